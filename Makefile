@@ -1,0 +1,42 @@
+# Everything a newcomer needs: `make demo`, then `make test`. Needs Python >= 3.11, git and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+.PHONY: demo test test-slow bench lint docs clean
+
+$(BIN)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "handful needs Python >= 3.11; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	# torch first and alone: the pinned wheel, so that nothing else can ask for another build of it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(BIN)/.dev: $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(BIN)/.installed  ## train a CNN on the digits that scikit-learn ships, from nothing to a report
+	$(BIN)/handful train digits --out demo-run --overwrite
+
+test: $(BIN)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -m 'not slow'
+
+test-slow: $(BIN)/.dev
+	$(BIN)/pytest -m slow
+
+bench: $(BIN)/.dev
+	@for f in benchmarks/bench_*.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done
+
+lint: $(BIN)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(BIN)/.dev  ## doctests of the sources and of the pages
+	$(BIN)/pytest src README.md docs --doctest-glob='*.md'
+
+clean:
+	rm -rf $(VENV) demo-run build dist
