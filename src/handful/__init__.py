@@ -1,3 +1,62 @@
 """handful: mini-batch gradient descent for PyTorch, done properly."""
 
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+# Public name -> the module it lives in. Nothing is imported before it is asked for: torch takes seconds to load.
+_NAMES = {
+    "fit": "handful.fit",
+    "resume": "handful.fit",
+    "load": "handful.run",
+    "Run": "handful.run",
+    "open": "handful.source",
+    "Source": "handful.source.base",
+    "Batch": "handful.source.base",
+    "Order": "handful.order",
+    "Batches": "handful.batches",
+    "HandfulError": "handful.errors",
+}
+_MODULES = ("stop", "schedule", "augment", "preprocess", "model", "loss", "metric")
+
+__all__ = [*_NAMES, *_MODULES]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from handful import augment, loss, metric, model, preprocess, schedule, stop
+    from handful.batches import Batches
+    from handful.errors import HandfulError
+    from handful.fit import fit, resume
+    from handful.order import Order
+    from handful.run import Run, load
+    from handful.source import open
+    from handful.source.base import Batch, Source
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        value = getattr(import_module(_NAMES[name]), name)
+    elif name in _MODULES:
+        value = import_module(f"handful.{name}")
+    else:
+        raise AttributeError(f"module 'handful' has no attribute '{name}'")
+    globals()[name] = value
+    return value
+
+
+class _Package(ModuleType):
+    """`handful.fit` is the function although it lives in a module of that name, whichever is imported first."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType) and name in _NAMES:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

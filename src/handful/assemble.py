@@ -1,0 +1,455 @@
+"""From what the user gave to a Training ready to run: every choice made, with its reason, and every mistake said early."""
+
+import hashlib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import handful.source as sources
+from handful import choose, optimizer, schedule
+from handful.batches import Batches, Prepared, Transform, prepare_in_memory
+from handful.choose import OWN, Chooser, describe
+from handful.errors import HandfulError, did_you_mean
+from handful.model import build, from_config
+from handful.model import choose as choose_model
+from handful.objective import Objective, mode_coupling
+from handful.order import Order
+from handful.parallel import Ranks, join
+from handful.plan import Choice, Plan
+from handful.report.live import Live
+from handful.run import RunFolder
+from handful.source.base import Batch, Source
+from handful.state import State, copy_weights
+from handful.training import Training
+from handful.transform.augment import Augment, as_augment, suggest
+from handful.transform.preprocess import Pipeline, fit_pipeline
+
+
+@dataclass
+class Options:
+    """What `fit` takes. The first sixteen are its named arguments; the rest:
+
+    target:      name of the target column, where it is not clear
+    task:        "classification", "regression", "multilabel"; found from the target by default
+    weight:      name of a column of row weights
+    score:       which held-out score decides on the best weights and on plateaus; "auto": the first metric of a
+                 classification, else valid_loss
+    clip_norm, clip_value: bounds of the gradient's norm and entries
+    label_smoothing, class_weight: for cross-entropy; class_weight="balanced" counts every class the same
+    ema:         decay a step of an average of the weights, which is then what is evaluated and kept
+    shuffle:     how `Order` draws rows: "exact", "block", "none", "replacement"
+    evaluate_every: epochs between evaluations; "auto": one, or a tenth of a short run
+    save_every:  steps between checkpoints; "auto": at evaluations, at most every 30 s
+    overwrite:   start anew in a run folder that holds a run
+    quiet:       print nothing
+    """
+
+    valid: Any = 0.1
+    loss: Any = "auto"
+    metrics: Any = "auto"
+    batch: Any = "auto"
+    micro_batch: Any = "auto"
+    optimizer: Any = "adamw"
+    lr: Any = "auto"
+    schedule: Any = "cosine"
+    l1: float = 0.0
+    l2: Any = "auto"
+    until: Any = None
+    augment: Any = None
+    preprocess: Any = "auto"
+    precision: str = "auto"
+    compile: Any = "auto"
+    device: str = "auto"
+    seed: int = 0
+    target: str | None = None
+    task: str | None = None
+    weight: str | None = None
+    score: str = "auto"
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    label_smoothing: float = 0.0
+    class_weight: Any = None
+    ema: float | None = None
+    shuffle: str = "exact"
+    evaluate_every: Any = "auto"
+    save_every: Any = "auto"
+    overwrite: bool = False
+    quiet: bool = False
+
+    @classmethod
+    def of(cls, given: dict[str, Any]) -> "Options":
+        """The options given by name. Raises HandfulError for an unknown one."""
+        known = [f.name for f in fields(cls)]
+        for name in given:
+            if name not in known:
+                raise HandfulError(f"there is no option '{name}'.{did_you_mean(name, known)}")
+        options = cls(**given)
+        options.check()
+        return options
+
+    def check(self) -> None:
+        """Numbers that can be told to be wrong without looking at the data."""
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer):
+            raise HandfulError(f"seed must be a whole number, not {self.seed!r}")
+        for name in ("l1", "clip_norm", "clip_value", "label_smoothing", "ema"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or not np.isfinite(value)
+                or value < 0
+            ):
+                raise HandfulError(f"{name} must be a number of at least 0, not {value!r}")
+        if self.label_smoothing >= 1 or (self.ema is not None and not 0 < self.ema < 1):
+            raise HandfulError("label_smoothing must be in [0, 1) and ema in (0, 1)")
+        if self.save_every != "auto" and (not isinstance(self.save_every, int) or self.save_every < 1):
+            raise HandfulError(
+                f"save_every must be a number of steps of at least 1, or 'auto', not {self.save_every!r}"
+            )
+
+
+@dataclass
+class Data:
+    """What is trained on, what is held out, and the fitted way from raw rows to x and y."""
+
+    source: Source
+    train: Source
+    held_out: Source | None
+    pipeline: Pipeline
+
+
+def assemble(
+    model: Any,
+    train: Any,
+    given: dict[str, Any],
+    *,
+    out: str | Path | None = None,
+    resuming: Plan | None = None,
+) -> Training:
+    """Make every choice that the user left open and build the Training. Trains nothing.
+
+    resuming: the plan of a run to go on with: its choices are taken over, and `given` holds only what replaces them.
+    """
+    if resuming is not None:
+        model, train, given = as_planned(model, train, given, resuming)
+    options = Options.of(given)
+    chooser = Chooser()
+    folder = RunFolder(Path(out)) if out is not None else None
+    if folder and resuming is None:
+        folder.claim(overwrite=options.overwrite)
+    ranks = join(torch.device("cpu"))
+    data = open_data(train, options, chooser, model, folder if resuming else None)
+    device = torch.device(chooser.put("device", choose.device(options.device)))
+    net = make_model(model, data, options, chooser, folder if resuming else None).to(device)
+    objective = make_objective(net, data, options, chooser, device)
+    batches, size = make_batches(data, options, chooser)
+    training = make_training(data, objective, batches, size, options, chooser, ranks, folder)
+    if resuming is not None:
+        if resuming.fingerprint != chooser.choices["fingerprint"].value:
+            raise HandfulError(
+                f"the data in {data.source.name} are not those this run was trained on "
+                f"({resuming.rows:,} rows then, {len(data.source):,} now, or other values); put them back to resume"
+            )
+        training.plan = Plan(
+            {**chooser.choices, **resuming.choices, "until": chooser.choices["until"]}, resuming.notes
+        )
+    elif folder and ranks.rank == 0:
+        folder.start(training.plan, data.pipeline, net)
+    return training
+
+
+def as_planned(model: Any, train: Any, given: dict[str, Any], plan: Plan) -> tuple[Any, Any, dict[str, Any]]:
+    """The arguments that make the planned run again. HandfulError where only the caller can supply one."""
+    names = {f.name for f in fields(Options)} - {"device", "overwrite", "quiet"}
+    planned = {k: c.value for k, c in plan.choices.items() if k in names}
+    for name, value in planned.items():
+        if isinstance(value, str) and value.startswith(OWN) and name not in given:
+            raise HandfulError(
+                f"this run used {value} as its {name}; pass it again: handful.resume(path, {name}=...)"
+            )
+    if train is None:
+        train = plan.data
+        if train.startswith(OWN):
+            raise HandfulError(
+                "this run was trained on your own arrays; pass them again: handful.resume(path, train=...)"
+            )
+    if model is None:
+        model = plan.model
+        if model.startswith(OWN):
+            raise HandfulError(f"this run trained {model}; pass it again: handful.resume(path, model=...)")
+    return model, train, planned | given
+
+
+def open_data(train: Any, options: Options, chooser: Chooser, model: Any, saved: "RunFolder | None") -> Data:
+    """Open the data, hold out the validation rows, and fit the preprocessing on the training rows alone."""
+    source = sources.open(train, target=options.target)
+    chooser.say("data", source.where or OWN + source.name, "given")
+    chooser.say("rows", len(source), "found")
+    chooser.say("fingerprint", fingerprint(source), "found", "of the data; checked on resume")
+    if source.target is not None:
+        chooser.say("target", source.target, "given" if options.target else "found")
+    held_out: Source | None
+    if options.valid is None or (isinstance(options.valid, int | float) and options.valid == 0):
+        rows, held_out = source, None
+        chooser.say("valid", 0, "given", "nothing held out: no validation score")
+    elif isinstance(options.valid, int | float):
+        rows, held_out = sources.split(source, options.valid, seed=int(options.seed))
+        chooser.say(
+            "valid",
+            options.valid,
+            "default" if options.valid == 0.1 else "given",
+            f"{len(held_out):,} of {len(source):,} rows held out",
+        )
+    else:
+        rows, held_out = source, sources.open(options.valid, target=options.target or source.target)
+        chooser.say("valid", held_out.where or OWN + "validation data", "given", f"{len(held_out):,} rows")
+    if saved is not None:
+        pipeline = saved.pipeline()
+    else:
+        pipeline = fit_pipeline(
+            rows,
+            steps=options.preprocess,
+            own_model=isinstance(model, nn.Module),
+            task=options.task,
+            weight=options.weight,
+            seed=int(options.seed),
+        )
+    chooser.say(
+        "preprocess", describe(options.preprocess), "default" if options.preprocess == "auto" else "given"
+    )
+    chooser.say("task", pipeline.task, "given" if options.task else "found")
+    if options.weight:
+        chooser.say("weight", options.weight, "given")
+    chooser.notes += [*source.notes, *pipeline.notes]
+    if held_out is not None:
+        pipeline.check(held_out)
+        pipeline(
+            held_out.take(range(min(256, len(held_out))))
+        )  # a bad row is better said now than after an epoch
+    return Data(source, rows, held_out, pipeline)
+
+
+def make_model(
+    model: Any, data: Data, options: Options, chooser: Chooser, saved: "RunFolder | None"
+) -> nn.Module:
+    """The user's module as it is, or a ready-made one built for the data."""
+    if isinstance(model, nn.Module):
+        chooser.say("model", OWN + f"{type(model).__name__}", "given")
+        return model
+    if saved is not None:
+        chooser.say("model", model, "given")
+        return from_config(saved.model_config())
+    if not isinstance(model, str):
+        raise HandfulError(
+            f"model must be an nn.Module or the name of a ready-made one, not {type(model).__name__}"
+        )
+    p = data.pipeline
+    if model == "auto":
+        name, extra, reason = choose_model(
+            p.inputs["kind"], n=len(data.train), shape=p.shape, inputs=p.inputs
+        )
+        chooser.say("model", name, "found", reason)
+        return build(
+            name,
+            kind=p.inputs["kind"],
+            shape=p.shape,
+            outputs=p.outputs,
+            inputs=p.inputs,
+            seed=int(options.seed),
+            **extra,
+        )
+    chooser.say("model", model, "given")
+    return build(
+        model,
+        kind=p.inputs["kind"],
+        shape=p.shape,
+        outputs=p.outputs,
+        inputs=p.inputs,
+        seed=int(options.seed),
+    )
+
+
+def make_objective(
+    net: nn.Module, data: Data, options: Options, chooser: Chooser, device: torch.device
+) -> Objective:
+    """Model + loss + metrics, tried on two rows."""
+    choice, autocast = choose.precision(options.precision, str(device))
+    chooser.put("precision", choice)
+    if choice.value == "float64":
+        net.double()
+    probe = Objective(net, as_is, device=device, autocast=autocast)
+    sample = probe.to_device(data.pipeline(data.train.take(range(min(2, len(data.train))))))
+    output = choose.first_output(net, probe.forward, sample)
+    loss, choice, notes = choose.loss(
+        options.loss, output, data.pipeline, data.train, options.label_smoothing, options.class_weight
+    )
+    chooser.put("loss", choice)
+    chooser.notes += notes
+    for name in ("label_smoothing", "class_weight"):
+        if getattr(options, name):
+            chooser.say(name, describe(getattr(options, name)), "given")
+    warning = choose.warn_of_probabilities(output, str(choice.value))
+    chooser.notes += [warning] if warning else []
+    metrics, choice = choose.metrics(options.metrics, data.pipeline, output)
+    chooser.put("metrics", choice)
+    objective = Objective(net, loss, metrics, device=device, autocast=autocast)
+    choose.first_output(
+        net, lambda batch: objective.sums(batch), sample
+    )  # a loss or metric that fails is said now
+    return objective
+
+
+def as_is(output: Any, target: Any) -> Tensor:
+    """No loss: for an Objective that only runs the model forward."""
+    raise AssertionError("this objective is only for its forward pass")
+
+
+def make_batches(data: Data, options: Options, chooser: Chooser) -> tuple[Batches, int | None]:
+    """Order, augmentation and batches of the training rows; and the batch size if it was given."""
+    seed, n = int(options.seed), len(data.train)
+    chooser.say("seed", seed, "given")
+    prepared = prepare_in_memory(data.train, data.pipeline)
+    transforms: list[Transform] = [] if prepared is not None else [data.pipeline]
+    text, reason = options.augment, ""
+    if isinstance(text, str) and text == "auto":
+        text, reason = suggest(data.pipeline.inputs["kind"], data.pipeline.shape, data.pipeline.task, n)
+    steps = as_augment(text)
+    if steps:
+        source, classes = prepared or data.train, len(data.pipeline.classes or ())
+
+        def fetch(rows: np.ndarray[Any, np.dtype[np.int64]]) -> Batch:
+            batch = source.take(rows)
+            return batch if isinstance(source, Prepared) else data.pipeline(batch)
+
+        transforms.append(Augment(steps, seed, fetch=fetch, n=n, classes=classes))
+    chooser.say(
+        "augment",
+        describe(" | ".join(map(str, steps))) if steps else None,
+        "found" if reason else "given",
+        reason,
+    )
+    chooser.say("shuffle", options.shuffle, "default" if options.shuffle == "exact" else "given")
+    size = choose.batch_size(options.batch, n)
+    if size is not None:
+        chooser.put("batch", size)
+    return Batches(
+        prepared or data.train, Order(n, seed=seed, shuffle=options.shuffle), transforms
+    ), size.value if size else None
+
+
+def make_training(
+    data: Data, objective: Objective, batches: Batches, size: int | None, options: Options, chooser: Chooser,
+    ranks: Ranks, folder: "RunFolder | None",
+) -> Training:  # fmt: skip
+    """Optimizer, rates and stop rule; then all parts together."""
+    net, n = objective.model, len(data.train)
+    built = optimizer.build(options.optimizer, net, lr=options.lr, l2=options.l2)
+    chooser.say(
+        "optimizer", describe(options.optimizer), "default" if options.optimizer == "adamw" else "given"
+    )
+    chooser.put("lr", built.lr)
+    chooser.put("l2", built.l2)
+    chooser.say("l1", float(options.l1), "given" if options.l1 else "default")
+    chooser.notes += built.notes
+    if size is None:
+        size = min(64, n)
+        chooser.say("batch", size, "default", "")
+    micro = choose.micro_batch(options.micro_batch)
+    chooser.say(
+        "micro_batch",
+        micro,
+        "given" if micro else "default",
+        "" if micro else "the whole batch; halved when memory runs out",
+    )
+    score = chooser.put(
+        "score", choose.score(options.score, data.pipeline, objective.metrics, data.held_out is not None)
+    )
+    rule, choice = choose.until(options.until, n, data.held_out is not None, score)
+    chooser.put("until", choice)
+    shape = schedule.as_schedule(options.schedule)
+    chooser.say(
+        "schedule",
+        describe(options.schedule if isinstance(options.schedule, str) else shape),
+        "default" if options.schedule == "cosine" else "given",
+    )
+    planned = rule.limit(n, size)
+    evaluate_every, log_every, choice = choose.intervals(options.evaluate_every, n, planned, size)
+    chooser.put("evaluate_every", choice)
+    for name in ("clip_norm", "clip_value", "ema"):
+        if getattr(options, name) is not None:
+            chooser.say(name, getattr(options, name), "given")
+    if options.save_every != "auto":
+        chooser.say("save_every", options.save_every, "given")
+    compiled = options.compile is True
+    chooser.say(
+        "compile",
+        compiled,
+        "default" if options.compile == "auto" else "given",
+        "" if compiled else "compiling takes about a minute, which only long runs earn back",
+    )
+    if compiled:
+        net.compile()
+    coupling = mode_coupling(net.train())
+    if coupling and ((micro is not None and micro < size) or ranks.size > 1):
+        chooser.notes.append(f"{coupling}: in parts, the gradient of a batch is not that of the whole batch")
+    state = State(
+        net,
+        built.optimizer,
+        micro_batch=micro,
+        batch=size,
+        average=copy_weights(net) if options.ema else None,
+    )
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    return Training(
+        plan=Plan(chooser.choices, tuple(chooser.notes)), pipeline=data.pipeline, objective=objective, batches=batches,
+        valid=validation_batches(data), state=state, rule=rule, schedule=shape, batch_size=lambda progress: size,
+        base_lrs=[g["lr"] for g in built.optimizer.param_groups], live=Live(planned, quiet=options.quiet or ranks.rank > 0),
+        log_every=log_every, evaluate_every=evaluate_every, planned=planned, l1=float(options.l1), clip_norm=options.clip_norm,
+        clip_value=options.clip_value, ema=options.ema or 0.0, ranks=ranks, folder=folder, parameters=parameters,
+        decayed=[p for p in parameters if p.ndim > 1],
+        save_every=None if options.save_every == "auto" else options.save_every,
+    )  # fmt: skip
+
+
+def validation_batches(data: Data) -> Batches | None:
+    """The held-out rows through the pipeline, kept in memory where they are small."""
+    if data.held_out is None:
+        return None
+    prepared = prepare_in_memory(data.held_out, data.pipeline)
+    return Batches(
+        prepared or data.held_out,
+        Order(len(data.held_out), shuffle="none"),
+        [] if prepared else [data.pipeline],
+    )
+
+
+def fingerprint(source: Source) -> str:
+    """A hash of the number of rows, the columns, and the values of up to 64 rows spread over the data."""
+    digest = hashlib.sha256(
+        repr((len(source), [(k, c.kind, c.dtype, c.shape) for k, c in source.columns.items()])).encode()
+    )
+    for value in source.read(np.unique(np.linspace(0, len(source) - 1, 64).astype(np.int64))).values():
+        if isinstance(value, Tensor):
+            digest.update(
+                value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+                if value.numel()
+                else b""
+            )
+        elif isinstance(value, tuple):
+            digest.update(
+                value.values.cpu().contiguous().view(torch.uint8).numpy().tobytes()
+                if value.values.numel()
+                else b""
+            )
+        else:
+            digest.update(repr(value).encode())
+    return digest.hexdigest()[:32]
+
+
+__all__ = ["Choice", "Options", "assemble"]

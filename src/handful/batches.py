@@ -1,0 +1,167 @@
+"""Order + source + transforms -> batches: which rows, read at once, transformed, and fetched ahead of need."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from handful.errors import HandfulError
+from handful.source.base import Batch, Column, Rows, Source, Value
+
+if TYPE_CHECKING:
+    from handful.order import Order
+
+Transform = Callable[[Batch], Batch]
+
+# A prepared copy of the data up to this size is kept in memory, so that a step costs one gather and no arithmetic.
+PREPARED_BYTES = 256 << 20
+
+
+class Batches:
+    """Mini-batches by position: a pure function, so any batch of a run can be drawn again by itself.
+
+    >>> import numpy as np, handful
+    >>> source = handful.open((np.arange(6.0, dtype=np.float32), np.arange(6)))
+    >>> batches = Batches(source, handful.Order(6, seed=1))
+    >>> batch = batches.at(position=4, size=4)          # spans the end of epoch 0
+    >>> batch.epochs.tolist()
+    [0, 0, 1, 1]
+    >>> batch.tensor("y").tolist() == batch.rows.tolist()
+    True
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        order: "Order",
+        transforms: Sequence[Transform] = (),
+        *,
+        prefetch: int | None = None,
+    ) -> None:
+        """prefetch: batches read ahead by threads; 0 reads in the caller; None: 0 for data in memory, else 4."""
+        if len(order) != len(source):
+            raise HandfulError(
+                f"the order is for {len(order):,} rows but the source has {len(source):,}; make it with Order(len(source))"
+            )
+        self.source, self.order, self.transforms = source, order, tuple(transforms)
+        self.prefetch = (0 if source.in_memory else 4) if prefetch is None else prefetch
+
+    def at(self, position: int, size: int, share: tuple[int, int] = (0, 1)) -> Batch:
+        """The mini-batch of `size` examples at `position` (examples consumed before it).
+
+        share: (rank, ranks): only this rank's contiguous part of the batch; the parts of all ranks make the batch.
+        """
+        if size < 1:
+            raise HandfulError(f"a mini-batch needs at least one row, not {size}")
+        rank, ranks = share
+        start, stop = position + size * rank // ranks, position + size * (rank + 1) // ranks
+        batch = self.source.take(self.order[start:stop])
+        batch.epochs, batch.position = self.order.epochs(start, stop), start
+        for transform in self.transforms:
+            batch = transform(batch)
+        return batch
+
+    def stream(self, position: int, size: int, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+        """The endless sequence of batches from `position` on; read ahead by threads where reading is slow.
+
+        What was read ahead and not used costs nothing to abandon: there is no sampler state to repair.
+        """
+        if self.prefetch == 0:
+            while True:
+                yield self.at(position, size, share)
+                position += size
+        pool = ThreadPoolExecutor(min(2, self.prefetch), "handful-loader", _one_thread)
+        ahead: deque[Future[Batch]] = deque()
+        try:
+            while True:
+                while len(ahead) < self.prefetch:
+                    ahead.append(pool.submit(self.at, position, size, share))
+                    position += size
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def epoch(self, size: int) -> Iterator[Batch]:
+        """Every row of the source once, in storage order, the last batch short: what evaluation and prediction read."""
+        n = len(self.source)
+        spans = [range(start, min(start + size, n)) for start in range(0, n, size)]
+
+        def read(span: range) -> Batch:
+            batch = self.source.take(span)
+            for transform in self.transforms:
+                batch = transform(batch)
+            return batch
+
+        if self.prefetch == 0:
+            yield from map(read, spans)
+            return
+        pool = ThreadPoolExecutor(min(2, self.prefetch), "handful-loader", _one_thread)
+        ahead: deque[Future[Batch]] = deque()
+        try:
+            for span in spans:
+                ahead.append(pool.submit(read, span))
+                if len(ahead) > self.prefetch:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _one_thread() -> None:
+    # A loader thread that used several would fight the training thread for the cores (100-fold slower, measured).
+    # OpenMP keeps the setting per thread, so the training thread's own is untouched.
+    torch.set_num_threads(1)
+
+
+class Prepared(Source):
+    """Data that went through its (fitted, deterministic) pipeline once and is kept in memory as dense tensors."""
+
+    def __init__(self, base: Source, tensors: dict[str, Tensor]) -> None:
+        self.name, self.notes, self.where, self.target = base.name, base.notes, base.where, base.target
+        self.tensors = tensors
+        self.columns = {
+            name: Column("tensor", str(t.dtype).removeprefix("torch."), tuple(t.shape[1:]))
+            for name, t in tensors.items()
+        }
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    def read(self, rows: Rows) -> dict[str, Value]:
+        index = torch.from_numpy(np.ascontiguousarray(rows))
+        return {name: tensor.index_select(0, index) for name, tensor in self.tensors.items()}
+
+
+def prepare_in_memory(source: Source, pipeline: Transform, limit: int = PREPARED_BYTES) -> Source | None:
+    """The source after its pipeline as dense tensors in memory, or None if it is too large, slow to keep, or ragged.
+
+    A pipeline is deterministic per row, so doing it once or at every draw gives the same numbers.
+    """
+    n = len(source)
+    if n < 2 or not source.in_memory:
+        return None
+    if any(
+        None in column.shape or column.kind in ("text", "audio", "tokens")
+        for column in source.columns.values()
+    ):
+        return None
+    probe = pipeline(source.take(range(2))).columns
+    if not all(isinstance(value, Tensor) for value in probe.values()):
+        return None
+    size = sum(value.nbytes // 2 for value in probe.values() if isinstance(value, Tensor)) * n
+    if size > limit:
+        return None
+    whole: dict[str, Tensor] = {}
+    for start in range(0, n, 4096):
+        stop = min(start + 4096, n)
+        for name, value in pipeline(source.take(range(start, stop))).columns.items():
+            assert isinstance(value, Tensor)
+            if start == 0:
+                whole[name] = value.new_empty((n, *value.shape[1:]))
+            whole[name][start:stop] = value
+    return Prepared(source, whole)

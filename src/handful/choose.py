@@ -1,0 +1,285 @@
+"""The choices a user may leave open: each function looks at what there is and returns a Choice with its reason."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from handful import metric, stop
+from handful.errors import HandfulError, did_you_mean
+from handful.loss import LossFunction, as_loss, cross_entropy
+from handful.plan import Choice, Status
+from handful.source.base import Batch, Source
+from handful.transform.preprocess import Pipeline
+
+OWN = "your own "  # begins the value of a choice that only the caller's Python objects can make again
+
+
+class Chooser:
+    """Collects the choices of a run as they are made."""
+
+    def __init__(self) -> None:
+        self.choices: dict[str, Choice] = {}
+        self.notes: list[str] = []
+
+    def put(self, name: str, choice: Choice) -> Any:
+        self.choices[name] = choice
+        return choice.value
+
+    def say(self, name: str, value: Any, status: Status, reason: str = "") -> Any:
+        return self.put(name, Choice(value, status, reason))
+
+
+def describe(value: Any) -> Any:
+    """The value as a plan can hold it: itself if it is plain, else a sentence that begins with OWN."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple) and all(isinstance(v, bool | int | float | str) for v in value):
+        return list(value)
+    return OWN + (getattr(value, "__name__", None) or type(value).__name__)
+
+
+def device(asked: str) -> Choice:
+    """The accelerator where there is one, else the CPU."""
+    if asked != "auto":
+        try:
+            torch.empty(0, device=asked)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise HandfulError(
+                f"device '{asked}' cannot be used here: {str(error).splitlines()[0]}"
+            ) from None
+        return Choice(asked, "given")
+    if torch.cuda.is_available():
+        return Choice("cuda", "found", torch.cuda.get_device_name())
+    if torch.backends.mps.is_available():
+        return Choice("mps", "found", "Apple's GPU")
+    return Choice("cpu", "found", f"no accelerator; {torch.get_num_threads()} threads")
+
+
+def precision(asked: str, device: str) -> tuple[Choice, torch.dtype | None]:
+    """bfloat16 autocast where the device computes in it faster, else float32; and the autocast dtype."""
+    known = ("auto", "float32", "bfloat16", "float64")
+    if asked not in known:
+        raise HandfulError(f"precision '{asked}' is unknown.{did_you_mean(asked, known)}")
+    if asked != "auto":
+        return Choice(asked, "given"), torch.bfloat16 if asked == "bfloat16" else None
+    if device.startswith("cuda") and torch.cuda.is_bf16_supported():
+        return Choice(
+            "bfloat16", "default", "autocast on a GPU that supports it; the weights stay float32"
+        ), torch.bfloat16
+    return Choice("float32", "default", "the model's own precision"), None
+
+
+def loss(
+    asked: Any, output: Any, pipeline: Pipeline, train: Source, smoothing: float, class_weight: Any
+) -> tuple[LossFunction, Choice, list[str]]:
+    """The loss of the task; its fit to the model's output is checked here, where a mistake is cheap."""
+    if asked is None or (isinstance(asked, str) and asked == "auto"):
+        text, reason = _loss_of_task(output, pipeline)
+        if text == "cross_entropy":
+            weights = _class_weights(class_weight, pipeline, train)
+            if smoothing or weights:
+                function = cross_entropy(smoothing, weights)
+                return function, Choice(_text(function), "given", reason), []
+        elif smoothing or class_weight is not None:
+            raise HandfulError(
+                f"label_smoothing and class_weight belong to cross-entropy; the loss here is {text}"
+            )
+        function, _, notes = as_loss(text)
+        return function, Choice(text, "found", reason), notes
+    if smoothing or class_weight is not None:
+        raise HandfulError(
+            "label_smoothing and class_weight go with loss='auto'; give them to your own loss instead"
+        )
+    function, text, notes = as_loss(asked)
+    return function, Choice(text if isinstance(asked, str) else OWN + text, "given"), notes
+
+
+def _text(function: cross_entropy) -> str:
+    parts = []
+    if function.label_smoothing:
+        parts.append(f"label_smoothing={function.label_smoothing}")
+    return f"cross_entropy({', '.join(parts)})" if parts else "cross_entropy"
+
+
+def _loss_of_task(output: Any, pipeline: Pipeline) -> tuple[str, str]:
+    if not isinstance(output, Tensor):
+        raise HandfulError(
+            f"the model returns {type(output).__name__}, so its loss cannot be guessed; pass loss=, a callable "
+            "(output, target) that returns one value per row"
+        )
+    task, classes = pipeline.task, len(pipeline.classes or ())
+    if task == "classification":
+        if output.ndim == 1 or output.shape[-1] == 1:
+            if classes != 2:
+                raise HandfulError(
+                    f"the model gives one number a row but the target has {classes} classes; give it {classes} outputs"
+                )
+            return "binary_cross_entropy", "two classes and one output: its logit"
+        if output.ndim == 3:
+            return "token_cross_entropy", "a class for each token"
+        if output.shape[1] < classes:
+            raise HandfulError(
+                f"the model gives {output.shape[1]} outputs but the target has {classes} classes; give it {classes}"
+            )
+        return "cross_entropy", f"the target is one of {classes} classes"
+    if task == "language":
+        return "token_cross_entropy", "the next token"
+    if task == "multilabel":
+        return "binary_cross_entropy", "several yes-or-no labels a row"
+    if task == "sequence":
+        return "ctc", "sequences of unaligned labels"
+    return "mse", "the target is a number"
+
+
+def _class_weights(asked: Any, pipeline: Pipeline, train: Source) -> tuple[float, ...] | None:
+    """n / (k * n_c) for "balanced" (as scikit-learn's), or the numbers given."""
+    if asked is None:
+        return None
+    k = len(pipeline.classes or ())
+    if isinstance(asked, str):
+        if asked != "balanced":
+            raise HandfulError(f"class_weight must be 'balanced' or {k} numbers, not '{asked}'")
+        counts = np.zeros(k)
+        for start in range(0, len(train), 8192):
+            ids = pipeline(train.take(range(start, min(start + 8192, len(train))))).tensor("y")
+            counts += np.bincount(ids.numpy(), minlength=k)[:k]
+        return tuple(float(v) for v in counts.sum() / (k * np.maximum(counts, 1)))
+    if len(asked) != k:
+        raise HandfulError(
+            f"class_weight has {len(asked)} numbers but there are {k} classes: {', '.join(map(str, pipeline.classes or ()))}"
+        )
+    return tuple(float(v) for v in asked)
+
+
+def metrics(asked: Any, pipeline: Pipeline, output: Any) -> tuple[list[metric.Metric], Choice]:
+    """The usual scores of the task."""
+    if not (isinstance(asked, str) and asked == "auto"):
+        found = metric.as_metrics(asked)
+        plain = (
+            asked is None
+            or isinstance(asked, str)
+            or all(isinstance(m, str) for m in np.atleast_1d(np.array(asked, dtype=object)))
+        )
+        return found, Choice(", ".join(m.name for m in found) if plain else OWN + "metrics", "given")
+    names = {
+        "classification": "accuracy", "regression": "mae, r2", "multilabel": "label_accuracy, f1", "language": "accuracy",
+    }.get(pipeline.task, "")  # fmt: skip
+    if not isinstance(output, Tensor):
+        names = ""
+    return metric.as_metrics(names), Choice(names, "found", f"usual for {pipeline.task}")
+
+
+def batch_size(asked: Any, n: int) -> Choice | None:
+    """The examples per update that were asked for; None if it is to be chosen by measurement."""
+    if isinstance(asked, str):
+        if asked == "full":
+            return Choice(n, "given", "batch gradient descent: every row in every step")
+        if asked == "auto":
+            return None
+        if not asked.isdecimal():
+            raise HandfulError(f"batch '{asked}' is not understood: give a whole number, 'full' or 'auto'")
+        asked = int(asked)
+    if isinstance(asked, bool) or not isinstance(asked, int | np.integer):
+        raise HandfulError(f"batch must be a whole number, 'full' or 'auto', not {asked!r}")
+    if asked < 1:
+        raise HandfulError(f"batch must be at least 1, not {asked}")
+    if asked > n:
+        raise HandfulError(
+            f"a batch of {asked:,} is larger than the training data ({n:,} rows); use batch='full' or at most {n:,}"
+        )
+    return Choice(int(asked), "given", "stochastic gradient descent: one row a step" if asked == 1 else "")
+
+
+def micro_batch(asked: Any) -> int | None:
+    """Examples through the model at a time; None: all of the batch."""
+    if asked is None or asked == "auto":
+        return None
+    if isinstance(asked, bool) or not isinstance(asked, int) or asked < 1:
+        raise HandfulError(f"micro_batch must be a whole number of at least 1, or 'auto', not {asked!r}")
+    return asked
+
+
+def until(asked: Any, n: int, validated: bool, score: str) -> tuple[stop.Rule, Choice]:
+    """The stop rule; by default a number of epochs that falls with the size of the data, and patience of a third."""
+    if asked is None or asked == "auto":
+        epochs = round(float(np.clip(30 * (10_000 / n) ** 0.5, 10, 100)))
+        text = f"epochs({epochs})"
+        reason = f"{epochs} epochs of {n:,} rows: fewer for more data, 10 to 100"
+        if validated:
+            patience = max(5, epochs // 3)
+            text += f" | plateau({patience}, score='{score}')"
+            reason += f"; or sooner, when {score} has not improved for {patience} evaluations"
+        return stop.parse(text), Choice(text, "default", reason)
+    rule = stop.as_rule(asked)
+    try:
+        stop.parse(str(rule))
+        return rule, Choice(str(rule), "given")
+    except HandfulError:
+        return rule, Choice(OWN + "stop rule", "given")
+
+
+def score(asked: str, pipeline: Pipeline, metrics: list[metric.Metric], validated: bool) -> Choice:
+    """The score that says which weights are best."""
+    if not validated:
+        return Choice("train_loss", "found", "nothing is held out: the last weights are kept")
+    known = ["valid_loss", *(f"valid_{m.name}" for m in metrics)]
+    if asked == "auto":
+        if pipeline.task in ("classification", "multilabel") and metrics:
+            return Choice(known[1], "default", "the first metric; equal scores are told apart by valid_loss")
+        return Choice("valid_loss", "default", "")
+    if asked not in known:
+        raise HandfulError(f"there is no score called '{asked}'.{did_you_mean(asked, known)}")
+    return Choice(asked, "given")
+
+
+def intervals(asked: float | str, n: int, planned: int | None, size: int) -> tuple[int, int, Choice]:
+    """Examples between evaluations and between logged moments."""
+    if asked == "auto":
+        short = planned is not None and planned < 10 * n
+        every = max(size, planned // 10) if short and planned else n
+        choice = Choice(every / n, "default", "epochs; a tenth of the run" if short else "epochs")
+    else:
+        if isinstance(asked, str) or not asked > 0:
+            raise HandfulError(f"evaluate_every must be a number of epochs above 0, or 'auto', not {asked!r}")
+        every = max(1, round(asked * n))
+        choice = Choice(every / n, "given", "epochs")
+    return every, max(size, n // 50), choice
+
+
+def first_output(model: nn.Module, forward: Callable[[Batch], Any], sample: Batch) -> Any:
+    """The model's output for two rows, in evaluation mode: its mistakes are said before anything is trained.
+
+    Lazy modules get their shapes here.
+    """
+    model.eval()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.default_generator.manual_seed(0)
+            return forward(sample)
+    except (RuntimeError, TypeError, ValueError, IndexError, AssertionError, NotImplementedError) as error:
+        shapes = ", ".join(
+            f"{k}: {str(v.dtype).removeprefix('torch.')} {list(v.shape)}"
+            for k, v in sample.columns.items()
+            if isinstance(v, Tensor) and k not in ("y", "weight")
+        )
+        detail = " ".join(str(error).split())[:300]
+        raise HandfulError(
+            f"the model ({type(model).__name__}) fails on a batch of two rows ({shapes}): {detail}"
+        ) from error
+
+
+def warn_of_probabilities(output: Any, loss_text: str) -> str | None:
+    """A note if the outputs look like probabilities where logits are wanted: a common and costly mistake."""
+    if (
+        isinstance(output, Tensor)
+        and output.ndim == 2
+        and output.shape[1] > 1
+        and loss_text.startswith("cross_entropy")
+    ):
+        o = output.float()
+        if (o >= 0).all() and torch.allclose(o.sum(1), torch.ones(len(o)).to(o), atol=1e-4):
+            return "the model's outputs add up to 1 like probabilities; cross_entropy wants logits: leave the final softmax out"
+    return None

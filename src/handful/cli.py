@@ -1,0 +1,247 @@
+"""The command line. A user's mistake is one sentence on standard error and exit status 2, never a traceback."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from handful import __version__
+from handful.errors import HandfulError
+
+if TYPE_CHECKING:
+    from handful.run import Run
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Mini-batch gradient descent for PyTorch, done properly.",
+)
+
+Data = Annotated[
+    str, typer.Argument(help="a file, a folder, or a name: digits, wine, iris, breast_cancer, diabetes")
+]
+RunPath = Annotated[Path, typer.Argument(help="a run folder, as `handful train` printed it")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print only the result")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"handful {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def train(
+    data: Data,
+    model: Annotated[
+        str, typer.Option(help="auto, or a ready-made model: linear, mlp, table, cnn, resnet, text, ...")
+    ] = "auto",
+    target: Annotated[str | None, typer.Option(help="the column to predict, where it is not clear")] = None,
+    valid: Annotated[
+        str, typer.Option(help="share of rows (0.1) or number of rows held out, or a file")
+    ] = "0.1",
+    batch: Annotated[str, typer.Option(help="examples per update: a number, full, or auto")] = "auto",
+    micro_batch: Annotated[int | None, typer.Option(help="examples through the model at a time")] = None,
+    optimizer: Annotated[
+        str, typer.Option(help="sgd, momentum, nesterov, adam, adamw, rmsprop, muon, ...")
+    ] = "adamw",
+    lr: Annotated[str, typer.Option(help="learning rate, or auto")] = "auto",
+    schedule: Annotated[
+        str, typer.Option(help="constant, cosine, one_cycle, step(every=10), 'cosine(warmup=0.05)', ...")
+    ] = "cosine",
+    until: Annotated[
+        str | None,
+        typer.Option(help="when to stop: 'epochs(50) | plateau(5)', \"reaches('valid_accuracy', 0.9)\""),
+    ] = None,
+    loss: Annotated[
+        str, typer.Option(help="auto, cross_entropy, mse, mae, huber, quantile(q=0.9), focal, ...")
+    ] = "auto",
+    metrics: Annotated[str, typer.Option(help="auto, or names: 'accuracy, f1, auroc'")] = "auto",
+    task: Annotated[
+        str | None, typer.Option(help="classification, regression or multilabel, where it is not clear")
+    ] = None,
+    weight: Annotated[str | None, typer.Option(help="column of row weights")] = None,
+    score: Annotated[str, typer.Option(help="the score that picks the best weights, as valid_loss")] = "auto",
+    l1: Annotated[float, typer.Option(help="L1 penalty")] = 0.0,
+    l2: Annotated[str, typer.Option(help="L2 penalty (weight decay), or auto")] = "auto",
+    augment: Annotated[str, typer.Option(help="auto, none, or 'flip | shift(2) | cutout(8)'")] = "auto",
+    preprocess: Annotated[str, typer.Option(help="auto, none, standardize, minmax, normalize")] = "auto",
+    label_smoothing: Annotated[float, typer.Option(help="for cross-entropy, 0 to 1")] = 0.0,
+    class_weight: Annotated[str | None, typer.Option(help="balanced: every class counts the same")] = None,
+    clip_norm: Annotated[float | None, typer.Option(help="bound of the gradient's norm")] = None,
+    ema: Annotated[float | None, typer.Option(help="decay of an average of the weights, as 0.999")] = None,
+    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16, float64")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps")] = "auto",
+    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
+    out: Annotated[Path | None, typer.Option(help="the run folder; runs/NAME-K by default")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the run that --out holds")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model on DATA by mini-batch gradient descent; write a run folder and a report."""
+    given = {k: v for k, v in locals().items() if k not in ("data", "model", "out")}
+    from handful.fit import fit
+
+    given["lr"], given["l2"] = _number(lr, "lr"), _number(l2, "l2")
+    given["valid"] = _valid(valid)
+    given["augment"] = None if augment == "none" else augment
+    given["micro_batch"] = micro_batch or "auto"
+    where = out or _free_folder(data)
+    _show(fit(model, data, out=where, **given))
+
+
+@app.command()
+def resume(
+    run: RunPath,
+    until: Annotated[str | None, typer.Option(help="a later stop, for a run that had ended")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Go on with a run that was cut off, from its newest whole checkpoint."""
+    from handful.fit import resume as go_on
+
+    _show(go_on(run, quiet=quiet, **({"until": until} if until else {})))
+
+
+@app.command()
+def evaluate(
+    run: RunPath,
+    data: Data,
+    metrics: Annotated[
+        str | None, typer.Option(help="names: 'accuracy, f1, auroc'; those of the run by default")
+    ] = None,
+) -> None:
+    """Score a trained run on DATA."""
+    from handful.report.words import say_score
+    from handful.run import load
+
+    for name, value in load(run).evaluate(data, metrics).items():
+        print(say_score(name, value))
+
+
+@app.command()
+def predict(
+    run: RunPath,
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="a file or folder of raw input, as the run was trained on; - reads CSV from standard input"
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help=".csv, .jsonl or .parquet; printed as CSV by default")
+    ] = None,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="one column a class too")] = False,
+) -> None:
+    """Predict the target of every row of DATA."""
+    from handful.predictions import write_predictions
+    from handful.run import load
+
+    write_predictions(load(run), sys.stdin.buffer if data == "-" else data, out, probabilities=probabilities)
+
+
+@app.command()
+def inspect(
+    what: Annotated[str, typer.Argument(help="data or a run folder")],
+    batch: Annotated[int, typer.Option(help="batch size for the shuffle's quality")] = 64,
+) -> None:
+    """Show what DATA holds (rows, columns, classes) or what a run chose and reached."""
+    from handful.look import show_data, show_run
+
+    show_run(Path(what)) if (Path(what) / "plan.toml").exists() else show_data(what, batch)
+
+
+@app.command()
+def report(
+    run: RunPath, out: Annotated[Path | None, typer.Option(help="where to write the page")] = None
+) -> None:
+    """Write the page of a run again."""
+    from handful.run import load
+
+    print(load(run, device="cpu").report(out))
+
+
+@app.command()
+def export(run: RunPath, path: Annotated[Path, typer.Argument(help=".safetensors or .pt2")]) -> None:
+    """Write the trained model for use elsewhere."""
+    from handful.run import load
+
+    print(load(run, device="cpu").export(path))
+
+
+def _show(run: "Run") -> None:
+    """The result in words: scores, time, why it stopped, where the report is."""
+    from handful.report.words import say_score, say_seconds
+
+    seconds = run.history[-1]["seconds"] if run.history else 0.0
+    scores = [say_score(name, value) for name, value in run.scores.items()]
+    scores.sort(key=lambda words: "loss" in words)
+    print(
+        f"{', '.join(scores) or 'no scores'} after {say_seconds(seconds)}; stopped because {run.stopped_because}"
+    )
+    if run.folder:
+        print(f"report: {run.folder.path / 'report.html'}")
+        if run.stopped_because == "it was interrupted":
+            print(f"go on with: handful resume {run.folder.path}")
+
+
+def _number(text: str, name: str) -> float | str:
+    if text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise HandfulError(f"--{name} must be a number or 'auto', not '{text}'") from None
+
+
+def _valid(text: str) -> float | int | str | None:
+    if text in ("none", "0"):
+        return None
+    if text.isdecimal():
+        return int(text)
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _free_folder(data: str) -> Path:
+    name = Path(data.rstrip("/")).name.split(".")[0] or "run"
+    k = 1
+    while (Path("runs") / f"{name}-{k}").exists():
+        k += 1
+    return Path("runs") / f"{name}-{k}"
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """The entry point of the command."""
+    signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop keeps the best weights, as Ctrl-C does
+    try:
+        app()
+    except HandfulError as error:
+        print(f"handful: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("handful: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `handful predict ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""Metrics, exact over the whole set: sums over rows where the metric allows it, else all outputs at once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from handful.errors import HandfulError, did_you_mean
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class SumMetric:
+    """A metric that is a function of sums over rows: cheap in every training step, exact on any number of ranks.
+
+    sums(output, target, weight [m] or None) -> Tensor [k] of sums; finish([k] float64) -> the score.
+    """
+
+    name: str
+    sums: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    finish: Callable[[Array], float]
+
+
+@dataclass(frozen=True)
+class WholeMetric:
+    """A metric of all rows at once: whole(outputs [n, ...], targets [n, ...], weights [n] or None) -> score."""
+
+    name: str
+    whole: Callable[[Array, Array, Array | None], float]
+
+
+Metric = SumMetric | WholeMetric
+
+
+def _ratio(sums: Array) -> float:
+    return float(sums[0] / sums[1]) if sums[1] else float("nan")
+
+
+def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
+    """[sum of weight * value, sum of weight], float64-safe: counts of correct rows stay exact."""
+    if weight is not None:
+        return torch.stack([(values * weight).sum(), weight.sum()]).double()
+    return torch.stack(
+        [
+            values.sum(dtype=torch.float64),
+            torch.tensor(float(values.numel()), dtype=torch.float64, device=values.device),
+        ]
+    )
+
+
+def _classes(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Predicted and true class ids, of logits [m, C], [m], [m, 1] or [m, T, C]; soft targets count as their argmax."""
+    if (
+        target.is_floating_point()
+        and target.shape == output.shape
+        and output.ndim > 1
+        and output.shape[-1] > 1
+    ):
+        return output.argmax(-1), target.argmax(-1)
+    if output.shape == target.shape or (output.ndim == target.ndim + 1 and output.shape[-1] == 1):
+        return (output.reshape(target.shape) > 0).long(), (
+            target > 0.5
+        ).long() if target.is_floating_point() else target
+    if output.ndim == 3 and output.shape[:2] == target.shape:
+        return output.argmax(-1), target
+    return output.argmax(1), target
+
+
+def _accuracy(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    predicted, true = _classes(output, target)
+    right = predicted == true
+    if true.ndim > 1:  # tokens: padding (-100) is not a row
+        kept = true != -100
+        return torch.stack([(right & kept).sum(), kept.sum()]).double()
+    return _mean(right.to(torch.float32), weight)
+
+
+def _label_accuracy(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    right = ((output > 0) == (target > 0.5)).to(torch.float32)
+    return _mean(right.mean(1) if right.ndim > 1 else right, weight)
+
+
+def _top(k: int) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    def sums(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        best = output.topk(min(k, output.shape[1]), dim=1).indices
+        return _mean((best == target[:, None]).any(1).to(torch.float32), weight)
+
+    return sums
+
+
+def _rows(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    output, target = output.double(), target.double().reshape(output.shape)
+    return output.flatten(1) if output.ndim > 1 else output[:, None], target.flatten(
+        1
+    ) if target.ndim > 1 else target[:, None]
+
+
+def _error(power: int) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    def sums(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        o, t = _rows(output, target)
+        return _mean((o - t).abs().pow(power).mean(1), None if weight is None else weight.double())
+
+    return sums
+
+
+def _r2_sums(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    o, t = _rows(output, target)
+    w = torch.ones_like(t[:, :1]) if weight is None else weight.double()[:, None]
+    return torch.cat([w.sum(0), (w * t).sum(0), (w * t * t).sum(0), (w * (o - t).square()).sum(0)])
+
+
+def _r2(sums: Array) -> float:
+    """Coefficient of determination, the mean over outputs (as scikit-learn's uniform average)."""
+    k = (len(sums) - 1) // 3
+    count, total, squares, residual = sums[0], sums[1 : 1 + k], sums[1 + k : 1 + 2 * k], sums[1 + 2 * k :]
+    spread = squares - total**2 / count
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.mean(1 - residual / spread))
+
+
+def _ids(outputs: Array, targets: Array) -> tuple[Array, Array]:
+    predicted, true = _classes(torch.from_numpy(outputs), torch.from_numpy(targets))
+    return predicted.numpy(), true.numpy()
+
+
+def _probabilities(outputs: Array) -> Array:
+    o = torch.from_numpy(outputs).double()
+    if o.ndim == 1 or o.shape[1] == 1:
+        p = torch.sigmoid(o.reshape(-1))
+        return torch.stack([1 - p, p], 1).numpy()
+    return torch.softmax(o, 1).numpy()
+
+
+def _f1(outputs: Array, targets: Array, weights: Array | None) -> float:
+    from sklearn.metrics import f1_score
+
+    if targets.ndim > 1:  # several labels a row
+        return float(
+            f1_score(targets > 0.5, outputs > 0, average="macro", sample_weight=weights, zero_division=0)
+        )
+    predicted, true = _ids(outputs, targets)
+    return float(f1_score(true, predicted, average="macro", sample_weight=weights, zero_division=0))
+
+
+def _balanced(outputs: Array, targets: Array, weights: Array | None) -> float:
+    from sklearn.metrics import recall_score
+
+    predicted, true = _ids(outputs, targets)
+    present = np.unique(true)
+    return float(
+        recall_score(true, predicted, labels=present, average="macro", sample_weight=weights, zero_division=0)
+    )
+
+
+def _auroc(outputs: Array, targets: Array, weights: Array | None) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    if targets.ndim > 1:
+        kept = (targets > 0.5).any(0) & (targets < 0.5).any(0)
+        return (
+            float(
+                roc_auc_score(
+                    targets[:, kept] > 0.5, outputs[:, kept], average="macro", sample_weight=weights
+                )
+            )
+            if kept.any()
+            else float("nan")
+        )
+    p, true = _probabilities(outputs), targets.astype(np.int64)
+    present = np.unique(true)
+    if len(present) < 2:
+        return float("nan")
+    if p.shape[1] == 2:
+        return float(roc_auc_score(true, p[:, 1], sample_weight=weights))
+    scores = [
+        roc_auc_score(true == c, p[:, c], sample_weight=weights) for c in present
+    ]  # one against the rest
+    return float(np.mean(scores))
+
+
+def _calibration(outputs: Array, targets: Array, weights: Array | None) -> float:
+    """Expected calibration error with 15 equal bins of confidence (Naeini et al. 2015; Guo et al. 2017, eq. 3)."""
+    p = _probabilities(outputs)
+    confidence, right = p.max(1), p.argmax(1) == targets.astype(np.int64)
+    w = np.ones(len(p)) if weights is None else weights.astype(np.float64)
+    bins = np.minimum((confidence * 15).astype(int), 14)
+    gaps = np.bincount(bins, w * (right - confidence), 15)
+    return float(np.abs(gaps).sum() / w.sum())
+
+
+NAMED: dict[str, Metric] = {
+    m.name: m
+    for m in (
+        SumMetric("accuracy", _accuracy, _ratio),
+        SumMetric("label_accuracy", _label_accuracy, _ratio),
+        SumMetric("top3", _top(3), _ratio),
+        SumMetric("top5", _top(5), _ratio),
+        SumMetric("mae", _error(1), _ratio),
+        SumMetric("mse", _error(2), _ratio),
+        SumMetric("rmse", _error(2), lambda sums: float(np.sqrt(_ratio(sums)))),
+        SumMetric("r2", _r2_sums, _r2),
+        WholeMetric("f1", _f1),
+        WholeMetric("balanced_accuracy", _balanced),
+        WholeMetric("auroc", _auroc),
+        WholeMetric("calibration_error", _calibration),
+    )
+}
+
+
+def as_metrics(metrics: Any) -> list[Metric]:
+    """Metrics of a name, several names ("accuracy, f1"), Metric objects, or callables (outputs, targets) -> score.
+
+    A callable gets numpy arrays of all outputs and targets of the set at once.
+
+    >>> [m.name for m in as_metrics("accuracy, f1")]
+    ['accuracy', 'f1']
+    """
+    if metrics is None:
+        return []
+    if isinstance(metrics, str):
+        metrics = [part.strip() for part in metrics.split(",") if part.strip()]
+    if isinstance(metrics, SumMetric | WholeMetric) or callable(metrics):
+        metrics = [metrics]
+    found: list[Metric] = []
+    for metric in metrics:
+        if isinstance(metric, SumMetric | WholeMetric):
+            found.append(metric)
+        elif isinstance(metric, str):
+            if metric not in NAMED:
+                raise HandfulError(f"there is no metric called '{metric}'.{did_you_mean(metric, NAMED)}")
+            found.append(NAMED[metric])
+        elif callable(metric):
+            found.append(WholeMetric(_metric_name(metric), lambda o, t, w, f=metric: float(f(o, t))))  # type: ignore[misc]
+        else:
+            raise HandfulError(
+                f"a metric must be a name or a callable (outputs, targets), not {type(metric).__name__}"
+            )
+    return found
+
+
+def _metric_name(metric: Any) -> str:
+    name = getattr(metric, "__name__", type(metric).__name__)
+    return "metric" if name == "<lambda>" else str(name)
