@@ -27,11 +27,9 @@ Words = NDArray[np.uint64]
 Stored = Rows | NDArray[np.int32]
 T = TypeVar("T")
 
-CHUNK = (
-    1 << 13
-)  # indices evaluated at a time: few enough to stay in cache, many enough to spread NumPy's call cost
+CHUNK = 1 << 13  # indices evaluated at a time: few enough to stay in cache, many enough to spread NumPy's call cost
 SORTED_PART = 1 << 15  # a sort of 2^15 takes 3 ms
-ROUNDS = 24  # fewer were not uniform over all permutations of 6 rows
+ROUNDS = 24  # twice what passes: chi-square over all orders of 6 rows fails at 10 rounds, passes at 12
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _HALF = np.uint64(32)
 
