@@ -11,11 +11,14 @@ from itertools import groupby
 from handful.errors import HandfulError
 from handful.expression import parse as parse_expression
 from handful.source.base import Batch, Rows
-from handful.transform.augment_base import Address, Augmentation, Fetch
+from handful.transform.augment_base import Address, Augmentation
 from handful.transform.augment_geometry import Affine, Flip, Geometric, Rotate, Scale, Shift, apply_geometry
 from handful.transform.augment_mix import Cutmix, Mixup
 from handful.transform.augment_sequence import FrequencyMask, TimeMask, TimeShift, TokenDropout
 from handful.transform.augment_value import Colour, Cutout, Gain, Noise
+
+Fetch = Callable[[Rows], Batch]
+"""Row ids -> those training rows after preprocessing, before augmentation."""
 
 STEPS: dict[str, type[Augmentation]] = {
     step.name: step
@@ -30,7 +33,7 @@ STEPS: dict[str, type[Augmentation]] = {
 class Augment:
     """Steps applied in order to the column `x` of a training batch (mixup and cutmix: `y` and `weight` too).
 
-    seed, fetch, n and classes are usually set by `bind`. fetch(rows, epochs) returns those training rows
+    seed, fetch, n and classes are usually set by `bind`. fetch(rows) returns those training rows
     after preprocessing; it, n (the number of training rows) and classes (of an integer target) are needed by
     mixup and cutmix only. Neighbouring geometric steps are composed into one resampling.
 
@@ -61,6 +64,9 @@ class Augment:
         given = {"seed": seed, "fetch": fetch, "n": n, "classes": classes}
         return replace(self, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", tuple(self.steps))
+
     @property
     def mixes(self) -> bool:
         """Whether a step mixes rows, so that `fetch` is needed and class targets become probabilities."""
@@ -78,6 +84,9 @@ class Augment:
 
     def __str__(self) -> str:
         return " | ".join(map(str, self.steps))
+
+    def __len__(self) -> int:
+        return len(self.steps)
 
     def __iter__(self) -> Iterator[Augmentation]:
         return iter(self.steps)
@@ -107,7 +116,7 @@ class Augment:
             fetch = self.fetch
 
             def partner(rows: Rows, epochs: Rows) -> Batch:
-                return self._up_to(position, fetch(rows, epochs))
+                return self._up_to(position, Batch(fetch(rows).columns, rows, epochs))
 
         return Address(f"augment.{name}.{k}", self.seed, partner, self.n, self.classes)
 
@@ -140,6 +149,4 @@ def as_augment(given: Given | Iterable[Given]) -> Augment:
         return Augment((given(),))
     if isinstance(given, Iterable):
         return Augment(tuple(step for part in given for step in as_augment(part).steps))
-    raise HandfulError(
-        f"augment takes text such as 'flip | shift(2)', steps, or a list of them, not {given!r}."
-    )
+    raise HandfulError(f"augment takes text such as 'flip | shift(2)', steps, or a list of them, not {given!r}.")

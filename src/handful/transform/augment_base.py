@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from handful.transform.augment import Augment
 
 Floats = NDArray[np.float64]
-Fetch = Callable[[Rows, Rows], Batch]
-"""(rows, epochs) -> the batch of those rows after preprocessing."""
+Partner = Callable[[Rows, Rows], Batch]
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Address:
 
     purpose: str
     seed: int = 0
-    partner: Fetch | None = None
+    partner: Partner | None = None
     n: int | None = None
     classes: int | None = None
 
@@ -134,9 +133,7 @@ def column(batch: Batch, step: Augmentation) -> Tensor:
     x = batch.columns.get("x")
     if not isinstance(x, Tensor):
         have = ", ".join(batch.columns) or "none"
-        raise HandfulError(
-            f"augmentation {step.name}: it changes the column 'x' as a Tensor; columns are: {have}."
-        )
+        raise HandfulError(f"augmentation {step.name}: it changes the column 'x' as a Tensor; columns are: {have}.")
     return x
 
 

@@ -76,9 +76,7 @@ def picture(
     """
     x = batch.tensor("x")
     if x.dim() not in (3, 4) or not x.is_floating_point() or not len(x):
-        raise HandfulError(
-            f"a picture of augmentation needs pictures [m, C, H, W], not {x.dtype} {list(x.shape)}."
-        )
+        raise HandfulError(f"a picture of augmentation needs pictures [m, C, H, W], not {x.dtype} {list(x.shape)}.")
     m = min(examples, len(x))
     columns: dict[str, Value] = {k: v[:m] for k, v in batch.columns.items() if isinstance(v, Tensor)}
     part = Batch(columns, batch.rows[:m], batch.epochs[:m])

@@ -114,9 +114,7 @@ class Scale(Geometric):
     name: ClassVar[str] = "scale"
 
     def __post_init__(self) -> None:
-        check(
-            0 < self.low <= self.high, self, f"it needs 0 < low <= high, not {self.low:g} and {self.high:g}"
-        )
+        check(0 < self.low <= self.high, self, f"it needs 0 < low <= high, not {self.low:g} and {self.high:g}")
 
     def matrices(self, u: Floats, height: int, width: int) -> Floats:
         factor = np.exp(_between(u[:, 0], math.log(self.low), math.log(self.high)))
@@ -142,9 +140,7 @@ class Affine(Geometric):
     def __post_init__(self) -> None:
         check(0 <= self.degrees <= 180, self, f"degrees must lie in 0..180, not {self.degrees:g}")
         check(0 <= self.shift <= 1, self, f"shift is a fraction of the side in 0..1, not {self.shift:g}")
-        check(
-            0 < self.low <= self.high, self, f"it needs 0 < low <= high, not {self.low:g} and {self.high:g}"
-        )
+        check(0 < self.low <= self.high, self, f"it needs 0 < low <= high, not {self.low:g} and {self.high:g}")
         check(0 <= self.shear < 90, self, f"shear must lie in 0..90 degrees, not {self.shear:g}")
 
     def matrices(self, u: Floats, height: int, width: int) -> Floats:
@@ -191,9 +187,7 @@ def gather(x: Tensor, maps: Floats) -> Tensor:
     rows = _indices(maps[:, 1, 1], maps[:, 1, 2], height)
     columns = _indices(maps[:, 0, 0], maps[:, 0, 2], width)
     index = on_device(rows, x)[:, :, None] * (width + 1) + on_device(columns, x)[:, None, :]
-    flat = F.pad(x, (0, 1, 0, 1)).reshape(
-        m, channels, -1
-    )  # one more row and column of zeros to point outside at
+    flat = F.pad(x, (0, 1, 0, 1)).reshape(m, channels, -1)  # one more row and column of zeros to point outside at
     return flat.gather(2, index.view(m, 1, -1).expand(m, channels, -1)).view(x.shape)
 
 
@@ -202,9 +196,7 @@ def resample(x: Tensor, maps: Floats) -> Tensor:
     if x.numel() == 0:
         return x
     side = np.array([x.shape[-1] / 2, x.shape[-2] / 2, 1.0])
-    theta = (maps * side / side[:, None])[
-        :, :2
-    ]  # to coordinates in which the picture's edges are at -1 and 1
+    theta = (maps * side / side[:, None])[:, :2]  # to coordinates in which the picture's edges are at -1 and 1
     work = x if x.dtype in (torch.float32, torch.float64) else x.float()
     grid = F.affine_grid(on_device(theta, work), list(x.shape), align_corners=False)
     return F.grid_sample(work, grid, mode="bilinear", padding_mode="zeros", align_corners=False).to(x.dtype)

@@ -58,9 +58,7 @@ class Cutmix(Augmentation):
 
     def apply(self, batch: Batch, address: Address) -> Batch:
         x = column(batch, self)
-        check(
-            x.dim() in (3, 4), self, f"it needs pictures [m, C, H, W] or [m, H, W], but x is {list(x.shape)}"
-        )
+        check(x.dim() in (3, 4), self, f"it needs pictures [m, C, H, W] or [m, H, W], but x is {list(x.shape)}")
         u, sizes = address.uniform(batch, 5), x.shape[-2:]
         side = np.where(u[:, 2] < self.p, np.sqrt(1 - beta(u[:, 0], self.alpha)), 0.0)
         inside = []
@@ -84,9 +82,7 @@ def _check_mix(step: Augmentation, alpha: float, p: float) -> None:
     check(0 <= p <= 1, step, f"p must lie in 0..1, not {p:g}")
 
 
-def _mix(
-    step: Augmentation, batch: Batch, address: Address, u: Floats, share: Floats, hole: Tensor | None
-) -> Batch:
+def _mix(step: Augmentation, batch: Batch, address: Address, u: Floats, share: Floats, hole: Tensor | None) -> Batch:
     """Rows with share < 1 mixed with their partners: inside `hole`, or everywhere if that is None."""
     x = column(batch, step)
     check(x.is_floating_point(), step, f"it needs floating-point rows, but x is {x.dtype}")

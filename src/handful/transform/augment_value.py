@@ -100,9 +100,7 @@ class Noise(Augmentation):
 
     def apply(self, batch: Batch, address: Address) -> Batch:
         x = column(batch, self)
-        check(
-            x.is_floating_point() and x.dim() >= 2, self, f"it needs floating-point rows, but x is {x.dtype}"
-        )
+        check(x.is_floating_point() and x.dim() >= 2, self, f"it needs floating-point rows, but x is {x.dtype}")
         count = x[0].numel() if len(x) else 0
         out, step = x.clone(), max(1, _CHUNK // max(1, count))
         for start in range(0, len(x), step):
