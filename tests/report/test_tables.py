@@ -1,0 +1,77 @@
+"""Tables on the terminal: plain when piped, fitted to the width, with the user's strings as they are."""
+
+import io
+import re
+
+import pytest
+from rich.cells import cell_len
+
+from handful.plan import Choice, Plan
+from handful.report.tables import choices_of, print_choices, print_scores, print_table, text_table
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+LONG = "the smallest batch with at least 90% of the peak throughput, measured three times on this machine"
+CHOICES = {"micro_batch": Choice(64, "measured", LONG), "classes": Choice(("[red]cat", "\x1b[31mdog"), "found", "")}
+
+
+def test_piped_output_has_no_codes_and_is_not_cut():
+    out = io.StringIO()
+    print_choices(CHOICES, file=out)
+    lines = out.getvalue().splitlines()
+    assert lines[0].split() == ["choice", "value", "status", "reason"]
+    assert lines[1].split()[:4] == ["micro", "batch", "64", "measured"]
+    assert lines[1].endswith(LONG)
+    assert "\x1b" not in out.getvalue()
+    assert "[red]cat" in lines[2]
+
+
+@pytest.mark.parametrize("width", [50, 70, 100])
+def test_a_given_width_is_kept_and_no_word_lost(width):
+    out = io.StringIO()
+    print_choices(CHOICES, file=out, width=width)
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= max(width, lines[0].index("reason") + 24)
+    assert " ".join(LONG.split()) in " ".join(" ".join(line[lines[0].index("reason") :] for line in lines).split())
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_terminal_gets_a_table_that_fits(width):
+    out = Terminal()
+    print_choices(CHOICES, file=out, width=width)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
+    assert max(map(cell_len, plain.splitlines())) <= width
+    assert "[red]cat" in plain  # shown, not obeyed
+    assert "\x1b[31mdog" not in out.getvalue()
+    assert "machine" in plain
+
+
+def test_numbers_are_aligned_and_wide_characters_counted():
+    text = text_table([{"name": "猫", "rows": 5}, {"name": "cat", "rows": 1234}])
+    assert text.splitlines() == ["name   rows", "猫        5", "cat   1,234"]
+
+
+def test_ragged_and_empty_rows():
+    assert text_table([]) == ""
+    assert text_table([{"a": 1}, {"b": "x"}]).splitlines() == ["a  b", "1", "   x"]
+    out = io.StringIO()
+    print_table([], file=out)
+    assert out.getvalue() == ""
+
+
+def test_scores_are_in_words():
+    out = io.StringIO()
+    print_scores({"valid_accuracy": 0.978, "valid_loss": 0.0831}, title="Held out", file=out)
+    assert out.getvalue().splitlines() == ["Held out", "score      value", "accuracy   97.8%", "loss      0.0831"]
+
+
+def test_choices_of_anything_that_holds_them():
+    choices = {"batch": Choice(1, "given")}
+    holder = type("Holder", (), {})()
+    holder.batch, holder.other = choices["batch"], 3
+    assert choices_of(choices) == choices_of(Plan(choices)) == choices_of(holder) == choices
+    assert choices_of(None) == {}
