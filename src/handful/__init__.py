@@ -22,9 +22,9 @@ _NAMES = {
 }
 _MODULES = ("stop", "schedule", "augment", "preprocess", "model", "loss", "metric")
 
-__all__ = [*_NAMES, *_MODULES]  # noqa: PLE0604
+__all__ = [*_NAMES, *_MODULES]
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what the lazy names below are, for type checkers
     from handful import augment, loss, metric, model, preprocess, schedule, stop
     from handful.batches import Batches
     from handful.errors import HandfulError

@@ -1,4 +1,4 @@
-"""From what the user gave to a Training ready to run: every choice made, with its reason, and every mistake said early."""
+"""From what the user gave to a Training ready to run: every choice made with its reason, every mistake said early."""
 
 import hashlib
 from dataclasses import dataclass, fields
@@ -11,21 +11,20 @@ from torch import Tensor, nn
 
 import handful.source as sources
 from handful import choose, optimizer, schedule
-from handful.batches import Batches, Prepared, Transform, prepare_in_memory
+from handful.batches import Batches, Transform, prepare_in_memory
 from handful.choose import OWN, Chooser, describe
 from handful.errors import HandfulError, did_you_mean
-from handful.model import build, from_config
-from handful.model import choose as choose_model
 from handful.objective import Objective, mode_coupling
 from handful.order import Order
 from handful.parallel import Ranks, join
 from handful.plan import Choice, Plan
 from handful.report.live import Live
 from handful.run import RunFolder
-from handful.source.base import Batch, Source
+from handful.source.base import Batch, Rows, Source
 from handful.state import State, copy_weights
 from handful.training import Training
-from handful.transform.augment import Augment, as_augment, suggest
+from handful.transform.augment import as_augment
+from handful.transform.augment_default import suggest
 from handful.transform.preprocess import Pipeline, fit_pipeline
 
 
@@ -99,12 +98,7 @@ class Options:
             value = getattr(self, name)
             if value is None:
                 continue
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int | float)
-                or not np.isfinite(value)
-                or value < 0
-            ):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value) or value < 0:
                 raise HandfulError(f"{name} must be a number of at least 0, not {value!r}")
         if self.label_smoothing >= 1 or (self.ema is not None and not 0 < self.ema < 1):
             raise HandfulError("label_smoothing must be in [0, 1) and ema in (0, 1)")
@@ -156,9 +150,7 @@ def assemble(
                 f"the data in {data.source.name} are not those this run was trained on "
                 f"({resuming.rows:,} rows then, {len(data.source):,} now, or other values); put them back to resume"
             )
-        training.plan = Plan(
-            {**chooser.choices, **resuming.choices, "until": chooser.choices["until"]}, resuming.notes
-        )
+        training.plan = Plan({**chooser.choices, **resuming.choices, "until": chooser.choices["until"]}, resuming.notes)
     elif folder and ranks.rank == 0:
         folder.start(training.plan, data.pipeline, net)
     return training
@@ -170,9 +162,7 @@ def as_planned(model: Any, train: Any, given: dict[str, Any], plan: Plan) -> tup
     planned = {k: c.value for k, c in plan.choices.items() if k in names}
     for name, value in planned.items():
         if isinstance(value, str) and value.startswith(OWN) and name not in given:
-            raise HandfulError(
-                f"this run used {value} as its {name}; pass it again: handful.resume(path, {name}=...)"
-            )
+            raise HandfulError(f"this run used {value} as its {name}; pass it again: handful.resume(path, {name}=...)")
     if train is None:
         train = plan.data
         if train.startswith(OWN):
@@ -218,46 +208,38 @@ def open_data(train: Any, options: Options, chooser: Chooser, model: Any, saved:
             own_model=isinstance(model, nn.Module),
             task=options.task,
             weight=options.weight,
-            seed=int(options.seed),
         )
-    chooser.say(
-        "preprocess", describe(options.preprocess), "default" if options.preprocess == "auto" else "given"
-    )
+    chooser.say("preprocess", describe(options.preprocess), "default" if options.preprocess == "auto" else "given")
     chooser.say("task", pipeline.task, "given" if options.task else "found")
     if options.weight:
         chooser.say("weight", options.weight, "given")
     chooser.notes += [*source.notes, *pipeline.notes]
     if held_out is not None:
-        pipeline.check(held_out)
-        pipeline(
+        pipeline.on(held_out, target=True)(
             held_out.take(range(min(256, len(held_out))))
         )  # a bad row is better said now than after an epoch
     return Data(source, rows, held_out, pipeline)
 
 
-def make_model(
-    model: Any, data: Data, options: Options, chooser: Chooser, saved: "RunFolder | None"
-) -> nn.Module:
+def make_model(model: Any, data: Data, options: Options, chooser: Chooser, saved: "RunFolder | None") -> nn.Module:
     """The user's module as it is, or a ready-made one built for the data."""
     if isinstance(model, nn.Module):
         chooser.say("model", OWN + f"{type(model).__name__}", "given")
         return model
+    from handful import model as ready_made  # only those who name one need them
+
     if saved is not None:
         chooser.say("model", model, "given")
-        return from_config(saved.model_config())
+        return ready_made.from_config(saved.model_config())
     if not isinstance(model, str):
-        raise HandfulError(
-            f"model must be an nn.Module or the name of a ready-made one, not {type(model).__name__}"
-        )
+        raise HandfulError(f"model must be an nn.Module or the name of a ready-made one, not {type(model).__name__}")
     p = data.pipeline
     if model == "auto":
-        name, extra, reason = choose_model(
-            p.inputs["kind"], n=len(data.train), shape=p.shape, inputs=p.inputs
-        )
+        name, extra, reason = ready_made.choose(p.inputs.kind, n=len(data.train), shape=p.shape, inputs=p.inputs)
         chooser.say("model", name, "found", reason)
-        return build(
+        return ready_made.build(
             name,
-            kind=p.inputs["kind"],
+            kind=p.inputs.kind,
             shape=p.shape,
             outputs=p.outputs,
             inputs=p.inputs,
@@ -265,9 +247,9 @@ def make_model(
             **extra,
         )
     chooser.say("model", model, "given")
-    return build(
+    return ready_made.build(
         model,
-        kind=p.inputs["kind"],
+        kind=p.inputs.kind,
         shape=p.shape,
         outputs=p.outputs,
         inputs=p.inputs,
@@ -275,9 +257,7 @@ def make_model(
     )
 
 
-def make_objective(
-    net: nn.Module, data: Data, options: Options, chooser: Chooser, device: torch.device
-) -> Objective:
+def make_objective(net: nn.Module, data: Data, options: Options, chooser: Chooser, device: torch.device) -> Objective:
     """Model + loss + metrics, tried on two rows."""
     choice, autocast = choose.precision(options.precision, str(device))
     chooser.put("precision", choice)
@@ -299,9 +279,7 @@ def make_objective(
     metrics, choice = choose.metrics(options.metrics, data.pipeline, output)
     chooser.put("metrics", choice)
     objective = Objective(net, loss, metrics, device=device, autocast=autocast)
-    choose.first_output(
-        net, lambda batch: objective.sums(batch), sample
-    )  # a loss or metric that fails is said now
+    choose.first_output(net, lambda batch: objective.sums(batch), sample)  # a loss or metric that fails is said now
     return objective
 
 
@@ -316,24 +294,20 @@ def make_batches(data: Data, options: Options, chooser: Chooser) -> tuple[Batche
     chooser.say("seed", seed, "given")
     prepared = prepare_in_memory(data.train, data.pipeline)
     transforms: list[Transform] = [] if prepared is not None else [data.pipeline]
-    text, reason = options.augment, ""
-    if isinstance(text, str) and text == "auto":
-        text, reason = suggest(data.pipeline.inputs["kind"], data.pipeline.shape, data.pipeline.task, n)
-    steps = as_augment(text)
-    if steps:
-        source, classes = prepared or data.train, len(data.pipeline.classes or ())
+    augment, reason = options.augment, ""
+    if isinstance(augment, str) and augment == "auto":
+        shape = tuple(int(s) for s in data.pipeline.shape if s is not None)
+        augment, reason = suggest(data.pipeline.inputs.kind, shape, data.pipeline.task or "", n)
+    steps = as_augment(augment)
+    if steps is not None:
+        source = prepared or data.train
 
-        def fetch(rows: np.ndarray[Any, np.dtype[np.int64]]) -> Batch:
+        def fetch(rows: Rows, epochs: Rows) -> Batch:
             batch = source.take(rows)
-            return batch if isinstance(source, Prepared) else data.pipeline(batch)
+            return batch if prepared is not None else data.pipeline(batch)
 
-        transforms.append(Augment(steps, seed, fetch=fetch, n=n, classes=classes))
-    chooser.say(
-        "augment",
-        describe(" | ".join(map(str, steps))) if steps else None,
-        "found" if reason else "given",
-        reason,
-    )
+        transforms.append(steps.bind(seed=seed, fetch=fetch, n=n, classes=len(data.pipeline.classes or ()) or None))
+    chooser.say("augment", str(steps) if steps is not None else None, "found" if reason else "given", reason)
     chooser.say("shuffle", options.shuffle, "default" if options.shuffle == "exact" else "given")
     size = choose.batch_size(options.batch, n)
     if size is not None:
@@ -350,9 +324,7 @@ def make_training(
     """Optimizer, rates and stop rule; then all parts together."""
     net, n = objective.model, len(data.train)
     built = optimizer.build(options.optimizer, net, lr=options.lr, l2=options.l2)
-    chooser.say(
-        "optimizer", describe(options.optimizer), "default" if options.optimizer == "adamw" else "given"
-    )
+    chooser.say("optimizer", describe(options.optimizer), "default" if options.optimizer == "adamw" else "given")
     chooser.put("lr", built.lr)
     chooser.put("l2", built.l2)
     chooser.say("l1", float(options.l1), "given" if options.l1 else "default")
@@ -407,14 +379,29 @@ def make_training(
     )
     parameters = [p for p in net.parameters() if p.requires_grad]
     return Training(
-        plan=Plan(chooser.choices, tuple(chooser.notes)), pipeline=data.pipeline, objective=objective, batches=batches,
-        valid=validation_batches(data), state=state, rule=rule, schedule=shape, batch_size=lambda progress: size,
-        base_lrs=[g["lr"] for g in built.optimizer.param_groups], live=Live(planned, quiet=options.quiet or ranks.rank > 0),
-        log_every=log_every, evaluate_every=evaluate_every, planned=planned, l1=float(options.l1), clip_norm=options.clip_norm,
-        clip_value=options.clip_value, ema=options.ema or 0.0, ranks=ranks, folder=folder, parameters=parameters,
-        decayed=[p for p in parameters if p.ndim > 1],
+        plan=Plan(chooser.choices, tuple(chooser.notes)),
+        pipeline=data.pipeline,
+        objective=objective,
+        batches=batches,
+        valid=validation_batches(data),
+        state=state,
+        rule=rule,
+        schedule=shape,
+        batch_size=lambda progress: size,
+        live=Live(planned, quiet=options.quiet or ranks.rank > 0),
+        log_every=log_every,
+        evaluate_every=evaluate_every,
+        planned=planned,
+        l1=float(options.l1),
+        clip_norm=options.clip_norm,
+        clip_value=options.clip_value,
+        ema=options.ema or 0.0,
         save_every=None if options.save_every == "auto" else options.save_every,
-    )  # fmt: skip
+        ranks=ranks,
+        folder=folder,
+        parameters=parameters,
+        decayed=[p for p in parameters if p.ndim > 1],
+    )
 
 
 def validation_batches(data: Data) -> Batches | None:
@@ -437,15 +424,11 @@ def fingerprint(source: Source) -> str:
     for value in source.read(np.unique(np.linspace(0, len(source) - 1, 64).astype(np.int64))).values():
         if isinstance(value, Tensor):
             digest.update(
-                value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-                if value.numel()
-                else b""
+                value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.numel() else b""
             )
         elif isinstance(value, tuple):
             digest.update(
-                value.values.cpu().contiguous().view(torch.uint8).numpy().tobytes()
-                if value.values.numel()
-                else b""
+                value.values.cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.values.numel() else b""
             )
         else:
             digest.update(repr(value).encode())

@@ -45,7 +45,8 @@ class Batches:
         """prefetch: batches read ahead by threads; 0 reads in the caller; None: 0 for data in memory, else 4."""
         if len(order) != len(source):
             raise HandfulError(
-                f"the order is for {len(order):,} rows but the source has {len(source):,}; make it with Order(len(source))"
+                f"the order is for {len(order):,} rows "
+                f"but the source has {len(source):,}; make it with Order(len(source))"
             )
         self.source, self.order, self.transforms = source, order, tuple(transforms)
         self.prefetch = (0 if source.in_memory else 4) if prefetch is None else prefetch
@@ -145,10 +146,7 @@ def prepare_in_memory(source: Source, pipeline: Transform, limit: int = PREPARED
     n = len(source)
     if n < 2 or not source.in_memory:
         return None
-    if any(
-        None in column.shape or column.kind in ("text", "audio", "tokens")
-        for column in source.columns.values()
-    ):
+    if any(None in column.shape or column.kind in ("text", "audio", "tokens") for column in source.columns.values()):
         return None
     probe = pipeline(source.take(range(2))).columns
     if not all(isinstance(value, Tensor) for value in probe.values()):

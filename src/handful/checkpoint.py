@@ -40,10 +40,8 @@ def atomic(path: Path) -> Iterator[Path]:
         finally:
             os.close(folder)
     except (OSError, SafetensorError) as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC or "No space left" in str(error):
-            raise HandfulError(
-                f"the disk is full: {path} could not be written; free some space and go on"
-            ) from error
+        if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left" in str(error):
+            raise HandfulError(f"the disk is full: {path} could not be written; free some space and go on") from error
         if isinstance(error, OSError):
             raise HandfulError(f"{path} could not be written: {error.strerror or error}") from error
         raise
@@ -61,9 +59,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
     """Write tensors atomically as safetensors; returns the file's SHA-256."""
     with atomic(path) as temporary:
         # A clone each: safetensors refuses tensors that share memory (tied weights do).
-        safetensors.torch.save_file(
-            {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, temporary
-        )
+        safetensors.torch.save_file({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, temporary)
         digest = _sha256(temporary)
     return digest
 
@@ -111,9 +107,7 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
             notes.append(f"checkpoint {tensor_file.name} is damaged ({why}); falling back to the one before")
     if notes:
         raise HandfulError(f"no checkpoint in {folder} is whole: {'; '.join(notes)}")
-    raise HandfulError(
-        f"there is no checkpoint in {folder}; the run was stopped before its first one: start it again"
-    )
+    raise HandfulError(f"there is no checkpoint in {folder}; the run was stopped before its first one: start it again")
 
 
 def _sha256(path: Path) -> str:

@@ -47,9 +47,7 @@ def device(asked: str) -> Choice:
         try:
             torch.empty(0, device=asked)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise HandfulError(
-                f"device '{asked}' cannot be used here: {str(error).splitlines()[0]}"
-            ) from None
+            raise HandfulError(f"device '{asked}' cannot be used here: {str(error).splitlines()[0]}") from None
         return Choice(asked, "given")
     if torch.cuda.is_available():
         return Choice("cuda", "found", torch.cuda.get_device_name())
@@ -84,15 +82,11 @@ def loss(
                 function = cross_entropy(smoothing, weights)
                 return function, Choice(_text(function), "given", reason), []
         elif smoothing or class_weight is not None:
-            raise HandfulError(
-                f"label_smoothing and class_weight belong to cross-entropy; the loss here is {text}"
-            )
+            raise HandfulError(f"label_smoothing and class_weight belong to cross-entropy; the loss here is {text}")
         function, _, notes = as_loss(text)
         return function, Choice(text, "found", reason), notes
     if smoothing or class_weight is not None:
-        raise HandfulError(
-            "label_smoothing and class_weight go with loss='auto'; give them to your own loss instead"
-        )
+        raise HandfulError("label_smoothing and class_weight go with loss='auto'; give them to your own loss instead")
     function, text, notes = as_loss(asked)
     return function, Choice(text if isinstance(asked, str) else OWN + text, "given"), notes
 
@@ -115,14 +109,14 @@ def _loss_of_task(output: Any, pipeline: Pipeline) -> tuple[str, str]:
         if output.ndim == 1 or output.shape[-1] == 1:
             if classes != 2:
                 raise HandfulError(
-                    f"the model gives one number a row but the target has {classes} classes; give it {classes} outputs"
+                    f"the model gives one number a row but the target has {classes} classes; it needs {classes}"
                 )
             return "binary_cross_entropy", "two classes and one output: its logit"
         if output.ndim == 3:
             return "token_cross_entropy", "a class for each token"
         if output.shape[1] < classes:
             raise HandfulError(
-                f"the model gives {output.shape[1]} outputs but the target has {classes} classes; give it {classes}"
+                f"the model gives {output.shape[1]} outputs but the target has {classes} classes; it needs {classes}"
             )
         return "cross_entropy", f"the target is one of {classes} classes"
     if task == "language":
@@ -149,7 +143,8 @@ def _class_weights(asked: Any, pipeline: Pipeline, train: Source) -> tuple[float
         return tuple(float(v) for v in counts.sum() / (k * np.maximum(counts, 1)))
     if len(asked) != k:
         raise HandfulError(
-            f"class_weight has {len(asked)} numbers but there are {k} classes: {', '.join(map(str, pipeline.classes or ()))}"
+            f"class_weight has {len(asked)} numbers but there are {k} classes: "
+            + ", ".join(map(str, pipeline.classes or ()))
         )
     return tuple(float(v) for v in asked)
 
@@ -165,8 +160,11 @@ def metrics(asked: Any, pipeline: Pipeline, output: Any) -> tuple[list[metric.Me
         )
         return found, Choice(", ".join(m.name for m in found) if plain else OWN + "metrics", "given")
     names = {
-        "classification": "accuracy", "regression": "mae, r2", "multilabel": "label_accuracy, f1", "language": "accuracy",
-    }.get(pipeline.task, "")  # fmt: skip
+        "classification": "accuracy",
+        "regression": "mae, r2",
+        "multilabel": "label_accuracy, f1",
+        "language": "accuracy",
+    }.get(pipeline.task, "")
     if not isinstance(output, Tensor):
         names = ""
     return metric.as_metrics(names), Choice(names, "found", f"usual for {pipeline.task}")
@@ -281,5 +279,5 @@ def warn_of_probabilities(output: Any, loss_text: str) -> str | None:
     ):
         o = output.float()
         if (o >= 0).all() and torch.allclose(o.sum(1), torch.ones(len(o)).to(o), atol=1e-4):
-            return "the model's outputs add up to 1 like probabilities; cross_entropy wants logits: leave the final softmax out"
+            return "the model's outputs add up to 1 like probabilities; cross_entropy wants logits: no softmax"
     return None

@@ -22,9 +22,7 @@ app = typer.Typer(
     help="Mini-batch gradient descent for PyTorch, done properly.",
 )
 
-Data = Annotated[
-    str, typer.Argument(help="a file, a folder, or a name: digits, wine, iris, breast_cancer, diabetes")
-]
+Data = Annotated[str, typer.Argument(help="a file, a folder, or a name: digits, wine, iris, breast_cancer, diabetes")]
 RunPath = Annotated[Path, typer.Argument(help="a run folder, as `handful train` printed it")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print only the result")]
 
@@ -49,14 +47,10 @@ def train(
         str, typer.Option(help="auto, or a ready-made model: linear, mlp, table, cnn, resnet, text, ...")
     ] = "auto",
     target: Annotated[str | None, typer.Option(help="the column to predict, where it is not clear")] = None,
-    valid: Annotated[
-        str, typer.Option(help="share of rows (0.1) or number of rows held out, or a file")
-    ] = "0.1",
+    valid: Annotated[str, typer.Option(help="share of rows (0.1) or number of rows held out, or a file")] = "0.1",
     batch: Annotated[str, typer.Option(help="examples per update: a number, full, or auto")] = "auto",
     micro_batch: Annotated[int | None, typer.Option(help="examples through the model at a time")] = None,
-    optimizer: Annotated[
-        str, typer.Option(help="sgd, momentum, nesterov, adam, adamw, rmsprop, muon, ...")
-    ] = "adamw",
+    optimizer: Annotated[str, typer.Option(help="sgd, momentum, nesterov, adam, adamw, rmsprop, muon, ...")] = "adamw",
     lr: Annotated[str, typer.Option(help="learning rate, or auto")] = "auto",
     schedule: Annotated[
         str, typer.Option(help="constant, cosine, one_cycle, step(every=10), 'cosine(warmup=0.05)', ...")
@@ -138,9 +132,7 @@ def predict(
             help="a file or folder of raw input, as the run was trained on; - reads CSV from standard input"
         ),
     ],
-    out: Annotated[
-        Path | None, typer.Option(help=".csv, .jsonl or .parquet; printed as CSV by default")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help=".csv, .jsonl or .parquet; printed as CSV by default")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="one column a class too")] = False,
 ) -> None:
     """Predict the target of every row of DATA."""
@@ -162,9 +154,7 @@ def inspect(
 
 
 @app.command()
-def report(
-    run: RunPath, out: Annotated[Path | None, typer.Option(help="where to write the page")] = None
-) -> None:
+def report(run: RunPath, out: Annotated[Path | None, typer.Option(help="where to write the page")] = None) -> None:
     """Write the page of a run again."""
     from handful.run import load
 
@@ -186,9 +176,7 @@ def _show(run: "Run") -> None:
     seconds = run.history[-1]["seconds"] if run.history else 0.0
     scores = [say_score(name, value) for name, value in run.scores.items()]
     scores.sort(key=lambda words: "loss" in words)
-    print(
-        f"{', '.join(scores) or 'no scores'} after {say_seconds(seconds)}; stopped because {run.stopped_because}"
-    )
+    print(f"{', '.join(scores) or 'no scores'} after {say_seconds(seconds)}; stopped because {run.stopped_because}")
     if run.folder:
         print(f"report: {run.folder.path / 'report.html'}")
         if run.stopped_because == "it was interrupted":

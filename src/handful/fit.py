@@ -9,12 +9,11 @@ import torch
 
 from handful import checkpoint
 from handful.assemble import assemble
-from handful.errors import HandfulError
 from handful.optimizer import clip, set_lr
 from handful.run import History, Run, RunFolder
 from handful.source.base import Batch
 from handful.state import Best, Window, copy_weights, load_weights, update_average
-from handful.step import NonFiniteLoss, OutOfMemory, Outcome, add_l1, gradient_that_fits
+from handful.step import NonFiniteLoss, Outcome, OutOfMemory, add_l1, gradient_that_fits
 from handful.training import Training
 
 Callback = Callable[[str, dict[str, Any]], object]
@@ -62,7 +61,8 @@ def fit(
     Raises HandfulError, one sentence, for input that cannot be trained on. The global random state is left as it was.
 
     >>> import handful, torch
-    >>> run = handful.fit(torch.nn.Linear(4, 3), "iris", preprocess="standardize", lr=0.05, until="epochs(20)", quiet=True)
+    >>> model = torch.nn.Linear(4, 3)
+    >>> run = handful.fit(model, "iris", preprocess="standardize", lr=0.05, until="epochs(20)", quiet=True)
     >>> run.evaluate("iris")["accuracy"] > 0.9
     True
     """
@@ -81,7 +81,7 @@ def resume(
     """Go on with the run in a folder from its newest whole checkpoint; on CPU the end is the same to the bit.
 
     model: needed when the run trained the caller's own module; train: when it read the caller's own arrays.
-    given: what else replaces the plan: a later stop (`until=`), or objects that a plan cannot hold (a loss, valid data).
+    given: what else replaces the plan: a later stop (`until=`), or what a plan cannot hold (a loss, valid data).
     """
     folder = RunFolder(Path(path))
     training = assemble(model, train, given, out=path, resuming=folder.plan())
@@ -103,7 +103,7 @@ def _run(t: Training, callbacks: Sequence[Callback]) -> Run:
 
     generator_state = torch.random.get_rng_state()
     with t.live:
-        t.live.start(t.plan)
+        t.live.start(t.plan, t.plan.notes)
         tell("start", {"plan": t.plan})
         try:
             state.stopped_because = descend(t, tell)
@@ -139,10 +139,8 @@ def descend(t: Training, tell: Callable[[str, dict[str, Any]], None]) -> str:
     while not (reason := should_stop(t)):  # 7. repeat until it should stop
         started = time.perf_counter()
         batch = mini_batches.next()  # 2. choose a random mini-batch
-        outcome, state.micro_batch = (
-            gradient_that_fits(  # 3. forward, 4. mean loss over the batch, 5. backward
-                objective, batch, state.micro_batch, t.ranks, seed=t.plan.seed, step=state.step
-            )
+        outcome, state.micro_batch = gradient_that_fits(  # 3. forward, 4. mean loss over the batch, 5. backward
+            objective, batch, state.micro_batch, t.ranks, seed=t.plan.seed, step=state.step
         )
         rate = update(t)  # 6. update by the learning rate
         state.position += state.batch
@@ -179,11 +177,11 @@ def update(t: Training) -> float:
     if t.clip_norm is not None or t.clip_value is not None:
         clip(t.parameters, norm=t.clip_norm, value=t.clip_value)
     factor = t.schedule(t.progress())
-    set_lr(t.state.optimizer, t.base_lrs, factor)
+    set_lr(t.state.optimizer, factor)
     t.state.optimizer.step()
     if t.state.average is not None:
         update_average(t.state.average, t.objective.model, t.ema, t.state.step)
-    return float(t.base_lrs[0] * factor)
+    return float(t.state.optimizer.param_groups[0]["lr"])
 
 
 def observe(t: Training, outcome: Outcome, rate: float, tell: Callable[[str, dict[str, Any]], None]) -> None:

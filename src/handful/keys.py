@@ -38,9 +38,7 @@ def words(
     """64-bit random words, uint64 [m, count], addressed by (purpose, seed, epoch, row, index)."""
     base = np.uint64(key(purpose, seed))
     with np.errstate(over="ignore"):
-        address = mix(
-            mix(np.asarray(rows).astype(np.uint64) + base) ^ (np.asarray(epochs).astype(np.uint64) * _GOLDEN)
-        )
+        address = mix(mix(np.asarray(rows).astype(np.uint64) + base) ^ (np.asarray(epochs).astype(np.uint64) * _GOLDEN))
         index = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
         return mix(address[:, None] + index[None, :])
 

@@ -48,9 +48,7 @@ def _show_classes(source: Source) -> None:
     )
     kinds, counts = np.unique(values, return_counts=True)
     if len(kinds) <= 100 and (column.classes or values.dtype.kind in "iub"):
-        names = [
-            (column.classes[k] if k >= 0 else "missing") if column.classes else str(k) for k in kinds.tolist()
-        ]
+        names = [(column.classes[k] if k >= 0 else "missing") if column.classes else str(k) for k in kinds.tolist()]
         print_table(
             [
                 {"class": n, "rows": int(c), "share": f"{100 * c / len(values):.1f}%"}
@@ -58,9 +56,7 @@ def _show_classes(source: Source) -> None:
             ]
         )
     elif values.dtype.kind in "iuf":
-        print(
-            f"target {source.target}: from {values.min():.6g} to {values.max():.6g}, mean {values.mean():.6g}"
-        )
+        print(f"target {source.target}: from {values.min():.6g} to {values.max():.6g}, mean {values.mean():.6g}")
 
 
 def _values(value: object) -> np.ndarray:  # type: ignore[type-arg]

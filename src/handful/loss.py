@@ -43,9 +43,7 @@ class cross_entropy:
         if self.class_weight is not None:
             weight = torch.tensor(self.class_weight, dtype=output.dtype, device=output.device)
         if target.is_floating_point():
-            return F.cross_entropy(
-                output, target, weight, reduction="none", label_smoothing=self.label_smoothing
-            )
+            return F.cross_entropy(output, target, weight, reduction="none", label_smoothing=self.label_smoothing)
         values = F.cross_entropy(
             output, target, weight, reduction="none", label_smoothing=self.label_smoothing, ignore_index=-100
         )

@@ -55,12 +55,7 @@ def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
 
 def _classes(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Predicted and true class ids, of logits [m, C], [m], [m, 1] or [m, T, C]; soft targets count as their argmax."""
-    if (
-        target.is_floating_point()
-        and target.shape == output.shape
-        and output.ndim > 1
-        and output.shape[-1] > 1
-    ):
+    if target.is_floating_point() and target.shape == output.shape and output.ndim > 1 and output.shape[-1] > 1:
         return output.argmax(-1), target.argmax(-1)
     if output.shape == target.shape or (output.ndim == target.ndim + 1 and output.shape[-1] == 1):
         return (output.reshape(target.shape) > 0).long(), (
@@ -95,9 +90,9 @@ def _top(k: int) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
 
 def _rows(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     output, target = output.double(), target.double().reshape(output.shape)
-    return output.flatten(1) if output.ndim > 1 else output[:, None], target.flatten(
-        1
-    ) if target.ndim > 1 else target[:, None]
+    return output.flatten(1) if output.ndim > 1 else output[:, None], target.flatten(1) if target.ndim > 1 else target[
+        :, None
+    ]
 
 
 def _error(power: int) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
@@ -140,9 +135,7 @@ def _f1(outputs: Array, targets: Array, weights: Array | None) -> float:
     from sklearn.metrics import f1_score
 
     if targets.ndim > 1:  # several labels a row
-        return float(
-            f1_score(targets > 0.5, outputs > 0, average="macro", sample_weight=weights, zero_division=0)
-        )
+        return float(f1_score(targets > 0.5, outputs > 0, average="macro", sample_weight=weights, zero_division=0))
     predicted, true = _ids(outputs, targets)
     return float(f1_score(true, predicted, average="macro", sample_weight=weights, zero_division=0))
 
@@ -152,9 +145,7 @@ def _balanced(outputs: Array, targets: Array, weights: Array | None) -> float:
 
     predicted, true = _ids(outputs, targets)
     present = np.unique(true)
-    return float(
-        recall_score(true, predicted, labels=present, average="macro", sample_weight=weights, zero_division=0)
-    )
+    return float(recall_score(true, predicted, labels=present, average="macro", sample_weight=weights, zero_division=0))
 
 
 def _auroc(outputs: Array, targets: Array, weights: Array | None) -> float:
@@ -163,11 +154,7 @@ def _auroc(outputs: Array, targets: Array, weights: Array | None) -> float:
     if targets.ndim > 1:
         kept = (targets > 0.5).any(0) & (targets < 0.5).any(0)
         return (
-            float(
-                roc_auc_score(
-                    targets[:, kept] > 0.5, outputs[:, kept], average="macro", sample_weight=weights
-                )
-            )
+            float(roc_auc_score(targets[:, kept] > 0.5, outputs[:, kept], average="macro", sample_weight=weights))
             if kept.any()
             else float("nan")
         )
@@ -177,9 +164,7 @@ def _auroc(outputs: Array, targets: Array, weights: Array | None) -> float:
         return float("nan")
     if p.shape[1] == 2:
         return float(roc_auc_score(true, p[:, 1], sample_weight=weights))
-    scores = [
-        roc_auc_score(true == c, p[:, c], sample_weight=weights) for c in present
-    ]  # one against the rest
+    scores = [roc_auc_score(true == c, p[:, c], sample_weight=weights) for c in present]  # one against the rest
     return float(np.mean(scores))
 
 
@@ -237,9 +222,7 @@ def as_metrics(metrics: Any) -> list[Metric]:
         elif callable(metric):
             found.append(WholeMetric(_metric_name(metric), lambda o, t, w, f=metric: float(f(o, t))))  # type: ignore[misc]
         else:
-            raise HandfulError(
-                f"a metric must be a name or a callable (outputs, targets), not {type(metric).__name__}"
-            )
+            raise HandfulError(f"a metric must be a name or a callable (outputs, targets), not {type(metric).__name__}")
     return found
 
 

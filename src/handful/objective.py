@@ -49,9 +49,7 @@ class Objective:
 
     def to_device(self, batch: Batch) -> Batch:
         """The batch on the model's device, floats in the model's dtype."""
-        return batch.replace(
-            {k: self._move(v) if isinstance(v, Tensor) else v for k, v in batch.columns.items()}
-        )
+        return batch.replace({k: self._move(v) if isinstance(v, Tensor) else v for k, v in batch.columns.items()})
 
     def _move(self, value: Tensor) -> Tensor:
         dtype = self.dtype if value.is_floating_point() else value.dtype
@@ -83,15 +81,11 @@ class Objective:
             with torch.no_grad():
                 detached = output.detach()
                 measured = {
-                    m.name: m.sums(detached, target, row_weight)
-                    for m in self.metrics
-                    if isinstance(m, SumMetric)
+                    m.name: m.sums(detached, target, row_weight) for m in self.metrics if isinstance(m, SumMetric)
                 }
         return Sums(loss, weight, values, measured)
 
-    def evaluate(
-        self, batches: Iterable[Batch], keep: Callable[[Batch, Any], None] | None = None
-    ) -> dict[str, float]:
+    def evaluate(self, batches: Iterable[Batch], keep: Callable[[Batch, Any], None] | None = None) -> dict[str, float]:
         """Mean loss and every metric over all rows of the batches, each row once, in evaluation mode.
 
         keep: called with every batch and its output, for those who want the outputs too.
@@ -129,9 +123,7 @@ class Objective:
         arrays = [torch.cat(t).numpy() if t else None for t in (outputs, targets, weights)]
         for metric in self.metrics:
             if isinstance(metric, SumMetric):
-                scores[metric.name] = (
-                    metric.finish(sums[metric.name]) if metric.name in sums else float("nan")
-                )
+                scores[metric.name] = metric.finish(sums[metric.name]) if metric.name in sums else float("nan")
             else:
                 scores[metric.name] = metric.whole(*arrays)  # type: ignore[arg-type]
         return scores
@@ -149,9 +141,7 @@ def _add_up(result: Any, rows: int, row_weight: Tensor | None) -> tuple[Tensor, 
             values, weights = values * shaped, weights * shaped
         return values.sum(), weights.sum(), values
     if not isinstance(result, Tensor):
-        raise HandfulError(
-            f"the loss returned {type(result).__name__}; it must return a Tensor or a pair of Tensors"
-        )
+        raise HandfulError(f"the loss returned {type(result).__name__}; it must return a Tensor or a pair of Tensors")
     if result.ndim == 0:
         _no_row_weights(row_weight)
         count = torch.tensor(float(rows), dtype=torch.float64, device=result.device)
@@ -188,10 +178,10 @@ def _float32(output: Any) -> Any:
 def mode_coupling(model: nn.Module) -> str | None:
     """Why the gradient of a batch is not the sum of its parts' gradients, if a layer couples its rows; else None."""
     for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
-            module.training or not module.track_running_stats
-        ):
-            return f"layer '{name or type(module).__name__}' ({type(module).__name__}) normalises over the rows of a batch"
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or not module.track_running_stats):
+            return (
+                f"layer '{name or type(module).__name__}' ({type(module).__name__}) normalises over the rows of a batch"
+            )
     return None
 
 
@@ -220,7 +210,7 @@ def loss_coupling(objective: Objective, batch: Batch) -> str | None:
     if not np.isfinite([mean, split]).all():
         return None
     if abs(mean - split) > 1e-3 * max(abs(mean), abs(split), 1e-6):
-        return f"the loss couples the rows of a batch: {mean:.6g} over {m} rows at once, {split:.6g} over them in two halves"
+        return f"the loss couples the rows of a batch: {mean:.6g} over {m} rows at once, {split:.6g} in two halves"
     return None
 
 

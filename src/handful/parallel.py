@@ -1,4 +1,4 @@
-"""Ranks: torch.distributed and nothing else. Every rank holds the whole model and takes its share of each mini-batch."""
+"""Ranks: torch.distributed and nothing else. Every rank holds the whole model and takes its share of a batch."""
 
 import os
 from dataclasses import dataclass
@@ -49,6 +49,9 @@ class Ranks:
     def barrier(self) -> None:
         if self.size > 1:
             dist.barrier()
+
+
+ALONE = Ranks()
 
 
 def join(device: torch.device) -> Ranks:

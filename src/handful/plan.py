@@ -41,9 +41,7 @@ class Plan:
         try:
             return self.choices[name].value
         except KeyError:
-            raise AttributeError(
-                f"the plan has no choice called '{name}'; it has {', '.join(self.choices)}"
-            ) from None
+            raise AttributeError(f"the plan has no choice called '{name}'; it has {', '.join(self.choices)}") from None
 
     def with_choices(self, **choices: Choice) -> "Plan":
         """A copy with some choices added or replaced."""
@@ -69,9 +67,7 @@ class Plan:
             tables = tomllib.loads(path.read_text(encoding="utf-8"))
             notes = tuple(tables.pop("notes"))
             tables.pop("handful")
-            return cls(
-                {k: Choice(t.get("value"), t["status"], t["reason"]) for k, t in tables.items()}, notes
-            )
+            return cls({k: Choice(t.get("value"), t["status"], t["reason"]) for k, t in tables.items()}, notes)
         except FileNotFoundError:
             raise HandfulError(f"{path.parent} is not a run folder: it has no {path.name}") from None
         except (OSError, ValueError, KeyError, TypeError) as error:

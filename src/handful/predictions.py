@@ -50,9 +50,7 @@ def _rows(run: Run, data: Any, probabilities: bool) -> Iterator[dict[str, Any]]:
         for i, row in enumerate(batch.rows.tolist()):
             record: dict[str, Any] = {"row": row}
             if predictions.ndim == 1:
-                record["prediction"] = (
-                    predictions[i].item() if hasattr(predictions[i], "item") else predictions[i]
-                )
+                record["prediction"] = predictions[i].item() if hasattr(predictions[i], "item") else predictions[i]
             else:
                 record |= {f"prediction_{k}": v.item() for k, v in enumerate(predictions[i].reshape(-1))}
             if shares is not None:

@@ -14,11 +14,10 @@ import handful.source as sources
 from handful import checkpoint, choose
 from handful.batches import Batches
 from handful.errors import HandfulError
-from handful.model import from_config
 from handful.objective import Objective
 from handful.order import Order
 from handful.plan import Plan
-from handful.source.base import Batch, Source
+from handful.source.base import Batch
 from handful.state import State, load_weights
 from handful.transform.preprocess import Pipeline
 
@@ -82,13 +81,11 @@ class Run:
 
     def stream(self, data: Any, *, batch: int = 512) -> Iterator[tuple[Batch, Tensor]]:
         """(batch, outputs) for every row once, in order, in bounded memory."""
-        source = self._open(data, need_target=False)
+        batches = self._open(data, need_target=False)
         self.model.eval()
         with torch.inference_mode():
-            for read in _batches(source, self.pipeline).epoch(batch):
+            for read in batches.epoch(batch):
                 moved = self.objective.to_device(read)
-                moved.columns.pop("y", None)
-                moved.columns.pop("weight", None)
                 yield read, self.objective.forward(moved).float().cpu()
 
     def predict(self, data: Any, *, probabilities: bool = False) -> Any:
@@ -102,7 +99,7 @@ class Run:
 
     def evaluate(self, data: Any, metrics: Any = None) -> dict[str, float]:
         """Loss and metrics over all rows of the data, each row once: {"loss": ..., "accuracy": ...}."""
-        source = self._open(data, need_target=True)
+        batches = self._open(data, need_target=True)
         objective = self.objective
         if metrics is not None:
             from handful.metric import as_metrics
@@ -114,7 +111,7 @@ class Run:
                 device=objective.device,
                 autocast=objective.autocast,
             )
-        return objective.evaluate(_batches(source, self.pipeline).epoch(512))
+        return objective.evaluate(batches.epoch(512))
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the page that shows the run: what was chosen and why, curves, scores. Returns its path."""
@@ -139,25 +136,21 @@ class Run:
         elif where.suffix == ".pt2":
             self._export_program(where)
         else:
-            raise HandfulError(
-                f"{where.name}: export writes .safetensors (weights) or .pt2 (a torch.export program)"
-            )
+            raise HandfulError(f"{where.name}: export writes .safetensors (weights) or .pt2 (a torch.export program)")
         return where
 
     def _export_program(self, where: Path) -> None:
         shape = self.pipeline.shape
-        if any(s is None for s in shape) or self.pipeline.inputs["kind"] == "table":
+        if any(s is None for s in shape) or self.pipeline.inputs.kind == "table":
             raise HandfulError("a .pt2 program needs one input of fixed shape; export .safetensors instead")
         example = torch.zeros(2, *[int(s) for s in shape if s is not None]).to(
             self.objective.device, self.objective.dtype
         )
-        program = torch.export.export(
-            self.model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},)
-        )
+        program = torch.export.export(self.model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
         with checkpoint.atomic(where) as temporary:
             torch.export.save(program, temporary)
 
-    def _open(self, data: Any, *, need_target: bool) -> Source:
+    def _open(self, data: Any, *, need_target: bool) -> Batches:
         target = self.plan.choices["target"].value if "target" in self.plan.choices else None
         source = sources.open(data, target=target if need_target else None)
         if not need_target and target in source.columns:
@@ -166,16 +159,11 @@ class Run:
             raise HandfulError(
                 f"{source.name} has no target column '{target}', so there is nothing to compare with; use predict"
             )
-        self.pipeline.check(source)
-        return source
-
-
-def _batches(source: Source, pipeline: Pipeline) -> Batches:
-    return Batches(source, Order(len(source), shuffle="none"), [pipeline])
+        return Batches(source, Order(len(source), shuffle="none"), [self.pipeline.on(source, target=need_target)])
 
 
 class RunFolder:
-    """What a run leaves on disk: plan.toml, history.jsonl, checkpoints/, the pipeline, model.safetensors, report.html."""
+    """What a run leaves on disk: plan, history, checkpoints, pipeline, the weights that were kept, report."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -204,9 +192,7 @@ class RunFolder:
         checkpoint.write_tensors(self.path / "pipeline.safetensors", tensors)
         checkpoint.write_text(self.path / "pipeline.json", json.dumps(table, indent=1))
         config = getattr(model, "config", None) if str(plan.model).startswith(choose.OWN) is False else None
-        checkpoint.write_text(
-            self.path / "model.json", json.dumps(config if isinstance(config, dict) else {})
-        )
+        checkpoint.write_text(self.path / "model.json", json.dumps(config if isinstance(config, dict) else {}))
         plan.save(self.path / "plan.toml")  # last: a folder that has a plan has the rest
 
     def plan(self) -> Plan:
@@ -281,9 +267,9 @@ def load(path: str | Path, *, model: nn.Module | None = None, device: str = "aut
     plan, pipeline, config = folder.plan(), folder.pipeline(), folder.model_config()
     if model is None:
         if not config:
-            raise HandfulError(
-                f"this run trained {plan.model}; pass an instance: handful.load(path, model=...)"
-            )
+            raise HandfulError(f"this run trained {plan.model}; pass an instance: handful.load(path, model=...)")
+        from handful.model import from_config
+
         model = from_config(config)
     weights, best, why = _kept_weights(folder)
     load_weights(model, weights)

@@ -92,9 +92,7 @@ class State:
             "logged": len(self.history),
         }
 
-    def restore(
-        self, tensors: dict[str, Tensor], meta: dict[str, Any], history: list[dict[str, Any]]
-    ) -> None:
+    def restore(self, tensors: dict[str, Tensor], meta: dict[str, Any], history: list[dict[str, Any]]) -> None:
         """Become the saved state, to the bit."""
         from handful.optimizer import load_state
 
@@ -121,9 +119,7 @@ class State:
 def copy_weights(model: nn.Module, *, clone: bool = True) -> Weights:
     """Parameters and buffers by name."""
     return {
-        k: v.detach().clone() if clone else v.detach()
-        for k, v in model.state_dict().items()
-        if isinstance(v, Tensor)
+        k: v.detach().clone() if clone else v.detach() for k, v in model.state_dict().items() if isinstance(v, Tensor)
     }
 
 
@@ -133,9 +129,7 @@ def load_weights(model: nn.Module, weights: Weights) -> None:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:300]
-        raise HandfulError(
-            f"the saved weights do not fit this model ({type(model).__name__}): {detail}"
-        ) from None
+        raise HandfulError(f"the saved weights do not fit this model ({type(model).__name__}): {detail}") from None
 
 
 def update_average(average: Weights, model: nn.Module, decay: float, step: int) -> None:

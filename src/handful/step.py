@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from handful.errors import HandfulError
 from handful.keys import key
 from handful.objective import Objective, rows
-from handful.parallel import Ranks
+from handful.parallel import ALONE, Ranks
 from handful.source.base import Batch
+
+ZERO_WEIGHT = "the weights of all rows of a mini-batch are zero, so it has no mean loss; drop such rows"
 
 
 class NonFiniteLoss(HandfulError):
@@ -33,7 +35,7 @@ def gradient(
     objective: Objective,
     batch: Batch,
     micro_batch: int | None = None,
-    ranks: Ranks = Ranks(),
+    ranks: Ranks = ALONE,
     *,
     seed: int = 0,
     step: int = 0,
@@ -54,9 +56,7 @@ def gradient(
         part = objective.to_device(batch if size >= m else rows(batch, slice(start, min(start + size, m))))
         sums = objective.sums(part)
         # Alone and undivided, the mean itself is differentiated, so the bits are those of the plain textbook loop.
-        _backward(
-            sums.loss / sums.weight.to(sums.loss.dtype) if whole else sums.loss, sums.values, part, step
-        )
+        _backward(sums.loss / sums.weight.to(sums.loss.dtype) if whole else sums.loss, sums.values, part, step)
         outcome = Outcome(sums.loss.detach(), sums.weight.detach(), sums.metrics)
         total = outcome if total is None else _plus(total, outcome)
     assert total is not None
@@ -80,6 +80,9 @@ def _backward(loss: Tensor, values: Tensor | None, batch: Batch, step: int) -> N
 
 
 def _non_finite(values: Tensor | None, batch: Batch, step: int) -> NonFiniteLoss:
+    weight = batch.columns.get("weight")
+    if isinstance(weight, Tensor) and not weight.any():
+        return NonFiniteLoss(f"at step {step} {ZERO_WEIGHT}")
     where = f"among rows {_some(batch.rows.tolist())}"
     if values is not None and len(values) == len(batch):
         bad = ~torch.isfinite(values.detach().flatten(1).sum(1) if values.ndim > 1 else values.detach()).cpu()
@@ -91,9 +94,7 @@ def _non_finite(values: Tensor | None, batch: Batch, step: int) -> NonFiniteLoss
         if isinstance(v, Tensor) and v.is_floating_point() and not torch.isfinite(v).all()
     ]
     cause = (
-        f"column '{inputs[0]}' itself holds NaN or infinity there"
-        if inputs
-        else "a smaller lr or clip_norm may help"
+        f"column '{inputs[0]}' itself holds NaN or infinity there" if inputs else "a smaller lr or clip_norm may help"
     )
     return NonFiniteLoss(
         f"the loss is not finite at step {step}, {where} of the training data; {cause}; no update was made"
@@ -121,14 +122,11 @@ def _divide_by_total_weight(model: nn.Module, total: Outcome, ranks: Ranks) -> N
                 p.grad = torch.zeros_like(p)
         total.loss, total.weight = total.loss.double(), total.weight.double()
         ranks.add(
-            [p.grad for p in parameters if p.grad is not None]
-            + [total.loss, total.weight, *total.metrics.values()]
+            [p.grad for p in parameters if p.grad is not None] + [total.loss, total.weight, *total.metrics.values()]
         )
     weight = float(total.weight)
     if weight == 0:
-        raise HandfulError(
-            "the weights of all rows of a mini-batch are zero, so it has no mean loss; drop such rows"
-        )
+        raise HandfulError("the weights of all rows of a mini-batch are zero, so it has no mean loss; drop such rows")
     grads = [p.grad for p in parameters if p.grad is not None]
     if grads:
         torch._foreach_div_(grads, weight)
@@ -160,7 +158,7 @@ def gradient_that_fits(
     objective: Objective,
     batch: Batch,
     micro_batch: int | None,
-    ranks: Ranks = Ranks(),
+    ranks: Ranks = ALONE,
     *,
     seed: int = 0,
     step: int = 0,

@@ -35,7 +35,6 @@ class Training:
     rule: stop.Rule
     schedule: Callable[[Progress], float]
     batch_size: Callable[[Progress], int]
-    base_lrs: list[float]
     live: "Live"
     log_every: int
     evaluate_every: int
