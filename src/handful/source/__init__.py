@@ -1,1 +1,209 @@
+"""Row ids -> columns: every kind of data behind one vectorised read."""
 
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import HandfulError, did_you_mean
+from .base import Batch, Column, Kind, Ragged, Rows, Source, Subset, Value
+from .gather import gather, gather_ragged
+from .split import k_fold, split
+
+if TYPE_CHECKING:
+    from .options import Options
+
+__all__ = [
+    "Batch",
+    "Column",
+    "Kind",
+    "Ragged",
+    "Rows",
+    "Source",
+    "Subset",
+    "Value",
+    "gather",
+    "gather_ragged",
+    "k_fold",
+    "open",
+    "split",
+]
+
+
+def open(
+    where: Any,
+    target: str | None = None,
+    *,
+    name: str | None = None,
+    columns: Sequence[str] | Mapping[str, Column] | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    rate: int | None = None,
+    memory: int | None = None,
+) -> Source:
+    """Anything that holds rows, as a Source.
+
+    where: a pair (X, y) of arrays, Tensors, lists or frames; one array (column `x`); a dict of arrays; a
+        DataFrame (pandas, polars, pyarrow or any that Arrow can read); a file (.csv, .tsv, .jsonl, .parquet,
+        .arrow, .feather, .npy, .npz, .txt), local or remote (s3://, https://, memory://); a folder or .zip of
+        images or sounds, where sub-folders are classes; a torch Dataset; a Hugging Face Dataset; the name of
+        a data set that scikit-learn ships (digits, iris, wine, breast_cancer, diabetes); a Source, which is
+        returned as it is.
+    target: the column to be predicted. When it is not given, it is guessed only if there is no doubt.
+    name: what messages call the data; the path by default.
+    columns: the names to keep; no column is then left out for being constant. Or a mapping name -> Column,
+        such as another source's `columns`: kinds, classes and image sizes are then those, so that validation
+        data or new data match the training data. Columns of the mapping must exist.
+    image_size: side, or (height, width), in pixels, to which images are resized and cropped.
+    rate: Hz to which sounds are resampled; the commonest rate by default.
+    memory: bytes that decoded images may use; a quarter of this machine's memory by default. Beyond it they
+        are decoded on every read.
+
+    What was guessed, converted or left out is said in `Source.notes`. Raises HandfulError, in one sentence,
+    for data that cannot be used.
+
+    >>> source = open(([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], [0, 1, 0]))
+    >>> source.target, source.take([2, 0])["x"].tolist()
+    ('y', [[4.0, 5.0], [0.0, 1.0]])
+    """
+    if isinstance(where, Source):
+        return _with(where, target, columns)
+    o = _options(where, target, name, columns, image_size, rate, memory)
+    if isinstance(where, (str, os.PathLike)):
+        return _open_path(os.fspath(where), o)
+    return _open_object(where, o)
+
+
+def _options(
+    where: Any,
+    target: str | None,
+    name: str | None,
+    columns: Sequence[str] | Mapping[str, Column] | None,
+    image_size: int | tuple[int, int] | None,
+    rate: int | None,
+    memory: int | None,
+) -> "Options":
+    from .options import Options, memory_budget
+
+    if isinstance(columns, str):
+        raise HandfulError(f"columns must be a list of names, not one string: columns=['{columns}'].")
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise HandfulError(f"image_size must be a side or (height, width) in pixels, at least 1, not {image_size}.")
+    if rate is not None and rate < 1:
+        raise HandfulError(f"rate must be at least 1 Hz, not {rate}.")
+    path = str(os.fspath(where)) if isinstance(where, (str, os.PathLike)) else None
+    schema = columns if isinstance(columns, Mapping) else {}
+    return Options(
+        name=name or path or _called(where),
+        target=target,
+        columns=None if columns is None else tuple(columns),
+        schema=schema,
+        image_size=size,
+        rate=rate,
+        budget=memory_budget() if memory is None else memory,
+        where=path,
+    )
+
+
+def _called(where: Any) -> str:
+    module = type(where).__module__.split(".")[0]
+    if module in ("builtins", "numpy", "torch"):
+        return "arrays"
+    return type(where).__name__
+
+
+def _open_object(where: Any, o: "Options") -> Source:
+    from .dataset import is_hugging_face, open_hugging_face, open_torch
+    from .pairs import is_table, open_columns, open_pair
+    from .table import open_table, to_table
+
+    if isinstance(where, tuple):
+        if len(where) != 2:
+            raise HandfulError(f"a tuple must be (X, y), not {len(where)} values: pass a dict name -> array for more.")
+        return open_pair(where[0], where[1], o)
+    if isinstance(where, Mapping):
+        splits = [key for key, value in where.items() if is_hugging_face(value)]
+        if splits:
+            raise HandfulError(
+                f"{o.name} holds the splits {', '.join(map(str, splits))}: pass one, as in data['{splits[0]}']."
+            )
+        return open_columns(where, o)
+    if is_hugging_face(where):
+        return open_hugging_face(where, o)
+    from torch.utils.data import Dataset
+
+    if isinstance(where, Dataset):
+        return open_torch(where, o)
+    if is_table(where):
+        return open_table(to_table(where, o.name), o)
+    if hasattr(where, "__getitem__") and hasattr(where, "__len__") and not _is_array(where):
+        return open_torch(where, o)  # a data set by behaviour, as torch's DataLoader accepts it too
+    if hasattr(where, "__next__") or not _is_array(where):
+        raise HandfulError(
+            f"handful cannot open a {type(where).__name__}: pass a path, arrays, a DataFrame or a "
+            "data set with a length."
+        )
+    return open_columns({"x": where}, o)
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, (list, range)) or hasattr(value, "__array__") or hasattr(value, "__arrow_c_array__")
+
+
+def _open_path(where: str, o: "Options") -> Source:
+    from .embedded import NAMES, open_embedded
+    from .files import READERS, ending, is_remote, open_file
+    from .folder import open_folder, open_zip
+    from .text import open_text
+
+    if is_remote(where):
+        return open_file(where, o)
+    path = Path(where).expanduser()
+    if not path.exists():
+        if where in NAMES:
+            return open_embedded(where, o)
+        raise HandfulError(f"'{where}' is no file or folder, and no data set that handful knows.{_near(path, NAMES)}")
+    if path.is_dir():
+        return open_folder(path, o)
+    if not path.is_file():
+        raise HandfulError(f"{where} is not an ordinary file: copy its contents into one.")
+    if not os.access(path, os.R_OK):
+        raise HandfulError(f"{where} may not be read by you: change its permissions.")
+    kind = ending(path.name)
+    if kind in (".zip", ".txt"):
+        return open_zip(path, o) if kind == ".zip" else open_text(path, o)
+    if kind not in READERS:
+        known = ", ".join([*READERS, ".txt", ".zip"])
+        raise HandfulError(f"{where} ends in '{kind}', which handful does not read; it reads {known}, and folders.")
+    return open_file(str(path), o)
+
+
+def _near(path: Path, names: Sequence[str]) -> str:
+    """The nearest file beside it, or the nearest data set."""
+    import difflib
+
+    try:
+        beside = [p.name for p in path.parent.iterdir()]
+    except OSError:
+        beside = []
+    near = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.6)
+    if near:
+        return f" Did you mean '{path.parent / near[0]}'?"
+    if path.parent == Path() or not beside:
+        return did_you_mean(str(path), names)
+    return f" The folder {path.parent} holds {', '.join(sorted(beside)[:5])}."
+
+
+def _with(source: Source, target: str | None, columns: Sequence[str] | Mapping[str, Column] | None) -> Source:
+    """A Source passes through; with another target it is a shallow copy."""
+    for wanted in [*(columns or ()), *([target] if target else [])]:
+        if wanted not in source.columns:
+            raise HandfulError(f"{source.name} has no column '{wanted}'.{did_you_mean(wanted, source.columns)}")
+    if columns is not None and set(columns) != set(source.columns):
+        raise HandfulError(f"{source.name} is open already: choose its columns when you open it first.")
+    if target is None or target == source.target:
+        return source
+    other = copy.copy(source)
+    other.target = target
+    return other

@@ -62,7 +62,7 @@ class Batch:
 
     columns: dict[str, Value]
     rows: Rows
-    epochs: Rows = field(default=None)  # type: ignore[assignment]
+    epochs: Rows = field(default=None)  # type: ignore[arg-type]
     position: int = 0
 
     def __post_init__(self) -> None:
@@ -110,7 +110,15 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, rows: Rows) -> dict[str, Value]:
-        """The values of `rows` (int64 [m], already checked to be in range), in that order; one vectorised read."""
+        """The values of `rows` (int64 [m], checked to be in range), in that order; one vectorised read."""
+
+    def read_column(self, name: str, rows: Rows) -> Value:
+        """One column of `rows`, without reading the others where the source can avoid it."""
+        return self.read(rows)[name]
+
+    def cheap(self, name: str) -> bool:
+        """Whether reading this whole column costs no more than a copy (then a split may look at it)."""
+        return self.in_memory
 
     def take(self, rows: "Rows | range | slice | list[int] | Tensor") -> Batch:
         """The given rows, in the given order, repeats allowed.
@@ -144,6 +152,12 @@ class Subset(Source):
 
     def read(self, rows: Rows) -> dict[str, Value]:
         return self.base.read(self.rows[rows])
+
+    def read_column(self, name: str, rows: Rows) -> Value:
+        return self.base.read_column(name, self.rows[rows])
+
+    def cheap(self, name: str) -> bool:
+        return self.base.cheap(name)
 
 
 def _as_rows(rows: "Rows | range | slice | list[int] | Tensor", n: int) -> Rows:

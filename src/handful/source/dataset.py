@@ -1,0 +1,161 @@
+"""Other libraries' data sets: torch's map-style Dataset, Hugging Face's Dataset."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
+from torch.utils.data import Subset as TorchSubset
+
+from ..errors import HandfulError
+from .base import Column, Ragged, Rows, Source, Value
+from .options import Options
+from .pairs import open_columns
+from .table import chosen, named_classes, open_table, with_target
+
+
+def is_hugging_face(value: Any) -> bool:
+    """Whether it behaves as a `datasets.Dataset`, which need not be installed."""
+    return hasattr(value, "with_format") and hasattr(value, "features") and hasattr(value, "__getitem__")
+
+
+def open_hugging_face(value: Any, o: Options) -> Source:
+    """Through its Arrow format, once, into plain columns; class names from its features."""
+    if not hasattr(value, "__len__"):
+        raise HandfulError(f"{o.name} is a streaming data set: load it without streaming=True.")
+    table = value.with_format("arrow")[:]
+    source = open_table(table, o)
+    for key, feature in value.features.items():
+        names = getattr(feature, "names", None)
+        if key in source.stored and names:
+            source.stored[key] = named_classes(source.stored[key], tuple(names))
+            source.columns[key] = source.stored[key].column
+    return source
+
+
+def open_torch(value: "Dataset[Any]", o: Options) -> Source:
+    """TensorDataset: its tensors. Subset: a view. Any other map-style data set: item by item, stacked."""
+    if isinstance(value, IterableDataset):
+        raise HandfulError(
+            f"{o.name} is an IterableDataset, which has no rows to shuffle: write it to Parquet or .npy and open that."
+        )
+    if type(value) is TensorDataset:
+        tensors = value.tensors
+        names = ["x"] if len(tensors) == 1 else ["x", "y"] if len(tensors) == 2 else _numbered(len(tensors))
+        return open_columns(dict(zip(names, tensors)), o)
+    if type(value) is TorchSubset and len(value):
+        return open_torch(value.dataset, o).subset(np.asarray(value.indices, dtype=np.int64))
+    return Items(value, o)
+
+
+def _numbered(count: int) -> list[str]:
+    return [f"x{i}" for i in range(count)]
+
+
+class Items(Source):
+    """A map-style Dataset, read when asked: `__getitems__` once a read if it has one, else item by item.
+
+    Items are a Tensor, array, image or number (column `x`), a pair (x, y), or a dict. Raises HandfulError,
+    naming the row, when an item fails or is not like item 0.
+    """
+
+    in_memory = False
+
+    def __init__(self, dataset: "Dataset[Any]", o: Options) -> None:
+        self.name, self.where, self._dataset = o.name, None, dataset
+        try:
+            self._n = len(dataset)  # type: ignore[arg-type]
+        except (TypeError, NotImplementedError) as error:
+            raise HandfulError(f"{o.name} has no length: give its class a __len__.") from error
+        if self._n == 0:
+            raise HandfulError(f"{o.name} has 0 rows: there is nothing to learn from.")
+        self._many = callable(getattr(dataset, "__getitems__", None))
+        how = "its __getitems__, one call a batch" if self._many else "its __getitem__, one call a row"
+        self.notes = [f"{o.name} is read through {how}; handful.prepare makes it faster."]
+        first = self._as_dict(self._fetch(np.array([0]))[0], 0)
+        self._names = list(first)
+        o = with_target(o, self._names, self.notes)
+        self._keep, self.target = chosen(o, self._names), o.target
+        self.columns = {key: self._column(key, first[key]) for key in self._keep}
+
+    def __len__(self) -> int:
+        return self._n
+
+    def _fetch(self, rows: Rows) -> Sequence[Any]:
+        if self._many:
+            items: Sequence[Any] = self._dataset.__getitems__(rows.tolist())  # type: ignore[attr-defined]
+            return items
+        found = []
+        for row in rows.tolist():
+            try:
+                found.append(self._dataset[row])
+            except Exception as error:  # anything may go wrong in someone else's code: name the row
+                raise HandfulError(f"{self.name}: reading row {row} failed: {type(error).__name__}: {error}") from error
+        return found
+
+    def _as_dict(self, item: Any, row: int) -> dict[str, Any]:
+        if isinstance(item, Mapping):
+            return {str(key): v for key, v in item.items()}
+        if isinstance(item, (tuple, list)) and len(item) == 2:
+            return {"x": item[0], "y": item[1]}
+        if isinstance(item, (tuple, list)):
+            if len(item) == 1:
+                return {"x": item[0]}
+            return dict(zip(_numbered(len(item)), item))
+        return {"x": item}
+
+    def _column(self, key: str, value: Any) -> Column:
+        if isinstance(value, str):
+            return Column("text", "str")
+        array = self._array(key, value, 0)
+        dtype = str(array.dtype).removeprefix("torch.")
+        classes = getattr(self._dataset, "classes", None)
+        if not array.ndim:
+            if key == self.target and classes and not array.dtype.is_floating_point:
+                return Column("category", "int64", (), tuple(str(c) for c in classes))
+            return Column("number", dtype)
+        image = dtype == "uint8" and array.ndim == 3 and array.shape[0] in (1, 3)
+        return Column("image" if image else "tensor", dtype, tuple(array.shape))
+
+    def _array(self, key: str, value: Any, row: int) -> Tensor:
+        if isinstance(value, Tensor):
+            return value.detach()
+        if hasattr(value, "mode") and hasattr(value, "getbands"):  # a Pillow image: channels first
+            pixels = np.asarray(value)
+            return torch.tensor(pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0))
+        try:
+            return torch.tensor(np.asarray(value))
+        except (TypeError, ValueError) as error:
+            raise HandfulError(
+                f"{self.name}: '{key}' of row {row} is a {type(value).__name__}, which cannot become a Tensor."
+            ) from error
+
+    def read(self, rows: Rows) -> dict[str, Value]:
+        items = [self._as_dict(item, int(row)) for item, row in zip(self._fetch(rows), rows)]
+        for row, item in zip(rows, items):
+            missing = [key for key in self._keep if key not in item]
+            if missing:
+                raise HandfulError(f"{self.name}: row {row} has no '{missing[0]}', unlike row 0.")
+        return {key: self._stack(key, [item[key] for item in items], rows) for key in self._keep}
+
+    def _stack(self, key: str, values: list[Any], rows: Rows) -> Value:
+        column = self.columns[key]
+        if column.kind == "text":
+            return [str(v) for v in values]
+        arrays = [self._array(key, v, int(row)) for v, row in zip(values, rows)]
+        dtype = getattr(torch, column.dtype)
+        if not arrays:
+            return torch.empty((0, *(s or 0 for s in column.shape)), dtype=dtype)
+        shapes = {tuple(a.shape) for a in arrays}
+        if len(shapes) == 1:
+            return torch.stack(arrays).to(dtype)
+        if column.shape and len({s[1:] for s in shapes}) == 1 and all(shapes):
+            offsets = torch.zeros(len(arrays) + 1, dtype=torch.int64)
+            torch.cumsum(torch.tensor([len(a) for a in arrays]), 0, out=offsets[1:])
+            return Ragged(torch.cat(arrays).to(dtype), offsets)
+        row = next(int(r) for r, a in zip(rows, arrays) if a.shape != arrays[0].shape)
+        raise HandfulError(
+            f"{self.name}: '{key}' of row {row} has another shape than row {rows[0]}: give all rows one shape."
+        )

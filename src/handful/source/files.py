@@ -1,0 +1,175 @@
+"""Files of tables and arrays -> sources: CSV, JSON lines, Parquet, Arrow, NumPy."""
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+from ..errors import HandfulError
+from .arrays import Arrays
+from .options import Options
+from .table import check_names, open_table
+
+
+@contextlib.contextmanager
+def _reading(where: str, what: str, fix: str) -> Iterator[None]:
+    """Turn a library's error into a sentence."""
+    try:
+        yield
+    except HandfulError:
+        raise
+    except PermissionError as error:
+        raise HandfulError(f"{where} may not be read by you: change its permissions.") from error
+    except FileNotFoundError as error:
+        raise HandfulError(f"{where} does not exist.") from error
+    except (pa.ArrowException, OSError, ValueError, EOFError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300].rstrip(".")
+        raise HandfulError(f"{where} is not {what} that can be read ({reason}): {fix}.") from error
+
+
+def open_file(where: str, o: Options) -> Arrays:
+    """Any supported file, local, or remote through fsspec."""
+    reader = READERS.get(ending(where))
+    if reader is None:
+        raise HandfulError(f"{where}: remote files may end in {', '.join(READERS)}; copy others to this machine first.")
+    return reader(where, o)
+
+
+def ending(where: str) -> str:
+    """The file name's ending, lower case; ".csv.gz" counts as one.
+
+    >>> ending("a/B.CSV.gz"), ending("x.parquet")
+    ('.csv.gz', '.parquet')
+    """
+    name = where.rsplit("/", 1)[-1].lower()
+    for double in (".csv.gz", ".tsv.gz", ".jsonl.gz"):
+        if name.endswith(double):
+            return double
+    return "." + name.rsplit(".", 1)[-1] if "." in name else ""
+
+
+def is_remote(where: str) -> bool:
+    """Whether it names a protocol, as in s3://bucket/key."""
+    return "://" in where
+
+
+def _stream(where: str) -> Any:
+    if is_remote(where):
+        import fsspec
+
+        try:
+            return fsspec.open(where, "rb").open()
+        except (ImportError, ValueError) as error:
+            raise HandfulError(f"{where} cannot be opened: {error}.") from error
+    return open(where, "rb")
+
+
+def _table_reader(what: str, fix: str, read: Callable[[BinaryIO, str], Any]) -> Callable[[str, Options], Arrays]:
+    def reader(where: str, o: Options) -> Arrays:
+        with _reading(where, what, fix), _stream(where) as stream:
+            if not stream.read(1):
+                raise HandfulError(f"{where} is empty (0 bytes).")
+            stream.seek(0)
+            table = read(stream, where)
+        return open_table(table, o)
+
+    return reader
+
+
+def _csv(stream: BinaryIO, where: str) -> Any:
+    from pyarrow import csv
+
+    data: Any = stream
+    if where.lower().endswith(".gz"):
+        data = pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "gzip")
+    raw = pa.BufferReader(data.read())
+    parse = csv.ParseOptions(delimiter="\t" if ".tsv" in where.lower()[-7:] else ",", newlines_in_values=True)
+    try:
+        table = csv.read_csv(raw, parse_options=parse)
+    except pa.ArrowInvalid as error:
+        if "Expected" not in str(error):
+            raise
+        raw.seek(0)  # once more on one thread, which counts the rows
+        table = csv.read_csv(raw, csv.ReadOptions(use_threads=False), parse)
+    for name, column in zip(table.column_names, table.columns):
+        if pa.types.is_binary(column.type):
+            raise HandfulError(f"{where}: column '{name}' is not UTF-8: convert the file, for example with iconv.")
+    return table
+
+
+def _jsonl(stream: BinaryIO, where: str) -> Any:
+    from pyarrow import json
+
+    data: Any = stream
+    if where.lower().endswith(".gz"):
+        data = pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "gzip")
+    return json.read_json(pa.BufferReader(data.read()))
+
+
+def _parquet(stream: BinaryIO, where: str) -> Any:
+    from pyarrow import parquet
+
+    source = where if not is_remote(where) else stream
+    file = parquet.ParquetFile(source)
+    with file:
+        check_names(file.schema_arrow.names, where)
+        return file.read()
+
+
+def _arrow(stream: BinaryIO, where: str) -> Any:
+    """Both layouts under one ending: the file format, and the stream format that some libraries write."""
+    magic = stream.read(6)
+    stream.seek(0)
+    source = pa.memory_map(where) if not is_remote(where) else pa.BufferReader(stream.read())
+    with pa.ipc.open_file(source) if magic == b"ARROW1" else pa.ipc.open_stream(source) as reader:
+        return reader.read_all()
+
+
+def _npy(where: str, o: Options) -> Arrays:
+    from .pairs import open_columns
+
+    fix = "write it again with numpy.save(..., allow_pickle=False)"
+    with _reading(where, "a .npy file", fix):
+        if is_remote(where):
+            with _stream(where) as stream:
+                array = np.load(io.BytesIO(stream.read()), allow_pickle=False)
+        else:
+            # mode "c": pages are private copies when written to, so that torch may wrap them
+            array = np.load(where, mmap_mode="c" if Path(where).stat().st_size else None, allow_pickle=False)
+    return open_columns({"x": array}, o)
+
+
+def _npz(where: str, o: Options) -> Arrays:
+    from .pairs import open_columns
+
+    fix = "write it again with numpy.savez, without objects"
+    with (
+        _reading(where, "a .npz file", fix),
+        _stream(where) as stream,
+        np.load(stream, allow_pickle=False) as file,
+    ):
+        columns = {name: file[name] for name in file.files}
+    return open_columns(columns, o)
+
+
+_CSV = _table_reader("a CSV file", "every row must have as many values as the header, quoted where needed", _csv)
+_JSONL = _table_reader("a JSON-lines file", "each line must be one object", _jsonl)
+_ARROW = _table_reader("an Arrow file", "write it again", _arrow)
+
+READERS: dict[str, Callable[[str, Options], Arrays]] = {
+    ".csv": _CSV,
+    ".tsv": _CSV,
+    ".csv.gz": _CSV,
+    ".tsv.gz": _CSV,
+    ".jsonl": _JSONL,
+    ".jsonl.gz": _JSONL,
+    ".parquet": _table_reader("a Parquet file", "it may be cut short; download or write it again", _parquet),
+    ".arrow": _ARROW,
+    ".feather": _ARROW,
+    ".npy": _npy,
+    ".npz": _npz,
+}

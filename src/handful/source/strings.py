@@ -1,0 +1,138 @@
+"""Columns of strings: a category, a text, or numbers with marks for missing values."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..errors import HandfulError, did_you_mean
+from .arrays import Dense, Stored, Strings
+from .base import Column
+from .options import Options
+
+_MISSING = {"?", "-", "--", ".", "na", "n/a", "nan", "none", "null", "missing", "unknown", ""}
+_IDENTIFIER_ROWS = 20
+
+
+def from_strings(key: str, values: Any, o: Options, notes: list[str]) -> Stored | None:
+    """values: a large_string array. Returns None (and a note) for a column that is left out.
+
+    A target is always a category. Otherwise a column is a text when its values have 3 words or more on
+    average and more than half of them are distinct; else it is a category.
+    """
+    wanted = o.schema.get(key)
+    if wanted is not None and wanted.kind == "number":
+        return Dense(_wanted_numbers(key, values, wanted, o), wanted)
+    if wanted is not None and wanted.kind == "text":
+        return Strings(values.to_pylist(), Column("text", "str"))
+    if wanted is not None and wanted.kind == "category" and wanted.classes is not None:
+        return _encode(key, values, wanted.classes, o, notes)
+    filled = values.filter(pc.not_equal(pc.fill_null(pc.utf8_trim_whitespace(values), ""), ""))
+    unique = pc.unique(filled)
+    if len(unique) == 0:
+        notes.append(f"column '{key}' was left out: every value is missing.")
+        return None
+    if key != o.target:
+        numbers = _numbers(key, values, unique, notes)
+        if numbers is not None:
+            return numbers
+        words = pc.mean(pc.add(pc.count_substring(pc.utf8_trim_whitespace(filled), " "), 1)).as_py()
+        if words >= 3 and len(unique) > 0.5 * len(filled):
+            notes.append(
+                f"'{key}' is a text: {words:.0f} words a row on average, {len(unique):,} different in "
+                f"{len(filled):,} rows."
+            )
+            return Strings(values.to_pylist(), Column("text", "str"))
+        if len(unique) == len(values) >= _IDENTIFIER_ROWS and o.columns is None:
+            notes.append(
+                f"column '{key}' was left out: each of its {len(unique):,} values occurs once, as in "
+                "an identifier; "
+                "name it in columns=[...] to keep it."
+            )
+            return None
+        if len(unique) == 1 and len(filled) == len(values) > 1 and o.columns is None:
+            notes.append(f"column '{key}' was left out: it is '{unique[0]}' in every row.")
+            return None
+    classes = tuple(sorted(unique.to_pylist()))  # sorted, so that two files with the same classes agree
+    missing = len(values) - len(filled)
+    notes.append(
+        f"'{key}' is a category with {len(classes):,} values" + (f"; {missing:,} rows lack one." if missing else ".")
+    )
+    return _encode(key, values, classes, o, notes)
+
+
+def from_dictionary(key: str, values: Any, o: Options, notes: list[str]) -> Stored | None:
+    """A column that is a category already (a pandas Categorical): its own classes, in its own order."""
+    texts = values.cast(values.type.value_type).cast(pa.large_string())
+    if key in o.schema or not pa.types.is_dictionary(values.type):
+        return from_strings(key, texts, o, notes)
+    classes = tuple(str(v) for v in values.unify_dictionaries().chunk(0).dictionary.to_pylist())
+    notes.append(f"'{key}' is a category with {len(classes):,} values, in the order it came with.")
+    return _encode(key, texts, classes, o, notes)
+
+
+def _encode(key: str, values: Any, classes: tuple[str, ...], o: Options, notes: list[str]) -> Stored:
+    codes = pc.index_in(values, value_set=pa.array(classes, pa.large_string()))
+    array = pc.fill_null(codes, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    known = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(values), ""), True).to_numpy(zero_copy_only=False)
+    unknown = np.flatnonzero((array < 0) & ~known)
+    if len(unknown):
+        text = values[int(unknown[0])].as_py()
+        if key == o.target:
+            raise HandfulError(
+                f"{o.name}: target '{key}' is '{text}' in row {unknown[0]}, which is not among the "
+                "known classes." + did_you_mean(text, classes)
+            )
+        notes.append(f"'{key}' has {len(unknown):,} values not seen before (first '{text}'): read as missing.")
+    return Dense(array, Column("category", "int64", (), classes))
+
+
+def _numbers(key: str, values: Any, unique: Any, notes: list[str]) -> Stored | None:
+    """Numbers, if all that is not a number is a usual mark for a missing value."""
+    marks = set()
+    numeric = 0
+    for text in unique.to_pylist():
+        if text.strip().lower() in _MISSING:
+            marks.add(text)
+            continue
+        try:
+            float(text)
+        except ValueError:
+            _hint_stray(key, text, values, unique, notes)
+            return None
+        numeric += 1
+    if not marks or not numeric:  # text that happens to look like numbers stays text: someone quoted it
+        return None
+    is_mark = pc.or_(
+        pc.is_in(values, value_set=pa.array(sorted(marks), values.type)),
+        pc.equal(pc.fill_null(pc.utf8_trim_whitespace(values), ""), ""),
+    )
+    cleaned = pc.if_else(is_mark, pa.scalar(None, values.type), pc.utf8_trim_whitespace(values))
+    array = np.array([np.nan if v is None else float(v) for v in cleaned.to_pylist()])
+    count = int(np.isnan(array).sum())
+    shown = ", ".join(f"'{m}'" for m in sorted(marks))
+    notes.append(f"'{key}' is numbers; {count:,} rows hold {shown} and are read as missing (NaN).")
+    return Dense(array, Column("number", "float64"))
+
+
+def _hint_stray(key: str, stray: str, values: Any, unique: Any, notes: list[str]) -> None:
+    """Say so when a column is read as strings because of a few values among many numbers."""
+    sample = unique.to_pylist()[:1000]
+    numeric = sum(t.strip().replace(".", "", 1).lstrip("+-").isdigit() for t in sample)
+    if len(sample) >= 5 and numeric > 0.5 * len(sample):
+        row = pc.index(values, pa.scalar(stray, values.type)).as_py()
+        notes.append(f"'{key}' is mostly numbers but is read as strings, because of '{stray}' in row {row}.")
+
+
+def _wanted_numbers(key: str, values: Any, wanted: Column, o: Options) -> Any:
+    out = np.empty(len(values), dtype=np.float64)
+    for row, text in enumerate(values.to_pylist()):
+        if text is None or text.strip().lower() in _MISSING:
+            out[row] = np.nan
+            continue
+        try:
+            out[row] = float(text)
+        except ValueError:
+            raise HandfulError(f"{o.name}: column '{key}' must be a number but is '{text}' in row {row}.") from None
+    return out.astype(wanted.dtype) if wanted.dtype.startswith("float") else out
