@@ -11,7 +11,7 @@
   const coarse = matchMedia("(pointer: coarse)").matches;
   let printing = false;
 
-  // light colour -> the same colour for a dark page (PALETTE in figure.py)
+  // light colour -> the same colour for a dark page (PALETTE in traces.py)
   const DARK = {
     "#0072b2": "#56b4e9", "#c44e00": "#ff9a4d", "#007a5a": "#2fc79c",
     "#a84a86": "#e59bc6", "#7a5c00": "#e3c04b", "#5b6470": "#a9b3c0",

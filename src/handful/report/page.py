@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from handful.errors import HandfulError
 from handful.plan import Choice
 from handful.report.document import Page, Section
-from handful.report.figure import Figure, Line, Marker, figure_lines
+from handful.report.figure import Figure, figure_lines
 from handful.report.markup import Html, bullet_list, escape, table_html, tiles
 from handful.report.tables import choices_of
+from handful.report.traces import Line, Marker
 from handful.report.words import (
     as_float,
     is_share,
