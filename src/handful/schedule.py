@@ -133,9 +133,7 @@ class polynomial(Schedule):
         _check_fall("polynomial", self.end, self.warmup, self.total)
 
     def __call__(self, progress: Progress) -> float:
-        if self.warmup:
-            return _risen(self, progress)
-        return self.end + (1 - self.end) * float((1 - _done(self, progress, self.total)) ** self.power)
+        return _fall(self, progress, lambda t: float((1 - t) ** self.power))
 
 
 @dataclass(frozen=True)
@@ -159,9 +157,7 @@ class cosine(Schedule):
         _check_fall("cosine", self.end, self.warmup, self.total)
 
     def __call__(self, progress: Progress) -> float:
-        if self.warmup:
-            return _risen(self, progress)
-        return self.end + (1 - self.end) * _half_cosine(_done(self, progress, self.total))
+        return _fall(self, progress, _half_cosine)
 
 
 @dataclass(frozen=True)
@@ -187,7 +183,7 @@ class one_cycle(Schedule):
         _check_fall("one_cycle", self.end, 0.0, self.total)
 
     def __call__(self, progress: Progress) -> float:
-        t = _done(self, progress, self.total)
+        t = min(1.0, progress.position / _planned(self, progress, self.total))
         if t < self.rise:
             return 1 + (self.start - 1) * _half_cosine(t / self.rise)
         return self.end + (1 - self.end) * _half_cosine((t - self.rise) / (1 - self.rise))
@@ -504,15 +500,14 @@ def _planned(schedule: Schedule, progress: Progress, total: float | None) -> flo
     )
 
 
-def _done(schedule: Schedule, progress: Progress, total: float | None) -> float:
-    return min(1.0, progress.position / _planned(schedule, progress, total))
-
-
-def _risen(schedule: "cosine | polynomial", progress: Progress) -> float:
-    """`schedule` after the warm-up it asks for."""
-    length = _planned(schedule, progress, schedule.total) / progress.examples
-    rest = replace(schedule, warmup=0.0, total=length * (1 - schedule.warmup))
-    return warmup(rest, epochs=length * schedule.warmup)(progress)
+def _fall(schedule: polynomial | cosine, progress: Progress, shape: Callable[[float], float]) -> float:
+    """The rise, then from 1 to `end` as `shape` goes from 1 to 0; all that `warmup` does, without its objects."""
+    length = _planned(schedule, progress, schedule.total)
+    rise = round(schedule.warmup * length)
+    if progress.position < rise:
+        return _rise(progress.position / rise)
+    t = min(1.0, (progress.position - rise) / max(1, length - rise))
+    return schedule.end + (1 - schedule.end) * shape(t)
 
 
 def _check_fall(name: str, end: float, rise: float, total: Any) -> None:
