@@ -1,0 +1,202 @@
+"""Which inputs a source's columns become, by their kinds; the steps are not fitted yet."""
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from handful.errors import HandfulError, did_you_mean
+from handful.source.base import Batch, Column, Ragged, Source
+from handful.transform.audio import LogMel
+from handful.transform.inputs import Input, Layout, Named, Single, Table, looks_like_id
+from handful.transform.numbers import Impute, MinMax, Normalize, ScaleImage, Standardize
+from handful.transform.step import Step
+from handful.transform.text import PadTokens, Tokenize
+
+Steps = str | Step | Sequence[Step]
+_NAMES = ("auto", "none", "standardize", "minmax", "normalize")
+_LOOK = 10_000  # training rows looked at to tell identifiers and free text apart
+_WORDS = 8  # mean words a row from which a text column counts as the input, not as a label of the row
+
+
+def choose(
+    source: Source,
+    names: list[str],
+    steps: Steps,
+    own_model: bool,
+    layout: Layout,
+    text: Tokenize,
+    notes: list[str],
+) -> Input:
+    """The unfitted input of the given columns; what was chosen or dropped is added to `notes`."""
+    if isinstance(steps, Step):
+        steps = [steps]
+    if isinstance(steps, str) and steps not in _NAMES:
+        raise HandfulError(f"There is no preprocessing '{steps}'.{did_you_mean(steps, _NAMES)}")
+    if len(names) > 1:
+        names = _drop(source, names, own_model, notes)
+    columns = source.columns
+    if not names:
+        raise HandfulError(f"{source.name} has no input columns: all are the target, weights or identifiers.")
+    kinds = {columns[name].kind for name in names}
+    if kinds == {"text"}:
+        if len(names) > 1:
+            notes.append(f"The text columns {', '.join(names)} are joined, in this order.")
+        return _single(tuple(names), columns[names[0]], steps, own_model, text, notes)
+    in_memory_x = names == ["x"] and source.where is None and own_model
+    if len(names) == 1 and (in_memory_x or not kinds & {"number", "category"}):
+        return _single((names[0],), columns[names[0]], steps, own_model, text, notes)
+    if kinds <= {"number", "category"} or (kinds <= {"number", "category", "tensor"} and not own_model):
+        return _table(columns, names, steps, own_model, layout)
+    if own_model:
+        return Named({name: _part(name, columns[name], steps, text, notes) for name in names})
+    raise HandfulError(
+        f"{source.name} mixes {', '.join(sorted(kinds))} columns ({', '.join(names)}), which no ready-made "
+        "model takes; "
+        "keep one kind of input, or bring a model with these names as keyword arguments."
+    )
+
+
+def _drop(source: Source, names: list[str], own_model: bool, notes: list[str]) -> list[str]:
+    """The columns without identifiers, and without either the labels or the table around a free text."""
+    look = source.take(range(min(len(source), _LOOK)))
+    ids = [name for name in names if looks_like_id(name, look[name], source.columns[name])]
+    if ids and len(ids) < len(names):
+        notes.append(f"Left out, because every row has another value: {', '.join(ids)}.")
+        names = [name for name in names if name not in ids]
+    texts = [name for name in names if source.columns[name].kind == "text"]
+    others = [name for name in names if source.columns[name].kind != "text"]
+    if not texts or not others or (own_model and not _all_table(source, others)):
+        return names
+    long = [name for name in texts if _words(look, name) >= _WORDS]
+    left, why = (texts, "short texts, different in most rows") if not long else (others, "the text is the input")
+    left = left if not long else [name for name in names if name not in long]
+    notes.append(f"Left out ({why}): {', '.join(left)}.")
+    return [name for name in names if name not in left]
+
+
+def _all_table(source: Source, names: list[str]) -> bool:
+    return all(source.columns[name].kind in ("number", "category") for name in names)
+
+
+def _words(look: Batch, name: str) -> float:
+    texts = [text for text in look[name] if isinstance(text, str)]
+    return sum(len(re.findall(r"\w+", text)) for text in texts) / max(1, len(texts))
+
+
+def _table(columns: dict[str, Column], names: list[str], steps: Steps, own_model: bool, layout: Layout) -> Table:
+    numbers = tuple(name for name in names if columns[name].kind != "category")
+    categories = tuple(name for name in names if columns[name].kind == "category")
+    chosen: dict[str, tuple[Step, ...]] = {
+        "auto": (Standardize(clip=10.0),),
+        "standardize": (Standardize(),),
+        "minmax": (MinMax(),),
+        "normalize": (Normalize(),),
+        "none": (),
+    }
+    given = chosen[steps] if isinstance(steps, str) else tuple(_ready(steps))  # type: ignore[arg-type]
+    impute = next((step for step in given if isinstance(step, Impute)), Impute())
+    if layout == "auto":
+        layout = "matrix" if own_model else "split"
+    return Table(numbers, categories, layout, tuple(s for s in given if not isinstance(s, Impute)), impute)
+
+
+def _ready(steps: Sequence[Step]) -> list[Step]:
+    for step in steps:
+        if not isinstance(step, Step):
+            raise HandfulError(
+                f"preprocess takes a name ({', '.join(_NAMES)}) or steps of handful.preprocess, not {step!r}."
+            )
+    return list(steps)
+
+
+def _single(
+    names: tuple[str, ...], column: Column, steps: Steps, own_model: bool, text: Tokenize, notes: list[str]
+) -> Single:
+    """One input: `steps` if they are given, else by the column's kind."""
+    kind = _kind(column, own_model)
+    named = isinstance(steps, str)
+    if kind == "ragged tensor":
+        raise HandfulError(f"Column '{names[0]}' has rows of different shapes; pad them to one shape first.")
+    if kind in ("text", "audio", "tokens"):
+        if steps == "none" and own_model:
+            return Single(names, kind, (), as_is=True)
+        if named and steps != "auto":
+            raise HandfulError(f"preprocess='{steps}' is for numbers and pictures; '{names[0]}' is {kind}.")
+        first = _first(kind, column, own_model, text)
+        given: list[Step] = [] if named else _ready(steps)  # type: ignore[arg-type]
+        if given and isinstance(given[0], Tokenize | LogMel | PadTokens):
+            first = given.pop(0)
+            if isinstance(first, LogMel) and not first.rate:
+                first = _with_rate(first, column.rate)
+        return Single(names, kind, (first, *given))
+    if not named:
+        given = _ready(steps)  # type: ignore[arg-type]
+        if kind == "image" and column.dtype == "uint8":
+            given.insert(0, ScaleImage(standardize=False))
+        return Single(names, kind, tuple(given), as_is=own_model)
+    if steps == "auto" and own_model and not (kind == "image" and column.dtype == "uint8"):
+        notes.append("Your own model gets x as it is.")
+        return Single(names, kind, (), as_is=True)
+    if steps == "none":
+        return Single(names, kind, (), as_is=own_model)
+    return Single(names, kind, _number_steps(str(steps), kind, column), as_is=own_model)
+
+
+def _number_steps(steps: str, kind: str, column: Column) -> tuple[Step, ...]:
+    picture = kind == "image"
+    if steps in ("auto", "standardize"):
+        return (ScaleImage(),) if picture else (Standardize(fill=steps == "auto"),)
+    scale: tuple[Step, ...] = (ScaleImage(standardize=False),) if picture else ()
+    if steps == "normalize":
+        return (*scale, Normalize())
+    return scale if picture and column.dtype == "uint8" else (MinMax(),)
+
+
+def _kind(column: Column, own_model: bool) -> str:
+    """The column's kind, with blocks of numbers that are pictures told apart for the ready-made models."""
+    shape = column.shape
+    if column.kind == "tensor" and None in shape:
+        return "ragged tensor"
+    if column.kind == "audio" and None not in shape and len(shape) == 0 and column.rate is None:
+        return "tensor"
+    if column.kind != "tensor" or own_model:
+        return column.kind
+    sides = [s for s in shape if s]
+    picture = len(sides) == 3 and sides[0] in (1, 3, 4) and min(sides[1:]) > 1
+    grey = len(sides) == 2 and column.dtype == "uint8" and min(sides) >= 8
+    return "image" if picture or grey else "tensor"
+
+
+def _first(kind: str, column: Column, own_model: bool, text: Tokenize) -> Step:
+    if kind == "text":
+        return text
+    if kind == "audio":
+        return _with_rate(LogMel(max_length=text.max_length), column.rate)
+    return PadTokens(shift=0 if own_model else 2, max_length=text.max_length)
+
+
+def _with_rate(step: LogMel, rate: int | None) -> LogMel:
+    return LogMel(rate, step.mels, step.window, step.hop, step.floor, step.max_length)
+
+
+def _part(name: str, column: Column, steps: Steps, text: Tokenize, notes: list[str]) -> Single:
+    """One of several named inputs of an own model."""
+    if column.kind in ("number", "category"):
+        return Single((name,), "number", (), as_is=True)
+    return _single((name,), column, steps, True, text, notes)
+
+
+def wild(value: object) -> str | None:
+    """A sentence on x [m, ...] whose scale makes learning slow, or None: seen on the given rows."""
+    if isinstance(value, Ragged) or not isinstance(value, Tensor) or not value.is_floating_point() or not len(value):
+        return None
+    known = value[torch.isfinite(value)].to(torch.float64)
+    if len(known) < value.numel():
+        return "x holds missing or infinite values; your own model gets them as they are."
+    mean, std = float(known.mean()), float(known.std(correction=0))
+    if abs(mean) < 5 and (std == 0 or 0.05 < std < 20):
+        return None
+    scale = f"mean {mean:.3g}, standard deviation {std:.3g}"
+    return f"The scale of x is unusual ({scale}); preprocess='standardize' helps."

@@ -1,0 +1,324 @@
+"""Steps for numbers, categories and pictures. All statistics are float64 and of the training rows only."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from handful.errors import HandfulError
+from handful.transform.step import Moments, Sample, Step, code_table, pieces, stored
+
+_EXACT_MEDIAN = 20_000_000  # values kept for medians; beyond, a keyed uniform sample of the rows
+
+
+def _affine(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """(x - shift) * scale: float64 for a float64 x, else float32.
+
+    Where the shift is large against the spread (a year, a time stamp), float32 would lose digits in the
+    subtraction: it is then made in float64. Integers wider than 16 bits do not fit float32 either.
+    """
+    result = torch.float64 if x.dtype == torch.float64 else torch.float32
+    wide = x.dtype in (torch.int64, torch.int32) or bool(((shift * scale).abs() > 8).any())
+    work = torch.float64 if wide else result
+    shift, scale = (t.to(device=x.device, dtype=work) for t in (shift, scale))
+    return ((x.to(work) - shift) * scale).to(result)
+
+
+def _inverse(x: Tensor) -> Tensor:
+    """1/x, and 0 where x is 0."""
+    return torch.where(x > 0, 1.0 / torch.where(x > 0, x, 1.0), 0.0)
+
+
+def _label(index: int, names: list[str] | None) -> str:
+    return f"'{names[index]}'" if names and index < len(names) else str(index)
+
+
+def _some(indices: list[int], names: list[str] | None) -> str:
+    shown = ", ".join(_label(i, names) for i in indices[:5])
+    return shown + (f" and {len(indices) - 5} more" if len(indices) > 5 else "")
+
+
+@stored
+@dataclass(frozen=True, eq=False)
+class Standardize(Step):
+    """(x - mean) / std per feature; population std (divided by n); a constant feature becomes 0.
+
+    clip: results are cut to -clip..clip. fill: NaN becomes 0, the mean; else it stays NaN. Values are [m,
+    features...]; float64 stays float64, all else gives float32.
+
+    >>> x = torch.tensor([[1.0], [3.0]])
+    >>> Standardize().fit([x])(x).tolist()
+    [[-1.0], [1.0]]
+    """
+
+    clip: float | None = None
+    fill: bool = False
+    mean: Tensor | None = None
+    std: Tensor | None = None
+    gaps: int = 0  # missing values in the training rows
+
+    def fit(self, chunks: Iterable[Any]) -> Self:
+        moments = Moments()
+        for chunk in pieces(chunks):
+            moments.update(chunk)
+        return self.of(moments)
+
+    def of(self, moments: Moments) -> Self:
+        """Fitted with moments that were already summed."""
+        gaps = int((moments.count.max() - moments.count).sum())
+        return replace(self, mean=moments.mean, std=moments.std, gaps=gaps)
+
+    def __call__(self, value: Tensor) -> Tensor:
+        std = self.fitted(self.std)
+        x = _affine(value, self.fitted(self.mean), _inverse(std))
+        if self.fill:
+            x = x.nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
+        return x if self.clip is None else x.clamp_(-self.clip, self.clip)
+
+    def notes(self, names: list[str] | None = None) -> list[str]:
+        constant = (self.fitted(self.std).flatten() == 0).nonzero().flatten().tolist()
+        said = (
+            [f"{self.gaps} missing values are replaced by the feature's training mean."]
+            if self.gaps and self.fill
+            else []
+        )
+        if not constant:
+            return said
+        what = "feature" if len(constant) == 1 else f"{len(constant)} features"
+        return [*said, f"Constant in the training rows, so set to 0: {what} {_some(constant, names)}."]
+
+
+@stored
+@dataclass(frozen=True, eq=False)
+class MinMax(Step):
+    """Scaled per feature so that the training rows span low..high; a constant feature becomes `low`.
+
+    Rows outside the training range land outside low..high.
+
+    >>> x = torch.tensor([[1.0], [3.0]])
+    >>> MinMax().fit([x])(torch.tensor([[2.0]])).item()
+    0.5
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+    minimum: Tensor | None = None
+    maximum: Tensor | None = None
+
+    def fit(self, chunks: Iterable[Any]) -> Self:
+        if not self.low < self.high:
+            raise HandfulError(f"MinMax needs low < high, not low={self.low}, high={self.high}.")
+        moments = Moments()
+        for chunk in pieces(chunks):
+            moments.update(chunk)
+        seen = moments.count > 0
+        return replace(self, minimum=torch.where(seen, moments.low, 0.0), maximum=torch.where(seen, moments.high, 0.0))
+
+    def __call__(self, value: Tensor) -> Tensor:
+        minimum, maximum = self.fitted(self.minimum), self.fitted(self.maximum)
+        scale = (self.high - self.low) * _inverse(maximum - minimum)
+        return _affine(value, minimum, scale) + self.low
+
+
+@stored
+@dataclass(frozen=True, eq=False)
+class Normalize(Step):
+    """Each row divided by its norm ("l2", "l1" or "max") over all its features; a row of zeros stays zeros.
+
+    >>> Normalize()(torch.tensor([[3.0, 4.0]])).tolist()
+    [[0.6..., 0.8...]]
+    """
+
+    norm: str = "l2"
+
+    def __call__(self, value: Tensor) -> Tensor:
+        orders = {"l2": 2.0, "l1": 1.0, "max": float("inf")}
+        if self.norm not in orders:
+            raise HandfulError(f"Normalize knows the norms l2, l1 and max, not '{self.norm}'.")
+        x = value if value.is_floating_point() else value.float()
+        length = torch.linalg.vector_norm(x.flatten(1), orders[self.norm], dim=1).view(-1, *[1] * (x.dim() - 1))
+        return x / torch.where(length > 0, length, 1)
+
+
+@stored
+@dataclass(frozen=True, eq=False)
+class Impute(Step):
+    """NaN replaced by the feature's median over the training rows.
+
+    Rows [m, features] also get one more feature (0 or 1) for each feature that had missing values in
+    training.
+
+    The median is exact up to 20 million values (rows x features), of a uniform keyed sample of rows beyond.
+
+    >>> x = torch.tensor([[1.0], [3.0], [float("nan")]])
+    >>> Impute().fit([x])(x).tolist()
+    [[1.0, 0.0], [3.0, 0.0], [2.0, 1.0]]
+    """
+
+    indicator: bool = True
+    median: Tensor | None = None
+    missing: Tensor | None = None  # int64: the flat features that had missing values
+
+    def fit(self, chunks: Iterable[Any]) -> Self:
+        sample: Sample | None = None
+        had = torch.zeros(0, dtype=torch.bool)
+        shape: tuple[int, ...] = ()
+        for chunk in pieces(chunks):
+            shape = tuple(chunk.shape[1:])
+            rows = chunk.to(torch.float64).flatten(1) if chunk.dim() > 1 else chunk.to(torch.float64)[:, None]
+            if sample is None:
+                sample, had = (
+                    Sample(max(10_000, _EXACT_MEDIAN // max(1, rows.shape[1]))),
+                    had.new_zeros(rows.shape[1]),
+                )
+            sample.update(rows.numpy())
+            had |= torch.isnan(rows).any(0)
+        if sample is None:
+            raise HandfulError("Impute cannot be fitted on no rows.")
+        known = [column[~np.isnan(column)] for column in sample.take().T]
+        medians = torch.tensor([float(np.median(c)) if len(c) else 0.0 for c in known], dtype=torch.float64)
+        return replace(self, median=medians.view(shape), missing=had.nonzero().flatten())
+
+    def fill(self, value: Tensor) -> Tensor:
+        """NaN replaced by medians, without the added features."""
+        if not value.is_floating_point():
+            return value
+        return torch.where(torch.isnan(value), self.fitted(self.median).to(value), value)
+
+    def flags(self, value: Tensor) -> Tensor:
+        """The added features of value [m, features]: 1 where missing, float32 [m, how many]."""
+        return torch.isnan(value[:, self.fitted(self.missing).to(value.device)]).to(torch.float32)
+
+    def __call__(self, value: Tensor) -> Tensor:
+        filled = self.fill(value)
+        if not self.indicator or value.dim() != 2 or not len(self.fitted(self.missing)):
+            return filled
+        return torch.cat([filled, self.flags(value).to(filled.dtype)], dim=1)
+
+    def notes(self, names: list[str] | None = None) -> list[str]:
+        which = self.fitted(self.missing).tolist()
+        if not which:
+            return []
+        return [f"Missing values are replaced by the training median, and flagged: {_some(which, names)}."]
+
+
+@stored
+@dataclass(frozen=True, eq=False)
+class Categories(Step):
+    """Names to ids, by name: 1.. for the names seen in training, sorted; 0 for missing or never seen.
+
+    Values are lists of m strings ("" and None are missing); the result is int64 [m].
+
+    >>> step = Categories().fit([["red", "blue"]])
+    >>> step.classes, step(["red", "green"]).tolist()
+    (('blue', 'red'), [2, 0])
+    """
+
+    classes: tuple[str, ...] | None = None
+
+    def fit(self, chunks: Iterable[Any]) -> Self:
+        names: set[str] = set()
+        for chunk in pieces(chunks):
+            names.update(chunk)
+        return replace(self, classes=tuple(sorted(names - {"", None})))  # type: ignore[arg-type, unused-ignore]
+
+    @property
+    def size(self) -> int:
+        """How many ids there are: the known names and 0."""
+        return len(self.fitted(self.classes)) + 1
+
+    def __call__(self, value: Sequence[str | None]) -> Tensor:
+        ids = {name: i + 1 for i, name in enumerate(self.fitted(self.classes))}
+        return torch.tensor([ids.get(name, 0) if name else 0 for name in value], dtype=torch.int64)
+
+    def recode(self, codes: Tensor, classes: Sequence[str]) -> Tensor:
+        """Ids of codes [m] into another list of classes (-1: missing), such as those of a second file."""
+        return code_table(self.fitted(self.classes), tuple(classes), 1, 0)[codes]
+
+
+@stored
+@dataclass(frozen=True, eq=False)
+class Whiten(Step):
+    """Principal components, each scaled to variance 1: (x - mean) @ V / sqrt(eigenvalue).
+
+    components: how many to keep (all by default). Values [m, features...] are flattened; the result is
+    [m, components]. The covariance is divided by n - 1; each component's largest weight is positive, both as
+    scikit-learn's PCA(whiten=True). Directions without variance become 0.
+
+    >>> x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)).double()
+    >>> torch.cov(Whiten().fit([x])(x).T).allclose(torch.eye(3).double())
+    True
+    """
+
+    components: int | None = None
+    mean: Tensor | None = None
+    matrix: Tensor | None = None
+
+    def fit(self, chunks: Iterable[Any]) -> Self:
+        count, mean, scatter = 0, torch.zeros(()), torch.zeros(())
+        for chunk in pieces(chunks):
+            x = chunk.to(torch.float64).flatten(1)
+            if not len(x):
+                continue
+            total, delta = count + len(x), x.mean(0) - mean
+            centred = x - x.mean(0)
+            scatter = scatter + centred.T @ centred + torch.outer(delta, delta) * (count * len(x) / total)
+            mean, count = mean + delta * (len(x) / total), total
+        if count < 2 or not torch.isfinite(scatter).all():
+            raise HandfulError("Whiten needs at least two rows, without missing or infinite values.")
+        values, vectors = torch.linalg.eigh(scatter / (count - 1))
+        values, vectors = values.flip(0), vectors.flip(1)
+        keep = len(values) if self.components is None else self.components
+        if not 1 <= keep <= len(values):
+            raise HandfulError(f"Whiten can keep 1 to {len(values)} components, not {keep}.")
+        largest = vectors.abs().argmax(0)
+        vectors = vectors * vectors[largest, torch.arange(len(values))].sign()
+        flat = values <= values[0] * len(values) * torch.finfo(torch.float64).eps
+        matrix = vectors * _inverse(torch.where(flat, 0.0, values).sqrt())
+        return replace(self, mean=mean, matrix=matrix[:, :keep].contiguous())
+
+    def __call__(self, value: Tensor) -> Tensor:
+        matrix, mean = self.fitted(self.matrix).to(value.device), self.fitted(self.mean).to(value.device)
+        result = torch.float64 if value.dtype == torch.float64 else torch.float32
+        return ((value.flatten(1).to(torch.float64) - mean) @ matrix).to(result)
+
+
+@stored
+@dataclass(frozen=True, eq=False)
+class ScaleImage(Step):
+    """Pictures [m, channels, height, width] to float32: (x / 255 - mean) / std, mean and std per channel.
+
+    uint8 is divided by 255; pictures of floats are not. standardize=False only divides. Sums over bytes are
+    made in integers, so that they are exact.
+    """
+
+    standardize: bool = True
+    mean: Tensor | None = None  # of x / divisor, float64 [channels]
+    std: Tensor | None = None
+
+    def fit(self, chunks: Iterable[Any]) -> Self:
+        moments = Moments()
+        for chunk in pieces(chunks):
+            if not len(chunk):
+                continue
+            channels = chunk.transpose(0, 1).flatten(1)
+            if chunk.dtype == torch.uint8:
+                count = torch.full((len(channels),), float(channels.shape[1]), dtype=torch.float64)
+                wide = channels.to(torch.int32)
+                total, squares = wide.sum(1).double(), (wide * wide).sum(1).double()
+                moments.join(count, total / count / 255, (squares - total * total / count) / 255**2)
+                moments.low = torch.minimum(moments.low, wide.amin(1) / 255.0)
+                moments.high = torch.maximum(moments.high, wide.amax(1) / 255.0)
+            else:
+                moments.update(channels.T)
+        return replace(self, mean=moments.mean, std=moments.std)
+
+    def __call__(self, value: Tensor) -> Tensor:
+        divisor = 255.0 if value.dtype == torch.uint8 else 1.0
+        if not self.standardize:
+            return value.to(torch.float32).div_(divisor) if divisor != 1 else value.to(torch.float32)
+        shift, scale = self.fitted(self.mean) * divisor, _inverse(self.fitted(self.std)) / divisor
+        return _affine(value, shift.view(-1, 1, 1), scale.view(-1, 1, 1)).to(torch.float32)

@@ -1,0 +1,281 @@
+"""Text to token ids, and one long text to the windows that a language model learns from."""
+
+import functools
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import tokenizers
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from handful.errors import HandfulError, did_you_mean
+from handful.source.base import Column, Ragged, Rows, Source, Value
+from handful.transform.step import Sample, Step, chunks_of, pieces, stored
+
+PAD, UNKNOWN = 0, 1
+_MODES = ("bpe", "word", "character")
+
+
+@functools.lru_cache(maxsize=8)
+def _load(model: str) -> Any:
+    return tokenizers.Tokenizer.from_str(model)
+
+
+@functools.lru_cache(maxsize=8)
+def _code_points(characters: str) -> NDArray[np.uint32]:
+    return np.frombuffer(characters.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+
+
+@stored
+@dataclass(frozen=True, eq=False)
+class Tokenize(Step):
+    """Strings to token ids, int64 [m, T], padded with 0 to the longest of the batch; 1 is the unknown token.
+
+    mode: "bpe" byte-level byte pair encoding (Sennrich et al. 2016; any text can be written and read back),
+    "word" (words and punctuation marks seen at least twice), or "character". The first two are Hugging Face
+    `tokenizers` trained on the training rows. size: the most ids there may be. lowercase: also fold upper
+    case (never in character mode). max_length: longer rows are cut there; by default the 99th percentile of
+    the training rows (of a keyed sample of 20,000 of them). A text without any token is one unknown token.
+
+    >>> step = Tokenize("character").fit([["abc", "b"]])
+    >>> step(["ca", "?"]).tolist(), step.text([4, 2])
+    ([[4, 2], [1, 0]], 'ca')
+    """
+
+    mode: str = "bpe"
+    size: int = 8000
+    max_length: int | None = None
+    lowercase: bool = True
+    model: str | None = None  # the tokenizer's JSON, or the known characters in order
+    longest: int = 0
+
+    def fit(self, chunks: Iterable[Any]) -> Self:
+        if self.mode not in _MODES:
+            raise HandfulError(f"Tokenize has no mode '{self.mode}'.{did_you_mean(self.mode, _MODES)}")
+        sample = Sample(20_000)
+
+        def texts() -> Iterator[list[str]]:
+            for chunk in pieces(chunks):
+                sample.update(np.array(chunk, dtype=object))
+                yield chunk
+
+        step = replace(self, model=self._characters(texts()) if self.mode == "character" else self._train(texts()))
+        if not sample.seen:
+            raise HandfulError("Tokenize cannot be fitted on no rows.")
+        lengths = np.array([len(ids) for ids in step.encode(list(sample.take()))])
+        cut = self.max_length or max(1, int(np.percentile(lengths, 99, method="inverted_cdf")))
+        return replace(step, max_length=cut, longest=int(lengths.max()))
+
+    def _characters(self, texts: Iterable[list[str]]) -> str:
+        counts: dict[str, int] = {}
+        for chunk in texts:
+            for text in chunk:
+                codes, times = np.unique(_code_points.__wrapped__(text), return_counts=True)
+                for code, n in zip(codes.tolist(), times.tolist()):
+                    counts[chr(code)] = counts.get(chr(code), 0) + n
+        return "".join(sorted(sorted(counts, key=lambda c: (-counts[c], c))[: self.size - 2]))
+
+    def _train(self, texts: Iterable[list[str]]) -> str:
+        special = ["[PAD]", "[UNK]"]
+        if self.mode == "word":
+            model = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token="[UNK]"))
+            model.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+            trainer = tokenizers.trainers.WordLevelTrainer(
+                vocab_size=self.size, min_frequency=2, special_tokens=special, show_progress=False
+            )
+        else:
+            if self.size < 300:
+                raise HandfulError(f"Byte-level tokens need size of 300 or more, not {self.size}.")
+            model = tokenizers.Tokenizer(tokenizers.models.BPE())
+            model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+            model.decoder = tokenizers.decoders.ByteLevel()
+            trainer = tokenizers.trainers.BpeTrainer(
+                vocab_size=self.size,
+                min_frequency=2,
+                special_tokens=special,
+                initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+                show_progress=False,
+            )
+        if self.lowercase:
+            model.normalizer = tokenizers.normalizers.Lowercase()
+        model.train_from_iterator(texts, trainer)
+        model.encode_special_tokens = True  # "[PAD]" in a user's text is text
+        return str(model.to_str())
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of ids, 0 (padding) and 1 (unknown) included."""
+        model = self.fitted(self.model)
+        return len(model) + 2 if self.mode == "character" else int(_load(model).get_vocab_size())
+
+    def encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """The ids of each text, uncut and without padding."""
+        model = self.fitted(self.model)
+        if self.mode != "character":
+            loaded = _load(model)
+            loaded.encode_special_tokens = True
+            found = loaded.encode_batch_fast(list(texts), add_special_tokens=False)
+            return [np.array(e.ids, dtype=np.int64) for e in found]
+        known = _code_points(model)
+        return [self._find(text, known) for text in texts]
+
+    @staticmethod
+    def _find(text: str, known: NDArray[np.uint32]) -> NDArray[np.int64]:
+        codes = _code_points.__wrapped__(text)
+        if not len(known):
+            return np.full(len(codes), UNKNOWN, dtype=np.int64)
+        at = np.searchsorted(known, codes).clip(max=len(known) - 1)
+        return np.where(known[at] == codes, at + 2, UNKNOWN).astype(np.int64)
+
+    def __call__(self, value: Sequence[str]) -> Tensor:
+        rows = self.encode(value)
+        return pad([row if len(row) else np.array([UNKNOWN]) for row in rows], self.max_length)
+
+    def text(self, ids: Tensor | Sequence[int]) -> str:
+        """The text of ids [T]; padding is left out, the unknown token is shown as U+FFFD."""
+        numbers = [int(i) for i in ids if int(i) != PAD]
+        model = self.fitted(self.model)
+        if self.mode == "character":
+            return "".join(model[i - 2] if 2 <= i < len(model) + 2 else "\ufffd" for i in numbers)
+        loaded = _load(model)
+        if self.mode == "bpe":
+            return str(loaded.decode(numbers))
+        return " ".join("\ufffd" if i == UNKNOWN else str(loaded.id_to_token(i)) for i in numbers)
+
+    def notes(self, names: list[str] | None = None) -> list[str]:
+        kind = {"bpe": "byte-level BPE tokens", "word": "words", "character": "characters"}[self.mode]
+        said = [f"Text becomes {kind}: {self.vocabulary} ids, fitted on the training rows."]
+        if self.max_length and self.longest > self.max_length:
+            said.append(f"Texts are cut to {self.max_length} tokens; the longest seen in training has {self.longest}.")
+        return said
+
+
+def pad(rows: Sequence[NDArray[np.int64]], max_length: int | None = None) -> Tensor:
+    """Rows of ids to int64 [m, T], cut to max_length and padded with 0 to the longest, T at least 1."""
+    cut = [row[:max_length] for row in rows]
+    out = np.zeros((len(cut), max([1, *map(len, cut)])), dtype=np.int64)
+    for i, row in enumerate(cut):
+        out[i, : len(row)] = row
+    return torch.from_numpy(out)
+
+
+@stored
+@dataclass(frozen=True, eq=False)
+class PadTokens(Step):
+    """Rows of integers (a Ragged) to int64 [m, T], padded with 0 to the longest of the batch.
+
+    shift: added to every id, so that 0 is free for padding and 1 for ids never seen in training (shift=2), or
+    0 to keep the ids as they are.
+    """
+
+    shift: int = 2
+    max_length: int | None = None
+    largest: int | None = None
+
+    def fit(self, chunks: Iterable[Any]) -> Self:
+        largest, longest = -1, 1
+        for chunk in pieces(chunks):
+            if chunk.values.numel():
+                if int(chunk.values.min()) < 0:
+                    raise HandfulError(
+                        f"Token ids must be 0 or more; the training rows hold {int(chunk.values.min())}."
+                    )
+                largest = max(largest, int(chunk.values.max()))
+                longest = max(longest, int((chunk.offsets[1:] - chunk.offsets[:-1]).max()))
+        return replace(self, largest=largest, max_length=self.max_length or longest)
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of ids."""
+        return int(self.fitted(self.largest)) + 1 + self.shift
+
+    def __call__(self, value: Ragged) -> Tensor:
+        ids = value.values.numpy().astype(np.int64)
+        if self.shift:
+            known = (ids >= 0) & (ids <= self.fitted(self.largest))
+            ids = np.where(known, ids + self.shift, UNKNOWN)
+        bounds = value.offsets.numpy()
+        return pad([ids[a:b] for a, b in itertools.pairwise(bounds)], self.max_length)
+
+
+class LanguageSource(Source):
+    """Windows of one long row of tokens: row i is x = tokens[i*stride:][:length] and y, one later.
+
+    tokens: integers [n]; columns `x` and `y`, int64 [m, length]; tokenizer: the fitted Tokenize (or None).
+    Only whole windows are rows.
+    """
+
+    def __init__(
+        self,
+        tokens: NDArray[Any],
+        length: int,
+        *,
+        stride: int | None = None,
+        tokenizer: Tokenize | None = None,
+        name: str = "text",
+    ) -> None:
+        self.stride = length if stride is None else stride
+        if length < 1 or self.stride < 1:
+            raise HandfulError(f"A window needs length and stride of 1 or more, not {length} and {self.stride}.")
+        if len(tokens) < length + 1:
+            raise HandfulError(
+                f"{name} has {len(tokens)} tokens, too few for one window of {length} and its next token."
+            )
+        self.tokens, self.length, self.tokenizer, self.name = tokens, length, tokenizer, name
+        column = Column("tensor", "int64", (length,))
+        self.columns, self.target, self.notes = {"x": column, "y": column}, "y", []
+        self.vocabulary = tokenizer.vocabulary if tokenizer else int(tokens.max()) + 1
+
+    def __len__(self) -> int:
+        return (len(self.tokens) - self.length - 1) // self.stride + 1
+
+    def read(self, rows: Rows) -> dict[str, Value]:
+        at = (rows * self.stride)[:, None] + np.arange(self.length + 1)
+        window = torch.from_numpy(self.tokens[at].astype(np.int64))
+        return {"x": window[:, :-1].contiguous(), "y": window[:, 1:].contiguous()}
+
+
+def language_source(
+    source: Source,
+    length: int = 128,
+    *,
+    tokenize: Tokenize | None = None,
+    valid: float = 0.1,
+    stride: int | None = None,
+) -> tuple[LanguageSource, LanguageSource | None]:
+    """The training and the validation windows of a source with one text column.
+
+    The texts (joined by a newline) are split once: the last `valid` share of the characters is for
+    validation, so that no window of it was trained on. tokenize: unfitted, it is fitted on the training part
+    only; fitted, it is used as it is; by default characters. length: T, tokens seen by the model at once;
+    stride: from the start of one training window to the next (default T: every token is predicted once an
+    epoch). Validation windows never overlap. Raises HandfulError without exactly one text column, or when a
+    part is too short for one window.
+    """
+    names = [name for name, column in source.columns.items() if column.kind == "text"]
+    if len(names) != 1:
+        raise HandfulError(
+            f"A language model learns from one text column; {source.name} has {', '.join(names) or 'none'}."
+        )
+    if not 0 <= valid < 1:
+        raise HandfulError(f"The validation share must be from 0 up to, but not including, 1; not {valid}.")
+    text = "\n".join(part for batch in chunks_of(source) for part in batch[names[0]])
+    end = len(text) - round(valid * len(text))
+    tokenize = tokenize or Tokenize("character")
+    if tokenize.model is None:
+        limit = 1 << 20  # so that the trainer gets pieces, not one string of gigabytes
+        tokenize = replace(tokenize, lowercase=False).fit([text[i : min(i + limit, end)]] for i in range(0, end, limit))
+        tokenize = replace(tokenize, max_length=length)
+    width = np.uint16 if tokenize.vocabulary <= 1 << 16 else np.int32
+    parts = [tokenize.encode([part])[0].astype(width) for part in (text[:end], text[end:])]
+    train = LanguageSource(parts[0], length, stride=stride, tokenizer=tokenize, name=f"{source.name} (training part)")
+    train.notes = [f"The text is {len(text)} characters, {sum(map(len, parts))} tokens of {tokenize.vocabulary} kinds."]
+    if end == len(text):
+        return train, None
+    test = LanguageSource(parts[1], length, tokenizer=tokenize, name=f"{source.name} (validation part)")
+    train.notes.append(f"The last {valid:.0%} of the text is for validation: {len(test)} windows of {length}.")
+    return train, test

@@ -1,0 +1,588 @@
+"""The pipeline: fitted on training rows only, equal to independent references, exact on disk, clear when misused."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import MinMaxScaler, Normalizer, StandardScaler
+
+from handful.errors import HandfulError
+from handful.preprocess import Categories, Impute, MinMax, Normalize, Standardize, Whiten
+from handful.source.base import Column, Source
+from handful.transform.numbers import ScaleImage
+from handful.transform.preprocess import Pipeline, fit_pipeline
+from handful.transform.step import Moments, Sample
+
+
+class Rows(Source):
+    """Columns given as tensors, or as lists of strings: text, or category where `categories` names them."""
+
+    def __init__(self, target=None, categories=(), kinds=None, name="rows.csv", **values):
+        self.name, self.target, self.notes, self.where = name, target, [], name
+        self.columns, self.values = {}, {}
+        for key, value in values.items():
+            if key in categories:
+                classes = tuple(dict.fromkeys(v for v in value if v))  # in order of appearance: not sorted
+                codes = torch.tensor([classes.index(v) if v else -1 for v in value])
+                self.columns[key], self.values[key] = Column("category", "str", (), classes), codes
+            elif isinstance(value, list) and isinstance(value[0], str):
+                self.columns[key], self.values[key] = Column("text", "str"), value
+            else:
+                value = torch.as_tensor(value)
+                kind = (kinds or {}).get(key, "number" if value.dim() == 1 else "tensor")
+                dtype = str(value.dtype).removeprefix("torch.")
+                self.columns[key], self.values[key] = Column(kind, dtype, tuple(value.shape[1:])), value
+
+    def __len__(self):
+        return len(next(iter(self.values.values())))
+
+    def read(self, rows):
+        return {
+            k: [v[i] for i in rows] if isinstance(v, list) else v[torch.from_numpy(rows)]
+            for k, v in self.values.items()
+        }
+
+
+def draw(n, *shape, seed=0, scale=1.0, shift=0.0):
+    return np.random.default_rng(seed).normal(shift, scale, (n, *shape))
+
+
+def chunked(x, sizes=(1, 7, 3, 50)):
+    parts, start, i = [], 0, 0
+    while start < len(x):
+        parts.append(torch.as_tensor(x[start : start + sizes[i % len(sizes)]]))
+        start, i = start + sizes[i % len(sizes)], i + 1
+    return parts
+
+
+def table(n=60, seed=0):
+    rng = np.random.default_rng(seed)
+    age = rng.normal(40, 12, n)
+    age[::9] = np.nan
+    return Rows(
+        target="label", categories=("city", "label"), age=age, income=rng.lognormal(10, 1, n),
+        city=list(rng.choice(["rome", "bern", "oslo"], n)), label=list(rng.choice(["yes", "no"], n)),
+    )  # fmt: skip
+
+
+def same_tensors(a, b):
+    assert a.keys() == b.keys()
+    for key in a:
+        assert a[key].dtype == b[key].dtype
+        assert torch.equal(a[key], b[key]), key
+
+
+def everything(source):
+    return source.take(range(len(source)))
+
+
+class TestSteps:
+    @pytest.mark.parametrize("shift", [0.0, 1e3, 1e8])
+    def test_standardize_is_sklearns_however_the_rows_arrive(self, shift):
+        x = draw(200, 5, scale=2.0, shift=shift)
+        x[:, 3] = 7.25
+        ours = Standardize().fit(chunked(x))
+        theirs = StandardScaler().fit(x)
+        np.testing.assert_allclose(ours.mean.numpy(), theirs.mean_, rtol=1e-14)
+        np.testing.assert_allclose(ours.std.numpy()[:3], theirs.scale_[:3], rtol=1e-7)
+        np.testing.assert_allclose(ours(torch.tensor(x))[:, :3].numpy(), theirs.transform(x)[:, :3], atol=1e-6)
+        assert ours.std[3] == 0
+        assert (ours(torch.tensor(x + 1))[:, 3] == 0).all()
+        assert "3" in ours.notes()[0]
+        assert "'d'" in ours.notes(["a", "b", "c", "d", "e"])[0]
+
+    def test_float32_keeps_digits_where_the_mean_is_large_against_the_spread(self):
+        x = draw(500, 2, shift=20_000.0).astype(np.float32)
+        ours = Standardize().fit([torch.tensor(x)])(torch.tensor(x))
+        wide = x.astype(np.float64)
+        assert ours.dtype == torch.float32
+        np.testing.assert_allclose(ours.numpy(), (wide - wide.mean(0)) / wide.std(0), atol=1e-6)
+
+    def test_integers_beyond_float32_are_standardised_exactly(self):
+        x = torch.arange(100)[:, None] + 1_700_000_000
+        expected = (np.arange(100) - 49.5) / np.arange(100).std()
+        np.testing.assert_allclose(Standardize().fit([x])(x)[:, 0].numpy(), expected, atol=1e-6)
+
+    def test_moments_skip_missing_values(self):
+        x = draw(90, 4)
+        x[np.random.default_rng(1).random(x.shape) < 0.3] = np.nan
+        moments = Moments()
+        for part in chunked(x):
+            moments.update(part)
+        np.testing.assert_allclose(moments.mean.numpy(), np.nanmean(x, 0), rtol=1e-12)
+        np.testing.assert_allclose(moments.std.numpy(), np.nanstd(x, 0), rtol=1e-12)
+        filled = Standardize(fill=True).fit(chunked(x))(torch.tensor(x))
+        assert (filled[torch.isnan(torch.tensor(x))] == 0).all()
+        assert torch.isnan(Standardize().fit(chunked(x))(torch.tensor(x))).sum() == np.isnan(x).sum()
+
+    def test_minmax_is_sklearns(self):
+        x = draw(80, 3)
+        ours, theirs = MinMax(-1.0, 2.0).fit(chunked(x)), MinMaxScaler((-1, 2)).fit(x)
+        new = draw(10, 3, seed=5, scale=3)
+        np.testing.assert_allclose(ours(torch.tensor(new)).numpy(), theirs.transform(new), atol=1e-12)
+        flat = MinMax().fit([torch.ones(4, 1)])
+        assert flat(torch.ones(2, 1)).tolist() == [[0.0], [0.0]]
+        with pytest.raises(HandfulError, match="low < high"):
+            MinMax(1.0, 1.0).fit([torch.ones(4, 1)])
+
+    @pytest.mark.parametrize("norm", ["l1", "l2", "max"])
+    def test_normalize_is_sklearns(self, norm):
+        x = draw(30, 6)
+        x[4] = 0
+        np.testing.assert_allclose(Normalize(norm)(torch.tensor(x)).numpy(), Normalizer(norm).transform(x), atol=1e-14)
+
+    def test_whiten_is_sklearns_pca(self):
+        x = draw(150, 6) @ draw(6, 6, seed=3) + 10
+        ours, theirs = Whiten(4).fit(chunked(x)), PCA(4, whiten=True, svd_solver="full").fit(x)
+        np.testing.assert_allclose(ours(torch.tensor(x)).numpy(), theirs.transform(x), atol=1e-8)
+
+    def test_whiten_sets_directions_without_variance_to_zero(self):
+        x = draw(50, 2)
+        x = torch.tensor(np.c_[x, x.sum(1)])
+        out = Whiten().fit([x])(x)
+        assert (out[:, 2] == 0).all()
+        np.testing.assert_allclose(np.cov(out[:, :2].T.numpy()), np.eye(2), atol=1e-10)
+
+    def test_impute_is_numpys_median_and_flags_only_what_was_missing_in_training(self):
+        x = draw(101, 3)
+        x[::4, 1] = np.nan
+        step = Impute().fit(chunked(x))
+        np.testing.assert_allclose(step.median.numpy(), np.nanmedian(x, 0), rtol=1e-15)
+        new = torch.tensor([[np.nan, np.nan, 1.0], [0.0, 2.0, np.nan]])
+        out = step(new)
+        assert out.shape == (2, 4)
+        assert not torch.isnan(out).any()
+        assert out[:, 3].tolist() == [1.0, 0.0]
+
+    def test_sample_is_all_rows_until_it_is_full_and_then_uniform(self):
+        small = Sample(100)
+        for part in np.array_split(np.arange(100), 7):
+            small.update(part)
+        assert sorted(small.take()) == list(range(100))
+        counts, big = np.zeros(10), Sample(1000)
+        for part in np.array_split(np.arange(20_000), 13):
+            big.update(part)
+        kept = big.take()
+        assert len(set(kept.tolist())) == 1000
+        counts = np.bincount(kept // 2000, minlength=10)
+        assert ((counts - 100) ** 2 / 90).sum() < 27.9  # chi-square, 9 degrees of freedom, p = 0.001
+
+    def test_categories_go_by_name(self):
+        step = Categories().fit([["b", "a"], ["c", ""]])
+        assert step.classes == ("a", "b", "c")
+        assert step(["c", "zzz", "", "a"]).tolist() == [3, 0, 0, 1]
+        assert step.recode(torch.tensor([0, 1, -1, 2]), ("c", "new", "a")).tolist() == [3, 0, 0, 1]
+
+    def test_bytes_are_scaled_per_channel_exactly_as_in_numpy(self):
+        x = torch.tensor(np.random.default_rng(0).integers(0, 256, (40, 3, 5, 7), dtype=np.uint8))
+        step = ScaleImage().fit([x[:1], x[1:8], x[8:]])
+        wide = x.numpy().astype(np.float64) / 255
+        np.testing.assert_allclose(step.mean.numpy(), wide.mean((0, 2, 3)), rtol=1e-13)
+        np.testing.assert_allclose(step.std.numpy(), wide.std((0, 2, 3)), rtol=1e-12)
+        expected = (wide - wide.mean((0, 2, 3), keepdims=True)) / wide.std((0, 2, 3), keepdims=True)
+        assert step(x).dtype == torch.float32
+        np.testing.assert_allclose(step(x).numpy(), expected, atol=1e-6)
+        blank = torch.zeros_like(x)
+        assert (ScaleImage().fit([blank])(blank) == 0).all()
+
+    def test_a_step_that_was_not_fitted_says_so(self):
+        for step in (Standardize(), MinMax(), Impute(), Categories(), Whiten()):
+            with pytest.raises(HandfulError, match=rf"{type(step).__name__} is not fitted"):
+                step(["a"] if isinstance(step, Categories) else torch.ones(2, 2))
+
+
+class TestTable:
+    def test_split_layout_against_numpy(self):
+        source = table()
+        pipeline = fit_pipeline(source, own_model=False)
+        out = pipeline(everything(source))
+        raw = np.stack([source.values["age"].numpy(), source.values["income"].numpy()], 1)
+        filled = np.where(np.isnan(raw), np.nanmedian(raw, 0), raw)
+        expected = (filled - np.nanmean(raw, 0)) / np.nanstd(raw, 0)
+        assert out.tensor("numbers").dtype == torch.float32
+        np.testing.assert_allclose(out["numbers"][:, :2].numpy(), expected.clip(-10, 10), atol=1e-6)
+        assert out["numbers"][:, 2].tolist() == np.isnan(raw[:, 0]).astype(float).tolist()
+        names = [(*source.columns["city"].classes, "")[c] for c in source.values["city"]]
+        assert out["categories"][:, 0].tolist() == [1 + ["bern", "oslo", "rome"].index(n) for n in names]
+        assert pipeline.inputs.n_numbers == 3
+        assert pipeline.inputs.cardinalities == (4,)
+        assert pipeline.classes == ("no", "yes")
+        assert pipeline.task == "classification"
+        assert pipeline.outputs == 2
+        labels = [source.columns["label"].classes[c] for c in source.values["label"]]
+        assert out["y"].tolist() == [["no", "yes"].index(n) for n in labels]
+
+    def test_matrix_layout_for_an_own_model(self):
+        source = table()
+        split, matrix = fit_pipeline(source, own_model=False), fit_pipeline(source, own_model=True)
+        a, b = split(everything(source)), matrix(everything(source))
+        assert matrix.shape == (6,)
+        assert torch.equal(b["x"][:, :3], a["numbers"])
+        assert torch.equal(b["x"][:, 3:].argmax(1) + 1, a["categories"][:, 0])
+        assert (b["x"][:, 3:].sum(1) == 1).all()
+
+    def test_only_training_rows_are_looked_at(self):
+        rows = np.arange(0, 60, 2)
+        source, changed = table(), table()
+        for value in (changed.values["age"], changed.values["income"]):
+            value[1::2] = 1e9
+        changed.columns["city"] = Column("category", "str", (), (*changed.columns["city"].classes, "atlantis"))
+        changed.values["city"][1::2] = 3
+        a, b = (fit_pipeline(s.subset(rows), own_model=False) for s in (source, changed))
+        assert json.dumps(a.input.notes()) == json.dumps(b.input.notes())
+        assert a.inputs == b.inputs
+        da, db = a.to_dict(), b.to_dict()
+        same_tensors(da[1], db[1])
+        assert da[0]["pipeline"]["fields"]["input"] == db[0]["pipeline"]["fields"]["input"]
+
+    def test_a_second_file_has_other_codes_and_new_names(self):
+        source = table()
+        pipeline = fit_pipeline(source, own_model=False)
+        other = Rows(
+            categories=("city",), name="new.csv", age=[30.0, 40.0], city=["mars", "oslo"],
+            income=[1e4, 1e4], extra=[1, 2],
+        )  # fmt: skip
+        assert pipeline.check(other) == ["Ignored, because training did not use them: extra."]
+        out = pipeline.on(other)(everything(other))
+        assert set(out.columns) == {"numbers", "categories"}
+        assert out["categories"][:, 0].tolist() == [0, 2]
+        as_text = Rows(name="new.csv", age=[30.0], city=["oslo"], income=[1e4])
+        assert pipeline.on(as_text)(everything(as_text))["categories"].tolist() == [[2]]
+        empty = Rows(name="new.csv", age=[30.0], city=[np.nan], income=[1e4])
+        assert pipeline.on(empty)(everything(empty))["categories"].tolist() == [[0]]
+
+    def test_missing_and_mistyped_columns_are_named(self):
+        pipeline = fit_pipeline(table(), own_model=False)
+        with pytest.raises(HandfulError, match=r"new.csv has no column 'income'.*Did you mean 'incomes'"):
+            pipeline.check(Rows(name="new.csv", age=[1.0], incomes=[2.0], city=["oslo"]))
+        with pytest.raises(HandfulError, match=r"'age' of new.csv is category \('old'\), but was number"):
+            pipeline.on(Rows(name="new.csv", categories=("age",), age=["old"], income=[2.0], city=["oslo"]))
+        with pytest.raises(HandfulError, match="no column 'label'"):
+            pipeline.check(Rows(name="new.csv", age=[1.0], income=[2.0], city=["oslo"]), target=True)
+
+    def test_identifiers_and_labels_in_words_are_left_out_with_a_note(self):
+        n = 40
+        source = Rows(
+            target="y", PassengerId=torch.arange(n) + 7, person=[f"Person Number {i}" for i in range(n)],
+            age=draw(n), customer_id=torch.arange(n) % 4, y=draw(n),
+        )  # fmt: skip
+        pipeline = fit_pipeline(source, own_model=False)
+        assert pipeline.input.numbers == ("age", "customer_id")
+        assert any("PassengerId" in note for note in pipeline.notes)
+        assert any("person" in note and "Left out" in note for note in pipeline.notes)
+        assert pipeline.check(source) != []
+
+    def test_constant_wholly_missing_and_extreme_columns(self):
+        n = 50
+        nothing, extreme = torch.full((n,), torch.nan), torch.tensor(draw(n))
+        source = Rows(target="y", a=torch.full((n,), 3), b=nothing, c=extreme, y=draw(n, seed=2))
+        pipeline = fit_pipeline(source, own_model=False)
+        batch = everything(source)
+        batch.columns["c"][0] = 1e12
+        out = pipeline(batch)["numbers"]
+        assert (out[:, :2] == 0).all()
+        assert out[0, 2] == 10
+        assert any("'a'" in note and "Constant" in note for note in pipeline.notes)
+
+    def test_an_infinite_value_is_named_by_its_row_in_the_users_file(self):
+        source = table()
+        source.values["income"][44] = torch.inf
+        with pytest.raises(HandfulError, match=r"'income' of rows.csv holds an infinite value in row 44"):
+            fit_pipeline(source.subset(np.arange(40, 60)), own_model=False)
+
+    @pytest.mark.parametrize(("steps", "reference"), [("minmax", MinMaxScaler()), ("standardize", StandardScaler())])
+    def test_other_steps_for_the_numbers(self, steps, reference):
+        x = draw(30, 2)
+        source = Rows(target="y", a=x[:, 0], b=x[:, 1], y=draw(30, seed=3))
+        out = fit_pipeline(source, steps=steps, own_model=False)(everything(source))["numbers"]
+        np.testing.assert_allclose(out.numpy(), reference.fit_transform(x), atol=1e-6)
+        chain = [Standardize(), Whiten()]
+        out = fit_pipeline(source, steps=chain, own_model=False)(everything(source))["numbers"]
+        np.testing.assert_allclose(np.cov(out.T.numpy()), np.eye(2), atol=1e-5)
+
+    def test_unknown_steps(self):
+        with pytest.raises(HandfulError, match="Did you mean 'standardize'"):
+            fit_pipeline(table(), steps="standardise", own_model=False)
+        with pytest.raises(HandfulError, match=r"steps of handful\.preprocess"):
+            fit_pipeline(table(), steps=[lambda x: x], own_model=False)
+
+    def test_no_input_columns(self):
+        with pytest.raises(HandfulError, match="no input columns"):
+            fit_pipeline(Rows(target="y", y=draw(10)), own_model=False)
+
+
+class TestTensors:
+    def test_an_own_model_gets_x_as_it_is(self):
+        for x in (torch.tensor(draw(20, 3)), torch.randn(20, 3), torch.arange(60).view(20, 3)):
+            source = Rows(target="y", x=x, y=torch.arange(20) % 4)
+            pipeline = fit_pipeline(source, own_model=True)
+            out = pipeline(everything(source))
+            assert out["x"].dtype == x.dtype
+            assert torch.equal(out["x"], x)
+            assert out["y"].tolist() == [i % 4 for i in range(20)]
+            assert "Your own model gets x as it is." in pipeline.notes
+
+    def test_a_wild_scale_is_pointed_out(self):
+        def notes(x):
+            return fit_pipeline(Rows(target="y", x=x, y=torch.arange(20) % 4), own_model=True).notes
+
+        assert not any("scale" in note for note in notes(torch.tensor(draw(20, 3))))
+        assert any("preprocess='standardize'" in note for note in notes(torch.tensor(draw(20, 3, shift=1000))))
+
+    def test_a_ready_made_model_gets_standardised_float32(self):
+        x = draw(50, 4, shift=3, scale=9)
+        x[5, 1] = np.nan
+        source = Rows(target="y", x=x, y=draw(50))
+        pipeline = fit_pipeline(source.subset(np.arange(40)), own_model=False)
+        out = pipeline.on(source)(everything(source))["x"]
+        expected = np.nan_to_num((x - np.nanmean(x[:40], 0)) / np.nanstd(x[:40], 0))
+        assert out.dtype == torch.float32
+        np.testing.assert_allclose(out.numpy(), expected, atol=1e-6)
+        assert pipeline.inputs.kind == "vector"
+        assert pipeline.shape == (4,)
+        assert any("1 missing value" in note for note in pipeline.notes)
+
+    def test_pictures(self):
+        x = torch.tensor(np.random.default_rng(0).integers(0, 256, (30, 3, 8, 9), dtype=np.uint8))
+        source = Rows(target="y", kinds={"x": "image"}, x=x, y=torch.arange(30) % 3)
+        for own in (False, True):
+            pipeline = fit_pipeline(source, own_model=own)
+            out = pipeline(everything(source))["x"]
+            np.testing.assert_allclose(out.mean((0, 2, 3)).numpy(), 0, atol=1e-6)
+            np.testing.assert_allclose(out.std((0, 2, 3), correction=0).numpy(), 1, atol=1e-6)
+            assert (pipeline.inputs.kind, pipeline.inputs.channels, pipeline.inputs.size) == ("image", 3, (8, 9))
+        grey = Rows(target="y", x=x[:, 0], y=torch.arange(30) % 3)
+        pipeline = fit_pipeline(grey, own_model=False)
+        assert pipeline(everything(grey))["x"].shape == (30, 1, 8, 9)
+        out = fit_pipeline(source, steps="minmax", own_model=True)(everything(source))["x"]
+        assert torch.equal(out, x.float() / 255)
+        floats = Rows(target="y", kinds={"x": "image"}, x=x.float(), y=torch.arange(30) % 3)
+        assert torch.equal(fit_pipeline(floats, own_model=True)(everything(floats))["x"], x.float())
+        assert abs(float(fit_pipeline(floats, own_model=False)(everything(floats))["x"].std()) - 1) < 1e-3
+
+    def test_several_tensors_become_keyword_arguments_of_an_own_model(self):
+        source = Rows(target="y", left=draw(9, 2), right=draw(9, 3), k=torch.arange(9), y=draw(9))
+        pipeline = fit_pipeline(source, own_model=True)
+        out = pipeline(everything(source))
+        assert pipeline.inputs.names == ("left", "right", "k")
+        assert set(out.columns) == {"left", "right", "k", "y"}
+        numbers = fit_pipeline(source, own_model=False)(everything(source))["numbers"]
+        assert numbers.shape == (9, 6)
+
+    def test_none_passes_x_through(self):
+        x = torch.tensor(draw(20, 3))
+        source = Rows(target="y", x=x, y=draw(20))
+        out = fit_pipeline(source, steps="none", own_model=False)(everything(source))["x"]
+        assert torch.equal(out, x.float())
+
+    def test_a_shape_that_differs_from_training(self):
+        pipeline = fit_pipeline(Rows(target="y", x=draw(9, 2), y=draw(9)), own_model=True)
+        with pytest.raises(HandfulError, match=r"shape \(3,\), but of \(2,\)"):
+            pipeline.check(Rows(x=draw(9, 3)))
+
+
+def target_of(y, own_model=False, categories=(), **kwargs):
+    source = Rows(target="y", categories=categories, x=draw(len(y), 2), y=y)
+    return fit_pipeline(source, own_model=own_model, **kwargs), source
+
+
+class TestTarget:
+    def test_integers_keep_their_values_and_dtype(self):
+        pipeline, source = target_of(torch.tensor([7, -3, 7, 40] * 5, dtype=torch.int32))
+        assert pipeline(everything(source))["y"].tolist() == [1, 0, 1, 2] * 5
+        assert pipeline.classes == ("-3", "7", "40")
+        decoded = pipeline.decode(torch.eye(3))
+        assert decoded.tolist() == [-3, 7, 40]
+        assert decoded.dtype == np.int32
+        np.testing.assert_allclose(pipeline.probabilities(torch.zeros(2, 3)).numpy(), 1 / 3)
+
+    def test_booleans_and_names(self):
+        pipeline, source = target_of(torch.tensor([True, False] * 9))
+        assert pipeline.decode(torch.tensor([[0.0, 1.0], [1.0, 0.0]])).tolist() == [True, False]
+        assert pipeline.decode(torch.tensor([2.0, -2.0])).tolist() == [True, False]
+        assert pipeline.probabilities(torch.tensor([[0.0]])).tolist() == [[0.5, 0.5]]
+        pipeline, source = target_of(["b", "a", "c"] * 7, categories=("y",))
+        assert pipeline(everything(source))["y"].tolist() == [1, 0, 2] * 7
+        assert pipeline.decode(torch.eye(3)).tolist() == ["a", "b", "c"]
+
+    def test_a_class_unseen_in_training_is_named_with_its_row(self):
+        source = Rows(target="y", categories=("y",), x=draw(10, 2), y=["cat", "dog"] * 4 + ["dog", "cow"])
+        pipeline = fit_pipeline(source.subset(np.arange(8)), own_model=False)
+        assert pipeline.classes == ("cat", "dog")
+        valid = source.subset(np.array([8, 9]))
+        with pytest.raises(HandfulError, match=r"'cow' in row 9 of rows.csv .*Known: cat, dog"):
+            pipeline.on(valid)(everything(valid))
+        assert "y" not in pipeline.on(valid, target=False)(everything(valid)).columns
+        numbers = Rows(target="y", x=draw(10, 2), y=torch.tensor([0, 1] * 4 + [1, 5]))
+        pipeline = fit_pipeline(numbers.subset(np.arange(8)), own_model=False)
+        with pytest.raises(HandfulError, match="'5' in row 9"):
+            pipeline.on(numbers)(everything(numbers))
+
+    def test_an_own_models_class_ids_stay(self):
+        y = torch.tensor([0, 1, 2, 4] * 6)
+        pipeline, source = target_of(y, own_model=True)
+        assert torch.equal(pipeline(everything(source))["y"], y)
+        assert pipeline.outputs == 5
+        batch = everything(source)
+        batch.columns["y"] = torch.full_like(y, 9)
+        with pytest.raises(HandfulError, match="'9' in row 0"):
+            pipeline(batch)
+        pipeline, source = target_of(torch.tensor([100, 300] * 6), own_model=True)
+        assert pipeline(everything(source))["y"].tolist() == [0, 1] * 6
+        assert any("become the ids" in note for note in pipeline.notes)
+
+    def test_numbers_are_standardised_for_ready_made_models_and_come_back(self):
+        y = draw(50, scale=30, shift=500)
+        pipeline, source = target_of(y)
+        assert pipeline.task == "regression"
+        encoded = pipeline(everything(source))["y"]
+        np.testing.assert_allclose(encoded.numpy(), (y - y.mean()) / y.std(), atol=1e-6)
+        mean, std = pipeline.target_scale
+        np.testing.assert_allclose([float(mean), float(std)], [y.mean(), y.std()], rtol=1e-12)
+        np.testing.assert_allclose(pipeline.decode(encoded[:, None]), y, rtol=1e-6)
+        two = draw(50, 2, shift=9)
+        pipeline, source = target_of(two)
+        assert pipeline.outputs == 2
+        np.testing.assert_allclose(pipeline.decode(pipeline(everything(source))["y"]), two, rtol=1e-6)
+        with pytest.raises(HandfulError, match="no probabilities"):
+            pipeline.probabilities(encoded)
+
+    def test_an_own_models_numbers_stay(self):
+        for y in (draw(30), draw(30, 1), draw(30, 3), draw(30).astype(np.float32)):
+            pipeline, source = target_of(y, own_model=True)
+            out = pipeline(everything(source))["y"]
+            assert pipeline.task == "regression"
+            assert torch.equal(out, torch.tensor(y))
+            assert out.dtype == torch.tensor(y).dtype
+            assert pipeline.target_scale is None
+
+    def test_one_column_of_numbers_keeps_its_shape(self):
+        y = draw(30, 1, shift=5)
+        pipeline, source = target_of(y)
+        assert pipeline(everything(source))["y"].shape == (30, 1)
+        assert pipeline.decode(torch.zeros(30, 1)).shape == (30, 1)
+
+    def test_what_is_guessed_is_said_and_can_be_overruled(self):
+        many = torch.arange(400) * 3
+        pipeline, _ = target_of(many)
+        assert pipeline.task == "regression"
+        assert any("400 different whole numbers" in note for note in pipeline.notes)
+        pipeline, _ = target_of(many, task="classification")
+        assert pipeline.outputs == 400
+        few = torch.tensor([1.0, 2.0, 3.0] * 20)
+        pipeline, _ = target_of(few)
+        assert pipeline.task == "classification"
+        assert any("only 3 different whole numbers" in note for note in pipeline.notes)
+        assert pipeline.decode(torch.eye(3)).tolist() == [1.0, 2.0, 3.0]
+        pipeline, _ = target_of(few, task="regression")
+        assert pipeline.task == "regression"
+        with pytest.raises(HandfulError, match="Did you mean 'regression'"):
+            target_of(few, task="regresion")
+        with pytest.raises(HandfulError, match="holds text such as 'a'"):
+            target_of(["a", "b"] * 9, categories=("y",), task="regression")
+
+    def test_several_labels(self):
+        y = torch.tensor(np.random.default_rng(0).integers(0, 2, (30, 4)))
+        for given, own in ((y.float(), False), (y.float(), True), (y, False), (y.bool(), True)):
+            pipeline, source = target_of(given, own_model=own)
+            assert pipeline.task == "multilabel"
+            assert pipeline.outputs == 4
+            out = pipeline(everything(source))["y"]
+            assert out.is_floating_point()
+            assert torch.equal(out, y.float())
+            decoded = pipeline.decode(out * 2 - 1)
+            assert decoded.dtype == given.numpy().dtype
+            assert decoded.tolist() == given.tolist()
+
+    def test_rows_of_tokens_for_an_own_model(self):
+        y = torch.randint(0, 9, (12, 5), generator=torch.Generator().manual_seed(0))
+        pipeline, source = target_of(y, own_model=True)
+        assert pipeline.task == "sequence"
+        assert torch.equal(pipeline(everything(source))["y"], y)
+
+    @pytest.mark.parametrize("own", [False, True])
+    def test_one_class_only(self, own):
+        with pytest.raises(HandfulError, match="only one class"):
+            target_of(torch.ones(9, dtype=torch.int64), own_model=own)
+        with pytest.raises(HandfulError, match=r"only one class in the training rows \('a'\)"):
+            target_of(["a"] * 9, categories=("y",), own_model=own)
+
+    def test_missing_targets_are_named_by_row(self):
+        y = draw(20)
+        y[13] = np.nan
+        with pytest.raises(HandfulError, match=r"missing.* in row 13"):
+            target_of(y)
+        with pytest.raises(HandfulError, match="missing in row 5"):
+            target_of(["a", "b"] * 2 + ["a", "", "b"], categories=("y",))
+        pipeline, source = target_of(draw(20))
+        batch = everything(source)
+        batch.columns["y"][3] = torch.inf
+        with pytest.raises(HandfulError, match=r"infinite in row 3"):
+            pipeline(batch)
+
+    def test_free_text_is_no_target(self):
+        with pytest.raises(HandfulError, match="free text"):
+            target_of([f"word {i}" for i in range(30)])
+
+    def test_no_target(self):
+        source = Rows(x=draw(9, 2))
+        with pytest.raises(HandfulError, match="no target"):
+            fit_pipeline(source, own_model=False)
+        pipeline = fit_pipeline(source, own_model=True)
+        assert pipeline.task is None
+        assert set(pipeline(everything(source)).columns) == {"x"}
+
+    def test_weights(self):
+        source = Rows(target="y", x=draw(9, 2), w=torch.arange(9), y=draw(9))
+        pipeline = fit_pipeline(source, own_model=True, weight="w")
+        out = pipeline(everything(source))
+        assert out["weight"].dtype == torch.float32
+        assert out["weight"].tolist() == list(range(9))
+        assert set(out.columns) == {"x", "y", "weight"}
+        source.values["w"] = torch.tensor([1.0, 2, 3, -4, 5, 6, 7, 8, 9])
+        with pytest.raises(HandfulError, match=r"'w' is -4.0 in row 3"):
+            fit_pipeline(source, own_model=True, weight="w")
+        with pytest.raises(HandfulError, match="no column 'ww'"):
+            fit_pipeline(source, own_model=True, weight="ww")
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("which", ["table", "vector", "text", "image", "steps"])
+def test_a_pipeline_is_written_and_read_back_bit_for_bit(which, own):
+    steps = "auto"
+    if which == "table":
+        source = table()
+        source.columns["type"], source.values["type"] = source.columns.pop("city"), source.values.pop("city")
+    elif which == "text":
+        source = Rows(target="y", words=["some words here", "no, others"] * 9, y=torch.arange(18) % 2)
+    elif which == "image":
+        x = torch.tensor(np.random.default_rng(0).integers(0, 256, (18, 3, 4, 5), dtype=np.uint8))
+        source = Rows(target="y", kinds={"x": "image"}, x=x, y=torch.arange(18) % 2)
+    else:
+        source = Rows(target="y", x=draw(30, 3) / 3, y=draw(30) / 7)
+        steps = [Impute(), MinMax(-1, 1), Normalize("l1"), Whiten(2)] if which == "steps" else "standardize"
+    pipeline = fit_pipeline(source, steps=steps, own_model=own)
+    data, tensors = pipeline.to_dict()
+    again = Pipeline.from_dict(json.loads(json.dumps(data)), tensors)
+    data_again, tensors_again = again.to_dict()
+    assert json.dumps(data_again) == json.dumps(data)
+    same_tensors(tensors_again, tensors)
+    a, b = pipeline(everything(source)), again(everything(source))
+    same_tensors(a.columns, b.columns)
+    assert (again.notes, again.classes, again.inputs, again.task) == (
+        pipeline.notes, pipeline.classes, pipeline.inputs, pipeline.task
+    )  # fmt: skip
+    outputs = torch.randn(4, max(1, pipeline.outputs), generator=torch.Generator().manual_seed(1))
+    assert again.decode(outputs).tolist() == pipeline.decode(outputs).tolist()
+
+
+def test_a_damaged_or_foreign_pipeline_file_is_refused():
+    data, tensors = fit_pipeline(table(), own_model=False).to_dict()
+    with pytest.raises(HandfulError, match="format 99"):
+        Pipeline.from_dict({**data, "format": 99}, tensors)
+    with pytest.raises(HandfulError, match=r"unknown part 'Popen'"):
+        Pipeline.from_dict({**data, "pipeline": {"type": "Popen", "fields": {}}}, tensors)
+    with pytest.raises(HandfulError, match="damaged"):
+        Pipeline.from_dict(data, {})
