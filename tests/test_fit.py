@@ -1,0 +1,274 @@
+"""The loop against plain torch loops, and what a run promises: equivalence, stopping, best weights, early words."""
+
+import copy
+import hashlib
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+
+import handful
+from handful.errors import HandfulError
+
+DIGITS = load_digits()
+X = torch.from_numpy((DIGITS.data / 16).astype(np.float32))
+Y = torch.from_numpy(DIGITS.target)
+
+
+def mlp(seed=0, inputs=64, outputs=10):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return torch.nn.Sequential(torch.nn.Linear(inputs, 32), torch.nn.ReLU(), torch.nn.Linear(32, outputs))
+
+
+def fit(model, data=(X, Y), **given):
+    plain = {"valid": None, "batch": 64, "lr": 0.1, "optimizer": "sgd", "l2": 0.0, "schedule": "constant", "quiet": True}
+    return handful.fit(model, data, **{**plain, **given})
+
+
+def digest(model):
+    return hashlib.sha256(b"".join(v.numpy().tobytes() for v in model.state_dict().values())).hexdigest()
+
+
+# --- the algorithm ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64, "full"])
+def test_fifty_steps_equal_a_plain_torch_loop_bit_for_bit(batch):
+    model, reference = mlp(), mlp()
+    fit(model, batch=batch, until="steps(50)", seed=3)
+    size = len(X) if batch == "full" else batch
+    order, sgd = handful.Order(len(X), seed=3), torch.optim.SGD(reference.parameters(), lr=0.1)
+    for step in range(50):
+        rows = torch.from_numpy(order[step * size : (step + 1) * size])
+        sgd.zero_grad()
+        F.cross_entropy(reference(X[rows]), Y[rows]).backward()
+        sgd.step()
+    for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("micro", [1, 3, 7, 64])
+def test_micro_batches_end_at_the_same_weights(micro):
+    data = (X.double(), Y)
+    model, reference = mlp().double(), mlp().double()
+    fit(model, data, micro_batch=micro, until="steps(12)")
+    fit(reference, data, until="steps(12)")
+    for a, b in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-14)
+
+
+def test_weighted_regression_run_equals_a_hand_loop():
+    rng = np.random.default_rng(0)
+    frame = {"a": rng.normal(size=200), "b": rng.normal(size=200), "w": rng.uniform(0.1, 2, 200)}
+    frame["y"] = 3 * frame["a"] - frame["b"] + 0.1 * rng.normal(size=200)
+    model = torch.nn.Linear(2, 1).double()
+    reference = copy.deepcopy(model)
+    fit(model, frame, target="y", weight="w", preprocess="none", batch=50, until="steps(8)")
+    x = torch.tensor(np.stack([frame["a"], frame["b"]], 1))
+    y, w = torch.tensor(frame["y"])[:, None], torch.tensor(frame["w"].astype(np.float32)).double()[:, None]
+    order, sgd = handful.Order(200), torch.optim.SGD(reference.parameters(), lr=0.1)
+    for step in range(8):
+        r = torch.from_numpy(order[step * 50 : step * 50 + 50])
+        sgd.zero_grad()
+        ((reference(x[r]) - y[r]).square() * w[r]).sum().div(w[r].sum()).backward()
+        sgd.step()
+    for a, b in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+
+
+def test_l1_makes_weights_sparser_and_l2_makes_them_smaller():
+    plain, lasso, ridge = mlp(), mlp(), mlp()
+    fit(plain, until="epochs(10)")
+    fit(lasso, until="epochs(10)", l1=0.003)
+    fit(ridge, until="epochs(10)", l2=0.03)
+
+    def small(model):
+        return float((model[0].weight.abs() < 1e-2).float().mean())
+
+    assert small(lasso) > small(plain) + 0.2
+    assert ridge[0].weight.norm().item() < 0.8 * plain[0].weight.norm().item()
+
+
+def test_clipping_bounds_every_update():
+    model = mlp()
+    before = torch.cat([p.detach().flatten() for p in model.parameters()])
+    fit(model, until="steps(1)", lr=1.0, clip_norm=0.01)
+    after = torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert float((after - before).norm()) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_averaged_weights_follow_their_formula():
+    model, reference = mlp(), mlp()
+    run = fit(model, until="steps(20)", ema=0.9)
+    order, sgd = handful.Order(len(X)), torch.optim.SGD(reference.parameters(), lr=0.1)
+    average = [p.detach().clone() for p in reference.parameters()]
+    for step in range(20):
+        rows = torch.from_numpy(order[step * 64 : step * 64 + 64])
+        sgd.zero_grad()
+        F.cross_entropy(reference(X[rows]), Y[rows]).backward()
+        sgd.step()
+        d = min(0.9, (1 + step) / (10 + step))
+        average = [d * a + (1 - d) * p.detach() for a, p in zip(average, reference.parameters(), strict=True)]
+    for a, b in zip(run.model.parameters(), average, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_history_is_exact_over_the_rows_of_its_window():
+    """train_loss of a row is sum / weight over the rows since the row before: here of one whole epoch, at lr 1e-12."""
+    model = mlp()
+    with torch.no_grad():
+        expected = float(F.cross_entropy(model(X), Y))
+    run = fit(model, batch="full", lr=1e-12, until="epochs(3)")
+    assert run.history["train_loss"] == pytest.approx([expected] * 3, rel=1e-6)
+    assert run.history["position"] == [len(X), 2 * len(X), 3 * len(X)]
+
+
+def test_the_user_s_random_state_and_data_are_left_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    x = X.clone()
+    fit(torch.nn.Sequential(torch.nn.Dropout(0.5), mlp()), (x, Y), until="steps(5)", valid=0.1)
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(x, X)
+
+
+def test_same_seed_same_run_other_seed_other_run():
+    def end(seed):
+        return digest(fit(torch.nn.Sequential(torch.nn.Dropout(0.2), mlp()), until="steps(20)", seed=seed).model)
+
+    assert end(0) == end(0) != end(1)
+
+
+# --- stopping and best weights ----------------------------------------------------------------------------------------
+
+
+def test_best_weights_are_kept_and_scores_are_theirs():
+    held = (X[:300], Y[:300])
+    run = fit(mlp(), (X[300:], Y[300:]), valid=held, until="epochs(12)", lr=0.5, score="valid_loss")
+    losses = [v for v in run.history["valid_loss"] if v is not None]
+    assert run.best["valid_loss"] == min(losses)
+    with torch.no_grad():
+        assert float(F.cross_entropy(run.model(X[:300]), Y[:300])) == pytest.approx(min(losses), rel=1e-5)
+    assert run.evaluate(held)["loss"] == pytest.approx(min(losses), rel=1e-6)
+    assert not run.model.training
+
+
+def test_stops_when_told():
+    assert fit(mlp(), until="steps(5)").state.step == 5
+    assert fit(mlp(), until="epochs(2)").state.position >= 2 * len(X)
+    run = fit(mlp(), until="loss_below(0.5) | epochs(100)")
+    assert "0.5" in run.stopped_because
+    assert run.history.last("train_loss") < 0.5
+    run = fit(mlp(), valid=0.2, until=handful.stop.reaches("valid_accuracy", 0.9) | handful.stop.epochs(100))
+    assert run.best["valid_accuracy"] >= 0.9
+
+
+def test_interrupt_keeps_the_best_weights():
+    seen = []
+
+    def stop_at_five(event, info):
+        if event == "evaluate":
+            seen.append(info["valid_loss"])
+            if len(seen) == 5:
+                raise KeyboardInterrupt
+
+    run = fit(mlp(), valid=0.2, until="epochs(50)", callbacks=[stop_at_five], score="valid_loss")
+    assert run.stopped_because == "it was interrupted"
+    assert run.best["valid_loss"] == min(seen)
+
+
+def test_non_finite_loss_stops_before_the_update_and_keeps_what_was_learned(tmp_path):
+    x = X.clone()
+    bad = int(handful.Order(len(X))[64 * 6 : 64 * 7][10])
+    x[bad] = float("nan")
+    run = fit(mlp(), (x, Y), until="epochs(2)", out=tmp_path / "run")
+    assert f"step 6, for rows {bad}" in run.stopped_because
+    assert all(torch.isfinite(p).all() for p in run.model.parameters())
+
+
+def test_what_was_chosen_is_stored_with_its_reason(tmp_path):
+    run = fit(mlp(), until="steps(2)", out=tmp_path / "run")
+    plan = handful.load(tmp_path / "run", model=mlp()).plan
+    assert plan.batch == 64 and plan.choices["batch"].status == "given"
+    assert plan.loss == "cross_entropy" and "10 classes" in plan.choices["loss"].reason
+    assert set(plan.choices) == set(run.plan.choices)
+    assert (tmp_path / "run" / "report.html").stat().st_size > 1000
+
+
+# --- two ranks --------------------------------------------------------------------------------------------------------
+
+RANKS = """
+import sys, torch, numpy as np, handful, torch.distributed as dist
+from sklearn.datasets import load_digits
+torch.set_num_threads(1)
+rank, size, port, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+if size > 1:
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
+d = load_digits()
+data = (torch.from_numpy(d.data / 16), torch.from_numpy(d.target))
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Linear(64, 16), torch.nn.ReLU(), torch.nn.Linear(16, 10)).double()
+run = handful.fit(model, data, batch=33, lr=0.1, optimizer="sgd", valid=0.2, until="steps(30)", quiet=True)
+if rank == 0:
+    torch.save({"w": [p.detach() for p in run.model.parameters()], "h": [r["train_loss"] for r in run.history]}, out)
+"""
+
+
+def test_two_ranks_end_where_one_does(tmp_path):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    ends = []
+    for size in (1, 2):
+        out = tmp_path / f"{size}.pt"
+        jobs = [
+            subprocess.Popen([sys.executable, "-c", RANKS, str(rank), str(size), str(port), str(out)])
+            for rank in range(size)
+        ]
+        assert [job.wait(timeout=300) for job in jobs] == [0] * size
+        ends.append(torch.load(out, weights_only=True))
+    for a, b in zip(ends[0]["w"], ends[1]["w"], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-13)
+    assert ends[0]["h"] == pytest.approx(ends[1]["h"], rel=1e-10)
+
+
+# --- predictions ------------------------------------------------------------------------------------------------------
+
+
+def test_loaded_without_the_training_data_a_run_predicts_the_same_bits(tmp_path):
+    run = fit(mlp(), out=tmp_path / "run", until="epochs(5)", valid=0.2)
+    assert (np.asarray(run.predict(X)) == Y.numpy()).mean() > 0.85
+    again = handful.load(tmp_path / "run", model=mlp(7))
+    assert np.array_equal(np.asarray(again.predict(X)), np.asarray(run.predict(X)))
+    ours, theirs = again.predict(X, probabilities=True), run.predict(X, probabilities=True)
+    assert torch.equal(torch.as_tensor(ours), torch.as_tensor(theirs))
+    assert again.stopped_because == run.stopped_because
+
+
+def test_export(tmp_path):
+    run = fit(mlp(), until="steps(5)")
+    run.export(tmp_path / "w.safetensors")
+    program = torch.export.load(run.export(tmp_path / "m.pt2")).module()
+    with torch.no_grad():
+        torch.testing.assert_close(program(X[:7]), run.model(X[:7]))
+    with pytest.raises(HandfulError, match="export writes"):
+        run.export(tmp_path / "m.pkl")
+
+
+def test_the_loop_reads_as_the_seven_steps():
+    source = Path(handful.__file__).with_name("fit.py").read_text()
+    loop = source[source.index("def descend(") : source.index("class MiniBatches")]
+    for words in (
+        "Step 1, to initialise", "2. choose a random mini-batch", "3. forward", "4. mean loss", "5. backward",
+        "6. update by the learning rate", "7. repeat until it should stop",
+    ):  # fmt: skip
+        assert words in loop
+    assert len(loop.splitlines()) < 30

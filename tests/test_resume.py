@@ -1,0 +1,209 @@
+"""Promise 7: a run survives. Killed or cut at any step, resumed, it ends with the same bits."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+import handful
+from handful.errors import HandfulError
+
+DIGITS = load_digits()
+X = torch.from_numpy((DIGITS.data / 16).astype(np.float32))
+Y = torch.from_numpy(DIGITS.target)
+
+
+def mlp(seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
+
+
+def fit(model, **given):
+    return handful.fit(model, (X, Y), **{"batch": 64, "lr": 0.1, "optimizer": "sgd", "valid": None, "quiet": True, **given})
+
+
+def go_on(path, model=None, **given):
+    return handful.resume(path, model=model or mlp(9), train=(X, Y), **{"quiet": True, **given})
+
+
+def digest(model):
+    return hashlib.sha256(b"".join(v.numpy().tobytes() for v in model.state_dict().values())).hexdigest()
+
+
+def rows_without_time(path):
+    rows = [json.loads(line) for line in (path / "history.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+SCRIPT = """
+import sys, os, signal, torch, numpy as np, handful
+from sklearn.datasets import load_digits
+torch.set_num_threads(1)
+path, kill_at = sys.argv[1], int(sys.argv[2])
+d = load_digits()
+data = (torch.from_numpy((d.data / 16).astype(np.float32)), torch.from_numpy(d.target))
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Linear(64, 16), torch.nn.BatchNorm1d(16), torch.nn.ReLU(), torch.nn.Dropout(0.3),
+                            torch.nn.Linear(16, 10))
+def kill(event, info):
+    if event in ("step", "evaluate") and info["step"] == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+if os.path.exists(path + "/checkpoints"):
+    run = handful.resume(path, model=model, train=data, callbacks=[kill], quiet=True)
+else:
+    run = handful.fit(model, data, out=path, overwrite=True, batch=100, lr=0.01, valid=0.2,
+                      schedule="on_plateau(patience=1)", until="epochs(2) | plateau(9)", evaluate_every=0.25,
+                      save_every=1, ema=0.9, callbacks=[kill], quiet=True)
+print("END", run.state.step)
+"""
+STEPS = 29  # two epochs of 1,437 rows in batches of 100
+
+
+def child(path, kill_at=-1):
+    command = [sys.executable, "-c", SCRIPT, str(path), str(kill_at)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def weights(path):
+    return hashlib.sha256((path / "model.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    path = tmp_path_factory.mktemp("whole") / "run"
+    result = child(path)
+    assert f"END {STEPS}" in result.stdout, result.stderr
+    return path
+
+
+def kill_and_resume(uninterrupted, path, steps):
+    for step in steps:
+        assert child(path, step).returncode == -signal.SIGKILL
+    result = child(path)
+    assert "END" in result.stdout, result.stderr
+    assert weights(path) == weights(uninterrupted)
+    assert rows_without_time(path) == rows_without_time(uninterrupted)
+
+
+@pytest.mark.parametrize("steps", [[3], [8, 21]])
+def test_killed_and_resumed_ends_with_the_same_bits(uninterrupted, tmp_path, steps):
+    kill_and_resume(uninterrupted, tmp_path / "run", steps)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", range(1, STEPS + 1))
+def test_killed_at_every_step_and_resumed_ends_with_the_same_bits(uninterrupted, tmp_path, step):
+    kill_and_resume(uninterrupted, tmp_path / "run", [step])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adamw", "rmsprop", "muon"])
+def test_cut_at_every_step_and_resumed_ends_with_the_same_bits(tmp_path, optimizer):
+    given = {
+        "until": "epochs(1)", "batch": 128, "optimizer": optimizer, "lr": 0.01, "valid": 0.2, "evaluate_every": 0.2,
+        "save_every": 1,
+    }  # fmt: skip
+    whole = fit(mlp(), out=tmp_path / "whole", **given)
+
+    def cut_after(step):
+        def cut(event, info):
+            if event == "checkpoint" and info["step"] == step:
+                raise KeyboardInterrupt
+
+        return [cut]
+
+    path = tmp_path / "cut"
+    fit(mlp(), out=path, callbacks=cut_after(1), **given)
+    for step in range(2, whole.state.step):
+        go_on(path, callbacks=cut_after(step))
+    end = go_on(path)
+    assert end.state.step == whole.state.step
+    assert digest(end.model) == digest(whole.model)
+    assert rows_without_time(path) == rows_without_time(tmp_path / "whole")
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, capfd):
+    path = tmp_path / "run"
+    whole = fit(mlp(), out=path, until="steps(20)", save_every=4)
+    newest = sorted((path / "checkpoints").glob("*.safetensors"))[-1]
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(bytes(data))
+    run = go_on(path, quiet=False)
+    assert "is damaged (its checksum does not match); falling back" in " ".join("".join(capfd.readouterr()).split())
+    assert digest(run.model) == digest(whole.model)
+    for file in (path / "checkpoints").glob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(HandfulError, match=r"no checkpoint in .* is whole"):
+        go_on(path)
+
+
+def test_a_half_written_history_line_is_left_out(tmp_path):
+    path = tmp_path / "run"
+    fit(mlp(), out=path, until="steps(10)", save_every=5)
+    with open(path / "history.jsonl", "a") as file:
+        file.write('{"step": 11, "posit')
+    assert go_on(path, until="steps(12)").state.step == 12
+
+
+def test_resume_refuses_other_data_and_says_what_it_needs(tmp_path):
+    path = tmp_path / "run"
+    fit(mlp(), out=path, until="steps(10)", save_every=5)
+    for message, call in {
+        "pass it again: handful.resume": lambda: handful.resume(path, train=(X, Y), quiet=True),
+        "own arrays": lambda: handful.resume(path, model=mlp(), quiet=True),
+        "not those this run was trained on": lambda: handful.resume(path, model=mlp(), train=(X + 1, Y), quiet=True),
+        "no run folder": lambda: handful.resume(tmp_path / "nowhere", quiet=True),
+        "is not a run folder": lambda: handful.resume(tmp_path, quiet=True),
+        "weights do not fit this model": lambda: go_on(path, torch.nn.Linear(64, 10)),
+    }.items():
+        with pytest.raises(HandfulError, match=message):
+            call()
+    assert go_on(path, until="steps(15)").state.step == 15
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(HandfulError, match="the disk is full"):
+        fit(mlp(), out=tmp_path / "run", until="steps(10)")
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_disk_that_fills_up_during_a_run_does_not_end_it(tmp_path, monkeypatch, capfd):
+    def fill(event, info):
+        if event == "step" and info["step"] == 3:
+            monkeypatch.setattr(os, "fsync", full)
+
+    def empty(event, info):
+        if event == "step" and info["step"] == 8:
+            monkeypatch.undo()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    run = fit(mlp(), out=tmp_path / "run", until="steps(10)", save_every=5, callbacks=[fill, empty], quiet=False)
+    assert run.state.step == 10
+    assert "no checkpoint was written: the disk is full" in " ".join("".join(capfd.readouterr()).split())
+    assert handful.load(tmp_path / "run", model=mlp()).stopped_because == run.stopped_because
+
+
+def test_a_run_folder_is_not_overwritten_unasked(tmp_path):
+    path = tmp_path / "run"
+    fit(mlp(), out=path, until="steps(2)")
+    with pytest.raises(HandfulError, match="already holds a run"):
+        fit(mlp(), out=path, until="steps(2)")
+    fit(mlp(), out=path, until="steps(2)", overwrite=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("mine")
+    with pytest.raises(HandfulError, match="holds other files"):
+        fit(mlp(), out=tmp_path / "other", until="steps(2)", overwrite=True)
