@@ -64,6 +64,12 @@ def class_without_files(folder: Path) -> Path:
     return root
 
 
+def one_of_two_classes(folder: Path) -> Path:
+    root = tree(cat__1_png=png())(folder)
+    (root / "emu").mkdir()
+    return root
+
+
 def cut_parquet(folder: Path) -> Path:
     pq.write_table(pa.table({"a": [1, 2]}), folder / "data.parquet")
     return write(folder / "data.parquet", (folder / "data.parquet").read_bytes()[:-9])
@@ -139,6 +145,7 @@ CASES: list[tuple[str, Any, dict[str, Any], str]] = [
     ("empty folder", tree(), {}, "is empty"),
     ("no media", tree(a_pdf=b"x", b_pdf=b"x"), {}, "no images or sounds: its files end in .pdf"),
     ("empty class", class_without_files, {}, "class folder 'emu' is empty"),
+    ("only one class has files", one_of_two_classes, {}, "class folder 'emu' is empty"),
     ("loose file", tree(cat__1_png=png(), dog__1_png=png(), z_png=png()), {}, "'z.png' lies beside"),
     ("mixed media", tree(cat__1_png=png(), dog__1_wav=sound()), {}, "both images"),
     ("splits", tree(train__cat__1_png=png(), test__cat__1_png=png()), {}, "open one of them"),
@@ -225,15 +232,17 @@ def test_file_without_permission(tmp_path: Path) -> None:
 def test_item_that_fails_is_named() -> None:
     class Broken(torch.utils.data.Dataset[Any]):
         def __len__(self) -> int:
-            return 4
+            return 7
 
         def __getitem__(self, i: int) -> Any:
             if i == 2:
                 raise RuntimeError("bad disk")
-            return torch.zeros(3 if i < 3 else 4, 2), i
+            return torch.zeros(3 if i != 4 else 4, 2), i
 
     source = open_source(Broken())
     with pytest.raises(HandfulError, match="reading row 2 failed: RuntimeError: bad disk"):
         source.take([1, 2])
+    with pytest.raises(HandfulError, match=r"'x' of row 4 has shape \(4, 2\) where \(3, 2\) was expected"):
+        source.take([1, 4])
     with pytest.raises(IndexError):
-        source.take([4])
+        source.take([7])

@@ -152,6 +152,8 @@ def _is_array(value: Any) -> bool:
 
 
 def _open_path(where: str, o: "Options") -> Source:
+    from dataclasses import replace
+
     from .embedded import NAMES, open_embedded
     from .files import READERS, ending, is_remote, open_file
     from .folder import open_folder, open_zip
@@ -164,6 +166,7 @@ def _open_path(where: str, o: "Options") -> Source:
         if where in NAMES:
             return open_embedded(where, o)
         raise HandfulError(f"'{where}' is no file or folder, and no data set that handful knows.{_near(path, NAMES)}")
+    o = replace(o, where=str(path.absolute()))  # so that a run can be resumed from another folder
     if path.is_dir():
         return open_folder(path, o)
     if not path.is_file():

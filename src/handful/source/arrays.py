@@ -88,7 +88,7 @@ def native(key: str, value: NDArray[Any], o: Options, notes: list[str]) -> NDArr
     if dtype != value.dtype:
         if dtype.newbyteorder("=") != value.dtype.newbyteorder("="):
             notes.append(f"'{key}': {value.dtype.name} is stored as {dtype.name}, which torch can compute with.")
-        value = value.astype(dtype)
+        value = np.asarray(value).astype(dtype)
     if isinstance(value, np.memmap) or value.flags.c_contiguous:
         return value
     return np.ascontiguousarray(value)

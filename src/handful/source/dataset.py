@@ -74,11 +74,12 @@ class Items(Source):
         self._many = callable(getattr(dataset, "__getitems__", None))
         how = "its __getitems__, one call a batch" if self._many else "its __getitem__, one call a row"
         self.notes = [f"{o.name} is read through {how}; handful.prepare makes it faster."]
-        first = self._as_dict(self._fetch(np.array([0]))[0], 0)
-        self._names = list(first)
+        # three rows tell lengths that vary; were they to miss it, `read` names the row that differs
+        seen = [self._as_dict(item) for item in self._fetch(np.unique([0, self._n // 2, self._n - 1]))]
+        self._names = list(seen[0])
         o = with_target(o, self._names, self.notes)
         self._keep, self.target = chosen(o, self._names), o.target
-        self.columns = {key: self._column(key, first[key]) for key in self._keep}
+        self.columns = {key: self._column(key, [item[key] for item in seen if key in item]) for key in self._keep}
 
     def __len__(self) -> int:
         return self._n
@@ -95,7 +96,7 @@ class Items(Source):
                 raise HandfulError(f"{self.name}: reading row {row} failed: {type(error).__name__}: {error}") from error
         return found
 
-    def _as_dict(self, item: Any, row: int) -> dict[str, Any]:
+    def _as_dict(self, item: Any) -> dict[str, Any]:
         if isinstance(item, Mapping):
             return {str(key): v for key, v in item.items()}
         if isinstance(item, (tuple, list)) and len(item) == 2:
@@ -106,16 +107,19 @@ class Items(Source):
             return dict(zip(_numbered(len(item)), item))
         return {"x": item}
 
-    def _column(self, key: str, value: Any) -> Column:
-        if isinstance(value, str):
+    def _column(self, key: str, values: list[Any]) -> Column:
+        if isinstance(values[0], str):
             return Column("text", "str")
-        array = self._array(key, value, 0)
+        array = self._array(key, values[0], 0)
         dtype = str(array.dtype).removeprefix("torch.")
         classes = getattr(self._dataset, "classes", None)
         if not array.ndim:
             if key == self.target and classes and not array.dtype.is_floating_point:
                 return Column("category", "int64", (), tuple(str(c) for c in classes))
             return Column("number", dtype)
+        if len({self._array(key, v, 0).shape[:1] for v in values}) > 1:
+            whole = array.ndim == 1 and not array.dtype.is_floating_point
+            return Column("tokens" if whole else "tensor", dtype, (None, *array.shape[1:]))
         image = dtype == "uint8" and array.ndim == 3 and array.shape[0] in (1, 3)
         return Column("image" if image else "tensor", dtype, tuple(array.shape))
 
@@ -133,7 +137,7 @@ class Items(Source):
             ) from error
 
     def read(self, rows: Rows) -> dict[str, Value]:
-        items = [self._as_dict(item, int(row)) for item, row in zip(self._fetch(rows), rows)]
+        items = [self._as_dict(item) for item in self._fetch(rows)]
         for row, item in zip(rows, items):
             missing = [key for key in self._keep if key not in item]
             if missing:
@@ -146,16 +150,20 @@ class Items(Source):
             return [str(v) for v in values]
         arrays = [self._array(key, v, int(row)) for v, row in zip(values, rows)]
         dtype = getattr(torch, column.dtype)
+        inner = column.shape[1:] if column.shape[:1] == (None,) else column.shape
+        for array, row in zip(arrays, rows):
+            found = tuple(array.shape[1:] if column.shape[:1] == (None,) else array.shape)
+            if found != inner or array.ndim != len(column.shape):
+                shape = "(" + ", ".join("any" if s is None else str(s) for s in column.shape) + ")"
+                raise HandfulError(
+                    f"{self.name}: '{key}' of row {row} has shape {tuple(array.shape)} where {shape} was expected: "
+                    "give all rows one shape."
+                )
+        if column.shape[:1] == (None,):
+            offsets = torch.zeros(len(arrays) + 1, dtype=torch.int64)
+            torch.cumsum(torch.tensor([len(a) for a in arrays], dtype=torch.int64), 0, out=offsets[1:])
+            empty = torch.empty((0, *(s or 0 for s in inner)))
+            return Ragged(torch.cat(arrays or [empty]).to(dtype), offsets)
         if not arrays:
             return torch.empty((0, *(s or 0 for s in column.shape)), dtype=dtype)
-        shapes = {tuple(a.shape) for a in arrays}
-        if len(shapes) == 1:
-            return torch.stack(arrays).to(dtype)
-        if column.shape and len({s[1:] for s in shapes}) == 1 and all(shapes):
-            offsets = torch.zeros(len(arrays) + 1, dtype=torch.int64)
-            torch.cumsum(torch.tensor([len(a) for a in arrays]), 0, out=offsets[1:])
-            return Ragged(torch.cat(arrays).to(dtype), offsets)
-        row = next(int(r) for r, a in zip(rows, arrays) if a.shape != arrays[0].shape)
-        raise HandfulError(
-            f"{self.name}: '{key}' of row {row} has another shape than row {rows[0]}: give all rows one shape."
-        )
+        return torch.stack(arrays).to(dtype)

@@ -14,6 +14,9 @@ from .arrays import Arrays
 from .options import Options
 from .table import check_names, open_table
 
+# pyarrow parses in blocks and refuses a row longer than one; its default of 1 MB is short for documents.
+_LONGEST = 16 * 1024**2
+
 
 @contextlib.contextmanager
 def _reading(where: str, what: str, fix: str) -> Iterator[None]:
@@ -89,12 +92,12 @@ def _csv(stream: BinaryIO, where: str) -> Any:
     raw = pa.BufferReader(data.read())
     parse = csv.ParseOptions(delimiter="\t" if ".tsv" in where.lower()[-7:] else ",", newlines_in_values=True)
     try:
-        table = csv.read_csv(raw, parse_options=parse)
+        table = csv.read_csv(raw, csv.ReadOptions(block_size=_LONGEST), parse)
     except pa.ArrowInvalid as error:
         if "Expected" not in str(error):
             raise
         raw.seek(0)  # once more on one thread, which counts the rows
-        table = csv.read_csv(raw, csv.ReadOptions(use_threads=False), parse)
+        table = csv.read_csv(raw, csv.ReadOptions(use_threads=False, block_size=_LONGEST), parse)
     for name, column in zip(table.column_names, table.columns):
         if pa.types.is_binary(column.type):
             raise HandfulError(f"{where}: column '{name}' is not UTF-8: convert the file, for example with iconv.")
@@ -107,7 +110,7 @@ def _jsonl(stream: BinaryIO, where: str) -> Any:
     data: Any = stream
     if where.lower().endswith(".gz"):
         data = pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "gzip")
-    return json.read_json(pa.BufferReader(data.read()))
+    return json.read_json(pa.BufferReader(data.read()), json.ReadOptions(block_size=_LONGEST))
 
 
 def _parquet(stream: BinaryIO, where: str) -> Any:

@@ -1,5 +1,6 @@
 """A folder, or a zip of one, of images or sounds: the name of the sub-folder is the class."""
 
+import os
 import stat
 import zipfile
 from collections import Counter
@@ -23,17 +24,27 @@ _SPLITS = {"train", "training", "valid", "val", "validation", "test", "dev"}
 
 def open_folder(path: Path, o: Options) -> Arrays:
     """Files of a folder, in sorted order; see `_open`."""
-    try:
-        files = sorted(p.relative_to(path) for p in path.rglob("*") if p.is_file())
-        empty = [p.name for p in sorted(path.iterdir()) if p.is_dir() and not _hidden(p.name) and not _has_file(p)]
-    except OSError as error:
-        raise HandfulError(f"{path} cannot be listed: {error.strerror}.") from error
+    files, folders = _walk(path)
     listed = [PurePosixPath(*p.parts) for p in files]
-    return _open(path, listed, empty, o, lambda key, keep: FileItems(key, [path / files[i] for i in keep]))
+    return _open(path, listed, folders, o, lambda key, keep: FileItems(key, [path / files[i] for i in keep]))
 
 
-def _has_file(path: Path) -> bool:
-    return any(p.is_file() for p in path.rglob("*"))
+def _walk(path: Path) -> tuple[list[Path], list[PurePosixPath]]:
+    """All files and folders below, relative and sorted; links are followed, each folder once."""
+    files: list[Path] = []
+    folders: list[PurePosixPath] = []
+    seen: set[str] = set()
+
+    def failed(error: OSError) -> None:
+        raise HandfulError(f"{error.filename or path} cannot be listed: {error.strerror}.") from error
+
+    for where, inner, names in os.walk(path, followlinks=True, onerror=failed):
+        inner[:] = [n for n in inner if not _hidden(n) and os.path.realpath(os.path.join(where, n)) not in seen]
+        seen.update(os.path.realpath(os.path.join(where, n)) for n in inner)
+        here = Path(where).relative_to(path)
+        files += [here / n for n in names]
+        folders += [PurePosixPath(*(here / n).parts) for n in inner]
+    return sorted(files), sorted(folders)
 
 
 def open_zip(path: Path, o: Options) -> Arrays:
@@ -53,9 +64,8 @@ def open_zip(path: Path, o: Options) -> Arrays:
             raise HandfulError(f"{path}: entry '{member.filename}' needs a password: unpack it first.")
     files = [m for m in members if not m.is_dir()]
     listed = [PurePosixPath(m.filename.replace("\\", "/")) for m in files]
-    folders = [PurePosixPath(m.filename) for m in members if m.is_dir()]
-    empty = [d.name for d in folders if len(d.parts) == 1 and not any(f.parts[0] == d.name for f in listed)]
-    return _open(path, listed, empty, o, lambda key, keep: ZipItems(key, path, [files[i] for i in keep]))
+    folders = [PurePosixPath(m.filename.replace("\\", "/")) for m in members if m.is_dir()]
+    return _open(path, listed, folders, o, lambda key, keep: ZipItems(key, path, [files[i] for i in keep]))
 
 
 def _hidden(name: str) -> bool:
@@ -65,7 +75,7 @@ def _hidden(name: str) -> bool:
 def _open(
     path: Path,
     files: Sequence[PurePosixPath],
-    empty: Sequence[str],
+    folders: Sequence[PurePosixPath],
     o: Options,
     items: Callable[[str, list[int]], Items],
 ) -> Arrays:
@@ -83,6 +93,8 @@ def _open(
         raise HandfulError(_nothing(path, [files[i] for i in shown]))
     if len(keep) < len(shown):
         notes.append(f"{len(shown) - len(keep):,} files of {o.name} are not {_what(bool(images))}: left out.")
+    filled = {parent for f in files for parent in f.parents}
+    empty = [d for d in folders if d not in filled and not any(_hidden(p) for p in d.parts)]
     labels = _labels(path, [files[i] for i in keep], empty, notes)
     key = "image" if images else "audio"
     names = [key, "label"] if labels is not None else [key]
@@ -120,15 +132,18 @@ def _nothing(path: Path, files: Sequence[PurePosixPath]) -> str:
     return f"{path} holds no images or sounds: its files end in {endings}; handful reads {known} from folders."
 
 
-def _labels(path: Path, files: list[PurePosixPath], empty: Sequence[str], notes: list[str]) -> list[str] | None:
+def _labels(
+    path: Path, files: list[PurePosixPath], empty: Sequence[PurePosixPath], notes: list[str]
+) -> list[str] | None:
     """The class of each file, or None when all lie in one folder."""
     depth = 0
     while all(len(f.parts) > depth + 1 for f in files) and len({f.parts[depth] for f in files}) == 1:
         depth += 1
     inside = "/".join(files[0].parts[:depth])
-    if empty and (depth == 0 or len(empty) > 0) and (depth <= 1):
-        raise HandfulError(f"{path}: class folder '{empty[0]}' is empty: fill or remove it.")
     flat = [f for f in files if len(f.parts) == depth + 1]
+    lost = [d for d in empty if len(d.parts) <= depth + (len(flat) < len(files))]
+    if lost:
+        raise HandfulError(f"{path}: class folder '{lost[0]}' is empty: fill or remove it.")
     if len(flat) == len(files):
         notes.append(f"all files lie in one folder{f' ({inside})' if inside else ''}, so there is no label.")
         return None

@@ -39,4 +39,3 @@ class Options:
     rate: int | None = None
     budget: int = field(default_factory=memory_budget)
     where: str | None = None
-    folder: str | None = None
