@@ -9,12 +9,11 @@ import torch
 
 from handful import checkpoint
 from handful.assemble import assemble
-from handful.optimizer import clip, set_lr
 from handful.run import History, Run, RunFolder
 from handful.source.base import Batch
-from handful.state import Best, Window, copy_weights, load_weights, update_average
-from handful.step import NonFiniteLoss, Outcome, OutOfMemory, add_l1, gradient_that_fits
-from handful.training import Training
+from handful.state import Best, Window, copy_weights, load_weights
+from handful.step import NonFiniteLoss, Outcome, OutOfMemory, gradient_that_fits
+from handful.training import Training, update
 
 Callback = Callable[[str, dict[str, Any]], object]
 
@@ -168,20 +167,6 @@ class MiniBatches:
 def should_stop(t: Training) -> str | None:
     """The stop rule's reason, or None; with several ranks all follow rank 0, whose clock decides."""
     return t.ranks.same_answer(t.rule(t.progress()))
-
-
-def update(t: Training) -> float:
-    """Step 6: penalties and clipping on the exact gradient, then the optimizer. Returns the learning rate used."""
-    if t.l1:
-        add_l1(t.decayed, t.l1)
-    if t.clip_norm is not None or t.clip_value is not None:
-        clip(t.parameters, norm=t.clip_norm, value=t.clip_value)
-    factor = t.schedule(t.progress())
-    set_lr(t.state.optimizer, factor)
-    t.state.optimizer.step()
-    if t.state.average is not None:
-        update_average(t.state.average, t.objective.model, t.ema, t.state.step)
-    return float(t.state.optimizer.param_groups[0]["lr"])
 
 
 def observe(t: Training, outcome: Outcome, rate: float, tell: Callable[[str, dict[str, Any]], None]) -> None:

@@ -12,9 +12,11 @@ from handful import stop
 from handful.batches import Batches
 from handful.errors import HandfulError
 from handful.objective import Objective
+from handful.optimizer import clip, set_lr
 from handful.parallel import Ranks
 from handful.plan import Plan, Progress
-from handful.state import State
+from handful.state import State, update_average
+from handful.step import add_l1
 from handful.transform.preprocess import Pipeline
 
 if TYPE_CHECKING:
@@ -104,3 +106,19 @@ class Training:
             except HandfulError as error:
                 self.live.note(f"no checkpoint was written: {error}")
             self.saved_at = time.monotonic()
+
+
+def update(t: Training, factor: float | None = None) -> float:
+    """Step 6: penalties and clipping on the exact gradient, then the optimizer. Returns the learning rate used.
+
+    factor: of the base learning rate; None: the schedule's.
+    """
+    if t.l1:
+        add_l1(t.decayed, t.l1)
+    if t.clip_norm is not None or t.clip_value is not None:
+        clip(t.parameters, norm=t.clip_norm, value=t.clip_value)
+    set_lr(t.state.optimizer, t.schedule(t.progress()) if factor is None else factor)
+    t.state.optimizer.step()
+    if t.state.average is not None:
+        update_average(t.state.average, t.objective.model, t.ema, t.state.step)
+    return float(t.state.optimizer.param_groups[0]["lr"])
