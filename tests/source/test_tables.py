@@ -230,10 +230,27 @@ def test_new_data_is_read_as_the_training_data_was(tmp_path: Path) -> None:
 
 
 def test_categorical_keeps_its_order() -> None:
-    values = pd.Categorical(["low", "high", "low"], categories=["low", "mid", "high"])
+    values = pd.Categorical(["low", "high", "low"], categories=["low", "mid", "high"], ordered=True)
     source = open_source(pd.DataFrame({"c": values, "n": [1, 2, 3]}))
     assert source.columns["c"].classes == ("low", "mid", "high")
     assert everything(source, "c").tolist() == [0, 2, 0]
+    loose = open_source(pd.DataFrame({"c": values.as_unordered(), "n": [1, 2, 3]}))
+    assert loose.columns["c"].classes == ("low", "high")
+    for kind in (pl.Categorical, pl.Enum(["low", "mid", "high"])):
+        source = open_source(pl.DataFrame({"c": pl.Series(["low", None, "high"], dtype=kind), "n": [1, 2, 3]}))
+        codes, classes = everything(source, "c"), source.columns["c"].classes
+        assert classes is not None
+        assert [classes[i] if i >= 0 else None for i in codes] == ["low", None, "high"]
+        assert ("mid" in classes) == isinstance(kind, pl.Enum)
+
+
+def test_odd_arrays() -> None:
+    assert open_source(torch.tensor([1.0, 2.0])._neg_view()).take([1]).tensor("x").tolist() == [-2.0]
+    assert open_source([[], [1], [2, 3]]).columns["x"].dtype == "int64"
+    assert open_source(np.broadcast_to(np.arange(3), (4, 3))).take([3]).tensor("x").tolist() == [[0, 1, 2]]
+    assert open_source(pa.array([1, 2, None])).columns["x"].dtype == "float64"
+    assert open_source(range(5)).take([4]).tensor("x").tolist() == [4]
+    assert open_source(np.array(["2020-01-01", "NaT"], dtype="M8[D]")).take([0]).tensor("x").tolist() == [1577836800.0]
 
 
 @pytest.mark.parametrize("names", [["a", "Label"], ["a", "TARGET"], ["a", "label", "class"], ["a", "b"]])

@@ -69,6 +69,8 @@ def open(
     if isinstance(where, Source):
         return _with(where, target, columns)
     o = _options(where, target, name, columns, image_size, rate, memory)
+    if isinstance(where, (bytes, bytearray)):
+        raise HandfulError("handful cannot open bytes: pass the path of a file, or the bytes of rows as a list.")
     if isinstance(where, (str, os.PathLike)):
         return _open_path(os.fspath(where), o)
     return _open_object(where, o)
@@ -161,8 +163,14 @@ def _open_path(where: str, o: "Options") -> Source:
 
     if is_remote(where):
         return open_file(where, o)
+    if not where:
+        raise HandfulError("the path is empty: name a file, a folder or a data set.")
     path = Path(where).expanduser()
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise HandfulError(f"'{where[:60]}' cannot be looked up: {error.strerror}.") from error
+    if not there:
         if where in NAMES:
             return open_embedded(where, o)
         raise HandfulError(f"'{where}' is no file or folder, and no data set that handful knows.{_near(path, NAMES)}")

@@ -51,7 +51,7 @@ def _from_arrow(key: str, value: Any, o: Options, notes: list[str]) -> Stored:
 
 
 def _from_tensor(key: str, value: Tensor, o: Options, notes: list[str]) -> Stored:
-    value = value.detach()
+    value = value.detach().resolve_conj().resolve_neg()
     if value.layout != torch.strided:
         raise HandfulError(f"{o.name}: '{key}' is a sparse Tensor: pass '{key}'.to_dense() if it fits in memory.")
     if value.dtype.is_complex:
@@ -209,4 +209,4 @@ def _from_nested(key: str, value: list[Any], o: Options, notes: list[str]) -> St
         )
     offsets = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum([len(a) for a in rows], out=offsets[1:])
-    return ragged(key, native(key, np.concatenate(rows), o, notes), offsets)
+    return ragged(key, native(key, np.concatenate([a for a in rows if len(a)] or rows), o, notes), offsets)

@@ -63,11 +63,19 @@ def from_strings(key: str, values: Any, o: Options, notes: list[str]) -> Stored 
 
 
 def from_dictionary(key: str, values: Any, o: Options, notes: list[str]) -> Stored | None:
-    """A column that is a category already (a pandas Categorical): its own classes, in its own order."""
-    texts = values.cast(values.type.value_type).cast(pa.large_string())
-    if key in o.schema or not pa.types.is_dictionary(values.type):
+    """A column that is a category already (a pandas Categorical, a polars Enum): its own classes, in its own order.
+
+    Classes that no row has are kept only when the column says that their order means something.
+    """
+    plain = [pa.DictionaryArray.from_arrays(c.indices, c.dictionary.cast(pa.large_string())) for c in values.chunks]
+    joined = pa.chunked_array(plain, pa.dictionary(values.type.index_type, pa.large_string())).unify_dictionaries()
+    texts = joined.cast(pa.large_string()).combine_chunks()
+    if key in o.schema or texts.null_count == len(texts):
         return from_strings(key, texts, o, notes)
-    classes = tuple(str(v) for v in values.unify_dictionaries().chunk(0).dictionary.to_pylist())
+    classes = tuple(joined.chunk(0).dictionary.to_pylist())
+    if not values.type.ordered:
+        used = set(pc.unique(texts).to_pylist())
+        classes = tuple(c for c in classes if c in used)
     notes.append(f"'{key}' is a category with {len(classes):,} values, in the order it came with.")
     return _encode(key, texts, classes, o, notes)
 

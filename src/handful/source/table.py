@@ -149,7 +149,7 @@ def convert(key: str, column: Any, o: Options, notes: list[str]) -> Stored | Non
     kind, t = column.type, pa.types
     wanted = o.schema.get(key)
     if t.is_dictionary(kind) and not t.is_nested(kind.value_type):
-        if t.is_string(kind.value_type) or t.is_large_string(kind.value_type):
+        if t.is_string(kind.value_type) or t.is_large_string(kind.value_type) or t.is_string_view(kind.value_type):
             return from_dictionary(key, column, o, notes)
         return convert(key, column.cast(kind.value_type), o, notes)
     if t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind):
