@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 import handful.source as sources
-from handful import choose, optimizer, schedule
+from handful import choose, optimizer, schedule, stop
 from handful.batches import Batches, Transform, prepare_in_memory
 from handful.choose import OWN, Chooser, describe
 from handful.errors import HandfulError, did_you_mean
 from handful.objective import Objective, mode_coupling
 from handful.order import Order
 from handful.parallel import Ranks, join
-from handful.plan import Choice, Plan
+from handful.plan import Choice, Plan, Progress
 from handful.report.live import Live
 from handful.run import RunFolder
 from handful.source.base import Batch, Rows, Source
@@ -302,7 +302,7 @@ def make_batches(data: Data, options: Options, chooser: Chooser) -> tuple[Batche
     if steps is not None:
         source = prepared or data.train
 
-        def fetch(rows: Rows, epochs: Rows) -> Batch:
+        def fetch(rows: Rows) -> Batch:
             batch = source.take(rows)
             return batch if prepared is not None else data.pipeline(batch)
 
@@ -351,6 +351,7 @@ def make_training(
         "default" if options.schedule == "cosine" else "given",
     )
     planned = rule.limit(n, size)
+    check_rules(rule, shape, objective, data.held_out is not None, Progress(0, 0, n, 0.0, planned))
     evaluate_every, log_every, choice = choose.intervals(options.evaluate_every, n, planned, size)
     chooser.put("evaluate_every", choice)
     for name in ("clip_norm", "clip_value", "ema"):
@@ -402,6 +403,21 @@ def make_training(
         parameters=parameters,
         decayed=[p for p in parameters if p.ndim > 1],
     )
+
+
+def check_rules(
+    rule: stop.Rule, shape: schedule.Schedule, objective: Objective, validated: bool, start: Progress
+) -> None:
+    """Say before the first step what a stop rule or schedule would wait for in vain."""
+    metrics = [m.name for m in objective.metrics]
+    known = ["train_loss", *(f"train_{m}" for m in metrics)]
+    known += ["valid_loss", *(f"valid_{m}" for m in metrics)] if validated else []
+    for name in sorted(rule.scores | shape.scores):
+        if name.startswith("valid_") and not validated:
+            raise HandfulError(f"the rule or schedule watches {name}, but no rows are held out; pass valid=0.1")
+        if name not in known:
+            raise HandfulError(f"the rule or schedule watches {name}, which this run does not have.{did_you_mean(name, known)}")
+    shape(start)
 
 
 def validation_batches(data: Data) -> Batches | None:

@@ -79,8 +79,8 @@ def loss(
         if text == "cross_entropy":
             weights = _class_weights(class_weight, pipeline, train)
             if smoothing or weights:
-                function = cross_entropy(smoothing, weights)
-                return function, Choice(_text(function), "given", reason), []
+                softened = cross_entropy(smoothing, weights)
+                return softened, Choice(_text(softened), "given", reason), []
         elif smoothing or class_weight is not None:
             raise HandfulError(f"label_smoothing and class_weight belong to cross-entropy; the loss here is {text}")
         function, _, notes = as_loss(text)
@@ -164,7 +164,7 @@ def metrics(asked: Any, pipeline: Pipeline, output: Any) -> tuple[list[metric.Me
         "regression": "mae, r2",
         "multilabel": "label_accuracy, f1",
         "language": "accuracy",
-    }.get(pipeline.task, "")
+    }.get(pipeline.task or "", "")
     if not isinstance(output, Tensor):
         names = ""
     return metric.as_metrics(names), Choice(names, "found", f"usual for {pipeline.task}")

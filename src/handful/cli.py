@@ -104,7 +104,8 @@ def resume(
     """Go on with a run that was cut off, from its newest whole checkpoint."""
     from handful.fit import resume as go_on
 
-    _show(go_on(run, quiet=quiet, **({"until": until} if until else {})))
+    given: dict[str, Any] = {"until": until} if until else {}
+    _show(go_on(run, quiet=quiet, **given))
 
 
 @app.command()

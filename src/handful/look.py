@@ -59,7 +59,7 @@ def _show_classes(source: Source) -> None:
         print(f"target {source.target}: from {values.min():.6g} to {values.max():.6g}, mean {values.mean():.6g}")
 
 
-def _values(value: object) -> np.ndarray:  # type: ignore[type-arg]
+def _values(value: object) -> np.ndarray:
     if isinstance(value, Tensor):
         return value.cpu().numpy()
     return np.array(value, dtype=object).astype(str)

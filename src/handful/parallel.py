@@ -29,7 +29,8 @@ class Ranks:
         for group in by_dtype.values():
             flat = torch.cat([t.reshape(-1) for t in group])
             dist.all_reduce(flat)
-            for tensor, part in zip(group, flat.split([t.numel() for t in group]), strict=True):
+            parts = torch.split(flat, [t.numel() for t in group])
+            for tensor, part in zip(group, parts, strict=True):
                 tensor.copy_(part.view_as(tensor))
 
     def same_buffers(self, model: nn.Module) -> None:
