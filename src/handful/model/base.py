@@ -1,0 +1,76 @@
+"""What the ready-made models share: a config that rebuilds them, and weights that come from a seed."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from handful.errors import HandfulError, did_you_mean
+
+Shape = tuple[int | None, ...]
+
+
+class Model(nn.Module):
+    """A plain nn.Module whose constructor takes JSON-able keyword arguments and keeps them in `config`.
+
+    name: as in `build`. kinds: the kinds of input it is for (see `handful.transform.inputs.Inputs`).
+    """
+
+    name: ClassVar[str] = ""
+    kinds: ClassVar[tuple[str, ...]] = ()
+    config: dict[str, Any]
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__()
+        self.config = {"model": self.name, **arguments}
+
+    @classmethod
+    def arguments(cls, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The constructor's arguments that the data decide. Raises HandfulError if the model is not for such data."""
+        raise NotImplementedError
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's CPU random numbers from `seed` inside; outside they go on as if nothing had happened.
+
+    >>> with seeded(0):
+    ...     a = torch.rand(1)
+    >>> with seeded(0):
+    ...     b = torch.rand(1)
+    >>> bool(a == b)
+    True
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach other devices too
+        yield
+
+
+def fixed(name: str, shape: Shape, dims: tuple[int, ...], of: str) -> tuple[int, ...]:
+    """The shape of a row, checked to have no varying side and one of `dims` dimensions (none: any)."""
+    known = tuple(s for s in shape if s is not None)
+    if len(known) < len(shape) or (dims and len(shape) not in dims):
+        raise HandfulError(f"model {name} needs rows of {of}; these have shape {_show(shape)}.")
+    return known
+
+
+def needed(name: str, inputs: Mapping[str, Any], key: str, of: str) -> Any:
+    """A fact of the input that the model cannot do without."""
+    value = inputs.get(key)
+    if not value:
+        raise HandfulError(f"model {name} is for {of}; of this input '{key}' is not known.")
+    return value
+
+
+def _show(shape: Shape) -> str:
+    return " x ".join("any" if s is None else str(s) for s in shape) or "a single number"
+
+
+def activation(name: str) -> nn.Module:
+    """The module of an activation function."""
+    known: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
+    if name not in known:
+        raise HandfulError(f"there is no activation '{name}'.{did_you_mean(name, known)}")
+    return known[name]()

@@ -1,0 +1,63 @@
+"""Which ready-made model to take for some data when the user does not say."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from handful.errors import HandfulError
+
+
+def choose(
+    kind: str,
+    n: int,
+    shape: tuple[int | None, ...],
+    *,
+    inputs: Any = None,
+    task: str | None = None,
+    device: str = "cpu",
+) -> tuple[str, dict[str, Any], str]:
+    """The name of a model, options for `build`, and the reason in a sentence.
+
+    kind, shape, inputs: of the input, as in `build`; n: training rows; task: as `Pipeline.task`; device: "cpu",
+    "cuda", ...: a larger model is taken where it costs little.
+
+    >>> choose("image", 50_000, (3, 32, 32))[:2]
+    ('cnn', {})
+    """
+    if kind == "image":
+        return _image(n, shape, device)
+    if kind == "table":
+        return _table(n, inputs)
+    if kind == "text":
+        return "text", {}, "convolutions over words learn fast from few texts"
+    if kind == "language":
+        return "language", {}, "a small transformer that predicts the next token"
+    if kind == "audio":
+        if task == "sequence":
+            return "audio", {"ctc": True}, "labels in order but without times: convolutions trained with CTC"
+        return "audio", {}, "convolutions over time and frequency"
+    if kind in ("vector", "tensor"):
+        if n < 200:
+            return "linear", {}, f"{n} rows are too few for hidden layers"
+        return "mlp", {}, "rows of numbers without known structure"
+    raise HandfulError(f"there is no ready-made model for {kind} data; bring an nn.Module of your own.")
+
+
+def _image(n: int, shape: tuple[int | None, ...], device: str) -> tuple[str, dict[str, Any], str]:
+    side = min(s or 0 for s in shape[-2:])
+    if side < 4:
+        return "mlp", {}, f"pictures with a side of {side} pixels are too small for convolutions"
+    if device.startswith("cuda") and side >= 24 and n >= 5000:
+        return "resnet", {}, "pictures, enough rows, and a GPU"
+    if n <= 20_000:
+        return "cnn", {"width": 32}, "pictures; the data are few enough for twice the usual work on each"
+    return "cnn", {}, "pictures; a network that two CPU cores train in minutes"
+
+
+def _table(n: int, inputs: Any) -> tuple[str, dict[str, Any], str]:
+    known = inputs if isinstance(inputs, Mapping) else vars(inputs) if inputs is not None else {}
+    columns = int(known.get("n_numbers") or 0) + sum(known.get("cardinalities") or ())
+    if n < 200:
+        return "linear", {}, f"{n} rows are too few for hidden layers"
+    if n < 2000:
+        return "table", {"width": 64, "dropout": 0.2}, f"a table of {n} rows: a narrow network with more dropout"
+    return "table", {}, f"a table of {n} rows and about {columns} features" if columns else f"a table of {n} rows"

@@ -1,0 +1,105 @@
+"""A strong small network for tables: embedded categories, periodic embeddings of numbers, residual layers."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from handful.errors import HandfulError
+from handful.model.base import Model, Shape
+from handful.model.plain import row_arguments
+
+
+class Periodic(nn.Module):
+    """Numbers to ReLU(Linear(sin and cos of learned frequencies)), "PLR" of Gorishniy et al. 2022.
+
+    arXiv:2203.05556, section 3.3: v = 2 pi c x with c ~ N(0, sigma^2) for each number, one Linear shared by all
+    numbers (the "lite" form of the authors' code). x: float [m, F]; returns [m, F, size].
+    """
+
+    def __init__(self, numbers: int, frequencies: int, size: int, sigma: float) -> None:
+        super().__init__()
+        self.frequency = nn.Parameter(torch.randn(numbers, frequencies) * sigma)
+        self.linear = nn.Linear(2 * frequencies, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        angle = 2 * math.pi * self.frequency * x[:, :, None]
+        return torch.relu(self.linear(torch.cat([angle.cos(), angle.sin()], dim=-1)))
+
+
+class Residual(nn.Module):
+    """x + Linear(dropout(ReLU(Linear(norm(x))))): Gorishniy et al. 2021, arXiv:2106.11959, section 3.2."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm, self.into = nn.LayerNorm(width), nn.Linear(width, 2 * width)
+        self.back, self.dropout = nn.Linear(2 * width, width), nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        change: Tensor = self.back(self.dropout(torch.relu(self.into(self.norm(x)))))
+        return x + change
+
+
+class Table(Model):
+    """For tables of numbers and categories.
+
+    numbers: float [m, F], standardised; categories: int64 [m, K], ids in 0..cardinality - 1; or x: float [m, F].
+    Returns [m, outputs]. encoding: "periodic", or "plain" (the numbers alone; for F in the hundreds). LayerNorm, so
+    that rows of a batch do not touch each other.
+
+    >>> model = Table(features=3, outputs=1, cardinalities=[5, 9])
+    >>> model(numbers=torch.zeros(4, 3), categories=torch.zeros(4, 2, dtype=torch.int64)).shape
+    torch.Size([4, 1])
+    """
+
+    name = "table"
+    kinds = ("table", "vector")
+
+    def __init__(
+        self,
+        features: int,
+        outputs: int,
+        cardinalities: Sequence[int] = (),
+        width: int = 128,
+        blocks: int = 2,
+        encoding: str = "periodic",
+        frequencies: int = 16,
+        sigma: float = 0.1,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__(
+            features=features, outputs=outputs, cardinalities=list(cardinalities), width=width, blocks=blocks,
+            encoding=encoding, frequencies=frequencies, sigma=sigma, dropout=dropout,
+        )  # fmt: skip
+        if encoding not in ("periodic", "plain"):
+            raise HandfulError(f"encoding is 'periodic' or 'plain', not '{encoding}'.")
+        sizes = [min(32, max(2, round(1.6 * n**0.56))) for n in cardinalities]
+        self.embeddings = nn.ModuleList(nn.Embedding(n, d) for n, d in zip(cardinalities, sizes))
+        for embedding in self.embeddings:  # as wide as standardised numbers when put beside them
+            nn.init.normal_(embedding.weight, std=0.3)  # type: ignore[arg-type]
+        periodic = encoding == "periodic" and features > 0
+        self.periodic = Periodic(features, frequencies, 8, sigma) if periodic else None
+        wide = features * (9 if periodic else 1) + sum(sizes)
+        self.into = nn.Linear(wide, width)
+        self.blocks = nn.Sequential(*(Residual(width, dropout) for _ in range(blocks)))
+        self.out = nn.Sequential(nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, outputs))
+
+    @classmethod
+    def arguments(cls, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        given = row_arguments(cls.name, kind, shape, outputs, inputs)
+        return {**given, "encoding": "periodic" if given["features"] <= 200 else "plain"}
+
+    def forward(
+        self, x: Tensor | None = None, numbers: Tensor | None = None, categories: Tensor | None = None
+    ) -> Tensor:
+        numbers = numbers if numbers is not None else x
+        parts: list[Tensor] = []
+        if numbers is not None and numbers.shape[1]:
+            parts.append(numbers)
+            if self.periodic is not None:
+                parts.append(self.periodic(numbers).flatten(1))
+        if categories is not None:
+            parts += [embedding(categories[:, k]) for k, embedding in enumerate(self.embeddings)]
+        return self.out(self.blocks(self.into(torch.cat(parts, dim=1))))  # type: ignore[no-any-return]
