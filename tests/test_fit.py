@@ -28,7 +28,15 @@ def mlp(seed=0, inputs=64, outputs=10):
 
 
 def fit(model, data=(X, Y), **given):
-    plain = {"valid": None, "batch": 64, "lr": 0.1, "optimizer": "sgd", "l2": 0.0, "schedule": "constant", "quiet": True}
+    plain = {
+        "valid": None,
+        "batch": 64,
+        "lr": 0.1,
+        "optimizer": "sgd",
+        "l2": 0.0,
+        "schedule": "constant",
+        "quiet": True,
+    }
     return handful.fit(model, data, **{**plain, **given})
 
 

@@ -27,7 +27,9 @@ def mlp(seed=0):
 
 
 def fit(model, **given):
-    return handful.fit(model, (X, Y), **{"batch": 64, "lr": 0.1, "optimizer": "sgd", "valid": None, "quiet": True, **given})
+    return handful.fit(
+        model, (X, Y), **{"batch": 64, "lr": 0.1, "optimizer": "sgd", "valid": None, "quiet": True, **given}
+    )
 
 
 def go_on(path, model=None, **given):

@@ -9,6 +9,7 @@ None. The history's rows are dicts; the scores in them are `train_loss`, `valid_
 so on. An evaluation, for a score, is a row that has it.
 """
 
+import difflib
 import math
 import re
 from abc import ABC, abstractmethod
@@ -381,8 +382,10 @@ def lower_is_better(name: str, better: Better = "auto") -> bool:
             return True
         if word in _HIGHER or re.fullmatch(r"top\d+", word):
             return False
+    near = difflib.get_close_matches(name.lower().split("_", 1)[-1], [*_LOWER, *_HIGHER], n=1)
+    meant = f"did you mean '{name.split('_', 1)[0]}_{near[0]}'? If not, " if near and "_" in name else ""
     raise HandfulError(
-        f"It is not known whether '{name}' is better when higher or lower: say better='higher' or 'lower'."
+        f"It is not known whether '{name}' is better when higher or lower: {meant}say better='higher' or 'lower'."
     )
 
 

@@ -195,11 +195,12 @@ def _near(path: Path, names: Sequence[str]) -> str:
     import difflib
 
     try:
-        beside = [p.name for p in path.parent.iterdir()]
+        beside = [p.name for p in path.parent.iterdir() if not p.name.startswith(".")]
     except OSError:
         beside = []
-    near = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.6)
-    if near:
+    known = [*names, *beside] if path.parent == Path() else beside
+    near = difflib.get_close_matches(path.name, known, n=1, cutoff=0.6)
+    if near and near[0] in beside:
         return f" Did you mean '{path.parent / near[0]}'?"
     if path.parent == Path() or not beside:
         return did_you_mean(str(path), names)

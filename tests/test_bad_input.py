@@ -1,0 +1,222 @@
+"""Errors are part of the interface: each mistake gets one clear sentence that names what, where and what to do."""
+
+import json
+import re
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+import handful
+from handful.cli import main
+from handful.errors import HandfulError
+
+DIGITS = load_digits()
+X = (DIGITS.data / 16).astype(np.float32)
+Y = DIGITS.target
+
+
+def linear(outputs=10, inputs=64):
+    return torch.nn.Linear(inputs, outputs)
+
+
+def fit(data=(X, Y), model=None, **given):
+    return handful.fit(
+        model or linear(), data, **{"until": "steps(2)", "batch": 32, "lr": 0.01, "quiet": True, **given}
+    )
+
+
+def changed(x=None, y=None, at=None, value=None):
+    a, b = X.copy(), Y.astype(np.float64).copy()
+    if x is not None:
+        a[x] = value
+    if y is not None:
+        b[y] = value
+    return a, b
+
+
+# Each row: a name, what is done, and words that the one sentence must hold.
+CALLS = {
+    "unknown data name": (lambda: fit("digit"), "digits"),
+    "missing file": (lambda: fit("nowhere/data.csv"), "nowhere"),
+    "unknown option": (lambda: fit(bach=3), "Did you mean 'batch'"),
+    "unknown optimizer": (lambda: fit(optimizer="adamm"), "Did you mean 'adam'"),
+    "unknown loss": (lambda: fit(loss="cross_entrpy"), "Did you mean 'cross_entropy'"),
+    "unknown metric": (lambda: fit(metrics="acuracy"), "Did you mean 'accuracy'"),
+    "unknown schedule": (lambda: fit(schedule="cosin"), "Did you mean 'cosine'"),
+    "unknown stop rule": (lambda: fit(until="epoch(3)"), "Did you mean 'epochs'"),
+    "unknown model": (lambda: fit(model="cnnn"), "Did you mean 'cnn'"),
+    "unknown augmentation": (lambda: fit("digits", model="cnn", augment="flipp"), "flip"),
+    "unknown preprocessing": (lambda: fit(preprocess="standardise"), "standardize"),
+    "unknown shuffle": (lambda: fit(shuffle="exakt"), "exact"),
+    "unknown precision": (lambda: fit(precision="float8"), "float8"),
+    "unknown device": (lambda: fit(device="gpu"), "gpu"),
+    "unknown score": (lambda: fit(score="valid_acuracy"), "valid_accuracy"),
+    "unknown target": (lambda: fit("wine", model="table", target="colour"), "colour"),
+    "code in a rule": (lambda: fit(until="__import__('os').system('true')"), "cannot be read|not|unknown|stop rule"),
+    "batch larger than the data": (lambda: fit(batch=5000), "5,000 is larger than the training data"),
+    "batch of zero": (lambda: fit(batch=0), "at least 1"),
+    "batch in words": (lambda: fit(batch="many"), "a whole number, 'full' or 'auto'"),
+    "fractional batch": (lambda: fit(batch=2.5), "whole number"),
+    "negative lr": (lambda: fit(lr=-1.0), "lr"),
+    "lr that is not a number": (lambda: fit(lr=float("nan")), "lr"),
+    "negative l1": (lambda: fit(l1=-1.0), "l1"),
+    "smoothing of one": (lambda: fit(label_smoothing=1.0), "label_smoothing"),
+    "ema of one": (lambda: fit(ema=1.0), "ema"),
+    "micro batch of zero": (lambda: fit(micro_batch=0), "micro_batch"),
+    "a rule that waits in vain": (lambda: fit(valid=None, until="plateau(3) | epochs(9)"), "no rows are held out"),
+    "a rule on an unknown score": (lambda: fit(until="reaches('valid_acuracy', 0.9)"), "valid_accuracy"),
+    "a schedule without an end": (lambda: fit(until="loss_below(0.1)", schedule="cosine"), "epochs"),
+    "lengths differ": (lambda: fit((X, Y[:-1])), "1,?79[67]"),
+    "no rows": (lambda: fit((X[:0], Y[:0])), "row"),
+    "one row": (lambda: fit((X[:1], Y[:1])), "row"),
+    "one class": (lambda: fit((X[:100], np.zeros(100, int))), "class|same"),
+    "NaN in the target": (lambda: fit(changed(y=17, value=np.nan)), "17"),
+    "infinity in the target": (lambda: fit(changed(y=17, value=np.inf)), "17"),
+    "labels as objects": (lambda: fit((X, np.array([object()] * len(X)))), "object|type"),
+    "scalar data": (lambda: fit((np.float32(3), np.float32(1))), "dimension|0-d|scalar|shape"),
+    "complex data": (lambda: fit((X.astype(complex), Y)), "complex"),
+    "share above one": (lambda: fit(valid=1.5), "1.5"),
+    "all rows held out": (lambda: fit(valid=len(X)), "held out|training|rows"),
+    "too few outputs": (lambda: fit(model=linear(5)), "5 outputs but the target has 10 classes"),
+    "one output for ten classes": (lambda: fit(model=linear(1)), "10 classes"),
+    "wrong input size": (lambda: fit(model=linear(inputs=3)), r"fails on a batch of two rows \(x: float32 \[2, 64\]\)"),
+    "a model that is no module": (lambda: fit(model=42), "nn.Module"),
+    "no parameters": (lambda: fit(model=torch.nn.Flatten(0, 0), loss="mse", data=(X[:, :1], X[:, 1:2])), "parameter"),
+    "a loss of the wrong shape": (lambda: fit(loss=lambda o, t: torch.ones(3)), "3 values for 2 rows"),
+    "a loss that returns a float": (lambda: fit(loss=lambda o, t: 1.0), "must return a Tensor"),
+    "a picture model for a table": (lambda: fit("wine", model="cnn"), "cnn"),
+    "class weights that do not fit": (lambda: fit(class_weight=[1.0, 2.0]), "10 classes"),
+    "an optimizer of another model": (lambda: fit(optimizer=torch.optim.SGD(linear().parameters(), lr=0.1), lr="auto"), "param"),
+    "lbfgs": (lambda: fit(optimizer=torch.optim.LBFGS), "LBFGS"),
+    "validation with other columns": (
+        lambda: fit("wine", model="table", valid="iris"), "column"
+    ),
+    "validation of another width": (lambda: fit(valid=(X[:, :32], Y)), "shape|32"),
+    "an unseen class in validation": (lambda: fit((X[Y < 9], Y[Y < 9]), model=linear(9), valid=(X, Y)), "9"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_gets_one_sentence(name):
+    call, words = CALLS[name]
+    with pytest.raises(HandfulError, match=words) as caught:
+        call()
+    assert "\n" not in str(caught.value).strip()
+    assert len(str(caught.value)) < 600
+
+
+def csv(text):
+    def write(folder):
+        (folder / "data.csv").write_text(text)
+        return "data.csv"
+
+    return write
+
+
+def table(rows=40, **columns):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.normal(size=rows), "b": rng.normal(size=rows), "label": np.arange(rows) % 2})
+    return frame.assign(**columns)
+
+
+def parquet(frame):
+    def write(folder):
+        frame.to_parquet(folder / "data.parquet")
+        return "data.parquet"
+
+    return write
+
+
+def file(name, data=b""):
+    def write(folder):
+        (folder / name).write_bytes(data)
+        return name
+
+    return write
+
+
+def pictures(folder):
+    for name in ("cat", "dog"):
+        (folder / "pets" / name).mkdir(parents=True)
+        for k in range(4):
+            Image.new("RGB", (16, 16), (60 * k, 20, 10)).save(folder / "pets" / name / f"{k}.png")
+    (folder / "pets" / "dog" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n this is no picture")
+    return "pets"
+
+
+def empty_folder(folder):
+    (folder / "nothing").mkdir()
+    return "nothing"
+
+
+COMMANDS = {
+    "an empty file": (file("data.csv"), [], "empty"),
+    "a header without rows": (csv("a,b,label\n"), [], "row"),
+    "a row of another length": (csv("a,b,label\n1,2,0\n3,4\n5,6,1\n"), [], "3|line|row"),
+    "no target": (csv("a,b\n" + "1,2\n2,3\n" * 20), [], "target"),
+    "a target that is not there": (
+        csv("a,b,label\n" + "1,2,0\n2,3,1\n" * 20),
+        ["--target", "lable"],
+        "Did you mean 'label'",
+    ),
+    "a missing label": (csv("a,b,label\n" + "1,2,0\n2,3,1\n" * 20 + "4,5,\n"), [], "40"),
+    "duplicate columns": (csv("a,a,label\n" + "1,2,0\n2,3,1\n" * 20), [], "'?a'?"),
+    "not a parquet file": (file("data.parquet", b"PAR1 but not really"), [], "data.parquet"),
+    "an unknown kind of file": (file("data.docx", b"hello"), [], "docx"),
+    "an empty folder": (empty_folder, [], "nothing"),
+    "a broken picture": (pictures, [], "broken.png"),
+    "only a target": (parquet(table()[["label"]]), [], "column"),
+    "one class only": (parquet(table(label=1)), [], "class|same"),
+    "a rule cut short": (parquet(table()), ["--until", "epochs(3"], "cannot be read|until|stop rule"),
+    "lr in words": (parquet(table()), ["--lr", "fast"], "--lr must be a number"),
+    "weights that are negative": (parquet(table(w=-1.0)), ["--weight", "w"], "w"),
+    "a weight column that is not there": (parquet(table(w=1.0)), ["--weight", "v"], "v"),
+    "validation without the columns": (parquet(table()), ["--valid", "iris"], "column"),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_gets_one_sentence_and_no_traceback(name, tmp_path, monkeypatch, capsys):
+    write, options, words = COMMANDS[name]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["handful", "train", write(tmp_path), "--out", "run", *options])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("handful: ")]
+    assert stop.value.code == 2
+    assert len(said) == 1
+    assert re.search(words, said[0]), said[0]
+    assert not (tmp_path / "run" / "plan.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["resume", "nowhere"], "nowhere"),
+        (["evaluate", "nowhere", "digits"], "nowhere"),
+        (["predict", ".", "digits"], "not a run folder"),
+        (["inspect", "nowhere.csv"], "nowhere.csv"),
+        (["report", "."], "not a run folder"),
+        (["export", ".", "m.pkl"], "not a run folder"),
+    ],
+)
+def test_other_commands(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["handful", *arguments])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_plan_that_is_not_ours(tmp_path):
+    (tmp_path / "plan.toml").write_text(json.dumps({"x": 1}))
+    with pytest.raises(HandfulError, match="not a plan"):
+        handful.resume(tmp_path)
