@@ -164,3 +164,6 @@ def test_spoken_digits():
     raw, frames = LogMel(rate=8000).energies(ragged(rows))
     for i in range(0, 60, 7):
         np.testing.assert_allclose(raw[i, :, : frames[i]].numpy(), reference(rows[i], 8000, 40), atol=1e-4)
+    cached = pipeline.cached(source)
+    for ids in ([5, 50, 7], list(range(60))):
+        torch.testing.assert_close(cached.take(ids)["x"], pipeline(source.take(ids))["x"], atol=1e-5, rtol=0)

@@ -117,6 +117,19 @@ class TestSteps:
         assert (filled[torch.isnan(torch.tensor(x))] == 0).all()
         assert torch.isnan(Standardize().fit(chunked(x))(torch.tensor(x))).sum() == np.isnan(x).sum()
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.bool])
+    @pytest.mark.parametrize("shape", [(), (2,)])
+    def test_moments_are_float64_whatever_comes(self, dtype, shape):
+        x = torch.tensor(draw(300, *shape, shift=1e6 if dtype != torch.bool else 0)).to(dtype)
+        moments = Moments()
+        for part in chunked(x):
+            moments.update(part)
+        wide = x.double().numpy()
+        np.testing.assert_allclose(moments.mean.numpy(), wide.mean(0), rtol=1e-14)
+        np.testing.assert_allclose(moments.std.numpy(), wide.std(0), rtol=1e-9)
+        assert moments.low.dtype == moments.high.dtype == torch.float64
+        np.testing.assert_array_equal(moments.low.numpy(), wide.min(0))
+
     def test_minmax_is_sklearns(self):
         x = draw(80, 3)
         ours, theirs = MinMax(-1.0, 2.0).fit(chunked(x)), MinMaxScaler((-1, 2)).fit(x)
@@ -586,3 +599,41 @@ def test_a_damaged_or_foreign_pipeline_file_is_refused():
         Pipeline.from_dict({**data, "pipeline": {"type": "Popen", "fields": {}}}, tensors)
     with pytest.raises(HandfulError, match="damaged"):
         Pipeline.from_dict(data, {})
+
+
+class TestCached:
+    def test_rows_equal_the_pipelines_for_any_rows(self):
+        source = table()
+        pipeline = fit_pipeline(source.subset(np.arange(40)), own_model=False)
+        cached = pipeline.cached(source)
+        rows = [59, 0, 7, 7, 30]
+        same_tensors(cached.take(rows).columns, pipeline.on(source)(source.take(rows)).columns)
+        assert cached.target == "y"
+        assert len(cached) == len(source)
+        assert pipeline.cached(source, at_most=100) is None
+
+    def test_text_is_padded_to_the_longest_of_the_rows_read(self):
+        texts = ["some words", "", "some words and some words", "words"] * 300
+        source = Rows(target="y", text=texts, y=torch.arange(1200) % 2)
+        pipeline = fit_pipeline(source, own_model=False)
+        cached = pipeline.cached(source)
+        for rows in ([0, 3], [1], [1199, 1198, 1], []):
+            same_tensors(cached.take(rows).columns, pipeline(source.take(rows)).columns)
+
+
+def test_real_data_end_to_end():
+    pytest.importorskip("handful.source", reason="sources")
+    from handful.source import open as open_source
+
+    for name, kind, task in (("iris", "table", "classification"), ("diabetes", "table", "regression")):
+        source = open_source(name)
+        pipeline = fit_pipeline(source.subset(np.arange(len(source))[::2]), own_model=False)
+        assert (pipeline.inputs.kind, pipeline.task) == (kind, task)
+        out = pipeline.on(source)(everything(source))
+        x = torch.stack([source.take(range(len(source))).tensor(c) for c in source.inputs], 1).double().numpy()
+        np.testing.assert_allclose(out["numbers"].numpy(), StandardScaler().fit(x[::2]).transform(x), atol=1e-5)
+        again = open_source(x[:5].tolist(), columns=None)
+        with pytest.raises(HandfulError, match="has no column"):
+            pipeline.on(again)
+        new = open_source({c: x[:5, i] for i, c in enumerate(source.inputs)}, columns=pipeline.schema)
+        torch.testing.assert_close(pipeline.on(new)(everything(new))["numbers"], out["numbers"][:5])

@@ -106,7 +106,7 @@ class LogMel(Step):
             pad_mode="constant",
             return_complex=True,
         )
-        power = spectrum.real.square() + spectrum.imag.square()
+        power = torch.view_as_real(spectrum).square_().sum(-1)
         mel = mel_filters(self._rate, fft, self.bands).to(torch.float32) @ power
         frames = 1 + lengths // hop
         if self.max_length:

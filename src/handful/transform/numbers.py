@@ -24,7 +24,7 @@ def _affine(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     wide = x.dtype in (torch.int64, torch.int32) or bool(((shift * scale).abs() > 8).any())
     work = torch.float64 if wide else result
     shift, scale = (t.to(device=x.device, dtype=work) for t in (shift, scale))
-    return ((x.to(work) - shift) * scale).to(result)
+    return (x.to(work) - shift).mul_(scale).to(result)
 
 
 def _inverse(x: Tensor) -> Tensor:

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from handful.errors import HandfulError, did_you_mean
 from handful.source.base import Batch, Column, Source
+from handful.transform.cached import cache
 from handful.transform.check import check_infinite, check_same, check_weights, original_rows
 from handful.transform.choose import Steps, choose, wild
-from handful.transform.inputs import Input, Inputs, Layout, Single, Table
+from handful.transform.inputs import Input, Inputs, Layout, Named, Single, Table
 from handful.transform.step import chunks_of, pack, stored, unpack
 from handful.transform.target import Target, TargetFitter
-from handful.transform.text import LanguageSource, Tokenize
+from handful.transform.text import LanguageSource, PadTokens, Tokenize
 
 _FORMAT = 1
 
@@ -148,6 +149,28 @@ class Pipeline:
         columns = {name: source.columns[name] for name in self.trained_on if name in source.columns}
         return replace(self, columns=columns, where=source.name, with_target=target is not False, source=source)
 
+    @property
+    def schema(self) -> dict[str, Column]:
+        """The input columns as they were in training, for handful.open(new, columns=pipeline.schema)."""
+        return {name: self.trained_on[name] for name in self.uses}
+
+    def cached(self, source: Source, at_most: int = 1 << 30) -> Source | None:
+        """What this pipeline makes of every row, in memory, to be read without the pipeline; same row ids.
+
+        Worth its one pass for text, sound and tables, which are else transformed again in every epoch. Values
+        equal the pipeline's, but for rounding in sound (1e-5). None if more than `at_most` bytes would be
+        needed, or where the padding of an own model's ragged tokens could not be told from them. Raises what
+        the pipeline raises.
+        """
+        ragged = {"x"} if None in self.shape else set[str]()
+        if isinstance(self.input, Named):
+            ragged = {name for name, part in self.input.parts.items() if None in part.shape}
+        parts = self.input.parts.values() if isinstance(self.input, Named) else [self.input]
+        steps = [step for part in parts for step in part.steps]
+        if any(isinstance(step, PadTokens) and not step.shift for step in steps):
+            return None
+        return cache(source, self.on(source), ragged, at_most)
+
     def to_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """All of it as a JSON-able dict and named Tensors; `from_dict` restores it bit for bit."""
         tensors: dict[str, Tensor] = {}
@@ -186,7 +209,7 @@ def fit_pipeline(
     steps: "auto", "none" (x as it is), "standardize", "minmax", "normalize", or steps of handful.preprocess.
     own_model: the model is the user's: tensors are passed on as they are, and the target is not standardised.
     task: overrides what is found in the target. weight: the column of row weights, at least 0.
-    max_length: tokens or frames at which a row is cut. vocabulary: the most token ids (8,000).
+    max_length: tokens or frames at which a row is cut. vocabulary: the most token ids (20,000).
     layout: of a table, see Table; auto: "split" for ready-made models, "matrix" for own ones.
     Raises HandfulError: no rows, no input columns, no target (ready-made models), a target that is missing in
     a row or the same in every row, unknown names.

@@ -77,17 +77,19 @@ class Moments:
         """Add the rows of x [m, features...]."""
         if len(x) == 0:
             return
-        x = x.to(torch.float64)
-        missing = torch.isnan(x)
-        self.low = torch.minimum(self.low, torch.where(missing, torch.inf, x).amin(0))
-        self.high = torch.maximum(self.high, torch.where(missing, -torch.inf, x).amax(0))
-        if missing.any():
+        x = x.to(torch.float64)  # before all else: torch would let a single mean, of shape [], be rounded to float32
+        mean = x.mean(0)
+        if torch.isnan(mean).any():
+            missing = torch.isnan(x)
+            self.low = torch.minimum(self.low, torch.where(missing, torch.inf, x).amin(0))
+            self.high = torch.maximum(self.high, torch.where(missing, -torch.inf, x).amax(0))
             count = (~missing).sum(0).to(torch.float64)
             mean = x.nansum(0) / count.clamp(min=1)
             m2 = (x - mean).square_().nansum(0)
         else:
+            self.low = torch.minimum(self.low, x.amin(0))
+            self.high = torch.maximum(self.high, x.amax(0))
             count = torch.full(x.shape[1:], float(len(x)), dtype=torch.float64)
-            mean = x.mean(0)
             m2 = (x - mean).square_().sum(0)
         if not torch.isfinite(mean).all():
             raise HandfulError("An input holds an infinite value; replace it by a number or by NaN (missing).")
@@ -170,7 +172,7 @@ def unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
     return _STORED[value["type"]](**parts)
 
 
-def chunks_of(source: Source, names: Sequence[str] | None = None, at_most: int = 1 << 25) -> Iterator[Batch]:
+def chunks_of(source: Source, names: Sequence[str] | None = None, at_most: int = 1 << 22) -> Iterator[Batch]:
     """All rows of the source in order, as Batches of about `at_most` bytes (1 to 65,536 rows).
 
     Only the columns `names` are read where those are given."""
