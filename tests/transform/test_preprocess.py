@@ -90,8 +90,8 @@ class TestSteps:
         np.testing.assert_allclose(ours(torch.tensor(x))[:, :3].numpy(), theirs.transform(x)[:, :3], atol=1e-6)
         assert ours.std[3] == 0
         assert (ours(torch.tensor(x + 1))[:, 3] == 0).all()
-        assert "3" in ours.notes()[0]
-        assert "'d'" in ours.notes(["a", "b", "c", "d", "e"])[0]
+        assert "3" in ours.notes()[1]
+        assert "'d'" in ours.notes(["a", "b", "c", "d", "e"])[1]
 
     def test_float32_keeps_digits_where_the_mean_is_large_against_the_spread(self):
         x = draw(500, 2, shift=20_000.0).astype(np.float32)
@@ -364,6 +364,7 @@ class TestTensors:
             pipeline = fit_pipeline(source, own_model=own)
             out = pipeline(everything(source))["x"]
             np.testing.assert_allclose(out.mean((0, 2, 3)).numpy(), 0, atol=1e-6)
+            assert "standardised per channel" in pipeline.notes[-1]
             np.testing.assert_allclose(out.std((0, 2, 3), correction=0).numpy(), 1, atol=1e-6)
             assert (pipeline.inputs.kind, pipeline.inputs.channels, pipeline.inputs.size) == ("image", 3, (8, 9))
         grey = Rows(target="y", x=x[:, 0], y=torch.arange(30) % 3)

@@ -231,9 +231,6 @@ class Table:
         said = [f"The table has {len(self.numbers)} columns of numbers and {len(self.categories)} of categories."]
         said += self.impute.notes(list(self.features)) if self.numbers else []
         for step in self.steps if self.numbers else ():
-            if isinstance(step, Standardize):
-                clip = f", cut to {step.clip:g} standard deviations" if step.clip else ""
-                said.append(f"Numbers are standardised with the training mean and standard deviation{clip}.")
             said += step.notes(list(self.features))
         return said
 

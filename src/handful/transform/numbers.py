@@ -80,11 +80,10 @@ class Standardize(Step):
 
     def notes(self, names: list[str] | None = None) -> list[str]:
         constant = (self.fitted(self.std).flatten() == 0).nonzero().flatten().tolist()
-        said = (
-            [f"{self.gaps} missing values are replaced by the feature's training mean."]
-            if self.gaps and self.fill
-            else []
-        )
+        clip = f", cut to {self.clip:g} standard deviations" if self.clip else ""
+        said = [f"Numbers are standardised with the training mean and standard deviation{clip}."]
+        if self.gaps and self.fill:
+            said.append(f"{self.gaps} missing values are replaced by the feature's training mean.")
         if not constant:
             return said
         what = "feature" if len(constant) == 1 else f"{len(constant)} features"
@@ -322,3 +321,9 @@ class ScaleImage(Step):
             return value.to(torch.float32).div_(divisor) if divisor != 1 else value.to(torch.float32)
         shift, scale = self.fitted(self.mean) * divisor, _inverse(self.fitted(self.std)) / divisor
         return _affine(value, shift.view(-1, 1, 1), scale.view(-1, 1, 1)).to(torch.float32)
+
+    def notes(self, names: list[str] | None = None) -> list[str]:
+        if not self.standardize:
+            return ["Pictures are scaled from 0..255 to 0..1."]
+        mean, std = (", ".join(f"{v:.3f}" for v in t.tolist()) for t in (self.fitted(self.mean), self.fitted(self.std)))
+        return [f"Pictures are standardised per channel (training mean {mean}; standard deviation {std})."]
