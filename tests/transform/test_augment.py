@@ -236,6 +236,17 @@ def test_weighted_mixup_keeps_the_mixture_of_weighted_losses():
     assert not augment.as_augment(None)
 
 
+def test_weighted_regression_targets_mix_by_the_share_of_x():
+    def fetch(rows):
+        n = len(rows)
+        return Batch({"x": torch.zeros(n, 2), "y": torch.zeros(n, 1), "weight": torch.full((n,), 3.0)}, rows)
+
+    mix = augment.parse("mixup(1)").bind(fetch=fetch, n=N, classes=0)
+    out = mix(Batch({"x": torch.ones(N, 2), "y": torch.ones(N, 1), "weight": torch.ones(N)}, np.arange(N)))
+    torch.testing.assert_close(out["y"], out["x"][:, :1])
+    torch.testing.assert_close(out["weight"], 3 - 2 * out["x"][:, 0])
+
+
 def test_masks_have_the_stated_extent():
     x = torch.ones(4000, 10, 40)
     batch = Batch({"x": x}, np.arange(4000))

@@ -22,7 +22,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     The product of a turned query at position s and a turned key at position t depends on s - t alone (equation 16).
     """
-    a, b = x.float().chunk(2, dim=-1)
+    a, b = (x if x.dtype == torch.float64 else x.float()).chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).to(x.dtype)
 
 

@@ -8,7 +8,7 @@ from handful.source.base import Batch, Value
 from handful.transform.augment import Augment
 
 
-def suggest(kind: str, shape: tuple[int, ...], task: str, n: int) -> tuple[str | None, str]:
+def suggest(kind: str, shape: tuple[int | None, ...], task: str | None, n: int) -> tuple[str | None, str]:
     """The text of a usual augmentation for some data, or None, and the reason in a sentence.
 
     kind: "image", "audio", "text", "language", "table", ...; shape: of one row of x after preprocessing, [C,
@@ -17,8 +17,9 @@ def suggest(kind: str, shape: tuple[int, ...], task: str, n: int) -> tuple[str |
     >>> suggest("image", (3, 32, 32), "classification", 50_000)[0]
     'flip | shift(2)'
     """
-    if kind == "image" and len(shape) in (2, 3):
-        return _suggest_image((1, *shape) if len(shape) == 2 else shape)
+    known = tuple(side for side in shape if side is not None)
+    if kind == "image" and len(shape) == len(known) and len(shape) in (2, 3):
+        return _suggest_image((1, *known) if len(known) == 2 else known)
     if kind == "audio":
         if task == "sequence":
             return "time_mask(0.05, 2) | frequency_mask(0.2, 2)", (

@@ -109,32 +109,31 @@ def _mix(step: Augmentation, batch: Batch, address: Address, u: Floats, share: F
     one = x[at]
     new = wide * one + (1 - wide) * x2 if hole is None else torch.where(hole[at], x2, one)
     out["x"] = x.index_copy(0, at, new)
-    _mix_targets(step, out, other, at, lam.float(), address.classes)
+    ids = "y" in out and not batch.tensor("y").is_floating_point()
+    _mix_targets(step, out, other, at, lam.float(), address.classes, ids)
     return batch.replace(out)
 
 
 def _mix_targets(
-    step: Augmentation, out: dict[str, Value], other: Batch, at: Tensor, lam: Tensor, classes: int | None
+    step: Augmentation, out: dict[str, Value], other: Batch, at: Tensor, lam: Tensor, classes: int | None, ids: bool
 ) -> None:
-    """Mix y and weight of the rows `at`.
+    """Mix y and weight of the rows `at`, in place of those in `out`; ids: y was class ids.
 
-    Cross-entropy is linear in the target, so the mean of two weighted losses is one loss of weight W = lam w
-    + (1 - lam) w' and target (lam w y + (1 - lam) w' y') / W. Targets of a regression mix by lam alone, as
-    its x does.
+    Cross-entropy is linear in the target, so the mean of two weighted losses is one loss of weight W = lam w +
+    (1 - lam) w' and target (lam w y + (1 - lam) w' y') / W. Targets of a regression mix by lam alone, as its x does.
     """
     weight, y = out.get("weight"), out.get("y")
-    weights = None
+    share = lam
     if isinstance(weight, Tensor) and "weight" in other.columns:
-        weights = weight[at].float(), other.tensor("weight").to(weight.device).float()
-        out["weight"] = weight.index_copy(0, at, (lam * weights[0] + (1 - lam) * weights[1]).to(weight.dtype))
-    if not isinstance(y, Tensor):
-        return
-    y2 = _target(step, other, classes).to(y.device)
-    if weights is not None and classes is not None:
-        total = lam * weights[0] + (1 - lam) * weights[1]
-        lam = torch.where(total > 0, lam * weights[0] / total.clamp_min(1e-30), lam)
-    lam = lam.to(y.dtype).view(-1, *(1,) * (y.dim() - 1))
-    out["y"] = y.index_copy(0, at, lam * y[at] + (1 - lam) * y2.to(y.dtype))
+        first, second = lam * weight[at].float(), (1 - lam) * other.tensor("weight").to(weight.device).float()
+        total = first + second
+        out["weight"] = weight.index_copy(0, at, total.to(weight.dtype))
+        if ids:
+            share = torch.where(total > 0, first / total.clamp_min(1e-30), lam)
+    if isinstance(y, Tensor):
+        y2 = _target(step, other, classes).to(y.device, y.dtype)
+        share = share.to(y.dtype).view(-1, *(1,) * (y.dim() - 1))
+        out["y"] = y.index_copy(0, at, share * y[at] + (1 - share) * y2)
 
 
 def _target(step: Augmentation, batch: Batch, classes: int | None) -> Tensor:
@@ -143,6 +142,6 @@ def _target(step: Augmentation, batch: Batch, classes: int | None) -> Tensor:
     if y.is_floating_point():
         return y
     check(y.dim() == 1, step, f"it cannot mix targets of shape {list(y.shape)} of integers")
-    check(classes is not None, step, "it needs the number of classes; bind(classes=...) first")
+    check(bool(classes), step, "it needs the number of classes; bind(classes=...) first")
     assert classes is not None
     return F.one_hot(y, classes).float()
