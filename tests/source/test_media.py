@@ -52,6 +52,16 @@ def test_images_of_one_size(memory: int | None, side: int) -> None:
     assert any("decoded on every read" in note for note in source.notes) == (memory == 0)
 
 
+def test_slices_and_chunks_of_a_table() -> None:
+    arrays = [noise(5, 5) for _ in range(6)]
+    whole = table([encoded(Image.fromarray(a)) for a in arrays])
+    pieces = pa.concat_tables([whole.slice(4, 2), whole.slice(1, 2), whole.slice(0, 0)])
+    expected = np.stack([arrays[i] for i in (4, 5, 1, 2)]).transpose(0, 3, 1, 2)
+    assert np.array_equal(pixels(open_source(pieces)), expected)
+    plain = pa.table({"image": pa.array([encoded(Image.fromarray(a)) for a in arrays], pa.large_binary())})
+    assert np.array_equal(pixels(open_source(plain.slice(4, 2))), expected[:2])
+
+
 def test_grey_stays_one_channel_and_a_mix_becomes_colour() -> None:
     grey = [noise(6, 6, 1) for _ in range(3)]
     source = open_source(table([encoded(Image.fromarray(a)) for a in grey]))

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from handful.errors import HandfulError
@@ -21,6 +21,7 @@ def labelled(labels: Any) -> Source:
     return open_source({"x": np.arange(len(labels)), "label": np.asarray(labels)}, columns=["x", "label"])
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=2, max_size=80), st.floats(0.05, 0.95), st.integers(0, 5))
 def test_every_row_once_and_every_class_in_both(labels: list[int], fraction: float, seed: int) -> None:
     source = labelled([f"c{v}" for v in labels])
@@ -79,6 +80,7 @@ def test_regression_and_identifiers_are_not_stratified() -> None:
     assert len(split(open_source("diabetes"), 0.1)[1]) == 44
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 8), min_size=3, max_size=60), st.floats(0.1, 0.9), st.integers(0, 3))
 def test_no_group_in_both(groups: list[int], fraction: float, seed: int) -> None:
     assume(len(set(groups)) >= 2)
@@ -91,6 +93,7 @@ def test_no_group_in_both(groups: list[int], fraction: float, seed: int) -> None
     assert len(train) + len(valid) == len(groups)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=4, max_size=60), st.integers(2, 4), st.integers(0, 3), st.booleans())
 def test_folds_cover_every_row_once(labels: list[int], k: int, seed: int, grouped: bool) -> None:
     assume(not grouped or len(set(labels)) >= max(2, k))
@@ -155,3 +158,13 @@ def test_validation_data_must_match() -> None:
     a, b = labelled(["u", "v", "u"]), labelled(["u", "w", "u"])
     with pytest.raises(HandfulError, match=r"columns=train\.columns"):
         split(a, b)
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.95])
+def test_rare_class_is_in_both(fraction: float) -> None:
+    labels = np.array(["a"] * 97 + ["b"] * 2 + ["c"])
+    for seed in range(5):
+        train, valid = split(labelled(labels), fraction, seed)
+        assert len(valid) == round(fraction * 100)
+        assert (labels[ids(train)] == "b").sum() == (labels[ids(valid)] == "b").sum() == 1
+        assert "c" in labels[ids(train)]

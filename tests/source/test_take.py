@@ -152,6 +152,7 @@ def test_take_equals_one_by_one(name: str, sources: dict[str, Source], data: st.
                 assert tuple(value.shape[1:]) == column.shape
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([np.float64, np.uint8, np.bool_, np.float16, np.int16]),
     st.lists(st.integers(0, 8), max_size=20),
@@ -167,6 +168,7 @@ def test_gather_is_indexing(dtype: Any, rows: list[int], shape: tuple[int, ...])
     assert torch.equal(gather(torch.from_numpy(data), ids), gather(data, ids))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=9), st.data())
 def test_gather_ragged_is_slicing(lengths: list[int], data: st.DataObject) -> None:
     rows = np.array(data.draw(st.lists(st.integers(0, len(lengths) - 1), max_size=9)), dtype=np.int64)
