@@ -1,7 +1,8 @@
 """From what the user gave to a Training ready to run: every choice made with its reason, every mistake said early."""
 
 import hashlib
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ from torch import Tensor, nn
 
 import handful.source as sources
 from handful import choose, optimizer, schedule, stop
-from handful.batches import Batches, Transform, prepare_in_memory
+from handful.batches import Batches, Transform
 from handful.choose import OWN, Chooser, describe
 from handful.errors import HandfulError, did_you_mean
 from handful.objective import Objective, mode_coupling
 from handful.order import Order
 from handful.parallel import Ranks, join
-from handful.plan import Choice, Plan, Progress
+from handful.plan import Choice, Plan, Progress, Status
+from handful.probe.decide import Decision, batch_cap, decide
+from handful.probe.growth import Grower, as_growth
 from handful.report.live import Live
 from handful.run import RunFolder
 from handful.source.base import Batch, Rows, Source
@@ -26,6 +29,10 @@ from handful.training import Training
 from handful.transform.augment import as_augment
 from handful.transform.augment_default import suggest
 from handful.transform.preprocess import Pipeline, fit_pipeline
+from handful.transform.text import language_source
+
+# Data that are this small after preprocessing are kept in memory so, and a step costs one gather and no arithmetic.
+CACHED_BYTES = 256 << 20
 
 
 @dataclass
@@ -44,6 +51,7 @@ class Options:
     evaluate_every: epochs between evaluations; "auto": one, or a tenth of a short run
     save_every:  steps between checkpoints; "auto": at evaluations, at most every 30 s
     overwrite:   start anew in a run folder that holds a run
+    batch_growth: how a batch that was chosen may grow: "auto", None, "grow_batch(every=10)"; a plan holds growth(...)
     quiet:       print nothing
     """
 
@@ -76,6 +84,7 @@ class Options:
     shuffle: str = "exact"
     evaluate_every: Any = "auto"
     save_every: Any = "auto"
+    batch_growth: Any = "auto"
     overwrite: bool = False
     quiet: bool = False
 
@@ -143,7 +152,14 @@ def assemble(
     net = make_model(model, data, options, chooser, folder if resuming else None).to(device)
     objective = make_objective(net, data, options, chooser, device)
     batches, size = make_batches(data, options, chooser)
-    training = make_training(data, objective, batches, size, options, chooser, ranks, folder)
+    found = None
+    open_lr = options.lr == "auto" and isinstance(options.optimizer, str)
+    if resuming is None and (size is None or open_lr):
+        quiet = replace(options, compile=False, quiet=True)
+        trial = make_training(data, objective, batches, size, quiet, chooser.copy(), ranks, folder)
+        trial.live = Live(None, quiet=options.quiet or ranks.rank > 0)
+        found = decide(trial, batch=size is None, lr=open_lr)
+    training = make_training(data, objective, batches, size, options, chooser, ranks, folder, found)
     if resuming is not None:
         if resuming.fingerprint != chooser.choices["fingerprint"].value:
             raise HandfulError(
@@ -184,41 +200,53 @@ def open_data(train: Any, options: Options, chooser: Chooser, model: Any, saved:
     chooser.say("fingerprint", fingerprint(source), "found", "of the data; checked on resume")
     if source.target is not None:
         chooser.say("target", source.target, "given" if options.target else "found")
-    held_out: Source | None
+    language = is_language(source, options)
+    rows: Source = source
+    held_out: Source | None = None
     if options.valid is None or (isinstance(options.valid, int | float) and options.valid == 0):
-        rows, held_out = source, None
         chooser.say("valid", 0, "given", "nothing held out: no validation score")
+        if language:
+            rows, _ = language_source(source, valid=0.0)
     elif isinstance(options.valid, int | float):
-        rows, held_out = sources.split(source, options.valid, seed=int(options.seed))
-        chooser.say(
-            "valid",
-            options.valid,
-            "default" if options.valid == 0.1 else "given",
-            f"{len(held_out):,} of {len(source):,} rows held out",
-        )
-    else:
-        rows, held_out = source, sources.open(options.valid, target=options.target or source.target)
-        chooser.say("valid", held_out.where or OWN + "validation data", "given", f"{len(held_out):,} rows")
-    if saved is not None:
+        if language:
+            rows, held_out = language_source(source, valid=float(options.valid))
+        else:
+            rows, held_out = sources.split(source, options.valid, seed=int(options.seed))
+        assert held_out is not None
+        status: Status = "default" if options.valid == 0.1 else "given"
+        chooser.say("valid", options.valid, status, f"{len(held_out):,} of {len(rows) + len(held_out):,} rows held out")
+    if saved is not None and not language:
         pipeline = saved.pipeline()
     else:
+        matrix = isinstance(model, nn.Module) or model in ("linear", "mlp")
         pipeline = fit_pipeline(
             rows,
             steps=options.preprocess,
             own_model=isinstance(model, nn.Module),
             task=options.task,
             weight=options.weight,
+            layout="matrix" if matrix else "auto",
         )
+    if options.valid is not None and not isinstance(options.valid, int | float):
+        columns = None if isinstance(options.valid, Source) else pipeline.trained_on
+        held_out = sources.open(options.valid, target=options.target or source.target, columns=columns)
+        chooser.say("valid", held_out.where or OWN + "validation data", "given", f"{len(held_out):,} rows")
     chooser.say("preprocess", describe(options.preprocess), "default" if options.preprocess == "auto" else "given")
     chooser.say("task", pipeline.task, "given" if options.task else "found")
     if options.weight:
         chooser.say("weight", options.weight, "given")
-    chooser.notes += [*source.notes, *pipeline.notes]
+    chooser.notes += [*source.notes, *(rows.notes if language else ()), *pipeline.notes]
     if held_out is not None:
-        pipeline.on(held_out, target=True)(
-            held_out.take(range(min(256, len(held_out))))
-        )  # a bad row is better said now than after an epoch
+        # A bad row is better said now than after an epoch.
+        pipeline.on(held_out, target=True)(held_out.take(range(min(256, len(held_out)))))
     return Data(source, rows, held_out, pipeline)
+
+
+def is_language(source: Source, options: Options) -> bool:
+    """Whether the data are running text to be continued: asked for, or a text column and no target."""
+    if options.task is not None:
+        return options.task == "language"
+    return source.target is None and [c.kind for c in source.columns.values()] == ["text"]
 
 
 def make_model(model: Any, data: Data, options: Options, chooser: Chooser, saved: "RunFolder | None") -> nn.Module:
@@ -292,19 +320,19 @@ def make_batches(data: Data, options: Options, chooser: Chooser) -> tuple[Batche
     """Order, augmentation and batches of the training rows; and the batch size if it was given."""
     seed, n = int(options.seed), len(data.train)
     chooser.say("seed", seed, "given")
-    prepared = prepare_in_memory(data.train, data.pipeline)
-    transforms: list[Transform] = [] if prepared is not None else [data.pipeline]
+    cached = data.pipeline.cached(data.train, CACHED_BYTES)
+    transforms: list[Transform] = [] if cached is not None else [data.pipeline]
     augment, reason = options.augment, ""
     if isinstance(augment, str) and augment == "auto":
         shape = tuple(int(s) for s in data.pipeline.shape if s is not None)
         augment, reason = suggest(data.pipeline.inputs.kind, shape, data.pipeline.task or "", n)
     steps = as_augment(augment)
     if steps is not None:
-        source = prepared or data.train
+        source = cached or data.train
 
         def fetch(rows: Rows) -> Batch:
             batch = source.take(rows)
-            return batch if prepared is not None else data.pipeline(batch)
+            return batch if cached is not None else data.pipeline(batch)
 
         transforms.append(steps.bind(seed=seed, fetch=fetch, n=n, classes=len(data.pipeline.classes or ()) or None))
     chooser.say("augment", str(steps) if steps is not None else None, "found" if reason else "given", reason)
@@ -313,32 +341,28 @@ def make_batches(data: Data, options: Options, chooser: Chooser) -> tuple[Batche
     if size is not None:
         chooser.put("batch", size)
     return Batches(
-        prepared or data.train, Order(n, seed=seed, shuffle=options.shuffle), transforms
+        cached or data.train, Order(n, seed=seed, shuffle=options.shuffle), transforms
     ), size.value if size else None
 
 
 def make_training(
     data: Data, objective: Objective, batches: Batches, size: int | None, options: Options, chooser: Chooser,
-    ranks: Ranks, folder: "RunFolder | None",
+    ranks: Ranks, folder: "RunFolder | None", found: Decision | None = None,
 ) -> Training:  # fmt: skip
-    """Optimizer, rates and stop rule; then all parts together."""
+    """Optimizer, rates and stop rule; then all parts together. found: what was measured for open choices."""
     net, n = objective.model, len(data.train)
-    built = optimizer.build(options.optimizer, net, lr=options.lr, l2=options.l2)
+    found = found or Decision()
+    built = optimizer.build(options.optimizer, net, lr=found.lr.value if found.lr else options.lr, l2=options.l2)
     chooser.say("optimizer", describe(options.optimizer), "default" if options.optimizer == "adamw" else "given")
-    chooser.put("lr", built.lr)
+    chooser.put("lr", found.lr or built.lr)
     chooser.put("l2", built.l2)
     chooser.say("l1", float(options.l1), "given" if options.l1 else "default")
-    chooser.notes += built.notes
+    chooser.notes += [*built.notes, *found.notes]
     if size is None:
-        size = min(64, n)
-        chooser.say("batch", size, "default", "")
+        size = chooser.put("batch", found.batch or Choice(min(32, batch_cap(n)), "default", "not measured"))
     micro = choose.micro_batch(options.micro_batch)
-    chooser.say(
-        "micro_batch",
-        micro,
-        "given" if micro else "default",
-        "" if micro else "the whole batch; halved when memory runs out",
-    )
+    whole = Choice(micro, "default", "the whole batch; halved when memory runs out")
+    micro = chooser.put("micro_batch", Choice(micro, "given") if micro else found.micro_batch or whole)
     score = chooser.put(
         "score", choose.score(options.score, data.pipeline, objective.metrics, data.held_out is not None)
     )
@@ -378,6 +402,8 @@ def make_training(
         batch=size,
         average=copy_weights(net) if options.ema else None,
     )
+    state.seconds = found.seconds
+    batch_rule, grower = growing(options, found, state, shape, n, chooser)
     parameters = [p for p in net.parameters() if p.requires_grad]
     return Training(
         plan=Plan(chooser.choices, tuple(chooser.notes)),
@@ -388,7 +414,8 @@ def make_training(
         state=state,
         rule=rule,
         schedule=shape,
-        batch_size=lambda progress: size,
+        batch_size=batch_rule,
+        grower=grower,
         live=Live(planned, quiet=options.quiet or ranks.rank > 0),
         log_every=log_every,
         evaluate_every=evaluate_every,
@@ -405,6 +432,24 @@ def make_training(
     )
 
 
+def growing(
+    options: Options, found: Decision, state: State, shape: schedule.Schedule, n: int, chooser: Chooser
+) -> tuple[Callable[[Progress], int], Grower | None]:
+    """How large the batch is at every moment: fixed, grown by hand, or grown by measurement."""
+    base = state.batch
+    spec = options.batch if choose.grows(options.batch) else options.batch_growth
+    if spec == "auto" and found.growth is not None:
+        spec = chooser.put("batch_growth", found.growth)
+    elif spec not in ("auto", None):
+        chooser.say("batch_growth", str(spec), "given")
+    if spec in ("auto", None):
+        return lambda progress: min(n, shape.batch(progress, base)), None
+    if choose.grows(spec):
+        by_hand = schedule.as_schedule(spec)
+        return lambda progress: min(n, by_hand.batch(progress, base)), None
+    return lambda progress: state.batch, Grower(as_growth(spec))
+
+
 def check_rules(
     rule: stop.Rule, shape: schedule.Schedule, objective: Objective, validated: bool, start: Progress
 ) -> None:
@@ -416,7 +461,9 @@ def check_rules(
         if name.startswith("valid_") and not validated:
             raise HandfulError(f"the rule or schedule watches {name}, but no rows are held out; pass valid=0.1")
         if name not in known:
-            raise HandfulError(f"the rule or schedule watches {name}, which this run does not have.{did_you_mean(name, known)}")
+            raise HandfulError(
+                f"the rule or schedule watches {name}, which this run does not have.{did_you_mean(name, known)}"
+            )
     shape(start)
 
 
@@ -424,12 +471,9 @@ def validation_batches(data: Data) -> Batches | None:
     """The held-out rows through the pipeline, kept in memory where they are small."""
     if data.held_out is None:
         return None
-    prepared = prepare_in_memory(data.held_out, data.pipeline)
-    return Batches(
-        prepared or data.held_out,
-        Order(len(data.held_out), shuffle="none"),
-        [] if prepared else [data.pipeline],
-    )
+    pipeline, order = data.pipeline.on(data.held_out, target=True), Order(len(data.held_out), shuffle="none")
+    cached = pipeline.cached(data.held_out, CACHED_BYTES)
+    return Batches(data.held_out, order, [pipeline]) if cached is None else Batches(cached, order)
 
 
 def fingerprint(source: Source) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from handful import metric, stop
+from handful import metric, schedule, stop
 from handful.errors import HandfulError, did_you_mean
 from handful.loss import LossFunction, as_loss, cross_entropy
 from handful.plan import Choice, Status
@@ -23,6 +23,12 @@ class Chooser:
     def __init__(self) -> None:
         self.choices: dict[str, Choice] = {}
         self.notes: list[str] = []
+
+    def copy(self) -> "Chooser":
+        """The choices so far, to go on from twice."""
+        other = Chooser()
+        other.choices, other.notes = dict(self.choices), list(self.notes)
+        return other
 
     def put(self, name: str, choice: Choice) -> Any:
         self.choices[name] = choice
@@ -170,15 +176,26 @@ def metrics(asked: Any, pipeline: Pipeline, output: Any) -> tuple[list[metric.Me
     return metric.as_metrics(names), Choice(names, "found", f"usual for {pipeline.task}")
 
 
+def grows(asked: Any) -> bool:
+    """Whether `batch` is schedule.grow_batch(...) or its text: then what it grows from is to be chosen."""
+    return isinstance(asked, schedule.grow_batch) or (
+        isinstance(asked, str) and asked.lstrip().startswith("grow_batch")
+    )
+
+
 def batch_size(asked: Any, n: int) -> Choice | None:
     """The examples per update that were asked for; None if it is to be chosen by measurement."""
+    if grows(asked):
+        return None
     if isinstance(asked, str):
         if asked == "full":
             return Choice(n, "given", "batch gradient descent: every row in every step")
         if asked == "auto":
             return None
         if not asked.isdecimal():
-            raise HandfulError(f"batch '{asked}' is not understood: give a whole number, 'full' or 'auto'")
+            raise HandfulError(
+                f"batch '{asked}' is not understood: give a whole number, 'full', 'auto' or 'grow_batch(every=10)'"
+            )
         asked = int(asked)
     if isinstance(asked, bool) or not isinstance(asked, int | np.integer):
         raise HandfulError(f"batch must be a whole number, 'full' or 'auto', not {asked!r}")

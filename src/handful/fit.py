@@ -132,20 +132,19 @@ def descend(t: Training, tell: Callable[[str, dict[str, Any]], None]) -> str:
 
     Returns why it stopped.
     """
-    state, objective = t.state, t.objective
-    objective.model.train()
+    state = t.state
+    t.objective.model.train()
     mini_batches = MiniBatches(t)
     while not (reason := should_stop(t)):  # 7. repeat until it should stop
         started = time.perf_counter()
         batch = mini_batches.next()  # 2. choose a random mini-batch
-        outcome, state.micro_batch = gradient_that_fits(  # 3. forward, 4. mean loss over the batch, 5. backward
-            objective, batch, state.micro_batch, t.ranks, seed=t.plan.seed, step=state.step
-        )
+        outcome = gradient(t, batch)  # 3. forward, 4. mean loss over the batch, 5. backward
         rate = update(t)  # 6. update by the learning rate
         state.position += state.batch
         state.step += 1
         state.seconds += time.perf_counter() - started
         observe(t, outcome, rate, tell)
+        grow(t)
     return reason
 
 
@@ -155,11 +154,12 @@ class MiniBatches:
     def __init__(self, t: Training) -> None:
         self.t = t
         self.stream: Iterator[Batch] | None = None
+        self.size = 0
 
     def next(self) -> Batch:
         t, size = self.t, self.t.batch_size(self.t.progress())
-        if self.stream is None or size != t.state.batch:
-            t.state.batch = size
+        if self.stream is None or size != self.size:
+            t.state.batch = self.size = size
             self.stream = t.batches.stream(t.state.position, size, t.ranks.share)
         return next(self.stream)
 
@@ -167,6 +167,31 @@ class MiniBatches:
 def should_stop(t: Training) -> str | None:
     """The stop rule's reason, or None; with several ranks all follow rank 0, whose clock decides."""
     return t.ranks.same_answer(t.rule(t.progress()))
+
+
+def gradient(t: Training, batch: Batch) -> Outcome:
+    """Steps 3 to 5; now and then in parts, whose differences tell the gradient's noise: the same gradient."""
+    if t.grower is not None and (measured := t.grower.gradient(t, batch)) is not None:
+        return measured
+    s = t.state
+    outcome, s.micro_batch = gradient_that_fits(
+        t.objective, batch, s.micro_batch, t.ranks, seed=t.plan.seed, step=s.step
+    )
+    return outcome
+
+
+def grow(t: Training) -> None:
+    """Let the batch grow where that pays; what was done is said and logged."""
+    if t.grower is None:
+        return
+    started = time.perf_counter()
+    said = t.grower.consider(t)
+    s = t.state
+    s.seconds += time.perf_counter() - started
+    if said:
+        t.live.note(said)
+        t.log({"step": s.step, "position": s.position, "epoch": s.position / t.examples,
+               "seconds": round(s.seconds, 4), "batch": s.batch, "note": said})  # fmt: skip
 
 
 def observe(t: Training, outcome: Outcome, rate: float, tell: Callable[[str, dict[str, Any]], None]) -> None:

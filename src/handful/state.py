@@ -63,6 +63,7 @@ class State:
     best: Best | None = None
     micro_batch: int | None = None
     batch: int = 0
+    noise: list[list[float]] = field(default_factory=list)  # what handful.probe.growth has measured lately
     stopped_because: str | None = None
 
     def tensors(self) -> dict[str, Tensor]:
@@ -89,6 +90,7 @@ class State:
             "best": self.best.row if self.best else None,
             "micro_batch": self.micro_batch,
             "batch": self.batch,
+            "noise": self.noise,
             "logged": len(self.history),
         }
 
@@ -106,6 +108,7 @@ class State:
         self.best = Best(meta["best"], group("best.")) if meta["best"] else None
         self.position, self.step, self.seconds = meta["position"], meta["step"], meta["seconds"]
         self.micro_batch, self.batch = meta["micro_batch"], meta["batch"]
+        self.noise = meta.get("noise", [])
         loss, weight, metrics = meta["window"]
         self.window = Window(loss, weight, {k: np.array(v) for k, v in metrics.items()})
         if len(history) < meta["logged"]:

@@ -20,6 +20,7 @@ from handful.step import add_l1
 from handful.transform.preprocess import Pipeline
 
 if TYPE_CHECKING:
+    from handful.probe.growth import Grower
     from handful.report.live import Live
     from handful.run import RunFolder
 
@@ -46,6 +47,7 @@ class Training:
     clip_value: float | None = None
     ema: float = 0.0
     save_every: int | None = None
+    grower: "Grower | None" = None
     ranks: Ranks = field(default_factory=Ranks)
     folder: "RunFolder | None" = None
     parameters: list[nn.Parameter] = field(default_factory=list)
