@@ -5,20 +5,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from handful.errors import HandfulError
-from handful.source.base import Batch, Column, Rows, Source, Value
+from handful.source.base import Batch, Source
 
 if TYPE_CHECKING:
     from handful.order import Order
 
 Transform = Callable[[Batch], Batch]
-
-# A prepared copy of the data up to this size is kept in memory, so that a step costs one gather and no arithmetic.
-PREPARED_BYTES = 256 << 20
 
 
 class Batches:
@@ -117,49 +112,3 @@ def _one_thread() -> None:
     # A loader thread that used several would fight the training thread for the cores (100-fold slower, measured).
     # OpenMP keeps the setting per thread, so the training thread's own is untouched.
     torch.set_num_threads(1)
-
-
-class Prepared(Source):
-    """Data that went through its (fitted, deterministic) pipeline once and is kept in memory as dense tensors."""
-
-    def __init__(self, base: Source, tensors: dict[str, Tensor]) -> None:
-        self.name, self.notes, self.where, self.target = base.name, base.notes, base.where, base.target
-        self.tensors = tensors
-        self.columns = {
-            name: Column("tensor", str(t.dtype).removeprefix("torch."), tuple(t.shape[1:]))
-            for name, t in tensors.items()
-        }
-
-    def __len__(self) -> int:
-        return len(next(iter(self.tensors.values())))
-
-    def read(self, rows: Rows) -> dict[str, Value]:
-        index = torch.from_numpy(np.ascontiguousarray(rows))
-        return {name: tensor.index_select(0, index) for name, tensor in self.tensors.items()}
-
-
-def prepare_in_memory(source: Source, pipeline: Transform, limit: int = PREPARED_BYTES) -> Source | None:
-    """The source after its pipeline as dense tensors in memory, or None if it is too large, slow to keep, or ragged.
-
-    A pipeline is deterministic per row, so doing it once or at every draw gives the same numbers.
-    """
-    n = len(source)
-    if n < 2 or not source.in_memory:
-        return None
-    if any(None in column.shape or column.kind in ("text", "audio", "tokens") for column in source.columns.values()):
-        return None
-    probe = pipeline(source.take(range(2))).columns
-    if not all(isinstance(value, Tensor) for value in probe.values()):
-        return None
-    size = sum(value.nbytes // 2 for value in probe.values() if isinstance(value, Tensor)) * n
-    if size > limit:
-        return None
-    whole: dict[str, Tensor] = {}
-    for start in range(0, n, 4096):
-        stop = min(start + 4096, n)
-        for name, value in pipeline(source.take(range(start, stop))).columns.items():
-            assert isinstance(value, Tensor)
-            if start == 0:
-                whole[name] = value.new_empty((n, *value.shape[1:]))
-            whole[name][start:stop] = value
-    return Prepared(source, whole)

@@ -42,15 +42,12 @@ def _ratio(sums: Array) -> float:
 
 
 def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
-    """[sum of weight * value, sum of weight], float64-safe: counts of correct rows stay exact."""
+    """[sum of weight * value, sum of weight] in float64: counts of right rows stay exact."""
     if weight is not None:
-        return torch.stack([(values * weight).sum(), weight.sum()]).double()
-    return torch.stack(
-        [
-            values.sum(dtype=torch.float64),
-            torch.tensor(float(values.numel()), dtype=torch.float64, device=values.device),
-        ]
-    )
+        return torch.stack([(values * weight).sum(dtype=torch.float64), weight.sum(dtype=torch.float64)])
+    sums = values.new_empty(2, dtype=torch.float64)
+    sums[0], sums[1] = values.sum(dtype=torch.float64), values.numel()
+    return sums
 
 
 def _classes(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,7 +69,7 @@ def _accuracy(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
     if true.ndim > 1:  # tokens: padding (-100) is not a row
         kept = true != -100
         return torch.stack([(right & kept).sum(), kept.sum()]).double()
-    return _mean(right.to(torch.float32), weight)
+    return _mean(right, weight)
 
 
 def _label_accuracy(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:

@@ -44,7 +44,9 @@ class Objective:
         """autocast: the lower precision in which the forward pass computes what is safe to (torch.autocast)."""
         self.model, self.loss, self.metrics = model, loss, list(metrics)
         self.device, self.autocast = torch.device(device), autocast
-        floating = [p.dtype for p in model.parameters() if p.is_floating_point()]
+        # Listed once: walking the tree of modules costs more than a small model's forward pass.
+        self.parameters, self.buffers = list(model.parameters()), list(model.buffers())
+        floating = [p.dtype for p in self.parameters if p.is_floating_point()]
         self.dtype = floating[0] if floating else torch.get_default_dtype()
 
     def to_device(self, batch: Batch) -> Batch:

@@ -17,7 +17,7 @@ from handful.errors import HandfulError
 from handful.objective import Objective
 from handful.order import Order
 from handful.plan import Plan
-from handful.source.base import Batch
+from handful.source.base import Batch, Source
 from handful.state import State, load_weights
 from handful.transform.preprocess import Pipeline
 
@@ -152,9 +152,10 @@ class Run:
 
     def _open(self, data: Any, *, need_target: bool) -> Batches:
         target = self.plan.choices["target"].value if "target" in self.plan.choices else None
-        source = sources.open(data, target=target if need_target else None)
-        if not need_target and target in source.columns:
-            source.target = target
+        columns = None
+        if not isinstance(data, Source):
+            columns = self.pipeline.trained_on if need_target else self.pipeline.schema
+        source = sources.open(data, target=target if need_target else None, columns=columns)
         if need_target and source.target is None:
             raise HandfulError(
                 f"{source.name} has no target column '{target}', so there is nothing to compare with; use predict"

@@ -1,5 +1,6 @@
 """Batch -> one exact update: the whole mini-batch's, whatever the micro-batch size or the number of ranks."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor, nn
 
 from handful.errors import HandfulError
 from handful.keys import key
-from handful.objective import Objective, rows
+from handful.objective import Objective, Sums, rows
 from handful.parallel import ALONE, Ranks
 from handful.source.base import Batch
 
@@ -46,7 +47,8 @@ def gradient(
     micro_batch: rows put through the model at a time; None: all at once.
     Dropout is keyed by (seed, step). Raises NonFiniteLoss, before any update, with the rows to blame.
     """
-    objective.model.zero_grad(set_to_none=True)
+    for parameter in objective.parameters:
+        parameter.grad = None
     seed_dropout(seed, step, ranks.rank, objective.device)
     m = len(batch)
     size = m if micro_batch is None else min(micro_batch, m)
@@ -56,19 +58,22 @@ def gradient(
         part = objective.to_device(batch if size >= m else rows(batch, slice(start, min(start + size, m))))
         sums = objective.sums(part)
         # Alone and undivided, the mean itself is differentiated, so the bits are those of the plain textbook loop.
-        _backward(sums.loss / sums.weight.to(sums.loss.dtype) if whole else sums.loss, sums.values, part, step)
+        _backward(sums.loss / sums.weight.to(sums.loss.dtype) if whole else sums.loss, sums, part, step, ranks)
         outcome = Outcome(sums.loss.detach(), sums.weight.detach(), sums.metrics)
         total = outcome if total is None else _plus(total, outcome)
     assert total is not None
     if not whole:
-        _divide_by_total_weight(objective.model, total, ranks)
+        _divide_by_total_weight(objective.parameters, total, ranks, batch, step)
     return total
 
 
-def _backward(loss: Tensor, values: Tensor | None, batch: Batch, step: int) -> None:
+def _backward(loss: Tensor, sums: Sums, batch: Batch, step: int, ranks: Ranks) -> None:
+    if ranks.size > 1:  # a rank that gave up alone would leave the others waiting: all look at the total
+        loss.backward()  # type: ignore[no-untyped-call]
+        return
     if loss.device.type == "cpu":
-        if not torch.isfinite(loss):
-            raise _non_finite(values, batch, step)
+        if not math.isfinite(loss.item()):
+            raise _non_finite(sums.values, batch, step)
         loss.backward()  # type: ignore[no-untyped-call]
         return
     # On an accelerator the check's answer travels while the backward pass is being queued.
@@ -76,7 +81,7 @@ def _backward(loss: Tensor, values: Tensor | None, batch: Batch, step: int) -> N
     loss.backward()  # type: ignore[no-untyped-call]
     torch.accelerator.current_stream().synchronize()
     if not finite:
-        raise _non_finite(values, batch, step)
+        raise _non_finite(sums.values, batch, step)
 
 
 def _non_finite(values: Tensor | None, batch: Batch, step: int) -> NonFiniteLoss:
@@ -113,17 +118,20 @@ def _plus(a: Outcome, b: Outcome) -> Outcome:
     )
 
 
-def _divide_by_total_weight(model: nn.Module, total: Outcome, ranks: Ranks) -> None:
+def _divide_by_total_weight(
+    parameters: list[nn.Parameter], total: Outcome, ranks: Ranks, batch: Batch, step: int
+) -> None:
     """From a gradient of sums on each rank to the gradient of the mean over all of them."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
     if ranks.size > 1:
         for p in parameters:  # a rank whose share did not touch a parameter still takes part
-            if p.grad is None:
+            if p.grad is None and p.requires_grad:
                 p.grad = torch.zeros_like(p)
         total.loss, total.weight = total.loss.double(), total.weight.double()
         ranks.add(
             [p.grad for p in parameters if p.grad is not None] + [total.loss, total.weight, *total.metrics.values()]
         )
+        if not math.isfinite(float(total.loss)):
+            raise _non_finite(None, batch, step)
     weight = float(total.weight)
     if weight == 0:
         raise HandfulError("the weights of all rows of a mini-batch are zero, so it has no mean loss; drop such rows")
@@ -168,7 +176,7 @@ def gradient_that_fits(
     Returns the outcome and the micro-batch that fitted. Buffers (running statistics) are put back before a retry.
     Raises OutOfMemory when one row does not fit.
     """
-    buffers = [b.detach().clone() for b in objective.model.buffers()]
+    buffers = [b.detach().clone() for b in objective.buffers]
     while True:
         try:
             return gradient(objective, batch, micro_batch, ranks, seed=seed, step=step), micro_batch
@@ -183,7 +191,7 @@ def gradient_that_fits(
         # Outside the except clause: its traceback would keep the failed step's tensors alive.
         objective.model.zero_grad(set_to_none=True)
         with torch.no_grad():
-            for buffer, saved in zip(objective.model.buffers(), buffers, strict=True):
+            for buffer, saved in zip(objective.buffers, buffers, strict=True):
                 buffer.copy_(saved)
         if objective.device.type == "cuda":
             torch.cuda.empty_cache()

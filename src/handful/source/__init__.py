@@ -46,9 +46,9 @@ def open(
     where: a pair (X, y) of arrays, Tensors, lists or frames; one array (column `x`); a dict of arrays; a
         DataFrame (pandas, polars, pyarrow or any that Arrow can read); a file (.csv, .tsv, .jsonl, .parquet,
         .arrow, .feather, .npy, .npz, .txt), local or remote (s3://, https://, memory://); a folder or .zip of
-        images or sounds, where sub-folders are classes; a torch Dataset; a Hugging Face Dataset; the name of
-        a data set that scikit-learn ships (digits, iris, wine, breast_cancer, diabetes); a Source, which is
-        returned as it is.
+        images or sounds, where sub-folders are classes; a store that `prepare` wrote, local or remote; a torch
+        Dataset; a Hugging Face Dataset; the name of a data set that scikit-learn ships (digits, iris, wine,
+        breast_cancer, diabetes); a Source, which is returned as it is.
     target: the column to be predicted. When it is not given, it is guessed only if there is no doubt.
     name: what messages call the data; the path by default.
     columns: the names to keep; no column is then left out for being constant. Or a mapping name -> Column,
@@ -162,6 +162,10 @@ def _open_path(where: str, o: "Options") -> Source:
     from .text import open_text
 
     if is_remote(where):
+        if ending(where) not in READERS:
+            from .remote import open_remote_store
+
+            return _with(open_remote_store(where), o.target, o.columns)
         return open_file(where, o)
     if not where:
         raise HandfulError("the path is empty: name a file, a folder or a data set.")
@@ -176,7 +180,9 @@ def _open_path(where: str, o: "Options") -> Source:
         raise HandfulError(f"'{where}' is no file or folder, and no data set that handful knows.{_near(path, NAMES)}")
     o = replace(o, where=str(path.absolute()))  # so that a run can be resumed from another folder
     if path.is_dir():
-        return open_folder(path, o)
+        from .store import is_store, open_store
+
+        return _with(open_store(path), o.target, o.columns) if is_store(path) else open_folder(path, o)
     if not path.is_file():
         raise HandfulError(f"{where} is not an ordinary file: copy its contents into one.")
     if not os.access(path, os.R_OK):
