@@ -149,7 +149,7 @@ def assemble(
     ranks = join(torch.device("cpu"))
     data = open_data(train, options, chooser, model, folder if resuming else None)
     device = torch.device(chooser.put("device", choose.device(options.device)))
-    net = make_model(model, data, options, chooser, folder if resuming else None).to(device)
+    net = make_model(model, data, options, chooser, device, folder if resuming else None).to(device)
     objective = make_objective(net, data, options, chooser, device)
     batches, size = make_batches(data, options, chooser)
     found = None
@@ -249,7 +249,9 @@ def is_language(source: Source, options: Options) -> bool:
     return source.target is None and [c.kind for c in source.columns.values()] == ["text"]
 
 
-def make_model(model: Any, data: Data, options: Options, chooser: Chooser, saved: "RunFolder | None") -> nn.Module:
+def make_model(
+    model: Any, data: Data, options: Options, chooser: Chooser, device: torch.device, saved: "RunFolder | None"
+) -> nn.Module:
     """The user's module as it is, or a ready-made one built for the data."""
     if isinstance(model, nn.Module):
         chooser.say("model", OWN + f"{type(model).__name__}", "given")
@@ -263,7 +265,9 @@ def make_model(model: Any, data: Data, options: Options, chooser: Chooser, saved
         raise HandfulError(f"model must be an nn.Module or the name of a ready-made one, not {type(model).__name__}")
     p = data.pipeline
     if model == "auto":
-        name, extra, reason = ready_made.choose(p.inputs.kind, n=len(data.train), shape=p.shape, inputs=p.inputs)
+        name, extra, reason = ready_made.choose(
+            p.inputs.kind, n=len(data.train), shape=p.shape, inputs=p.inputs, task=p.task, device=device.type
+        )
         chooser.say("model", name, "found", reason)
         return ready_made.build(
             name,
@@ -322,12 +326,12 @@ def make_batches(data: Data, options: Options, chooser: Chooser) -> tuple[Batche
     chooser.say("seed", seed, "given")
     cached = data.pipeline.cached(data.train, CACHED_BYTES)
     transforms: list[Transform] = [] if cached is not None else [data.pipeline]
-    augment, reason = options.augment, ""
+    augment, reason = None if options.augment == "none" else options.augment, ""
     if isinstance(augment, str) and augment == "auto":
         shape = tuple(int(s) for s in data.pipeline.shape if s is not None)
         augment, reason = suggest(data.pipeline.inputs.kind, shape, data.pipeline.task or "", n)
     steps = as_augment(augment)
-    if steps is not None:
+    if steps:
         source = cached or data.train
 
         def fetch(rows: Rows) -> Batch:
@@ -335,7 +339,7 @@ def make_batches(data: Data, options: Options, chooser: Chooser) -> tuple[Batche
             return batch if cached is not None else data.pipeline(batch)
 
         transforms.append(steps.bind(seed=seed, fetch=fetch, n=n, classes=len(data.pipeline.classes or ()) or None))
-    chooser.say("augment", str(steps) if steps is not None else None, "found" if reason else "given", reason)
+    chooser.say("augment", str(steps) if steps else None, "found" if reason else "given", reason)
     chooser.say("shuffle", options.shuffle, "default" if options.shuffle == "exact" else "given")
     size = choose.batch_size(options.batch, n)
     if size is not None:
