@@ -280,3 +280,16 @@ def test_the_loop_reads_as_the_seven_steps():
     ):  # fmt: skip
         assert words in loop
     assert len(loop.splitlines()) < 30
+
+
+def test_metrics_of_a_regression_are_in_the_target_s_own_units():
+    from sklearn.metrics import mean_absolute_error, r2_score
+
+    run = handful.fit("linear", "diabetes", batch=32, lr=0.03, until="epochs(20)", quiet=True)
+    data = handful.open("diabetes")
+    truth = data.take(range(len(data))).tensor("target").numpy()
+    scores = run.evaluate("diabetes")
+    predicted = np.asarray(run.predict("diabetes"))
+    assert scores["mae"] == pytest.approx(mean_absolute_error(truth, predicted), rel=1e-5)
+    assert scores["r2"] == pytest.approx(r2_score(truth, predicted), rel=1e-4)
+    assert 30 < run.best["valid_mae"] < 70  # of a target from 25 to 346

@@ -310,7 +310,8 @@ def make_objective(net: nn.Module, data: Data, options: Options, chooser: Choose
     chooser.notes += [warning] if warning else []
     metrics, choice = choose.metrics(options.metrics, data.pipeline, output)
     chooser.put("metrics", choice)
-    objective = Objective(net, loss, metrics, device=device, autocast=autocast)
+    scale = data.pipeline.target_scale
+    objective = Objective(net, loss, metrics, device=device, autocast=autocast, scale=scale)
     choose.first_output(net, lambda batch: objective.sums(batch), sample)  # a loss or metric that fails is said now
     return objective
 

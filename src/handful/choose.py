@@ -225,8 +225,11 @@ def until(asked: Any, n: int, validated: bool, score: str) -> tuple[stop.Rule, C
         reason = f"{epochs} epochs of {n:,} rows: fewer for more data, 10 to 100"
         if validated:
             patience = max(5, epochs // 3)
-            text += f" | plateau({patience}, score='{score}')"
-            reason += f"; or sooner, when {score} has not improved for {patience} evaluations"
+            # An accuracy over few rows stands still while the loss still falls; an overfitting net's loss rises while
+            # its accuracy still climbs. Only when neither moves is there nothing to wait for.
+            watched = list(dict.fromkeys(["valid_loss", score]))
+            text += " | " + " & ".join(f"plateau({patience}, score='{name}')" for name in watched)
+            reason += f"; or sooner, when {' and '.join(watched)} have not improved for {patience} evaluations"
         return stop.parse(text), Choice(text, "default", reason)
     rule = stop.as_rule(asked)
     try:

@@ -40,8 +40,13 @@ class Objective:
         *,
         device: torch.device | str = "cpu",
         autocast: torch.dtype | None = None,
+        scale: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        """autocast: the lower precision in which the forward pass computes what is safe to (torch.autocast)."""
+        """autocast: the lower precision in which the forward pass computes what is safe to (torch.autocast).
+
+        scale: mean and standard deviation by which the target was standardised; metrics are in its own units.
+        """
+        self.scale = scale
         self.model, self.loss, self.metrics = model, loss, list(metrics)
         self.device, self.autocast = torch.device(device), autocast
         # Listed once: walking the tree of modules costs more than a small model's forward pass.
@@ -81,11 +86,18 @@ class Objective:
         measured: dict[str, Tensor] = {}
         if metrics and isinstance(output, Tensor) and isinstance(target, Tensor):
             with torch.no_grad():
-                detached = output.detach()
+                detached, target = self._own_units(output.detach()), self._own_units(target)
                 measured = {
                     m.name: m.sums(detached, target, row_weight) for m in self.metrics if isinstance(m, SumMetric)
                 }
         return Sums(loss, weight, values, measured)
+
+    def _own_units(self, value: Tensor) -> Tensor:
+        """A standardised target, or its prediction, as the user knows it; anything else as it is."""
+        if self.scale is None:
+            return value
+        mean, std = (s.to(value.device) for s in self.scale)
+        return value.double() * std + mean
 
     def evaluate(self, batches: Iterable[Batch], keep: Callable[[Batch, Any], None] | None = None) -> dict[str, float]:
         """Mean loss and every metric over all rows of the batches, each row once, in evaluation mode.
@@ -112,8 +124,8 @@ class Objective:
                     for name, value in part.metrics.items():
                         sums[name] = sums.get(name, 0.0) + value.cpu().numpy().astype(np.float64)
                     if whole:
-                        outputs.append(output.float().cpu())
-                        targets.append(batch.tensor("y").cpu())
+                        outputs.append(self._own_units(output).float().cpu())
+                        targets.append(self._own_units(batch.tensor("y")).cpu())
                         weights.extend([batch.tensor("weight").cpu()] if "weight" in batch.columns else [])
                     if keep:
                         keep(batch, output)

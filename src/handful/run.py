@@ -110,6 +110,7 @@ class Run:
                 as_metrics(metrics),
                 device=objective.device,
                 autocast=objective.autocast,
+                scale=objective.scale,
             )
         return objective.evaluate(batches.epoch(512))
 
@@ -285,7 +286,9 @@ def load(path: str | Path, *, model: nn.Module | None = None, device: str = "aut
 
     loss = as_loss(plain("loss", "mse"))[0]
     autocast = torch.bfloat16 if plan.precision == "bfloat16" else None
-    objective = Objective(model, loss, as_metrics(plain("metrics", "")), device=where, autocast=autocast)
+    objective = Objective(
+        model, loss, as_metrics(plain("metrics", "")), device=where, autocast=autocast, scale=pipeline.target_scale
+    )
     return Run(model, plan, None, folder.history(), pipeline, objective, why, best, folder)
 
 

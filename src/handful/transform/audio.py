@@ -117,8 +117,9 @@ class LogMel(Step):
         mean, std = self.fitted(self.mean), self.fitted(self.std)
         raw, frames = self.energies(_ragged(value))
         scale = torch.where(std > 0, 1 / std.clamp(min=1e-12), 0.0)
-        x = (raw - mean.float()[:, None]) * scale.float()[:, None]
-        return x * (torch.arange(x.shape[2]) < frames[:, None])[:, None, :]
+        x: Tensor = (raw - mean.float()[:, None]) * scale.float()[:, None]
+        inside: Tensor = torch.arange(x.shape[2]) < frames[:, None]
+        return x * inside[:, None, :]
 
     def notes(self, names: list[str] | None = None) -> list[str]:
         said = [

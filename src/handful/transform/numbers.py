@@ -282,7 +282,8 @@ class Whiten(Step):
     def __call__(self, value: Tensor) -> Tensor:
         matrix, mean = self.fitted(self.matrix).to(value.device), self.fitted(self.mean).to(value.device)
         result = torch.float64 if value.dtype == torch.float64 else torch.float32
-        return ((value.flatten(1).to(torch.float64) - mean) @ matrix).to(result)
+        whitened: Tensor = (value.flatten(1).to(torch.float64) - mean) @ matrix
+        return whitened.to(result)
 
 
 @stored

@@ -91,7 +91,7 @@ class Tokenize(Step):
         if self.mode == "word":
             model = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token="[UNK]"))
             model.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
-            trainer = tokenizers.trainers.WordLevelTrainer(
+            trainer: Any = tokenizers.trainers.WordLevelTrainer(
                 vocab_size=self.size, min_frequency=2, special_tokens=special, show_progress=False
             )
         else:
@@ -274,7 +274,7 @@ def language_source(
         )
     if not 0 <= valid < 1:
         raise HandfulError(f"The validation share must be from 0 up to, but not including, 1; not {valid}.")
-    text = "\n".join(part for batch in chunks_of(source) for part in batch[names[0]])
+    text = "\n".join(str(part) for batch in chunks_of(source) for part in batch[names[0]])
     end = len(text) - round(valid * len(text))
     tokenize = tokenize or Tokenize("character")
     if tokenize.model is None:
