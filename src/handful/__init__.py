@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "fit": "handful.fit",
     "resume": "handful.fit",
+    "compare": "handful.compare",
     "load": "handful.run",
     "Run": "handful.run",
     "open": "handful.source",
@@ -27,6 +28,7 @@ __all__ = [*_NAMES, *_MODULES]
 if TYPE_CHECKING:  # what the lazy names below are, for type checkers
     from handful import augment, loss, metric, model, preprocess, schedule, stop
     from handful.batches import Batches
+    from handful.compare import compare
     from handful.errors import HandfulError
     from handful.fit import fit, resume
     from handful.order import Order

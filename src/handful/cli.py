@@ -96,6 +96,50 @@ def train(
 
 
 @app.command()
+def compare(
+    data: Data,
+    model: Annotated[str, typer.Option(help="auto, or a ready-made model, as in `handful train`")] = "auto",
+    batches: Annotated[
+        str, typer.Option(help="examples per update, with commas: numbers, auto, full")
+    ] = "1,32,auto,full",
+    target: Annotated[str | None, typer.Option(help="the column to predict, where it is not clear")] = None,
+    valid: Annotated[str, typer.Option(help="share of rows (0.1) or number of rows held out, or a file")] = "0.1",
+    budget: Annotated[float, typer.Option(help="epochs for every run: equal examples for all")] = 6,
+    seconds: Annotated[float | None, typer.Option(help="a limit of time for every run besides")] = None,
+    lrs: Annotated[str, typer.Option(help="tune: a grid for each batch size; auto; or numbers with commas")] = "tune",
+    seeds: Annotated[int, typer.Option(help="runs of each batch size; naming a winner takes 3")] = 3,
+    optimizer: Annotated[str, typer.Option(help="sgd, momentum, adam, adamw, ...")] = "sgd",
+    schedule: Annotated[str, typer.Option(help="constant, cosine, ...")] = "constant",
+    reach: Annotated[str | None, typer.Option(help="what time is measured to, as 'valid_accuracy=0.95'")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps")] = "auto",
+    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="folder for the page and the numbers; runs/NAME-compare by default")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Compare batch sizes on DATA: one row, mini-batches, auto, all rows. Writes a page."""
+    from handful.compare import compare as measure
+
+    goal: tuple[str, float] | None = None
+    if reach is not None:
+        name, equals, value = reach.partition("=")
+        if not equals:
+            raise HandfulError(f"--reach must be a score and its value, as 'valid_accuracy=0.95', not '{reach}'")
+        goal = (name.strip(), float(_number(value.strip() or "nothing", "reach")))
+    rates = lrs if lrs in ("tune", "auto") else [float(_number(part.strip(), "lrs")) for part in lrs.split(",")]
+    where = out or _free_folder(data + "-compare")
+    print(
+        measure(
+            model, data, [part.strip() for part in batches.split(",")], valid=_valid(valid), budget=budget,
+            seconds=seconds, lrs=rates, seeds=seeds, optimizer=optimizer, schedule=schedule, reach=goal, seed=seed,
+            out=where, quiet=quiet, target=target, device=device,
+        )
+    )  # fmt: skip
+    print(f"report: {where / 'report.html'}")
+
+
+@app.command()
 def resume(
     run: RunPath,
     until: Annotated[str | None, typer.Option(help="a later stop, for a run that had ended")] = None,
