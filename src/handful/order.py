@@ -16,14 +16,10 @@ from handful.errors import HandfulError, did_you_mean
 from handful.permutation import CHUNK, Blocks, Cipher, Recent, Rows, Stored, sorted_rows
 
 SHUFFLES = ("exact", "block", "none", "replacement")
-ALGORITHM = (
-    1  # raise it when the same arguments would give other rows, so that no run resumes onto the wrong ones
-)
+ALGORITHM = 1  # raise it when the same arguments would give other rows, so that no run resumes onto the wrong ones
 SORTED_EPOCH = 1 << 25  # rows; a sort of 2^25 takes about 4 s an epoch and 0.4 GB while it lasts
 DEFAULT_BLOCK = 16  # rows: 50 KB of small images, enough for a local disk to read at speed
-DEFAULT_BATCH = (
-    512  # the largest batch whose VIF stays under 1.05 with the default window; at 256 it is 1.023
-)
+DEFAULT_BATCH = 512  # the largest batch whose VIF stays under 1.05 with the default window; at 256 it is 1.023
 
 
 def recommended_window(batch: int, block: int) -> int:
@@ -77,9 +73,7 @@ class Order:
             raise HandfulError(f"shuffle '{shuffle}' is not known.{did_you_mean(str(shuffle), SHUFFLES)}")
         self.n, self.seed, self.shuffle = _whole("n", n, least=1), _whole("seed", seed), shuffle
         if shuffle != "block" and (block is not None or window is not None):
-            raise HandfulError(
-                f"block and window have no meaning for shuffle='{shuffle}': use shuffle='block'."
-            )
+            raise HandfulError(f"block and window have no meaning for shuffle='{shuffle}': use shuffle='block'.")
         if shuffle != "replacement" and weights is not None:
             raise HandfulError(
                 f"weights cannot be used with shuffle='{shuffle}', which visits every row once an epoch: "
@@ -167,9 +161,7 @@ class Order:
             )
         order = cls(**arguments, weights=weights)  # type: ignore[arg-type]
         if order.to_dict()["weights"] != saved.get("weights"):
-            raise HandfulError(
-                "the weights given are not the ones this order was saved with: pass the same weights."
-            )
+            raise HandfulError("the weights given are not the ones this order was saved with: pass the same weights.")
         return order
 
     def __eq__(self, other: object) -> bool:
@@ -232,13 +224,9 @@ def _blocks(block: Any, window: Any) -> tuple[int, int]:
 
 def _range(positions: Any) -> tuple[int, int]:
     if not isinstance(positions, slice):
-        raise HandfulError(
-            f"an order is read by a range of positions, as order[start:stop], not by {positions!r}."
-        )
+        raise HandfulError(f"an order is read by a range of positions, as order[start:stop], not by {positions!r}.")
     if positions.stop is None or positions.step not in (None, 1):
-        raise HandfulError(
-            "an order is endless and read in sequence: give order[start:stop], with a stop and no step."
-        )
+        raise HandfulError("an order is endless and read in sequence: give order[start:stop], with a stop and no step.")
     start = _whole("position", 0 if positions.start is None else positions.start, least=0)
     stop = _whole("position", positions.stop, least=0)
     if stop >= 1 << 63:
@@ -255,13 +243,9 @@ def _weights(weights: ArrayLike, n: int) -> NDArray[np.float64]:
         raise HandfulError(f"weights have shape {list(values.shape)} for {n} rows: give one number a row.")
     bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
     if len(bad):
-        raise HandfulError(
-            f"the weight of row {bad[0]} is {values[bad[0]]}: weights must be finite and not negative."
-        )
+        raise HandfulError(f"the weight of row {bad[0]} is {values[bad[0]]}: weights must be finite and not negative.")
     if not values.any():
-        raise HandfulError(
-            "all weights are zero, so no row can be drawn: give at least one row a positive weight."
-        )
+        raise HandfulError("all weights are zero, so no row can be drawn: give at least one row a positive weight.")
     values.flags.writeable = False
     return values
 

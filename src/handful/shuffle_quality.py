@@ -69,9 +69,7 @@ class Quality:
         return "\n".join(lines)
 
 
-def measure(
-    order: "Order", batch: int, epochs: int | None = None, labels: ArrayLike | None = None
-) -> Quality:
+def measure(order: "Order", batch: int, epochs: int | None = None, labels: ArrayLike | None = None) -> Quality:
     """The quality of `order` for mini-batches of `batch` rows.
 
     Where an epoch has more than 2^22 / epochs rows, twenty stretches of it, spread evenly and with its very
@@ -85,9 +83,7 @@ def measure(
     fail
     """
     if not 1 <= batch <= order.n:
-        raise HandfulError(
-            f"a batch of {batch} does not fit an epoch of {order.n} rows: choose 1 to {order.n}."
-        )
+        raise HandfulError(f"a batch of {batch} does not fit an epoch of {order.n} rows: choose 1 to {order.n}.")
     if epochs is None:
         epochs = max(2, -(-min(BATCHES * batch, MOST_ROWS) // order.n))
     elif epochs < 1:
