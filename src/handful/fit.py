@@ -9,6 +9,7 @@ import torch
 
 from handful import checkpoint
 from handful.assemble import assemble
+from handful.probe.threads import using_threads
 from handful.run import History, Run, RunFolder
 from handful.source.base import Batch
 from handful.state import Best, Window, copy_weights, load_weights
@@ -101,7 +102,7 @@ def _run(t: Training, callbacks: Sequence[Callback]) -> Run:
             callback(event, info)
 
     generator_state = torch.random.get_rng_state()
-    with t.live:
+    with t.live, using_threads(t.plan.threads):
         t.live.start(t.plan, t.plan.notes)
         tell("start", {"plan": t.plan})
         try:
@@ -138,7 +139,9 @@ def descend(t: Training, tell: Callable[[str, dict[str, Any]], None]) -> str:
     while not (reason := should_stop(t)):  # 7. repeat until it should stop
         started = time.perf_counter()
         batch = mini_batches.next()  # 2. choose a random mini-batch
-        outcome = gradient(t, batch)  # 3. forward, 4. mean loss over the batch, 5. backward
+        outcome, state.micro_batch = gradient_that_fits(  # 3. forward, 4. mean loss over the batch, 5. backward
+            t.objective, batch, state.micro_batch, t.ranks, seed=t.plan.seed, step=state.step
+        )
         rate = update(t)  # 6. update by the learning rate
         state.position += state.batch
         state.step += 1
@@ -167,17 +170,6 @@ class MiniBatches:
 def should_stop(t: Training) -> str | None:
     """The stop rule's reason, or None; with several ranks all follow rank 0, whose clock decides."""
     return t.ranks.same_answer(t.rule(t.progress()))
-
-
-def gradient(t: Training, batch: Batch) -> Outcome:
-    """Steps 3 to 5; now and then in parts, whose differences tell the gradient's noise: the same gradient."""
-    if t.grower is not None and (measured := t.grower.gradient(t, batch)) is not None:
-        return measured
-    s = t.state
-    outcome, s.micro_batch = gradient_that_fits(
-        t.objective, batch, s.micro_batch, t.ranks, seed=t.plan.seed, step=s.step
-    )
-    return outcome
 
 
 def grow(t: Training) -> None:

@@ -10,7 +10,9 @@ import math
 import time
 from dataclasses import dataclass, field
 
+from handful.errors import HandfulError
 from handful.objective import loss_coupling, mode_coupling
+from handful.optimizer import rescale
 from handful.plan import Choice
 from handful.probe import learning_rate
 from handful.probe.growth import growth
@@ -19,10 +21,11 @@ from handful.probe.memory import Memory, measure_memory
 from handful.probe.noise import PARTS, NoiseScale, gradient_in_parts, pool
 from handful.probe.snapshot import untouched
 from handful.probe.throughput import Throughput, measure_throughput, powers_of_two
-from handful.probe.trial import train
+from handful.probe.trial import loss_on, train
 from handful.report.words import say_number, say_seconds
+from handful.schedule import from_torch
 from handful.source.base import Batch
-from handful.step import NonFiniteLoss, OutOfMemory
+from handful.step import NonFiniteLoss
 from handful.training import Training, update
 
 SHARE = 0.05  # of the planned examples, for everything that is tried
@@ -81,8 +84,8 @@ def decide(
         size = int(d.batch.value) if batch and d.batch else t.state.batch
         if lr or measure_all:
             _choose_lr(t, d, size, (share if not batch else max(share - WARM - MEASURE, 0.4 * share)))
-    except (NonFiniteLoss, OutOfMemory) as error:
-        d.notes.append(f"a trial step failed, so defaults are used: {error}")
+    except HandfulError as error:
+        d.notes.append(f"measuring failed, so defaults are used: {error}")
     if not batch:
         d.batch = d.growth = d.micro_batch = None
     if not lr:
@@ -130,9 +133,11 @@ def _measure_noise(t: Training, d: Decision, planned: int) -> None:
         d.notes.append(f"{coupling}; its noise scale has no meaning, and the throughput rule is used")
         return
     layers = mode_coupling(t.objective.model.train())
-    b = size if layers else max(1, size // PARTS)  # rows a part; where rows are coupled, as many as a batch would hold
+    b = max(1, size // PARTS)  # rows a part
+    if layers:  # where rows are coupled, as many as a batch would hold
+        b = min(size, 1 << max(0, int(MEASURE * planned / (2 * PARTS)).bit_length() - 1))
     rows = b * PARTS
-    if size < LEAST or MEASURE * planned < 2 * rows:
+    if size < LEAST or (layers and b < LEAST) or MEASURE * planned < 2 * rows:
         d.notes.append(
             f"the run is too short ({planned:,} examples) to measure its noise scale; the throughput rule is used"
         )
@@ -156,7 +161,7 @@ def _measure_noise(t: Training, d: Decision, planned: int) -> None:
     d.examples += warm * size + len(found) * rows
     d.noise = pool(found)
     if layers:
-        d.notes.append(f"{layers}: the noise scale is that of gradients over {b} rows, and the batch does not grow")
+        d.notes.append(f"{layers}: the noise scale is that of gradients over {b} rows")
 
 
 def best_batch(phi: float, throughput: Throughput, sizes: list[int]) -> int:
@@ -215,14 +220,19 @@ def _growth(t: Training, d: Decision, size: int) -> Choice:
         why = f"{size} is the largest batch to consider" if size == d.cap else f"no batch above {size} was tested"
     elif d.noise is None or d.noise.status == "not measurable":
         why = "the noise scale could not be measured"
-    elif mode_coupling(t.objective.model):
-        why = "rows are coupled by a layer, so that ordinary steps cannot be measured in parts"
+    elif isinstance(t.schedule, from_torch):
+        why = "the schedule counts steps, not examples"
     elif t.planned is None:
         why = "the stop rule sets no length"
     elif not tp.is_line:
         why = "the step times do not lie on a line"
     if why:
         return Choice(None, "default", f"the batch stays: {why}")
+    try:
+        with untouched(t):
+            rescale(t.state.optimizer, 1, 2, 1.0)
+    except HandfulError as error:
+        return Choice(None, "default", f"the batch stays: {error}")
     spec = growth(at_most=most, a=float(f"{tp.a:.4g}"), b=float(f"{tp.b:.4g}"))
     return Choice(str(spec), "measured", "doubles when the noise scale predicts 5% more progress a second, and a "
                   "branch confirms it")  # fmt: skip
@@ -255,7 +265,7 @@ def _choose_lr(t: Training, d: Decision, size: int, share: float) -> None:
     d.branches = _climb(t, d, size, steps, default, centre)
     chosen = learning_rate.choose(d.branches, default)
     if chosen is None:
-        d.lr = Choice(default, "default", f"{why}; every trial branch broke off")
+        d.lr = Choice(default, "default", f"{why}; no branch of {min(b.lr for b in d.branches):.2g} or more helped")
         return
     at_default = next(b for b in d.branches if b.lr == default)
     others = ", ".join(f"{b.lr:.2g}: {say_number(b.loss)}" for b in sorted(d.branches, key=lambda b: b.lr))
@@ -276,6 +286,7 @@ def _climb(t: Training, d: Decision, size: int, steps: int, default: float, cent
     repeats = 2 if steps >= 16 * BRANCH_STEPS else 1
     length = min(400, max(BRANCH_STEPS, steps // (6 * repeats)))
     check = check_batches(t, size * length * repeats)
+    before = loss_on(t, check)
     done: dict[float, Branch] = {}
 
     def run(lr: float) -> bool:
@@ -283,22 +294,25 @@ def _climb(t: Training, d: Decision, size: int, steps: int, default: float, cent
         near = next((known for known in done if abs(math.log(known / lr)) < 0.3), None)
         if near is not None or steps < length * repeats:
             return near is not None
-        if abs(math.log(lr / default)) > math.log(REACH) + 1e-9:
+        if lr > default * REACH * 1.001:
             return False
         steps -= length * repeats
         d.examples += length * repeats * size
         found = []
         for k in range(repeats):
             found.append(learning_rate.branch(t, lr, size=size, steps=length, check=check, offset=k * size * length))
-            if not math.isfinite(found[-1]):
+            if not found[-1] <= before:  # worse than no step at all
                 found = [math.inf] * repeats
                 break
         done[lr] = Branch(lr, tuple(found))
         return True
 
     for lr in (default, centre, 2 * centre, centre / 2):
-        run(lr)
-    while len(done) < 9:
+        if lr <= default or math.isfinite(done[default].loss):
+            run(lr)
+    while not any(math.isfinite(b.loss) for b in done.values()) and run(min(done) / 8):
+        pass
+    while len(done) < 12 and any(math.isfinite(b.loss) for b in done.values()):
         before, best = len(done), min(done.values(), key=lambda b: b.loss).lr
         run(2 * best)
         run(best / 2)

@@ -1,4 +1,4 @@
-"""The batch grows while the run goes on, when the noise scale, measured on ordinary steps, says that it pays."""
+"""The batch grows while the run goes on, when the noise scale, measured again and again, says that it pays."""
 
 import math
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ from handful.errors import HandfulError
 from handful.expression import number
 from handful.optimizer import gain as gain_of
 from handful.optimizer import rescale
-from handful.probe.noise import Moments, NoiseScale, gradient_in_parts, parts_for, pool
+from handful.probe.noise import Moments, gradient_in_parts, pool
 from handful.probe.snapshot import untouched
 from handful.probe.trial import FAILED, loss_on, train
-from handful.source.base import Batch
-from handful.step import Outcome
+from handful.step import NonFiniteLoss, is_out_of_memory
 from handful.training import Training
 
 GAIN = 1.05  # the least predicted gain in progress a second
 EARLIEST = 0.02  # share of the run before which the noise scale is still climbing: nothing is decided from it
-MOMENTS = 25  # how many times a run it is considered
+MOMENTS = 16  # how many times a run it is considered
 LATEST = 0.8  # share of the run after which growing no longer pays for its branch
-PROBING = 0.02  # of the run's time, for steps in parts
+PROBING = 0.015  # of the run's examples, to measure the noise scale
+LEAST_PARTS, MOST_PARTS = 4, 32  # batches that one measurement is made of
 BRANCH = 0.004  # of the run's examples, for each of the two branches of a confirmation
 STEPS = 8  # the fewest steps of a branch
 
@@ -32,7 +32,7 @@ class growth:
     The times stand in the plan because a decision must come out the same when the run is replayed or resumed.
 
     >>> growth(at_most=256, a=0.001, b=2e-05).gain(32, 64, phi=100)    # from 32 to 64, B / (T(B) (B + phi))
-    1.159...
+    1.157...
     """
 
     at_most: int
@@ -67,7 +67,12 @@ def as_growth(spec: Any) -> growth:
 
 
 class Grower:
-    """Measures phi on ordinary steps and, at fixed positions, decides whether the batch doubles.
+    """Measures phi at fixed positions and decides there whether the batch doubles.
+
+    phi is measured from the gradients of the next batches, at the weights of the moment, without an update. To run
+    ordinary steps in parts instead wastes no example, but parts of B / M rows cost (M - 1) a extra for B examples,
+    and whole batches a + b B: parts are cheaper only while a < b B / (M - 2), and there no doubling gains 5%. Also
+    all pairs among the batches of one moment count, so their |G|^2 is M times as sure.
 
     Every decision is a function of the plan and of the state, so a resumed run takes it again as it was.
     """
@@ -75,48 +80,46 @@ class Grower:
     def __init__(self, spec: growth) -> None:
         self.spec = spec
 
-    def gradient(self, t: Training, batch: Batch) -> Outcome | None:
-        """Steps 3 to 5 in parts, measured, where a measurement is due; else None, and the step goes its usual way."""
-        s = t.state
-        parts = parts_for(s.batch)
-        if parts is None or s.step % self.every(t, parts) or not self.open(t):
-            return None
-        outcome, found = gradient_in_parts(t.objective, batch, parts, seed=t.plan.seed, step=s.step)
-        s.noise.append(found.as_list())
-        return outcome
-
-    def every(self, t: Training, parts: int) -> int:
-        """Steps from one measurement to the next, so that the time of small parts stays within 2% of the run's."""
-        extra = (parts - 1) * self.spec.a / (self.spec.a + self.spec.b * t.state.batch)
-        return max(2, math.ceil(extra / PROBING))
-
     def open(self, t: Training) -> bool:
-        """Whether the batch may still grow, and the run is past its first steps."""
+        """Whether the batch may still grow at this point of the run."""
         s, planned = t.state, t.planned or 0
-        return 2 * s.batch <= self.spec.at_most and 0.5 * EARLIEST * planned <= s.position < LATEST * planned
+        return 2 * s.batch <= self.spec.at_most and EARLIEST * planned <= s.position < LATEST * planned
 
-    def noise(self, t: Training) -> NoiseScale:
-        """phi pooled over the second half of what was measured since the start."""
-        since = t.state.position / 2
-        return pool(m for n in t.state.noise if (m := Moments.from_list(n)).position >= since)
+    def measure(self, t: Training) -> None:
+        """Add what the next batches tell to `state.noise`, and drop what is older than half of the run so far."""
+        s = t.state
+        s.noise = [n for n in s.noise if n[-1] >= s.position / 2]
+        parts = min(MOST_PARTS, int(PROBING * (t.planned or 0) / MOMENTS / s.batch))
+        if parts < LEAST_PARTS:
+            return
+        batch = t.batches.at(s.position, parts * s.batch)
+        with untouched(t):
+            t.objective.model.train()
+            found = gradient_in_parts(t.objective, batch, parts, seed=t.plan.seed, step=s.step)[1]
+        s.noise.append(found.as_list())
 
     def consider(self, t: Training) -> str | None:
         """At one of the fixed positions: double the batch if it pays. Returns what was done, in words, or None."""
         s, planned = t.state, t.planned or 0
         every = max(1, planned // MOMENTS)
         crossed = s.position // every > (s.position - s.batch) // every
-        if not crossed or not self.open(t) or s.position < EARLIEST * planned:
+        if not crossed or not self.open(t):
             return None
-        phi = self.noise(t)
-        s.noise = [n for n in s.noise if n[-1] >= s.position / 2]
+        try:
+            self.measure(t)
+        except (NonFiniteLoss, RuntimeError, MemoryError) as error:
+            if not (isinstance(error, NonFiniteLoss) or is_out_of_memory(error)):
+                raise
+            return None
+        phi = pool(map(Moments.from_list, s.noise))
         believed = phi.value if phi.value is not None else phi.low if phi.status == "bounded" else 0.0
         old, new = s.batch, 2 * s.batch
         predicted = self.spec.gain(old, new, believed)
         if predicted < GAIN or stalled(t):
             return None
         steps = max(STEPS, math.ceil(BRANCH * planned / new))
-        if steps * new > 2.5 * BRANCH * planned:
-            return None
+        if steps * new > 0.02 * planned:
+            return None  # too short a run to try
         by = gain_of(old, new, believed)
         if not confirmed(t, new, steps, by):
             s.noise = []  # ask again with new numbers only

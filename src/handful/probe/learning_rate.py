@@ -56,7 +56,7 @@ def read_range(lr: ArrayLike, losses: ArrayLike) -> RangeTest:
 
     The repeats' median is smoothed by a local line in log(lr) with a Gaussian weight; the answer is the lowest point,
     refined by a parabola through its neighbours. None if the fall from the first tenth to the lowest point is
-    within three standard errors of the smoothed curve.
+    within four standard errors of the smoothed curve (it is the lowest of many points).
 
     >>> x = np.geomspace(1e-6, 10, 100)
     >>> round(read_range(x, [(np.log10(x) + 1) ** 2]).minimum, 2)     # lowest at 0.1
@@ -64,38 +64,49 @@ def read_range(lr: ArrayLike, losses: ArrayLike) -> RangeTest:
     """
     x = np.log(np.asarray(lr, dtype=np.float64))
     y = np.atleast_2d(np.asarray(losses, dtype=np.float64))
-    smooth, error = _smooth(x, np.median(y, axis=0))
+    weight = _local_quadratic(x)
+    smooth, error = _smooth(weight, np.median(y, axis=0))
     found = _lowest(x, smooth, error)
-    each = [m for row in y if (m := _lowest(x, *_smooth(x, row))) is not None]
+    each = [m for row in y if (m := _lowest(x, *_smooth(weight, row))) is not None]
     low, high = (min(each), max(each)) if found is not None and each else (math.nan, math.nan)
     return RangeTest(tuple(np.exp(x)), tuple(map(tuple, y)), tuple(smooth), found, low, high)
 
 
-def _smooth(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A local quadratic at every x, and its standard error. Losses are capped at three times the first ones' median
-    excess, so that one exploded step does not bend the curve below it; infinities lie at the cap."""
+def _local_quadratic(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The matrix [k, k] that takes values at x to their local quadratic fit (Cleveland 1979), Gaussian weights."""
+    width = max(WIDTH, 2.5 * float(np.median(np.diff(x))))
+    apart = x[None, :] - x[:, None]
+    weight = np.exp(-0.5 * (apart / width) ** 2)
+    basis = np.stack([np.ones_like(apart), apart, apart**2], axis=2)
+    weighted = basis * weight[:, :, None]
+    solved = np.linalg.solve(np.einsum("ikp,ikq->ipq", weighted, basis), weighted.transpose(0, 2, 1))
+    first: NDArray[np.float64] = solved[:, 0, :]
+    return first
+
+
+def _smooth(weight: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The local quadratic and its standard error. Losses are capped at twice the fall above the first ones, so that
+    one exploded step does not bend the curve below it; infinities lie at the cap."""
     finite = y[np.isfinite(y)]
     if len(finite) < 5:
-        return np.full(len(x), math.inf), np.full(len(x), math.inf)
+        return np.full(len(y), math.inf), np.full(len(y), math.inf)
     start, best = float(np.median(finite[: max(3, len(finite) // 10)])), float(np.quantile(finite, 0.02))
     cap = start + max(start - best, 1e-12)
     y = np.where(np.isfinite(y), np.minimum(y, cap), cap)
-    width = max(WIDTH, 2.5 * float(np.median(np.diff(x))))
-    weight = np.exp(-0.5 * ((x[:, None] - x[None, :]) / width) ** 2)
-    smooth, lever = np.empty(len(x)), np.empty(len(x))
-    for i, w in enumerate(weight):
-        basis = np.stack([np.ones(len(x)), x - x[i], (x - x[i]) ** 2], axis=1)
-        solve = np.linalg.pinv((basis * w[:, None]).T @ basis) @ (basis * w[:, None]).T
-        smooth[i], lever[i] = solve[0] @ y, float(np.sqrt((solve[0] ** 2).sum()))
-    noise = 1.4826 * float(np.median(np.abs(np.diff(y) - np.median(np.diff(y))))) / math.sqrt(2)
-    return smooth, noise * lever
+    steps = np.diff(y)
+    noise = 1.4826 * float(np.median(np.abs(steps - np.median(steps)))) / math.sqrt(2)
+    return weight @ y, noise * np.sqrt((weight**2).sum(1))
 
 
 def _lowest(x: NDArray[np.float64], smooth: NDArray[np.float64], error: NDArray[np.float64]) -> float | None:
     i = int(np.argmin(smooth))
     tenth = max(3, len(x) // 10)
     start = float(np.mean(smooth[:tenth]))
-    if not np.isfinite(smooth[i]) or start - smooth[i] <= 3 * float(np.hypot(error[i], error[:tenth].mean())):
+    if (
+        i < tenth
+        or not np.isfinite(smooth[i])
+        or start - smooth[i] <= 4 * float(np.hypot(error[i], error[:tenth].mean()))
+    ):
         return None
     if 0 < i < len(x) - 1:  # the vertex of the parabola through three points
         left, here, right = smooth[i - 1 : i + 2]
@@ -156,10 +167,11 @@ def branch(t: Training, lr: float, *, size: int, steps: int, check: Sequence[Bat
 
 
 def choose(branches: Sequence[Branch], default: float) -> Branch | None:
-    """The branch to believe: the lowest mean loss, but of those within its noise the nearest to the default rate.
+    """The branch to believe: the lowest mean loss, but of those that cannot be told from it the nearest to the
+    default rate. None when every branch broke off.
 
-    noise: the standard error of the paired differences to the best over repeats, and at least 1% of the spread
-    between the best and the median branch. None when every branch broke off.
+    Cannot be told: the mean of the paired differences over repeats is within its standard error and 5% of the loss,
+    or within half a percent of it.
 
     >>> tied = [Branch(1e-3, (0.50, 0.52)), Branch(4e-3, (0.499, 0.521)), Branch(1.0, (9.0, 9.0))]
     >>> choose(tied, default=1e-3).lr
@@ -169,11 +181,11 @@ def choose(branches: Sequence[Branch], default: float) -> Branch | None:
     if not whole:
         return None
     best = min(whole, key=lambda b: b.loss)
-    spread = float(np.median([b.loss for b in whole])) - best.loss
 
     def tied(b: Branch) -> bool:
         differences = np.array(b.losses) - np.array(best.losses)
         error = float(np.std(differences, ddof=1)) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
-        return float(differences.mean()) <= max(error, 0.01 * spread, 0.002 * abs(best.loss))
+        size = abs(best.loss)
+        return float(differences.mean()) <= max(min(error, 0.05 * size), 0.005 * size)
 
     return min((b for b in whole if tied(b)), key=lambda b: abs(math.log(b.lr / default)))

@@ -177,7 +177,7 @@ def longest_rows(t: Training, count: int) -> Batch:
     spread = np.unique(np.linspace(0, t.examples - 1, n).astype(np.int64))
     lengths = np.zeros(len(spread))
     for name in varying:
-        lengths = np.maximum(lengths, _lengths(t.batches.source.read_column(name, spread)))
+        lengths = np.maximum(lengths, _lengths(t, name, spread))
     chosen = spread[np.argsort(-lengths, kind="stable")[: min(count, 64)]]
     batch = t.batches.source.take(chosen)
     for transform in t.batches.transforms:
@@ -185,11 +185,13 @@ def longest_rows(t: Training, count: int) -> Batch:
     return batch
 
 
-def _lengths(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return np.zeros(len(value))
+def _lengths(t: Training, name: str, rows: Any) -> Any:
+    source = t.batches.source
+    value = source.read_column(name, rows)
     if isinstance(value, list):
         return np.array([len(v) for v in value])
+    if isinstance(value, Tensor):  # padded to the longest of those read together: alone, a row has its own length
+        return np.array([source.read_column(name, rows[k : k + 1]).numel() for k in range(len(rows))])  # type: ignore[union-attr]
     return np.diff(value.offsets.numpy())
 
 

@@ -162,11 +162,6 @@ def _quantile(degrees: int) -> float:
     return float(np.interp(degrees, at, [_T95[d] for d in at]))
 
 
-def parts_for(batch: int, least: int = 4) -> int | None:
-    """Micro-batches to divide a batch into: the most, up to 16, that divide it evenly; None if fewer than `least`."""
-    return next((m for m in range(PARTS, least - 1, -1) if batch % m == 0), None)
-
-
 def gradient_in_parts(
     objective: Objective, batch: Batch, parts: int = PARTS, *, seed: int = 0, step: int = 0
 ) -> tuple[Outcome, Moments]:

@@ -157,13 +157,8 @@ def fit_times(
     quartiles = [np.quantile(times[n], [0.25, 0.75]) for n in sizes]
     a, b = fit_line(sizes, medians)
     generator = np.random.default_rng(key("bootstrap", len(sizes)))
-    drawn = np.array(
-        [
-            fit_line(sizes, [float(np.median(generator.choice(times[n], len(times[n])))) for n in sizes])
-            for _ in range(100)
-        ]
-    )
-    ends = np.quantile(drawn, [0.05, 0.95], axis=0)
+    drawn = np.stack([np.median(generator.choice(times[n], (200, len(times[n]))), axis=1) for n in sizes], axis=1)
+    ends = np.quantile(np.stack(fit_lines(sizes, drawn), axis=1), [0.05, 0.95], axis=0)
     return Throughput(
         tuple(sizes),
         tuple(medians),
@@ -184,26 +179,34 @@ def fit_line(sizes: ArrayLike, seconds: ArrayLike) -> tuple[float, float]:
 
     Relative, because a step of 4,096 rows must not drown one of 8; robust, because a step may be interrupted.
     """
-    n, t = np.asarray(sizes, dtype=np.float64), np.asarray(seconds, dtype=np.float64)
-    if len(n) == 1:
-        return 0.0, float(t[0] / n[0])
-    trust: NDArray[np.float64] = np.ones(len(n))
-    a, b = 0.0, 0.0
-    for _ in range(10):
+    a, b = fit_lines(sizes, np.asarray(seconds, dtype=np.float64)[None])
+    return float(a[0]), float(b[0])
+
+
+def fit_lines(sizes: ArrayLike, seconds: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The lines through each row of seconds [r, k]: a [r], b [r]."""
+    n, t = np.asarray(sizes, dtype=np.float64)[None], seconds
+    if n.shape[1] == 1:
+        return np.zeros(len(t)), t[:, 0] / n[0, 0]
+    trust = np.ones_like(t)
+    a = b = np.zeros(len(t))
+    for _ in range(8):
         a, b = _weighted(n, t, trust / t**2)
-        residual = np.abs((a + b * n) / t - 1)
-        scale = 1.345 * max(1.4826 * float(np.median(residual)), 1e-3)
+        residual = np.abs((a[:, None] + b[:, None] * n) / t - 1)
+        scale = 1.345 * np.maximum(1.4826 * np.median(residual, axis=1, keepdims=True), 1e-3)
         trust = np.minimum(1.0, scale / np.maximum(residual, 1e-12))
     return a, b
 
 
-def _weighted(n: NDArray[np.float64], t: NDArray[np.float64], w: NDArray[np.float64]) -> tuple[float, float]:
-    mean_n, mean_t = float((w * n).sum() / w.sum()), float((w * t).sum() / w.sum())
-    spread = float((w * (n - mean_n) ** 2).sum())
-    b = float((w * (n - mean_n) * (t - mean_t)).sum()) / spread if spread > 0 else 0.0
+def _weighted(
+    n: NDArray[np.float64], t: NDArray[np.float64], w: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weighted least squares with neither coefficient below 0."""
+    total = w.sum(1)
+    mean_n, mean_t = (w * n).sum(1) / total, (w * t).sum(1) / total
+    from_n, from_t = n - mean_n[:, None], t - mean_t[:, None]
+    b = (w * from_n * from_t).sum(1) / (w * from_n**2).sum(1)
     a = mean_t - b * mean_n
-    if b < 0:
-        return mean_t, 0.0
-    if a < 0:
-        return 0.0, float((w * n * t).sum() / (w * n * n).sum())
-    return a, b
+    through_zero = (w * n * t).sum(1) / (w * n * n).sum(1)
+    a, b = np.where(b < 0, mean_t, a), np.maximum(b, 0.0)
+    return np.maximum(a, 0.0), np.where(a < 0, through_zero, b)
