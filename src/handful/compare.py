@@ -115,7 +115,7 @@ def compare(
               for all; or "auto": as `fit` chooses
     seeds:    runs of each batch size, with seeds `seed`, `seed` + 1, ...
     reach:    ("valid_loss", 0.3): the score to measure the time to; by default 10% above the lowest held-out loss
-              that three quarters of the batch sizes reach with every seed
+              that three quarters of the batch sizes (and at least two) reach with every seed
     out:      a folder for comparison.json and report.html
     more:     as in `fit`: target (the column), loss, metrics, preprocess, l2, clip_norm, device, score, ...
 

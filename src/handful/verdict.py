@@ -58,7 +58,7 @@ def choose_target(trials: Sequence[Trial], given: tuple[str, float] | None) -> T
     name = "valid_loss" if "valid_loss" in trials[0].records[0] else "train_loss"
     by_method = group(trials)
     worst = sorted(max(min(_finite(t.column(name))) for t in runs) for runs in by_method.values())
-    enough = max(1, math.ceil(0.75 * len(worst)))
+    enough = min(len(worst), max(2, 3 * len(worst) // 4))
     # Above the lowest itself, which the last of them reaches at one lucky moment.
     why = f"{SLACK - 1:.0%} above the lowest that {enough} of {len(worst)} methods reach with every seed"
     return Target(name, float(f"{worst[enough - 1] * SLACK:.3g}"), why)
@@ -81,11 +81,12 @@ def table(
 ) -> list[dict[str, Any]]:
     """A row for each method. Measured quantities are medians over the seeds, `_low` and `_high` their range.
 
-    method, batch, lr, seeds, steps, examples, seconds, step_seconds, examples_per_second, work (rows of a step as a
-    share of all), saved_bytes and fixed_bytes (see trial.Memory), gradient_deviation (root of the gradient's
-    variance, relative to that of single rows: measured, or by the law where that size was not drawn), the final
-    scores train_* and valid_*, gap (valid_loss - train_loss), reached (seeds that reached the target), and
-    target_examples, target_steps, target_seconds (absent unless all did).
+    method, batch, lr, seeds, steps, examples, seconds, step_seconds, examples_per_second; work: rows of a step as a
+    share of all; probe_seconds: what auto spent on measuring before its first step, part of seconds; saved_bytes and
+    fixed_bytes: see trial.Memory; gradient_deviation: the root of the gradient's variance, relative to that of single
+    rows, measured, or by the law where that size was not drawn; the final scores train_* and valid_*; gap: valid_loss
+    minus train_loss; reached: seeds that reached the target; and, if all did, target_examples, target_steps and
+    target_seconds.
     """
     return [_row(method, runs, target, variance, n) for method, runs in group(trials).items()]
 
@@ -98,7 +99,9 @@ def _row(
     row |= {"steps": runs[0].last["step"], "examples": runs[0].last["position"]}
     row |= _spread("seconds", [t.last["seconds"] for t in runs])
     row |= _spread("step_seconds", [t.step_seconds for t in runs])
-    row |= _spread("examples_per_second", [t.last["position"] / max(t.last["seconds"], 1e-9) for t in runs])
+    row |= _spread("examples_per_second", [t.last["batch"] / t.step_seconds for t in runs])
+    if method.size is None:
+        row["probe_seconds"] = float(np.median([t.probe_seconds for t in runs]))
     if runs[0].memory:
         row |= {"saved_bytes": runs[0].memory.saved, "fixed_bytes": runs[0].memory.fixed}
     if variance:
@@ -156,6 +159,12 @@ def apart(a: dict[str, Any], b: dict[str, Any], name: str, *, lower: bool = True
     return bool(a["seeds"] > 2 and better)
 
 
+def _few(row: dict[str, Any]) -> str:
+    """That there were too few seeds to tell anything, where there were."""
+    n = row["seeds"]
+    return "" if n > 2 else f" from {n} seed{'s' if n > 1 else ''}, which takes 3,"
+
+
 def called(row: dict[str, Any]) -> str:
     """A method in a sentence."""
     if row["method"] == "auto":
@@ -189,7 +198,7 @@ def first_to_target(rows: Sequence[dict[str, Any]], target: Target) -> Finding:
     """Which method reached the target in the least time, and by what factor."""
     question = "Which was at the target first?"
     there = sorted((r for r in rows if "target_seconds" in r), key=lambda r: r["target_seconds"])
-    tail = _missed(rows)
+    tail = _missed(rows) + _probed(rows)
     if not there:
         return Finding(question, f"No method reached {target.words} with every seed.", False)
     best, *others = there
@@ -201,7 +210,7 @@ def first_to_target(rows: Sequence[dict[str, Any]], target: Target) -> Finding:
         names = _list([called(best), *(called(r) for r in close)])
         far = [r for r in others if r not in close]
         rest = "; " + _factors(best, far) if far else ""
-        answer = f"Could not tell between {names}: {target.words} took {_each([best, *close])}{rest}.{tail}"
+        answer = f"Could not tell{_few(best)} between {names}: {target.words} took {_each([best, *close])}{rest}.{tail}"
         return Finding(question, answer, False)
     answer = f"{_sentence(called(best))} reached {target.words} first, in {time}; {_factors(best, others)}.{tail}"
     return Finding(question, answer, True)
@@ -225,6 +234,11 @@ def _missed(rows: Sequence[dict[str, Any]]) -> str:
     return said + (f" {_sentence(_list(partly))} only." if partly else "")
 
 
+def _probed(rows: Sequence[dict[str, Any]]) -> str:
+    spent = max((r.get("probe_seconds", 0.0) for r in rows), default=0.0)
+    return f" Of auto's time, {say_seconds(spent)} went into measuring before its first step." if spent > 0 else ""
+
+
 def _each(rows: Sequence[dict[str, Any]]) -> str:
     return _list([f"{say_seconds(r['target_seconds'])} ({_range(r, 'target_seconds', say_seconds)})" for r in rows])
 
@@ -241,13 +255,15 @@ def cheapest_step(rows: Sequence[dict[str, Any]]) -> Finding:
     price = ""
     if fast is not best:
         price = (
-            f" But {called(fast)} got through {say_count(fast['examples_per_second'])} examples a second, and "
+            f" But {called(fast)} gets through {say_count(fast['examples_per_second'])} examples a second, and "
             f"{called(best)} through {say_count(best['examples_per_second'])}."
         )
     if close:
         names = _list([called(best), *(called(r) for r in close)])
         times = _list([say_seconds(r["step_seconds"]) for r in [best, *close]])
-        return Finding(question, f"Could not tell between {names}: {times} a step.{price}", False)
+        if dearest not in close:
+            price = f" {_sentence(called(dearest))} took {say_seconds(dearest['step_seconds'])}.{price}"
+        return Finding(question, f"Could not tell{_few(best)} between {names}: {times} a step.{price}", False)
     answer = (
         f"{_sentence(called(best))}, at {say_seconds(best['step_seconds'])}. The dearest was {called(dearest)}, at "
         f"{say_seconds(dearest['step_seconds'])}, {_times(best['step_seconds'], dearest['step_seconds'])} as much."
@@ -284,12 +300,12 @@ def generalised(rows: Sequence[dict[str, Any]], score: str) -> Finding:
         low, high = say_value(score, row[f"{score}_low"]), say_value(score, row[f"{score}_high"])
         return f"{say_value(score, row[score])} ({low} to {high})"
 
-    gaps = _list([f"{say_number(r['gap'], 2)} for {called(r)}" for r in rows])
+    gaps = _list([f"{say_number(r['gap'], 2).replace('-', '−')} for {called(r)}" for r in rows])
     tail = f" Held-out loss minus training loss: {gaps}."
     close = [r for r in others if not apart(best, r, score, lower=lower)]
     if close:
         pairs = _list([f"{called(r)}, {said(r)}" for r in [best, *close]], "; ")
-        return Finding(question, f"Could not tell by held-out {say_name(score)}: {pairs}.{tail}", False)
+        return Finding(question, f"Could not tell{_few(best)} by held-out {say_name(score)}: {pairs}.{tail}", False)
     answer = f"{_sentence(called(best))}: held-out {say_name(score)} {said(best)} at the end."
     if others:
         answer += f" Next was {called(others[0])}, {said(others[0])}."

@@ -11,7 +11,7 @@ from handful.report.document import Page, Part, Section
 from handful.report.figure import Figure, figure_lines
 from handful.report.markup import Html, escape, table_html
 from handful.report.page import choices_html
-from handful.report.traces import Band, Line
+from handful.report.traces import Band, Line, Marker
 from handful.report.words import is_share, say_bytes, say_count, say_name, say_number, say_seconds, say_value
 from handful.verdict import AXES, Finding, called, group, headline
 
@@ -27,7 +27,7 @@ _STYLE = """<style>
 .findings p { margin: .35rem 0 0; max-width: none; font-size: .9375rem; line-height: 1.5; }
 .dial td, .dial th { white-space: nowrap; }
 .dial td:not(:first-child), .dial th:not(:first-child) { text-align: right; }
-.dial td:first-child { color: var(--quiet); }
+.dial td:first-child { color: var(--quiet); white-space: normal; min-width: 7.5rem; }
 .dial td .note { display: block; margin: 0; }
 .dial .best { font-weight: 650; }
 .ends { display: flex; align-items: center; gap: .9rem; margin: 0 0 1.25rem; color: var(--quiet); font-size: .875rem; }
@@ -125,11 +125,9 @@ def _dial(c: "Comparison", rows: Sequence[dict[str, Any]]) -> Html:
 
 
 def _dial_figures(c: "Comparison") -> list[Figure]:
-    """Four quantities against the batch size, both axes logarithmic."""
+    """Four quantities against the batch size, both axes logarithmic; auto is a point beside the line."""
     rows = sorted((r for r in c.table if r["method"] != "auto"), key=lambda r: r["batch"])
-    rows = rows if len(rows) > 1 else sorted(c.table, key=lambda r: r["batch"])
-    if len(rows) < 2:
-        return []
+    auto = [r for r in c.table if r["method"] == "auto"]
     figures = []
     for title, name, label in (
         ("Time to the target", "target_seconds", "seconds"),
@@ -137,7 +135,7 @@ def _dial_figures(c: "Comparison") -> list[Figure]:
         ("How far a gradient strays", "gradient_deviation", "relative to one row"),
         ("Memory that grows with the batch", "saved_bytes", "bytes"),
     ):
-        kept = [r for r in sorted(c.table, key=lambda r: r["batch"]) if r.get(name)]
+        kept = [r for r in rows if r.get(name)]
         if len(kept) < 2:
             continue
         x, y = [r["batch"] for r in kept], [r[name] for r in kept]
@@ -145,8 +143,10 @@ def _dial_figures(c: "Comparison") -> list[Figure]:
         if f"{name}_low" in kept[0]:
             low, high = [r[f"{name}_low"] for r in kept], [r[f"{name}_high"] for r in kept]
             bands = [Band("lowest to highest seed", x, low, high)]
-        line = Line(title.lower(), x, y, points=True)
-        figures.append(figure_lines(title, "examples a step", label, [line], log_x=True, log_y=True, bands=bands))
+        line = Line("batches of a fixed size", x, y, points=True)
+        markers = [Marker("auto", r["batch"], r[name]) for r in auto if r.get(name)]
+        axes = ("examples a step", label)
+        figures.append(figure_lines(title, *axes, [line], log_x=True, log_y=True, bands=bands, markers=markers))
     return figures
 
 
@@ -236,11 +236,11 @@ def _variance_words(variance: Sequence[GradientVariance]) -> list[str]:
 def _slopes(variance: Sequence[GradientVariance]) -> Html:
     rows = []
     for v in variance:
-        agrees = "as the law says" if v.low <= -1 <= v.high else "not what the law says"
+        agrees = "inside the interval" if v.low <= -1 <= v.high else "outside it"
         chip = Html('<span class="status measured">measured</span>')
         interval = f"{v.low:.3f} to {v.high:.3f}".replace("-", "−")
         rows.append([v.state, f"{v.slope:.3f}".replace("-", "−"), interval, agrees, chip])
-    heads = ["weights", "slope of log variance", "95% interval", "−1 is", "status"]
+    heads = ["weights", "slope of log variance", "95% interval", "the law's −1 is", "status"]
     return table_html(rows, heads, caption="The fitted slope, after the correction for draws without repeats")
 
 
@@ -302,6 +302,7 @@ _LABELS = {
     "work": "share of the rows a step reads",
     "step_seconds": "time a step",
     "seconds": "time",
+    "probe_seconds": "time auto spent on measuring first",
     "saved_bytes": "memory that grows with the batch",
     "fixed_bytes": "memory that does not",
     "gradient_deviation": "gradient strays, one row = 1",
