@@ -21,6 +21,10 @@ def from_items(items: Items, o: Options, notes: list[str]) -> Stored:
 
     Raises HandfulError, naming file or row, for a sound that cannot be decoded or is empty.
     """
+    if o.budget == 0:
+        from .sounds import Sounds
+
+        return Sounds(items, o, notes)
     sounds: list[Any] = [None] * len(items)
     rates = np.zeros(len(items), np.int64)
     many = np.zeros(len(items), bool)

@@ -1,6 +1,7 @@
 """Encoded images -> uint8 [n, channels, height, width], decoded once when they fit in memory."""
 
 import io
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -93,11 +94,12 @@ def from_items(items: Items, o: Options, notes: list[str]) -> Stored:
         form = _survey(items, o, notes)
     if _bytes(items, form) <= o.budget:
         return _decoded(items, form)
-    notes.append(
-        f"'{items.key}' needs {_bytes(items, form) / 2**30:.1f} GiB decoded, more than "
-        f"{o.budget / 2**30:.1f} GiB: "
-        "images are decoded on every read."
-    )
+    if o.budget:  # 0 is `prepare`, which decodes them once
+        notes.append(
+            f"'{items.key}' needs {_bytes(items, form) / 2**30:.1f} GiB decoded, more than "
+            f"{o.budget / 2**30:.1f} GiB: "
+            "images are decoded on every read."
+        )
     return Encoded(items, form)
 
 
@@ -166,23 +168,29 @@ def _survey(items: Items, o: Options, notes: list[str]) -> _Form:
             headers[i] = _header(items, i)
 
     in_parallel(work, np.arange(len(items)), items.small)
+    return choose_form(items.key, Counter(headers), o, notes)
+
+
+def choose_form(key: str, headers: Counter[_Header], o: Options, notes: list[str]) -> _Form:
+    """One form for images of which only the headers are known: how many there are of each."""
     sizes = {(h.height, h.width) for h in headers}
     channels = 1 if all(h.grey for h in headers) else 3
-    alpha = sum(h.alpha for h in headers)
+    alpha = sum(count for h, count in headers.items() if h.alpha)
     if alpha:
-        notes.append(f"{alpha:,} images of '{items.key}' have transparency: laid on white.")
+        notes.append(f"{alpha:,} images of '{key}' have transparency: laid on white.")
     if any(h.deep for h in headers):
-        notes.append(f"'{items.key}' has images of 16 bits a channel: read as 8 bits.")
+        notes.append(f"'{key}' has images of 16 bits a channel: read as 8 bits.")
     if channels == 3 and any(h.grey for h in headers):
-        notes.append(f"'{items.key}' mixes grey and colour: all are read as RGB.")
+        notes.append(f"'{key}' mixes grey and colour: all are read as RGB.")
     if o.image_size is not None:
         return _Form(channels, *o.image_size, fit=True)
     if len(sizes) == 1:
         height, width = sizes.pop()
         return _Form(channels, height, width)
-    side = min(_LARGEST_DEFAULT, int(np.median([min(h.height, h.width) for h in headers])))
+    sides = np.repeat([min(h.height, h.width) for h in headers], list(headers.values()))
+    side = min(_LARGEST_DEFAULT, int(np.median(sides)))
     notes.append(
-        f"'{items.key}' has images of {len(sizes):,} sizes: resized to {side}x{side} (median shorter "
+        f"'{key}' has images of {len(sizes):,} sizes: resized to {side}x{side} (median shorter "
         "side, at most "
         f"{_LARGEST_DEFAULT}), cropped at the centre; image_size=... for another."
     )

@@ -1,0 +1,136 @@
+"""What `prepare` was given -> a feed of chunks: files and globs streamed, tar shards indexed, the rest opened."""
+
+import glob
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import HandfulError
+from .base import Column, Source
+from .dataset import is_hugging_face
+from .feed import SourceFeed
+from .feed_table import STREAMED, DatasetFiles, TableFeed, TableFiles
+from .files import ending, is_remote
+from .options import Options
+from .store_write import Feed
+from .tar import TARS, open_tars
+
+SMALL = 64 << 20  # a table up to this many bytes is opened whole; larger ones are streamed
+
+
+def local_files(where: Any) -> list[Path]:
+    """The files that `where` names, sorted; [] when it is no path, or not on this machine."""
+    names = [where] if isinstance(where, (str, os.PathLike)) else where
+    if not isinstance(names, (list, tuple)) or not all(isinstance(n, (str, os.PathLike)) for n in names):
+        return []
+    found: list[Path] = []
+    for name in map(os.fspath, names):
+        if is_remote(name):
+            return []
+        path = Path(name).expanduser()
+        if path.is_dir():
+            found += sorted(p for p in path.rglob("*") if p.is_file())
+        elif path.exists():
+            found.append(path)
+        elif glob.has_magic(name):
+            matches = sorted(glob.glob(os.path.expanduser(name), recursive=True))
+            if not matches:
+                raise HandfulError(f"no file matches '{name}'.")
+            found += map(Path, matches)
+    return [path.absolute() for path in found]
+
+
+def open_feed(
+    where: Any,
+    target: str | None,
+    columns: Sequence[str] | Mapping[str, Column] | None,
+    image_size: int | tuple[int, int] | None,
+    rate: int | None,
+    images: str,
+    identity: str | None,
+    provenance: dict[str, Any],
+) -> Feed:
+    """The feed that suits the input."""
+    from . import _options
+    from . import open as open_source
+
+    if is_hugging_face(where):
+        o = _options(where, target, None, columns, image_size, rate, 0)
+        return TableFeed(DatasetFiles(where, o.name), o, identity, provenance, images)
+    files = _named_files(where)
+    if files:
+        called = os.fspath(where) if isinstance(where, (str, os.PathLike)) else f"{files[0]} and others"
+        o = _options(called, target, None, columns, image_size, rate, 0)
+        if all(ending(f) in TARS for f in files):
+            return _source_feed(open_tars([Path(f) for f in files], o), identity, provenance, images)
+        _one_kind(files, o)
+        if len(files) > 1 or _large(files[0]):
+            return TableFeed(TableFiles(files), o, identity, provenance, images)
+    source = open_source(
+        where, target, columns=columns, image_size=image_size, rate=rate, memory=None if _array(where) else 0
+    )
+    return _source_feed(source, identity, provenance, images)
+
+
+def _source_feed(source: Source, identity: str | None, provenance: dict[str, Any], images: str) -> SourceFeed:
+    return SourceFeed(source, identity, provenance, images)
+
+
+def _array(where: Any) -> bool:
+    return isinstance(where, Source)
+
+
+def _named_files(where: Any) -> list[str]:
+    """Table files or tar shards, local or remote; [] when `where` is something else, such as a folder of images."""
+    names = [where] if isinstance(where, (str, os.PathLike)) else where
+    if not isinstance(names, (list, tuple)) or not names:
+        return []
+    if not all(isinstance(n, (str, os.PathLike)) for n in names):
+        return []
+    listed: list[str] = []
+    for name in map(os.fspath, names):
+        if is_remote(name):
+            listed += _remote_files(name)
+            continue
+        path = Path(name).expanduser()
+        if path.is_dir():
+            inside = sorted(str(p) for p in path.rglob("*") if p.is_file() and not p.name.startswith((".", "_")))
+            listed += inside
+        elif path.exists():
+            listed.append(str(path))
+        elif glob.has_magic(name):
+            listed += map(str, local_files(name))
+    if listed and all(ending(f) in STREAMED or ending(f) in TARS for f in listed):
+        return listed
+    if isinstance(where, (list, tuple)):
+        odd = next((f for f in listed if ending(f) not in STREAMED and ending(f) not in TARS), None)
+        if odd:
+            raise HandfulError(f"{odd}: a list of files may hold {', '.join([*STREAMED, *TARS])}.")
+    return []
+
+
+def _remote_files(name: str) -> list[str]:
+    if not glob.has_magic(name):
+        return [name]
+    import fsspec
+
+    fs, path = fsspec.core.url_to_fs(name)
+    found = sorted(str(fs.unstrip_protocol(p)) for p in fs.glob(path))
+    if not found:
+        raise HandfulError(f"no file matches '{name}'.")
+    return found
+
+
+def _one_kind(files: list[str], o: Options) -> None:
+    kinds = {ending(f).removesuffix(".gz") for f in files}
+    if len(kinds) > 1:
+        raise HandfulError(f"{o.name} mixes {' and '.join(sorted(kinds))} files: prepare one kind at a time.")
+
+
+def _large(file: str) -> bool:
+    if ending(file).endswith(".gz"):
+        return True
+    if is_remote(file):
+        return True
+    return Path(file).stat().st_size > SMALL

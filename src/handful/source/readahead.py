@@ -1,0 +1,53 @@
+"""Tell the system which bytes of a mapped file will be needed, so that it reads them before they are."""
+
+import mmap
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_PAGE = mmap.PAGESIZE
+_GAP = 16 << 10  # bytes between two runs that are cheaper to read than to skip
+_WILL_NEED = getattr(mmap, "MADV_WILLNEED", None)
+_RANDOM = getattr(mmap, "MADV_RANDOM", None)
+
+
+def runs(starts: NDArray[np.int64], stops: NDArray[np.int64], gap: int = 0) -> tuple[Any, Any]:
+    """Sorted ranges start..stop-1, joined where less than `gap` + 1 lies between them.
+
+    >>> runs(np.array([0, 3, 9]), np.array([2, 5, 12]), gap=1)
+    (array([0, 9]), array([ 5, 12]))
+    """
+    if len(starts) == 0:
+        return starts, stops
+    stops = np.maximum.accumulate(stops)
+    new = np.flatnonzero(starts[1:] > stops[:-1] + gap) + 1
+    return starts[np.concatenate([[0], new])], stops[np.concatenate([new - 1, [len(stops) - 1]])]
+
+
+def will_need(array: NDArray[Any], starts: NDArray[np.int64], stops: NDArray[np.int64]) -> int:
+    """Start reading rows starts[i]..stops[i]-1 (sorted) of a mapped array; returns the bytes of all runs."""
+    mapping = _mapping(array)
+    width = array.strides[0]
+    first, last = runs(np.asarray(starts) * width, np.asarray(stops) * width, _GAP)
+    total = int((last - first).sum())
+    if mapping is None or _WILL_NEED is None:
+        return total
+    pages = first // _PAGE * _PAGE
+    for start, length in zip(pages.tolist(), (np.minimum(last, len(mapping)) - pages).tolist()):
+        if length > 0:
+            mapping.madvise(_WILL_NEED, start, length)
+    return total
+
+
+def random_access(array: NDArray[Any]) -> None:
+    """Rows will be read one here, one there: the system should not read around them."""
+    mapping = _mapping(array)
+    if mapping is not None and _RANDOM is not None:
+        mapping.madvise(_RANDOM)
+
+
+def _mapping(array: Any) -> mmap.mmap | None:
+    while array is not None and not isinstance(array, mmap.mmap):
+        array = array.base if isinstance(array, np.ndarray) else None
+    return array

@@ -1,0 +1,264 @@
+"""Table files as a stream of Arrow tables of bounded size: the same tables, in the same order, at every reading."""
+
+import gzip
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, BinaryIO, NamedTuple
+
+import pyarrow as pa
+
+from ..errors import HandfulError
+from .files import _reading, _stream, ending
+
+BLOCK = 16 << 20  # bytes of text parsed at a time
+ROWS = 1 << 14  # rows of a Parquet or Arrow file at a time
+STREAMED = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".jsonl", ".jsonl.gz", ".parquet", ".arrow", ".feather")
+Types = Mapping[str, Any]
+
+
+class Raw(NamedTuple):
+    """A table, or the text of one: data, where it begins (for messages), and the names of its columns if text."""
+
+    where: str
+    data: Any
+    names: list[str] | None = None
+
+
+class TableFiles:
+    """Many files of one schema."""
+
+    def __init__(self, files: Sequence[str]) -> None:
+        self.files = list(files)
+        self.classes: dict[str, tuple[str, ...]] = {}
+
+    def __iter__(self) -> Iterator[Raw]:
+        for file in self.files:
+            kind = ending(file)
+            if kind == ".parquet":
+                yield from _parquet(file)
+            elif kind in (".arrow", ".feather"):
+                yield from _arrow(file)
+            else:
+                yield from _text(file, kind)
+
+    def heads(self) -> Iterator[Raw]:
+        """Text has to be read to the end; of a file that states its types the first block is enough."""
+        for file in self.files:
+            one = TableFiles([file])
+            yield from islice(one, 1) if ending(file) in (".parquet", ".arrow", ".feather") else one
+
+
+class DatasetFiles:
+    """A Hugging Face data set, through its Arrow format."""
+
+    def __init__(self, dataset: Any, name: str) -> None:
+        if not hasattr(dataset, "__len__"):
+            raise HandfulError(f"{name} is a streaming data set: load it without streaming=True.")
+        self._dataset, self._name = dataset, name
+        features = {key: getattr(feature, "names", None) for key, feature in dataset.features.items()}
+        self.classes = {key: tuple(names) for key, names in features.items() if names}
+
+    def __iter__(self) -> Iterator[Raw]:
+        table = self._dataset.with_format("arrow")
+        for start in range(0, len(self._dataset), ROWS):
+            yield Raw(f"{self._name}, row {start:,}", table[start : start + ROWS])
+
+    def heads(self) -> Iterator[Raw]:
+        yield from islice(self, 1)
+
+
+def parse(raw: Raw, types: Types) -> Any:
+    """The Arrow table of one block, its columns of `types` where given, dictionaries and extensions unwrapped."""
+    table = raw.data
+    if raw.names is not None:
+        table = _parse_csv(raw, types)
+    elif isinstance(raw.data, bytes):
+        table = _parse_json(raw, types)
+    columns = {}
+    for name, column in zip(table.column_names, table.columns):
+        column = _plain(column)
+        wanted = types.get(name)
+        columns[name] = column if wanted is None or column.type == wanted else _cast(raw, name, column, wanted)
+    return pa.table(columns)
+
+
+def _plain(column: Any) -> Any:
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = pa.chunked_array([c.storage for c in column.chunks], column.type.storage_type)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_string(column.type) or pa.types.is_string_view(column.type):
+        column = column.cast(pa.large_string())
+    return column
+
+
+def _cast(raw: Raw, name: str, column: Any, wanted: Any) -> Any:
+    try:
+        return column.cast(wanted)
+    except pa.ArrowException as error:
+        raise HandfulError(
+            f"{raw.where}: column '{name}' is {column.type} there but {wanted} elsewhere: make it one type."
+        ) from error
+
+
+def join_types(a: Any, b: Any) -> Any:
+    """The narrowest type that holds both; text holds every single value. None when there is none."""
+    t = pa.types
+    if a is None or a == b or t.is_null(a):
+        return b
+    if t.is_null(b):
+        return a
+    if t.is_integer(a) and t.is_integer(b):
+        return a if a.bit_width >= 64 and t.is_signed_integer(a) else pa.int64()
+    if (t.is_integer(a) or t.is_floating(a)) and (t.is_integer(b) or t.is_floating(b)):
+        return pa.float64()
+    if t.is_nested(a) or t.is_nested(b):
+        both = (t.is_list(a) or t.is_large_list(a)) and (t.is_list(b) or t.is_large_list(b))
+        inner = join_types(a.value_type, b.value_type) if both else None
+        return None if inner is None else pa.large_list(inner)
+    binary = [t.is_binary(x) or t.is_large_binary(x) for x in (a, b)]
+    if any(binary):
+        return pa.large_binary() if all(binary) else None
+    return pa.large_string()
+
+
+def _parquet(file: str) -> Iterator[Raw]:
+    from pyarrow import parquet
+
+    with _reading(file, "a Parquet file", "it may be cut short; download or write it again"), _stream(file) as stream:
+        opened = parquet.ParquetFile(stream)
+        row = 0
+        for group in range(opened.num_row_groups):
+            for batch in opened.iter_batches(ROWS, row_groups=[group]):
+                yield Raw(f"{file}, row {row:,}", pa.table(batch))
+                row += batch.num_rows
+
+
+def _arrow(file: str) -> Iterator[Raw]:
+    with _reading(file, "an Arrow file", "write it again"), _stream(file) as stream:
+        magic = stream.read(6)
+        stream.seek(0)
+        row = 0
+        if magic == b"ARROW1":
+            with pa.ipc.open_file(stream) as reader:
+                for i in range(reader.num_record_batches):
+                    for piece in _slices(pa.table(reader.get_batch(i))):
+                        yield Raw(f"{file}, row {row:,}", piece)
+                        row += piece.num_rows
+            return
+        with pa.ipc.open_stream(stream) as reader:
+            for batch in reader:
+                for piece in _slices(pa.table(batch)):
+                    yield Raw(f"{file}, row {row:,}", piece)
+                    row += piece.num_rows
+
+
+def _slices(table: Any) -> Iterator[Any]:
+    for start in range(0, table.num_rows, ROWS):
+        yield table.slice(start, ROWS)
+
+
+def _text(file: str, kind: str) -> Iterator[Raw]:
+    csv = not kind.startswith(".jsonl")
+    fix = "every row must have as many values as the header" if csv else "each line must be one object"
+    with _reading(file, "a CSV file" if csv else "a JSON-lines file", fix), _stream(file) as stream:
+        data: Any = gzip.GzipFile(fileobj=stream) if kind.endswith(".gz") else stream
+        names: list[str] | None = None
+        at = 0
+        for block in text_blocks(data, BLOCK, quoted=csv):
+            if csv and names is None:
+                names, head = _header(block, kind)
+                block = block[head:]
+            if block.strip():
+                yield Raw(f"{file}, after byte {at:,}", block, names)
+            at += len(block)
+        if at == 0:
+            raise HandfulError(f"{file} is empty (0 bytes).")
+
+
+def text_blocks(stream: BinaryIO, size: int, quoted: bool) -> Iterator[bytes]:
+    """A text in blocks of about `size` bytes, cut between records: at the end of a line outside quotes.
+
+    >>> list(text_blocks(io.BytesIO(b'a\\n"b\\nb"\\nc'), 5, quoted=True))
+    [b'a\\n', b'"b\\nb"\\n', b'c']
+    """
+    rest = b""
+    while True:
+        read = stream.read(size)
+        rest += read
+        if not read:
+            if rest:
+                yield rest
+            return
+        cut = _record_end(rest, quoted)
+        if cut:
+            yield rest[:cut]
+            rest = rest[cut:]
+
+
+def _record_end(block: bytes, quoted: bool) -> int:
+    """Just after the last line end outside quotes, 0 if there is none. A block begins outside quotes."""
+    end = block.rfind(b"\n")
+    if not quoted or end < 0:
+        return end + 1
+    odd = block.count(b'"', 0, end) % 2
+    while end >= 0 and odd:
+        before = block.rfind(b"\n", 0, end)
+        odd ^= block.count(b'"', max(before, 0), end) % 2
+        end = before
+    return end + 1
+
+
+def _header(block: bytes, kind: str) -> tuple[list[str], int]:
+    """The names in the first record, and its length in bytes."""
+    import csv
+
+    end = block.find(b"\n")
+    while end >= 0 and block.count(b'"', 0, end) % 2:
+        end = block.find(b"\n", end + 1)
+    stop = len(block) if end < 0 else end + 1
+    text = block[:stop].decode("utf-8-sig").rstrip("\r\n")
+    return next(csv.reader(io.StringIO(text), delimiter=_delimiter(kind))), stop
+
+
+def _delimiter(kind: str) -> str:
+    return "\t" if kind.startswith(".tsv") else ","
+
+
+def _parse_csv(raw: Raw, types: Types) -> Any:
+    from pyarrow import csv
+
+    assert raw.names is not None
+    kind = ending(raw.where.rsplit(", after byte", 1)[0])
+    try:
+        table = csv.read_csv(
+            pa.BufferReader(raw.data),
+            csv.ReadOptions(column_names=raw.names, block_size=len(raw.data) + 1, use_threads=False),
+            csv.ParseOptions(delimiter=_delimiter(kind), newlines_in_values=True),
+            csv.ConvertOptions(column_types={n: t for n, t in types.items() if n in raw.names}),
+        )
+    except pa.ArrowException as error:
+        raise HandfulError(f"{raw.where} is not CSV that can be read ({_short(error)}): correct that row.") from error
+    for name, column in zip(table.column_names, table.columns):
+        if pa.types.is_binary(column.type):
+            raise HandfulError(f"{raw.where}: column '{name}' is not UTF-8: convert the file, for example with iconv.")
+    return table
+
+
+def _parse_json(raw: Raw, types: Types) -> Any:
+    from pyarrow import json
+
+    schema = pa.schema(list(types.items())) if types else None
+    try:
+        return json.read_json(
+            pa.BufferReader(raw.data),
+            json.ReadOptions(block_size=len(raw.data) + 1, use_threads=False),
+            json.ParseOptions(explicit_schema=schema),
+        )
+    except pa.ArrowException as error:
+        raise HandfulError(f"{raw.where} is not JSON lines that can be read ({_short(error)}): correct it.") from error
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300].rstrip(".")

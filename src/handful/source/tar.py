@@ -1,0 +1,168 @@
+"""WebDataset tar shards: consecutive members of one name are a row, their endings its columns."""
+
+import json
+import tarfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ..errors import HandfulError
+from .arrays import Arrays, Stored
+from .base import Column
+from .folder import IMAGES, SOUNDS
+from .options import Options
+from .table import open_table, with_target
+
+TARS = (".tar",)
+_TEXTS = {"txt", "caption", "text"}
+_NUMBERS = {"cls", "cls2", "index", "inx", "id"}
+
+
+class TarItems:
+    """One member of a tar a row, read in place."""
+
+    def __init__(self, key: str, files: Sequence[Path], spans: list[tuple[int, int, int, str]]) -> None:
+        """spans: (number of the tar, first byte, bytes, name) of each row."""
+        self.key, self._files, self._spans = key, list(files), spans
+        self._maps: dict[int, NDArray[np.uint8]] = {}
+        self.small = sum(size for _, _, size, _ in spans[:1000]) < 4096 * min(1000, len(spans))
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def __getitem__(self, i: int) -> bytes:
+        number, start, size, _ = self._spans[i]
+        if number not in self._maps:
+            self._maps[number] = np.memmap(self._files[number], np.uint8, mode="r")
+        return self._maps[number][start : start + size].tobytes()
+
+    def describe(self, i: int) -> str:
+        return f"{self._files[self._spans[i][0]]}: {self._spans[i][3]}"
+
+
+def open_tars(files: Sequence[Path], o: Options) -> Arrays:
+    """Images are the column `image`, sounds `audio`, cls `label`, txt `text`; json brings one column a field.
+
+    Raises HandfulError for a member that points outside the tar, a link, and a row that lacks what others have.
+    """
+    rows: list[dict[str, tuple[int, int, int, str]]] = []
+    for number, path in enumerate(files):
+        rows += _index(path, number)
+    if not rows:
+        raise HandfulError(f"{o.name} holds no files: there is nothing to learn from.")
+    fields = list(dict.fromkeys(field for row in rows for field in row))
+    for field in fields:
+        lacking = next((row for row in rows if field not in row), None)
+        if lacking is not None:
+            name = next(iter(lacking.values()))[3]
+            raise HandfulError(f"{o.name}: the row of {name} has no .{field}, which other rows have: complete it.")
+    items = {field: TarItems(field, files, [row[field] for row in rows]) for field in fields}
+    return _columns(items, o)
+
+
+def _index(path: Path, number: int) -> list[dict[str, tuple[int, int, int, str]]]:
+    rows: list[dict[str, tuple[int, int, int, str]]] = []
+    last = None
+    size = path.stat().st_size
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                _refuse(path, member)
+                if not member.isfile() or member.name.rsplit("/", 1)[-1].startswith("."):
+                    continue
+                if member.offset_data + member.size > size:
+                    raise HandfulError(f"{path} is cut short inside {member.name}: copy it again.")
+                folder, _, base = member.name.rpartition("/")
+                key, _, field = base.partition(".")
+                if (folder, key) != last:
+                    rows.append({})
+                    last = (folder, key)
+                rows[-1][_field(field)] = (number, member.offset_data, member.size, member.name)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise HandfulError(f"{path} is not a readable tar file ({error}); compressed ones must be unpacked.") from error
+    return rows
+
+
+def _field(name: str) -> str:
+    name = name.lower()
+    return "image" if "." + name in IMAGES else "audio" if "." + name in SOUNDS else name
+
+
+def _refuse(path: Path, member: tarfile.TarInfo) -> None:
+    name = member.name.replace("\\", "/")
+    if name.startswith("/") or ":" in name.split("/")[0] or ".." in name.split("/"):
+        raise HandfulError(f"{path}: entry '{member.name}' points outside the archive: it is not opened.")
+    if member.islnk() or member.issym():
+        raise HandfulError(f"{path}: entry '{member.name}' is a link: it is not opened.")
+    if not (member.isfile() or member.isdir()):
+        raise HandfulError(f"{path}: entry '{member.name}' is no ordinary file: it is not opened.")
+
+
+def _columns(items: dict[str, TarItems], o: Options) -> Arrays:
+    notes: list[str] = []
+    media: dict[str, Any] = {f: items[f] for f in ("image", "audio") if f in items}
+    table: dict[str, Any] = {}
+    for field, found in items.items():
+        if field in media:
+            continue
+        texts = (found[i].decode("utf-8") for i in range(len(found)))
+        if field in _NUMBERS:
+            table["label" if field == "cls" else field] = pa.array([_whole(found, i) for i in range(len(found))])
+        elif field in _TEXTS:
+            table["text" if field == "txt" else field] = pa.array(texts, pa.large_string())
+        elif field == "json":
+            parsed = pa.Table.from_pylist([_object(found, i) for i in range(len(found))])
+            table.update(zip(parsed.column_names, parsed.columns))
+        else:
+            notes.append(f"'.{field}' was left out: of tar shards handful reads images, sounds, cls, txt and json.")
+    names = [*media, *table]
+    o = with_target(o, names, notes)
+    extra: dict[str, Stored] = {}
+    for field in media:
+        if o.columns is not None and field not in o.columns:
+            continue
+        if field == "image":
+            from .images import from_items
+        else:
+            from .audio import from_items
+        extra[field] = from_items(items[field], replace(o, budget=0), notes)
+    if not table:
+        return Arrays(extra, o.target, name=o.name, where=None, notes=notes)
+    plain = pa.table(table)
+    if o.target and o.target in table and pa.types.is_integer(plain.schema.field(o.target).type):
+        found_source = open_table(plain, o, extra, notes)
+        return _classes(found_source, o.target)
+    return open_table(plain, o, extra, notes)
+
+
+def _classes(source: Arrays, target: str) -> Arrays:
+    """Class numbers that count from 0 without names are classes all the same."""
+    column, data = source.columns[target], np.asarray(source.stored[target].data)  # type: ignore[attr-defined]
+    if column.kind == "number" and data.dtype.kind in "iu" and len(data) and data.min() == 0:
+        count = int(data.max()) + 1
+        if len(np.unique(data)) == count <= max(2, len(data) // 2):
+            named = Column("category", "int64", (), tuple(map(str, range(count))))
+            source.columns[target] = source.stored[target].column = named
+    return source
+
+
+def _whole(items: TarItems, i: int) -> int:
+    try:
+        return int(items[i])
+    except ValueError:
+        raise HandfulError(f"{items.describe(i)} is not a whole number.") from None
+
+
+def _object(items: TarItems, i: int) -> dict[str, Any]:
+    try:
+        found = json.loads(items[i])
+    except ValueError as error:
+        raise HandfulError(f"{items.describe(i)} is not JSON ({error}).") from None
+    if not isinstance(found, dict):
+        raise HandfulError(f"{items.describe(i)} is not a JSON object.")
+    return found
