@@ -333,6 +333,7 @@ def test_findings_of_one_method(comparison):
         ({"batches": [1000]}, "larger than the training data"),
         ({"batches": [0]}, "at least 1"),
         ({"batches": []}, "empty"),
+        ({"batches": ["grow_batch(every=10)"]}, "leave it out"),
         ({"seeds": 0}, "seeds"),
         ({"seeds": 2.5}, "seeds"),
         ({"budget": 0}, "budget"),

@@ -48,6 +48,8 @@ def methods(batches: Any, n: int) -> list[Method]:
         batches = [batches]
     found: list[Method] = []
     for entry in batches:
+        if choose.grows(entry):
+            raise HandfulError(f"compare holds batch sizes against each other; {entry} changes its own: leave it out")
         choice = choose.batch_size(entry, n)
         asked = entry if entry in ("full", "auto") else int(choice.value if choice else 0)
         method = Method(asked, choice.value if choice else None)

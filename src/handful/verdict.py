@@ -169,7 +169,7 @@ def called(row: dict[str, Any]) -> str:
     """A method in a sentence."""
     if row["method"] == "auto":
         return f"auto ({row['batch']:,} rows)"
-    return {"1 row": "1 row a step", "full batch": "the full batch"}.get(row["method"], row["method"] + " a step")
+    return "the full batch" if row["method"] == "full batch" else f"{row['method']} a step"
 
 
 def _times(a: float, b: float) -> str:
