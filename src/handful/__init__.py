@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "fit": "handful.fit",
     "resume": "handful.fit",
+    "advise": "handful.advise",
     "compare": "handful.compare",
     "load": "handful.run",
     "Run": "handful.run",
@@ -21,12 +22,13 @@ _NAMES = {
     "Batches": "handful.batches",
     "HandfulError": "handful.errors",
 }
-_MODULES = ("stop", "schedule", "augment", "preprocess", "model", "loss", "metric")
+_MODULES = ("stop", "schedule", "augment", "preprocess", "model", "loss", "metric", "sklearn")
 
 __all__ = [*_NAMES, *_MODULES]
 
 if TYPE_CHECKING:  # what the lazy names below are, for type checkers
-    from handful import augment, loss, metric, model, preprocess, schedule, stop
+    from handful import augment, loss, metric, model, preprocess, schedule, sklearn, stop
+    from handful.advise import advise
     from handful.batches import Batches
     from handful.compare import compare
     from handful.errors import HandfulError
