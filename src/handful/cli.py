@@ -78,6 +78,7 @@ def train(
     ema: Annotated[float | None, typer.Option(help="decay of an average of the weights, as 0.999")] = None,
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16, float64")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads of a step; measured by default")] = None,
     seed: Annotated[int, typer.Option(help="of everything random")] = 0,
     out: Annotated[Path | None, typer.Option(help="the run folder; runs/NAME-K by default")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the run that --out holds")] = False,
@@ -90,7 +91,7 @@ def train(
     given["lr"], given["l2"] = _number(lr, "lr"), _number(l2, "l2")
     given["valid"] = _valid(valid)
     given["augment"] = None if augment == "none" else augment
-    given["micro_batch"] = micro_batch or "auto"
+    given["micro_batch"], given["threads"] = micro_batch or "auto", threads or "auto"
     where = out or _free_folder(data)
     _show(fit(model, data, out=where, **given))
 
@@ -137,6 +138,26 @@ def compare(
         )
     )  # fmt: skip
     print(f"report: {where / 'report.html'}")
+
+
+@app.command()
+def tune(
+    data: Data,
+    model: Annotated[str, typer.Option(help="auto, or a ready-made model")] = "auto",
+    target: Annotated[str | None, typer.Option(help="the column to predict, where it is not clear")] = None,
+    optimizer: Annotated[str, typer.Option(help="sgd, momentum, adam, adamw, muon, ...")] = "adamw",
+    until: Annotated[str | None, typer.Option(help="how long the run is to be that is advised on")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps")] = "auto",
+    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
+    out: Annotated[Path | None, typer.Option(help="where to write the page with the curves")] = None,
+) -> None:
+    """Measure throughput, memory, noise scale and learning rate on DATA, and advise on batch and learning rate."""
+    from handful.advise import advise
+
+    found = advise(model, data, target=target, optimizer=optimizer, until=until, device=device, seed=seed)
+    print(found)
+    if out:
+        print(f"report: {found.report(out)}")
 
 
 @app.command()
