@@ -205,8 +205,9 @@ def test_non_finite_loss_stops_before_the_update_and_keeps_what_was_learned(tmp_
 def test_what_was_chosen_is_stored_with_its_reason(tmp_path):
     run = fit(mlp(), until="steps(2)", out=tmp_path / "run")
     plan = handful.load(tmp_path / "run", model=mlp()).plan
-    assert plan.batch == 64 and plan.choices["batch"].status == "given"
-    assert plan.loss == "cross_entropy" and "10 classes" in plan.choices["loss"].reason
+    assert (plan.batch, plan.choices["batch"].status) == (64, "given")
+    assert plan.loss == "cross_entropy"
+    assert "10 classes" in plan.choices["loss"].reason
     assert set(plan.choices) == set(run.plan.choices)
     assert (tmp_path / "run" / "report.html").stat().st_size > 1000
 
@@ -293,3 +294,28 @@ def test_metrics_of_a_regression_are_in_the_target_s_own_units():
     assert scores["mae"] == pytest.approx(mean_absolute_error(truth, predicted), rel=1e-5)
     assert scores["r2"] == pytest.approx(r2_score(truth, predicted), rel=1e-4)
     assert 30 < run.best["valid_mae"] < 70  # of a target from 25 to 346
+
+
+INTERRUPTED = """
+import os, signal, sys, torch, handful
+from sklearn.datasets import load_digits
+d = load_digits()
+data = (torch.from_numpy(d.data).float() / 16, torch.from_numpy(d.target))
+
+class Signalling(torch.optim.SGD):
+    def step(self, closure=None):
+        self.count = getattr(self, "count", 0) + 1
+        if self.count == 5:
+            os.kill(os.getpid(), getattr(signal, sys.argv[1]))  # arrives in the middle of an update
+        return super().step(closure)
+
+model = torch.nn.Linear(64, 10)
+run = handful.fit(model, data, batch=64, lr=0.1, optimizer=Signalling, until="epochs(50)", quiet=True, threads=1)
+print(run.state.step, run.stopped_because)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_ends_the_run_between_two_steps(name):
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, name], capture_output=True, text=True, check=False)
+    assert done.stdout == "5 it was interrupted\n", done.stderr

@@ -21,6 +21,7 @@ from handful.parallel import Ranks, join
 from handful.plan import Choice, Plan, Progress, Status
 from handful.probe.decide import Decision, batch_cap, decide
 from handful.probe.growth import Grower, as_growth
+from handful.probe.threads import choose_threads, using_threads
 from handful.report.live import Live
 from handful.run import RunFolder
 from handful.source.base import Batch, Rows, Source
@@ -47,6 +48,7 @@ class Options:
     clip_norm, clip_value: bounds of the gradient's norm and entries
     label_smoothing, class_weight: for cross-entropy; class_weight="balanced" counts every class the same
     ema:         decay a step of an average of the weights, which is then what is evaluated and kept
+    threads:     CPU threads of a step; "auto": all, unless one is measured to be faster
     shuffle:     how `Order` draws rows: "exact", "block", "none", "replacement"
     evaluate_every: epochs between evaluations; "auto": one, or a tenth of a short run
     save_every:  steps between checkpoints; "auto": at evaluations, at most every 30 s
@@ -69,6 +71,7 @@ class Options:
     augment: Any = None
     preprocess: Any = "auto"
     precision: str = "auto"
+    threads: Any = "auto"
     compile: Any = "auto"
     device: str = "auto"
     seed: int = 0
@@ -111,6 +114,8 @@ class Options:
                 raise HandfulError(f"{name} must be a number of at least 0, not {value!r}")
         if self.label_smoothing >= 1 or (self.ema is not None and not 0 < self.ema < 1):
             raise HandfulError("label_smoothing must be in [0, 1) and ema in (0, 1)")
+        if self.threads != "auto" and (not isinstance(self.threads, int) or self.threads < 1):
+            raise HandfulError(f"threads must be a whole number of at least 1, or 'auto', not {self.threads!r}")
         if self.save_every != "auto" and (not isinstance(self.save_every, int) or self.save_every < 1):
             raise HandfulError(
                 f"save_every must be a number of steps of at least 1, or 'auto', not {self.save_every!r}"
@@ -134,9 +139,11 @@ def assemble(
     *,
     out: str | Path | None = None,
     resuming: Plan | None = None,
+    measure: bool = True,
 ) -> Training:
     """Make every choice that the user left open and build the Training. Trains nothing.
 
+    measure: whether open choices are measured; provisional values stand in for them if not.
     resuming: the plan of a run to go on with: its choices are taken over, and `given` holds only what replaces them.
     """
     if resuming is not None:
@@ -152,14 +159,20 @@ def assemble(
     net = make_model(model, data, options, chooser, device, folder if resuming else None).to(device)
     objective = make_objective(net, data, options, chooser, device)
     batches, size = make_batches(data, options, chooser)
+    valid = validation_batches(data)
     found = None
     open_lr = options.lr == "auto" and isinstance(options.optimizer, str)
-    if resuming is None and (size is None or open_lr):
+    if measure and resuming is None and (size is None or open_lr or options.threads == "auto"):
         quiet = replace(options, compile=False, quiet=True)
-        trial = make_training(data, objective, batches, size, quiet, chooser.copy(), ranks, folder)
+        trial = make_training(data, objective, batches, valid, size, quiet, chooser.copy(), ranks, folder)
         trial.live = Live(None, quiet=options.quiet or ranks.rank > 0)
-        found = decide(trial, batch=size is None, lr=open_lr)
-    training = make_training(data, objective, batches, size, options, chooser, ranks, folder, found)
+        threads = make_threads(trial, options, chooser, own=isinstance(model, nn.Module))
+        if size is None or open_lr:
+            with using_threads(threads):
+                found = decide(trial, batch=size is None, lr=open_lr)
+    else:
+        chooser.say("threads", options.threads, "default" if options.threads == "auto" else "given")
+    training = make_training(data, objective, batches, valid, size, options, chooser, ranks, folder, found)
     if resuming is not None:
         if resuming.fingerprint != chooser.choices["fingerprint"].value:
             raise HandfulError(
@@ -170,6 +183,18 @@ def assemble(
     elif folder and ranks.rank == 0:
         folder.start(training.plan, data.pipeline, net)
     return training
+
+
+def make_threads(trial: Training, options: Options, chooser: Chooser, *, own: bool) -> int:
+    """The CPU threads of a step. Their number can change the last bits of a sum, so that the caller's own model, which
+    may be compared with the caller's own loop, keeps torch's setting, with a note if another would be much faster."""
+    if options.threads != "auto":
+        return int(chooser.say("threads", options.threads, "given"))
+    measured = choose_threads(trial)
+    if own and measured.value != torch.get_num_threads():
+        chooser.notes.append(f"{measured.reason}; threads={measured.value} would be faster")
+        return int(chooser.say("threads", torch.get_num_threads(), "default", "torch's own setting"))
+    return int(chooser.put("threads", measured))
 
 
 def as_planned(model: Any, train: Any, given: dict[str, Any], plan: Plan) -> tuple[Any, Any, dict[str, Any]]:
@@ -279,6 +304,7 @@ def make_model(
             **extra,
         )
     chooser.say("model", model, "given")
+    extra = {"ctc": True} if model == "audio" and p.task == "sequence" else {}
     return ready_made.build(
         model,
         kind=p.inputs.kind,
@@ -286,6 +312,7 @@ def make_model(
         outputs=p.outputs,
         inputs=p.inputs,
         seed=int(options.seed),
+        **extra,
     )
 
 
@@ -351,8 +378,8 @@ def make_batches(data: Data, options: Options, chooser: Chooser) -> tuple[Batche
 
 
 def make_training(
-    data: Data, objective: Objective, batches: Batches, size: int | None, options: Options, chooser: Chooser,
-    ranks: Ranks, folder: "RunFolder | None", found: Decision | None = None,
+    data: Data, objective: Objective, batches: Batches, valid: Batches | None, size: int | None, options: Options,
+    chooser: Chooser, ranks: Ranks, folder: "RunFolder | None", found: Decision | None = None,
 ) -> Training:  # fmt: skip
     """Optimizer, rates and stop rule; then all parts together. found: what was measured for open choices."""
     net, n = objective.model, len(data.train)
@@ -407,7 +434,7 @@ def make_training(
         batch=size,
         average=copy_weights(net) if options.ema else None,
     )
-    state.seconds = found.seconds
+    state.seconds, state.trial = found.seconds, [found.steps, found.examples]
     batch_rule, grower = growing(options, found, state, shape, n, chooser)
     parameters = [p for p in net.parameters() if p.requires_grad]
     return Training(
@@ -415,7 +442,7 @@ def make_training(
         pipeline=data.pipeline,
         objective=objective,
         batches=batches,
-        valid=validation_batches(data),
+        valid=valid,
         state=state,
         rule=rule,
         schedule=shape,

@@ -1,5 +1,7 @@
 """The loop: mini-batch gradient descent, as the textbook writes it."""
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +19,8 @@ from handful.step import NonFiniteLoss, Outcome, OutOfMemory, gradient_that_fits
 from handful.training import Training, update
 
 Callback = Callable[[str, dict[str, Any]], object]
+Tell = Callable[[str, dict[str, Any]], None]
+INTERRUPTED = "it was interrupted"
 
 
 def fit(
@@ -102,13 +106,13 @@ def _run(t: Training, callbacks: Sequence[Callback]) -> Run:
             callback(event, info)
 
     generator_state = torch.random.get_rng_state()
-    with t.live, using_threads(t.plan.threads):
+    with t.live, using_threads(t.plan.threads), Interrupts() as interrupts:
         t.live.start(t.plan, t.plan.notes)
-        tell("start", {"plan": t.plan})
         try:
-            state.stopped_because = descend(t, tell)
+            tell("start", {"plan": t.plan, "training": t})
+            state.stopped_because = descend(t, tell, interrupts)
         except KeyboardInterrupt:
-            state.stopped_because = "it was interrupted"
+            state.stopped_because = INTERRUPTED
         except (NonFiniteLoss, OutOfMemory) as error:
             if state.step == 0:
                 raise
@@ -128,16 +132,15 @@ def _run(t: Training, callbacks: Sequence[Callback]) -> Run:
     return run
 
 
-def descend(t: Training, tell: Callable[[str, dict[str, Any]], None]) -> str:
+def descend(t: Training, tell: Tell, interrupts: "Interrupts") -> str:
     """Mini-batch gradient descent. Step 1, to initialise the parameters, is done: they are in `t.state`.
 
     Returns why it stopped.
     """
     state = t.state
     t.objective.model.train()
-    mini_batches = MiniBatches(t)
-    while not (reason := should_stop(t)):  # 7. repeat until it should stop
-        started = time.perf_counter()
+    mini_batches, clock = MiniBatches(t), time.perf_counter()
+    while not (reason := should_stop(t, interrupts)):  # 7. repeat until it should stop
         batch = mini_batches.next()  # 2. choose a random mini-batch
         outcome, state.micro_batch = gradient_that_fits(  # 3. forward, 4. mean loss over the batch, 5. backward
             t.objective, batch, state.micro_batch, t.ranks, seed=t.plan.seed, step=state.step
@@ -145,9 +148,9 @@ def descend(t: Training, tell: Callable[[str, dict[str, Any]], None]) -> str:
         rate = update(t)  # 6. update by the learning rate
         state.position += state.batch
         state.step += 1
-        state.seconds += time.perf_counter() - started
         observe(t, outcome, rate, tell)
         grow(t)
+        state.seconds, clock = state.seconds + time.perf_counter() - clock, time.perf_counter()
     return reason
 
 
@@ -167,44 +170,69 @@ class MiniBatches:
         return next(self.stream)
 
 
-def should_stop(t: Training) -> str | None:
+def should_stop(t: Training, interrupts: "Interrupts") -> str | None:
     """The stop rule's reason, or None; with several ranks all follow rank 0, whose clock decides."""
-    return t.ranks.same_answer(t.rule(t.progress()))
+    return t.ranks.same_answer(INTERRUPTED if interrupts.asked else t.rule(t.progress()))
+
+
+class Interrupts:
+    """Inside the block, Ctrl-C (and a scheduler's SIGTERM) asks the run to stop between two steps, so that no update
+    is left half made; a second one raises KeyboardInterrupt at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interrupts":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self.before[number] = signal.signal(number, self.ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def ask(self, *_: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
 
 
 def grow(t: Training) -> None:
     """Let the batch grow where that pays; what was done is said and logged."""
     if t.grower is None:
         return
-    started = time.perf_counter()
-    said = t.grower.consider(t)
-    s = t.state
-    s.seconds += time.perf_counter() - started
+    said, s = t.grower.consider(t), t.state
     if said:
         t.live.note(said)
         t.log({"step": s.step, "position": s.position, "epoch": s.position / t.examples,
                "seconds": round(s.seconds, 4), "batch": s.batch, "note": said})  # fmt: skip
 
 
-def observe(t: Training, outcome: Outcome, rate: float, tell: Callable[[str, dict[str, Any]], None]) -> None:
+def observe(t: Training, outcome: Outcome, rate: float, tell: Tell) -> None:
     """What happens between steps: log, evaluate, save. Due moments are functions of position, never of time (but
     for checkpoints, which change nothing)."""
     state = t.state
     state.window.add(outcome)
     logged, evaluated = t.due(t.log_every), t.valid is not None and t.due(t.evaluate_every)
+    here = {"step": state.step, "position": state.position}
     if logged or evaluated:
         row = moment(t, rate)
         if evaluated:
             row |= {f"valid_{k}": v for k, v in evaluate(t).items()}
             keep_best(t, row)
         t.log(row)
-        tell("evaluate" if evaluated else "step", row)
+        tell("step", here if evaluated else row)
+        if evaluated:
+            tell("evaluate", row)
         (t.live.evaluation if evaluated else t.live.update)(row)
     else:
-        tell("step", {"step": state.step, "position": state.position})
+        tell("step", here)
     if t.checkpoint_due(evaluated):
         t.save()
-        tell("checkpoint", {"step": state.step, "position": state.position})
+        tell("checkpoint", here)
 
 
 def moment(t: Training, rate: float) -> dict[str, Any]:
@@ -226,7 +254,6 @@ def moment(t: Training, rate: float) -> dict[str, Any]:
 def evaluate(t: Training) -> dict[str, float]:
     """Scores on the held-out rows, with the averaged weights where there are any."""
     assert t.valid is not None
-    started = time.perf_counter()
     t.ranks.same_buffers(t.objective.model)
     kept = None
     if t.state.average is not None:
@@ -237,7 +264,6 @@ def evaluate(t: Training) -> dict[str, float]:
     finally:
         if kept is not None:
             load_weights(t.objective.model, kept)
-        t.state.seconds += time.perf_counter() - started
 
 
 def keep_best(t: Training, row: dict[str, Any]) -> None:
