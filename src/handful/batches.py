@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from handful.errors import HandfulError
+from handful.source.ahead import Coming, check_window
 from handful.source.base import Batch, Source
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Batches:
             )
         self.source, self.order, self.transforms = source, order, tuple(transforms)
         self.prefetch = (0 if source.in_memory else 4) if prefetch is None else prefetch
+        check_window(source, order)
 
     def at(self, position: int, size: int, share: tuple[int, int] = (0, 1)) -> Batch:
         """The mini-batch of `size` examples at `position` (examples consumed before it).
@@ -72,13 +74,16 @@ class Batches:
                 position += size
         pool = ThreadPoolExecutor(min(2, self.prefetch), "handful-loader", _one_thread)
         ahead: deque[Future[Batch]] = deque()
+        coming = Coming(self.source, self.order, position, size)
         try:
             while True:
                 while len(ahead) < self.prefetch:
+                    coming.ask(position)
                     ahead.append(pool.submit(self.at, position, size, share))
                     position += size
                 yield ahead.popleft().result()
         finally:
+            coming.close()
             pool.shutdown(wait=False, cancel_futures=True)
 
     def epoch(self, size: int) -> Iterator[Batch]:

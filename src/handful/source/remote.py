@@ -52,7 +52,8 @@ class RemoteStore(Source):
     def will_need(self, rows: Rows) -> int:
         """Fetch what `rows` need into the cache; returns the bytes fetched."""
         before = self.pages.fetched
-        self._store(rows)
+        if len(rows):
+            self._fetch(np.unique(rows))
         return self.pages.fetched - before
 
     def check_window(self, rows: int) -> None:
@@ -66,7 +67,12 @@ class RemoteStore(Source):
 
     def _store(self, rows: Rows) -> Store:
         """A little store in memory that holds just these rows, sorted, each once."""
-        ids = np.unique(rows)
+        ids = np.unique(rows) if len(rows) else np.zeros(1, np.int64)
+        plan, ends = self._fetch(ids)
+        return _small_store(self, plan, ends, len(ids))
+
+    def _fetch(self, ids: Rows) -> tuple[list[tuple[int, int, Rows]], dict[Any, Any]]:
+        """Two rounds of requests: fixed columns and offsets, then what the offsets point to."""
         shard = np.searchsorted(self._starts, ids, side="right") - 1
         spans: list[tuple[str, int, int]] = []
         plan: list[tuple[int, int, Rows]] = []
@@ -81,7 +87,7 @@ class RemoteStore(Source):
         self.pages.fetch(spans)
         values, ends = self._offsets(plan)
         self.pages.fetch(values)
-        return _small_store(self, plan, ends, len(ids))
+        return plan, ends
 
     def _offsets(self, plan: list[tuple[int, int, Rows]]) -> tuple[list[tuple[str, int, int]], dict[Any, Any]]:
         spans, ends = [], {}

@@ -19,7 +19,7 @@ from .gather import gather, gather_ragged
 from .images import Encoded, _Form
 from .manifest import Manifest, Part, file_name
 from .options import memory_budget
-from .readahead import will_need
+from .readahead import random_access, will_need
 from .store_write import m_dtype
 
 CHECKED_AT_OPEN = 32 << 20  # stores up to this many bytes are verified whenever they are opened: it takes 50 ms
@@ -48,12 +48,19 @@ class Store(Source):
         self._parts = [_reader(part, i, manifest, self._starts, mapped, where) for i, part in enumerate(manifest.parts)]
         self._of = {name: reader for reader in self._parts for name in reader.part.columns}
         decoded = any(part.layout == "image" for part in manifest.parts)
-        self.in_memory = not decoded and manifest.bytes <= memory_budget()
+        self._large = manifest.bytes > memory_budget()
+        self.in_memory = not decoded and not self._large
+        if self._large:  # rows are asked for by will_need: reading around each would push others out of memory
+            for reader in self._parts:
+                for values in reader.values:
+                    random_access(values)
 
     def __len__(self) -> int:
         return self.manifest.rows
 
     def read(self, rows: Rows) -> dict[str, Value]:
+        if self._large:
+            self.will_need(rows)
         found: dict[str, Value] = {}
         for reader in self._parts:
             value = reader.read(rows)
