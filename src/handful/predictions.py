@@ -1,84 +1,158 @@
 """Predictions of a run to a file or to standard output, in bounded memory."""
 
 import csv
-import io
 import json
+import math
+import shutil
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+import handful.source as sources
 from handful import checkpoint
 from handful.errors import HandfulError
 from handful.run import Run
 
+Chunk = dict[str, list[Any]]  # column -> values; all columns are as long
+ENDINGS = (".csv", ".jsonl", ".parquet")
+
 
 def write_predictions(run: Run, data: Any, out: Path | None, *, probabilities: bool = False) -> None:
-    """Predict every row of the data; write .csv, .jsonl or .parquet, or CSV to standard output.
+    """Predict every row of the data, in its order; write .csv, .jsonl or .parquet, or CSV to standard output.
 
-    Columns: row, prediction (prediction_0, ... for several numbers), and with `probabilities` one a class.
+    data: anything `handful.open` reads, with or without the target; or a binary stream of CSV with a header line.
+    Columns: row (from 0); file, for a folder or zip of files; prediction (prediction_0, ... for several numbers);
+    and with `probabilities` one a class (label), probability_NAME. The file appears whole or not at all, and only one
+    batch is in memory at a time. Raises HandfulError for an ending that is not known, and where the data do not fit
+    the run.
     """
-    if out is not None and out.suffix not in (".csv", ".jsonl", ".parquet"):
+    if out is not None and out.suffix not in ENDINGS:
         raise HandfulError(f"{out.name}: predictions are written as .csv, .jsonl or .parquet")
-    rows = _rows(run, _read_csv(data) if hasattr(data, "read") else data, probabilities)
-    if out is None:
-        _write_csv(sys.stdout, rows)
-        return
-    with checkpoint.atomic(out) as temporary:
-        if out.suffix == ".parquet":
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-
-            pq.write_table(pa.Table.from_pylist(list(rows)), temporary)
-        else:
-            with open(temporary, "w", encoding="utf-8", newline="") as file:
-                if out.suffix == ".csv":
-                    _write_csv(file, rows)
-                else:
-                    file.writelines(json.dumps(row) + "\n" for row in rows)
+    with _spooled(data) if hasattr(data, "read") else nullcontext(data) as where:
+        opened = sources.open(where, name="standard input", columns=run.pipeline.schema) if where is not data else data
+        chunks = predicted(run, opened, probabilities=probabilities)
+        if out is None:
+            _write_csv(sys.stdout, chunks)
+            return
+        with checkpoint.atomic(out) as temporary:
+            _WRITERS[out.suffix](Path(temporary), chunks)
     print(out)
 
 
-def _rows(run: Run, data: Any, probabilities: bool) -> Iterator[dict[str, Any]]:
-    if probabilities and not run.pipeline.classes:
-        raise HandfulError(f"this run's task is {run.pipeline.task}: it has no class probabilities")
+def predicted(run: Run, data: Any, *, probabilities: bool = False) -> Iterator[Chunk]:
+    """The predictions batch by batch; columns as `write_predictions` says."""
+    task = run.pipeline.task
+    if probabilities and task not in ("classification", "multilabel"):
+        raise HandfulError(f"this run's task is {task}: it has no class probabilities")
+    files = file_names(data)
     for batch, outputs in run.stream(data):
-        predictions = np.asarray(run.pipeline.decode(outputs))
-        shares = np.asarray(run.pipeline.probabilities(outputs)) if probabilities else None
-        for i, row in enumerate(batch.rows.tolist()):
-            record: dict[str, Any] = {"row": row}
-            if predictions.ndim == 1:
-                record["prediction"] = predictions[i].item() if hasattr(predictions[i], "item") else predictions[i]
-            else:
-                record |= {f"prediction_{k}": v.item() for k, v in enumerate(predictions[i].reshape(-1))}
-            if shares is not None:
-                record |= {
-                    f"probability_{name}": round(float(p), 6)
-                    for name, p in zip(run.pipeline.classes or (), shares[i], strict=False)
-                }
-            yield record
+        chunk: Chunk = {"row": batch.rows.tolist()}
+        if files:
+            chunk["file"] = [files[row] if row < len(files) else "" for row in batch.rows.tolist()]
+        chunk |= _columns("prediction", run.pipeline.decode(outputs))
+        if probabilities:
+            shares = np.round(run.pipeline.probabilities(outputs).numpy(), 6)
+            names = run.pipeline.classes or tuple(map(str, range(shares.shape[1])))
+            chunk |= {f"probability_{name}": shares[:, k].tolist() for k, name in enumerate(names)}
+        yield chunk
 
 
-def _write_csv(file: IO[str], rows: Iterator[dict[str, Any]]) -> None:
-    writer: csv.DictWriter[str] | None = None
-    for row in rows:
-        if writer is None:
-            writer = csv.DictWriter(file, list(row), lineterminator="\n")
-            writer.writeheader()
-        writer.writerow(row)
+def file_names(data: Any) -> list[str]:
+    """The files of a folder or zip of pictures or sounds, in the order of the rows; [] for other data."""
+    from handful.source import folder
+
+    if not isinstance(data, str | Path):
+        return []
+    path = Path(data).expanduser()
+    if path.is_dir():
+        found = [f.as_posix() for f in folder._walk(path)[0]]
+    elif path.suffix == ".zip" and path.is_file():
+        import zipfile
+
+        with zipfile.ZipFile(path) as archive:
+            found = sorted(m.filename for m in archive.infolist() if not m.is_dir())
+    else:
+        return []
+    shown = [f for f in found if not any(folder._hidden(part) for part in f.split("/"))]
+    return [f for f in shown if Path(f).suffix.lower() in folder.IMAGES | folder.SOUNDS]
 
 
-def _read_csv(stream: IO[bytes]) -> Any:
-    """A table read from standard input."""
+def _columns(name: str, values: NDArray[Any]) -> Chunk:
+    """One column of values [m], or one for each of the numbers of a row [m, ...]."""
+    if values.ndim == 1:
+        return {name: _plain(values)}
+    flat = values.reshape(len(values), -1)
+    return {f"{name}_{k}": _plain(flat[:, k]) for k in range(flat.shape[1])}
+
+
+def _plain(values: NDArray[Any]) -> list[Any]:
+    """Python's own numbers; a float32 as the shortest number that reads back as it (0.3, not 0.30000001192092896)."""
+    if values.dtype == np.float32:
+        return [float(str(v)) for v in values]
+    return values.tolist()  # type: ignore[no-any-return]
+
+
+def _write_csv(file: IO[str], chunks: Iterator[Chunk]) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    for k, chunk in enumerate(chunks):
+        if k == 0:
+            writer.writerow(chunk)
+        writer.writerows(zip(*chunk.values(), strict=True))
+
+
+def _csv_file(path: Path, chunks: Iterator[Chunk]) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        _write_csv(file, chunks)
+
+
+def _json_file(path: Path, chunks: Iterator[Chunk]) -> None:
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        for chunk in chunks:
+            for values in zip(*chunk.values(), strict=True):
+                row = {k: _json_value(v) for k, v in zip(chunk, values, strict=True)}
+                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _json_value(value: Any) -> Any:
+    """JSON has no NaN and no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _parquet_file(path: Path, chunks: Iterator[Chunk]) -> None:
     import pyarrow as pa
-    import pyarrow.csv
+    import pyarrow.parquet as pq
 
-    data = stream.read()
-    if not data.strip():
-        raise HandfulError("standard input is empty; give it CSV with a header line")
+    writer: pq.ParquetWriter | None = None
     try:
-        return pyarrow.csv.read_csv(io.BytesIO(data))
-    except pa.ArrowInvalid as error:
-        raise HandfulError(f"standard input is not CSV that can be read: {error}") from None
+        for chunk in chunks:
+            table = pa.table(chunk, schema=writer.schema if writer else None)
+            writer = writer or pq.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+    finally:
+        if writer:
+            writer.close()
+
+
+_WRITERS: dict[str, Callable[[Path, Iterator[Chunk]], None]] = {
+    ".csv": _csv_file,
+    ".jsonl": _json_file,
+    ".parquet": _parquet_file,
+}
+
+
+@contextmanager
+def _spooled(stream: IO[bytes]) -> Iterator[str]:
+    """Standard input as a CSV file, so that it is read as one: same types, same missing values."""
+    with tempfile.TemporaryDirectory(prefix="handful-") as folder:
+        path = Path(folder) / "input.csv"
+        with open(path, "wb") as file:
+            shutil.copyfileobj(stream, file)
+        if path.stat().st_size < 1024 and not path.read_bytes().strip():
+            raise HandfulError("standard input is empty; give it CSV with a header line")
+        yield str(path)
