@@ -16,10 +16,13 @@ _NAMES = {
     "load": "handful.run",
     "Run": "handful.run",
     "open": "handful.source",
+    "prepare": "handful.source.prepare",
     "Source": "handful.source.base",
     "Batch": "handful.source.base",
     "Order": "handful.order",
     "Batches": "handful.batches",
+    "Grouped": "handful.grouping",
+    "Loader": "handful.loader",
     "HandfulError": "handful.errors",
 }
 _MODULES = ("stop", "schedule", "augment", "preprocess", "model", "loss", "metric", "sklearn")
@@ -33,10 +36,13 @@ if TYPE_CHECKING:  # what the lazy names below are, for type checkers
     from handful.compare import compare
     from handful.errors import HandfulError
     from handful.fit import fit, resume
+    from handful.grouping import Grouped
+    from handful.loader import Loader
     from handful.order import Order
     from handful.run import Run, load
     from handful.source import open
     from handful.source.base import Batch, Source
+    from handful.source.prepare import prepare
 
 
 def __getattr__(name: str) -> Any:

@@ -6,17 +6,32 @@ import numpy as np
 from torch import Tensor
 
 import handful.source as sources
+from handful.errors import HandfulError
 from handful.order import Order
 from handful.report.tables import print_choices, print_table
 from handful.report.words import say_count, say_score
 from handful.run import RunFolder
 from handful.source.base import Source
+from handful.source.store import Store, verify
 
 
 def show_data(where: str, batch: int) -> None:
-    """Rows, columns, class balance, and the quality of the exact shuffle."""
+    """Rows, columns, sizes, class balance, and the quality of the shuffle."""
     source = sources.open(where)
+    show_columns(source)
+    _show_classes(source)
+    if len(source) > 1:
+        size = min(batch, len(source))
+        print(f"\nshuffle, batches of {size}:")
+        print(Order(len(source)).quality(size))
+        if isinstance(source, Store):
+            _show_reads(source, size)
+
+
+def show_columns(source: Source) -> None:
+    """What there is: rows, columns, and on disk their sizes."""
     print(f"{source.name}: {say_count(len(source))} rows")
+    sizes = source.column_bytes() if isinstance(source, Store) else {}
     print_table(
         [
             {
@@ -24,16 +39,38 @@ def show_data(where: str, batch: int) -> None:
                 "kind": c.kind,
                 "dtype": c.dtype,
                 "shape of a row": "x".join("varies" if s is None else str(s) for s in c.shape) or "one value",
+                **({"MB": f"{sizes[name] / 1e6:,.2f}"} if sizes else {}),
             }
             for name, c in source.columns.items()
         ]
     )
     for note in source.notes:
         print(f"- {note}")
-    _show_classes(source)
-    if len(source) > 1:
-        print(f"\nshuffle, batches of {min(batch, len(source))}:")
-        print(Order(len(source)).quality(min(batch, len(source))))
+    if isinstance(source, Store):
+        m = source.manifest
+        shards = "1 shard" if len(m.shards) == 1 else f"{len(m.shards):,} shards"
+        print(f"- {m.bytes / 1e6:,.2f} MB in {shards}, {m.bytes / m.rows:,.0f} bytes a row.")
+
+
+def _show_reads(source: Store, batch: int) -> None:
+    """Bytes that have to come from a cold disk for each byte that a mini-batch uses."""
+    n = len(source)
+    print("\nbytes read over bytes used, from a cold disk:")
+    exact = source.reads(Order(n)[0:batch])
+    print(f"  exact, mini-batches of {batch}: {exact:.2f}")
+    order = Order(n, shuffle="block")
+    window = min(order.window or n, n)
+    print(f"  block, blocks of {order.block} rows, windows of {window:,}: {source.reads(order[0:window]):.2f}")
+
+
+def check_store(where: str) -> None:
+    """Every byte compared with its digest; one line for each damage, and HandfulError at the end if there is any."""
+    damage = verify(where)
+    for problem in damage:
+        print(problem)
+    if damage:
+        raise HandfulError(f"{where} is damaged in {len(damage)} places.")
+    print(f"{where}: every file is whole.")
 
 
 def _show_classes(source: Source) -> None:

@@ -26,14 +26,14 @@ def runs(starts: NDArray[np.int64], stops: NDArray[np.int64], gap: int = 0) -> t
 
 
 def will_need(array: NDArray[Any], starts: NDArray[np.int64], stops: NDArray[np.int64]) -> int:
-    """Start reading rows starts[i]..stops[i]-1 (sorted) of a mapped array; returns the bytes of all runs."""
+    """Start reading rows starts[i]..stops[i]-1 (sorted) of a mapped array; returns the bytes of the pages."""
     mapping = _mapping(array)
     width = array.strides[0]
     first, last = runs(np.asarray(starts) * width, np.asarray(stops) * width, _GAP)
-    total = int((last - first).sum())
+    pages = first // _PAGE * _PAGE
+    total = int((-(-last // _PAGE) * _PAGE - pages).sum())
     if mapping is None or _WILL_NEED is None:
         return total
-    pages = first // _PAGE * _PAGE
     for start, length in zip(pages.tolist(), (np.minimum(last, len(mapping)) - pages).tolist()):
         if length > 0:
             mapping.madvise(_WILL_NEED, start, length)

@@ -84,6 +84,21 @@ class Store(Source):
         ids = np.unique(rows)
         return sum(reader.will_need(ids) for reader in self._parts)
 
+    def reads(self, rows: Rows) -> float:
+        """Bytes that the system reads for `rows`, in whole pages, over those that are used."""
+        ids = np.unique(rows)
+        used = sum(reader.used(ids) for reader in self._parts)
+        return self.will_need(ids) / max(1, used)
+
+    def column_bytes(self) -> dict[str, float]:
+        """Bytes on disk of each column, offsets included; of columns that lie side by side, each its share."""
+        found: dict[str, float] = {}
+        for i, part in enumerate(self.manifest.parts):
+            names = [file_name(s, i, what) for s in range(len(self.manifest.shards)) for what in part.files]
+            size = sum(self.manifest.shards[int(name[:5])].files[name][0] for name in names)
+            found.update({name: size / len(part.columns) for name in part.columns})
+        return found
+
     @property
     def row_bytes(self) -> float:
         """Bytes on disk of a row, on average."""
@@ -126,6 +141,16 @@ class _Reader:
         channels, height, width = p.shape
         items = _Items(p.columns[0], self.values[shard], self.offsets[shard], int(self.starts[shard]))
         return Encoded(items, _Form(channels, height, width, fit=p.fit)).read(rows)
+
+    def used(self, ids: Rows) -> int:
+        if self.part.layout == "fixed":
+            return len(ids) * self.part.width
+        which = np.searchsorted(self.starts, ids, side="right") - 1
+        total = 8 * len(ids)
+        for s, offsets in enumerate(self.offsets):
+            inside = ids[which == s] - self.starts[s]
+            total += int((offsets[inside + 1] - offsets[inside]).sum()) * self.part.width
+        return total
 
     def will_need(self, ids: Rows) -> int:
         total = 0
