@@ -71,7 +71,7 @@ class Grouped:
             raise HandfulError(f"a window of {rows} rows is smaller than a mini-batch of {batch}: make it larger.")
         self.grouping_window = rows // batch * batch
         self.n, self.seed, self.shuffle = order.n, order.seed, order.shuffle
-        self.block, self.window = order.block, order.window
+        self.block, self.window, self.weights = order.block, order.window, order.weights
         self._windows: Recent[Rows] = Recent(8)
 
     def __len__(self) -> int:
@@ -88,6 +88,9 @@ class Grouped:
             pieces.append(rows[at - start : min(end, stop) - start])
             at = min(end, stop)
         return np.concatenate(pieces)
+
+    def __repr__(self) -> str:
+        return f"Grouped({self.order!r}, batch={self.batch}, window={self.grouping_window})"
 
     def epochs(self, start: int, stop: int) -> Rows:
         """The epoch of each position, int64 [stop - start]."""
