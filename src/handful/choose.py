@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from handful import metric, schedule, stop
+from handful import ctc, metric, schedule, stop
 from handful.errors import HandfulError, did_you_mean
 from handful.loss import LossFunction, as_loss, cross_entropy
 from handful.plan import Choice, Status
@@ -105,12 +105,13 @@ def _text(function: cross_entropy) -> str:
 
 
 def _loss_of_task(output: Any, pipeline: Pipeline) -> tuple[str, str]:
-    if not isinstance(output, Tensor):
+    task = pipeline.task
+    if not isinstance(output, Tensor) and not (task == "sequence" and isinstance(ctc.only_valid(output), Tensor)):
         raise HandfulError(
             f"the model returns {type(output).__name__}, so its loss cannot be guessed; pass loss=, a callable "
             "(output, target) that returns one value per row"
         )
-    task, classes = pipeline.task, len(pipeline.classes or ())
+    classes = len(pipeline.classes or ())
     if task == "classification":
         if output.ndim == 1 or output.shape[-1] == 1:
             if classes != 2:
@@ -158,7 +159,7 @@ def _class_weights(asked: Any, pipeline: Pipeline, train: Source) -> tuple[float
 def metrics(asked: Any, pipeline: Pipeline, output: Any) -> tuple[list[metric.Metric], Choice]:
     """The usual scores of the task."""
     if not (isinstance(asked, str) and asked == "auto"):
-        found = metric.as_metrics(asked)
+        found = metric.as_metrics(asked, pipeline.space)
         plain = (
             asked is None
             or isinstance(asked, str)
@@ -169,11 +170,14 @@ def metrics(asked: Any, pipeline: Pipeline, output: Any) -> tuple[list[metric.Me
         "classification": "accuracy",
         "regression": "mae, r2",
         "multilabel": "label_accuracy, f1",
-        "language": "accuracy",
+        "language": "perplexity, accuracy",
+        "sequence": "word_error_rate",
     }.get(pipeline.task or "", "")
-    if not isinstance(output, Tensor):
+    if pipeline.task == "sequence" and pipeline.space is not None:
+        names = "word_error_rate, character_error_rate"
+    if not isinstance(ctc.only_valid(output), Tensor):
         names = ""
-    return metric.as_metrics(names), Choice(names, "found", f"usual for {pipeline.task}")
+    return metric.as_metrics(names, pipeline.space), Choice(names, "found", f"usual for {pipeline.task}")
 
 
 def grows(asked: Any) -> bool:

@@ -142,6 +142,8 @@ class ctc:
 
     def __call__(self, output: "Tensor | tuple[Tensor, Tensor]", target: Tensor) -> Tensor:
         logits, lengths = output if isinstance(output, tuple) else (output, None)
+        if logits.dim() != 3:
+            raise HandfulError(f"ctc needs logits [rows, frames, labels + 1], not of shape {tuple(logits.shape)}")
         if lengths is None:
             lengths = torch.full((len(logits),), logits.shape[1], dtype=torch.int64)
         target_lengths = (target > 0).sum(1)

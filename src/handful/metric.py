@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from handful import ctc
 from handful.errors import HandfulError, did_you_mean
 
 Array = NDArray[Any]
@@ -115,6 +116,44 @@ def _r2(sums: Array) -> float:
         return float(np.mean(1 - residual / spread))
 
 
+def _perplexity_sums(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    """Negative log-likelihood of the true ids, which stand in output's last axis; ids of -100 count for nothing."""
+    nll = torch.nn.functional.cross_entropy(output.flatten(0, -2).float(), target.flatten(), reduction="none")
+    kept = target != -100
+    counted = kept.double() if weight is None else kept * weight.double().reshape(-1, *[1] * (target.ndim - 1))
+    return torch.stack([(nll.reshape(target.shape) * counted).sum(), counted.sum()])
+
+
+def _perplexity(sums: Array) -> float:
+    """exp of the mean negative log-likelihood per token (Jelinek et al. 1977)."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(_ratio(sums)))
+
+
+def error_rate(name: str, space: int | None = None) -> SumMetric:
+    """Edits over labels: the insertions, deletions and replacements that turn what was decoded (CTC, best path) into
+    the target, over the number of labels in the targets. It can exceed 1.
+
+    space: the label that parts words: edits and lengths are then counted in words, as in speech recognition's word
+    error rate; None: in labels, which is the character error rate where labels are characters.
+
+    >>> logits = torch.nn.functional.one_hot(torch.tensor([[1, 0, 2, 2]]), 4).float()
+    >>> rate = error_rate("character_error_rate")
+    >>> rate.finish(rate.sums(logits, torch.tensor([[1, 3, 2]]), None).numpy())     # one of three is missing
+    0.3333333333333333
+    """
+
+    def sums(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        found, wanted = ctc.greedy(output), target
+        if space is not None:
+            found, wanted = ctc.words(found, space), ctc.words(wanted, space)
+        edits, count = ctc.edit_distance(found, wanted).double(), (wanted != 0).sum(1).double()
+        w = torch.ones_like(count) if weight is None else weight.double()
+        return torch.stack([(w * edits).sum(), (w * count).sum()])
+
+    return SumMetric(name, sums, _ratio)
+
+
 def _ids(outputs: Array, targets: Array) -> tuple[Array, Array]:
     predicted, true = _classes(torch.from_numpy(outputs), torch.from_numpy(targets))
     return predicted.numpy(), true.numpy()
@@ -186,6 +225,9 @@ NAMED: dict[str, Metric] = {
         SumMetric("mse", _error(2), _ratio),
         SumMetric("rmse", _error(2), lambda sums: float(np.sqrt(_ratio(sums)))),
         SumMetric("r2", _r2_sums, _r2),
+        SumMetric("perplexity", _perplexity_sums, _perplexity),
+        error_rate("character_error_rate"),
+        error_rate("word_error_rate"),
         WholeMetric("f1", _f1),
         WholeMetric("balanced_accuracy", _balanced),
         WholeMetric("auroc", _auroc),
@@ -194,10 +236,11 @@ NAMED: dict[str, Metric] = {
 }
 
 
-def as_metrics(metrics: Any) -> list[Metric]:
+def as_metrics(metrics: Any, space: int | None = None) -> list[Metric]:
     """Metrics of a name, several names ("accuracy, f1"), Metric objects, or callables (outputs, targets) -> score.
 
-    A callable gets numpy arrays of all outputs and targets of the set at once.
+    A callable gets numpy arrays of all outputs and targets of the set at once. space: the label between words, for the
+    word error rate of sequences of characters (`Pipeline.space`).
 
     >>> [m.name for m in as_metrics("accuracy, f1")]
     ['accuracy', 'f1']
@@ -215,7 +258,7 @@ def as_metrics(metrics: Any) -> list[Metric]:
         elif isinstance(metric, str):
             if metric not in NAMED:
                 raise HandfulError(f"there is no metric called '{metric}'.{did_you_mean(metric, NAMED)}")
-            found.append(NAMED[metric])
+            found.append(error_rate(metric, space) if metric == "word_error_rate" else NAMED[metric])
         elif callable(metric):
             found.append(WholeMetric(_metric_name(metric), lambda o, t, w, f=metric: float(f(o, t))))  # type: ignore[misc]
         else:

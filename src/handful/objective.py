@@ -1,5 +1,6 @@
 """Model + loss + metrics -> sums and weights over exactly the rows given: never a mean of means."""
 
+import inspect
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from handful import ctc
 from handful.errors import HandfulError
 from handful.loss import LossFunction
 from handful.metric import Metric, SumMetric
@@ -49,6 +51,7 @@ class Objective:
         self.scale = scale
         self.model, self.loss, self.metrics = model, loss, list(metrics)
         self.device, self.autocast = torch.device(device), autocast
+        self.takes_ids = _takes_ids(model)
         # Listed once: walking the tree of modules costs more than a small model's forward pass.
         self.parameters, self.buffers = list(model.parameters()), list(model.buffers())
         floating = [p.dtype for p in self.parameters if p.is_floating_point()]
@@ -65,11 +68,28 @@ class Objective:
         return value.to(self.device, dtype, non_blocking=True)
 
     def forward(self, batch: Batch) -> Any:
-        """The model's output for the rows: model(x), or model(name=value, ...) where there are several inputs."""
+        """The model's output for the rows: model(x), or model(name=value, ...) where there are several inputs.
+
+        A Hugging Face model of token ids is called as model(input_ids=x, attention_mask=...), and of what it returns
+        the `logits` are taken.
+        """
         inputs = {k: v for k, v in batch.columns.items() if k not in ("y", "weight")}
         with self._precision():
-            output = self.model(inputs["x"]) if list(inputs) == ["x"] else self.model(**inputs)
+            if list(inputs) != ["x"]:
+                output = self.model(**inputs)
+            elif self.takes_ids and not inputs["x"].is_floating_point():  # type: ignore[union-attr]
+                output = self.model(input_ids=inputs["x"], attention_mask=self._attention(batch.tensor("x")))
+            else:
+                output = self.model(inputs["x"])
+        logits = None if isinstance(output, Tensor | tuple) else getattr(output, "logits", None)
+        output = logits if isinstance(logits, Tensor) else output
         return _float32(output) if self.autocast else output
+
+    def _attention(self, ids: Tensor) -> Tensor:
+        """1 for tokens and 0 for the padding behind them, int64 [m, T]: 0 or the model's own padding id."""
+        own = getattr(getattr(self.model, "config", None), "pad_token_id", None)
+        padding = ids == 0 if own is None else (ids == 0) | (ids == own)
+        return (~padding).flip(1).cummax(1).values.flip(1).long()
 
     def _precision(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, self.autocast) if self.autocast else nullcontext()
@@ -84,6 +104,7 @@ class Objective:
         assert row_weight is None or isinstance(row_weight, Tensor)
         loss, weight, values = _add_up(self.loss(output, target), len(batch), row_weight)
         measured: dict[str, Tensor] = {}
+        output = ctc.only_valid(output)
         if metrics and isinstance(output, Tensor) and isinstance(target, Tensor):
             with torch.no_grad():
                 detached, target = self._own_units(output.detach()), self._own_units(target)
@@ -180,6 +201,15 @@ def _no_row_weights(row_weight: Tensor | None) -> None:
             "rows are weighted, but the loss returns one number for all rows; let it return a value per row "
             "(reduction='none')"
         )
+
+
+def _takes_ids(model: nn.Module) -> bool:
+    """Whether the model is called as Hugging Face calls its own: forward(input_ids, attention_mask, ...)."""
+    try:
+        names = inspect.signature(model.forward).parameters
+    except (TypeError, ValueError):
+        return False
+    return "input_ids" in names and "attention_mask" in names
 
 
 def _float32(output: Any) -> Any:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import handful.source as sources
-from handful import checkpoint, choose
+from handful import checkpoint, choose, ctc
 from handful.batches import Batches
 from handful.errors import HandfulError
 from handful.objective import Objective
@@ -76,8 +76,12 @@ class Run:
         return {k: v for k, v in row.items() if k.startswith(prefix)}
 
     def outputs(self, data: Any, *, batch: int = 512) -> Tensor:
-        """The model's raw outputs for every row, float32 [n, ...], in order."""
-        return torch.cat([o for _, o in self.stream(data, batch=batch)])
+        """The model's raw outputs for every row, float32 [n, ...], in order.
+
+        For sequences, rows of fewer frames go on with blanks.
+        """
+        parts = [o for _, o in self.stream(data, batch=batch)]
+        return ctc.join(parts) if self.pipeline.task == "sequence" else torch.cat(parts)
 
     def stream(self, data: Any, *, batch: int = 512) -> Iterator[tuple[Batch, Tensor]]:
         """(batch, outputs) for every row once, in order, in bounded memory."""
@@ -86,7 +90,7 @@ class Run:
         with torch.inference_mode():
             for read in batches.epoch(batch):
                 moved = self.objective.to_device(read)
-                yield read, self.objective.forward(moved).float().cpu()
+                yield read, ctc.only_valid(self.objective.forward(moved)).float().cpu()
 
     def predict(self, data: Any, *, probabilities: bool = False) -> Any:
         """Predictions for raw input (anything `handful.open` reads, with or without the target), in the target's own
@@ -107,7 +111,7 @@ class Run:
             objective = Objective(
                 self.model,
                 objective.loss,
-                as_metrics(metrics),
+                as_metrics(metrics, self.pipeline.space),
                 device=objective.device,
                 autocast=objective.autocast,
                 scale=objective.scale,
@@ -287,7 +291,12 @@ def load(path: str | Path, *, model: nn.Module | None = None, device: str = "aut
     loss = as_loss(plain("loss", "mse"))[0]
     autocast = torch.bfloat16 if plan.precision == "bfloat16" else None
     objective = Objective(
-        model, loss, as_metrics(plain("metrics", "")), device=where, autocast=autocast, scale=pipeline.target_scale
+        model,
+        loss,
+        as_metrics(plain("metrics", ""), pipeline.space),
+        device=where,
+        autocast=autocast,
+        scale=pipeline.target_scale,
     )
     return Run(model, plan, None, folder.history(), pipeline, objective, why, best, folder)
 

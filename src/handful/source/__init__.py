@@ -55,7 +55,8 @@ def open(
         such as another source's `columns`: kinds, classes and image sizes are then those, so that validation
         data or new data match the training data. Columns of the mapping must exist.
     image_size: side, or (height, width), in pixels, to which images are resized and cropped.
-    rate: Hz to which sounds are resampled; the commonest rate by default.
+    rate: Hz to which sounds are resampled; the commonest rate by default. Of arrays it is the rate they have: a list
+        of float arrays of one dimension is then sound.
     memory: bytes that decoded images may use; a quarter of this machine's memory by default. Beyond it they
         are decoded on every read.
 

@@ -64,7 +64,7 @@ class Items(Source):
     in_memory = False
 
     def __init__(self, dataset: "Dataset[Any]", o: Options) -> None:
-        self.name, self.where, self._dataset = o.name, None, dataset
+        self.name, self.where, self._dataset, self._rate = o.name, None, dataset, o.rate
         try:
             self._n = len(dataset)  # type: ignore[arg-type]
         except (TypeError, NotImplementedError) as error:
@@ -74,8 +74,8 @@ class Items(Source):
         self._many = callable(getattr(dataset, "__getitems__", None))
         how = "its __getitems__, one call a batch" if self._many else "its __getitem__, one call a row"
         self.notes = [f"{o.name} is read through {how}; handful.prepare makes it faster."]
-        # three rows tell lengths that vary; were they to miss it, `read` names the row that differs
-        seen = [self._as_dict(item) for item in self._fetch(np.unique([0, self._n // 2, self._n - 1]))]
+        # nine rows tell lengths that vary; were they to miss it, `read` names the row that differs
+        seen = [self._as_dict(item) for item in self._fetch(np.unique(np.linspace(0, self._n - 1, 9).astype(np.int64)))]
         self._names = list(seen[0])
         o = with_target(o, self._names, self.notes)
         self._keep, self.target = chosen(o, self._names), o.target
@@ -117,6 +117,8 @@ class Items(Source):
             if key == self.target and classes and not array.dtype.is_floating_point:
                 return Column("category", "int64", (), tuple(str(c) for c in classes))
             return Column("number", dtype)
+        if self._rate and array.ndim == 1 and array.dtype.is_floating_point and key != self.target:
+            return Column("audio", "float32", (None,), rate=self._rate)
         if len({self._array(key, v, 0).shape[:1] for v in values}) > 1:
             whole = array.ndim == 1 and not array.dtype.is_floating_point
             return Column("tokens" if whole else "tensor", dtype, (None, *array.shape[1:]))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import HandfulError
-from .arrays import Dense, Stored, native, ragged
+from .arrays import Dense, RaggedValues, Stored, native, ragged
 from .base import Column
 from .options import Options
 from .table import convert, is_frame
@@ -198,7 +198,8 @@ def _from_nested(key: str, value: list[Any], o: Options, notes: list[str]) -> St
             )
     shapes = {a.shape for a in rows}
     wanted = o.schema.get(key)
-    if len(shapes) == 1 and not (wanted is not None and wanted.shape[:1] == (None,)):
+    sound = _sound(key, rows, o)
+    if len(shapes) == 1 and sound is None and not (wanted is not None and wanted.shape[:1] == (None,)):
         return _from_array(key, np.stack(rows), o, notes)
     if len({a.shape[1:] for a in rows}) > 1 or any(a.ndim == 0 for a in rows):
         row = next(i for i, a in enumerate(rows) if a.shape[1:] != rows[0].shape[1:] or a.ndim != rows[0].ndim)
@@ -209,4 +210,15 @@ def _from_nested(key: str, value: list[Any], o: Options, notes: list[str]) -> St
         )
     offsets = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum([len(a) for a in rows], out=offsets[1:])
+    if sound is not None:
+        column = Column("audio", "float32", (None,), rate=sound)
+        return RaggedValues(np.concatenate(rows).astype(np.float32), offsets, column)
     return ragged(key, native(key, np.concatenate([a for a in rows if len(a)] or rows), o, notes), offsets)
+
+
+def _sound(key: str, rows: list[NDArray[Any]], o: Options) -> int | None:
+    """The samples a second where the rows are sound: floats of any length, and the caller gave a rate."""
+    wanted = o.schema.get(key)
+    rate = o.rate or (wanted.rate if wanted is not None and wanted.kind == "audio" else None)
+    floats = all(a.ndim == 1 and a.dtype.kind == "f" for a in rows)
+    return rate if rate and floats and key != o.target else None

@@ -154,6 +154,13 @@ class Pipeline:
         """The input columns as they were in training, for handful.open(new, columns=pipeline.schema)."""
         return {name: self.trained_on[name] for name in self.uses}
 
+    @property
+    def space(self) -> int | None:
+        """The id of the space between words in a target of text read as characters; None for other targets."""
+        t = self.target
+        spaced = t is not None and t.task == "sequence" and t.dtype == "str" and " " in t.classes
+        return t.classes.index(" ") + 1 if t is not None and spaced else None
+
     def cached(self, source: Source, at_most: int = 1 << 30) -> Source | None:
         """What this pipeline makes of every row, in memory, to be read without the pipeline; same row ids.
 
@@ -166,6 +173,8 @@ class Pipeline:
         if isinstance(self.input, Named):
             ragged = {name for name, part in self.input.parts.items() if None in part.shape}
         parts = self.input.parts.values() if isinstance(self.input, Named) else [self.input]
+        if self.task == "sequence":
+            ragged.add("y")
         steps = [step for part in parts for step in part.steps]
         if any(isinstance(step, PadTokens) and not step.shift for step in steps):
             return None
@@ -234,14 +243,20 @@ def fit_pipeline(
     reader.finish()
     target = None
     if reader.target:
+        if task is None and _transcripts(source, used):
+            task = "sequence"
+            notes.append(f"'{source.target}' is the text of each sound: its characters are to be recognised.")
         target, found = reader.target.decide(own_model, task)
         notes += found
+    trained_on = dict(columns)
+    if target is not None and target.task == "sequence" and target.dtype == "str":
+        trained_on[target.column] = Column("text", "str")  # other texts than those of training are no unknown classes
     notes += fitted.notes()
     if own_model and isinstance(fitted, Single) and not fitted.steps:
         said = wild(source.read_column(used[0], np.arange(min(len(source), 4096), dtype=np.int64)))
         notes += [said] if said else []
     return Pipeline(
-        fitted, target, columns, weight, None, tuple(notes), source.name, trained_on=dict(columns)
+        fitted, target, columns, weight, None, tuple(notes), source.name, trained_on=trained_on
     )  # fmt: skip
 
 
@@ -293,6 +308,15 @@ class _Reader:
             used = [name for name in (self.source.target, self.weight) if name]
             for batch in chunks_of(self.source, used) if used else ():
                 self._look(batch)
+
+
+def _transcripts(source: Source, inputs: list[str]) -> bool:
+    """Whether sound is to become free text."""
+    heard = [source.columns[name].kind for name in inputs] == ["audio"]
+    if not heard or source.target is None:
+        return False
+    column = source.columns[source.target]
+    return column.kind == "text" or len(column.classes or ()) > max(20, len(source) ** 0.5)
 
 
 def _columns_of(unfitted: Input) -> list[str]:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from handful import ctc
 from handful.errors import HandfulError, did_you_mean
 from handful.source.base import Column, Ragged, Value
 from handful.transform.step import Moments, code_table, stored
@@ -26,6 +27,8 @@ class Target:
     dtype: the user's (numpy's name, or "str"); shape: of one row of the user's target; classes: in the order
     of the ids; as_is: y is the user's values (an own model's); mean, std: float64 [] or [k], of a
     standardised target.
+    A sequence that varies in length (a Ragged of integers, or text, whose labels are then its characters) becomes
+    ids 1.. in the order of classes, int64 [m, L] padded with 0, the blank of CTC.
     """
 
     column: str
@@ -45,6 +48,8 @@ class Target:
         """
         if self.task == "classification" and not self.as_is:
             return torch.from_numpy(self._ids(value, column, rows, where))
+        if self.task == "sequence" and not self.as_is:
+            return self._labels(value, column, rows, where)
         if not isinstance(value, Tensor):
             raise HandfulError(f"The target '{self.column}' of {where} is {column.kind}, not numbers as in training.")
         complain_missing(value, self.column, rows, where)
@@ -94,6 +99,33 @@ class Target:
             self._unseen(bad, int(rows[wrong[0]]), where)
         return np.asarray(found)
 
+    def _labels(self, value: Value, column: Column, rows: NDArray[np.int64], where: str) -> Tensor:
+        """Sequences of labels as ids from 1 on, int64 [m, L], padded with 0."""
+        labels, lengths = labels_of(value, column, self.column)
+        known = np.array(self.classes, dtype=labels.dtype)
+        if not len(known) or not len(labels):
+            return torch.zeros(len(lengths), 1, dtype=torch.int64)
+        at = np.searchsorted(known, labels).clip(max=len(known) - 1)
+        wrong = np.flatnonzero(known[at] != labels)
+        if len(wrong):
+            row = int(np.searchsorted(lengths.cumsum(), wrong[0], side="right"))
+            self._unseen(labels[wrong[0]].item(), int(rows[row]), where)
+        y = torch.zeros(len(lengths), max(1, int(lengths.max())), dtype=torch.int64)
+        y[torch.arange(y.shape[1]) < torch.from_numpy(lengths)[:, None]] = torch.from_numpy(at + 1)
+        return y
+
+    def _sequences(self, outputs: Tensor) -> NDArray[Any]:
+        """Texts, or arrays of labels, one a row: the best path of CTC."""
+        ids = ctc.greedy(outputs.detach().cpu())
+        rows = [row[row > 0].numpy() for row in ids]
+        out = np.empty(len(rows), dtype=object)
+        kind = str if self.dtype == "str" else np.dtype(self.dtype)
+        known = np.array(self.classes, dtype=kind)
+        for i, row in enumerate(rows):
+            found = row.astype(kind) if self.as_is else known[row - 1]
+            out[i] = "".join(found) if self.dtype == "str" else found
+        return out
+
     def _unseen(self, value: Label, row: int, where: str) -> None:
         if value == "":
             raise HandfulError(f"The target '{self.column}' is missing in row {row} of {where} (rows count from 0).")
@@ -119,12 +151,15 @@ class Target:
         """Predictions as a NumPy array.
 
         Class names or values in the user's dtype, numbers in the user's units, 0 or 1 for each label of a
-        multilabel target (threshold 0.5), token ids [m, T]."""
+        multilabel target (threshold 0.5), token ids [m, T] of a language model; for sequences an object array of
+        texts or arrays of labels, decoded by CTC's best path."""
         if self.task == "classification":
             ids = self.probabilities(outputs).argmax(1).numpy()
             kind: Any = object if self.dtype == "str" else np.dtype(self.dtype)
             return np.array(self.classes, dtype=kind)[ids] if self.classes else ids.astype(kind)
-        if self.task in ("language", "sequence"):
+        if self.task == "sequence":
+            return self._sequences(outputs)
+        if self.task == "language":
             return np.asarray(outputs.detach().argmax(-1).cpu().numpy())
         x = outputs.detach().to("cpu", torch.float64)
         if self.task == "multilabel":
@@ -149,6 +184,21 @@ def complain_missing(value: Tensor, name: str, rows: NDArray[np.int64], where: s
         )
 
 
+def labels_of(value: Value, column: Column, name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The labels of all rows, joined, and how many each row has: integers of a Ragged, characters of text.
+
+    White space in text is one blank between words."""
+    if isinstance(value, Tensor) and column.classes is not None:
+        value = [(*column.classes, "")[code] for code in value.tolist()]
+    if isinstance(value, list):
+        texts = [" ".join(str(text or "").split()) for text in value]
+        joined = "".join(texts)
+        return np.array(list(joined), dtype="<U1"), np.array([len(t) for t in texts], dtype=np.int64)
+    if isinstance(value, Ragged) and value.values.dim() == 1 and not value.values.is_floating_point():
+        return value.values.numpy().astype(np.int64), np.diff(value.offsets.numpy()).astype(np.int64)
+    raise HandfulError(f"The sequences of '{name}' must be text or whole numbers, not {column.kind}.")
+
+
 class TargetFitter:
     """Looks at the training rows' target chunk by chunk, then decides what it is."""
 
@@ -158,12 +208,20 @@ class TargetFitter:
         self.names: set[str] = set()
         self.binary, self.whole, self.tensor = True, True, torch.zeros(0)
         self.moments = Moments()
+        self.ragged, self.labels = False, set[Label]()
 
     def update(self, value: Value, rows: NDArray[np.int64]) -> None:
         """Add the target of some training rows; rows: their numbers, for messages."""
         self.n += len(rows)
         if isinstance(value, Ragged):
-            raise HandfulError(f"The target '{self.name}' has rows of different lengths; pad them to a [m, T] array.")
+            if value.values.dim() != 1 or value.values.is_floating_point():
+                raise HandfulError(
+                    f"The target '{self.name}' has rows of different lengths, which only sequences of whole numbers "
+                    "may have; pad them to a [m, T] array."
+                )
+            self.ragged = True
+            self._look_at_labels(value)
+            return
         if isinstance(value, list) or self.column.classes is not None:
             self._strings(value, rows)
             return
@@ -177,6 +235,12 @@ class TargetFitter:
             self.unique = np.union1d(self.unique, value.reshape(-1).to(torch.float64).numpy())
             self.many = len(self.unique) > _UNIQUE
 
+    def _look_at_labels(self, value: Value) -> None:
+        """The labels of sequences: all integers of a Ragged, all characters of texts."""
+        self.labels.update(np.unique(labels_of(value, self.column, self.name)[0]).tolist())
+        if len(self.labels) > _UNIQUE:
+            raise HandfulError(f"The target '{self.name}' has more than {_UNIQUE} different labels.")
+
     def _strings(self, value: Value, rows: NDArray[np.int64]) -> None:
         classes = self.column.classes
         names = value if isinstance(value, list) else [(*(classes or ()), "")[c] for c in value.tolist()]  # type: ignore[union-attr]
@@ -187,11 +251,14 @@ class TargetFitter:
                     "(rows count from 0); remove the row or fill it in."
                 )
         self.names.update(map(str, names))
+        self._look_at_labels([str(name) for name in names])
 
     def decide(self, own_model: bool, task: str | None) -> tuple[Target, list[str]]:
         """The Target, and notes on what was decided and why. task: the user's word, which wins."""
         if task is not None and task not in TASKS:
             raise HandfulError(f"There is no task '{task}'.{did_you_mean(task, TASKS)}")
+        if self.ragged or (self.names and task == "sequence"):
+            return self._of_sequences(task)
         if self.names:
             return self._of_names(task)
         shape, floating = tuple(self.tensor.shape[1:]), self.tensor.is_floating_point()
@@ -256,6 +323,19 @@ class TargetFitter:
         """Class ids already: 0..k-1, of which most occur."""
         low, high = float(self.moments.low.min()), float(self.moments.high.max())
         return low >= 0 and (self.many or high < 2 * len(self.unique))
+
+    def _of_sequences(self, task: str | None) -> tuple[Target, list[str]]:
+        if task not in (None, "sequence"):
+            raise HandfulError(f"'{self.name}' holds sequences of different lengths, which cannot be a {task} target.")
+        classes = tuple(sorted(self.labels))
+        if not classes:
+            raise HandfulError(f"The target '{self.name}' has no labels: all its sequences are empty.")
+        what = "characters" if self.names else "labels"
+        notes = [
+            f"'{self.name}' holds sequences of {len(classes)} {what}; a row's times are not given: CTC finds them."
+        ]
+        kind = "str" if self.names else "int64"
+        return Target(self.name, "sequence", kind, (), len(classes) + 1, classes=classes), notes
 
     def _of_names(self, task: str | None) -> tuple[Target, list[str]]:
         if task not in (None, "classification"):

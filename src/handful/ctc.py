@@ -1,0 +1,115 @@
+"""Sequences of labels without times: greedy decoding of CTC outputs, and the edit distance that scores it."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+BLANK = 0
+CERTAIN = -100.0  # e^-100 is 0 beside e^0
+
+
+def only_valid(output: Any) -> Any:
+    """Logits [m, T, C + 1] of a pair (logits, frames of each row [m]), certain to be blank after a row's frames; what
+    is no such pair is returned as it is.
+
+    >>> only_valid((torch.zeros(1, 2, 3), torch.tensor([1])))[0, 1].tolist()
+    [0.0, -100.0, -100.0]
+    """
+    if not (isinstance(output, tuple) and len(output) == 2 and all(isinstance(o, Tensor) for o in output)):
+        return output
+    logits, lengths = output
+    if logits.dim() != 3 or lengths.dim() != 1 or len(lengths) != len(logits):
+        return output
+    over = torch.arange(logits.shape[1], device=logits.device) >= lengths.to(logits.device)[:, None]
+    return torch.where(over[:, :, None], _blank(logits), logits)
+
+
+def _blank(like: Tensor) -> Tensor:
+    row = like.new_full((like.shape[-1],), CERTAIN)
+    row[BLANK] = 0
+    return row
+
+
+def join(parts: list[Tensor]) -> Tensor:
+    """Outputs [m, T, C + 1] of several batches as one; those with fewer frames go on with blanks."""
+    longest = max(part.shape[1] for part in parts)
+    blank = _blank(parts[0])
+    return torch.cat([torch.cat([p, blank.expand(len(p), longest - p.shape[1], -1)], dim=1) for p in parts])
+
+
+def greedy(logits: Tensor) -> Tensor:
+    """The best path without repeats and blanks: logits [m, T, C + 1] -> ids int64 [m, L], padded with 0.
+
+    Graves et al. 2006, section 3.2, "best path decoding"; L is the longest row's number of labels, at least 1.
+
+    >>> path = torch.tensor([[0, 2, 2, 0, 2, 1], [3, 3, 0, 0, 0, 0]])
+    >>> greedy(torch.nn.functional.one_hot(path).float()).tolist()
+    [[2, 2, 1], [3, 0, 0]]
+    """
+    path = logits.argmax(-1)
+    kept = path != BLANK
+    kept[:, 1:] &= path[:, 1:] != path[:, :-1]
+    return compact(path, kept)
+
+
+def compact(ids: Tensor, kept: Tensor) -> Tensor:
+    """The ids [m, T] where `kept`, moved to the front of each row and padded with 0; int64 [m, longest, at least 1]."""
+    place = kept.cumsum(1) - 1
+    longest = max(1, int(kept.sum(1).max())) if len(ids) else 1
+    out = ids.new_zeros((len(ids), longest + 1))  # the last place takes what is dropped
+    out.scatter_(1, torch.where(kept, place, longest), torch.where(kept, ids, 0))
+    return out[:, :longest]
+
+
+def edit_distance(found: Tensor, wanted: Tensor) -> Tensor:
+    """Levenshtein distance of each pair of rows, int64 [m]: ids [m, H] and [m, R], padded with 0 behind.
+
+    Wagner and Fischer 1974, one row of the table for all pairs at a time; a run of insertions is a running minimum.
+
+    >>> edit_distance(torch.tensor([[1, 2, 3], [4, 0, 0]]), torch.tensor([[1, 3], [0, 0]])).tolist()
+    [1, 1]
+    """
+    m, width = found.shape
+    lengths, goals = (found != 0).sum(1), (wanted != 0).sum(1)
+    steps = torch.arange(width + 1, device=found.device)
+    row = steps.expand(m, -1)
+    rows = [row]
+    for r in range(wanted.shape[1]):
+        replaced = row[:, :-1] + (found != wanted[:, r : r + 1])
+        best = torch.cat([row[:, :1] + 1, torch.minimum(row[:, 1:] + 1, replaced)], dim=1)
+        row = (best - steps).cummin(1).values + steps
+        rows.append(row)
+    table = torch.stack(rows, 1)
+    each = torch.arange(m, device=found.device)
+    return table[each, goals, lengths]
+
+
+def words(ids: Tensor, space: int) -> Tensor:
+    """Rows of character ids to rows of word ids: the runs between spaces, as hashes that are equal for equal words.
+
+    ids: int64 [m, L] padded with 0; returns int64 [m, W] padded with 0. Two different words share a hash about once in
+    2^61 pairs.
+    """
+    rows = [[_hash(word) for word in _split(row, space)] for row in ids.tolist()]
+    longest = max([1, *map(len, rows)])
+    return torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=ids.device).reshape(-1, longest)
+
+
+def _split(row: list[int], space: int) -> list[tuple[int, ...]]:
+    found: list[tuple[int, ...]] = []
+    word: list[int] = []
+    for i in [*row, space]:
+        if i == space and word:
+            found.append(tuple(word))
+            word = []
+        elif i not in (space, 0):
+            word.append(i)
+    return found
+
+
+def _hash(word: tuple[int, ...]) -> int:
+    value = 7
+    for i in word:
+        value = (value * 1_000_003 + i) % ((1 << 61) - 1)
+    return value or 1
