@@ -180,13 +180,17 @@ def evaluate(
     metrics: Annotated[
         str | None, typer.Option(help="names: 'accuracy, f1, auroc'; those of the run by default")
     ] = None,
+    out: Annotated[Path | None, typer.Option(help="where to write the page; evaluation.html of the run")] = None,
 ) -> None:
-    """Score a trained run on DATA."""
-    from handful.report.words import say_score
+    """Score a trained run on DATA: scores, classes or residuals, and the rows it is most wrong about."""
+    from handful.report.evaluation import evaluate as evaluate_in_detail
     from handful.run import load
 
-    for name, value in load(run).evaluate(data, metrics).items():
-        print(say_score(name, value))
+    trained = load(run)
+    found = evaluate_in_detail(trained, data, metrics)
+    found.show()
+    page = found.write(out or run / "evaluation.html", f"{trained.plan.model}: evaluation")
+    print(f"\nreport: {page}")
 
 
 @app.command()

@@ -12,6 +12,7 @@ import torch
 from handful import checkpoint
 from handful.assemble import assemble
 from handful.probe.threads import using_threads
+from handful.report import extras
 from handful.run import History, Run, RunFolder
 from handful.source.base import Batch
 from handful.state import Best, Window, copy_weights, load_weights
@@ -127,7 +128,10 @@ def _run(t: Training, callbacks: Sequence[Callback]) -> Run:
         state.best.row if state.best else None, t.folder,
     )  # fmt: skip
     if t.folder and t.ranks.rank == 0:
+        lacking = extras.write(run, t, t.folder.path)
         t.folder.finish(run)
+        if lacking:
+            t.live.note(lacking)
     tell("end", {"run": run})
     return run
 

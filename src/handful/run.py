@@ -1,5 +1,6 @@
 """A run that ended, or one loaded from its folder: predict, evaluate, report, export."""
 
+import copy
 import json
 import shutil
 from collections.abc import Iterator
@@ -85,7 +86,7 @@ class Run:
 
     def stream(self, data: Any, *, batch: int = 512) -> Iterator[tuple[Batch, Tensor]]:
         """(batch, outputs) for every row once, in order, in bounded memory."""
-        batches = self._open(data, need_target=False)
+        batches = self.open(data, need_target=False)
         self.model.eval()
         with torch.inference_mode():
             for read in batches.epoch(batch):
@@ -103,25 +104,34 @@ class Run:
 
     def evaluate(self, data: Any, metrics: Any = None) -> dict[str, float]:
         """Loss and metrics over all rows of the data, each row once: {"loss": ..., "accuracy": ...}."""
-        batches = self._open(data, need_target=True)
-        objective = self.objective
-        if metrics is not None:
-            from handful.metric import as_metrics
+        return self.scorer(metrics).evaluate(self.open(data).epoch(512))
 
-            objective = Objective(
-                self.model,
-                objective.loss,
-                as_metrics(metrics, self.pipeline.space),
-                device=objective.device,
-                autocast=objective.autocast,
-                scale=objective.scale,
-            )
-        return objective.evaluate(batches.epoch(512))
+    def evaluation_report(self, data: Any, path: str | Path | None = None, metrics: Any = None) -> Path:
+        """Evaluate, and write the page that shows it in detail: scores, classes or residuals, the worst rows.
+
+        path: `evaluation.html` in the run folder, or here, by default. Returns it.
+        """
+        from handful.report.evaluation import evaluate
+
+        where = Path(path) if path is not None else (self.path or Path()) / "evaluation.html"
+        return evaluate(self, data, metrics).write(where, f"{self.plan.model}: evaluation")
+
+    def scorer(self, metrics: Any = None) -> Objective:
+        """The run's loss with other metrics (names, callables), or with its own."""
+        if metrics is None:
+            return self.objective
+        from handful.metric import as_metrics
+
+        other = copy.copy(self.objective)
+        other.metrics = as_metrics(metrics, self.pipeline.space)
+        return other
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the page that shows the run: what was chosen and why, curves, scores. Returns its path."""
+        from handful.report import extras
         from handful.report.page import write_report
 
+        figures, pictures = extras.read(self.path)
         where = (
             Path(path)
             if path is not None
@@ -130,6 +140,7 @@ class Run:
         return write_report(
             where, title=f"{self.plan.model} on {self.plan.data}", plan=self.plan.choices, history=list(self.history),
             scores=self.scores, stopped_because=self.stopped_because, notes=list(self.plan.notes),
+            figures=figures, pictures=pictures,
         )  # fmt: skip
 
     def export(self, path: str | Path) -> Path:
@@ -155,7 +166,8 @@ class Run:
         with checkpoint.atomic(where) as temporary:
             torch.export.save(program, temporary)
 
-    def _open(self, data: Any, *, need_target: bool) -> Batches:
+    def open(self, data: Any, *, need_target: bool = True) -> Batches:
+        """Every row of raw data in order, read and preprocessed as the run's own; checked to hold what it needs."""
         target = self.plan.choices["target"].value if "target" in self.plan.choices else None
         columns = None
         if not isinstance(data, Source):
