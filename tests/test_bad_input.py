@@ -91,7 +91,9 @@ CALLS = {
     "a loss that returns a float": (lambda: fit(loss=lambda o, t: 1.0), "must return a Tensor"),
     "a picture model for a table": (lambda: fit("wine", model="cnn"), "cnn"),
     "class weights that do not fit": (lambda: fit(class_weight=[1.0, 2.0]), "10 classes"),
-    "an optimizer of another model": (lambda: fit(optimizer=torch.optim.SGD(linear().parameters(), lr=0.1), lr="auto"), "param"),
+    "an optimizer of another model": (
+        lambda: fit(optimizer=torch.optim.SGD(linear().parameters(), lr=0.1), lr="auto"), "param"
+    ),
     "lbfgs": (lambda: fit(optimizer=torch.optim.LBFGS), "LBFGS"),
     "validation with other columns": (
         lambda: fit("wine", model="table", valid="iris"), "column"
