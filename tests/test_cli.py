@@ -1,0 +1,189 @@
+"""Every command, with a tiny budget on digits: what it prints, what it leaves, and that help costs no torch."""
+
+import csv
+import io
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+import handful
+from handful.cli import main
+
+TINY = ["--model", "linear", "--batch", "64", "--lr", "0.02", "--until", "epochs(2)"]
+
+
+def run_here(monkeypatch, capsys, *arguments):
+    """(exit status, standard output, standard error) of a command in this process."""
+    monkeypatch.setattr(sys, "argv", ["handful", *map(str, arguments)])
+    status = 0
+    try:
+        main()
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    return lambda *arguments: run_here(monkeypatch, capsys, *arguments)
+
+
+def outside(*arguments, cwd):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run folder written by `handful train`, in a process of its own, and what that printed."""
+    cwd = tmp_path_factory.mktemp("cli")
+    done = outside("-m", "handful.cli", "train", "digits", *TINY, "--quiet", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return cwd / "runs" / "digits-1", done
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """The digits as raw input without the target."""
+    source = handful.open("digits")
+    path = tmp_path_factory.mktemp("raw") / "digits.npz"
+    np.savez(path, **{name: source.read_column(name, np.arange(len(source))).numpy() for name in source.inputs})
+    return path
+
+
+def test_train_prints_one_result_and_leaves_a_run_folder(trained):
+    path, done = trained
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("accuracy ")
+    assert "stopped because reached 2 epochs" in lines[0]
+    assert lines[1] == f"report: {Path('runs/digits-1/report.html')}"
+    assert done.stderr == ""
+    left = {p.name for p in path.iterdir()}
+    assert {"plan.toml", "history.jsonl", "model.safetensors", "pipeline.json", "report.html", "checkpoints"} <= left
+    assert "Confusion matrix of the held-out rows" in (path / "report.html").read_text(encoding="utf-8")
+
+
+def test_help_of_every_command_needs_no_torch(tmp_path):
+    code = (
+        "import sys; sys.argv = ['handful', *sys.argv[1:]]\n"
+        "from handful.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code, stop.code\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules, 'help imported torch or numpy'"
+    )
+    done = outside("-c", code, "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in ("train", "resume", "evaluate", "predict", "inspect", "report", "export"):
+        assert f" {name} " in done.stdout
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["train", "tune", "compare", "resume", "evaluate", "predict", "prepare", "inspect", "report", "export"],
+)
+def test_help_of_a_command(command, name):
+    status, out, err = command(name, "--help")
+    assert status == 0
+    assert f"handful {name}" in " ".join(out.split())
+    assert err == ""
+
+
+def test_version_and_no_arguments(command):
+    assert command("--version") == (0, f"handful {handful.__version__}\n", "")
+    _, out, err = command()
+    assert "Usage" in out + err
+    assert "Traceback" not in out + err
+
+
+def test_resume_goes_on_to_a_later_stop(command, trained, tmp_path):
+    path = shutil.copytree(trained[0], tmp_path / "run")
+    before = handful.load(path, device="cpu").history.last("step")
+    status, out, _ = command("resume", path, "--until", "epochs(3)", "--quiet")
+    assert status == 0
+    assert "reached 3 epochs" in out
+    assert handful.load(path, device="cpu").history.last("step") > before
+
+
+def test_evaluate_prints_scores_classes_and_worst_rows(command, trained):
+    path, _ = trained
+    status, out, err = command("evaluate", path, "digits")
+    assert (status, err) == (0, "")
+    scores = handful.load(path, device="cpu").evaluate("digits")
+    assert out.splitlines()[1] == f"accuracy {100 * scores['accuracy']:.1f}%"
+    assert "precision" in out
+    assert "rows of highest loss:" in out
+    assert out.splitlines()[-1] == f"report: {path / 'evaluation.html'}"
+    assert (path / "evaluation.html").exists()
+    status, out, _ = command("evaluate", path, "digits", "--metrics", "f1", "--out", path / "other.html")
+    assert out.splitlines()[1].startswith("f1 ")
+    assert (path / "other.html").exists()
+
+
+def test_predict_to_output_and_to_a_file(command, trained, raw, tmp_path):
+    path, _ = trained
+    status, out, err = command("predict", path, raw, "--probabilities")
+    assert (status, err) == (0, "")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert len(rows) == 1797
+    assert abs(sum(float(v) for k, v in rows[0].items() if k.startswith("probability_")) - 1) < 1e-5
+    status, out, _ = command("predict", path, raw, "--out", tmp_path / "p.parquet")
+    assert out.strip() == str(tmp_path / "p.parquet")
+    assert handful.open(tmp_path / "p.parquet", columns=["row", "prediction"]).take([3]).columns["row"].tolist() == [3]
+
+
+def test_predict_reads_a_table_from_standard_input(command, monkeypatch, tmp_path):
+    rng = np.random.default_rng(0)
+    lines = [f"{x:.4f},{'yes' if x > 0 else 'no'}" for x in rng.normal(size=60)]
+    (tmp_path / "train.csv").write_text("\n".join(["x,label", *lines]) + "\n")
+    train = ["train", tmp_path / "train.csv", "--model", "linear", "--batch", "8", "--lr", "0.1", "--quiet"]
+    assert command(*train, "--until", "epochs(20)", "--out", tmp_path / "run")[0] == 0
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"x\n3.0\n-3.0\n")))
+    assert command("predict", tmp_path / "run", "-") == (0, "row,prediction\n0,yes\n1,no\n", "")
+
+
+def test_inspect_data_and_run(command, trained):
+    status, out, _ = command("inspect", "digits")
+    assert status == 0
+    assert "1,797 rows" in out
+    status, out, _ = command("inspect", trained[0])
+    assert status == 0
+    assert "batch" in out
+    assert "cross_entropy" in out
+
+
+def test_report_is_written_again_from_the_folder_alone(command, trained, tmp_path):
+    status, out, _ = command("report", trained[0], "--out", tmp_path / "again.html")
+    assert (status, out.strip()) == (0, str(tmp_path / "again.html"))
+    assert (tmp_path / "again.html").read_text() == (trained[0] / "report.html").read_text()
+
+
+def test_export_weights_and_a_program(command, trained, raw, tmp_path):
+    path, _ = trained
+    run = handful.load(path, device="cpu")
+    assert command("export", path, tmp_path / "w.safetensors")[0] == 0
+    weights = safetensors.numpy.load_file(tmp_path / "w.safetensors")
+    assert {k: v.tolist() for k, v in weights.items()} == {k: v.tolist() for k, v in run.model.state_dict().items()}
+    assert command("export", path, tmp_path / "m.pt2")[0] == 0
+    program = torch.export.load(tmp_path / "m.pt2").module()
+    batch = next(iter(run.open(raw, need_target=False).epoch(5)))
+    torch.testing.assert_close(program(batch.tensor("x")), run.outputs(raw)[:5])
+    status, _, err = command("export", path, tmp_path / "m.onnx")
+    assert status == 2
+    assert ".safetensors" in err
+
+
+def test_a_mistake_is_one_sentence_and_status_2(command, trained):
+    for arguments in (("evaluate", trained[0], "digit"), ("train", "digits", "--optimizer", "adamm"), ("report", "no")):
+        status, out, err = command(*arguments)
+        assert (status, out) == (2, "")
+        assert err.startswith("handful: ")
+        assert err.count("\n") == 1
