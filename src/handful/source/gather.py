@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .base import Ragged, Rows
+from .buffers import BUFFERS
 
 Block = NDArray[np.generic] | Tensor
 
@@ -30,7 +31,7 @@ def gather(data: Block, rows: Rows, out: Tensor | None = None) -> Tensor:
     if isinstance(data, Tensor):
         index = torch.tensor(rows, device=data.device)
         return torch.index_select(data, 0, index, out=out) if out is not None else data.index_select(0, index)
-    result = np.empty((len(rows), *data.shape[1:]), data.dtype) if out is None else out.numpy()
+    result = BUFFERS.empty((len(rows), *data.shape[1:]), data.dtype) if out is None else out.numpy()
     if data.flags.c_contiguous:
         # mode="clip" because "raise" makes NumPy gather into a second buffer first
         np.take(data, rows, axis=0, out=result, mode="clip")
