@@ -155,7 +155,7 @@ class Details:
             self.pairs.append((true.reshape(len(y), -1), guess.reshape(len(y), -1)))
             targets, predictions = ([_numbers(r) for r in rows] for rows in self.pairs[-1])
         else:
-            targets = predictions = [""] * len(y)
+            targets = predictions = [None] * len(y)  # tokens and sequences: their losses say where to look
         self._remember(batch, output, targets, predictions)
 
     def _remember(self, batch: Batch, output: Tensor, targets: list[Any], predictions: list[Any]) -> None:
@@ -210,7 +210,9 @@ class Details:
         original = source.rows[ids] if isinstance(source, Subset) else ids
         table = []
         for i, (loss, _, _, (target, prediction)) in enumerate(found):
-            row = {"row": int(original[i]), "target": target, "prediction": prediction, "loss": loss}
+            row: dict[str, Any] = {"row": int(original[i])}
+            row |= {} if target is None else {"target": target, "prediction": prediction}
+            row |= {"loss": loss}
             row |= {"file": files[ids[i]]} if len(files) == len(source) else {}
             table.append(row | {name: values[i] for name, values in holds.items()})
         return table, pictures_of(read, self.run.pipeline.uses, self.run.pipeline.inputs.kind)
