@@ -1,4 +1,4 @@
-"""Sequences: greedy decoding and edit distances against plain loops, losses against torch, and a run from end to end."""
+"""Sequences: greedy decoding and edit distances against plain loops, losses against torch, a run from end to end."""
 
 import itertools
 import json
@@ -112,7 +112,8 @@ def trained(spoken, tmp_path_factory):
     source = handful.open(spoken, target="said", rate=RATE)
     assert (source.columns["audio"].kind, source.columns["said"].kind) == ("audio", "category")  # few distinct texts
     out = tmp_path_factory.mktemp("ctc") / "run"
-    return handful.fit("audio", source, task="sequence", batch=16, lr=8e-3, until="epochs(10)", out=out, quiet=True, seed=1)
+    given = {"batch": 16, "lr": 8e-3, "until": "epochs(10)", "seed": 1}
+    return handful.fit("audio", source, task="sequence", out=out, quiet=True, **given)
 
 
 def test_sound_becomes_text_by_ctc(trained, spoken):
@@ -179,5 +180,5 @@ def test_labels_of_an_own_model_come_back_as_they_were_given(spoken):
 
 
 def test_a_label_that_training_did_not_have_is_named(trained, spoken):
-    with pytest.raises(handful.HandfulError, match="'said' is 'z' in row 1 .* a class that the training rows do not"):
-        trained.evaluate(handful.open({**spoken, "said": ["a b", "z"] + spoken["said"][2:]}, target="said", rate=RATE))
+    with pytest.raises(handful.HandfulError, match=r"'said' is 'z' in row 1 .* a class that the training rows do not"):
+        trained.evaluate(handful.open({**spoken, "said": ["a b", "z", *spoken["said"][2:]]}, target="said", rate=RATE))

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import handful.source as sources
-from handful import choose, optimizer, schedule, stop
+from handful import balance, choose, optimizer, schedule, stop
+from handful import recipe as recipes
 from handful.batches import Batches, Transform
 from handful.choose import OWN, Chooser, describe
 from handful.errors import HandfulError, did_you_mean
@@ -29,6 +30,7 @@ from handful.state import State, copy_weights
 from handful.training import Training
 from handful.transform.augment import as_augment
 from handful.transform.augment_default import suggest
+from handful.transform.inputs import Table
 from handful.transform.preprocess import Pipeline, fit_pipeline
 from handful.transform.text import language_source
 
@@ -41,7 +43,8 @@ class Options:
     """What `fit` takes. The first sixteen are its named arguments; the rest:
 
     target:      name of the target column, where it is not clear
-    task:        "classification", "regression", "multilabel"; found from the target by default
+    task:        "classification", "regression", "multilabel", "language", "sequence"; found from the target by default
+    recipe:      "image", "text", "language", "audio" or "table": which columns to learn from; found by default
     weight:      name of a column of row weights
     score:       which held-out score decides on the best weights and on plateaus; "auto": the first metric of a
                  classification, else valid_loss
@@ -77,6 +80,7 @@ class Options:
     seed: int = 0
     target: str | None = None
     task: str | None = None
+    recipe: str | None = None
     weight: str | None = None
     score: str = "auto"
     clip_norm: float | None = None
@@ -124,12 +128,14 @@ class Options:
 
 @dataclass
 class Data:
-    """What is trained on, what is held out, and the fitted way from raw rows to x and y."""
+    """What is trained on, what is held out, and the fitted way from raw rows to x and y; and whether some classes are
+    much rarer than others."""
 
     source: Source
     train: Source
     held_out: Source | None
     pipeline: Pipeline
+    uneven: bool = False
 
 
 def assemble(
@@ -223,15 +229,16 @@ def open_data(train: Any, options: Options, chooser: Chooser, model: Any, saved:
     chooser.say("data", source.where or OWN + source.name, "given")
     chooser.say("rows", len(source), "found")
     chooser.say("fingerprint", fingerprint(source), "found", "of the data; checked on resume")
+    source = recipes.select(source, options.recipe, keep=[options.weight])
     if source.target is not None:
         chooser.say("target", source.target, "given" if options.target else "found")
     language = is_language(source, options)
     rows: Source = source
     held_out: Source | None = None
+    if language and not (isinstance(options.valid, int | float) and options.valid):
+        rows, _ = language_source(source, valid=0.0)
     if options.valid is None or (isinstance(options.valid, int | float) and options.valid == 0):
         chooser.say("valid", 0, "given", "nothing held out: no validation score")
-        if language:
-            rows, _ = language_source(source, valid=0.0)
     elif isinstance(options.valid, int | float):
         if language:
             rows, held_out = language_source(source, valid=float(options.valid))
@@ -254,8 +261,12 @@ def open_data(train: Any, options: Options, chooser: Chooser, model: Any, saved:
         )
     if options.valid is not None and not isinstance(options.valid, int | float):
         columns = None if isinstance(options.valid, Source) else pipeline.trained_on
-        held_out = sources.open(options.valid, target=options.target or source.target, columns=columns)
+        if language:
+            held_out = pipeline.windows(sources.open(options.valid))
+        else:
+            held_out = sources.open(options.valid, target=options.target or source.target, columns=columns)
         chooser.say("valid", held_out.where or OWN + "validation data", "given", f"{len(held_out):,} rows")
+    say_recipe(pipeline, options, chooser)
     chooser.say("preprocess", describe(options.preprocess), "default" if options.preprocess == "auto" else "given")
     chooser.say("task", pipeline.task, "given" if options.task else "found")
     if options.weight:
@@ -264,13 +275,24 @@ def open_data(train: Any, options: Options, chooser: Chooser, model: Any, saved:
     if held_out is not None:
         # A bad row is better said now than after an epoch.
         pipeline.on(held_out, target=True)(held_out.take(range(min(256, len(held_out)))))
-    return Data(source, rows, held_out, pipeline)
+    counts = balance.count(pipeline, rows)
+    chooser.notes += balance.say(pipeline, counts, options.class_weight)
+    return Data(source, rows, held_out, pipeline, balance.uneven(counts))
+
+
+def say_recipe(pipeline: Pipeline, options: Options, chooser: Chooser) -> None:
+    """Which kind of data this is, and which columns say so."""
+    asked = recipes.check(options.recipe)
+    kind = "table" if isinstance(pipeline.input, Table) else pipeline.inputs.kind
+    uses = pipeline.uses
+    columns = ", ".join(uses[:4]) + (f" and {len(uses) - 4} more columns" if len(uses) > 4 else "")
+    chooser.say("recipe", asked or recipes.found(kind), "given" if asked else "found", f"learns from {columns}")
 
 
 def is_language(source: Source, options: Options) -> bool:
     """Whether the data are running text to be continued: asked for, or a text column and no target."""
-    if options.task is not None:
-        return options.task == "language"
+    if options.task is not None or options.recipe == "language":
+        return options.task == "language" or (options.task is None and options.recipe == "language")
     return source.target is None and [c.kind for c in source.columns.values()] == ["text"]
 
 
@@ -335,7 +357,7 @@ def make_objective(net: nn.Module, data: Data, options: Options, chooser: Choose
             chooser.say(name, describe(getattr(options, name)), "given")
     warning = choose.warn_of_probabilities(output, str(choice.value))
     chooser.notes += [warning] if warning else []
-    metrics, choice = choose.metrics(options.metrics, data.pipeline, output)
+    metrics, choice = choose.metrics(options.metrics, data.pipeline, output, data.uneven)
     chooser.put("metrics", choice)
     scale = data.pipeline.target_scale
     objective = Objective(net, loss, metrics, device=device, autocast=autocast, scale=scale)

@@ -156,8 +156,8 @@ def _class_weights(asked: Any, pipeline: Pipeline, train: Source) -> tuple[float
     return tuple(float(v) for v in asked)
 
 
-def metrics(asked: Any, pipeline: Pipeline, output: Any) -> tuple[list[metric.Metric], Choice]:
-    """The usual scores of the task."""
+def metrics(asked: Any, pipeline: Pipeline, output: Any, uneven: bool = False) -> tuple[list[metric.Metric], Choice]:
+    """The usual scores of the task; where classes are uneven, first those that count every class the same."""
     if not (isinstance(asked, str) and asked == "auto"):
         found = metric.as_metrics(asked, pipeline.space)
         plain = (
@@ -169,12 +169,14 @@ def metrics(asked: Any, pipeline: Pipeline, output: Any) -> tuple[list[metric.Me
     names = {
         "classification": "accuracy",
         "regression": "mae, r2",
-        "multilabel": "label_accuracy, f1",
+        "multilabel": "f1, label_accuracy",
         "language": "perplexity, accuracy",
         "sequence": "word_error_rate",
     }.get(pipeline.task or "", "")
     if pipeline.task == "sequence" and pipeline.space is not None:
         names = "word_error_rate, character_error_rate"
+    if uneven and pipeline.task == "classification":
+        names = "balanced_accuracy, accuracy, f1"
     if not isinstance(ctc.only_valid(output), Tensor):
         names = ""
     return metric.as_metrics(names, pipeline.space), Choice(names, "found", f"usual for {pipeline.task}")

@@ -66,6 +66,9 @@ def train(
     task: Annotated[
         str | None, typer.Option(help="classification, regression or multilabel, where it is not clear")
     ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="image, text, language, audio or table: which columns to learn from")
+    ] = None,
     weight: Annotated[str | None, typer.Option(help="column of row weights")] = None,
     score: Annotated[str, typer.Option(help="the score that picks the best weights, as valid_loss")] = "auto",
     l1: Annotated[float, typer.Option(help="L1 penalty")] = 0.0,
@@ -233,6 +236,20 @@ def prepare(
 
 
 @app.command()
+def sample(
+    run: RunPath,
+    prompt: Annotated[str, typer.Option(help="the text to go on from")] = "\n",
+    length: Annotated[int, typer.Option(help="tokens to write")] = 500,
+    temperature: Annotated[float, typer.Option(help="0: the likeliest; 1: as the model believes")] = 0.8,
+    seed: Annotated[int, typer.Option(help="another seed, another text")] = 0,
+) -> None:
+    """Let a language model go on with a text."""
+    from handful.run import load
+
+    print(prompt.lstrip("\n") + load(run).sample(prompt, length, temperature, seed=seed))
+
+
+@app.command()
 def inspect(
     what: Annotated[str, typer.Argument(help="data, a store or a run folder")],
     batch: Annotated[int, typer.Option(help="batch size for the shuffle's quality")] = 64,
@@ -271,6 +288,8 @@ def _show(run: "Run") -> None:
     scores = [say_score(name, value) for name, value in run.scores.items()]
     scores.sort(key=lambda words: "loss" in words)
     print(f"{', '.join(scores) or 'no scores'} after {say_seconds(seconds)}; stopped because {run.stopped_because}")
+    if run.pipeline.task == "language" and run.pipeline.tokenizer is not None:
+        print(f"it writes: {run.sample(length=200)}")
     if run.folder:
         print(f"report: {run.folder.path / 'report.html'}")
         if run.stopped_because == "it was interrupted":

@@ -6,7 +6,7 @@ import math
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any
@@ -14,10 +14,11 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-import handful.source as sources
 from handful import checkpoint
 from handful.errors import HandfulError
+from handful.raw import open_raw
 from handful.run import Run
+from handful.source.base import Column
 
 Chunk = dict[str, list[Any]]  # column -> values; all columns are as long
 ENDINGS = (".csv", ".jsonl", ".parquet")
@@ -34,8 +35,8 @@ def write_predictions(run: Run, data: Any, out: Path | None, *, probabilities: b
     """
     if out is not None and out.suffix not in ENDINGS:
         raise HandfulError(f"{out.name}: predictions are written as .csv, .jsonl or .parquet")
-    with _spooled(data) if hasattr(data, "read") else nullcontext(data) as where:
-        opened = sources.open(where, name="standard input", columns=run.pipeline.schema) if where is not data else data
+    with _spooled(data, run.pipeline.schema) if hasattr(data, "read") else nullcontext(data) as where:
+        opened = open_raw(where, run.pipeline.schema, "standard input") if where is not data else data
         chunks = predicted(run, opened, probabilities=probabilities)
         if out is None:
             _write_csv(sys.stdout, chunks)
@@ -92,9 +93,14 @@ def _columns(name: str, values: NDArray[Any]) -> Chunk:
 
 
 def _plain(values: NDArray[Any]) -> list[Any]:
-    """Python's own numbers; a float32 as the shortest number that reads back as it (0.3, not 0.30000001192092896)."""
+    """Python's own values; a sequence of labels as text.
+
+    A float32 becomes the shortest number that reads back as it (0.3, not 0.30000001192092896).
+    """
     if values.dtype == np.float32:
         return [float(str(v)) for v in values]
+    if values.dtype == object:
+        return [" ".join(map(str, v)) if isinstance(v, np.ndarray) else v for v in values]
     return values.tolist()  # type: ignore[no-any-return]
 
 
@@ -147,12 +153,20 @@ _WRITERS: dict[str, Callable[[Path, Iterator[Chunk]], None]] = {
 
 
 @contextmanager
-def _spooled(stream: IO[bytes]) -> Iterator[str]:
-    """Standard input as a CSV file, so that it is read as one: same types, same missing values."""
+def _spooled(stream: IO[bytes], schema: Mapping[str, Column]) -> Iterator[str]:
+    """Standard input as a CSV file, so that it is read as one: same types, same missing values.
+
+    For a model of one text it may also be lines of text: it is that where the first line does not name the column.
+    """
     with tempfile.TemporaryDirectory(prefix="handful-") as folder:
         path = Path(folder) / "input.csv"
         with open(path, "wb") as file:
             shutil.copyfileobj(stream, file)
         if path.stat().st_size < 1024 and not path.read_bytes().strip():
             raise HandfulError("standard input is empty; give it CSV with a header line")
+        if [column.kind for column in schema.values()] == ["text"]:
+            with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+                header = next(csv.reader(file), [])
+            if not set(schema) & set(header):
+                path = path.rename(path.with_suffix(".txt"))
         yield str(path)

@@ -18,6 +18,8 @@ from handful.errors import HandfulError
 from handful.objective import Objective
 from handful.order import Order
 from handful.plan import Plan
+from handful.raw import open_raw
+from handful.report.markup import Html, escape
 from handful.source.base import Batch, Source
 from handful.state import State, load_weights
 from handful.transform.preprocess import Pipeline
@@ -94,8 +96,9 @@ class Run:
                 yield read, ctc.only_valid(self.objective.forward(moved)).float().cpu()
 
     def predict(self, data: Any, *, probabilities: bool = False) -> Any:
-        """Predictions for raw input (anything `handful.open` reads, with or without the target), in the target's own
-        terms: class names or ids, or numbers in the target's units. Array [n] or [n, k].
+        """Predictions for raw input (anything `handful.open` reads, with or without the target; a sentence, a list of
+        texts, the path of one picture or sound: see `handful.raw.open_raw`), in the target's own terms: class names or
+        ids, or numbers in the target's units; texts or arrays of labels for sequences. Array [n] or [n, k].
 
         probabilities: for a classification, [n, classes] instead.
         """
@@ -126,6 +129,14 @@ class Run:
         other.metrics = as_metrics(metrics, self.pipeline.space)
         return other
 
+    def sample(
+        self, prompt: str = "\n", length: int = 300, temperature: float = 0.8, *, top: int | None = None, seed: int = 0
+    ) -> str:
+        """Text with which a language model goes on from the prompt; see `handful.generate.sample`."""
+        from handful.generate import sample
+
+        return sample(self, prompt, length, temperature, top=top, seed=seed)
+
     def report(self, path: str | Path | None = None) -> Path:
         """Write the page that shows the run: what was chosen and why, curves, scores. Returns its path."""
         from handful.report import extras
@@ -140,8 +151,15 @@ class Run:
         return write_report(
             where, title=f"{self.plan.model} on {self.plan.data}", plan=self.plan.choices, history=list(self.history),
             scores=self.scores, stopped_because=self.stopped_because, notes=list(self.plan.notes),
-            figures=figures, pictures=pictures,
+            figures=figures, pictures=pictures, tables=self._samples(),
         )  # fmt: skip
+
+    def _samples(self) -> list[Html]:
+        """What a language model writes, for the page."""
+        if self.pipeline.task != "language" or self.pipeline.tokenizer is None:
+            return []
+        title = "<h3>What the model writes (temperature 0.8)</h3>"
+        return [Html(f"{title}<pre>{escape(self.sample())}</pre>")]
 
     def export(self, path: str | Path) -> Path:
         """Write the trained model for use elsewhere: `.safetensors` (the weights) or `.pt2` (a torch.export program
@@ -168,11 +186,17 @@ class Run:
 
     def open(self, data: Any, *, need_target: bool = True) -> Batches:
         """Every row of raw data in order, read and preprocessed as the run's own; checked to hold what it needs."""
+        if self.pipeline.task == "language" and not need_target:
+            raise HandfulError("a language model goes on with a text: use sample")
+        if self.pipeline.tokenizer is not None:
+            source: Source = self.pipeline.windows(sources.open(data))
+            return Batches(source, Order(len(source), shuffle="none"), [self.pipeline.on(source, target=True)])
         target = self.plan.choices["target"].value if "target" in self.plan.choices else None
-        columns = None
-        if not isinstance(data, Source):
-            columns = self.pipeline.trained_on if need_target else self.pipeline.schema
-        source = sources.open(data, target=target if need_target else None, columns=columns)
+        if need_target:
+            columns = None if isinstance(data, Source) else self.pipeline.trained_on
+            source = sources.open(data, target=target, columns=columns)
+        else:
+            source = open_raw(data, self.pipeline.schema)
         if need_target and source.target is None:
             raise HandfulError(
                 f"{source.name} has no target column '{target}', so there is nothing to compare with; use predict"

@@ -19,7 +19,7 @@ from handful.transform.choose import Steps, choose, wild
 from handful.transform.inputs import Input, Inputs, Layout, Named, Single, Table
 from handful.transform.step import chunks_of, pack, stored, unpack
 from handful.transform.target import Target, TargetFitter
-from handful.transform.text import LanguageSource, PadTokens, Tokenize
+from handful.transform.text import LanguageSource, PadTokens, Tokenize, language_source
 
 _FORMAT = 1
 
@@ -153,6 +153,13 @@ class Pipeline:
     def schema(self) -> dict[str, Column]:
         """The input columns as they were in training, for handful.open(new, columns=pipeline.schema)."""
         return {name: self.trained_on[name] for name in self.uses}
+
+    def windows(self, source: Source) -> LanguageSource:
+        """Another text in the windows and tokens that a language model was trained with."""
+        length = self.shape[0]
+        if self.tokenizer is None or length is None:
+            raise HandfulError(f"Only a language model reads windows of text; this task is {self.task}.")
+        return language_source(source, length, tokenize=self.tokenizer, valid=0.0)[0]
 
     @property
     def space(self) -> int | None:

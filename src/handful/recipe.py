@@ -1,0 +1,95 @@
+"""What kind of data a run learns from: found from the columns and said, or asked for and checked."""
+
+from collections.abc import Iterable
+
+import handful.source as sources
+from handful.errors import HandfulError, did_you_mean
+from handful.source.base import Column, Rows, Source, Value
+
+# recipe -> the kinds of columns that are its input
+KINDS: dict[str, tuple[str, ...]] = {
+    "image": ("image",),
+    "text": ("text",),
+    "language": ("text",),
+    "audio": ("audio",),
+    "table": ("number", "category"),
+}
+OTHER = "arrays"  # blocks of numbers, tokens, several named inputs: what only a caller in Python has
+
+
+class Selected(Source):
+    """Some columns of another source."""
+
+    def __init__(self, base: Source, names: Iterable[str]) -> None:
+        self.of = base
+        self.columns = {name: base.columns[name] for name in names}
+        self.name, self.where, self.notes = base.name, base.where, base.notes
+        self.target = base.target if base.target in self.columns else None
+        self.in_memory = base.in_memory
+
+    def __len__(self) -> int:
+        return len(self.of)
+
+    def read(self, rows: Rows) -> dict[str, Value]:
+        return {name: self.of.read_column(name, rows) for name in self.columns}
+
+    def read_column(self, name: str, rows: Rows) -> Value:
+        return self.of.read_column(name, rows)
+
+    def cheap(self, name: str) -> bool:
+        return self.of.cheap(name)
+
+
+def check(recipe: str | None) -> str | None:
+    """The recipe, or None if it is to be found. HandfulError for an unknown one."""
+    if recipe in (None, "auto"):
+        return None
+    if recipe not in (*KINDS, OTHER):
+        raise HandfulError(f"there is no recipe '{recipe}'.{did_you_mean(str(recipe), [*KINDS])}")
+    return recipe
+
+
+def select(source: Source, recipe: str | None, keep: Iterable[str | None] = ()) -> Source:
+    """The source with the columns that the recipe learns from, the target (but not for language) and those in `keep`.
+
+    Raises HandfulError where no column fits the recipe.
+    """
+    recipe = check(recipe)
+    if recipe in (None, OTHER):
+        return source
+    assert recipe is not None
+    kinds = KINDS[recipe]
+    fits = [name for name in source.inputs if source.columns[name].kind in kinds and name not in set(keep)]
+    if not fits and recipe in ("text", "language"):
+        source, fits = _categories_as_text(source, keep)
+    if recipe == "image":
+        fits = fits or [name for name in source.inputs if _picture(source.columns[name])]
+    if not fits:
+        found = ", ".join(f"{name} ({c.kind})" for name, c in source.columns.items() if name != source.target)
+        raise HandfulError(
+            f"recipe '{recipe}' needs a column of {' or '.join(kinds)}; {source.name} has {found or 'no input'}."
+        )
+    extra = [name for name in (None if recipe == "language" else source.target, *keep) if name]
+    return Selected(source, [name for name in source.columns if name in {*fits, *extra}])
+
+
+def _picture(column: Column) -> bool:
+    return column.kind == "tensor" and len(column.shape) in (2, 3) and None not in column.shape
+
+
+def _categories_as_text(source: Source, keep: Iterable[str | None]) -> tuple[Source, list[str]]:
+    """Columns of strings that were taken for categories, read as texts; only a source with a path can be read again."""
+    names = [n for n in source.inputs if source.columns[n].kind == "category" and n not in set(keep)]
+    if not names or source.where is None:
+        return source, []
+    columns = dict(source.columns) | {name: Column("text", "str") for name in names}
+    return sources.open(source.where, target=source.target, columns=columns), names
+
+
+def found(kind: str) -> str:
+    """The recipe of what a pipeline's input turned out to be (`Inputs.kind`).
+
+    >>> found("vector"), found("audio")
+    ('arrays', 'audio')
+    """
+    return kind if kind in KINDS else OTHER
