@@ -12,7 +12,7 @@ import handful
 from handful import schedule
 from handful.assemble import assemble
 from handful.errors import HandfulError
-from handful.fit import descend
+from handful.fit import _run
 from handful.probe import growth as growth_module
 from handful.probe.growth import Grower, as_growth, growth, stalled
 from handful.probe.noise import Moments
@@ -47,8 +47,8 @@ def built(**options):
 
 def run(t, **kw):
     events = []
-    reason = descend(t, lambda event, info: events.append((event, info)))
-    return reason, events
+    _run(t, [lambda event, info: events.append((event, info))])
+    return events
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adamw", "muon"])
@@ -76,9 +76,10 @@ def test_no_row_is_lost_or_repeated_when_the_batch_grows():
     seen = []
 
     def note(event, info):
-        seen.append((info["position"], t.state.batch))
+        if event in ("step", "evaluate") and (not seen or info["position"] > seen[-1][0]):
+            seen.append((info["position"], t.state.batch))
 
-    descend(t, note)
+    _run(t, [note])
     assert t.state.batch > 16
     steps = [(p, size) for (p, size) in seen]
     assert steps[0] == (16, 16)

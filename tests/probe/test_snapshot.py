@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from handful.fit import descend
+from handful.fit import _run
 from handful.probe import learning_rate, memory, throughput
 from handful.probe.decide import decide
 from handful.probe.snapshot import Snapshot, fingerprint, untouched
@@ -119,6 +119,6 @@ def test_training_after_probes_is_training_without_them(training):
     plain, probed = (training(until="epochs(1)", evaluate_every=1) for _ in range(2))
     decide(probed)
     for t in (plain, probed):
-        descend(t, lambda event, info: None)
+        _run(t, [])
     for a, b in zip(plain.objective.model.parameters(), probed.objective.model.parameters(), strict=True):
         assert torch.equal(a, b)

@@ -10,6 +10,8 @@ import math
 import time
 from dataclasses import dataclass, field
 
+import torch
+
 from handful.errors import HandfulError
 from handful.objective import loss_coupling, mode_coupling
 from handful.optimizer import rescale
@@ -25,16 +27,16 @@ from handful.probe.trial import loss_on, train
 from handful.report.words import say_number, say_seconds
 from handful.schedule import from_torch
 from handful.source.base import Batch
-from handful.step import NonFiniteLoss
-from handful.training import Training, update
+from handful.training import Training
 
 SHARE = 0.05  # of the planned examples, for everything that is tried
-WARM, MEASURE = 0.02, 0.01  # of them for the noise scale: steps before it is measured, and while it is
+WARM, MEASURE = 0.02, 0.015  # of them for the noise scale: steps before it is measured, and while it is
 ROWS_PER_BATCH = 50  # a batch is at most a fiftieth of the data,
 LEAST_CAP = 16  # or this,
-UPDATES = 1000  # and leaves the throughput rule at least so many updates
+UPDATES = 550  # and leaves the throughput rule at least so many updates
 LEAST = 8
-BRANCH_STEPS = 24  # the fewest steps of a learning-rate branch
+WARM_STEPS = 6  # the fewest steps before the noise scale is measured
+BRANCH_STEPS = 16  # the fewest steps of a learning-rate branch
 REACH = 4.0  # the learning rate goes at most so far from its default; a branch of a few steps cannot vouch for more
 MACHINE = "measured here; another machine may choose otherwise"
 
@@ -55,6 +57,7 @@ class Decision:
     cap: int = 0
     notes: list[str] = field(default_factory=list)
     examples: int = 0
+    steps: int = 0
     seconds: float = 0.0
 
 
@@ -83,7 +86,7 @@ def decide(
             _choose_batch(t, d)
         size = int(d.batch.value) if batch and d.batch else t.state.batch
         if lr or measure_all:
-            _choose_lr(t, d, size, (share if not batch else max(share - WARM - MEASURE, 0.4 * share)))
+            _choose_lr(t, d, size, (share if not batch else max(share - WARM - MEASURE, 0.3 * share)))
     except HandfulError as error:
         d.notes.append(f"measuring failed, so defaults are used: {error}")
     if not batch:
@@ -127,41 +130,46 @@ def _measure(t: Training, d: Decision, share: float, given: Throughput | None, *
 
 def _measure_noise(t: Training, d: Decision, planned: int) -> None:
     """phi after 2% of the planned examples, on a branch that is thrown away; or a note on why not."""
-    size = min(d.cap, 32, 1 << max(0, int(WARM * planned / PARTS).bit_length() - 1))
     coupling = loss_coupling(t.objective, t.objective.to_device(t.batches.at(t.state.position, min(16, t.examples))))
     if coupling:
         d.notes.append(f"{coupling}; its noise scale has no meaning, and the throughput rule is used")
         return
+    tp = d.throughput
+    assert tp is not None
     layers = mode_coupling(t.objective.model.train())
-    b = max(1, size // PARTS)  # rows a part
-    if layers:  # where rows are coupled, as many as a batch would hold
-        b = min(size, 1 << max(0, int(MEASURE * planned / (2 * PARTS)).bit_length() - 1))
-    rows = b * PARTS
-    if size < LEAST or (layers and b < LEAST) or MEASURE * planned < 2 * rows:
+    size = min(fallback_batch(tp, d.cap, planned), 1 << max(0, int(WARM * planned / WARM_STEPS).bit_length() - 1))
+    allowed = MEASURE * planned * tp(size) / size  # seconds
+    parts, b = next(
+        ((m, n) for m in (PARTS, PARTS // 2) for n in reversed(powers_of_two(d.cap)) if m * tp(n) <= allowed), (0, 0)
+    )
+    if not parts or size < LEAST or (layers and b < LEAST):
         d.notes.append(
             f"the run is too short ({planned:,} examples) to measure its noise scale; the throughput rule is used"
         )
         return
-    warm, probes = math.ceil(WARM * planned / size), min(256, int(MEASURE * planned / rows))
-    found = []
+    warm = math.ceil(WARM * planned / size)
     with untouched(t):
         t.objective.model.train()
         if not math.isfinite(train(t, size, warm)[-1]):
             d.notes.append("the loss became infinite in the trial steps at the default rate; no noise scale")
             return
-        s = t.state
-        for _ in range(probes):
-            part = t.batches.at(s.position, rows)
-            try:
-                found.append(gradient_in_parts(t.objective, part, PARTS, seed=t.plan.seed, step=s.step)[1])
-            except NonFiniteLoss:
-                break
-            update(t)
-            s.position, s.step = s.position + rows, s.step + 1
-    d.examples += warm * size + len(found) * rows
-    d.noise = pool(found)
+        batch = t.batches.at(t.state.position, parts * b)
+        found = gradient_in_parts(t.objective, batch, parts, seed=t.plan.seed, step=t.state.step)[1]
+    d.examples += warm * size + parts * b
+    d.steps += warm + parts
+    d.noise = pool([found])
     if layers:
         d.notes.append(f"{layers}: the noise scale is that of gradients over {b} rows")
+
+
+def fallback_batch(throughput: Throughput, cap: int, planned: int) -> int:
+    """The throughput rule: B0 among the batches that leave the run enough updates.
+
+    >>> fallback_batch(Throughput.law(1000, 1, [8, 16, 32, 64, 128]), cap=128, planned=20_000)
+    32
+    """
+    few = max(LEAST, 1 << max(0, int(planned / UPDATES).bit_length() - 1))
+    return throughput.smallest_at_peak(min(cap, few))
 
 
 def best_batch(phi: float, throughput: Throughput, sizes: list[int]) -> int:
@@ -179,9 +187,11 @@ def _choose_batch(t: Training, d: Decision) -> None:
     assert d.throughput is not None
     tp, planned = d.throughput, planned_examples(t)
     tested = [n for n in tp.sizes if n <= d.cap] or [min(tp.sizes)]
-    few = max(LEAST, 1 << max(0, int(planned / UPDATES).bit_length() - 1))
-    fallback = tp.smallest_at_peak(min(d.cap, few))
-    rule = f"the smallest with 90% of the best throughput up to {min(d.cap, few):,} ({_speed(tp, fallback)})"
+    fallback = fallback_batch(tp, d.cap, planned)
+    rule = (
+        f"the smallest with 90% of the best throughput among those that leave {UPDATES} updates "
+        f"({_speed(tp, fallback)})"
+    )
     phi = d.noise
     if phi is not None and phi.status == "measured" and phi.value is not None:
         size = best_batch(phi.value, tp, tested)
@@ -244,8 +254,7 @@ def _speed(tp: Throughput, size: int) -> str:
 
 def _choose_lr(t: Training, d: Decision, size: int, share: float) -> None:
     """The default, unless short branches from the beginning say that another rate is better."""
-    default = float(t.state.optimizer.param_groups[0]["initial_lr"])
-    why = t.plan.choices["lr"].reason
+    default, why = default_rate(t, size)
     steps = int(share * planned_examples(t) / size)
     if steps < 3 * BRANCH_STEPS:
         d.lr = Choice(
@@ -259,6 +268,7 @@ def _choose_lr(t: Training, d: Decision, size: int, share: float) -> None:
         k = 2 * BRANCH_STEPS
         d.range_test = learning_rate.range_test(t, size=size, steps=k, repeats=2)
         d.examples += 2 * k * size
+        d.steps += 2 * k
         steps -= 2 * k
         if d.range_test.minimum is not None:
             centre = min(max(d.range_test.minimum / learning_rate.BELOW, default / REACH), default * REACH)
@@ -281,6 +291,17 @@ def _choose_lr(t: Training, d: Decision, size: int, share: float) -> None:
     )
 
 
+def default_rate(t: Training, size: int) -> tuple[float, str]:
+    """The optimizer's stated rate, taken to be for a batch of 32, and for larger ones raised as the best rates were
+    found to rise: 8 times (adaptive) and 4 times (SGD) over batches 256 times as large."""
+    rate = float(t.state.optimizer.param_groups[0]["initial_lr"])
+    why = t.plan.choices["lr"].reason
+    if size <= 32:
+        return rate, why
+    power = 0.25 if isinstance(t.state.optimizer, torch.optim.SGD) else 0.375
+    return float(f"{rate * (size / 32) ** power:.3g}"), f"{rate:.3g} at a batch of 32 ({why}), raised for {size}"
+
+
 def _climb(t: Training, d: Decision, size: int, steps: int, default: float, centre: float) -> list[Branch]:
     """Branches at the default, around `centre`, and on from the best of them by factors of 2, while the steps last."""
     repeats = 2 if steps >= 16 * BRANCH_STEPS else 1
@@ -298,6 +319,7 @@ def _climb(t: Training, d: Decision, size: int, steps: int, default: float, cent
             return False
         steps -= length * repeats
         d.examples += length * repeats * size
+        d.steps += length * repeats
         found = []
         for k in range(repeats):
             found.append(learning_rate.branch(t, lr, size=size, steps=length, check=check, offset=k * size * length))

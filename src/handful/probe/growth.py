@@ -97,6 +97,7 @@ class Grower:
             t.objective.model.train()
             found = gradient_in_parts(t.objective, batch, parts, seed=t.plan.seed, step=s.step)[1]
         s.noise.append(found.as_list())
+        spend(t, parts, parts * s.batch)
 
     def consider(self, t: Training) -> str | None:
         """At one of the fixed positions: double the batch if it pays. Returns what was done, in words, or None."""
@@ -121,12 +122,18 @@ class Grower:
         if steps * new > 0.02 * planned:
             return None  # too short a run to try
         by = gain_of(old, new, believed)
+        spend(t, 3 * steps, 2 * steps * new)
         if not confirmed(t, new, steps, by):
             s.noise = []  # ask again with new numbers only
             return f"batch stays at {old}: a branch with {new} did worse (noise scale {phi})"
         rescale(s.optimizer, old, new, by)
         s.batch = new
         return f"batch {old} -> {new}: noise scale {phi}, predicted {predicted - 1:.0%} sooner, confirmed by a branch"
+
+
+def spend(t: Training, steps: int, examples: int) -> None:
+    """Account for trial steps and their examples."""
+    t.state.trial = [t.state.trial[0] + steps, t.state.trial[1] + examples]
 
 
 def confirmed(t: Training, new: int, steps: int, by: float) -> bool:
