@@ -41,7 +41,8 @@ class SourceFeed:
         }
         columns = {name: _probed(source, name, column) for name, column in source.columns.items()}
         parts = plan_parts(columns, {name: e.form.fit for name, e in self._images.items()})
-        notes = [*source.notes, *(f"'{name}' is stored encoded and decoded on every read." for name in self._images)]
+        notes = [note for note in source.notes if not note.endswith("images are decoded on every read.")]
+        notes += [f"'{name}' is stored encoded and decoded on every read." for name in self._images]
         self.plan = Plan(source.name, len(source), source.target, columns, parts, notes, provenance, identity)
         self._step = max(1, min(1 << 16, (unit or CHUNK) // max(1, self._row_bytes())))
 

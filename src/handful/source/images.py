@@ -94,12 +94,11 @@ def from_items(items: Items, o: Options, notes: list[str]) -> Stored:
         form = _survey(items, o, notes)
     if _bytes(items, form) <= o.budget:
         return _decoded(items, form)
-    if o.budget:  # 0 is `prepare`, which decodes them once
-        notes.append(
-            f"'{items.key}' needs {_bytes(items, form) / 2**30:.1f} GiB decoded, more than "
-            f"{o.budget / 2**30:.1f} GiB: "
-            "images are decoded on every read."
-        )
+    notes.append(
+        f"'{items.key}' needs {_bytes(items, form) / 2**30:.1f} GiB decoded, more than "
+        f"{o.budget / 2**30:.1f} GiB: "
+        "images are decoded on every read."
+    )
     return Encoded(items, form)
 
 
