@@ -1,0 +1,565 @@
+"""handful's data path beside its peers: the same rows, the same mini-batch, in one run, rounds interleaved.
+
+    python benchmarks/bench_data.py [--rounds 7] [--seconds 0.6] [--only memory,disk,...] [--data FOLDER]
+
+Parts: memory, disk, large (four times a bound on this process's memory), jpeg, seek, ranks, text. Peers come with
+`pip install handful[bench]`; one that is not installed is reported with the reason. A rate is the median of `rounds`
+rounds, each contender measured once a round in turn, so that what else the machine does hits all alike; the spread is
+that of the rounds' ratios. Writes benchmarks/results/data.md.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+import handful
+from handful.grouping import row_lengths
+from handful.source.options import cores
+
+WIDTH, BATCH = 3072, 256
+Endless = Callable[[], Iterator[Any]]  # a fresh endless iterator of (x, y, rows of it)
+
+
+def rows_of(n: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 255, (n, WIDTH), dtype=np.uint8), np.arange(n, dtype=np.int64)
+
+
+def rate(start: Endless, seconds: float) -> float:
+    """Rows a second, after a warm-up of four mini-batches."""
+    iterator = start()
+    for _ in range(4):
+        next(iterator)
+    count, begun = 0, time.perf_counter()
+    while time.perf_counter() - begun < seconds:
+        count += len(next(iterator)[1])
+    passed = time.perf_counter() - begun
+    del iterator
+    return count / passed
+
+
+def side_by_side(contenders: dict[str, Endless], rounds: int, seconds: float) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, start in contenders.items():
+            found[name].append(rate(start, seconds))
+    return found
+
+
+def vif(start: Endless, n: int, seconds: float = 6.0) -> str:
+    """Variance of per-batch counts from each tenth of storage over its hypergeometric expectation.
+
+    Over the first epoch, and more of them while there is time; with the standard error that chance alone gives.
+    """
+    found: list[np.ndarray] = []
+    iterator, begun = start(), time.perf_counter()
+    while len(found) < n // BATCH or (time.perf_counter() - begun < seconds and len(found) < 8 * (n // BATCH)):
+        rows = np.asarray(next(iterator)[1])
+        if len(rows) == BATCH:
+            found.append(np.bincount(rows * 10 // n, minlength=10))
+    expected = BATCH * 0.1 * 0.9 * (n - BATCH) / (n - 1)
+    value = float(((np.stack(found) - BATCH / 10) ** 2).mean() / expected)
+    return f"{value:.2f} +- {(2 / (9 * len(found))) ** 0.5:.2f}"
+
+
+def table(found: dict[str, list[float]], of: str, more: dict[str, str] | None = None, title: str = "") -> list[str]:
+    """Rates, and ratios to `of` with the quartiles of the rounds."""
+    head = "| | rows/s | ratio to " + of + " | quartiles |" + (f" {title} |" if more else "")
+    lines = [head, "|---|---|---|---|" + ("---|" if more else "")]
+    for name, rates in found.items():
+        ratios = sorted(a / b for a, b in zip(rates, found[of]))
+        low, high = np.quantile(ratios, [0.25, 0.75])
+        last = f" {more.get(name, '')} |" if more else ""
+        lines.append(
+            f"| {name} | {statistics.median(rates):,.0f} | {statistics.median(ratios):.2f} | "
+            f"{low:.2f} to {high:.2f} |{last}"
+        )
+    return lines
+
+
+def handful_stream(source: Any, **order: Any) -> Endless:
+    def start() -> Iterator[Any]:
+        batches = handful.Batches(source, handful.Order(len(source), seed=1, **order))
+        for batch in batches.stream(0, BATCH):
+            yield batch["x"], batch["y"]
+
+    return start
+
+
+class Items(torch.utils.data.Dataset):
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.x[i], self.y[i]
+
+
+class ManyItems(Items):
+    def __getitems__(self, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        index = torch.tensor(rows)
+        return self.x[index], self.y[index]
+
+
+def identity(batch: Any) -> Any:
+    return batch
+
+
+def forever(loader: Any) -> Endless:
+    def start() -> Iterator[Any]:
+        while True:
+            yield from loader
+
+    return start
+
+
+def torch_loaders(x: torch.Tensor, y: torch.Tensor) -> dict[str, Endless]:
+    loader = torch.utils.data.DataLoader
+    workers = {"num_workers": 2, "persistent_workers": True}
+    return {
+        "DataLoader over items": forever(loader(Items(x, y), BATCH, shuffle=True)),
+        "DataLoader over items, 2 workers": forever(loader(Items(x, y), BATCH, shuffle=True, **workers)),
+        "DataLoader, __getitems__": forever(loader(ManyItems(x, y), BATCH, shuffle=True, collate_fn=identity)),
+    }
+
+
+def memory(a: argparse.Namespace, _: Path) -> list[str]:
+    """3 KB uint8 rows in memory."""
+    x, y = rows_of(60_000)
+    tx, ty = torch.from_numpy(x), torch.from_numpy(y)
+
+    def bare() -> Iterator[Any]:
+        out_x, out_y = torch.empty((BATCH, WIDTH), dtype=torch.uint8), torch.empty(BATCH, dtype=torch.int64)
+        while True:
+            order = torch.randperm(len(y))
+            for i in range(0, len(y) - BATCH, BATCH):
+                index = order[i : i + BATCH]
+                torch.index_select(tx, 0, index, out=out_x)
+                yield out_x, torch.index_select(ty, 0, index, out=out_y)
+
+    source = handful.open({"x": x, "y": y}, target="y")
+    contenders = {"handful": handful_stream(source), "index_select(out=), bare": bare, **torch_loaders(tx, ty)}
+    found = side_by_side(contenders, a.rounds, a.seconds)
+    return table(found, "handful")
+
+
+def absent(reason: Exception) -> str:
+    return f"absent ({type(reason).__name__}: {' '.join(str(reason).split())[:120]})"
+
+
+def peer_hf(x: np.ndarray, y: np.ndarray, folder: Path) -> Endless:
+    import datasets
+    import pyarrow as pa
+
+    datasets.disable_progress_bars()
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(x.reshape(-1)), WIDTH)
+    datasets.Dataset(pa.table({"x": flat, "y": y})).save_to_disk(str(folder / "hf"))
+    data = datasets.load_from_disk(str(folder / "hf")).with_format("torch").shuffle(seed=0)
+
+    def start() -> Iterator[Any]:
+        while True:
+            for batch in data.iter(BATCH):
+                yield batch["x"], batch["y"]
+
+    return start
+
+
+def peer_streaming(x: np.ndarray, y: np.ndarray, folder: Path) -> Endless:
+    import streaming
+
+    where = str(folder / "mds")
+    with streaming.MDSWriter(out=where, columns={"x": f"ndarray:uint8:{WIDTH}", "y": "int"}) as out:
+        for i in range(len(y)):
+            out.write({"x": x[i], "y": int(y[i])})
+    streaming.base.util.clean_stale_shared_memory()
+    data = streaming.StreamingDataset(local=where, shuffle=True, batch_size=BATCH)
+    loader = torch.utils.data.DataLoader(data, BATCH)
+
+    def start() -> Iterator[Any]:
+        while True:
+            for batch in loader:
+                yield batch["x"], batch["y"]
+
+    return start
+
+
+def peer_litdata(x: np.ndarray, y: np.ndarray, folder: Path) -> Endless:
+    import litdata
+
+    where = str(folder / "lit")
+    writer = litdata.streaming.writer.BinaryWriter(where, chunk_bytes="64MB")
+    for i in range(len(y)):
+        writer[i] = {"x": torch.from_numpy(x[i]), "y": int(y[i])}
+    writer.done()
+    writer.merge()
+    loader = litdata.StreamingDataLoader(
+        litdata.StreamingDataset(where, shuffle=True, drop_last=True), batch_size=BATCH
+    )
+
+    def start() -> Iterator[Any]:
+        while True:
+            for batch in loader:
+                yield batch["x"], batch["y"]
+
+    return start
+
+
+def peer_grain(x: np.ndarray, y: np.ndarray, folder: Path) -> Endless:
+    import grain.python as grain
+
+    np.save(folder / "x.npy", x)
+
+    class Mapped:
+        def __init__(self) -> None:
+            self.x = np.load(folder / "x.npy", mmap_mode="r")
+
+        def __len__(self) -> int:
+            return len(y)
+
+        def __getitem__(self, i: int) -> Any:
+            return {"x": self.x[i], "y": y[i]}
+
+    def start() -> Iterator[Any]:
+        data = grain.MapDataset.source(Mapped()).shuffle(seed=0).repeat()
+        options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)  # its best here
+        data = data.to_iter_dataset(options).batch(BATCH)
+        for batch in data:
+            yield batch["x"], batch["y"]
+
+    return start
+
+
+def peer_webdataset(x: np.ndarray, y: np.ndarray, folder: Path) -> Endless:
+    import webdataset
+
+    (folder / "wds").mkdir()
+    with webdataset.ShardWriter(str(folder / "wds" / "%04d.tar"), maxcount=2000, verbose=0) as out:
+        for i in range(len(y)):
+            out.write({"__key__": f"{i:08d}", "bin": x[i].tobytes(), "cls": str(int(y[i]))})
+    shards = sorted(map(str, (folder / "wds").glob("*.tar")))
+
+    def decode(item: Any) -> Any:
+        return np.frombuffer(item["bin"], np.uint8), int(item["cls"])
+
+    def start() -> Iterator[Any]:
+        while True:
+            data = webdataset.WebDataset(shards, shardshuffle=100, seed=0).shuffle(2000).map(decode).batched(BATCH)
+            for batch in data:
+                yield np.stack(batch[0]) if isinstance(batch[0], list) else batch[0], batch[1]
+
+    return start
+
+
+def disk(a: argparse.Namespace, folder: Path) -> list[str]:
+    """The same rows on disk, in a warm cache; what each peer writes and reads is its own format."""
+    n = 30_000
+    x, y = rows_of(n)
+    source = handful.prepare({"x": x, "y": y}, folder / "store", target="y")
+    block = {"shuffle": "block", "block": 16, "window": 20 * BATCH * 16 // 8}
+    contenders = {
+        "handful store, exact": handful_stream(source),
+        "handful store, block": handful_stream(source, **block),
+        "DataLoader over a memory-mapped array": forever(
+            torch.utils.data.DataLoader(
+                Items(torch.from_numpy(np.load(_saved(x, folder), mmap_mode="c")), torch.from_numpy(y)),
+                BATCH,
+                shuffle=True,
+            )
+        ),
+    }
+    missing = []
+    peers = {
+        "Hugging Face datasets": peer_hf,
+        "MosaicML Streaming": peer_streaming,
+        "LitData": peer_litdata,
+        "Grain": peer_grain,
+        "WebDataset": peer_webdataset,
+    }
+    for name, make in peers.items():
+        try:
+            start = make(x, y, folder)
+            next(start())
+            contenders[name] = start
+        except Exception as error:  # whatever a peer raises is the reason that it is not in the table
+            missing.append(f"- {name}: {absent(error)}")
+    quality = {name: vif(start, n) for name, start in contenders.items()}
+    found = side_by_side(contenders, a.rounds, a.seconds)
+    return [*table(found, "handful store, exact", quality, "VIF (ideal 1)"), "", *missing]
+
+
+def _saved(x: np.ndarray, folder: Path) -> Path:
+    np.save(folder / "plain.npy", x)
+    return folder / "plain.npy"
+
+
+LARGE = """
+import json, resource, sys, time
+import handful, numpy as np
+from handful.source import store as module
+limit = int(sys.argv[3])
+def own():
+    return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("RssAnon")) * 1024
+def read_bytes():
+    return next(int(l.split()[1]) for l in open("/proc/self/io") if l.startswith("read_bytes"))
+module.memory_budget = lambda: limit
+source = handful.open(sys.argv[1])
+assert not source.in_memory
+order = handful.Order(len(source), seed=1, **json.loads(sys.argv[2]))
+stream = handful.Batches(source, order).stream(0, 256)
+next(stream)
+data = next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmData")) * 1024
+resource.setrlimit(resource.RLIMIT_DATA, (data + limit, data + limit))
+before, start, epochs = own(), read_bytes(), []
+for epoch in range(3):
+    begun, most, seen = time.perf_counter(), 0, 0
+    while seen < len(source):
+        seen += len(next(stream)["y"])
+        most = max(most, own())
+    epochs.append([seen / (time.perf_counter() - begun), most - before])
+print(json.dumps([epochs, read_bytes() - start, source.manifest.bytes]))
+"""
+
+
+def large(a: argparse.Namespace, folder: Path) -> list[str]:
+    """Data four times the memory that the process may have to itself (RLIMIT_DATA), the files' pages dropped first.
+
+    The bound is on private memory; the page cache is the system's, so epochs after the first are warm.
+    """
+    limit, n = 128 << 20, (4 * 128 << 20) // (WIDTH + 8) + 1
+
+    class Rows(handful.Source):
+        def __init__(self) -> None:
+            self.name, self.notes, self.target = "rows", [], "y"
+            self.columns = {
+                "x": handful.source.Column("tensor", "uint8", (WIDTH,)),
+                "y": handful.source.Column("number", "int64"),
+            }
+
+        def __len__(self) -> int:
+            return n
+
+        def read(self, rows: Any) -> Any:
+            x = (rows[:, None] * 31 + np.arange(WIDTH)) % 251
+            return {"x": torch.from_numpy(x.astype(np.uint8)), "y": torch.from_numpy(rows)}
+
+    store = folder / "large"
+    handful.prepare(Rows(), store, workers=1)
+    lines = [
+        f"{n:,} rows, {n * (WIDTH + 8) / 2**20:,.0f} MiB, bound {limit >> 20} MiB above the start.",
+        "",
+        "| shuffle | epoch | rows/s | own memory over the start, MiB | bytes read from disk over bytes of the data |",
+        "|---|---|---|---|---|",
+    ]
+    for name, order in {"exact": {}, "block": {"shuffle": "block", "block": 16}}.items():
+        _drop(store)
+        run = subprocess.run(
+            [sys.executable, "-c", LARGE, store, json.dumps(order), str(limit)], capture_output=True, text=True
+        )
+        if run.returncode:
+            lines.append(f"| {name} | failed: {run.stderr.strip().splitlines()[-1]} | | | |")
+            continue
+        epochs, read, size = json.loads(run.stdout)
+        for i, (speed, own) in enumerate(epochs):
+            over = f"{read / size:.2f} (three epochs)" if i == 2 else ""
+            lines.append(f"| {name} | {i + 1} | {speed:,.0f} | {own / 2**20:.1f} | {over} |")
+    return lines
+
+
+def _drop(folder: Path) -> None:
+    for path in folder.rglob("*.values"):
+        with open(path, "rb") as stream:
+            os.fsync(stream.fileno())
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def jpeg(a: argparse.Namespace, folder: Path) -> list[str]:
+    """JPEG decoded on the fly from a store, beside the decoder alone on all cores, batches of 64."""
+    rng = np.random.default_rng(0)
+    pictures = []
+    for _ in range(300):
+        small = rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+        out = io.BytesIO()
+        Image.fromarray(small).resize((256, 256), Image.Resampling.BICUBIC).save(out, "JPEG", quality=90)
+        pictures.append(out.getvalue())
+    lines = []
+    sets: dict[str, list[bytes]] = {"256 x 256 pixels": pictures}
+    cifar = a.data / "cifar10-test.parquet"
+    if cifar.exists():
+        import pyarrow.parquet as pq
+
+        sets["CIFAR-10"] = [row["bytes"] for row in pq.read_table(cifar)["image"][:3000].to_pylist()]
+    for title, items in sets.items():
+        import pyarrow as pa
+
+        where = folder / f"{title.split()[0]}.parquet"
+        pa.parquet.write_table(pa.table({"x": items, "y": range(len(items))}), where)
+        source = handful.prepare(where, folder / f"store-{title.split()[0]}", target="y", images="encoded")
+        side = source.columns["x"].shape[1]
+
+        def bare(items: list[bytes] = items, side: Any = side, workers: int = cores()) -> Iterator[Any]:
+            order = np.random.default_rng(0)
+
+            def one(job: Any) -> None:
+                out, place, data = job
+                out[place] = np.asarray(Image.open(io.BytesIO(data))).transpose(2, 0, 1)
+
+            with ThreadPoolExecutor(workers) as pool:
+                while True:
+                    out = np.empty((64, 3, side, side), np.uint8)
+                    rows = order.integers(0, len(items), 64)
+                    jobs = [(out, place, items[row]) for place, row in enumerate(rows)]
+                    list(pool.map(one, jobs) if workers > 1 else map(one, jobs))
+                    yield out, rows
+
+        def ours(source: Any = source) -> Iterator[Any]:
+            batches = handful.Batches(source, handful.Order(len(source)))
+            for batch in batches.stream(0, 64):
+                yield batch["x"], batch["y"]
+
+        def one_core(bare: Any = bare) -> Iterator[Any]:
+            return bare(workers=1)
+
+        contenders = {"decoder alone, all cores": bare, "decoder alone, one core": one_core, "handful store": ours}
+        found = side_by_side(contenders, a.rounds, max(a.seconds, 1.0))
+        lines += [f"**{title}**, {len(items):,} pictures", "", *table(found, "decoder alone, all cores"), ""]
+    return lines
+
+
+def seek(a: argparse.Namespace, folder: Path) -> list[str]:
+    """Milliseconds to the first 256 row ids, of a new Order each time; rows read when resuming at batch 100,000."""
+    lines = ["| what | median ms | slowest ms |", "|---|---|---|"]
+    cases = {
+        "position 10^12 of 10^9 rows, exact": (10**9, 10**12, {}),
+        "position 10^12 of 10^9 rows, block": (10**9, 10**12, {"shuffle": "block"}),
+        "batch 100,000 of 256, 10^9 rows, exact": (10**9, 25_600_000, {}),
+        "batch 100,000 of 256, 60,000 rows, exact": (60_000, 25_600_000, {}),
+    }
+    for name, (n, position, order) in cases.items():
+        taken = []
+        for k in range(3 * a.rounds):
+            begun = time.perf_counter()
+            handful.Order(n, seed=k, **order)[position : position + 256]
+            taken.append(1000 * (time.perf_counter() - begun))
+        lines.append(f"| {name} | {statistics.median(taken):.2f} | {max(taken):.2f} |")
+    source = handful.open({"x": np.arange(1_000_000)})
+    reads: list[int] = []
+    real = source.read
+    source.read = lambda rows: (reads.append(len(rows)), real(rows))[1]  # type: ignore[method-assign]
+    loader = handful.Loader(handful.Batches(source, handful.Order(len(source))), 256)
+    loader.load_state_dict({"position": 256 * 100_000})
+    next(iter(loader))
+    return [*lines, "", f"Rows read to resume at batch 100,000 and yield one batch of 256: {sum(reads)}."]
+
+
+def ranks(a: argparse.Namespace, folder: Path) -> list[str]:
+    """The concatenated parts of all ranks against the whole batch, bytes compared."""
+    x, y = rows_of(5_000)
+    source = handful.prepare({"x": x, "y": y}, folder / "ranks", shards=3, target="y")
+    batches = handful.Batches(source, handful.Order(len(source), seed=5))
+    equal = []
+    for count in (1, 2, 3, 7, 8):
+        for position in range(0, 20_000, 250):
+            whole = batches.at(position, 250)
+            parts = [batches.at(position, 250, (rank, count)) for rank in range(count)]
+            joined = b"".join(p.tensor("x").numpy().tobytes() for p in parts)
+            if joined != whole.tensor("x").numpy().tobytes():
+                raise SystemExit(f"ranks differ: {count} ranks at position {position}")
+        equal.append(str(count))
+    return [f"80 mini-batches of 250 rows over 4 epochs, byte-identical for {', '.join(equal)} ranks."]
+
+
+def text(a: argparse.Namespace, folder: Path) -> list[str]:
+    """movie-reviews.csv in words, batches of 64: padding, and the time of an epoch of a small model on it."""
+    where = a.data / "movie-reviews.csv"
+    if not where.exists():
+        return [f"absent: {where} is not there."]
+    source = handful.prepare(where, folder / "reviews")
+    lengths = row_lengths(source, "text")
+    words: dict[str, int] = {}
+    ids = [[words.setdefault(w, len(words) + 1) for w in t.split()] for t in source.take(range(len(source)))["text"]]
+    tokens = handful.open({"x": [torch.tensor(i) for i in ids], "y": np.zeros(len(ids), np.int64)}, target="y")
+    order = handful.Order(len(tokens), seed=0)
+    grouped = handful.Grouped(order, lengths, 64)
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Embedding(len(words) + 1, 64), torch.nn.TransformerEncoderLayer(64, 4, 128, batch_first=True)
+    )
+
+    def epoch(which: Any) -> float:
+        begun = time.perf_counter()
+        batches = handful.Batches(tokens, which)
+        for position in range(0, len(tokens) - 64, 64):
+            rows = batches.at(position, 64)["x"]
+            parts = rows.values.split(rows.offsets.diff().tolist())
+            padded = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
+            model(padded).mean().backward()
+        return time.perf_counter() - begun
+
+    epoch(order)
+    times = [(epoch(order), epoch(grouped)) for _ in range(max(3, a.rounds // 2))]
+    ratios = sorted(b / x for x, b in times)
+    quality = grouped.quality(64)
+    return [
+        f"{grouped.padding()}.",
+        "",
+        f"Epoch: {statistics.median(t for t, _ in times):.2f} s without, "
+        f"{statistics.median(t for _, t in times):.2f} s with grouping; ratio {statistics.median(ratios):.2f} "
+        f"({ratios[0]:.2f} to {ratios[-1]:.2f}, n = {len(times)}).",
+        "",
+        f"VIF with grouping: {quality['VIF'].value:.3f} +- {quality['VIF'].error:.3f} ({quality['VIF'].verdict}).",
+    ]
+
+
+PARTS = {f.__name__: f for f in (memory, disk, large, jpeg, seek, ranks, text)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=0.6)
+    parser.add_argument("--only", default=",".join(PARTS))
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("HANDFUL_DATA", "/work/shared/data")))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "data.md")
+    a = parser.parse_args()
+    torch.set_num_threads(1)  # a loader is measured on one thread; a second only fights for the interpreter lock
+    load = os.getloadavg()[0]
+    lines = [
+        "# The data path, measured",
+        "",
+        f"`python benchmarks/bench_data.py --rounds {a.rounds} --seconds {a.seconds}`; {cores()} cores of "
+        f"{platform.processor() or platform.machine()}, {platform.system()} {platform.release()}, Python "
+        f"{platform.python_version()}, torch {torch.__version__}, NumPy {np.__version__}; load average {load:.1f} at "
+        f"the start, so read the ratios. Rates are medians of n = {a.rounds} interleaved rounds.",
+    ]
+    with tempfile.TemporaryDirectory(prefix="handful-bench-") as folder:
+        for name in a.only.split(","):
+            part = PARTS[name]
+            print(f"== {name}", flush=True)
+            with contextlib.chdir(folder):
+                found = part(a, Path(folder))
+            lines += ["", f"## {name}", "", (part.__doc__ or "").strip(), "", *found]
+            print("\n".join(found), flush=True)
+    a.out.parent.mkdir(exist_ok=True)
+    a.out.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
