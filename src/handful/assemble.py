@@ -50,7 +50,8 @@ class Options:
                  classification, else valid_loss
     clip_norm, clip_value: bounds of the gradient's norm and entries
     label_smoothing, class_weight: for cross-entropy; class_weight="balanced" counts every class the same
-    ema:         decay a step of an average of the weights, which is then what is evaluated and kept
+    ema:         decay a step of an average of the weights, which is then what is evaluated and kept; None: no average;
+                 "auto": 0.99 for the table model
     threads:     CPU threads of a step; "auto": all, unless one is measured to be faster
     shuffle:     how `Order` draws rows: "exact", "block", "none", "replacement"
     evaluate_every: epochs between evaluations; "auto": one, or a tenth of a short run
@@ -87,7 +88,7 @@ class Options:
     clip_value: float | None = None
     label_smoothing: float = 0.0
     class_weight: Any = None
-    ema: float | None = None
+    ema: Any = "auto"
     shuffle: str = "exact"
     evaluate_every: Any = "auto"
     save_every: Any = "auto"
@@ -112,11 +113,11 @@ class Options:
             raise HandfulError(f"seed must be a whole number, not {self.seed!r}")
         for name in ("l1", "clip_norm", "clip_value", "label_smoothing", "ema"):
             value = getattr(self, name)
-            if value is None:
+            if value is None or (name == "ema" and value == "auto"):
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value) or value < 0:
                 raise HandfulError(f"{name} must be a number of at least 0, not {value!r}")
-        if self.label_smoothing >= 1 or (self.ema is not None and not 0 < self.ema < 1):
+        if self.label_smoothing >= 1 or (self.ema not in (None, "auto") and not 0 < self.ema < 1):
             raise HandfulError("label_smoothing must be in [0, 1) and ema in (0, 1)")
         if self.threads != "auto" and (not isinstance(self.threads, int) or self.threads < 1):
             raise HandfulError(f"threads must be a whole number of at least 1, or 'auto', not {self.threads!r}")
@@ -432,9 +433,11 @@ def make_training(
     check_rules(rule, shape, objective, data.held_out is not None, Progress(0, 0, n, 0.0, planned))
     evaluate_every, log_every, choice = choose.intervals(options.evaluate_every, n, planned, size)
     chooser.put("evaluate_every", choice)
-    for name in ("clip_norm", "clip_value", "ema"):
+    for name in ("clip_norm", "clip_value"):
         if getattr(options, name) is not None:
             chooser.say(name, getattr(options, name), "given")
+    averaged = choose.ema(options.ema, str(chooser.choices["model"].value))
+    ema = chooser.put("ema", averaged) if averaged else None
     if options.save_every != "auto":
         chooser.say("save_every", options.save_every, "given")
     compiled = options.compile is True
@@ -454,7 +457,7 @@ def make_training(
         built.optimizer,
         micro_batch=micro,
         batch=size,
-        average=copy_weights(net) if options.ema else None,
+        average=copy_weights(net) if ema else None,
     )
     state.seconds, state.trial = found.seconds, [found.steps, found.examples]
     batch_rule, grower = growing(options, found, state, shape, n, chooser)
@@ -477,7 +480,7 @@ def make_training(
         l1=float(options.l1),
         clip_norm=options.clip_norm,
         clip_value=options.clip_value,
-        ema=options.ema or 0.0,
+        ema=ema or 0.0,
         save_every=None if options.save_every == "auto" else options.save_every,
         ranks=ranks,
         folder=folder,

@@ -223,6 +223,15 @@ def micro_batch(asked: Any) -> int | None:
     return asked
 
 
+def ema(asked: float | str | None, model: str) -> Choice | None:
+    """The decay of the averaged weights, or None for none."""
+    if asked != "auto":
+        return None if asked is None else Choice(asked, "given")
+    if model != "table":
+        return None
+    return Choice(0.99, "default", "the weights' average over about 100 steps: steadier on few rows; ema=none: without")
+
+
 def until(asked: Any, n: int, validated: bool, score: str) -> tuple[stop.Rule, Choice]:
     """The stop rule; by default a number of epochs that falls with the size of the data, and patience of a third."""
     if asked is None or asked == "auto":

@@ -78,7 +78,7 @@ def train(
     label_smoothing: Annotated[float, typer.Option(help="for cross-entropy, 0 to 1")] = 0.0,
     class_weight: Annotated[str | None, typer.Option(help="balanced: every class counts the same")] = None,
     clip_norm: Annotated[float | None, typer.Option(help="bound of the gradient's norm")] = None,
-    ema: Annotated[float | None, typer.Option(help="decay of an average of the weights, as 0.999")] = None,
+    ema: Annotated[str, typer.Option(help="decay of an average of the weights, as 0.999; none; or auto")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16, float64")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads of a step; measured by default")] = None,
@@ -93,6 +93,7 @@ def train(
 
     given["lr"], given["l2"] = _number(lr, "lr"), _number(l2, "l2")
     given["valid"] = _valid(valid)
+    given["ema"] = None if ema == "none" else _number(ema, "ema")
     given["augment"] = None if augment == "none" else augment
     given["micro_batch"], given["threads"] = micro_batch or "auto", threads or "auto"
     where = out or _free_folder(data)
