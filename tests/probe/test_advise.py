@@ -13,7 +13,7 @@ from .conftest import digits, mlp
 
 @pytest.fixture(scope="module")
 def advice():
-    return handful.advise(mlp(), digits(), until="epochs(20)")
+    return handful.advise(mlp(), digits(), until="epochs(60)")
 
 
 def test_every_number_has_a_status_and_was_run(advice):
