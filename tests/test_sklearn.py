@@ -173,3 +173,18 @@ def test_mistakes_are_said():
     with pytest.raises(ValueError, match="NaN"):
         MiniBatchClassifier(net, **QUICK).fit(np.where(X > 7, np.nan, X), Y)
     assert not hasattr(MiniBatchClassifier(), "partial_fit")
+
+
+def test_the_table_model_averages_its_weights_unless_told_not_to():
+    plans = {
+        name: MiniBatchClassifier(model, **QUICK | {"until": "steps(2)"}, **given).fit(X, Y).run_.plan.choices
+        for name, model, given in (("table", "table", {}), ("off", "table", {"ema": None}), ("mlp", "mlp", {}))
+    }
+    assert (plans["table"]["ema"].value, plans["table"]["ema"].status) == (0.99, "default")
+    assert "ema" not in plans["off"]
+    assert "ema" not in plans["mlp"]
+    wide = MiniBatchClassifier("table", **QUICK | {"until": "steps(2)"}).fit(np.tile(X, 9), Y)
+    assert wide.model_.config["encoding"] == "plain"
+    assert (
+        MiniBatchClassifier("table", **QUICK | {"until": "steps(2)"}).fit(X, Y).model_.config["encoding"] == "periodic"
+    )

@@ -11,8 +11,7 @@ from handful.errors import HandfulError
 from handful.model.base import Model, Shape
 from handful.model.plain import row_arguments
 
-# With more numbers a row (pixels, spectra) each says little, and the encodings fit their noise: on the 64 of the digits
-# accuracy fell from 97.4% to 97.0% with them (benchmarks/bench_tables.py, 3 folds).
+# With more numbers a row (pixels, spectra) each says little by itself, and an encoding of each fits its noise.
 PERIODIC = 32
 
 
