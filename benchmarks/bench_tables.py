@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.compose import TransformedTargetRegressor, make_column_selector, make_column_transformer
 from sklearn.datasets import (
@@ -35,7 +36,7 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 import handful
 
@@ -101,26 +102,9 @@ def mlp(score: str, seed: int) -> Any:
         (OneHotEncoder(handle_unknown="ignore"), words), (StandardScaler(), numbers), sparse_threshold=0
     )
     network = (MLPRegressor if score == "R2" else MLPClassifier)(max_iter=500, random_state=seed)
-    inputs = ScaleOrSplit(scale)
     if score == "R2":
-        return make_pipeline(inputs, TransformedTargetRegressor(network, transformer=StandardScaler()))
-    return make_pipeline(inputs, network)
-
-
-class ScaleOrSplit(StandardScaler):  # type: ignore[misc]
-    """Arrays are standardised; frames get one-hot categories beside standardised numbers."""
-
-    def __init__(self, frames: Any) -> None:
-        super().__init__()
-        self.frames = frames
-
-    def fit(self, x: Any, y: Any = None) -> "ScaleOrSplit":
-        self.used = self.frames if hasattr(x, "columns") else StandardScaler()
-        self.used.fit(x)
-        return self
-
-    def transform(self, x: Any) -> Any:
-        return self.used.transform(x)
+        network = TransformedTargetRegressor(network, transformer=StandardScaler())
+    return make_pipeline(FunctionTransformer(pd.DataFrame), scale, network)
 
 
 def boosting(score: str, seed: int) -> Any:
