@@ -22,10 +22,11 @@ demo: $(BIN)/.installed  ## train a CNN on the digits that scikit-learn ships, f
 test: $(BIN)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -m 'not slow'
+	# one thread each: two that share a busy core wait for each other
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' -n auto --dist worksteal
 
 test-slow: $(BIN)/.dev
-	$(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
 
 bench: $(BIN)/.dev
 	@for f in benchmarks/bench_*.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done

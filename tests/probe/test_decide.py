@@ -140,7 +140,7 @@ def test_a_negative_gradient_norm_is_not_measurable_and_falls_back():
 
 def test_batch_norm_is_conditional_and_said():
     model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2))
-    d = decide(built(model), lr=False)
+    d = decide(built(model), lr=False, throughput=Throughput.law(64, 1, powers_of_two(256)))
     assert any("normalises over the rows" in n and re.search(r"that of gradients over \d+ rows", n) for n in d.notes)
     assert d.growth.value is None
     assert d.batch.value >= 2

@@ -61,7 +61,7 @@ def test_real_steps_are_timed_and_a_slow_part_is_seen(training):
     found = measure_throughput(training(mlp(extra=[Slow()])), [1, 4, 16, 64], budget=3.0)
     assert found.sizes == (1, 4, 16, 64)
     assert found.a > 1.5e-3
-    assert found.b == pytest.approx(1e-4, rel=0.6)
+    assert found.b > 0.6e-4  # a sleep is never shorter than asked, and on a busy machine longer
     assert all(lo <= mid <= hi for lo, mid, hi in zip(found.low, found.seconds, found.high, strict=True))
 
 

@@ -37,6 +37,8 @@ UPDATES = 550  # and leaves the throughput rule at least so many updates
 LEAST = 8
 WARM_STEPS = 6  # the fewest steps before the noise scale is measured
 BRANCH_STEPS = 16  # the fewest steps of a learning-rate branch
+LEAST_SECONDS = 2.0  # a run so short that 5% of it tells nothing may spend this on its rate, but not more than it lasts
+LEAST_REACH = 32.0  # how far the rate then goes from its default: the branches are a good part of the run itself
 REACH = 4.0  # the learning rate goes at most so far from its default; a branch of a few steps cannot vouch for more
 MACHINE = "measured here; another machine may choose otherwise"
 
@@ -169,7 +171,8 @@ def fallback_batch(throughput: Throughput, cap: int, planned: int) -> int:
     32
     """
     few = max(LEAST, 1 << max(0, int(planned / UPDATES).bit_length() - 1))
-    return throughput.smallest_at_peak(min(cap, few))
+    # On a busy machine one lucky small step can look like the peak; a batch of a few rows is never what it stands for.
+    return max(throughput.smallest_at_peak(min(cap, few)), min(LEAST, max(throughput.sizes)))
 
 
 def best_batch(phi: float, throughput: Throughput, sizes: list[int]) -> int:
@@ -186,7 +189,7 @@ def best_batch(phi: float, throughput: Throughput, sizes: list[int]) -> int:
 def _choose_batch(t: Training, d: Decision) -> None:
     assert d.throughput is not None
     tp, planned = d.throughput, planned_examples(t)
-    tested = [n for n in tp.sizes if n <= d.cap] or [min(tp.sizes)]
+    tested = [n for n in tp.sizes if LEAST <= n <= d.cap] or [max(tp.sizes)]
     fallback = fallback_batch(tp, d.cap, planned)
     rule = (
         f"the smallest with 90% of the best throughput among those that leave {UPDATES} updates "
@@ -256,6 +259,13 @@ def _choose_lr(t: Training, d: Decision, size: int, share: float) -> None:
     """The default, unless short branches from the beginning say that another rate is better."""
     default, why = default_rate(t, size)
     steps = int(share * planned_examples(t) / size)
+    planned, reach, cost = planned_examples(t) // size, REACH, ""
+    if steps < 3 * BRANCH_STEPS:
+        seconds = measure_throughput(t, [size], budget=0.2, repeats=3).seconds[0]
+        affordable = min(int(LEAST_SECONDS / seconds), planned)
+        if affordable >= max(6 * BRANCH_STEPS, planned // 2):
+            steps, reach = affordable, LEAST_REACH
+            cost = f"; {steps * seconds:.1g} s, more than 5% of so short a run"
     if steps < 3 * BRANCH_STEPS:
         d.lr = Choice(
             default,
@@ -271,8 +281,8 @@ def _choose_lr(t: Training, d: Decision, size: int, share: float) -> None:
         d.steps += 2 * k
         steps -= 2 * k
         if d.range_test.minimum is not None:
-            centre = min(max(d.range_test.minimum / learning_rate.BELOW, default / REACH), default * REACH)
-    d.branches = _climb(t, d, size, steps, default, centre)
+            centre = min(max(d.range_test.minimum / learning_rate.BELOW, default / reach), default * reach)
+    d.branches = _climb(t, d, size, steps, default, centre, reach)
     chosen = learning_rate.choose(d.branches, default)
     if chosen is None:
         d.lr = Choice(default, "default", f"{why}; no branch of {min(b.lr for b in d.branches):.2g} or more helped")
@@ -287,7 +297,7 @@ def _choose_lr(t: Training, d: Decision, size: int, share: float) -> None:
             if chosen is at_default
             else f"loss {say_number(chosen.loss)} against {say_number(at_default.loss)} at the default {default:.2g}"
         )
-        + f" after short branches ({others})",
+        + f" after short branches ({others}){cost}",
     )
 
 
@@ -302,7 +312,9 @@ def default_rate(t: Training, size: int) -> tuple[float, str]:
     return float(f"{rate * (size / 32) ** power:.3g}"), f"{rate:.3g} at a batch of 32 ({why}), raised for {size}"
 
 
-def _climb(t: Training, d: Decision, size: int, steps: int, default: float, centre: float) -> list[Branch]:
+def _climb(
+    t: Training, d: Decision, size: int, steps: int, default: float, centre: float, reach: float
+) -> list[Branch]:
     """Branches at the default, around `centre`, and on from the best of them by factors of 2, while the steps last."""
     repeats = 2 if steps >= 16 * BRANCH_STEPS else 1
     length = min(400, max(BRANCH_STEPS, steps // (6 * repeats)))
@@ -315,7 +327,7 @@ def _climb(t: Training, d: Decision, size: int, steps: int, default: float, cent
         near = next((known for known in done if abs(math.log(known / lr)) < 0.3), None)
         if near is not None or steps < length * repeats:
             return near is not None
-        if lr > default * REACH * 1.001:
+        if lr > default * reach * 1.001:
             return False
         steps -= length * repeats
         d.examples += length * repeats * size
@@ -335,10 +347,10 @@ def _climb(t: Training, d: Decision, size: int, steps: int, default: float, cent
     while not any(math.isfinite(b.loss) for b in done.values()) and run(min(done) / 8):
         pass
     while len(done) < 12 and any(math.isfinite(b.loss) for b in done.values()):
-        before, best = len(done), min(done.values(), key=lambda b: b.loss).lr
+        tried, best = len(done), min(done.values(), key=lambda b: b.loss).lr
         run(2 * best)
         run(best / 2)
-        if len(done) == before:  # the best has its neighbours, or the steps are used up
+        if len(done) == tried:  # the best has its neighbours, or the steps are used up
             break
     return list(done.values())
 
