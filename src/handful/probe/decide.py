@@ -88,7 +88,8 @@ def decide(
             _choose_batch(t, d)
         size = int(d.batch.value) if batch and d.batch else t.state.batch
         if lr or measure_all:
-            _choose_lr(t, d, size, (share if not batch else max(share - WARM - MEASURE, 0.3 * share)))
+            spend = LEAST_SECONDS if throughput is None else 0.0  # with given step times nothing hangs on the clock
+            _choose_lr(t, d, size, (share if not batch else max(share - WARM - MEASURE, 0.3 * share)), spend)
     except HandfulError as error:
         d.notes.append(f"measuring failed, so defaults are used: {error}")
     if not batch:
@@ -255,14 +256,14 @@ def _speed(tp: Throughput, size: int) -> str:
     return f"{say_seconds(tp(size))} a step of {size}"
 
 
-def _choose_lr(t: Training, d: Decision, size: int, share: float) -> None:
+def _choose_lr(t: Training, d: Decision, size: int, share: float, least_seconds: float) -> None:
     """The default, unless short branches from the beginning say that another rate is better."""
     default, why = default_rate(t, size)
     steps = int(share * planned_examples(t) / size)
     planned, reach, cost = planned_examples(t) // size, REACH, ""
-    if steps < 3 * BRANCH_STEPS:
+    if steps < 3 * BRANCH_STEPS and least_seconds:
         seconds = measure_throughput(t, [size], budget=0.2, repeats=3).seconds[0]
-        affordable = min(int(LEAST_SECONDS / seconds), planned)
+        affordable = min(int(least_seconds / seconds), planned)
         if affordable >= max(6 * BRANCH_STEPS, planned // 2):
             steps, reach = affordable, LEAST_REACH
             cost = f"; {steps * seconds:.1g} s, more than 5% of so short a run"
