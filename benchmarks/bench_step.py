@@ -87,7 +87,8 @@ def main() -> None:
         "# Time per step",
         "",
         f"MLP 784-128-10, batch 64, AdamW, float32. {platform.machine()}, {torch.get_num_threads()} threads, torch "
-        f"{torch.__version__}; {args.rounds} interleaved rounds of {args.steps} steps; `python benchmarks/bench_step.py`.",
+        f"{torch.__version__}; {args.rounds} interleaved rounds of {args.steps} steps; "
+        "`python benchmarks/bench_step.py`.",
         "",
         "| loop | microseconds a step, median (min-max) | ratio to the bare loop, median (min-max) |",
         "|---|---|---|",

@@ -133,6 +133,7 @@ def _run(t: Training, callbacks: Sequence[Callback]) -> Run:
         if lacking:
             t.live.note(lacking)
     tell("end", {"run": run})
+    interrupts.pass_on()
     return run
 
 
@@ -184,7 +185,7 @@ class Interrupts:
     is left half made; a second one raises KeyboardInterrupt at once."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = 0
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupts":
@@ -198,10 +199,15 @@ class Interrupts:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def ask(self, *_: object) -> None:
+    def ask(self, number: int, _frame: object) -> None:
         if self.asked:
             raise KeyboardInterrupt
-        self.asked = True
+        self.asked = number
+
+    def pass_on(self) -> None:
+        """Let a signal that would have ended the process do so, now that the run is written down."""
+        if self.asked == signal.SIGTERM and self.before.get(signal.SIGTERM) == signal.SIG_DFL:
+            signal.raise_signal(signal.SIGTERM)
 
 
 def grow(t: Training) -> None:
