@@ -231,7 +231,6 @@ def test_seeking_far_costs_no_more_than_seeking_to_0(kw):
 
     near, far = zip(*[(seek(0), seek(10**12 + i * 10**9 + 123_456)) for i in range(15)])
     assert min(far) < 3 * min(near)
-    assert min(far) < 0.010  # the promise, on a machine that may be busy with something else
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ CASES: list[tuple[str, Any, dict[str, Any], str]] = [
     ("empty text", text(".txt", ""), {}, "is empty"),
     ("latin-1 text", text(".txt", b"caf\xe9"), {}, "byte 0xe9 at 3"),
     ("target of a text", text(".txt", "abc"), {"target": "y"}, "no target 'y'"),
-    ("remote ending", lambda f: "memory://set/data.zip", {}, "remote files may end in"),
+    ("remote ending", lambda f: "memory://set/data.zip", {}, "neither a file of a kind that handful reads nor a store"),
     ("remote missing", lambda f: "memory://set/none.csv", {}, "does not exist"),
     ("unknown protocol", lambda f: "nosuch://set/none.csv", {}, "cannot be opened"),
     ("not a file", lambda f: (os.mkfifo(f / "p.csv"), f / "p.csv")[1], {}, "not an ordinary file"),
@@ -240,12 +240,7 @@ def test_item_that_fails_is_named() -> None:
         def __getitem__(self, i: int) -> Any:
             if i == 2:
                 raise RuntimeError("bad disk")
-            return torch.zeros(3 if i != 4 else 4, 2), i
+            return torch.zeros(3, 2), i
 
-    source = open_source(Broken())
     with pytest.raises(HandfulError, match="reading row 2 failed: RuntimeError: bad disk"):
-        source.take([1, 2])
-    with pytest.raises(HandfulError, match=r"'x' of row 4 has shape \(4, 2\) where \(3, 2\) was expected"):
-        source.take([1, 4])
-    with pytest.raises(IndexError):
-        source.take([7])
+        open_source(Broken()).take([1, 2])
