@@ -92,7 +92,11 @@ class Table(Model):
     @classmethod
     def arguments(cls, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
         given = row_arguments(cls.name, kind, shape, outputs, inputs)
-        return {**given, "encoding": "periodic" if given["features"] <= PERIODIC else "plain"}
+        return {
+            **given,
+            "encoding": "periodic" if given["features"] <= PERIODIC else "plain",
+            "dropout": 0.1 if outputs == 1 else 0.3,  # one output: a regression, which noise in the layers blurs
+        }
 
     def forward(
         self, x: Tensor | None = None, numbers: Tensor | None = None, categories: Tensor | None = None
