@@ -22,14 +22,16 @@ from handful.parallel import Ranks, join
 from handful.plan import Choice, Plan, Progress, Status
 from handful.probe.decide import Decision, batch_cap, decide
 from handful.probe.growth import Grower, as_growth
+from handful.probe.precision import choose_precision
 from handful.probe.threads import choose_threads, using_threads
 from handful.report.live import Live
 from handful.run import RunFolder
 from handful.source.base import Batch, Rows, Source
 from handful.state import State, copy_weights
 from handful.training import Training
-from handful.transform.augment import as_augment
+from handful.transform.augment import Augment, as_augment
 from handful.transform.augment_default import suggest
+from handful.transform.augment_geometry import Flip
 from handful.transform.inputs import Table
 from handful.transform.preprocess import Pipeline, fit_pipeline
 from handful.transform.text import language_source
@@ -169,10 +171,14 @@ def assemble(
     valid = validation_batches(data)
     found = None
     open_lr = options.lr == "auto" and isinstance(options.optimizer, str)
-    if measure and resuming is None and (size is None or open_lr or options.threads == "auto"):
+    open_precision = options.precision == "auto" and device.type == "cpu" and getattr(net, "low_precision", False)
+    if measure and resuming is None and (size is None or open_lr or open_precision or options.threads == "auto"):
         quiet = replace(options, compile=False, quiet=True)
         trial = make_training(data, objective, batches, valid, size, quiet, chooser.copy(), ranks, folder)
         trial.live = Live(None, quiet=options.quiet or ranks.rank > 0)
+        if open_precision and ranks.size == 1:
+            choice = chooser.choices["precision"] = choose_precision(trial)
+            objective.autocast = choose.autocast(str(choice.value))
         threads = make_threads(trial, options, chooser, own=isinstance(model, nn.Module))
         if size is None or open_lr:
             with using_threads(threads):
@@ -317,25 +323,15 @@ def make_model(
             p.inputs.kind, n=len(data.train), shape=p.shape, inputs=p.inputs, task=p.task, device=device.type
         )
         chooser.say("model", name, "found", reason)
-        return ready_made.build(
-            name,
-            kind=p.inputs.kind,
-            shape=p.shape,
-            outputs=p.outputs,
-            inputs=p.inputs,
-            seed=int(options.seed),
-            **extra,
-        )
-    chooser.say("model", model, "given")
-    extra = {"ctc": True} if model == "audio" and p.task == "sequence" else {}
+    else:
+        name, extra = model, {"ctc": True} if model == "audio" and p.task == "sequence" else {}
+        chooser.say("model", name, "given")
+    steps = augmentation(data, options)[0] or ()
+    if name in ("cnn", "resnet") and any(isinstance(step, Flip) and step.horizontal for step in steps):
+        extra = {**extra, "mirror": True}
+        chooser.notes.append("as training flips pictures, a prediction is the mean for a picture and its mirror image")
     return ready_made.build(
-        model,
-        kind=p.inputs.kind,
-        shape=p.shape,
-        outputs=p.outputs,
-        inputs=p.inputs,
-        seed=int(options.seed),
-        **extra,
+        name, kind=p.inputs.kind, shape=p.shape, outputs=p.outputs, inputs=p.inputs, seed=int(options.seed), **extra
     )
 
 
@@ -371,17 +367,22 @@ def as_is(output: Any, target: Any) -> Tensor:
     raise AssertionError("this objective is only for its forward pass")
 
 
+def augmentation(data: Data, options: Options) -> tuple[Augment | None, str]:
+    """The steps asked for or, for "auto", those usual for such data, with the reason."""
+    if options.augment != "auto":
+        return as_augment(None if options.augment == "none" else options.augment), ""
+    shape = tuple(int(s) for s in data.pipeline.shape if s is not None)
+    text, reason = suggest(data.pipeline.inputs.kind, shape, data.pipeline.task or "", len(data.train))
+    return as_augment(text), reason
+
+
 def make_batches(data: Data, options: Options, chooser: Chooser) -> tuple[Batches, int | None]:
     """Order, augmentation and batches of the training rows; and the batch size if it was given."""
     seed, n = int(options.seed), len(data.train)
     chooser.say("seed", seed, "given")
     cached = data.pipeline.cached(data.train, CACHED_BYTES)
     transforms: list[Transform] = [] if cached is not None else [data.pipeline]
-    augment, reason = None if options.augment == "none" else options.augment, ""
-    if isinstance(augment, str) and augment == "auto":
-        shape = tuple(int(s) for s in data.pipeline.shape if s is not None)
-        augment, reason = suggest(data.pipeline.inputs.kind, shape, data.pipeline.task or "", n)
-    steps = as_augment(augment)
+    steps, reason = augmentation(data, options)
     if steps:
         source = cached or data.train
 

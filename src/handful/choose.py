@@ -63,17 +63,22 @@ def device(asked: str) -> Choice:
 
 
 def precision(asked: str, device: str) -> tuple[Choice, torch.dtype | None]:
-    """bfloat16 autocast where the device computes in it faster, else float32; and the autocast dtype."""
+    """bfloat16 autocast on a GPU that computes in it, else float32; and the autocast dtype."""
     known = ("auto", "float32", "bfloat16", "float64")
     if asked not in known:
         raise HandfulError(f"precision '{asked}' is unknown.{did_you_mean(asked, known)}")
     if asked != "auto":
-        return Choice(asked, "given"), torch.bfloat16 if asked == "bfloat16" else None
-    if device.startswith("cuda") and torch.cuda.is_bf16_supported():
-        return Choice(
-            "bfloat16", "default", "autocast on a GPU that supports it; the weights stay float32"
-        ), torch.bfloat16
-    return Choice("float32", "default", "the model's own precision"), None
+        choice = Choice(asked, "given")
+    elif device.startswith("cuda") and torch.cuda.is_bf16_supported():
+        choice = Choice("bfloat16", "default", "autocast on a GPU that supports it; the weights stay float32")
+    else:
+        choice = Choice("float32", "default", "the model's own precision")
+    return choice, autocast(str(choice.value))
+
+
+def autocast(precision: str) -> torch.dtype | None:
+    """The dtype for torch.autocast, or None for none."""
+    return torch.bfloat16 if precision == "bfloat16" else None
 
 
 def loss(

@@ -325,13 +325,12 @@ def load(path: str | Path, *, model: nn.Module | None = None, device: str = "aut
         return instead if value.startswith(choose.OWN) else value
 
     loss = as_loss(plain("loss", "mse"))[0]
-    autocast = torch.bfloat16 if plan.precision == "bfloat16" else None
     objective = Objective(
         model,
         loss,
         as_metrics(plain("metrics", ""), pipeline.space),
         device=where,
-        autocast=autocast,
+        autocast=choose.autocast(plan.precision),
         scale=pipeline.target_scale,
     )
     return Run(model, plan, None, folder.history(), pipeline, objective, why, best, folder)

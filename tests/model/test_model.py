@@ -230,8 +230,7 @@ def test_stochastic_depth_keeps_the_mean_and_is_off_in_evaluation():
     block = [m for m in net.layers if hasattr(m, "drop")][-1]
     assert block.drop == 0.5
     x = numbers(1, 16, 4, 4).expand(4000, 16, 4, 4).contiguous(memory_format=torch.channels_last)
-    block.first.eval()
-    block.second.eval()
+    block.change.eval()
     with torch.no_grad(), model.seeded(0):
         out = block(x) - x
         kept = out.flatten(1).abs().amax(1) > 0
@@ -245,7 +244,7 @@ def test_stochastic_depth_keeps_the_mean_and_is_off_in_evaluation():
     [
         ("cnn", "image", (3, 32, 32), 54_298),
         ("cnn", "image", (1, 8, 8), 53_362),
-        ("resnet", "image", (3, 32, 32), 3_620_938),
+        ("resnet", "image", (3, 32, 32), 1_973_186),
         ("audio", "audio", (64, None), 54_322),
     ],
 )
@@ -259,9 +258,30 @@ def test_sizes_are_as_documented(name, kind, shape, count):
     assert f"{sum(p.numel() for p in ctc.parameters()):,}" in type(ctc).__doc__
 
 
+@pytest.mark.parametrize("name", ["cnn", "resnet"])
+def test_mirrored_pictures_get_the_same_scores_in_evaluation_only(name):
+    net = model.build(name, kind="image", shape=(3, 24, 32), outputs=5, mirror=True).eval()
+    x = numbers(2, 3, 24, 32)
+    torch.testing.assert_close(net(x), net(x.flip(-1)), rtol=1e-5, atol=1e-6)
+    net.mirror = False
+    torch.testing.assert_close((net(x) + net(x.flip(-1))) / 2, mirrored_scores(net, x), rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(net(x), net(x.flip(-1)), rtol=1e-3, atol=1e-4)
+    assert model.from_config(model.build(name, kind="image", shape=(3, 24, 32), outputs=5, mirror=True).config).mirror
+
+
+def mirrored_scores(net, x):
+    """What the model gives with the mirror image averaged in."""
+    net.mirror = True
+    try:
+        return net(x)
+    finally:
+        net.mirror = False
+
+
 def test_choices_can_be_built_and_run():
     cases = [
-        ("image", (3, 32, 32), {}, "classification", "cnn"),
+        ("image", (3, 32, 32), {}, "classification", "resnet"),
+        ("image", (1, 8, 8), {}, "classification", "cnn"),
         ("image", (1, 2, 3), {}, "classification", "mlp"),
         ("table", (5,), TABLE, "regression", "table"),
         ("vector", (6,), {}, "regression", "mlp"),

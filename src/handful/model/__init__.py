@@ -3,8 +3,8 @@
 linear    logistic or linear regression                    any fixed shape, tables
 mlp       fully connected layers                           any fixed shape, tables
 table     embeddings, periodic numbers, residual layers    tables
-cnn       fast on two CPU cores                            pictures
-resnet    3.6 M parameters, for a GPU                      pictures
+cnn       for small or few pictures                        pictures
+resnet    strong on small photographs                      pictures
 text      convolutions or transformer encoder              token ids
 language  decoder-only transformer                         token ids, next token
 audio     convolutions; classes, or labels by CTC          log-mel spectrograms

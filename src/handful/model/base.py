@@ -15,11 +15,13 @@ Shape = tuple[int | None, ...]
 class Model(nn.Module):
     """A plain nn.Module whose constructor takes JSON-able keyword arguments and keeps them in `config`.
 
-    name: as in `build`. kinds: the kinds of input it is for (see `handful.transform.inputs.Inputs`).
+    name: as in `build`. kinds: the kinds of input it is for (see `handful.transform.inputs.Inputs`). low_precision:
+    whether it trains as well in bfloat16 (torch.autocast), so that speed may decide.
     """
 
     name: ClassVar[str] = ""
     kinds: ClassVar[tuple[str, ...]] = ()
+    low_precision: ClassVar[bool] = False
     config: dict[str, Any]
 
     def __init__(self, **arguments: Any) -> None:

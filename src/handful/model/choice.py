@@ -5,6 +5,8 @@ from typing import Any
 
 from handful.errors import HandfulError
 
+ENOUGH = 5000  # pictures for a larger network
+
 
 def choose(
     kind: str,
@@ -21,7 +23,7 @@ def choose(
     "cuda", ...: a larger model is taken where it costs little.
 
     >>> choose("image", 50_000, (3, 32, 32))[:2]
-    ('cnn', {})
+    ('resnet', {'widths': [32, 128, 128]})
     """
     if kind == "image":
         return _image(n, shape, device)
@@ -46,8 +48,10 @@ def _image(n: int, shape: tuple[int | None, ...], device: str) -> tuple[str, dic
     side = min(s or 0 for s in shape[-2:])
     if side < 4:
         return "mlp", {}, f"pictures with a side of {side} pixels are too small for convolutions"
-    if device.startswith("cuda") and side >= 24 and n >= 5000:
-        return "resnet", {}, "pictures, enough rows, and a GPU"
+    if side >= 24 and n >= ENOUGH:
+        if device != "cpu":
+            return "resnet", {}, "pictures, enough rows, and a GPU"
+        return "resnet", {"widths": [32, 128, 128]}, "pictures, enough rows; half the usual width, for a CPU"
     if n <= 20_000:
         return "cnn", {"width": 32}, "pictures; the data are few enough for twice the usual work on each"
     return "cnn", {}, "pictures; a network that two CPU cores train in minutes"

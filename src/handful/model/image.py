@@ -3,16 +3,45 @@
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from handful.model.base import Model, Shape, fixed
 
+STEM = 24  # channels after the first convolution
 
-class Cnn(Model):
-    """A small network that is fast on two CPU cores: a strided stem and two or three 3 x 3 convolutions.
+
+class Pictures(Model):
+    """What cnn and resnet share. mirror: in evaluation mode, the output is the mean of those for the picture and for
+    its mirror image (test-time augmentation); for models that were trained on both."""
+
+    kinds = ("image",)
+    low_precision = True
+    mirror: bool
+    places: ClassVar[int]  # that the stem leaves on the shorter side, at least
+
+    @classmethod
+    def arguments(cls, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Channels, outputs, and a stride, a power of two, after which the shorter side still has `places` places."""
+        sides = fixed(cls.name, shape, (2, 3), "pictures [channels, height, width] of one size")
+        stride = 2 ** max(0, int(math.log2(min(sides[-2:]) / cls.places)))
+        return {"channels": sides[0] if len(sides) == 3 else 1, "outputs": outputs, "stride": stride}
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = _channels_last(x)
+        if self.mirror and not self.training:
+            return (self.scores(x) + self.scores(x.flip(-1))) / 2
+        return self.scores(x)
+
+    def scores(self, x: Tensor) -> Tensor:
+        """[m, channels, H, W], channels-last in memory -> [m, outputs]."""
+        raise NotImplementedError
+
+
+class Cnn(Pictures):
+    """A small network for small or few pictures: a strided stem and two or three 3 x 3 convolutions.
 
     x: float [m, channels, H, W] (or [m, H, W]). Returns [m, outputs]. Widths are width, 2, 4 and (if depth is 3) 4
     times width. Pooling stands before normalisation and activation, which costs them a quarter (as in airbench).
@@ -24,63 +53,73 @@ class Cnn(Model):
     """
 
     name = "cnn"
-    kinds = ("image",)
+    places = 16
 
     def __init__(
-        self, channels: int, outputs: int, stride: int = 2, width: int = 24, depth: int = 2, dropout: float = 0.0
+        self,
+        channels: int,
+        outputs: int,
+        stride: int = 2,
+        width: int = 24,
+        depth: int = 2,
+        dropout: float = 0.0,
+        mirror: bool = False,
     ) -> None:
-        super().__init__(channels=channels, outputs=outputs, stride=stride, width=width, depth=depth, dropout=dropout)
+        super().__init__(
+            channels=channels, outputs=outputs, stride=stride, width=width, depth=depth, dropout=dropout, mirror=mirror
+        )
+        self.mirror = mirror
         self.stem = _stem(channels, width, stride)
         widths = [width, 2 * width] + [4 * width] * max(0, depth - 1)
-        self.stages = nn.ModuleList(Stage(a, b, pool=k < 2) for k, (a, b) in enumerate(pairwise(widths)))
+        self.stages = nn.ModuleList(Stage(a, b, nn.ReLU(), pool=k < 2) for k, (a, b) in enumerate(pairwise(widths)))
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(widths[-1], outputs)
 
-    @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        return _picture(cls.name, shape, outputs, 16)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(_channels_last(x))
+    def scores(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
         for stage in self.stages:
             x = stage(x)
         return self.out(self.dropout(x.amax((2, 3))))  # type: ignore[no-any-return]
 
 
-class Resnet(Model):
-    """A residual network for small pictures, after Page 2018 ("How to train your ResNet", DAWNBench's ResNet-9).
+class Resnet(Pictures):
+    """A residual network for pictures: airbench's widths and pooling (Jordan 2024, arXiv:2404.00498), with residual
+    blocks (He et al. 2016), as in ResNet-9 (Page 2018), and no special initialisation.
 
-    x: float [m, channels, H, W] (or [m, H, W]). Returns [m, outputs]. A stem, then for each further width a
-    convolution with pooling and `depth` residual blocks of two convolutions. drop_path: the probability to skip a
-    residual block, for each row, rising linearly to this value at the last (stochastic depth, Huang et al. 2016,
-    arXiv:1603.09382). Parameters for 3 x 32 x 32, 10 classes: 3,620,938.
+    x: float [m, channels, H, W] (or [m, H, W]). Returns [m, outputs]. A stem, then for each width a convolution with
+    pooling and `depth` residual blocks of one convolution. The stem steps over `stride` pixels, so that about 32 x 32
+    places are left. drop_path: the probability to skip a residual block, for each row, rising linearly to this value
+    at the last (stochastic depth, Huang et al. 2016, arXiv:1603.09382). Parameters for 3 x 32 x 32, 10 classes:
+    1,973,186; with widths 32, 128, 128: 498,498.
 
     >>> Resnet(channels=3, outputs=10, widths=[8, 16])(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 10])
     """
 
     name = "resnet"
-    kinds = ("image",)
+    places = 32
 
     def __init__(
         self,
         channels: int,
         outputs: int,
         stride: int = 1,
-        widths: Sequence[int] = (64, 128, 256, 256),
+        widths: Sequence[int] = (64, 256, 256),
         depth: int = 1,
         dropout: float = 0.0,
         drop_path: float = 0.0,
+        mirror: bool = False,
     ) -> None:
         super().__init__(
             channels=channels, outputs=outputs, stride=stride, widths=list(widths), depth=depth, dropout=dropout,
-            drop_path=drop_path,
+            drop_path=drop_path, mirror=mirror,
         )  # fmt: skip
-        self.stem = _stem(channels, widths[0], stride)
+        self.mirror = mirror
+        self.stem = _stem(channels, STEM, stride)
         layers: list[nn.Module] = []
-        blocks = depth * (len(widths) - 1)
-        for before, width in pairwise(widths):
-            layers.append(Stage(before, width, pool=True))
+        blocks = depth * len(widths)
+        for before, width in pairwise([STEM, *widths]):
+            layers.append(Stage(before, width, nn.GELU(), pool=True))
             for _ in range(depth):
                 k = sum(isinstance(layer, Residual) for layer in layers) + 1
                 layers.append(Residual(width, drop_path * k / blocks))
@@ -88,42 +127,39 @@ class Resnet(Model):
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(widths[-1], outputs)
 
-    @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        return _picture(cls.name, shape, outputs, 32)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.layers(self.stem(_channels_last(x)))
+    def scores(self, x: Tensor) -> Tensor:
+        x = self.layers(self.stem(x))
         return self.out(self.dropout(x.amax((2, 3))))  # type: ignore[no-any-return]
 
 
 class Stage(nn.Module):
-    """Convolution 3 x 3, 2 x 2 max-pooling where at least 4 x 4 places are there, BatchNorm, ReLU."""
+    """Convolution 3 x 3, 2 x 2 max-pooling where at least 4 x 4 places are there, BatchNorm, an activation."""
 
-    def __init__(self, before: int, width: int, pool: bool) -> None:
+    def __init__(self, before: int, width: int, activation: nn.Module, pool: bool) -> None:
         super().__init__()
         self.conv = nn.Conv2d(before, width, 3, padding=1, bias=False)
         self.pool = nn.MaxPool2d(2) if pool else None
         self.norm = nn.BatchNorm2d(width)
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
         if self.pool is not None and min(x.shape[2:]) >= 4:
             x = self.pool(x)
-        out: Tensor = torch.relu_(self.norm(x))
+        out: Tensor = self.activation(self.norm(x))
         return out
 
 
 class Residual(nn.Module):
-    """x + ReLU(norm(conv(ReLU(norm(conv(x)))))), skipped for a row with probability `drop` while training."""
+    """x + GELU(norm(conv(x))), the change skipped for a row with probability `drop` while training."""
 
     def __init__(self, width: int, drop: float) -> None:
         super().__init__()
-        self.first, self.second = Stage(width, width, pool=False), Stage(width, width, pool=False)
+        self.change = Stage(width, width, nn.GELU(), pool=False)
         self.drop = drop
 
     def forward(self, x: Tensor) -> Tensor:
-        change = self.second(self.first(x))
+        change = self.change(x)
         if self.training and self.drop > 0:
             keep = torch.rand(len(x), 1, 1, 1, device=x.device) >= self.drop
             change = change * keep / (1 - self.drop)
@@ -141,11 +177,3 @@ def _stem(channels: int, width: int, stride: int) -> nn.Sequential:
 def _channels_last(x: Tensor) -> Tensor:
     """[m, H, W] or [m, C, H, W] as [m, C, H, W] with channels innermost: about 1.3 times faster convolutions."""
     return (x[:, None] if x.dim() == 3 else x).contiguous(memory_format=torch.channels_last)
-
-
-def _picture(name: str, shape: Shape, outputs: int, places: int) -> dict[str, Any]:
-    """Arguments for pictures; the stride, a power of two, leaves at least `places` places on the shorter side."""
-    sides = fixed(name, shape, (2, 3), "pictures [channels, height, width] of one size")
-    side = min(sides[-2:])
-    stride = 2 ** max(0, int(math.log2(side / places)))
-    return {"channels": sides[0] if len(sides) == 3 else 1, "outputs": outputs, "stride": stride}
