@@ -49,6 +49,33 @@ def test_greedy_drops_repeats_then_blanks():
     assert [[i for i in row if i] for row in found.tolist()] == [best_path(path) for path in paths.tolist()]
 
 
+def labellings(logits):
+    """The probability of every sequence of labels, summed over all paths."""
+    p, total = logits.double().softmax(-1).tolist(), {}
+    for path in itertools.product(range(len(p[0])), repeat=len(p)):
+        key = tuple(best_path(path))
+        total[key] = total.get(key, 0.0) + float(np.prod([frame[i] for frame, i in zip(p, path, strict=True)]))
+    return total
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_beam_that_holds_everything_finds_the_likeliest_labels(seed):
+    logits = torch.from_numpy(np.random.default_rng(seed).normal(size=(3, 5, 4)))
+    found = [tuple(i for i in row if i) for row in ctc.beam_search(logits, 10_000).tolist()]
+    for row, labels in zip(logits, found, strict=True):
+        total = labellings(row)
+        assert total[labels] == pytest.approx(max(total.values()), rel=1e-9)
+
+
+def test_a_narrow_beam_seldom_does_worse_than_the_best_path():
+    logits = torch.from_numpy(np.random.default_rng(0).normal(size=(20, 6, 3)))
+    better = 0.0
+    for row, wide, narrow in zip(logits, ctc.beam_search(logits, 4).tolist(), ctc.greedy(logits).tolist(), strict=True):
+        total = labellings(row)
+        better += total[tuple(i for i in wide if i)] - total[tuple(i for i in narrow if i)]
+    assert better > 0
+
+
 def test_error_rates_are_exact_over_the_set_however_it_is_cut():
     rng = np.random.default_rng(1)
     paths = rng.integers(0, 5, (30, 20))
@@ -126,6 +153,14 @@ def test_sound_becomes_text_by_ctc(trained, spoken):
     edits = sum(levenshtein(a, b) for a, b in zip(said, spoken["said"], strict=True))
     assert scores["character_error_rate"] == pytest.approx(edits / sum(map(len, spoken["said"])))
     assert scores["character_error_rate"] < 0.15
+
+
+def test_error_rate_picks_the_weights_and_a_beam_is_an_option(trained, spoken):
+    assert trained.plan.score == "valid_word_error_rate"
+    x = {"audio": spoken["audio"][:6]}
+    assert trained.predict(x, beams=8).tolist() == trained.pipeline.decode(trained.outputs(x), beams=8).tolist()
+    with pytest.raises(handful.HandfulError, match="beams"):
+        trained.predict(x, beams=0)
 
 
 def test_a_saved_sequence_run_hears_the_same_in_another_process(trained, spoken):

@@ -7,6 +7,7 @@ import torch
 import handful
 from handful import balance
 from handful.errors import HandfulError
+from handful.loss import as_loss
 from handful.transform.preprocess import fit_pipeline
 
 RNG = np.random.default_rng(0)
@@ -102,6 +103,22 @@ def test_uneven_classes_are_said_with_numbers_and_balanced_accuracy_decides():
     even, choices = plan((x, np.arange(200) % 2), model="linear")
     assert choices["metrics"].value == "accuracy"
     assert not any("uneven" in note for note in even.plan.notes)
+
+
+@pytest.mark.parametrize(
+    "softened", [{"class_weight": "balanced"}, {"label_smoothing": 0.2}, {"class_weight": [1.0, 3.5, 0.2]}]
+)
+def test_a_softened_cross_entropy_is_the_same_after_loading_and_resuming(tmp_path, softened):
+    x = RNG.normal(size=(120, 3))
+    np.savez(tmp_path / "rows.npz", x=x, y=np.digitize(x[:, 0], [-1, 1]))
+    given = {"batch": 16, "lr": 0.05, "quiet": True, "threads": 1, "valid": 20, "target": "y"}
+    run = handful.fit("linear", tmp_path / "rows.npz", until="epochs(3)", out=tmp_path / "run", **given, **softened)
+    loaded = handful.load(tmp_path / "run")
+    assert loaded.objective.loss == run.objective.loss != as_loss("cross_entropy")[0]
+    assert loaded.evaluate(tmp_path / "rows.npz") == run.evaluate(tmp_path / "rows.npz")
+    again = handful.resume(tmp_path / "run", until="epochs(5)", quiet=True)
+    whole = handful.fit("linear", tmp_path / "rows.npz", until="epochs(5)", schedule="constant", **given, **softened)
+    assert again.objective.loss == run.objective.loss == whole.objective.loss
 
 
 def test_counts_of_classes_and_labels():

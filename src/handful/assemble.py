@@ -163,9 +163,7 @@ def make_objective(net: nn.Module, data: Data, options: Options, chooser: Choose
     )
     chooser.put("loss", choice)
     chooser.notes += notes
-    for name in ("label_smoothing", "class_weight"):
-        if getattr(options, name):
-            chooser.say(name, describe(getattr(options, name)), "given")
+    chooser.choices |= choose.softening(loss, options.class_weight)
     warning = choose.warn_of_probabilities(output, str(choice.value))
     chooser.notes += [warning] if warning else []
     metrics, choice = choose.metrics(options.metrics, data.pipeline, output, data.uneven)

@@ -1,6 +1,6 @@
 """The choices a user may leave open: each function looks at what there is and returns a Choice with its reason."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,7 @@ def device(asked: str) -> Choice:
         return Choice("cuda", "found", torch.cuda.get_device_name())
     if torch.backends.mps.is_available():
         return Choice("mps", "found", "Apple's GPU")
-    return Choice("cpu", "found", f"no accelerator; {torch.get_num_threads()} threads")
+    return Choice("cpu", "found", "no accelerator")
 
 
 def precision(asked: str, device: str) -> tuple[Choice, torch.dtype | None]:
@@ -87,26 +87,39 @@ def loss(
     """The loss of the task; its fit to the model's output is checked here, where a mistake is cheap."""
     if asked is None or (isinstance(asked, str) and asked == "auto"):
         text, reason = _loss_of_task(output, pipeline)
-        if text == "cross_entropy":
-            weights = _class_weights(class_weight, pipeline, train)
-            if smoothing or weights:
-                softened = cross_entropy(smoothing, weights)
-                return softened, Choice(_text(softened), "given", reason), []
-        elif smoothing or class_weight is not None:
+        if text != "cross_entropy" and (smoothing or class_weight is not None):
             raise HandfulError(f"label_smoothing and class_weight belong to cross-entropy; the loss here is {text}")
         function, _, notes = as_loss(text)
+        if text == "cross_entropy":
+            function = cross_entropy(smoothing, _class_weights(class_weight, pipeline, train))
         return function, Choice(text, "found", reason), notes
+    if asked == "cross_entropy":
+        function = cross_entropy(smoothing, _class_weights(class_weight, pipeline, train))
+        return function, Choice(asked, "given"), []
     if smoothing or class_weight is not None:
         raise HandfulError("label_smoothing and class_weight go with loss='auto'; give them to your own loss instead")
     function, text, notes = as_loss(asked)
     return function, Choice(text if isinstance(asked, str) else OWN + text, "given"), notes
 
 
-def _text(function: cross_entropy) -> str:
-    parts = []
-    if function.label_smoothing:
-        parts.append(f"label_smoothing={function.label_smoothing}")
-    return f"cross_entropy({', '.join(parts)})" if parts else "cross_entropy"
+def softening(function: LossFunction, class_weight: Any) -> dict[str, Choice]:
+    """What a plan says of a cross-entropy beside its name, so that `planned_loss` makes the same one again."""
+    found: dict[str, Choice] = {}
+    if isinstance(function, cross_entropy) and function.label_smoothing:
+        found["label_smoothing"] = Choice(function.label_smoothing, "given")
+    if isinstance(function, cross_entropy) and function.class_weight is not None and class_weight is not None:
+        numbers = list(function.class_weight)
+        reason = "balanced: rows / (classes x rows of the class)" if isinstance(class_weight, str) else ""
+        found["class_weight"] = Choice(numbers, "found" if reason else "given", reason)
+    return found
+
+
+def planned_loss(choices: Mapping[str, Choice], text: str) -> LossFunction:
+    """The loss of a plan, which training minimised, from its name and what `softening` put beside it."""
+    smoothing, weights = (choices[k].value if k in choices else None for k in ("label_smoothing", "class_weight"))
+    if text == "cross_entropy" and (smoothing or isinstance(weights, list)):
+        return cross_entropy(smoothing or 0.0, tuple(weights) if isinstance(weights, list) else None)
+    return as_loss(text)[0]
 
 
 def _loss_of_task(output: Any, pipeline: Pipeline) -> tuple[str, str]:
@@ -152,7 +165,7 @@ def _class_weights(asked: Any, pipeline: Pipeline, train: Source) -> tuple[float
         for start in range(0, len(train), 8192):
             ids = pipeline(train.take(range(start, min(start + 8192, len(train))))).tensor("y")
             counts += np.bincount(ids.numpy(), minlength=k)[:k]
-        return tuple(float(v) for v in counts.sum() / (k * np.maximum(counts, 1)))
+        return tuple(float(f"{v:.6g}") for v in counts.sum() / (k * np.maximum(counts, 1)))
     if len(asked) != k:
         raise HandfulError(
             f"class_weight has {len(asked)} numbers but there are {k} classes: "
@@ -265,7 +278,7 @@ def score(asked: str, pipeline: Pipeline, metrics: list[metric.Metric], validate
         return Choice("train_loss", "found", "nothing is held out: the last weights are kept")
     known = ["valid_loss", *(f"valid_{m.name}" for m in metrics)]
     if asked == "auto":
-        if pipeline.task in ("classification", "multilabel") and metrics:
+        if pipeline.task in ("classification", "multilabel", "sequence") and metrics:
             return Choice(known[1], "default", "the first metric; equal scores are told apart by valid_loss")
         return Choice("valid_loss", "default", "")
     if asked not in known:

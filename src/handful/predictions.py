@@ -28,10 +28,10 @@ def write_predictions(run: Run, data: Any, out: Path | None, *, probabilities: b
     """Predict every row of the data, in its order; write .csv, .jsonl or .parquet, or CSV to standard output.
 
     data: anything `handful.open` reads, with or without the target; or a binary stream of CSV with a header line.
-    Columns: row (from 0); file, for a folder or zip of files; prediction (prediction_0, ... for several numbers);
-    and with `probabilities` one a class (label), probability_NAME. The file appears whole or not at all, and only one
-    batch is in memory at a time. Raises HandfulError for an ending that is not known, and where the data do not fit
-    the run.
+    Columns: row (from 0); file, for a folder or zip of files; prediction (prediction_NAME for several labels or
+    numbers); and with `probabilities` one a class (label), probability_NAME. The file appears whole or not at all, and
+    only one batch is in memory at a time. Raises HandfulError for an ending that is not known, and where the data do
+    not fit the run.
     """
     if out is not None and out.suffix not in ENDINGS:
         raise HandfulError(f"{out.name}: predictions are written as .csv, .jsonl or .parquet")
@@ -56,11 +56,10 @@ def predicted(run: Run, data: Any, *, probabilities: bool = False) -> Iterator[C
         chunk: Chunk = {"row": batch.rows.tolist()}
         if files:
             chunk["file"] = [files[row] if row < len(files) else "" for row in batch.rows.tolist()]
-        chunk |= _columns("prediction", run.pipeline.decode(outputs))
+        chunk |= _columns("prediction", run.pipeline.decode(outputs), run.pipeline.names)
         if probabilities:
             shares = np.round(run.pipeline.probabilities(outputs).numpy(), 6)
-            names = run.pipeline.classes or tuple(map(str, range(shares.shape[1])))
-            chunk |= {f"probability_{name}": shares[:, k].tolist() for k, name in enumerate(names)}
+            chunk |= {f"probability_{name}": shares[:, k].tolist() for k, name in enumerate(run.pipeline.names)}
         yield chunk
 
 
@@ -84,12 +83,13 @@ def file_names(data: Any) -> list[str]:
     return [f for f in shown if Path(f).suffix.lower() in folder.IMAGES | folder.SOUNDS]
 
 
-def _columns(name: str, values: NDArray[Any]) -> Chunk:
-    """One column of values [m], or one for each of the numbers of a row [m, ...]."""
+def _columns(name: str, values: NDArray[Any], names: tuple[str, ...]) -> Chunk:
+    """One column of values [m], or one for each of the numbers of a row [m, ...], called by its name or number."""
     if values.ndim == 1:
         return {name: _plain(values)}
     flat = values.reshape(len(values), -1)
-    return {f"{name}_{k}": _plain(flat[:, k]) for k in range(flat.shape[1])}
+    said = names if len(names) == flat.shape[1] else tuple(map(str, range(flat.shape[1])))
+    return {f"{name}_{part}": _plain(flat[:, k]) for k, part in enumerate(said)}
 
 
 def _plain(values: NDArray[Any]) -> list[Any]:

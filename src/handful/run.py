@@ -95,15 +95,16 @@ class Run:
                 moved = self.objective.to_device(read)
                 yield read, ctc.only_valid(self.objective.forward(moved)).float().cpu()
 
-    def predict(self, data: Any, *, probabilities: bool = False) -> Any:
+    def predict(self, data: Any, *, probabilities: bool = False, beams: int = 1) -> Any:
         """Predictions for raw input (anything `handful.open` reads, with or without the target; a sentence, a list of
         texts, the path of one picture or sound: see `handful.raw.open_raw`), in the target's own terms: class names or
         ids, or numbers in the target's units; texts or arrays of labels for sequences. Array [n] or [n, k].
 
-        probabilities: for a classification, [n, classes] instead.
+        probabilities: for a classification, [n, classes] instead. beams: above 1, sequences are decoded by CTC's prefix
+        search (slower, somewhat better) instead of its best path.
         """
         outputs = self.outputs(data)
-        return self.pipeline.probabilities(outputs) if probabilities else self.pipeline.decode(outputs)
+        return self.pipeline.probabilities(outputs) if probabilities else self.pipeline.decode(outputs, beams)
 
     def evaluate(self, data: Any, metrics: Any = None) -> dict[str, float]:
         """Loss and metrics over all rows of the data, each row once: {"loss": ..., "accuracy": ...}."""
@@ -317,14 +318,13 @@ def load(path: str | Path, *, model: nn.Module | None = None, device: str = "aut
     load_weights(model, weights)
     where = choose.device(device).value
     model.to(where).eval()
-    from handful.loss import as_loss
     from handful.metric import as_metrics
 
     def plain(name: str, instead: str) -> str:
         value = str(plan.choices[name].value or "")
         return instead if value.startswith(choose.OWN) else value
 
-    loss = as_loss(plain("loss", "mse"))[0]
+    loss = choose.planned_loss(plan.choices, plain("loss", "mse"))
     objective = Objective(
         model,
         loss,

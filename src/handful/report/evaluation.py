@@ -85,7 +85,7 @@ class Evaluation:
         if self.residuals is None:
             return []
         target, prediction = self.residuals
-        names = [f"output {k}" for k in range(target.shape[1])] if target.shape[1] > 1 else [""]
+        names = list(self.labels or map("output {}".format, range(target.shape[1]))) if target.shape[1] > 1 else [""]
         return [figure_residuals(target[:, k], prediction[:, k], name) for k, name in enumerate(names[:4])]
 
     def _worst_parts(self) -> list[Part]:
@@ -126,8 +126,8 @@ class Details:
     def __init__(self, run: "Run") -> None:
         self.run, p = run, run.pipeline
         self.labels = tuple(p.classes or ())
-        if p.task == "multilabel":
-            self.labels = tuple(map(str, range(p.outputs)))
+        if p.task == "multilabel" or (p.task == "regression" and p.names[0] != "0"):
+            self.labels = p.names
         k = len(self.labels)
         single = p.task == "classification" and k > 0
         self.confusion = np.zeros((k, k), dtype=np.int64) if single else None
@@ -149,7 +149,7 @@ class Details:
         elif p.task == "multilabel":
             has, said = (y > 0.5).cpu().numpy().reshape(len(y), -1), (shown > 0).numpy().reshape(len(y), -1)
             self.multilabel += np.stack([has.sum(0), said.sum(0), (has & said).sum(0)])
-            targets, predictions = ([str(np.flatnonzero(r).tolist()) for r in rows] for rows in (has, said))
+            targets, predictions = ([self._said(r) for r in rows] for rows in (has, said))
         elif p.task == "regression":
             true, guess = p.decode(y.float().cpu().reshape(shown.shape)), p.decode(shown)
             self.pairs.append((true.reshape(len(y), -1), guess.reshape(len(y), -1)))
@@ -157,6 +157,9 @@ class Details:
         else:
             targets = predictions = [None] * len(y)  # tokens and sequences: their losses say where to look
         self._remember(batch, output, targets, predictions)
+
+    def _said(self, has: NDArray[np.bool_]) -> str:
+        return ", ".join(self.labels[k] for k in np.flatnonzero(has).tolist()) or "none"
 
     def _remember(self, batch: Batch, output: Tensor, targets: list[Any], predictions: list[Any]) -> None:
         """Keep the rows of highest loss; of equal losses the first row."""

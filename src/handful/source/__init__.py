@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import HandfulError, did_you_mean
 from .base import Batch, Column, Kind, Ragged, Rows, Source, Subset, Value
 from .gather import gather, gather_ragged
+from .several import names_of, open_several
 from .split import k_fold, split
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ __all__ = [
 
 def open(
     where: Any,
-    target: str | None = None,
+    target: str | Sequence[str] | None = None,
     *,
     name: str | None = None,
     columns: Sequence[str] | Mapping[str, Column] | None = None,
@@ -49,7 +50,8 @@ def open(
         images or sounds, where sub-folders are classes; a store that `prepare` wrote, local or remote; a torch
         Dataset; a Hugging Face Dataset; the name of a data set that scikit-learn ships (digits, iris, wine,
         breast_cancer, diabetes); a Source, which is returned as it is.
-    target: the column to be predicted. When it is not given, it is guessed only if there is no doubt.
+    target: the column to be predicted. When it is not given, it is guessed only if there is no doubt. Several, as a
+        list or with commas ("toxic,rude"), are labels that a row may have together, or numbers: see `several`.
     name: what messages call the data; the path by default.
     columns: the names to keep; no column is then left out for being constant. Or a mapping name -> Column,
         such as another source's `columns`: kinds, classes and image sizes are then those, so that validation
@@ -67,6 +69,11 @@ def open(
     >>> source.target, source.take([2, 0])["x"].tolist()
     ('y', [[4.0, 5.0], [0.0, 1.0]])
     """
+    if isinstance(where, Source) and (target is None or target in where.columns):
+        return _with(where, str(target) if target else None, columns)
+    if names := names_of(target):
+        return open_several(where, names, name=name, columns=columns, image_size=image_size, rate=rate, memory=memory)
+    target = target if isinstance(target, str | None) else target[0]
     if isinstance(where, Source):
         return _with(where, target, columns)
     o = _options(where, target, name, columns, image_size, rate, memory)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from handful.errors import HandfulError, did_you_mean
 from handful.source.base import Batch, Column, Source
+from handful.source.several import names_of
 from handful.transform.cached import cache
 from handful.transform.check import check_infinite, check_same, check_weights, original_rows
 from handful.transform.choose import Steps, choose, wild
@@ -84,6 +85,13 @@ class Pipeline:
         return tuple(map(str, self.target.classes)) if self.target and self.target.classes else None
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What each output stands for: the classes, or the columns of a target of several; "0", "1", ... else."""
+        parts = names_of(self.target.column) if self.target and self.task in ("multilabel", "regression") else []
+        numbered = tuple(map(str, range(self.outputs)))
+        return self.classes or (tuple(parts) if len(parts) == self.outputs else numbered)
+
+    @property
     def inputs(self) -> Inputs:
         """What a model needs to know of its input."""
         if isinstance(self.input, Single) and self.input.kind == "language":
@@ -103,12 +111,12 @@ class Pipeline:
             return None
         return self.target.mean, self.target.std
 
-    def decode(self, outputs: Tensor) -> NDArray[Any]:
+    def decode(self, outputs: Tensor, beams: int = 1) -> NDArray[Any]:
         """Predictions in the user's terms, a NumPy array.
 
         Class names or values in the target's own dtype, numbers in their original units, 0 or 1 a label,
-        token ids. outputs: the model's, [m, ...]."""
-        return self._fitted_target().decode(outputs)
+        token ids. outputs: the model's, [m, ...]. beams: of sequences, see `Target.decode`."""
+        return self._fitted_target().decode(outputs, beams)
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """float64 [m, classes] (or [m, labels]) from the model's outputs; HandfulError for a regression."""

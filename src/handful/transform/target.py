@@ -114,9 +114,9 @@ class Target:
         y[torch.arange(y.shape[1]) < torch.from_numpy(lengths)[:, None]] = torch.from_numpy(at + 1)
         return y
 
-    def _sequences(self, outputs: Tensor) -> NDArray[Any]:
-        """Texts, or arrays of labels, one a row: the best path of CTC."""
-        ids = ctc.greedy(outputs.detach().cpu())
+    def _sequences(self, outputs: Tensor, beams: int) -> NDArray[Any]:
+        """Texts, or arrays of labels, one a row: the best path of CTC, or with more beams the likeliest labels."""
+        ids = ctc.greedy(outputs.detach().cpu()) if beams == 1 else ctc.beam_search(outputs, beams)
         rows = [row[row > 0].numpy() for row in ids]
         out = np.empty(len(rows), dtype=object)
         kind = str if self.dtype == "str" else np.dtype(self.dtype)
@@ -147,18 +147,20 @@ class Target:
             return torch.stack([1 - second, second], dim=1)
         return x.softmax(-1)
 
-    def decode(self, outputs: Tensor) -> NDArray[Any]:
+    def decode(self, outputs: Tensor, beams: int = 1) -> NDArray[Any]:
         """Predictions as a NumPy array.
 
         Class names or values in the user's dtype, numbers in the user's units, 0 or 1 for each label of a
         multilabel target (threshold 0.5), token ids [m, T] of a language model; for sequences an object array of
-        texts or arrays of labels, decoded by CTC's best path."""
+        texts or arrays of labels, decoded by CTC's best path (beams above 1: by prefix search)."""
+        if beams < 1 or (beams > 1 and self.task != "sequence"):
+            raise HandfulError(f"beams is a whole number from 1 on, and above 1 for sequences; this is a {self.task}.")
         if self.task == "classification":
             ids = self.probabilities(outputs).argmax(1).numpy()
             kind: Any = object if self.dtype == "str" else np.dtype(self.dtype)
             return np.array(self.classes, dtype=kind)[ids] if self.classes else ids.astype(kind)
         if self.task == "sequence":
-            return self._sequences(outputs)
+            return self._sequences(outputs, beams)
         if self.task == "language":
             return np.asarray(outputs.detach().argmax(-1).cpu().numpy())
         x = outputs.detach().to("cpu", torch.float64)
