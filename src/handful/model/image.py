@@ -83,8 +83,8 @@ class Cnn(Pictures):
 
 
 class Resnet(Pictures):
-    """A residual network for pictures: airbench's widths and pooling (Jordan 2024, arXiv:2404.00498), with residual
-    blocks (He et al. 2016), as in ResNet-9 (Page 2018), and no special initialisation.
+    """A residual network for pictures: airbench's widths, pooling and partial identity at the start (Jordan 2024,
+    arXiv:2404.00498), with residual blocks (He et al. 2016).
 
     x: float [m, channels, H, W] (or [m, H, W]). Returns [m, outputs]. A stem, then for each width a convolution with
     pooling and `depth` residual blocks of one convolution. The stem steps over `stride` pixels, so that about 32 x 32
@@ -119,7 +119,9 @@ class Resnet(Pictures):
         layers: list[nn.Module] = []
         blocks = depth * len(widths)
         for before, width in pairwise([STEM, *widths]):
-            layers.append(Stage(before, width, nn.GELU(), pool=True))
+            stage = Stage(before, width, nn.GELU(), pool=True)
+            nn.init.dirac_(stage.conv.weight.data[:before])  # what there is passes through at first; the rest is new
+            layers.append(stage)
             for _ in range(depth):
                 k = sum(isinstance(layer, Residual) for layer in layers) + 1
                 layers.append(Residual(width, drop_path * k / blocks))
