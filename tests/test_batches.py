@@ -112,3 +112,49 @@ def test_an_order_for_other_data_is_refused():
         Batches(Slow(), handful.Order(5))
     with pytest.raises(HandfulError, match="at least one row"):
         Batches(Slow(), handful.Order(N)).at(0, 0)
+
+
+@given(st.integers(0, 100_000), st.integers(1, 700), st.integers(1, 4), st.sampled_from(["exact", "block", "none"]))
+def test_a_stream_is_the_batches_of_its_positions(start, size, ranks, shuffle):
+    n = 20_000  # long enough for the next epoch to be built by a thread, sizes from many to a stretch to few
+    batches = Batches(handful.open({"x": np.arange(n)}), handful.Order(n, seed=3, shuffle=shuffle))
+    share = (ranks - 1, ranks)
+    for step, batch in zip(range(40), batches.stream(start, size, share), strict=False):
+        expected = batches.at(start + step * size, size, share)
+        assert batch.position == expected.position
+        assert np.array_equal(batch.rows, expected.rows)
+        assert np.array_equal(batch.epochs, expected.epochs)
+        assert torch.equal(batch.tensor("x"), expected.tensor("x"))
+
+
+def test_a_batch_that_is_kept_is_not_overwritten_by_later_ones():
+    n = 4000
+    data = np.random.default_rng(0).integers(0, 255, (n, 3000), dtype=np.uint8)
+    stream = Batches(handful.open({"x": data}), handful.Order(n)).stream(0, 400)  # 1.2 MB each: memory is used again
+    kept = [next(stream) for _ in range(25)]
+    for batch in kept:
+        assert np.array_equal(batch.tensor("x").numpy(), data[batch.rows])
+
+
+def test_the_next_epoch_is_built_by_a_thread_while_this_one_is_read():
+    n, built = 40_000, []
+
+    class Watched(handful.Order):
+        def prepare(self, epoch):
+            built.append((epoch, threading.current_thread().name))
+            super().prepare(epoch)
+
+    stream = Batches(handful.open({"x": np.arange(n)}), Watched(n, seed=1)).stream(0, 1000)
+    for _ in range(90):
+        next(stream)
+    assert built == [(1, "handful-epoch"), (2, "handful-epoch")]
+
+
+def test_an_order_of_ones_own_that_leaves_the_data_is_an_error():
+    class Wrong(handful.Order):
+        def __getitem__(self, positions):
+            return super().__getitem__(positions) + 1
+
+    with pytest.raises(IndexError, match=f"row {N} is outside"):
+        for _ in zip(range(10), Batches(handful.open({"x": np.arange(N)}), Wrong(N)).stream(0, 20), strict=False):
+            pass

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from handful.errors import HandfulError
-from handful.source.ahead import Coming, check_window
-from handful.source.base import Batch, Source
+from handful.source.ahead import Coming, NextEpoch, check_window
+from handful.source.base import Batch, Rows, Source, as_rows
 
 if TYPE_CHECKING:
     from handful.order import Order
 
 Transform = Callable[[Batch], Batch]
+STRETCH = 4096  # rows drawn from the order and checked at a time: a call each would cost 10 us a mini-batch
 
 
 class Batches:
@@ -57,8 +58,11 @@ class Batches:
             raise HandfulError(f"a mini-batch needs at least one row, not {size}")
         rank, ranks = share
         start, stop = position + size * rank // ranks, position + size * (rank + 1) // ranks
-        batch = self.source.take(self.order[start:stop])
-        batch.epochs, batch.position = self.order.epochs(start, stop), start
+        return self._read(start, as_rows(self.order[start:stop], len(self.source)), self.order.epochs(start, stop))
+
+    def _read(self, start: int, rows: Rows, epochs: Rows) -> Batch:
+        """The batch of these rows, known to be in range."""
+        batch = Batch(self.source.read(rows), rows, epochs, start)
         for transform in self.transforms:
             batch = transform(batch)
         return batch
@@ -69,9 +73,8 @@ class Batches:
         What was read ahead and not used costs nothing to abandon: there is no sampler state to repair.
         """
         if self.prefetch == 0:
-            while True:
-                yield self.at(position, size, share)
-                position += size
+            for start, rows, epochs in self._drawn(position, size, share):
+                yield self._read(start, rows, epochs)
         pool = ThreadPoolExecutor(min(2, self.prefetch), "handful-loader", _one_thread)
         ahead: deque[Future[Batch]] = deque()
         coming = Coming(self.source, self.order, position, size)
@@ -85,6 +88,24 @@ class Batches:
         finally:
             coming.close()
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def _drawn(self, position: int, size: int, share: tuple[int, int]) -> Iterator[tuple[int, Rows, Rows]]:
+        """Start, rows and epochs of each mini-batch from `position` on, of this rank.
+
+        They are drawn in stretches of many mini-batches. The first is of one, so that a run resumes as soon as it can.
+        """
+        if size < 1:
+            raise HandfulError(f"a mini-batch needs at least one row, not {size}")
+        rank, ranks = share
+        first, last = size * rank // ranks, size * (rank + 1) // ranks
+        count, most, epoch = 1, max(1, STRETCH // size), NextEpoch(self.order)
+        while True:
+            epoch.reached(position)
+            stop = position + count * size
+            rows, epochs = as_rows(self.order[position:stop], len(self.source)), self.order.epochs(position, stop)
+            for at in range(0, count * size, size):
+                yield position + at + first, rows[at + first : at + last], epochs[at + first : at + last]
+            position, count = stop, min(2 * count, most)
 
     def epoch(self, size: int) -> Iterator[Batch]:
         """Every row of the source once, in storage order, the last batch short: what evaluation and prediction read."""

@@ -111,6 +111,14 @@ class Order:
             at += last - first
         return rows
 
+    def prepare(self, epoch: int) -> None:
+        """Build what the rows of `epoch` are drawn from, so that the first of them need not wait: 0.8 s for 10^7 rows.
+
+        For a thread of the reader's, while an earlier epoch is still read. Without it nothing changes but the wait.
+        """
+        if self._whole_epochs:
+            self._piece(_whole("epoch", epoch, least=0), 0)
+
     def epochs(self, start: int, stop: int) -> Rows:
         """The epoch of each position, int64 [stop - start].
 

@@ -62,7 +62,12 @@ class _Slot(Generic[T]):
 def words(key: int, first: int, last: int) -> Words:
     """Keyed words number first..last-1: distinct, because both steps are bijections of 64-bit words."""
     low, high = np.uint64(key & (1 << 64) - 1), np.uint64(key >> 64)
-    return keys.mix(keys.mix(np.arange(first, last, dtype=np.uint64) * _GOLDEN + low) ^ high)
+    numbers = np.arange(first, last, dtype=np.uint64)
+    numbers *= _GOLDEN
+    numbers += low
+    mixed = keys.mix(numbers)
+    mixed ^= high
+    return keys.mix(mixed)
 
 
 def sorted_rows(key: int, n: int) -> Stored:
@@ -76,7 +81,8 @@ def sorted_rows(key: int, n: int) -> Stored:
     packed = np.empty(n, dtype=np.uint64)
     for first in range(0, n, CHUNK):  # in pieces that stay in cache
         last = min(n, first + CHUNK)
-        packed[first:last] = (words(key, first, last) & ~mask) | np.arange(first, last, dtype=np.uint64)
+        part = np.bitwise_and(words(key, first, last), ~mask, out=packed[first:last])
+        part |= np.arange(first, last, dtype=np.uint64)
     packed.sort()
     tied = np.flatnonzero((packed[1:] ^ packed[:-1]) <= mask)
     packed &= mask

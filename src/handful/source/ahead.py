@@ -1,5 +1,6 @@
 """Rows that are to come, asked for before they are needed: sorted, joined into runs, by one thread."""
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from ..order import Order
 
 _BATCHES = 16
+_LONG = 1 << 14
 
 
 class Coming:
@@ -35,6 +37,27 @@ class Coming:
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class NextEpoch:
+    """Has an order's next epoch built by a thread once half of this one is read. It needs the order's `prepare`.
+
+    Below _LONG rows an epoch is built in less time than a thread takes to start.
+    """
+
+    def __init__(self, order: "Order") -> None:
+        self._prepare: Callable[[int], None] | None = getattr(order, "prepare", None)
+        self._n, self._asked = len(order), -1
+        if self._n < _LONG:
+            self._prepare = None
+
+    def reached(self, position: int) -> None:
+        """What is read next lies at `position`."""
+        epoch = (position + self._n // 2) // self._n
+        if self._prepare is not None and epoch > self._asked:
+            if position % self._n >= self._n // 2:  # not when a stream starts: what it needs first is built at once
+                threading.Thread(target=self._prepare, args=(epoch,), name="handful-epoch", daemon=True).start()
+            self._asked = epoch
 
 
 def _stretch(ask: Callable[[Rows], int], order: "Order", start: int, stop: int) -> int:

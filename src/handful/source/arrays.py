@@ -135,6 +135,8 @@ class Arrays(Source):
 
     def read(self, rows: Rows) -> dict[str, Value]:
         found: dict[str, Value] = {key: self.stored[key].read(rows) for key in self._single}
+        if not self._blocks:
+            return found
         for names, block in self._blocks:
             found.update(zip(names, gather(block, rows).unbind(1)))
         return {key: found[key] for key in self.columns}

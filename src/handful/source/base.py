@@ -125,7 +125,7 @@ class Source(ABC):
 
         Raises IndexError when a row id is outside 0..len-1.
         """
-        ids = _as_rows(rows, len(self))
+        ids = as_rows(rows, len(self))
         return Batch(self.read(ids), ids)
 
     @property
@@ -142,7 +142,7 @@ class Subset(Source):
     """Some rows of another source, without a copy."""
 
     def __init__(self, base: Source, rows: Rows) -> None:
-        _as_rows(rows, len(base))
+        as_rows(rows, len(base))
         self.base, self.rows = base, rows
         self.name, self.columns, self.target = base.name, base.columns, base.target
         self.notes, self.in_memory, self.where = base.notes, base.in_memory, base.where
@@ -160,7 +160,8 @@ class Subset(Source):
         return self.base.cheap(name)
 
 
-def _as_rows(rows: "Rows | range | slice | list[int] | Tensor", n: int) -> Rows:
+def as_rows(rows: "Rows | range | slice | list[int] | Tensor", n: int) -> Rows:
+    """Row ids as int64 [m]. Raises IndexError for one outside 0..n-1, TypeError for what is no list of integers."""
     if isinstance(rows, slice):
         rows = range(*rows.indices(n))
     if isinstance(rows, range):

@@ -1,6 +1,5 @@
 """Memory that mini-batches are gathered into, used again as soon as nobody can see it any more."""
 
-import math
 import sys
 import threading
 from collections import OrderedDict
@@ -29,7 +28,9 @@ class Buffers:
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """As np.empty."""
-        size = math.prod(shape) * dtype.itemsize
+        size = dtype.itemsize
+        for length in shape:
+            size *= length
         if size < SMALLEST or not _COUNTED:
             return np.empty(shape, dtype)
         with self._lock:

@@ -34,7 +34,7 @@ def gather(data: Block, rows: Rows, out: Tensor | None = None) -> Tensor:
     result = BUFFERS.empty((len(rows), *data.shape[1:]), data.dtype) if out is None else out.numpy()
     if data.flags.c_contiguous:
         # mode="clip" because "raise" makes NumPy gather into a second buffer first
-        np.take(data, rows, axis=0, out=result, mode="clip")
+        data.take(rows, 0, result, "clip")
     else:  # take would copy the whole array to make it contiguous
         result[...] = data[rows]
     return torch.from_numpy(result) if out is None else out
