@@ -1,19 +1,33 @@
-"""A small CNN on CIFAR-10 from Parquet files of JPEGs, as `handful train` does it; fails below 65% after 4 epochs.
+"""CIFAR-10 from Parquet files of JPEGs with the ready-made resnet; fails below 91% of the 10,000 test pictures.
 
-python examples/cifar10.py [folder with cifar10-train.parquet and cifar10-test.parquet]
+Nothing is held out for choosing: the weights at the end are tested, once. About a quarter of an hour on two CPU cores.
 """
 
-import sys
+import argparse
+import statistics
 from pathlib import Path
 
 import handful
 
-folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[2] / "shared" / "data"
-train, test = folder / "cifar10-train.parquet", folder / "cifar10-test.parquet"
+options = argparse.ArgumentParser(description=__doc__)
+options.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
+options.add_argument("--epochs", type=int, default=14)
+options.add_argument("--seeds", type=int, default=1)
+options.add_argument("--first-seed", type=int, default=0)
+given = options.parse_args()
+
+train, test = given.data / "cifar10-train.parquet", given.data / "cifar10-test.parquet"
 if not train.exists():
-    raise SystemExit(f"there is no {train}: name the folder that holds it")
-run = handful.fit("cnn", train, valid=test, augment="auto", until="epochs(4)")
-accuracy = run.scores["valid_accuracy"]
-print(f"accuracy {accuracy:.1%} after {run.history[-1]['seconds']:.0f} s; {run.stopped_because}")
-if accuracy < 0.65:
-    raise SystemExit(f"missed 65%: {accuracy:.1%}")
+    raise SystemExit(f"there is no {train}: name the folder that holds it with --data")
+found = []
+for seed in range(given.first_seed, given.first_seed + given.seeds):
+    run = handful.fit(
+        "resnet", train, valid=None, augment="auto", batch=256, optimizer="nesterov", lr=0.1, l2=5e-4,
+        label_smoothing=0.1, schedule="cosine(warmup=0.2)", until=f"epochs({given.epochs})", seed=seed,
+    )  # fmt: skip
+    found.append(run.evaluate(test)["accuracy"])
+    print(f"seed {seed}: {found[-1]:.2%} after {run.history[-1]['seconds']:.0f} s of training", flush=True)
+if len(found) > 1:
+    print(f"{statistics.mean(found):.2%} +- {statistics.stdev(found):.2%} over {len(found)} seeds")
+if min(found) < 0.91:
+    raise SystemExit("missed 91%")
