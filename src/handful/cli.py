@@ -255,6 +255,7 @@ def inspect(
     what: Annotated[str, typer.Argument(help="data, a store or a run folder")],
     batch: Annotated[int, typer.Option(help="batch size for the shuffle's quality")] = 64,
     verify: Annotated[bool, typer.Option("--verify", help="read every byte of a store and check it")] = False,
+    out: Annotated[Path | None, typer.Option(help="write a page with example rows and pictures here")] = None,
 ) -> None:
     """Show what DATA holds (rows, columns, classes) or what a run chose and reached."""
     from handful.look import check_store, show_data, show_run
@@ -262,7 +263,12 @@ def inspect(
     if verify:
         check_store(what)
         return
-    show_run(Path(what)) if (Path(what) / "plan.toml").exists() else show_data(what, batch)
+    if not (Path(what) / "plan.toml").exists():
+        show_data(what, batch, out)
+    elif out is not None:
+        raise HandfulError(f"{what} is a run, and --out is for data: handful report {what} writes its page.")
+    else:
+        show_run(Path(what))
 
 
 @app.command()
