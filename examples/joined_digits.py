@@ -10,7 +10,7 @@ import handful
 options = argparse.ArgumentParser(description=__doc__)
 options.add_argument("--data", default="../shared/data/spoken-digits.zip")
 options.add_argument("--epochs", type=int, default=10)
-options.add_argument("--seeds", type=int, default=1)
+options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
 given = options.parse_args()
 
 digits = handful.open(given.data)  # a folder a class; rows are in the order of the file names
@@ -30,16 +30,15 @@ def joined(pool, count, rng):
     return handful.open({"audio": audio, "digits": said}, target="digits", rate=8000)
 
 
-for seed in range(given.seeds):
+rates = []
+for seed in given.seeds:
     rng = np.random.default_rng(seed)
     train = joined(np.flatnonzero(index >= 5), 2000, rng)
     test = joined(np.flatnonzero(index < 5), 400, rng)  # the usual split: index 0-4 of every speaker and digit
     until = f"epochs({given.epochs})"
     run = handful.fit("auto", train, until=until, batch=8, lr=2e-3, augment="auto", seed=seed)
-    scores = run.evaluate(test)
+    rates.append(run.evaluate(test)["word_error_rate"])
     print("said", test.read_column("digits", np.arange(1)).values.tolist(), "heard", run.predict(test)[0].tolist())
-    print(
-        f"seed {seed}: word error rate {scores['word_error_rate']:.1%} on {len(test)} sequences of unheard recordings"
-    )
-    if scores["word_error_rate"] >= 0.10:
-        raise SystemExit("missed the target: a word error rate under 10%")
+    print(f"seed {seed}: word error rate {rates[-1]:.2%} on {len(test)} sequences of unheard recordings", flush=True)
+if np.mean(rates) >= 0.10:
+    raise SystemExit("missed the target: a word error rate under 10%")

@@ -11,11 +11,11 @@ import handful
 
 options = argparse.ArgumentParser(description=__doc__)
 options.add_argument("--data", default="../shared/data/movie-reviews.csv")
-options.add_argument("--seeds", type=int, default=1)
+options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
 given = options.parse_args()
 
 reviews, ours, theirs = handful.open(given.data), [], []
-for seed in range(given.seeds):
+for seed in given.seeds:
     train, valid = handful.source.split(reviews, 0.1, seed=seed)  # as `handful train` holds rows out
     run = handful.fit("auto", given.data, augment="auto", seed=seed)
     ours.append(run.evaluate(valid)["accuracy"])
@@ -25,5 +25,5 @@ for seed in range(given.seeds):
     print(f"seed {seed}: handful {ours[-1]:.1%}, TF-IDF and logistic regression {theirs[-1]:.1%}", flush=True)
 
 print(run.predict(["a moving and funny film", "a dull mess from start to end"]).tolist())
-if np.median(ours) < 0.77 or np.mean(ours) <= np.mean(theirs):
+if np.mean(ours) < 0.77 or np.mean(ours) <= np.mean(theirs):
     raise SystemExit("missed the target: 77% and ahead of logistic regression")

@@ -10,7 +10,7 @@ import handful
 options = argparse.ArgumentParser(description=__doc__)
 options.add_argument("--data", default="../shared/data/spoken-digits.zip")
 options.add_argument("--epochs", type=int, default=15)
-options.add_argument("--seeds", type=int, default=1)
+options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
 given = options.parse_args()
 
 digits = handful.open(given.data)  # a folder a class; rows are in the order of the file names
@@ -19,9 +19,9 @@ index = np.array([int(name.rsplit("_", 1)[1].removesuffix(".wav")) for name in n
 train, test = (digits.subset(np.flatnonzero(rows)) for rows in (index >= 5, index < 5))
 
 scores = []
-for seed in range(given.seeds):
+for seed in given.seeds:
     run = handful.fit("auto", train, batch=32, augment="auto", until=f"epochs({given.epochs})", seed=seed)
     scores.append(run.evaluate(test)["accuracy"])
     print(f"seed {seed}: accuracy {scores[-1]:.2%} on {len(test)} recordings that were never heard", flush=True)
-if np.median(scores) < 0.97:
+if np.mean(scores) < 0.97:
     raise SystemExit("missed the target: 97%")

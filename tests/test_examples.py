@@ -24,7 +24,7 @@ DATA = ROOT.parent / "shared" / "data"
 def test_an_example_reaches_its_target(name, data, tmp_path):
     if not (DATA / data).exists():
         pytest.skip(f"{DATA / data} is not there")
-    command = [sys.executable, ROOT / "examples" / f"{name}.py", "--data", DATA / data]
+    command = [sys.executable, ROOT / "examples" / f"{name}.py", "--data", DATA / data, "--seeds", "0"]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stdout[-500:] + done.stderr[-500:]
