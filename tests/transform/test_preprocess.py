@@ -8,8 +8,9 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import MinMaxScaler, Normalizer, StandardScaler
 
+import handful
 from handful.errors import HandfulError
-from handful.preprocess import Categories, Impute, MinMax, Normalize, Standardize, Whiten
+from handful.preprocess import Categories, Impute, MinMax, Normalize, Standardize, Untail, Whiten
 from handful.source.base import Column, Source
 from handful.transform.numbers import ScaleImage
 from handful.transform.preprocess import Pipeline, fit_pipeline
@@ -130,6 +131,33 @@ class TestSteps:
         assert moments.low.dtype == moments.high.dtype == torch.float64
         np.testing.assert_array_equal(moments.low.numpy(), wide.min(0))
 
+    def test_long_tails_are_drawn_in_and_all_else_is_left_alone(self):
+        rng = np.random.default_rng(0)
+        rows = {
+            "normal": rng.normal(size=2000), "income": np.exp(rng.normal(10, 1, 2000)),
+            "flag": rng.random(2000) < 0.01, "mostly zero": (rng.random(2000) < 0.1) * np.exp(rng.normal(0, 2, 2000)),
+            "even": rng.random(2000),
+        }  # fmt: skip
+        x = np.stack(list(rows.values()), 1).astype(float)
+        step = Untail().fit(chunked(x))
+        assert step.long.tolist() == [1, 3]
+        out = step(torch.tensor(x)).numpy()
+        np.testing.assert_array_equal(out[:, [0, 2, 4]], x[:, [0, 2, 4]])
+        low, median, high = np.quantile(x[:, 1], [0.25, 0.5, 0.75])
+        np.testing.assert_allclose(out[:, 1], np.arcsinh((x[:, 1] - median) / ((high - low) / 1.349)), rtol=1e-12)
+        assert (np.diff(out[np.argsort(x[:, 3]), 3]) >= 0).all()  # order is kept
+        assert "'income', 'mostly zero'" in step.notes(list(rows))[0]
+        gap = torch.tensor([[0.0, float("nan"), 0.0, 1.0, 0.0]])
+        assert torch.isnan(step(gap)).tolist() == [[False, True, False, False, False]]
+
+    def test_a_table_of_a_ready_made_model_has_its_tails_drawn_in(self):
+        x = np.exp(np.random.default_rng(0).normal(0, 2, (300, 1)))
+        pipeline = fit_pipeline(handful.open((x, np.arange(300) % 2)), own_model=False)
+        expected = Untail().fit([x])(torch.tensor(x))
+        expected = (expected - expected.mean()) / expected.std(correction=0)
+        found = pipeline(handful.open((x, np.arange(300) % 2)).take(range(300)))["x"]
+        np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-6)
+
     def test_minmax_is_sklearns(self):
         x = draw(80, 3)
         ours, theirs = MinMax(-1.0, 2.0).fit(chunked(x)), MinMaxScaler((-1, 2)).fit(x)
@@ -201,7 +229,7 @@ class TestSteps:
         assert (ScaleImage().fit([blank])(blank) == 0).all()
 
     def test_a_step_that_was_not_fitted_says_so(self):
-        for step in (Standardize(), MinMax(), Impute(), Categories(), Whiten()):
+        for step in (Standardize(), MinMax(), Impute(), Categories(), Whiten(), Untail()):
             with pytest.raises(HandfulError, match=rf"{type(step).__name__} is not fitted"):
                 step(["a"] if isinstance(step, Categories) else torch.ones(2, 2))
 
@@ -209,7 +237,7 @@ class TestSteps:
 class TestTable:
     def test_split_layout_against_numpy(self):
         source = table()
-        pipeline = fit_pipeline(source, own_model=False)
+        pipeline = fit_pipeline(source, steps="standardize", own_model=False)
         out = pipeline(everything(source))
         raw = np.stack([source.values["age"].numpy(), source.values["income"].numpy()], 1)
         filled = np.where(np.isnan(raw), np.nanmedian(raw, 0), raw)
@@ -229,7 +257,7 @@ class TestTable:
 
     def test_matrix_layout_for_an_own_model(self):
         source = table()
-        split, matrix = fit_pipeline(source, own_model=False), fit_pipeline(source, own_model=True)
+        split, matrix = (fit_pipeline(source, steps="standardize", own_model=own) for own in (False, True))
         a, b = split(everything(source)), matrix(everything(source))
         assert matrix.shape == (6,)
         assert torch.equal(b["x"][:, :3], a["numbers"])

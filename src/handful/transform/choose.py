@@ -10,7 +10,7 @@ from handful.errors import HandfulError, did_you_mean
 from handful.source.base import Batch, Column, Ragged, Source
 from handful.transform.audio import LogMel
 from handful.transform.inputs import Input, Layout, Named, Single, Table, looks_like_id
-from handful.transform.numbers import Impute, MinMax, Normalize, ScaleImage, Standardize
+from handful.transform.numbers import Impute, MinMax, Normalize, ScaleImage, Standardize, Untail
 from handful.transform.step import Step
 from handful.transform.text import PadTokens, Tokenize
 
@@ -89,7 +89,7 @@ def _table(columns: dict[str, Column], names: list[str], steps: Steps, own_model
     numbers = tuple(name for name in names if columns[name].kind != "category")
     categories = tuple(name for name in names if columns[name].kind == "category")
     chosen: dict[str, tuple[Step, ...]] = {
-        "auto": (Standardize(clip=10.0),),
+        "auto": (Standardize(clip=10.0),) if own_model else (Untail(), Standardize(clip=10.0)),
         "standardize": (Standardize(),),
         "minmax": (MinMax(),),
         "normalize": (Normalize(),),
@@ -141,7 +141,10 @@ def _single(
         return Single(names, kind, (), as_is=True)
     if steps == "none":
         return Single(names, kind, (), as_is=own_model)
-    return Single(names, kind, _number_steps(str(steps), kind, column), as_is=own_model)
+    chosen = _number_steps(str(steps), kind, column)
+    if steps == "auto" and kind == "tensor" and len(column.shape) == 1 and not own_model:
+        chosen = (Untail(), *chosen)
+    return Single(names, kind, chosen, as_is=own_model)
 
 
 def _number_steps(steps: str, kind: str, column: Column) -> tuple[Step, ...]:

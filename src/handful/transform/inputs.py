@@ -11,7 +11,7 @@ from torch import Tensor
 
 from handful.source.base import Batch, Column, Ragged, Value
 from handful.transform.audio import LogMel
-from handful.transform.numbers import Categories, Impute, Standardize
+from handful.transform.numbers import Categories, Impute, Standardize, Untail
 from handful.transform.step import Moments, Step, stored
 from handful.transform.text import PadTokens, Tokenize
 
@@ -182,9 +182,11 @@ class Table:
             for name, found in zip(self.categories, codes)
         ]
         done = replace(self, impute=impute, encoders=tuple(encoders), features=names, steps=())
-        for i, step in enumerate(self.steps if self.numbers else ()):
-            if i == 0 and isinstance(step, Standardize):
-                step = step.of(moments)
+        for step in self.steps if self.numbers else ():
+            tails = [s for s in done.steps if isinstance(s, Untail) and len(s.fitted(s.long))]
+            if isinstance(step, Standardize) and all(isinstance(s, Untail) for s in done.steps):
+                # of the values that are there, not of those that were filled in
+                step = step.fit(tails[0](self.matrix(batch)) for batch in read()) if tails else step.of(moments)
             elif _learns(step):
                 step = step.fit(done.dense(batch)[0] for batch in read())
             done = replace(done, steps=(*done.steps, step))
@@ -228,7 +230,8 @@ class Table:
 
     def notes(self) -> list[str]:
         """Sentences on what was fitted."""
-        said = [f"The table has {len(self.numbers)} columns of numbers and {len(self.categories)} of categories."]
+        numbers, categories = len(self.numbers), len(self.categories)
+        said = [f"The table has {numbers} column{'s' * (numbers != 1)} of numbers and {categories} of categories."]
         said += self.impute.notes(list(self.features)) if self.numbers else []
         for step in self.steps if self.numbers else ():
             said += step.notes(list(self.features))
