@@ -245,8 +245,8 @@ def test_tar_links_incomplete_rows_and_cut_tars_are_refused(tmp_path):
     (tmp_path / "cut.tar").write_bytes(data[:700])
     with pytest.raises(HandfulError, match=r"cut\.tar"):
         prepare(str(tmp_path / "cut.tar"), tmp_path / "s")
-    (tmp_path / "zip.tar").write_bytes(gzip.compress(data))
-    with pytest.raises(HandfulError, match="must be unpacked"):
+    (tmp_path / "zip.tar").write_bytes(gzip.compress(data))  # packed, whatever its name says
+    with pytest.raises(HandfulError, match="has no .cls"):
         prepare(str(tmp_path / "zip.tar"), tmp_path / "s")
 
 
@@ -374,3 +374,70 @@ def test_remote_files_are_streamed(tmp_path):
     frame().to_csv(tmp_path / "in.csv", index=False)
     same(store, handful.open(str(tmp_path / "in.csv")))
     fs.rm("/tables", recursive=True)
+
+
+@pytest.mark.parametrize(
+    ("ending", "mode"), [(".tar.gz", "gz"), (".tgz", "gz"), (".tar.bz2", "bz2"), (".tar.xz", "xz")]
+)
+def test_compressed_tars_give_the_store_that_plain_ones_give(tmp_path, ending, mode):
+    for name, how in ((".tar", "w"), (ending, f"w:{mode}")):
+        with tarfile.open(tmp_path / f"a{name}", how) as archive:
+            for i in range(9):
+                add(archive, f"{i}.png", picture(i))
+                add(archive, f"{i}.cls", str(i % 3).encode())
+    same(prepare(tmp_path / f"a{ending}", tmp_path / "packed"), prepare(tmp_path / "a.tar", tmp_path / "plain"))
+
+
+def npy(array, **options):
+    out = io.BytesIO()
+    np.save(out, array, **options)
+    return out.getvalue()
+
+
+def test_arrays_in_tars(tmp_path):
+    rng = np.random.default_rng(0)
+    fixed = [rng.normal(size=(3, 2)).astype("f4") for _ in range(7)]
+    ragged = [rng.normal(size=(i, 4)).astype(">f8") for i in range(7)]
+    tokens = [np.arange(i + 1, dtype=np.int32) for i in range(7)]
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for i in range(7):
+            add(archive, f"{i}.x.npy", npy(fixed[i]))
+            add(archive, f"{i}.long.npy", npy(ragged[i]))
+            add(archive, f"{i}.ids.npy", npy(tokens[i]))
+            add(archive, f"{i}.cls", str(i % 2).encode())
+    store = prepare(tmp_path / "a.tar", tmp_path / "s", target="label")
+    batch = store.take([5, 0, 5])
+    np.testing.assert_array_equal(batch["x.npy"].numpy(), np.stack([fixed[5], fixed[0], fixed[5]]))
+    np.testing.assert_array_equal(batch["long.npy"].values.numpy(), np.concatenate([ragged[5], ragged[0], ragged[5]]))
+    assert batch["long.npy"].offsets.tolist() == [0, 5, 5, 10]
+    assert store.columns["ids.npy"].kind == "tokens"
+    assert batch["ids.npy"].values.tolist() == [0, 1, 2, 3, 4, 5, 0, 0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        (np.zeros((3, 3)), "make them alike"),
+        (np.zeros(3), "make them alike"),
+        (np.zeros((2, 2), "i4"), "make them alike"),
+        (np.array([object()]), "holds object"),
+        (b"no array", "is not a .npy file"),
+        (b"", "is not a .npy file"),
+    ],
+)
+def test_arrays_in_tars_that_cannot_be_used_are_named(tmp_path, second, said):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        add(archive, "0.npy", npy(np.zeros((2, 2))))
+        add(archive, "1.npy", second if isinstance(second, bytes) else npy(second, allow_pickle=True))
+    with pytest.raises(HandfulError, match=said) as error:
+        prepare(tmp_path / "a.tar", tmp_path / "s")
+    assert "1.npy" in str(error.value)
+
+
+def test_a_compressed_tar_that_is_cut_short_is_named(tmp_path):
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        add(archive, "0.npy", npy(np.random.default_rng(0).normal(size=5000)))
+    whole = (tmp_path / "a.tar.gz").read_bytes()
+    (tmp_path / "a.tar.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(HandfulError, match=r"a\.tar\.gz cannot be unpacked"):
+        prepare(tmp_path / "a.tar.gz", tmp_path / "s")

@@ -167,6 +167,7 @@ def _open_path(where: str, o: "Options") -> Source:
     from .embedded import NAMES, open_embedded
     from .files import READERS, ending, is_remote, open_file
     from .folder import open_folder, open_zip
+    from .tar import TARS
     from .text import open_text
 
     if is_remote(where):
@@ -198,6 +199,8 @@ def _open_path(where: str, o: "Options") -> Source:
     kind = ending(path.name)
     if kind in (".zip", ".txt"):
         return open_zip(path, o) if kind == ".zip" else open_text(path, o)
+    if kind in TARS:
+        raise HandfulError(f"{where} is a tar file: write it as a store first, as in handful prepare {where} STORE.")
     if kind not in READERS:
         known = ", ".join([*READERS, ".txt", ".zip"])
         raise HandfulError(f"{where} ends in '{kind}', which handful does not read; it reads {known}, and folders.")

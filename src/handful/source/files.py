@@ -43,13 +43,13 @@ def open_file(where: str, o: Options) -> Arrays:
 
 
 def ending(where: str) -> str:
-    """The file name's ending, lower case; ".csv.gz" counts as one.
+    """The file name's ending, lower case; ".csv.gz" and ".tar.xz" count as one.
 
     >>> ending("a/B.CSV.gz"), ending("x.parquet")
     ('.csv.gz', '.parquet')
     """
     name = where.rsplit("/", 1)[-1].lower()
-    for double in (".csv.gz", ".tsv.gz", ".jsonl.gz"):
+    for double in (".csv.gz", ".tsv.gz", ".jsonl.gz", ".tar.gz", ".tar.bz2", ".tar.xz"):
         if name.endswith(double):
             return double
     return "." + name.rsplit(".", 1)[-1] if "." in name else ""

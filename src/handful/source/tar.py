@@ -1,7 +1,12 @@
 """WebDataset tar shards: consecutive members of one name are a row, their endings its columns."""
 
 import json
+import lzma
+import mmap
+import shutil
 import tarfile
+import tempfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from ..errors import HandfulError
 from .arrays import Arrays, Stored
@@ -17,8 +21,9 @@ from .base import Column
 from .folder import IMAGES, SOUNDS
 from .options import Options
 from .table import open_table, with_target
+from .tar_arrays import ArrayItems
 
-TARS = (".tar",)
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _TEXTS = {"txt", "caption", "text"}
 _NUMBERS = {"cls", "cls2", "index", "inx", "id"}
 
@@ -26,10 +31,11 @@ _NUMBERS = {"cls", "cls2", "index", "inx", "id"}
 class TarItems:
     """One member of a tar a row, read in place."""
 
-    def __init__(self, key: str, files: Sequence[Path], spans: list[tuple[int, int, int, str]]) -> None:
-        """spans: (number of the tar, first byte, bytes, name) of each row."""
-        self.key, self._files, self._spans = key, list(files), spans
-        self._maps: dict[int, NDArray[np.uint8]] = {}
+    def __init__(
+        self, key: str, files: Sequence[Path], plain: Sequence[mmap.mmap], spans: list[tuple[int, int, int, str]]
+    ) -> None:
+        """plain: the files, unpacked and mapped; spans: (number of the tar, first byte, bytes, name) of each row."""
+        self.key, self._files, self._plain, self._spans = key, list(files), list(plain), spans
         self.small = sum(size for _, _, size, _ in spans[:1000]) < 4096 * min(1000, len(spans))
 
     def __len__(self) -> int:
@@ -37,22 +43,23 @@ class TarItems:
 
     def __getitem__(self, i: int) -> bytes:
         number, start, size, _ = self._spans[i]
-        if number not in self._maps:
-            self._maps[number] = np.memmap(self._files[number], np.uint8, mode="r")
-        return self._maps[number][start : start + size].tobytes()
+        return self._plain[number][start : start + size]
 
     def describe(self, i: int) -> str:
         return f"{self._files[self._spans[i][0]]}: {self._spans[i][3]}"
 
 
 def open_tars(files: Sequence[Path], o: Options) -> Arrays:
-    """Images are the column `image`, sounds `audio`, cls `label`, txt `text`; json brings one column a field.
+    """Images are the column `image`, sounds `audio`, cls `label`, txt `text`; json brings one column a field, npy one.
 
-    Raises HandfulError for a member that points outside the tar, a link, and a row that lacks what others have.
+    Compressed tars are unpacked, one after another, into temporary files that go with the source: where the disk of
+    these has little room, set TMPDIR. Raises HandfulError for a member that points outside the tar, a link, and a row
+    that lacks what others have.
     """
     rows: list[dict[str, tuple[int, int, int, str]]] = []
+    plain = [_unpacked(path) for path in files]
     for number, path in enumerate(files):
-        rows += _index(path, number)
+        rows += _index(path, plain[number], number)
     if not rows:
         raise HandfulError(f"{o.name} holds no files: there is nothing to learn from.")
     fields = list(dict.fromkeys(field for row in rows for field in row))
@@ -61,16 +68,40 @@ def open_tars(files: Sequence[Path], o: Options) -> Arrays:
         if lacking is not None:
             name = next(iter(lacking.values()))[3]
             raise HandfulError(f"{o.name}: the row of {name} has no .{field}, which other rows have: complete it.")
-    items = {field: TarItems(field, files, [row[field] for row in rows]) for field in fields}
+    items = {field: TarItems(field, files, plain, [row[field] for row in rows]) for field in fields}
     return _columns(items, o)
 
 
-def _index(path: Path, number: int) -> list[dict[str, tuple[int, int, int, str]]]:
+def _unpacked(path: Path) -> mmap.mmap:
+    """The file, or its contents in a temporary one without a name, mapped: members are then read in place."""
+    try:
+        with open(path, "rb") as packed:
+            head = packed.read(6)
+            if not head:
+                raise HandfulError(f"{path} is empty (0 bytes).")
+            if not head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
+                return mmap.mmap(packed.fileno(), 0, access=mmap.ACCESS_READ)
+        with tempfile.TemporaryFile(prefix="handful-tar-") as whole, _decompressed(path, head) as stream:
+            shutil.copyfileobj(stream, whole, 1 << 20)
+            whole.flush()
+            return mmap.mmap(whole.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise HandfulError(f"{path} cannot be unpacked ({error}): copy it again, or unpack it yourself.") from error
+
+
+def _decompressed(path: Path, head: bytes) -> Any:
+    import bz2
+    import gzip
+
+    return gzip.open(path) if head[0] == 0x1F else bz2.open(path) if head[0] == 0x42 else lzma.open(path)
+
+
+def _index(path: Path, plain: mmap.mmap, number: int) -> list[dict[str, tuple[int, int, int, str]]]:
     rows: list[dict[str, tuple[int, int, int, str]]] = []
     last = None
-    size = path.stat().st_size
+    size = len(plain)
     try:
-        with tarfile.open(path, "r:") as archive:
+        with tarfile.open(fileobj=plain, mode="r:") as archive:
             for member in archive:
                 _refuse(path, member)
                 if not member.isfile() or member.name.rsplit("/", 1)[-1].startswith("."):
@@ -84,7 +115,7 @@ def _index(path: Path, number: int) -> list[dict[str, tuple[int, int, int, str]]
                     last = (folder, key)
                 rows[-1][_field(field)] = (number, member.offset_data, member.size, member.name)
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise HandfulError(f"{path} is not a readable tar file ({error}); compressed ones must be unpacked.") from error
+        raise HandfulError(f"{path} is not a readable tar file ({error}): copy it again.") from error
     return rows
 
 
@@ -106,6 +137,7 @@ def _refuse(path: Path, member: tarfile.TarInfo) -> None:
 def _columns(items: dict[str, TarItems], o: Options) -> Arrays:
     notes: list[str] = []
     media: dict[str, Any] = {f: items[f] for f in ("image", "audio") if f in items}
+    media |= {f: found for f, found in items.items() if f.rsplit(".", 1)[-1] == "npy"}
     table: dict[str, Any] = {}
     for field, found in items.items():
         if field in media:
@@ -119,7 +151,9 @@ def _columns(items: dict[str, TarItems], o: Options) -> Arrays:
             parsed = pa.Table.from_pylist([_object(found, i) for i in range(len(found))])
             table.update(zip(parsed.column_names, parsed.columns))
         else:
-            notes.append(f"'.{field}' was left out: of tar shards handful reads images, sounds, cls, txt and json.")
+            notes.append(
+                f"'.{field}' was left out: of tar shards handful reads images, sounds, npy, cls, txt and json."
+            )
     names = [*media, *table]
     o = with_target(o, names, notes)
     extra: dict[str, Stored] = {}
@@ -128,6 +162,9 @@ def _columns(items: dict[str, TarItems], o: Options) -> Arrays:
             continue
         if field == "image":
             from .images import from_items
+        elif field != "audio":
+            extra[field] = ArrayItems(items[field], o, notes)
+            continue
         else:
             from .audio import from_items
         extra[field] = from_items(items[field], replace(o, budget=0), notes)
