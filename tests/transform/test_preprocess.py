@@ -10,7 +10,7 @@ from sklearn.preprocessing import MinMaxScaler, Normalizer, StandardScaler
 
 import handful
 from handful.errors import HandfulError
-from handful.preprocess import Categories, Impute, MinMax, Normalize, Standardize, Untail, Whiten
+from handful.preprocess import Categories, Clock, Impute, MinMax, Normalize, Standardize, Untail, Whiten
 from handful.source.base import Column, Source
 from handful.transform.numbers import ScaleImage
 from handful.transform.preprocess import Pipeline, fit_pipeline
@@ -150,6 +150,31 @@ class TestSteps:
         gap = torch.tensor([[0.0, float("nan"), 0.0, 1.0, 0.0]])
         assert torch.isnan(step(gap)).tolist() == [[False, True, False, False, False]]
 
+    def test_times_get_their_place_in_the_day_and_the_week_and_other_numbers_do_not(self):
+        start = np.datetime64("2024-01-01T00:00", "s")  # a Monday
+        when = (start + np.arange(0, 40 * 24) * np.timedelta64(3600, "s")).astype(np.int64).astype(float)
+        x = np.stack([when, np.arange(len(when)) * 1e6, np.full(len(when), 1.7e9)], 1)
+        step = Clock().fit(chunked(x))
+        assert step.times == ((0, "day"), (0, "week"))
+        out = step(torch.tensor(x)).numpy()
+        np.testing.assert_array_equal(out[:, :3], x)
+        hour, day = np.arange(len(when)) % 24, np.arange(len(when)) / 24 % 7 + 4 - 1  # 1970 began on a Thursday
+        np.testing.assert_allclose(out[:, 3], np.sin(2 * np.pi * hour / 24), atol=1e-6)
+        np.testing.assert_allclose(out[:, 6], np.cos(2 * np.pi * (day + 1) / 7), atol=1e-6)
+        said = "'when' holds seconds since 1970: the place in the day and the week is added."
+        assert step.notes(["when", "b", "c"]) == [said]
+
+    def test_a_run_learns_the_time_of_day_and_predicts_it_after_loading(self, tmp_path):
+        when = np.datetime64("2024-01-01T00:00", "s") + np.arange(400) * np.timedelta64(3600, "s")
+        load = np.sin(2 * np.pi * (np.arange(400) % 24) / 24)
+        data = {"when": when, "load": load}
+        run = handful.fit(
+            "linear", data, target="load", batch=16, lr=0.05, until="epochs(10)", valid=40, out=tmp_path / "run",
+            quiet=True, threads=1,
+        )  # fmt: skip
+        assert run.evaluate(data)["r2"] > 0.99
+        np.testing.assert_array_equal(handful.load(tmp_path / "run").predict({"when": when}), run.predict(data))
+
     def test_a_table_of_a_ready_made_model_has_its_tails_drawn_in(self):
         x = np.exp(np.random.default_rng(0).normal(0, 2, (300, 1)))
         pipeline = fit_pipeline(handful.open((x, np.arange(300) % 2)), own_model=False)
@@ -229,7 +254,7 @@ class TestSteps:
         assert (ScaleImage().fit([blank])(blank) == 0).all()
 
     def test_a_step_that_was_not_fitted_says_so(self):
-        for step in (Standardize(), MinMax(), Impute(), Categories(), Whiten(), Untail()):
+        for step in (Standardize(), MinMax(), Impute(), Categories(), Whiten(), Untail(), Clock()):
             with pytest.raises(HandfulError, match=rf"{type(step).__name__} is not fitted"):
                 step(["a"] if isinstance(step, Categories) else torch.ones(2, 2))
 

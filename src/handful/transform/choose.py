@@ -9,8 +9,9 @@ from torch import Tensor
 from handful.errors import HandfulError, did_you_mean
 from handful.source.base import Batch, Column, Ragged, Source
 from handful.transform.audio import LogMel
+from handful.transform.features import Clock, Untail
 from handful.transform.inputs import Input, Layout, Named, Single, Table, looks_like_id
-from handful.transform.numbers import Impute, MinMax, Normalize, ScaleImage, Standardize, Untail
+from handful.transform.numbers import Impute, MinMax, Normalize, ScaleImage, Standardize
 from handful.transform.step import Step
 from handful.transform.text import PadTokens, Tokenize
 
@@ -89,7 +90,7 @@ def _table(columns: dict[str, Column], names: list[str], steps: Steps, own_model
     numbers = tuple(name for name in names if columns[name].kind != "category")
     categories = tuple(name for name in names if columns[name].kind == "category")
     chosen: dict[str, tuple[Step, ...]] = {
-        "auto": (Standardize(clip=10.0),) if own_model else (Untail(), Standardize(clip=10.0)),
+        "auto": (Standardize(clip=10.0),) if own_model else (Clock(), Untail(), Standardize(clip=10.0)),
         "standardize": (Standardize(),),
         "minmax": (MinMax(),),
         "normalize": (Normalize(),),

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from handful.source.base import Batch, Column, Ragged, Value
 from handful.transform.audio import LogMel
-from handful.transform.numbers import Categories, Impute, Standardize, Untail
+from handful.transform.features import Clock, Untail
+from handful.transform.numbers import Categories, Impute, Standardize
 from handful.transform.step import Moments, Step, stored
 from handful.transform.text import PadTokens, Tokenize
 
@@ -183,10 +184,11 @@ class Table:
         ]
         done = replace(self, impute=impute, encoders=tuple(encoders), features=names, steps=())
         for step in self.steps if self.numbers else ():
-            tails = [s for s in done.steps if isinstance(s, Untail) and len(s.fitted(s.long))]
-            if isinstance(step, Standardize) and all(isinstance(s, Untail) for s in done.steps):
+            before = done.steps
+            if isinstance(step, Standardize) and all(isinstance(s, Untail | Clock) for s in before):
                 # of the values that are there, not of those that were filled in
-                step = step.fit(tails[0](self.matrix(batch)) for batch in read()) if tails else step.of(moments)
+                idle = all(s.idle for s in before if isinstance(s, Untail | Clock))
+                step = step.of(moments) if idle else step.fit(done.shaped(batch) for batch in read())
             elif _learns(step):
                 step = step.fit(done.dense(batch)[0] for batch in read())
             done = replace(done, steps=(*done.steps, step))
@@ -195,10 +197,14 @@ class Table:
     def dense(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The numbers after the steps, [m, F], and the flags of missing ones, float32 [m, how many]."""
         raw = self.matrix(batch)
-        x = self.impute.fill(raw)
+        return self.shaped(batch, self.impute), self.impute.flags(raw)
+
+    def shaped(self, batch: Batch, impute: Impute | None = None) -> Tensor:
+        """The numbers after the steps; missing ones stay NaN without `impute`."""
+        x = self.matrix(batch) if impute is None else impute.fill(self.matrix(batch))
         for step in self.steps:
             x = step(x)
-        return x, self.impute.flags(raw)
+        return x
 
     def __call__(self, batch: Batch, columns: Columns) -> dict[str, Value]:
         numbers = torch.cat([part.to(torch.float32) for part in self.dense(batch)], dim=1)

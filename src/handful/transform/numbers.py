@@ -6,13 +6,12 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from handful.errors import HandfulError
 from handful.transform.step import Moments, Sample, Step, code_table, pieces, stored
 
-_EXACT_MEDIAN = 20_000_000  # values kept for medians; beyond, a keyed uniform sample of the rows
+EXACT = 20_000_000  # values kept for medians; beyond, a keyed uniform sample of the rows
 
 
 def _affine(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -37,7 +36,7 @@ def _label(index: int, names: list[str] | None) -> str:
     return f"'{names[index]}'" if names and index < len(names) else str(index)
 
 
-def _some(indices: list[int], names: list[str] | None) -> str:
+def some(indices: list[int], names: list[str] | None) -> str:
     shown = ", ".join(_label(i, names) for i in indices[:5])
     return shown + (f" and {len(indices) - 5} more" if len(indices) > 5 else "")
 
@@ -88,66 +87,7 @@ class Standardize(Step):
         if not constant:
             return said
         what = "feature" if len(constant) == 1 else f"{len(constant)} features"
-        return [*said, f"Constant in the training rows, so set to 0: {what} {_some(constant, names)}."]
-
-
-@stored
-@dataclass(frozen=True, eq=False)
-class Untail(Step):
-    """arcsinh((x - median) / spread) of the features with a long tail (incomes, counts, sizes); others as they are.
-
-    spread: the interquartile range / 1.349, a normal feature's standard deviation; where half of the values are one
-    value, the median distance of the others from it. A tail is long where 1% of the rows, or more, lie beyond `far`
-    spreads (normal: 2.6, exponential: 5). Near the median arcsinh is the line, far out the logarithm (Johnson 1949).
-    Values [m, features]; float64 stays float64, all else gives float32; NaN stays NaN. The quantiles are exact up to 20
-    million values, of a uniform keyed sample of rows beyond.
-
-    >>> x = torch.tensor([[float(2**k), float(k)] for k in range(12)])
-    >>> step = Untail().fit([x])
-    >>> step.long.tolist(), (step(x)[:, 1] == x[:, 1]).all().item()
-    ([0], True)
-    """
-
-    far: float = 4.0
-    long: Tensor | None = None  # int64: the features with a long tail, and of each
-    median: Tensor | None = None  # float64
-    spread: Tensor | None = None  # float64
-
-    def fit(self, chunks: Iterable[Any]) -> Self:
-        sample: Sample | None = None
-        for chunk in pieces(chunks):
-            sample = sample or Sample(max(10_000, _EXACT_MEDIAN // max(1, chunk.shape[1])))
-            sample.update(chunk.to(torch.float64).numpy())
-        found = [_tail(column[~np.isnan(column)], self.far) for column in sample.take().T] if sample else []
-        long = [k for k, tail in enumerate(found) if tail is not None]
-        told = torch.tensor([tail for tail in found if tail is not None], dtype=torch.float64).reshape(-1, 2)
-        return replace(self, long=torch.tensor(long, dtype=torch.int64), median=told[:, 0], spread=told[:, 1])
-
-    def __call__(self, value: Tensor) -> Tensor:
-        x = value.to(torch.float64)
-        at = self.fitted(self.long).to(x.device)
-        if not len(at):
-            return value
-        median, spread = self.fitted(self.median).to(x.device), self.fitted(self.spread).to(x.device)
-        x = x.index_copy(1, at, torch.asinh((x[:, at] - median) / spread))
-        return x if value.dtype == torch.float64 else x.to(torch.float32)
-
-    def notes(self, names: list[str] | None = None) -> list[str]:
-        which = self.fitted(self.long).tolist()
-        if not which:
-            return []
-        return [f"Long tails are drawn in (logarithmic far from the median, arcsinh): {_some(which, names)}."]
-
-
-def _tail(x: NDArray[np.float64], far: float) -> tuple[float, float] | None:
-    """Median and spread of a feature with a long tail; None for another."""
-    if len(x) < 10:
-        return None
-    low, median, high = np.quantile(x, [0.25, 0.5, 0.75])
-    off = np.abs(x - median)
-    spread = (high - low) / 1.349 or float(np.median(off[off > 0]) if (off > 0).any() else 0.0)
-    long = spread > 0 and len(np.unique(x)) > 2 and np.quantile(off, 0.99) > far * spread
-    return (float(median), float(spread)) if long else None
+        return [*said, f"Constant in the training rows, so set to 0: {what} {some(constant, names)}."]
 
 
 @stored
@@ -230,7 +170,7 @@ class Impute(Step):
             rows = chunk.to(torch.float64).flatten(1) if chunk.dim() > 1 else chunk.to(torch.float64)[:, None]
             if sample is None:
                 sample, had = (
-                    Sample(max(10_000, _EXACT_MEDIAN // max(1, rows.shape[1]))),
+                    Sample(max(10_000, EXACT // max(1, rows.shape[1]))),
                     had.new_zeros(rows.shape[1]),
                 )
             sample.update(rows.numpy())
@@ -261,7 +201,7 @@ class Impute(Step):
         which = self.fitted(self.missing).tolist()
         if not which:
             return []
-        return [f"Missing values are replaced by the training median, and flagged: {_some(which, names)}."]
+        return [f"Missing values are replaced by the training median, and flagged: {some(which, names)}."]
 
 
 @stored
