@@ -14,6 +14,7 @@ import handful
 from handful import ctc
 from handful.loss import ctc as ctc_loss
 from handful.metric import as_metrics, error_rate
+from handful.predictions import predicted
 from handful.transform.preprocess import fit_pipeline
 
 
@@ -159,6 +160,8 @@ def test_error_rate_picks_the_weights_and_a_beam_is_an_option(trained, spoken):
     assert trained.plan.score == "valid_word_error_rate"
     x = {"audio": spoken["audio"][:6]}
     assert trained.predict(x, beams=8).tolist() == trained.pipeline.decode(trained.outputs(x), beams=8).tolist()
+    (chunk,) = predicted(trained, x, beams=8)
+    assert chunk["prediction"] == trained.predict(x, beams=8).tolist()
     with pytest.raises(handful.HandfulError, match="beams"):
         trained.predict(x, beams=0)
 

@@ -46,7 +46,9 @@ def train(
     model: Annotated[
         str, typer.Option(help="auto, or a ready-made model: linear, mlp, table, cnn, resnet, text, ...")
     ] = "auto",
-    target: Annotated[str | None, typer.Option(help="the column to predict, where it is not clear")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="the column to predict, where it is not clear; several with commas")
+    ] = None,
     valid: Annotated[str, typer.Option(help="share of rows (0.1) or number of rows held out, or a file")] = "0.1",
     batch: Annotated[str, typer.Option(help="examples per update: a number, full, or auto")] = "auto",
     micro_batch: Annotated[int | None, typer.Option(help="examples through the model at a time")] = None,
@@ -208,12 +210,14 @@ def predict(
     ],
     out: Annotated[Path | None, typer.Option(help=".csv, .jsonl or .parquet; printed as CSV by default")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="one column a class too")] = False,
+    beams: Annotated[int, typer.Option(help="of sequences: above 1, the likeliest labels by prefix search")] = 1,
 ) -> None:
     """Predict the target of every row of DATA."""
     from handful.predictions import write_predictions
     from handful.run import load
 
-    write_predictions(load(run), sys.stdin.buffer if data == "-" else data, out, probabilities=probabilities)
+    where = sys.stdin.buffer if data == "-" else data
+    write_predictions(load(run), where, out, probabilities=probabilities, beams=beams)
 
 
 @app.command()

@@ -24,7 +24,7 @@ Chunk = dict[str, list[Any]]  # column -> values; all columns are as long
 ENDINGS = (".csv", ".jsonl", ".parquet")
 
 
-def write_predictions(run: Run, data: Any, out: Path | None, *, probabilities: bool = False) -> None:
+def write_predictions(run: Run, data: Any, out: Path | None, *, probabilities: bool = False, beams: int = 1) -> None:
     """Predict every row of the data, in its order; write .csv, .jsonl or .parquet, or CSV to standard output.
 
     data: anything `handful.open` reads, with or without the target; or a binary stream of CSV with a header line.
@@ -37,7 +37,7 @@ def write_predictions(run: Run, data: Any, out: Path | None, *, probabilities: b
         raise HandfulError(f"{out.name}: predictions are written as .csv, .jsonl or .parquet")
     with _spooled(data, run.pipeline.schema) if hasattr(data, "read") else nullcontext(data) as where:
         opened = open_raw(where, run.pipeline.schema, "standard input") if where is not data else data
-        chunks = predicted(run, opened, probabilities=probabilities)
+        chunks = predicted(run, opened, probabilities=probabilities, beams=beams)
         if out is None:
             _write_csv(sys.stdout, chunks)
             return
@@ -46,8 +46,8 @@ def write_predictions(run: Run, data: Any, out: Path | None, *, probabilities: b
     print(out)
 
 
-def predicted(run: Run, data: Any, *, probabilities: bool = False) -> Iterator[Chunk]:
-    """The predictions batch by batch; columns as `write_predictions` says."""
+def predicted(run: Run, data: Any, *, probabilities: bool = False, beams: int = 1) -> Iterator[Chunk]:
+    """The predictions batch by batch; columns as `write_predictions` says. beams: as in `Run.predict`."""
     task = run.pipeline.task
     if probabilities and task not in ("classification", "multilabel"):
         raise HandfulError(f"this run's task is {task}: it has no class probabilities")
@@ -56,7 +56,7 @@ def predicted(run: Run, data: Any, *, probabilities: bool = False) -> Iterator[C
         chunk: Chunk = {"row": batch.rows.tolist()}
         if files:
             chunk["file"] = [files[row] if row < len(files) else "" for row in batch.rows.tolist()]
-        chunk |= _columns("prediction", run.pipeline.decode(outputs), run.pipeline.names)
+        chunk |= _columns("prediction", run.pipeline.decode(outputs, beams), run.pipeline.names)
         if probabilities:
             shares = np.round(run.pipeline.probabilities(outputs).numpy(), 6)
             chunk |= {f"probability_{name}": shares[:, k].tolist() for k, name in enumerate(run.pipeline.names)}
