@@ -142,10 +142,7 @@ def _single(
         return Single(names, kind, (), as_is=True)
     if steps == "none":
         return Single(names, kind, (), as_is=own_model)
-    chosen = _number_steps(str(steps), kind, column)
-    if steps == "auto" and kind == "tensor" and len(column.shape) == 1 and not own_model:
-        chosen = (Untail(), *chosen)
-    return Single(names, kind, chosen, as_is=own_model)
+    return Single(names, kind, _number_steps(str(steps), kind, column), as_is=own_model)
 
 
 def _number_steps(steps: str, kind: str, column: Column) -> tuple[Step, ...]:
