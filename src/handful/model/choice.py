@@ -5,7 +5,7 @@ from typing import Any
 
 from handful.errors import HandfulError
 
-ENOUGH = 5000  # pictures for a larger network
+ENOUGH = 1000  # pictures for a larger network
 
 
 def choose(
