@@ -234,7 +234,7 @@ def test_torchs_own_state_dict_works_on_both() -> None:
     scheduler = torch.optim.lr_scheduler.StepLR(second, 1, 0.5)
     second.step()
     scheduler.step()
-    assert {g["lr"] for part in second.parts for g in part.param_groups} == {0.0005}
+    assert {g["lr"] for part in second.parts for g in part.param_groups} == {0.007}
     assert second.step(lambda: 3.5) == 3.5
 
 
@@ -250,7 +250,7 @@ def test_decay_leaves_out_biases_and_norms() -> None:
     assert decayed == set(DECAYED)
     assert still == {n for n, _ in model.named_parameters()} - set(DECAYED)
     assert [g["weight_decay"] for g in built.optimizer.param_groups] == [0.01, 0.0]
-    assert (built.l2.value, built.l2.status, built.lr.value, built.lr.status) == (0.01, "default", 1e-3, "default")
+    assert (built.l2.value, built.l2.status, built.lr.value, built.lr.status) == (0.01, "default", 0.014, "default")
     assert built.lr.reason
     assert built.notes == [
         "The weight decay (l2) is decoupled from the gradient and leaves out biases and normalisation layers."

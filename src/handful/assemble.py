@@ -21,6 +21,7 @@ from handful.probe.decide import Decision, batch_cap, decide
 from handful.probe.growth import Grower, as_growth
 from handful.probe.precision import choose_precision
 from handful.probe.threads import choose_threads, using_threads
+from handful.probe.throughput import Throughput
 from handful.report.live import Live
 from handful.run import RunFolder
 from handful.state import State, copy_weights
@@ -35,11 +36,11 @@ def assemble(
     *,
     out: str | Path | None = None,
     resuming: Plan | None = None,
-    measure: bool = True,
+    measure: bool | Throughput = True,
 ) -> Training:
     """Make every choice that the user left open and build the Training. Trains nothing.
 
-    measure: whether open choices are measured; provisional values stand in for them if not.
+    measure: whether open choices are measured; provisional values stand in for them if not. Step times may be given.
     resuming: the plan of a run to go on with: its choices are taken over, and `given` holds only what replaces them.
     """
     if resuming is not None:
@@ -69,7 +70,8 @@ def assemble(
         threads = make_threads(trial, options, chooser, own=isinstance(model, nn.Module))
         if size is None or open_lr:
             with using_threads(threads):
-                found = decide(trial, batch=size is None, lr=open_lr)
+                given_times = None if isinstance(measure, bool) else measure
+                found = decide(trial, batch=size is None, lr=open_lr, throughput=given_times)
     else:
         chooser.say("threads", options.threads, "default" if options.threads == "auto" else "given")
     training = make_training(data, objective, batches, valid, size, options, chooser, ranks, folder, found)
@@ -82,7 +84,23 @@ def assemble(
         training.plan = Plan({**chooser.choices, **resuming.choices, "until": chooser.choices["until"]}, resuming.notes)
     elif folder and ranks.rank == 0:
         folder.start(training.plan, data.pipeline, net)
+    if found is not None and resuming is None:
+        begin(training, found)
     return training
+
+
+def begin(t: Training, found: Decision) -> None:
+    """Take over what was trained while the choices were measured, and write down what the measuring cost."""
+    if found.start is not None:
+        found.start.hand_over(t)
+    if found.steps or found.start is not None:
+        s = t.state
+        share = f" ({found.examples / t.planned:.1%} of the run)" if t.planned else ""
+        t.log({"step": s.step, "position": s.position, "epoch": s.position / t.examples, "seconds": round(s.seconds, 4),
+               "batch": s.batch, "note": f"the first {s.step:,} steps are those of the best trial; {found.steps:,} "
+               f"more on {found.examples:,} examples{share} were spent on measuring"})  # fmt: skip
+    if found.start is not None:
+        t.save()  # a run that is cut off before its first checkpoint goes on from here
 
 
 def make_threads(trial: Training, options: Options, chooser: Chooser, *, own: bool) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from handful.errors import HandfulError, did_you_mean
+from handful.optimizer_rate import ADAPTIVE, rate_of_shapes
 from handful.optimizer_rescale import gain, rescale
 from handful.optimizer_state import Both, decoupled, load_state, parts_of, state_tensors, write
 from handful.plan import Choice
@@ -95,9 +96,9 @@ def build(
     Raises HandfulError for an unknown name or option, values out of range, a model without trainable
     parameters, an optimizer of another model's parameters, and LBFGS.
 
-    >>> built = build("adamw", nn.Linear(3, 2))
+    >>> built = build("adamw", nn.Linear(64, 2))
     >>> built.lr.value, built.l2.value, [len(group["params"]) for group in built.optimizer.param_groups]
-    (0.001, 0.01, [1, 1])
+    (0.0063, 0.01, [1, 1])
     """
     lr, l2 = _checked(lr, "lr", above=True), _checked(l2, "l2", above=False)
     parameters, notes = _trainable(model)
@@ -161,7 +162,7 @@ def _named(
     if name not in _KINDS:
         raise HandfulError(f"There is no optimizer '{name}'.{did_you_mean(name, _KINDS)}")
     kind = _KINDS[name]
-    rate = Choice(kind.lr, "default", kind.why) if lr == "auto" else Choice(lr, "given")
+    rate = _default_lr(name, kind, model) if lr == "auto" else Choice(lr, "given")
     decay = Choice(*_default_l2(name)) if l2 == "auto" else Choice(l2, "given")
     known = set(inspect.signature(kind.make).parameters) - {"params", "lr", "weight_decay"}
     known |= _OF_ADAMW if name == "muon" else set()
@@ -332,6 +333,14 @@ def _muon(
         if hidden:
             notes.append(f"AdamW takes the first and last layer, embeddings, non-matrices: {_some(rest)}.")
     return parts[0] if len(parts) == 1 else Both(parts)
+
+
+def _default_lr(name: str, kind: _Kind, model: nn.Module) -> Choice:
+    """For Adam and its kin by the model's shapes; torch's nadam and adamax stand for twice Adam's rate."""
+    if name not in ADAPTIVE:
+        return Choice(kind.lr, "default", kind.why)
+    rate, why = rate_of_shapes(model)
+    return Choice(rate * kind.lr / _KINDS["adam"].lr, "default", why)
 
 
 def _default_l2(name: str) -> tuple[float, Literal["default"], str]:

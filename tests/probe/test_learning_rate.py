@@ -1,16 +1,13 @@
-"""The range test on curves whose minimum is known, and branches on runs that can explode."""
+"""The range test on curves whose minimum is known, and on a real model."""
 
 import math
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
-from handful.probe.learning_rate import Branch, anneal, branch, choose, range_test, read_range
-from handful.probe.trial import FAILED
+from handful.probe.learning_rate import range_test, read_range
 
 from .conftest import mlp
 
@@ -76,35 +73,3 @@ def test_a_range_test_finds_the_edge_of_a_real_model(training):
     assert 0.05 < found.minimum < 20
     t = training(mlp(), optimizer="adamw", lr=1e-3)
     assert 1e-3 < range_test(t, size=32, steps=50, repeats=3).minimum < 0.5
-
-
-def test_a_branch_that_explodes_is_a_failure_and_not_a_number(training):
-    with torch.random.fork_rng():
-        deep = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10))
-    t = training(deep, optimizer="sgd", lr=0.1)
-    check = [t.batches.at(0, 64)]
-    assert branch(t, 1e30, size=16, steps=5, check=check) == FAILED
-    assert math.isfinite(branch(t, 0.1, size=16, steps=5, check=check))
-
-
-def test_branches_follow_the_runs_own_schedule(training):
-    cosine = anneal(training(schedule="cosine"), 20, 32)
-    assert cosine == sorted(cosine, reverse=True)
-    assert cosine[-1] < 0.01
-    warm = anneal(training(schedule="cosine(warmup=0.2)"), 20, 32)
-    assert warm[0] < warm[3] > warm[-1]
-    constant = anneal(training(schedule="constant"), 20, 32)
-    assert constant[0] > 0.99
-    assert constant[-1] < 0.01  # a branch that never anneals would flatter small rates
-
-
-def test_of_rates_that_cannot_be_told_apart_the_nearest_to_the_default_is_taken():
-    near, far = Branch(1e-3, (0.500, 0.520, 0.510)), Branch(8e-3, (0.499, 0.522, 0.507))
-    worse = Branch(1e-4, (0.9, 0.92, 0.91))
-    assert choose([near, far, worse], 1e-3) is near
-    clear = Branch(4e-3, (0.30, 0.31, 0.29))
-    assert choose([near, far, worse, clear], 1e-3) is clear
-    assert choose([Branch(1e-3, (math.inf,)), Branch(2e-3, (math.inf,))], 1e-3) is None
-    assert choose([Branch(1e-3, (math.inf,)), worse], 1e-3) is worse
-    # an exploded branch is never tied, however much its repeats differ
-    assert choose([Branch(1e-3, (0.5, 1e30, 0.5)), Branch(1e-3, (0.51, 6.0, 0.5)), clear], 1e-3) is clear

@@ -101,11 +101,9 @@ def test_the_fingerprint_sees_each_part(training):
         lambda t: throughput.measure_throughput(t, [4, 8, 16], budget=0.3),
         lambda t: memory.measure_memory(t, 32),
         lambda t: learning_rate.range_test(t, size=8, steps=12, repeats=2),
-        lambda t: learning_rate.branch(t, 1e-2, size=8, steps=5, check=[t.batches.at(0, 32)]),
-        lambda t: learning_rate.branch(t, 1e30, size=8, steps=5, check=[t.batches.at(0, 32)]),
         lambda t: decide(t),
     ],
-    ids=["throughput", "memory", "range_test", "branch", "exploding_branch", "decide"],
+    ids=["throughput", "memory", "range_test", "decide"],
 )
 @pytest.mark.parametrize("optimizer", ["momentum", "adamw", "muon"])
 def test_every_probe_leaves_every_bit(training, probe, optimizer):

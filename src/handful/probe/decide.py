@@ -16,36 +16,35 @@ from handful.errors import HandfulError
 from handful.objective import loss_coupling, mode_coupling
 from handful.optimizer import rescale
 from handful.plan import Choice
-from handful.probe import learning_rate
 from handful.probe.growth import growth
-from handful.probe.learning_rate import Branch, RangeTest
+from handful.probe.learning_rate import RangeTest, range_test
 from handful.probe.memory import Memory, measure_memory
 from handful.probe.noise import PARTS, NoiseScale, gradient_in_parts, pool
-from handful.probe.snapshot import untouched
+from handful.probe.race import LOSERS, Branch, Race, further, race
+from handful.probe.snapshot import Snapshot, untouched
 from handful.probe.throughput import Throughput, measure_throughput, powers_of_two
-from handful.probe.trial import loss_on, train
+from handful.probe.trial import train
 from handful.report.words import say_number, say_seconds
 from handful.schedule import from_torch
-from handful.source.base import Batch
+from handful.step import NonFiniteLoss, OutOfMemory
 from handful.training import Training
 
-SHARE = 0.05  # of the planned examples, for everything that is tried
-WARM, MEASURE = 0.02, 0.015  # of them for the noise scale: steps before it is measured, and while it is
+SHARE = 0.05  # of the planned examples, for everything that is tried and does not train the model
+TIMING, NOISE = 0.005, 0.015  # of the planned examples, for the step times and for the noise scale
+WARM = 0.02  # of them are trained on before the noise scale is measured; these steps are the run's own
 ROWS_PER_BATCH = 50  # a batch is at most a fiftieth of the data,
 LEAST_CAP = 16  # or this,
 UPDATES = 550  # and leaves the throughput rule at least so many updates
 LEAST = 8
-WARM_STEPS = 6  # the fewest steps before the noise scale is measured
-BRANCH_STEPS = 16  # the fewest steps of a learning-rate branch
-LEAST_SECONDS = 2.0  # a run so short that 5% of it tells nothing may spend this on its rate, but not more than it lasts
-LEAST_REACH = 32.0  # how far the rate then goes from its default: the branches are a good part of the run itself
-REACH = 4.0  # the learning rate goes at most so far from its default; a branch of a few steps cannot vouch for more
+BRANCH_STEPS = 15  # the fewest steps that tell two rates apart,
+MOST_STEPS = 2000  # and the most that it is worth
 MACHINE = "measured here; another machine may choose otherwise"
 
 
 @dataclass
 class Decision:
-    """What was chosen (None: was not asked), what was measured for it, and what it cost."""
+    """What was chosen (None: was not asked), what was measured for it, and what it cost: steps and examples that do
+    not train the model. start: the run's state after the first steps, which do; None: it begins at the beginning."""
 
     batch: Choice | None = None
     lr: Choice | None = None
@@ -55,12 +54,17 @@ class Decision:
     memory: Memory | None = None
     noise: NoiseScale | None = None
     range_test: RangeTest | None = None
-    branches: list[Branch] = field(default_factory=list)
+    race: Race | None = None
+    start: Snapshot | None = None
     cap: int = 0
     notes: list[str] = field(default_factory=list)
     examples: int = 0
     steps: int = 0
     seconds: float = 0.0
+
+    @property
+    def branches(self) -> list[Branch]:
+        return self.race.branches if self.race else []
 
 
 def decide(
@@ -74,6 +78,9 @@ def decide(
 ) -> Decision:
     """Decide what was left open, on a Training that was built with provisional values; it is left as it was.
 
+    The run begins: at a batch by the throughput rule its first steps are taken at several rates, the best of them is
+    kept, and its gradients tell the noise scale and with it the batch to go on with. `start` holds the state then.
+
     share: of the planned examples that may be spent; throughput: step times that are given instead of measured;
     measure_all: measure what no choice needs, too (for `advise`).
     """
@@ -82,16 +89,27 @@ def decide(
     if t.ranks.size > 1:
         d.notes.append("with several ranks nothing is measured: batch and lr are stated defaults")
         return d
+    beginning = Snapshot(t)
     try:
+        size = t.state.batch
         if batch or measure_all:
-            _measure(t, d, share, throughput, quick=not measure_all)
+            _measure_times(t, d, share, throughput, quick=not measure_all)
+            assert d.throughput is not None
+            size = fallback_batch(d.throughput, d.cap, planned_examples(t))
+        rate = _first_steps(t, d, size, share, beginning, batch=batch or measure_all, lr=lr or measure_all)
+        if batch or measure_all:
+            _measure_noise(t, d, size, NOISE * share / SHARE)
             _choose_batch(t, d)
-        size = int(d.batch.value) if batch and d.batch else t.state.batch
-        if lr or measure_all:
-            spend = LEAST_SECONDS if throughput is None else 0.0  # with given step times nothing hangs on the clock
-            _choose_lr(t, d, size, (share if not batch else max(share - WARM - MEASURE, 0.3 * share)), spend)
-    except HandfulError as error:
+            assert d.batch is not None
+            rate *= rate_follows(t, size, int(d.batch.value))
+        if d.lr is not None:
+            d.lr = _follow(d.lr, rate, size, int(d.batch.value) if d.batch else size)
+        if t.state.step > beginning.numbers[1]:
+            d.start = Snapshot(t)
+    except (HandfulError, NonFiniteLoss, OutOfMemory) as error:
         d.notes.append(f"measuring failed, so defaults are used: {error}")
+    finally:
+        beginning.restore()
     if not batch:
         d.batch = d.growth = d.micro_batch = None
     if not lr:
@@ -114,52 +132,102 @@ def planned_examples(t: Training) -> int:
     return t.planned or 10 * t.examples
 
 
-def _measure(t: Training, d: Decision, share: float, given: Throughput | None, *, quick: bool) -> None:
-    """Memory, throughput and noise scale."""
-    planned = planned_examples(t)
-    sizes = powers_of_two(d.cap, 2 if mode_coupling(t.objective.model.train()) else min(4, d.cap))
+def _measure_times(t: Training, d: Decision, share: float, given: Throughput | None, *, quick: bool) -> None:
+    """Memory and throughput."""
     if given is not None:
         d.throughput = given
-    else:
-        first = measure_throughput(t, [min(32, d.cap)], budget=0.2, repeats=3)
-        whole_run = planned * first.seconds[0] / first.sizes[0]
-        limit = min(30.0, max(0.25, 0.2 * share * whole_run)) if quick else max(2.0, min(60.0, share * whole_run))
-        d.memory = measure_memory(t, d.cap, budget=0.1 * limit)
-        d.throughput = measure_throughput(t, sizes, budget=limit, ceiling=d.memory.ceiling)
-        for size, why in d.throughput.failed:
-            d.notes.append(f"a trial step with a batch of {size:,} failed: {why}")
-    _measure_noise(t, d, planned)
+        return
+    sizes = powers_of_two(d.cap, 2 if mode_coupling(t.objective.model.train()) else min(4, d.cap))
+    first = measure_throughput(t, [min(32, d.cap)], budget=0.2, repeats=3)
+    whole_run = planned_examples(t) * first.seconds[0] / first.sizes[0]
+    limit = min(30.0, max(0.25, TIMING * whole_run)) if quick else max(2.0, min(60.0, share * whole_run))
+    d.memory = measure_memory(t, d.cap, budget=0.1 * limit)
+    d.throughput = measure_throughput(t, sizes, budget=limit, ceiling=d.memory.ceiling)
+    for size, why in d.throughput.failed:
+        d.notes.append(f"a trial step with a batch of {size:,} failed: {why}")
 
 
-def _measure_noise(t: Training, d: Decision, planned: int) -> None:
-    """phi after 2% of the planned examples, on a branch that is thrown away; or a note on why not."""
+def _first_steps(
+    t: Training, d: Decision, size: int, share: float, beginning: Snapshot, *, batch: bool, lr: bool
+) -> float:
+    """Begin the run with batches of `size`: by a race of rates where the run is long enough for one, and on until the
+    noise scale can be measured. Leaves the training there; returns the base rate that it has."""
+    planned = planned_examples(t)
+    rate = float(t.state.optimizer.param_groups[0]["initial_lr"])
+    if lr:
+        rate, why = default_rate(t, size)
+        budget = min(share, 2 * SHARE) - (TIMING + NOISE if batch else 0.0)
+        steps = min(MOST_STEPS, int(budget * planned / size / LOSERS))
+        if steps < BRANCH_STEPS:
+            d.lr = Choice(rate, "default", f"{why}; the run is too short to try others ({budget:.0%} of it are "
+                          f"{budget * planned / size:.0f} steps)")  # fmt: skip
+        else:
+            if share > SHARE:
+                d.range_test = range_test(t, size=size, steps=60, repeats=2)
+                d.steps, d.examples = d.steps + 120, d.examples + 120 * size
+            d.race = race(t, rate, size=size, steps=steps, start=beginning)
+            d.steps, d.examples = d.steps + d.race.lost, d.examples + d.race.lost * size
+            d.lr = _say_race(d.race, rate, why)
+            rate = float(d.lr.value)
+        (d.race.end if d.race and d.race.end else beginning).restore()
+        for group in t.state.optimizer.param_groups:
+            group["initial_lr"] *= rate / float(t.state.optimizer.param_groups[0]["initial_lr"])
+    warm = math.ceil((WARM * planned - t.state.position) / size) if batch else 0
+    if warm > 0 and WARM * planned >= size:
+        t.objective.model.train()
+        if not math.isfinite(train(t, size, warm)[-1]):
+            d.notes.append("the loss became infinite in the first steps; they were taken back, and nothing is measured")
+            beginning.restore()
+    return rate
+
+
+def _say_race(found: Race, default: float, why: str) -> Choice:
+    others = ", ".join(f"{b.lr:.2g}: {say_number(b.loss)}" for b in sorted(found.branches, key=lambda b: b.lr))
+    if found.winner is None:
+        return Choice(default, "default", f"{why}; no rate that was tried helped ({others})")
+    first = found.winner.lr == default
+    held = f"the default ({why}) held" if first else f"better than the default {default:.2g} ({why})"
+    said = (
+        f"{held} in a race of the first {found.steps} steps (loss {say_number(found.before)} before them, then {others}"
+    )
+    if any(b.lr > found.winner.lr and b.loss < found.winner.loss for b in found.branches):
+        said += f"; so early a larger rate must come {further(found.steps):.0%} further to be the better one"
+    said += ")"
+    return Choice(found.winner.lr, "measured", said)
+
+
+def _follow(rate: Choice, value: float, before: int, after: int) -> Choice:
+    """The rate for the batch that was chosen after it."""
+    if before == after:
+        return rate
+    value = float(f"{value:.3g}")
+    return Choice(value, rate.status, f"{rate.reason}; {rate.value:.3g} at a batch of {before}, {value:.3g} at {after}")
+
+
+def _measure_noise(t: Training, d: Decision, size: int, share: float) -> None:
+    """phi from the next gradients, without an update; or a note on why not."""
+    planned, tp = planned_examples(t), d.throughput
+    assert tp is not None
     coupling = loss_coupling(t.objective, t.objective.to_device(t.batches.at(t.state.position, min(16, t.examples))))
     if coupling:
         d.notes.append(f"{coupling}; its noise scale has no meaning, and the throughput rule is used")
         return
-    tp = d.throughput
-    assert tp is not None
     layers = mode_coupling(t.objective.model.train())
-    size = min(fallback_batch(tp, d.cap, planned), 1 << max(0, int(WARM * planned / WARM_STEPS).bit_length() - 1))
-    allowed = MEASURE * planned * tp(size) / size  # seconds
-    parts, b = next(
-        ((m, n) for m in (PARTS, PARTS // 2) for n in reversed(powers_of_two(d.cap)) if m * tp(n) <= allowed), (0, 0)
-    )
-    if not parts or size < LEAST or (layers and b < LEAST):
+    allowed = share * planned * tp(size) / size  # seconds
+    affordable = [
+        (m * n, m, n) for m in (PARTS, PARTS // 2) for n in powers_of_two(d.cap) if m * tp(n) <= allowed
+    ]  # the most examples, and of as many the most parts
+    parts, b = max(affordable)[1:] if affordable else (0, 0)
+    if not parts or t.state.position < WARM * planned or (layers and b < LEAST):
         d.notes.append(
             f"the run is too short ({planned:,} examples) to measure its noise scale; the throughput rule is used"
         )
         return
-    warm = math.ceil(WARM * planned / size)
     with untouched(t):
-        t.objective.model.train()
-        if not math.isfinite(train(t, size, warm)[-1]):
-            d.notes.append("the loss became infinite in the trial steps at the default rate; no noise scale")
-            return
         batch = t.batches.at(t.state.position, parts * b)
         found = gradient_in_parts(t.objective, batch, parts, seed=t.plan.seed, step=t.state.step)[1]
-    d.examples += warm * size + parts * b
-    d.steps += warm + parts
+    d.examples += parts * b
+    d.steps += parts
     d.noise = pool([found])
     if layers:
         d.notes.append(f"{layers}: the noise scale is that of gradients over {b} rows")
@@ -256,110 +324,20 @@ def _speed(tp: Throughput, size: int) -> str:
     return f"{say_seconds(tp(size))} a step of {size}"
 
 
-def _choose_lr(t: Training, d: Decision, size: int, share: float, least_seconds: float) -> None:
-    """The default, unless short branches from the beginning say that another rate is better."""
-    default, why = default_rate(t, size)
-    steps = int(share * planned_examples(t) / size)
-    planned, reach, cost = planned_examples(t) // size, REACH, ""
-    if steps < 3 * BRANCH_STEPS and least_seconds:
-        seconds = measure_throughput(t, [size], budget=0.2, repeats=3).seconds[0]
-        affordable = min(int(least_seconds / seconds), planned)
-        if affordable >= max(6 * BRANCH_STEPS, planned // 2):
-            steps, reach = affordable, LEAST_REACH
-            cost = f"; {steps * seconds:.1g} s, more than 5% of so short a run"
-    if steps < 3 * BRANCH_STEPS:
-        d.lr = Choice(
-            default,
-            "default",
-            f"{why}; the run is too short to try others ({steps} steps are {share:.1%} of it)",
-        )
-        return
-    centre = default
-    if steps >= 16 * BRANCH_STEPS:
-        k = 2 * BRANCH_STEPS
-        d.range_test = learning_rate.range_test(t, size=size, steps=k, repeats=2)
-        d.examples += 2 * k * size
-        d.steps += 2 * k
-        steps -= 2 * k
-        if d.range_test.minimum is not None:
-            centre = min(max(d.range_test.minimum / learning_rate.BELOW, default / reach), default * reach)
-    d.branches = _climb(t, d, size, steps, default, centre, reach)
-    chosen = learning_rate.choose(d.branches, default)
-    if chosen is None:
-        d.lr = Choice(default, "default", f"{why}; no branch of {min(b.lr for b in d.branches):.2g} or more helped")
-        return
-    at_default = next(b for b in d.branches if b.lr == default)
-    others = ", ".join(f"{b.lr:.2g}: {say_number(b.loss)}" for b in sorted(d.branches, key=lambda b: b.lr))
-    d.lr = Choice(
-        chosen.lr,
-        "measured",
-        (
-            f"the default ({why}) held"
-            if chosen is at_default
-            else f"loss {say_number(chosen.loss)} against {say_number(at_default.loss)} at the default {default:.2g}"
-        )
-        + f" after short branches ({others}){cost}",
-    )
-
-
 def default_rate(t: Training, size: int) -> tuple[float, str]:
-    """The optimizer's stated rate, taken to be for a batch of 32, and for larger ones raised as the best rates were
-    found to rise: 8 times (adaptive) and 4 times (SGD) over batches 256 times as large."""
+    """The optimizer's stated rate, taken to be for a batch of 32, and raised for a larger one."""
     rate = float(t.state.optimizer.param_groups[0]["initial_lr"])
     why = t.plan.choices["lr"].reason
     if size <= 32:
         return rate, why
+    return float(f"{rate * rate_follows(t, 32, size):.3g}"), f"{rate:.3g} at a batch of 32 ({why}), raised for {size}"
+
+
+def rate_follows(t: Training, before: int, after: int) -> float:
+    """What the rate is multiplied by when the batch changes: as the best rates were found to rise, 8 times (adaptive)
+    and 4 times (SGD) over batches 256 times as large."""
     power = 0.25 if isinstance(t.state.optimizer, torch.optim.SGD) else 0.375
-    return float(f"{rate * (size / 32) ** power:.3g}"), f"{rate:.3g} at a batch of 32 ({why}), raised for {size}"
-
-
-def _climb(
-    t: Training, d: Decision, size: int, steps: int, default: float, centre: float, reach: float
-) -> list[Branch]:
-    """Branches at the default, around `centre`, and on from the best of them by factors of 2, while the steps last."""
-    repeats = 2 if steps >= 16 * BRANCH_STEPS else 1
-    length = min(400, max(BRANCH_STEPS, steps // (6 * repeats)))
-    check = check_batches(t, size * length * repeats)
-    before = loss_on(t, check)
-    done: dict[float, Branch] = {}
-
-    def run(lr: float) -> bool:
-        nonlocal steps
-        near = next((known for known in done if abs(math.log(known / lr)) < 0.3), None)
-        if near is not None or steps < length * repeats:
-            return near is not None
-        if lr > default * reach * 1.001:
-            return False
-        steps -= length * repeats
-        d.examples += length * repeats * size
-        d.steps += length * repeats
-        found = []
-        for k in range(repeats):
-            found.append(learning_rate.branch(t, lr, size=size, steps=length, check=check, offset=k * size * length))
-            if not found[-1] <= before:  # worse than no step at all
-                found = [math.inf] * repeats
-                break
-        done[lr] = Branch(lr, tuple(found))
-        return True
-
-    for lr in (default, centre, 2 * centre, centre / 2):
-        if lr <= default or math.isfinite(done[default].loss):
-            run(lr)
-    while not any(math.isfinite(b.loss) for b in done.values()) and run(min(done) / 8):
-        pass
-    while len(done) < 12 and any(math.isfinite(b.loss) for b in done.values()):
-        tried, best = len(done), min(done.values(), key=lambda b: b.loss).lr
-        run(2 * best)
-        run(best / 2)
-        if len(done) == tried:  # the best has its neighbours, or the steps are used up
-            break
-    return list(done.values())
-
-
-def check_batches(t: Training, trained: int) -> list[Batch]:
-    """Up to 1,024 training rows to compare branches on, from beyond the `trained` rows that the branches use."""
-    rows = min(1024, max(64, t.examples // 4))
-    return [t.batches.at(t.state.position + trained + k, min(256, rows - k)) for k in range(0, rows, 256)]
+    return float((after / before) ** power)
 
 
 __all__ = ["Decision", "batch_cap", "best_batch", "decide"]

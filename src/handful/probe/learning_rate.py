@@ -1,28 +1,23 @@
-"""The learning rate: a range test in log(lr) (Smith 2017, arXiv:1506.01186), repeated, then short branches.
+"""A range test of the learning rate, in log(lr) (Smith 2017, arXiv:1506.01186), repeated; a race decides.
 
 The range test raises the rate geometrically, one step at each rate, and looks where the loss is lowest. All is done
 in log(lr): differences with respect to lr itself are largest at the smallest rates whatever the loss does, and a
-finder that uses them answers with noise. Its answer is only where to look: short runs from one state over the same
-examples decide, each with its rate falling to zero, because at a constant rate a short run flatters small ones
-(Wu et al. 2018, arXiv:1803.02021).
+finder that uses them answers with noise. Its answer is a picture of what the model bears, for `handful.advise`; which
+rate is taken is told by race.py.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from handful.plan import Progress
 from handful.probe.snapshot import untouched
-from handful.probe.trial import FAILED, loss_on, step, train
-from handful.source.base import Batch
+from handful.probe.trial import step
 from handful.step import NonFiniteLoss, OutOfMemory
 from handful.training import Training
 
 WIDTH = 0.5  # of the smoothing, in natural logs of lr: about a quarter of a decade
-BELOW = 4.0  # branches begin at the rate of the lowest loss divided by this
 
 
 @dataclass(frozen=True)
@@ -37,18 +32,6 @@ class RangeTest:
     minimum: float | None
     low: float = math.nan
     high: float = math.nan
-
-
-@dataclass(frozen=True)
-class Branch:
-    """A short run at one learning rate: the loss after it on rows it did not train on, one a repeat."""
-
-    lr: float
-    losses: tuple[float, ...]
-
-    @property
-    def loss(self) -> float:
-        return float(np.mean(self.losses))
 
 
 def read_range(lr: ArrayLike, losses: ArrayLike) -> RangeTest:
@@ -142,50 +125,3 @@ def range_test(
                     break
     # The loss of step k is that of the weights after the rates before it.
     return read_range(base * factors[:-1], losses[:, 1:])
-
-
-def anneal(t: Training, steps: int, size: int) -> list[float]:
-    """A branch's own schedule: the run's, compressed to `steps`; where that does not fall, half a cosine beside it."""
-    n, planned = steps * size, t.planned or 10 * t.examples
-    at = [(k + 0.5) / steps for k in range(steps)]
-    own = [t.schedule(Progress(round(f * planned), k, t.examples, 0.0, planned, [])) for k, f in enumerate(at)]
-    if own[-1] < 0.1 * max(own) or n == 0:
-        return own
-    return [f * (1 + math.cos(math.pi * x)) / 2 for f, x in zip(own, at, strict=True)]
-
-
-def branch(t: Training, lr: float, *, size: int, steps: int, check: Sequence[Batch], offset: int = 0) -> float:
-    """The loss on `check` after `steps` steps at `lr` (annealed) from the run's state; the run is left as it was."""
-    base = float(t.state.optimizer.param_groups[0]["initial_lr"])
-    with untouched(t):
-        t.objective.model.train()
-        t.state.position += offset
-        losses = train(t, size, steps, [lr / base * f for f in anneal(t, steps, size)])
-        if losses[-1] == FAILED:
-            return FAILED
-        return loss_on(t, check)
-
-
-def choose(branches: Sequence[Branch], default: float) -> Branch | None:
-    """The branch to believe: the lowest mean loss, but of those that cannot be told from it the nearest to the
-    default rate. None when every branch broke off.
-
-    Cannot be told: the mean of the paired differences over repeats is within its standard error and 5% of the loss,
-    or within half a percent of it.
-
-    >>> tied = [Branch(1e-3, (0.50, 0.52)), Branch(4e-3, (0.499, 0.521)), Branch(1.0, (9.0, 9.0))]
-    >>> choose(tied, default=1e-3).lr
-    0.001
-    """
-    whole = [b for b in branches if math.isfinite(b.loss)]
-    if not whole:
-        return None
-    best = min(whole, key=lambda b: b.loss)
-
-    def tied(b: Branch) -> bool:
-        differences = np.array(b.losses) - np.array(best.losses)
-        error = float(np.std(differences, ddof=1)) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
-        size = abs(best.loss)
-        return float(differences.mean()) <= max(min(error, 0.05 * size), 0.005 * size)
-
-    return min((b for b in whole if tied(b)), key=lambda b: abs(math.log(b.lr / default)))

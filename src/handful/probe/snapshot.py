@@ -60,6 +60,20 @@ class Snapshot:
         s.window = Window(self.window.loss, self.window.weight, {k: v.copy() for k, v in self.window.metrics.items()})
         _set_random_states(self.random)
 
+    def hand_over(self, to: Training) -> None:
+        """Let another Training of the same model go on from here: weights, what the optimizer remembers (not its
+        options), the average, position, step and window."""
+        s = to.state
+        with torch.no_grad():
+            for tensor, kept in self.weights:
+                tensor.copy_(kept)
+        s.optimizer.state.clear()
+        s.optimizer.state.update({p: _copy(entry) for p, entry in self.optimizer.items()})
+        if s.average is not None and self.average is not None:
+            s.average = {k: v.clone() for k, v in self.average.items()}
+        s.position, s.step = self.numbers[:2]
+        s.window = Window(self.window.loss, self.window.weight, {k: v.copy() for k, v in self.window.metrics.items()})
+
 
 @contextmanager
 def untouched(t: Training) -> Iterator[Snapshot]:

@@ -18,20 +18,20 @@ def step(t: Training, batch: Batch, factor: float) -> float:
     s = t.state
     outcome, s.micro_batch = gradient_that_fits(t.objective, batch, s.micro_batch, seed=t.plan.seed, step=s.step)
     update(t, factor)
+    s.window.add(outcome)
     s.position += len(batch)
     s.step += 1
     return float(outcome.loss) / float(outcome.weight)
 
 
-def train(t: Training, size: int, steps: int, factors: Sequence[float] | None = None) -> list[float]:
-    """The losses of `steps` steps of `size` rows from the state's position on. factors: of the learning rate; None:
-    the run's schedule. A step that is not finite ends the trial with FAILED."""
+def train(t: Training, size: int, steps: int) -> list[float]:
+    """The losses of `steps` steps of `size` rows from the state's position on, by the run's schedule. A step that is
+    not finite ends the trial with FAILED."""
     losses = []
     stream = t.batches.stream(t.state.position, size)
     try:
-        for k in range(steps):
-            factor = t.schedule(t.progress()) if factors is None else factors[k]
-            losses.append(step(t, next(stream), factor))
+        for _ in range(steps):
+            losses.append(step(t, next(stream), t.schedule(t.progress())))
             if not math.isfinite(losses[-1]):
                 raise NonFiniteLoss("not finite")
     except (NonFiniteLoss, OutOfMemory):

@@ -1,0 +1,79 @@
+"""The learning rate to begin with, for Adam and its kin, from the shapes of a model's weights."""
+
+import math
+
+import numpy as np
+import torch
+from torch import nn
+
+STEP = 0.035  # one step of Adam over the spread 1 / sqrt(fan-in) that layers begin with
+LINEAR = 0.4  # one step of Adam times the fan-in of a single layer: about how far its outputs move
+LEAST, MOST, MOST_LINEAR = 1e-4, 2e-2, 5e-2
+FINE_TUNING = 5e-5
+ADAPTIVE = frozenset({"adam", "adamw", "nadam", "radam", "rmsprop", "adamax", "muon"})
+
+
+def rate_of_shapes(model: nn.Module) -> tuple[float, str]:
+    """(rate, reason) of Adam's learning rate for a batch of about 32.
+
+    A step of Adam moves each weight by about the rate, whatever the gradient; a layer's weights begin with a spread of
+    about 1 / sqrt(fan-in). The rate is a fixed share of that spread, 0.035 / sqrt(n), with n the geometric mean of the
+    fan-in over the weights of two and more dimensions (an embedding counts as what its own spread amounts to, torch's
+    as 1), within 1e-4 and 2e-2. That wider layers
+    ask for smaller rates is known (Yang et al. 2022, arXiv:2203.03466, in proportion to 1 / n for hidden layers); the
+    root and 0.035 were found on digits, breast cancer, movie reviews and scikit-learn's synthetic sets, widths 16 to
+    1,024.
+
+    A model of one layer has no scale to keep: its rate is 0.4 / n, at most 0.05, so that a step moves an output by as
+    much whatever n is (as above for the last layer; 0.4 from iris, wine, breast cancer, digits and a synthetic set).
+
+    Where a LayerNorm's scale is no longer one, the weights were trained before: then 5e-5, the largest of the rates
+    that Devlin et al. 2019 (arXiv:1810.04805) fine-tune with. Without such a layer they cannot be told from new ones.
+
+    >>> rate_of_shapes(nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)))[0]
+    0.0044
+    """
+    trained = next((name for name, m in model.named_modules() if _was_trained(m)), None)
+    if trained is not None:
+        return FINE_TUNING, f"'{trained}' has been trained before: a rate for fine-tuning (Devlin et al. 2019)"
+    fans = fans_in(model)
+    if not fans:
+        return 1e-3, "Kingma and Ba 2015; there are no weights whose shape tells more"
+    if len(fans) == 1:
+        rate = float(f"{min(MOST_LINEAR, max(LEAST, LINEAR / fans[0])):.2g}")
+        return rate, f"a single layer of {fans[0]:.0f} inputs: a step moves an output by about {LINEAR}"
+    n = float(np.exp(np.mean(np.log(fans))))
+    rate = float(f"{min(MOST, max(LEAST, STEP / math.sqrt(n))):.2g}")
+    return rate, f"3.5% of the spread of new weights whose layers have {n:.0f} inputs (geometric mean)"
+
+
+def fans_in(model: nn.Module) -> list[float]:
+    """The inputs of each output, for every trainable weight of two and more dimensions but those of norms; for an
+    embedding 1 over its mean square.
+
+    >>> fans_in(nn.Sequential(nn.Conv2d(3, 8, 5), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(32, 2)))
+    [75.0, 32.0]
+    """
+    fans: list[float] = []
+    seen: set[int] = set()
+    for module in model.modules():
+        if "Norm" in type(module).__name__:
+            continue
+        for p in module.parameters(recurse=False):
+            if not p.requires_grad or p.ndim < 2 or p.numel() == 0 or id(p) in seen:
+                continue
+            seen.add(id(p))
+            if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+                square = 0.0 if p.is_meta else float(p.detach().float().square().mean())
+                fans.append(1 / square if square > 0 else float(p.shape[1]))
+            else:
+                fans.append(float(p[0].numel()))
+    return fans
+
+
+def _was_trained(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    named = any(kind in type(module).__name__ for kind in ("LayerNorm", "RMSNorm"))
+    if not named or not isinstance(weight, nn.Parameter) or not weight.requires_grad or weight.is_meta:
+        return False
+    return not bool(torch.all(weight == weight.reshape(-1)[0]))
