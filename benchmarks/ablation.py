@@ -203,7 +203,8 @@ def main() -> None:
         said = f"{gap.mean():+.2f} ± {gap.std(ddof=1) / len(gap) ** 0.5:.2f}" if len(gap) > 1 else f"{gap.mean():+.2f}"
         spread = 100 * np.std(scores, ddof=1) if len(scores) > 1 else float("nan")
         cells = " | ".join(column(found) for column in COLUMNS.values())
-        lines.append(f"| {name} | {len(scores)} | {100 * np.mean(scores):.2f} ({spread:.2f}) | {said} | {cells} |")
+        shown = name.replace("|", "and")
+        lines.append(f"| {shown} | {len(scores)} | {100 * np.mean(scores):.2f} ({spread:.2f}) | {said} | {cells} |")
         print(lines[-1], flush=True)
     args.out.write_text("\n".join(lines) + "\n")
 

@@ -111,7 +111,8 @@ class Table:
         self.task, self.seed = "regression" if score == "R2" else "classification", seed
 
     def fit(self, x: Any, y: Any) -> "Table":
-        self.run = handful.fit("table", (x, y), task=self.task, seed=self.seed, quiet=True)
+        goal = pd.Series(y, name="goal") if hasattr(x, "columns") else y  # diamonds have a column y
+        self.run = handful.fit("table", (x, goal), task=self.task, seed=self.seed, quiet=True)
         return self
 
     def predict(self, x: Any) -> Any:
