@@ -173,6 +173,16 @@ COLUMNS: dict[str, Column] = {
 }  # fmt: skip
 
 
+def moved(found: list[dict[str, float]], base: list[dict[str, float]]) -> str:
+    """The measures that a change moves by more than three standard errors, paired by seed, and which way."""
+    said = []
+    for key in ("accuracy", "early", "wobble", "train loss", "test loss", "calibration", "norm", "small"):
+        gap = np.array([a[key] - b[key] for a, b in zip(found, base)])
+        if len(gap) > 2 and abs(gap.mean()) > 3 * gap.std(ddof=1) / len(gap) ** 0.5 > 0:
+            said.append(f"{key} {'up' if gap.mean() > 0 else 'down'}")
+    return ", ".join(said) or "nothing"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=lambda s: s.split(","), default=list(WORKS))
@@ -186,23 +196,28 @@ def main() -> None:
         f"`python benchmarks/ablation.py`, 2 shared AMD EPYC cores, one thread, torch {torch.__version__}. Each row "
         "changes the base by what its name says. accuracy: % of the test rows, mean (standard deviation) over n seeds; "
         "- base: in points, paired by seed, ± standard error. early: after a tenth of the run; wobble: standard "
-        "deviation over the last four tenths; losses: mean -log p of the true class.",
+        "deviation over the last four tenths; losses: mean -log p of the true class; moves: what differs from the base "
+        "by more than three standard errors.",
     ]  # fmt: skip
     base: list[float] = []
+    base_found: list[dict[str, float]] = []
     for title, name, found in results(args):
         scores = [f["accuracy"] for f in found]
         if name == "base":
-            base, work = scores, WORKS[title]
+            base, base_found, work = scores, found, WORKS[title]
             lines += [
                 "",
                 f"## {title}: {work.rows} rows, {', '.join(f'{k}={v}' for k, v in work.base.items() if v)}",
                 "",
             ]
-            lines += [f"| change | n | accuracy | - base | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 4) + "|"]
+            lines += [
+                f"| change | n | accuracy | - base | {' | '.join(COLUMNS)} | moves |",
+                "|---" * (len(COLUMNS) + 5) + "|",
+            ]
         gap = 100 * np.subtract(scores, base[: len(scores)])
         said = f"{gap.mean():+.2f} ± {gap.std(ddof=1) / len(gap) ** 0.5:.2f}" if len(gap) > 1 else f"{gap.mean():+.2f}"
         spread = 100 * np.std(scores, ddof=1) if len(scores) > 1 else float("nan")
-        cells = " | ".join(column(found) for column in COLUMNS.values())
+        cells = " | ".join([*(column(found) for column in COLUMNS.values()), moved(found, base_found)])
         shown = name.replace("|", "and")
         lines.append(f"| {shown} | {len(scores)} | {100 * np.mean(scores):.2f} ({spread:.2f}) | {said} | {cells} |")
         print(lines[-1], flush=True)
