@@ -1,6 +1,8 @@
 """A store on a remote path, read by ranges into a bounded local cache."""
 
 import os
+import shutil
+import tempfile
 import threading
 from collections import OrderedDict
 from typing import Any
@@ -23,8 +25,8 @@ class RemoteStore(Source):
     """The rows of a store that lies elsewhere.
 
     The pages that a read needs and the cache lacks are fetched at once, in as many concurrent requests as the
-    file system allows; the least recently used ones give way. Fetched bytes are compared with the manifest's
-    sizes, not with its digests: those cover larger blocks. Threads may share it.
+    file system allows, and kept on this machine's disk; the least recently used ones give way. What was fetched is
+    compared with the manifest's digests as soon as a block of it (16 MiB) is whole. Threads may share it.
     """
 
     in_memory = False
@@ -133,53 +135,107 @@ def _small_store(store: RemoteStore, plan: list[tuple[int, int, Rows]], ends: di
 
 
 class _Pages:
-    """Pages of remote files, as many as fit."""
+    """Pages of remote files, as many as fit, in a temporary file without a name: memory stays flat, nothing is left.
+
+    Every block of the manifest is compared with its digest as soon as the last of its pages is here.
+    """
 
     def __init__(self, fs: Any, root: str, manifest: Manifest, cache: int) -> None:
         self._fs, self._root = fs, root.rstrip("/")
-        self._sizes = {name: size for shard in manifest.shards for name, (size, _) in shard.files.items()}
-        self.capacity, self.fetched, self.held = cache, 0, 0
-        self._pages: OrderedDict[tuple[str, int], NDArray[np.uint8]] = OrderedDict()
+        self._files = {name: file for shard in manifest.shards for name, file in shard.files.items()}
+        self.capacity, self.fetched = cache, 0
+        pages = sum(-(-size // PAGE) for size, _ in self._files.values())
+        self._free = list(range(min(pages, cache // PAGE)))
+        self._slots: OrderedDict[tuple[str, int], int] = OrderedDict()
+        self._map = self._mapped(len(self._free) * PAGE)
+        self._block, self._checked = manifest.block, set[tuple[str, int]]()
         self._lock = threading.RLock()
+
+    @property
+    def held(self) -> int:
+        """Bytes of the pages that are here."""
+        return sum(self._length(*key) for key in self._slots)
+
+    def _mapped(self, size: int) -> NDArray[np.uint8]:
+        folder = tempfile.gettempdir()
+        free = shutil.disk_usage(folder).free
+        if free < size:
+            raise HandfulError(
+                f"{self._root}: the cache needs {size:,} bytes in {folder}, which has {free:,} free: set HANDFUL_CACHE "
+                "to fewer bytes, or TMPDIR to another folder."
+            )
+        with tempfile.TemporaryFile(prefix="handful-cache-", dir=folder) as stream:
+            stream.truncate(size)
+            return np.memmap(stream, np.uint8, mode="r+") if size else np.empty(0, np.uint8)
 
     def fetch(self, spans: list[tuple[str, int, int]]) -> None:
         """Make sure that these bytes are here: one round of concurrent requests for those that are not."""
         wanted = {(name, page): None for name, a, b in spans for page in range(a // PAGE, (b - 1) // PAGE + 1)}
-        need = sum(self._length(name, page) for name, page in wanted)
-        if need > self.capacity:
-            raise HandfulError(
-                f"{self._root}: one read needs {need:,} bytes, more than the cache of {self.capacity:,}: set "
-                "HANDFUL_CACHE to more bytes, or take smaller batches."
-            )
         with self._lock:
-            missing = [key for key in wanted if key not in self._pages]
+            room = len(self._slots) + len(self._free)
+            if len(wanted) > room:
+                raise HandfulError(
+                    f"{self._root}: one read needs {len(wanted) * PAGE:,} bytes, more than the cache of "
+                    f"{room * PAGE:,}: set HANDFUL_CACHE to more bytes, or take smaller batches."
+                )
+            missing = [key for key in wanted if key not in self._slots]
             for key in wanted:
-                if key in self._pages:
-                    self._pages.move_to_end(key)
+                if key in self._slots:
+                    self._slots.move_to_end(key)
             if not missing:
                 return
-            starts = [page * PAGE for _, page in missing]
-            stops = [page * PAGE + self._length(name, page) for name, page in missing]
-            paths = [f"{self._root}/{name}" for name, _ in missing]
-            try:
-                found = self._fs.cat_ranges(paths, starts, stops, on_error="raise")
-            except FileNotFoundError as error:
-                raise HandfulError(f"{self._root}: a file of the store is missing ({error}): copy it again.") from None
-            for (name, page), data in zip(missing, found):
-                if len(data) != self._length(name, page):
-                    raise HandfulError(f"{self._root}/{name} was cut short: copy it again.")
-                self._pages[name, page] = np.frombuffer(data, np.uint8)
+            found = self._requested(missing)
+            while len(self._free) < len(missing):  # those just moved to the end are not among the first
+                self._free.append(self._slots.popitem(last=False)[1])
+            for key, data in zip(missing, found):
+                slot = self._slots[key] = self._free.pop()
+                self._map[slot * PAGE : slot * PAGE + len(data)] = np.frombuffer(data, np.uint8)
                 self.fetched += len(data)
-                self.held += len(data)
-            while self.held > self.capacity:
-                _, gone = self._pages.popitem(last=False)
-                self.held -= len(gone)
+            for name, block in dict.fromkeys((name, page * PAGE // self._block) for name, page in missing):
+                self._check(name, block)
+
+    def _requested(self, missing: list[tuple[str, int]]) -> list[bytes]:
+        starts = [page * PAGE for _, page in missing]
+        stops = [page * PAGE + self._length(name, page) for name, page in missing]
+        try:
+            found: list[bytes] = self._fs.cat_ranges(
+                [f"{self._root}/{name}" for name, _ in missing], starts, stops, on_error="raise"
+            )
+        except FileNotFoundError as error:
+            raise HandfulError(f"{self._root}: a file of the store is missing ({error}): copy it again.") from None
+        except OSError as error:
+            raise HandfulError(f"{self._root} cannot be read ({error}): try again, then copy it again.") from error
+        for (name, page), data in zip(missing, found):
+            if len(data) != self._length(name, page):
+                raise HandfulError(f"{self._root}/{name} was cut short: copy it again.")
+        return found
+
+    def _check(self, name: str, block: int) -> None:
+        """Compare a block with its digest, once, if all of it is here."""
+        size, digests = self._files[name]
+        first, stop = block * self._block, min(size, (block + 1) * self._block)
+        pages = [(name, page) for page in range(first // PAGE, (stop - 1) // PAGE + 1)]
+        if (name, block) in self._checked or self._block % PAGE or not all(key in self._slots for key in pages):
+            return
+        whole = b"".join(self._page(*key).tobytes() for key in pages)
+        if m.digest(whole) != digests[block]:
+            for key in pages:
+                self._free.append(self._slots.pop(key))
+            raise HandfulError(
+                f"{self._root}: {name} is damaged between bytes {first:,} and {stop:,}: copy it again, or write the "
+                "store again."
+            )
+        self._checked.add((name, block))
 
     def _length(self, name: str, page: int) -> int:
-        return min(PAGE, self._sizes[name] - page * PAGE)
+        return min(PAGE, self._files[name][0] - page * PAGE)
+
+    def _page(self, name: str, page: int) -> NDArray[np.uint8]:
+        slot = self._slots[name, page]
+        return self._map[slot * PAGE : slot * PAGE + self._length(name, page)]
 
     def gather(self, name: str, starts: Rows, stops: Rows) -> list[NDArray[np.uint8]]:
-        """The bytes of each range; fetched again if another thread's read has pushed them out meanwhile."""
+        """Copies of the bytes of each range; fetched again if another thread's read has pushed them out meanwhile."""
         with self._lock:
             self.fetch(_spans(name, starts, stops))
             return [self._bytes(name, a, b) for a, b in zip(starts.tolist(), stops.tolist())]
@@ -189,13 +245,13 @@ class _Pages:
         if b <= a:
             return np.empty(0, np.uint8)
         if first == last:
-            return self._pages[name, first][a - first * PAGE : b - first * PAGE]
-        whole = np.concatenate([self._pages[name, page] for page in range(first, last + 1)])
+            return self._page(name, first)[a - first * PAGE : b - first * PAGE].copy()
+        whole = np.concatenate([self._page(name, page) for page in range(first, last + 1)])
         return whole[a - first * PAGE : b - first * PAGE]
 
 
 def open_remote_store(where: str, cache: int | None = None) -> RemoteStore:
-    """Open a store by its URL. cache: bytes kept locally; default HANDFUL_CACHE or 4 GiB.
+    """Open a store by its URL. cache: bytes kept on this machine's disk (in TMPDIR); default HANDFUL_CACHE or 4 GiB.
 
     Raises HandfulError when it is not there, is damaged, or the cache cannot hold a single page a file.
     """
