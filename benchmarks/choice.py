@@ -1,17 +1,19 @@
 """The choice of batch and learning rate against an oracle: `python benchmarks/choice.py [--quick] [workload ...]`.
 
-For each workload and optimizer every power of two up to the cap x learning rates x seeds is run to a fixed number of
-examples, and the validation loss is logged against steps and examples. A step of B rows takes a + b B, so the time of
-a run to any point is a * steps + b * examples: one set of runs serves every step-time law. The laws are T = K + B for
-K in 8, 32, 128, 512, and the line measured on this machine.
+For each workload every power of two up to the cap x learning rates x seeds is run, at a constant rate, to a fixed
+number of examples, and the validation loss is logged against steps and examples. A step of B rows takes a + b B, so the
+time of a run to any point is a * steps + b * examples: one set of runs serves every step-time law. The laws are T = K +
+B for K in 8, 32, 128, 512, and the line measured on this machine.
 
-target: 2% above the lowest validation loss that any setting has (mean over seeds) at half of the examples.
+scored: the loss of the last weights, and that of their average over the last fortieth of the run. At a constant rate
+the last weights carry noise that grows with the rate and never ends, so that they favour small rates; the average shows
+what was learned, as it would be seen once the rate falls (handful's default schedule is a cosine).
+target: the lowest mean loss that any setting has at half of the examples, plus 3% of the way there from the start.
 oracle: the least time to target over all (batch, lr), mean over seeds.  regret: auto's time over the oracle's, all its
-probing paid for. The same ratio is given for Adam's 1e-3 at batch 32 and 128, and the largest batch.
+probing paid for. The same ratio is given for Adam's 1e-3 (momentum: 1e-2) at batch 32 and 128, and the largest batch.
 
 Every run is cached in benchmarks/.cache/choice, so that it can be interrupted; the table goes to
-benchmarks/results/choice.md. There is no network where this was written, so that the data are what a Python
-installation has: scikit-learn's digits, synthetic tables and vowels, and the text of the standard library.
+benchmarks/results/choice.md. The workloads are in choice_workloads.py.
 """
 
 import argparse
@@ -21,171 +23,25 @@ import math
 import platform
 import statistics
 import sys
-import sysconfig
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from choice_workloads import CACHE, HERE, WORKLOADS, Workload
 from torch import nn
 
-import handful
 from handful.assemble import assemble
-from handful.probe.decide import batch_cap, decide
+from handful.fit import _run
+from handful.probe.decide import batch_cap
 from handful.probe.throughput import Throughput, measure_throughput, powers_of_two
+from handful.training import Training
 
-HERE = Path(__file__).parent
-CACHE = HERE / ".cache" / "choice"
 LAWS = (8, 32, 128, 512)
-CODE = "5"  # raise it when a change to handful makes cached runs of `auto` worthless
-
-
-@dataclass
-class Workload:
-    """Data, a fresh model for a seed, and how many epochs are run."""
-
-    name: str
-    data: Callable[[], tuple[tuple[Any, Any], tuple[Any, Any]]]
-    model: Callable[[], nn.Module]
-    epochs: int
-    optimizer: str = "adamw"
-    lr: float = 1e-3  # the centre of the grid, and the default that people use
-    loss: str = "auto"
-
-
-def split(x: Any, y: Any, held: int, seed: int = 0) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-    order = np.random.default_rng(seed).permutation(len(x))
-    a, b = order[held:], order[:held]
-    return (x[a], y[a]), (x[b], y[b])
-
-
-def table(noise: float = 0.0) -> Any:
-    """Ten classes of 32 numbers: which of ten random two-layer functions is largest; `noise`: share of wrong labels."""
-    g = np.random.default_rng(1)
-    x = g.normal(size=(12_000, 32)).astype(np.float32)
-    hidden = np.tanh(x @ g.normal(size=(32, 24)) / 4)
-    y = (hidden @ g.normal(size=(24, 10))).argmax(1)
-    wrong = g.random(len(y)) < noise
-    (train, valid) = split(x, np.where(wrong, g.integers(0, 10, len(y)), y), 2000)
-    return train, valid
-
-
-def images() -> Any:
-    """The digits, each shifted by up to a pixel in eight ways: 8,000 images of 8 x 8."""
-    from sklearn.datasets import load_digits
-
-    x, y = load_digits(return_X_y=True)
-    x = (x / 16).astype(np.float32).reshape(-1, 1, 8, 8)
-    (xa, ya), valid = split(x, y, 360)
-    shifted = [np.roll(xa, (i, j), (2, 3)) for i, j in ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0), (1, 1))]
-    return (np.concatenate(shifted), np.tile(ya, len(shifted))), valid
-
-
-def corpus() -> str:
-    folder = Path(sysconfig.get_paths()["stdlib"])
-    names = ["argparse", "ast", "calendar", "configparser", "decimal", "difflib", "doctest", "inspect", "pydoc"]
-    names += ["tarfile", "threading", "turtle", "typing", "unittest/mock", "logging/__init__", "zipfile/__init__"]
-    return "\n".join((folder / f"{n}.py").read_text(errors="replace") for n in names if (folder / f"{n}.py").exists())
-
-
-def characters() -> Any:
-    """Windows of 33 characters of the standard library's source: the next character of each."""
-    ids = np.frombuffer(corpus().encode("ascii", "replace"), dtype=np.uint8).astype(np.int64)
-    rows = np.stack([ids[k : k + 33] for k in range(0, len(ids) - 33, 33)])
-    return split(rows[:12_000, :-1], rows[:12_000, 1:], 1000)
-
-
-def lines() -> Any:
-    """Lines of the standard library, hashed to 24 word ids: from which of eight modules?"""
-    folder = Path(sysconfig.get_paths()["stdlib"])
-    x, y = [], []
-    for label, name in enumerate(("argparse", "ast", "difflib", "inspect", "pydoc", "tarfile", "turtle", "typing")):
-        for line in (folder / f"{name}.py").read_text(errors="replace").splitlines():
-            words = line.split()
-            if len(words) >= 2:
-                ids = [1 + int(hashlib.md5(w.encode()).hexdigest(), 16) % 2999 for w in words[:24]]
-                x.append(ids + [0] * (24 - len(ids)))
-                y.append(label)
-    return split(np.array(x), np.array(y), 1500)
-
-
-def vowels() -> Any:
-    """Eight vowels as sums of three noisy formants, 40 bands x 16 frames of a log spectrogram."""
-    g = np.random.default_rng(3)
-    centres = g.uniform(4, 36, (8, 3))
-    y = g.integers(0, 8, 9000)
-    where = centres[y][:, :, None] + g.normal(0, 2.5, (9000, 3, 1)) + g.normal(0, 0.5, (9000, 3, 16))
-    bands = np.arange(40)[None, None, :, None]
-    x = np.exp(-0.5 * ((bands - where[:, :, None, :]) / 2) ** 2).sum(1) + g.normal(0, 0.4, (9000, 40, 16))
-    return split(x[:, None].astype(np.float32), y, 1500)
-
-
-class Residual(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width),
-        )  # fmt: skip
-
-    def forward(self, x: Any) -> Any:
-        return torch.relu(x + self.body(x))
-
-
-class Language(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed, self.gru, self.out = nn.Embedding(128, 32), nn.GRU(32, 64, batch_first=True), nn.Linear(64, 128)
-
-    def forward(self, x: Any) -> Any:
-        return self.out(self.gru(self.embed(x))[0])
-
-
-class Bag(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.EmbeddingBag(3000, 32, mode="mean", padding_idx=0)
-        self.out = nn.Sequential(nn.ReLU(), nn.Linear(32, 8))
-
-    def forward(self, x: Any) -> Any:
-        return self.out(self.embed(x))
-
-
-def mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-
-
-def cnn(inputs: int = 64, outputs: int = 10) -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(),
-        nn.MaxPool2d(2), nn.Flatten(), nn.Linear(inputs, outputs),
-    )  # fmt: skip
-
-
-def resnet() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(1, 12, 3, padding=1), nn.ReLU(), Residual(12), nn.MaxPool2d(2), Residual(12), nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(), nn.Linear(12, 10),
-    )  # fmt: skip
-
-
-WORKLOADS = {
-    w.name: w
-    for w in (
-        Workload("table", table, mlp, 16),
-        Workload("table-momentum", table, mlp, 16, "momentum", 1e-2),
-        Workload("noisy-labels", lambda: table(0.2), mlp, 10),
-        Workload("cnn", images, cnn, 12),
-        Workload("cnn-momentum", images, cnn, 12, "momentum", 1e-2),
-        Workload("resnet", images, resnet, 6),
-        Workload("text", lines, Bag, 20),
-        Workload("vowels", vowels, lambda: cnn(640, 8), 8),
-        Workload("characters", characters, Language, 8, loss="token_cross_entropy"),
-    )
-}
+SCORED = {"last": 2, "averaged": 3}  # columns of a curve
+PROGRESS = 0.03  # of the way from the loss at the start to the best: how far above the best the target lies
+AVERAGED = 0.025  # of a run: what the averaged weights are averaged over
+CODE = "8"  # raise it when a change to handful makes cached runs of `auto` worthless
 
 
 def fresh(w: Workload, seed: int) -> nn.Module:
@@ -209,43 +65,61 @@ def cached(w: Workload, what: dict[str, Any], make: Callable[[], Any]) -> Any:
     return json.loads(path.read_text())["result"]
 
 
-def train(w: Workload, data: Any, seed: int, **options: Any) -> dict[str, Any]:
-    """One run: [steps, examples, validation loss] at every evaluation, and what probing inside it cost."""
-    (train_rows, valid_rows) = data
-    run = handful.fit(
-        fresh(w, seed), train_rows, valid=valid_rows, loss=w.loss, optimizer=w.optimizer, schedule="constant",
-        until=f"epochs({w.epochs})", evaluate_every=0.25, seed=seed, quiet=True, threads=1, metrics=None, **options,
-    )  # fmt: skip
+class Average:
+    """A callback that also scores the average of the weights over the last fifth of the run so far, at most AVERAGED
+    of the whole run, whatever the batch: what a run would have if its rate fell to zero now, nearly (Sandler et al.
+    2023, arXiv:2301.11393)."""
+
+    def __init__(self) -> None:
+        self.curve: list[list[float]] = []
+
+    def __call__(self, event: str, info: dict[str, Any]) -> None:
+        if event == "start":
+            self.t: Training = info["training"]
+            self.weights = [v for v in self.t.objective.model.state_dict().values() if v.is_floating_point()]
+            self.mean = [v.clone() for v in self.weights]
+            self.position = self.t.state.position
+        elif event in ("step", "evaluate"):
+            new = self.t.state.position - self.position
+            if new:
+                span = min(AVERAGED * (self.t.planned or 0), self.t.state.position / 5)
+                torch._foreach_lerp_(self.mean, self.weights, min(1.0, new / max(1.0, span)))
+                self.position = self.t.state.position
+            if event == "evaluate":
+                kept = [v.clone() for v in self.weights]
+                torch._foreach_copy_(self.weights, self.mean)
+                assert self.t.valid is not None
+                loss = self.t.objective.evaluate(self.t.valid.epoch(self.t.evaluation_batch))["loss"]
+                torch._foreach_copy_(self.weights, kept)
+                self.curve.append([info["step"], info["position"], info["valid_loss"], loss])
+
+
+def train(w: Workload, data: Any, seed: int, measure: Throughput | bool = True, **options: Any) -> dict[str, Any]:
+    """One run: [steps, examples, validation loss, that of the averaged weights] at every evaluation, and what probing
+    inside it cost."""
+    given = {"valid": data[1], "loss": w.loss, "optimizer": w.optimizer, "schedule": "constant", "seed": seed,
+             "until": f"epochs({w.epochs})", "evaluate_every": 0.25, "metrics": None, "quiet": True,
+             "threads": 1}  # fmt: skip
+    average = Average()
+    run = _run(assemble(fresh(w, seed), data[0], given | options, measure=measure), [average])
     if "interrupt" in run.stopped_because:
         raise KeyboardInterrupt  # fit keeps what it has; a benchmark must not take that for a whole run
-    curve = [[r["step"], r["position"], r["valid_loss"]] for r in run.history if "valid_loss" in r]
     said = [r["note"] for r in run.history if "note" in r]
-    return {"curve": curve, "trial": run.state.trial, "batch": run.state.batch, "notes": said,
-            "seconds": run.history[-1]["seconds"]}  # fmt: skip
+    return {"curve": average.curve, "trial": run.state.trial, "batch": run.state.batch, "notes": said,
+            "seconds": run.history[-1]["seconds"], "plan": {k: [c.value, c.status, c.reason]
+            for k, c in run.plan.choices.items() if k in ("batch", "lr", "batch_growth")}}  # fmt: skip
 
 
 def auto(w: Workload, data: Any, seed: int, law: Throughput) -> dict[str, Any]:
-    """A run with batch and lr chosen under a law, growth included."""
-    (train_rows, valid_rows) = data
-    t = assemble(
-        fresh(w, seed), train_rows,
-        {"valid": valid_rows, "loss": w.loss, "optimizer": w.optimizer, "schedule": "constant", "metrics": None,
-         "until": f"epochs({w.epochs})", "seed": seed, "quiet": True, "threads": 1}, measure=False,
-    )  # fmt: skip
-    d = decide(t, throughput=law)
-    assert d.batch is not None
-    assert d.lr is not None
-    grown = d.growth.value if d.growth else None
-    result = train(w, data, seed, batch=d.batch.value, lr=d.lr.value, batch_growth=grown)
-    result["trial"] = [result["trial"][0] + d.steps, result["trial"][1] + d.examples]
-    return result | {"chosen": d.batch.value, "lr": d.lr.value, "phi": None if d.noise is None else d.noise.value,
-                     "reason": d.batch.reason, "why": d.lr.reason, "growth": grown}  # fmt: skip
+    """A run as `fit` does it with batch and lr open, growth included; only the step times are given."""
+    return train(w, data, seed, law)
 
 
-def crossing(result: dict[str, Any], target: float) -> tuple[float, float] | None:
-    """(steps, examples) at which the running minimum of the validation loss first reaches the target."""
+def crossing(result: dict[str, Any], target: float, column: int) -> tuple[float, float] | None:
+    """(steps, examples) at which the loss in a column of the curve first reaches the target."""
     before = (0.0, 0.0, math.inf)
-    for step, position, loss in result["curve"]:
+    for row in result["curve"]:
+        step, position, loss = row[0], row[1], row[column]
         if loss <= target:
             share = 1.0
             if math.isfinite(before[2]) and before[2] > loss:
@@ -255,77 +129,98 @@ def crossing(result: dict[str, Any], target: float) -> tuple[float, float] | Non
     return None
 
 
-def seconds(results: list[dict[str, Any]], target: float, a: float, b: float) -> float:
+def seconds(results: list[dict[str, Any]], target: float, column: int, a: float, b: float) -> float:
     """Mean time to target over seeds, probing included; infinite if one of them never got there."""
     times = []
     for r in results:
-        at = crossing(r, target)
+        at = crossing(r, target, column)
         if at is None:
             return math.inf
         times.append(a * (at[0] + r["trial"][0]) + b * (at[1] + r["trial"][1]))
     return statistics.mean(times)
 
 
-def measure(w: Workload, seeds: int, rates: list[float], least: int) -> list[dict[str, Any]]:
-    """All runs of a workload, and a row for each law."""
-    data = w.data()
-    n = len(data[0][0])
-    cap = batch_cap(n)
-    sizes = powers_of_two(cap, least)
-    grid = {
+def every_setting(
+    w: Workload, data: Any, seeds: int, rates: list[float], least: int
+) -> dict[tuple[int, float], list[dict[str, Any]]]:
+    """The runs that the oracle chooses from: every power of two and rate, one a seed."""
+    sizes = powers_of_two(batch_cap(len(data[0][0])), max(least, w.least))
+    return {
         (size, rate): [
             cached(w, {"batch": size, "lr": round(rate, 8), "seed": seed},
                    lambda size=size, rate=rate, seed=seed: train(w, data, seed, batch=size, lr=rate))
             for seed in range(seeds)
         ]
-        for size in sizes for rate in rates
+        for size in reversed(sizes) for rate in rates
     }  # fmt: skip
-    half = n * w.epochs / 2
 
-    def at_half(runs: list[dict[str, Any]]) -> float:
-        return statistics.mean(min(loss for _, p, loss in r["curve"] if p <= 1.02 * half) for r in runs)
 
-    finite = [at_half(runs) for runs in grid.values() if all(math.isfinite(c[2]) for r in runs for c in r["curve"])]
-    target = 1.02 * min(finite)
+def measure(w: Workload, seeds: int, rates: list[float], least: int) -> list[dict[str, Any]]:
+    """All runs of a workload, and a row for each law and way of scoring."""
+    data = w.data()
+    n = len(data[0][0])
+    cap = batch_cap(n)
+    grid = every_setting(w, data, seeds, rates, least)
     t = assemble(fresh(w, 0), data[0], {"valid": data[1], "loss": w.loss, "optimizer": w.optimizer, "batch": 32,
                  "lr": w.lr, "metrics": None, "quiet": True, "threads": 1, "until": "epochs(1)"})  # fmt: skip
+    assert t.valid is not None
+    initial = t.objective.evaluate(t.valid.epoch(512))["loss"]
     line = cached(w, {"line": cap}, lambda: _line(t, powers_of_two(cap, 4)))
-    rows = []
-    for name, (a, b) in {**{f"K={k}": (float(k), 1.0) for k in LAWS}, "this CPU": tuple(line)}.items():
-        law = Throughput.law(a, b, powers_of_two(cap, 4))
-        chosen = [
-            cached(w, {"auto": CODE, "a": a, "b": b, "seed": seed}, lambda seed=seed, law=law: auto(w, data, seed, law))
+    laws = {**{f"K={k}": (float(k), 1.0) for k in LAWS}, "this CPU": tuple(line)}
+    chosen = {
+        name: [
+            cached(w, {"auto": CODE, "law": name, "seed": seed},
+                   lambda seed=seed, a=a, b=b: auto(w, data, seed, Throughput.law(a, b, powers_of_two(cap, 4))))
             for seed in range(seeds)
         ]
-        times = {setting: seconds(runs, target, a, b) for setting, runs in grid.items()}
-        best = min(times, key=lambda s: times[s])
-        final = [min(c[2] for c in r["curve"]) for r in chosen]
-        oracle_final = [min(c[2] for c in r["curve"]) for r in grid[best]]
-        middle = min(rates, key=lambda r: abs(math.log(r / w.lr)))
-        used = chosen[0]["curve"][-1]
-        rows.append(
-            {
-                "workload": w.name,
-                "law": name,
-                "oracle": f"{best[0]} at {best[1]:.2g}",
-                "auto": ", ".join(
-                    f"{r['chosen']}{'' if r['batch'] == r['chosen'] else '->' + str(r['batch'])} at {r['lr']:.2g}"
-                    for r in chosen
-                ),
-                "phi": [None if r["phi"] is None else round(r["phi"]) for r in chosen],
-                "regret": seconds(chosen, target, a, b) / times[best],
-                "batch 32": times.get((32, middle), math.inf) / times[best],
-                "batch 128": times.get((128, middle), math.inf) / times[best],
-                "largest": times[(max(sizes), middle)] / times[best],
-                "probing": statistics.mean(
-                    (a * r["trial"][0] + b * r["trial"][1]) / (a * used[0] + b * used[1]) for r in chosen
-                ),
-                "final": statistics.mean(final),
-                "oracle final": statistics.mean(oracle_final),
-                "sd": statistics.stdev(oracle_final) if seeds > 1 else math.nan,
-            }
-        )
-    return rows
+        for name, (a, b) in laws.items()
+    }  # fmt: skip
+    return [
+        row_of(w, name, laws[name], scored, grid, chosen[name], initial, n * w.epochs)
+        for scored in SCORED
+        for name in laws
+    ]
+
+
+def row_of(
+    w: Workload, law: str, line: tuple[float, float], scored: str, grid: dict[tuple[int, float], list[dict[str, Any]]],
+    chosen: list[dict[str, Any]], initial: float, planned: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Auto and the usual defaults over the oracle, for one law and one way of scoring."""
+    column, (a, b) = SCORED[scored], line
+
+    def lowest(run: dict[str, Any], until: float = math.inf) -> float:
+        return min(c[column] for c in run["curve"] if c[1] <= until)
+
+    finite = [runs for runs in grid.values() if all(math.isfinite(c[column]) for r in runs for c in r["curve"])]
+    best_half = min(statistics.mean(lowest(r, 0.51 * planned) for r in runs) for runs in finite)
+    target = best_half + PROGRESS * (initial - best_half)
+    times = {setting: seconds(runs, target, column, a, b) for setting, runs in grid.items()}
+    best = min(times, key=lambda s: times[s])
+    rate = min({r for _, r in grid}, key=lambda r: abs(math.log(r / w.lr)))
+    final = [lowest(r) for r in chosen]
+    oracle_final = [lowest(r) for r in grid[best]]
+    return {
+        "workload": w.name,
+        "scored": scored,
+        "law": law,
+        "oracle": f"{best[0]} at {best[1]:.2g}",
+        "auto": ", ".join(
+            f"{r['plan']['batch'][0]}{'' if r['batch'] == r['plan']['batch'][0] else '->' + str(r['batch'])} "
+            f"at {r['plan']['lr'][0]:.2g}" for r in chosen
+        ),
+        "regret": seconds(chosen, target, column, a, b) / times[best],
+        "batch 32": times.get((32, rate), math.inf) / times[best],
+        "batch 128": times.get((min(128, max(n for n, _ in grid)), rate), math.inf) / times[best],
+        "largest": times[(max(n for n, _ in grid), rate)] / times[best],
+        "probing": statistics.mean(
+            (a * r["trial"][0] + b * r["trial"][1]) / (a * r["curve"][-1][0] + b * r["curve"][-1][1]) for r in chosen
+        ),
+        "examples": statistics.mean(r["trial"][1] / planned for r in chosen),
+        "final": statistics.mean(final),
+        "oracle final": statistics.mean(oracle_final),
+        "sd": statistics.stdev(oracle_final) if len(oracle_final) > 1 else math.nan,
+    }  # fmt: skip
 
 
 def _line(t: Any, sizes: list[int]) -> list[float]:
@@ -337,8 +232,8 @@ def geometric(values: list[float]) -> float:
     return math.exp(statistics.mean(math.log(v) for v in values)) if values else math.nan
 
 
-def write(rows: list[dict[str, Any]], seeds: int, rates: int, quick: bool) -> None:
-    columns = ["workload", "law", "oracle", "auto", "phi", "regret", "batch 32", "batch 128", "largest", "probing",
+def write(rows: list[dict[str, Any]], left_out: list[str], seeds: int, rates: int, quick: bool) -> None:
+    columns = ["workload", "law", "oracle", "auto", "regret", "batch 32", "batch 128", "largest", "probing", "examples",
                "final", "oracle final", "sd"]  # fmt: skip
 
     def say(value: Any) -> str:
@@ -348,15 +243,29 @@ def write(rows: list[dict[str, Any]], seeds: int, rates: int, quick: bool) -> No
         "# The choice of batch and learning rate, against an oracle",
         "",
         f"{platform.machine()}, {platform.system()}, torch {torch.__version__}, one thread; {seeds} seeds, {rates} "
-        f"learning rates{', quick' if quick else ''}. Times are a * steps + b * examples (see benchmarks/choice.py), "
-        "so that a busy machine does not enter; ratios are to the oracle's. `final` is the lowest validation loss of "
-        "the whole run, `sd` that of the oracle's seeds; `probing` is the share of the whole run's time.",
+        f"learning rates a factor 3 apart{', quick' if quick else ''}, every power of two from 8 or 16 to a fiftieth "
+        "of the rows. `python benchmarks/choice.py`; its first page says how times, targets and scores are made. "
+        "Times are a * steps + b * examples, so that a busy machine does not enter; ratios are to the oracle's. "
+        "`probing` and `examples`: what was tried and thrown away, as shares of the run's time and examples. `final`: "
+        "the lowest validation loss of the whole run, `sd` that of the oracle's seeds.",
         "",
-        "| " + " | ".join(columns) + " |",
-        "|" + "---|" * len(columns),
-        *("| " + " | ".join(say(row[c]) for c in columns) + " |" for row in rows),
-        "",
+        *(f"{name} was left out: its data are not there." for name in left_out),
+        f"Not run this time: {', '.join(sorted({*WORKLOADS} - {row['workload'] for row in rows}) or ['nothing'])}.",
     ]
+    for scored in SCORED:
+        part = [row for row in rows if row["scored"] == scored]
+        text += ["", f"## Scored by the {scored} weights", "", *summary(part), ""]
+        text += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+        text += ["| " + " | ".join(say(row[c]) for c in columns) + " |" for row in part]
+    out = HERE / "results" / "choice.md"
+    out.parent.mkdir(exist_ok=True)
+    out.write_text("\n".join(text) + "\n")
+    print("\n".join(line for line in text[5:] if not line.startswith("|")))
+
+
+def summary(rows: list[dict[str, Any]]) -> list[str]:
+    """Geometric mean and worst ratio, for auto and for what people use; and what the probing cost."""
+    text = []
     for name in ("regret", "batch 32", "batch 128", "largest"):
         known = [row[name] for row in rows if math.isfinite(row[name])]
         missed = len(rows) - len(known)
@@ -365,29 +274,41 @@ def write(rows: list[dict[str, Any]], seeds: int, rates: int, quick: bool) -> No
             f"- {'auto' if name == 'regret' else name}: geometric mean {geometric(known):.2f}, worst {worst:.2f}"
             + (f", target not reached in {missed} of {len(rows)}" if missed else "")
         )
-    out = HERE / "results" / "choice.md"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text("\n".join(text) + "\n")
-    print("\n".join(text[5:]))
+    worse = [row for row in rows if row["final"] > row["oracle final"] + row["sd"]]
+    spent = [row["examples"] for row in rows]
+    text.append(f"- final loss of auto within one standard deviation of the oracle's or lower in "
+                f"{len(rows) - len(worse)} of {len(rows)}")  # fmt: skip
+    time_spent = [row["probing"] for row in rows]
+    text.append(f"- probing: {statistics.mean(spent):.1%} of the examples, at most {max(spent):.1%}; of the time "
+                f"{statistics.mean(time_spent):.1%}, at most {max(time_spent):.1%}")  # fmt: skip
+    return text
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="batch and learning rate chosen by handful, against an oracle")
     parser.add_argument("workloads", nargs="*", help=f"of {', '.join(WORKLOADS)}; all by default")
+    parser.add_argument("--grid", action="store_true", help="only the runs that the oracle chooses from")
     parser.add_argument("--quick", action="store_true", help="a third of the grid, two seeds, a third of the epochs")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    seeds, count, least = (2, 3, 16) if given.quick else (3, 5, 4)
-    rows = []
+    seeds, count, least = (2, 3, 16) if given.quick else (3, 5, 8)
+    rows: list[dict[str, Any]] = []
+    left_out = []
     for name in given.workloads or WORKLOADS:
         if name not in WORKLOADS:
             parser.error(f"there is no workload '{name}'; known: {', '.join(WORKLOADS)}")
         w = WORKLOADS[name]
         if given.quick:
             w.epochs = max(4, w.epochs // 2)
+        if not w.there:
+            left_out.append(name)
+            continue
         rates = [w.lr * f for f in ((1.0, 3.0, 9.0) if given.quick else (1 / 3, 1.0, 3.0, 9.0, 27.0))]
+        if given.grid:
+            every_setting(w, w.data(), seeds, rates, least)
+            continue
         rows += measure(w, seeds, rates, least)
-        write(rows, seeds, count, given.quick)
+        write(rows, left_out, seeds, count, given.quick)
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def test_measuring_leaves_the_model_as_it_was_and_sees_no_augmentation():
     model = torch.nn.Sequential(
         torch.nn.Flatten(), torch.nn.BatchNorm1d(64), torch.nn.Dropout(), torch.nn.Linear(64, 10)
     )
-    t = training(model, digits(100), "auto", augment="shift(2)")
+    t = training(model, digits(100), "auto", lr=0.1, augment="shift(2)")
     t.objective.model.train()
     before, state = fingerprint(model), torch.random.get_rng_state()
     first = gradient_variance(t.objective, t.batches)
@@ -132,7 +132,7 @@ def test_measuring_leaves_the_model_as_it_was_and_sees_no_augmentation():
     assert model.training
     assert all(p.grad is None for p in model.parameters())
     assert torch.equal(torch.random.get_rng_state(), state)
-    plain = training(model, digits(100), "auto")
+    plain = training(model, digits(100), "auto", lr=0.1)
     assert gradient_variance(plain.objective, plain.batches).points == first.points
 
 

@@ -38,7 +38,8 @@ def assemble(
     resuming: Plan | None = None,
     measure: bool | Throughput = True,
 ) -> Training:
-    """Make every choice that the user left open and build the Training. Trains nothing.
+    """Make every choice that the user left open and build the Training. Where rates were raced, the winner's
+    first steps are taken.
 
     measure: whether open choices are measured; provisional values stand in for them if not. Step times may be given.
     resuming: the plan of a run to go on with: its choices are taken over, and `given` holds only what replaces them.
