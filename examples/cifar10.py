@@ -22,7 +22,7 @@ if not train.exists():
 found = []
 for seed in range(given.first_seed, given.first_seed + given.seeds):
     run = handful.fit(
-        "resnet", train, valid=None, augment="auto", batch=256, optimizer="nesterov", lr=0.1, l2=5e-4,
+        "resnet", train, valid=None, augment="auto", batch=256, optimizer="nesterov", lr=0.3, l2=3e-3,
         label_smoothing=0.1, schedule="cosine(warmup=0.2)", until=f"epochs({given.epochs})", seed=seed,
     )  # fmt: skip
     found.append(run.evaluate(test)["accuracy"])

@@ -163,7 +163,7 @@ def _named(
         raise HandfulError(f"There is no optimizer '{name}'.{did_you_mean(name, _KINDS)}")
     kind = _KINDS[name]
     rate = _default_lr(name, kind, model) if lr == "auto" else Choice(lr, "given")
-    decay = Choice(*_default_l2(name)) if l2 == "auto" else Choice(l2, "given")
+    decay = _default_l2(name, model) if l2 == "auto" else Choice(l2, "given")
     known = set(inspect.signature(kind.make).parameters) - {"params", "lr", "weight_decay"}
     known |= _OF_ADAMW if name == "muon" else set()
     for option in options:
@@ -343,9 +343,12 @@ def _default_lr(name: str, kind: _Kind, model: nn.Module) -> Choice:
     return Choice(rate * kind.lr / _KINDS["adam"].lr, "default", why)
 
 
-def _default_l2(name: str) -> tuple[float, Literal["default"], str]:
+def _default_l2(name: str, model: nn.Module) -> Choice:
+    own = getattr(model, "adamw_l2", None)  # a ready-made model may know better
+    if name == "adamw" and isinstance(own, float):
+        return Choice(own, "default", f"{type(model).__name__.lower()}'s own: {getattr(model, 'adamw_l2_reason', '')}")
     value, why = _L2.get(name, (0.0, "no decay unless it is asked for"))
-    return value, "default", why
+    return Choice(value, "default", why)
 
 
 def _decay_note(optimizer: Optimizer) -> str:

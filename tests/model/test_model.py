@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from handful import model
+from handful import model, optimizer
 from handful.errors import HandfulError
 from handful.model.attention import rotary, rotate
 from handful.model.base import Model
@@ -267,6 +267,14 @@ def test_mirrored_pictures_get_the_same_scores_in_evaluation_only(name):
     torch.testing.assert_close((net(x) + net(x.flip(-1))) / 2, mirrored_scores(net, x), rtol=1e-5, atol=1e-6)
     assert not torch.allclose(net(x), net(x.flip(-1)), rtol=1e-3, atol=1e-4)
     assert model.from_config(model.build(name, kind="image", shape=(3, 24, 32), outputs=5, mirror=True).config).mirror
+
+
+def test_a_model_may_bring_its_own_decay_for_adamw_only():
+    net = model.build("resnet", kind="image", shape=(3, 16, 16), outputs=5, widths=[8])
+    assert optimizer.build("adamw", net).l2.value == 0.3
+    assert optimizer.build("adamw", net, l2=0.02).l2.value == 0.02
+    assert optimizer.build("sgd", net).l2.value == 0.0
+    assert optimizer.build("adamw", torch.nn.Linear(2, 2)).l2.value == 0.01
 
 
 def mirrored_scores(net, x):

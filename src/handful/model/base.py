@@ -16,12 +16,15 @@ class Model(nn.Module):
     """A plain nn.Module whose constructor takes JSON-able keyword arguments and keeps them in `config`.
 
     name: as in `build`. kinds: the kinds of input it is for (see `handful.transform.inputs.Inputs`). low_precision:
-    whether it trains as well in bfloat16 (torch.autocast), so that speed may decide.
+    whether it trains as well in bfloat16 (torch.autocast), so that speed may decide. adamw_l2: AdamW's weight decay
+    where the user leaves it open (None: the optimizer's default), and the reason.
     """
 
     name: ClassVar[str] = ""
     kinds: ClassVar[tuple[str, ...]] = ()
     low_precision: ClassVar[bool] = False
+    adamw_l2: ClassVar[float | None] = None
+    adamw_l2_reason: ClassVar[str] = ""
     config: dict[str, Any]
 
     def __init__(self, **arguments: Any) -> None:

@@ -98,6 +98,10 @@ class Resnet(Pictures):
 
     name = "resnet"
     places = 32
+    # Of a convolution before a BatchNorm only the direction counts; decay keeps its length down, so that steps still
+    # turn it (van Laarhoven 2017, arXiv:1706.05350).
+    adamw_l2 = 0.3
+    adamw_l2_reason = "before a BatchNorm, decay only keeps the steps large beside the weights"
 
     def __init__(
         self,

@@ -4,8 +4,9 @@ A branch is the beginning of the run itself, so the winner's is kept and only th
 rows that none of them trained on. A short run flatters large rates: each step goes further, and the noise that they
 end in is not felt yet. (Near the end of training it is the other way round: Wu et al. 2018, arXiv:1803.02021.) So a
 larger rate wins only if it has come clearly further, the more so the fewer the steps, and a smaller one if it has come
-further at all. On 15 small tasks (see benchmarks/results/choice.md) the rate that was best after 30 steps was 2 to 8
-times the one that was best for the run; with this margin a race did no harm, and it finds rates that are far off.
+further at all. The margin is so large because the
+rate that is best after some tens of steps is often several times the best for the run; with it a race finds rates that
+are far off, and leaves good ones alone.
 """
 
 import math
