@@ -65,6 +65,8 @@ def assemble(
         quiet = replace(options, compile=False, quiet=True)
         trial = make_training(data, objective, batches, valid, size, quiet, chooser.copy(), ranks, folder)
         trial.live = Live(None, quiet=options.quiet or ranks.rank > 0)
+        what = {"precision": open_precision, "threads": options.threads == "auto", "batch": size is None, "lr": open_lr}
+        trial.live.note(f"measuring: {', '.join(name for name, is_open in what.items() if is_open)}")
         if open_precision and ranks.size == 1:
             choice = chooser.choices["precision"] = choose_precision(trial)
             objective.autocast = choose.autocast(str(choice.value))
