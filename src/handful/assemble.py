@@ -56,7 +56,7 @@ def assemble(
     device = torch.device(chooser.put("device", choose.device(options.device)))
     net = make_model(model, data, options, chooser, device, folder if resuming else None).to(device)
     objective = make_objective(net, data, options, chooser, device)
-    batches, size = make_batches(data, options, chooser)
+    batches, size = make_batches(data, options, chooser, device)
     valid = validation_batches(data)
     found = None
     open_lr = options.lr == "auto" and isinstance(options.optimizer, str)
