@@ -502,3 +502,12 @@ def test_clip() -> None:
     for bad in ({"norm": 0.0}, {"value": -1.0}, {"norm": 1.0, "value": 1.0}, {"norm": float("nan")}):
         with pytest.raises(HandfulError):
             opt.clip(model.parameters(), **bad)
+
+
+def test_a_new_base_rate_reaches_every_group() -> None:
+    weights = [torch.nn.Parameter(torch.ones(2)) for _ in range(3)]
+    ready = torch.optim.SGD([{"params": [w], "lr": lr} for w, lr in zip(weights, (0.1, 0.2, 0.4), strict=True)])
+    built = opt.build(ready, torch.nn.ParameterList(weights))
+    opt.set_base(built.optimizer, 0.01)
+    opt.set_lr(built.optimizer, 0.5)
+    assert [group["lr"] for group in ready.param_groups] == pytest.approx([0.005, 0.01, 0.02])

@@ -30,6 +30,7 @@ __all__ = [
     "load_state",
     "names",
     "rescale",
+    "set_base",
     "set_lr",
     "state_tensors",
 ]
@@ -122,6 +123,19 @@ def set_lr(optimizer: Optimizer, factor: float) -> None:
     for group in optimizer.param_groups:
         base = group.setdefault("initial_lr", float(group["lr"]))
         write(group, "lr", base * factor)
+
+
+def set_base(optimizer: Optimizer, lr: float) -> None:
+    """Make `lr` the base learning rate of the first group, and scale the other groups' with it.
+
+    >>> built = build("adamw", nn.Linear(2, 1), lr=0.5)
+    >>> set_base(built.optimizer, 0.1)
+    >>> [round(group["initial_lr"], 3) for group in built.optimizer.param_groups]
+    [0.1, 0.1]
+    """
+    factor = lr / float(optimizer.param_groups[0]["initial_lr"])
+    for group in optimizer.param_groups:
+        group["initial_lr"] *= factor
 
 
 def clip(parameters: Iterable[Tensor], norm: float | None = None, value: float | None = None) -> Tensor:

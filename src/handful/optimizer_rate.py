@@ -19,13 +19,12 @@ def rate_of_shapes(model: nn.Module) -> tuple[float, str]:
     A step of Adam moves each weight by about the rate, whatever the gradient; a layer's weights begin with a spread of
     about 1 / sqrt(fan-in). The rate is a fixed share of that spread, 0.035 / sqrt(n), with n the geometric mean of the
     fan-in over the weights of two and more dimensions (an embedding counts as what its own spread amounts to, torch's
-    as 1), within 1e-4 and 2e-2. That wider layers
-    ask for smaller rates is known (Yang et al. 2022, arXiv:2203.03466, in proportion to 1 / n for hidden layers); the
-    root and 0.035 were found on digits, breast cancer, movie reviews and scikit-learn's synthetic sets, widths 16 to
-    1,024.
+    as 1), within 1e-4 and 2e-2. That wider layers ask for smaller rates is known (Yang et al. 2022, arXiv:2203.03466,
+    in proportion to 1 / n for hidden layers); the root and 0.035 are rules of thumb, set in trials on scikit-learn's
+    sets and movie reviews that are no benchmark yet.
 
     A model of one layer has no scale to keep: its rate is 0.4 / n, at most 0.05, so that a step moves an output by as
-    much whatever n is (as above for the last layer; 0.4 from iris, wine, breast cancer, digits and a synthetic set).
+    much whatever n is (0.4: likewise).
 
     Where a LayerNorm's scale is no longer one, the weights were trained before: then 5e-5, the largest of the rates
     that Devlin et al. 2019 (arXiv:1810.04805) fine-tune with. Without such a layer they cannot be told from new ones.

@@ -87,3 +87,16 @@ def test_what_cannot_be_a_target_of_several_is_said(frame, target, said):
 def test_a_missing_label_names_its_row(frame):
     with pytest.raises(handful.HandfulError, match="'low' is missing in row 5"):
         handful.open(frame.assign(low=frame["low"].where(frame.index != 5)), target="low,rude")
+
+
+def test_a_column_whose_own_name_has_a_comma_is_one_target(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text('x,"price, usd","a,b"\n' + "".join(f"{i},{2.5 * i},{i % 7}.5\n" for i in range(40)))
+    for name in ("price, usd", "a,b"):
+        source = handful.open(path, target=name)
+        assert source.target == name
+        assert source.columns[name].kind == "number"
+        run = handful.fit("linear", path, target=name, batch=8, lr=0.01, until="epochs(1)", out=tmp_path / "run",
+                          overwrite=True, quiet=True)  # fmt: skip
+        again = handful.load(tmp_path / "run")
+        assert again.evaluate(path) == pytest.approx(run.evaluate(path))

@@ -14,7 +14,7 @@ import torch
 
 from handful.errors import HandfulError
 from handful.objective import loss_coupling, mode_coupling
-from handful.optimizer import rescale
+from handful.optimizer import rescale, set_base
 from handful.plan import Choice
 from handful.probe.growth import growth
 from handful.probe.learning_rate import RangeTest, range_test
@@ -26,7 +26,6 @@ from handful.probe.throughput import Throughput, measure_throughput, powers_of_t
 from handful.probe.trial import train
 from handful.report.words import say_number, say_seconds
 from handful.schedule import from_torch
-from handful.step import NonFiniteLoss, OutOfMemory
 from handful.training import Training
 
 SHARE = 0.05  # of the planned examples, for everything that is tried and does not train the model
@@ -106,7 +105,7 @@ def decide(
             d.lr = _follow(d.lr, rate, size, int(d.batch.value) if d.batch else size)
         if t.state.step > beginning.numbers[1]:
             d.start = Snapshot(t)
-    except (HandfulError, NonFiniteLoss, OutOfMemory) as error:
+    except HandfulError as error:
         d.notes.append(f"measuring failed, so defaults are used: {error}")
     finally:
         beginning.restore()
@@ -170,8 +169,7 @@ def _first_steps(
             d.lr = _say_race(d.race, rate, why)
             rate = float(d.lr.value)
         (d.race.end if d.race and d.race.end else beginning).restore()
-        for group in t.state.optimizer.param_groups:
-            group["initial_lr"] *= rate / float(t.state.optimizer.param_groups[0]["initial_lr"])
+        set_base(t.state.optimizer, rate)
     warm = math.ceil((WARM * planned - t.state.position) / size) if batch else 0
     if warm > 0 and WARM * planned >= size:
         t.objective.model.train()

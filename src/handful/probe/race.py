@@ -4,9 +4,7 @@ A branch is the beginning of the run itself, so the winner's is kept and only th
 rows that none of them trained on. A short run flatters large rates: each step goes further, and the noise that they
 end in is not felt yet. (Near the end of training it is the other way round: Wu et al. 2018, arXiv:1803.02021.) So a
 larger rate wins only if it has come clearly further, the more so the fewer the steps, and a smaller one if it has come
-further at all. The margin is so large because the
-rate that is best after some tens of steps is often several times the best for the run; with it a race finds rates that
-are far off, and leaves good ones alone.
+further at all. With that margin a race is for rates that are far off.
 """
 
 import math
@@ -17,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import nn
 
+from handful.optimizer import set_base
 from handful.probe.snapshot import Snapshot
 from handful.probe.trial import FAILED, loss_on, train
 from handful.source.base import Batch
@@ -119,10 +118,7 @@ def further(steps: int) -> float:
 def branch(t: Training, lr: float, *, size: int, steps: int, check: Sequence[Batch]) -> tuple[list[float], int]:
     """The run's next steps at base rate `lr`, its own schedule on it; afterwards the loss on each batch of `check`
     ([inf] if the branch broke off), and the steps that were taken."""
-    groups = t.state.optimizer.param_groups
-    base = float(groups[0]["initial_lr"])
-    for group in groups:
-        group["initial_lr"] *= lr / base
+    set_base(t.state.optimizer, lr)
     t.objective.model.train()
     losses = train(t, size, steps)
     if losses[-1] == FAILED:

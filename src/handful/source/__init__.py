@@ -71,8 +71,8 @@ def open(
     """
     if isinstance(where, Source) and (target is None or target in where.columns):
         return _with(where, str(target) if target else None, columns)
-    if names := names_of(target):
-        return open_several(where, names, name=name, columns=columns, image_size=image_size, rate=rate, memory=memory)
+    if target is not None and names_of(target):
+        return open_several(where, target, name=name, columns=columns, image_size=image_size, rate=rate, memory=memory)
     target = target if isinstance(target, str | None) else target[0]
     if isinstance(where, Source):
         return _with(where, target, columns)

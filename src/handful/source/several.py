@@ -20,8 +20,9 @@ def names_of(target: str | Sequence[str] | None) -> list[str]:
     >>> names_of("toxic, rude"), names_of(["a", "b"]), names_of("a")
     (['toxic', 'rude'], ['a', 'b'], [])
     """
-    names = [part.strip() for part in target.split(",")] if isinstance(target, str) else list(target or ())
-    return [name for name in names if name] if len(names) > 1 else []
+    parts = [part.strip() for part in target.split(",")] if isinstance(target, str) else list(target or ())
+    names = [name for name in parts if name]
+    return names if len(names) > 1 else []
 
 
 class Several(Source):
@@ -100,13 +101,19 @@ def _yes(goal: Source, name: str) -> int | None:
     return found[0] if found else -2
 
 
-def open_several(where: Any, names: list[str], **options: Any) -> Source:
-    """What `handful.open(where, target=names, **options)` returns. HandfulError for a column that is not there."""
+def open_several(where: Any, target: str | Sequence[str], **options: Any) -> Source:
+    """What `handful.open(where, target, **options)` returns. One column whose own name has a comma is that column.
+    HandfulError for a column that is not there."""
     from . import open
 
+    names, columns = names_of(target), options.pop("columns", None)
+    if isinstance(target, str) and isinstance(columns, Mapping) and target in columns:
+        if columns[target].kind != "tensor":  # as a run was trained on one such column
+            return open(where, [target], columns=columns, **options)
+    elif isinstance(target, str) and target in open(where, columns=columns, **options).columns:
+        return open(where, [target], columns=columns, **options)
     if len(set(names)) < len(names):
         raise HandfulError(f"the target names a column twice: {', '.join(names)}.")
-    columns = options.pop("columns", None)
     if isinstance(columns, Mapping):  # as a run was trained, where the target is one column
         columns = {name: column for name, column in columns.items() if name != ",".join(names)}
     elif columns is not None:
