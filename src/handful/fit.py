@@ -177,7 +177,7 @@ class MiniBatches:
 
 def should_stop(t: Training, interrupts: "Interrupts") -> str | None:
     """The stop rule's reason, or None; with several ranks all follow rank 0, whose clock decides."""
-    return t.ranks.same_answer(INTERRUPTED if interrupts.asked else t.rule(t.progress()))
+    return t.ranks.same_answer(INTERRUPTED if interrupts.asked else t.rule(t.progress()), t.objective.device)
 
 
 class Interrupts:
