@@ -303,7 +303,7 @@ def main() -> None:
         if not w.there:
             left_out.append(name)
             continue
-        rates = [w.lr * f for f in ((1.0, 3.0, 9.0) if given.quick else (1 / 3, 1.0, 3.0, 9.0, 27.0))]
+        rates = [w.lr * 3.0**k for k in (range(3) if given.quick else range(-1, w.rates - 1))]
         if given.grid:
             every_setting(w, w.data(), seeds, rates, least)
             continue

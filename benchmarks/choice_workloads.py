@@ -35,6 +35,7 @@ class Workload:
     optimizer: str = "adamw"
     lr: float = 1e-3  # the default that people use; the grid is around it
     loss: str = "auto"
+    rates: int = 5  # of the grid, a factor 3 apart from a third of `lr` on
     least: int = 8  # the smallest batch of the grid: every power of two from it on
     file: str = ""  # of ../shared/data that it needs
 
@@ -186,8 +187,11 @@ WORKLOADS = {
         Workload("cnn", pictures, lambda: cnn(3, 384), 6, least=16, file=CIFAR),
         Workload("cnn-momentum", pictures, lambda: cnn(3, 384), 6, "momentum", 1e-2, least=16, file=CIFAR),
         Workload("resnet", pictures, resnet, 6, least=16, file=CIFAR),
-        Workload("text", lines, Bag, 10),
+        Workload("text", lines, Bag, 10, rates=6),
         Workload("speech", speech, lambda: cnn(1, 1152), 10, least=16, file="spoken-digits.zip"),
-        Workload("characters", shakespeare, Language, 3, loss="token_cross_entropy", least=16, file="shakespeare.txt"),
+        Workload(
+            "characters", shakespeare, Language, 3, loss="token_cross_entropy", rates=6, least=16,
+            file="shakespeare.txt",
+        ),
     )
 }

@@ -1,6 +1,7 @@
 """The race of learning rates: the winner's steps are the run's own, losers leave nothing, and it cannot explode."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -10,20 +11,23 @@ from torch import nn
 import handful
 from handful.assemble import assemble
 from handful.fit import _run
+from handful.optimizer import set_base
 from handful.probe import race as race_module
 from handful.probe.decide import decide
-from handful.probe.race import Branch, batch_statistics, better, branch, held_back, race
+from handful.probe.race import Branch, better, branch, judged, losses_before, race
 from handful.probe.snapshot import Snapshot, fingerprint
 from handful.probe.throughput import Throughput
 from handful.probe.trial import FAILED, train
 
 from .conftest import mlp
 
+FACTORS = (2.0, 4.0)
+
 
 def test_the_winners_end_is_the_run_at_that_rate_to_the_bit(training):
-    """What is kept equals a run that was given the rate from the beginning."""
+    """What is kept equals a run whose next steps are taken at that rate, and nothing else."""
     t = training(optimizer="adamw", lr=1e-4)
-    found = race(t, 1e-4, size=32, steps=20, start=Snapshot(t))
+    found = race(t, 1e-4, size=32, steps=20, start=Snapshot(t), factors=FACTORS)
     assert found.winner is not None
     assert found.winner.lr > 1e-4
     found.end.restore()
@@ -40,69 +44,84 @@ def test_the_winners_end_is_the_run_at_that_rate_to_the_bit(training):
 
 def test_losers_leave_no_trace(training):
     t = training(mlp(extra=[nn.BatchNorm1d(32), nn.Dropout(0.2)]), ema=0.9)
+    t.objective.model.train()
     before, start = fingerprint(t), Snapshot(t)
-    race(t, 1e-3, size=16, steps=8, start=start)
+    race(t, 1e-3, size=16, steps=8, start=start, factors=FACTORS)
     start.restore()
     assert fingerprint(t) == before
 
 
-def test_judging_changes_nothing(training):
-    """Averaged weights and batch statistics are there for the judgement only."""
-    model = mlp(extra=[nn.BatchNorm1d(32)])
-    t = training(model)
-    check = held_back(t, 160)
+def test_branches_are_judged_by_the_losses_of_the_same_batches_before_and_after(training):
+    """An independent loop: the losses of the last half of the batches at the weights before the race."""
+    t = training(mlp(extra=[nn.BatchNorm1d(32)]))
+    model = t.objective.model.train()
     start = Snapshot(t)
-    branch(t, 1e-3, size=16, steps=10, check=check)
-    judged = fingerprint(t)
+    found = losses_before(t, 16, 10)
     start.restore()
-    for group in t.state.optimizer.param_groups:
-        group["initial_lr"] = 1e-3
-    model.train()
-    train(t, 16, 10)
-    assert fingerprint(t) == judged
-
-
-def test_batch_statistics_are_those_of_the_batch_and_only_inside():
-    layer = nn.BatchNorm1d(4).eval()
-    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0)) * 3 + 1
-    before = {k: v.clone() for k, v in layer.state_dict().items()}
-    with batch_statistics(layer):
-        assert torch.allclose(layer(x).mean(0), torch.zeros(4), atol=1e-5)
-    assert layer(x).mean() > 0.5
-    assert all(torch.equal(v, before[k]) for k, v in layer.state_dict().items())
-
-
-def test_rows_to_judge_on_are_none_that_were_trained_on(training):
-    t = training()
-    trained = {int(r) for r in t.batches.at(0, 320).rows}
-    assert not trained & {int(r) for b in held_back(t, 320) for r in b.rows}
+    expected = []
+    for k in range(5, 10):
+        batch = t.batches.at(16 * k, 16)
+        with torch.no_grad():
+            expected.append(float(nn.functional.cross_entropy(model(batch.tensor("x")), batch.tensor("y"))))
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert judged(10) == 5
+    assert judged(1) == 1
 
 
 def test_a_branch_that_explodes_is_a_failure_and_not_a_number(training):
     with torch.random.fork_rng():
         deep = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10))
     t = training(deep, optimizer="sgd", lr=0.1)
-    check = [t.batches.at(0, 64)]
-    assert branch(t, 1e30, size=16, steps=5, check=check)[0] == [FAILED]
+    assert branch(t, 1e30, size=16, steps=5)[0] == [FAILED]
 
 
-def test_a_default_that_explodes_gives_way_to_a_smaller_rate(training):
+def test_a_default_without_progress_gives_way_to_a_smaller_rate(training):
     t = training(optimizer="sgd", lr=0.1)
-    found = race(t, 1e4, size=32, steps=10, start=Snapshot(t))
+    found = race(t, 1e4, size=32, steps=10, start=Snapshot(t), factors=FACTORS)
     assert found.winner is None or found.winner.lr < 1e4
     assert all(b.lr < 1e4 for b in found.branches[1:])
+    assert not found.open_above
 
 
-def test_a_larger_rate_must_come_clearly_further_and_a_smaller_one_further_at_all():
+def test_a_larger_rate_must_come_clearly_further_and_beyond_its_noise():
     before = (1.0, 1.0, 1.0)
     default, larger = Branch(1e-3, (0.500, 0.520, 0.510)), Branch(2e-3, (0.45, 0.47, 0.46))  # a tenth further
-    assert not better(larger, default, before, steps=1000)
-    far = Branch(2e-3, (0.30, 0.31, 0.29))  # two fifths further: enough after many steps only
-    assert better(far, default, before, steps=1000)
-    assert not better(far, default, before, steps=20)
-    assert better(Branch(5e-4, (0.45, 0.47, 0.46)), default, before, steps=20)
-    noisy = Branch(5e-4, (0.2, 0.8, 0.5))  # further on average, but not beyond its noise
-    assert not better(noisy, default, before, steps=20)
+    assert not better(larger, default, before)
+    assert better(Branch(2e-3, (0.30, 0.31, 0.29)), default, before)  # two fifths further
+    assert not better(Branch(2e-3, (0.0, 0.6, 0.3)), default, before)  # further on average, but not beyond its noise
+
+
+def test_the_opening_and_the_race_are_steps_of_the_run_and_nothing_else():
+    """By hand: the first steps at the default rate, then those of the winner at its own: the same bits."""
+    given = {"batch": 16, "quiet": True, "until": "epochs(3)"}
+    t = assemble(small(), blobs(), given)
+    default = assemble(small(), blobs(), given, measure=False)
+    first, end = _raced(t)
+    plain = assemble(small(), blobs(), given | {"lr": default.plan.lr})
+    plain.objective.model.train()
+    train(plain, 16, first)
+    set_base(plain.state.optimizer, t.plan.lr)
+    train(plain, 16, end - first)
+    assert t.state.step == end
+    for a, b in zip(t.objective.model.parameters(), plain.objective.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def _raced(t):
+    """The step before the last race and the step after it, as the plan says them."""
+    spans = re.findall(r"steps (\d+)-(\d+)", t.plan.choices["lr"].reason)
+    return int(spans[-1][0]) - 1, int(spans[-1][1])
+
+
+def test_a_default_far_too_small_is_raised_by_more_than_one_race():
+    t = assemble(small(), blobs(20_000), {"batch": 32, "quiet": True, "until": "epochs(8)", "optimizer": "sgd"},
+                 measure=False)  # fmt: skip
+    for group in t.state.optimizer.param_groups:
+        group["initial_lr"] = 1e-4
+    d = decide(t, batch=False)
+    assert len(d.races) > 1
+    assert d.lr.value > 4e-4
+    assert d.examples <= 0.05 * t.planned
 
 
 LAW = Throughput.law(0.0, 1.0, [4, 8, 16, 32])
@@ -118,18 +137,6 @@ def small() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
-
-
-def test_a_run_whose_rate_was_raced_equals_one_that_was_given_it():
-    """The whole run, to the bit: the position, the rows, the weights; measuring costs time and nothing else."""
-    options = {"batch": 16, "until": "epochs(2)", "quiet": True, "optimizer": "adamw", "schedule": "constant"}
-    raced = handful.fit(small(), blobs(), **options)
-    assert raced.plan.choices["lr"].status == "measured"
-    assert raced.state.trial[0] > 0
-    given = handful.fit(small(), blobs(), lr=raced.plan.lr, **options)
-    assert (raced.state.position, raced.state.step) == (given.state.position, given.state.step)
-    for a, b in zip(raced.model.parameters(), given.model.parameters(), strict=True):
-        assert torch.equal(a, b)
 
 
 def test_probing_costs_at_most_a_twentieth_of_the_planned_examples():
@@ -170,14 +177,15 @@ def test_the_history_says_what_was_spent():
     run = handful.fit(small(), blobs(), batch=16, until="epochs(2)", quiet=True)
     notes = [row["note"] for row in run.history if "note" in row]
     assert any("were spent on measuring" in n and "of the run" in n for n in notes)
-    assert "race of the first" in run.plan.choices["lr"].reason
+    assert "in a race over steps" in run.plan.choices["lr"].reason
 
 
 def test_a_race_uses_no_more_branches_than_it_may(training):
     t = training(optimizer="adamw", lr=1e-7)
-    found = race(t, 1e-7, size=32, steps=5, start=Snapshot(t))
+    found = race(t, 1e-7, size=32, steps=5, start=Snapshot(t), factors=FACTORS)
     assert len(found.branches) == race_module.LOSERS + 1
     assert found.lost == 5 * (len(found.branches) - 1)
+    assert found.open_above
     assert math.isfinite(found.winner.loss)
 
 

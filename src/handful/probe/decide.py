@@ -14,13 +14,13 @@ import torch
 
 from handful.errors import HandfulError
 from handful.objective import loss_coupling, mode_coupling
-from handful.optimizer import rescale, set_base
+from handful.optimizer import gain, rescale, set_base
 from handful.plan import Choice
 from handful.probe.growth import growth
 from handful.probe.learning_rate import RangeTest, range_test
 from handful.probe.memory import Memory, measure_memory
 from handful.probe.noise import PARTS, NoiseScale, gradient_in_parts, pool
-from handful.probe.race import LOSERS, Branch, Race, further, race
+from handful.probe.race import FURTHER, LOSERS, SPACING, Branch, Race, race
 from handful.probe.snapshot import Snapshot, untouched
 from handful.probe.throughput import Throughput, measure_throughput, powers_of_two
 from handful.probe.trial import train
@@ -30,12 +30,17 @@ from handful.training import Training
 
 SHARE = 0.05  # of the planned examples, for everything that is tried and does not train the model
 TIMING, NOISE = 0.005, 0.015  # of the planned examples, for the step times and for the noise scale
-WARM = 0.02  # of them are trained on before the noise scale is measured; these steps are the run's own
+WARM = 0.02  # of them are trained on before anything is measured, or up to twice as much to make
+OPENING = 30  # steps; these steps are the run's own
+LOWER = 8.0  # what a rate is divided by whose first steps break off
+LATEST_RACE = 0.08  # share of the run after which no further race begins
+RACE = 0.02  # of the planned examples, for the losers of the first race; what is left over may go to another one
 ROWS_PER_BATCH = 50  # a batch is at most a fiftieth of the data,
 LEAST_CAP = 16  # or this,
 UPDATES = 550  # and leaves the throughput rule at least so many updates
 LEAST = 8
-BRANCH_STEPS = 15  # the fewest steps that tell two rates apart,
+BRANCH_STEPS = 10  # the fewest steps that tell two rates apart,
+FEWEST_STEPS = 6  # rates four times apart,
 MOST_STEPS = 2000  # and the most that it is worth
 MACHINE = "measured here; another machine may choose otherwise"
 
@@ -53,7 +58,7 @@ class Decision:
     memory: Memory | None = None
     noise: NoiseScale | None = None
     range_test: RangeTest | None = None
-    race: Race | None = None
+    races: list[Race] = field(default_factory=list)
     start: Snapshot | None = None
     cap: int = 0
     notes: list[str] = field(default_factory=list)
@@ -61,9 +66,15 @@ class Decision:
     steps: int = 0
     seconds: float = 0.0
 
+    def in_time(self, examples: float, size: int) -> float:
+        """Steps of `size` rows that take as long as so many examples do in the fastest batches: the run may go on with
+        those, and what is spent before is measured against that."""
+        tp = self.throughput
+        return examples / size if tp is None else examples * min(tp(n) / n for n in tp.sizes) / tp(size)
+
     @property
     def branches(self) -> list[Branch]:
-        return self.race.branches if self.race else []
+        return [branch for found in self.races for branch in found.branches]
 
 
 def decide(
@@ -77,8 +88,9 @@ def decide(
 ) -> Decision:
     """Decide what was left open, on a Training that was built with provisional values; it is left as it was.
 
-    The run begins: at a batch by the throughput rule its first steps are taken at several rates, the best of them is
-    kept, and its gradients tell the noise scale and with it the batch to go on with. `start` holds the state then.
+    The run begins: with a batch by the throughput rule its first steps are taken; the next ones are at several rates,
+    and the best of them is kept; its gradients tell the noise scale and with it the batch to go on with. `start` holds
+    the state then.
 
     share: of the planned examples that may be spent; throughput: step times that are given instead of measured;
     measure_all: measure what no choice needs, too (for `advise`).
@@ -100,7 +112,7 @@ def decide(
             _measure_noise(t, d, size, NOISE * share / SHARE)
             _choose_batch(t, d)
             assert d.batch is not None
-            rate *= rate_follows(t, size, int(d.batch.value))
+            rate *= rate_follows(t, size, int(d.batch.value), d.noise.value if d.noise else None)
         if d.lr is not None:
             d.lr = _follow(d.lr, rate, size, int(d.batch.value) if d.batch else size)
         if t.state.step > beginning.numbers[1]:
@@ -149,49 +161,100 @@ def _measure_times(t: Training, d: Decision, share: float, given: Throughput | N
 def _first_steps(
     t: Training, d: Decision, size: int, share: float, beginning: Snapshot, *, batch: bool, lr: bool
 ) -> float:
-    """Begin the run with batches of `size`: by a race of rates where the run is long enough for one, and on until the
-    noise scale can be measured. Leaves the training there; returns the base rate that it has."""
+    """Begin the run with batches of `size`: some steps, then a race of rates where the run is long enough for one.
+    Leaves the training there; returns the base rate that it has."""
     planned = planned_examples(t)
     rate = float(t.state.optimizer.param_groups[0]["initial_lr"])
-    if lr:
-        rate, why = default_rate(t, size)
-        budget = min(share, 2 * SHARE) - (TIMING + NOISE if batch else 0.0)
-        steps = min(MOST_STEPS, int(budget * planned / size / LOSERS))
-        if steps < BRANCH_STEPS:
-            d.lr = Choice(rate, "default", f"{why}; the run is too short to try others ({budget:.0%} of it are "
-                          f"{budget * planned / size:.0f} steps)")  # fmt: skip
-        else:
-            if share > SHARE:
-                d.range_test = range_test(t, size=size, steps=60, repeats=2)
-                d.steps, d.examples = d.steps + 120, d.examples + 120 * size
-            d.race = race(t, rate, size=size, steps=steps, start=beginning)
-            d.steps, d.examples = d.steps + d.race.lost, d.examples + d.race.lost * size
-            d.lr = _say_race(d.race, rate, why)
-            rate = float(d.lr.value)
-        (d.race.end if d.race and d.race.end else beginning).restore()
-        set_base(t.state.optimizer, rate)
-    warm = math.ceil((WARM * planned - t.state.position) / size) if batch else 0
-    if warm > 0 and WARM * planned >= size:
+    if not lr:
+        return _open(t, d, rate, size, beginning, tries=1)
+    rate, why = default_rate(t, size)
+    budget = min(share, 2 * SHARE) - (TIMING + NOISE if batch else 0.0)
+    steps, factors = _plan_race(t, d.in_time(budget * planned, size), d.in_time(RACE / SHARE * share * planned, size))
+    if not steps:
+        d.lr = Choice(rate, "default", f"{why}; the run is too short to try others ({budget:.0%} of it are "
+                      f"{d.in_time(budget * planned, size):.0f} steps)")  # fmt: skip
+    elif share > SHARE:
+        d.range_test = range_test(t, size=size, steps=60, repeats=2)
+        d.steps, d.examples = d.steps + 120, d.examples + 120 * size
+    opened = _open(t, d, rate, size, beginning, tries=6)
+    if opened != rate:
+        d.lr = Choice(opened, "measured", f"the first steps broke off at {rate:.2g} ({why}) and did not at this rate")
+    elif steps:
+        return _races(t, d, rate, why, size, steps, factors, budget * planned)
+    return opened
+
+
+def _plan_race(t: Training, most: float, usual: float) -> tuple[int, tuple[float, ...]]:
+    """(steps of a branch, factors of the rate) where so many steps may be lost; 0 steps: too few for a race. Where
+    there is one loser's worth of steps, it is spent on one larger rate: SGD's default has no scale of its own, so on
+    one four times as large."""
+    if most >= LOSERS * BRANCH_STEPS:
+        return min(MOST_STEPS, max(BRANCH_STEPS, int(usual / LOSERS))), (SPACING, SPACING**2)
+    if most >= FEWEST_STEPS:
+        sgd = isinstance(t.state.optimizer, torch.optim.SGD)
+        return min(BRANCH_STEPS, int(most)), (SPACING**2 if sgd else SPACING,)
+    return 0, ()
+
+
+def _open(t: Training, d: Decision, rate: float, size: int, beginning: Snapshot, *, tries: int) -> float:
+    """The run's first steps, before anything can be told from it; a rate that breaks off is lowered until one does not,
+    in so many tries. Returns the rate that they were taken at, which the optimizer then has."""
+    planned = planned_examples(t)
+    steps = max(math.ceil(WARM * planned / size), min(OPENING, math.ceil(d.in_time(2 * WARM * planned, size))))
+    set_base(t.state.optimizer, rate)
+    if WARM * planned < size:
+        return rate
+    for tried in (rate / LOWER**k for k in range(tries)):
+        set_base(t.state.optimizer, tried)
         t.objective.model.train()
-        if not math.isfinite(train(t, size, warm)[-1]):
-            d.notes.append("the loss became infinite in the first steps; they were taken back, and nothing is measured")
-            beginning.restore()
+        losses = train(t, size, steps)
+        third = max(1, len(losses) // 3)
+        if math.isfinite(losses[-1]) and (steps < FEWEST_STEPS or sum(losses[-third:]) <= 1.5 * sum(losses[:third])):
+            return tried
+        d.steps, d.examples = d.steps + len(losses), d.examples + len(losses) * size
+        beginning.restore()
+    d.notes.append("the loss became infinite in the first steps; they were taken back, and nothing is measured")
+    set_base(t.state.optimizer, rate)
     return rate
 
 
-def _say_race(found: Race, default: float, why: str) -> Choice:
-    others = ", ".join(f"{b.lr:.2g}: {say_number(b.loss)}" for b in sorted(found.branches, key=lambda b: b.lr))
-    if found.winner is None:
-        return Choice(default, "default", f"{why}; no rate that was tried helped ({others})")
-    first = found.winner.lr == default
-    held = f"the default ({why}) held" if first else f"better than the default {default:.2g} ({why})"
-    said = (
-        f"{held} in a race of the first {found.steps} steps (loss {say_number(found.before)} before them, then {others}"
-    )
-    if any(b.lr > found.winner.lr and b.loss < found.winner.loss for b in found.branches):
-        said += f"; so early a larger rate must come {further(found.steps):.0%} further to be the better one"
-    said += ")"
-    return Choice(found.winner.lr, "measured", said)
+def _races(
+    t: Training, d: Decision, rate: float, why: str, size: int, steps: int, factors: tuple[float, ...], budget: float
+) -> float:
+    """A race; while the largest rate wins, another one later, as long as the budget (in examples) lasts."""
+    default, left = rate, budget
+    while True:
+        found = race(t, rate, size=size, steps=steps, start=Snapshot(t), factors=factors)
+        cost = found.lost * size
+        d.steps, d.examples, left = d.steps + found.lost, d.examples + cost, left - cost
+        d.races.append(found)
+        if found.winner is None or found.end is None:
+            break
+        found.end.restore()
+        rate = found.winner.lr
+        set_base(t.state.optimizer, rate)
+        if not found.open_above or left < steps * size or t.state.position > LATEST_RACE * planned_examples(t):
+            break
+        factors = (SPACING,)
+        if not math.isfinite(train(t, size, t.state.step)[-1]):  # as many steps again: the run goes on
+            found.end.restore()
+            break
+    d.lr = _say_races(d.races, default, rate, why)
+    return rate
+
+
+def _say_races(races: list[Race], default: float, rate: float, why: str) -> Choice:
+    said = []
+    for found in races:
+        losses = ", ".join(f"{b.lr:.2g}: {say_number(b.loss)}" for b in sorted(found.branches, key=lambda b: b.lr))
+        said.append(f"steps {found.first + 1}-{found.first + found.steps} (loss {say_number(found.before)} before "
+                    f"them, then {losses})")  # fmt: skip
+    run = f"in a race over {', then '.join(said)}; a larger rate must come {FURTHER:.0%} further"
+    if races[0].winner is None:
+        return Choice(default, "default", f"{why}; no rate that was tried helped {run}")
+    if rate == default:
+        return Choice(rate, "measured", f"the default ({why}) held {run}")
+    return Choice(rate, "measured", f"better than the default {default:.2g} ({why}) {run}")
 
 
 def _follow(rate: Choice, value: float, before: int, after: int) -> Choice:
@@ -331,11 +394,15 @@ def default_rate(t: Training, size: int) -> tuple[float, str]:
     return float(f"{rate * rate_follows(t, 32, size):.3g}"), f"{rate:.3g} at a batch of 32 ({why}), raised for {size}"
 
 
-def rate_follows(t: Training, before: int, after: int) -> float:
-    """What the rate is multiplied by when the batch changes: as the best rates were found to rise, 8 times (adaptive)
-    and 4 times (SGD) over batches 256 times as large."""
-    power = 0.25 if isinstance(t.state.optimizer, torch.optim.SGD) else 0.375
-    return float((after / before) ** power)
+def rate_follows(t: Training, before: int, after: int, phi: float | None = None) -> float:
+    """What the rate is multiplied by when the batch changes. With the noise scale known, the gain of Johnson et al.
+    2020 (arXiv:2007.05105), its root for adaptive optimizers; else as the best rates were found to rise, 8 times
+    (adaptive) and 4 times (SGD) over batches 256 times as large."""
+    sgd = isinstance(t.state.optimizer, torch.optim.SGD)
+    if phi is not None:
+        by = gain(before, after, phi)
+        return by if sgd else math.sqrt(by)
+    return float((after / before) ** (0.25 if sgd else 0.375))
 
 
 __all__ = ["Decision", "batch_cap", "best_batch", "decide"]

@@ -1,36 +1,38 @@
-"""The learning rate by a race: the run's first steps at several rates, from one state over the same examples.
+"""The learning rate by a race: the run's next steps at several rates, from one state over the same examples.
 
-A branch is the beginning of the run itself, so the winner's is kept and only the losers cost. Branches are judged on
-rows that none of them trained on. A short run flatters large rates: each step goes further, and the noise that they
-end in is not felt yet. (Near the end of training it is the other way round: Wu et al. 2018, arXiv:1803.02021.) So a
-larger rate wins only if it has come clearly further, the more so the fewer the steps, and a smaller one if it has come
-further at all. With that margin a race is for rates that are far off.
+A branch is the run itself, going on, so the winner's is kept and only the losers cost. Branches are judged by the
+losses of their last steps, each on rows that it has not trained on yet, the same rows for all. Where they begin matters
+most. At the very start a short run flatters large rates without limit: each step goes further, and the noise that they
+end in is not felt yet; late in training it flatters small ones (Wu et al. 2018, arXiv:1803.02021). In between, after
+some fiftieth of a run, the rate that comes furthest in a few steps is about the one that is best for long, or a little
+below it. So a race begins there; a larger rate must come clearly further, and a smaller one has its turn only where the
+rate that the run began with makes no progress.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from torch import nn
+import torch
 
 from handful.optimizer import set_base
 from handful.probe.snapshot import Snapshot
-from handful.probe.trial import FAILED, loss_on, train
-from handful.source.base import Batch
+from handful.probe.trial import FAILED, train
+from handful.step import seed_dropout
 from handful.training import Training
 
 SPACING = 2.0  # between two rates of a race
-LOSERS = 2  # branches that the budget is shared between
-FURTHER, SHORT = 0.2, 12.0  # a rate twice as large must have come 0.2 + 12 / steps further
-LOWER = 6  # how often a rate that breaks off is divided by 8
-ROWS = 1024  # at most so many rows to judge on
+LOSERS = 2  # branches that a race of three loses
+LOWER = 4.0  # what a rate without progress is divided by
+FURTHER = 0.3  # a larger rate must have come so much further
+ERRORS = 2.0  # and by so many standard errors of the paired difference
+JUDGED = 0.5  # of a branch's steps, the last ones: by their losses it is judged
 
 
 @dataclass(frozen=True)
 class Branch:
-    """The run's first steps at one rate: the loss after them, one number a block of held-back rows."""
+    """Some steps of the run at one rate: the mean losses of the last mini-batches, each before its update."""
 
     lr: float
     losses: tuple[float, ...]
@@ -43,13 +45,15 @@ class Branch:
 @dataclass
 class Race:
     """branches: in the order they were run; winner: the best of them, None if all broke off; end: the training's
-    state after the winner's steps; before: the loss where they began; steps: of each branch; steps_run: of all;
-    kept: of the winner; lost: thrown away."""
+    state after the winner's steps; before: the loss where they began; first: the step they began after; steps: of each
+    branch; steps_run: of all; kept: of the winner; lost: thrown away; open_above: whether the largest rate won, so
+    that a larger one might be better still."""
 
     branches: list[Branch] = field(default_factory=list)
     winner: Branch | None = None
     end: Snapshot | None = None
     before: float = math.nan
+    first: int = 0
     steps: int = 0
     steps_run: int = 0
     kept: int = 0
@@ -58,92 +62,76 @@ class Race:
     def lost(self) -> int:
         return self.steps_run - self.kept
 
+    @property
+    def open_above(self) -> bool:
+        return self.winner is not None and self.winner.lr == max(b.lr for b in self.branches)
 
-def race(t: Training, default: float, *, size: int, steps: int, start: Snapshot) -> Race:
-    """Branches of `steps` steps of `size` rows at the default rate, at twice it, and at four times or half of it,
-    whichever is the better side; where the default breaks off, on to smaller ones until one does not. The training is
-    left at the end of some branch; `start` puts it back."""
-    found = Race(steps=steps)
-    check = held_back(t, steps * size)
-    before = tuple(loss_on(t, [b]) for b in check)
+
+def race(t: Training, rate: float, *, size: int, steps: int, start: Snapshot, factors: Sequence[float]) -> Race:
+    """Branches of `steps` steps of `size` rows at `rate` and at `factors` times it, in their order, until one does not
+    beat the best before it; at smaller rates where `rate` makes no progress. The training is left at the end of some
+    branch; `start` puts it back."""
+    found = Race(first=t.state.step, steps=steps)
+    before = losses_before(t, size, steps)
     found.before = float(np.mean(before))
 
     def run(lr: float) -> bool:
         """Whether the branch is the best so far."""
         start.restore()
-        losses, done = branch(t, lr, size=size, steps=steps, check=check)
+        losses, done = branch(t, lr, size=size, steps=steps)
         found.steps_run += done
         one = Branch(lr, tuple(losses) if np.mean(losses) < np.mean(before) else (FAILED,))
         found.branches.append(one)
         best = found.winner
-        won = math.isfinite(one.loss) and (best is None or better(one, best, before, steps))
+        won = math.isfinite(one.loss) and (best is None or better(one, best, before))
         if won:
             found.winner, found.end, found.kept = one, Snapshot(t), done
         return won
 
-    if run(default):
-        if run(default * SPACING):
-            run(default * SPACING**2)
-        else:
-            run(default / SPACING)
-    else:
-        for k in range(1, LOWER + 1):  # branches that break off are short
-            if run(default / SPACING ** (3 * k)):
-                break
+    tried = [rate * f for f in factors] if run(rate) else [rate / LOWER, rate / LOWER**2]
+    for lr in tried:
+        if run(lr) != (lr > rate):  # up until one fails, down until one does not
+            break
     return found
 
 
-def better(one: Branch, best: Branch, before: Sequence[float], steps: int) -> bool:
-    """Whether a branch beats the best so far: a smaller rate if it came further, a larger one if it came clearly
-    further; both by more than the noise of their paired difference. before: the losses where they began.
+def better(one: Branch, best: Branch, before: Sequence[float]) -> bool:
+    """Whether a branch beats the best so far: it came clearly further, beyond the noise of the paired difference.
+    before: the losses where they began.
 
     >>> slow, fast = Branch(1e-3, (0.90, 0.91)), Branch(2e-3, (0.86, 0.87))    # two fifths further
-    >>> [better(fast, slow, before=(1.0, 1.0), steps=n) for n in (20, 200)]
-    [False, True]
-    >>> better(slow, fast, before=(1.0, 1.0), steps=20)
-    False
+    >>> better(fast, slow, before=(1.0, 1.0)), better(Branch(2e-3, (0.89, 0.90)), slow, before=(1.0, 1.0))
+    (True, False)
     """
     differences = np.array(best.losses) - np.array(one.losses)
     error = float(np.std(differences, ddof=1)) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
     progress = float(np.mean(before)) - best.loss
-    least = further(steps) * progress if one.lr > best.lr else 0.0
-    return float(differences.mean()) > max(error, least)
+    return float(differences.mean()) > max(ERRORS * error, FURTHER * progress)
 
 
-def further(steps: int) -> float:
-    """How much further, of the way it came, a rate twice as large must come."""
-    return FURTHER + SHORT / steps
-
-
-def branch(t: Training, lr: float, *, size: int, steps: int, check: Sequence[Batch]) -> tuple[list[float], int]:
-    """The run's next steps at base rate `lr`, its own schedule on it; afterwards the loss on each batch of `check`
-    ([inf] if the branch broke off), and the steps that were taken."""
+def branch(t: Training, lr: float, *, size: int, steps: int) -> tuple[list[float], int]:
+    """The run's next steps at base rate `lr`, its own schedule on it: the losses that it is judged by ([inf] if it
+    broke off), and the steps that were taken."""
     set_base(t.state.optimizer, lr)
     t.objective.model.train()
     losses = train(t, size, steps)
-    if losses[-1] == FAILED:
-        return [FAILED], len(losses)
-    with batch_statistics(t.objective.model):
-        return [loss_on(t, [b]) for b in check], len(losses)
+    return ([FAILED] if losses[-1] == FAILED else losses[-judged(steps) :]), len(losses)
 
 
-def held_back(t: Training, trained: int) -> list[Batch]:
-    """Up to 1,024 training rows to compare branches on, from beyond the `trained` rows that the branches use."""
-    rows = min(ROWS, max(64, t.examples // 4))
-    parts = min(128, rows // 4)
-    return [t.batches.at(t.state.position + trained + k, min(parts, rows - k)) for k in range(0, rows, parts)]
+def judged(steps: int) -> int:
+    """The last steps of a branch whose losses count."""
+    return max(1, round(JUDGED * steps))
 
 
-@contextmanager
-def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Inside the block BatchNorm uses the statistics of each batch: after few steps the running ones lag behind the
-    weights. They stay as they are."""
-    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    kept = [(m.running_mean, m.running_var) for m in layers]
-    for m in layers:
-        m.running_mean = m.running_var = None
-    try:
-        yield
-    finally:
-        for m, (mean, variance) in zip(layers, kept, strict=True):
-            m.running_mean, m.running_var = mean, variance
+def losses_before(t: Training, size: int, steps: int) -> list[float]:
+    """The losses that branches are judged by as they are at the weights where the branches begin: in training mode and
+    with the same dropout. What that changes in the model (running statistics), the branches' start puts back."""
+    t.objective.model.train()
+    found = []
+    for k in range(steps - judged(steps), steps):
+        batch = t.objective.to_device(t.batches.at(t.state.position + k * size, size))
+        seed_dropout(t.plan.seed, t.state.step + k, 0, t.objective.device)
+        with torch.no_grad():
+            sums = t.objective.sums(batch, metrics=False)
+        found.append(float(sums.loss) / max(float(sums.weight), 1e-30))
+    return found
