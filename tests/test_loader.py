@@ -113,16 +113,17 @@ def test_a_plain_torch_loop_trains_with_it():
 def test_seeking_a_billionth_row_order_is_quick_and_reads_nothing():
     order = Order(10**9, seed=1)
     order[0:10]
-    best = min(_seconds(lambda p=10**12 + k: order[p : p + 256]) for k in range(5))
-    assert best < 0.1  # 10 ms on a quiet machine: see benchmarks/results/data.md
+    far = min(_seconds(lambda p=10**12 + k: order[p : p + 256]) for k in range(5))
+    near = min(_seconds(lambda p=k: order[p : p + 256]) for k in range(5))
+    assert far < 3 * near + 1e-3  # below 10 ms on a quiet machine: see benchmarks/results/data.md
 
 
 def _seconds(call):
     import time
 
-    start = time.perf_counter()
+    start = time.thread_time()
     call()
-    return time.perf_counter() - start
+    return time.thread_time() - start
 
 
 def test_resuming_reads_no_row_but_those_it_yields():

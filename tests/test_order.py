@@ -225,9 +225,9 @@ def test_epochs_of_positions():
 )
 def test_seeking_far_costs_no_more_than_seeking_to_0(kw):
     def seek(position: int) -> float:
-        order, began = Order(10**9, **kw), time.perf_counter()
+        order, began = Order(10**9, **kw), time.thread_time()
         order[position : position + 256]
-        return time.perf_counter() - began
+        return time.thread_time() - began
 
     near, far = zip(*[(seek(0), seek(10**12 + i * 10**9 + 123_456)) for i in range(15)])
     assert min(far) < 3 * min(near)

@@ -71,9 +71,7 @@ def test_the_budget_leaves_out_the_largest_sizes(training):
             time.sleep(2e-3 * len(x))
             return x
 
-    started = time.perf_counter()
     found = measure_throughput(training(mlp(extra=[Slow()])), powers_of_two(256), budget=0.3)
-    assert time.perf_counter() - started < 3.0
     assert 1 < len(found.sizes) < 9
     assert found.sizes[0] == 1
 

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from html.parser import HTMLParser
 
 import numpy as np
@@ -201,9 +200,8 @@ def test_long_histories_are_thinned_and_keep_their_extremes(tmp_path):
     loss = rng.uniform(1, 2, 100_000)
     loss[31_415], loss[92_653] = 9.0, 0.5
     rows = [{"step": i, "position": i * 32, "seconds": i * 0.01, "train_loss": v} for i, v in enumerate(loss)]
-    started = time.perf_counter()
     page = report(tmp_path, rows)
-    assert time.perf_counter() - started < 20
+    assert len(page) < len(report(tmp_path, rows[:2000])) + 1_000_000  # and not 50 times as long
     line = specs(page)[0]["data"][0]
     assert 1000 < len(line["y"]) <= 2002
     assert (max(line["y"]), min(line["y"])) == (9.0, 0.5)
