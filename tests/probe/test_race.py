@@ -113,6 +113,20 @@ def _raced(t):
     return int(spans[-1][0]) - 1, int(spans[-1][1])
 
 
+def test_where_no_rate_helps_the_run_goes_on_from_before_the_race(monkeypatch):
+    """Labels that nothing can be learned from, and branches that all break off: the default stays, nothing is kept."""
+    t = assemble(small(), blobs(), {"batch": 16, "quiet": True, "until": "epochs(3)"}, measure=False)
+    monkeypatch.setattr(race_module, "branch", lambda t, lr, *, size, steps: ([FAILED], 3))
+    d = decide(t, batch=False)
+    assert d.lr.status == "default"
+    assert "no rate that was tried helped" in d.lr.reason
+    assert d.races[0].winner is None
+    assert d.steps == 3 * len(d.races[0].branches)
+    d.start.restore()
+    assert t.state.position == 16 * t.state.step == 16 * d.races[0].first
+    assert t.state.optimizer.param_groups[0]["initial_lr"] == d.lr.value
+
+
 def test_a_default_far_too_small_is_raised_by_more_than_one_race():
     t = assemble(small(), blobs(20_000), {"batch": 32, "quiet": True, "until": "epochs(8)", "optimizer": "sgd"},
                  measure=False)  # fmt: skip

@@ -224,20 +224,19 @@ def _races(
     """A race; while the largest rate wins, another one later, as long as the budget (in examples) lasts."""
     default, left = rate, budget
     while True:
-        found = race(t, rate, size=size, steps=steps, start=Snapshot(t), factors=factors)
-        cost = found.lost * size
-        d.steps, d.examples, left = d.steps + found.lost, d.examples + cost, left - cost
+        start, first = Snapshot(t), not d.races
+        found = race(t, rate, size=size, steps=steps, start=start, factors=factors, lower=first)
         d.races.append(found)
-        if found.winner is None or found.end is None:
-            break
-        found.end.restore()
-        rate = found.winner.lr
+        d.steps, d.examples, left = d.steps + found.lost, d.examples + found.lost * size, left - found.lost * size
+        if found.winner is not None:
+            rate = found.winner.lr
+        (found.end or start).restore()
         set_base(t.state.optimizer, rate)
         if not found.open_above or left < steps * size or t.state.position > LATEST_RACE * planned_examples(t):
             break
         factors = (SPACING,)
         if not math.isfinite(train(t, size, t.state.step)[-1]):  # as many steps again: the run goes on
-            found.end.restore()
+            (found.end or start).restore()
             break
     d.lr = _say_races(d.races, default, rate, why)
     return rate

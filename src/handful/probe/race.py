@@ -67,10 +67,12 @@ class Race:
         return self.winner is not None and self.winner.lr == max(b.lr for b in self.branches)
 
 
-def race(t: Training, rate: float, *, size: int, steps: int, start: Snapshot, factors: Sequence[float]) -> Race:
+def race(
+    t: Training, rate: float, *, size: int, steps: int, start: Snapshot, factors: Sequence[float], lower: bool = True
+) -> Race:
     """Branches of `steps` steps of `size` rows at `rate` and at `factors` times it, in their order, until one does not
-    beat the best before it; at smaller rates where `rate` makes no progress. The training is left at the end of some
-    branch; `start` puts it back."""
+    beat the best before it; with `lower`, at smaller rates where `rate` makes no progress. The training is left at the
+    end of some branch; `start` puts it back."""
     found = Race(first=t.state.step, steps=steps)
     before = losses_before(t, size, steps)
     found.before = float(np.mean(before))
@@ -88,7 +90,10 @@ def race(t: Training, rate: float, *, size: int, steps: int, start: Snapshot, fa
             found.winner, found.end, found.kept = one, Snapshot(t), done
         return won
 
-    tried = [rate * f for f in factors] if run(rate) else [rate / LOWER, rate / LOWER**2]
+    moved = run(rate)
+    if not (moved or lower):  # a rate that has won before, near what can be reached
+        return found
+    tried = [rate * f for f in factors] if moved else [rate / LOWER, rate / LOWER**2]
     for lr in tried:
         if run(lr) != (lr > rate):  # up until one fails, down until one does not
             break
