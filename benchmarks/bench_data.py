@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -93,11 +93,20 @@ def table(found: dict[str, list[float]], of: str, more: dict[str, str] | None = 
     return lines
 
 
+def pairs(batches: Iterable[Any]) -> Iterator[Any]:
+    """(x, y) of each. A loop that yields would keep one mini-batch alive while the next is made, which costs whoever
+    makes it into memory of its own a tenth; so would none of the peers whose loaders are passed on as they are."""
+    return map(_pair, batches)
+
+
+def _pair(batch: Any) -> Any:
+    return batch["x"], batch["y"]
+
+
 def handful_stream(source: Any, **order: Any) -> Endless:
     def start() -> Iterator[Any]:
         batches = handful.Batches(source, handful.Order(len(source), seed=1, **order))
-        for batch in batches.stream(0, BATCH):
-            yield batch["x"], batch["y"]
+        return pairs(batches.stream(0, BATCH))
 
     return start
 
