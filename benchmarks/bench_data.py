@@ -10,6 +10,7 @@ that of the rounds' ratios. Writes benchmarks/results/data.md.
 
 import argparse
 import contextlib
+import inspect
 import io
 import os
 import platform
@@ -319,7 +320,7 @@ def main() -> None:
             print(f"== {name}", flush=True)
             with contextlib.chdir(folder):
                 found = part(a, Path(folder))
-            lines += ["", f"## {name}", "", (part.__doc__ or "").strip(), "", *found]
+            lines += ["", f"## {name}", "", inspect.getdoc(part) or "", "", *found]
             print("\n".join(found), flush=True)
     a.out.parent.mkdir(exist_ok=True)
     a.out.write_text("\n".join(lines) + "\n")
