@@ -69,6 +69,9 @@ def open(
     >>> source.target, source.take([2, 0])["x"].tolist()
     ('y', [[4.0, 5.0], [0.0, 1.0]])
     """
+    given = [target] if isinstance(target, str | None) else list(target) if isinstance(target, Sequence) else [target]
+    if not given or not all(isinstance(name, str | None) for name in given):
+        raise HandfulError(f"target must be the name of a column, or a list of names, not {target!r}.")
     if isinstance(where, Source) and (target is None or target in where.columns):
         return _with(where, str(target) if target else None, columns)
     if target is not None and names_of(target):

@@ -20,6 +20,16 @@ from .table import convert, is_frame
 
 def from_values(key: str, value: Any, o: Options, notes: list[str]) -> Stored:
     """One column from an array, Tensor, list, Series or Arrow array; HandfulError if it cannot be one."""
+    try:
+        return _from_values(key, value, o, notes)
+    except UnicodeEncodeError as error:
+        raise HandfulError(
+            f"{o.name}: '{key}' holds text that no file can hold (half of a character, {error.object[error.start]!a}): "
+            "decode it again from its bytes."
+        ) from error
+
+
+def _from_values(key: str, value: Any, o: Options, notes: list[str]) -> Stored:
     if isinstance(value, Tensor):
         return _from_tensor(key, value, o, notes)
     if isinstance(value, np.ndarray):

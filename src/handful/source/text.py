@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..errors import HandfulError
+from ..errors import HandfulError, whole
 from .arrays import Arrays, Strings
 from .base import Column, Rows, Source, Value
 from .options import Options
@@ -139,7 +139,12 @@ class Windows(Source):
         name: str = "text",
     ) -> None:
         self.tokens = tokens.numpy() if isinstance(tokens, torch.Tensor) else tokens
-        self.length, self.stride = length, length if stride is None else stride
+        if not isinstance(self.tokens, np.ndarray) or self.tokens.ndim != 1 or self.tokens.dtype.kind not in "iu":
+            shape = f" of shape {list(tokens.shape)}" if hasattr(tokens, "shape") else ""
+            kind = getattr(tokens, "dtype", type(tokens).__name__)
+            raise HandfulError(f"{name} must be one long array of whole numbers, the token ids, not {kind}{shape}.")
+        self.length = whole("length", length)
+        self.stride = self.length if stride is None else whole("stride", stride)
         if length < 1 or self.stride < 1:
             raise HandfulError(f"a window needs length >= 1 and stride >= 1, not {length} and {self.stride}.")
         if len(self.tokens) <= length:
