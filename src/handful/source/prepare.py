@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import HandfulError
+from ..errors import HandfulError, whole
 from .base import Column, Source
 from .feed import SourceFeed, identity_of
 from .files import is_remote
@@ -57,9 +57,8 @@ def prepare(
     """
     if images not in _IMAGES:
         raise HandfulError(f"images must be one of {', '.join(_IMAGES)}, not '{images}'.")
-    for name, count in {"shards": shards, "workers": 1 if workers is None else workers}.items():
-        if not isinstance(count, int) or count < 1:
-            raise HandfulError(f"{name} must be a whole number of at least 1, not {count!r}.")
+    whole("shards", shards, least=1)
+    whole("workers", 1 if workers is None else workers, least=1)
     path = _place(store)
     options = {"target": target, "columns": _said(columns), "size": image_size, "rate": rate}
     options |= {"images": images, "shards": shards}
