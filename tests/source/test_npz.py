@@ -116,3 +116,16 @@ def test_memory_does_not_grow_with_the_array(tmp_path, save):
     getattr(np, save)(tmp_path / "a.npz", x=np.zeros((25_000, 1000)))
     run = subprocess.run([sys.executable, "-c", script, tmp_path], check=True, stdout=subprocess.PIPE, text=True)
     assert int(run.stdout) * 1024 < 200e6 / 3
+
+
+@pytest.mark.parametrize("dtype", ["<u2", "<u4", ">i4", ">f8", "<u8", "<i8"])
+def test_a_mapped_array_is_converted_as_it_is_read(tmp_path, dtype):
+    array = np.arange(300).reshape(100, 3).astype(dtype)
+    np.save(tmp_path / "a.npy", array)
+    source = handful.open(tmp_path / "a.npy")
+    found = source.take([5, 99, 0]).tensor("x")
+    assert found.tolist() == array[[5, 99, 0]].tolist()
+    assert str(found.dtype) == f"torch.{source.columns['x'].dtype}"
+    assert source.in_memory == (dtype == "<u8")
+    store = handful.prepare(tmp_path / "a.npy", tmp_path / "store")
+    assert store.take([5, 99, 0]).tensor("x").tolist() == found.tolist()

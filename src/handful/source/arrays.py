@@ -45,6 +45,21 @@ class Dense:
         return gather(self.data, rows)
 
 
+class Widened:
+    """A mapped column whose numbers become `dtype` as they are read, so that it need not be converted as a whole."""
+
+    in_memory = False
+
+    def __init__(self, data: NDArray[Any], dtype: np.dtype[Any], column: Column) -> None:
+        self.data, self.column, self._dtype = data, column, dtype
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def read(self, rows: Rows) -> Tensor:
+        return torch.from_numpy(np.asarray(self.data[rows], self._dtype))
+
+
 class Strings:
     """A column of strings; None is read as ""."""
 

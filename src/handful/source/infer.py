@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import HandfulError
-from .arrays import Dense, RaggedValues, Stored, native, ragged
+from .arrays import Dense, RaggedValues, Stored, Widened, native, ragged
 from .base import Column
 from .options import Options
 from .table import convert, is_frame
@@ -100,6 +100,11 @@ def _from_array(key: str, value: NDArray[Any], o: Options, notes: list[str]) -> 
         notes.append(f"'{key}' holds times: read as seconds (since 1970 for dates).")
         unit = value.astype("datetime64[us]" if kind == "M" else "timedelta64[us]")
         value = np.where(np.isnat(unit), np.nan, unit.astype(np.int64) / 1e6)
+    if isinstance(value, np.memmap) and value.dtype.name != "uint64":  # the values of uint64 have to be looked at
+        dtype = native(key, value[:0], o, notes).dtype
+        if dtype != value.dtype:
+            value = _squeeze(key, value, dtype.kind in "iub", o, notes)
+            return Widened(value, dtype, dense_column(key, dtype.name, tuple(value.shape[1:]), o, notes))
     value = native(key, value, o, notes)
     value = _squeeze(key, value, value.dtype.kind in "iub", o, notes)
     return Dense(value, dense_column(key, value.dtype.name, tuple(value.shape[1:]), o, notes))
