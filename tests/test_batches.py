@@ -140,14 +140,14 @@ def test_a_batch_that_is_kept_is_not_overwritten_by_later_ones():
 
 
 def test_the_next_epoch_is_built_by_a_thread_while_this_one_is_read():
-    n, built = 40_000, []
+    n, built = 160_000, []
 
     class Watched(handful.Order):
         def prepare(self, epoch):
             built.append((epoch, threading.current_thread().name))
             super().prepare(epoch)
 
-    stream = Batches(handful.open({"x": np.arange(n)}), Watched(n, seed=1)).stream(0, 1000)
+    stream = Batches(handful.open({"x": np.arange(n)}), Watched(n, seed=1)).stream(0, 4000)
     for _ in range(90):
         next(stream)
     assert built == [(1, "handful-epoch"), (2, "handful-epoch")]
