@@ -78,10 +78,11 @@ def test_memory_does_not_grow_with_the_text(tmp_path):
     script = textwrap.dedent(
         """
         import sys, threading, time, handful
-        from handful.source import text
+        from handful.source import feed, text
         from handful.transform import running
         from handful.transform.text import language_source, Tokenize
         text.LARGE = running.LARGE = 4 << 20
+        feed.CHUNK = 1 << 20  # so that as many are held of the small text as of the large one
 
         def own():
             return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))

@@ -46,9 +46,7 @@ def open_text(path: Path, o: Options) -> Arrays:
 
 def _not_utf8(path: Path, error: UnicodeDecodeError, start: int) -> HandfulError:
     byte, at = error.object[error.start], start + error.start
-    return HandfulError(
-        f"{path} is not UTF-8 (byte {byte:#04x} at {at:,}): convert it first, for example with iconv."
-    )
+    return HandfulError(f"{path} is not UTF-8 (byte {byte:#04x} at {at:,}): convert it first, for example with iconv.")
 
 
 class Pieces:
