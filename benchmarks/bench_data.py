@@ -2,7 +2,7 @@
 
     python benchmarks/bench_data.py [--rounds 7] [--seconds 0.6] [--only memory,disk,...] [--data FOLDER]
 
-Parts: memory, disk, large (four times a bound on this process's memory), jpeg, seek, ranks, text. Peers come with
+Parts: memory, disk, large (four times a bound on memory: large.py), jpeg, seek, ranks, text. Peers (peers.py) come with
 `pip install handful[bench]`; one that is not installed is reported with the reason. A rate is the median of `rounds`
 rounds, each contender measured once a round in turn, so that what else the machine does hits all alike; the spread is
 that of the rounds' ratios. Writes benchmarks/results/data.md.
@@ -10,30 +10,32 @@ that of the rounds' ratios. Writes benchmarks/results/data.md.
 
 import argparse
 import contextlib
+import inspect
 import io
-import json
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from large import large
+from peers import BATCH, PEERS, WIDTH, Endless, pairs, torch_loaders
 from PIL import Image
 
 import handful
 from handful.grouping import row_lengths
 from handful.source.options import cores
 
-WIDTH, BATCH = 3072, 256
-Endless = Callable[[], Iterator[Any]]  # a fresh endless iterator of (x, y, rows of it)
+STAND_INS = (
+    "- MosaicML Streaming imports torchvision and transformers, which its writer and reader do not use: where these "
+    "are not installed, empty modules stand in for them during its import (`peers.stand_ins`)."
+)
 
 
 def rows_of(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -96,49 +98,9 @@ def table(found: dict[str, list[float]], of: str, more: dict[str, str] | None = 
 def handful_stream(source: Any, **order: Any) -> Endless:
     def start() -> Iterator[Any]:
         batches = handful.Batches(source, handful.Order(len(source), seed=1, **order))
-        for batch in batches.stream(0, BATCH):
-            yield batch["x"], batch["y"]
+        return pairs(batches.stream(0, BATCH))
 
     return start
-
-
-class Items(torch.utils.data.Dataset):
-    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        self.x, self.y = x, y
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.x[i], self.y[i]
-
-
-class ManyItems(Items):
-    def __getitems__(self, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        index = torch.tensor(rows)
-        return self.x[index], self.y[index]
-
-
-def identity(batch: Any) -> Any:
-    return batch
-
-
-def forever(loader: Any) -> Endless:
-    def start() -> Iterator[Any]:
-        while True:
-            yield from loader
-
-    return start
-
-
-def torch_loaders(x: torch.Tensor, y: torch.Tensor) -> dict[str, Endless]:
-    loader = torch.utils.data.DataLoader
-    workers = {"num_workers": 2, "persistent_workers": True}
-    return {
-        "DataLoader over items": forever(loader(Items(x, y), BATCH, shuffle=True)),
-        "DataLoader over items, 2 workers": forever(loader(Items(x, y), BATCH, shuffle=True, **workers)),
-        "DataLoader, __getitems__": forever(loader(ManyItems(x, y), BATCH, shuffle=True, collate_fn=identity)),
-    }
 
 
 def memory(a: argparse.Namespace, _: Path) -> list[str]:
@@ -165,109 +127,6 @@ def absent(reason: Exception) -> str:
     return f"absent ({type(reason).__name__}: {' '.join(str(reason).split())[:120]})"
 
 
-def peer_hf(x: np.ndarray, y: np.ndarray, folder: Path) -> Endless:
-    import datasets
-    import pyarrow as pa
-
-    datasets.disable_progress_bars()
-    flat = pa.FixedSizeListArray.from_arrays(pa.array(x.reshape(-1)), WIDTH)
-    datasets.Dataset(pa.table({"x": flat, "y": y})).save_to_disk(str(folder / "hf"))
-    data = datasets.load_from_disk(str(folder / "hf")).with_format("torch").shuffle(seed=0)
-
-    def start() -> Iterator[Any]:
-        while True:
-            for batch in data.iter(BATCH):
-                yield batch["x"], batch["y"]
-
-    return start
-
-
-def peer_streaming(x: np.ndarray, y: np.ndarray, folder: Path) -> Endless:
-    import streaming
-
-    where = str(folder / "mds")
-    with streaming.MDSWriter(out=where, columns={"x": f"ndarray:uint8:{WIDTH}", "y": "int"}) as out:
-        for i in range(len(y)):
-            out.write({"x": x[i], "y": int(y[i])})
-    streaming.base.util.clean_stale_shared_memory()
-    data = streaming.StreamingDataset(local=where, shuffle=True, batch_size=BATCH)
-    loader = torch.utils.data.DataLoader(data, BATCH)
-
-    def start() -> Iterator[Any]:
-        while True:
-            for batch in loader:
-                yield batch["x"], batch["y"]
-
-    return start
-
-
-def peer_litdata(x: np.ndarray, y: np.ndarray, folder: Path) -> Endless:
-    import litdata
-
-    where = str(folder / "lit")
-    writer = litdata.streaming.writer.BinaryWriter(where, chunk_bytes="64MB")
-    for i in range(len(y)):
-        writer[i] = {"x": torch.from_numpy(x[i]), "y": int(y[i])}
-    writer.done()
-    writer.merge()
-    loader = litdata.StreamingDataLoader(
-        litdata.StreamingDataset(where, shuffle=True, drop_last=True), batch_size=BATCH
-    )
-
-    def start() -> Iterator[Any]:
-        while True:
-            for batch in loader:
-                yield batch["x"], batch["y"]
-
-    return start
-
-
-def peer_grain(x: np.ndarray, y: np.ndarray, folder: Path) -> Endless:
-    import grain.python as grain
-
-    np.save(folder / "x.npy", x)
-
-    class Mapped:
-        def __init__(self) -> None:
-            self.x = np.load(folder / "x.npy", mmap_mode="r")
-
-        def __len__(self) -> int:
-            return len(y)
-
-        def __getitem__(self, i: int) -> Any:
-            return {"x": self.x[i], "y": y[i]}
-
-    def start() -> Iterator[Any]:
-        data = grain.MapDataset.source(Mapped()).shuffle(seed=0).repeat()
-        options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)  # its best here
-        data = data.to_iter_dataset(options).batch(BATCH)
-        for batch in data:
-            yield batch["x"], batch["y"]
-
-    return start
-
-
-def peer_webdataset(x: np.ndarray, y: np.ndarray, folder: Path) -> Endless:
-    import webdataset
-
-    (folder / "wds").mkdir()
-    with webdataset.ShardWriter(str(folder / "wds" / "%04d.tar"), maxcount=2000, verbose=0) as out:
-        for i in range(len(y)):
-            out.write({"__key__": f"{i:08d}", "bin": x[i].tobytes(), "cls": str(int(y[i]))})
-    shards = sorted(map(str, (folder / "wds").glob("*.tar")))
-
-    def decode(item: Any) -> Any:
-        return np.frombuffer(item["bin"], np.uint8), int(item["cls"])
-
-    def start() -> Iterator[Any]:
-        while True:
-            data = webdataset.WebDataset(shards, shardshuffle=100, seed=0).shuffle(2000).map(decode).batched(BATCH)
-            for batch in data:
-                yield np.stack(batch[0]) if isinstance(batch[0], list) else batch[0], batch[1]
-
-    return start
-
-
 def disk(a: argparse.Namespace, folder: Path) -> list[str]:
     """The same rows on disk, in a warm cache; what each peer writes and reads is its own format."""
     n = 30_000
@@ -277,117 +136,22 @@ def disk(a: argparse.Namespace, folder: Path) -> list[str]:
     contenders = {
         "handful store, exact": handful_stream(source),
         "handful store, block": handful_stream(source, **block),
-        "DataLoader over a memory-mapped array": forever(
-            torch.utils.data.DataLoader(
-                Items(torch.from_numpy(np.load(_saved(x, folder), mmap_mode="c")), torch.from_numpy(y)),
-                BATCH,
-                shuffle=True,
-            )
-        ),
     }
     missing = []
-    peers = {
-        "Hugging Face datasets": peer_hf,
-        "MosaicML Streaming": peer_streaming,
-        "LitData": peer_litdata,
-        "Grain": peer_grain,
-        "WebDataset": peer_webdataset,
-    }
-    for name, make in peers.items():
+    for name, peer in PEERS.items():
+        if name == "the same, 2 workers":  # slower in memory already: see there
+            continue
         try:
-            start = make(x, y, folder)
+            peer.write(x, y, folder)
+            start = peer.read(folder)
             next(start())
             contenders[name] = start
         except Exception as error:  # whatever a peer raises is the reason that it is not in the table
             missing.append(f"- {name}: {absent(error)}")
     quality = {name: vif(start, n) for name, start in contenders.items()}
     found = side_by_side(contenders, a.rounds, a.seconds)
-    return [*table(found, "handful store, exact", quality, "VIF (ideal 1)"), "", *missing]
-
-
-def _saved(x: np.ndarray, folder: Path) -> Path:
-    np.save(folder / "plain.npy", x)
-    return folder / "plain.npy"
-
-
-LARGE = """
-import json, resource, sys, time
-import handful, numpy as np
-from handful.source import store as module
-limit = int(sys.argv[3])
-def own():
-    return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("RssAnon")) * 1024
-def read_bytes():
-    return next(int(l.split()[1]) for l in open("/proc/self/io") if l.startswith("read_bytes"))
-module.memory_budget = lambda: limit
-source = handful.open(sys.argv[1])
-assert not source.in_memory
-order = handful.Order(len(source), seed=1, **json.loads(sys.argv[2]))
-stream = handful.Batches(source, order).stream(0, 256)
-next(stream)
-data = next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmData")) * 1024
-resource.setrlimit(resource.RLIMIT_DATA, (data + limit, data + limit))
-before, start, epochs = own(), read_bytes(), []
-for epoch in range(3):
-    begun, most, seen = time.perf_counter(), 0, 0
-    while seen < len(source):
-        seen += len(next(stream)["y"])
-        most = max(most, own())
-    epochs.append([seen / (time.perf_counter() - begun), most - before])
-print(json.dumps([epochs, read_bytes() - start, source.manifest.bytes]))
-"""
-
-
-def large(a: argparse.Namespace, folder: Path) -> list[str]:
-    """Data four times the memory that the process may have to itself (RLIMIT_DATA), the files' pages dropped first.
-
-    The bound is on private memory; the page cache is the system's, so epochs after the first are warm.
-    """
-    limit, n = 128 << 20, (4 * 128 << 20) // (WIDTH + 8) + 1
-
-    class Rows(handful.Source):
-        def __init__(self) -> None:
-            self.name, self.notes, self.target = "rows", [], "y"
-            self.columns = {
-                "x": handful.source.Column("tensor", "uint8", (WIDTH,)),
-                "y": handful.source.Column("number", "int64"),
-            }
-
-        def __len__(self) -> int:
-            return n
-
-        def read(self, rows: Any) -> Any:
-            x = (rows[:, None] * 31 + np.arange(WIDTH)) % 251
-            return {"x": torch.from_numpy(x.astype(np.uint8)), "y": torch.from_numpy(rows)}
-
-    store = folder / "large"
-    handful.prepare(Rows(), store, workers=1)
-    lines = [
-        f"{n:,} rows, {n * (WIDTH + 8) / 2**20:,.0f} MiB, bound {limit >> 20} MiB above the start.",
-        "",
-        "| shuffle | epoch | rows/s | own memory over the start, MiB | bytes read from disk over bytes of the data |",
-        "|---|---|---|---|---|",
-    ]
-    for name, order in {"exact": {}, "block": {"shuffle": "block", "block": 16}}.items():
-        _drop(store)
-        run = subprocess.run(
-            [sys.executable, "-c", LARGE, store, json.dumps(order), str(limit)], capture_output=True, text=True
-        )
-        if run.returncode:
-            lines.append(f"| {name} | failed: {run.stderr.strip().splitlines()[-1]} | | | |")
-            continue
-        epochs, read, size = json.loads(run.stdout)
-        for i, (speed, own) in enumerate(epochs):
-            over = f"{read / size:.2f} (three epochs)" if i == 2 else ""
-            lines.append(f"| {name} | {i + 1} | {speed:,.0f} | {own / 2**20:.1f} | {over} |")
-    return lines
-
-
-def _drop(folder: Path) -> None:
-    for path in folder.rglob("*.values"):
-        with open(path, "rb") as stream:
-            os.fsync(stream.fileno())
-            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    notes = [*missing, STAND_INS] if "MosaicML Streaming" in contenders else missing
+    return [*table(found, "handful store, exact", quality, "VIF (ideal 1)"), "", *notes]
 
 
 def jpeg(a: argparse.Namespace, folder: Path) -> list[str]:
@@ -535,6 +299,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.6)
+    parser.add_argument("--limit", type=int, default=128, help="MiB: the bound of the part large")
     parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("HANDFUL_DATA", "/work/shared/data")))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "data.md")
@@ -555,7 +320,7 @@ def main() -> None:
             print(f"== {name}", flush=True)
             with contextlib.chdir(folder):
                 found = part(a, Path(folder))
-            lines += ["", f"## {name}", "", (part.__doc__ or "").strip(), "", *found]
+            lines += ["", f"## {name}", "", inspect.getdoc(part) or "", "", *found]
             print("\n".join(found), flush=True)
     a.out.parent.mkdir(exist_ok=True)
     a.out.write_text("\n".join(lines) + "\n")

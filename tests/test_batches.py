@@ -1,5 +1,6 @@
 """Batches by position: any position, size, share and amount of read-ahead gives the same rows."""
 
+import re
 import threading
 
 import numpy as np
@@ -12,7 +13,9 @@ import handful
 from handful import augment
 from handful.batches import Batches
 from handful.errors import HandfulError
+from handful.grouping import row_lengths
 from handful.source.base import Source
+from handful.source.text import Windows
 
 N = 37
 
@@ -137,14 +140,14 @@ def test_a_batch_that_is_kept_is_not_overwritten_by_later_ones():
 
 
 def test_the_next_epoch_is_built_by_a_thread_while_this_one_is_read():
-    n, built = 40_000, []
+    n, built = 160_000, []
 
     class Watched(handful.Order):
         def prepare(self, epoch):
             built.append((epoch, threading.current_thread().name))
             super().prepare(epoch)
 
-    stream = Batches(handful.open({"x": np.arange(n)}), Watched(n, seed=1)).stream(0, 1000)
+    stream = Batches(handful.open({"x": np.arange(n)}), Watched(n, seed=1)).stream(0, 4000)
     for _ in range(90):
         next(stream)
     assert built == [(1, "handful-epoch"), (2, "handful-epoch")]
@@ -158,3 +161,29 @@ def test_an_order_of_ones_own_that_leaves_the_data_is_an_error():
     with pytest.raises(IndexError, match=f"row {N} is outside"):
         for _ in zip(range(10), Batches(handful.open({"x": np.arange(N)}), Wrong(N)).stream(0, 20), strict=False):
             pass
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda s, o: handful.Batches(np.zeros(5), o), "read from a source"),
+        (lambda s, o: handful.Batches(s, 6), "must be a handful.Order"),
+        (lambda s, o: handful.Batches(s, o, prefetch=-1), "prefetch must be at least 0"),
+        (lambda s, o: handful.Batches(s, o).at(0, 1.5), "must be a whole number"),
+        (lambda s, o: handful.Batches(s, o).at(-1, 2), "position must be at least 0"),
+        (lambda s, o: handful.Batches(s, o).at(0, 2, (2, 2)), "share must be"),
+        (lambda s, o: handful.Batches(s, o).at(0, 2, (0, 0)), "share must be"),
+        (lambda s, o: next(handful.Batches(s, o).stream(None, 2)), "position must be a whole number"),
+        (lambda s, o: next(handful.Batches(s, o).stream(0, "2")), "must be a whole number"),
+        (lambda s, o: handful.Loader(s, 2), "draws from handful.Batches"),
+        (lambda s, o: handful.Loader(handful.Batches(s, o), "2"), "must be a whole number"),
+        (lambda s, o: handful.Grouped(o, -np.ones(6), 2), "the length of row 0 is -1"),
+        (lambda s, o: row_lengths(s, "nope"), "no column 'nope'"),
+        (lambda s, o: Windows([1, 2, 3], 2), "one long array of whole numbers"),
+        (lambda s, o: Windows(np.zeros(9), 2), "one long array of whole numbers"),
+        (lambda s, o: Windows(np.arange(9), 2.5), "length must be a whole number"),
+    ],
+)
+def test_a_mistake_is_one_sentence(call, says):
+    with pytest.raises(HandfulError, match=re.escape(says)):
+        call(handful.open({"x": np.arange(6)}), handful.Order(6))

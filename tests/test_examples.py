@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,17 @@ def test_an_example_reaches_its_target(name, data, tmp_path):
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stdout[-500:] + done.stderr[-500:]
+
+
+def test_lightning_resumes_by_one_integer(tmp_path):
+    """The example compares weights itself, to the bit; Lightning is no dependency of ours."""
+    if find_spec("lightning") is None:
+        pytest.skip("lightning is not installed")
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, ROOT / "examples" / "lightning_loader.py"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stdout[-500:] + done.stderr[-500:]
+    assert "weights equal: True" in done.stdout
 
 
 @pytest.mark.parametrize(

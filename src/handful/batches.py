@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from handful.errors import HandfulError
+from handful.errors import HandfulError, whole
 from handful.source.ahead import Coming, NextEpoch, check_window
 from handful.source.base import Batch, Rows, Source, as_rows
 
@@ -40,13 +40,17 @@ class Batches:
         prefetch: int | None = None,
     ) -> None:
         """prefetch: batches read ahead by threads; 0 reads in the caller; None: 0 for data in memory, else 4."""
+        if not isinstance(source, Source):
+            raise HandfulError(f"mini-batches are read from a source: pass handful.open(...) of the {_kind(source)}.")
+        if not hasattr(order, "epochs"):
+            raise HandfulError(f"the order must be a handful.Order(len(source), ...), not a {_kind(order)}.")
         if len(order) != len(source):
             raise HandfulError(
                 f"the order is for {len(order):,} rows "
                 f"but the source has {len(source):,}; make it with Order(len(source))"
             )
         self.source, self.order, self.transforms = source, order, tuple(transforms)
-        self.prefetch = (0 if source.in_memory else 4) if prefetch is None else prefetch
+        self.prefetch = (0 if source.in_memory else 4) if prefetch is None else whole("prefetch", prefetch, least=0)
         check_window(source, order)
 
     def at(self, position: int, size: int, share: tuple[int, int] = (0, 1)) -> Batch:
@@ -54,9 +58,7 @@ class Batches:
 
         share: (rank, ranks): only this rank's contiguous part of the batch; the parts of all ranks make the batch.
         """
-        if size < 1:
-            raise HandfulError(f"a mini-batch needs at least one row, not {size}")
-        rank, ranks = share
+        rank, ranks = _check(position, size, share)
         start, stop = position + size * rank // ranks, position + size * (rank + 1) // ranks
         return self._read(start, as_rows(self.order[start:stop], len(self.source)), self.order.epochs(start, stop))
 
@@ -72,6 +74,7 @@ class Batches:
 
         What was read ahead and not used costs nothing to abandon: there is no sampler state to repair.
         """
+        _check(position, size, share)
         if self.prefetch == 0:
             for start, rows, epochs in self._drawn(position, size, share):
                 yield self._read(start, rows, epochs)
@@ -94,8 +97,6 @@ class Batches:
 
         They are drawn in stretches of many mini-batches. The first is of one, so that a run resumes as soon as it can.
         """
-        if size < 1:
-            raise HandfulError(f"a mini-batch needs at least one row, not {size}")
         rank, ranks = share
         first, last = size * rank // ranks, size * (rank + 1) // ranks
         count, most, epoch = 1, max(1, STRETCH // size), NextEpoch(self.order)
@@ -132,6 +133,20 @@ class Batches:
                 yield ahead.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _check(position: int, size: int, share: tuple[int, int]) -> tuple[int, int]:
+    whole("position", position, least=0)
+    if whole("the size of a mini-batch", size) < 1:
+        raise HandfulError(f"a mini-batch needs at least one row, not {size}")
+    rank, ranks = share
+    if not 0 <= rank < ranks:
+        raise HandfulError(f"share must be (rank, ranks) with 0 <= rank < ranks, not {share}.")
+    return rank, ranks
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
 
 
 def _one_thread() -> None:

@@ -1,7 +1,9 @@
 """The one exception that a user's mistake raises, and the sentence it carries."""
 
 import difflib
+import operator
 from collections.abc import Iterable
+from typing import Any
 
 
 class HandfulError(ValueError):
@@ -24,3 +26,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if near:
         return f" Did you mean '{near[0]}'?"
     return f" Known: {', '.join(names)}."
+
+
+def whole(name: str, value: Any, least: int | None = None) -> int:
+    """`value` as an int; HandfulError, naming it, for anything that is no whole number or is below `least`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise HandfulError(f"{name} must be a whole number, not {value!r}.") from None
+    if least is not None and number < least:
+        raise HandfulError(f"{name} must be at least {least}, not {number}.")
+    return number

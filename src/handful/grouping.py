@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from handful import keys, shuffle_quality
-from handful.errors import HandfulError
+from handful.errors import HandfulError, did_you_mean, whole
 from handful.order import Order
 from handful.permutation import Recent, Rows, sorted_rows
 from handful.source.base import Ragged, Source
@@ -64,7 +64,10 @@ class Grouped:
             raise HandfulError(
                 f"lengths have shape {list(self.lengths.shape)} for {len(order):,} rows: give one a row."
             )
-        if batch < 1:
+        if not (self.lengths >= 0).all():
+            row = int(np.flatnonzero(~(self.lengths >= 0))[0])
+            raise HandfulError(f"the length of row {row} is {self.lengths[row]}: lengths must be 0 or more.")
+        if whole("the size of a mini-batch", batch) < 1:
             raise HandfulError(f"a mini-batch needs at least one row, not {batch}.")
         rows = BATCHES * batch if window is None else window
         if rows < batch:
@@ -151,6 +154,8 @@ def row_lengths(source: Source, column: str) -> NDArray[np.int64]:
 
     Raises HandfulError for a column whose rows all have one shape.
     """
+    if column not in source.columns:
+        raise HandfulError(f"{source.name} has no column '{column}'.{did_you_mean(column, source.columns)}")
     n = len(source)
     found = np.empty(n, np.int64)
     for start in range(0, n, _READ):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from handful.batches import Batches
-from handful.errors import HandfulError
+from handful.errors import HandfulError, whole
 from handful.source.base import Batch
 
 
@@ -47,7 +47,10 @@ class Loader:
         collate: Callable[[Batch], Any] = columns,
         drop_last: bool = False,
     ) -> None:
-        if size < 1:
+        if not isinstance(batches, Batches):
+            kind = type(batches).__name__
+            raise HandfulError(f"a Loader draws from handful.Batches(source, order), not from a {kind}.")
+        if whole("the size of a mini-batch", size) < 1:
             raise HandfulError(f"a mini-batch needs at least one row, not {size}.")
         self.rows = len(batches.order)
         if drop_last and size > self.rows:

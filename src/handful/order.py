@@ -5,14 +5,13 @@ integer, and batch size, thread count and rank count may change at any position.
 """
 
 import hashlib
-import operator
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from handful import keys, shuffle_quality
-from handful.errors import HandfulError, did_you_mean
+from handful.errors import HandfulError, did_you_mean, whole
 from handful.permutation import CHUNK, Blocks, Cipher, Recent, Rows, Stored, sorted_rows
 
 SHUFFLES = ("exact", "block", "none", "replacement")
@@ -71,7 +70,7 @@ class Order:
     ) -> None:
         if shuffle not in SHUFFLES:
             raise HandfulError(f"shuffle '{shuffle}' is not known.{did_you_mean(str(shuffle), SHUFFLES)}")
-        self.n, self.seed, self.shuffle = _whole("n", n, least=1), _whole("seed", seed), shuffle
+        self.n, self.seed, self.shuffle = whole("n", n, least=1), whole("seed", seed), shuffle
         if shuffle != "block" and (block is not None or window is not None):
             raise HandfulError(f"block and window have no meaning for shuffle='{shuffle}': use shuffle='block'.")
         if shuffle != "replacement" and weights is not None:
@@ -117,7 +116,7 @@ class Order:
         For a thread of the reader's, while an earlier epoch is still read. Without it nothing changes but the wait.
         """
         if self._whole_epochs:
-            self._piece(_whole("epoch", epoch, least=0), 0)
+            self._piece(whole("epoch", epoch, least=0), 0)
 
     def epochs(self, start: int, stop: int) -> Rows:
         """The epoch of each position, int64 [stop - start].
@@ -126,6 +125,9 @@ class Order:
         array([0, 1, 1, 1, 2])
         """
         first, last = _range(slice(start, stop))
+        epoch = first // self.n
+        if last <= (epoch + 1) * self.n:
+            return np.full(last - first, epoch, dtype=np.int64)  # nearly always: no division a row
         return np.arange(first, last, dtype=np.int64) // self.n
 
     def quality(
@@ -210,23 +212,13 @@ class Order:
         return np.searchsorted(self._cumulative, u, side="right").astype(np.int64, copy=False)
 
 
-def _whole(name: str, value: Any, least: int | None = None) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise HandfulError(f"{name} must be a whole number, not {value!r}.") from None
-    if least is not None and number < least:
-        raise HandfulError(f"{name} must be at least {least}, not {number}.")
-    return number
-
-
 def _blocks(block: Any, window: Any) -> tuple[int, int]:
     """Block and window in rows; what is not given follows from the other at a batch of DEFAULT_BATCH."""
     if block is None and window is not None:
-        window = _whole("window", window, least=1)
+        window = whole("window", window, least=1)
         block = min(DEFAULT_BLOCK, max(1, window // recommended_window(DEFAULT_BATCH, 1)))
-    block = DEFAULT_BLOCK if block is None else _whole("block", block, least=1)
-    window = recommended_window(DEFAULT_BATCH, block) if window is None else _whole("window", window, least=1)
+    block = DEFAULT_BLOCK if block is None else whole("block", block, least=1)
+    window = recommended_window(DEFAULT_BATCH, block) if window is None else whole("window", window, least=1)
     return block, window
 
 
@@ -235,8 +227,8 @@ def _range(positions: Any) -> tuple[int, int]:
         raise HandfulError(f"an order is read by a range of positions, as order[start:stop], not by {positions!r}.")
     if positions.stop is None or positions.step not in (None, 1):
         raise HandfulError("an order is endless and read in sequence: give order[start:stop], with a stop and no step.")
-    start = _whole("position", 0 if positions.start is None else positions.start, least=0)
-    stop = _whole("position", positions.stop, least=0)
+    start = whole("position", 0 if positions.start is None else positions.start, least=0)
+    stop = whole("position", positions.stop, least=0)
     if stop >= 1 << 63:
         raise HandfulError(f"position {stop} is too large: positions are 64-bit integers.")
     return start, max(start, stop)

@@ -2,6 +2,8 @@
 
 import io
 import os
+import re
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ import soundfile
 import torch
 from PIL import Image
 
+import handful
 from handful.errors import HandfulError
 from handful.source import open as open_source
 
@@ -244,3 +247,63 @@ def test_item_that_fails_is_named() -> None:
 
     with pytest.raises(HandfulError, match="reading row 2 failed: RuntimeError: bad disk"):
         open_source(Broken()).take([1, 2])
+
+
+def tar_of(path, members):
+    with tarfile.open(path, "w") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+class TestPrepare:
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            ({"store": None}, "the store must be the name of a folder"),
+            ({"store": ""}, "the store must be the name of a folder"),
+            ({"store": "memory://a/b"}, "a store is written on this machine"),
+            ({"shards": 1.5}, "shards must be a whole number"),
+            ({"shards": "2"}, "shards must be a whole number"),
+            ({"workers": 0}, "workers must be at least 1"),
+            ({"rate": "8000"}, "rate must be a whole number of Hz"),
+            ({"image_size": 1.5}, "image_size must be a side"),
+            ({"target": 5}, "target must be the name of a column"),
+            ({"target": []}, "target must be the name of a column"),
+            ({"where": ["gone1.csv", "gone2.csv"]}, "'gone1.csv' is no file"),
+            ({"where": {"x": ["\ud800", "b"]}}, "'x' holds text that no file can hold"),
+        ],
+    )
+    def test_a_wrong_argument_is_one_sentence(self, tmp_path, arguments, says):
+        given = {"where": {"x": np.arange(4)}, "store": tmp_path / "store", **arguments}
+        with pytest.raises(HandfulError, match=re.escape(says)):
+            handful.prepare(**given)
+        assert not (tmp_path / "store").exists()
+
+    def test_a_place_that_cannot_be_written(self, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(HandfulError, match="cannot be written"):
+            handful.prepare("iris", tmp_path / "file" / "store")
+
+    def test_a_table_with_a_header_alone_adds_no_rows(self, tmp_path):
+        (tmp_path / "a.csv").write_text("a,b\n1,x\n2,y\n")
+        (tmp_path / "b.csv").write_text("a,b\n")
+        assert len(handful.prepare(str(tmp_path / "*.csv"), tmp_path / "store")) == 2
+
+    @pytest.mark.parametrize("cut", [700, 1024, 1300, 2100])
+    def test_a_tar_shard_that_is_cut_short_is_named(self, tmp_path, cut):
+        whole = tar_of(tmp_path / "whole.tar", {"0.txt": b"a" * 300, "0.cls": b"1", "1.txt": b"b", "1.cls": b"0"})
+        (tmp_path / "cut.tar").write_bytes(whole.read_bytes()[:cut])
+        with pytest.raises(HandfulError, match=r"cut\.tar is cut short"):
+            handful.prepare(tmp_path / "cut.tar", tmp_path / "store")
+        assert len(handful.prepare(whole, tmp_path / "store")) == 2
+
+    @pytest.mark.parametrize(
+        ("members", "says"),
+        [({"0.txt": b"\xff", "0.cls": b"1"}, "0.txt is not UTF-8"), ({"0.xyz": b"1"}, "'.xyz' was left out")],
+    )
+    def test_a_tar_member_that_cannot_be_used_is_named(self, tmp_path, members, says):
+        with pytest.raises(HandfulError, match=re.escape(says)):
+            handful.prepare(tar_of(tmp_path / "a.tar", members), tmp_path / "store")

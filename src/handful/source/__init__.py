@@ -3,10 +3,11 @@
 import copy
 import os
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import HandfulError, did_you_mean
+from ..errors import HandfulError, did_you_mean, whole
 from .base import Batch, Column, Kind, Ragged, Rows, Source, Subset, Value
 from .gather import gather, gather_ragged
 from .several import names_of, open_several
@@ -69,6 +70,9 @@ def open(
     >>> source.target, source.take([2, 0])["x"].tolist()
     ('y', [[4.0, 5.0], [0.0, 1.0]])
     """
+    given = [target] if isinstance(target, str | None) else list(target) if isinstance(target, Sequence) else [target]
+    if not given or not all(isinstance(name, str | None) for name in given):
+        raise HandfulError(f"target must be the name of a column, or a list of names, not {target!r}.")
     if isinstance(where, Source) and (target is None or target in where.columns):
         return _with(where, str(target) if target else None, columns)
     if target is not None and names_of(target):
@@ -97,11 +101,15 @@ def _options(
 
     if isinstance(columns, str):
         raise HandfulError(f"columns must be a list of names, not one string: columns=['{columns}'].")
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    if size is not None and (len(size) != 2 or min(size) < 1):
-        raise HandfulError(f"image_size must be a side or (height, width) in pixels, at least 1, not {image_size}.")
-    if rate is not None and rate < 1:
-        raise HandfulError(f"rate must be at least 1 Hz, not {rate}.")
+    size = (image_size, image_size) if isinstance(image_size, Integral) else image_size
+    if size is not None and not (
+        isinstance(size, Sequence) and len(size) == 2 and all(isinstance(s, Integral) and s > 0 for s in size)
+    ):
+        raise HandfulError(f"image_size must be a side or (height, width) in pixels, at least 1, not {image_size!r}.")
+    if rate is not None and not (isinstance(rate, Integral) and rate > 0):
+        raise HandfulError(f"rate must be a whole number of Hz, at least 1 Hz, not {rate!r}.")
+    if memory is not None:
+        whole("memory, in bytes,", memory, least=0)
     path = str(os.fspath(where)) if isinstance(where, (str, os.PathLike)) else None
     schema = columns if isinstance(columns, Mapping) else {}
     return Options(

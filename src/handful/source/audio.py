@@ -57,12 +57,18 @@ def from_items(items: Items, o: Options, notes: list[str]) -> Stored:
     return RaggedValues(np.concatenate(sounds), offsets, Column("audio", "float32", (None,), rate=rate))
 
 
+def reason(error: Exception) -> str:
+    """What libsndfile says, without the Python object that the bytes came in."""
+    return str(getattr(error, "error_string", error)).rstrip(".").lower()
+
+
 def _decode(items: Items, i: int) -> tuple[NDArray[np.float32], int]:
     data = items[i]
     try:
         samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
-        raise HandfulError(f"{items.describe(i)} is not a readable sound ({error}): repair or remove it.") from error
+        said = f"{items.describe(i)} is not a readable sound ({reason(error)}): repair or remove it."
+        raise HandfulError(said) from error
     if not len(samples):
         raise HandfulError(f"{items.describe(i)} has no samples: remove it.")
     return samples, int(rate)

@@ -2,9 +2,11 @@
 
 import contextlib
 import io
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +20,9 @@ from .table import check_names, open_table
 _LONGEST = 16 * 1024**2
 
 
+_BROKEN = (pa.ArrowException, OSError, ValueError, EOFError, KeyError, BadZipFile, NotImplementedError, zlib.error)
+
+
 @contextlib.contextmanager
 def _reading(where: str, what: str, fix: str) -> Iterator[None]:
     """Turn a library's error into a sentence."""
@@ -29,7 +34,7 @@ def _reading(where: str, what: str, fix: str) -> Iterator[None]:
         raise HandfulError(f"{where} may not be read by you: change its permissions.") from error
     except FileNotFoundError as error:
         raise HandfulError(f"{where} does not exist.") from error
-    except (pa.ArrowException, OSError, ValueError, EOFError, KeyError) as error:
+    except _BROKEN as error:
         reason = " ".join(str(error).split())[:300].rstrip(".")
         raise HandfulError(f"{where} is not {what} that can be read ({reason}): {fix}.") from error
 
@@ -147,15 +152,16 @@ def _npy(where: str, o: Options) -> Arrays:
 
 
 def _npz(where: str, o: Options) -> Arrays:
+    from .npz import read_npz
     from .pairs import open_columns
 
     fix = "write it again with numpy.savez, without objects"
-    with (
-        _reading(where, "a .npz file", fix),
-        _stream(where) as stream,
-        np.load(stream, allow_pickle=False) as file,
-    ):
-        columns = {name: file[name] for name in file.files}
+    with _reading(where, "a .npz file", fix):
+        if not is_remote(where):
+            columns = read_npz(Path(where), o.budget)
+        else:
+            with _stream(where) as stream, np.load(stream, allow_pickle=False) as file:
+                columns = {name: file[name] for name in file.files}
     return open_columns(columns, o)
 
 

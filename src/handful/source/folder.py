@@ -129,6 +129,8 @@ def _nothing(path: Path, files: Sequence[PurePosixPath]) -> str:
         return f"{path} is empty: put images or sounds in it, one sub-folder a class."
     endings = ", ".join(e or "no ending" for e, _ in Counter(f.suffix.lower() for f in files).most_common(3))
     known = ", ".join(sorted(IMAGES | SOUNDS))
+    if {f.suffix.lower() for f in files} <= {".csv", ".tsv", ".jsonl", ".parquet", ".arrow", ".feather"}:
+        return f"{path} holds tables ({endings}): open one of them, or write all as a store with handful.prepare."
     return f"{path} holds no images or sounds: its files end in {endings}; handful reads {known} from folders."
 
 

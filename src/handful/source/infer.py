@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import HandfulError
-from .arrays import Dense, RaggedValues, Stored, native, ragged
+from .arrays import Dense, RaggedValues, Stored, Widened, native, ragged
 from .base import Column
 from .options import Options
 from .table import convert, is_frame
@@ -20,6 +20,16 @@ from .table import convert, is_frame
 
 def from_values(key: str, value: Any, o: Options, notes: list[str]) -> Stored:
     """One column from an array, Tensor, list, Series or Arrow array; HandfulError if it cannot be one."""
+    try:
+        return _from_values(key, value, o, notes)
+    except UnicodeEncodeError as error:
+        raise HandfulError(
+            f"{o.name}: '{key}' holds text that no file can hold (half of a character, {error.object[error.start]!a}): "
+            "decode it again from its bytes."
+        ) from error
+
+
+def _from_values(key: str, value: Any, o: Options, notes: list[str]) -> Stored:
     if isinstance(value, Tensor):
         return _from_tensor(key, value, o, notes)
     if isinstance(value, np.ndarray):
@@ -90,6 +100,11 @@ def _from_array(key: str, value: NDArray[Any], o: Options, notes: list[str]) -> 
         notes.append(f"'{key}' holds times: read as seconds (since 1970 for dates).")
         unit = value.astype("datetime64[us]" if kind == "M" else "timedelta64[us]")
         value = np.where(np.isnat(unit), np.nan, unit.astype(np.int64) / 1e6)
+    if isinstance(value, np.memmap) and value.dtype.name != "uint64":  # the values of uint64 have to be looked at
+        dtype = native(key, value[:0], o, notes).dtype
+        if dtype != value.dtype:
+            value = _squeeze(key, value, dtype.kind in "iub", o, notes)
+            return Widened(value, dtype, dense_column(key, dtype.name, tuple(value.shape[1:]), o, notes))
     value = native(key, value, o, notes)
     value = _squeeze(key, value, value.dtype.kind in "iub", o, notes)
     return Dense(value, dense_column(key, value.dtype.name, tuple(value.shape[1:]), o, notes))

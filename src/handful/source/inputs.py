@@ -101,6 +101,8 @@ def _named_files(where: Any) -> list[str]:
             listed.append(str(path))
         elif glob.has_magic(name):
             listed += map(str, local_files(name))
+        elif isinstance(where, (list, tuple)) and ending(name) in (*STREAMED, *TARS):
+            raise HandfulError(f"'{name}' is no file: give names of files that are there, or a glob.")
     if listed and all(ending(f) in STREAMED or ending(f) in TARS for f in listed):
         return listed
     if isinstance(where, (list, tuple)):

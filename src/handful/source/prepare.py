@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import HandfulError
+from ..errors import HandfulError, whole
 from .base import Column, Source
 from .feed import SourceFeed, identity_of
+from .files import is_remote
 from .inputs import local_files, open_feed
 from .manifest import FILE
 from .options import cores
@@ -56,9 +57,9 @@ def prepare(
     """
     if images not in _IMAGES:
         raise HandfulError(f"images must be one of {', '.join(_IMAGES)}, not '{images}'.")
-    if shards < 1 or (workers is not None and workers < 1):
-        raise HandfulError(f"shards and workers must be at least 1, not {shards} and {workers}.")
-    path = Path(os.fspath(store)).expanduser().absolute()
+    whole("shards", shards, least=1)
+    whole("workers", 1 if workers is None else workers, least=1)
+    path = _place(store)
     options = {"target": target, "columns": _said(columns), "size": image_size, "rate": rate}
     options |= {"images": images, "shards": shards}
     files = local_files(where)
@@ -72,8 +73,22 @@ def prepare(
     feed = open_feed(where, target, columns, image_size, rate, images, identity, provenance)
     if feed.plan.rows < shards:
         raise HandfulError(f"{feed.plan.name} has {feed.plan.rows:,} rows, too few for {shards} shards.")
-    _write(feed, path, shards, workers or cores(), overwrite)
+    try:
+        _write(feed, path, shards, workers or cores(), overwrite)
+    except OSError as error:
+        raise HandfulError(
+            f"{path} cannot be written ({error}): choose a folder that may be written, on a disk with room; what is "
+            "written already is kept and gone on from."
+        ) from error
     return open_store(path)
+
+
+def _place(store: Any) -> Path:
+    if not isinstance(store, (str, os.PathLike)) or not os.fspath(store):
+        raise HandfulError(f"the store must be the name of a folder to write, not {store!r}.")
+    if is_remote(str(os.fspath(store))):
+        raise HandfulError(f"a store is written on this machine: give a folder instead of {store}, and copy it there.")
+    return Path(os.fspath(store)).expanduser().absolute()
 
 
 def _said(columns: Sequence[str] | Mapping[str, Column] | None) -> Any:

@@ -1,12 +1,18 @@
 """Tell the system which bytes of a mapped file will be needed, so that it reads them before they are."""
 
+import contextlib
 import mmap
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 _PAGE = mmap.PAGESIZE
+_PIECE, _AHEAD = 4 << 20, 32 << 20  # bytes: a deep queue is fast, but what is wanted at once waits for it
 _GAP = 16 << 10  # bytes between two runs that are cheaper to read than to skip
 _WILL_NEED = getattr(mmap, "MADV_WILLNEED", None)
 _RANDOM = getattr(mmap, "MADV_RANDOM", None)
@@ -45,6 +51,35 @@ def random_access(array: NDArray[Any]) -> None:
     mapping = _mapping(array)
     if mapping is not None and _RANDOM is not None:
         mapping.madvise(_RANDOM)
+
+
+class Sweep:
+    """Reads files once from end to end, by a thread, into a page cache that has room for all of them.
+
+    Row by row, in a shuffled order, the disk gave 70,000 reads a second of 3 KB; in storage order five times the bytes.
+    Nothing depends on it: a page that is not there yet, or not any more, is read when it is touched.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files, self.done = files, False
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Begin, unless it has begun before, on systems that can be asked."""
+        with self._lock:
+            if self._thread is None and hasattr(os, "posix_fadvise"):
+                self._thread = threading.Thread(target=self._run, name="handful-sweep", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        for file in self._files:
+            with contextlib.suppress(OSError), open(file, "rb", buffering=0) as stream:
+                fd, size = stream.fileno(), os.fstat(stream.fileno()).st_size
+                for start in range(0, size, _PIECE):
+                    os.posix_fadvise(fd, start, _PIECE, os.POSIX_FADV_WILLNEED)
+                    os.pread(fd, 1, max(0, start - _AHEAD))  # waits until that piece is there
+        self.done = True
 
 
 def _mapping(array: Any) -> mmap.mmap | None:

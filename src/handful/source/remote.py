@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import HandfulError
+from ..errors import HandfulError, whole
 from . import manifest as m
 from .base import Ragged, Rows, Source, Value
 from .manifest import Manifest, file_name
@@ -275,7 +275,7 @@ def open_remote_store(where: str, cache: int | None = None) -> RemoteStore:
                 raise HandfulError(f"{where}: {name} is missing: copy it again.") from None
             if found is not None and found != size:
                 raise HandfulError(f"{where}: {name} has {found:,} bytes instead of {size:,}: copy it again.")
-    room = _room() if cache is None else cache
+    room = _room() if cache is None else whole("cache, in bytes,", cache, least=0)
     least = PAGE * len(manifest.parts) * 2
     if room < min(least, manifest.bytes):
         raise HandfulError(f"{where} needs a cache of at least {least:,} bytes, not {room:,}: set HANDFUL_CACHE.")

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import HandfulError
-from .audio import _decode, _resample
+from .audio import _decode, _resample, reason
 from .base import Column, Ragged, Rows
 from .media import Items, in_parallel
 from .options import Options
@@ -44,7 +44,8 @@ def header(items: Items, i: int) -> tuple[int, int]:
     try:
         info = soundfile.info(io.BytesIO(items[i]))
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
-        raise HandfulError(f"{items.describe(i)} is not a readable sound ({error}): repair or remove it.") from error
+        said = f"{items.describe(i)} is not a readable sound ({reason(error)}): repair or remove it."
+        raise HandfulError(said) from error
     return int(info.samplerate), int(info.channels)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -18,12 +19,13 @@ from .base import Ragged, Rows, Source, Value
 from .gather import gather, gather_ragged
 from .images import Encoded, _Form
 from .manifest import Manifest, Part, file_name
-from .options import memory_budget
-from .readahead import random_access, will_need
+from .options import memory_budget, memory_left
+from .readahead import Sweep, random_access, will_need
 from .store_write import m_dtype
 
 CHECKED_AT_OPEN = 32 << 20  # stores up to this many bytes are verified whenever they are opened: it takes 50 ms
 _CHEAP = 256 << 20
+_ROOM = 0.7  # of the memory that is left: a store up to that is kept by the page cache once it was read
 _Array = NDArray[Any]
 
 
@@ -50,17 +52,21 @@ class Store(Source):
         decoded = any(part.layout == "image" for part in manifest.parts)
         self._large = manifest.bytes > memory_budget()
         self.in_memory = not decoded and not self._large
-        if self._large:  # rows are asked for by will_need: reading around each would push others out of memory
-            for reader in self._parts:
-                for values in reader.values:
-                    random_access(values)
+        self._asked: deque[Rows] = deque(maxlen=3)
+        self._sweep: Sweep | None = None
+        mapped_values = [values for reader in self._parts for values in reader.values]
+        if self._large and manifest.bytes < _ROOM * memory_left():
+            self._sweep = Sweep([Path(where) / name for s in manifest.shards for name in s.files])
+        elif self._large:  # rows are asked for by will_need: reading around each would push others out of memory
+            for values in mapped_values:
+                random_access(values)
 
     def __len__(self) -> int:
         return self.manifest.rows
 
     def read(self, rows: Rows) -> dict[str, Value]:
-        if self._large:
-            self.will_need(rows)
+        if self._large and not self._coming(rows):
+            self._ask(np.unique(rows))
         found: dict[str, Value] = {}
         for reader in self._parts:
             value = reader.read(rows)
@@ -80,15 +86,32 @@ class Store(Source):
         return part.layout == "fixed" and len(self) * part.width <= _CHEAP
 
     def will_need(self, rows: Rows) -> int:
-        """Ask the system to read `rows` ahead, sorted and joined into runs. Returns the bytes asked for."""
+        """Ask the system to read `rows` ahead, sorted and joined into runs. Returns the bytes asked for.
+
+        Where the page cache has room for the whole store, all of it is read besides, in storage order.
+        """
         ids = np.unique(rows)
+        if self._sweep is not None:
+            self._sweep.start()
+            if self._sweep.done:
+                return 0
+        self._asked.append(ids)
+        return self._ask(ids)
+
+    def _ask(self, ids: Rows) -> int:
         return sum(reader.will_need(ids) for reader in self._parts)
+
+    def _coming(self, rows: Rows) -> bool:
+        """Whether the system was asked for these rows before: each time costs 8 us a row, there or not."""
+        if self._sweep is not None and self._sweep.done:
+            return True
+        return any(_among(rows, ids) for ids in list(self._asked))
 
     def reads(self, rows: Rows) -> float:
         """Bytes that the system reads for `rows`, in whole pages, over those that are used."""
         ids = np.unique(rows)
         used = sum(reader.used(ids) for reader in self._parts)
-        return self.will_need(ids) / max(1, used)
+        return self._ask(ids) / max(1, used)
 
     def column_bytes(self) -> dict[str, float]:
         """Bytes on disk of each column, offsets included; of columns that lie side by side, each its share."""
@@ -106,6 +129,12 @@ class Store(Source):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_store, (self.where, self.target)
+
+
+def _among(rows: Rows, ids: Rows) -> bool:
+    """Whether all `rows` are in the sorted `ids`."""
+    places = np.minimum(np.searchsorted(ids, rows), len(ids) - 1)
+    return len(ids) > 0 and bool((ids[places] == rows).all())
 
 
 class _Reader:

@@ -165,15 +165,16 @@ def _text(file: str, kind: str) -> Iterator[Raw]:
     with _reading(file, "a CSV file" if csv else "a JSON-lines file", fix), _stream(file) as stream:
         data: Any = gzip.GzipFile(fileobj=stream) if kind.endswith(".gz") else stream
         names: list[str] | None = None
-        at = 0
+        at, empty = 0, True
         for block in text_blocks(data, BLOCK, quoted=csv):
+            empty = False
             if csv and names is None:
                 names, head = _header(block, kind)
                 block = block[head:]
             if block.strip():
                 yield Raw(f"{file}, after byte {at:,}", block, names)
             at += len(block)
-        if at == 0:
+        if empty:
             raise HandfulError(f"{file} is empty (0 bytes).")
 
 

@@ -114,6 +114,8 @@ def _index(path: Path, plain: mmap.mmap, number: int) -> list[dict[str, tuple[in
                     rows.append({})
                     last = (folder, key)
                 rows[-1][_field(field)] = (number, member.offset_data, member.size, member.name)
+            if plain[archive.offset : archive.offset + tarfile.BLOCKSIZE].strip(b"\0") or archive.offset + 1 > size:
+                raise HandfulError(f"{path} is cut short, or damaged, after byte {archive.offset:,}: copy it again.")
     except (tarfile.TarError, EOFError, OSError) as error:
         raise HandfulError(f"{path} is not a readable tar file ({error}): copy it again.") from error
     return rows
@@ -142,7 +144,7 @@ def _columns(items: dict[str, TarItems], o: Options) -> Arrays:
     for field, found in items.items():
         if field in media:
             continue
-        texts = (found[i].decode("utf-8") for i in range(len(found)))
+        texts = (_utf8(found, i) for i in range(len(found)))
         if field in _NUMBERS:
             table["label" if field == "cls" else field] = pa.array([_whole(found, i) for i in range(len(found))])
         elif field in _TEXTS:
@@ -168,6 +170,8 @@ def _columns(items: dict[str, TarItems], o: Options) -> Arrays:
         else:
             from .audio import from_items
         extra[field] = from_items(items[field], replace(o, budget=0), notes)
+    if not extra and not table:
+        raise HandfulError(f"{o.name} holds nothing to learn from. {' '.join(notes)}")
     if not table:
         return Arrays(extra, o.target, name=o.name, where=None, notes=notes)
     plain = pa.table(table)
@@ -186,6 +190,13 @@ def _classes(source: Arrays, target: str) -> Arrays:
             named = Column("category", "int64", (), tuple(map(str, range(count))))
             source.columns[target] = source.stored[target].column = named
     return source
+
+
+def _utf8(items: TarItems, i: int) -> str:
+    try:
+        return items[i].decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise HandfulError(f"{items.describe(i)} is not UTF-8 ({error.reason}): convert it first.") from None
 
 
 def _whole(items: TarItems, i: int) -> int:

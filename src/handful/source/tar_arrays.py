@@ -12,9 +12,8 @@ from ..errors import HandfulError
 from .arrays import native
 from .base import Column, Ragged, Rows, Value
 from .media import Items
+from .npz import HEADER
 from .options import Options
-
-_HEADER = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 class ArrayItems:
@@ -61,7 +60,7 @@ class ArrayItems:
     def _header(self, i: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
         stream = io.BytesIO(self.items[i])
         try:
-            shape, _, dtype = _HEADER[npy.read_magic(stream)](stream)
+            shape, _, dtype = HEADER[npy.read_magic(stream)](stream)
         except (ValueError, KeyError, EOFError) as error:
             raise HandfulError(f"{self.items.describe(i)} is not a .npy file ({error}): write it again.") from error
         if dtype.kind not in "biuf":

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from handful.errors import HandfulError, did_you_mean
 from handful.source.base import Column, Ragged, Rows, Source, Value
-from handful.transform.step import Sample, Step, chunks_of, pieces, stored
+from handful.transform.running import array_of, between, evenly, joined, smallest_dtype
+from handful.transform.step import Sample, Step, pieces, stored
 
 PAD, UNKNOWN = 0, 1
 _MODES = ("bpe", "word", "character")
@@ -132,6 +133,10 @@ class Tokenize(Step):
         known = _code_points(model)
         return [self._find(text, known) for text in texts]
 
+    def ids(self, text: str) -> NDArray[np.int64]:
+        """Of one text."""
+        return self.encode([text])[0]
+
     @staticmethod
     def _find(text: str, known: NDArray[np.uint32]) -> NDArray[np.int64]:
         codes = _code_points.__wrapped__(text)
@@ -237,6 +242,7 @@ class LanguageSource(Source):
                 f"{name} has {len(tokens)} tokens, too few for one window of {length} and its next token."
             )
         self.tokens, self.length, self.tokenizer, self.name = tokens, length, tokenizer, name
+        self.in_memory = not isinstance(tokens, np.memmap)
         column = Column("tensor", "int64", (length,))
         self.columns, self.target, self.notes = {"x": column, "y": column}, "y", []
         self.vocabulary = tokenizer.vocabulary if tokenizer else int(tokens.max()) + 1
@@ -274,18 +280,23 @@ def language_source(
         )
     if not 0 <= valid < 1:
         raise HandfulError(f"The validation share must be from 0 up to, but not including, 1; not {valid}.")
-    text = "\n".join(str(part) for batch in chunks_of(source) for part in batch[names[0]])
-    end = len(text) - round(valid * len(text))
+    total = sum(map(len, joined(source, names[0])))
+    end = total - round(valid * total)
     tokenize = tokenize or Tokenize("character")
+    limit = 1 << 20  # so that the trainer gets pieces, not one string of gigabytes
     if tokenize.model is None:
-        limit = 1 << 20  # so that the trainer gets pieces, not one string of gigabytes
-        tokenize = replace(tokenize, lowercase=False).fit([text[i : min(i + limit, end)]] for i in range(0, end, limit))
+        tokenize = replace(tokenize, lowercase=False).fit(
+            [piece] for piece in evenly(between(joined(source, names[0]), 0, end), limit)
+        )
         tokenize = replace(tokenize, max_length=length)
-    width = np.uint16 if tokenize.vocabulary <= 1 << 16 else np.int32
-    parts = [tokenize.encode([part])[0].astype(width) for part in (text[:end], text[end:])]
+    parts = []
+    for first, last in ((0, end), (end, total)):
+        texts = between(joined(source, names[0]), first, last)
+        texts = evenly(texts, limit) if tokenize.mode == "character" else texts  # others are cut between rows alone
+        parts.append(array_of(map(tokenize.ids, texts), smallest_dtype(tokenize.vocabulary)))
     train = LanguageSource(parts[0], length, stride=stride, tokenizer=tokenize, name=f"{source.name} (training part)")
-    train.notes = [f"The text is {len(text)} characters, {sum(map(len, parts))} tokens of {tokenize.vocabulary} kinds."]
-    if end == len(text):
+    train.notes = [f"The text is {total} characters, {sum(map(len, parts))} tokens of {tokenize.vocabulary} kinds."]
+    if end == total:
         return train, None
     test = LanguageSource(parts[1], length, tokenizer=tokenize, name=f"{source.name} (validation part)")
     train.notes.append(f"The last {valid:.0%} of the text is for validation: {len(test)} windows of {length}.")
