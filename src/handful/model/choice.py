@@ -30,7 +30,7 @@ def choose(
     if kind == "table":
         return _table(n, inputs)
     if kind == "text":
-        return "text", {}, "convolutions over words learn fast from few texts"
+        return "text", {}, "single words and pairs of words, which learn fast from few texts, and convolutions"
     if kind == "language":
         return "language", {}, "a small transformer that predicts the next token"
     if kind == "audio":

@@ -46,7 +46,7 @@ class Text(Model):
         filters: int = 64,
         layers: int = 2,
         heads: int = 4,
-        dropout: float = 0.3,
+        dropout: float = 0.5,
         ngrams: int = 2,
         buckets: int = BUCKETS,
     ) -> None:
