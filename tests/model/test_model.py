@@ -53,13 +53,17 @@ CASES = {
     "resnet 5": ("resnet", "image", (1, 5, 5), {}, {"widths": [8, 12], "depth": 2}, {"x": numbers(8, 5, 5)}, (8, 5)),
     "text": ("text", "text", (None,), {"vocabulary": 20}, {}, {"x": tokens(8, 9)}, (8, 5)),
     "text short": ("text", "text", (None,), {"vocabulary": 20}, {}, {"x": tokens(8, 1)}, (8, 5)),
+    "text convolution": (
+        *("text", "text", (None,), {"vocabulary": 20}),
+        *({"encoder": "convolution"}, {"x": tokens(8, 9)}, (8, 5)),
+    ),
     "text transformer": (
         *("text", "text", (None,), {"vocabulary": 20}),
         *({"encoder": "transformer"}, {"x": tokens(8, 9)}, (8, 5)),
     ),
     "text narrow": (
         *("text", "text", (None,), {"vocabulary": 20}),
-        *({"ngrams": 0, "kernels": [2]}, {"x": tokens(8, 9)}, (8, 5)),
+        *({"ngrams": 0, "encoder": "convolution", "kernels": [2]}, {"x": tokens(8, 9)}, (8, 5)),
     ),
     "language": ("language", "language", (9,), {"vocabulary": 20}, {"width": 32}, {"x": tokens(8, 9)}, (8, 9, 20)),
     "audio": ("audio", "audio", (16, None), {"mels": 16}, {}, {"x": numbers(8, 16, 21)}, (8, 5)),
@@ -133,7 +137,7 @@ def test_a_small_batch_is_learnt_by_heart(case):
     assert loss < 0.05
 
 
-@pytest.mark.parametrize("case", ["text", "text short", "text narrow", "text transformer"])
+@pytest.mark.parametrize("case", ["text", "text short", "text narrow", "text convolution", "text transformer"])
 def test_text_ignores_padding(case):
     net = make(case).eval()
     x = tokens(6, 9)

@@ -30,7 +30,7 @@ def choose(
     if kind == "table":
         return _table(n, inputs)
     if kind == "text":
-        return "text", {}, "single words and pairs of words, which learn fast from few texts, and convolutions"
+        return "text", {}, "weights of words and of pairs of words, and the mean of word vectors: few texts do"
     if kind == "language":
         return "language", {}, "a small transformer that predicts the next token"
     if kind == "audio":
