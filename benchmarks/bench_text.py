@@ -4,8 +4,8 @@
 
 reviews: sentences of movie-reviews.csv, praise or not; lines: lines of Python's standard library, from which of eight
 modules; place: the same lines, how far down their file they stand (0 to 100, R^2). A seed draws the training rows and
-up to 3,000 others to test on, which no epoch is chosen by: a tenth of the training rows is held out for that by handful,
-while scikit-learn's LogisticRegression (RidgeCV for numbers) learns from all. Writes benchmarks/results/text.md.
+up to 3,000 others to test on. To choose its epoch, handful holds out a tenth of the training rows; scikit-learn's
+LogisticRegression (RidgeCV for numbers) learns from all of them. Writes benchmarks/results/text.md.
 """
 
 import argparse
