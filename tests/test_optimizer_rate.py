@@ -37,6 +37,12 @@ def test_an_embedding_counts_as_its_spread():
     assert fans_in(embedding) == pytest.approx([64], rel=0.05)
 
 
+def test_an_embedding_of_zeros_has_no_spread_to_keep():
+    embedding = nn.Embedding(20, 4)
+    nn.init.zeros_(embedding.weight)
+    assert fans_in(nn.Sequential(embedding, nn.Linear(4, 2))) == [4.0]
+
+
 def test_tied_weights_count_once():
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
     model[1].weight = model[0].weight

@@ -48,7 +48,7 @@ def rate_of_shapes(model: nn.Module) -> tuple[float, str]:
 
 def fans_in(model: nn.Module) -> list[float]:
     """The inputs of each output, for every trainable weight of two and more dimensions but those of norms; for an
-    embedding 1 over its mean square.
+    embedding 1 over its mean square; one of zeros has no spread and is left out.
 
     >>> fans_in(nn.Sequential(nn.Conv2d(3, 8, 5), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(32, 2)))
     [75.0, 32.0]
@@ -63,8 +63,8 @@ def fans_in(model: nn.Module) -> list[float]:
                 continue
             seen.add(id(p))
             if isinstance(module, nn.Embedding | nn.EmbeddingBag):
-                square = 0.0 if p.is_meta else float(p.detach().float().square().mean())
-                fans.append(1 / square if square > 0 else float(p.shape[1]))
+                square = 1 / p.shape[1] if p.is_meta else float(p.detach().float().square().mean())
+                fans += [1 / square] if square > 0 else []
             else:
                 fans.append(float(p[0].numel()))
     return fans

@@ -10,6 +10,7 @@ from handful import model, optimizer
 from handful.errors import HandfulError
 from handful.model.attention import rotary, rotate
 from handful.model.base import Model
+from handful.model.ngrams import NGrams
 
 TABLE = {"n_numbers": 3, "cardinalities": (4, 7)}
 
@@ -52,9 +53,17 @@ CASES = {
     "resnet 5": ("resnet", "image", (1, 5, 5), {}, {"widths": [8, 12], "depth": 2}, {"x": numbers(8, 5, 5)}, (8, 5)),
     "text": ("text", "text", (None,), {"vocabulary": 20}, {}, {"x": tokens(8, 9)}, (8, 5)),
     "text short": ("text", "text", (None,), {"vocabulary": 20}, {}, {"x": tokens(8, 1)}, (8, 5)),
+    "text convolution": (
+        *("text", "text", (None,), {"vocabulary": 20}),
+        *({"encoder": "convolution"}, {"x": tokens(8, 9)}, (8, 5)),
+    ),
     "text transformer": (
         *("text", "text", (None,), {"vocabulary": 20}),
         *({"encoder": "transformer"}, {"x": tokens(8, 9)}, (8, 5)),
+    ),
+    "text narrow": (
+        *("text", "text", (None,), {"vocabulary": 20}),
+        *({"ngrams": 0, "encoder": "convolution", "kernels": [2]}, {"x": tokens(8, 9)}, (8, 5)),
     ),
     "language": ("language", "language", (9,), {"vocabulary": 20}, {"width": 32}, {"x": tokens(8, 9)}, (8, 9, 20)),
     "audio": ("audio", "audio", (16, None), {"mels": 16}, {}, {"x": numbers(8, 16, 21)}, (8, 5)),
@@ -128,7 +137,7 @@ def test_a_small_batch_is_learnt_by_heart(case):
     assert loss < 0.05
 
 
-@pytest.mark.parametrize("case", ["text", "text short", "text transformer"])
+@pytest.mark.parametrize("case", ["text", "text short", "text narrow", "text convolution", "text transformer"])
 def test_text_ignores_padding(case):
     net = make(case).eval()
     x = tokens(6, 9)
@@ -139,6 +148,61 @@ def test_text_ignores_padding(case):
     torch.testing.assert_close(short, long, rtol=0, atol=1e-6)
     torch.testing.assert_close(short[:1], alone, rtol=0, atol=1e-6)
     assert torch.isfinite(short).all()
+
+
+def paired(x, vocabulary=20, buckets=1 << 14):
+    """The n-grams of a row by a loop over Python integers: words, and pairs hashed with 64-bit arithmetic."""
+
+    def wrapped(v):
+        return (v + (1 << 63)) % (1 << 64) - (1 << 63)
+
+    golden = 0x9E3779B97F4A7C15
+    found = {int(i) for i in x if i}
+    for a, b in zip(x.tolist(), x.tolist()[1:]):
+        if a and b:
+            run = wrapped((a ^ (a >> 29)) * golden + b)
+            mixed = wrapped((run ^ (run >> 32)) * golden)
+            found.add(vocabulary + (mixed >> 20) % buckets)
+    return found
+
+
+def test_ngrams_are_the_words_and_hashed_pairs_each_once():
+    x = tokens(50, 12)
+    x[0, 5], x[1] = 0, 3  # a token taken out: no pair across the gap; one word over and over
+    path = NGrams(20, 3, longest=2, buckets=1 << 14)
+    for row, ids in zip(x, path.ids(x)):
+        assert sorted(ids[ids > 0].tolist()) == sorted(paired(row))
+    assert len(paired(x[1])) == 2
+
+
+def test_ngrams_of_a_pair_depend_on_its_order_and_spread_over_the_buckets():
+    path = NGrams(500, 1, longest=2, buckets=1 << 18)
+    a, b = torch.meshgrid(torch.arange(1, 500), torch.arange(1, 500), indexing="ij")
+    pairs = path.ids(torch.stack([a.flatten(), b.flatten()], 1)).amax(1)
+    n, k = len(pairs), 1 << 18
+    distinct = k * (1 - (1 - 1 / k) ** n)  # of n balls thrown into k boxes
+    assert len(pairs.unique()) == pytest.approx(distinct, rel=0.01)
+    assert path.ids(torch.tensor([[4, 9]])).tolist() != path.ids(torch.tensor([[9, 4]])).tolist()
+    three = NGrams(500, 1, longest=3, buckets=1 << 18).ids(torch.tensor([[4, 9, 2]]))
+    assert (three > 0).sum() == 6
+
+
+def test_the_wide_path_is_a_linear_model_of_rows_of_length_eight():
+    path = NGrams(20, 3, longest=2, buckets=64).double()
+    assert not path(tokens(4, 6)).any()  # it begins at 0
+    torch.nn.init.normal_(path.weight.weight.data[1:])
+    x = tokens(5, 7)
+    for row, out in zip(x, path(x)):
+        ids = sorted(paired(row, buckets=64))
+        torch.testing.assert_close(out, 8 * path.weight.weight[ids].sum(0) / len(ids) ** 0.5)
+
+
+def test_texts_with_many_classes_get_fewer_buckets():
+    def buckets(outputs):
+        net = model.build("text", kind="text", shape=(None,), outputs=outputs, inputs={"vocabulary": 20})
+        return net.config["buckets"]
+
+    assert [buckets(n) for n in (1, 2, 4, 10, 64, 100)] == [1 << k for k in (18, 18, 18, 16, 14, 14)]
 
 
 @pytest.mark.parametrize("ctc", [False, True])
@@ -317,6 +381,7 @@ def test_choices_can_be_built_and_run():
         (lambda: model.build("mlp", kind="vector", shape=(8,), outputs=2, norm="x"), "norm 'x'"),
         (lambda: model.build("mlp", kind="vector", shape=(8,), outputs=2, activation="rleu"), "Did you mean 'relu'"),
         (lambda: model.build("text", kind="text", shape=(None,), outputs=2), "'vocabulary'"),
+        (lambda: model.from_config({"model": "text", "vocabulary": 9, "outputs": 2, "buckets": 100}), "power of two"),
         (
             lambda: model.build("text", kind="text", shape=(9,), outputs=2, inputs={"vocabulary": 9}, encoder="x"),
             "encoder",

@@ -5,7 +5,7 @@ mlp       fully connected layers                           any fixed shape, tabl
 table     embeddings, periodic numbers, residual layers    tables
 cnn       for small or few pictures                        pictures
 resnet    strong on small photographs                      pictures
-text      convolutions or transformer encoder              token ids
+text      words, pairs of words, and a small network       token ids
 language  decoder-only transformer                         token ids, next token
 audio     convolutions; classes, or labels by CTC          log-mel spectrograms
 """

@@ -30,7 +30,7 @@ def choose(
     if kind == "table":
         return _table(n, inputs)
     if kind == "text":
-        return "text", {}, "convolutions over words learn fast from few texts"
+        return "text", {}, "weighs words and pairs of words, beside the mean of word vectors: learns from few texts"
     if kind == "language":
         return "language", {}, "a small transformer that predicts the next token"
     if kind == "audio":
