@@ -41,7 +41,7 @@ LAWS = (8, 32, 128, 512)
 SCORED = {"last": 2, "averaged": 3}  # columns of a curve
 PROGRESS = 0.03  # of the way from the loss at the start to the best: how far above the best the target lies
 AVERAGED = 0.025  # of a run: what the averaged weights are averaged over
-CODE = "8"  # raise it when a change to handful makes cached runs of `auto` worthless
+CODE = "9"  # raise it when a change to handful makes cached runs of `auto` worthless
 
 
 def fresh(w: Workload, seed: int) -> nn.Module:
@@ -243,8 +243,9 @@ def write(rows: list[dict[str, Any]], left_out: list[str], seeds: int, rates: in
         "# The choice of batch and learning rate, against an oracle",
         "",
         f"{platform.machine()}, {platform.system()}, torch {torch.__version__}, one thread; {seeds} seeds, {rates} "
-        f"learning rates a factor 3 apart{', quick' if quick else ''}, every power of two from 8 or 16 to a fiftieth "
-        "of the rows. `python benchmarks/choice.py`; its first page says how times, targets and scores are made. "
+        f"learning rates a factor 3 apart{', quick' if quick else ' (text and characters: 6)'}, every power of two "
+        "from 8 or 16 to a fiftieth of the rows. "
+        "`python benchmarks/choice.py`; its first page says how times, targets and scores are made. "
         "Times are a * steps + b * examples, so that a busy machine does not enter; ratios are to the oracle's. "
         "`probing` and `examples`: what was tried and thrown away, as shares of the run's time and examples. `final`: "
         "the lowest validation loss of the whole run, `sd` that of the oracle's seeds.",

@@ -15,6 +15,7 @@ from handful.data import Data, augmentation, make_batches, open_data, validation
 from handful.errors import HandfulError, did_you_mean
 from handful.objective import Objective, mode_coupling
 from handful.options import Options
+from handful.order import Order
 from handful.parallel import Ranks, join
 from handful.plan import Choice, Plan, Progress
 from handful.probe.decide import Decision, batch_cap, decide
@@ -27,6 +28,8 @@ from handful.run import RunFolder
 from handful.state import State, copy_weights
 from handful.training import Training
 from handful.transform.augment_geometry import Flip
+
+ROWS_SHOWN = 256  # to a ready-made model before the first step
 
 
 def assemble(
@@ -56,6 +59,8 @@ def assemble(
     device = torch.device(chooser.put("device", choose.device(options.device)))
     net = make_model(model, data, options, chooser, device, folder if resuming else None).to(device)
     objective = make_objective(net, data, options, chooser, device)
+    if isinstance(model, str) and resuming is None:
+        show_rows(net, objective, data, int(options.seed))
     batches, size = make_batches(data, options, chooser, device)
     valid = validation_batches(data)
     found = None
@@ -162,12 +167,21 @@ def make_model(
         name, extra = model, {"ctc": True} if model == "audio" and p.task == "sequence" else {}
         chooser.say("model", name, "given")
     steps = augmentation(data, options)[0] or ()
+    if name == "resnet":
+        extra = {**extra, "whiten": True}
     if name in ("cnn", "resnet") and any(isinstance(step, Flip) and step.horizontal for step in steps):
         extra = {**extra, "mirror": True}
         chooser.notes.append("as training flips pictures, a prediction is the mean for a picture and its mirror image")
     return ready_made.build(
         name, kind=p.inputs.kind, shape=p.shape, outputs=p.outputs, inputs=p.inputs, seed=int(options.seed), **extra
     )
+
+
+def show_rows(net: nn.Module, objective: Objective, data: Data, seed: int) -> None:
+    """Let a ready-made model look at some training rows, drawn by the seed, before the first step."""
+    rows = Order(len(data.train), seed=seed)[: min(len(data.train), ROWS_SHOWN)]
+    batch = objective.to_device(data.pipeline(data.train.take(rows)))
+    net.begin(batch.columns.get("x"))  # type: ignore[operator]
 
 
 def make_objective(net: nn.Module, data: Data, options: Options, chooser: Chooser, device: torch.device) -> Objective:

@@ -31,6 +31,9 @@ class Model(nn.Module):
         super().__init__()
         self.config = {"model": self.name, **arguments}
 
+    def begin(self, x: Any) -> None:
+        """Look at some training rows, as the model gets them, before the first step; most models need not."""
+
     @classmethod
     def arguments(cls, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The constructor's arguments that the data decide. Raises HandfulError if the model is not for such data."""
