@@ -185,14 +185,14 @@ def _first_steps(
 
 
 def _plan_race(t: Training, most: float, usual: float) -> tuple[int, tuple[float, ...]]:
-    """(steps of a branch, factors of the rate) where so many steps may be lost; 0 steps: too few for a race. Where
-    there is one loser's worth of steps, it is spent on one larger rate: SGD's default has no scale of its own, so on
-    one four times as large."""
+    """(steps of a branch, factors of the rate) where so many steps may be lost; 0 steps: too few for a race.
+
+    An adaptive optimizer's default has the right scale, so that fewer steps tell nothing better. SGD's has none: where
+    there is one loser's worth of steps, it is spent on a rate four times as large."""
     if most >= LOSERS * BRANCH_STEPS:
         return min(MOST_STEPS, max(BRANCH_STEPS, int(usual / LOSERS))), (SPACING, SPACING**2)
-    if most >= FEWEST_STEPS:
-        sgd = isinstance(t.state.optimizer, torch.optim.SGD)
-        return min(BRANCH_STEPS, int(most)), (SPACING**2 if sgd else SPACING,)
+    if isinstance(t.state.optimizer, torch.optim.SGD) and most >= FEWEST_STEPS:
+        return min(BRANCH_STEPS, int(most)), (SPACING**2,)
     return 0, ()
 
 
@@ -232,7 +232,8 @@ def _races(
             rate = found.winner.lr
         (found.end or start).restore()
         set_base(t.state.optimizer, rate)
-        if not found.open_above or left < steps * size or t.state.position > LATEST_RACE * planned_examples(t):
+        late = t.state.position > LATEST_RACE * planned_examples(t)
+        if not found.open_above or (len(factors) == 1 and first) or left < steps * size or late:
             break
         factors = (SPACING,)
         if not math.isfinite(train(t, size, t.state.step)[-1]):  # as many steps again: the run goes on

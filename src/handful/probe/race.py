@@ -5,8 +5,8 @@ losses of their last steps, each on rows that it has not trained on yet, the sam
 most. At the very start a short run flatters large rates without limit: each step goes further, and the noise that they
 end in is not felt yet; late in training it flatters small ones (Wu et al. 2018, arXiv:1803.02021). In between, after
 some fiftieth of a run, the rate that comes furthest in a few steps is about the one that is best for long, or a little
-below it. So a race begins there; a larger rate must come clearly further, and a smaller one has its turn only where the
-rate that the run began with makes no progress.
+below it. So a race begins there; a larger rate must come clearly further, and smaller ones have their turn only where
+the rate that the run began with makes the loss clearly worse.
 """
 
 import math
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from handful.optimizer import set_base
 from handful.probe.snapshot import Snapshot
@@ -24,7 +25,7 @@ from handful.training import Training
 
 SPACING = 2.0  # between two rates of a race
 LOSERS = 2  # branches that a race of three loses
-LOWER = 4.0  # what a rate without progress is divided by
+LOWER = 4.0  # what a rate that does harm is divided by
 FURTHER = 0.3  # a larger rate must have come so much further
 ERRORS = 2.0  # and by so many standard errors of the paired difference
 JUDGED = 0.5  # of a branch's steps, the last ones: by their losses it is judged
@@ -44,7 +45,7 @@ class Branch:
 
 @dataclass
 class Race:
-    """branches: in the order they were run; winner: the best of them, None if all broke off; end: the training's
+    """branches: in the order they were run; winner: the best of them, None if none helped; end: the training's
     state after the winner's steps; before: the loss where they began; first: the step they began after; steps: of each
     branch; steps_run: of all; kept: of the winner; lost: thrown away; open_above: whether the largest rate won, so
     that a larger one might be better still."""
@@ -71,33 +72,50 @@ def race(
     t: Training, rate: float, *, size: int, steps: int, start: Snapshot, factors: Sequence[float], lower: bool = True
 ) -> Race:
     """Branches of `steps` steps of `size` rows at `rate` and at `factors` times it, in their order, until one does not
-    beat the best before it; with `lower`, at smaller rates where `rate` makes no progress. The training is left at the
-    end of some branch; `start` puts it back."""
+    beat the best before it; with `lower`, at smaller rates where `rate` does harm. The training is left at the end of
+    some branch; `start` puts it back."""
     found = Race(first=t.state.step, steps=steps)
     before = losses_before(t, size, steps)
     found.before = float(np.mean(before))
 
     def run(lr: float) -> bool:
-        """Whether the branch is the best so far."""
+        """Whether the branch is the best so far, and helped."""
         start.restore()
         losses, done = branch(t, lr, size=size, steps=steps)
         found.steps_run += done
-        one = Branch(lr, tuple(losses) if np.mean(losses) < np.mean(before) else (FAILED,))
+        one, best = Branch(lr, tuple(losses)), found.winner
         found.branches.append(one)
-        best = found.winner
-        won = math.isfinite(one.loss) and (best is None or better(one, best, before))
+        won = one.loss < found.before and (best is None or better(one, best, before))
         if won:
             found.winner, found.end, found.kept = one, Snapshot(t), done
         return won
 
-    moved = run(rate)
-    if not (moved or lower):  # a rate that has won before, near what can be reached
-        return found
-    tried = [rate * f for f in factors] if moved else [rate / LOWER, rate / LOWER**2]
-    for lr in tried:
-        if run(lr) != (lr > rate):  # up until one fails, down until one does not
-            break
+    if run(rate):
+        for factor in factors:
+            if not run(rate * factor):
+                break
+    elif lower and harmed(found.branches[0], before):
+        for k in (1, 2):
+            if run(rate / LOWER**k):
+                break
     return found
+
+
+def harmed(one: Branch, before: Sequence[float]) -> bool:
+    """Whether a branch broke off, or left the loss higher than it was, beyond the noise of the paired difference.
+
+    >>> harmed(Branch(0.1, (1.2, 1.3, 1.2)), before=(1.0, 1.1, 1.0)), harmed(Branch(0.1, (1.2, 0.9)), before=(1.0, 1.0))
+    (True, False)
+    """
+    if not math.isfinite(one.loss):
+        return True
+    differences = np.array(one.losses) - np.array(before)
+    return float(differences.mean()) > ERRORS * standard_error(differences)
+
+
+def standard_error(values: NDArray[np.float64]) -> float:
+    """Of the mean; 0 for a single value."""
+    return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
 def better(one: Branch, best: Branch, before: Sequence[float]) -> bool:
@@ -109,9 +127,8 @@ def better(one: Branch, best: Branch, before: Sequence[float]) -> bool:
     (True, False)
     """
     differences = np.array(best.losses) - np.array(one.losses)
-    error = float(np.std(differences, ddof=1)) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
     progress = float(np.mean(before)) - best.loss
-    return float(differences.mean()) > max(ERRORS * error, FURTHER * progress)
+    return float(differences.mean()) > max(ERRORS * standard_error(differences), FURTHER * progress)
 
 
 def branch(t: Training, lr: float, *, size: int, steps: int) -> tuple[list[float], int]:
