@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from handful.plan import Choice
-from handful.probe.decide import Decision, decide
+from handful.probe.decide import decide
+from handful.probe.decision import Decision
 from handful.probe.memory import Memory
 from handful.probe.noise import NoiseScale
 from handful.probe.throughput import Throughput

@@ -18,7 +18,8 @@ from handful.options import Options
 from handful.order import Order
 from handful.parallel import Ranks, join
 from handful.plan import Choice, Plan, Progress
-from handful.probe.decide import Decision, batch_cap, decide
+from handful.probe.decide import batch_cap, decide
+from handful.probe.decision import Decision
 from handful.probe.growth import Grower, as_growth
 from handful.probe.precision import choose_precision
 from handful.probe.threads import choose_threads, using_threads

@@ -36,14 +36,6 @@ def built(model=None, data=None, **options):
                     {"batch": 32, "lr": 1e-3, "quiet": True, "until": "epochs(4)"} | options)  # fmt: skip
 
 
-@pytest.fixture
-def strict(monkeypatch):
-    """Without the two seconds that a short run may spend beyond its twentieth."""
-    import sys
-
-    monkeypatch.setattr(sys.modules["handful.probe.decide"], "LEAST_SECONDS", 0.0, raising=False)
-
-
 def test_the_best_batch_is_where_the_formula_says():
     sizes = powers_of_two(4096)
     for a, b, phi in ((8, 1, 100), (128, 1, 30), (512, 1, 1000), (1, 1, 4)):
@@ -67,7 +59,7 @@ def test_given_step_times_lead_to_the_batch_of_the_measured_noise(constant):
 
 
 @pytest.mark.parametrize("constant", [8, 64, 512])
-def test_what_is_tried_stays_near_a_twentieth_of_the_runs_time(constant, strict):
+def test_what_is_tried_stays_near_a_twentieth_of_the_runs_time(constant):
     law = Throughput.law(constant, 1, powers_of_two(256))
     for epochs in (1, 6):
         t = built(until=f"epochs({epochs})")
@@ -77,7 +69,7 @@ def test_what_is_tried_stays_near_a_twentieth_of_the_runs_time(constant, strict)
         assert spent <= 0.07 * t.planned * law(before) / before  # 5%, and steps are whole
 
 
-def test_a_short_run_says_so_and_uses_the_throughput_rule(strict):
+def test_a_short_run_says_so_and_uses_the_throughput_rule():
     t = built(data=blobs(150), until="epochs(3)")
     d = decide(t)
     assert d.noise is None

@@ -21,13 +21,11 @@ from handful.probe.trial import FAILED, train
 
 from .conftest import mlp
 
-FACTORS = (2.0, 4.0)
-
 
 def test_the_winners_end_is_the_run_at_that_rate_to_the_bit(training):
     """What is kept equals a run whose next steps are taken at that rate, and nothing else."""
     t = training(optimizer="adamw", lr=1e-4)
-    found = race(t, 1e-4, size=32, steps=20, start=Snapshot(t), factors=FACTORS)
+    found = race(t, 1e-4, size=32, steps=20, start=Snapshot(t))
     assert found.winner is not None
     assert found.winner.lr > 1e-4
     found.end.restore()
@@ -46,7 +44,7 @@ def test_losers_leave_no_trace(training):
     t = training(mlp(extra=[nn.BatchNorm1d(32), nn.Dropout(0.2)]), ema=0.9)
     t.objective.model.train()
     before, start = fingerprint(t), Snapshot(t)
-    race(t, 1e-3, size=16, steps=8, start=start, factors=FACTORS)
+    race(t, 1e-3, size=16, steps=8, start=start)
     start.restore()
     assert fingerprint(t) == before
 
@@ -77,7 +75,7 @@ def test_a_branch_that_explodes_is_a_failure_and_not_a_number(training):
 
 def test_a_default_that_does_harm_gives_way_to_a_smaller_rate(training):
     t = training(optimizer="sgd", lr=0.1)
-    found = race(t, 1e4, size=32, steps=10, start=Snapshot(t), factors=FACTORS)
+    found = race(t, 1e4, size=32, steps=10, start=Snapshot(t))
     assert found.winner is None or found.winner.lr < 1e4
     assert all(b.lr < 1e4 for b in found.branches[1:])
     assert not found.open_above
@@ -87,8 +85,10 @@ def test_a_larger_rate_must_come_clearly_further_and_beyond_its_noise():
     before = (1.0, 1.0, 1.0)
     default, larger = Branch(1e-3, (0.500, 0.520, 0.510)), Branch(2e-3, (0.45, 0.47, 0.46))  # a tenth further
     assert not better(larger, default, before)
-    assert better(Branch(2e-3, (0.30, 0.31, 0.29)), default, before)  # two fifths further
-    assert not better(Branch(2e-3, (0.0, 0.6, 0.3)), default, before)  # further on average, but not beyond its noise
+    assert better(Branch(2e-3, (0.20, 0.21, 0.19)), default, before)  # three fifths further
+    assert not better(Branch(4e-3, (0.20, 0.21, 0.19)), default, before)  # not enough for two doublings
+    assert not better(Branch(2e-3, (-0.3, 0.5, 0.1)), default, before)  # further on average, but not beyond its noise
+    assert better(Branch(5e-4, (0.45, 0.47, 0.46)), default, before)
 
 
 def test_the_opening_and_the_race_are_steps_of_the_run_and_nothing_else():
@@ -196,8 +196,8 @@ def test_the_history_says_what_was_spent():
 
 def test_a_race_uses_no_more_branches_than_it_may(training):
     t = training(optimizer="adamw", lr=1e-7)
-    found = race(t, 1e-7, size=32, steps=5, start=Snapshot(t), factors=FACTORS)
-    assert len(found.branches) == race_module.LOSERS + 1
+    found = race(t, 1e-7, size=32, steps=5, start=Snapshot(t))
+    assert [b.lr for b in found.branches] == [1e-7, 2e-7]
     assert found.lost == 5 * (len(found.branches) - 1)
     assert found.open_above
     assert math.isfinite(found.winner.loss)

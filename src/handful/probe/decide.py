@@ -8,73 +8,27 @@ at least 90% of the best throughput.
 
 import math
 import time
-from dataclasses import dataclass, field
-
-import torch
 
 from handful.errors import HandfulError
 from handful.objective import loss_coupling, mode_coupling
-from handful.optimizer import gain, rescale, set_base
+from handful.optimizer import rescale
 from handful.plan import Choice
+from handful.probe.decision import NOISE, SHARE, TIMING, WARM, Decision, planned_examples
 from handful.probe.growth import growth
-from handful.probe.learning_rate import RangeTest, range_test
-from handful.probe.memory import Memory, measure_memory
-from handful.probe.noise import PARTS, NoiseScale, gradient_in_parts, pool
-from handful.probe.race import FURTHER, LOSERS, SPACING, Branch, Race, race
+from handful.probe.memory import measure_memory
+from handful.probe.noise import PARTS, gradient_in_parts, pool
+from handful.probe.opening import first_steps, rate_follows
 from handful.probe.snapshot import Snapshot, untouched
 from handful.probe.throughput import Throughput, measure_throughput, powers_of_two
-from handful.probe.trial import train
-from handful.report.words import say_number, say_seconds
+from handful.report.words import say_seconds
 from handful.schedule import from_torch
 from handful.training import Training
 
-SHARE = 0.05  # of the planned examples, for everything that is tried and does not train the model
-TIMING, NOISE = 0.005, 0.015  # of the planned examples, for the step times and for the noise scale
-WARM = 0.02  # of them are trained on before anything is measured, or up to twice as much to make
-OPENING = 30  # steps; these steps are the run's own
-LOWER = 8.0  # what a rate is divided by whose first steps break off
-LATEST_RACE = 0.08  # share of the run after which no further race begins
-RACE = 0.02  # of the planned examples, for the losers of the first race; what is left over may go to another one
 ROWS_PER_BATCH = 50  # a batch is at most a fiftieth of the data,
 LEAST_CAP = 16  # or this,
 UPDATES = 550  # and leaves the throughput rule at least so many updates
 LEAST = 8
-BRANCH_STEPS = 10  # the fewest steps that tell two rates apart,
-FEWEST_STEPS = 6  # rates four times apart,
-MOST_STEPS = 2000  # and the most that it is worth
 MACHINE = "measured here; another machine may choose otherwise"
-
-
-@dataclass
-class Decision:
-    """What was chosen (None: was not asked), what was measured for it, and what it cost: steps and examples that do
-    not train the model. start: the run's state after the first steps, which do; None: it begins at the beginning."""
-
-    batch: Choice | None = None
-    lr: Choice | None = None
-    micro_batch: Choice | None = None
-    growth: Choice | None = None
-    throughput: Throughput | None = None
-    memory: Memory | None = None
-    noise: NoiseScale | None = None
-    range_test: RangeTest | None = None
-    races: list[Race] = field(default_factory=list)
-    start: Snapshot | None = None
-    cap: int = 0
-    notes: list[str] = field(default_factory=list)
-    examples: int = 0
-    steps: int = 0
-    seconds: float = 0.0
-
-    def in_time(self, examples: float, size: int) -> float:
-        """Steps of `size` rows that take as long as so many examples do in the fastest batches: the run may go on with
-        those, and what is spent before is measured against that."""
-        tp = self.throughput
-        return examples / size if tp is None else examples * min(tp(n) / n for n in tp.sizes) / tp(size)
-
-    @property
-    def branches(self) -> list[Branch]:
-        return [branch for found in self.races for branch in found.branches]
 
 
 def decide(
@@ -107,7 +61,7 @@ def decide(
             _measure_times(t, d, share, throughput, quick=not measure_all)
             assert d.throughput is not None
             size = fallback_batch(d.throughput, d.cap, planned_examples(t))
-        rate = _first_steps(t, d, size, share, beginning, batch=batch or measure_all, lr=lr or measure_all)
+        rate = first_steps(t, d, size, share, beginning, batch=batch or measure_all, lr=lr or measure_all)
         if batch or measure_all:
             _measure_noise(t, d, size, NOISE * share / SHARE)
             _choose_batch(t, d)
@@ -138,11 +92,6 @@ def batch_cap(n: int) -> int:
     return min(max(LEAST_CAP, 1 << round(math.log2(max(1, n / ROWS_PER_BATCH)))), 1 << (n.bit_length() - 1))
 
 
-def planned_examples(t: Training) -> int:
-    """The examples that the run will use at most; ten epochs where the stop rule does not say."""
-    return t.planned or 10 * t.examples
-
-
 def _measure_times(t: Training, d: Decision, share: float, given: Throughput | None, *, quick: bool) -> None:
     """Memory and throughput."""
     if given is not None:
@@ -156,105 +105,6 @@ def _measure_times(t: Training, d: Decision, share: float, given: Throughput | N
     d.throughput = measure_throughput(t, sizes, budget=limit, ceiling=d.memory.ceiling)
     for size, why in d.throughput.failed:
         d.notes.append(f"a trial step with a batch of {size:,} failed: {why}")
-
-
-def _first_steps(
-    t: Training, d: Decision, size: int, share: float, beginning: Snapshot, *, batch: bool, lr: bool
-) -> float:
-    """Begin the run with batches of `size`: some steps, then a race of rates where the run is long enough for one.
-    Leaves the training there; returns the base rate that it has."""
-    planned = planned_examples(t)
-    rate = float(t.state.optimizer.param_groups[0]["initial_lr"])
-    if not lr:
-        return _open(t, d, rate, size, beginning, tries=1)
-    rate, why = default_rate(t, size)
-    budget = min(share, 2 * SHARE) - (TIMING + NOISE if batch else 0.0)
-    steps, factors = _plan_race(t, d.in_time(budget * planned, size), d.in_time(RACE / SHARE * share * planned, size))
-    if not steps:
-        d.lr = Choice(rate, "default", f"{why}; the run is too short to try others ({budget:.0%} of it are "
-                      f"{d.in_time(budget * planned, size):.0f} steps)")  # fmt: skip
-    elif share > SHARE:
-        d.range_test = range_test(t, size=size, steps=60, repeats=2)
-        d.steps, d.examples = d.steps + 120, d.examples + 120 * size
-    opened = _open(t, d, rate, size, beginning, tries=6)
-    if opened != rate:
-        d.lr = Choice(opened, "measured", f"the first steps broke off at {rate:.2g} ({why}) and did not at this rate")
-    elif steps:
-        return _races(t, d, rate, why, size, steps, factors, budget * planned)
-    return opened
-
-
-def _plan_race(t: Training, most: float, usual: float) -> tuple[int, tuple[float, ...]]:
-    """(steps of a branch, factors of the rate) where so many steps may be lost; 0 steps: too few for a race.
-
-    An adaptive optimizer's default has the right scale, so that fewer steps tell nothing better. SGD's has none: where
-    there is one loser's worth of steps, it is spent on a rate four times as large."""
-    if most >= LOSERS * BRANCH_STEPS:
-        return min(MOST_STEPS, max(BRANCH_STEPS, int(usual / LOSERS))), (SPACING, SPACING**2)
-    if isinstance(t.state.optimizer, torch.optim.SGD) and most >= FEWEST_STEPS:
-        return min(BRANCH_STEPS, int(most)), (SPACING**2,)
-    return 0, ()
-
-
-def _open(t: Training, d: Decision, rate: float, size: int, beginning: Snapshot, *, tries: int) -> float:
-    """The run's first steps, before anything can be told from it; a rate that breaks off is lowered until one does not,
-    in so many tries. Returns the rate that they were taken at, which the optimizer then has."""
-    planned = planned_examples(t)
-    steps = max(math.ceil(WARM * planned / size), min(OPENING, math.ceil(d.in_time(2 * WARM * planned, size))))
-    set_base(t.state.optimizer, rate)
-    if WARM * planned < size:
-        return rate
-    for tried in (rate / LOWER**k for k in range(tries)):
-        set_base(t.state.optimizer, tried)
-        t.objective.model.train()
-        losses = train(t, size, steps)
-        third = max(1, len(losses) // 3)
-        if math.isfinite(losses[-1]) and (steps < FEWEST_STEPS or sum(losses[-third:]) <= 1.5 * sum(losses[:third])):
-            return tried
-        d.steps, d.examples = d.steps + len(losses), d.examples + len(losses) * size
-        beginning.restore()
-    d.notes.append("the loss became infinite in the first steps; they were taken back, and nothing is measured")
-    set_base(t.state.optimizer, rate)
-    return rate
-
-
-def _races(
-    t: Training, d: Decision, rate: float, why: str, size: int, steps: int, factors: tuple[float, ...], budget: float
-) -> float:
-    """A race; while the largest rate wins, another one later, as long as the budget (in examples) lasts."""
-    default, left = rate, budget
-    while True:
-        start, first = Snapshot(t), not d.races
-        found = race(t, rate, size=size, steps=steps, start=start, factors=factors, lower=first)
-        d.races.append(found)
-        d.steps, d.examples, left = d.steps + found.lost, d.examples + found.lost * size, left - found.lost * size
-        if found.winner is not None:
-            rate = found.winner.lr
-        (found.end or start).restore()
-        set_base(t.state.optimizer, rate)
-        late = t.state.position > LATEST_RACE * planned_examples(t)
-        if not found.open_above or (len(factors) == 1 and first) or left < steps * size or late:
-            break
-        factors = (SPACING,)
-        if not math.isfinite(train(t, size, t.state.step)[-1]):  # as many steps again: the run goes on
-            (found.end or start).restore()
-            break
-    d.lr = _say_races(d.races, default, rate, why)
-    return rate
-
-
-def _say_races(races: list[Race], default: float, rate: float, why: str) -> Choice:
-    said = []
-    for found in races:
-        losses = ", ".join(f"{b.lr:.2g}: {say_number(b.loss)}" for b in sorted(found.branches, key=lambda b: b.lr))
-        said.append(f"steps {found.first + 1}-{found.first + found.steps} (loss {say_number(found.before)} before "
-                    f"them, then {losses})")  # fmt: skip
-    run = f"in a race over {', then '.join(said)}; a larger rate must come {FURTHER:.0%} further"
-    if races[0].winner is None:
-        return Choice(default, "default", f"{why}; no rate that was tried helped {run}")
-    if rate == default:
-        return Choice(rate, "measured", f"the default ({why}) held {run}")
-    return Choice(rate, "measured", f"better than the default {default:.2g} ({why}) {run}")
 
 
 def _follow(rate: Choice, value: float, before: int, after: int) -> Choice:
@@ -383,26 +233,3 @@ def _growth(t: Training, d: Decision, size: int) -> Choice:
 
 def _speed(tp: Throughput, size: int) -> str:
     return f"{say_seconds(tp(size))} a step of {size}"
-
-
-def default_rate(t: Training, size: int) -> tuple[float, str]:
-    """The optimizer's stated rate, taken to be for a batch of 32, and raised for a larger one."""
-    rate = float(t.state.optimizer.param_groups[0]["initial_lr"])
-    why = t.plan.choices["lr"].reason
-    if size <= 32:
-        return rate, why
-    return float(f"{rate * rate_follows(t, 32, size):.3g}"), f"{rate:.3g} at a batch of 32 ({why}), raised for {size}"
-
-
-def rate_follows(t: Training, before: int, after: int, phi: float | None = None) -> float:
-    """What the rate is multiplied by when the batch changes. With the noise scale known, the gain of Johnson et al.
-    2020 (arXiv:2007.05105), its root for adaptive optimizers; else as the best rates were found to rise, 8 times
-    (adaptive) and 4 times (SGD) over batches 256 times as large."""
-    sgd = isinstance(t.state.optimizer, torch.optim.SGD)
-    if phi is not None:
-        by = gain(before, after, phi)
-        return by if sgd else math.sqrt(by)
-    return float((after / before) ** (0.25 if sgd else 0.375))
-
-
-__all__ = ["Decision", "batch_cap", "best_batch", "decide"]

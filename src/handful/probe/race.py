@@ -24,9 +24,11 @@ from handful.step import seed_dropout
 from handful.training import Training
 
 SPACING = 2.0  # between two rates of a race
-LOSERS = 2  # branches that a race of three loses
+LOSERS = 2  # branches that races lose, as planned for: one each in two races, or two in one that goes down
 LOWER = 4.0  # what a rate that does harm is divided by
-FURTHER = 0.3  # a larger rate must have come so much further
+# A rate twice as large must have come so much further: halfway between twice as far, as where both are far too small,
+# and no further, as at the best rate.
+FURTHER = 0.5
 ERRORS = 2.0  # and by so many standard errors of the paired difference
 JUDGED = 0.5  # of a branch's steps, the last ones: by their losses it is judged
 
@@ -69,11 +71,10 @@ class Race:
 
 
 def race(
-    t: Training, rate: float, *, size: int, steps: int, start: Snapshot, factors: Sequence[float], lower: bool = True
+    t: Training, rate: float, *, size: int, steps: int, start: Snapshot, factor: float = SPACING, lower: bool = True
 ) -> Race:
-    """Branches of `steps` steps of `size` rows at `rate` and at `factors` times it, in their order, until one does not
-    beat the best before it; with `lower`, at smaller rates where `rate` does harm. The training is left at the end of
-    some branch; `start` puts it back."""
+    """Branches of `steps` steps of `size` rows at `rate` and at `factor` times it; with `lower`, at smaller rates where
+    `rate` does harm. The training is left at the end of some branch; `start` puts it back."""
     found = Race(first=t.state.step, steps=steps)
     before = losses_before(t, size, steps)
     found.before = float(np.mean(before))
@@ -91,9 +92,7 @@ def race(
         return won
 
     if run(rate):
-        for factor in factors:
-            if not run(rate * factor):
-                break
+        run(rate * factor)
     elif lower and harmed(found.branches[0], before):
         for k in (1, 2):
             if run(rate / LOWER**k):
@@ -119,16 +118,17 @@ def standard_error(values: NDArray[np.float64]) -> float:
 
 
 def better(one: Branch, best: Branch, before: Sequence[float]) -> bool:
-    """Whether a branch beats the best so far: it came clearly further, beyond the noise of the paired difference.
-    before: the losses where they began.
+    """Whether a branch beats the best so far: it came further beyond the noise of the paired difference, and, at a
+    larger rate, clearly further. before: the losses where they began.
 
-    >>> slow, fast = Branch(1e-3, (0.90, 0.91)), Branch(2e-3, (0.86, 0.87))    # two fifths further
+    >>> slow, fast = Branch(1e-3, (0.90, 0.91)), Branch(2e-3, (0.84, 0.85))    # about 60% further
     >>> better(fast, slow, before=(1.0, 1.0)), better(Branch(2e-3, (0.89, 0.90)), slow, before=(1.0, 1.0))
     (True, False)
     """
     differences = np.array(best.losses) - np.array(one.losses)
     progress = float(np.mean(before)) - best.loss
-    return float(differences.mean()) > max(ERRORS * standard_error(differences), FURTHER * progress)
+    least = ((1 + FURTHER) ** math.log2(one.lr / best.lr) - 1) * progress if one.lr > best.lr else 0.0
+    return float(differences.mean()) > max(ERRORS * standard_error(differences), least)
 
 
 def branch(t: Training, lr: float, *, size: int, steps: int) -> tuple[list[float], int]:
