@@ -179,10 +179,14 @@ def make_model(
 
 
 def show_rows(net: nn.Module, objective: Objective, data: Data, seed: int) -> None:
-    """Let a ready-made model look at some training rows, drawn by the seed, before the first step."""
+    """Let a ready-made model that asks for it look at some training rows, drawn by the seed, before the first step."""
+    from handful.model.base import Model
+
+    if not isinstance(net, Model) or type(net).begin is Model.begin:
+        return
     rows = Order(len(data.train), seed=seed)[: min(len(data.train), ROWS_SHOWN)]
     batch = objective.to_device(data.pipeline(data.train.take(rows)))
-    net.begin(batch.columns.get("x"))  # type: ignore[operator]
+    net.begin(batch.columns["x"])
 
 
 def make_objective(net: nn.Module, data: Data, options: Options, chooser: Chooser, device: torch.device) -> Objective:

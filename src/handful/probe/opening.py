@@ -75,14 +75,20 @@ def _open(t: Training, d: Decision, rate: float, size: int, beginning: Snapshot,
         set_base(t.state.optimizer, tried)
         t.objective.model.train()
         losses = train(t, size, steps)
-        third = max(1, len(losses) // 3)
-        if math.isfinite(losses[-1]) and (steps < FEWEST_STEPS or sum(losses[-third:]) <= 1.5 * sum(losses[:third])):
+        if math.isfinite(losses[-1]) and (steps < FEWEST_STEPS or not _rose(losses)):
             return tried
         d.steps, d.examples = d.steps + len(losses), d.examples + len(losses) * size
         beginning.restore()
     d.notes.append("the loss became infinite in the first steps; they were taken back, and nothing is measured")
     set_base(t.state.optimizer, rate)
     return rate
+
+
+def _rose(losses: list[float]) -> bool:
+    """Whether the mean loss of the last third is half as high again as that of the first (a loss may be negative)."""
+    third = max(1, len(losses) // 3)
+    first, last = sum(losses[:third]), sum(losses[-third:])
+    return last - first > 0.5 * abs(first)
 
 
 def _races(
