@@ -25,8 +25,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from apart import OURS, Apart
 from large import large
-from peers import BATCH, PEERS, WIDTH, Endless, pairs, torch_loaders
+from peers import BATCH, PEERS, WIDTH, Endless, handful_stream, rate, torch_loaders
 from PIL import Image
 
 import handful
@@ -44,41 +45,12 @@ def rows_of(n: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.integers(0, 255, (n, WIDTH), dtype=np.uint8), np.arange(n, dtype=np.int64)
 
 
-def rate(start: Endless, seconds: float) -> float:
-    """Rows a second, after a warm-up of four mini-batches."""
-    iterator = start()
-    for _ in range(4):
-        next(iterator)
-    count, begun = 0, time.perf_counter()
-    while time.perf_counter() - begun < seconds:
-        count += len(next(iterator)[1])
-    passed = time.perf_counter() - begun
-    del iterator
-    return count / passed
-
-
 def side_by_side(contenders: dict[str, Endless], rounds: int, seconds: float) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, start in contenders.items():
             found[name].append(rate(start, seconds))
     return found
-
-
-def vif(start: Endless, n: int, seconds: float = 6.0) -> str:
-    """Variance of per-batch counts from each tenth of storage over its hypergeometric expectation.
-
-    Over the first epoch, and more of them while there is time; with the standard error that chance alone gives.
-    """
-    found: list[np.ndarray] = []
-    iterator, begun = start(), time.perf_counter()
-    while len(found) < n // BATCH or (time.perf_counter() - begun < seconds and len(found) < 8 * (n // BATCH)):
-        rows = np.asarray(next(iterator)[1])
-        if len(rows) == BATCH:
-            found.append(np.bincount(rows * 10 // n, minlength=10))
-    expected = BATCH * 0.1 * 0.9 * (n - BATCH) / (n - 1)
-    value = float(((np.stack(found) - BATCH / 10) ** 2).mean() / expected)
-    return f"{value:.2f} +- {(2 / (9 * len(found))) ** 0.5:.2f}"
 
 
 def table(found: dict[str, list[float]], of: str, more: dict[str, str] | None = None, title: str = "") -> list[str]:
@@ -94,14 +66,6 @@ def table(found: dict[str, list[float]], of: str, more: dict[str, str] | None = 
             f"{low:.2f} to {high:.2f} |{last}"
         )
     return lines
-
-
-def handful_stream(source: Any, **order: Any) -> Endless:
-    def start() -> Iterator[Any]:
-        batches = handful.Batches(source, handful.Order(len(source), seed=1, **order))
-        return pairs(batches.stream(0, BATCH))
-
-    return start
 
 
 def memory(a: argparse.Namespace, _: Path) -> list[str]:
@@ -129,29 +93,31 @@ def absent(reason: Exception) -> str:
 
 
 def disk(a: argparse.Namespace, folder: Path) -> list[str]:
-    """The same rows on disk, in a warm cache; what each peer writes and reads is its own format."""
+    """The same rows on disk, in a warm cache, each in a process of its own, its own format written and read."""
     n = 30_000
     x, y = rows_of(n)
-    source = handful.prepare({"x": x, "y": y}, folder / "store", target="y")
-    block = {"shuffle": "block", "block": 16, "window": 20 * BATCH * 16 // 8}
-    contenders = {
-        "handful store, exact": handful_stream(source),
-        "handful store, block": handful_stream(source, **block),
-    }
-    missing = []
-    for name, peer in PEERS.items():
+    handful.prepare({"x": x, "y": y}, folder / "store", target="y")
+    running: dict[str, Apart] = {}
+    quality, missing = {}, []
+    for name in (*OURS, *PEERS):
         if name == "the same, 2 workers":  # slower in memory already: see there
             continue
         try:
-            peer.write(x, y, folder)
-            start = peer.read(folder)
-            next(start())
-            contenders[name] = start
+            if name in PEERS:
+                PEERS[name].write(x, y, folder)
+            running[name] = Apart(name, folder)
+            quality[name] = running[name].ask("vif", n)
         except Exception as error:  # whatever a peer raises is the reason that it is not in the table
             missing.append(f"- {name}: {absent(error)}")
-    quality = {name: vif(start, n) for name, start in contenders.items()}
-    found = side_by_side(contenders, a.rounds, a.seconds)
-    notes = [*missing, STAND_INS] if "MosaicML Streaming" in contenders else missing
+            if name in running:
+                running.pop(name).close()
+    found: dict[str, list[float]] = {name: [] for name in running}
+    for _ in range(a.rounds):
+        for name, process in running.items():
+            found[name].append(process.ask("rate", a.seconds))
+    for process in running.values():
+        process.close()
+    notes = [*missing, STAND_INS] if "MosaicML Streaming" in found else missing
     return [*table(found, "handful store, exact", quality, "VIF (ideal 1)"), "", *notes]
 
 

@@ -190,7 +190,13 @@ WORKLOADS = {
         Workload("text", lines, Bag, 10, rates=6),
         Workload("speech", speech, lambda: cnn(1, 1152), 10, least=16, file="spoken-digits.zip"),
         Workload(
-            "characters", shakespeare, Language, 3, loss="token_cross_entropy", rates=6, least=16,
+            "characters",
+            shakespeare,
+            Language,
+            3,
+            loss="token_cross_entropy",
+            rates=6,
+            least=16,
             file="shakespeare.txt",
         ),
     )

@@ -6,6 +6,7 @@ its own format and its own default shuffle, which the column VIF of the page jud
 
 import contextlib
 import sys
+import time
 import types
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+import handful
 
 WIDTH, BATCH = 3072, 256
 Endless = Callable[[], Iterator[Any]]  # a fresh endless iterator of (x, y, rows of it)
@@ -264,3 +267,40 @@ PEERS = {
     "Grain": Peer(write_arrays, read_grain),
     "WebDataset": Peer(write_webdataset, read_webdataset),
 }
+
+
+def handful_stream(source: Any, **order: Any) -> Endless:
+    def start() -> Iterator[Any]:
+        batches = handful.Batches(source, handful.Order(len(source), seed=1, **order))
+        return pairs(batches.stream(0, BATCH))
+
+    return start
+
+
+def rate(start: Endless, seconds: float) -> float:
+    """Rows a second, after a warm-up of four mini-batches."""
+    iterator = start()
+    for _ in range(4):
+        next(iterator)
+    count, begun = 0, time.perf_counter()
+    while time.perf_counter() - begun < seconds:
+        count += len(next(iterator)[1])
+    passed = time.perf_counter() - begun
+    del iterator
+    return count / passed
+
+
+def vif(start: Endless, n: int, seconds: float = 6.0) -> str:
+    """Variance of per-batch counts from each tenth of storage over its hypergeometric expectation.
+
+    Over the first epoch, and more of them while there is time; with the standard error that chance alone gives.
+    """
+    found: list[np.ndarray] = []
+    iterator, begun = start(), time.perf_counter()
+    while len(found) < n // BATCH or (time.perf_counter() - begun < seconds and len(found) < 8 * (n // BATCH)):
+        rows = np.asarray(next(iterator)[1])
+        if len(rows) == BATCH:
+            found.append(np.bincount(rows * 10 // n, minlength=10))
+    expected = BATCH * 0.1 * 0.9 * (n - BATCH) / (n - 1)
+    value = float(((np.stack(found) - BATCH / 10) ** 2).mean() / expected)
+    return f"{value:.2f} +- {(2 / (9 * len(found))) ** 0.5:.2f}"
