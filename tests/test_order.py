@@ -198,9 +198,7 @@ def test_changing_the_batch_size_mid_stream_loses_and_repeats_nothing(shuffle):
     n, order = 10_007, Order(10_007, shuffle=shuffle)
     position, read = 0, []
     for batch in [1, 3, 7, 64, 1000, 4096, 17, 12_000] * 3:
-        read.append(
-            Order.from_dict(order.to_dict())[position : position + batch]
-        )  # stopped and resumed each time
+        read.append(Order.from_dict(order.to_dict())[position : position + batch])  # stopped and resumed each time
         position += batch
     stream = np.concatenate(read)
     for epoch in range(len(stream) // n):
@@ -233,9 +231,7 @@ def test_seeking_far_costs_no_more_than_seeking_to_0(kw):
     assert min(far) < 3 * min(near)
 
 
-@pytest.mark.parametrize(
-    "kw", [{}, {"shuffle": "block", "block": 16, "window": 4000}, {"shuffle": "replacement"}]
-)
+@pytest.mark.parametrize("kw", [{}, {"shuffle": "block", "block": 16, "window": 4000}, {"shuffle": "replacement"}])
 def test_threads_may_share_an_order(kw):
     n = 30_000
     order, alone = Order(n, seed=5, **kw), Order(n, seed=5, **kw)
@@ -304,9 +300,7 @@ def test_replacement_follows_the_weights_and_never_draws_a_weight_of_zero():
     counts, expected = np.bincount(ids, minlength=8), weights / 20 * 100_000
     assert (counts[weights == 0] == 0).all()
     positive = weights > 0
-    assert (
-        (counts - expected)[positive] ** 2 / expected[positive]
-    ).sum() < 16.27  # 3 degrees of freedom, 0.999
+    assert ((counts - expected)[positive] ** 2 / expected[positive]).sum() < 16.27  # 3 degrees of freedom, 0.999
 
 
 def test_replacement_takes_weights_of_any_scale():
@@ -347,9 +341,7 @@ def test_written_down_and_read_back(order):
 
 
 def test_orders_that_differ_are_not_equal():
-    assert (
-        len({Order(5), Order(6), Order(5, seed=1), Order(5, shuffle="none"), Order(5, shuffle="block")}) == 5
-    )
+    assert len({Order(5), Order(6), Order(5, seed=1), Order(5, shuffle="none"), Order(5, shuffle="block")}) == 5
     assert Order(5) != "Order(5)"
 
 

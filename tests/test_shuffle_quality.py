@@ -20,9 +20,7 @@ class Patterned(Order):
         self.fault = fault
 
     def __getitem__(self, positions):
-        ids = [
-            self.fault(self, e) for e in range(positions.start // self.n, (positions.stop - 1) // self.n + 1)
-        ]
+        ids = [self.fault(self, e) for e in range(positions.start // self.n, (positions.stop - 1) // self.n + 1)]
         first = positions.start % self.n
         return np.concatenate(ids)[first : first + positions.stop - positions.start]
 
@@ -34,9 +32,7 @@ def clean(order, epoch):
 # ---- the promised figures
 
 
-@pytest.mark.parametrize(
-    ("n", "batch"), [(50_000, 256), (1000, 32), (4097, 1024), (100_000, 10), (65_537, 128)]
-)
+@pytest.mark.parametrize(("n", "batch"), [(50_000, 256), (1000, 32), (4097, 1024), (100_000, 10), (65_537, 128)])
 def test_exact_has_a_vif_of_1(n, batch):
     quality = Order(n, seed=1).quality(batch)
     assert 0.97 <= quality["VIF"].value <= 1.03
@@ -94,9 +90,7 @@ def test_a_sorted_order_fails_and_says_so():
 def test_replacement_is_judged_as_independent_draws():
     weights = np.linspace(0, 1, 2000)
     for w in (None, weights):
-        quality = Order(2000, shuffle="replacement", weights=w).quality(
-            500, epochs=400, labels=np.arange(2000) % 3
-        )
+        quality = Order(2000, shuffle="replacement", weights=w).quality(500, epochs=400, labels=np.arange(2000) % 3)
         assert 0.95 < quality["VIF"].value < 1.05
         assert 0.95 < quality["VIF of classes"].value < 1.05
         assert quality["co-batch probability, lag 8"].value == pytest.approx(1, abs=0.02)
