@@ -201,7 +201,7 @@ def main() -> None:
         "# Tables",
         "",
         "Mean (standard deviation) of the score on held-out folds, and median seconds a fit. "
-        f"One thread, torch {torch.__version__}, 2 AMD EPYC cores shared with other jobs (read seconds as ratios); "
+        f"One thread, torch {torch.__version__}, 2 Intel Xeon cores shared with other jobs (read seconds as ratios); "
         f"`python benchmarks/bench_tables.py --seeds {args.seeds} --folds {args.folds}`. Differences: handful - "
         "MLP and handful - gradient boosting, paired by fold, mean and standard error; above 0 handful is ahead.",
         "",
