@@ -39,6 +39,16 @@ def test_constant_pictures_do_not_blow_up():
     assert torch.isfinite(stem(torch.zeros(2, 3, 8, 8))).all()
 
 
+def test_pictures_that_are_not_finite_are_left_to_the_first_step_which_names_them():
+    x, clean, dirty = pictures(), Whitening(3, 1), Whitening(3, 1)
+    clean.fit(x)
+    dirty.fit(torch.cat([x, torch.full_like(x[:2], torch.nan)]))
+    assert torch.equal(clean.conv.weight, dirty.conv.weight)
+    bad, y = np.full((40, 3, 24, 24), np.nan, np.float32), np.arange(40) % 2
+    with pytest.raises(handful.errors.HandfulError):
+        handful.fit("resnet", (bad, y), quiet=True, until="steps(2)")
+
+
 def labelled(n: int = 160) -> tuple[np.ndarray, np.ndarray]:
     x = pictures(n, side=24).numpy().astype(np.float32)
     y = (x.mean((1, 2, 3)) > 0).astype(np.int64)

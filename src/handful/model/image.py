@@ -169,11 +169,15 @@ class Whitening(nn.Module):
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
-        """Set the weights from pictures [m, channels, H, W], m at least 1."""
+        """Set the weights from pictures [m, channels, H, W]; patches that are not finite do not count, and where there
+        are no others the weights stay: the first step names the rows."""
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
         places = ((x.shape[2] - kernel) // stride + 1) * ((x.shape[3] - kernel) // stride + 1)
         some = x[: max(1, PATCHES // places)].float()
         patches = nn.functional.unfold(some, kernel, stride=stride).transpose(1, 2).flatten(0, 1).double().cpu()
+        patches = patches[patches.isfinite().all(1)]
+        if not len(patches):
+            return
         values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))  # in rising order
         half = self.width // 2
         scaled = vectors[:, -half:] / torch.sqrt(values[-half:].clamp_min(0) + 5e-4)  # as there: noise stays small
