@@ -64,7 +64,8 @@ def test_a_row_depends_on_nothing_but_seed_epoch_and_row(text, pool):
 def test_it_differs_every_epoch_and_seed_and_leaves_the_input_alone(text, pool):
     rows = np.arange(N)
     before = pool.clone()
-    seen = [bound(text, pool, seed)(images(rows, e, pool))["x"] for e, seed in itertools.product(range(3), range(2))]
+    epochs = range(2 if text.startswith("flip") and "|" not in text else 3)  # a flip turns and comes back
+    seen = [bound(text, pool, seed)(images(rows, e, pool))["x"] for e, seed in itertools.product(epochs, range(2))]
     assert torch.equal(pool, before)
     for a, b in itertools.combinations(seen, 2):
         changed = (a != b).flatten(1).any(1).double().mean()
@@ -140,6 +141,30 @@ def test_flips_and_shifts_have_the_stated_distribution():
     counts = np.array([(at == 9 * y + x).sum() for y in range(2, 7) for x in range(2, 7)])
     assert counts.sum() == 20_000
     assert stats.chisquare(counts).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("p", [0.0, 0.25, 0.5, 0.7, 1.0])
+def test_a_row_is_mirrored_in_its_share_of_any_epochs_in_a_row(p):
+    rows, seen = np.arange(500), []
+    x = torch.tensor([[1.0, 2.0]]).expand(500, 1, 1, 2)
+    step = augment.as_augment(augment.flip(p)).bind(seed=3)
+    for epoch in range(20):
+        seen.append((step(Batch({"x": x}, rows, np.full(500, epoch)))["x"][:, 0, 0, 0] == 2).numpy())
+    turned = np.array(seen)
+    for first in range(20):
+        for last in range(first + 1, 21):
+            counts = turned[first:last].sum(0)
+            assert abs(counts - p * (last - first)).max() < 1
+    if p == 0.5:
+        assert (turned[1:] != turned[:-1]).all()  # no picture is shown the same way twice in a row
+        assert stats.binomtest(int(turned[0].sum()), 500, 0.5).pvalue > 1e-3  # and they do not turn together
+
+
+def test_four_epochs_show_all_four_sides():
+    x = torch.arange(4.0).view(1, 1, 2, 2).expand(100, 1, 2, 2)
+    step = augment.as_augment(augment.flip(0.5, 0.5))
+    seen = torch.stack([step(Batch({"x": x}, np.arange(100), np.full(100, e)))["x"][:, 0, 0, 0] for e in range(3, 7)])
+    assert (seen.sort(0).values == torch.arange(4.0)[:, None]).all()
 
 
 def test_noise_adds_its_variance_and_keeps_padding():

@@ -42,6 +42,10 @@ class Geometric(Augmentation):
         """Maps from output to input coordinates, float64 [m, 3, 3], from uniform numbers u [m, draws]."""
         raise NotImplementedError
 
+    def numbers(self, batch: Batch, address: Address) -> Floats:
+        """The uniform numbers of each row, float64 [m, draws]."""
+        return address.uniform(batch, self.draws)
+
     def apply(self, batch: Batch, address: Address) -> Batch:
         return apply_geometry([self], [address], batch)
 
@@ -49,6 +53,10 @@ class Geometric(Augmentation):
 @dataclass(frozen=True)
 class Flip(Geometric):
     """Mirror a picture left to right with probability `horizontal`, upside down with probability `vertical`.
+
+    Over the epochs a row's turns are spread evenly: at 0.5 it is mirrored in every other one, the first drawn at
+    random, so that two epochs show both sides of every picture and no epoch shows one that the last one did (Jordan
+    2024, arXiv:2404.00498, section 3.6, there for 0.5).
 
     >>> str(Flip()), str(Flip(0, 0.5))
     ('flip', 'flip(0, 0.5)')
@@ -64,6 +72,13 @@ class Flip(Geometric):
     def __post_init__(self) -> None:
         for p in (self.horizontal, self.vertical):
             check(0 <= p <= 1, self, f"a probability must lie in 0..1, not {p:g}")
+
+    def numbers(self, batch: Batch, address: Address) -> Floats:
+        """Numbers that move on by the probability each epoch, modulo 1: they are below p in a share p of the epochs."""
+        first = address.uniform(Batch({}, batch.rows), self.draws)
+        each = 2 if 0 < self.horizontal < 1 else 1  # vertical half as often, or two of the four sides were never seen
+        turns = batch.epochs[:, None] // np.array([1, each])
+        return (first + turns * np.array([self.horizontal, self.vertical])) % 1.0
 
     def matrices(self, u: Floats, height: int, width: int) -> Floats:
         return _affine(
@@ -174,7 +189,7 @@ def apply_geometry(steps: Sequence[Geometric], addresses: Sequence[Address], bat
     total = np.broadcast_to(np.eye(3), (len(batch), 3, 3))
     for step, address in zip(steps, addresses):
         # out(p) = in(A p): the step applied last is the first to act on the output coordinate
-        total = total @ step.matrices(address.uniform(batch, step.draws), height, width)
+        total = total @ step.matrices(step.numbers(batch, address), height, width)
     out = gather(pictures, total) if all(step.exact for step in steps) else resample(pictures, total)
     return with_x(batch, out.view(x.shape))
 
