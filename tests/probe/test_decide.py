@@ -13,6 +13,7 @@ from handful.assemble import assemble
 from handful.errors import HandfulError
 from handful.probe.decide import batch_cap, best_batch, decide, fallback_batch
 from handful.probe.growth import as_growth
+from handful.probe.opening import default_rate
 from handful.probe.throughput import Throughput, powers_of_two
 
 from .conftest import digits, mlp
@@ -67,6 +68,18 @@ def test_what_is_tried_stays_near_a_twentieth_of_the_runs_time(constant):
         spent = law.a * d.steps + law.b * d.examples
         before = fallback_batch(law, d.cap, t.planned)  # what the run would have taken by the throughput rule
         assert spent <= 0.07 * t.planned * law(before) / before  # 5%, and steps are whole
+
+
+def test_the_default_of_sgd_rises_with_the_batch_and_nearly_in_proportion_below_the_usual_noise():
+    def rate(optimizer: str, size: int) -> float:
+        options = {"batch": 32, "optimizer": optimizer, "quiet": True}
+        return default_rate(assemble(small(), blobs(1000), options, measure=False), size)[0]
+
+    rates = {n: rate("momentum", n) for n in (8, 32, 64, 1 << 20)}
+    assert rates[8] == rates[32] == 0.01
+    assert 1.5 * rates[32] < rates[64] < 2 * rates[32]
+    assert rates[1 << 20] == pytest.approx((32 + 128) / 32 * rates[32], rel=1e-2)  # the gradient has no noise left
+    assert rate("adamw", 32) < rate("adamw", 64) < 1.5 * rate("adamw", 32)
 
 
 def test_a_short_run_says_so_and_uses_the_throughput_rule():

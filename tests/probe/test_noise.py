@@ -10,7 +10,9 @@ from torch import nn
 
 from handful.loss import as_loss
 from handful.objective import Objective
+from handful.probe.decide import tells_enough
 from handful.probe.noise import Moments, fieller, gradient_in_parts, moments, pool
+from handful.probe.throughput import Throughput, powers_of_two
 from handful.source.base import Batch
 from handful.step import NonFiniteLoss, gradient
 
@@ -77,6 +79,39 @@ def test_the_interval_covers_the_truth(make, steps):
     # both moments are unbiased: within four standard errors of the truth
     for values, true in ((traces, trace), (squares, square)):
         assert abs(np.mean(values) - true) < 4 * np.std(values) / math.sqrt(len(values))
+
+
+def test_it_covers_the_truth_when_it_stops_as_soon_as_the_batch_is_clear():
+    x, y = (torch.from_numpy(v) for v in digits())
+    x = x.double()
+    model = trained(mlp().double(), x, y, 60)
+    phi = truth(model, x, y)[2]
+    objective = Objective(model, as_loss("cross_entropy")[0])
+    law = Throughput.law(512, 1, powers_of_two(256))
+    generator = np.random.default_rng(4)
+    covered, parts = 0, []
+    for _ in range(100):
+        batch = drawn(x, y, generator.integers(0, len(x), 512))
+        found = gradient_in_parts(objective, batch, 16, enough=lambda m: tells_enough(m, law, law.sizes))[1]
+        covered += pool([found]).low <= phi <= pool([found]).high
+        parts.append(found.parts)
+    assert covered / 100 >= 0.85
+    assert set(parts) <= {4, 8, 12, 16}
+    assert np.mean(parts) < 12  # where steps cost so much, the largest batch is clear at once
+
+
+def test_what_stops_early_is_the_gradient_of_what_was_measured():
+    x, y = (torch.from_numpy(v) for v in digits())
+    model = mlp().double()
+    objective = Objective(model, as_loss("cross_entropy")[0])
+    gradient(objective, drawn(x.double(), y, np.arange(16)))
+    expected = [p.grad.clone() for p in model.parameters()]
+    outcome, found = gradient_in_parts(
+        objective, drawn(x.double(), y, np.arange(32)), 16, enough=lambda m: m.parts >= 8
+    )
+    assert (found.parts, found.examples, float(outcome.weight)) == (8, 16, 16)
+    for p, e in zip(model.parameters(), expected, strict=True):
+        assert torch.allclose(p.grad, e, rtol=1e-10, atol=1e-14)
 
 
 def test_eight_phi_pooled_examples_put_phi_within_a_factor_of_two():

@@ -16,7 +16,7 @@ from handful.plan import Choice
 from handful.probe.decision import NOISE, SHARE, TIMING, WARM, Decision, planned_examples
 from handful.probe.growth import growth
 from handful.probe.memory import measure_memory
-from handful.probe.noise import PARTS, gradient_in_parts, pool
+from handful.probe.noise import PARTS, Moments, gradient_in_parts, pool
 from handful.probe.opening import first_steps, rate_follows
 from handful.probe.snapshot import Snapshot, untouched
 from handful.probe.throughput import Throughput, measure_throughput, powers_of_two
@@ -28,6 +28,7 @@ ROWS_PER_BATCH = 50  # a batch is at most a fiftieth of the data,
 LEAST_CAP = 16  # or this,
 UPDATES = 550  # and leaves the throughput rule at least so many updates
 LEAST = 8
+LITTLE = 0.05  # of the predicted progress a second: less is not worth more measuring
 MACHINE = "measured here; another machine may choose otherwise"
 
 
@@ -134,11 +135,16 @@ def _measure_noise(t: Training, d: Decision, size: int, share: float) -> None:
             f"the run is too short ({planned:,} examples) to measure its noise scale; the throughput rule is used"
         )
         return
+    sizes = tested_sizes(tp, d.cap)
+
+    def enough(so_far: Moments) -> bool:
+        return tells_enough(so_far, tp, sizes)
+
     with untouched(t):
         batch = t.batches.at(t.state.position, parts * b)
-        found = gradient_in_parts(t.objective, batch, parts, seed=t.plan.seed, step=t.state.step)[1]
-    d.examples += parts * b
-    d.steps += parts
+        found = gradient_in_parts(t.objective, batch, parts, seed=t.plan.seed, step=t.state.step, enough=enough)[1]
+    d.examples += found.examples
+    d.steps += found.parts
     d.noise = pool([found])
     if layers:
         d.notes.append(f"{layers}: the noise scale is that of gradients over {b} rows")
@@ -155,6 +161,30 @@ def fallback_batch(throughput: Throughput, cap: int, planned: int) -> int:
     return max(throughput.smallest_at_peak(min(cap, few)), min(LEAST, max(throughput.sizes)))
 
 
+def tells_enough(measured: Moments, throughput: Throughput, sizes: list[int]) -> bool:
+    """Whether the batch is about as good as any, wherever in its interval phi lies: more would change little."""
+    phi = pool([measured])
+    if phi.value is None:
+        return False
+    size = best_batch(phi.value, throughput, sizes)
+    return all(loss_of_progress(size, end, throughput, sizes) <= LITTLE for end in (phi.low, phi.high))
+
+
+def loss_of_progress(size: int, phi: float, throughput: Throughput, sizes: list[int]) -> float:
+    """The share of the predicted progress a second that is lost by `size` against the best of some sizes.
+
+    >>> loss_of_progress(16, 100.0, Throughput.law(64, 1, [4, 16, 64, 256]), [4, 16, 64, 256])
+    0.43...
+    """
+    progress = {n: throughput.rate(n) / (n + phi) for n in sizes}
+    return 1 - progress[size] / max(progress.values())
+
+
+def tested_sizes(throughput: Throughput, cap: int) -> list[int]:
+    """The sizes to choose from."""
+    return [n for n in throughput.sizes if LEAST <= n <= cap] or [max(throughput.sizes)]
+
+
 def best_batch(phi: float, throughput: Throughput, sizes: list[int]) -> int:
     """The size with the most predicted progress a second, B / (T(B) (B + phi)); of those within 2%, the largest,
     because phi rises during training.
@@ -169,7 +199,7 @@ def best_batch(phi: float, throughput: Throughput, sizes: list[int]) -> int:
 def _choose_batch(t: Training, d: Decision) -> None:
     assert d.throughput is not None
     tp, planned = d.throughput, planned_examples(t)
-    tested = [n for n in tp.sizes if LEAST <= n <= d.cap] or [max(tp.sizes)]
+    tested = tested_sizes(tp, d.cap)
     fallback = fallback_batch(tp, d.cap, planned)
     rule = (
         f"the smallest with 90% of the best throughput among those that leave {UPDATES} updates "

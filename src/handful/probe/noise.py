@@ -12,20 +12,21 @@ delete-one jackknife over micro-batches (Tukey 1958).
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from handful.objective import Objective, rows
 from handful.source.base import Batch
 from handful.step import NonFiniteLoss, Outcome, _non_finite, _plus, seed_dropout
 
 PARTS = 16
+LOOK = 4  # parts after which it is asked whether they are enough
 # Student's t, one-sided 95%, by degrees of freedom: 90% of the ratio's distribution lies between the two limits.
 _T95 = {1: 6.314, 2: 2.920, 3: 2.353, 4: 2.132, 5: 2.015, 7: 1.895, 10: 1.812, 15: 1.753, 30: 1.697, 60: 1.671}
 
@@ -163,12 +164,19 @@ def _quantile(degrees: int) -> float:
 
 
 def gradient_in_parts(
-    objective: Objective, batch: Batch, parts: int = PARTS, *, seed: int = 0, step: int = 0
+    objective: Objective,
+    batch: Batch,
+    parts: int = PARTS,
+    *,
+    seed: int = 0,
+    step: int = 0,
+    enough: Callable[[Moments], bool] | None = None,
 ) -> tuple[Outcome, Moments]:
     """`step.gradient` with micro-batches of len(batch) / parts rows, which are measured on the way.
 
-    Leaves in `.grad` the gradient of the whole mini-batch, exactly, so the step loses nothing but the time of
-    smaller micro-batches; keeps `parts` gradients in memory meanwhile. Raises NonFiniteLoss as `gradient` does.
+    Leaves in `.grad` the gradient of the whole mini-batch, exactly; keeps `parts` gradients in memory meanwhile.
+    enough: asked after every LOOK parts; where it says so, the rest of the batch is left out.
+    Raises NonFiniteLoss as `gradient` does.
     """
     model = objective.model
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -178,7 +186,8 @@ def gradient_in_parts(
     kept: list[list[Tensor | None]] = []
     weights: list[Tensor] = []
     total: Outcome | None = None
-    for i in range(parts):
+    while len(kept) < parts:
+        i = len(kept)
         model.zero_grad(set_to_none=True)
         part = objective.to_device(rows(batch, slice(i * b, (i + 1) * b)))
         sums = objective.sums(part)
@@ -189,21 +198,31 @@ def gradient_in_parts(
         weights.append(sums.weight.detach().double())
         outcome = Outcome(sums.loss.detach(), sums.weight.detach(), sums.metrics)
         total = outcome if total is None else _plus(total, outcome)
+        if enough is not None and len(kept) % LOOK == 0 and len(kept) < parts:
+            w = torch.stack(weights).cpu().numpy()
+            if w.sum() and enough(moments(_products(parameters, kept, None) / w.mean() ** 2, b, w, batch.position)):
+                break
     assert total is not None
     w = torch.stack(weights).cpu().numpy()
     if w.sum() == 0:
         raise NonFiniteLoss(f"at step {step} the weights of all rows of a mini-batch are zero; drop such rows")
-    gram = np.zeros((parts, parts))
+    gram = _products(parameters, kept, float(w.sum()))
+    return total, moments(gram / w.mean() ** 2, b, w, batch.position)
+
+
+def _products(parameters: list[nn.Parameter], kept: list[list[Tensor | None]], total: float | None) -> NDArray[Any]:
+    """The Gram matrix of the parts' gradients, float64 [M, M]; with `total`, their sum over it is left in `.grad`."""
+    gram = np.zeros((len(kept), len(kept)))
     for k, p in enumerate(parameters):
         column = [grads[k] for grads in kept]
-        present = [g for g in column if g is not None]
-        if not present:
+        if all(g is None for g in column):
             p.grad = None
             continue
         stacked = torch.stack([(torch.zeros_like(p) if g is None else g).reshape(-1) for g in column])
         gram += _gram(stacked)
-        p.grad = (stacked.sum(0) / float(w.sum())).reshape(p.shape)
-    return total, moments(gram / w.mean() ** 2, b, w, batch.position)
+        if total is not None:
+            p.grad = (stacked.sum(0) / total).reshape(p.shape)
+    return gram
 
 
 def _gram(stacked: Tensor, columns: int = 1 << 18) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ from handful.optimizer import gain, set_base
 from handful.plan import Choice
 from handful.probe.decision import NOISE, SHARE, TIMING, WARM, Decision, planned_examples
 from handful.probe.learning_rate import range_test
-from handful.probe.race import FURTHER, LOSERS, SPACING, Race, race
+from handful.probe.race import FURTHER, LOSERS, Race, race
 from handful.probe.snapshot import Snapshot
 from handful.probe.trial import train
 from handful.report.words import say_number
@@ -18,9 +18,10 @@ OPENING = 30  # first steps, where a fiftieth of the run are fewer, but at most 
 LOWER = 8.0  # what a rate is divided by whose first steps break off
 RACE = 0.02  # of the planned examples, for the losers of the first race; what is left over may go to another one
 LATEST_RACE = 0.08  # share of the run after which no further race begins
+USUAL_NOISE = 128  # the noise scale early in training, where it is not known
 BRANCH_STEPS = 10  # the fewest steps that tell two rates apart,
 MOST_STEPS = 2000  # and the most that it is worth
-FEWEST_STEPS, LEAP = 6, 3.0  # the fewest steps that tell two rates so far apart
+FEWEST_STEPS = 6  # or that are worth it where the default is only a guess
 
 
 def first_steps(
@@ -35,7 +36,7 @@ def first_steps(
     rate, why = default_rate(t, size)
     budget = min(share, 2 * SHARE) - (TIMING + NOISE if batch else 0.0)
     most, usual = (d.in_time(part * planned, size) for part in (budget, RACE / SHARE * share))
-    steps, factor, again = _plan_race(t, most, usual)
+    steps, again = _plan_race(t, most, usual)
     if not steps:
         d.lr = Choice(rate, "default", f"{why}; the run is too short to try others ({budget:.0%} of it are "
                       f"{most:.0f} steps)")  # fmt: skip
@@ -46,21 +47,20 @@ def first_steps(
     if opened != rate:
         d.lr = Choice(opened, "measured", f"the first steps broke off at {rate:.2g} ({why}) and did not at this rate")
     elif steps:
-        return _races(t, d, rate, why, size, steps, factor, budget * planned if again else 0.0)
+        return _races(t, d, rate, why, size, steps, budget * planned if again else 0.0)
     return opened
 
 
-def _plan_race(t: Training, most: float, usual: float) -> tuple[int, float, bool]:
-    """(steps of a branch, factor to the larger rate, whether another race may follow) where so many steps may be lost;
-    0 steps: too few for a race.
+def _plan_race(t: Training, most: float, usual: float) -> tuple[int, bool]:
+    """(steps of a branch, whether another race may follow) where so many steps may be lost; 0: too few for a race.
 
     An adaptive optimizer's default has the right scale, so that fewer steps tell nothing better. SGD's has none: where
-    there is one loser's worth of steps, it is spent on a rate three times as large."""
+    there is one loser's worth of steps, it is spent."""
     if most >= LOSERS * BRANCH_STEPS:
-        return min(MOST_STEPS, max(BRANCH_STEPS, int(usual / LOSERS))), SPACING, True
+        return min(MOST_STEPS, max(BRANCH_STEPS, int(usual / LOSERS))), True
     if isinstance(t.state.optimizer, torch.optim.SGD) and most >= FEWEST_STEPS:
-        return min(BRANCH_STEPS, int(most)), LEAP, False
-    return 0, SPACING, False
+        return min(BRANCH_STEPS, int(most)), False
+    return 0, False
 
 
 def _open(t: Training, d: Decision, rate: float, size: int, beginning: Snapshot, *, tries: int) -> float:
@@ -91,15 +91,13 @@ def _rose(losses: list[float]) -> bool:
     return last - first > 0.5 * abs(first)
 
 
-def _races(
-    t: Training, d: Decision, rate: float, why: str, size: int, steps: int, factor: float, budget: float
-) -> float:
-    """A race against `factor` times the rate; while the larger one wins, another race at twice the position, as long
-    as the budget (in examples) lasts."""
+def _races(t: Training, d: Decision, rate: float, why: str, size: int, steps: int, budget: float) -> float:
+    """A race against the next larger rate; while that one wins, another race at twice the position, as long as the
+    budget (in examples) lasts."""
     default, left = rate, budget
     while True:
         start, first = Snapshot(t), not d.races
-        found = race(t, rate, size=size, steps=steps, start=start, factor=factor, lower=first)
+        found = race(t, rate, size=size, steps=steps, start=start, lower=first)
         d.races.append(found)
         d.steps, d.examples, left = d.steps + found.lost, d.examples + found.lost * size, left - found.lost * size
         if found.winner is not None:
@@ -140,11 +138,9 @@ def default_rate(t: Training, size: int) -> tuple[float, str]:
 
 
 def rate_follows(t: Training, before: int, after: int, phi: float | None = None) -> float:
-    """What the rate is multiplied by when the batch changes. With the noise scale known, the gain of Johnson et al.
-    2020 (arXiv:2007.05105), its root for adaptive optimizers; else as the best rates were found to rise, 8 times
-    (adaptive) and 4 times (SGD) over batches 256 times as large."""
-    sgd = isinstance(t.state.optimizer, torch.optim.SGD)
-    if phi is not None:
-        by = gain(before, after, phi)
-        return by if sgd else math.sqrt(by)
-    return float((after / before) ** (0.25 if sgd else 0.375))
+    """What the rate is multiplied by when the batch changes: the gain of Johnson et al. 2020 (arXiv:2007.05105), its
+    root for adaptive optimizers. Where the noise scale is not known, a usual one is taken for SGD, and adaptive rates
+    rise as the best ones were found to, 8 times over batches 256 times as large."""
+    if isinstance(t.state.optimizer, torch.optim.SGD):
+        return gain(before, after, USUAL_NOISE if phi is None else phi)
+    return float((after / before) ** 0.375) if phi is None else math.sqrt(gain(before, after, phi))

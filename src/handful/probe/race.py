@@ -70,10 +70,8 @@ class Race:
         return self.winner is not None and self.winner.lr == max(b.lr for b in self.branches)
 
 
-def race(
-    t: Training, rate: float, *, size: int, steps: int, start: Snapshot, factor: float = SPACING, lower: bool = True
-) -> Race:
-    """Branches of `steps` steps of `size` rows at `rate` and at `factor` times it; with `lower`, at smaller rates where
+def race(t: Training, rate: float, *, size: int, steps: int, start: Snapshot, lower: bool = True) -> Race:
+    """Branches of `steps` steps of `size` rows at `rate` and at SPACING times it; with `lower`, at smaller rates where
     `rate` does harm. The training is left at the end of some branch; `start` puts it back."""
     found = Race(first=t.state.step, steps=steps)
     before = losses_before(t, size, steps)
@@ -92,7 +90,7 @@ def race(
         return won
 
     if run(rate):
-        run(rate * factor)
+        run(rate * SPACING)
     elif lower and harmed(found.branches[0], before):
         for k in (1, 2):
             if run(rate / LOWER**k):

@@ -78,7 +78,8 @@ class Flip(Geometric):
         first = address.uniform(Batch({}, batch.rows), self.draws)
         each = 2 if 0 < self.horizontal < 1 else 1  # vertical half as often, or two of the four sides were never seen
         turns = batch.epochs[:, None] // np.array([1, each])
-        return (first + turns * np.array([self.horizontal, self.vertical])) % 1.0
+        numbers: Floats = (first + turns * np.array([self.horizontal, self.vertical])) % 1.0
+        return numbers
 
     def matrices(self, u: Floats, height: int, width: int) -> Floats:
         return _affine(
