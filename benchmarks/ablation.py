@@ -11,6 +11,7 @@ are scored. Every run is cached in benchmarks/.cache/ablation. Writes benchmarks
 
 import argparse
 import json
+import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -32,13 +33,14 @@ CACHE, DATA = HERE / ".cache" / "ablation", HERE.parents[1] / "shared" / "data"
 
 @dataclass
 class Work:
-    """Data, how many rows to learn from and to test on, the base, and the changes to it by name."""
+    """Data, how many rows to learn from and to test on, the base, the changes to it by name, and how many seeds."""
 
     data: str
     rows: int
     test: int
     base: dict[str, Any]
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    seeds: int = 8  # at most
 
 
 def rate_of(name: str) -> float:
@@ -69,10 +71,10 @@ WORKS = {
     "reviews": Work("movie-reviews.csv", 2000, 1000, plain("text", 8, 16, 1e-3), {
         "augment auto": {"augment": "auto"}, "token_dropout(0.3)": {"augment": "token_dropout(0.3)"},
         "dropout 0": {"dropout": 0.0}, "label smoothing 0.1": {"label_smoothing": 0.1},
-    }),
-    "spoken": Work("spoken-digits.zip", 400, 400, plain("audio", 12, 16), {
+    }, 5),
+    "spoken": Work("spoken-digits.zip", 400, 400, plain("audio", 40, 16), {
         "augment auto": {"augment": "auto"}, "EMA 0.99": {"ema": 0.99},
-    }),
+    }, 3),
 }  # fmt: skip
 
 
@@ -148,7 +150,7 @@ def results(args: argparse.Namespace) -> Iterator[tuple[str, str, list[dict[str,
         work = WORKS[title]
         for name, change in {"base": {}, **work.changes}.items():
             found = []
-            for seed in range(args.seeds if work.data == "digits" else min(3, args.seeds)):
+            for seed in range(min(args.seeds, work.seeds)):
                 key = "".join(c if c.isalnum() or c in "-." else "_" for c in f"{title}-{name}-{seed}")
                 path = CACHE / f"{key}.json"
                 if not path.exists() and time.monotonic() < end:
@@ -193,7 +195,7 @@ def main() -> None:
     lines = [
         "# Ablation",
         "",
-        f"`python benchmarks/ablation.py`, 2 shared AMD EPYC cores, one thread, torch {torch.__version__}. Each row "
+        f"`python benchmarks/ablation.py`, {platform.machine()}, one thread, torch {torch.__version__}. Each row "
         "changes the base by what its name says. accuracy: % of the test rows, mean (standard deviation) over n seeds; "
         "- base: in points, paired by seed, ± standard error. early: after a tenth of the run; wobble: standard "
         "deviation over the last four tenths; losses: mean -log p of the true class; moves: what differs from the base "
