@@ -44,8 +44,9 @@ class Work:
 
 
 def rate_of(name: str) -> float:
-    """The optimizer's stated default rate."""
-    return float(optimizer.build(name, torch.nn.Linear(2, 2)).lr.value)
+    """The optimizer's stated default rate for the MLP of digits."""
+    net = models.build("mlp", kind="image", shape=(1, 8, 8), outputs=10, inputs={}, seed=0)
+    return float(optimizer.build(name, net).lr.value)
 
 
 def plain(name: str, epochs: int, batch: int, lr: float = 2e-3) -> dict[str, Any]:

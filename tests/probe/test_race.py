@@ -14,7 +14,7 @@ from handful.fit import _run
 from handful.optimizer import set_base
 from handful.probe import race as race_module
 from handful.probe.decide import decide
-from handful.probe.race import Branch, better, branch, judged, losses_before, race
+from handful.probe.race import Branch, better, branch, losses_before, race
 from handful.probe.snapshot import Snapshot, fingerprint
 from handful.probe.throughput import Throughput
 from handful.probe.trial import FAILED, train
@@ -50,27 +50,31 @@ def test_losers_leave_no_trace(training):
 
 
 def test_branches_are_judged_by_the_losses_of_the_same_batches_before_and_after(training):
-    """An independent loop: the losses of the last half of the batches at the weights before the race."""
+    """An independent loop: the losses of a branch's batches at the weights before the race; the last half counts."""
     t = training(mlp(extra=[nn.BatchNorm1d(32)]))
     model = t.objective.model.train()
     start = Snapshot(t)
     found = losses_before(t, 16, 10)
     start.restore()
     expected = []
-    for k in range(5, 10):
+    for k in range(10):
         batch = t.batches.at(16 * k, 16)
         with torch.no_grad():
             expected.append(float(nn.functional.cross_entropy(model(batch.tensor("x")), batch.tensor("y"))))
     assert found == pytest.approx(expected, rel=1e-6)
-    assert judged(10) == 5
-    assert judged(1) == 1
+    start.restore()
+    race_found = race(t, 1e-5, size=16, steps=10, start=start)
+    assert race_found.before == pytest.approx(np.mean(expected[5:]), rel=1e-6)
+    start.restore()
+    losses = branch(t, 1e-5, size=16, steps=10)
+    assert race_found.branches[0].losses == tuple(losses[5:])
 
 
 def test_a_branch_that_explodes_is_a_failure_and_not_a_number(training):
     with torch.random.fork_rng():
         deep = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10))
     t = training(deep, optimizer="sgd", lr=0.1)
-    assert branch(t, 1e30, size=16, steps=5)[0] == [FAILED]
+    assert branch(t, 1e30, size=16, steps=5)[-1] == FAILED
 
 
 def test_a_default_that_does_harm_gives_way_to_a_smaller_rate(training):
@@ -89,6 +93,19 @@ def test_a_larger_rate_must_come_clearly_further_and_beyond_its_noise():
     assert not better(Branch(4e-3, (0.20, 0.21, 0.19)), default, before)  # not enough for two doublings
     assert not better(Branch(2e-3, (-0.3, 0.5, 0.1)), default, before)  # further on average, but not beyond its noise
     assert better(Branch(5e-4, (0.45, 0.47, 0.46)), default, before)
+
+
+def test_a_larger_rate_that_is_not_ahead_halfway_is_given_up_there(training):
+    t = training(optimizer="sgd", lr=0.1)
+    train(t, 32, 30)
+    start = Snapshot(t)
+    found = race(t, 1.0, size=32, steps=20, start=start)
+    assert [b.given_up for b in found.branches] == [False, True]
+    assert found.winner is found.branches[0]
+    assert (found.steps_run, found.kept, found.lost) == (30, 20, 10)
+    start.restore()
+    losses = branch(t, 2.0, size=32, steps=10)
+    assert found.branches[1].losses == tuple(losses[5:])
 
 
 def test_the_opening_and_the_race_are_steps_of_the_run_and_nothing_else():
@@ -116,7 +133,7 @@ def _raced(t):
 def test_where_no_rate_helps_the_run_goes_on_from_before_the_race(monkeypatch):
     """Labels that nothing can be learned from, and branches that all break off: the default stays, nothing is kept."""
     t = assemble(small(), blobs(), {"batch": 16, "quiet": True, "until": "epochs(3)"}, measure=False)
-    monkeypatch.setattr(race_module, "branch", lambda t, lr, *, size, steps: ([FAILED], 3))
+    monkeypatch.setattr(race_module, "branch", lambda t, lr, *, size, steps: [1.0, 1.0, FAILED])
     d = decide(t, batch=False)
     assert d.lr.status == "default"
     assert "no rate that was tried helped" in d.lr.reason

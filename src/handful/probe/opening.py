@@ -21,7 +21,7 @@ LATEST_RACE = 0.08  # share of the run after which no further race begins
 USUAL_NOISE = 128  # the noise scale early in training, where it is not known
 BRANCH_STEPS = 10  # the fewest steps that tell two rates apart,
 MOST_STEPS = 2000  # and the most that it is worth
-FEWEST_STEPS = 6  # or that are worth it where the default is only a guess
+FEWEST_STEPS = 6  # or that tell anything, where there are not enough
 
 
 def first_steps(
@@ -36,7 +36,7 @@ def first_steps(
     rate, why = default_rate(t, size)
     budget = min(share, 2 * SHARE) - (TIMING + NOISE if batch else 0.0)
     most, usual = (d.in_time(part * planned, size) for part in (budget, RACE / SHARE * share))
-    steps, again = _plan_race(t, most, usual)
+    steps, again = _plan_race(most, usual)
     if not steps:
         d.lr = Choice(rate, "default", f"{why}; the run is too short to try others ({budget:.0%} of it are "
                       f"{most:.0f} steps)")  # fmt: skip
@@ -51,16 +51,11 @@ def first_steps(
     return opened
 
 
-def _plan_race(t: Training, most: float, usual: float) -> tuple[int, bool]:
-    """(steps of a branch, whether another race may follow) where so many steps may be lost; 0: too few for a race.
-
-    An adaptive optimizer's default has the right scale, so that fewer steps tell nothing better. SGD's has none: where
-    there is one loser's worth of steps, it is spent."""
+def _plan_race(most: float, usual: float) -> tuple[int, bool]:
+    """(steps of a branch, whether another race may follow) where so many steps may be lost; 0: too few for a race."""
     if most >= LOSERS * BRANCH_STEPS:
         return min(MOST_STEPS, max(BRANCH_STEPS, int(usual / LOSERS))), True
-    if isinstance(t.state.optimizer, torch.optim.SGD) and most >= FEWEST_STEPS:
-        return min(BRANCH_STEPS, int(most)), False
-    return 0, False
+    return (min(BRANCH_STEPS, int(most)), False) if most >= FEWEST_STEPS else (0, False)
 
 
 def _open(t: Training, d: Decision, rate: float, size: int, beginning: Snapshot, *, tries: int) -> float:
@@ -117,7 +112,10 @@ def _races(t: Training, d: Decision, rate: float, why: str, size: int, steps: in
 def _say_races(races: list[Race], default: float, rate: float, why: str) -> Choice:
     said = []
     for found in races:
-        losses = ", ".join(f"{b.lr:.2g}: {say_number(b.loss)}" for b in sorted(found.branches, key=lambda b: b.lr))
+        losses = ", ".join(
+            f"{b.lr:.2g}: {'given up halfway' if b.given_up else say_number(b.loss)}"
+            for b in sorted(found.branches, key=lambda b: b.lr)
+        )
         said.append(f"steps {found.first + 1}-{found.first + found.steps} (loss {say_number(found.before)} before "
                     f"them, then {losses})")  # fmt: skip
     run = f"in a race over {', then '.join(said)}; a rate twice as large must come {FURTHER:.0%} further"

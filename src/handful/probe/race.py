@@ -26,19 +26,21 @@ from handful.training import Training
 SPACING = 2.0  # between two rates of a race
 LOSERS = 2  # branches that races lose, as planned for: one each in two races, or two in one that goes down
 LOWER = 4.0  # what a rate that does harm is divided by
-# A rate twice as large must have come so much further: halfway between twice as far, as where both are far too small,
-# and no further, as at the best rate.
-FURTHER = 0.5
+# A rate twice as large must have come so much further: between no further, as at the best rate, and twice as far, as
+# where both are far too small. One that has not come half so much further after half of the steps is given up there.
+FURTHER = 0.33
 ERRORS = 2.0  # and by so many standard errors of the paired difference
 JUDGED = 0.5  # of a branch's steps, the last ones: by their losses it is judged
 
 
 @dataclass(frozen=True)
 class Branch:
-    """Some steps of the run at one rate: the mean losses of the last mini-batches, each before its update."""
+    """Some steps of the run at one rate: the mean losses of the last mini-batches, each before its update.
+    given_up: whether it was stopped halfway, so that its losses are those of other mini-batches."""
 
     lr: float
     losses: tuple[float, ...]
+    given_up: bool = False
 
     @property
     def loss(self) -> float:
@@ -74,26 +76,35 @@ def race(t: Training, rate: float, *, size: int, steps: int, start: Snapshot, lo
     """Branches of `steps` steps of `size` rows at `rate` and at SPACING times it; with `lower`, at smaller rates where
     `rate` does harm. The training is left at the end of some branch; `start` puts it back."""
     found = Race(first=t.state.step, steps=steps)
-    before = losses_before(t, size, steps)
-    found.before = float(np.mean(before))
+    every = losses_before(t, size, steps)
+    half, last = _judged(steps // 2), _judged(steps)
+    found.before = float(np.mean(every[last]))
 
-    def run(lr: float) -> bool:
-        """Whether the branch is the best so far, and helped."""
+    def run(lr: float, rival: list[float] | None = None) -> list[float]:
+        """The losses of a branch; the best so far that helped is the winner."""
         start.restore()
-        losses, done = branch(t, lr, size=size, steps=steps)
-        found.steps_run += done
-        one, best = Branch(lr, tuple(losses)), found.winner
+        losses = branch(t, lr, size=size, steps=steps if rival is None else steps // 2)
+        if rival is not None and math.isfinite(losses[-1]):
+            so_far = Branch(lr, tuple(losses[half])), Branch(rate, tuple(rival[half]))
+            if further(*so_far, every[half]) < FURTHER / 2:
+                found.steps_run += len(losses)
+                found.branches.append(Branch(lr, tuple(losses[half]), given_up=True))
+                return losses
+            losses += train(t, size, steps - steps // 2)
+        found.steps_run += len(losses)
+        one, best = Branch(lr, tuple(losses[last]) if math.isfinite(losses[-1]) else (FAILED,)), found.winner
         found.branches.append(one)
-        won = one.loss < found.before and (best is None or better(one, best, before))
-        if won:
-            found.winner, found.end, found.kept = one, Snapshot(t), done
-        return won
+        if one.loss < found.before and (best is None or better(one, best, every[last])):
+            found.winner, found.end, found.kept = one, Snapshot(t), len(losses)
+        return losses
 
-    if run(rate):
-        run(rate * SPACING)
-    elif lower and harmed(found.branches[0], before):
+    losses = run(rate)
+    if found.winner is not None:
+        run(rate * SPACING, losses)
+    elif lower and harmed(found.branches[0], every[last]):
         for k in (1, 2):
-            if run(rate / LOWER**k):
+            run(rate / LOWER**k)
+            if found.winner is not None:
                 break
     return found
 
@@ -124,31 +135,40 @@ def better(one: Branch, best: Branch, before: Sequence[float]) -> bool:
     (True, False)
     """
     differences = np.array(best.losses) - np.array(one.losses)
-    progress = float(np.mean(before)) - best.loss
-    least = ((1 + FURTHER) ** math.log2(one.lr / best.lr) - 1) * progress if one.lr > best.lr else 0.0
-    return float(differences.mean()) > max(ERRORS * standard_error(differences), least)
+    if float(differences.mean()) <= ERRORS * standard_error(differences):
+        return False
+    return one.lr < best.lr or further(one, best, before) >= (1 + FURTHER) ** math.log2(one.lr / best.lr) - 1
 
 
-def branch(t: Training, lr: float, *, size: int, steps: int) -> tuple[list[float], int]:
-    """The run's next steps at base rate `lr`, its own schedule on it: the losses that it is judged by ([inf] if it
-    broke off), and the steps that were taken."""
+def further(one: Branch, best: Branch, before: Sequence[float]) -> float:
+    """How much further one branch came than another, as a share of the other's way.
+
+    >>> round(further(Branch(2e-3, (0.8, 0.8)), Branch(1e-3, (0.9, 0.9)), before=(1.0, 1.0)), 6)
+    1.0
+    """
+    way = float(np.mean(before)) - best.loss
+    return (best.loss - one.loss) / way if way > 0 else math.copysign(math.inf, best.loss - one.loss)
+
+
+def branch(t: Training, lr: float, *, size: int, steps: int) -> list[float]:
+    """The losses of the run's next steps at base rate `lr`, its own schedule on it; the last is FAILED where it broke
+    off."""
     set_base(t.state.optimizer, lr)
     t.objective.model.train()
-    losses = train(t, size, steps)
-    return ([FAILED] if losses[-1] == FAILED else losses[-judged(steps) :]), len(losses)
+    return train(t, size, steps)
 
 
-def judged(steps: int) -> int:
-    """The last steps of a branch whose losses count."""
-    return max(1, round(JUDGED * steps))
+def _judged(steps: int) -> slice:
+    """Which of the first `steps` steps of a branch count: the last ones."""
+    return slice(steps - max(1, round(JUDGED * steps)), steps)
 
 
 def losses_before(t: Training, size: int, steps: int) -> list[float]:
-    """The losses that branches are judged by as they are at the weights where the branches begin: in training mode and
-    with the same dropout. What that changes in the model (running statistics), the branches' start puts back."""
+    """The losses of a branch's batches as they are at the weights where the branches begin: in training mode and with
+    the same dropout. What that changes in the model (running statistics), the branches' start puts back."""
     t.objective.model.train()
     found = []
-    for k in range(steps - judged(steps), steps):
+    for k in range(steps):
         batch = t.objective.to_device(t.batches.at(t.state.position + k * size, size))
         seed_dropout(t.plan.seed, t.state.step + k, 0, t.objective.device)
         with torch.no_grad():

@@ -110,7 +110,7 @@ def rate_figure(advice: Advice) -> Figure | None:
         test = d.range_test
         losses = np.median(np.where(np.isfinite(test.loss), test.loss, np.nan), axis=0)
         lines = [Line("range test", test.lr, losses), Line("range test, smoothed", test.lr, test.smooth)]
-    branches = sorted((b for b in d.branches if math.isfinite(b.loss)), key=lambda b: b.lr)
+    branches = sorted((b for b in d.branches if math.isfinite(b.loss) and not b.given_up), key=lambda b: b.lr)
     if branches:
         lines.append(Line("short branches", [b.lr for b in branches], [b.loss for b in branches], points=True))
     if not lines:
