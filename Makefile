@@ -29,7 +29,7 @@ test-slow: $(BIN)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
 
 bench: $(BIN)/.dev
-	@for f in benchmarks/bench_*.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done
+	@for f in benchmarks/bench_*.py benchmarks/ablation.py benchmarks/choice.py benchmarks/coverage.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done
 
 lint: $(BIN)/.dev
 	$(BIN)/ruff check .
