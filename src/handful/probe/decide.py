@@ -11,13 +11,13 @@ import time
 
 from handful.errors import HandfulError
 from handful.objective import loss_coupling, mode_coupling
-from handful.optimizer import rescale, set_base
+from handful.optimizer import rescale
 from handful.plan import Choice
 from handful.probe.decision import NOISE, SHARE, TIMING, WARM, Decision, planned_examples
 from handful.probe.growth import growth
 from handful.probe.memory import measure_memory
 from handful.probe.noise import PARTS, Moments, gradient_in_parts, pool
-from handful.probe.opening import choose_rate, first_steps, rate_follows
+from handful.probe.opening import first_steps, rate_follows
 from handful.probe.snapshot import Snapshot, untouched
 from handful.probe.throughput import Throughput, measure_throughput, powers_of_two
 from handful.report.words import say_seconds
@@ -43,9 +43,9 @@ def decide(
 ) -> Decision:
     """Decide what was left open, on a Training that was built with provisional values; it is left as it was.
 
-    The run begins: with a batch by the throughput rule its first steps are taken; the gradients then tell the noise
-    scale and with it the batch to go on with; the next steps are at several rates, and the best of them is kept.
-    `start` holds the state then.
+    The run begins: with a batch by the throughput rule its first steps are taken; the next ones are at several rates,
+    and the best of them is kept; its gradients tell the noise scale and with it the batch to go on with. `start` holds
+    the state then.
 
     share: of the planned examples that may be spent; throughput: step times that are given instead of measured;
     measure_all: measure what no choice needs, too (for `advise`).
@@ -62,18 +62,14 @@ def decide(
             _measure_times(t, d, share, throughput, quick=not measure_all)
             assert d.throughput is not None
             size = fallback_batch(d.throughput, d.cap, planned_examples(t))
-        rate, why = first_steps(t, d, size, beginning, lr=lr or measure_all)
+        rate = first_steps(t, d, size, share, beginning, batch=batch or measure_all, lr=lr or measure_all)
         if batch or measure_all:
             _measure_noise(t, d, size, NOISE * share / SHARE)
             _choose_batch(t, d)
             assert d.batch is not None
-            before, size = size, int(d.batch.value)
-            if size != before and (lr or measure_all):
-                rate = float(f"{rate * rate_follows(t, before, size, d.noise.value if d.noise else None):.3g}")
-                why += f", {rate:.3g} for {size}"
-                set_base(t.state.optimizer, rate)
-        if lr or measure_all:
-            choose_rate(t, d, rate, why, size, share, batch=batch or measure_all)
+            rate *= rate_follows(t, size, int(d.batch.value), d.noise.value if d.noise else None)
+        if d.lr is not None:
+            d.lr = _follow(d.lr, rate, size, int(d.batch.value) if d.batch else size)
         if t.state.step > beginning.numbers[1]:
             d.start = Snapshot(t)
     except HandfulError as error:
@@ -110,6 +106,14 @@ def _measure_times(t: Training, d: Decision, share: float, given: Throughput | N
     d.throughput = measure_throughput(t, sizes, budget=limit, ceiling=d.memory.ceiling)
     for size, why in d.throughput.failed:
         d.notes.append(f"a trial step with a batch of {size:,} failed: {why}")
+
+
+def _follow(rate: Choice, value: float, before: int, after: int) -> Choice:
+    """The rate for the batch that was chosen after it."""
+    if before == after:
+        return rate
+    value = float(f"{value:.3g}")
+    return Choice(value, rate.status, f"{rate.reason}; {rate.value:.3g} at a batch of {before}, {value:.3g} at {after}")
 
 
 def _measure_noise(t: Training, d: Decision, size: int, share: float) -> None:

@@ -1,4 +1,4 @@
-"""The run's first steps, and the race of rates that follows them once the batch is chosen."""
+"""The run's first steps, and the race of rates that follows them."""
 
 import math
 
@@ -24,38 +24,31 @@ MOST_STEPS = 2000  # and the most that it is worth
 FEWEST_STEPS = 6  # or that tell anything, where there are not enough
 
 
-def first_steps(t: Training, d: Decision, size: int, beginning: Snapshot, *, lr: bool) -> tuple[float, str]:
-    """Begin the run: some steps with batches of `size`, before anything can be told from it. Leaves the training there;
-    returns the base rate that it has, and where that comes from."""
-    if not lr:
-        rate = float(t.state.optimizer.param_groups[0]["initial_lr"])
-        return _open(t, d, rate, size, beginning, tries=1), ""
-    rate, why = default_rate(t, size)
-    opened = _open(t, d, rate, size, beginning, tries=6)
-    if opened != rate:
-        why = f"the first steps broke off at {rate:.2g} ({why}) and did not at this rate"
-        d.lr = Choice(opened, "measured", why)
-    return opened, why
-
-
-def choose_rate(t: Training, d: Decision, rate: float, why: str, size: int, share: float, *, batch: bool) -> None:
-    """The rate for batches of `size`: by a race from where the training stands, if the run is long enough for one and
-    its first steps held; else the one that it has. batch: whether the batch was measured, too."""
-    if d.lr is not None:
-        d.lr = Choice(rate, d.lr.status, why)
-        return
+def first_steps(
+    t: Training, d: Decision, size: int, share: float, beginning: Snapshot, *, batch: bool, lr: bool
+) -> float:
+    """Begin the run with batches of `size`: some steps, then a race of rates where the run is long enough for one.
+    Leaves the training there; returns the base rate that it has."""
     planned = planned_examples(t)
+    rate = float(t.state.optimizer.param_groups[0]["initial_lr"])
+    if not lr:
+        return _open(t, d, rate, size, beginning, tries=1)
+    rate, why = default_rate(t, size)
     budget = min(share, 2 * SHARE) - (TIMING + NOISE if batch else 0.0)
     most, usual = (d.in_time(part * planned, size) for part in (budget, RACE / SHARE * share))
     steps, again = _plan_race(most, usual)
-    if not steps or t.state.position < WARM * planned:
+    if not steps:
         d.lr = Choice(rate, "default", f"{why}; the run is too short to try others ({budget:.0%} of it are "
                       f"{most:.0f} steps)")  # fmt: skip
-        return
-    if share > SHARE:
+    elif share > SHARE:
         d.range_test = range_test(t, size=size, steps=60, repeats=2)
         d.steps, d.examples = d.steps + 120, d.examples + 120 * size
-    _races(t, d, rate, why, size, steps, budget * planned if again else 0.0)
+    opened = _open(t, d, rate, size, beginning, tries=6)
+    if opened != rate:
+        d.lr = Choice(opened, "measured", f"the first steps broke off at {rate:.2g} ({why}) and did not at this rate")
+    elif steps:
+        return _races(t, d, rate, why, size, steps, budget * planned if again else 0.0)
+    return opened
 
 
 def _plan_race(most: float, usual: float) -> tuple[int, bool]:
@@ -66,8 +59,8 @@ def _plan_race(most: float, usual: float) -> tuple[int, bool]:
 
 
 def _open(t: Training, d: Decision, rate: float, size: int, beginning: Snapshot, *, tries: int) -> float:
-    """The first steps; a rate that breaks off is lowered until one does not, in so many tries. Returns the rate that
-    they were taken at, which the optimizer then has."""
+    """The run's first steps, before anything can be told from it; a rate that breaks off is lowered until one does not,
+    in so many tries. Returns the rate that they were taken at, which the optimizer then has."""
     planned = planned_examples(t)
     steps = max(math.ceil(WARM * planned / size), min(OPENING, math.ceil(d.in_time(2 * WARM * planned, size))))
     set_base(t.state.optimizer, rate)
@@ -93,7 +86,7 @@ def _rose(losses: list[float]) -> bool:
     return last - first > 0.5 * abs(first)
 
 
-def _races(t: Training, d: Decision, rate: float, why: str, size: int, steps: int, budget: float) -> None:
+def _races(t: Training, d: Decision, rate: float, why: str, size: int, steps: int, budget: float) -> float:
     """A race against the next larger rate; while that one wins, another race at twice the position, as long as the
     budget (in examples) lasts."""
     default, left = rate, budget
@@ -109,10 +102,11 @@ def _races(t: Training, d: Decision, rate: float, why: str, size: int, steps: in
         late = t.state.position > LATEST_RACE * planned_examples(t)
         if not found.open_above or left < steps * size or late:
             break
-        if not math.isfinite(train(t, size, t.state.position // size)[-1]):  # as far again: the run goes on
+        if not math.isfinite(train(t, size, t.state.step)[-1]):  # as many steps again: the run goes on
             (found.end or start).restore()
             break
     d.lr = _say_races(d.races, default, rate, why)
+    return rate
 
 
 def _say_races(races: list[Race], default: float, rate: float, why: str) -> Choice:
