@@ -28,7 +28,7 @@ LOSERS = 2  # branches that races lose, as planned for: one each in two races, o
 LOWER = 4.0  # what a rate that does harm is divided by
 # A rate twice as large must have come so much further: between no further, as at the best rate, and twice as far, as
 # where both are far too small. One that has not come half so much further after half of the steps is given up there.
-FURTHER = 0.45
+FURTHER = 0.33
 ERRORS = 2.0  # and by so many standard errors of the paired difference
 JUDGED = 0.5  # of a branch's steps, the last ones: by their losses it is judged
 
