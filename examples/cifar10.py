@@ -1,7 +1,8 @@
 """CIFAR-10 from Parquet files of JPEGs with the ready-made resnet; fails below 89.5% of the 10,000 test pictures.
 
 Nothing is held out for choosing: the weights at the end are tested, once. Half an hour to an hour and a half on two CPU
-cores, depending on which. It gets about 90.3%; the 91% that this network is meant to reach it does not reach yet (README).
+cores, depending on which. It gets about 90.3%; the 91% that this network is meant to reach it does not reach
+(README).
 """
 
 import argparse
