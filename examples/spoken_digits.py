@@ -20,7 +20,7 @@ train, test = (digits.subset(np.flatnonzero(rows)) for rows in (index >= 5, inde
 
 scores = []
 for seed in given.seeds:
-    run = handful.fit("auto", train, batch=32, lr=2e-3, augment="auto", until=f"epochs({given.epochs})", seed=seed)
+    run = handful.fit("auto", train, batch=32, augment="auto", until=f"epochs({given.epochs})", seed=seed)
     scores.append(run.evaluate(test)["accuracy"])
     print(f"seed {seed}: accuracy {scores[-1]:.2%} on {len(test)} recordings that were never heard", flush=True)
 if np.mean(scores) < 0.97:
