@@ -186,8 +186,7 @@ def gradient_in_parts(
     kept: list[list[Tensor | None]] = []
     weights: list[Tensor] = []
     total: Outcome | None = None
-    while len(kept) < parts:
-        i = len(kept)
+    for i in range(parts):
         model.zero_grad(set_to_none=True)
         part = objective.to_device(rows(batch, slice(i * b, (i + 1) * b)))
         sums = objective.sums(part)
