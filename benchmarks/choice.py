@@ -260,8 +260,8 @@ def write(rows: list[dict[str, Any]], left_out: list[str], seeds: int, rates: in
         "were run with it as it was, and then one change (a race doubles the rate once, not twice) followed from "
         "cnn-momentum. How SGD's default rises with the batch, and that short races double the rate, was set while "
         "looking at both momentum rows; how much further a larger rate must come (0.33 and 0.45 were tried; 0.5 "
-        "without races of Adam in short runs) and when the noise scale is known well enough, on all rows. Where the means leave out a target that was not "
-        "reached, they flatter whoever missed it. text is missed because its lowest losses "
+        "without races of Adam in short runs) and when the noise scale is known well enough, on all rows. Where the "
+        "means leave out a target that was not reached, they flatter whoever missed it. text is missed because its lowest losses "
         "are those of small batches and large rates: they generalise better there, which no measurement at the start "
         "of a run can see. `batch alone`: auto's batch with the grid's best rate for it, nothing paid for choosing: "
         "what is lost by the batch, and not by the rate or the probing.",
