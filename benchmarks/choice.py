@@ -256,8 +256,8 @@ def write(rows: list[dict[str, Any]], left_out: list[str], seeds: int, rates: in
         "the lowest validation loss of the whole run, `sd` that of the oracle's seeds.",
         "",
         "The race of rates (when it begins, how much further a rate must come) was set while looking at table, "
-        "table-momentum, noisy-labels, cnn, speech and characters, so these rows flatter it; resnet and cnn-momentum were "
-        "run with it as it was, and then one change (a race doubles the rate once, not twice) followed from "
+        "table-momentum, noisy-labels, cnn, speech and characters, so these rows flatter it; resnet and cnn-momentum "
+        "were run with it as it was, and then one change (a race doubles the rate once, not twice) followed from "
         "cnn-momentum. How SGD's default rises with the batch, and that short races double the rate, was set while "
         "looking at both momentum rows; how much further a larger rate must come (0.33 and 0.45 were tried; 0.5 "
         "without races of Adam in short runs) and when the noise scale is known well enough, on all rows. Where the "
