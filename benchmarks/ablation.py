@@ -200,7 +200,8 @@ def main() -> None:
         "changes the base by what its name says. accuracy: % of the test rows, mean (standard deviation) over n seeds; "
         "- base: in points, paired by seed, ± standard error. early: after a tenth of the run; wobble: standard "
         "deviation over the last four tenths; losses: mean -log p of the true class; moves: what differs from the base "
-        "by more than three standard errors.",
+        "by more than three standard errors. spoken was lengthened from 12 to 40 epochs after its augmentation had "
+        "lost 17.7 points at 12 (n = 3, training loss still 0.69).",
     ]  # fmt: skip
     base: list[float] = []
     base_found: list[dict[str, float]] = []

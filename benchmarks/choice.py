@@ -266,6 +266,9 @@ def write(rows: list[dict[str, Any]], left_out: list[str], seeds: int, rates: in
         "at the start of a run can see. `batch alone`: auto's batch with the grid's best rate for it, nothing paid "
         "for choosing: what is lost by the batch, and not by the rate or the probing.",
         "",
+        "Four versions of the race were scored on these rows in the last round (one on a part of them), and the one "
+        "that did best on them is kept: on workloads that nobody looked at it may do worse.",
+        "",
         *(f"{name} was left out: its data are not there." for name in left_out),
         f"Not run this time: {', '.join(sorted({*WORKLOADS} - {row['workload'] for row in rows}) or ['nothing'])}.",
     ]

@@ -74,7 +74,7 @@ class Race:
 
 def race(t: Training, rate: float, *, size: int, steps: int, start: Snapshot, lower: bool = True) -> Race:
     """Branches of `steps` steps of `size` rows at `rate` and at SPACING times it; with `lower`, at smaller rates where
-    `rate` does harm. The training is left at the end of some branch; `start` puts it back."""
+    `rate` does harm. The training is left at the end of some branch; `start` puts it back. steps: 2 or more."""
     found = Race(first=t.state.step, steps=steps)
     every = losses_before(t, size, steps)
     half, last = _judged(steps // 2), _judged(steps)
