@@ -24,7 +24,7 @@ if not train.exists():
 found = []
 for seed in range(given.first_seed, given.first_seed + given.seeds):
     run = handful.fit(
-        "resnet", train, valid=None, augment="auto", batch=256, optimizer="nesterov", lr=0.3, l2=3e-3,
+        "resnet", train, valid=None, augment="flip | shift(2) | cutout(8)", batch=256, optimizer="muon", lr=0.01,
         label_smoothing=0.1, schedule="cosine(warmup=0.2)", until=f"epochs({given.epochs})", seed=seed,
     )  # fmt: skip
     found.append(run.evaluate(test)["accuracy"])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from handful import optimizer as opt
 from handful.errors import HandfulError
+from handful.optimizer_muon import Muon, orthogonal
 
 NAMES = opt.names
 
@@ -74,9 +75,10 @@ def plain(name: str, model: nn.Module, lr: float, l2: float) -> list[torch.optim
     free = {"decoupled_weight_decay": True} if l2 else {}
     o = torch.optim
     if name == "muon":
-        rest = [{"params": [named[n] for n in DECAYED if n not in ("hidden.weight", "middle.weight")]}, groups[1]]
+        hidden = ("conv.weight", "hidden.weight", "middle.weight")
+        rest = [{"params": [named[n] for n in DECAYED if n not in hidden]}, groups[1]]
         return [
-            o.Muon([named["hidden.weight"], named["middle.weight"]], lr, l2, adjust_lr_fn="match_rms_adamw"),
+            Muon([named[n] for n in hidden], lr, l2),
             o.AdamW(rest, lr=lr, weight_decay=l2, fused=True),
         ]
     made: dict[str, Callable[[], torch.optim.Optimizer]] = {
@@ -267,17 +269,64 @@ def test_muon_takes_hidden_matrices_and_adamw_the_rest() -> None:
     model = net()
     built = opt.build("muon", model, betas=(0.8, 0.9), momentum=0.5)
     matrices, decayed, still = named_groups(model, built.optimizer)
-    assert matrices == {"hidden.weight", "middle.weight"}
-    assert decayed == {"embed.weight", "conv.weight", "head.weight"}
+    assert matrices == {"conv.weight", "hidden.weight", "middle.weight"}
+    assert decayed == {"embed.weight", "head.weight"}
     assert not matrices & still
     assert isinstance(built.optimizer, opt.Both)
-    assert [type(part) for part in built.optimizer.parts] == [torch.optim.Muon, torch.optim.AdamW]
+    assert [type(part) for part in built.optimizer.parts] == [Muon, torch.optim.AdamW]
     assert built.optimizer.param_groups[0]["momentum"] == 0.5
     assert built.optimizer.param_groups[1]["betas"] == (0.8, 0.9)
-    assert any("Muon takes 2 hidden matrices: hidden.weight, middle.weight." in note for note in built.notes)
+    assert any("Muon takes 3 hidden weights: conv.weight, hidden.weight" in note for note in built.notes)
     small = opt.build("muon", nn.Linear(3, 2))
     assert type(small.optimizer) is torch.optim.AdamW
     assert any("none" in note for note in small.notes)
+
+
+def test_muon_leaves_what_is_no_matrix_to_adamw() -> None:
+    places = nn.Module()
+    places.places = nn.Parameter(torch.zeros(1, 4, 6))  # where a token stands, as in a vision transformer
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3, groups=6), nn.Conv2d(6, 6, 1), places, nn.Linear(6, 2))
+    assert named_groups(model, opt.build("muon", model).optimizer)[0] == {"2.weight"}
+    with pytest.raises(ValueError, match="two and more dimensions"):
+        Muon([nn.Parameter(torch.zeros(3))])
+    with pytest.raises(HandfulError, match="refuses its options"):
+        opt.build("muon", model, momentum=1.5)
+
+
+@pytest.mark.parametrize("shape", [(4, 9), (9, 4), (5, 5), (1, 3)])
+def test_the_orthogonalisation_moves_singular_values_alone(shape: tuple[int, int]) -> None:
+    """Against the scalar polynomial on the singular values of an SVD, in float64."""
+    matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    u, values, v = torch.linalg.svd(matrix, full_matrices=False)
+    values = values / values.norm()
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    torch.testing.assert_close(orthogonal(matrix), u @ torch.diag(values) @ v, rtol=1e-9, atol=1e-12)
+    assert not orthogonal(torch.zeros(shape)).any()
+
+
+def test_muon_is_torchs_on_matrices_up_to_its_bfloat16() -> None:
+    ours, theirs = (nn.Parameter(torch.randn(16, 24, generator=torch.Generator().manual_seed(0))) for _ in range(2))
+    first = Muon([ours], lr=0.05, weight_decay=0.2)
+    second = torch.optim.Muon([theirs], lr=0.05, weight_decay=0.2, adjust_lr_fn="match_rms_adamw")
+    start = ours.detach().clone()
+    for k in range(10):
+        ours.grad = torch.randn(16, 24, generator=torch.Generator().manual_seed(k))
+        theirs.grad = ours.grad.clone()
+        first.step()
+        second.step()
+    assert (ours - theirs).norm() < 0.02 * (ours - start).norm()
+
+
+def test_muon_takes_a_convolution_for_the_matrix_of_its_filters() -> None:
+    filters = nn.Parameter(torch.randn(6, 3, 2, 2, generator=torch.Generator().manual_seed(0)))
+    matrix = nn.Parameter(filters.detach().flatten(1).clone())
+    for k in range(3):
+        filters.grad = torch.randn(6, 3, 2, 2, generator=torch.Generator().manual_seed(k))
+        matrix.grad = filters.grad.flatten(1).clone()
+    for weight in (filters, matrix):
+        Muon([weight], lr=0.1).step()
+    torch.testing.assert_close(filters.flatten(1), matrix, rtol=0, atol=0)
 
 
 def test_a_tied_head_is_one_parameter_and_no_hidden_layer() -> None:

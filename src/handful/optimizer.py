@@ -13,9 +13,11 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.optim import Optimizer
 
 from handful.errors import HandfulError, did_you_mean
+from handful.optimizer_muon import Muon
 from handful.optimizer_rate import ADAPTIVE, rate_of_shapes
 from handful.optimizer_rescale import gain, rescale
 from handful.optimizer_state import Both, decoupled, load_state, parts_of, state_tensors, write
@@ -58,13 +60,12 @@ _KINDS = {
     "nadam": _Kind(torch.optim.NAdam, {}, 2e-3, "Dozat 2016"),
     "radam": _Kind(torch.optim.RAdam, {}, 1e-3, "Liu et al. 2020"),
     "adamw": _Kind(torch.optim.AdamW, {}, 1e-3, "Loshchilov and Hutter 2019"),
-    "muon": _Kind(
-        torch.optim.Muon, {"adjust_lr_fn": "match_rms_adamw"}, 1e-3, "AdamW's, to which its steps are scaled"
-    ),
+    "muon": _Kind(Muon, {}, 1e-3, "AdamW's, to which its steps are scaled"),
 }
 names = tuple(_KINDS)
 
 _L2 = {"adamw": (0.01, "Loshchilov and Hutter 2019, and torch"), "muon": (0.1, "Liu et al. 2025, and torch")}
+_FUSED_ON_CPU = {torch.optim.Adagrad}  # and not on a GPU
 _OF_ADAMW = {"betas", "eps", "amsgrad"}  # options of muon that are meant for its AdamW half
 _NO_CLOSURE = "LBFGS evaluates the loss several times a step, and mini-batch gradient descent once; choose another."
 
@@ -312,7 +313,7 @@ def _fast(
     devices = {parameter.device.type for parameter in parameters.values()}
     floating = all(parameter.is_floating_point() for parameter in parameters.values())
     known = inspect.signature(make).parameters
-    if "fused" in known and floating and devices in ({"cpu"}, {"cuda"}):
+    if "fused" in known and floating and (devices == {"cpu"} or (devices == {"cuda"} and make not in _FUSED_ON_CPU)):
         return {"fused": True}
     return {"foreach": True} if "foreach" in known and devices == {"cpu"} else {}
 
@@ -324,28 +325,30 @@ def _muon(
     l2: float,
     notes: list[str],
 ) -> Optimizer:
-    """Muon for hidden matrices, AdamW for the rest (Jordan 2024; one learning rate as in Liu et al. 2025)."""
+    """Muon for hidden matrices and convolutions, AdamW for the rest (Jordan 2024; one learning rate as in Liu et al.
+    2025). A convolution in groups is many small matrices, and other weights of three and more dimensions (places,
+    experts) are not matrices for what is known here: both are left to AdamW."""
     embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
+    filters = {id(m.weight) for m in model.modules() if isinstance(m, _ConvNd) and m.groups == 1}
     layers = [p for _, p in model.named_parameters(remove_duplicate=False) if p.ndim >= 2]
     ends = {id(layers[0]), id(layers[-1])} if layers else set()
-    hidden = {
-        name: p for name, p in parameters.items() if p.ndim == 2 and id(p) not in embedded | ends | _undecayed(model)
-    }
+    apart = embedded | ends | _undecayed(model)
+    hidden = {name: p for name, p in parameters.items() if (p.ndim == 2 or id(p) in filters) and id(p) not in apart}
     rest = {name: parameter for name, parameter in parameters.items() if name not in hidden}
     of_adamw = {name: value for name, value in keywords.items() if name in _OF_ADAMW | {"lr"}}
     of_muon = {name: value for name, value in keywords.items() if name not in _OF_ADAMW}
     parts: list[Optimizer] = []
     if hidden:
         matrices = list(hidden.values())
-        parts.append(torch.optim.Muon(matrices, weight_decay=l2, **of_muon))
-        notes.append(f"Muon takes {len(hidden)} hidden matrices: {_some(hidden)}.")
+        parts.append(Muon(matrices, weight_decay=l2, **of_muon))
+        notes.append(f"Muon takes {len(hidden)} hidden weights: {_some(hidden)}.")
     else:
-        notes.append("Muon is for hidden matrices and the model has none: all is left to AdamW.")
+        notes.append("Muon is for hidden matrices and convolutions, and the model has none: all is left to AdamW.")
     if rest:
         fast: dict[str, Any] = {**_fast(torch.optim.AdamW, model, rest, {})}
         parts.append(torch.optim.AdamW(_groups(model, rest, l2), **fast, **of_adamw))
         if hidden:
-            notes.append(f"AdamW takes the first and last layer, embeddings, non-matrices: {_some(rest)}.")
+            notes.append(f"AdamW takes the first and last layer, embeddings, biases and norms: {_some(rest)}.")
     return parts[0] if len(parts) == 1 else Both(parts)
 
 

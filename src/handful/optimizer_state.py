@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from handful.errors import HandfulError
+from handful.optimizer_muon import Muon
 
 # how a step is computed, not what; taken from the live optimizer, which may be on another device
 _PLUMBING = ("foreach", "fused", "capturable")
@@ -54,7 +55,7 @@ def parts_of(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
 
 def decoupled(part: torch.optim.Optimizer, group: Mapping[str, Any]) -> bool:
     """Whether the group's weight decay shrinks the weights apart from the gradient."""
-    return isinstance(part, torch.optim.AdamW | torch.optim.Muon) or bool(group.get("decoupled_weight_decay"))
+    return isinstance(part, torch.optim.AdamW | torch.optim.Muon | Muon) or bool(group.get("decoupled_weight_decay"))
 
 
 def write(group: dict[str, Any], key: str, value: float) -> None:
