@@ -71,9 +71,22 @@ def test_the_budget_leaves_out_the_largest_sizes(training):
             time.sleep(2e-3 * len(x))
             return x
 
-    found = measure_throughput(training(mlp(extra=[Slow()])), powers_of_two(256), budget=0.3)
+    found = measure_throughput(training(mlp(extra=[Slow()])), powers_of_two(256), budget=0.8)
     assert 1 < len(found.sizes) < 9
-    assert found.sizes[0] == 1
+    assert found.sizes[-1] < 256
+
+
+def test_a_slow_step_is_not_timed_at_its_smallest_sizes_alone(training):
+    """It once was, and the largest of those was chosen: 4 rows a step, each as long as a step of 64."""
+
+    class Slow(nn.Module):
+        def forward(self, x):
+            time.sleep(5e-2)
+            return x
+
+    found = measure_throughput(training(mlp(extra=[Slow()])), powers_of_two(256), budget=0.4, known={32: [0.05]})
+    assert {32, 64} <= set(found.sizes)
+    assert found.a > 2e-2
 
 
 def test_a_size_that_fails_is_named_and_the_others_are_measured(training):

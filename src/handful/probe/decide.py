@@ -103,7 +103,8 @@ def _measure_times(t: Training, d: Decision, share: float, given: Throughput | N
     whole_run = planned_examples(t) * first.seconds[0] / first.sizes[0]
     limit = min(30.0, max(0.25, TIMING * whole_run)) if quick else max(2.0, min(60.0, share * whole_run))
     d.memory = measure_memory(t, d.cap, budget=0.1 * limit)
-    d.throughput = measure_throughput(t, sizes, budget=limit, ceiling=d.memory.ceiling)
+    known = {first.sizes[0]: first.seconds} if first.sizes[0] <= d.memory.ceiling else {}
+    d.throughput = measure_throughput(t, sizes, budget=limit, ceiling=d.memory.ceiling, known=known)
     for size, why in d.throughput.failed:
         d.notes.append(f"a trial step with a batch of {size:,} failed: {why}")
 

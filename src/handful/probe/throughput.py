@@ -1,8 +1,9 @@
 """How long a step takes at each batch size: real steps, loader and update included, fitted by T(B) = a + b B."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +16,7 @@ from handful.step import NonFiniteLoss, OutOfMemory
 from handful.training import Training
 
 PEAK = 0.9  # B0: the smallest batch with this share of the best throughput
+MIDDLE = 32  # the size that is timed first
 FITS = 0.25  # a relative residual beyond which T(B) is not taken to be a line
 
 
@@ -86,29 +88,40 @@ def powers_of_two(cap: int, least: int = 1) -> list[int]:
 
 
 def measure_throughput(
-    t: Training, sizes: Sequence[int], *, budget: float = 1.0, repeats: int = 7, ceiling: int | None = None
+    t: Training,
+    sizes: Sequence[int],
+    *,
+    budget: float = 1.0,
+    repeats: int = 7,
+    ceiling: int | None = None,
+    known: Mapping[int, Sequence[float]] = MappingProxyType({}),
 ) -> Throughput:
     """Time real steps (loader, forward, backward, update) at each size; the run is left as it was.
 
     Sizes take turns, so that a slow moment of the machine falls on all of them; the first round, which warms up, is
-    thrown away. budget: seconds for all of it: a size whose turns would not fit is left out, the smaller ones first
-    having been timed at least twice. ceiling: the most rows that fit in memory at once; larger batches are run in
-    micro-batches of at most that. Raises HandfulError when no size can be run.
+    thrown away. budget: seconds for all of it: from MIDDLE up, then from there down, a size whose turns are not
+    expected to fit is left out, but one always is timed: of a slow step the small sizes alone would say that the
+    largest of them is best. known: seconds of steps that were timed before. ceiling: the most rows that fit in memory
+    at once; larger batches are run in micro-batches of at most that. Raises HandfulError when no size can be run.
     """
     started = clock(t)
-    times: dict[int, list[float]] = {}
+    times: dict[int, list[float]] = {n: list(seconds) for n, seconds in known.items()}
     failed: list[tuple[int, str]] = []
     micro: dict[int, int] = {}
+    rising = sorted({n for n in sizes if n >= MIDDLE} or {max(sizes)})
+    falling = sorted(set(sizes) - set(rising), reverse=True)
     with untouched(t) as snapshot:
         t.objective.model.train()
-        for n in sorted(set(sizes)):
-            spent, last = clock(t) - started, max((v[-1] for v in times.values()), default=0.0)
-            if times and spent + 3 * 2.2 * last > budget:
-                break
+        most, timed = math.inf, 0
+        for n in [n for n in (*rising, *falling) if n not in known]:
+            if n >= most or (timed and clock(t) - started + 3 * _expected(times, n) > budget):
+                most = min(n, most)
+                continue
             t.state.micro_batch = ceiling if ceiling and ceiling < n else snapshot.numbers[4]
             try:
                 _timed(t, n)  # warms up
                 times[n] = [_timed(t, n), _timed(t, n)]
+                timed += 1
                 if t.state.micro_batch is not None and t.state.micro_batch < n:
                     micro[n] = t.state.micro_batch
             except (NonFiniteLoss, OutOfMemory, RuntimeError, ValueError) as error:
@@ -117,7 +130,7 @@ def measure_throughput(
                 snapshot.restore()
                 t.objective.model.train()
                 if isinstance(error, OutOfMemory):
-                    break
+                    most = n
         for _ in range(repeats - 2):
             if not times or clock(t) - started + sum(v[-1] for v in times.values()) > budget:
                 break
@@ -131,6 +144,19 @@ def measure_throughput(
     if not times:
         raise HandfulError(f"no trial step could be taken: {failed[0][1] if failed else 'there are no sizes to try'}")
     return fit_times(times, failed=tuple(failed), spent=clock(t) - started, micro=micro)
+
+
+def _expected(times: Mapping[int, Sequence[float]], n: int) -> float:
+    """Seconds of a step of n rows at most: as many as the next larger size took, or, above all, in proportion to the
+    rows, or going on as the two largest sizes do, with a fifth to spare."""
+    above = [k for k in times if k > n]
+    if above:
+        return times[min(above)][-1]
+    largest, *rest = sorted(times, reverse=True)
+    if not rest:
+        return times[largest][-1] * n / largest
+    rise = (times[largest][-1] - times[rest[0]][-1]) / (largest - rest[0])
+    return min(times[largest][-1] * n / largest, times[largest][-1] + max(0.0, rise) * (n - largest)) * 1.2
 
 
 def _timed(t: Training, size: int) -> float:
