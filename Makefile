@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-.PHONY: demo test test-slow bench lint docs clean
+.PHONY: demo test test-slow test-cuda bench lint docs clean
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "handful needs Python >= 3.11; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11 ...")'
@@ -27,6 +27,9 @@ test: $(BIN)/.dev
 
 test-slow: $(BIN)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
+
+test-cuda: $(BIN)/.dev  ## on a machine with a GPU, and a torch that knows it
+	HANDFUL_TEST_CUDA=1 $(BIN)/pytest tests/test_cuda.py
 
 bench: $(BIN)/.dev
 	@for f in benchmarks/bench_*.py benchmarks/ablation.py benchmarks/choice.py benchmarks/coverage.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done

@@ -1,6 +1,12 @@
-"""Shared settings: on a shared machine no test may fail because a moment was slow."""
+"""Shared settings: on a shared machine no test may fail because a moment was slow; and promises to the bit are tested
+on the CPU, also where there is a GPU. `make test-cuda` runs tests/test_cuda.py with the GPU in sight."""
+
+import os
 
 from hypothesis import settings
+
+if "HANDFUL_TEST_CUDA" not in os.environ:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks
 
 settings.register_profile("handful", deadline=None)
 settings.load_profile("handful")

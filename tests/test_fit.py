@@ -213,6 +213,21 @@ def test_what_was_chosen_is_stored_with_its_reason(tmp_path):
     assert (tmp_path / "run" / "report.html").stat().st_size > 1000
 
 
+def test_the_default_schedule_stays_where_the_stop_rule_sets_no_length():
+    run = fit(mlp(), until="plateau(2)", valid=0.1, schedule="cosine")
+    assert run.plan.schedule == "constant"
+    assert "sets no length" in run.plan.choices["schedule"].reason
+    assert {row["lr"] for row in run.history if "lr" in row} == {0.1}
+    with pytest.raises(HandfulError, match="needs to know how long the run is"):
+        fit(mlp(), until="plateau(2)", valid=0.1, schedule="cosine(warmup=0.1)")
+
+
+def test_a_model_of_float64_stays_so_and_no_preprocessing_is_none():
+    run = fit(mlp().double(), until="steps(2)", preprocess=None)
+    assert (run.plan.precision, run.plan.choices["precision"].status) == ("float64", "found")
+    assert {p.dtype for p in run.model.parameters()} == {torch.float64}
+
+
 # --- two ranks --------------------------------------------------------------------------------------------------------
 
 RANKS = """

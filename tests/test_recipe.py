@@ -54,6 +54,22 @@ def test_what_is_asked_for_chooses_the_columns():
     assert run.pipeline.inputs.kind == "text"
 
 
+@pytest.mark.parametrize("shape", [(8, 8), (5, 8, 8), (1, 8, 8)])
+def test_a_model_for_pictures_takes_arrays_of_floats_for_pictures(shape, tmp_path):
+    """They cannot be told from other blocks of numbers; the model's name says what they are."""
+    x = RNG.normal(size=(80, *shape)).astype(np.float32)
+    y = (x.reshape(80, -1).mean(1) > 0).astype(int)
+    run, choices = plan((x, y), "cnn", out=tmp_path / "run")
+    assert (choices["recipe"].value, choices["recipe"].status) == ("image", "found")
+    assert run.model.config["channels"] == (1 if len(shape) == 2 else shape[0])
+    assert any("standardised per channel" in note for note in run.plan.notes)
+    again = handful.load(tmp_path / "run")
+    np.testing.assert_array_equal(again.predict(x), run.predict(x))
+    assert plan((x, y), "mlp")[1]["model"].value == "mlp"
+    with pytest.raises(HandfulError, match="model cnn is for image data, and this is vector"):
+        plan((x.reshape(80, -1), y), "cnn")
+
+
 def test_categories_are_texts_if_they_are_asked_to_be(tmp_path):
     path = tmp_path / "names.csv"
     path.write_text("name,kind\n" + "".join(f"{WORDS[i % 4]} {WORDS[i % 3]},{i % 2}\n" for i in range(60)))

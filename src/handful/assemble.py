@@ -17,7 +17,7 @@ from handful.objective import Objective, mode_coupling
 from handful.options import Options
 from handful.order import Order
 from handful.parallel import Ranks, join
-from handful.plan import Choice, Plan, Progress
+from handful.plan import Choice, Plan, Progress, Status
 from handful.probe.decide import batch_cap, decide
 from handful.probe.decision import Decision
 from handful.probe.growth import Grower, as_growth
@@ -191,7 +191,7 @@ def show_rows(net: nn.Module, objective: Objective, data: Data, seed: int) -> No
 
 def make_objective(net: nn.Module, data: Data, options: Options, chooser: Chooser, device: torch.device) -> Objective:
     """Model + loss + metrics, tried on two rows."""
-    choice, autocast = choose.precision(options.precision, str(device))
+    choice, autocast = choose.precision(options.precision, str(device), net)
     chooser.put("precision", choice)
     if choice.value == "float64":
         net.double()
@@ -242,13 +242,8 @@ def make_training(
     )
     rule, choice = choose.until(options.until, n, data.held_out is not None, score)
     chooser.put("until", choice)
-    shape = schedule.as_schedule(options.schedule)
-    chooser.say(
-        "schedule",
-        describe(options.schedule if isinstance(options.schedule, str) else shape),
-        "default" if options.schedule == "cosine" else "given",
-    )
     planned = rule.limit(n, size)
+    shape = make_schedule(options, planned, chooser)
     check_rules(rule, shape, objective, data.held_out is not None, Progress(0, 0, n, 0.0, planned))
     evaluate_every, log_every, choice = choose.intervals(options.evaluate_every, n, planned, size)
     chooser.put("evaluate_every", choice)
@@ -306,6 +301,17 @@ def make_training(
         parameters=parameters,
         decayed=[p for p in parameters if p.ndim > 1],
     )
+
+
+def make_schedule(options: Options, planned: int | None, chooser: Chooser) -> schedule.Schedule:
+    """The schedule; the default one needs a planned end, and where the stop rule sets none the rate stays."""
+    asked, why = options.schedule, ""
+    if asked == "cosine" and planned is None:
+        asked, why = "constant", "the stop rule sets no length to fall over; with epochs(...) in it: cosine"
+    shape = schedule.as_schedule(asked)
+    status: Status = "default" if options.schedule == "cosine" else "given"
+    chooser.say("schedule", describe(asked if isinstance(asked, str) else shape), status, why)
+    return shape
 
 
 def growing(

@@ -62,13 +62,19 @@ def device(asked: str) -> Choice:
     return Choice("cpu", "found", "no accelerator")
 
 
-def precision(asked: str, device: str) -> tuple[Choice, torch.dtype | None]:
-    """bfloat16 autocast on a GPU that computes in it, else float32; and the autocast dtype."""
+def precision(asked: str, device: str, model: nn.Module) -> tuple[Choice, torch.dtype | None]:
+    """bfloat16 autocast of a float32 model on a GPU that computes in it, else the model's own; and the autocast
+    dtype."""
     known = ("auto", "float32", "bfloat16", "float64")
     if asked not in known:
         raise HandfulError(f"precision '{asked}' is unknown.{did_you_mean(asked, known)}")
+    own = {p.dtype for p in model.parameters() if p.is_floating_point()}
     if asked != "auto":
         choice = Choice(asked, "given")
+    elif own == {torch.float64}:
+        choice = Choice("float64", "found", "the model's own weights")
+    elif own - {torch.float32}:
+        choice = Choice("float32", "default", "the model's own precision")
     elif device.startswith("cuda") and torch.cuda.is_bf16_supported():
         choice = Choice("bfloat16", "default", "autocast on a GPU that supports it; the weights stay float32")
     else:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from handful import balance, choose
 from handful import recipe as recipes
 from handful.batches import Batches, Transform
 from handful.choose import OWN, Chooser, describe
+from handful.model import MODELS
 from handful.options import Options
 from handful.order import Order
 from handful.plan import Status
@@ -47,6 +48,9 @@ def open_data(train: Any, options: Options, chooser: Chooser, model: Any, saved:
     chooser.say("data", source.where or OWN + source.name, "given")
     chooser.say("rows", len(source), "found")
     chooser.say("fingerprint", fingerprint(source), "found", "of the data; checked on resume")
+    asked = recipes.check(options.recipe)
+    if asked is None and isinstance(model, str) and model in MODELS:
+        options = replace(options, recipe=recipes.of_model(source, MODELS[model].kinds))
     source = recipes.select(source, options.recipe, keep=[options.weight])
     if source.target is not None:
         chooser.say("target", source.target, "given" if options.target else "found")
@@ -76,6 +80,7 @@ def open_data(train: Any, options: Options, chooser: Chooser, model: Any, saved:
             task=options.task,
             weight=options.weight,
             layout="matrix" if matrix else "auto",
+            pictures=options.recipe == "image",
         )
     if options.valid is not None and not isinstance(options.valid, int | float):
         columns = None if isinstance(options.valid, Source) else pipeline.trained_on
@@ -84,7 +89,7 @@ def open_data(train: Any, options: Options, chooser: Chooser, model: Any, saved:
         else:
             held_out = sources.open(options.valid, target=options.target or source.target, columns=columns)
         chooser.say("valid", held_out.where or OWN + "validation data", "given", f"{len(held_out):,} rows")
-    say_recipe(pipeline, options, chooser)
+    say_recipe(pipeline, options, chooser, asked)
     chooser.say("preprocess", describe(options.preprocess), "default" if options.preprocess == "auto" else "given")
     chooser.say("task", pipeline.task, "given" if options.task else "found")
     if options.weight:
@@ -98,13 +103,13 @@ def open_data(train: Any, options: Options, chooser: Chooser, model: Any, saved:
     return Data(source, rows, held_out, pipeline, balance.uneven(counts))
 
 
-def say_recipe(pipeline: Pipeline, options: Options, chooser: Chooser) -> None:
+def say_recipe(pipeline: Pipeline, options: Options, chooser: Chooser, asked: str | None) -> None:
     """Which kind of data this is, and which columns say so."""
-    asked = recipes.check(options.recipe)
     kind = "table" if isinstance(pipeline.input, Table) else pipeline.inputs.kind
     uses = pipeline.uses
     columns = ", ".join(uses[:4]) + (f" and {len(uses) - 4} more columns" if len(uses) > 4 else "")
-    chooser.say("recipe", asked or recipes.found(kind), "given" if asked else "found", f"learns from {columns}")
+    recipe = asked or options.recipe or recipes.found(kind)
+    chooser.say("recipe", recipe, "given" if asked else "found", f"learns from {columns}")
 
 
 def is_language(source: Source, options: Options) -> bool:

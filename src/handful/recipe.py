@@ -49,6 +49,20 @@ def check(recipe: str | None) -> str | None:
     return recipe
 
 
+def of_model(source: Source, kinds: tuple[str, ...]) -> str | None:
+    """The recipe of a model that is for one kind of data only, where the source has a column of that kind; float arrays
+    of pictures, which cannot be told from other blocks of numbers, count as pictures then.
+
+    >>> of_model(sources.open({"x": [[[0.5, 0.2], [0.1, 0.9]]] * 4, "y": [0, 1, 0, 1]}, target="y"), ("image",))
+    'image'
+    """
+    if len(kinds) != 1 or kinds[0] not in KINDS:
+        return None
+    columns = [source.columns[name] for name in source.inputs]
+    fits = any(c.kind in KINDS[kinds[0]] or (kinds[0] == "image" and _picture(c)) for c in columns)
+    return kinds[0] if fits else None
+
+
 def select(source: Source, recipe: str | None, keep: Iterable[str | None] = ()) -> Source:
     """The source with the columns that the recipe learns from, the target (but not for language) and those in `keep`.
 

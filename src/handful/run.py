@@ -182,8 +182,8 @@ class Run:
             self.objective.device, self.objective.dtype
         )
         program = torch.export.export(self.model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-        with checkpoint.atomic(where) as temporary:
-            torch.export.save(program, temporary)
+        with checkpoint.atomic(where) as temporary, open(temporary, "wb") as file:
+            torch.export.save(program, file)
 
     def open(self, data: Any, *, need_target: bool = True) -> Batches:
         """Every row of raw data in order, read and preprocessed as the run's own; checked to hold what it needs."""

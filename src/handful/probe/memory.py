@@ -63,15 +63,14 @@ def measure_memory(t: Training, cap: int, *, budget: float = 60.0) -> Memory:
     """
     device = t.objective.device
     limit = free_on_host() * HOST_SHARE
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        limit = free + torch.cuda.memory_reserved(device) - (1 - HEADROOM) * total
     tried: list[tuple[int, float]] = []
     why, status = "", "bounded"
     with untouched(t):
         t.objective.model.train()
         rows = longest_rows(t, min(cap, LOOKED_AT))
         step(t, repeat(rows, 1 if not _couples(t) else 2), 0.0)  # the optimizer's state is allocated from here on
+        if device.type == "cuda":
+            limit = _free_on_device(t, device)
         started = clock(t)
         for size in _doubling(cap, 2 if _couples(t) else 1):
             if len(tried) > 2 and clock(t) - started > budget:
@@ -113,6 +112,7 @@ def _need(t: Training, batch: Batch) -> float:
     the batch. Raises OutOfMemory rather than halve the micro-batch: the question is what fits at once."""
     t.state.micro_batch = None
     if t.objective.device.type == "cuda":
+        t.objective.model.zero_grad(set_to_none=True)  # as every step begins: its own gradients count as its need
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         _whole_step(t, batch)
@@ -129,6 +129,15 @@ def _need(t: Training, batch: Batch) -> float:
     inputs = sum(v.nbytes for v in batch.columns.values() if isinstance(v, Tensor))
     own = {p.untyped_storage().data_ptr() for p in t.objective.model.parameters()}
     return float(inputs + 2 * sum(size for pointer, size in seen.items() if pointer not in own))
+
+
+def _free_on_device(t: Training, device: torch.device) -> float:
+    """Bytes that a step may take beside weights and optimizer state: what is free and what the allocator keeps unused,
+    less the headroom."""
+    t.objective.model.zero_grad(set_to_none=True)
+    free, total = torch.cuda.mem_get_info(device)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return float(free + unused - (1 - HEADROOM) * total)
 
 
 def _whole_step(t: Training, batch: Batch) -> None:

@@ -127,7 +127,7 @@ class Items(Source):
 
     def _array(self, key: str, value: Any, row: int) -> Tensor:
         if isinstance(value, Tensor):
-            return value.detach()
+            return value.detach().cpu()
         if hasattr(value, "mode") and hasattr(value, "getbands"):  # a Pillow image: channels first
             pixels = np.asarray(value)
             return torch.tensor(pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0))

@@ -68,11 +68,13 @@ def _from_tensor(key: str, value: Tensor, o: Options, notes: list[str]) -> Store
         raise HandfulError(_COMPLEX.format(o.name, key))
     if value.ndim == 0:
         raise HandfulError(_SCALAR.format(o.name, key))
-    if value.device.type == "cpu":
-        try:
-            return _from_array(key, value.contiguous().numpy(), o, notes)
-        except TypeError:  # a dtype that NumPy lacks, such as bfloat16
-            pass
+    if value.device.type != "cpu":
+        notes.append(f"'{key}' was copied from {value.device} to memory: batches are drawn there.")
+        value = value.cpu()
+    try:
+        return _from_array(key, value.contiguous().numpy(), o, notes)
+    except TypeError:  # a dtype that NumPy lacks, such as bfloat16
+        pass
     dtype = str(value.dtype).removeprefix("torch.")
     value = _squeeze(key, value.contiguous(), not value.dtype.is_floating_point, o, notes)
     return Dense(value, dense_column(key, dtype, tuple(value.shape[1:]), o, notes))

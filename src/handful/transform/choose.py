@@ -15,7 +15,7 @@ from handful.transform.numbers import Impute, MinMax, Normalize, ScaleImage, Sta
 from handful.transform.step import Step
 from handful.transform.text import PadTokens, Tokenize
 
-Steps = str | Step | Sequence[Step]
+Steps = str | Step | Sequence[Step] | None
 _NAMES = ("auto", "none", "standardize", "minmax", "normalize")
 _LOOK = 10_000  # training rows looked at to tell identifiers and free text apart
 _WORDS = 8  # mean words a row from which a text column counts as the input, not as a label of the row
@@ -29,9 +29,13 @@ def choose(
     layout: Layout,
     text: Tokenize,
     notes: list[str],
+    pictures: bool = False,
 ) -> Input:
-    """The unfitted input of the given columns; what was chosen or dropped is added to `notes`."""
-    if isinstance(steps, Step):
+    """The unfitted input of the given columns; what was chosen or dropped is added to `notes`. pictures: a block of
+    numbers is a picture, whatever its shape and type say."""
+    if steps is None:
+        steps = "none"
+    if isinstance(steps, Step) or not isinstance(steps, Sequence):
         steps = [steps]
     if isinstance(steps, str) and steps not in _NAMES:
         raise HandfulError(f"There is no preprocessing '{steps}'.{did_you_mean(steps, _NAMES)}")
@@ -47,7 +51,7 @@ def choose(
         return _single(tuple(names), columns[names[0]], steps, own_model, text, notes)
     in_memory_x = names == ["x"] and source.where is None and own_model
     if len(names) == 1 and (in_memory_x or not kinds & {"number", "category"}):
-        return _single((names[0],), columns[names[0]], steps, own_model, text, notes)
+        return _single((names[0],), columns[names[0]], steps, own_model, text, notes, pictures)
     if kinds <= {"number", "category"} or (kinds <= {"number", "category", "tensor"} and not own_model):
         return _table(columns, names, steps, own_model, layout)
     if own_model:
@@ -113,10 +117,16 @@ def _ready(steps: Sequence[Step]) -> list[Step]:
 
 
 def _single(
-    names: tuple[str, ...], column: Column, steps: Steps, own_model: bool, text: Tokenize, notes: list[str]
+    names: tuple[str, ...],
+    column: Column,
+    steps: Steps,
+    own_model: bool,
+    text: Tokenize,
+    notes: list[str],
+    pictures: bool = False,
 ) -> Single:
     """One input: `steps` if they are given, else by the column's kind."""
-    kind = _kind(column, own_model)
+    kind = _kind(column, own_model, pictures)
     named = isinstance(steps, str)
     if kind == "ragged tensor":
         raise HandfulError(f"Column '{names[0]}' has rows of different shapes; pad them to one shape first.")
@@ -155,7 +165,7 @@ def _number_steps(steps: str, kind: str, column: Column) -> tuple[Step, ...]:
     return scale if picture and column.dtype == "uint8" else (MinMax(),)
 
 
-def _kind(column: Column, own_model: bool) -> str:
+def _kind(column: Column, own_model: bool, pictures: bool) -> str:
     """The column's kind, with blocks of numbers that are pictures told apart for the ready-made models."""
     shape = column.shape
     if column.kind == "tensor" and None in shape:
@@ -165,6 +175,8 @@ def _kind(column: Column, own_model: bool) -> str:
     if column.kind != "tensor" or own_model:
         return column.kind
     sides = [s for s in shape if s]
+    if pictures and len(sides) in (2, 3):
+        return "image"
     picture = len(sides) == 3 and sides[0] in (1, 3, 4) and min(sides[1:]) > 1
     grey = len(sides) == 2 and column.dtype == "uint8" and min(sides) >= 8
     return "image" if picture or grey else "tensor"

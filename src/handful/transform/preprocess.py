@@ -227,6 +227,7 @@ def fit_pipeline(
     max_length: int | None = None,
     vocabulary: int | None = None,
     layout: Layout = "auto",
+    pictures: bool = False,
 ) -> Pipeline:
     """The pipeline of a model, fitted on `source`: pass the training rows only.
 
@@ -235,6 +236,7 @@ def fit_pipeline(
     task: overrides what is found in the target. weight: the column of row weights, at least 0.
     max_length: tokens or frames at which a row is cut. vocabulary: the most token ids (20,000).
     layout: of a table, see Table; auto: "split" for ready-made models, "matrix" for own ones.
+    pictures: a ready-made model takes rows [H, W] or [C, H, W] of any number of channels for pictures.
     Raises HandfulError: no rows, no input columns, no target (ready-made models), a target that is missing in
     a row or the same in every row, unknown names.
     """
@@ -249,7 +251,7 @@ def fit_pipeline(
     notes: list[str] = []
     names = [name for name in source.inputs if name != weight]
     text = Tokenize(size=vocabulary or Tokenize.size, max_length=max_length)
-    unfitted = choose(source, names, steps, own_model, layout, text, notes)
+    unfitted = choose(source, names, steps, own_model, layout, text, notes, pictures)
     used = _columns_of(unfitted)
     kept = [*used, *(name for name in (source.target, weight) if name)]
     columns = {name: source.columns[name] for name in source.columns if name in kept}
