@@ -1,5 +1,6 @@
 """The decision: right on planted step times and noise, and abstaining, in words, where it cannot tell."""
 
+import copy
 import math
 import re
 
@@ -11,10 +12,13 @@ from torch import nn
 import handful
 from handful.assemble import assemble
 from handful.errors import HandfulError
-from handful.probe.decide import batch_cap, best_batch, decide, fallback_batch
+from handful.optimizer import gain
+from handful.probe.decide import _measure_noise, batch_cap, best_batch, decide, fallback_batch
+from handful.probe.decision import Decision
 from handful.probe.growth import as_growth
 from handful.probe.opening import default_rate
 from handful.probe.throughput import Throughput, powers_of_two
+from handful.probe.trial import train
 
 from .conftest import digits, mlp
 
@@ -76,10 +80,31 @@ def test_the_default_of_sgd_rises_with_the_batch_and_nearly_in_proportion_below_
         return default_rate(assemble(small(), blobs(1000), options, measure=False), size)[0]
 
     rates = {n: rate("momentum", n) for n in (8, 32, 64, 1 << 20)}
-    assert rates[8] == rates[32] == 0.01
+    assert rates[8] == rates[32] == 0.02
     assert 1.5 * rates[32] < rates[64] < 2 * rates[32]
     assert rates[1 << 20] == pytest.approx((32 + 128) / 32 * rates[32], rel=1e-2)  # the gradient has no noise left
     assert rate("adamw", 32) < rate("adamw", 64) < 1.5 * rate("adamw", 32)
+
+
+def test_the_gradients_that_tell_the_noise_scale_train_the_model():
+    """By hand: one step of SGD with the mean gradient of all their rows, at the rate that follows from the noise."""
+    t = built(data=blobs(20_000), optimizer="sgd", lr=0.1, until="epochs(4)")
+    train(t, 32, 100)
+    model, before = t.objective.model, copy.deepcopy(t.objective.model)
+    position, step, factor = t.state.position, t.state.step, t.schedule(t.progress())
+    d = Decision(cap=batch_cap(t.examples), throughput=Throughput.law(1.0, 1.0, powers_of_two(256)))
+    _measure_noise(t, d, 32, 0.02)
+    used = t.state.position - position
+    assert d.noise.value is not None
+    assert (t.state.step, d.examples) == (step + 1, 0)  # one update, and no example is lost
+    assert used == d.noise.examples
+    assert used % (d.steps + 1) == 0
+    rows = t.batches.at(position, used)
+    nn.functional.cross_entropy(before(rows.tensor("x")), rows.tensor("y")).backward()
+    rate = 0.1 * min(4.0, gain(32, used, d.noise.value)) * factor
+    for p, q in zip(model.parameters(), before.parameters(), strict=True):
+        torch.testing.assert_close(p, q - rate * q.grad, rtol=1e-3, atol=1e-6)
+    assert t.state.optimizer.param_groups[0]["initial_lr"] == 0.1
 
 
 def test_a_short_run_says_so_and_uses_the_throughput_rule():

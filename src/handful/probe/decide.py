@@ -11,7 +11,7 @@ import time
 
 from handful.errors import HandfulError
 from handful.objective import loss_coupling, mode_coupling
-from handful.optimizer import rescale
+from handful.optimizer import rescale, set_base
 from handful.plan import Choice
 from handful.probe.decision import NOISE, SHARE, TIMING, WARM, Decision, planned_examples
 from handful.probe.growth import growth
@@ -22,13 +22,15 @@ from handful.probe.snapshot import Snapshot, untouched
 from handful.probe.throughput import Throughput, measure_throughput, powers_of_two
 from handful.report.words import say_seconds
 from handful.schedule import from_torch
-from handful.training import Training
+from handful.step import Outcome
+from handful.training import Training, update
 
 ROWS_PER_BATCH = 50  # a batch is at most a fiftieth of the data,
 LEAST_CAP = 16  # or this,
 UPDATES = 550  # and leaves the throughput rule at least so many updates
 LEAST = 8
 LITTLE = 0.05  # of the predicted progress a second: less is not worth more measuring
+MOST_RISE = 4.0  # of the rate for the one large batch that the noise scale is measured with
 MACHINE = "measured here; another machine may choose otherwise"
 
 
@@ -141,14 +143,35 @@ def _measure_noise(t: Training, d: Decision, size: int, share: float) -> None:
     def enough(so_far: Moments) -> bool:
         return tells_enough(so_far, tp, sizes)
 
-    with untouched(t):
+    start = Snapshot(t)
+    try:
         batch = t.batches.at(t.state.position, parts * b)
-        found = gradient_in_parts(t.objective, batch, parts, seed=t.plan.seed, step=t.state.step, enough=enough)[1]
-    d.examples += found.examples
-    d.steps += found.parts
+        outcome, found = gradient_in_parts(
+            t.objective, batch, parts, seed=t.plan.seed, step=t.state.step, enough=enough
+        )
+    except BaseException:
+        start.restore()
+        raise
     d.noise = pool([found])
+    if d.noise.value is None:
+        start.restore()
+        d.steps, d.examples = d.steps + found.parts, d.examples + found.examples
+    else:
+        _step_with(t, outcome, found.examples, size, d.noise.value)
+        d.steps += found.parts - 1
     if layers:
         d.notes.append(f"{layers}: the noise scale is that of gradients over {b} rows")
+
+
+def _step_with(t: Training, outcome: Outcome, examples: int, size: int, phi: float) -> None:
+    """One update with the gradient of so many examples that was measured and lies in `.grad`, so that they train the
+    model, at the rate that follows from that of batches of `size`, up to MOST_RISE times it."""
+    rate = float(t.state.optimizer.param_groups[0]["initial_lr"])
+    set_base(t.state.optimizer, rate * min(MOST_RISE, rate_follows(t, size, examples, phi)))
+    update(t)
+    set_base(t.state.optimizer, rate)
+    t.state.window.add(outcome)
+    t.state.position, t.state.step = t.state.position + examples, t.state.step + 1
 
 
 def fallback_batch(throughput: Throughput, cap: int, planned: int) -> int:

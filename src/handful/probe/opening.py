@@ -113,7 +113,7 @@ def _say_races(races: list[Race], default: float, rate: float, why: str) -> Choi
     said = []
     for found in races:
         losses = ", ".join(
-            f"{b.lr:.2g}: {'given up halfway' if b.given_up else say_number(b.loss)}"
+            f"{b.lr:.2g}: {'given up' if b.given_up else say_number(b.loss)}"
             for b in sorted(found.branches, key=lambda b: b.lr)
         )
         said.append(f"steps {found.first + 1}-{found.first + found.steps} (loss {say_number(found.before)} before "

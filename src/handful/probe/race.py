@@ -10,7 +10,7 @@ the rate that the run began with makes the loss clearly worse.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,16 +27,17 @@ SPACING = 2.0  # between two rates of a race
 LOSERS = 2  # branches that races lose, as planned for: one each in two races, or two in one that goes down
 LOWER = 4.0  # what a rate that does harm is divided by
 # A rate twice as large must have come so much further: between no further, as at the best rate, and twice as far, as
-# where both are far too small. One that has not come half so much further after half of the steps is given up there.
+# where both are far too small. From half of the steps on, one that has not come in proportion further is given up.
 FURTHER = 0.33
 ERRORS = 2.0  # and by so many standard errors of the paired difference
 JUDGED = 0.5  # of a branch's steps, the last ones: by their losses it is judged
+FORWARD = 1 / 3  # of a step: what a loss without its gradient costs
 
 
 @dataclass(frozen=True)
 class Branch:
     """Some steps of the run at one rate: the mean losses of the last mini-batches, each before its update.
-    given_up: whether it was stopped halfway, so that its losses are those of other mini-batches."""
+    given_up: whether it was stopped on the way, so that its losses are those of other mini-batches."""
 
     lr: float
     losses: tuple[float, ...]
@@ -51,8 +52,9 @@ class Branch:
 class Race:
     """branches: in the order they were run; winner: the best of them, None if none helped; end: the training's
     state after the winner's steps; before: the loss where they began; first: the step they began after; steps: of each
-    branch; steps_run: of all; kept: of the winner; lost: thrown away; open_above: whether the largest rate won, so
-    that a larger one might be better still."""
+    branch; steps_run: of all; kept: of the winner; forwards: losses that were taken without a step; lost: steps thrown
+    away, and the steps that the forwards took as long as; open_above: whether the largest rate won, so that a larger
+    one might be better still."""
 
     branches: list[Branch] = field(default_factory=list)
     winner: Branch | None = None
@@ -62,10 +64,11 @@ class Race:
     steps: int = 0
     steps_run: int = 0
     kept: int = 0
+    forwards: int = 0
 
     @property
     def lost(self) -> int:
-        return self.steps_run - self.kept
+        return self.steps_run - self.kept + math.ceil(FORWARD * self.forwards)
 
     @property
     def open_above(self) -> bool:
@@ -76,31 +79,41 @@ def race(t: Training, rate: float, *, size: int, steps: int, start: Snapshot, lo
     """Branches of `steps` steps of `size` rows at `rate` and at SPACING times it; with `lower`, at smaller rates where
     `rate` does harm. The training is left at the end of some branch; `start` puts it back. steps: 2 or more."""
     found = Race(first=t.state.step, steps=steps)
-    every = losses_before(t, size, steps)
-    half, last = _judged(steps // 2), _judged(steps)
+    judged = range(steps)[_judged(steps // 2).start :]
+    every = losses_before(t, size, steps, judged)
+    found.forwards = len(judged)
+    last = _judged(steps)
     found.before = float(np.mean(every[last]))
 
-    def run(lr: float, rival: list[float] | None = None) -> list[float]:
-        """The losses of a branch; the best so far that helped is the winner."""
+    def run(lr: float, rival: list[float] | None = None) -> None:
+        """Run a branch; the best so far that helped is the winner. rival: the losses at half the rate, in whose pace
+        this one must come further."""
+
+        def behind(losses: list[float]) -> bool:
+            n = len(losses)
+            if rival is None or n < steps // 2:
+                return False
+            so_far = _judged(n)
+            ahead = further(Branch(lr, tuple(losses[so_far])), Branch(rate, tuple(rival[so_far])), every[so_far])
+            return ahead < FURTHER * n / steps
+
         start.restore()
-        losses = branch(t, lr, size=size, steps=steps if rival is None else steps // 2)
-        if rival is not None and math.isfinite(losses[-1]):
-            so_far = Branch(lr, tuple(losses[half])), Branch(rate, tuple(rival[half]))
-            if further(*so_far, every[half]) < FURTHER / 2:
-                found.steps_run += len(losses)
-                found.branches.append(Branch(lr, tuple(losses[half]), given_up=True))
-                return losses
-            losses += train(t, size, steps - steps // 2)
+        losses = branch(t, lr, size=size, steps=steps, give_up=behind)
         found.steps_run += len(losses)
+        if len(losses) < steps and losses[-1] != FAILED:
+            found.branches.append(Branch(lr, tuple(losses[_judged(len(losses))]), given_up=True))
+            return
         one, best = Branch(lr, tuple(losses[last]) if math.isfinite(losses[-1]) else (FAILED,)), found.winner
         found.branches.append(one)
         if one.loss < found.before and (best is None or better(one, best, every[last])):
             found.winner, found.end, found.kept = one, Snapshot(t), len(losses)
-        return losses
+        if rival is None:
+            first.extend(losses)
 
-    losses = run(rate)
+    first: list[float] = []
+    run(rate)
     if found.winner is not None:
-        run(rate * SPACING, losses)
+        run(rate * SPACING, first)
     elif lower and harmed(found.branches[0], every[last]):
         for k in (1, 2):
             run(rate / LOWER**k)
@@ -150,12 +163,14 @@ def further(one: Branch, best: Branch, before: Sequence[float]) -> float:
     return (best.loss - one.loss) / way if way > 0 else math.copysign(math.inf, best.loss - one.loss)
 
 
-def branch(t: Training, lr: float, *, size: int, steps: int) -> list[float]:
+def branch(
+    t: Training, lr: float, *, size: int, steps: int, give_up: Callable[[list[float]], bool] | None = None
+) -> list[float]:
     """The losses of the run's next steps at base rate `lr`, its own schedule on it; the last is FAILED where it broke
     off."""
     set_base(t.state.optimizer, lr)
     t.objective.model.train()
-    return train(t, size, steps)
+    return train(t, size, steps, give_up)
 
 
 def _judged(steps: int) -> slice:
@@ -163,15 +178,16 @@ def _judged(steps: int) -> slice:
     return slice(steps - max(1, round(JUDGED * steps)), steps)
 
 
-def losses_before(t: Training, size: int, steps: int) -> list[float]:
-    """The losses of a branch's batches as they are at the weights where the branches begin: in training mode and with
-    the same dropout. What that changes in the model (running statistics), the branches' start puts back."""
+def losses_before(t: Training, size: int, steps: int, judged: Iterable[int]) -> list[float]:
+    """The losses of a branch's batches as they are at the weights where the branches begin, NaN for those that are not
+    judged: in training mode and with the same dropout. What that changes in the model (running statistics), the
+    branches' start puts back."""
     t.objective.model.train()
-    found = []
-    for k in range(steps):
+    found = [math.nan] * steps
+    for k in judged:
         batch = t.objective.to_device(t.batches.at(t.state.position + k * size, size))
         seed_dropout(t.plan.seed, t.state.step + k, 0, t.objective.device)
         with torch.no_grad():
             sums = t.objective.sums(batch, metrics=False)
-        found.append(float(sums.loss) / max(float(sums.weight), 1e-30))
+        found[k] = float(sums.loss) / max(float(sums.weight), 1e-30)
     return found

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -24,9 +24,9 @@ def step(t: Training, batch: Batch, factor: float) -> float:
     return float(outcome.loss) / float(outcome.weight)
 
 
-def train(t: Training, size: int, steps: int) -> list[float]:
+def train(t: Training, size: int, steps: int, give_up: Callable[[list[float]], bool] | None = None) -> list[float]:
     """The losses of `steps` steps of `size` rows from the state's position on, by the run's schedule. A step that is
-    not finite ends the trial with FAILED."""
+    not finite ends the trial with FAILED. give_up: asked after every step but the last."""
     losses = []
     stream = t.batches.stream(t.state.position, size)
     try:
@@ -34,6 +34,8 @@ def train(t: Training, size: int, steps: int) -> list[float]:
             losses.append(step(t, next(stream), t.schedule(t.progress())))
             if not math.isfinite(losses[-1]):
                 raise NonFiniteLoss("not finite")
+            if give_up is not None and len(losses) < steps and give_up(losses):
+                break
     except (NonFiniteLoss, OutOfMemory):
         losses.append(FAILED)
     finally:
