@@ -70,7 +70,7 @@ CALLS = {
     "micro batch of zero": (lambda: fit(micro_batch=0), "micro_batch"),
     "a rule that waits in vain": (lambda: fit(valid=None, until="plateau(3) | epochs(9)"), "no rows are held out"),
     "a rule on an unknown score": (lambda: fit(until="reaches('valid_acuracy', 0.9)"), "valid_accuracy"),
-    "a schedule without an end": (lambda: fit(until="loss_below(0.1)", schedule="cosine"), "epochs"),
+    "a schedule without an end": (lambda: fit(until="loss_below(0.1)", schedule="one_cycle"), "epochs"),
     "lengths differ": (lambda: fit((X, Y[:-1])), "1,?79[67]"),
     "no rows": (lambda: fit((X[:0], Y[:0])), "row"),
     "one row": (lambda: fit((X[:1], Y[:1])), "row"),

@@ -52,7 +52,8 @@ def test_the_same_seed_gives_the_same_bits(model, data):
 
 def test_a_killed_run_goes_on_with_the_same_bits(tmp_path):
     code = (
-        "import sys, numpy as np, handful\nfrom sklearn.datasets import load_digits\nx, y = load_digits(return_X_y=True)"
+        "import sys, numpy as np, handful\nfrom sklearn.datasets import load_digits\n"
+        "x, y = load_digits(return_X_y=True)"
         "\nhandful.fit('cnn', ((x / 16).astype(np.float32).reshape(-1, 8, 8), y), device='cuda', batch=32, lr=1e-3,"
         " until='epochs(20)', out=sys.argv[1], save_every=20, quiet=True)"
     )

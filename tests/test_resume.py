@@ -199,6 +199,16 @@ def test_a_disk_that_fills_up_during_a_run_does_not_end_it(tmp_path, monkeypatch
     assert handful.load(tmp_path / "run", model=mlp()).stopped_because == run.stopped_because
 
 
+def test_a_run_that_cannot_begin_leaves_no_folder_and_replaces_no_other_run(tmp_path):
+    fit(mlp(), out=tmp_path / "old", until="steps(2)")
+    before = digest(handful.load(tmp_path / "old", model=mlp()).model)
+    for out in (tmp_path / "new" / "run", tmp_path / "old"):
+        with pytest.raises(HandfulError, match="no file or folder"):
+            handful.fit(mlp(), "nowhere.csv", out=out, overwrite=True, quiet=True)
+    assert not (tmp_path / "new").exists()
+    assert digest(handful.load(tmp_path / "old", model=mlp()).model) == before
+
+
 def test_a_run_folder_is_not_overwritten_unasked(tmp_path):
     path = tmp_path / "run"
     fit(mlp(), out=path, until="steps(2)")

@@ -51,10 +51,22 @@ def assemble(
     if resuming is not None:
         model, train, given = as_planned(model, train, given, resuming)
     options = Options.of(given)
-    chooser = Chooser()
     folder = RunFolder(Path(out)) if out is not None else None
     if folder and resuming is None:
         folder.claim(overwrite=options.overwrite)
+    try:
+        return _assemble(model, train, options, folder, resuming, measure)
+    except BaseException:
+        if folder:
+            folder.release()
+        raise
+
+
+def _assemble(
+    model: Any, train: Any, options: Options, folder: RunFolder | None, resuming: Plan | None,
+    measure: bool | Throughput,
+) -> Training:  # fmt: skip
+    chooser = Chooser()
     ranks = join(torch.device("cpu"))
     data = open_data(train, options, chooser, model, folder if resuming else None)
     device = torch.device(chooser.put("device", choose.device(options.device)))

@@ -268,7 +268,8 @@ def until(asked: Any, n: int, validated: bool, score: str) -> tuple[stop.Rule, C
             # its accuracy still climbs. Only when neither moves is there nothing to wait for.
             watched = list(dict.fromkeys(["valid_loss", score]))
             text += " | " + " & ".join(f"plateau({patience}, score='{name}')" for name in watched)
-            reason += f"; or sooner, when {' and '.join(watched)} have not improved for {patience} evaluations"
+            has = "has" if len(watched) == 1 else "have"
+            reason += f"; or sooner, when {' and '.join(watched)} {has} not improved for {patience} evaluations"
         return stop.parse(text), Choice(text, "default", reason)
     rule = stop.as_rule(asked)
     try:

@@ -19,6 +19,8 @@ from handful.errors import HandfulError
 from handful.raw import open_raw
 from handful.run import Run
 from handful.source.base import Column
+from handful.source.dialect import SAMPLE
+from handful.source.dialect import find as find_dialect
 
 Chunk = dict[str, list[Any]]  # column -> values; all columns are as long
 ENDINGS = (".csv", ".jsonl", ".parquet")
@@ -165,8 +167,10 @@ def _spooled(stream: IO[bytes], schema: Mapping[str, Column]) -> Iterator[str]:
         if path.stat().st_size < 1024 and not path.read_bytes().strip():
             raise HandfulError("standard input is empty; give it CSV with a header line")
         if [column.kind for column in schema.values()] == ["text"]:
-            with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-                header = next(csv.reader(file), [])
+            with open(path, "rb") as sample:
+                dialect = find_dialect(sample.read(SAMPLE + 1), ".csv")
+            with open(path, encoding="utf-8-sig", errors="replace", newline="") as lines:
+                header = next(csv.reader(lines, delimiter=dialect.separator), [])
             if not set(schema) & set(header):
                 path = path.rename(path.with_suffix(".txt"))
         yield str(path)

@@ -1,5 +1,6 @@
 """A run that ended, or one loaded from its folder: predict, evaluate, report, export."""
 
+import contextlib
 import copy
 import json
 import shutil
@@ -211,9 +212,11 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
+        self.made: list[Path] = []  # folders that `claim` made
 
     def claim(self, *, overwrite: bool) -> None:
-        """Make the folder for a new run. Refuses one that holds a run (unless told to) or other files."""
+        """Make the folder for a new run. Refuses one that holds a run (unless told to) or other files. What it holds
+        stays until the new run starts."""
         if self.path.exists() and not self.path.is_dir():
             raise HandfulError(f"{self.path} is a file; a run needs a folder of its own")
         if self.path.is_dir() and any(self.path.iterdir()):
@@ -223,14 +226,23 @@ class RunFolder:
                 raise HandfulError(
                     f"{self.path} already holds a run; resume it, choose another folder, or pass overwrite"
                 )
-            shutil.rmtree(self.path)
         try:
+            self.made = [p for p in (self.path, *self.path.parents) if not p.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise HandfulError(f"the run folder {self.path} cannot be made: {error.strerror}") from None
 
+    def release(self) -> None:
+        """Leave no empty folder behind where a run could not begin."""
+        for folder in self.made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
     def start(self, plan: Plan, pipeline: Pipeline, model: nn.Module) -> None:
-        """Write what does not change: plan, preprocessing, and how to build the model."""
+        """Write what does not change: plan, preprocessing, and how to build the model. A run that is replaced goes."""
+        if any(self.path.iterdir()):
+            shutil.rmtree(self.path)
+            self.path.mkdir()
         table, tensors = pipeline.to_dict()
         checkpoint.write_tensors(self.path / "pipeline.safetensors", tensors)
         checkpoint.write_text(self.path / "pipeline.json", json.dumps(table, indent=1))

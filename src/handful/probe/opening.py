@@ -8,7 +8,7 @@ from handful.optimizer import gain, set_base
 from handful.plan import Choice
 from handful.probe.decision import NOISE, SHARE, TIMING, WARM, Decision, planned_examples
 from handful.probe.learning_rate import range_test
-from handful.probe.race import FURTHER, LOSERS, Race, race
+from handful.probe.race import FORWARD, FURTHER, LOSERS, Race, race
 from handful.probe.snapshot import Snapshot
 from handful.probe.trial import train
 from handful.report.words import say_number
@@ -55,7 +55,9 @@ def _plan_race(most: float, usual: float) -> tuple[int, bool]:
     """(steps of a branch, whether another race may follow) where so many steps may be lost; 0: too few for a race."""
     if most >= LOSERS * BRANCH_STEPS:
         return min(MOST_STEPS, max(BRANCH_STEPS, int(usual / LOSERS))), True
-    return (min(BRANCH_STEPS, int(most)), False) if most >= FEWEST_STEPS else (0, False)
+    if most < FEWEST_STEPS:
+        return 0, False
+    return max(FEWEST_STEPS, min(BRANCH_STEPS, int(most / (1 + FORWARD)))), False  # beside its losses before
 
 
 def _open(t: Training, d: Decision, rate: float, size: int, beginning: Snapshot, *, tries: int) -> float:

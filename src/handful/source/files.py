@@ -13,6 +13,8 @@ import pyarrow as pa
 
 from ..errors import HandfulError
 from .arrays import Arrays
+from .dialect import SAMPLE
+from .dialect import find as find_dialect
 from .options import Options
 from .table import check_names, open_table
 
@@ -34,6 +36,8 @@ def _reading(where: str, what: str, fix: str) -> Iterator[None]:
         raise HandfulError(f"{where} may not be read by you: change its permissions.") from error
     except FileNotFoundError as error:
         raise HandfulError(f"{where} does not exist.") from error
+    except UnicodeDecodeError as error:
+        raise HandfulError(f"{where} is not UTF-8: convert it, for example with iconv -f latin1 -t utf8.") from error
     except _BROKEN as error:
         reason = " ".join(str(error).split())[:300].rstrip(".")
         raise HandfulError(f"{where} is not {what} that can be read ({reason}): {fix}.") from error
@@ -82,8 +86,10 @@ def _table_reader(what: str, fix: str, read: Callable[[BinaryIO, str], Any]) -> 
             if not stream.read(1):
                 raise HandfulError(f"{where} is empty (0 bytes).")
             stream.seek(0)
-            table = read(stream, where)
-        return open_table(table, o)
+            table, note = read(stream, where), None
+            if isinstance(table, tuple):
+                table, note = table
+        return open_table(table, o, notes=[note] if note else [])
 
     return reader
 
@@ -94,19 +100,21 @@ def _csv(stream: BinaryIO, where: str) -> Any:
     data: Any = stream
     if where.lower().endswith(".gz"):
         data = pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "gzip")
-    raw = pa.BufferReader(data.read())
-    parse = csv.ParseOptions(delimiter="\t" if ".tsv" in where.lower()[-7:] else ",", newlines_in_values=True)
+    content = data.read()
+    raw, dialect = pa.BufferReader(content), find_dialect(bytes(content[: SAMPLE + 1]), ending(where))
+    parse = csv.ParseOptions(delimiter=dialect.separator, newlines_in_values=True)
+    types = csv.ConvertOptions(decimal_point=dialect.decimal)
     try:
-        table = csv.read_csv(raw, csv.ReadOptions(block_size=_LONGEST), parse)
+        table = csv.read_csv(raw, csv.ReadOptions(block_size=_LONGEST), parse, types)
     except pa.ArrowInvalid as error:
         if "Expected" not in str(error):
             raise
         raw.seek(0)  # once more on one thread, which counts the rows
-        table = csv.read_csv(raw, csv.ReadOptions(use_threads=False, block_size=_LONGEST), parse)
+        table = csv.read_csv(raw, csv.ReadOptions(use_threads=False, block_size=_LONGEST), parse, types)
     for name, column in zip(table.column_names, table.columns):
         if pa.types.is_binary(column.type):
             raise HandfulError(f"{where}: column '{name}' is not UTF-8: convert the file, for example with iconv.")
-    return table
+    return table, dialect.note
 
 
 def _jsonl(stream: BinaryIO, where: str) -> Any:

@@ -251,6 +251,8 @@ def _lists(key: str, column: Any, o: Options, notes: list[str]) -> Stored | None
         pa.types.is_integer(inner.type) or pa.types.is_floating(inner.type) or pa.types.is_boolean(inner.type)
     ):
         reason = "they have missing values" if inner.null_count else f"they hold {inner.type}"
+        if pa.types.is_large_string(inner.type) or pa.types.is_string(inner.type):
+            reason += "; labels that a row may have together need a column of 0 and 1 each"
         notes.append(f"column '{key}' was left out: of lists, handful reads those of numbers, and {reason}.")
         return None
     values = native(key, np.ascontiguousarray(inner.to_numpy(zero_copy_only=False)), o, notes)

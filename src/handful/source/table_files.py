@@ -9,6 +9,8 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow as pa
 
 from ..errors import HandfulError
+from .dialect import SAMPLE, Dialect
+from .dialect import find as find_dialect
 from .files import _reading, _stream, ending
 
 BLOCK = 16 << 20  # bytes of text parsed at a time
@@ -18,11 +20,13 @@ Types = Mapping[str, Any]
 
 
 class Raw(NamedTuple):
-    """A table, or the text of one: data, where it begins (for messages), and the names of its columns if text."""
+    """A table, or the text of one: data, where it begins (for messages), the names of its columns if it is CSV, and how
+    that is written."""
 
     where: str
     data: Any
     names: list[str] | None = None
+    dialect: Dialect = Dialect()
 
 
 class TableFiles:
@@ -165,14 +169,16 @@ def _text(file: str, kind: str) -> Iterator[Raw]:
     with _reading(file, "a CSV file" if csv else "a JSON-lines file", fix), _stream(file) as stream:
         data: Any = gzip.GzipFile(fileobj=stream) if kind.endswith(".gz") else stream
         names: list[str] | None = None
+        dialect = Dialect()
         at, empty = 0, True
         for block in text_blocks(data, BLOCK, quoted=csv):
             empty = False
             if csv and names is None:
-                names, head = _header(block, kind)
+                dialect = find_dialect(block[: SAMPLE + 1], kind)
+                names, head = _header(block, dialect)
                 block = block[head:]
             if block.strip():
-                yield Raw(f"{file}, after byte {at:,}", block, names)
+                yield Raw(f"{file}, after byte {at:,}", block, names, dialect)
             at += len(block)
         if empty:
             raise HandfulError(f"{file} is empty (0 bytes).")
@@ -211,7 +217,7 @@ def _record_end(block: bytes, quoted: bool) -> int:
     return end + 1
 
 
-def _header(block: bytes, kind: str) -> tuple[list[str], int]:
+def _header(block: bytes, dialect: Dialect) -> tuple[list[str], int]:
     """The names in the first record, and its length in bytes."""
     import csv
 
@@ -220,24 +226,21 @@ def _header(block: bytes, kind: str) -> tuple[list[str], int]:
         end = block.find(b"\n", end + 1)
     stop = len(block) if end < 0 else end + 1
     text = block[:stop].decode("utf-8-sig").rstrip("\r\n")
-    return next(csv.reader(io.StringIO(text), delimiter=_delimiter(kind))), stop
-
-
-def _delimiter(kind: str) -> str:
-    return "\t" if kind.startswith(".tsv") else ","
+    return next(csv.reader(io.StringIO(text), delimiter=dialect.separator)), stop
 
 
 def _parse_csv(raw: Raw, types: Types) -> Any:
     from pyarrow import csv
 
     assert raw.names is not None
-    kind = ending(raw.where.rsplit(", after byte", 1)[0])
     try:
         table = csv.read_csv(
             pa.BufferReader(raw.data),
             csv.ReadOptions(column_names=raw.names, block_size=len(raw.data) + 1, use_threads=False),
-            csv.ParseOptions(delimiter=_delimiter(kind), newlines_in_values=True),
-            csv.ConvertOptions(column_types={n: t for n, t in types.items() if n in raw.names}),
+            csv.ParseOptions(delimiter=raw.dialect.separator, newlines_in_values=True),
+            csv.ConvertOptions(
+                column_types={n: t for n, t in types.items() if n in raw.names}, decimal_point=raw.dialect.decimal
+            ),
         )
     except pa.ArrowException as error:
         raise HandfulError(f"{raw.where} is not CSV that can be read ({_short(error)}): correct that row.") from error

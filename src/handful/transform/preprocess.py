@@ -245,7 +245,8 @@ def fit_pipeline(
     if len(source) == 0:
         raise HandfulError(f"{source.name} has no training rows.")
     if source.target is None and not own_model:
-        raise HandfulError(f"{source.name} has no target; name the column to predict with target=...")
+        there = ", ".join(list(source.columns)[:8]) + (", ..." if len(source.columns) > 8 else "")
+        raise HandfulError(f"{source.name} has no target; name the column to predict with target=... (it has {there}).")
     if isinstance(source, LanguageSource) and steps == "auto" and task in (None, "language"):
         return _language(source)
     notes: list[str] = []
