@@ -13,13 +13,10 @@ import handful
 from handful.assemble import assemble
 from handful.errors import HandfulError
 from handful.optimizer import gain
-from handful.plan import Choice
-from handful.probe.decide import _measure_noise, _reconsider, batch_cap, best_batch, decide, fallback_batch
+from handful.probe.decide import _measure_noise, batch_cap, best_batch, decide, fallback_batch
 from handful.probe.decision import Decision
 from handful.probe.growth import as_growth
-from handful.probe.noise import NoiseScale
 from handful.probe.opening import default_rate
-from handful.probe.race import Race, lasting
 from handful.probe.throughput import Throughput, powers_of_two
 from handful.probe.trial import train
 
@@ -108,28 +105,6 @@ def test_the_gradients_that_tell_the_noise_scale_train_the_model():
     for p, q in zip(model.parameters(), before.parameters(), strict=True):
         torch.testing.assert_close(p, q - rate * q.grad, rtol=1e-3, atol=1e-6)
     assert t.state.optimizer.param_groups[0]["initial_lr"] == 0.1
-
-
-@pytest.mark.parametrize(
-    ("ahead", "phi", "kept"), [(0.45, 30, True), (0.45, 600, False), (0.9, 600, True), (0.0, 600, True)]
-)
-def test_a_rate_that_won_too_little_for_the_noise_is_taken_back(ahead, phi, kept):
-    won = Race(ahead=ahead)
-    noise = NoiseScale(float(phi), phi / 2, phi * 2.0, "measured", 1.0, 1.0, 512)
-    d = Decision(lr=Choice(0.02, "measured", "better"), races=[won], noise=noise)
-    assert _reconsider(d, 0.02, 64) == (0.02 if kept else 0.01)
-    assert d.lr.value == (0.02 if kept else 0.01)
-    assert ("taken back" in d.lr.reason) is not kept
-
-
-def test_how_much_further_lasts_is_where_the_parabolas_of_later_cross():
-    """By simulation of a quadratic whose noise scale doubles: where 2 r is then as good as r, to the rate that a race
-    of one step at the beginning would have shown."""
-    for noise in (0.5, 2.0, 8.0):
-        best_later = 1 / (1 + 2 * noise)  # 1 / h = 1; the best rate when phi has doubled
-        r = best_later / math.sqrt(2)  # between r and 2 r in log
-        fall = [k * r - (k * r) ** 2 * (1 + noise) / 2 for k in (1, 2)]
-        assert lasting(noise) == pytest.approx((fall[1] - fall[0]) / fall[0])
 
 
 def test_a_short_run_says_so_and_uses_the_throughput_rule():

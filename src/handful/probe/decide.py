@@ -18,7 +18,6 @@ from handful.probe.growth import growth
 from handful.probe.memory import measure_memory
 from handful.probe.noise import PARTS, Moments, gradient_in_parts, pool
 from handful.probe.opening import first_steps, rate_follows
-from handful.probe.race import SPACING, lasting
 from handful.probe.snapshot import Snapshot, untouched
 from handful.probe.throughput import Throughput, measure_throughput, powers_of_two
 from handful.report.words import say_seconds
@@ -68,7 +67,6 @@ def decide(
         rate = first_steps(t, d, size, share, beginning, batch=batch or measure_all, lr=lr or measure_all)
         if batch or measure_all:
             _measure_noise(t, d, size, NOISE * share / SHARE)
-            rate = _reconsider(d, rate, size)
             _choose_batch(t, d)
             assert d.batch is not None
             rate *= rate_follows(t, size, int(d.batch.value), d.noise.value if d.noise else None)
@@ -163,21 +161,6 @@ def _measure_noise(t: Training, d: Decision, size: int, share: float) -> None:
         d.steps += found.parts - 1
     if layers:
         d.notes.append(f"{layers}: the noise scale is that of gradients over {b} rows")
-
-
-def _reconsider(d: Decision, rate: float, size: int) -> float:
-    """The rate when the noise scale is known: half of one that won its race by less than lasts under such noise, as
-    where labels are wrong; what was learned at it is kept."""
-    phi, won = d.noise.value if d.noise else None, d.races[-1] if d.races else None
-    if phi is None or d.lr is None or won is None or not won.ahead or won.ahead >= (least := lasting(phi / size)):
-        return rate
-    rate /= SPACING
-    why = (
-        f"{d.lr.value:.3g} came {won.ahead:.0%} further, less than the {least:.0%} that would last with a noise scale "
-        f"of {phi:.0f}: taken back"
-    )
-    d.lr = Choice(float(f"{rate:.3g}"), "measured", f"{d.lr.reason}; {why}")
-    return rate
 
 
 def _step_with(t: Training, outcome: Outcome, examples: int, size: int, phi: float) -> None:

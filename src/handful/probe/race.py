@@ -53,8 +53,7 @@ class Race:
     """branches: in the order they were run; winner: the best of them, None if none helped; end: the training's
     state after the winner's steps; before: the loss where they began; first: the step they began after; steps: of each
     branch; steps_run: of all; kept: of the winner; forwards: losses that were taken without a step; lost: steps thrown
-    away, and the steps that the forwards took as long as; ahead: how much further a larger rate came that won, else 0;
-    open_above: whether the largest rate won, so that a larger
+    away, and the steps that the forwards took as long as; open_above: whether the largest rate won, so that a larger
     one might be better still."""
 
     branches: list[Branch] = field(default_factory=list)
@@ -66,7 +65,6 @@ class Race:
     steps_run: int = 0
     kept: int = 0
     forwards: int = 0
-    ahead: float = 0.0
 
     @property
     def lost(self) -> int:
@@ -108,7 +106,6 @@ def race(t: Training, rate: float, *, size: int, steps: int, start: Snapshot, lo
         one, best = Branch(lr, tuple(losses[last]) if math.isfinite(losses[-1]) else (FAILED,)), found.winner
         found.branches.append(one)
         if one.loss < found.before and (best is None or better(one, best, every[last])):
-            found.ahead = further(one, best, every[last]) if best is not None else 0.0
             found.winner, found.end, found.kept = one, Snapshot(t), len(losses)
         if rival is None:
             first.extend(losses)
@@ -164,21 +161,6 @@ def further(one: Branch, best: Branch, before: Sequence[float]) -> float:
     """
     way = float(np.mean(before)) - best.loss
     return (best.loss - one.loss) / way if way > 0 else math.copysign(math.inf, best.loss - one.loss)
-
-
-def lasting(noise: float) -> float:
-    """How much further a rate twice as large must come to be the better one for long. noise: phi / B when they raced.
-
-    A step of r against the gradient G lowers a loss of curvature h by r G^2 - r^2 h (G^2 + tr(Sigma) / B) / 2, the most
-    at r* = (1 / h) / (1 + phi / B) (McCandlish et al. 2018, equation 2.7). From how much further 2 r came than r, the
-    parabola tells the r* of the moment: further = (1 - 1.5 x) / (1 - x / 2) with x = r / r*. While phi doubles, as it
-    does during training, r* falls by (1 + noise) / (1 + 2 noise); 2 r is better than r if r* is above sqrt(2) r then.
-
-    >>> [round(lasting(noise), 2) for noise in (0, 1, 10)]
-    [-0.09, 0.38, 0.55]
-    """
-    x = (1 + noise) / (1 + 2 * noise) / math.sqrt(2)
-    return (1 - 1.5 * x) / (1 - x / 2)
 
 
 def branch(

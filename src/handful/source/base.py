@@ -40,6 +40,7 @@ class Column:
              tensor    any other fixed-shape block of numbers
     dtype:   numpy's name ("float32", "int64", "uint8"), "str" or "bytes"
     shape:   of one row; None where it varies
+    labels:  what the zeros and ones of a tensor [k] stand for, where they came from lists of strings
     """
 
     kind: Kind
@@ -47,6 +48,7 @@ class Column:
     shape: tuple[int | None, ...] = ()
     classes: tuple[str, ...] | None = None
     rate: int | None = None
+    labels: tuple[str, ...] | None = None
 
 
 @dataclass

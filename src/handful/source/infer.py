@@ -166,6 +166,10 @@ def _from_list(key: str, value: list[Any], o: Options, notes: list[str], objects
             return _from_arrow(key, pa.array(value, pa.large_binary()), o, notes)
         texts = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in value]
         return _from_arrow(key, pa.array(texts, pa.large_string()), o, notes)
+    if key == o.target and all(isinstance(v, (list, tuple, set, frozenset)) for v in value):
+        words = [sorted(v, key=str) for v in value]
+        if any(words) and all(isinstance(word, str) for row in words for word in row):
+            return _from_arrow(key, pa.array(words, pa.large_list(pa.large_string())), o, notes)
     if isinstance(first, (Tensor, np.ndarray, list, tuple, range)):
         return _from_nested(key, value, o, notes)
     if isinstance(first, (bool, int, float, np.generic, datetime.date, decimal.Decimal)):

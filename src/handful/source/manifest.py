@@ -90,7 +90,7 @@ class Manifest:
             "notes": self.notes,
             "provenance": self.provenance,
             "block": self.block,
-            "columns": [{"name": name, **asdict(column)} for name, column in self.columns.items()],
+            "columns": [{"name": name, **_written(column)} for name, column in self.columns.items()],
             "parts": [asdict(part) for part in self.parts],
             "shards": [
                 {"rows": s.rows, "files": {n: {"bytes": b, "digests": d} for n, (b, d) in s.files.items()}}
@@ -99,6 +99,10 @@ class Manifest:
         }
         plain["digest"] = digest(json.dumps(plain, sort_keys=True).encode())
         return json.dumps(plain, indent=1) + "\n"
+
+
+def _written(column: Column) -> dict[str, Any]:
+    return {name: value for name, value in asdict(column).items() if name != "labels" or value}
 
 
 def file_name(shard: int, part: int, what: str) -> str:
@@ -148,7 +152,8 @@ def _manifest(plain: dict[str, Any]) -> Manifest:
     columns = {}
     for c in plain["columns"]:
         classes = None if c["classes"] is None else tuple(c["classes"])
-        columns[c["name"]] = Column(c["kind"], c["dtype"], tuple(c["shape"]), classes, c["rate"])
+        labels = tuple(c["labels"]) if c.get("labels") else None
+        columns[c["name"]] = Column(c["kind"], c["dtype"], tuple(c["shape"]), classes, c["rate"], labels)
     parts = [Part(**{**p, "columns": tuple(p["columns"]), "shape": tuple(p["shape"])}) for p in plain["parts"]]
     shards = [
         Shard(s["rows"], {n: (int(f["bytes"]), list(f["digests"])) for n, f in s["files"].items()})

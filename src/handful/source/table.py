@@ -149,10 +149,10 @@ def convert(key: str, column: Any, o: Options, notes: list[str]) -> Stored | Non
     kind, t = column.type, pa.types
     wanted = o.schema.get(key)
     if t.is_dictionary(kind) and not t.is_nested(kind.value_type):
-        if t.is_string(kind.value_type) or t.is_large_string(kind.value_type) or t.is_string_view(kind.value_type):
+        if _is_text(kind.value_type):
             return from_dictionary(key, column, o, notes)
         return convert(key, column.cast(kind.value_type), o, notes)
-    if t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind):
+    if _is_text(kind):
         return from_strings(key, column.cast(pa.large_string()).combine_chunks(), o, notes)
     if wanted is not None and not t.is_nested(kind) and _by_name(column, wanted):
         return from_strings(key, column.cast(pa.large_string()).combine_chunks(), o, notes)
@@ -230,6 +230,8 @@ def _lists(key: str, column: Any, o: Options, notes: list[str]) -> Stored | None
         raise HandfulError(f"{o.name}: column '{key}' has no list in row {row}: fill or remove such rows.")
     array = column.combine_chunks()
     array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
+    if key == o.target and _is_text(array.flatten().type):
+        return _label_sets(key, array.cast(pa.large_list(pa.large_string())), o, notes)
     shape: list[int] = []
     while True:
         lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
@@ -251,8 +253,8 @@ def _lists(key: str, column: Any, o: Options, notes: list[str]) -> Stored | None
         pa.types.is_integer(inner.type) or pa.types.is_floating(inner.type) or pa.types.is_boolean(inner.type)
     ):
         reason = "they have missing values" if inner.null_count else f"they hold {inner.type}"
-        if pa.types.is_large_string(inner.type) or pa.types.is_string(inner.type):
-            reason += "; labels that a row may have together need a column of 0 and 1 each"
+        if _is_text(inner.type):
+            reason += f"; target='{key}' takes them for labels that a row may have together"
         notes.append(f"column '{key}' was left out: of lists, handful reads those of numbers, and {reason}.")
         return None
     values = native(key, np.ascontiguousarray(inner.to_numpy(zero_copy_only=False)), o, notes)
@@ -262,6 +264,35 @@ def _lists(key: str, column: Any, o: Options, notes: list[str]) -> Stored | None
         return ragged(key, values, offsets)
     block = values.reshape(len(column), *shape)
     return Dense(block, Column("tensor", block.dtype.name, tuple(shape)))
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _label_sets(key: str, lists: Any, o: Options, notes: list[str]) -> Stored:
+    """A target of lists of strings, the labels that a row has together: uint8 [n, k] of zeros and ones. The labels are
+    those of training where it is known, else all that occur, in alphabetical order."""
+    words, wanted = lists.flatten(), o.schema.get(key)
+    known = (
+        wanted.labels
+        if wanted is not None and wanted.labels
+        else tuple(sorted(pc.unique(words).drop_null().to_pylist()))
+    )
+    at = np.repeat(np.arange(len(lists)), pc.list_value_length(lists).to_numpy(zero_copy_only=False))
+    codes = pc.index_in(words, pa.array(known, words.type)).fill_null(-1).to_numpy(zero_copy_only=False)
+    if (codes < 0).any():
+        bad = int(np.flatnonzero(codes < 0)[0])
+        word = words[bad].as_py()
+        what = "holds a missing label" if word is None else f"holds '{word}', which is none of the labels of training"
+        raise HandfulError(f"{o.name}: column '{key}' {what}, in row {at[bad]}: correct or remove such rows.")
+    if len(known) < 2:
+        raise HandfulError(f"{o.name}: the lists of '{key}' hold {len(known)} label(s); a target needs two or more.")
+    block = np.zeros((len(lists), len(known)), dtype=np.uint8)
+    block[at, codes] = 1
+    shown = ", ".join(known[:6]) + (", ..." if len(known) > 6 else "")
+    notes.append(f"the target '{key}' holds {len(known)} labels that a row may have together: {shown}.")
+    return Dense(block, Column("tensor", "uint8", (len(known),), labels=known))
 
 
 def _media(key: str, column: Any, o: Options, notes: list[str]) -> Stored | None:

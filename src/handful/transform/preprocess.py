@@ -3,7 +3,7 @@
 Everything is fitted on the training rows only, in one streaming pass where the steps allow it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -87,7 +87,10 @@ class Pipeline:
     @property
     def names(self) -> tuple[str, ...]:
         """What each output stands for: the classes, or the columns of a target of several; "0", "1", ... else."""
-        parts = names_of(self.target.column) if self.target and self.task in ("multilabel", "regression") else []
+        parts: Sequence[str] = ()
+        if self.target and self.task in ("multilabel", "regression"):
+            column = self.trained_on.get(self.target.column)
+            parts = (column.labels if column else None) or names_of(self.target.column)
         numbered = tuple(map(str, range(self.outputs)))
         return self.classes or (tuple(parts) if len(parts) == self.outputs else numbered)
 
