@@ -266,11 +266,11 @@ def write(rows: list[dict[str, Any]], left_out: list[str], seeds: int, rates: in
         "at the start of a run can see. `batch alone`: auto's batch with the grid's best rate for it, nothing paid "
         "for choosing: what is lost by the batch, and not by the rate or the probing.",
         "",
-        "Versions of the race were scored on these rows, or on some of them, in two rounds: four, then eight more. In the "
-        "second, momentum's default became 0.02 while looking at both momentum rows; a branch that falls behind is given "
-        "up at any step from halfway on; the gradients of the noise scale take a step; and the losses that a race needs "
-        "before its steps are counted, each as a third of a step (before, they were not). On workloads that nobody "
-        "looked at it may do worse.",
+        "Versions of the race were scored on these rows, or on some of them, in two rounds: four, then eight more. In "
+        "the second, momentum's default became 0.02 while looking at both momentum rows; a branch that falls behind is "
+        "given up at any step from halfway on; the gradients of the noise scale take a step; and the losses that a "
+        "race needs before its steps are counted, each as a third of a step (before, they were not). On workloads "
+        "that nobody looked at it may do worse.",
         "",
         *(f"{name} was left out: its data are not there." for name in left_out),
         f"Not run this time: {', '.join(sorted({*WORKLOADS} - {row['workload'] for row in rows}) or ['nothing'])}.",

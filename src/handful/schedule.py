@@ -22,7 +22,7 @@ from handful import expression
 from handful.errors import HandfulError
 from handful.expression import identifier, number
 from handful.plan import Progress
-from handful.stop import Better, improvements, lower_is_better
+from handful.score import Better, improvements, lower_is_better
 
 __all__ = [
     *(

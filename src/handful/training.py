@@ -15,6 +15,7 @@ from handful.objective import Objective
 from handful.optimizer import clip, set_lr
 from handful.parallel import Ranks
 from handful.plan import Plan, Progress
+from handful.score import lower_is_better
 from handful.state import State, update_average
 from handful.step import add_l1
 from handful.transform.preprocess import Pipeline
@@ -81,7 +82,7 @@ class Training:
 
         def rank(r: dict[str, Any]) -> tuple[float, float]:
             value = r.get(score, float("nan"))
-            value = -value if stop.lower_is_better(score) else value
+            value = -value if lower_is_better(score) else value
             return (value if np.isfinite(value) else -np.inf, -r.get("valid_loss", np.inf))
 
         return rank(row) > rank(than)

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from handful import stop
 from handful.gradient_variance import GradientVariance
 from handful.report.words import say_bytes, say_count, say_name, say_number, say_seconds, say_value
+from handful.score import lower_is_better
 from handful.trial import Method, Trial
 
 AXES = {"examples": "position", "steps": "step", "seconds": "seconds"}
@@ -39,7 +39,7 @@ class Target:
 
         Between the last record that misses the target and the first that has it, the score is taken to be linear.
         """
-        sign = 1.0 if stop.lower_is_better(self.name) else -1.0
+        sign = 1.0 if lower_is_better(self.name) else -1.0
         over = [sign * (v - self.value) for v in trial.column(self.name)]
         first = next((i for i, v in enumerate(over) if v <= 0), None)
         if first is None:
@@ -292,7 +292,7 @@ def steadiest(rows: Sequence[dict[str, Any]], variance: GradientVariance) -> Fin
 def generalised(rows: Sequence[dict[str, Any]], score: str) -> Finding:
     """The best final held-out score."""
     question = "Which generalised best?"
-    lower = stop.lower_is_better(score)
+    lower = lower_is_better(score)
     ordered = sorted(rows, key=lambda r: r[score] if lower else -r[score])
     best, others = ordered[0], ordered[1:]
 

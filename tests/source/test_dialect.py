@@ -68,3 +68,13 @@ def test_predictions_from_such_a_file(tmp_path):
     plain = {"size": [12.5, 8.25], "colour": ["red", "green; dark"]}
     new = write(tmp_path / "new.csv", ";", rows=ROWS[:2])
     np.testing.assert_array_equal(run.predict(str(new)), run.predict(plain))
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_dates_with_dots_are_times(prepared, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("day;at;y\n03.02.2021;03.02.2021 10:30;1\n28.12.2019;28.12.2019 00:05;0\n")
+    source = handful.prepare(str(path), tmp_path / "s") if prepared else handful.open(str(path))
+    days = source.take(range(2))["day"]
+    assert (days.double() / 86400).tolist() == [18661.0, 18258.0]  # since 1970-01-01
+    assert (source.take(range(2))["at"].double() - days.double()).tolist() == [37800.0, 300.0]

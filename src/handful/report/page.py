@@ -28,7 +28,7 @@ from handful.report.words import (
     say_value_of,
     split_score,
 )
-from handful.stop import lower_is_better
+from handful.score import lower_is_better
 
 History = Sequence[Mapping[str, Any]]
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ..errors import HandfulError
 from .arrays import Arrays
-from .dialect import SAMPLE
+from .dialect import DATES, SAMPLE
 from .dialect import find as find_dialect
 from .options import Options
 from .table import check_names, open_table
@@ -103,7 +103,7 @@ def _csv(stream: BinaryIO, where: str) -> Any:
     content = data.read()
     raw, dialect = pa.BufferReader(content), find_dialect(bytes(content[: SAMPLE + 1]), ending(where))
     parse = csv.ParseOptions(delimiter=dialect.separator, newlines_in_values=True)
-    types = csv.ConvertOptions(decimal_point=dialect.decimal)
+    types = csv.ConvertOptions(decimal_point=dialect.decimal, timestamp_parsers=[csv.ISO8601, *DATES])
     try:
         table = csv.read_csv(raw, csv.ReadOptions(block_size=_LONGEST), parse, types)
     except pa.ArrowInvalid as error:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow as pa
 
 from ..errors import HandfulError
-from .dialect import SAMPLE, Dialect
+from .dialect import DATES, SAMPLE, Dialect
 from .dialect import find as find_dialect
 from .files import _reading, _stream, ending
 
@@ -239,7 +239,9 @@ def _parse_csv(raw: Raw, types: Types) -> Any:
             csv.ReadOptions(column_names=raw.names, block_size=len(raw.data) + 1, use_threads=False),
             csv.ParseOptions(delimiter=raw.dialect.separator, newlines_in_values=True),
             csv.ConvertOptions(
-                column_types={n: t for n, t in types.items() if n in raw.names}, decimal_point=raw.dialect.decimal
+                column_types={n: t for n, t in types.items() if n in raw.names},
+                decimal_point=raw.dialect.decimal,
+                timestamp_parsers=[csv.ISO8601, *DATES],
             ),
         )
     except pa.ArrowException as error:
