@@ -175,16 +175,6 @@ def test_plateau_stops_where_the_textbook_loop_does(
     assert (fired[0] if fired else None) == expected
 
 
-@settings(deadline=None)
-@given(st.lists(st.sampled_from([1.0, 2.0, 3.0, NAN, INF, -INF]), max_size=12), st.booleans())
-def test_best(values: list[float], lower: bool) -> None:
-    name = "valid_loss" if lower else "valid_accuracy"
-    worst = INF if lower else -INF
-    usable = [(v if lower else -v, i) for i, v in enumerate(values) if not math.isnan(v) and v != worst]
-    expected = (min(usable)[1], values[min(usable)[1]]) if usable else None
-    assert stop.best(rows(*values, name=name), name) == expected
-
-
 counts = st.integers(1, 10**12)
 reals = st.floats(1e-12, 1e12)
 scores = st.sampled_from(["valid_loss", "valid_accuracy", "train_top5", "valid_f1_macro"])
