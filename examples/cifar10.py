@@ -1,8 +1,7 @@
-"""CIFAR-10 from Parquet files of JPEGs with the ready-made resnet; fails below 89.5% of the 10,000 test pictures.
+"""CIFAR-10 from Parquet files of JPEGs with the ready-made resnet; fails below 91% of the 10,000 test pictures.
 
-Nothing is held out for choosing: the weights at the end are tested, once. Half an hour to an hour and a half on two CPU
-cores, depending on which. It gets about 90.3%; the 91% that this network is meant to reach it does not reach
-(README).
+Nothing is held out for choosing: the weights at the end are tested, once. An hour to two on two CPU cores, depending on
+which; a minute on a large GPU.
 """
 
 import argparse
@@ -13,7 +12,7 @@ import handful
 
 options = argparse.ArgumentParser(description=__doc__)
 options.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
-options.add_argument("--epochs", type=int, default=20)
+options.add_argument("--epochs", type=int, default=24)
 options.add_argument("--seeds", type=int, default=1)
 options.add_argument("--first-seed", type=int, default=0)
 given = options.parse_args()
@@ -31,5 +30,5 @@ for seed in range(given.first_seed, given.first_seed + given.seeds):
     print(f"seed {seed}: {found[-1]:.2%} after {run.history[-1]['seconds']:.0f} s of training", flush=True)
 if len(found) > 1:
     print(f"{statistics.mean(found):.2%} +- {statistics.stdev(found):.2%} over {len(found)} seeds")
-if min(found) < 0.895:
-    raise SystemExit("missed 89.5%")
+if statistics.mean(found) < 0.91:
+    raise SystemExit("missed 91%")
