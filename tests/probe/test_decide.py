@@ -86,14 +86,15 @@ def test_the_default_of_sgd_rises_with_the_batch_and_nearly_in_proportion_below_
     assert rate("adamw", 32) < rate("adamw", 64) < 1.5 * rate("adamw", 32)
 
 
-def test_the_gradients_that_tell_the_noise_scale_train_the_model():
+@pytest.mark.parametrize("rise", [4.0, 1.0])  # 1: the rate was given
+def test_the_gradients_that_tell_the_noise_scale_train_the_model(rise):
     """By hand: one step of SGD with the mean gradient of all their rows, at the rate that follows from the noise."""
     t = built(data=blobs(20_000), optimizer="sgd", lr=0.1, until="epochs(4)")
     train(t, 32, 100)
     model, before = t.objective.model, copy.deepcopy(t.objective.model)
     position, step, factor = t.state.position, t.state.step, t.schedule(t.progress())
     d = Decision(cap=batch_cap(t.examples), throughput=Throughput.law(1.0, 1.0, powers_of_two(256)))
-    _measure_noise(t, d, 32, 0.02)
+    _measure_noise(t, d, 32, 0.02, rise=rise)
     used = t.state.position - position
     assert d.noise.value is not None
     assert (t.state.step, d.examples) == (step + 1, 0)  # one update, and no example is lost
@@ -101,7 +102,7 @@ def test_the_gradients_that_tell_the_noise_scale_train_the_model():
     assert used % (d.steps + 1) == 0
     rows = t.batches.at(position, used)
     nn.functional.cross_entropy(before(rows.tensor("x")), rows.tensor("y")).backward()
-    rate = 0.1 * min(4.0, gain(32, used, d.noise.value)) * factor
+    rate = 0.1 * min(rise, gain(32, used, d.noise.value)) * factor
     for p, q in zip(model.parameters(), before.parameters(), strict=True):
         torch.testing.assert_close(p, q - rate * q.grad, rtol=1e-3, atol=1e-6)
     assert t.state.optimizer.param_groups[0]["initial_lr"] == 0.1

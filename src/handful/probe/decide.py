@@ -66,7 +66,7 @@ def decide(
             size = fallback_batch(d.throughput, d.cap, planned_examples(t))
         rate = first_steps(t, d, size, share, beginning, batch=batch or measure_all, lr=lr or measure_all)
         if batch or measure_all:
-            _measure_noise(t, d, size, NOISE * share / SHARE)
+            _measure_noise(t, d, size, NOISE * share / SHARE, rise=MOST_RISE if lr else 1.0)
             _choose_batch(t, d)
             assert d.batch is not None
             rate *= rate_follows(t, size, int(d.batch.value), d.noise.value if d.noise else None)
@@ -119,8 +119,9 @@ def _follow(rate: Choice, value: float, before: int, after: int) -> Choice:
     return Choice(value, rate.status, f"{rate.reason}; {rate.value:.3g} at a batch of {before}, {value:.3g} at {after}")
 
 
-def _measure_noise(t: Training, d: Decision, size: int, share: float) -> None:
-    """phi from the next gradients, without an update; or a note on why not."""
+def _measure_noise(t: Training, d: Decision, size: int, share: float, *, rise: float) -> None:
+    """phi from the next gradients, with which one step is taken; or a note on why not. rise: the most by which the rate
+    may be raised for that large batch; 1 where it was given."""
     planned, tp = planned_examples(t), d.throughput
     assert tp is not None
     coupling = loss_coupling(t.objective, t.objective.to_device(t.batches.at(t.state.position, min(16, t.examples))))
@@ -144,30 +145,24 @@ def _measure_noise(t: Training, d: Decision, size: int, share: float) -> None:
         return tells_enough(so_far, tp, sizes)
 
     start = Snapshot(t)
-    try:
-        batch = t.batches.at(t.state.position, parts * b)
-        outcome, found = gradient_in_parts(
-            t.objective, batch, parts, seed=t.plan.seed, step=t.state.step, enough=enough
-        )
-    except BaseException:
-        start.restore()
-        raise
+    batch = t.batches.at(t.state.position, parts * b)
+    outcome, found = gradient_in_parts(t.objective, batch, parts, seed=t.plan.seed, step=t.state.step, enough=enough)
     d.noise = pool([found])
     if d.noise.value is None:
         start.restore()
         d.steps, d.examples = d.steps + found.parts, d.examples + found.examples
     else:
-        _step_with(t, outcome, found.examples, size, d.noise.value)
+        _step_with(t, outcome, found.examples, size, d.noise.value, rise)
         d.steps += found.parts - 1
     if layers:
         d.notes.append(f"{layers}: the noise scale is that of gradients over {b} rows")
 
 
-def _step_with(t: Training, outcome: Outcome, examples: int, size: int, phi: float) -> None:
+def _step_with(t: Training, outcome: Outcome, examples: int, size: int, phi: float, rise: float) -> None:
     """One update with the gradient of so many examples that was measured and lies in `.grad`, so that they train the
-    model, at the rate that follows from that of batches of `size`, up to MOST_RISE times it."""
+    model, at the rate that follows from that of batches of `size`, up to `rise` times it."""
     rate = float(t.state.optimizer.param_groups[0]["initial_lr"])
-    set_base(t.state.optimizer, rate * min(MOST_RISE, rate_follows(t, size, examples, phi)))
+    set_base(t.state.optimizer, rate * min(rise, rate_follows(t, size, examples, phi)))
     update(t)
     set_base(t.state.optimizer, rate)
     t.state.window.add(outcome)
