@@ -171,20 +171,25 @@ def make_model(
     if not isinstance(model, str):
         raise HandfulError(f"model must be an nn.Module or the name of a ready-made one, not {type(model).__name__}")
     p = data.pipeline
-    if model == "auto":
+    name, given = ready_made.named(model)
+    extra: dict[str, Any] = {"ctc": True} if name == "audio" and p.task == "sequence" else {}
+    if name == "auto":
         name, extra, reason = ready_made.choose(
             p.inputs.kind, n=len(data.train), shape=p.shape, inputs=p.inputs, task=p.task, device=device.type
         )
         chooser.say("model", name, "found", reason)
     else:
-        name, extra = model, {"ctc": True} if model == "audio" and p.task == "sequence" else {}
-        chooser.say("model", name, "given")
+        chooser.say("model", model, "given")
     steps = augmentation(data, options)[0] or ()
     if name == "resnet":
-        extra = {**extra, "whiten": True}
+        extra["whiten"] = True
     if name in ("cnn", "resnet") and any(isinstance(step, Flip) and step.horizontal for step in steps):
-        extra = {**extra, "mirror": True}
-        chooser.notes.append("as training flips pictures, a prediction is the mean for a picture and its mirror image")
+        extra["views"] = 2
+    extra |= given
+    if extra.get("views", 1) > 1:
+        others = "its mirror image" if extra["views"] == 2 else "its mirror image, as they are and moved by a pixel"
+        why = "" if "views" in given else "as training flips pictures, "
+        chooser.notes.append(f"{why}a prediction is the mean for a picture and {others}")
     return ready_made.build(
         name, kind=p.inputs.kind, shape=p.shape, outputs=p.outputs, inputs=p.inputs, seed=int(options.seed), **extra
     )

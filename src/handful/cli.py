@@ -44,7 +44,7 @@ def _main(
 def train(
     data: Data,
     model: Annotated[
-        str, typer.Option(help="auto, or a ready-made model: linear, mlp, table, cnn, resnet, text, ...")
+        str, typer.Option(help="auto, or a ready-made model: linear, mlp, cnn, resnet(dropout=0.1), ...")
     ] = "auto",
     target: Annotated[
         str | None, typer.Option(help="the column to predict, where it is not clear; several with commas")

@@ -14,7 +14,7 @@ from handful import balance, choose
 from handful import recipe as recipes
 from handful.batches import Batches, Transform
 from handful.choose import OWN, Chooser, describe
-from handful.model import MODELS
+from handful.model import MODELS, named
 from handful.options import Options
 from handful.order import Order
 from handful.plan import Status
@@ -44,13 +44,14 @@ class Data:
 
 def open_data(train: Any, options: Options, chooser: Chooser, model: Any, saved: "RunFolder | None") -> Data:
     """Open the data, hold out the validation rows, and fit the preprocessing on the training rows alone."""
+    name = named(model)[0] if isinstance(model, str) else None
     source = sources.open(train, target=options.target)
     chooser.say("data", source.where or OWN + source.name, "given")
     chooser.say("rows", len(source), "found")
     chooser.say("fingerprint", fingerprint(source), "found", "of the data; checked on resume")
     asked = recipes.check(options.recipe)
-    if asked is None and isinstance(model, str) and model in MODELS:
-        options = replace(options, recipe=recipes.of_model(source, MODELS[model].kinds))
+    if asked is None and name in MODELS:
+        options = replace(options, recipe=recipes.of_model(source, MODELS[name].kinds))
     source = recipes.select(source, options.recipe, keep=[options.weight])
     if source.target is not None:
         chooser.say("target", source.target, "given" if options.target else "found")
@@ -72,7 +73,7 @@ def open_data(train: Any, options: Options, chooser: Chooser, model: Any, saved:
     if saved is not None and not language:
         pipeline = saved.pipeline()
     else:
-        matrix = isinstance(model, nn.Module) or model in ("linear", "mlp")
+        matrix = isinstance(model, nn.Module) or name in ("linear", "mlp")
         pipeline = fit_pipeline(
             rows,
             steps=options.preprocess,

@@ -1,7 +1,7 @@
 """Text such as `epochs(50) | plateau(5)` to objects and back, from known names; nothing is ever evaluated.
 
 Python's own parser (`ast`) reads the text; of its tree only calls of known names, numbers, strings, True,
-False, None, `|`, `&` and brackets are accepted. Stop rules and schedules share this.
+False, None, lists, `|`, `&` and brackets are accepted. Stop rules, schedules and models share this.
 """
 
 import ast
@@ -75,7 +75,7 @@ class _Reader:
         raise self.error(node, f"'{self.text(node)}' is not a {self.what}")
 
     def value(self, node: ast.expr) -> Any:
-        """An argument: a number, a string, True, False, None, or an object."""
+        """An argument: a number, a string, True, False, None, a list of such, or an object."""
         match node:
             case ast.Constant(value=bool() | int() | float() | str() | None as value):
                 return value
@@ -83,6 +83,8 @@ class _Reader:
                 isinstance(number, bool)
             ):
                 return -number
+            case ast.List(elts=items):
+                return [self.value(item) for item in items]
             case ast.Name() | ast.Call() | ast.BinOp():
                 return self.build(node)
         raise self.error(node, f"'{self.text(node)}' is not a number, a string or a {self.what}")

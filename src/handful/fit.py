@@ -51,7 +51,8 @@ def fit(
 ) -> Run:
     """Train `model` (in place) on `train` by mini-batch gradient descent and return the Run, with the best weights.
 
-    model:      any nn.Module, or the name of a ready-made one: "auto", "linear", "mlp", "table", "cnn", ...
+    model:      any nn.Module, or the name of a ready-made one: "auto", "linear", "mlp", "table", "cnn", ..., or
+                a name with options, "mlp(hidden=[64], dropout=0.2)"
     train:      anything `handful.open` reads: a path, a pair (X, y) of arrays [n, ...] and [n], a DataFrame, ...
     valid:      share of rows held out (0.1), a number of rows, other data, or None
     loss:       "auto", a name, a torch loss, or a callable (output, target) (see handful.loss)

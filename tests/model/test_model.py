@@ -323,14 +323,23 @@ def test_sizes_are_as_documented(name, kind, shape, count):
 
 
 @pytest.mark.parametrize("name", ["cnn", "resnet"])
-def test_mirrored_pictures_get_the_same_scores_in_evaluation_only(name):
-    net = model.build(name, kind="image", shape=(3, 24, 32), outputs=5, mirror=True).eval()
+def test_an_evaluation_is_the_mean_over_the_views_and_training_is_not(name):
+    net = model.build(name, kind="image", shape=(3, 24, 32), outputs=5).eval()
     x = numbers(2, 3, 24, 32)
-    torch.testing.assert_close(net(x), net(x.flip(-1)), rtol=1e-5, atol=1e-6)
-    net.mirror = False
-    torch.testing.assert_close((net(x) + net(x.flip(-1))) / 2, mirrored_scores(net, x), rtol=1e-5, atol=1e-6)
-    assert not torch.allclose(net(x), net(x.flip(-1)), rtol=1e-3, atol=1e-4)
-    assert model.from_config(model.build(name, kind="image", shape=(3, 24, 32), outputs=5, mirror=True).config).mirror
+    edges = np.pad(x.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)), mode="reflect")
+    moved = [torch.tensor(edges[:, :, :24, :32]), torch.tensor(edges[:, :, 2:, 2:])]
+    one, mirrored = net(x), net(x.flip(-1))
+    assert not torch.allclose(one, mirrored, rtol=1e-3, atol=1e-4)
+    shifted = sum(net(view) + net(view.flip(-1)) for view in moved)
+    for views, expected in {2: (one + mirrored) / 2, 6: (one + mirrored) / 4 + shifted / 8}.items():
+        several = model.from_config(net.config | {"views": views})
+        several.load_state_dict(net.state_dict())
+        torch.testing.assert_close(several.eval()(x), expected, rtol=1e-5, atol=1e-6)
+        if views == 2:
+            torch.testing.assert_close(several(x), several(x.flip(-1)), rtol=1e-5, atol=1e-6)
+        same = model.from_config(net.config)
+        same.load_state_dict(net.state_dict())
+        torch.testing.assert_close(several.train()(x), same.train()(x))
 
 
 def test_a_model_may_bring_its_own_decay_for_adamw_only():
@@ -339,15 +348,6 @@ def test_a_model_may_bring_its_own_decay_for_adamw_only():
     assert optimizer.build("adamw", net, l2=0.02).l2.value == 0.02
     assert optimizer.build("sgd", net).l2.value == 0.0
     assert optimizer.build("adamw", torch.nn.Linear(2, 2)).l2.value == 0.01
-
-
-def mirrored_scores(net, x):
-    """What the model gives with the mirror image averaged in."""
-    net.mirror = True
-    try:
-        return net(x)
-    finally:
-        net.mirror = False
 
 
 def test_choices_can_be_built_and_run():

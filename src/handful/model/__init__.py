@@ -8,6 +8,9 @@ resnet    strong on small photographs                      pictures
 text      words, pairs of words, and a small network       token ids
 language  decoder-only transformer                         token ids, next token
 audio     convolutions; classes, or labels by CTC          log-mel spectrograms
+
+Where a model is named, its options can be given with it: `model="mlp(hidden=[64, 64], dropout=0.2)"`. They are the
+arguments of its class that have a default.
 """
 
 import inspect
@@ -20,11 +23,12 @@ from handful.model.audio import Audio
 from handful.model.base import Model, Shape, seeded
 from handful.model.choice import choose
 from handful.model.image import Cnn, Resnet
+from handful.model.named import read
 from handful.model.plain import Linear, Mlp
 from handful.model.table import Table
 from handful.model.text import Language, Text
 
-__all__ = ["MODELS", "Model", "build", "choose", "from_config", "seeded"]
+__all__ = ["MODELS", "Model", "build", "choose", "from_config", "named", "seeded"]
 
 MODELS: dict[str, type[Model]] = {
     model.name: model for model in (Linear, Mlp, Table, Cnn, Resnet, Text, Language, Audio)
@@ -53,6 +57,17 @@ def build(
     return _make(model, {**model.arguments(kind, tuple(shape), outputs, facts), **options}, seed)
 
 
+def named(text: str) -> tuple[str, dict[str, Any]]:
+    """The name of a ready-made model, or "auto", and the options written behind it, for `build`.
+
+    Raises HandfulError for an unknown name or option, or a value that an option cannot have.
+
+    >>> named("table(width=64)"), named("auto")
+    (('table', {'width': 64}), ('auto', {}))
+    """
+    return read(text, MODELS)
+
+
 def from_config(config: Mapping[str, Any], seed: int = 0) -> Model:
     """The model that `config` (from `Model.config`) describes, with fresh weights from `seed`.
 
@@ -78,5 +93,8 @@ def _make(model: type[Model], arguments: dict[str, Any], seed: int) -> Model:
     for key in arguments:
         if key not in known:
             raise HandfulError(f"model {model.name} has no option '{key}'.{did_you_mean(key, known)}")
-    with seeded(seed):
-        return model(**arguments)
+    try:
+        with seeded(seed):
+            return model(**arguments)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise HandfulError(f"model {model.name} cannot be made with these options: {error}") from None

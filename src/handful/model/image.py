@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from handful.errors import HandfulError
 from handful.model.base import Model, Shape, fixed
 
 STEM = 24  # channels after the first convolution
@@ -15,13 +16,20 @@ PATCHES = 100_000  # that the covariance of a whitening is taken from, about
 
 
 class Pictures(Model):
-    """What cnn and resnet share. mirror: in evaluation mode, the output is the mean of those for the picture and for
-    its mirror image (test-time augmentation); for models that were trained on both."""
+    """What cnn and resnet share. views: how many views of a picture an output in evaluation mode is a mean over
+    (test-time augmentation), for models that were trained on such views: 1, the picture alone; 2, also its mirror
+    image; 6, also both moved by a pixel up and left, and down and right, half the weight on the two that were not moved
+    (Jordan 2024, arXiv:2404.00498, section 3.5)."""
 
     kinds = ("image",)
     low_precision = True
-    mirror: bool
     places: ClassVar[int]  # that the stem leaves on the shorter side, at least
+
+    def __init__(self, views: int, **arguments: Any) -> None:
+        super().__init__(views=views, **arguments)
+        if views not in (1, 2, 6):
+            raise HandfulError(f"views is 1, 2 or 6, not {views!r}.")
+        self.views = views
 
     @classmethod
     def arguments(cls, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,9 +40,17 @@ class Pictures(Model):
 
     def forward(self, x: Tensor) -> Tensor:
         x = _channels_last(x)
-        if self.mirror and not self.training:
-            return (self.scores(x) + self.scores(x.flip(-1))) / 2
-        return self.scores(x)
+        if self.training or self.views == 1:
+            return self.scores(x)
+        if self.views == 2:
+            return self._both(x)
+        wide = nn.functional.pad(x, (1, 1, 1, 1), mode="reflect")
+        moved = self._both(_channels_last(wide[..., :-2, :-2])) + self._both(_channels_last(wide[..., 2:, 2:]))
+        return self._both(x) / 2 + moved / 4
+
+    def _both(self, x: Tensor) -> Tensor:
+        """The mean score of the pictures and their mirror images."""
+        return (self.scores(x) + self.scores(x.flip(-1))) / 2
 
     def scores(self, x: Tensor) -> Tensor:
         """[m, channels, H, W], channels-last in memory -> [m, outputs]."""
@@ -64,12 +80,11 @@ class Cnn(Pictures):
         width: int = 24,
         depth: int = 2,
         dropout: float = 0.0,
-        mirror: bool = False,
+        views: int = 1,
     ) -> None:
         super().__init__(
-            channels=channels, outputs=outputs, stride=stride, width=width, depth=depth, dropout=dropout, mirror=mirror
+            channels=channels, outputs=outputs, stride=stride, width=width, depth=depth, dropout=dropout, views=views
         )
-        self.mirror = mirror
         self.stem = _stem(channels, width, stride)
         widths = [width, 2 * width] + [4 * width] * max(0, depth - 1)
         self.stages = nn.ModuleList(Stage(a, b, nn.ReLU(), pool=k < 2) for k, (a, b) in enumerate(pairwise(widths)))
@@ -114,14 +129,13 @@ class Resnet(Pictures):
         depth: int = 1,
         dropout: float = 0.0,
         drop_path: float = 0.0,
-        mirror: bool = False,
+        views: int = 1,
         whiten: bool = False,
     ) -> None:
         super().__init__(
             channels=channels, outputs=outputs, stride=stride, widths=list(widths), depth=depth, dropout=dropout,
-            drop_path=drop_path, mirror=mirror, whiten=whiten,
+            drop_path=drop_path, views=views, whiten=whiten,
         )  # fmt: skip
-        self.mirror = mirror
         self.stem = Whitening(channels, stride) if whiten else _stem(channels, STEM, stride)
         layers: list[nn.Module] = []
         blocks = depth * len(widths)
