@@ -267,7 +267,7 @@ def make_training(
     for name in ("clip_norm", "clip_value"):
         if getattr(options, name) is not None:
             chooser.say(name, getattr(options, name), "given")
-    averaged = choose.ema(options.ema, str(chooser.choices["model"].value))
+    averaged = choose.ema(options.ema, net)
     ema = chooser.put("ema", averaged) if averaged else None
     if options.save_every != "auto":
         chooser.say("save_every", options.save_every, "given")

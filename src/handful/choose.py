@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from handful import ctc, metric, schedule, stop
 from handful.errors import HandfulError, did_you_mean
 from handful.loss import LossFunction, as_loss, cross_entropy
+from handful.model.base import Model
 from handful.plan import Choice, Status
 from handful.source.base import Batch, Source
 from handful.transform.preprocess import Pipeline
@@ -247,13 +248,15 @@ def micro_batch(asked: Any) -> int | None:
     return asked
 
 
-def ema(asked: float | str | None, model: str) -> Choice | None:
+def ema(asked: float | str | None, net: nn.Module) -> Choice | None:
     """The decay of the averaged weights, or None for none."""
     if asked != "auto":
         return None if asked is None else Choice(asked, "given")
-    if model != "table":
+    if not isinstance(net, Model) or net.ema is None:
         return None
-    return Choice(0.99, "default", "the weights' average over about 100 steps: steadier on few rows; ema=none: without")
+    return Choice(
+        net.ema, "default", "the weights' average over about 100 steps: steadier on few rows; ema=none: without"
+    )
 
 
 def until(asked: Any, n: int, validated: bool, score: str) -> tuple[stop.Rule, Choice]:

@@ -14,6 +14,7 @@ from handful import ctc
 from handful.errors import HandfulError
 from handful.loss import LossFunction
 from handful.metric import Metric, SumMetric
+from handful.model.base import Model
 from handful.source.base import Batch
 
 
@@ -102,7 +103,13 @@ class Objective:
         """The sums of rows whose output is known."""
         target, row_weight = batch.columns.get("y"), batch.columns.get("weight")
         assert row_weight is None or isinstance(row_weight, Tensor)
-        loss, weight, values = _add_up(self.loss(output, target), len(batch), row_weight)
+        members = self.model.members if isinstance(self.model, Model) and self.model.training else 1
+        if members == 1:
+            loss, weight, values = _add_up(self.loss(output, target), len(batch), row_weight)
+        else:
+            assert isinstance(target, Tensor)
+            loss, weight, values = self._of_members(members, output, target, row_weight)
+            output = output.reshape(-1, members, *output.shape[1:]).mean(1)
         measured: dict[str, Tensor] = {}
         output = ctc.only_valid(output)
         if metrics and isinstance(output, Tensor) and isinstance(target, Tensor):
@@ -112,6 +119,17 @@ class Objective:
                     m.name: m.sums(detached, target, row_weight) for m in self.metrics if isinstance(m, SumMetric)
                 }
         return Sums(loss, weight, values, measured)
+
+    def _of_members(
+        self, members: int, output: Tensor, target: Tensor, row_weight: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As `_add_up`, of rows with several outputs each: means over a row's."""
+        target = target.repeat_interleave(members, dim=0)
+        row_weight = None if row_weight is None else row_weight.repeat_interleave(members, dim=0)
+        loss, weight, values = _add_up(self.loss(output, target), len(target), row_weight)
+        if values is not None:
+            values = values.reshape(-1, members, *values.shape[1:]).mean(1)
+        return loss / members, weight / members, values
 
     def _own_units(self, value: Tensor) -> Tensor:
         """A standardised target, or its prediction, as the user knows it; anything else as it is."""

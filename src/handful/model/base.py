@@ -17,7 +17,9 @@ class Model(nn.Module):
 
     name: as in `build`. kinds: the kinds of input it is for (see `handful.transform.inputs.Inputs`). low_precision:
     whether it trains as well in bfloat16 (torch.autocast), so that speed may decide. adamw_l2: AdamW's weight decay
-    where the user leaves it open (None: the optimizer's default), and the reason.
+    where the user leaves it open (None: the optimizer's default), and the reason. ema: the decay of averaged weights
+    where the user leaves it open (None: no average). members: how many outputs a row has while training, one after the
+    other, each to be right by itself; the loss of a row is their mean. In evaluation mode a row has one output.
     """
 
     name: ClassVar[str] = ""
@@ -25,6 +27,8 @@ class Model(nn.Module):
     low_precision: ClassVar[bool] = False
     adamw_l2: ClassVar[float | None] = None
     adamw_l2_reason: ClassVar[str] = ""
+    ema: ClassVar[float | None] = None
+    members: int = 1
     config: dict[str, Any]
 
     def __init__(self, **arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""A strong small network for tables: embedded categories, periodic embeddings of numbers, residual layers."""
+"""A strong small network for tables: embedded categories, periodic embeddings of numbers, residual layers, members."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,13 @@ from torch import Tensor, nn
 
 from handful.errors import HandfulError
 from handful.model.base import Model, Shape
+from handful.model.members import Factors, Heads
 from handful.model.plain import row_arguments
 
 # With more numbers a row (pixels, spectra) each says little by itself, and an encoding of each fits its noise.
 PERIODIC = 32
+PERIODIC_SIZE = 8  # numbers that one is encoded in
+MEMBERS = 8  # the paper's 32 would cost a CPU four times as much; 1, 8: benchmarks/results/tables.md
 
 
 class Periodic(nn.Module):
@@ -49,7 +52,9 @@ class Table(Model):
     """For tables of numbers and categories.
 
     numbers: float [m, F], standardised; categories: int64 [m, K], ids in 0..cardinality - 1; or x: float [m, F].
-    Returns [m, outputs]. encoding: "periodic", or "plain" (the numbers alone; chosen for F above 32). LayerNorm, so
+    Returns [m, outputs]. encoding: "periodic", or "plain" (the numbers alone; chosen for F above 32). members: networks
+    that share most weights (see `handful.model.members`); where there are several, training returns [m * members,
+    outputs], a row's members one after the other, each to be right by itself, and evaluation their mean. LayerNorm, so
     that rows of a batch do not touch each other.
 
     >>> model = Table(features=3, outputs=1, cardinalities=[5, 9])
@@ -59,6 +64,7 @@ class Table(Model):
 
     name = "table"
     kinds = ("table", "vector")
+    ema = 0.99
 
     def __init__(
         self,
@@ -71,10 +77,11 @@ class Table(Model):
         frequencies: int = 16,
         sigma: float = 0.1,
         dropout: float = 0.1,
+        members: int = 1,
     ) -> None:
         super().__init__(
             features=features, outputs=outputs, cardinalities=list(cardinalities), width=width, blocks=blocks,
-            encoding=encoding, frequencies=frequencies, sigma=sigma, dropout=dropout,
+            encoding=encoding, frequencies=frequencies, sigma=sigma, dropout=dropout, members=members,
         )  # fmt: skip
         if encoding not in ("periodic", "plain"):
             raise HandfulError(f"encoding is 'periodic' or 'plain', not '{encoding}'.")
@@ -83,11 +90,14 @@ class Table(Model):
         for embedding in self.embeddings:  # as wide as standardised numbers when put beside them
             nn.init.normal_(embedding.weight, std=0.3)  # type: ignore[arg-type]
         periodic = encoding == "periodic" and features > 0
-        self.periodic = Periodic(features, frequencies, 8, sigma) if periodic else None
-        wide = features * (9 if periodic else 1) + sum(sizes)
-        self.into = nn.Linear(wide, width)
+        self.periodic = Periodic(features, frequencies, PERIODIC_SIZE, sigma) if periodic else None
+        of_feature = [1] * features + [PERIODIC_SIZE] * features * periodic + sizes
+        self.members = members
+        self.factors = Factors(members, of_feature, signs=not periodic) if members > 1 else None
+        self.into = nn.Linear(sum(of_feature), width)
         self.blocks = nn.Sequential(*(Residual(width, dropout) for _ in range(blocks)))
-        self.out = nn.Sequential(nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, outputs))
+        last = nn.Linear(width, outputs) if members == 1 else Heads(members, width, outputs)
+        self.out = nn.Sequential(nn.LayerNorm(width), nn.ReLU(), last)
 
     @classmethod
     def arguments(cls, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,6 +105,7 @@ class Table(Model):
         return {
             **given,
             "encoding": "periodic" if given["features"] <= PERIODIC else "plain",
+            "members": MEMBERS,
             "dropout": 0.1 if outputs == 1 else 0.3,  # one output: a regression, which noise in the layers blurs
         }
 
@@ -109,4 +120,8 @@ class Table(Model):
                 parts.append(self.periodic(numbers).flatten(1))
         if categories is not None:
             parts += [embedding(categories[:, k]) for k, embedding in enumerate(self.embeddings)]
-        return self.out(self.blocks(self.into(torch.cat(parts, dim=1))))  # type: ignore[no-any-return]
+        row = torch.cat(parts, dim=1)
+        y: Tensor = self.out(self.blocks(self.into(row if self.factors is None else self.factors(row))))
+        if self.members == 1:
+            return y
+        return y.flatten(0, 1) if self.training else y.mean(1)
