@@ -90,6 +90,38 @@ def test_a_callable_gets_all_rows_at_once():
     assert scores["metric"] == 11
 
 
+def test_functions_of_scikit_learn_get_what_they_are_for():
+    rng = np.random.default_rng(2)
+    logits, ids = torch.from_numpy(rng.normal(size=(80, 3))), torch.from_numpy(rng.integers(0, 3, 80))
+    weight = torch.from_numpy(rng.uniform(0.1, 2, 80))
+    found, shares = logits.argmax(1), torch.softmax(logits.float().double(), 1).numpy()
+    of_classes = [sk.cohen_kappa_score, sk.matthews_corrcoef, sk.log_loss, sk.top_k_accuracy_score]
+    scores = evaluate(logits, ids, of_classes, cross_entropy(), 3, weight)
+    assert scores["cohen_kappa_score"] == pytest.approx(sk.cohen_kappa_score(ids, found, sample_weight=weight))
+    assert scores["matthews_corrcoef"] == pytest.approx(sk.matthews_corrcoef(ids, found, sample_weight=weight))
+    assert scores["log_loss"] == pytest.approx(sk.log_loss(ids, shares, sample_weight=weight), rel=1e-5)
+    assert scores["top_k_accuracy_score"] == pytest.approx(sk.top_k_accuracy_score(ids, shares, sample_weight=weight))
+    two, yes = (
+        evaluate(logits[:, :2], ids % 2, [sk.average_precision_score, sk.brier_score_loss], cross_entropy()),
+        ids % 2,
+    )
+    second = torch.softmax(logits[:, :2].float().double(), 1)[:, 1].numpy()
+    assert two["average_precision_score"] == pytest.approx(sk.average_precision_score(yes, second), rel=1e-5)
+    assert two["brier_score_loss"] == pytest.approx(sk.brier_score_loss(yes, second), rel=1e-5)
+    numbers = logits[:, 0] + 4
+    one = evaluate(logits[:, 1:2] + 4, numbers, [sk.median_absolute_error, sk.mean_absolute_percentage_error], mse(), 2)
+    assert one["median_absolute_error"] == pytest.approx(sk.median_absolute_error(numbers, logits[:, 1] + 4), rel=1e-5)
+    several = evaluate(logits, (logits > 0.3).float(), [sk.hamming_loss, sk.roc_auc_score], mse(), 2)
+    assert several["hamming_loss"] == pytest.approx(sk.hamming_loss(logits > 0.3, logits > 0))
+    assert several["roc_auc_score"] == 1
+
+
+def test_a_metric_that_fails_is_named():
+    output, target = torch.arange(10.0), torch.arange(10.0)
+    with pytest.raises(HandfulError, match=r"metric confusion_matrix fails on outputs and targets \[10\] and \[10\]"):
+        evaluate(output, target.long() % 2, sk.confusion_matrix, mse())
+
+
 def test_an_unknown_metric():
     with pytest.raises(HandfulError, match="Did you mean 'auroc'"):
         as_metrics("auroc2")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from handful import choose, optimizer, schedule, stop
+from handful import choose, optimizer, schedule, stop, tried
 from handful.batches import Batches
 from handful.choose import OWN, Chooser, describe
 from handful.data import Data, augmentation, make_batches, open_data, validation_batches
@@ -213,21 +213,28 @@ def make_objective(net: nn.Module, data: Data, options: Options, chooser: Choose
     if choice.value == "float64":
         net.double()
     probe = Objective(net, as_is, device=device, autocast=autocast)
-    sample = probe.to_device(data.pipeline(data.train.take(range(min(2, len(data.train))))))
-    output = choose.first_output(net, probe.forward, sample)
+    rows = range(min(2, len(data.train)))
+    sample = probe.to_device(data.pipeline(data.train.take(rows)))
+    output = tried.output_of(net, probe.forward, sample)
+    if options.task is None:
+        data.pipeline = data.pipeline.settled(output)
+        chooser.say("task", data.pipeline.task, "found")
     loss, choice, notes = choose.loss(
         options.loss, output, data.pipeline, data.train, options.label_smoothing, options.class_weight
     )
     chooser.put("loss", choice)
     chooser.notes += notes
     chooser.choices |= choose.softening(loss, options.class_weight)
-    warning = choose.warn_of_probabilities(output, str(choice.value))
+    warning = tried.warn_of_probabilities(output, str(choice.value))
     chooser.notes += [warning] if warning else []
     metrics, choice = choose.metrics(options.metrics, data.pipeline, output, data.uneven)
     chooser.put("metrics", choice)
     scale = data.pipeline.target_scale
     objective = Objective(net, loss, metrics, device=device, autocast=autocast, scale=scale)
-    choose.first_output(net, lambda batch: objective.sums(batch), sample)  # a loss or metric that fails is said now
+    if objective.shares:
+        data.pipeline = data.pipeline.of_probabilities()
+    sample = probe.to_device(data.pipeline(data.train.take(rows)))  # its target may be settled now
+    tried.loss_of(objective, sample, str(chooser.choices["loss"].value), own=callable(options.loss))
     return objective
 
 

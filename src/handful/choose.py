@@ -1,6 +1,6 @@
 """The choices a user may leave open: each function looks at what there is and returns a Choice with its reason."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from handful import ctc, metric, schedule, stop
 from handful.errors import HandfulError, did_you_mean
-from handful.loss import LossFunction, as_loss, cross_entropy
+from handful.loss import LossFunction, as_loss, cross_entropy, name_of
 from handful.model.base import Model
+from handful.places import class_axis
 from handful.plan import Choice, Status
-from handful.source.base import Batch, Source
+from handful.source.base import Source
 from handful.transform.preprocess import Pipeline
+from handful.transform.target import Target
 
 OWN = "your own "  # begins the value of a choice that only the caller's Python objects can make again
 
@@ -100,6 +102,7 @@ def loss(
         if text == "cross_entropy":
             function = cross_entropy(smoothing, _class_weights(class_weight, pipeline, train))
         return function, Choice(text, "found", reason), notes
+    asked = name_of(asked) or asked
     if asked == "cross_entropy":
         function = cross_entropy(smoothing, _class_weights(class_weight, pipeline, train))
         return function, Choice(asked, "given"), []
@@ -137,6 +140,9 @@ def _loss_of_task(output: Any, pipeline: Pipeline) -> tuple[str, str]:
             "(output, target) that returns one value per row"
         )
     classes = len(pipeline.classes or ())
+    target = pipeline.target
+    if task == "classification" and target is not None and target.wide:
+        return _loss_of_places(output, target)
     if task == "classification":
         if output.ndim == 1 or output.shape[-1] == 1:
             if classes != 2:
@@ -158,6 +164,23 @@ def _loss_of_task(output: Any, pipeline: Pipeline) -> tuple[str, str]:
     if task == "sequence":
         return "ctc", "sequences of unaligned labels"
     return "mse", "the target is a number"
+
+
+def _loss_of_places(output: Tensor, target: Target) -> tuple[str, str]:
+    axis = class_axis(tuple(output.shape), (len(output), *target.shape))
+    if axis is None:
+        raise HandfulError(
+            f"the target holds a class for each of {' x '.join(map(str, target.shape))} places a row, and the model "
+            f"gives {list(output.shape[1:])} a row; it needs [classes, {', '.join(map(str, target.shape))}]"
+        )
+    if output.shape[axis] < target.outputs:
+        raise HandfulError(
+            f"the target holds ids up to {target.outputs - 1}, and the model scores {output.shape[axis]} classes; "
+            "places to leave out have the id -100, or another one with loss=torch.nn.CrossEntropyLoss(ignore_index=...)"
+        )
+    if axis == 1:
+        return "cross_entropy", "a class for each place"
+    return "token_cross_entropy", "a class for each token"
 
 
 def _class_weights(asked: Any, pipeline: Pipeline, train: Source) -> tuple[float, ...] | None:
@@ -202,6 +225,8 @@ def metrics(asked: Any, pipeline: Pipeline, output: Any, uneven: bool = False) -
         names = "word_error_rate, character_error_rate"
     if uneven and pipeline.task == "classification":
         names = "balanced_accuracy, accuracy, f1"
+    if pipeline.task == "multilabel" and pipeline.target is not None and len(pipeline.target.shape) > 1:
+        names = "label_accuracy"  # of pixels
     if not isinstance(ctc.only_valid(output), Tensor):
         names = ""
     return metric.as_metrics(names, pipeline.space), Choice(names, "found", f"usual for {pipeline.task}")
@@ -308,39 +333,3 @@ def intervals(asked: float | str, n: int, planned: int | None, size: int) -> tup
         every = max(1, round(asked * n))
         choice = Choice(every / n, "given", "epochs")
     return every, max(size, n // 50), choice
-
-
-def first_output(model: nn.Module, forward: Callable[[Batch], Any], sample: Batch) -> Any:
-    """The model's output for two rows, in evaluation mode: its mistakes are said before anything is trained.
-
-    Lazy modules get their shapes here.
-    """
-    model.eval()
-    try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.default_generator.manual_seed(0)
-            return forward(sample)
-    except (RuntimeError, TypeError, ValueError, IndexError, AssertionError, NotImplementedError) as error:
-        shapes = ", ".join(
-            f"{k}: {str(v.dtype).removeprefix('torch.')} {list(v.shape)}"
-            for k, v in sample.columns.items()
-            if isinstance(v, Tensor) and k not in ("y", "weight")
-        )
-        detail = " ".join(str(error).split())[:300]
-        raise HandfulError(
-            f"the model ({type(model).__name__}) fails on a batch of two rows ({shapes}): {detail}"
-        ) from error
-
-
-def warn_of_probabilities(output: Any, loss_text: str) -> str | None:
-    """A note if the outputs look like probabilities where logits are wanted: a common and costly mistake."""
-    if (
-        isinstance(output, Tensor)
-        and output.ndim == 2
-        and output.shape[1] > 1
-        and loss_text.startswith("cross_entropy")
-    ):
-        o = output.float()
-        if (o >= 0).all() and torch.allclose(o.sum(1), torch.ones(len(o)).to(o), atol=1e-4):
-            return "the model's outputs add up to 1 like probabilities; cross_entropy wants logits: no softmax"
-    return None

@@ -85,6 +85,15 @@ class binary_cross_entropy:
 
 
 @dataclass(frozen=True)
+class binary_cross_entropy_of_probabilities:
+    """As `binary_cross_entropy`, of probabilities (a sigmoid's outputs) in place of logits, as torch's BCELoss: log 0
+    counts as -100. Logits are the better conditioned."""
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        return F.binary_cross_entropy(output, _like(target, output), reduction="none")
+
+
+@dataclass(frozen=True)
 class focal:
     """Focal loss of logits [m, C] and ids [m]: -(1 - p)^gamma log p (Lin et al. 2017, eq. 4)."""
 
@@ -154,26 +163,65 @@ class ctc:
         return values / target_lengths.clamp_min(1)
 
 
-NAMED: dict[str, Callable[..., LossFunction]] = {
-    f.__name__: f
-    for f in (cross_entropy, token_cross_entropy, binary_cross_entropy, focal, mse, mae, huber, quantile, ctc)
-}
+_ALL: tuple[Callable[..., LossFunction], ...] = (
+    cross_entropy, token_cross_entropy, binary_cross_entropy, binary_cross_entropy_of_probabilities, focal, mse, mae,
+    huber, quantile, ctc,
+)  # fmt: skip
+NAMED = {f.__name__: f for f in _ALL}
+
+# Torch's losses that compare number with number: beside a target [m] an output [m, 1] would spread to [m, m].
+_ELEMENTWISE = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss)
+_ELEMENTWISE_FUNCTIONS = (
+    F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.binary_cross_entropy, F.binary_cross_entropy_with_logits,
+)  # fmt: skip
+
+
+def name_of(loss: Any) -> str | None:
+    """The name of the loss here that is the same as one of torch's, or None: a plan can make it again by its name.
+
+    >>> name_of(nn.L1Loss()), name_of(nn.HuberLoss(delta=2.0)), name_of(nn.CrossEntropyLoss(label_smoothing=0.1))
+    ('mae', 'huber(delta=2.0)', None)
+    """
+    if isinstance(loss, type) and issubclass(loss, nn.modules.loss._Loss):  # nn.MSELoss for nn.MSELoss()
+        return name_of(loss()) if loss in _SAME else None
+    same = _SAME.get(type(loss))
+    if same is None or loss.reduction != "mean" or any(True for _ in loss.buffers()):
+        return next((name for function, name in _SAME_FUNCTIONS if loss is function), None)
+    if isinstance(loss, nn.CrossEntropyLoss) and (loss.label_smoothing or loss.ignore_index != -100):
+        return None
+    return f"{same}(delta={loss.delta})" if isinstance(loss, nn.HuberLoss) and loss.delta != 1 else same
+
+
+_SAME: dict[Any, str] = {
+    nn.CrossEntropyLoss: "cross_entropy", nn.MSELoss: "mse", nn.L1Loss: "mae", nn.HuberLoss: "huber",
+    nn.BCEWithLogitsLoss: "binary_cross_entropy", nn.BCELoss: "binary_cross_entropy_of_probabilities",
+}  # fmt: skip
+_SAME_FUNCTIONS = (
+    (F.cross_entropy, "cross_entropy"), (F.mse_loss, "mse"), (F.l1_loss, "mae"), (F.huber_loss, "huber"),
+    (F.binary_cross_entropy_with_logits, "binary_cross_entropy"),
+    (F.binary_cross_entropy, "binary_cross_entropy_of_probabilities"),
+)  # fmt: skip
 
 
 def as_loss(loss: Any) -> tuple[LossFunction, str, list[str]]:
     """The loss function, its text, and notes, of a name ("huber(delta=2)"), a torch loss, or any callable.
 
-    A torch loss module or function with `reduction="mean"` is asked for its values per row instead.
+    A torch loss module or function with `reduction="mean"` is asked for its values per row instead; one that compares
+    number with number gets the target in the output's dtype and shape.
     """
     if isinstance(loss, str):
         return parse(loss, NAMED, "loss"), loss, []
+    if isinstance(loss, type):  # nn.MSELoss for nn.MSELoss()
+        try:
+            loss = loss()
+        except TypeError as error:
+            raise HandfulError(f"loss is the class {loss.__name__}; give an object of it ({error})") from None
     if not callable(loss):
         raise HandfulError(f"loss must be a name or a callable (output, target), not {type(loss).__name__}")
-    if isinstance(loss, nn.CrossEntropyLoss) and loss.weight is not None:
-        smooth, weights = loss.label_smoothing, tuple(float(w) for w in loss.weight)
-        return cross_entropy(smooth, weights), repr(loss), []
     if isinstance(loss, nn.modules.loss._Loss):
         return _module_values(loss)
+    if any(loss is known for known in _ELEMENTWISE_FUNCTIONS):
+        return (lambda output, target: loss(output, _like(target, output), reduction="none")), _name(loss), []
     if _has_reduction(loss):
         return (lambda output, target: loss(output, target, reduction="none")), _name(loss), []
     return loss, _name(loss), []
@@ -189,16 +237,52 @@ def _module_values(loss: nn.modules.loss._Loss) -> tuple[LossFunction, str, list
             f"{type(loss).__name__} asked for a sum; the mini-batch's mean is used, so that lr keeps its meaning"
         )
     if isinstance(loss, nn.CrossEntropyLoss):
-        ignored = loss.ignore_index
-
-        def counted(output: Tensor, target: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-            result: Tensor = values(output, target)
-            if target.is_floating_point():
-                return result
-            return result, target != ignored
-
-        return counted, repr(loss), notes
+        return _Counted(loss), repr(loss), notes
+    if isinstance(loss, _ELEMENTWISE):
+        return _Aligned(values), repr(loss), notes
     return values, repr(loss), notes
+
+
+class _Counted:
+    """torch's cross-entropy as values and what each counts for: its class's weight, nothing for the ignored id.
+    ignored: that id; of targets with several places it is -100, so that metrics can leave those places out too."""
+
+    def __init__(self, loss: nn.CrossEntropyLoss) -> None:
+        self.weight, self.smoothing, self.ignored = loss.weight, loss.label_smoothing, loss.ignore_index
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        weight = None if self.weight is None else self.weight.to(output)
+        if target.is_floating_point():
+            return F.cross_entropy(output, target, weight, reduction="none", label_smoothing=self.smoothing)
+        target = torch.where(target == self.ignored, -100, target)
+        values = F.cross_entropy(output, target, weight, reduction="none", label_smoothing=self.smoothing)
+        counted = target != -100
+        return values, counted if weight is None else torch.where(counted, weight[target.clamp_min(0)], 0)
+
+
+class _Aligned:
+    """A loss module that compares number with number, given the target in the output's dtype and shape."""
+
+    def __init__(self, values: nn.Module) -> None:
+        self.values = values
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        result: Tensor = self.values(output, _like(target, output))
+        return result
+
+
+_OF_PROBABILITIES = (binary_cross_entropy_of_probabilities, nn.BCELoss)
+
+
+def of_probabilities(loss: Any) -> bool:
+    """Whether the model's outputs are probabilities for this loss, and not logits."""
+    return isinstance(loss.values if isinstance(loss, _Aligned) else loss, _OF_PROBABILITIES)
+
+
+def unknown(output: Any, target: Any) -> Tensor:
+    """The loss of a loaded run whose own loss is not at hand: not a number for each row."""
+    rows = output if isinstance(output, Tensor) else target
+    return torch.full((len(rows),), torch.nan)
 
 
 def _has_reduction(loss: Any) -> bool:

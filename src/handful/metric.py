@@ -1,5 +1,6 @@
 """Metrics, exact over the whole set: sums over rows where the metric allows it, else all outputs at once."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from handful import ctc
 from handful.errors import HandfulError, did_you_mean
+from handful.places import class_axis
 
 Array = NDArray[Any]
 
@@ -52,16 +54,15 @@ def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def _classes(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Predicted and true class ids, of logits [m, C], [m], [m, 1] or [m, T, C]; soft targets count as their argmax."""
+    """Predicted and true class ids, of logits [m, C], [m], [m, 1], [m, T, C] or [m, C, ...]; of soft targets the
+    highest."""
     if target.is_floating_point() and target.shape == output.shape and output.ndim > 1 and output.shape[-1] > 1:
         return output.argmax(-1), target.argmax(-1)
     if output.shape == target.shape or (output.ndim == target.ndim + 1 and output.shape[-1] == 1):
         return (output.reshape(target.shape) > 0).long(), (
             target > 0.5
         ).long() if target.is_floating_point() else target
-    if output.ndim == 3 and output.shape[:2] == target.shape:
-        return output.argmax(-1), target
-    return output.argmax(1), target
+    return output.argmax(class_axis(tuple(output.shape), tuple(target.shape)) or 1), target
 
 
 def _accuracy(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
@@ -74,8 +75,8 @@ def _accuracy(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def _label_accuracy(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-    right = ((output > 0) == (target > 0.5)).to(torch.float32)
-    return _mean(right.mean(1) if right.ndim > 1 else right, weight)
+    right = ((output > 0) == (target.reshape(output.shape) > 0.5)).to(torch.float32)
+    return _mean(right.flatten(1).mean(1) if right.ndim > 1 else right, weight)
 
 
 def _top(k: int) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
@@ -239,7 +240,8 @@ NAMED: dict[str, Metric] = {
 def as_metrics(metrics: Any, space: int | None = None) -> list[Metric]:
     """Metrics of a name, several names ("accuracy, f1"), Metric objects, or callables (outputs, targets) -> score.
 
-    A callable gets numpy arrays of all outputs and targets of the set at once. space: the label between words, for the
+    A callable gets numpy arrays of all outputs and targets of the set at once; a function of sklearn.metrics what it is
+    for: numbers, class ids, or, where it says so, probabilities. space: the label between words, for the
     word error rate of sequences of characters (`Pipeline.space`).
 
     >>> [m.name for m in as_metrics("accuracy, f1")]
@@ -259,11 +261,34 @@ def as_metrics(metrics: Any, space: int | None = None) -> list[Metric]:
             if metric not in NAMED:
                 raise HandfulError(f"there is no metric called '{metric}'.{did_you_mean(metric, NAMED)}")
             found.append(error_rate(metric, space) if metric == "word_error_rate" else NAMED[metric])
+        elif callable(metric) and str(getattr(metric, "__module__", "")).startswith("sklearn.metrics"):
+            found.append(WholeMetric(_metric_name(metric), _of_sklearn(metric)))
         elif callable(metric):
             found.append(WholeMetric(_metric_name(metric), lambda o, t, w, f=metric: float(f(o, t))))  # type: ignore[misc]
         else:
             raise HandfulError(f"a metric must be a name or a callable (outputs, targets), not {type(metric).__name__}")
     return found
+
+
+def _of_sklearn(metric: Callable[..., Any]) -> Callable[[Array, Array, Array | None], float]:
+    """A function of sklearn.metrics, (y_true, y_pred) or (y_true, y_score), as a metric of outputs and targets."""
+    names = list(inspect.signature(metric).parameters)
+    wants_shares = names[1] in ("y_score", "y_prob", "y_proba") or metric.__name__ == "log_loss"
+
+    def score(outputs: Array, targets: Array, weights: Array | None) -> float:
+        more = {"sample_weight": weights} if weights is not None and "sample_weight" in names else {}
+        if "_regression" in metric.__module__:
+            return float(metric(targets, outputs.reshape(targets.shape), **more))
+        if targets.ndim > 1:  # several labels a row
+            shares = 1 / (1 + np.exp(-outputs.astype(np.float64)))
+            return float(metric(targets > 0.5, shares if wants_shares else shares > 0.5, **more))
+        predicted, true = _ids(outputs, targets)
+        if not wants_shares:
+            return float(metric(true, predicted, **more))
+        shares = _probabilities(outputs)
+        return float(metric(true, shares[:, 1] if shares.shape[1] == 2 else shares, **more))
+
+    return score
 
 
 def _metric_name(metric: Any) -> str:

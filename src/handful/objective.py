@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from handful import ctc
 from handful.errors import HandfulError
-from handful.loss import LossFunction
-from handful.metric import Metric, SumMetric
+from handful.loss import LossFunction, of_probabilities
+from handful.metric import Metric, SumMetric, WholeMetric
 from handful.model.base import Model
 from handful.source.base import Batch
 
@@ -49,7 +49,7 @@ class Objective:
 
         scale: mean and standard deviation by which the target was standardised; metrics are in its own units.
         """
-        self.scale = scale
+        self.scale, self.shares = scale, of_probabilities(loss)
         self.model, self.loss, self.metrics = model, loss, list(metrics)
         self.device, self.autocast = torch.device(device), autocast
         self.takes_ids = _takes_ids(model)
@@ -103,6 +103,9 @@ class Objective:
         """The sums of rows whose output is known."""
         target, row_weight = batch.columns.get("y"), batch.columns.get("weight")
         assert row_weight is None or isinstance(row_weight, Tensor)
+        ignored = getattr(self.loss, "ignored", None)
+        if ignored is not None and isinstance(target, Tensor) and target.ndim > 1:
+            target = torch.where(target == ignored, -100, target)  # for the metrics too
         members = self.model.members if isinstance(self.model, Model) and self.model.training else 1
         if members == 1:
             loss, weight, values = _add_up(self.loss(output, target), len(batch), row_weight)
@@ -114,7 +117,7 @@ class Objective:
         output = ctc.only_valid(output)
         if metrics and isinstance(output, Tensor) and isinstance(target, Tensor):
             with torch.no_grad():
-                detached, target = self._own_units(output.detach()), self._own_units(target)
+                detached, target = self._measured(output.detach()), self._own_units(target)
                 measured = {
                     m.name: m.sums(detached, target, row_weight) for m in self.metrics if isinstance(m, SumMetric)
                 }
@@ -130,6 +133,10 @@ class Objective:
         if values is not None:
             values = values.reshape(-1, members, *values.shape[1:]).mean(1)
         return loss / members, weight / members, values
+
+    def _measured(self, output: Tensor) -> Tensor:
+        """An output as metrics take it: numbers in the user's units, or logits."""
+        return torch.logit(output, eps=1e-12) if self.shares else self._own_units(output)
 
     def _own_units(self, value: Tensor) -> Tensor:
         """A standardised target, or its prediction, as the user knows it; anything else as it is."""
@@ -163,7 +170,7 @@ class Objective:
                     for name, value in part.metrics.items():
                         sums[name] = sums.get(name, 0.0) + value.cpu().numpy().astype(np.float64)
                     if whole:
-                        outputs.append(self._own_units(output).float().cpu())
+                        outputs.append(self._measured(output).float().cpu())
                         targets.append(self._own_units(batch.tensor("y")).cpu())
                         weights.extend([batch.tensor("weight").cpu()] if "weight" in batch.columns else [])
                     if keep:
@@ -178,8 +185,17 @@ class Objective:
             if isinstance(metric, SumMetric):
                 scores[metric.name] = metric.finish(sums[metric.name]) if metric.name in sums else float("nan")
             else:
-                scores[metric.name] = metric.whole(*arrays)  # type: ignore[arg-type]
+                scores[metric.name] = _whole(metric, arrays)
         return scores
+
+
+def _whole(metric: WholeMetric, arrays: list[Any]) -> float:
+    try:
+        return metric.whole(*arrays)
+    except (TypeError, ValueError, IndexError) as error:
+        shapes = " and ".join(str(list(array.shape)) for array in arrays[:2] if array is not None)
+        detail = " ".join(str(error).split())[:300]
+        raise HandfulError(f"the metric {metric.name} fails on outputs and targets {shapes}: {detail}") from error
 
 
 def _add_up(result: Any, rows: int, row_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -53,6 +53,11 @@ def predicted(run: Run, data: Any, *, probabilities: bool = False, beams: int = 
     task = run.pipeline.task
     if probabilities and task not in ("classification", "multilabel"):
         raise HandfulError(f"this run's task is {task}: it has no class probabilities")
+    target = run.pipeline.target
+    if probabilities and task == "classification" and target is not None and target.wide:
+        raise HandfulError(
+            "probabilities of every place do not fit a table; in Python: run.predict(data, probabilities=True)"
+        )
     files = file_names(data)
     for batch, outputs in run.stream(data):
         chunk: Chunk = {"row": batch.rows.tolist()}
@@ -67,7 +72,7 @@ def predicted(run: Run, data: Any, *, probabilities: bool = False, beams: int = 
 
 def file_names(data: Any) -> list[str]:
     """The files of a folder or zip of pictures or sounds, in the order of the rows; [] for other data."""
-    from handful.source import folder
+    from handful.source import folder, media
 
     if not isinstance(data, str | Path):
         return []
@@ -82,7 +87,7 @@ def file_names(data: Any) -> list[str]:
     else:
         return []
     shown = [f for f in found if not any(folder._hidden(part) for part in f.split("/"))]
-    return [f for f in shown if Path(f).suffix.lower() in folder.IMAGES | folder.SOUNDS]
+    return [f for f in shown if Path(f).suffix.lower() in media.IMAGES | media.SOUNDS]
 
 
 def _columns(name: str, values: NDArray[Any], names: tuple[str, ...]) -> Chunk:

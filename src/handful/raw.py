@@ -12,7 +12,7 @@ import handful.source as sources
 from handful.errors import HandfulError
 from handful.source.base import Column, Source
 from handful.source.files import READERS, ending
-from handful.source.folder import IMAGES, SOUNDS
+from handful.source.media import IMAGES, SOUNDS
 from handful.source.store import is_store
 
 

@@ -313,10 +313,11 @@ class RunFolder:
         run.report()
 
 
-def load(path: str | Path, *, model: nn.Module | None = None, device: str = "auto") -> Run:
+def load(path: str | Path, *, model: nn.Module | None = None, loss: Any = None, device: str = "auto") -> Run:
     """The run in a folder, for predict, evaluate, report and export; needs no training data.
 
-    model: an instance of the caller's own module, when that was what the run trained.
+    model: an instance of the caller's own module, when that was what the run trained; loss: the caller's own loss
+    likewise, without which the loss of an evaluation is not a number.
     """
     folder = RunFolder(Path(path))
     plan, pipeline, config = folder.plan(), folder.pipeline(), folder.model_config()
@@ -330,16 +331,18 @@ def load(path: str | Path, *, model: nn.Module | None = None, device: str = "aut
     load_weights(model, weights)
     where = choose.device(device).value
     model.to(where).eval()
+    from handful.loss import as_loss, unknown
     from handful.metric import as_metrics
 
     def plain(name: str, instead: str) -> str:
         value = str(plan.choices[name].value or "")
         return instead if value.startswith(choose.OWN) else value
 
-    loss = choose.planned_loss(plan.choices, plain("loss", "mse"))
+    text = plain("loss", "")
+    function = as_loss(loss)[0] if loss is not None else choose.planned_loss(plan.choices, text) if text else unknown
     objective = Objective(
         model,
-        loss,
+        function,
         as_metrics(plain("metrics", ""), pipeline.space),
         device=where,
         autocast=choose.autocast(plan.precision),

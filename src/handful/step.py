@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from handful.errors import HandfulError
 from handful.keys import key
-from handful.objective import Objective, Sums, rows
+from handful.objective import Objective, Sums, mode_coupling, rows
 from handful.parallel import ALONE, Ranks
 from handful.source.base import Batch
 
@@ -56,7 +56,7 @@ def gradient(
     total: Outcome | None = None
     for start in range(0, m, size):
         part = objective.to_device(batch if size >= m else rows(batch, slice(start, min(start + size, m))))
-        sums = objective.sums(part)
+        sums = _sums(objective, part)
         # Alone and undivided, the mean itself is differentiated, so the bits are those of the plain textbook loop.
         _backward(sums.loss / sums.weight.to(sums.loss.dtype) if whole else sums.loss, sums, part, step, ranks)
         outcome = Outcome(sums.loss.detach(), sums.weight.detach(), sums.metrics)
@@ -65,6 +65,18 @@ def gradient(
     if not whole:
         _divide_by_total_weight(objective.parameters, total, ranks, batch, step)
     return total
+
+
+def _sums(objective: Objective, part: Batch) -> Sums:
+    try:
+        return objective.sums(part)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise HandfulError(
+            f"{mode_coupling(objective.model) or 'a layer normalises over the rows of a batch'}, and one row has no "
+            "spread: let batch and micro_batch be at least 2"
+        ) from error
 
 
 def _backward(loss: Tensor, sums: Sums, batch: Batch, step: int, ranks: Ranks) -> None:

@@ -208,6 +208,7 @@ CASES: list[tuple[str, Any, dict[str, Any], str]] = [
     ("endless path", "x" * 5000, {}, "cannot be looked up"),
     ("a number", 3, {}, "cannot open a int"),
     ("a generator", (i for i in range(3)), {}, "cannot open a generator"),
+    ("data loader", torch.utils.data.DataLoader([1, 2]), {}, "pass the data set it reads, loader.dataset"),
     ("iterable data set", Stream(), {}, "IterableDataset"),
     ("no length", NoLength(), {}, "__len__"),
     ("empty data set", torch.utils.data.Subset(NoLength(), []), {}, "0 rows"),

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import handful
 from handful.source import Ragged, Source, gather, gather_ragged
 from handful.source import open as open_source
 from handful.source.text import Windows
@@ -194,3 +195,15 @@ def test_mapped_npy_is_not_loaded_nor_written(tmp_path: Path) -> None:
     assert not source.in_memory
     source.take([0]).tensor("x")[:] = 9
     assert np.load(path)[0].tolist() == [0.0, 1.0]
+
+
+def test_a_list_of_pairs_is_inputs_and_targets():
+    rows = [(np.full(3, k, np.float32), k % 2) for k in range(6)]
+    source = handful.open(rows)
+    assert source.target == "y"
+    batch = source.take([4, 1])
+    assert batch["x"].tolist() == [[4, 4, 4], [1, 1, 1]]
+    assert batch["y"].tolist() == [0, 1]
+    texts = handful.open([("good", "yes"), ("bad", "no")] * 3)
+    assert (list(texts.columns), texts.target) == (["x", "y"], "y")
+    assert list(handful.open([(1.0, 2.0), (3.0, 4.0)]).columns) == ["x"]  # rows of two numbers

@@ -126,7 +126,8 @@ class Details:
     def __init__(self, run: "Run") -> None:
         self.run, p = run, run.pipeline
         self.labels = tuple(p.classes or ())
-        if p.task == "multilabel" or (p.task == "regression" and p.names[0] != "0"):
+        places = p.target is not None and len(p.target.shape) > 1  # pixels have no names
+        if (p.task == "multilabel" and not places) or (p.task == "regression" and p.names[0] != "0"):
             self.labels = p.names
         k = len(self.labels)
         single = p.task == "classification" and k > 0
@@ -146,8 +147,11 @@ class Details:
             true, guess = y.long().reshape(-1).cpu().numpy(), p.probabilities(shown)[:, :k].argmax(1).numpy()
             self.confusion += np.bincount(true * k + guess, minlength=k * k).reshape(k, k)
             targets, predictions = [self.labels[i] for i in true], [self.labels[i] for i in guess]
-        elif p.task == "multilabel":
-            has, said = (y > 0.5).cpu().numpy().reshape(len(y), -1), (shown > 0).numpy().reshape(len(y), -1)
+        elif p.task == "multilabel" and self.labels:
+            has, said = (
+                (y > 0.5).cpu().numpy().reshape(len(y), -1),
+                (p.probabilities(shown) > 0.5).numpy().reshape(len(y), -1),
+            )
             self.multilabel += np.stack([has.sum(0), said.sum(0), (has & said).sum(0)])
             targets, predictions = ([self._said(r) for r in rows] for rows in (has, said))
         elif p.task == "regression":
@@ -175,7 +179,7 @@ class Details:
         """Precision, recall and F1 of every class or label, from counts of rows; None where they are 0 / 0."""
         if self.confusion is not None:
             rows, predicted, both = self.confusion.sum(1), self.confusion.sum(0), np.diagonal(self.confusion)
-        elif self.run.pipeline.task == "multilabel":
+        elif self.run.pipeline.task == "multilabel" and self.labels:
             rows, predicted, both = self.multilabel
         else:
             return []

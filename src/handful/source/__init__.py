@@ -149,12 +149,16 @@ def _open_object(where: Any, o: "Options") -> Source:
         return open_columns(where, o)
     if is_hugging_face(where):
         return open_hugging_face(where, o)
-    from torch.utils.data import Dataset
+    from torch.utils.data import DataLoader, Dataset
 
     if isinstance(where, Dataset):
         return open_torch(where, o)
     if is_table(where):
         return open_table(to_table(where, o.name), o)
+    if isinstance(where, DataLoader):
+        raise HandfulError("a DataLoader draws batches of its own: pass the data set it reads, loader.dataset.")
+    if _is_pairs(where):
+        return open_pair([x for x, _ in where], [y for _, y in where], o)
     if hasattr(where, "__getitem__") and hasattr(where, "__len__") and not _is_array(where):
         return open_torch(where, o)  # a data set by behaviour, as torch's DataLoader accepts it too
     if hasattr(where, "__next__") or not _is_array(where):
@@ -163,6 +167,13 @@ def _open_object(where: Any, o: "Options") -> Source:
             "data set with a length."
         )
     return open_columns({"x": where}, o)
+
+
+def _is_pairs(value: Any) -> bool:
+    """A list of (x, y), and not of rows of two numbers."""
+    if not isinstance(value, list) or not value or not all(isinstance(v, tuple) and len(v) == 2 for v in value):
+        return False
+    return not all(isinstance(part, int | float) for part in value[0])
 
 
 def _is_array(value: Any) -> bool:

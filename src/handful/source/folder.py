@@ -13,12 +13,10 @@ import numpy as np
 from ..errors import HandfulError, did_you_mean
 from .arrays import Arrays, Dense, Stored
 from .base import Column
-from .media import FileItems, Items, ZipItems
+from .media import IMAGES, SOUNDS, FileItems, Items, ZipItems
 from .options import Options
 from .table import chosen, with_target
 
-IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-SOUNDS = {".wav", ".flac", ".ogg"}
 _SPLITS = {"train", "training", "valid", "val", "validation", "test", "dev"}
 
 

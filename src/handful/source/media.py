@@ -16,6 +16,8 @@ from ..errors import HandfulError
 from .base import Rows
 from .options import Options, cores
 
+IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+SOUNDS = {".wav", ".flac", ".ogg"}
 # Below this mean size decoding is mostly Python, and a second thread only fights for the interpreter lock:
 # 32x32 JPEGs of 0.3 KB took 172 us each on one thread and 182 us on two (2 cores, Pillow 13).
 _SMALL = 4096

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,7 @@ def open_table(table: Any, o: Options, extra: dict[str, Stored] | None = None, n
     extra: further columns, given beside the table, such as the y of a pair.
     """
     said = list(notes)
+    table = _flat(table)
     names = [str(c) for c in table.column_names]
     check_names(names + list(extra or ()), o.name)
     if all(_looks_like_number(n) for n in names) and o.where and o.where.endswith((".csv", ".tsv", ".csv.gz")):
@@ -88,6 +90,22 @@ def open_table(table: Any, o: Options, extra: dict[str, Stored] | None = None, n
     if not [key for key in stored if key != o.target]:
         raise HandfulError(f"{o.name} has no column to learn from: {' '.join(said) or 'only the target is there.'}")
     return Arrays(stored, o.target, name=o.name, where=o.where, notes=said)
+
+
+def _flat(table: Any) -> Any:
+    """The table with the fields of its structs as columns, `user.age`; encoded pictures and sounds stay as they are."""
+    while True:
+        kinds = table.schema.types
+        plain = [pa.types.is_struct(kind) and kind.get_field_index("bytes") < 0 for kind in kinds]
+        if not any(plain):
+            return table
+        parts: dict[str, Any] = {}
+        for name, column, struct in zip(table.column_names, table.columns, plain):
+            fields = [column.type.field(i).name for i in range(column.type.num_fields)] if struct else []
+            parts |= (
+                {f"{name}.{field}": pc.struct_field(column, field) for field in fields} if struct else {name: column}
+            )
+        table = pa.table(parts, metadata=table.schema.metadata)
 
 
 def with_target(o: Options, names: Sequence[str], notes: list[str]) -> Options:
@@ -153,7 +171,9 @@ def convert(key: str, column: Any, o: Options, notes: list[str]) -> Stored | Non
             return from_dictionary(key, column, o, notes)
         return convert(key, column.cast(kind.value_type), o, notes)
     if _is_text(kind):
-        return from_strings(key, column.cast(pa.large_string()).combine_chunks(), o, notes)
+        return _files(key, column, o, notes) or from_strings(
+            key, column.cast(pa.large_string()).combine_chunks(), o, notes
+        )
     if wanted is not None and not t.is_nested(kind) and _by_name(column, wanted):
         return from_strings(key, column.cast(pa.large_string()).combine_chunks(), o, notes)
     if _is_binary(kind) or t.is_struct(kind):
@@ -293,6 +313,38 @@ def _label_sets(key: str, lists: Any, o: Options, notes: list[str]) -> Stored:
     shown = ", ".join(known[:6]) + (", ..." if len(known) > 6 else "")
     notes.append(f"the target '{key}' holds {len(known)} labels that a row may have together: {shown}.")
     return Dense(block, Column("tensor", "uint8", (len(known),), labels=known))
+
+
+def _files(key: str, column: Any, o: Options, notes: list[str]) -> Stored | None:
+    """Pictures or sounds of which a table holds the files' names, relative to its own folder or to where we are."""
+    from .media import IMAGES, SOUNDS, FileItems
+
+    wanted = o.schema.get(key)
+    if key == o.target or (wanted is not None and wanted.kind not in ("image", "audio")):
+        return None
+    endings = {Path(name).suffix.lower() for name in column[:64].drop_null().to_pylist()}
+    images = bool(endings) and endings <= IMAGES
+    if not images and not (endings and endings <= SOUNDS):
+        return None
+    names = column.to_pylist()
+    near = [Path(o.where).parent] if o.where and "://" not in o.where else []
+    base = next((folder for folder in (*near, Path()) if names[0] and (folder / names[0]).is_file()), None)
+    if base is None:
+        notes.append(
+            f"'{key}' names files, and '{names[0]}' is not in {near[0] if near else 'this folder'}: read as text."
+        )
+        return None
+    paths = [base / (name or "") for name in names]
+    for row, path in enumerate(paths):
+        if not path.is_file():
+            said = f"names {path}, which is not there" if names[row] else "names no file"
+            raise HandfulError(f"{o.name}: column '{key}' {said}, in row {row}: correct or remove such rows.")
+    if images:
+        from .images import from_items
+    else:
+        from .audio import from_items
+    notes.append(f"'{key}' holds names of {'pictures' if images else 'sounds'}: the files are read.")
+    return from_items(FileItems(key, paths), o, notes)
 
 
 def _media(key: str, column: Any, o: Options, notes: list[str]) -> Stored | None:

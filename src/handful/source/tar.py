@@ -18,7 +18,7 @@ import pyarrow as pa
 from ..errors import HandfulError
 from .arrays import Arrays, Stored
 from .base import Column
-from .folder import IMAGES, SOUNDS
+from .media import IMAGES, SOUNDS
 from .options import Options
 from .table import open_table, with_target
 from .tar_arrays import ArrayItems

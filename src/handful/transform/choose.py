@@ -11,7 +11,7 @@ from handful.source.base import Batch, Column, Ragged, Source
 from handful.transform.audio import LogMel
 from handful.transform.features import Clock, Untail
 from handful.transform.inputs import Input, Layout, Named, Single, Table, looks_like_id
-from handful.transform.numbers import Impute, MinMax, Normalize, ScaleImage, Standardize
+from handful.transform.numbers import Impute, MinMax, Normalize, PadRows, ScaleImage, Standardize
 from handful.transform.step import Step
 from handful.transform.text import PadTokens, Tokenize
 
@@ -55,6 +55,12 @@ def choose(
     if kinds <= {"number", "category"} or (kinds <= {"number", "category", "tensor"} and not own_model):
         return _table(columns, names, steps, own_model, layout)
     if own_model:
+        taken = [name for name in names if name in ("y", "weight")]
+        if taken:
+            raise HandfulError(
+                f"A model of your own gets its inputs by name, and '{taken[0]}' is the name of the "
+                f"{'target' if taken[0] == 'y' else 'weights of rows'} there: rename the column."
+            )
         return Named({name: _part(name, columns[name], steps, text, notes) for name in names})
     raise HandfulError(
         f"{source.name} mixes {', '.join(sorted(kinds))} columns ({', '.join(names)}), which no ready-made "
@@ -70,6 +76,12 @@ def _drop(source: Source, names: list[str], own_model: bool, notes: list[str]) -
     if ids and len(ids) < len(names):
         notes.append(f"Left out, because every row has another value: {', '.join(ids)}.")
         names = [name for name in names if name not in ids]
+    media = [name for name in names if source.columns[name].kind in ("image", "audio")]
+    if len(media) == 1 and len(names) > 1 and not own_model:
+        what = "picture" if source.columns[media[0]].kind == "image" else "sound"
+        left = [name for name in names if name not in media]
+        notes.append(f"Left out (the {what} is the input): {', '.join(left)}.")
+        return media
     texts = [name for name in names if source.columns[name].kind == "text"]
     others = [name for name in names if source.columns[name].kind != "text"]
     if not texts or not others or (own_model and not _all_table(source, others)):
@@ -129,7 +141,13 @@ def _single(
     kind = _kind(column, own_model, pictures)
     named = isinstance(steps, str)
     if kind == "ragged tensor":
-        raise HandfulError(f"Column '{names[0]}' has rows of different shapes; pad them to one shape first.")
+        if own_model and steps in ("auto", "none"):
+            notes.append(f"Rows of '{names[0]}' differ in length: a batch is padded with 0 to its longest row.")
+            return Single(names, "tensor", (PadRows(),), as_is=True)
+        raise HandfulError(
+            f"Column '{names[0]}' has rows of different lengths; pad them to one, or bring a model of your own without "
+            "preprocess, which gets every batch padded with 0 to its longest row."
+        )
     if kind in ("text", "audio", "tokens"):
         if steps == "none" and own_model:
             return Single(names, kind, (), as_is=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from handful.source.base import Batch, Column, Ragged, Value
 from handful.transform.audio import LogMel
 from handful.transform.features import Clock, Untail
-from handful.transform.numbers import Categories, Impute, Standardize
+from handful.transform.numbers import Categories, Impute, PadRows, Standardize
 from handful.transform.step import Moments, Step, stored
 from handful.transform.text import PadTokens, Tokenize
 
@@ -102,6 +102,8 @@ class Single:
         if not isinstance(value, Tensor):
             return (None,)
         shape: tuple[int | None, ...] = tuple(value.shape[1:])
+        if self.steps and isinstance(self.steps[0], PadRows):
+            return (None, *shape[1:])
         ragged = self.kind in ("text", "audio") or isinstance(done.value(batch, columns), Ragged)
         return (*shape[:-1], None) if ragged else shape
 

@@ -328,3 +328,25 @@ class ScaleImage(Step):
             return ["Pictures are scaled from 0..255 to 0..1."]
         mean, std = (", ".join(f"{v:.3f}" for v in t.tolist()) for t in (self.fitted(self.mean), self.fitted(self.std)))
         return [f"Pictures are standardised per channel (training mean {mean}; standard deviation {std})."]
+
+
+@stored
+@dataclass(frozen=True, eq=False)
+class PadRows(Step):
+    """Rows of different lengths (a Ragged [T, ...]) as one block [m, T, ...], with 0 behind the end of a row, to the
+    longest of the batch.
+
+    >>> from handful.source import Ragged
+    >>> PadRows()(Ragged(torch.ones(3, 2), torch.tensor([0, 1, 3])))[:, :, 0]
+    tensor([[1., 0.],
+            [1., 1.]])
+    """
+
+    def __call__(self, value: Any) -> Tensor:
+        if isinstance(value, Tensor):  # rows of other data that happen to be of one length
+            return value
+        lengths = value.offsets.diff()
+        longest = max(1, int(lengths.max())) if len(lengths) else 1
+        out: Tensor = value.values.new_zeros(len(lengths), longest, *value.values.shape[1:])
+        out[torch.arange(longest) < lengths[:, None]] = value.values
+        return out

@@ -69,6 +69,14 @@ class Pipeline:
             out["weight"] = check_weights(batch[self.weight], self.weight, rows, self.where)
         return batch.replace(out)
 
+    def of_probabilities(self) -> "Pipeline":
+        """The pipeline for a model whose outputs are probabilities."""
+        return self if self.target is None else replace(self, target=replace(self.target, shares=True))
+
+    def settled(self, output: Any) -> "Pipeline":
+        """The pipeline once an own model's output for some rows is known, see `Target.settled`."""
+        return self if self.target is None else replace(self, target=self.target.settled(output))
+
     @property
     def task(self) -> str | None:
         """classification, regression, multilabel, language or sequence; None without a target."""

@@ -1,7 +1,7 @@
 """What is to be predicted: found out from training rows, encoded for the loss, decoded."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from handful import ctc
 from handful.errors import HandfulError, did_you_mean
+from handful.places import class_axis
 from handful.source.base import Column, Ragged, Value
 from handful.transform.step import Moments, code_table, stored
 
@@ -26,7 +27,7 @@ class Target:
 
     dtype: the user's (numpy's name, or "str"); shape: of one row of the user's target; classes: in the order
     of the ids; as_is: y is the user's values (an own model's); mean, std: float64 [] or [k], of a
-    standardised target.
+    standardised target; shares: the model's outputs are probabilities, not logits.
     A sequence that varies in length (a Ragged of integers, or text, whose labels are then its characters) becomes
     ids 1.. in the order of classes, int64 [m, L] padded with 0, the blank of CTC.
     """
@@ -40,6 +41,29 @@ class Target:
     as_is: bool = False
     mean: Tensor | None = None
     std: Tensor | None = None
+    shares: bool = False
+
+    @property
+    def wide(self) -> bool:
+        """Whether a row has several numbers of its own."""
+        return math.prod(self.shape) > 1 or len(self.shape) > 1
+
+    def settled(self, output: Any) -> "Target":
+        """The target of an own model whose output for some rows is known, where whole numbers [m, ...] leave the task
+        open: a class for each place (pixel, token) where the output scores classes there; with as many outputs as
+        numbers yes or no for each, or, of other numbers, the numbers; labels without times (CTC) else."""
+        if not isinstance(output, Tensor) or not self.wide or np.dtype(self.dtype).kind not in "iub":
+            return self
+        if self.task not in ("sequence", "multilabel", "classification"):
+            return self
+        binary = self.task == "multilabel" or self.outputs <= 2
+        if class_axis(tuple(output.shape), (len(output), *self.shape)) is not None:
+            highest = 2 if self.task == "multilabel" else self.outputs
+            return replace(self, task="classification", outputs=highest, as_is=True)
+        if output[:1].numel() == math.prod(self.shape):
+            task = "multilabel" if binary else "regression"
+            return replace(self, task=task, outputs=math.prod(self.shape), as_is=not binary)
+        return self
 
     def encode(self, value: Value, column: Column, rows: NDArray[np.int64], where: str) -> Tensor:
         """y of some rows. column: of the source the values came from; rows, where: for messages.
@@ -55,7 +79,7 @@ class Target:
         complain_missing(value, self.column, rows, where)
         if self.task == "classification":
             y = value.to(torch.int64)
-            outside = (y < 0) | (y >= self.outputs)
+            outside = ((y < 0) & ~(self.wide & (y == -100))) | (y >= self.outputs)  # -100: a place left out of the loss
             if outside.any():
                 self._unseen(int(y[outside][0]), int(rows[int(outside.nonzero()[0])]), where)
             return y
@@ -139,13 +163,17 @@ class Target:
         """float64 [m, classes] from logits: softmax; of a single logit, sigmoid as the second class's."""
         x = outputs.detach().to("cpu", torch.float64)
         if self.task == "multilabel":
-            return x.sigmoid()
+            return x if self.shares else x.sigmoid()
         if self.task not in ("classification", "language", "sequence"):
             raise HandfulError(f"A {self.task} has no probabilities; use the predictions.")
         if self.task == "classification" and len(self.classes) == 2 and (x.dim() == 1 or x.shape[1] == 1):
-            second = x.reshape(-1).sigmoid()
+            second = x.reshape(-1) if self.shares else x.reshape(-1).sigmoid()
             return torch.stack([1 - second, second], dim=1)
-        return x.softmax(-1)
+        return x.softmax(self._axis(x))
+
+    def _axis(self, outputs: Tensor) -> int:
+        """Where an output holds the classes."""
+        return (class_axis(tuple(outputs.shape), (len(outputs), *self.shape)) if self.wide else None) or -1
 
     def decode(self, outputs: Tensor, beams: int = 1) -> NDArray[Any]:
         """Predictions as a NumPy array.
@@ -156,7 +184,8 @@ class Target:
         if beams < 1 or (beams > 1 and self.task != "sequence"):
             raise HandfulError(f"beams is a whole number from 1 on, and above 1 for sequences; this is a {self.task}.")
         if self.task == "classification":
-            ids = self.probabilities(outputs).argmax(1).numpy()
+            shares = self.probabilities(outputs)
+            ids = shares.argmax(self._axis(shares) if self.wide else 1).numpy()
             kind: Any = object if self.dtype == "str" else np.dtype(self.dtype)
             return np.array(self.classes, dtype=kind)[ids] if self.classes else ids.astype(kind)
         if self.task == "sequence":
@@ -165,7 +194,7 @@ class Target:
             return np.asarray(outputs.detach().argmax(-1).cpu().numpy())
         x = outputs.detach().to("cpu", torch.float64)
         if self.task == "multilabel":
-            return np.asarray((x > 0).numpy().astype(self.dtype)).reshape(len(x), *self.shape)
+            return np.asarray((x > (0.5 if self.shares else 0)).numpy().astype(self.dtype)).reshape(len(x), *self.shape)
         x = x.reshape(len(x), *self.shape) if x[0:1].numel() == math.prod(self.shape) or len(x) == 0 else x
         if self.mean is not None and self.std is not None:
             x = x * self.std + self.mean
