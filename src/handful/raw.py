@@ -14,6 +14,7 @@ from handful.source.base import Column, Source
 from handful.source.files import READERS, ending
 from handful.source.media import IMAGES, SOUNDS
 from handful.source.store import is_store
+from handful.source.strings import UNSPACED
 
 
 def open_raw(data: Any, schema: Mapping[str, Column], name: str | None = None) -> Source:
@@ -22,8 +23,9 @@ def open_raw(data: Any, schema: Mapping[str, Column], name: str | None = None) -
     for a model of one text: a text, a list of texts, a .txt file (each line is a row); for one of pictures or sounds:
     the path of one file or a list of paths; for all: one row as a mapping from names to single values.
 
-    A string is a text only where it cannot be a path: it has a blank in it, no such file exists, and it does not end
-    like a file's name. schema: `Pipeline.schema`. Raises HandfulError as `handful.open` does.
+    A string is a text only where it cannot be a path: it has a blank in it (or letters of a script that sets none), no
+    such file exists, and it does not end like a file's name. schema: `Pipeline.schema`. Raises HandfulError as
+    `handful.open` does.
     """
     if isinstance(data, Source):
         return data
@@ -61,7 +63,7 @@ def _texts(data: Any) -> list[str] | None:
         if not lines:
             raise HandfulError(f"{path} is empty: it holds one text a line.")
         return lines
-    text = isinstance(data, str) and re.search(r"\s", data.strip()) and "://" not in data
+    text = isinstance(data, str) and re.search(rf"\s|{UNSPACED}", data.strip()) and "://" not in data
     named = ending(path.name) in {*READERS, ".txt", ".zip", *IMAGES, *SOUNDS}
     return [str(data)] if text and not named and not _exists(path) else None
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -94,6 +95,16 @@ def _table_reader(what: str, fix: str, read: Callable[[BinaryIO, str], Any]) -> 
     return reader
 
 
+def open_zipped(archive: Path, name: str, o: Options) -> Arrays:
+    """A table in a zip of nothing else."""
+    read = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".json": _json}[ending(name)]
+    where = f"{archive}: {name}"
+    with _reading(where, "a table", "pack it again"), zipfile.ZipFile(archive) as opened, opened.open(name) as member:
+        table = read(io.BytesIO(member.read()), name)
+    table, note = table if isinstance(table, tuple) else (table, None)
+    return open_table(table, o, notes=[f"{name} is read from the zip."] + ([note] if note else []))
+
+
 def _csv(stream: BinaryIO, where: str) -> Any:
     from pyarrow import csv
 
@@ -124,6 +135,20 @@ def _jsonl(stream: BinaryIO, where: str) -> Any:
     if where.lower().endswith(".gz"):
         data = pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "gzip")
     return json.read_json(pa.BufferReader(data.read()), json.ReadOptions(block_size=_LONGEST))
+
+
+def _json(stream: BinaryIO, where: str) -> Any:
+    """A list of objects, one a row, or an object of columns, as pandas writes them."""
+    import json
+
+    found = json.loads(stream.read().decode("utf-8-sig"))
+    if isinstance(found, list) and found and all(isinstance(row, dict) for row in found):
+        return pa.Table.from_pylist(found)
+    if isinstance(found, dict) and found and all(isinstance(column, list | dict) for column in found.values()):
+        columns = {k: list(v.values()) if isinstance(v, dict) else v for k, v in found.items()}
+        if len({len(v) for v in columns.values()}) == 1:
+            return pa.table(columns)
+    raise HandfulError(f"{where} is neither a list of objects, one a row, nor an object of columns of one length.")
 
 
 def _parquet(stream: BinaryIO, where: str) -> Any:
@@ -182,6 +207,7 @@ READERS: dict[str, Callable[[str, Options], Arrays]] = {
     ".tsv": _CSV,
     ".csv.gz": _CSV,
     ".tsv.gz": _CSV,
+    ".json": _table_reader("a JSON file", "lines of one object each end in .jsonl", _json),
     ".jsonl": _JSONL,
     ".jsonl.gz": _JSONL,
     ".parquet": _table_reader("a Parquet file", "it may be cut short; download or write it again", _parquet),

@@ -13,10 +13,12 @@ import numpy as np
 from ..errors import HandfulError, did_you_mean
 from .arrays import Arrays, Dense, Stored
 from .base import Column
+from .files import open_zipped
 from .media import IMAGES, SOUNDS, FileItems, Items, ZipItems
 from .options import Options
 from .table import chosen, with_target
 
+_TABLES = {".csv", ".tsv", ".jsonl", ".json"}  # of which a zip may hold one alone
 _SPLITS = {"train", "training", "valid", "val", "validation", "test", "dev"}
 
 
@@ -62,6 +64,9 @@ def open_zip(path: Path, o: Options) -> Arrays:
             raise HandfulError(f"{path}: entry '{member.filename}' needs a password: unpack it first.")
     files = [m for m in members if not m.is_dir()]
     listed = [PurePosixPath(m.filename.replace("\\", "/")) for m in files]
+    seen = [i for i, f in enumerate(listed) if not any(_hidden(p) for p in f.parts)]
+    if len(seen) == 1 and listed[seen[0]].suffix.lower() in _TABLES:
+        return open_zipped(path, files[seen[0]].filename, o)
     folders = [PurePosixPath(m.filename.replace("\\", "/")) for m in members if m.is_dir()]
     return _open(path, listed, folders, o, lambda key, keep: ZipItems(key, path, [files[i] for i in keep]))
 
@@ -127,7 +132,7 @@ def _nothing(path: Path, files: Sequence[PurePosixPath]) -> str:
         return f"{path} is empty: put images or sounds in it, one sub-folder a class."
     endings = ", ".join(e or "no ending" for e, _ in Counter(f.suffix.lower() for f in files).most_common(3))
     known = ", ".join(sorted(IMAGES | SOUNDS))
-    if {f.suffix.lower() for f in files} <= {".csv", ".tsv", ".jsonl", ".parquet", ".arrow", ".feather"}:
+    if {f.suffix.lower() for f in files} <= {*_TABLES, ".parquet", ".arrow", ".feather"}:
         return f"{path} holds tables ({endings}): open one of them, or write all as a store with handful.prepare."
     return f"{path} holds no images or sounds: its files end in {endings}; handful reads {known} from folders."
 

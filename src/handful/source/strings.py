@@ -1,5 +1,6 @@
 """Columns of strings: a category, a text, or numbers with marks for missing values."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,17 @@ from .options import Options
 
 _MISSING = {"?", "-", "--", ".", "na", "n/a", "nan", "none", "null", "missing", "unknown", ""}
 _IDENTIFIER_ROWS = 20
+# Letters of scripts that set no spaces between words: Thai, Lao, Burmese, Khmer, kana and Chinese characters.
+UNSPACED = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
+# Amounts as people write them: a currency's sign, thousands in groups of three, a per cent sign, brackets for minus.
+_AMOUNT = re.compile(r"(?P<minus>[-(]?)[$€£¥]? ?(?P<number>\d{1,3}(,\d{3})+(\.\d+)?|\d+(\.\d+)?) ?[$€£¥%]?\)?")
 
 
 def from_strings(key: str, values: Any, o: Options, notes: list[str]) -> Stored | None:
     """values: a large_string array. Returns None (and a note) for a column that is left out.
 
-    A target is always a category. Otherwise a column is a text when its values have 3 words or more on
-    average and more than half of them are distinct; else it is a category.
+    A target is a category, but for amounts ("$1,200"). Otherwise a column is a text when its values have 3 words or
+    more on average and more than half of them are distinct; else it is a category.
     """
     wanted = o.schema.get(key)
     if wanted is not None and wanted.kind == "number":
@@ -33,11 +38,11 @@ def from_strings(key: str, values: Any, o: Options, notes: list[str]) -> Stored 
     if len(unique) == 0:
         notes.append(f"column '{key}' was left out: every value is missing.")
         return None
+    numbers = _numbers(key, values, unique, notes) if key != o.target or _signed(unique) else None
+    if numbers is not None:
+        return numbers
     if key != o.target:
-        numbers = _numbers(key, values, unique, notes)
-        if numbers is not None:
-            return numbers
-        words = pc.mean(pc.add(pc.count_substring(pc.utf8_trim_whitespace(filled), " "), 1)).as_py()
+        words = pc.mean(count_words(filled)).as_py()
         if words >= 3 and len(unique) > 0.5 * len(filled):
             notes.append(
                 f"'{key}' is a text: {words:.0f} words a row on average, {len(unique):,} different in "
@@ -60,6 +65,12 @@ def from_strings(key: str, values: Any, o: Options, notes: list[str]) -> Stored 
         f"'{key}' is a category with {len(classes):,} values" + (f"; {missing:,} rows lack one." if missing else ".")
     )
     return _encode(key, values, classes, o, notes)
+
+
+def count_words(values: Any) -> Any:
+    """Words of each string, about: blanks and one more, and one for two letters where no blanks are set."""
+    blanks = pc.add(pc.count_substring(pc.utf8_trim_whitespace(values), " "), 1)
+    return pc.add(blanks, pc.divide(pc.cast(pc.count_substring_regex(values, UNSPACED), pa.float64()), 2.0))
 
 
 def from_dictionary(key: str, values: Any, o: Options, notes: list[str]) -> Stored | None:
@@ -99,7 +110,7 @@ def _encode(key: str, values: Any, classes: tuple[str, ...], o: Options, notes: 
 def _numbers(key: str, values: Any, unique: Any, notes: list[str]) -> Stored | None:
     """Numbers, if all that is not a number is a usual mark for a missing value."""
     marks = set()
-    numeric = 0
+    numeric = amounts = 0
     for text in unique.to_pylist():
         if text.strip().lower() in _MISSING:
             marks.add(text)
@@ -107,21 +118,64 @@ def _numbers(key: str, values: Any, unique: Any, notes: list[str]) -> Stored | N
         try:
             float(text)
         except ValueError:
-            _hint_stray(key, text, values, unique, notes)
-            return None
+            if _amount(text) is None:
+                _hint_stray(key, text, values, unique, notes)
+                return None
+            amounts += 1
         numeric += 1
-    if not marks or not numeric:  # text that happens to look like numbers stays text: someone quoted it
+    if not (marks or amounts) or not numeric:  # text that happens to look like numbers stays text: someone quoted it
         return None
     is_mark = pc.or_(
         pc.is_in(values, value_set=pa.array(sorted(marks), values.type)),
         pc.equal(pc.fill_null(pc.utf8_trim_whitespace(values), ""), ""),
     )
     cleaned = pc.if_else(is_mark, pa.scalar(None, values.type), pc.utf8_trim_whitespace(values))
-    array = np.array([np.nan if v is None else float(v) for v in cleaned.to_pylist()])
-    count = int(np.isnan(array).sum())
-    shown = ", ".join(f"'{m}'" for m in sorted(marks))
-    notes.append(f"'{key}' is numbers; {count:,} rows hold {shown} and are read as missing (NaN).")
+    array = np.array([np.nan if v is None else _number(v) for v in cleaned.to_pylist()])
+    if amounts:
+        example = next(v for v in cleaned.to_pylist() if v is not None and _amount(v) is not None)
+        notes.append(f"'{key}' is numbers with signs: '{example}' is read as {_number(example):g}.")
+    if marks:
+        count = int(np.isnan(array).sum())
+        shown = ", ".join(f"'{m}'" for m in sorted(marks))
+        notes.append(f"'{key}' is numbers; {count:,} rows hold {shown} and are read as missing (NaN).")
     return Dense(array, Column("number", "float64"))
+
+
+def _amount(text: str) -> float | None:
+    """The number of an amount such as "$1,200" or "12 %"; None if it is none.
+
+    >>> _amount("$1,200.50"), _amount("(3)"), _amount("12 %"), _amount("1,2"), _amount("3 m")
+    (1200.5, -3.0, 12.0, None, None)
+    """
+    found = _AMOUNT.fullmatch(text.strip())
+    if found is None:
+        return None
+    return float(found["number"].replace(",", "")) * (-1 if found["minus"] else 1)
+
+
+def _signed(unique: Any) -> bool:
+    """Whether all of some strings are amounts, and not plain numbers."""
+    texts = [text for text in unique[:100].to_pylist() if text.strip().lower() not in _MISSING]
+    return bool(texts) and all(_amount(t) is not None for t in texts) and not all(map(_plain, texts))
+
+
+def _plain(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _number(text: str) -> float:
+    """The number in the text, plain or an amount; ValueError if there is none."""
+    try:
+        return float(text)
+    except ValueError:
+        amount = _amount(text)
+        if amount is None:
+            raise
+        return amount
 
 
 def _hint_stray(key: str, stray: str, values: Any, unique: Any, notes: list[str]) -> None:
@@ -140,7 +194,7 @@ def _wanted_numbers(key: str, values: Any, wanted: Column, o: Options) -> Any:
             out[row] = np.nan
             continue
         try:
-            out[row] = float(text)
+            out[row] = _number(text)
         except ValueError:
             raise HandfulError(f"{o.name}: column '{key}' must be a number but is '{text}' in row {row}.") from None
     return out.astype(wanted.dtype) if wanted.dtype.startswith("float") else out

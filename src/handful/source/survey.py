@@ -12,7 +12,7 @@ from .images import _Form, _header, choose_form
 from .media import BinaryItems, kind_of
 from .options import Options
 from .sounds import choose_rate, header
-from .strings import _IDENTIFIER_ROWS, _numbers
+from .strings import _IDENTIFIER_ROWS, _numbers, count_words
 
 # Strings with more different values than this are a text, whatever they are: classes are kept in memory.
 MOST_CLASSES = 1 << 16
@@ -56,7 +56,7 @@ class Facts:
         is_filled = pc.not_equal(trimmed, "")
         filled = column.filter(is_filled)
         self.filled += len(filled)
-        self.words += (pc.sum(pc.count_substring(trimmed.filter(is_filled), " ")).as_py() or 0) + len(filled)
+        self.words += pc.sum(count_words(filled)).as_py() or 0
         if self.distinct is not None:
             self.distinct.update(pc.unique(filled).to_pylist())
             if len(self.distinct) > MOST_CLASSES:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from handful.errors import HandfulError, did_you_mean
 from handful.source.base import Batch, Column, Ragged, Source
+from handful.source.strings import UNSPACED
 from handful.transform.audio import LogMel
 from handful.transform.features import Clock, Untail
 from handful.transform.inputs import Input, Layout, Named, Single, Table, looks_like_id
@@ -74,7 +75,9 @@ def _drop(source: Source, names: list[str], own_model: bool, notes: list[str]) -
     look = source.take(range(min(len(source), _LOOK)))
     ids = [name for name in names if looks_like_id(name, look[name], source.columns[name])]
     if ids and len(ids) < len(names):
-        notes.append(f"Left out, because every row has another value: {', '.join(ids)}.")
+        notes.append(
+            f"Left out, because every row has another value: {', '.join(n or 'the one without a name' for n in ids)}."
+        )
         names = [name for name in names if name not in ids]
     media = [name for name in names if source.columns[name].kind in ("image", "audio")]
     if len(media) == 1 and len(names) > 1 and not own_model:
@@ -99,7 +102,8 @@ def _all_table(source: Source, names: list[str]) -> bool:
 
 def _words(look: Batch, name: str) -> float:
     texts = [text for text in look[name] if isinstance(text, str)]
-    return sum(len(re.findall(r"\w+", text)) for text in texts) / max(1, len(texts))
+    found = sum(len(re.findall(r"\w+", text)) + len(re.findall(UNSPACED, text)) / 2 for text in texts)
+    return found / max(1, len(texts))
 
 
 def _table(columns: dict[str, Column], names: list[str], steps: Steps, own_model: bool, layout: Layout) -> Table:

@@ -18,7 +18,7 @@ from handful.transform.text import PadTokens, Tokenize
 
 Read = Callable[[], Iterator[Batch]]  # the training rows, from the first, each time it is called
 Columns = dict[str, Column]
-_ID = re.compile(r"^(id|index|idx|uid|uuid|guid|key|row|rowid|unnamed: ?0)$|[_ ](id|idx|index|uuid|guid)$", re.I)
+_ID = re.compile(r"^(|id|index|idx|uid|uuid|guid|key|row|rowid|unnamed: ?0)$|[_ ](id|idx|index|uuid|guid)$", re.I)
 _ID_CAMEL = re.compile(r"[a-z](Id|ID|Index)$")
 
 
@@ -275,7 +275,8 @@ Layout = Literal["auto", "split", "matrix"]
 
 
 def looks_like_id(name: str, value: Value, column: Column) -> bool:
-    """Whether a column only numbers the rows: named so, and different in every row looked at."""
+    """Whether a column only numbers the rows: named so (or not at all, as pandas writes its index), and different in
+    every row looked at."""
     if not (_ID.search(name) or _ID_CAMEL.search(name)) or len(value) < 2:
         return False
     if isinstance(value, Tensor):

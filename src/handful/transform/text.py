@@ -14,6 +14,7 @@ from torch import Tensor
 
 from handful.errors import HandfulError, did_you_mean
 from handful.source.base import Column, Ragged, Rows, Source, Value
+from handful.source.strings import UNSPACED
 from handful.transform.running import array_of, between, evenly, joined, smallest_dtype
 from handful.transform.step import Sample, Step, pieces, stored
 
@@ -36,7 +37,8 @@ def _code_points(characters: str) -> NDArray[np.uint32]:
 class Tokenize(Step):
     """Strings to token ids, int64 [m, T], padded with 0 to the longest of the batch; 1 is the unknown token.
 
-    mode: "word" (words and punctuation marks seen at least twice; a Chinese character is a word), "bpe"
+    mode: "word" (words and punctuation marks seen at least twice; where a script sets no blanks between words, as
+    Chinese, Japanese and Thai, a letter is a word), "bpe"
     (byte-level byte pair encoding, Sennrich et al. 2016; any text can be written and read back) or
     "character". The first two are Hugging Face `tokenizers` trained on the training rows. size: the most ids
     there may be. lowercase: fold upper case (not in character mode). max_length: longer rows are cut there;
@@ -91,7 +93,9 @@ class Tokenize(Step):
         special = ["[PAD]", "[UNK]"]
         if self.mode == "word":
             model = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token="[UNK]"))
-            model.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+            letter = tokenizers.pre_tokenizers.Split(tokenizers.Regex(UNSPACED + r"\p{M}*"), behavior="isolated")
+            bert = tokenizers.pre_tokenizers.BertPreTokenizer()
+            model.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([letter, bert])
             trainer: Any = tokenizers.trainers.WordLevelTrainer(
                 vocab_size=self.size, min_frequency=2, special_tokens=special, show_progress=False
             )
