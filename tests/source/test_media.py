@@ -16,6 +16,7 @@ from PIL import Image
 
 from handful.source import Ragged, Source
 from handful.source import open as open_source
+from handful.source.media import kind_of
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 RNG = np.random.default_rng(5)
@@ -243,6 +244,24 @@ def test_channels_rates_and_formats_become_one(tmp_path: Path) -> None:
     assert any("22,050 Hz" in note and "8,000 Hz" in note for note in source.notes)
     assert any("several channels" in note for note in source.notes)
     assert [len(s) for s in sounds(open_source(tmp_path, rate=4000))] == [4000] * 3
+
+
+@pytest.mark.parametrize(("kind", "name"), [("MP3", "a.mp3"), ("AIFF", "a.aif"), ("OGG", "a.ogg"), ("FLAC", "a.flac")])
+def test_formats_of_sound_are_known_by_their_endings_and_by_their_first_bytes(
+    kind: str, name: str, tmp_path: Path
+) -> None:
+    tone = np.sin(np.arange(8000) * 0.1) * 0.5
+    (tmp_path / "low").mkdir()
+    (tmp_path / "high").mkdir()
+    for folder, samples in (("low", tone), ("high", -tone)):
+        soundfile.write(tmp_path / folder / name, samples, 16000, format=kind)
+    data = (tmp_path / "low" / name).read_bytes()
+    assert kind_of(data) == "audio"
+    of_folder, of_bytes = open_source(tmp_path), open_source(pa.table({"sound": [data] * 3, "y": [0, 1, 0]}))
+    assert (of_folder.columns["audio"].rate, of_bytes.columns["sound"].kind) == (16000, "audio")
+    high, low = sounds(of_folder)
+    for found, samples in ((low, tone), (high, -tone)):
+        assert np.corrcoef(found[:7000], samples[:7000])[0, 1] > 0.99
 
 
 def test_sounds_in_a_table(tmp_path: Path) -> None:
