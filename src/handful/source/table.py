@@ -99,13 +99,13 @@ def _flat(table: Any) -> Any:
         plain = [pa.types.is_struct(kind) and kind.get_field_index("bytes") < 0 for kind in kinds]
         if not any(plain):
             return table
-        parts: dict[str, Any] = {}
+        names: list[str] = []
+        columns: list[Any] = []
         for name, column, struct in zip(table.column_names, table.columns, plain):
             fields = [column.type.field(i).name for i in range(column.type.num_fields)] if struct else []
-            parts |= (
-                {f"{name}.{field}": pc.struct_field(column, field) for field in fields} if struct else {name: column}
-            )
-        table = pa.table(parts, metadata=table.schema.metadata)
+            names += [f"{name}.{field}" for field in fields] if struct else [name]
+            columns += [pc.struct_field(column, field) for field in fields] if struct else [column]
+        table = pa.table(columns, names=names, metadata=table.schema.metadata)
 
 
 def with_target(o: Options, names: Sequence[str], notes: list[str]) -> Options:
