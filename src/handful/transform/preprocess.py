@@ -19,7 +19,8 @@ from handful.transform.check import check_infinite, check_same, check_weights, o
 from handful.transform.choose import Steps, choose, wild
 from handful.transform.inputs import Input, Inputs, Layout, Named, Single, Table
 from handful.transform.step import chunks_of, pack, stored, unpack
-from handful.transform.target import Target, TargetFitter
+from handful.transform.target import Target
+from handful.transform.target_fit import TargetFitter
 from handful.transform.text import LanguageSource, PadTokens, Tokenize, language_source
 
 _FORMAT = 1
