@@ -191,8 +191,9 @@ def make_model(
         why = "" if "views" in given else "as training flips pictures, "
         chooser.notes.append(f"{why}a prediction is the mean for a picture and {others}")
     return ready_made.build(
-        name, kind=p.inputs.kind, shape=p.shape, outputs=p.outputs, inputs=p.inputs, seed=int(options.seed), **extra
-    )
+        name, kind=p.inputs.kind, shape=p.shape, outputs=p.outputs, inputs=p.inputs, rows=len(data.train),
+        seed=int(options.seed), **extra,
+    )  # fmt: skip
 
 
 def show_rows(net: nn.Module, objective: Objective, data: Data, seed: int) -> None:

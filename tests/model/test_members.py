@@ -83,9 +83,10 @@ def test_the_loss_of_a_row_is_the_mean_over_its_members_whatever_the_micro_batch
         assert outcome.metrics["accuracy"][0] == pytest.approx(float(((mean.argmax(1) == y) * weight).sum()))
 
 
-def test_the_data_give_the_table_model_eight_members():
-    net = model.build("table", kind="table", shape=(5,), outputs=5, inputs=TABLE)
-    assert (net.members, net.config["members"]) == (8, 8)
+@pytest.mark.parametrize(("rows", "members"), [(None, 8), (20_000, 8), (20_001, 4)])
+def test_the_data_decide_how_many_members_the_table_model_has(rows, members):
+    net = model.build("table", kind="table", shape=(5,), outputs=5, inputs=TABLE, rows=rows)
+    assert (net.members, net.config["members"]) == (members, members)
 
 
 def test_members_predict_alike_before_and_after_a_save(tmp_path):

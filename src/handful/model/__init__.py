@@ -36,12 +36,20 @@ MODELS: dict[str, type[Model]] = {
 
 
 def build(
-    name: str, *, kind: str, shape: Shape, outputs: int, inputs: Any = None, seed: int = 0, **options: Any
+    name: str,
+    *,
+    kind: str,
+    shape: Shape,
+    outputs: int,
+    inputs: Any = None,
+    rows: int | None = None,
+    seed: int = 0,
+    **options: Any,
 ) -> Model:
     """A ready-made model for some data, with weights from `seed`; the global random state stays as it was.
 
     kind, shape, inputs: of the input, as `Pipeline.inputs` (an `Inputs` or a mapping with the same keys); outputs:
-    numbers to give for a row (a token, for language). options: the constructor's further arguments. Raises HandfulError
+    numbers to give for a row (a token, for language); rows: to train on, where that is known. options: the constructor's further arguments. Raises HandfulError
     for an unknown name or option and for data that the model is not for.
 
     >>> model = build("mlp", kind="vector", shape=(20,), outputs=3, hidden=[32])
@@ -54,7 +62,8 @@ def build(
         instead = f"take {' or '.join(fit)}" if fit else "bring a model of your own"
         raise HandfulError(f"model {name} is for {' or '.join(model.kinds)} data, and this is {kind}: {instead}.")
     facts = asdict(inputs) if is_dataclass(inputs) and not isinstance(inputs, type) else dict(inputs or {})
-    return _make(model, {**model.arguments(kind, tuple(shape), outputs, facts), **options}, seed)
+    found = model.arguments(kind, tuple(shape), outputs, facts | {"rows": rows})
+    return _make(model, {**found, **options}, seed)
 
 
 def named(text: str) -> tuple[str, dict[str, Any]]:

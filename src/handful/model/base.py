@@ -40,7 +40,8 @@ class Model(nn.Module):
 
     @classmethod
     def arguments(cls, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """The constructor's arguments that the data decide. Raises HandfulError if the model is not for such data."""
+        """The constructor's arguments that the data decide. inputs: facts of the input, and `rows` to train on or None.
+        Raises HandfulError if the model is not for such data."""
         raise NotImplementedError
 
 

@@ -15,7 +15,9 @@ from handful.model.plain import row_arguments
 # With more numbers a row (pixels, spectra) each says little by itself, and an encoding of each fits its noise.
 PERIODIC = 32
 PERIODIC_SIZE = 8  # numbers that one is encoded in
-MEMBERS = 8  # the paper's 32 would cost a CPU four times as much; 1, 8: benchmarks/results/tables.md
+# The paper's 32 members would cost a CPU four times as much as 8, and on large tables, whose epochs are long, the
+# fourth to the eighth add little (benchmarks/results/tables.md).
+MEMBERS, FEWER, MANY_ROWS = 8, 4, 20_000
 
 
 class Periodic(nn.Module):
@@ -105,7 +107,7 @@ class Table(Model):
         return {
             **given,
             "encoding": "periodic" if given["features"] <= PERIODIC else "plain",
-            "members": MEMBERS,
+            "members": FEWER if (inputs.get("rows") or 0) > MANY_ROWS else MEMBERS,
             "dropout": 0.1 if outputs == 1 else 0.3,  # one output: a regression, which noise in the layers blurs
         }
 
