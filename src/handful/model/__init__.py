@@ -49,8 +49,9 @@ def build(
     """A ready-made model for some data, with weights from `seed`; the global random state stays as it was.
 
     kind, shape, inputs: of the input, as `Pipeline.inputs` (an `Inputs` or a mapping with the same keys); outputs:
-    numbers to give for a row (a token, for language); rows: to train on, where that is known. options: the constructor's further arguments. Raises HandfulError
-    for an unknown name or option and for data that the model is not for.
+    numbers to give for a row (a token, for language); rows: to train on, where that is known. options: the
+    constructor's further arguments. Raises HandfulError for an unknown name or option and for data that the model is
+    not for.
 
     >>> model = build("mlp", kind="vector", shape=(20,), outputs=3, hidden=[32])
     >>> model.config["features"], sum(p.numel() for p in model.parameters())
