@@ -105,14 +105,14 @@ SETS: dict[str, tuple[str, Callable[[], Data]]] = {
 
 
 class Table:
-    """handful's table model, every setting its default."""
+    """handful's table model, every other setting its default."""
 
-    def __init__(self, score: str, seed: int) -> None:
-        self.task, self.seed = "regression" if score == "R2" else "classification", seed
+    def __init__(self, score: str, seed: int, model: str = "table") -> None:
+        self.task, self.seed, self.model = "regression" if score == "R2" else "classification", seed, model
 
     def fit(self, x: Any, y: Any) -> "Table":
         goal = pd.Series(y, name="goal") if hasattr(x, "columns") else y  # diamonds have a column y
-        self.run = handful.fit("table", (x, goal), task=self.task, seed=self.seed, quiet=True)
+        self.run = handful.fit(self.model, (x, goal), task=self.task, seed=self.seed, quiet=True)
         return self
 
     def predict(self, x: Any) -> Any:
