@@ -98,6 +98,12 @@ def test_a_missing_file_is_named_with_its_row_and_names_that_lead_nowhere_are_te
         handful.open(pictures, target="kind")
 
 
+def test_a_flat_folder_with_a_table_says_to_open_the_table(pictures: Path) -> None:
+    (pictures.parent / "images" / "labels.csv").write_bytes(pictures.read_bytes())
+    with pytest.raises(HandfulError, match=r"has no target.*labels.csv may name the files and their labels"):
+        handful.fit("auto", pictures.parent / "images", until="steps(1)", quiet=True)
+
+
 def test_fields_of_structs_are_columns(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(

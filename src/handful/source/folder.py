@@ -99,6 +99,9 @@ def _open(
     filled = {parent for f in files for parent in f.parents}
     empty = [d for d in folders if d not in filled and not any(_hidden(p) for p in d.parts)]
     labels = _labels(path, [files[i] for i in keep], empty, notes)
+    tables = [files[i] for i in shown if files[i].suffix.lower() in _TABLES]
+    if labels is None and tables:
+        notes.append(f"{path / tables[0]} may name the files and their labels: then open that table instead.")
     key = "image" if images else "audio"
     names = [key, "label"] if labels is not None else [key]
     target = o.target or ("label" if labels is not None else None)

@@ -258,7 +258,10 @@ def fit_pipeline(
         raise HandfulError(f"{source.name} has no training rows.")
     if source.target is None and not own_model:
         there = ", ".join(list(source.columns)[:8]) + (", ..." if len(source.columns) > 8 else "")
-        raise HandfulError(f"{source.name} has no target; name the column to predict with target=... (it has {there}).")
+        hints = "".join(f" {note}" for note in source.notes if "no label" in note or "labels" in note)
+        raise HandfulError(
+            f"{source.name} has no target; name the column to predict with target=... (it has {there}).{hints}"
+        )
     if isinstance(source, LanguageSource) and steps == "auto" and task in (None, "language"):
         return _language(source)
     notes: list[str] = []
