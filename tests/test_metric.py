@@ -116,6 +116,17 @@ def test_functions_of_scikit_learn_get_what_they_are_for():
     assert several["roc_auc_score"] == 1
 
 
+def test_f1_of_labels_leaves_out_those_that_neither_occur_nor_are_predicted():
+    rng = np.random.default_rng(3)
+    target = torch.from_numpy((rng.random((60, 4)) < 0.4).astype(np.float32))
+    output = torch.from_numpy(rng.normal(size=(60, 4)))
+    target[:, 2], output[:, 2] = 0, -1
+    kept = [0, 1, 3]
+    expected = sk.f1_score(target[:, kept] > 0.5, output[:, kept] > 0, average="macro")
+    assert evaluate(output, target, "f1", mse(), 3)["f1"] == pytest.approx(expected)
+    assert np.isnan(evaluate(output[:, 2:3], target[:, 2:3], "f1", mse())["f1"])
+
+
 def test_a_metric_that_fails_is_named():
     output, target = torch.arange(10.0), torch.arange(10.0)
     with pytest.raises(HandfulError, match=r"metric confusion_matrix fails on outputs and targets \[10\] and \[10\]"):

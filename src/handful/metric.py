@@ -171,8 +171,13 @@ def _probabilities(outputs: Array) -> Array:
 def _f1(outputs: Array, targets: Array, weights: Array | None) -> float:
     from sklearn.metrics import f1_score
 
-    if targets.ndim > 1:  # several labels a row
-        return float(f1_score(targets > 0.5, outputs > 0, average="macro", sample_weight=weights, zero_division=0))
+    if targets.ndim > 1:  # several labels a row; one that neither occurs nor is predicted has no F1
+        true, predicted = targets.reshape(len(targets), -1) > 0.5, outputs.reshape(len(targets), -1) > 0
+        kept = true.any(0) | predicted.any(0)
+        if not kept.any():
+            return float("nan")
+        scores = f1_score(true[:, kept], predicted[:, kept], average=None, sample_weight=weights, zero_division=0)
+        return float(np.mean(scores))
     predicted, true = _ids(outputs, targets)
     return float(f1_score(true, predicted, average="macro", sample_weight=weights, zero_division=0))
 
