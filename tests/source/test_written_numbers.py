@@ -101,3 +101,47 @@ def test_a_zip_of_one_table(tmp_path: Path) -> None:
             archive.write(tmp_path / "wine.csv", name)
     with pytest.raises(HandfulError, match="holds tables"):
         handful.open(tmp_path / "two.zip")
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("%d/%m/%Y", "day/month/year"),
+        ("%m/%d/%Y", "month/day/year"),
+        ("%Y/%m/%d", "year/month/day"),
+        ("%d/%m/%Y %H:%M", "day/month/year"),
+    ],
+)
+def test_dates_with_slashes_are_times_where_one_order_fits_them_all(written: str, shown: str, tmp_path: Path) -> None:
+    days = pd.date_range("2024-01-05 07:30", periods=60, freq="D")
+    frame = pd.DataFrame({"when": days.strftime(written), "n": range(60), "y": np.arange(60) % 2})
+    frame.loc[7, "when"] = None
+    path = tmp_path / "dates.csv"
+    frame.to_csv(path, index=False)
+    source = handful.open(path, target="y")
+    found = source.take(range(60)).tensor("when").numpy()
+    expected = np.array([pd.to_datetime(d.strftime(written), format=written).timestamp() for d in days])
+    expected[7] = np.nan
+    assert np.array_equal(found, expected, equal_nan=True)
+    assert any(f"holds dates, {shown}" in note for note in source.notes)
+    run = handful.fit("auto", path, target="y", until="steps(2)", batch=8, lr=0.01, out=tmp_path / "run", quiet=True)
+    loaded = handful.load(tmp_path / "run")
+    few = tmp_path / "few.csv"  # alone, these days could be read either way; training told
+    frame.iloc[:3].to_csv(few, index=False)
+    assert np.array_equal(loaded.outputs(few), run.outputs(source.subset(np.arange(3))))
+    frame.assign(when="tomorrow").to_csv(few, index=False)
+    with pytest.raises(HandfulError, match=r"column 'when' must be a date, .*, but is 'tomorrow' in row 0"):
+        loaded.predict(few)
+    halves = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for half, rows in zip(halves, (slice(0, 30), slice(30, 60))):
+        frame.iloc[rows].to_csv(half, index=False)
+    store = handful.prepare(halves, tmp_path / "store", target="y")
+    assert np.array_equal(store.take(range(60)).tensor("when").numpy(), expected, equal_nan=True)
+
+
+def test_dates_that_could_be_either_order_are_not_guessed(tmp_path: Path) -> None:
+    path = tmp_path / "dates.csv"
+    path.write_text("when,n,y\n" + "\n".join(f"0{1 + k % 9}/0{1 + k % 3}/2024,{k},{k % 2}" for k in range(40)))
+    source = handful.open(path, target="y")
+    assert source.columns["when"].kind == "category"
+    assert any("days and months cannot be told apart" in note for note in source.notes)

@@ -41,6 +41,7 @@ class Column:
     dtype:   numpy's name ("float32", "int64", "uint8"), "str" or "bytes"
     shape:   of one row; None where it varies
     labels:  what the zeros and ones of a tensor [k] stand for, where they came from lists of strings
+    dates:   how a number, seconds since 1970, was written as a date in text: a format of strptime
     """
 
     kind: Kind
@@ -49,6 +50,7 @@ class Column:
     classes: tuple[str, ...] | None = None
     rate: int | None = None
     labels: tuple[str, ...] | None = None
+    dates: str | None = None
 
 
 @dataclass

@@ -102,7 +102,7 @@ class Manifest:
 
 
 def _written(column: Column) -> dict[str, Any]:
-    return {name: value for name, value in asdict(column).items() if name != "labels" or value}
+    return {name: value for name, value in asdict(column).items() if name not in ("labels", "dates") or value}
 
 
 def file_name(shard: int, part: int, what: str) -> str:
@@ -153,7 +153,9 @@ def _manifest(plain: dict[str, Any]) -> Manifest:
     for c in plain["columns"]:
         classes = None if c["classes"] is None else tuple(c["classes"])
         labels = tuple(c["labels"]) if c.get("labels") else None
-        columns[c["name"]] = Column(c["kind"], c["dtype"], tuple(c["shape"]), classes, c["rate"], labels)
+        columns[c["name"]] = Column(
+            c["kind"], c["dtype"], tuple(c["shape"]), classes, c["rate"], labels, c.get("dates")
+        )
     parts = [Part(**{**p, "columns": tuple(p["columns"]), "shape": tuple(p["shape"])}) for p in plain["parts"]]
     shards = [
         Shard(s["rows"], {n: (int(f["bytes"]), list(f["digests"])) for n, f in s["files"].items()})

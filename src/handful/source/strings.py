@@ -1,6 +1,8 @@
 """Columns of strings: a category, a text, or numbers with marks for missing values."""
 
 import re
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ _MISSING = {"?", "-", "--", ".", "na", "n/a", "nan", "none", "null", "missing", 
 _IDENTIFIER_ROWS = 20
 # Letters of scripts that set no spaces between words: Thai, Lao, Burmese, Khmer, kana and Chinese characters.
 UNSPACED = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
+_SLASHES = re.compile(r"\d{1,4}/\d{1,2}/\d{2,4}( \d{1,2}:\d{2}(:\d{2})?)?")
+_DATES = tuple(d + t for d in ("%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d") for t in ("", " %H:%M", " %H:%M:%S"))
 # Amounts as people write them: a currency's sign, thousands in groups of three, a per cent sign, brackets for minus.
 _AMOUNT = re.compile(r"(?P<minus>[-(]?)[$€£¥]? ?(?P<number>\d{1,3}(,\d{3})+(\.\d+)?|\d+(\.\d+)?) ?[$€£¥%]?\)?")
 
@@ -42,6 +46,10 @@ def from_strings(key: str, values: Any, o: Options, notes: list[str]) -> Stored 
     if numbers is not None:
         return numbers
     if key != o.target:
+        dates = find_dates(key, unique, notes)
+        if dates is not None:
+            column = Column("number", "float64", dates=dates)
+            return Dense(_wanted_numbers(key, values, column, o), column)
         words = pc.mean(count_words(filled)).as_py()
         if words >= 3 and len(unique) > 0.5 * len(filled):
             notes.append(
@@ -153,6 +161,11 @@ def _amount(text: str) -> float | None:
     return float(found["number"].replace(",", "")) * (-1 if found["minus"] else 1)
 
 
+def _seconds(written: str, text: str) -> float:
+    """Seconds since 1970 of a date, UTC; ValueError if it is none."""
+    return datetime.strptime(text.strip(), written).replace(tzinfo=UTC).timestamp()
+
+
 def _signed(unique: Any) -> bool:
     """Whether all of some strings are amounts, and not plain numbers."""
     texts = [text for text in unique[:100].to_pylist() if text.strip().lower() not in _MISSING]
@@ -178,6 +191,26 @@ def _number(text: str) -> float:
         return amount
 
 
+def find_dates(key: str, unique: Any, notes: list[str]) -> str | None:
+    """The format of dates with slashes, if all strings but marks for missing values are such dates and only one order
+    of day and month fits all of them; what was found, or that both orders fit, is said."""
+    texts = [text.strip() for text in unique.to_pylist() if text.strip().lower() not in _MISSING]
+    if not texts or not all(map(_SLASHES.fullmatch, texts)):
+        return None
+    array = pa.array(texts, pa.large_string())
+    fits = [f for f in _DATES if not pc.strptime(array, format=f, unit="s", error_is_null=True).null_count]
+    if len(fits) != 1:
+        why = "days and months cannot be told apart" if fits else "they are of several forms"
+        notes.append(f"'{key}' holds dates such as '{texts[0]}', but {why}: written as 2026-01-31 they are read.")
+        return None
+    notes.append(f"'{key}' holds dates, {_in_words(fits[0])}: read as seconds since 1970-01-01.")
+    return fits[0]
+
+
+def _in_words(written: str) -> str:
+    return written.replace("%d", "day").replace("%m", "month").replace("%Y", "year").split()[0]
+
+
 def _hint_stray(key: str, stray: str, values: Any, unique: Any, notes: list[str]) -> None:
     """Say so when a column is read as strings because of a few values among many numbers."""
     sample = unique.to_pylist()[:1000]
@@ -189,12 +222,14 @@ def _hint_stray(key: str, stray: str, values: Any, unique: Any, notes: list[str]
 
 def _wanted_numbers(key: str, values: Any, wanted: Column, o: Options) -> Any:
     out = np.empty(len(values), dtype=np.float64)
+    read = partial(_seconds, wanted.dates) if wanted.dates else _number
     for row, text in enumerate(values.to_pylist()):
         if text is None or text.strip().lower() in _MISSING:
             out[row] = np.nan
             continue
         try:
-            out[row] = _number(text)
+            out[row] = read(text)
         except ValueError:
-            raise HandfulError(f"{o.name}: column '{key}' must be a number but is '{text}' in row {row}.") from None
+            what = f"a date, {_in_words(wanted.dates)}," if wanted.dates else "a number"
+            raise HandfulError(f"{o.name}: column '{key}' must be {what} but is '{text}' in row {row}.") from None
     return out.astype(wanted.dtype) if wanted.dtype.startswith("float") else out

@@ -12,7 +12,7 @@ from .images import _Form, _header, choose_form
 from .media import BinaryItems, kind_of
 from .options import Options
 from .sounds import choose_rate, header
-from .strings import _IDENTIFIER_ROWS, _numbers, count_words
+from .strings import _IDENTIFIER_ROWS, _numbers, count_words, find_dates
 
 # Strings with more different values than this are a text, whatever they are: classes are kept in memory.
 MOST_CLASSES = 1 << 16
@@ -156,6 +156,9 @@ def _strings(facts: Facts, o: Options, notes: list[str]) -> Column | None:
         if _numbers(key, array, array, []) is not None:
             notes.append(f"'{key}' is numbers; what is no number in it is read as missing (NaN).")
             return Column("number", "float64")
+        dates = find_dates(key, array, notes) if len(array) else None
+        if dates is not None:
+            return Column("number", "float64", dates=dates)
         if facts.words >= 3 * facts.filled and len(distinct) > 0.5 * facts.filled:
             mean = facts.words / facts.filled
             notes.append(f"'{key}' is a text: {mean:.0f} words a row on average.")
