@@ -76,14 +76,14 @@ WORKS = {
             "auto", "flip", "shift(2)", "cutout(8)", "rotate(10) | scale(0.1)", "colour(0.2)", "noise(0.1)",
             "mixup(0.2)", "cutmix(1)",
         )
-    }, 4),
+    }, 3),
     "reviews": Work("movie-reviews.csv", 2000, 1000, plain("text", 8, 16, 1e-3), {
         "augment auto": {"augment": "auto"}, "token_dropout(0.3)": {"augment": "token_dropout(0.3)"},
         "dropout 0": {"model": "text(dropout=0)"}, "label smoothing 0.1": {"label_smoothing": 0.1},
     }, 5),
     "spoken": Work("spoken-digits.zip", 400, 400, plain("audio", 40, 16), {
         "augment auto": {"augment": "auto"}, "EMA 0.99": {"ema": 0.99},
-    }, 6),
+    }, 3),
 }  # fmt: skip
 
 
