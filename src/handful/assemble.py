@@ -251,17 +251,8 @@ def make_training(
     """Optimizer, rates and stop rule; then all parts together. found: what was measured for open choices."""
     net, n = objective.model, len(data.train)
     found = found or Decision()
-    built = optimizer.build(options.optimizer, net, lr=found.lr.value if found.lr else options.lr, l2=options.l2)
-    chooser.say("optimizer", describe(options.optimizer), "default" if options.optimizer == "adamw" else "given")
-    chooser.put("lr", found.lr or built.lr)
-    chooser.put("l2", built.l2)
-    chooser.say("l1", float(options.l1), "given" if options.l1 else "default")
-    chooser.notes += [*built.notes, *found.notes]
-    if size is None:
-        size = chooser.put("batch", found.batch or Choice(min(32, batch_cap(n)), "default", "not measured"))
-    micro = choose.micro_batch(options.micro_batch)
-    whole = Choice(micro, "default", "the whole batch; halved when memory runs out")
-    micro = chooser.put("micro_batch", Choice(micro, "given") if micro else found.micro_batch or whole)
+    built = make_optimizer(net, options, found, chooser)
+    size, micro = make_sizes(size, options, found, n, chooser)
     score = chooser.put(
         "score", choose.score(options.score, data.pipeline, objective.metrics, data.held_out is not None)
     )
@@ -272,22 +263,12 @@ def make_training(
     check_rules(rule, shape, objective, data.held_out is not None, Progress(0, 0, n, 0.0, planned))
     evaluate_every, log_every, choice = choose.intervals(options.evaluate_every, n, planned, size)
     chooser.put("evaluate_every", choice)
-    for name in ("clip_norm", "clip_value"):
-        if getattr(options, name) is not None:
-            chooser.say(name, getattr(options, name), "given")
     averaged = choose.ema(options.ema, net)
     ema = chooser.put("ema", averaged) if averaged else None
-    if options.save_every != "auto":
-        chooser.say("save_every", options.save_every, "given")
-    compiled = options.compile is True
-    chooser.say(
-        "compile",
-        compiled,
-        "default" if options.compile == "auto" else "given",
-        "" if compiled else "compiling takes about a minute, which only long runs earn back",
-    )
-    if compiled:
-        net.compile()
+    for name, left in (("clip_norm", None), ("clip_value", None), ("save_every", "auto")):
+        if getattr(options, name) != left:
+            chooser.say(name, getattr(options, name), "given")
+    compile_if_asked(net, options, chooser)
     coupling = mode_coupling(net.train())
     if coupling and ((micro is not None and micro < size) or ranks.size > 1):
         chooser.notes.append(f"{coupling}: in parts, the gradient of a batch is not that of the whole batch")
@@ -326,6 +307,35 @@ def make_training(
         parameters=parameters,
         decayed=[p for p in parameters if p.ndim > 1],
     )
+
+
+def make_optimizer(net: nn.Module, options: Options, found: Decision, chooser: Chooser) -> optimizer.Built:
+    """The optimizer with its learning rate and penalties."""
+    built = optimizer.build(options.optimizer, net, lr=found.lr.value if found.lr else options.lr, l2=options.l2)
+    chooser.say("optimizer", describe(options.optimizer), "default" if options.optimizer == "adamw" else "given")
+    chooser.put("lr", found.lr or built.lr)
+    chooser.put("l2", built.l2)
+    chooser.say("l1", float(options.l1), "given" if options.l1 else "default")
+    chooser.notes += [*built.notes, *found.notes]
+    return built
+
+
+def make_sizes(size: int | None, options: Options, found: Decision, n: int, chooser: Chooser) -> tuple[int, int | None]:
+    """The examples per update, and per pass through the model (None: all of them)."""
+    if size is None:
+        size = int(chooser.put("batch", found.batch or Choice(min(32, batch_cap(n)), "default", "not measured")))
+    micro = choose.micro_batch(options.micro_batch)
+    whole = Choice(micro, "default", "the whole batch; halved when memory runs out")
+    return size, chooser.put("micro_batch", Choice(micro, "given") if micro else found.micro_batch or whole)
+
+
+def compile_if_asked(net: nn.Module, options: Options, chooser: Chooser) -> None:
+    """torch.compile, in place."""
+    compiled = options.compile is True
+    status: Status = "default" if options.compile == "auto" else "given"
+    why = "" if compiled else "compiling takes about a minute, which only long runs earn back"
+    if chooser.say("compile", compiled, status, why):
+        net.compile()
 
 
 def make_schedule(options: Options, planned: int | None, chooser: Chooser) -> schedule.Schedule:
