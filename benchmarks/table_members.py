@@ -53,7 +53,7 @@ def main() -> None:
         "seconds as ratios). Three folds, seed 0: mean score; its difference to that of "
         f"{first} member{'s' * (first > 1)}, paired by fold, with the standard error; median seconds a fit.",
         "",
-        "| data | rows | " + " | ".join(f"{m} members | - {first} | s" for m in args.members) + " |",
+        "| data | rows | " + " | ".join(f"{m} member{'s' * (m > 1)} | - {first} | s" for m in args.members) + " |",
         "|---|---|" + "---|---|---|" * len(args.members),
     ]
     for name in args.only:
