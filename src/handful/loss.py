@@ -171,9 +171,6 @@ NAMED = {f.__name__: f for f in _ALL}
 
 # Torch's losses that compare number with number: beside a target [m] an output [m, 1] would spread to [m, m].
 _ELEMENTWISE = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss)
-_ELEMENTWISE_FUNCTIONS = (
-    F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.binary_cross_entropy, F.binary_cross_entropy_with_logits,
-)  # fmt: skip
 
 
 def name_of(loss: Any) -> str | None:
@@ -211,7 +208,10 @@ def as_loss(loss: Any) -> tuple[LossFunction, str, list[str]]:
     """
     if isinstance(loss, str):
         return parse(loss, NAMED, "loss"), loss, []
-    if isinstance(loss, type):  # nn.MSELoss for nn.MSELoss()
+    same = name_of(loss)
+    if same is not None:
+        return parse(same, NAMED, "loss"), same, []
+    if isinstance(loss, type):  # nn.SmoothL1Loss for nn.SmoothL1Loss()
         try:
             loss = loss()
         except TypeError as error:
@@ -220,8 +220,8 @@ def as_loss(loss: Any) -> tuple[LossFunction, str, list[str]]:
         raise HandfulError(f"loss must be a name or a callable (output, target), not {type(loss).__name__}")
     if isinstance(loss, nn.modules.loss._Loss):
         return _module_values(loss)
-    if any(loss is known for known in _ELEMENTWISE_FUNCTIONS):
-        return (lambda output, target: loss(output, _like(target, output), reduction="none")), _name(loss), []
+    if loss is F.smooth_l1_loss:
+        loss = nn.SmoothL1Loss()
     if _has_reduction(loss):
         return (lambda output, target: loss(output, target, reduction="none")), _name(loss), []
     return loss, _name(loss), []

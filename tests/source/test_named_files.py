@@ -32,6 +32,12 @@ def pictures(tmp_path: Path) -> Path:
     )
 
 
+def picture_table(pictures: Path) -> Path:
+    """The rows of which the pictures are there."""
+    rows = [row for row in pictures.read_text().splitlines()[1:] if (pictures.parent / row.split(",")[0]).exists()]
+    return write(pictures.parent / "there.csv", ["file", "kind"], [row.split(",")[:2] for row in rows])
+
+
 def test_names_of_pictures_are_read_as_the_pictures(pictures: Path) -> None:
     source = handful.open(pictures, target="kind")
     assert source.columns["file"].kind == "image"
@@ -93,6 +99,9 @@ def test_a_missing_file_is_named_with_its_row_and_names_that_lead_nowhere_are_te
     source = handful.open(elsewhere, target="kind")
     assert source.columns["file"].kind == "category"
     assert any("is not in" in note and "read as text" in note for note in source.notes)
+    run = handful.fit("auto", picture_table(pictures), target="kind", until="steps(1)", batch=4, lr=0.01, quiet=True)
+    with pytest.raises(HandfulError, match=r"column 'file' names files, and 'no/0.png' is not in"):
+        run.predict(elsewhere)
     (pictures.parent / "images" / "5.png").write_bytes(b"no picture")
     with pytest.raises(HandfulError, match=r"5.png"):
         handful.open(pictures, target="kind")

@@ -1,6 +1,6 @@
 """Members: several networks that share all weights but a few, trained side by side; their mean is the prediction.
 
-TabM of Gorishniy, Kotelnikov and Babenko 2024, arXiv:2410.24210, in its "mini" form (section 3.3 there): a member has
+TabM of Gorishniy, Kotelnikov and Babenko 2024, arXiv:2410.24210, in its "mini" form: a member has
 factors of its own for the features and an output layer of its own; all between is shared.
 """
 

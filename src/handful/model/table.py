@@ -16,7 +16,7 @@ from handful.model.plain import row_arguments
 PERIODIC = 32
 PERIODIC_SIZE = 8  # numbers that one is encoded in
 # The paper's 32 members would cost a CPU four times as much as 8, and on large tables, whose epochs are long, the
-# fourth to the eighth add little (benchmarks/results/tables.md).
+# fourth to the eighth add little (benchmarks/results/members.md).
 MEMBERS, FEWER, MANY_ROWS = 8, 4, 20_000
 
 

@@ -322,17 +322,19 @@ def _files(key: str, column: Any, o: Options, notes: list[str]) -> Stored | None
     wanted = o.schema.get(key)
     if key == o.target or (wanted is not None and wanted.kind not in ("image", "audio")):
         return None
-    endings = {Path(name).suffix.lower() for name in column[:64].drop_null().to_pylist()}
+    endings = {Path(name).suffix.lower() for name in column[:64].drop_null().to_pylist() if name}
     images = bool(endings) and endings <= IMAGES
     if not images and not (endings and endings <= SOUNDS):
         return None
     names = column.to_pylist()
+    first = next(name for name in names if name)
     near = [Path(o.where).parent] if o.where and "://" not in o.where else []
-    base = next((folder for folder in (*near, Path()) if names[0] and (folder / names[0]).is_file()), None)
+    base = next((folder for folder in (*near, Path()) if (folder / first).is_file()), None)
     if base is None:
-        notes.append(
-            f"'{key}' names files, and '{names[0]}' is not in {near[0] if near else 'this folder'}: read as text."
-        )
+        said = f"'{key}' names files, and '{first}' is not in {near[0] if near else 'this folder'}"
+        if wanted is not None:
+            raise HandfulError(f"{o.name}: column {said}.")
+        notes.append(f"{said}: read as text.")
         return None
     paths = [base / (name or "") for name in names]
     for row, path in enumerate(paths):
