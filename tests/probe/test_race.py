@@ -50,7 +50,8 @@ def test_losers_leave_no_trace(training):
 
 
 def test_branches_are_judged_by_the_losses_of_the_same_batches_before_and_after(training):
-    """An independent loop: the losses of a branch's batches at the weights before the race; the last half counts."""
+    """An independent loop: the losses of a branch's batches at the weights before the race, some of which are taken;
+    the last half counts."""
     t = training(mlp(extra=[nn.BatchNorm1d(32)]))
     model = t.objective.model.train()
     start = Snapshot(t)
@@ -64,7 +65,8 @@ def test_branches_are_judged_by_the_losses_of_the_same_batches_before_and_after(
     assert found == pytest.approx(expected, rel=1e-6)
     start.restore()
     race_found = race(t, 1e-5, size=16, steps=10, start=start)
-    assert race_found.before == pytest.approx(np.mean(expected[5:]), rel=1e-6)
+    assert race_found.before == pytest.approx(np.mean([expected[k] for k in (5, 7, 9)]), rel=1e-6)
+    assert race_found.forwards == 4
     start.restore()
     losses = branch(t, 1e-5, size=16, steps=10)
     assert race_found.branches[0].losses == tuple(losses[5:])
@@ -95,18 +97,28 @@ def test_a_larger_rate_must_come_clearly_further_and_beyond_its_noise():
     assert better(Branch(5e-4, (0.45, 0.47, 0.46)), default, before)
 
 
-def test_a_larger_rate_that_is_not_ahead_is_given_up_from_halfway_on(training):
+def test_a_larger_rate_that_is_not_ahead_is_given_up_on_the_way(training):
     t = training(optimizer="sgd", lr=0.1)
     train(t, 32, 30)
     start = Snapshot(t)
     found = race(t, 1.0, size=32, steps=20, start=start)
     assert [b.given_up for b in found.branches] == [False, True]
     assert found.winner is found.branches[0]
-    assert (found.steps_run, found.kept, found.forwards) == (30, 20, 15)
-    assert found.lost == 10 + 5  # a loss without its gradient counts as a third of a step
+    assert (found.steps_run, found.kept, found.forwards) == (28, 20, 4)
+    assert found.lost == 8 + 2  # a loss without its gradient counts as a third of a step
     start.restore()
-    losses = branch(t, 2.0, size=32, steps=10)
-    assert found.branches[1].losses == tuple(losses[5:])
+    losses = branch(t, 2.0, size=32, steps=8)
+    assert found.branches[1].losses == tuple(losses[4:])
+
+
+def test_a_default_that_neither_helps_nor_harms_goes_on(training):
+    """Steps that only noise tells from none are steps of the run; a larger rate has no turn in this race."""
+    t = training(optimizer="sgd", lr=1e-12)
+    found = race(t, 1e-12, size=16, steps=10, start=Snapshot(t))
+    assert found.winner is found.branches[0]
+    assert [b.lr for b in found.branches] == [1e-12]
+    assert found.kept == found.steps_run == 10
+    assert found.open_above  # nothing was told yet: another race may follow
 
 
 def test_the_opening_and_the_race_are_steps_of_the_run_and_nothing_else():

@@ -8,7 +8,7 @@ from handful.optimizer import gain, set_base
 from handful.plan import Choice
 from handful.probe.decision import NOISE, SHARE, TIMING, WARM, Decision, planned_examples
 from handful.probe.learning_rate import range_test
-from handful.probe.race import FORWARD, FURTHER, LOSERS, Race, race
+from handful.probe.race import FORWARD, FURTHER, LOSERS, Race, forwards_of, race
 from handful.probe.snapshot import Snapshot
 from handful.probe.trial import train
 from handful.report.words import say_number
@@ -57,7 +57,8 @@ def _plan_race(most: float, usual: float) -> tuple[int, bool]:
         return min(MOST_STEPS, max(BRANCH_STEPS, int(usual / LOSERS))), True
     if most < FEWEST_STEPS:
         return 0, False
-    return max(FEWEST_STEPS, min(BRANCH_STEPS, int(most / (1 + FORWARD)))), False  # beside its losses before
+    beside = math.ceil(FORWARD * forwards_of(BRANCH_STEPS))
+    return max(FEWEST_STEPS, min(BRANCH_STEPS, int(most) - beside)), False
 
 
 def _open(t: Training, d: Decision, rate: float, size: int, beginning: Snapshot, *, tries: int) -> float:

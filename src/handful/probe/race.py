@@ -27,11 +27,13 @@ SPACING = 2.0  # between two rates of a race
 LOSERS = 2  # branches that races lose, as planned for: one each in two races, or two in one that goes down
 LOWER = 4.0  # what a rate that does harm is divided by
 # A rate twice as large must have come so much further: between no further, as at the best rate, and twice as far, as
-# where both are far too small. From half of the steps on, one that has not come in proportion further is given up.
+# where both are far too small. From PATIENCE of the steps on, one that has not come in proportion further is given up.
 FURTHER = 0.33
 ERRORS = 2.0  # and by so many standard errors of the paired difference
+PATIENCE = 0.4
 JUDGED = 0.5  # of a branch's steps, the last ones: by their losses it is judged
-FORWARD = 1 / 3  # of a step: what a loss without its gradient costs
+FORWARD = 1 / 3  # of a step: what a loss without its gradient costs,
+FORWARDS = (4, 0.1)  # so many are taken, at least, or this share of a branch's steps
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Branch:
 
 @dataclass
 class Race:
-    """branches: in the order they were run; winner: the best of them, None if none helped; end: the training's
+    """branches: in the order they were run; winner: the best of them, None if all did harm; end: the training's
     state after the winner's steps; before: the loss where they began; first: the step they began after; steps: of each
     branch; steps_run: of all; kept: of the winner; forwards: losses that were taken without a step; lost: steps thrown
     away, and the steps that the forwards took as long as; open_above: whether the largest rate won, so that a larger
@@ -79,23 +81,24 @@ def race(t: Training, rate: float, *, size: int, steps: int, start: Snapshot, lo
     """Branches of `steps` steps of `size` rows at `rate` and at SPACING times it; with `lower`, at smaller rates where
     `rate` does harm. The training is left at the end of some branch; `start` puts it back. steps: 2 or more."""
     found = Race(first=t.state.step, steps=steps)
-    judged = range(steps)[_judged(steps // 2).start :]
-    every = losses_before(t, size, steps, judged)
-    found.forwards = len(judged)
+    patience = max(1, math.ceil(PATIENCE * steps))
+    chosen = compared(steps, _judged(patience).start)
+    every = losses_before(t, size, steps, chosen)
+    found.forwards = len(chosen)
     last = _judged(steps)
-    found.before = float(np.mean(every[last]))
+    found.before = float(np.nanmean(every[last]))
 
     def run(lr: float, rival: list[float] | None = None) -> None:
-        """Run a branch; the best so far that helped is the winner. rival: the losses at half the rate, in whose pace
-        this one must come further."""
+        """Run a branch; the best so far that helped, or the first if it did no harm, is the winner. rival: the losses
+        at half the rate, in whose pace this one must come further."""
 
         def behind(losses: list[float]) -> bool:
             n = len(losses)
-            if rival is None or n < steps // 2:
+            if rival is None or n < patience:
                 return False
-            so_far = _judged(n)
-            ahead = further(Branch(lr, tuple(losses[so_far])), Branch(rate, tuple(rival[so_far])), every[so_far])
-            return ahead < FURTHER * n / steps
+            so_far = _judged(n)  # the rival is taken to have come evenly, its way being known best at the end
+            ahead = float(np.mean(rival[so_far]) - np.mean(losses[so_far]))
+            return ahead < FURTHER * (n / steps) ** 2 * came(found.branches[0], every[last])
 
         start.restore()
         losses = branch(t, lr, size=size, steps=steps, give_up=behind)
@@ -105,20 +108,21 @@ def race(t: Training, rate: float, *, size: int, steps: int, start: Snapshot, lo
             return
         one, best = Branch(lr, tuple(losses[last]) if math.isfinite(losses[-1]) else (FAILED,)), found.winner
         found.branches.append(one)
-        if one.loss < found.before and (best is None or better(one, best, every[last])):
+        helped = not harmed(one, every[last]) if lr == rate else came(one, every[last]) > 0
+        if helped and (best is None or better(one, best, every[last])):
             found.winner, found.end, found.kept = one, Snapshot(t), len(losses)
-        if rival is None:
+        if lr == rate:
             first.extend(losses)
 
     first: list[float] = []
     run(rate)
-    if found.winner is not None:
-        run(rate * SPACING, first)
-    elif lower and harmed(found.branches[0], every[last]):
-        for k in (1, 2):
+    if found.winner is None:
+        for k in (1, 2) if lower else ():
             run(rate / LOWER**k)
             if found.winner is not None:
                 break
+    elif came(found.winner, every[last]) > 0:
+        run(rate * SPACING, first)
     return found
 
 
@@ -130,8 +134,23 @@ def harmed(one: Branch, before: Sequence[float]) -> bool:
     """
     if not math.isfinite(one.loss):
         return True
-    differences = np.array(one.losses) - np.array(before)
-    return float(differences.mean()) > ERRORS * standard_error(differences)
+    ways = _ways(one, before)
+    return float(-ways.mean()) > ERRORS * standard_error(ways)
+
+
+def came(one: Branch, before: Sequence[float]) -> float:
+    """How far a branch brought the loss down: the mean over the batches whose loss is known as it was before (the
+    others are NaN), of each against itself; -inf for a branch that broke off.
+
+    >>> came(Branch(1e-3, (0.9, 0.5, 0.5)), before=(math.nan, 0.75, 1.0))
+    0.375
+    """
+    return float(_ways(one, before).mean()) if math.isfinite(one.loss) else -math.inf
+
+
+def _ways(one: Branch, before: Sequence[float]) -> NDArray[np.float64]:
+    ways = np.array(before) - np.array(one.losses)
+    return ways[np.isfinite(ways)]
 
 
 def standard_error(values: NDArray[np.float64]) -> float:
@@ -147,6 +166,8 @@ def better(one: Branch, best: Branch, before: Sequence[float]) -> bool:
     >>> better(fast, slow, before=(1.0, 1.0)), better(Branch(2e-3, (0.89, 0.90)), slow, before=(1.0, 1.0))
     (True, False)
     """
+    if not math.isfinite(one.loss):
+        return False
     differences = np.array(best.losses) - np.array(one.losses)
     if float(differences.mean()) <= ERRORS * standard_error(differences):
         return False
@@ -159,7 +180,7 @@ def further(one: Branch, best: Branch, before: Sequence[float]) -> float:
     >>> round(further(Branch(2e-3, (0.8, 0.8)), Branch(1e-3, (0.9, 0.9)), before=(1.0, 1.0)), 6)
     1.0
     """
-    way = float(np.mean(before)) - best.loss
+    way = came(best, before)
     return (best.loss - one.loss) / way if way > 0 else math.copysign(math.inf, best.loss - one.loss)
 
 
@@ -178,13 +199,29 @@ def _judged(steps: int) -> slice:
     return slice(steps - max(1, round(JUDGED * steps)), steps)
 
 
-def losses_before(t: Training, size: int, steps: int, judged: Iterable[int]) -> list[float]:
-    """The losses of a branch's batches as they are at the weights where the branches begin, NaN for those that are not
-    judged: in training mode and with the same dropout. What that changes in the model (running statistics), the
-    branches' start puts back."""
+def forwards_of(steps: int) -> int:
+    """How many losses without a gradient a race of so many steps takes, at most."""
+    least, share = FORWARDS
+    return min(steps, max(least, math.ceil(share * steps)))
+
+
+def compared(steps: int, first: int) -> list[int]:
+    """The steps, spread over those from `first` on, whose losses are compared with what they were before the race.
+
+    >>> compared(10, first=2), compared(2, first=0), len(compared(100, first=20))
+    ([3, 5, 7, 9], [0, 1], 10)
+    """
+    n = min(steps - first, forwards_of(steps))
+    return [first + round((k + 1) * (steps - first) / n) - 1 for k in range(n)]
+
+
+def losses_before(t: Training, size: int, steps: int, chosen: Iterable[int]) -> list[float]:
+    """The losses of some of a branch's batches as they are at the weights where the branches begin, NaN for the others:
+    in training mode and with the same dropout. What that changes in the model (running statistics), the branches' start
+    puts back."""
     t.objective.model.train()
     found = [math.nan] * steps
-    for k in judged:
+    for k in chosen:
         batch = t.objective.to_device(t.batches.at(t.state.position + k * size, size))
         seed_dropout(t.plan.seed, t.state.step + k, 0, t.objective.device)
         with torch.no_grad():

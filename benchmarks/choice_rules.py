@@ -1,0 +1,196 @@
+"""Other rules for the learning rate, on the workloads of choice.py: `python benchmarks/choice_rules.py [workload ...]`.
+
+Each rule gets the batch that handful chose, seed by seed, and is scored as choice.py scores: time to the same target
+over the oracle's, what it tried before the run paid for. With their authors' code and defaults:
+
+prodigy: Adam with steps from the distance travelled (Mishchenko & Defazio 2023, arXiv:2306.06101), lr=1.
+dog: SGD with steps of distance over gradients (Ivgi et al. 2023, arXiv:2302.12022), lr=1.
+and, from a range test of 100 steps from 1e-7 to 10 with the workload's own optimizer, as fastai's `lr_find` reads it:
+valley: two fifths down the longest fall of the smoothed loss (its default), minimum / 10: a tenth of the rate where
+that loss is lowest (Smith 2017, arXiv:1506.01186).
+
+It needs prodigyopt and dog-optimizer (`pip install -e '.[bench]'`); what choice.py has cached is not run again. The
+table goes to benchmarks/results/choice_rules.md.
+"""
+
+import functools
+import math
+import platform
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from choice import CODE, LAWS, SCORED, auto, cached, every_setting, fresh, geometric, seconds, target_of, train
+from choice_workloads import HERE, WORKLOADS, Workload
+from dog import DoG
+from prodigyopt import Prodigy
+
+from handful.assemble import assemble
+from handful.probe.decide import batch_cap
+from handful.probe.learning_rate import range_test
+from handful.probe.throughput import Throughput, powers_of_two
+
+SEEDS = 3
+STEPS, LOW, HIGH = 100, 1e-7, 10.0
+SMOOTH = 0.98
+SAID = ("race", "valley", "minimum / 10")  # rules that choose a rate before the run
+
+
+def valley(rates: list[float], losses: list[float]) -> float:
+    """fastai's reading of a range test: the longest decreasing subsequence, half-way into its middle third.
+
+    >>> valley([1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0], [2.0, 1.9, 1.5, 1.2, 1.0, 3.0])
+    0.001
+    """
+    length = [1] * len(losses)
+    end = start = 0
+    for i in range(1, len(losses)):
+        for j in range(i):
+            if losses[i] < losses[j] and length[i] < length[j] + 1:
+                length[i] = length[j] + 1
+            if length[end] < length[i]:
+                end, start = i, i - length[i]
+    third = (end - start) / 3
+    return rates[max(0, start + int(third) + int(third / 2))]
+
+
+def tested(w: Workload, data: Any, size: int, seed: int) -> dict[str, Any]:
+    """The rates that a range test suggests, and the steps it took."""
+    t = assemble(fresh(w, seed), data[0], {"loss": w.loss, "optimizer": w.optimizer, "batch": size, "lr": w.lr,
+                 "metrics": None, "quiet": True, "threads": 1, "until": "epochs(1)", "seed": seed})  # fmt: skip
+    found = range_test(t, size=size, steps=STEPS, repeats=1, low=LOW / w.lr, high=HIGH / w.lr)
+    curve, mean = [], 0.0
+    for k, loss in enumerate(found.loss[0]):
+        if not math.isfinite(loss):
+            break
+        mean = SMOOTH * mean + (1 - SMOOTH) * loss
+        curve.append(mean / (1 - SMOOTH ** (k + 1)))
+    taken = min(len(curve) + 1, STEPS)
+    kept = slice(STEPS // 10, -5)  # as fastai leaves out both ends
+    rates, losses = list(found.lr[: len(curve)][kept]), curve[kept]
+    return {
+        "valley": valley(rates, losses),
+        "minimum / 10": rates[int(np.argmin(losses))] / 10,
+        "steps": taken,
+    }
+
+
+def by_range_test(name: str) -> Callable[[Workload, Any, int, int], dict[str, Any]]:
+    def run(w: Workload, data: Any, size: int, seed: int) -> dict[str, Any]:
+        found = cached(w, {"range test": size, "seed": seed}, lambda: tested(w, data, size, seed))
+        result = train(w, data, seed, batch=size, lr=found[name])
+        return result | {"trial": [found["steps"], found["steps"] * size], "lr": found[name]}
+
+    return run
+
+
+def by_optimizer(make: Any) -> Callable[[Workload, Any, int, int], dict[str, Any]]:
+    def run(w: Workload, data: Any, size: int, seed: int) -> dict[str, Any]:
+        return train(w, data, seed, batch=size, lr=1.0, optimizer=make)
+
+    return run
+
+
+RULES = {
+    "prodigy": by_optimizer(functools.partial(Prodigy, weight_decay=0.0)),
+    "dog": by_optimizer(DoG),
+    "valley": by_range_test("valley"),
+    "minimum / 10": by_range_test("minimum / 10"),
+}
+
+
+def measure(w: Workload) -> list[dict[str, Any]]:
+    """A row for each law and way of scoring; runs of choice.py that are not in the cache are made first."""
+    data = w.data()
+    planned, cap = len(data[0][0]) * w.epochs, batch_cap(len(data[0][0]))
+    grid = every_setting(w, data, SEEDS, [w.lr * 3.0**k for k in range(-1, w.rates - 1)], 8)
+    t = assemble(fresh(w, 0), data[0], {"valid": data[1], "loss": w.loss, "optimizer": w.optimizer, "batch": 32,
+                 "lr": w.lr, "metrics": None, "quiet": True, "threads": 1, "until": "epochs(1)"})  # fmt: skip
+    assert t.valid is not None
+    initial = t.objective.evaluate(t.valid.epoch(512))["loss"]
+    rows = []
+    for k in LAWS:
+        law = (float(k), 1.0)
+        chosen = [
+            cached(w, {"auto": CODE, "law": f"K={k}", "seed": seed},
+                   lambda seed=seed, law=law: auto(w, data, seed, Throughput.law(*law, powers_of_two(cap, 4))))
+            for seed in range(SEEDS)
+        ]  # fmt: skip
+        sizes = [int(r["plan"]["batch"][0]) for r in chosen]
+        ruled = {
+            name: [
+                cached(w, {"rule": name, "batch": size, "seed": seed},
+                       lambda rule=rule, size=size, seed=seed: rule(w, data, size, seed))
+                for seed, size in enumerate(sizes)
+            ]
+            for name, rule in RULES.items()
+        }  # fmt: skip
+        for scored, column in SCORED.items():
+            target = target_of(grid, column, initial, planned)
+            least = min(seconds(runs, target, column, *law) for runs in grid.values())
+            row = {"workload": w.name, "law": f"K={k}", "scored": scored, "batch": ", ".join(map(str, sizes))}
+            row |= {n: seconds(runs, target, column, *law) / least for n, runs in {"race": chosen, **ruled}.items()}
+            row["rates"] = "; ".join(
+                said(name, runs) for name, runs in {"race": chosen, **ruled}.items() if name in SAID
+            )
+            rows.append(row)
+    return rows
+
+
+def said(rule: str, runs: list[dict[str, Any]]) -> str:
+    """The rates that a rule chose, one a seed."""
+    return f"{rule} " + ", ".join(f"{r['plan']['lr'][0]:.2g}" for r in runs)
+
+
+def write(rows: list[dict[str, Any]]) -> None:
+    names = ["race", *RULES]
+    text = [
+        "# Rules for the learning rate",
+        "",
+        f"{platform.machine()}, {platform.system()}, torch {torch.__version__}, one thread; {SEEDS} seeds. "
+        "`python benchmarks/choice_rules.py`; its first page says what the rules are. Every rule runs at the batch "
+        "that handful chose; time to choice.py's target over its oracle's, inf where a seed does not reach it. `race`: "
+        "handful's, its noise scale and first steps paid for, too; it was made while looking at these workloads (see "
+        "[choice.md](choice.md)), the others were not.",
+    ]
+    for scored in SCORED:
+        part = [row for row in rows if row["scored"] == scored]
+        text += ["", f"## Scored by the {scored} weights", ""]
+        for name in names:
+            known = [row[name] for row in part if math.isfinite(row[name])]
+            missed = len(part) - len(known)
+            text.append(f"- {name}: geometric mean {geometric(known):.2f}, worst {max(known, default=math.nan):.2f}, "
+                        f"target not reached in {missed} of {len(part)}")  # fmt: skip
+        for name in RULES:
+            shared = [(row["race"], row[name]) for row in part if all(map(math.isfinite, (row["race"], row[name])))]
+            times = geometric([b / a for a, b in shared])
+            text.append(f"- where both reach it, {name} takes {times:.2f} times as long as the race ({len(shared)} "
+                        f"rows; less in {sum(b < a for a, b in shared)})")  # fmt: skip
+        text += [
+            "",
+            "| " + " | ".join(["workload", "law", "batch", *names, "rates"]) + " |",
+            "|" + "---|" * (4 + len(names)),
+        ]
+        for row in part:
+            cells = [row["workload"], row["law"], row["batch"], *(f"{row[n]:.3g}" for n in names), row["rates"]]
+            text.append("| " + " | ".join(cells) + " |")
+    out = HERE / "results" / "choice_rules.md"
+    out.write_text("\n".join(text) + "\n")
+    print("\n".join(line for line in text[3:] if not line.startswith("|")))
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = []
+    for name in sys.argv[1:] or WORKLOADS:
+        if name not in WORKLOADS:
+            raise SystemExit(f"there is no workload '{name}'; known: {', '.join(WORKLOADS)}")
+        if WORKLOADS[name].there:
+            rows += measure(WORKLOADS[name])
+    write(rows)
+
+
+if __name__ == "__main__":
+    main()
