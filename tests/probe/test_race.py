@@ -14,7 +14,7 @@ from handful.fit import _run
 from handful.optimizer import set_base
 from handful.probe import race as race_module
 from handful.probe.decide import decide
-from handful.probe.race import Branch, better, branch, losses_before, race
+from handful.probe.race import Branch, better, branch, came, harmed, losses_before, race
 from handful.probe.snapshot import Snapshot, fingerprint
 from handful.probe.throughput import Throughput
 from handful.probe.trial import FAILED, train
@@ -109,6 +109,12 @@ def test_a_larger_rate_that_is_not_ahead_is_given_up_on_the_way(training):
     start.restore()
     losses = branch(t, 2.0, size=32, steps=8)
     assert found.branches[1].losses == tuple(losses[4:])
+
+
+def test_a_loss_that_was_infinite_before_tells_nothing():
+    one = Branch(1e-3, (0.5, 0.6))
+    assert came(one, (math.inf, math.inf)) == came(Branch(1e-3, (FAILED,)), (1.0, 1.0)) == -math.inf
+    assert not harmed(one, (math.inf, math.nan))
 
 
 def test_a_default_that_neither_helps_nor_harms_goes_on(training):

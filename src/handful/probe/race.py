@@ -135,22 +135,24 @@ def harmed(one: Branch, before: Sequence[float]) -> bool:
     if not math.isfinite(one.loss):
         return True
     ways = _ways(one, before)
-    return float(-ways.mean()) > ERRORS * standard_error(ways)
+    return len(ways) > 0 and float(-ways.mean()) > ERRORS * standard_error(ways)
 
 
 def came(one: Branch, before: Sequence[float]) -> float:
     """How far a branch brought the loss down: the mean over the batches whose loss is known as it was before (the
-    others are NaN), of each against itself; -inf for a branch that broke off.
+    others are NaN), of each against itself; -inf for a branch that broke off, or if none of them was finite.
 
     >>> came(Branch(1e-3, (0.9, 0.5, 0.5)), before=(math.nan, 0.75, 1.0))
     0.375
     """
-    return float(_ways(one, before).mean()) if math.isfinite(one.loss) else -math.inf
+    ways = _ways(one, before)
+    return float(ways.mean()) if math.isfinite(one.loss) and len(ways) else -math.inf
 
 
 def _ways(one: Branch, before: Sequence[float]) -> NDArray[np.float64]:
-    ways = np.array(before) - np.array(one.losses)
-    return ways[np.isfinite(ways)]
+    ways: NDArray[np.float64] = np.array(before) - np.array(one.losses)
+    known: NDArray[np.float64] = ways[np.isfinite(ways)]
+    return known
 
 
 def standard_error(values: NDArray[np.float64]) -> float:
@@ -226,5 +228,6 @@ def losses_before(t: Training, size: int, steps: int, chosen: Iterable[int]) -> 
         seed_dropout(t.plan.seed, t.state.step + k, 0, t.objective.device)
         with torch.no_grad():
             sums = t.objective.sums(batch, metrics=False)
-        found[k] = float(sums.loss) / max(float(sums.weight), 1e-30)
+        loss = float(sums.loss) / max(float(sums.weight), 1e-30)
+        found[k] = math.inf if math.isnan(loss) else loss  # NaN stands for those that were not taken
     return found
