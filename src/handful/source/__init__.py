@@ -48,7 +48,8 @@ def open(
     where: a pair (X, y) of arrays, Tensors, lists or frames; one array (column `x`); a dict of arrays; a
         DataFrame (pandas, polars, pyarrow or any that Arrow can read); a file (.csv, .tsv, .jsonl, .parquet,
         .arrow, .feather, .npy, .npz, .txt), local or remote (s3://, https://, memory://); a folder or .zip of
-        images or sounds, where sub-folders are classes; a store that `prepare` wrote, local or remote; a torch
+        images or sounds, where sub-folders are classes; a folder of the parts of one table (part-0.csv, part-1.csv;
+        year=2024/...parquet), or a pattern for them (data/train-*.parquet); a store that `prepare` wrote, local or remote; a torch
         Dataset; a Hugging Face Dataset; the name of a data set that scikit-learn ships (digits, iris, wine,
         breast_cancer, diabetes); a Source, which is returned as it is.
     target: the column to be predicted. When it is not given, it is guessed only if there is no doubt. Several, as a
@@ -205,6 +206,8 @@ def _open_path(where: str, o: "Options") -> Source:
     if not there:
         if where in NAMES:
             return open_embedded(where, o)
+        if any(c in path.name for c in "*?["):
+            return _open_pattern(path, replace(o, where=str(path.absolute())))
         raise HandfulError(f"'{where}' is no file or folder, and no data set that handful knows.{_near(path, NAMES)}")
     o = replace(o, where=str(path.absolute()))  # so that a run can be resumed from another folder
     if path.is_dir():
@@ -222,8 +225,23 @@ def _open_path(where: str, o: "Options") -> Source:
         raise HandfulError(f"{where} is a tar file: write it as a store first, as in handful prepare {where} STORE.")
     if kind not in READERS:
         known = ", ".join([*READERS, ".txt", ".zip"])
-        raise HandfulError(f"{where} ends in '{kind}', which handful does not read; it reads {known}, and folders.")
+        how = f"ends in '{kind}', which handful does not read" if kind else "has no ending by which handful knows it"
+        raise HandfulError(f"{where} {how}; it reads {known}, and folders.")
     return open_file(str(path), o)
+
+
+def _open_pattern(path: Path, o: "Options") -> Source:
+    """The tables that a pattern such as `train-*.parquet` names, as one."""
+    from .files import TABLES, ending
+    from .shards import open_parts
+
+    files = sorted(p for p in path.parent.glob(path.name) if p.is_file())
+    other = [p for p in files if ending(p.name) not in TABLES]
+    if not files:
+        raise HandfulError(f"no file is named as '{path}' says.")
+    if other:
+        raise HandfulError(f"'{path}' names {other[0].name}, which is no table; patterns are for {', '.join(TABLES)}.")
+    return open_parts(path.parent, [p.relative_to(path.parent) for p in files], o)
 
 
 def _near(path: Path, names: Sequence[str]) -> str:

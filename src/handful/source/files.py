@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -81,18 +81,28 @@ def _stream(where: str) -> Any:
     return open(where, "rb")
 
 
-def _table_reader(what: str, fix: str, read: Callable[[BinaryIO, str], Any]) -> Callable[[str, Options], Arrays]:
-    def reader(where: str, o: Options) -> Arrays:
-        with _reading(where, what, fix), _stream(where) as stream:
-            if not stream.read(1):
-                raise HandfulError(f"{where} is empty (0 bytes).")
-            stream.seek(0)
-            table, note = read(stream, where), None
-            if isinstance(table, tuple):
-                table, note = table
-        return open_table(table, o, notes=[note] if note else [])
+class _Format(NamedTuple):
+    """A kind of table file: what it is called, how a broken one is mended, and what reads it."""
 
-    return reader
+    what: str
+    fix: str
+    read: Callable[[BinaryIO, str], Any]
+
+
+def read_table(where: str) -> tuple[Any, str | None]:
+    """The Arrow table of a file that ends as one of TABLES, and a note on how it is written, if there is one."""
+    what, fix, read = TABLES[ending(where)]
+    with _reading(where, what, fix), _stream(where) as stream:
+        if not stream.read(1):
+            raise HandfulError(f"{where} is empty (0 bytes).")
+        stream.seek(0)
+        table = read(stream, where)
+    return table if isinstance(table, tuple) else (table, None)
+
+
+def _open_table(where: str, o: Options) -> Arrays:
+    table, note = read_table(where)
+    return open_table(table, o, notes=[note] if note else [])
 
 
 def open_zipped(archive: Path, name: str, o: Options) -> Arrays:
@@ -198,21 +208,24 @@ def _npz(where: str, o: Options) -> Arrays:
     return open_columns(columns, o)
 
 
-_CSV = _table_reader("a CSV file", "every row must have as many values as the header, quoted where needed", _csv)
-_JSONL = _table_reader("a JSON-lines file", "each line must be one object", _jsonl)
-_ARROW = _table_reader("an Arrow file", "write it again", _arrow)
+_CSV = _Format("a CSV file", "every row must have as many values as the header, quoted where needed", _csv)
+_JSONL = _Format("a JSON-lines file", "each line must be one object", _jsonl)
+_ARROW = _Format("an Arrow file", "write it again", _arrow)
 
-READERS: dict[str, Callable[[str, Options], Arrays]] = {
+TABLES: dict[str, _Format] = {
     ".csv": _CSV,
     ".tsv": _CSV,
     ".csv.gz": _CSV,
     ".tsv.gz": _CSV,
-    ".json": _table_reader("a JSON file", "lines of one object each end in .jsonl", _json),
+    ".json": _Format("a JSON file", "lines of one object each end in .jsonl", _json),
     ".jsonl": _JSONL,
     ".jsonl.gz": _JSONL,
-    ".parquet": _table_reader("a Parquet file", "it may be cut short; download or write it again", _parquet),
+    ".parquet": _Format("a Parquet file", "it may be cut short; download or write it again", _parquet),
     ".arrow": _ARROW,
     ".feather": _ARROW,
+}
+READERS: dict[str, Callable[[str, Options], Arrays]] = {
+    **dict.fromkeys(TABLES, _open_table),
     ".npy": _npy,
     ".npz": _npz,
 }

@@ -16,6 +16,7 @@ from .base import Column
 from .files import open_zipped
 from .media import IMAGES, SOUNDS, FileItems, Items, ZipItems
 from .options import Options
+from .shards import open_parts, parts
 from .table import chosen, with_target
 
 _TABLES = {".csv", ".tsv", ".jsonl", ".json"}  # of which a zip may hold one alone
@@ -23,8 +24,11 @@ _SPLITS = {"train", "training", "valid", "val", "validation", "test", "dev"}
 
 
 def open_folder(path: Path, o: Options) -> Arrays:
-    """Files of a folder, in sorted order; see `_open`."""
+    """Files of a folder, in sorted order; see `_open`. The parts of a table are that table."""
     files, folders = _walk(path)
+    tables = parts([f for f in files if not any(_hidden(p) for p in f.parts)])
+    if tables:
+        return open_parts(path, tables, o)
     listed = [PurePosixPath(*p.parts) for p in files]
     return _open(path, listed, folders, o, lambda key, keep: FileItems(key, [path / files[i] for i in keep]))
 
@@ -136,7 +140,10 @@ def _nothing(path: Path, files: Sequence[PurePosixPath]) -> str:
     endings = ", ".join(e or "no ending" for e, _ in Counter(f.suffix.lower() for f in files).most_common(3))
     known = ", ".join(sorted(IMAGES | SOUNDS))
     if {f.suffix.lower() for f in files} <= {*_TABLES, ".parquet", ".arrow", ".feather"}:
-        return f"{path} holds tables ({endings}): open one of them, or write all as a store with handful.prepare."
+        return (
+            f"{path} holds tables ({endings}): open one of them, or those that belong together, as in "
+            f"'{path / '*'}{files[0].suffix}', or write all as a store with handful.prepare."
+        )
     return f"{path} holds no images or sounds: its files end in {endings}; handful reads {known} from folders."
 
 

@@ -328,7 +328,8 @@ def _files(key: str, column: Any, o: Options, notes: list[str]) -> Stored | None
         return None
     names = column.to_pylist()
     first = next(name for name in names if name)
-    near = [Path(o.where).parent] if o.where and "://" not in o.where else []
+    here = Path(o.where) if o.where and "://" not in o.where else None
+    near = [] if here is None else [here] if here.is_dir() else [here.parent]
     base = next((folder for folder in (*near, Path()) if (folder / first).is_file()), None)
     if base is None:
         said = f"'{key}' names files, and '{first}' is not in {near[0] if near else 'this folder'}"

@@ -18,7 +18,9 @@ from handful.transform.text import PadTokens, Tokenize
 
 Read = Callable[[], Iterator[Batch]]  # the training rows, from the first, each time it is called
 Columns = dict[str, Column]
-_ID = re.compile(r"^(|id|index|idx|uid|uuid|guid|key|row|rowid|unnamed: ?0)$|[_ ](id|idx|index|uuid|guid)$", re.I)
+_ID = re.compile(
+    r"^(|id|index|idx|uid|uuid|guid|key|row|rowid|unnamed: ?0|__index_level_0__)$|[_ ](id|idx|index|uuid|guid)$", re.I
+)
 _ID_CAMEL = re.compile(r"[a-z](Id|ID|Index)$")
 
 
