@@ -1,6 +1,7 @@
 """Tables that name the files of pictures and sounds, and tables with structs."""
 
 import csv
+import gzip
 import wave
 from pathlib import Path
 
@@ -123,3 +124,23 @@ def test_fields_of_structs_are_columns(tmp_path: Path) -> None:
         "user.age": "number", "user.home.city": "category", "y": "number",
     }  # fmt: skip
     assert source.take([4]).tensor("user.age").tolist() == [4]
+
+
+@pytest.mark.parametrize("how", ["gz", "pattern"])
+def test_a_store_of_them_holds_the_pictures(tmp_path, how):
+    """Also where the table would be read in blocks: compressed, or in several files."""
+    (tmp_path / "data").mkdir()
+    rows = []
+    for k in range(8):
+        Image.fromarray(np.full((6, 5), 30 * k, np.uint8)).save(tmp_path / "data" / f"{k}.png")
+        rows.append(f"{k}.png,{'dark' if k < 4 else 'light'}\n")
+    if how == "gz":
+        where = tmp_path / "data" / "labels.csv.gz"
+        where.write_bytes(gzip.compress(("file,label\n" + "".join(rows)).encode()))
+    else:
+        for k in range(2):
+            (tmp_path / "data" / f"part{k}.csv").write_text("file,label\n" + "".join(rows[4 * k : 4 * k + 4]))
+        where = tmp_path / "data" / "part*.csv"
+    store = handful.prepare(where, tmp_path / "store", target="label")
+    assert store.columns["file"].kind == "image"
+    assert store.take([5])["file"].flatten().tolist() == [150] * 30

@@ -50,6 +50,8 @@ def test_folders_that_state_a_value_are_columns(frame, tmp_path):
     found = pd.DataFrame({k: rows[k].numpy() for k in ("p", "q", "n", "year")})
     found["y"] = [source.columns["y"].classes[i] for i in rows["y"].tolist()]
     expected = frame.assign(year=2000 + np.arange(90) % 3)[list(found)]
+    store = handful.prepare(tmp_path, tmp_path.with_name("store"), target="y")
+    assert set(store.columns) == set(source.columns)
     pd.testing.assert_frame_equal(
         found.sort_values("p").reset_index(drop=True), expected.sort_values("p").reset_index(drop=True),
         check_dtype=False,

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from ..errors import HandfulError
 from .base import Column, Source
 from .dataset import is_hugging_face
@@ -14,6 +16,8 @@ from .feed_table import STREAMED, DatasetFiles, TableFeed, TableFiles
 from .files import ending, is_remote
 from .options import Options
 from .store_write import Feed
+from .table import media_named
+from .table_files import parse
 from .tar import TARS, open_tars
 
 SMALL = 64 << 20  # a table up to this many bytes is opened whole; larger ones are streamed
@@ -65,12 +69,26 @@ def open_feed(
         if all(ending(f) in TARS for f in files):
             return _source_feed(open_tars([Path(f) for f in files], o), identity, provenance, images)
         _one_kind(files, o)
-        if len(files) > 1 or _large(files[0]):
+        if (len(files) > 1 or _large(files[0])) and not _beside_folders(where, files):
             return TableFeed(TableFiles(files), o, identity, provenance, images)
     source = open_source(
         where, target, columns=columns, image_size=image_size, rate=rate, memory=None if _array(where) else 0
     )
     return _source_feed(source, identity, provenance, images)
+
+
+def _beside_folders(where: Any, files: list[str]) -> bool:
+    """Whether the tables hold only a part of what `open` finds: names of pictures or sounds, or folders `key=value`."""
+    if not isinstance(where, (str, os.PathLike)) or is_remote(files[0]):
+        return False
+    path = Path(where).expanduser()
+    if path.is_dir() and any("=" in part for f in files for part in Path(f).relative_to(path).parts[:-1]):
+        return True
+    raw = next(iter(TableFiles(files[:1])), None)
+    table = None if raw is None else parse(raw, {})
+    return table is not None and any(
+        pa.types.is_large_string(column.type) and media_named(column) for column in table.columns
+    )
 
 
 def _source_feed(source: Source, identity: str | None, provenance: dict[str, Any], images: str) -> SourceFeed:

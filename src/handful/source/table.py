@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -315,16 +315,25 @@ def _label_sets(key: str, lists: Any, o: Options, notes: list[str]) -> Stored:
     return Dense(block, Column("tensor", "uint8", (len(known),), labels=known))
 
 
+def media_named(column: Any) -> Literal["image", "audio"] | None:
+    """Whether the first strings of a column end as the names of pictures do, or of sounds."""
+    from .media import IMAGES, SOUNDS
+
+    endings = {Path(name).suffix.lower() for name in column[:64].drop_null().to_pylist() if name}
+    if not endings:
+        return None
+    return "image" if endings <= IMAGES else "audio" if endings <= SOUNDS else None
+
+
 def _files(key: str, column: Any, o: Options, notes: list[str]) -> Stored | None:
     """Pictures or sounds of which a table holds the files' names, relative to its own folder or to where we are."""
-    from .media import IMAGES, SOUNDS, FileItems
+    from .media import FileItems
 
     wanted = o.schema.get(key)
     if key == o.target or (wanted is not None and wanted.kind not in ("image", "audio")):
         return None
-    endings = {Path(name).suffix.lower() for name in column[:64].drop_null().to_pylist() if name}
-    images = bool(endings) and endings <= IMAGES
-    if not images and not (endings and endings <= SOUNDS):
+    named = media_named(column)
+    if named is None:
         return None
     names = column.to_pylist()
     first = next(name for name in names if name)
@@ -342,11 +351,11 @@ def _files(key: str, column: Any, o: Options, notes: list[str]) -> Stored | None
         if not path.is_file():
             said = f"names {path}, which is not there" if names[row] else "names no file"
             raise HandfulError(f"{o.name}: column '{key}' {said}, in row {row}: correct or remove such rows.")
-    if images:
+    if named == "image":
         from .images import from_items
     else:
         from .audio import from_items
-    notes.append(f"'{key}' holds names of {'pictures' if images else 'sounds'}: the files are read.")
+    notes.append(f"'{key}' holds names of {'pictures' if named == 'image' else 'sounds'}: the files are read.")
     return from_items(FileItems(key, paths), o, notes)
 
 
