@@ -32,7 +32,7 @@ test-cuda: $(BIN)/.dev  ## on a machine with a GPU, and a torch that knows it
 	HANDFUL_TEST_CUDA=1 $(BIN)/pytest tests/test_cuda.py
 
 bench: $(BIN)/.dev
-	@for f in benchmarks/bench_*.py benchmarks/ablation.py benchmarks/choice.py benchmarks/coverage.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done
+	@for f in benchmarks/bench_*.py benchmarks/ablation.py benchmarks/choice.py benchmarks/choice_rules.py benchmarks/coverage.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done
 
 lint: $(BIN)/.dev
 	$(BIN)/ruff check .
