@@ -9,11 +9,11 @@ and, from a range test of 100 steps from 1e-7 to 10 with the workload's own opti
 valley: two fifths down the longest fall of the smoothed loss (its default), minimum / 10: a tenth of the rate where
 that loss is lowest (Smith 2017, arXiv:1506.01186).
 
-It needs prodigyopt and dog-optimizer (`pip install -e '.[bench]'`); what choice.py has cached is not run again. The
-table goes to benchmarks/results/choice_rules.md.
+The first two are left out unless prodigyopt and dog-optimizer are installed (`pip install -e '.[bench]'`). What choice.py
+has cached is not run again. The table goes to benchmarks/results/choice_rules.md.
 """
 
-import functools
+import contextlib
 import math
 import platform
 import sys
@@ -24,8 +24,6 @@ import numpy as np
 import torch
 from choice import CODE, LAWS, SCORED, auto, cached, every_setting, fresh, geometric, seconds, target_of, train
 from choice_workloads import HERE, WORKLOADS, Workload
-from dog import DoG
-from prodigyopt import Prodigy
 
 from handful.assemble import assemble
 from handful.probe.decide import batch_cap
@@ -93,12 +91,16 @@ def by_optimizer(make: Any) -> Callable[[Workload, Any, int, int], dict[str, Any
     return run
 
 
-RULES = {
-    "prodigy": by_optimizer(functools.partial(Prodigy, weight_decay=0.0)),
-    "dog": by_optimizer(DoG),
-    "valley": by_range_test("valley"),
-    "minimum / 10": by_range_test("minimum / 10"),
-}
+RULES: dict[str, Callable[[Workload, Any, int, int], dict[str, Any]]] = {}
+with contextlib.suppress(ImportError):
+    from prodigyopt import Prodigy
+
+    RULES["prodigy"] = by_optimizer(Prodigy)
+with contextlib.suppress(ImportError):
+    from dog import DoG
+
+    RULES["dog"] = by_optimizer(DoG)
+RULES |= {name: by_range_test(name) for name in ("valley", "minimum / 10")}
 
 
 def measure(w: Workload) -> list[dict[str, Any]]:
@@ -154,6 +156,7 @@ def write(rows: list[dict[str, Any]]) -> None:
         "that handful chose; time to choice.py's target over its oracle's, inf where a seed does not reach it. `race`: "
         "handful's, its noise scale and first steps paid for, too; it was made while looking at these workloads (see "
         "[choice.md](choice.md)), the others were not.",
+        *(f"{name} was left out: it is not installed." for name in ("prodigy", "dog") if name not in RULES),
     ]
     for scored in SCORED:
         part = [row for row in rows if row["scored"] == scored]
