@@ -9,8 +9,8 @@ and, from a range test of 100 steps from 1e-7 to 10 with the workload's own opti
 valley: two fifths down the longest fall of the smoothed loss (its default), minimum / 10: a tenth of the rate where
 that loss is lowest (Smith 2017, arXiv:1506.01186).
 
-The first two are left out unless prodigyopt and dog-optimizer are installed (`pip install -e '.[bench]'`). What choice.py
-has cached is not run again. The table goes to benchmarks/results/choice_rules.md.
+The first two are left out unless prodigyopt and dog-optimizer are installed (`pip install -e '.[bench]'`). What
+choice.py has cached is not run again. The table goes to benchmarks/results/choice_rules.md.
 """
 
 import contextlib
