@@ -6,7 +6,7 @@ over the oracle's, what it tried before the run paid for. With their authors' co
 prodigy: Adam with steps from the distance travelled (Mishchenko & Defazio 2023, arXiv:2306.06101), lr=1.
 dog: SGD with steps of distance over gradients (Ivgi et al. 2023, arXiv:2302.12022), lr=1.
 and, from a range test of 100 steps from 1e-7 to 10 with the workload's own optimizer, as fastai's `lr_find` reads it:
-valley: two fifths down the longest fall of the smoothed loss (its default), minimum / 10: a tenth of the rate where
+valley: half-way down the longest fall of the smoothed loss (its default), minimum / 10: a tenth of the rate where
 that loss is lowest (Smith 2017, arXiv:1506.01186).
 
 The first two are left out unless prodigyopt and dog-optimizer are installed (`pip install -e '.[bench]'`). What
