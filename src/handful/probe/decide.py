@@ -238,12 +238,10 @@ def _choose_batch(t: Training, d: Decision) -> None:
     elif phi is not None and phi.status == "bounded":
         low = min(best_batch(phi.low, tp, tested), fallback)
         size = 1 << round((math.log2(low) + math.log2(fallback)) / 2)
-        d.batch = Choice(
-            size,
-            "bounded",
-            f"noise scale {phi}: between the {low} that its bound asks for and {fallback}, {rule} "
-            f"({MACHINE}; batch={size} fixes it)",
-        )
+        both = f"its bound asks for {low}, which is also {rule}"
+        between = f"between the {low} that its bound asks for and {fallback}, {rule}"
+        why = both if low == fallback else between
+        d.batch = Choice(size, "bounded", f"noise scale {phi}: {why} ({MACHINE}; batch={size} fixes it)")
     else:
         why = f"noise scale {phi}; " if phi is not None else ""
         d.batch = Choice(fallback, "bounded", f"{why}{rule} ({MACHINE}; batch={fallback} fixes it)")
