@@ -277,7 +277,7 @@ class TestTable:
         names = [(*source.columns["city"].classes, "")[c] for c in source.values["city"]]
         assert out["categories"][:, 0].tolist() == [1 + ["bern", "oslo", "rome"].index(n) for n in names]
         assert pipeline.inputs.n_numbers == 3
-        assert pipeline.inputs.cardinalities == (4,)
+        assert pipeline.inputs.cardinalities == (5,)  # missing, three names, never seen
         assert pipeline.classes == ("no", "yes")
         assert pipeline.task == "classification"
         assert pipeline.outputs == 2
@@ -317,7 +317,7 @@ class TestTable:
         assert pipeline.check(other) == ["Ignored, because training did not use them: extra."]
         out = pipeline.on(other)(everything(other))
         assert set(out.columns) == {"numbers", "categories"}
-        assert out["categories"][:, 0].tolist() == [0, 2]
+        assert out["categories"][:, 0].tolist() == [4, 2]  # the last id is that of names never seen
         as_text = Rows(name="new.csv", age=[30.0], city=["oslo"], income=[1e4])
         assert pipeline.on(as_text)(everything(as_text))["categories"].tolist() == [[2]]
         empty = Rows(name="new.csv", age=[30.0], city=[np.nan], income=[1e4])

@@ -8,7 +8,7 @@ from handful import expression
 from handful.errors import HandfulError
 from handful.model.base import Model
 
-FOUND = ("self", "cardinalities", "ctc")  # what has a default, and yet is for the data to say
+FOUND = ("self", "cardinalities", "counts", "ctc")  # what has a default, and yet is for the data to say
 
 
 def read(text: str, models: Mapping[str, type[Model]]) -> tuple[str, dict[str, Any]]:

@@ -11,6 +11,7 @@ from handful.errors import HandfulError
 from handful.model.base import Model, Shape
 from handful.model.members import Factors, Heads
 from handful.model.plain import row_arguments
+from handful.model.rare import Rare
 
 # With more numbers a row (pixels, spectra) each says little by itself, and an encoding of each fits its noise.
 PERIODIC = 32
@@ -54,6 +55,7 @@ class Table(Model):
     """For tables of numbers and categories.
 
     numbers: float [m, F], standardised; categories: int64 [m, K], ids in 0..cardinality - 1; or x: float [m, F].
+    counts: training rows of each id, so that rare ones are not learned by heart (see `handful.model.rare`).
     Returns [m, outputs]. encoding: "periodic", or "plain" (the numbers alone; chosen for F above 32). members: networks
     that share most weights (see `handful.model.members`); where there are several, training returns [m * members,
     outputs], a row's members one after the other, each to be right by itself, and evaluation their mean. LayerNorm, so
@@ -80,10 +82,12 @@ class Table(Model):
         sigma: float = 0.1,
         dropout: float = 0.1,
         members: int = 1,
+        counts: Sequence[Sequence[int]] = (),
     ) -> None:
         super().__init__(
             features=features, outputs=outputs, cardinalities=list(cardinalities), width=width, blocks=blocks,
             encoding=encoding, frequencies=frequencies, sigma=sigma, dropout=dropout, members=members,
+            counts=[list(rows) for rows in counts],
         )  # fmt: skip
         if encoding not in ("periodic", "plain"):
             raise HandfulError(f"encoding is 'periodic' or 'plain', not '{encoding}'.")
@@ -91,6 +95,7 @@ class Table(Model):
         self.embeddings = nn.ModuleList(nn.Embedding(n, d) for n, d in zip(cardinalities, sizes))
         for embedding in self.embeddings:  # as wide as standardised numbers when put beside them
             nn.init.normal_(embedding.weight, std=0.3)  # type: ignore[arg-type]
+        self.rare = Rare(counts) if counts else None
         periodic = encoding == "periodic" and features > 0
         self.periodic = Periodic(features, frequencies, PERIODIC_SIZE, sigma) if periodic else None
         of_feature = [1] * features + [PERIODIC_SIZE] * features * periodic + sizes
@@ -106,6 +111,7 @@ class Table(Model):
         given = row_arguments(cls.name, kind, shape, outputs, inputs)
         return {
             **given,
+            "counts": [list(rows) for rows in inputs.get("counts") or ()] if kind == "table" else [],
             "encoding": "periodic" if given["features"] <= PERIODIC else "plain",
             "members": FEWER if (inputs.get("rows") or 0) > MANY_ROWS else MEMBERS,
             "dropout": 0.1 if outputs == 1 else 0.3,  # one output: a regression, which noise in the layers blurs
@@ -121,6 +127,7 @@ class Table(Model):
             if self.periodic is not None:
                 parts.append(self.periodic(numbers).flatten(1))
         if categories is not None:
+            categories = categories if self.rare is None else self.rare(categories)
             parts += [embedding(categories[:, k]) for k, embedding in enumerate(self.embeddings)]
         row = torch.cat(parts, dim=1)
         y: Tensor = self.out(self.blocks(self.into(row if self.factors is None else self.factors(row))))

@@ -42,6 +42,8 @@ class Column:
     shape:   of one row; None where it varies
     labels:  what the zeros and ones of a tensor [k] stand for, where they came from lists of strings
     dates:   how a number, seconds since 1970, was written as a date in text: a format of strptime
+    open:    whether a category may hold strings that are not among `classes`: when data are read as those of training,
+             these are then classes, too, behind the known ones; else they are missing
     """
 
     kind: Kind
@@ -51,6 +53,7 @@ class Column:
     rate: int | None = None
     labels: tuple[str, ...] | None = None
     dates: str | None = None
+    open: bool = False
 
 
 @dataclass

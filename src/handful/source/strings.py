@@ -36,7 +36,7 @@ def from_strings(key: str, values: Any, o: Options, notes: list[str]) -> Stored 
     if wanted is not None and wanted.kind == "text":
         return Strings(values.to_pylist(), Column("text", "str"))
     if wanted is not None and wanted.kind == "category" and wanted.classes is not None:
-        return _encode(key, values, wanted.classes, o, notes)
+        return _encode(key, values, wanted.classes, o, notes, more=wanted.open)
     filled = values.filter(pc.not_equal(pc.fill_null(pc.utf8_trim_whitespace(values), ""), ""))
     unique = pc.unique(filled)
     if len(unique) == 0:
@@ -99,7 +99,9 @@ def from_dictionary(key: str, values: Any, o: Options, notes: list[str]) -> Stor
     return _encode(key, texts, classes, o, notes)
 
 
-def _encode(key: str, values: Any, classes: tuple[str, ...], o: Options, notes: list[str]) -> Stored:
+def _encode(
+    key: str, values: Any, classes: tuple[str, ...], o: Options, notes: list[str], more: bool = False
+) -> Stored:
     codes = pc.index_in(values, value_set=pa.array(classes, pa.large_string()))
     array = pc.fill_null(codes, -1).to_numpy(zero_copy_only=False).astype(np.int64)
     known = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(values), ""), True).to_numpy(zero_copy_only=False)
@@ -111,7 +113,12 @@ def _encode(key: str, values: Any, classes: tuple[str, ...], o: Options, notes: 
                 f"{o.name}: target '{key}' is '{text}' in row {unknown[0]}, which is not among the "
                 "known classes." + did_you_mean(text, classes)
             )
-        notes.append(f"'{key}' has {len(unknown):,} values not seen before (first '{text}'): read as missing.")
+        said = f"'{key}' has {len(unknown):,} values not seen before (first '{text}')"
+        if more:
+            new = tuple(sorted(pc.unique(values.take(pa.array(unknown))).to_pylist()))
+            notes.append(f"{said}: their column tells nothing of them.")
+            return _encode(key, values, (*classes, *new), o, notes)
+        notes.append(f"{said}: read as missing.")
     return Dense(array, Column("category", "int64", (), classes))
 
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
@@ -30,8 +31,8 @@ class Inputs:
 
     kind: image, vector, table, text, audio, language or tensor; or "named" for several. names: the batch
     columns, ("x",) or the model's keyword arguments. shape: of one row, None where it varies from batch to
-    batch. n_numbers, cardinalities: of a table; vocabulary: number of ids; max_length: of a row of ids or
-    frames; channels, size: of pictures; mels, rate: of sound.
+    batch. n_numbers, cardinalities: of a table; counts: training rows of each id of a category; vocabulary: number of
+    ids; max_length: of a row of ids or frames; channels, size: of pictures; mels, rate: of sound.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Inputs:
     shape: tuple[int | None, ...] = ()
     n_numbers: int = 0
     cardinalities: tuple[int, ...] = ()
+    counts: tuple[tuple[int, ...], ...] = ()
     vocabulary: int = 0
     max_length: int = 0
     channels: int = 0
@@ -147,7 +149,7 @@ class Table:
 
     Numbers are put side by side in float64, missing ones filled with the training median and flagged, then
     taken through `steps`. layout "split": `numbers` float32 [m, F] and `categories` int64 [m, K] ids by name
-    (0: missing or never seen); layout "matrix": `x` float32 [m, F'], the categories one-hot (all 0: missing
+    (0: missing; the last: never seen); layout "matrix": `x` float32 [m, F'], the categories one-hot (all 0: missing
     or never seen).
     """
 
@@ -167,13 +169,14 @@ class Table:
 
     def fit(self, read: Read, columns: Columns, head: Batch) -> Self:
         """Fitted on the training rows, in one pass for the usual steps, one more for every other step."""
-        moments, codes = Moments(), [set[int]() for _ in self.categories]
+        moments, codes = Moments(), [Counter[int]() for _ in self.categories]
         widths: list[int] = []
 
         def rows() -> Iterator[Tensor]:
             for batch in read():
                 for found, name in zip(codes, self.categories):
-                    found.update(torch.unique(batch.tensor(name)).tolist())
+                    ids, counts = torch.unique(batch.tensor(name), return_counts=True)
+                    found.update(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
                 widths[:] = [batch.tensor(name)[:1].numel() for name in self.numbers]
                 x = self.matrix(batch)
                 if self.numbers:
@@ -183,7 +186,9 @@ class Table:
         impute = self.impute.fit(rows())
         names = tuple(n if w == 1 else f"{n}[{i}]" for n, w in zip(self.numbers, widths) for i in range(w))
         encoders = [
-            Categories(tuple(sorted((columns[name].classes or ())[c] for c in found if c >= 0)))
+            Categories(other=self.layout == "split").of(
+                {(columns[name].classes or ())[c] if c >= 0 else "": n for c, n in found.items()}
+            )
             for name, found in zip(self.categories, codes)
         ]
         done = replace(self, impute=impute, encoders=tuple(encoders), features=names, steps=())
@@ -232,9 +237,11 @@ class Table:
     def info(self) -> Inputs:
         """What a model needs to know."""
         sizes = tuple(encoder.size for encoder in self.encoders)
+        counts = tuple(encoder.counts for encoder in self.encoders if encoder.other)
         if self.layout == "split":
             shape = (self.width + len(sizes),)
-            return Inputs("table", ("numbers", "categories"), shape, n_numbers=self.width, cardinalities=sizes)
+            named = ("numbers", "categories")
+            return Inputs("table", named, shape, n_numbers=self.width, cardinalities=sizes, counts=counts)
         wide = self.width + sum(size - 1 for size in sizes)
         return Inputs("vector", shape=(wide,), n_numbers=wide)
 

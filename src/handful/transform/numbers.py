@@ -1,6 +1,7 @@
 """Steps for numbers, categories and pictures. All statistics are float64 and of the training rows only."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -209,33 +210,48 @@ class Impute(Step):
 class Categories(Step):
     """Names to ids, by name: 1.. for the names seen in training, sorted; 0 for missing or never seen.
 
-    Values are lists of m strings ("" and None are missing); the result is int64 [m].
+    Values are lists of m strings ("" and None are missing); the result is int64 [m]. With `other`, names never seen
+    have an id of their own, the last. counts: training rows of each id.
 
     >>> step = Categories().fit([["red", "blue"]])
     >>> step.classes, step(["red", "green"]).tolist()
     (('blue', 'red'), [2, 0])
+    >>> Categories(other=True).fit([["red", "blue"]])(["red", "green", ""]).tolist()
+    [2, 3, 0]
     """
 
     classes: tuple[str, ...] | None = None
+    other: bool = False
+    counts: tuple[int, ...] = ()
 
     def fit(self, chunks: Iterable[Any]) -> Self:
-        names: set[str] = set()
+        counts: Counter[str] = Counter()
         for chunk in pieces(chunks):
-            names.update(chunk)
-        return replace(self, classes=tuple(sorted(names - {"", None})))  # type: ignore[arg-type, unused-ignore]
+            counts.update(name or "" for name in chunk)
+        return self.of(counts)
+
+    def of(self, counts: Mapping[str, int]) -> Self:
+        """Fitted to names that have so many rows each; "" is missing."""
+        names = tuple(sorted(name for name in counts if name))
+        of_ids = (counts.get("", 0), *(counts[name] for name in names), *([0] if self.other else []))
+        return replace(self, classes=names, counts=of_ids)
 
     @property
     def size(self) -> int:
-        """How many ids there are: the known names and 0."""
-        return len(self.fitted(self.classes)) + 1
+        """How many ids there are: the known names, 0, and with `other` one more."""
+        return len(self.fitted(self.classes)) + 1 + self.other
+
+    @property
+    def _unseen(self) -> int:
+        return self.size - 1 if self.other else 0
 
     def __call__(self, value: Sequence[str | None]) -> Tensor:
         ids = {name: i + 1 for i, name in enumerate(self.fitted(self.classes))}
-        return torch.tensor([ids.get(name, 0) if name else 0 for name in value], dtype=torch.int64)
+        return torch.tensor([ids.get(name, self._unseen) if name else 0 for name in value], dtype=torch.int64)
 
     def recode(self, codes: Tensor, classes: Sequence[str]) -> Tensor:
         """Ids of codes [m] into another list of classes (-1: missing), such as those of a second file."""
-        return code_table(self.fitted(self.classes), tuple(classes), 1, 0)[codes]
+        return code_table(self.fitted(self.classes), tuple(classes), 1, self._unseen, 0)[codes]
 
 
 @stored

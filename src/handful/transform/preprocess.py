@@ -281,7 +281,8 @@ def fit_pipeline(
             notes.append(f"'{source.target}' is the text of each sound: its characters are to be recognised.")
         target, found = reader.target.decide(own_model, task)
         notes += found
-    trained_on = dict(columns)
+    opened = fitted.categories if isinstance(fitted, Table) and fitted.layout == "split" else ()
+    trained_on = {name: replace(column, open=name in opened) for name, column in columns.items()}
     if target is not None and target.task == "sequence" and target.dtype == "str":
         trained_on[target.column] = Column("text", "str")  # other texts than those of training are no unknown classes
     notes += fitted.notes()

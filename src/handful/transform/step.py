@@ -188,13 +188,16 @@ def chunks_of(source: Source, names: Sequence[str] | None = None, at_most: int =
 
 
 @functools.lru_cache(maxsize=64)
-def code_table(known: tuple[str, ...], classes: tuple[str, ...], first: int, other: int) -> Tensor:
+def code_table(
+    known: tuple[str, ...], classes: tuple[str, ...], first: int, other: int, missing: int | None = None
+) -> Tensor:
     """Ids by code, int64 [len(classes) + 1].
 
     For each of `classes` its place in `known` plus `first`, or `other` where it is not there; the last entry,
-    which the code -1 (missing) picks, is `other`."""
+    which the code -1 (missing) picks, is `missing`, by default `other`, too."""
     ids = {name: i + first for i, name in enumerate(known)}
-    return torch.tensor([*(ids.get(name, other) for name in classes), other], dtype=torch.int64)
+    last = other if missing is None else missing
+    return torch.tensor([*(ids.get(name, other) for name in classes), last], dtype=torch.int64)
 
 
 def _row_bytes(column: Column) -> int:
