@@ -1,6 +1,7 @@
 """What a column of a table holds, learned from its blocks one after another, in bounded memory."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -104,7 +105,7 @@ def decide(
     if facts.media in ("image", "audio"):
         return _media(facts, wanted, o, notes)
     if wanted is not None:
-        return wanted, None
+        return replace(wanted, open=False), None  # what one block brings, another does not know
     if facts.nulls == facts.rows:
         notes.append(f"column '{key}' was left out: every value is missing.")
         return None, None
