@@ -1,6 +1,7 @@
 """Row ids -> columns: every kind of data behind one vectorised read."""
 
 import copy
+import glob
 import os
 from collections.abc import Mapping, Sequence
 from numbers import Integral
@@ -206,7 +207,7 @@ def _open_path(where: str, o: "Options") -> Source:
     if not there:
         if where in NAMES:
             return open_embedded(where, o)
-        if any(c in path.name for c in "*?["):
+        if glob.has_magic(where):
             return _open_pattern(path, replace(o, where=str(path.absolute())))
         raise HandfulError(f"'{where}' is no file or folder, and no data set that handful knows.{_near(path, NAMES)}")
     o = replace(o, where=str(path.absolute()))  # so that a run can be resumed from another folder
@@ -233,15 +234,15 @@ def _open_path(where: str, o: "Options") -> Source:
 def _open_pattern(path: Path, o: "Options") -> Source:
     """The tables that a pattern such as `train-*.parquet` names, as one."""
     from .files import TABLES, ending
+    from .inputs import local_files
     from .shards import open_parts
 
-    files = sorted(p for p in path.parent.glob(path.name) if p.is_file())
+    files = [p for p in local_files(path) if p.is_file()]
     other = [p for p in files if ending(p.name) not in TABLES]
-    if not files:
-        raise HandfulError(f"no file is named as '{path}' says.")
     if other:
         raise HandfulError(f"'{path}' names {other[0].name}, which is no table; patterns are for {', '.join(TABLES)}.")
-    return open_parts(path.parent, [p.relative_to(path.parent) for p in files], o)
+    root = Path(os.path.commonpath([p.parent for p in files]))
+    return open_parts(root, [p.relative_to(root) for p in files], o)
 
 
 def _near(path: Path, names: Sequence[str]) -> str:
