@@ -135,7 +135,7 @@ def pool(measured: Iterable[Moments]) -> NoiseScale:
         sum(m.covariance[0] for m in found),
         sum(m.covariance[1] for m in found),
         sum(m.covariance[2] for m in found),
-        _quantile(sum(m.parts - 1 for m in found)),
+        t95(sum(m.parts - 1 for m in found)),
     )
     if g <= 0 or t < 0:
         return NoiseScale(None, low, math.inf, "not measurable", t, g, examples)
@@ -156,7 +156,8 @@ def fieller(t: float, g: float, tt: float, tg: float, gg: float, z: float) -> tu
     return 0.0, math.inf
 
 
-def _quantile(degrees: int) -> float:
+def t95(degrees: int) -> float:
+    """Student's t, one-sided 95%, for so many degrees of freedom."""
     if degrees > 60:
         return 1.645
     at = sorted(_T95)

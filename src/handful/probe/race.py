@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from handful.optimizer import set_base
+from handful.probe.noise import t95
 from handful.probe.snapshot import Snapshot
 from handful.probe.trial import FAILED, train
 from handful.step import seed_dropout
@@ -127,7 +128,8 @@ def race(t: Training, rate: float, *, size: int, steps: int, start: Snapshot, lo
 
 
 def harmed(one: Branch, before: Sequence[float]) -> bool:
-    """Whether a branch broke off, or left the loss higher than it was, beyond the noise of the paired difference.
+    """Whether a branch broke off, or left the loss higher than it was, beyond the noise of the paired difference: few
+    are taken, so by Student's t, one-sided 95%.
 
     >>> harmed(Branch(0.1, (1.2, 1.3, 1.2)), before=(1.0, 1.1, 1.0)), harmed(Branch(0.1, (1.2, 0.9)), before=(1.0, 1.0))
     (True, False)
@@ -135,7 +137,7 @@ def harmed(one: Branch, before: Sequence[float]) -> bool:
     if not math.isfinite(one.loss):
         return True
     ways = _ways(one, before)
-    return len(ways) > 0 and float(-ways.mean()) > ERRORS * standard_error(ways)
+    return len(ways) > 0 and float(-ways.mean()) > t95(len(ways) - 1) * standard_error(ways)
 
 
 def came(one: Branch, before: Sequence[float]) -> float:
