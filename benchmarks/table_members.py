@@ -22,7 +22,7 @@ FOLDS = 3
 
 def measure(name: str, members: int, k: int) -> dict[str, float]:
     """Score and seconds of one fit."""
-    path = tables.CACHE / f"{name}-{FOLDS}-0-{k}-members{members}-{tables.CODE}.json"
+    path = tables.CACHE / f"{name}-{FOLDS}-0-{k}-members{members}-{tables.CODE['']}.json"
     if not path.exists():
         score, load = tables.SETS[name]
         x, y = load()
