@@ -30,7 +30,7 @@ def test_a_category_is_taken_for_an_unseen_one_the_rarer_it_is():
     taken = rare(ids).reshape(-1, 4, 2)
     shares = (taken == torch.tensor([4, 2])).double().mean(0)
     expected = torch.tensor([[0, 0], [3 / 4, 1 / 2], [3 / 12, 1 / 2], [3 / 1000, 1 / 2]]).double()
-    assert shares.sub(expected).abs().max() < 0.015
+    assert shares.sub(expected).abs().max() < 0.02  # five standard errors
     kept = taken != torch.tensor([4, 2])
     assert torch.equal(taken[kept], ids.reshape(-1, 4, 2)[kept])
 

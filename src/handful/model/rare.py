@@ -19,9 +19,10 @@ class Rare(nn.Module):
     categories: int64 [m, K]; returns the same. Missing ones stay missing.
 
     >>> rare = Rare([[0, 1, 10**9, 0]])
-    >>> ids = torch.tensor([[0], [1], [2]]).repeat(1000, 1)
-    >>> [round(float((rare(ids)[k::3] == 3).float().mean()), 1) for k in range(3)]
-    [0.0, 0.8, 0.0]
+    >>> ids = torch.tensor([[0], [1], [2]]).repeat(10_000, 1)
+    >>> shares = [float((rare(ids)[k::3] == 3).float().mean()) for k in range(3)]
+    >>> shares[0], 0.7 < shares[1] < 0.8, shares[2] < 0.01
+    (0.0, True, True)
     >>> bool((rare.eval()(ids) == ids).all())
     True
     """
