@@ -7,7 +7,8 @@ prodigy: Adam with steps from the distance travelled (Mishchenko & Defazio 2023,
 dog: SGD with steps of distance over gradients (Ivgi et al. 2023, arXiv:2302.12022), lr=1.
 and, from a range test of 100 steps from 1e-7 to 10 with the workload's own optimizer, as fastai's `lr_find` reads it:
 valley: half-way down the longest fall of the smoothed loss (its default), minimum / 10: a tenth of the rate where
-that loss is lowest (Smith 2017, arXiv:1506.01186).
+that loss is lowest (Smith 2017, arXiv:1506.01186). The test ends where a loss is four times the
+lowest; fastai asks that of the smoothed loss.
 
 The first two are left out unless prodigyopt and dog-optimizer are installed (`pip install -e '.[bench]'`). What
 choice.py has cached is not run again. The table goes to benchmarks/results/choice_rules.md.
@@ -37,21 +38,17 @@ SAID = ("race", "valley", "minimum / 10")  # rules that choose a rate before the
 
 
 def valley(rates: list[float], losses: list[float]) -> float:
-    """fastai's reading of a range test: the longest decreasing subsequence, half-way into its middle third.
+    """The rate half the length of the longest decreasing subsequence before its end: a third and a sixth of it on.
 
-    >>> valley([1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0], [2.0, 1.9, 1.5, 1.2, 1.0, 3.0])
-    0.001
+    >>> valley([1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0], [3.0, 2.9, 2.5, 2.2, 2.0, 1.9, 4.0])
+    0.01
     """
-    length = [1] * len(losses)
-    end = start = 0
-    for i in range(1, len(losses)):
-        for j in range(i):
-            if losses[i] < losses[j] and length[i] < length[j] + 1:
-                length[i] = length[j] + 1
-            if length[end] < length[i]:
-                end, start = i, i - length[i]
-    third = (end - start) / 3
-    return rates[max(0, start + int(third) + int(third / 2))]
+    length: list[int] = []
+    for i, loss in enumerate(losses):
+        length.append(1 + max((length[j] for j in range(i) if losses[j] > loss), default=0))
+    end = int(np.argmax(length))
+    third = length[end] / 3
+    return rates[max(0, end - length[end] + int(third) + int(third / 2))]
 
 
 def tested(w: Workload, data: Any, size: int, seed: int) -> dict[str, Any]:

@@ -109,6 +109,13 @@ def test_what_cannot_be_joined_is_named(frame, tmp_path):
         handful.open(tmp_path)
     with pytest.raises(HandfulError, match=r"no file matches '.*b\*.csv'"):
         handful.open(tmp_path / "b*.csv")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(HandfulError, match=r"fold\*' names folders alone"):
+        handful.open(tmp_path / "fold*")
+    (tmp_path / "l1.jsonl").write_text('{"x": [1, 2], "y": 0}\n')
+    (tmp_path / "l2.jsonl").write_text('{"x": "a", "y": 0}\n')
+    with pytest.raises(HandfulError, match=r"l2.jsonl: column 'x' is .* there but .* in l1.jsonl: make it one type"):
+        handful.open(tmp_path / "l*.jsonl")
     (tmp_path / "a3.arff").write_text("x")
     with pytest.raises(HandfulError, match=r"names a3.arff, which is no table"):
         handful.open(tmp_path / "a*")

@@ -239,6 +239,8 @@ def _open_pattern(path: Path, o: "Options") -> Source:
 
     files = [p for p in local_files(path) if p.is_file()]
     other = [p for p in files if ending(p.name) not in TABLES]
+    if not files:
+        raise HandfulError(f"'{path}' names folders alone: add a pattern for the files in them, such as /*.csv.")
     if other:
         raise HandfulError(f"'{path}' names {other[0].name}, which is no table; patterns are for {', '.join(TABLES)}.")
     root = Path(os.path.commonpath([p.parent for p in files]))

@@ -102,7 +102,7 @@ class Manifest:
 
 
 def _written(column: Column) -> dict[str, Any]:
-    return {name: value for name, value in asdict(column).items() if name not in ("labels", "dates") or value}
+    return {name: value for name, value in asdict(column).items() if name not in ("labels", "dates", "open") or value}
 
 
 def file_name(shard: int, part: int, what: str) -> str:
