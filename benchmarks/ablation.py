@@ -23,10 +23,10 @@ import numpy as np
 import torch
 
 import handful
-from handful import model as models
-from handful import optimizer
-from handful.source.base import Source
-from handful.state import copy_weights, load_weights
+from handful import models
+from handful.data.base import Source
+from handful.optim import build as optimizer
+from handful.training.state import copy_weights, load_weights
 
 HERE = Path(__file__).resolve().parent
 CACHE, DATA = HERE / ".cache" / "ablation", HERE.parents[1] / "shared" / "data"

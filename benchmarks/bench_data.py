@@ -31,8 +31,8 @@ from peers import BATCH, PEERS, WIDTH, Endless, handful_stream, rate, torch_load
 from PIL import Image
 
 import handful
-from handful.grouping import row_lengths
-from handful.source.options import cores
+from handful.base.machine import cores
+from handful.batches.grouped import row_lengths
 
 STAND_INS = (
     "- MosaicML Streaming imports torchvision and transformers, which its writer and reader do not use: where these "

@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.pipeline import make_pipeline
 
 import handful
-from handful.source.base import Column
+from handful.data.base import Column
 
 HERE = Path(__file__).resolve().parent
 REVIEWS = HERE.parents[1] / "shared" / "data" / "movie-reviews.csv"

@@ -31,11 +31,11 @@ import torch
 from choice_workloads import CACHE, HERE, WORKLOADS, Workload
 from torch import nn
 
-from handful.assemble import assemble
 from handful.fit import _run
-from handful.probe.decide import batch_cap
-from handful.probe.throughput import Throughput, measure_throughput, powers_of_two
-from handful.training import Training
+from handful.plan.build import assemble
+from handful.plan.probe.decide import batch_cap
+from handful.plan.probe.step_time import Throughput, measure_throughput, powers_of_two
+from handful.training.training import Training
 
 LAWS = (8, 32, 128, 512)
 SCORED = {"last": 2, "averaged": 3}  # columns of a curve

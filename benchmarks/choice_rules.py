@@ -26,10 +26,10 @@ import torch
 from choice import CODE, LAWS, SCORED, auto, cached, every_setting, fresh, geometric, seconds, target_of, train
 from choice_workloads import HERE, WORKLOADS, Workload
 
-from handful.assemble import assemble
-from handful.probe.decide import batch_cap
-from handful.probe.learning_rate import range_test
-from handful.probe.throughput import Throughput, powers_of_two
+from handful.plan.build import assemble
+from handful.plan.probe.decide import batch_cap
+from handful.plan.probe.range_test import range_test
+from handful.plan.probe.step_time import Throughput, powers_of_two
 
 SEEDS = 3
 STEPS, LOW, HIGH = 100, 1e-7, 10.0

@@ -15,12 +15,12 @@ import torch
 from choice import fresh
 from choice_workloads import HERE, WORKLOADS, Workload
 
-from handful.assemble import assemble
-from handful.probe.decide import batch_cap, tells_enough, tested_sizes
-from handful.probe.noise import gradient_in_parts, pool
-from handful.probe.throughput import Throughput, powers_of_two
-from handful.probe.trial import train
-from handful.source.base import Batch
+from handful.data.base import Batch
+from handful.plan.build import assemble
+from handful.plan.probe.decide import batch_cap, tells_enough, tested_sizes
+from handful.plan.probe.noise_scale import gradient_in_parts, pool
+from handful.plan.probe.step_time import Throughput, powers_of_two
+from handful.plan.probe.steps import train
 
 PROBES = 200
 ROWS, PARTS = 32, 16

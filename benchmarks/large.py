@@ -97,7 +97,7 @@ def line(name: str, runs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> s
 
 def bounded() -> str:
     """Whether the page cache is bounded too, or why not."""
-    from handful.source.options import free_memory, memory_left
+    from handful.base.machine import free_memory, memory_left
 
     if memory_left() < 0.9 * free_memory():
         return f"The system limits this run to {memory_left() >> 20:,} MiB more, page cache included."
@@ -117,7 +117,7 @@ def drop(folder: Path) -> None:
 
 
 def ours(name: str, folder: Path, limit: int) -> Endless:
-    from handful.source import store as module
+    from handful.data.store import read as module
 
     module.memory_budget = lambda: limit
     if name == TIGHT:

@@ -16,7 +16,7 @@ given = options.parse_args()
 
 reviews, ours, theirs = handful.open(given.data), [], []
 for seed in given.seeds:
-    train, valid = handful.source.split(reviews, 0.1, seed=seed)  # as `handful train` holds rows out
+    train, valid = handful.data.split(reviews, 0.1, seed=seed)  # as `handful train` holds rows out
     run = handful.fit("auto", given.data, augment="auto", seed=seed)
     ours.append(run.evaluate(valid)["accuracy"])
     a, b = (part.take(np.arange(len(part))) for part in (train, valid))

@@ -7,7 +7,7 @@ import torch
 from nanogpt_baby import train as train_baby
 
 import handful
-from handful.transform.text import language_source
+from handful.transform.language import language_source
 
 options = argparse.ArgumentParser(description=__doc__)
 options.add_argument("--data", default="../shared/data/shakespeare.txt")

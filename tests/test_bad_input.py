@@ -12,8 +12,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import handful
+from handful.base.errors import HandfulError
 from handful.cli import main
-from handful.errors import HandfulError
 
 DIGITS = load_digits()
 X = (DIGITS.data / 16).astype(np.float32)

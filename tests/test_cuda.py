@@ -13,8 +13,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import handful
-from handful import optimizer
-from handful.probe.memory import measure_memory
+from handful.optim import build as optimizer
+from handful.plan.probe.memory import measure_memory
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="no CUDA device in sight; `make test-cuda` where there is one"
@@ -92,7 +92,7 @@ def test_a_batch_that_does_not_fit_is_taken_in_parts():
 
 
 def test_memory_is_measured_and_left_as_it_was():
-    from handful.assemble import assemble
+    from handful.plan.build import assemble
 
     net = nn.Sequential(nn.Linear(64, 4096), nn.ReLU(), nn.Linear(4096, 10))
     t = assemble(net, (X, Y), {"batch": 32, "lr": 1e-3, "quiet": True, "device": "cuda", "precision": "float32"})

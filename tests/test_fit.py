@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
 import handful
-from handful.errors import HandfulError
+from handful.base.errors import HandfulError
 
 DIGITS = load_digits()
 X = torch.from_numpy((DIGITS.data / 16).astype(np.float32))
@@ -289,7 +289,7 @@ def test_export(tmp_path):
 
 
 def test_the_loop_reads_as_the_seven_steps():
-    source = Path(handful.__file__).with_name("fit.py").read_text()
+    source = (Path(handful.__file__).parent / "training/loop.py").read_text()
     loop = source[source.index("def descend(") : source.index("class MiniBatches")]
     for words in (
         "Step 1, to initialise", "2. choose a random mini-batch", "3. forward", "4. mean loss", "5. backward",

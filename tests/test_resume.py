@@ -13,7 +13,7 @@ import torch
 from sklearn.datasets import load_digits
 
 import handful
-from handful.errors import HandfulError
+from handful.base.errors import HandfulError
 
 DIGITS = load_digits()
 X = torch.from_numpy((DIGITS.data / 16).astype(np.float32))

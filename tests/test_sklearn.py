@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import handful
-from handful.errors import HandfulError
+from handful.base.errors import HandfulError
 from handful.sklearn import MiniBatchClassifier, MiniBatchRegressor
 
 X, Y = load_iris(return_X_y=True)

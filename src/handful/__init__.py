@@ -5,51 +5,66 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from handful.base.version import __version__
 
 # Public name -> the module it lives in. Nothing is imported before it is asked for: torch takes seconds to load.
 _NAMES = {
     "fit": "handful.fit",
     "resume": "handful.fit",
-    "advise": "handful.advise",
-    "compare": "handful.compare",
-    "load": "handful.run",
-    "Run": "handful.run",
-    "open": "handful.source",
-    "prepare": "handful.source.prepare",
-    "Source": "handful.source.base",
-    "Batch": "handful.source.base",
-    "Order": "handful.order",
-    "Batches": "handful.batches",
-    "Grouped": "handful.grouping",
-    "Loader": "handful.loader",
-    "HandfulError": "handful.errors",
+    "advise": "handful.plan.advise",
+    "compare": "handful.compare.compare",
+    "load": "handful.runs.run",
+    "Run": "handful.runs.run",
+    "open": "handful.data.open",
+    "prepare": "handful.data.store.prepare",
+    "Source": "handful.data.base",
+    "Batch": "handful.data.base",
+    "Order": "handful.batches.order",
+    "Batches": "handful.batches.batches",
+    "Grouped": "handful.batches.grouped",
+    "Loader": "handful.batches.loader",
+    "HandfulError": "handful.base.errors",
 }
-_MODULES = ("stop", "schedule", "augment", "preprocess", "model", "loss", "metric", "sklearn")
+_MODULES = {
+    "stop": "handful.training.stop",
+    "schedule": "handful.optim.schedule",
+    "augment": "handful.transform.augment",
+    "preprocess": "handful.transform",
+    "model": "handful.models",
+    "loss": "handful.losses.loss",
+    "metric": "handful.losses.metric",
+    "sklearn": "handful.sklearn",
+}
 
-__all__ = [*_NAMES, *_MODULES]
+__all__ = ["__version__", *_NAMES, *_MODULES]
 
 if TYPE_CHECKING:  # what the lazy names below are, for type checkers
-    from handful import augment, loss, metric, model, preprocess, schedule, sklearn, stop
-    from handful.advise import advise
-    from handful.batches import Batches
-    from handful.compare import compare
-    from handful.errors import HandfulError
+    from handful import models as model
+    from handful import sklearn
+    from handful import transform as preprocess
+    from handful.base.errors import HandfulError
+    from handful.batches.batches import Batches
+    from handful.batches.grouped import Grouped
+    from handful.batches.loader import Loader
+    from handful.batches.order import Order
+    from handful.compare.compare import compare
+    from handful.data.base import Batch, Source
+    from handful.data.open import open
+    from handful.data.store.prepare import prepare
     from handful.fit import fit, resume
-    from handful.grouping import Grouped
-    from handful.loader import Loader
-    from handful.order import Order
-    from handful.run import Run, load
-    from handful.source import open
-    from handful.source.base import Batch, Source
-    from handful.source.prepare import prepare
+    from handful.losses import loss, metric
+    from handful.optim import schedule
+    from handful.plan.advise import advise
+    from handful.runs.run import Run, load
+    from handful.training import stop
+    from handful.transform import augment
 
 
 def __getattr__(name: str) -> Any:
     if name in _NAMES:
         value = getattr(import_module(_NAMES[name]), name)
     elif name in _MODULES:
-        value = import_module(f"handful.{name}")
+        value = import_module(_MODULES[name])
     else:
         raise AttributeError(f"module 'handful' has no attribute '{name}'")
     globals()[name] = value
@@ -57,11 +72,12 @@ def __getattr__(name: str) -> Any:
 
 
 class _Package(ModuleType):
-    """`handful.fit` is the function although it lives in a module of that name, whichever is imported first."""
+    """`handful.fit` and `handful.compare` are the functions although modules of those names hold them, whichever is
+    imported first."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, ModuleType) and name in _NAMES:
-            value = getattr(value, name)
+            return  # the name stays free for the function: see `__getattr__`
         super().__setattr__(name, value)
 
 

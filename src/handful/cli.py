@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from handful import __version__
-from handful.errors import HandfulError
+from handful.base.errors import HandfulError
+from handful.base.version import __version__
 
 if TYPE_CHECKING:
-    from handful.run import Run
+    from handful.runs.run import Run
 
 app = typer.Typer(
     add_completion=False,
@@ -126,7 +126,7 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Compare batch sizes on DATA: one row, mini-batches, auto, all rows. Writes a page."""
-    from handful.compare import compare as measure
+    from handful.compare.compare import compare as measure
 
     goal: tuple[str, float] | None = None
     if reach is not None:
@@ -158,7 +158,7 @@ def tune(
     out: Annotated[Path | None, typer.Option(help="where to write the page with the curves")] = None,
 ) -> None:
     """Measure throughput, memory, noise scale and learning rate on DATA, and advise on batch and learning rate."""
-    from handful.advise import advise
+    from handful.plan.advise import advise
 
     found = advise(model, data, target=target, optimizer=optimizer, until=until, device=device, seed=seed)
     print(found)
@@ -189,8 +189,8 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="where to write the page; evaluation.html of the run")] = None,
 ) -> None:
     """Score a trained run on DATA: scores, classes or residuals, and the rows it is most wrong about."""
-    from handful.report.evaluation import evaluate as evaluate_in_detail
-    from handful.run import load
+    from handful.runs.evaluate import evaluate as evaluate_in_detail
+    from handful.runs.run import load
 
     trained = load(run)
     found = evaluate_in_detail(trained, data, metrics)
@@ -213,8 +213,8 @@ def predict(
     beams: Annotated[int, typer.Option(help="of sequences: above 1, the likeliest labels by prefix search")] = 1,
 ) -> None:
     """Predict the target of every row of DATA."""
-    from handful.predictions import write_predictions
-    from handful.run import load
+    from handful.runs.predict import write_predictions
+    from handful.runs.run import load
 
     where = sys.stdin.buffer if data == "-" else data
     write_predictions(load(run), where, out, probabilities=probabilities, beams=beams)
@@ -234,8 +234,8 @@ def prepare(
 ) -> None:
     """Write data of any size as a store, which reads fastest; go on where an earlier call was cut off."""
     given = {k: v for k, v in locals().items() if k not in ("where", "store")}
-    from handful.look import show_columns
-    from handful.source.prepare import prepare as write
+    from handful.data.store.prepare import prepare as write
+    from handful.runs.inspect import show_columns
 
     show_columns(write(where, store, **given))
 
@@ -249,7 +249,7 @@ def sample(
     seed: Annotated[int, typer.Option(help="another seed, another text")] = 0,
 ) -> None:
     """Let a language model go on with a text."""
-    from handful.run import load
+    from handful.runs.run import load
 
     print(prompt.lstrip("\n") + load(run).sample(prompt, length, temperature, seed=seed))
 
@@ -262,7 +262,7 @@ def inspect(
     out: Annotated[Path | None, typer.Option(help="write a page with example rows and pictures here")] = None,
 ) -> None:
     """Show what DATA holds (rows, columns, classes) or what a run chose and reached."""
-    from handful.look import check_store, show_data, show_run
+    from handful.runs.inspect import check_store, show_data, show_run
 
     if verify:
         check_store(what)
@@ -278,7 +278,7 @@ def inspect(
 @app.command()
 def report(run: RunPath, out: Annotated[Path | None, typer.Option(help="where to write the page")] = None) -> None:
     """Write the page of a run again."""
-    from handful.run import load
+    from handful.runs.run import load
 
     print(load(run, device="cpu").report(out))
 
@@ -286,7 +286,7 @@ def report(run: RunPath, out: Annotated[Path | None, typer.Option(help="where to
 @app.command()
 def export(run: RunPath, path: Annotated[Path, typer.Argument(help=".safetensors or .pt2")]) -> None:
     """Write the trained model for use elsewhere."""
-    from handful.run import load
+    from handful.runs.run import load
 
     print(load(run, device="cpu").export(path))
 

@@ -23,12 +23,12 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor, nn
 
-import handful.source as sources
-from handful.errors import HandfulError, did_you_mean
+from handful.base.errors import HandfulError, did_you_mean
+from handful.data.open import open as open_source
 from handful.fit import fit
-from handful.model.base import seeded
-from handful.objective import Objective
-from handful.run import Run
+from handful.models.base import seeded
+from handful.runs.run import Run
+from handful.training.objective import Objective
 
 __all__ = ["MiniBatchClassifier", "MiniBatchRegressor"]
 
@@ -87,7 +87,7 @@ class _MiniBatch(BaseEstimator):  # type: ignore[misc]
         seed = _seed(self.random_state)
         columns = _columns(x)
         if hasattr(x, "columns"):
-            columns = {name: columns[name] for name in sources.open(x).columns}  # without those that never vary
+            columns = {name: columns[name] for name in open_source(x).columns}  # without those that never vary
         columns[_TARGET] = y
         given: dict[str, Any] = {
             "target": _TARGET, "task": self.task, "seed": seed, "quiet": not self.verbose, "batch": self._batch(len(y)),
@@ -111,7 +111,7 @@ class _MiniBatch(BaseEstimator):  # type: ignore[misc]
             return self.batch
         held_out = self.valid or 0
         if isinstance(held_out, float | np.floating):
-            held_out = min(n - 1, max(1, round(float(held_out) * n)))  # as handful.source.split counts
+            held_out = min(n - 1, max(1, round(float(held_out) * n)))  # as handful.data.split counts
         return min(int(self.batch), max(1, n - int(held_out)))
 
     def _checked(self, x: Any, y: Any = None, *, fitting: bool = False) -> Any:

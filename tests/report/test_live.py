@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from handful.plan import Choice
+from handful.base.plan import Choice
 from handful.report import live as module
 from handful.report.live import Live
 

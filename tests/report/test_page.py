@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from handful.errors import HandfulError
-from handful.plan import Choice, Plan
+from handful.base.errors import HandfulError
+from handful.base.plan import Choice, Plan
 from handful.report import (
     Band,
     Html,

@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.cells import cell_len
 
-from handful.plan import Choice, Plan
+from handful.base.plan import Choice, Plan
 from handful.report.tables import choices_of, print_choices, print_scores, print_table, text_table
 
 

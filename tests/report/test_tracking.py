@@ -5,8 +5,8 @@ import types
 
 import pytest
 
-from handful.errors import HandfulError
-from handful.plan import Choice, Plan
+from handful.base.errors import HandfulError
+from handful.base.plan import Choice, Plan
 from handful.report.tracking import MLflow, TensorBoard
 
 PLAN = Plan({"batch": Choice(64, "measured", "fast"), "classes": Choice(("cat", "dog"), "found")})

@@ -10,11 +10,11 @@ import scipy.signal
 import soundfile
 import torch
 
-from handful.errors import HandfulError
-from handful.preprocess import LogMel
-from handful.source.base import Column, Ragged, Source
+from handful.base.errors import HandfulError
+from handful.data.base import Column, Ragged, Source
+from handful.transform import LogMel
 from handful.transform.audio import mel_filters
-from handful.transform.preprocess import Pipeline, fit_pipeline
+from handful.transform.pipeline import Pipeline, fit_pipeline
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 

@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 
-from handful import augment, keys
-from handful.errors import HandfulError
-from handful.source.base import Batch
-from handful.transform.augment_base import Address, row_lengths
-from handful.transform.augment_geometry import _affine, gather, resample, rotation
-from handful.transform.augment_mix import beta
+from handful.base import keys
+from handful.base.errors import HandfulError
+from handful.data.base import Batch
+from handful.transform import augment
+from handful.transform.augment.base import Address, row_lengths
+from handful.transform.augment.geometry import _affine, gather, resample, rotation
+from handful.transform.augment.mix import beta
 
 N, CLASSES = 50, 4
 POOL = torch.randn(N, 3, 12, 12, generator=torch.Generator().manual_seed(0))

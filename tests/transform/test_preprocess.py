@@ -9,11 +9,11 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import MinMaxScaler, Normalizer, StandardScaler
 
 import handful
-from handful.errors import HandfulError
-from handful.preprocess import Categories, Clock, Impute, MinMax, Normalize, Standardize, Untail, Whiten
-from handful.source.base import Column, Source
+from handful.base.errors import HandfulError
+from handful.data.base import Column, Source
+from handful.transform import Categories, Clock, Impute, MinMax, Normalize, Standardize, Untail, Whiten
 from handful.transform.numbers import ScaleImage
-from handful.transform.preprocess import Pipeline, fit_pipeline
+from handful.transform.pipeline import Pipeline, fit_pipeline
 from handful.transform.step import Moments, Sample
 
 
@@ -680,8 +680,7 @@ class TestCached:
 
 
 def test_real_data_end_to_end():
-    pytest.importorskip("handful.source", reason="sources")
-    from handful.source import open as open_source
+    from handful.data.open import open as open_source
 
     for name, kind, task in (("iris", "table", "classification"), ("diabetes", "table", "regression")):
         source = open_source(name)

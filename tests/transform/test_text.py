@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from handful.errors import HandfulError
-from handful.preprocess import Tokenize
-from handful.source.base import Column, Ragged, Source
-from handful.transform.preprocess import Pipeline, fit_pipeline
-from handful.transform.text import PAD, UNKNOWN, LanguageSource, PadTokens, language_source
+from handful.base.errors import HandfulError
+from handful.data.base import Column, Ragged, Source
+from handful.transform import Tokenize
+from handful.transform.language import LanguageSource, language_source
+from handful.transform.pipeline import Pipeline, fit_pipeline
+from handful.transform.text import PAD, UNKNOWN, PadTokens
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 LINES = ["The cat sat on the mat.", "A dog; the CAT!", "", "naïve café 你好"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from handful.errors import HandfulError
+from handful.base.errors import HandfulError
 from handful.report.words import is_number, say_value_of
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from handful.errors import HandfulError
+from handful.base.errors import HandfulError
 from handful.report.figure import Figure
 from handful.report.words import say_count, say_share
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handful.errors import HandfulError
-from handful.plan import Choice
+from handful.base.errors import HandfulError
+from handful.base.plan import Choice
+from handful.base.score import lower_is_better
 from handful.report.document import Page, Section
 from handful.report.figure import Figure, figure_lines
 from handful.report.markup import Html, bullet_list, escape, table_html, tiles
@@ -28,7 +29,6 @@ from handful.report.words import (
     say_value_of,
     split_score,
 )
-from handful.score import lower_is_better
 
 History = Sequence[Mapping[str, Any]]
 

@@ -5,7 +5,7 @@ import html
 import numpy as np
 from numpy.typing import ArrayLike
 
-from handful.errors import HandfulError
+from handful.base.errors import HandfulError
 from handful.report.figure import Figure
 from handful.report.traces import PALETTE
 from handful.report.words import say_count, say_number

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-from handful.plan import Choice
+from handful.base.plan import Choice
 from handful.report.words import is_number, plain, say_name, say_value, say_value_of, split_score
 
 Row = Mapping[str, Any] | Sequence[Any]

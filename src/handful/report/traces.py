@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from handful.errors import HandfulError
+from handful.base.errors import HandfulError
 from handful.report.words import say_number, say_share
 
 PALETTE = [

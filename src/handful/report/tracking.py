@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from handful.errors import HandfulError
+from handful.base.errors import HandfulError
 from handful.report.tables import choices_of
 from handful.report.words import as_float, is_number, say_value_of
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handful.errors import HandfulError
-from handful.source.base import Ragged
+from handful.base.errors import HandfulError
+from handful.data.base import Ragged
 from handful.transform.step import Moments, Step, pieces, stored
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handful.source.base import Batch, Column, Rows, Source, Value
+from handful.data.base import Batch, Column, Rows, Source, Value
 
 
 class Cached(Source):

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
-from handful.source.base import Batch, Column, Ragged, Value
+from handful.data.base import Batch, Column, Ragged, Value
 from handful.transform.audio import LogMel
 from handful.transform.features import Clock, Untail
 from handful.transform.numbers import Categories, Impute, PadRows, Standardize

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handful.errors import HandfulError
+from handful.base.errors import HandfulError
 from handful.transform.step import Moments, Sample, Step, code_table, pieces, stored
 
 EXACT = 20_000_000  # values kept for medians; beyond, a keyed uniform sample of the rows
@@ -352,7 +352,7 @@ class PadRows(Step):
     """Rows of different lengths (a Ragged [T, ...]) as one block [m, T, ...], with 0 behind the end of a row, to the
     longest of the batch.
 
-    >>> from handful.source import Ragged
+    >>> from handful.data.base import Ragged
     >>> PadRows()(Ragged(torch.ones(3, 2), torch.tensor([0, 1, 3])))[:, :, 0]
     tensor([[1., 0.],
             [1., 1.]])

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from handful import keys
-from handful.errors import HandfulError
-from handful.source.base import Batch, Column, Ragged, Source
+from handful.base import keys
+from handful.base.errors import HandfulError
+from handful.data.base import Batch, Column, Ragged, Source
 
 T = TypeVar("T")
 _STORED: dict[str, type] = {"Column": Column}

@@ -1,0 +1,53 @@
+"""What this machine has: memory and cores."""
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def memory_budget() -> int:
+    """A quarter of this machine's memory, in bytes: what decoded images may use at most."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+    except (AttributeError, ValueError, OSError):  # not every system can tell
+        return 2 * 1024**3
+
+
+def free_memory() -> int:
+    """Bytes that this machine could give to processes and to the page cache now."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024
+    except (OSError, StopIteration, ValueError):  # only Linux says it there
+        return 2 * memory_budget()
+
+
+def memory_left(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
+    """The same, but no more than what the limits of this process's control groups leave it, page cache included."""
+    left = free_memory()
+    try:
+        named = [line.split(":", 2) for line in groups.read_text().splitlines()]
+    except OSError:
+        return left
+    for _, controllers, path in named:
+        if controllers == "":
+            where, limit = root / path.strip("/"), "memory.max"
+        elif "memory" in controllers.split(","):
+            where, limit = root / "memory" / path.strip("/"), "memory.limit_in_bytes"
+        else:
+            continue
+        for folder in (where, *where.parents):
+            if folder == root.parent:
+                break
+            with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
+                # what the group uses is mostly page cache, which makes room: so the limit itself, not what is unused
+                left = min(left, int((folder / limit).read_text()))
+    return left
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1

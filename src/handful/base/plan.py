@@ -1,0 +1,113 @@
+"""What a run was asked to do: every choice, with its status and reason; and how far a run has come."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from handful.base.errors import HandfulError
+
+Status = Literal["given", "found", "measured", "bounded", "default"]
+
+OWN = "your own "  # begins the value of a choice that only the caller's Python objects can make again
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A value and why it has it.
+
+    given: by the user; found: read off the data or model; measured: by a probe on this machine;
+    bounded: only a bound could be measured; default: a stated default.
+    """
+
+    value: Any
+    status: Status
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every choice of a run, frozen; `plan.batch` is the value of the choice called "batch".
+
+    >>> Plan({"batch": Choice(32, "given")}).batch
+    32
+    """
+
+    choices: Mapping[str, Choice]
+    notes: tuple[str, ...] = ()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name in ("choices", "notes"):  # not there yet while being copied
+            raise AttributeError(name)
+        try:
+            return self.choices[name].value
+        except KeyError:
+            raise AttributeError(f"the plan has no choice called '{name}'; it has {', '.join(self.choices)}") from None
+
+    def with_choices(self, **choices: Choice) -> "Plan":
+        """A copy with some choices added or replaced."""
+        return Plan({**self.choices, **choices}, self.notes)
+
+    def save(self, path: Path) -> None:
+        """Write plan.toml, one table a choice. A value of None is left out of its table."""
+        import tomli_w
+
+        from handful.base.files import write_text
+        from handful.base.version import __version__
+
+        tables: dict[str, Any] = {"handful": __version__, "notes": list(self.notes)}
+        for name, choice in self.choices.items():
+            value = {} if choice.value is None else {"value": _plain(choice.value)}
+            tables[name] = {**value, "status": choice.status, "reason": choice.reason}
+        write_text(path, tomli_w.dumps(tables))
+
+    @classmethod
+    def load(cls, path: Path) -> "Plan":
+        """Read plan.toml back. Raises HandfulError when it is missing or not a plan."""
+        try:
+            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+            notes = tuple(tables.pop("notes"))
+            tables.pop("handful")
+            return cls({k: Choice(t.get("value"), t["status"], t["reason"]) for k, t in tables.items()}, notes)
+        except FileNotFoundError:
+            raise HandfulError(f"{path.parent} is not a run folder: it has no {path.name}") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise HandfulError(f"{path} is not a plan that handful wrote: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    """The value as TOML can hold it: dictionaries without None, tuples as lists, other objects as their text."""
+    if isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return str(value)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come: all that schedules and stop rules may look at.
+
+    position: examples consumed; step: updates made; examples: rows in one epoch; planned: examples that the run
+    will use at most, if the stop rule says; seconds: spent training so far; history: one dict per logged moment.
+    """
+
+    position: int
+    step: int
+    examples: int
+    seconds: float = 0.0
+    planned: int | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def epoch(self) -> float:
+        """Epochs consumed, a fraction."""
+        return self.position / self.examples
+
+    @property
+    def fraction(self) -> float:
+        """Share of the planned examples that is consumed, 0..1; 0 when no limit is known."""
+        return min(1.0, self.position / self.planned) if self.planned else 0.0

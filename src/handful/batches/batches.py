@@ -1,0 +1,155 @@
+"""Order + source + transforms -> batches: which rows, read at once, transformed, and fetched ahead of need."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import torch
+
+from handful.base.errors import HandfulError, whole
+from handful.batches.ahead import Coming, NextEpoch, check_window
+from handful.data.base import Batch, Rows, Source, as_rows
+
+if TYPE_CHECKING:
+    from handful.batches.order import Order
+
+Transform = Callable[[Batch], Batch]
+STRETCH = 4096  # rows drawn from the order and checked at a time: a call each would cost 10 us a mini-batch
+
+
+class Batches:
+    """Mini-batches by position: a pure function, so any batch of a run can be drawn again by itself.
+
+    >>> import numpy as np, handful
+    >>> source = handful.open((np.arange(6.0, dtype=np.float32), np.arange(6)))
+    >>> batches = Batches(source, handful.Order(6, seed=1))
+    >>> batch = batches.at(position=4, size=4)          # spans the end of epoch 0
+    >>> batch.epochs.tolist()
+    [0, 0, 1, 1]
+    >>> batch.tensor("y").tolist() == batch.rows.tolist()
+    True
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        order: "Order",
+        transforms: Sequence[Transform] = (),
+        *,
+        prefetch: int | None = None,
+    ) -> None:
+        """prefetch: batches read ahead by threads; 0 reads in the caller; None: 0 for data in memory, else 4."""
+        if not isinstance(source, Source):
+            raise HandfulError(f"mini-batches are read from a source: pass handful.open(...) of the {_kind(source)}.")
+        if not hasattr(order, "epochs"):
+            raise HandfulError(f"the order must be a handful.Order(len(source), ...), not a {_kind(order)}.")
+        if len(order) != len(source):
+            raise HandfulError(
+                f"the order is for {len(order):,} rows "
+                f"but the source has {len(source):,}; make it with Order(len(source))"
+            )
+        self.source, self.order, self.transforms = source, order, tuple(transforms)
+        self.prefetch = (0 if source.in_memory else 4) if prefetch is None else whole("prefetch", prefetch, least=0)
+        check_window(source, order)
+
+    def at(self, position: int, size: int, share: tuple[int, int] = (0, 1)) -> Batch:
+        """The mini-batch of `size` examples at `position` (examples consumed before it).
+
+        share: (rank, ranks): only this rank's contiguous part of the batch; the parts of all ranks make the batch.
+        """
+        rank, ranks = _check(position, size, share)
+        start, stop = position + size * rank // ranks, position + size * (rank + 1) // ranks
+        return self._read(start, as_rows(self.order[start:stop], len(self.source)), self.order.epochs(start, stop))
+
+    def _read(self, start: int, rows: Rows, epochs: Rows) -> Batch:
+        """The batch of these rows, known to be in range."""
+        batch = Batch(self.source.read(rows), rows, epochs, start)
+        for transform in self.transforms:
+            batch = transform(batch)
+        return batch
+
+    def stream(self, position: int, size: int, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+        """The endless sequence of batches from `position` on; read ahead by threads where reading is slow.
+
+        What was read ahead and not used costs nothing to abandon: there is no sampler state to repair.
+        """
+        _check(position, size, share)
+        if self.prefetch == 0:
+            for start, rows, epochs in self._drawn(position, size, share):
+                yield self._read(start, rows, epochs)
+        pool = ThreadPoolExecutor(min(2, self.prefetch), "handful-loader", _one_thread)
+        ahead: deque[Future[Batch]] = deque()
+        coming = Coming(self.source, self.order, position, size)
+        try:
+            while True:
+                while len(ahead) < self.prefetch:
+                    coming.ask(position)
+                    ahead.append(pool.submit(self.at, position, size, share))
+                    position += size
+                yield ahead.popleft().result()
+        finally:
+            coming.close()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _drawn(self, position: int, size: int, share: tuple[int, int]) -> Iterator[tuple[int, Rows, Rows]]:
+        """Start, rows and epochs of each mini-batch from `position` on, of this rank.
+
+        They are drawn in stretches of many mini-batches. The first is of one, so that a run resumes as soon as it can.
+        """
+        rank, ranks = share
+        first, last = size * rank // ranks, size * (rank + 1) // ranks
+        count, most, epoch = 1, max(1, STRETCH // size), NextEpoch(self.order)
+        while True:
+            epoch.reached(position)
+            stop = position + count * size
+            rows, epochs = as_rows(self.order[position:stop], len(self.source)), self.order.epochs(position, stop)
+            for at in range(0, count * size, size):
+                yield position + at + first, rows[at + first : at + last], epochs[at + first : at + last]
+            position, count = stop, min(2 * count, most)
+
+    def epoch(self, size: int) -> Iterator[Batch]:
+        """Every row of the source once, in storage order, the last batch short: what evaluation and prediction read."""
+        n = len(self.source)
+        spans = [range(start, min(start + size, n)) for start in range(0, n, size)]
+
+        def read(span: range) -> Batch:
+            batch = self.source.take(span)
+            for transform in self.transforms:
+                batch = transform(batch)
+            return batch
+
+        if self.prefetch == 0:
+            yield from map(read, spans)
+            return
+        pool = ThreadPoolExecutor(min(2, self.prefetch), "handful-loader", _one_thread)
+        ahead: deque[Future[Batch]] = deque()
+        try:
+            for span in spans:
+                ahead.append(pool.submit(read, span))
+                if len(ahead) > self.prefetch:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _check(position: int, size: int, share: tuple[int, int]) -> tuple[int, int]:
+    whole("position", position, least=0)
+    if whole("the size of a mini-batch", size) < 1:
+        raise HandfulError(f"a mini-batch needs at least one row, not {size}")
+    rank, ranks = share
+    if not 0 <= rank < ranks:
+        raise HandfulError(f"share must be (rank, ranks) with 0 <= rank < ranks, not {share}.")
+    return rank, ranks
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
+def _one_thread() -> None:
+    # A loader thread that used several would fight the training thread for the cores (100-fold slower, measured).
+    # OpenMP keeps the setting per thread, so the training thread's own is untouched.
+    torch.set_num_threads(1)

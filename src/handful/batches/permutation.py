@@ -1,0 +1,193 @@
+"""Keyed permutations of 0..n-1, each from a 128-bit key, and a small store for those in use.
+
+Two ways to permute are used:
+
+- `sorted_rows`: rows sorted by a keyed 64-bit word each. The words are distinct (`words`), so the order is
+  uniform, without ties, and stays the same whatever NumPy is installed, which NumPy does not promise of
+  `Generator.permutation` (NEP 19). Measured on one core of an AMD EPYC: 0.10 s for 10^6 rows and 1.2 s for
+  10^7, where `Generator.permutation` takes 0.05 s and 0.84 s, and argsort of the words 0.12 s and 2.3 s.
+- `Cipher`: a Feistel network that maps one index to another in O(1) memory, 0.2-0.3 us an index, so seeking
+  costs the same at any size. The trade: it is a pseudorandom permutation from 24 keyed rounds and not a sort
+  of independent words, so it is used only where a sort would make a reader wait.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from math import isqrt
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handful.base import keys
+
+Rows = NDArray[np.int64]
+Words = NDArray[np.uint64]
+Stored = Rows | NDArray[np.int32]
+T = TypeVar("T")
+
+CHUNK = 1 << 13  # indices evaluated at a time: few enough to stay in cache, many enough to spread NumPy's call cost
+SORTED_PART = 1 << 15  # a sort of 2^15 takes 3 ms
+ROUNDS = 24  # twice what passes: chi-square over all orders of 6 rows fails at 10 rounds, passes at 12
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_HALF = np.uint64(32)
+
+
+class Recent(Generic[T]):
+    """The few values asked for last, each built once; a build holds up only those who ask for that value."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._lock = size, threading.Lock()
+        self._slots: OrderedDict[tuple[int, ...], _Slot[T]] = OrderedDict()
+
+    def get(self, name: tuple[int, ...], build: Callable[[], T]) -> T:
+        with self._lock:
+            slot = self._slots.setdefault(name, _Slot())
+            self._slots.move_to_end(name)
+            if len(self._slots) > self._size:
+                self._slots.popitem(last=False)
+        with slot.lock:
+            if slot.value is None:
+                slot.value = build()
+            return slot.value
+
+
+class _Slot(Generic[T]):
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.value: T | None = None
+
+
+def words(key: int, first: int, last: int) -> Words:
+    """Keyed words number first..last-1: distinct, because both steps are bijections of 64-bit words."""
+    low, high = np.uint64(key & (1 << 64) - 1), np.uint64(key >> 64)
+    numbers = np.arange(first, last, dtype=np.uint64)
+    numbers *= _GOLDEN
+    numbers += low
+    mixed = keys.mix(numbers)
+    mixed ^= high
+    return keys.mix(mixed)
+
+
+def sorted_rows(key: int, n: int) -> Stored:
+    """The permutation `argsort(words(key, 0, n))`, int32 where it fits.
+
+    Each word's lower bits give way to its row, so that a plain sort (vectorised in NumPy, twice as fast as
+    argsort) carries the row along; the few rows whose upper bits tie are put in order of their full words.
+    """
+    row_bits = np.uint64((n - 1).bit_length())
+    mask = (np.uint64(1) << row_bits) - np.uint64(1)
+    packed = np.empty(n, dtype=np.uint64)
+    for first in range(0, n, CHUNK):  # in pieces that stay in cache
+        last = min(n, first + CHUNK)
+        part = np.bitwise_and(words(key, first, last), ~mask, out=packed[first:last])
+        part |= np.arange(first, last, dtype=np.uint64)
+    packed.sort()
+    tied = np.flatnonzero((packed[1:] ^ packed[:-1]) <= mask)
+    packed &= mask
+    rows: Stored = packed.astype(np.int32) if n <= 1 << 31 else packed.astype(np.int64)
+    if len(tied):
+        places = np.union1d(tied, tied + 1)
+        full = np.array([words(key, int(row), int(row) + 1)[0] for row in rows[places]])
+        rows[places] = rows[places][np.argsort(full)]  # upper bits still lead: every run keeps its own places
+    return rows
+
+
+class Cipher:
+    """A keyed permutation of 0..n-1 in O(1) memory.
+
+    A Feistel network on pairs (left, right) of Z_a x Z_b, a = ceil(sqrt(n)), b = ceil(n / a), with the
+    SplitMix64 finalizer as round function; outputs of n or more are enciphered again (cycle walking). Black
+    and Rogaway 2002, "Ciphers with arbitrary finite domains". As a * b - n < a, fewer than one output in
+    sqrt(n) walks, and no count of bits can be one short; with powers of two up to one in two would walk.
+    """
+
+    def __init__(self, key: int, n: int) -> None:
+        self.n = n
+        self.a = isqrt(n - 1) + 1  # ceil(sqrt(n))
+        self.b = -(-n // self.a)
+        self._keys = words(key, 0, ROUNDS)
+
+    def rows(self, first: int, last: int) -> Rows:
+        return self[np.arange(first, last, dtype=np.int64)]
+
+    def __getitem__(self, indices: Rows) -> Rows:
+        x = self._encipher(indices.astype(np.uint64))
+        outside = np.flatnonzero(x >= np.uint64(self.n))
+        while len(outside):
+            x[outside] = self._encipher(x[outside])
+            outside = outside[x[outside] >= np.uint64(self.n)]
+        return x.astype(np.int64)
+
+    def _encipher(self, x: Words) -> Words:
+        a, b = np.uint64(self.a), np.uint64(self.b)
+        right = x // a
+        left = x - right * a
+        for even, odd in zip(self._keys[0::2], self._keys[1::2]):
+            left = left + (((keys.mix(right + even) >> _HALF) * a) >> _HALF)  # a uniform number below a
+            left = np.minimum(left, left - a)  # modulo a: the subtraction wraps round where left < a
+            right = right + (((keys.mix(left + odd) >> _HALF) * b) >> _HALF)
+            right = np.minimum(right, right - b)
+        return right * a + left
+
+
+def permute(key: int, n: int) -> Cipher | Stored:
+    """A permutation of 0..n-1 to be indexed, of the kind that is ready within 3 ms."""
+    return sorted_rows(key, n) if n <= SORTED_PART else Cipher(key, n)
+
+
+class Blocks:
+    """One epoch of a block shuffle: blocks permuted and laid end to end, windows of whole blocks shuffled.
+
+    The last block of storage may be short. It is put in at a random place `short` among the full ones, so
+    that the permuted block j starts at row j * block, less `missing` rows if it comes after the short one.
+    """
+
+    def __init__(self, seed: int, epoch: int, n: int, block: int, window: int) -> None:
+        self.seed, self.epoch, self.n, self.block = seed, epoch, n, min(block, n)
+        full, rest = divmod(n, self.block)
+        self.count = full + (rest > 0)
+        self.missing = self.block - rest if rest else 0
+        self.short = keys.key("order/short", seed, epoch, bits=128) % self.count if rest else self.count
+        self.windows = max(1, self.count // max(1, -(-window // self.block)))
+        self._full = permute(keys.key("order/blocks", seed, epoch, bits=128), full)
+        self._windows: Recent[Cipher | Stored] = Recent(4)
+
+    def rows(self, first: int, last: int) -> Rows:
+        """The rows at places first..last-1 of this epoch."""
+        places = np.empty(last - first, dtype=np.int64)
+        at = first
+        while at < last:
+            window = ((self._block_at(at) + 1) * self.windows - 1) // self.count
+            start, stop = self._start(window), self._start(window + 1)
+            end = min(stop, last)
+            inside = np.arange(at - start, end - start, dtype=np.int64)
+            places[at - first : end - first] = start + self._window(window, stop - start)[inside]
+            at = end
+        return self._stored(places)
+
+    def _start(self, window: int) -> int:
+        """The place where a window begins: its first block is number window * count // windows."""
+        j = window * self.count // self.windows
+        return j * self.block - self.missing * (j > self.short)
+
+    def _window(self, window: int, size: int) -> Cipher | Stored:
+        key = keys.key("order/window", self.seed, self.epoch, window, bits=128)
+        return self._windows.get((window,), lambda: permute(key, size))
+
+    def _block_at(self, place: int) -> int:
+        return place // self.block if place < self._cut else (place + self.missing) // self.block
+
+    @property
+    def _cut(self) -> int:
+        """The first place after the short block."""
+        return (self.short + 1) * self.block - self.missing
+
+    def _stored(self, places: Rows) -> Rows:
+        """The row of storage at each place of the permuted blocks."""
+        shifted = places + self.missing * (places >= self._cut)
+        j = shifted // self.block
+        ids = self._full[np.minimum(j - (j > self.short), self.n // self.block - 1)]
+        ids = np.where(j == self.short, self.n // self.block, ids)
+        return np.asarray(ids * self.block + (shifted - j * self.block), dtype=np.int64)

@@ -1,0 +1,191 @@
+"""How much the gradient of a mini-batch varies, measured against its size: the 1/B law on real data.
+
+Draw mini-batches of B of the N rows without replacement. With G the gradient of all rows and tr(Sigma) the mean of
+|g_i - G|^2 over the rows,
+
+    mean |g_B - G|^2  =  tr(Sigma) / B * (1 - (B - 1) / (N - 1))
+
+(the variance of a sample mean with the finite-population correction, Cochran 1977, "Sampling Techniques", equation
+2.8, summed over the parameters). The correction is what makes a batch of all rows exact.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from handful.base.errors import HandfulError
+from handful.base.keys import key
+from handful.batches.batches import Batches
+from handful.batches.order import Order
+from handful.data.base import Batch
+from handful.training.objective import Objective
+from handful.transform.pipeline import Pipeline
+
+POPULATION = 2048  # rows that the law is measured on: enough for three decades of B, and cheap
+LEAST, MOST = 64, 256  # mini-batches drawn of each size; of single rows four times as many, as the law starts there
+# 95% points of Student's t, by degrees of freedom (the last stands for more)
+_T95 = (math.inf, 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12)
+
+
+@dataclass(frozen=True)
+class Point:
+    """The measured variance for one batch size.
+
+    variance: mean of |g_B - G|^2 over `draws` mini-batches, with its standard error; correction: 1 - (B-1)/(N-1)
+    """
+
+    batch: int
+    variance: float
+    error: float
+    draws: int
+    correction: float
+
+
+@dataclass(frozen=True)
+class GradientVariance:
+    """The points at one state of the model, and the slope of log variance against log batch size.
+
+    rows: N; gradient: |G|^2; slope and its 95% interval (low, high): of the variances divided by their
+    finite-population correction, which the law says is -1.
+    """
+
+    state: str
+    rows: int
+    gradient: float
+    points: tuple[Point, ...]
+    slope: float
+    low: float
+    high: float
+
+    @property
+    def trace(self) -> float:
+        """tr(Sigma): the variance of a batch of one row."""
+        return self.points[0].variance
+
+    def predicted(self, batch: float, *, corrected: bool = True) -> float:
+        """The law's variance for a batch size, from the measured variance of single rows alone."""
+        correction = 1 - (batch - 1) / (self.rows - 1) if corrected else 1.0
+        return self.trace / batch * correction
+
+
+def gradient_variance(
+    objective: Objective, batches: Batches, *, sizes: Sequence[int] = (), seed: int = 0, state: str = ""
+) -> GradientVariance:
+    """Measure the variance of mini-batch gradients at the model's present weights, which are left as they are.
+
+    Sizes are the powers of two up to half the rows, and `sizes` where they are smaller than all rows. Mini-batches
+    are drawn by `Order`, and never span two epochs, so that each is a uniform subset. Of more than 2,048 rows, a
+    fixed random sample of that many stands for all. Augmentation is off and the model is in evaluation mode: what
+    varies is the rows alone. Raises HandfulError for fewer than 4 rows.
+    """
+    rows = plain_rows(batches, seed, POPULATION)
+    n = len(rows.source)
+    if n < 4:
+        raise HandfulError(f"{n} training rows are too few to measure how their gradients vary; it takes 4")
+    wanted = sorted({2**k for k in range(int(math.log2(n / 2)) + 1)} | {s for s in sizes if 1 <= s < n})
+    was_training = objective.model.training
+    objective.model.eval()
+    try:
+        whole = _whole_gradient(objective, rows)
+        points = tuple(_measure(objective, rows, whole, size, seed) for size in wanted)
+    finally:
+        objective.model.train(was_training)
+    slope, low, high = fit_slope(points)
+    return GradientVariance(state, n, _squared(whole), points, slope, low, high)
+
+
+def plain_rows(batches: Batches, seed: int, most: int) -> Batches:
+    """The rows as the model takes them, without augmentation; a fixed random sample of `most` where there are more."""
+    source = batches.source
+    if len(source) > most:
+        sample = Order(len(source), seed=key("sample of rows", seed) >> 1)[0:most]
+        source = source.subset(np.sort(sample))
+    kept = [t for t in batches.transforms if isinstance(t, Pipeline)]
+    return Batches(source, Order(len(source), shuffle="none"), kept, prefetch=0)
+
+
+def fit_slope(points: Sequence[Point]) -> tuple[float, float, float]:
+    """(slope, low, high): weighted least squares of log(variance / correction) on log(batch), 95% interval.
+
+    Weights are the inverse squared standard errors of the logarithms; the interval is widened by Birge's ratio where
+    the points scatter more than those say (Birge 1932, Physical Review 40).
+
+    >>> law = [Point(b, 8.0 / b, 0.1 / b, 64, 1.0) for b in (1, 2, 4, 8)]
+    >>> round(fit_slope(law)[0], 6)
+    -1.0
+    """
+    good = [p for p in points if p.variance > 0 and p.correction > 0]
+    if len(good) < 3:
+        return math.nan, -math.inf, math.inf
+    x = np.log([p.batch for p in good])
+    y = np.log([p.variance / p.correction for p in good])
+    error = np.maximum([p.error / p.variance for p in good], 0.005)  # no point is worth more than half a per cent
+    weight = error**-2.0
+    centre = x - np.average(x, weights=weight)
+    spread = float((weight * centre**2).sum())
+    slope = float((weight * centre * y).sum()) / spread
+    residual = y - np.average(y, weights=weight) - slope * centre
+    freedom = len(good) - 2
+    birge = max(1.0, float((weight * residual**2).sum()) / freedom)
+    half = _T95[min(freedom, len(_T95) - 1)] * math.sqrt(birge / spread)
+    return slope, slope - half, slope + half
+
+
+def _measure(objective: Objective, rows: Batches, whole: list[Tensor], size: int, seed: int) -> Point:
+    n = len(rows.source)
+    squares = np.array([_distance(_gradient(objective, b), whole) for b in _draws(rows, size, seed)])
+    seen = min(1.0, len(squares) / n) if size == 1 else 0.0  # of single rows: nothing is left to chance once all are
+    error = float(squares.std(ddof=1)) / math.sqrt(len(squares)) * math.sqrt(1 - seen)
+    return Point(size, float(squares.mean()), error, len(squares), 1 - (size - 1) / (n - 1))
+
+
+def _draws(rows: Batches, size: int, seed: int) -> Iterator[Batch]:
+    """Mini-batches of `size` rows, those of one epoch disjoint; another shuffle for every size."""
+    n = len(rows.source)
+    order = Order(n, seed=key("gradient variance", seed, size) >> 1)
+    drawn = Batches(rows.source, order, rows.transforms, prefetch=0)
+    each = n // size
+    for k in range(min(max(each, LEAST), 4 * MOST if size == 1 else MOST)):
+        yield drawn.at(k // each * n + k % each * size, size)
+
+
+def _whole_gradient(objective: Objective, rows: Batches) -> list[Tensor]:
+    """The gradient of the mean loss of all rows, in float64."""
+    total: list[Tensor] = []
+    weight = 0.0
+    for batch in rows.epoch(512):
+        sums = objective.sums(objective.to_device(batch), metrics=False)
+        part = [g.double() for g in _gradients(sums.loss, objective.model)]
+        total = part if not total else [a + b for a, b in zip(total, part)]
+        weight += float(sums.weight)
+    return [g / weight for g in total]
+
+
+def _gradient(objective: Objective, batch: Batch) -> list[Tensor]:
+    sums = objective.sums(objective.to_device(batch), metrics=False)
+    return _gradients(sums.loss / sums.weight.to(sums.loss.dtype), objective.model)
+
+
+def _gradients(loss: Tensor, model: nn.Module) -> list[Tensor]:
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found)]
+
+
+def _distance(a: list[Tensor], b: list[Tensor]) -> float:
+    return _squared([x.double() - y for x, y in zip(a, b)])
+
+
+def _squared(gradient: list[Tensor]) -> float:
+    return float(sum(float((g * g).sum()) for g in gradient))
+
+
+def grid(points: Sequence[Point], rows: int) -> NDArray[np.float64]:
+    """Batch sizes at which to draw the law: dense, up to just short of all rows, where the variance ends at zero."""
+    last = max(p.batch for p in points)
+    return np.unique(np.r_[np.geomspace(1, last, 40), np.geomspace(last, 0.98 * rows, 20)])

@@ -1,0 +1,226 @@
+"""Columns in memory (or mapped into it), each gathered in one go."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from handful.base.errors import HandfulError
+from handful.data.base import Column, Rows, Source, Value
+from handful.data.gather import SMALLEST, Block, gather, gather_ragged, plain
+from handful.data.options import Options
+
+# From this many columns of one dtype on, they are stored side by side and gathered together.
+_BLOCK = 4
+
+# torch computes little with these.
+_WIDER = {"uint16": np.int32, "uint32": np.int64}
+
+
+class Stored(Protocol):
+    """One column: what it holds, how many rows, and a vectorised read."""
+
+    column: Column
+    in_memory: bool
+
+    def __len__(self) -> int: ...
+
+    def read(self, rows: Rows) -> Value: ...
+
+
+class Dense:
+    """A column of fixed shape: an array or Tensor [n, ...]."""
+
+    def __init__(self, data: Block, column: Column) -> None:
+        self.data, self.column = data, column
+        self.in_memory = not isinstance(data, np.memmap)
+        # of a plain array, whose mini-batches malloc serves well, so much is known before the first is read: each call
+        # saved is 1% of a mini-batch of 256 rows of 3 KB
+        self._most, self._take = 0, cast(Any, data).take
+        if type(data) is np.ndarray and plain(data):
+            self._most = SMALLEST // data.strides[0]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def read(self, rows: Rows) -> Tensor:
+        if len(rows) < self._most:
+            return torch.from_numpy(self._take(rows, 0, None, "clip"))
+        return gather(self.data, rows)
+
+
+class Widened:
+    """A mapped column whose numbers become `dtype` as they are read, so that it need not be converted as a whole."""
+
+    in_memory = False
+
+    def __init__(self, data: NDArray[Any], dtype: np.dtype[Any], column: Column) -> None:
+        self.data, self.column, self._dtype = data, column, dtype
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def read(self, rows: Rows) -> Tensor:
+        return torch.from_numpy(np.asarray(self.data[rows], self._dtype))
+
+
+class Strings:
+    """A column of strings; None is read as ""."""
+
+    def __init__(self, values: Sequence[str | None], column: Column) -> None:
+        self.data: NDArray[np.object_] = np.empty(len(values), dtype=object)
+        self.data[:] = ["" if v is None else v for v in values]
+        self.column, self.in_memory = column, True
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def read(self, rows: Rows) -> list[str]:
+        return list(self.data[rows])
+
+
+class RaggedValues:
+    """A column whose rows have different lengths: values [total, ...], offsets int64 [n + 1]."""
+
+    def __init__(self, values: Block, offsets: NDArray[np.int64], column: Column) -> None:
+        self.values, self.offsets, self.column = values, offsets, column
+        self.in_memory = not isinstance(values, np.memmap)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def read(self, rows: Rows) -> Value:
+        return gather_ragged(self.values, self.offsets, rows)
+
+
+def native(key: str, value: NDArray[Any], o: Options, notes: list[str]) -> NDArray[Any]:
+    """A layout and dtype that both NumPy and torch can gather: contiguous, this machine's byte order."""
+    dtype = value.dtype.newbyteorder("=")
+    if dtype.name in _WIDER:
+        dtype = np.dtype(_WIDER[dtype.name])
+    elif dtype.name == "uint64":
+        if value.size and int(value.max()) > np.iinfo(np.int64).max:
+            raise HandfulError(f"{o.name}: '{key}' holds integers above 2^63 - 1: convert it to floats first.")
+        dtype = np.dtype(np.int64)
+    elif dtype.kind == "f" and dtype.itemsize > 8:
+        dtype = np.dtype(np.float64)
+    if dtype != value.dtype:
+        if dtype.newbyteorder("=") != value.dtype.newbyteorder("="):
+            notes.append(f"'{key}': {value.dtype.name} is stored as {dtype.name}, which torch can compute with.")
+        value = np.asarray(value).astype(dtype)
+    if isinstance(value, np.memmap) or value.flags.c_contiguous:
+        return value
+    return np.ascontiguousarray(value)
+
+
+def ragged(key: str, values: NDArray[Any], offsets: NDArray[np.int64]) -> Stored:
+    """tokens for whole numbers, else a tensor whose first dimension varies."""
+    kind = "tokens" if values.dtype.kind in "iu" and values.ndim == 1 else "tensor"
+    column = Column(kind, values.dtype.name, (None, *values.shape[1:]))  # type: ignore[arg-type]
+    return RaggedValues(values, offsets, column)
+
+
+class Arrays(Source):
+    """Named columns of equal length.
+
+    Columns of one number a row and one dtype are stored as one [n, columns] block when there are several, so
+    that a table of hundreds of columns costs one gather; what is returned are then views `block[:, j]`.
+
+    Raises HandfulError when lengths differ, there are no rows, or a target is missing or not finite.
+    """
+
+    def __init__(
+        self,
+        stored: dict[str, Stored],
+        target: str | None = None,
+        *,
+        name: str = "arrays",
+        where: str | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.name, self.where, self.target, self.notes = name, where, target, list(notes)
+        self.stored = dict(stored)
+        self.columns = {key: value.column for key, value in stored.items()}
+        self.in_memory = all(value.in_memory for value in stored.values())
+        self._n = _common_length(name, stored)
+        if target is not None:
+            check_target(name, target, stored[target])
+        self._blocks = _blocks(self.stored)
+        blocked = {key for names, _ in self._blocks for key in names}
+        self._single = [key for key in stored if key not in blocked]
+
+    def __len__(self) -> int:
+        return self._n
+
+    def read(self, rows: Rows) -> dict[str, Value]:
+        found: dict[str, Value] = {key: self.stored[key].read(rows) for key in self._single}
+        if not self._blocks:
+            return found
+        for names, block in self._blocks:
+            found.update(zip(names, gather(block, rows).unbind(1)))
+        return {key: found[key] for key in self.columns}
+
+    def read_column(self, name: str, rows: Rows) -> Value:
+        return self.stored[name].read(rows)
+
+    def cheap(self, name: str) -> bool:
+        return self.stored[name].in_memory
+
+
+def _common_length(name: str, stored: dict[str, Stored]) -> int:
+    if not stored:
+        raise HandfulError(f"{name} has no columns: give at least one.")
+    lengths = {key: len(value) for key, value in stored.items()}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"'{key}' has {count}" for key, count in list(lengths.items())[:5])
+        raise HandfulError(f"{name}: columns must have one length, but {listed} rows.")
+    n = next(iter(lengths.values()))
+    if n == 0:
+        raise HandfulError(f"{name} has 0 rows: there is nothing to learn from.")
+    return n
+
+
+def _blocks(stored: dict[str, Stored]) -> list[tuple[list[str], NDArray[Any]]]:
+    """Put columns of one dtype side by side; their own storage becomes a view of the block."""
+    groups: dict[str, list[str]] = {}
+    for key, value in stored.items():
+        data = value.data if isinstance(value, Dense) and value.in_memory else None
+        if isinstance(data, np.ndarray) and data.ndim == 1:
+            groups.setdefault(data.dtype.name, []).append(key)
+    blocks = []
+    for names in groups.values():
+        if len(names) < _BLOCK:
+            continue
+        columns = [stored[key] for key in names]
+        block = np.stack([c.data for c in columns if isinstance(c, Dense)], axis=1)
+        for j, c in enumerate(columns):
+            stored[names[j]] = Dense(block[:, j], c.column)
+        blocks.append((names, block))
+    return blocks
+
+
+def check_target(name: str, target: str, value: Stored) -> None:
+    """Raise HandfulError, naming the first row, when a target is missing, NaN or infinite."""
+    if not isinstance(value, Dense) or not value.in_memory:
+        return
+    data = value.data
+    if value.column.kind == "category":
+        bad = np.asarray(data) < 0
+        what = "missing"
+    elif isinstance(data, Tensor):
+        if not data.dtype.is_floating_point:
+            return
+        bad, what = (~torch.isfinite(data)).cpu().numpy(), "not a finite number"
+    elif data.dtype.kind == "f":
+        bad, what = ~np.isfinite(data), "not a finite number"
+    else:
+        return
+    wrong = np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))
+    if len(wrong):
+        more = f" (and in {len(wrong) - 1:,} more rows)" if len(wrong) > 1 else ""
+        raise HandfulError(
+            f"{name}: target '{target}' is {what} in row {wrong[0]}{more}: correct or remove such rows first."
+        )

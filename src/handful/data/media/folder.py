@@ -1,0 +1,206 @@
+"""A folder, or a zip of one, of images or sounds: the name of the sub-folder is the class."""
+
+import os
+import stat
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from handful.base.errors import HandfulError, did_you_mean
+from handful.data.arrays import Arrays, Dense, Stored
+from handful.data.base import Column
+from handful.data.media.items import IMAGES, SOUNDS, FileItems, Items, ZipItems
+from handful.data.options import Options
+from handful.data.tables.arrow import chosen, with_target
+from handful.data.tables.files import open_zipped
+from handful.data.tables.parts import open_parts, parts
+
+_TABLES = {".csv", ".tsv", ".jsonl", ".json"}  # of which a zip may hold one alone
+_SPLITS = {"train", "training", "valid", "val", "validation", "test", "dev"}
+
+
+def open_folder(path: Path, o: Options) -> Arrays:
+    """Files of a folder, in sorted order; see `_open`. The parts of a table are that table."""
+    files, folders = _walk(path)
+    tables = parts([f for f in files if not any(_hidden(p) for p in f.parts)])
+    if tables:
+        return open_parts(path, tables, o)
+    listed = [PurePosixPath(*p.parts) for p in files]
+    return _open(path, listed, folders, o, lambda key, keep: FileItems(key, [path / files[i] for i in keep]))
+
+
+def _walk(path: Path) -> tuple[list[Path], list[PurePosixPath]]:
+    """All files and folders below, relative and sorted; links are followed, each folder once."""
+    files: list[Path] = []
+    folders: list[PurePosixPath] = []
+    seen: set[str] = set()
+
+    def failed(error: OSError) -> None:
+        raise HandfulError(f"{error.filename or path} cannot be listed: {error.strerror}.") from error
+
+    for where, inner, names in os.walk(path, followlinks=True, onerror=failed):
+        inner[:] = [n for n in inner if not _hidden(n) and os.path.realpath(os.path.join(where, n)) not in seen]
+        seen.update(os.path.realpath(os.path.join(where, n)) for n in inner)
+        here = Path(where).relative_to(path)
+        files += [here / n for n in names]
+        folders += [PurePosixPath(*(here / n).parts) for n in inner]
+    return sorted(files), sorted(folders)
+
+
+def open_zip(path: Path, o: Options) -> Arrays:
+    """Members of a zip, sorted, read in place; refuses entries that point outside, links and passwords."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = sorted(archive.infolist(), key=lambda m: m.filename)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise HandfulError(f"{path} is not a readable zip file: {error}.") from error
+    for member in members:
+        name = member.filename.replace("\\", "/")
+        if name.startswith("/") or ":" in name.split("/")[0] or ".." in name.split("/"):
+            raise HandfulError(f"{path}: entry '{member.filename}' points outside the archive: it is not opened.")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise HandfulError(f"{path}: entry '{member.filename}' is a link: it is not opened.")
+        if member.flag_bits & 1:
+            raise HandfulError(f"{path}: entry '{member.filename}' needs a password: unpack it first.")
+    files = [m for m in members if not m.is_dir()]
+    listed = [PurePosixPath(m.filename.replace("\\", "/")) for m in files]
+    seen = [i for i, f in enumerate(listed) if not any(_hidden(p) for p in f.parts)]
+    if len(seen) == 1 and listed[seen[0]].suffix.lower() in _TABLES:
+        return open_zipped(path, files[seen[0]].filename, o)
+    folders = [PurePosixPath(m.filename.replace("\\", "/")) for m in members if m.is_dir()]
+    return _open(path, listed, folders, o, lambda key, keep: ZipItems(key, path, [files[i] for i in keep]))
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _open(
+    path: Path,
+    files: Sequence[PurePosixPath],
+    folders: Sequence[PurePosixPath],
+    o: Options,
+    items: Callable[[str, list[int]], Items],
+) -> Arrays:
+    """Columns `image` or `audio`, and `label`, a category, when the files lie in sub-folders."""
+    notes: list[str] = []
+    shown = [i for i, f in enumerate(files) if not any(_hidden(p) for p in f.parts)]
+    images = [i for i in shown if files[i].suffix.lower() in IMAGES]
+    sounds = [i for i in shown if files[i].suffix.lower() in SOUNDS]
+    if images and sounds:
+        raise HandfulError(
+            f"{path} holds both images ({files[images[0]]}) and sounds ({files[sounds[0]]}): keep them in two folders."
+        )
+    keep = images or sounds
+    if not keep:
+        raise HandfulError(_nothing(path, [files[i] for i in shown]))
+    if len(keep) < len(shown):
+        notes.append(f"{len(shown) - len(keep):,} files of {o.name} are not {_what(bool(images))}: left out.")
+    filled = {parent for f in files for parent in f.parents}
+    empty = [d for d in folders if d not in filled and not any(_hidden(p) for p in d.parts)]
+    labels = _labels(path, [files[i] for i in keep], empty, notes)
+    tables = [files[i] for i in shown if files[i].suffix.lower() in _TABLES]
+    if labels is None and tables:
+        notes.append(f"{path / tables[0]} may name the files and their labels: then open that table instead.")
+    key = "image" if images else "audio"
+    names = [key, "label"] if labels is not None else [key]
+    target = o.target or ("label" if labels is not None else None)
+    if target is not None and (o.columns is None or o.target or target in o.columns):
+        o = replace(o, target=target)
+    o = with_target(o, names, notes)
+    wanted = chosen(o, names)
+    found = items(key, keep)
+    stored: dict[str, Stored] = {}
+    if key in wanted:
+        stored[key] = _decode(found, bool(images), o, notes)
+    if labels is not None and "label" in wanted:
+        stored["label"] = _codes(path, labels, o)
+    return Arrays(stored, o.target, name=o.name, where=o.where, notes=notes)
+
+
+def _decode(items: Items, images: bool, o: Options, notes: list[str]) -> Stored:
+    if images:
+        from handful.data.media.images import from_items
+    else:
+        from handful.data.media.audio import from_items
+    return from_items(items, o, notes)
+
+
+def _what(images: bool) -> str:
+    return "images" if images else "sounds"
+
+
+def _nothing(path: Path, files: Sequence[PurePosixPath]) -> str:
+    if not files:
+        return f"{path} is empty: put images or sounds in it, one sub-folder a class."
+    endings = ", ".join(e or "no ending" for e, _ in Counter(f.suffix.lower() for f in files).most_common(3))
+    known = ", ".join(sorted(IMAGES | SOUNDS))
+    if {f.suffix.lower() for f in files} <= {*_TABLES, ".parquet", ".arrow", ".feather"}:
+        return (
+            f"{path} holds tables ({endings}): open one of them, or those that belong together, as in "
+            f"'{path / '*'}{files[0].suffix}', or write all as a store with handful.prepare."
+        )
+    return f"{path} holds no images or sounds: its files end in {endings}; handful reads {known} from folders."
+
+
+def _labels(
+    path: Path, files: list[PurePosixPath], empty: Sequence[PurePosixPath], notes: list[str]
+) -> list[str] | None:
+    """The class of each file, or None when all lie in one folder."""
+    depth = 0
+    while all(len(f.parts) > depth + 1 for f in files) and len({f.parts[depth] for f in files}) == 1:
+        depth += 1
+    inside = "/".join(files[0].parts[:depth])
+    flat = [f for f in files if len(f.parts) == depth + 1]
+    lost = [d for d in empty if len(d.parts) <= depth + (len(flat) < len(files))]
+    if lost:
+        raise HandfulError(f"{path}: class folder '{lost[0]}' is empty: fill or remove it.")
+    if len(flat) == len(files):
+        notes.append(f"all files lie in one folder{f' ({inside})' if inside else ''}, so there is no label.")
+        return None
+    if flat:
+        raise HandfulError(f"{path}: '{flat[0]}' lies beside the class folders: move it into one of them.")
+    labels = [f.parts[depth] for f in files]
+    if {v.lower() for v in labels} <= _SPLITS:
+        raise HandfulError(
+            f"{path} is split into {', '.join(sorted(set(labels)))}: open one of them, such as "
+            f"'{path.name}/{labels[0]}', and give another as valid=..."
+        )
+    notes.append(f"'label' is the name of the sub-folder: {len(set(labels)):,} classes.")
+    return labels
+
+
+def _codes(path: Path, labels: list[str], o: Options) -> Stored:
+    wanted = o.schema.get("label")
+    classes = (wanted.classes if wanted else None) or tuple(sorted(set(labels)))
+    unknown = sorted(set(labels) - set(classes))
+    if unknown:
+        raise HandfulError(f"{path}: class folder '{unknown[0]}' is not known.{did_you_mean(unknown[0], classes)}")
+    number = {c: i for i, c in enumerate(classes)}
+    return Dense(np.array([number[v] for v in labels], np.int64), Column("category", "int64", (), classes))
+
+
+def file_names(data: Any) -> list[str]:
+    """The files of a folder or zip of pictures or sounds, in the order of the rows; [] for other data."""
+    from handful.data.media import folder
+    from handful.data.media import items as media
+
+    if not isinstance(data, str | Path):
+        return []
+    path = Path(data).expanduser()
+    if path.is_dir():
+        found = [f.as_posix() for f in folder._walk(path)[0]]
+    elif path.suffix == ".zip" and path.is_file():
+        import zipfile
+
+        with zipfile.ZipFile(path) as archive:
+            found = sorted(m.filename for m in archive.infolist() if not m.is_dir())
+    else:
+        return []
+    shown = [f for f in found if not any(folder._hidden(part) for part in f.split("/"))]
+    return [f for f in shown if Path(f).suffix.lower() in media.IMAGES | media.SOUNDS]

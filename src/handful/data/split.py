@@ -1,0 +1,233 @@
+"""Training and validation rows, as a pure function of the seed."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from handful.base import keys
+from handful.base.errors import HandfulError, did_you_mean
+from handful.data.base import Ragged, Rows, Source
+
+Groups = str | NDArray[np.generic] | list[int] | list[str] | None
+Stratify = bool | str
+
+
+def split(
+    source: Source,
+    valid: float | int | Source = 0.1,
+    seed: int = 0,
+    *,
+    stratify: Stratify = "auto",
+    groups: Groups = None,
+) -> tuple[Source, Source]:
+    """Two views of `source`, (train, valid), that share no row; the same for the same seed.
+
+    valid: a fraction of the rows in (0, 1), a count of rows, or a Source that is taken as it is.
+    stratify: "auto": by class when the target is a category or a few whole numbers; every class with 2 rows
+    or more is then in both parts. True demands it, False forbids it, a string names another column.
+    groups: a column or one value a row; rows of one group all go to one part. The size is then approximate.
+    The order of rows inside each part is that of the source; how it was split is added to `valid.notes`.
+
+    Raises HandfulError when either part would be empty, or what is demanded cannot be met.
+
+    >>> from handful.data.open import open
+    >>> train, valid = split(open("iris"), 0.2)
+    >>> len(train), len(valid), valid.read_column("target", np.arange(30)).bincount().tolist()
+    (120, 30, [10, 10, 10])
+    """
+    if isinstance(valid, Source):
+        _same_columns(source, valid)
+        return source, valid
+    n, count = len(source), _count(source, valid)
+    keyed = _keys(n, seed)
+    if groups is not None:
+        if stratify not in ("auto", False):
+            raise HandfulError("a split is either by groups or stratified: leave one of the two out.")
+        chosen, how = _by_group(_group_codes(source, groups), count, seed), "whole groups, drawn at random"
+    else:
+        classes = _classes(source, stratify, count)
+        chosen = np.argsort(keyed, kind="stable")[:count] if classes is None else _by_class(classes, keyed, count)
+        how = "drawn at random" if classes is None else "drawn at random from each class"
+    mask = np.zeros(n, dtype=bool)
+    mask[chosen] = True
+    train, held = source.subset(np.flatnonzero(~mask)), source.subset(np.flatnonzero(mask))
+    held.notes = [
+        *held.notes,
+        f"{len(held):,} of {n:,} rows are held out for validation, {how} (seed {seed}).",
+    ]
+    return train, held
+
+
+def k_fold(
+    source: Source, k: int, seed: int = 0, *, stratify: Stratify = "auto", groups: Groups = None
+) -> list[tuple[Source, Source]]:
+    """k pairs (train, valid); every row is in exactly one valid part, and parts differ by at most one row
+    (by more with groups, which stay whole). Arguments are those of `split`.
+    """
+    n = len(source)
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 2 <= k <= n:
+        raise HandfulError(f"the number of folds must be a whole number from 2 to {n:,} (the rows), not {k}.")
+    if groups is not None:
+        if stratify not in ("auto", False):
+            raise HandfulError("folds are either by groups or stratified: leave one of the two out.")
+        fold = _fold_groups(_group_codes(source, groups), k, seed)
+    else:
+        classes = _classes(source, stratify, n // k)
+        keyed = _keys(n, seed)
+        # dealt like cards: class by class, each class in a random order
+        order = np.lexsort((keyed, classes)) if classes is not None else np.argsort(keyed, kind="stable")
+        fold = np.empty(n, dtype=np.int64)
+        fold[order] = np.arange(n) % k
+    return [(source.subset(np.flatnonzero(fold != i)), source.subset(np.flatnonzero(fold == i))) for i in range(k)]
+
+
+def _keys(n: int, seed: int) -> NDArray[np.uint64]:
+    return keys.words("split", seed, np.zeros(n, np.int64), np.arange(n), 1)[:, 0]
+
+
+def _count(source: Source, valid: float | int) -> int:
+    n = len(source)
+    if n < 2:
+        raise HandfulError(f"{source.name} has {n} row, too few to hold one out: give validation data as valid=...")
+    if isinstance(valid, bool) or not isinstance(valid, (int, float, np.integer, np.floating)):
+        raise HandfulError(f"valid must be a fraction, a count of rows or data, not {valid!r}.")
+    if isinstance(valid, (int, np.integer)):
+        if not 1 <= valid < n:
+            raise HandfulError(f"valid={valid} rows cannot be held out of {n:,}: give 1 to {n - 1:,}, or a fraction.")
+        return int(valid)
+    if not 0.0 < valid < 1.0:
+        raise HandfulError(f"valid={valid} is no fraction between 0 and 1; give a whole number for a count of rows.")
+    return min(n - 1, max(1, round(float(valid) * n)))
+
+
+def _same_columns(source: Source, valid: Source) -> None:
+    needed = [*source.inputs, *([source.target] if source.target else [])]
+    for name in needed:
+        if name not in valid.columns:
+            raise HandfulError(
+                f"the validation data {valid.name} has no column '{name}', which the training data has."
+                + did_you_mean(name, valid.columns)
+            )
+    for name in needed:
+        ours, theirs = source.columns[name], valid.columns[name]
+        if ours.kind != theirs.kind or ours.classes != theirs.classes:
+            raise HandfulError(
+                f"column '{name}' is a {_described(ours.kind, ours.classes)} in {source.name} but a "
+                f"{_described(theirs.kind, theirs.classes)} in {valid.name}: open the latter with "
+                "columns=train.columns."
+            )
+
+
+def _described(kind: str, classes: tuple[str, ...] | None) -> str:
+    return kind if classes is None else f"{kind} of {len(classes)} classes ({', '.join(classes[:3])}, ...)"
+
+
+def _values(source: Source, name: str) -> NDArray[np.generic] | None:
+    """One value a row of a whole column, or None when it holds something else."""
+    value = source.read_column(name, np.arange(len(source)))
+    if isinstance(value, torch.Tensor):
+        value = value.cpu()
+        return value.numpy() if value.ndim == 1 else None
+    return None if isinstance(value, Ragged) else np.asarray(value)
+
+
+def _classes(source: Source, stratify: Stratify, count: int) -> NDArray[np.int64] | None:
+    """The class of every row, 0.., or None to draw from all rows alike."""
+    if stratify is False:
+        return None
+    name = stratify if isinstance(stratify, str) and stratify != "auto" else source.target
+    if name is None:
+        if stratify == "auto":
+            return None
+        raise HandfulError("stratify=True needs a target: pass target=... to open, or the name of a column.")
+    if name not in source.columns:
+        raise HandfulError(f"{source.name} has no column '{name}' to stratify by.{did_you_mean(name, source.columns)}")
+    if stratify == "auto" and not source.cheap(name):
+        return None
+    values = _values(source, name)
+    whole = values is not None and values.dtype.kind in "iubOUS"
+    if values is None or not whole:
+        if stratify == "auto":
+            return None
+        raise HandfulError(f"column '{name}' has no classes to stratify by: it holds {source.columns[name].kind}s.")
+    codes: NDArray[np.int64] = np.unique(values, return_inverse=True)[1].astype(np.int64)
+    shared = int((np.bincount(codes) >= 2).sum())
+    fits = 1 <= shared <= min(count, len(source) - count)
+    if fits and (
+        source.columns[name].kind == "category" or codes.max() < max(2, len(codes) // 4) or stratify != "auto"
+    ):
+        return codes
+    if stratify == "auto":
+        return None
+    raise HandfulError(
+        f"{count:,} held-out rows cannot hold each of the {shared:,} classes of '{name}' with 2 rows "
+        "or more: "
+        "hold out more, or pass stratify=False."
+    )
+
+
+def _by_class(classes: NDArray[np.int64], keyed: NDArray[np.uint64], count: int) -> Rows:
+    """`count` rows, of each class in proportion (largest remainders), at least 1 and at most all but 1.
+
+    A class of a single row stays in training: it can be learned there, and not be scored without.
+    """
+    sizes = np.bincount(classes)
+    ideal = sizes * (count / len(classes))
+    least, most = np.where(sizes >= 2, 1, 0), np.maximum(sizes - 1, 0)
+    take = np.clip(np.floor(ideal).astype(np.int64), least, most)
+    while take.sum() != count:
+        more = take.sum() < count
+        room = (take < most) if more else (take > least)
+        if not room.any():
+            break
+        lack = np.where(room, (ideal - take) if more else (take - ideal), -np.inf)
+        take[int(np.argmax(lack))] += 1 if more else -1
+    order = np.lexsort((keyed, classes))
+    rank = np.arange(len(classes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    rows: Rows = order[rank < take[classes[order]]]
+    return rows
+
+
+def _group_codes(source: Source, groups: Groups) -> NDArray[np.int64]:
+    if isinstance(groups, str):
+        if groups not in source.columns:
+            known = did_you_mean(groups, source.columns)
+            raise HandfulError(f"{source.name} has no column '{groups}' to group by.{known}")
+        values = _values(source, groups)
+        if values is None:
+            raise HandfulError(f"column '{groups}' does not hold one value a row, so it cannot name groups.")
+    else:
+        values = np.asarray(groups)
+    if values.shape != (len(source),):
+        raise HandfulError(f"groups must have one value for each of {len(source):,} rows, not shape {values.shape}.")
+    codes: NDArray[np.int64] = np.unique(values, return_inverse=True)[1].astype(np.int64)
+    if codes.max() == 0:
+        raise HandfulError("all rows are in one group, which cannot be split.")
+    return codes
+
+
+def _by_group(codes: NDArray[np.int64], count: int, seed: int) -> Rows:
+    """Whole groups in a random order, each taken if it brings the number of rows nearer to `count`."""
+    sizes = np.bincount(codes)
+    order = np.argsort(_keys(len(sizes), seed), kind="stable")
+    taken, total = np.zeros(len(sizes), dtype=bool), 0
+    for group in order.tolist():
+        if abs(total + sizes[group] - count) < abs(total - count) and taken.sum() < len(sizes) - 1:
+            taken[group], total = True, total + int(sizes[group])
+    if not total:  # every group is more than twice as large as asked for: the smallest
+        taken[order[int(np.argmin(sizes[order]))]] = True
+    rows: Rows = np.flatnonzero(taken[codes])
+    return rows
+
+
+def _fold_groups(codes: NDArray[np.int64], k: int, seed: int) -> NDArray[np.int64]:
+    """The largest group first, each to the fold with the fewest rows so far; ties in a random order."""
+    sizes = np.bincount(codes)
+    if len(sizes) < k:
+        raise HandfulError(f"{len(sizes)} groups cannot fill {k} folds: use at most {len(sizes)}.")
+    load, fold = np.zeros(k, np.int64), np.empty(len(sizes), np.int64)
+    for group in np.lexsort((_keys(len(sizes), seed), -sizes)).tolist():
+        fold[group] = int(np.argmin(load))
+        load[fold[group]] += sizes[group]
+    result: NDArray[np.int64] = fold[codes]
+    return result

@@ -1,0 +1,301 @@
+"""Metrics, exact over the whole set: sums over rows where the metric allows it, else all outputs at once."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from handful.base.errors import HandfulError, did_you_mean
+from handful.losses import ctc
+from handful.losses.loss import class_axis
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class SumMetric:
+    """A metric that is a function of sums over rows: cheap in every training step, exact on any number of ranks.
+
+    sums(output, target, weight [m] or None) -> Tensor [k] of sums; finish([k] float64) -> the score.
+    """
+
+    name: str
+    sums: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    finish: Callable[[Array], float]
+
+
+@dataclass(frozen=True)
+class WholeMetric:
+    """A metric of all rows at once: whole(outputs [n, ...], targets [n, ...], weights [n] or None) -> score."""
+
+    name: str
+    whole: Callable[[Array, Array, Array | None], float]
+
+
+Metric = SumMetric | WholeMetric
+
+
+def _ratio(sums: Array) -> float:
+    return float(sums[0] / sums[1]) if sums[1] else float("nan")
+
+
+def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
+    """[sum of weight * value, sum of weight] in float64: counts of right rows stay exact."""
+    if weight is not None:
+        return torch.stack([(values * weight).sum(dtype=torch.float64), weight.sum(dtype=torch.float64)])
+    sums = values.new_empty(2, dtype=torch.float64)
+    sums[0], sums[1] = values.sum(dtype=torch.float64), values.numel()
+    return sums
+
+
+def _classes(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Predicted and true class ids, of logits [m, C], [m], [m, 1], [m, T, C] or [m, C, ...]; of soft targets the
+    highest."""
+    if target.is_floating_point() and target.shape == output.shape and output.ndim > 1 and output.shape[-1] > 1:
+        return output.argmax(-1), target.argmax(-1)
+    if output.shape == target.shape or (output.ndim == target.ndim + 1 and output.shape[-1] == 1):
+        return (output.reshape(target.shape) > 0).long(), (
+            target > 0.5
+        ).long() if target.is_floating_point() else target
+    return output.argmax(class_axis(tuple(output.shape), tuple(target.shape)) or 1), target
+
+
+def _accuracy(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    predicted, true = _classes(output, target)
+    right = predicted == true
+    if true.ndim > 1:  # tokens: padding (-100) is not a row
+        kept = true != -100
+        return torch.stack([(right & kept).sum(), kept.sum()]).double()
+    return _mean(right, weight)
+
+
+def _label_accuracy(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    right = ((output > 0) == (target.reshape(output.shape) > 0.5)).to(torch.float32)
+    return _mean(right.flatten(1).mean(1) if right.ndim > 1 else right, weight)
+
+
+def _top(k: int) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    def sums(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        best = output.topk(min(k, output.shape[1]), dim=1).indices
+        return _mean((best == target[:, None]).any(1).to(torch.float32), weight)
+
+    return sums
+
+
+def _rows(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    output, target = output.double(), target.double().reshape(output.shape)
+    return output.flatten(1) if output.ndim > 1 else output[:, None], target.flatten(1) if target.ndim > 1 else target[
+        :, None
+    ]
+
+
+def _error(power: int) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    def sums(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        o, t = _rows(output, target)
+        return _mean((o - t).abs().pow(power).mean(1), None if weight is None else weight.double())
+
+    return sums
+
+
+def _r2_sums(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    o, t = _rows(output, target)
+    w = torch.ones_like(t[:, :1]) if weight is None else weight.double()[:, None]
+    return torch.cat([w.sum(0), (w * t).sum(0), (w * t * t).sum(0), (w * (o - t).square()).sum(0)])
+
+
+def _r2(sums: Array) -> float:
+    """Coefficient of determination, the mean over outputs (as scikit-learn's uniform average)."""
+    k = (len(sums) - 1) // 3
+    count, total, squares, residual = sums[0], sums[1 : 1 + k], sums[1 + k : 1 + 2 * k], sums[1 + 2 * k :]
+    spread = squares - total**2 / count
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.mean(1 - residual / spread))
+
+
+def _perplexity_sums(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    """Negative log-likelihood of the true ids, which stand in output's last axis; ids of -100 count for nothing."""
+    nll = torch.nn.functional.cross_entropy(output.flatten(0, -2).float(), target.flatten(), reduction="none")
+    kept = target != -100
+    counted = kept.double() if weight is None else kept * weight.double().reshape(-1, *[1] * (target.ndim - 1))
+    return torch.stack([(nll.reshape(target.shape) * counted).sum(), counted.sum()])
+
+
+def _perplexity(sums: Array) -> float:
+    """exp of the mean negative log-likelihood per token (Jelinek et al. 1977)."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(_ratio(sums)))
+
+
+def error_rate(name: str, space: int | None = None) -> SumMetric:
+    """Edits over labels: the insertions, deletions and replacements that turn what was decoded (CTC, best path) into
+    the target, over the number of labels in the targets. It can exceed 1.
+
+    space: the label that parts words: edits and lengths are then counted in words, as in speech recognition's word
+    error rate; None: in labels, which is the character error rate where labels are characters.
+
+    >>> logits = torch.nn.functional.one_hot(torch.tensor([[1, 0, 2, 2]]), 4).float()
+    >>> rate = error_rate("character_error_rate")
+    >>> rate.finish(rate.sums(logits, torch.tensor([[1, 3, 2]]), None).numpy())     # one of three is missing
+    0.3333333333333333
+    """
+
+    def sums(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        found, wanted = ctc.greedy(output), target
+        if space is not None:
+            found, wanted = ctc.words(found, space), ctc.words(wanted, space)
+        edits, count = ctc.edit_distance(found, wanted).double(), (wanted != 0).sum(1).double()
+        w = torch.ones_like(count) if weight is None else weight.double()
+        return torch.stack([(w * edits).sum(), (w * count).sum()])
+
+    return SumMetric(name, sums, _ratio)
+
+
+def _ids(outputs: Array, targets: Array) -> tuple[Array, Array]:
+    predicted, true = _classes(torch.from_numpy(outputs), torch.from_numpy(targets))
+    return predicted.numpy(), true.numpy()
+
+
+def _probabilities(outputs: Array) -> Array:
+    o = torch.from_numpy(outputs).double()
+    if o.ndim == 1 or o.shape[1] == 1:
+        p = torch.sigmoid(o.reshape(-1))
+        return torch.stack([1 - p, p], 1).numpy()
+    return torch.softmax(o, 1).numpy()
+
+
+def _f1(outputs: Array, targets: Array, weights: Array | None) -> float:
+    from sklearn.metrics import f1_score
+
+    if targets.ndim > 1:  # several labels a row; one that neither occurs nor is predicted has no F1
+        true, predicted = targets.reshape(len(targets), -1) > 0.5, outputs.reshape(len(targets), -1) > 0
+        kept = true.any(0) | predicted.any(0)
+        if not kept.any():
+            return float("nan")
+        scores = f1_score(true[:, kept], predicted[:, kept], average=None, sample_weight=weights, zero_division=0)
+        return float(np.mean(scores))
+    predicted, true = _ids(outputs, targets)
+    return float(f1_score(true, predicted, average="macro", sample_weight=weights, zero_division=0))
+
+
+def _balanced(outputs: Array, targets: Array, weights: Array | None) -> float:
+    from sklearn.metrics import recall_score
+
+    predicted, true = _ids(outputs, targets)
+    present = np.unique(true)
+    return float(recall_score(true, predicted, labels=present, average="macro", sample_weight=weights, zero_division=0))
+
+
+def _auroc(outputs: Array, targets: Array, weights: Array | None) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    if targets.ndim > 1:
+        kept = (targets > 0.5).any(0) & (targets < 0.5).any(0)
+        return (
+            float(roc_auc_score(targets[:, kept] > 0.5, outputs[:, kept], average="macro", sample_weight=weights))
+            if kept.any()
+            else float("nan")
+        )
+    p, true = _probabilities(outputs), targets.astype(np.int64)
+    present = np.unique(true)
+    if len(present) < 2:
+        return float("nan")
+    if p.shape[1] == 2:
+        return float(roc_auc_score(true, p[:, 1], sample_weight=weights))
+    scores = [roc_auc_score(true == c, p[:, c], sample_weight=weights) for c in present]  # one against the rest
+    return float(np.mean(scores))
+
+
+def _calibration(outputs: Array, targets: Array, weights: Array | None) -> float:
+    """Expected calibration error with 15 equal bins of confidence (Naeini et al. 2015; Guo et al. 2017, eq. 3)."""
+    p = _probabilities(outputs)
+    confidence, right = p.max(1), p.argmax(1) == targets.astype(np.int64)
+    w = np.ones(len(p)) if weights is None else weights.astype(np.float64)
+    bins = np.minimum((confidence * 15).astype(int), 14)
+    gaps = np.bincount(bins, w * (right - confidence), 15)
+    return float(np.abs(gaps).sum() / w.sum())
+
+
+NAMED: dict[str, Metric] = {
+    m.name: m
+    for m in (
+        SumMetric("accuracy", _accuracy, _ratio),
+        SumMetric("label_accuracy", _label_accuracy, _ratio),
+        SumMetric("top3", _top(3), _ratio),
+        SumMetric("top5", _top(5), _ratio),
+        SumMetric("mae", _error(1), _ratio),
+        SumMetric("mse", _error(2), _ratio),
+        SumMetric("rmse", _error(2), lambda sums: float(np.sqrt(_ratio(sums)))),
+        SumMetric("r2", _r2_sums, _r2),
+        SumMetric("perplexity", _perplexity_sums, _perplexity),
+        error_rate("character_error_rate"),
+        error_rate("word_error_rate"),
+        WholeMetric("f1", _f1),
+        WholeMetric("balanced_accuracy", _balanced),
+        WholeMetric("auroc", _auroc),
+        WholeMetric("calibration_error", _calibration),
+    )
+}
+
+
+def as_metrics(metrics: Any, space: int | None = None) -> list[Metric]:
+    """Metrics of a name, several names ("accuracy, f1"), Metric objects, or callables (outputs, targets) -> score.
+
+    A callable gets numpy arrays of all outputs and targets of the set at once; a function of sklearn.metrics what it is
+    for: numbers, class ids, or, where it says so, probabilities. space: the label between words, for the
+    word error rate of sequences of characters (`Pipeline.space`).
+
+    >>> [m.name for m in as_metrics("accuracy, f1")]
+    ['accuracy', 'f1']
+    """
+    if metrics is None:
+        return []
+    if isinstance(metrics, str):
+        metrics = [part.strip() for part in metrics.split(",") if part.strip()]
+    if isinstance(metrics, SumMetric | WholeMetric) or callable(metrics):
+        metrics = [metrics]
+    found: list[Metric] = []
+    for metric in metrics:
+        if isinstance(metric, SumMetric | WholeMetric):
+            found.append(metric)
+        elif isinstance(metric, str):
+            if metric not in NAMED:
+                raise HandfulError(f"there is no metric called '{metric}'.{did_you_mean(metric, NAMED)}")
+            found.append(error_rate(metric, space) if metric == "word_error_rate" else NAMED[metric])
+        elif callable(metric) and str(getattr(metric, "__module__", "")).startswith("sklearn.metrics"):
+            found.append(WholeMetric(_metric_name(metric), _of_sklearn(metric)))
+        elif callable(metric):
+            found.append(WholeMetric(_metric_name(metric), lambda o, t, w, f=metric: float(f(o, t))))  # type: ignore[misc]
+        else:
+            raise HandfulError(f"a metric must be a name or a callable (outputs, targets), not {type(metric).__name__}")
+    return found
+
+
+def _of_sklearn(metric: Callable[..., Any]) -> Callable[[Array, Array, Array | None], float]:
+    """A function of sklearn.metrics, (y_true, y_pred) or (y_true, y_score), as a metric of outputs and targets."""
+    names = list(inspect.signature(metric).parameters)
+    wants_shares = names[1] in ("y_score", "y_prob", "y_proba") or metric.__name__ == "log_loss"
+
+    def score(outputs: Array, targets: Array, weights: Array | None) -> float:
+        more = {"sample_weight": weights} if weights is not None and "sample_weight" in names else {}
+        if "_regression" in metric.__module__:
+            return float(metric(targets, outputs.reshape(targets.shape), **more))
+        if targets.ndim > 1:  # several labels a row
+            shares = 1 / (1 + np.exp(-outputs.astype(np.float64)))
+            return float(metric(targets > 0.5, shares if wants_shares else shares > 0.5, **more))
+        predicted, true = _ids(outputs, targets)
+        if not wants_shares:
+            return float(metric(true, predicted, **more))
+        shares = _probabilities(outputs)
+        return float(metric(true, shares[:, 1] if shares.shape[1] == 2 else shares, **more))
+
+    return score
+
+
+def _metric_name(metric: Any) -> str:
+    name = getattr(metric, "__name__", type(metric).__name__)
+    return "metric" if name == "<lambda>" else str(name)

@@ -1,0 +1,89 @@
+"""What the ready-made models share: a config that rebuilds them, and weights that come from a seed."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from handful.base.errors import HandfulError, did_you_mean
+
+Shape = tuple[int | None, ...]
+
+
+class Model(nn.Module):
+    """A plain nn.Module whose constructor takes JSON-able keyword arguments and keeps them in `config`.
+
+    name: as in `build`. kinds: the kinds of input it is for (see `handful.transform.inputs.Inputs`). low_precision:
+    whether it trains as well in bfloat16 (torch.autocast), so that speed may decide. adamw_l2: AdamW's weight decay
+    where the user leaves it open (None: the optimizer's default), and the reason. ema: the decay of averaged weights
+    where the user leaves it open (None: no average). members: how many outputs a row has while training, one after the
+    other, each to be right by itself; the loss of a row is their mean. In evaluation mode a row has one output.
+    """
+
+    name: ClassVar[str] = ""
+    kinds: ClassVar[tuple[str, ...]] = ()
+    low_precision: ClassVar[bool] = False
+    adamw_l2: ClassVar[float | None] = None
+    adamw_l2_reason: ClassVar[str] = ""
+    ema: ClassVar[float | None] = None
+    members: int = 1
+    config: dict[str, Any]
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__()
+        self.config = {"model": self.name, **arguments}
+
+    def begin(self, x: Any) -> None:
+        """Look at some training rows, as the model gets them, before the first step; most models need not."""
+
+    @classmethod
+    def arguments(cls, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The constructor's arguments that the data decide. inputs: facts of the input, and `rows` to train on or None.
+        Raises HandfulError if the model is not for such data."""
+        raise NotImplementedError
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's CPU random numbers from `seed` inside; outside they go on as if nothing had happened.
+
+    >>> with seeded(0):
+    ...     a = torch.rand(1)
+    >>> with seeded(0):
+    ...     b = torch.rand(1)
+    >>> bool(a == b)
+    True
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach other devices too
+        yield
+
+
+def fixed(name: str, shape: Shape, dims: tuple[int, ...], of: str) -> tuple[int, ...]:
+    """The shape of a row, checked to have no varying side and one of `dims` dimensions (none: any)."""
+    known = tuple(s for s in shape if s is not None)
+    if len(known) < len(shape) or (dims and len(shape) not in dims):
+        raise HandfulError(f"model {name} needs rows of {of}; these have shape {_show(shape)}.")
+    return known
+
+
+def needed(name: str, inputs: Mapping[str, Any], key: str, of: str) -> Any:
+    """A fact of the input that the model cannot do without."""
+    value = inputs.get(key)
+    if not value:
+        raise HandfulError(f"model {name} is for {of}; of this input '{key}' is not known.")
+    return value
+
+
+def _show(shape: Shape) -> str:
+    return " x ".join("any" if s is None else str(s) for s in shape) or "a single number"
+
+
+def activation(name: str) -> nn.Module:
+    """The module of an activation function."""
+    known: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
+    if name not in known:
+        raise HandfulError(f"there is no activation '{name}'.{did_you_mean(name, known)}")
+    return known[name]()

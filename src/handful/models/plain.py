@@ -1,0 +1,134 @@
+"""Linear and mlp: for rows of any fixed shape, and for tables."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from handful.base.errors import HandfulError, did_you_mean
+from handful.models.base import Model, Shape, fixed
+from handful.models.base import activation as _activation
+
+
+class Features(nn.Module):
+    """Any input as rows of numbers: x [m, ...] flattened, or numbers [m, F] beside one-hot categories [m, K].
+
+    features: F, or the size of a row of x; cardinalities: ids of each category, id 0 (missing) included, which gets
+    no number of its own. Returns float [m, width].
+    """
+
+    def __init__(self, features: int, cardinalities: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.cardinalities = tuple(cardinalities)
+        self.width = features + sum(size - 1 for size in cardinalities)
+
+    def forward(
+        self, x: Tensor | None = None, numbers: Tensor | None = None, categories: Tensor | None = None
+    ) -> Tensor:
+        parts = [v.flatten(1) for v in (x, numbers) if v is not None]
+        if categories is not None:
+            like = parts[0].dtype if parts else torch.get_default_dtype()
+            for k, size in enumerate(self.cardinalities):
+                parts.append(F.one_hot(categories[:, k], size)[:, 1:].to(like))
+        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+
+
+class Linear(Model):
+    """Logistic or linear regression: outputs = W x + b. Input: x [m, ...] float, or numbers and categories.
+
+    features: numbers in a row. Returns [m, outputs]. Parameters: (features + 1) * outputs.
+
+    >>> Linear(features=64, outputs=10)(torch.zeros(5, 1, 8, 8)).shape
+    torch.Size([5, 10])
+    """
+
+    name = "linear"
+    kinds = ("vector", "table", "image", "tensor")
+
+    def __init__(self, features: int, outputs: int, cardinalities: Sequence[int] = (), dropout: float = 0.0) -> None:
+        super().__init__(features=features, outputs=outputs, cardinalities=list(cardinalities), dropout=dropout)
+        self.features = Features(features, cardinalities)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(self.features.width, outputs)
+
+    @classmethod
+    def arguments(cls, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return row_arguments(cls.name, kind, shape, outputs, inputs)
+
+    def forward(
+        self, x: Tensor | None = None, numbers: Tensor | None = None, categories: Tensor | None = None
+    ) -> Tensor:
+        return self.out(self.dropout(self.features(x, numbers, categories)))  # type: ignore[no-any-return]
+
+
+class Mlp(Model):
+    """Fully connected layers: (Linear, norm, activation, dropout) for each hidden size, then Linear.
+
+    Input: x [m, ...] float, or numbers [m, F] and categories [m, K]. Returns [m, outputs].
+    norm: "none", "layer" or "batch"; activation: "relu", "gelu", "silu" or "tanh".
+
+    >>> Mlp(features=784, outputs=10, hidden=[128])(torch.zeros(5, 784)).shape
+    torch.Size([5, 10])
+    """
+
+    name = "mlp"
+    kinds = Linear.kinds
+
+    def __init__(
+        self,
+        features: int,
+        outputs: int,
+        cardinalities: Sequence[int] = (),
+        hidden: Sequence[int] = (256, 128),
+        norm: str = "none",
+        activation: str = "relu",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(
+            features=features,
+            outputs=outputs,
+            cardinalities=list(cardinalities),
+            hidden=list(hidden),
+            norm=norm,
+            activation=activation,
+            dropout=dropout,
+        )
+        self.features = Features(features, cardinalities)
+        layers: list[nn.Module] = []
+        width = self.features.width
+        for size in hidden:
+            layers += [nn.Linear(width, size), *_norm(norm, size), _activation(activation), nn.Dropout(dropout)]
+            width = size
+        self.layers = nn.Sequential(*layers)
+        self.out = nn.Linear(width, outputs)
+
+    @classmethod
+    def arguments(cls, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return row_arguments(cls.name, kind, shape, outputs, inputs)
+
+    def forward(
+        self, x: Tensor | None = None, numbers: Tensor | None = None, categories: Tensor | None = None
+    ) -> Tensor:
+        return self.out(self.layers(self.features(x, numbers, categories)))  # type: ignore[no-any-return]
+
+
+def row_arguments(name: str, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """features, cardinalities and outputs of a model of whole rows."""
+    if kind == "table":
+        sizes = list(inputs.get("cardinalities") or ())
+        return {"features": int(inputs.get("n_numbers") or 0), "cardinalities": sizes, "outputs": outputs}
+    sides = fixed(name, shape, (), "one fixed shape")
+    return {"features": int(torch.Size(sides).numel()), "outputs": outputs}
+
+
+def _norm(name: str, size: int) -> list[nn.Module]:
+    known: dict[str, list[nn.Module]] = {
+        "none": [],
+        "layer": [nn.LayerNorm(size)],
+        "batch": [nn.BatchNorm1d(size)],
+    }
+    if name not in known:
+        raise HandfulError(f"there is no norm '{name}'.{did_you_mean(name, known)}")
+    return known[name]

@@ -1,0 +1,136 @@
+"""A strong small network for tables: embedded categories, periodic embeddings of numbers, residual layers, members."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from handful.base.errors import HandfulError
+from handful.models.base import Model, Shape
+from handful.models.members import Factors, Heads
+from handful.models.plain import row_arguments
+from handful.models.rare import Rare
+
+# With more numbers a row (pixels, spectra) each says little by itself, and an encoding of each fits its noise.
+PERIODIC = 32
+PERIODIC_SIZE = 8  # numbers that one is encoded in
+# The paper's 32 members would cost a CPU four times as much as 8, and on large tables, whose epochs are long, the
+# fourth to the eighth add little (benchmarks/results/members.md).
+MEMBERS, FEWER, MANY_ROWS = 8, 4, 20_000
+
+
+class Periodic(nn.Module):
+    """Numbers to ReLU(Linear(sin and cos of learned frequencies)), "PLR" of Gorishniy et al. 2022.
+
+    arXiv:2203.05556, section 3.3: v = 2 pi c x with c ~ N(0, sigma^2) for each number, one Linear shared by all
+    numbers (the "lite" form of the authors' code). x: float [m, F]; returns [m, F, size].
+    """
+
+    def __init__(self, numbers: int, frequencies: int, size: int, sigma: float) -> None:
+        super().__init__()
+        self.frequency = nn.Parameter(torch.randn(numbers, frequencies) * sigma)
+        self.linear = nn.Linear(2 * frequencies, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        angle = 2 * math.pi * self.frequency * x[:, :, None]
+        return torch.relu(self.linear(torch.cat([angle.cos(), angle.sin()], dim=-1)))
+
+
+class Residual(nn.Module):
+    """x + Linear(dropout(ReLU(Linear(norm(x))))): Gorishniy et al. 2021, arXiv:2106.11959, section 3.2."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm, self.into = nn.LayerNorm(width), nn.Linear(width, 2 * width)
+        self.back, self.dropout = nn.Linear(2 * width, width), nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        change: Tensor = self.back(self.dropout(torch.relu(self.into(self.norm(x)))))
+        return x + change
+
+
+class Table(Model):
+    """For tables of numbers and categories.
+
+    numbers: float [m, F], standardised; categories: int64 [m, K], ids in 0..cardinality - 1; or x: float [m, F].
+    counts: training rows of each id, so that rare ones are not learned by heart (see `handful.models.rare`).
+    Returns [m, outputs]. encoding: "periodic", or "plain" (the numbers alone; chosen for F above 32). members: networks
+    that share most weights (see `handful.models.members`); where there are several, training returns [m * members,
+    outputs], a row's members one after the other, each to be right by itself, and evaluation their mean. LayerNorm, so
+    that rows of a batch do not touch each other.
+
+    >>> model = Table(features=3, outputs=1, cardinalities=[5, 9])
+    >>> model(numbers=torch.zeros(4, 3), categories=torch.zeros(4, 2, dtype=torch.int64)).shape
+    torch.Size([4, 1])
+    """
+
+    name = "table"
+    kinds = ("table", "vector")
+    ema = 0.99
+
+    def __init__(
+        self,
+        features: int,
+        outputs: int,
+        cardinalities: Sequence[int] = (),
+        width: int = 128,
+        blocks: int = 2,
+        encoding: str = "periodic",
+        frequencies: int = 16,
+        sigma: float = 0.1,
+        dropout: float = 0.1,
+        members: int = 1,
+        counts: Sequence[Sequence[int]] = (),
+    ) -> None:
+        super().__init__(
+            features=features, outputs=outputs, cardinalities=list(cardinalities), width=width, blocks=blocks,
+            encoding=encoding, frequencies=frequencies, sigma=sigma, dropout=dropout, members=members,
+            counts=[list(rows) for rows in counts],
+        )  # fmt: skip
+        if encoding not in ("periodic", "plain"):
+            raise HandfulError(f"encoding is 'periodic' or 'plain', not '{encoding}'.")
+        sizes = [min(32, max(2, round(1.6 * n**0.56))) for n in cardinalities]
+        self.embeddings = nn.ModuleList(nn.Embedding(n, d) for n, d in zip(cardinalities, sizes))
+        for embedding in self.embeddings:  # as wide as standardised numbers when put beside them
+            nn.init.normal_(embedding.weight, std=0.3)  # type: ignore[arg-type]
+        self.rare = Rare(counts) if counts else None
+        periodic = encoding == "periodic" and features > 0
+        self.periodic = Periodic(features, frequencies, PERIODIC_SIZE, sigma) if periodic else None
+        of_feature = [1] * features + [PERIODIC_SIZE] * features * periodic + sizes
+        self.members = members
+        self.factors = Factors(members, of_feature, signs=not periodic) if members > 1 else None
+        self.into = nn.Linear(sum(of_feature), width)
+        self.blocks = nn.Sequential(*(Residual(width, dropout) for _ in range(blocks)))
+        last = nn.Linear(width, outputs) if members == 1 else Heads(members, width, outputs)
+        self.out = nn.Sequential(nn.LayerNorm(width), nn.ReLU(), last)
+
+    @classmethod
+    def arguments(cls, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        given = row_arguments(cls.name, kind, shape, outputs, inputs)
+        return {
+            **given,
+            "counts": [list(rows) for rows in inputs.get("counts") or ()] if kind == "table" else [],
+            "encoding": "periodic" if given["features"] <= PERIODIC else "plain",
+            "members": FEWER if (inputs.get("rows") or 0) > MANY_ROWS else MEMBERS,
+            "dropout": 0.1 if outputs == 1 else 0.3,  # one output: a regression, which noise in the layers blurs
+        }
+
+    def forward(
+        self, x: Tensor | None = None, numbers: Tensor | None = None, categories: Tensor | None = None
+    ) -> Tensor:
+        numbers = numbers if numbers is not None else x
+        parts: list[Tensor] = []
+        if numbers is not None and numbers.shape[1]:
+            parts.append(numbers)
+            if self.periodic is not None:
+                parts.append(self.periodic(numbers).flatten(1))
+        if categories is not None:
+            categories = categories if self.rare is None else self.rare(categories)
+            parts += [embedding(categories[:, k]) for k, embedding in enumerate(self.embeddings)]
+        row = torch.cat(parts, dim=1)
+        y: Tensor = self.out(self.blocks(self.into(row if self.factors is None else self.factors(row))))
+        if self.members == 1:
+            return y
+        return y.flatten(0, 1) if self.training else y.mean(1)

@@ -1,0 +1,152 @@
+"""Text (classification or regression of token ids) and language (the next token)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from handful.base.errors import HandfulError
+from handful.models.attention import Block, rotary
+from handful.models.base import Model, Shape, needed
+from handful.models.ngrams import NGrams
+
+# On 6,200 reviews the linear path alone told 76.2% of others apart with 2^17 buckets and 75.0% with 2^15 (five folds);
+# 2^20 gained 0.4 points on 2^18 (three folds) and took five times as long.
+BUCKETS = 1 << 18
+_WEIGHTS = 1 << 20  # of the hashed part of the linear path's table, about
+
+
+class Text(Model):
+    """Token ids to outputs: a network over embeddings, and beside it a linear path over words and pairs of words.
+
+    x: integers [m, T], 0 = padding: more of it changes nothing. Returns [m, outputs], the sum of the two (wide and
+    deep, Cheng et al. 2016, arXiv:1606.07792): few texts are told apart best by single words and pairs (Wang and
+    Manning 2012), and the network adds what similar words share.
+
+    encoder: "mean": the mean embedding alone (Joulin et al. 2017, arXiv:1607.01759); "convolution": beside it the
+    maximum over time of `filters` channels for each kernel (Kim 2014, arXiv:1408.5882); "transformer": `layers` blocks
+    with rotary positions, then mean and maximum over time. Of 6,000 reviews the mean learnt to tell 76.9% of 1,742
+    others apart (two seeds), and convolutions, which soon know the training rows by heart, 74.5% (one seed).
+    ngrams: the longest run of words with weights of its own in the linear path (see `NGrams`), 0 for no such path;
+    buckets: rows of its table that runs of two or more share, a power of two.
+
+    >>> Text(vocabulary=100, outputs=2)(torch.tensor([[5, 7, 0], [8, 9, 3]])).shape
+    torch.Size([2, 2])
+    """
+
+    name = "text"
+    kinds = ("text",)
+
+    def __init__(
+        self,
+        vocabulary: int,
+        outputs: int,
+        width: int = 64,
+        encoder: str = "mean",
+        kernels: Sequence[int] = (3, 4, 5),
+        filters: int = 64,
+        layers: int = 2,
+        heads: int = 4,
+        dropout: float = 0.5,
+        ngrams: int = 2,
+        buckets: int = BUCKETS,
+    ) -> None:
+        super().__init__(
+            vocabulary=vocabulary, outputs=outputs, width=width, encoder=encoder, kernels=list(kernels),
+            filters=filters, layers=layers, heads=heads, dropout=dropout, ngrams=ngrams, buckets=buckets,
+        )  # fmt: skip
+        if encoder not in ("mean", "convolution", "transformer"):
+            raise HandfulError(f"encoder is 'mean', 'convolution' or 'transformer', not '{encoder}'.")
+        if ngrams and (buckets < 1 or buckets & (buckets - 1)):
+            raise HandfulError(f"buckets is a power of two, not {buckets}.")
+        self.embedding = nn.Embedding(vocabulary, width, padding_idx=0)
+        # As small as fastText's (uniform to 1 / width): torch's standard deviation of 1 hides what rare words learn.
+        nn.init.normal_(self.embedding.weight, std=0.01)
+        with torch.no_grad():
+            self.embedding.weight[0] = 0
+        kernels, layers = kernels if encoder == "convolution" else (), layers if encoder == "transformer" else 0
+        self.convs = nn.ModuleList(nn.Conv1d(width, filters, k) for k in kernels)
+        self.blocks = nn.ModuleList(Block(width, heads, dropout, causal=False) for _ in range(layers))
+        self.heads, self.dropout = heads, nn.Dropout(dropout)
+        pooled = width + (filters * len(kernels) if not layers else width)
+        self.out = nn.Linear(pooled, outputs)
+        self.wide = NGrams(vocabulary, outputs, ngrams, buckets) if ngrams else None
+
+    @classmethod
+    def arguments(cls, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        vocabulary = needed(cls.name, inputs, "vocabulary", "text")
+        # The table has vocabulary + buckets weights an output: at most 2^18 buckets, and fewer for many outputs.
+        buckets = 1 << max(14, min(18, (_WEIGHTS // outputs).bit_length() - 1))
+        return {"vocabulary": vocabulary, "outputs": outputs, "buckets": buckets}
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = x != 0
+        e = self.embedding(x)  # padding is 0
+        if self.blocks:
+            positions = rotary(x.shape[1], e.shape[2] // self.heads, x.device)
+            seen = mask | ~mask.any(1, keepdim=True)  # a row of nothing but padding must see something
+            for block in self.blocks:
+                e = block(e, positions, seen)
+            parts = [_maximum(e, mask)]
+        else:
+            time = self.dropout(e).transpose(1, 2)
+            parts = []
+            for conv in self.convs:
+                k = conv.kernel_size[0]  # type: ignore[index]
+                y = conv(F.pad(time, ((k - 1) // 2, k // 2)))  # type: ignore[arg-type]
+                parts.append(_maximum(torch.relu(y).transpose(1, 2), mask))
+        wide = mask[:, :, None].to(e.dtype)
+        mean = (e * wide).sum(1) / wide.sum(1).clamp_min(1)
+        deep: Tensor = self.out(self.dropout(torch.cat([mean, *parts], dim=1)))
+        return deep if self.wide is None else deep + self.wide(x)
+
+
+class Language(Model):
+    """A decoder-only transformer: logits of the next token at every position.
+
+    x: integers [m, T]. Returns [m, T, vocabulary]; the output at t depends on x[:, :t + 1] only. Blocks with norm
+    first, rotary positions (so T has no limit), input and output embeddings tied (Press and Wolf 2017,
+    arXiv:1608.05859). Parameters: vocabulary * width + layers * (12 width^2 + 9 width) + 2 width.
+
+    >>> Language(vocabulary=50, width=32, layers=1)(torch.zeros(2, 7, dtype=torch.int64)).shape
+    torch.Size([2, 7, 50])
+    """
+
+    name = "language"
+    kinds = ("language",)
+
+    def __init__(
+        self, vocabulary: int, width: int = 128, layers: int = 4, heads: int = 4, dropout: float = 0.0
+    ) -> None:
+        super().__init__(vocabulary=vocabulary, width=width, layers=layers, heads=heads, dropout=dropout)
+        self.heads = heads
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(Block(width, heads, dropout, causal=True) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+        for block in self.blocks:  # the sum of 2 * layers residual parts keeps its variance (Radford et al. 2019)
+            for last in (block.proj, block.back):
+                nn.init.normal_(last.weight, std=0.02 / math.sqrt(2 * layers))  # type: ignore[arg-type, union-attr]
+
+    @classmethod
+    def arguments(cls, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return {"vocabulary": inputs.get("vocabulary") or outputs}
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.dropout(self.embedding(x))
+        positions = rotary(x.shape[1], h.shape[2] // self.heads, x.device)
+        for block in self.blocks:
+            h = block(h, positions)
+        return F.linear(self.norm(h), self.embedding.weight)
+
+
+def _maximum(x: Tensor, mask: Tensor) -> Tensor:
+    """Maximum over the positions of x [m, T, C] where mask [m, T]; 0 where there is none."""
+    top = x.masked_fill(~mask[:, :, None], -torch.inf).amax(1)
+    return torch.where(mask.any(1, keepdim=True), top, 0.0)

@@ -1,0 +1,187 @@
+"""What an optimizer holds: parts, settings, and its state as named tensors and JSON, without pickle."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from handful.base.errors import HandfulError
+from handful.optim.muon import Muon
+
+# how a step is computed, not what; taken from the live optimizer, which may be on another device
+_PLUMBING = ("foreach", "fused", "capturable")
+
+
+class Both(torch.optim.Optimizer):
+    """Two or more optimizers of different parameters that act as one.
+
+    Groups and state are shared with the parts, so that schedulers, checkpoints and `load_state_dict` see one
+    optimizer.
+    """
+
+    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
+        self.parts = list(parts)
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        start = 0
+        for part in self.parts:
+            count = len(part.param_groups)
+            part.param_groups, part.state = self.param_groups[start : start + count], self.state
+            start += count
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._share()  # load_state_dict has made new groups and a new state
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step of every part."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts:
+            part.step()
+        return loss
+
+
+def parts_of(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
+    """The optimizers that do the work: itself, or those of a `Both`."""
+    return optimizer.parts if isinstance(optimizer, Both) else [optimizer]
+
+
+def decoupled(part: torch.optim.Optimizer, group: Mapping[str, Any]) -> bool:
+    """Whether the group's weight decay shrinks the weights apart from the gradient."""
+    return isinstance(part, torch.optim.AdamW | torch.optim.Muon | Muon) or bool(group.get("decoupled_weight_decay"))
+
+
+def write(group: dict[str, Any], key: str, value: float) -> None:
+    """Set a number of a group, in place where it is a Tensor: a captured graph holds this very tensor."""
+    if isinstance(group[key], Tensor):
+        group[key].fill_(value)
+    else:
+        group[key] = value
+
+
+def state_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The whole state of an optimizer: tensors by name ("0.exp_avg" of parameter 0), and the rest as
+    JSON-able data.
+
+    Parameters are numbered in the order of the groups. The tensors are detached and contiguous but share
+    memory with the optimizer where they can: write or clone them before the next step. Numbers, bools,
+    strings, None, tuples, lists and dicts of any depth are kept; anything else raises HandfulError.
+
+    >>> weight = torch.nn.Parameter(torch.zeros(2))
+    >>> weight.grad = torch.ones(2)
+    >>> adam = torch.optim.Adam([weight])
+    >>> adam.step()
+    >>> sorted(state_tensors(adam)[0])
+    ['0.exp_avg', '0.exp_avg_sq', '0.step']
+    """
+    tensors: dict[str, Tensor] = {}
+    state = {
+        str(index): {"dict": [[key, _pack(value, f"{index}.{key}", tensors)] for key, value in entry.items()]}
+        for index, parameter in enumerate(_parameters(optimizer))
+        if (entry := optimizer.state.get(parameter)) is not None
+    }
+    groups = [
+        {
+            "size": len(group["params"]),
+            "options": {
+                name: _pack(value, f"group{at}.{name}", tensors)
+                for name, value in group.items()
+                if name != "params" and name not in _PLUMBING
+            },
+        }
+        for at, group in enumerate(optimizer.param_groups)
+    ]
+    return tensors, {"class": type(optimizer).__name__, "state": state, "groups": groups}
+
+
+def load_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Give a freshly built optimizer the state that `state_tensors` took from one of the same build.
+
+    Values keep their bits and dtypes; tensors go to their parameter's device, except step counters that stay
+    on the CPU. Raises HandfulError if the optimizer is of another class, has other groups, or a tensor is
+    missing; the optimizer is then unchanged.
+    """
+    here = type(optimizer).__name__
+    if meta["class"] != here:
+        raise HandfulError(f"The stored optimizer state is of {meta['class']}, but the optimizer is {here}.")
+    sizes, stored = (
+        [len(group["params"]) for group in optimizer.param_groups],
+        [g["size"] for g in meta["groups"]],
+    )
+    if sizes != stored:
+        raise HandfulError(
+            f"The stored optimizer state has groups of {stored} parameters, but the optimizer has {sizes}: "
+            "it belongs to another model."
+        )
+    owners = [(parameter, group) for group in optimizer.param_groups for parameter in group["params"]]
+    state = {}
+    for index, entry in meta["state"].items():
+        parameter, group = owners[int(index)]
+        state[parameter] = _unpack(entry, tensors, parameter, bool(group.get("capturable") or group.get("fused")))
+    options = [
+        {name: _unpack(value, tensors, group["params"][0], False) for name, value in saved["options"].items()}
+        for group, saved in zip(optimizer.param_groups, meta["groups"], strict=True)
+    ]
+    for group, restored in zip(optimizer.param_groups, options, strict=True):
+        for name in [name for name in group if name not in restored and name not in ("params", *_PLUMBING)]:
+            del group[name]
+        group.update(restored)
+    optimizer.state.clear()  # in place: an optimizer of two parts shares one dict between them
+    optimizer.state.update(state)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """JSON-able form: plain values as they are, the rest as a dict with one telling key."""
+    match value:
+        case Tensor():
+            tensors[name] = value.detach().contiguous()
+            return {"tensor": name, "device": value.device.type}
+        case float() if not math.isfinite(value):
+            return {"float": str(value)}  # JSON has no inf and no nan
+        case None | bool() | int() | float() | str():
+            return value
+        case tuple() | list():
+            items = [_pack(item, f"{name}.{index}", tensors) for index, item in enumerate(value)]
+            return {"tuple" if isinstance(value, tuple) else "list": items}
+        case dict() if all(isinstance(key, str | int) for key in value):
+            return {"dict": [[key, _pack(item, f"{name}.{key}", tensors)] for key, item in value.items()]}
+    raise HandfulError(f"The optimizer keeps a {type(value).__name__} at '{name}', which cannot be stored safely.")
+
+
+def _unpack(form: Any, tensors: Mapping[str, Tensor], parameter: Tensor, scalars_too: bool) -> Any:
+    if not isinstance(form, Mapping):
+        return form
+    match form:
+        case {"tensor": name, "device": device}:
+            if name not in tensors:
+                raise HandfulError(f"The stored optimizer state lacks the tensor '{name}'.")
+            return _place(tensors[name], device, parameter, scalars_too)
+        case {"float": text}:
+            return float(text)
+        case {"tuple": items}:
+            return tuple(_unpack(item, tensors, parameter, scalars_too) for item in items)
+        case {"list": items}:
+            return [_unpack(item, tensors, parameter, scalars_too) for item in items]
+        case {"dict": items}:
+            return {key: _unpack(item, tensors, parameter, scalars_too) for key, item in items}
+    raise HandfulError(f"The stored optimizer state holds {form!r}, which this version does not know.")
+
+
+def _place(tensor: Tensor, device: str, parameter: Tensor, scalars_too: bool) -> Tensor:
+    """A copy where the optimizer expects it, laid out like the parameter (channels-last moments stay so)."""
+    if tensor.ndim == 0 and device == "cpu" and not scalars_too:
+        return tensor.clone()
+    if tensor.shape == parameter.shape:
+        return torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
+    return tensor.to(parameter.device, copy=True)

@@ -1,0 +1,388 @@
+"""From what the user gave to a Training ready to run: every choice made with its reason, every mistake said early."""
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from handful.base.errors import HandfulError, did_you_mean
+from handful.base.plan import OWN, Choice, Plan, Progress, Status
+from handful.batches.batches import Batches
+from handful.batches.order import Order
+from handful.optim import build as optimizer
+from handful.optim import schedule
+from handful.plan import defaults as choose
+from handful.plan import dry_run as tried
+from handful.plan.config import Options
+from handful.plan.data import Data, augmentation, make_batches, open_data, validation_batches
+from handful.plan.defaults import Chooser, describe
+from handful.plan.probe.batch_growth import Grower, as_growth
+from handful.plan.probe.decide import batch_cap, decide
+from handful.plan.probe.decision import Decision
+from handful.plan.probe.step_time import Throughput
+from handful.plan.probe.timing import choose_threads, measure_precision
+from handful.report.live import Live
+from handful.runs.folder import RunFolder
+from handful.training import stop
+from handful.training.device import autocast, choose_device, choose_precision, using_threads
+from handful.training.objective import Objective, mode_coupling
+from handful.training.parallel import Ranks, join
+from handful.training.state import State, copy_weights
+from handful.training.training import Training
+from handful.transform.augment.geometry import Flip
+
+ROWS_SHOWN = 256  # to a ready-made model before the first step
+
+
+def assemble(
+    model: Any,
+    train: Any,
+    given: dict[str, Any],
+    *,
+    out: str | Path | None = None,
+    resuming: Plan | None = None,
+    measure: bool | Throughput = True,
+) -> Training:
+    """Make every choice that the user left open and build the Training. Where rates were raced, the winner's
+    first steps are taken.
+
+    measure: whether open choices are measured; provisional values stand in for them if not. Step times may be given.
+    resuming: the plan of a run to go on with: its choices are taken over, and `given` holds only what replaces them.
+    """
+    if resuming is not None:
+        model, train, given = as_planned(model, train, given, resuming)
+    options = Options.of(given)
+    folder = RunFolder(Path(out)) if out is not None else None
+    if folder and resuming is None:
+        folder.claim(overwrite=options.overwrite)
+    try:
+        return _assemble(model, train, options, folder, resuming, measure)
+    except BaseException:
+        if folder:
+            folder.release()
+        raise
+
+
+def _assemble(
+    model: Any, train: Any, options: Options, folder: RunFolder | None, resuming: Plan | None,
+    measure: bool | Throughput,
+) -> Training:  # fmt: skip
+    chooser = Chooser()
+    ranks = join(torch.device("cpu"))
+    data = open_data(train, options, chooser, model, folder if resuming else None)
+    device = torch.device(chooser.put("device", choose_device(options.device)))
+    net = make_model(model, data, options, chooser, device, folder if resuming else None).to(device)
+    objective = make_objective(net, data, options, chooser, device)
+    if isinstance(model, str) and resuming is None:
+        show_rows(net, objective, data, int(options.seed))
+    batches, size = make_batches(data, options, chooser, device)
+    valid = validation_batches(data)
+    found = None
+    open_lr = options.lr == "auto" and isinstance(options.optimizer, str)
+    open_precision = options.precision == "auto" and device.type == "cpu" and getattr(net, "low_precision", False)
+    if measure and resuming is None and (size is None or open_lr or open_precision or options.threads == "auto"):
+        quiet = replace(options, compile=False, quiet=True)
+        trial = make_training(data, objective, batches, valid, size, quiet, chooser.copy(), ranks, folder)
+        trial.live = Live(None, quiet=options.quiet or ranks.rank > 0)
+        what = {"precision": open_precision, "threads": options.threads == "auto", "batch": size is None, "lr": open_lr}
+        trial.live.note(f"measuring: {', '.join(name for name, is_open in what.items() if is_open)}")
+        if open_precision and ranks.size == 1:
+            choice = chooser.choices["precision"] = measure_precision(trial)
+            objective.autocast = autocast(str(choice.value))
+        threads = make_threads(trial, options, chooser, own=isinstance(model, nn.Module))
+        if size is None or open_lr:
+            with using_threads(threads):
+                given_times = None if isinstance(measure, bool) else measure
+                found = decide(trial, batch=size is None, lr=open_lr, throughput=given_times)
+    else:
+        chooser.say("threads", options.threads, "default" if options.threads == "auto" else "given")
+    training = make_training(data, objective, batches, valid, size, options, chooser, ranks, folder, found)
+    if resuming is not None:
+        if resuming.fingerprint != chooser.choices["fingerprint"].value:
+            raise HandfulError(
+                f"the data in {data.source.name} are not those this run was trained on "
+                f"({resuming.rows:,} rows then, {len(data.source):,} now, or other values); put them back to resume"
+            )
+        training.plan = Plan({**chooser.choices, **resuming.choices, "until": chooser.choices["until"]}, resuming.notes)
+    elif folder and ranks.rank == 0:
+        folder.start(training.plan, data.pipeline, net)
+    if found is not None and resuming is None:
+        begin(training, found)
+    return training
+
+
+def begin(t: Training, found: Decision) -> None:
+    """Take over what was trained while the choices were measured, and write down what the measuring cost."""
+    if found.start is not None:
+        found.start.hand_over(t)
+    if found.steps or found.start is not None:
+        s = t.state
+        share = f" ({found.examples / t.planned:.1%} of the run)" if t.planned else ""
+        t.log({"step": s.step, "position": s.position, "epoch": s.position / t.examples, "seconds": round(s.seconds, 4),
+               "batch": s.batch, "note": f"the first {s.step:,} steps are those of the best trial; {found.steps:,} "
+               f"more on {found.examples:,} examples{share} were spent on measuring"})  # fmt: skip
+    if found.start is not None:
+        t.save()  # a run that is cut off before its first checkpoint goes on from here
+
+
+def make_threads(trial: Training, options: Options, chooser: Chooser, *, own: bool) -> int:
+    """The CPU threads of a step. Their number can change the last bits of a sum, so that the caller's own model, which
+    may be compared with the caller's own loop, keeps torch's setting, with a note if another would be much faster."""
+    if options.threads != "auto":
+        return int(chooser.say("threads", options.threads, "given"))
+    measured = choose_threads(trial)
+    if own and measured.value != torch.get_num_threads():
+        chooser.notes.append(f"{measured.reason}; threads={measured.value} would be faster")
+        return int(chooser.say("threads", torch.get_num_threads(), "default", "torch's own setting"))
+    return int(chooser.put("threads", measured))
+
+
+def as_planned(model: Any, train: Any, given: dict[str, Any], plan: Plan) -> tuple[Any, Any, dict[str, Any]]:
+    """The arguments that make the planned run again. HandfulError where only the caller can supply one."""
+    names = {f.name for f in fields(Options)} - {"device", "overwrite", "quiet"}
+    planned = {k: c.value for k, c in plan.choices.items() if k in names}
+    for name, value in planned.items():
+        if isinstance(value, str) and value.startswith(OWN) and name not in given:
+            raise HandfulError(f"this run used {value} as its {name}; pass it again: handful.resume(path, {name}=...)")
+    if train is None:
+        train = plan.data
+        if train.startswith(OWN):
+            raise HandfulError(
+                "this run was trained on your own arrays; pass them again: handful.resume(path, train=...)"
+            )
+    if model is None:
+        model = plan.model
+        if model.startswith(OWN):
+            raise HandfulError(f"this run trained {model}; pass it again: handful.resume(path, model=...)")
+    return model, train, planned | given
+
+
+def make_model(
+    model: Any, data: Data, options: Options, chooser: Chooser, device: torch.device, saved: "RunFolder | None"
+) -> nn.Module:
+    """The user's module as it is, or a ready-made one built for the data."""
+    if isinstance(model, nn.Module):
+        chooser.say("model", OWN + f"{type(model).__name__}", "given")
+        return model
+    from handful import models as ready_made  # only those who name one need them
+
+    if saved is not None:
+        chooser.say("model", model, "given")
+        return ready_made.from_config(saved.model_config())
+    if not isinstance(model, str):
+        raise HandfulError(f"model must be an nn.Module or the name of a ready-made one, not {type(model).__name__}")
+    p = data.pipeline
+    name, given = ready_made.named(model)
+    extra: dict[str, Any] = {"ctc": True} if name == "audio" and p.task == "sequence" else {}
+    if name == "auto":
+        name, extra, reason = ready_made.choose(
+            p.inputs.kind, n=len(data.train), shape=p.shape, inputs=p.inputs, task=p.task, device=device.type
+        )
+        chooser.say("model", name, "found", reason)
+    else:
+        chooser.say("model", model, "given")
+    steps = augmentation(data, options)[0] or ()
+    if name == "resnet":
+        extra["whiten"] = True
+    if name in ("cnn", "resnet") and any(isinstance(step, Flip) and step.horizontal for step in steps):
+        extra["views"] = 2
+    extra |= given
+    if extra.get("views", 1) > 1:
+        others = "its mirror image" if extra["views"] == 2 else "its mirror image, as they are and moved by a pixel"
+        why = "" if "views" in given else "as training flips pictures, "
+        chooser.notes.append(f"{why}a prediction is the mean for a picture and {others}")
+    return ready_made.build(
+        name, kind=p.inputs.kind, shape=p.shape, outputs=p.outputs, inputs=p.inputs, rows=len(data.train),
+        seed=int(options.seed), **extra,
+    )  # fmt: skip
+
+
+def show_rows(net: nn.Module, objective: Objective, data: Data, seed: int) -> None:
+    """Let a ready-made model that asks for it look at some training rows, drawn by the seed, before the first step."""
+    from handful.models.base import Model
+
+    if not isinstance(net, Model) or type(net).begin is Model.begin:
+        return
+    rows = Order(len(data.train), seed=seed)[: min(len(data.train), ROWS_SHOWN)]
+    batch = objective.to_device(data.pipeline(data.train.take(rows)))
+    net.begin(batch.columns["x"])
+
+
+def make_objective(net: nn.Module, data: Data, options: Options, chooser: Chooser, device: torch.device) -> Objective:
+    """Model + loss + metrics, tried on two rows."""
+    choice, lower = choose_precision(options.precision, str(device), net)
+    chooser.put("precision", choice)
+    if choice.value == "float64":
+        net.double()
+    probe = Objective(net, as_is, device=device, autocast=lower)
+    rows = range(min(2, len(data.train)))
+    sample = probe.to_device(data.pipeline(data.train.take(rows)))
+    output = tried.output_of(net, probe.forward, sample)
+    if options.task is None:
+        data.pipeline = data.pipeline.settled(output)
+        chooser.say("task", data.pipeline.task, "found")
+    loss, choice, notes = choose.loss(
+        options.loss, output, data.pipeline, data.train, options.label_smoothing, options.class_weight
+    )
+    chooser.put("loss", choice)
+    chooser.notes += notes
+    chooser.choices |= choose.softening(loss, options.class_weight)
+    warning = tried.warn_of_probabilities(output, str(choice.value))
+    chooser.notes += [warning] if warning else []
+    metrics, choice = choose.metrics(options.metrics, data.pipeline, output, data.uneven)
+    chooser.put("metrics", choice)
+    scale = data.pipeline.target_scale
+    objective = Objective(net, loss, metrics, device=device, autocast=lower, scale=scale)
+    if objective.shares:
+        data.pipeline = data.pipeline.of_probabilities()
+    sample = probe.to_device(data.pipeline(data.train.take(rows)))  # its target may be settled now
+    tried.loss_of(objective, sample, str(chooser.choices["loss"].value), own=callable(options.loss))
+    return objective
+
+
+def as_is(output: Any, target: Any) -> Tensor:
+    """No loss: for an Objective that only runs the model forward."""
+    raise AssertionError("this objective is only for its forward pass")
+
+
+def make_training(
+    data: Data, objective: Objective, batches: Batches, valid: Batches | None, size: int | None, options: Options,
+    chooser: Chooser, ranks: Ranks, folder: "RunFolder | None", found: Decision | None = None,
+) -> Training:  # fmt: skip
+    """Optimizer, rates and stop rule; then all parts together. found: what was measured for open choices."""
+    net, n = objective.model, len(data.train)
+    found = found or Decision()
+    built = make_optimizer(net, options, found, chooser)
+    size, micro = make_sizes(size, options, found, n, chooser)
+    score = chooser.put(
+        "score", choose.score(options.score, data.pipeline, objective.metrics, data.held_out is not None)
+    )
+    rule, choice = choose.until(options.until, n, data.held_out is not None, score)
+    chooser.put("until", choice)
+    planned = rule.limit(n, size)
+    shape = make_schedule(options, planned, chooser)
+    check_rules(rule, shape, objective, data.held_out is not None, Progress(0, 0, n, 0.0, planned))
+    evaluate_every, log_every, choice = choose.intervals(options.evaluate_every, n, planned, size)
+    chooser.put("evaluate_every", choice)
+    averaged = choose.ema(options.ema, net)
+    ema = chooser.put("ema", averaged) if averaged else None
+    for name, left in (("clip_norm", None), ("clip_value", None), ("save_every", "auto")):
+        if getattr(options, name) != left:
+            chooser.say(name, getattr(options, name), "given")
+    compile_if_asked(net, options, chooser)
+    coupling = mode_coupling(net.train())
+    if coupling and ((micro is not None and micro < size) or ranks.size > 1):
+        chooser.notes.append(f"{coupling}: in parts, the gradient of a batch is not that of the whole batch")
+    state = State(
+        net,
+        built.optimizer,
+        micro_batch=micro,
+        batch=size,
+        average=copy_weights(net) if ema else None,
+    )
+    state.seconds, state.trial = found.seconds, [found.steps, found.examples]
+    batch_rule, grower = growing(options, found, state, shape, n, chooser)
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    return Training(
+        plan=Plan(chooser.choices, tuple(chooser.notes)),
+        pipeline=data.pipeline,
+        objective=objective,
+        batches=batches,
+        valid=valid,
+        state=state,
+        rule=rule,
+        schedule=shape,
+        batch_size=batch_rule,
+        grower=grower,
+        live=Live(planned, quiet=options.quiet or ranks.rank > 0),
+        log_every=log_every,
+        evaluate_every=evaluate_every,
+        planned=planned,
+        l1=float(options.l1),
+        clip_norm=options.clip_norm,
+        clip_value=options.clip_value,
+        ema=ema or 0.0,
+        save_every=None if options.save_every == "auto" else options.save_every,
+        ranks=ranks,
+        folder=folder,
+        parameters=parameters,
+        decayed=[p for p in parameters if p.ndim > 1],
+    )
+
+
+def make_optimizer(net: nn.Module, options: Options, found: Decision, chooser: Chooser) -> optimizer.Built:
+    """The optimizer with its learning rate and penalties."""
+    built = optimizer.build(options.optimizer, net, lr=found.lr.value if found.lr else options.lr, l2=options.l2)
+    chooser.say("optimizer", describe(options.optimizer), "default" if options.optimizer == "adamw" else "given")
+    chooser.put("lr", found.lr or built.lr)
+    chooser.put("l2", built.l2)
+    chooser.say("l1", float(options.l1), "given" if options.l1 else "default")
+    chooser.notes += [*built.notes, *found.notes]
+    return built
+
+
+def make_sizes(size: int | None, options: Options, found: Decision, n: int, chooser: Chooser) -> tuple[int, int | None]:
+    """The examples per update, and per pass through the model (None: all of them)."""
+    if size is None:
+        size = int(chooser.put("batch", found.batch or Choice(min(32, batch_cap(n)), "default", "not measured")))
+    micro = choose.micro_batch(options.micro_batch)
+    whole = Choice(micro, "default", "the whole batch; halved when memory runs out")
+    return size, chooser.put("micro_batch", Choice(micro, "given") if micro else found.micro_batch or whole)
+
+
+def compile_if_asked(net: nn.Module, options: Options, chooser: Chooser) -> None:
+    """torch.compile, in place."""
+    compiled = options.compile is True
+    status: Status = "default" if options.compile == "auto" else "given"
+    why = "" if compiled else "compiling takes about a minute, which only long runs earn back"
+    if chooser.say("compile", compiled, status, why):
+        net.compile()
+
+
+def make_schedule(options: Options, planned: int | None, chooser: Chooser) -> schedule.Schedule:
+    """The schedule; the default one needs a planned end, and where the stop rule sets none the rate stays."""
+    asked, why = options.schedule, ""
+    if asked == "cosine" and planned is None:
+        asked, why = "constant", "the stop rule sets no length to fall over; with epochs(...) in it: cosine"
+    shape = schedule.as_schedule(asked)
+    status: Status = "default" if options.schedule == "cosine" else "given"
+    chooser.say("schedule", describe(asked if isinstance(asked, str) else shape), status, why)
+    return shape
+
+
+def growing(
+    options: Options, found: Decision, state: State, shape: schedule.Schedule, n: int, chooser: Chooser
+) -> tuple[Callable[[Progress], int], Grower | None]:
+    """How large the batch is at every moment: fixed, grown by hand, or grown by measurement."""
+    base = state.batch
+    spec = options.batch if choose.grows(options.batch) else options.batch_growth
+    if spec == "auto" and found.growth is not None:
+        spec = chooser.put("batch_growth", found.growth)
+    elif spec not in ("auto", None):
+        chooser.say("batch_growth", str(spec), "given")
+    if spec in ("auto", None):
+        return lambda progress: min(n, shape.batch(progress, base)), None
+    if choose.grows(spec):
+        by_hand = schedule.as_schedule(spec)
+        return lambda progress: min(n, by_hand.batch(progress, base)), None
+    return lambda progress: state.batch, Grower(as_growth(spec))
+
+
+def check_rules(
+    rule: stop.Rule, shape: schedule.Schedule, objective: Objective, validated: bool, start: Progress
+) -> None:
+    """Say before the first step what a stop rule or schedule would wait for in vain."""
+    metrics = [m.name for m in objective.metrics]
+    known = ["train_loss", *(f"train_{m}" for m in metrics)]
+    known += ["valid_loss", *(f"valid_{m}" for m in metrics)] if validated else []
+    for name in sorted(rule.scores | shape.scores):
+        if name.startswith("valid_") and not validated:
+            raise HandfulError(f"the rule or schedule watches {name}, but no rows are held out; pass valid=0.1")
+        if name not in known:
+            raise HandfulError(
+                f"the rule or schedule watches {name}, which this run does not have.{did_you_mean(name, known)}"
+            )
+    shape(start)

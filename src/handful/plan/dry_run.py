@@ -1,0 +1,113 @@
+"""The model and the loss, tried on a few rows: their mistakes are said before anything is trained."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from handful.base.errors import HandfulError
+from handful.data.base import Batch
+from handful.training.objective import Objective
+
+_MISTAKES = (RuntimeError, TypeError, ValueError, LookupError, AssertionError, NotImplementedError, AttributeError)
+
+
+def output_of(model: nn.Module, forward: Callable[[Batch], Any], sample: Batch) -> Any:
+    """The model's output for two rows, in evaluation mode. Lazy modules get their shapes here.
+
+    Raises HandfulError with the shapes that the model fails on.
+    """
+    try:
+        return _quietly(model, lambda: forward(sample))
+    except HandfulError:
+        raise
+    except _MISTAKES as error:
+        given = {k: v for k, v in sample.columns.items() if k not in ("y", "weight")}
+        raise HandfulError(
+            f"the model ({type(model).__name__}) fails on a batch of two rows ({_shapes(given)}): {_said(error)}"
+        ) from error
+
+
+def loss_of(objective: Objective, sample: Batch, name: str, own: bool) -> None:
+    """Try the loss and the metrics on some rows, in evaluation mode. own: the loss is the caller's.
+
+    Raises HandfulError where they fail, and where an own loss takes an output [m, 1] and a target [m] for [m, m]
+    differences, each row's output against every row's target.
+    """
+    output = _quietly(objective.model, lambda: objective.forward(sample))
+    target = sample.columns.get("y")
+    try:
+        _quietly(objective.model, lambda: objective.sums_of(output, sample))
+    except HandfulError:
+        raise
+    except _MISTAKES as error:
+        if target is None:
+            raise HandfulError(
+                f"the loss ({name}) fails without a target: the data name none, so it gets None in its place; name "
+                f"one, or pass (x, x) to learn x itself ({_said(error)})"
+            ) from error
+        raise HandfulError(
+            f"the loss ({name}) fails on two rows ({_shapes({'output': output, 'target': target})}): {_said(error)}"
+        ) from error
+    if own and isinstance(output, Tensor) and isinstance(target, Tensor) and _spreads(objective.loss, output, target):
+        raise HandfulError(
+            f"the loss ({name}) compares every row's output with every row's target: the output is "
+            f"[rows, 1] and the target [rows], which spread to [rows, rows]. Let the model return output.squeeze(1)"
+        )
+
+
+def _spreads(loss: Callable[[Any, Any], Any], output: Tensor, target: Tensor) -> bool:
+    """Whether two rows, [2, 1] against [2], have another mean than each row alone, and [2] against [2] the same: then
+    it is the shapes that couple the rows, and no loss that compares rows on purpose."""
+    if output.ndim != 2 or output.shape[1] != 1 or target.ndim != 1:
+        return False
+    o, t = output.new_tensor([[0.3], [0.6]]), target.new_tensor([0, 1])  # right for any loss, and unlike
+    try:
+        both, flat = _mean(loss(o, t)), _mean(loss(o[:, 0], t))
+        alone = (_mean(loss(o[:1], t[:1])) + _mean(loss(o[1:], t[1:]))) / 2
+    except Exception:  # whatever it is made for, it is not such rows in any of these shapes
+        return False
+    return bool(torch.isclose(flat, alone)) and not bool(torch.isclose(both, alone))
+
+
+def _mean(result: Any) -> Tensor:
+    if isinstance(result, tuple):
+        total: Tensor = result[0].double().sum() / torch.as_tensor(result[1]).double().sum()
+        return total
+    return torch.as_tensor(result).double().mean()
+
+
+def warn_of_probabilities(output: Any, loss_text: str) -> str | None:
+    """A note if the outputs look like probabilities where logits are wanted: a common and costly mistake."""
+    if (
+        isinstance(output, Tensor)
+        and output.ndim == 2
+        and output.shape[1] > 1
+        and loss_text.startswith("cross_entropy")
+    ):
+        o = output.float()
+        if (o >= 0).all() and torch.allclose(o.sum(1), torch.ones(len(o)).to(o), atol=1e-4):
+            return "the model's outputs add up to 1 like probabilities; cross_entropy wants logits: no softmax"
+    return None
+
+
+def _quietly(model: nn.Module, call: Callable[[], Any]) -> Any:
+    """In evaluation mode, without gradients, from random numbers of its own."""
+    model.eval()
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.default_generator.manual_seed(0)
+        return call()
+
+
+def _shapes(values: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{k}: {str(v.dtype).removeprefix('torch.')} {list(v.shape)}"
+        if isinstance(v, Tensor)
+        else f"{k}: {type(v).__name__}"
+        for k, v in values.items()
+    )
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

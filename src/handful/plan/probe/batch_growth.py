@@ -1,0 +1,167 @@
+"""The batch grows while the run goes on, when the noise scale, measured again and again, says that it pays."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from handful.base import expression
+from handful.base.errors import HandfulError
+from handful.base.expression import number
+from handful.optim.build import gain as gain_of
+from handful.optim.build import rescale
+from handful.plan.probe.noise_scale import Moments, gradient_in_parts, pool
+from handful.plan.probe.snapshot import untouched
+from handful.plan.probe.steps import FAILED, loss_on, train
+from handful.training.step import NonFiniteLoss, is_out_of_memory
+from handful.training.training import Training
+
+GAIN = 1.05  # the least predicted gain in progress a second
+EARLIEST = 0.02  # share of the run before which the noise scale is still climbing: nothing is decided from it
+MOMENTS = 16  # how many times a run it is considered
+LATEST = 0.8  # share of the run after which growing no longer pays for its branch
+PROBING = 0.015  # of the run's examples, to measure the noise scale
+LEAST_PARTS, MOST_PARTS = 4, 32  # batches that one measurement is made of
+BRANCH = 0.004  # of the run's examples, for each of the two branches of a confirmation
+STEPS = 8  # the fewest steps of a branch
+
+
+@dataclass(frozen=True)
+class growth:
+    """Up to which batch a run may grow, and the step time a + b B in seconds that it was decided with.
+
+    The times stand in the plan because a decision must come out the same when the run is replayed or resumed.
+
+    >>> growth(at_most=256, a=0.001, b=2e-05).gain(32, 64, phi=100)    # from 32 to 64, B / (T(B) (B + phi))
+    1.157...
+    """
+
+    at_most: int
+    a: float
+    b: float
+
+    def __post_init__(self) -> None:
+        number(self.at_most, "growth(at_most=...)", above=0, whole=True)
+        number(self.a, "growth(a=...)", least=0)
+        number(self.b, "growth(b=...)", least=0)
+
+    def gain(self, old: int, new: int, phi: float) -> float:
+        """Predicted progress a second at `new` over that at `old`."""
+        time = (self.a + self.b * new) / (self.a + self.b * old)
+        return (new / old) * (old + phi) / (new + phi) / time
+
+    def __str__(self) -> str:
+        return expression.form(self)
+
+
+def as_growth(spec: Any) -> growth:
+    """A growth as it is, or its text."""
+    if isinstance(spec, growth):
+        return spec
+    if isinstance(spec, str):
+        found = expression.parse(spec, {"growth": growth}, "batch_growth")
+        if isinstance(found, growth):
+            return found
+    raise HandfulError(
+        f"batch_growth must be 'auto', None, grow_batch(every=...) or growth(at_most=..., a=..., b=...), not {spec!r}"
+    )
+
+
+class Grower:
+    """Measures phi at fixed positions and decides there whether the batch doubles.
+
+    phi is measured from the gradients of the next batches, at the weights of the moment, without an update. To run
+    ordinary steps in parts instead wastes no example, but parts of B / M rows cost (M - 1) a extra for B examples,
+    and whole batches a + b B: parts are cheaper only while a < b B / (M - 2), and there no doubling gains 5%. Also
+    all pairs among the batches of one moment count, so their |G|^2 is M times as sure.
+
+    Every decision is a function of the plan and of the state, so a resumed run takes it again as it was.
+    """
+
+    def __init__(self, spec: growth) -> None:
+        self.spec = spec
+
+    def open(self, t: Training) -> bool:
+        """Whether the batch may still grow at this point of the run."""
+        s, planned = t.state, t.planned or 0
+        return 2 * s.batch <= self.spec.at_most and EARLIEST * planned <= s.position < LATEST * planned
+
+    def measure(self, t: Training) -> None:
+        """Add what the next batches tell to `state.noise`, and drop what is older than half of the run so far."""
+        s = t.state
+        s.noise = [n for n in s.noise if n[-1] >= s.position / 2]
+        parts = min(MOST_PARTS, int(PROBING * (t.planned or 0) / MOMENTS / s.batch))
+        if parts < LEAST_PARTS:
+            return
+        batch = t.batches.at(s.position, parts * s.batch)
+        with untouched(t):
+            t.objective.model.train()
+            found = gradient_in_parts(t.objective, batch, parts, seed=t.plan.seed, step=s.step)[1]
+        s.noise.append(found.as_list())
+        spend(t, parts, parts * s.batch)
+
+    def consider(self, t: Training) -> str | None:
+        """At one of the fixed positions: double the batch if it pays. Returns what was done, in words, or None."""
+        s, planned = t.state, t.planned or 0
+        every = max(1, planned // MOMENTS)
+        crossed = s.position // every > (s.position - s.batch) // every
+        if not crossed or not self.open(t):
+            return None
+        try:
+            self.measure(t)
+        except (NonFiniteLoss, RuntimeError, MemoryError) as error:
+            if not (isinstance(error, NonFiniteLoss) or is_out_of_memory(error)):
+                raise
+            return None
+        phi = pool(map(Moments.from_list, s.noise))
+        believed = phi.value if phi.value is not None else phi.low if phi.status == "bounded" else 0.0
+        old, new = s.batch, 2 * s.batch
+        predicted = self.spec.gain(old, new, believed)
+        if predicted < GAIN or stalled(t):
+            return None
+        steps = max(STEPS, math.ceil(BRANCH * planned / new))
+        if steps * new > 0.02 * planned:
+            return None  # too short a run to try
+        by = gain_of(old, new, believed)
+        spend(t, 3 * steps, 2 * steps * new)
+        if not confirmed(t, new, steps, by):
+            s.noise = []  # ask again with new numbers only
+            return f"batch stays at {old}: a branch with {new} did worse (noise scale {phi})"
+        rescale(s.optimizer, old, new, by)
+        s.batch = new
+        return f"batch {old} -> {new}: noise scale {phi}, predicted {predicted - 1:.0%} sooner, confirmed by a branch"
+
+
+def spend(t: Training, steps: int, examples: int) -> None:
+    """Account for trial steps and their examples."""
+    t.state.trial = [t.state.trial[0] + steps, t.state.trial[1] + examples]
+
+
+def confirmed(t: Training, new: int, steps: int, by: float) -> bool:
+    """Whether the larger batch is no worse after equal examples from one state, on rows that neither trained on."""
+    s = t.state
+    old = s.batch
+    rows = steps * new
+    check = [t.batches.at(s.position + rows + k * 256, 256) for k in range(max(2, min(8, rows // 256)))]
+    losses = []
+    with untouched(t) as snapshot:
+        for size in (old, new):
+            snapshot.restore()
+            t.objective.model.train()
+            if size != old:
+                rescale(s.optimizer, old, size, by)
+            trained = train(t, size, rows // size)
+            losses.append(FAILED if trained[-1] == FAILED else [loss_on(t, [b]) for b in check])
+    if not isinstance(losses[1], list) or not all(map(math.isfinite, losses[1])):
+        return False
+    if not isinstance(losses[0], list) or not all(map(math.isfinite, losses[0])):
+        return True
+    differences = [b - a for a, b in zip(losses[0], losses[1], strict=True)]
+    mean = sum(differences) / len(differences)
+    spread = math.sqrt(sum((d - mean) ** 2 for d in differences) / (len(differences) - 1) / len(differences))
+    return mean <= 2 * spread
+
+
+def stalled(t: Training, patience: int = 3) -> bool:
+    """Whether the held-out loss has not improved for `patience` evaluations: more noise may be what is needed then."""
+    losses = [row["valid_loss"] for row in t.state.history if math.isfinite(row.get("valid_loss", math.nan))]
+    return len(losses) > patience and min(losses[-patience:]) >= min(losses[:-patience])

@@ -1,0 +1,53 @@
+"""What measuring decides, and what it may cost."""
+
+from dataclasses import dataclass, field
+
+from handful.base.plan import Choice
+from handful.plan.probe.lr_race import Branch, Race
+from handful.plan.probe.memory import Memory
+from handful.plan.probe.noise_scale import NoiseScale
+from handful.plan.probe.range_test import RangeTest
+from handful.plan.probe.snapshot import Snapshot
+from handful.plan.probe.step_time import Throughput
+from handful.training.training import Training
+
+SHARE = 0.05  # of the planned examples, for everything that is tried and does not train the model
+TIMING, NOISE = 0.005, 0.015  # of the planned examples, for the step times and for the noise scale
+WARM = 0.02  # of them are trained on before anything is measured
+
+
+@dataclass
+class Decision:
+    """What was chosen (None: was not asked), what was measured for it, and what it cost: steps and examples that do
+    not train the model. start: the run's state after the first steps, which do; None: it begins at the beginning."""
+
+    batch: Choice | None = None
+    lr: Choice | None = None
+    micro_batch: Choice | None = None
+    growth: Choice | None = None
+    throughput: Throughput | None = None
+    memory: Memory | None = None
+    noise: NoiseScale | None = None
+    range_test: RangeTest | None = None
+    races: list[Race] = field(default_factory=list)
+    start: Snapshot | None = None
+    cap: int = 0
+    notes: list[str] = field(default_factory=list)
+    examples: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+
+    def in_time(self, examples: float, size: int) -> float:
+        """Steps of `size` rows that take as long as so many examples do in the fastest batches: the run may go on with
+        those, and what is spent before is measured against that."""
+        tp = self.throughput
+        return examples / size if tp is None else examples * min(tp(n) / n for n in tp.sizes) / tp(size)
+
+    @property
+    def branches(self) -> list[Branch]:
+        return [branch for found in self.races for branch in found.branches]
+
+
+def planned_examples(t: Training) -> int:
+    """The examples that the run will use at most; ten epochs where the stop rule does not say."""
+    return t.planned or 10 * t.examples

@@ -1,0 +1,147 @@
+"""The run's first steps, and the race of rates that follows them."""
+
+import math
+
+import torch
+
+from handful.base.plan import Choice
+from handful.optim.build import gain, set_base
+from handful.plan.probe.decision import NOISE, SHARE, TIMING, WARM, Decision, planned_examples
+from handful.plan.probe.lr_race import FORWARD, FURTHER, LOSERS, Race, forwards_of, race
+from handful.plan.probe.range_test import range_test
+from handful.plan.probe.snapshot import Snapshot
+from handful.plan.probe.steps import train
+from handful.report.words import say_number
+from handful.training.training import Training
+
+OPENING = 30  # first steps, where a fiftieth of the run are fewer, but at most twice that
+LOWER = 8.0  # what a rate is divided by whose first steps break off
+RACE = 0.02  # of the planned examples, for the losers of the first race; what is left over may go to another one
+LATEST_RACE = 0.08  # share of the run after which no further race begins
+USUAL_NOISE = 128  # the noise scale early in training, where it is not known
+BRANCH_STEPS = 10  # the fewest steps that tell two rates apart,
+MOST_STEPS = 2000  # and the most that it is worth
+FEWEST_STEPS = 6  # or that tell anything, where there are not enough
+
+
+def first_steps(
+    t: Training, d: Decision, size: int, share: float, beginning: Snapshot, *, batch: bool, lr: bool
+) -> float:
+    """Begin the run with batches of `size`: some steps, then a race of rates where the run is long enough for one.
+    Leaves the training there; returns the base rate that it has."""
+    planned = planned_examples(t)
+    rate = float(t.state.optimizer.param_groups[0]["initial_lr"])
+    if not lr:
+        return _open(t, d, rate, size, beginning, tries=1)
+    rate, why = default_rate(t, size)
+    budget = min(share, 2 * SHARE) - (TIMING + NOISE if batch else 0.0)
+    most, usual = (d.in_time(part * planned, size) for part in (budget, RACE / SHARE * share))
+    steps, again = _plan_race(most, usual)
+    if not steps:
+        d.lr = Choice(rate, "default", f"{why}; the run is too short to try others ({budget:.0%} of it are "
+                      f"{most:.0f} steps)")  # fmt: skip
+    elif share > SHARE:
+        d.range_test = range_test(t, size=size, steps=60, repeats=2)
+        d.steps, d.examples = d.steps + 120, d.examples + 120 * size
+    opened = _open(t, d, rate, size, beginning, tries=6)
+    if opened != rate:
+        d.lr = Choice(opened, "measured", f"the first steps broke off at {rate:.2g} ({why}) and did not at this rate")
+    elif steps:
+        return _races(t, d, rate, why, size, steps, budget * planned if again else 0.0)
+    return opened
+
+
+def _plan_race(most: float, usual: float) -> tuple[int, bool]:
+    """(steps of a branch, whether another race may follow) where so many steps may be lost; 0: too few for a race."""
+    if most >= LOSERS * BRANCH_STEPS:
+        return min(MOST_STEPS, max(BRANCH_STEPS, int(usual / LOSERS))), True
+    if most < FEWEST_STEPS:
+        return 0, False
+    beside = math.ceil(FORWARD * forwards_of(BRANCH_STEPS))
+    return max(FEWEST_STEPS, min(BRANCH_STEPS, int(most) - beside)), False
+
+
+def _open(t: Training, d: Decision, rate: float, size: int, beginning: Snapshot, *, tries: int) -> float:
+    """The run's first steps, before anything can be told from it; a rate that breaks off is lowered until one does not,
+    in so many tries. Returns the rate that they were taken at, which the optimizer then has."""
+    planned = planned_examples(t)
+    steps = max(math.ceil(WARM * planned / size), min(OPENING, math.ceil(d.in_time(2 * WARM * planned, size))))
+    set_base(t.state.optimizer, rate)
+    if WARM * planned < size:
+        return rate
+    for tried in (rate / LOWER**k for k in range(tries)):
+        set_base(t.state.optimizer, tried)
+        t.objective.model.train()
+        losses = train(t, size, steps)
+        if math.isfinite(losses[-1]) and (steps < FEWEST_STEPS or not _rose(losses)):
+            return tried
+        d.steps, d.examples = d.steps + len(losses), d.examples + len(losses) * size
+        beginning.restore()
+    d.notes.append("the loss became infinite in the first steps; they were taken back, and nothing is measured")
+    set_base(t.state.optimizer, rate)
+    return rate
+
+
+def _rose(losses: list[float]) -> bool:
+    """Whether the mean loss of the last third is half as high again as that of the first (a loss may be negative)."""
+    third = max(1, len(losses) // 3)
+    first, last = sum(losses[:third]), sum(losses[-third:])
+    return last - first > 0.5 * abs(first)
+
+
+def _races(t: Training, d: Decision, rate: float, why: str, size: int, steps: int, budget: float) -> float:
+    """A race against the next larger rate; while that one wins, another race at twice the position, as long as the
+    budget (in examples) lasts."""
+    default, left = rate, budget
+    while True:
+        start, first = Snapshot(t), not d.races
+        found = race(t, rate, size=size, steps=steps, start=start, lower=first)
+        d.races.append(found)
+        d.steps, d.examples, left = d.steps + found.lost, d.examples + found.lost * size, left - found.lost * size
+        if found.winner is not None:
+            rate = found.winner.lr
+        (found.end or start).restore()
+        set_base(t.state.optimizer, rate)
+        late = t.state.position > LATEST_RACE * planned_examples(t)
+        if not found.open_above or left < steps * size or late:
+            break
+        if not math.isfinite(train(t, size, t.state.step)[-1]):  # as many steps again: the run goes on
+            (found.end or start).restore()
+            break
+    d.lr = _say_races(d.races, default, rate, why)
+    return rate
+
+
+def _say_races(races: list[Race], default: float, rate: float, why: str) -> Choice:
+    said = []
+    for found in races:
+        losses = ", ".join(
+            f"{b.lr:.2g}: {'given up' if b.given_up else say_number(b.loss)}"
+            for b in sorted(found.branches, key=lambda b: b.lr)
+        )
+        said.append(f"steps {found.first + 1}-{found.first + found.steps} (loss {say_number(found.before)} before "
+                    f"them, then {losses})")  # fmt: skip
+    run = f"in a race over {', then '.join(said)}; a rate twice as large must come {FURTHER:.0%} further"
+    if races[0].winner is None:
+        return Choice(default, "default", f"{why}; no rate that was tried helped {run}")
+    if rate == default:
+        return Choice(rate, "measured", f"the default ({why}) held {run}")
+    return Choice(rate, "measured", f"better than the default {default:.2g} ({why}) {run}")
+
+
+def default_rate(t: Training, size: int) -> tuple[float, str]:
+    """The optimizer's stated rate, taken to be for a batch of 32, and raised for a larger one."""
+    rate = float(t.state.optimizer.param_groups[0]["initial_lr"])
+    why = t.plan.choices["lr"].reason
+    if size <= 32:
+        return rate, why
+    return float(f"{rate * rate_follows(t, 32, size):.3g}"), f"{rate:.3g} at a batch of 32 ({why}), raised for {size}"
+
+
+def rate_follows(t: Training, before: int, after: int, phi: float | None = None) -> float:
+    """What the rate is multiplied by when the batch changes: the gain of Johnson et al. 2020 (arXiv:2007.05105), its
+    root for adaptive optimizers. Where the noise scale is not known, a usual one is taken for SGD, and adaptive rates
+    rise as the best ones were found to, 8 times over batches 256 times as large."""
+    if isinstance(t.state.optimizer, torch.optim.SGD):
+        return gain(before, after, USUAL_NOISE if phi is None else phi)
+    return float((after / before) ** 0.375) if phi is None else math.sqrt(gain(before, after, phi))

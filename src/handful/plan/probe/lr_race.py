@@ -1,0 +1,235 @@
+"""The learning rate by a race: the run's next steps at several rates, from one state over the same examples.
+
+A branch is the run itself, going on, so the winner's is kept and only the losers cost. Branches are judged by the
+losses of their last steps, each on rows that it has not trained on yet, the same rows for all. Where they begin matters
+most. At the very start a short run flatters large rates without limit: each step goes further, and the noise that they
+end in is not felt yet; late in training it flatters small ones (Wu et al. 2018, arXiv:1803.02021). In between, after
+some fiftieth of a run, the rate that comes furthest in a few steps is about the one that is best for long, or a little
+below it. So a race begins there; a larger rate must come clearly further, and smaller ones have their turn only where
+the rate that the run began with makes the loss clearly worse.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from handful.optim.build import set_base
+from handful.plan.probe.noise_scale import t95
+from handful.plan.probe.snapshot import Snapshot
+from handful.plan.probe.steps import FAILED, train
+from handful.training.step import seed_dropout
+from handful.training.training import Training
+
+SPACING = 2.0  # between two rates of a race
+LOSERS = 2  # branches that races lose, as planned for: one each in two races, or two in one that goes down
+LOWER = 4.0  # what a rate that does harm is divided by
+# A rate twice as large must have come so much further: between no further, as at the best rate, and twice as far, as
+# where both are far too small. From PATIENCE of the steps on, one that has not come in proportion further is given up.
+FURTHER = 0.33
+ERRORS = 2.0  # and by so many standard errors of the paired difference
+PATIENCE = 0.4
+JUDGED = 0.5  # of a branch's steps, the last ones: by their losses it is judged
+FORWARD = 1 / 3  # of a step: what a loss without its gradient costs,
+FORWARDS = (4, 0.1)  # so many are taken, at least, or this share of a branch's steps
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Some steps of the run at one rate: the mean losses of the last mini-batches, each before its update.
+    given_up: whether it was stopped on the way, so that its losses are those of other mini-batches."""
+
+    lr: float
+    losses: tuple[float, ...]
+    given_up: bool = False
+
+    @property
+    def loss(self) -> float:
+        return float(np.mean(self.losses))
+
+
+@dataclass
+class Race:
+    """branches: in the order they were run; winner: the best of them, None if all did harm; end: the training's
+    state after the winner's steps; before: the loss where they began; first: the step they began after; steps: of each
+    branch; steps_run: of all; kept: of the winner; forwards: losses that were taken without a step; lost: steps thrown
+    away, and the steps that the forwards took as long as; open_above: whether the largest rate won, so that a larger
+    one might be better still."""
+
+    branches: list[Branch] = field(default_factory=list)
+    winner: Branch | None = None
+    end: Snapshot | None = None
+    before: float = math.nan
+    first: int = 0
+    steps: int = 0
+    steps_run: int = 0
+    kept: int = 0
+    forwards: int = 0
+
+    @property
+    def lost(self) -> int:
+        return self.steps_run - self.kept + math.ceil(FORWARD * self.forwards)
+
+    @property
+    def open_above(self) -> bool:
+        return self.winner is not None and self.winner.lr == max(b.lr for b in self.branches)
+
+
+def race(t: Training, rate: float, *, size: int, steps: int, start: Snapshot, lower: bool = True) -> Race:
+    """Branches of `steps` steps of `size` rows at `rate` and at SPACING times it; with `lower`, at smaller rates where
+    `rate` does harm. The training is left at the end of some branch; `start` puts it back. steps: 2 or more."""
+    found = Race(first=t.state.step, steps=steps)
+    patience = max(1, math.ceil(PATIENCE * steps))
+    chosen = compared(steps, _judged(patience).start)
+    every = losses_before(t, size, steps, chosen)
+    found.forwards = len(chosen)
+    last = _judged(steps)
+    found.before = float(np.nanmean(every[last]))
+
+    def run(lr: float, rival: list[float] | None = None) -> None:
+        """Run a branch; the best so far that helped, or the first if it did no harm, is the winner. rival: the losses
+        at half the rate, in whose pace this one must come further."""
+
+        def behind(losses: list[float]) -> bool:
+            n = len(losses)
+            if rival is None or n < patience:
+                return False
+            so_far = _judged(n)  # the rival is taken to have come evenly, its way being known best at the end
+            ahead = float(np.mean(rival[so_far]) - np.mean(losses[so_far]))
+            return ahead < FURTHER * (n / steps) ** 2 * came(found.branches[0], every[last])
+
+        start.restore()
+        losses = branch(t, lr, size=size, steps=steps, give_up=behind)
+        found.steps_run += len(losses)
+        if len(losses) < steps and losses[-1] != FAILED:
+            found.branches.append(Branch(lr, tuple(losses[_judged(len(losses))]), given_up=True))
+            return
+        one, best = Branch(lr, tuple(losses[last]) if math.isfinite(losses[-1]) else (FAILED,)), found.winner
+        found.branches.append(one)
+        helped = not harmed(one, every[last]) if lr == rate else came(one, every[last]) > 0
+        if helped and (best is None or better(one, best, every[last])):
+            found.winner, found.end, found.kept = one, Snapshot(t), len(losses)
+        if lr == rate:
+            first.extend(losses)
+
+    first: list[float] = []
+    run(rate)
+    if found.winner is None:
+        for k in (1, 2) if lower else ():
+            run(rate / LOWER**k)
+            if found.winner is not None:
+                break
+    elif came(found.winner, every[last]) > 0:
+        run(rate * SPACING, first)
+    return found
+
+
+def harmed(one: Branch, before: Sequence[float]) -> bool:
+    """Whether a branch broke off, or left the loss higher than it was, beyond the noise of the paired difference: few
+    are taken, so by Student's t, one-sided 95%.
+
+    >>> harmed(Branch(0.1, (1.2, 1.3, 1.2)), before=(1.0, 1.1, 1.0)), harmed(Branch(0.1, (1.2, 0.9)), before=(1.0, 1.0))
+    (True, False)
+    """
+    if not math.isfinite(one.loss):
+        return True
+    ways = _ways(one, before)
+    return len(ways) > 0 and float(-ways.mean()) > t95(len(ways) - 1) * standard_error(ways)
+
+
+def came(one: Branch, before: Sequence[float]) -> float:
+    """How far a branch brought the loss down: the mean over the batches whose loss is known as it was before (the
+    others are NaN), of each against itself; -inf for a branch that broke off, or if none of them was finite.
+
+    >>> came(Branch(1e-3, (0.9, 0.5, 0.5)), before=(math.nan, 0.75, 1.0))
+    0.375
+    """
+    ways = _ways(one, before)
+    return float(ways.mean()) if math.isfinite(one.loss) and len(ways) else -math.inf
+
+
+def _ways(one: Branch, before: Sequence[float]) -> NDArray[np.float64]:
+    ways: NDArray[np.float64] = np.array(before) - np.array(one.losses)
+    known: NDArray[np.float64] = ways[np.isfinite(ways)]
+    return known
+
+
+def standard_error(values: NDArray[np.float64]) -> float:
+    """Of the mean; 0 for a single value."""
+    return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+
+
+def better(one: Branch, best: Branch, before: Sequence[float]) -> bool:
+    """Whether a branch beats the best so far: it came further beyond the noise of the paired difference, and, at a
+    larger rate, clearly further. before: the losses where they began.
+
+    >>> slow, fast = Branch(1e-3, (0.90, 0.91)), Branch(2e-3, (0.84, 0.85))    # about 60% further
+    >>> better(fast, slow, before=(1.0, 1.0)), better(Branch(2e-3, (0.89, 0.90)), slow, before=(1.0, 1.0))
+    (True, False)
+    """
+    if not math.isfinite(one.loss):
+        return False
+    differences = np.array(best.losses) - np.array(one.losses)
+    if float(differences.mean()) <= ERRORS * standard_error(differences):
+        return False
+    return one.lr < best.lr or further(one, best, before) >= (1 + FURTHER) ** math.log2(one.lr / best.lr) - 1
+
+
+def further(one: Branch, best: Branch, before: Sequence[float]) -> float:
+    """How much further one branch came than another, as a share of the other's way.
+
+    >>> round(further(Branch(2e-3, (0.8, 0.8)), Branch(1e-3, (0.9, 0.9)), before=(1.0, 1.0)), 6)
+    1.0
+    """
+    way = came(best, before)
+    return (best.loss - one.loss) / way if way > 0 else math.copysign(math.inf, best.loss - one.loss)
+
+
+def branch(
+    t: Training, lr: float, *, size: int, steps: int, give_up: Callable[[list[float]], bool] | None = None
+) -> list[float]:
+    """The losses of the run's next steps at base rate `lr`, its own schedule on it; the last is FAILED where it broke
+    off."""
+    set_base(t.state.optimizer, lr)
+    t.objective.model.train()
+    return train(t, size, steps, give_up)
+
+
+def _judged(steps: int) -> slice:
+    """Which of the first `steps` steps of a branch count: the last ones."""
+    return slice(steps - max(1, round(JUDGED * steps)), steps)
+
+
+def forwards_of(steps: int) -> int:
+    """How many losses without a gradient a race of so many steps takes, at most."""
+    least, share = FORWARDS
+    return min(steps, max(least, math.ceil(share * steps)))
+
+
+def compared(steps: int, first: int) -> list[int]:
+    """The steps, spread over those from `first` on, whose losses are compared with what they were before the race.
+
+    >>> compared(10, first=2), compared(2, first=0), len(compared(100, first=20))
+    ([3, 5, 7, 9], [0, 1], 10)
+    """
+    n = min(steps - first, forwards_of(steps))
+    return [first + round((k + 1) * (steps - first) / n) - 1 for k in range(n)]
+
+
+def losses_before(t: Training, size: int, steps: int, chosen: Iterable[int]) -> list[float]:
+    """The losses of some of a branch's batches as they are at the weights where the branches begin, NaN for the others:
+    in training mode and with the same dropout. What that changes in the model (running statistics), the branches' start
+    puts back."""
+    t.objective.model.train()
+    found = [math.nan] * steps
+    for k in chosen:
+        batch = t.objective.to_device(t.batches.at(t.state.position + k * size, size))
+        seed_dropout(t.plan.seed, t.state.step + k, 0, t.objective.device)
+        with torch.no_grad():
+            sums = t.objective.sums(batch, metrics=False)
+        loss = float(sums.loss) / max(float(sums.weight), 1e-30)
+        found[k] = math.inf if math.isnan(loss) else loss  # NaN stands for those that were not taken
+    return found

@@ -1,0 +1,237 @@
+"""The gradient noise scale phi = tr(Sigma) / |G|^2 of McCandlish et al. 2018 (arXiv:1812.06162, equation 2.8).
+
+G is the gradient of the mean loss over the data and Sigma the covariance of one example's gradient. A mini-batch of
+phi examples has a gradient as long as its noise. phi is measured from M micro-batches of b examples each:
+
+    |G|^2     = (s - q) / (M (M - 1))          q = sum |g_i|^2, s = |sum g_i|^2
+    tr(Sigma) = b (q - s / M) / (M - 1)
+
+Both are unbiased; |G|^2 may come out negative, and then it is not measurable. Several measurements are pooled as a
+ratio of sums, never as a mean of ratios. The interval is Fieller's for a ratio (1954), with variances by the
+delete-one jackknife over micro-batches (Tukey 1958).
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from handful.data.base import Batch
+from handful.training.objective import Objective, rows
+from handful.training.step import NonFiniteLoss, Outcome, _non_finite, _plus, seed_dropout
+
+PARTS = 16
+LOOK = 4  # parts after which it is asked whether they are enough
+# Student's t, one-sided 95%, by degrees of freedom: 90% of the ratio's distribution lies between the two limits.
+_T95 = {1: 6.314, 2: 2.920, 3: 2.353, 4: 2.132, 5: 2.015, 7: 1.895, 10: 1.812, 15: 1.753, 30: 1.697, 60: 1.671}
+
+
+@dataclass(frozen=True)
+class Moments:
+    """One measurement: unbiased tr(Sigma) and |G|^2, their jackknife covariance, and what it was made of.
+
+    b: examples a micro-batch; parts: micro-batches; covariance: (var tr, cov, var |G|^2).
+    """
+
+    trace: float
+    gradient_sq: float
+    covariance: tuple[float, float, float]
+    b: int
+    parts: int
+    position: int = 0
+
+    @property
+    def examples(self) -> int:
+        return self.b * self.parts
+
+    def as_list(self) -> list[float]:
+        """Plain numbers, for a checkpoint."""
+        return [self.trace, self.gradient_sq, *self.covariance, self.b, self.parts, self.position]
+
+    @classmethod
+    def from_list(cls, n: list[Any]) -> "Moments":
+        return cls(n[0], n[1], (n[2], n[3], n[4]), int(n[5]), int(n[6]), int(n[7]))
+
+
+@dataclass(frozen=True)
+class NoiseScale:
+    """phi in examples, with its 90% interval.
+
+    status: "measured"; "bounded": only `low` is known, `high` is infinite and `value` None; "not measurable": |G|^2
+    came out as zero or less, `value` is None (`low` may still be a bound).
+    """
+
+    value: float | None
+    low: float
+    high: float
+    status: Literal["measured", "bounded", "not measurable"]
+    trace: float
+    gradient_sq: float
+    examples: int
+
+    def __str__(self) -> str:
+        from handful.report.words import say_number
+
+        if self.value is not None:
+            return f"{say_number(self.value)} examples (90% interval {say_number(self.low)} to {say_number(self.high)})"
+        if self.status == "bounded":
+            return f"at least {say_number(self.low)} examples (95%); no upper bound from {self.examples:,} examples"
+        return f"not measurable from {self.examples:,} examples: the estimate of |G|^2 is not positive"
+
+
+def moments(
+    gram: NDArray[np.float64], b: int, weights: NDArray[np.float64] | None = None, position: int = 0
+) -> Moments:
+    """The estimates from the Gram matrix [M, M] of the micro-batches' gradients g_i.
+
+    weights [M]: what each micro-batch counts for (rows, tokens, summed row weights) where they differ; the g_i are
+    then gradients of sums over the mean weight, and the mean's own fluctuation is taken out to first order (the
+    ratio estimator of survey sampling, Cochran 1977, section 6.5), so that phi is in units of rows.
+
+    >>> g = np.array([[1.0, 0.0], [0.0, 1.0]])          # two orthogonal gradients: no common part
+    >>> m = moments(g @ g.T, b=4)
+    >>> m.gradient_sq, m.trace
+    (0.0, 4.0)
+    """
+    k = np.asarray(gram, dtype=np.float64)
+    m = len(k)
+    if weights is not None and np.ptp(weights) > 0:
+        mix = np.eye(m) + (1 - weights / weights.mean())[:, None] / m
+        k = mix @ k @ mix.T
+    diagonal, q, s = np.diag(k), float(np.trace(k)), float(k.sum())
+    trace, gradient_sq = _estimates(q, s, m, b)
+    if m < 3:
+        return Moments(trace, gradient_sq, (math.inf, 0.0, math.inf), b, m, position)
+    left = np.array([_estimates(q - d, s - 2 * r + d, m - 1, b) for d, r in zip(diagonal, k.sum(1), strict=True)])
+    c = (m - 1) / m * (left - left.mean(0)).T @ (left - left.mean(0))
+    return Moments(trace, gradient_sq, (float(c[0, 0]), float(c[0, 1]), float(c[1, 1])), b, m, position)
+
+
+def _estimates(q: float, s: float, m: int, b: int) -> tuple[float, float]:
+    return b * (q - s / m) / (m - 1), (s - q) / (m * (m - 1))
+
+
+def pool(measured: Iterable[Moments]) -> NoiseScale:
+    """phi from one or more measurements: the sum of tr(Sigma) over the sum of |G|^2, with Fieller's 90% interval.
+
+    >>> steady = Moments(trace=50.0, gradient_sq=1.0, covariance=(25.0, 0.0, 0.01), b=1, parts=16)
+    >>> scale = pool([steady] * 4)
+    >>> scale.value, scale.status, 40 < scale.low < 50 < scale.high < 65
+    (50.0, 'measured', True)
+    """
+    found = [m for m in measured if all(map(math.isfinite, (m.trace, m.gradient_sq, *m.covariance)))]
+    t, g = sum(m.trace for m in found), sum(m.gradient_sq for m in found)
+    examples = sum(m.examples for m in found)
+    if not found:
+        return NoiseScale(None, 0.0, math.inf, "not measurable", t, g, examples)
+    low, high = fieller(
+        t,
+        g,
+        sum(m.covariance[0] for m in found),
+        sum(m.covariance[1] for m in found),
+        sum(m.covariance[2] for m in found),
+        t95(sum(m.parts - 1 for m in found)),
+    )
+    if g <= 0 or t < 0:
+        return NoiseScale(None, low, math.inf, "not measurable", t, g, examples)
+    if not math.isfinite(high):
+        return NoiseScale(None, low, math.inf, "bounded", t, g, examples)
+    return NoiseScale(t / g, low, high, "measured", t, g, examples)
+
+
+def fieller(t: float, g: float, tt: float, tg: float, gg: float, z: float) -> tuple[float, float]:
+    """The interval of T / G whose ratio rho satisfies (t - rho g)^2 <= z^2 (tt - 2 rho tg + rho^2 gg), clipped at 0
+    from below; the upper end is infinite where g is not z standard errors from 0."""
+    a, b, c = g * g - z * z * gg, t * g - z * z * tg, t * t - z * z * tt
+    root = math.sqrt(max(0.0, b * b - a * c))
+    if a > 0 and g > 0:
+        return max(0.0, (b - root) / a), (b + root) / a
+    if a < 0 and b * b >= a * c:  # outside of two roots: the larger is a bound from below
+        return max(0.0, (b - root) / a), math.inf
+    return 0.0, math.inf
+
+
+def t95(degrees: int) -> float:
+    """Student's t, one-sided 95%, for so many degrees of freedom."""
+    if degrees > 60:
+        return 1.645
+    at = sorted(_T95)
+    return float(np.interp(degrees, at, [_T95[d] for d in at]))
+
+
+def gradient_in_parts(
+    objective: Objective,
+    batch: Batch,
+    parts: int = PARTS,
+    *,
+    seed: int = 0,
+    step: int = 0,
+    enough: Callable[[Moments], bool] | None = None,
+) -> tuple[Outcome, Moments]:
+    """`step.gradient` with micro-batches of len(batch) / parts rows, which are measured on the way.
+
+    Leaves in `.grad` the gradient of the whole mini-batch, exactly; keeps `parts` gradients in memory meanwhile.
+    enough: asked after every LOOK parts; where it says so, the rest of the batch is left out.
+    Raises NonFiniteLoss as `gradient` does.
+    """
+    model = objective.model
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    b = len(batch) // parts
+    assert b * parts == len(batch), "the parts must be of equal size"
+    seed_dropout(seed, step, 0, objective.device)
+    kept: list[list[Tensor | None]] = []
+    weights: list[Tensor] = []
+    total: Outcome | None = None
+    for i in range(parts):
+        model.zero_grad(set_to_none=True)
+        part = objective.to_device(rows(batch, slice(i * b, (i + 1) * b)))
+        sums = objective.sums(part)
+        if not torch.isfinite(sums.loss.detach()):
+            raise _non_finite(sums.values, part, step)
+        sums.loss.backward()  # type: ignore[no-untyped-call]
+        kept.append([p.grad for p in parameters])
+        weights.append(sums.weight.detach().double())
+        outcome = Outcome(sums.loss.detach(), sums.weight.detach(), sums.metrics)
+        total = outcome if total is None else _plus(total, outcome)
+        if enough is not None and len(kept) % LOOK == 0 and len(kept) < parts:
+            w = torch.stack(weights).cpu().numpy()
+            if w.sum() and enough(moments(_products(parameters, kept, None) / w.mean() ** 2, b, w, batch.position)):
+                break
+    assert total is not None
+    w = torch.stack(weights).cpu().numpy()
+    if w.sum() == 0:
+        raise NonFiniteLoss(f"at step {step} the weights of all rows of a mini-batch are zero; drop such rows")
+    gram = _products(parameters, kept, float(w.sum()))
+    return total, moments(gram / w.mean() ** 2, b, w, batch.position)
+
+
+def _products(parameters: list[nn.Parameter], kept: list[list[Tensor | None]], total: float | None) -> NDArray[Any]:
+    """The Gram matrix of the parts' gradients, float64 [M, M]; with `total`, their sum over it is left in `.grad`."""
+    gram = np.zeros((len(kept), len(kept)))
+    for k, p in enumerate(parameters):
+        column = [grads[k] for grads in kept]
+        if all(g is None for g in column):
+            p.grad = None
+            continue
+        stacked = torch.stack([(torch.zeros_like(p) if g is None else g).reshape(-1) for g in column])
+        gram += _gram(stacked)
+        if total is not None:
+            p.grad = (stacked.sum(0) / total).reshape(p.shape)
+    return gram
+
+
+def _gram(stacked: Tensor, columns: int = 1 << 18) -> NDArray[np.float64]:
+    """stacked [M, p] times its transpose in float64, some columns at a time."""
+    if stacked.device.type == "mps":  # no float64 there
+        return (stacked @ stacked.T).cpu().double().numpy()
+    out = torch.zeros(len(stacked), len(stacked), dtype=torch.float64, device=stacked.device)
+    for part in torch.split(stacked, columns, dim=1):
+        wide = part.double()
+        out += wide @ wide.T
+    result: NDArray[np.float64] = out.cpu().numpy()
+    return result

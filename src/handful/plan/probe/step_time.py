@@ -1,0 +1,238 @@
+"""How long a step takes at each batch size: real steps, loader and update included, fitted by T(B) = a + b B."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from handful.base.errors import HandfulError
+from handful.base.keys import key
+from handful.plan.probe.snapshot import untouched
+from handful.plan.probe.steps import clock, step
+from handful.training.step import NonFiniteLoss, OutOfMemory
+from handful.training.training import Training
+
+PEAK = 0.9  # B0: the smallest batch with this share of the best throughput
+MIDDLE = 32  # the size that is timed first
+FITS = 0.25  # a relative residual beyond which T(B) is not taken to be a line
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Seconds a step by batch size: `sizes` and `seconds` [k] (medians; `low`, `high` the quartiles), and the line
+    T(B) = a + b B through them with 90% intervals. tested: whether the sizes were run (False for a given law)."""
+
+    sizes: tuple[int, ...]
+    seconds: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    a: float
+    b: float
+    a_interval: tuple[float, float] = (0.0, math.inf)
+    b_interval: tuple[float, float] = (0.0, math.inf)
+    tested: bool = True
+    failed: tuple[tuple[int, str], ...] = ()
+    spent: float = 0.0
+    micro_batches: dict[int, int] = field(default_factory=dict)
+
+    @classmethod
+    def law(cls, a: float, b: float, sizes: Sequence[int]) -> "Throughput":
+        """A step time that is given, not measured: T(B) = a + b B seconds.
+
+        >>> Throughput.law(8, 1, [1, 8, 64]).seconds
+        (9, 16, 72)
+        """
+        t = tuple(a + b * n for n in sizes)
+        return cls(tuple(sizes), t, t, t, a, b, (a, a), (b, b), tested=False)
+
+    @property
+    def is_line(self) -> bool:
+        """Whether the line misses no measured median by more than a quarter."""
+        return all(abs(self.a + self.b * n - t) <= FITS * t for n, t in zip(self.sizes, self.seconds, strict=True))
+
+    def __call__(self, batch: float) -> float:
+        """Seconds a step of `batch` rows: by the line, or between the medians (in log, never faster for more rows)
+        where there is no line."""
+        if self.is_line:
+            return self.a + self.b * batch
+        logs = np.maximum.accumulate(np.log(self.seconds))
+        if batch > self.sizes[-1]:
+            return float(self.seconds[-1]) * batch / self.sizes[-1]
+        return float(np.exp(np.interp(math.log(batch), np.log(self.sizes), logs)))
+
+    def rate(self, batch: float) -> float:
+        """Examples a second."""
+        return batch / self(batch)
+
+    def smallest_at_peak(self, cap: int | None = None) -> int:
+        """B0: the smallest tested batch with at least 90% of the best throughput of those up to `cap`.
+
+        >>> Throughput.law(8, 1, [1, 8, 64, 128, 512]).smallest_at_peak()
+        64
+        """
+        allowed = [n for n in self.sizes if cap is None or n <= cap] or [min(self.sizes)]
+        best = max(self.rate(n) for n in allowed)
+        return next(n for n in allowed if self.rate(n) >= PEAK * best)
+
+
+def powers_of_two(cap: int, least: int = 1) -> list[int]:
+    """The powers of two from `least` to `cap`.
+
+    >>> powers_of_two(20)
+    [1, 2, 4, 8, 16]
+    """
+    return [1 << k for k in range(max(0, cap).bit_length()) if least <= 1 << k <= cap]
+
+
+def measure_throughput(
+    t: Training,
+    sizes: Sequence[int],
+    *,
+    budget: float = 1.0,
+    repeats: int = 7,
+    ceiling: int | None = None,
+    known: Mapping[int, Sequence[float]] = MappingProxyType({}),
+) -> Throughput:
+    """Time real steps (loader, forward, backward, update) at each size; the run is left as it was.
+
+    Sizes take turns, so that a slow moment of the machine falls on all of them; the first round, which warms up, is
+    thrown away. budget: seconds for all of it: from MIDDLE up, then from there down, a size whose turns are not
+    expected to fit is left out, but one always is timed: of a slow step the small sizes alone would say that the
+    largest of them is best. known: seconds of steps that were timed before. ceiling: the most rows that fit in memory
+    at once; larger batches are run in micro-batches of at most that. Raises HandfulError when no size can be run.
+    """
+    started = clock(t)
+    times: dict[int, list[float]] = {n: list(seconds) for n, seconds in known.items()}
+    failed: list[tuple[int, str]] = []
+    micro: dict[int, int] = {}
+    rising = sorted({n for n in sizes if n >= MIDDLE} or {max(sizes)})
+    falling = sorted(set(sizes) - set(rising), reverse=True)
+    with untouched(t) as snapshot:
+        t.objective.model.train()
+        most, timed = math.inf, 0
+        for n in [n for n in (*rising, *falling) if n not in known]:
+            if n >= most or (timed and clock(t) - started + 3 * _expected(times, n) > budget):
+                most = min(n, most)
+                continue
+            t.state.micro_batch = ceiling if ceiling and ceiling < n else snapshot.numbers[4]
+            try:
+                _timed(t, n)  # warms up
+                times[n] = [_timed(t, n), _timed(t, n)]
+                timed += 1
+                if t.state.micro_batch is not None and t.state.micro_batch < n:
+                    micro[n] = t.state.micro_batch
+            except (NonFiniteLoss, OutOfMemory, RuntimeError, ValueError) as error:
+                failed.append((n, str(error).splitlines()[0]))
+                times.pop(n, None)
+                snapshot.restore()
+                t.objective.model.train()
+                if isinstance(error, OutOfMemory):
+                    most = n
+        for _ in range(repeats - 2):
+            if not times or clock(t) - started + sum(v[-1] for v in times.values()) > budget:
+                break
+            for n, seconds in times.items():
+                t.state.micro_batch = micro.get(n)
+                try:
+                    seconds.append(_timed(t, n))
+                except NonFiniteLoss:
+                    snapshot.restore()
+                    t.objective.model.train()
+    if not times:
+        raise HandfulError(f"no trial step could be taken: {failed[0][1] if failed else 'there are no sizes to try'}")
+    return fit_times(times, failed=tuple(failed), spent=clock(t) - started, micro=micro)
+
+
+def _expected(times: Mapping[int, Sequence[float]], n: int) -> float:
+    """Seconds of a step of n rows at most: as many as the next larger size took, or, above all, in proportion to the
+    rows, or going on as the two largest sizes do, with a fifth to spare."""
+    above = [k for k in times if k > n]
+    if above:
+        return times[min(above)][-1]
+    largest, *rest = sorted(times, reverse=True)
+    if not rest:
+        return times[largest][-1] * n / largest
+    rise = (times[largest][-1] - times[rest[0]][-1]) / (largest - rest[0])
+    return min(times[largest][-1] * n / largest, times[largest][-1] + max(0.0, rise) * (n - largest)) * 1.2
+
+
+def _timed(t: Training, size: int) -> float:
+    before = clock(t)
+    step(t, t.batches.at(t.state.position, size), 0.0)  # a rate of 0: the weights stay where the loss is finite
+    return clock(t) - before
+
+
+def fit_times(
+    times: dict[int, list[float]],
+    *,
+    failed: tuple[tuple[int, str], ...] = (),
+    spent: float = 0.0,
+    micro: dict[int, int] | None = None,
+) -> Throughput:
+    """Medians, quartiles, and the line with 90% intervals from a bootstrap over the timed steps (Efron 1979).
+
+    >>> found = fit_times({n: [0.01 + 0.001 * n] * 3 for n in (1, 4, 16, 64)})
+    >>> round(found.a, 6), round(found.b, 6)
+    (0.01, 0.001)
+    """
+    sizes = sorted(times)
+    medians = [float(np.median(times[n])) for n in sizes]
+    quartiles = [np.quantile(times[n], [0.25, 0.75]) for n in sizes]
+    a, b = fit_line(sizes, medians)
+    generator = np.random.default_rng(key("bootstrap", len(sizes)))
+    drawn = np.stack([np.median(generator.choice(times[n], (200, len(times[n]))), axis=1) for n in sizes], axis=1)
+    ends = np.quantile(np.stack(fit_lines(sizes, drawn), axis=1), [0.05, 0.95], axis=0)
+    return Throughput(
+        tuple(sizes),
+        tuple(medians),
+        tuple(float(q[0]) for q in quartiles),
+        tuple(float(q[1]) for q in quartiles),
+        a,
+        b,
+        (float(ends[0, 0]), float(ends[1, 0])),
+        (float(ends[0, 1]), float(ends[1, 1])),
+        failed=failed,
+        spent=spent,
+        micro_batches=micro or {},
+    )
+
+
+def fit_line(sizes: ArrayLike, seconds: ArrayLike) -> tuple[float, float]:
+    """(a, b) >= 0 of T(B) = a + b B, by least squares on relative residuals with Huber's weights (1964).
+
+    Relative, because a step of 4,096 rows must not drown one of 8; robust, because a step may be interrupted.
+    """
+    a, b = fit_lines(sizes, np.asarray(seconds, dtype=np.float64)[None])
+    return float(a[0]), float(b[0])
+
+
+def fit_lines(sizes: ArrayLike, seconds: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The lines through each row of seconds [r, k]: a [r], b [r]."""
+    n, t = np.asarray(sizes, dtype=np.float64)[None], seconds
+    if n.shape[1] == 1:
+        return np.zeros(len(t)), t[:, 0] / n[0, 0]
+    trust = np.ones_like(t)
+    a = b = np.zeros(len(t))
+    for _ in range(8):
+        a, b = _weighted(n, t, trust / t**2)
+        residual = np.abs((a[:, None] + b[:, None] * n) / t - 1)
+        scale = 1.345 * np.maximum(1.4826 * np.median(residual, axis=1, keepdims=True), 1e-3)
+        trust = np.minimum(1.0, scale / np.maximum(residual, 1e-12))
+    return a, b
+
+
+def _weighted(
+    n: NDArray[np.float64], t: NDArray[np.float64], w: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weighted least squares with neither coefficient below 0."""
+    total = w.sum(1)
+    mean_n, mean_t = (w * n).sum(1) / total, (w * t).sum(1) / total
+    from_n, from_t = n - mean_n[:, None], t - mean_t[:, None]
+    b = (w * from_n * from_t).sum(1) / (w * from_n**2).sum(1)
+    a = mean_t - b * mean_n
+    through_zero = (w * n * t).sum(1) / (w * n * n).sum(1)
+    a, b = np.where(b < 0, mean_t, a), np.maximum(b, 0.0)
+    return np.maximum(a, 0.0), np.where(a < 0, through_zero, b)

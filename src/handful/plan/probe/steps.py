@@ -1,0 +1,72 @@
+"""Trial steps: real ones, taken by probes inside `untouched`, and the loss on rows they did not train on."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from handful.data.base import Batch
+from handful.training.step import NonFiniteLoss, OutOfMemory, gradient_that_fits
+from handful.training.training import Training, update
+
+FAILED = math.inf  # the loss of a trial that broke off
+
+
+def step(t: Training, batch: Batch, factor: float) -> float:
+    """One whole step on a batch that is drawn already, at `factor` times the base learning rate; its mean loss."""
+    s = t.state
+    outcome, s.micro_batch = gradient_that_fits(t.objective, batch, s.micro_batch, seed=t.plan.seed, step=s.step)
+    update(t, factor)
+    s.window.add(outcome)
+    s.position += len(batch)
+    s.step += 1
+    return float(outcome.loss) / float(outcome.weight)
+
+
+def train(t: Training, size: int, steps: int, give_up: Callable[[list[float]], bool] | None = None) -> list[float]:
+    """The losses of `steps` steps of `size` rows from the state's position on, by the run's schedule. A step that is
+    not finite ends the trial with FAILED. give_up: asked after every step but the last."""
+    losses = []
+    stream = t.batches.stream(t.state.position, size)
+    try:
+        for _ in range(steps):
+            losses.append(step(t, next(stream), t.schedule(t.progress())))
+            if not math.isfinite(losses[-1]):
+                raise NonFiniteLoss("not finite")
+            if give_up is not None and len(losses) < steps and give_up(losses):
+                break
+    except (NonFiniteLoss, OutOfMemory):
+        losses.append(FAILED)
+    finally:
+        stream.close()  # type: ignore[attr-defined]
+    return losses
+
+
+def loss_on(t: Training, batches: Sequence[Batch]) -> float:
+    """The mean loss over some batches, in evaluation mode; FAILED when it is not finite."""
+    model = t.objective.model
+    was_training = model.training
+    total = weight = 0.0
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for batch in batches:
+                sums = t.objective.sums(t.objective.to_device(batch), metrics=False)
+                total, weight = total + float(sums.loss.double()), weight + float(sums.weight)
+    finally:
+        model.train(was_training)
+    loss = total / weight if weight else math.nan
+    return loss if math.isfinite(loss) else FAILED
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for what an accelerator has still to do, so that the clock tells the truth."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def clock(t: Training) -> float:
+    """The time in seconds, with the device idle."""
+    synchronize(t.objective.device)
+    return time.perf_counter()

@@ -1,0 +1,79 @@
+"""Checkpoints that survive a kill at any moment: written beside, fsynced, renamed, with a checksum; never pickled.
+
+A checkpoint is two files in `checkpoints/`: `<step>.safetensors` with every tensor, and `<step>.json` with the rest
+and the SHA-256 of the first. The .json is renamed into place last, so a checkpoint that has one is whole.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from handful.base.errors import HandfulError
+from handful.base.files import atomic, write_text
+
+KEPT = 2
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
+    """Write tensors atomically as safetensors; returns the file's SHA-256."""
+    with atomic(path) as temporary:
+        # A clone each: safetensors refuses tensors that share memory (tied weights do).
+        safetensors.torch.save_file({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, temporary)
+        digest = _sha256(temporary)
+    return digest
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises HandfulError when it is missing or damaged."""
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise HandfulError(f"{path} cannot be read as safetensors: {error}") from None
+
+
+def save(folder: Path, step: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+    """Write the checkpoint of a step and remove all but the newest two."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = folder / f"{step:012d}"
+    digest = write_tensors(stem.with_suffix(".safetensors"), tensors)
+    write_text(stem.with_suffix(".json"), json.dumps({**meta, "sha256": digest}))
+    whole = sorted(folder.glob("[0-9]*.json"))
+    for old in whole[:-KEPT]:
+        old.unlink(missing_ok=True)
+    kept = {p.stem for p in whole[-KEPT:]}
+    for tensor_file in folder.glob("[0-9]*.safetensors"):
+        if tensor_file.stem not in kept:
+            tensor_file.unlink(missing_ok=True)
+    for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+        leftover.unlink(missing_ok=True)
+
+
+def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
+    """The newest whole checkpoint: (tensors, meta, sentences on newer ones that were damaged and passed over).
+
+    Raises HandfulError when there is none.
+    """
+    notes: list[str] = []
+    for manifest in sorted(folder.glob("[0-9]*.json"), reverse=True):
+        tensor_file = manifest.with_suffix(".safetensors")
+        try:
+            meta = json.loads(manifest.read_text(encoding="utf-8"))
+            if _sha256(tensor_file) != meta["sha256"]:
+                raise ValueError("its checksum does not match")
+            return read_tensors(tensor_file), meta, notes
+        except (OSError, ValueError, KeyError, HandfulError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            notes.append(f"checkpoint {tensor_file.name} is damaged ({why}); falling back to the one before")
+    if notes:
+        raise HandfulError(f"no checkpoint in {folder} is whole: {'; '.join(notes)}")
+    raise HandfulError(f"there is no checkpoint in {folder}; the run was stopped before its first one: start it again")
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,62 @@
+"""Where and how a step is computed: device, precision, threads."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from handful.base.errors import HandfulError, did_you_mean
+from handful.base.plan import Choice
+
+
+def choose_device(asked: str) -> Choice:
+    """The accelerator where there is one, else the CPU."""
+    if asked != "auto":
+        try:
+            torch.empty(0, device=asked)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise HandfulError(f"device '{asked}' cannot be used here: {str(error).splitlines()[0]}") from None
+        return Choice(asked, "given")
+    if torch.cuda.is_available():
+        return Choice("cuda", "found", torch.cuda.get_device_name())
+    if torch.backends.mps.is_available():
+        return Choice("mps", "found", "Apple's GPU")
+    return Choice("cpu", "found", "no accelerator")
+
+
+def choose_precision(asked: str, device: str, model: nn.Module) -> tuple[Choice, torch.dtype | None]:
+    """bfloat16 autocast of a float32 model on a GPU that computes in it, else the model's own; and the autocast
+    dtype."""
+    known = ("auto", "float32", "bfloat16", "float64")
+    if asked not in known:
+        raise HandfulError(f"precision '{asked}' is unknown.{did_you_mean(asked, known)}")
+    own = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    if asked != "auto":
+        choice = Choice(asked, "given")
+    elif own == {torch.float64}:
+        choice = Choice("float64", "found", "the model's own weights")
+    elif own - {torch.float32}:
+        choice = Choice("float32", "default", "the model's own precision")
+    elif device.startswith("cuda") and torch.cuda.is_bf16_supported():
+        choice = Choice("bfloat16", "default", "autocast on a GPU that supports it; the weights stay float32")
+    else:
+        choice = Choice("float32", "default", "the model's own precision")
+    return choice, autocast(str(choice.value))
+
+
+def autocast(precision: str) -> torch.dtype | None:
+    """The dtype for torch.autocast, or None for none."""
+    return torch.bfloat16 if precision == "bfloat16" else None
+
+
+@contextmanager
+def using_threads(count: int | None) -> Iterator[None]:
+    """Compute with `count` threads (None: as it is) inside the block."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,149 @@
+"""All that changes during a run. With its Plan it replays the run; both can be written down."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from handful.base.errors import HandfulError
+from handful.losses.metric import Metric, SumMetric
+from handful.training.step import Outcome
+
+Weights = dict[str, Tensor]
+
+
+@dataclass
+class Window:
+    """Sums since the last logged moment: the training loss and metrics of the history."""
+
+    loss: float = 0.0
+    weight: float = 0.0
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, outcome: Outcome) -> None:
+        self.loss += float(outcome.loss)
+        self.weight += float(outcome.weight)
+        for name, sums in outcome.metrics.items():
+            value = sums.cpu().numpy()
+            self.metrics[name] = self.metrics[name] + value if name in self.metrics else value.copy()
+
+    def scores(self, metrics: list[Metric]) -> dict[str, float]:
+        """train_loss and train_<metric> over exactly the rows of the window."""
+        if self.weight == 0:
+            return {}
+        scores = {"train_loss": self.loss / self.weight}
+        for m in metrics:
+            if isinstance(m, SumMetric) and m.name in self.metrics:
+                scores[f"train_{m.name}"] = m.finish(self.metrics[m.name])
+        return scores
+
+
+@dataclass
+class Best:
+    """The best evaluation so far: its row of the history, and the weights it was made with."""
+
+    row: dict[str, Any]
+    weights: Weights
+
+
+@dataclass
+class State:
+    """Parameters and buffers (in `model`), the optimizer, and position: examples consumed so far."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    position: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    window: Window = field(default_factory=Window)
+    average: Weights | None = None
+    best: Best | None = None
+    micro_batch: int | None = None
+    batch: int = 0
+    noise: list[list[float]] = field(default_factory=list)  # what handful.plan.probe.batch_growth has measured lately
+    trial: list[int] = field(default_factory=lambda: [0, 0])  # steps and examples that measuring has cost
+    stopped_because: str | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the state by name."""
+        from handful.optim.build import state_tensors
+
+        named = {f"model.{k}": v for k, v in copy_weights(self.model, clone=False).items()}
+        named |= {f"optimizer.{k}": v for k, v in state_tensors(self.optimizer)[0].items()}
+        named |= {f"average.{k}": v for k, v in (self.average or {}).items()}
+        named |= {f"best.{k}": v for k, v in (self.best.weights if self.best else {}).items()}
+        return named
+
+    def meta(self) -> dict[str, Any]:
+        """The rest of the state, as JSON holds it."""
+        from handful.optim.build import state_tensors
+
+        w = self.window
+        return {
+            "position": self.position,
+            "step": self.step,
+            "seconds": self.seconds,
+            "optimizer": state_tensors(self.optimizer)[1],
+            "window": [w.loss, w.weight, {k: v.tolist() for k, v in w.metrics.items()}],
+            "best": self.best.row if self.best else None,
+            "micro_batch": self.micro_batch,
+            "batch": self.batch,
+            "noise": self.noise,
+            "trial": self.trial,
+            "logged": len(self.history),
+        }
+
+    def restore(self, tensors: dict[str, Tensor], meta: dict[str, Any], history: list[dict[str, Any]]) -> None:
+        """Become the saved state, to the bit."""
+        from handful.optim.build import load_state
+
+        def group(prefix: str) -> Weights:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        load_weights(self.model, group("model."))
+        load_state(self.optimizer, group("optimizer."), meta["optimizer"])
+        device = next(iter(self.model.state_dict().values())).device
+        self.average = {k: v.to(device) for k, v in group("average.").items()} or None
+        self.best = Best(meta["best"], group("best.")) if meta["best"] else None
+        self.position, self.step, self.seconds = meta["position"], meta["step"], meta["seconds"]
+        self.micro_batch, self.batch = meta["micro_batch"], meta["batch"]
+        self.noise, self.trial = meta.get("noise", []), meta.get("trial", [0, 0])
+        loss, weight, metrics = meta["window"]
+        self.window = Window(loss, weight, {k: np.array(v) for k, v in metrics.items()})
+        if len(history) < meta["logged"]:
+            raise HandfulError(
+                f"history.jsonl holds {len(history)} rows but the checkpoint was saved after {meta['logged']}; "
+                "the run folder has lost part of its history"
+            )
+        self.history = history[: meta["logged"]]
+
+
+def copy_weights(model: nn.Module, *, clone: bool = True) -> Weights:
+    """Parameters and buffers by name."""
+    return {
+        k: v.detach().clone() if clone else v.detach() for k, v in model.state_dict().items() if isinstance(v, Tensor)
+    }
+
+
+def load_weights(model: nn.Module, weights: Weights) -> None:
+    """Put parameters and buffers into the model; HandfulError when they belong to another model."""
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:300]
+        raise HandfulError(f"the saved weights do not fit this model ({type(model).__name__}): {detail}") from None
+
+
+def update_average(average: Weights, model: nn.Module, decay: float, step: int) -> None:
+    """Exponential moving average of the weights (Polyak and Juditsky 1992), its start corrected: decay_t =
+    min(decay, (1 + t) / (10 + t)); integer buffers are copied."""
+    d = min(decay, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for name, value in copy_weights(model, clone=False).items():
+            if value.is_floating_point():
+                average[name].lerp_(value, 1 - d)
+            else:
+                average[name].copy_(value)

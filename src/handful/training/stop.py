@@ -1,0 +1,334 @@
+"""When a run stops: rules that are pure functions of its progress, combined with `|` (either) and `&` (both).
+
+    steps(10_000)    epochs(50)    examples(1e6)    seconds(600)
+    loss_below(0.1)    reaches("valid_accuracy", 0.94)    plateau(5)
+    epochs(50) | plateau(5)                         "epochs(50) | plateau(5)" means the same
+
+A rule is called with a `Progress` and returns the reason to stop, as a sentence without its full stop, or
+None. The history's rows are dicts; the scores in them are `train_loss`, `valid_loss`, `valid_accuracy` and
+so on. An evaluation, for a score, is a row that has it.
+"""
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from handful.base import expression
+from handful.base.errors import HandfulError
+from handful.base.expression import identifier, number
+from handful.base.plan import Progress
+from handful.base.score import Better, History, best, improvements, lower_is_better
+
+__all__ = [
+    *("Rule", "as_rule", "best", "epochs", "examples", "loss_below", "lower_is_better", "parse"),
+    *("plateau", "reaches", "seconds", "steps"),
+]
+
+
+class Rule(ABC):
+    """A reason to stop. Frozen, a pure function of `Progress`; `str(rule)` is text that `parse` reads
+    back."""
+
+    @abstractmethod
+    def __call__(self, progress: Progress) -> str | None:
+        """Why the run should stop now, or None."""
+
+    def limit(self, examples: int, batch: int | None = None) -> int | None:
+        """The number of examples after which this rule is sure to stop the run, or None if there is none.
+
+        examples: rows in one epoch; batch: rows in one step, or None if not known yet (then `steps` has no
+        limit).
+        """
+        return None
+
+    @property
+    def scores(self) -> frozenset[str]:
+        """The names of the scores it looks at."""
+        return frozenset()
+
+    def __or__(self, other: "Rule") -> "Rule":
+        return either((self, other)) if isinstance(other, Rule) else NotImplemented
+
+    def __and__(self, other: "Rule") -> "Rule":
+        return both((self, other)) if isinstance(other, Rule) else NotImplemented
+
+    def __str__(self) -> str:
+        return expression.form(self)
+
+
+@dataclass(frozen=True)
+class steps(Rule):
+    """Stop after `n` updates.
+
+    >>> steps(100)(Progress(position=6400, step=100, examples=1000))
+    'reached 100 steps'
+    """
+
+    n: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "n", number(self.n, "steps", above=0, whole=True))
+
+    def __call__(self, progress: Progress) -> str | None:
+        return f"reached {_count(self.n, 'step')}" if progress.step >= self.n else None
+
+    def limit(self, examples: int, batch: int | None = None) -> int | None:
+        return None if batch is None else self.n * batch
+
+
+@dataclass(frozen=True)
+class epochs(Rule):
+    """Stop after `n` passes over the training rows; 0.5 is half a pass.
+
+    >>> epochs(2)(Progress(position=2000, step=20, examples=1000))
+    'reached 2 epochs'
+    """
+
+    n: float
+
+    def __post_init__(self) -> None:
+        number(self.n, "epochs", above=0)
+
+    def __call__(self, progress: Progress) -> str | None:
+        return f"reached {_count(self.n, 'epoch')}" if progress.position >= self.limit(progress.examples) else None
+
+    def limit(self, examples: int, batch: int | None = None) -> int:
+        return max(1, math.ceil(round(self.n * examples, 6)))  # 0.7 * 10 is a hair above 7
+
+
+@dataclass(frozen=True)
+class examples(Rule):
+    """Stop after `n` examples, each counted as often as it was used.
+
+    >>> examples(1e6).limit(1000)
+    1000000
+    """
+
+    n: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "n", number(self.n, "examples", above=0, whole=True))
+
+    def __call__(self, progress: Progress) -> str | None:
+        return f"reached {_count(self.n, 'example')}" if progress.position >= self.n else None
+
+    def limit(self, examples: int, batch: int | None = None) -> int:
+        return self.n
+
+
+@dataclass(frozen=True)
+class seconds(Rule):
+    """Stop after `s` seconds of training.
+
+    >>> seconds(60)(Progress(position=0, step=0, examples=10, seconds=61.5))
+    'reached 60 seconds'
+    """
+
+    s: float
+
+    def __post_init__(self) -> None:
+        number(self.s, "seconds", above=0)
+
+    def __call__(self, progress: Progress) -> str | None:
+        return f"reached {_count(self.s, 'second')}" if progress.seconds >= self.s else None
+
+
+@dataclass(frozen=True)
+class loss_below(Rule):
+    """Stop when the latest logged `train_loss` is below `x`; for the validation loss see `reaches`.
+
+    >>> loss_below(0.1)(Progress(0, 9, 10, history=[{"step": 9, "train_loss": 0.09}]))
+    'train_loss 0.09 is below 0.1'
+    """
+
+    x: float
+
+    def __post_init__(self) -> None:
+        number(self.x, "loss_below")
+
+    def __call__(self, progress: Progress) -> str | None:
+        for row in reversed(progress.history):
+            if "train_loss" in row:
+                loss = row["train_loss"]
+                return f"train_loss {loss:.4g} is below {self.x:g}" if loss < self.x else None
+        return None
+
+    @property
+    def scores(self) -> frozenset[str]:
+        return frozenset(["train_loss"])
+
+
+@dataclass(frozen=True)
+class reaches(Rule):
+    """Stop once the score `name` has been as good as `value` in any evaluation so far.
+
+    It knows that a loss or an error is better when lower and an accuracy when higher; for a score of your
+    own, say `better="higher"` or `"lower"`. At the first evaluation a name that the history does not have is
+    an error.
+
+    >>> row = {"epoch": 7.0, "valid_accuracy": 0.9412}
+    >>> reaches("valid_accuracy", 0.94)(Progress(position=70, step=9, examples=10, history=[row]))
+    'valid_accuracy reached 0.94 (0.9412 at epoch 7)'
+    """
+
+    name: str
+    value: float
+    better: Better = "auto"
+
+    def __post_init__(self) -> None:
+        lower_is_better(identifier(self.name, "reaches"), self.better)
+        number(self.value, f"reaches({self.name!r}, value)")
+
+    def __call__(self, progress: Progress) -> str | None:
+        top = best(progress.history, self.name, self.better)
+        if top is None:
+            return None
+        lower = lower_is_better(self.name, self.better)
+        good = top[1] <= self.value if lower else top[1] >= self.value
+        return f"{self.name} reached {self.value:g} ({_where(progress.history, top)})" if good else None
+
+    @property
+    def scores(self) -> frozenset[str]:
+        return frozenset([self.name])
+
+
+@dataclass(frozen=True)
+class plateau(Rule):
+    """Stop when a score has not improved by more than `min_delta` for `patience` evaluations in a row.
+
+    score: "auto" is `valid_loss`, which moves at every evaluation where an accuracy may stand still; a run
+    without validation rows must name a score that it logs, such as "train_loss". NaN is never an
+    improvement. An early stop in the sense of Prechelt (1998), "Early stopping - but when?", rule UP.
+
+    >>> rows = [{"epoch": float(e), "valid_loss": v} for e, v in enumerate([0.5, 0.3, 0.4, 0.35])]
+    >>> plateau(2)(Progress(0, 0, 10, history=rows))
+    'valid_loss has not improved for 2 evaluations (best 0.3 at epoch 1)'
+    """
+
+    patience: int
+    score: str = "auto"
+    min_delta: float = 0.0
+    better: Better = "auto"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "patience", number(self.patience, "plateau", above=0, whole=True))
+        lower_is_better(identifier(self.name, "plateau"), self.better)
+        number(self.min_delta, "plateau(min_delta=...)", least=0)
+
+    @property
+    def name(self) -> str:
+        """The score it looks at."""
+        return "valid_loss" if self.score == "auto" else self.score
+
+    def __call__(self, progress: Progress) -> str | None:
+        top, stale = None, 0
+        for index, value, improved in improvements(progress.history, self.name, self.better, self.min_delta):
+            top, stale = ((index, value), 0) if improved else (top, stale + 1)
+        if stale < self.patience:
+            return None
+        why = _where(progress.history, top, "best ") if top else "it was never a number"
+        return f"{self.name} has not improved for {_count(stale, 'evaluation')} ({why})"
+
+    @property
+    def scores(self) -> frozenset[str]:
+        return frozenset([self.name])
+
+
+@dataclass(frozen=True)
+class _Many(Rule):
+    rules: tuple[Rule, ...]
+
+    def __post_init__(self) -> None:
+        # a chain of one kind is one rule, so that (a | b) | c and a | (b | c) are equal
+        flat = [one for rule in self.rules for one in (rule.rules if type(rule) is type(self) else (rule,))]
+        object.__setattr__(self, "rules", tuple(flat))
+
+    @property
+    def scores(self) -> frozenset[str]:
+        return frozenset().union(*(rule.scores for rule in self.rules))
+
+
+@dataclass(frozen=True)
+class either(_Many):
+    """Stop when any of the rules says so; written `a | b`.
+
+    >>> str(epochs(50) | plateau(5) & steps(100))
+    'epochs(50) | plateau(5) & steps(100)'
+    """
+
+    def __call__(self, progress: Progress) -> str | None:
+        return next((reason for rule in self.rules if (reason := rule(progress))), None)
+
+    def limit(self, examples: int, batch: int | None = None) -> int | None:
+        return min((n for n in self._limits(examples, batch) if n is not None), default=None)
+
+    def _limits(self, examples: int, batch: int | None) -> list[int | None]:
+        return [rule.limit(examples, batch) for rule in self.rules]
+
+    def __str__(self) -> str:
+        return " | ".join(map(str, self.rules))
+
+
+@dataclass(frozen=True)
+class both(_Many):
+    """Stop when all of the rules say so; written `a & b`."""
+
+    def __call__(self, progress: Progress) -> str | None:
+        reasons = [reason for rule in self.rules if (reason := rule(progress))]
+        return " and ".join(reasons) if len(reasons) == len(self.rules) else None
+
+    def limit(self, examples: int, batch: int | None = None) -> int | None:
+        limits = [rule.limit(examples, batch) for rule in self.rules]
+        return None if None in limits else max(n for n in limits if n is not None)
+
+    def __str__(self) -> str:
+        return " & ".join(f"({rule})" if isinstance(rule, either) else str(rule) for rule in self.rules)
+
+
+_KNOWN: dict[str, Callable[..., Rule]] = {
+    rule.__name__: rule for rule in (steps, epochs, examples, seconds, loss_below, reaches, plateau)
+}
+
+
+def parse(text: str) -> Rule:
+    """The rule that a text describes, the inverse of `str(rule)`; HandfulError names the place in the text.
+
+    >>> parse("epochs(50) | plateau(5)") == epochs(50) | plateau(5)
+    True
+    """
+    rule: Rule = expression.parse(text, _KNOWN, "stop rule")
+    return rule
+
+
+def as_rule(until: "Rule | str | int | float") -> Rule:
+    """A rule as it is, a text parsed, and a plain number (also as text) as that many epochs.
+
+    >>> as_rule(50), as_rule("50") == as_rule("epochs(50)")
+    (epochs(n=50), True)
+    """
+    if isinstance(until, Rule):
+        return until
+    if isinstance(until, str):
+        if re.fullmatch(r"\s*\d+(\.\d*)?\s*", until):
+            until = float(until) if "." in until else int(until)
+        else:
+            return parse(until)
+    if isinstance(until, int | float) and not isinstance(until, bool):
+        return epochs(until)
+    known = ", ".join(_KNOWN)
+    raise HandfulError(f"until must be a stop rule, its text or a number of epochs, not {until!r}; rules are {known}.")
+
+
+def _count(n: float, noun: str) -> str:
+    text = f"{n:,}" if isinstance(n, int) else f"{n:,g}"
+    return f"{text} {noun}{'' if n == 1 else 's'}"
+
+
+def _where(history: History, top: tuple[int, float], word: str = "") -> str:
+    row = history[top[0]]
+    place = (
+        f"epoch {row['epoch']:.3g}" if "epoch" in row else f"step {row['step']}" if "step" in row else f"row {top[0]}"
+    )
+    return f"{word}{top[1]:.4g} at {place}"

@@ -1,0 +1,127 @@
+"""Everything a run needs, built and checked; what changes while it runs is in its State alone."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import nn
+
+from handful.base.errors import HandfulError
+from handful.base.plan import Plan, Progress
+from handful.base.score import lower_is_better
+from handful.batches.batches import Batches
+from handful.optim.build import clip, set_lr
+from handful.training import stop
+from handful.training.objective import Objective
+from handful.training.parallel import Ranks
+from handful.training.state import State, update_average
+from handful.training.step import add_l1
+from handful.transform.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from handful.plan.probe.batch_growth import Grower
+    from handful.report.live import Live
+    from handful.runs.folder import RunFolder
+
+
+@dataclass
+class Training:
+    """The parts of a run. Examples are the unit of every interval."""
+
+    plan: Plan
+    pipeline: Pipeline
+    objective: Objective
+    batches: Batches
+    valid: Batches | None
+    state: State
+    rule: stop.Rule
+    schedule: Callable[[Progress], float]
+    batch_size: Callable[[Progress], int]
+    live: "Live"
+    log_every: int
+    evaluate_every: int
+    planned: int | None
+    l1: float = 0.0
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    ema: float = 0.0
+    save_every: int | None = None
+    grower: "Grower | None" = None
+    ranks: Ranks = field(default_factory=Ranks)
+    folder: "RunFolder | None" = None
+    parameters: list[nn.Parameter] = field(default_factory=list)
+    decayed: list[nn.Parameter] = field(default_factory=list)
+    saved_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def examples(self) -> int:
+        """Rows in one epoch."""
+        return len(self.batches.source)
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Rows read at a time when scores are computed; the scores do not depend on it."""
+        return 512
+
+    def progress(self) -> Progress:
+        """How far the run has come, for rules and schedules."""
+        s = self.state
+        return Progress(s.position, s.step, self.examples, s.seconds, self.planned, s.history)
+
+    def due(self, every: int) -> bool:
+        """Whether the last step crossed a multiple of `every` examples, or reached the planned end."""
+        s = self.state
+        crossed = s.position // every > (s.position - s.batch) // every
+        return crossed or (self.planned is not None and s.position >= self.planned)
+
+    def better(self, row: dict[str, Any], than: dict[str, Any]) -> bool:
+        """Whether an evaluation beats another: by the run's score, then by the loss."""
+        score = self.plan.score
+
+        def rank(r: dict[str, Any]) -> tuple[float, float]:
+            value = r.get(score, float("nan"))
+            value = -value if lower_is_better(score) else value
+            return (value if np.isfinite(value) else -np.inf, -r.get("valid_loss", np.inf))
+
+        return rank(row) > rank(than)
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Add a row to the history, in memory and on disk."""
+        self.state.history.append(row)
+        if self.folder and self.ranks.rank == 0:
+            self.folder.append_history(row)
+
+    def checkpoint_due(self, evaluated: bool) -> bool:
+        """Every `save_every` steps if that was asked for, else at evaluations at least 30 s apart."""
+        if not self.folder:
+            return False
+        if self.save_every is not None:
+            return self.state.step % self.save_every == 0
+        return evaluated and time.monotonic() - self.saved_at > 30
+
+    def save(self) -> None:
+        """Write a checkpoint. A full disk is said, and the run goes on without it."""
+        if self.folder and self.ranks.rank == 0:
+            try:
+                self.folder.save_checkpoint(self.state)
+            except HandfulError as error:
+                self.live.note(f"no checkpoint was written: {error}")
+            self.saved_at = time.monotonic()
+
+
+def update(t: Training, factor: float | None = None) -> float:
+    """Step 6: penalties and clipping on the exact gradient, then the optimizer. Returns the learning rate used.
+
+    factor: of the base learning rate; None: the schedule's.
+    """
+    if t.l1:
+        add_l1(t.decayed, t.l1)
+    if t.clip_norm is not None or t.clip_value is not None:
+        clip(t.parameters, norm=t.clip_norm, value=t.clip_value)
+    set_lr(t.state.optimizer, t.schedule(t.progress()) if factor is None else factor)
+    t.state.optimizer.step()
+    if t.state.average is not None:
+        update_average(t.state.average, t.objective.model, t.ema, t.state.step)
+    return float(t.state.optimizer.param_groups[0]["lr"])

@@ -1,0 +1,246 @@
+"""Flip, shift, rotate, scale: neighbours in a list are composed into one resampling.
+
+Each is an affine map from output to input coordinates, in pixels from the centre of the picture, x to the
+right and y down. Maps are multiplied first; then flips and whole-pixel shifts are an exact gather and
+everything else is one bilinear `grid_sample`, so a picture is blurred once at most. What comes from outside
+the picture is 0, which after standardisation is the mean colour.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from handful.data.base import Batch
+from handful.transform.augment.base import (
+    Address,
+    Augmentation,
+    Floats,
+    check,
+    check_amount,
+    floating,
+    on_device,
+    pixels,
+    with_x,
+)
+
+
+@dataclass(frozen=True)
+class Geometric(Augmentation):
+    """An affine change of a picture. `exact`: maps pixels to pixels, so that no interpolation is needed."""
+
+    draws: ClassVar[int] = 1
+    exact: ClassVar[bool] = False
+
+    def matrices(self, u: Floats, height: int, width: int) -> Floats:
+        """Maps from output to input coordinates, float64 [m, 3, 3], from uniform numbers u [m, draws]."""
+        raise NotImplementedError
+
+    def numbers(self, batch: Batch, address: Address) -> Floats:
+        """The uniform numbers of each row, float64 [m, draws]."""
+        return address.uniform(batch, self.draws)
+
+    def apply(self, batch: Batch, address: Address) -> Batch:
+        return apply_geometry([self], [address], batch)
+
+
+@dataclass(frozen=True)
+class Flip(Geometric):
+    """Mirror a picture left to right with probability `horizontal`, upside down with probability `vertical`.
+
+    Over the epochs a row's turns are spread evenly: at 0.5 it is mirrored in every other one, the first drawn at
+    random, so that two epochs show both sides of every picture and no epoch shows one that the last one did (Jordan
+    2024, arXiv:2404.00498, section 3.6, there for 0.5).
+
+    >>> str(Flip()), str(Flip(0, 0.5))
+    ('flip', 'flip(0, 0.5)')
+    """
+
+    horizontal: float = 0.5
+    vertical: float = 0.0
+    name: ClassVar[str] = "flip"
+    bare: ClassVar[bool] = True
+    draws: ClassVar[int] = 2
+    exact: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for p in (self.horizontal, self.vertical):
+            check(0 <= p <= 1, self, f"a probability must lie in 0..1, not {p:g}")
+
+    def numbers(self, batch: Batch, address: Address) -> Floats:
+        """Numbers that move on by the probability each epoch, modulo 1: they are below p in a share p of the epochs."""
+        first = address.uniform(Batch({}, batch.rows), self.draws)
+        each = 2 if 0 < self.horizontal < 1 else 1  # vertical half as often, or two of the four sides were never seen
+        turns = batch.epochs[:, None] // np.array([1, each])
+        numbers: Floats = (first + turns * np.array([self.horizontal, self.vertical])) % 1.0
+        return numbers
+
+    def matrices(self, u: Floats, height: int, width: int) -> Floats:
+        return _affine(
+            xx=np.where(u[:, 0] < self.horizontal, -1.0, 1.0), yy=np.where(u[:, 1] < self.vertical, -1.0, 1.0)
+        )
+
+
+@dataclass(frozen=True)
+class Shift(Geometric):
+    """Move a picture by whole pixels, uniform in -amount..amount along each axis.
+
+    amount: pixels (a whole number), or a fraction of each side (below 1).
+    """
+
+    amount: float = 2
+    name: ClassVar[str] = "shift"
+    draws: ClassVar[int] = 2
+    exact: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_amount(self, self.amount, "the shift")
+
+    def matrices(self, u: Floats, height: int, width: int) -> Floats:
+        dx, dy = (_whole(u[:, k], pixels(self, self.amount, size)) for k, size in enumerate((width, height)))
+        return _affine(tx=-dx, ty=-dy)
+
+
+@dataclass(frozen=True)
+class Rotate(Geometric):
+    """Turn a picture about its centre by an angle uniform in -degrees..degrees."""
+
+    degrees: float = 10
+    name: ClassVar[str] = "rotate"
+
+    def __post_init__(self) -> None:
+        check(0 <= self.degrees <= 180, self, f"degrees must lie in 0..180, not {self.degrees:g}")
+
+    def matrices(self, u: Floats, height: int, width: int) -> Floats:
+        return rotation(_between(u[:, 0], -self.degrees, self.degrees))
+
+
+@dataclass(frozen=True)
+class Scale(Geometric):
+    """Enlarge a picture about its centre by a factor log-uniform in low..high."""
+
+    low: float = 0.8
+    high: float = 1.25
+    name: ClassVar[str] = "scale"
+
+    def __post_init__(self) -> None:
+        check(0 < self.low <= self.high, self, f"it needs 0 < low <= high, not {self.low:g} and {self.high:g}")
+
+    def matrices(self, u: Floats, height: int, width: int) -> Floats:
+        factor = np.exp(_between(u[:, 0], math.log(self.low), math.log(self.high)))
+        return _affine(xx=1 / factor, yy=1 / factor)
+
+
+@dataclass(frozen=True)
+class Affine(Geometric):
+    """Turn, enlarge, slant and move a picture at once, without rounding to whole pixels.
+
+    degrees: angle uniform in -degrees..degrees; shift: fraction of each side, uniform in -shift..shift;
+    low, high: factor, log-uniform; shear: slant of the vertical axis, uniform in -shear..shear degrees.
+    """
+
+    degrees: float = 10
+    shift: float = 0.1
+    low: float = 0.9
+    high: float = 1.1
+    shear: float = 0
+    name: ClassVar[str] = "affine"
+    draws: ClassVar[int] = 5
+
+    def __post_init__(self) -> None:
+        check(0 <= self.degrees <= 180, self, f"degrees must lie in 0..180, not {self.degrees:g}")
+        check(0 <= self.shift <= 1, self, f"shift is a fraction of the side in 0..1, not {self.shift:g}")
+        check(0 < self.low <= self.high, self, f"it needs 0 < low <= high, not {self.low:g} and {self.high:g}")
+        check(0 <= self.shear < 90, self, f"shear must lie in 0..90 degrees, not {self.shear:g}")
+
+    def matrices(self, u: Floats, height: int, width: int) -> Floats:
+        move = _affine(
+            tx=_between(u[:, 3], -self.shift, self.shift) * width,
+            ty=_between(u[:, 4], -self.shift, self.shift) * height,
+        )
+        slant = _affine(xy=np.tan(np.deg2rad(_between(u[:, 2], -self.shear, self.shear))))
+        factor = np.exp(_between(u[:, 1], math.log(self.low), math.log(self.high)))
+        turn = rotation(_between(u[:, 0], -self.degrees, self.degrees))
+        return turn @ _affine(xx=1 / factor, yy=1 / factor) @ slant @ move
+
+
+def rotation(degrees: Floats) -> Floats:
+    """Maps that turn pictures counter-clockwise as displayed by `degrees` [m]: float64 [m, 3, 3]."""
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    return _affine(xx=c, xy=-s, yx=s, yy=c)
+
+
+def apply_geometry(steps: Sequence[Geometric], addresses: Sequence[Address], batch: Batch) -> Batch:
+    """Apply some geometric steps, in order, as one resampling.
+
+    x: float [m, C, H, W] or [m, H, W].
+    """
+    x = floating(batch, steps[0], (3, 4), "pictures [m, C, H, W] or [m, H, W]")
+    y = batch.columns.get("y")
+    moved = isinstance(y, Tensor) and y.dim() >= 3
+    check(not moved, steps[0], "the target is a picture too, and it would not be moved along with x")
+    pictures = x if x.dim() == 4 else x[:, None]
+    height, width = pictures.shape[-2:]
+    total = np.broadcast_to(np.eye(3), (len(batch), 3, 3))
+    for step, address in zip(steps, addresses):
+        # out(p) = in(A p): the step applied last is the first to act on the output coordinate
+        total = total @ step.matrices(step.numbers(batch, address), height, width)
+    out = gather(pictures, total) if all(step.exact for step in steps) else resample(pictures, total)
+    return with_x(batch, out.view(x.shape))
+
+
+def gather(x: Tensor, maps: Floats) -> Tensor:
+    """Pictures under mirrorings and whole-pixel moves: exact, 0 outside. x: [m, C, H, W]; maps: [m, 3, 3]."""
+    m, channels, height, width = x.shape
+    if x.numel() == 0:
+        return x
+    rows = _indices(maps[:, 1, 1], maps[:, 1, 2], height)
+    columns = _indices(maps[:, 0, 0], maps[:, 0, 2], width)
+    index = on_device(rows, x)[:, :, None] * (width + 1) + on_device(columns, x)[:, None, :]
+    flat = F.pad(x, (0, 1, 0, 1)).reshape(m, channels, -1)  # one more row and column of zeros to point outside at
+    return flat.gather(2, index.view(m, 1, -1).expand(m, channels, -1)).view(x.shape)
+
+
+def resample(x: Tensor, maps: Floats) -> Tensor:
+    """Pictures under any affine map: bilinear, 0 outside. x: [m, C, H, W]; maps: [m, 3, 3]."""
+    if x.numel() == 0:
+        return x
+    side = np.array([x.shape[-1] / 2, x.shape[-2] / 2, 1.0])
+    theta = (maps * side / side[:, None])[:, :2]  # to coordinates in which the picture's edges are at -1 and 1
+    work = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    grid = F.affine_grid(on_device(theta, work), list(x.shape), align_corners=False)
+    return F.grid_sample(work, grid, mode="bilinear", padding_mode="zeros", align_corners=False).to(x.dtype)
+
+
+def _indices(sign: Floats, offset: Floats, size: int) -> NDArray[np.int64]:
+    """Input index of each output index, int64 [m, size]; `size` (one past the end) where it lies outside."""
+    middle = (size - 1) / 2
+    index = np.rint(sign[:, None] * (np.arange(size) - middle) + offset[:, None] + middle).astype(np.int64)
+    return np.where((index >= 0) & (index < size), index, size)
+
+
+def _affine(
+    xx: Floats | float = 1.0,
+    xy: Floats | float = 0.0,
+    tx: Floats | float = 0.0,
+    yx: Floats | float = 0.0,
+    yy: Floats | float = 1.0,
+    ty: Floats | float = 0.0,
+) -> Floats:
+    parts = np.broadcast_arrays(*np.atleast_1d(xx, xy, tx, yx, yy, ty, 0.0, 0.0, 1.0))
+    return np.stack(parts, axis=-1).reshape(-1, 3, 3).astype(np.float64)
+
+
+def _between(u: Floats, low: float, high: float) -> Floats:
+    return low + (high - low) * u
+
+
+def _whole(u: Floats, most: int) -> Floats:
+    """Whole numbers uniform in -most..most from uniform numbers."""
+    return np.floor(u * (2 * most + 1)) - most

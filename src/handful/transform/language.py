@@ -1,0 +1,175 @@
+"""Running text larger than memory: joined, cut and turned into one long array of tokens piece by piece."""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from handful.base.errors import HandfulError
+from handful.data.base import Column, Rows, Source, Value
+from handful.transform.text import Tokenize
+
+LARGE = 64 << 20  # bytes of tokens that are kept in memory; more of them go to a file
+_CHARACTERS = 1 << 20  # read at a time, where rows are short
+
+
+def joined(source: Source, name: str) -> Iterator[str]:
+    """The texts of a column, a newline between two: one long text, in pieces that end where rows do."""
+    size, start = 1, 0
+    while start < len(source):
+        rows = np.arange(start, min(start + size, len(source)), dtype=np.int64)
+        piece = "\n".join(map(str, cast(list[str], source.read_column(name, rows))))
+        start += len(rows)
+        yield piece + "\n" if start < len(source) else piece
+        if len(piece) < _CHARACTERS // 2:
+            size *= 2
+        elif len(piece) > _CHARACTERS:
+            size = max(1, size // 2)
+
+
+def between(parts: Iterable[str], first: int, last: int) -> Iterator[str]:
+    """Characters first..last-1 of the text that `parts` make up.
+
+    >>> list(between(["abc", "def", "gh"], 1, 4))
+    ['bc', 'd']
+    """
+    at = 0
+    for part in parts:
+        piece = part[max(0, first - at) : max(0, last - at)]
+        at += len(part)
+        if piece:
+            yield piece
+        if at >= last:
+            return
+
+
+def evenly(parts: Iterable[str], size: int) -> Iterator[str]:
+    """The same text in pieces of `size` characters, the last one shorter.
+
+    >>> list(evenly(["abc", "d", "efg"], 2))
+    ['ab', 'cd', 'ef', 'g']
+    """
+    rest = ""
+    for part in parts:
+        rest += part
+        whole = len(rest) // size * size
+        yield from (rest[i : i + size] for i in range(0, whole, size))
+        rest = rest[whole:]
+    if rest:
+        yield rest
+
+
+def smallest_dtype(kinds: int) -> Any:
+    """Of unsigned integers below 2^16, or int32."""
+    return np.uint8 if kinds <= 1 << 8 else np.uint16 if kinds <= 1 << 16 else np.int32
+
+
+def array_of(parts: Iterable[NDArray[Any]], dtype: Any) -> NDArray[Any]:
+    """The parts end to end; above LARGE bytes mapped from a temporary file, which goes with the array."""
+    kept: list[NDArray[Any]] = []
+    size = 0
+    iterator = iter(parts)
+    for part in iterator:
+        kept.append(part.astype(dtype))
+        size += kept[-1].nbytes
+        if size > LARGE:
+            break
+    else:
+        return np.concatenate([np.empty(0, dtype), *kept])
+    with tempfile.TemporaryFile(prefix="handful-tokens-") as stream:
+        for part in kept:
+            stream.write(part.data)
+        del kept
+        for part in iterator:
+            stream.write(part.astype(dtype).data)
+        stream.flush()
+        return np.memmap(stream, dtype, mode="r")
+
+
+class LanguageSource(Source):
+    """Windows of one long row of tokens: row i is x = tokens[i*stride:][:length] and y, one later.
+
+    tokens: integers [n]; columns `x` and `y`, int64 [m, length]; tokenizer: the fitted Tokenize (or None).
+    Only whole windows are rows.
+    """
+
+    def __init__(
+        self,
+        tokens: NDArray[Any],
+        length: int,
+        *,
+        stride: int | None = None,
+        tokenizer: Tokenize | None = None,
+        name: str = "text",
+    ) -> None:
+        self.stride = length if stride is None else stride
+        if length < 1 or self.stride < 1:
+            raise HandfulError(f"A window needs length and stride of 1 or more, not {length} and {self.stride}.")
+        if len(tokens) < length + 1:
+            raise HandfulError(
+                f"{name} has {len(tokens)} tokens, too few for one window of {length} and its next token."
+            )
+        self.tokens, self.length, self.tokenizer, self.name = tokens, length, tokenizer, name
+        self.in_memory = not isinstance(tokens, np.memmap)
+        column = Column("tensor", "int64", (length,))
+        self.columns, self.target, self.notes = {"x": column, "y": column}, "y", []
+        self.vocabulary = tokenizer.vocabulary if tokenizer else int(tokens.max()) + 1
+
+    def __len__(self) -> int:
+        return (len(self.tokens) - self.length - 1) // self.stride + 1
+
+    def read(self, rows: Rows) -> dict[str, Value]:
+        at = (rows * self.stride)[:, None] + np.arange(self.length + 1)
+        window = torch.from_numpy(self.tokens[at].astype(np.int64))
+        return {"x": window[:, :-1].contiguous(), "y": window[:, 1:].contiguous()}
+
+
+def language_source(
+    source: Source,
+    length: int = 128,
+    *,
+    tokenize: Tokenize | None = None,
+    valid: float = 0.1,
+    stride: int | None = None,
+) -> tuple[LanguageSource, LanguageSource | None]:
+    """The training and the validation windows of a source with one text column.
+
+    The texts (joined by a newline) are split once: the last `valid` share of the characters is for
+    validation, so that no window of it was trained on. tokenize: unfitted, it is fitted on the training part
+    only; fitted, it is used as it is; by default characters. length: T, tokens seen by the model at once;
+    stride: from the start of one training window to the next (default T: every token is predicted once an
+    epoch). Validation windows never overlap. Raises HandfulError without exactly one text column, or when a
+    part is too short for one window.
+    """
+    names = [name for name, column in source.columns.items() if column.kind == "text"]
+    if len(names) != 1:
+        raise HandfulError(
+            f"A language model learns from one text column; {source.name} has {', '.join(names) or 'none'}."
+        )
+    if not 0 <= valid < 1:
+        raise HandfulError(f"The validation share must be from 0 up to, but not including, 1; not {valid}.")
+    total = sum(map(len, joined(source, names[0])))
+    end = total - round(valid * total)
+    tokenize = tokenize or Tokenize("character")
+    limit = 1 << 20  # so that the trainer gets pieces, not one string of gigabytes
+    if tokenize.model is None:
+        tokenize = replace(tokenize, lowercase=False).fit(
+            [piece] for piece in evenly(between(joined(source, names[0]), 0, end), limit)
+        )
+        tokenize = replace(tokenize, max_length=length)
+    parts = []
+    for first, last in ((0, end), (end, total)):
+        texts = between(joined(source, names[0]), first, last)
+        texts = evenly(texts, limit) if tokenize.mode == "character" else texts  # others are cut between rows alone
+        parts.append(array_of(map(tokenize.ids, texts), smallest_dtype(tokenize.vocabulary)))
+    train = LanguageSource(parts[0], length, stride=stride, tokenizer=tokenize, name=f"{source.name} (training part)")
+    train.notes = [f"The text is {total} characters, {sum(map(len, parts))} tokens of {tokenize.vocabulary} kinds."]
+    if end == total:
+        return train, None
+    test = LanguageSource(parts[1], length, tokenizer=tokenize, name=f"{source.name} (validation part)")
+    train.notes.append(f"The last {valid:.0%} of the text is for validation: {len(test)} windows of {length}.")
+    return train, test

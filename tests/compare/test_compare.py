@@ -1,0 +1,377 @@
+"""Compare: the law of gradient variance on real data, equal starts, honest verdicts, and the page."""
+
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+from typer.testing import CliRunner
+
+import handful
+from handful.base.errors import HandfulError
+from handful.cli import app
+from handful.compare.compare import compare
+from handful.compare.experiment import Method, Trial, fingerprint, methods, step_memory
+from handful.compare.findings import Target, apart, cheapest_step, deviation, findings, first_to_target, headline
+from handful.compare.gradient_variance import Point, fit_slope, gradient_variance
+from handful.data.split import split as split_rows
+from handful.plan.build import assemble
+
+DIGITS = load_digits()
+
+
+def mlp(seed=0, hidden=16):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(64, hidden), torch.nn.Tanh(), torch.nn.Linear(hidden, 10)
+        )
+
+
+def digits(n=400):
+    return (DIGITS.images[:n, None] / 16).astype(np.float32), DIGITS.target[:n]
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    model = mlp()
+    before = fingerprint(model)
+    state = torch.random.get_rng_state()
+    c = compare(model, digits(200), [1, 20, "auto", "full"], budget=2, lrs=[0.05, 0.2], seeds=2, quiet=True)
+    assert fingerprint(model) == before
+    assert torch.equal(torch.random.get_rng_state(), state)
+    return c
+
+
+# ---- the variance of the gradient
+
+
+def per_example_gradients(model, x, y):
+    """float64 [n, parameters], by torch.func: nothing of handful's."""
+    weights = {k: v.detach().double() for k, v in model.named_parameters()}
+
+    def loss(w, one, label):
+        return F.cross_entropy(torch.func.functional_call(model, w, (one[None],)), label[None])
+
+    grads = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(weights, x.double(), y)
+    return torch.cat([g.flatten(1) for g in grads.values()], 1)
+
+
+def training(model, data, precision="float64", **given):
+    return assemble(model, data, {"valid": None, "batch": 8, "quiet": True, "precision": precision, **given})
+
+
+@pytest.mark.parametrize("n", [200, 257])
+def test_gradient_variance_is_that_of_a_float64_reference(n):
+    x, y = digits(n)
+    model = mlp().double()
+    t = training(model, (x, y))
+    measured = gradient_variance(t.objective, t.batches, sizes=[n // 2, n], seed=3)
+    g = per_example_gradients(model, torch.from_numpy(x), torch.from_numpy(y))
+    whole = g.mean(0)
+    trace = float((g - whole).square().sum(1).mean())
+    assert measured.gradient == pytest.approx(float(whole.square().sum()), rel=1e-9)
+    assert measured.trace == pytest.approx(trace, rel=1e-9)  # every single row was drawn, once
+    assert [p.batch for p in measured.points][-1] == n // 2  # all n rows have no variance to measure
+    for p in measured.points:
+        exact = trace / p.batch * (n - p.batch) / (n - 1)  # Cochran 1977, 2.8
+        assert measured.predicted(p.batch) == pytest.approx(exact, rel=1e-9)
+        assert abs(p.variance - exact) < 4.5 * p.error + 1e-9 * exact, p
+
+
+def test_the_slope_on_real_data_is_minus_one_within_its_interval():
+    """Over many draws the 95% interval covers -1 about as often as it says; before and after training."""
+    t = training(mlp(), digits(150), optimizer="sgd", lr=0.2, until=3)
+    covered, widths = [], []
+    for trained in (False, True):
+        for seed in range(3):
+            v = gradient_variance(t.objective, t.batches, seed=seed)
+            covered.append(v.low <= -1 <= v.high)
+            widths.append(v.high - v.low)
+        if not trained:
+            handful.fit(t.objective.model, digits(150), lr=0.2, optimizer="sgd", batch=16, until=3, quiet=True)
+    assert sum(covered) >= 5
+    assert max(widths) < 0.3  # an interval that holds everything says nothing
+
+
+def test_without_the_correction_the_law_fails_near_all_rows():
+    t = training(mlp(), digits(200))
+    v = gradient_variance(t.objective, t.batches, sizes=[180])
+    last = v.points[-1]
+    assert last.batch == 180
+    assert last.variance == pytest.approx(v.predicted(180), rel=0.5)
+    assert v.predicted(180, corrected=False) > 5 * last.variance
+
+
+def test_a_wrong_law_is_told_from_the_right_one():
+    rng = np.random.default_rng(0)
+    batches = 2.0 ** np.arange(9)
+    noisy = [
+        Point(int(b), 5 * b**-0.8 * math.exp(0.05 * rng.standard_normal()), 5 * b**-0.8 * 0.05, 64, 1.0)
+        for b in batches
+    ]
+    slope, low, high = fit_slope(noisy)
+    assert low < -0.8 < high
+    assert not low <= -1 <= high
+    assert slope == pytest.approx(np.polyfit(np.log(batches), np.log([p.variance for p in noisy]), 1)[0], abs=0.02)
+
+
+def test_measuring_leaves_the_model_as_it_was_and_sees_no_augmentation():
+    model = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.BatchNorm1d(64), torch.nn.Dropout(), torch.nn.Linear(64, 10)
+    )
+    t = training(model, digits(100), "auto", lr=0.1, augment="shift(2)")
+    t.objective.model.train()
+    before, state = fingerprint(model), torch.random.get_rng_state()
+    first = gradient_variance(t.objective, t.batches)
+    assert first == gradient_variance(t.objective, t.batches)
+    assert fingerprint(model) == before
+    assert model.training
+    assert all(p.grad is None for p in model.parameters())
+    assert torch.equal(torch.random.get_rng_state(), state)
+    plain = training(model, digits(100), "auto", lr=0.1)
+    assert gradient_variance(plain.objective, plain.batches).points == first.points
+
+
+# ---- memory
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_memory_is_what_the_layers_keep(size):
+    """Counted by hand: input, tanh's output (shared by tanh and the next layer), log-softmax's output, the target."""
+    t = training(mlp(hidden=16), digits(100), "auto", optimizer="adam")
+    run = torch.optim.Adam(t.objective.model.parameters())
+    for p in t.objective.model.parameters():
+        p.grad = torch.zeros_like(p)
+    run.step()
+    t.state.optimizer = run
+    before = fingerprint(t.objective.model)
+    memory = step_memory(t, size)
+    saved = size * (64 * 4 + 16 * 4 + 10 * 4 + 8)
+    assert saved <= memory.saved <= saved + 64  # and a scalar or two
+    parameters = 64 * 16 + 16 + 160 + 10
+    assert memory.fixed == 4 * 4 * parameters + 4 * 4  # weights, gradients, two moments; a count for each parameter
+    assert fingerprint(t.objective.model) == before
+
+
+# ---- the comparison
+
+
+def test_all_methods_start_from_the_same_weights(comparison):
+    assert {t.initial for t in comparison.runs} == {fingerprint(mlp())}
+    assert len({t.records[0]["train_loss"] for t in comparison.runs}) == 1
+    named = compare("linear", digits(), [10, "full"], budget=1, lrs=0.1, seeds=2, quiet=True)
+    by_seed = {s: {t.initial for t in named.runs if t.seed == s} for s in (0, 1)}
+    assert all(len(v) == 1 for v in by_seed.values())
+
+
+def test_every_method_gets_the_same_examples(comparison):
+    n = comparison.rows
+    assert n == 180
+    for t in comparison.runs:
+        size = t.last["batch"]
+        assert 2 * n <= t.last["position"] < 2 * n + size
+        assert t.last["step"] == math.ceil(2 * n / size)
+        assert t.column("position") == sorted(set(t.column("position")))
+        assert t.column("seconds") == sorted(t.column("seconds"))
+    assert comparison.runs[0].last["step"] == 360
+    assert comparison.runs[3].last["step"] == 2
+
+
+def test_a_run_is_the_run_that_fit_makes(comparison):
+    trial = next(t for t in comparison.runs if t.method.size == 20 and t.seed == 1)
+    model = mlp()
+    x, y = digits(200)
+    train, valid = split_rows(handful.open((x, y)), 0.1, seed=0)
+    handful.fit(
+        model,
+        train,
+        valid=None,
+        batch=20,
+        optimizer="sgd",
+        lr=trial.lr,
+        schedule="constant",
+        until=2,
+        seed=1,
+        quiet=True,
+    )
+    assert fingerprint(model) == fingerprint(trial.run.model)
+    with torch.no_grad():
+        held = valid.take(range(len(valid)))
+        loss = F.cross_entropy(model(held.tensor("x")), held.tensor("y")).item()
+    assert trial.last["valid_loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_the_table(comparison):
+    rows = {row["method"]: row for row in comparison.table}
+    assert list(rows) == ["1 row", "20 rows", "auto", "full batch"]
+    for name, row in rows.items():
+        runs = [t for t in comparison.runs if t.method.name == name]
+        assert row["work"] == row["batch"] / 180
+        assert row["lr"] in (0.05, 0.2)
+        for key in ("valid_loss", "train_accuracy", "step_seconds", "seconds", "gap"):
+            assert row[f"{key}_low"] <= row[key] <= row[f"{key}_high"]
+        assert row["valid_loss"] == pytest.approx(np.median([t.last["valid_loss"] for t in runs]))
+        assert row["gap"] == pytest.approx(np.median([t.last["valid_loss"] - t.last["train_loss"] for t in runs]))
+        assert row["reached"] == sum(min(t.column("valid_loss")) <= comparison.target.value for t in runs)
+        assert ("target_seconds" in row) == (row["reached"] == 2)
+    assert rows["full batch"]["gradient_deviation"] == 0
+    assert rows["1 row"]["gradient_deviation"] == 1
+    assert rows["20 rows"]["gradient_deviation"] == pytest.approx(math.sqrt(1 / 20 * (1 - 19 / 179)), rel=0.15)
+    assert rows["1 row"]["saved_bytes"] < rows["20 rows"]["saved_bytes"] < rows["full batch"]["saved_bytes"]
+    assert comparison.table[0]["batch"] == 1
+    text = str(comparison)
+    assert "20 rows" in text
+    assert "could not" in text.lower()  # two seeds never name a winner
+
+
+def test_rates_are_tuned_alike(comparison):
+    assert set(comparison.tried) == {"1 row", "20 rows", "auto", "full batch"}
+    for name, tried in comparison.tried.items():
+        assert [lr for lr, _ in tried] == [0.05, 0.2]
+        row = next(r for r in comparison.table if r["method"] == name)
+        assert row["lr"] == min(tried, key=lambda pair: pair[1])[0]
+
+
+def test_the_grid_goes_on_while_its_end_is_best_and_diverged_rates_lose():
+    c = compare(mlp(), digits(100), ["full"], budget=3, seeds=1, quiet=True)
+    rates = [lr for lr, _ in c.tried["full batch"]]
+    losses = dict(c.tried["full batch"])
+    best = min(losses, key=losses.get)
+    assert 5 <= len(rates) <= 7
+    assert len(rates) == 7 or best not in (rates[0], rates[-1])
+    assert np.allclose(np.diff(np.log(rates)), math.log(3), atol=0.06)
+    with pytest.raises(HandfulError, match="diverged"):
+        compare(mlp(), digits(100), [10], budget=2, lrs=[1e36, 1e37], seeds=1, quiet=True)
+
+
+def test_the_page_and_the_folder(comparison, tmp_path):
+    page = comparison.save(tmp_path / "new" / "folder")
+    html = page.read_text(encoding="utf-8")
+    assert "default-src 'none'" in html
+    assert not re.search(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", html.split('id="plotly"')[0])
+    for finding in comparison.findings:
+        assert finding.question in html
+    assert html.count("<li><b>") == 7
+    assert "Held-out loss against seconds" in html
+    saved = json.loads((page.parent / "comparison.json").read_text())
+    assert saved["table"] == comparison.table
+    assert len(saved["runs"]) == 8
+    assert [p["batch"] for p in saved["variance"][0]["points"]][:3] == [1, 2, 4]
+
+
+def test_nothing_held_out_and_a_given_target(tmp_path):
+    c = compare(
+        mlp(), digits(100), [10, "full"], valid=None, budget=2, lrs=0.2, seeds=1, reach=("train_loss", 2.2), quiet=True
+    )
+    assert c.target.name == "train_loss"
+    assert "gap" not in c.table[0]
+    assert "Which generalised best?" not in [f.question for f in c.findings]
+    assert c.report(tmp_path / "page.html").exists()
+
+
+# ---- verdicts, on planted numbers
+
+
+def planted(name, seconds, seeds=3):
+    row = {"method": name, "batch": 32, "seeds": seeds, "reached": len(seconds), "examples_per_second": 1.0}
+    for key in ("target_seconds", "step_seconds"):
+        row |= {key: float(np.median(seconds)), f"{key}_low": min(seconds), f"{key}_high": max(seconds)}
+    return row
+
+
+def test_a_winner_is_only_named_when_every_seed_agrees():
+    target = Target("valid_loss", 0.3, "given")
+    clear = [planted("8 rows", [1.0, 1.1, 1.2]), planted("full batch", [2.0, 2.2, 2.4])]
+    overlapping = [planted("8 rows", [1.0, 1.1, 2.1]), planted("full batch", [2.0, 2.2, 2.4])]
+    few = [planted("8 rows", [1.0, 1.1], 2), planted("full batch", [2.0, 2.2], 2)]
+    assert first_to_target(clear, target).told
+    assert "8 rows a step reached a held-out loss of 0.3 first" in first_to_target(clear, target).answer
+    assert "2 times (1.7 to 2.4)" in first_to_target(clear, target).answer
+    for rows in (overlapping, few):
+        assert not first_to_target(rows, target).told
+        assert "Could not tell" in first_to_target(rows, target).answer
+        assert not cheapest_step(rows).told
+        assert "could not be told apart" in headline(rows, target)
+    assert apart(clear[0], clear[1], "target_seconds")
+    assert not apart(clear[1], clear[0], "target_seconds")
+
+
+def trial_of(values, name="valid_loss"):
+    records = [{"position": 10 * i, "step": i, "seconds": 0.1 * i, "batch": 10, name: v} for i, v in enumerate(values)]
+    return Trial(Method(10, 10), 0, 0.1, records, 0.1, 0.0, "", None)
+
+
+def test_the_moment_a_target_is_reached():
+    target = Target("valid_loss", 0.5, "given")
+    assert target.reached(trial_of([2.0, 1.0, 0.0])) == {"examples": 15.0, "steps": 1.5, "seconds": pytest.approx(0.15)}
+    assert target.reached(trial_of([2.0, 1.0, 0.6])) is None
+    assert target.reached(trial_of([math.nan, math.nan, 0.5]))["examples"] == 20
+    up = Target("valid_accuracy", 0.9, "given")
+    assert up.reached(trial_of([0.1, 0.8, 1.0], "valid_accuracy"))["examples"] == pytest.approx(15)
+
+
+def test_findings_of_one_method(comparison):
+    alone = findings(comparison.table[:1], comparison.target, comparison.variance, comparison.score)
+    assert len(alone) == 5
+    assert deviation(comparison.variance[0], 10**9) == 0
+
+
+# ---- mistakes, in one sentence each
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"batches": [32, "fulll"]}, "fulll"),
+        ({"batches": [32, 32]}, "same"),
+        ({"batches": [360, "full"]}, "same"),
+        ({"batches": ["auto", "auto"]}, "same"),
+        ({"batches": [1000]}, "larger than the training data"),
+        ({"batches": [0]}, "at least 1"),
+        ({"batches": []}, "empty"),
+        ({"batches": ["grow_batch(every=10)"]}, "leave it out"),
+        ({"seeds": 0}, "seeds"),
+        ({"seeds": 2.5}, "seeds"),
+        ({"budget": 0}, "budget"),
+        ({"seconds": -1}, "seconds"),
+        ({"lrs": "best"}, "lrs"),
+        ({"lrs": []}, "lrs"),
+        ({"lr": 0.1}, "lrs="),
+        ({"optimiser": "sgd"}, "optimiser"),
+        ({"reach": 0.5}, "reach"),
+        ({"optimizer": torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])}, "belongs to one model"),
+    ],
+)
+def test_mistakes(given, message):
+    with pytest.raises(HandfulError, match=message):
+        compare(mlp(), digits(), **{"batches": [32], "seeds": 1, "quiet": True, **given})
+
+
+def test_a_mistyped_score_is_said_before_the_runs():
+    with pytest.raises(HandfulError, match="valid_accuracy"):
+        compare(mlp(), digits(60), [10], budget=1, lrs=0.1, seeds=1, reach=("valid_acuracy", 0.5), quiet=True)
+
+
+def test_methods_are_what_was_asked():
+    assert [m.name for m in methods([1, "32", "auto", "full"], 100)] == ["1 row", "32 rows", "auto", "full batch"]
+    assert [m.size for m in methods((np.int64(7), "full"), 100)] == [7, 100]
+
+
+def test_the_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args = ["compare", "digits", "--model", "linear", "--batches", "64,full", "--budget", "1", "--seeds", "1"]
+    result = CliRunner().invoke(app, [*args, "--lrs", "0.1", "--quiet", "--out", "shown"])
+    assert result.exit_code == 0, result.output
+    assert "64 rows" in result.output
+    assert (tmp_path / "shown" / "report.html").exists()
+    with pytest.raises(HandfulError, match="seeds"):
+        CliRunner().invoke(app, ["compare", "digits", "--seeds", "0"], catch_exceptions=False)
+
+
+def test_the_public_name():
+    assert handful.compare is compare

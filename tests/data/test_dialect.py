@@ -1,0 +1,80 @@
+"""Separators and decimals of CSV files, as Excel writes them where decimals have a comma, and as UCI publishes them."""
+
+import numpy as np
+import pytest
+
+import handful
+from handful.data.tables.dialect import Dialect, find
+
+ROWS = [("12,5", "red", "0"), ("8,25", "green; dark", "1"), ("-3,0", "red", "1"), ("4,75", "blue", "0")]
+
+
+def write(path, separator, header=("size", "colour", "y"), rows=ROWS):
+    lines = [header, *(tuple(f'"{v}"' if separator in v else v for v in row) for row in rows)]
+    path.write_text("\n".join(separator.join(line) for line in lines) + "\n")
+    return path
+
+
+def test_semicolons_and_decimal_commas_are_read_and_said(tmp_path):
+    source = handful.open(write(tmp_path / "a.csv", ";"))
+    assert [(k, c.kind) for k, c in source.columns.items()] == [
+        ("size", "number"),
+        ("colour", "category"),
+        ("y", "number"),
+    ]
+    assert source.take(range(4))["size"].tolist() == [12.5, 8.25, -3.0, 4.75]
+    assert any("separated by ';', and decimals are written with ','" in note for note in source.notes)
+
+
+@pytest.mark.parametrize("separator", ["\t", "|", ";"])
+def test_other_separators(separator, tmp_path):
+    rows = [(v.replace(",", "."), *rest) for v, *rest in ROWS]
+    source = handful.open(write(tmp_path / "a.csv", separator, rows=rows))
+    assert source.take(range(4))["size"].tolist() == [12.5, 8.25, -3.0, 4.75]
+
+
+def test_a_store_is_prepared_from_them(tmp_path):
+    path = write(tmp_path / "a.csv", ";", rows=ROWS * 50)
+    store = handful.prepare(str(path), tmp_path / "store")
+    np.testing.assert_array_equal(store.take(range(200))["size"], np.tile([12.5, 8.25, -3.0, 4.75], 50))
+
+
+@pytest.mark.parametrize(
+    ("text", "separator"),
+    [
+        ("text,label\nfine; really; so,1\nbad; very; bad,0\n", ","),  # as many semicolons in every row, but no names
+        ("a;b\nx, y;1\nz, w;2\n", ";"),
+        ("text\none, two\nthree\n", ","),  # one column, whose values nothing separates
+        ("a,b\n1;2,3\n", ","),
+        ('a;b\n"x;y";1\n"line\nbreak";2\n', ";"),
+        ("a,b\n1,2\n1,2,3\n", ","),  # a row too long: the parser says which
+        ("", ","),
+    ],
+)
+def test_the_separator_is_that_on_which_names_and_rows_agree(text, separator):
+    assert find(text.encode(), ".csv").separator == separator
+
+
+def test_a_cut_sample_and_points_beside_commas():
+    long = "a;b\n" + "".join(f'{i};"{"x; y, " * 300}"\n' for i in range(200))
+    assert find(long.encode(), ".csv") == Dialect(";", ".")
+    assert find(b"a;b\n1,5;2.5\n", ".csv").decimal == "."  # both signs: no number is read as another one
+    assert find(b"a\tb\n", ".tsv.gz") == Dialect("\t")
+
+
+def test_predictions_from_such_a_file(tmp_path):
+    data = write(tmp_path / "a.csv", ";", rows=ROWS * 20)
+    run = handful.fit("linear", str(data), batch=8, lr=0.01, until="steps(3)", quiet=True)
+    plain = {"size": [12.5, 8.25], "colour": ["red", "green; dark"]}
+    new = write(tmp_path / "new.csv", ";", rows=ROWS[:2])
+    np.testing.assert_array_equal(run.predict(str(new)), run.predict(plain))
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_dates_with_dots_are_times(prepared, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("day;at;y\n03.02.2021;03.02.2021 10:30;1\n28.12.2019;28.12.2019 00:05;0\n")
+    source = handful.prepare(str(path), tmp_path / "s") if prepared else handful.open(str(path))
+    days = source.take(range(2))["day"]
+    assert (days.double() / 86400).tolist() == [18661.0, 18258.0]  # since 1970-01-01
+    assert (source.take(range(2))["at"].double() - days.double()).tolist() == [37800.0, 300.0]

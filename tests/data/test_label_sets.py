@@ -1,0 +1,70 @@
+"""A target of lists of strings: the labels that a row has together."""
+
+import json
+
+import numpy as np
+import pytest
+
+import handful
+from handful.base.errors import HandfulError
+
+WORDS = {"sport": "goal match team", "politics": "vote law party", "tech": "chip code data"}
+
+
+def rows(n, seed=0):
+    generator = np.random.default_rng(seed)
+    found = []
+    for i in range(n):
+        tags = [tag for tag in WORDS if generator.random() < 0.5]
+        found.append({"text": " ".join(WORDS[tag] for tag in tags) + f" item {i} of the long list", "tags": tags})
+    return found
+
+
+def write(path, records):
+    path.write_text("\n".join(map(json.dumps, records)) + "\n")
+    return str(path)
+
+
+def test_each_label_is_predicted_under_its_name(tmp_path):
+    train = rows(120)
+    run = handful.fit("text", write(tmp_path / "a.jsonl", train), target="tags", batch=16, lr=0.02, until="epochs(30)",
+                      valid=None, out=tmp_path / "run", quiet=True)  # fmt: skip
+    assert run.pipeline.task == "multilabel"
+    assert run.pipeline.names == ("politics", "sport", "tech")
+    assert any("3 labels that a row may have together: politics, sport, tech" in note for note in run.plan.notes)
+    few = [row for row in rows(60, seed=1) if "tech" not in row["tags"]]  # a label of training that is not there
+    again = handful.load(tmp_path / "run")
+    assert again.evaluate(write(tmp_path / "b.jsonl", few))["label_accuracy"] > 0.9
+    expected = np.array([[name in row["tags"] for name in again.pipeline.names] for row in few])
+    assert (again.predict(tmp_path / "b.jsonl") == expected).mean() > 0.9
+
+
+def test_the_columns_hold_what_the_lists_say(tmp_path):
+    train = rows(20)
+    source = handful.open(write(tmp_path / "a.jsonl", train), target="tags")
+    assert source.columns["tags"].labels == ("politics", "sport", "tech")
+    for row, have in zip(train, source.take(range(20))["tags"].tolist(), strict=True):
+        assert {name for name, one in zip(source.columns["tags"].labels, have, strict=True) if one} == set(row["tags"])
+
+
+@pytest.mark.parametrize("make", ["dict", "pandas", "polars"])
+def test_in_memory(make):
+    data = {"n": [1.0, 2.0, 3.0, 4.0], "tags": [["a"], ["b", "c"], [], ["a", "c"]]}
+    given = data if make == "dict" else pytest.importorskip(make).DataFrame(data)
+    source = handful.open(given, target="tags")
+    assert source.columns["tags"].labels == ("a", "b", "c")
+    assert source.take(range(4))["tags"].tolist() == [[1, 0, 0], [0, 1, 1], [0, 0, 0], [1, 0, 1]]
+
+
+def test_a_label_that_training_did_not_have_is_one_sentence(tmp_path):
+    run = handful.fit("text", write(tmp_path / "a.jsonl", rows(60)), target="tags", batch=16, lr=0.02,
+                      until="steps(2)", quiet=True)  # fmt: skip
+    new = [*rows(3), {"text": "a b c", "tags": ["sport", "music"]}]
+    with pytest.raises(HandfulError, match="'tags' holds 'music', which is none of the labels of training, in row 3"):
+        run.evaluate(write(tmp_path / "b.jsonl", new))
+    with pytest.raises(HandfulError, match="missing label"):
+        handful.open(write(tmp_path / "c.jsonl", [*rows(3), {"text": "x", "tags": ["sport", None]}]), target="tags")
+    with pytest.raises(HandfulError, match=r"1 label\(s\)"):
+        handful.open(write(tmp_path / "d.jsonl", [{"text": "x", "tags": ["sport"]}] * 4), target="tags")
+    source = handful.open(write(tmp_path / "e.jsonl", rows(9)))
+    assert any("target='tags' takes them for labels" in note for note in source.notes)

@@ -1,0 +1,88 @@
+"""A store larger than memory gives the same rows, whatever is read ahead of them."""
+
+import threading
+
+import numpy as np
+import pytest
+
+import handful
+from handful.base import machine as options
+from handful.data.store import read as module
+from handful.data.store.readahead import Sweep
+
+
+@pytest.fixture(params=["page cache has room", "page cache is full"])
+def large(request, monkeypatch, tmp_path):
+    """Three shards of a store that is larger than the memory it may use."""
+    rng = np.random.default_rng(0)
+    x, words = rng.integers(0, 255, (5_000, 40), dtype=np.uint8), [f"{i} " * (i % 7) for i in range(5_000)]
+    handful.prepare({"x": x, "text": words, "y": np.arange(5_000)}, tmp_path / "store", target="y", shards=3)
+    monkeypatch.setattr(module, "memory_budget", lambda: 1)
+    monkeypatch.setattr(module, "memory_left", lambda: 1 << 40 if request.param == "page cache has room" else 1)
+    source = handful.open(tmp_path / "store")
+    assert not source.in_memory
+    return source, x, words
+
+
+@pytest.mark.parametrize("order", [{}, {"shuffle": "block", "block": 16, "window": 640}])
+def test_every_row_is_read_as_it_was_written(large, order):
+    source, x, words = large
+    seen = []
+    for batch in handful.Batches(source, handful.Order(5_000, seed=3, **order)).stream(0, 250):
+        assert (batch["x"].numpy() == x[batch.rows]).all()
+        assert batch["text"] == [words[row] for row in batch.rows]
+        seen += batch["y"].tolist()
+        if len(seen) == 10_000:
+            break
+    assert sorted(seen) == sorted([*range(5_000)] * 2)
+
+
+def test_rows_that_were_asked_for_are_not_asked_for_again(large, monkeypatch):
+    source = large[0]
+    asked = []
+    real = module.will_need
+    monkeypatch.setattr(module, "will_need", lambda *a: (asked.append(len(a[1])), real(*a))[1])
+    source._sweep = None
+    rows = np.random.default_rng(0).permutation(5_000)[:1_000]
+    source.will_need(rows)
+    first = len(asked)
+    source.read(rows[:200])
+    assert len(asked) == first > 0
+    source.read(np.setdiff1d(np.arange(5_000), rows)[:200])
+    assert len(asked) > first
+
+
+def test_a_sweep_reads_every_file_once_and_survives_a_missing_one(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(bytes(9 << 20))
+    (tmp_path / "empty").touch()
+    sweep = Sweep([tmp_path / name for name in ("a", "gone", "empty", "b")])
+    sweep.start()
+    sweep.start()
+    for thread in threading.enumerate():
+        if thread.name == "handful-sweep":
+            thread.join(10)
+    assert sweep.done
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "left"),
+    [
+        ("0::/a/b\n", {"a/b/memory.max": "max", "a/memory.max": "1000"}, 1000),
+        ("0::/a\n", {"a/memory.max": "2000", "memory.max": "900"}, 900),
+        ("4:memory:/x\n0::/\n", {"memory/x/memory.limit_in_bytes": "700"}, 700),
+        ("4:cpu:/x\n", {"memory/x/memory.limit_in_bytes": "700"}, None),
+        ("0::/a\n", {}, None),
+    ],
+)
+def test_limits_of_control_groups_are_seen(tmp_path, groups, files, left):
+    (tmp_path / "groups").write_text(groups)
+    for name, text in files.items():
+        (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / name).write_text(text + "\n")
+    found = options.memory_left(tmp_path / "groups", tmp_path / "root")
+    assert found == left if left else found > 1 << 20
+
+
+def test_a_machine_without_control_groups_has_what_is_free(tmp_path):
+    assert options.memory_left(tmp_path / "none", tmp_path) > 1 << 20

@@ -1,0 +1,138 @@
+"""Metrics against scikit-learn, whole and in parts."""
+
+import itertools
+
+import numpy as np
+import pytest
+import sklearn.metrics as sk
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handful.base.errors import HandfulError
+from handful.data.base import Batch
+from handful.losses.loss import cross_entropy, mse
+from handful.losses.metric import as_metrics
+from handful.training.objective import Objective
+
+
+def evaluate(output, target, names, loss, parts=1, weight=None):
+    """Scores of an identity model over the rows cut into `parts` batches."""
+    columns = {"x": output, "y": target} | ({} if weight is None else {"weight": weight})
+    edges = np.linspace(0, len(output), parts + 1).astype(int)
+    spans = [(a, b) for a, b in itertools.pairwise(edges) if b > a]
+    batches = [Batch({k: v[a:b] for k, v in columns.items()}, np.arange(a, b)) for a, b in spans]
+    return Objective(torch.nn.Identity(), loss, as_metrics(names)).evaluate(batches)
+
+
+@given(st.integers(0, 2**31), st.integers(10, 60), st.integers(1, 7), st.booleans())
+def test_classification(seed, n, parts, weighted):
+    rng = np.random.default_rng(seed)
+    output = torch.from_numpy(rng.normal(size=(n, 4)).astype(np.float32))
+    target = torch.from_numpy(np.concatenate([np.arange(4), rng.integers(0, 4, n - 4)]))
+    weight = torch.from_numpy(rng.uniform(0.1, 2, n).astype(np.float32)) if weighted else None
+    scores = evaluate(output, target, "accuracy, top3, f1, balanced_accuracy, auroc", cross_entropy(), parts, weight)
+    w, t, p = (None if weight is None else weight.numpy()), target.numpy(), output.argmax(1).numpy()
+    probability = torch.softmax(output.double(), 1).numpy()
+    assert scores["accuracy"] == pytest.approx(sk.accuracy_score(t, p, sample_weight=w), rel=1e-5)
+    assert scores["top3"] == pytest.approx(sk.top_k_accuracy_score(t, output.numpy(), k=3, sample_weight=w), rel=1e-5)
+    assert scores["f1"] == pytest.approx(sk.f1_score(t, p, average="macro", sample_weight=w), rel=1e-6)
+    assert scores["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(t, p, sample_weight=w), rel=1e-6)
+    one_rest = [sk.roc_auc_score(t == c, probability[:, c], sample_weight=w) for c in range(4)]
+    assert scores["auroc"] == pytest.approx(np.mean(one_rest), rel=1e-5)
+    assert scores["loss"] == pytest.approx(sk.log_loss(t, probability, sample_weight=w, labels=range(4)), rel=1e-4)
+
+
+@given(st.integers(0, 2**31), st.integers(5, 60), st.integers(1, 7), st.integers(1, 3))
+def test_regression(seed, n, parts, k):
+    rng = np.random.default_rng(seed)
+    shape = (n,) if k == 1 else (n, k)
+    output, target = (torch.from_numpy(rng.normal(size=shape) * 3 + 5) for _ in range(2))
+    # A model without parameters computes in float32, hence the tolerance.
+    scores = evaluate(output, target, "mae, mse, rmse, r2", mse(), parts)
+    assert scores["mae"] == pytest.approx(sk.mean_absolute_error(target, output), rel=1e-5)
+    assert scores["mse"] == pytest.approx(sk.mean_squared_error(target, output), rel=1e-5)
+    assert scores["rmse"] == pytest.approx(np.sqrt(sk.mean_squared_error(target, output)), rel=1e-5)
+    assert scores["r2"] == pytest.approx(sk.r2_score(target, output), rel=1e-4, abs=1e-5)
+
+
+def test_binary_by_one_logit_and_by_two_agree():
+    rng = np.random.default_rng(0)
+    logit, target = torch.from_numpy(rng.normal(size=200)), torch.from_numpy(rng.integers(0, 2, 200))
+    from handful.losses.loss import binary_cross_entropy
+
+    one = evaluate(logit, target, "accuracy, f1, auroc, calibration_error", binary_cross_entropy(), 3)
+    two = evaluate(
+        torch.stack([-logit / 2, logit / 2], 1), target, "accuracy, f1, auroc, calibration_error", cross_entropy(), 2
+    )
+    for name in one:
+        assert one[name] == pytest.approx(two[name], rel=1e-6)
+
+
+def test_calibration_error_by_its_definition():
+    rng = np.random.default_rng(1)
+    output, target = torch.from_numpy(rng.normal(size=(500, 3)) * 2), torch.from_numpy(rng.integers(0, 3, 500))
+    p = torch.softmax(output, 1).numpy()
+    confidence, right = p.max(1), p.argmax(1) == target.numpy()
+    expected = 0.0
+    for k in range(15):
+        inside = (confidence >= k / 15) & (confidence < (k + 1) / 15)
+        if inside.any():
+            expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    assert evaluate(output, target, "calibration_error", cross_entropy())["calibration_error"] == pytest.approx(
+        expected, rel=1e-6
+    )
+
+
+def test_a_callable_gets_all_rows_at_once():
+    output, target = torch.arange(10.0), torch.arange(10.0) + 1
+    scores = evaluate(output, target, lambda o, t: float(np.median(t - o)) + len(o), mse(), 4)
+    assert scores["metric"] == 11
+
+
+def test_functions_of_scikit_learn_get_what_they_are_for():
+    rng = np.random.default_rng(2)
+    logits, ids = torch.from_numpy(rng.normal(size=(80, 3))), torch.from_numpy(rng.integers(0, 3, 80))
+    weight = torch.from_numpy(rng.uniform(0.1, 2, 80))
+    found, shares = logits.argmax(1), torch.softmax(logits.float().double(), 1).numpy()
+    of_classes = [sk.cohen_kappa_score, sk.matthews_corrcoef, sk.log_loss, sk.top_k_accuracy_score]
+    scores = evaluate(logits, ids, of_classes, cross_entropy(), 3, weight)
+    assert scores["cohen_kappa_score"] == pytest.approx(sk.cohen_kappa_score(ids, found, sample_weight=weight))
+    assert scores["matthews_corrcoef"] == pytest.approx(sk.matthews_corrcoef(ids, found, sample_weight=weight))
+    assert scores["log_loss"] == pytest.approx(sk.log_loss(ids, shares, sample_weight=weight), rel=1e-5)
+    assert scores["top_k_accuracy_score"] == pytest.approx(sk.top_k_accuracy_score(ids, shares, sample_weight=weight))
+    two, yes = (
+        evaluate(logits[:, :2], ids % 2, [sk.average_precision_score, sk.brier_score_loss], cross_entropy()),
+        ids % 2,
+    )
+    second = torch.softmax(logits[:, :2].float().double(), 1)[:, 1].numpy()
+    assert two["average_precision_score"] == pytest.approx(sk.average_precision_score(yes, second), rel=1e-5)
+    assert two["brier_score_loss"] == pytest.approx(sk.brier_score_loss(yes, second), rel=1e-5)
+    numbers = logits[:, 0] + 4
+    one = evaluate(logits[:, 1:2] + 4, numbers, [sk.median_absolute_error, sk.mean_absolute_percentage_error], mse(), 2)
+    assert one["median_absolute_error"] == pytest.approx(sk.median_absolute_error(numbers, logits[:, 1] + 4), rel=1e-5)
+    several = evaluate(logits, (logits > 0.3).float(), [sk.hamming_loss, sk.roc_auc_score], mse(), 2)
+    assert several["hamming_loss"] == pytest.approx(sk.hamming_loss(logits > 0.3, logits > 0))
+    assert several["roc_auc_score"] == 1
+
+
+def test_f1_of_labels_leaves_out_those_that_neither_occur_nor_are_predicted():
+    rng = np.random.default_rng(3)
+    target = torch.from_numpy((rng.random((60, 4)) < 0.4).astype(np.float32))
+    output = torch.from_numpy(rng.normal(size=(60, 4)))
+    target[:, 2], output[:, 2] = 0, -1
+    kept = [0, 1, 3]
+    expected = sk.f1_score(target[:, kept] > 0.5, output[:, kept] > 0, average="macro")
+    assert evaluate(output, target, "f1", mse(), 3)["f1"] == pytest.approx(expected)
+    assert np.isnan(evaluate(output[:, 2:3], target[:, 2:3], "f1", mse())["f1"])
+
+
+def test_a_metric_that_fails_is_named():
+    output, target = torch.arange(10.0), torch.arange(10.0)
+    with pytest.raises(HandfulError, match=r"metric confusion_matrix fails on outputs and targets \[10\] and \[10\]"):
+        evaluate(output, target.long() % 2, sk.confusion_matrix, mse())
+
+
+def test_an_unknown_metric():
+    with pytest.raises(HandfulError, match="Did you mean 'auroc'"):
+        as_metrics("auroc2")

@@ -1,0 +1,37 @@
+"""What a run reads: memory for the device it trains on."""
+
+import numpy as np
+import torch
+
+from handful.data.base import Batch
+from handful.plan.config import Options
+from handful.plan.data import make_batches, open_data, pinned
+from handful.plan.defaults import Chooser
+
+
+def test_tensors_are_pinned_and_all_else_is_left_as_it_is():
+    seen = []
+
+    def pin(value):
+        seen.append(value)
+        return value + 1
+
+    columns = {"x": torch.zeros(2, 3), "y": torch.tensor([4, 5]), "names": ["a", "b"]}
+    batch = pinned(Batch(columns, np.array([7, 8]), np.array([1, 1]), 6), pin)
+    assert [value is columns[name] for value, name in zip(seen, ("x", "y"), strict=True)] == [True, True]
+    assert batch["x"].tolist() == [[1.0] * 3] * 2
+    assert batch["y"].tolist() == [5, 6]
+    assert batch["names"] == ["a", "b"]
+    assert (batch.rows.tolist(), batch.epochs.tolist(), batch.position) == ([7, 8], [1, 1], 6)
+
+
+def test_batches_for_a_gpu_are_read_ahead_and_pinned_last_and_those_for_a_cpu_are_not():
+    options = Options.of({"batch": 16, "augment": None, "quiet": True})
+    data = open_data("iris", options, Chooser(), torch.nn.Linear(4, 3), None)
+    gpu, size = make_batches(data, options, Chooser(), torch.device("cuda"))
+    cpu, _ = make_batches(data, options, Chooser(), torch.device("cpu"))
+    assert size == 16
+    assert gpu.transforms[-1] is pinned
+    assert gpu.prefetch > 0
+    assert pinned not in cpu.transforms
+    assert cpu.prefetch == 0

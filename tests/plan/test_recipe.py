@@ -1,0 +1,212 @@
+"""Recipes are found from the columns and said; asked for, they choose the columns, or one sentence says why not."""
+
+import numpy as np
+import pytest
+import torch
+
+import handful
+from handful.base.errors import HandfulError
+from handful.losses.loss import as_loss
+from handful.plan import balance
+from handful.transform.pipeline import fit_pipeline
+
+RNG = np.random.default_rng(0)
+WORDS = ["good", "fine", "dull", "bad"]
+
+
+def reviews(n=60):
+    rows = []
+    for i in range(n):
+        words = RNG.choice(WORDS[:2] if i % 2 else WORDS[2:], 6)
+        rows.append((f"{' '.join(words)} film {i}", int(RNG.integers(0, 99)), ("no", "yes")[i % 2]))
+    text, age, answer = zip(*rows, strict=True)
+    return {"text": list(text), "age": list(age), "answer": list(answer)}
+
+
+def plan(data, model="auto", **given):
+    run = handful.fit(model, data, **{"batch": 16, "lr": 1e-3, "until": "steps(2)", "quiet": True, **given})
+    return run, run.plan.choices
+
+
+@pytest.mark.parametrize(
+    ("data", "recipe"),
+    [
+        (lambda tmp: "wine", "table"),
+        (lambda tmp: (RNG.integers(0, 255, (40, 3, 12, 12)).astype(np.uint8), np.arange(40) % 2), "image"),
+        (lambda tmp: (RNG.normal(size=(40, 5)), np.arange(40) % 2), "arrays"),
+        (lambda tmp: handful.open(reviews(), target="answer"), "text"),
+    ],
+)
+def test_what_is_found_is_said(data, recipe, tmp_path):
+    _, choices = plan(data(tmp_path))
+    assert (choices["recipe"].value, choices["recipe"].status) == (recipe, "found")
+    assert choices["recipe"].reason.startswith("learns from")
+
+
+def test_what_is_asked_for_chooses_the_columns():
+    source = handful.open(reviews(), target="answer")
+    run, choices = plan(source, recipe="table")
+    assert (choices["recipe"].value, choices["recipe"].status) == ("table", "given")
+    assert run.pipeline.uses == ("age",)
+    assert choices["model"].value == "linear"  # a table of 54 rows
+    run, _ = plan(source, recipe="text")
+    assert run.pipeline.uses == ("text",)
+    assert run.pipeline.inputs.kind == "text"
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (5, 8, 8), (1, 8, 8)])
+def test_a_model_for_pictures_takes_arrays_of_floats_for_pictures(shape, tmp_path):
+    """They cannot be told from other blocks of numbers; the model's name says what they are."""
+    x = RNG.normal(size=(80, *shape)).astype(np.float32)
+    y = (x.reshape(80, -1).mean(1) > 0).astype(int)
+    run, choices = plan((x, y), "cnn", out=tmp_path / "run")
+    assert (choices["recipe"].value, choices["recipe"].status) == ("image", "found")
+    assert run.model.config["channels"] == (1 if len(shape) == 2 else shape[0])
+    assert any("standardised per channel" in note for note in run.plan.notes)
+    again = handful.load(tmp_path / "run")
+    np.testing.assert_array_equal(again.predict(x), run.predict(x))
+    assert plan((x, y), "mlp")[1]["model"].value == "mlp"
+    with pytest.raises(HandfulError, match="model cnn is for image data, and this is vector"):
+        plan((x.reshape(80, -1), y), "cnn")
+
+
+def test_categories_are_texts_if_they_are_asked_to_be(tmp_path):
+    path = tmp_path / "names.csv"
+    path.write_text("name,kind\n" + "".join(f"{WORDS[i % 4]} {WORDS[i % 3]},{i % 2}\n" for i in range(60)))
+    assert plan(path, target="kind")[1]["recipe"].value == "table"
+    run, _ = plan(path, target="kind", recipe="text")
+    assert (run.pipeline.inputs.kind, run.pipeline.uses) == ("text", ("name",))
+    assert len(run.predict(["good bad"])) == 1
+
+
+def test_the_language_of_a_column_of_a_table_and_a_resumed_run(tmp_path):
+    source = handful.open(reviews(200), target="answer")
+    _, choices = plan(source, recipe="language", until="steps(2)", batch=4, out=tmp_path / "run")
+    assert (choices["task"].value, choices["recipe"].value) == ("language", "language")
+    assert choices["metrics"].value == "perplexity, accuracy"
+    again = handful.resume(tmp_path / "run", train=source, until="steps(3)", quiet=True)
+    assert again.state.step == 3
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ("image", r"needs a column of image; .* has text \(text\), age \(number\)"),
+        ("audio", "needs a column of audio"),
+        ("tabel", "Did you mean 'table'"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_one_sentence(recipe, words):
+    with pytest.raises(HandfulError, match=words):
+        plan(handful.open(reviews(), target="answer"), recipe=recipe)
+
+
+def test_uneven_classes_are_said_with_numbers_and_balanced_accuracy_decides():
+    y = np.array(["common"] * 190 + ["rare"] * 10)
+    x = RNG.normal(size=(200, 4)) + (y == "rare")[:, None]
+    run, choices = plan((x, y), model="linear", until="epochs(30)", lr=0.05, class_weight="balanced")
+    assert choices["metrics"].value == "balanced_accuracy, accuracy, f1"
+    assert choices["score"].value == "valid_balanced_accuracy"
+    (said,) = [note for note in run.plan.notes if "uneven" in note]
+    assert "'common' is 95.0% of the training rows, 'rare' 5.0% (9 rows)" in said
+    assert "class_weight" not in said
+    plain, _ = plan((x, y), model="linear", until="epochs(30)", lr=0.05)
+    assert any("class_weight='balanced' lets" in note for note in plain.plan.notes)
+    assert (
+        run.evaluate((x, y), "balanced_accuracy")["balanced_accuracy"]
+        > 0.1 + (plain.evaluate((x, y), "balanced_accuracy")["balanced_accuracy"])
+    )
+    even, choices = plan((x, np.arange(200) % 2), model="linear")
+    assert choices["metrics"].value == "accuracy"
+    assert not any("uneven" in note for note in even.plan.notes)
+
+
+@pytest.mark.parametrize(
+    "softened", [{"class_weight": "balanced"}, {"label_smoothing": 0.2}, {"class_weight": [1.0, 3.5, 0.2]}]
+)
+def test_a_softened_cross_entropy_is_the_same_after_loading_and_resuming(tmp_path, softened):
+    x = RNG.normal(size=(120, 3))
+    np.savez(tmp_path / "rows.npz", x=x, y=np.digitize(x[:, 0], [-1, 1]))
+    given = {"batch": 16, "lr": 0.05, "quiet": True, "threads": 1, "valid": 20, "target": "y"}
+    run = handful.fit("linear", tmp_path / "rows.npz", until="epochs(3)", out=tmp_path / "run", **given, **softened)
+    loaded = handful.load(tmp_path / "run")
+    assert loaded.objective.loss == run.objective.loss != as_loss("cross_entropy")[0]
+    assert loaded.evaluate(tmp_path / "rows.npz") == run.evaluate(tmp_path / "rows.npz")
+    again = handful.resume(tmp_path / "run", until="epochs(5)", quiet=True)
+    whole = handful.fit("linear", tmp_path / "rows.npz", until="epochs(5)", schedule="constant", **given, **softened)
+    assert again.objective.loss == run.objective.loss == whole.objective.loss
+
+
+def test_counts_of_classes_and_labels():
+    labels = (RNG.uniform(size=(50, 3)) < [0.1, 0.5, 0.9]).astype(np.uint8)
+    source = handful.open((RNG.normal(size=(50, 2)), labels))
+    pipeline = fit_pipeline(source, own_model=False)
+    counts = balance.count(pipeline, source)
+    assert counts.tolist() == [*labels.sum(0).tolist(), 50]
+    (said,) = balance.say(pipeline, counts, None)
+    assert f"{labels.sum() / 50:.2g} of 3 labels" in said
+    _, choices = plan(source)
+    assert (choices["task"].value, choices["metrics"].value) == ("multilabel", "f1, label_accuracy")
+
+
+# --- models of transformers -------------------------------------------------------------------------------------------
+
+
+class Output(dict):
+    """Like transformers' ModelOutput: a dict whose keys are attributes."""
+
+    __getattr__ = dict.__getitem__
+
+
+class LookAlike(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.out = torch.nn.Embedding(30, 8), torch.nn.Linear(8, 2)
+
+    def forward(self, input_ids=None, attention_mask=None, labels=None):
+        mask = attention_mask[:, :, None].to(self.out.weight.dtype)
+        mean = (self.embedding(input_ids) * mask).sum(1) / mask.sum(1)
+        return Output(loss=None, logits=self.out(mean))
+
+
+def ids_and_mask(n=48):
+    ids, mask = np.zeros((n, 9), np.int64), np.zeros((n, 9), np.int64)
+    for i in range(n):
+        length = RNG.integers(3, 10)
+        ids[i, :length] = RNG.integers(2, 15, length) + 14 * (i % 2)
+        mask[i, :length] = 1
+    return ids, mask, np.arange(n) % 2
+
+
+def bert():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_labels=2
+    )
+    return transformers.BertForSequenceClassification(config)
+
+
+@pytest.mark.filterwarnings("ignore")  # of transformers' own
+@pytest.mark.parametrize("make", [LookAlike, bert])
+def test_a_model_of_transformers_is_trained_as_it_is_called_there(make, tmp_path):
+    """With its own inputs by keyword; and with rows of token ids alone, whose padding is masked for it."""
+    ids, mask, labels = ids_and_mask()
+    torch.manual_seed(0)
+    model = make()
+    data = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    run = handful.fit(
+        model, data, target="labels", batch=12, lr=0.02, until="epochs(12)", quiet=True, out=tmp_path / "run"
+    )
+    assert run.plan.choices["loss"].value == "cross_entropy"
+    assert run.evaluate(data)["accuracy"] > 0.9
+    with torch.no_grad():
+        expected = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits
+    torch.testing.assert_close(run.outputs({"input_ids": ids, "attention_mask": mask}), expected)
+    rows = [row[: n.sum()] for row, n in zip(ids, mask, strict=True)]
+    alone = handful.fit(model, (rows, labels), batch=12, lr=1e-9, until="steps(1)", quiet=True)
+    torch.testing.assert_close(alone.outputs({"x": rows}), expected, atol=1e-5, rtol=1e-4)
+    again = handful.load(tmp_path / "run", model=make())
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    saved = handful.fit(model, data, batch=12, lr=1e-9, until="steps(1)", quiet=True, out=tmp_path / "other")
+    assert handful.load(tmp_path / "other", model=make()).outputs(inputs).equal(saved.outputs(inputs))
+    torch.testing.assert_close(again.outputs(inputs), expected)

@@ -1,0 +1,161 @@
+"""The evaluation of a run: tables against scikit-learn, the worst rows against a sort, pages that hold them."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from sklearn.datasets import load_diabetes, load_digits
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+import handful
+from handful.base.errors import HandfulError
+from handful.report.residuals import figure_residuals
+from handful.runs import extras
+from handful.runs.evaluate import WORST, evaluate, row_losses
+
+DIGITS = load_digits()
+PICTURES = DIGITS.images.astype(np.uint8)[:, None]
+
+
+def fit(model, data, **given):
+    return handful.fit(model, data, **{"batch": 64, "lr": 0.02, "until": "epochs(2)", "quiet": True, **given})
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    return fit("linear", (PICTURES, DIGITS.target), augment="rotate(10)", out=out, until="epochs(1)")
+
+
+def test_classes_and_confusion_are_those_of_scikit_learn(digits):
+    found = evaluate(digits, (PICTURES, DIGITS.target))
+    guess = digits.predict({"x": PICTURES})
+    np.testing.assert_array_equal(found.confusion, confusion_matrix(DIGITS.target, guess))
+    precision, recall, f1, rows = precision_recall_fscore_support(DIGITS.target, guess)
+    for name, values in {"precision": precision, "recall": recall, "f1": f1, "rows": rows}.items():
+        np.testing.assert_allclose([r[name] for r in found.classes], values)
+    assert found.scores == digits.evaluate((PICTURES, DIGITS.target))
+    assert found.rows == 1797
+
+
+def test_worst_rows_are_those_of_highest_loss(digits):
+    found = evaluate(digits, (PICTURES, DIGITS.target))
+    loss = F.cross_entropy(digits.outputs({"x": PICTURES}), torch.from_numpy(DIGITS.target), reduction="none").numpy()
+    order = np.argsort(-loss, kind="stable")[:WORST]
+    assert [r["row"] for r in found.worst] == order.tolist()
+    np.testing.assert_allclose([r["loss"] for r in found.worst], loss[order], rtol=1e-6)
+    assert [r["target"] for r in found.worst] == [str(t) for t in DIGITS.target[order]]
+    np.testing.assert_array_equal(found.pictures, PICTURES[order])
+
+
+def test_page_and_text(digits, tmp_path, capsys):
+    path = digits.evaluation_report((PICTURES, DIGITS.target))
+    assert path == digits.path / "evaluation.html"
+    page = path.read_text(encoding="utf-8")
+    assert page.count("data:image/png") == WORST
+    assert "Confusion matrix" in page
+    assert "Rows of highest loss" in page
+    evaluate(digits, (PICTURES, DIGITS.target)).show(worst=3)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("loss ")
+    assert lines[1].startswith("accuracy ")
+    assert len(lines[lines.index("rows of highest loss:") :]) == 1 + 1 + 3
+
+
+def test_the_page_of_the_run_has_confusion_and_augmented_pictures(digits):
+    found = json.loads((digits.path / "extras.json").read_text())
+    counts = np.array(found["confusion"])
+    assert counts.sum() == 180  # the held-out rows
+    assert np.trace(counts) / 180 == pytest.approx(digits.scores["valid_accuracy"])
+    page = (digits.path / "report.html").read_text(encoding="utf-8")
+    assert "Confusion matrix of the held-out rows" in page
+    assert page.count("data:image/png") == 1
+    with Image.open(digits.path / "augmented.png") as image:
+        pixels = np.asarray(image)
+    assert pixels.shape == (5 * 9 + 1, 8 * 9 + 1)
+    np.testing.assert_array_equal(pixels[1:9, 1:9], PICTURES[0, 0])  # the first line is the pictures as they are
+    assert not np.array_equal(pixels[10:18, 1:9], PICTURES[0, 0])
+    (digits.path / "extras.json").write_text("{")  # damage must not stop the page from being written again
+    assert "Confusion" not in handful.load(digits.path, device="cpu").report(digits.path / "again.html").read_text()
+    (digits.path / "extras.json").write_text(json.dumps(found))
+
+
+def test_nothing_that_fails_there_fails_the_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(extras, "augmented", lambda t: 1 / 0)
+    run = fit("linear", "iris", out=tmp_path / "run", batch=16, until="steps(2)", quiet=False)
+    assert (tmp_path / "run" / "report.html").exists()
+    assert run.stopped_because
+    assert "the report lacks a picture: ZeroDivisionError" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_regression_shows_residuals_in_the_units_of_the_target(tmp_path):
+    x, y = load_diabetes(return_X_y=True)
+    run = fit("linear", (x, y), batch=16)
+    found = evaluate(run, (x, y))
+    target, guess = found.residuals
+    np.testing.assert_allclose(target[:, 0], y, rtol=1e-6)
+    np.testing.assert_allclose(guess[:, 0], run.predict({"x": x}))
+    worst = int(np.argmax(np.abs(guess[:, 0] - y)))
+    assert found.worst[0]["row"] == worst
+    assert found.worst[0]["target"] == pytest.approx(y[worst])
+    assert "Residuals" in run.evaluation_report((x, y), tmp_path / "e.html").read_text(encoding="utf-8")
+    assert found.classes == []
+
+
+def test_worst_rows_of_a_table_and_of_texts_show_what_they_hold(tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"size": rng.normal(size=80), "town": rng.choice(["Ulm", "<Bern>"], 80)})
+    frame["label"] = np.where(frame["size"] > 0, "big", "small")
+    run = fit("table", frame, target="label", batch=16)
+    first = evaluate(run, frame).worst[0]
+    assert first["size"] == pytest.approx(frame["size"][first["row"]])
+    assert first["town"] == frame["town"][first["row"]]
+    page = run.evaluation_report(frame, tmp_path / "e.html").read_text(encoding="utf-8")
+    assert "&lt;Bern&gt;" in page
+    assert "<Bern>" not in page
+
+
+def test_labels_of_a_multilabel_run():
+    x = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+    y = (x + 0.5 > 0).astype(np.float32)
+    run = fit("linear", (x, y), task="multilabel", batch=16)
+    found = evaluate(run, (x, y))
+    precision, recall, f1, _ = precision_recall_fscore_support(y, run.predict({"x": x}))
+    np.testing.assert_allclose(
+        [[r["precision"], r["recall"], r["f1"]] for r in found.classes], np.c_[precision, recall, f1]
+    )
+    assert found.confusion is None
+
+
+def test_other_metrics_and_data_without_target(digits):
+    assert set(evaluate(digits, (PICTURES, DIGITS.target), "f1").scores) == {"loss", "f1"}
+    with pytest.raises(HandfulError, match="target"):
+        evaluate(digits, {"x": PICTURES})
+
+
+def test_row_losses_of_every_form_a_loss_returns():
+    values = torch.tensor([[1.0, 3.0], [2.0, 0.0]])
+    np.testing.assert_array_equal(row_losses(values, 2), [2.0, 1.0])
+    counted = torch.tensor([[True, True], [True, False]])
+    np.testing.assert_array_equal(row_losses((values, counted), 2), [2.0, 2.0])
+    assert row_losses(torch.tensor(1.0), 2) is None
+    assert row_losses((torch.tensor(1.0), torch.tensor(2.0)), 2) is None
+
+
+def test_residual_figure_quantiles_and_mistakes():
+    rng = np.random.default_rng(0)
+    target = rng.normal(size=5000)
+    guess = target + 0.5
+    figure = figure_residuals(target, guess)
+    assert [row[1] for row in figure.rows] == [1000] * 5
+    np.testing.assert_allclose([row[2:] for row in figure.rows], 0.5)
+    assert len(figure.spec["data"][0]["x"]) <= 2000
+    assert figure.notes == ["1,667 of 5,000 rows are drawn."]
+    with pytest.raises(HandfulError, match="as many targets"):
+        figure_residuals([1.0], [1.0, 2.0])
+    with pytest.raises(HandfulError, match="at least one"):
+        figure_residuals([], [])

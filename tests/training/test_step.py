@@ -1,0 +1,238 @@
+"""Promise 3: the batch is a contract, the micro-batch is plumbing. Reference: a plain float64 torch loop."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+
+from handful.base.errors import HandfulError
+from handful.data.base import Batch
+from handful.losses.loss import as_loss, cross_entropy, ctc, mae, mse, token_cross_entropy
+from handful.losses.metric import as_metrics
+from handful.training.objective import Objective, loss_coupling, mode_coupling
+from handful.training.step import NonFiniteLoss, OutOfMemory, add_l1, gradient, gradient_that_fits, is_out_of_memory
+
+DIGITS = load_digits()
+X = torch.from_numpy(DIGITS.data / 16.0)
+Y = torch.from_numpy(DIGITS.target)
+
+
+def mlp(outputs=10, seed=0, dtype=torch.float64):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return torch.nn.Sequential(torch.nn.Linear(64, 16), torch.nn.Tanh(), torch.nn.Linear(16, outputs)).to(dtype)
+
+
+def batch_of(n, **columns):
+    return Batch({"x": X[:n], "y": Y[:n], **columns}, np.arange(n))
+
+
+def grads(model):
+    return [p.grad.clone() for p in model.parameters()]
+
+
+def assert_same(ours, reference, rtol=1e-10):
+    for a, b in zip(ours, reference, strict=True):
+        torch.testing.assert_close(a, b, rtol=rtol, atol=1e-14)
+
+
+@pytest.mark.parametrize("micro", [1, 3, 7, 64, 100, None])
+@pytest.mark.parametrize("n", [64, 61, 1])
+def test_gradient_does_not_depend_on_the_micro_batch(micro, n):
+    model, reference = mlp(), mlp()
+    loss = F.cross_entropy(reference(X[:n]), Y[:n])
+    loss.backward()
+    outcome = gradient(Objective(model, cross_entropy(), as_metrics("accuracy")), batch_of(n), micro)
+    assert_same(grads(model), grads(reference))
+    assert float(outcome.loss / outcome.weight) == pytest.approx(loss.item(), rel=1e-12)
+    right = int((reference(X[:n]).argmax(1) == Y[:n]).sum())
+    assert outcome.metrics["accuracy"].tolist() == [right, n]
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**31))
+def test_weighted_rows(n, micro, seed):
+    weight = torch.from_numpy(np.random.default_rng(seed).uniform(0.1, 3, n))
+    model, reference = mlp(), mlp()
+    (F.cross_entropy(reference(X[:n]), Y[:n], reduction="none") * weight).sum().div(weight.sum()).backward()
+    gradient(Objective(model, cross_entropy()), batch_of(n, weight=weight), micro)
+    assert_same(grads(model), grads(reference))
+
+
+@pytest.mark.parametrize("micro", [1, 3, None])
+def test_masked_tokens_are_weighed_by_tokens_not_by_micro_batches(micro):
+    """PRIOR-ART: transformers #34191. Loss sums 2 over weight 1 and 90 over weight 9 are a loss of 9.2, not 6.0."""
+    torch.manual_seed(0)
+    x, y = torch.randint(0, 11, (6, 9)), torch.randint(0, 11, (6, 9))
+    for i in range(6):
+        y[i, i + 1 :] = -100  # row i counts i + 1 tokens
+    make = lambda: torch.nn.Sequential(torch.nn.Embedding(11, 8), torch.nn.Linear(8, 11)).double()
+    model = make()
+    reference = make()
+    reference.load_state_dict(model.state_dict())
+    F.cross_entropy(reference(x).flatten(0, 1), y.flatten(), ignore_index=-100).backward()
+    outcome = gradient(Objective(model, token_cross_entropy()), Batch({"x": x, "y": y}, np.arange(6)), micro)
+    assert float(outcome.weight) == 21
+    assert_same(grads(model), grads(reference))
+
+
+def test_sums_not_means():
+    parts = {0: (2.0, 1.0), 1: (90.0, 9.0)}
+
+    def loss(output, target):
+        total = sum(parts[int(t)][0] for t in target)
+        return output.sum() * 0 + total, torch.tensor(float(sum(parts[int(t)][1] for t in target)))
+
+    batch = Batch({"x": torch.ones(2, 1), "y": torch.tensor([0, 1])}, np.arange(2))
+    outcome = gradient(Objective(torch.nn.Linear(1, 1), loss), batch, 1)
+    assert float(outcome.loss / outcome.weight) == pytest.approx(9.2)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        torch.nn.CrossEntropyLoss(),
+        torch.nn.CrossEntropyLoss(weight=torch.linspace(0.5, 2, 10, dtype=torch.float64)),
+        torch.nn.CrossEntropyLoss(label_smoothing=0.1),
+        torch.nn.CrossEntropyLoss(ignore_index=3),
+        torch.nn.MultiMarginLoss(),
+        F.cross_entropy,
+        lambda o, t: F.cross_entropy(o, t),
+    ],
+    ids=["plain", "class weights", "smoothing", "ignore", "margin", "function", "scalar lambda"],
+)
+def test_torch_losses_mean_what_they_mean_in_torch(loss):
+    for micro in (None, 5):
+        model, reference = mlp(), mlp()
+        loss(reference(X[:32]), Y[:32]).backward()
+        gradient(Objective(model, as_loss(loss)[0]), batch_of(32), micro)
+        assert_same(grads(model), grads(reference))
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(mse(), F.mse_loss), (mae(), F.l1_loss)])
+def test_regression_losses(ours, theirs):
+    y = X[:20, :3] + 0.1
+    model, reference = mlp(3), mlp(3)
+    theirs(reference(X[:20]), y).backward()
+    gradient(Objective(model, ours), batch_of(20, y=y), 6)
+    assert_same(grads(model), grads(reference))
+
+
+def test_ctc_is_the_mean_over_rows_of_loss_per_label():
+    torch.manual_seed(1)
+    logits, target = torch.randn(3, 12, 5, dtype=torch.float64), torch.tensor([[1, 2, 0], [3, 0, 0], [4, 4, 1]])
+    reference = F.ctc_loss(
+        logits.float().log_softmax(-1).transpose(0, 1), target, [12] * 3, [2, 1, 3], reduction="mean"
+    )
+    values = ctc()(logits, target)
+    torch.testing.assert_close(values.mean(), reference)
+
+
+def test_undivided_float32_gradient_has_the_bits_of_the_textbook_loop():
+    model, reference = mlp(dtype=torch.float32), mlp(dtype=torch.float32)
+    x = X[:48].float()
+    F.cross_entropy(reference(x), Y[:48]).backward()
+    gradient(Objective(model, cross_entropy()), batch_of(48, x=x))
+    assert all(torch.equal(a, b) for a, b in zip(grads(model), grads(reference), strict=True))
+
+
+def test_l1_adds_the_subgradient():
+    model = mlp()
+    gradient(Objective(model, cross_entropy()), batch_of(16))
+    before = grads(model)
+    add_l1(list(model.parameters()), 0.25)
+    assert_same(grads(model), [g + 0.25 * p.detach().sign() for g, p in zip(before, model.parameters(), strict=True)])
+
+
+def test_dropout_is_keyed_by_seed_and_step():
+    model = torch.nn.Sequential(torch.nn.Dropout(0.5), mlp())
+    seen = {}
+    for key in [(0, 0), (0, 1), (1, 0), (0, 0)]:
+        gradient(Objective(model, cross_entropy()), batch_of(32), seed=key[0], step=key[1])
+        now = torch.cat([g.flatten() for g in grads(model)])
+        if key in seen:
+            assert torch.equal(now, seen[key])
+        else:
+            assert all(not torch.equal(now, other) for other in seen.values())
+        seen[key] = now
+
+
+def test_non_finite_loss_names_step_and_rows_and_makes_no_update():
+    model = mlp()
+    x = X[:40].clone()
+    x[[5, 17]] = float("nan")
+    with pytest.raises(NonFiniteLoss, match=r"step 7, for rows 5, 17 .*column 'x' itself holds NaN"):
+        gradient(Objective(model, cross_entropy()), batch_of(40, x=x), step=7)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_all_weights_zero_is_said():
+    for micro in (None, 2):
+        with pytest.raises(HandfulError, match="weights of all rows of a mini-batch are zero"):
+            gradient(Objective(mlp(), cross_entropy()), batch_of(4, weight=torch.zeros(4, dtype=torch.float64)), micro)
+
+
+class Hungry(torch.nn.Module):
+    """Runs out of memory for more than `limit` rows, after its running statistics have moved."""
+
+    def __init__(self, limit):
+        super().__init__()
+        self.inner, self.limit = mlp(), limit
+        self.register_buffer("seen", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, x):
+        self.seen += len(x)
+        if len(x) > self.limit:
+            raise torch.OutOfMemoryError("planted")
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("limit", [1, 5, 30, 64])
+def test_out_of_memory_halves_the_micro_batch_and_redoes_the_same_step(limit):
+    model, reference = Hungry(limit), mlp()
+    F.cross_entropy(reference(X[:64]), Y[:64]).backward()
+    _, micro = gradient_that_fits(Objective(model, cross_entropy()), batch_of(64), None)
+    assert_same(grads(model), grads(reference))
+    assert (micro or 64) <= limit or limit == 64
+    assert float(model.seen) == 64  # the failed tries left no trace
+
+
+def test_not_even_one_row_fits():
+    with pytest.raises(OutOfMemory, match="one row at a time does not fit"):
+        gradient_that_fits(Objective(Hungry(0), cross_entropy()), batch_of(8), None)
+
+
+def test_out_of_memory_is_told_by_type_not_by_words():
+    """PRIOR-ART: composer #3397, an error text taken for out of memory."""
+    assert is_out_of_memory(torch.OutOfMemoryError("x"))
+    assert not is_out_of_memory(RuntimeError("the label says: CUDA out of memory"))
+
+
+def test_coupling_is_noticed():
+    assert mode_coupling(mlp()) is None
+    assert "normalises over the rows" in mode_coupling(torch.nn.Sequential(torch.nn.BatchNorm1d(4)).train())
+    assert mode_coupling(torch.nn.Sequential(torch.nn.BatchNorm1d(4)).eval()) is None
+    assert loss_coupling(Objective(mlp(), cross_entropy()), batch_of(32)) is None
+
+    def contrastive(output, target):
+        z = F.normalize(output, dim=1)
+        return F.cross_entropy(z @ z.T * 5, torch.arange(len(z)))
+
+    assert "couples the rows" in loss_coupling(Objective(mlp(), contrastive), batch_of(32))
+
+
+def test_evaluation_is_exact_over_rows_whatever_the_batches():
+    model = mlp()
+    with torch.no_grad():
+        expected = float(F.cross_entropy(model(X), Y))
+    for size in (1, 37, 500, 5000):
+        batches = [
+            Batch({"x": X[i : i + size], "y": Y[i : i + size]}, np.arange(len(X))[i : i + size])
+            for i in range(0, len(X), size)
+        ]
+        scores = Objective(model, cross_entropy(), as_metrics("accuracy, f1, auroc, top3")).evaluate(batches)
+        assert scores["loss"] == pytest.approx(expected, rel=1e-12)
+        assert scores["accuracy"] == (model(X).argmax(1) == Y).double().mean().item()
+    assert model.training
