@@ -22,6 +22,7 @@ demo: $(BIN)/.installed  ## train a CNN on the digits that scikit-learn ships, f
 test: $(BIN)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 	# one thread each: two that share a busy core wait for each other
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' -n auto --dist worksteal
 
@@ -32,12 +33,13 @@ test-cuda: $(BIN)/.dev  ## on a machine with a GPU, and a torch that knows it
 	HANDFUL_TEST_CUDA=1 $(BIN)/pytest tests/test_cuda.py
 
 bench: $(BIN)/.dev
-	@for f in benchmarks/bench_*.py benchmarks/ablation.py benchmarks/choice.py benchmarks/choice_rules.py benchmarks/coverage.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done
+	@for f in benchmarks/bench_*.py benchmarks/ablation.py benchmarks/choice.py benchmarks/choice_rules.py benchmarks/coverage.py benchmarks/house.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done
 
 lint: $(BIN)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 docs: $(BIN)/.dev  ## doctests of the sources and of the pages
 	$(BIN)/pytest src README.md docs --doctest-glob='*.md'
