@@ -82,7 +82,7 @@ class Run:
     def predict(self, data: Any, *, probabilities: bool = False, beams: int = 1) -> Any:
         """Predictions for raw input (anything `handful.open` reads, with or without the target; a sentence, a list of
         texts, the path of one picture or sound: see `handful.runs.raw_input.open_raw`), in the target's own terms:
-        class names or ids, or numbers in the target's units; texts or arrays of labels for sequences. Array [n] or [n, k].
+        class names or ids, or numbers in its units; texts or arrays of labels for sequences. Array [n] or [n, k].
 
         probabilities: for a classification, [n, classes] instead. beams: above 1, sequences are decoded by CTC's prefix
         search (slower, somewhat better) instead of its best path.
