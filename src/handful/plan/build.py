@@ -27,8 +27,9 @@ from handful.plan.probe.timing import choose_threads, measure_precision
 from handful.report.live import Live
 from handful.runs.folder import RunFolder
 from handful.training import stop
+from handful.training.coupling import mode_coupling
 from handful.training.device import autocast, choose_device, choose_precision, using_threads
-from handful.training.objective import Objective, mode_coupling
+from handful.training.objective import Objective
 from handful.training.parallel import Ranks, join
 from handful.training.state import State, copy_weights
 from handful.training.training import Training
@@ -236,7 +237,7 @@ def make_objective(net: nn.Module, data: Data, options: Options, chooser: Choose
     chooser.put("metrics", choice)
     scale = data.pipeline.target_scale
     objective = Objective(net, loss, metrics, device=device, autocast=lower, scale=scale)
-    if objective.shares:
+    if objective.of_probabilities:
         data.pipeline = data.pipeline.of_probabilities()
     sample = probe.to_device(data.pipeline(data.train.take(rows)))  # its target may be settled now
     tried.loss_of(objective, sample, str(chooser.choices["loss"].value), own=callable(options.loss))
@@ -355,7 +356,7 @@ def make_schedule(options: Options, planned: int | None, chooser: Chooser) -> sc
 
 def growing(
     options: Options, found: Decision, state: State, shape: schedule.Schedule, n: int, chooser: Chooser
-) -> tuple[Callable[[Progress], int], Grower | None]:
+) -> tuple[Callable[[Progress], int], Callable[[Training], str | None] | None]:
     """How large the batch is at every moment: fixed, grown by hand, or grown by measurement."""
     base = state.batch
     spec = options.batch if choose.grows(options.batch) else options.batch_growth
@@ -368,7 +369,7 @@ def growing(
     if choose.grows(spec):
         by_hand = schedule.as_schedule(spec)
         return lambda progress: min(n, by_hand.batch(progress, base)), None
-    return lambda progress: state.batch, Grower(as_growth(spec))
+    return lambda progress: state.batch, Grower(as_growth(spec)).consider
 
 
 def check_rules(
