@@ -45,7 +45,8 @@ class MiniBatches:
 
     def next(self) -> Batch:
         """The mini-batch at the state's position."""
-        t, size = self.t, self.t.batch_size(self.t.progress())
+        t = self.t
+        size = t.state.batch if t.batch_size is None else t.batch_size(t.progress())
         if self.stream is None or size != self.size:
             t.state.batch = self.size = size
             self.stream = t.batches.stream(t.state.position, size, t.ranks.share)

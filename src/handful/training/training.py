@@ -14,6 +14,7 @@ from handful.base.plan import Plan, Progress, Row
 from handful.base.score import lower_is_better
 from handful.batches.batches import Batches
 from handful.optim.build import clip, set_lr
+from handful.optim.schedule import Schedule
 from handful.report.live import Live
 from handful.training import stop
 from handful.training.objective import Objective
@@ -46,12 +47,12 @@ class Training:
     valid: Batches | None
     state: State
     rule: stop.Rule
-    schedule: Callable[[Progress], float]
-    batch_size: Callable[[Progress], int]
+    schedule: Schedule
     live: Live
     log_every: int
     evaluate_every: int
     planned: int | None
+    batch_size: Callable[[Progress], int] | None = None  # None: as it is in the state
     l1: float = 0.0
     clip_norm: float | None = None
     clip_value: float | None = None
