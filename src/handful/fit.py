@@ -56,7 +56,7 @@ def fit(
     until:      when to stop: "epochs(50) | plateau(5)", handful.stop rules, or a number of epochs
     out:        a run folder to write (plan, history, checkpoints, report); None writes nothing
     more:       target, task, weight, score, clip_norm, clip_value, label_smoothing, ema, shuffle, evaluate_every,
-                save_every, recipe options ...: see handful.plan.config.Options
+                save_every, recipe options ...: see handful.plan.config.Config
 
     Raises HandfulError, one sentence, for input that cannot be trained on. The global random state is left as it was.
 

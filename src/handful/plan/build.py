@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError, did_you_mean
-from handful.base.plan import OWN, Choice, Plan, Progress, Status
+from handful.base.plan import Choice, Plan, Progress, Status
 from handful.batches.batches import Batches
 from handful.batches.order import Order
 from handful.optim import build as optimizer
 from handful.optim import schedule
 from handful.plan import defaults as choose
 from handful.plan import dry_run as tried
-from handful.plan.config import Options
+from handful.plan.config import Config
 from handful.plan.data import Data, augmentation, make_batches, open_data, validation_batches
 from handful.plan.defaults import Chooser, describe
 from handful.plan.probe.batch_growth import Grower, as_growth
@@ -54,7 +54,7 @@ def assemble(
     """
     if resuming is not None:
         model, train, given = as_planned(model, train, given, resuming)
-    options = Options.of(given)
+    options = Config.of(given)
     folder = RunFolder(Path(out)) if out is not None else None
     if folder and resuming is None:
         folder.claim(overwrite=options.overwrite)
@@ -67,7 +67,7 @@ def assemble(
 
 
 def _assemble(
-    model: Any, train: Any, options: Options, folder: RunFolder | None, resuming: Plan | None,
+    model: Any, train: Any, options: Config, folder: RunFolder | None, resuming: Plan | None,
     measure: bool | Throughput,
 ) -> Training:  # fmt: skip
     chooser = Chooser()
@@ -128,7 +128,7 @@ def begin(t: Training, found: Decision) -> None:
         t.save()  # a run that is cut off before its first checkpoint goes on from here
 
 
-def make_threads(trial: Training, options: Options, chooser: Chooser, *, own: bool) -> int:
+def make_threads(trial: Training, options: Config, chooser: Chooser, *, own: bool) -> int:
     """The CPU threads of a step. Their number can change the last bits of a sum, so that the caller's own model, which
     may be compared with the caller's own loop, keeps torch's setting, with a note if another would be much faster."""
     if options.threads != "auto":
@@ -142,30 +142,30 @@ def make_threads(trial: Training, options: Options, chooser: Chooser, *, own: bo
 
 def as_planned(model: Any, train: Any, given: dict[str, Any], plan: Plan) -> tuple[Any, Any, dict[str, Any]]:
     """The arguments that make the planned run again. HandfulError where only the caller can supply one."""
-    names = {f.name for f in fields(Options)} - {"device", "overwrite", "quiet"}
+    names = {f.name for f in fields(Config)} - {"device", "overwrite", "quiet"}
     planned = {k: c.value for k, c in plan.choices.items() if k in names}
     for name, value in planned.items():
-        if isinstance(value, str) and value.startswith(OWN) and name not in given:
+        if not plan.choices[name].reproducible and name not in given:
             raise HandfulError(f"this run used {value} as its {name}; pass it again: handful.resume(path, {name}=...)")
     if train is None:
         train = plan.data
-        if train.startswith(OWN):
+        if not plan.choices["data"].reproducible:
             raise HandfulError(
                 "this run was trained on your own arrays; pass them again: handful.resume(path, train=...)"
             )
     if model is None:
         model = plan.model
-        if model.startswith(OWN):
+        if not plan.choices["model"].reproducible:
             raise HandfulError(f"this run trained {model}; pass it again: handful.resume(path, model=...)")
     return model, train, planned | given
 
 
 def make_model(
-    model: Any, data: Data, options: Options, chooser: Chooser, device: torch.device, saved: "RunFolder | None"
+    model: Any, data: Data, options: Config, chooser: Chooser, device: torch.device, saved: "RunFolder | None"
 ) -> nn.Module:
     """The user's module as it is, or a ready-made one built for the data."""
     if isinstance(model, nn.Module):
-        chooser.say("model", OWN + f"{type(model).__name__}", "given")
+        chooser.put("model", Choice.own(type(model).__name__))
         return model
     from handful import models as ready_made  # only those who name one need them
 
@@ -211,7 +211,7 @@ def show_rows(net: nn.Module, objective: Objective, data: Data, seed: int) -> No
     net.begin(batch.columns["x"])
 
 
-def make_objective(net: nn.Module, data: Data, options: Options, chooser: Chooser, device: torch.device) -> Objective:
+def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser, device: torch.device) -> Objective:
     """Model + loss + metrics, tried on two rows."""
     choice, lower = choose_precision(options.precision, str(device), net)
     chooser.put("precision", choice)
@@ -249,7 +249,7 @@ def as_is(output: Any, target: Any) -> Tensor:
 
 
 def make_training(
-    data: Data, objective: Objective, batches: Batches, valid: Batches | None, size: int | None, options: Options,
+    data: Data, objective: Objective, batches: Batches, valid: Batches | None, size: int | None, options: Config,
     chooser: Chooser, ranks: Ranks, folder: "RunFolder | None", found: Decision | None = None,
 ) -> Training:  # fmt: skip
     """Optimizer, rates and stop rule; then all parts together. found: what was measured for open choices."""
@@ -313,10 +313,10 @@ def make_training(
     )
 
 
-def make_optimizer(net: nn.Module, options: Options, found: Decision, chooser: Chooser) -> optimizer.Built:
+def make_optimizer(net: nn.Module, options: Config, found: Decision, chooser: Chooser) -> optimizer.Built:
     """The optimizer with its learning rate and penalties."""
     built = optimizer.build(options.optimizer, net, lr=found.lr.value if found.lr else options.lr, l2=options.l2)
-    chooser.say("optimizer", describe(options.optimizer), "default" if options.optimizer == "adamw" else "given")
+    chooser.put("optimizer", describe(options.optimizer, "default" if options.optimizer == "adamw" else "given"))
     chooser.put("lr", found.lr or built.lr)
     chooser.put("l2", built.l2)
     chooser.say("l1", float(options.l1), "given" if options.l1 else "default")
@@ -324,7 +324,7 @@ def make_optimizer(net: nn.Module, options: Options, found: Decision, chooser: C
     return built
 
 
-def make_sizes(size: int | None, options: Options, found: Decision, n: int, chooser: Chooser) -> tuple[int, int | None]:
+def make_sizes(size: int | None, options: Config, found: Decision, n: int, chooser: Chooser) -> tuple[int, int | None]:
     """The examples per update, and per pass through the model (None: all of them)."""
     if size is None:
         size = int(chooser.put("batch", found.batch or Choice(min(32, batch_cap(n)), "default", "not measured")))
@@ -333,7 +333,7 @@ def make_sizes(size: int | None, options: Options, found: Decision, n: int, choo
     return size, chooser.put("micro_batch", Choice(micro, "given") if micro else found.micro_batch or whole)
 
 
-def compile_if_asked(net: nn.Module, options: Options, chooser: Chooser) -> None:
+def compile_if_asked(net: nn.Module, options: Config, chooser: Chooser) -> None:
     """torch.compile, in place."""
     compiled = options.compile is True
     status: Status = "default" if options.compile == "auto" else "given"
@@ -342,19 +342,19 @@ def compile_if_asked(net: nn.Module, options: Options, chooser: Chooser) -> None
         net.compile()
 
 
-def make_schedule(options: Options, planned: int | None, chooser: Chooser) -> schedule.Schedule:
+def make_schedule(options: Config, planned: int | None, chooser: Chooser) -> schedule.Schedule:
     """The schedule; the default one needs a planned end, and where the stop rule sets none the rate stays."""
     asked, why = options.schedule, ""
     if asked == "cosine" and planned is None:
         asked, why = "constant", "the stop rule sets no length to fall over; with epochs(...) in it: cosine"
     shape = schedule.as_schedule(asked)
     status: Status = "default" if options.schedule == "cosine" else "given"
-    chooser.say("schedule", describe(asked if isinstance(asked, str) else shape), status, why)
+    chooser.put("schedule", describe(asked if isinstance(asked, str) else shape, status, why))
     return shape
 
 
 def growing(
-    options: Options, found: Decision, state: State, shape: schedule.Schedule, n: int, chooser: Chooser
+    options: Config, found: Decision, state: State, shape: schedule.Schedule, n: int, chooser: Chooser
 ) -> tuple[Callable[[Progress], int], Grower | None]:
     """How large the batch is at every moment: fixed, grown by hand, or grown by measurement."""
     base = state.batch

@@ -9,7 +9,7 @@ from handful.base.errors import HandfulError, did_you_mean
 
 
 @dataclass
-class Options:
+class Config:
     """What `fit` takes. The first sixteen are its named arguments; the rest:
 
     target:      name of the target column, where it is not clear
@@ -67,7 +67,7 @@ class Options:
     quiet: bool = False
 
     @classmethod
-    def of(cls, given: dict[str, Any]) -> "Options":
+    def of(cls, given: dict[str, Any]) -> "Config":
         """The options given by name. Raises HandfulError for an unknown one."""
         known = [f.name for f in fields(cls)]
         for name in given:

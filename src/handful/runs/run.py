@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from handful.base import files
 from handful.base.errors import HandfulError
-from handful.base.plan import OWN, Plan
+from handful.base.plan import Plan
 from handful.batches.batches import Batches
 from handful.batches.order import Order
 from handful.data.base import Batch, Source
@@ -207,8 +207,8 @@ def load(path: str | Path, *, model: nn.Module | None = None, loss: Any = None, 
     model.to(where).eval()
 
     def plain(name: str, instead: str) -> str:
-        value = str(plan.choices[name].value or "")
-        return instead if value.startswith(OWN) else value
+        choice = plan.choices[name]
+        return str(choice.value or "") if choice.reproducible else instead
 
     text = plain("loss", "")
     function = as_loss(loss)[0] if loss is not None else planned_loss(plan.choices, text) if text else unknown
