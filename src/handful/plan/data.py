@@ -34,14 +34,15 @@ CACHED_BYTES = 256 << 20
 
 @dataclass
 class Data:
-    """What is trained on, what is held out, and the fitted way from raw rows to x and y; and whether some classes are
-    much rarer than others."""
+    """What is trained on, what is held out, and the fitted way from raw rows to x and y; whether some classes are
+    much rarer than others; and whether the model is the caller's own."""
 
     source: Source
     train: Source
     held_out: Source | None
     pipeline: Pipeline
     uneven: bool = False
+    own_model: bool = False
 
 
 def open_data(train: Any, options: Config, chooser: Chooser, model: Any, saved: "RunFolder | None") -> Data:
@@ -105,7 +106,7 @@ def open_data(train: Any, options: Config, chooser: Chooser, model: Any, saved: 
         pipeline.on(held_out, target=True)(held_out.take(range(min(256, len(held_out)))))
     counts = balance.count(pipeline, rows)
     chooser.notes += balance.say(pipeline, counts, options.class_weight)
-    return Data(source, rows, held_out, pipeline, balance.uneven(counts))
+    return Data(source, rows, held_out, pipeline, balance.uneven(counts), isinstance(model, nn.Module))
 
 
 def say_recipe(pipeline: Pipeline, options: Config, chooser: Chooser, asked: str | None) -> None:
@@ -125,9 +126,11 @@ def is_language(source: Source, options: Config) -> bool:
 
 
 def augmentation(data: Data, options: Config) -> tuple[Augment | None, str]:
-    """The steps asked for or, for "auto", those usual for such data, with the reason."""
+    """The steps asked for or, for "auto", those usual for such data and none for a model of the caller's own; why."""
     if options.augment != "auto":
-        return as_augment(None if options.augment == "none" else options.augment), ""
+        return as_augment(options.augment), ""
+    if data.own_model:
+        return None, "none for a model of your own, unless augment= names some"
     shape = tuple(int(s) for s in data.pipeline.shape if s is not None)
     text, reason = suggest(data.pipeline.inputs.kind, shape, data.pipeline.task or "", len(data.train))
     return as_augment(text), reason

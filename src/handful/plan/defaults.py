@@ -1,6 +1,6 @@
 """The choices a user may leave open: each function looks at what there is and returns a Choice with its reason."""
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from torch import Tensor, nn
@@ -181,7 +181,7 @@ def metrics(asked: Any, pipeline: Pipeline, output: Any, uneven: bool = False) -
     return metric.as_metrics(names, pipeline.space), Choice(names, "found", f"usual for {pipeline.task}")
 
 
-def grows(asked: Any) -> bool:
+def grows(asked: object) -> TypeGuard[schedule.grow_batch | str]:
     """Whether `batch` is schedule.grow_batch(...) or its text: then what it grows from is to be chosen."""
     return isinstance(asked, schedule.grow_batch) or (
         isinstance(asked, str) and asked.lstrip().startswith("grow_batch")
