@@ -41,7 +41,7 @@ class Kind:
     words: str = ""
     fits: Callable[[object], bool] = lambda value: True
     read: Callable[[str], object] = str
-    metavar: str = "TEXT"
+    metavar: str | None = None
 
     def __or__(self, other: str | None) -> "Kind":
         """This kind, or one word; None is the word "none" on a command line."""
@@ -74,7 +74,7 @@ def whole(least: int | None = None) -> Kind:
         return isinstance(value, Integral) and not isinstance(value, bool) and (least is None or int(value) >= least)
 
     words = "a whole number" + (f" of at least {least}" if least is not None else "")
-    return Kind(words, fits, reads(int), "INTEGER")
+    return Kind(words, fits, reads(int), "<int>")
 
 
 def number(words: str, holds: Callable[[float], bool]) -> Kind:
@@ -85,7 +85,7 @@ def number(words: str, holds: Callable[[float], bool]) -> Kind:
             return False
         return math.isfinite(value) and holds(float(value))
 
-    return Kind(words, fits, reads(float), "NUMBER")
+    return Kind(words, fits, reads(float), "<float>")
 
 
 AT_LEAST_0 = number("a number of at least 0", lambda v: v >= 0)
