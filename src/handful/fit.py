@@ -103,7 +103,7 @@ def _run(t: Training, callbacks: Sequence[Callback]) -> Run:
 
     generator_state = torch.random.get_rng_state()
     with t.live, using_threads(t.plan.threads), Interrupts() as interrupts:
-        t.live.start(t.plan, t.plan.notes)
+        t.live.start(t.plan.choices, t.plan.notes)
         try:
             tell("start", {"plan": t.plan, "training": t})
             state.stopped_because = descend(t, tell, interrupts)
