@@ -123,7 +123,9 @@ def _run(t: Training, callbacks: Sequence[Callback]) -> Run:
         state.best.row if state.best else None, t.folder,
     )  # fmt: skip
     if t.folder and t.ranks.rank == 0:
-        lacking = extras.write(run, t, t.folder.path)
+        lacking = None
+        if run.stopped_because != INTERRUPTED:  # whoever interrupted waits
+            lacking = extras.write(t.folder.path, t.objective, t.pipeline, t.batches, t.valid)
         t.folder.finish(run.model, run.stopped_because, run.best)
         run.report()
         if lacking:

@@ -78,7 +78,9 @@ def headline(history: History, scores: Scores, stopped_because: str = "") -> str
     name = main_score(scores)
     said = sentence(say_score(name, scores[name])) if name else "No score"
     if name and split_score(name)[0] == "valid":
-        said += f" on {say_count(scores['valid_rows'])} held-out rows" if "valid_rows" in scores else " on held-out rows"
+        said += (
+            f" on {say_count(scores['valid_rows'])} held-out rows" if "valid_rows" in scores else " on held-out rows"
+        )
     last = history[-1] if history else {}
     epochs, seconds = as_float(last.get("epoch")), as_float(last.get("seconds"))
     spent = []
@@ -197,7 +199,9 @@ def _result(history: History, scores: Scores) -> Part:
     last = history[-1] if history else {}
     if "seconds" in last:
         pairs.append(("time", say_seconds(last["seconds"])))
-    pairs += [(name, say_count(last[key])) for name, key in (("examples", "position"), ("steps", "step")) if key in last]
+    pairs += [
+        (name, say_count(last[key])) for name, key in (("examples", "position"), ("steps", "step")) if key in last
+    ]
     total, taken = as_float(last.get("position")), as_float(last.get("seconds"))
     if len(speed(history)[0]) and taken > 0:
         pairs.append(("examples/s", say_count(total / taken)))

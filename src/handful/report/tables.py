@@ -81,7 +81,9 @@ class Grid:
         table = Table(box=box, pad_edge=False, padding=(0, 1) if box else (0, 2, 0, 0))
         for name, numeric in zip(self.columns, self.numeric, strict=True):
             # Text, not str: a user's "[red]" is shown, not obeyed
-            table.add_column(Text(plain(name)), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+            table.add_column(
+                Text(plain(name)), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold"
+            )
         for row in cells:
             table.add_row(*row)
         table.columns[-1].min_width = min(MIN_LAST, max((row[-1].cell_len for row in cells), default=0))

@@ -14,7 +14,7 @@ from handful.base.plan import Plan
 from handful.report.words import as_float, is_number, say_value_of
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+    pass
 
 _PROGRESS = {"position", "step", "epoch", "seconds"}
 Info = Mapping[str, object]
