@@ -173,11 +173,10 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="where to write the page; evaluation.html of the run")] = None,
 ) -> None:
     """Score a trained run on DATA: scores, classes or residuals, and the rows it is most wrong about."""
-    from handful.runs.evaluate import evaluate as evaluate_in_detail
     from handful.runs.run import load
 
     trained = load(run)
-    found = evaluate_in_detail(trained, data, metrics)
+    found = trained.evaluation(data, metrics)
     found.show()
     page = found.write(out or run / "evaluation.html", f"{trained.plan.model}: evaluation")
     print(f"\nreport: {page}")

@@ -82,7 +82,7 @@ def _run(t: Training, callbacks: Sequence[Callback]) -> Run:
 
     generator_state = torch.random.get_rng_state()
     with t.live, using_threads(t.plan.threads), Interrupts() as interrupts:
-        t.live.start(t.plan, t.plan.notes)
+        t.live.start(t.plan.choices, t.plan.notes)
         try:
             tell("start", {"plan": t.plan, "training": t})
             state.stopped_because = descend(t, tell, interrupts)
@@ -102,7 +102,9 @@ def _run(t: Training, callbacks: Sequence[Callback]) -> Run:
         state.best.row if state.best else None, t.folder,
     )  # fmt: skip
     if t.folder and t.ranks.rank == 0:
-        lacking = extras.write(run, t, t.folder.path)
+        lacking = None
+        if run.stopped_because != INTERRUPTED:  # whoever interrupted waits
+            lacking = extras.write(t.folder.path, t.objective, t.pipeline, t.batches, t.valid)
         t.folder.finish(run.model, run.stopped_because, run.best)
         run.report()
         if lacking:
