@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError, did_you_mean
-from handful.base.plan import OWN, Choice, Plan, Progress, Status
+from handful.base.plan import Choice, Plan, Progress, Status
 from handful.batches.batches import Batches
 from handful.batches.order import Order
 from handful.optim import schedule
@@ -18,7 +18,7 @@ from handful.optim.build import build as build_optimizer
 from handful.optim.build import set_base
 from handful.plan import defaults as choose
 from handful.plan import dry_run as tried
-from handful.plan.config import Options
+from handful.plan.config import Config
 from handful.plan.data import Data, augmentation, make_batches, open_data, validation_batches
 from handful.plan.defaults import Chooser, describe
 from handful.plan.probe.batch_growth import Grower, as_growth
@@ -57,7 +57,7 @@ def assemble(
     """
     if resuming is not None:
         model, train, given = as_planned(model, train, given, resuming)
-    options = Options.of(given)
+    options = Config.of(given)
     folder = RunFolder(Path(out)) if out is not None else None
     if folder and resuming is None:
         folder.claim(overwrite=options.overwrite)
@@ -70,7 +70,7 @@ def assemble(
 
 
 def _assemble(
-    model: str | nn.Module, train: object, options: Options, folder: RunFolder | None, resuming: Plan | None,
+    model: str | nn.Module, train: object, options: Config, folder: RunFolder | None, resuming: Plan | None,
     measure: bool | Throughput,
 ) -> Training:  # fmt: skip
     chooser, ranks = Chooser(), join(torch.device("cpu"))
@@ -102,7 +102,7 @@ def _assemble(
     return t
 
 
-def decide_open(t: Training, options: Options, chooser: Chooser, times: Throughput | None, *, own: bool) -> Decision:
+def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughput | None, *, own: bool) -> Decision:
     """Measure what was left open: precision, threads, batch and learning rate. times: step times, given instead of
     measured; own: the model is the caller's."""
     open_batch = chooser.choices["batch"].status == "default"
@@ -136,7 +136,7 @@ def measure_threads(t: Training, chooser: Chooser, *, own: bool) -> None:
         chooser.put("threads", measured)
 
 
-def settle(t: Training, options: Options, found: Decision, chooser: Chooser) -> None:
+def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> None:
     """Put what was measured into the Training, and what follows from its batch; then the plan is whole."""
     state, n = t.state, t.examples
     if found.start is not None:
@@ -175,30 +175,30 @@ def begin(t: Training, found: Decision) -> None:
 
 def as_planned(model: Any, train: Any, given: dict[str, Any], plan: Plan) -> tuple[Any, Any, dict[str, Any]]:
     """The arguments that make the planned run again. HandfulError where only the caller can supply one."""
-    names = {f.name for f in fields(Options)} - {"device", "overwrite", "quiet"}
+    names = {f.name for f in fields(Config)} - {"device", "overwrite", "quiet"}
     planned = {k: c.value for k, c in plan.choices.items() if k in names}
     for name, value in planned.items():
-        if isinstance(value, str) and value.startswith(OWN) and name not in given:
+        if not plan.choices[name].reproducible and name not in given:
             raise HandfulError(f"this run used {value} as its {name}; pass it again: handful.resume(path, {name}=...)")
     if train is None:
         train = plan.data
-        if train.startswith(OWN):
+        if not plan.choices["data"].reproducible:
             raise HandfulError(
                 "this run was trained on your own arrays; pass them again: handful.resume(path, train=...)"
             )
     if model is None:
         model = plan.model
-        if model.startswith(OWN):
+        if not plan.choices["model"].reproducible:
             raise HandfulError(f"this run trained {model}; pass it again: handful.resume(path, model=...)")
     return model, train, planned | given
 
 
 def make_model(
-    model: Any, data: Data, options: Options, chooser: Chooser, device: torch.device, saved: "RunFolder | None"
+    model: Any, data: Data, options: Config, chooser: Chooser, device: torch.device, saved: "RunFolder | None"
 ) -> nn.Module:
     """The user's module as it is, or a ready-made one built for the data."""
     if isinstance(model, nn.Module):
-        chooser.say("model", OWN + f"{type(model).__name__}", "given")
+        chooser.put("model", Choice.own(type(model).__name__))
         return model
     from handful import models as ready_made  # only those who name one need them
 
@@ -244,7 +244,7 @@ def show_rows(net: nn.Module, objective: Objective, data: Data, seed: int) -> No
     net.begin(batch.columns["x"])
 
 
-def make_objective(net: nn.Module, data: Data, options: Options, chooser: Chooser, device: torch.device) -> Objective:
+def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser, device: torch.device) -> Objective:
     """Model + loss + metrics, tried on two rows."""
     choice, lower = choose_precision(options.precision, str(device), net)
     chooser.put("precision", choice)
@@ -282,7 +282,7 @@ def as_is(output: Any, target: Any) -> Tensor:
 
 
 def make_training(
-    data: Data, objective: Objective, batches: Batches, size: int | None, options: Options, chooser: Chooser,
+    data: Data, objective: Objective, batches: Batches, size: int | None, options: Config, chooser: Chooser,
     ranks: Ranks, folder: RunFolder | None,
 ) -> Training:  # fmt: skip
     """Optimizer, rates and stop rule; then all parts together. What is still open has a provisional value: see
@@ -335,10 +335,10 @@ def make_training(
     )
 
 
-def make_optimizer(net: nn.Module, options: Options, chooser: Chooser) -> Optimizer:
+def make_optimizer(net: nn.Module, options: Config, chooser: Chooser) -> Optimizer:
     """The optimizer with its learning rate and penalties."""
     built = build_optimizer(options.optimizer, net, lr=options.lr, l2=options.l2)
-    chooser.say("optimizer", describe(options.optimizer), "default" if options.optimizer == "adamw" else "given")
+    chooser.put("optimizer", describe(options.optimizer, "default" if options.optimizer == "adamw" else "given"))
     chooser.put("lr", built.lr)
     chooser.put("l2", built.l2)
     chooser.say("l1", float(options.l1), "given" if options.l1 else "default")
@@ -346,7 +346,7 @@ def make_optimizer(net: nn.Module, options: Options, chooser: Chooser) -> Optimi
     return built.optimizer
 
 
-def compile_if_asked(net: nn.Module, options: Options, chooser: Chooser) -> None:
+def compile_if_asked(net: nn.Module, options: Config, chooser: Chooser) -> None:
     """torch.compile, in place."""
     compiled = options.compile is True
     status: Status = "default" if options.compile == "auto" else "given"
@@ -355,19 +355,19 @@ def compile_if_asked(net: nn.Module, options: Options, chooser: Chooser) -> None
         net.compile()
 
 
-def make_schedule(options: Options, planned: int | None, chooser: Chooser) -> schedule.Schedule:
+def make_schedule(options: Config, planned: int | None, chooser: Chooser) -> schedule.Schedule:
     """The schedule; the default one needs a planned end, and where the stop rule sets none the rate stays."""
     asked, why = options.schedule, ""
     if asked == "cosine" and planned is None:
         asked, why = "constant", "the stop rule sets no length to fall over; with epochs(...) in it: cosine"
     shape = schedule.as_schedule(asked)
     status: Status = "default" if options.schedule == "cosine" else "given"
-    chooser.say("schedule", describe(asked if isinstance(asked, str) else shape), status, why)
+    chooser.put("schedule", describe(asked if isinstance(asked, str) else shape, status, why))
     return shape
 
 
 def growing(
-    options: Options, found: Decision, t: Training, chooser: Chooser
+    options: Config, found: Decision, t: Training, chooser: Chooser
 ) -> tuple[Callable[[Progress], int] | None, Callable[[Training], str | None] | None]:
     """How the batch grows: by a function of progress (grown by hand), or by measurement; (None, None): it does not."""
     base, n = t.state.batch, t.examples

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from handful.base.plan import OWN, Status
+from handful.base.plan import Choice, Status
 from handful.batches.batches import Batches, Transform
 from handful.batches.order import Order
 from handful.data.base import Batch, Rows, Source
@@ -18,7 +18,7 @@ from handful.data.split import split as split_rows
 from handful.models import MODELS, named
 from handful.plan import balance
 from handful.plan import defaults as choose
-from handful.plan.config import Options
+from handful.plan.config import Config
 from handful.plan.defaults import Chooser, describe
 from handful.runs.folder import RunFolder
 from handful.transform import columns as recipes
@@ -34,21 +34,22 @@ CACHED_BYTES = 256 << 20
 
 @dataclass
 class Data:
-    """What is trained on, what is held out, and the fitted way from raw rows to x and y; and whether some classes are
-    much rarer than others."""
+    """What is trained on, what is held out, and the fitted way from raw rows to x and y; whether some classes are
+    much rarer than others; and whether the model is the caller's own."""
 
     source: Source
     train: Source
     held_out: Source | None
     pipeline: Pipeline
     uneven: bool = False
+    own_model: bool = False
 
 
-def open_data(train: Any, options: Options, chooser: Chooser, model: Any, saved: "RunFolder | None") -> Data:
+def open_data(train: Any, options: Config, chooser: Chooser, model: Any, saved: "RunFolder | None") -> Data:
     """Open the data, hold out the validation rows, and fit the preprocessing on the training rows alone."""
     name = named(model)[0] if isinstance(model, str) else None
     source = open_source(train, target=options.target)
-    chooser.say("data", source.where or OWN + source.name, "given")
+    chooser.put("data", Choice(source.where, "given") if source.where else Choice.own(source.name))
     chooser.say("rows", len(source), "found")
     chooser.say("fingerprint", fingerprint(source), "found", "of the data; checked on resume")
     asked = recipes.check(options.recipe)
@@ -91,9 +92,11 @@ def open_data(train: Any, options: Options, chooser: Chooser, model: Any, saved:
             held_out = pipeline.windows(open_source(options.valid))
         else:
             held_out = open_source(options.valid, target=options.target or source.target, columns=columns)
-        chooser.say("valid", held_out.where or OWN + "validation data", "given", f"{len(held_out):,} rows")
+        count = f"{len(held_out):,} rows"
+        own = Choice.own("validation data", reason=count)
+        chooser.put("valid", Choice(held_out.where, "given", count) if held_out.where else own)
     say_recipe(pipeline, options, chooser, asked)
-    chooser.say("preprocess", describe(options.preprocess), "default" if options.preprocess == "auto" else "given")
+    chooser.put("preprocess", describe(options.preprocess, "default" if options.preprocess == "auto" else "given"))
     chooser.say("task", pipeline.task, "given" if options.task else "found")
     if options.weight:
         chooser.say("weight", options.weight, "given")
@@ -103,10 +106,10 @@ def open_data(train: Any, options: Options, chooser: Chooser, model: Any, saved:
         pipeline.on(held_out, target=True)(held_out.take(range(min(256, len(held_out)))))
     counts = balance.count(pipeline, rows)
     chooser.notes += balance.say(pipeline, counts, options.class_weight)
-    return Data(source, rows, held_out, pipeline, balance.uneven(counts))
+    return Data(source, rows, held_out, pipeline, balance.uneven(counts), isinstance(model, nn.Module))
 
 
-def say_recipe(pipeline: Pipeline, options: Options, chooser: Chooser, asked: str | None) -> None:
+def say_recipe(pipeline: Pipeline, options: Config, chooser: Chooser, asked: str | None) -> None:
     """Which kind of data this is, and which columns say so."""
     kind = "table" if isinstance(pipeline.input, Table) else pipeline.inputs.kind
     uses = pipeline.uses
@@ -115,23 +118,25 @@ def say_recipe(pipeline: Pipeline, options: Options, chooser: Chooser, asked: st
     chooser.say("recipe", recipe, "given" if asked else "found", f"learns from {columns}")
 
 
-def is_language(source: Source, options: Options) -> bool:
+def is_language(source: Source, options: Config) -> bool:
     """Whether the data are running text to be continued: asked for, or a text column and no target."""
     if options.task is not None or options.recipe == "language":
         return options.task == "language" or (options.task is None and options.recipe == "language")
     return source.target is None and [c.kind for c in source.columns.values()] == ["text"]
 
 
-def augmentation(data: Data, options: Options) -> tuple[Augment | None, str]:
-    """The steps asked for or, for "auto", those usual for such data, with the reason."""
+def augmentation(data: Data, options: Config) -> tuple[Augment | None, str]:
+    """The steps asked for or, for "auto", those usual for such data and none for a model of the caller's own; why."""
     if options.augment != "auto":
-        return as_augment(None if options.augment == "none" else options.augment), ""
+        return as_augment(options.augment), ""
+    if data.own_model:
+        return None, "none for a model of your own, unless augment= names some"
     shape = tuple(int(s) for s in data.pipeline.shape if s is not None)
     text, reason = suggest(data.pipeline.inputs.kind, shape, data.pipeline.task or "", len(data.train))
     return as_augment(text), reason
 
 
-def make_batches(data: Data, options: Options, chooser: Chooser, device: torch.device) -> tuple[Batches, int | None]:
+def make_batches(data: Data, options: Config, chooser: Chooser, device: torch.device) -> tuple[Batches, int | None]:
     """Order, augmentation and batches of the training rows; and the batch size if it was given.
 
     For a GPU, threads read ahead into pinned memory, from which a copy goes on while the device computes.

@@ -1,12 +1,12 @@
 """The choices a user may leave open: each function looks at what there is and returns a Choice with its reason."""
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError, did_you_mean
-from handful.base.plan import OWN, Choice, Status
+from handful.base.plan import Choice, Status
 from handful.data.base import Source
 from handful.losses import ctc, metric
 from handful.losses.loss import LossFunction, as_loss, class_axis, cross_entropy, name_of
@@ -38,13 +38,13 @@ class Chooser:
         return self.put(name, Choice(value, status, reason))
 
 
-def describe(value: Any) -> Any:
-    """The value as a plan can hold it: itself if it is plain, else a sentence that begins with OWN."""
+def describe(value: Any, status: Status, reason: str = "") -> Choice:
+    """The value as a plan can hold it: itself if it is plain, else an object of the caller's own."""
     if value is None or isinstance(value, bool | int | float | str):
-        return value
+        return Choice(value, status, reason)
     if isinstance(value, list | tuple) and all(isinstance(v, bool | int | float | str) for v in value):
-        return list(value)
-    return OWN + (getattr(value, "__name__", None) or type(value).__name__)
+        return Choice(list(value), status, reason)
+    return Choice.own(getattr(value, "__name__", None) or type(value).__name__, status, reason)
 
 
 def loss(
@@ -66,7 +66,7 @@ def loss(
     if smoothing or class_weight is not None:
         raise HandfulError("label_smoothing and class_weight go with loss='auto'; give them to your own loss instead")
     function, text, notes = as_loss(asked)
-    return function, Choice(text if isinstance(asked, str) else OWN + text, "given"), notes
+    return function, Choice(text, "given") if isinstance(asked, str) else Choice.own(text), notes
 
 
 def softening(function: LossFunction, class_weight: Any) -> dict[str, Choice]:
@@ -162,7 +162,7 @@ def metrics(asked: Any, pipeline: Pipeline, output: Any, uneven: bool = False) -
             or isinstance(asked, str)
             or all(isinstance(m, str) for m in np.atleast_1d(np.array(asked, dtype=object)))
         )
-        return found, Choice(", ".join(m.name for m in found) if plain else OWN + "metrics", "given")
+        return found, Choice(", ".join(m.name for m in found), "given") if plain else Choice.own("metrics")
     names = {
         "classification": "accuracy",
         "regression": "mae, r2",
@@ -181,7 +181,7 @@ def metrics(asked: Any, pipeline: Pipeline, output: Any, uneven: bool = False) -
     return metric.as_metrics(names, pipeline.space), Choice(names, "found", f"usual for {pipeline.task}")
 
 
-def grows(asked: Any) -> bool:
+def grows(asked: object) -> TypeGuard[schedule.grow_batch | str]:
     """Whether `batch` is schedule.grow_batch(...) or its text: then what it grows from is to be chosen."""
     return isinstance(asked, schedule.grow_batch) or (
         isinstance(asked, str) and asked.lstrip().startswith("grow_batch")
@@ -253,7 +253,7 @@ def until(asked: Any, n: int, validated: bool, score: str) -> tuple[stop.Rule, C
         stop.parse(str(rule))
         return rule, Choice(str(rule), "given")
     except HandfulError:
-        return rule, Choice(OWN + "stop rule", "given")
+        return rule, Choice.own("stop rule")
 
 
 def score(asked: str, pipeline: Pipeline, metrics: list[metric.Metric], validated: bool) -> Choice:

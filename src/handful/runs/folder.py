@@ -10,7 +10,7 @@ from torch import nn
 
 from handful.base import files
 from handful.base.errors import HandfulError
-from handful.base.plan import OWN, Plan
+from handful.base.plan import Plan
 from handful.runs.history import History
 from handful.training import checkpoint
 from handful.training.state import State
@@ -57,7 +57,7 @@ class RunFolder:
         table, tensors = pipeline.to_dict()
         checkpoint.write_tensors(self.path / "pipeline.safetensors", tensors)
         files.write_text(self.path / "pipeline.json", json.dumps(table, indent=1))
-        config = getattr(model, "config", None) if str(plan.model).startswith(OWN) is False else None
+        config = getattr(model, "config", None) if plan.choices["model"].reproducible else None
         files.write_text(self.path / "model.json", json.dumps(config if isinstance(config, dict) else {}))
         plan.save(self.path / "plan.toml")  # last: a folder that has a plan has the rest
 

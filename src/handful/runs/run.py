@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from markupsafe import Markup
 from torch import Tensor, nn
 
 from handful.base import files
 from handful.base.errors import HandfulError
-from handful.base.plan import OWN, Plan
+from handful.base.plan import Plan
 from handful.batches.batches import Batches
 from handful.batches.order import Order
 from handful.data.base import Batch, Source
@@ -20,7 +21,10 @@ from handful.losses import ctc
 from handful.losses.loss import as_loss, planned_loss, unknown
 from handful.losses.metric import as_metrics
 from handful.models import from_config
-from handful.report.markup import Html, escape
+from handful.report.markup import preformatted
+from handful.report.page import write_report
+from handful.runs import extras
+from handful.runs.evaluate import Evaluation, evaluate
 from handful.runs.folder import RunFolder
 from handful.runs.history import History
 from handful.runs.raw_input import open_raw
@@ -100,10 +104,12 @@ class Run:
 
         path: `evaluation.html` in the run folder, or here, by default. Returns it.
         """
-        from handful.runs.evaluate import evaluate
-
         where = Path(path) if path is not None else (self.path or Path()) / "evaluation.html"
-        return evaluate(self, data, metrics).write(where, f"{self.plan.model}: evaluation")
+        return self.evaluation(data, metrics).write(where, f"{self.plan.model}: evaluation")
+
+    def evaluation(self, data: Any, metrics: Any = None) -> Evaluation:
+        """Evaluate in detail: scores, classes or residuals, and the rows of highest loss."""
+        return evaluate(self.scorer(metrics), self.pipeline, self.open(data), data)
 
     def scorer(self, metrics: Any = None) -> Objective:
         """The run's loss with other metrics (names, callables), or with its own."""
@@ -125,9 +131,6 @@ class Run:
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the page that shows the run: what was chosen and why, curves, scores. Returns its path."""
-        from handful.report.page import write_report
-        from handful.runs import extras
-
         figures, pictures = extras.read(self.path)
         where = (
             Path(path)
@@ -137,15 +140,14 @@ class Run:
         return write_report(
             where, title=f"{self.plan.model} on {self.plan.data}", plan=self.plan.choices, history=list(self.history),
             scores=self.scores, stopped_because=self.stopped_because, notes=list(self.plan.notes),
-            figures=figures, pictures=pictures, tables=self._samples(),
+            details=[*figures, *self._samples()], pictures=pictures,
         )  # fmt: skip
 
-    def _samples(self) -> list[Html]:
+    def _samples(self) -> list[Markup]:
         """What a language model writes, for the page."""
         if self.pipeline.task != "language" or self.pipeline.tokenizer is None:
             return []
-        title = "<h3>What the model writes (temperature 0.8)</h3>"
-        return [Html(f"{title}<pre>{escape(self.sample())}</pre>")]
+        return [preformatted(self.sample(), "What the model writes (temperature 0.8)")]
 
     def export(self, path: str | Path) -> Path:
         """Write the trained model for use elsewhere: `.safetensors` (the weights) or `.pt2` (a torch.export program
@@ -208,8 +210,8 @@ def load(path: str | Path, *, model: nn.Module | None = None, loss: Any = None, 
     model.to(where).eval()
 
     def plain(name: str, instead: str) -> str:
-        value = str(plan.choices[name].value or "")
-        return instead if value.startswith(OWN) else value
+        choice = plan.choices[name]
+        return str(choice.value or "") if choice.reproducible else instead
 
     text = plain("loss", "")
     function = as_loss(loss)[0] if loss is not None else planned_loss(plan.choices, text) if text else unknown
