@@ -22,7 +22,8 @@ from handful.plan.config import Options
 from handful.plan.defaults import Chooser, describe
 from handful.runs.folder import RunFolder
 from handful.transform import columns as recipes
-from handful.transform.augment.augment import Augment, as_augment
+from handful.transform.augment.augment import as_augment
+from handful.transform.augment.base import Augment
 from handful.transform.augment.default import suggest
 from handful.transform.inputs import Table
 from handful.transform.language import language_source

@@ -60,7 +60,7 @@ def augmented(t: "Training") -> NDArray[np.uint8] | None:
 
     uint8 [C, height, width]; None where nothing is augmented or the rows are no pictures.
     """
-    from handful.transform.augment.augment import Augment
+    from handful.transform.augment.base import Augment
     from handful.transform.augment.default import picture
     from handful.transform.numbers import ScaleImage
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from handful.base.errors import HandfulError
 from handful.data.base import Batch, Value
-from handful.transform.augment.augment import Augment
+from handful.transform.augment.base import Augment
 
 
 def suggest(kind: str, shape: tuple[int | None, ...], task: str | None, n: int) -> tuple[str | None, str]:

@@ -9,7 +9,7 @@ the picture is 0, which after standardisation is the mean colour.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -22,12 +22,13 @@ from handful.transform.augment.base import (
     Address,
     Augmentation,
     Floats,
+    amount,
     check,
-    check_amount,
     floating,
     on_device,
     pixels,
     with_x,
+    within,
 )
 
 
@@ -35,11 +36,12 @@ from handful.transform.augment.base import (
 class Geometric(Augmentation):
     """An affine change of a picture. `exact`: maps pixels to pixels, so that no interpolation is needed."""
 
+    composed: ClassVar[bool] = True
     draws: ClassVar[int] = 1
     exact: ClassVar[bool] = False
 
     def matrices(self, u: Floats, height: int, width: int) -> Floats:
-        """Maps from output to input coordinates, float64 [m, 3, 3], from uniform numbers u [m, draws]."""
+        """Maps from output to input coordinates, float64 [m, 3, 3], from uniform numbers u [draws, m]."""
         raise NotImplementedError
 
     def numbers(self, batch: Batch, address: Address) -> Floats:
@@ -47,7 +49,22 @@ class Geometric(Augmentation):
         return address.uniform(batch, self.draws)
 
     def apply(self, batch: Batch, address: Address) -> Batch:
-        return apply_geometry([self], [address], batch)
+        return self.compose([self], [address], batch)
+
+    def compose(self, steps: Sequence[Self], addresses: Sequence[Address], batch: Batch) -> Batch:
+        """The batch after several geometric steps, in order, as one resampling; x: float [m, C, H, W] or [m, H, W]."""
+        x = floating(batch, self, (3, 4), "pictures [m, C, H, W] or [m, H, W]")
+        y = batch.columns.get("y")
+        moved = isinstance(y, Tensor) and y.dim() >= 3
+        check(not moved, self, "the target is a picture too, and it would not be moved along with x")
+        pictures = x if x.dim() == 4 else x[:, None]
+        height, width = pictures.shape[-2:]
+        total = np.broadcast_to(np.eye(3), (len(batch), 3, 3))
+        for step, address in zip(steps, addresses):
+            # out(p) = in(A p): the step applied last is the first to act on the output coordinate
+            total = total @ step.matrices(step.numbers(batch, address).T, height, width)
+        out = gather(pictures, total) if all(step.exact for step in steps) else resample(pictures, total)
+        return with_x(batch, out.view(x.shape))
 
 
 @dataclass(frozen=True)
@@ -62,16 +79,12 @@ class Flip(Geometric):
     ('flip', 'flip(0, 0.5)')
     """
 
-    horizontal: float = 0.5
-    vertical: float = 0.0
+    horizontal: float = within(0.5, 0, 1)
+    vertical: float = within(0.0, 0, 1)
     name: ClassVar[str] = "flip"
     bare: ClassVar[bool] = True
     draws: ClassVar[int] = 2
     exact: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        for p in (self.horizontal, self.vertical):
-            check(0 <= p <= 1, self, f"a probability must lie in 0..1, not {p:g}")
 
     def numbers(self, batch: Batch, address: Address) -> Floats:
         """Numbers that move on by the probability each epoch, modulo 1: they are below p in a share p of the epochs."""
@@ -82,9 +95,7 @@ class Flip(Geometric):
         return numbers
 
     def matrices(self, u: Floats, height: int, width: int) -> Floats:
-        return _affine(
-            xx=np.where(u[:, 0] < self.horizontal, -1.0, 1.0), yy=np.where(u[:, 1] < self.vertical, -1.0, 1.0)
-        )
+        return affine_maps(xx=np.where(u[0] < self.horizontal, -1.0, 1.0), yy=np.where(u[1] < self.vertical, -1.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -94,31 +105,26 @@ class Shift(Geometric):
     amount: pixels (a whole number), or a fraction of each side (below 1).
     """
 
-    amount: float = 2
+    amount: float = amount(2)
     name: ClassVar[str] = "shift"
     draws: ClassVar[int] = 2
     exact: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        check_amount(self, self.amount, "the shift")
-
     def matrices(self, u: Floats, height: int, width: int) -> Floats:
-        dx, dy = (_whole(u[:, k], pixels(self, self.amount, size)) for k, size in enumerate((width, height)))
-        return _affine(tx=-dx, ty=-dy)
+        most = [pixels(self.amount, size) for size in (width, height)]
+        dx, dy = (np.floor(v * (2 * n + 1)) - n for v, n in zip(u, most))  # whole numbers uniform in -n..n
+        return affine_maps(tx=-dx, ty=-dy)
 
 
 @dataclass(frozen=True)
 class Rotate(Geometric):
     """Turn a picture about its centre by an angle uniform in -degrees..degrees."""
 
-    degrees: float = 10
+    degrees: float = within(10, 0, 180)
     name: ClassVar[str] = "rotate"
 
-    def __post_init__(self) -> None:
-        check(0 <= self.degrees <= 180, self, f"degrees must lie in 0..180, not {self.degrees:g}")
-
     def matrices(self, u: Floats, height: int, width: int) -> Floats:
-        return rotation(_between(u[:, 0], -self.degrees, self.degrees))
+        return rotation(_between(u[0], -self.degrees, self.degrees))
 
 
 @dataclass(frozen=True)
@@ -130,11 +136,10 @@ class Scale(Geometric):
     name: ClassVar[str] = "scale"
 
     def __post_init__(self) -> None:
-        check(0 < self.low <= self.high, self, f"it needs 0 < low <= high, not {self.low:g} and {self.high:g}")
+        _check_factor(self, self.low, self.high)
 
     def matrices(self, u: Floats, height: int, width: int) -> Floats:
-        factor = np.exp(_between(u[:, 0], math.log(self.low), math.log(self.high)))
-        return _affine(xx=1 / factor, yy=1 / factor)
+        return _enlargement(u[0], self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -145,54 +150,38 @@ class Affine(Geometric):
     low, high: factor, log-uniform; shear: slant of the vertical axis, uniform in -shear..shear degrees.
     """
 
-    degrees: float = 10
-    shift: float = 0.1
+    degrees: float = within(10, 0, 180)
+    shift: float = within(0.1, 0, 1)
     low: float = 0.9
     high: float = 1.1
-    shear: float = 0
+    shear: float = within(0.0, 0, math.nextafter(90, 0))
     name: ClassVar[str] = "affine"
     draws: ClassVar[int] = 5
 
     def __post_init__(self) -> None:
-        check(0 <= self.degrees <= 180, self, f"degrees must lie in 0..180, not {self.degrees:g}")
-        check(0 <= self.shift <= 1, self, f"shift is a fraction of the side in 0..1, not {self.shift:g}")
-        check(0 < self.low <= self.high, self, f"it needs 0 < low <= high, not {self.low:g} and {self.high:g}")
-        check(0 <= self.shear < 90, self, f"shear must lie in 0..90 degrees, not {self.shear:g}")
+        super().__post_init__()
+        _check_factor(self, self.low, self.high)
 
     def matrices(self, u: Floats, height: int, width: int) -> Floats:
-        move = _affine(
-            tx=_between(u[:, 3], -self.shift, self.shift) * width,
-            ty=_between(u[:, 4], -self.shift, self.shift) * height,
-        )
-        slant = _affine(xy=np.tan(np.deg2rad(_between(u[:, 2], -self.shear, self.shear))))
-        factor = np.exp(_between(u[:, 1], math.log(self.low), math.log(self.high)))
-        turn = rotation(_between(u[:, 0], -self.degrees, self.degrees))
-        return turn @ _affine(xx=1 / factor, yy=1 / factor) @ slant @ move
+        dx, dy = (_between(v, -self.shift, self.shift) * size for v, size in zip(u[3:], (width, height)))
+        slant = affine_maps(xy=np.tan(np.deg2rad(_between(u[2], -self.shear, self.shear))))
+        turn = rotation(_between(u[0], -self.degrees, self.degrees))
+        return turn @ _enlargement(u[1], self.low, self.high) @ slant @ affine_maps(tx=dx, ty=dy)
+
+
+def _check_factor(step: Augmentation, low: float, high: float) -> None:
+    check(0 < low <= high, step, f"it needs 0 < low <= high, not {low:g} and {high:g}")
+
+
+def _enlargement(u: Floats, low: float, high: float) -> Floats:
+    factor = np.exp(_between(u, math.log(low), math.log(high)))
+    return affine_maps(xx=1 / factor, yy=1 / factor)
 
 
 def rotation(degrees: Floats) -> Floats:
     """Maps that turn pictures counter-clockwise as displayed by `degrees` [m]: float64 [m, 3, 3]."""
     c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
-    return _affine(xx=c, xy=-s, yx=s, yy=c)
-
-
-def apply_geometry(steps: Sequence[Geometric], addresses: Sequence[Address], batch: Batch) -> Batch:
-    """Apply some geometric steps, in order, as one resampling.
-
-    x: float [m, C, H, W] or [m, H, W].
-    """
-    x = floating(batch, steps[0], (3, 4), "pictures [m, C, H, W] or [m, H, W]")
-    y = batch.columns.get("y")
-    moved = isinstance(y, Tensor) and y.dim() >= 3
-    check(not moved, steps[0], "the target is a picture too, and it would not be moved along with x")
-    pictures = x if x.dim() == 4 else x[:, None]
-    height, width = pictures.shape[-2:]
-    total = np.broadcast_to(np.eye(3), (len(batch), 3, 3))
-    for step, address in zip(steps, addresses):
-        # out(p) = in(A p): the step applied last is the first to act on the output coordinate
-        total = total @ step.matrices(step.numbers(batch, address), height, width)
-    out = gather(pictures, total) if all(step.exact for step in steps) else resample(pictures, total)
-    return with_x(batch, out.view(x.shape))
+    return affine_maps(xx=c, xy=-s, yx=s, yy=c)
 
 
 def gather(x: Tensor, maps: Floats) -> Tensor:
@@ -225,7 +214,7 @@ def _indices(sign: Floats, offset: Floats, size: int) -> NDArray[np.int64]:
     return np.where((index >= 0) & (index < size), index, size)
 
 
-def _affine(
+def affine_maps(
     xx: Floats | float = 1.0,
     xy: Floats | float = 0.0,
     tx: Floats | float = 0.0,
@@ -233,14 +222,10 @@ def _affine(
     yy: Floats | float = 1.0,
     ty: Floats | float = 0.0,
 ) -> Floats:
+    """Maps, float64 [m, 3, 3], from output to input coordinates: x' = xx x + xy y + tx, y' = yx x + yy y + ty."""
     parts = np.broadcast_arrays(*np.atleast_1d(xx, xy, tx, yx, yy, ty, 0.0, 0.0, 1.0))
     return np.stack(parts, axis=-1).reshape(-1, 3, 3).astype(np.float64)
 
 
 def _between(u: Floats, low: float, high: float) -> Floats:
     return low + (high - low) * u
-
-
-def _whole(u: Floats, most: int) -> Floats:
-    """Whole numbers uniform in -most..most from uniform numbers."""
-    return np.floor(u * (2 * most + 1)) - most

@@ -13,13 +13,15 @@ from handful.transform.augment.base import (
     Address,
     Augmentation,
     Floats,
+    amount,
     check,
-    check_amount,
     column,
     floating,
     on_device,
+    per_row,
     row_lengths,
     with_x,
+    within,
 )
 
 
@@ -31,18 +33,14 @@ class TimeMask(Augmentation):
     frames (below 1); the length is uniform in 0..width, the start uniform where the stretch fits.
     """
 
-    width: float = 0.2
-    count: int = 1
+    width: float = amount(0.2)
+    count: int = within(1, 1)
     name: ClassVar[str] = "time_mask"
-
-    def __post_init__(self) -> None:
-        check_amount(self, self.width, "the width")
-        check(self.count >= 1, self, f"count must be 1 or more, not {self.count}")
 
     def apply(self, batch: Batch, address: Address) -> Batch:
         x = floating(batch, self, (2, 3, 4), "sound [m, ..., frames]")
         hole = _stretches(address.uniform(batch, 2 * self.count), self.width, row_lengths(batch, x), x)
-        return with_x(batch, x.masked_fill(hole.view(len(x), *(1,) * (x.dim() - 2), -1), 0))
+        return with_x(batch, x.masked_fill(per_row(hole, x, 1), 0))
 
 
 @dataclass(frozen=True)
@@ -53,19 +51,15 @@ class FrequencyMask(Augmentation):
     fraction.
     """
 
-    width: float = 0.2
-    count: int = 1
+    width: float = amount(0.2)
+    count: int = within(1, 1)
     name: ClassVar[str] = "frequency_mask"
-
-    def __post_init__(self) -> None:
-        check_amount(self, self.width, "the width")
-        check(self.count >= 1, self, f"count must be 1 or more, not {self.count}")
 
     def apply(self, batch: Batch, address: Address) -> Batch:
         x = floating(batch, self, (3, 4), "log-mel spectrograms [m, mels, frames]")
         mels = np.full(len(x), x.shape[-2], dtype=np.int64)
         hole = _stretches(address.uniform(batch, 2 * self.count), self.width, mels, x.transpose(-1, -2))
-        return with_x(batch, x.masked_fill(hole.view(len(x), *(1,) * (x.dim() - 3), -1, 1), 0))
+        return with_x(batch, x.masked_fill(per_row(hole[:, :, None], x, 2), 0))
 
 
 @dataclass(frozen=True)
@@ -75,11 +69,8 @@ class TimeShift(Augmentation):
     x: float [m, ..., frames]. amount: frames (a whole number) or a fraction of the row's frames (below 1).
     """
 
-    amount: float = 0.1
+    amount: float = amount(0.1)
     name: ClassVar[str] = "time_shift"
-
-    def __post_init__(self) -> None:
-        check_amount(self, self.amount, "the shift")
 
     def apply(self, batch: Batch, address: Address) -> Batch:
         x = floating(batch, self, (2, 3, 4), "sound [m, ..., frames]")
@@ -88,9 +79,8 @@ class TimeShift(Augmentation):
         move = np.floor(address.uniform(batch, 1)[:, 0] * (2 * most + 1)).astype(np.int64) - most
         source = np.arange(x.shape[-1]) - move[:, None]
         ok = (source >= 0) & (source < lengths[:, None]) & (np.arange(x.shape[-1]) < lengths[:, None])
-        shape = (len(x), *(1,) * (x.dim() - 2), -1)
-        index = on_device(np.where(ok, source, 0), x).view(shape).expand(x.shape)
-        return with_x(batch, x.gather(-1, index).masked_fill(~on_device(ok, x).view(shape), 0))
+        index = per_row(on_device(np.where(ok, source, 0), x), x, 1).expand(x.shape)
+        return with_x(batch, x.gather(-1, index).masked_fill(~per_row(on_device(ok, x), x, 1), 0))
 
 
 @dataclass(frozen=True)
@@ -101,12 +91,9 @@ class TokenDropout(Augmentation):
     takes the token out; or the id of an "unknown" or "mask" token.
     """
 
-    p: float = 0.1
+    p: float = within(0.1, 0, 1)
     token: int = 0
     name: ClassVar[str] = "token_dropout"
-
-    def __post_init__(self) -> None:
-        check(0 <= self.p <= 1, self, f"p must lie in 0..1, not {self.p:g}")
 
     def apply(self, batch: Batch, address: Address) -> Batch:
         x = column(batch, self)

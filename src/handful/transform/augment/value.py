@@ -10,14 +10,17 @@ from handful.data.base import Batch
 from handful.transform.augment.base import (
     Address,
     Augmentation,
+    amount,
     check,
-    check_amount,
     column,
     floating,
     on_device,
+    per_row,
     pixels,
     row_lengths,
+    squares,
     with_x,
+    within,
 )
 
 _CHUNK = 1 << 22  # numbers made at a time: keeps the 8-byte words of a large batch out of memory
@@ -32,24 +35,16 @@ class Colour(Augmentation):
     pixel's grey (mean of the channels; it acts on three channels only).
     """
 
-    brightness: float = 0.2
-    contrast: float = 0.2
-    saturation: float = 0.2
+    brightness: float = within(0.2, 0)
+    contrast: float = within(0.2, 0, 1)
+    saturation: float = within(0.2, 0, 1)
     name: ClassVar[str] = "colour"
-
-    def __post_init__(self) -> None:
-        check(self.brightness >= 0, self, f"brightness must not be negative, not {self.brightness:g}")
-        for a in (self.contrast, self.saturation):
-            check(0 <= a <= 1, self, f"contrast and saturation must lie in 0..1, not {a:g}")
 
     def apply(self, batch: Batch, address: Address) -> Batch:
         x = floating(batch, self, (3, 4), "pictures [m, C, H, W] or [m, H, W]")
         u = 2 * address.uniform(batch, 3) - 1
-        shape = (-1,) + (1,) * (x.dim() - 1)
-        b, c, s = (
-            on_device(v, x).view(shape)
-            for v in (u[:, 0] * self.brightness, 1 + u[:, 1] * self.contrast, 1 + u[:, 2] * self.saturation)
-        )
+        numbers = (u[:, 0] * self.brightness, 1 + u[:, 1] * self.contrast, 1 + u[:, 2] * self.saturation)
+        b, c, s = (per_row(on_device(v, x), x) for v in numbers)
         mean = x.mean(tuple(range(1, x.dim())), keepdim=True)
         out = mean + (x - mean) * c
         if x.dim() == 4 and x.shape[1] == 3:
@@ -66,23 +61,16 @@ class Cutout(Augmentation):
     centre is uniform over the pixels, so part of it may lie outside, as in the paper.
     """
 
-    size: float = 8
+    size: float = amount(8)
     name: ClassVar[str] = "cutout"
-
-    def __post_init__(self) -> None:
-        check_amount(self, self.size, "the size")
 
     def apply(self, batch: Batch, address: Address) -> Batch:
         x = floating(batch, self, (3, 4), "pictures [m, C, H, W] or [m, H, W]")
-        height, width = x.shape[-2:]
-        size, u = pixels(self, self.size, min(height, width)), address.uniform(batch, 2)
-        first = np.floor(u * (height, width)).astype(np.int64) - size // 2
-        inside = [
-            on_device((np.arange(n) >= first[:, k : k + 1]) & (np.arange(n) < first[:, k : k + 1] + size), x)
-            for k, n in enumerate((height, width))
-        ]
-        hole = inside[0][:, :, None] & inside[1][:, None, :]
-        return with_x(batch, x.masked_fill(hole if x.dim() == 3 else hole[:, None], 0))
+        sides = x.shape[-2:]
+        size = pixels(self.size, min(sides))
+        first = np.floor(address.uniform(batch, 2) * sides).astype(np.int64) - size // 2
+        at = [np.arange(n) - first[:, k : k + 1] for k, n in enumerate(sides)]
+        return with_x(batch, x.masked_fill(squares([(a >= 0) & (a < size) for a in at], x), 0))
 
 
 @dataclass(frozen=True)
@@ -92,11 +80,8 @@ class Noise(Augmentation):
     Spectrograms [m, mels, frames] keep the zeros they were padded with at the end.
     """
 
-    std: float = 0.1
+    std: float = within(0.1, 0)
     name: ClassVar[str] = "noise"
-
-    def __post_init__(self) -> None:
-        check(self.std >= 0, self, f"std must not be negative, not {self.std:g}")
 
     def apply(self, batch: Batch, address: Address) -> Batch:
         x = column(batch, self)
@@ -112,7 +97,7 @@ class Noise(Augmentation):
             out[part] += (self.std * noise).to(x.dtype)
         if x.dim() == 3 and x.numel():
             valid = torch.arange(x.shape[-1], device=x.device) < on_device(row_lengths(batch, x), x)[:, None]
-            out = torch.where(valid.view(len(x), *(1,) * (x.dim() - 2), -1), out, x)
+            out = torch.where(per_row(valid, x, 1), out, x)
         return with_x(batch, out)
 
 
@@ -120,11 +105,8 @@ class Noise(Augmentation):
 class Gain(Augmentation):
     """Make raw sound [m, samples], float, louder or softer by a level uniform in -decibels..decibels."""
 
-    decibels: float = 6
+    decibels: float = within(6, 0)
     name: ClassVar[str] = "gain"
-
-    def __post_init__(self) -> None:
-        check(self.decibels >= 0, self, f"decibels must not be negative, not {self.decibels:g}")
 
     def apply(self, batch: Batch, address: Address) -> Batch:
         of = "raw sound [m, samples] (for log-mel spectrograms use colour(0.2, 0, 0))"
