@@ -15,7 +15,7 @@ from handful.data.base import Column, Ragged, Source
 from handful.transform import Tokenize
 from handful.transform.language import LanguageSource, language_source
 from handful.transform.pipeline import Pipeline, fit_pipeline
-from handful.transform.text import PAD, UNKNOWN, PadTokens
+from handful.transform.steps.text import PAD, UNKNOWN, PadTokens
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 LINES = ["The cat sat on the mat.", "A dog; the CAT!", "", "naïve café 你好"]

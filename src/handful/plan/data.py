@@ -25,7 +25,7 @@ from handful.transform import columns as recipes
 from handful.transform.augment.augment import as_augment
 from handful.transform.augment.base import Augment
 from handful.transform.augment.default import suggest
-from handful.transform.inputs import Table
+from handful.transform.inputs import TableInput
 from handful.transform.language import language_source
 from handful.transform.pipeline import Pipeline, fit_pipeline
 
@@ -109,7 +109,7 @@ def open_data(train: Any, options: Options, chooser: Chooser, model: Any, saved:
 
 def say_recipe(pipeline: Pipeline, options: Options, chooser: Chooser, asked: str | None) -> None:
     """Which kind of data this is, and which columns say so."""
-    kind = "table" if isinstance(pipeline.input, Table) else pipeline.inputs.kind
+    kind = "table" if isinstance(pipeline.input, TableInput) else pipeline.inputs.kind
     uses = pipeline.uses
     columns = ", ".join(uses[:4]) + (f" and {len(uses) - 4} more columns" if len(uses) > 4 else "")
     recipe = asked or options.recipe or recipes.found(kind)

@@ -62,7 +62,7 @@ def augmented(t: "Training") -> NDArray[np.uint8] | None:
     """
     from handful.transform.augment.base import Augment
     from handful.transform.augment.default import picture
-    from handful.transform.numbers import ScaleImage
+    from handful.transform.steps.numbers import ScaleImage
 
     steps = next((s for s in t.batches.transforms if isinstance(s, Augment)), None)
     if steps is None or t.pipeline.inputs.kind not in ("image", "audio"):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from handful.base.errors import HandfulError
 from handful.data.base import Column, Rows, Source, Value
-from handful.transform.text import Tokenize
+from handful.transform.steps.text import Tokenize
 
 LARGE = 64 << 20  # bytes of tokens that are kept in memory; more of them go to a file
 _CHARACTERS = 1 << 20  # read at a time, where rows are short

@@ -154,7 +154,7 @@ class Affine(Geometric):
     shift: float = within(0.1, 0, 1)
     low: float = 0.9
     high: float = 1.1
-    shear: float = within(0.0, 0, math.nextafter(90, 0))
+    shear: float = within(0, 0, math.nextafter(90, 0))
     name: ClassVar[str] = "affine"
     draws: ClassVar[int] = 5
 
