@@ -155,7 +155,7 @@ def test_several_texts_are_joined_and_an_id_is_left_out():
             return {"id": torch.tensor(rows), "title": [f"t{i}" for i in rows], **super().read(rows)}
 
     pipeline = fit_pipeline(Two(), own_model=False)
-    assert pipeline.input.columns == ("title", "text")
+    assert pipeline.input.uses == ("title", "text")
     assert any("id" in note and "Left out" in note for note in pipeline.notes)
     step = pipeline.input.steps[0]
     assert torch.equal(pipeline(Two().take([4]))["x"], step(["t4 some words of title 1"]))

@@ -13,9 +13,8 @@ from handful.data.base import Batch, Column, Source, Value
 from handful.data.tables.strings import UNSPACED
 from handful.transform.inputs import Input, Layout, NamedInputs, SingleInput, TableInput
 from handful.transform.steps.audio import LogMel
-from handful.transform.steps.categories import strings
 from handful.transform.steps.features import CyclicTime, RobustAsinh
-from handful.transform.steps.numbers import Impute, MinMax, Normalize, PadRows, ScaleImage, Standardize
+from handful.transform.steps.numbers import Impute, MinMax, Normalize, PadRows, ScaleImage, Standardize, strings
 from handful.transform.steps.step import AnyStep, Step
 from handful.transform.steps.text import PadTokens, Tokenize
 

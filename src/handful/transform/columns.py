@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from handful.base.errors import HandfulError, did_you_mean
-from handful.data.base import Column, Rows, Source, Value
+from handful.data.base import Column, Source, View
 from handful.data.open import open as open_source
 
 # recipe -> the kinds of columns that are its input
@@ -19,29 +19,6 @@ KINDS: dict[str, tuple[str, ...]] = {
     "table": ("number", "category"),
 }
 OTHER = "arrays"  # blocks of numbers, tokens, several named inputs: what only a caller in Python has
-
-
-class Selected(Source):
-    """Some columns of another source."""
-
-    def __init__(self, base: Source, names: Iterable[str]) -> None:
-        self.of = base
-        self.columns = {name: base.columns[name] for name in names}
-        self.name, self.where, self.notes = base.name, base.where, base.notes
-        self.target = base.target if base.target in self.columns else None
-        self.in_memory = base.in_memory
-
-    def __len__(self) -> int:
-        return len(self.of)
-
-    def read(self, rows: Rows) -> dict[str, Value]:
-        return {name: self.of.read_column(name, rows) for name in self.columns}
-
-    def read_column(self, name: str, rows: Rows) -> Value:
-        return self.of.read_column(name, rows)
-
-    def cheap(self, name: str) -> bool:
-        return self.of.cheap(name)
 
 
 def check(recipe: str | None) -> str | None:
@@ -87,7 +64,7 @@ def select(source: Source, recipe: str | None, keep: Iterable[str | None] = ()) 
             f"recipe '{recipe}' needs a column of {' or '.join(kinds)}; {source.name} has {found or 'no input'}"
         )
     extra = [name for name in (None if recipe == "language" else source.target, *keep) if name]
-    return Selected(source, [name for name in source.columns if name in {*fits, *extra}])
+    return View(source, {name: column for name, column in source.columns.items() if name in {*fits, *extra}})
 
 
 def _picture(column: Column) -> bool:

@@ -1,17 +1,15 @@
 """From columns to what a model is called with: one input, a table, or several named inputs."""
 
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
 from handful.data.base import Batch, Column, Value
-from handful.transform.steps.categories import Categories, strings
-from handful.transform.steps.numbers import Impute, Standardize
+from handful.transform.steps.numbers import Categories, Impute, Standardize, strings
 from handful.transform.steps.statistics import Moments
 from handful.transform.steps.step import AnyStep, Inputs
 from handful.transform.steps.stored import stored
@@ -21,71 +19,34 @@ Columns = Mapping[str, Column]
 Layout = Literal["auto", "split", "matrix"]
 
 
-class Input(ABC):
-    """Fitted on the training rows, then called with batches of any source that has the columns it uses."""
-
-    @property
-    @abstractmethod
-    def uses(self) -> tuple[str, ...]:
-        """The names of its columns."""
-
-    @abstractmethod
-    def fit(self, read: Read, columns: Columns, head: Batch) -> Self:
-        """Fitted on the training rows (head: a few of them), in one pass or more."""
-
-    @abstractmethod
-    def __call__(self, batch: Batch, columns: Columns) -> dict[str, Value]:
-        """The model's arguments by name. columns: of the source that the batch came from."""
-
-    @abstractmethod
-    def info(self) -> Inputs:
-        """What a model needs to know."""
-
-    @abstractmethod
-    def notes(self) -> list[str]:
-        """Sentences on what was fitted."""
-
-    @property
-    def parts(self) -> Mapping[str, "SingleInput"]:
-        """The inputs, by name, that are each of one column, or of texts joined."""
-        return {}
-
-    @property
-    def open(self) -> tuple[str, ...]:
-        """The columns that may hold other strings than in training, told apart from missing ones."""
-        return ()
-
-
 @stored
 @dataclass(frozen=True, eq=False)
-class SingleInput(Input):
+class SingleInput:
     """One input: a column (or text columns, joined by a space) through steps one after another.
 
     kind: of the columns, "ragged" for blocks of numbers that differ in length, or "language"; as_is: no float32 is
     forced on the values; vocabulary: of the windows of a language model.
     """
 
-    columns: tuple[str, ...]
+    uses: tuple[str, ...]
     kind: str
     steps: tuple[AnyStep, ...] = ()
     as_is: bool = False
     shape: tuple[int | None, ...] = ()
     vocabulary: int = 0
-
-    @property
-    def uses(self) -> tuple[str, ...]:
-        return self.columns
+    open: ClassVar[tuple[str, ...]] = ()
 
     @property
     def parts(self) -> Mapping[str, "SingleInput"]:
+        """The inputs, by name, that are each of one column, or of texts joined."""
         return {"x": self}
 
     def value(self, batch: Batch, columns: Columns) -> Value:
         """The input before the steps."""
         if self.kind == "text":
-            texts = zip(*(strings(batch[name], columns[name]) for name in self.columns))
+            texts = zip(*(strings(batch[name], columns[name]) for name in self.uses))
             return [" ".join(filter(None, row)) for row in texts]
-        value = batch[self.columns[0]]
+        value = batch[self.uses[0]]
         if self.kind == "image" and isinstance(value, Tensor) and value.dim() == 3:
             return value[:, None]
         return value
@@ -122,6 +83,7 @@ class SingleInput(Input):
         return (*shape[:-1], None) if varies else shape
 
     def info(self) -> Inputs:
+        """What a model needs to know."""
         special = self.steps[0].inputs(self.shape) if self.steps else None
         if special:
             return special
@@ -133,12 +95,13 @@ class SingleInput(Input):
         return Inputs("vector" if len(fixed) <= 1 else "tensor", shape=self.shape)
 
     def notes(self) -> list[str]:
+        """Sentences on what was fitted."""
         return [note for step in self.steps for note in step.notes()]
 
 
 @stored
 @dataclass(frozen=True, eq=False)
-class TableInput(Input):
+class TableInput:
     """Columns of numbers and categories.
 
     Numbers are put side by side in float64, missing ones filled with the training median and flagged, then
@@ -155,13 +118,16 @@ class TableInput(Input):
     encoders: tuple[Categories, ...] = ()
     features: tuple[str, ...] = ()  # a name for each column of the matrix of numbers
     width: int = 0
+    parts: ClassVar[Mapping[str, SingleInput]] = {}
 
     @property
     def uses(self) -> tuple[str, ...]:
+        """The names of its columns."""
         return (*self.numbers, *self.categories)
 
     @property
     def open(self) -> tuple[str, ...]:
+        """The columns that may hold other strings than in training, told apart from missing ones."""
         return self.categories if self.layout == "split" else ()
 
     def matrix(self, batch: Batch) -> Tensor:
@@ -231,6 +197,7 @@ class TableInput(Input):
         return torch.zeros(len(batch), dtype=torch.int64)  # a column without any value is read as numbers, all NaN
 
     def info(self) -> Inputs:
+        """What a model needs to know."""
         sizes = tuple(encoder.size for encoder in self.encoders)
         counts = tuple(encoder.counts for encoder in self.encoders if encoder.other)
         if self.layout == "split":
@@ -239,6 +206,7 @@ class TableInput(Input):
         return Inputs("vector", shape=(self.width + sum(size - 1 for size in sizes),))
 
     def notes(self) -> list[str]:
+        """Sentences on what was fitted."""
         numbers = "1 column" if len(self.numbers) == 1 else f"{len(self.numbers)} columns"
         found = [f"The table has {numbers} of numbers and {len(self.categories)} of categories."]
         for step in (self.impute, *self.steps) if self.numbers else ():
@@ -248,28 +216,31 @@ class TableInput(Input):
 
 @stored
 @dataclass(frozen=True, eq=False)
-class NamedInputs(Input):
+class NamedInputs:
     """Several inputs under their own names: the model is called with keyword arguments."""
 
-    named: dict[str, SingleInput]
+    parts: dict[str, SingleInput]
+    open: ClassVar[tuple[str, ...]] = ()
 
     @property
     def uses(self) -> tuple[str, ...]:
-        return tuple(self.named)
-
-    @property
-    def parts(self) -> Mapping[str, SingleInput]:
-        return self.named
+        """The names of its columns."""
+        return tuple(self.parts)
 
     def fit(self, read: Read, columns: Columns, head: Batch) -> Self:
-        return replace(self, named={name: part.fit(read, columns, head) for name, part in self.named.items()})
+        return replace(self, parts={name: part.fit(read, columns, head) for name, part in self.parts.items()})
 
     def __call__(self, batch: Batch, columns: Columns) -> dict[str, Value]:
-        return {name: part.run(batch, columns) for name, part in self.named.items()}
+        return {name: part.run(batch, columns) for name, part in self.parts.items()}
 
     def info(self) -> Inputs:
-        return Inputs("named", tuple(self.named))
+        """What a model needs to know."""
+        return Inputs("named", tuple(self.parts))
 
     def notes(self) -> list[str]:
-        own = [f"{name}: {note}" for name, part in self.named.items() for note in part.notes()]
-        return [f"The model is called with the keyword arguments {', '.join(self.named)}.", *own]
+        """Sentences on what was fitted."""
+        own = [f"{name}: {note}" for name, part in self.parts.items() for note in part.notes()]
+        return [f"The model is called with the keyword arguments {', '.join(self.parts)}.", *own]
+
+
+Input = SingleInput | TableInput | NamedInputs

@@ -1,13 +1,16 @@
 """Rows of a source: read in chunks, checked, called by their numbers in the user's file, kept after the pipeline."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from handful.base.errors import HandfulError
-from handful.data.base import Batch, Column, Rows, Source, Subset, Value
+from handful.data.arrays import Arrays, Dense, RaggedValues, Stored
+from handful.data.base import Batch, Column, Ragged, Rows, Source, Value, View
+from handful.data.gather import offsets_of
+from handful.transform.steps.numbers import padded
 
 
 def blocks(n: int, size: int) -> Iterator[Rows]:
@@ -29,8 +32,6 @@ def chunks_of(source: Source, names: Sequence[str], at_most: int = 1 << 22) -> I
 def _row_bytes(column: Column) -> int:
     if column.kind == "audio":
         return 20 * (column.rate or 16000)
-    if column.dtype == "bytes":
-        return 200_000
     if column.kind in ("text", "tokens") or None in column.shape:
         return 2_000
     itemsize = 8 if column.dtype in ("str", "bfloat16") else np.dtype(column.dtype).itemsize
@@ -39,8 +40,8 @@ def _row_bytes(column: Column) -> int:
 
 def original_rows(source: Source, rows: Rows) -> Rows:
     """The rows' numbers in the file or array that the user gave: through all views."""
-    while isinstance(source, Subset):
-        rows, source = source.rows[rows], source.base
+    while isinstance(source, View):
+        rows, source = source.ids(rows), source.base
     return rows
 
 
@@ -70,44 +71,33 @@ def check_weights(value: Value, name: str, rows: Rows, where: str) -> Tensor:
     return weights
 
 
-class Cached(Source):
+class Cached(Arrays):
     """The pipeline's output for every row of a source; row ids are the source's.
 
-    Columns of fixed shape are one Tensor [n, ...]; columns whose last axis varies (tokens, frames) are stored without
-    their padding and padded with 0 to the longest of the rows read, as the pipeline does.
+    Columns whose last axis varies (tokens, frames) are stored without their padding and padded with 0 to the longest of
+    the rows read, as the pipeline does.
     """
 
-    def __init__(self, source: Source, made: Sequence[dict[str, Tensor]], ragged: set[str]) -> None:
-        self.name, self.where, self.notes, self.in_memory = source.name, source.where, [], True
-        self.n, self.columns = len(source), {}
-        self.values: dict[str, Tensor] = {}
-        self.offsets: dict[str, Tensor] = {}
+    def __init__(self, source: Source, made: Sequence[Mapping[str, Tensor]], ragged: set[str]) -> None:
+        stored: dict[str, Stored] = {}
         for name, first in made[0].items():
-            parts, shape = [part[name] for part in made], tuple[int | None, ...](first.shape[1:])
+            parts, dtype = [part[name] for part in made], str(first.dtype).removeprefix("torch.")
             if name in ragged:
-                trimmed = [_trim(part) for part in parts]
-                self.offsets[name] = torch.cat([torch.zeros(1, dtype=torch.int64), *(n for _, n in trimmed)]).cumsum(0)
-                parts, shape = [values for values, _ in trimmed], (*shape[:-1], None)
-            self.values[name] = torch.cat(parts)
-            self.columns[name] = Column("tensor", str(first.dtype).removeprefix("torch."), shape)
-        self.target = "y" if "y" in self.columns else None
-
-    def __len__(self) -> int:
-        return self.n
+                values, lengths = zip(*map(_trim, parts))
+                column = Column("tensor", dtype, (*first.shape[1:-1], None))
+                stored[name] = RaggedValues(torch.cat(values), offsets_of(torch.cat(lengths)), column)
+            else:
+                stored[name] = Dense(torch.cat(parts), Column("tensor", dtype, tuple(first.shape[1:])))
+        super().__init__(stored, "y" if "y" in stored else None, name=source.name, where=source.where)
 
     def read(self, rows: Rows) -> dict[str, Value]:
         return {name: self.read_column(name, rows) for name in self.columns}
 
-    def read_column(self, name: str, rows: Rows) -> Tensor:
-        ids, values = torch.from_numpy(rows), self.values[name]
-        if name not in self.offsets:
-            return values.index_select(0, ids)
-        offsets = self.offsets[name]
-        starts, lengths = offsets[ids], offsets[ids + 1] - offsets[ids]
-        steps = torch.arange(max(1, int(lengths.max()) if len(ids) else 1))
-        out = values[(starts[:, None] + steps).clamp_(max=len(values) - 1)]  # [m, T, ...]
-        out[steps >= lengths[:, None]] = 0
-        return out.movedim(1, -1).contiguous()
+    def read_column(self, name: str, rows: Rows) -> Value:
+        value = super().read_column(name, rows)
+        if isinstance(value, Ragged):
+            return padded(value.values, value.offsets.diff()).movedim(1, -1).contiguous()
+        return value
 
 
 def cache(source: Source, pipeline: Callable[[Batch], Batch], ragged: set[str], at_most: int) -> Cached | None:
@@ -115,10 +105,10 @@ def cache(source: Source, pipeline: Callable[[Batch], Batch], ragged: set[str], 
     made: list[dict[str, Tensor]] = []
     used = 0
     for rows in blocks(len(source), 512):
-        columns = pipeline(source.take(rows)).columns
-        tensors = {name: value for name, value in columns.items() if isinstance(value, Tensor)}
+        batch = pipeline(source.take(rows))
+        tensors = batch.tensors()
         used += sum(value.nbytes for value in tensors.values())
-        if len(tensors) < len(columns) or used / (rows[-1] + 1) * len(source) > at_most:
+        if len(tensors) < len(batch.columns) or used / (rows[-1] + 1) * len(source) > at_most:
             return None
         made.append(tensors)
     return Cached(source, made, ragged) if made else None

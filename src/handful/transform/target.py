@@ -13,7 +13,7 @@ from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Column, Ragged, Rows, Value
 from handful.losses import ctc
 from handful.losses.loss import class_axis
-from handful.transform.steps.categories import code_table, strings
+from handful.transform.steps.numbers import code_table, padded, strings
 from handful.transform.steps.stored import stored
 
 Label = str | int | float | bool
@@ -246,17 +246,13 @@ class LabelSequence(Target):
         if not self.classes:
             return self._numbers(value, column, rows, where)
         labels, lengths = labels_of(value, column, self.column)
-        if not len(labels):
-            return torch.zeros(len(lengths), 1, dtype=torch.int64)
         known = np.array(self.classes, dtype=labels.dtype)
         at = np.searchsorted(known, labels).clip(max=len(known) - 1)
         wrong = np.flatnonzero(known[at] != labels)
         if len(wrong):
             row = int(np.searchsorted(lengths.cumsum(), wrong[0], side="right"))
             self._unseen(labels[wrong[0]].item(), int(rows[row]), where)
-        y = torch.zeros(len(lengths), max(1, int(lengths.max())), dtype=torch.int64)
-        y[torch.arange(y.shape[1]) < torch.from_numpy(lengths)[:, None]] = torch.from_numpy(at + 1)
-        return y
+        return padded(torch.from_numpy(at + 1), torch.from_numpy(lengths))
 
     def resolve_task(self, output: object) -> Target:
         return self._resolved(output, self.outputs <= 2, self.outputs)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Column, Ragged, Rows, Value
-from handful.transform.steps.categories import strings
+from handful.transform.steps.numbers import strings
 from handful.transform.steps.statistics import Moments
 from handful.transform.target import (
     ClassIds,

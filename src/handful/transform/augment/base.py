@@ -111,8 +111,8 @@ class Augmentation:
     def __post_init__(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
-            if f.metadata and not f.metadata["ok"](value):
-                raise HandfulError(f"augmentation {self.name}: {f.name} must {f.metadata['must']}, not {value!r}")
+            if f.metadata:
+                self.check(f.metadata["ok"](value), f"{f.name} must {f.metadata['must']}, not {value!r}")
 
     def apply(self, batch: Batch, address: Address) -> Batch:
         """The batch with a new column `x` (mixing: `y`, `weight` too); the input is left alone."""
@@ -123,6 +123,24 @@ class Augmentation:
         for step, address in zip(steps, addresses):
             batch = step.apply(batch, address)
         return batch
+
+    def check(self, ok: bool, sentence: str) -> None:
+        """Raise HandfulError "augmentation <name>: <sentence>" unless ok."""
+        if not ok:
+            raise HandfulError(f"augmentation {self.name}: {sentence}")
+
+    def column(self, batch: Batch) -> Tensor:
+        """The column `x` as a Tensor; HandfulError if there is none."""
+        have = ", ".join(batch.columns) or "none"
+        self.check("x" in batch.tensors(), f"it changes the column 'x' as a Tensor; columns are: {have}")
+        return batch.tensor("x")
+
+    def floating(self, batch: Batch, dims: tuple[int, ...], of: str) -> Tensor:
+        """The column `x`, checked to be floating point with one of `dims` dimensions; `of` says what they are."""
+        x = self.column(batch)
+        ok = x.is_floating_point() and x.dim() in dims
+        self.check(ok, f"it needs floating-point {of}, but x is {str(x.dtype).removeprefix('torch.')} {list(x.shape)}")
+        return x
 
     @property
     def steps(self) -> tuple["Augmentation", ...]:
@@ -171,21 +189,11 @@ class Augment:
     classes: int | None = None
 
     def bind(
-        self,
-        *,
-        seed: int | None = None,
-        fetch: Fetch | None = None,
-        n: int | None = None,
-        classes: int | None = None,
+        self, *, seed: int | None = None, fetch: Fetch | None = None, n: int | None = None, classes: int | None = None
     ) -> "Augment":
         """The same steps with a seed and, for mixup and cutmix, a way to reach other training rows."""
-        return Augment(
-            self.steps,
-            self.seed if seed is None else seed,
-            fetch or self.fetch,
-            self.n if n is None else n,
-            self.classes if classes is None else classes,
-        )
+        seed = self.seed if seed is None else seed
+        return Augment(self.steps, seed, fetch or self.fetch, n or self.n, classes or self.classes)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(self.steps))
@@ -231,33 +239,9 @@ class Augment:
         return Address(f"augment.{name}.{k}", self.seed, partner, self.n, self.classes)
 
 
-def check(ok: bool, step: Augmentation, sentence: str) -> None:
-    """Raise HandfulError "augmentation <name>: <sentence>" unless ok."""
-    if not ok:
-        raise HandfulError(f"augmentation {step.name}: {sentence}")
-
-
-def floating(batch: Batch, step: Augmentation, dims: tuple[int, ...], of: str) -> Tensor:
-    """The column `x`, checked to be floating point with one of `dims` dimensions; `of` says what they are."""
-    x = column(batch, step)
-    what = f"x is {str(x.dtype).removeprefix('torch.')} {list(x.shape)}"
-    check(x.is_floating_point(), step, f"it needs floating-point rows ({of}), but {what}")
-    check(x.dim() in dims, step, f"it needs {of}, but {what}")
-    return x
-
-
-def column(batch: Batch, step: Augmentation) -> Tensor:
-    """The column `x` as a Tensor; HandfulError if there is none."""
-    x = batch.columns.get("x")
-    if not isinstance(x, Tensor):
-        have = ", ".join(batch.columns) or "none"
-        raise HandfulError(f"augmentation {step.name}: it changes the column 'x' as a Tensor; columns are: {have}")
-    return x
-
-
 def with_x(batch: Batch, x: Tensor) -> Batch:
     """The same batch with another `x`."""
-    return batch.replace({**batch.columns, "x": x})
+    return batch.replace(batch.columns | {"x": x})
 
 
 def pixels(amount: float, size: int) -> int:

@@ -16,22 +16,11 @@ from torch import Tensor
 
 from handful.base.errors import HandfulError
 from handful.data.base import Batch
-from handful.transform.augment.base import (
-    Address,
-    Augmentation,
-    Floats,
-    check,
-    column,
-    on_device,
-    per_row,
-    positive,
-    squares,
-    within,
-)
+from handful.transform.augment import base
 
 
 @dataclass(frozen=True)
-class Mixup(Augmentation):
+class Mixup(base.Augmentation):
     """x = lambda x + (1 - lambda) x', y likewise, lambda ~ Beta(alpha, alpha).
 
     Zhang et al. 2017, arXiv:1710.09412. x: float [m, ...], all rows of one shape. y: int64 [m] class ids,
@@ -39,18 +28,18 @@ class Mixup(Augmentation):
     p.
     """
 
-    alpha: float = positive(0.2)
-    p: float = within(1.0, 0, 1)
+    alpha: float = base.positive(0.2)
+    p: float = base.within(1.0, 0, 1)
     name: ClassVar[str] = "mixup"
 
-    def apply(self, batch: Batch, address: Address) -> Batch:
+    def apply(self, batch: Batch, address: base.Address) -> Batch:
         u = address.uniform(batch, 3)
         share = np.where(u[:, 2] < self.p, beta(u[:, 0], self.alpha), 1.0)
         return _mix(self, batch, address, u[:, 1], share, None)
 
 
 @dataclass(frozen=True)
-class Cutmix(Augmentation):
+class Cutmix(base.Augmentation):
     """A rectangle of the picture, 1 - lambda of its area, from the partner; y mixed by area.
 
     Yun et al. 2019, arXiv:1905.04899, equations 1 and 2: sides sqrt(1 - lambda) of the picture's, centre
@@ -58,13 +47,13 @@ class Cutmix(Augmentation):
     [m, C, H, W] or [m, H, W]; y as for Mixup. A row is mixed with probability p.
     """
 
-    alpha: float = positive(1.0)
-    p: float = within(0.5, 0, 1)
+    alpha: float = base.positive(1.0)
+    p: float = base.within(0.5, 0, 1)
     name: ClassVar[str] = "cutmix"
 
-    def apply(self, batch: Batch, address: Address) -> Batch:
-        x = column(batch, self)
-        check(x.dim() in (3, 4), self, f"it needs pictures [m, C, H, W] or [m, H, W], but x is {list(x.shape)}")
+    def apply(self, batch: Batch, address: base.Address) -> Batch:
+        x = self.column(batch)
+        self.check(x.dim() in (3, 4), f"it needs pictures [m, C, H, W] or [m, H, W], but x is {list(x.shape)}")
         u, sizes = address.uniform(batch, 5), x.shape[-2:]
         side = np.where(u[:, 2] < self.p, np.sqrt(1 - beta(u[:, 0], self.alpha)), 0.0)
         inside = []
@@ -73,18 +62,25 @@ class Cutmix(Augmentation):
             at = np.arange(size) - (centre - width // 2)[:, None]
             inside.append((at >= 0) & (at < width[:, None]))
         share = 1 - inside[0].sum(1) * inside[1].sum(1) / (sizes[0] * sizes[1])
-        return _mix(self, batch, address, u[:, 1], share, squares(inside, x))
+        return _mix(self, batch, address, u[:, 1], share, base.squares(inside, x))
 
 
-def beta(u: Floats, alpha: float) -> Floats:
+def beta(u: base.Floats, alpha: float) -> base.Floats:
     """Beta(alpha, alpha) numbers in 0..1 from uniform numbers by the inverse of its distribution."""
     return np.asarray(betaincinv(alpha, alpha, u), dtype=np.float64)
 
 
-def _mix(step: Augmentation, batch: Batch, address: Address, u: Floats, share: Floats, hole: Tensor | None) -> Batch:
+def _mix(
+    step: base.Augmentation,
+    batch: Batch,
+    address: base.Address,
+    u: base.Floats,
+    share: base.Floats,
+    hole: Tensor | None,
+) -> Batch:
     """Rows with share < 1 mixed with their partners: inside `hole`, or everywhere if that is None."""
-    x = column(batch, step)
-    check(x.is_floating_point(), step, f"it needs floating-point rows, but x is {x.dtype}")
+    x = step.column(batch)
+    step.check(x.is_floating_point(), f"it needs floating-point rows, but x is {x.dtype}")
     if address.partner is None or not address.n:
         raise HandfulError(f"augmentation {step.name}: it needs rows by id; bind(fetch=..., n=...) first")
     out = batch.replace(batch.columns)
@@ -96,11 +92,11 @@ def _mix(step: Augmentation, batch: Batch, address: Address, u: Floats, share: F
         return out
     rows = np.minimum(np.floor(u[mixed] * address.n), address.n - 1).astype(np.int64)
     other = address.partner(rows, batch.epochs[mixed])
-    x2 = column(other, step).to(x.device, x.dtype)
+    x2 = step.column(other).to(x.device, x.dtype)
     same = f"{list(x.shape[1:])} and {list(x2.shape[1:])}"
-    check(x2.shape[1:] == x.shape[1:], step, f"it needs rows of one fixed shape, but two have shapes {same}")
-    at, lam = on_device(mixed, x), on_device(share[mixed], x)
-    one, part = x[at], per_row(lam, x)
+    step.check(x2.shape[1:] == x.shape[1:], f"it needs rows of one fixed shape, but two have shapes {same}")
+    at, lam = base.on_device(mixed, x), base.on_device(share[mixed], x)
+    one, part = x[at], base.per_row(lam, x)
     new = part * one + (1 - part) * x2 if hole is None else torch.where(hole[at], x2, one)
     out.columns["x"] = x.index_copy(0, at, new)
     _mix_targets(step, out, other, at, lam.float(), address.classes, ids)
@@ -108,7 +104,7 @@ def _mix(step: Augmentation, batch: Batch, address: Address, u: Floats, share: F
 
 
 def _mix_targets(
-    step: Augmentation, out: Batch, other: Batch, at: Tensor, lam: Tensor, classes: int | None, ids: bool
+    step: base.Augmentation, out: Batch, other: Batch, at: Tensor, lam: Tensor, classes: int | None, ids: bool
 ) -> None:
     """Mix y and weight of the rows `at`, in place of those in `out`; ids: y was class ids.
 
@@ -126,16 +122,16 @@ def _mix_targets(
     if "y" in out.columns:
         y = out.tensor("y")
         y2 = _target(step, other, classes).to(y.device, y.dtype)
-        share = per_row(share.to(y.dtype), y)
+        share = base.per_row(share.to(y.dtype), y)
         out.columns["y"] = y.index_copy(0, at, share * y[at] + (1 - share) * y2)
 
 
-def _target(step: Augmentation, batch: Batch, classes: int | None) -> Tensor:
+def _target(step: base.Augmentation, batch: Batch, classes: int | None) -> Tensor:
     """y as numbers that can be averaged: class ids [m] become float32 [m, classes]."""
     y = batch.tensor("y")
     if y.is_floating_point():
         return y
-    check(y.dim() == 1, step, f"it cannot mix targets of integers of shape {list(y.shape)}")
+    step.check(y.dim() == 1, f"it cannot mix targets of integers of shape {list(y.shape)}")
     if not classes:
         raise HandfulError(f"augmentation {step.name}: it needs the number of classes; bind(classes=...) first")
     return F.one_hot(y, classes).float()

@@ -7,27 +7,13 @@ import numpy as np
 import torch
 
 from handful.data.base import Batch
-from handful.transform.augment.base import (
-    Address,
-    Augmentation,
-    amount,
-    check,
-    column,
-    floating,
-    on_device,
-    per_row,
-    pixels,
-    row_lengths,
-    squares,
-    with_x,
-    within,
-)
+from handful.transform.augment import base
 
 _CHUNK = 1 << 22  # numbers made at a time: keeps the 8-byte words of a large batch out of memory
 
 
 @dataclass(frozen=True)
-class Colour(Augmentation):
+class Colour(base.Augmentation):
     """Change brightness, contrast and saturation of pictures [m, C, H, W] or [m, H, W], float.
 
     brightness: added to the whole picture, uniform in -brightness..brightness, in standard deviations of the
@@ -35,57 +21,59 @@ class Colour(Augmentation):
     pixel's grey (mean of the channels; it acts on three channels only).
     """
 
-    brightness: float = within(0.2, 0)
-    contrast: float = within(0.2, 0, 1)
-    saturation: float = within(0.2, 0, 1)
+    brightness: float = base.within(0.2, 0)
+    contrast: float = base.within(0.2, 0, 1)
+    saturation: float = base.within(0.2, 0, 1)
     name: ClassVar[str] = "colour"
 
-    def apply(self, batch: Batch, address: Address) -> Batch:
-        x = floating(batch, self, (3, 4), "pictures [m, C, H, W] or [m, H, W]")
+    def apply(self, batch: Batch, address: base.Address) -> Batch:
+        x = self.floating(batch, (3, 4), "pictures [m, C, H, W] or [m, H, W]")
         u = 2 * address.uniform(batch, 3) - 1
         numbers = (u[:, 0] * self.brightness, 1 + u[:, 1] * self.contrast, 1 + u[:, 2] * self.saturation)
-        b, c, s = (per_row(on_device(v, x), x) for v in numbers)
+        b, c, s = (base.per_row(base.on_device(v, x), x) for v in numbers)
         mean = x.mean(tuple(range(1, x.dim())), keepdim=True)
         out = mean + (x - mean) * c
         if x.dim() == 4 and x.shape[1] == 3:
             grey = out.mean(1, keepdim=True)
             out = grey + (out - grey) * s
-        return with_x(batch, out + b)
+        return base.with_x(batch, out + b)
 
 
 @dataclass(frozen=True)
-class Cutout(Augmentation):
+class Cutout(base.Augmentation):
     """Set a square of each picture to 0, the mean colour (DeVries and Taylor 2017, arXiv:1708.04552).
 
     size: side of the square in pixels (a whole number) or as a fraction of the shorter side (below 1). Its
     centre is uniform over the pixels, so part of it may lie outside, as in the paper.
     """
 
-    size: float = amount(8)
+    size: float = base.amount(8)
     name: ClassVar[str] = "cutout"
 
-    def apply(self, batch: Batch, address: Address) -> Batch:
-        x = floating(batch, self, (3, 4), "pictures [m, C, H, W] or [m, H, W]")
+    def apply(self, batch: Batch, address: base.Address) -> Batch:
+        x = self.floating(batch, (3, 4), "pictures [m, C, H, W] or [m, H, W]")
         sides = x.shape[-2:]
-        size = pixels(self.size, min(sides))
+        size = base.pixels(self.size, min(sides))
         first = np.floor(address.uniform(batch, 2) * sides).astype(np.int64) - size // 2
         at = [np.arange(n) - first[:, k : k + 1] for k, n in enumerate(sides)]
-        return with_x(batch, x.masked_fill(squares([(a >= 0) & (a < size) for a in at], x), 0))
+        return batch.replace(
+            batch.columns | {"x": x.masked_fill(base.squares([(a >= 0) & (a < size) for a in at], x), 0)}
+        )
 
 
 @dataclass(frozen=True)
-class Noise(Augmentation):
+class Noise(base.Augmentation):
     """Add normal noise of standard deviation `std` to every number of x, float [m, ...].
 
     Spectrograms [m, mels, frames] keep the zeros they were padded with at the end.
     """
 
-    std: float = within(0.1, 0)
+    std: float = base.within(0.1, 0)
     name: ClassVar[str] = "noise"
 
-    def apply(self, batch: Batch, address: Address) -> Batch:
-        x = column(batch, self)
-        check(x.is_floating_point() and x.dim() >= 2, self, f"it needs floating-point rows, but x is {x.dtype}")
+    def apply(self, batch: Batch, address: base.Address) -> Batch:
+        x = self.column(batch)
+        self.check(x.is_floating_point() and x.dim() >= 2, f"it needs floating-point rows, but x is {x.dtype}")
         count = x[0].numel() if len(x) else 0
         out, step = x.clone(), max(1, _CHUNK // max(1, count))
         for start in range(0, len(x), step):
@@ -96,20 +84,20 @@ class Noise(Augmentation):
             noise = noise.view(len(rows), x.shape[-1], -1).transpose(1, 2).reshape(x[part].shape)
             out[part] += (self.std * noise).to(x.dtype)
         if x.dim() == 3 and x.numel():
-            valid = torch.arange(x.shape[-1], device=x.device) < on_device(row_lengths(batch, x), x)[:, None]
-            out = torch.where(per_row(valid, x, 1), out, x)
-        return with_x(batch, out)
+            valid = torch.arange(x.shape[-1], device=x.device) < base.on_device(base.row_lengths(batch, x), x)[:, None]
+            out = torch.where(base.per_row(valid, x, 1), out, x)
+        return base.with_x(batch, out)
 
 
 @dataclass(frozen=True)
-class Gain(Augmentation):
+class Gain(base.Augmentation):
     """Make raw sound [m, samples], float, louder or softer by a level uniform in -decibels..decibels."""
 
-    decibels: float = within(6, 0)
+    decibels: float = base.within(6, 0)
     name: ClassVar[str] = "gain"
 
-    def apply(self, batch: Batch, address: Address) -> Batch:
+    def apply(self, batch: Batch, address: base.Address) -> Batch:
         of = "raw sound [m, samples] (for log-mel spectrograms use colour(0.2, 0, 0))"
-        x = floating(batch, self, (2,), of)
+        x = self.floating(batch, (2,), of)
         level = (2 * address.uniform(batch, 1) - 1) * self.decibels
-        return with_x(batch, x * on_device(10 ** (level / 20), x))
+        return base.with_x(batch, x * base.on_device(10 ** (level / 20), x))

@@ -1,6 +1,8 @@
-"""Steps for numbers and pictures. All statistics are float64 and of the training rows only."""
+"""Steps for numbers, categories and pictures. All statistics are float64 and of the training rows only."""
 
-from collections.abc import Iterator
+import functools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor
 
 from handful.base.errors import HandfulError
-from handful.data.base import Ragged
+from handful.data.base import Column, Ragged, Value
 from handful.transform.steps.statistics import Moments, known_values
 from handful.transform.steps.step import Names, Step, listed
 
@@ -144,7 +146,7 @@ class Impute(Step[Tensor]):
     missing: Tensor | None = None  # int64: the flat features that had missing values
 
     def learn(self, chunks: Iterator[Tensor]) -> Self:
-        shape: tuple[int, ...] = ()
+        shape: tuple[int, ...] | None = None
 
         def rows() -> Iterator[Tensor]:
             nonlocal shape
@@ -153,7 +155,7 @@ class Impute(Step[Tensor]):
                 yield chunk[:, None].flatten(1)
 
         known, missing = known_values(rows())
-        if not len(missing):
+        if shape is None:
             raise HandfulError("Impute cannot be fitted on no rows")
         medians = torch.tensor([float(np.median(c)) if len(c) else 0.0 for c in known], dtype=torch.float64)
         return replace(self, median=medians.view(shape), missing=torch.from_numpy(missing).nonzero().flatten())
@@ -266,6 +268,81 @@ class ScaleImage(Step[Tensor]):
         return [f"Pictures are standardised per channel (training mean {mean}; standard deviation {std})."]
 
 
+@functools.lru_cache(maxsize=64)
+def code_table(
+    known: tuple[str, ...], classes: tuple[str, ...], first: int, other: int, missing: int | None = None
+) -> Tensor:
+    """Ids by code, int64 [len(classes) + 1].
+
+    For each of `classes` its place in `known` plus `first`, or `other` where it is not there; the last entry,
+    which the code -1 (missing) picks, is `missing`, by default `other`, too."""
+    ids = {name: i + first for i, name in enumerate(known)}
+    last = other if missing is None else missing
+    return torch.tensor([*(ids.get(name, other) for name in classes), last], dtype=torch.int64)
+
+
+def strings(value: Value, column: Column) -> list[str]:
+    """The strings of a column of text, or of one of categories, by their codes; "" where one is missing."""
+    if isinstance(value, Tensor):
+        names = (*(column.classes or ()), "")
+        return [names[code] for code in value.tolist()]
+    return [str(text or "") for text in value]
+
+
+@dataclass(frozen=True, eq=False)
+class Categories(Step[Sequence[str | None]]):
+    """Names to ids, by name: 1.. for the names seen in training, sorted; 0 for missing or never seen.
+
+    Values are lists of m strings ("" and None are missing); the result is int64 [m]. With `other`, names never seen
+    have an id of their own, the last. counts: training rows of each id.
+
+    >>> step = Categories().fit([["red", "blue"]])
+    >>> step.classes, step(["red", "green"]).tolist()
+    (('blue', 'red'), [2, 0])
+    >>> Categories(other=True).fit([["red", "blue"]])(["red", "green", ""]).tolist()
+    [2, 3, 0]
+    """
+
+    classes: tuple[str, ...] | None = None
+    other: bool = False
+    counts: tuple[int, ...] = ()
+
+    def learn(self, chunks: Iterator[Sequence[str | None]]) -> Self:
+        return self.of(Counter(name or "" for chunk in chunks for name in chunk))
+
+    def of(self, counts: Mapping[str, int]) -> Self:
+        """Fitted to names that have so many rows each; "" is missing."""
+        names = tuple(sorted(name for name in counts if name))
+        of_ids = (counts.get("", 0), *(counts[name] for name in names), *([0] if self.other else []))
+        return replace(self, classes=names, counts=of_ids)
+
+    @property
+    def size(self) -> int:
+        """How many ids there are: the known names, 0, and with `other` one more."""
+        return len(self.fitted(self.classes)) + 1 + self.other
+
+    @property
+    def _unseen(self) -> int:
+        return self.size - 1 if self.other else 0
+
+    def __call__(self, value: Sequence[str | None]) -> Tensor:
+        ids = {name: i + 1 for i, name in enumerate(self.fitted(self.classes))}
+        return torch.tensor([ids.get(name, self._unseen) if name else 0 for name in value], dtype=torch.int64)
+
+    def recode(self, codes: Tensor, classes: Sequence[str]) -> Tensor:
+        """Ids of codes [m] into another list of classes (-1: missing), such as those of a second file."""
+        return code_table(self.fitted(self.classes), tuple(classes), 1, self._unseen, 0)[codes]
+
+
+def padded(values: Tensor, lengths: Tensor) -> Tensor:
+    """Rows of these lengths, joined in `values` [total, ...], as one block [m, T, ...], with 0 behind the end of a row;
+    T: the longest, at least 1."""
+    longest = max(1, int(lengths.max())) if len(lengths) else 1
+    out = values.new_zeros(len(lengths), longest, *values.shape[1:])
+    out[torch.arange(longest) < lengths[:, None]] = values
+    return out
+
+
 @dataclass(frozen=True, eq=False)
 class PadRows(Step[Ragged | Tensor]):
     """Rows of different lengths (a Ragged [T, ...]) as one block [m, T, ...], with 0 behind the end of a row, to the
@@ -283,8 +360,4 @@ class PadRows(Step[Ragged | Tensor]):
     def __call__(self, value: Ragged | Tensor) -> Tensor:
         if isinstance(value, Tensor):  # rows of other data that happen to be of one length
             return value
-        lengths = value.offsets.diff()
-        longest = max(1, int(lengths.max())) if len(lengths) else 1
-        out: Tensor = value.values.new_zeros(len(lengths), longest, *value.values.shape[1:])
-        out[torch.arange(longest) < lengths[:, None]] = value.values
-        return out
+        return padded(value.values, value.offsets.diff())

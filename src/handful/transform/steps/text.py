@@ -9,13 +9,14 @@ from typing import Self
 
 import numpy as np
 import tokenizers
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Ragged
+from handful.data.gather import ragged_of
 from handful.data.tables.strings import UNSPACED
+from handful.transform.steps.numbers import padded
 from handful.transform.steps.statistics import Sample
 from handful.transform.steps.step import Inputs, Names, Step
 
@@ -177,11 +178,8 @@ class Tokenize(Step[Sequence[str]]):
 
 def pad(rows: Sequence[NDArray[np.int64]], max_length: int | None = None) -> Tensor:
     """Rows of ids to int64 [m, T], cut to max_length and padded with 0 to the longest, T at least 1."""
-    cut = [row[:max_length] for row in rows]
-    out = np.zeros((len(cut), max([1, *map(len, cut)])), dtype=np.int64)
-    for i, row in enumerate(cut):
-        out[i, : len(row)] = row
-    return torch.from_numpy(out)
+    ids, offsets = ragged_of([row[:max_length] for row in rows], (), np.dtype(np.int64))
+    return padded(ids, offsets.diff())
 
 
 @dataclass(frozen=True, eq=False)
