@@ -14,7 +14,7 @@ from handful.data.tables.strings import UNSPACED
 from handful.transform.inputs import Input, Layout, NamedInputs, SingleInput, TableInput
 from handful.transform.steps.audio import LogMel
 from handful.transform.steps.features import CyclicTime, RobustAsinh
-from handful.transform.steps.numbers import Impute, MinMax, Normalize, PadRows, ScaleImage, Standardize, strings
+from handful.transform.steps.numbers import Impute, MinMax, Normalize, PadRows, ScaleImage, Standardize
 from handful.transform.steps.step import AnyStep, Step
 from handful.transform.steps.text import PadTokens, Tokenize
 
@@ -95,7 +95,7 @@ class InputChooser:
 
     def _without_ids(self, names: list[str]) -> list[str]:
         """The columns without those that only number the rows."""
-        ids = [name for name in names if looks_like_id(name, self._look[name], self.source.columns[name])]
+        ids = [name for name in names if looks_like_id(name, self._look, self.source.columns[name])]
         if not ids or len(ids) == len(names):
             return names
         shown = ", ".join(name or "the one without a name" for name in ids)
@@ -113,7 +113,10 @@ class InputChooser:
         elif not texts or not others or (self.own_model and not others <= _TABLE):
             return names
         else:
-            kept, why = [name for name in texts if words_per_row(self._look[name]) >= _WORDS], "the text is the input"
+            kept, why = (
+                [name for name in texts if words_per_row(self._look.strings(name)) >= _WORDS],
+                "the text is the input",
+            )
             if not kept:
                 kept, why = [n for n in names if n not in texts], "short texts, different in most rows"
         self.notes.append(f"Left out ({why}): {', '.join(name for name in names if name not in kept)}.")
@@ -128,17 +131,17 @@ class InputChooser:
         numbers = tuple(name for name in names if columns[name].kind != "category")
         categories = tuple(name for name in names if columns[name].kind == "category")
         long: tuple[AnyStep, ...] = () if self.own_model else (CyclicTime(), RobustAsinh())
+        imputes = [step for step in self.given if isinstance(step, Impute)]
         chosen: dict[str, tuple[AnyStep, ...]] = {
             "auto": (*long, Standardize(clip=10.0)),
             "standardize": (Standardize(),),
             "minmax": (MinMax(),),
             "normalize": (Normalize(),),
             "none": (),
-            "given": tuple(step for step in self.given if not isinstance(step, Impute)),
+            "given": tuple(step for step in self.given if step not in imputes),
         }
-        impute = next((step for step in self.given if isinstance(step, Impute)), Impute())
         layout = self.layout if self.layout != "auto" else "matrix" if self.own_model else "split"
-        return TableInput(numbers, categories, layout, chosen[self.name], impute)
+        return TableInput(numbers, categories, layout, chosen[self.name], (imputes or [Impute()])[0])
 
     def _single(self, names: tuple[str, ...]) -> SingleInput:
         """One input: the given steps, or those for the column's kind."""
@@ -205,20 +208,19 @@ class InputChooser:
         return "image" if colour or grey or (self.pictures and len(sides) in (2, 3)) else "tensor"
 
 
-def looks_like_id(name: str, value: Value, column: Column) -> bool:
+def looks_like_id(name: str, look: Batch, column: Column) -> bool:
     """Whether a column only numbers the rows: named so (or not at all, as pandas writes its index), and different in
     every row looked at."""
-    if not (_ID.search(name) or _ID_CAMEL.search(name)) or len(value) < 2:
+    if not (_ID.search(name) or _ID_CAMEL.search(name)) or len(look) < 2:
         return False
-    if isinstance(value, Tensor):
-        whole = column.kind in _TABLE and value.dim() == 1 and not value.is_floating_point()
-        return whole and len(torch.unique(value)) == len(value)
-    return column.kind == "text" and len(set(strings(value, column))) == len(value)
+    if column.kind == "text":
+        return len(set(look.strings(name))) == len(look)
+    whole = column.kind in _TABLE and not look.tensor(name).is_floating_point()
+    return whole and len(torch.unique(look.tensor(name))) == len(look)
 
 
-def words_per_row(value: Value) -> float:
-    """Mean words of the texts that are there; a letter of scripts without blanks between words is half a word."""
-    texts = [text for text in value if isinstance(text, str)]
+def words_per_row(texts: Sequence[str]) -> float:
+    """Mean words; a letter of scripts without blanks between words is half a word."""
     found = sum(len(re.findall(r"\w+", text)) + len(re.findall(UNSPACED, text)) / 2 for text in texts)
     return found / max(1, len(texts))
 

@@ -46,10 +46,9 @@ class SingleInput:
         if self.kind == "text":
             texts = zip(*(strings(batch[name], columns[name]) for name in self.uses))
             return [" ".join(filter(None, row)) for row in texts]
-        value = batch[self.uses[0]]
-        if self.kind == "image" and isinstance(value, Tensor) and value.dim() == 3:
-            return value[:, None]
-        return value
+        if self.kind == "image" and batch.tensor(self.uses[0]).dim() == 3:
+            return batch.tensor(self.uses[0])[:, None]
+        return batch[self.uses[0]]
 
     def fit(self, read: Read, columns: Columns, head: Batch) -> Self:
         """Fitted on the training rows, one pass for each step that learns, of what the steps before it give."""
@@ -79,7 +78,7 @@ class SingleInput:
         shape: tuple[int | None, ...] = tuple(value.shape[1:])
         if self.kind == "ragged":
             return (None, *shape[1:])
-        varies = self.kind == "audio" or not isinstance(self.value(batch, columns), Tensor)
+        varies = self.kind in ("text", "audio") or columns[self.uses[0]].varies
         return (*shape[:-1], None) if varies else shape
 
     def info(self) -> Inputs:

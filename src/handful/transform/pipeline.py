@@ -11,6 +11,7 @@ from torch import Tensor
 
 from handful.base.errors import HandfulError, did_you_mean, some
 from handful.data.base import Batch, Column, Source
+from handful.data.gather import Array
 from handful.data.targets import names_of
 from handful.transform.auto import InputChooser, Steps, unscaled
 from handful.transform.columns import check_same
@@ -20,7 +21,7 @@ from handful.transform.rows import cache, check_infinite, check_weights, chunks_
 from handful.transform.steps.step import Inputs
 from handful.transform.steps.stored import Json, pack, stored, unpack
 from handful.transform.steps.text import Tokenize
-from handful.transform.target import Array, LabelSequence, NextTokens, Regression, Target
+from handful.transform.target import NextTokens, Target
 from handful.transform.target_fit import TargetFitter
 
 _FORMAT = 1
@@ -116,8 +117,7 @@ class Pipeline:
     @property
     def target_scale(self) -> tuple[Tensor, Tensor] | None:
         """Mean and standard deviation, float64 [] or [k], by which y was standardised; None if it was not."""
-        t = self.target
-        return (t.mean, t.std) if isinstance(t, Regression) and t.mean is not None and t.std is not None else None
+        return self.target.scale if self.target else None
 
     def decode(self, outputs: Tensor, beams: int = 1) -> Array:
         """Predictions in the user's terms, a NumPy array.
@@ -181,8 +181,8 @@ class Pipeline:
     def space(self) -> int | None:
         """The id of the space between words in a target of text read as characters; None for other targets."""
         t = self.target
-        spaced = isinstance(t, LabelSequence) and t.dtype == "str" and " " in t.classes
-        return t.classes.index(" ") + 1 if t is not None and spaced else None
+        spaced = t and t.task == "sequence" and t.dtype == "str" and " " in t.classes
+        return t.classes.index(" ") + 1 if t and spaced else None
 
     def cached(self, source: Source, at_most: int = 1 << 30) -> Source | None:
         """What this pipeline makes of every row, in memory, to be read without the pipeline; same row ids.
@@ -253,10 +253,10 @@ def fit_pipeline(
     fitted = unfitted.fit(reader, columns, source.take(range(min(2, len(source)))))
     target, notes = reader.decide(own_model, task), chooser.notes
     trained_on = {name: replace(column, open=name in fitted.open) for name, column in columns.items()}
-    if isinstance(target, LabelSequence) and target.dtype == "str":
+    if target and target.task == "sequence" and target.dtype == "str":
         trained_on[target.column] = Column("text", "str")  # other texts than those of training are no unknown classes
     notes += reader.notes + fitted.notes()
-    if own_model and isinstance(fitted, SingleInput) and not fitted.steps:
+    if own_model and list(fitted.parts) == ["x"] and not fitted.parts["x"].steps:
         scale = unscaled(source.read_column(fitted.uses[0], np.arange(min(len(source), 4096), dtype=np.int64)))
         notes += [scale] if scale else []
     return Pipeline(fitted, target, columns, weight, None, tuple(notes), source.name, trained_on=trained_on)

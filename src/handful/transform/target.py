@@ -11,13 +11,13 @@ from torch import Tensor
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Column, Ragged, Rows, Value
+from handful.data.gather import Array
 from handful.losses import ctc
 from handful.losses.loss import class_axis
 from handful.transform.steps.numbers import code_table, padded, strings
 from handful.transform.steps.stored import stored
 
 Label = str | int | float | bool
-Array = NDArray[np.generic]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +70,11 @@ class Target:
         x = _exact(outputs)
         return x.softmax(self._axis(x))
 
+    @property
+    def scale(self) -> tuple[Tensor, Tensor] | None:
+        """Mean and standard deviation, float64 [] or [k], by which y was standardised; None if it was not."""
+        return None
+
     def resolve_task(self, output: object) -> "Target":
         """The target of an own model whose output for some rows is known, where whole numbers [m, ...] leave the task
         open: a class for each place (pixel, token) where the output scores classes there; with as many outputs as
@@ -100,11 +105,11 @@ class Target:
 
     def _unseen(self, value: Label, row: int, where: str) -> None:
         if value == "":
-            raise HandfulError(f"the target '{self.column}' is missing in row {row} of {where} (rows count from 0)")
+            raise HandfulError(f"the target '{self.column}' is missing {in_row(row, where)}")
         hint = f".{did_you_mean(str(value), map(str, self.classes[:50]))}" if self.classes else ""
         raise HandfulError(
-            f"the target '{self.column}' is '{value}' in row {row} of {where} (rows count from 0), a class "
-            f"that the training rows do not have{hint}"
+            f"the target '{self.column}' is '{value}' {in_row(row, where)}, a class that the training rows do not "
+            f"have{hint}"
         )
 
 
@@ -185,10 +190,14 @@ class Regression(Target):
     mean: Tensor | None = None
     std: Tensor | None = None
 
+    @property
+    def scale(self) -> tuple[Tensor, Tensor] | None:
+        return None if self.mean is None or self.std is None else (self.mean, self.std)
+
     def encode(self, value: Value, column: Column, rows: Rows, where: str) -> Tensor:
         y = self._numbers(value, column, rows, where)
-        if self.mean is not None and self.std is not None:
-            return ((y.to(torch.float64) - self.mean) / self.std).to(torch.float32)
+        if self.scale:
+            return ((y.to(torch.float64) - self.scale[0]) / self.scale[1]).to(torch.float32)
         return y if y.is_floating_point() else y.to(torch.float32)
 
     def probabilities(self, outputs: Tensor) -> Tensor:
@@ -197,8 +206,8 @@ class Regression(Target):
     def _decode(self, outputs: Tensor) -> Array:
         x = _exact(outputs)
         x = x.reshape(len(x), *self.shape) if x[0:1].numel() == math.prod(self.shape) or len(x) == 0 else x
-        if self.mean is not None and self.std is not None:
-            x = x * self.std + self.mean
+        if self.scale:
+            x = x * self.scale[1] + self.scale[0]
         return np.asarray(x.numpy().astype(self.dtype if np.dtype(self.dtype).kind == "f" else np.float64))
 
 
@@ -271,6 +280,11 @@ class LabelSequence(Target):
         return out
 
 
+def in_row(row: int | np.int64, where: str) -> str:
+    """The place of a value, for messages."""
+    return f"in row {row} of {where} (rows count from 0)"
+
+
 def check_present(value: Tensor, name: str, rows: Rows, where: str) -> None:
     """Raise HandfulError naming the first row in which a float target is NaN or infinite."""
     if not value.is_floating_point():
@@ -279,10 +293,7 @@ def check_present(value: Tensor, name: str, rows: Rows, where: str) -> None:
     if bad.any():
         i = int(bad.nonzero()[0])
         what = "missing (NaN)" if torch.isnan(value[i]).any() else "infinite"
-        raise HandfulError(
-            f"the target '{name}' is {what} in row {int(rows[i])} of {where} (rows count from 0); "
-            "remove the row or fill it in"
-        )
+        raise HandfulError(f"the target '{name}' is {what} {in_row(rows[i], where)}; remove the row or fill it in")
 
 
 def labels_of(value: Value, column: Column, name: str) -> tuple[Array, NDArray[np.int64]]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from handful.base.errors import HandfulError, did_you_mean
-from handful.data.base import Column, Ragged, Rows, Value
+from handful.data.base import Column, Rows, Value
 from handful.transform.steps.numbers import strings
 from handful.transform.steps.statistics import Moments
 from handful.transform.target import (
@@ -21,6 +21,7 @@ from handful.transform.target import (
     Regression,
     Target,
     check_present,
+    in_row,
     labels_of,
 )
 
@@ -45,18 +46,17 @@ class TargetFitter:
         if isinstance(value, Tensor) and self.column.classes is None:
             self._look_at_numbers(value, rows)
             return
-        self.ragged = isinstance(value, Ragged)
+        self.ragged = self.column.varies
         if not self.ragged:
             names = strings(value, self.column)
             if "" in names:
-                raise HandfulError(
-                    f"the target '{self.name}' is missing in row {int(rows[names.index('')])} of {self.where} "
-                    "(rows count from 0); remove the row or fill it in"
+                raise self._wrong(
+                    f"is missing {in_row(rows[names.index('')], self.where)}; remove the row or fill it in"
                 )
             self.names.update(names)
         self.labels.update(np.unique(labels_of(value, self.column, self.name)[0]).tolist())
         if len(self.labels) > _UNIQUE:
-            raise HandfulError(f"the target '{self.name}' has more than {_UNIQUE} different labels")
+            raise self._wrong(f"has more than {_UNIQUE} different labels")
 
     def _look_at_numbers(self, value: Tensor, rows: Rows) -> None:
         check_present(value, self.name, rows, self.where)
@@ -82,24 +82,19 @@ class TargetFitter:
             raise HandfulError(f"'{self.name}' holds sequences of different lengths, which cannot be a {task} target")
         classes = tuple(sorted(self.labels))
         if not classes:
-            raise HandfulError(f"the target '{self.name}' has no labels: all its sequences are empty")
+            raise self._wrong("has no labels: all its sequences are empty")
         what, dtype = ("characters", "str") if self.names else ("labels", "int64")
-        self.notes.append(
-            f"'{self.name}' holds sequences of {len(classes)} {what}; a row's times are not given: CTC finds them."
-        )
+        self._note(f"holds sequences of {len(classes)} {what}; a row's times are not given: CTC finds them.")
         return LabelSequence(self.name, dtype, (), len(classes) + 1, classes)
 
     def _of_names(self, task: str | None) -> Target:
         if task not in (None, "classification"):
-            raise HandfulError(
-                f"a {task} needs a target of numbers; '{self.name}' holds text such as '{min(self.names)}'"
-            )
+            example = min(self.names)
+            raise HandfulError(f"a {task} needs a target of numbers; '{self.name}' holds text such as '{example}'")
         k = len(self.names)
         if (k == self.n and k > 20) or (self.column.kind == "text" and k > max(20, math.sqrt(self.n))):
-            raise HandfulError(
-                f"the target '{self.name}' holds free text ({k} different values in {self.n} rows), not "
-                "classes; name another column as the target"
-            )
+            count = f"{k} different values in {self.n} rows"
+            raise self._wrong(f"holds free text ({count}), not classes; name another column as the target")
         self._at_least_two(k, min(self.names))
         return ClassNames(self.name, "str", (), k, tuple(sorted(self.names)))
 
@@ -121,16 +116,14 @@ class TargetFitter:
         if task == "multilabel":
             if not self.binary:
                 raise HandfulError(f"a multilabel target holds 0 and 1 only; '{self.name}' holds other values")
-            self.notes.append(f"'{self.name}' holds {outputs} label(s) of 0 or 1: each is predicted on its own.")
+            self._note(f"holds {outputs} label(s) of 0 or 1: each is predicted on its own.")
             return Multilabel(self.name, dtype, shape, outputs, as_is=own_model and floating)
         if own_model:
             return Regression(self.name, dtype, shape, outputs)
         mean, std = self.moments.mean, self.moments.std
         if (std == 0).all():
-            raise HandfulError(f"the target '{self.name}' is the same in every training row; there is nothing to learn")
-        self.notes.append(
-            f"'{self.name}' is predicted as a number, standardised for training; scores are in its own units."
-        )
+            raise self._wrong("is the same in every training row; there is nothing to learn")
+        self._note("is predicted as a number, standardised for training; scores are in its own units.")
         return Regression(self.name, dtype, shape, outputs, mean=mean, std=torch.where(std > 0, std, 1.0))
 
     def _guess_dense(self, own_model: bool, floating: bool) -> str:
@@ -147,12 +140,12 @@ class TargetFitter:
         if floating:
             if not self.whole or k > max(2, min(20, math.sqrt(n))):
                 return "regression"
-            why = f"'{self.name}' holds only {k} different whole numbers, so they are taken for classes"
-            self.notes.append(f"{why}; task='regression' predicts the number.")
+            why = f"only {k} different whole numbers, so they are taken for classes"
+            self._note(f"holds {why}; task='regression' predicts the number.")
         elif not (own_model and self._are_ids()) and (self.many or k > max(20, math.sqrt(n)) or (k > 10 and 2 * k > n)):
             count = f"more than {_UNIQUE}" if self.many else str(k)
-            why = f"'{self.name}' holds {count} different whole numbers in {n} rows, too many for classes"
-            self.notes.append(f"{why}: a number is predicted; task='classification' takes them for classes.")
+            why = f"{count} different whole numbers in {n} rows, too many for classes"
+            self._note(f"holds {why}: a number is predicted; task='classification' takes them for classes.")
             return "regression"
         return "classification"
 
@@ -163,9 +156,7 @@ class TargetFitter:
 
     def _of_values(self, dtype: str, shape: tuple[int, ...], own_model: bool) -> Target:
         if self.many:
-            raise HandfulError(
-                f"the target '{self.name}' has more than {_UNIQUE} different values, too many for classes"
-            )
+            raise self._wrong(f"has more than {_UNIQUE} different values, too many for classes")
         self._at_least_two(len(self.unique), self.unique[0])
         whole = np.dtype(dtype).kind in "iu"
         if own_model and whole and self._are_ids():
@@ -177,9 +168,13 @@ class TargetFitter:
             self.notes.append(f"The classes of '{self.name}' ({shown}) become the ids 0..{len(values) - 1}.")
         return ClassValues(self.name, dtype, shape, len(values), tuple(values.tolist()))
 
+    def _note(self, sentence: str) -> None:
+        self.notes.append(f"'{self.name}' {sentence}")
+
     def _at_least_two(self, k: int, example: object) -> None:
         if k < 2:
-            raise HandfulError(
-                f"the target '{self.name}' of {self.where} has only one class in the training rows "
-                f"('{example}'); there is nothing to tell apart"
-            )
+            found = f"only one class in the training rows ('{example}')"
+            raise self._wrong(f"of {self.where} has {found}; there is nothing to tell apart")
+
+    def _wrong(self, sentence: str) -> HandfulError:
+        return HandfulError(f"the target '{self.name}' {sentence}")

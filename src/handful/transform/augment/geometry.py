@@ -43,8 +43,8 @@ class Geometric(base.Augmentation):
     def compose(self, steps: Sequence[Self], addresses: Sequence[base.Address], batch: Batch) -> Batch:
         """The batch after several geometric steps, in order, as one resampling; x: float [m, C, H, W] or [m, H, W]."""
         x = self.floating(batch, (3, 4), "pictures [m, C, H, W] or [m, H, W]")
-        y = batch.columns.get("y")
-        moved = isinstance(y, Tensor) and y.dim() >= 3
+        y = batch.tensors().get("y")
+        moved = y is not None and y.dim() >= 3
         self.check(not moved, "the target is a picture too, and it would not be moved along with x")
         pictures = x if x.dim() == 4 else x[:, None]
         height, width = pictures.shape[-2:]
