@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import handful
-from handful.transform.text import UNKNOWN, Tokenize
+from handful.transform.steps.text import UNKNOWN, Tokenize
 
 WORDS = {  # (words of praise, words of blame, others)
     "chinese": ("好 棒 喜欢 精彩 美味", "差 烂 讨厌 无聊 难吃", "这 家 餐厅 的 服务 电影 我 觉得 非常 今天 和 朋友"),

@@ -255,7 +255,7 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
     sample = probe.to_device(data.pipeline(data.train.take(rows)))
     output = tried.output_of(net, probe.forward, sample)
     if options.task is None:
-        data.pipeline = data.pipeline.settled(output)
+        data.pipeline = data.pipeline.resolve_task(output)
         chooser.say("task", data.pipeline.task, "found")
     loss, choice, notes = choose.loss(
         options.loss, output, data.pipeline, data.train, options.label_smoothing, options.class_weight

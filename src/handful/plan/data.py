@@ -22,9 +22,10 @@ from handful.plan.config import Config
 from handful.plan.defaults import Chooser, describe
 from handful.runs.folder import RunFolder
 from handful.transform import columns as recipes
-from handful.transform.augment.augment import Augment, as_augment
+from handful.transform.augment.augment import as_augment
+from handful.transform.augment.base import Augment
 from handful.transform.augment.default import suggest
-from handful.transform.inputs import Table
+from handful.transform.inputs import TableInput
 from handful.transform.language import language_source
 from handful.transform.pipeline import Pipeline, fit_pipeline
 
@@ -111,7 +112,7 @@ def open_data(train: Any, options: Config, chooser: Chooser, model: Any, saved: 
 
 def say_recipe(pipeline: Pipeline, options: Config, chooser: Chooser, asked: str | None) -> None:
     """Which kind of data this is, and which columns say so."""
-    kind = "table" if isinstance(pipeline.input, Table) else pipeline.inputs.kind
+    kind = "table" if isinstance(pipeline.input, TableInput) else pipeline.inputs.kind
     uses = pipeline.uses
     columns = ", ".join(uses[:4]) + (f" and {len(uses) - 4} more columns" if len(uses) > 4 else "")
     recipe = asked or options.recipe or recipes.found(kind)

@@ -90,7 +90,7 @@ def _loss_of_task(output: Any, pipeline: Pipeline) -> tuple[str, str]:
         )
     classes = len(pipeline.classes or ())
     target = pipeline.target
-    if task == "classification" and target is not None and target.wide:
+    if task == "classification" and target is not None and target.dense:
         return _loss_of_places(output, target)
     if task == "classification":
         if output.ndim == 1 or output.shape[-1] == 1:

@@ -19,10 +19,10 @@ from handful.report.markup import picture_grid
 from handful.report.matrix import figure_matrix
 from handful.runs.evaluate import Details
 from handful.training.objective import Objective
-from handful.transform.augment.augment import Augment
+from handful.transform.augment.base import Augment
 from handful.transform.augment.default import picture
 from handful.transform.inputs import Single
-from handful.transform.numbers import ScaleImage
+from handful.transform.steps.numbers import ScaleImage
 from handful.transform.pipeline import Pipeline
 
 CLASSES = 1000  # with more classes a matrix says little and its file is large

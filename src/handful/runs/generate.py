@@ -9,7 +9,7 @@ from torch import Tensor
 from handful.base import keys
 from handful.base.errors import HandfulError
 from handful.data.base import Batch
-from handful.transform.text import PAD, UNKNOWN
+from handful.transform.steps.text import PAD, UNKNOWN
 
 if TYPE_CHECKING:
     from handful.runs.run import Run

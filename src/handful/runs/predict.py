@@ -55,7 +55,7 @@ def predicted(run: Run, data: Any, *, probabilities: bool = False, beams: int = 
     if probabilities and task not in ("classification", "multilabel"):
         raise HandfulError(f"this run's task is {task}: it has no class probabilities")
     target = run.pipeline.target
-    if probabilities and task == "classification" and target is not None and target.wide:
+    if probabilities and task == "classification" and target is not None and target.dense:
         raise HandfulError(
             "probabilities of every place do not fit a table; in Python: run.predict(data, probabilities=True)"
         )

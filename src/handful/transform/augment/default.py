@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from handful.base.errors import HandfulError
-from handful.data.base import Batch, Value
-from handful.transform.augment.augment import Augment
+from handful.data.base import Batch
+from handful.transform.augment.base import Augment
 
 
 def suggest(kind: str, shape: tuple[int | None, ...], task: str | None, n: int) -> tuple[str | None, str]:
@@ -79,8 +79,7 @@ def picture(
     if x.dim() not in (3, 4) or not x.is_floating_point() or not len(x):
         raise HandfulError(f"a picture of augmentation needs pictures [m, C, H, W], not {x.dtype} {list(x.shape)}.")
     m = min(examples, len(x))
-    columns: dict[str, Value] = {k: v[:m] for k, v in batch.columns.items() if isinstance(v, Tensor)}
-    part = Batch(columns, batch.rows[:m], batch.epochs[:m])
+    part = Batch({name: value[:m] for name, value in batch.tensors().items()}, batch.rows[:m], batch.epochs[:m])
     tiles = [part.tensor("x")]
     for epoch in range(epochs):
         again = Batch(part.columns, part.rows, part.epochs * 0 + epoch)
