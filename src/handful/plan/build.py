@@ -17,7 +17,8 @@ from handful.optim import schedule
 from handful.optim.build import build as build_optimizer
 from handful.optim.build import set_base
 from handful.plan import defaults as choose
-from handful.plan import dry_run as tried
+from handful.plan import dry_run, losses
+from handful.plan.balance import uneven
 from handful.plan.config import Config
 from handful.plan.data import Data, augmentation, make_batches, open_data, validation_batches
 from handful.plan.defaults import Chooser, describe
@@ -131,7 +132,7 @@ def measure_threads(t: Training, chooser: Chooser, *, own: bool) -> None:
     measured = choose_threads(t)
     if own and measured.value != torch.get_num_threads():
         chooser.notes.append(f"{measured.reason}; threads={measured.value} would be faster")
-        chooser.say("threads", torch.get_num_threads(), "default", "torch's own setting")
+        chooser.set("threads", torch.get_num_threads(), "default", "torch's own setting")
     else:
         chooser.put("threads", measured)
 
@@ -146,7 +147,7 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
             chooser.put(name, choice)
     if found.lr is not None:
         set_base(state.optimizer, float(found.lr.value))
-    if found.micro_batch is not None and choose.micro_batch(options.micro_batch) is None:
+    if found.micro_batch is not None and chooser.choices["micro_batch"].value is None:
         chooser.put("micro_batch", found.micro_batch)
     state.batch, state.micro_batch = chooser.choices["batch"].value, chooser.choices["micro_batch"].value
     state.seconds, state.trial = found.seconds, [found.steps, found.examples]
@@ -203,7 +204,7 @@ def make_model(
     from handful import models as ready_made  # only those who name one need them
 
     if saved is not None:
-        chooser.say("model", model, "given")
+        chooser.set("model", model, "given")
         return ready_made.from_config(saved.model_config())
     if not isinstance(model, str):
         raise HandfulError(f"model must be an nn.Module or the name of a ready-made one, not {type(model).__name__}")
@@ -214,9 +215,9 @@ def make_model(
         name, extra, reason = ready_made.choose(
             p.inputs.kind, n=len(data.train), shape=p.shape, inputs=p.inputs, task=p.task, device=device.type
         )
-        chooser.say("model", name, "found", reason)
+        chooser.set("model", name, "found", reason)
     else:
-        chooser.say("model", model, "given")
+        chooser.set("model", model, "given")
     steps = augmentation(data, options)[0] or ()
     if name == "resnet":
         extra["whiten"] = True
@@ -253,26 +254,24 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
     probe = Objective(net, as_is, device=device, autocast=lower)
     rows = range(min(2, len(data.train)))
     sample = probe.to_device(data.pipeline(data.train.take(rows)))
-    output = tried.output_of(net, probe.forward, sample)
+    output = dry_run.output_of(net, probe.forward, sample)
     if options.task is None:
         data.pipeline = data.pipeline.resolve_task(output)
-        chooser.say("task", data.pipeline.task, "found")
-    loss, choice, notes = choose.loss(
-        options.loss, output, data.pipeline, data.train, options.label_smoothing, options.class_weight
-    )
+        chooser.set("task", data.pipeline.task, "found")
+    loss, choice, notes = losses.loss(options.loss, output, data, options.label_smoothing, options.class_weight)
     chooser.put("loss", choice)
     chooser.notes += notes
-    chooser.choices |= choose.softening(loss, options.class_weight)
-    warning = tried.warn_of_probabilities(output, str(choice.value))
+    chooser.choices |= losses.softening(loss, options.class_weight)
+    warning = dry_run.warn_of_probabilities(output, str(choice.value))
     chooser.notes += [warning] if warning else []
-    metrics, choice = choose.metrics(options.metrics, data.pipeline, output, data.uneven)
+    metrics, choice = losses.metrics(options.metrics, data.pipeline, output, uneven(data.counts))
     chooser.put("metrics", choice)
     scale = data.pipeline.target_scale
     objective = Objective(net, loss, metrics, device=device, autocast=lower, scale=scale)
     if objective.of_probabilities:
         data.pipeline = data.pipeline.of_probabilities()
     sample = probe.to_device(data.pipeline(data.train.take(rows)))  # its target may be settled now
-    tried.loss_of(objective, sample, str(chooser.choices["loss"].value), own=callable(options.loss))
+    dry_run.loss_of(objective, sample, str(chooser.choices["loss"].value), own=callable(options.loss))
     return objective
 
 
@@ -288,11 +287,11 @@ def make_training(
     """Optimizer, rates and stop rule; then all parts together. What is still open has a provisional value: see
     `settle`."""
     net, n, validated = objective.model, len(data.train), data.held_out is not None
-    chooser.say("threads", options.threads, "default" if options.threads == "auto" else "given")
+    chooser.set("threads", options.threads, "default" if options.threads == "auto" else "given")
     optimizer = make_optimizer(net, options, chooser)
     if size is None:
-        size = int(chooser.say("batch", min(32, batch_cap(n)), "default", "not measured"))
-    micro = choose.micro_batch(options.micro_batch)
+        size = int(chooser.set("batch", min(32, batch_cap(n)), "default", "not measured"))
+    micro = None if options.micro_batch in (None, "auto") else int(options.micro_batch)
     whole = Choice(None, "default", "the whole batch; halved when memory runs out")
     chooser.put("micro_batch", Choice(micro, "given") if micro else whole)
     score = chooser.put("score", choose.score(options.score, data.pipeline, objective.metrics, validated))
@@ -307,7 +306,7 @@ def make_training(
     ema = chooser.put("ema", averaged) if averaged else None
     for name, left in (("clip_norm", None), ("clip_value", None), ("save_every", "auto")):
         if getattr(options, name) != left:
-            chooser.say(name, getattr(options, name), "given")
+            chooser.set(name, getattr(options, name), "given")
     parameters = [p for p in net.parameters() if p.requires_grad]
     average = copy_weights(net) if ema else None
     return Training(
@@ -341,7 +340,7 @@ def make_optimizer(net: nn.Module, options: Config, chooser: Chooser) -> Optimiz
     chooser.put("optimizer", describe(options.optimizer, "default" if options.optimizer == "adamw" else "given"))
     chooser.put("lr", built.lr)
     chooser.put("l2", built.l2)
-    chooser.say("l1", float(options.l1), "given" if options.l1 else "default")
+    chooser.set("l1", float(options.l1), "given" if options.l1 else "default")
     chooser.notes += built.notes
     return built.optimizer
 
@@ -351,7 +350,7 @@ def compile_if_asked(net: nn.Module, options: Config, chooser: Chooser) -> None:
     compiled = options.compile is True
     status: Status = "default" if options.compile == "auto" else "given"
     why = "" if compiled else "compiling takes about a minute, which only long runs earn back"
-    if chooser.say("compile", compiled, status, why):
+    if chooser.set("compile", compiled, status, why):
         net.compile()
 
 
@@ -375,7 +374,7 @@ def growing(
     if spec == "auto" and found.growth is not None:
         spec = chooser.put("batch_growth", found.growth)
     elif spec not in ("auto", None):
-        chooser.say("batch_growth", str(spec), "given")
+        chooser.set("batch_growth", str(spec), "given")
     if spec in ("auto", None):
         by_hand = t.schedule
         return (lambda progress: min(n, by_hand.batch(progress, base))) if by_hand.grows else None, None

@@ -22,8 +22,8 @@ from handful.training.objective import Objective
 from handful.transform.augment.base import Augment
 from handful.transform.augment.default import picture
 from handful.transform.inputs import Single
-from handful.transform.steps.numbers import ScaleImage
 from handful.transform.pipeline import Pipeline
+from handful.transform.steps.numbers import ScaleImage
 
 CLASSES = 1000  # with more classes a matrix says little and its file is large
 
