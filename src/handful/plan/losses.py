@@ -115,16 +115,15 @@ def _class_weights(asked: ClassWeight, data: Data) -> tuple[float, ...] | None:
     if isinstance(asked, str):
         raise HandfulError(f"class_weight must be 'balanced' or {len(classes)} numbers, not {asked!r}")
     if len(asked) != len(classes):
-        raise HandfulError(
-            f"class_weight has {len(asked)} numbers but there are {len(classes)} classes: {', '.join(map(str, classes))}"
-        )
+        names = ", ".join(map(str, classes))
+        raise HandfulError(f"class_weight has {len(asked)} numbers but there are {len(classes)} classes: {names}")
     return tuple(float(v) for v in asked)
 
 
 def metrics(
     asked: Metrics, pipeline: Pipeline, output: object, uneven: bool = False
 ) -> tuple[list[metric.Metric], Choice]:
-    """The usual scores of the task; where classes are uneven, first those that count every class the same."""
+    """The usual scores of the task; where classes are uneven, those that count every class the same come first."""
     if not (isinstance(asked, str) and asked == "auto"):
         found = metric.as_metrics(asked, pipeline.space)
         listed = asked if isinstance(asked, Sequence) and not isinstance(asked, str) else [asked]
