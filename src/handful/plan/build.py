@@ -1,27 +1,24 @@
 """From what the user gave to a Training ready to run: every choice made with its reason, every mistake said early."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.base.plan import Choice, Plan, Progress, Status
 from handful.batches.batches import Batches
-from handful.batches.order import Order
 from handful.optim import schedule
 from handful.optim.build import build as build_optimizer
 from handful.optim.build import set_base
 from handful.plan import defaults as choose
-from handful.plan import dry_run, losses
-from handful.plan.balance import uneven
 from handful.plan.config import Config
-from handful.plan.data import Data, augmentation, make_batches, open_data, validation_batches
+from handful.plan.data import Data, make_batches, open_data, validation_batches
 from handful.plan.defaults import Chooser, describe
+from handful.plan.model import make_model, make_objective, show_rows
 from handful.plan.probe.batch_growth import Grower, as_growth
 from handful.plan.probe.decide import batch_cap, decide
 from handful.plan.probe.decision import Decision
@@ -31,20 +28,17 @@ from handful.report.live import Live
 from handful.runs.folder import RunFolder
 from handful.training import stop
 from handful.training.coupling import mode_coupling
-from handful.training.device import autocast, choose_device, choose_precision, using_threads
+from handful.training.device import autocast, choose_device, using_threads
 from handful.training.objective import Objective
 from handful.training.parallel import Ranks, join
 from handful.training.state import State, copy_weights
 from handful.training.training import Training
-from handful.transform.augment.geometry import Flip
-
-ROWS_SHOWN = 256  # to a ready-made model before the first step
 
 
 def assemble(
-    model: Any,
-    train: Any,
-    given: dict[str, Any],
+    model: str | nn.Module | None,
+    train: object,
+    given: Mapping[str, object],
     *,
     out: str | Path | None = None,
     resuming: Plan | None = None,
@@ -58,6 +52,8 @@ def assemble(
     """
     if resuming is not None:
         model, train, given = as_planned(model, train, given, resuming)
+    if not isinstance(model, str | nn.Module):
+        raise HandfulError(f"model must be an nn.Module or the name of a ready-made one, not {type(model).__name__}")
     options = Config.of(given)
     folder = RunFolder(Path(out)) if out is not None else None
     if folder and resuming is None:
@@ -174,7 +170,9 @@ def begin(t: Training, found: Decision) -> None:
         t.save()  # a run that is cut off before its first checkpoint goes on from here
 
 
-def as_planned(model: Any, train: Any, given: dict[str, Any], plan: Plan) -> tuple[Any, Any, dict[str, Any]]:
+def as_planned(
+    model: str | nn.Module | None, train: object, given: Mapping[str, object], plan: Plan
+) -> tuple[str | nn.Module, object, Mapping[str, object]]:
     """The arguments that make the planned run again. HandfulError where only the caller can supply one."""
     names = {f.name for f in fields(Config)} - {"device", "overwrite", "quiet"}
     planned = {k: c.value for k, c in plan.choices.items() if k in names}
@@ -191,93 +189,7 @@ def as_planned(model: Any, train: Any, given: dict[str, Any], plan: Plan) -> tup
         model = plan.model
         if not plan.choices["model"].reproducible:
             raise HandfulError(f"this run trained {model}; pass it again: handful.resume(path, model=...)")
-    return model, train, planned | given
-
-
-def make_model(
-    model: Any, data: Data, options: Config, chooser: Chooser, device: torch.device, saved: "RunFolder | None"
-) -> nn.Module:
-    """The user's module as it is, or a ready-made one built for the data."""
-    if isinstance(model, nn.Module):
-        chooser.put("model", Choice.own(type(model).__name__))
-        return model
-    from handful import models as ready_made  # only those who name one need them
-
-    if saved is not None:
-        chooser.set("model", model, "given")
-        return ready_made.from_config(saved.model_config())
-    if not isinstance(model, str):
-        raise HandfulError(f"model must be an nn.Module or the name of a ready-made one, not {type(model).__name__}")
-    p = data.pipeline
-    name, given = ready_made.named(model)
-    extra: dict[str, Any] = {"ctc": True} if name == "audio" and p.task == "sequence" else {}
-    if name == "auto":
-        name, extra, reason = ready_made.choose(
-            p.inputs.kind, n=len(data.train), shape=p.shape, inputs=p.inputs, task=p.task, device=device.type
-        )
-        chooser.set("model", name, "found", reason)
-    else:
-        chooser.set("model", model, "given")
-    steps = augmentation(data, options)[0] or ()
-    if name == "resnet":
-        extra["whiten"] = True
-    if name in ("cnn", "resnet") and any(isinstance(step, Flip) and step.horizontal for step in steps):
-        extra["views"] = 2
-    extra |= given
-    if extra.get("views", 1) > 1:
-        others = "its mirror image" if extra["views"] == 2 else "its mirror image, as they are and moved by a pixel"
-        why = "" if "views" in given else "as training flips pictures, "
-        chooser.notes.append(f"{why}a prediction is the mean for a picture and {others}")
-    return ready_made.build(
-        name, kind=p.inputs.kind, shape=p.shape, outputs=p.outputs, inputs=p.inputs, rows=len(data.train),
-        seed=int(options.seed), **extra,
-    )  # fmt: skip
-
-
-def show_rows(net: nn.Module, objective: Objective, data: Data, seed: int) -> None:
-    """Let a ready-made model that asks for it look at some training rows, drawn by the seed, before the first step."""
-    from handful.models.base import Model
-
-    if not isinstance(net, Model) or type(net).begin is Model.begin:
-        return
-    rows = Order(len(data.train), seed=seed)[: min(len(data.train), ROWS_SHOWN)]
-    batch = objective.to_device(data.pipeline(data.train.take(rows)))
-    net.begin(batch.columns["x"])
-
-
-def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser, device: torch.device) -> Objective:
-    """Model + loss + metrics, tried on two rows."""
-    choice, lower = choose_precision(options.precision, str(device), net)
-    chooser.put("precision", choice)
-    if choice.value == "float64":
-        net.double()
-    probe = Objective(net, as_is, device=device, autocast=lower)
-    rows = range(min(2, len(data.train)))
-    sample = probe.to_device(data.pipeline(data.train.take(rows)))
-    output = dry_run.output_of(net, probe.forward, sample)
-    if options.task is None:
-        data.pipeline = data.pipeline.resolve_task(output)
-        chooser.set("task", data.pipeline.task, "found")
-    loss, choice, notes = losses.loss(options.loss, output, data, options.label_smoothing, options.class_weight)
-    chooser.put("loss", choice)
-    chooser.notes += notes
-    chooser.choices |= losses.softening(loss, options.class_weight)
-    warning = dry_run.warn_of_probabilities(output, str(choice.value))
-    chooser.notes += [warning] if warning else []
-    metrics, choice = losses.metrics(options.metrics, data.pipeline, output, uneven(data.counts))
-    chooser.put("metrics", choice)
-    scale = data.pipeline.target_scale
-    objective = Objective(net, loss, metrics, device=device, autocast=lower, scale=scale)
-    if objective.of_probabilities:
-        data.pipeline = data.pipeline.of_probabilities()
-    sample = probe.to_device(data.pipeline(data.train.take(rows)))  # its target may be settled now
-    dry_run.loss_of(objective, sample, str(chooser.choices["loss"].value), own=callable(options.loss))
-    return objective
-
-
-def as_is(output: Any, target: Any) -> Tensor:
-    """No loss: for an Objective that only runs the model forward."""
-    raise AssertionError("this objective is only for its forward pass")
+    return model, train, {**planned, **given}
 
 
 def make_training(

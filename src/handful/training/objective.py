@@ -63,15 +63,21 @@ class Objective:
 
         scale: mean and standard deviation by which the target was standardised; metrics are in its own units.
         """
-        self.model, self.loss, self.metrics, self.scale = model, loss, list(metrics), scale
-        self.sum_metrics = [m for m in self.metrics if isinstance(m, SumMetric)]
-        self.device, self.of_probabilities = torch.device(device), of_probabilities(loss)
+        self.model, self.device = model, torch.device(device)
         # Listed once: walking the tree of modules costs more than a small model's forward pass.
         self.parameters, self.buffers = list(model.parameters()), list(model.buffers())
         floating = [p.dtype for p in self.parameters if p.is_floating_point()]
         self.dtype = floating[0] if floating else torch.get_default_dtype()
-        self.row_losses = adapters.row_losses(model, loss)
+        self.minimise(loss, metrics, scale)
         self.autocast = autocast
+
+    def minimise(self, loss: LossFunction, metrics: Iterable[Metric], scale: Scale | None = None) -> None:
+        """Decide on loss and metrics, where they follow from the model's output."""
+        self.loss, self.metrics, self.scale = loss, list(metrics), scale
+        self.sum_metrics = [m for m in self.metrics if isinstance(m, SumMetric)]
+        self.of_probabilities = of_probabilities(loss)
+        self.row_losses = adapters.row_losses(self.model, loss)
+        self.view: adapters.View = self._first_view
 
     @property
     def autocast(self) -> torch.dtype | None:
@@ -81,12 +87,7 @@ class Objective:
     @autocast.setter
     def autocast(self, dtype: torch.dtype | None) -> None:
         self._autocast = dtype
-        self._adapt()
-
-    def _adapt(self) -> None:
-        """Decide at the next batch how the model is called, and what metrics see."""
         self.forward: adapters.Call = self._first_forward
-        self.view: adapters.View = self._first_view
 
     def __getstate__(self) -> dict[str, object]:
         return {k: v for k, v in self.__dict__.items() if k not in ("forward", "view", "row_losses")}  # functions
@@ -94,7 +95,7 @@ class Objective:
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self.row_losses = adapters.row_losses(self.model, self.loss)
-        self._adapt()
+        self.forward, self.view = self._first_forward, self._first_view
 
     def with_metrics(self, metrics: Iterable[Metric]) -> "Objective":
         """The same model and loss with other metrics."""
