@@ -32,10 +32,10 @@ _FORMAT = 1
 class Pipeline:
     """A callable Batch -> Batch with `x` (or several named inputs), `y`, and `weight` if rows are weighted.
 
-    Frozen: what it was fitted to is input, target, weight, tokenizer (of a language model), remarks and
-    trained_on (the training columns). What it is fed from, see `on`, is not written down: columns and where
-    (the source's name), source (to look up row numbers for messages), with_target (False leaves `y` and
-    `weight` out).
+    Frozen: what it was fitted to is input, target, weight, tokenizer (of a language model), notes (sentences on what
+    was found, chosen, dropped and fitted) and trained_on (the training columns). What it is fed from, see `on`, is not
+    written down: columns and where (the source's name), source (to look up row numbers for messages), with_target
+    (False leaves `y` and `weight` out).
     """
 
     input: Input
@@ -43,16 +43,11 @@ class Pipeline:
     columns: dict[str, Column]
     weight: str | None = None
     tokenizer: Tokenize | None = None
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     where: str = "data"
     with_target: bool = True
     trained_on: dict[str, Column] = field(default_factory=dict)
     source: Source | None = None
-
-    @property
-    def notes(self) -> list[str]:
-        """Sentences on what was found, chosen, dropped and fitted."""
-        return list(self.remarks)
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch as the model takes it; `y` and `weight` are there if their columns are.

@@ -14,7 +14,7 @@ from handful.data.base import Column, Ragged, Rows, Value
 from handful.data.gather import Array
 from handful.losses import ctc
 from handful.losses.loss import class_axis
-from handful.transform.steps.numbers import code_table, padded, strings
+from handful.transform.steps.numbers import code_table, index_of, padded, strings
 from handful.transform.steps.stored import stored
 
 Label = str | int | float | bool
@@ -148,9 +148,8 @@ class ClassNames(Classification):
             found = torch.tensor([ids.get(name, -1) for name in strings(value, column)], dtype=torch.int64)
         else:
             raise HandfulError(f"the target '{self.column}' of {where} holds {column.kind}, not the class names")
-        if (found < 0).any():
-            first = int((found < 0).nonzero()[0])
-            self._unseen(strings(value, column)[first], int(rows[first]), where)
+        for row in (found < 0).nonzero()[:1].flatten().tolist():
+            self._unseen(strings(value, column)[row], int(rows[row]), where)
         return found
 
 
@@ -159,13 +158,10 @@ class ClassValues(Classification):
 
     def encode(self, value: Value, column: Column, rows: Rows, where: str) -> Tensor:
         values = self._numbers(value, column, rows, where).reshape(-1)
-        known = torch.tensor(self.classes, dtype=torch.float64)
-        exact = values.to(torch.float64).contiguous()
-        found = torch.searchsorted(known, exact).clamp(max=len(known) - 1)
-        wrong = (known[found] != exact).nonzero()
-        if len(wrong):
-            self._unseen(values[wrong[0]].item(), int(rows[int(wrong[0])]), where)
-        return found
+        found = index_of(values.to(torch.float64).numpy(), np.array(self.classes, dtype=np.float64))
+        for row in np.flatnonzero(found < 0)[:1]:
+            self._unseen(values[row].item(), int(rows[row]), where)
+        return torch.from_numpy(found)
 
 
 class ClassIds(Classification):
@@ -255,12 +251,10 @@ class LabelSequence(Target):
         if not self.classes:
             return self._numbers(value, column, rows, where)
         labels, lengths = labels_of(value, column, self.column)
-        known = np.array(self.classes, dtype=labels.dtype)
-        at = np.searchsorted(known, labels).clip(max=len(known) - 1)
-        wrong = np.flatnonzero(known[at] != labels)
-        if len(wrong):
-            row = int(np.searchsorted(lengths.cumsum(), wrong[0], side="right"))
-            self._unseen(labels[wrong[0]].item(), int(rows[row]), where)
+        at = index_of(labels, np.array(self.classes, dtype=labels.dtype))
+        for wrong in np.flatnonzero(at < 0)[:1]:
+            row = int(np.searchsorted(lengths.cumsum(), wrong, side="right"))
+            self._unseen(labels[wrong].item(), int(rows[row]), where)
         return padded(torch.from_numpy(at + 1), torch.from_numpy(lengths))
 
     def resolve_task(self, output: object) -> Target:

@@ -8,10 +8,12 @@ from typing import Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from handful.base.errors import HandfulError
 from handful.data.base import Column, Ragged, Value
+from handful.data.gather import Array
 from handful.transform.steps.statistics import Moments, known_values
 from handful.transform.steps.step import Names, Step, listed
 
@@ -279,6 +281,18 @@ def code_table(
     ids = {name: i + first for i, name in enumerate(known)}
     last = other if missing is None else missing
     return torch.tensor([*(ids.get(name, other) for name in classes), last], dtype=torch.int64)
+
+
+def index_of(values: Array, known: Array) -> NDArray[np.int64]:
+    """Where each value stands in `known`, which is sorted; -1 where it does not.
+
+    >>> index_of(np.array([3, 1, 2]), np.array([1, 3]))
+    array([ 1,  0, -1])
+    """
+    if not len(known):
+        return np.full(len(values), -1, dtype=np.int64)
+    at = np.searchsorted(known, values).clip(max=len(known) - 1)
+    return np.where(known[at] == values, at, -1)
 
 
 def strings(value: Value, column: Column) -> list[str]:

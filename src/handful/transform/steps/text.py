@@ -16,7 +16,7 @@ from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Ragged
 from handful.data.gather import ragged_of
 from handful.data.tables.strings import UNSPACED
-from handful.transform.steps.numbers import padded
+from handful.transform.steps.numbers import index_of, padded
 from handful.transform.steps.statistics import Sample
 from handful.transform.steps.step import Inputs, Names, Step
 
@@ -131,20 +131,12 @@ class Tokenize(Step[Sequence[str]]):
             loaded.encode_special_tokens = True
             found = loaded.encode_batch_fast(list(texts), add_special_tokens=False)
             return [np.array(e.ids, dtype=np.int64) for e in found]
-        known = _code_points(model)
-        return [self._find(text, known) for text in texts]
+        places = [index_of(_code_points.__wrapped__(text), _code_points(model)) for text in texts]
+        return [np.where(at < 0, UNKNOWN, at + 2) for at in places]
 
     def ids(self, text: str) -> NDArray[np.int64]:
         """Of one text."""
         return self.encode([text])[0]
-
-    @staticmethod
-    def _find(text: str, known: NDArray[np.uint32]) -> NDArray[np.int64]:
-        codes = _code_points.__wrapped__(text)
-        if not len(known):
-            return np.full(len(codes), UNKNOWN, dtype=np.int64)
-        at = np.searchsorted(known, codes).clip(max=len(known) - 1)
-        return np.where(known[at] == codes, at + 2, UNKNOWN).astype(np.int64)
 
     def __call__(self, value: Sequence[str]) -> Tensor:
         rows = self.encode(value)
