@@ -107,9 +107,10 @@ def _checked(name: str, value: Any, default: Any) -> Any:
         if type(value) is not type(default):
             raise HandfulError(f"{name} needs {'True or False' if isinstance(default, bool) else 'a word in quotes'}.")
         return value
-    if isinstance(default, int | float):
-        whole = isinstance(default, int)
-        return expression.number(value, name, least=1 if whole else 0, whole=whole)
+    if isinstance(default, int):
+        return expression.positive_integer(value, name)
+    if isinstance(default, float):
+        return expression.number(value, name, least=0)
     if not isinstance(value, list) or not value:
         raise HandfulError(f"{name} needs a list of whole numbers, such as {list(default)}.")
-    return [expression.number(item, f"each of {name}", least=1, whole=True) for item in value]
+    return [expression.positive_integer(item, f"each of {name}") for item in value]
