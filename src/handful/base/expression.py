@@ -11,7 +11,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, get_args, get_type_hints
 
 from handful.base.errors import HandfulError, did_you_mean
@@ -149,8 +149,7 @@ class Expression:
         return form(self)
 
 
-@cache
-def _checks(kind: Callable[..., Expression]) -> dict[str, Callable[[object, str], object]]:
+def _checks(kind: type) -> dict[str, Callable[[object, str], object]]:
     """The check in `Annotated[...]` of each annotated field, that of `Annotated[...] | None` too."""
     return {
         name: check
