@@ -44,7 +44,7 @@ class Muon(Optimizer):
                 f"lr and weight_decay must be at least 0, momentum in [0, 1), ns_steps in 1..99 and eps above 0, not "
                 f"{lr}, {weight_decay}, {momentum}, {ns_steps} and {eps}"
             )
-        options = dict(momentum=momentum, nesterov=nesterov, ns_steps=ns_steps, eps=eps)
+        options = {"momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps, "eps": eps}
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, **options})
         small = [tuple(p.shape) for group in self.param_groups for p in group["params"] if p.ndim < 2]
         if small:
