@@ -55,7 +55,7 @@ def test_what_it_cannot_be(text, words):
     ("text", "words"),
     [
         ("mlp(dropout=1.5)", "mlp cannot be made with these options: dropout"),
-        ("cnn(views=3)", "views is 1, 2 or 6, not 3"),
+        ("cnn(views=3)", "views must be 1, 2 or 6, not 3"),
         ("mlp(norm='x')", "norm 'x'"),
     ],
 )
