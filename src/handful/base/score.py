@@ -16,9 +16,7 @@ Asked = TypeVar("Asked", bound=Expression)
 Better = Literal["auto", "higher", "lower"]
 History = Sequence[Mapping[str, Any]]
 
-_LOWER = (
-    "loss|error|mae|mse|rmse|rmsle|mape|perplexity|wer|cer|ece|brier|nll|bits|entropy|deviance|distance|divergence"
-)
+_LOWER = "loss|error|mae|mse|rmse|rmsle|mape|perplexity|wer|cer|ece|brier|nll|bits|entropy|deviance|distance|divergence"
 _HIGHER = (
     "accuracy|precision|recall|f1|auroc|auc|auprc|ap|map|r2|bleu|rouge|chrf|iou|dice|kappa|mcc|ndcg|mrr|sensitivity|"
     r"specificity|correlation|pearson|spearman|likelihood|psnr|ssim|top\d+"

@@ -94,10 +94,9 @@ def build(
 ) -> Built:
     """The optimizer of a model's trainable parameters, each once, after the model is on its device.
 
-    spec: one of `names`; a callable parameters -> optimizer, such as a class or a functools.partial; or a
-    ready torch optimizer of this model, accepted as it is. lr: the base learning rate. l2: the weight decay;
-    it leaves out biases and normalisation layers. options: passed to the optimizer, such as betas=(0.9,
-    0.95).
+    spec: one of `names`; a callable parameters -> optimizer, such as a class or a functools.partial; or a ready torch
+    optimizer of this model, accepted as it is. lr: the base learning rate. l2: the weight decay; it leaves out biases
+    and normalisation layers. options: passed to the optimizer, such as betas=(0.9, 0.95).
 
     Raises HandfulError for an unknown name or option, values out of range, a model without trainable
     parameters, an optimizer of another model's parameters, and LBFGS.
@@ -249,8 +248,7 @@ def _torchs(kind: _Kind, model: nn.Module, groups: list[Group], **keywords: obje
 def _fast(make: type[Optimizer], model: nn.Module, groups: list[Group]) -> dict[str, bool]:
     """The fastest of torch's implementations: fused where there is one, foreach elsewhere on the CPU.
 
-    On one CPU thread a fused Adam step took 135 us against 600 us plain (MLP 784-128-10), foreach about half
-    of plain.
+    On one CPU thread a fused Adam step took 135 us against 600 us plain (MLP 784-128-10), foreach about half of plain.
     """
     if any(getattr(module, "sparse", False) for module in model.modules()):
         return {}

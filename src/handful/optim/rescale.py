@@ -12,8 +12,7 @@ _ADAPTIVE = ("adam", "adagrad", "adadelta", "rmsprop", "muon", "lion")
 
 
 def gain(old_batch: int, new_batch: int, noise_scale: float) -> float:
-    """g(new) / g(old) with g(B) = B / (B + phi), phi the gradient noise scale (McCandlish et al. 2018,
-    equation 2.9).
+    """g(new) / g(old) with g(B) = B / (B + phi), phi the gradient noise scale (McCandlish et al. 2018, equation 2.9).
 
     >>> gain(32, 64, noise_scale=32.0)
     1.333...
@@ -24,13 +23,12 @@ def gain(old_batch: int, new_batch: int, noise_scale: float) -> float:
 def rescale(optimizer: Optimizer, old_batch: int, new_batch: int, gain: float) -> list[str]:
     """Adapt an optimizer in place to another batch size; returns what was changed, in words.
 
-    gain is g(new) / g(old), see `gain`. The learning rate, its base too, grows with it for SGD (Johnson et
-    al. 2020, AdaScale) and with its square root for adaptive optimizers (Malladi et al. 2022). With r =
-    new_batch / old_batch, second-moment decays become beta2 ** r, so they last as many examples (Marek
-    et al. 2025); the running second moments are rescaled with them, so their bias-corrected values do
-    not jump. Decoupled weight decay keeps batch / (lr * decay) constant (Wang and Aitchison 2024); a decay
-    that is a gradient is part of the loss and stays. Raises HandfulError for an optimizer whose rule is not
-    known.
+    gain is g(new) / g(old), see `gain`. The learning rate, its base too, grows with it for SGD (Johnson et al. 2020,
+    AdaScale) and with its square root for adaptive optimizers (Malladi et al. 2022). With r = new_batch / old_batch,
+    second-moment decays become beta2 ** r, so they last as many examples (Marek et al. 2025); the running second
+    moments are rescaled with them, so their bias-corrected values do not jump. Decoupled weight decay keeps batch / (lr
+    * decay) constant (Wang and Aitchison 2024); a decay that is a gradient is part of the loss and stays. Raises
+    HandfulError for an optimizer whose rule is not known.
     """
     if not (old_batch > 0 and new_batch > 0 and gain > 0 and math.isfinite(gain)):
         raise HandfulError(f"rescale needs batches and a gain above 0, not {old_batch}, {new_batch} and {gain}")

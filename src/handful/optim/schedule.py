@@ -1,9 +1,8 @@
 """How the learning rate moves: pure functions of progress, counted in examples, so no batch size changes them.
 
-A schedule called with a `Progress` returns a factor, 0..1, of the base learning rate. Two lengths occur, and
-their names tell them apart: `epochs`, `every`, `total` are in epochs; `share`, `warmup`, `rise` are shares
-(0..1) of the run that the stop rule plans. `cosine`, `polynomial` and `one_cycle` end with the run, so they
-need a planned length.
+A schedule called with a `Progress` returns a factor, 0..1, of the base learning rate. Two lengths occur, and their
+names tell them apart: `epochs`, `every`, `total` are in epochs; `share`, `warmup`, `rise` are shares (0..1) of the run
+that the stop rule plans. `cosine`, `polynomial` and `one_cycle` end with the run, so they need a planned length.
 
     "cosine"    "cosine(warmup=0.05)"    "step(every=30, factor=0.1)"    "warmup(step(every=30), epochs=5)"
 """
@@ -129,8 +128,7 @@ class _Fall(Schedule):
 class polynomial(_Fall):
     """From 1 down to `end`: end + (1 - end) * (1 - t) ** power, where t is the share done; 1 is a straight line.
 
-    warmup: share of the run spent on a linear rise before it; total: the length in epochs where the run's is
-    not known.
+    warmup: share of the run spent on a linear rise before it; total: the length in epochs where the run's is not known.
 
     >>> polynomial()(Progress(position=25, step=1, examples=50, planned=100))
     0.75
@@ -149,9 +147,8 @@ class polynomial(_Fall):
 class cosine(_Fall):
     """From 1 down to `end` along half a cosine: end + (1 - end) * (1 + cos(pi t)) / 2, where t is the share done.
 
-    Loshchilov and Hutter (2017), "SGDR", equation 5, one period. `cosine(warmup=0.05)` is the same as
-    `warmup(cosine(), share=0.05)`; total: the length in epochs, warm-up included, where the run's is not
-    known.
+    Loshchilov and Hutter (2017), "SGDR", equation 5, one period. `cosine(warmup=0.05)` is the same as `warmup(cosine(),
+    share=0.05)`; total: the length in epochs, warm-up included, where the run's is not known.
 
     >>> cosine()(Progress(position=50, step=1, examples=50, planned=100))
     0.5
@@ -170,9 +167,8 @@ class cosine(_Fall):
 class one_cycle(Schedule):
     """Up from `start` to 1 over the share `rise` of the run, then down to `end`, both along half a cosine.
 
-    Smith (2018), "A disciplined approach to neural network hyper-parameters", arXiv:1803.09820, with the
-    defaults and the cosines of torch's OneCycleLR; its cycle of the momentum is left out. The base learning
-    rate is the peak.
+    Smith (2018), "A disciplined approach to neural network hyper-parameters", arXiv:1803.09820, with the defaults and
+    the cosines of torch's OneCycleLR; its cycle of the momentum is left out. The base learning rate is the peak.
 
     >>> one_cycle()(Progress(position=30, step=1, examples=50, planned=100))
     1.0
@@ -335,10 +331,9 @@ class grow_batch(_Around):
 class from_torch(Schedule):
     """Any scheduler of torch.optim.lr_scheduler: `from_torch(lambda optimizer: StepLR(optimizer, 30))`.
 
-    factory: called with an optimizer whose learning rate is 1, so that what it sets is a factor:
-    OneCycleLR's max_lr is 1 where the base learning rate should be the peak, and `eta_min` is a share of it.
-    every: "step" or "epoch", when the scheduler's own step() is called; it counts these, not examples, so
-    the batch size matters.
+    factory: called with an optimizer whose learning rate is 1, so that what it sets is a factor: OneCycleLR's max_lr is
+    1 where the base learning rate should be the peak, and `eta_min` is a share of it. every: "step" or "epoch", when
+    the scheduler's own step() is called; it counts these, not examples, so the batch size matters.
 
     A replay on that optimizer, of one parameter, gives the factor of any step, in any order of asking. Raises
     HandfulError for ReduceLROnPlateau (use `on_plateau`), and past the end of a scheduler that has one.

@@ -34,8 +34,7 @@ class Rule(Expression):
     def limit(self, examples: int, batch: int | None = None) -> int | None:
         """The number of examples after which this rule is sure to stop the run, or None if there is none.
 
-        examples: rows in one epoch; batch: rows in one step, or None if not known yet (then `steps` has no
-        limit).
+        examples: rows in one epoch; batch: rows in one step, or None if not known yet (then `steps` has no limit).
         """
         return None
 
@@ -142,9 +141,8 @@ class loss_below(Rule):
 class reaches(Rule):
     """Stop once the score `name` has been as good as `value` in any evaluation so far.
 
-    It knows that a loss or an error is better when lower and an accuracy when higher; for a score of your
-    own, set `better="higher"` or `"lower"`. At the first evaluation a name that the history does not have is
-    an error.
+    It knows that a loss or an error is better when lower and an accuracy when higher; for a score of your own, set
+    `better="higher"` or `"lower"`. At the first evaluation a name that the history does not have is an error.
 
     >>> row = {"epoch": 7.0, "valid_accuracy": 0.9412}
     >>> reaches("valid_accuracy", 0.94)(Progress(position=70, step=9, examples=10, history=[row]))
