@@ -3,18 +3,18 @@
 import difflib
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.base.expression import Expression
-from handful.base.plan import Progress
+from handful.base.plan import Progress, Row
 
 T = TypeVar("T")
 Asked = TypeVar("Asked", bound=Expression)
 Better = Literal["auto", "higher", "lower"]
-History = Sequence[Mapping[str, Any]]
+History = Sequence[Row]
 
 _LOWER = "loss|error|mae|mse|rmse|rmsle|mape|perplexity|wer|cer|ece|brier|nll|bits|entropy|deviance|distance|divergence"
 _HIGHER = (

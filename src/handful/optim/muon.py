@@ -52,10 +52,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         for group in self.param_groups:
             lr, keep = group["lr"], group["momentum"]
             for p in group["params"]:
@@ -70,6 +67,14 @@ class Muon(Optimizer):
                 p.mul_(1 - lr * group["weight_decay"])
                 p.add_(matrix.view(p.shape), alpha=-lr * 0.2 * math.sqrt(max(matrix.shape)))
         return loss
+
+
+def evaluated(closure: Callable[[], float] | None) -> float | None:
+    """The loss that an optimizer's `step` was asked to evaluate, with gradients; None without a closure."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
 
 
 def orthogonal(matrix: Tensor, steps: int = 5, eps: float = 1e-7) -> Tensor:

@@ -49,6 +49,11 @@ class Schedule(Expression):
         return base
 
     @property
+    def grows(self) -> bool:
+        """Whether `batch` is ever another size than the base."""
+        return False
+
+    @property
     def scores(self) -> frozenset[str]:
         """The names of the scores it looks at."""
         return frozenset()
@@ -247,6 +252,10 @@ class _Around(Schedule):
         return cast(Schedule, self.schedule)  # a text was parsed by the field's check
 
     @property
+    def grows(self) -> bool:
+        return self.inner.grows
+
+    @property
     def scores(self) -> frozenset[str]:
         return self.inner.scores
 
@@ -326,6 +335,10 @@ class grow_batch(_Around):
             if grown >= 2**62:
                 break
         return int(grown)
+
+    @property
+    def grows(self) -> bool:
+        return True
 
 
 class from_torch(Schedule):

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError
-from handful.optim.muon import Muon
+from handful.optim.muon import Muon, evaluated
 
 # how a step is computed, not what; taken from the live optimizer, which may be on another device
 _PLUMBING = ("foreach", "fused", "capturable")
@@ -44,10 +44,7 @@ class OptimizerGroup(Optimizer):
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step of every part."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         for part in self.parts:
             part.step()
         return loss
