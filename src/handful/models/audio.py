@@ -1,14 +1,11 @@
 """Audio: log-mel spectrograms to classes, or to a sequence of labels by CTC."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
-from handful.models.base import Model, Shape, needed
+from handful.models.base import Facts, Model, Shape
 
 
 class Audio(Model):
@@ -33,26 +30,30 @@ class Audio(Model):
     def __init__(self, mels: int, outputs: int, width: int = 24, ctc: bool = False, dropout: float = 0.1) -> None:
         super().__init__(mels=mels, outputs=outputs, width=width, ctc=ctc, dropout=dropout)
         if mels < 8:
-            raise HandfulError(f"model audio needs at least 8 mel bands, not {mels}.")
+            raise HandfulError(f"model audio needs at least 8 mel bands, not {mels}")
         self.ctc = ctc
         steps = (2, 1, 1) if ctc else (2, 2, 2)  # over time; over frequency every stage halves
         widths = (1, width, 2 * width, 4 * width)
-        self.stages = nn.ModuleList(Stage(a, b, step, strided=a == 1) for a, b, step in zip(widths, widths[1:], steps))
+        self.stages = nn.ModuleList(
+            MaskedConv(a, b, step, strided=a == 1) for a, b, step in zip(widths, widths[1:], steps)
+        )
         self.context = nn.ModuleList()
         pooled = 8 * width
         if ctc:
             pooled = 4 * width
             bands = (mels + 1) // 2 // 2 // 2
             self.fold = nn.Linear(4 * width * bands, pooled)
-            self.context.extend(Context(pooled, dilation) for dilation in (1, 2, 4))
+            self.context.extend(DilatedConv(pooled, dilation) for dilation in (1, 2, 4))
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(pooled, outputs)
 
     @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: Facts) -> dict[str, object]:
         sides = [s for s in shape[:-1] if s is not None]
-        mels = inputs.get("mels") or (sides[-1] if sides else None)
-        return {"mels": needed(cls.name, {"mels": mels}, "mels", "log-mel spectrograms"), "outputs": outputs}
+        mels = facts.mels or (sides[-1] if sides else 0)
+        if not mels:
+            raise HandfulError("model audio is for log-mel spectrograms; of this input 'mels' is not known")
+        return {"mels": mels, "outputs": outputs}
 
     def forward(self, x: Tensor) -> Tensor:
         x = x[:, None] if x.dim() == 3 else x
@@ -74,7 +75,7 @@ class Audio(Model):
         return torch.where(padding[:, :, None], blank, logits)
 
 
-class Stage(nn.Module):
+class MaskedConv(nn.Module):
     """Convolution 3 x 3, BatchNorm, ReLU, mask, max-pooling by 2 over frequency and `step` over time.
 
     strided: the convolution itself steps, for the first stage, whose whole-size output would cost most of the time.
@@ -97,7 +98,7 @@ class Stage(nn.Module):
         return F.max_pool2d(x, (2, self.step)), -(-valid // self.step)
 
 
-class Context(nn.Module):
+class DilatedConv(nn.Module):
     """y + a dilated convolution over time. y: float [m, width, frames]."""
 
     def __init__(self, width: int, dilation: int) -> None:
