@@ -253,9 +253,8 @@ def tally_of(pipeline: Pipeline) -> Tally:
     return Residuals(pipeline) if pipeline.task == "regression" else Tally(pipeline)
 
 
-def _by_class(
-    labels: Sequence[str], rows: NDArray[np.int64], predicted: NDArray[np.int64], both: NDArray[np.int64]
-) -> list[Row]:
+def _by_class(labels: Sequence[str], *counts: NDArray[np.int64]) -> list[Row]:
+    """counts: int64 [k] each, rows of the class, rows predicted as it, and rows that are both."""
     return [
         {
             "class": name,
@@ -265,7 +264,7 @@ def _by_class(
             "recall": right / n if n else None,
             "f1": 2 * right / (n + m) if n + m else None,
         }
-        for name, n, m, right in zip(labels, rows.tolist(), predicted.tolist(), both.tolist(), strict=True)
+        for name, n, m, right in zip(labels, *np.array(counts).tolist(), strict=True)
     ]
 
 
