@@ -1,7 +1,6 @@
 """The page of a comparison: what the batch size changed, in sentences, pictures and numbers."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -26,7 +25,6 @@ from handful.report.words import (
 )
 
 TEMPLATE = "compare.html"
-NOISE = "gradient noise (relative to one row)"
 
 
 def compare_page(c: Results) -> Page:
@@ -49,54 +47,55 @@ def compare_page(c: Results) -> Page:
         Section("Every number", [fill(TEMPLATE, "numbers", _numbers(c))]),
         Section("What was compared, and how", [choices_html(c.choices), fill(TEMPLATE, "fine_print")]),
     ]
-    shown = [section for section in sections if section.parts]
-    return Page(f"{c.title}: batch sizes compared", shown, headline=headline(c.table, c.target))
+    return Page(f"{c.title}: batch sizes compared", sections, headline=headline(c.table, c.target))
 
 
-class Quantity(NamedTuple):
-    """A line of the dial: its title, its name in the table, how it is written, which of several values is best."""
+MISSING = "not reached"
+DIAL: dict[str, tuple[str, Callable[[list[float]], float] | None]] = {  # name in the table -> title, which one is best
+    "batch": ("examples per step", None),
+    "steps": ("steps in the same examples", max),
+    "step_seconds": ("time per step", min),
+    "examples_per_second": ("examples per second", max),
+    "work": ("share of the rows a step reads", min),
+    "saved_bytes": ("memory that grows with the batch", min),
+    "gradient_deviation": ("gradient noise (relative to one row)", min),
+    "target_seconds": ("time to the target", min),
+    "target_steps": ("steps to the target", min),
+    "target_examples": ("examples to the target", min),
+}
+FURTHER = {
+    "lr": "learning rate",
+    "seconds": "time",
+    "probe_seconds": "time auto spent on measuring first",
+    "fixed_bytes": "memory that does not grow",
+    "gap": "held-out minus training loss",
+    "reached": "seeds that reached the target",
+}
 
-    title: str
-    name: str
-    say: Callable[[float], str]
-    best: Callable[[list[float]], float] | None = min
-    missing: str = ""
 
-
-def _share(work: float) -> str:
-    return f"1/{round(1 / work):,}" if work < 1 else "all"
-
-
-def _noise(deviation: float) -> str:
-    return say_number(deviation, 2) if deviation else "0"
-
-
-DIAL = (
-    Quantity("examples per step", "batch", say_number, None),  # no batch size is the best one by itself
-    Quantity("steps in the same examples", "steps", say_count, max),
-    Quantity("time per step", "step_seconds", say_seconds),
-    Quantity("examples per second", "examples_per_second", say_count, max),
-    Quantity("share of the rows a step reads", "work", _share),
-    Quantity("memory that grows with it", "saved_bytes", say_bytes),
-    Quantity(NOISE, "gradient_deviation", _noise),
-    Quantity("seconds to the target", "target_seconds", say_seconds, missing="not reached"),
-    Quantity("steps to the target", "target_steps", say_count, missing="not reached"),
-    Quantity("examples to the target", "target_examples", say_count, missing="not reached"),
-)
+def _say(name: str, value: float | str) -> str:
+    """A value of the table's column `name`, in its unit."""
+    if name == "work":
+        return f"1/{round(1 / float(value)):,}" if float(value) < 1 else "all"
+    if name.startswith(("train_", "valid_")):
+        return say_value(name, value)
+    if name.endswith("seconds"):
+        return say_seconds(value)
+    if name.endswith(("steps", "examples", "per_second")):
+        return say_count(value)
+    return say_bytes(value) if name.endswith("bytes") else say_number(value, 2 if name == "gradient_deviation" else 3)
 
 
 def _dial(c: Results, rows: Sequence[Row]) -> Grid:
     """Quantities down, methods across."""
     lines: list[list[str]] = []
-    for title, name, say, choose, missing in DIAL:
+    for name, (title, choose) in DIAL.items():
         present = [number(row, name) for row in rows if name in row]
         best = choose(present) if choose and present else None
-        cells = [title]
-        for row in rows:
-            text = say(number(row, name)) if name in row else missing
-            cells.append(Markup('<span class="best">{}</span>').format(text) if best == row.get(name, "") else text)
-        if name != "gradient_deviation" or c.variance:
-            lines.append(cells)
+        cells = [_say(name, row[name]) if name in row else MISSING for row in rows]
+        bold = [Markup('<span class="best">{}</span>').format(text) for text in cells]
+        if present or name.startswith("target_"):
+            lines.append([title, *(b if row.get(name, "") == best else t for row, t, b in zip(rows, cells, bold))])
     return Grid(["", *(str(row["method"]) for row in rows)], lines)
 
 
@@ -117,18 +116,11 @@ def _dial_figures(c: Results) -> list[Figure]:
         x, y, low, high = (
             [number(r, key) for r in kept if key in r] for key in ("batch", name, f"{name}_low", f"{name}_high")
         )
-        figures.append(
-            figure_lines(
-                title,
-                "examples per step",
-                label,
-                [Line("batches of a fixed size", x, y, points=True)],
-                log_x=True,
-                log_y=True,
-                bands=[Band("lowest to highest seed", x, low, high)] if low else [],
-                markers=[Marker("auto", number(r, "batch"), number(r, name)) for r in auto if r.get(name)],
-            )
-        )
+        lines = [Line("batches of a fixed size", x, y, points=True)]
+        bands = [Band("lowest to highest seed", x, low, high)] if low else []
+        markers = [Marker("auto", number(r, "batch"), number(r, name)) for r in auto if r.get(name)]
+        axes = ("examples per step", label)
+        figures.append(figure_lines(title, *axes, lines, log_x=True, log_y=True, bands=bands, markers=markers))
     return figures
 
 
@@ -173,15 +165,9 @@ def variance_figure(variance: Sequence[GradientVariance]) -> Figure:
         dense = grid(v.points, v.rows)
         lines.append(Line(f"1/B, no repeats, {v.state.split(' (')[0]}", dense, [v.predicted(b) for b in dense]))
     lines.append(Line("1/B alone", dense, [v.predicted(b, corrected=False) for b in dense]))
-    figure = figure_lines(
-        "Variance of a mini-batch's gradient",
-        "examples in the mini-batch (B)",
-        "squared distance from the full gradient",
-        lines,
-        log_x=True,
-        log_y=True,
-        wide=True,
-    )
+    axes = ("examples in the mini-batch (B)", "squared distance from the full gradient")
+    title = "Variance of a mini-batch's gradient"
+    figure = figure_lines(title, *axes, lines, log_x=True, log_y=True, wide=True)
     for trace in figure.plot.data[: len(variance)]:
         trace.update(mode="markers", marker_size=9)
     return figure
@@ -204,48 +190,19 @@ def _tuning_figure(c: Results) -> Figure:
     return figure_lines(title, "learning rate", "training loss", lines, log_x=True, log_y=True, wide=True)
 
 
-_LABELS = {
-    "lr": "learning rate",
-    "work": "share of the rows a step reads",
-    "step_seconds": "time per step",
-    "seconds": "time",
-    "probe_seconds": "time auto spent on measuring first",
-    "saved_bytes": "memory that grows with the batch",
-    "fixed_bytes": "memory that does not",
-    "gradient_deviation": NOISE,
-    "gap": "held-out minus training loss",
-    "reached": "seeds that reached the target",
-    "target_examples": "examples to the target",
-    "target_steps": "steps to the target",
-    "target_seconds": "time to the target",
-}
-
-
-def _say(name: str, value: object) -> str:
-    if name.startswith(("train_", "valid_")):
-        return say_value(name, value)
-    if name.endswith("seconds"):
-        return say_seconds(value)
-    return say_bytes(value) if name.endswith("bytes") else say_number(value)
-
-
 def _numbers(c: Results) -> Grid:
     """All that is in the table, methods across; the range over the seeds under each median."""
-    names = dict.fromkeys(name for row in c.table for name in row)
+    titles = {name: title for name, (title, _) in DIAL.items()} | FURTHER
     lines: list[list[str]] = []
-    for name in names:
-        if name == "method" or name.endswith(("_low", "_high")):
-            continue
-        words = name.replace("train_", "training ").replace("valid_", "held-out ").replace("_", " ")
-        lines.append([_LABELS.get(name, words), *(_with_range(name, row) for row in c.table)])
+    for name in dict.fromkeys(name for row in c.table for name in row):
+        if name != "method" and not name.endswith(("_low", "_high")):
+            words = name.replace("train_", "training ").replace("valid_", "held-out ").replace("_", " ")
+            lines.append([titles.get(name, words), *(_with_range(name, row) for row in c.table)])
     return Grid(["median, lowest to highest seed", *(str(row["method"]) for row in c.table)], lines)
 
 
 def _with_range(name: str, row: Row) -> str:
     if name not in row:
         return ""
-    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-    if low is None or low == high:
-        return _say(name, row[name])
-    spread = Markup('{}<span class="note">{} to {}</span>')
-    return spread.format(_say(name, row[name]), _say(name, low), _say(name, high))
+    value, low, high = (_say(name, row.get(key, row[name])) for key in (name, f"{name}_low", f"{name}_high"))
+    return value if low == high else Markup('{}<span class="note">{} to {}</span>').format(value, low, high)

@@ -13,6 +13,7 @@ from handful.plan.probe.step_time import Throughput
 from handful.report.document import Page, Part, Section
 from handful.report.figure import Figure, figure_lines
 from handful.report.markup import bullet_list, choices_html, table_html
+from handful.report.tables import Grid
 from handful.report.traces import Band, Floats, Line, Marker
 from handful.report.words import say_bytes, say_number, say_seconds
 
@@ -53,7 +54,7 @@ def advice_page(advice: Advised) -> Page:
             ends = (scale.low, scale.high)
             measured += [noise_figure(advice, scale.value, ends), time_figure(advice, scale.value, ends)]
     sections = [
-        Section("Batch sizes", [table_html(rows)]),
+        Section("Batch sizes", [table_html(Grid.of(rows))]),
         Section("The batch", measured),
         Section("The learning rate", [rate] if rate else []),
         Section("Choices", [choices_html(advice.reasons)]),
@@ -61,7 +62,7 @@ def advice_page(advice: Advised) -> Page:
     ]
     batch, lr = (advice.reasons[name].status for name in ("batch", "lr"))
     headline = f"Batch {advice.batch} ({batch}), learning rate {say_number(advice.lr)} ({lr})."
-    return Page("What suits this run", [section for section in sections if section.parts], headline=headline)
+    return Page("What suits this run", sections, headline=headline)
 
 
 def grid(advice: Advised) -> Floats:

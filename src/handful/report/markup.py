@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from handful.base.errors import HandfulError
 from handful.base.plan import Choice
-from handful.report.tables import Grid, Rows
+from handful.report.tables import Grid
 from handful.report.words import is_number, say_bytes, say_count, say_number, say_seconds, say_value_of
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ def fill(template: str, macro: str, *values: object) -> Markup:
     return text
 
 
-def table_html(table: Rows | Grid, caption: str = "") -> Markup:
+def table_html(table: Grid, caption: str = "") -> Markup:
     """A table. Numbers are aligned and shortened to four digits, with the full value as a tooltip; a cell that is
     absent is empty; strings are escaped unless they are Markup.
 
-    >>> "<td class=\\"n\\"" in table_html([{"batch": 32}], caption="Tried")
+    >>> "<td class=\\"n\\"" in table_html(Grid(["batch"], [[32]]), caption="Tried")
     True
     """
-    return fill("parts.html", "table", table if isinstance(table, Grid) else Grid.of(table), caption)
+    return fill("parts.html", "table", table, caption)
 
 
 def choices_html(choices: Mapping[str, Choice]) -> Markup:
