@@ -24,6 +24,7 @@ from handful.report.figure import figure_lines
 from handful.report.markup import picture_grid, table_html
 from handful.report.matrix import figure_matrix
 from handful.report.page import curves, headline, main_score, speed, write_report
+from handful.report.tables import Grid
 from handful.report.traces import DASHES, PALETTE, Band, Line, Marker, thin
 
 EVIL = "<script>alert(1)</script>\"'&</style><!--"
@@ -90,7 +91,7 @@ def full(path):
     return report(
         path, history(60), title=EVIL, plan=plan.choices, notes=[EVIL], stopped_because=EVIL,
         scores={"valid_accuracy": 0.978, "valid_rows": 180},
-        details=[*figures, table_html([{EVIL: EVIL}], caption=EVIL)],
+        details=[*figures, table_html(Grid.of([{EVIL: EVIL}]), caption=EVIL)],
         pictures=[picture_grid(np.zeros((1, 3, 4, 4), np.uint8), [EVIL], title=EVIL)],
     )  # fmt: skip
 

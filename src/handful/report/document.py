@@ -43,13 +43,13 @@ class Section:
     @property
     def groups(self) -> list[tuple[bool, list[Part]]]:
         """Runs of figures (True), which stand in one grid, and of other parts (False)."""
-        runs = itertools.groupby(self.parts, key=lambda part: isinstance(part, Figure))
-        return [(are_figures, list(group)) for are_figures, group in runs]
+        figures = self.figures
+        return [(k, list(group)) for k, group in itertools.groupby(self.parts, lambda part: part in figures)]
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page: title, sections, and a headline (the result in one sentence).
+    """A page: title, sections (those without parts are left out), and a headline (the result in one sentence).
 
     >>> page = Page("Trial", [Section("Notes", ["a < b"])], headline="It worked.")
     >>> "a &lt; b" in page.html()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 TABLE_ROWS = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Figure:
     """A picture and its numbers.
 

@@ -140,7 +140,7 @@ class Live:
         return out
 
     def _start(self) -> "Progress":
-        """One task; on a terminal a line that goes when the run ends. No refresh thread: it would compete with the run."""
+        """On a terminal, a line that goes when the run ends. No refresh thread: it would compete with the run."""
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
         from rich.table import Column

@@ -1,4 +1,4 @@
-"""The pieces of a page that need no script: tables, pictures, lists; filled in by Jinja2, which escapes what is text."""
+"""The pieces of a page that need no script: tables, pictures, lists; filled in by Jinja2, which escapes text."""
 
 import base64
 import functools
@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 
 from handful.base.errors import HandfulError
 from handful.base.plan import Choice
-from handful.report.tables import Grid, Rows
-from handful.report.words import is_number, say_value_of
+from handful.report.tables import Grid
+from handful.report.words import is_number, say_bytes, say_count, say_number, say_seconds, say_value_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -28,7 +28,7 @@ def environment() -> "Environment":
         loader=PackageLoader("handful.report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    found.filters["words"] = say_value_of
+    found.filters |= {f.__name__: f for f in (say_value_of, say_number, say_count, say_seconds, say_bytes)}
     found.tests["a_number"] = is_number
     found.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     return found
@@ -40,14 +40,14 @@ def fill(template: str, macro: str, *values: object) -> Markup:
     return text
 
 
-def table_html(table: Rows | Grid, caption: str = "") -> Markup:
-    """A table. Numbers are aligned and shortened to four digits, with the full value as a tooltip; a cell that is absent
-    is empty; strings are escaped unless they are Markup.
+def table_html(table: Grid, caption: str = "") -> Markup:
+    """A table. Numbers are aligned and shortened to four digits, with the full value as a tooltip; a cell that is
+    absent is empty; strings are escaped unless they are Markup.
 
-    >>> "<td class=\\"n\\"" in table_html([{"batch": 32}], caption="Tried")
+    >>> "<td class=\\"n\\"" in table_html(Grid(["batch"], [[32]]), caption="Tried")
     True
     """
-    return fill("parts.html", "table", table if isinstance(table, Grid) else Grid.of(table), caption)
+    return fill("parts.html", "table", table, caption)
 
 
 def choices_html(choices: Mapping[str, Choice]) -> Markup:

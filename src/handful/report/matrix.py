@@ -51,7 +51,9 @@ def figure_matrix(matrix: ArrayLike, labels: Sequence[str], title: str) -> Figur
     right = say_share(np.trace(counts) / counts.sum()) if counts.sum() else "none"
     summary = f"{title}: matrix of {k} classes, {right} of {say_count(counts.sum())} rows on the diagonal."
     part, of = counts[np.ix_(drawn, drawn)], np.maximum(total[drawn], 1)[:, None]
-    return Figure(title, _heatmap(part, part / of, [labels[i] for i in drawn]), table, summary, notes, tall=True)
+    return Figure(
+        title, _heatmap(part, part / of, [labels[i] for i in drawn.tolist()]), table, summary, notes, tall=True
+    )
 
 
 def _heatmap(counts: NDArray[np.int64], share: NDArray[np.float64], names: list[str]) -> "go.Figure":

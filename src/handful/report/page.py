@@ -65,8 +65,7 @@ def write_report(
         Section("Choices", [choices_html(plan)]),
         Section("Notes", [bullet_list(notes)] if notes else []),
     ]
-    shown = [section for section in sections if section.parts]
-    return Page(title, shown, headline=headline(history, scores, stopped_because)).write(path)
+    return Page(title, sections, headline=headline(history, scores, stopped_because)).write(path)
 
 
 def headline(history: History, scores: Scores, stopped_because: str = "") -> str:

@@ -17,7 +17,7 @@ from handful.report.figure import Figure
 from handful.report.markup import picture_grid, table_html, tiles
 from handful.report.matrix import figure_matrix
 from handful.report.residuals import figure_residuals
-from handful.report.tables import print_table
+from handful.report.tables import Grid, print_table
 from handful.report.words import say_count, say_name, say_score, say_value, sentence
 from handful.runs.examples import contents, pictures_of, shorten
 from handful.training.objective import Objective
@@ -72,8 +72,8 @@ class Evaluation:
         pairs.append(("rows", say_count(self.rows)))
         detail: list[Part] = [*self.figures()]
         if self.classes:
-            detail.append(table_html(self.classes, caption="By class"))
-        listed: list[Part] = [table_html(self.worst)] if self.worst else []
+            detail.append(table_html(Grid.of(self.classes), caption="By class"))
+        listed: list[Part] = [table_html(Grid.of(self.worst))] if self.worst else []
         if self.pictures is not None:
             captions = [f"row {r['row']}: {r['target']}, taken for {r['prediction']}" for r in self.worst]
             listed.insert(0, picture_grid(self.pictures, captions))
@@ -84,7 +84,7 @@ class Evaluation:
         ]
         first = next((n for n in self.scores if n != "loss"), "loss")
         headline = f"{sentence(say_score(first, self.scores[first]))} on {say_count(self.rows)} rows of {self.name}."
-        return Page(title, [section for section in sections if section.parts], headline=headline).write(path)
+        return Page(title, sections, headline=headline).write(path)
 
     def figures(self) -> list[Figure]:
         """The confusion matrix, or the residuals of each output of a regression."""
@@ -253,9 +253,8 @@ def tally_of(pipeline: Pipeline) -> Tally:
     return Residuals(pipeline) if pipeline.task == "regression" else Tally(pipeline)
 
 
-def _by_class(
-    labels: Sequence[str], rows: NDArray[np.int64], predicted: NDArray[np.int64], both: NDArray[np.int64]
-) -> list[Row]:
+def _by_class(labels: Sequence[str], *counts: NDArray[np.int64]) -> list[Row]:
+    """counts: int64 [k] each, rows of the class, rows predicted as it, and rows that are both."""
     return [
         {
             "class": name,
@@ -265,7 +264,7 @@ def _by_class(
             "recall": right / n if n else None,
             "f1": 2 * right / (n + m) if n + m else None,
         }
-        for name, n, m, right in zip(labels, rows.tolist(), predicted.tolist(), both.tolist(), strict=True)
+        for name, n, m, right in zip(labels, *np.array(counts).tolist(), strict=True)
     ]
 
 

@@ -15,7 +15,7 @@ from handful.data.open import open as open_source
 from handful.data.store.read import Store, verify
 from handful.report.document import Page, Section
 from handful.report.markup import bullet_list, picture_grid, preformatted, table_html
-from handful.report.tables import print_choices, print_table
+from handful.report.tables import Grid, print_choices, print_table
 from handful.report.words import say_count, say_score
 from handful.runs.examples import class_name, contents, pictures_of
 from handful.runs.folder import RunFolder
@@ -62,15 +62,15 @@ def show_data(where: str, batch: int, out: Path | None = None) -> None:
 
 def _page(source: Source, found: DataSummary) -> Page:
     """The same as a page, with examples: pictures where a column holds them, else the values of a few rows."""
-    target = [table_html(found.classes)] if found.classes else [found.values] if found.values else []
+    columns, notes = _describe(source)
+    target = [table_html(Grid.of(found.classes))] if found.classes else [found.values] if found.values else []
     parts = [
-        Section("Columns", [table_html(_columns(source)), bullet_list(_notes(source))]),
+        Section("Columns", [table_html(Grid.of(columns)), bullet_list(notes)]),
         Section("Target", target),
         Section("Examples", _examples(source, found.labels)),
         Section("Shuffle", [preformatted(found.shuffle), *found.reads] if found.shuffle else []),
     ]
-    shown = [section for section in parts if section.parts]
-    return Page(f"handful inspect {source.name}", shown, f"{say_count(len(source))} rows.")
+    return Page(f"handful inspect {source.name}", parts, f"{say_count(len(source))} rows.")
 
 
 def _examples(source: Source, labels: Labels | None) -> list[Markup]:
@@ -90,7 +90,7 @@ def _examples(source: Source, labels: Labels | None) -> list[Markup]:
     values = contents(source, batch, source.columns, most=_COLUMNS, length=_TEXT)
     if values:
         shown = [{"row": row, **{n: v[i] for n, v in values.items()}} for i, row in enumerate(rows.tolist())]
-        found.append(table_html(shown))
+        found.append(table_html(Grid.of(shown)))
     return found
 
 
@@ -106,31 +106,30 @@ def _choose_rows(n: int, labels: Labels | None) -> Rows:
 def show_columns(source: Source) -> None:
     """What there is: rows, columns, and on disk their sizes."""
     print(f"{source.name}: {say_count(len(source))} rows")
-    print_table(_columns(source))
-    for note in _notes(source):
+    columns, notes = _describe(source)
+    print_table(columns)
+    for note in notes:
         print(f"- {note}")
 
 
-def _columns(source: Source) -> list[dict[str, object]]:
-    sizes = source.column_bytes() if isinstance(source, Store) else {}
-    return [
+def _describe(source: Source) -> tuple[list[dict[str, object]], list[str]]:
+    """(one row per column, notes), with sizes where the data are a store."""
+    columns: list[dict[str, object]] = [
         {
             "column": name + (" (target)" if name == source.target else ""),
             "kind": c.kind,
             "dtype": c.dtype,
             "shape of a row": "x".join("varies" if s is None else str(s) for s in c.shape) or "one value",
-            **({"MB": f"{sizes[name] / 1e6:,.2f}"} if sizes else {}),
         }
         for name, c in source.columns.items()
     ]
-
-
-def _notes(source: Source) -> list[str]:
     if not isinstance(source, Store):
-        return source.notes
-    m = source.manifest
+        return columns, source.notes
+    sizes, m = source.column_bytes(), source.manifest
+    for row, name in zip(columns, source.columns, strict=True):
+        row["MB"] = f"{sizes[name] / 1e6:,.2f}"
     shards = "1 shard" if len(m.shards) == 1 else f"{len(m.shards):,} shards"
-    return [*source.notes, f"{m.bytes / 1e6:,.2f} MB in {shards}, {m.bytes / m.rows:,.0f} bytes per row."]
+    return columns, [*source.notes, f"{m.bytes / 1e6:,.2f} MB in {shards}, {m.bytes / m.rows:,.0f} bytes per row."]
 
 
 def _reads(source: Store, batch: int) -> list[str]:
