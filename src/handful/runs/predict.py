@@ -32,7 +32,7 @@ def write_predictions(run: Run, data: object, out: Path | None, *, probabilities
 
     data: anything `handful.open` reads, with or without the target; or a binary stream of CSV with a header line.
     Columns: row (from 0); file, for a folder or zip of files; prediction (prediction_NAME for several labels or
-    numbers); and with `probabilities` one per class (label), probability_NAME. The file appears whole or not at all,
+    numbers); with `probabilities` one per class (label), probability_NAME. The file appears whole or not at all,
     and only one batch is in memory at a time. Raises HandfulError for an unknown ending, and where the data do
     not fit the run.
     """
