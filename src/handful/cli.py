@@ -4,10 +4,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Unpack
+from typing import TYPE_CHECKING, Annotated, TypeVar, Unpack
 
 import typer
 
@@ -17,6 +16,8 @@ from handful.plan.config import OPTIONS, ConfigOptions, Option
 
 if TYPE_CHECKING:
     from handful.runs.run import Run
+
+F = TypeVar("F", bound=Callable[..., None])
 
 app = typer.Typer(
     add_completion=False,
@@ -47,38 +48,32 @@ def _main(
     pass
 
 
-def _with_options(*names: str, **defaults: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _with_options(*names: str, **defaults: str) -> Callable[[F], F]:
     """A command with a flag for each of these options of `fit`, in place of its `**options`.
 
     Help, defaults and how text is read come from Config; defaults: others than Config's.
     """
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        @wraps(command)
-        def run(**given: object) -> None:
-            texts = {name: value for name, value in given.items() if name in names and isinstance(value, str)}
-            command(**given | {name: OPTIONS[name].kind.read(text) for name, text in texts.items()})
-
+    def decorate(command: F) -> F:
         own = [p for p in signature(command).parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
         flags = [_flag(OPTIONS[name], defaults.get(name, OPTIONS[name].default)) for name in names]
-        vars(run)["__signature__"] = Signature([*own, *flags])
-        run.__annotations__ = {p.name: p.annotation for p in [*own, *flags]}
-        return run
+        vars(command)["__signature__"] = Signature([*own, *flags])
+        command.__annotations__ = {p.name: p.annotation for p in [*own, *flags]}
+        return command
 
     return decorate
 
 
 def _flag(option: Option, default: str | float | None) -> Parameter:
-    """The flag of an option as typer wants it: --micro-batch for micro_batch, and its value as text."""
-    flag = f"--{option.name.replace('_', '-')}"
+    """The flag of an option as typer wants it: its default is text, which is read as the option's kind says."""
     if isinstance(default, bool):
-        given: object = Annotated[
-            bool, typer.Option(flag, *(["-q"] if option.name == "quiet" else []), help=option.help)
-        ]
-        return Parameter(option.name, Parameter.KEYWORD_ONLY, default=default, annotation=given)
-    given = Annotated[str | None, typer.Option(flag, help=option.help, metavar=option.kind.metavar)]
-    text = None if default is None else str(default)
-    return Parameter(option.name, Parameter.KEYWORD_ONLY, default=text, annotation=given)
+        hint: object = (
+            Quiet if option.name == "quiet" else Annotated[bool, typer.Option(f"--{option.name}", help=option.help)]
+        )
+    else:
+        parsed = typer.Option(parser=option.kind.read, metavar=option.kind.metavar, help=option.help)
+        hint, default = Annotated[object, parsed], None if default is None else str(default)
+    return Parameter(option.name, Parameter.KEYWORD_ONLY, default=default, annotation=hint)
 
 
 @app.command()

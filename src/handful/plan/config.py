@@ -4,6 +4,7 @@ the command line, whose help must not wait for heavy imports."""
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from inspect import Parameter, signature
 from numbers import Integral, Real
@@ -41,7 +42,7 @@ class Kind:
     words: str = ""
     fits: Callable[[object], bool] = lambda value: True
     read: Callable[[str], object] = str
-    metavar: str | None = None
+    metavar: str = "<str>"
 
     def __or__(self, other: str | None) -> "Kind":
         """This kind, or one word; None is the word "none" on a command line."""
@@ -58,37 +59,26 @@ def reads(*types: Callable[[str], object]) -> Callable[[str], object]:
 
     def read(text: str) -> object:
         for make in types:
-            try:
+            with suppress(ValueError):
                 return make(text)
-            except ValueError:
-                pass
         return text
 
     return read
 
 
-def whole(least: int | None = None) -> Kind:
-    """A whole number, of at least `least`."""
-
-    def fits(value: object) -> bool:
-        return isinstance(value, Integral) and not isinstance(value, bool) and (least is None or int(value) >= least)
-
-    words = "a whole number" + (f" of at least {least}" if least is not None else "")
-    return Kind(words, fits, reads(int), "<int>")
-
-
-def number(words: str, holds: Callable[[float], bool]) -> Kind:
+def number(words: str, holds: Callable[[float], bool] = lambda value: True, whole: bool = False) -> Kind:
     """A finite number for which `holds`."""
 
     def fits(value: object) -> bool:
-        if not isinstance(value, Real) or isinstance(value, bool):
+        if not isinstance(value, Real) or isinstance(value, bool) or (whole and not isinstance(value, Integral)):
             return False
         return math.isfinite(value) and holds(float(value))
 
-    return Kind(words, fits, reads(float), "<float>")
+    return Kind(words, fits, reads(int if whole else float), "<int>" if whole else "<float>")
 
 
 AT_LEAST_0 = number("a number of at least 0", lambda v: v >= 0)
+AT_LEAST_1 = number("a whole number of at least 1", lambda v: v >= 1, whole=True)
 ABOVE_0 = number("a number above 0", lambda v: v > 0)
 
 
@@ -114,7 +104,7 @@ class Config:
     micro_batch: Annotated[
         int | Auto,
         "examples through the model at a time; the update is the same whatever it is",
-        whole(1) | None | "auto",  # None: as a plan holds it
+        AT_LEAST_1 | None | "auto",  # None: as a plan holds it
     ] = "auto"
     optimizer: Annotated["Optimizers", "sgd, momentum, nesterov, adam, adamw, rmsprop, muon, ..., or one of torch"] = (
         "adamw"
@@ -164,15 +154,15 @@ class Config:
     compile: Annotated[bool | Auto, "whether to torch.compile the model"] = "auto"
     device: Annotated[str, "auto, cpu, cuda, mps"] = "auto"
     threads: Annotated[
-        int | Auto, "CPU threads per step; 'auto': all, unless fewer are measured to be faster", whole(1) | "auto"
+        int | Auto, "CPU threads per step; 'auto': all, unless fewer are measured to be faster", AT_LEAST_1 | "auto"
     ] = "auto"
-    seed: Annotated[int, "of everything random", whole()] = 0
+    seed: Annotated[int, "of everything random", number("a whole number", whole=True)] = 0
     shuffle: Annotated[str, "how rows are drawn: exact, block, none, replacement"] = "exact"
     evaluate_every: Annotated[
         float | Auto, "epochs between evaluations; 'auto': one, or a tenth of a short run", ABOVE_0 | "auto"
     ] = "auto"
     save_every: Annotated[
-        int | Auto, "steps between checkpoints; 'auto': at evaluations, at most every 30 s", whole(1) | "auto"
+        int | Auto, "steps between checkpoints; 'auto': at evaluations, at most every 30 s", AT_LEAST_1 | "auto"
     ] = "auto"
     batch_growth: Annotated[
         "str | growth | grow_batch | None", "how a batch that was chosen may grow: 'auto', None, 'grow_batch(every=10)'"
