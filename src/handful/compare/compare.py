@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from handful.base.errors import HandfulError, did_you_mean
 from handful.base.plan import Choice
 from handful.compare.experiment import Experiment, Method, Task, methods, run_trial
-from handful.compare.findings import Finding, TargetScore, choose_target, findings, table
+from handful.compare.findings import Results, TargetScore, choose_target, findings, table
 from handful.compare.gradient_variance import GradientVariance, gradient_variance
 from handful.data.open import open as open_source
 from handful.data.split import split as split_rows
@@ -31,7 +31,7 @@ REFERENCE = 32  # the batch that an optimizer's usual learning rate is taken to 
 
 
 @dataclass
-class Comparison:
+class Comparison(Results):
     """What `compare` measured.
 
     table:    a dict for each method (see handful.verdict.table); print the Comparison to read it
@@ -42,17 +42,6 @@ class Comparison:
     tried:    method name -> (learning rate, final training loss) of the tuning runs
     choices:  what was compared how, each with its reason
     """
-
-    table: list[dict[str, Any]]
-    runs: list[Experiment]
-    findings: list[Finding]
-    target: TargetScore
-    variance: list[GradientVariance]
-    tried: dict[str, list[tuple[float, float]]]
-    choices: dict[str, Choice]
-    score: str
-    rows: int
-    title: str
 
     def __str__(self) -> str:
         said = "\n".join(f"{f.question} {f.answer}" for f in self.findings)
@@ -262,7 +251,9 @@ def _prepare(task: Task, method: Method, reach: tuple[str, float] | None, seed: 
     return float(optimizer_of(task.given["optimizer"], t.objective.model).lr.value)
 
 
-def _variances(task: Task, trials: list[Experiment], chosen: list[Method], seed: int, say: Any) -> list[GradientVariance]:
+def _variances(
+    task: Task, trials: list[Experiment], chosen: list[Method], seed: int, say: Any
+) -> list[GradientVariance]:
     """The gradient's variance at the initial weights and at the end of the best run of the first seed."""
     if len(task.train) < 4:
         return []
@@ -325,8 +316,8 @@ _INSTEAD = {
 
 
 def _choices(
-    trials: list[Experiment], lrs: Any, budget: float, seconds: float | None, until: Any, seeds: int, target: TargetScore,
-    held_out: Any,
+    trials: list[Experiment], lrs: Any, budget: float, seconds: float | None, until: Any, seeds: int,
+    target: TargetScore, held_out: Any,
 ) -> dict[str, Choice]:  # fmt: skip
     plan = trials[0].run.plan
     rates = {t.method.name: say_number(t.lr, 2) for t in trials}

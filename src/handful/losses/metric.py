@@ -41,6 +41,7 @@ class WholeMetric:
 
 
 Metric = SumMetric | WholeMetric
+Metrics = str | Metric | Callable[..., object] | Iterable[object] | None  # as `as_metrics` takes them
 
 
 def _ratio(sums: Array) -> float:
@@ -240,9 +241,7 @@ NAMED: dict[str, Metric] = {
 }
 
 
-def as_metrics(
-    metrics: str | Metric | Callable[..., object] | Iterable[object] | None, space: int | None = None
-) -> list[Metric]:
+def as_metrics(metrics: Metrics, space: int | None = None) -> list[Metric]:
     """Metrics of a name, several names ("accuracy, f1"), Metric objects, or callables (outputs, targets) -> score.
 
     A callable gets numpy arrays of all outputs and targets of the set at once; a function of sklearn.metrics what it is

@@ -13,8 +13,6 @@ from handful.plan.data import Data
 from handful.transform.pipeline import Pipeline
 from handful.transform.target import Target
 
-OneMetric = str | metric.Metric | Callable[..., object]
-Metrics = OneMetric | Sequence[OneMetric] | None
 ClassWeight = str | Sequence[float] | None
 
 
@@ -121,7 +119,7 @@ def _class_weights(asked: ClassWeight, data: Data) -> tuple[float, ...] | None:
 
 
 def metrics(
-    asked: Metrics, pipeline: Pipeline, output: object, uneven: bool = False
+    asked: metric.Metrics, pipeline: Pipeline, output: object, uneven: bool = False
 ) -> tuple[list[metric.Metric], Choice]:
     """The usual scores of the task; where classes are uneven, those that count every class the same come first."""
     if not (isinstance(asked, str) and asked == "auto"):

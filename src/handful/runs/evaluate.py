@@ -21,8 +21,8 @@ from handful.report.tables import Grid, print_table
 from handful.report.words import say_count, say_name, say_score, say_value, sentence
 from handful.runs.examples import contents, pictures_of, shorten
 from handful.training.objective import Objective
-from handful.transform.columns import original_rows
 from handful.transform.pipeline import Pipeline
+from handful.transform.rows import original_rows
 
 WORST = 24  # rows that are listed
 _KEPT = 100_000  # rows of a regression that the figure of residuals is drawn from
@@ -232,7 +232,7 @@ class Residuals(Tally):
     def add(self, y: Tensor, output: Tensor) -> tuple[Sequence[object], Sequence[object]]:
         decode = self.pipeline.decode
         true, guess = decode(y.float().cpu().reshape(output.shape)), decode(output)
-        self.pairs.append((true.reshape(len(y), -1), guess.reshape(len(y), -1)))
+        self.pairs.append((np.asarray(true, float).reshape(len(y), -1), np.asarray(guess, float).reshape(len(y), -1)))
         return [_numbers(row) for row in self.pairs[-1][0]], [_numbers(row) for row in self.pairs[-1][1]]
 
     def residuals(self) -> tuple[Floats, Floats] | None:

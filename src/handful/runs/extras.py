@@ -21,7 +21,7 @@ from handful.runs.evaluate import Details
 from handful.training.objective import Objective
 from handful.transform.augment.base import Augment
 from handful.transform.augment.default import picture
-from handful.transform.inputs import Single
+from handful.transform.inputs import SingleInput
 from handful.transform.pipeline import Pipeline
 from handful.transform.steps.numbers import ScaleImage
 
@@ -69,7 +69,7 @@ def augmented(batches: Batches, pipeline: Pipeline) -> NDArray[np.uint8] | None:
     batch = source.take(np.unique(np.linspace(0, len(source) - 1, 8).astype(np.int64)))
     for transform in batches.transforms[: batches.transforms.index(augment)]:
         batch = transform(batch)
-    steps = pipeline.input.steps if isinstance(pipeline.input, Single) else ()
+    steps = pipeline.input.steps if isinstance(pipeline.input, SingleInput) else ()
     scale = next((step for step in steps if isinstance(step, ScaleImage)), None)
     in_bytes = all(pipeline.columns[name].dtype in ("uint8", "bytes") for name in pipeline.uses)
     mean = std = None

@@ -7,9 +7,9 @@ from torch import Tensor
 from handful.base import keys
 from handful.base.errors import HandfulError
 from handful.data.base import Batch
-from handful.transform.steps.text import PAD, UNKNOWN
 from handful.training.objective import Objective
 from handful.transform.pipeline import Pipeline
+from handful.transform.steps.text import PAD, UNKNOWN
 
 
 def sample(

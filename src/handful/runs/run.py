@@ -1,6 +1,5 @@
 """A run that ended, or one loaded from its folder: predict, evaluate, report, export."""
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from handful.data.base import Batch, Source
 from handful.data.open import open as open_source
 from handful.losses import ctc
 from handful.losses.loss import as_loss, planned_loss, unknown
-from handful.losses.metric import as_metrics
+from handful.losses.metric import Metrics, as_metrics
 from handful.models import from_config
 from handful.report.markup import preformatted
 from handful.report.page import write_report
@@ -97,11 +96,11 @@ class Run:
         outputs = self.outputs(data)
         return self.pipeline.probabilities(outputs) if probabilities else self.pipeline.decode(outputs, beams)
 
-    def evaluate(self, data: object, metrics: object = None) -> dict[str, float]:
+    def evaluate(self, data: object, metrics: Metrics = None) -> dict[str, float]:
         """Loss and metrics over all rows of the data, each row once: {"loss": ..., "accuracy": ...}."""
         return self.scorer(metrics).evaluate(self.open(data).epoch(512))
 
-    def evaluation_report(self, data: object, path: str | Path | None = None, metrics: object = None) -> Path:
+    def evaluation_report(self, data: object, path: str | Path | None = None, metrics: Metrics = None) -> Path:
         """Evaluate, and write the page that shows it in detail: scores, classes or residuals, the worst rows.
 
         path: `evaluation.html` in the run folder, or here, by default. Returns it.
@@ -109,17 +108,15 @@ class Run:
         where = Path(path) if path is not None else (self.path or Path()) / "evaluation.html"
         return self.evaluation(data, metrics).write(where, f"{self.plan.model}: evaluation")
 
-    def evaluation(self, data: object, metrics: object = None) -> Evaluation:
+    def evaluation(self, data: object, metrics: Metrics = None) -> Evaluation:
         """Evaluate in detail: scores, classes or residuals, and the rows of highest loss."""
         return evaluate(self.scorer(metrics), self.pipeline, self.open(data), data)
 
-    def scorer(self, metrics: object = None) -> Objective:
+    def scorer(self, metrics: Metrics = None) -> Objective:
         """The run's loss with other metrics (names, callables), or with its own."""
         if metrics is None:
             return self.objective
-        other = copy.copy(self.objective)
-        other.metrics = as_metrics(metrics, self.pipeline.space)
-        return other
+        return self.objective.with_metrics(as_metrics(metrics, self.pipeline.space))
 
     def sample(
         self, prompt: str = "\n", length: int = 300, temperature: float = 0.8, *, top: int | None = None, seed: int = 0
