@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from handful.base.errors import HandfulError, did_you_mean
+
 Rows = NDArray[np.int64]
 RowsLike = Rows | range | slice | list[int] | Tensor
 Kind = Literal["number", "category", "text", "image", "audio", "tokens", "tensor"]
@@ -177,6 +179,12 @@ class Source(ABC):
             return Batch(self.read(ids), ids)
         return Batch({name: self.read_column(name, ids) for name in columns}, ids)
 
+    def column(self, name: str) -> Column:
+        """What a column holds; HandfulError if there is none of that name."""
+        if name not in self.columns:
+            raise HandfulError(f"{self.name} has no column '{name}'.{did_you_mean(name, self.columns)}")
+        return self.columns[name]
+
     @property
     def inputs(self) -> list[str]:
         """The names of all columns but the target."""
@@ -188,10 +196,10 @@ class Source(ABC):
 
 
 class View(Source):
-    """Another source, seen differently: what a subclass does not say is as in `base`.
+    """Another source, seen differently: what a subclass does not change is as in `base`.
 
     columns: those of the view, each with the values of its namesake in `base`; all by default. A view of other rows
-    says which by `ids` and its length; one of other values overrides `read_column`, or `read` where that is faster.
+    names them by `ids` and its length; one of other values overrides `read_column`, or `read` where that is faster.
     """
 
     def __init__(self, base: Source, columns: Mapping[str, Column] | None = None) -> None:

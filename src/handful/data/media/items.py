@@ -1,4 +1,4 @@
-"""Encoded images and sounds, wherever they lie: one item a row, read as bytes, named for messages."""
+"""Encoded images and sounds, wherever they lie: one item per row, read as bytes, named for messages."""
 
 import os
 import threading
@@ -46,7 +46,7 @@ class BinaryItems:
     def __init__(self, key: str, column: pa.ChunkedArray, o: Options) -> None:
         if column.null_count:
             row = pc.index(pc.is_null(column), True).as_py()
-            raise HandfulError(f"{o.name}: column '{key}' has no bytes in row {row}: fill or remove such rows.")
+            raise HandfulError(f"{o.name}: column '{key}' has no bytes in row {row}: fill or remove such rows")
         self.key, self._name = key, o.name
         self._data: list[memoryview] = []
         chunk, starts, stops = [], [], []
@@ -75,7 +75,7 @@ class BinaryItems:
 
 
 class FileItems:
-    """One file a row."""
+    """One file per row."""
 
     def __init__(self, key: str, paths: Sequence[Path]) -> None:
         self.key, self.paths = key, list(paths)
@@ -88,14 +88,14 @@ class FileItems:
         try:
             return self.paths[i].read_bytes()
         except OSError as error:
-            raise HandfulError(f"{self.paths[i]} cannot be read: {error.strerror}.") from error
+            raise HandfulError(f"{self.paths[i]} cannot be read: {error.strerror}") from error
 
     def describe(self, i: int) -> str:
         return str(self.paths[i])
 
 
 class ZipItems:
-    """One member of a zip file a row, read in place."""
+    """One member of a zip file per row, read in place."""
 
     def __init__(self, key: str, path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
         self.key, self.path, self.members = key, path, list(members)
@@ -114,7 +114,7 @@ class ZipItems:
                     self._zip, self._owner = zipfile.ZipFile(self.path), os.getpid()
                 return self._zip.read(self.members[i])
         except (zipfile.BadZipFile, OSError, RuntimeError, EOFError, ValueError) as error:
-            raise HandfulError(f"{self.describe(i)} cannot be read: {error}.") from error
+            raise HandfulError(f"{self.describe(i)} cannot be read: {error}") from error
 
     def describe(self, i: int) -> str:
         return f"{self.path}: {self.members[i].filename}"
@@ -143,7 +143,7 @@ def points_outside(name: str) -> bool:
 
 
 def kind_of(data: bytes | memoryview) -> Literal["image", "audio"] | None:
-    """What the first bytes say a file is.
+    """The kind of a file, by its first bytes.
 
     >>> kind_of(b"\\xff\\xd8\\xff\\xe0"), kind_of(b"fLaC"), kind_of(b"hello")
     ('image', 'audio', None)
