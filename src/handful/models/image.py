@@ -120,7 +120,7 @@ class Resnet(Pictures):
     # Of a convolution before a BatchNorm only the direction counts; decay keeps its length down, so that steps still
     # turn it (van Laarhoven 2017, arXiv:1706.05350).
     adamw_l2 = 0.3
-    adamw_l2_reason = "before a BatchNorm, decay only keeps the steps large beside the weights"
+    adamw_l2_reason = "before a BatchNorm, decay only keeps the steps large relative to the weights"
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from handful.models.base import Facts, Model, Shape, fixed
 
 
 class Features(nn.Module):
-    """Any input as rows of numbers: x [m, ...] flattened, or numbers [m, F] beside one-hot categories [m, K].
+    """Any input as rows of numbers: x [m, ...] flattened, or numbers [m, F] and one-hot categories [m, K].
 
     features: F, or the size of a row of x; cardinalities: ids of each category, id 0 (missing) included, which gets
     no number of its own. Returns float [m, width].

@@ -12,7 +12,7 @@ from handful.models.members import Factors, Heads
 from handful.models.plain import numbers_per_row
 from handful.models.rare import Rare
 
-# With more numbers per row (pixels, spectra) each says little by itself, and an encoding of each fits its noise.
+# With more numbers per row (pixels, spectra) each tells little by itself, and an encoding of each fits its noise.
 PERIODIC = 32
 PERIODIC_SIZE = 8  # numbers that one is encoded in
 # The paper's 32 members would cost a CPU four times as much as 8, and on large tables, whose epochs are long, the
