@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
-from handful.models.base import Facts, Model, Shape
+from handful.models.base import InputFacts, Model, Shape
 
 
 class Audio(Model):
@@ -48,7 +48,7 @@ class Audio(Model):
         self.out = nn.Linear(pooled, outputs)
 
     @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: Facts) -> dict[str, object]:
+    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: InputFacts) -> dict[str, object]:
         sides = [s for s in shape[:-1] if s is not None]
         mels = facts.mels or (sides[-1] if sides else 0)
         if not mels:

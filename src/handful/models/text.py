@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
 from handful.models.attention import TransformerBlock, rotary
-from handful.models.base import Facts, Model, Shape
+from handful.models.base import InputFacts, Model, Shape
 from handful.models.ngrams import NGrams
 
 # On 6,200 reviews the linear path alone classified 76.2% of others with 2^17 buckets and 75.0% with 2^15 (five folds);
@@ -75,7 +75,7 @@ class Text(Model):
         self.wide = NGrams(vocabulary, outputs, ngrams, buckets) if ngrams else None
 
     @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: Facts) -> dict[str, object]:
+    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: InputFacts) -> dict[str, object]:
         if not facts.vocabulary:
             raise HandfulError("model text is for text; of this input 'vocabulary' is not known")
         # The table has vocabulary + buckets weights per output: at most 2^18 buckets, and fewer for many outputs.
@@ -135,7 +135,7 @@ class Language(Model):
                 nn.init.normal_(last.weight, std=0.02 / math.sqrt(2 * layers))  # type: ignore[arg-type, union-attr]
 
     @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: Facts) -> dict[str, object]:
+    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: InputFacts) -> dict[str, object]:
         return {"vocabulary": facts.vocabulary or outputs}
 
     def forward(self, x: Tensor) -> Tensor:
