@@ -46,7 +46,7 @@ def parse(text: str, known: Mapping[str, Callable[..., T]], what: str) -> T:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a doubtful escape in a string is the reader's own affair
             tree = ast.parse(source, mode="eval").body
-        return _Reader(source, known, what).build(tree)
+        return _Parser(source, known, what).build(tree)
     except SyntaxError as error:
         place = f" at character {error.offset}" if error.offset else ""
         raise HandfulError(f"the {what} '{source}' cannot be read{place}: {error.msg}") from None
@@ -57,7 +57,7 @@ def parse(text: str, known: Mapping[str, Callable[..., T]], what: str) -> T:
 
 
 @dataclass(frozen=True)
-class _Reader(Generic[T]):
+class _Parser(Generic[T]):
     source: str
     known: Mapping[str, Callable[..., T]]
     what: str

@@ -25,7 +25,7 @@ _NOT_SCORES = {"step", "position", "epoch", "seconds", "batch", "micro_batch", "
 
 
 def lower_is_better(name: str, better: Better = "auto") -> bool:
-    """Whether a lower value of the score is better; read off its name unless `better` says it.
+    """Whether a lower value of the score is better; read off its name unless `better` is given.
 
     The last word of the name that is known decides: "valid_balanced_accuracy" is better higher,
     "train_log_loss" lower. Raises HandfulError where no word is known.

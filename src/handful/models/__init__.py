@@ -18,7 +18,7 @@ from collections.abc import Mapping
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.models.auto import MODELS, choose, named
-from handful.models.base import Facts, Model, Shape, seeded
+from handful.models.base import InputFacts, Model, Shape, seeded
 
 __all__ = ["MODELS", "Model", "build", "choose", "from_config", "named", "seeded"]
 
@@ -50,7 +50,7 @@ def build(
         fit = [n for n, m in MODELS.items() if kind in m.kinds]
         instead = f"take {' or '.join(fit)}" if fit else "bring a model of your own"
         raise HandfulError(f"model {name} is for {' or '.join(model.kinds)} data, and this is {kind}: {instead}")
-    return _make(model, model.arguments(kind, tuple(shape), outputs, Facts.of(inputs, rows)) | options, seed)
+    return _make(model, model.arguments(kind, tuple(shape), outputs, InputFacts.of(inputs, rows)) | options, seed)
 
 
 def from_config(config: Mapping[str, object], seed: int = 0) -> Model:

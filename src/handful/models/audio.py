@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
-from handful.models.base import Facts, Model, Shape
+from handful.models.base import InputFacts, Model, Shape
 
 
 class Audio(Model):
@@ -48,7 +48,7 @@ class Audio(Model):
         self.out = nn.Linear(pooled, outputs)
 
     @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: Facts) -> dict[str, object]:
+    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: InputFacts) -> dict[str, object]:
         sides = [s for s in shape[:-1] if s is not None]
         mels = facts.mels or (sides[-1] if sides else 0)
         if not mels:
@@ -69,10 +69,9 @@ class Audio(Model):
         for layer in self.context:
             y = layer(y, valid)
         logits: Tensor = self.out(self.dropout(y.transpose(1, 2)))
-        padding = torch.arange(logits.shape[1], device=x.device) >= valid[:, None]
-        blank = logits.new_full((logits.shape[2],), -100.0)  # e^-100 is 0 beside e^0
+        blank = logits.new_full((logits.shape[2],), -100.0)  # e^-100 counts for nothing next to e^0
         blank[0] = 0
-        return torch.where(padding[:, :, None], blank, logits)
+        return torch.where(_within(valid, logits.shape[1])[:, :, None], logits, blank)
 
 
 class MaskedConv(nn.Module):
@@ -90,12 +89,13 @@ class MaskedConv(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         x = torch.relu(self.norm(self.conv(x)))
+        fewer = -(-valid // self.step)
+        within = _within(fewer if self.strided else valid, x.shape[3])
+        x = x * within[:, None, None].to(x.dtype)
         if self.strided:
-            valid = -(-valid // self.step)
-            return x * _mask(x, valid), valid
-        x = x * _mask(x, valid)
+            return x, fewer
         x = F.pad(x, (0, -x.shape[3] % self.step))  # a last odd frame counts
-        return F.max_pool2d(x, (2, self.step)), -(-valid // self.step)
+        return F.max_pool2d(x, (2, self.step)), fewer
 
 
 class DilatedConv(nn.Module):
@@ -107,8 +107,7 @@ class DilatedConv(nn.Module):
         self.norm = nn.BatchNorm1d(width)
 
     def forward(self, y: Tensor, valid: Tensor) -> Tensor:
-        mask = torch.arange(y.shape[2], device=y.device) < valid[:, None]
-        return y + torch.relu(self.norm(self.conv(y * mask[:, None])))
+        return y + torch.relu(self.norm(self.conv(y * _within(valid, y.shape[2])[:, None])))
 
 
 def frames(x: Tensor) -> Tensor:
@@ -117,6 +116,6 @@ def frames(x: Tensor) -> Tensor:
     return (sounding * torch.arange(1, x.shape[-1] + 1, device=x.device)).amax(1).clamp_min(1)
 
 
-def _mask(x: Tensor, valid: Tensor) -> Tensor:
-    """1 at the valid frames: [m, 1, 1, frames]."""
-    return (torch.arange(x.shape[3], device=x.device) < valid[:, None])[:, None, None].to(x.dtype)
+def _within(valid: Tensor, length: int) -> Tensor:
+    """Which of `length` frames come before the end of each row, bool [m, length]."""
+    return torch.arange(length, device=valid.device) < valid[:, None]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from handful.base import expression
 from handful.base.errors import HandfulError
 from handful.models.audio import Audio
-from handful.models.base import Facts, Model, Shape
+from handful.models.base import InputFacts, Model, Shape
 from handful.models.image import Cnn, Resnet
 from handful.models.plain import Linear, Mlp
 from handful.models.table import Table
@@ -46,7 +46,7 @@ def choose(
     if kind in ("table", "vector", "tensor") and n < 200:
         return "linear", {}, f"{n} rows are too few for hidden layers"
     if kind == "table":
-        return _table(n, Facts.of(inputs))
+        return _table(n, InputFacts.of(inputs))
     if kind == "audio" and task == "sequence":
         return "audio", {"ctc": True}, "labels in order but without times: convolutions trained with CTC"
     if kind not in _BY_KIND:
@@ -67,7 +67,7 @@ def _image(n: int, shape: Shape, device: str) -> Chosen:
     return "cnn", {}, "pictures; a network that two CPU cores train in minutes"
 
 
-def _table(n: int, facts: Facts) -> Chosen:
+def _table(n: int, facts: InputFacts) -> Chosen:
     columns = facts.n_numbers + sum(facts.cardinalities)
     if n < 2000:
         return "table", {"width": 64, "dropout": 0.2}, f"a table of {n} rows: a narrow network with more dropout"

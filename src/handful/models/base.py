@@ -14,7 +14,7 @@ Shape = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
-class Facts:
+class InputFacts:
     """What models want to know of their input (see `handful.transform.inputs.Inputs`), and the rows to train on."""
 
     n_numbers: int = 0
@@ -25,7 +25,7 @@ class Facts:
     rows: int | None = None
 
     @classmethod
-    def of(cls, inputs: object, rows: int | None = None) -> "Facts":
+    def of(cls, inputs: object, rows: int | None = None) -> "InputFacts":
         """Those of an `Inputs`, or of a mapping with the same keys."""
         found = inputs if isinstance(inputs, Mapping) else vars(inputs) if inputs is not None else {}
         known = {field.name for field in fields(cls)}
@@ -59,7 +59,7 @@ class Model(nn.Module):
         """Look at some training rows, as the model gets them, before the first step; most models need not."""
 
     @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: Facts) -> dict[str, object]:
+    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: InputFacts) -> dict[str, object]:
         """The constructor's arguments that the data decide. Raises HandfulError if the model is not for such data."""
         raise NotImplementedError
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
-from handful.models.base import Facts, Model, Shape, fixed
+from handful.models.base import InputFacts, Model, Shape, fixed
 
 STEM = 24  # channels after the first convolution
 PATCHES = 100_000  # that the covariance of a whitening is taken from, about
@@ -32,7 +32,7 @@ class Pictures(Model):
         self.views = views
 
     @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: Facts) -> dict[str, object]:
+    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: InputFacts) -> dict[str, object]:
         """Channels, outputs, and a stride, a power of two, after which `positions` are left on the shorter side."""
         sides = fixed(cls.name, shape, (2, 3), "pictures [channels, height, width] of one size")
         stride = 2 ** max(0, int(math.log2(min(sides[-2:]) / cls.positions)))
@@ -120,7 +120,7 @@ class Resnet(Pictures):
     # Of a convolution before a BatchNorm only the direction counts; decay keeps its length down, so that steps still
     # turn it (van Laarhoven 2017, arXiv:1706.05350).
     adamw_l2 = 0.3
-    adamw_l2_reason = "before a BatchNorm, decay only keeps the steps large beside the weights"
+    adamw_l2_reason = "before a BatchNorm, decay only keeps the steps large relative to the weights"
 
     def __init__(
         self,

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.models import base
-from handful.models.base import Facts, Model, Shape, fixed
+from handful.models.base import InputFacts, Model, Shape, fixed
 
 
 class Features(nn.Module):
-    """Any input as rows of numbers: x [m, ...] flattened, or numbers [m, F] beside one-hot categories [m, K].
+    """Any input as rows of numbers: x [m, ...] flattened, or numbers [m, F] and one-hot categories [m, K].
 
     features: F, or the size of a row of x; cardinalities: ids of each category, id 0 (missing) included, which gets
     no number of its own. Returns float [m, width].
@@ -44,7 +44,7 @@ class OfRows(Model):
     out: nn.Linear
 
     @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: Facts) -> dict[str, object]:
+    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: InputFacts) -> dict[str, object]:
         given = {"features": numbers_per_row(cls.name, kind, shape, facts), "outputs": outputs}
         return given | ({"cardinalities": list(facts.cardinalities)} if kind == "table" else {})
 
@@ -108,7 +108,7 @@ class Mlp(OfRows):
         self.out = nn.Linear(width, outputs)
 
 
-def numbers_per_row(name: str, kind: str, shape: Shape, facts: Facts) -> int:
+def numbers_per_row(name: str, kind: str, shape: Shape, facts: InputFacts) -> int:
     """The `features` of a model of whole rows."""
     return facts.n_numbers if kind == "table" else math.prod(fixed(name, shape, (), "one fixed shape"))
 

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
-from handful.models.base import Facts, Model, Shape
+from handful.models.base import InputFacts, Model, Shape
 from handful.models.members import Factors, Heads
 from handful.models.plain import numbers_per_row
 from handful.models.rare import Rare
 
-# With more numbers per row (pixels, spectra) each says little by itself, and an encoding of each fits its noise.
+# With more numbers per row (pixels, spectra) each tells little by itself, and an encoding of each fits its noise.
 PERIODIC = 32
 PERIODIC_SIZE = 8  # numbers that one is encoded in
 # The paper's 32 members would cost a CPU four times as much as 8, and on large tables, whose epochs are long, the
@@ -106,7 +106,7 @@ class Table(Model):
         self.out = nn.Sequential(nn.LayerNorm(width), nn.ReLU(), last)
 
     @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: Facts) -> dict[str, object]:
+    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: InputFacts) -> dict[str, object]:
         features = numbers_per_row(cls.name, kind, shape, facts)
         of_columns = kind == "table"
         return {

@@ -9,23 +9,23 @@ from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
 from handful.models.attention import TransformerBlock, rotary
-from handful.models.base import Facts, Model, Shape
+from handful.models.base import InputFacts, Model, Shape
 from handful.models.ngrams import NGrams
 
-# On 6,200 reviews the linear path alone told 76.2% of others apart with 2^17 buckets and 75.0% with 2^15 (five folds);
+# On 6,200 reviews the linear path alone classified 76.2% of others with 2^17 buckets and 75.0% with 2^15 (five folds);
 # 2^20 gained 0.4 points on 2^18 (three folds) and took five times as long.
 BUCKETS = 1 << 18
 _WEIGHTS = 1 << 20  # of the hashed part of the linear path's table, about
 
 
 class Text(Model):
-    """Token ids to outputs: a network over embeddings, and beside it a linear path over words and pairs of words.
+    """Token ids to outputs: a network over embeddings, and next to it a linear path over words and pairs of words.
 
     x: integers [m, T], 0 = padding: more of it changes nothing. Returns [m, outputs], the sum of the two (wide and
-    deep, Cheng et al. 2016, arXiv:1606.07792): few texts are told apart best by single words and pairs (Wang and
+    deep, Cheng et al. 2016, arXiv:1606.07792): few texts are best separated by single words and pairs (Wang and
     Manning 2012), and the network adds what similar words share.
 
-    encoder: "mean": the mean embedding alone (Joulin et al. 2017, arXiv:1607.01759); "convolution": beside it the
+    encoder: "mean": the mean embedding alone (Joulin et al. 2017, arXiv:1607.01759); "convolution": also the
     maximum over time of `filters` channels for each kernel (Kim 2014, arXiv:1408.5882); "transformer": `layers` blocks
     with rotary positions, then mean and maximum over time. Of 6,000 reviews the mean learnt to tell 76.9% of 1,742
     others apart (two seeds), and convolutions, which soon know the training rows by heart, 74.5% (one seed).
@@ -75,7 +75,7 @@ class Text(Model):
         self.wide = NGrams(vocabulary, outputs, ngrams, buckets) if ngrams else None
 
     @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: Facts) -> dict[str, object]:
+    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: InputFacts) -> dict[str, object]:
         if not facts.vocabulary:
             raise HandfulError("model text is for text; of this input 'vocabulary' is not known")
         # The table has vocabulary + buckets weights per output: at most 2^18 buckets, and fewer for many outputs.
@@ -135,7 +135,7 @@ class Language(Model):
                 nn.init.normal_(last.weight, std=0.02 / math.sqrt(2 * layers))  # type: ignore[arg-type, union-attr]
 
     @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: Facts) -> dict[str, object]:
+    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: InputFacts) -> dict[str, object]:
         return {"vocabulary": facts.vocabulary or outputs}
 
     def forward(self, x: Tensor) -> Tensor:

@@ -217,7 +217,7 @@ class _Many(Rule):
 
 @dataclass(frozen=True)
 class either(_Many):
-    """Stop when any of the rules says so; written `a | b`.
+    """Stop when any of the rules does; written `a | b`.
 
     >>> str(epochs(50) | plateau(5) & steps(100))
     'epochs(50) | plateau(5) & steps(100)'
@@ -239,7 +239,7 @@ class either(_Many):
 
 @dataclass(frozen=True)
 class both(_Many):
-    """Stop when all of the rules say so; written `a & b`."""
+    """Stop when all of the rules do; written `a & b`."""
 
     def __call__(self, progress: Progress) -> str | None:
         reasons = []
