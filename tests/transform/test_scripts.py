@@ -37,7 +37,7 @@ def test_it_is_found_learnt_and_predicted(language: str, tmp_path: Path) -> None
         csv.writer(file).writerows([("text", "label"), *sentences(language)])
     source = handful.open(tmp_path / "t.csv")
     assert source.columns["text"].kind == "text"
-    given = {"batch": 16, "lr": 0.01, "until": "epochs(6)", "quiet": True}
+    given = {"batch": 16, "lr": 0.01, "until": "epochs(6)", "augment": None, "quiet": True}
     run = handful.fit("auto", tmp_path / "t.csv", target="label", **given)
     assert run.scores["valid_accuracy"] > 0.9
     text, label = sentences(language)[1]
