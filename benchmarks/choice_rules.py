@@ -30,6 +30,7 @@ from handful.plan.build import assemble
 from handful.plan.probe.decide import batch_cap
 from handful.plan.probe.range_test import range_test
 from handful.plan.probe.step_time import Throughput, powers_of_two
+from handful.training.evaluation import evaluate
 
 SEEDS = 3
 STEPS, LOW, HIGH = 100, 1e-7, 10.0
@@ -108,7 +109,7 @@ def measure(w: Workload) -> list[dict[str, Any]]:
     t = assemble(fresh(w, 0), data[0], {"valid": data[1], "loss": w.loss, "optimizer": w.optimizer, "batch": 32,
                  "lr": w.lr, "metrics": None, "quiet": True, "threads": 1, "until": "epochs(1)"})  # fmt: skip
     assert t.valid is not None
-    initial = t.objective.evaluate(t.valid.epoch(512))["loss"]
+    initial = evaluate(t.objective, t.valid.epoch(512))["loss"]
     rows = []
     for k in LAWS:
         law = (float(k), 1.0)

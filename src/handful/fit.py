@@ -13,12 +13,12 @@ from handful.runs import extras
 from handful.runs.folder import RunFolder
 from handful.runs.history import History
 from handful.runs.run import Run
-from handful.training import checkpoint
-from handful.training.device import using_threads
-from handful.training.interrupts import INTERRUPTED, Interrupts
+from handful.training.guards import NonFiniteLoss, OutOfMemory
 from handful.training.loop import train as train_loop
 from handful.training.observe import Callback, Observer, restore_best
-from handful.training.step import NonFiniteLoss, OutOfMemory
+from handful.training.process import checkpoint
+from handful.training.process.device import using_threads
+from handful.training.process.interrupts import INTERRUPTED, Interrupts
 from handful.training.training import Training
 
 

@@ -20,6 +20,7 @@ from handful.plan import defaults as choose
 from handful.plan.build import assemble
 from handful.runs.run import Run
 from handful.training import stop
+from handful.training.evaluation import evaluate
 from handful.training.training import Training
 
 SAMPLE = 2048  # training rows on which the training scores are measured
@@ -147,9 +148,9 @@ class Watch:
             self.moments.pop(0)
         row: dict[str, Any] = {"position": state.position, "step": state.step, "seconds": sum(self.durations)}
         row["batch"] = state.batch
-        row |= {f"train_{k}": v for k, v in t.objective.evaluate(self.sample.epoch(512)).items()}
+        row |= {f"train_{k}": v for k, v in evaluate(t.objective, self.sample.epoch(512)).items()}
         if t.valid is not None:
-            row |= {f"valid_{k}": v for k, v in t.objective.evaluate(t.valid.epoch(512)).items()}
+            row |= {f"valid_{k}": v for k, v in evaluate(t.objective, t.valid.epoch(512)).items()}
         self.records.append(row)
         if state.step:
             state.history.append({**row, "epoch": state.position / t.examples})  # what stop rules look at

@@ -28,9 +28,9 @@ from handful.report.live import Live
 from handful.runs.folder import RunFolder
 from handful.training import stop
 from handful.training.coupling import mode_coupling
-from handful.training.device import autocast, choose_device, using_threads
 from handful.training.objective import Objective
-from handful.training.parallel import Ranks, join
+from handful.training.process.device import autocast, choose_device, using_threads
+from handful.training.process.parallel import Ranks, join
 from handful.training.state import State, copy_weights
 from handful.training.training import Training
 

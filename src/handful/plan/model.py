@@ -15,8 +15,8 @@ from handful.plan.config import Config
 from handful.plan.data import Data, augmentation
 from handful.plan.defaults import Chooser
 from handful.runs.folder import RunFolder
-from handful.training.device import choose_precision
 from handful.training.objective import Objective
+from handful.training.process.device import choose_precision
 from handful.transform.augment.geometry import Flip
 
 ROWS_SHOWN = 256  # to a ready-made model before the first step

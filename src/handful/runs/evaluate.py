@@ -20,6 +20,7 @@ from handful.report.residuals import figure_residuals
 from handful.report.tables import Grid, print_table
 from handful.report.words import say_count, say_name, say_score, say_value, sentence
 from handful.runs.examples import contents, pictures_of, shorten
+from handful.training.evaluation import evaluate as evaluate_rows
 from handful.training.objective import Objective
 from handful.transform.pipeline import Pipeline
 from handful.transform.rows import original_rows
@@ -111,7 +112,7 @@ def evaluate(objective: Objective, pipeline: Pipeline, batches: Batches, data: o
     data: where the rows are from, to name the files of a folder. Raises what Objective.evaluate raises.
     """
     details = Details(objective, pipeline)
-    scores = objective.evaluate(batches.epoch(512), details)
+    scores = evaluate_rows(objective, batches.epoch(512), details)
     source, tally = batches.source, details.tally
     found = Evaluation(
         source.name, scores, len(source), tally.classes(), tally.confusion, tally.labels, tally.residuals()

@@ -18,6 +18,7 @@ from handful.report.figure import Figure
 from handful.report.markup import picture_grid
 from handful.report.matrix import figure_matrix
 from handful.runs.evaluate import Details
+from handful.training.evaluation import evaluate
 from handful.training.objective import Objective
 from handful.transform.augment.base import Augment
 from handful.transform.augment.default import picture
@@ -50,7 +51,7 @@ def write(
 
 def _write_confusion(folder: Path, objective: Objective, pipeline: Pipeline, valid: Batches) -> None:
     details = Details(objective, pipeline)
-    objective.evaluate(valid.epoch(512), details)
+    evaluate(objective, valid.epoch(512), details)
     tally = details.tally
     if tally.confusion is not None and tally.confusion.any():
         found = {"labels": tally.labels, "confusion": tally.confusion.tolist()}

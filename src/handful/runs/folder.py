@@ -12,7 +12,7 @@ from handful.base.errors import HandfulError
 from handful.base.plan import Plan
 from handful.models.base import Model
 from handful.runs.history import History, Row
-from handful.training import checkpoint
+from handful.training.process import checkpoint
 from handful.training.state import State
 from handful.transform.pipeline import Pipeline
 

@@ -29,9 +29,10 @@ from handful.runs.folder import RunFolder
 from handful.runs.generate import sample
 from handful.runs.history import History, Row
 from handful.runs.raw_input import open_raw
-from handful.training import checkpoint
-from handful.training.device import autocast, choose_device
+from handful.training.evaluation import evaluate as evaluate_rows
 from handful.training.objective import Objective
+from handful.training.process import checkpoint
+from handful.training.process.device import autocast, choose_device
 from handful.training.state import State, load_weights
 from handful.training.training import Recorder
 from handful.transform.pipeline import Pipeline
@@ -98,7 +99,7 @@ class Run:
 
     def evaluate(self, data: object, metrics: Metrics = None) -> dict[str, float]:
         """Loss and metrics over all rows of the data, each row once: {"loss": ..., "accuracy": ...}."""
-        return self.scorer(metrics).evaluate(self.open(data).epoch(512))
+        return evaluate_rows(self.scorer(metrics), self.open(data).epoch(512))
 
     def evaluation_report(self, data: object, path: str | Path | None = None, metrics: Metrics = None) -> Path:
         """Evaluate, and write the page that shows it in detail: scores, classes or residuals, the worst rows.

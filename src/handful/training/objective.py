@@ -1,16 +1,14 @@
 """Model + loss + metrics -> sums and weights over exactly the rows given: never a mean of means."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from handful.base.errors import HandfulError
 from handful.data.base import Batch
 from handful.losses.loss import LossFunction, of_probabilities
-from handful.losses.metric import Metric, SumMetric, WholeMetric
+from handful.losses.metric import Metric, SumMetric
 from handful.training import adapters
 
 Scale = tuple[Tensor, Tensor]
@@ -133,57 +131,3 @@ class Objective:
     def sums(self, batch: Batch, *, metrics: bool = True) -> LossSums:
         """Steps 3 and 4 of the algorithm for the rows of the batch."""
         return self.sums_of(self.forward(batch), batch, metrics=metrics)
-
-    def evaluate(
-        self, batches: Iterable[Batch], keep: Callable[[Batch, object], None] | None = None
-    ) -> dict[str, float]:
-        """Mean loss and every metric over all rows of the batches, each row once, in evaluation mode.
-
-        keep: called with every batch and its output, for those who want the outputs too.
-        Leaves the model in the mode it was in. Returns {"loss": ..., metric name: ...}.
-        """
-        total_loss = total_weight = 0.0
-        sums: dict[str, np.ndarray] = {}
-        whole = [m for m in self.metrics if isinstance(m, WholeMetric)]
-        seen: list[tuple[Tensor, Tensor, Tensor | None]] = []
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            with torch.inference_mode():
-                for read in batches:
-                    batch = self.to_device(read)
-                    output = self.forward(batch)
-                    part = self.sums_of(output, batch)
-                    total_loss += float(part.loss.double())
-                    total_weight += float(part.weight)
-                    for name, value in part.metrics.items():
-                        sums[name] = sums.get(name, 0.0) + value.cpu().numpy().astype(np.float64)
-                    if whole and (both := self.view(output, batch)):
-                        seen.append((both[0].float().cpu(), both[1].cpu(), batch.weight))
-                    if keep:
-                        keep(batch, output)
-        finally:
-            self.model.train(was_training)
-        if total_weight == 0:
-            raise HandfulError("there is nothing to evaluate: no rows, or all their weights are zero")
-        return {"loss": total_loss / total_weight} | self._scores(sums, seen)
-
-    def _scores(
-        self, sums: Mapping[str, np.ndarray], seen: list[tuple[Tensor, Tensor, Tensor | None]]
-    ) -> dict[str, float]:
-        columns = [[v.cpu() for v in column if v is not None] for column in zip(*seen)] or [[], [], []]
-        arrays = [torch.cat(column).numpy() if column else None for column in columns]
-        scores = {}
-        for metric in self.metrics:
-            if isinstance(metric, SumMetric):
-                scores[metric.name] = metric.finish(sums[metric.name]) if metric.name in sums else float("nan")
-                continue
-            try:
-                scores[metric.name] = metric.whole(*arrays)  # type: ignore[arg-type]  # None: no output is a tensor
-            except (TypeError, ValueError, IndexError) as error:
-                shapes = " and ".join(str(list(array.shape)) for array in arrays[:2] if array is not None)
-                detail = " ".join(str(error).split())[:300]
-                raise HandfulError(
-                    f"the metric {metric.name} fails on outputs and targets {shapes}: {detail}"
-                ) from error
-        return scores

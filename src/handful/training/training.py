@@ -18,7 +18,7 @@ from handful.optim.schedule import Schedule
 from handful.report.live import Live
 from handful.training import stop
 from handful.training.objective import Objective
-from handful.training.parallel import Ranks
+from handful.training.process.parallel import Ranks
 from handful.training.state import State, update_average
 from handful.training.step import add_l1
 from handful.transform.pipeline import Pipeline

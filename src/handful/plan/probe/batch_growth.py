@@ -12,7 +12,7 @@ from handful.optim.build import rescale
 from handful.plan.probe.noise_scale import Moments, gradient_in_parts, pool
 from handful.plan.probe.snapshot import untouched
 from handful.plan.probe.steps import FAILED, loss_on, train
-from handful.training.step import NonFiniteLoss, is_out_of_memory
+from handful.training.guards import NonFiniteLoss, is_out_of_memory
 from handful.training.training import Training
 
 GAIN = 1.05  # the least predicted gain in progress a second

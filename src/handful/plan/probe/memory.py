@@ -13,7 +13,7 @@ from handful.base.errors import HandfulError
 from handful.data.base import Batch
 from handful.plan.probe.snapshot import untouched
 from handful.plan.probe.steps import clock, step
-from handful.training.step import OutOfMemory, is_out_of_memory
+from handful.training.guards import OutOfMemory, is_out_of_memory
 from handful.training.training import Training
 
 HEADROOM = 0.9  # of the accelerator's memory; fragments and other processes have the rest

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from handful.data.base import Batch
 from handful.training.coupling import rows
+from handful.training.guards import NonFiniteLoss, non_finite
 from handful.training.objective import LossSums, Objective
-from handful.training.step import NonFiniteLoss, non_finite, seed_dropout
+from handful.training.step import seed_dropout
 
 PARTS = 16
 LOOK = 4  # parts after which it is asked whether they are enough

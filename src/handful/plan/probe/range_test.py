@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from handful.plan.probe.snapshot import untouched
 from handful.plan.probe.steps import step
-from handful.training.step import NonFiniteLoss, OutOfMemory
+from handful.training.guards import NonFiniteLoss, OutOfMemory
 from handful.training.training import Training
 
 WIDTH = 0.5  # of the smoothing, in natural logs of lr: about a quarter of a decade

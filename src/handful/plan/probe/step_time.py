@@ -12,7 +12,7 @@ from handful.base.errors import HandfulError
 from handful.base.keys import key
 from handful.plan.probe.snapshot import untouched
 from handful.plan.probe.steps import clock, step
-from handful.training.step import NonFiniteLoss, OutOfMemory
+from handful.training.guards import NonFiniteLoss, OutOfMemory
 from handful.training.training import Training
 
 PEAK = 0.9  # B0: the smallest batch with this share of the best throughput

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from handful.data.base import Batch
-from handful.training.step import NonFiniteLoss, OutOfMemory, gradient_that_fits
+from handful.training.guards import NonFiniteLoss, OutOfMemory
+from handful.training.step import gradient_that_fits
 from handful.training.training import Training, update
 
 FAILED = math.inf  # the loss of a trial that broke off

@@ -11,8 +11,9 @@ import torch
 
 from handful.base.plan import Choice
 from handful.plan.probe.snapshot import untouched
-from handful.training.device import using_threads
-from handful.training.step import NonFiniteLoss, OutOfMemory, gradient
+from handful.training.guards import NonFiniteLoss, OutOfMemory
+from handful.training.process.device import using_threads
+from handful.training.step import gradient
 from handful.training.training import Training
 
 FEWER_THREADS = 1.3  # one thread must be so many times faster than all: a tie, or noise, leaves torch's own setting
