@@ -23,10 +23,7 @@ def chunks_of(source: Source, names: Sequence[str], at_most: int = 1 << 22) -> I
     """The columns `names` of all rows of a source in order, as Batches of about `at_most` bytes (1 to 65,536 rows)."""
     size = min(65536, max(1, at_most // max(1, sum(_row_bytes(source.columns[name]) for name in names))))
     for rows in blocks(len(source), size):
-        if set(names) == set(source.columns):
-            yield source.take(rows)
-        else:
-            yield Batch({name: source.read_column(name, rows) for name in names}, rows)
+        yield source.take(rows, None if set(names) == set(source.columns) else names)
 
 
 def _row_bytes(column: Column) -> int:
