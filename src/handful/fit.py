@@ -67,7 +67,7 @@ def fit(
     True
     """
     named = {k: v for k, v in locals().items() if k not in ("model", "train", "more", "callbacks", "out")}
-    return _run(assemble(model, train, named | more, out=out), callbacks)
+    return run_training(assemble(model, train, named | more, out=out), callbacks)
 
 
 def resume(
@@ -90,10 +90,10 @@ def resume(
     folder.rewrite_history(training.state.history)
     for note in [*notes, f"resumed at step {training.state.step:,}, {training.state.position:,} examples"]:
         training.live.note(note)
-    return _run(training, callbacks)
+    return run_training(training, callbacks)
 
 
-def _run(t: Training, callbacks: Sequence[Callback]) -> Run:
+def run_training(t: Training, callbacks: Sequence[Callback]) -> Run:
     """Descend; however that ends, keep the best weights and write down what there is."""
     state = t.state
 

@@ -104,12 +104,8 @@ def time_figure(advice: Advice) -> Figure:
 
 
 def rate_figure(advice: Advice) -> Figure | None:
-    """The range test and the branches that confirmed it, loss against learning rate."""
+    """The rates that were raced, loss against learning rate."""
     d, lines = advice.decision, []
-    if d.range_test is not None:
-        test = d.range_test
-        losses = np.median(np.where(np.isfinite(test.loss), test.loss, np.nan), axis=0)
-        lines = [Line("range test", test.lr, losses), Line("range test, smoothed", test.lr, test.smooth)]
     branches = sorted((b for b in d.branches if math.isfinite(b.loss) and not b.given_up), key=lambda b: b.lr)
     if branches:
         lines.append(Line("short branches", [b.lr for b in branches], [b.loss for b in branches], points=True))

@@ -60,7 +60,7 @@ def gradient(
         # Alone and undivided, the mean itself is differentiated, so the bits are those of the plain textbook loop.
         _backward(sums.loss / sums.weight.to(sums.loss.dtype) if whole else sums.loss, sums, part, step, ranks)
         outcome = Outcome(sums.loss.detach(), sums.weight.detach(), sums.metrics)
-        total = outcome if total is None else _plus(total, outcome)
+        total = outcome if total is None else add(total, outcome)
     assert total is not None
     if not whole:
         _divide_by_total_weight(objective.parameters, total, ranks, batch, step)
@@ -85,7 +85,7 @@ def _backward(loss: Tensor, sums: Sums, batch: Batch, step: int, ranks: Ranks) -
         return
     if loss.device.type == "cpu":
         if not math.isfinite(loss.item()):
-            raise _non_finite(sums.values, batch, step)
+            raise non_finite(sums.values, batch, step)
         loss.backward()  # type: ignore[no-untyped-call]
         return
     # On an accelerator the check's answer travels while the backward pass is being queued.
@@ -93,10 +93,10 @@ def _backward(loss: Tensor, sums: Sums, batch: Batch, step: int, ranks: Ranks) -
     loss.backward()  # type: ignore[no-untyped-call]
     torch.accelerator.current_stream().synchronize()
     if not finite:
-        raise _non_finite(sums.values, batch, step)
+        raise non_finite(sums.values, batch, step)
 
 
-def _non_finite(values: Tensor | None, batch: Batch, step: int) -> NonFiniteLoss:
+def non_finite(values: Tensor | None, batch: Batch, step: int) -> NonFiniteLoss:
     weight = batch.columns.get("weight")
     if isinstance(weight, Tensor) and not weight.any():
         return NonFiniteLoss(f"at step {step} {ZERO_WEIGHT}")
@@ -122,7 +122,7 @@ def _some(ids: list[int]) -> str:
     return ", ".join(map(str, ids[:5])) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
 
 
-def _plus(a: Outcome, b: Outcome) -> Outcome:
+def add(a: Outcome, b: Outcome) -> Outcome:
     return Outcome(
         a.loss + b.loss,
         a.weight + b.weight,
@@ -143,7 +143,7 @@ def _divide_by_total_weight(
             [p.grad for p in parameters if p.grad is not None] + [total.loss, total.weight, *total.metrics.values()]
         )
         if not math.isfinite(float(total.loss)):
-            raise _non_finite(None, batch, step)
+            raise non_finite(None, batch, step)
     weight = float(total.weight)
     if weight == 0:
         raise HandfulError("the weights of all rows of a mini-batch are zero, so it has no mean loss; drop such rows")
