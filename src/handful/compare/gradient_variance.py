@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
@@ -28,8 +29,6 @@ from handful.transform.pipeline import Pipeline
 
 POPULATION = 2048  # rows that the law is measured on: enough for three decades of B, and cheap
 LEAST, MOST = 64, 256  # mini-batches drawn of each size; of single rows four times as many, as the law starts there
-# 95% points of Student's t, by degrees of freedom (the last stands for more)
-_T95 = (math.inf, 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12)
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def fit_slope(points: Sequence[Point]) -> tuple[float, float, float]:
     residual = y - np.average(y, weights=weight) - slope * centre
     freedom = len(good) - 2
     birge = max(1.0, float((weight * residual**2).sum()) / freedom)
-    half = _T95[min(freedom, len(_T95) - 1)] * math.sqrt(birge / spread)
+    half = float(stdtrit(freedom, 0.975)) * math.sqrt(birge / spread)
     return slope, slope - half, slope + half
 
 

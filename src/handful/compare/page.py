@@ -1,12 +1,13 @@
 """The page of a comparison: what the batch size changed, in sentences, pictures and numbers."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from handful.compare.findings import AXES, Finding, called, group, headline
+from handful.compare.experiment import Experiment
+from handful.compare.findings import AXES, Finding, Results, called, group, headline
 from handful.compare.gradient_variance import GradientVariance, grid
 from handful.report.document import Page, Part, Section
 from handful.report.figure import Figure, figure_lines
@@ -14,10 +15,6 @@ from handful.report.markup import Html, escape, table_html
 from handful.report.page import choices_html
 from handful.report.traces import Band, Line, Marker
 from handful.report.words import is_share, say_bytes, say_count, say_name, say_number, say_seconds, say_value
-
-if TYPE_CHECKING:
-    from handful.compare.compare import Comparison
-    from handful.compare.experiment import Trial
 
 _STYLE = """<style>
 .findings { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr)); gap: 1.5rem 2rem; }
@@ -39,7 +36,7 @@ ol.seven b { font-weight: 650; }
 </style>"""
 
 
-def compare_page(c: "Comparison") -> Page:
+def compare_page(c: Results) -> Page:
     """The page; `Page.write` writes it."""
     rows = sorted(c.table, key=lambda row: row["batch"])
     sections = [
@@ -82,7 +79,7 @@ def _dial_words(rows: Sequence[dict[str, Any]], n: int) -> list[str]:
     ]
 
 
-def _dial(c: "Comparison", rows: Sequence[dict[str, Any]]) -> Html:
+def _dial(c: Results, rows: Sequence[dict[str, Any]]) -> Html:
     """Quantities down, methods across."""
 
     def least(name: str, high: bool = False) -> Any:
@@ -124,7 +121,7 @@ def _dial(c: "Comparison", rows: Sequence[dict[str, Any]]) -> Html:
     return Html(f"{ends}<div class='dial'>{table_html(lines, heads)}</div>{note}")
 
 
-def _dial_figures(c: "Comparison") -> list[Figure]:
+def _dial_figures(c: Results) -> list[Figure]:
     """Four quantities against the batch size, both axes logarithmic; auto is a point beside the line."""
     rows = sorted((r for r in c.table if r["method"] != "auto"), key=lambda r: r["batch"])
     auto = [r for r in c.table if r["method"] == "auto"]
@@ -144,13 +141,13 @@ def _dial_figures(c: "Comparison") -> list[Figure]:
             low, high = [r[f"{name}_low"] for r in kept], [r[f"{name}_high"] for r in kept]
             bands = [Band("lowest to highest seed", x, low, high)]
         line = Line("batches of a fixed size", x, y, points=True)
-        markers = [Marker("auto", r["batch"], r[name]) for r in auto if r.get(name)]
+        markers = [Marker("auto", float(r["batch"]), float(r[name])) for r in auto if r.get(name)]
         axes = ("examples a step", label)
         figures.append(figure_lines(title, *axes, [line], log_x=True, log_y=True, bands=bands, markers=markers))
     return figures
 
 
-def _curve_words(c: "Comparison") -> str:
+def _curve_words(c: Results) -> str:
     return (
         "The same runs against three measures of effort. Lines are medians over the seeds, shades reach from the "
         "lowest seed to the highest. Against examples, the data used is the same; against steps, what a step achieves "
@@ -158,14 +155,14 @@ def _curve_words(c: "Comparison") -> str:
     )
 
 
-def _curves(c: "Comparison") -> list[Figure]:
+def _curves(c: Results) -> list[Figure]:
     names = [n for n in ("valid_loss", c.score) if n in c.runs[0].last and n.startswith("valid_")]
     drawn = [(name, axis) for name in dict.fromkeys(names) for axis in AXES]
     drawn += [("train_loss", axis) for axis in (("examples", "steps") if drawn else AXES)]
     return [curve_figure(c, name, axis) for name, axis in drawn]
 
 
-def curve_figure(c: "Comparison", score: str, axis: str) -> Figure:
+def curve_figure(c: Results, score: str, axis: str) -> Figure:
     """A score of every method against examples, steps or seconds, with its spread over seeds."""
     lines, bands = [], []
     for k, (method, runs) in enumerate(group(c.runs).items()):
@@ -186,7 +183,7 @@ def curve_figure(c: "Comparison", score: str, axis: str) -> Figure:
     return figure
 
 
-def spread_curve(runs: "Sequence[Trial]", score: str, axis: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def spread_curve(runs: Sequence[Experiment], score: str, axis: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(x [m], score [seeds, m]) of the runs of a method at the moments of the first: x is the median over seeds."""
     at = np.array(runs[0].column("position"))[1:]
     xs, ys = [], []
@@ -244,7 +241,7 @@ def _slopes(variance: Sequence[GradientVariance]) -> Html:
     return table_html(rows, heads, caption="The fitted slope, after the correction for draws without repeats")
 
 
-def _seven(c: "Comparison", rows: Sequence[dict[str, Any]]) -> Html:
+def _seven(c: Results, rows: Sequence[dict[str, Any]]) -> Html:
     reached = [r for r in rows if "target_seconds" in r]
     row = min(reached, key=lambda r: r["target_seconds"]) if reached else rows[len(rows) // 2]
     trial = next(t for t in c.runs if t.method.name == row["method"])
@@ -288,7 +285,7 @@ def _seven(c: "Comparison", rows: Sequence[dict[str, Any]]) -> Html:
     return Html(f'{intro}<ol class="seven">{lis}</ol>')
 
 
-def _tuning_figure(c: "Comparison") -> Figure:
+def _tuning_figure(c: Results) -> Figure:
     lines = [Line(name, [lr for lr, _ in p], [loss for _, loss in p], points=True) for name, p in c.tried.items()]
     figure = figure_lines(
         "Final training loss against learning rate", "learning rate", "training loss", lines, log_x=True, log_y=True,
@@ -314,7 +311,7 @@ _LABELS = {
 }
 
 
-def _numbers(c: "Comparison") -> Html:
+def _numbers(c: Results) -> Html:
     def say(name: str, value: Any) -> str:
         if name.startswith(("train_", "valid_")):
             return say_value(name, value)
@@ -339,11 +336,11 @@ def _numbers(c: "Comparison") -> Html:
                 text += f'<span class="note">{escape(say(name, low))} to {escape(say(name, high))}</span>'
             cells.append(Html(text))
         lines.append(cells)
-    table = table_html(lines, ["median, lowest to highest seed", *(r["method"] for r in c.table)])
+    table = table_html(lines, ["median, lowest to highest seed", *(str(r["method"]) for r in c.table)])
     return Html(f'<div class="dial">{table}</div>')
 
 
-def _fine_print(c: "Comparison") -> list[str]:
+def _fine_print(c: Results) -> list[str]:
     return [
         "Time is wall time of the whole loop on this machine, fetching and updating included, without the scoring that "
         "the comparison adds; where auto measured before it began, that is charged to it. Memory counts the batch and "

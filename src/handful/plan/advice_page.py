@@ -1,11 +1,15 @@
 """The page of an Advice: throughput, noise scale, predicted time, learning rate."""
 
 import math
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
-from handful.plan.advise import REGRET, Advice, predicted
+from handful.base.plan import Choice
+from handful.plan.probe.decision import REGRET, Decision
+from handful.plan.probe.noise_scale import NoiseScale
+from handful.plan.probe.step_time import Throughput
 from handful.report.document import Page, Section
 from handful.report.figure import Figure, figure_lines
 from handful.report.markup import Html, bullet_list, table_html
@@ -14,7 +18,22 @@ from handful.report.traces import Band, Line, Marker
 from handful.report.words import say_bytes, say_number, say_seconds
 
 
-def advice_page(advice: Advice) -> Page:
+class Advised(Protocol):
+    """What the page shows: see `handful.plan.advise.Advice`."""
+
+    batch: int
+    lr: float
+    noise_scale: NoiseScale | None
+    throughput: Throughput
+    reasons: dict[str, Choice]
+    notes: list[str]
+    decision: Decision
+
+    @property
+    def table(self) -> Sequence[Mapping[str, Any]]: ...
+
+
+def advice_page(advice: Advised) -> Page:
     """Everything that was measured, as a page that opens offline."""
     rows = [
         {
@@ -43,13 +62,13 @@ def advice_page(advice: Advice) -> Page:
     return Page("What suits this run", parts, headline=headline + f"({advice.reasons['lr'].status}).")
 
 
-def grid(advice: Advice) -> Any:
+def grid(advice: Advised) -> Any:
     """Sizes between the smallest and the largest tested, evenly in log."""
     sizes = advice.throughput.sizes
     return np.unique(np.r_[np.geomspace(sizes[0], sizes[-1], 60), sizes])
 
 
-def throughput_figure(advice: Advice) -> Figure:
+def throughput_figure(advice: Advised) -> Figure:
     """Examples a second against batch size, the line T = a + b B, quartiles shaded."""
     tp = advice.throughput
     n, x = np.array(tp.sizes), grid(advice)
@@ -64,7 +83,7 @@ def throughput_figure(advice: Advice) -> Figure:
     )
 
 
-def noise_figure(advice: Advice) -> Figure:
+def noise_figure(advice: Advised) -> Figure:
     """The share of noise in a mini-batch's gradient, phi / (B + phi), with the interval of phi."""
     scale, x = advice.noise_scale, grid(advice)
     assert scale is not None
@@ -77,19 +96,19 @@ def noise_figure(advice: Advice) -> Figure:
     )
 
 
-def time_figure(advice: Advice) -> Figure:
+def time_figure(advice: Advised) -> Figure:
     """Predicted time to a target against batch size; where it is within 10% of the best is shaded."""
     scale, x = advice.noise_scale, grid(advice)
     assert scale is not None
     assert scale.value is not None
-    best = predicted(advice.decision, x, scale.value)
-    ends = [predicted(advice.decision, x, phi) for phi in (scale.low, scale.high)]
+    best = advice.throughput.time_to_target(x, scale.value)
+    ends = [advice.throughput.time_to_target(x, phi) for phi in (scale.low, scale.high)]
     good = x[best <= REGRET]
     bands = [Band("90% interval of the noise scale", x, np.minimum(*ends), np.maximum(*ends))]
     if len(good):
         bands.append(Band("at most 10% longer", good, np.zeros(len(good)), best[best <= REGRET], line=2))
     line = Line("predicted", x, best)
-    mark = Marker("advised", advice.batch, float(predicted(advice.decision, [advice.batch], scale.value)[0]))
+    mark = Marker("advised", advice.batch, float(advice.throughput.time_to_target([advice.batch], scale.value)[0]))
     return figure_lines(
         "Predicted time to a target",
         "batch",
@@ -103,7 +122,7 @@ def time_figure(advice: Advice) -> Figure:
     )
 
 
-def rate_figure(advice: Advice) -> Figure | None:
+def rate_figure(advice: Advised) -> Figure | None:
     """The rates that were raced, loss against learning rate."""
     d, lines = advice.decision, []
     branches = sorted((b for b in d.branches if math.isfinite(b.loss) and not b.given_up), key=lambda b: b.lr)

@@ -72,11 +72,8 @@ class Throughput:
         >>> Throughput.law(8, 1, [1, 8, 64]).time_to_target([8, 16], phi=8)
         array([1.  , 1.125])
         """
-        tested, asked = (
-            np.array([self(n) * (n + phi) / n for n in np.asarray(some, dtype=np.float64)])
-            for some in (self.sizes, sizes)
-        )
-        return asked / tested.min()
+        best = min(self(n) * (n + phi) / n for n in self.sizes)
+        return np.array([self(n) * (n + phi) / n / best for n in sizes], dtype=np.float64)
 
     def smallest_at_peak(self, cap: int | None = None) -> int:
         """B0: the smallest tested batch with at least 90% of the best throughput of those up to `cap`.
