@@ -17,7 +17,7 @@ from handful.base.expression import number
 from handful.base.files import write_text
 from handful.base.plan import Choice
 from handful.compare.experiment import Experiment, Method, Task, methods, run_experiment
-from handful.compare.findings import Results, Row, TargetScore, choose_target, findings, table
+from handful.compare.findings import SEEDS, Results, Row, TargetScore, choose_target, findings, table
 from handful.compare.gradient_variance import GradientVariance, gradient_variance
 from handful.compare.page import compare_page
 from handful.data.base import Source
@@ -116,40 +116,25 @@ def compare(
     chosen = methods(batches, len(rows))
     given = {**more, "target": target, "optimizer": optimizer, "schedule": schedule, "seed": seed}
     rule = None if until is None else stop.as_rule(until)
-    task = Task(copy.deepcopy(model), rows, held_out, given, seconds, rule, seed)
+    task = Task(copy.deepcopy(model), rows, held_out, given, seed, budget, seconds, rule)
     say: Say = (lambda text: None) if quiet else partial(print, file=sys.stderr, flush=True)
-    usual = _prepare(task, chosen[0], optimizer, reach)
-
-    tuned = {m: tune(task, m, lrs, usual, seed + seeds, budget, say) for m in chosen}
-    runs: list[Experiment] = []
-    for k in range(seeds):
-        for method in chosen:
-            runs.append(run_experiment(task, method, seed + k, tuned[method][0], budget, memory=k == 0))
-            say(f"{method.name}, seed {seed + k}: {_outcome(runs[-1])}")
-    _charge_probes(runs)
+    usual = _prepare(task, optimizer, reach)
+    tuned = {m: tune(task, m, lrs, usual, seed + seeds, say) for m in chosen}
+    runs = _run_all(task, {m: lr for m, (lr, _) in tuned.items()}, seeds, say)
     variance = _variances(task, runs, chosen, say)
-    goal = choose_target(runs, reach)
-    score = runs[0].run.plan.score
+    goal, score = choose_target(runs, reach), runs[0].run.plan.score
     lines = table(runs, goal, variance, len(rows))
-    comparison = Comparison(
-        table=lines,
-        runs=runs,
-        findings=findings(lines, goal, variance, score),
-        target=goal,
-        variance=variance,
-        tried={method.name: tried for method, (_, tried) in tuned.items() if tried},
-        choices=_choices(task, runs, lrs, budget, until, goal),
-        score=score,
-        rows=len(rows),
-        title=f"{model if isinstance(model, str) else type(model).__name__} on {source.name}",
-    )
+    answers, choices = findings(lines, goal, variance, score), _choices(task, runs, lrs, goal)
+    tried = {method.name: pairs for method, (_, pairs) in tuned.items() if pairs}
+    title = f"{model if isinstance(model, str) else type(model).__name__} on {source.name}"
+    comparison = Comparison(lines, runs, answers, goal, variance, tried, choices, score, len(rows), title)
     if out is not None:
         comparison.save(out)
     return comparison
 
 
 def tune(
-    task: Task, method: Method, lrs: Rates, usual: float, seed: int, epochs: float, say: Say
+    task: Task, method: Method, lrs: Rates, usual: float, seed: int, say: Say
 ) -> tuple[float | str, list[tuple[float, float]]]:
     """The learning rate of a method: given, or the best of runs as long as the compared ones; and the (rate, training
     loss) of each. usual: the optimizer's usual rate, for a batch of REFERENCE rows."""
@@ -169,7 +154,7 @@ def tune(
     best = waiting[0]
     while waiting:
         lr = waiting.pop(0)
-        final = run_experiment(task, method, seed, lr, epochs, moments=0).last["train_loss"]
+        final = run_experiment(task, method, seed, lr, moments=0).last["train_loss"]
         losses[lr] = final if math.isfinite(final) else math.inf
         best = min(losses, key=lambda lr: losses[lr])
         if lrs == "tune" and not waiting and len(losses) < TRIES + MORE and best in (min(losses), max(losses)):
@@ -180,7 +165,7 @@ def tune(
         raise HandfulError(f"with {method.name} every learning rate from {low:g} to {high:g} diverged; give lower lrs")
     say(
         f"{method.name}: learning rate {say_number(best)}, best of {len(tried)} from {say_number(low)} to "
-        f"{say_number(high)} (training loss {say_number(losses[best])} after {say_number(epochs, 2)} epochs)"
+        f"{say_number(high)} (training loss {say_number(losses[best])} after {say_number(task.epochs, 2)} epochs)"
     )
     return best, tried
 
@@ -196,15 +181,10 @@ def words(rows: Sequence[Row], score: str) -> list[dict[str, str]]:
 
     lines = []
     for row in rows:
-        line = {
-            "method": str(row["method"]),
-            "batch": f"{row['batch']:,}",
-            "learning rate": say_number(row["lr"], 2),
-            "steps": say_count(row["steps"]),
-            "step": spread(row, "step_seconds", say_seconds),
-            "examples/s": say_count(row["examples_per_second"]),
-            "memory": say_bytes(row["saved_bytes"]) if "saved_bytes" in row else "",
-        }
+        line = {"method": str(row["method"]), "batch": f"{row['batch']:,}", "learning rate": say_number(row["lr"], 2)}
+        line |= {"steps": say_count(row["steps"]), "step": spread(row, "step_seconds", say_seconds)}
+        line["examples/s"] = say_count(row["examples_per_second"])
+        line["memory"] = say_bytes(row["saved_bytes"]) if "saved_bytes" in row else ""
         if "gradient_deviation" in row:
             line["gradient noise"] = f"{row['gradient_deviation']:.3f}"
         line["to target"] = spread(row, "target_seconds", say_seconds) or f"{row['reached']} of {row['seeds']} seeds"
@@ -217,11 +197,9 @@ def words(rows: Sequence[Row], score: str) -> list[dict[str, str]]:
     return lines
 
 
-def _prepare(
-    task: Task, method: Method, optimizer: str | Callable[..., Optimizer], reach: tuple[str, float] | None
-) -> float:
+def _prepare(task: Task, optimizer: str | Callable[..., Optimizer], reach: tuple[str, float] | None) -> float:
     """Assemble one run, so that mistakes are reported before the first; returns the optimizer's usual learning rate."""
-    t = task.training(method if method.size else Method(1, 1), task.seed, 1e-3, 1)
+    t = task.training(Method(1, 1), task.seed, 1e-3)
     parts = ("train",) if task.held_out is None else ("train", "valid")
     known = [f"{part}_{name}" for part in parts for name in ("loss", *(m.name for m in t.objective.metrics))]
     if reach is not None and reach[0] not in known:
@@ -235,7 +213,7 @@ def _variances(task: Task, runs: list[Experiment], chosen: list[Method], say: Sa
         return []
     first = [r for r in runs if r.seed == task.seed]
     best = min(first, key=lambda r: r.last.get("valid_loss", r.last["train_loss"]))
-    t = task.training(best.method, task.seed, best.lr, 1)
+    t = task.training(Method(1, 1), task.seed, best.lr)  # its model has the initial weights
     sizes = sorted({m.size for m in chosen if m.size} | {int(r.last["batch"]) for r in first})
     states = {"before training": t.objective, f"after training ({best.method.name})": best.run.objective}
     measured = [
@@ -247,22 +225,29 @@ def _variances(task: Task, runs: list[Experiment], chosen: list[Method], say: Sa
     return measured
 
 
-def _charge_probes(runs: list[Experiment]) -> None:
-    """A method whose batch was chosen by measurement pays for it: setting up took that much longer than for others."""
+def _run_all(task: Task, rates: dict[Method, float | str], seeds: int, say: Say) -> list[Experiment]:
+    """Every method with every seed. A method whose batch was chosen by measurement pays for it: setting up took that
+    much longer than for others."""
+    runs: list[Experiment] = []
+    for seed in range(task.seed, task.seed + seeds):
+        for method, lr in rates.items():
+            runs.append(run_experiment(task, method, seed, lr, memory=seed == task.seed))
+            say(f"{method.name}, seed {seed}: {_outcome(runs[-1])}")
     plain = [r.setup_seconds for r in runs if r.method.size is not None]
     for r in runs:
         if r.method.size is None and plain and r.run.plan.choices["batch"].status in ("measured", "bounded"):
             r.probe_seconds = max(0.0, r.setup_seconds - statistics.median(plain))
             for record in r.records[1:]:
                 record["seconds"] += r.probe_seconds
+    return runs
 
 
 def _hold_out(source: Source, valid: object, seed: int) -> tuple[Source, Source | None]:
     match valid:
-        case None | 0:
+        case None:
             return source, None
         case int() | float():
-            return split_rows(source, valid, seed=seed)
+            return split_rows(source, valid, seed=seed) if valid else (source, None)
     return source, open_source(valid, target=source.target)
 
 
@@ -298,31 +283,27 @@ def _check(
         raise HandfulError(f"compare sets {name} itself; {INSTEAD[name]}")
 
 
-def _choices(
-    task: Task, runs: list[Experiment], lrs: Rates, budget: float, until: object, target: TargetScore
-) -> dict[str, Choice]:
+def _choices(task: Task, runs: list[Experiment], lrs: Rates, target: TargetScore) -> dict[str, Choice]:
     plan, seeds = runs[0].run.plan, len({r.seed for r in runs})
+    rates = {r.method.name: say_number(r.lr, 2) for r in runs}
     tuning = (
-        f"for each batch size, {TRIES} to {TRIES + MORE} rates a factor {GRID:g} apart, each for the whole budget, "
+        f"{TRIES} to {TRIES + MORE} rates a factor {GRID:g} apart for each batch size, each for the whole budget, on "
     )
-    tuning += "on a seed of their own; the lowest training loss won"
+    tuning += "a seed of their own; the lowest training loss won"
     how = tuning if lrs == "tune" else "as fit chooses" if lrs == "auto" else ""
     limit = "" if task.seconds is None else f", and at most {say_seconds(task.seconds)}"
-    limit += "" if until is None else f", or until {until}"
+    limit += "" if task.until is None else f", or until {task.until}"
     held = "nothing held out" if task.held_out is None else f"{len(task.held_out):,} held out, the same for all"
     luck = 2 / math.comb(2 * seeds, seeds)
     certain = f"a winner is named where all its seeds beat all of the other's: by luck alone, {luck:.0%} of the time"
     out = {
-        "budget": Choice(f"{budget:g} epochs", "given", f"equal examples for every method{limit}"),
-        "learning rates": Choice(
-            {r.method.name: say_number(r.lr, 2) for r in runs}, "measured" if lrs == "tune" else "given", how
-        ),
-        "seeds": Choice(seeds, "given", certain if seeds > 2 else "too few to name a winner: that takes 3"),
+        "budget": Choice(f"{task.epochs:g} epochs", "given", f"equal examples for every method{limit}"),
+        "learning rates": Choice(rates, "measured" if lrs == "tune" else "given", how),
+        "seeds": Choice(seeds, "given", certain if seeds >= SEEDS else "too few to name a winner: that takes 3"),
         "target": Choice(target.words, "given" if target.why == "given" else "measured", target.why),
         "rows": Choice(plan.rows, "found", held),
     }
-    automatic = [r.run.plan.choices["batch"] for r in runs if r.method.size is None]
-    if automatic:
+    if automatic := [r.run.plan.choices["batch"] for r in runs if r.method.size is None]:
         out["auto's batch"] = automatic[0]
     kept = ("model", "optimizer", "schedule", "l2", "loss", "precision", "device")
     return out | {name: plan.choices[name] for name in kept if name in plan.choices}

@@ -72,19 +72,19 @@ class Task:
     train: Source
     held_out: Source | None
     given: Mapping[str, object]
-    seconds: float | None = None
-    until: stop.Rule | None = None
-    seed: int = 0
+    seed: int
+    epochs: float
+    seconds: float | None
+    until: stop.Rule | None
 
-    def training(self, method: Method, seed: int, lr: float | str, epochs: float) -> Training:
+    def training(self, method: Method, seed: int, lr: float | str) -> Training:
         """A Training ready to run, from the model's initial weights; the caller's own module is copied."""
-        rule: stop.Rule = stop.epochs(epochs)
+        rule: stop.Rule = stop.epochs(self.epochs)
         for more in (stop.seconds(self.seconds) if self.seconds else None, self.until):
             rule = rule | more if more is not None else rule
         own = {"batch": method.asked, "lr": lr, "seed": seed, "until": rule, "valid": self.held_out, "quiet": True}
-        model = copy.deepcopy(self.model) if isinstance(self.model, nn.Module) else self.model
         # fit itself scores only its end, so that its weights there are the run's last; the rest is scored by Watch
-        return assemble(model, self.train, {**self.given, **own, "evaluate_every": epochs})
+        return assemble(copy.deepcopy(self.model), self.train, {**self.given, **own, "evaluate_every": self.epochs})
 
 
 Record = dict[str, float]  # position, step, seconds, batch, and scores train_*, valid_* of the weights then
@@ -160,14 +160,7 @@ class Watch:
 
 
 def run_experiment(
-    task: Task,
-    method: Method,
-    seed: int,
-    lr: float | str,
-    epochs: float,
-    *,
-    moments: int = MOMENTS,
-    memory: bool = False,
+    task: Task, method: Method, seed: int, lr: float | str, *, moments: int = MOMENTS, memory: bool = False
 ) -> Experiment:
     """Train once; score at the start, at the end, and at about `moments` positions between.
 
@@ -175,9 +168,9 @@ def run_experiment(
     holds, once the optimizer has its state.
     """
     began = time.perf_counter()
-    t = task.training(method, seed, lr, epochs)
+    t = task.training(method, seed, lr)
     initial = fingerprint(t.objective.model)
-    n, total = t.examples, max(1, round(epochs * t.examples))
+    n, total = t.examples, max(1, round(task.epochs * t.examples))
     wanted = np.r_[np.geomspace(min(n / 64, total), total, moments // 2), np.linspace(0, total, moments // 2 + 1)[1:]]
     due = sorted({max(1, round(p)) for p in wanted})
     watch = Watch(t, plain_rows(t.batches, task.seed, SAMPLE), due)

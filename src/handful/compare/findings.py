@@ -43,15 +43,12 @@ class TargetScore:
         Between the last record that misses the target and the first that has it, the score is taken to be linear.
         """
         sign = 1.0 if lower_is_better(self.name) else -1.0
-        over = [sign * (v - self.value) for v in one.column(self.name)]
-        first = next((i for i, v in enumerate(over) if v <= 0), None)
-        if first is None:
-            return None
-        share = 1.0
-        if first > 0 and math.isfinite(over[first - 1]):
-            share = over[first - 1] / (over[first - 1] - over[first])
-        before, at = one.records[max(0, first - 1)], one.records[first]
-        return {name: before[k] + share * (at[k] - before[k]) for name, k in AXES.items()}
+        over = [math.nan, *(sign * (v - self.value) for v in one.column(self.name))]
+        for before, at, last, now in zip(over, over[1:], one.records[:1] + one.records, one.records):
+            if at <= 0:
+                share = before / (before - at) if math.isfinite(before) else 1.0
+                return {name: last[k] + share * (now[k] - last[k]) for name, k in AXES.items()}
+        return None
 
 
 @dataclass(frozen=True)

@@ -79,11 +79,6 @@ class Grower:
 
     spec: growth
 
-    def open(self, t: Training) -> bool:
-        """Whether the batch may still grow at this point of the run."""
-        s, planned = t.state, t.planned or 0
-        return 2 * s.batch <= self.spec.at_most and EARLIEST * planned <= s.position < LATEST * planned
-
     def measure(self, t: Training) -> None:
         """Add what the next batches tell to `state.noise`, and drop what is older than half of the run so far."""
         s = t.state
@@ -101,7 +96,9 @@ class Grower:
     def consider(self, t: Training) -> str | None:
         """At one of the fixed positions: double the batch if it pays. Returns what was done, in words, or None."""
         s, planned = t.state, t.planned or 0
-        if not t.due(max(1, planned // MOMENTS)) or not self.open(t):
+        old, new = s.batch, 2 * s.batch
+        is_time = EARLIEST * planned <= s.position < LATEST * planned and t.due(max(1, planned // MOMENTS))
+        if not is_time or new > self.spec.at_most:
             return None
         try:
             self.measure(t)
@@ -113,7 +110,6 @@ class Grower:
             return None
         phi = pool(map(GradientMoments.from_list, s.noise))
         believed = phi.value if phi.value is not None else phi.low if phi.status == "bounded" else 0.0
-        old, new = s.batch, 2 * s.batch
         predicted = self.spec.gain(old, new, believed)
         if predicted < GAIN or stalled(t):
             return None
@@ -150,10 +146,8 @@ def confirmed(t: Training, new: int, steps: int, by: float) -> bool:
             ended = train(t, size, rows // size)[-1]
             losses.append([FAILED] if ended == FAILED else [loss_on(t, [b]) for b in check])
     small, large = losses
-    if not all(map(math.isfinite, large)):
-        return False
-    if not all(map(math.isfinite, small)):
-        return True
+    if not np.isfinite([*small, *large]).all():
+        return bool(np.isfinite(large).all())
     differences = np.subtract(large, small)
     return float(differences.mean()) <= 2 * standard_error(differences)
 

@@ -57,20 +57,19 @@ def decide(
         d.notes.append("with several ranks nothing is measured: batch and lr are stated defaults")
         return d
     beginning, size = Snapshot(t), t.state.batch
+    ask_batch, ask_lr = batch or measure_all, lr or measure_all
     try:
-        if batch or measure_all:
+        if ask_batch:
             tp = d.throughput = throughput or measure_times(t, d, share, quick=not measure_all)
             size = fallback_batch(tp, d.cap, planned_examples(t))
-        rate = first_steps(t, d, size, share, beginning, batch=batch or measure_all, lr=lr or measure_all)
-        chosen = size
-        if batch or measure_all:
+        rate = first_steps(t, d, size, share, beginning, batch=ask_batch, lr=ask_lr)
+        if ask_batch:
             measure_noise(t, d, tp, size, NOISE * share / SHARE, rise=MOST_RISE if lr else 1.0)
             chosen = choose_batch(t, d, tp)
-            rate *= rate_follows(t, size, chosen, d.noise.value if d.noise else None)
-        if d.lr is not None and chosen != size:
-            new, old = float(f"{rate:.3g}"), d.lr.value
-            why = f"{d.lr.reason}; {old:.3g} at a batch of {size}, {new:.3g} at {chosen}"
-            d.lr = Choice(new, d.lr.status, why)
+            if d.lr is not None and chosen != size:
+                new = rate * rate_follows(t, size, chosen, d.noise.value if d.noise else None)
+                why = f"{d.lr.reason}; {d.lr.value:.3g} at a batch of {size}, {new:.3g} at {chosen}"
+                d.lr = Choice(float(f"{new:.3g}"), d.lr.status, why)
         if t.state.step > beginning.state.step:
             d.start = Snapshot(t)
     except HandfulError as error:

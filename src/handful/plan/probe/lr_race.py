@@ -175,19 +175,11 @@ def better(one: Branch, best: Branch, before: Sequence[float]) -> bool:
     differences = np.array(best.losses) - np.array(one.losses)
     if float(differences.mean()) <= ERRORS * standard_error(differences):
         return False
-    return (
-        one.lr < best.lr or relative_improvement(one, best, before) >= (1 + FURTHER) ** math.log2(one.lr / best.lr) - 1
-    )
-
-
-def relative_improvement(one: Branch, best: Branch, before: Sequence[float]) -> float:
-    """How much further one branch came than another, as a share of the other's improvement.
-
-    >>> round(relative_improvement(Branch(2e-3, (0.8, 0.8)), Branch(1e-3, (0.9, 0.9)), before=(1.0, 1.0)), 6)
-    1.0
-    """
+    if one.lr < best.lr:
+        return True
     way = improvement(best, before)
-    return (best.loss - one.loss) / way if way > 0 else math.copysign(math.inf, best.loss - one.loss)
+    further = (best.loss - one.loss) / way if way > 0 else math.inf
+    return further >= (1 + FURTHER) ** math.log2(one.lr / best.lr) - 1
 
 
 def branch(

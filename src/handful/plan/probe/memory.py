@@ -19,7 +19,7 @@ from handful.plan.probe.step_time import powers_of_two
 from handful.plan.probe.steps import clock, step
 from handful.report.words import say_bytes
 from handful.training.objective import mode_coupling
-from handful.training.step import OutOfMemory, gradient, is_out_of_memory
+from handful.training.step import gradient, is_out_of_memory
 from handful.training.training import Training, update
 
 HEADROOM = 0.9  # of the accelerator's memory; fragments and other processes have the rest
@@ -67,43 +67,61 @@ def measure_memory(t: Training, cap: int, *, budget: float = 60.0) -> Memory:
     run only if twice its predicted need is within half of the free memory. budget: seconds after which no larger size
     is tried. Raises HandfulError if one row fails.
     """
-    device = t.objective.device
+    on_cuda, model = t.objective.device.type == "cuda", t.objective.model
     tried: list[tuple[int, float]] = []
     status: Literal["measured", "bounded"] = "bounded"
+    why = f"{cap:,} rows were run, the most that were wanted"
     with untouched(t):
-        t.objective.model.train()
-        least = 1 if mode_coupling(t.objective.model) is None else 2
+        least = 1 if mode_coupling(model.train()) is None else 2
         rows = longest_rows(t, min(cap, LOOKED_AT))
         step(t, repeat(rows, least), 0.0)  # the optimizer's state is allocated from here on
-        limit = _free_on_device(t) if device.type == "cuda" else HOST_SHARE * memory_left(page_cache=False)
+        limit = _free_on_device(t) if on_cuda else HOST_SHARE * memory_left(page_cache=False)
         started = clock(t)
         for size in [*powers_of_two(cap - 1, least), cap]:
             if len(tried) > 2 and clock(t) - started > budget:
                 why = f"{tried[-1][0]:,} rows were run before the time for it was up"
                 break
-            if len(tried) > 1 and size * 4 > tried[-1][0] and (need := _predict(tried, size)) > limit:
-                why, status = f"{size:,} would need {say_bytes(need)}, more than is free", "measured"
+            per_row, fixed = _fit(tried)
+            if len(tried) > 1 and fixed + per_row * size > limit:
+                need = say_bytes(fixed + per_row * size)
+                why, status = f"{size:,} would need {need}, more than is free", "measured"
                 break
             try:
                 tried.append((size, _need(t, repeat(rows, size))))
-            except OutOfMemory:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 why, status = f"{size:,} rows did not fit", "measured"
                 break
-        else:
-            why = f"{cap:,} rows were run, the most that were wanted"
-        t.objective.model.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
     gc.collect()
-    if device.type == "cuda":
+    if on_cuda:
         torch.cuda.empty_cache()
     if not tried:
         raise HandfulError("not even one row fits in memory; use a smaller model or shorter rows")
     return Memory(tried[-1][0], status, why, *_fit(tried), limit, tuple(tried))
 
 
+def _fit(tried: Sequence[tuple[int, float]]) -> tuple[float, float]:
+    """Bytes per row, and bytes whatever the size."""
+    if len(tried) < 2:
+        return (tried[0][1] / tried[0][0] if tried else 0.0), 0.0
+    (n0, m0), (n1, m1) = tried[-2:]
+    per_row = max(0.0, (m1 - m0) / (n1 - n0))
+    return per_row, max(0.0, m1 - per_row * n1)
+
+
+def _free_on_device(t: Training) -> float:
+    """Bytes that a step may take on top of weights and optimizer state: what is free and what the allocator keeps
+    unused, less the headroom."""
+    t.objective.model.zero_grad(set_to_none=True)
+    free, total = torch.cuda.mem_get_info(t.objective.device)
+    return float(free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated() - (1 - HEADROOM) * total)
+
+
 def _need(t: Training, batch: Batch) -> float:
-    """Bytes that one whole step of the batch needs: the allocator's peak, or, on the CPU, twice what autograd keeps
-    and the batch. Raises OutOfMemory rather than halve the micro-batch: the question is what fits at once."""
-    t.state.micro_batch = None
+    """Bytes that one whole step of the batch at once needs: the allocator's peak, or, on the CPU, twice what autograd
+    keeps and the batch."""
     if t.objective.device.type == "cuda":
         t.objective.model.zero_grad(set_to_none=True)  # as every step begins: its own gradients count as its need
         torch.cuda.reset_peak_memory_stats()
@@ -113,6 +131,11 @@ def _need(t: Training, batch: Batch) -> float:
     with saved_by_autograd(t.objective.model) as storages:
         _whole_step(t, batch)
     return float(sum(value.nbytes for value in tensors_of(batch)) + 2 * sum(storages.values()))
+
+
+def _whole_step(t: Training, batch: Batch) -> None:
+    gradient(t.objective, batch, None, seed=t.plan.seed, step=t.state.step)
+    update(t, 0.0)
 
 
 @contextmanager
@@ -135,43 +158,6 @@ def saved_by_autograd(model: nn.Module) -> Iterator[dict[int, int]]:
 def tensors_of(batch: Batch) -> list[Tensor]:
     """The columns that are Tensors."""
     return [value for value in batch.columns.values() if isinstance(value, Tensor)]
-
-
-def _free_on_device(t: Training) -> float:
-    """Bytes that a step may take on top of weights and optimizer state: what is free and what the allocator keeps
-    unused, less the headroom."""
-    device = t.objective.device
-    t.objective.model.zero_grad(set_to_none=True)
-    free, total = torch.cuda.mem_get_info(device)
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return float(free + unused - (1 - HEADROOM) * total)
-
-
-def _whole_step(t: Training, batch: Batch) -> None:
-    try:
-        gradient(t.objective, batch, None, seed=t.plan.seed, step=t.state.step)
-        update(t, 0.0)
-        return
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-    # Outside the except clause: its traceback would keep the failed step's tensors alive.
-    t.objective.model.zero_grad(set_to_none=True)
-    raise OutOfMemory("it does not fit")
-
-
-def _fit(tried: Sequence[tuple[int, float]]) -> tuple[float, float]:
-    """Bytes per row, and bytes whatever the size."""
-    if len(tried) == 1:
-        return tried[0][1] / tried[0][0], 0.0
-    (n0, m0), (n1, m1) = tried[-2:]
-    per_row = max(0.0, (m1 - m0) / (n1 - n0))
-    return per_row, max(0.0, m1 - per_row * n1)
-
-
-def _predict(tried: Sequence[tuple[int, float]], size: int) -> float:
-    per_row, fixed = _fit(tried)
-    return fixed + per_row * size
 
 
 def longest_rows(t: Training, count: int) -> Batch:

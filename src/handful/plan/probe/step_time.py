@@ -195,49 +195,34 @@ def fit_times(
     sizes = sorted(times)
     medians = [float(np.median(times[n])) for n in sizes]
     low, high = (tuple(float(np.quantile(times[n], q)) for n in sizes) for q in (0.25, 0.75))
-    a, b = fit_line(sizes, medians)
     generator = np.random.default_rng(key("bootstrap", len(sizes)))
     drawn = np.stack([np.median(generator.choice(times[n], (200, len(times[n]))), axis=1) for n in sizes], axis=1)
-    a_ends, b_ends = ((float(np.quantile(v, 0.05)), float(np.quantile(v, 0.95))) for v in fit_lines(sizes, drawn))
+    a_ends, b_ends = ((float(np.quantile(v, 0.05)), float(np.quantile(v, 0.95))) for v in fit_line(sizes, drawn))
+    a, b = map(float, fit_line(sizes, medians))
     return Throughput(
         tuple(sizes), tuple(medians), low, high, a, b, a_ends, b_ends, failed=failed, spent=spent,
         micro_batches=micro or {},
     )  # fmt: skip
 
 
-def fit_line(sizes: ArrayLike, seconds: ArrayLike) -> tuple[float, float]:
-    """(a, b) >= 0 of T(B) = a + b B, by least squares on relative residuals with Huber's weights (1964).
+def fit_line(sizes: ArrayLike, seconds: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """a, b >= 0 of T(B) = a + b B through sizes [k] and seconds [k], or [r] of each through seconds [r, k]: least squares
+    on relative residuals with Huber's weights (1964).
 
     Relative, because a step of 4,096 rows must not drown one of 8; robust, because a step may be interrupted.
     """
-    a, b = fit_lines(sizes, np.asarray(seconds, dtype=np.float64)[None])
-    return float(a[0]), float(b[0])
-
-
-def fit_lines(sizes: ArrayLike, seconds: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The lines through each row of seconds [r, k]: a [r], b [r]."""
-    n, t = np.asarray(sizes, dtype=np.float64)[None], seconds
-    if n.shape[1] == 1:
-        return np.zeros(len(t)), t[:, 0] / n[0, 0]
+    n, t = np.asarray(sizes, dtype=np.float64), np.asarray(seconds, dtype=np.float64)
+    a, b = np.zeros_like(t[..., 0]), t[..., 0] / n[0]
     trust = np.ones_like(t)
-    a = b = np.zeros(len(t))
-    for _ in range(8):
-        a, b = _weighted(n, t, trust / t**2)
-        residual = np.abs((a[:, None] + b[:, None] * n) / t - 1)
-        scale = 1.345 * np.maximum(1.4826 * np.median(residual, axis=1, keepdims=True), 1e-3)
+    for _ in range(8 if len(n) > 1 else 0):
+        w = trust / t**2
+        mean_n, mean_t = (w * n).sum(-1) / w.sum(-1), (w * t).sum(-1) / w.sum(-1)
+        from_n, from_t = n - mean_n[..., None], t - mean_t[..., None]
+        slope = (w * from_n * from_t).sum(-1) / (w * from_n**2).sum(-1)
+        start, through_zero = mean_t - slope * mean_n, (w * n * t).sum(-1) / (w * n * n).sum(-1)
+        a = np.where(slope < 0, mean_t, np.maximum(start, 0.0))
+        b = np.where(start < 0, through_zero, np.maximum(slope, 0.0))
+        residual = np.abs((a[..., None] + b[..., None] * n) / t - 1)
+        scale = 1.345 * np.maximum(1.4826 * np.median(residual, axis=-1, keepdims=True), 1e-3)
         trust = np.minimum(1.0, scale / np.maximum(residual, 1e-12))
     return a, b
-
-
-def _weighted(
-    n: NDArray[np.float64], t: NDArray[np.float64], w: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weighted least squares with neither coefficient below 0."""
-    total = w.sum(1)
-    mean_n, mean_t = (w * n).sum(1) / total, (w * t).sum(1) / total
-    from_n, from_t = n - mean_n[:, None], t - mean_t[:, None]
-    b = (w * from_n * from_t).sum(1) / (w * from_n**2).sum(1)
-    a = mean_t - b * mean_n
-    through_zero = (w * n * t).sum(1) / (w * n * n).sum(1)
-    a, b = np.where(b < 0, mean_t, a), np.maximum(b, 0.0)
-    return np.maximum(a, 0.0), np.where(a < 0, through_zero, b)
