@@ -179,7 +179,7 @@ def better(one: Branch, best: Branch, before: Sequence[float]) -> bool:
         return True
     way = improvement(best, before)
     further = (best.loss - one.loss) / way if way > 0 else math.inf
-    return further >= (1 + FURTHER) ** math.log2(one.lr / best.lr) - 1
+    return bool(further >= (1 + FURTHER) ** math.log2(one.lr / best.lr) - 1)
 
 
 def branch(

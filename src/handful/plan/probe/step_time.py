@@ -206,8 +206,8 @@ def fit_times(
 
 
 def fit_line(sizes: ArrayLike, seconds: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """a, b >= 0 of T(B) = a + b B through sizes [k] and seconds [k], or [r] of each through seconds [r, k]: least squares
-    on relative residuals with Huber's weights (1964).
+    """a, b >= 0 of T(B) = a + b B through sizes [k] and seconds [k], or [r] of each through seconds [r, k]: by least
+    squares on relative residuals with Huber's weights (1964).
 
     Relative, because a step of 4,096 rows must not drown one of 8; robust, because a step may be interrupted.
     """
