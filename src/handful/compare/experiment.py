@@ -21,6 +21,7 @@ from handful.plan import defaults as choose
 from handful.plan.build import assemble
 from handful.plan.probe.memory import saved_by_autograd, tensors_of
 from handful.plan.probe.snapshot import untouched
+from handful.report.words import as_float
 from handful.runs.run import Run
 from handful.training import stop
 from handful.training.training import Training
@@ -132,12 +133,12 @@ class Watch:
     resumed: float = 0.0
     counted: float = 0.0
 
-    def __call__(self, event: str, info: Mapping[str, float]) -> None:
+    def __call__(self, event: str, info: Mapping[str, object]) -> None:
         state = self.training.state
         if event in ("step", "evaluate"):
             # what `fit` spent on an evaluation of its own is not part of the step
             took = time.perf_counter() - self.resumed
-            self.durations.append(max(0.0, info["seconds"] - self.counted) if event == "evaluate" else took)
+            self.durations.append(max(0.0, as_float(info["seconds"]) - self.counted) if event == "evaluate" else took)
             self.counted = state.seconds
         due = bool(self.moments) and state.position >= self.moments[0]
         ended = event == "end" and (not self.records or self.records[-1]["step"] != state.step)

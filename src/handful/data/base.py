@@ -82,6 +82,11 @@ class Batch:
     def __getitem__(self, name: str) -> Value:
         return self.columns[name]
 
+    @property
+    def weight(self) -> Tensor | None:
+        """The weights of the rows [m], or None where all count the same."""
+        return self.tensor("weight") if "weight" in self.columns else None
+
     def replace(self, columns: Mapping[str, Value]) -> "Batch":
         """The same rows with other columns."""
         return Batch(dict(columns), self.rows, self.epochs, self.position)

@@ -22,7 +22,7 @@ from handful.plan.probe.noise_scale import PARTS, GradientMoments, gradient_in_p
 from handful.plan.probe.snapshot import Snapshot, untouched
 from handful.plan.probe.step_time import Throughput, measure_throughput, powers_of_two
 from handful.report.words import say_seconds
-from handful.training.objective import loss_coupling, mode_coupling
+from handful.training.coupling import loss_coupling, mode_coupling
 from handful.training.training import Training, update
 
 ROWS_PER_BATCH = 50  # a batch is at most a fiftieth of the data,

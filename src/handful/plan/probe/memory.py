@@ -18,8 +18,8 @@ from handful.plan.probe.snapshot import untouched
 from handful.plan.probe.step_time import powers_of_two
 from handful.plan.probe.steps import clock, step
 from handful.report.words import say_bytes
-from handful.training.objective import mode_coupling
-from handful.training.step import gradient, is_out_of_memory
+from handful.training.coupling import mode_coupling
+from handful.training.step import ExactGradient, OutOfMemory, TooLarge
 from handful.training.training import Training, update
 
 HEADROOM = 0.9  # of the accelerator's memory; fragments and other processes have the rest
@@ -88,9 +88,7 @@ def measure_memory(t: Training, cap: int, *, budget: float = 60.0) -> Memory:
                 break
             try:
                 tried.append((size, _need(t, repeat(rows, size))))
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
+            except (TooLarge, OutOfMemory):
                 why, status = f"{size:,} rows did not fit", "measured"
                 break
         model.zero_grad(set_to_none=True)
@@ -134,8 +132,10 @@ def _need(t: Training, batch: Batch) -> float:
 
 
 def _whole_step(t: Training, batch: Batch) -> None:
-    gradient(t.objective, batch, None, seed=t.plan.seed, step=t.state.step)
-    update(t, 0.0)
+    with ExactGradient(t.objective, batch, seed=t.plan.seed, step=t.state.step) as gradient:
+        for part in gradient.parts():
+            gradient.backward(t.objective.sums(part))
+        update(t, 0.0)  # inside: it may run out of memory, too
 
 
 @contextmanager

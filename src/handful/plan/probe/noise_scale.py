@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from handful.data.base import Batch
 from handful.report.words import say_number
-from handful.training.objective import Objective, rows
-from handful.training.step import ZERO_WEIGHT, NonFiniteLoss, Outcome, add, non_finite, seed_dropout
+from handful.training.coupling import rows
+from handful.training.objective import LossSums, Objective
+from handful.training.step import ZERO_WEIGHT, NonFiniteLoss, non_finite, seed_dropout
 
 PARTS = 16
 LOOK = 4  # parts after which it is asked whether they are enough
@@ -165,7 +166,7 @@ def gradient_in_parts(
     seed: int = 0,
     step: int = 0,
     enough: Callable[[GradientMoments], bool] | None = None,
-) -> tuple[Outcome, GradientMoments]:
+) -> tuple[LossSums, GradientMoments]:
     """`step.gradient` with micro-batches of len(batch) / parts rows, which are measured on the way.
 
     Leaves in `.grad` the gradient of the whole mini-batch, exactly; keeps `parts` gradients in memory meanwhile.
@@ -179,7 +180,7 @@ def gradient_in_parts(
     seed_dropout(seed, step, 0, objective.device)
     kept: list[list[Tensor | None]] = []
     weights: list[Tensor] = []
-    total: Outcome | None = None
+    total: LossSums | None = None
     for i in range(parts):
         model.zero_grad(set_to_none=True)
         part = objective.to_device(rows(batch, slice(i * b, (i + 1) * b)))
@@ -189,8 +190,7 @@ def gradient_in_parts(
         sums.loss.backward()  # type: ignore[no-untyped-call]
         kept.append([p.grad for p in parameters])
         weights.append(sums.weight.detach().double())
-        outcome = Outcome(sums.loss.detach(), sums.weight.detach(), sums.metrics)
-        total = outcome if total is None else add(total, outcome)
+        total = sums.detached() if total is None else total + sums
         if enough is not None and len(kept) % LOOK == 0 and len(kept) < parts:
             w = torch.stack(weights).cpu().numpy()
             if w.sum() and enough(moments(_products(parameters, kept, None) / w.mean() ** 2, b, w, batch.position)):

@@ -1,6 +1,5 @@
 """Trial steps: real ones, taken by probes inside `untouched`, and the loss on rows they did not train on."""
 
-import copy
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -47,10 +46,8 @@ def train(t: Training, size: int, steps: int, give_up: Callable[[list[float]], b
 
 def loss_on(t: Training, batches: Sequence[Batch]) -> float:
     """The mean loss over some batches, in evaluation mode; FAILED when it is not finite or no row has a weight."""
-    objective = copy.copy(t.objective)
-    objective.metrics = []
     try:
-        loss = objective.evaluate(batches)["loss"]
+        loss = t.objective.with_metrics([]).evaluate(batches)["loss"]
     except HandfulError:
         return FAILED
     return loss if math.isfinite(loss) else FAILED

@@ -16,7 +16,7 @@ from handful.base.plan import Choice
 from handful.plan.probe.snapshot import untouched
 from handful.training.device import using_threads
 from handful.training.objective import Objective
-from handful.training.step import NonFiniteLoss, OutOfMemory, gradient
+from handful.training.step import NonFiniteLoss, OutOfMemory, TooLarge, gradient
 from handful.training.training import Training
 
 FEWER_THREADS = 1.3  # one thread must be so many times faster than all: a tie, or noise, leaves torch's own setting
@@ -48,7 +48,7 @@ def time_in_turn(
                     before = time.perf_counter()
                     try:
                         gradient(t.objective, batch, t.state.micro_batch, seed=t.plan.seed, step=0)
-                    except (NonFiniteLoss, OutOfMemory):
+                    except (NonFiniteLoss, OutOfMemory, TooLarge):
                         return None
                     measured.append(1000 * (time.perf_counter() - before))
             if k >= 2 and time.perf_counter() - started > budget:
