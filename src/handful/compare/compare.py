@@ -121,8 +121,7 @@ def compare(
     usual = _prepare(task, optimizer, reach)
     tuned = {m: tune(task, m, lrs, usual, seed + seeds, say) for m in chosen}
     runs = _run_all(task, {m: lr for m, (lr, _) in tuned.items()}, seeds, say)
-    variance = _variances(task, runs, chosen, say)
-    goal, score = choose_target(runs, reach), runs[0].run.plan.score
+    variance, goal, score = _variances(task, runs, chosen, say), choose_target(runs, reach), runs[0].run.plan.score
     lines = table(runs, goal, variance, len(rows))
     answers, choices = findings(lines, goal, variance, score), _choices(task, runs, lrs, goal)
     tried = {method.name: pairs for method, (_, pairs) in tuned.items() if pairs}
