@@ -31,7 +31,7 @@ import torch
 from choice_workloads import CACHE, HERE, WORKLOADS, Workload
 from torch import nn
 
-from handful.fit import _run
+from handful.fit import run_training
 from handful.plan.build import assemble
 from handful.plan.probe.decide import batch_cap
 from handful.plan.probe.step_time import Throughput, measure_throughput, powers_of_two
@@ -102,7 +102,7 @@ def train(w: Workload, data: Any, seed: int, measure: Throughput | bool = True, 
              "until": f"epochs({w.epochs})", "evaluate_every": 0.25, "metrics": None, "quiet": True,
              "threads": 1}  # fmt: skip
     average = Average()
-    run = _run(assemble(fresh(w, seed), data[0], given | options, measure=measure), [average])
+    run = run_training(assemble(fresh(w, seed), data[0], given | options, measure=measure), [average])
     if "interrupt" in run.stopped_because:
         raise KeyboardInterrupt  # fit keeps what it has; a benchmark must not take that for a whole run
     said = [r["note"] for r in run.history if "note" in r]
