@@ -60,6 +60,8 @@ def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
 def _classes(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Predicted and true class ids, of logits [m, C], [m], [m, 1], [m, T, C] or [m, C, ...]; of soft targets the
     highest."""
+    if output.ndim == 2 and target.ndim == 1 and output.shape[1] > 1:
+        return output.argmax(1), target  # the usual, at every step
     soft = target.is_floating_point()
     if soft and target.shape == output.shape and output.ndim > 1 and output.shape[-1] > 1:
         return output.argmax(-1), target.argmax(-1)

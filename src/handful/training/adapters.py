@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
-from handful.data.base import Batch
+from handful.data.base import Batch, Value
 from handful.losses import ctc
 from handful.losses.loss import LossFunction, of_probabilities
 from handful.models.base import Model
 
 Call = Callable[[Batch], object]  # the model's output for a batch
 RowLosses = Callable[[object, Batch], tuple[Tensor, Tensor, Tensor | None]]  # loss, weight, values of the rows
-View = Callable[[object, Batch], tuple[Tensor, Tensor] | None]  # output and target as metrics take them
+View = Callable[[object, Batch], tuple[Tensor, Tensor, Tensor | None] | None]  # output, target, weight for metrics
 IGNORED = -100  # the class id of positions that count for nothing, as torch has it
 
 
@@ -92,7 +92,7 @@ def row_losses(model: nn.Module, loss: LossFunction) -> RowLosses:
     (`Model.members`, in training) has the mean of their losses."""
 
     def usual(output: object, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
-        return added_up(loss(output, batch.columns.get("y")), len(batch), batch.weight)
+        return added_up(loss(output, batch.columns.get("y")), len(batch.rows), batch.columns.get("weight"))
 
     if not isinstance(model, Model) or model.members == 1:
         return usual
@@ -112,13 +112,14 @@ def row_losses(model: nn.Module, loss: LossFunction) -> RowLosses:
 
 
 def added_up(
-    result: Tensor | tuple[Tensor, Tensor], rows: int, row_weight: Tensor | None
+    result: Tensor | tuple[Tensor, Tensor], rows: int, row_weight: Value | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """(sum, weight, values of the rows or None) of what a loss returned: see `handful.losses.loss`.
 
     >>> added_up(torch.tensor([1.0, 3.0]), 2, torch.tensor([1.0, 0.5]))[:2]
     (tensor(2.5000), tensor(1.5000))
     """
+    assert row_weight is None or isinstance(row_weight, Tensor)
     if isinstance(result, tuple):
         values, weights = result
         if values.ndim == 0:
@@ -168,7 +169,7 @@ def viewing(
     members = isinstance(model, Model) and model.members > 1
     logits = of_probabilities(loss)
 
-    def view(output: object, batch: Batch) -> tuple[Tensor, Tensor]:
+    def view(output: object, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         seen, target = ctc.only_valid(output) if sequences else output, batch.columns["y"]
         assert isinstance(seen, Tensor)
         assert isinstance(target, Tensor)
@@ -180,6 +181,10 @@ def viewing(
         if scale is not None:
             mean, std = (s.to(seen.device) for s in scale)
             seen, target = seen if logits else seen.double() * std + mean, target.double() * std + mean
-        return seen, target if ignored is None else torch.where(target == ignored, IGNORED, target)
+        if ignored is not None:
+            target = torch.where(target == ignored, IGNORED, target)
+        weight = batch.columns.get("weight")
+        assert weight is None or isinstance(weight, Tensor)
+        return seen, target, weight
 
     return view

@@ -40,7 +40,7 @@ def evaluate(
                 for name, value in part.metrics.items():
                     sums[name] = sums.get(name, 0.0) + value.cpu().numpy().astype(np.float64)
                 if whole and (both := objective.view(output, batch)):
-                    seen.append((both[0].float(), both[1], batch.weight))
+                    seen.append((both[0].float(), *both[1:]))
                 if keep:
                     keep(batch, output)
     finally:

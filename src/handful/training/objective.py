@@ -114,8 +114,8 @@ class Objective:
         self.forward, output = adapters.first_call(self.model, batch, self.device, self._autocast)
         return output
 
-    def _first_view(self, output: object, batch: Batch) -> tuple[Tensor, Tensor] | None:
-        """Output and target as metrics take them: numbers in the user's units, or logits; None if they are neither."""
+    def _first_view(self, output: object, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None] | None:
+        """Output, target and weight for metrics: numbers in the user's units, or logits; None if they are neither."""
         self.view = adapters.viewing(self.model, self.loss, output, batch, self.scale)
         return self.view(output, batch)
 
@@ -125,7 +125,7 @@ class Objective:
         measured = {}
         if metrics and self.sum_metrics and (seen := self.view(output, batch)):
             with torch.no_grad():
-                measured = {m.name: m.sums(*seen, batch.weight) for m in self.sum_metrics}
+                measured = {m.name: m.sums(*seen) for m in self.sum_metrics}
         return LossSums(loss, weight, measured, values)
 
     def sums(self, batch: Batch, *, metrics: bool = True) -> LossSums:

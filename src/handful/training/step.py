@@ -38,9 +38,9 @@ class ExactGradient:
         step: int = 0,
     ) -> None:
         self.objective, self.batch, self.ranks, self.step = objective, batch, ranks, step
-        self.size = len(batch) if micro_batch is None else min(micro_batch, len(batch))
+        self.size = len(batch.rows) if micro_batch is None else min(micro_batch, len(batch.rows))
         # Alone and undivided, the mean itself is differentiated, so the bits are those of the plain textbook loop.
-        self.whole = self.size >= len(batch) and ranks.size == 1
+        self.whole = self.size >= len(batch.rows) and ranks.size == 1
         self.total = NOTHING
         self.part = batch
         for parameter in objective.parameters:
@@ -50,7 +50,7 @@ class ExactGradient:
 
     def parts(self) -> Iterator[Batch]:
         """The rows on the model's device: all at once, or in parts of `micro_batch` rows."""
-        m = len(self.batch)
+        m = len(self.batch.rows)
         for start in range(0, m, self.size):
             part = self.batch if self.size >= m else rows(self.batch, slice(start, min(start + self.size, m)))
             self.part = self.objective.to_device(part)

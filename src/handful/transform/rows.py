@@ -9,7 +9,7 @@ from torch import Tensor
 from handful.base.errors import HandfulError
 from handful.data.arrays import Arrays, Dense, RaggedValues, Stored
 from handful.data.base import Batch, Column, Ragged, Rows, Source, Value, View
-from handful.data.gather import offsets_of
+from handful.data.gather import Block, offsets_of
 from handful.transform.steps.numbers import padded
 
 
@@ -84,11 +84,12 @@ class Cached(Arrays):
                 column = Column("tensor", dtype, (*first.shape[1:-1], None))
                 stored[name] = RaggedValues(torch.cat(values), offsets_of(torch.cat(lengths)), column)
             else:
-                stored[name] = Dense(torch.cat(parts), Column("tensor", dtype, tuple(first.shape[1:])))
+                stored[name] = Dense(_block(torch.cat(parts)), Column("tensor", dtype, tuple(first.shape[1:])))
+        self.ragged = ragged
         super().__init__(stored, "y" if "y" in stored else None, name=source.name, where=source.where)
 
     def read(self, rows: Rows) -> dict[str, Value]:
-        return {name: self.read_column(name, rows) for name in self.columns}
+        return {name: self.read_column(name, rows) for name in self.columns} if self.ragged else super().read(rows)
 
     def read_column(self, name: str, rows: Rows) -> Value:
         value = super().read_column(name, rows)
@@ -109,6 +110,11 @@ def cache(source: Source, pipeline: Callable[[Batch], Batch], ragged: set[str], 
             return None
         made.append(tensors)
     return Cached(source, made, ragged) if made else None
+
+
+def _block(value: Tensor) -> Block:
+    """As NumPy has it, which gathers without threads, where NumPy knows the dtype."""
+    return value if value.dtype == torch.bfloat16 or value.device.type != "cpu" else value.numpy()
 
 
 def _trim(value: Tensor) -> tuple[Tensor, Tensor]:
