@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from handful.base.errors import HandfulError
+from handful.base.files import write_text
+from handful.base.version import __version__
 
 Row = dict[str, Any]  # a moment of a run: names of `Progress` and of scores -> numbers; a note is text
 Status = Literal["given", "found", "measured", "bounded", "default"]
@@ -62,9 +64,6 @@ class Plan:
     def save(self, path: Path) -> None:
         """Write plan.toml, one table a choice. A value of None is left out of its table."""
         import tomli_w
-
-        from handful.base.files import write_text
-        from handful.base.version import __version__
 
         tables: dict[str, Any] = {"handful": __version__, "notes": list(self.notes)}
         for name, choice in self.choices.items():

@@ -14,6 +14,7 @@ from handful.batches.batches import Batches
 from handful.optim import schedule
 from handful.optim.build import build as build_optimizer
 from handful.optim.build import set_base
+from handful.optim.schedule import Schedule
 from handful.plan import defaults as choose
 from handful.plan.config import Config
 from handful.plan.data import Data, make_batches, open_data, validation_batches
@@ -198,22 +199,15 @@ def make_training(
 ) -> Training:  # fmt: skip
     """Optimizer, rates and stop rule; then all parts together. What is still open has a provisional value: see
     `settle`."""
-    net, n, validated = objective.model, len(data.train), data.held_out is not None
+    net = objective.model
     chooser.set("threads", options.threads, "default" if options.threads == "auto" else "given")
     optimizer = make_optimizer(net, options, chooser)
     if size is None:
-        size = int(chooser.set("batch", min(32, batch_cap(n)), "default", "not measured"))
+        size = int(chooser.set("batch", min(32, batch_cap(len(data.train))), "default", "not measured"))
     micro = None if options.micro_batch in (None, "auto") else int(options.micro_batch)
     whole = Choice(None, "default", "the whole batch; halved when memory runs out")
     chooser.put("micro_batch", Choice(micro, "given") if micro else whole)
-    score = chooser.put("score", choose.score(options.score, data.pipeline, objective.metrics, validated))
-    rule, choice = choose.until(options.until, n, validated, score)
-    chooser.put("until", choice)
-    planned = rule.limit(n, size)
-    shape = make_schedule(options, planned, chooser)
-    check_rules(rule, shape, objective, validated, Progress(0, 0, n, 0.0, planned))
-    evaluate_every, log_every, choice = choose.intervals(options.evaluate_every, n, planned, size)
-    chooser.put("evaluate_every", choice)
+    rule, shape, planned = make_rules(data, objective, size, options, chooser)
     averaged = choose.ema(options.ema, net)
     ema = chooser.put("ema", averaged) if averaged else None
     for name, left in (("clip_norm", None), ("clip_value", None), ("save_every", "auto")):
@@ -231,8 +225,6 @@ def make_training(
         rule=rule,
         schedule=shape,
         live=Live(None, quiet=options.quiet or ranks.rank > 0),
-        log_every=log_every,
-        evaluate_every=evaluate_every,
         planned=planned,
         l1=float(options.l1),
         clip_norm=options.clip_norm,
@@ -244,6 +236,20 @@ def make_training(
         parameters=parameters,
         decayed=[p for p in parameters if p.ndim > 1],
     )
+
+
+def make_rules(
+    data: Data, objective: Objective, size: int, options: Config, chooser: Chooser
+) -> tuple[stop.Rule, Schedule, int | None]:
+    """The score, the stop rule, the schedule, and the planned examples."""
+    n, validated = len(data.train), data.held_out is not None
+    score = chooser.put("score", choose.score(options.score, data.pipeline, objective.metrics, validated))
+    rule, choice = choose.until(options.until, n, validated, score)
+    chooser.put("until", choice)
+    planned = rule.limit(n, size)
+    shape = make_schedule(options, planned, chooser)
+    check_rules(rule, shape, objective, validated, Progress(0, 0, n, 0.0, planned))
+    return rule, shape, planned
 
 
 def make_optimizer(net: nn.Module, options: Config, chooser: Chooser) -> Optimizer:
@@ -266,14 +272,18 @@ def compile_if_asked(net: nn.Module, options: Config, chooser: Chooser) -> None:
         net.compile()
 
 
-def make_schedule(options: Config, planned: int | None, chooser: Chooser) -> schedule.Schedule:
+def make_schedule(options: Config, planned: int | None, chooser: Chooser) -> Schedule:
     """The schedule; the default one needs a planned end, and where the stop rule sets none the rate stays."""
     asked, why = options.schedule, ""
     if asked == "cosine" and planned is None:
-        asked, why = "constant", "the stop rule sets no length to fall over; with epochs(...) in it: cosine"
+        asked, why = (
+            "constant",
+            "the stop rule sets no length, so the decay has no end point; with epochs(...) in it: cosine",
+        )
     shape = schedule.as_schedule(asked)
     status: Status = "default" if options.schedule == "cosine" else "given"
     chooser.put("schedule", describe(asked if isinstance(asked, str) else shape, status, why))
+    chooser.notes += shape.notes
     return shape
 
 
@@ -296,9 +306,7 @@ def growing(
     return None, Grower(as_growth(spec)).consider
 
 
-def check_rules(
-    rule: stop.Rule, shape: schedule.Schedule, objective: Objective, validated: bool, start: Progress
-) -> None:
+def check_rules(rule: stop.Rule, shape: Schedule, objective: Objective, validated: bool, start: Progress) -> None:
     """Say before the first step what a stop rule or schedule would wait for in vain."""
     metrics = [m.name for m in objective.metrics]
     known = ["train_loss", *(f"train_{m}" for m in metrics)]

@@ -49,9 +49,9 @@ class Training:
     rule: stop.Rule
     schedule: Schedule
     live: Live
-    log_every: int
-    evaluate_every: int
     planned: int | None
+    log_every: int = 1
+    evaluate_every: int = 1
     batch_size: Callable[[Progress], int] | None = None  # None: as it is in the state
     l1: float = 0.0
     clip_norm: float | None = None
