@@ -100,11 +100,15 @@ class Grouped:
         """The epoch of each position, int64 [stop - start]."""
         return self.order.epochs(start, stop)
 
+    def prepare(self, epoch: int) -> None:
+        """As of the order that is rearranged."""
+        self.order.prepare(epoch)
+
     def quality(
         self, batch: int | None = None, epochs: int | None = None, labels: ArrayLike | None = None
-    ) -> "shuffle_quality.Quality":
+    ) -> shuffle_quality.Quality:
         """How random its mini-batches are, measured as for any order."""
-        return shuffle_quality.measure(self, batch or self.batch, epochs, labels)  # type: ignore[arg-type]
+        return shuffle_quality.measure(self, batch or self.batch, epochs, labels)
 
     def padding(self, batch: int | None = None) -> Padding:
         """Padding over the first epoch, with and without grouping."""

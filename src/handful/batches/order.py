@@ -133,7 +133,7 @@ class Order:
 
     def quality(
         self, batch: int, epochs: int | None = None, labels: ArrayLike | None = None
-    ) -> "shuffle_quality.Quality":
+    ) -> shuffle_quality.Quality:
         """How random the mini-batches of `batch` rows are: a table, see `shuffle_quality.measure`.
 
         epochs: how many are looked at (default: two, or enough for 4,096 batches or 2^22 rows).
@@ -200,7 +200,7 @@ class Order:
             (epoch, piece), lambda: permutation.rows(piece * CHUNK, min(self.n, (piece + 1) * CHUNK))
         )
 
-    def _permutation(self, epoch: int) -> "Cipher | Blocks":
+    def _permutation(self, epoch: int) -> Cipher | Blocks:
         if self.block is None or self.window is None:
             return Cipher(keys.key("order", self.seed, epoch, bits=128), self.n)
         return Blocks(self.seed, epoch, self.n, self.block, self.window)

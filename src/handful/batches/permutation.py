@@ -15,7 +15,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from math import isqrt
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,23 @@ SORTED_PART = 1 << 15  # a sort of 2^15 takes 3 ms
 ROUNDS = 24  # twice what passes: chi-square over all orders of 6 rows fails at 10 rounds, passes at 12
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _HALF = np.uint64(32)
+
+
+class RowOrder(Protocol):
+    """Which row comes next: what `Order` and `Grouped` have in common, and all that reading or measuring them needs."""
+
+    n: int
+    shuffle: str
+    window: int | None
+    weights: NDArray[np.float64] | None
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, positions: slice, /) -> Rows: ...
+
+    def epochs(self, start: int, stop: int) -> Rows: ...
+
+    def prepare(self, epoch: int) -> None: ...
 
 
 class Recent(Generic[T]):

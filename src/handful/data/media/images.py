@@ -39,7 +39,7 @@ class _Header(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Form:
+class Form:
     """What every decoded image is brought to.
 
     fit: resize and crop those of another size; strict: raise _Differs for any that is not so already.
@@ -59,7 +59,7 @@ class _Form:
 class Encoded:
     """Images that stay encoded, as they would not fit decoded; each read decodes its rows on all cores."""
 
-    def __init__(self, items: Items, form: _Form) -> None:
+    def __init__(self, items: Items, form: Form) -> None:
         self.items, self.form = items, form
         self.column, self.in_memory = Column("image", "uint8", form.shape), False
 
@@ -79,9 +79,9 @@ def from_items(items: Items, o: Options, notes: list[str]) -> Stored:
     HandfulError, naming file or row, for an image that cannot be decoded.
     """
     wanted = o.schema.get(items.key)
-    first = _header(items, 0)
+    first = header(items, 0)
     if wanted is None and o.image_size is None and not first.alpha and not first.deep:
-        form = _Form(1 if first.grey else 3, first.height, first.width, strict=True)
+        form = Form(1 if first.grey else 3, first.height, first.width, strict=True)
         if _bytes(items, form) <= o.budget:
             try:
                 return _decoded(items, form)
@@ -89,7 +89,7 @@ def from_items(items: Items, o: Options, notes: list[str]) -> Stored:
                 pass
     if wanted is not None:
         channels, height, width = (s or 1 for s in wanted.shape)
-        form = _Form(channels, height, width, fit=True)
+        form = Form(channels, height, width, fit=True)
     else:
         form = _survey(items, o, notes)
     if _bytes(items, form) <= o.budget:
@@ -102,17 +102,17 @@ def from_items(items: Items, o: Options, notes: list[str]) -> Stored:
     return Encoded(items, form)
 
 
-def _bytes(items: Items, form: _Form) -> int:
+def _bytes(items: Items, form: Form) -> int:
     return len(items) * form.channels * form.height * form.width
 
 
-def _decoded(items: Items, form: _Form) -> Dense:
+def _decoded(items: Items, form: Form) -> Dense:
     out = np.empty((len(items), *form.shape), np.uint8)
     _decode_into(out, items, np.arange(len(items)), form)
     return Dense(out, Column("image", "uint8", form.shape))
 
 
-def _decode_into(out: NDArray[np.uint8], items: Items, rows: Rows, form: _Form) -> None:
+def _decode_into(out: NDArray[np.uint8], items: Items, rows: Rows, form: Form) -> None:
     def work(places: Rows) -> None:
         for place in places.tolist():
             row = int(rows[place])
@@ -133,7 +133,7 @@ def _guarded(items: Items, i: int, use: Callable[[Image.Image], _T]) -> _T:
         raise HandfulError(f"{items.describe(i)} is not a readable image ({reason}): repair or remove it.") from error
 
 
-def _header(items: Items, i: int) -> _Header:
+def header(items: Items, i: int) -> _Header:
     return _guarded(items, i, _measure)
 
 
@@ -158,19 +158,19 @@ def _has_alpha(image: Image.Image) -> bool:
     return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
 
 
-def _survey(items: Items, o: Options, notes: list[str]) -> _Form:
+def _survey(items: Items, o: Options, notes: list[str]) -> Form:
     """Look at every header and choose one form for all."""
     headers: list[Any] = [None] * len(items)
 
     def work(places: Rows) -> None:
         for i in places.tolist():
-            headers[i] = _header(items, i)
+            headers[i] = header(items, i)
 
     in_parallel(work, np.arange(len(items)), items.small)
     return choose_form(items.key, Counter(headers), o, notes)
 
 
-def choose_form(key: str, headers: Counter[_Header], o: Options, notes: list[str]) -> _Form:
+def choose_form(key: str, headers: Counter[_Header], o: Options, notes: list[str]) -> Form:
     """One form for images of which only the headers are known: how many there are of each."""
     sizes = {(h.height, h.width) for h in headers}
     channels = 1 if all(h.grey for h in headers) else 3
@@ -182,10 +182,10 @@ def choose_form(key: str, headers: Counter[_Header], o: Options, notes: list[str
     if channels == 3 and any(h.grey for h in headers):
         notes.append(f"'{key}' mixes grey and colour: all are read as RGB.")
     if o.image_size is not None:
-        return _Form(channels, *o.image_size, fit=True)
+        return Form(channels, *o.image_size, fit=True)
     if len(sizes) == 1:
         height, width = sizes.pop()
-        return _Form(channels, height, width)
+        return Form(channels, height, width)
     sides = np.repeat([min(h.height, h.width) for h in headers], list(headers.values()))
     side = min(_LARGEST_DEFAULT, int(np.median(sides)))
     notes.append(
@@ -193,10 +193,10 @@ def choose_form(key: str, headers: Counter[_Header], o: Options, notes: list[str
         "side, at most "
         f"{_LARGEST_DEFAULT}), cropped at the centre; image_size=... for another."
     )
-    return _Form(channels, side, side, fit=True)
+    return Form(channels, side, side, fit=True)
 
 
-def _pixels(image: Image.Image, form: _Form) -> NDArray[np.uint8]:
+def _pixels(image: Image.Image, form: Form) -> NDArray[np.uint8]:
     """One image as uint8 [channels, height, width]; _Differs when it is not of a form that is not fitted."""
     if form.strict and (image.mode in _GREY) != (form.channels == 1):
         raise _Differs
@@ -231,7 +231,7 @@ def _plain(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
-def _fit(image: Image.Image, form: _Form) -> Image.Image:
+def _fit(image: Image.Image, form: Form) -> Image.Image:
     """Resize so that the shorter side fits and crop the rest at the centre, in one bilinear pass."""
     if image.size == (form.width, form.height):
         return image

@@ -20,7 +20,7 @@ from handful.base.version import __version__
 from handful.data.arrays import Dense, RaggedValues, Strings
 from handful.data.base import Column, Ragged, Rows, Source, Value
 from handful.data.media.audio import decode
-from handful.data.media.images import Encoded, _Form
+from handful.data.media.images import Encoded, Form
 from handful.data.media.items import BinaryItems, Items
 from handful.data.options import Options
 from handful.data.store.manifest import Layout, Part, itemsize
@@ -208,7 +208,7 @@ class TableFeed:
         if rows == 0:
             raise HandfulError(f"{o.name} has column names but 0 rows: there is nothing to learn from.")
         self._columns: dict[str, Column] = {}
-        self._forms: dict[str, _Form] = {}
+        self._forms: dict[str, Form] = {}
         for name in keep:
             column, form = decide(facts[name], self._types[name], tables.classes.get(name), o, notes)
             if column is None:

@@ -17,7 +17,7 @@ from handful.base.errors import HandfulError
 from handful.base.machine import memory_budget, memory_left
 from handful.data.base import Ragged, Rows, Source, Value
 from handful.data.gather import gather, gather_ragged
-from handful.data.media.images import Encoded, _Form
+from handful.data.media.images import Encoded, Form
 from handful.data.store import manifest as m
 from handful.data.store.manifest import Manifest, Part, file_name
 from handful.data.store.readahead import Sweep, random_access, will_need
@@ -169,7 +169,7 @@ class _Reader:
             return [data[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise(ends)]
         channels, height, width = p.shape
         items = _Items(p.columns[0], self.values[shard], self.offsets[shard], int(self.starts[shard]))
-        return Encoded(items, _Form(channels, height, width, fit=p.fit)).read(rows)
+        return Encoded(items, Form(channels, height, width, fit=p.fit)).read(rows)
 
     def used(self, ids: Rows) -> int:
         if self.part.layout == "fixed":
