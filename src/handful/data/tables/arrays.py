@@ -15,7 +15,9 @@ from handful.base.errors import HandfulError
 from handful.data.arrays import Dense, RaggedValues, Stored, Widened, native, ragged
 from handful.data.base import Column
 from handful.data.options import Options
-from handful.data.tables.arrow import convert, is_frame
+from handful.data.tables.arrow import is_frame
+from handful.data.tables.strings import is_plain
+from handful.data.tables.values import convert
 
 
 def from_values(key: str, value: Any, o: Options, notes: list[str]) -> Stored:
