@@ -117,9 +117,9 @@ def test_folds_cover_every_row_once(labels: list[int], k: int, seed: int, groupe
 
 
 BAD: list[tuple[Any, dict[str, Any], str]] = [
-    (0.0, {}, "no fraction between 0 and 1"),
-    (1.0, {}, "no fraction between 0 and 1"),
-    (float("nan"), {}, "no fraction"),
+    (0.0, {}, "a fraction must be between 0 and 1"),
+    (1.0, {}, "a fraction must be between 0 and 1"),
+    (float("nan"), {}, "must be between 0 and 1"),
     (0, {}, "give 1 to 149"),
     (150, {}, "give 1 to 149"),
     (True, {}, "must be a fraction"),

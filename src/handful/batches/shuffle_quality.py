@@ -140,7 +140,7 @@ def _mass(order: RowOrder, edges: Rows) -> NDArray[np.float64]:
 def _classes(order: RowOrder, labels: ArrayLike) -> tuple[Rows, NDArray[np.float64]]:
     names, codes = np.unique(np.asarray(labels), return_inverse=True)
     if codes.shape != (order.n,):
-        raise HandfulError(f"labels have shape {list(codes.shape)} for {order.n} rows: give one label a row.")
+        raise HandfulError(f"labels have shape {list(codes.shape)} for {order.n} rows: give one label per row")
     share = np.bincount(codes, order.weights, len(names))
     return codes, share / share.sum()
 

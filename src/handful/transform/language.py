@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, whole
 from handful.data.base import Column, Rows, Source, Value
 from handful.transform.text import Tokenize
 
@@ -106,7 +106,10 @@ class LanguageSource(Source):
         tokenizer: Tokenize | None = None,
         name: str = "text",
     ) -> None:
-        self.stride = length if stride is None else stride
+        if not isinstance(tokens, np.ndarray) or tokens.ndim != 1 or tokens.dtype.kind not in "iu":
+            raise HandfulError(f"{name} must be one long array of whole numbers, the token ids, not {tokens!r:.60}")
+        length = whole("length", length)
+        self.stride = length if stride is None else whole("stride", stride)
         if length < 1 or self.stride < 1:
             raise HandfulError(f"A window needs length and stride of 1 or more, not {length} and {self.stride}.")
         if len(tokens) < length + 1:

@@ -39,7 +39,7 @@ def train(t: Training, size: int, steps: int, give_up: Callable[[list[float]], b
     except (NonFiniteLoss, OutOfMemory):
         losses.append(FAILED)
     finally:
-        stream.close()  # type: ignore[attr-defined]
+        stream.close()
     return losses
 
 
