@@ -56,9 +56,9 @@ COLUMNS = {
     "amounts": st.one_of(st.integers(0, 9999).map(lambda k: f"${k:,}"), st.integers(0, 99).map(lambda k: f"{k} %")),
     "iso dates": DAYS.map(str),
     "iso dates with gaps": some(DAYS.map(str), missing=""),
-    "iso times": st.datetimes(
-        min_value=datetime.datetime(1970, 1, 1), max_value=datetime.datetime(2040, 1, 1)
-    ).map(lambda t: str(t.replace(microsecond=0))),
+    "iso times": st.datetimes(min_value=datetime.datetime(1970, 1, 1), max_value=datetime.datetime(2040, 1, 1)).map(
+        lambda t: str(t.replace(microsecond=0))
+    ),
     "dates and times": st.sampled_from(["2020-01-01", "2020-01-01 10:00:00", "2021-02-03"]),
     "dotted dates": DAYS.map(lambda d: d.strftime("%d.%m.%Y")),
     "slashed dates": DAYS.map(lambda d: d.strftime("%d/%m/%Y")),

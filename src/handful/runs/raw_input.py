@@ -13,7 +13,8 @@ from handful.data.base import Column, Source
 from handful.data.media.items import IMAGES, SOUNDS
 from handful.data.open import open as open_source
 from handful.data.store.read import is_store
-from handful.data.tables.files import READERS, ending
+from handful.data.tables.files import ending
+from handful.data.tables.readers import READERS
 from handful.data.tables.strings import UNSPACED
 
 

@@ -49,10 +49,12 @@ def check_names(names: Sequence[str], name: str) -> None:
     """Raise HandfulError when two columns have one name."""
     twice = [column for column, count in Counter(names).items() if count > 1]
     if twice:
-        raise HandfulError(f"{name}: {Counter(names)[twice[0]]} columns are named '{twice[0]}': rename all but one.")
+        raise HandfulError(f"{name}: {Counter(names)[twice[0]]} columns are named '{twice[0]}': rename all but one")
 
 
-def open_table(table: pa.Table, o: Options, extra: dict[str, Stored] | None = None, notes: Sequence[str] = ()) -> Arrays:
+def open_table(
+    table: pa.Table, o: Options, extra: dict[str, Stored] | None = None, notes: Sequence[str] = ()
+) -> Arrays:
     """A table as a source: targets guessed, columns inferred, what is left out named in the notes.
 
     extra: further columns, given beside the table, such as the y of a pair.
@@ -64,7 +66,7 @@ def open_table(table: pa.Table, o: Options, extra: dict[str, Stored] | None = No
     o = with_target(o, [*names, *extra], said)
     keep = chosen(o, [*names, *extra])
     if table.num_rows == 0:
-        raise HandfulError(f"{o.name} has column names but 0 rows: there is nothing to learn from.")
+        raise HandfulError(f"{o.name} has column names but 0 rows: there is nothing to learn from")
     classes = class_names(table.schema)
     stored: dict[str, Stored] = {}
     for key, column in zip(names, table.columns, strict=True):
@@ -81,19 +83,21 @@ def open_table(table: pa.Table, o: Options, extra: dict[str, Stored] | None = No
 def note_numbers(names: Sequence[str], o: Options, notes: list[str]) -> None:
     """Names that are all numbers may be the first row of a text file without a header line."""
     if all(map(is_plain, names)) and o.where and o.where.endswith((".csv", ".tsv", ".csv.gz")):
-        notes.append("the column names are all numbers: if the file has no header line, its first row was taken for it.")
+        notes.append(
+            "the column names are all numbers: if the file has no header line, its first row was taken for it."
+        )
 
 
 def check_usable(key: str, found: object | None, o: Options, notes: Sequence[str]) -> None:
     """HandfulError when what the caller asked for was left out, for the reason that is the last note."""
     if found is None and (o.columns is not None or key == o.target):
-        raise HandfulError(f"{o.name}: column '{key}' cannot be used: {notes[-1]}")
+        raise HandfulError(f"{o.name}: column '{key}' cannot be used: {notes[-1].rstrip('.')}")
 
 
 def check_inputs(columns: Iterable[str], o: Options, notes: Sequence[str]) -> None:
     """HandfulError when only the target is left."""
     if all(key == o.target for key in columns):
-        raise HandfulError(f"{o.name} has no column to learn from: {' '.join(notes) or 'only the target is there.'}")
+        raise HandfulError(f"{o.name} has no column to learn from: {' '.join(notes).rstrip('.') or 'only the target is there'}")
 
 
 def with_target(o: Options, names: Sequence[str], notes: list[str]) -> Options:

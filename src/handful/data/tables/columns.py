@@ -17,7 +17,7 @@ from handful.data.media.images import header as image_header
 from handful.data.media.items import BinaryItems, kind_of
 from handful.data.options import Options
 from handful.data.tables import strings
-from handful.data.tables.types import BYTES, TEXT, as_numbers, flat_list, is_list, is_number, is_text
+from handful.data.tables.types import BYTES, TEXT, as_numbers, flat_list, is_list, is_number, is_text, join_types
 
 # Bytes of different strings that are kept of a column: beyond, it cannot be a category.
 MOST_DISTINCT = 64 << 20
@@ -117,21 +117,26 @@ class ColumnStats:
     lists: Lists | None = None
     media: Media | None = None
 
-    def merge(self, other: "ColumnStats", type: pa.DataType) -> None:
-        """Add the rows of the next block. type: the one that holds both."""
-        for mine, theirs in ((self.texts, other.texts), (self.lists, other.lists)):
-            if mine is not None and theirs is not None:
-                mine.merge(theirs, self.rows)  # type: ignore[arg-type]
-        self.texts, self.lists = self.texts or other.texts, self.lists or other.lists
+    def merge(self, other: "ColumnStats") -> None:
+        """Add the rows of the next block, of a type that is `mergeable` with that of this one."""
+        if self.texts is not None and other.texts is not None:
+            self.texts.merge(other.texts, self.rows)
+        if self.lists is not None and other.lists is not None:
+            self.lists.merge(other.lists, self.rows)
         if self.media is not None and other.media is not None:
             self.media.images += other.media.images
             self.media.sounds += other.media.sounds
         self.media = self.media or other.media
         self.least = min((v for v in (self.least, other.least) if v is not None), default=None)
         self.most = max((v for v in (self.most, other.most) if v is not None), default=None)
-        self.type, self.rows = type, self.rows + other.rows
+        self.type, self.rows = join_types(self.type, other.type) or self.type, self.rows + other.rows
         self.nulls, self.missing = self.nulls + other.nulls, self.missing + other.missing
-        self.names = self.names or other.names
+
+
+def mergeable(a: pa.DataType, b: pa.DataType, joint: pa.DataType) -> bool:
+    """Whether statistics of blocks of these types hold for their rows in the joint type, too."""
+    numbers = all(pa.types.is_null(kind) or is_number(kind) or pa.types.is_decimal(kind) for kind in (a, b))
+    return bool(a == b or (numbers and joint != TEXT) or (is_list(a) and is_list(b)))
 
 
 def column_stats(key: str, column: pa.ChunkedArray, o: Options, *, headers: bool = False) -> ColumnStats:
@@ -146,6 +151,8 @@ def column_stats(key: str, column: pa.ChunkedArray, o: Options, *, headers: bool
     else:
         numbers = as_numbers(column)
         if numbers is not None and column.null_count < len(column):
+            if numbers.type == pa.float16():  # which Arrow does not compute with
+                numbers = numbers.cast(pa.float32())
             if pa.types.is_floating(numbers.type):
                 stats.missing += pc.sum(pc.is_nan(numbers)).as_py()
             bounds = pc.min_max(numbers)
@@ -211,7 +218,7 @@ def decide(key: str, stats: ColumnStats, o: Options, notes: list[str]) -> Column
 
     Of pictures and sounds only the kind is decided here: size and rate are theirs (see data/media).
     """
-    if stats.media is None and stats.missing == stats.rows or (stats.texts is not None and not stats.texts.filled):
+    if (stats.media is None and stats.missing == stats.rows) or (stats.texts is not None and not stats.texts.filled):
         return _left_out(key, "every value is missing", notes)
     if stats.texts is not None:
         return _decide_text(key, stats, stats.texts, o, notes)
@@ -281,7 +288,7 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
             return _left_out(key, f"it is '{next(_texts_of(texts.distinct))}' in every row", notes)
     if distinct is None:
         if not is_input:
-            raise HandfulError(f"{o.name}: target '{key}' has too many classes to keep in memory: group some of them.")
+            raise HandfulError(f"{o.name}: target '{key}' has too many classes to keep in memory: group some of them")
         notes.append(f"'{key}' is a text: it has too many different values for a category.")
         return Column("text", "str")
     classes = tuple(sorted(distinct["text"].to_pylist()))  # sorted, so that two files with the same classes agree
@@ -344,7 +351,7 @@ def _decide_lists(key: str, kind: pa.DataType, lists: Lists, o: Options, notes: 
     """Blocks of numbers, numbers whose count varies, or, as a target, the labels that a row has together."""
     leaf = flat_list(pa.chunked_array([], kind)).type
     if lists.gap is not None:
-        raise HandfulError(f"{o.name}: column '{key}' has no list in row {lists.gap}: fill or remove such rows.")
+        raise HandfulError(f"{o.name}: column '{key}' has no list in row {lists.gap}: fill or remove such rows")
     if key == o.target and _is_words(leaf):
         return _decide_labels(key, lists, o, notes)
     if None in (lists.shape[1:] if lists.shape[0] is not None else lists.shape[:-1]):
@@ -362,7 +369,7 @@ def _decide_lists(key: str, kind: pa.DataType, lists: Lists, o: Options, notes: 
 def _decide_labels(key: str, lists: Lists, o: Options, notes: list[str]) -> Column:
     if lists.labels is None or len(lists.labels) < 2:
         found = f"more than {MOST_LABELS:,}" if lists.labels is None else len(lists.labels)
-        raise HandfulError(f"{o.name}: the lists of '{key}' hold {found} label(s); a target needs two or more.")
+        raise HandfulError(f"{o.name}: the lists of '{key}' hold {found} label(s); a target needs two or more")
     known = tuple(sorted(lists.labels))
     shown = ", ".join(known[:6]) + (", ..." if len(known) > 6 else "")
     notes.append(f"the target '{key}' holds {len(known)} labels that a row may have together: {shown}.")

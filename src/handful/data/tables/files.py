@@ -7,10 +7,9 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -69,7 +68,7 @@ class TableBlock:
             return column.cast(wanted)
         except pa.ArrowException as error:
             raise HandfulError(
-                f"{self.where}: column '{name}' is {column.type} there but {wanted} elsewhere: make it one type."
+                f"{self.where}: column '{name}' is {column.type} there but {wanted} elsewhere: make it one type"
             ) from error
 
 
@@ -81,14 +80,14 @@ def reading(where: str, what: str, fix: str) -> Iterator[None]:
     except HandfulError:
         raise
     except PermissionError as error:
-        raise HandfulError(f"{where}: permission denied; change its permissions.") from error
+        raise HandfulError(f"{where}: permission denied; change its permissions") from error
     except FileNotFoundError as error:
-        raise HandfulError(f"{where} does not exist.") from error
+        raise HandfulError(f"{where} does not exist") from error
     except UnicodeDecodeError as error:
-        raise HandfulError(f"{where} is not UTF-8: convert it, for example with iconv -f latin1 -t utf8.") from error
+        raise HandfulError(f"{where} is not UTF-8: convert it, for example with iconv -f latin1 -t utf8") from error
     except _BROKEN as error:
         reason = " ".join(str(error).split())[:300].rstrip(".")
-        raise HandfulError(f"{where} is not {what} that can be read ({reason}): {fix}.") from error
+        raise HandfulError(f"{where} is not {what} that can be read ({reason}): {fix}") from error
 
 
 def ending(where: str) -> str:
@@ -116,7 +115,7 @@ def open_stream(where: str) -> BinaryIO:
     try:
         stream: BinaryIO = fsspec.open(where, "rb").open()
     except (ImportError, ValueError) as error:
-        raise HandfulError(f"{where} cannot be opened: {error}.") from error
+        raise HandfulError(f"{where} cannot be opened: {error}") from error
     return stream
 
 
@@ -134,7 +133,7 @@ def read_blocks(where: str, whole: bool = False) -> Iterator[TableBlock]:
     what, fix, blocks = TABLES[ending(where)]
     with reading(where, what, fix), open_stream(where) as stream:
         if not stream.read(1):
-            raise HandfulError(f"{where} is empty (0 bytes).")
+            raise HandfulError(f"{where} is empty (0 bytes)")
         stream.seek(0)
         yield from blocks(stream, where, whole)
 
@@ -150,7 +149,7 @@ def _open_block(block: TableBlock, o: Options, *notes: str) -> Arrays:
 
 def open_zipped(archive: Path, name: str, o: Options) -> Arrays:
     """A table in a zip of nothing else."""
-    what, fix, blocks = TABLES[ending(name)]
+    blocks = TABLES[ending(name)].blocks
     where = f"{archive}: {name}"
     with reading(where, "a table", "pack it again"), zipfile.ZipFile(archive) as opened, opened.open(name) as member:
         block = next(blocks(io.BytesIO(member.read()), where, True))
@@ -168,7 +167,7 @@ def _csv(stream: BinaryIO, where: str, whole: bool) -> Iterator[TableBlock]:
             names, head = _header(text, dialect)
             check_names(names, where)
             text = text[head:]
-        if first or text.strip():
+        if whole or text.strip():
             yield TableBlock(place, partial(_parse_csv, text, place, names, dialect), dialect.note)
 
 
@@ -185,20 +184,19 @@ def _parse_csv(
         true_values=["true", "True", "TRUE"],  # without 0 and 1, which are numbers: so blocks have one type with others
         false_values=["false", "False", "FALSE"],
     )
+    size = _LONGEST if names is None else len(text) + 1
     with reading(where, TABLES[".csv"].what, TABLES[".csv"].fix):
-        threads, size = (True, _LONGEST) if names is None else (False, len(text) + 1)
         try:
-            table = arrow_csv.read_csv(
-                pa.BufferReader(text), arrow_csv.ReadOptions(threads, size, column_names=names), parse, convert
-            )
+            options = arrow_csv.ReadOptions(use_threads=names is None, block_size=size, column_names=names)
+            table = arrow_csv.read_csv(pa.BufferReader(text), options, parse, convert)
         except pa.ArrowInvalid as error:
             if names is not None or "Expected" not in str(error):
                 raise
-            # once more on one thread, which counts the rows
-            table = arrow_csv.read_csv(pa.BufferReader(text), arrow_csv.ReadOptions(False, size), parse, convert)
+            options.use_threads = False  # once more: one thread counts the rows
+            table = arrow_csv.read_csv(pa.BufferReader(text), options, parse, convert)
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_binary(column.type):
-            raise HandfulError(f"{where}: column '{name}' is not UTF-8: convert the file, for example with iconv.")
+            raise HandfulError(f"{where}: column '{name}' is not UTF-8: convert the file, for example with iconv")
     return table
 
 
@@ -210,7 +208,7 @@ def _jsonl(stream: BinaryIO, where: str, whole: bool) -> Iterator[TableBlock]:
 
 
 def _parse_jsonl(text: bytes, where: str, whole: bool, types: Types, only: Collection[str] | None) -> pa.Table:
-    options = arrow_json.ReadOptions(whole, _LONGEST if whole else len(text) + 1)
+    options = arrow_json.ReadOptions(use_threads=whole, block_size=_LONGEST if whole else len(text) + 1)
     with reading(where, TABLES[".jsonl"].what, TABLES[".jsonl"].fix):
         table = arrow_json.read_json(pa.BufferReader(text), options)
         stated = [_as_text(field, field.name, types) for field in table.schema]
@@ -231,21 +229,21 @@ def _json(stream: BinaryIO, where: str, whole: bool) -> Iterator[TableBlock]:
     """A list of objects, one a row, or an object of columns, as pandas writes them."""
     found = json.loads(stream.read().decode("utf-8-sig"))
     if isinstance(found, list) and found and all(isinstance(row, dict) for row in found):
-        yield _typed(where, pa.Table.from_pylist(found))
+        yield typed_block(where, pa.Table.from_pylist(found))
         return
     if isinstance(found, dict) and found and all(isinstance(column, list | dict) for column in found.values()):
         columns = {k: list(v.values()) if isinstance(v, dict) else v for k, v in found.items()}
         if len({len(v) for v in columns.values()}) == 1:
-            yield _typed(where, pa.table(columns))
+            yield typed_block(where, pa.table(columns))
             return
-    raise HandfulError(f"{where} is neither a list of objects, one per row, nor an object of columns of one length.")
+    raise HandfulError(f"{where} is neither a list of objects, one per row, nor an object of columns of one length")
 
 
 def _parquet(stream: BinaryIO, where: str, whole: bool) -> Iterator[TableBlock]:
     with parquet.ParquetFile(stream if is_remote(where) else where) as file:
         check_names(file.schema_arrow.names, where)
         if whole:
-            yield _typed(where, file.read())
+            yield typed_block(where, file.read())
             return
         groups = (file.iter_batches(ROWS, row_groups=[group]) for group in range(file.num_row_groups))
         yield from _placed(where, (pa.table(batch) for batches in groups for batch in batches))
@@ -258,7 +256,7 @@ def _arrow(stream: BinaryIO, where: str, whole: bool) -> Iterator[TableBlock]:
     source = stream if is_remote(where) else pa.memory_map(where)
     with pa.ipc.open_file(source) if magic == b"ARROW1" else pa.ipc.open_stream(source) as reader:
         if whole:
-            yield _typed(where, reader.read_all())
+            yield typed_block(where, reader.read_all())
             return
         count = getattr(reader, "num_record_batches", None)  # of the file format, which has no iterator
         batches = reader if count is None else map(reader.get_batch, range(count))
@@ -269,11 +267,11 @@ def _placed(where: str, tables: Iterator[pa.Table]) -> Iterator[TableBlock]:
     row = 0
     for table in tables:
         for start in range(0, table.num_rows, ROWS):
-            yield _typed(f"{where}, row {row + start:,}", table.slice(start, ROWS))
+            yield typed_block(f"{where}, row {row + start:,}", table.slice(start, ROWS))
         row += table.num_rows
 
 
-def _typed(where: str, table: pa.Table) -> TableBlock:
+def typed_block(where: str, table: pa.Table) -> TableBlock:
     """A block that states its types."""
     return TableBlock(where, lambda types, only: table)
 

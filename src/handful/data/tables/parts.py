@@ -54,14 +54,14 @@ class JointSchema:
         if other:
             has, lacks = (self._first, block.where) if other[0] in self.types else (block.where, self._first)
             raise HandfulError(
-                f"{has} has a column '{other[0]}' and {lacks} has none: open one of them, or make them alike."
+                f"{has} has a column '{other[0]}' and {lacks} has none: open one of them, or make them alike"
             )
         for name, kind in zip(schema.names, schema.types, strict=True):
             joint = join_types(self.types.get(name), kind)
             if joint is None:
                 raise HandfulError(
                     f"{block.where}: column '{name}' is {kind} there but {self.types[name]} in {self._first}: "
-                    "make it one type."
+                    "make it one type"
                 )
             self.types[name] = joint
 

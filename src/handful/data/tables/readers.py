@@ -18,7 +18,7 @@ def open_file(where: str, o: Options) -> Arrays:
     """Any supported file, local, or remote through fsspec."""
     reader = READERS.get(ending(where))
     if reader is None:
-        raise HandfulError(f"{where}: remote files may end in {', '.join(READERS)}; copy others to this machine first.")
+        raise HandfulError(f"{where}: remote files may end in {', '.join(READERS)}; copy others to this machine first")
     return reader(where, o)
 
 

@@ -105,7 +105,7 @@ def read_numbers(where: str, values: pa.ChunkedArray, dates: str | None) -> NDAr
         except ValueError:
             row = pc.index(values, pa.scalar(text, values.type)).as_py()
             what = f"a date, {in_words(dates)}," if dates else "a number"
-            raise HandfulError(f"{where} must be {what} but is '{text}' in row {row}.") from None
+            raise HandfulError(f"{where} must be {what} but is '{text}' in row {row}") from None
     return found[pc.fill_null(encoded.indices, len(found) - 1).to_numpy(zero_copy_only=False)]
 
 

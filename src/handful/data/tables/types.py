@@ -106,5 +106,3 @@ def as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
 def flat_list(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """What the lists of a column hold in the end, one after another."""
     return flat_list(pc.list_flatten(column)) if is_list(column.type) else column
-
-

@@ -60,7 +60,7 @@ def apply(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: 
     if is_list(column.type):
         if column.null_count:
             row = pc.index(pc.is_null(column), True).as_py()
-            raise HandfulError(f"{o.name}: column '{key}' has no list in row {row}: fill or remove such rows.")
+            raise HandfulError(f"{o.name}: column '{key}' has no list in row {row}: fill or remove such rows")
         return _label_sets(key, column, wanted.labels, o) if wanted.labels else _lists(key, column, wanted, o)
     return _numbers(key, column, wanted, o)
 
@@ -71,7 +71,7 @@ def _numbers(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> D
     else:
         numbers = as_numbers(column)
         if numbers is None:
-            raise HandfulError(f"{o.name}: column '{key}' must be a number but is {column.type}.")
+            raise HandfulError(f"{o.name}: column '{key}' must be a number but is {column.type}")
         if numbers.null_count and not pa.types.is_floating(numbers.type):
             middle = pa.uint8() if pa.types.is_boolean(numbers.type) else numbers.type
             numbers = numbers.cast(middle).cast(pa.float64(), safe=False)
@@ -110,7 +110,7 @@ def _lists(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> Sto
     values = flat_list(column).combine_chunks()
     if values.null_count or not is_number(values.type):
         what = "missing values" if values.null_count else str(values.type)
-        raise HandfulError(f"{o.name}: column '{key}' must hold lists of numbers, but they hold {what}.")
+        raise HandfulError(f"{o.name}: column '{key}' must hold lists of numbers, but they hold {what}")
     array = native(key, np.ascontiguousarray(values.to_numpy(zero_copy_only=False)), o, [])
     if wanted.dtype.startswith("float"):
         array = array.astype(wanted.dtype, copy=False)
@@ -121,10 +121,10 @@ def _lists(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> Sto
         if not is_list(inner.type) or (size is not None and len(other)):
             where = f" in row {other[0] * rows // len(lengths)}" if len(other) else ""
             needed = f"lists of {' x '.join('any' if n is None else str(n) for n in wanted.shape)} numbers"
-            raise HandfulError(f"{o.name}: column '{key}' must hold {needed} but has others{where}.")
+            raise HandfulError(f"{o.name}: column '{key}' must hold {needed} but has others{where}")
         inner = pc.list_flatten(inner)
     if is_list(inner.type):
-        raise HandfulError(f"{o.name}: column '{key}' must be {wanted.kind} {list(wanted.shape)} but is {column.type}.")
+        raise HandfulError(f"{o.name}: column '{key}' must be {wanted.kind} {list(wanted.shape)} but is {column.type}")
     if wanted.shape[:1] == (None,):
         offsets = np.zeros(rows + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
@@ -142,7 +142,7 @@ def _label_sets(key: str, lists: pa.ChunkedArray, known: tuple[str, ...], o: Opt
         bad = int(np.flatnonzero(codes < 0)[0])
         word = words[bad].as_py()
         what = "holds a missing label" if word is None else f"holds '{word}', which is none of the labels of training"
-        raise HandfulError(f"{o.name}: column '{key}' {what}, in row {at[bad]}: correct or remove such rows.")
+        raise HandfulError(f"{o.name}: column '{key}' {what}, in row {at[bad]}: correct or remove such rows")
     block = np.zeros((len(lists), len(known)), dtype=np.uint8)
     block[at, codes] = 1
     return Dense(block, Column("tensor", "uint8", (len(known),), labels=known))
@@ -174,13 +174,13 @@ def _named_files(key: str, column: pa.ChunkedArray, o: Options, notes: list[str]
     if base is None:
         lost = f"'{key}' names files, and '{first}' is not in {near[0] if near else 'this folder'}"
         if key in o.schema:
-            raise HandfulError(f"{o.name}: column {lost}.")
+            raise HandfulError(f"{o.name}: column {lost}")
         notes.append(f"{lost}: read as text.")
         return None
     paths = [base / (name or "") for name in names]
     for row, path in enumerate(paths):
         if not path.is_file():
             what = f"names {path}, which is not there" if names[row] else "names no file"
-            raise HandfulError(f"{o.name}: column '{key}' {what}, in row {row}: correct or remove such rows.")
+            raise HandfulError(f"{o.name}: column '{key}' {what}, in row {row}: correct or remove such rows")
     notes.append(f"'{key}' holds names of {'pictures' if named.kind == 'image' else 'sounds'}: the files are read.")
     return _media(key, FileItems(key, paths), named, o, notes)
