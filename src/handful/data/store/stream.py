@@ -30,9 +30,11 @@ from handful.data.tables.values import apply, as_names
 
 
 class Tables(Protocol):
-    """Blocks, the same at every look. classes: names of whole-number columns' classes, where the data set brings them."""
+    """Blocks, the same at every look. classes: names of whole-number columns' classes, where the data set brings them;
+    notes: on what is read."""
 
     classes: Mapping[str, tuple[str, ...]]
+    notes: Sequence[str]
 
     def __iter__(self) -> Iterator[TableBlock]: ...
 
@@ -42,6 +44,7 @@ class TableFiles:
 
     def __init__(self, files: Sequence[str]) -> None:
         self.files, self.classes = list(files), dict[str, tuple[str, ...]]()
+        self.notes = [f"{len(files):,} files are read as one table."] if len(files) > 1 else []
 
     def __iter__(self) -> Iterator[TableBlock]:
         for file in self.files:
@@ -55,6 +58,7 @@ class DatasetBlocks:
         if not hasattr(dataset, "__len__"):
             raise HandfulError(f"{name} is a streaming data set: load it without streaming=True")
         self._dataset, self._name, self._rows = dataset, name, len(dataset)
+        self.notes: list[str] = []
         features = {key: getattr(feature, "names", None) for key, feature in dataset.features.items()}
         self.classes = {key: tuple(names) for key, names in features.items() if names}
 
@@ -129,7 +133,7 @@ class TableFeed:
         self, tables: Tables, o: Options, identity: str | None, provenance: dict[str, object], images: str
     ) -> None:
         self._tables, seen = tables, survey(tables, o)
-        notes, names = list(seen.notes), list(seen.schema.types)
+        notes, names = [*tables.notes, *seen.notes], list(seen.schema.types)
         if seen.rows == 0:
             raise HandfulError(f"{o.name} has 0 rows: there is nothing to learn from")
         note_numbers(names, o, notes)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 import fsspec
 import pyarrow as pa
@@ -157,13 +157,12 @@ def open_zipped(archive: Path, name: str, o: Options) -> Arrays:
 
 
 def _csv(stream: BinaryIO, where: str, whole: bool) -> Iterator[TableBlock]:
-    names: list[str] | None = None
-    dialect = Dialect()
-    for at, text in _texts(stream, where, whole, quoted=True):
-        first, place = names is None, where if whole else f"{where}, after byte {at:,}"
-        if first:
-            dialect = find_dialect(text[: SAMPLE + 1], ending(where))
-        if first and not whole:
+    data = _unpacked(stream, where)
+    dialect = find_dialect(data.read(SAMPLE + 1), ending(where))
+    data.seek(0)
+    names: list[str] | None = None  # in the text itself where it is whole
+    for place, text in _texts(data, where, whole, quoted=True):
+        if names is None and not whole:
             names, head = _header(text, dialect)
             check_names(names, where)
             text = text[head:]
@@ -201,8 +200,7 @@ def _parse_csv(
 
 
 def _jsonl(stream: BinaryIO, where: str, whole: bool) -> Iterator[TableBlock]:
-    for at, text in _texts(stream, where, whole, quoted=False):
-        place = where if whole else f"{where}, after byte {at:,}"
+    for place, text in _texts(_unpacked(stream, where), where, whole, quoted=False):
         if text.strip():
             yield TableBlock(place, partial(_parse_jsonl, text, place, whole), loose=True)
 
@@ -294,12 +292,18 @@ TABLES: dict[str, _Format] = {
 STREAMED = tuple(kind for kind in TABLES if kind != ".json")
 
 
-def _texts(stream: BinaryIO, where: str, whole: bool, quoted: bool) -> Iterator[tuple[int, bytes]]:
-    """(where it begins, a piece of a text), or all of it."""
-    data: BinaryIO = gzip.GzipFile(fileobj=stream) if where.lower().endswith(".gz") else stream  # type: ignore[assignment]
+def _unpacked(stream: BinaryIO, where: str) -> BinaryIO:
+    return cast(BinaryIO, gzip.GzipFile(fileobj=stream)) if where.lower().endswith(".gz") else stream
+
+
+def _texts(data: BinaryIO, where: str, whole: bool, quoted: bool) -> Iterator[tuple[str, bytes]]:
+    """(what to call it, a piece of a text), or all of it."""
+    if whole:
+        yield where, data.read()
+        return
     at = 0
-    for text in [data.read()] if whole else text_blocks(data, BLOCK, quoted):
-        yield at, text
+    for text in text_blocks(data, BLOCK, quoted):
+        yield f"{where}, after byte {at:,}", text
         at += len(text)
 
 
