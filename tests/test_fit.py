@@ -297,6 +297,8 @@ def test_the_loop_reads_as_the_seven_steps():
     ):  # fmt: skip
         assert words in loop
     assert len(loop.splitlines()) < 30
+    steps = [next(k for k, line in enumerate(loop.splitlines()) if f"# {n}. " in line) for n in (3, 4, 5)]
+    assert steps == [steps[0], steps[0] + 1, steps[0] + 2]  # forward, loss and backward stand under each other
 
 
 def test_metrics_of_a_regression_are_in_the_target_s_own_units():

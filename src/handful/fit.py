@@ -13,7 +13,9 @@ from handful.runs.history import History
 from handful.runs.run import Run
 from handful.training import checkpoint
 from handful.training.device import using_threads
-from handful.training.loop import INTERRUPTED, Callback, Interrupts, descend, restore_best
+from handful.training.interrupts import INTERRUPTED, Interrupts
+from handful.training.loop import train as train_loop
+from handful.training.observe import Callback, Observer, restore_best
 from handful.training.step import NonFiniteLoss, OutOfMemory
 from handful.training.training import Training
 
@@ -67,7 +69,7 @@ def fit(
     True
     """
     named = {k: v for k, v in locals().items() if k not in ("model", "train", "more", "callbacks", "out")}
-    return _run(assemble(model, train, named | more, out=out), callbacks)
+    return run_training(assemble(model, train, named | more, out=out), callbacks)
 
 
 def resume(
@@ -90,23 +92,18 @@ def resume(
     folder.rewrite_history(training.state.history)
     for note in [*notes, f"resumed at step {training.state.step:,}, {training.state.position:,} examples"]:
         training.live.note(note)
-    return _run(training, callbacks)
+    return run_training(training, callbacks)
 
 
-def _run(t: Training, callbacks: Sequence[Callback]) -> Run:
+def run_training(t: Training, callbacks: Sequence[Callback]) -> Run:
     """Descend; however that ends, keep the best weights and write down what there is."""
-    state = t.state
-
-    def tell(event: str, info: dict[str, Any]) -> None:
-        for callback in callbacks:
-            callback(event, info)
-
+    state, observer = t.state, Observer(t, tuple(callbacks))
     generator_state = torch.random.get_rng_state()
     with t.live, using_threads(t.plan.threads), Interrupts() as interrupts:
         t.live.start(t.plan, t.plan.notes)
         try:
-            tell("start", {"plan": t.plan, "training": t})
-            state.stopped_because = descend(t, tell, interrupts)
+            observer.tell("start", {"plan": t.plan, "training": t})
+            state.stopped_because = train_loop(t, observer, interrupts)
         except KeyboardInterrupt:
             state.stopped_because = INTERRUPTED
         except (NonFiniteLoss, OutOfMemory) as error:
@@ -128,6 +125,6 @@ def _run(t: Training, callbacks: Sequence[Callback]) -> Run:
         run.report()
         if lacking:
             t.live.note(lacking)
-    tell("end", {"run": run})
+    observer.tell("end", {"run": run})
     interrupts.pass_on()
     return run

@@ -12,7 +12,8 @@ from handful.base.errors import HandfulError
 from handful.data.base import Batch
 from handful.losses.loss import as_loss, cross_entropy, ctc, mae, mse, token_cross_entropy
 from handful.losses.metric import as_metrics
-from handful.training.objective import Objective, loss_coupling, mode_coupling
+from handful.training.coupling import loss_coupling, mode_coupling
+from handful.training.objective import Objective
 from handful.training.step import NonFiniteLoss, OutOfMemory, add_l1, gradient, gradient_that_fits, is_out_of_memory
 
 DIGITS = load_digits()

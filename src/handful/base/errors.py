@@ -2,7 +2,7 @@
 
 import difflib
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -26,6 +26,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if near:
         return f" Did you mean '{near[0]}'?"
     return f" Known: {', '.join(names)}."
+
+
+def some(names: Sequence[object], limit: int = 3) -> str:
+    """The first few of many names, and how many more there are.
+
+    >>> some(["a", "b", "c"]), some(["a", "b", "c", "d", "e"], 2)
+    ('a, b, c', 'a, b and 3 more')
+    """
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(map(str, names[:limit])) + more
 
 
 def whole(name: str, value: Any, least: int | None = None) -> int:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from handful.base.errors import HandfulError
 
+Row = dict[str, Any]  # a moment of a run: names of `Progress` and of scores -> numbers; a note is text
 Status = Literal["given", "found", "measured", "bounded", "default"]
 
 OWN = "your own "  # begins the value of a choice that only the caller's Python objects can make again
@@ -100,7 +101,7 @@ class Progress:
     examples: int
     seconds: float = 0.0
     planned: int | None = None
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[Row] = field(default_factory=list)
 
     @property
     def epoch(self) -> float:

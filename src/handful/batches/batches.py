@@ -44,10 +44,8 @@ class Batches:
         if not hasattr(order, "epochs"):
             raise HandfulError(f"the order must be a handful.Order(len(source), ...), not a {type(order).__name__}")
         if len(order) != len(source):
-            raise HandfulError(
-                f"the order is for {len(order):,} rows but the source has {len(source):,}; make it with "
-                "Order(len(source))"
-            )
+            both = f"the order is for {len(order):,} rows but the source has {len(source):,}"
+            raise HandfulError(f"{both}; make it with Order(len(source))")
         self.source, self.order, self.transforms = source, order, tuple(transforms)
         self.prefetch = (0 if source.in_memory else 4) if prefetch is None else whole("prefetch", prefetch, least=0)
         if order.window is not None:  # before any wait for it

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from handful.base import keys
-from handful.base.errors import HandfulError, did_you_mean
+from handful.base.errors import HandfulError
 from handful.batches import shuffle_quality
 from handful.batches.batches import check_size
 from handful.batches.order import Order
@@ -63,15 +63,13 @@ class Grouped:
         self.lengths = np.asarray(lengths)
         self.lengths = self.lengths if self.lengths.dtype.kind in "iu" else self.lengths.astype(np.float64)
         if self.lengths.shape != (len(order),):
-            raise HandfulError(
-                f"lengths have shape {list(self.lengths.shape)} for {len(order):,} rows: give one per row"
-            )
+            raise HandfulError(f"lengths have shape {list(self.lengths.shape)} for {order.n:,} rows: give one per row")
         if not (self.lengths >= 0).all():
             row = int(np.flatnonzero(~(self.lengths >= 0))[0])
-            raise HandfulError(f"the length of row {row} is {self.lengths[row]}: lengths must be 0 or more.")
+            raise HandfulError(f"the length of row {row} is {self.lengths[row]}: lengths must be 0 or more")
         rows = BATCHES * batch if window is None else window
         if rows < batch:
-            raise HandfulError(f"a window of {rows} rows is smaller than a mini-batch of {batch}: make it larger.")
+            raise HandfulError(f"a window of {rows} rows is smaller than a mini-batch of {batch}: make it larger")
         self.grouping_window = rows // batch * batch
         self.n, self.seed, self.shuffle = order.n, order.seed, order.shuffle
         self.block, self.window, self.weights = order.block, order.window, order.weights
@@ -158,9 +156,7 @@ def row_lengths(source: Source, column: str) -> NDArray[np.int64]:
 
     Raises HandfulError for a column whose rows all have one shape.
     """
-    if column not in source.columns:
-        raise HandfulError(f"{source.name} has no column '{column}'.{did_you_mean(column, source.columns)}")
-    kind = source.columns[column]
+    kind = source.column(column)
     if not kind.varies and kind.kind != "text":
         raise HandfulError(f"rows of '{column}' all have one shape: there is nothing to group by length")
     n = len(source)

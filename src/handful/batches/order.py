@@ -73,12 +73,10 @@ class Order:
             raise HandfulError(f"shuffle '{shuffle}' is not known.{did_you_mean(str(shuffle), SHUFFLES)}")
         self.n, self.seed, self.shuffle = whole("n", n, least=1), whole("seed", seed), shuffle
         if shuffle != "block" and (block is not None or window is not None):
-            raise HandfulError(f"block and window have no meaning for shuffle='{shuffle}': use shuffle='block'.")
+            raise HandfulError(f"block and window have no meaning for shuffle='{shuffle}': use shuffle='block'")
         if shuffle != "replacement" and weights is not None:
-            raise HandfulError(
-                f"weights cannot be used with shuffle='{shuffle}', which visits every row once an epoch: "
-                "use shuffle='replacement' to draw rows by weight, or weight the loss instead."
-            )
+            why = f"weights cannot be used with shuffle='{shuffle}', which visits every row once per epoch"
+            raise HandfulError(f"{why}: use shuffle='replacement' to draw rows by weight, or weight the loss instead")
         self.block: int | None = None
         self.window: int | None = None
         if shuffle == "block":
@@ -161,19 +159,15 @@ class Order:
         True
         """
         if saved.get("algorithm") != ALGORITHM:
-            raise HandfulError(
-                f"this order was saved with shuffle algorithm {saved.get('algorithm')}, but this handful "
-                f"has {ALGORITHM}: to continue the same sequence of rows, install the version that saved it."
-            )
+            both = f"with shuffle algorithm {saved.get('algorithm')}, but this handful has {ALGORITHM}"
+            raise HandfulError(f"this order was saved {both}: to continue it, install the version that saved it")
         if saved.get("weights") is not None and weights is None:
-            raise HandfulError(
-                "this order draws rows by weight, and only a hash of the weights was saved: pass weights="
-            )
+            raise HandfulError("this order draws rows by weight, and only their hash was saved: pass weights=")
         n, seed = whole("n", saved.get("n")), whole("seed", saved.get("seed"))
         block, window = (None if (size := saved.get(s)) is None else whole(s, size) for s in ("block", "window"))
         order = cls(n, seed, str(saved.get("shuffle")), block, window, weights)
         if order.to_dict()["weights"] != saved.get("weights"):
-            raise HandfulError("the weights given are not the ones this order was saved with: pass the same weights.")
+            raise HandfulError("the weights given are not the ones this order was saved with: pass the same weights")
         return order
 
     def __eq__(self, other: object) -> bool:
@@ -228,11 +222,11 @@ def _range(positions: slice) -> tuple[int, int]:
     if not isinstance(positions, slice):
         raise HandfulError(f"an order is read by a range of positions, as order[start:stop], not by {positions!r}")
     if positions.stop is None or positions.step not in (None, 1):
-        raise HandfulError("an order is endless and read in sequence: give order[start:stop], with a stop and no step.")
+        raise HandfulError("an order is endless and read in sequence: give order[start:stop], with a stop and no step")
     start = whole("position", 0 if positions.start is None else positions.start, least=0)
     stop = whole("position", positions.stop, least=0)
     if stop >= 1 << 63:
-        raise HandfulError(f"position {stop} is too large: positions are 64-bit integers.")
+        raise HandfulError(f"position {stop} is too large: positions are 64-bit integers")
     return start, max(start, stop)
 
 
@@ -245,9 +239,9 @@ def _weights(weights: ArrayLike, n: int) -> NDArray[np.float64]:
         raise HandfulError(f"weights have shape {list(values.shape)} for {n} rows: give one number per row")
     bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
     if len(bad):
-        raise HandfulError(f"the weight of row {bad[0]} is {values[bad[0]]}: weights must be finite and not negative.")
+        raise HandfulError(f"the weight of row {bad[0]} is {values[bad[0]]}: weights must be finite and not negative")
     if not values.any():
-        raise HandfulError("all weights are zero, so no row can be drawn: give at least one row a positive weight.")
+        raise HandfulError("all weights are zero, so no row can be drawn: give at least one row a positive weight")
     values.flags.writeable = False
     return values
 

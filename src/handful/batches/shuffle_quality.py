@@ -79,11 +79,11 @@ def measure(order: RowOrder, batch: int, epochs: int | None = None, labels: Arra
     fail
     """
     if not 1 <= batch <= order.n:
-        raise HandfulError(f"a batch of {batch} does not fit an epoch of {order.n} rows: choose 1 to {order.n}.")
+        raise HandfulError(f"a batch of {batch} does not fit an epoch of {order.n} rows: choose 1 to {order.n}")
     if epochs is None:
         epochs = max(2, -(-min(BATCHES * batch, MOST_ROWS) // order.n))
     elif epochs < 1:
-        raise HandfulError(f"quality needs at least one epoch to look at, not {epochs}.")
+        raise HandfulError(f"quality needs at least one epoch to look at, not {epochs}")
     ids, starts = _sample(order, batch, epochs)
     batches, places = _batches(ids, starts, batch)
     tenths = (batches * TENTHS) // order.n  # of storage

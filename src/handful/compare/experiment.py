@@ -14,7 +14,7 @@ from handful.base.errors import HandfulError
 from handful.batches.batches import Batches
 from handful.compare.gradient_variance import plain_rows
 from handful.data.base import Source
-from handful.fit import _run  # what `fit` is, with the Training in the caller's hands
+from handful.fit import run_training  # what `fit` is, with the Training in the caller's hands
 from handful.optim.build import state_tensors
 from handful.plan import defaults as choose
 from handful.plan.build import assemble
@@ -178,7 +178,7 @@ def run_trial(
     due = sorted({max(1, round(p)) for p in wanted})
     watch = Watch(t, plain_rows(t.batches, int(task.given.get("seed", 0)), SAMPLE), due)
     setup = time.perf_counter() - began
-    run = _run(t, [watch])
+    run = run_training(t, [watch])
     typical = float(np.median(watch.durations)) if watch.durations else float("nan")
     size = min(t.state.batch, t.state.micro_batch or t.state.batch)
     counted = step_memory(t, size) if memory else None

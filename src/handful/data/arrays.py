@@ -103,7 +103,7 @@ def native(key: str, value: Array, o: Options, notes: list[str]) -> Array:
         dtype = np.dtype(_WIDER[dtype.name])
     elif dtype.name == "uint64":
         if value.size and int(value.max()) > np.iinfo(np.int64).max:
-            raise HandfulError(f"{o.name}: '{key}' holds integers above 2^63 - 1: convert it to floats first.")
+            raise HandfulError(f"{o.name}: '{key}' holds integers above 2^63 - 1: convert it to floats first")
         dtype = np.dtype(np.int64)
     elif dtype.kind == "f" and dtype.itemsize > 8:
         dtype = np.dtype(np.float64)
@@ -174,14 +174,14 @@ class Arrays(Source):
 
 def _common_length(name: str, stored: dict[str, Stored]) -> int:
     if not stored:
-        raise HandfulError(f"{name} has no columns: give at least one.")
+        raise HandfulError(f"{name} has no columns: give at least one")
     lengths = {key: len(value) for key, value in stored.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"'{key}' has {count}" for key, count in list(lengths.items())[:5])
-        raise HandfulError(f"{name}: columns must have one length, but {listed} rows.")
+        raise HandfulError(f"{name}: columns must have one length, but {listed} rows")
     n = next(iter(lengths.values()))
     if n == 0:
-        raise HandfulError(f"{name} has 0 rows: there is nothing to learn from.")
+        raise HandfulError(f"{name} has 0 rows: there is nothing to learn from")
     return n
 
 
@@ -220,5 +220,5 @@ def check_target(name: str, target: str, value: Stored) -> None:
         what = "missing" if category else "not a finite number"
         more = f" (and in {len(wrong) - 1:,} more rows)" if len(wrong) > 1 else ""
         raise HandfulError(
-            f"{name}: target '{target}' is {what} in row {wrong[0]}{more}: correct or remove such rows first."
+            f"{name}: target '{target}' is {what} in row {wrong[0]}{more}: correct or remove such rows first"
         )

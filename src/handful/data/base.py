@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from handful.base.errors import HandfulError, did_you_mean
+
 Rows = NDArray[np.int64]
 RowsLike = Rows | range | slice | list[int] | Tensor
 Kind = Literal["number", "category", "text", "image", "audio", "tokens", "tensor"]
@@ -89,6 +91,11 @@ class Batch:
 
     def __getitem__(self, name: str) -> Value:
         return self.columns[name]
+
+    @property
+    def weight(self) -> Tensor | None:
+        """The weights of the rows [m], or None where all count the same."""
+        return self.tensor("weight") if "weight" in self.columns else None
 
     def replace(self, columns: Mapping[str, Value]) -> "Batch":
         """The same rows with other columns."""
@@ -171,6 +178,12 @@ class Source(ABC):
         if columns is None:
             return Batch(self.read(ids), ids)
         return Batch({name: self.read_column(name, ids) for name in columns}, ids)
+
+    def column(self, name: str) -> Column:
+        """What a column holds; HandfulError if there is none of that name."""
+        if name not in self.columns:
+            raise HandfulError(f"{self.name} has no column '{name}'.{did_you_mean(name, self.columns)}")
+        return self.columns[name]
 
     @property
     def inputs(self) -> list[str]:

@@ -51,7 +51,7 @@ def open_torch(value: "Dataset[object]", o: Options) -> Source:
     """TensorDataset: its tensors. Subset: a view. Any other map-style data set: item by item, stacked."""
     if isinstance(value, IterableDataset):
         raise HandfulError(
-            f"{o.name} is an IterableDataset, which has no rows to shuffle: write it to Parquet or .npy and open that"
+            f"{o.name} is an IterableDataset, without rows to shuffle: write it to Parquet and open that"
         )
     if type(value) is TensorDataset:
         return open_columns(_named(value.tensors), o)
@@ -144,8 +144,9 @@ class DatasetRows(Source):
         try:
             return torch.tensor(pixels)
         except (TypeError, ValueError) as error:
+            kind = type(value).__name__
             raise HandfulError(
-                f"{self.name}: '{key}' of row {row} is a {type(value).__name__}, which cannot become a Tensor"
+                f"{self.name}: '{key}' of row {row} is a {kind}, which cannot become a Tensor"
             ) from error
 
     def read(self, rows: Rows) -> dict[str, Value]:
@@ -165,11 +166,9 @@ class DatasetRows(Source):
         inner = column.shape[column.varies :]
         for array, row in zip(arrays, rows):
             if array.ndim != len(column.shape) or tuple(array.shape[column.varies :]) != inner:
-                shape = "(" + ", ".join("any" if s is None else str(s) for s in column.shape) + ")"
-                raise HandfulError(
-                    f"{self.name}: '{key}' of row {row} has shape {tuple(array.shape)} where {shape} was expected: "
-                    "give all rows one shape"
-                )
+                due = f"({', '.join('any' if s is None else str(s) for s in column.shape)})"
+                both = f"shape {tuple(array.shape)} where {due} was expected"
+                raise HandfulError(f"{self.name}: '{key}' of row {row} has {both}: give all rows one shape")
         empty = torch.empty((0, *(s or 0 for s in inner)), dtype=dtype)
         if column.varies:
             offsets = offsets_of([len(a) for a in arrays])
@@ -206,5 +205,5 @@ def open_embedded(name: str, o: Options) -> Arrays:
     o = with_target(o, list(stored), notes)
     keep = chosen(o, list(stored))
     if not [key for key in keep if key != o.target]:
-        raise HandfulError(f"{o.name} has no column to learn from: name one besides the target in columns=[...].")
+        raise HandfulError(f"{o.name} has no column to learn from: name one besides the target in columns=[...]")
     return Arrays({key: stored[key] for key in keep}, o.target, name=o.name, where=o.where, notes=notes)

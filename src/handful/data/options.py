@@ -44,9 +44,9 @@ def checked(
     """The arguments of `open`; HandfulError for one that cannot be."""
     if isinstance(columns, str):
         raise HandfulError(f"columns must be a list of names, not one string: columns=['{columns}']")
-    size = (image_size, image_size) if isinstance(image_size, Integral) else image_size
-    sides = (1, 1) if size is None else tuple(size) if isinstance(size, Sequence) else ()
-    if len(sides) != 2 or not all(isinstance(side, Integral) and side > 0 for side in sides):
+    sides = (image_size, image_size) if isinstance(image_size, Integral) else image_size
+    size = tuple(sides) if isinstance(sides, Sequence) else ()
+    if sides is not None and (len(size) != 2 or not all(isinstance(side, Integral) and side > 0 for side in size)):
         raise HandfulError(f"image_size must be a side or (height, width) in pixels, at least 1, not {image_size!r}")
     if rate is not None and not (isinstance(rate, Integral) and rate > 0):
         raise HandfulError(f"rate must be a whole number of Hz, at least 1 Hz, not {rate!r}")
@@ -56,7 +56,7 @@ def checked(
         target=target,
         columns=None if columns is None else tuple(columns),
         schema=columns if isinstance(columns, Mapping) else {},
-        image_size=size,
+        image_size=None if sides is None else (size[0], size[1]),
         rate=rate,
         budget=memory_budget() if memory is None else whole("memory, in bytes,", memory, least=0),
         where=path,

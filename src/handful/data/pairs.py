@@ -53,9 +53,7 @@ def _named(y: object, o: Options) -> tuple[str, object]:
     if is_table(y):
         table = to_table(y, o.name)
         if table.num_columns != 1:
-            raise HandfulError(
-                f"{o.name}: y has {table.num_columns} columns; a target is one: pass it as a Series or array"
-            )
+            raise HandfulError(f"{o.name}: y has {table.num_columns} columns, not one: pass a Series or an array")
         return str(table.column_names[0]), table.column(0)
     name = getattr(y, "name", None) if is_frame(y) else None
     return str(name) if isinstance(name, str | int) and str(name) else "y", y

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from handful.base import keys
-from handful.base.errors import HandfulError, did_you_mean
-from handful.data.base import Rows, Source
+from handful.base.errors import HandfulError
+from handful.data.base import Column, Rows, Source
 
 Groups = str | NDArray[np.generic] | list[int] | list[str] | None
 Stratify = bool | str
@@ -75,7 +75,7 @@ def split(
     keyed = _keys(n, seed)
     if groups is not None:
         if stratify not in ("auto", False):
-            raise HandfulError("a split is either by groups or stratified: leave one of the two out.")
+            raise HandfulError("a split is either by groups or stratified: leave one of the two out")
         chosen, how = _by_group(_group_codes(source, groups), count, seed), "whole groups, drawn at random"
     else:
         classes = _classes(source, stratify, count)
@@ -99,10 +99,10 @@ def k_fold(
     """
     n = len(source)
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 2 <= k <= n:
-        raise HandfulError(f"the number of folds must be a whole number from 2 to {n:,} (the rows), not {k}.")
+        raise HandfulError(f"the number of folds must be a whole number from 2 to {n:,} (the rows), not {k}")
     if groups is not None:
         if stratify not in ("auto", False):
-            raise HandfulError("folds are either by groups or stratified: leave one of the two out.")
+            raise HandfulError("folds are either by groups or stratified: leave one of the two out")
         fold = _fold_groups(_group_codes(source, groups), k, seed)
     else:
         classes = _classes(source, stratify, n // k)
@@ -142,24 +142,18 @@ def rows_held_out(n: int, valid: float, name: str = "the data") -> int:
 
 def _same_columns(source: Source, valid: Source) -> None:
     needed = [*source.inputs, *([source.target] if source.target else [])]
-    for name in needed:
-        if name not in valid.columns:
-            raise HandfulError(
-                f"the validation data {valid.name} has no column '{name}', which the training data has."
-                + did_you_mean(name, valid.columns)
-            )
-    for name in needed:
-        ours, theirs = source.columns[name], valid.columns[name]
+    for name, theirs in [(name, valid.column(name)) for name in needed]:
+        ours = source.columns[name]
         if ours.kind != theirs.kind or ours.classes != theirs.classes:
-            raise HandfulError(
-                f"column '{name}' is a {_described(ours.kind, ours.classes)} in {source.name} but a "
-                f"{_described(theirs.kind, theirs.classes)} in {valid.name}: open the latter with "
-                "columns=train.columns."
-            )
+            kinds = f"a {_described(ours)} in {source.name} but a {_described(theirs)} in {valid.name}"
+            raise HandfulError(f"column '{name}' is {kinds}: open the latter with columns=train.columns")
 
 
-def _described(kind: str, classes: tuple[str, ...] | None) -> str:
-    return kind if classes is None else f"{kind} of {len(classes)} classes ({', '.join(classes[:3])}, ...)"
+def _described(column: Column) -> str:
+    classes = column.classes
+    return (
+        column.kind if classes is None else f"{column.kind} of {len(classes)} classes ({', '.join(classes[:3])}, ...)"
+    )
 
 
 def _values(source: Source, name: str) -> NDArray[np.generic] | None:
@@ -180,27 +174,24 @@ def _classes(source: Source, stratify: Stratify, count: int) -> NDArray[np.int64
         return None
     if name is None:
         raise HandfulError("stratify=True needs a target: pass target=... to open, or the name of a column")
-    if name not in source.columns:
-        raise HandfulError(f"{source.name} has no column '{name}' to stratify by.{did_you_mean(name, source.columns)}")
+    column = source.column(name)
     if automatic and not source.cheap(name):
         return None
     values = _values(source, name)
     if values is None or values.dtype.kind not in "iubOUS":
         if automatic:
             return None
-        raise HandfulError(f"column '{name}' has no classes to stratify by: it holds {source.columns[name].kind}s")
+        raise HandfulError(f"column '{name}' has no classes to stratify by: it holds {column.kind}s")
     codes: NDArray[np.int64] = np.unique(values, return_inverse=True)[1].astype(np.int64)
     shared = int((np.bincount(codes) >= 2).sum())
-    few = source.columns[name].kind == "category" or codes.max() < max(2, len(codes) // 4)
+    few = column.kind == "category" or codes.max() < max(2, len(codes) // 4)
     fits = 1 <= shared <= min(count, len(source) - count)
     if fits and (few or not automatic):
         return codes
     if automatic:
         return None
-    raise HandfulError(
-        f"{count:,} held-out rows cannot hold each of the {shared:,} classes of '{name}' with 2 rows or more: hold out "
-        "more, or pass stratify=False"
-    )
+    what = f"{shared:,} classes of '{name}' with 2 rows or more"
+    raise HandfulError(f"{count:,} rows cannot hold each of the {what}: hold out more, or pass stratify=False")
 
 
 def _by_class(classes: NDArray[np.int64], keyed: NDArray[np.uint64], count: int) -> Rows:
@@ -227,19 +218,17 @@ def _by_class(classes: NDArray[np.int64], keyed: NDArray[np.uint64], count: int)
 
 def _group_codes(source: Source, groups: Groups) -> NDArray[np.int64]:
     if isinstance(groups, str):
-        if groups not in source.columns:
-            known = did_you_mean(groups, source.columns)
-            raise HandfulError(f"{source.name} has no column '{groups}' to group by.{known}")
+        source.column(groups)
         values = _values(source, groups)
         if values is None:
-            raise HandfulError(f"column '{groups}' does not hold one value per row, so it cannot name groups.")
+            raise HandfulError(f"column '{groups}' does not hold one value per row, so it cannot name groups")
     else:
         values = np.asarray(groups)
     if values.shape != (len(source),):
-        raise HandfulError(f"groups must have one value for each of {len(source):,} rows, not shape {values.shape}.")
+        raise HandfulError(f"groups must have one value for each of {len(source):,} rows, not shape {values.shape}")
     codes: NDArray[np.int64] = np.unique(values, return_inverse=True)[1].astype(np.int64)
     if codes.max() == 0:
-        raise HandfulError("all rows are in one group, which cannot be split.")
+        raise HandfulError("all rows are in one group, which cannot be split")
     return codes
 
 
@@ -261,7 +250,7 @@ def _fold_groups(codes: NDArray[np.int64], k: int, seed: int) -> NDArray[np.int6
     """The largest group first, each to the fold with the fewest rows so far; ties in a random order."""
     sizes = np.bincount(codes)
     if len(sizes) < k:
-        raise HandfulError(f"{len(sizes)} groups cannot fill {k} folds: use at most {len(sizes)}.")
+        raise HandfulError(f"{len(sizes)} groups cannot fill {k} folds: use at most {len(sizes)}")
     load, fold = np.zeros(k, np.int64), np.empty(len(sizes), np.int64)
     for group in np.lexsort((_keys(len(sizes), seed), -sizes)).tolist():
         fold[group] = int(np.argmin(load))

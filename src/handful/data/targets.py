@@ -40,10 +40,8 @@ class MultiTarget(View):
         labels = [name for name in names if self.yes[name] is not None or _zeros_and_ones(values.tensor(name))]
         if labels and len(labels) < len(names):
             numbers = [name for name in names if name not in labels]
-            raise HandfulError(
-                f"the target mixes labels ({', '.join(labels)}) with numbers ({', '.join(numbers)}): predict one kind "
-                "at a time"
-            )
+            both = f"labels ({', '.join(labels)}) with numbers ({', '.join(numbers)})"
+            raise HandfulError(f"the target mixes {both}: predict one kind at a time")
         self.dtype = torch.uint8 if labels else torch.float64
         column = Column("tensor", "uint8" if labels else "float64", (len(names),))
         rest = {name: column for name, column in inputs.columns.items() if name not in names}
@@ -69,9 +67,7 @@ class MultiTarget(View):
         missing = value < 0 if yes is not None else torch.isnan(value)
         if missing.any():
             row = int(batch.rows[int(missing.nonzero()[0])])
-            raise HandfulError(
-                f"{self.name}: target '{name}' is missing in row {row}: fill it in or remove such rows first"
-            )
+            raise HandfulError(f"{self.name}: target '{name}' is missing in row {row}: fill it in or remove such rows")
         return (value if yes is None else value == yes).to(self.dtype)
 
     def cheap(self, name: str) -> bool:

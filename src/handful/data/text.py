@@ -22,9 +22,9 @@ def open_text(path: Path, o: Options) -> Arrays:
     the document again. Raises HandfulError for a file that is empty or not UTF-8, naming the byte.
     """
     if o.target is not None:
-        raise HandfulError(f"{path} is plain text: it has no columns, so no target '{o.target}'; leave target out.")
+        raise HandfulError(f"{path} is plain text: it has no columns, so no target '{o.target}'; leave target out")
     if o.columns is not None and o.columns != ("text",):
-        raise HandfulError(f"{path} is plain text: its only column is 'text', not '{o.columns[0]}'.")
+        raise HandfulError(f"{path} is plain text: its only column is 'text', not '{o.columns[0]}'")
     stored: Pieces | Strings
     if path.stat().st_size > LARGE:
         stored = Pieces(path)
@@ -43,7 +43,7 @@ def open_text(path: Path, o: Options) -> Arrays:
 
 def _not_utf8(path: Path, error: UnicodeDecodeError, start: int) -> HandfulError:
     byte, at = error.object[error.start], start + error.start
-    return HandfulError(f"{path} is not UTF-8 (byte {byte:#04x} at {at:,}): convert it first, for example with iconv.")
+    return HandfulError(f"{path} is not UTF-8 (byte {byte:#04x} at {at:,}): convert it first, for example with iconv")
 
 
 class Pieces:

@@ -134,9 +134,9 @@ def set_base(optimizer: Optimizer, lr: float) -> None:
     >>> [round(group["initial_lr"], 3) for group in built.optimizer.param_groups]
     [0.1, 0.1]
     """
-    factor = lr / float(optimizer.param_groups[0]["initial_lr"])
+    before = float(optimizer.param_groups[0]["initial_lr"])
     for group in optimizer.param_groups:
-        group["initial_lr"] *= factor
+        group["initial_lr"] = lr * (group["initial_lr"] / before)  # exactly `lr` for groups of one rate
 
 
 def clip(parameters: Iterable[Tensor], norm: float | None = None, value: float | None = None) -> Tensor:

@@ -54,6 +54,11 @@ class Schedule(ABC):
         return base
 
     @property
+    def grows(self) -> bool:
+        """Whether `batch` is ever another size than the base."""
+        return False
+
+    @property
     def scores(self) -> frozenset[str]:
         """The names of the scores it looks at."""
         return frozenset()
@@ -297,6 +302,10 @@ class warmup(Schedule):
         return base if progress.position < length else self.inner.batch(self._after(progress, length), base)
 
     @property
+    def grows(self) -> bool:
+        return self.inner.grows
+
+    @property
     def scores(self) -> frozenset[str]:
         return self.inner.scores
 
@@ -351,6 +360,10 @@ class grow_batch(Schedule):
             if grown >= 2**62:
                 break
         return int(grown)
+
+    @property
+    def grows(self) -> bool:
+        return True
 
     @property
     def scores(self) -> frozenset[str]:

@@ -1,19 +1,21 @@
 """From what the user gave to a Training ready to run: every choice made with its reason, every mistake said early."""
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.base.plan import OWN, Choice, Plan, Progress, Status
 from handful.batches.batches import Batches
 from handful.batches.order import Order
-from handful.optim import build as optimizer
 from handful.optim import schedule
+from handful.optim.build import build as build_optimizer
+from handful.optim.build import set_base
 from handful.plan import defaults as choose
 from handful.plan import dry_run as tried
 from handful.plan.config import Options
@@ -27,8 +29,9 @@ from handful.plan.probe.timing import choose_threads, measure_precision
 from handful.report.live import Live
 from handful.runs.folder import RunFolder
 from handful.training import stop
+from handful.training.coupling import mode_coupling
 from handful.training.device import autocast, choose_device, choose_precision, using_threads
-from handful.training.objective import Objective, mode_coupling
+from handful.training.objective import Objective
 from handful.training.parallel import Ranks, join
 from handful.training.state import State, copy_weights
 from handful.training.training import Training
@@ -67,77 +70,107 @@ def assemble(
 
 
 def _assemble(
-    model: Any, train: Any, options: Options, folder: RunFolder | None, resuming: Plan | None,
+    model: str | nn.Module, train: object, options: Options, folder: RunFolder | None, resuming: Plan | None,
     measure: bool | Throughput,
 ) -> Training:  # fmt: skip
-    chooser = Chooser()
-    ranks = join(torch.device("cpu"))
-    data = open_data(train, options, chooser, model, folder if resuming else None)
+    chooser, ranks = Chooser(), join(torch.device("cpu"))
+    saved = folder if resuming is not None else None
+    data = open_data(train, options, chooser, model, saved)
     device = torch.device(chooser.put("device", choose_device(options.device)))
-    net = make_model(model, data, options, chooser, device, folder if resuming else None).to(device)
+    net = make_model(model, data, options, chooser, device, saved).to(device)
     objective = make_objective(net, data, options, chooser, device)
     if isinstance(model, str) and resuming is None:
-        show_rows(net, objective, data, int(options.seed))
+        show_rows(net, objective, data, options.seed)
     batches, size = make_batches(data, options, chooser, device)
-    valid = validation_batches(data)
-    found = None
-    open_lr = options.lr == "auto" and isinstance(options.optimizer, str)
-    open_precision = options.precision == "auto" and device.type == "cpu" and getattr(net, "low_precision", False)
-    if measure and resuming is None and (size is None or open_lr or open_precision or options.threads == "auto"):
-        quiet = replace(options, compile=False, quiet=True)
-        trial = make_training(data, objective, batches, valid, size, quiet, chooser.copy(), ranks, folder)
-        trial.live = Live(None, quiet=options.quiet or ranks.rank > 0)
-        what = {"precision": open_precision, "threads": options.threads == "auto", "batch": size is None, "lr": open_lr}
-        trial.live.note(f"measuring: {', '.join(name for name, is_open in what.items() if is_open)}")
-        if open_precision and ranks.size == 1:
-            choice = chooser.choices["precision"] = measure_precision(trial)
-            objective.autocast = autocast(str(choice.value))
-        threads = make_threads(trial, options, chooser, own=isinstance(model, nn.Module))
-        if size is None or open_lr:
-            with using_threads(threads):
-                given_times = None if isinstance(measure, bool) else measure
-                found = decide(trial, batch=size is None, lr=open_lr, throughput=given_times)
-    else:
-        chooser.say("threads", options.threads, "default" if options.threads == "auto" else "given")
-    training = make_training(data, objective, batches, valid, size, options, chooser, ranks, folder, found)
+    t = make_training(data, objective, batches, size, options, chooser, ranks, folder)
+    found = Decision()
+    if measure and resuming is None:
+        times = None if isinstance(measure, bool) else measure
+        found = decide_open(t, options, chooser, times, own=isinstance(model, nn.Module))
+    settle(t, options, found, chooser)
     if resuming is not None:
         if resuming.fingerprint != chooser.choices["fingerprint"].value:
             raise HandfulError(
                 f"the data in {data.source.name} are not those this run was trained on "
                 f"({resuming.rows:,} rows then, {len(data.source):,} now, or other values); put them back to resume"
             )
-        training.plan = Plan({**chooser.choices, **resuming.choices, "until": chooser.choices["until"]}, resuming.notes)
-    elif folder and ranks.rank == 0:
-        folder.start(training.plan, data.pipeline, net)
-    if found is not None and resuming is None:
-        begin(training, found)
-    return training
+        t.plan = Plan({**chooser.choices, **resuming.choices, "until": chooser.choices["until"]}, resuming.notes)
+        return t
+    if folder and ranks.rank == 0:
+        folder.start(t.plan, data.pipeline, net)
+    begin(t, found)
+    return t
+
+
+def decide_open(t: Training, options: Options, chooser: Chooser, times: Throughput | None, *, own: bool) -> Decision:
+    """Measure what was left open: precision, threads, batch and learning rate. times: step times, given instead of
+    measured; own: the model is the caller's."""
+    open_batch = chooser.choices["batch"].status == "default"
+    open_lr = options.lr == "auto" and isinstance(options.optimizer, str)
+    low_precision = getattr(t.objective.model, "low_precision", False) and t.ranks.size == 1
+    open_precision = options.precision == "auto" and t.objective.device.type == "cpu" and low_precision
+    open_choices = {
+        "precision": open_precision, "threads": options.threads == "auto", "batch": open_batch, "lr": open_lr,
+    }  # fmt: skip
+    if not any(open_choices.values()):
+        return Decision()
+    t.live.note(f"measuring: {', '.join(name for name, is_open in open_choices.items() if is_open)}")
+    if open_precision:
+        t.objective.autocast = autocast(str(chooser.put("precision", measure_precision(t))))
+    if options.threads == "auto":
+        measure_threads(t, chooser, own=own)
+    if not (open_batch or open_lr):
+        return Decision()
+    with using_threads(chooser.choices["threads"].value):
+        return decide(t, batch=open_batch, lr=open_lr, throughput=times)
+
+
+def measure_threads(t: Training, chooser: Chooser, *, own: bool) -> None:
+    """The CPU threads of a step. Their number can change the last bits of a sum, so that the caller's own model, which
+    may be compared with the caller's own loop, keeps torch's setting, with a note if another would be much faster."""
+    measured = choose_threads(t)
+    if own and measured.value != torch.get_num_threads():
+        chooser.notes.append(f"{measured.reason}; threads={measured.value} would be faster")
+        chooser.say("threads", torch.get_num_threads(), "default", "torch's own setting")
+    else:
+        chooser.put("threads", measured)
+
+
+def settle(t: Training, options: Options, found: Decision, chooser: Chooser) -> None:
+    """Put what was measured into the Training, and what follows from its batch; then the plan is whole."""
+    state, n = t.state, t.examples
+    if found.start is not None:
+        found.start.hand_over(t)
+    for name, choice in (("batch", found.batch), ("lr", found.lr)):
+        if choice is not None:
+            chooser.put(name, choice)
+    if found.lr is not None:
+        set_base(state.optimizer, float(found.lr.value))
+    if found.micro_batch is not None and choose.micro_batch(options.micro_batch) is None:
+        chooser.put("micro_batch", found.micro_batch)
+    state.batch, state.micro_batch = chooser.choices["batch"].value, chooser.choices["micro_batch"].value
+    state.seconds, state.trial = found.seconds, [found.steps, found.examples]
+    chooser.notes += found.notes
+    t.planned = t.rule.limit(n, state.batch)
+    t.evaluate_every, t.log_every, choice = choose.intervals(options.evaluate_every, n, t.planned, state.batch)
+    chooser.put("evaluate_every", choice)
+    t.batch_size, t.grower = growing(options, found, t, chooser)
+    coupling = mode_coupling(t.objective.model.train())
+    if coupling and ((state.micro_batch is not None and state.micro_batch < state.batch) or t.ranks.size > 1):
+        chooser.notes.append(f"{coupling}: in parts, the gradient of a batch is not that of the whole batch")
+    compile_if_asked(t.objective.model, options, chooser)
+    t.live = Live(t.planned, quiet=options.quiet or t.ranks.rank > 0)
+    t.plan = Plan(chooser.choices, tuple(chooser.notes))
 
 
 def begin(t: Training, found: Decision) -> None:
-    """Take over what was trained while the choices were measured, and write down what the measuring cost."""
-    if found.start is not None:
-        found.start.hand_over(t)
+    """Write down what the measuring cost, and the first steps, which were taken meanwhile."""
     if found.steps or found.start is not None:
-        s = t.state
         share = f" ({found.examples / t.planned:.1%} of the run)" if t.planned else ""
-        t.log({"step": s.step, "position": s.position, "epoch": s.position / t.examples, "seconds": round(s.seconds, 4),
-               "batch": s.batch, "note": f"the first {s.step:,} steps are those of the best trial; {found.steps:,} "
+        t.log({**t.moment(), "note": f"the first {t.state.step:,} steps are those of the best trial; {found.steps:,} "
                f"more on {found.examples:,} examples{share} were spent on measuring"})  # fmt: skip
     if found.start is not None:
         t.save()  # a run that is cut off before its first checkpoint goes on from here
-
-
-def make_threads(trial: Training, options: Options, chooser: Chooser, *, own: bool) -> int:
-    """The CPU threads of a step. Their number can change the last bits of a sum, so that the caller's own model, which
-    may be compared with the caller's own loop, keeps torch's setting, with a note if another would be much faster."""
-    if options.threads != "auto":
-        return int(chooser.say("threads", options.threads, "given"))
-    measured = choose_threads(trial)
-    if own and measured.value != torch.get_num_threads():
-        chooser.notes.append(f"{measured.reason}; threads={measured.value} would be faster")
-        return int(chooser.say("threads", torch.get_num_threads(), "default", "torch's own setting"))
-    return int(chooser.put("threads", measured))
 
 
 def as_planned(model: Any, train: Any, given: dict[str, Any], plan: Plan) -> tuple[Any, Any, dict[str, Any]]:
@@ -236,7 +269,7 @@ def make_objective(net: nn.Module, data: Data, options: Options, chooser: Choose
     chooser.put("metrics", choice)
     scale = data.pipeline.target_scale
     objective = Objective(net, loss, metrics, device=device, autocast=lower, scale=scale)
-    if objective.shares:
+    if objective.of_probabilities:
         data.pipeline = data.pipeline.of_probabilities()
     sample = probe.to_device(data.pipeline(data.train.take(rows)))  # its target may be settled now
     tried.loss_of(objective, sample, str(chooser.choices["loss"].value), own=callable(options.loss))
@@ -249,22 +282,25 @@ def as_is(output: Any, target: Any) -> Tensor:
 
 
 def make_training(
-    data: Data, objective: Objective, batches: Batches, valid: Batches | None, size: int | None, options: Options,
-    chooser: Chooser, ranks: Ranks, folder: "RunFolder | None", found: Decision | None = None,
+    data: Data, objective: Objective, batches: Batches, size: int | None, options: Options, chooser: Chooser,
+    ranks: Ranks, folder: RunFolder | None,
 ) -> Training:  # fmt: skip
-    """Optimizer, rates and stop rule; then all parts together. found: what was measured for open choices."""
-    net, n = objective.model, len(data.train)
-    found = found or Decision()
-    built = make_optimizer(net, options, found, chooser)
-    size, micro = make_sizes(size, options, found, n, chooser)
-    score = chooser.put(
-        "score", choose.score(options.score, data.pipeline, objective.metrics, data.held_out is not None)
-    )
-    rule, choice = choose.until(options.until, n, data.held_out is not None, score)
+    """Optimizer, rates and stop rule; then all parts together. What is still open has a provisional value: see
+    `settle`."""
+    net, n, validated = objective.model, len(data.train), data.held_out is not None
+    chooser.say("threads", options.threads, "default" if options.threads == "auto" else "given")
+    optimizer = make_optimizer(net, options, chooser)
+    if size is None:
+        size = int(chooser.say("batch", min(32, batch_cap(n)), "default", "not measured"))
+    micro = choose.micro_batch(options.micro_batch)
+    whole = Choice(None, "default", "the whole batch; halved when memory runs out")
+    chooser.put("micro_batch", Choice(micro, "given") if micro else whole)
+    score = chooser.put("score", choose.score(options.score, data.pipeline, objective.metrics, validated))
+    rule, choice = choose.until(options.until, n, validated, score)
     chooser.put("until", choice)
     planned = rule.limit(n, size)
     shape = make_schedule(options, planned, chooser)
-    check_rules(rule, shape, objective, data.held_out is not None, Progress(0, 0, n, 0.0, planned))
+    check_rules(rule, shape, objective, validated, Progress(0, 0, n, 0.0, planned))
     evaluate_every, log_every, choice = choose.intervals(options.evaluate_every, n, planned, size)
     chooser.put("evaluate_every", choice)
     averaged = choose.ema(options.ema, net)
@@ -272,32 +308,18 @@ def make_training(
     for name, left in (("clip_norm", None), ("clip_value", None), ("save_every", "auto")):
         if getattr(options, name) != left:
             chooser.say(name, getattr(options, name), "given")
-    compile_if_asked(net, options, chooser)
-    coupling = mode_coupling(net.train())
-    if coupling and ((micro is not None and micro < size) or ranks.size > 1):
-        chooser.notes.append(f"{coupling}: in parts, the gradient of a batch is not that of the whole batch")
-    state = State(
-        net,
-        built.optimizer,
-        micro_batch=micro,
-        batch=size,
-        average=copy_weights(net) if ema else None,
-    )
-    state.seconds, state.trial = found.seconds, [found.steps, found.examples]
-    batch_rule, grower = growing(options, found, state, shape, n, chooser)
     parameters = [p for p in net.parameters() if p.requires_grad]
+    average = copy_weights(net) if ema else None
     return Training(
         plan=Plan(chooser.choices, tuple(chooser.notes)),
         pipeline=data.pipeline,
         objective=objective,
         batches=batches,
-        valid=valid,
-        state=state,
+        valid=validation_batches(data),
+        state=State(net, optimizer, micro_batch=micro, batch=size, average=average),
         rule=rule,
         schedule=shape,
-        batch_size=batch_rule,
-        grower=grower,
-        live=Live(planned, quiet=options.quiet or ranks.rank > 0),
+        live=Live(None, quiet=options.quiet or ranks.rank > 0),
         log_every=log_every,
         evaluate_every=evaluate_every,
         planned=planned,
@@ -313,24 +335,15 @@ def make_training(
     )
 
 
-def make_optimizer(net: nn.Module, options: Options, found: Decision, chooser: Chooser) -> optimizer.Built:
+def make_optimizer(net: nn.Module, options: Options, chooser: Chooser) -> Optimizer:
     """The optimizer with its learning rate and penalties."""
-    built = optimizer.build(options.optimizer, net, lr=found.lr.value if found.lr else options.lr, l2=options.l2)
+    built = build_optimizer(options.optimizer, net, lr=options.lr, l2=options.l2)
     chooser.say("optimizer", describe(options.optimizer), "default" if options.optimizer == "adamw" else "given")
-    chooser.put("lr", found.lr or built.lr)
+    chooser.put("lr", built.lr)
     chooser.put("l2", built.l2)
     chooser.say("l1", float(options.l1), "given" if options.l1 else "default")
-    chooser.notes += [*built.notes, *found.notes]
-    return built
-
-
-def make_sizes(size: int | None, options: Options, found: Decision, n: int, chooser: Chooser) -> tuple[int, int | None]:
-    """The examples per update, and per pass through the model (None: all of them)."""
-    if size is None:
-        size = int(chooser.put("batch", found.batch or Choice(min(32, batch_cap(n)), "default", "not measured")))
-    micro = choose.micro_batch(options.micro_batch)
-    whole = Choice(micro, "default", "the whole batch; halved when memory runs out")
-    return size, chooser.put("micro_batch", Choice(micro, "given") if micro else found.micro_batch or whole)
+    chooser.notes += built.notes
+    return built.optimizer
 
 
 def compile_if_asked(net: nn.Module, options: Options, chooser: Chooser) -> None:
@@ -354,21 +367,22 @@ def make_schedule(options: Options, planned: int | None, chooser: Chooser) -> sc
 
 
 def growing(
-    options: Options, found: Decision, state: State, shape: schedule.Schedule, n: int, chooser: Chooser
-) -> tuple[Callable[[Progress], int], Grower | None]:
-    """How large the batch is at every moment: fixed, grown by hand, or grown by measurement."""
-    base = state.batch
+    options: Options, found: Decision, t: Training, chooser: Chooser
+) -> tuple[Callable[[Progress], int] | None, Callable[[Training], str | None] | None]:
+    """How the batch grows: by a function of progress (grown by hand), or by measurement; (None, None): it does not."""
+    base, n = t.state.batch, t.examples
     spec = options.batch if choose.grows(options.batch) else options.batch_growth
     if spec == "auto" and found.growth is not None:
         spec = chooser.put("batch_growth", found.growth)
     elif spec not in ("auto", None):
         chooser.say("batch_growth", str(spec), "given")
     if spec in ("auto", None):
-        return lambda progress: min(n, shape.batch(progress, base)), None
+        by_hand = t.schedule
+        return (lambda progress: min(n, by_hand.batch(progress, base))) if by_hand.grows else None, None
     if choose.grows(spec):
-        by_hand = schedule.as_schedule(spec)
-        return lambda progress: min(n, by_hand.batch(progress, base)), None
-    return lambda progress: state.batch, Grower(as_growth(spec))
+        asked = schedule.as_schedule(spec)
+        return lambda progress: min(n, asked.batch(progress, base)), None
+    return None, Grower(as_growth(spec)).consider
 
 
 def check_rules(

@@ -46,7 +46,9 @@ def sample(
         with torch.inference_mode():
             for draw in uniform.tolist():
                 x = torch.tensor([ids[-window[0] :]], device=device)
-                logits = run.objective.forward(Batch({"x": x}, np.zeros(1, np.int64)))[0, -1]
+                output = run.objective.forward(Batch({"x": x}, np.zeros(1, np.int64)))
+                assert isinstance(output, Tensor)
+                logits = output[0, -1]
                 ids.append(_draw(logits.double().cpu(), temperature, top, draw))
     finally:
         model.train(was_training)

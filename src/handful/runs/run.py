@@ -28,6 +28,7 @@ from handful.training import checkpoint
 from handful.training.device import autocast, choose_device
 from handful.training.objective import Objective
 from handful.training.state import State, load_weights
+from handful.training.training import Recorder
 from handful.transform.pipeline import Pipeline
 
 
@@ -48,7 +49,7 @@ class Run:
     objective: Objective
     stopped_because: str
     best: dict[str, Any] | None = None
-    folder: "RunFolder | None" = None
+    folder: Recorder | None = None
 
     @property
     def path(self) -> Path | None:

@@ -1,5 +1,6 @@
 """All that changes during a run. With its Plan it replays the run; both can be written down."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,27 +10,28 @@ from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
 from handful.losses.metric import Metric, SumMetric
-from handful.training.step import Outcome
+from handful.optim.build import load_state, state_tensors
+from handful.training.objective import LossSums
 
 Weights = dict[str, Tensor]
 
 
 @dataclass
 class Window:
-    """Sums since the last logged moment: the training loss and metrics of the history."""
+    """LossSums since the last logged moment: the training loss and metrics of the history."""
 
     loss: float = 0.0
     weight: float = 0.0
     metrics: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, outcome: Outcome) -> None:
-        self.loss += float(outcome.loss)
-        self.weight += float(outcome.weight)
-        for name, sums in outcome.metrics.items():
-            value = sums.cpu().numpy()
+    def add(self, sums: LossSums) -> None:
+        self.loss += float(sums.loss)
+        self.weight += float(sums.weight)
+        for name, sum_ in sums.metrics.items():
+            value = sum_.cpu().numpy()
             self.metrics[name] = self.metrics[name] + value if name in self.metrics else value.copy()
 
-    def scores(self, metrics: list[Metric]) -> dict[str, float]:
+    def scores(self, metrics: Sequence[Metric]) -> dict[str, float]:
         """train_loss and train_<metric> over exactly the rows of the window."""
         if self.weight == 0:
             return {}
@@ -69,8 +71,6 @@ class State:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state by name."""
-        from handful.optim.build import state_tensors
-
         named = {f"model.{k}": v for k, v in copy_weights(self.model, clone=False).items()}
         named |= {f"optimizer.{k}": v for k, v in state_tensors(self.optimizer)[0].items()}
         named |= {f"average.{k}": v for k, v in (self.average or {}).items()}
@@ -79,8 +79,6 @@ class State:
 
     def meta(self) -> dict[str, Any]:
         """The rest of the state, as JSON holds it."""
-        from handful.optim.build import state_tensors
-
         w = self.window
         return {
             "position": self.position,
@@ -98,7 +96,6 @@ class State:
 
     def restore(self, tensors: dict[str, Tensor], meta: dict[str, Any], history: list[dict[str, Any]]) -> None:
         """Become the saved state, to the bit."""
-        from handful.optim.build import load_state
 
         def group(prefix: str) -> Weights:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -1,18 +1,21 @@
 """Everything a run needs, built and checked; what changes while it runs is in its State alone."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Protocol
 
-import numpy as np
 from torch import nn
 
 from handful.base.errors import HandfulError
-from handful.base.plan import Plan, Progress
+from handful.base.plan import Plan, Progress, Row
 from handful.base.score import lower_is_better
 from handful.batches.batches import Batches
 from handful.optim.build import clip, set_lr
+from handful.optim.schedule import Schedule
+from handful.report.live import Live
 from handful.training import stop
 from handful.training.objective import Objective
 from handful.training.parallel import Ranks
@@ -20,10 +23,17 @@ from handful.training.state import State, update_average
 from handful.training.step import add_l1
 from handful.transform.pipeline import Pipeline
 
-if TYPE_CHECKING:
-    from handful.plan.probe.batch_growth import Grower
-    from handful.report.live import Live
-    from handful.runs.folder import RunFolder
+
+class Recorder(Protocol):
+    """Where a run is written down while it goes on: its folder."""
+
+    path: Path
+
+    def append_history(self, row: Row) -> None: ...
+
+    def save_checkpoint(self, state: State) -> None: ...
+
+    def finish(self, model: nn.Module, stopped_because: str, best: Row | None) -> None: ...
 
 
 @dataclass
@@ -37,20 +47,20 @@ class Training:
     valid: Batches | None
     state: State
     rule: stop.Rule
-    schedule: Callable[[Progress], float]
-    batch_size: Callable[[Progress], int]
-    live: "Live"
+    schedule: Schedule
+    live: Live
     log_every: int
     evaluate_every: int
     planned: int | None
+    batch_size: Callable[[Progress], int] | None = None  # None: as it is in the state
     l1: float = 0.0
     clip_norm: float | None = None
     clip_value: float | None = None
     ema: float = 0.0
     save_every: int | None = None
-    grower: "Grower | None" = None
+    grower: Callable[["Training"], str | None] | None = None
     ranks: Ranks = field(default_factory=Ranks)
-    folder: "RunFolder | None" = None
+    folder: Recorder | None = None
     parameters: list[nn.Parameter] = field(default_factory=list)
     decayed: list[nn.Parameter] = field(default_factory=list)
     saved_at: float = field(default_factory=time.monotonic)
@@ -76,18 +86,29 @@ class Training:
         crossed = s.position // every > (s.position - s.batch) // every
         return crossed or (self.planned is not None and s.position >= self.planned)
 
-    def better(self, row: dict[str, Any], than: dict[str, Any]) -> bool:
+    def here(self) -> dict[str, object]:
+        """Where the run is, for callbacks."""
+        return {"step": self.state.step, "position": self.state.position}
+
+    def moment(self) -> Row:
+        """Where the run is, for a row of the history."""
+        s = self.state
+        seconds = round(s.seconds, 4)
+        return {"step": s.step, "position": s.position, "epoch": s.position / self.examples, "seconds": seconds,
+                "batch": s.batch}  # fmt: skip
+
+    def better(self, row: Row, than: Row) -> bool:
         """Whether an evaluation beats another: by the run's score, then by the loss."""
         score = self.plan.score
 
-        def rank(r: dict[str, Any]) -> tuple[float, float]:
-            value = r.get(score, float("nan"))
+        def rank(r: Row) -> tuple[float, float]:
+            value = r.get(score, math.nan)
             value = -value if lower_is_better(score) else value
-            return (value if np.isfinite(value) else -np.inf, -r.get("valid_loss", np.inf))
+            return (value if math.isfinite(value) else -math.inf, -r.get("valid_loss", math.inf))
 
         return rank(row) > rank(than)
 
-    def log(self, row: dict[str, Any]) -> None:
+    def log(self, row: Row) -> None:
         """Add a row to the history, in memory and on disk."""
         self.state.history.append(row)
         if self.folder and self.ranks.rank == 0:
@@ -95,14 +116,12 @@ class Training:
 
     def checkpoint_due(self, evaluated: bool) -> bool:
         """Every `save_every` steps if that was asked for, else at evaluations at least 30 s apart."""
-        if not self.folder:
-            return False
         if self.save_every is not None:
             return self.state.step % self.save_every == 0
         return evaluated and time.monotonic() - self.saved_at > 30
 
     def save(self) -> None:
-        """Write a checkpoint. A full disk is said, and the run goes on without it."""
+        """Write a checkpoint. A full disk is reported, and the run goes on without it."""
         if self.folder and self.ranks.rank == 0:
             try:
                 self.folder.save_checkpoint(self.state)

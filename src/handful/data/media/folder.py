@@ -41,7 +41,7 @@ def _walk(path: Path) -> tuple[list[Path], list[PurePosixPath]]:
     seen: set[str] = set()
 
     def failed(error: OSError) -> None:
-        raise HandfulError(f"{error.filename or path} cannot be listed: {error.strerror}.") from error
+        raise HandfulError(f"{error.filename or path} cannot be listed: {error.strerror}") from error
 
     for where, inner, names in os.walk(path, followlinks=True, onerror=failed):
         inner[:] = [n for n in inner if not _hidden(n) and os.path.realpath(os.path.join(where, n)) not in seen]
@@ -58,14 +58,14 @@ def open_zip(path: Path, o: Options) -> Arrays:
         with zipfile.ZipFile(path) as archive:
             members = sorted(archive.infolist(), key=lambda m: m.filename)
     except (zipfile.BadZipFile, OSError) as error:
-        raise HandfulError(f"{path} is not a readable zip file: {error}.") from error
+        raise HandfulError(f"{path} is not a readable zip file: {error}") from error
     for member in members:
         if points_outside(member.filename):
-            raise HandfulError(f"{path}: entry '{member.filename}' points outside the archive: it is not opened.")
+            raise HandfulError(f"{path}: entry '{member.filename}' points outside the archive: it is not opened")
         if stat.S_ISLNK(member.external_attr >> 16):
-            raise HandfulError(f"{path}: entry '{member.filename}' is a link: it is not opened.")
+            raise HandfulError(f"{path}: entry '{member.filename}' is a link: it is not opened")
         if member.flag_bits & 1:
-            raise HandfulError(f"{path}: entry '{member.filename}' needs a password: unpack it first.")
+            raise HandfulError(f"{path}: entry '{member.filename}' needs a password: unpack it first")
     files = [m for m in members if not m.is_dir()]
     listed = [_inside(m) for m in files]
     seen = [i for i, f in enumerate(listed) if _shown(f)]
@@ -100,9 +100,8 @@ def _open(
     pictures = [i for i in shown if files[i].suffix.lower() in IMAGES]
     sounds = [i for i in shown if files[i].suffix.lower() in SOUNDS]
     if pictures and sounds:
-        raise HandfulError(
-            f"{path} holds both images ({files[pictures[0]]}) and sounds ({files[sounds[0]]}): keep them in two folders"
-        )
+        both = f"both images ({files[pictures[0]]}) and sounds ({files[sounds[0]]})"
+        raise HandfulError(f"{path} holds {both}: keep them in two folders")
     keep = pictures or sounds
     if not keep:
         raise HandfulError(_nothing(path, [files[i] for i in shown]))
@@ -154,17 +153,17 @@ def _labels(
     flat = [f for f in files if len(f.parts) == depth + 1]
     lost = [d for d in empty if len(d.parts) <= depth + (len(flat) < len(files))]
     if lost:
-        raise HandfulError(f"{path}: class folder '{lost[0]}' is empty: fill or remove it.")
+        raise HandfulError(f"{path}: class folder '{lost[0]}' is empty: fill or remove it")
     if len(flat) == len(files):
         notes.append(f"all files lie in one folder{f' ({inside})' if inside else ''}, so there is no label.")
         return None
     if flat:
-        raise HandfulError(f"{path}: '{flat[0]}' lies beside the class folders: move it into one of them.")
+        raise HandfulError(f"{path}: '{flat[0]}' lies next to the class folders: move it into one of them")
     labels = [f.parts[depth] for f in files]
     if {v.lower() for v in labels} <= _SPLITS:
+        parts = ", ".join(sorted(set(labels)))
         raise HandfulError(
-            f"{path} is split into {', '.join(sorted(set(labels)))}: open one of them, such as "
-            f"'{path.name}/{labels[0]}', and give another as valid=..."
+            f"{path} is split into {parts}: open one, '{path.name}/{labels[0]}', and another as valid=..."
         )
     notes.append(f"'label' is the name of the sub-folder: {len(set(labels)):,} classes.")
     return labels

@@ -125,7 +125,7 @@ def _guarded(items: Items, i: int, use: Callable[[Image.Image], _T]) -> _T:
         raise
     except Exception as error:  # the decoders raise many types: OSError, SyntaxError, struct.error, zlib.error, ...
         reason = "its format is unknown" if type(error).__name__ == "UnidentifiedImageError" else str(error)
-        raise HandfulError(f"{items.describe(i)} is not a readable image ({reason}): repair or remove it.") from error
+        raise HandfulError(f"{items.describe(i)} is not a readable image ({reason}): repair or remove it") from error
 
 
 def header(items: Items, i: int) -> Header:

@@ -46,7 +46,7 @@ class BinaryItems:
     def __init__(self, key: str, column: pa.ChunkedArray, o: Options) -> None:
         if column.null_count:
             row = pc.index(pc.is_null(column), True).as_py()
-            raise HandfulError(f"{o.name}: column '{key}' has no bytes in row {row}: fill or remove such rows.")
+            raise HandfulError(f"{o.name}: column '{key}' has no bytes in row {row}: fill or remove such rows")
         self.key, self._name = key, o.name
         self._data: list[memoryview] = []
         chunk, starts, stops = [], [], []
@@ -88,7 +88,7 @@ class FileItems:
         try:
             return self.paths[i].read_bytes()
         except OSError as error:
-            raise HandfulError(f"{self.paths[i]} cannot be read: {error.strerror}.") from error
+            raise HandfulError(f"{self.paths[i]} cannot be read: {error.strerror}") from error
 
     def describe(self, i: int) -> str:
         return str(self.paths[i])
@@ -114,7 +114,7 @@ class ZipItems:
                     self._zip, self._owner = zipfile.ZipFile(self.path), os.getpid()
                 return self._zip.read(self.members[i])
         except (zipfile.BadZipFile, OSError, RuntimeError, EOFError, ValueError) as error:
-            raise HandfulError(f"{self.describe(i)} cannot be read: {error}.") from error
+            raise HandfulError(f"{self.describe(i)} cannot be read: {error}") from error
 
     def describe(self, i: int) -> str:
         return f"{self.path}: {self.members[i].filename}"

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from math import prod
 from pathlib import Path
@@ -17,8 +17,8 @@ from handful.data.arrays import Arrays
 from handful.data.base import Column, Ragged, Rows, Source, Value
 from handful.data.gather import Array
 from handful.data.media.images import Encoded
-from handful.data.store.manifest import Layout, Part, itemsize
-from handful.data.store.write import Piece, Plan
+from handful.data.store.manifest import Layout, Manifest, Part
+from handful.data.store.write import Piece
 
 CHUNK = 8 << 20  # bytes of one chunk: large enough to read and write at speed, small enough to keep several
 _BLOCK = 4  # from this many columns of one number a row and one dtype on, they are stored side by side
@@ -27,14 +27,9 @@ _PROBE = 64
 
 
 class SourceFeed:
-    """A Source, read by ranges of rows. Images that it decodes as it reads are stored as they came, or decoded.
+    """A Source, read by ranges of rows. Images that it decodes as it reads are stored as they came, or decoded."""
 
-    identity: of the files it was opened from, or None.
-    """
-
-    def __init__(
-        self, source: Source, identity: str | None, provenance: dict[str, object], images: str, unit: int | None = None
-    ) -> None:
+    def __init__(self, source: Source, provenance: dict[str, object], images: str, unit: int | None = None) -> None:
         self._source = source
         self._images = {
             name: stored
@@ -45,13 +40,12 @@ class SourceFeed:
         parts = plan_parts(columns, {name: e.form.fit for name, e in self._images.items()})
         notes = [note for note in source.notes if not note.endswith("images are decoded on every read.")]
         notes += [f"'{name}' is stored encoded and decoded on every read." for name in self._images]
-        self.plan = Plan(source.name, len(source), source.target, columns, parts, notes, provenance, identity)
+        self.plan = Manifest(source.name, len(source), source.target, columns, parts, [], notes, provenance)
         self._step = max(1, min(1 << 16, (unit or CHUNK) // max(1, self._row_bytes())))
 
     def _row_bytes(self) -> int:
-        """Of a row on average: exact for columns of fixed shape, from a few rows for the others."""
-        n = len(self._source)
-        some = np.unique(np.linspace(0, n - 1, min(n, _PROBE)).astype(np.int64))
+        """Per row on average: exact for columns of fixed shape, from a few rows for the others."""
+        some = _some_rows(self._source)
         pieces = self.convert(some)
         total = sum(p.values.nbytes + (0 if p.lengths is None else p.lengths.nbytes) for p in pieces.values())
         return -(-total // len(some))
@@ -63,20 +57,16 @@ class SourceFeed:
 
     def convert(self, raw: Rows) -> dict[str, Piece]:
         rest = [name for name in self._source.columns if name not in self._images]
-        found: dict[str, Value] = {}
-        if len(rest) == len(self._source.columns):
-            found = self._source.read(raw)
-        else:
-            found = {name: self._source.read_column(name, raw) for name in rest}
-        pieces = {name: to_piece(self.plan.name, name, value, self._fixed(name)) for name, value in found.items()}
+        found = {name: self._source.read_column(name, raw) for name in rest} if self._images else self._source.read(raw)
+        fixed = {name: None not in self.plan.columns[name].shape for name in rest}
+        pieces = {name: to_piece(self.plan.name, name, found[name], fixed[name]) for name in rest}
         for name, encoded in self._images.items():
             pieces[name] = pack([bytes(encoded.items[row]) for row in raw.tolist()])
         return pieces
 
-    def _fixed(self, name: str) -> bool:
-        plan: Plan | None = getattr(self, "plan", None)
-        column = (plan.columns if plan else self._source.columns)[name]
-        return None not in column.shape
+
+def _some_rows(source: Source) -> Rows:
+    return np.unique(np.linspace(0, len(source) - 1, min(len(source), _PROBE)).astype(np.int64))
 
 
 def keeps_encoded(images: str, decoded: int) -> bool:
@@ -88,9 +78,7 @@ def _probed(source: Source, name: str, column: Column) -> Column:
     """A data set read item by item has been seen at one row only: look at a few more before fixing its shape."""
     if None in column.shape or not column.shape or column.kind in ("image", "text") or source.in_memory:
         return column
-    n = len(source)
-    some = np.unique(np.linspace(0, n - 1, min(n, _PROBE)).astype(np.int64))
-    if isinstance(source.read_column(name, some), Ragged):
+    if isinstance(source.read_column(name, _some_rows(source)), Ragged):
         kind = "tokens" if column.dtype.startswith(("int", "uint")) and len(column.shape) == 1 else column.kind
         return Column(kind, column.dtype, (None, *column.shape[1:]), column.classes, column.rate)
     return column
@@ -149,11 +137,10 @@ def _part(name: str, c: Column, encoded: dict[str, bool]) -> Part:
     if c.kind == "text" or c.dtype in ("str", "bytes"):
         return Part((name,), "text", "uint8")
     layout: Layout = "ragged" if None in c.shape else "fixed"
-    itemsize(c.dtype)
     return Part((name,), layout, c.dtype, shape)
 
 
-def identity_of(files: Sequence[Path], options: dict[str, object]) -> tuple[str, dict[str, object]]:
+def identity_of(files: Sequence[Path], options: Mapping[str, object]) -> tuple[str, dict[str, object]]:
     """(what tells this input from any other, what the manifest says of it), by names, sizes and times of files."""
     listed = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     text = json.dumps([listed, options, __version__], sort_keys=True)

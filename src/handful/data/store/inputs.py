@@ -28,24 +28,23 @@ def open_feed(
     image_size: Size,
     rate: int | None,
     images: str,
-    identity: str | None,
     provenance: dict[str, object],
 ) -> Feed:
     """The feed that suits the input."""
     o = checked(where, target, columns=columns, image_size=image_size, rate=rate, memory=0)
     if is_hugging_face(where):
-        return TableFeed(DatasetBlocks(where, o.name), o, identity, provenance, images)
+        return TableFeed(DatasetBlocks(where, o.name), o, provenance, images)
     files = _named_files(where)
     if files:
         o = o if o.where else replace(o, name=f"{files[0]} and others")
         if all(ending(f) in TARS for f in files):
-            return SourceFeed(open_tars([Path(f) for f in files], o), identity, provenance, images)
+            return SourceFeed(open_tars([Path(f) for f in files], o), provenance, images)
         _one_kind(files, o)
         if (len(files) > 1 or _large(files[0])) and not _beside_folders(o.where, files):
-            return TableFeed(TableFiles(files), o, identity, provenance, images)
+            return TableFeed(TableFiles(files), o, provenance, images)
     memory = None if isinstance(where, Source) else 0
     source = open_source(where, target, columns=columns, image_size=image_size, rate=rate, memory=memory)
-    return SourceFeed(source, identity, provenance, images)
+    return SourceFeed(source, provenance, images)
 
 
 def _beside_folders(where: str | None, files: Sequence[str]) -> bool:

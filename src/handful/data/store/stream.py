@@ -1,10 +1,10 @@
 """Tables larger than memory -> chunks to be stored: what the columns hold is learned block by block, then applied."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from math import prod
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,8 @@ from handful.data.media.images import Encoded, Form, choose_form
 from handful.data.media.items import BinaryItems
 from handful.data.options import Options
 from handful.data.store.chunks import keeps_encoded, pack, plan_parts, to_piece
-from handful.data.store.write import Piece, Plan
+from handful.data.store.manifest import Manifest
+from handful.data.store.write import Piece
 from handful.data.tables import files as table_files
 from handful.data.tables.arrow import check_inputs, check_usable, chosen, class_names, note_numbers, with_target
 from handful.data.tables.columns import ColumnStats, Media, column_stats, decide, mergeable
@@ -33,8 +34,8 @@ class Tables(Protocol):
     """Blocks, the same at every look. classes: names of whole-number columns' classes, where the data set brings them;
     notes: on what is read."""
 
-    classes: Mapping[str, tuple[str, ...]]
-    notes: Sequence[str]
+    classes: dict[str, tuple[str, ...]]
+    notes: list[str]
 
     def __iter__(self) -> Iterator[TableBlock]: ...
 
@@ -57,10 +58,10 @@ class DatasetBlocks:
     def __init__(self, dataset: HuggingFace, name: str) -> None:
         if not hasattr(dataset, "__len__"):
             raise HandfulError(f"{name} is a streaming data set: load it without streaming=True")
-        self._dataset, self._name, self._rows = dataset, name, len(dataset)
-        self.notes: list[str] = []
+        self._dataset, self._name, self._rows = dataset, name, len(cast(Sized, dataset))
+        self.notes, self.classes = list[str](), dict[str, tuple[str, ...]]()
         features = {key: getattr(feature, "names", None) for key, feature in dataset.features.items()}
-        self.classes = {key: tuple(names) for key, names in features.items() if names}
+        self.classes |= {key: tuple(names) for key, names in features.items() if names}
 
     def __iter__(self) -> Iterator[TableBlock]:
         table = self._dataset.with_format("arrow")
@@ -70,8 +71,7 @@ class DatasetBlocks:
 
 @dataclass
 class Survey:
-    """What the blocks of a table hold: types that hold all of them, statistics of each column, rows, notes, and names of
-    classes."""
+    """What the blocks of a table hold: one type per column, its statistics, rows, notes, and names of classes."""
 
     schema: JointSchema = field(default_factory=JointSchema)
     stats: dict[str, ColumnStats] = field(default_factory=dict)
@@ -129,9 +129,7 @@ def _looks(
 class TableFeed:
     """Columns as `open` would make them of the whole table, from blocks of it."""
 
-    def __init__(
-        self, tables: Tables, o: Options, identity: str | None, provenance: dict[str, object], images: str
-    ) -> None:
+    def __init__(self, tables: Tables, o: Options, provenance: dict[str, object], images: str) -> None:
         self._tables, seen = tables, survey(tables, o)
         notes, names = [*tables.notes, *seen.notes], list(seen.schema.types)
         if seen.rows == 0:
@@ -154,7 +152,7 @@ class TableFeed:
         }
         self._o = replace(o, columns=tuple(self._columns), schema=self._columns, budget=0)
         parts = plan_parts(self._columns, self._encoded)
-        self.plan = Plan(o.name, seen.rows, o.target, dict(self._columns), parts, notes, provenance, identity)
+        self.plan = Manifest(o.name, seen.rows, o.target, dict(self._columns), parts, [], notes, provenance)
 
     def _column(self, name: str, stats: ColumnStats, o: Options, notes: list[str]) -> Column | None:
         wanted = o.schema.get(name)

@@ -51,8 +51,8 @@ def _from_values(key: str, value: object, o: Options, notes: list[str]) -> Store
             return _from_values(key, series, o, notes)
         case _ if hasattr(value, "toarray") and hasattr(value, "nnz"):
             raise HandfulError(
-                f"{o.name}: '{key}' is a scipy sparse matrix, which handful does not read: pass '{key}'.toarray() if it "
-                "fits"
+                f"{o.name}: '{key}' is a scipy sparse matrix, which handful does not read: pass '{key}'.toarray() if "
+                "it fits"
             )
         case _ if hasattr(value, "__array__"):
             return _from_array(key, np.asarray(value), o, notes)
@@ -81,7 +81,9 @@ def _from_tensor(key: str, value: Tensor, o: Options, notes: list[str]) -> Store
 
 def _check(key: str, is_complex: bool, dimensions: int, o: Options) -> None:
     if is_complex:
-        raise HandfulError(f"{o.name}: '{key}' holds complex numbers: pass real and imaginary parts as separate columns")
+        raise HandfulError(
+            f"{o.name}: '{key}' holds complex numbers: pass real and imaginary parts as separate columns"
+        )
     if dimensions == 0:
         raise HandfulError(f"{o.name}: '{key}' is a single number (0 dimensions): its first dimension must be the rows")
 
@@ -144,8 +146,8 @@ def _text_in_array(key: str, value: Array, o: Options) -> str:
     at, bad = next(((i, v) for i, v in enumerate(flat) if not is_plain(v)), (0, flat[0] if flat else ""))
     row, column = divmod(at, prod(value.shape[1:]))
     return (
-        f"{o.name}: '{key}' holds text ('{bad}' in row {row}, column {column}) where numbers are needed: convert it, or "
-        "pass a DataFrame with named columns"
+        f"{o.name}: '{key}' holds text ('{bad}' in row {row}, column {column}) where numbers are needed: convert it, "
+        "or pass a DataFrame with named columns"
     )
 
 
@@ -153,9 +155,9 @@ def _from_list(key: str, values: list[object], o: Options, notes: list[str], wha
     if not values:
         raise HandfulError(f"{o.name}: '{key}' has 0 rows: there is nothing to learn from")
     first = next((v for v in values if v is not None), None)
-    if key == o.target and _are_words(values):
-        words = pa.array([sorted(row, key=str) for row in values], pa.large_list(TEXT))
-        return _from_arrow(key, pa.chunked_array([words]), o, notes)
+    words = _words(values) if key == o.target else None
+    if words:
+        return _from_arrow(key, pa.chunked_array([pa.array(words, pa.large_list(TEXT))]), o, notes)
     match first:
         case str():
             _same_type(key, values, (str,), "str", o)
@@ -163,7 +165,9 @@ def _from_list(key: str, values: list[object], o: Options, notes: list[str], wha
         case bytes():
             _same_type(key, values, (bytes,), "bytes", o)
             if key == o.target:
-                return _from_list(key, [v if v is None else str(v, "utf-8", "replace") for v in values], o, notes)
+                return _from_list(
+                    key, [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values], o, notes
+                )
             return _from_arrow(key, pa.chunked_array([pa.array(values, BYTES)]), o, notes)
         case Tensor() | np.ndarray() | list() | tuple() | range():
             return _from_nested(key, values, o, notes)
@@ -180,10 +184,11 @@ def _from_list(key: str, values: list[object], o: Options, notes: list[str], wha
     )
 
 
-def _are_words(values: list[object]) -> bool:
-    """Whether each row is a list or a set of strings."""
-    rows = [row for row in values if isinstance(row, list | tuple | set | frozenset)]
-    return len(rows) == len(values) and any(rows) and all(isinstance(word, str) for row in rows for word in row)
+def _words(values: list[object]) -> list[list[str]] | None:
+    """The strings of each row, sorted, if all rows are lists or sets of strings."""
+    rows = [sorted(row, key=str) for row in values if isinstance(row, list | tuple | set | frozenset)]
+    strings = any(rows) and all(isinstance(word, str) for row in rows for word in row)
+    return rows if strings and len(rows) == len(values) else None
 
 
 def _leaves(value: object) -> Iterator[object]:

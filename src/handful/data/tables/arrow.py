@@ -97,7 +97,9 @@ def check_usable(key: str, found: object | None, o: Options, notes: Sequence[str
 def check_inputs(columns: Iterable[str], o: Options, notes: Sequence[str]) -> None:
     """HandfulError when only the target is left."""
     if all(key == o.target for key in columns):
-        raise HandfulError(f"{o.name} has no column to learn from: {' '.join(notes).rstrip('.') or 'only the target is there'}")
+        raise HandfulError(
+            f"{o.name} has no column to learn from: {' '.join(notes).rstrip('.') or 'only the target is there'}"
+        )
 
 
 def with_target(o: Options, names: Sequence[str], notes: list[str]) -> Options:

@@ -1,4 +1,4 @@
-"""What a column is: statistics of its blocks, which can be merged, and `decide`, the one place that decides its kind."""
+"""Mergeable statistics of a column's blocks, and `decide`, the one place where its kind is decided."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -68,8 +68,8 @@ class Texts:
 
 @dataclass
 class Lists:
-    """Statistics of lists. lengths: the least and the greatest of each level; gap: the first row without a list; missing:
-    whether some hold missing values; labels: the strings that they hold, or None when they are too many."""
+    """Statistics of lists. lengths: the least and the greatest of each level; gap: the first row without a list;
+    missing: whether some hold missing values; labels: the strings in them, or None when they are too many."""
 
     lengths: list[tuple[int, int] | None]
     gap: int | None
@@ -104,7 +104,7 @@ class Media:
 @dataclass
 class ColumnStats:
     """Statistics of one column's rows so far. type: Arrow's; missing: rows without a value, NaN too; nulls: those that
-    are not NaN; least, most: of its numbers; names: of the classes that its whole numbers stand for, if they have any."""
+    are not NaN; least, most: of its numbers; names: of the classes that its whole numbers stand for."""
 
     type: pa.DataType
     rows: int
@@ -214,7 +214,7 @@ def _media(items: BinaryItems, headers: bool) -> Media:
 
 
 def decide(key: str, stats: ColumnStats, o: Options, notes: list[str]) -> Column | None:
-    """What the column holds, given all of its rows' statistics; None, with the reason as last note, where it is left out.
+    """What the column holds, by the statistics of all its rows; None, with the reason as last note, if it is left out.
 
     Of pictures and sounds only the kind is decided here: size and rate are theirs (see data/media).
     """
@@ -232,8 +232,9 @@ def decide(key: str, stats: ColumnStats, o: Options, notes: list[str]) -> Column
     return _decide_number(key, stats, o, notes)
 
 
-def _left_out(key: str, why: str, notes: list[str]) -> None:
+def _left_out(key: str, why: str, notes: list[str]) -> Column | None:
     notes.append(f"column '{key}' was left out: {why}.")
+    return None
 
 
 def _decide_number(key: str, stats: ColumnStats, o: Options, notes: list[str]) -> Column | None:
@@ -256,15 +257,14 @@ def _decide_number(key: str, stats: ColumnStats, o: Options, notes: list[str]) -
     gaps = stats.nulls and not t.is_floating(numbers.type)
     dtype = np.dtype(np.float64 if gaps else numbers.type.to_pandas_dtype())
     dtype = native(key, np.array([stats.most], dtype), o, notes).dtype
-    if stats.names and dtype.kind in "iu" and stats.least is not None and stats.most is not None:
-        if stats.least >= -1 and stats.most < len(stats.names):
-            return Column("category", "int64", (), stats.names)
+    if stats.names and dtype.kind in "iu" and (stats.least or 0) >= -1 and (stats.most or 0) < len(stats.names):
+        return Column("category", "int64", (), stats.names)
     return Column("number", dtype.name)
 
 
 def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: list[str]) -> Column | None:
-    """A target is a category, but for amounts ("$1,200"). Otherwise a column is numbers or dates when all of its strings
-    are, a text when they have 3 words or more on average and more than half of them are distinct, else a category."""
+    """A target is a category, but for amounts ("$1,200"). An input is numbers or dates when all strings are, a text when
+    they have 3 words or more on average and more than half of them are distinct, else a category."""
     if texts.levels is not None:
         notes.append(f"'{key}' is a category with {len(texts.levels):,} values, in the order it came with.")
         return Column("category", "int64", (), texts.levels)
@@ -300,8 +300,8 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
 
 
 def _decide_written(key: str, stats: ColumnStats, texts: Texts, notes: list[str]) -> Column | None:
-    """Strings that are numbers, but for marks for missing values, or dates; text that happens to look like plain numbers
-    stays text: someone quoted it."""
+    """Strings that are numbers, but for marks for missing values, or dates; plain numbers alone stay strings: someone
+    quoted them."""
     if texts.distinct is None:
         return None
     if texts.stray is not None:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from handful.base.errors import HandfulError
+from handful.data.base import Rows
 
 _MISSING = {"?", "-", "--", ".", "na", "n/a", "nan", "none", "null", "missing", "unknown", ""}
 # Letters of scripts that set no spaces between words: Thai, Lao, Burmese, Khmer, kana and Chinese characters.
@@ -106,15 +107,16 @@ def read_numbers(where: str, values: pa.ChunkedArray, dates: str | None) -> NDAr
             row = pc.index(values, pa.scalar(text, values.type)).as_py()
             what = f"a date, {in_words(dates)}," if dates else "a number"
             raise HandfulError(f"{where} must be {what} but is '{text}' in row {row}") from None
-    return found[pc.fill_null(encoded.indices, len(found) - 1).to_numpy(zero_copy_only=False)]
+    rows: Rows = pc.fill_null(encoded.indices, len(found) - 1).to_numpy(zero_copy_only=False)
+    return found[rows]
 
 
 def _seconds(written: str, text: str) -> float:
     return datetime.strptime(text.strip(), written).replace(tzinfo=UTC).timestamp()
 
 
-def codes_of(values: pa.ChunkedArray, classes: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(the place of each string among `classes`, -1 where it has none; the rows whose string is not blank and has none)."""
+def codes_of(values: pa.ChunkedArray, classes: Sequence[str]) -> tuple[Rows, Rows]:
+    """(the place of each string among `classes`, -1 where it has none; the rows of those that are not blank)."""
     codes = pc.fill_null(pc.index_in(values, value_set=pa.array(classes, pa.large_string())), -1)
     array = codes.to_numpy().astype(np.int64)
     blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(values), ""), True).to_numpy()

@@ -42,10 +42,10 @@ def convert(
 
 def as_names(column: pa.ChunkedArray, wanted: Column) -> pa.ChunkedArray:
     """Whole numbers that are all names of classes as strings; else they are codes."""
-    if wanted.kind == "category" and pa.types.is_integer(column.type):
-        if set(map(str, pc.unique(column).drop_null().to_pylist())) <= set(wanted.classes or ()):
-            return column.cast(TEXT)
-    return column
+    if wanted.kind != "category" or not pa.types.is_integer(column.type):
+        return column
+    codes = {str(code) for code in pc.unique(column).drop_null().to_pylist()}
+    return column.cast(TEXT) if codes <= set(wanted.classes or ()) else column
 
 
 def apply(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: list[str]) -> Stored:
@@ -149,7 +149,7 @@ def _label_sets(key: str, lists: pa.ChunkedArray, known: tuple[str, ...], o: Opt
 
 
 def _media(key: str, items: Items, wanted: Column, o: Options, notes: list[str]) -> Stored:
-    return (images if wanted.kind == "image" else audio).from_items(items, o, notes)
+    return images.from_items(items, o, notes) if wanted.kind == "image" else audio.from_items(items, o, notes)
 
 
 def media_named(column: pa.ChunkedArray) -> Column | None:

@@ -21,8 +21,8 @@ from handful.plan.probe.noise_scale import PARTS, Moments, gradient_in_parts, po
 from handful.plan.probe.snapshot import Snapshot, untouched
 from handful.plan.probe.step_time import Throughput, measure_throughput, powers_of_two
 from handful.report.words import say_seconds
-from handful.training.objective import loss_coupling, mode_coupling
-from handful.training.step import Outcome
+from handful.training.coupling import loss_coupling, mode_coupling
+from handful.training.objective import LossSums
 from handful.training.training import Training, update
 
 ROWS_PER_BATCH = 50  # a batch is at most a fiftieth of the data,
@@ -158,7 +158,7 @@ def _measure_noise(t: Training, d: Decision, size: int, share: float, *, rise: f
         d.notes.append(f"{layers}: the noise scale is that of gradients over {b} rows")
 
 
-def _step_with(t: Training, outcome: Outcome, examples: int, size: int, phi: float, rise: float) -> None:
+def _step_with(t: Training, outcome: LossSums, examples: int, size: int, phi: float, rise: float) -> None:
     """One update with the gradient of so many examples that was measured and lies in `.grad`, so that they train the
     model, at the rate that follows from that of batches of `size`, up to `rise` times it."""
     rate = float(t.state.optimizer.param_groups[0]["initial_lr"])

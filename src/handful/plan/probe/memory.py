@@ -97,7 +97,7 @@ def measure_memory(t: Training, cap: int, *, budget: float = 60.0) -> Memory:
 
 
 def _couples(t: Training) -> bool:
-    from handful.training.objective import mode_coupling
+    from handful.training.coupling import mode_coupling
 
     return mode_coupling(t.objective.model) is not None
 

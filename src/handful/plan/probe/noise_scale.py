@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from handful.data.base import Batch
-from handful.training.objective import Objective, rows
-from handful.training.step import NonFiniteLoss, Outcome, _non_finite, _plus, seed_dropout
+from handful.training.coupling import rows
+from handful.training.objective import LossSums, Objective
+from handful.training.step import NonFiniteLoss, non_finite, seed_dropout
 
 PARTS = 16
 LOOK = 4  # parts after which it is asked whether they are enough
@@ -172,7 +173,7 @@ def gradient_in_parts(
     seed: int = 0,
     step: int = 0,
     enough: Callable[[Moments], bool] | None = None,
-) -> tuple[Outcome, Moments]:
+) -> tuple[LossSums, Moments]:
     """`step.gradient` with micro-batches of len(batch) / parts rows, which are measured on the way.
 
     Leaves in `.grad` the gradient of the whole mini-batch, exactly; keeps `parts` gradients in memory meanwhile.
@@ -186,18 +187,17 @@ def gradient_in_parts(
     seed_dropout(seed, step, 0, objective.device)
     kept: list[list[Tensor | None]] = []
     weights: list[Tensor] = []
-    total: Outcome | None = None
+    total: LossSums | None = None
     for i in range(parts):
         model.zero_grad(set_to_none=True)
         part = objective.to_device(rows(batch, slice(i * b, (i + 1) * b)))
         sums = objective.sums(part)
         if not torch.isfinite(sums.loss.detach()):
-            raise _non_finite(sums.values, part, step)
+            raise non_finite(sums.values, part, step)
         sums.loss.backward()  # type: ignore[no-untyped-call]
         kept.append([p.grad for p in parameters])
         weights.append(sums.weight.detach().double())
-        outcome = Outcome(sums.loss.detach(), sums.weight.detach(), sums.metrics)
-        total = outcome if total is None else _plus(total, outcome)
+        total = sums.detached() if total is None else total + sums
         if enough is not None and len(kept) % LOOK == 0 and len(kept) < parts:
             w = torch.stack(weights).cpu().numpy()
             if w.sum() and enough(moments(_products(parameters, kept, None) / w.mean() ** 2, b, w, batch.position)):

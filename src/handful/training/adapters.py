@@ -1,0 +1,185 @@
+"""What is special about a model, its loss or its target, decided once, so that no step has to ask again.
+
+How the model is called (several inputs, token ids as Hugging Face's models take them, lower precision), what its loss
+returns for the rows of a batch (ignored positions, several members), and what metrics see (sequences, units, logits).
+"""
+
+import inspect
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from handful.base.errors import HandfulError
+from handful.data.base import Batch
+from handful.losses import ctc
+from handful.losses.loss import LossFunction, of_probabilities
+from handful.models.base import Model
+
+Call = Callable[[Batch], object]  # the model's output for a batch
+RowLosses = Callable[[object, Batch], tuple[Tensor, Tensor, Tensor | None]]  # loss, weight, values of the rows
+View = Callable[[object, Batch], tuple[Tensor, Tensor] | None]  # output and target as metrics take them
+IGNORED = -100  # the class id of positions that count for nothing, as torch has it
+
+
+def first_call(
+    model: nn.Module, batch: Batch, device: torch.device, autocast: torch.dtype | None
+) -> tuple[Call, object]:
+    """How to call the model for batches like this one, and its output for it: model(x), or model(name=value, ...) where
+    there are several inputs.
+
+    A Hugging Face model of token ids is called as model(input_ids=x, attention_mask=...), and of what it returns
+    the `logits` are taken. Under autocast, outputs are float32 again.
+    """
+    call = _by_inputs(model, batch)
+    with torch.autocast(device.type, autocast) if autocast else nullcontext():
+        output = call(batch)
+    if not isinstance(output, Tensor | tuple) and isinstance(getattr(output, "logits", None), Tensor):
+        call, output = _logits_of(call), output.logits  # type: ignore[attr-defined]
+    if autocast is None:
+        return call, output
+    return _in_lower_precision(call, device.type, autocast), _float32(output)
+
+
+def _by_inputs(model: nn.Module, batch: Batch) -> Call:
+    names = [name for name in batch.columns if name not in ("y", "weight")]
+    if names != ["x"]:
+        return lambda batch: model(**{name: batch.columns[name] for name in names})
+    if _takes_ids(model) and not batch.tensor("x").is_floating_point():
+        own = getattr(getattr(model, "config", None), "pad_token_id", None)
+
+        def by_ids(batch: Batch) -> object:
+            ids = batch.tensor("x")
+            padding = ids == 0 if own is None else (ids == 0) | (ids == own)
+            return model(input_ids=ids, attention_mask=(~padding).flip(1).cummax(1).values.flip(1).long())
+
+        return by_ids
+    return lambda batch: model(batch.columns["x"])
+
+
+def _takes_ids(model: nn.Module) -> bool:
+    """Whether the model is called as Hugging Face calls its own: forward(input_ids, attention_mask, ...)."""
+    try:
+        names = inspect.signature(model.forward).parameters
+    except (TypeError, ValueError):
+        return False
+    return "input_ids" in names and "attention_mask" in names
+
+
+def _logits_of(call: Call) -> Call:
+    return lambda batch: call(batch).logits  # type: ignore[attr-defined]
+
+
+def _in_lower_precision(call: Call, device: str, dtype: torch.dtype) -> Call:
+    def lower(batch: Batch) -> object:
+        with torch.autocast(device, dtype):
+            output = call(batch)
+        return _float32(output)
+
+    return lower
+
+
+def _float32(output: object) -> object:
+    """Losses and metrics are computed in float32 whatever the forward pass used."""
+    if isinstance(output, Tensor):
+        return output.float() if output.is_floating_point() else output
+    return type(output)(_float32(o) for o in output) if isinstance(output, tuple) else output
+
+
+def row_losses(model: nn.Module, loss: LossFunction) -> RowLosses:
+    """(sum, weight, values of the rows or None) of an output and its batch; a row with several outputs
+    (`Model.members`, in training) has the mean of their losses."""
+
+    def usual(output: object, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        return added_up(loss(output, batch.columns.get("y")), len(batch), batch.weight)
+
+    if not isinstance(model, Model) or model.members == 1:
+        return usual
+    members = model.members
+
+    def of_members(output: object, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        if not model.training:
+            return usual(output, batch)
+        target = batch.tensor("y").repeat_interleave(members, dim=0)
+        weight = None if batch.weight is None else batch.weight.repeat_interleave(members, dim=0)
+        total, counted, values = added_up(loss(output, target), len(target), weight)
+        if values is not None:
+            values = values.reshape(-1, members, *values.shape[1:]).mean(1)
+        return total / members, counted / members, values
+
+    return of_members
+
+
+def added_up(
+    result: Tensor | tuple[Tensor, Tensor], rows: int, row_weight: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """(sum, weight, values of the rows or None) of what a loss returned: see `handful.losses.loss`.
+
+    >>> added_up(torch.tensor([1.0, 3.0]), 2, torch.tensor([1.0, 0.5]))[:2]
+    (tensor(2.5000), tensor(1.5000))
+    """
+    if isinstance(result, tuple):
+        values, weights = result
+        if values.ndim == 0:
+            _no_row_weights(row_weight)
+            return values, torch.as_tensor(weights), None
+        if row_weight is not None:
+            shaped = row_weight.reshape(-1, *[1] * (values.ndim - 1))
+            values, weights = values * shaped, weights * shaped
+        return values.sum(), weights.sum(), values
+    if not isinstance(result, Tensor):
+        raise HandfulError(f"the loss must return a Tensor or a pair of Tensors, not {type(result).__name__}")
+    if result.ndim == 0:
+        _no_row_weights(row_weight)
+        return result * rows, _count(rows, result), None
+    if len(result) != rows:
+        raise HandfulError(
+            f"the loss returned {len(result)} values for {rows} rows; return one per row, or the mean of all"
+        )
+    if row_weight is not None:
+        values = result.flatten(1).mean(1) if result.ndim > 1 else result
+        return (values * row_weight).sum(), row_weight.sum(), values
+    return result.sum(), _count(result.numel(), result), result
+
+
+def _count(n: int, like: Tensor) -> Tensor:
+    return torch.tensor(float(n), dtype=torch.float64, device=like.device)
+
+
+def _no_row_weights(row_weight: Tensor | None) -> None:
+    if row_weight is not None:
+        raise HandfulError(
+            "rows are weighted, but the loss returns one number for all rows; let it return a value per row "
+            "(reduction='none')"
+        )
+
+
+def viewing(
+    model: nn.Module, loss: LossFunction, output: object, batch: Batch, scale: tuple[Tensor, Tensor] | None
+) -> View:
+    """What metrics see of an output and a batch like these: sequences cut to their frames, members as their mean,
+    numbers in the user's own units, probabilities as logits, and the positions that the loss ignores as IGNORED."""
+    sequences = not isinstance(output, Tensor)
+    target = batch.columns.get("y")
+    if not isinstance(ctc.only_valid(output), Tensor) or not isinstance(target, Tensor):
+        return lambda output, batch: None
+    ignored = getattr(loss, "ignored", None) if target.ndim > 1 else None
+    members = isinstance(model, Model) and model.members > 1
+    logits = of_probabilities(loss)
+
+    def view(output: object, batch: Batch) -> tuple[Tensor, Tensor]:
+        seen, target = ctc.only_valid(output) if sequences else output, batch.columns["y"]
+        assert isinstance(seen, Tensor)
+        assert isinstance(target, Tensor)
+        seen = seen.detach()
+        if members and len(seen) != len(target):
+            seen = seen.reshape(len(target), -1, *seen.shape[1:]).mean(1)
+        if logits:
+            seen = torch.logit(seen, eps=1e-12)
+        if scale is not None:
+            mean, std = (s.to(seen.device) for s in scale)
+            seen, target = seen if logits else seen.double() * std + mean, target.double() * std + mean
+        return seen, target if ignored is None else torch.where(target == ignored, IGNORED, target)
+
+    return view

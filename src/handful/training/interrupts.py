@@ -1,0 +1,39 @@
+"""Ctrl-C and SIGTERM, so that they end a run between two steps."""
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+INTERRUPTED = "it was interrupted"
+Handler = Callable[[int, FrameType | None], object] | int | None
+
+
+class Interrupts:
+    """Inside the block, Ctrl-C (and a scheduler's SIGTERM) asks the run to stop between two steps, so that no update
+    is left half made; a second one raises KeyboardInterrupt at once."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.before: dict[int, Handler] = {}
+
+    def __enter__(self) -> "Interrupts":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self.before[number] = signal.signal(number, self.ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def ask(self, number: int, _frame: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = number
+
+    def pass_on(self) -> None:
+        """Let a signal that would have ended the process do so, now that the run is written down."""
+        if self.asked == signal.SIGTERM and self.before.get(signal.SIGTERM) == signal.SIG_DFL:
+            signal.raise_signal(signal.SIGTERM)

@@ -1,0 +1,92 @@
+"""What happens between two steps: log, evaluate, keep the best weights, save, let the batch grow.
+
+Due moments are functions of position, never of time (but for checkpoints, which change nothing).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from handful.base.plan import Row
+from handful.training.objective import LossSums
+from handful.training.state import Best, Window, copy_weights, load_weights
+from handful.training.training import Training
+
+Callback = Callable[[str, dict[str, object]], object]
+
+
+@dataclass
+class Observer:
+    """Looks at a run after every step; `tell` calls the callbacks."""
+
+    t: Training
+    callbacks: tuple[Callback, ...] = ()
+
+    def tell(self, event: str, info: dict[str, object]) -> None:
+        """Let every callback know of an event."""
+        for callback in self.callbacks:
+            callback(event, info)
+
+    def __call__(self, sums: LossSums, rate: float) -> None:
+        t = self.t
+        t.state.window.add(sums)
+        evaluated = t.valid is not None and t.due(t.evaluate_every)
+        if evaluated or t.due(t.log_every):
+            self.log(rate, evaluated)
+        elif self.callbacks:
+            self.tell("step", t.here())
+        if t.folder is not None and t.checkpoint_due(evaluated):
+            t.save()
+            self.tell("checkpoint", t.here())
+        if t.grower is not None and (note := t.grower(t)):
+            t.live.note(note)
+            t.log({**t.moment(), "note": note})
+
+    def log(self, rate: float, evaluated: bool) -> None:
+        """A row of the history: where the run is, the training scores since the last row, and held-out ones."""
+        t = self.t
+        row = {**t.moment(), "lr": rate, **t.state.window.scores(t.objective.sum_metrics)}
+        t.state.window = Window()
+        if not evaluated:
+            t.log(row)
+            self.tell("step", row)
+            t.live.update(row)
+            return
+        row |= {f"valid_{name}": value for name, value in evaluate(t).items()}
+        keep_best(t, row)
+        t.log(row)
+        self.tell("step", t.here())
+        self.tell("evaluate", row)
+        t.live.evaluation(row)
+
+
+def evaluate(t: Training) -> dict[str, float]:
+    """Scores on the held-out rows, with the averaged weights where there are any."""
+    assert t.valid is not None
+    t.ranks.same_buffers(t.objective.model)
+    kept = None
+    if t.state.average is not None:
+        kept = copy_weights(t.objective.model)
+        load_weights(t.objective.model, t.state.average)
+    try:
+        return t.objective.evaluate(t.valid.epoch(t.evaluation_batch))
+    finally:
+        if kept is not None:
+            load_weights(t.objective.model, kept)
+
+
+def keep_best(t: Training, row: Row) -> None:
+    """Remember the weights if this evaluation is the best so far; equal scores are told apart by the lower loss."""
+    best = t.state.best
+    if best is None or t.better(row, best.row):
+        weights = t.state.average or copy_weights(t.objective.model, clone=False)
+        t.state.best = Best(dict(row), {k: v.clone() for k, v in weights.items()})
+
+
+def restore_best(t: Training) -> None:
+    """Leave the model with its best weights: of the best evaluation, or, with nothing held out, the last (averaged)."""
+    state = t.state
+    if state.best is not None:
+        load_weights(t.objective.model, state.best.weights)
+    elif state.average is not None:
+        load_weights(t.objective.model, state.average)
+    t.objective.model.eval()
