@@ -263,7 +263,7 @@ def _decide_number(key: str, stats: ColumnStats, o: Options, notes: list[str]) -
 
 
 def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: list[str]) -> Column | None:
-    """A target is a category, but for amounts ("$1,200"). An input is numbers or dates when all strings are, a text when
+    """A target is a category, but for amounts ("$1,200"). An input is numbers or dates when all are, a text when
     they have 3 words or more on average and more than half of them are distinct, else a category."""
     if texts.levels is not None:
         notes.append(f"'{key}' is a category with {len(texts.levels):,} values, in the order it came with.")
