@@ -2,7 +2,7 @@
 
 Each measure has a standard error and a verdict. VIF, the variance inflation factor, is the one that a
 training run feels: the variance of how many rows a batch takes from each tenth of storage (and from each
-class), over what a uniform sample would have. A VIF above 1 makes gradients noisier than the batch size says;
+class), over what a uniform sample would have. A VIF above 1 makes gradients noisier than the batch size suggests;
 one below 1 means that the "random" order is a pattern.
 """
 

@@ -15,8 +15,8 @@ from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.base.plan import Choice
-from handful.compare.experiment import Method, Task, Trial, methods, run_trial
-from handful.compare.findings import Finding, Target, choose_target, findings, table
+from handful.compare.experiment import Experiment, Method, Task, methods, run_trial
+from handful.compare.findings import Results, TargetScore, choose_target, findings, table
 from handful.compare.gradient_variance import GradientVariance, gradient_variance
 from handful.data.open import open as open_source
 from handful.data.split import split as split_rows
@@ -31,7 +31,7 @@ REFERENCE = 32  # the batch that an optimizer's usual learning rate is taken to 
 
 
 @dataclass
-class Comparison:
+class Comparison(Results):
     """What `compare` measured.
 
     table:    a dict for each method (see handful.verdict.table); print the Comparison to read it
@@ -42,17 +42,6 @@ class Comparison:
     tried:    method name -> (learning rate, final training loss) of the tuning runs
     choices:  what was compared how, each with its reason
     """
-
-    table: list[dict[str, Any]]
-    runs: list[Trial]
-    findings: list[Finding]
-    target: Target
-    variance: list[GradientVariance]
-    tried: dict[str, list[tuple[float, float]]]
-    choices: dict[str, Choice]
-    score: str
-    rows: int
-    title: str
 
     def __str__(self) -> str:
         said = "\n".join(f"{f.question} {f.answer}" for f in self.findings)
@@ -144,7 +133,7 @@ def compare(
     tried: dict[str, list[tuple[float, float]]] = {}
     for method in chosen:
         rates[method], tried[method.name] = tune(task, method, lrs, usual, seed + seeds, budget, say)
-    trials: list[Trial] = []
+    trials: list[Experiment] = []
     for k in range(seeds):
         for method in chosen:
             trial = run_trial(task, method, seed + k, rates[method], budget, memory=k == 0)
@@ -262,7 +251,9 @@ def _prepare(task: Task, method: Method, reach: tuple[str, float] | None, seed: 
     return float(optimizer_of(task.given["optimizer"], t.objective.model).lr.value)
 
 
-def _variances(task: Task, trials: list[Trial], chosen: list[Method], seed: int, say: Any) -> list[GradientVariance]:
+def _variances(
+    task: Task, trials: list[Experiment], chosen: list[Method], seed: int, say: Any
+) -> list[GradientVariance]:
     """The gradient's variance at the initial weights and at the end of the best run of the first seed."""
     if len(task.train) < 4:
         return []
@@ -278,7 +269,7 @@ def _variances(task: Task, trials: list[Trial], chosen: list[Method], seed: int,
     return measured
 
 
-def _charge_probes(trials: list[Trial]) -> None:
+def _charge_probes(trials: list[Experiment]) -> None:
     """A method whose batch was chosen by measurement pays for it: setting up took that much longer than for others."""
     plain = [t.setup_seconds for t in trials if t.method.size is not None]
     for t in trials:
@@ -325,8 +316,8 @@ _INSTEAD = {
 
 
 def _choices(
-    trials: list[Trial], lrs: Any, budget: float, seconds: float | None, until: Any, seeds: int, target: Target,
-    held_out: Any,
+    trials: list[Experiment], lrs: Any, budget: float, seconds: float | None, until: Any, seeds: int,
+    target: TargetScore, held_out: Any,
 ) -> dict[str, Choice]:  # fmt: skip
     plan = trials[0].run.plan
     rates = {t.method.name: say_number(t.lr, 2) for t in trials}
@@ -354,7 +345,7 @@ def _choices(
     return out | {name: plan.choices[name] for name in kept if name in plan.choices}
 
 
-def _outcome(trial: Trial) -> str:
+def _outcome(trial: Experiment) -> str:
     names = [k for k in ("train_loss", "valid_loss", trial.run.plan.score) if k in trial.last]
     scores = ", ".join(
         ("held-out " * k.startswith("valid_")) + say_score(k, trial.last[k]) for k in dict.fromkeys(names)

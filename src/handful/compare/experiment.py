@@ -86,7 +86,7 @@ class Task:
 
 
 @dataclass
-class Trial:
+class Experiment:
     """One run: what was scored when, and how long it took.
 
     records: a dict a scored moment: position, step, seconds, batch, and scores train_*, valid_* of the weights then
@@ -164,7 +164,7 @@ def run_trial(
     *,
     moments: int = MOMENTS,
     memory: bool = False,
-) -> Trial:
+) -> Experiment:
     """Train once; score at the start, at the end, and at about `moments` positions between.
 
     Half of the positions are spread evenly in the logarithm, as most is learned early. memory: count what a step
@@ -182,7 +182,7 @@ def run_trial(
     typical = float(np.median(watch.durations)) if watch.durations else float("nan")
     size = min(t.state.batch, t.state.micro_batch or t.state.batch)
     counted = step_memory(t, size) if memory else None
-    return Trial(method, seed, float(t.plan.lr), watch.records, typical, setup, initial, run, counted)
+    return Experiment(method, seed, float(t.plan.lr), watch.records, typical, setup, initial, run, counted)
 
 
 def fingerprint(model: nn.Module) -> str:

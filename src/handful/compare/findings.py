@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from handful.base.plan import Choice
 from handful.base.score import lower_is_better
-from handful.compare.experiment import Method, Trial
+from handful.compare.experiment import Experiment, Method
 from handful.compare.gradient_variance import GradientVariance
 from handful.report.words import say_bytes, say_count, say_name, say_number, say_seconds, say_value
 
@@ -20,8 +21,11 @@ AXES = {"examples": "position", "steps": "step", "seconds": "seconds"}
 SLACK = 1.1  # of the target over the lowest loss that enough methods reach
 
 
+Row = dict[str, float | str]  # of the table: `method` is text, all else numbers
+
+
 @dataclass(frozen=True)
-class Target:
+class TargetScore:
     """A score to be reached, and where it comes from."""
 
     name: str
@@ -34,7 +38,7 @@ class Target:
         where = "held-out " if self.name.startswith("valid_") else ""
         return f"a {where}{say_name(self.name)} of {say_value(self.name, self.value)}"
 
-    def reached(self, trial: Trial) -> dict[str, float] | None:
+    def reached(self, trial: Experiment) -> dict[str, float] | None:
         """The examples, steps and seconds at which a run first reached it; None if it did not.
 
         Between the last record that misses the target and the first that has it, the score is taken to be linear.
@@ -51,33 +55,54 @@ class Target:
         return {name: before[k] + share * (at[k] - before[k]) for name, k in AXES.items()}
 
 
-def choose_target(trials: Sequence[Trial], given: tuple[str, float] | None) -> Target:
+@dataclass
+class Results:
+    """What `compare` measured."""
+
+    table: list[Row]
+    runs: list[Experiment]
+    findings: "list[Finding]"
+    target: TargetScore
+    variance: list[GradientVariance]
+    tried: dict[str, list[tuple[float, float]]]
+    choices: dict[str, Choice]
+    score: str
+    rows: int
+    title: str
+
+
+def number(row: Row, name: str) -> float:
+    """A number of the table."""
+    return float(row[name])
+
+
+def choose_target(trials: Sequence[Experiment], given: tuple[str, float] | None) -> TargetScore:
     """The target that was asked for; or nearly the strictest that three quarters of the methods reach."""
     if given is not None:
-        return Target(given[0], float(given[1]), "given")
+        return TargetScore(given[0], float(given[1]), "given")
     name = "valid_loss" if "valid_loss" in trials[0].records[0] else "train_loss"
     by_method = group(trials)
     worst = sorted(max(min(_finite(t.column(name))) for t in runs) for runs in by_method.values())
     enough = min(len(worst), max(2, 3 * len(worst) // 4))
     # Above the lowest itself, which the last of them reaches at one lucky moment.
     why = f"{SLACK - 1:.0%} above the lowest that {enough} of {len(worst)} methods reach with every seed"
-    return Target(name, float(f"{worst[enough - 1] * SLACK:.3g}"), why)
+    return TargetScore(name, float(f"{worst[enough - 1] * SLACK:.3g}"), why)
 
 
 def _finite(values: list[float]) -> list[float]:
     return [v if math.isfinite(v) else math.inf for v in values]
 
 
-def group(trials: Sequence[Trial]) -> dict[Method, list[Trial]]:
+def group(trials: Sequence[Experiment]) -> dict[Method, list[Experiment]]:
     """The runs of each method, in the order given."""
-    found: dict[Method, list[Trial]] = {}
+    found: dict[Method, list[Experiment]] = {}
     for trial in trials:
         found.setdefault(trial.method, []).append(trial)
     return found
 
 
 def table(
-    trials: Sequence[Trial], target: Target, variance: Sequence[GradientVariance], n: int
+    trials: Sequence[Experiment], target: TargetScore, variance: Sequence[GradientVariance], n: int
 ) -> list[dict[str, Any]]:
     """A row for each method. Measured quantities are medians over the seeds, `_low` and `_high` their range.
 
@@ -92,7 +117,7 @@ def table(
 
 
 def _row(
-    method: Method, runs: list[Trial], target: Target, variance: Sequence[GradientVariance], n: int
+    method: Method, runs: list[Experiment], target: TargetScore, variance: Sequence[GradientVariance], n: int
 ) -> dict[str, Any]:
     size = int(np.median([t.last["batch"] for t in runs]))
     row: dict[str, Any] = {"method": method.name, "batch": size, "lr": runs[0].lr, "seeds": len(runs), "work": size / n}
@@ -141,7 +166,7 @@ class Finding:
 
 
 def findings(
-    rows: Sequence[dict[str, Any]], target: Target, variance: Sequence[GradientVariance], score: str
+    rows: Sequence[dict[str, Any]], target: TargetScore, variance: Sequence[GradientVariance], score: str
 ) -> list[Finding]:
     """What was measured, in sentences for a newcomer, each with its spread or "could not tell"."""
     found = [first_to_target(rows, target), cheapest_step(rows)]
@@ -176,7 +201,7 @@ def _times(a: float, b: float) -> str:
     return f"{say_number(b / a, 2)} times" if a > 0 else "far"
 
 
-def headline(rows: Sequence[dict[str, Any]], target: Target) -> str:
+def headline(rows: Sequence[dict[str, Any]], target: TargetScore) -> str:
     """The outcome in one short sentence: who was at the target first, or who could not be told apart."""
     there = sorted((r for r in rows if "target_seconds" in r), key=lambda r: r["target_seconds"])
     if len(there) < 2:
@@ -194,7 +219,7 @@ def headline(rows: Sequence[dict[str, Any]], target: Target) -> str:
     return said
 
 
-def first_to_target(rows: Sequence[dict[str, Any]], target: Target) -> Finding:
+def first_to_target(rows: Sequence[dict[str, Any]], target: TargetScore) -> Finding:
     """Which method reached the target in the least time, and by what factor."""
     question = "Which was at the target first?"
     there = sorted((r for r in rows if "target_seconds" in r), key=lambda r: r["target_seconds"])

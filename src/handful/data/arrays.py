@@ -39,9 +39,10 @@ class Dense:
         self.in_memory = not isinstance(data, np.memmap)
         # of a plain array, whose mini-batches malloc serves well, so much is known before the first is read: each call
         # saved is 1% of a mini-batch of 256 rows of 3 KB
+        self.array: Array | None = data if type(data) is np.ndarray else None  # not mapped, nor for torch alone
         self._most, self._take = 0, cast(Array, data).take
-        if type(data) is np.ndarray and plain(data):
-            self._most = SMALLEST // data.strides[0]
+        if self.array is not None and plain(self.array):
+            self._most = SMALLEST // self.array.strides[0]
 
     def __len__(self) -> int:
         return len(self.data)
@@ -189,9 +190,9 @@ def _blocks(stored: dict[str, Stored]) -> list[tuple[list[str], Array]]:
     """Put columns of one dtype side by side; their own storage becomes a view of the block."""
     groups: dict[str, dict[str, Array]] = {}
     for key, value in stored.items():
-        data = value.data if isinstance(value, Dense) and value.in_memory else None
-        if isinstance(data, np.ndarray) and data.ndim == 1:
-            groups.setdefault(data.dtype.name, {})[key] = data
+        array = value.array if isinstance(value, Dense) else None
+        if array is not None and array.ndim == 1:
+            groups.setdefault(array.dtype.name, {})[key] = array
     blocks = []
     for group in groups.values():
         if len(group) >= _BLOCK:
@@ -207,12 +208,12 @@ def check_target(name: str, target: str, value: Stored) -> None:
     if not isinstance(value, Dense) or not value.in_memory:
         return
     category = value.column.kind == "category"
-    if category:
-        bad = np.asarray(value.data) < 0
-    elif isinstance(value.data, Tensor):
-        bad = (~torch.isfinite(value.data)).numpy()
-    elif value.data.dtype.kind == "f":
-        bad = ~np.isfinite(value.data)
+    if value.array is None:
+        bad = (~torch.isfinite(torch.as_tensor(value.data))).numpy()
+    elif category:
+        bad = np.less(value.array, 0)
+    elif value.array.dtype.kind == "f":
+        bad = ~np.isfinite(value.array)
     else:
         return
     wrong = np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))

@@ -196,10 +196,10 @@ class Source(ABC):
 
 
 class View(Source):
-    """Another source, seen differently: what a subclass does not say is as in `base`.
+    """Another source, seen differently: what a subclass does not change is as in `base`.
 
     columns: those of the view, each with the values of its namesake in `base`; all by default. A view of other rows
-    says which by `ids` and its length; one of other values overrides `read_column`, or `read` where that is faster.
+    names them by `ids` and its length; one of other values overrides `read_column`, or `read` where that is faster.
     """
 
     def __init__(self, base: Source, columns: Mapping[str, Column] | None = None) -> None:

@@ -189,18 +189,19 @@ def open_embedded(name: str, o: Options) -> Arrays:
     from sklearn import datasets
 
     data = getattr(datasets, f"load_{name}")()
+    number = Column("number", "float64")
     stored: dict[str, Stored] = {}
     if name == "digits":
         images = data.images.astype(np.uint8)[:, None]
-        stored["image"] = Dense(np.ascontiguousarray(images), Column("image", "uint8", images.shape[1:]))
+        stored["image"] = Dense(images, Column("image", "uint8", images.shape[1:]))
     else:
-        for j, feature in enumerate(data.feature_names):
-            stored[str(feature)] = Dense(np.ascontiguousarray(data.data[:, j]), Column("number", "float64"))
-    if hasattr(data, "target_names"):
-        classes = tuple(str(c) for c in data.target_names)
+        columns = map(np.ascontiguousarray, data.data.T)
+        stored |= {str(feature): Dense(column, number) for feature, column in zip(data.feature_names, columns)}
+    classes = tuple(str(c) for c in data.get("target_names", ()))
+    if classes:
         stored["target"] = Dense(data.target.astype(np.int64), Column("category", "int64", (), classes))
     else:
-        stored["target"] = Dense(data.target.astype(np.float64), Column("number", "float64"))
+        stored["target"] = Dense(data.target.astype(np.float64), number)
     notes = [f"'{name}' is the data set that scikit-learn ships, {len(data.target):,} rows."]
     o = with_target(o, list(stored), notes)
     keep = chosen(o, list(stored))

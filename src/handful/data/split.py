@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from handful.base import keys
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, whole
 from handful.data.base import Column, Rows, Source
 
 Groups = str | NDArray[np.generic] | list[int] | list[str] | None
@@ -98,8 +98,8 @@ def k_fold(
     (by more with groups, which stay whole). Arguments are those of `split`.
     """
     n = len(source)
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 2 <= k <= n:
-        raise HandfulError(f"the number of folds must be a whole number from 2 to {n:,} (the rows), not {k}")
+    if not 2 <= whole("k", k) <= n:
+        raise HandfulError(f"k must be 2 to {n:,}, the number of rows, not {k}")
     if groups is not None:
         if stratify not in ("auto", False):
             raise HandfulError("folds are either by groups or stratified: leave one of the two out")

@@ -19,6 +19,9 @@ T = TypeVar("T")
 ZERO_WEIGHT = "the weights of all rows of a mini-batch are zero, so it has no mean loss; drop such rows"
 
 
+NOTHING = LossSums(torch.zeros(()), torch.zeros(()))
+
+
 class NonFiniteLoss(HandfulError):
     """The loss of a mini-batch is NaN or infinite; the update was not made."""
 
@@ -37,7 +40,7 @@ class TooLarge(Exception):
 
 class ExactGradient:
     """Steps 3 to 5 for one mini-batch: leaves in `.grad` the gradient of sum(loss) / sum(weight) over the whole
-    mini-batch of all ranks, exactly; `total` holds the sums.
+    mini-batch of all ranks, exactly; `total` holds the sums, over all ranks once the block is left.
 
     Dropout is keyed by (seed, step). micro_batch: rows put through the model at a time; None: all at once.
     Raises NonFiniteLoss, before any update, with the rows to blame; TooLarge where memory runs out, with buffers
@@ -58,7 +61,7 @@ class ExactGradient:
         self.size = len(batch) if micro_batch is None else min(micro_batch, len(batch))
         # Alone and undivided, the mean itself is differentiated, so the bits are those of the plain textbook loop.
         self.whole = self.size >= len(batch) and ranks.size == 1
-        self._total: LossSums | None = None
+        self.total = NOTHING
         self.part = batch
         for parameter in objective.parameters:
             parameter.grad = None
@@ -88,13 +91,7 @@ class ExactGradient:
             torch.accelerator.current_stream().synchronize()
             if not finite:
                 raise non_finite(sums.values, self.part, self.step)
-        self._total = sums.detached() if self._total is None else self._total + sums
-
-    @property
-    def total(self) -> LossSums:
-        """The sums over the parts so far; over all ranks once the block is left."""
-        assert self._total is not None, "no part was put through the model"
-        return self._total
+        self.total = sums.detached() if self.total is NOTHING else self.total + sums
 
     def __enter__(self) -> "ExactGradient":
         return self

@@ -64,11 +64,10 @@ class Training:
     parameters: list[nn.Parameter] = field(default_factory=list)
     decayed: list[nn.Parameter] = field(default_factory=list)
     saved_at: float = field(default_factory=time.monotonic)
+    examples: int = 0  # rows in one epoch
 
-    @property
-    def examples(self) -> int:
-        """Rows in one epoch."""
-        return len(self.batches.source)
+    def __post_init__(self) -> None:
+        self.examples = len(self.batches.source)
 
     @property
     def evaluation_batch(self) -> int:

@@ -1,4 +1,4 @@
-"""Encoded images and sounds, wherever they lie: one item a row, read as bytes, named for messages."""
+"""Encoded images and sounds, wherever they lie: one item per row, read as bytes, named for messages."""
 
 import os
 import threading
@@ -75,7 +75,7 @@ class BinaryItems:
 
 
 class FileItems:
-    """One file a row."""
+    """One file per row."""
 
     def __init__(self, key: str, paths: Sequence[Path]) -> None:
         self.key, self.paths = key, list(paths)
@@ -95,7 +95,7 @@ class FileItems:
 
 
 class ZipItems:
-    """One member of a zip file a row, read in place."""
+    """One member of a zip file per row, read in place."""
 
     def __init__(self, key: str, path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
         self.key, self.path, self.members = key, path, list(members)
@@ -143,7 +143,7 @@ def points_outside(name: str) -> bool:
 
 
 def kind_of(data: bytes | memoryview) -> Literal["image", "audio"] | None:
-    """What the first bytes say a file is.
+    """The kind of a file, by its first bytes.
 
     >>> kind_of(b"\\xff\\xd8\\xff\\xe0"), kind_of(b"fLaC"), kind_of(b"hello")
     ('image', 'audio', None)

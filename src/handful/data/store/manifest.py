@@ -24,7 +24,7 @@ _NAME = re.compile(r"[0-9]{5}/[0-9]{3}\.(values|offsets)")
 
 @dataclass(frozen=True)
 class Part:
-    """Bytes that lie together: one column, or several of one number a row, side by side.
+    """Bytes that lie together: one column, or several of one number per row, side by side.
 
     layout: fixed    values [rows, *shape], or [rows, columns] when `block`
             ragged   values [total, *shape] and offsets int64 [rows + 1]

@@ -57,7 +57,7 @@ def random_access(array: Array) -> None:
 class FilePrefetcher:
     """Reads files once from end to end, by a thread, into a page cache that has room for all of them.
 
-    Row by row, in a shuffled order, the disk gave 70,000 reads a second of 3 KB; in storage order five times the bytes.
+    Row by row, in a shuffled order, the disk gave 70,000 reads of 3 KB per second; in storage order five times as much.
     Nothing depends on it: a page that is not there yet, or not any more, is read when it is touched.
     """
 

@@ -228,8 +228,8 @@ def _object(items: TarItems, i: int) -> dict[str, object]:
 class ArrayItems:
     """A column of arrays of one dtype, of one shape, or of shapes that differ in their first dimension only.
 
-    Every header is looked at before the first row is read. Raises HandfulError, naming the member, for one that is no
-    .npy file, holds objects, is cut short, or is unlike the first.
+    Every header is looked at before the first row is read. Raises HandfulError, naming the member, for one that is not
+    a .npy file, holds objects, is cut short, or is unlike the first.
     """
 
     in_memory = False

@@ -6,7 +6,7 @@ from typing import Any
 
 from handful.base import expression
 from handful.base.errors import HandfulError
-from handful.base.expression import number
+from handful.base.expression import number, positive_integer
 from handful.optim.build import gain as gain_of
 from handful.optim.build import rescale
 from handful.plan.probe.noise_scale import Moments, gradient_in_parts, pool
@@ -40,7 +40,7 @@ class growth:
     b: float
 
     def __post_init__(self) -> None:
-        number(self.at_most, "growth(at_most=...)", above=0, whole=True)
+        positive_integer(self.at_most, "growth(at_most=...)")
         number(self.a, "growth(a=...)", least=0)
         number(self.b, "growth(b=...)", least=0)
 

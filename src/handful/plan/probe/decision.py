@@ -13,6 +13,7 @@ from handful.training.training import Training
 
 SHARE = 0.05  # of the planned examples, for everything that is tried and does not train the model
 TIMING, NOISE = 0.005, 0.015  # of the planned examples, for the step times and for the noise scale
+REGRET = 1.10  # a batch whose predicted time to a target is at most so many times the best one's is as good
 WARM = 0.02  # of them are trained on before anything is measured
 
 

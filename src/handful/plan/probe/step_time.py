@@ -67,6 +67,15 @@ class Throughput:
         """Examples a second."""
         return batch / self(batch)
 
+    def time_to_target(self, sizes: Sequence[float], phi: float) -> NDArray[np.float64]:
+        """Predicted time to a target at each size, T(B) (B + phi) / B, over the least among the tested sizes.
+
+        >>> Throughput.law(8, 1, [1, 8, 64]).time_to_target([8, 16], phi=8)
+        array([1.  , 1.125])
+        """
+        best = min(self(n) * (n + phi) / n for n in self.sizes)
+        return np.array([self(n) * (n + phi) / n / best for n in sizes], dtype=np.float64)
+
     def smallest_at_peak(self, cap: int | None = None) -> int:
         """B0: the smallest tested batch with at least 90% of the best throughput of those up to `cap`.
 
