@@ -110,7 +110,7 @@ A, B = np.zeros((3, 2)), np.array([0, 1, 0])
 DUPLICATES = pd.DataFrame([[1, 2], [3, 4]], columns=["a", "a"])
 
 CASES: list[tuple[str, Any, dict[str, Any], str]] = [
-    ("missing path", lambda f: f / "none.csv", {}, "no file or folder"),
+    ("missing path", lambda f: f / "none.csv", {}, "not a file, a folder or a data set"),
     ("near name", lambda f: (write(f / "trian.csv", "a,y\n1,2\n"), f / "train.csv")[1], {}, "trian.csv'?"),
     ("near embedded name", lambda f: "diggits", {}, "Did you mean 'digits'?"),
     ("empty csv", text(".csv", ""), {}, "is empty"),
@@ -233,7 +233,7 @@ def test_file_without_permission(tmp_path: Path) -> None:
     path.chmod(0)
     if os.access(path, os.R_OK):
         pytest.skip("this user may read everything")
-    with pytest.raises(HandfulError, match="may not be read by you"):
+    with pytest.raises(HandfulError, match="permission denied"):
         open_source(path)
 
 
@@ -274,7 +274,7 @@ class TestPrepare:
             ({"image_size": 1.5}, "image_size must be a side"),
             ({"target": 5}, "target must be the name of a column"),
             ({"target": []}, "target must be the name of a column"),
-            ({"where": ["gone1.csv", "gone2.csv"]}, "'gone1.csv' is no file"),
+            ({"where": ["gone1.csv", "gone2.csv"]}, "'gone1.csv' is not a file"),
             ({"where": {"x": ["\ud800", "b"]}}, "'x' holds text that no file can hold"),
         ],
     )

@@ -14,8 +14,8 @@ import pytest
 import soundfile
 from PIL import Image
 
+from handful.data.base import Ragged, Source
 from handful.data.media.items import kind_of
-from handful.data.open import Ragged, Source
 from handful.data.open import open as open_source
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

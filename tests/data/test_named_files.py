@@ -11,7 +11,7 @@ from PIL import Image
 
 import handful
 from handful.base.errors import HandfulError
-from handful.data.open import Ragged
+from handful.data.base import Ragged
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 255, (12, 10, 8, 3), dtype=np.uint8)

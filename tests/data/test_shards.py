@@ -105,7 +105,7 @@ def test_tables_that_do_not_belong_together_are_left_apart(frame, tmp_path):
 def test_what_cannot_be_joined_is_named(frame, tmp_path):
     frame.to_csv(tmp_path / "a1.csv", index=False)
     frame.rename(columns={"q": "r"}).to_csv(tmp_path / "a2.csv", index=False)
-    with pytest.raises(HandfulError, match=r"/a1.csv has a column 'q' and a2.csv has none"):
+    with pytest.raises(HandfulError, match=r"/a1.csv has a column 'q' and .*/a2.csv has none"):
         handful.open(tmp_path)
     with pytest.raises(HandfulError, match=r"no file matches '.*b\*.csv'"):
         handful.open(tmp_path / "b*.csv")
@@ -114,10 +114,10 @@ def test_what_cannot_be_joined_is_named(frame, tmp_path):
         handful.open(tmp_path / "fold*")
     (tmp_path / "l1.jsonl").write_text('{"x": [1, 2], "y": 0}\n')
     (tmp_path / "l2.jsonl").write_text('{"x": "a", "y": 0}\n')
-    with pytest.raises(HandfulError, match=r"l2.jsonl: column 'x' is .* there but .* in l1.jsonl: make it one type"):
+    with pytest.raises(HandfulError, match=r"l2.jsonl: column 'x' is .* there but .* in .*/l1.jsonl: make it one type"):
         handful.open(tmp_path / "l*.jsonl")
     (tmp_path / "a3.arff").write_text("x")
-    with pytest.raises(HandfulError, match=r"names a3.arff, which is no table"):
+    with pytest.raises(HandfulError, match=r"names a3.arff, which is not a table"):
         handful.open(tmp_path / "a*")
     (tmp_path / "empty1.csv").write_text("")
     with pytest.raises(HandfulError, match=r"empty1.csv is empty"):

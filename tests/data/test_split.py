@@ -8,9 +8,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from handful.base.errors import HandfulError
-from handful.data.open import Source, Subset, k_fold
+from handful.data.base import Source, Subset
 from handful.data.open import open as open_source
-from handful.data.split import split
+from handful.data.split import k_fold, split
 
 
 def ids(part: Source) -> Any:

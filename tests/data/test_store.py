@@ -123,7 +123,7 @@ def test_chunk_size_and_workers_do_not_change_a_byte(tmp_path, monkeypatch):
     monkeypatch.setattr(store_write, "COMMIT", 1000)
     from handful.data.store.chunks import SourceFeed
 
-    feed = SourceFeed(source, None, {"handful": handful.__version__, "identity": None}, "auto", unit=700)
+    feed = SourceFeed(source, {"handful": handful.__version__, "identity": None}, "auto", unit=700)
     store_write.write_store(feed, tmp_path / "b", 1, 3)
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 

@@ -17,7 +17,7 @@ from pyarrow import feather
 from sklearn import datasets
 
 from handful.base.errors import HandfulError
-from handful.data.open import Column, Source
+from handful.data.base import Column, Source
 from handful.data.open import open as open_source
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import handful
-from handful.data.gather import gather
-from handful.data.open import Ragged, Source, gather_ragged
+from handful.data.base import Ragged, Source
+from handful.data.gather import gather, gather_ragged
 from handful.data.open import open as open_source
 from handful.transform.language import LanguageSource
 

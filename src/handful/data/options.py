@@ -1,10 +1,16 @@
 """What the caller of `open` asked for, as every adapter needs it."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 
+from handful.base.errors import HandfulError, whole
 from handful.base.machine import memory_budget
 from handful.data.base import Column
+
+Size = int | tuple[int, int] | None
+Names = Sequence[str] | Mapping[str, Column] | None
 
 
 @dataclass(frozen=True)
@@ -23,3 +29,40 @@ class Options:
     rate: int | None = None
     budget: int = field(default_factory=memory_budget)
     where: str | None = None
+
+
+def checked(
+    where: object,
+    target: str | None,
+    *,
+    name: str | None = None,
+    columns: Names = None,
+    image_size: Size = None,
+    rate: int | None = None,
+    memory: int | None = None,
+) -> Options:
+    """The arguments of `open`; HandfulError for one that cannot be."""
+    if isinstance(columns, str):
+        raise HandfulError(f"columns must be a list of names, not one string: columns=['{columns}']")
+    sides = (image_size, image_size) if isinstance(image_size, Integral) else image_size
+    size = tuple(sides) if isinstance(sides, Sequence) else ()
+    if sides is not None and (len(size) != 2 or not all(isinstance(side, Integral) and side > 0 for side in size)):
+        raise HandfulError(f"image_size must be a side or (height, width) in pixels, at least 1, not {image_size!r}")
+    if rate is not None and not (isinstance(rate, Integral) and rate > 0):
+        raise HandfulError(f"rate must be a whole number of Hz, at least 1 Hz, not {rate!r}")
+    path = str(os.fspath(where)) if isinstance(where, str | os.PathLike) else None
+    return Options(
+        name=name or path or _called(where),
+        target=target,
+        columns=None if columns is None else tuple(columns),
+        schema=columns if isinstance(columns, Mapping) else {},
+        image_size=None if sides is None else (size[0], size[1]),
+        rate=rate,
+        budget=memory_budget() if memory is None else whole("memory, in bytes,", memory, least=0),
+        where=path,
+    )
+
+
+def _called(where: object) -> str:
+    module = type(where).__module__.split(".")[0]
+    return "arrays" if module in ("builtins", "numpy", "torch") else type(where).__name__

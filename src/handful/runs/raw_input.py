@@ -15,7 +15,8 @@ from handful.data.media.items import IMAGES, SOUNDS, FileItems
 from handful.data.open import open as open_source
 from handful.data.options import Options
 from handful.data.store.read import is_store
-from handful.data.tables.files import READERS, ending
+from handful.data.tables.files import ending
+from handful.data.tables.readers import READERS
 from handful.data.tables.strings import UNSPACED
 
 MEDIA = IMAGES | SOUNDS

@@ -71,7 +71,7 @@ def prepare(
     provenance["identity"] = identity
     if path.exists() and not overwrite:
         return _existing(path, identity)
-    feed = open_feed(where, target, columns, image_size, rate, images, identity, provenance)
+    feed = open_feed(where, target, columns, image_size, rate, images, provenance)
     if feed.plan.rows < shards:
         raise HandfulError(f"{feed.plan.name} has {feed.plan.rows:,} rows, too few for {shards} shards")
     try:

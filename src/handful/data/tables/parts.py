@@ -10,8 +10,9 @@ import pyarrow as pa
 from handful.base.errors import HandfulError
 from handful.data.arrays import Arrays
 from handful.data.options import Options
-from handful.data.tables.arrow import open_table
-from handful.data.tables.files import TABLES, ending, join_types, read_table
+from handful.data.tables.arrow import check_names, open_table
+from handful.data.tables.files import TABLES, TableBlock, ending, read_blocks
+from handful.data.tables.types import join_types
 
 _NOTHING = "__HIVE_DEFAULT_PARTITION__"  # the folder of rows that have no value
 
@@ -36,43 +37,52 @@ def parts(files: Sequence[PurePath]) -> list[PurePath]:
     return kept if alike and len(kept) > 1 else []
 
 
+class JointSchema:
+    """The one type of each column that holds what all blocks have there, as if they were one table."""
+
+    def __init__(self) -> None:
+        self.types: dict[str, pa.DataType] = {}
+        self._first = ""
+
+    def add(self, block: TableBlock, schema: pa.Schema) -> None:
+        """Take one more block into account; HandfulError when it does not belong to those before it."""
+        check_names(schema.names, block.where)
+        if not self.types:
+            self.types, self._first = dict(zip(schema.names, schema.types, strict=True)), block.where
+            return
+        other = [] if block.loose else sorted(set(schema.names) ^ set(self.types))
+        if other:
+            has, lacks = (self._first, block.where) if other[0] in self.types else (block.where, self._first)
+            raise HandfulError(
+                f"{has} has a column '{other[0]}' and {lacks} has none: open one of them, or make them alike"
+            )
+        for name, kind in zip(schema.names, schema.types, strict=True):
+            joint = join_types(self.types.get(name), kind)
+            if joint is None:
+                raise HandfulError(
+                    f"{block.where}: column '{name}' is {kind} there but {self.types[name]} in {self._first}: "
+                    "make it one type"
+                )
+            self.types[name] = joint
+
+
 def open_parts(root: Path, files: Sequence[PurePath], o: Options) -> Arrays:
     """The rows of all files, one after the other in sorted order. files: relative to `root`; the folders `key=value`
     that they lie in are columns."""
-    read = [read_table(str(root / f)) for f in files]
-    tables = [_with_folders(table, f, files) for (table, _), f in zip(read, files, strict=True)]
-    types = _types(root, tables, files)
-    try:
-        whole = pa.concat_tables(
-            [t.select(list(types)).cast(pa.schema(types.items(), t.schema.metadata)) for t in tables]
-        )
-    except pa.ArrowException as error:
-        raise HandfulError(f"{o.name}: its files cannot be joined ({error}): make their columns alike.") from error
-    notes = dict.fromkeys(note for _, note in read if note)
+    joint, notes = JointSchema(), dict[str, None]()
+    tables: list[pa.Table] = []
+    for file in files:
+        block = next(read_blocks(str(root / file), whole=True))
+        tables.append(block.table())
+        joint.add(block, tables[-1].schema)
+        notes |= {block.note: None} if block.note else {}
+    for number, (table, file) in enumerate(zip(tables, files, strict=True)):
+        if dict(zip(table.column_names, table.schema.types, strict=True)) != joint.types:
+            # read anew: "00501" alone may have been a number
+            table = next(read_blocks(str(root / file), whole=True)).table(joint.types)
+        tables[number] = _with_folders(table.select(list(joint.types)), file, files)
+    whole = pa.concat_tables([t.replace_schema_metadata(tables[0].schema.metadata) for t in tables])
     return open_table(whole, o, notes=[f"{len(files):,} files are read as one table.", *notes])
-
-
-def _types(where: Path, tables: Sequence[pa.Table], files: Sequence[PurePath]) -> dict[str, pa.DataType]:
-    """The type of each column that holds the values of all files."""
-    first = tables[0]
-    types = dict(zip(first.column_names, first.schema.types, strict=True))
-    for table, file in zip(tables, files, strict=True):
-        other = set(table.column_names) ^ set(types)
-        if other:
-            name = sorted(other)[0]
-            has, lacks = (files[0], file) if name in types else (file, files[0])
-            raise HandfulError(
-                f"{where / has} has a column '{name}' and {lacks} has none: open one of them, or make them alike."
-            )
-        for name, kind in zip(table.column_names, table.schema.types, strict=True):
-            joint = join_types(types[name], kind)
-            if joint is None:
-                raise HandfulError(
-                    f"{where / file}: column '{name}' is {kind} there but {types[name]} in {files[0]}: "
-                    "make it one type."
-                )
-            types[name] = joint
-    return types
 
 
 def _with_folders(table: pa.Table, file: PurePath, files: Sequence[PurePath]) -> pa.Table:

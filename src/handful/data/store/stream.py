@@ -1,0 +1,215 @@
+"""Tables larger than memory -> chunks to be stored: what the columns hold is learned block by block, then applied."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from math import prod
+from typing import Protocol, cast
+
+import numpy as np
+import pyarrow as pa
+
+from handful.base.errors import HandfulError
+from handful.base.machine import cores
+from handful.base.threads import in_order
+from handful.data.arrays import Dense, RaggedValues, Stored, Strings, check_target
+from handful.data.base import Column
+from handful.data.datasets import HuggingFace
+from handful.data.media.audio import choose_rate, decode
+from handful.data.media.images import Encoded, Form, choose_form
+from handful.data.media.items import BinaryItems
+from handful.data.options import Options
+from handful.data.store.chunks import keeps_encoded, pack, plan_parts, to_piece
+from handful.data.store.manifest import Manifest
+from handful.data.store.write import Piece
+from handful.data.tables import files as table_files
+from handful.data.tables.arrow import check_inputs, check_usable, chosen, class_names, note_numbers, with_target
+from handful.data.tables.columns import ColumnStats, Media, column_stats, decide, mergeable
+from handful.data.tables.files import TableBlock, read_blocks, typed_block
+from handful.data.tables.parts import JointSchema
+from handful.data.tables.values import apply, as_names
+
+
+class Tables(Protocol):
+    """Blocks, the same at every look. classes: names of whole-number columns' classes, where the data set brings them;
+    notes: on what is read."""
+
+    classes: dict[str, tuple[str, ...]]
+    notes: list[str]
+
+    def __iter__(self) -> Iterator[TableBlock]: ...
+
+
+class TableFiles:
+    """Many files of one schema."""
+
+    def __init__(self, files: Sequence[str]) -> None:
+        self.files, self.classes = list(files), dict[str, tuple[str, ...]]()
+        self.notes = [f"{len(files):,} files are read as one table."] if len(files) > 1 else []
+
+    def __iter__(self) -> Iterator[TableBlock]:
+        for file in self.files:
+            yield from read_blocks(file)
+
+
+class DatasetBlocks:
+    """A Hugging Face data set, through its Arrow format."""
+
+    def __init__(self, dataset: HuggingFace, name: str) -> None:
+        if not hasattr(dataset, "__len__"):
+            raise HandfulError(f"{name} is a streaming data set: load it without streaming=True")
+        self._dataset, self._name, self._rows = dataset, name, len(cast(Sized, dataset))
+        self.notes, self.classes = list[str](), dict[str, tuple[str, ...]]()
+        features = {key: getattr(feature, "names", None) for key, feature in dataset.features.items()}
+        self.classes |= {key: tuple(names) for key, names in features.items() if names}
+
+    def __iter__(self) -> Iterator[TableBlock]:
+        table = self._dataset.with_format("arrow")
+        for start in range(0, self._rows, table_files.ROWS):
+            yield typed_block(f"{self._name}, row {start:,}", table[start : start + table_files.ROWS])
+
+
+@dataclass
+class Survey:
+    """What the blocks of a table hold: one type per column, its statistics, rows, notes, and names of classes."""
+
+    schema: JointSchema = field(default_factory=JointSchema)
+    stats: dict[str, ColumnStats] = field(default_factory=dict)
+    rows: int = 0
+    notes: dict[str, None] = field(default_factory=dict)
+    names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def survey(tables: Tables, o: Options) -> Survey:
+    """One look at all blocks; a second at the columns whose type in one block was another than in all together."""
+    found, again = Survey(), set[str]()
+    wanted = None if o.columns is None else {*o.columns, o.target}
+    for block, table, stats in _looks(tables, lambda block: block.table(), wanted, o):
+        found.schema.add(block, table.schema)
+        found.names |= class_names(table.schema)
+        found.notes |= {block.note: None} if block.note else {}
+        for name, one in stats.items():
+            if not mergeable(found.stats.setdefault(name, one).type, one.type, found.schema.types[name]):
+                again.add(name)
+            elif found.stats[name] is not one:
+                found.stats[name].merge(one)
+        found.rows += table.num_rows
+    again |= {name for name, one in found.stats.items() if one.rows != found.rows}  # lines of JSON that lack it
+    if again:
+        types = found.schema.types
+        for name in again:
+            del found.stats[name]
+        for _, _, stats in _looks(tables, lambda block: block.table(types, again), None, o):
+            for name, one in stats.items():
+                if found.stats.setdefault(name, one) is not one:
+                    found.stats[name].merge(one)
+    return found
+
+
+_Look = tuple[TableBlock, pa.Table, dict[str, ColumnStats]]
+
+
+def _looks(
+    tables: Tables, read: Callable[[TableBlock], pa.Table], wanted: Collection[str | None] | None, o: Options
+) -> Iterable[_Look]:
+    """Each block, read on all cores, and the statistics of the columns that are wanted."""
+
+    def look(block: TableBlock) -> _Look:
+        table, here = read(block), replace(o, name=block.where)
+        columns = zip(table.column_names, table.columns, strict=True)
+        return block, table, {
+            name: column_stats(name, column, here, headers=True)
+            for name, column in columns
+            if wanted is None or name in wanted
+        }  # fmt: skip
+
+    return in_order(look, tables, cores(), cores(), name="handful-prepare")
+
+
+class TableFeed:
+    """Columns as `open` would make them of the whole table, from blocks of it."""
+
+    def __init__(self, tables: Tables, o: Options, provenance: dict[str, object], images: str) -> None:
+        self._tables, seen = tables, survey(tables, o)
+        notes, names = [*tables.notes, *seen.notes], list(seen.schema.types)
+        if seen.rows == 0:
+            raise HandfulError(f"{o.name} has 0 rows: there is nothing to learn from")
+        note_numbers(names, o, notes)
+        o = with_target(o, names, notes)
+        self._types, self._given = seen.schema.types, set(o.schema)
+        self._columns: dict[str, Column] = {}
+        self._forms: dict[str, Form] = {}
+        for name in chosen(o, names):
+            stats = seen.stats[name]
+            stats.names = tables.classes.get(name, seen.names.get(name))
+            column = self._column(name, stats, o, notes)
+            check_usable(name, column, o, notes)
+            if column is not None:
+                self._columns[name] = column
+        check_inputs(self._columns, o, notes)
+        self._encoded = {
+            name: form.fit for name, form in self._forms.items() if keeps_encoded(images, seen.rows * prod(form.shape))
+        }
+        self._o = replace(o, columns=tuple(self._columns), schema=self._columns, budget=0)
+        parts = plan_parts(self._columns, self._encoded)
+        self.plan = Manifest(o.name, seen.rows, o.target, dict(self._columns), parts, [], notes, provenance)
+
+    def _column(self, name: str, stats: ColumnStats, o: Options, notes: list[str]) -> Column | None:
+        wanted = o.schema.get(name)
+        if stats.media is not None and stats.media.kind is not None:
+            return self._media_column(name, stats.media, o, notes)
+        if wanted is not None:
+            return replace(wanted, open=False)  # what one block brings, another does not know
+        return decide(name, stats, o, notes)
+
+    def _media_column(self, name: str, media: Media, o: Options, notes: list[str]) -> Column:
+        wanted = o.schema.get(name)
+        if media.kind == "audio":
+            rate = choose_rate(name, media.sounds, o.rate, wanted, notes)
+            return Column("audio", "float32", (None,), rate=rate)
+        if wanted is None:
+            form = choose_form(name, media.images, o, notes)
+        else:
+            channels, height, width = (size or 1 for size in wanted.shape)
+            form = Form(channels, height, width, fit=True)
+        self._forms[name] = form
+        return Column("image", "uint8", form.shape)
+
+    def raw(self, first: int) -> Iterator[TableBlock]:
+        return islice(iter(self._tables), first, None)
+
+    def convert(self, raw: TableBlock) -> dict[str, Piece]:
+        table, o = raw.table(self._types, self._columns), replace(self._o, name=raw.where)
+        return {name: self._piece(name, table.column(name), o) for name in self._columns}
+
+    def _piece(self, name: str, column: pa.ChunkedArray, o: Options) -> Piece:
+        wanted = self._columns[name]
+        if wanted.kind in ("image", "audio"):
+            return self._media_piece(name, BinaryItems(name, column, o), wanted)
+        if name in self._given:
+            column = as_names(column, wanted)
+        stored = apply(name, column, wanted, o, [])
+        if name == o.target:
+            check_target(o.name, name, stored)
+        return piece_of(stored, wanted)
+
+    def _media_piece(self, name: str, items: BinaryItems, wanted: Column) -> Piece:
+        rows = np.arange(len(items))
+        if wanted.kind == "audio":
+            sounds = decode(items, rows, wanted.rate or 0)
+            return Piece(np.concatenate(sounds), np.array([len(s) for s in sounds], np.int64))
+        if name in self._encoded:
+            return pack([bytes(items[i]) for i in range(len(items))])
+        return to_piece(self.plan.name, name, Encoded(items, self._forms[name]).read(rows), fixed=True)
+
+
+def piece_of(stored: Stored, wanted: Column) -> Piece:
+    """A column in memory as what is written of it."""
+    match stored:
+        case Strings():
+            return pack([text.encode("utf-8", "surrogatepass") for text in stored.data])
+        case RaggedValues():
+            return Piece(np.asarray(stored.values), np.diff(stored.offsets))
+        case Dense():
+            return Piece(np.asarray(stored.data).astype(wanted.dtype, copy=False))
+    raise TypeError(type(stored))

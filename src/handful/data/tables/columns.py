@@ -1,0 +1,376 @@
+"""Mergeable statistics of a column's blocks, and `decide`, the one place where its kind is decided."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from handful.base.errors import HandfulError
+from handful.data.arrays import native
+from handful.data.base import Column
+from handful.data.media.audio import header as sound_header
+from handful.data.media.images import Header
+from handful.data.media.images import header as image_header
+from handful.data.media.items import BinaryItems, kind_of
+from handful.data.options import Options
+from handful.data.tables import strings
+from handful.data.tables.types import BYTES, TEXT, as_numbers, flat_list, is_list, is_number, is_text, join_types
+
+# Bytes of different strings that are kept of a column: beyond, it cannot be a category.
+MOST_DISTINCT = 64 << 20
+MOST_LABELS = 1 << 16
+_IDENTIFIER_ROWS = 20
+
+
+@dataclass
+class Texts:
+    """Statistics of strings. distinct: a table of `text` and `rows`, in the order in which they came, or None when they
+    are too many; once: whether each occurred once, up to there; filled: rows that are not blank; words: in these;
+    stray: the first string that is not a number, and its row; levels: of a dictionary, in its order; compact: how many
+    of the first entries of `distinct` differ."""
+
+    distinct: pa.Table | None
+    filled: int
+    words: float
+    stray: tuple[str, int] | None
+    levels: tuple[str, ...] | None
+    compact: int
+    once: bool = True
+
+    def merge(self, other: "Texts", offset: int) -> None:
+        self.filled += other.filled
+        self.words += other.words
+        if self.stray is None and other.stray is not None:
+            self.stray = other.stray[0], other.stray[1] + offset
+        levels = None if self.levels is None or other.levels is None else (*self.levels, *other.levels)
+        self.levels = None if levels is None else tuple(dict.fromkeys(levels))
+        if self.distinct is None or other.distinct is None:
+            self.distinct, self.once = None, self.once and other.once
+            return
+        self.distinct = pa.concat_tables([self.distinct, other.distinct])
+        if self.distinct.num_rows > 2 * self.compact + 4096:  # seldom enough for its cost not to grow with the blocks
+            self.count()
+
+    def count(self) -> None:
+        """Bring the distinct strings together, and let them go when they are too many."""
+        if self.distinct is None:
+            return
+        if self.distinct.num_rows > self.compact:
+            counted = self.distinct.group_by("text", use_threads=False).aggregate([("rows", "sum")])
+            self.distinct, self.compact = counted.rename_columns(["text", "rows"]), counted.num_rows
+        self.once = self.compact == self.filled
+        if self.distinct.nbytes > MOST_DISTINCT:
+            self.distinct = None
+
+
+@dataclass
+class Lists:
+    """Statistics of lists. lengths: the least and the greatest of each level; gap: the first row without a list;
+    missing: whether some hold missing values; labels: the strings in them, or None when they are too many."""
+
+    lengths: list[tuple[int, int] | None]
+    gap: int | None
+    missing: bool
+    labels: set[str] | None
+
+    def merge(self, other: "Lists", offset: int) -> None:
+        if self.gap is None and other.gap is not None:
+            self.gap = other.gap + offset
+        self.missing |= other.missing
+        both = [[pair for pair in level if pair] for level in zip(self.lengths, other.lengths, strict=True)]
+        self.lengths = [(min(a for a, _ in some), max(b for _, b in some)) if some else None for some in both]
+        labels = None if self.labels is None or other.labels is None else self.labels | other.labels
+        self.labels = labels if labels is not None and len(labels) <= MOST_LABELS else None
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """The length of each level, None where it varies."""
+        pairs = [pair or (0, 0) for pair in self.lengths]
+        return tuple(a if a == b else None for a, b in pairs)
+
+
+@dataclass
+class Media:
+    """Statistics of bytes. kind: of the first row; images, sounds: how many have each header, where they were read."""
+
+    kind: str | None
+    images: Counter[Header] = field(default_factory=Counter)
+    sounds: Counter[tuple[int, int]] = field(default_factory=Counter)
+
+
+@dataclass
+class ColumnStats:
+    """Statistics of one column's rows so far. type: Arrow's; missing: rows without a value, NaN too; nulls: those that
+    are not NaN; least, most: of its numbers; names: of the classes that its whole numbers stand for."""
+
+    type: pa.DataType
+    rows: int
+    nulls: int
+    missing: int
+    least: float | None = None
+    most: float | None = None
+    names: tuple[str, ...] | None = None
+    texts: Texts | None = None
+    lists: Lists | None = None
+    media: Media | None = None
+
+    def merge(self, other: "ColumnStats") -> None:
+        """Add the rows of the next block, of a type that is `mergeable` with that of this one."""
+        if self.texts is not None and other.texts is not None:
+            self.texts.merge(other.texts, self.rows)
+        if self.lists is not None and other.lists is not None:
+            self.lists.merge(other.lists, self.rows)
+        if self.media is not None and other.media is not None:
+            self.media.images += other.media.images
+            self.media.sounds += other.media.sounds
+        self.media = self.media or other.media
+        self.least = min((v for v in (self.least, other.least) if v is not None), default=None)
+        self.most = max((v for v in (self.most, other.most) if v is not None), default=None)
+        self.type, self.rows = join_types(self.type, other.type) or self.type, self.rows + other.rows
+        self.nulls, self.missing = self.nulls + other.nulls, self.missing + other.missing
+
+
+def mergeable(a: pa.DataType, b: pa.DataType, joint: pa.DataType) -> bool:
+    """Whether statistics of blocks of these types hold for their rows in the joint type, too."""
+    numbers = all(pa.types.is_null(kind) or is_number(kind) or pa.types.is_decimal(kind) for kind in (a, b))
+    return bool(a == b or (numbers and joint != TEXT) or (is_list(a) and is_list(b)))
+
+
+def column_stats(key: str, column: pa.ChunkedArray, o: Options, *, headers: bool = False) -> ColumnStats:
+    """The statistics of one block of a column (of a table that `plain` made). headers: read those of media, too."""
+    stats = ColumnStats(column.type, len(column), column.null_count, column.null_count)
+    if is_text(column.type):
+        stats.texts = _texts(column)
+    elif is_list(column.type):
+        stats.lists = _lists(column)
+    elif column.type == BYTES and column.null_count < len(column):
+        stats.media = _media(BinaryItems(key, column, o), headers)
+    else:
+        numbers = as_numbers(column)
+        if numbers is not None and column.null_count < len(column):
+            if numbers.type == pa.float16():  # which Arrow does not compute with
+                numbers = numbers.cast(pa.float32())
+            if pa.types.is_floating(numbers.type):
+                stats.missing += pc.sum(pc.is_nan(numbers)).as_py()
+            bounds = pc.min_max(numbers)
+            stats.least, stats.most = bounds["min"].as_py(), bounds["max"].as_py()
+    return stats
+
+
+def _texts(column: pa.ChunkedArray) -> Texts:
+    levels = None
+    if column.type != TEXT:
+        levels = tuple(v for c in column.chunks for v in c.dictionary.to_pylist() if v is not None)
+        if not column.type.ordered:  # classes that no row has are kept only where the order means something
+            used = set(pc.unique(column.cast(TEXT)).to_pylist())
+            levels = tuple(v for v in levels if v in used)
+        column = column.cast(TEXT)
+    filled = column.filter(pc.not_equal(pc.utf8_trim_whitespace(column), ""))
+    counts = pc.value_counts(filled)
+    distinct = pa.table({"text": counts.field("values"), "rows": counts.field("counts")})
+    stray = next((text for text in _texts_of(distinct) if strings.is_stray(text)), None)
+    return Texts(
+        distinct=distinct,
+        compact=distinct.num_rows,
+        filled=len(filled),
+        words=pc.sum(strings.count_words(filled)).as_py() or 0.0,
+        stray=None if stray is None else (stray, pc.index(column, pa.scalar(stray, TEXT)).as_py()),
+        levels=None if levels is None else tuple(dict.fromkeys(levels)),
+    )
+
+
+def _texts_of(distinct: pa.Table) -> Iterator[str]:
+    for start in range(0, distinct.num_rows, 1024):
+        yield from distinct["text"].slice(start, 1024).to_pylist()
+
+
+def _lists(column: pa.ChunkedArray) -> Lists:
+    gap = pc.index(pc.is_null(column), True).as_py() if column.null_count else None
+    lengths: list[tuple[int, int] | None] = []
+    inner = column
+    while is_list(inner.type):
+        bounds = pc.min_max(pc.list_value_length(inner))
+        low, high = bounds["min"].as_py(), bounds["max"].as_py()
+        lengths.append(None if low is None else (low, high))
+        inner = pc.list_flatten(inner)
+    words = set(pc.unique(inner.cast(TEXT)).drop_null().to_pylist()) if _is_words(inner.type) else set()
+    return Lists(lengths, gap, inner.null_count > 0, words)
+
+
+def _is_words(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _media(items: BinaryItems, headers: bool) -> Media:
+    found = Media(kind_of(items[0]))
+    if headers and found.kind == "image":
+        found.images.update(image_header(items, i) for i in range(len(items)))
+    if headers and found.kind == "audio":
+        found.sounds.update(sound_header(items, i) for i in range(len(items)))
+    return found
+
+
+def decide(key: str, stats: ColumnStats, o: Options, notes: list[str]) -> Column | None:
+    """What the column holds, by the statistics of all its rows; None, with the reason as last note, if it is left out.
+
+    Of pictures and sounds only the kind is decided here: size and rate are theirs (see data/media).
+    """
+    if (stats.media is None and stats.missing == stats.rows) or (stats.texts is not None and not stats.texts.filled):
+        return _left_out(key, "every value is missing", notes)
+    if stats.texts is not None:
+        return _decide_text(key, stats, stats.texts, o, notes)
+    if stats.lists is not None:
+        return _decide_lists(key, stats.type, stats.lists, o, notes)
+    if stats.media is not None:
+        if stats.media.kind is None:
+            return _left_out(key, "its bytes are not of an image or sound format that handful knows", notes)
+        image = stats.media.kind == "image"
+        return Column("image", "uint8", (None, None, None)) if image else Column("audio", "float32", (None,))
+    return _decide_number(key, stats, o, notes)
+
+
+def _left_out(key: str, why: str, notes: list[str]) -> Column | None:
+    notes.append(f"column '{key}' was left out: {why}.")
+    return None
+
+
+def _decide_number(key: str, stats: ColumnStats, o: Options, notes: list[str]) -> Column | None:
+    """Numbers, dates and times; whole numbers that the data name are a category."""
+    kind, t = stats.type, pa.types
+    numbers = as_numbers(pa.chunked_array([], kind))
+    if numbers is None:
+        return _left_out(key, f"its type, {kind}, is not one that handful reads", notes)
+    if t.is_decimal(kind):
+        notes.append(f"'{key}' holds decimals: read as float64.")
+    elif t.is_date(kind):
+        notes.append(f"'{key}' holds dates: read as days since 1970-01-01.")
+    elif t.is_timestamp(kind) or t.is_time(kind) or t.is_duration(kind):
+        since = " since 1970-01-01" if t.is_timestamp(kind) else ""
+        notes.append(f"'{key}' holds times: read as seconds{since}.")
+    if stats.nulls:
+        notes.append(f"'{key}' lacks a value in {stats.nulls:,} of {stats.rows:,} rows: NaN there.")
+    if not stats.missing and stats.rows > 1 and stats.least == stats.most and key != o.target and o.columns is None:
+        return _left_out(key, f"it is {stats.least} in every row", notes)
+    gaps = stats.nulls and not t.is_floating(numbers.type)
+    dtype = np.dtype(np.float64 if gaps else numbers.type.to_pandas_dtype())
+    dtype = native(key, np.array([stats.most], dtype), o, notes).dtype
+    if stats.names and dtype.kind in "iu" and (stats.least or 0) >= -1 and (stats.most or 0) < len(stats.names):
+        return Column("category", "int64", (), stats.names)
+    return Column("number", dtype.name)
+
+
+def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: list[str]) -> Column | None:
+    """A target is a category, but for amounts ("$1,200"). An input is numbers or dates when all are, a text when
+    they have 3 words or more on average and more than half of them are distinct, else a category."""
+    if texts.levels is not None:
+        notes.append(f"'{key}' is a category with {len(texts.levels):,} values, in the order it came with.")
+        return Column("category", "int64", (), texts.levels)
+    texts.count()
+    distinct, is_input = texts.distinct, key != o.target
+    if is_input or _amounts(texts):
+        numbers = _decide_written(key, stats, texts, notes)
+        if numbers is not None:
+            return numbers
+    count = None if distinct is None else distinct.num_rows
+    if is_input:
+        mean = texts.words / texts.filled
+        if mean >= 3 and (count is None or count > 0.5 * texts.filled):
+            many = "" if count is None else f", {count:,} different in {texts.filled:,} rows"
+            notes.append(f"'{key}' is a text: {mean:.0f} words per row on average{many}.")
+            return Column("text", "str")
+        if texts.once and texts.filled == stats.rows >= _IDENTIFIER_ROWS and o.columns is None:
+            every = f"each of its {stats.rows:,} values occurs once, as in an identifier"
+            return _left_out(key, f"{every}; name it in columns=[...] to keep it", notes)
+        if count == 1 and texts.filled == stats.rows > 1 and o.columns is None:
+            return _left_out(key, f"it is '{next(_texts_of(texts.distinct))}' in every row", notes)
+    if distinct is None:
+        if not is_input:
+            raise HandfulError(f"{o.name}: target '{key}' has too many classes to keep in memory: group some of them")
+        notes.append(f"'{key}' is a text: it has too many different values for a category.")
+        return Column("text", "str")
+    classes = tuple(sorted(distinct["text"].to_pylist()))  # sorted, so that two files with the same classes agree
+    lacking = stats.rows - texts.filled
+    notes.append(
+        f"'{key}' is a category with {len(classes):,} values" + (f"; {lacking:,} rows lack one." if lacking else ".")
+    )
+    return Column("category", "int64", (), classes)
+
+
+def _decide_written(key: str, stats: ColumnStats, texts: Texts, notes: list[str]) -> Column | None:
+    """Strings that are numbers, but for marks for missing values, or dates; plain numbers alone stay strings: someone
+    quoted them."""
+    if texts.distinct is None:
+        return None
+    if texts.stray is not None:
+        text, row = texts.stray
+        sample = texts.distinct["text"].slice(0, 1000).to_pylist()
+        numeric = sum(t.strip().replace(".", "", 1).lstrip("+-").isdigit() for t in sample)
+        if len(sample) >= 5 and numeric > 0.5 * len(sample):
+            notes.append(f"'{key}' is mostly numbers but is read as strings, because of '{text}' in row {row}.")
+        return _decide_dates(key, text, texts.distinct, notes) if strings.is_slashed(text) else None
+    counts = dict(zip(texts.distinct["text"].to_pylist(), texts.distinct["rows"].to_pylist(), strict=True))
+    marks = {text: rows for text, rows in counts.items() if strings.is_missing(text)}
+    amount = next((text for text in counts if text not in marks and not strings.is_plain(text)), None)
+    if len(marks) == len(counts) or not (marks or amount):
+        return None
+    if amount is not None:
+        notes.append(f"'{key}' is numbers with signs: '{amount}' is read as {strings.number(amount):g}.")
+    if marks:
+        gaps = stats.rows - texts.filled + sum(marks.values())
+        shown = ", ".join(f"'{mark}'" for mark in sorted(marks))
+        notes.append(f"'{key}' is numbers; {gaps:,} rows hold {shown} and are read as missing (NaN).")
+    return Column("number", "float64")
+
+
+def _amounts(texts: Texts) -> bool:
+    """Whether all of the first strings are numbers, and not plain ones alone."""
+    if texts.distinct is None or texts.stray is not None:
+        return False
+    found = [t for t in texts.distinct["text"].slice(0, 100).to_pylist() if not strings.is_missing(t)]
+    return not all(map(strings.is_plain, found))
+
+
+def _decide_dates(key: str, first: str, distinct: pa.Table, notes: list[str]) -> Column | None:
+    """Dates with slashes, where only one order of day and month fits all of them."""
+    texts = distinct["text"].to_pylist()
+    if not all(strings.is_slashed(text) or strings.is_missing(text) for text in texts):
+        return None
+    fits = strings.date_formats(texts)
+    if len(fits) != 1:
+        why = "days and months cannot be told apart" if fits else "they are of several forms"
+        notes.append(f"'{key}' holds dates such as '{first.strip()}', but {why}: written as 2026-01-31 they are read.")
+        return None
+    notes.append(f"'{key}' holds dates, {strings.in_words(fits[0])}: read as seconds since 1970-01-01.")
+    return Column("number", "float64", dates=fits[0])
+
+
+def _decide_lists(key: str, kind: pa.DataType, lists: Lists, o: Options, notes: list[str]) -> Column | None:
+    """Blocks of numbers, numbers whose count varies, or, as a target, the labels that a row has together."""
+    leaf = flat_list(pa.chunked_array([], kind)).type
+    if lists.gap is not None:
+        raise HandfulError(f"{o.name}: column '{key}' has no list in row {lists.gap}: fill or remove such rows")
+    if key == o.target and _is_words(leaf):
+        return _decide_labels(key, lists, o, notes)
+    if None in (lists.shape[1:] if lists.shape[0] is not None else lists.shape[:-1]):
+        return _left_out(key, "its inner lists differ in length", notes)
+    if lists.missing or not is_number(leaf):
+        reason = "they have missing values" if lists.missing else f"they hold {leaf}"
+        if _is_words(leaf):
+            reason += f"; target='{key}' takes them for labels that a row may have together"
+        return _left_out(key, f"of lists, handful reads those of numbers, and {reason}", notes)
+    dtype = native(key, np.empty(0, leaf.to_pandas_dtype()), o, notes).dtype
+    tokens = lists.shape == (None,) and dtype.kind in "iu"
+    return Column("tokens" if tokens else "tensor", dtype.name, lists.shape)
+
+
+def _decide_labels(key: str, lists: Lists, o: Options, notes: list[str]) -> Column:
+    if lists.labels is None or len(lists.labels) < 2:
+        found = f"more than {MOST_LABELS:,}" if lists.labels is None else len(lists.labels)
+        raise HandfulError(f"{o.name}: the lists of '{key}' hold {found} label(s); a target needs two or more")
+    known = tuple(sorted(lists.labels))
+    shown = ", ".join(known[:6]) + (", ..." if len(known) > 6 else "")
+    notes.append(f"the target '{key}' holds {len(known)} labels that a row may have together: {shown}.")
+    return Column("tensor", "uint8", (len(known),), labels=known)

@@ -1,0 +1,108 @@
+"""Arrow's types: a table brought to a few of them, one type for the blocks of a column, the numbers behind dates."""
+
+from collections.abc import Iterable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+TEXT, BYTES = pa.large_string(), pa.large_binary()
+_UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Strings, or a dictionary of strings: a category of its own order."""
+    return bool(kind == TEXT or pa.types.is_dictionary(kind))
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """A list a row, of fixed length or not."""
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Whole numbers, floats and booleans: what NumPy holds as it is."""
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+
+
+def plain(table: pa.Table) -> pa.Table:
+    """The table with few types: the fields of structs are columns, `user.age`; see `plain_column` for the others."""
+    names: list[str] = []
+    columns: list[pa.ChunkedArray] = []
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        for path, found in _fields(str(name), column):
+            names.append(path)
+            columns.append(plain_column(found))
+    return pa.table(columns, names=names, metadata=table.schema.metadata)
+
+
+def _fields(name: str, column: pa.ChunkedArray) -> Iterable[tuple[str, pa.ChunkedArray]]:
+    if not pa.types.is_struct(column.type) or column.type.get_field_index("bytes") >= 0:
+        yield name, column
+        return
+    for field in column.type:
+        yield from _fields(f"{name}.{field.name}", pc.struct_field(column, field.name))
+
+
+def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Strings as large_string, bytes as large_binary, pictures and sounds as their bytes, a dictionary of strings with
+    indices of 32 bits; extensions and other dictionaries unwrapped."""
+    t = pa.types
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return plain_column(pa.chunked_array([c.storage for c in column.chunks], kind.storage_type))
+    if t.is_struct(kind) and kind.get_field_index("bytes") >= 0:  # {bytes, path}, as data set hubs publish media
+        return plain_column(pc.struct_field(column, "bytes"))
+    if t.is_dictionary(kind):
+        values = plain_column(pa.chunked_array([], kind.value_type)).type
+        return column.cast(pa.dictionary(pa.int32(), TEXT, kind.ordered) if values == TEXT else kind.value_type)
+    if t.is_string(kind) or t.is_string_view(kind):
+        return column.cast(TEXT)
+    if t.is_binary(kind) or t.is_fixed_size_binary(kind) or t.is_binary_view(kind):
+        return column.cast(BYTES)
+    return column
+
+
+def join_types(a: pa.DataType | None, b: pa.DataType) -> pa.DataType | None:
+    """The narrowest type that holds both; text holds every single value. None when there is none.
+
+    For text files it is the type that the parser would find for both blocks at once.
+    """
+    t = pa.types
+    if a is None or a == b or t.is_null(a):
+        return b
+    if t.is_null(b):
+        return a
+    kinds = (a, b)
+    if all(map(t.is_integer, kinds)):
+        return a if a.bit_width >= 64 and t.is_signed_integer(a) else pa.int64()
+    if all(t.is_integer(k) or t.is_floating(k) or t.is_decimal(k) for k in kinds):
+        return pa.float64()
+    if all(t.is_date(k) or t.is_timestamp(k) for k in kinds):
+        zones = {k.tz if t.is_timestamp(k) else None for k in kinds}
+        unit = max((k.unit for k in kinds if t.is_timestamp(k)), key=list(_UNITS).index, default=None)
+        return TEXT if len(zones) > 1 else pa.timestamp(unit, zones.pop()) if unit else pa.date32()
+    if any(map(t.is_nested, kinds)):
+        inner = join_types(a.value_type, b.value_type) if all(map(is_list, kinds)) else None
+        wide = any(map(t.is_large_list, kinds))
+        return None if inner is None else pa.large_list(inner) if wide else pa.list_(inner)
+    if BYTES in kinds:
+        return None
+    return TEXT
+
+
+def as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """The column as numbers or booleans: decimals as float64, dates as days and times as seconds; None for others."""
+    t, kind = pa.types, column.type
+    if t.is_null(kind) or t.is_decimal(kind):
+        return column.cast(pa.float64())
+    if t.is_date(kind):
+        return column.cast(pa.date32()).cast(pa.int32()).cast(pa.int64())
+    if t.is_timestamp(kind) or t.is_time(kind) or t.is_duration(kind):
+        bits = pa.int32() if t.is_time32(kind) else pa.int64()
+        return pc.divide(column.cast(bits).cast(pa.float64(), safe=False), float(_UNITS[kind.unit]))
+    return column if is_number(kind) else None
+
+
+def flat_list(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """What the lists of a column hold in the end, one after another."""
+    return flat_list(pc.list_flatten(column)) if is_list(column.type) else column

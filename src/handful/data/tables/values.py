@@ -1,0 +1,186 @@
+"""The values of a column: `apply`, the one place where what was decided or learned of a column is applied."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from handful.base.errors import HandfulError, did_you_mean
+from handful.data.arrays import Dense, Stored, Strings, native, ragged
+from handful.data.base import Column
+from handful.data.media import audio, images
+from handful.data.media.items import IMAGES, SOUNDS, BinaryItems, FileItems, Items
+from handful.data.options import Options
+from handful.data.tables.columns import column_stats, decide
+from handful.data.tables.strings import codes_of, read_numbers
+from handful.data.tables.types import TEXT, as_numbers, flat_list, is_list, is_number, is_text, plain_column
+
+MEDIA = ("image", "audio")
+
+
+def convert(
+    key: str, column: pa.ChunkedArray, o: Options, notes: list[str], names: tuple[str, ...] | None = None
+) -> Stored | None:
+    """A whole column: what it holds is what the caller's schema says, else it is decided; None where it is left out.
+
+    names: of the classes that its whole numbers stand for.
+    """
+    column, wanted = plain_column(column), o.schema.get(key)
+    if is_text(column.type) and key != o.target and (wanted is None or wanted.kind in MEDIA):
+        named = _named_files(key, column, o, notes)
+        if named is not None:
+            return named
+    if wanted is None or (wanted.kind == "category" and wanted.classes is None and is_text(column.type)):
+        stats = column_stats(key, column, o)
+        stats.names = names
+        wanted = decide(key, stats, o, notes)
+        return None if wanted is None else apply(key, column, wanted, o, notes)
+    return apply(key, as_names(column, wanted), wanted, o, notes)
+
+
+def as_names(column: pa.ChunkedArray, wanted: Column) -> pa.ChunkedArray:
+    """Whole numbers that are all names of classes as strings; else they are codes."""
+    if wanted.kind != "category" or not pa.types.is_integer(column.type):
+        return column
+    codes = {str(code) for code in pc.unique(column).drop_null().to_pylist()}
+    return column.cast(TEXT) if codes <= set(wanted.classes or ()) else column
+
+
+def apply(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: list[str]) -> Stored:
+    """Some rows of a column (of a table that `plain` made) as `wanted` says. Nothing is inferred: a row has the same
+    value whatever other rows come with it. HandfulError, with its row, for a value that cannot be one."""
+    if wanted.kind in MEDIA:
+        return _media(key, BinaryItems(key, column, o), wanted, o, notes)
+    if wanted.kind == "text":
+        return Strings(column.cast(TEXT).to_pylist(), Column("text", "str"))
+    if wanted.kind == "category":
+        return _category(key, column, wanted, o, notes)
+    if is_list(column.type):
+        if column.null_count:
+            row = pc.index(pc.is_null(column), True).as_py()
+            raise HandfulError(f"{o.name}: column '{key}' has no list in row {row}: fill or remove such rows")
+        return _label_sets(key, column, wanted.labels, o) if wanted.labels else _lists(key, column, wanted, o)
+    return _numbers(key, column, wanted, o)
+
+
+def _numbers(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> Dense:
+    if is_text(column.type):
+        array: NDArray[np.generic] = read_numbers(f"{o.name}: column '{key}'", column.cast(TEXT), wanted.dates)
+    else:
+        numbers = as_numbers(column)
+        if numbers is None:
+            raise HandfulError(f"{o.name}: column '{key}' must be a number but is {column.type}")
+        if numbers.null_count and not pa.types.is_floating(numbers.type):
+            middle = pa.uint8() if pa.types.is_boolean(numbers.type) else numbers.type
+            numbers = numbers.cast(middle).cast(pa.float64(), safe=False)
+        array = native(key, np.ascontiguousarray(numbers.to_numpy()), o, [])
+    if wanted.dtype.startswith("float") and array.dtype.name != wanted.dtype:
+        array = array.astype(wanted.dtype)
+    return Dense(array, wanted if array.dtype.name == wanted.dtype else Column("number", array.dtype.name))
+
+
+def _category(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: list[str]) -> Dense:
+    """Strings are names of classes, whole numbers their codes; -1 where the value is missing or not among them."""
+    if pa.types.is_integer(column.type):
+        return Dense(pc.fill_null(column.cast(pa.int64()), -1).to_numpy(), wanted)
+    column, classes = column.cast(TEXT), wanted.classes or ()
+    codes, unknown = codes_of(column, classes)
+    if not len(unknown):
+        return Dense(codes, Column("category", "int64", (), classes))
+    first = column[int(unknown[0])].as_py()
+    if key == o.target:
+        raise HandfulError(
+            f"{o.name}: target '{key}' is '{first}' in row {unknown[0]}, which is not among the known classes."
+            + did_you_mean(first, classes)
+        )
+    said = f"'{key}' has {len(unknown):,} values not seen before (first '{first}')"
+    if wanted.open:
+        notes.append(f"{said}: treated as missing in this column.")
+        classes = (*classes, *sorted(pc.unique(column.take(pa.array(unknown))).to_pylist()))
+        codes, _ = codes_of(column, classes)
+    else:
+        notes.append(f"{said}: read as missing.")
+    return Dense(codes, Column("category", "int64", (), classes))
+
+
+def _lists(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> Stored:
+    """Numbers in a block of one shape a row, or, where `wanted` has no length, of as many as each row has."""
+    values = flat_list(column).combine_chunks()
+    if values.null_count or not is_number(values.type):
+        what = "missing values" if values.null_count else str(values.type)
+        raise HandfulError(f"{o.name}: column '{key}' must hold lists of numbers, but they hold {what}")
+    array = native(key, np.ascontiguousarray(values.to_numpy(zero_copy_only=False)), o, [])
+    if wanted.dtype.startswith("float"):
+        array = array.astype(wanted.dtype, copy=False)
+    inner, rows = column, len(column)
+    for size in wanted.shape:
+        lengths = pc.list_value_length(inner).to_numpy() if is_list(inner.type) else np.zeros(0, np.int64)
+        other = np.flatnonzero(lengths != size)
+        if not is_list(inner.type) or (size is not None and len(other)):
+            where = f" in row {other[0] * rows // len(lengths)}" if len(other) else ""
+            needed = f"lists of {' x '.join('any' if n is None else str(n) for n in wanted.shape)} numbers"
+            raise HandfulError(f"{o.name}: column '{key}' must hold {needed} but has others{where}")
+        inner = pc.list_flatten(inner)
+    if is_list(inner.type):
+        raise HandfulError(f"{o.name}: column '{key}' must be {wanted.kind} {list(wanted.shape)} but is {column.type}")
+    if wanted.shape[:1] == (None,):
+        offsets = np.zeros(rows + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        return ragged(key, array, offsets)
+    shape = tuple(size or 0 for size in wanted.shape)
+    return Dense(array.reshape(rows, *shape), Column("tensor", array.dtype.name, shape))
+
+
+def _label_sets(key: str, lists: pa.ChunkedArray, known: tuple[str, ...], o: Options) -> Dense:
+    """The labels that a row has together: uint8 [n, k] of zeros and ones."""
+    words = flat_list(lists).cast(TEXT)
+    at = np.repeat(np.arange(len(lists)), pc.list_value_length(lists).to_numpy())
+    codes = pc.fill_null(pc.index_in(words, value_set=pa.array(known, TEXT)), -1).to_numpy()
+    if (codes < 0).any():
+        bad = int(np.flatnonzero(codes < 0)[0])
+        word = words[bad].as_py()
+        what = "holds a missing label" if word is None else f"holds '{word}', which is none of the labels of training"
+        raise HandfulError(f"{o.name}: column '{key}' {what}, in row {at[bad]}: correct or remove such rows")
+    block = np.zeros((len(lists), len(known)), dtype=np.uint8)
+    block[at, codes] = 1
+    return Dense(block, Column("tensor", "uint8", (len(known),), labels=known))
+
+
+def _media(key: str, items: Items, wanted: Column, o: Options, notes: list[str]) -> Stored:
+    return images.from_items(items, o, notes) if wanted.kind == "image" else audio.from_items(items, o, notes)
+
+
+def media_named(column: pa.ChunkedArray) -> Column | None:
+    """What the first strings of a column name, if all end as the names of pictures do, or of sounds."""
+    endings = {Path(name).suffix.lower() for name in column[:64].cast(TEXT).drop_null().to_pylist() if name}
+    if not endings:
+        return None
+    image, audio = Column("image", "uint8", (None, None, None)), Column("audio", "float32", (None,))
+    return image if endings <= IMAGES else audio if endings <= SOUNDS else None
+
+
+def _named_files(key: str, column: pa.ChunkedArray, o: Options, notes: list[str]) -> Stored | None:
+    """Pictures or sounds of which a table holds the files' names, relative to its own folder or to where we are."""
+    named = media_named(column)
+    if named is None:
+        return None
+    names = column.to_pylist()
+    first = next(name for name in names if name)
+    here = Path(o.where) if o.where and "://" not in o.where else None
+    near = [] if here is None else [here] if here.is_dir() else [here.parent]
+    base = next((folder for folder in (*near, Path()) if (folder / first).is_file()), None)
+    if base is None:
+        lost = f"'{key}' names files, and '{first}' is not in {near[0] if near else 'this folder'}"
+        if key in o.schema:
+            raise HandfulError(f"{o.name}: column {lost}")
+        notes.append(f"{lost}: read as text.")
+        return None
+    paths = [base / (name or "") for name in names]
+    for row, path in enumerate(paths):
+        if not path.is_file():
+            what = f"names {path}, which is not there" if names[row] else "names no file"
+            raise HandfulError(f"{o.name}: column '{key}' {what}, in row {row}: correct or remove such rows")
+    notes.append(f"'{key}' holds names of {'pictures' if named.kind == 'image' else 'sounds'}: the files are read.")
+    return _media(key, FileItems(key, paths), named, o, notes)
