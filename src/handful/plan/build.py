@@ -214,14 +214,13 @@ def make_training(
         if getattr(options, name) != left:
             chooser.set(name, getattr(options, name), "given")
     parameters = [p for p in net.parameters() if p.requires_grad]
-    average = copy_weights(net) if ema else None
     return Training(
         plan=Plan(chooser.choices, tuple(chooser.notes)),
         pipeline=data.pipeline,
         objective=objective,
         batches=batches,
         valid=validation_batches(data),
-        state=State(net, optimizer, micro_batch=micro, batch=size, average=average),
+        state=State(net, optimizer, micro_batch=micro, batch=size, average=copy_weights(net) if ema else None),
         rule=rule,
         schedule=shape,
         live=Live(None, quiet=options.quiet or ranks.rank > 0),
