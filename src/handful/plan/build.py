@@ -77,14 +77,14 @@ def _assemble(
     device = torch.device(chooser.put("device", choose_device(options.device)))
     net = make_model(model, data, options, chooser, device, saved).to(device)
     objective = make_objective(net, data, options, chooser, device)
-    if isinstance(model, str) and resuming is None:
+    if not data.own_model and resuming is None:
         show_rows(net, objective, data, options.seed)
     batches, size = make_batches(data, options, chooser, device)
     t = make_training(data, objective, batches, size, options, chooser, ranks, folder)
     found = Decision()
     if measure and resuming is None:
         times = None if isinstance(measure, bool) else measure
-        found = decide_open(t, options, chooser, times, own=isinstance(model, nn.Module))
+        found = decide_open(t, options, chooser, times, own=data.own_model)
     settle(t, options, found, chooser)
     if resuming is not None:
         if resuming.fingerprint != chooser.choices["fingerprint"].value:

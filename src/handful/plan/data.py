@@ -52,10 +52,10 @@ def open_data(
     train: object, options: Config, chooser: Chooser, model: str | nn.Module, saved: RunFolder | None
 ) -> Data:
     """Open the data, hold out the validation rows, and fit the preprocessing on the training rows alone."""
-    source, options, recipe = select_columns(train, options, chooser, model)
+    name = named(model)[0] if isinstance(model, str) else None
+    source, options, recipe = select_columns(train, options, chooser, name)
     language = is_language(source, options)
     rows, held_out = hold_out(source, options, chooser, language)
-    name = named(model)[0] if isinstance(model, str) else None
     if saved is not None and not language:
         pipeline = saved.pipeline()
     else:
@@ -85,16 +85,16 @@ def open_data(
 
 
 def select_columns(
-    train: object, options: Config, chooser: Chooser, model: str | nn.Module
+    train: object, options: Config, chooser: Chooser, name: str | None
 ) -> tuple[Source, Config, str | None]:
     """The data with the columns to learn from, the options with the recipe that the model stands for, and the recipe
-    that was asked for."""
+    that was asked for. name: of a ready-made model."""
     source = open_source(train, target=options.target)
     chooser.put("data", Choice(source.where, "given") if source.where else Choice.own(source.name))
     chooser.set("rows", len(source), "found")
     chooser.set("fingerprint", fingerprint(source), "found", "of the data; checked on resume")
     asked = recipes.check(options.recipe)
-    if asked is None and isinstance(model, str) and (name := named(model)[0]) in MODELS:
+    if asked is None and name in MODELS:
         options = replace(options, recipe=recipes.of_model(source, MODELS[name].kinds))
     source = recipes.select(source, options.recipe, keep=[options.weight])
     if source.target is not None:
@@ -195,7 +195,7 @@ def make_batches(data: Data, options: Config, chooser: Chooser, device: torch.de
 def pinned(batch: Batch, pin: Callable[[Tensor], Tensor] = Tensor.pin_memory) -> Batch:
     """The batch with its tensors in page-locked memory. It comes from torch's own cache of such memory, which gives it
     out again only after the copies from it are done."""
-    return batch.replace({name: pin(v) if isinstance(v, Tensor) else v for name, v in batch.columns.items()})
+    return batch.on_tensors(pin)
 
 
 def validation_batches(data: Data) -> Batches | None:

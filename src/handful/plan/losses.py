@@ -41,11 +41,13 @@ def loss(
 def softening(function: LossFunction, class_weight: ClassWeight) -> dict[str, Choice]:
     """What a plan says of a cross-entropy beside its name, so that `planned_loss` makes the same one again."""
     found: dict[str, Choice] = {}
-    if isinstance(function, cross_entropy) and function.label_smoothing:
+    if not isinstance(function, cross_entropy):
+        return found
+    if function.label_smoothing:
         found["label_smoothing"] = Choice(function.label_smoothing, "given")
-    if isinstance(function, cross_entropy) and function.class_weight is not None and class_weight is not None:
+    if function.class_weight is not None and class_weight is not None:
         numbers = list(function.class_weight)
-        reason = "balanced: rows / (classes x rows of the class)" if isinstance(class_weight, str) else ""
+        reason = "balanced: rows / (classes x rows of the class)" if class_weight == "balanced" else ""
         found["class_weight"] = Choice(numbers, "found" if reason else "given", reason)
     return found
 

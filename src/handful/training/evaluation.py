@@ -9,7 +9,7 @@ from torch import Tensor
 
 from handful.base.errors import HandfulError
 from handful.data.base import Batch
-from handful.losses.metric import Metric, SumMetric, WholeMetric
+from handful.losses.metric import Metric, SumMetric
 from handful.training.objective import Objective
 
 Seen = tuple[Tensor, Tensor, Tensor | None]  # output, target and weight of some rows
@@ -25,7 +25,7 @@ def evaluate(
     """
     total_loss = total_weight = 0.0
     sums: dict[str, NDArray[np.float64]] = {}
-    whole = any(isinstance(metric, WholeMetric) for metric in objective.metrics)
+    whole = len(objective.sum_metrics) < len(objective.metrics)  # metrics that need all rows at once
     seen: list[Seen] = []
     was_training = objective.model.training
     objective.model.eval()

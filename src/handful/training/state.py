@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
 from handful.base.plan import Row
-from handful.losses.metric import Metric, SumMetric
+from handful.losses.metric import SumMetric
 from handful.optim.build import load_state, state_tensors
 from handful.training.objective import LossSums
 
@@ -32,13 +32,13 @@ class Window:
             value = sum_.cpu().numpy()
             self.metrics[name] = self.metrics[name] + value if name in self.metrics else value.copy()
 
-    def scores(self, metrics: Sequence[Metric]) -> dict[str, float]:
+    def scores(self, metrics: Sequence[SumMetric]) -> dict[str, float]:
         """train_loss and train_<metric> over exactly the rows of the window."""
         if self.weight == 0:
             return {}
         scores = {"train_loss": self.loss / self.weight}
         for m in metrics:
-            if isinstance(m, SumMetric) and m.name in self.metrics:
+            if m.name in self.metrics:
                 scores[f"train_{m.name}"] = m.finish(self.metrics[m.name])
         return scores
 
