@@ -103,8 +103,7 @@ def _assemble(
 def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughput | None, *, own: bool) -> Decision:
     """Measure what was left open: precision, threads, batch and learning rate. times: step times, given instead of
     measured; own: the model is the caller's."""
-    open_batch = chooser.choices["batch"].status == "default"
-    open_lr = options.lr == "auto" and isinstance(options.optimizer, str)
+    open_batch, open_lr = (chooser.choices[name].status == "default" for name in ("batch", "lr"))
     low_precision = getattr(t.objective.model, "low_precision", False) and t.ranks.size == 1
     open_precision = options.precision == "auto" and t.objective.device.type == "cpu" and low_precision
     open_choices = {
