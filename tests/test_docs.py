@@ -1,4 +1,4 @@
-"""README and docs tell the truth: their code runs, the loop is the loop, links and paths lead somewhere, names exist."""
+"""README and docs tell the truth: code runs, the loop is the loop, links and paths lead somewhere, names exist."""
 
 import importlib
 import inspect
