@@ -26,6 +26,7 @@ import handful
 from handful import models
 from handful.data.base import Source
 from handful.optim import build as optimizer
+from handful.training.evaluation import evaluate
 from handful.training.state import copy_weights, load_weights
 
 HERE = Path(__file__).resolve().parent
@@ -112,7 +113,7 @@ class Watch:
         model, average = self.t.objective.model, self.t.state.average
         kept = copy_weights(model)
         load_weights(model, average if average is not None else kept)
-        self.seen.append(self.t.objective.evaluate(self.batches.epoch(512))["accuracy"])
+        self.seen.append(evaluate(self.t.objective, self.batches.epoch(512))["accuracy"])
         load_weights(model, kept)
 
 

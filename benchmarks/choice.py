@@ -31,10 +31,11 @@ import torch
 from choice_workloads import CACHE, HERE, WORKLOADS, Workload
 from torch import nn
 
-from handful.fit import _run
+from handful.fit import run_training
 from handful.plan.build import assemble
 from handful.plan.probe.decide import batch_cap
 from handful.plan.probe.step_time import Throughput, measure_throughput, powers_of_two
+from handful.training.evaluation import evaluate
 from handful.training.training import Training
 
 LAWS = (8, 32, 128, 512)
@@ -89,7 +90,7 @@ class Average:
                 kept = [v.clone() for v in self.weights]
                 torch._foreach_copy_(self.weights, self.mean)
                 assert self.t.valid is not None
-                loss = self.t.objective.evaluate(self.t.valid.epoch(self.t.evaluation_batch))["loss"]
+                loss = evaluate(self.t.objective, self.t.valid.epoch(self.t.evaluation_batch))["loss"]
                 torch._foreach_copy_(self.weights, kept)
                 self.curve.append([info["step"], info["position"], info["valid_loss"], loss])
 
@@ -101,7 +102,7 @@ def train(w: Workload, data: Any, seed: int, measure: Throughput | bool = True, 
              "until": f"epochs({w.epochs})", "evaluate_every": 0.25, "metrics": None, "quiet": True,
              "threads": 1}  # fmt: skip
     average = Average()
-    run = _run(assemble(fresh(w, seed), data[0], given | options, measure=measure), [average])
+    run = run_training(assemble(fresh(w, seed), data[0], given | options, measure=measure), [average])
     if "interrupt" in run.stopped_because:
         raise KeyboardInterrupt  # fit keeps what it has; a benchmark must not take that for a whole run
     said = [r["note"] for r in run.history if "note" in r]
@@ -164,7 +165,7 @@ def measure(w: Workload, seeds: int, rates: list[float], least: int) -> list[dic
     t = assemble(fresh(w, 0), data[0], {"valid": data[1], "loss": w.loss, "optimizer": w.optimizer, "batch": 32,
                  "lr": w.lr, "metrics": None, "quiet": True, "threads": 1, "until": "epochs(1)"})  # fmt: skip
     assert t.valid is not None
-    initial = t.objective.evaluate(t.valid.epoch(512))["loss"]
+    initial = evaluate(t.objective, t.valid.epoch(512))["loss"]
     line = cached(w, {"line": cap}, lambda: _line(t, powers_of_two(cap, 4)))
     laws = {**{f"K={k}": (float(k), 1.0) for k in LAWS}, "this CPU": tuple(line)}
     chosen = {

@@ -28,8 +28,12 @@ from choice_workloads import HERE, WORKLOADS, Workload
 
 from handful.plan.build import assemble
 from handful.plan.probe.decide import batch_cap
-from handful.plan.probe.range_test import range_test
+from handful.plan.probe.snapshot import untouched
 from handful.plan.probe.step_time import Throughput, powers_of_two
+from handful.plan.probe.steps import step
+from handful.training.evaluation import evaluate
+from handful.training.guards import NonFiniteLoss, OutOfMemory
+from handful.training.training import Training
 
 SEEDS = 3
 STEPS, LOW, HIGH = 100, 1e-7, 10.0
@@ -51,20 +55,34 @@ def valley(rates: list[float], losses: list[float]) -> float:
     return rates[max(0, end - length[end] + int(third) + int(third / 2))]
 
 
+def range_test(t: Training, size: int, rates: list[float]) -> list[float]:
+    """A step of `size` rows at each rate, until one breaks off: the loss at each, of its mini-batch before the update,
+    so it is of the weights after the rates before it (Smith 2017). The training is left as it was."""
+    base, losses = t.state.optimizer.param_groups[0]["initial_lr"], list[float]()
+    with untouched(t):
+        t.objective.model.train()
+        for rate in rates:
+            try:
+                losses.append(step(t, t.batches.at(t.state.position, size), rate / base))
+            except (NonFiniteLoss, OutOfMemory):
+                break
+            if losses[-1] > 4 * max(losses[0], min(losses)):
+                return losses[:-1]
+    return losses
+
+
 def tested(w: Workload, data: Any, size: int, seed: int) -> dict[str, Any]:
     """The rates that a range test suggests, and the steps it took."""
     t = assemble(fresh(w, seed), data[0], {"loss": w.loss, "optimizer": w.optimizer, "batch": size, "lr": w.lr,
                  "metrics": None, "quiet": True, "threads": 1, "until": "epochs(1)", "seed": seed})  # fmt: skip
-    found = range_test(t, size=size, steps=STEPS, repeats=1, low=LOW / w.lr, high=HIGH / w.lr)
+    every = np.geomspace(LOW, HIGH, STEPS).tolist()
     curve, mean = [], 0.0
-    for k, loss in enumerate(found.loss[0]):
-        if not math.isfinite(loss):
-            break
+    for k, loss in enumerate(range_test(t, size, every)[1:]):
         mean = SMOOTH * mean + (1 - SMOOTH) * loss
         curve.append(mean / (1 - SMOOTH ** (k + 1)))
     taken = min(len(curve) + 1, STEPS)
     kept = slice(STEPS // 10, -5)  # as fastai leaves out both ends
-    rates, losses = list(found.lr[: len(curve)][kept]), curve[kept]
+    rates, losses = every[: len(curve)][kept], curve[kept]
     return {
         "valley": valley(rates, losses),
         "minimum / 10": rates[int(np.argmin(losses))] / 10,
@@ -108,7 +126,7 @@ def measure(w: Workload) -> list[dict[str, Any]]:
     t = assemble(fresh(w, 0), data[0], {"valid": data[1], "loss": w.loss, "optimizer": w.optimizer, "batch": 32,
                  "lr": w.lr, "metrics": None, "quiet": True, "threads": 1, "until": "epochs(1)"})  # fmt: skip
     assert t.valid is not None
-    initial = t.objective.evaluate(t.valid.epoch(512))["loss"]
+    initial = evaluate(t.objective, t.valid.epoch(512))["loss"]
     rows = []
     for k in LAWS:
         law = (float(k), 1.0)

@@ -175,7 +175,7 @@ COMMANDS = {
     "only a target": (parquet(table()[["label"]]), [], "column"),
     "one class only": (parquet(table(label=1)), [], "class|same"),
     "a rule cut short": (parquet(table()), ["--until", "epochs(3"], "cannot be read|until|stop rule"),
-    "lr in words": (parquet(table()), ["--lr", "fast"], "--lr must be a number"),
+    "lr in words": (parquet(table()), ["--lr", "fast"], "lr must be a number above 0, or 'auto', not 'fast'"),
     "weights that are negative": (parquet(table(w=-1.0)), ["--weight", "w"], "w"),
     "a weight column that is not there": (parquet(table(w=1.0)), ["--weight", "v"], "v"),
     "validation without the columns": (parquet(table()), ["--valid", "iris"], "column"),

@@ -99,7 +99,7 @@ def test_memory_is_measured_and_left_as_it_was():
     before = torch.cuda.memory_allocated()
     found = measure_memory(t, 1024)
     assert torch.cuda.memory_allocated() == before
-    assert found.a_row > 4 * 4096  # the hidden activations, kept for the backward pass
+    assert found.per_row > 4 * 4096  # the hidden activations, kept for the backward pass
     assert found.limit < torch.cuda.mem_get_info()[1]
 
 

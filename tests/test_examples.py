@@ -67,4 +67,5 @@ def test_the_recipe_of_real_data_is_found(data, recipe, model):
         quiet=True,
     )
     assert (run.plan.choices["recipe"].value, run.plan.model) == (recipe, model)
-    assert run.plan.choices["augment"].value is None  # none unless it is asked for, as the command does
+    usual = {"text": "token_dropout(0.1)", "audio": "time_shift(0.1) | time_mask(0.2) | frequency_mask(0.2)"}
+    assert run.plan.choices["augment"].value == usual.get(recipe)  # by default, as the command does

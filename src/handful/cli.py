@@ -3,16 +3,21 @@
 import os
 import signal
 import sys
+from collections.abc import Callable
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypeVar, Unpack
 
 import typer
 
 from handful.base.errors import HandfulError
 from handful.base.version import __version__
+from handful.plan.config import OPTIONS, ConfigOptions, Option
 
 if TYPE_CHECKING:
     from handful.runs.run import Run
+
+F = TypeVar("F", bound=Callable[..., None])
 
 app = typer.Typer(
     add_completion=False,
@@ -25,6 +30,9 @@ app = typer.Typer(
 Data = Annotated[str, typer.Argument(help="a file, a folder, or a name: digits, wine, iris, breast_cancer, diabetes")]
 RunPath = Annotated[Path, typer.Argument(help="a run folder, as `handful train` printed it")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print only the result")]
+
+# Options of `fit` that `handful train` leaves as they are.
+IN_PYTHON = {"clip_value", "compile", "shuffle", "evaluate_every", "save_every", "batch_growth"}
 
 
 def _version(value: bool) -> None:
@@ -40,90 +48,69 @@ def _main(
     pass
 
 
+def _with_options(*names: str, **defaults: str) -> Callable[[F], F]:
+    """A command with a flag for each of these options of `fit`, in place of its `**options`.
+
+    Help, defaults and how text is read come from Config; defaults: others than Config's.
+    """
+
+    def decorate(command: F) -> F:
+        own = [p for p in signature(command).parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
+        flags = [_flag(OPTIONS[name], defaults.get(name, OPTIONS[name].default)) for name in names]
+        vars(command)["__signature__"] = Signature([*own, *flags])
+        command.__annotations__ = {p.name: p.annotation for p in [*own, *flags]}
+        return command
+
+    return decorate
+
+
+def _flag(option: Option, default: str | float | None) -> Parameter:
+    """The flag of an option as typer wants it: its default is text, which is read as the option's kind says."""
+    if isinstance(default, bool):
+        hint: object = (
+            Quiet if option.name == "quiet" else Annotated[bool, typer.Option(f"--{option.name}", help=option.help)]
+        )
+    else:
+        parsed = typer.Option(parser=option.kind.read, metavar=option.kind.metavar, help=option.help)
+        hint, default = Annotated[object, parsed], None if default is None else str(default)
+    return Parameter(option.name, Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+
+
 @app.command()
+@_with_options(*(name for name in OPTIONS if name not in IN_PYTHON))
 def train(
     data: Data,
     model: Annotated[
         str, typer.Option(help="auto, or a ready-made model: linear, mlp, cnn, resnet(dropout=0.1), ...")
     ] = "auto",
-    target: Annotated[
-        str | None, typer.Option(help="the column to predict, where it is not clear; several with commas")
-    ] = None,
-    valid: Annotated[str, typer.Option(help="share of rows (0.1) or number of rows held out, or a file")] = "0.1",
-    batch: Annotated[str, typer.Option(help="examples per update: a number, full, or auto")] = "auto",
-    micro_batch: Annotated[int | None, typer.Option(help="examples through the model at a time")] = None,
-    optimizer: Annotated[str, typer.Option(help="sgd, momentum, nesterov, adam, adamw, rmsprop, muon, ...")] = "adamw",
-    lr: Annotated[str, typer.Option(help="learning rate, or auto")] = "auto",
-    schedule: Annotated[
-        str, typer.Option(help="constant, cosine, one_cycle, step(every=10), 'cosine(warmup=0.05)', ...")
-    ] = "cosine",
-    until: Annotated[
-        str | None,
-        typer.Option(help="when to stop: 'epochs(50) | plateau(5)', \"reaches('valid_accuracy', 0.9)\""),
-    ] = None,
-    loss: Annotated[
-        str, typer.Option(help="auto, cross_entropy, mse, mae, huber, quantile(q=0.9), focal, ...")
-    ] = "auto",
-    metrics: Annotated[str, typer.Option(help="auto, or names: 'accuracy, f1, auroc'")] = "auto",
-    task: Annotated[
-        str | None, typer.Option(help="classification, regression or multilabel, where it is not clear")
-    ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="image, text, language, audio or table: which columns to learn from")
-    ] = None,
-    weight: Annotated[str | None, typer.Option(help="column of row weights")] = None,
-    score: Annotated[str, typer.Option(help="the score that picks the best weights, as valid_loss")] = "auto",
-    l1: Annotated[float, typer.Option(help="L1 penalty")] = 0.0,
-    l2: Annotated[str, typer.Option(help="L2 penalty (weight decay), or auto")] = "auto",
-    augment: Annotated[str, typer.Option(help="auto, none, or 'flip | shift(2) | cutout(8)'")] = "auto",
-    preprocess: Annotated[str, typer.Option(help="auto, none, standardize, minmax, normalize")] = "auto",
-    label_smoothing: Annotated[float, typer.Option(help="for cross-entropy, 0 to 1")] = 0.0,
-    class_weight: Annotated[str | None, typer.Option(help="balanced: every class counts the same")] = None,
-    clip_norm: Annotated[float | None, typer.Option(help="bound of the gradient's norm")] = None,
-    ema: Annotated[str, typer.Option(help="decay of an average of the weights, as 0.999; none; or auto")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16, float64")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads of a step; measured by default")] = None,
-    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
     out: Annotated[Path | None, typer.Option(help="the run folder; runs/NAME-K by default")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the run that --out holds")] = False,
-    quiet: Quiet = False,
+    **options: Unpack[ConfigOptions],
 ) -> None:
     """Train a model on DATA by mini-batch gradient descent; write a run folder and a report."""
-    given = {k: v for k, v in locals().items() if k not in ("data", "model", "out")}
     from handful.fit import fit
 
-    given["lr"], given["l2"] = _number(lr, "lr"), _number(l2, "l2")
-    given["valid"] = _valid(valid)
-    given["ema"] = None if ema == "none" else _number(ema, "ema")
-    given["augment"] = None if augment == "none" else augment
-    given["micro_batch"], given["threads"] = micro_batch or "auto", threads or "auto"
-    where = out or _free_folder(data)
-    _show(fit(model, data, out=where, **given))
+    _show(fit(model, data, out=out or _free_folder(data), **options))
 
 
 @app.command()
+@_with_options(
+    "target", "valid", "optimizer", "schedule", "device", "seed", "quiet", optimizer="sgd", schedule="constant"
+)
 def compare(
     data: Data,
     model: Annotated[str, typer.Option(help="auto, or a ready-made model, as in `handful train`")] = "auto",
     batches: Annotated[
         str, typer.Option(help="examples per update, with commas: numbers, auto, full")
     ] = "1,32,auto,full",
-    target: Annotated[str | None, typer.Option(help="the column to predict, where it is not clear")] = None,
-    valid: Annotated[str, typer.Option(help="share of rows (0.1) or number of rows held out, or a file")] = "0.1",
     budget: Annotated[float, typer.Option(help="epochs for every run: equal examples for all")] = 6,
     seconds: Annotated[float | None, typer.Option(help="a limit of time for every run besides")] = None,
     lrs: Annotated[str, typer.Option(help="tune: a grid for each batch size; auto; or numbers with commas")] = "tune",
     seeds: Annotated[int, typer.Option(help="runs of each batch size; naming a winner takes 3")] = 3,
-    optimizer: Annotated[str, typer.Option(help="sgd, momentum, adam, adamw, ...")] = "sgd",
-    schedule: Annotated[str, typer.Option(help="constant, cosine, ...")] = "constant",
     reach: Annotated[str | None, typer.Option(help="what time is measured to, as 'valid_accuracy=0.95'")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps")] = "auto",
-    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="folder for the page and the numbers; runs/NAME-compare by default")
     ] = None,
-    quiet: Quiet = False,
+    **options: Unpack[ConfigOptions],
 ) -> None:
     """Compare batch sizes on DATA: one row, mini-batches, auto, all rows. Writes a page."""
     from handful.compare.compare import compare as measure
@@ -133,34 +120,27 @@ def compare(
         name, equals, value = reach.partition("=")
         if not equals:
             raise HandfulError(f"--reach must be a score and its value, as 'valid_accuracy=0.95', not '{reach}'")
-        goal = (name.strip(), float(_number(value.strip() or "nothing", "reach")))
-    rates = lrs if lrs in ("tune", "auto") else [float(_number(part.strip(), "lrs")) for part in lrs.split(",")]
+        goal = (name.strip(), _number(value, "reach"))
+    rates = lrs if lrs in ("tune", "auto") else [_number(part, "lrs") for part in lrs.split(",")]
     where = out or _free_folder(data + "-compare")
-    print(
-        measure(
-            model, data, [part.strip() for part in batches.split(",")], valid=_valid(valid), budget=budget,
-            seconds=seconds, lrs=rates, seeds=seeds, optimizer=optimizer, schedule=schedule, reach=goal, seed=seed,
-            out=where, quiet=quiet, target=target, device=device,
-        )
-    )  # fmt: skip
+    sizes = [part.strip() for part in batches.split(",")]
+    print(measure(model, data, sizes, budget=budget, seconds=seconds, lrs=rates, seeds=seeds, reach=goal, out=where,
+                  **options))  # fmt: skip
     print(f"report: {where / 'report.html'}")
 
 
 @app.command()
+@_with_options("target", "optimizer", "until", "device", "seed")
 def tune(
     data: Data,
     model: Annotated[str, typer.Option(help="auto, or a ready-made model")] = "auto",
-    target: Annotated[str | None, typer.Option(help="the column to predict, where it is not clear")] = None,
-    optimizer: Annotated[str, typer.Option(help="sgd, momentum, adam, adamw, muon, ...")] = "adamw",
-    until: Annotated[str | None, typer.Option(help="how long the run is to be that is advised on")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps")] = "auto",
-    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
     out: Annotated[Path | None, typer.Option(help="where to write the page with the curves")] = None,
+    **options: Unpack[ConfigOptions],
 ) -> None:
     """Measure throughput, memory, noise scale and learning rate on DATA, and advise on batch and learning rate."""
     from handful.plan.advise import advise
 
-    found = advise(model, data, target=target, optimizer=optimizer, until=until, device=device, seed=seed)
+    found = advise(model, data, **options)
     print(found)
     if out:
         print(f"report: {found.report(out)}")
@@ -175,8 +155,7 @@ def resume(
     """Go on with a run that was cut off, from its newest whole checkpoint."""
     from handful.fit import resume as go_on
 
-    given: dict[str, Any] = {"until": until} if until else {}
-    _show(go_on(run, quiet=quiet, **given))
+    _show(go_on(run, quiet=quiet, until=until) if until else go_on(run, quiet=quiet))
 
 
 @app.command()
@@ -189,11 +168,10 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="where to write the page; evaluation.html of the run")] = None,
 ) -> None:
     """Score a trained run on DATA: scores, classes or residuals, and the rows it is most wrong about."""
-    from handful.runs.evaluate import evaluate as evaluate_in_detail
     from handful.runs.run import load
 
     trained = load(run)
-    found = evaluate_in_detail(trained, data, metrics)
+    found = trained.evaluation(data, metrics)
     found.show()
     page = found.write(out or run / "evaluation.html", f"{trained.plan.model}: evaluation")
     print(f"\nreport: {page}")
@@ -233,11 +211,14 @@ def prepare(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the store that is there")] = False,
 ) -> None:
     """Write data of any size as a store, which reads fastest; go on where an earlier call was cut off."""
-    given = {k: v for k, v in locals().items() if k not in ("where", "store")}
     from handful.data.store.prepare import prepare as write
     from handful.runs.inspect import show_columns
 
-    show_columns(write(where, store, **given))
+    written = write(
+        where, store, target=target, image_size=image_size, rate=rate, images=images, shards=shards, workers=workers,
+        overwrite=overwrite,
+    )  # fmt: skip
+    show_columns(written)
 
 
 @app.command()
@@ -307,24 +288,11 @@ def _show(run: "Run") -> None:
             print(f"go on with: handful resume {run.folder.path}")
 
 
-def _number(text: str, name: str) -> float | str:
-    if text == "auto":
-        return text
+def _number(text: str, flag: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise HandfulError(f"--{name} must be a number or 'auto', not '{text}'") from None
-
-
-def _valid(text: str) -> float | int | str | None:
-    if text in ("none", "0"):
-        return None
-    if text.isdecimal():
-        return int(text)
-    try:
-        return float(text)
-    except ValueError:
-        return text
+        raise HandfulError(f"--{flag} must hold numbers, not {text.strip()!r}") from None
 
 
 def _free_folder(data: str) -> Path:
@@ -335,7 +303,7 @@ def _free_folder(data: str) -> Path:
     return Path("runs") / f"{name}-{k}"
 
 
-def _interrupt(*_: Any) -> None:
+def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 

@@ -2,63 +2,43 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import torch
+from torch import nn
 
 from handful.plan.build import assemble
+from handful.plan.config import ConfigOptions, spelled_out
 from handful.runs import extras
 from handful.runs.folder import RunFolder
 from handful.runs.history import History
 from handful.runs.run import Run
-from handful.training import checkpoint
-from handful.training.device import using_threads
-from handful.training.interrupts import INTERRUPTED, Interrupts
+from handful.training.guards import NonFiniteLoss, OutOfMemory
 from handful.training.loop import train as train_loop
 from handful.training.observe import Callback, Observer, restore_best
-from handful.training.step import NonFiniteLoss, OutOfMemory
+from handful.training.process import checkpoint
+from handful.training.process.device import using_threads
+from handful.training.process.interrupts import INTERRUPTED, Interrupts
 from handful.training.training import Training
 
 
+@spelled_out
 def fit(
-    model: Any,
-    train: Any,
+    model: str | nn.Module,
+    train: object,
     *,
-    valid: Any = 0.1,
-    loss: Any = "auto",
-    metrics: Any = "auto",
-    batch: Any = "auto",
-    micro_batch: int | str | None = "auto",
-    optimizer: Any = "adamw",
-    lr: float | str = "auto",
-    schedule: Any = "cosine",
-    l1: float = 0.0,
-    l2: float | str = "auto",
-    until: Any = None,
-    augment: Any = None,
-    preprocess: Any = "auto",
-    precision: str = "auto",
-    compile: bool | str = "auto",
-    device: str = "auto",
-    seed: int = 0,
     out: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
-    **more: Any,
+    **options: Unpack[ConfigOptions],
 ) -> Run:
     """Train `model` (in place) on `train` by mini-batch gradient descent and return the Run, with the best weights.
 
-    model:      any nn.Module, or the name of a ready-made one: "auto", "linear", "mlp", "table", "cnn", ..., or
-                a name with options, "mlp(hidden=[64], dropout=0.2)"
-    train:      anything `handful.open` reads: a path, a pair (X, y) of arrays [n, ...] and [n], a DataFrame, ...
-    valid:      share of rows held out (0.1), a number of rows, other data, or None
-    loss:       "auto", a name, a torch loss, or a callable (output, target) (see handful.loss)
-    batch:      examples per update: an integer; "full" (batch gradient descent); 1 (stochastic); or "auto"
-    micro_batch: examples through the model at a time; the update is the same whatever it is
-    lr:         learning rate, the schedule's factor times this; "auto" chooses
-    until:      when to stop: "epochs(50) | plateau(5)", handful.stop rules, or a number of epochs
-    out:        a run folder to write (plan, history, checkpoints, report); None writes nothing
-    more:       target, task, weight, score, clip_norm, clip_value, label_smoothing, ema, shuffle, evaluate_every,
-                save_every, recipe options ...: see handful.plan.config.Options
+    model: any nn.Module, or the name of a ready-made one: "auto", "linear", "mlp", "table", "cnn", ..., or
+        a name with options, "mlp(hidden=[64], dropout=0.2)"
+    train: anything `handful.open` reads: a path, a pair (X, y) of arrays [n, ...] and [n], a DataFrame, ...
+    out: a run folder to write (plan, history, checkpoints, report); None writes nothing
+    callbacks: called as callback(event, info): "start", "step", "evaluate", "checkpoint", "end"
+    {options}
 
     Raises HandfulError, one sentence, for input that cannot be trained on. The global random state is left as it was.
 
@@ -68,25 +48,24 @@ def fit(
     >>> run.evaluate("iris")["accuracy"] > 0.9
     True
     """
-    named = {k: v for k, v in locals().items() if k not in ("model", "train", "more", "callbacks", "out")}
-    return run_training(assemble(model, train, named | more, out=out), callbacks)
+    return run_training(assemble(model, train, dict(options), out=out), callbacks)
 
 
 def resume(
     path: str | Path,
     *,
-    model: Any = None,
-    train: Any = None,
+    model: nn.Module | None = None,
+    train: object = None,
     callbacks: Sequence[Callback] = (),
-    **given: Any,
+    **options: Unpack[ConfigOptions],
 ) -> Run:
     """Go on with the run in a folder from its newest whole checkpoint; on CPU the end is the same to the bit.
 
     model: needed when the run trained the caller's own module; train: when it read the caller's own arrays.
-    given: what else replaces the plan: a later stop (`until=`), or what a plan cannot hold (a loss, valid data).
+    The options that are given replace the plan's: a later stop (`until=`), or what a plan cannot hold (a loss, data).
     """
     folder = RunFolder(Path(path))
-    training = assemble(model, train, given, out=path, resuming=folder.plan())
+    training = assemble(model, train, dict(options), out=path, resuming=folder.plan())
     tensors, meta, notes = checkpoint.load(folder.checkpoints)
     training.state.restore(tensors, meta, folder.history())
     folder.rewrite_history(training.state.history)
@@ -100,7 +79,7 @@ def run_training(t: Training, callbacks: Sequence[Callback]) -> Run:
     state, observer = t.state, Observer(t, tuple(callbacks))
     generator_state = torch.random.get_rng_state()
     with t.live, using_threads(t.plan.threads), Interrupts() as interrupts:
-        t.live.start(t.plan, t.plan.notes)
+        t.live.start(t.plan.choices, t.plan.notes)
         try:
             observer.tell("start", {"plan": t.plan, "training": t})
             state.stopped_because = train_loop(t, observer, interrupts)
@@ -120,7 +99,9 @@ def run_training(t: Training, callbacks: Sequence[Callback]) -> Run:
         state.best.row if state.best else None, t.folder,
     )  # fmt: skip
     if t.folder and t.ranks.rank == 0:
-        lacking = extras.write(run, t, t.folder.path)
+        lacking = None
+        if run.stopped_because != INTERRUPTED:  # whoever interrupted waits
+            lacking = extras.write(t.folder.path, t.objective, t.pipeline, t.batches, t.valid)
         t.folder.finish(run.model, run.stopped_because, run.best)
         run.report()
         if lacking:

@@ -5,9 +5,10 @@ There is no partial_fit: a run shuffles, schedules and stops over epochs, which 
 
 import copy
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from inspect import signature
+from typing import Protocol, Self, Unpack, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,80 +28,86 @@ from handful.base.errors import HandfulError, did_you_mean
 from handful.data.open import open as open_source
 from handful.fit import fit
 from handful.models.base import seeded
+from handful.plan.config import OPTIONS, ConfigOptions, TrainingOptions, spelled_out
 from handful.runs.run import Run
 from handful.training.objective import Objective
 
 __all__ = ["MiniBatchClassifier", "MiniBatchRegressor"]
 
 Given = str | nn.Module | Callable[[int, int], nn.Module]
+Array = NDArray[np.generic]
+
+
+class FrameColumn(Protocol):
+    """A column of a frame."""
+
+    dtype: object
+
+
+@runtime_checkable
+class Frame(Protocol):
+    """A DataFrame, of pandas or polars."""
+
+    @property
+    def columns(self) -> Iterable[str]: ...
+    def __getitem__(self, name: str) -> FrameColumn: ...
+
+
+Input = ArrayLike | Frame
 _TARGET, _WEIGHT = "handful_target", "handful_weight"  # columns beside the user's own
+
+
+class ClassifierOptions(TrainingOptions, total=False):
+    """The options that a classifier takes by name."""
+
+    class_weight: str | Mapping[object, float] | Sequence[float] | None
+    label_smoothing: float
 
 
 class _MiniBatch(BaseEstimator):  # type: ignore[misc]
     """What both estimators share. The constructor only stores its parameters, as scikit-learn wants."""
 
     task: str
+    model: Given
+    valid: float | None
+    random_state: int | np.random.RandomState | None
 
+    @spelled_out
     def __init__(
         self,
         model: Given = "table",
         *,
-        batch: int | str = "auto",
-        optimizer: Any = "adamw",
-        lr: float | str = "auto",
-        schedule: Any = "cosine",
-        until: Any = None,
-        valid: float | int | None = 0.1,
-        loss: Any = "auto",
-        l1: float = 0.0,
-        l2: float | str = "auto",
-        ema: float | str | None = "auto",
-        preprocess: Any = "auto",
-        augment: Any = None,
-        precision: str = "auto",
-        device: str = "auto",
-        random_state: Any = 0,
+        random_state: int | np.random.RandomState | None = 0,
         verbose: bool = False,
-        options: dict[str, Any] | None = None,
+        options: ConfigOptions | None = None,
+        **given: Unpack[TrainingOptions],
     ) -> None:
-        self.model = model
-        self.batch = batch
-        self.optimizer = optimizer
-        self.lr = lr
-        self.schedule = schedule
-        self.until = until
-        self.valid = valid
-        self.loss = loss
-        self.l1 = l1
-        self.l2 = l2
-        self.ema = ema
-        self.preprocess = preprocess
-        self.augment = augment
-        self.precision = precision
-        self.device = device
-        self.random_state = random_state
-        self.verbose = verbose
-        self.options = options
+        self._store(model=model, random_state=random_state, verbose=verbose, options=options, **given)
 
-    def _fit(self, x: Any, y: NDArray[Any], outputs: int, sample_weight: ArrayLike | None, **more: Any) -> Self:
+    def _store(self, **given: object) -> None:
+        """Keep the parameters of the constructor under their names, with Config's defaults for the rest."""
+        known = signature(type(self)).parameters
+        for name in given:
+            if name not in known:
+                raise TypeError(f"{type(self).__name__} has no parameter '{name}'.{did_you_mean(name, known)}")
+        for name, parameter in known.items():
+            setattr(self, name, given.get(name, parameter.default))
+
+    def _fit(self, x: Input, y: Array, outputs: int, sample_weight: ArrayLike | None, **more: object) -> Self:
         """Train on checked x and y."""
         seed = _seed(self.random_state)
         columns = _columns(x)
-        if hasattr(x, "columns"):
+        if isinstance(x, Frame):
             columns = {name: columns[name] for name in open_source(x).columns}  # without those that never vary
         columns[_TARGET] = y
-        given: dict[str, Any] = {
-            "target": _TARGET, "task": self.task, "seed": seed, "quiet": not self.verbose, "batch": self._batch(len(y)),
-            "optimizer": self.optimizer, "lr": self.lr, "schedule": self.schedule, "until": self.until,
-            "valid": self.valid, "loss": self.loss, "l1": self.l1, "l2": self.l2, "ema": self.ema,
-            "preprocess": self.preprocess, "augment": self.augment, "precision": self.precision, "device": self.device,
-        }  # fmt: skip
+        given = {name: value for name, value in self.get_params(deep=False).items() if name in OPTIONS}
+        given |= {"target": _TARGET, "task": self.task, "seed": seed, "quiet": not self.verbose}
+        given |= {"batch": self._batch(len(y)), **more}
         if sample_weight is not None:
-            weight = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
-            columns[_WEIGHT] = weight
+            columns[_WEIGHT] = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
             given["weight"] = _WEIGHT
         net = _network(self.model, self.n_features_in_, outputs, seed)
-        self.run_: Run = fit(net, columns, **{**given, **more, **(self.options or {})})
+        self.run_: Run = fit(net, columns, **given | dict(self.options or {}))
         self.model_ = self.run_.model
         self.n_iter_ = max(1, int(self.run_.history.last("epoch") or 1))
         return self
@@ -114,29 +121,34 @@ class _MiniBatch(BaseEstimator):  # type: ignore[misc]
             held_out = min(n - 1, max(1, round(float(held_out) * n)))  # as handful.data.split counts
         return min(int(self.batch), max(1, n - int(held_out)))
 
-    def _checked(self, x: Any, y: Any = None, *, fitting: bool = False) -> Any:
-        """x (and y) as scikit-learn checks them: an array of numbers, or a frame with columns of other kinds."""
-        of_y: dict[str, Any] = {"multi_output": True, "y_numeric": True} if self.task == "regression" else {}
+    def _checked(self, x: Input) -> Input:
+        """x as scikit-learn checks it: an array of numbers, or a frame with columns of other kinds as it is."""
         if _is_mixed(x):
-            validate_data(self, x, reset=fitting, skip_check_array=True)
-            if not fitting:
-                return x
-            y = _check_y(y, **of_y)
-            check_consistent_length(x, y)
-            return x, y
-        finite = "allow-nan" if self.__sklearn_tags__().input_tags.allow_nan else True
-        if fitting:
-            return validate_data(
-                self, x, y, reset=True, ensure_all_finite=finite, allow_nd=True, ensure_min_samples=2, **of_y
-            )
-        return validate_data(self, x, reset=False, ensure_all_finite=finite, allow_nd=True)
+            validate_data(self, x, reset=False, skip_check_array=True)
+            return x
+        return validate_data(self, x, reset=False, ensure_all_finite=self._finite(), allow_nd=True)  # type: ignore[no-any-return]
 
-    def _outputs(self, x: Any) -> Tensor:
+    def _checked_both(self, x: Input, y: ArrayLike) -> tuple[Input, Array]:
+        """x and y as scikit-learn checks them before fitting, with the number and names of the columns noted."""
+        of_y = {"multi_output": True, "y_numeric": True} if self.task == "regression" else {}
+        if _is_mixed(x):
+            validate_data(self, x, reset=True, skip_check_array=True)
+            checked: Array = _check_y(y, **of_y)
+            check_consistent_length(x, checked)
+            return x, checked
+        return validate_data(  # type: ignore[no-any-return]
+            self, x, y, reset=True, ensure_all_finite=self._finite(), allow_nd=True, ensure_min_samples=2, **of_y
+        )
+
+    def _finite(self) -> str | bool:
+        return "allow-nan" if self.__sklearn_tags__().input_tags.allow_nan else True
+
+    def _outputs(self, x: Input) -> Tensor:
         """The model's raw outputs [n, ...]."""
         check_is_fitted(self)
         return self.run_.outputs(_columns(self._checked(x)))
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """What predictions need; the optimizer's state, the loss and the scores stay behind, which may not pickle."""
         state = dict(super().__getstate__())
         if "run_" in state:
@@ -163,7 +175,7 @@ class MiniBatchClassifier(ClassifierMixin, _MiniBatch):  # type: ignore[misc]
     random_state: a whole number; None draws one; a numpy RandomState gives one.
     class_weight: "balanced", a dict label -> weight, or None.
     options: other arguments of handful.fit by name, as {"clip_norm": 1.0}.
-    The other parameters are those of handful.fit.
+    The other parameters are those of handful.fit, with the same defaults.
 
     X: array [n, features] (or [n, ...] for an nn.Module), or a DataFrame, whose columns may be categories too for
     ready-made models; missing values are imputed for ready-made models. y: [n] labels of any kind.
@@ -180,55 +192,34 @@ class MiniBatchClassifier(ClassifierMixin, _MiniBatch):  # type: ignore[misc]
 
     task = "classification"
 
+    @spelled_out
     def __init__(
         self,
         model: Given = "table",
         *,
-        batch: int | str = "auto",
-        optimizer: Any = "adamw",
-        lr: float | str = "auto",
-        schedule: Any = "cosine",
-        until: Any = None,
-        valid: float | int | None = 0.1,
-        loss: Any = "auto",
-        class_weight: Any = None,
-        label_smoothing: float = 0.0,
-        l1: float = 0.0,
-        l2: float | str = "auto",
-        ema: float | str | None = "auto",
-        preprocess: Any = "auto",
-        augment: Any = None,
-        precision: str = "auto",
-        device: str = "auto",
-        random_state: Any = 0,
+        random_state: int | np.random.RandomState | None = 0,
         verbose: bool = False,
-        options: dict[str, Any] | None = None,
+        options: ConfigOptions | None = None,
+        **given: Unpack[ClassifierOptions],
     ) -> None:
-        super().__init__(
-            model, batch=batch, optimizer=optimizer, lr=lr, schedule=schedule, until=until, valid=valid, loss=loss,
-            l1=l1, l2=l2, ema=ema, preprocess=preprocess, augment=augment, precision=precision, device=device,
-            random_state=random_state, verbose=verbose, options=options,
-        )  # fmt: skip
-        self.class_weight = class_weight
-        self.label_smoothing = label_smoothing
+        self._store(model=model, random_state=random_state, verbose=verbose, options=options, **given)
 
-    def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(self, X: Input, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train on X [n, features] and labels y [n]; sample_weight: [n], at least 0."""
-        X, y = self._checked(X, y, fitting=True)
+        X, y = self._checked_both(X, y)
         check_classification_targets(y)
         self.classes_, ids = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise HandfulError(f"y holds only 1 class ({self.classes_[0]}); a classifier needs at least 2")
         ids = ids.reshape(-1).astype(np.int64)
-        more = {"class_weight": self._class_weight(), "label_smoothing": self.label_smoothing}
-        return self._fit(X, ids, len(self.classes_), sample_weight, **more)
+        return self._fit(X, ids, len(self.classes_), sample_weight, class_weight=self._class_weight())
 
-    def predict(self, X: Any) -> NDArray[Any]:
+    def predict(self, X: Input) -> Array:
         """The most probable label of every row, [n]."""
         likely = self.predict_proba(X).argmax(1)
         return np.asarray(self.classes_[likely])
 
-    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+    def predict_proba(self, X: Input) -> NDArray[np.float64]:
         """Probabilities, float64 [n, classes], in the order of classes_."""
         outputs = self._outputs(X)
         known = self.run_.pipeline.probabilities(outputs).numpy()
@@ -239,15 +230,16 @@ class MiniBatchClassifier(ClassifierMixin, _MiniBatch):  # type: ignore[misc]
         whole[:, ids] = known
         return whole
 
-    def _class_weight(self) -> Any:
+    def _class_weight(self) -> str | Sequence[float] | None:
         """A dict label -> weight as numbers in the order of the classes; what is not named counts 1."""
-        if not isinstance(self.class_weight, dict):
-            return self.class_weight
+        asked: str | Mapping[object, float] | Sequence[float] | None = self.class_weight
+        if not isinstance(asked, Mapping):
+            return asked
         labels = self.classes_.tolist()
-        for label in self.class_weight:
+        for label in asked:
             if label not in labels:
                 raise HandfulError(f"class_weight names {label!r}.{did_you_mean(str(label), map(str, labels))}")
-        return [float(self.class_weight.get(label, 1.0)) for label in labels]
+        return [float(asked.get(label, 1.0)) for label in labels]
 
 
 class MiniBatchRegressor(RegressorMixin, _MiniBatch):  # type: ignore[misc]
@@ -266,35 +258,34 @@ class MiniBatchRegressor(RegressorMixin, _MiniBatch):  # type: ignore[misc]
 
     task = "regression"
 
-    def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(self, X: Input, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train on X [n, features] and numbers y [n] or [n, k]; sample_weight: [n], at least 0."""
-        X, y = self._checked(X, y, fitting=True)
+        X, y = self._checked_both(X, y)
         y = np.asarray(y, dtype=np.float64)
         self.n_outputs_ = y.shape[1] if y.ndim > 1 else 1
         return self._fit(X, y, self.n_outputs_, sample_weight)
 
-    def predict(self, X: Any) -> NDArray[np.float64]:
+    def predict(self, X: Input) -> NDArray[np.float64]:
         """Numbers [n], or [n, k], in the units of y."""
         outputs = self._outputs(X)
         found = np.asarray(self.run_.pipeline.decode(outputs), dtype=np.float64)
         return found.reshape(len(found)) if self.n_outputs_ == 1 else found
 
 
-def _is_mixed(x: Any) -> bool:
-    """Whether x is a frame (of pandas or polars) in which some column is not of numbers."""
-    return hasattr(x, "columns") and hasattr(x, "dtypes") and any(_is_other(x[name]) for name in x.columns)
+def _is_mixed(x: Input) -> bool:
+    """Whether x is a frame in which some column is not of numbers."""
+    return isinstance(x, Frame) and any(_is_other(x[name]) for name in x.columns)
 
 
-def _is_other(column: Any) -> bool:
-    kind = getattr(column.dtype, "kind", None)
-    if hasattr(column.dtype, "is_numeric"):
+def _is_other(column: FrameColumn) -> bool:
+    if hasattr(column.dtype, "is_numeric"):  # polars
         return not column.dtype.is_numeric()
-    return kind is None or kind not in "iufb"
+    return getattr(column.dtype, "kind", "O") not in "iufb"
 
 
-def _columns(x: Any) -> dict[str, Any]:
+def _columns(x: Input) -> dict[str, object]:
     """The columns of a frame by name; an array is the column x."""
-    return {str(name): x[name] for name in x.columns} if hasattr(x, "columns") else {"x": x}
+    return {str(name): x[name] for name in x.columns} if isinstance(x, Frame) else {"x": x}
 
 
 def _network(model: Given, features: int, outputs: int, seed: int) -> str | nn.Module:
@@ -314,7 +305,7 @@ def _network(model: Given, features: int, outputs: int, seed: int) -> str | nn.M
     return made
 
 
-def _seed(random_state: Any) -> int:
+def _seed(random_state: int | np.random.RandomState | None) -> int:
     """A whole number of whatever scikit-learn takes as random_state."""
     if random_state is None:
         return secrets.randbits(31)
@@ -323,5 +314,5 @@ def _seed(random_state: Any) -> int:
     return int(random_state)
 
 
-def _no_loss(output: Any, target: Any) -> Tensor:
+def _no_loss(output: object, target: object) -> Tensor:
     raise HandfulError("an estimator that was unpickled predicts; it cannot evaluate or go on training")

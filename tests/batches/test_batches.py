@@ -14,8 +14,8 @@ from handful.base.errors import HandfulError
 from handful.batches.batches import Batches
 from handful.batches.grouped import row_lengths
 from handful.data.base import Source
-from handful.data.text import Windows
 from handful.transform import augment
+from handful.transform.language import LanguageSource
 
 N = 37
 
@@ -179,9 +179,9 @@ def test_an_order_of_ones_own_that_leaves_the_data_is_an_error():
         (lambda s, o: handful.Loader(handful.Batches(s, o), "2"), "must be a whole number"),
         (lambda s, o: handful.Grouped(o, -np.ones(6), 2), "the length of row 0 is -1"),
         (lambda s, o: row_lengths(s, "nope"), "no column 'nope'"),
-        (lambda s, o: Windows([1, 2, 3], 2), "one long array of whole numbers"),
-        (lambda s, o: Windows(np.zeros(9), 2), "one long array of whole numbers"),
-        (lambda s, o: Windows(np.arange(9), 2.5), "length must be a whole number"),
+        (lambda s, o: LanguageSource([1, 2, 3], 2), "one long array of whole numbers"),
+        (lambda s, o: LanguageSource(np.zeros(9), 2), "one long array of whole numbers"),
+        (lambda s, o: LanguageSource(np.arange(9), 2.5), "length must be a whole number"),
     ],
 )
 def test_a_mistake_is_one_sentence(call, says):

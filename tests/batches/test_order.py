@@ -405,7 +405,7 @@ def test_no_window_is_much_smaller_than_another(n, block, window):
         ({"n": 2, "shuffle": "replacement", "weights": [math.nan, 1]}, "weight of row 0 is nan"),
         ({"n": 2, "shuffle": "replacement", "weights": [math.inf, 1]}, "weight of row 0 is inf"),
         ({"n": 2, "shuffle": "replacement", "weights": [0, 0]}, "all weights are zero"),
-        ({"n": 2, "shuffle": "replacement", "weights": ["a", "b"]}, "one number a row"),
+        ({"n": 2, "shuffle": "replacement", "weights": ["a", "b"]}, "one number per row"),
     ],
 )
 def test_a_wrong_argument_is_one_clear_sentence(arguments, sentence):

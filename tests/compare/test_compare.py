@@ -15,8 +15,16 @@ import handful
 from handful.base.errors import HandfulError
 from handful.cli import app
 from handful.compare.compare import compare
-from handful.compare.experiment import Method, Trial, fingerprint, methods, step_memory
-from handful.compare.findings import Target, apart, cheapest_step, deviation, findings, first_to_target, headline
+from handful.compare.experiment import Experiment, Method, fingerprint, methods, step_memory
+from handful.compare.findings import (
+    TargetScore,
+    cheapest_step,
+    deviation,
+    findings,
+    first_to_target,
+    headline,
+    separated,
+)
 from handful.compare.gradient_variance import Point, fit_slope, gradient_variance
 from handful.data.split import split as split_rows
 from handful.plan.build import assemble
@@ -285,33 +293,33 @@ def planted(name, seconds, seeds=3):
 
 
 def test_a_winner_is_only_named_when_every_seed_agrees():
-    target = Target("valid_loss", 0.3, "given")
+    target = TargetScore("valid_loss", 0.3, "given")
     clear = [planted("8 rows", [1.0, 1.1, 1.2]), planted("full batch", [2.0, 2.2, 2.4])]
     overlapping = [planted("8 rows", [1.0, 1.1, 2.1]), planted("full batch", [2.0, 2.2, 2.4])]
     few = [planted("8 rows", [1.0, 1.1], 2), planted("full batch", [2.0, 2.2], 2)]
     assert first_to_target(clear, target).told
-    assert "8 rows a step reached a held-out loss of 0.3 first" in first_to_target(clear, target).answer
+    assert "8 rows per step reached a held-out loss of 0.3 first" in first_to_target(clear, target).answer
     assert "2 times (1.7 to 2.4)" in first_to_target(clear, target).answer
     for rows in (overlapping, few):
         assert not first_to_target(rows, target).told
         assert "Could not tell" in first_to_target(rows, target).answer
         assert not cheapest_step(rows).told
         assert "could not be told apart" in headline(rows, target)
-    assert apart(clear[0], clear[1], "target_seconds")
-    assert not apart(clear[1], clear[0], "target_seconds")
+    assert separated(clear[0], clear[1], "target_seconds")
+    assert not separated(clear[1], clear[0], "target_seconds")
 
 
 def trial_of(values, name="valid_loss"):
     records = [{"position": 10 * i, "step": i, "seconds": 0.1 * i, "batch": 10, name: v} for i, v in enumerate(values)]
-    return Trial(Method(10, 10), 0, 0.1, records, 0.1, 0.0, "", None)
+    return Experiment(Method(10, 10), 0, 0.1, records, 0.1, 0.0, "", None)
 
 
 def test_the_moment_a_target_is_reached():
-    target = Target("valid_loss", 0.5, "given")
+    target = TargetScore("valid_loss", 0.5, "given")
     assert target.reached(trial_of([2.0, 1.0, 0.0])) == {"examples": 15.0, "steps": 1.5, "seconds": pytest.approx(0.15)}
     assert target.reached(trial_of([2.0, 1.0, 0.6])) is None
     assert target.reached(trial_of([math.nan, math.nan, 0.5]))["examples"] == 20
-    up = Target("valid_accuracy", 0.9, "given")
+    up = TargetScore("valid_accuracy", 0.9, "given")
     assert up.reached(trial_of([0.1, 0.8, 1.0], "valid_accuracy"))["examples"] == pytest.approx(15)
 
 

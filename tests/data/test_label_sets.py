@@ -28,7 +28,7 @@ def write(path, records):
 def test_each_label_is_predicted_under_its_name(tmp_path):
     train = rows(120)
     run = handful.fit("text", write(tmp_path / "a.jsonl", train), target="tags", batch=16, lr=0.02, until="epochs(30)",
-                      valid=None, out=tmp_path / "run", quiet=True)  # fmt: skip
+                      valid=None, augment=None, out=tmp_path / "run", quiet=True)  # fmt: skip
     assert run.pipeline.task == "multilabel"
     assert run.pipeline.names == ("politics", "sport", "tech")
     assert any("3 labels that a row may have together: politics, sport, tech" in note for note in run.plan.notes)

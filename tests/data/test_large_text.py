@@ -12,7 +12,7 @@ from handful.base.errors import HandfulError
 from handful.data import text as module
 from handful.transform import language as running
 from handful.transform.language import language_source
-from handful.transform.text import Tokenize
+from handful.transform.steps.text import Tokenize
 
 LINES = ["The quick brown fox", "", "  indented, it's größer", "jumps over\u00a0", "12 lazy dogs!", "\t", "end."]
 
@@ -83,7 +83,7 @@ def test_memory_does_not_grow_with_the_text(tmp_path):
         from handful.data import text
         from handful.transform import language as running
         from handful.transform.language import language_source
-        from handful.transform.text import Tokenize
+        from handful.transform.steps.text import Tokenize
         text.LARGE = running.LARGE = 4 << 20
         feed.CHUNK = 1 << 20  # so that as many are held of the small text as of the large one
 

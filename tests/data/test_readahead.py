@@ -8,7 +8,7 @@ import pytest
 import handful
 from handful.base import machine as options
 from handful.data.store import read as module
-from handful.data.store.readahead import Sweep
+from handful.data.store.readahead import FilePrefetcher
 
 
 @pytest.fixture(params=["page cache has room", "page cache is full"])
@@ -56,11 +56,11 @@ def test_a_sweep_reads_every_file_once_and_survives_a_missing_one(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(bytes(9 << 20))
     (tmp_path / "empty").touch()
-    sweep = Sweep([tmp_path / name for name in ("a", "gone", "empty", "b")])
+    sweep = FilePrefetcher([tmp_path / name for name in ("a", "gone", "empty", "b")])
     sweep.start()
     sweep.start()
     for thread in threading.enumerate():
-        if thread.name == "handful-sweep":
+        if thread.name == "handful-prefetch":
             thread.join(10)
     assert sweep.done
 

@@ -272,7 +272,7 @@ def test_what_is_there_is_kept_unless_overwritten(tmp_path):
     assert len(prepare("iris", tmp_path / "s", overwrite=True)) == 150
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(HandfulError, match="is no store, so it is not overwritten"):
+    with pytest.raises(HandfulError, match="is not a store, so it is not overwritten"):
         prepare("iris", tmp_path / "mine", overwrite=True)
     assert (tmp_path / "mine" / "thesis.txt").exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "s", "x.npy"]
@@ -329,9 +329,9 @@ def test_a_cut_file_a_missing_file_and_a_missing_shard_are_named(damaged):
     with pytest.raises(HandfulError, match=r"00001/000\.values is missing"):
         handful.open(damaged)
     shutil.rmtree(damaged / "00001")
-    with pytest.raises(HandfulError, match="shard 1 is missing"):
+    with pytest.raises(HandfulError, match="shard 1 is not whole"):
         handful.open(damaged)
-    assert "shard 1 is missing" in verify(damaged)[0]
+    assert "shard 1 is not whole" in verify(damaged)[0]
 
 
 def changed(folder, change):
@@ -349,8 +349,8 @@ def test_a_wrong_manifest_is_named(damaged):
     for wrong, says in [
         (text[: len(text) // 2], "cut short or damaged"),
         (text.replace('"rows": 101', '"rows": 100'), "its digest does not match"),
-        ("{}", "does not say format"),
-        ("[]", "does not say format"),
+        ("{}", "its format is not"),
+        ("[]", "its format is not"),
         (text.replace('"version": 1', '"version": 9'), "is of version 9"),
         ("\x00\xff", "cut short or damaged"),
     ]:
@@ -370,7 +370,7 @@ def test_a_wrong_manifest_is_named(damaged):
         (lambda p: p["shards"][0]["files"].update({"/etc/passwd": {"bytes": 1, "digests": []}}), "points outside"),
         (lambda p: p["shards"].pop(), "do not add up"),
         (lambda p: p["columns"].pop(), "do not hold its columns"),
-        (lambda p: p.update(target="nobody"), "is no column"),
+        (lambda p: p.update(target="nobody"), "is not a column"),
         (lambda p: p["shards"][0]["files"].pop("00000/000.values"), "are not those of its columns"),
         (lambda p: p["parts"][0].update(dtype="float32"), "has .* bytes in shard 0"),
         (lambda p: p.pop("parts"), "parts"),

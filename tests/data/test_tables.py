@@ -365,7 +365,7 @@ def test_torch_class_names_and_notes() -> None:
     source = open_source(Pets())
     assert source.columns["y"].classes == ("cat", "dog")
     assert source.columns["x"].kind == "image"
-    assert any("one call a row" in note for note in source.notes)
+    assert any("one call per row" in note for note in source.notes)
     assert not source.in_memory
 
 

@@ -22,7 +22,7 @@ import handful
 from handful.data.gather import gather
 from handful.data.open import Ragged, Source, gather_ragged
 from handful.data.open import open as open_source
-from handful.data.text import Windows
+from handful.transform.language import LanguageSource
 
 N = 7
 RNG = np.random.default_rng(0)
@@ -109,7 +109,7 @@ ADAPTERS: dict[str, Callable[[Path], Source]] = {
     "torch subset": lambda f: open_source(torch.utils.data.Subset(Many(), [5, 3, 1, 1, 0])),
     "subset": lambda f: open_source(FRAME).subset(np.array([6, 2, 2, 4])),
     "digits": lambda f: open_source("digits").subset(np.arange(0, 1797, 200)),
-    "windows": lambda f: Windows(np.arange(40, dtype=np.uint16), 5),
+    "windows": lambda f: LanguageSource(np.arange(40, dtype=np.uint16), 5),
 }
 
 

@@ -140,7 +140,7 @@ def trained(spoken, tmp_path_factory):
     source = handful.open(spoken, target="said", rate=RATE)
     assert (source.columns["audio"].kind, source.columns["said"].kind) == ("audio", "category")  # few distinct texts
     out = tmp_path_factory.mktemp("ctc") / "run"
-    given = {"batch": 16, "lr": 8e-3, "until": "epochs(10)", "seed": 1}
+    given = {"batch": 16, "lr": 8e-3, "until": "epochs(10)", "seed": 1, "augment": None}
     return handful.fit("audio", source, task="sequence", out=out, quiet=True, **given)
 
 

@@ -13,6 +13,7 @@ from handful.base.errors import HandfulError
 from handful.data.base import Batch
 from handful.losses.loss import cross_entropy, mse
 from handful.losses.metric import as_metrics
+from handful.training.evaluation import evaluate as evaluate_rows
 from handful.training.objective import Objective
 
 
@@ -22,7 +23,7 @@ def evaluate(output, target, names, loss, parts=1, weight=None):
     edges = np.linspace(0, len(output), parts + 1).astype(int)
     spans = [(a, b) for a, b in itertools.pairwise(edges) if b > a]
     batches = [Batch({k: v[a:b] for k, v in columns.items()}, np.arange(a, b)) for a, b in spans]
-    return Objective(torch.nn.Identity(), loss, as_metrics(names)).evaluate(batches)
+    return evaluate_rows(Objective(torch.nn.Identity(), loss, as_metrics(names)), batches)
 
 
 @given(st.integers(0, 2**31), st.integers(10, 60), st.integers(1, 7), st.booleans())

@@ -58,7 +58,7 @@ def labelled(n: int = 160) -> tuple[np.ndarray, np.ndarray]:
 
 def test_training_leaves_the_whitening_and_a_run_resumes_and_reloads_to_the_same_bits(tmp_path):
     x, y = labelled()
-    options = {"batch": 16, "lr": 1e-3, "quiet": True, "valid": None}
+    options = {"batch": 16, "lr": 1e-3, "quiet": True, "valid": None, "augment": None}
     whole = handful.fit("resnet", (x, y), until="steps(6)", out=tmp_path / "whole", **options)
     start = model.from_config(whole.model.config)
     assert not start.stem.conv.weight.requires_grad

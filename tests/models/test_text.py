@@ -37,6 +37,7 @@ def test_every_kind_of_target_is_learnt_and_predicted_alike_after_a_reload(task,
 def test_a_text_of_thousands_of_words_among_short_ones_does_no_harm():
     long = " ".join(f"word{i % 400}" for i in range(6000))
     texts, y = [f"good {i}" if i % 2 else f"bad {i}" for i in range(60)] + [long], [i % 2 for i in range(61)]
-    run = handful.fit("text", {"text": texts, "y": y}, batch=8, lr=1e-2, until="epochs(6)", valid=None, quiet=True)
+    given = {"batch": 8, "lr": 1e-2, "until": "epochs(6)", "valid": None, "augment": None, "quiet": True}
+    run = handful.fit("text", {"text": texts, "y": y}, **given)
     assert run.predict(["good 3", "bad 4"]).tolist() == [1, 0]
     assert run.outputs([long]).isfinite().all()

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from handful.data.base import Batch
-from handful.plan.config import Options
+from handful.plan.config import Config
 from handful.plan.data import make_batches, open_data, pinned
 from handful.plan.defaults import Chooser
 
@@ -26,7 +26,7 @@ def test_tensors_are_pinned_and_all_else_is_left_as_it_is():
 
 
 def test_batches_for_a_gpu_are_read_ahead_and_pinned_last_and_those_for_a_cpu_are_not():
-    options = Options.of({"batch": 16, "augment": None, "quiet": True})
+    options = Config.of({"batch": 16, "augment": None, "quiet": True})
     data = open_data("iris", options, Chooser(), torch.nn.Linear(4, 3), None)
     gpu, size = make_batches(data, options, Chooser(), torch.device("cuda"))
     cpu, _ = make_batches(data, options, Chooser(), torch.device("cpu"))

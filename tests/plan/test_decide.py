@@ -14,7 +14,7 @@ from handful.base.errors import HandfulError
 from handful.optim.build import gain
 from handful.plan.build import assemble
 from handful.plan.probe.batch_growth import as_growth
-from handful.plan.probe.decide import _measure_noise, batch_cap, best_batch, decide, fallback_batch
+from handful.plan.probe.decide import batch_cap, best_batch, decide, fallback_batch, measure_noise
 from handful.plan.probe.decision import Decision
 from handful.plan.probe.first_steps import default_rate
 from handful.plan.probe.step_time import Throughput, powers_of_two
@@ -94,7 +94,7 @@ def test_the_gradients_that_tell_the_noise_scale_train_the_model(rise):
     model, before = t.objective.model, copy.deepcopy(t.objective.model)
     position, step, factor = t.state.position, t.state.step, t.schedule(t.progress())
     d = Decision(cap=batch_cap(t.examples), throughput=Throughput.law(1.0, 1.0, powers_of_two(256)))
-    _measure_noise(t, d, 32, 0.02, rise=rise)
+    measure_noise(t, d, d.throughput, 32, 0.02, rise=rise)
     used = t.state.position - position
     assert d.noise.value is not None
     assert (t.state.step, d.examples) == (step + 1, 0)  # one update, and no example is lost

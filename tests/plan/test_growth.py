@@ -10,12 +10,12 @@ from torch import nn
 
 import handful
 from handful.base.errors import HandfulError
-from handful.fit import _run
+from handful.fit import run_training
 from handful.optim import schedule
 from handful.plan.build import assemble
 from handful.plan.probe import batch_growth as growth_module
 from handful.plan.probe.batch_growth import Grower, as_growth, growth, stalled
-from handful.plan.probe.noise_scale import Moments
+from handful.plan.probe.noise_scale import GradientMoments
 
 LAW = "growth(at_most=128, a=0.02, b=1e-05)"  # a step costs what 2,000 rows do: larger batches pay
 
@@ -47,7 +47,7 @@ def built(**options):
 
 def run(t, **kw):
     events = []
-    _run(t, [lambda event, info: events.append((event, info))])
+    run_training(t, [lambda event, info: events.append((event, info))])
     return events
 
 
@@ -79,7 +79,7 @@ def test_no_row_is_lost_or_repeated_when_the_batch_grows():
         if event in ("step", "evaluate") and (not seen or info["position"] > seen[-1][0]):
             seen.append((info["position"], t.state.batch))
 
-    _run(t, [note])
+    run_training(t, [note])
     assert t.state.batch > 16
     steps = [(p, size) for (p, size) in seen]
     assert steps[0] == (16, 16)
@@ -128,7 +128,7 @@ def test_small_gains_and_stalled_validation_do_not_grow():
 def test_nothing_is_decided_from_what_cannot_be_measured():
     t = built()
     t.state.position = t.planned // 5
-    t.state.noise = [Moments(5.0, -1e-3, (0.1, 0.0, 1e-4), 1, 16, t.state.position).as_list()]
+    t.state.noise = [GradientMoments(5.0, -1e-3, (0.1, 0.0, 1e-4), 1, 16, t.state.position).as_list()]
     assert Grower(as_growth(LAW)).consider(t) is None
     assert t.state.batch == 16
 

@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from handful.base.errors import HandfulError
+from handful.base.machine import memory_left
 from handful.data.base import Batch
 from handful.plan.probe import memory
-from handful.plan.probe.memory import free_on_host, longest_rows, measure_memory, repeat
+from handful.plan.probe.memory import longest_rows, measure_memory, repeat
 
 from .conftest import mlp
 
@@ -48,7 +49,7 @@ def test_the_cpu_is_never_asked_for_more_than_half_of_what_is_free(training, mon
     t = training(mlp(width=4096, extra=[limited]))
     need = measure_memory(t, 64).at(64)
     limited.seen.clear()
-    monkeypatch.setattr(memory, "free_on_host", lambda: need)  # half of it may be used: about 32 rows
+    monkeypatch.setattr(memory, "memory_left", lambda page_cache: need)  # half of it may be used: about 32 rows
     found = measure_memory(t, 1024)
     assert found.status == "measured"
     assert 8 <= found.largest <= 32
@@ -59,7 +60,7 @@ def test_the_cpu_is_never_asked_for_more_than_half_of_what_is_free(training, mon
 def test_bytes_grow_with_rows(training):
     found = measure_memory(training(mlp(width=512)), 64)
     # at least input, tanh output and logits of one row, kept for the backward pass
-    assert found.a_row > 4 * (64 + 512 + 10)
+    assert found.per_row > 4 * (64 + 512 + 10)
     assert found.at(64) > found.at(1)
 
 
@@ -90,4 +91,4 @@ def test_repeat_gives_as_many_rows_as_asked():
 
 
 def test_free_memory_is_known_here():
-    assert 1e7 < free_on_host() < 1e14
+    assert 1e7 < memory_left(page_cache=False) <= memory_left() < 1e14

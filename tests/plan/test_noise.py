@@ -11,10 +11,11 @@ from torch import nn
 from handful.data.base import Batch
 from handful.losses.loss import as_loss
 from handful.plan.probe.decide import tells_enough
-from handful.plan.probe.noise_scale import Moments, fieller, gradient_in_parts, moments, pool
+from handful.plan.probe.noise_scale import GradientMoments, fieller, gradient_in_parts, moments, pool
 from handful.plan.probe.step_time import Throughput, powers_of_two
+from handful.training.guards import NonFiniteLoss
 from handful.training.objective import Objective
-from handful.training.step import NonFiniteLoss, gradient
+from handful.training.step import gradient
 
 from .conftest import digits, mlp
 
@@ -207,8 +208,8 @@ def test_pure_noise_is_not_measurable_and_never_a_number():
 
 
 def test_a_ratio_of_sums_is_not_a_mean_of_ratios():
-    a = Moments(10.0, 1.0, (1.0, 0.0, 1e-4), 4, 16)
-    b = Moments(10.0, 0.1, (1.0, 0.0, 1e-4), 4, 16)
+    a = GradientMoments(10.0, 1.0, (1.0, 0.0, 1e-4), 4, 16)
+    b = GradientMoments(10.0, 0.1, (1.0, 0.0, 1e-4), 4, 16)
     assert pool([a, b]).value == pytest.approx(20 / 1.1)
 
 

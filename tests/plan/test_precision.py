@@ -45,7 +45,7 @@ def test_it_leaves_no_trace(training):
 def test_an_own_model_keeps_float32_and_a_ready_made_one_trains_in_what_was_measured(monkeypatch, tmp_path):
     half = choose.Choice("bfloat16", "measured", "twice as fast")
     monkeypatch.setattr("handful.plan.build.measure_precision", lambda t: half)
-    options = {"batch": 64, "lr": 1e-3, "until": "epochs(1)", "quiet": True}
+    options = {"batch": 64, "lr": 1e-3, "until": "epochs(1)", "augment": None, "quiet": True}
     own = handful.fit(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), "digits", **options)
     assert own.plan.precision == "float32"
     run = handful.fit("cnn", "digits", out=tmp_path / "run", **options)

@@ -9,17 +9,17 @@ import torch
 from torch import nn
 
 import handful
-from handful.fit import _run
+from handful.fit import run_training
 from handful.optim.build import set_base
 from handful.plan.build import assemble
 from handful.plan.probe import lr_race as race_module
 from handful.plan.probe.decide import decide
-from handful.plan.probe.lr_race import Branch, better, branch, came, harmed, losses_before, race
-from handful.plan.probe.snapshot import Snapshot, fingerprint
+from handful.plan.probe.lr_race import Branch, better, branch, harmed, improvement, losses_before, race
+from handful.plan.probe.snapshot import Snapshot
 from handful.plan.probe.step_time import Throughput
 from handful.plan.probe.steps import FAILED, train
 
-from .conftest import mlp
+from .conftest import fingerprint, mlp
 
 
 def test_the_winners_end_is_the_run_at_that_rate_to_the_bit(training):
@@ -113,7 +113,7 @@ def test_a_larger_rate_that_is_not_ahead_is_given_up_on_the_way(training):
 
 def test_a_loss_that_was_infinite_before_tells_nothing():
     one = Branch(1e-3, (0.5, 0.6))
-    assert came(one, (math.inf, math.inf)) == came(Branch(1e-3, (FAILED,)), (1.0, 1.0)) == -math.inf
+    assert improvement(one, (math.inf, math.inf)) == improvement(Branch(1e-3, (FAILED,)), (1.0, 1.0)) == -math.inf
     assert not harmed(one, (math.inf, math.nan))
 
 
@@ -244,5 +244,5 @@ def test_fit_starts_from_the_race_and_loses_no_row():
     seen = []
     t = assemble(small(), blobs(), {"batch": 16, "quiet": True, "until": "epochs(3)"})
     assert t.state.position == 16 * t.state.step > 0
-    _run(t, [lambda event, info: seen.append(info["position"]) if event == "step" else None])
+    run_training(t, [lambda event, info: seen.append(info["position"]) if event == "step" else None])
     assert t.state.position == 16 * t.state.step

@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from handful.fit import _run
+from handful.fit import run_training
 from handful.plan.probe import memory
-from handful.plan.probe import range_test as learning_rate
 from handful.plan.probe import step_time as throughput
 from handful.plan.probe.decide import decide
-from handful.plan.probe.snapshot import Snapshot, fingerprint, untouched
+from handful.plan.probe.lr_race import race
+from handful.plan.probe.snapshot import Snapshot, untouched
 from handful.plan.probe.steps import train
 
-from .conftest import mlp
+from .conftest import fingerprint, mlp
 
 
 def ran(t, steps=3):
@@ -23,6 +23,11 @@ def ran(t, steps=3):
     t.objective.model.train()
     train(t, 16, steps)
     return t
+
+
+def raced(t, **given):
+    with untouched(t) as start:
+        return race(t, 1e-3, start=start, **given)
 
 
 OPTIMIZERS = ["sgd", "momentum", "adamw", "muon", "adagrad"]
@@ -102,10 +107,10 @@ def test_the_fingerprint_sees_each_part(training):
     [
         lambda t: throughput.measure_throughput(t, [4, 8, 16], budget=0.3),
         lambda t: memory.measure_memory(t, 32),
-        lambda t: learning_rate.range_test(t, size=8, steps=12, repeats=2),
+        lambda t: raced(t, size=8, steps=12),
         lambda t: decide(t),
     ],
-    ids=["throughput", "memory", "range_test", "decide"],
+    ids=["throughput", "memory", "race", "decide"],
 )
 @pytest.mark.parametrize("optimizer", ["momentum", "adamw", "muon"])
 def test_every_probe_leaves_every_bit(training, probe, optimizer):
@@ -119,6 +124,6 @@ def test_training_after_probes_is_training_without_them(training):
     plain, probed = (training(until="epochs(1)", evaluate_every=1) for _ in range(2))
     decide(probed)
     for t in (plain, probed):
-        _run(t, [])
+        run_training(t, [])
     for a, b in zip(plain.objective.model.parameters(), probed.objective.model.parameters(), strict=True):
         assert torch.equal(a, b)

@@ -10,29 +10,22 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from importlib import resources
 
 import numpy as np
 import pytest
+from markupsafe import Markup
 from PIL import Image
 
 from handful.base.errors import HandfulError
 from handful.base.plan import Choice, Plan
-from handful.report import (
-    Band,
-    Html,
-    Line,
-    Marker,
-    Page,
-    Section,
-    figure_lines,
-    figure_matrix,
-    picture_grid,
-    table_html,
-    write_report,
-)
-from handful.report.document import write_atomically
-from handful.report.page import curves, headline, main_score, speed
-from handful.report.traces import DASHES, PALETTE, thin
+from handful.report.document import Page, Section
+from handful.report.figure import figure_lines
+from handful.report.markup import picture_grid, table_html
+from handful.report.matrix import figure_matrix
+from handful.report.page import curves, headline, main_score, speed, write_report
+from handful.report.tables import Grid
+from handful.report.traces import DASHES, PALETTE, Band, Line, Marker, thin
 
 EVIL = "<script>alert(1)</script>\"'&</style><!--"
 
@@ -96,8 +89,9 @@ def full(path):
     ]  # fmt: skip
     plan = Plan({"classes": Choice((EVIL,), "found", EVIL), "batch": Choice(64, "measured", "fast")})
     return report(
-        path, history(60), title=EVIL, plan=plan, notes=[EVIL], stopped_because=EVIL, figures=figures,
-        scores={"valid_accuracy": 0.978, "valid_rows": 180}, tables=[table_html([{EVIL: EVIL}], caption=EVIL)],
+        path, history(60), title=EVIL, plan=plan.choices, notes=[EVIL], stopped_because=EVIL,
+        scores={"valid_accuracy": 0.978, "valid_rows": 180},
+        details=[*figures, table_html(Grid.of([{EVIL: EVIL}]), caption=EVIL)],
         pictures=[picture_grid(np.zeros((1, 3, 4, 4), np.uint8), [EVIL], title=EVIL)],
     )  # fmt: skip
 
@@ -152,7 +146,7 @@ def strings(value):
 
 def test_the_page_says_the_result_and_every_choice(tmp_path):
     plan = Plan({"batch": Choice(256, "measured", "goodput is highest"), "seed": Choice(0, "default", "replays")})
-    page = report(tmp_path, history(480), plan=plan, scores={"valid_accuracy": 0.978, "valid_rows": 180})
+    page = report(tmp_path, history(480), plan=plan.choices, scores={"valid_accuracy": 0.978, "valid_rows": 180})
     text = Reader(page).text
     assert "Accuracy 97.8% on 180 held-out rows after 24 epochs, 48 s; stopped because 40 epochs are done." in text
     for word in ("batch", "256", "measured", "goodput is highest", "seed", "default", "replays"):
@@ -281,7 +275,7 @@ def test_figures_are_valid_plotly():
     matrix = figure_matrix(np.arange(100 * 100).reshape(100, 100), [f"c{i}" for i in range(100)], "big")
     assert len(matrix.spec["data"][0]["z"]) == 60
     assert "60 with most errors" in matrix.notes[0]
-    assert matrix.rows[0][2] == 9998  # row 99, column 98: the largest off the diagonal
+    assert matrix.table.rows[0][2] == 9998  # row 99, column 98: the largest off the diagonal
     for figure in [*curves(history(40)), matrix]:
         go.Figure(figure.spec)  # raises on any name or value that Plotly does not know
 
@@ -308,7 +302,8 @@ def test_confusion_shares_against_numpy():
 def test_shapes_that_do_not_fit_are_one_sentence(mistake):
     with pytest.raises(HandfulError) as caught:
         mistake()
-    assert str(caught.value).endswith(".")
+    assert not str(caught.value)[0].isupper()
+    assert not re.search(r"[.\n]$|\. ", str(caught.value))
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -344,9 +339,7 @@ def test_colours_have_contrast_by_day_and_by_night():
 
 
 def test_the_script_knows_every_colour_of_the_palette():
-    from handful.report.document import _resource
-
-    script = _resource("page.js")
+    script = resources.files("handful.report").joinpath("templates/page.js").read_text(encoding="utf-8")
     for light, dark in PALETTE:
         assert f'"{light}": "{dark}"' in script
         red, green, blue = (int(light[k : k + 2], 16) for k in (1, 3, 5))
@@ -354,16 +347,18 @@ def test_the_script_knows_every_colour_of_the_palette():
 
 
 def test_a_write_that_fails_leaves_the_old_page_and_no_rubbish(tmp_path, monkeypatch):
-    path = write_atomically(tmp_path / "new" / "a.html", "old")
+    path = Page("old", []).write(tmp_path / "new" / "a.html")
+    old = path.read_text()
+    assert "<title>old</title>" in old
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
-    with pytest.raises(OSError, match="disk"):
-        write_atomically(path, "new")
-    assert path.read_text() == "old"
+    with pytest.raises(HandfulError, match="disk"):
+        Page("new", []).write(path)
+    assert path.read_text() == old
     assert os.listdir(path.parent) == ["a.html"]
 
 
 def test_a_page_without_figures_carries_no_script():
-    page = Page("t", [Section("s", [Html("<b>x</b>"), "a < b"])]).html()
+    page = Page("t", [Section("s", [Markup("<b>x</b>"), "a < b"])]).html()
     assert "<script" not in page
     assert "<b>x</b>" in page
     assert "<p>a &lt; b</p>" in page

@@ -7,7 +7,10 @@ import pytest
 from rich.cells import cell_len
 
 from handful.base.plan import Choice, Plan
-from handful.report.tables import choices_of, print_choices, print_scores, print_table, text_table
+from handful.report.live import Live
+from handful.report.markup import choices_html
+from handful.report.tables import Grid, print_choices, text_table
+from handful.report.words import say_score
 
 
 class Terminal(io.StringIO):
@@ -59,19 +62,24 @@ def test_ragged_and_empty_rows():
     assert text_table([]) == ""
     assert text_table([{"a": 1}, {"b": "x"}]).splitlines() == ["a  b", "1", "   x"]
     out = io.StringIO()
-    print_table([], file=out)
+    Grid.of([]).print(out)
     assert out.getvalue() == ""
 
 
 def test_scores_are_in_words():
+    scores = {"valid_accuracy": 0.978, "valid_loss": 0.0831}
+    assert [say_score(name, value) for name, value in scores.items()] == ["accuracy 97.8%", "loss 0.0831"]
     out = io.StringIO()
-    print_scores({"valid_accuracy": 0.978, "valid_loss": 0.0831}, title="Held out", file=out)
-    assert out.getvalue().splitlines() == ["Held out", "score      value", "accuracy   97.8%", "loss      0.0831"]
+    Grid(["score", "value"], [["accuracy", 0.978], ["loss", 0.0831]]).print(out)
+    assert out.getvalue().splitlines() == ["score      value", "accuracy   0.978", "loss      0.0831"]
 
 
-def test_choices_of_anything_that_holds_them():
-    choices = {"batch": Choice(1, "given")}
-    holder = type("Holder", (), {})()
-    holder.batch, holder.other = choices["batch"], 3
-    assert choices_of(choices) == choices_of(Plan(choices)) == choices_of(holder) == choices
-    assert choices_of(None) == {}
+def test_the_choices_of_a_plan_are_the_same_on_a_terminal_in_a_table_and_on_a_page():
+    plan, table, live = Plan({"batch": Choice(1, "given", "as asked")}), io.StringIO(), io.StringIO()
+    print_choices(plan.choices, file=table)
+    Live(None, file=live).start(plan.choices)
+    assert table.getvalue() == live.getvalue() == "choice  value  status  reason\nbatch   1      given   as asked\n"
+    assert re.findall("<td>(.*?)</td>", choices_html(plan.choices)) == [
+        "batch", "1", '<span class="status given">given</span>', "as asked",
+    ]  # fmt: skip
+    assert choices_html({}).strip() == "<p>No choices were recorded.</p>"

@@ -15,7 +15,7 @@ import handful
 from handful.base.errors import HandfulError
 from handful.report.residuals import figure_residuals
 from handful.runs import extras
-from handful.runs.evaluate import WORST, evaluate, row_losses
+from handful.runs.evaluate import WORST, row_losses
 
 DIGITS = load_digits()
 PICTURES = DIGITS.images.astype(np.uint8)[:, None]
@@ -32,7 +32,7 @@ def digits(tmp_path_factory):
 
 
 def test_classes_and_confusion_are_those_of_scikit_learn(digits):
-    found = evaluate(digits, (PICTURES, DIGITS.target))
+    found = digits.evaluation((PICTURES, DIGITS.target))
     guess = digits.predict({"x": PICTURES})
     np.testing.assert_array_equal(found.confusion, confusion_matrix(DIGITS.target, guess))
     precision, recall, f1, rows = precision_recall_fscore_support(DIGITS.target, guess)
@@ -43,7 +43,7 @@ def test_classes_and_confusion_are_those_of_scikit_learn(digits):
 
 
 def test_worst_rows_are_those_of_highest_loss(digits):
-    found = evaluate(digits, (PICTURES, DIGITS.target))
+    found = digits.evaluation((PICTURES, DIGITS.target))
     loss = F.cross_entropy(digits.outputs({"x": PICTURES}), torch.from_numpy(DIGITS.target), reduction="none").numpy()
     order = np.argsort(-loss, kind="stable")[:WORST]
     assert [r["row"] for r in found.worst] == order.tolist()
@@ -59,7 +59,7 @@ def test_page_and_text(digits, tmp_path, capsys):
     assert page.count("data:image/png") == WORST
     assert "Confusion matrix" in page
     assert "Rows of highest loss" in page
-    evaluate(digits, (PICTURES, DIGITS.target)).show(worst=3)
+    digits.evaluation((PICTURES, DIGITS.target)).show(worst=3)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("loss ")
     assert lines[1].startswith("accuracy ")
@@ -85,7 +85,7 @@ def test_the_page_of_the_run_has_confusion_and_augmented_pictures(digits):
 
 
 def test_nothing_that_fails_there_fails_the_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(extras, "augmented", lambda t: 1 / 0)
+    monkeypatch.setattr(extras, "augmented", lambda *_: 1 / 0)
     run = fit("linear", "iris", out=tmp_path / "run", batch=16, until="steps(2)", quiet=False)
     assert (tmp_path / "run" / "report.html").exists()
     assert run.stopped_because
@@ -95,7 +95,7 @@ def test_nothing_that_fails_there_fails_the_run(tmp_path, monkeypatch, capsys):
 def test_regression_shows_residuals_in_the_units_of_the_target(tmp_path):
     x, y = load_diabetes(return_X_y=True)
     run = fit("linear", (x, y), batch=16)
-    found = evaluate(run, (x, y))
+    found = run.evaluation((x, y))
     target, guess = found.residuals
     np.testing.assert_allclose(target[:, 0], y, rtol=1e-6)
     np.testing.assert_allclose(guess[:, 0], run.predict({"x": x}))
@@ -111,7 +111,7 @@ def test_worst_rows_of_a_table_and_of_texts_show_what_they_hold(tmp_path):
     frame = pd.DataFrame({"size": rng.normal(size=80), "town": rng.choice(["Ulm", "<Bern>"], 80)})
     frame["label"] = np.where(frame["size"] > 0, "big", "small")
     run = fit("table", frame, target="label", batch=16)
-    first = evaluate(run, frame).worst[0]
+    first = run.evaluation(frame).worst[0]
     assert first["size"] == pytest.approx(frame["size"][first["row"]])
     assert first["town"] == frame["town"][first["row"]]
     page = run.evaluation_report(frame, tmp_path / "e.html").read_text(encoding="utf-8")
@@ -123,7 +123,7 @@ def test_labels_of_a_multilabel_run():
     x = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
     y = (x + 0.5 > 0).astype(np.float32)
     run = fit("linear", (x, y), task="multilabel", batch=16)
-    found = evaluate(run, (x, y))
+    found = run.evaluation((x, y))
     precision, recall, f1, _ = precision_recall_fscore_support(y, run.predict({"x": x}))
     np.testing.assert_allclose(
         [[r["precision"], r["recall"], r["f1"]] for r in found.classes], np.c_[precision, recall, f1]
@@ -132,9 +132,9 @@ def test_labels_of_a_multilabel_run():
 
 
 def test_other_metrics_and_data_without_target(digits):
-    assert set(evaluate(digits, (PICTURES, DIGITS.target), "f1").scores) == {"loss", "f1"}
+    assert set(digits.evaluation((PICTURES, DIGITS.target), "f1").scores) == {"loss", "f1"}
     with pytest.raises(HandfulError, match="target"):
-        evaluate(digits, {"x": PICTURES})
+        digits.evaluation({"x": PICTURES})
 
 
 def test_row_losses_of_every_form_a_loss_returns():
@@ -151,8 +151,8 @@ def test_residual_figure_quantiles_and_mistakes():
     target = rng.normal(size=5000)
     guess = target + 0.5
     figure = figure_residuals(target, guess)
-    assert [row[1] for row in figure.rows] == [1000] * 5
-    np.testing.assert_allclose([row[2:] for row in figure.rows], 0.5)
+    assert [row[1] for row in figure.table.rows] == [1000] * 5
+    np.testing.assert_allclose([row[2:] for row in figure.table.rows], 0.5)
     assert len(figure.spec["data"][0]["x"]) <= 2000
     assert figure.notes == ["1,667 of 5,000 rows are drawn."]
     with pytest.raises(HandfulError, match="as many targets"):

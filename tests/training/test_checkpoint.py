@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from handful.base.errors import HandfulError
-from handful.training import checkpoint
+from handful.training.process import checkpoint
 
 SAVING = """
 import os, signal, sys, torch, random
-from handful.training import checkpoint
+from handful.training.process import checkpoint
 folder, kill_after = sys.argv[1], int(sys.argv[2])
 real = {name: getattr(os, name) for name in ("fsync", "replace")}
 count = 0

@@ -13,8 +13,10 @@ from handful.data.base import Batch
 from handful.losses.loss import as_loss, cross_entropy, ctc, mae, mse, token_cross_entropy
 from handful.losses.metric import as_metrics
 from handful.training.coupling import loss_coupling, mode_coupling
+from handful.training.evaluation import evaluate
+from handful.training.guards import NonFiniteLoss, OutOfMemory, is_out_of_memory
 from handful.training.objective import Objective
-from handful.training.step import NonFiniteLoss, OutOfMemory, add_l1, gradient, gradient_that_fits, is_out_of_memory
+from handful.training.step import add_l1, gradient, gradient_that_fits
 
 DIGITS = load_digits()
 X = torch.from_numpy(DIGITS.data / 16.0)
@@ -233,7 +235,7 @@ def test_evaluation_is_exact_over_rows_whatever_the_batches():
             Batch({"x": X[i : i + size], "y": Y[i : i + size]}, np.arange(len(X))[i : i + size])
             for i in range(0, len(X), size)
         ]
-        scores = Objective(model, cross_entropy(), as_metrics("accuracy, f1, auroc, top3")).evaluate(batches)
+        scores = evaluate(Objective(model, cross_entropy(), as_metrics("accuracy, f1, auroc, top3")), batches)
         assert scores["loss"] == pytest.approx(expected, rel=1e-12)
         assert scores["accuracy"] == (model(X).argmax(1) == Y).double().mean().item()
     assert model.training

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from handful.base.errors import HandfulError
 from handful.base.plan import Progress
+from handful.base.score import lower_is_better
 from handful.training import stop
 from handful.training.stop import both, either
 
@@ -96,7 +97,7 @@ def test_loss_below_looks_at_the_latest_train_loss() -> None:
     ],
 )
 def test_which_way_is_better(name: str, lower: bool) -> None:
-    assert stop.lower_is_better(name) is lower
+    assert lower_is_better(name) is lower
     value, near = (0.4, 0.39) if lower else (0.9, 0.91)
     far = 1 - near
     rule = stop.reaches(name, value)
@@ -227,7 +228,7 @@ def test_as_rule() -> None:
 @pytest.mark.parametrize("make", [stop.steps, stop.epochs, stop.examples, stop.seconds, stop.plateau])
 @pytest.mark.parametrize("bad", [0, -1, NAN, INF, "3", True, None])
 def test_bad_numbers(make: Any, bad: Any) -> None:
-    with pytest.raises(HandfulError, match=f"{make.__name__} needs a"):
+    with pytest.raises(HandfulError, match=rf"{make.__name__}\(\w+\) must be a"):
         make(bad)
 
 

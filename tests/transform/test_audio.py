@@ -13,8 +13,8 @@ import torch
 from handful.base.errors import HandfulError
 from handful.data.base import Column, Ragged, Source
 from handful.transform import LogMel
-from handful.transform.audio import mel_filters
 from handful.transform.pipeline import Pipeline, fit_pipeline
+from handful.transform.steps.audio import mel_filters
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -126,7 +126,7 @@ def test_silence_stereo_and_blocks():
 
 
 def test_the_rate_must_be_known_and_stay():
-    with pytest.raises(HandfulError, match="samples a second"):
+    with pytest.raises(HandfulError, match="samples per second"):
         LogMel().fit([ragged(sounds([800]))])
     pipeline = fit_pipeline(Sounds(sounds([800] * 8), [0, 1] * 4), own_model=False)
     with pytest.raises(HandfulError, match=r"16000 Hz, but was at 8000 Hz"):

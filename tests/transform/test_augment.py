@@ -12,7 +12,7 @@ from handful.base.errors import HandfulError
 from handful.data.base import Batch
 from handful.transform import augment
 from handful.transform.augment.base import Address, row_lengths
-from handful.transform.augment.geometry import _affine, gather, resample, rotation
+from handful.transform.augment.geometry import affine_maps, gather, resample, rotation
 from handful.transform.augment.mix import beta
 
 N, CLASSES = 50, 4
@@ -94,11 +94,11 @@ def test_random_words_on_the_device_follow_keys():
 def test_exact_geometry_against_flip_and_padding():
     x = torch.randn(6, 3, 7, 10)
     one = np.zeros(6)
-    assert torch.equal(gather(x, _affine(xx=one - 1)), x.flip(3))
-    assert torch.equal(gather(x, _affine(yy=one - 1)), x.flip(2))
+    assert torch.equal(gather(x, affine_maps(xx=one - 1)), x.flip(3))
+    assert torch.equal(gather(x, affine_maps(yy=one - 1)), x.flip(2))
     moved = F.pad(x, (3, 0, 0, 2))[:, :, 2:, :10]  # right by 3, up by 2
-    assert torch.equal(gather(x, _affine(tx=one - 3, ty=one + 2)), moved)
-    torch.testing.assert_close(resample(x, _affine(tx=one - 3, ty=one + 2)), moved, rtol=0, atol=1e-5)
+    assert torch.equal(gather(x, affine_maps(tx=one - 3, ty=one + 2)), moved)
+    torch.testing.assert_close(resample(x, affine_maps(tx=one - 3, ty=one + 2)), moved, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
@@ -257,7 +257,7 @@ def test_weighted_mixup_keeps_the_mixture_of_weighted_losses():
     each = F.cross_entropy(logits, LABELS, reduction="none") * WEIGHTS
     other = F.cross_entropy(logits, LABELS[partner], reduction="none") * WEIGHTS[partner]
     torch.testing.assert_close(ours, lam * each + (1 - lam) * other, rtol=1e-5, atol=1e-5)
-    assert plain.mixes
+    assert [step.name for step in plain] == ["mixup"]
     assert len(plain) == 1
     assert not augment.as_augment(None)
 

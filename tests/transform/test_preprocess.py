@@ -11,10 +11,10 @@ from sklearn.preprocessing import MinMaxScaler, Normalizer, StandardScaler
 import handful
 from handful.base.errors import HandfulError
 from handful.data.base import Column, Source
-from handful.transform import Categories, Clock, Impute, MinMax, Normalize, Standardize, Untail, Whiten
-from handful.transform.numbers import ScaleImage
+from handful.transform import Categories, CyclicTime, Impute, MinMax, Normalize, RobustAsinh, Standardize, Whiten
 from handful.transform.pipeline import Pipeline, fit_pipeline
-from handful.transform.step import Moments, Sample
+from handful.transform.steps.numbers import ScaleImage
+from handful.transform.steps.statistics import Moments, Sample
 
 
 class Rows(Source):
@@ -139,7 +139,7 @@ class TestSteps:
             "even": rng.random(2000),
         }  # fmt: skip
         x = np.stack(list(rows.values()), 1).astype(float)
-        step = Untail().fit(chunked(x))
+        step = RobustAsinh().fit(chunked(x))
         assert step.long.tolist() == [1, 3]
         out = step(torch.tensor(x)).numpy()
         np.testing.assert_array_equal(out[:, [0, 2, 4]], x[:, [0, 2, 4]])
@@ -154,7 +154,7 @@ class TestSteps:
         start = np.datetime64("2024-01-01T00:00", "s")  # a Monday
         when = (start + np.arange(0, 40 * 24) * np.timedelta64(3600, "s")).astype(np.int64).astype(float)
         x = np.stack([when, np.arange(len(when)) * 1e6, np.full(len(when), 1.7e9)], 1)
-        step = Clock().fit(chunked(x))
+        step = CyclicTime().fit(chunked(x))
         assert step.times == ((0, "day"), (0, "week"))
         out = step(torch.tensor(x)).numpy()
         np.testing.assert_array_equal(out[:, :3], x)
@@ -181,7 +181,7 @@ class TestSteps:
             {"x": x, "gap": np.where(np.arange(300) % 7, x, np.nan), "y": np.arange(300) % 2}, target="y"
         )
         found = fit_pipeline(source, own_model=False)(source.take(range(300)))["numbers"]
-        expected = Untail().fit([x[:, None]])(torch.tensor(x[:, None]))
+        expected = RobustAsinh().fit([x[:, None]])(torch.tensor(x[:, None]))
         expected = (expected - expected.mean()) / expected.std(correction=0)
         np.testing.assert_allclose(found[:, :1].numpy(), expected.numpy(), atol=1e-6)
         there = torch.tensor(np.arange(300) % 7 > 0)
@@ -258,7 +258,7 @@ class TestSteps:
         assert (ScaleImage().fit([blank])(blank) == 0).all()
 
     def test_a_step_that_was_not_fitted_says_so(self):
-        for step in (Standardize(), MinMax(), Impute(), Categories(), Whiten(), Untail(), Clock()):
+        for step in (Standardize(), MinMax(), Impute(), Categories(), Whiten(), RobustAsinh(), CyclicTime()):
             with pytest.raises(HandfulError, match=rf"{type(step).__name__} is not fitted"):
                 step(["a"] if isinstance(step, Categories) else torch.ones(2, 2))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import handful
-from handful.transform.text import UNKNOWN, Tokenize
+from handful.transform.steps.text import UNKNOWN, Tokenize
 
 WORDS = {  # (words of praise, words of blame, others)
     "chinese": ("好 棒 喜欢 精彩 美味", "差 烂 讨厌 无聊 难吃", "这 家 餐厅 的 服务 电影 我 觉得 非常 今天 和 朋友"),
@@ -37,7 +37,7 @@ def test_it_is_found_learnt_and_predicted(language: str, tmp_path: Path) -> None
         csv.writer(file).writerows([("text", "label"), *sentences(language)])
     source = handful.open(tmp_path / "t.csv")
     assert source.columns["text"].kind == "text"
-    given = {"batch": 16, "lr": 0.01, "until": "epochs(6)", "quiet": True}
+    given = {"batch": 16, "lr": 0.01, "until": "epochs(6)", "augment": None, "quiet": True}
     run = handful.fit("auto", tmp_path / "t.csv", target="label", **given)
     assert run.scores["valid_accuracy"] > 0.9
     text, label = sentences(language)[1]

@@ -15,7 +15,7 @@ from handful.data.base import Column, Ragged, Source
 from handful.transform import Tokenize
 from handful.transform.language import LanguageSource, language_source
 from handful.transform.pipeline import Pipeline, fit_pipeline
-from handful.transform.text import PAD, UNKNOWN, PadTokens
+from handful.transform.steps.text import PAD, UNKNOWN, PadTokens
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 LINES = ["The cat sat on the mat.", "A dog; the CAT!", "", "naïve café 你好"]
@@ -155,7 +155,7 @@ def test_several_texts_are_joined_and_an_id_is_left_out():
             return {"id": torch.tensor(rows), "title": [f"t{i}" for i in rows], **super().read(rows)}
 
     pipeline = fit_pipeline(Two(), own_model=False)
-    assert pipeline.input.columns == ("title", "text")
+    assert pipeline.input.uses == ("title", "text")
     assert any("id" in note and "Left out" in note for note in pipeline.notes)
     step = pipeline.input.steps[0]
     assert torch.equal(pipeline(Two().take([4]))["x"], step(["t4 some words of title 1"]))

@@ -3,7 +3,6 @@
 import difflib
 import operator
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 
 class HandfulError(ValueError):
@@ -38,12 +37,14 @@ def some(names: Sequence[object], limit: int = 3) -> str:
     return ", ".join(map(str, names[:limit])) + more
 
 
-def whole(name: str, value: Any, least: int | None = None) -> int:
+def whole(name: str, value: object, least: int | None = None) -> int:
     """`value` as an int; HandfulError, naming it, for anything that is no whole number or is below `least`."""
     try:
-        number = operator.index(value)
+        number = operator.index(value)  # type: ignore[arg-type]  # a TypeError says so
     except TypeError:
-        raise HandfulError(f"{name} must be a whole number, not {value!r}.") from None
+        number = None
+    if number is None or isinstance(value, bool):
+        raise HandfulError(f"{name} must be a whole number, not {value!r}")
     if least is not None and number < least:
-        raise HandfulError(f"{name} must be at least {least}, not {number}.")
+        raise HandfulError(f"{name} must be at least {least}, not {number}")
     return number

@@ -10,10 +10,16 @@ import operator
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
-from typing import Any
+from dataclasses import MISSING, dataclass, fields
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, get_args, get_type_hints
 
 from handful.base.errors import HandfulError, did_you_mean
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T")
 
 LONGEST = 1000  # characters; keeps the depth of the tree far below Python's recursion limit
 
@@ -23,7 +29,7 @@ _COMBINE: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 }
 
 
-def parse(text: str, known: Mapping[str, Callable[..., Any]], what: str) -> Any:
+def parse(text: str, known: Mapping[str, Callable[..., T]], what: str) -> T:
     """Build the object that `text` describes, from the constructors in `known`; `what` names it in messages.
 
     A bare name means a call without arguments. Raises HandfulError with the place in the text.
@@ -33,34 +39,36 @@ def parse(text: str, known: Mapping[str, Callable[..., Any]], what: str) -> Any:
     """
     source = text.strip()
     if not source:
-        raise HandfulError(f"The {what} is empty; known are {', '.join(sorted(known))}.")
+        raise HandfulError(f"the {what} is empty; known are {', '.join(sorted(known))}")
     if len(source) > LONGEST:
-        raise HandfulError(f"The {what} is {len(source)} characters long; at most {LONGEST} are read.")
+        raise HandfulError(f"the {what} is {len(source)} characters long; at most {LONGEST} are read")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a doubtful escape in a string is the reader's own affair
             tree = ast.parse(source, mode="eval").body
-        return _Reader(source, known, what).build(tree)
+        return _Parser(source, known, what).build(tree)
     except SyntaxError as error:
         place = f" at character {error.offset}" if error.offset else ""
-        raise HandfulError(f"The {what} '{source}' cannot be read{place}: {error.msg}.") from None
+        raise HandfulError(f"the {what} '{source}' cannot be read{place}: {error.msg}") from None
     except (RecursionError, MemoryError):
-        raise HandfulError(f"The {what} '{source[:40]}...' is nested too deeply.") from None
+        raise HandfulError(f"the {what} '{source[:40]}...' is nested too deeply") from None
     except UnicodeError:
-        raise HandfulError(f"The {what} {source!r} holds characters that are not text.") from None
+        raise HandfulError(f"the {what} {source!r} holds characters that are not text") from None
 
 
-class _Reader:
-    def __init__(self, source: str, known: Mapping[str, Callable[..., Any]], what: str) -> None:
-        self.source, self.known, self.what = source, known, what
+@dataclass(frozen=True)
+class _Parser(Generic[T]):
+    source: str
+    known: Mapping[str, Callable[..., T]]
+    what: str
 
-    def build(self, node: ast.expr) -> Any:
+    def build(self, node: ast.expr) -> T:
         """An object: a call, a bare name, or two objects joined."""
         match node:
             case ast.Name(id=name):
                 return self.call(node, name, [], {})
             case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
-                named: dict[str, Any] = {}
+                named: dict[str, object] = {}
                 for keyword in keywords:
                     if keyword.arg is None:
                         raise self.error(node, "'**' is not allowed")
@@ -69,19 +77,20 @@ class _Reader:
             case ast.BinOp(op=op) if type(op) in _COMBINE:
                 left, right = self.build(node.left), self.build(node.right)
                 try:
-                    return _COMBINE[type(op)](left, right)
+                    joined: T = _COMBINE[type(op)](left, right)
+                    return joined
                 except TypeError:
                     raise self.error(node, f"a {self.what} cannot be joined with '|' or '&'") from None
         raise self.error(node, f"'{self.text(node)}' is not a {self.what}")
 
-    def value(self, node: ast.expr) -> Any:
+    def value(self, node: ast.expr) -> object:
         """An argument: a number, a string, True, False, None, a list of such, or an object."""
         match node:
             case ast.Constant(value=bool() | int() | float() | str() | None as value):
                 return value
-            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)) if not (
-                isinstance(number, bool)
-            ):
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=bool())):
+                pass
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
                 return -number
             case ast.List(elts=items):
                 return [self.value(item) for item in items]
@@ -89,18 +98,18 @@ class _Reader:
                 return self.build(node)
         raise self.error(node, f"'{self.text(node)}' is not a number, a string or a {self.what}")
 
-    def call(self, node: ast.expr, name: str, args: list[Any], named: dict[str, Any]) -> Any:
+    def call(self, node: ast.expr, name: str, args: list[object], named: dict[str, object]) -> T:
         if name not in self.known:
             raise self.error(node, f"there is no '{name}'.{did_you_mean(name, self.known)}")
         make = self.known[name]
         signature = inspect.signature(make)
-        unknown = [key for key in named if key not in signature.parameters]
-        if unknown:
-            raise self.error(node, f"{name} takes no '{unknown[0]}'.{did_you_mean(unknown[0], signature.parameters)}")
+        for key in named.keys() - signature.parameters:
+            raise self.error(node, f"{name} takes no '{key}'.{did_you_mean(key, signature.parameters)}")
         try:
             signature.bind(*args, **named)
         except TypeError as error:
-            raise self.error(node, f"{name}{_plain(signature)} was given the wrong arguments: {error}") from None
+            takes = f"{name}({', '.join(signature.parameters)})"
+            raise self.error(node, f"{takes} was given the wrong arguments: {error}") from None
         try:
             return make(*args, **named)
         except HandfulError as error:
@@ -110,73 +119,105 @@ class _Reader:
         return ast.get_source_segment(self.source, node) or self.source
 
     def error(self, node: ast.expr, sentence: str) -> HandfulError:
-        ahead = self.source.splitlines()[: node.lineno - 1]
-        line = self.source.splitlines()[node.lineno - 1].encode()
-        at = sum(len(one) + 1 for one in ahead) + len(line[: node.col_offset].decode()) + 1
-        end = "" if sentence.endswith((".", "?")) else "."
-        return HandfulError(f"In the {self.what} '{self.source}', character {at}: {sentence}{end}")
+        *before, line = self.source.splitlines()[: node.lineno]
+        at = sum(len(one) + 1 for one in before) + len(line.encode()[: node.col_offset].decode()) + 1
+        return HandfulError(f"in the {self.what} '{self.source}', character {at}: {sentence}")
 
 
-def _plain(signature: inspect.Signature) -> str:
-    return f"({', '.join(signature.parameters)})"
+@dataclass(frozen=True, eq=False)
+class Expression:
+    """A frozen dataclass that `str` writes as text which `parse` reads back, its fields checked as they are annotated.
 
-
-def form(thing: Any) -> str:
-    """The text of a dataclass object, for `parse`: required fields by place, others if not the default.
-
-    >>> from dataclasses import dataclass
-    >>> @dataclass
-    ... class pair:
-    ...     a: int
-    ...     b: float = 0.5
-    >>> form(pair(1)), form(pair(2, 3.0))
-    ('pair(1)', 'pair(2, b=3.0)')
+    >>> @dataclass(frozen=True)
+    ... class pair(Expression):
+    ...     a: Count
+    ...     b: Fraction = 0.5
+    >>> str(pair(1)), str(pair(2, 1.0))
+    ('pair(1)', 'pair(2, b=1.0)')
+    >>> pair(1, b=2)
+    Traceback (most recent call last):
+    handful.base.errors.HandfulError: pair(b) must be a number of at least 0 and at most 1, not 2
     """
+
+    def __post_init__(self) -> None:
+        for name, check in _checks(type(self)).items():
+            value = getattr(self, name)
+            if value is not None or getattr(type(self), name, MISSING) is not None:
+                object.__setattr__(self, name, check(value, f"{type(self).__name__}({name})"))
+
+    def __str__(self) -> str:
+        return form(self)
+
+
+def _checks(kind: type) -> dict[str, Callable[[object, str], object]]:
+    """The check in `Annotated[...]` of each annotated field, that of `Annotated[...] | None` too."""
+    return {
+        name: check
+        for name, hint in get_type_hints(kind, include_extras=True).items()
+        for part in (hint, *get_args(hint))
+        for check in getattr(part, "__metadata__", ())
+    }
+
+
+def form(thing: "DataclassInstance") -> str:
+    """The text of a dataclass object, for `parse`: required fields by place, others if not the default."""
     parts = []
     for field in fields(thing):
         value = getattr(thing, field.name)
+        text = str(value) if isinstance(value, Expression) else repr(value)
         if field.default is MISSING and field.default_factory is MISSING:
-            parts.append(_literal(value))
+            parts.append(text)
         elif value != field.default:
-            parts.append(f"{field.name}={_literal(value)}")
+            parts.append(f"{field.name}={text}")
     return f"{type(thing).__name__}({', '.join(parts)})"
 
 
-def _literal(value: Any) -> str:
-    return repr(value) if isinstance(value, bool | int | float | str | None) else str(value)
-
-
 def number(
-    value: Any,
-    name: str,
-    *,
-    above: float | None = None,
-    least: float | None = None,
-    most: float | None = None,
-    whole: bool = False,
-) -> Any:
-    """Check an argument and return it: an int where `whole`, else an int or float; finite and in its range.
+    value: object, name: str, *, above: float | None = None, least: float | None = None, most: float | None = None
+) -> float:
+    """`value`, an int or float, finite and in its range; HandfulError, naming it, for anything else.
 
-    Raises HandfulError: "steps needs a whole number above 0, not -3."
+    >>> number(-1, "lr", above=0)
+    Traceback (most recent call last):
+    handful.base.errors.HandfulError: lr must be a number above 0, not -1
     """
-    kind = "a whole number" if whole else "a number"
-    limits = [f"above {above:g}"] if above is not None else []
-    limits += [f"of at least {least:g}"] if least is not None else []
-    limits += [f"at most {most:g}"] if most is not None else []
-    wrong = HandfulError(f"{name} needs {' '.join([kind, ' and '.join(limits)]).strip()}, not {value!r}.")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise wrong
-    if not (-1e300 < value < 1e300) or (whole and value != int(value)):
-        raise wrong
-    if (above is not None and value <= above) or (least is not None and value < least):
-        raise wrong
-    if most is not None and value > most:
-        raise wrong
-    return int(value) if whole else value
+    match value:
+        case bool():
+            pass
+        case int() | float() if (
+            -1e300 < value < 1e300
+            and (above is None or value > above)
+            and (least is None or value >= least)
+            and (most is None or value <= most)
+        ):
+            return value
+    limits = [("above", above), ("of at least", least), ("at most", most)]
+    words = " and ".join(f"{word} {limit:g}" for word, limit in limits if limit is not None)
+    raise HandfulError(f"{name} must be {f'a number {words}'.strip()}, not {value!r}")
 
 
-def identifier(value: Any, name: str) -> str:
+def positive_integer(value: object, name: str) -> int:
+    """`value` as an int, 1e6 as well; HandfulError, naming it, for anything that is not a whole number above 0."""
+    match value:
+        case bool():
+            pass
+        case int() | float() if 0 < value < 1e300 and value == int(value):
+            return int(value)
+    raise HandfulError(f"{name} must be a positive integer, not {value!r}")
+
+
+def identifier(value: object, name: str) -> str:
     """Check that an argument is a score's name, such as "valid_loss"; raises HandfulError."""
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][\w@.\-]*", value):
-        raise HandfulError(f"{name} needs the name of a score, such as 'valid_loss', not {value!r}.")
-    return value
+    match value:
+        case str() if re.fullmatch(r"[A-Za-z_][\w@.\-]*", value):
+            return value
+    raise HandfulError(f"{name} must be the name of a score, such as 'valid_loss', not {value!r}")
+
+
+# Types of an Expression's fields
+Number = Annotated[float, number]
+Positive = Annotated[float, partial(number, above=0)]
+NotNegative = Annotated[float, partial(number, least=0)]
+Fraction = Annotated[float, partial(number, least=0, most=1)]
+Count = Annotated[int, positive_integer]
+ScoreName = Annotated[str, identifier]

@@ -22,8 +22,13 @@ def free_memory() -> int:
         return 2 * memory_budget()
 
 
-def memory_left(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
-    """The same, but no more than what the limits of this process's control groups leave it, page cache included."""
+def memory_left(
+    groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup"), *, page_cache: bool = True
+) -> int:
+    """The same, but no more than what the limits of this process's control groups leave it.
+
+    page_cache: count as left what the group uses already, which is mostly page cache and makes room.
+    """
     left = free_memory()
     try:
         named = [line.split(":", 2) for line in groups.read_text().splitlines()]
@@ -31,17 +36,18 @@ def memory_left(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sy
         return left
     for _, controllers, path in named:
         if controllers == "":
-            where, limit = root / path.strip("/"), "memory.max"
+            where, limit, used = root / path.strip("/"), "memory.max", "memory.current"
         elif "memory" in controllers.split(","):
-            where, limit = root / "memory" / path.strip("/"), "memory.limit_in_bytes"
+            where = root / "memory" / path.strip("/")
+            limit, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
         else:
             continue
         for folder in (where, *where.parents):
             if folder == root.parent:
                 break
             with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
-                # what the group uses is mostly page cache, which makes room: so the limit itself, not what is unused
-                left = min(left, int((folder / limit).read_text()))
+                most = int((folder / limit).read_text())
+                left = min(left, most if page_cache else max(0, most - int((folder / used).read_text())))
     return left
 
 

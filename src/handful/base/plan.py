@@ -11,8 +11,6 @@ from handful.base.errors import HandfulError
 Row = dict[str, Any]  # a moment of a run: names of `Progress` and of scores -> numbers; a note is text
 Status = Literal["given", "found", "measured", "bounded", "default"]
 
-OWN = "your own "  # begins the value of a choice that only the caller's Python objects can make again
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -20,11 +18,22 @@ class Choice:
 
     given: by the user; found: read off the data or model; measured: by a probe on this machine;
     bounded: only a bound could be measured; default: a stated default.
+    reproducible: whether the plan alone can make it again; False for the caller's own Python objects.
     """
 
     value: Any
     status: Status
     reason: str = ""
+    reproducible: bool = True
+
+    @classmethod
+    def own(cls, name: str, status: Status = "given", reason: str = "") -> "Choice":
+        """An object of the caller's own, which only the caller can give again.
+
+        >>> Choice.own("Linear").value
+        'your own Linear'
+        """
+        return cls(f"your own {name}", status, reason, reproducible=False)
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,8 @@ class Plan:
         tables: dict[str, Any] = {"handful": __version__, "notes": list(self.notes)}
         for name, choice in self.choices.items():
             value = {} if choice.value is None else {"value": _plain(choice.value)}
-            tables[name] = {**value, "status": choice.status, "reason": choice.reason}
+            own = {} if choice.reproducible else {"reproducible": False}
+            tables[name] = {**value, "status": choice.status, "reason": choice.reason, **own}
         write_text(path, tomli_w.dumps(tables))
 
     @classmethod
@@ -70,7 +80,7 @@ class Plan:
             tables = tomllib.loads(path.read_text(encoding="utf-8"))
             notes = tuple(tables.pop("notes"))
             tables.pop("handful")
-            return cls({k: Choice(t.get("value"), t["status"], t["reason"]) for k, t in tables.items()}, notes)
+            return cls({name: Choice(**{"value": None, **table}) for name, table in tables.items()}, notes)
         except FileNotFoundError:
             raise HandfulError(f"{path.parent} is not a run folder: it has no {path.name}") from None
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -3,56 +3,29 @@
 import difflib
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Literal, TypeVar
 
 from handful.base.errors import HandfulError, did_you_mean
+from handful.base.expression import Expression
+from handful.base.plan import Progress, Row
 
+T = TypeVar("T")
+Asked = TypeVar("Asked", bound=Expression)
 Better = Literal["auto", "higher", "lower"]
-History = Sequence[Mapping[str, Any]]
+History = Sequence[Row]
 
-_LOWER = {
-    *(
-        "loss",
-        "error",
-        "mae",
-        "mse",
-        "rmse",
-        "rmsle",
-        "mape",
-        "perplexity",
-        "wer",
-        "cer",
-        "ece",
-        "brier",
-        "nll",
-    ),
-    *("bits", "entropy", "deviance", "distance", "divergence"),
-}
-_HIGHER = {
-    *(
-        "accuracy",
-        "precision",
-        "recall",
-        "f1",
-        "auroc",
-        "auc",
-        "auprc",
-        "ap",
-        "map",
-        "r2",
-        "bleu",
-        "rouge",
-        "chrf",
-    ),
-    *("iou", "dice", "kappa", "mcc", "ndcg", "mrr", "sensitivity", "specificity", "correlation", "pearson"),
-    *("spearman", "likelihood", "psnr", "ssim"),
-}
+_LOWER = "loss|error|mae|mse|rmse|rmsle|mape|perplexity|wer|cer|ece|brier|nll|bits|entropy|deviance|distance|divergence"
+_HIGHER = (
+    "accuracy|precision|recall|f1|auroc|auc|auprc|ap|map|r2|bleu|rouge|chrf|iou|dice|kappa|mcc|ndcg|mrr|sensitivity|"
+    r"specificity|correlation|pearson|spearman|likelihood|psnr|ssim|top\d+"
+)
 _NOT_SCORES = {"step", "position", "epoch", "seconds", "batch", "micro_batch", "lr"}
 
 
 def lower_is_better(name: str, better: Better = "auto") -> bool:
-    """Whether a lower value of the score is better; read off its name unless `better` says it.
+    """Whether a lower value of the score is better; read off its name unless `better` is given.
 
     The last word of the name that is known decides: "valid_balanced_accuracy" is better higher,
     "train_log_loss" lower. Raises HandfulError where no word is known.
@@ -61,19 +34,59 @@ def lower_is_better(name: str, better: Better = "auto") -> bool:
     (True, False, False)
     """
     if better not in ("auto", "higher", "lower"):
-        raise HandfulError(f"better must be 'higher', 'lower' or 'auto', not {better!r}.")
+        raise HandfulError(f"better must be 'higher', 'lower' or 'auto', not {better!r}")
     if better != "auto":
         return better == "lower"
     for word in reversed(re.split(r"[^a-z0-9]+", name.lower())):
-        if word in _LOWER:
+        if re.fullmatch(_LOWER, word):
             return True
-        if word in _HIGHER or re.fullmatch(r"top\d+", word):
+        if re.fullmatch(_HIGHER, word):
             return False
-    near = difflib.get_close_matches(name.lower().split("_", 1)[-1], [*_LOWER, *_HIGHER], n=1)
+    near = difflib.get_close_matches(name.lower().split("_", 1)[-1], f"{_LOWER}|{_HIGHER}".split("|"), n=1)
     meant = f"did you mean '{name.split('_', 1)[0]}_{near[0]}'? If not, " if near and "_" in name else ""
     raise HandfulError(
-        f"It is not known whether '{name}' is better when higher or lower: {meant}say better='higher' or 'lower'."
+        f"it is not known whether '{name}' is better when higher or lower: {meant}set better='higher' or 'lower'"
     )
+
+
+class Watching(Expression):
+    """A rule or schedule that watches the score `score`; "auto" is `valid_loss`."""
+
+    score: str
+    better: Better
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        lower_is_better(self.name, self.better)
+
+    @property
+    def name(self) -> str:
+        """The score it looks at."""
+        return "valid_loss" if self.score == "auto" else self.score
+
+    @property
+    def scores(self) -> frozenset[str]:
+        """The names of the scores it looks at."""
+        return frozenset([self.name])
+
+
+def remembered(judge: Callable[[Asked, Progress], T]) -> Callable[[Asked, Progress], T]:
+    """A method that looks at nothing but the history, called anew only when that has grown.
+
+    A rule is asked at every step and the history grows only now and then.
+    """
+
+    @wraps(judge)
+    def ask(self: Asked, progress: Progress) -> T:
+        history = progress.history
+        last = history[-1] if history else None
+        seen: tuple[History, int, object, T] | None = self.__dict__.get("_seen")
+        if seen is None or seen[0] is not history or seen[1] != len(history) or seen[2] is not last:
+            seen = (history, len(history), last, judge(self, progress))
+            self.__dict__["_seen"] = seen  # not a field: equality and text are as before
+        return seen[3]
+
+    return ask
 
 
 def improvements(
@@ -84,11 +97,6 @@ def improvements(
     NaN and an infinitely bad value never improve. Raises HandfulError if the runs of its kind (train, valid)
     were logged, but never this score.
     """
-    # A rule is asked at every step and the history grows only now and then, so the last answer is kept.
-    asked = (score, better, min_delta)
-    seen = _SEEN.get(asked)
-    if seen and seen[0] is history and seen[1] == len(history) and (not history or seen[2] is history[-1]):
-        return seen[3]
     sign = 1.0 if lower_is_better(score, better) else -1.0
     found: list[tuple[int, float, bool]] = []
     top = math.inf
@@ -100,13 +108,7 @@ def improvements(
             found.append((index, float(row[score]), improved))
     if not found:
         _refuse_unknown(history, score)
-    if len(_SEEN) > 64:
-        _SEEN.clear()
-    _SEEN[asked] = (history, len(history), history[-1] if history else None, found)
     return found
-
-
-_SEEN: dict[tuple[str, Better, float], tuple[History, int, Any, list[tuple[int, float, bool]]]] = {}
 
 
 def best(history: History, score: str, better: Better = "auto") -> tuple[int, float] | None:
@@ -125,4 +127,4 @@ def _refuse_unknown(history: History, score: str) -> None:
     kind = score.split("_")[0] + "_" if score.startswith(("train_", "valid_", "test_")) else "valid_"
     names = {name for row in history for name in row} - _NOT_SCORES
     if any(name.startswith(kind) for name in names):
-        raise HandfulError(f"The run has no score '{score}'.{did_you_mean(score, names)}")
+        raise HandfulError(f"the run has no score '{score}'.{did_you_mean(score, names)}")

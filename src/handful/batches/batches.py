@@ -1,21 +1,19 @@
 """Order + source + transforms -> batches: which rows, read at once, transformed, and fetched ahead of need."""
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 
+import numpy as np
 import torch
 
 from handful.base.errors import HandfulError, whole
-from handful.batches.ahead import Coming, NextEpoch, check_window
+from handful.base.threads import R, in_order
+from handful.batches.permutation import RowOrder
+from handful.batches.prefetch import EpochPrefetcher, RowPrefetcher
 from handful.data.base import Batch, Rows, Source, as_rows
 
-if TYPE_CHECKING:
-    from handful.batches.order import Order
-
 Transform = Callable[[Batch], Batch]
-STRETCH = 4096  # rows drawn from the order and checked at a time: a call each would cost 10 us a mini-batch
+STRETCH = 4096  # rows drawn from the order and checked at a time: a call each would cost 10 us per mini-batch
 
 
 class Batches:
@@ -34,24 +32,25 @@ class Batches:
     def __init__(
         self,
         source: Source,
-        order: "Order",
+        order: RowOrder,
         transforms: Sequence[Transform] = (),
         *,
         prefetch: int | None = None,
     ) -> None:
         """prefetch: batches read ahead by threads; 0 reads in the caller; None: 0 for data in memory, else 4."""
         if not isinstance(source, Source):
-            raise HandfulError(f"mini-batches are read from a source: pass handful.open(...) of the {_kind(source)}.")
+            kind = type(source).__name__
+            raise HandfulError(f"mini-batches are read from a source: pass handful.open(...) of the {kind}")
         if not hasattr(order, "epochs"):
-            raise HandfulError(f"the order must be a handful.Order(len(source), ...), not a {_kind(order)}.")
+            raise HandfulError(f"the order must be a handful.Order(len(source), ...), not a {type(order).__name__}")
         if len(order) != len(source):
-            raise HandfulError(
-                f"the order is for {len(order):,} rows "
-                f"but the source has {len(source):,}; make it with Order(len(source))"
-            )
+            both = f"the order is for {len(order):,} rows but the source has {len(source):,}"
+            raise HandfulError(f"{both}; make it with Order(len(source))")
         self.source, self.order, self.transforms = source, order, tuple(transforms)
         self.prefetch = (0 if source.in_memory else 4) if prefetch is None else whole("prefetch", prefetch, least=0)
-        check_window(source, order)
+        if order.window is not None:  # before any wait for it
+            # windows are up to twice as large as asked, so that they fit an epoch
+            source.check_window(min(len(order), 2 * order.window))
 
     def at(self, position: int, size: int, share: tuple[int, int] = (0, 1)) -> Batch:
         """The mini-batch of `size` examples at `position` (examples consumed before it).
@@ -69,7 +68,7 @@ class Batches:
             batch = transform(batch)
         return batch
 
-    def stream(self, position: int, size: int, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+    def stream(self, position: int, size: int, share: tuple[int, int] = (0, 1)) -> Generator[Batch, None, None]:
         """The endless sequence of batches from `position` on; read ahead by threads where reading is slow.
 
         What was read ahead and not used costs nothing to abandon: there is no sampler state to repair.
@@ -78,19 +77,19 @@ class Batches:
         if self.prefetch == 0:
             for start, rows, epochs in self._drawn(position, size, share):
                 yield self._read(start, rows, epochs)
-        pool = ThreadPoolExecutor(min(2, self.prefetch), "handful-loader", _one_thread)
-        ahead: deque[Future[Batch]] = deque()
-        coming = Coming(self.source, self.order, position, size)
-        try:
-            while True:
-                while len(ahead) < self.prefetch:
-                    coming.ask(position)
-                    ahead.append(pool.submit(self.at, position, size, share))
-                    position += size
-                yield ahead.popleft().result()
-        finally:
-            coming.close()
-            pool.shutdown(wait=False, cancel_futures=True)
+        with closing(RowPrefetcher(self.source, self.order, position, size)) as rows_ahead:
+
+            def positions(at: int) -> Iterator[int]:
+                while True:
+                    rows_ahead.reached(at)
+                    yield at
+                    at += size
+
+            yield from self._ahead(lambda at: self.at(at, size, share), positions(position), self.prefetch - 1)
+
+    def _ahead(self, read: Callable[[R], Batch], inputs: Iterable[R], ahead: int) -> Iterator[Batch]:
+        workers = min(2, self.prefetch)
+        return in_order(read, inputs, workers, ahead, name="handful-loader", start=_one_thread, wait=False)
 
     def _drawn(self, position: int, size: int, share: tuple[int, int]) -> Iterator[tuple[int, Rows, Rows]]:
         """Start, rows and epochs of each mini-batch from `position` on, of this rank.
@@ -99,7 +98,7 @@ class Batches:
         """
         rank, ranks = share
         first, last = size * rank // ranks, size * (rank + 1) // ranks
-        count, most, epoch = 1, max(1, STRETCH // size), NextEpoch(self.order)
+        count, most, epoch = 1, max(1, STRETCH // size), EpochPrefetcher(self.order)
         while True:
             epoch.reached(position)
             stop = position + count * size
@@ -111,42 +110,28 @@ class Batches:
     def epoch(self, size: int) -> Iterator[Batch]:
         """Every row of the source once, in storage order, the last batch short: what evaluation and prediction read."""
         n = len(self.source)
-        spans = [range(start, min(start + size, n)) for start in range(0, n, size)]
-
-        def read(span: range) -> Batch:
-            batch = self.source.take(span)
-            for transform in self.transforms:
-                batch = transform(batch)
-            return batch
-
-        if self.prefetch == 0:
-            yield from map(read, spans)
-            return
-        pool = ThreadPoolExecutor(min(2, self.prefetch), "handful-loader", _one_thread)
-        ahead: deque[Future[Batch]] = deque()
-        try:
-            for span in spans:
-                ahead.append(pool.submit(read, span))
-                if len(ahead) > self.prefetch:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        spans = (np.arange(start, min(start + size, n)) for start in range(0, n, size))
+        yield from self._ahead(lambda rows: self._read(0, rows, np.zeros_like(rows)), spans, self.prefetch)
 
 
 def _check(position: int, size: int, share: tuple[int, int]) -> tuple[int, int]:
     whole("position", position, least=0)
+    check_size(size)
+    return check_share(share)
+
+
+def check_size(size: int) -> int:
+    """The rows of a mini-batch; HandfulError for anything but a positive integer."""
     if whole("the size of a mini-batch", size) < 1:
         raise HandfulError(f"a mini-batch needs at least one row, not {size}")
-    rank, ranks = share
-    if not 0 <= rank < ranks:
-        raise HandfulError(f"share must be (rank, ranks) with 0 <= rank < ranks, not {share}.")
-    return rank, ranks
+    return size
 
 
-def _kind(value: object) -> str:
-    return type(value).__name__
+def check_share(share: tuple[int, int]) -> tuple[int, int]:
+    """(rank, ranks); HandfulError if there is no such rank."""
+    if not 0 <= share[0] < share[1]:
+        raise HandfulError(f"share must be (rank, ranks) with 0 <= rank < ranks, not {share}")
+    return share
 
 
 def _one_thread() -> None:

@@ -8,7 +8,7 @@ from handful.base.errors import HandfulError
 
 
 def class_weights(labels: ArrayLike | Tensor, power: float = 1.0) -> NDArray[np.float64]:
-    """One weight a row, float64 [n], for `Order(n, shuffle="replacement", weights=...)`: count(class) ** -power.
+    """One weight per row, float64 [n], for `Order(n, shuffle="replacement", weights=...)`: count(class) ** -power.
 
     power: 1 draws every class equally often, 0 leaves their shares as they are, 0.5 is between (square-root
     sampling, Mahajan et al. 2018, "Exploring the limits of weakly supervised pretraining", section 2.2). Rows
@@ -19,13 +19,13 @@ def class_weights(labels: ArrayLike | Tensor, power: float = 1.0) -> NDArray[np.
     """
     values = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     if values.ndim != 1 or not len(values):
-        raise HandfulError(f"labels must be one value a row, not of shape {list(values.shape)}.")
+        raise HandfulError(f"labels must be one value per row, not of shape {list(values.shape)}")
     if not 0.0 <= power <= 1.0:
-        raise HandfulError(f"power must lie between 0 and 1, not {power}.")
+        raise HandfulError(f"power must lie between 0 and 1, not {power}")
     _, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
     weights = (1.0 / counts**power)[codes]
     if values.dtype.kind == "i":
         weights[values < 0] = 0.0
     if not weights.any():
-        raise HandfulError("no row has a class, so none can be drawn by class.")
+        raise HandfulError("no row has a class, so none can be drawn by class")
     return np.asarray(weights * (len(values) / weights.sum()))

@@ -1,17 +1,18 @@
 """Rows of like length in one mini-batch, so that little of it is padding: an order made from another order."""
 
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from handful.base import keys
-from handful.base.errors import HandfulError, did_you_mean, whole
+from handful.base.errors import HandfulError
 from handful.batches import shuffle_quality
+from handful.batches.batches import check_size
 from handful.batches.order import Order
 from handful.batches.permutation import Recent, Rows, sorted_rows
-from handful.data.base import Ragged, Source
+from handful.data.base import Source
 
 BATCHES = 50  # in a window: enough for most of the saving, few enough for a batch to stay a fair sample of lengths
 _READ = 4096
@@ -40,7 +41,7 @@ class Padding:
 class Grouped:
     """`order`, rearranged inside windows so that mini-batches of `batch` rows hold rows of like length.
 
-    lengths: [n], one number a row. window: rows; a multiple of `batch` is taken; default BATCHES * batch.
+    lengths: [n], one number per row. window: rows; a multiple of `batch` is taken; default BATCHES * batch.
     A window is a stretch of one epoch of `order`. Its rows are sorted by length (ties stay in the shuffled
     order) and dealt in runs of `batch` to its mini-batches, which come in a random order: a pure function of
     (seed, position), as `order` is. Every epoch still holds every row as often as before, and a position can be
@@ -58,21 +59,17 @@ class Grouped:
     """
 
     def __init__(self, order: Order, lengths: ArrayLike, batch: int, window: int | None = None) -> None:
-        self.order, self.batch = order, batch
+        self.order, self.batch = order, check_size(batch)
         self.lengths = np.asarray(lengths)
         self.lengths = self.lengths if self.lengths.dtype.kind in "iu" else self.lengths.astype(np.float64)
         if self.lengths.shape != (len(order),):
-            raise HandfulError(
-                f"lengths have shape {list(self.lengths.shape)} for {len(order):,} rows: give one a row."
-            )
+            raise HandfulError(f"lengths have shape {list(self.lengths.shape)} for {order.n:,} rows: give one per row")
         if not (self.lengths >= 0).all():
             row = int(np.flatnonzero(~(self.lengths >= 0))[0])
-            raise HandfulError(f"the length of row {row} is {self.lengths[row]}: lengths must be 0 or more.")
-        if whole("the size of a mini-batch", batch) < 1:
-            raise HandfulError(f"a mini-batch needs at least one row, not {batch}.")
+            raise HandfulError(f"the length of row {row} is {self.lengths[row]}: lengths must be 0 or more")
         rows = BATCHES * batch if window is None else window
         if rows < batch:
-            raise HandfulError(f"a window of {rows} rows is smaller than a mini-batch of {batch}: make it larger.")
+            raise HandfulError(f"a window of {rows} rows is smaller than a mini-batch of {batch}: make it larger")
         self.grouping_window = rows // batch * batch
         self.n, self.seed, self.shuffle = order.n, order.seed, order.shuffle
         self.block, self.window, self.weights = order.block, order.window, order.weights
@@ -88,7 +85,7 @@ class Grouped:
         pieces = [np.empty(0, np.int64)]
         while at < stop:
             start, end = self._span(at)
-            rows = self._windows.get((start,), lambda a=start, b=end: self._window(a, b))  # type: ignore[misc]
+            rows = self._windows.get((start,), partial(self._window, start, end))
             pieces.append(rows[at - start : min(end, stop) - start])
             at = min(end, stop)
         return np.concatenate(pieces)
@@ -100,11 +97,15 @@ class Grouped:
         """The epoch of each position, int64 [stop - start]."""
         return self.order.epochs(start, stop)
 
+    def prepare(self, epoch: int) -> None:
+        """As of the order that is rearranged."""
+        self.order.prepare(epoch)
+
     def quality(
         self, batch: int | None = None, epochs: int | None = None, labels: ArrayLike | None = None
-    ) -> "shuffle_quality.Quality":
+    ) -> shuffle_quality.Quality:
         """How random its mini-batches are, measured as for any order."""
-        return shuffle_quality.measure(self, batch or self.batch, epochs, labels)  # type: ignore[arg-type]
+        return shuffle_quality.measure(self, batch or self.batch, epochs, labels)
 
     def padding(self, batch: int | None = None) -> Padding:
         """Padding over the first epoch, with and without grouping."""
@@ -113,7 +114,7 @@ class Grouped:
         before, after = (_padding(self.lengths[ids[:n]], size) for ids in (self.order[0:n], self[0:n]))
         return Padding(before, after, size)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, int | str | None]:
         """All that decides the rows, ready for JSON; lengths, as large as the data, only as a hash."""
         hashed = keys.key("lengths", self.lengths.astype(np.float64).tobytes().hex())
         return {**self.order.to_dict(), "group": self.batch, "group_window": self.grouping_window, "lengths": hashed}
@@ -143,7 +144,7 @@ class Grouped:
         return np.asarray(by_length[np.repeat(firsts, sizes) + inside])
 
 
-def _padding(lengths: NDArray[Any], batch: int) -> float:
+def _padding(lengths: NDArray[np.int64] | NDArray[np.float64], batch: int) -> float:
     starts = np.arange(0, len(lengths), batch)
     counts = np.diff(np.concatenate([starts, [len(lengths)]]))
     padded = float((np.maximum.reduceat(lengths, starts) * counts).sum())
@@ -155,17 +156,16 @@ def row_lengths(source: Source, column: str) -> NDArray[np.int64]:
 
     Raises HandfulError for a column whose rows all have one shape.
     """
-    if column not in source.columns:
-        raise HandfulError(f"{source.name} has no column '{column}'.{did_you_mean(column, source.columns)}")
+    kind = source.column(column)
+    if not kind.varies and kind.kind != "text":
+        raise HandfulError(f"rows of '{column}' all have one shape: there is nothing to group by length")
     n = len(source)
     found = np.empty(n, np.int64)
     for start in range(0, n, _READ):
         ids = np.arange(start, min(n, start + _READ), dtype=np.int64)
-        value = source.read_column(column, ids)
-        if isinstance(value, Ragged):
-            found[ids] = np.diff(value.offsets.cpu().numpy())
-        elif isinstance(value, list):
-            found[ids] = [len(text.split()) for text in value]
+        batch = source.take(ids, [column])
+        if kind.varies:
+            found[ids] = np.diff(batch.ragged(column).offsets.cpu().numpy())
         else:
-            raise HandfulError(f"rows of '{column}' all have one shape: there is nothing to group by length.")
+            found[ids] = [len(text.split()) for text in batch.strings(column)]
     return found

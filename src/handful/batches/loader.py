@@ -2,14 +2,15 @@
 
 import operator
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
-from handful.base.errors import HandfulError, whole
-from handful.batches.batches import Batches
-from handful.data.base import Batch
+from handful.base.errors import HandfulError
+from handful.batches.batches import Batches, check_share, check_size
+from handful.data.base import Batch, Value
 
 
-def columns(batch: Batch) -> dict[str, Any]:
+def columns(batch: Batch) -> dict[str, Value]:
     """The values of a batch by name: what a loop that knows nothing of handful wants."""
     return dict(batch.columns)
 
@@ -49,15 +50,11 @@ class Loader:
     ) -> None:
         if not isinstance(batches, Batches):
             kind = type(batches).__name__
-            raise HandfulError(f"a Loader draws from handful.Batches(source, order), not from a {kind}.")
-        if whole("the size of a mini-batch", size) < 1:
-            raise HandfulError(f"a mini-batch needs at least one row, not {size}.")
+            raise HandfulError(f"a Loader draws from handful.Batches(source, order), not from a {kind}")
+        self.batches, self.batch_size, self.share = batches, check_size(size), check_share(share)
         self.rows = len(batches.order)
         if drop_last and size > self.rows:
-            raise HandfulError(f"mini-batches of {size} rows do not fit into {self.rows:,} rows without a rest.")
-        if not 0 <= share[0] < share[1]:
-            raise HandfulError(f"share must be (rank, ranks) with 0 <= rank < ranks, not {share}.")
-        self.batches, self.batch_size, self.share = batches, size, share
+            raise HandfulError(f"mini-batches of {size} rows do not fit into {self.rows:,} rows without a rest")
         self.collate, self.drop_last = collate, drop_last
         self.position = 0
 
@@ -70,35 +67,33 @@ class Loader:
         end = (self.position // self.rows + 1) * self.rows
         stop = self.position + (end - self.position) // self.batch_size * self.batch_size
         if stop > self.position:
-            stream = self.batches.stream(self.position, self.batch_size, self.share)
-            try:
-                while self.position < stop:
-                    batch = next(stream)
+            with closing(self.batches.stream(self.position, self.batch_size, self.share)) as stream:
+                for batch in stream:
                     self.position += self.batch_size
-                    if self.position == stop and self.drop_last:
+                    last = self.position >= stop
+                    if last and self.drop_last:
                         self.position = end
-                        stop = end
                     yield self.collate(batch)
-            finally:
-                stream.close()  # type: ignore[attr-defined]
-        if self.position < end and not self.drop_last:
+                    if last:
+                        break
+        if self.position < end:
             rest, start = end - self.position, self.position
             self.position = end
-            yield self.collate(self.batches.at(start, rest, self.share))
-        self.position = max(self.position, end) if self.drop_last else self.position
+            if not self.drop_last:
+                yield self.collate(self.batches.at(start, rest, self.share))
 
     def state_dict(self) -> dict[str, int]:
         """{"position": rows consumed so far}."""
         return {"position": self.position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from a saved position. Raises HandfulError for what is no such state."""
+        """Go on from a saved position. Raises HandfulError for anything else."""
         try:
             position = operator.index(state["position"])
         except (KeyError, TypeError):
-            raise HandfulError(f"the state of a Loader is {{'position': a whole number}}, not {state!r}.") from None
+            raise HandfulError(f"the state of a Loader is {{'position': a whole number}}, not {state!r}") from None
         if position < 0:
-            raise HandfulError(f"a position is 0 or more, not {position}.")
+            raise HandfulError(f"a position is 0 or more, not {position}")
         self.position = position
 
     @property

@@ -5,7 +5,7 @@ integer, and batch size, thread count and rank count may change at any position.
 """
 
 import hashlib
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from handful.base import keys
 from handful.base.errors import HandfulError, did_you_mean, whole
 from handful.batches import shuffle_quality
-from handful.batches.permutation import CHUNK, Blocks, Cipher, Recent, Rows, Stored, sorted_rows
+from handful.batches.permutation import CHUNK, Blocks, Cipher, Recent, RowIds, Rows, sorted_rows
 
 SHUFFLES = ("exact", "block", "none", "replacement")
 ALGORITHM = 1  # raise it when the same arguments would give other rows, so that no run resumes onto the wrong ones
-SORTED_EPOCH = 1 << 25  # rows; a sort of 2^25 takes about 4 s an epoch and 0.4 GB while it lasts
+SORTED_EPOCH = 1 << 25  # rows; a sort of 2^25 takes about 4 s per epoch and 0.4 GB while it lasts
 DEFAULT_BLOCK = 16  # rows: 50 KB of small images, enough for a local disk to read at speed
 DEFAULT_BATCH = 512  # the largest batch whose VIF stays under 1.05 with the default window; at 256 it is 1.023
 
@@ -40,7 +40,7 @@ class Order:
     n:       rows; `len(order)` is n, the rows of one epoch
     seed:    any integer; no two (seed, epoch) pairs share a permutation's key
     shuffle: "exact"        each epoch is a uniform permutation of all rows. Two epochs are kept, 4 bytes
-                            a row each, and 16 bytes a row more are used while one is built. Beyond 2^25 rows
+                            per row each, and 16 bytes per row more are used while one is built. Beyond 2^25 rows
                             a 24-round cipher takes over: nothing is kept, nothing is waited for.
              "block"        for slow or far storage: blocks of `block` neighbouring rows are permuted, then
                             rows are shuffled inside windows of `window` rows, that is of many blocks. All
@@ -73,12 +73,10 @@ class Order:
             raise HandfulError(f"shuffle '{shuffle}' is not known.{did_you_mean(str(shuffle), SHUFFLES)}")
         self.n, self.seed, self.shuffle = whole("n", n, least=1), whole("seed", seed), shuffle
         if shuffle != "block" and (block is not None or window is not None):
-            raise HandfulError(f"block and window have no meaning for shuffle='{shuffle}': use shuffle='block'.")
+            raise HandfulError(f"block and window have no meaning for shuffle='{shuffle}': use shuffle='block'")
         if shuffle != "replacement" and weights is not None:
-            raise HandfulError(
-                f"weights cannot be used with shuffle='{shuffle}', which visits every row once an epoch: "
-                "use shuffle='replacement' to draw rows by weight, or weight the loss instead."
-            )
+            why = f"weights cannot be used with shuffle='{shuffle}', which visits every row once per epoch"
+            raise HandfulError(f"{why}: use shuffle='replacement' to draw rows by weight, or weight the loss instead")
         self.block: int | None = None
         self.window: int | None = None
         if shuffle == "block":
@@ -86,7 +84,7 @@ class Order:
         self.weights = None if weights is None else _weights(weights, self.n)
         self._cumulative = None if self.weights is None else _cumulative(self.weights)
         self._whole_epochs = shuffle == "exact" and self.n <= SORTED_EPOCH
-        self._pieces: Recent[Stored] = Recent(2 if self._whole_epochs else 4)
+        self._pieces: Recent[RowIds] = Recent(2 if self._whole_epochs else 4)
         self._epochs: Recent[Cipher | Blocks] = Recent(2)
 
     def __len__(self) -> int:
@@ -128,12 +126,12 @@ class Order:
         first, last = _range(slice(start, stop))
         epoch = first // self.n
         if last <= (epoch + 1) * self.n:
-            return np.full(last - first, epoch, dtype=np.int64)  # nearly always: no division a row
+            return np.full(last - first, epoch, dtype=np.int64)  # nearly always: no division per row
         return np.arange(first, last, dtype=np.int64) // self.n
 
     def quality(
         self, batch: int, epochs: int | None = None, labels: ArrayLike | None = None
-    ) -> "shuffle_quality.Quality":
+    ) -> shuffle_quality.Quality:
         """How random the mini-batches of `batch` rows are: a table, see `shuffle_quality.measure`.
 
         epochs: how many are looked at (default: two, or enough for 4,096 batches or 2^22 rows).
@@ -141,7 +139,7 @@ class Order:
         """
         return shuffle_quality.measure(self, batch, epochs, labels)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, int | str | None]:
         """All that decides the rows, ready for JSON; weights, as large as the data, only as a hash."""
         return {
             "algorithm": ALGORITHM,
@@ -154,25 +152,22 @@ class Order:
         }
 
     @classmethod
-    def from_dict(cls, saved: dict[str, Any], weights: ArrayLike | None = None) -> "Order":
+    def from_dict(cls, saved: Mapping[str, object], weights: ArrayLike | None = None) -> "Order":
         """The order that `to_dict` wrote down; one drawn by weights needs the same weights again.
 
         >>> Order.from_dict(Order(5, seed=3).to_dict()) == Order(5, seed=3)
         True
         """
         if saved.get("algorithm") != ALGORITHM:
-            raise HandfulError(
-                f"this order was saved with shuffle algorithm {saved.get('algorithm')}, but this handful "
-                f"has {ALGORITHM}: to continue the same sequence of rows, install the version that saved it."
-            )
-        arguments = {name: saved.get(name) for name in ("n", "seed", "shuffle", "block", "window")}
+            both = f"with shuffle algorithm {saved.get('algorithm')}, but this handful has {ALGORITHM}"
+            raise HandfulError(f"this order was saved {both}: to continue it, install the version that saved it")
         if saved.get("weights") is not None and weights is None:
-            raise HandfulError(
-                "this order draws rows by weight, and only a hash of the weights was saved: pass weights=."
-            )
-        order = cls(**arguments, weights=weights)  # type: ignore[arg-type]
+            raise HandfulError("this order draws rows by weight, and only their hash was saved: pass weights=")
+        n, seed = whole("n", saved.get("n")), whole("seed", saved.get("seed"))
+        block, window = (None if (size := saved.get(s)) is None else whole(s, size) for s in ("block", "window"))
+        order = cls(n, seed, str(saved.get("shuffle")), block, window, weights)
         if order.to_dict()["weights"] != saved.get("weights"):
-            raise HandfulError("the weights given are not the ones this order was saved with: pass the same weights.")
+            raise HandfulError("the weights given are not the ones this order was saved with: pass the same weights")
         return order
 
     def __eq__(self, other: object) -> bool:
@@ -186,10 +181,10 @@ class Order:
         weights = "" if self.weights is None else f", weights=<{self.n}>"
         return f"Order({self.n}, seed={self.seed}, shuffle='{self.shuffle}'{sizes}{weights})"
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type["Order"], tuple[object, ...]]:
         return Order, (self.n, self.seed, self.shuffle, self.block, self.window, self.weights)
 
-    def _piece(self, epoch: int, piece: int) -> Stored:
+    def _piece(self, epoch: int, piece: int) -> RowIds:
         """The rows of one whole epoch, or of CHUNK positions of it; built once however many threads ask."""
         if self._whole_epochs:
             return self._pieces.get(
@@ -200,20 +195,20 @@ class Order:
             (epoch, piece), lambda: permutation.rows(piece * CHUNK, min(self.n, (piece + 1) * CHUNK))
         )
 
-    def _permutation(self, epoch: int) -> "Cipher | Blocks":
+    def _permutation(self, epoch: int) -> Cipher | Blocks:
         if self.block is None or self.window is None:
             return Cipher(keys.key("order", self.seed, epoch, bits=128), self.n)
         return Blocks(self.seed, epoch, self.n, self.block, self.window)
 
     def _draws(self, positions: Rows) -> Rows:
-        """Inverse of the cumulative distribution at one keyed uniform number a position."""
+        """Inverse of the cumulative distribution at one keyed uniform number per position."""
         u = keys.uniform("order/replacement", self.seed, np.zeros_like(positions), positions, 1)[:, 0]
         if self._cumulative is None:
             return (u * self.n).astype(np.int64)
         return np.searchsorted(self._cumulative, u, side="right").astype(np.int64, copy=False)
 
 
-def _blocks(block: Any, window: Any) -> tuple[int, int]:
+def _blocks(block: int | None, window: int | None) -> tuple[int, int]:
     """Block and window in rows; what is not given follows from the other at a batch of DEFAULT_BATCH."""
     if block is None and window is not None:
         window = whole("window", window, least=1)
@@ -223,15 +218,15 @@ def _blocks(block: Any, window: Any) -> tuple[int, int]:
     return block, window
 
 
-def _range(positions: Any) -> tuple[int, int]:
+def _range(positions: slice) -> tuple[int, int]:
     if not isinstance(positions, slice):
-        raise HandfulError(f"an order is read by a range of positions, as order[start:stop], not by {positions!r}.")
+        raise HandfulError(f"an order is read by a range of positions, as order[start:stop], not by {positions!r}")
     if positions.stop is None or positions.step not in (None, 1):
-        raise HandfulError("an order is endless and read in sequence: give order[start:stop], with a stop and no step.")
+        raise HandfulError("an order is endless and read in sequence: give order[start:stop], with a stop and no step")
     start = whole("position", 0 if positions.start is None else positions.start, least=0)
     stop = whole("position", positions.stop, least=0)
     if stop >= 1 << 63:
-        raise HandfulError(f"position {stop} is too large: positions are 64-bit integers.")
+        raise HandfulError(f"position {stop} is too large: positions are 64-bit integers")
     return start, max(start, stop)
 
 
@@ -239,14 +234,14 @@ def _weights(weights: ArrayLike, n: int) -> NDArray[np.float64]:
     try:
         values = np.array(weights, dtype=np.float64)
     except (TypeError, ValueError):
-        raise HandfulError("weights must be one number a row.") from None
+        raise HandfulError("weights must be one number per row") from None
     if values.shape != (n,):
-        raise HandfulError(f"weights have shape {list(values.shape)} for {n} rows: give one number a row.")
+        raise HandfulError(f"weights have shape {list(values.shape)} for {n} rows: give one number per row")
     bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
     if len(bad):
-        raise HandfulError(f"the weight of row {bad[0]} is {values[bad[0]]}: weights must be finite and not negative.")
+        raise HandfulError(f"the weight of row {bad[0]} is {values[bad[0]]}: weights must be finite and not negative")
     if not values.any():
-        raise HandfulError("all weights are zero, so no row can be drawn: give at least one row a positive weight.")
+        raise HandfulError("all weights are zero, so no row can be drawn: give at least one row a positive weight")
     values.flags.writeable = False
     return values
 

@@ -2,23 +2,19 @@
 
 Each measure has a standard error and a verdict. VIF, the variance inflation factor, is the one that a
 training run feels: the variance of how many rows a batch takes from each tenth of storage (and from each
-class), over what a uniform sample would have. A VIF above 1 makes gradients noisier than the batch size says;
+class), over what a uniform sample would have. A VIF above 1 makes gradients noisier than the batch size suggests;
 one below 1 means that the "random" order is a pattern.
 """
 
 from dataclasses import asdict, dataclass
 from math import isnan, nan, sqrt
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from handful.base.errors import HandfulError
-from handful.batches.permutation import Rows
-
-if TYPE_CHECKING:
-    from handful.batches.order import Order
+from handful.batches.permutation import RowOrder, Rows
 
 VIF_BAND = (0.97, 1.05)
 LAGS = (1, 8, 64, 1024)  # rows apart in storage
@@ -51,7 +47,7 @@ class Quality:
     batches: int
     rows: tuple[Measure, ...]
 
-    def to_rows(self) -> list[dict[str, Any]]:
+    def to_rows(self) -> list[dict[str, str | float]]:
         return [asdict(row) for row in self.rows]
 
     @property
@@ -69,7 +65,7 @@ class Quality:
         return "\n".join(lines)
 
 
-def measure(order: "Order", batch: int, epochs: int | None = None, labels: ArrayLike | None = None) -> Quality:
+def measure(order: RowOrder, batch: int, epochs: int | None = None, labels: ArrayLike | None = None) -> Quality:
     """The quality of `order` for mini-batches of `batch` rows.
 
     Where an epoch has more than 2^22 / epochs rows, twenty stretches of it, spread evenly and with its very
@@ -83,11 +79,11 @@ def measure(order: "Order", batch: int, epochs: int | None = None, labels: Array
     fail
     """
     if not 1 <= batch <= order.n:
-        raise HandfulError(f"a batch of {batch} does not fit an epoch of {order.n} rows: choose 1 to {order.n}.")
+        raise HandfulError(f"a batch of {batch} does not fit an epoch of {order.n} rows: choose 1 to {order.n}")
     if epochs is None:
         epochs = max(2, -(-min(BATCHES * batch, MOST_ROWS) // order.n))
     elif epochs < 1:
-        raise HandfulError(f"quality needs at least one epoch to look at, not {epochs}.")
+        raise HandfulError(f"quality needs at least one epoch to look at, not {epochs}")
     ids, starts = _sample(order, batch, epochs)
     batches, places = _batches(ids, starts, batch)
     tenths = (batches * TENTHS) // order.n  # of storage
@@ -105,7 +101,7 @@ def measure(order: "Order", batch: int, epochs: int | None = None, labels: Array
     return Quality(repr(order), batch, len(batches), tuple(rows))
 
 
-def _sample(order: "Order", batch: int, epochs: int) -> tuple[Rows, Rows]:
+def _sample(order: RowOrder, batch: int, epochs: int) -> tuple[Rows, Rows]:
     """Row ids [epochs, stretches, length], and where in the epoch each stretch starts [stretches]."""
     n, budget = order.n, MOST_ROWS // epochs
     if n <= budget:
@@ -133,7 +129,7 @@ def _batches(ids: Rows, starts: Rows, batch: int) -> tuple[Rows, Rows]:
     return np.concatenate(parts), np.concatenate(places)
 
 
-def _mass(order: "Order", edges: Rows) -> NDArray[np.float64]:
+def _mass(order: RowOrder, edges: Rows) -> NDArray[np.float64]:
     """The probability of a draw between each pair of neighbouring edges."""
     if order.weights is None:
         return np.diff(edges) / order.n
@@ -141,15 +137,15 @@ def _mass(order: "Order", edges: Rows) -> NDArray[np.float64]:
     return np.asarray(np.diff(sums[edges]))
 
 
-def _classes(order: "Order", labels: ArrayLike) -> tuple[Rows, NDArray[np.float64]]:
+def _classes(order: RowOrder, labels: ArrayLike) -> tuple[Rows, NDArray[np.float64]]:
     names, codes = np.unique(np.asarray(labels), return_inverse=True)
     if codes.shape != (order.n,):
-        raise HandfulError(f"labels have shape {list(codes.shape)} for {order.n} rows: give one label a row.")
+        raise HandfulError(f"labels have shape {list(codes.shape)} for {order.n} rows: give one label per row")
     share = np.bincount(codes, order.weights, len(names))
     return codes, share / share.sum()
 
 
-def _excess(strata: Rows, mass: NDArray[np.float64], order: "Order") -> NDArray[np.float64]:
+def _excess(strata: Rows, mass: NDArray[np.float64], order: RowOrder) -> NDArray[np.float64]:
     """Squared deviation of a batch's counts from expectation, over its variance, mean over strata: [batches].
 
     The variance of a count is m p (1 - p) for independent draws, times (n - m) / (n - 1) where every row
@@ -196,7 +192,7 @@ def _worst_tenth(excess: NDArray[np.float64], tenths: Rows) -> Measure:
     return _vif(f"VIF, worst tenth of epoch ({worst + 1})", values[worst], z=4.0, precise=0.1)
 
 
-def _co_batch(batches: Rows, lag: int, order: "Order") -> Measure:
+def _co_batch(batches: Rows, lag: int, order: RowOrder) -> Measure:
     """How often two rows `lag` apart in storage share a batch, over what it would be by chance."""
     batches = batches[:: -(-batches.size // (1 << 20))]
     number, m = batches.shape

@@ -5,19 +5,22 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError, did_you_mean
+from handful.base.expression import number, positive_integer
+from handful.base.files import write_text
 from handful.base.plan import Choice
-from handful.compare.experiment import Method, Task, Trial, methods, run_trial
-from handful.compare.findings import Finding, Target, choose_target, findings, table
+from handful.compare.experiment import Experiment, Method, Task, methods, run_experiment
+from handful.compare.findings import SEEDS, Results, Row, TargetScore, choose_target, findings, table
 from handful.compare.gradient_variance import GradientVariance, gradient_variance
+from handful.compare.page import compare_page
+from handful.data.base import Source
 from handful.data.open import open as open_source
 from handful.data.split import split as split_rows
 from handful.optim.build import build as optimizer_of
@@ -29,55 +32,32 @@ GRID = 3.0  # the factor between two learning rates that are tried
 TRIES, MORE = 5, 2  # learning rates tried for every method; further ones where the best is at the end of the grid
 REFERENCE = 32  # the batch that an optimizer's usual learning rate is taken to be for
 
+Rates = str | float | Sequence[float]
+Say = Callable[[str], None]
 
-@dataclass
-class Comparison:
-    """What `compare` measured.
 
-    table:    a dict for each method (see handful.verdict.table); print the Comparison to read it
-    runs:     the Trials, with their Run, every seed of every method
-    findings: the questions and their answers in words
-    target:   the score that time to target is measured to
-    variance: the gradient's variance against batch size, before training and after
-    tried:    method name -> (learning rate, final training loss) of the tuning runs
-    choices:  what was compared how, each with its reason
-    """
-
-    table: list[dict[str, Any]]
-    runs: list[Trial]
-    findings: list[Finding]
-    target: Target
-    variance: list[GradientVariance]
-    tried: dict[str, list[tuple[float, float]]]
-    choices: dict[str, Choice]
-    score: str
-    rows: int
-    title: str
+class Comparison(Results):
+    """What `compare` measured (see Results); print it to read it."""
 
     def __str__(self) -> str:
-        said = "\n".join(f"{f.question} {f.answer}" for f in self.findings)
-        return f"{text_table(words(self.table, self.score))}\n\ntarget: {self.target.words}\n{said}"
+        answers = "\n".join(f"{f.question} {f.answer}" for f in self.findings)
+        return f"{text_table(words(self.table, self.score))}\n\ntarget: {self.target.words}\n{answers}"
 
     def report(self, path: str | Path = "comparison.html") -> Path:
         """Write the page that shows the comparison, one file that opens offline. Returns its path."""
-        from handful.compare.page import compare_page
-
         return compare_page(self).write(path)
 
     def save(self, folder: str | Path) -> Path:
         """Write comparison.json (all numbers, curves included) and report.html into a folder; returns the page."""
-        from handful.base.files import write_text
-
         where = Path(folder)
         where.mkdir(parents=True, exist_ok=True)
-        curves = [{"method": t.method.name, "seed": t.seed, "lr": t.lr, "records": t.records} for t in self.runs]
         whole = {
             "target": vars(self.target),
             "table": self.table,
             "findings": [vars(f) for f in self.findings],
             "tried": self.tried,
             "variance": [{**vars(v), "points": [vars(p) for p in v.points]} for v in self.variance],
-            "runs": curves,
+            "runs": [{"method": r.method.name, "seed": r.seed, "lr": r.lr, "records": r.records} for r in self.runs],
         }
         write_text(where / "comparison.json", json.dumps(whole, indent=1))
         return self.report(where / "report.html")
@@ -85,30 +65,31 @@ class Comparison:
 
 def compare(
     model: str | nn.Module,
-    train: Any,
-    batches: Sequence[int | str] = (1, 32, "auto", "full"),
+    train: object,
+    batches: int | str | Sequence[int | str] = (1, 32, "auto", "full"),
     *,
-    valid: Any = 0.1,
+    target: str | None = None,
+    valid: object = 0.1,
     budget: float = 6,
     seconds: float | None = None,
-    until: Any = None,
-    lrs: str | float | Sequence[float] = "tune",
+    until: stop.Rule | str | float | None = None,
+    lrs: Rates = "tune",
     seeds: int = 3,
-    optimizer: Any = "sgd",
-    schedule: Any = "constant",
+    optimizer: str | Optimizer | Callable[..., Optimizer] = "sgd",
+    schedule: object = "constant",
     reach: tuple[str, float] | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     quiet: bool = False,
-    **more: Any,
+    **more: object,
 ) -> Comparison:
     """Train `model` with each batch size on the same examples, and measure what the batch size changes.
 
     model:    an nn.Module, copied for every run so that all start from its weights and it stays as it is; or the
               name of a ready-made one, built anew for each seed, the same for all batch sizes
     train:    anything `handful.open` reads; opened once, and `valid` held out once
-    batches:  examples a step: 1 (stochastic gradient descent), mini-batches, "full" (batch gradient descent), "auto"
-    budget:   epochs that every run is given: equal examples for all; seconds: a limit of time besides (budget=1000,
+    batches:  examples per step: 1 (stochastic gradient descent), mini-batches, "full" (batch gradient descent), "auto"
+    budget:   epochs that every run is given: equal examples for all; seconds: a limit of time as well (budget=1000,
               seconds=5 compares at equal time instead); until: a further stop rule, such as "plateau(5)"
     lrs:      "tune": for every batch size, five learning rates a factor 3 apart around the optimizer's usual one
               times sqrt(batch / 32), each for the whole budget, with a seed of their own; while the best is at an end
@@ -118,10 +99,10 @@ def compare(
     reach:    ("valid_loss", 0.3): the score to measure the time to; by default 10% above the lowest held-out loss
               that three quarters of the batch sizes (and at least two) reach with every seed
     out:      a folder for comparison.json and report.html
-    more:     as in `fit`: target (the column), loss, metrics, preprocess, l2, clip_norm, device, score, ...
+    more:     as in `fit`: loss, metrics, preprocess, l2, clip_norm, device, score, ...
 
     Time is that of `fit`'s loop on this machine, without the evaluations that a comparison adds; the runs of a seed
-    follow each other, so that a machine that slows down slows all methods. Raises HandfulError for bad arguments.
+    follow each other, so a machine that slows down slows all methods. Raises HandfulError for bad arguments.
 
     >>> import torch
     >>> net = torch.nn.Linear(4, 3)
@@ -130,193 +111,148 @@ def compare(
     [('8 rows', 68), ('full batch', 4)]
     """
     _check(model, seeds, budget, seconds, optimizer, reach, more)
-    source = open_source(train, target=more.get("target"))
+    source = open_source(train, target=target)
     rows, held_out = _hold_out(source, valid, seed)
     chosen = methods(batches, len(rows))
+    given = {**more, "target": target, "optimizer": optimizer, "schedule": schedule, "seed": seed}
     rule = None if until is None else stop.as_rule(until)
-    given = {**more, "optimizer": optimizer, "schedule": schedule, "seed": seed}
-    start = copy.deepcopy(model) if isinstance(model, nn.Module) else model
-    task = Task(start, rows, held_out, given, seconds, rule)
-    say = _quiet if quiet else _say
-    usual = _prepare(task, chosen[0], reach, seed)
-
-    rates: dict[Method, float | str] = {}
-    tried: dict[str, list[tuple[float, float]]] = {}
-    for method in chosen:
-        rates[method], tried[method.name] = tune(task, method, lrs, usual, seed + seeds, budget, say)
-    trials: list[Trial] = []
-    for k in range(seeds):
-        for method in chosen:
-            trial = run_trial(task, method, seed + k, rates[method], budget, memory=k == 0)
-            trials.append(trial)
-            say(f"{method.name}, seed {seed + k}: {_outcome(trial)}")
-    _charge_probes(trials)
-    variance = _variances(task, trials, chosen, seed, say)
-    goal = choose_target(trials, reach)
-    score = trials[0].run.plan.score
-    lines = table(trials, goal, variance, len(rows))
-    what = model if isinstance(model, str) else type(model).__name__
-    comparison = Comparison(
-        table=lines,
-        runs=trials,
-        findings=findings(lines, goal, variance, score),
-        target=goal,
-        variance=variance,
-        tried={name: pairs for name, pairs in tried.items() if pairs},
-        choices=_choices(trials, lrs, budget, seconds, until, seeds, goal, held_out),
-        score=score,
-        rows=len(rows),
-        title=f"{what} on {source.name}",
-    )
+    task = Task(copy.deepcopy(model), rows, held_out, given, seed, budget, seconds, rule)
+    say: Say = (lambda text: None) if quiet else partial(print, file=sys.stderr, flush=True)
+    usual = _prepare(task, optimizer, reach)
+    tuned = {m: tune(task, m, lrs, usual, seed + seeds, say) for m in chosen}
+    runs = _run_all(task, {m: lr for m, (lr, _) in tuned.items()}, seeds, say)
+    variance, goal, score = _variances(task, runs, chosen, say), choose_target(runs, reach), runs[0].run.plan.score
+    lines = table(runs, goal, variance, len(rows))
+    answers, choices = findings(lines, goal, variance, score), _choices(task, runs, lrs, goal)
+    tried = {method.name: pairs for method, (_, pairs) in tuned.items() if pairs}
+    title = f"{model if isinstance(model, str) else type(model).__name__} on {source.name}"
+    comparison = Comparison(lines, runs, answers, goal, variance, tried, choices, score, len(rows), title)
     if out is not None:
         comparison.save(out)
     return comparison
 
 
 def tune(
-    task: Task, method: Method, lrs: str | float | Sequence[float], usual: float, seed: int, epochs: float, say: Any
+    task: Task, method: Method, lrs: Rates, usual: float, seed: int, say: Say
 ) -> tuple[float | str, list[tuple[float, float]]]:
     """The learning rate of a method: given, or the best of runs as long as the compared ones; and the (rate, training
     loss) of each. usual: the optimizer's usual rate, for a batch of REFERENCE rows."""
-    if lrs == "auto":
-        return "auto", []
-    if isinstance(lrs, int | float) and not isinstance(lrs, bool):
-        return float(lrs), []
-    own_grid = lrs != "tune"
-    if own_grid:
-        if isinstance(lrs, str | bool) or not lrs:
+    match lrs:
+        case "auto":
+            return "auto", []
+        case "tune":
+            centre = usual * math.sqrt((method.size or 2 * REFERENCE) / REFERENCE)
+            waiting = [_round(centre * GRID ** (k - TRIES // 2)) for k in range(TRIES)]
+        case bool() | str() | []:
             raise HandfulError(f"lrs must be 'tune', 'auto', a learning rate or a list of them, not {lrs!r}")
-        grid = [float(v) for v in lrs]
-    else:
-        centre = usual * math.sqrt((method.size or 2 * REFERENCE) / REFERENCE)
-        grid = [_round(centre * GRID ** (k - TRIES // 2)) for k in range(TRIES)]
+        case int() | float():
+            return float(lrs), []
+        case _:
+            waiting = [float(v) for v in lrs]
     losses: dict[float, float] = {}
-
-    def attempt(lr: float) -> None:
-        trial = run_trial(task, method, seed, lr, epochs, moments=0)
-        final = trial.last["train_loss"]
+    best = waiting[0]
+    while waiting:
+        lr = waiting.pop(0)
+        final = run_experiment(task, method, seed, lr, moments=0).last["train_loss"]
         losses[lr] = final if math.isfinite(final) else math.inf
-
-    for lr in grid:
-        attempt(lr)
-    for _ in range(0 if own_grid else MORE):
         best = min(losses, key=lambda lr: losses[lr])
-        beyond = {min(losses): best / GRID, max(losses): best * GRID}.get(best)
-        if beyond is None:
-            break
-        attempt(_round(beyond))
+        if lrs == "tune" and not waiting and len(losses) < TRIES + MORE and best in (min(losses), max(losses)):
+            waiting = [_round(best / GRID if best == min(losses) else best * GRID)]
     tried = sorted(losses.items())
-    best = min(losses, key=lambda lr: losses[lr])
+    low, high = tried[0][0], tried[-1][0]
     if not math.isfinite(losses[best]):
-        raise HandfulError(
-            f"with {method.name} every learning rate from {tried[0][0]:g} to {tried[-1][0]:g} diverged; give lower lrs"
-        )
+        raise HandfulError(f"with {method.name} every learning rate from {low:g} to {high:g} diverged; give lower lrs")
     say(
-        f"{method.name}: learning rate {say_number(best)}, best of {len(tried)} from {say_number(tried[0][0])} to "
-        f"{say_number(tried[-1][0])} (training loss {say_number(losses[best])} after {say_number(epochs, 2)} epochs)"
+        f"{method.name}: learning rate {say_number(best)}, best of {len(tried)} from {say_number(low)} to "
+        f"{say_number(high)} (training loss {say_number(losses[best])} after {say_number(task.epochs, 2)} epochs)"
     )
     return best, tried
 
 
-def words(rows: list[dict[str, Any]], score: str) -> list[dict[str, str]]:
+def words(rows: Sequence[Row], score: str) -> list[dict[str, str]]:
     """The table's main columns as a person would write them."""
 
-    def spread(row: dict[str, Any], name: str, say: Any) -> str:
+    def spread(row: Row, name: str, say: Callable[[object], str]) -> str:
         if name not in row:
             return ""
         low, high = say(row[f"{name}_low"]), say(row[f"{name}_high"])
-        return f"{say(row[name])}" if low == high else f"{say(row[name])} ({low} to {high})"
+        return say(row[name]) if low == high else f"{say(row[name])} ({low} to {high})"
 
     lines = []
     for row in rows:
-        line = {
-            "method": row["method"],
-            "batch": f"{row['batch']:,}",
-            "learning rate": say_number(row["lr"], 2),
-            "steps": say_count(row["steps"]),
-            "a step": spread(row, "step_seconds", say_seconds),
-            "examples/s": say_count(row["examples_per_second"]),
-            "memory": say_bytes(row["saved_bytes"]) if "saved_bytes" in row else "",
-        }
+        line = {"method": str(row["method"]), "batch": f"{row['batch']:,}", "learning rate": say_number(row["lr"], 2)}
+        line |= {"steps": say_count(row["steps"]), "step": spread(row, "step_seconds", say_seconds)}
+        line["examples/s"] = say_count(row["examples_per_second"])
+        line["memory"] = say_bytes(row["saved_bytes"]) if "saved_bytes" in row else ""
         if "gradient_deviation" in row:
-            line["gradient strays"] = f"{row['gradient_deviation']:.3f}"
+            line["gradient noise"] = f"{row['gradient_deviation']:.3f}"
         line["to target"] = spread(row, "target_seconds", say_seconds) or f"{row['reached']} of {row['seeds']} seeds"
         line["training loss"] = spread(row, "train_loss", say_number)
         for name in dict.fromkeys(["valid_loss", score]):
             if name in row and name.startswith("valid_"):
-                said = "held-out " + name.removeprefix("valid_").replace("_", " ")
-                line[said] = spread(row, name, lambda v, name=name: say_value(name, v))
+                title = "held-out " + name.removeprefix("valid_").replace("_", " ")
+                line[title] = spread(row, name, partial(say_value, name))
         lines.append(line)
     return lines
 
 
-def _prepare(task: Task, method: Method, reach: tuple[str, float] | None, seed: int) -> float:
-    """Assemble one run, so that mistakes are said before the first; returns the optimizer's usual learning rate."""
-    t = task.training(method if method.size else Method(1, 1), seed, 1e-3, 1)
-    known = [
-        f"{part}_{name}" for part in ("train", "valid") for name in ("loss", *(m.name for m in t.objective.metrics))
-    ]
-    known = [name for name in known if task.held_out is not None or name.startswith("train_")]
+def _prepare(
+    task: Task, optimizer: str | Optimizer | Callable[..., Optimizer], reach: tuple[str, float] | None
+) -> float:
+    """Assemble one run, so that mistakes are reported before the first; returns the optimizer's usual learning rate."""
+    t = task.training(Method(1, 1), task.seed, 1e-3)
+    parts = ("train",) if task.held_out is None else ("train", "valid")
+    known = [f"{part}_{name}" for part in parts for name in ("loss", *(m.name for m in t.objective.metrics))]
     if reach is not None and reach[0] not in known:
         raise HandfulError(f"there is no score called '{reach[0]}' to reach.{did_you_mean(str(reach[0]), known)}")
-    return float(optimizer_of(task.given["optimizer"], t.objective.model).lr.value)
+    return float(optimizer_of(optimizer, t.objective.model).lr.value)
 
 
-def _variances(task: Task, trials: list[Trial], chosen: list[Method], seed: int, say: Any) -> list[GradientVariance]:
+def _variances(task: Task, runs: list[Experiment], chosen: list[Method], say: Say) -> list[GradientVariance]:
     """The gradient's variance at the initial weights and at the end of the best run of the first seed."""
     if len(task.train) < 4:
         return []
-    first = [t for t in trials if t.seed == seed]
-    best = min(first, key=lambda t: t.last.get("valid_loss", t.last["train_loss"]))
-    t = task.training(best.method, seed, best.lr, 1)
+    first = [r for r in runs if r.seed == task.seed]
+    best = min(first, key=lambda r: r.last.get("valid_loss", r.last["train_loss"]))
+    t = task.training(Method(1, 1), task.seed, best.lr)  # its model has the initial weights
     sizes = sorted({m.size for m in chosen if m.size} | {int(r.last["batch"]) for r in first})
-    measured = [gradient_variance(t.objective, t.batches, sizes=sizes, seed=seed, state="before training")]
-    after = f"after training ({best.method.name})"
-    measured.append(gradient_variance(best.run.objective, t.batches, sizes=sizes, seed=seed, state=after))
+    states = {"before training": t.objective, f"after training ({best.method.name})": best.run.objective}
+    measured = [
+        gradient_variance(objective, t.batches, sizes=sizes, seed=task.seed, state=state)
+        for state, objective in states.items()
+    ]
     for v in measured:
         say(f"gradient variance {v.state}: slope {v.slope:.3f}, 95% interval {v.low:.3f} to {v.high:.3f} (the law: -1)")
     return measured
 
 
-def _charge_probes(trials: list[Trial]) -> None:
-    """A method whose batch was chosen by measurement pays for it: setting up took that much longer than for others."""
-    plain = [t.setup_seconds for t in trials if t.method.size is not None]
-    for t in trials:
-        if t.method.size is None and plain and t.run.plan.choices["batch"].status in ("measured", "bounded"):
-            t.probe_seconds = max(0.0, t.setup_seconds - statistics.median(plain))
-            for record in t.records[1:]:
-                record["seconds"] += t.probe_seconds
+def _run_all(task: Task, rates: dict[Method, float | str], seeds: int, say: Say) -> list[Experiment]:
+    """Every method with every seed. A method whose batch was chosen by measurement pays for it: setting up took that
+    much longer than for others."""
+    runs: list[Experiment] = []
+    for seed in range(task.seed, task.seed + seeds):
+        for method, lr in rates.items():
+            runs.append(run_experiment(task, method, seed, lr, memory=seed == task.seed))
+            say(f"{method.name}, seed {seed}: {_outcome(runs[-1])}")
+    plain = [r.setup_seconds for r in runs if r.method.size is not None]
+    for r in runs:
+        if r.method.size is None and plain and r.run.plan.choices["batch"].status in ("measured", "bounded"):
+            r.probe_seconds = max(0.0, r.setup_seconds - statistics.median(plain))
+            for record in r.records[1:]:
+                record["seconds"] += r.probe_seconds
+    return runs
 
 
-def _hold_out(source: Any, valid: Any, seed: int) -> tuple[Any, Any]:
-    if valid is None or (isinstance(valid, int | float) and valid == 0):
-        return source, None
-    if isinstance(valid, int | float):
-        return split_rows(source, valid, seed=seed)
+def _hold_out(source: Source, valid: object, seed: int) -> tuple[Source, Source | None]:
+    match valid:
+        case None:
+            return source, None
+        case int() | float():
+            return split_rows(source, valid, seed=seed) if valid else (source, None)
     return source, open_source(valid, target=source.target)
 
 
-def _check(model: Any, seeds: Any, budget: Any, seconds: Any, optimizer: Any, reach: Any, more: dict[str, Any]) -> None:
-    if not isinstance(model, str | nn.Module):
-        raise HandfulError(f"model must be an nn.Module or the name of a ready-made one, not {type(model).__name__}")
-    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
-        raise HandfulError(f"seeds must be a number of runs of at least 1, not {seeds!r}")
-    for name, value in (("budget", budget), ("seconds", seconds)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
-            raise HandfulError(f"{name} must be a number above 0, not {value!r}")
-    if isinstance(optimizer, Optimizer):
-        raise HandfulError(
-            "an optimizer object belongs to one model, and every run has its own; give a name or a class: "
-            f"optimizer=torch.optim.{type(optimizer).__name__}"
-        )
-    if reach is not None and not (isinstance(reach, tuple | list) and len(reach) == 2):
-        raise HandfulError(f"reach must be a score and its value, as ('valid_loss', 0.3), not {reach!r}")
-    for name in ("batch", "lr", "evaluate_every", "callbacks"):
-        if name in more:
-            raise HandfulError(f"compare sets {name} itself; {_INSTEAD[name]}")
-
-
-_INSTEAD = {
+INSTEAD = {
     "batch": "name the sizes in batches=[...]",
     "lr": "pass lrs=, one for all or a list to try",
     "evaluate_every": "it scores every run at the same moments",
@@ -324,51 +260,62 @@ _INSTEAD = {
 }
 
 
-def _choices(
-    trials: list[Trial], lrs: Any, budget: float, seconds: float | None, until: Any, seeds: int, target: Target,
-    held_out: Any,
-) -> dict[str, Choice]:  # fmt: skip
-    plan = trials[0].run.plan
-    rates = {t.method.name: say_number(t.lr, 2) for t in trials}
-    how = {
-        "tune": f"for each batch size, {TRIES} to {TRIES + MORE} rates a factor {GRID:g} apart, each for the whole "
-        "budget, on a seed of their own; the lowest training loss won",
-        "auto": "as fit chooses",
-    }.get(lrs if isinstance(lrs, str) else "", "")
-    limit = "" if seconds is None else f", and at most {say_seconds(seconds)}"
-    limit += "" if until is None else f", or until {until}"
-    held = f"{len(held_out):,} held out, the same for all" if held_out is not None else "nothing held out"
+def _check(
+    model: object, seeds: object, budget: object, seconds: object, optimizer: object, reach: object,
+    more: dict[str, object],
+) -> None:  # fmt: skip
+    if not isinstance(model, str | nn.Module):
+        raise HandfulError(f"model must be an nn.Module or the name of a ready-made one, not {type(model).__name__}")
+    positive_integer(seeds, "seeds")
+    number(budget, "budget", above=0)
+    if seconds is not None:
+        number(seconds, "seconds", above=0)
+    if isinstance(optimizer, Optimizer):
+        raise HandfulError(
+            "an optimizer object belongs to one model, and every run has its own; give a name or a class: "
+            f"optimizer=torch.optim.{type(optimizer).__name__}"
+        )
+    match reach:
+        case None | (str(), int() | float()):
+            pass
+        case _:
+            raise HandfulError(f"reach must be a score and its value, as ('valid_loss', 0.3), not {reach!r}")
+    for name in INSTEAD.keys() & more.keys():
+        raise HandfulError(f"compare sets {name} itself; {INSTEAD[name]}")
+
+
+def _choices(task: Task, runs: list[Experiment], lrs: Rates, target: TargetScore) -> dict[str, Choice]:
+    plan, seeds = runs[0].run.plan, len({r.seed for r in runs})
+    rates = {r.method.name: say_number(r.lr, 2) for r in runs}
+    tuning = (
+        f"{TRIES} to {TRIES + MORE} rates a factor {GRID:g} apart for each batch size, each for the whole budget, on "
+    )
+    tuning += "a seed of their own; the lowest training loss won"
+    how = tuning if lrs == "tune" else "as fit chooses" if lrs == "auto" else ""
+    limit = "" if task.seconds is None else f", and at most {say_seconds(task.seconds)}"
+    limit += "" if task.until is None else f", or until {task.until}"
+    held = "nothing held out" if task.held_out is None else f"{len(task.held_out):,} held out, the same for all"
     luck = 2 / math.comb(2 * seeds, seeds)
     certain = f"a winner is named where all its seeds beat all of the other's: by luck alone, {luck:.0%} of the time"
     out = {
-        "budget": Choice(f"{budget:g} epochs", "given", f"equal examples for every method{limit}"),
-        "learning rates": Choice(rates, "measured" if how and lrs == "tune" else "given", how),
-        "seeds": Choice(seeds, "given", certain if seeds > 2 else "too few to name a winner: that takes 3"),
+        "budget": Choice(f"{task.epochs:g} epochs", "given", f"equal examples for every method{limit}"),
+        "learning rates": Choice(rates, "measured" if lrs == "tune" else "given", how),
+        "seeds": Choice(seeds, "given", certain if seeds >= SEEDS else "too few to name a winner: that takes 3"),
         "target": Choice(target.words, "given" if target.why == "given" else "measured", target.why),
-        "rows": Choice(trials[0].run.plan.rows, "found", held),
+        "rows": Choice(plan.rows, "found", held),
     }
-    auto = next((t for t in trials if t.method.size is None), None)
-    if auto is not None:
-        out["auto's batch"] = auto.run.plan.choices["batch"]
+    if automatic := [r.run.plan.choices["batch"] for r in runs if r.method.size is None]:
+        out["auto's batch"] = automatic[0]
     kept = ("model", "optimizer", "schedule", "l2", "loss", "precision", "device")
     return out | {name: plan.choices[name] for name in kept if name in plan.choices}
 
 
-def _outcome(trial: Trial) -> str:
-    names = [k for k in ("train_loss", "valid_loss", trial.run.plan.score) if k in trial.last]
-    scores = ", ".join(
-        ("held-out " * k.startswith("valid_")) + say_score(k, trial.last[k]) for k in dict.fromkeys(names)
-    )
-    return f"{scores} after {say_count(trial.last['step'])} steps, {say_seconds(trial.last['seconds'])}"
+def _outcome(one: Experiment) -> str:
+    last = one.last
+    names = [k for k in dict.fromkeys(("train_loss", "valid_loss", one.run.plan.score)) if k in last]
+    scores = [f"{'held-out ' if k.startswith('valid_') else ''}{say_score(k, last[k])}" for k in names]
+    return f"{', '.join(scores)} after {say_count(last['step'])} steps, {say_seconds(last['seconds'])}"
 
 
 def _round(value: float) -> float:
     return float(f"{value:.2g}")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _quiet(text: str) -> None:
-    pass

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from scipy.special import stdtrit
+from torch import Tensor
 
 from handful.base.errors import HandfulError
 from handful.base.keys import key
@@ -28,8 +29,6 @@ from handful.transform.pipeline import Pipeline
 
 POPULATION = 2048  # rows that the law is measured on: enough for three decades of B, and cheap
 LEAST, MOST = 64, 256  # mini-batches drawn of each size; of single rows four times as many, as the law starts there
-# 95% points of Student's t, by degrees of freedom (the last stands for more)
-_T95 = (math.inf, 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12)
 
 
 @dataclass(frozen=True)
@@ -91,12 +90,13 @@ def gradient_variance(
     was_training = objective.model.training
     objective.model.eval()
     try:
-        whole = _whole_gradient(objective, rows)
+        sums, weights = zip(*(_gradient(objective, batch, mean=False) for batch in rows.epoch(512)), strict=True)
+        whole = torch.stack(sums).sum(0) / sum(weights)
         points = tuple(_measure(objective, rows, whole, size, seed) for size in wanted)
     finally:
         objective.model.train(was_training)
     slope, low, high = fit_slope(points)
-    return GradientVariance(state, n, _squared(whole), points, slope, low, high)
+    return GradientVariance(state, n, float(whole.square().sum()), points, slope, low, high)
 
 
 def plain_rows(batches: Batches, seed: int, most: int) -> Batches:
@@ -132,13 +132,13 @@ def fit_slope(points: Sequence[Point]) -> tuple[float, float, float]:
     residual = y - np.average(y, weights=weight) - slope * centre
     freedom = len(good) - 2
     birge = max(1.0, float((weight * residual**2).sum()) / freedom)
-    half = _T95[min(freedom, len(_T95) - 1)] * math.sqrt(birge / spread)
+    half = float(stdtrit(freedom, 0.975)) * math.sqrt(birge / spread)
     return slope, slope - half, slope + half
 
 
-def _measure(objective: Objective, rows: Batches, whole: list[Tensor], size: int, seed: int) -> Point:
+def _measure(objective: Objective, rows: Batches, whole: Tensor, size: int, seed: int) -> Point:
     n = len(rows.source)
-    squares = np.array([_distance(_gradient(objective, b), whole) for b in _draws(rows, size, seed)])
+    squares = np.array([float((_gradient(objective, b)[0] - whole).square().sum()) for b in _draws(rows, size, seed)])
     seen = min(1.0, len(squares) / n) if size == 1 else 0.0  # of single rows: nothing is left to chance once all are
     error = float(squares.std(ddof=1)) / math.sqrt(len(squares)) * math.sqrt(1 - seen)
     return Point(size, float(squares.mean()), error, len(squares), 1 - (size - 1) / (n - 1))
@@ -154,35 +154,14 @@ def _draws(rows: Batches, size: int, seed: int) -> Iterator[Batch]:
         yield drawn.at(k // each * n + k % each * size, size)
 
 
-def _whole_gradient(objective: Objective, rows: Batches) -> list[Tensor]:
-    """The gradient of the mean loss of all rows, in float64."""
-    total: list[Tensor] = []
-    weight = 0.0
-    for batch in rows.epoch(512):
-        sums = objective.sums(objective.to_device(batch), metrics=False)
-        part = [g.double() for g in _gradients(sums.loss, objective.model)]
-        total = part if not total else [a + b for a, b in zip(total, part)]
-        weight += float(sums.weight)
-    return [g / weight for g in total]
-
-
-def _gradient(objective: Objective, batch: Batch) -> list[Tensor]:
+def _gradient(objective: Objective, batch: Batch, *, mean: bool = True) -> tuple[Tensor, float]:
+    """The gradient of the rows' mean loss (or its sum) as one vector, float64 [p], and their weight."""
     sums = objective.sums(objective.to_device(batch), metrics=False)
-    return _gradients(sums.loss / sums.weight.to(sums.loss.dtype), objective.model)
-
-
-def _gradients(loss: Tensor, model: nn.Module) -> list[Tensor]:
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    loss = sums.loss / sums.weight.to(sums.loss.dtype) if mean else sums.loss
+    parameters = [p for p in objective.model.parameters() if p.requires_grad]
     found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found)]
-
-
-def _distance(a: list[Tensor], b: list[Tensor]) -> float:
-    return _squared([x.double() - y for x, y in zip(a, b)])
-
-
-def _squared(gradient: list[Tensor]) -> float:
-    return float(sum(float((g * g).sum()) for g in gradient))
+    parts = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found)]
+    return torch.cat([part.reshape(-1).double() for part in parts]), float(sums.weight)
 
 
 def grid(points: Sequence[Point], rows: int) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """Columns in memory (or mapped into it), each gathered in one go."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from handful.base.errors import HandfulError
-from handful.data.base import Column, Rows, Source, Value
-from handful.data.gather import SMALLEST, Block, gather, gather_ragged, plain
+from handful.data.base import Column, Kind, Rows, Source, Value
+from handful.data.gather import SMALLEST, Array, Block, gather, gather_ragged, plain
 from handful.data.options import Options
 
 # From this many columns of one dtype on, they are stored side by side and gathered together.
@@ -39,9 +39,10 @@ class Dense:
         self.in_memory = not isinstance(data, np.memmap)
         # of a plain array, whose mini-batches malloc serves well, so much is known before the first is read: each call
         # saved is 1% of a mini-batch of 256 rows of 3 KB
-        self._most, self._take = 0, cast(Any, data).take
-        if type(data) is np.ndarray and plain(data):
-            self._most = SMALLEST // data.strides[0]
+        self.array: Array | None = data if type(data) is np.ndarray else None  # not mapped, nor for torch alone
+        self._most, self._take = 0, cast(Array, data).take
+        if self.array is not None and plain(self.array):
+            self._most = SMALLEST // self.array.strides[0]
 
     def __len__(self) -> int:
         return len(self.data)
@@ -57,7 +58,7 @@ class Widened:
 
     in_memory = False
 
-    def __init__(self, data: NDArray[Any], dtype: np.dtype[Any], column: Column) -> None:
+    def __init__(self, data: Array, dtype: np.dtype[np.generic], column: Column) -> None:
         self.data, self.column, self._dtype = data, column, dtype
 
     def __len__(self) -> int:
@@ -96,37 +97,39 @@ class RaggedValues:
         return gather_ragged(self.values, self.offsets, rows)
 
 
-def native(key: str, value: NDArray[Any], o: Options, notes: list[str]) -> NDArray[Any]:
+def native(key: str, value: Array, o: Options, notes: list[str]) -> Array:
     """A layout and dtype that both NumPy and torch can gather: contiguous, this machine's byte order."""
     dtype = value.dtype.newbyteorder("=")
     if dtype.name in _WIDER:
         dtype = np.dtype(_WIDER[dtype.name])
     elif dtype.name == "uint64":
         if value.size and int(value.max()) > np.iinfo(np.int64).max:
-            raise HandfulError(f"{o.name}: '{key}' holds integers above 2^63 - 1: convert it to floats first.")
+            raise HandfulError(f"{o.name}: '{key}' holds integers above 2^63 - 1: convert it to floats first")
         dtype = np.dtype(np.int64)
     elif dtype.kind == "f" and dtype.itemsize > 8:
         dtype = np.dtype(np.float64)
     if dtype != value.dtype:
-        if dtype.newbyteorder("=") != value.dtype.newbyteorder("="):
+        if dtype != value.dtype.newbyteorder("="):
             notes.append(f"'{key}': {value.dtype.name} is stored as {dtype.name}, which torch can compute with.")
         value = np.asarray(value).astype(dtype)
-    if isinstance(value, np.memmap) or value.flags.c_contiguous:
-        return value
-    return np.ascontiguousarray(value)
+    return value if isinstance(value, np.memmap) else np.ascontiguousarray(value)
 
 
-def ragged(key: str, values: NDArray[Any], offsets: NDArray[np.int64]) -> Stored:
-    """tokens for whole numbers, else a tensor whose first dimension varies."""
-    kind = "tokens" if values.dtype.kind in "iu" and values.ndim == 1 else "tensor"
-    column = Column(kind, values.dtype.name, (None, *values.shape[1:]))  # type: ignore[arg-type]
-    return RaggedValues(values, offsets, column)
+def ragged_column(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> Column:
+    """Of rows of different lengths, whose values have that shape: tokens for whole numbers, else a tensor."""
+    kind: Kind = "tokens" if dtype.kind in "iu" and not shape else "tensor"
+    return Column(kind, dtype.name, (None, *shape))
+
+
+def ragged(key: str, values: Array, offsets: NDArray[np.int64]) -> Stored:
+    """A column of rows of different lengths."""
+    return RaggedValues(values, offsets, ragged_column(values.dtype, values.shape[1:]))
 
 
 class Arrays(Source):
     """Named columns of equal length.
 
-    Columns of one number a row and one dtype are stored as one [n, columns] block when there are several, so
+    Columns of one number per row and one dtype are stored as one [n, columns] block when there are several, so
     that a table of hundreds of columns costs one gather; what is returned are then views `block[:, j]`.
 
     Raises HandfulError when lengths differ, there are no rows, or a target is missing or not finite.
@@ -156,7 +159,7 @@ class Arrays(Source):
         return self._n
 
     def read(self, rows: Rows) -> dict[str, Value]:
-        found: dict[str, Value] = {key: self.stored[key].read(rows) for key in self._single}
+        found = {key: self.stored[key].read(rows) for key in self._single}
         if not self._blocks:
             return found
         for names, block in self._blocks:
@@ -172,33 +175,31 @@ class Arrays(Source):
 
 def _common_length(name: str, stored: dict[str, Stored]) -> int:
     if not stored:
-        raise HandfulError(f"{name} has no columns: give at least one.")
+        raise HandfulError(f"{name} has no columns: give at least one")
     lengths = {key: len(value) for key, value in stored.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"'{key}' has {count}" for key, count in list(lengths.items())[:5])
-        raise HandfulError(f"{name}: columns must have one length, but {listed} rows.")
+        raise HandfulError(f"{name}: columns must have one length, but {listed} rows")
     n = next(iter(lengths.values()))
     if n == 0:
-        raise HandfulError(f"{name} has 0 rows: there is nothing to learn from.")
+        raise HandfulError(f"{name} has 0 rows: there is nothing to learn from")
     return n
 
 
-def _blocks(stored: dict[str, Stored]) -> list[tuple[list[str], NDArray[Any]]]:
+def _blocks(stored: dict[str, Stored]) -> list[tuple[list[str], Array]]:
     """Put columns of one dtype side by side; their own storage becomes a view of the block."""
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, dict[str, Array]] = {}
     for key, value in stored.items():
-        data = value.data if isinstance(value, Dense) and value.in_memory else None
-        if isinstance(data, np.ndarray) and data.ndim == 1:
-            groups.setdefault(data.dtype.name, []).append(key)
+        array = value.array if isinstance(value, Dense) else None
+        if array is not None and array.ndim == 1:
+            groups.setdefault(array.dtype.name, {})[key] = array
     blocks = []
-    for names in groups.values():
-        if len(names) < _BLOCK:
-            continue
-        columns = [stored[key] for key in names]
-        block = np.stack([c.data for c in columns if isinstance(c, Dense)], axis=1)
-        for j, c in enumerate(columns):
-            stored[names[j]] = Dense(block[:, j], c.column)
-        blocks.append((names, block))
+    for group in groups.values():
+        if len(group) >= _BLOCK:
+            block = np.stack(list(group.values()), axis=1)
+            for j, key in enumerate(group):
+                stored[key] = Dense(block[:, j], stored[key].column)
+            blocks.append((list(group), block))
     return blocks
 
 
@@ -206,21 +207,19 @@ def check_target(name: str, target: str, value: Stored) -> None:
     """Raise HandfulError, naming the first row, when a target is missing, NaN or infinite."""
     if not isinstance(value, Dense) or not value.in_memory:
         return
-    data = value.data
-    if value.column.kind == "category":
-        bad = np.asarray(data) < 0
-        what = "missing"
-    elif isinstance(data, Tensor):
-        if not data.dtype.is_floating_point:
-            return
-        bad, what = (~torch.isfinite(data)).cpu().numpy(), "not a finite number"
-    elif data.dtype.kind == "f":
-        bad, what = ~np.isfinite(data), "not a finite number"
+    category = value.column.kind == "category"
+    if value.array is None:
+        bad = (~torch.isfinite(torch.as_tensor(value.data))).numpy()
+    elif category:
+        bad = np.less(value.array, 0)
+    elif value.array.dtype.kind == "f":
+        bad = ~np.isfinite(value.array)
     else:
         return
     wrong = np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))
     if len(wrong):
+        what = "missing" if category else "not a finite number"
         more = f" (and in {len(wrong) - 1:,} more rows)" if len(wrong) > 1 else ""
         raise HandfulError(
-            f"{name}: target '{target}' is {what} in row {wrong[0]}{more}: correct or remove such rows first."
+            f"{name}: target '{target}' is {what} in row {wrong[0]}{more}: correct or remove such rows first"
         )

@@ -1,17 +1,20 @@
 """What every source of rows is: named columns, a length, and one vectorised read."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from handful.base.errors import HandfulError, did_you_mean
+
 Rows = NDArray[np.int64]
+RowsLike = Rows | range | slice | list[int] | Tensor
 Kind = Literal["number", "category", "text", "image", "audio", "tokens", "tensor"]
+T = TypeVar("T")
 
 
 class Ragged(NamedTuple):
@@ -24,21 +27,23 @@ class Ragged(NamedTuple):
     offsets: Tensor
 
 
-Value = Tensor | Ragged | list[str] | list[bytes]
+# What m rows of one column are: of fixed shape, a Tensor [m, ...]; of different lengths; or m strings. Which of them is
+# known from the column: `Column.varies`, `Column.kind`; `Batch.tensor`, `.ragged` and `.strings` give it its type.
+Value = Tensor | Ragged | list[str]
 
 
 @dataclass(frozen=True)
 class Column:
     """What a column holds.
 
-    kind:    number    one number a row (integers and booleans too)
-             category  one of a few strings a row; values are int64 codes into `classes`, -1 where missing
-             text      one string a row
-             image     [channels, height, width] uint8 a row; or encoded bytes when dtype is "bytes"
+    kind:    number    one number per row (integers and booleans too)
+             category  one of a few strings per row; values are int64 codes into `classes`, -1 where missing
+             text      one string per row
+             image     [channels, height, width] uint8 per row
              audio     samples, float32, of varying length: a Ragged; `rate` in Hz
              tokens    integers of varying length: a Ragged
              tensor    any other fixed-shape block of numbers
-    dtype:   numpy's name ("float32", "int64", "uint8"), "str" or "bytes"
+    dtype:   NumPy's name ("float32", "int64", "uint8"), "bfloat16" or "str"
     shape:   of one row; None where it varies
     labels:  what the zeros and ones of a tensor [k] stand for, where they came from lists of strings
     dates:   how a number, seconds since 1970, was written as a date in text: a format of strptime
@@ -55,6 +60,11 @@ class Column:
     dates: str | None = None
     open: bool = False
 
+    @property
+    def varies(self) -> bool:
+        """Whether rows differ in length, so that a read gives a Ragged."""
+        return None in self.shape
+
 
 @dataclass
 class Batch:
@@ -62,7 +72,7 @@ class Batch:
 
     rows:    int64 [m], row ids in the source
     epochs:  int64 [m], the epoch each row was drawn in (0 when it was not drawn by an Order)
-    columns: name -> Tensor [m, ...], Ragged, or list of m strings or bytes
+    columns: name -> Tensor [m, ...], Ragged, or list of m strings
     After the pipeline of transforms a training batch has the columns `x` (or several named inputs), `y` and,
     if rows are weighted, `weight`.
     """
@@ -91,11 +101,30 @@ class Batch:
         """The same rows with other columns."""
         return Batch(dict(columns), self.rows, self.epochs, self.position)
 
+    def on_tensors(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The same batch with `change` done to each column that is a Tensor."""
+        return self.replace(self.columns | {name: change(value) for name, value in self.tensors().items()})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The columns that are Tensors."""
+        return {name: value for name, value in self.columns.items() if isinstance(value, Tensor)}
+
     def tensor(self, name: str) -> Tensor:
-        """The column as a Tensor; a TypeError if it is ragged, text or bytes."""
+        """The column as a Tensor; a TypeError if it is ragged or text."""
+        return self._typed(name, Tensor)
+
+    def ragged(self, name: str) -> Ragged:
+        """The column of rows of different lengths; a TypeError if it is none."""
+        return self._typed(name, Ragged)
+
+    def strings(self, name: str) -> list[str]:
+        """The column of text; a TypeError if it holds anything else."""
+        return self._typed(name, list)
+
+    def _typed(self, name: str, kind: type[T]) -> T:
         value = self.columns[name]
-        if not isinstance(value, Tensor):
-            raise TypeError(f"column '{name}' is {type(value).__name__}, not a Tensor")
+        if not isinstance(value, kind):
+            raise TypeError(f"column '{name}' is {type(value).__name__}, not {kind.__name__}")
         return value
 
 
@@ -132,13 +161,29 @@ class Source(ABC):
         """Whether reading this whole column costs no more than a copy (then a split may look at it)."""
         return self.in_memory
 
-    def take(self, rows: "Rows | range | slice | list[int] | Tensor") -> Batch:
-        """The given rows, in the given order, repeats allowed.
+    def prefetcher(self) -> Callable[[Rows], int] | None:
+        """What asks for rows before they are read, and returns how many bytes it asked for; None where nothing does."""
+        return None
+
+    def check_window(self, rows: int) -> None:
+        """Raise HandfulError if a shuffle window of so many rows would be fetched again and again."""
+        return
+
+    def take(self, rows: RowsLike, columns: Iterable[str] | None = None) -> Batch:
+        """The given rows, in the given order, repeats allowed; of all columns or of those named.
 
         Raises IndexError when a row id is outside 0..len-1.
         """
         ids = as_rows(rows, len(self))
-        return Batch(self.read(ids), ids)
+        if columns is None:
+            return Batch(self.read(ids), ids)
+        return Batch({name: self.read_column(name, ids) for name in columns}, ids)
+
+    def column(self, name: str) -> Column:
+        """What a column holds; HandfulError if there is none of that name."""
+        if name not in self.columns:
+            raise HandfulError(f"{self.name} has no column '{name}'.{did_you_mean(name, self.columns)}")
+        return self.columns[name]
 
     @property
     def inputs(self) -> list[str]:
@@ -150,43 +195,75 @@ class Source(ABC):
         return Subset(self, np.asarray(rows, dtype=np.int64))
 
 
-class Subset(Source):
-    """Some rows of another source, without a copy."""
+class View(Source):
+    """Another source, seen differently: what a subclass does not change is as in `base`.
 
-    def __init__(self, base: Source, rows: Rows) -> None:
-        as_rows(rows, len(base))
-        self.base, self.rows = base, rows
-        self.name, self.columns, self.target = base.name, base.columns, base.target
-        self.notes, self.in_memory, self.where = base.notes, base.in_memory, base.where
+    columns: those of the view, each with the values of its namesake in `base`; all by default. A view of other rows
+    names them by `ids` and its length; one of other values overrides `read_column`, or `read` where that is faster.
+    """
+
+    def __init__(self, base: Source, columns: Mapping[str, Column] | None = None) -> None:
+        self.base, self.columns = base, base.columns if columns is None else dict(columns)
+        self.name, self.where, self.notes, self.in_memory = base.name, base.where, base.notes, base.in_memory
+        self.target = base.target if base.target in self.columns else None
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.base)
+
+    def ids(self, rows: Rows) -> Rows:
+        """The rows of `base` that `rows` of the view are."""
+        return rows
 
     def read(self, rows: Rows) -> dict[str, Value]:
-        return self.base.read(self.rows[rows])
+        return {name: self.read_column(name, rows) for name in self.columns}
 
     def read_column(self, name: str, rows: Rows) -> Value:
-        return self.base.read_column(name, self.rows[rows])
+        return self.base.read_column(name, self.ids(rows))
 
     def cheap(self, name: str) -> bool:
         return self.base.cheap(name)
 
+    def prefetcher(self) -> Callable[[Rows], int] | None:
+        ask = self.base.prefetcher()
+        return None if ask is None else lambda rows: ask(self.ids(rows))
 
-def as_rows(rows: "Rows | range | slice | list[int] | Tensor", n: int) -> Rows:
-    """Row ids as int64 [m]. Raises IndexError for one outside 0..n-1, TypeError for what is no list of integers."""
-    if isinstance(rows, slice):
-        rows = range(*rows.indices(n))
-    if isinstance(rows, range):
-        rows = np.arange(rows.start, rows.stop, rows.step, dtype=np.int64)
-    elif isinstance(rows, torch.Tensor):
-        rows = rows.cpu().numpy()
-    ids = np.asarray(rows)
+    def check_window(self, rows: int) -> None:
+        self.base.check_window(rows)
+
+
+class Subset(View):
+    """Some rows of another source, without a copy."""
+
+    def __init__(self, base: Source, rows: Rows) -> None:
+        super().__init__(base)
+        self.rows = as_rows(rows, len(base))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def ids(self, rows: Rows) -> Rows:
+        return self.rows[rows]
+
+    def read(self, rows: Rows) -> dict[str, Value]:
+        return self.base.read(self.rows[rows])
+
+
+def as_rows(rows: RowsLike, n: int) -> Rows:
+    """Row ids as int64 [m]. Raises IndexError for one outside 0..n-1, TypeError for anything but a list of integers."""
+    match rows:
+        case slice():
+            ids = np.arange(*rows.indices(n), dtype=np.int64)
+        case range():
+            ids = np.arange(rows.start, rows.stop, rows.step, dtype=np.int64)
+        case Tensor():
+            ids = rows.cpu().numpy()
+        case _:
+            ids = np.asarray(rows)
     if ids.size == 0:
         ids = ids.astype(np.int64)
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         raise TypeError(f"rows must be a one-dimensional list of integers, not {ids.dtype} of shape {ids.shape}")
     ids = ids.astype(np.int64, copy=False)
     if len(ids) and (ids.min() < 0 or ids.max() >= n):
-        bad = ids[(ids < 0) | (ids >= n)][0]
-        raise IndexError(f"row {bad} is outside 0..{n - 1}")
+        raise IndexError(f"row {ids[(ids < 0) | (ids >= n)][0]} is outside 0..{n - 1}")
     return ids

@@ -1,9 +1,10 @@
-"""Other libraries' data sets: torch's map-style Dataset, Hugging Face's Dataset."""
+"""Other libraries' data sets: torch's map-style Dataset, Hugging Face's Dataset, those that scikit-learn ships."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Protocol, Self, TypeGuard, cast
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
@@ -12,22 +13,32 @@ from torch.utils.data import Subset as TorchSubset
 from handful.base.errors import HandfulError
 from handful.data.arrays import Arrays, Dense, Stored
 from handful.data.base import Column, Ragged, Rows, Source, Value
+from handful.data.gather import offsets_of
 from handful.data.options import Options
 from handful.data.pairs import open_columns
 from handful.data.tables.arrow import chosen, named_classes, open_table, with_target
 
 
-def is_hugging_face(value: Any) -> bool:
-    """Whether it behaves as a `datasets.Dataset`, which need not be installed."""
-    return hasattr(value, "with_format") and hasattr(value, "features") and hasattr(value, "__getitem__")
+class HuggingFace(Protocol):
+    """What of a `datasets.Dataset` is used; the library need not be installed."""
+
+    features: Mapping[str, object]
+
+    def with_format(self, kind: str) -> Self: ...
+
+    def __getitem__(self, rows: slice) -> pa.Table: ...
 
 
-def open_hugging_face(value: Any, o: Options) -> Source:
+def is_hugging_face(value: object) -> TypeGuard[HuggingFace]:
+    """Whether it behaves as a `datasets.Dataset`."""
+    return all(hasattr(value, name) for name in ("with_format", "features", "__getitem__"))
+
+
+def open_hugging_face(value: HuggingFace, o: Options) -> Source:
     """Through its Arrow format, once, into plain columns; class names from its features."""
     if not hasattr(value, "__len__"):
-        raise HandfulError(f"{o.name} is a streaming data set: load it without streaming=True.")
-    table = value.with_format("arrow")[:]
-    source = open_table(table, o)
+        raise HandfulError(f"{o.name} is a streaming data set: load it without streaming=True")
+    source = open_table(value.with_format("arrow")[:], o)
     for key, feature in value.features.items():
         names = getattr(feature, "names", None)
         if key in source.stored and names:
@@ -36,27 +47,37 @@ def open_hugging_face(value: Any, o: Options) -> Source:
     return source
 
 
-def open_torch(value: "Dataset[Any]", o: Options) -> Source:
+def open_torch(value: "Dataset[object]", o: Options) -> Source:
     """TensorDataset: its tensors. Subset: a view. Any other map-style data set: item by item, stacked."""
     if isinstance(value, IterableDataset):
         raise HandfulError(
-            f"{o.name} is an IterableDataset, which has no rows to shuffle: write it to Parquet or .npy and open that."
+            f"{o.name} is an IterableDataset, without rows to shuffle: write it to Parquet and open that"
         )
     if type(value) is TensorDataset:
-        tensors = value.tensors
-        names = ["x"] if len(tensors) == 1 else ["x", "y"] if len(tensors) == 2 else _numbered(len(tensors))
-        return open_columns(dict(zip(names, tensors)), o)
+        return open_columns(_named(value.tensors), o)
     if type(value) is TorchSubset and len(value):
         return open_torch(value.dataset, o).subset(np.asarray(value.indices, dtype=np.int64))
-    return Items(value, o)
+    return DatasetRows(value, o)
 
 
-def _numbered(count: int) -> list[str]:
-    return [f"x{i}" for i in range(count)]
+def _named(parts: Sequence[object]) -> dict[str, object]:
+    """x; x and y of two; x0, x1, ... of more."""
+    names = ["x", "y"] if len(parts) == 2 else ["x"] if len(parts) == 1 else [f"x{i}" for i in range(len(parts))]
+    return dict(zip(names, parts))
 
 
-class Items(Source):
-    """A map-style Dataset, read when asked: `__getitems__` once a read if it has one, else item by item.
+def _as_dict(item: object) -> dict[str, object]:
+    """The columns of one item: a Mapping's own, or the parts of a tuple or list, or the item itself as x."""
+    match item:
+        case Mapping():
+            return {str(key): value for key, value in item.items()}
+        case tuple() | list():
+            return _named(item)
+    return {"x": item}
+
+
+class DatasetRows(Source):
+    """A map-style Dataset, read when asked: `__getitems__` once per read if it has one, else item by item.
 
     Items are a Tensor, array, image or number (column `x`), a pair (x, y), or a dict. Raises HandfulError,
     naming the row, when an item fails or is not like item 0.
@@ -64,31 +85,31 @@ class Items(Source):
 
     in_memory = False
 
-    def __init__(self, dataset: "Dataset[Any]", o: Options) -> None:
+    def __init__(self, dataset: "Dataset[object]", o: Options) -> None:
         self.name, self.where, self._dataset, self._rate = o.name, None, dataset, o.rate
         try:
             self._n = len(dataset)  # type: ignore[arg-type]
         except (TypeError, NotImplementedError) as error:
-            raise HandfulError(f"{o.name} has no length: give its class a __len__.") from error
+            raise HandfulError(f"{o.name} has no length: give its class a __len__") from error
         if self._n == 0:
-            raise HandfulError(f"{o.name} has 0 rows: there is nothing to learn from.")
+            raise HandfulError(f"{o.name} has 0 rows: there is nothing to learn from")
         self._many = callable(getattr(dataset, "__getitems__", None))
-        how = "its __getitems__, one call a batch" if self._many else "its __getitem__, one call a row"
+        how = "its __getitems__, one call per batch" if self._many else "its __getitem__, one call per row"
         self.notes = [f"{o.name} is read through {how}; handful.prepare makes it faster."]
         # nine rows tell lengths that vary; were they to miss it, `read` names the row that differs
-        seen = [self._as_dict(item) for item in self._fetch(np.unique(np.linspace(0, self._n - 1, 9).astype(np.int64)))]
-        self._names = list(seen[0])
-        o = with_target(o, self._names, self.notes)
-        self._keep, self.target = chosen(o, self._names), o.target
-        self.columns = {key: self._column(key, [item[key] for item in seen if key in item]) for key in self._keep}
+        some = np.unique(np.linspace(0, self._n - 1, 9).astype(np.int64))
+        seen = [_as_dict(item) for item in self._fetch(some)]
+        o = with_target(o, list(seen[0]), self.notes)
+        self.target = o.target
+        keep = chosen(o, list(seen[0]))
+        self.columns = {key: self._column(key, [item[key] for item in seen if key in item]) for key in keep}
 
     def __len__(self) -> int:
         return self._n
 
-    def _fetch(self, rows: Rows) -> Sequence[Any]:
+    def _fetch(self, rows: Rows) -> Sequence[object]:
         if self._many:
-            items: Sequence[Any] = self._dataset.__getitems__(rows.tolist())  # type: ignore[attr-defined]
-            return items
+            return cast(Sequence[object], self._dataset.__getitems__(rows.tolist()))  # type: ignore[attr-defined]
         found = []
         for row in rows.tolist():
             try:
@@ -97,79 +118,62 @@ class Items(Source):
                 raise HandfulError(f"{self.name}: reading row {row} failed: {type(error).__name__}: {error}") from error
         return found
 
-    def _as_dict(self, item: Any) -> dict[str, Any]:
-        if isinstance(item, Mapping):
-            return {str(key): v for key, v in item.items()}
-        if isinstance(item, (tuple, list)) and len(item) == 2:
-            return {"x": item[0], "y": item[1]}
-        if isinstance(item, (tuple, list)):
-            if len(item) == 1:
-                return {"x": item[0]}
-            return dict(zip(_numbered(len(item)), item))
-        return {"x": item}
-
-    def _column(self, key: str, values: list[Any]) -> Column:
+    def _column(self, key: str, values: list[object]) -> Column:
         if isinstance(values[0], str):
             return Column("text", "str")
         array = self._array(key, values[0], 0)
-        dtype = str(array.dtype).removeprefix("torch.")
+        dtype, whole = str(array.dtype).removeprefix("torch."), not array.dtype.is_floating_point
         classes = getattr(self._dataset, "classes", None)
         if not array.ndim:
-            if key == self.target and classes and not array.dtype.is_floating_point:
+            if key == self.target and classes and whole:
                 return Column("category", "int64", (), tuple(str(c) for c in classes))
             return Column("number", dtype)
-        if self._rate and array.ndim == 1 and array.dtype.is_floating_point and key != self.target:
+        if self._rate and array.ndim == 1 and not whole and key != self.target:
             return Column("audio", "float32", (None,), rate=self._rate)
         if len({self._array(key, v, 0).shape[:1] for v in values}) > 1:
-            whole = array.ndim == 1 and not array.dtype.is_floating_point
-            return Column("tokens" if whole else "tensor", dtype, (None, *array.shape[1:]))
+            return Column("tokens" if whole and array.ndim == 1 else "tensor", dtype, (None, *array.shape[1:]))
         image = dtype == "uint8" and array.ndim == 3 and array.shape[0] in (1, 3)
         return Column("image" if image else "tensor", dtype, tuple(array.shape))
 
-    def _array(self, key: str, value: Any, row: int) -> Tensor:
+    def _array(self, key: str, value: object, row: int) -> Tensor:
         if isinstance(value, Tensor):
             return value.detach().cpu()
-        if hasattr(value, "mode") and hasattr(value, "getbands"):  # a Pillow image: channels first
-            pixels = np.asarray(value)
+        pixels = np.asarray(value)
+        if hasattr(value, "getbands"):  # a Pillow image: channels first
             return torch.tensor(pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0))
         try:
-            return torch.tensor(np.asarray(value))
+            return torch.tensor(pixels)
         except (TypeError, ValueError) as error:
+            kind = type(value).__name__
             raise HandfulError(
-                f"{self.name}: '{key}' of row {row} is a {type(value).__name__}, which cannot become a Tensor."
+                f"{self.name}: '{key}' of row {row} is a {kind}, which cannot become a Tensor"
             ) from error
 
     def read(self, rows: Rows) -> dict[str, Value]:
-        items = [self._as_dict(item) for item in self._fetch(rows)]
+        items = [_as_dict(item) for item in self._fetch(rows)]
         for row, item in zip(rows, items):
-            missing = [key for key in self._keep if key not in item]
+            missing = [key for key in self.columns if key not in item]
             if missing:
-                raise HandfulError(f"{self.name}: row {row} has no '{missing[0]}', unlike row 0.")
-        return {key: self._stack(key, [item[key] for item in items], rows) for key in self._keep}
+                raise HandfulError(f"{self.name}: row {row} has no '{missing[0]}', unlike row 0")
+        return {key: self._stack(key, [item[key] for item in items], rows) for key in self.columns}
 
-    def _stack(self, key: str, values: list[Any], rows: Rows) -> Value:
+    def _stack(self, key: str, values: list[object], rows: Rows) -> Value:
         column = self.columns[key]
         if column.kind == "text":
             return [str(v) for v in values]
         arrays = [self._array(key, v, int(row)) for v, row in zip(values, rows)]
         dtype = getattr(torch, column.dtype)
-        inner = column.shape[1:] if column.shape[:1] == (None,) else column.shape
+        inner = column.shape[column.varies :]
         for array, row in zip(arrays, rows):
-            found = tuple(array.shape[1:] if column.shape[:1] == (None,) else array.shape)
-            if found != inner or array.ndim != len(column.shape):
-                shape = "(" + ", ".join("any" if s is None else str(s) for s in column.shape) + ")"
-                raise HandfulError(
-                    f"{self.name}: '{key}' of row {row} has shape {tuple(array.shape)} where {shape} was expected: "
-                    "give all rows one shape."
-                )
-        if column.shape[:1] == (None,):
-            offsets = torch.zeros(len(arrays) + 1, dtype=torch.int64)
-            torch.cumsum(torch.tensor([len(a) for a in arrays], dtype=torch.int64), 0, out=offsets[1:])
-            empty = torch.empty((0, *(s or 0 for s in inner)))
-            return Ragged(torch.cat(arrays or [empty]).to(dtype), offsets)
-        if not arrays:
-            return torch.empty((0, *(s or 0 for s in column.shape)), dtype=dtype)
-        return torch.stack(arrays).to(dtype)
+            if array.ndim != len(column.shape) or tuple(array.shape[column.varies :]) != inner:
+                due = f"({', '.join('any' if s is None else str(s) for s in column.shape)})"
+                both = f"shape {tuple(array.shape)} where {due} was expected"
+                raise HandfulError(f"{self.name}: '{key}' of row {row} has {both}: give all rows one shape")
+        empty = torch.empty((0, *(s or 0 for s in inner)), dtype=dtype)
+        if column.varies:
+            offsets = offsets_of([len(a) for a in arrays])
+            return Ragged(torch.cat(arrays or [empty]).to(dtype), torch.from_numpy(offsets))
+        return torch.stack(arrays).to(dtype) if arrays else empty
 
 
 NAMES = ("breast_cancer", "diabetes", "digits", "iris", "wine")
@@ -185,21 +189,22 @@ def open_embedded(name: str, o: Options) -> Arrays:
     from sklearn import datasets
 
     data = getattr(datasets, f"load_{name}")()
+    number = Column("number", "float64")
     stored: dict[str, Stored] = {}
     if name == "digits":
         images = data.images.astype(np.uint8)[:, None]
-        stored["image"] = Dense(np.ascontiguousarray(images), Column("image", "uint8", images.shape[1:]))
+        stored["image"] = Dense(images, Column("image", "uint8", images.shape[1:]))
     else:
-        for j, feature in enumerate(data.feature_names):
-            stored[str(feature)] = Dense(np.ascontiguousarray(data.data[:, j]), Column("number", "float64"))
-    if hasattr(data, "target_names"):
-        classes = tuple(str(c) for c in data.target_names)
+        columns = map(np.ascontiguousarray, data.data.T)
+        stored |= {str(feature): Dense(column, number) for feature, column in zip(data.feature_names, columns)}
+    classes = tuple(str(c) for c in data.get("target_names", ()))
+    if classes:
         stored["target"] = Dense(data.target.astype(np.int64), Column("category", "int64", (), classes))
     else:
-        stored["target"] = Dense(data.target.astype(np.float64), Column("number", "float64"))
+        stored["target"] = Dense(data.target.astype(np.float64), number)
     notes = [f"'{name}' is the data set that scikit-learn ships, {len(data.target):,} rows."]
     o = with_target(o, list(stored), notes)
     keep = chosen(o, list(stored))
     if not [key for key in keep if key != o.target]:
-        raise HandfulError(f"{o.name} has no column to learn from: name one besides the target in columns=[...].")
+        raise HandfulError(f"{o.name} has no column to learn from: name one besides the target in columns=[...]")
     return Arrays({key: stored[key] for key in keep}, o.target, name=o.name, where=o.where, notes=notes)

@@ -3,18 +3,19 @@
 import sys
 import threading
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from handful.data.base import Ragged, Rows
 
-Block = NDArray[np.generic] | Tensor
+Array = NDArray[np.generic]
+Block = Array | Tensor
 
-# Below this mean length a ragged gather by one index is faster than a slice a row (the two cross near 64).
+# Below this mean length a ragged gather by one index is faster than a slice per row (the two cross near 64).
 _SHORT = 64
 
 
@@ -46,12 +47,12 @@ def gather(data: Block, rows: Rows, out: Tensor | None = None) -> Tensor:
     return torch.from_numpy(result) if out is None else out
 
 
-def bytes_of(data: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """A view [n, bytes of a row]."""
+def bytes_of(data: Array) -> NDArray[np.uint8]:
+    """A view [n, bytes per row]."""
     return data.reshape(len(data), -1).view(np.uint8)
 
 
-def plain(data: NDArray[np.generic]) -> bool:
+def plain(data: Array) -> bool:
     """Whether `take` reads it without making a copy of all of it first, and rows have bytes."""
     return data.flags.c_contiguous and data.flags.aligned and data.strides[0] > 0
 
@@ -64,16 +65,31 @@ def gather_ragged(values: Block, offsets: NDArray[np.int64], rows: Rows) -> Ragg
     """
     starts = offsets[rows]
     lengths = offsets[rows + 1] - starts
-    packed = np.zeros(len(rows) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=packed[1:])
+    packed = offsets_of(lengths)
     total = int(packed[-1])
     if isinstance(values, Tensor) or total <= _SHORT * len(rows):
         index = np.repeat(starts - packed[:-1], lengths) + np.arange(total, dtype=np.int64)
         return Ragged(gather(values, index), torch.from_numpy(packed))
-    result = np.empty((total, *values.shape[1:]), values.dtype)
     pieces = [values[a:b] for a, b in zip(starts.tolist(), (starts + lengths).tolist())]
-    np.concatenate(pieces, out=result)
-    return Ragged(torch.from_numpy(result), torch.from_numpy(packed))
+    return Ragged(torch.from_numpy(np.concatenate(pieces)), torch.from_numpy(packed))
+
+
+def offsets_of(lengths: ArrayLike) -> NDArray[np.int64]:
+    """Where each row of a ragged column begins, and where the last one ends: int64 [n + 1].
+
+    >>> offsets_of([2, 0, 3])
+    array([0, 2, 2, 5])
+    """
+    sizes = np.asarray(lengths, np.int64)
+    offsets = np.zeros(len(sizes) + 1, np.int64)
+    np.cumsum(sizes, out=offsets[1:])
+    return offsets
+
+
+def ragged_of(rows: Sequence[Array], shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Ragged:
+    """Rows of different lengths, one array [length, *shape] each, end to end."""
+    values = np.concatenate([np.empty((0, *shape), dtype), *rows])
+    return Ragged(torch.from_numpy(values), torch.from_numpy(offsets_of([len(row) for row in rows])))
 
 
 # Below this many bytes malloc itself hands out memory used before. Above, every page may be mapped and cleared anew:
@@ -94,7 +110,7 @@ class Buffers:
         self._lock = threading.Lock()
         self._of_size: OrderedDict[int, list[NDArray[np.uint8]]] = OrderedDict()
 
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
         """As np.empty."""
         size = dtype.itemsize
         for length in shape:

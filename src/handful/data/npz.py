@@ -4,30 +4,30 @@ import shutil
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
-from numpy.typing import NDArray
 
 from handful.base.errors import HandfulError
+from handful.data.gather import Array
 
 LARGE = 64 << 20  # bytes; arrays up to this size are loaded whole, their checksums compared
 HEADER = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
-def read_npz(path: Path, budget: int) -> dict[str, NDArray[Any]]:
+def read_npz(path: Path, budget: int) -> dict[str, Array]:
     """The arrays by name. Large ones that are not compressed, or that need more than `budget` bytes, are mapped.
 
     A compressed array is unpacked into a temporary file that goes with it: where the disk of these has little room,
     set TMPDIR. Raises what zipfile and NumPy raise, and HandfulError for a password.
     """
-    found: dict[str, NDArray[Any]] = {}
+    found: dict[str, Array] = {}
     with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as whole:
         for member in archive.infolist():
             name = member.filename.removesuffix(".npy")
             if member.flag_bits & 1:
-                raise HandfulError(f"{path}: '{name}' needs a password: write the file again without one.")
+                raise HandfulError(f"{path}: '{name}' needs a password: write the file again without one")
             mapped = None
             if member.file_size > LARGE and member.filename.endswith(".npy"):
                 mapped = _mapped(path, archive, member, budget)
@@ -35,7 +35,7 @@ def read_npz(path: Path, budget: int) -> dict[str, NDArray[Any]]:
     return found
 
 
-def _mapped(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, budget: int) -> NDArray[Any] | None:
+def _mapped(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, budget: int) -> Array | None:
     """None for what NumPy has to read: an array of objects, or of a format that only it knows."""
     if member.compress_type == zipfile.ZIP_STORED:
         with open(path, "rb") as stream:
@@ -61,7 +61,7 @@ def _data(stream: IO[bytes], member: zipfile.ZipInfo) -> int:
     return member.header_offset + 30 + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
 
 
-def _array(stream: Any, stop: int) -> NDArray[Any] | None:
+def _array(stream: IO[bytes], stop: int) -> Array | None:
     """The array whose .npy header begins here and which ends at byte `stop`, as private pages: torch may wrap them."""
     reader = HEADER.get(npy.read_magic(stream))
     if reader is None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from handful.data.options import Options
 
 
-from handful.data.targets import Several
+from handful.data.targets import MultiTarget
 
 __all__ = [
     "Batch",
@@ -305,4 +305,4 @@ def open_several(where: Any, target: str | Sequence[str], **options: Any) -> Sou
         if name not in goal.columns:
             hint = did_you_mean(name, goal.columns)
             raise HandfulError(f"{goal.name} has no column '{name}' to use as target.{hint}")
-    return Several(inputs, goal, names)
+    return MultiTarget(inputs, goal, names)

@@ -1,15 +1,48 @@
-"""Training and validation rows, as a pure function of the seed."""
+"""Training and validation rows, as a pure function of the seed; and what `valid` means."""
+
+from collections.abc import Callable
+from numbers import Integral, Real
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from handful.base import keys
-from handful.base.errors import HandfulError, did_you_mean
-from handful.data.base import Ragged, Rows, Source
+from handful.base.errors import HandfulError, whole
+from handful.data.base import Column, Rows, Source
 
 Groups = str | NDArray[np.generic] | list[int] | list[str] | None
 Stratify = bool | str
+
+
+def share_of(valid: object) -> float | None:
+    """The fraction (a float) or count (an int) of rows that `valid=` holds out; 0 for None; None where it is data.
+
+    >>> share_of(None), share_of(0.1), share_of(20), share_of("test.csv")
+    (0, 0.1, 20, None)
+    """
+    if valid is None:
+        return 0
+    return valid if isinstance(valid, Real) else None  # type: ignore[return-value]
+
+
+def held_out(
+    source: Source, valid: object, seed: int = 0, *, opened: Callable[[object], Source]
+) -> tuple[Source, Source | None]:
+    """Training and validation rows: what `valid` means wherever rows are held out.
+
+    valid: None or 0 holds nothing out; a fraction or a count is split off (`split`); anything else is data of its own,
+    which `opened` makes a Source.
+
+    >>> from handful.data.open import open
+    >>> train, valid = held_out(open("iris"), 30, opened=open)
+    >>> len(train), len(valid), held_out(train, None, opened=open)[1]
+    (120, 30, None)
+    """
+    share = share_of(valid)
+    if share is None:
+        return source, opened(valid)
+    return split(source, share, seed) if share else (source, None)
 
 
 def split(
@@ -25,7 +58,7 @@ def split(
     valid: a fraction of the rows in (0, 1), a count of rows, or a Source that is taken as it is.
     stratify: "auto": by class when the target is a category or a few whole numbers; every class with 2 rows
     or more is then in both parts. True demands it, False forbids it, a string names another column.
-    groups: a column or one value a row; rows of one group all go to one part. The size is then approximate.
+    groups: a column or one value per row; rows of one group all go to one part. The size is then approximate.
     The order of rows inside each part is that of the source; how it was split is added to `valid.notes`.
 
     Raises HandfulError when either part would be empty, or what is demanded cannot be met.
@@ -38,11 +71,11 @@ def split(
     if isinstance(valid, Source):
         _same_columns(source, valid)
         return source, valid
-    n, count = len(source), _count(source, valid)
+    n, count = len(source), rows_held_out(len(source), valid, source.name)
     keyed = _keys(n, seed)
     if groups is not None:
         if stratify not in ("auto", False):
-            raise HandfulError("a split is either by groups or stratified: leave one of the two out.")
+            raise HandfulError("a split is either by groups or stratified: leave one of the two out")
         chosen, how = _by_group(_group_codes(source, groups), count, seed), "whole groups, drawn at random"
     else:
         classes = _classes(source, stratify, count)
@@ -65,11 +98,11 @@ def k_fold(
     (by more with groups, which stay whole). Arguments are those of `split`.
     """
     n = len(source)
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 2 <= k <= n:
-        raise HandfulError(f"the number of folds must be a whole number from 2 to {n:,} (the rows), not {k}.")
+    if not 2 <= whole("k", k) <= n:
+        raise HandfulError(f"k must be 2 to {n:,}, the number of rows, not {k}")
     if groups is not None:
         if stratify not in ("auto", False):
-            raise HandfulError("folds are either by groups or stratified: leave one of the two out.")
+            raise HandfulError("folds are either by groups or stratified: leave one of the two out")
         fold = _fold_groups(_group_codes(source, groups), k, seed)
     else:
         classes = _classes(source, stratify, n // k)
@@ -85,85 +118,80 @@ def _keys(n: int, seed: int) -> NDArray[np.uint64]:
     return keys.words("split", seed, np.zeros(n, np.int64), np.arange(n), 1)[:, 0]
 
 
-def _count(source: Source, valid: float | int) -> int:
-    n = len(source)
+def rows_held_out(n: int, valid: float, name: str = "the data") -> int:
+    """How many of `n` rows a fraction or a count holds out. HandfulError where none would be left on either side.
+
+    >>> rows_held_out(150, 0.1), rows_held_out(150, 20)
+    (15, 20)
+    """
     if n < 2:
-        raise HandfulError(f"{source.name} has {n} row, too few to hold one out: give validation data as valid=...")
-    if isinstance(valid, bool) or not isinstance(valid, (int, float, np.integer, np.floating)):
-        raise HandfulError(f"valid must be a fraction, a count of rows or data, not {valid!r}.")
-    if isinstance(valid, (int, np.integer)):
-        if not 1 <= valid < n:
-            raise HandfulError(f"valid={valid} rows cannot be held out of {n:,}: give 1 to {n - 1:,}, or a fraction.")
-        return int(valid)
-    if not 0.0 < valid < 1.0:
-        raise HandfulError(f"valid={valid} is no fraction between 0 and 1; give a whole number for a count of rows.")
-    return min(n - 1, max(1, round(float(valid) * n)))
+        raise HandfulError(f"{name} has {n} row, too few to hold one out: give validation data as valid=...")
+    match valid:
+        case bool():
+            pass
+        case Integral():
+            if not 1 <= valid < n:
+                raise HandfulError(f"cannot hold out valid={valid} of {n:,} rows: give 1 to {n - 1:,}, or a fraction")
+            return int(valid)
+        case Real():
+            if not 0.0 < valid < 1.0:
+                raise HandfulError(f"valid as a fraction must be between 0 and 1, or else a count of rows, not {valid}")
+            return min(n - 1, max(1, round(float(valid) * n)))
+    raise HandfulError(f"valid must be a fraction, a count of rows or data, not {valid!r}")
 
 
 def _same_columns(source: Source, valid: Source) -> None:
     needed = [*source.inputs, *([source.target] if source.target else [])]
-    for name in needed:
-        if name not in valid.columns:
-            raise HandfulError(
-                f"the validation data {valid.name} has no column '{name}', which the training data has."
-                + did_you_mean(name, valid.columns)
-            )
-    for name in needed:
-        ours, theirs = source.columns[name], valid.columns[name]
+    for name, theirs in [(name, valid.column(name)) for name in needed]:
+        ours = source.columns[name]
         if ours.kind != theirs.kind or ours.classes != theirs.classes:
-            raise HandfulError(
-                f"column '{name}' is a {_described(ours.kind, ours.classes)} in {source.name} but a "
-                f"{_described(theirs.kind, theirs.classes)} in {valid.name}: open the latter with "
-                "columns=train.columns."
-            )
+            kinds = f"a {_described(ours)} in {source.name} but a {_described(theirs)} in {valid.name}"
+            raise HandfulError(f"column '{name}' is {kinds}: open the latter with columns=train.columns")
 
 
-def _described(kind: str, classes: tuple[str, ...] | None) -> str:
-    return kind if classes is None else f"{kind} of {len(classes)} classes ({', '.join(classes[:3])}, ...)"
+def _described(column: Column) -> str:
+    classes = column.classes
+    return (
+        column.kind if classes is None else f"{column.kind} of {len(classes)} classes ({', '.join(classes[:3])}, ...)"
+    )
 
 
 def _values(source: Source, name: str) -> NDArray[np.generic] | None:
-    """One value a row of a whole column, or None when it holds something else."""
-    value = source.read_column(name, np.arange(len(source)))
-    if isinstance(value, torch.Tensor):
-        value = value.cpu()
-        return value.numpy() if value.ndim == 1 else None
-    return None if isinstance(value, Ragged) else np.asarray(value)
+    """One value per row of a whole column, or None when it holds something else."""
+    match source.read_column(name, np.arange(len(source))):
+        case Tensor() as value if value.ndim == 1:
+            return value.cpu().numpy()
+        case list() as words:
+            return np.asarray(words)
+    return None
 
 
 def _classes(source: Source, stratify: Stratify, count: int) -> NDArray[np.int64] | None:
     """The class of every row, 0.., or None to draw from all rows alike."""
-    if stratify is False:
+    automatic = stratify == "auto"
+    name = source.target if automatic or stratify is True else str(stratify)
+    if stratify is False or (automatic and name is None):
         return None
-    name = stratify if isinstance(stratify, str) and stratify != "auto" else source.target
     if name is None:
-        if stratify == "auto":
-            return None
-        raise HandfulError("stratify=True needs a target: pass target=... to open, or the name of a column.")
-    if name not in source.columns:
-        raise HandfulError(f"{source.name} has no column '{name}' to stratify by.{did_you_mean(name, source.columns)}")
-    if stratify == "auto" and not source.cheap(name):
+        raise HandfulError("stratify=True needs a target: pass target=... to open, or the name of a column")
+    column = source.column(name)
+    if automatic and not source.cheap(name):
         return None
     values = _values(source, name)
-    whole = values is not None and values.dtype.kind in "iubOUS"
-    if values is None or not whole:
-        if stratify == "auto":
+    if values is None or values.dtype.kind not in "iubOUS":
+        if automatic:
             return None
-        raise HandfulError(f"column '{name}' has no classes to stratify by: it holds {source.columns[name].kind}s.")
+        raise HandfulError(f"column '{name}' has no classes to stratify by: it holds {column.kind}s")
     codes: NDArray[np.int64] = np.unique(values, return_inverse=True)[1].astype(np.int64)
     shared = int((np.bincount(codes) >= 2).sum())
+    few = column.kind == "category" or codes.max() < max(2, len(codes) // 4)
     fits = 1 <= shared <= min(count, len(source) - count)
-    if fits and (
-        source.columns[name].kind == "category" or codes.max() < max(2, len(codes) // 4) or stratify != "auto"
-    ):
+    if fits and (few or not automatic):
         return codes
-    if stratify == "auto":
+    if automatic:
         return None
-    raise HandfulError(
-        f"{count:,} held-out rows cannot hold each of the {shared:,} classes of '{name}' with 2 rows "
-        "or more: "
-        "hold out more, or pass stratify=False."
-    )
+    what = f"{shared:,} classes of '{name}' with 2 rows or more"
+    raise HandfulError(f"{count:,} rows cannot hold each of the {what}: hold out more, or pass stratify=False")
 
 
 def _by_class(classes: NDArray[np.int64], keyed: NDArray[np.uint64], count: int) -> Rows:
@@ -190,19 +218,17 @@ def _by_class(classes: NDArray[np.int64], keyed: NDArray[np.uint64], count: int)
 
 def _group_codes(source: Source, groups: Groups) -> NDArray[np.int64]:
     if isinstance(groups, str):
-        if groups not in source.columns:
-            known = did_you_mean(groups, source.columns)
-            raise HandfulError(f"{source.name} has no column '{groups}' to group by.{known}")
+        source.column(groups)
         values = _values(source, groups)
         if values is None:
-            raise HandfulError(f"column '{groups}' does not hold one value a row, so it cannot name groups.")
+            raise HandfulError(f"column '{groups}' does not hold one value per row, so it cannot name groups")
     else:
         values = np.asarray(groups)
     if values.shape != (len(source),):
-        raise HandfulError(f"groups must have one value for each of {len(source):,} rows, not shape {values.shape}.")
+        raise HandfulError(f"groups must have one value for each of {len(source):,} rows, not shape {values.shape}")
     codes: NDArray[np.int64] = np.unique(values, return_inverse=True)[1].astype(np.int64)
     if codes.max() == 0:
-        raise HandfulError("all rows are in one group, which cannot be split.")
+        raise HandfulError("all rows are in one group, which cannot be split")
     return codes
 
 
@@ -224,7 +250,7 @@ def _fold_groups(codes: NDArray[np.int64], k: int, seed: int) -> NDArray[np.int6
     """The largest group first, each to the fold with the fewest rows so far; ties in a random order."""
     sizes = np.bincount(codes)
     if len(sizes) < k:
-        raise HandfulError(f"{len(sizes)} groups cannot fill {k} folds: use at most {len(sizes)}.")
+        raise HandfulError(f"{len(sizes)} groups cannot fill {k} folds: use at most {len(sizes)}")
     load, fold = np.zeros(k, np.int64), np.empty(len(sizes), np.int64)
     for group in np.lexsort((_keys(len(sizes), seed), -sizes)).tolist():
         fold[group] = int(np.argmin(load))

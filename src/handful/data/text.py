@@ -1,17 +1,14 @@
-"""Plain text, for language models: one document, in pieces where it is large, and windows over its tokens."""
+"""Plain text, for language models: one document, in pieces where it is large."""
 
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from handful.base.errors import HandfulError, whole
+from handful.base.errors import HandfulError
 from handful.data.arrays import Arrays, Strings
-from handful.data.base import Column, Rows, Source, Value
+from handful.data.base import Column, Rows
 from handful.data.options import Options
 
 LARGE = 64 << 20  # a file up to this many bytes is one row, in memory
@@ -25,28 +22,28 @@ def open_text(path: Path, o: Options) -> Arrays:
     the document again. Raises HandfulError for a file that is empty or not UTF-8, naming the byte.
     """
     if o.target is not None:
-        raise HandfulError(f"{path} is plain text: it has no columns, so no target '{o.target}'; leave target out.")
+        raise HandfulError(f"{path} is plain text: it has no columns, so no target '{o.target}'; leave target out")
     if o.columns is not None and o.columns != ("text",):
-        raise HandfulError(f"{path} is plain text: its only column is 'text', not '{o.columns[0]}'.")
+        raise HandfulError(f"{path} is plain text: its only column is 'text', not '{o.columns[0]}'")
+    stored: Pieces | Strings
     if path.stat().st_size > LARGE:
-        pieces = Pieces(path)
-        notes = [f"{o.name} is one document of {pieces.characters:,} characters, for language modelling."]
-        notes.append(f"It is read in {len(pieces):,} rows that end where lines do.")
-        return Arrays({"text": pieces}, None, name=o.name, where=o.where, notes=notes)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _not_utf8(path, error, 0) from error
-    if not text:
-        raise HandfulError(f"{path} is empty: there is nothing to learn from.")
-    notes = [f"{o.name} is one document of {len(text):,} characters, for language modelling."]
-    column = Column("text", "str")
-    return Arrays({"text": Strings([text], column)}, None, name=o.name, where=o.where, notes=notes)
+        stored = Pieces(path)
+        characters, more = stored.characters, [f"It is read in {len(stored):,} rows that end where lines do."]
+    else:
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise _not_utf8(path, error, 0) from error
+        if not text:
+            raise HandfulError(f"{path} is empty: there is nothing to learn from")
+        stored, characters, more = Strings([text], Column("text", "str")), len(text), []
+    notes = [f"{o.name} is one document of {characters:,} characters, for language modelling.", *more]
+    return Arrays({"text": stored}, None, name=o.name, where=o.where, notes=notes)
 
 
 def _not_utf8(path: Path, error: UnicodeDecodeError, start: int) -> HandfulError:
     byte, at = error.object[error.start], start + error.start
-    return HandfulError(f"{path} is not UTF-8 (byte {byte:#04x} at {at:,}): convert it first, for example with iconv.")
+    return HandfulError(f"{path} is not UTF-8 (byte {byte:#04x} at {at:,}): convert it first, for example with iconv")
 
 
 class Pieces:
@@ -67,7 +64,7 @@ class Pieces:
     def __len__(self) -> int:
         return len(self._spans)
 
-    def read(self, rows: Rows) -> Value:
+    def read(self, rows: Rows) -> list[str]:
         return [self._text(start, stop) for start, stop in self._spans[rows].tolist()]
 
     def _text(self, start: int, stop: int) -> str:
@@ -77,10 +74,10 @@ class Pieces:
             raise _not_utf8(self._path, error, start) from error
         return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {k: v for k, v in self.__dict__.items() if k != "_bytes"}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._bytes = _map(self._path)
 
@@ -112,56 +109,3 @@ def _blank(before: bytes, after: bytes) -> bool:
     """Whether the lines that meet there do not both have a visible character where they do."""
     last, first = before.decode("utf-8", "ignore").rstrip("\r")[-1:], after.decode("utf-8", "ignore")[:1]
     return not last or last.isspace() or not first or first.isspace()
-
-
-class Windows(Source):
-    """Rows cut from one sequence of tokens: row i is `tokens[i * stride : i * stride + length + 1]`.
-
-    tokens: integers [total], also memory-mapped; length: the context T of a language model. The column
-    `tokens` is int64 [m, T + 1]: inputs are its first T, targets its last T. With stride = length (the
-    default) every token but the first is a target exactly once, except a rest of fewer than `stride` tokens
-    at the end.
-
-    Raises HandfulError when there are fewer than length + 1 tokens.
-
-    >>> windows = Windows(np.arange(10), length=3)
-    >>> len(windows), windows.take([2]).tensor("tokens").tolist()
-    (3, [[6, 7, 8, 9]])
-    """
-
-    def __init__(
-        self,
-        tokens: NDArray[np.integer] | torch.Tensor,
-        length: int,
-        stride: int | None = None,
-        name: str = "text",
-    ) -> None:
-        self.tokens = tokens.numpy() if isinstance(tokens, torch.Tensor) else tokens
-        if not isinstance(self.tokens, np.ndarray) or self.tokens.ndim != 1 or self.tokens.dtype.kind not in "iu":
-            shape = f" of shape {list(tokens.shape)}" if hasattr(tokens, "shape") else ""
-            kind = getattr(tokens, "dtype", type(tokens).__name__)
-            raise HandfulError(f"{name} must be one long array of whole numbers, the token ids, not {kind}{shape}.")
-        self.length = whole("length", length)
-        self.stride = self.length if stride is None else whole("stride", stride)
-        if length < 1 or self.stride < 1:
-            raise HandfulError(f"a window needs length >= 1 and stride >= 1, not {length} and {self.stride}.")
-        if len(self.tokens) <= length:
-            raise HandfulError(
-                f"{name} has {len(self.tokens):,} tokens, too few for one window of {length:,} + 1: "
-                "shorten the context."
-            )
-        self.name, self.columns, self.target = (
-            name,
-            {"tokens": Column("tensor", "int64", (length + 1,))},
-            None,
-        )
-        self.in_memory = not isinstance(self.tokens, np.memmap)
-        rest = (len(self.tokens) - 1 - length) % self.stride
-        self.notes = [f"the last {rest:,} tokens do not fill a window and are left out."] if rest else []
-
-    def __len__(self) -> int:
-        return (len(self.tokens) - 1 - self.length) // self.stride + 1
-
-    def read(self, rows: Rows) -> dict[str, Value]:
-        index = rows[:, None] * self.stride + np.arange(self.length + 1, dtype=np.int64)
-        return {"tokens": torch.from_numpy(self.tokens[index].astype(np.int64, copy=False))}

@@ -1,32 +1,34 @@
 """Sequences of labels without times: decoding of CTC outputs, and the edit distance that scores it."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 BLANK = 0
-CERTAIN = -100.0  # e^-100 is 0 beside e^0
+CERTAIN = -100.0  # e^-100 counts for nothing next to e^0
+
+Beam = dict[tuple[int, ...], tuple[float, float]]  # a prefix -> log p of ending in a blank, in a label
 
 
 def only_valid(output: Any) -> Any:
-    """Logits [m, T, C + 1] of a pair (logits, frames of each row [m]), certain to be blank after a row's frames; what
-    is no such pair is returned as it is.
+    """Logits [m, T, C + 1] of a pair (logits, frames of each row [m]), certain to be blank after a row's frames;
+    anything else is returned as it is.
 
     >>> only_valid((torch.zeros(1, 2, 3), torch.tensor([1])))[0, 1].tolist()
     [0.0, -100.0, -100.0]
     """
-    if not (isinstance(output, tuple) and len(output) == 2 and all(isinstance(o, Tensor) for o in output)):
-        return output
-    logits, lengths = output
-    if logits.dim() != 3 or lengths.dim() != 1 or len(lengths) != len(logits):
-        return output
-    over = torch.arange(logits.shape[1], device=logits.device) >= lengths.to(logits.device)[:, None]
-    return torch.where(over[:, :, None], _blank(logits), logits)
+    match output:
+        case (Tensor() as logits, Tensor() as lengths) if logits.dim() == 3 and lengths.shape == logits.shape[:1]:
+            over = torch.arange(logits.shape[1], device=logits.device) >= lengths.to(logits.device)[:, None]
+            return torch.where(over[:, :, None], blank(logits), logits)
+    return output
 
 
-def _blank(like: Tensor) -> Tensor:
+def blank(like: Tensor) -> Tensor:
+    """The logits [C + 1] of a frame that is certain to be blank, with the size, dtype and device of `like`."""
     row = like.new_full((like.shape[-1],), CERTAIN)
     row[BLANK] = 0
     return row
@@ -35,8 +37,8 @@ def _blank(like: Tensor) -> Tensor:
 def join(parts: list[Tensor]) -> Tensor:
     """Outputs [m, T, C + 1] of several batches as one; those with fewer frames go on with blanks."""
     longest = max(part.shape[1] for part in parts)
-    blank = _blank(parts[0])
-    return torch.cat([torch.cat([p, blank.expand(len(p), longest - p.shape[1], -1)], dim=1) for p in parts])
+    frame = blank(parts[0])
+    return torch.cat([torch.cat([p, frame.expand(len(p), longest - p.shape[1], -1)], dim=1) for p in parts])
 
 
 def greedy(logits: Tensor) -> Tensor:
@@ -60,34 +62,37 @@ def beam_search(logits: Tensor, width: int = 16) -> Tensor:
     Prefix search with a beam (Graves et al. 2006, section 3.2; Hannun et al. 2014, arXiv:1408.2873, algorithm 1 without
     a language model): the probability of a prefix is summed over the paths that give it, and after each frame the
     `width` likeliest are kept. With a beam that nothing falls out of it is exact. About T * width * C steps of Python
-    a row: for decoding, not for training.
+    per row: for decoding, not for training.
 
     >>> p = torch.tensor([[[0.6, 0.4], [0.6, 0.4]]])     # no label: 0.36; one: 0.4 * 0.6 + 0.6 * 0.4 + 0.4 * 0.4 = 0.64
     >>> greedy(p.log()).tolist(), beam_search(p.log()).tolist()
     ([[0]], [[1]])
     """
-    rows = [_likeliest(row, width) for row in logits.detach().double().log_softmax(-1).cpu().tolist()]
+    return _padded([_likeliest(row, width) for row in logits.detach().double().log_softmax(-1).cpu().tolist()])
+
+
+def _padded(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Tensor:
+    """int64 [m, longest row's length, at least 1], padded with 0."""
     longest = max([1, *map(len, rows)])
-    return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], dtype=torch.int64).reshape(-1, longest)
+    padded = [[*row, *[0] * (longest - len(row))] for row in rows]
+    return torch.tensor(padded, dtype=torch.int64, device=device).reshape(-1, longest)
 
 
 def _likeliest(frames: list[list[float]], width: int) -> tuple[int, ...]:
     """The prefix of highest probability after all frames [T][C + 1] of log-probabilities."""
-    beam: dict[tuple[int, ...], tuple[float, float]] = {(): (0.0, -math.inf)}  # log p of ending in a blank, in a label
+    beam: Beam = {(): (0.0, -math.inf)}
     for frame in frames:
-        grown: dict[tuple[int, ...], tuple[float, float]] = {}
+        grown: Beam = {}
         for prefix, (blank, label) in beam.items():
             whole, last = _add(blank, label), prefix[-1] if prefix else BLANK
             _collect(grown, prefix, whole + frame[BLANK], label + frame[last] if prefix else -math.inf)
-            for c in range(1, len(frame)):  # a label said twice needs a blank between
+            for c in range(1, len(frame)):  # a label that comes twice needs a blank between
                 _collect(grown, (*prefix, c), -math.inf, (blank if c == last else whole) + frame[c])
         beam = dict(sorted(grown.items(), key=lambda item: -_add(*item[1]))[:width])
     return max(beam, key=lambda prefix: _add(*beam[prefix]))
 
 
-def _collect(
-    into: dict[tuple[int, ...], tuple[float, float]], prefix: tuple[int, ...], blank: float, label: float
-) -> None:
+def _collect(into: Beam, prefix: tuple[int, ...], blank: float, label: float) -> None:
     before = into.get(prefix, (-math.inf, -math.inf))
     into[prefix] = _add(before[0], blank), _add(before[1], label)
 
@@ -136,25 +141,15 @@ def words(ids: Tensor, space: int) -> Tensor:
     ids: int64 [m, L] padded with 0; returns int64 [m, W] padded with 0. Two different words share a hash about once in
     2^61 pairs.
     """
-    rows = [[_hash(word) for word in _split(row, space)] for row in ids.tolist()]
-    longest = max([1, *map(len, rows)])
-    return torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=ids.device).reshape(-1, longest)
+    return _padded([_hashes(row, space) for row in ids.tolist()], ids.device)
 
 
-def _split(row: list[int], space: int) -> list[tuple[int, ...]]:
-    found: list[tuple[int, ...]] = []
-    word: list[int] = []
+def _hashes(row: list[int], space: int) -> list[int]:
+    found, value = [], 7  # 7: no label yet
     for i in [*row, space]:
-        if i == space and word:
-            found.append(tuple(word))
-            word = []
+        if i == space and value != 7:
+            found.append(value or 1)
+            value = 7
         elif i not in (space, 0):
-            word.append(i)
+            value = (value * 1_000_003 + i) % ((1 << 61) - 1)
     return found
-
-
-def _hash(word: tuple[int, ...]) -> int:
-    value = 7
-    for i in word:
-        value = (value * 1_000_003 + i) % ((1 << 61) - 1)
-    return value or 1

@@ -11,11 +11,13 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.loss import _Loss
 
 from handful.base.errors import HandfulError
 from handful.base.expression import parse
@@ -29,7 +31,7 @@ class cross_entropy:
     """Softmax cross-entropy of logits [m, C] (or [m, C, ...]) and class ids [m] (or probabilities [m, C]).
 
     label_smoothing: share of the target's probability spread evenly over all classes (Szegedy et al. 2016, eq. 7).
-    class_weight: one weight a class; the mean is then weighted, as in torch. Ids of -100 are left out of the mean.
+    class_weight: one weight per class; the mean is then weighted, as in torch. Ids of -100 are left out of the mean.
 
     >>> values, counted = cross_entropy()(torch.zeros(2, 4), torch.tensor([0, -100]))
     >>> round(float(values.sum() / counted.sum()), 4)   # ln 4
@@ -40,17 +42,19 @@ class cross_entropy:
     class_weight: tuple[float, ...] | None = None
 
     def __call__(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | Tensor:
-        weight = None
-        if self.class_weight is not None:
-            weight = torch.tensor(self.class_weight, dtype=output.dtype, device=output.device)
-        if target.is_floating_point():
-            return F.cross_entropy(output, target, weight, reduction="none", label_smoothing=self.label_smoothing)
-        values = F.cross_entropy(
-            output, target, weight, reduction="none", label_smoothing=self.label_smoothing, ignore_index=-100
-        )
-        if weight is not None:
-            return values, torch.where(target == -100, 0, weight[target.clamp_min(0)])
-        return values, target != -100
+        weight = None if self.class_weight is None else output.new_tensor(self.class_weight)
+        return _softmax_loss(output, target, weight, self.label_smoothing)
+
+
+def _softmax_loss(
+    output: Tensor, target: Tensor, weight: Tensor | None, smoothing: float
+) -> tuple[Tensor, Tensor] | Tensor:
+    """Values, and what each counts for: its class's weight, or nothing where the id is -100."""
+    values = F.cross_entropy(output, target, weight, reduction="none", label_smoothing=smoothing)
+    if target.is_floating_point():
+        return values
+    counted = target != -100
+    return values, counted if weight is None else torch.where(counted, weight[target.clamp_min(0)], 0)
 
 
 @dataclass(frozen=True)
@@ -170,131 +174,124 @@ _ALL: tuple[Callable[..., LossFunction], ...] = (
 )  # fmt: skip
 NAMED = {f.__name__: f for f in _ALL}
 
-# Torch's losses that compare number with number: beside a target [m] an output [m, 1] would spread to [m, m].
+# Torch's losses that compare number with number: with a target [m] an output [m, 1] would spread to [m, m].
 _ELEMENTWISE = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss)
+_SAME: dict[object, str] = {
+    nn.CrossEntropyLoss: "cross_entropy", F.cross_entropy: "cross_entropy", nn.MSELoss: "mse", F.mse_loss: "mse",
+    nn.L1Loss: "mae", F.l1_loss: "mae", nn.HuberLoss: "huber", F.huber_loss: "huber",
+    nn.BCEWithLogitsLoss: "binary_cross_entropy", F.binary_cross_entropy_with_logits: "binary_cross_entropy",
+    nn.BCELoss: "binary_cross_entropy_of_probabilities",
+    F.binary_cross_entropy: "binary_cross_entropy_of_probabilities",
+}  # fmt: skip
 
 
-def name_of(loss: Any) -> str | None:
+def name_of(loss: object) -> str | None:
     """The name of the loss here that is the same as one of torch's, or None: a plan can make it again by its name.
 
     >>> name_of(nn.L1Loss()), name_of(nn.HuberLoss(delta=2.0)), name_of(nn.CrossEntropyLoss(label_smoothing=0.1))
     ('mae', 'huber(delta=2.0)', None)
     """
-    if isinstance(loss, type) and issubclass(loss, nn.modules.loss._Loss):  # nn.MSELoss for nn.MSELoss()
-        return name_of(loss()) if loss in _SAME else None
-    same = _SAME.get(type(loss))
-    if same is None or loss.reduction != "mean" or any(True for _ in loss.buffers()):
-        return next((name for function, name in _SAME_FUNCTIONS if loss is function), None)
-    if isinstance(loss, nn.CrossEntropyLoss) and (loss.label_smoothing or loss.ignore_index != -100):
-        return None
-    return f"{same}(delta={loss.delta})" if isinstance(loss, nn.HuberLoss) and loss.delta != 1 else same
+    match loss:
+        case type():  # nn.MSELoss for nn.MSELoss()
+            return name_of(loss()) if loss in _SAME else None
+        case _Loss() if loss.reduction != "mean" or any(True for _ in loss.buffers()):
+            return None
+        case nn.CrossEntropyLoss() if loss.label_smoothing or loss.ignore_index != -100:
+            return None
+        case nn.HuberLoss() if loss.delta != 1 and type(loss) in _SAME:
+            return f"huber(delta={loss.delta})"
+        case _Loss():
+            return _SAME.get(type(loss))
+    return next((name for function, name in _SAME.items() if loss is function), None)
 
 
-_SAME: dict[Any, str] = {
-    nn.CrossEntropyLoss: "cross_entropy", nn.MSELoss: "mse", nn.L1Loss: "mae", nn.HuberLoss: "huber",
-    nn.BCEWithLogitsLoss: "binary_cross_entropy", nn.BCELoss: "binary_cross_entropy_of_probabilities",
-}  # fmt: skip
-_SAME_FUNCTIONS = (
-    (F.cross_entropy, "cross_entropy"), (F.mse_loss, "mse"), (F.l1_loss, "mae"), (F.huber_loss, "huber"),
-    (F.binary_cross_entropy_with_logits, "binary_cross_entropy"),
-    (F.binary_cross_entropy, "binary_cross_entropy_of_probabilities"),
-)  # fmt: skip
-
-
-def as_loss(loss: Any) -> tuple[LossFunction, str, list[str]]:
+def as_loss(loss: object) -> tuple[LossFunction, str, list[str]]:
     """The loss function, its text, and notes, of a name ("huber(delta=2)"), a torch loss, or any callable.
 
     A torch loss module or function with `reduction="mean"` is asked for its values per row instead; one that compares
     number with number gets the target in the output's dtype and shape.
     """
-    if isinstance(loss, str):
-        return parse(loss, NAMED, "loss"), loss, []
-    same = name_of(loss)
-    if same is not None:
-        return parse(same, NAMED, "loss"), same, []
+    text = loss if isinstance(loss, str) else name_of(loss)
+    if text is not None:
+        return parse(text, NAMED, "loss"), text, []
     if isinstance(loss, type):  # nn.SmoothL1Loss for nn.SmoothL1Loss()
+        kind = loss.__name__
         try:
             loss = loss()
         except TypeError as error:
-            raise HandfulError(f"loss is the class {loss.__name__}; give an object of it ({error})") from None
-    if not callable(loss):
-        raise HandfulError(f"loss must be a name or a callable (output, target), not {type(loss).__name__}")
-    if isinstance(loss, nn.modules.loss._Loss):
-        return _module_values(loss)
+            raise HandfulError(f"loss is the class {kind}; give an object of it ({error})") from None
     if loss is F.smooth_l1_loss:
         loss = nn.SmoothL1Loss()
+    match loss:
+        case _Loss():
+            return _module_values(loss)
+        case _ if not callable(loss):
+            raise HandfulError(f"loss must be a name or a callable (output, target), not {type(loss).__name__}")
+    title = getattr(loss, "__name__", None) or type(loss).__name__
     if _has_reduction(loss):
-        return (lambda output, target: loss(output, target, reduction="none")), _name(loss), []
-    return loss, _name(loss), []
+        return partial(loss, reduction="none"), title, []
+    return loss, title, []
 
 
-def _module_values(loss: nn.modules.loss._Loss) -> tuple[LossFunction, str, list[str]]:
+def _has_reduction(loss: Callable[..., object]) -> bool:
+    try:
+        return "reduction" in inspect.signature(loss).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def _module_values(loss: _Loss) -> tuple[LossFunction, str, list[str]]:
     """A torch loss module, asked for values per row."""
     values = copy.deepcopy(loss)
     values.reduction = "none"
     notes = []
     if loss.reduction == "sum":
-        notes.append(
-            f"{type(loss).__name__} asked for a sum; the mini-batch's mean is used, so that lr keeps its meaning"
-        )
-    if isinstance(loss, nn.CrossEntropyLoss):
-        return _Counted(loss), repr(loss), notes
-    if isinstance(loss, _ELEMENTWISE):
-        return _Aligned(values), repr(loss), notes
+        title = type(loss).__name__
+        notes.append(f"{title} asked for a sum; the mini-batch's mean is used, so lr keeps its meaning")
+    match values:
+        case nn.CrossEntropyLoss():
+            return _Counted(values), repr(loss), notes
+        case _ if isinstance(values, _ELEMENTWISE):
+            return _Aligned(values), repr(loss), notes
     return values, repr(loss), notes
 
 
 class _Counted:
-    """torch's cross-entropy as values and what each counts for: its class's weight, nothing for the ignored id.
-    ignored: that id; of targets with several places it is -100, so that metrics can leave those places out too."""
+    """torch's cross-entropy as values and what each counts for.
+    ignored: the id that counts for nothing; in targets with several positions it is -100, so metrics leave them out."""
 
     def __init__(self, loss: nn.CrossEntropyLoss) -> None:
         self.weight, self.smoothing, self.ignored = loss.weight, loss.label_smoothing, loss.ignore_index
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        if not target.is_floating_point():
+            target = torch.where(target == self.ignored, -100, target)
         weight = None if self.weight is None else self.weight.to(output)
-        if target.is_floating_point():
-            return F.cross_entropy(output, target, weight, reduction="none", label_smoothing=self.smoothing)
-        target = torch.where(target == self.ignored, -100, target)
-        values = F.cross_entropy(output, target, weight, reduction="none", label_smoothing=self.smoothing)
-        counted = target != -100
-        return values, counted if weight is None else torch.where(counted, weight[target.clamp_min(0)], 0)
+        return _softmax_loss(output, target, weight, self.smoothing)
 
 
+@dataclass(frozen=True)
 class _Aligned:
     """A loss module that compares number with number, given the target in the output's dtype and shape."""
 
-    def __init__(self, values: nn.Module) -> None:
-        self.values = values
+    values: nn.Module
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         result: Tensor = self.values(output, _like(target, output))
         return result
 
 
-_OF_PROBABILITIES = (binary_cross_entropy_of_probabilities, nn.BCELoss)
-
-
-def of_probabilities(loss: Any) -> bool:
+def of_probabilities(loss: LossFunction) -> bool:
     """Whether the model's outputs are probabilities for this loss, and not logits."""
-    return isinstance(loss.values if isinstance(loss, _Aligned) else loss, _OF_PROBABILITIES)
+    match loss:
+        case binary_cross_entropy_of_probabilities() | nn.BCELoss() | _Aligned(values=nn.BCELoss()):
+            return True
+    return False
 
 
-def unknown(output: Any, target: Any) -> Tensor:
+def unknown(output: object, target: Tensor) -> Tensor:
     """The loss of a loaded run whose own loss is not at hand: not a number for each row."""
-    rows = output if isinstance(output, Tensor) else target
-    return torch.full((len(rows),), torch.nan)
-
-
-def _has_reduction(loss: Any) -> bool:
-    try:
-        return "reduction" in inspect.signature(loss).parameters and not isinstance(loss, type)
-    except (TypeError, ValueError):
-        return False
-
-
-def _name(loss: Any) -> str:
-    return getattr(loss, "__name__", None) or type(loss).__name__
+    return torch.full((len(output if isinstance(output, Tensor) else target),), torch.nan)
 
 
 def _like(target: Tensor, output: Tensor) -> Tensor:
@@ -304,16 +301,16 @@ def _like(target: Tensor, output: Tensor) -> Tensor:
         if target.numel() != output.numel():
             raise HandfulError(
                 f"the model's output has shape {tuple(output.shape)} but the target {tuple(target.shape)}; "
-                "they must hold as many numbers a row"
+                "they must hold as many numbers per row"
             )
         target = target.reshape(output.shape)
     return target
 
 
 def class_axis(output: tuple[int, ...], target: tuple[int, ...]) -> int | None:
-    """The axis of an output [m, ...] that holds the classes for a target [m, ...] of one class id a place: 1 where it
-    stands before the places, as after convolutions, -1 behind them, as after layers over tokens; None if there is none.
-    Where both would do, -1 for rows of one dimension and 1 for others.
+    """The axis of an output [m, ...] that holds the classes for a target [m, ...] of one class id per position: 1 where
+    it stands before the positions, as after convolutions, -1 behind them, as after layers over tokens; None if there is
+    none. Where both would do, -1 for rows of one dimension and 1 for others.
 
     >>> class_axis((8, 21, 32, 32), (8, 32, 32)), class_axis((8, 40, 9), (8, 40)), class_axis((8, 10), (8, 10))
     (1, -1, None)
@@ -328,8 +325,9 @@ def class_axis(output: tuple[int, ...], target: tuple[int, ...]) -> int | None:
 
 
 def planned_loss(choices: Mapping[str, Choice], text: str) -> LossFunction:
-    """The loss of a plan, which training minimised, from its name and what `softening` put beside it."""
+    """The loss of a plan, which training minimised, from its name and the choices that soften a cross-entropy."""
     smoothing, weights = (choices[k].value if k in choices else None for k in ("label_smoothing", "class_weight"))
-    if text == "cross_entropy" and (smoothing or isinstance(weights, list)):
-        return cross_entropy(smoothing or 0.0, tuple(weights) if isinstance(weights, list) else None)
+    weights = tuple(weights) if isinstance(weights, list) else None
+    if text == "cross_entropy" and (smoothing or weights):
+        return cross_entropy(smoothing or 0.0, weights)
     return as_loss(text)[0]

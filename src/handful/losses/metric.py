@@ -1,12 +1,13 @@
 """Metrics, exact over the whole set: sums over rows where the metric allows it, else all outputs at once."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from handful.losses import ctc
 from handful.losses.loss import class_axis
 
 Array = NDArray[Any]
+Sums = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # output, target, weight [m] or None -> sums [k]
+Whole = Callable[[Array, Array, Array | None], float]
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class SumMetric:
     """
 
     name: str
-    sums: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    sums: Sums
     finish: Callable[[Array], float]
 
 
@@ -34,10 +37,11 @@ class WholeMetric:
     """A metric of all rows at once: whole(outputs [n, ...], targets [n, ...], weights [n] or None) -> score."""
 
     name: str
-    whole: Callable[[Array, Array, Array | None], float]
+    whole: Whole
 
 
 Metric = SumMetric | WholeMetric
+Metrics = str | Metric | Callable[..., object] | Iterable[object] | None  # as `as_metrics` takes them
 
 
 def _ratio(sums: Array) -> float:
@@ -56,12 +60,11 @@ def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
 def _classes(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Predicted and true class ids, of logits [m, C], [m], [m, 1], [m, T, C] or [m, C, ...]; of soft targets the
     highest."""
-    if target.is_floating_point() and target.shape == output.shape and output.ndim > 1 and output.shape[-1] > 1:
+    soft = target.is_floating_point()
+    if soft and target.shape == output.shape and output.ndim > 1 and output.shape[-1] > 1:
         return output.argmax(-1), target.argmax(-1)
     if output.shape == target.shape or (output.ndim == target.ndim + 1 and output.shape[-1] == 1):
-        return (output.reshape(target.shape) > 0).long(), (
-            target > 0.5
-        ).long() if target.is_floating_point() else target
+        return (output.reshape(target.shape) > 0).long(), (target > 0.5).long() if soft else target
     return output.argmax(class_axis(tuple(output.shape), tuple(target.shape)) or 1), target
 
 
@@ -79,7 +82,7 @@ def _label_accuracy(output: Tensor, target: Tensor, weight: Tensor | None) -> Te
     return _mean(right.flatten(1).mean(1) if right.ndim > 1 else right, weight)
 
 
-def _top(k: int) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+def _top(k: int) -> Sums:
     def sums(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         best = output.topk(min(k, output.shape[1]), dim=1).indices
         return _mean((best == target[:, None]).any(1).to(torch.float32), weight)
@@ -88,13 +91,11 @@ def _top(k: int) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
 
 
 def _rows(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    output, target = output.double(), target.double().reshape(output.shape)
-    return output.flatten(1) if output.ndim > 1 else output[:, None], target.flatten(1) if target.ndim > 1 else target[
-        :, None
-    ]
+    """Both as float64 [m, k]."""
+    return output.double().reshape(len(output), -1), target.double().reshape(len(output), -1)
 
 
-def _error(power: int) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+def _error(power: int) -> Sums:
     def sums(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         o, t = _rows(output, target)
         return _mean((o - t).abs().pow(power).mean(1), None if weight is None else weight.double())
@@ -119,7 +120,7 @@ def _r2(sums: Array) -> float:
 
 def _perplexity_sums(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
     """Negative log-likelihood of the true ids, which stand in output's last axis; ids of -100 count for nothing."""
-    nll = torch.nn.functional.cross_entropy(output.flatten(0, -2).float(), target.flatten(), reduction="none")
+    nll = F.cross_entropy(output.flatten(0, -2).float(), target.flatten(), reduction="none")
     kept = target != -100
     counted = kept.double() if weight is None else kept * weight.double().reshape(-1, *[1] * (target.ndim - 1))
     return torch.stack([(nll.reshape(target.shape) * counted).sum(), counted.sum()])
@@ -132,10 +133,10 @@ def _perplexity(sums: Array) -> float:
 
 
 def error_rate(name: str, space: int | None = None) -> SumMetric:
-    """Edits over labels: the insertions, deletions and replacements that turn what was decoded (CTC, best path) into
+    """Edits per label: the insertions, deletions and replacements that turn what was decoded (CTC, best path) into
     the target, over the number of labels in the targets. It can exceed 1.
 
-    space: the label that parts words: edits and lengths are then counted in words, as in speech recognition's word
+    space: the label between words: edits and lengths are then counted in words, as in speech recognition's word
     error rate; None: in labels, which is the character error rate where labels are characters.
 
     >>> logits = torch.nn.functional.one_hot(torch.tensor([[1, 0, 2, 2]]), 4).float()
@@ -171,7 +172,7 @@ def _probabilities(outputs: Array) -> Array:
 def _f1(outputs: Array, targets: Array, weights: Array | None) -> float:
     from sklearn.metrics import f1_score
 
-    if targets.ndim > 1:  # several labels a row; one that neither occurs nor is predicted has no F1
+    if targets.ndim > 1:  # several labels per row; one that neither occurs nor is predicted has no F1
         true, predicted = targets.reshape(len(targets), -1) > 0.5, outputs.reshape(len(targets), -1) > 0
         kept = true.any(0) | predicted.any(0)
         if not kept.any():
@@ -195,11 +196,9 @@ def _auroc(outputs: Array, targets: Array, weights: Array | None) -> float:
 
     if targets.ndim > 1:
         kept = (targets > 0.5).any(0) & (targets < 0.5).any(0)
-        return (
-            float(roc_auc_score(targets[:, kept] > 0.5, outputs[:, kept], average="macro", sample_weight=weights))
-            if kept.any()
-            else float("nan")
-        )
+        if not kept.any():
+            return float("nan")
+        return float(roc_auc_score(targets[:, kept] > 0.5, outputs[:, kept], average="macro", sample_weight=weights))
     p, true = _probabilities(outputs), targets.astype(np.int64)
     present = np.unique(true)
     if len(present) < 2:
@@ -242,60 +241,65 @@ NAMED: dict[str, Metric] = {
 }
 
 
-def as_metrics(metrics: Any, space: int | None = None) -> list[Metric]:
+def as_metrics(metrics: Metrics, space: int | None = None) -> list[Metric]:
     """Metrics of a name, several names ("accuracy, f1"), Metric objects, or callables (outputs, targets) -> score.
 
     A callable gets numpy arrays of all outputs and targets of the set at once; a function of sklearn.metrics what it is
-    for: numbers, class ids, or, where it says so, probabilities. space: the label between words, for the
+    for: numbers, class ids, or, where its arguments say so, probabilities. space: the label between words, for the
     word error rate of sequences of characters (`Pipeline.space`).
 
     >>> [m.name for m in as_metrics("accuracy, f1")]
     ['accuracy', 'f1']
     """
-    if metrics is None:
-        return []
-    if isinstance(metrics, str):
-        metrics = [part.strip() for part in metrics.split(",") if part.strip()]
-    if isinstance(metrics, SumMetric | WholeMetric) or callable(metrics):
-        metrics = [metrics]
-    found: list[Metric] = []
-    for metric in metrics:
-        if isinstance(metric, SumMetric | WholeMetric):
-            found.append(metric)
-        elif isinstance(metric, str):
-            if metric not in NAMED:
-                raise HandfulError(f"there is no metric called '{metric}'.{did_you_mean(metric, NAMED)}")
-            found.append(error_rate(metric, space) if metric == "word_error_rate" else NAMED[metric])
-        elif callable(metric) and str(getattr(metric, "__module__", "")).startswith("sklearn.metrics"):
-            found.append(WholeMetric(_metric_name(metric), _of_sklearn(metric)))
-        elif callable(metric):
-            found.append(WholeMetric(_metric_name(metric), lambda o, t, w, f=metric: float(f(o, t))))  # type: ignore[misc]
-        else:
-            raise HandfulError(f"a metric must be a name or a callable (outputs, targets), not {type(metric).__name__}")
-    return found
+    asked: Iterable[object]
+    match metrics:
+        case None:
+            asked = []
+        case str():
+            asked = filter(None, (part.strip() for part in metrics.split(",")))
+        case SumMetric() | WholeMetric():
+            asked = [metrics]
+        case _:
+            asked = [metrics] if callable(metrics) else metrics
+    return [_metric(one, space) for one in asked]
 
 
-def _of_sklearn(metric: Callable[..., Any]) -> Callable[[Array, Array, Array | None], float]:
+def _metric(asked: object, space: int | None) -> Metric:
+    match asked:
+        case SumMetric() | WholeMetric():
+            return asked
+        case "word_error_rate":
+            return error_rate(asked, space)
+        case str():
+            if asked in NAMED:
+                return NAMED[asked]
+            raise HandfulError(f"there is no metric called '{asked}'.{did_you_mean(asked, NAMED)}")
+        case _ if callable(asked):
+            name = str(getattr(asked, "__name__", type(asked).__name__))
+            if str(getattr(asked, "__module__", "")).startswith("sklearn.metrics"):
+                return WholeMetric(name, _of_sklearn(asked))
+            name = "metric" if name == "<lambda>" else name
+            return WholeMetric(name, lambda outputs, targets, weights: float(asked(outputs, targets)))
+    raise HandfulError(f"a metric must be a name or a callable (outputs, targets), not {type(asked).__name__}")
+
+
+def _of_sklearn(metric: Callable[..., float]) -> Whole:
     """A function of sklearn.metrics, (y_true, y_pred) or (y_true, y_score), as a metric of outputs and targets."""
     names = list(inspect.signature(metric).parameters)
-    wants_shares = names[1] in ("y_score", "y_prob", "y_proba") or metric.__name__ == "log_loss"
+    of_probabilities = names[1] in ("y_score", "y_prob", "y_proba") or metric.__name__ == "log_loss"
 
     def score(outputs: Array, targets: Array, weights: Array | None) -> float:
-        more = {"sample_weight": weights} if weights is not None and "sample_weight" in names else {}
         if "_regression" in metric.__module__:
-            return float(metric(targets, outputs.reshape(targets.shape), **more))
-        if targets.ndim > 1:  # several labels a row
-            shares = 1 / (1 + np.exp(-outputs.astype(np.float64)))
-            return float(metric(targets > 0.5, shares if wants_shares else shares > 0.5, **more))
-        predicted, true = _ids(outputs, targets)
-        if not wants_shares:
-            return float(metric(true, predicted, **more))
-        shares = _probabilities(outputs)
-        return float(metric(true, shares[:, 1] if shares.shape[1] == 2 else shares, **more))
+            given = targets, outputs.reshape(targets.shape)
+        elif targets.ndim > 1:  # several labels per row
+            p = 1 / (1 + np.exp(-outputs.astype(np.float64)))
+            given = targets > 0.5, p if of_probabilities else p > 0.5
+        elif of_probabilities:
+            p = _probabilities(outputs)
+            given = _ids(outputs, targets)[1], p[:, 1] if p.shape[1] == 2 else p
+        else:
+            given = _ids(outputs, targets)[::-1]
+        more = {"sample_weight": weights} if weights is not None and "sample_weight" in names else {}
+        return float(metric(*given, **more))
 
     return score
-
-
-def _metric_name(metric: Any) -> str:
-    name = getattr(metric, "__name__", type(metric).__name__)
-    return "metric" if name == "<lambda>" else str(name)

@@ -15,23 +15,12 @@ arguments of its class that have a default.
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
-from typing import Any
 
 from handful.base.errors import HandfulError, did_you_mean
-from handful.models.audio import Audio
-from handful.models.auto import choose, read
-from handful.models.base import Model, Shape, seeded
-from handful.models.image import Cnn, Resnet
-from handful.models.plain import Linear, Mlp
-from handful.models.table import Table
-from handful.models.text import Language, Text
+from handful.models.auto import MODELS, choose, named
+from handful.models.base import InputFacts, Model, Shape, seeded
 
 __all__ = ["MODELS", "Model", "build", "choose", "from_config", "named", "seeded"]
-
-MODELS: dict[str, type[Model]] = {
-    model.name: model for model in (Linear, Mlp, Table, Cnn, Resnet, Text, Language, Audio)
-}
 
 
 def build(
@@ -40,10 +29,10 @@ def build(
     kind: str,
     shape: Shape,
     outputs: int,
-    inputs: Any = None,
+    inputs: object = None,
     rows: int | None = None,
     seed: int = 0,
-    **options: Any,
+    **options: object,
 ) -> Model:
     """A ready-made model for some data, with weights from `seed`; the global random state stays as it was.
 
@@ -60,35 +49,21 @@ def build(
     if kind not in model.kinds:
         fit = [n for n, m in MODELS.items() if kind in m.kinds]
         instead = f"take {' or '.join(fit)}" if fit else "bring a model of your own"
-        raise HandfulError(f"model {name} is for {' or '.join(model.kinds)} data, and this is {kind}: {instead}.")
-    facts = asdict(inputs) if is_dataclass(inputs) and not isinstance(inputs, type) else dict(inputs or {})
-    found = model.arguments(kind, tuple(shape), outputs, facts | {"rows": rows})
-    return _make(model, {**found, **options}, seed)
+        raise HandfulError(f"model {name} is for {' or '.join(model.kinds)} data, and this is {kind}: {instead}")
+    return _make(model, model.arguments(kind, tuple(shape), outputs, InputFacts.of(inputs, rows)) | options, seed)
 
 
-def named(text: str) -> tuple[str, dict[str, Any]]:
-    """The name of a ready-made model, or "auto", and the options written behind it, for `build`.
-
-    Raises HandfulError for an unknown name or option, or a value that an option cannot have.
-
-    >>> named("table(width=64)"), named("auto")
-    (('table', {'width': 64}), ('auto', {}))
-    """
-    return read(text, MODELS)
-
-
-def from_config(config: Mapping[str, Any], seed: int = 0) -> Model:
+def from_config(config: Mapping[str, object], seed: int = 0) -> Model:
     """The model that `config` (from `Model.config`) describes, with fresh weights from `seed`.
 
     >>> model = from_config({"model": "linear", "features": 4, "outputs": 2})
     >>> from_config(model.config).config == model.config
     True
     """
-    arguments = dict(config)
-    name = arguments.pop("model", None)
-    if not isinstance(name, str):
-        raise HandfulError("the description of the model does not name it: 'model' is missing.")
-    return _make(_find(name), arguments, seed)
+    match config:
+        case {"model": str(name), **arguments}:
+            return _make(_find(name), arguments, seed)
+    raise HandfulError("the description of the model does not name it: 'model' is missing")
 
 
 def _find(name: str) -> type[Model]:
@@ -97,7 +72,7 @@ def _find(name: str) -> type[Model]:
     return MODELS[name]
 
 
-def _make(model: type[Model], arguments: dict[str, Any], seed: int) -> Model:
+def _make(model: type[Model], arguments: dict[str, object], seed: int) -> Model:
     known = [p for p in inspect.signature(model.__init__).parameters if p != "self"]
     for key in arguments:
         if key not in known:

@@ -26,7 +26,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).to(x.dtype)
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)). x: float [m, T, width].
 
     causal: a position sees itself and what is before it; else `mask`, bool [m, T], says which positions may be seen.
@@ -35,7 +35,7 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float, causal: bool) -> None:
         super().__init__()
         if width % (2 * heads):
-            raise HandfulError(f"width must be a multiple of twice the heads; {width} is not one of 2 * {heads}.")
+            raise HandfulError(f"width must be a multiple of twice the heads, 2 * {heads}, not {width}")
         self.heads, self.causal, self.p = heads, causal, dropout
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.proj = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)

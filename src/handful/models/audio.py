@@ -1,14 +1,11 @@
 """Audio: log-mel spectrograms to classes, or to a sequence of labels by CTC."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
-from handful.models.base import Model, Shape, needed
+from handful.models.base import InputFacts, Model, Shape
 
 
 class Audio(Model):
@@ -33,26 +30,30 @@ class Audio(Model):
     def __init__(self, mels: int, outputs: int, width: int = 24, ctc: bool = False, dropout: float = 0.1) -> None:
         super().__init__(mels=mels, outputs=outputs, width=width, ctc=ctc, dropout=dropout)
         if mels < 8:
-            raise HandfulError(f"model audio needs at least 8 mel bands, not {mels}.")
+            raise HandfulError(f"model audio needs at least 8 mel bands, not {mels}")
         self.ctc = ctc
         steps = (2, 1, 1) if ctc else (2, 2, 2)  # over time; over frequency every stage halves
         widths = (1, width, 2 * width, 4 * width)
-        self.stages = nn.ModuleList(Stage(a, b, step, strided=a == 1) for a, b, step in zip(widths, widths[1:], steps))
+        self.stages = nn.ModuleList(
+            MaskedConv(a, b, step, strided=a == 1) for a, b, step in zip(widths, widths[1:], steps)
+        )
         self.context = nn.ModuleList()
         pooled = 8 * width
         if ctc:
             pooled = 4 * width
             bands = (mels + 1) // 2 // 2 // 2
             self.fold = nn.Linear(4 * width * bands, pooled)
-            self.context.extend(Context(pooled, dilation) for dilation in (1, 2, 4))
+            self.context.extend(DilatedConv(pooled, dilation) for dilation in (1, 2, 4))
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(pooled, outputs)
 
     @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: InputFacts) -> dict[str, object]:
         sides = [s for s in shape[:-1] if s is not None]
-        mels = inputs.get("mels") or (sides[-1] if sides else None)
-        return {"mels": needed(cls.name, {"mels": mels}, "mels", "log-mel spectrograms"), "outputs": outputs}
+        mels = facts.mels or (sides[-1] if sides else 0)
+        if not mels:
+            raise HandfulError("model audio is for log-mel spectrograms; of this input 'mels' is not known")
+        return {"mels": mels, "outputs": outputs}
 
     def forward(self, x: Tensor) -> Tensor:
         x = x[:, None] if x.dim() == 3 else x
@@ -68,13 +69,12 @@ class Audio(Model):
         for layer in self.context:
             y = layer(y, valid)
         logits: Tensor = self.out(self.dropout(y.transpose(1, 2)))
-        padding = torch.arange(logits.shape[1], device=x.device) >= valid[:, None]
-        blank = logits.new_full((logits.shape[2],), -100.0)  # e^-100 is 0 beside e^0
+        blank = logits.new_full((logits.shape[2],), -100.0)  # e^-100 counts for nothing next to e^0
         blank[0] = 0
-        return torch.where(padding[:, :, None], blank, logits)
+        return torch.where(_within(valid, logits.shape[1])[:, :, None], logits, blank)
 
 
-class Stage(nn.Module):
+class MaskedConv(nn.Module):
     """Convolution 3 x 3, BatchNorm, ReLU, mask, max-pooling by 2 over frequency and `step` over time.
 
     strided: the convolution itself steps, for the first stage, whose whole-size output would cost most of the time.
@@ -89,15 +89,16 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         x = torch.relu(self.norm(self.conv(x)))
+        fewer = -(-valid // self.step)
+        within = _within(fewer if self.strided else valid, x.shape[3])
+        x = x * within[:, None, None].to(x.dtype)
         if self.strided:
-            valid = -(-valid // self.step)
-            return x * _mask(x, valid), valid
-        x = x * _mask(x, valid)
+            return x, fewer
         x = F.pad(x, (0, -x.shape[3] % self.step))  # a last odd frame counts
-        return F.max_pool2d(x, (2, self.step)), -(-valid // self.step)
+        return F.max_pool2d(x, (2, self.step)), fewer
 
 
-class Context(nn.Module):
+class DilatedConv(nn.Module):
     """y + a dilated convolution over time. y: float [m, width, frames]."""
 
     def __init__(self, width: int, dilation: int) -> None:
@@ -106,8 +107,7 @@ class Context(nn.Module):
         self.norm = nn.BatchNorm1d(width)
 
     def forward(self, y: Tensor, valid: Tensor) -> Tensor:
-        mask = torch.arange(y.shape[2], device=y.device) < valid[:, None]
-        return y + torch.relu(self.norm(self.conv(y * mask[:, None])))
+        return y + torch.relu(self.norm(self.conv(y * _within(valid, y.shape[2])[:, None])))
 
 
 def frames(x: Tensor) -> Tensor:
@@ -116,6 +116,6 @@ def frames(x: Tensor) -> Tensor:
     return (sounding * torch.arange(1, x.shape[-1] + 1, device=x.device)).amax(1).clamp_min(1)
 
 
-def _mask(x: Tensor, valid: Tensor) -> Tensor:
-    """1 at the valid frames: [m, 1, 1, frames]."""
-    return (torch.arange(x.shape[3], device=x.device) < valid[:, None])[:, None, None].to(x.dtype)
+def _within(valid: Tensor, length: int) -> Tensor:
+    """Which of `length` frames come before the end of each row, bool [m, length]."""
+    return torch.arange(length, device=valid.device) < valid[:, None]

@@ -1,25 +1,38 @@
-"""Which ready-made model to take for some data when the user does not say."""
+"""The ready-made models by name, which one to take for some data when the user does not say, and their options."""
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from handful.base import expression
 from handful.base.errors import HandfulError
-from handful.models.base import Model
+from handful.models.audio import Audio
+from handful.models.base import InputFacts, Model, Shape
+from handful.models.image import Cnn, Resnet
+from handful.models.plain import Linear, Mlp
+from handful.models.table import Table
+from handful.models.text import Language, Text
 
+MODELS: dict[str, type[Model]] = {
+    model.name: model for model in (Linear, Mlp, Table, Cnn, Resnet, Text, Language, Audio)
+}
 ENOUGH = 1000  # pictures for a larger network
+BY_DATA = ("self", "cardinalities", "counts", "ctc")  # what has a default, and yet is for the data to decide
+
+Options = dict[str, object]
+Chosen = tuple[str, Options, str]
+
+_BY_KIND: dict[str, Chosen] = {
+    "text": ("text", {}, "weighs words and pairs of words, and the mean of word vectors: learns from few texts"),
+    "language": ("language", {}, "a small transformer that predicts the next token"),
+    "audio": ("audio", {}, "convolutions over time and frequency"),
+    "vector": ("mlp", {}, "rows of numbers without known structure"),
+    "tensor": ("mlp", {}, "rows of numbers without known structure"),
+}
 
 
 def choose(
-    kind: str,
-    n: int,
-    shape: tuple[int | None, ...],
-    *,
-    inputs: Any = None,
-    task: str | None = None,
-    device: str = "cpu",
-) -> tuple[str, dict[str, Any], str]:
+    kind: str, n: int, shape: Shape, *, inputs: object = None, task: str | None = None, device: str = "cpu"
+) -> Chosen:
     """The name of a model, options for `build`, and the reason in a sentence.
 
     kind, shape, inputs: of the input, as in `build`; n: training rows; task: as `Pipeline.task`; device: "cpu",
@@ -30,24 +43,18 @@ def choose(
     """
     if kind == "image":
         return _image(n, shape, device)
+    if kind in ("table", "vector", "tensor") and n < 200:
+        return "linear", {}, f"{n} rows are too few for hidden layers"
     if kind == "table":
-        return _table(n, inputs)
-    if kind == "text":
-        return "text", {}, "weighs words and pairs of words, beside the mean of word vectors: learns from few texts"
-    if kind == "language":
-        return "language", {}, "a small transformer that predicts the next token"
-    if kind == "audio":
-        if task == "sequence":
-            return "audio", {"ctc": True}, "labels in order but without times: convolutions trained with CTC"
-        return "audio", {}, "convolutions over time and frequency"
-    if kind in ("vector", "tensor"):
-        if n < 200:
-            return "linear", {}, f"{n} rows are too few for hidden layers"
-        return "mlp", {}, "rows of numbers without known structure"
-    raise HandfulError(f"there is no ready-made model for {kind} data; bring an nn.Module of your own.")
+        return _table(n, InputFacts.of(inputs))
+    if kind == "audio" and task == "sequence":
+        return "audio", {"ctc": True}, "labels in order but without times: convolutions trained with CTC"
+    if kind not in _BY_KIND:
+        raise HandfulError(f"there is no ready-made model for {kind} data; bring an nn.Module of your own")
+    return _BY_KIND[kind]
 
 
-def _image(n: int, shape: tuple[int | None, ...], device: str) -> tuple[str, dict[str, Any], str]:
+def _image(n: int, shape: Shape, device: str) -> Chosen:
     side = min(s or 0 for s in shape[-2:])
     if side < 4:
         return "mlp", {}, f"pictures with a side of {side} pixels are too small for convolutions"
@@ -60,56 +67,52 @@ def _image(n: int, shape: tuple[int | None, ...], device: str) -> tuple[str, dic
     return "cnn", {}, "pictures; a network that two CPU cores train in minutes"
 
 
-def _table(n: int, inputs: Any) -> tuple[str, dict[str, Any], str]:
-    known = inputs if isinstance(inputs, Mapping) else vars(inputs) if inputs is not None else {}
-    columns = int(known.get("n_numbers") or 0) + sum(known.get("cardinalities") or ())
-    if n < 200:
-        return "linear", {}, f"{n} rows are too few for hidden layers"
+def _table(n: int, facts: InputFacts) -> Chosen:
+    columns = facts.n_numbers + sum(facts.cardinalities)
     if n < 2000:
         return "table", {"width": 64, "dropout": 0.2}, f"a table of {n} rows: a narrow network with more dropout"
     return "table", {}, f"a table of {n} rows and about {columns} features" if columns else f"a table of {n} rows"
 
 
-FOUND = ("self", "cardinalities", "counts", "ctc")  # what has a default, and yet is for the data to say
+def named(text: str) -> tuple[str, Options]:
+    """The name of a ready-made model, or "auto", and the options written behind it, for `build`.
 
+    Raises HandfulError for an unknown name or option, or a value that an option cannot have.
 
-def read(text: str, models: Mapping[str, type[Model]]) -> tuple[str, dict[str, Any]]:
-    """The name and the options in `text`. Raises HandfulError for a model or an option that there is not, and for a
-    value of another kind than the option's.
-
-    >>> from handful.models import MODELS
-    >>> read("mlp(hidden=[64, 32], dropout=0.2)", MODELS)
-    ('mlp', {'hidden': [64, 32], 'dropout': 0.2})
+    >>> named("table(width=64)"), named("mlp(hidden=[64, 32])"), named("auto")
+    (('table', {'width': 64}), ('mlp', {'hidden': [64, 32]}), ('auto', {}))
     """
     if text.strip() == "auto":
         return "auto", {}
-    found = expression.parse(text, {name: _taking(model) for name, model in models.items()}, "model")
-    assert isinstance(found, tuple)
-    return found
+    return expression.parse(text, {name: _taking(model) for name, model in MODELS.items()}, "model")
 
 
-def _taking(model: type[Model]) -> Callable[..., tuple[str, dict[str, Any]]]:
+def _taking(model: type[Model]) -> Callable[..., tuple[str, Options]]:
     """A function with the model's options as its keywords, for `expression.parse`, which reads its signature."""
     parameters = inspect.signature(model.__init__).parameters.values()
-    open_ones = {p.name: p for p in parameters if p.default is not p.empty and p.name not in FOUND}
+    settable = {p.name: p for p in parameters if p.default is not p.empty and p.name not in BY_DATA}
 
-    def take(**options: Any) -> tuple[str, dict[str, Any]]:
-        return model.name, {name: _checked(name, value, open_ones[name].default) for name, value in options.items()}
+    def take(**options: object) -> tuple[str, Options]:
+        return model.name, {name: _checked(name, value, settable[name].default) for name, value in options.items()}
 
-    keywords = [p.replace(kind=p.KEYWORD_ONLY) for p in open_ones.values()]
+    keywords = [p.replace(kind=p.KEYWORD_ONLY) for p in settable.values()]
     take.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
     return take
 
 
-def _checked(name: str, value: Any, default: Any) -> Any:
+def _checked(name: str, value: object, default: object) -> object:
     """The value, if it is of the default's kind. Widths, depths and counts are whole numbers from 1 on."""
-    if isinstance(default, bool | str):
-        if type(value) is not type(default):
-            raise HandfulError(f"{name} needs {'True or False' if isinstance(default, bool) else 'a word in quotes'}.")
-        return value
-    if isinstance(default, int | float):
-        whole = isinstance(default, int)
-        return expression.number(value, name, least=1 if whole else 0, whole=whole)
-    if not isinstance(value, list) or not value:
-        raise HandfulError(f"{name} needs a list of whole numbers, such as {list(default)}.")
-    return [expression.number(item, f"each of {name}", least=1, whole=True) for item in value]
+    match default, value:
+        case (bool(), bool()) | (str(), str()):
+            return value
+        case bool(), _:
+            raise HandfulError(f"{name} must be True or False, not {value!r}")
+        case str(), _:
+            raise HandfulError(f"{name} must be a word in quotes, not {value!r}")
+        case int(), _:
+            return expression.positive_integer(value, name)
+        case float(), _:
+            return expression.number(value, name, least=0)
+        case _, [_, *_]:
+            return [expression.positive_integer(item, f"each of {name}") for item in value]
+    raise HandfulError(f"{name} must be a list of positive integers, not {value!r}")

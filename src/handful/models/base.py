@@ -1,7 +1,8 @@
 """What the ready-made models share: a config that rebuilds them, and weights that come from a seed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
@@ -12,10 +13,29 @@ from handful.base.errors import HandfulError, did_you_mean
 Shape = tuple[int | None, ...]
 
 
+@dataclass(frozen=True)
+class InputFacts:
+    """What models want to know of their input (see `handful.transform.inputs.Inputs`), and the rows to train on."""
+
+    n_numbers: int = 0
+    cardinalities: Sequence[int] = ()
+    counts: Sequence[Sequence[int]] = ()
+    vocabulary: int = 0
+    mels: int = 0
+    rows: int | None = None
+
+    @classmethod
+    def of(cls, inputs: object, rows: int | None = None) -> "InputFacts":
+        """Those of an `Inputs`, or of a mapping with the same keys."""
+        found = inputs if isinstance(inputs, Mapping) else vars(inputs) if inputs is not None else {}
+        known = {field.name for field in fields(cls)}
+        return cls(**{key: value for key, value in found.items() if key in known} | {"rows": rows})
+
+
 class Model(nn.Module):
     """A plain nn.Module whose constructor takes JSON-able keyword arguments and keeps them in `config`.
 
-    name: as in `build`. kinds: the kinds of input it is for (see `handful.transform.inputs.Inputs`). low_precision:
+    name: as in `build`. kinds: the kinds of input it is for, as `Inputs.kind`. low_precision:
     whether it trains as well in bfloat16 (torch.autocast), so that speed may decide. adamw_l2: AdamW's weight decay
     where the user leaves it open (None: the optimizer's default), and the reason. ema: the decay of averaged weights
     where the user leaves it open (None: no average). members: how many outputs a row has while training, one after the
@@ -31,7 +51,7 @@ class Model(nn.Module):
     members: int = 1
     config: dict[str, Any]
 
-    def __init__(self, **arguments: Any) -> None:
+    def __init__(self, **arguments: object) -> None:
         super().__init__()
         self.config = {"model": self.name, **arguments}
 
@@ -39,9 +59,8 @@ class Model(nn.Module):
         """Look at some training rows, as the model gets them, before the first step; most models need not."""
 
     @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """The constructor's arguments that the data decide. inputs: facts of the input, and `rows` to train on or None.
-        Raises HandfulError if the model is not for such data."""
+    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: InputFacts) -> dict[str, object]:
+        """The constructor's arguments that the data decide. Raises HandfulError if the model is not for such data."""
         raise NotImplementedError
 
 
@@ -65,24 +84,13 @@ def fixed(name: str, shape: Shape, dims: tuple[int, ...], of: str) -> tuple[int,
     """The shape of a row, checked to have no varying side and one of `dims` dimensions (none: any)."""
     known = tuple(s for s in shape if s is not None)
     if len(known) < len(shape) or (dims and len(shape) not in dims):
-        raise HandfulError(f"model {name} needs rows of {of}; these have shape {_show(shape)}.")
+        sides = " x ".join("any" if s is None else str(s) for s in shape) or "a single number"
+        raise HandfulError(f"model {name} needs rows of {of}; these have shape {sides}")
     return known
 
 
-def needed(name: str, inputs: Mapping[str, Any], key: str, of: str) -> Any:
-    """A fact of the input that the model cannot do without."""
-    value = inputs.get(key)
-    if not value:
-        raise HandfulError(f"model {name} is for {of}; of this input '{key}' is not known.")
-    return value
-
-
-def _show(shape: Shape) -> str:
-    return " x ".join("any" if s is None else str(s) for s in shape) or "a single number"
-
-
 def activation(name: str) -> nn.Module:
-    """The module of an activation function."""
+    """The module of an activation function: relu, gelu, silu or tanh."""
     known: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
     if name not in known:
         raise HandfulError(f"there is no activation '{name}'.{did_you_mean(name, known)}")

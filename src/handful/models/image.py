@@ -1,15 +1,15 @@
 """Cnn and resnet: for pictures of any size from 4 x 4 and any number of channels."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
-from handful.models.base import Model, Shape, fixed
+from handful.models.base import InputFacts, Model, Shape, fixed
 
 STEM = 24  # channels after the first convolution
 PATCHES = 100_000  # that the covariance of a whitening is taken from, about
@@ -23,19 +23,19 @@ class Pictures(Model):
 
     kinds = ("image",)
     low_precision = True
-    places: ClassVar[int]  # that the stem leaves on the shorter side, at least
+    positions: ClassVar[int]  # that the stem leaves on the shorter side, at least
 
-    def __init__(self, views: int, **arguments: Any) -> None:
+    def __init__(self, views: int, **arguments: object) -> None:
         super().__init__(views=views, **arguments)
         if views not in (1, 2, 6):
-            raise HandfulError(f"views is 1, 2 or 6, not {views!r}.")
+            raise HandfulError(f"views must be 1, 2 or 6, not {views!r}")
         self.views = views
 
     @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Channels, outputs, and a stride, a power of two, after which the shorter side still has `places` places."""
+    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: InputFacts) -> dict[str, object]:
+        """Channels, outputs, and a stride, a power of two, after which `positions` are left on the shorter side."""
         sides = fixed(cls.name, shape, (2, 3), "pictures [channels, height, width] of one size")
-        stride = 2 ** max(0, int(math.log2(min(sides[-2:]) / cls.places)))
+        stride = 2 ** max(0, int(math.log2(min(sides[-2:]) / cls.positions)))
         return {"channels": sides[0] if len(sides) == 3 else 1, "outputs": outputs, "stride": stride}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ class Cnn(Pictures):
 
     x: float [m, channels, H, W] (or [m, H, W]). Returns [m, outputs]. Widths are width, 2, 4 and (if depth is 3) 4
     times width. Pooling stands before normalisation and activation, which costs them a quarter (as in airbench).
-    The stem steps over `stride` pixels, so that about 16 x 16 places are left of any picture. Memory is channels-last.
+    The stem steps over `stride` pixels, so about 16 x 16 positions are left of any picture. Memory is channels-last.
     Parameters for 3 x 32 x 32 and 10 classes: 54,298 (width 24); 1 x 8 x 8 and 10 classes: 53,362.
 
     >>> Cnn(channels=1, outputs=10, stride=1)(torch.zeros(2, 1, 8, 8)).shape
@@ -70,7 +70,7 @@ class Cnn(Pictures):
     """
 
     name = "cnn"
-    places = 16
+    positions = 16
 
     def __init__(
         self,
@@ -87,7 +87,9 @@ class Cnn(Pictures):
         )
         self.stem = _stem(channels, width, stride)
         widths = [width, 2 * width] + [4 * width] * max(0, depth - 1)
-        self.stages = nn.ModuleList(Stage(a, b, nn.ReLU(), pool=k < 2) for k, (a, b) in enumerate(pairwise(widths)))
+        self.stages = nn.ModuleList(
+            PooledConv(a, b, nn.ReLU(), pool=k < 2) for k, (a, b) in enumerate(pairwise(widths))
+        )
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(widths[-1], outputs)
 
@@ -103,8 +105,8 @@ class Resnet(Pictures):
     arXiv:2404.00498), with residual blocks (He et al. 2016).
 
     x: float [m, channels, H, W] (or [m, H, W]). Returns [m, outputs]. A stem, then for each width a convolution with
-    pooling and `depth` residual blocks of one convolution. The stem steps over `stride` pixels, so that about 32 x 32
-    places are left; with `whiten` it is a fixed whitening of the patches under it (see `Whitening`), set by `begin`.
+    pooling and `depth` residual blocks of one convolution. The stem steps over `stride` pixels, so about 32 x 32
+    positions are left; with `whiten` it is a fixed whitening of the patches under it (see `Whitening`), set by `begin`.
     drop_path: the probability to skip a residual block, for each row, rising linearly to this value at the last
     (stochastic depth, Huang et al. 2016, arXiv:1603.09382). Parameters for 3 x 32 x 32, 10 classes: 1,973,186; with
     widths 32, 128, 128: 498,498.
@@ -114,11 +116,11 @@ class Resnet(Pictures):
     """
 
     name = "resnet"
-    places = 32
+    positions = 32
     # Of a convolution before a BatchNorm only the direction counts; decay keeps its length down, so that steps still
     # turn it (van Laarhoven 2017, arXiv:1706.05350).
     adamw_l2 = 0.3
-    adamw_l2_reason = "before a BatchNorm, decay only keeps the steps large beside the weights"
+    adamw_l2_reason = "before a BatchNorm, decay only keeps the steps large relative to the weights"
 
     def __init__(
         self,
@@ -136,17 +138,15 @@ class Resnet(Pictures):
             channels=channels, outputs=outputs, stride=stride, widths=list(widths), depth=depth, dropout=dropout,
             drop_path=drop_path, views=views, whiten=whiten,
         )  # fmt: skip
-        self.stem = Whitening(channels, stride) if whiten else _stem(channels, STEM, stride)
+        whitening = Whitening(channels, stride) if whiten else None
+        self.stem = whitening or _stem(channels, STEM, stride)
         layers: list[nn.Module] = []
         blocks = depth * len(widths)
-        stem = self.stem.width if isinstance(self.stem, Whitening) else STEM
-        for before, width in pairwise([stem, *widths]):
-            stage = Stage(before, width, nn.GELU(), pool=True)
+        for k, (before, width) in enumerate(pairwise([whitening.width if whitening else STEM, *widths])):
+            stage = PooledConv(before, width, nn.GELU(), pool=True)
             nn.init.dirac_(stage.conv.weight.data[:before])  # what there is passes through at first; the rest is new
             layers.append(stage)
-            for _ in range(depth):
-                k = sum(isinstance(layer, Residual) for layer in layers) + 1
-                layers.append(Residual(width, drop_path * k / blocks))
+            layers += [ResidualConv(width, drop_path * (k * depth + d + 1) / blocks) for d in range(depth)]
         self.layers = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(widths[-1], outputs)
@@ -199,8 +199,8 @@ class Whitening(nn.Module):
         self.conv.weight.copy_(weight)
 
 
-class Stage(nn.Module):
-    """Convolution 3 x 3, 2 x 2 max-pooling where at least 4 x 4 places are there, BatchNorm, an activation."""
+class PooledConv(nn.Module):
+    """Convolution 3 x 3, 2 x 2 max-pooling where at least 4 x 4 positions are there, BatchNorm, an activation."""
 
     def __init__(self, before: int, width: int, activation: nn.Module, pool: bool) -> None:
         super().__init__()
@@ -217,12 +217,12 @@ class Stage(nn.Module):
         return out
 
 
-class Residual(nn.Module):
+class ResidualConv(nn.Module):
     """x + GELU(norm(conv(x))), the change skipped for a row with probability `drop` while training."""
 
     def __init__(self, width: int, drop: float) -> None:
         super().__init__()
-        self.change = Stage(width, width, nn.GELU(), pool=False)
+        self.change = PooledConv(width, width, nn.GELU(), pool=False)
         self.drop = drop
 
     def forward(self, x: Tensor) -> Tensor:

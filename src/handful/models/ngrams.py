@@ -1,10 +1,10 @@
-"""A linear model of the words and pairs of words of a text: the wide path beside a network."""
+"""A linear model of the words and pairs of words of a text: the wide path next to a network."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SCALE = 8.0  # a row of n-grams has this length, so that the path learns at the rate that suits the network beside it
+SCALE = 8.0  # length of a row of n-grams: the path then learns at the rate that suits the network next to it
 _MIX = 0x9E3779B97F4A7C15 - (1 << 64)  # 2^64 / golden ratio, odd (Knuth's multiplicative hash), as an int64
 
 

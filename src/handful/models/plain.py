@@ -1,19 +1,19 @@
 """Linear and mlp: for rows of any fixed shape, and for tables."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError, did_you_mean
-from handful.models.base import Model, Shape, fixed
-from handful.models.base import activation as _activation
+from handful.models import base
+from handful.models.base import InputFacts, Model, Shape, fixed
 
 
 class Features(nn.Module):
-    """Any input as rows of numbers: x [m, ...] flattened, or numbers [m, F] beside one-hot categories [m, K].
+    """Any input as rows of numbers: x [m, ...] flattened, or numbers [m, F] and one-hot categories [m, K].
 
     features: F, or the size of a row of x; cardinalities: ids of each category, id 0 (missing) included, which gets
     no number of its own. Returns float [m, width].
@@ -35,35 +35,44 @@ class Features(nn.Module):
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
-class Linear(Model):
+class OfRows(Model):
+    """What linear and mlp share: features of a whole row, layers, outputs."""
+
+    kinds = ("vector", "table", "image", "tensor")
+    features: Features
+    layers: nn.Module
+    out: nn.Linear
+
+    @classmethod
+    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: InputFacts) -> dict[str, object]:
+        given = {"features": numbers_per_row(cls.name, kind, shape, facts), "outputs": outputs}
+        return given | ({"cardinalities": list(facts.cardinalities)} if kind == "table" else {})
+
+    def forward(
+        self, x: Tensor | None = None, numbers: Tensor | None = None, categories: Tensor | None = None
+    ) -> Tensor:
+        return self.out(self.layers(self.features(x, numbers, categories)))  # type: ignore[no-any-return]
+
+
+class Linear(OfRows):
     """Logistic or linear regression: outputs = W x + b. Input: x [m, ...] float, or numbers and categories.
 
-    features: numbers in a row. Returns [m, outputs]. Parameters: (features + 1) * outputs.
+    features: numbers per row. Returns [m, outputs]. Parameters: (features + 1) * outputs.
 
     >>> Linear(features=64, outputs=10)(torch.zeros(5, 1, 8, 8)).shape
     torch.Size([5, 10])
     """
 
     name = "linear"
-    kinds = ("vector", "table", "image", "tensor")
 
     def __init__(self, features: int, outputs: int, cardinalities: Sequence[int] = (), dropout: float = 0.0) -> None:
         super().__init__(features=features, outputs=outputs, cardinalities=list(cardinalities), dropout=dropout)
         self.features = Features(features, cardinalities)
-        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.Dropout(dropout)
         self.out = nn.Linear(self.features.width, outputs)
 
-    @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        return row_arguments(cls.name, kind, shape, outputs, inputs)
 
-    def forward(
-        self, x: Tensor | None = None, numbers: Tensor | None = None, categories: Tensor | None = None
-    ) -> Tensor:
-        return self.out(self.dropout(self.features(x, numbers, categories)))  # type: ignore[no-any-return]
-
-
-class Mlp(Model):
+class Mlp(OfRows):
     """Fully connected layers: (Linear, norm, activation, dropout) for each hidden size, then Linear.
 
     Input: x [m, ...] float, or numbers [m, F] and categories [m, K]. Returns [m, outputs].
@@ -74,7 +83,6 @@ class Mlp(Model):
     """
 
     name = "mlp"
-    kinds = Linear.kinds
 
     def __init__(
         self,
@@ -87,48 +95,26 @@ class Mlp(Model):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(
-            features=features,
-            outputs=outputs,
-            cardinalities=list(cardinalities),
-            hidden=list(hidden),
-            norm=norm,
-            activation=activation,
-            dropout=dropout,
-        )
+            features=features, outputs=outputs, cardinalities=list(cardinalities), hidden=list(hidden), norm=norm,
+            activation=activation, dropout=dropout,
+        )  # fmt: skip
         self.features = Features(features, cardinalities)
         layers: list[nn.Module] = []
         width = self.features.width
         for size in hidden:
-            layers += [nn.Linear(width, size), *_norm(norm, size), _activation(activation), nn.Dropout(dropout)]
+            layers += [nn.Linear(width, size), *_norm(norm, size), base.activation(activation), nn.Dropout(dropout)]
             width = size
         self.layers = nn.Sequential(*layers)
         self.out = nn.Linear(width, outputs)
 
-    @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        return row_arguments(cls.name, kind, shape, outputs, inputs)
 
-    def forward(
-        self, x: Tensor | None = None, numbers: Tensor | None = None, categories: Tensor | None = None
-    ) -> Tensor:
-        return self.out(self.layers(self.features(x, numbers, categories)))  # type: ignore[no-any-return]
-
-
-def row_arguments(name: str, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """features, cardinalities and outputs of a model of whole rows."""
-    if kind == "table":
-        sizes = list(inputs.get("cardinalities") or ())
-        return {"features": int(inputs.get("n_numbers") or 0), "cardinalities": sizes, "outputs": outputs}
-    sides = fixed(name, shape, (), "one fixed shape")
-    return {"features": int(torch.Size(sides).numel()), "outputs": outputs}
+def numbers_per_row(name: str, kind: str, shape: Shape, facts: InputFacts) -> int:
+    """The `features` of a model of whole rows."""
+    return facts.n_numbers if kind == "table" else math.prod(fixed(name, shape, (), "one fixed shape"))
 
 
 def _norm(name: str, size: int) -> list[nn.Module]:
-    known: dict[str, list[nn.Module]] = {
-        "none": [],
-        "layer": [nn.LayerNorm(size)],
-        "batch": [nn.BatchNorm1d(size)],
-    }
+    known: dict[str, list[nn.Module]] = {"none": [], "layer": [nn.LayerNorm(size)], "batch": [nn.BatchNorm1d(size)]}
     if name not in known:
         raise HandfulError(f"there is no norm '{name}'.{did_you_mean(name, known)}")
     return known[name]

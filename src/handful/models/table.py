@@ -1,19 +1,18 @@
 """A strong small network for tables: embedded categories, periodic embeddings of numbers, residual layers, members."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
-from handful.models.base import Model, Shape
+from handful.models.base import InputFacts, Model, Shape
 from handful.models.members import Factors, Heads
-from handful.models.plain import row_arguments
+from handful.models.plain import numbers_per_row
 from handful.models.rare import Rare
 
-# With more numbers a row (pixels, spectra) each says little by itself, and an encoding of each fits its noise.
+# With more numbers per row (pixels, spectra) each tells little by itself, and an encoding of each fits its noise.
 PERIODIC = 32
 PERIODIC_SIZE = 8  # numbers that one is encoded in
 # The paper's 32 members would cost a CPU four times as much as 8, and on large tables, whose epochs are long, the
@@ -38,7 +37,7 @@ class Periodic(nn.Module):
         return torch.relu(self.linear(torch.cat([angle.cos(), angle.sin()], dim=-1)))
 
 
-class Residual(nn.Module):
+class ResidualLayer(nn.Module):
     """x + Linear(dropout(ReLU(Linear(norm(x))))): Gorishniy et al. 2021, arXiv:2106.11959, section 3.2."""
 
     def __init__(self, width: int, dropout: float) -> None:
@@ -90,10 +89,10 @@ class Table(Model):
             counts=[list(rows) for rows in counts],
         )  # fmt: skip
         if encoding not in ("periodic", "plain"):
-            raise HandfulError(f"encoding is 'periodic' or 'plain', not '{encoding}'.")
+            raise HandfulError(f"encoding must be 'periodic' or 'plain', not '{encoding}'")
         sizes = [min(32, max(2, round(1.6 * n**0.56))) for n in cardinalities]
         self.embeddings = nn.ModuleList(nn.Embedding(n, d) for n, d in zip(cardinalities, sizes))
-        for embedding in self.embeddings:  # as wide as standardised numbers when put beside them
+        for embedding in self.embeddings:  # spread as standardised numbers are, which stand next to them
             nn.init.normal_(embedding.weight, std=0.3)  # type: ignore[arg-type]
         self.rare = Rare(counts) if counts else None
         periodic = encoding == "periodic" and features > 0
@@ -102,18 +101,21 @@ class Table(Model):
         self.members = members
         self.factors = Factors(members, of_feature, signs=not periodic) if members > 1 else None
         self.into = nn.Linear(sum(of_feature), width)
-        self.blocks = nn.Sequential(*(Residual(width, dropout) for _ in range(blocks)))
+        self.blocks = nn.Sequential(*(ResidualLayer(width, dropout) for _ in range(blocks)))
         last = nn.Linear(width, outputs) if members == 1 else Heads(members, width, outputs)
         self.out = nn.Sequential(nn.LayerNorm(width), nn.ReLU(), last)
 
     @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        given = row_arguments(cls.name, kind, shape, outputs, inputs)
+    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: InputFacts) -> dict[str, object]:
+        features = numbers_per_row(cls.name, kind, shape, facts)
+        of_columns = kind == "table"
         return {
-            **given,
-            "counts": [list(rows) for rows in inputs.get("counts") or ()] if kind == "table" else [],
-            "encoding": "periodic" if given["features"] <= PERIODIC else "plain",
-            "members": FEWER if (inputs.get("rows") or 0) > MANY_ROWS else MEMBERS,
+            "features": features,
+            "outputs": outputs,
+            "cardinalities": list(facts.cardinalities) if of_columns else [],
+            "counts": [list(rows) for rows in facts.counts] if of_columns else [],
+            "encoding": "periodic" if features <= PERIODIC else "plain",
+            "members": FEWER if (facts.rows or 0) > MANY_ROWS else MEMBERS,
             "dropout": 0.1 if outputs == 1 else 0.3,  # one output: a regression, which noise in the layers blurs
         }
 

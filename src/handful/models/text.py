@@ -1,32 +1,31 @@
 """Text (classification or regression of token ids) and language (the next token)."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
-from handful.models.attention import Block, rotary
-from handful.models.base import Model, Shape, needed
+from handful.models.attention import TransformerBlock, rotary
+from handful.models.base import InputFacts, Model, Shape
 from handful.models.ngrams import NGrams
 
-# On 6,200 reviews the linear path alone told 76.2% of others apart with 2^17 buckets and 75.0% with 2^15 (five folds);
+# On 6,200 reviews the linear path alone classified 76.2% of others with 2^17 buckets and 75.0% with 2^15 (five folds);
 # 2^20 gained 0.4 points on 2^18 (three folds) and took five times as long.
 BUCKETS = 1 << 18
 _WEIGHTS = 1 << 20  # of the hashed part of the linear path's table, about
 
 
 class Text(Model):
-    """Token ids to outputs: a network over embeddings, and beside it a linear path over words and pairs of words.
+    """Token ids to outputs: a network over embeddings, and next to it a linear path over words and pairs of words.
 
     x: integers [m, T], 0 = padding: more of it changes nothing. Returns [m, outputs], the sum of the two (wide and
-    deep, Cheng et al. 2016, arXiv:1606.07792): few texts are told apart best by single words and pairs (Wang and
+    deep, Cheng et al. 2016, arXiv:1606.07792): few texts are best separated by single words and pairs (Wang and
     Manning 2012), and the network adds what similar words share.
 
-    encoder: "mean": the mean embedding alone (Joulin et al. 2017, arXiv:1607.01759); "convolution": beside it the
+    encoder: "mean": the mean embedding alone (Joulin et al. 2017, arXiv:1607.01759); "convolution": also the
     maximum over time of `filters` channels for each kernel (Kim 2014, arXiv:1408.5882); "transformer": `layers` blocks
     with rotary positions, then mean and maximum over time. Of 6,000 reviews the mean learnt to tell 76.9% of 1,742
     others apart (two seeds), and convolutions, which soon know the training rows by heart, 74.5% (one seed).
@@ -59,9 +58,9 @@ class Text(Model):
             filters=filters, layers=layers, heads=heads, dropout=dropout, ngrams=ngrams, buckets=buckets,
         )  # fmt: skip
         if encoder not in ("mean", "convolution", "transformer"):
-            raise HandfulError(f"encoder is 'mean', 'convolution' or 'transformer', not '{encoder}'.")
+            raise HandfulError(f"encoder must be 'mean', 'convolution' or 'transformer', not '{encoder}'")
         if ngrams and (buckets < 1 or buckets & (buckets - 1)):
-            raise HandfulError(f"buckets is a power of two, not {buckets}.")
+            raise HandfulError(f"buckets must be a power of two, not {buckets}")
         self.embedding = nn.Embedding(vocabulary, width, padding_idx=0)
         # As small as fastText's (uniform to 1 / width): torch's standard deviation of 1 hides what rare words learn.
         nn.init.normal_(self.embedding.weight, std=0.01)
@@ -69,18 +68,19 @@ class Text(Model):
             self.embedding.weight[0] = 0
         kernels, layers = kernels if encoder == "convolution" else (), layers if encoder == "transformer" else 0
         self.convs = nn.ModuleList(nn.Conv1d(width, filters, k) for k in kernels)
-        self.blocks = nn.ModuleList(Block(width, heads, dropout, causal=False) for _ in range(layers))
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads, dropout, causal=False) for _ in range(layers))
         self.heads, self.dropout = heads, nn.Dropout(dropout)
         pooled = width + (filters * len(kernels) if not layers else width)
         self.out = nn.Linear(pooled, outputs)
         self.wide = NGrams(vocabulary, outputs, ngrams, buckets) if ngrams else None
 
     @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        vocabulary = needed(cls.name, inputs, "vocabulary", "text")
-        # The table has vocabulary + buckets weights an output: at most 2^18 buckets, and fewer for many outputs.
+    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: InputFacts) -> dict[str, object]:
+        if not facts.vocabulary:
+            raise HandfulError("model text is for text; of this input 'vocabulary' is not known")
+        # The table has vocabulary + buckets weights per output: at most 2^18 buckets, and fewer for many outputs.
         buckets = 1 << max(14, min(18, (_WEIGHTS // outputs).bit_length() - 1))
-        return {"vocabulary": vocabulary, "outputs": outputs, "buckets": buckets}
+        return {"vocabulary": facts.vocabulary, "outputs": outputs, "buckets": buckets}
 
     def forward(self, x: Tensor) -> Tensor:
         mask = x != 0
@@ -98,8 +98,8 @@ class Text(Model):
                 k = conv.kernel_size[0]  # type: ignore[index]
                 y = conv(F.pad(time, ((k - 1) // 2, k // 2)))  # type: ignore[arg-type]
                 parts.append(_maximum(torch.relu(y).transpose(1, 2), mask))
-        wide = mask[:, :, None].to(e.dtype)
-        mean = (e * wide).sum(1) / wide.sum(1).clamp_min(1)
+        present = mask[:, :, None].to(e.dtype)
+        mean = (e * present).sum(1) / present.sum(1).clamp_min(1)
         deep: Tensor = self.out(self.dropout(torch.cat([mean, *parts], dim=1)))
         return deep if self.wide is None else deep + self.wide(x)
 
@@ -125,7 +125,7 @@ class Language(Model):
         self.heads = heads
         self.embedding = nn.Embedding(vocabulary, width)
         self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(Block(width, heads, dropout, causal=True) for _ in range(layers))
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads, dropout, causal=True) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -135,8 +135,8 @@ class Language(Model):
                 nn.init.normal_(last.weight, std=0.02 / math.sqrt(2 * layers))  # type: ignore[arg-type, union-attr]
 
     @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        return {"vocabulary": inputs.get("vocabulary") or outputs}
+    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: InputFacts) -> dict[str, object]:
+        return {"vocabulary": facts.vocabulary or outputs}
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.dropout(self.embedding(x))

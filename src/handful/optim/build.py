@@ -6,43 +6,38 @@ or any callable parameters -> optimizer, or a ready torch optimizer.
 """
 
 import inspect
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 
-from handful.base.errors import HandfulError, did_you_mean
+from handful.base.errors import HandfulError, did_you_mean, some
+from handful.base.expression import number
 from handful.base.plan import Choice
+from handful.models.base import Model
 from handful.optim.initial_lr import ADAPTIVE, rate_of_shapes
 from handful.optim.muon import Muon
 from handful.optim.rescale import gain, rescale
-from handful.optim.state import Both, decoupled, load_state, parts_of, state_tensors, write
+from handful.optim.state import OptimizerGroup, decoupled, load_state, parts_of, state_tensors
 
 __all__ = [
-    "Both",
-    "Built",
-    "build",
-    "clip",
-    "gain",
-    "load_state",
-    "names",
-    "rescale",
-    "set_base",
-    "set_lr",
+    "Built", "OptimizerGroup", "build", "clip", "gain", "load_state", "names", "rescale", "set_base", "set_lr",
     "state_tensors",
-]
+]  # fmt: skip
 
 Auto = float | Literal["auto"]
+Parameters = dict[str, nn.Parameter]
+Group = dict[str, Any]  # as torch's optimizers take them: "params" and options of their own
 
 
 class _Kind(NamedTuple):
     make: type[Optimizer]
-    options: dict[str, Any]
+    options: dict[str, object]
     lr: float
     why: str
 
@@ -66,8 +61,9 @@ names = tuple(_KINDS)
 
 _L2 = {"adamw": (0.01, "Loshchilov and Hutter 2019, and torch"), "muon": (0.1, "Liu et al. 2025, and torch")}
 _FUSED_ON_CPU = {torch.optim.Adagrad}  # and not on a GPU
+_FORMS = {"fused", "foreach", "differentiable", "capturable"}
 _OF_ADAMW = {"betas", "eps", "amsgrad"}  # options of muon that are meant for its AdamW half
-_NO_CLOSURE = "LBFGS evaluates the loss several times a step, and mini-batch gradient descent once; choose another."
+_NO_CLOSURE = "LBFGS evaluates the loss several times per step, and mini-batch gradient descent once; choose another"
 
 
 @dataclass
@@ -81,19 +77,26 @@ class Built:
     notes: list[str]
 
 
+class _Maker(NamedTuple):
+    """`make(parameters or groups, **keywords)`, and the keywords that it takes (None: any)."""
+
+    title: str
+    make: Callable[..., Optimizer]
+    takes: Collection[str] | None
+
+
 def build(
     spec: str | Callable[..., Optimizer] | Optimizer,
     model: nn.Module,
     lr: Auto = "auto",
     l2: Auto = "auto",
-    **options: Any,
+    **options: object,
 ) -> Built:
     """The optimizer of a model's trainable parameters, each once, after the model is on its device.
 
-    spec: one of `names`; a callable parameters -> optimizer, such as a class or a functools.partial; or a
-    ready torch optimizer of this model, accepted as it is. lr: the base learning rate. l2: the weight decay;
-    it leaves out biases and normalisation layers. options: passed to the optimizer, such as betas=(0.9,
-    0.95).
+    spec: one of `names`; a callable parameters -> optimizer, such as a class or a functools.partial; or a ready torch
+    optimizer of this model, accepted as it is. lr: the base learning rate. l2: the weight decay; it leaves out biases
+    and normalisation layers. options: passed to the optimizer, such as betas=(0.9, 0.95).
 
     Raises HandfulError for an unknown name or option, values out of range, a model without trainable
     parameters, an optimizer of another model's parameters, and LBFGS.
@@ -102,15 +105,35 @@ def build(
     >>> built.lr.value, built.l2.value, [len(group["params"]) for group in built.optimizer.param_groups]
     (0.0063, 0.01, [1, 1])
     """
-    lr, l2 = _checked(lr, "lr", above=True), _checked(l2, "l2", above=False)
+    rate = None if lr == "auto" else Choice(float(number(lr, "lr (unless 'auto')", above=0)), "given")
+    decay = None if l2 == "auto" else Choice(float(number(l2, "l2 (unless 'auto')", least=0)), "given")
     parameters, notes = _trainable(model)
-    if isinstance(spec, Optimizer):
-        return _ready(spec, parameters, lr, l2, options, notes)
-    if isinstance(spec, str):
-        return _named(spec, model, parameters, lr, l2, options, notes)
-    if callable(spec):
-        return _called(spec, model, parameters, lr, l2, options, notes)
-    raise HandfulError(f"optimizer must be a name, a callable or a torch optimizer, not {spec!r}.")
+    match spec:
+        case str():
+            maker = _named(spec, model, notes)
+            rate, decay = rate or _default_lr(spec, model), decay or _default_l2(spec, model)
+        case Optimizer():
+            maker = _Maker(type(spec).__name__, lambda params: spec, ())
+        case _ if callable(spec):
+            maker = _called(spec)
+        case _:
+            raise HandfulError(f"optimizer must be a name, a callable or a torch optimizer, not {spec!r}")
+    optimizer = _construct(maker, model, parameters, rate, decay, options)
+    _check_owned(optimizer, parameters, notes)
+    groups, held = optimizer.param_groups, "set by the optimizer that was passed"
+    rate = rate or Choice(float(groups[0]["lr"]), "given", held)
+    decays = decay is not None or "weight_decay" in (maker.takes or ())
+    decay = decay or Choice(max(float(group.get("weight_decay", 0.0)) for group in groups), "given", held)
+    if decays and decay.value:
+        free = any(decoupled(part, group) for part in parts_of(optimizer) for group in part.param_groups)
+        how = "decoupled from the gradient" if free else "added to the gradient"
+        notes.append(f"The weight decay (l2) is {how} and leaves out biases and normalisation layers.")
+    for group in groups:
+        group["initial_lr"] = float(group["lr"])  # where torch's schedulers keep the base learning rate too
+    rates = {group["initial_lr"] for group in groups}
+    if len(rates) > 1:
+        notes.append(f"The groups of the optimizer have learning rates from {min(rates):g} to {max(rates):g}.")
+    return Built(optimizer, spec if isinstance(spec, str) else type(optimizer).__name__.lower(), rate, decay, notes)
 
 
 def set_lr(optimizer: Optimizer, factor: float) -> None:
@@ -122,8 +145,13 @@ def set_lr(optimizer: Optimizer, factor: float) -> None:
     0.05
     """
     for group in optimizer.param_groups:
-        base = group.setdefault("initial_lr", float(group["lr"]))
-        write(group, "lr", base * factor)
+        held = group["lr"]
+        if "initial_lr" not in group:
+            group["initial_lr"] = float(held)
+        if isinstance(held, Tensor):
+            held.fill_(group["initial_lr"] * factor)  # in place: a captured graph holds this very tensor
+        else:
+            group["lr"] = group["initial_lr"] * factor
 
 
 def set_base(optimizer: Optimizer, lr: float) -> None:
@@ -150,10 +178,10 @@ def clip(parameters: Iterable[Tensor], norm: float | None = None, value: float |
     (tensor(5.), tensor([0.6000, 0.8000]))
     """
     if norm is not None and value is not None:
-        raise HandfulError("Clip gradients by norm or by value, not by both.")
+        raise HandfulError("gradients can be clipped by norm or by value, not by both")
     for name, limit in (("norm", norm), ("value", value)):
         if limit is not None and not limit > 0:
-            raise HandfulError(f"Gradients are clipped to a {name} above 0, not {limit!r}.")
+            raise HandfulError(f"gradients are clipped to a {name} above 0, not {limit!r}")
     parameters = [parameter for parameter in parameters if parameter.grad is not None]
     if norm is not None:
         return nn.utils.clip_grad_norm_(parameters, norm)
@@ -163,257 +191,170 @@ def clip(parameters: Iterable[Tensor], norm: float | None = None, value: float |
     return total
 
 
-def _named(
-    name: str,
-    model: nn.Module,
-    parameters: dict[str, nn.Parameter],
-    lr: Auto,
-    l2: Auto,
-    options: dict[str, Any],
-    notes: list[str],
-) -> Built:
+def _named(name: str, model: nn.Module, notes: list[str]) -> _Maker:
     if name.lower() == "lbfgs":
         raise HandfulError(_NO_CLOSURE)
     if name not in _KINDS:
-        raise HandfulError(f"There is no optimizer '{name}'.{did_you_mean(name, _KINDS)}")
-    kind = _KINDS[name]
-    rate = _default_lr(name, kind, model) if lr == "auto" else Choice(lr, "given")
-    decay = _default_l2(name, model) if l2 == "auto" else Choice(l2, "given")
-    known = set(inspect.signature(kind.make).parameters) - {"params", "lr", "weight_decay"}
-    known |= _OF_ADAMW if name == "muon" else set()
-    for option in options:
-        if option not in known:
-            use = {"weight_decay": " Use l2."}.get(option) or did_you_mean(option, known)
-            raise HandfulError(f"The optimizer '{name}' has no option '{option}'.{use}")
-    keywords = {**kind.options, "lr": rate.value, **options}
-    try:
-        if name == "muon":
-            optimizer = _muon(model, parameters, keywords, decay.value, notes)
-        else:
-            if decay.value and "decoupled_weight_decay" in known:
-                keywords.setdefault("decoupled_weight_decay", True)
-            keywords = {**_fast(kind.make, model, parameters, options), **keywords}
-            optimizer = kind.make(_groups(model, parameters, decay.value), **keywords)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise HandfulError(f"The optimizer '{name}' refuses its options: {error}.") from None
-    if decay.value:
-        notes.append(_decay_note(optimizer))
-    return _finish(optimizer, name, rate, decay, notes)
+        raise HandfulError(f"there is no optimizer '{name}'.{did_you_mean(name, _KINDS)}")
+    takes = set(inspect.signature(_KINDS[name].make).parameters) - {"params"}
+    if name == "muon":
+        return _Maker(name, partial(_muon, model, notes), takes | _OF_ADAMW)
+    return _Maker(name, partial(_torchs, _KINDS[name], model), takes)
 
 
-def _called(
-    make: Callable[..., Optimizer],
-    model: nn.Module,
-    parameters: dict[str, nn.Parameter],
-    lr: Auto,
-    l2: Auto,
-    options: dict[str, Any],
-    notes: list[str],
-) -> Built:
-    """A callable is told what it has names for; to ask for what it has no name for is an error."""
+def _called(make: Callable[..., Optimizer]) -> _Maker:
     signature = inspect.signature(make).parameters
-    takes_any = any(one.kind is one.VAR_KEYWORD for one in signature.values())
-    asked = {name: value for name, value in (("lr", lr), ("weight_decay", l2)) if value != "auto"} | options
-    for name in asked:
-        if name not in signature and not takes_any:
-            title = _title(make)
-            raise HandfulError(f"The optimizer {title} takes no '{name}'; set it where the optimizer is made.")
-    if getattr(make, "func", make) is torch.optim.LBFGS:
-        raise HandfulError(_NO_CLOSURE)
-    decays = "weight_decay" in signature or "weight_decay" in asked
-    given = _groups(model, parameters, l2 if isinstance(l2, float) else None) if decays else list(parameters.values())
+    inner = getattr(make, "func", make)  # of a functools.partial
+    title = getattr(inner, "__name__", repr(inner))
+    return _Maker(title, make, None if any(p.kind is p.VAR_KEYWORD for p in signature.values()) else set(signature))
+
+
+def _construct(
+    maker: _Maker,
+    model: nn.Module,
+    parameters: Parameters,
+    lr: Choice | None,
+    l2: Choice | None,
+    options: dict[str, object],
+) -> Optimizer:
+    """Every optimizer is made here. Asking for what it has no name for is an error; l2 is for the groups that decay."""
+    title, make, takes = maker
+    keywords = ({} if lr is None else {"lr": lr.value}) | options
+    for name in [*keywords, *([] if l2 is None else ["weight_decay"])]:
+        if name in options and name == "weight_decay":
+            raise HandfulError(f"the optimizer {title} takes no '{name}' here; use l2")
+        if takes is not None and name not in takes:
+            instead = did_you_mean(name, takes) if takes else "; set it where the optimizer is made"
+            raise HandfulError(f"the optimizer {title} takes no '{name}'{'.' if takes else ''}{instead}")
+    decays = l2 is not None or "weight_decay" in (takes or ())
+    given = _groups(model, parameters, l2.value if l2 else None) if decays else list(parameters.values())
     try:
-        optimizer = make(given, **{name: value for name, value in asked.items() if name != "weight_decay"})
+        optimizer = make(given, **keywords)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise HandfulError(f"The optimizer {_title(make)} could not be made: {error}.") from None
+        raise HandfulError(f"the optimizer {title} could not be made: {error}") from None
     if not isinstance(optimizer, Optimizer):
-        raise HandfulError(f"{_title(make)} returned {optimizer!r}, not a torch optimizer.")
-    name = type(optimizer).__name__.lower()
-    _check_owned(optimizer, parameters, notes)
-    rate, decay = _lr_of(optimizer, lr), _l2_of(optimizer, l2)
-    if decays and decay.value:
-        notes.append(_decay_note(optimizer))
-    return _finish(optimizer, name, rate, decay, notes)
+        raise HandfulError(f"the optimizer {title} is {optimizer!r}, which is not a torch optimizer")
+    return optimizer
 
 
-def _ready(
-    optimizer: Optimizer,
-    parameters: dict[str, nn.Parameter],
-    lr: Auto,
-    l2: Auto,
-    options: dict[str, Any],
-    notes: list[str],
-) -> Built:
-    asked = [name for name, value in (("lr", lr), ("l2", l2)) if value != "auto"] + list(options)
-    if asked:
-        raise HandfulError(f"{asked[0]} was given with a ready {type(optimizer).__name__}: set it where that was made.")
-    _check_owned(optimizer, parameters, notes)
-    name = type(optimizer).__name__.lower()
-    return _finish(optimizer, name, _lr_of(optimizer, lr), _l2_of(optimizer, l2), notes)
+def _torchs(kind: _Kind, model: nn.Module, groups: list[Group], **keywords: object) -> Optimizer:
+    """One of torch's own in its fastest form, weight decay decoupled from the gradient where it can be."""
+    make: Callable[..., Optimizer] = kind.make
+    free = "decoupled_weight_decay" in inspect.signature(make).parameters and any(g["weight_decay"] for g in groups)
+    fast = _fast(kind.make, model, groups) if not keywords.keys() & _FORMS else {}
+    return make(groups, **({"decoupled_weight_decay": True} if free else {}) | fast | kind.options | keywords)
 
 
-def _finish(optimizer: Optimizer, name: str, lr: Choice, l2: Choice, notes: list[str]) -> Built:
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise HandfulError(_NO_CLOSURE)
-    for group in optimizer.param_groups:
-        group["initial_lr"] = float(group["lr"])  # where torch's schedulers keep the base learning rate too
-    if len(rates := {group["initial_lr"] for group in optimizer.param_groups}) > 1:
-        notes.append(f"The groups of the optimizer have learning rates from {min(rates):g} to {max(rates):g}.")
-    return Built(optimizer, name, lr, l2, notes)
-
-
-def _trainable(model: nn.Module) -> tuple[dict[str, nn.Parameter], list[str]]:
-    """The parameters to train by name, tied ones once under their first name."""
-    parameters = dict(model.named_parameters())
-    for name, parameter in parameters.items():
-        if nn.parameter.is_lazy(parameter):
-            raise HandfulError(f"The parameter '{name}' has no shape yet: call the model once on a batch first.")
-    trainable = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
-    if not trainable:
-        what = "all its parameters are frozen (requires_grad is False)" if parameters else "it has no parameters"
-        raise HandfulError(f"The model {type(model).__name__} has nothing to train: {what}.")
-    frozen = len(parameters) - len(trainable)
-    notes = [f"{frozen} of {len(parameters)} parameters are frozen and left out."] if frozen else []
-    return trainable, notes
-
-
-def _undecayed(model: nn.Module) -> set[int]:
-    """Ids of the parameters of normalisation layers."""
-    return {
-        id(parameter)
-        for module in model.modules()
-        if "Norm" in type(module).__name__
-        for parameter in module.parameters(recurse=False)
-    }
-
-
-def _groups(model: nn.Module, parameters: dict[str, nn.Parameter], l2: float | None) -> list[dict[str, Any]]:
-    """A group that decays (l2 None: by its own default) and one that does not; only one if l2 is 0."""
-    norm = _undecayed(model)
-    still = [p for name, p in parameters.items() if p.ndim <= 1 or id(p) in norm or name.endswith("bias")]
-    ids = {id(parameter) for parameter in still}
-    moving = [parameter for parameter in parameters.values() if id(parameter) not in ids]
-    if l2 == 0:
-        return [{"params": list(parameters.values()), "weight_decay": 0.0}]
-    decaying: dict[str, Any] = {"params": moving} if l2 is None else {"params": moving, "weight_decay": l2}
-    return [group for group in (decaying, {"params": still, "weight_decay": 0.0}) if group["params"]]
-
-
-def _fast(
-    make: type[Optimizer], model: nn.Module, parameters: dict[str, nn.Parameter], options: dict[str, Any]
-) -> dict[str, bool]:
+def _fast(make: type[Optimizer], model: nn.Module, groups: list[Group]) -> dict[str, bool]:
     """The fastest of torch's implementations: fused where there is one, foreach elsewhere on the CPU.
 
-    On one CPU thread a fused Adam step took 135 us against 600 us plain (MLP 784-128-10), foreach about half
-    of plain.
+    On one CPU thread a fused Adam step took 135 us against 600 us plain (MLP 784-128-10), foreach about half of plain.
     """
-    sparse = any(getattr(module, "sparse", False) for module in model.modules())
-    if sparse or options.keys() & {"fused", "foreach", "differentiable", "capturable"}:
+    if any(getattr(module, "sparse", False) for module in model.modules()):
         return {}
-    devices = {parameter.device.type for parameter in parameters.values()}
-    floating = all(parameter.is_floating_point() for parameter in parameters.values())
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    devices = {parameter.device.type for parameter in parameters}
+    floating = all(parameter.is_floating_point() for parameter in parameters)
     known = inspect.signature(make).parameters
     if "fused" in known and floating and (devices == {"cpu"} or (devices == {"cuda"} and make not in _FUSED_ON_CPU)):
         return {"fused": True}
     return {"foreach": True} if "foreach" in known and devices == {"cpu"} else {}
 
 
-def _muon(
-    model: nn.Module,
-    parameters: dict[str, nn.Parameter],
-    keywords: dict[str, Any],
-    l2: float,
-    notes: list[str],
-) -> Optimizer:
+def _muon(model: nn.Module, notes: list[str], groups: list[Group], **keywords: object) -> Optimizer:
     """Muon for hidden matrices and convolutions, AdamW for the rest (Jordan 2024; one learning rate as in Liu et al.
-    2025). A convolution in groups is many small matrices, and other weights of three and more dimensions (places,
+    2025). A convolution in groups is many small matrices, and other weights of three and more dimensions (positions,
     experts) are not matrices for what is known here: both are left to AdamW."""
     embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
     filters = {id(m.weight) for m in model.modules() if isinstance(m, _ConvNd) and m.groups == 1}
     layers = [p for _, p in model.named_parameters(remove_duplicate=False) if p.ndim >= 2]
-    ends = {id(layers[0]), id(layers[-1])} if layers else set()
-    apart = embedded | ends | _undecayed(model)
-    hidden = {name: p for name, p in parameters.items() if (p.ndim == 2 or id(p) in filters) and id(p) not in apart}
-    rest = {name: parameter for name, parameter in parameters.items() if name not in hidden}
-    of_adamw = {name: value for name, value in keywords.items() if name in _OF_ADAMW | {"lr"}}
-    of_muon = {name: value for name, value in keywords.items() if name not in _OF_ADAMW}
-    parts: list[Optimizer] = []
+    others = embedded | {id(p) for p in layers[:1] + layers[-1:]} | _undecayed(model)
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    hidden = {n: p for n, p in named.items() if (p.ndim == 2 or id(p) in filters) and id(p) not in others}
+    rest = {name: p for name, p in named.items() if name not in hidden}
+    parts = []
     if hidden:
-        matrices = list(hidden.values())
-        parts.append(Muon(matrices, weight_decay=l2, **of_muon))
-        notes.append(f"Muon takes {len(hidden)} hidden weights: {_some(hidden)}.")
+        own = {name: value for name, value in keywords.items() if name not in _OF_ADAMW}
+        parts.append(_torchs(_KINDS["muon"], model, _only(groups, hidden), **own))
+        notes.append(f"Muon takes {len(hidden)} hidden weights: {some(list(hidden), 4)}.")
     else:
         notes.append("Muon is for hidden matrices and convolutions, and the model has none: all is left to AdamW.")
     if rest:
-        fast: dict[str, Any] = {**_fast(torch.optim.AdamW, model, rest, {})}
-        parts.append(torch.optim.AdamW(_groups(model, rest, l2), **fast, **of_adamw))
-        if hidden:
-            notes.append(f"AdamW takes the first and last layer, embeddings, biases and norms: {_some(rest)}.")
-    return parts[0] if len(parts) == 1 else Both(parts)
+        own = {name: value for name, value in keywords.items() if name in _OF_ADAMW | {"lr"}}
+        parts.append(_torchs(_KINDS["adamw"], model, _only(groups, rest), **own))
+    if hidden and rest:
+        notes.append(f"AdamW takes the first and last layer, embeddings, biases and norms: {some(list(rest), 4)}.")
+    return parts[0] if len(parts) == 1 else OptimizerGroup(parts)
 
 
-def _default_lr(name: str, kind: _Kind, model: nn.Module) -> Choice:
+def _only(groups: list[Group], chosen: Parameters) -> list[Group]:
+    """The groups with the chosen parameters alone, those with none left out."""
+    ids = {id(parameter) for parameter in chosen.values()}
+    kept = [group | {"params": [p for p in group["params"] if id(p) in ids]} for group in groups]
+    return [group for group in kept if group["params"]]
+
+
+def _groups(model: nn.Module, parameters: Parameters, l2: float | None) -> list[Group]:
+    """A group that decays (l2 None: by its own default) and one that does not; only one if l2 is 0."""
+    if l2 == 0:
+        return [{"params": list(parameters.values()), "weight_decay": 0.0}]
+    norms = _undecayed(model)
+    moving: list[nn.Parameter] = []
+    still: list[nn.Parameter] = []
+    for name, p in parameters.items():
+        (still if p.ndim <= 1 or id(p) in norms or name.endswith("bias") else moving).append(p)
+    decaying: Group = {"params": moving} if l2 is None else {"params": moving, "weight_decay": l2}
+    return [group for group in (decaying, {"params": still, "weight_decay": 0.0}) if group["params"]]
+
+
+def _undecayed(model: nn.Module) -> set[int]:
+    """Ids of the parameters of normalisation layers."""
+    norms = [module for module in model.modules() if "Norm" in type(module).__name__]
+    return {id(parameter) for module in norms for parameter in module.parameters(recurse=False)}
+
+
+def _trainable(model: nn.Module) -> tuple[Parameters, list[str]]:
+    """The parameters to train by name, tied ones once under their first name."""
+    parameters = dict(model.named_parameters())
+    for name, parameter in parameters.items():
+        if nn.parameter.is_lazy(parameter):
+            raise HandfulError(f"the parameter '{name}' has no shape yet: call the model once on a batch first")
+    trainable = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+    if not trainable:
+        what = "all its parameters are frozen (requires_grad is False)" if parameters else "it has no parameters"
+        raise HandfulError(f"the model {type(model).__name__} has nothing to train: {what}")
+    frozen = len(parameters) - len(trainable)
+    return trainable, [f"{frozen} of {len(parameters)} parameters are frozen and left out."] if frozen else []
+
+
+def _check_owned(optimizer: Optimizer, parameters: Parameters, notes: list[str]) -> None:
+    owned = {id(parameter): name for name, parameter in parameters.items()}
+    held = {id(parameter): parameter for group in optimizer.param_groups for parameter in group["params"]}
+    foreign = [parameter for key, parameter in held.items() if key not in owned and parameter.requires_grad]
+    if foreign:
+        raise HandfulError(
+            f"the {type(optimizer).__name__} holds {len(foreign)} parameters that are not the model's "
+            f"(one of shape {tuple(foreign[0].shape)}): make it from this model's parameters"
+        )
+    if isinstance(optimizer, LBFGS):
+        raise HandfulError(_NO_CLOSURE)
+    missing = [name for key, name in owned.items() if key not in held]
+    if missing:
+        notes.append(f"{len(missing)} parameters are not in the optimizer and stay as they are: {some(missing, 4)}.")
+
+
+def _default_lr(name: str, model: nn.Module) -> Choice:
     """For Adam and its kin by the model's shapes; torch's nadam and adamax stand for twice Adam's rate."""
     if name not in ADAPTIVE:
-        return Choice(kind.lr, "default", kind.why)
+        return Choice(_KINDS[name].lr, "default", _KINDS[name].why)
     rate, why = rate_of_shapes(model)
-    return Choice(rate * kind.lr / _KINDS["adam"].lr, "default", why)
+    return Choice(rate * _KINDS[name].lr / _KINDS["adam"].lr, "default", why)
 
 
 def _default_l2(name: str, model: nn.Module) -> Choice:
-    own = getattr(model, "adamw_l2", None)  # a ready-made model may know better
-    if name == "adamw" and isinstance(own, float):
-        return Choice(own, "default", f"{type(model).__name__.lower()}'s own: {getattr(model, 'adamw_l2_reason', '')}")
+    if (
+        name == "adamw" and isinstance(model, Model) and model.adamw_l2 is not None
+    ):  # a ready-made model may know better
+        return Choice(model.adamw_l2, "default", f"{type(model).__name__.lower()}'s own: {model.adamw_l2_reason}")
     value, why = _L2.get(name, (0.0, "no decay unless it is asked for"))
     return Choice(value, "default", why)
-
-
-def _decay_note(optimizer: Optimizer) -> str:
-    free = any(decoupled(part, group) for part in parts_of(optimizer) for group in part.param_groups)
-    how = "decoupled from the gradient" if free else "added to the gradient"
-    return f"The weight decay (l2) is {how} and leaves out biases and normalisation layers."
-
-
-def _check_owned(optimizer: Optimizer, parameters: dict[str, nn.Parameter], notes: list[str]) -> None:
-    owned = {id(parameter): name for name, parameter in parameters.items()}
-    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    foreign = [parameter for parameter in held if id(parameter) not in owned and parameter.requires_grad]
-    if foreign:
-        raise HandfulError(
-            f"The {type(optimizer).__name__} holds {len(foreign)} parameters that are not the model's "
-            f"(one of shape {tuple(foreign[0].shape)}): make it from this model's parameters."
-        )
-    missing = [name for key, name in owned.items() if key not in {id(parameter) for parameter in held}]
-    if missing:
-        notes.append(f"{len(missing)} parameters are not in the optimizer and stay as they are: {_some(missing)}.")
-
-
-def _lr_of(optimizer: Optimizer, lr: Auto) -> Choice:
-    value = float(optimizer.param_groups[0]["lr"])
-    return Choice(value, "given", "" if lr != "auto" else "set by the optimizer that was passed")
-
-
-def _l2_of(optimizer: Optimizer, l2: Auto) -> Choice:
-    value = max(float(group.get("weight_decay", 0.0)) for group in optimizer.param_groups)
-    return Choice(value, "given", "" if l2 != "auto" else "set by the optimizer that was passed")
-
-
-def _checked(value: Any, name: str, above: bool) -> Auto:
-    if value == "auto":
-        return "auto"
-    wrong = isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)
-    if wrong or value < 0 or (above and value == 0):
-        raise HandfulError(
-            f"{name} must be 'auto' or a number {'above 0' if above else 'of at least 0'}, not {value!r}."
-        )
-    return float(value)
-
-
-def _title(make: Callable[..., Any]) -> str:
-    make = getattr(make, "func", make)
-    return getattr(make, "__name__", repr(make))
-
-
-def _some(items: Iterable[str], most: int = 4) -> str:
-    listed = list(items)
-    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")

@@ -27,7 +27,7 @@ def rate_of_shapes(model: nn.Module) -> tuple[float, str]:
     much whatever n is (0.4: likewise).
 
     Where a LayerNorm's scale is no longer one, the weights were trained before: then 5e-5, the largest of the rates
-    that Devlin et al. 2019 (arXiv:1810.04805) fine-tune with. Without such a layer they cannot be told from new ones.
+    that Devlin et al. 2019 (arXiv:1810.04805) fine-tune with. Without such a layer trained weights look like new ones.
 
     >>> rate_of_shapes(nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)))[0]
     0.0044
@@ -37,7 +37,7 @@ def rate_of_shapes(model: nn.Module) -> tuple[float, str]:
         return FINE_TUNING, f"'{trained}' has been trained before: a rate for fine-tuning (Devlin et al. 2019)"
     fans = fans_in(model)
     if not fans:
-        return 1e-3, "Kingma and Ba 2015; there are no weights whose shape tells more"
+        return 1e-3, "Kingma and Ba 2015; no weights have a shape that suggests another"
     if len(fans) == 1:
         rate = float(f"{min(MOST_LINEAR, max(LEAST, LINEAR / fans[0])):.2g}")
         return rate, f"a single layer of {fans[0]:.0f} inputs: a step moves an output by about {LINEAR}"

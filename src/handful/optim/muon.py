@@ -31,7 +31,7 @@ class Muon(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
         lr: float = 1e-3,
         weight_decay: float = 0.1,
         momentum: float = 0.95,
@@ -44,20 +44,15 @@ class Muon(Optimizer):
                 f"lr and weight_decay must be at least 0, momentum in [0, 1), ns_steps in 1..99 and eps above 0, not "
                 f"{lr}, {weight_decay}, {momentum}, {ns_steps} and {eps}"
             )
-        defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "nesterov": nesterov,
-                    "ns_steps": ns_steps, "eps": eps}  # fmt: skip
-        super().__init__(params, defaults)
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.ndim < 2:
-                    raise ValueError(f"Muon is for weights of two and more dimensions, not {tuple(p.shape)}")
+        options = {"momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps, "eps": eps}
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, **options})
+        small = [tuple(p.shape) for group in self.param_groups for p in group["params"] if p.ndim < 2]
+        if small:
+            raise ValueError(f"Muon is for weights of two and more dimensions, not {small[0]}")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         for group in self.param_groups:
             lr, keep = group["lr"], group["momentum"]
             for p in group["params"]:
@@ -72,6 +67,14 @@ class Muon(Optimizer):
                 p.mul_(1 - lr * group["weight_decay"])
                 p.add_(matrix.view(p.shape), alpha=-lr * 0.2 * math.sqrt(max(matrix.shape)))
         return loss
+
+
+def evaluated(closure: Callable[[], float] | None) -> float | None:
+    """The loss that an optimizer's `step` was asked to evaluate, with gradients; None without a closure."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
 
 
 def orthogonal(matrix: Tensor, steps: int = 5, eps: float = 1e-7) -> Tensor:

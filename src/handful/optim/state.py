@@ -1,4 +1,9 @@
-"""What an optimizer holds: parts, settings, and its state as named tensors and JSON, without pickle."""
+"""What an optimizer holds: parts, settings, and its state as named tensors and JSON, without pickle.
+
+The way back is our own: torch's `load_state_dict` casts what it is given to the parameter's dtype, and
+`torch.distributed.checkpoint.state_dict` takes a step at rate 0 where there is no state yet, and refuses state that is
+neither a tensor nor a number.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -6,22 +11,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError
-from handful.optim.muon import Muon
+from handful.optim.muon import Muon, evaluated
 
 # how a step is computed, not what; taken from the live optimizer, which may be on another device
 _PLUMBING = ("foreach", "fused", "capturable")
 
 
-class Both(torch.optim.Optimizer):
+class OptimizerGroup(Optimizer):
     """Two or more optimizers of different parameters that act as one.
 
-    Groups and state are shared with the parts, so that schedulers, checkpoints and `load_state_dict` see one
-    optimizer.
+    Groups and state are shared with the parts, so schedulers, checkpoints and `load_state_dict` see one optimizer.
     """
 
-    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
+    def __init__(self, parts: Sequence[Optimizer]) -> None:
         self.parts = list(parts)
         super().__init__([group for part in self.parts for group in part.param_groups], {})
         self._share()
@@ -39,22 +44,19 @@ class Both(torch.optim.Optimizer):
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step of every part."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         for part in self.parts:
             part.step()
         return loss
 
 
-def parts_of(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
-    """The optimizers that do the work: itself, or those of a `Both`."""
-    return optimizer.parts if isinstance(optimizer, Both) else [optimizer]
+def parts_of(optimizer: Optimizer) -> list[Optimizer]:
+    """The optimizers that do the work: itself, or those of an `OptimizerGroup`."""
+    return optimizer.parts if isinstance(optimizer, OptimizerGroup) else [optimizer]
 
 
-def decoupled(part: torch.optim.Optimizer, group: Mapping[str, Any]) -> bool:
-    """Whether the group's weight decay shrinks the weights apart from the gradient."""
+def decoupled(part: Optimizer, group: Mapping[str, object]) -> bool:
+    """Whether the group's weight decay shrinks the weights directly and not through the gradient."""
     return isinstance(part, torch.optim.AdamW | torch.optim.Muon | Muon) or bool(group.get("decoupled_weight_decay"))
 
 
@@ -66,9 +68,8 @@ def write(group: dict[str, Any], key: str, value: float) -> None:
         group[key] = value
 
 
-def state_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The whole state of an optimizer: tensors by name ("0.exp_avg" of parameter 0), and the rest as
-    JSON-able data.
+def state_tensors(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """The whole state of an optimizer: tensors by name ("0.exp_avg" of parameter 0), and the rest as JSON-able data.
 
     Parameters are numbered in the order of the groups. The tensors are detached and contiguous but share
     memory with the optimizer where they can: write or clone them before the next step. Numbers, bools,
@@ -82,26 +83,17 @@ def state_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], 
     ['0.exp_avg', '0.exp_avg_sq', '0.step']
     """
     tensors: dict[str, Tensor] = {}
-    state = {
-        str(index): {"dict": [[key, _pack(value, f"{index}.{key}", tensors)] for key, value in entry.items()]}
-        for index, parameter in enumerate(_parameters(optimizer))
-        if (entry := optimizer.state.get(parameter)) is not None
-    }
-    groups = [
-        {
-            "size": len(group["params"]),
-            "options": {
-                name: _pack(value, f"group{at}.{name}", tensors)
-                for name, value in group.items()
-                if name != "params" and name not in _PLUMBING
-            },
-        }
-        for at, group in enumerate(optimizer.param_groups)
-    ]
+    whole = optimizer.state_dict()
+    state = {str(index): _pack(entry, str(index), tensors) for index, entry in sorted(whole["state"].items())}
+    groups = []
+    for at, group in enumerate(whole["param_groups"]):
+        names = [name for name in group if name != "params" and name not in _PLUMBING]
+        options = {name: _pack(group[name], f"group{at}.{name}", tensors) for name in names}
+        groups.append({"size": len(group["params"]), "options": options})
     return tensors, {"class": type(optimizer).__name__, "state": state, "groups": groups}
 
 
-def load_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+def load_state(optimizer: Optimizer, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
     """Give a freshly built optimizer the state that `state_tensors` took from one of the same build.
 
     Values keep their bits and dtypes; tensors go to their parameter's device, except step counters that stay
@@ -110,15 +102,12 @@ def load_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], 
     """
     here = type(optimizer).__name__
     if meta["class"] != here:
-        raise HandfulError(f"The stored optimizer state is of {meta['class']}, but the optimizer is {here}.")
-    sizes, stored = (
-        [len(group["params"]) for group in optimizer.param_groups],
-        [g["size"] for g in meta["groups"]],
-    )
+        raise HandfulError(f"the stored optimizer state is of {meta['class']}, but the optimizer is {here}")
+    sizes, stored = [len(group["params"]) for group in optimizer.param_groups], [g["size"] for g in meta["groups"]]
     if sizes != stored:
         raise HandfulError(
-            f"The stored optimizer state has groups of {stored} parameters, but the optimizer has {sizes}: "
-            "it belongs to another model."
+            f"the stored optimizer state has groups of {stored} parameters, but the optimizer has {sizes}: "
+            "it belongs to another model"
         )
     owners = [(parameter, group) for group in optimizer.param_groups for parameter in group["params"]]
     state = {}
@@ -130,19 +119,15 @@ def load_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], 
         for group, saved in zip(optimizer.param_groups, meta["groups"], strict=True)
     ]
     for group, restored in zip(optimizer.param_groups, options, strict=True):
-        for name in [name for name in group if name not in restored and name not in ("params", *_PLUMBING)]:
-            del group[name]
-        group.update(restored)
-    optimizer.state.clear()  # in place: an optimizer of two parts shares one dict between them
+        kept = {name: group[name] for name in ("params", *_PLUMBING) if name in group}
+        group.clear()
+        group.update(kept | restored)
+    optimizer.state.clear()  # in place: the parts of an OptimizerGroup share one dict
     optimizer.state.update(state)
 
 
-def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """JSON-able form: plain values as they are, the rest as a dict with one telling key."""
+def _pack(value: object, name: str, tensors: dict[str, Tensor]) -> object:
+    """JSON-able form: plain values as they are, the rest as a dict whose key names the type."""
     match value:
         case Tensor():
             tensors[name] = value.detach().contiguous()
@@ -151,21 +136,20 @@ def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
             return {"float": str(value)}  # JSON has no inf and no nan
         case None | bool() | int() | float() | str():
             return value
-        case tuple() | list():
-            items = [_pack(item, f"{name}.{index}", tensors) for index, item in enumerate(value)]
-            return {"tuple" if isinstance(value, tuple) else "list": items}
+        case tuple():
+            return {"tuple": [_pack(item, f"{name}.{index}", tensors) for index, item in enumerate(value)]}
+        case list():
+            return {"list": [_pack(item, f"{name}.{index}", tensors) for index, item in enumerate(value)]}
         case dict() if all(isinstance(key, str | int) for key in value):
             return {"dict": [[key, _pack(item, f"{name}.{key}", tensors)] for key, item in value.items()]}
-    raise HandfulError(f"The optimizer keeps a {type(value).__name__} at '{name}', which cannot be stored safely.")
+    raise HandfulError(f"the optimizer keeps a {type(value).__name__} at '{name}', which cannot be stored safely")
 
 
 def _unpack(form: Any, tensors: Mapping[str, Tensor], parameter: Tensor, scalars_too: bool) -> Any:
-    if not isinstance(form, Mapping):
-        return form
     match form:
         case {"tensor": name, "device": device}:
             if name not in tensors:
-                raise HandfulError(f"The stored optimizer state lacks the tensor '{name}'.")
+                raise HandfulError(f"the stored optimizer state lacks the tensor '{name}'")
             return _place(tensors[name], device, parameter, scalars_too)
         case {"float": text}:
             return float(text)
@@ -175,7 +159,9 @@ def _unpack(form: Any, tensors: Mapping[str, Tensor], parameter: Tensor, scalars
             return [_unpack(item, tensors, parameter, scalars_too) for item in items]
         case {"dict": items}:
             return {key: _unpack(item, tensors, parameter, scalars_too) for key, item in items}
-    raise HandfulError(f"The stored optimizer state holds {form!r}, which this version does not know.")
+        case dict():
+            raise HandfulError(f"the stored optimizer state holds {form!r}, which this version does not know")
+    return form
 
 
 def _place(tensor: Tensor, device: str, parameter: Tensor, scalars_too: bool) -> Tensor:

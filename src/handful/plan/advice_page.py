@@ -1,25 +1,45 @@
 """The page of an Advice: throughput, noise scale, predicted time, learning rate."""
 
 import math
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
-from handful.plan.advise import REGRET, Advice, predicted
-from handful.report.document import Page, Section
+from handful.base.plan import Choice
+from handful.plan.probe.decision import REGRET, Decision
+from handful.plan.probe.noise_scale import NoiseScale
+from handful.plan.probe.step_time import Throughput
+from handful.report.document import Page, Part, Section
 from handful.report.figure import Figure, figure_lines
-from handful.report.markup import Html, bullet_list, table_html
-from handful.report.page import choices_html
-from handful.report.traces import Band, Line, Marker
+from handful.report.markup import bullet_list, choices_html, table_html
+from handful.report.tables import Grid
+from handful.report.traces import Band, Floats, Line, Marker
 from handful.report.words import say_bytes, say_number, say_seconds
 
 
-def advice_page(advice: Advice) -> Page:
+class Advised(Protocol):
+    """What the page shows: see `handful.plan.advise.Advice`."""
+
+    batch: int
+    lr: float
+    noise_scale: NoiseScale | None
+    throughput: Throughput
+    reasons: dict[str, Choice]
+    notes: list[str]
+    decision: Decision
+
+    @property
+    def table(self) -> Sequence[Mapping[str, object]]: ...
+
+
+def advice_page(advice: Advised) -> Page:
     """Everything that was measured, as a page that opens offline."""
+    scale, rate = advice.noise_scale, rate_figure(advice)
     rows = [
         {
             "batch": row["batch"],
-            "a step": say_seconds(row["seconds"]),
+            "time per step": say_seconds(row["seconds"]),
             "examples/s": row["examples_per_second"],
             "memory": None if row["memory"] is None else say_bytes(row["memory"]),
             "time to target": row["relative_time"],
@@ -27,30 +47,32 @@ def advice_page(advice: Advice) -> Page:
         }
         for row in advice.table
     ]
-    scale: list[Figure | Html | str] = [throughput_figure(advice)]
-    if advice.noise_scale is not None:
-        scale.append(f"The gradient noise scale is {advice.noise_scale}.")
-        if advice.noise_scale.value is not None:
-            scale += [noise_figure(advice), time_figure(advice)]
-    parts = [Section("Batch sizes", [table_html(rows)]), Section("The batch", scale)]
-    rate = rate_figure(advice)
-    if rate is not None:
-        parts.append(Section("The learning rate", [rate]))
-    parts.append(Section("Choices", [choices_html(advice.reasons)]))
-    if advice.notes:
-        parts.append(Section("Notes", [bullet_list(advice.notes)]))
-    headline = f"Batch {advice.batch} ({advice.reasons['batch'].status}), learning rate {say_number(advice.lr)} "
-    return Page("What suits this run", parts, headline=headline + f"({advice.reasons['lr'].status}).")
+    measured: list[Part] = [throughput_figure(advice)]
+    if scale is not None:
+        measured.append(f"The gradient noise scale is {scale}.")
+        if scale.value is not None:
+            ends = (scale.low, scale.high)
+            measured += [noise_figure(advice, scale.value, ends), time_figure(advice, scale.value, ends)]
+    sections = [
+        Section("Batch sizes", [table_html(Grid.of(rows))]),
+        Section("The batch", measured),
+        Section("The learning rate", [rate] if rate else []),
+        Section("Choices", [choices_html(advice.reasons)]),
+        Section("Notes", [bullet_list(advice.notes)] if advice.notes else []),
+    ]
+    batch, lr = (advice.reasons[name].status for name in ("batch", "lr"))
+    headline = f"Batch {advice.batch} ({batch}), learning rate {say_number(advice.lr)} ({lr})."
+    return Page("What suits this run", sections, headline=headline)
 
 
-def grid(advice: Advice) -> Any:
+def grid(advice: Advised) -> Floats:
     """Sizes between the smallest and the largest tested, evenly in log."""
     sizes = advice.throughput.sizes
     return np.unique(np.r_[np.geomspace(sizes[0], sizes[-1], 60), sizes])
 
 
-def throughput_figure(advice: Advice) -> Figure:
-    """Examples a second against batch size, the line T = a + b B, quartiles shaded."""
+def throughput_figure(advice: Advised) -> Figure:
+    """Examples per second against batch size, the line T = a + b B, quartiles shaded."""
     tp = advice.throughput
     n, x = np.array(tp.sizes), grid(advice)
     band = Band("half of the steps", n, n / np.array(tp.high), n / np.array(tp.low))
@@ -59,61 +81,48 @@ def throughput_figure(advice: Advice) -> Figure:
         Line("a step of a + b B seconds", x, x / np.maximum(tp.a + tp.b * x, 1e-12)),
     ]
     mark = Marker("advised", advice.batch, advice.batch / tp(advice.batch))
-    return figure_lines(
-        "Throughput", "batch", "examples a second", lines, log_x=True, log_y=True, bands=[band], markers=[mark]
-    )
+    axes = ("batch", "examples per second")
+    return figure_lines("Throughput", *axes, lines, log_x=True, log_y=True, bands=[band], markers=[mark])
 
 
-def noise_figure(advice: Advice) -> Figure:
+def noise_figure(advice: Advised, phi: float, ends: tuple[float, float]) -> Figure:
     """The share of noise in a mini-batch's gradient, phi / (B + phi), with the interval of phi."""
-    scale, x = advice.noise_scale, grid(advice)
-    assert scale is not None
-    assert scale.value is not None
-    line = Line("noise in the gradient", x, scale.value / (x + scale.value))
-    band = Band("90% interval", x, scale.low / (x + scale.low), scale.high / (x + scale.high))
-    mark = Marker("advised", advice.batch, scale.value / (advice.batch + scale.value))
-    return figure_lines(
-        "Gradient noise", "batch", "share of noise", [line], log_x=True, bands=[band], markers=[mark], percent=True
-    )
+    x = grid(advice)
+    line = Line("noise in the gradient", x, phi / (x + phi))
+    low, high = (end / (x + end) for end in ends)
+    mark = Marker("advised", advice.batch, phi / (advice.batch + phi))
+    bands, axes = [Band("90% interval", x, low, high)], ("batch", "share of noise")
+    return figure_lines("Gradient noise", *axes, [line], log_x=True, bands=bands, markers=[mark], percent=True)
 
 
-def time_figure(advice: Advice) -> Figure:
+def time_figure(advice: Advised, phi: float, ends: tuple[float, float]) -> Figure:
     """Predicted time to a target against batch size; where it is within 10% of the best is shaded."""
-    scale, x = advice.noise_scale, grid(advice)
-    assert scale is not None
-    assert scale.value is not None
-    best = predicted(advice.decision, x, scale.value)
-    ends = [predicted(advice.decision, x, phi) for phi in (scale.low, scale.high)]
-    good = x[best <= REGRET]
-    bands = [Band("90% interval of the noise scale", x, np.minimum(*ends), np.maximum(*ends))]
-    if len(good):
-        bands.append(Band("at most 10% longer", good, np.zeros(len(good)), best[best <= REGRET], line=2))
-    line = Line("predicted", x, best)
-    mark = Marker("advised", advice.batch, float(predicted(advice.decision, [advice.batch], scale.value)[0]))
+    x, time = grid(advice), advice.throughput.time_to_target
+    predicted = time(x.tolist(), phi)
+    one, other = (time(x.tolist(), end) for end in ends)
+    bands = [Band("90% interval of the noise scale", x, np.minimum(one, other), np.maximum(one, other))]
+    good = predicted <= REGRET
+    if good.any():
+        bands.append(Band("at most 10% longer", x[good], np.zeros(good.sum()), predicted[good], line=2))
     return figure_lines(
         "Predicted time to a target",
         "batch",
         "over that of the best batch",
-        [line],
+        [Line("predicted", x, predicted)],
         log_x=True,
         bands=bands,
-        markers=[mark],
+        markers=[Marker("advised", advice.batch, float(time([advice.batch], phi)[0]))],
         from_zero=True,
         wide=True,
     )
 
 
-def rate_figure(advice: Advice) -> Figure | None:
-    """The range test and the branches that confirmed it, loss against learning rate."""
-    d, lines = advice.decision, []
-    if d.range_test is not None:
-        test = d.range_test
-        losses = np.median(np.where(np.isfinite(test.loss), test.loss, np.nan), axis=0)
-        lines = [Line("range test", test.lr, losses), Line("range test, smoothed", test.lr, test.smooth)]
-    branches = sorted((b for b in d.branches if math.isfinite(b.loss) and not b.given_up), key=lambda b: b.lr)
-    if branches:
-        lines.append(Line("short branches", [b.lr for b in branches], [b.loss for b in branches], points=True))
-    if not lines:
+def rate_figure(advice: Advised) -> Figure | None:
+    """Loss against learning rate, of the rates whose race was run to its end; None for fewer than two."""
+    kept = [b for b in advice.decision.branches if math.isfinite(b.loss) and not b.given_up]
+    if len(kept) < 2:
         return None
+    branches = sorted(kept, key=lambda b: b.lr)
+    line = Line("short branches", [b.lr for b in branches], [b.loss for b in branches], points=True)
     chosen = [Marker("advised", b.lr, b.loss) for b in branches if b.lr == advice.lr]
-    return figure_lines("Learning rate", "learning rate", "loss", lines, log_x=True, markers=chosen, wide=True)
+    return figure_lines("Learning rate", "learning rate", "loss", [line], log_x=True, markers=chosen, wide=True)

@@ -1,20 +1,37 @@
 """`handful.advise`: what batch, micro-batch and learning rate suit a model, its data and this machine, and why."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
-import numpy as np
+from torch import nn
 
+from handful.base.errors import HandfulError
 from handful.base.plan import Choice
+from handful.plan.advice_page import advice_page
+from handful.plan.build import assemble
 from handful.plan.probe.decide import decide
-from handful.plan.probe.decision import Decision
+from handful.plan.probe.decision import REGRET, Decision
 from handful.plan.probe.memory import Memory
 from handful.plan.probe.noise_scale import NoiseScale
 from handful.plan.probe.step_time import Throughput
+from handful.report.tables import text_table
+from handful.report.words import say_bytes, say_count, say_number, say_seconds
 
-SHARE = 0.25  # of the planned examples, at most: advice is asked for on its own, and is no part of a run
-REGRET = 1.10
+SHARE = 0.25  # of the planned examples, at most: advice is asked for on its own, and is not part of a run
+
+
+class BatchRow(TypedDict):
+    """A batch size, and what was measured with it: memory in bytes; relative_time: the predicted time to a target over
+    the best one's, None without a noise scale."""
+
+    batch: int
+    seconds: float
+    examples_per_second: float
+    memory: float | None
+    relative_time: float | None
+    verdict: str
 
 
 @dataclass
@@ -23,8 +40,7 @@ class Advice:
 
     batch, micro_batch (None: the whole batch at once), lr: the advised values; reasons: name -> Choice with status
     and reason of each; noise_scale: None where it has no meaning or the run is too short; table: a dict per batch
-    size with batch, seconds, examples_per_second, memory (bytes), relative_time (predicted time to a target over the
-    best one's; None without a noise scale) and verdict; notes: what else there is to know.
+    size (see BatchRow); notes: what else there is to know; decision: all that was measured.
     """
 
     batch: int
@@ -34,18 +50,15 @@ class Advice:
     throughput: Throughput
     memory: Memory | None
     reasons: dict[str, Choice]
-    table: list[dict[str, Any]]
+    table: list[BatchRow]
     notes: list[str]
     decision: Decision
 
     def __str__(self) -> str:
-        from handful.report.tables import text_table
-        from handful.report.words import say_bytes, say_count, say_number, say_seconds
-
         rows = [
             {
                 "batch": row["batch"],
-                "a step": say_seconds(row["seconds"]),
+                "step": say_seconds(row["seconds"]),
                 "examples/s": say_count(row["examples_per_second"]),
                 "memory": "" if row["memory"] is None else say_bytes(row["memory"]),
                 "time to target": "" if row["relative_time"] is None else f"{row['relative_time']:.2f}",
@@ -59,18 +72,15 @@ class Advice:
             for name, c in self.reasons.items()
             if name != "batch_growth"
         ]
-        scale = self.noise_scale
-        noise = [f"noise scale: {scale}"] if scale is not None else []
+        noise = [] if self.noise_scale is None else [f"noise scale: {self.noise_scale}"]
         return "\n".join([text_table(rows), "", *chosen, *noise, *(f"note: {n}" for n in self.notes)])
 
     def report(self, path: str | Path = "advice.html") -> Path:
         """Write the page with the curves, one file that opens offline. Returns its path."""
-        from handful.plan.advice_page import advice_page
-
         return advice_page(self).write(path)
 
 
-def advise(model: Any, train: Any, **options: Any) -> Advice:
+def advise(model: str | nn.Module, train: object, **options: object) -> Advice:
     """Measure, on this machine, which batch, micro-batch and learning rate suit `model` on `train`; trains nothing.
 
     model, train and options are those of `fit` (loss=, optimizer=, until=, valid=, ...). `until` says how long the
@@ -82,61 +92,37 @@ def advise(model: Any, train: Any, **options: Any) -> Advice:
     >>> advice.batch in (4, 8, 16), advice.reasons["batch"].status in ("measured", "bounded")
     (True, True)
     """
-    from handful.plan.build import assemble
-
     given = {k: v for k, v in options.items() if k not in ("batch", "lr", "micro_batch")}
     t = assemble(model, train, given | {"quiet": True}, measure=False)
     d = decide(t, share=SHARE, measure_all=True)
     if d.throughput is None or d.batch is None or d.lr is None:
-        from handful.base.errors import HandfulError
-
         raise HandfulError("; ".join(d.notes) or "nothing could be measured")
-    reasons = {"batch": d.batch, "lr": d.lr}
     whole = Choice(None, "measured", f"{d.batch.value} rows fit in memory at once")
-    reasons["micro_batch"] = d.micro_batch or whole
+    reasons = {"batch": d.batch, "lr": d.lr, "micro_batch": d.micro_batch or whole}
     if d.growth is not None:
         reasons["batch_growth"] = d.growth
+    table = table_of(d, d.throughput, d.batch.value)
     micro = reasons["micro_batch"].value
-    return Advice(d.batch.value, micro, d.lr.value, d.noise, d.throughput, d.memory, reasons, table_of(d), d.notes, d)
+    return Advice(d.batch.value, micro, d.lr.value, d.noise, d.throughput, d.memory, reasons, table, d.notes, d)
 
 
-def predicted(d: Decision, sizes: Any, phi: float) -> Any:
-    """Predicted time to a target at each size, T(B) (B + phi) / B, over the least among the tested sizes."""
-    assert d.throughput is not None
-    tested = np.array([d.throughput(n) * (n + phi) / n for n in d.throughput.sizes])
-    return np.array([d.throughput(n) * (n + phi) / n for n in sizes]) / tested.min()
-
-
-def table_of(d: Decision) -> list[dict[str, Any]]:
-    """A row a tested batch size, and one a size that failed."""
-    tp = d.throughput
-    assert tp is not None
-    assert d.batch is not None
-    relative: list[float | None] = [None] * len(tp.sizes)
+def table_of(d: Decision, tp: Throughput, advised: int) -> list[BatchRow]:
+    """A row per tested batch size, and one per size that failed."""
+    times: list[float | None] = [None] * len(tp.sizes)
     if d.noise is not None and d.noise.value is not None:
-        relative = [float(v) for v in predicted(d, tp.sizes, d.noise.value)]
-    rows = []
-    for n, seconds, time in zip(tp.sizes, tp.seconds, relative, strict=True):
+        times = tp.time_to_target(tp.sizes, d.noise.value).tolist()
+    rows: list[BatchRow] = []
+    for n, seconds, time in zip(tp.sizes, tp.seconds, times, strict=True):
         micro = tp.micro_batches.get(n)
-        if n == d.batch.value:
-            verdict = "advised"
-        elif time is None:
-            verdict = ""
-        else:
-            verdict = "as good" if time <= REGRET else f"{time:.1f} times as long"
-        if micro:
-            verdict += f"; {micro} rows at a time"
-        rows.append(
-            {
-                "batch": n,
-                "seconds": seconds,
-                "examples_per_second": n / seconds,
-                "memory": None if d.memory is None else d.memory.at(micro or n),
-                "relative_time": time,
-                "verdict": verdict.strip("; "),
-            }
-        )
+        verdicts = [f"{micro} rows at a time"] if micro else []
+        if n == advised:
+            verdicts.insert(0, "advised")
+        elif time is not None:
+            verdicts.insert(0, "as good" if time <= REGRET else f"{time:.1f} times as long")
+        memory = None if d.memory is None else d.memory.at(micro or n)
+        rows.append(BatchRow(batch=n, seconds=seconds, examples_per_second=n / seconds, memory=memory,
+                                relative_time=time, verdict="; ".join(verdicts)))  # fmt: skip
     for n, why in tp.failed:
-        rows.append({"batch": n, "seconds": float("nan"), "examples_per_second": float("nan"), "memory": None,
-                     "relative_time": None, "verdict": f"failed: {why}"})  # fmt: skip
+        rows.append(BatchRow(batch=n, seconds=math.nan, examples_per_second=math.nan, memory=None,
+                                relative_time=None, verdict=f"failed: {why}"))  # fmt: skip
     return rows

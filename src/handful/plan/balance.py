@@ -1,10 +1,7 @@
 """How evenly the classes (or labels) of the training rows occur, and what follows from it."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from handful.data.base import Batch, Source
 from handful.transform.pipeline import Pipeline
@@ -24,16 +21,12 @@ def count(pipeline: Pipeline, train: Source) -> NDArray[np.int64] | None:
         y = target.encode(batch[target.column], pipeline.columns[target.column], rows, train.name)
         if y.dim() > 1 and pipeline.task == "classification":
             return None  # a class for each token
-        found = (
-            (y > 0.5).reshape(len(y), -1).sum(0) if pipeline.task == "multilabel" else _bincount(y, pipeline.outputs)
-        )
-        counts[:-1] += found.numpy()
+        if pipeline.task == "multilabel":
+            counts[:-1] += (y > 0.5).reshape(len(y), -1).sum(0).numpy()
+        else:
+            counts[:-1] += y.bincount(minlength=pipeline.outputs)[: pipeline.outputs].numpy()
         counts[-1] += len(rows)
     return counts
-
-
-def _bincount(y: Tensor, classes: int) -> Tensor:
-    return y.bincount(minlength=classes)[:classes]
 
 
 def uneven(counts: NDArray[np.int64] | None) -> bool:
@@ -48,27 +41,24 @@ def uneven(counts: NDArray[np.int64] | None) -> bool:
     return bool(classes.max() > UNEVEN * classes.min())
 
 
-def say(pipeline: Pipeline, counts: NDArray[np.int64] | None, class_weight: Any) -> list[str]:
-    """Sentences on the balance, where it matters."""
+def describe(pipeline: Pipeline, counts: NDArray[np.int64] | None, *, weighted: bool) -> list[str]:
+    """Sentences on the balance, where it matters. weighted: the loss weights classes already."""
     if counts is None or not counts[-1]:
         return []
     rows, each = int(counts[-1]), counts[:-1]
     if pipeline.task == "multilabel":
         shares = each / rows
         return [
-            f"A row has {each.sum() / rows:.2g} of {len(each)} labels on average; a label is in {shares.min():.1%} to "
-            f"{shares.max():.1%} of the training rows."
+            f"a row has {each.sum() / rows:.2g} of {len(each)} labels on average; a label is in {shares.min():.1%} to "
+            f"{shares.max():.1%} of the training rows"
         ]
     if not uneven(counts):
         return []
     names = pipeline.classes or tuple(map(str, range(len(each))))
     most, least = int(each.argmax()), int(np.where(each > 0, each, rows + 1).argmin())
-    said = (
-        f"Classes are uneven: '{names[most]}' is {each[most] / rows:.1%} of the training rows, '{names[least]}' "
-        f"{each[least] / rows:.1%} ({each[least]:,} rows); always saying '{names[most]}' would have an accuracy of "
-        f"{each[most] / rows:.1%}, so balanced accuracy decides."
+    note = (
+        f"classes are uneven: '{names[most]}' is {each[most] / rows:.1%} of the training rows, '{names[least]}' "
+        f"{each[least] / rows:.1%} ({each[least]:,} rows); always predicting '{names[most]}' scores "
+        f"{each[most] / rows:.1%} accuracy, so balanced accuracy decides"
     )
-    weighted = (
-        "" if class_weight is not None else " class_weight='balanced' lets every class count the same in the loss."
-    )
-    return [said + weighted]
+    return [note if weighted else f"{note}; class_weight='balanced' lets every class count the same in the loss"]

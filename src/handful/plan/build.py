@@ -1,26 +1,24 @@
 """From what the user gave to a Training ready to run: every choice made with its reason, every mistake said early."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError, did_you_mean
-from handful.base.plan import OWN, Choice, Plan, Progress, Status
+from handful.base.plan import Choice, Plan, Progress, Status
 from handful.batches.batches import Batches
-from handful.batches.order import Order
 from handful.optim import schedule
 from handful.optim.build import build as build_optimizer
 from handful.optim.build import set_base
 from handful.plan import defaults as choose
-from handful.plan import dry_run as tried
-from handful.plan.config import Options
-from handful.plan.data import Data, augmentation, make_batches, open_data, validation_batches
+from handful.plan.config import Config
+from handful.plan.data import Data, make_batches, open_data, validation_batches
 from handful.plan.defaults import Chooser, describe
+from handful.plan.model import make_model, make_objective, show_rows
 from handful.plan.probe.batch_growth import Grower, as_growth
 from handful.plan.probe.decide import batch_cap, decide
 from handful.plan.probe.decision import Decision
@@ -30,20 +28,17 @@ from handful.report.live import Live
 from handful.runs.folder import RunFolder
 from handful.training import stop
 from handful.training.coupling import mode_coupling
-from handful.training.device import autocast, choose_device, choose_precision, using_threads
 from handful.training.objective import Objective
-from handful.training.parallel import Ranks, join
+from handful.training.process.device import autocast, choose_device, using_threads
+from handful.training.process.parallel import Ranks, join
 from handful.training.state import State, copy_weights
 from handful.training.training import Training
-from handful.transform.augment.geometry import Flip
-
-ROWS_SHOWN = 256  # to a ready-made model before the first step
 
 
 def assemble(
-    model: Any,
-    train: Any,
-    given: dict[str, Any],
+    model: str | nn.Module | None,
+    train: object,
+    given: Mapping[str, object],
     *,
     out: str | Path | None = None,
     resuming: Plan | None = None,
@@ -57,7 +52,9 @@ def assemble(
     """
     if resuming is not None:
         model, train, given = as_planned(model, train, given, resuming)
-    options = Options.of(given)
+    if not isinstance(model, str | nn.Module):
+        raise HandfulError(f"model must be an nn.Module or the name of a ready-made one, not {type(model).__name__}")
+    options = Config.of(given)
     folder = RunFolder(Path(out)) if out is not None else None
     if folder and resuming is None:
         folder.claim(overwrite=options.overwrite)
@@ -70,7 +67,7 @@ def assemble(
 
 
 def _assemble(
-    model: str | nn.Module, train: object, options: Options, folder: RunFolder | None, resuming: Plan | None,
+    model: str | nn.Module, train: object, options: Config, folder: RunFolder | None, resuming: Plan | None,
     measure: bool | Throughput,
 ) -> Training:  # fmt: skip
     chooser, ranks = Chooser(), join(torch.device("cpu"))
@@ -102,7 +99,7 @@ def _assemble(
     return t
 
 
-def decide_open(t: Training, options: Options, chooser: Chooser, times: Throughput | None, *, own: bool) -> Decision:
+def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughput | None, *, own: bool) -> Decision:
     """Measure what was left open: precision, threads, batch and learning rate. times: step times, given instead of
     measured; own: the model is the caller's."""
     open_batch = chooser.choices["batch"].status == "default"
@@ -131,12 +128,12 @@ def measure_threads(t: Training, chooser: Chooser, *, own: bool) -> None:
     measured = choose_threads(t)
     if own and measured.value != torch.get_num_threads():
         chooser.notes.append(f"{measured.reason}; threads={measured.value} would be faster")
-        chooser.say("threads", torch.get_num_threads(), "default", "torch's own setting")
+        chooser.set("threads", torch.get_num_threads(), "default", "torch's own setting")
     else:
         chooser.put("threads", measured)
 
 
-def settle(t: Training, options: Options, found: Decision, chooser: Chooser) -> None:
+def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> None:
     """Put what was measured into the Training, and what follows from its batch; then the plan is whole."""
     state, n = t.state, t.examples
     if found.start is not None:
@@ -146,7 +143,7 @@ def settle(t: Training, options: Options, found: Decision, chooser: Chooser) -> 
             chooser.put(name, choice)
     if found.lr is not None:
         set_base(state.optimizer, float(found.lr.value))
-    if found.micro_batch is not None and choose.micro_batch(options.micro_batch) is None:
+    if found.micro_batch is not None and chooser.choices["micro_batch"].value is None:
         chooser.put("micro_batch", found.micro_batch)
     state.batch, state.micro_batch = chooser.choices["batch"].value, chooser.choices["micro_batch"].value
     state.seconds, state.trial = found.seconds, [found.steps, found.examples]
@@ -173,126 +170,40 @@ def begin(t: Training, found: Decision) -> None:
         t.save()  # a run that is cut off before its first checkpoint goes on from here
 
 
-def as_planned(model: Any, train: Any, given: dict[str, Any], plan: Plan) -> tuple[Any, Any, dict[str, Any]]:
+def as_planned(
+    model: str | nn.Module | None, train: object, given: Mapping[str, object], plan: Plan
+) -> tuple[str | nn.Module, object, Mapping[str, object]]:
     """The arguments that make the planned run again. HandfulError where only the caller can supply one."""
-    names = {f.name for f in fields(Options)} - {"device", "overwrite", "quiet"}
+    names = {f.name for f in fields(Config)} - {"device", "overwrite", "quiet"}
     planned = {k: c.value for k, c in plan.choices.items() if k in names}
     for name, value in planned.items():
-        if isinstance(value, str) and value.startswith(OWN) and name not in given:
+        if not plan.choices[name].reproducible and name not in given:
             raise HandfulError(f"this run used {value} as its {name}; pass it again: handful.resume(path, {name}=...)")
     if train is None:
         train = plan.data
-        if train.startswith(OWN):
+        if not plan.choices["data"].reproducible:
             raise HandfulError(
                 "this run was trained on your own arrays; pass them again: handful.resume(path, train=...)"
             )
     if model is None:
         model = plan.model
-        if model.startswith(OWN):
+        if not plan.choices["model"].reproducible:
             raise HandfulError(f"this run trained {model}; pass it again: handful.resume(path, model=...)")
-    return model, train, planned | given
-
-
-def make_model(
-    model: Any, data: Data, options: Options, chooser: Chooser, device: torch.device, saved: "RunFolder | None"
-) -> nn.Module:
-    """The user's module as it is, or a ready-made one built for the data."""
-    if isinstance(model, nn.Module):
-        chooser.say("model", OWN + f"{type(model).__name__}", "given")
-        return model
-    from handful import models as ready_made  # only those who name one need them
-
-    if saved is not None:
-        chooser.say("model", model, "given")
-        return ready_made.from_config(saved.model_config())
-    if not isinstance(model, str):
-        raise HandfulError(f"model must be an nn.Module or the name of a ready-made one, not {type(model).__name__}")
-    p = data.pipeline
-    name, given = ready_made.named(model)
-    extra: dict[str, Any] = {"ctc": True} if name == "audio" and p.task == "sequence" else {}
-    if name == "auto":
-        name, extra, reason = ready_made.choose(
-            p.inputs.kind, n=len(data.train), shape=p.shape, inputs=p.inputs, task=p.task, device=device.type
-        )
-        chooser.say("model", name, "found", reason)
-    else:
-        chooser.say("model", model, "given")
-    steps = augmentation(data, options)[0] or ()
-    if name == "resnet":
-        extra["whiten"] = True
-    if name in ("cnn", "resnet") and any(isinstance(step, Flip) and step.horizontal for step in steps):
-        extra["views"] = 2
-    extra |= given
-    if extra.get("views", 1) > 1:
-        others = "its mirror image" if extra["views"] == 2 else "its mirror image, as they are and moved by a pixel"
-        why = "" if "views" in given else "as training flips pictures, "
-        chooser.notes.append(f"{why}a prediction is the mean for a picture and {others}")
-    return ready_made.build(
-        name, kind=p.inputs.kind, shape=p.shape, outputs=p.outputs, inputs=p.inputs, rows=len(data.train),
-        seed=int(options.seed), **extra,
-    )  # fmt: skip
-
-
-def show_rows(net: nn.Module, objective: Objective, data: Data, seed: int) -> None:
-    """Let a ready-made model that asks for it look at some training rows, drawn by the seed, before the first step."""
-    from handful.models.base import Model
-
-    if not isinstance(net, Model) or type(net).begin is Model.begin:
-        return
-    rows = Order(len(data.train), seed=seed)[: min(len(data.train), ROWS_SHOWN)]
-    batch = objective.to_device(data.pipeline(data.train.take(rows)))
-    net.begin(batch.columns["x"])
-
-
-def make_objective(net: nn.Module, data: Data, options: Options, chooser: Chooser, device: torch.device) -> Objective:
-    """Model + loss + metrics, tried on two rows."""
-    choice, lower = choose_precision(options.precision, str(device), net)
-    chooser.put("precision", choice)
-    if choice.value == "float64":
-        net.double()
-    probe = Objective(net, as_is, device=device, autocast=lower)
-    rows = range(min(2, len(data.train)))
-    sample = probe.to_device(data.pipeline(data.train.take(rows)))
-    output = tried.output_of(net, probe.forward, sample)
-    if options.task is None:
-        data.pipeline = data.pipeline.settled(output)
-        chooser.say("task", data.pipeline.task, "found")
-    loss, choice, notes = choose.loss(
-        options.loss, output, data.pipeline, data.train, options.label_smoothing, options.class_weight
-    )
-    chooser.put("loss", choice)
-    chooser.notes += notes
-    chooser.choices |= choose.softening(loss, options.class_weight)
-    warning = tried.warn_of_probabilities(output, str(choice.value))
-    chooser.notes += [warning] if warning else []
-    metrics, choice = choose.metrics(options.metrics, data.pipeline, output, data.uneven)
-    chooser.put("metrics", choice)
-    scale = data.pipeline.target_scale
-    objective = Objective(net, loss, metrics, device=device, autocast=lower, scale=scale)
-    if objective.of_probabilities:
-        data.pipeline = data.pipeline.of_probabilities()
-    sample = probe.to_device(data.pipeline(data.train.take(rows)))  # its target may be settled now
-    tried.loss_of(objective, sample, str(chooser.choices["loss"].value), own=callable(options.loss))
-    return objective
-
-
-def as_is(output: Any, target: Any) -> Tensor:
-    """No loss: for an Objective that only runs the model forward."""
-    raise AssertionError("this objective is only for its forward pass")
+    return model, train, {**planned, **given}
 
 
 def make_training(
-    data: Data, objective: Objective, batches: Batches, size: int | None, options: Options, chooser: Chooser,
+    data: Data, objective: Objective, batches: Batches, size: int | None, options: Config, chooser: Chooser,
     ranks: Ranks, folder: RunFolder | None,
 ) -> Training:  # fmt: skip
     """Optimizer, rates and stop rule; then all parts together. What is still open has a provisional value: see
     `settle`."""
     net, n, validated = objective.model, len(data.train), data.held_out is not None
-    chooser.say("threads", options.threads, "default" if options.threads == "auto" else "given")
+    chooser.set("threads", options.threads, "default" if options.threads == "auto" else "given")
     optimizer = make_optimizer(net, options, chooser)
     if size is None:
-        size = int(chooser.say("batch", min(32, batch_cap(n)), "default", "not measured"))
-    micro = choose.micro_batch(options.micro_batch)
+        size = int(chooser.set("batch", min(32, batch_cap(n)), "default", "not measured"))
+    micro = None if options.micro_batch in (None, "auto") else int(options.micro_batch)
     whole = Choice(None, "default", "the whole batch; halved when memory runs out")
     chooser.put("micro_batch", Choice(micro, "given") if micro else whole)
     score = chooser.put("score", choose.score(options.score, data.pipeline, objective.metrics, validated))
@@ -307,7 +218,7 @@ def make_training(
     ema = chooser.put("ema", averaged) if averaged else None
     for name, left in (("clip_norm", None), ("clip_value", None), ("save_every", "auto")):
         if getattr(options, name) != left:
-            chooser.say(name, getattr(options, name), "given")
+            chooser.set(name, getattr(options, name), "given")
     parameters = [p for p in net.parameters() if p.requires_grad]
     average = copy_weights(net) if ema else None
     return Training(
@@ -335,39 +246,39 @@ def make_training(
     )
 
 
-def make_optimizer(net: nn.Module, options: Options, chooser: Chooser) -> Optimizer:
+def make_optimizer(net: nn.Module, options: Config, chooser: Chooser) -> Optimizer:
     """The optimizer with its learning rate and penalties."""
     built = build_optimizer(options.optimizer, net, lr=options.lr, l2=options.l2)
-    chooser.say("optimizer", describe(options.optimizer), "default" if options.optimizer == "adamw" else "given")
+    chooser.put("optimizer", describe(options.optimizer, "default" if options.optimizer == "adamw" else "given"))
     chooser.put("lr", built.lr)
     chooser.put("l2", built.l2)
-    chooser.say("l1", float(options.l1), "given" if options.l1 else "default")
+    chooser.set("l1", float(options.l1), "given" if options.l1 else "default")
     chooser.notes += built.notes
     return built.optimizer
 
 
-def compile_if_asked(net: nn.Module, options: Options, chooser: Chooser) -> None:
+def compile_if_asked(net: nn.Module, options: Config, chooser: Chooser) -> None:
     """torch.compile, in place."""
     compiled = options.compile is True
     status: Status = "default" if options.compile == "auto" else "given"
     why = "" if compiled else "compiling takes about a minute, which only long runs earn back"
-    if chooser.say("compile", compiled, status, why):
+    if chooser.set("compile", compiled, status, why):
         net.compile()
 
 
-def make_schedule(options: Options, planned: int | None, chooser: Chooser) -> schedule.Schedule:
+def make_schedule(options: Config, planned: int | None, chooser: Chooser) -> schedule.Schedule:
     """The schedule; the default one needs a planned end, and where the stop rule sets none the rate stays."""
     asked, why = options.schedule, ""
     if asked == "cosine" and planned is None:
         asked, why = "constant", "the stop rule sets no length to fall over; with epochs(...) in it: cosine"
     shape = schedule.as_schedule(asked)
     status: Status = "default" if options.schedule == "cosine" else "given"
-    chooser.say("schedule", describe(asked if isinstance(asked, str) else shape), status, why)
+    chooser.put("schedule", describe(asked if isinstance(asked, str) else shape, status, why))
     return shape
 
 
 def growing(
-    options: Options, found: Decision, t: Training, chooser: Chooser
+    options: Config, found: Decision, t: Training, chooser: Chooser
 ) -> tuple[Callable[[Progress], int] | None, Callable[[Training], str | None] | None]:
     """How the batch grows: by a function of progress (grown by hand), or by measurement; (None, None): it does not."""
     base, n = t.state.batch, t.examples
@@ -375,7 +286,7 @@ def growing(
     if spec == "auto" and found.growth is not None:
         spec = chooser.put("batch_growth", found.growth)
     elif spec not in ("auto", None):
-        chooser.say("batch_growth", str(spec), "given")
+        chooser.set("batch_growth", str(spec), "given")
     if spec in ("auto", None):
         by_hand = t.schedule
         return (lambda progress: min(n, by_hand.batch(progress, base))) if by_hand.grows else None, None

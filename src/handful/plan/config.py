@@ -1,97 +1,260 @@
-"""What `fit` takes, checked as far as it can be without the data."""
+"""What `fit` takes: every option once, with its type, default, check and help, for `fit`, `resume`, the estimators and
+the command line, whose help must not wait for heavy imports."""
 
+import math
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
-from typing import Any
-
-import numpy as np
+from inspect import Parameter, signature
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Annotated, ForwardRef, Literal, TypedDict, TypeVar, cast, get_args
 
 from handful.base.errors import HandfulError, did_you_mean
 
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
 
-@dataclass
-class Options:
-    """What `fit` takes. The first sixteen are its named arguments; the rest:
+    from handful.losses.metric import Metric
+    from handful.optim.schedule import Schedule, grow_batch
+    from handful.plan.probe.batch_growth import growth
+    from handful.training.stop import Rule
+    from handful.transform.augment import Augment, Augmentation
+    from handful.transform.auto import Steps
 
-    target:      name of the target column, where it is not clear
-    task:        "classification", "regression", "multilabel", "language", "sequence"; found from the target by default
-    recipe:      "image", "text", "language", "audio" or "table": which columns to learn from; found by default
-    weight:      name of a column of row weights
-    score:       which held-out score decides on the best weights and on plateaus; "auto": the first metric of a
-                 classification, else valid_loss
-    clip_norm, clip_value: bounds of the gradient's norm and entries
-    label_smoothing, class_weight: for cross-entropy; class_weight="balanced" counts every class the same
-    ema:         decay a step of an average of the weights, which is then what is evaluated and kept; None: no average;
-                 "auto": 0.99 for the table model
-    threads:     CPU threads of a step; "auto": all, unless one is measured to be faster
-    shuffle:     how `Order` draws rows: "exact", "block", "none", "replacement"
-    evaluate_every: epochs between evaluations; "auto": one, or a tenth of a short run
-    save_every:  steps between checkpoints; "auto": at evaluations, at most every 30 s
-    overwrite:   start anew in a run folder that holds a run
-    batch_growth: how a batch that was chosen may grow: "auto", None, "grow_batch(every=10)"; a plan holds growth(...)
-    quiet:       print nothing
+    Data = object  # whatever `handful.open` reads
+    Optimizers = str | Optimizer | Callable[..., Optimizer]
+    Losses = str | nn.Module | Callable[..., object]
+    Score = str | Metric | Callable[..., object]
+    Metrics = Score | Sequence[Score] | None
+    Augments = str | Augment | Augmentation | type[Augmentation] | Sequence[str | Augmentation] | None
+
+Auto = Literal["auto"]
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., object])
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The values an option takes: in words, as a test, and how one is read from the text of a command line."""
+
+    words: str = ""
+    fits: Callable[[object], bool] = lambda value: True
+    read: Callable[[str], object] = str
+    metavar: str = "<str>"
+
+    def __or__(self, other: str | None) -> "Kind":
+        """This kind, or one word; None is the word "none" on a command line."""
+        return Kind(
+            f"{self.words.replace(', or ', ', ')}, or {other!r}",
+            lambda value: (isinstance(value, str | None) and value == other) or self.fits(value),
+            lambda text: other if text == str(other).lower() else self.read(text),
+            self.metavar,
+        )
+
+
+def reads(*types: Callable[[str], object]) -> Callable[[str], object]:
+    """Text as the first of some types that it can be, else as it is: what it should have been is then checked."""
+
+    def read(text: str) -> object:
+        for make in types:
+            with suppress(ValueError):
+                return make(text)
+        return text
+
+    return read
+
+
+def number(words: str, holds: Callable[[float], bool] = lambda value: True, whole: bool = False) -> Kind:
+    """A finite number for which `holds`."""
+
+    def fits(value: object) -> bool:
+        if not isinstance(value, Real) or isinstance(value, bool) or (whole and not isinstance(value, Integral)):
+            return False
+        return math.isfinite(value) and holds(float(value))
+
+    return Kind(words, fits, reads(int if whole else float), "<int>" if whole else "<float>")
+
+
+AT_LEAST_0 = number("a number of at least 0", lambda v: v >= 0)
+AT_LEAST_1 = number("a whole number of at least 1", lambda v: v >= 1, whole=True)
+ABOVE_0 = number("a number above 0", lambda v: v > 0)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What `fit` takes besides the model, the training data, `out` and callbacks: help and kind stand with the type.
+
+    >>> Config.of({"batch": 32, "seed": 1}).batch
+    32
     """
 
-    valid: Any = 0.1
-    loss: Any = "auto"
-    metrics: Any = "auto"
-    batch: Any = "auto"
-    micro_batch: Any = "auto"
-    optimizer: Any = "adamw"
-    lr: Any = "auto"
-    schedule: Any = "cosine"
-    l1: float = 0.0
-    l2: Any = "auto"
-    until: Any = None
-    augment: Any = None
-    preprocess: Any = "auto"
-    precision: str = "auto"
-    threads: Any = "auto"
-    compile: Any = "auto"
-    device: str = "auto"
-    seed: int = 0
-    target: str | None = None
-    task: str | None = None
-    recipe: str | None = None
-    weight: str | None = None
-    score: str = "auto"
-    clip_norm: float | None = None
-    clip_value: float | None = None
-    label_smoothing: float = 0.0
-    class_weight: Any = None
-    ema: Any = "auto"
-    shuffle: str = "exact"
-    evaluate_every: Any = "auto"
-    save_every: Any = "auto"
-    batch_growth: Any = "auto"
-    overwrite: bool = False
-    quiet: bool = False
+    target: Annotated[str | None, "the column to predict, where it is not clear; several with commas"] = None
+    valid: Annotated[
+        "float | Data",
+        "share of rows held out (0.1), a number of rows, other data, or none",
+        Kind(read=reads(int, float)) | None,
+    ] = 0.1
+    batch: Annotated[
+        "int | str | grow_batch",
+        "examples per update: a number, 'full' (batch gradient descent), 1 (stochastic), or 'auto'",
+        Kind(read=reads(int)),
+    ] = "auto"
+    micro_batch: Annotated[
+        int | Auto,
+        "examples through the model at a time; the update is the same whatever it is",
+        AT_LEAST_1 | None | "auto",  # None: as a plan holds it
+    ] = "auto"
+    optimizer: Annotated["Optimizers", "sgd, momentum, nesterov, adam, adamw, rmsprop, muon, ..., or one of torch"] = (
+        "adamw"
+    )
+    lr: Annotated[float | Auto, "learning rate, multiplied by the schedule; 'auto' measures", ABOVE_0 | "auto"] = "auto"
+    schedule: Annotated["str | Schedule", "constant, cosine, one_cycle, step(every=10), 'cosine(warmup=0.05)', ..."] = (
+        "cosine"
+    )
+    until: Annotated[
+        "str | float | Rule | None",
+        "when to stop: 'epochs(50) | plateau(5)', \"reaches('valid_accuracy', 0.9)\", a number of epochs, or 'auto'",
+    ] = "auto"
+    loss: Annotated[
+        "Losses", "auto, cross_entropy, mse, mae, huber, quantile(q=0.9), focal, ..., or a callable (output, target)"
+    ] = "auto"
+    metrics: Annotated["Metrics", "auto, or names: 'accuracy, f1, auroc'"] = "auto"
+    task: Annotated[
+        str | None, "classification, regression, multilabel, language or sequence, where it is not clear"
+    ] = None
+    recipe: Annotated[str | None, "image, text, language, audio or table: which columns to learn from"] = None
+    weight: Annotated[str | None, "column of row weights"] = None
+    score: Annotated[
+        str, "the score that picks the best weights, as valid_loss; 'auto': a classification's first metric"
+    ] = "auto"
+    l1: Annotated[float, "L1 penalty", AT_LEAST_0] = 0.0
+    l2: Annotated[float | Auto, "L2 penalty (weight decay), or 'auto'", AT_LEAST_0 | "auto"] = "auto"
+    augment: Annotated[
+        "Augments", "none, 'flip | shift(2) | cutout(8)', or 'auto': the usual for ready-made models, none for others"
+    ] = "auto"
+    preprocess: Annotated["Steps", "auto, none, standardize, minmax, normalize, or steps of handful.preprocess"] = (
+        "auto"
+    )
+    label_smoothing: Annotated[
+        float, "for cross-entropy, 0 to 1", number("a number in [0, 1)", lambda v: 0 <= v < 1)
+    ] = 0.0
+    class_weight: Annotated[
+        str | Sequence[float] | None, "balanced: every class counts the same; or a number per class"
+    ] = None
+    clip_norm: Annotated[float | None, "bound of the gradient's norm", AT_LEAST_0 | None] = None
+    clip_value: Annotated[float | None, "bound of each entry of the gradient", AT_LEAST_0 | None] = None
+    ema: Annotated[
+        float | Auto | None,
+        "decay per step of an average of the weights, as 0.999; none; 'auto': 0.99 for the table model",
+        number("a number in (0, 1)", lambda v: 0 < v < 1) | "auto" | None,
+    ] = "auto"
+    precision: Annotated[str, "auto, float32, bfloat16, float64"] = "auto"
+    compile: Annotated[bool | Auto, "whether to torch.compile the model"] = "auto"
+    device: Annotated[str, "auto, cpu, cuda, mps"] = "auto"
+    threads: Annotated[
+        int | Auto, "CPU threads per step; 'auto': all, unless fewer are measured to be faster", AT_LEAST_1 | "auto"
+    ] = "auto"
+    seed: Annotated[int, "of everything random", number("a whole number", whole=True)] = 0
+    shuffle: Annotated[str, "how rows are drawn: exact, block, none, replacement"] = "exact"
+    evaluate_every: Annotated[
+        float | Auto, "epochs between evaluations; 'auto': one, or a tenth of a short run", ABOVE_0 | "auto"
+    ] = "auto"
+    save_every: Annotated[
+        int | Auto, "steps between checkpoints; 'auto': at evaluations, at most every 30 s", AT_LEAST_1 | "auto"
+    ] = "auto"
+    batch_growth: Annotated[
+        "str | growth | grow_batch | None", "how a batch that was chosen may grow: 'auto', None, 'grow_batch(every=10)'"
+    ] = "auto"
+    overwrite: Annotated[bool, "replace the run that the folder holds"] = False
+    quiet: Annotated[bool, "print only the result"] = False
 
     @classmethod
-    def of(cls, given: dict[str, Any]) -> "Options":
-        """The options given by name. Raises HandfulError for an unknown one."""
-        known = [f.name for f in fields(cls)]
-        for name in given:
-            if name not in known:
-                raise HandfulError(f"there is no option '{name}'.{did_you_mean(name, known)}")
-        options = cls(**given)
-        options.check()
-        return options
+    def of(cls, given: Mapping[str, object]) -> "Config":
+        """The options given by name, checked as far as can be without the data. Raises HandfulError."""
+        for name, value in given.items():
+            if name not in OPTIONS:
+                raise HandfulError(f"there is no option '{name}'.{did_you_mean(name, OPTIONS)}")
+            kind = OPTIONS[name].kind
+            if not kind.fits(value):
+                raise HandfulError(f"{name} must be {kind.words}, not {value!r}")
+        return cls(**cast("ConfigOptions", given))
 
-    def check(self) -> None:
-        """Numbers that can be told to be wrong without looking at the data."""
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer):
-            raise HandfulError(f"seed must be a whole number, not {self.seed!r}")
-        for name in ("l1", "clip_norm", "clip_value", "label_smoothing", "ema"):
-            value = getattr(self, name)
-            if value is None or (name == "ema" and value == "auto"):
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value) or value < 0:
-                raise HandfulError(f"{name} must be a number of at least 0, not {value!r}")
-        if self.label_smoothing >= 1 or (self.ema not in (None, "auto") and not 0 < self.ema < 1):
-            raise HandfulError("label_smoothing must be in [0, 1) and ema in (0, 1)")
-        if self.threads != "auto" and (not isinstance(self.threads, int) or self.threads < 1):
-            raise HandfulError(f"threads must be a whole number of at least 1, or 'auto', not {self.threads!r}")
-        if self.save_every != "auto" and (not isinstance(self.save_every, int) or self.save_every < 1):
-            raise HandfulError(
-                f"save_every must be a number of steps of at least 1, or 'auto', not {self.save_every!r}"
-            )
+
+class TrainingOptions(TypedDict, total=False):
+    """The options that the estimators take by name too: names and types of `Config`."""
+
+    valid: "float | Data"
+    batch: "int | str | grow_batch"
+    optimizer: "Optimizers"
+    lr: float | Auto
+    schedule: "str | Schedule"
+    until: "str | float | Rule | None"
+    loss: "Losses"
+    l1: float
+    l2: float | Auto
+    augment: "Augments"
+    preprocess: "Steps"
+    ema: float | Auto | None
+    precision: str
+    device: str
+
+
+class ConfigOptions(TrainingOptions, total=False):
+    """All names and types of `Config`, for `fit(..., **options: Unpack[ConfigOptions])` (PEP 692)."""
+
+    target: str | None
+    micro_batch: int | Auto
+    metrics: "Metrics"
+    task: str | None
+    recipe: str | None
+    weight: str | None
+    score: str
+    label_smoothing: float
+    class_weight: str | Sequence[float] | None
+    clip_norm: float | None
+    clip_value: float | None
+    compile: bool | Auto
+    threads: int | Auto
+    seed: int
+    shuffle: str
+    evaluate_every: float | Auto
+    save_every: int | Auto
+    batch_growth: "str | growth | grow_batch | None"
+    overwrite: bool
+    quiet: bool
+
+
+@dataclass(frozen=True)
+class Option:
+    """A field of `Config` as its readers want it."""
+
+    name: str
+    default: str | float | None
+    type: object
+    help: str
+    kind: Kind = Kind()
+
+    @property
+    def hint(self) -> object:
+        """The type as a signature shows it."""
+        return self.type.__forward_arg__ if isinstance(self.type, ForwardRef) else self.type
+
+
+OPTIONS = {f.name: Option(f.name, cast("str | float | None", f.default), *get_args(f.type)) for f in fields(Config)}
+
+
+def spelled_out(function: F) -> F:
+    """The function with each option of its `**options: Unpack[...]` in its signature, with Config's default, and in its
+    docstring, where that says {options}."""
+    shown = signature(function)
+    (packed,) = (p for p in shown.parameters.values() if p.kind is Parameter.VAR_KEYWORD)
+    (names,) = get_args(packed.annotation)
+    options = [option for option in OPTIONS.values() if option.name in names.__annotations__]
+    named = [Parameter(o.name, Parameter.KEYWORD_ONLY, default=o.default, annotation=o.hint) for o in options]
+    kept = [p for p in shown.parameters.values() if p is not packed]
+    vars(function)["__signature__"] = shown.replace(parameters=[*kept, *named])
+    lines = (textwrap.fill(f"{o.name}: {o.help}", 116, subsequent_indent=" " * 8) for o in options)
+    function.__doc__ = (function.__doc__ or "").replace("{options}", "\n    ".join(lines))
+    return function

@@ -3,28 +3,29 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from handful.base.plan import OWN, Status
+from handful.base.plan import Choice
 from handful.batches.batches import Batches, Transform
 from handful.batches.order import Order
-from handful.data.base import Batch, Rows, Source
+from handful.data.base import Batch, Ragged, Rows, Source
 from handful.data.open import open as open_source
-from handful.data.split import split as split_rows
+from handful.data.split import share_of, split
 from handful.models import MODELS, named
 from handful.plan import balance
 from handful.plan import defaults as choose
-from handful.plan.config import Options
+from handful.plan.config import Config
 from handful.plan.defaults import Chooser, describe
 from handful.runs.folder import RunFolder
 from handful.transform import columns as recipes
-from handful.transform.augment.augment import Augment, as_augment
+from handful.transform.augment.augment import as_augment
+from handful.transform.augment.base import Augment
 from handful.transform.augment.default import suggest
-from handful.transform.inputs import Table
+from handful.transform.inputs import TableInput
 from handful.transform.language import language_source
 from handful.transform.pipeline import Pipeline, fit_pipeline
 
@@ -34,110 +35,138 @@ CACHED_BYTES = 256 << 20
 
 @dataclass
 class Data:
-    """What is trained on, what is held out, and the fitted way from raw rows to x and y; and whether some classes are
-    much rarer than others."""
+    """What is trained on, what is held out, and the fitted way from raw rows to x and y.
+
+    counts: training rows of each class, and of all, last; None for other tasks. own_model: the model is the caller's.
+    """
 
     source: Source
     train: Source
     held_out: Source | None
     pipeline: Pipeline
-    uneven: bool = False
+    counts: NDArray[np.int64] | None = None
+    own_model: bool = False
 
 
-def open_data(train: Any, options: Options, chooser: Chooser, model: Any, saved: "RunFolder | None") -> Data:
+def open_data(
+    train: object, options: Config, chooser: Chooser, model: str | nn.Module, saved: RunFolder | None
+) -> Data:
     """Open the data, hold out the validation rows, and fit the preprocessing on the training rows alone."""
-    name = named(model)[0] if isinstance(model, str) else None
-    source = open_source(train, target=options.target)
-    chooser.say("data", source.where or OWN + source.name, "given")
-    chooser.say("rows", len(source), "found")
-    chooser.say("fingerprint", fingerprint(source), "found", "of the data; checked on resume")
-    asked = recipes.check(options.recipe)
-    if asked is None and name in MODELS:
-        options = replace(options, recipe=recipes.of_model(source, MODELS[name].kinds))
-    source = recipes.select(source, options.recipe, keep=[options.weight])
-    if source.target is not None:
-        chooser.say("target", source.target, "given" if options.target else "found")
+    source, options, recipe = select_columns(train, options, chooser, model)
     language = is_language(source, options)
-    rows: Source = source
-    held_out: Source | None = None
-    if language and not (isinstance(options.valid, int | float) and options.valid):
-        rows, _ = language_source(source, valid=0.0)
-    if options.valid is None or (isinstance(options.valid, int | float) and options.valid == 0):
-        chooser.say("valid", 0, "given", "nothing held out: no validation score")
-    elif isinstance(options.valid, int | float):
-        if language:
-            rows, held_out = language_source(source, valid=float(options.valid))
-        else:
-            rows, held_out = split_rows(source, options.valid, seed=int(options.seed))
-        assert held_out is not None
-        status: Status = "default" if options.valid == 0.1 else "given"
-        chooser.say("valid", options.valid, status, f"{len(held_out):,} of {len(rows) + len(held_out):,} rows held out")
+    rows, held_out = hold_out(source, options, chooser, language)
+    name = named(model)[0] if isinstance(model, str) else None
     if saved is not None and not language:
         pipeline = saved.pipeline()
     else:
-        matrix = isinstance(model, nn.Module) or name in ("linear", "mlp")
         pipeline = fit_pipeline(
             rows,
             steps=options.preprocess,
-            own_model=isinstance(model, nn.Module),
+            own_model=name is None,
             task=options.task,
             weight=options.weight,
-            layout="matrix" if matrix else "auto",
+            layout="matrix" if name in (None, "linear", "mlp") else "auto",
             pictures=options.recipe == "image",
         )
-    if options.valid is not None and not isinstance(options.valid, int | float):
-        columns = None if isinstance(options.valid, Source) else pipeline.trained_on
-        if language:
-            held_out = pipeline.windows(open_source(options.valid))
-        else:
-            held_out = open_source(options.valid, target=options.target or source.target, columns=columns)
-        chooser.say("valid", held_out.where or OWN + "validation data", "given", f"{len(held_out):,} rows")
-    say_recipe(pipeline, options, chooser, asked)
-    chooser.say("preprocess", describe(options.preprocess), "default" if options.preprocess == "auto" else "given")
-    chooser.say("task", pipeline.task, "given" if options.task else "found")
+    if share_of(options.valid) is None:
+        held_out = open_valid(source, options, chooser, pipeline, language)
+    note_recipe(pipeline, options, chooser, recipe)
+    chooser.put("preprocess", describe(options.preprocess, "default" if options.preprocess == "auto" else "given"))
+    chooser.set("task", pipeline.task, "given" if options.task else "found")
     if options.weight:
-        chooser.say("weight", options.weight, "given")
+        chooser.set("weight", options.weight, "given")
     chooser.notes += [*source.notes, *(rows.notes if language else ()), *pipeline.notes]
     if held_out is not None:
-        # A bad row is better said now than after an epoch.
+        # A bad row is better reported now than after an epoch.
         pipeline.on(held_out, target=True)(held_out.take(range(min(256, len(held_out)))))
     counts = balance.count(pipeline, rows)
-    chooser.notes += balance.say(pipeline, counts, options.class_weight)
-    return Data(source, rows, held_out, pipeline, balance.uneven(counts))
+    chooser.notes += balance.describe(pipeline, counts, weighted=options.class_weight is not None)
+    return Data(source, rows, held_out, pipeline, counts, name is None)
 
 
-def say_recipe(pipeline: Pipeline, options: Options, chooser: Chooser, asked: str | None) -> None:
-    """Which kind of data this is, and which columns say so."""
-    kind = "table" if isinstance(pipeline.input, Table) else pipeline.inputs.kind
+def select_columns(
+    train: object, options: Config, chooser: Chooser, model: str | nn.Module
+) -> tuple[Source, Config, str | None]:
+    """The data with the columns to learn from, the options with the recipe that the model stands for, and the recipe
+    that was asked for."""
+    source = open_source(train, target=options.target)
+    chooser.put("data", Choice(source.where, "given") if source.where else Choice.own(source.name))
+    chooser.set("rows", len(source), "found")
+    chooser.set("fingerprint", fingerprint(source), "found", "of the data; checked on resume")
+    asked = recipes.check(options.recipe)
+    if asked is None and isinstance(model, str) and (name := named(model)[0]) in MODELS:
+        options = replace(options, recipe=recipes.of_model(source, MODELS[name].kinds))
+    source = recipes.select(source, options.recipe, keep=[options.weight])
+    if source.target is not None:
+        chooser.set("target", source.target, "given" if options.target else "found")
+    return source, options, asked
+
+
+def hold_out(source: Source, options: Config, chooser: Chooser, language: bool) -> tuple[Source, Source | None]:
+    """Training rows and, where a share or a number of them is to be held out, validation rows."""
+    rows: Source
+    held_out: Source | None
+    share = share_of(options.valid)
+    if share == 0:
+        chooser.set("valid", 0, "given", "nothing held out: no validation score")
+    rows, held_out = source, None
+    if language:
+        rows, held_out = language_source(source, valid=float(share or 0))
+    elif share:
+        rows, held_out = split(source, share, options.seed)
+    if share and held_out is not None:
+        of = f"{len(held_out):,} of {len(rows) + len(held_out):,} rows held out"
+        chooser.set("valid", share, "default" if share == 0.1 else "given", of)
+    return rows, held_out
+
+
+def open_valid(source: Source, options: Config, chooser: Chooser, pipeline: Pipeline, language: bool) -> Source:
+    """Validation data of their own, read as the training data were."""
+    if language:
+        held_out: Source = pipeline.windows(open_source(options.valid))
+    else:
+        columns = None if isinstance(options.valid, Source) else pipeline.trained_on
+        held_out = open_source(options.valid, target=options.target or source.target, columns=columns)
+    count = f"{len(held_out):,} rows"
+    own = Choice.own("validation data", reason=count)
+    chooser.put("valid", Choice(held_out.where, "given", count) if held_out.where else own)
+    return held_out
+
+
+def note_recipe(pipeline: Pipeline, options: Config, chooser: Chooser, asked: str | None) -> None:
+    """Which kind of data this is, and which columns tell."""
+    kind = "table" if isinstance(pipeline.input, TableInput) else pipeline.inputs.kind
     uses = pipeline.uses
     columns = ", ".join(uses[:4]) + (f" and {len(uses) - 4} more columns" if len(uses) > 4 else "")
-    recipe = asked or options.recipe or recipes.found(kind)
-    chooser.say("recipe", recipe, "given" if asked else "found", f"learns from {columns}")
+    chooser.set("recipe", asked or options.recipe or recipes.found(kind), "given" if asked else "found",
+                f"learns from {columns}")  # fmt: skip
 
 
-def is_language(source: Source, options: Options) -> bool:
+def is_language(source: Source, options: Config) -> bool:
     """Whether the data are running text to be continued: asked for, or a text column and no target."""
     if options.task is not None or options.recipe == "language":
         return options.task == "language" or (options.task is None and options.recipe == "language")
     return source.target is None and [c.kind for c in source.columns.values()] == ["text"]
 
 
-def augmentation(data: Data, options: Options) -> tuple[Augment | None, str]:
-    """The steps asked for or, for "auto", those usual for such data, with the reason."""
+def augmentation(data: Data, options: Config) -> tuple[Augment | None, str]:
+    """The steps asked for or, for "auto", those usual for such data and none for a model of the caller's own; why."""
     if options.augment != "auto":
-        return as_augment(None if options.augment == "none" else options.augment), ""
+        return as_augment(options.augment), ""
+    if data.own_model:
+        return None, "none for a model of your own, unless augment= names some"
     shape = tuple(int(s) for s in data.pipeline.shape if s is not None)
     text, reason = suggest(data.pipeline.inputs.kind, shape, data.pipeline.task or "", len(data.train))
     return as_augment(text), reason
 
 
-def make_batches(data: Data, options: Options, chooser: Chooser, device: torch.device) -> tuple[Batches, int | None]:
+def make_batches(data: Data, options: Config, chooser: Chooser, device: torch.device) -> tuple[Batches, int | None]:
     """Order, augmentation and batches of the training rows; and the batch size if it was given.
 
     For a GPU, threads read ahead into pinned memory, from which a copy goes on while the device computes.
     """
-    seed, n = int(options.seed), len(data.train)
-    chooser.say("seed", seed, "given")
+    seed, n = options.seed, len(data.train)
+    chooser.set("seed", seed, "given")
     cached = data.pipeline.cached(data.train, CACHED_BYTES)
     transforms: list[Transform] = [] if cached is not None else [data.pipeline]
     steps, reason = augmentation(data, options)
@@ -149,8 +178,8 @@ def make_batches(data: Data, options: Options, chooser: Chooser, device: torch.d
             return batch if cached is not None else data.pipeline(batch)
 
         transforms.append(steps.bind(seed=seed, fetch=fetch, n=n, classes=len(data.pipeline.classes or ()) or None))
-    chooser.say("augment", str(steps) if steps else None, "found" if reason else "given", reason)
-    chooser.say("shuffle", options.shuffle, "default" if options.shuffle == "exact" else "given")
+    chooser.set("augment", str(steps) if steps else None, "found" if reason else "given", reason)
+    chooser.set("shuffle", options.shuffle, "default" if options.shuffle == "exact" else "given")
     size = choose.batch_size(options.batch, n)
     if size is not None:
         chooser.put("batch", size)
@@ -184,14 +213,9 @@ def fingerprint(source: Source) -> str:
         repr((len(source), [(k, c.kind, c.dtype, c.shape) for k, c in source.columns.items()])).encode()
     )
     for value in source.read(np.unique(np.linspace(0, len(source) - 1, 64).astype(np.int64))).values():
-        if isinstance(value, Tensor):
-            digest.update(
-                value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.numel() else b""
-            )
-        elif isinstance(value, tuple):
-            digest.update(
-                value.values.cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.values.numel() else b""
-            )
-        else:
-            digest.update(repr(value).encode())
+        numbers = value.values if isinstance(value, Ragged) else value
+        if not isinstance(numbers, Tensor):
+            digest.update(repr(numbers).encode())
+        elif numbers.numel():
+            digest.update(numbers.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:32]

@@ -1,19 +1,22 @@
-"""The model and the loss, tried on a few rows: their mistakes are said before anything is trained."""
+"""The model and the loss, tried on a few rows: their mistakes are reported before anything is trained."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
 from handful.data.base import Batch
+from handful.losses.loss import LossFunction
 from handful.training.objective import Objective
+
+T = TypeVar("T")
 
 _MISTAKES = (RuntimeError, TypeError, ValueError, LookupError, AssertionError, NotImplementedError, AttributeError)
 
 
-def output_of(model: nn.Module, forward: Callable[[Batch], Any], sample: Batch) -> Any:
+def output_of(model: nn.Module, forward: Callable[[Batch], object], sample: Batch) -> object:
     """The model's output for two rows, in evaluation mode. Lazy modules get their shapes here.
 
     Raises HandfulError with the shapes that the model fails on.
@@ -25,7 +28,7 @@ def output_of(model: nn.Module, forward: Callable[[Batch], Any], sample: Batch) 
     except _MISTAKES as error:
         given = {k: v for k, v in sample.columns.items() if k not in ("y", "weight")}
         raise HandfulError(
-            f"the model ({type(model).__name__}) fails on a batch of two rows ({_shapes(given)}): {_said(error)}"
+            f"the model ({type(model).__name__}) fails on a batch of two rows ({_shapes(given)}): {_words(error)}"
         ) from error
 
 
@@ -44,11 +47,11 @@ def loss_of(objective: Objective, sample: Batch, name: str, own: bool) -> None:
     except _MISTAKES as error:
         if target is None:
             raise HandfulError(
-                f"the loss ({name}) fails without a target: the data name none, so it gets None in its place; name "
-                f"one, or pass (x, x) to learn x itself ({_said(error)})"
+                f"the loss ({name}) fails without a target: there is no target column, so the loss receives None; name "
+                f"one, or pass (x, x) to learn x itself ({_words(error)})"
             ) from error
         raise HandfulError(
-            f"the loss ({name}) fails on two rows ({_shapes({'output': output, 'target': target})}): {_said(error)}"
+            f"the loss ({name}) fails on two rows ({_shapes({'output': output, 'target': target})}): {_words(error)}"
         ) from error
     if own and isinstance(output, Tensor) and isinstance(target, Tensor) and _spreads(objective.loss, output, target):
         raise HandfulError(
@@ -57,7 +60,7 @@ def loss_of(objective: Objective, sample: Batch, name: str, own: bool) -> None:
         )
 
 
-def _spreads(loss: Callable[[Any, Any], Any], output: Tensor, target: Tensor) -> bool:
+def _spreads(loss: LossFunction, output: Tensor, target: Tensor) -> bool:
     """Whether two rows, [2, 1] against [2], have another mean than each row alone, and [2] against [2] the same: then
     it is the shapes that couple the rows, and no loss that compares rows on purpose."""
     if output.ndim != 2 or output.shape[1] != 1 or target.ndim != 1:
@@ -71,14 +74,14 @@ def _spreads(loss: Callable[[Any, Any], Any], output: Tensor, target: Tensor) ->
     return bool(torch.isclose(flat, alone)) and not bool(torch.isclose(both, alone))
 
 
-def _mean(result: Any) -> Tensor:
+def _mean(result: Tensor | tuple[Tensor, Tensor]) -> Tensor:
     if isinstance(result, tuple):
         total: Tensor = result[0].double().sum() / torch.as_tensor(result[1]).double().sum()
         return total
     return torch.as_tensor(result).double().mean()
 
 
-def warn_of_probabilities(output: Any, loss_text: str) -> str | None:
+def warn_of_probabilities(output: object, loss_text: str) -> str | None:
     """A note if the outputs look like probabilities where logits are wanted: a common and costly mistake."""
     if (
         isinstance(output, Tensor)
@@ -92,7 +95,7 @@ def warn_of_probabilities(output: Any, loss_text: str) -> str | None:
     return None
 
 
-def _quietly(model: nn.Module, call: Callable[[], Any]) -> Any:
+def _quietly(model: nn.Module, call: Callable[[], T]) -> T:
     """In evaluation mode, without gradients, from random numbers of its own."""
     model.eval()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -100,7 +103,7 @@ def _quietly(model: nn.Module, call: Callable[[], Any]) -> Any:
         return call()
 
 
-def _shapes(values: dict[str, Any]) -> str:
+def _shapes(values: Mapping[str, object]) -> str:
     return ", ".join(
         f"{k}: {str(v.dtype).removeprefix('torch.')} {list(v.shape)}"
         if isinstance(v, Tensor)
@@ -109,5 +112,5 @@ def _shapes(values: dict[str, Any]) -> str:
     )
 
 
-def _said(error: BaseException) -> str:
+def _words(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]

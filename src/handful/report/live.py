@@ -1,29 +1,29 @@
-"""The progress of a run as it happens: one live line on a terminal, plain lines elsewhere, nothing when
-quiet."""
+"""The progress of a run as it happens: one live line on a terminal, plain lines elsewhere, nothing when quiet."""
 
 import atexit
 import math
+import os
 import sys
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
+from handful.base.plan import Choice
+from handful.report.tables import print_choices
 from handful.report.words import as_float, plain, say_count, say_number, say_score, say_seconds, split_score
 
 if TYPE_CHECKING:
-    from rich.live import Live as RichLive
-    from rich.text import Text
+    from rich.progress import Progress, Task
 
 EVERY = 0.1  # seconds between two drawings on a terminal
 EVERY_PLAIN = 30.0  # seconds between two plain lines where there is no terminal
-WINDOW = 10.0  # seconds over which speed is measured
+WINDOW = 10.0  # seconds over which speed is measured on a terminal; three plain lines elsewhere
 
 
 class Live:
-    """What the run is doing now: how far, loss, validation score, examples a second, time left, batch, rate.
+    """What the run is doing now: how far, loss, validation score, examples per second, time left, batch, rate.
 
     total_examples: what the run will use at most, None if unknown; file: standard error unless given. On a
     terminal, one line redrawn at most ten times a second; elsewhere a plain line at each evaluation and every
@@ -41,46 +41,36 @@ class Live:
     def __init__(self, total_examples: int | None, *, quiet: bool = False, file: TextIO | None = None) -> None:
         self.total = total_examples or None
         self._file = sys.stderr if file is None else file
-        self._quiet = quiet
+        self._quiet, self._closed = quiet, False
         self._terminal = not quiet and _is_terminal(self._file)
-        self._rich: RichLive | None = None
-        self._scores: dict[str, Any] = {}
-        self._seen: deque[tuple[float, float]] = deque(maxlen=200)
-        self._closed = False
+        self._every = EVERY if self._terminal else EVERY_PLAIN
         self._next = math.inf if quiet else 0.0 if self._terminal else time.perf_counter() + EVERY_PLAIN
+        self._progress: Progress | None = None
+        self._scores: dict[str, object] = {}
 
-    def start(self, plan: Any, notes: Sequence[str] = (), total_examples: int | None = None) -> None:
-        """Print every choice of the plan and the notes, and learn how many examples the run will use at
-        most."""
-        from handful.report.tables import choices_of, print_choices
-
+    def start(self, plan: Mapping[str, Choice], notes: Sequence[str] = (), total_examples: int | None = None) -> None:
+        """Print every choice of the plan and the notes, and learn how many examples the run will use at most."""
         self.total = total_examples or self.total
         if self._quiet:
             return
         try:
-            print_choices(choices_of(plan), file=self._file)
+            print_choices(plan, file=self._file)
         except (OSError, ValueError):
             self._fall_silent()
         for text in notes:
             self.note(f"note: {text}")
 
-    def update(self, progress_row: Mapping[str, Any]) -> None:
-        """Tell where the run is: a history row (position, step, epoch, batch, lr, train_loss, ...)."""
-        now = time.perf_counter()
-        if now < self._next:
-            return
-        self._next = now + (EVERY if self._terminal else EVERY_PLAIN)
-        self._show(progress_row, now)
+    def update(self, progress_row: Mapping[str, object]) -> None:
+        """Show where the run is: a history row (position, step, epoch, batch, lr, train_loss, ...)."""
+        if time.perf_counter() >= self._next:
+            self._show(progress_row)
 
-    def evaluation(self, row: Mapping[str, Any]) -> None:
-        """Tell the outcome of an evaluation: the scores named valid_*; shown at once."""
-        if self._next == math.inf:
-            return
-        scores = {k: v for k, v in row.items() if split_score(k)[0] == "valid" and not k.endswith("_rows")}
-        self._scores = scores or self._scores
-        now = time.perf_counter()
-        self._next = now + (EVERY if self._terminal else EVERY_PLAIN)
-        self._show(row, now)
+    def evaluation(self, row: Mapping[str, object]) -> None:
+        """Show the outcome of an evaluation, the scores named valid_*, at once."""
+        if self._next != math.inf:
+            scores = {k: v for k, v in row.items() if split_score(k)[0] == "valid" and not k.endswith("_rows")}
+            self._scores = scores or self._scores
+            self._show(row)
 
     def note(self, text: str) -> None:
         """Print a line above the live one."""
@@ -88,14 +78,13 @@ class Live:
             self._print(plain(text))
 
     def close(self, reason: str = "") -> None:
-        """Remove the live line, give the terminal back as it was, say why the run stopped. May be
-        repeated."""
+        """Remove the live line, give the terminal back as it was, print why the run stopped. May be repeated."""
         if self._closed:
             return
         self._closed, self._next = True, math.inf
         self._stop()
-        if reason and not self._quiet:
-            self._print(f"stopped: {plain(reason)}")
+        if reason:
+            self.note(f"stopped: {reason}")
 
     def __enter__(self) -> Self:
         return self
@@ -106,51 +95,42 @@ class Live:
         interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
         self.close("interrupted" if interrupted else "")
 
-    def _show(self, row: Mapping[str, Any], now: float) -> None:
-        position = as_float(row.get("position"))
-        if math.isfinite(position):
-            if self._seen and position < self._seen[-1][1]:
-                self._seen.clear()  # the run went back: a resume, or another run
-            self._seen.append((now, position))
-            while len(self._seen) > 2 and now - self._seen[0][0] > WINDOW:
-                self._seen.popleft()
-        if self._terminal:
-            self._draw(row)
-        else:
-            self._print("  ".join(self._words(row)))
+    def _show(self, row: Mapping[str, object]) -> None:
+        self._next = time.perf_counter() + self._every
+        try:
+            progress = self._progress = self._progress or self._start()
+            task = progress.tasks[0]
+            position = as_float(row.get("position"))
+            if position < task.completed:
+                progress.reset(task.id)  # the run went back: a resume, or another run
+            if math.isfinite(position):
+                progress.update(task.id, completed=position)
+            first, *words = self._words(row, task) or [""]
+            if self._terminal:
+                progress.update(task.id, description=first, words="  ".join(words), refresh=True)
+            else:
+                self._print("  ".join([first, *words]))
+        except (OSError, ValueError):
+            self._fall_silent()
 
-    def _share(self) -> float | None:
-        """The share of the planned examples that is used; None when unknown."""
-        return min(1.0, self._seen[-1][1] / self.total) if self.total and self._seen else None
-
-    def _rate(self, row: Mapping[str, Any]) -> float:
-        """Examples a second over the last ten seconds; NaN when unknown."""
-        logged = as_float(row.get("examples_per_second"))
-        if math.isfinite(logged) or len(self._seen) < 2:
-            return logged
-        (t0, p0), (t1, p1) = self._seen[0], self._seen[-1]
-        return (p1 - p0) / (t1 - t0) if t1 > t0 and p1 > p0 else math.nan
-
-    def _words(self, row: Mapping[str, Any]) -> list[str]:
-        """What to say, most important first."""
-        share, rate = self._share(), self._rate(row)
+    def _words(self, row: Mapping[str, object], task: "Task") -> list[str]:
+        """What to show, most important first."""
+        speed = as_float(row.get("examples_per_second", task.speed))
         out = []
-        if share is not None:
-            # rounded down: 100% only when all is done
-            out.append(f"{math.floor(share * 100):.0f}%")
-        elif self._seen:
-            out.append(f"{say_count(self._seen[-1][1])} examples")
+        if task.total:
+            out.append(f"{math.floor(task.percentage + 1e-9)}%")  # rounded down: 100% only when all is done
+        elif task.completed:
+            out.append(f"{say_count(task.completed)} examples")
         if "train_loss" in row:
             out.append(f"loss {say_number(row['train_loss'])}")
-        named = sorted(self._scores, key=lambda name: split_score(name)[1] == "loss")[:2]
-        for name in named:
-            held_out = "held-out " if name == "valid_loss" else ""  # beside the training loss
+        for name in sorted(self._scores, key=lambda name: split_score(name)[1] == "loss")[:2]:
+            held_out = "held-out " if name == "valid_loss" else ""  # next to the training loss
             out.append(held_out + say_score(name, self._scores[name]))
-        if self.total and math.isfinite(rate) and self._seen:
-            left = max(0.0, self.total - self._seen[-1][1]) / rate
-            out.append(f"{say_seconds(left if left < 10 else round(left))} left")
-        if math.isfinite(rate):
-            out.append(f"{say_count(rate)} examples/s")
+        if math.isfinite(speed):
+            if task.remaining is not None and speed > 0:
+                left = max(0.0, task.remaining) / speed
+                out.append(f"{say_seconds(left if left < 10 else round(left))} left")
+            out.append(f"{say_count(speed)} examples/s")
         if "epoch" in row:
             out.append(f"epoch {say_number(math.floor(as_float(row['epoch']) * 100) / 100)}")
         if "batch" in row:
@@ -159,80 +139,56 @@ class Live:
             out.append(f"lr {say_number(row['lr'], 2)}")
         return out
 
-    def _draw(self, row: Mapping[str, Any]) -> None:
-        try:
-            if self._rich is None:
-                self._start()
-            if self._rich is not None:
-                self._rich.update(self._line(row, self._rich.console.width), refresh=True)
-        except (OSError, ValueError):
-            self._fall_silent()
-
-    def _line(self, row: Mapping[str, Any], width: int) -> "Text":
-        """One line that fits: words are left out from the end; the bar has up to 24 columns of what is
-        left."""
-        from rich.text import Text
-
-        words = self._words(row)
-        share = self._share()
-        bar = 12 if share is not None else 0
-        kept: list[str] = []
-        used = 1
-        for word in words:
-            if used + len(word) + 2 + bar > width and kept:
-                break
-            kept.append(word)
-            used += len(word) + 2
-        line = Text(no_wrap=True, overflow="crop", end="")
-        for i, word in enumerate(kept):
-            if i:
-                line.append("  ")
-            line.append(word.rjust(4) if i == 0 and share is not None else word, style="bold" if i == 0 else "")
-            cells = min(24, width - used - 2)
-            if i == 0 and share is not None and cells >= 6:
-                assert self._rich is not None
-                full, rest = ("#", "-") if self._rich.console.options.ascii_only else ("━", "━")
-                done = math.floor(share * cells)
-                line.append("  ").append(full * done, style="cyan").append(rest * (cells - done), style="bright_black")
-        return line
-
-    def _start(self) -> None:
+    def _start(self) -> "Progress":
+        """On a terminal, a line that goes when the run ends. No refresh thread: it would compete with the run."""
         from rich.console import Console
-        from rich.live import Live as RichLive
+        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
 
-        # Transient: the line goes when the run ends. No refresh thread: it would compete with the run.
         console = Console(file=self._file, highlight=False)
-        self._rich = RichLive(console=console, auto_refresh=False, transient=True)
-        self._rich.start()
-        atexit.register(self._stop)  # the cursor comes back even if nobody calls close
+        cut = Column(no_wrap=True, overflow="crop" if console.options.ascii_only else "ellipsis")
+        columns = [
+            TextColumn("{task.description:>4}", style="bold", markup=False),
+            BarColumn(24 if console.width >= 80 else 12, complete_style="cyan", finished_style="cyan"),
+            TextColumn("{task.fields[words]}", markup=False, table_column=cut),
+        ]
+        if not self.total:
+            del columns[1]
+        progress = Progress(
+            *columns, console=console, auto_refresh=False, transient=True, disable=not self._terminal,
+            get_time=time.perf_counter, speed_estimate_period=WINDOW if self._terminal else 3 * EVERY_PLAIN,
+        )  # fmt: skip
+        progress.add_task("", total=self.total, words="")
+        if self._terminal:
+            progress.start()
+            atexit.register(self._stop)  # the cursor comes back even if nobody calls close
+        return progress
 
     def _stop(self) -> None:
-        rich, self._rich = self._rich, None
-        if rich is not None:
+        progress, self._progress = self._progress, None
+        if progress is not None and self._terminal:
             atexit.unregister(self._stop)
             with suppress(OSError, ValueError):
-                rich.stop()
+                progress.stop()
 
     def _print(self, text: str) -> None:
         try:
-            if self._rich is not None:
-                self._rich.console.print(text, markup=False, soft_wrap=True)
+            if self._progress is not None and self._terminal:
+                self._progress.console.print(text, markup=False, soft_wrap=True)
                 return
-            encoding = getattr(self._file, "encoding", None) or "utf-8"
+            encoding = self._file.encoding or "utf-8"
             self._file.write(text.encode(encoding, "replace").decode(encoding) + "\n")
             self._file.flush()
         except (OSError, ValueError):
             self._fall_silent()
 
     def _fall_silent(self) -> None:
-        """The reader has gone (a closed pipe or file): say nothing more, and let the run go on."""
-        self._quiet, self._terminal, self._next = True, False, math.inf
+        """The reader has gone (a closed pipe or file): show nothing more, and let the run go on."""
         self._stop()
+        self._quiet, self._terminal, self._next = True, False, math.inf
 
 
 def _is_terminal(file: TextIO) -> bool:
-    import os
-
     try:
         return file.isatty() and os.environ.get("TERM") != "dumb"
     except (AttributeError, ValueError):

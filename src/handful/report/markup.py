@@ -1,83 +1,62 @@
-"""The pieces of a page that need no script: escaped text, tables, pictures."""
+"""The pieces of a page that need no script: tables, pictures, lists; filled in by Jinja2, which escapes text."""
 
 import base64
-import html
+import functools
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from markupsafe import Markup
+from numpy.typing import ArrayLike
 
 from handful.base.errors import HandfulError
-from handful.report.words import is_number, say_value_of
+from handful.base.plan import Choice
+from handful.report.tables import Grid
+from handful.report.words import is_number, say_bytes, say_count, say_number, say_seconds, say_value_of
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
-class Html(str):
-    """Markup that is safe to put on a page as it is. Any other string is escaped."""
+@functools.cache
+def environment() -> "Environment":
+    """Jinja2 with the templates of handful; whatever is not Markup is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    __slots__ = ()
+    found = Environment(
+        loader=PackageLoader("handful.report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    found.filters |= {f.__name__: f for f in (say_value_of, say_number, say_count, say_seconds, say_bytes)}
+    found.tests["a_number"] = is_number
+    found.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    return found
 
 
-def escape(text: Any) -> Html:
-    """The text as markup that shows it.
-
-    >>> escape("<b>")
-    '&lt;b&gt;'
-    """
-    return text if isinstance(text, Html) else Html(html.escape(str(text)))
+def fill(template: str, macro: str, *values: object) -> Markup:
+    """What a macro of a template makes of the values."""
+    text: Markup = getattr(environment().get_template(template).module, macro)(*values)
+    return text
 
 
-def table_html(
-    rows: Sequence[Mapping[str, Any] | Sequence[Any]], columns: Sequence[str] | None = None, caption: str = ""
-) -> Html:
-    """A table: rows as dicts (columns by default in order of appearance) or sequences in the columns' order.
+def table_html(table: Grid, caption: str = "") -> Markup:
+    """A table. Numbers are aligned and shortened to four digits, with the full value as a tooltip; a cell that is
+    absent is empty; strings are escaped unless they are Markup.
 
-    Numbers are aligned and shortened to four digits, with the full value as a tooltip; a cell that is absent
-    is empty; strings are escaped unless they are Html.
-
-    >>> "<td class=\\"n\\"" in table_html([{"batch": 32}], caption="Tried")
+    >>> "<td class=\\"n\\"" in table_html(Grid(["batch"], [[32]]), caption="Tried")
     True
     """
-    if columns is None:
-        columns = list(dict.fromkeys(key for row in rows if isinstance(row, Mapping) for key in row))
-    numeric = [_numeric(_cell(row, i, name) for row in rows) for i, name in enumerate(columns)]
-    out = ["<div class='scroll'><table>"]
-    if caption:
-        out.append(f"<caption>{escape(caption)}</caption>")
-    heads = (f'<th scope="col"{" class=n" if n else ""}>{escape(c)}</th>' for c, n in zip(columns, numeric))
-    out.append(f"<thead><tr>{''.join(heads)}</tr></thead><tbody>")
-    for row in rows:
-        cells = (_td(_cell(row, i, name)) for i, name in enumerate(columns))
-        out.append(f"<tr>{''.join(cells)}</tr>")
-    out.append("</tbody></table></div>")
-    return Html("".join(out))
+    return fill("parts.html", "table", table, caption)
 
 
-def _cell(row: Mapping[str, Any] | Sequence[Any], i: int, name: str) -> Any:
-    if isinstance(row, Mapping):
-        return row.get(name)
-    return row[i] if i < len(row) else None
+def choices_html(choices: Mapping[str, Choice]) -> Markup:
+    """The table of choices: what, its value, its status, and why."""
+    return fill("parts.html", "choices", choices)
 
 
-def _numeric(values: Any) -> bool:
-    present = [v for v in values if v is not None]
-    return bool(present) and all(is_number(v) for v in present)
-
-
-def _td(value: Any) -> str:
-    if value is None:
-        return "<td></td>"
-    text = escape(value if isinstance(value, Html) else say_value_of(value))
-    if not is_number(value):
-        return f"<td>{text}</td>"
-    full = html.escape(str(value))
-    title = f' title="{full}"' if full != text.replace(",", "") else ""
-    return f'<td class="n"{title}>{text}</td>'
-
-
-def picture_grid(images: Any, captions: Sequence[str] = (), *, title: str = "") -> Html:
-    """A grid of pictures inside the page: images uint8 [n, c, h, w], c 1 (grey), 3 (colour) or 4 (and
-    opacity).
+def picture_grid(images: ArrayLike, captions: Sequence[str] = (), *, title: str = "") -> Markup:
+    """A grid of pictures inside the page: images uint8 [n, c, h, w], c 1 (grey), 3 (colour) or 4 (and opacity).
 
     Raises HandfulError when the shape or dtype is another, or the captions are not as many as the images.
 
@@ -89,43 +68,38 @@ def picture_grid(images: Any, captions: Sequence[str] = (), *, title: str = "") 
     pixels = np.asarray(images)
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1] not in (1, 3, 4):
         raise HandfulError(
-            "Pictures must be uint8 of shape [n, c, h, w] with c 1, 3 or 4, "
-            f"not {pixels.dtype} of shape {list(pixels.shape)}."
+            "pictures must be uint8 of shape [n, c, h, w] with c 1, 3 or 4, "
+            f"not {pixels.dtype} of shape {list(pixels.shape)}"
         )
     if captions and len(captions) != len(pixels):
-        raise HandfulError(f"{len(pixels)} pictures need as many captions, not {len(captions)}.")
+        raise HandfulError(f"{len(pixels)} pictures need as many captions, not {len(captions)}")
     cells = []
-    for i, image in enumerate(pixels):
+    for image, caption in zip(pixels, captions or [""] * len(pixels), strict=True):
         packed = io.BytesIO()
         Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(packed, "PNG", optimize=True)
-        caption = captions[i] if captions else ""
-        uri = base64.b64encode(packed.getvalue()).decode("ascii")
-        height, width = image.shape[1:]
-        small = ' class="small"' if max(height, width) < 128 else ""
-        alt = html.escape(caption or f"picture {i + 1}")
-        cells.append(
-            f'<figure><img src="data:image/png;base64,{uri}" alt="{alt}" '
-            f'width="{width}" height="{height}"{small}>'
-            f"<figcaption>{escape(caption)}</figcaption></figure>"
-        )
-    head = f"<h3>{escape(title)}</h3>" if title else ""
-    return Html(f"{head}<div class='pictures'>{''.join(cells)}</div>")
+        png = base64.b64encode(packed.getvalue()).decode("ascii")
+        cells.append({"png": png, "caption": caption, "width": image.shape[2], "height": image.shape[1]})
+    return fill("parts.html", "pictures", cells, title)
 
 
-def bullet_list(items: Sequence[str]) -> Html:
+def preformatted(text: str, title: str = "") -> Markup:
+    """Text whose lines and spaces are kept, under a title."""
+    return fill("parts.html", "preformatted", title, text)
+
+
+def bullet_list(items: Sequence[str]) -> Markup:
     """An unordered list of escaped sentences.
 
-    >>> bullet_list(["a & b"])
-    '<ul><li>a &amp; b</li></ul>'
+    >>> print(bullet_list(["a & b"]))
+    <ul><li>a &amp; b</li></ul>
     """
-    return Html(f"<ul>{''.join(f'<li>{escape(item)}</li>' for item in items)}</ul>")
+    return fill("parts.html", "bullets", items)
 
 
-def tiles(pairs: Sequence[tuple[str, str]]) -> Html:
-    """A row of large values with a small name each.
+def tiles(pairs: Sequence[tuple[str, str]]) -> Markup:
+    """Large values side by side with a small name each.
 
-    >>> tiles([("accuracy", "97.8%")])
-    '<dl class="tiles"><div><dt>accuracy</dt><dd>97.8%</dd></div></dl>'
+    >>> print(tiles([("accuracy", "97.8%")]))
+    <dl class="tiles"><div><dt>accuracy</dt><dd>97.8%</dd></div></dl>
     """
-    cells = (f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in pairs)
-    return Html(f'<dl class="tiles">{"".join(cells)}</dl>')
+    return fill("parts.html", "tiles", pairs)

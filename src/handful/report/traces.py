@@ -1,10 +1,10 @@
-"""Lines, bands and markers as Plotly traces: thinned, with their gaps marked, each with a colour and a dash."""
+"""Lines, bands and markers drawn into a Plotly figure: thinned, gaps marked, each line with a colour and a dash."""
 
 import html
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,7 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from handful.base.errors import HandfulError
 from handful.report.words import say_number, say_share
 
-PALETTE = [
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+PALETTE = [  # by day, by night
     ("#0072b2", "#56b4e9"),
     ("#c44e00", "#ff9a4d"),
     ("#007a5a", "#2fc79c"),
@@ -22,20 +25,19 @@ PALETTE = [
 ]
 DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"]
 LINE_POINTS = 2000  # a line never has more points than this on a page
-X = ArrayLike | Mapping[str, ArrayLike]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line: y [n] over x [n], or over several x to choose from (name -> [n]; the first is shown at
-    first).
+    """One line: y [n] over x [n], or over several x to choose from (name -> [n]; the first is shown at first).
 
-    points: mark every point; steps: hold each value until the next (for batch sizes). Where y is not finite
-    the line has a gap, marked by a cross.
+    points: mark every point; steps: hold each value until the next (for batch sizes). Where y is not finite the line
+    has a gap, marked by a cross.
     """
 
     name: str
-    x: X
+    x: ArrayLike | Mapping[str, ArrayLike]
     y: ArrayLike
     points: bool = False
     steps: bool = False
@@ -54,7 +56,7 @@ class Band:
 
 @dataclass(frozen=True)
 class Marker:
-    """One point with a word beside it, such as "best"; x as in Line, with one value each."""
+    """One point with a word next to it, such as "best"; x as in Line, with one value each."""
 
     text: str
     x: float | Mapping[str, float]
@@ -69,17 +71,19 @@ def thin(y: ArrayLike, limit: int = LINE_POINTS) -> NDArray[np.int64]:
     >>> len(kept) <= 2002, 50_000 in kept
     (True, True)
     """
-    values = np.asarray(y, dtype=np.float64)
+    values = numbers(y)
     n = len(values)
     if n <= limit:
         return np.arange(n, dtype=np.int64)
     bad = ~np.isfinite(values)
     width = math.ceil(n / max(1, limit // (3 if bad.any() else 2)))
-    pad = -n % width
     starts = np.arange(0, n, width)
-    low = np.pad(np.where(bad, np.inf, values), (0, pad), constant_values=np.inf).reshape(-1, width)
-    high = np.pad(np.where(bad, -np.inf, values), (0, pad), constant_values=-np.inf).reshape(-1, width)
-    first_bad = np.pad(bad, (0, pad)).reshape(-1, width)
+
+    def stretches(of: NDArray[np.generic], beyond: float) -> NDArray[np.generic]:
+        return np.pad(of, (0, -n % width), constant_values=beyond).reshape(-1, width)
+
+    low, high = stretches(np.where(bad, np.inf, values), np.inf), stretches(np.where(bad, -np.inf, values), -np.inf)
+    first_bad = stretches(bad, False)
     kept = [starts + low.argmin(1), starts + high.argmax(1), (starts + first_bad.argmax(1))[first_bad.any(1)]]
     chosen = np.unique(np.concatenate([*kept, [0, n - 1]]))
     return chosen[chosen < n].astype(np.int64)
@@ -87,43 +91,47 @@ def thin(y: ArrayLike, limit: int = LINE_POINTS) -> NDArray[np.int64]:
 
 @dataclass
 class Thinned:
-    """A line as drawn: the kept points only."""
+    """A line as drawn: xs [m] by name and y [m] at the kept points only; shown [m]: which of them can be drawn."""
 
-    name: str
-    xs: dict[str, NDArray[np.float64]]
-    y: NDArray[np.float64]
+    line: Line
+    xs: dict[str, Floats]
+    y: Floats
     shown: NDArray[np.bool_]
 
     def words(self, percent: bool) -> str:
-        y = self.y[self.shown]
+        """The course of the line in a sentence."""
+        y, say = self.y[self.shown], say_share if percent else say_number
         if not len(y):
-            return f"{self.name}: no finite value."
-        say = say_share if percent else say_number
-        return f"{self.name} from {say(y[0])} to {say(y[-1])}, lowest {say(y.min())}, highest {say(y.max())}."
+            return f"{self.line.name}: no finite value."
+        return f"{self.line.name} from {say(y[0])} to {say(y[-1])}, lowest {say(y.min())}, highest {say(y.max())}."
 
 
-def numbers(values: ArrayLike) -> NDArray[np.float64]:
+def numbers(values: ArrayLike) -> Floats:
+    """float64 [n]."""
     return np.atleast_1d(np.asarray(values, dtype=np.float64))
 
 
+def _by_name(x: ArrayLike | Mapping[str, ArrayLike], label: str) -> dict[str, Floats]:
+    named = x if isinstance(x, Mapping) else {label: x}
+    return {name: numbers(values) for name, values in named.items()}
+
+
 def thinned_line(line: Line, x_label: str, log_y: bool, notes: list[str]) -> Thinned:
-    y = numbers(line.y)
-    named = line.x if isinstance(line.x, Mapping) else {x_label: line.x}
-    xs = {name: numbers(values) for name, values in named.items()}
+    """The points of a line that are drawn; what a reader must know of the others is added to `notes`."""
+    y, xs = numbers(line.y), _by_name(line.x, x_label)
     for name, values in xs.items():
         if len(values) != len(y):
             raise HandfulError(
-                f"Line '{line.name}' has {len(y)} values but {len(values)} positions on the x axis '{name}': "
-                "give one for each."
+                f"line '{line.name}' has {len(y)} values but {len(values)} positions on the x axis '{name}': "
+                "give one for each"
             )
     bad = ~np.isfinite(y)
     if bad.any():
         first = int(bad.argmax())
         name, values = next(iter(xs.items()))
-        where = f"{say_number(values[first])} {name}"
         notes.append(
             f"{line.name}: not finite at {int(bad.sum()):,} of {len(y):,} points, first "
-            f"{say_number(y[first])} at {where}; crosses mark them."
+            f"{say_number(y[first])} at {say_number(values[first])} {name}; crosses mark them."
         )
     if log_y and (y <= 0).any():
         count = int((y <= 0).sum())
@@ -133,106 +141,84 @@ def thinned_line(line: Line, x_label: str, log_y: bool, notes: list[str]) -> Thi
         notes.append(f"{line.name}: {len(kept):,} of {len(y):,} points are drawn, extremes kept.")
     y = y[kept]
     shown = np.isfinite(y) & ((y > 0) | (not log_y))
-    return Thinned(line.name, {name: values[kept] for name, values in xs.items()}, y, shown)
+    return Thinned(line, {name: values[kept] for name, values in xs.items()}, y, shown)
 
 
-def _json(values: NDArray[np.float64]) -> list[float | None]:
-    """Six significant digits, None for what is not finite: a page stays small and its JSON valid."""
+def as_json(values: Floats) -> list[float | None]:
+    """Seven significant digits, None for what is not finite: a page stays small and its JSON valid."""
     return [float(f"{v:.7g}") if math.isfinite(v) else None for v in values.tolist()]
+
+
+def _over(xs: Mapping[str, Floats]) -> dict[str, object]:
+    """The x of a trace, and where there are several, all of them as its `meta`."""
+    lists = {name: as_json(values) for name, values in xs.items()}
+    return {"x": next(iter(lists.values())), "meta": lists if len(lists) > 1 else None}
 
 
 def _hover(percent: bool) -> str:
     return "%{y:.2%}" if percent else "%{y:.4~g}"
 
 
-def line_traces(
-    line: Line, data: Thinned, i: int, percent: bool
-) -> list[tuple[dict[str, Any], dict[str, list[float | None]]]]:
-    """The line itself and, where values are not finite, crosses at the height of the value before."""
-    colour, dash = PALETTE[i % len(PALETTE)][0], DASHES[i % len(DASHES)]
-    name = html.escape(line.name)
-    xs = {label: _json(values) for label, values in data.xs.items()}
-    y = np.where(data.shown, data.y, np.nan)
-    lonely = data.shown & ~np.r_[data.shown[1:], False] & ~np.r_[False, data.shown[:-1]]
-    points = line.points and len(y) <= 200
-    trace: dict[str, Any] = {
-        "type": "scatter",
-        "mode": "lines+markers" if points or lonely.any() else "lines",
-        "name": name,
-        "x": next(iter(xs.values())),
-        "y": _json(y),
-        "line": {"color": colour, "dash": dash, "width": 2 if len(y) <= 400 else 1.3}
-        | ({"shape": "hv"} if line.steps else {}),
-        "marker": {
-            "color": colour,
-            "size": 6 if points else [6 if alone else 0 for alone in lonely.tolist()],
-        },
-        "connectgaps": False,
-        "hovertemplate": f"{_hover(percent)}<extra>{name}</extra>",
-    }
-    out: list[tuple[dict[str, Any], dict[str, list[float | None]]]] = [(trace, xs)]
-    bad = np.flatnonzero(~np.isfinite(data.y))
+def add_line(plot: "go.Figure", data: Thinned, i: int, percent: bool) -> None:
+    """Line number i and, where values are not finite, crosses at the height of the value before."""
+    colour, name, y, shown = PALETTE[i % len(PALETTE)][0], html.escape(data.line.name), data.y, data.shown
+    lonely = shown & ~np.r_[shown[1:], False] & ~np.r_[False, shown[:-1]]
+    points = data.line.points and len(y) <= 200
+    plot.add_scatter(
+        **_over(data.xs),
+        y=as_json(np.where(shown, y, np.nan)),
+        mode="lines+markers" if points or lonely.any() else "lines",
+        name=name,
+        line={"color": colour, "dash": DASHES[i % len(DASHES)], "width": 2 if len(y) <= 400 else 1.3},
+        line_shape="hv" if data.line.steps else None,
+        marker={"color": colour, "size": 6 if points else np.where(lonely, 6, 0).tolist()},
+        connectgaps=False,
+        hovertemplate=f"{_hover(percent)}<extra>{name}</extra>",
+    )
+    bad, finite = np.flatnonzero(~np.isfinite(y)), np.flatnonzero(shown)
     if len(bad):
-        finite = np.flatnonzero(data.shown)
-        if len(finite):
-            before = finite[np.clip(np.searchsorted(finite, bad) - 1, 0, None)]
-            heights = data.y[before]
-        else:
-            heights = np.ones(len(bad))
-        cross = {
-            "type": "scatter",
-            "mode": "markers",
-            "name": f"{name}: not finite",
-            "x": [next(iter(xs.values()))[j] for j in bad.tolist()],
-            "y": _json(heights),
-            "text": [say_number(v) for v in data.y[bad].tolist()],
-            "marker": {"color": colour, "symbol": "x", "size": 7},
-            "hovertemplate": f"%{{text}}<extra>{name}</extra>",
-        }
-        out.append((cross, {label: [v[j] for j in bad.tolist()] for label, v in xs.items()}))
-    return out
+        before = np.clip(np.searchsorted(finite, bad) - 1, 0, None)
+        plot.add_scatter(
+            **_over({label: values[bad] for label, values in data.xs.items()}),
+            y=as_json(y[finite[before]] if len(finite) else np.ones(len(bad))),
+            mode="markers",
+            name=f"{name}: not finite",
+            text=[say_number(v) for v in y[bad].tolist()],
+            marker={"color": colour, "symbol": "x", "size": 7},
+            hovertemplate=f"%{{text}}<extra>{name}</extra>",
+        )
 
 
-def band_traces(band: Band) -> list[dict[str, Any]]:
+def add_band(plot: "go.Figure", band: Band) -> None:
+    """The lower edge and, filled down to it, the upper one. HandfulError where the lengths differ."""
     x, low, high = numbers(band.x), numbers(band.low), numbers(band.high)
     if not len(x) == len(low) == len(high):
         raise HandfulError(
-            f"Band '{band.name}' has {len(x)} positions, {len(low)} lows and {len(high)} highs: "
-            "give one of each at every position."
+            f"band '{band.name}' has {len(x)} positions, {len(low)} lows and {len(high)} highs: "
+            "give one of each at every position"
         )
     kept = np.union1d(thin(low), thin(high))
-    colour = PALETTE[band.line % len(PALETTE)][0]
-    red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
-    shared = {
-        "type": "scatter",
-        "mode": "lines",
-        "x": _json(x[kept]),
-        "hoverinfo": "skip",
-        "line": {"width": 0},
-    }
-    fill = {
-        "fill": "tonexty",
-        "fillcolor": f"rgba({red},{green},{blue},0.2)",
-        "name": html.escape(band.name),
-        "legendrank": 1001,
-    }
-    return [shared | {"y": _json(low[kept]), "showlegend": False}, shared | {"y": _json(high[kept])} | fill]
+    red, green, blue = bytes.fromhex(PALETTE[band.line % len(PALETTE)][0][1:])
+    edge = {"x": as_json(x[kept]), "mode": "lines", "hoverinfo": "skip", "line_width": 0}
+    plot.add_scatter(**edge, y=as_json(low[kept]), showlegend=False)
+    plot.add_scatter(
+        **edge, y=as_json(high[kept]), name=html.escape(band.name), legendrank=1001,
+        fill="tonexty", fillcolor=f"rgba({red},{green},{blue},0.2)",
+    )  # fmt: skip
 
 
-def marker_trace(marker: Marker, percent: bool) -> tuple[dict[str, Any], dict[str, list[float | None]]]:
-    named = marker.x if isinstance(marker.x, Mapping) else {"": marker.x}
-    xs = {label: _json(numbers(value)) for label, value in named.items()}
-    text = html.escape(marker.text)
-    trace = {
-        "type": "scatter",
-        "mode": "markers+text",
-        "x": next(iter(xs.values())),
-        "y": _json(numbers(marker.y)),
-        "text": [text],
-        "textposition": "top center",
-        "cliponaxis": False,
-        "showlegend": False,
-        "marker": {"symbol": "circle-open", "size": 13, "color": PALETTE[5][0], "line": {"width": 2}},
-        "hovertemplate": f"{_hover(percent)}<extra>{text}</extra>",
-    }
-    return trace, xs if isinstance(marker.x, Mapping) else {}
+def add_markers(plot: "go.Figure", markers: Sequence[Marker], percent: bool) -> None:
+    """A ring at each point, with its word above."""
+    for marker in markers:
+        text = html.escape(marker.text)
+        plot.add_scatter(
+            **_over(_by_name(marker.x, "")),
+            y=as_json(numbers(marker.y)),
+            mode="markers+text",
+            text=[text],
+            textposition="top center",
+            cliponaxis=False,
+            showlegend=False,
+            marker={"symbol": "circle-open", "size": 13, "color": PALETTE[5][0], "line": {"width": 2}},
+            hovertemplate=f"{_hover(percent)}<extra>{text}</extra>",
+        )

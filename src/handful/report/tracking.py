@@ -1,36 +1,44 @@
 """Callbacks that send a run's history to TensorBoard or MLflow: `pip install handful[tracking]`.
 
 A callback is any callable `f(event, info)`, with event one of "start", "step", "evaluate", "checkpoint",
-"end" and info a dict: a history row for "step" and "evaluate", {"plan": ...} for "start".
+"end" and info a dict: a history row for "step" and "evaluate", {"plan": the run's Plan} for "start".
 """
 
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from handful.base.errors import HandfulError
-from handful.report.tables import choices_of
+from handful.base.plan import Plan
 from handful.report.words import as_float, is_number, say_value_of
 
-EVENTS = ("start", "step", "evaluate", "checkpoint", "end")
+if TYPE_CHECKING:
+    pass
+
 _PROGRESS = {"position", "step", "epoch", "seconds"}
+Info = Mapping[str, object]
 
 
 def _missing(library: str) -> HandfulError:
     return HandfulError(f"{library} is not installed: pip install handful[tracking]")
 
 
-def _scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def _scalars(row: Info) -> Iterator[tuple[str, float]]:
     """The numbers of a history row other than those that say where the run is."""
-    for name, value in row.items():
-        if name not in _PROGRESS and is_number(value):
-            yield name, as_float(value)
+    return ((name, as_float(v)) for name, v in row.items() if name not in _PROGRESS and is_number(v))
 
 
-def _choices(info: Mapping[str, Any]) -> dict[str, str]:
-    """The choices in the info of "start" (its "plan", or the info itself) as text, by name."""
-    return {name: say_value_of(choice.value) for name, choice in choices_of(info.get("plan", info)).items()}
+def _position(row: Info) -> int | None:
+    """Examples consumed, the horizontal axis of everything."""
+    return int(as_float(row["position"])) if is_number(row.get("position")) else None
+
+
+def _choices(info: Info) -> dict[str, str]:
+    """The choices of the plan in the info of "start" as text, by name."""
+    plan = info.get("plan")
+    choices = plan.choices if isinstance(plan, Plan) else {}
+    return {name: say_value_of(choice.value) for name, choice in choices.items()}
 
 
 class TensorBoard:
@@ -45,29 +53,24 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as problem:
             raise _missing("TensorBoard") from problem
-        self._folder = str(Path(folder))
-        self._make: Any = SummaryWriter
-        self._writer: Any = None
+        self._folder, self._make = str(Path(folder)), SummaryWriter
+        self._writer: SummaryWriter | None = None
 
-    def __call__(self, event: str, info: Mapping[str, Any]) -> None:
-        if self._writer is None:  # opened at the first event: a run that never starts leaves no files
-            self._writer = self._make(self._folder)
-        if event == "start":
-            choices = _choices(info)
-            if choices:
-                lines = [f"| {k} | {v} |".replace("\n", " ") for k, v in choices.items()]
-                self._writer.add_text("choices", "\n".join(["| choice | value |", "|---|---|", *lines]))
+    def __call__(self, event: str, info: Info) -> None:
+        # opened at the first event: a run that never starts leaves no files
+        writer = self._writer = self._writer or self._make(self._folder)
+        if event == "start" and (choices := _choices(info)):
+            lines = [f"| {k} | {v} |".replace("\n", " ") for k, v in choices.items()]
+            writer.add_text("choices", "\n".join(["| choice | value |", "|---|---|", *lines]))
         elif event in ("step", "evaluate"):
-            position = as_float(info.get("position"))
-            at = int(position) if position == position else None
             for name, value in _scalars(info):
                 which, _, metric = name.partition("_")
                 tag = f"{metric}/{which}" if metric and which in ("train", "valid", "test") else name
-                self._writer.add_scalar(tag, value, at)
-        if event == "checkpoint":
-            self._writer.flush()
-        if event == "end":
-            self._writer.close()
+                writer.add_scalar(tag, value, _position(info))
+        elif event == "checkpoint":
+            writer.flush()
+        elif event == "end":
+            writer.close()
             self._writer = None
 
 
@@ -80,15 +83,15 @@ class MLflow:
 
     def __init__(self, uri: str | None = None, *, experiment: str | None = None, name: str | None = None) -> None:
         try:
-            from mlflow.tracking import MlflowClient  # type: ignore[import-not-found,unused-ignore]
+            from mlflow.tracking import MlflowClient
         except ImportError as problem:
             raise _missing("MLflow") from problem
         # A client, not mlflow's global active run: two runs in one process do not mix.
-        self._client: Any = MlflowClient(tracking_uri=uri)
+        self._client = MlflowClient(tracking_uri=uri)
         self._experiment, self._name = experiment, name
         self._run: str | None = None
 
-    def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+    def __call__(self, event: str, info: Info) -> None:
         if self._run is None:
             created = self._client.create_run(self._experiment_id(), run_name=self._name)
             self._run = str(created.info.run_id)
@@ -96,9 +99,8 @@ class MLflow:
             for name, text in _choices(info).items():
                 self._client.log_param(self._run, name, text[:500])  # MLflow's oldest limit on a value
         elif event in ("step", "evaluate"):
-            position = as_float(info.get("position"))
             for name, value in _scalars(info):
-                self._client.log_metric(self._run, name, value, step=int(position) if position == position else None)
+                self._client.log_metric(self._run, name, value, step=_position(info))
         elif event == "end":
             self._client.set_terminated(self._run)
             self._run = None

@@ -1,20 +1,20 @@
 """Numbers in words: scores, counts, times and sizes as a person would write them."""
 
 import math
-from typing import Any
+from collections.abc import Mapping
 
 SHARES = {"accuracy", "balanced_accuracy", "precision", "recall", "f1", "exact_match", "error_rate"}
 _SETS = {"valid": "", "train": "training ", "test": "test "}
 
 
-def as_float(value: Any) -> float:
+def as_float(value: object) -> float:
     """The number in `value` (a Python or NumPy number, or a Tensor of one element); NaN if there is none.
 
     >>> as_float("two")
     nan
     """
     try:
-        return float(value)
+        return float(value)  # type: ignore[arg-type]  # whatever float() takes; the rest is NaN
     except (TypeError, ValueError, RuntimeError, OverflowError):
         return math.nan
 
@@ -49,7 +49,7 @@ def say_name(name: str) -> str:
     return _SETS.get(which, "") + metric.replace("_", " ")
 
 
-def say_score(name: str, value: Any) -> str:
+def say_score(name: str, value: object) -> str:
     """A score in words.
 
     >>> say_score("valid_accuracy", 0.978), say_score("train_loss", 0.08314)
@@ -58,7 +58,7 @@ def say_score(name: str, value: Any) -> str:
     return f"{say_name(name)} {say_value(name, value)}"
 
 
-def say_value(name: str, value: Any) -> str:
+def say_value(name: str, value: object) -> str:
     """The value alone of the score `name`: per cent for shares.
 
     >>> say_value("valid_accuracy", 0.9996)
@@ -67,7 +67,7 @@ def say_value(name: str, value: Any) -> str:
     return say_share(value) if is_share(name) else say_number(value)
 
 
-def say_share(value: Any) -> str:
+def say_share(value: object) -> str:
     """A share of 1 in per cent, one decimal; more where one would round to a false 0% or 100%.
 
     >>> say_share(1.0), say_share(0.99996), say_share(0.5)
@@ -85,14 +85,12 @@ def say_share(value: Any) -> str:
     return text
 
 
-def say_number(value: Any, digits: int = 3) -> str:
+def say_number(value: object, digits: int = 3) -> str:
     """A number with about `digits` significant digits; whole numbers whole, with thousands separated.
 
     >>> [say_number(v) for v in (0.08314, 12345, 1234.56, 1e-5, 3.2e12, float("nan"))]
     ['0.0831', '12,345', '1,235', '1e-5', '3.2e12', 'not a number']
     """
-    if isinstance(value, bool):
-        return str(value)
     number = as_float(value)
     if math.isnan(number):
         return "not a number"
@@ -118,7 +116,7 @@ def _scaled(value: float, base: float, units: tuple[str, ...]) -> str:
     return f"{value:.0f} {units[i]}" if abs(value) >= 99.95 else f"{value:.1f} {units[i]}"
 
 
-def say_count(value: Any) -> str:
+def say_count(value: object) -> str:
     """A count: whole below 10,000, then in thousands (k), millions (M), thousand millions (G).
 
     >>> say_count(180), say_count(9_999), say_count(12_345), say_count(1_234_567), say_count(999_990)
@@ -130,7 +128,7 @@ def say_count(value: Any) -> str:
     return _scaled(count / 1e3, 1000.0, ("k", "M", "G", "T", "P"))
 
 
-def say_bytes(value: Any) -> str:
+def say_bytes(value: object) -> str:
     """A size in bytes, in powers of 1024.
 
     >>> say_bytes(512), say_bytes(1536), say_bytes(139 * 2**30)
@@ -142,7 +140,7 @@ def say_bytes(value: Any) -> str:
     return _scaled(size / 1024, 1024.0, ("KiB", "MiB", "GiB", "TiB", "PiB"))
 
 
-def say_seconds(value: Any) -> str:
+def say_seconds(value: object) -> str:
     """A time in seconds, in the two largest units that matter.
 
     >>> [say_seconds(v) for v in (3.5e-5, 0.012, 2.34, 12, 72, 7500, 273_600)]
@@ -168,37 +166,45 @@ def say_seconds(value: Any) -> str:
     return f"{count:,} {large} {rest} {small}" if rest else f"{count:,} {large}"
 
 
-def say_value_of(value: Any) -> str:
+def say_value_of(value: object) -> str:
     """Any value of a choice or table cell as short text: numbers shortened, lists joined, None as "none".
 
     >>> say_value_of((0.9, 0.999)), say_value_of(None), say_value_of("adamw")
     ('0.9, 0.999', 'none', 'adamw')
     """
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, str):
-        return value
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {say_value_of(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(say_value_of(item) for item in value)
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case Mapping():
+            return ", ".join(f"{key} {say_value_of(item)}" for key, item in value.items())
+        case list() | tuple():
+            return ", ".join(say_value_of(item) for item in value)
     return say_number(value, 4) if is_number(value) else str(value)
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """True for a Python or NumPy number or a Tensor of one element, but not for a truth value or text."""
-    if isinstance(value, bool | str | bytes) or value is None:
+    if isinstance(value, bool | str | bytes):
         return False
-    if isinstance(value, int | float):
-        return True
-    count = getattr(value, "numel", None)
-    size = count() if callable(count) else getattr(value, "size", 0)
-    return hasattr(value, "__float__") and size == 1
+    try:
+        float(value)  # type: ignore[arg-type]  # the question is whether it does
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return False
+    return True
 
 
-def plain(text: Any) -> str:
+def sentence(text: str) -> str:
+    """The text with a capital first letter.
+
+    >>> sentence("accuracy 97.8%")
+    'Accuracy 97.8%'
+    """
+    return text[:1].upper() + text[1:]
+
+
+def plain(text: object) -> str:
     """`text` as one line without control characters, so that a user's strings cannot steer the terminal.
 
     >>> plain("cat\\x1b[31m\\ndog")

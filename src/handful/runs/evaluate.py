@@ -1,29 +1,35 @@
 """How a trained run does on given data, in detail: by class, by error, and the rows it is most wrong about."""
 
-import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from handful.data.base import Batch, Source, Subset
+from handful.batches.batches import Batches
+from handful.data.base import Batch
+from handful.data.media.folder import file_names
 from handful.report.document import Page, Part, Section
 from handful.report.figure import Figure
-from handful.report.markup import Html, picture_grid, table_html, tiles
+from handful.report.markup import picture_grid, table_html, tiles
 from handful.report.matrix import figure_matrix
 from handful.report.residuals import figure_residuals
-from handful.report.tables import print_table
-from handful.report.words import say_count, say_name, say_score, say_value
-
-if TYPE_CHECKING:
-    from handful.runs.run import Run
+from handful.report.tables import Grid, print_table
+from handful.report.words import say_count, say_name, say_score, say_value, sentence
+from handful.runs.examples import contents, pictures_of, shorten
+from handful.training.evaluation import evaluate as evaluate_rows
+from handful.training.objective import Objective
+from handful.transform.pipeline import Pipeline
+from handful.transform.rows import original_rows
 
 WORST = 24  # rows that are listed
 _KEPT = 100_000  # rows of a regression that the figure of residuals is drawn from
+_SHOWN = {"most": 8, "length": 300}  # columns and characters of a listed row
+Row = dict[str, object]
+Floats = NDArray[np.float64]
 
 
 @dataclass
@@ -32,7 +38,7 @@ class Evaluation:
 
     scores:    loss and metrics over all rows, as Run.evaluate returns them
     rows:      how many rows there are
-    classes:   one row a class (a label of a multilabel target): class, rows, predicted, precision, recall, f1
+    classes:   one row per class (per label of a multilabel target): class, rows, predicted, precision, recall, f1
     confusion: int64 [k, k], rows of true class i predicted as j; None where a row has no single class
     labels:    names of the classes [k]
     residuals: (target, prediction) float64 [m, outputs] each of a regression, every row or an even choice of them
@@ -43,11 +49,11 @@ class Evaluation:
     name: str
     scores: dict[str, float]
     rows: int
-    classes: list[dict[str, Any]] = field(default_factory=list)
+    classes: list[Row] = field(default_factory=list)
     confusion: NDArray[np.int64] | None = None
     labels: tuple[str, ...] = ()
-    residuals: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
-    worst: list[dict[str, Any]] = field(default_factory=list)
+    residuals: tuple[Floats, Floats] | None = None
+    worst: list[Row] = field(default_factory=list)
     pictures: NDArray[np.uint8] | None = None
 
     def show(self, worst: int = 10) -> None:
@@ -59,23 +65,26 @@ class Evaluation:
             print_table(self.classes)
         if self.worst:
             print("\nrows of highest loss:")
-            print_table([{k: _short(v, 60) for k, v in row.items()} for row in self.worst[:worst]])
+            print_table([{k: _short(v) for k, v in row.items()} for row in self.worst[:worst]])
 
     def write(self, path: str | Path, title: str) -> Path:
         """Write the page to `path` and return it."""
         pairs = [(say_name(name), say_value(name, value)) for name, value in self.scores.items()]
         pairs.append(("rows", say_count(self.rows)))
-        sections = [Section("Result", [tiles(sorted(pairs, key=lambda pair: "loss" in pair[0]))])]
         detail: list[Part] = [*self.figures()]
         if self.classes:
-            detail.append(table_html(self.classes, caption="By class"))
-        if detail:
-            sections.append(Section("In detail", detail))
-        if self.worst:
-            sections.append(Section("Rows of highest loss", self._worst_parts()))
+            detail.append(table_html(Grid.of(self.classes), caption="By class"))
+        listed: list[Part] = [table_html(Grid.of(self.worst))] if self.worst else []
+        if self.pictures is not None:
+            captions = [f"row {r['row']}: {r['target']}, taken for {r['prediction']}" for r in self.worst]
+            listed.insert(0, picture_grid(self.pictures, captions))
+        sections = [
+            Section("Result", [tiles(sorted(pairs, key=lambda pair: "loss" in pair[0]))]),
+            Section("In detail", detail),
+            Section("Rows of highest loss", listed),
+        ]
         first = next((n for n in self.scores if n != "loss"), "loss")
-        said = say_score(first, self.scores[first])
-        headline = f"{said[0].upper()}{said[1:]} on {say_count(self.rows)} rows of {self.name}."
+        headline = f"{sentence(say_score(first, self.scores[first]))} on {say_count(self.rows)} rows of {self.name}."
         return Page(title, sections, headline=headline).write(path)
 
     def figures(self) -> list[Figure]:
@@ -85,187 +94,193 @@ class Evaluation:
         if self.residuals is None:
             return []
         target, prediction = self.residuals
-        names = list(self.labels or map("output {}".format, range(target.shape[1]))) if target.shape[1] > 1 else [""]
-        return [figure_residuals(target[:, k], prediction[:, k], name) for k, name in enumerate(names[:4])]
-
-    def _worst_parts(self) -> list[Part]:
-        said = [{k: _short(v, 300) for k, v in row.items()} for row in self.worst]
-        if self.pictures is None:
-            return [table_html(said)]
-        captions = [f"row {r['row']}: {r['target']}, taken for {r['prediction']}" for r in said]
-        return [picture_grid(self.pictures, captions), Html(table_html(said))]
+        outputs = target.shape[1]
+        names = self.labels or [f"output {k}" for k in range(outputs)]
+        return [
+            figure_residuals(target[:, k], prediction[:, k], names[k] if outputs > 1 else "")
+            for k in range(min(outputs, 4))
+        ]
 
 
-def _short(value: Any, length: int) -> Any:
-    """Text of at most `length` characters on one line; numbers as they are."""
-    if not isinstance(value, str):
-        return value
-    text = " ".join(value.split())
-    return text if len(text) <= length else text[: length - 1] + "…"
+def _short(value: object) -> object:
+    return shorten(value, 60) if isinstance(value, str) else value
 
 
-def evaluate(run: "Run", data: Any, metrics: Any = None) -> Evaluation:
-    """Score the run on the data (with the target), and keep what a page tells about it. One pass over the rows.
+def evaluate(objective: Objective, pipeline: Pipeline, batches: Batches, data: object = None) -> Evaluation:
+    """Score a model on every row of `batches` (with the target), in one pass, and keep what a page shows of it.
 
-    metrics: other metrics than the run's, as in Run.evaluate. Raises what Run.evaluate raises.
+    data: where the rows are from, to name the files of a folder. Raises what Objective.evaluate raises.
     """
-    batches = run.open(data)
-    details = Details(run)
-    scores = run.scorer(metrics).evaluate(batches.epoch(512), details)
-    source = batches.source
-    worst, pictures = details.worst_rows(source, data)
-    return Evaluation(
-        source.name, scores, len(source), details.classes(), details.confusion, details.labels, details.residuals(),
-        worst, pictures,
-    )  # fmt: skip
+    details = Details(objective, pipeline)
+    scores = evaluate_rows(objective, batches.epoch(512), details)
+    source, tally = batches.source, details.tally
+    found = Evaluation(
+        source.name, scores, len(source), tally.classes(), tally.confusion, tally.labels, tally.residuals()
+    )
+    ids = np.array([wrong.row for wrong in details.worst], dtype=np.int64)
+    if len(ids):
+        read, files = source.take(ids), file_names(data)
+        holds = contents(source, read, pipeline.uses, **_SHOWN)
+        for i, (wrong, row) in enumerate(zip(details.worst, original_rows(source, ids).tolist(), strict=True)):
+            known = {"target": wrong.target, "prediction": wrong.prediction, "loss": wrong.loss}
+            known |= {"file": files[wrong.row]} if len(files) == len(source) else {}
+            listed = {"row": row, **known, **{name: values[i] for name, values in holds.items()}}
+            found.worst.append({name: value for name, value in listed.items() if value is not None})
+        if pipeline.inputs.kind == "image" and len(pipeline.uses) == 1:
+            found.pictures = pictures_of(read, pipeline.uses[0])
+    return found
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A row of high loss: its target and what was predicted, None where they cannot be shown."""
+
+    loss: float
+    row: int
+    target: object
+    prediction: object
 
 
 class Details:
     """Counts and remembers, batch by batch, while the scores are computed: called as keep(batch, output)."""
 
-    def __init__(self, run: "Run") -> None:
-        self.run, p = run, run.pipeline
-        self.labels = tuple(p.classes or ())
-        places = p.target is not None and len(p.target.shape) > 1  # pixels have no names
-        if (p.task == "multilabel" and not places) or (p.task == "regression" and p.names[0] != "0"):
-            self.labels = p.names
-        k = len(self.labels)
-        single = p.task == "classification" and k > 0
-        self.confusion = np.zeros((k, k), dtype=np.int64) if single else None
-        self.multilabel = np.zeros((3, k), dtype=np.int64)  # rows with the label, predicted, both
-        self.pairs: list[tuple[NDArray[Any], NDArray[Any]]] = []
-        self.heap: list[tuple[float, int, int, Any]] = []  # loss, -row, the target's class, what was predicted
-        self.rows = 0
+    def __init__(self, objective: Objective, pipeline: Pipeline) -> None:
+        self.loss, self.tally = objective.loss, tally_of(pipeline)
+        self.worst: list[Wrong] = []  # the WORST rows so far; of equal losses the first rows
 
-    def __call__(self, batch: Batch, output: Any) -> None:
-        self.rows += len(batch)
+    def __call__(self, batch: Batch, output: object) -> None:
         if not isinstance(output, Tensor) or "y" not in batch.columns:
             return
-        p, y, shown = self.run.pipeline, batch.tensor("y"), output.float().cpu()
-        if self.confusion is not None:
-            k = len(self.labels)
-            true, guess = y.long().reshape(-1).cpu().numpy(), p.probabilities(shown)[:, :k].argmax(1).numpy()
-            self.confusion += np.bincount(true * k + guess, minlength=k * k).reshape(k, k)
-            targets, predictions = [self.labels[i] for i in true], [self.labels[i] for i in guess]
-        elif p.task == "multilabel" and self.labels:
-            has, said = (
-                (y > 0.5).cpu().numpy().reshape(len(y), -1),
-                (p.probabilities(shown) > 0.5).numpy().reshape(len(y), -1),
-            )
-            self.multilabel += np.stack([has.sum(0), said.sum(0), (has & said).sum(0)])
-            targets, predictions = ([self._said(r) for r in rows] for rows in (has, said))
-        elif p.task == "regression":
-            true, guess = p.decode(y.float().cpu().reshape(shown.shape)), p.decode(shown)
-            self.pairs.append((true.reshape(len(y), -1), guess.reshape(len(y), -1)))
-            targets, predictions = ([_numbers(r) for r in rows] for rows in self.pairs[-1])
-        else:
-            targets = predictions = [None] * len(y)  # tokens and sequences: their losses say where to look
-        self._remember(batch, output, targets, predictions)
+        targets, predictions = self.tally.add(batch.tensor("y"), output.float().cpu())
+        losses = row_losses(self.loss(output, batch.columns["y"]), len(batch))
+        if losses is not None:
+            largest = [i for i in np.argsort(-losses, kind="stable")[:WORST].tolist() if not np.isnan(losses[i])]
+            found = [Wrong(float(losses[i]), int(batch.rows[i]), targets[i], predictions[i]) for i in largest]
+            self.worst = sorted(self.worst + found, key=lambda w: (-w.loss, w.row))[:WORST]
 
-    def _said(self, has: NDArray[np.bool_]) -> str:
+
+class Tally:
+    """What is counted of targets and outputs; this one nothing, for tokens, sequences and pixels."""
+
+    labels: tuple[str, ...] = ()
+    confusion: NDArray[np.int64] | None = None
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+
+    def add(self, y: Tensor, output: Tensor) -> tuple[Sequence[object], Sequence[object]]:
+        """Count some rows; returns the target and the prediction of each, in the user's terms."""
+        return [None] * len(y), [None] * len(y)
+
+    def classes(self) -> list[Row]:
+        """Precision, recall and F1 of every class or label, from counts of rows; None where they are 0 / 0."""
+        return []
+
+    def residuals(self) -> tuple[Floats, Floats] | None:
+        """(target, prediction) of a regression in the target's units, evenly chosen from more than 100,000 rows."""
+        return None
+
+
+class Confusion(Tally):
+    """Of rows with one class each."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__(pipeline)
+        self.labels = pipeline.classes or ()
+        self.counts: NDArray[np.int64] = np.zeros((len(self.labels), len(self.labels)), dtype=np.int64)
+        self.confusion = self.counts  # one array, added to in place
+
+    def add(self, y: Tensor, output: Tensor) -> tuple[Sequence[object], Sequence[object]]:
+        k = len(self.labels)
+        true = y.long().reshape(-1).cpu().numpy()
+        guess = self.pipeline.probabilities(output)[:, :k].argmax(1).numpy()
+        self.counts += np.bincount(true * k + guess, minlength=k * k).reshape(k, k)
+        return [self.labels[i] for i in true], [self.labels[i] for i in guess]
+
+    def classes(self) -> list[Row]:
+        return _by_class(self.labels, self.counts.sum(1), self.counts.sum(0), np.diagonal(self.counts))
+
+
+class Labels(Tally):
+    """Of rows with any number of labels each."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__(pipeline)
+        self.labels = pipeline.names
+        self.counts = np.zeros((3, len(self.labels)), dtype=np.int64)  # rows with the label, predicted, both
+
+    def add(self, y: Tensor, output: Tensor) -> tuple[Sequence[object], Sequence[object]]:
+        has = (y > 0.5).cpu().numpy().reshape(len(y), -1)
+        guess = (self.pipeline.probabilities(output) > 0.5).numpy().reshape(len(y), -1)
+        self.counts += np.stack([has.sum(0), guess.sum(0), (has & guess).sum(0)])
+        return [self._listed(row) for row in has], [self._listed(row) for row in guess]
+
+    def _listed(self, has: NDArray[np.bool_]) -> str:
         return ", ".join(self.labels[k] for k in np.flatnonzero(has).tolist()) or "none"
 
-    def _remember(self, batch: Batch, output: Tensor, targets: list[Any], predictions: list[Any]) -> None:
-        """Keep the rows of highest loss; of equal losses the first row."""
-        losses = row_losses(self.run.objective.loss(output, batch.columns["y"]), len(batch))
-        if losses is None:
-            return
-        bar = self.heap[0][0] if len(self.heap) == WORST else -np.inf
-        for i in np.flatnonzero(losses >= bar).tolist():
-            item = (float(losses[i]), -int(batch.rows[i]), i, (targets[i], predictions[i]))
-            (heapq.heappush if len(self.heap) < WORST else heapq.heappushpop)(self.heap, item)
+    def classes(self) -> list[Row]:
+        return _by_class(self.labels, *self.counts)
 
-    def classes(self) -> list[dict[str, Any]]:
-        """Precision, recall and F1 of every class or label, from counts of rows; None where they are 0 / 0."""
-        if self.confusion is not None:
-            rows, predicted, both = self.confusion.sum(1), self.confusion.sum(0), np.diagonal(self.confusion)
-        elif self.run.pipeline.task == "multilabel" and self.labels:
-            rows, predicted, both = self.multilabel
-        else:
-            return []
-        return [
-            {
-                "class": name,
-                "rows": int(n),
-                "predicted": int(m),
-                "precision": both_ / m if m else None,
-                "recall": both_ / n if n else None,
-                "f1": 2 * both_ / (n + m) if n + m else None,
-            }
-            for name, n, m, both_ in zip(self.labels, rows.tolist(), predicted.tolist(), both.tolist(), strict=True)
-        ]
 
-    def residuals(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-        """(target, prediction) of a regression in the target's units, evenly chosen from more than 100,000 rows."""
+class Residuals(Tally):
+    """Of numbers."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__(pipeline)
+        self.labels = pipeline.names if pipeline.names[0] != "0" else ()
+        self.pairs: list[tuple[Floats, Floats]] = []
+
+    def add(self, y: Tensor, output: Tensor) -> tuple[Sequence[object], Sequence[object]]:
+        decode = self.pipeline.decode
+        true, guess = decode(y.float().cpu().reshape(output.shape)), decode(output)
+        self.pairs.append((np.asarray(true, float).reshape(len(y), -1), np.asarray(guess, float).reshape(len(y), -1)))
+        return [_numbers(row) for row in self.pairs[-1][0]], [_numbers(row) for row in self.pairs[-1][1]]
+
+    def residuals(self) -> tuple[Floats, Floats] | None:
         if not self.pairs:
             return None
         true, guess = (np.concatenate(parts).astype(np.float64) for parts in zip(*self.pairs, strict=True))
         every = -(-len(true) // _KEPT)
         return true[::every], guess[::every]
 
-    def worst_rows(self, source: Source, data: Any) -> tuple[list[dict[str, Any]], NDArray[np.uint8] | None]:
-        """The remembered rows, worst first, with what they hold; and their pictures where they are pictures."""
-        from handful.data.media.folder import file_names
 
-        found = sorted(self.heap, key=lambda item: (-item[0], -item[1]))
-        ids = np.array([-item[1] for item in found], dtype=np.int64)
-        if not len(ids):
-            return [], None
-        read = source.take(ids)
-        holds = _contents(source, read, self.run.pipeline.uses)
-        files = file_names(data)
-        original = source.rows[ids] if isinstance(source, Subset) else ids
-        table = []
-        for i, (loss, _, _, (target, prediction)) in enumerate(found):
-            row: dict[str, Any] = {"row": int(original[i])}
-            row |= {} if target is None else {"target": target, "prediction": prediction}
-            row |= {"loss": loss}
-            row |= {"file": files[ids[i]]} if len(files) == len(source) else {}
-            table.append(row | {name: values[i] for name, values in holds.items()})
-        return table, pictures_of(read, self.run.pipeline.uses, self.run.pipeline.inputs.kind)
+def tally_of(pipeline: Pipeline) -> Tally:
+    """What to count for the task of the pipeline."""
+    dense = pipeline.target is not None and len(pipeline.target.shape) > 1  # pixels have no names
+    if pipeline.task == "classification" and pipeline.classes:
+        return Confusion(pipeline)
+    if pipeline.task == "multilabel" and not dense:
+        return Labels(pipeline)
+    return Residuals(pipeline) if pipeline.task == "regression" else Tally(pipeline)
 
 
-def row_losses(result: Any, rows: int) -> NDArray[np.float64] | None:
+def _by_class(labels: Sequence[str], *counts: NDArray[np.int64]) -> list[Row]:
+    """counts: int64 [k] each, rows of the class, rows predicted as it, and rows that are both."""
+    return [
+        {
+            "class": name,
+            "rows": n,
+            "predicted": m,
+            "precision": right / m if m else None,
+            "recall": right / n if n else None,
+            "f1": 2 * right / (n + m) if n + m else None,
+        }
+        for name, n, m, right in zip(labels, *np.array(counts).tolist(), strict=True)
+    ]
+
+
+def row_losses(result: Tensor | tuple[Tensor, Tensor], rows: int) -> Floats | None:
     """The loss of each row, float64 [rows], of what a loss returned; None where it gives one number for all."""
-    values, counts = result if isinstance(result, tuple) else (result, None)
-    if not isinstance(values, Tensor) or values.ndim == 0 or len(values) != rows:
+    values, counts = (result, None) if isinstance(result, Tensor) else result
+    if values.ndim == 0 or len(values) != rows:
         return None
     flat = values.detach().double().reshape(rows, -1).cpu()
     if counts is None:
         return flat.mean(1).numpy()
     counted = counts.double().reshape(rows, -1).cpu()
-    means: NDArray[np.float64] = (flat.sum(1) / counted.sum(1).clamp_min(torch.finfo(torch.float64).tiny)).numpy()
+    means: Floats = (flat.sum(1) / counted.sum(1).clamp_min(torch.finfo(torch.float64).tiny)).numpy()
     return means
 
 
-def _numbers(row: NDArray[Any]) -> Any:
+def _numbers(row: Floats) -> object:
     return float(row[0]) if len(row) == 1 else ", ".join(f"{v:.4g}" for v in row[:6])
-
-
-def _contents(source: Source, read: Batch, names: tuple[str, ...]) -> dict[str, list[Any]]:
-    """The first columns of some rows that a reader can look at: numbers, categories, text."""
-    shown: dict[str, list[Any]] = {}
-    for name in names:
-        column, value = source.columns[name], read[name]
-        if isinstance(value, list) and all(isinstance(v, str) for v in value):
-            shown[name] = list(value)
-        elif column.classes is not None and isinstance(value, Tensor):
-            shown[name] = [(*column.classes, "")[c] for c in value.tolist()]
-        elif isinstance(value, Tensor) and value.ndim == 1:
-            shown[name] = value.tolist()
-        if len(shown) == 8:
-            break
-    return shown
-
-
-def pictures_of(read: Batch, names: tuple[str, ...], kind: str) -> NDArray[np.uint8] | None:
-    """uint8 [m, C, H, W] of raw rows that are pictures of one size: bytes as they are, numbers stretched to 0..255."""
-    if kind != "image" or len(names) != 1 or not isinstance(value := read[names[0]], Tensor):
-        return None
-    value = value[:, None] if value.ndim == 3 else value
-    if value.ndim != 4 or value.shape[1] not in (1, 3, 4):
-        return None
-    if value.dtype != torch.uint8:
-        low, high = value.min(), value.max()
-        value = ((value - low) * (255 / max(float(high - low), 1e-12))).round().clamp(0, 255).to(torch.uint8)
-    return value.numpy()

@@ -4,15 +4,15 @@ import contextlib
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from handful.base import files
 from handful.base.errors import HandfulError
-from handful.base.plan import OWN, Plan
-from handful.runs.history import History
-from handful.training import checkpoint
+from handful.base.plan import Plan
+from handful.models.base import Model
+from handful.runs.history import History, Row
+from handful.training.process import checkpoint
 from handful.training.state import State
 from handful.transform.pipeline import Pipeline
 
@@ -57,8 +57,8 @@ class RunFolder:
         table, tensors = pipeline.to_dict()
         checkpoint.write_tensors(self.path / "pipeline.safetensors", tensors)
         files.write_text(self.path / "pipeline.json", json.dumps(table, indent=1))
-        config = getattr(model, "config", None) if str(plan.model).startswith(OWN) is False else None
-        files.write_text(self.path / "model.json", json.dumps(config if isinstance(config, dict) else {}))
+        ours = isinstance(model, Model) and plan.choices["model"].reproducible
+        files.write_text(self.path / "model.json", json.dumps(model.config if ours else {}))
         plan.save(self.path / "plan.toml")  # last: a folder that has a plan has the rest
 
     def plan(self) -> Plan:
@@ -73,11 +73,11 @@ class RunFolder:
             self.read_json("pipeline.json"), checkpoint.read_tensors(self.path / "pipeline.safetensors")
         )
 
-    def model_config(self) -> dict[str, Any]:
+    def model_config(self) -> Row:
         """How to build the ready-made model again; empty for the caller's own."""
         return self.read_json("model.json")
 
-    def read_json(self, name: str) -> dict[str, Any]:
+    def read_json(self, name: str) -> Row:
         try:
             table = json.loads((self.path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -86,13 +86,11 @@ class RunFolder:
             raise HandfulError(f"{self.path / name} is not what handful wrote")
         return table
 
-    def append_history(self, row: dict[str, Any]) -> None:
+    def append_history(self, row: Row) -> None:
         """Add a row to history.jsonl; a full disk does not stop a run."""
-        try:
-            with open(self.path / "history.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-        except OSError:
-            pass  # the next checkpoint says so; the history in memory is whole
+        # The next checkpoint reports it; the history in memory is whole.
+        with contextlib.suppress(OSError), open(self.path / "history.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
 
     def history(self) -> History:
         """The rows of history.jsonl; a last line cut short by a kill is left out."""
@@ -106,7 +104,7 @@ class RunFolder:
                     break
         return rows
 
-    def rewrite_history(self, rows: list[dict[str, Any]]) -> None:
+    def rewrite_history(self, rows: list[Row]) -> None:
         """Replace history.jsonl, atomically."""
         files.write_text(self.path / "history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
@@ -115,7 +113,7 @@ class RunFolder:
         self.rewrite_history(state.history)
         checkpoint.save(self.checkpoints, state.step, state.tensors(), state.meta())
 
-    def finish(self, model: nn.Module, stopped_because: str, best: dict[str, Any] | None) -> None:
+    def finish(self, model: nn.Module, stopped_because: str, best: Row | None) -> None:
         """Write the weights that were kept, and why the run ended."""
         checkpoint.write_tensors(self.path / "model.safetensors", dict(model.state_dict()))
         files.write_text(self.path / "result.json", json.dumps({"stopped_because": stopped_because, "best": best}))

@@ -1,7 +1,5 @@
 """Text from a language model, one token at a time; every draw has an address: (seed, row, position)."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,14 +7,14 @@ from torch import Tensor
 from handful.base import keys
 from handful.base.errors import HandfulError
 from handful.data.base import Batch
-from handful.transform.text import PAD, UNKNOWN
-
-if TYPE_CHECKING:
-    from handful.runs.run import Run
+from handful.training.objective import Objective
+from handful.transform.pipeline import Pipeline
+from handful.transform.steps.text import PAD, UNKNOWN
 
 
 def sample(
-    run: "Run",
+    pipeline: Pipeline,
+    objective: Objective,
     prompt: str = "\n",
     length: int = 300,
     temperature: float = 0.8,
@@ -26,27 +24,27 @@ def sample(
 ) -> str:
     """`length` tokens that go on from the prompt, as text; the prompt itself is not in it.
 
-    temperature: 0 takes the likeliest token every time, 1 draws as the model believes, more is wilder; top: draw only
+    temperature: 0 takes the likeliest token every time, 1 draws as the model believes, more varies more; top: draw only
     among this many likeliest tokens. The same seed gives the same text. The model sees as many tokens back as it was
-    trained with. Raises HandfulError for a run that is no language model, and for what cannot be drawn with.
+    trained with. Raises HandfulError for a run that is not of a language model, and for arguments out of range.
     """
-    tokenizer, window = run.pipeline.tokenizer, run.pipeline.shape
-    if run.pipeline.task != "language" or tokenizer is None or window[0] is None:
-        raise HandfulError(f"only a language model continues text; this run's task is {run.pipeline.task}")
+    tokenizer, window = pipeline.tokenizer, pipeline.shape
+    if pipeline.task != "language" or tokenizer is None or window[0] is None:
+        raise HandfulError(f"only a language model continues text; this run's task is {pipeline.task}")
     if length < 0 or not temperature >= 0 or (top is not None and top < 1):
         raise HandfulError(f"length and temperature must be at least 0 and top 1, not {length}, {temperature}, {top}")
     ids = tokenizer.encode([prompt])[0].tolist() if prompt else []
     ids = ids or [UNKNOWN]  # what nothing starts from
     start = len(ids)
     uniform = keys.uniform("sample", seed, np.zeros(length, np.int64), np.arange(length), 1)[:, 0]
-    model, device = run.objective.model, run.objective.device
+    model, device = objective.model, objective.device
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
             for draw in uniform.tolist():
                 x = torch.tensor([ids[-window[0] :]], device=device)
-                output = run.objective.forward(Batch({"x": x}, np.zeros(1, np.int64)))
+                output = objective.forward(Batch({"x": x}, np.zeros(1, np.int64)))
                 assert isinstance(output, Tensor)
                 logits = output[0, -1]
                 ids.append(_draw(logits.double().cpu(), temperature, top, draw))

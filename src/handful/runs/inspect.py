@@ -1,127 +1,135 @@
 """What `handful inspect` prints: the columns and classes of data, the quality of its shuffle, or the plan of a run."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
 from torch import Tensor
 
 from handful.base.errors import HandfulError
 from handful.batches.order import Order
-from handful.data.base import Batch, Source
+from handful.data.base import Rows, Source
 from handful.data.open import open as open_source
 from handful.data.store.read import Store, verify
 from handful.report.document import Page, Section
-from handful.report.markup import Html, bullet_list, escape, picture_grid, table_html
-from handful.report.tables import print_choices, print_table
+from handful.report.markup import bullet_list, picture_grid, preformatted, table_html
+from handful.report.tables import Grid, print_choices, print_table
 from handful.report.words import say_count, say_score
-from handful.runs.evaluate import pictures_of
+from handful.runs.examples import class_name, contents, pictures_of
 from handful.runs.folder import RunFolder
 
-Table = list[dict[str, Any]]
-Labels = np.ndarray
+Labels = NDArray[np.generic]
 _SPAN = 65536
 _EXAMPLES, _COLUMNS, _SIDE, _TEXT = 24, 12, 256, 200  # of a page: rows, columns of values, pixels, characters
+
+
+@dataclass
+class DataSummary:
+    """What there is to show of data besides its columns; empty where there is nothing.
+
+    labels: the target of every row, where it has classes; classes: rows of each; values: what a target without classes
+    holds; shuffle: the quality of the order; reads: what mini-batches cost on a cold disk.
+    """
+
+    labels: Labels | None = None
+    classes: list[dict[str, object]] = field(default_factory=list)
+    values: str = ""
+    shuffle: str = ""
+    reads: list[str] = field(default_factory=list)
 
 
 def show_data(where: str, batch: int, out: Path | None = None) -> None:
     """Rows, columns, sizes, class balance, and the quality of the shuffle; with `out`, a page with examples as well."""
     source = open_source(where)
     show_columns(source)
-    labels = _labels(source)
-    classes, sentence = _balance(source, labels)
-    if classes:
-        print_table(classes)
-    if sentence:
-        print(sentence)
-    shuffle, reads = "", []
+    found = _balance(source)
+    if found.classes:
+        print_table(found.classes)
+    if found.values:
+        print(found.values)
     if len(source) > 1:
         size = min(batch, len(source))
-        shuffle = str(Order(len(source)).quality(size, labels=labels if classes else None))
-        print(f"\nshuffle, batches of {size}:\n{shuffle}")
+        found.shuffle = str(Order(len(source)).quality(size, labels=found.labels))
+        print(f"\nshuffle, batches of {size}:\n{found.shuffle}")
         if isinstance(source, Store):
-            reads = _reads(source, size)
-            print("\n" + "\n".join(reads))
+            found.reads = _reads(source, size)
+            print("\n" + "\n".join(found.reads))
     if out is not None:
-        print(_page(source, labels if classes else None, classes, sentence, shuffle, reads).write(out))
+        print(_page(source, found).write(out))
 
 
-def _page(source: Source, labels: Labels | None, classes: Table, sentence: str, shuffle: str, reads: list[str]) -> Page:
+def _page(source: Source, found: DataSummary) -> Page:
     """The same as a page, with examples: pictures where a column holds them, else the values of a few rows."""
-    parts: list[Section] = [Section("Columns", [table_html(_columns(source)), bullet_list(_notes(source))])]
-    if classes or sentence:
-        parts.append(Section("Target", [table_html(classes) if classes else sentence]))
-    parts.append(Section("Examples", _examples(source, labels)))
-    if shuffle:
-        lines = [Html(f"<pre>{escape(shuffle)}</pre>"), *reads]
-        parts.append(Section("Shuffle", lines))
+    columns, notes = _describe(source)
+    target = [table_html(Grid.of(found.classes))] if found.classes else [found.values] if found.values else []
+    parts = [
+        Section("Columns", [table_html(Grid.of(columns)), bullet_list(notes)]),
+        Section("Target", target),
+        Section("Examples", _examples(source, found.labels)),
+        Section("Shuffle", [preformatted(found.shuffle), *found.reads] if found.shuffle else []),
+    ]
     return Page(f"handful inspect {source.name}", parts, f"{say_count(len(source))} rows.")
 
 
-def _examples(source: Source, labels: Labels | None) -> list[Html]:
-    """Up to _EXAMPLES rows, as many of each class as there is room for, else evenly spread over storage."""
-    rows = np.unique(np.linspace(0, len(source) - 1, _EXAMPLES).astype(np.int64))
-    if labels is not None:
-        kinds, where = np.unique(labels, return_inverse=True)
-        each = max(1, _EXAMPLES // len(kinds))
-        rows = np.concatenate([np.flatnonzero(where == k)[:each] for k in range(min(len(kinds), _EXAMPLES))])
+def _examples(source: Source, labels: Labels | None) -> list[Markup]:
+    """Some rows as pictures, one grid per column that holds them, and as a table of values."""
+    rows = _choose_rows(len(source), labels)
     batch = source.take(rows)
-    names = [f"row {row}" for row in rows.tolist()]
+    captions = [f"row {row}" for row in rows.tolist()]
     if labels is not None:
-        names = [f"{_class_name(source, labels[row])}, {name}" for row, name in zip(rows.tolist(), names)]
+        names = [_class_of(source, code) for code in labels[rows].tolist()]
+        captions = [f"{name}, {caption}" for name, caption in zip(names, captions, strict=True)]
     found = []
     for name, column in source.columns.items():
-        pixels = pictures_of(batch, (name,), column.kind)
+        pixels = pictures_of(batch, name) if column.kind == "image" else None
         if pixels is not None:
-            found.append(picture_grid(_seen(pixels), names, title=name))
-    plain = [n for n, c in source.columns.items() if c.kind in ("number", "category", "text")][:_COLUMNS]
-    if plain:
-        shown = [{"row": int(row), **{n: _cell(source, batch, n, i) for n in plain}} for i, row in enumerate(rows)]
-        found.append(table_html(shown))
+            step = -(-max(pixels.shape[2:]) // _SIDE)  # every k-th pixel of large ones
+            found.append(picture_grid(pixels[:, :, ::step, ::step], captions, title=name))
+    values = contents(source, batch, source.columns, most=_COLUMNS, length=_TEXT)
+    if values:
+        shown = [{"row": row, **{n: v[i] for n, v in values.items()}} for i, row in enumerate(rows.tolist())]
+        found.append(table_html(Grid.of(shown)))
     return found
 
 
-def _seen(pixels: np.ndarray) -> np.ndarray:
-    """Pictures no larger than a page wants: every k-th pixel of large ones."""
-    step = -(-max(pixels.shape[2:]) // _SIDE)
-    return pixels[:, :, ::step, ::step]
-
-
-def _cell(source: Source, batch: Batch, name: str, i: int) -> object:
-    value = batch[name][i]
-    if isinstance(value, Tensor):
-        return _class_name(source, value.item(), name) if source.columns[name].classes else value.item()
-    return value if len(value) <= _TEXT else f"{value[:_TEXT]!s}..."
+def _choose_rows(n: int, labels: Labels | None) -> Rows:
+    """Up to _EXAMPLES rows, as many of each class as there is room for, else evenly spread over storage."""
+    if labels is None:
+        return np.unique(np.linspace(0, n - 1, _EXAMPLES).astype(np.int64))
+    kinds, where = np.unique(labels, return_inverse=True)
+    each = max(1, _EXAMPLES // len(kinds))
+    return np.concatenate([np.flatnonzero(where == k)[:each] for k in range(min(len(kinds), _EXAMPLES))])
 
 
 def show_columns(source: Source) -> None:
     """What there is: rows, columns, and on disk their sizes."""
     print(f"{source.name}: {say_count(len(source))} rows")
-    print_table(_columns(source))
-    for note in _notes(source):
+    columns, notes = _describe(source)
+    print_table(columns)
+    for note in notes:
         print(f"- {note}")
 
 
-def _columns(source: Source) -> Table:
-    sizes = source.column_bytes() if isinstance(source, Store) else {}
-    return [
+def _describe(source: Source) -> tuple[list[dict[str, object]], list[str]]:
+    """(one row per column, notes), with sizes where the data are a store."""
+    columns: list[dict[str, object]] = [
         {
             "column": name + (" (target)" if name == source.target else ""),
             "kind": c.kind,
             "dtype": c.dtype,
             "shape of a row": "x".join("varies" if s is None else str(s) for s in c.shape) or "one value",
-            **({"MB": f"{sizes[name] / 1e6:,.2f}"} if sizes else {}),
         }
         for name, c in source.columns.items()
     ]
-
-
-def _notes(source: Source) -> list[str]:
     if not isinstance(source, Store):
-        return source.notes
-    m = source.manifest
+        return columns, source.notes
+    sizes, m = source.column_bytes(), source.manifest
+    for row, name in zip(columns, source.columns, strict=True):
+        row["MB"] = f"{sizes[name] / 1e6:,.2f}"
     shards = "1 shard" if len(m.shards) == 1 else f"{len(m.shards):,} shards"
-    return [*source.notes, f"{m.bytes / 1e6:,.2f} MB in {shards}, {m.bytes / m.rows:,.0f} bytes a row."]
+    return columns, [*source.notes, f"{m.bytes / 1e6:,.2f} MB in {shards}, {m.bytes / m.rows:,.0f} bytes per row."]
 
 
 def _reads(source: Store, batch: int) -> list[str]:
@@ -137,51 +145,38 @@ def _reads(source: Store, batch: int) -> list[str]:
 
 
 def check_store(where: str) -> None:
-    """Every byte compared with its digest; one line for each damage, and HandfulError at the end if there is any."""
+    """Compare every byte with its digest; one line for each damage, and HandfulError at the end if there is any."""
     damage = verify(where)
     for problem in damage:
         print(problem)
     if damage:
-        raise HandfulError(f"{where} is damaged in {len(damage)} places.")
+        raise HandfulError(f"{where} is damaged in {len(damage)} places")
     print(f"{where}: every file is whole.")
 
 
-def _labels(source: Source) -> Labels | None:
-    """Every row's target, where that is one value a row."""
-    if source.target is None or source.columns[source.target].shape:
-        return None
+def _balance(source: Source) -> DataSummary:
+    """Rows of each class, or what the target's values are; nothing where there is not one value per row."""
+    name = source.target
+    if name is None or source.columns[name].shape:
+        return DataSummary()
     spans = [np.arange(a, min(a + _SPAN, len(source))) for a in range(0, len(source), _SPAN)]
-    return np.concatenate([_values(source.read_column(source.target, rows)) for rows in spans])
-
-
-def _balance(source: Source, labels: Labels | None) -> tuple[Table, str]:
-    """(rows of each class, ""), or ([], what the target's values are)."""
-    if labels is None or source.target is None:
-        return [], ""
+    read = [source.read_column(name, rows) for rows in spans]
+    labels: Labels = np.concatenate([v.cpu().numpy() if isinstance(v, Tensor) else np.array(v, str) for v in read])
     kinds, counts = np.unique(labels, return_counts=True)
-    if len(kinds) <= 100 and (source.columns[source.target].classes or labels.dtype.kind in "iub"):
-        shares = [f"{100 * c / len(labels):.1f}%" for c in counts.tolist()]
-        return [
-            {"class": _class_name(source, k), "rows": int(c), "share": share}
-            for k, c, share in zip(kinds.tolist(), counts, shares)
-        ], ""
+    if len(kinds) <= 100 and (source.columns[name].classes or labels.dtype.kind in "iub"):
+        pairs = zip(kinds.tolist(), counts.tolist(), strict=True)
+        share = 100 / len(labels)
+        return DataSummary(
+            labels, [{"class": _class_of(source, k), "rows": n, "share": f"{share * n:.1f}%"} for k, n in pairs]
+        )
     if labels.dtype.kind in "iuf":
         low, high, mean = labels.min(), labels.max(), labels.mean()
-        return [], f"target {source.target}: from {low:.6g} to {high:.6g}, mean {mean:.6g}"
-    return [], f"target {source.target}: {len(kinds):,} different values"
+        return DataSummary(values=f"target {name}: from {low:.6g} to {high:.6g}, mean {mean:.6g}")
+    return DataSummary(values=f"target {name}: {len(kinds):,} different values")
 
 
-def _class_name(source: Source, code: object, column: str | None = None) -> str:
-    classes = source.columns[column or source.target or ""].classes
-    if classes is None or not isinstance(code, int | np.integer):
-        return str(code)
-    return classes[int(code)] if code >= 0 else "missing"
-
-
-def _values(value: object) -> np.ndarray:
-    if isinstance(value, Tensor):
-        return value.cpu().numpy()
-    return np.array(value, dtype=object).astype(str)
+def _class_of(source: Source, code: float | str) -> str:
+    return class_name(source.columns[source.target or ""], code)
 
 
 def show_run(path: Path) -> None:

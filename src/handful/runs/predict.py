@@ -8,54 +8,53 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from handful.base import files
 from handful.base.errors import HandfulError
-from handful.data.base import Column
+from handful.base.files import atomic
+from handful.data.base import Column, Source
 from handful.data.media.folder import file_names
 from handful.data.tables.dialect import SAMPLE
 from handful.data.tables.dialect import find as find_dialect
 from handful.runs.raw_input import open_raw
 from handful.runs.run import Run
 
-Chunk = dict[str, list[Any]]  # column -> values; all columns are as long
-ENDINGS = (".csv", ".jsonl", ".parquet")
+Chunk = dict[str, list[object]]  # column -> values; all columns are as long
 
 
-def write_predictions(run: Run, data: Any, out: Path | None, *, probabilities: bool = False, beams: int = 1) -> None:
+def write_predictions(run: Run, data: object, out: Path | None, *, probabilities: bool = False, beams: int = 1) -> None:
     """Predict every row of the data, in its order; write .csv, .jsonl or .parquet, or CSV to standard output.
 
     data: anything `handful.open` reads, with or without the target; or a binary stream of CSV with a header line.
     Columns: row (from 0); file, for a folder or zip of files; prediction (prediction_NAME for several labels or
-    numbers); and with `probabilities` one a class (label), probability_NAME. The file appears whole or not at all, and
-    only one batch is in memory at a time. Raises HandfulError for an ending that is not known, and where the data do
+    numbers); with `probabilities` one per class (label), probability_NAME. The file appears whole or not at all,
+    and only one batch is in memory at a time. Raises HandfulError for an unknown ending, and where the data do
     not fit the run.
     """
-    if out is not None and out.suffix not in ENDINGS:
+    if out is not None and out.suffix not in _WRITERS:
         raise HandfulError(f"{out.name}: predictions are written as .csv, .jsonl or .parquet")
-    with _spooled(data, run.pipeline.schema) if hasattr(data, "read") else nullcontext(data) as where:
-        opened = open_raw(where, run.pipeline.schema, "standard input") if where is not data else data
-        chunks = predicted(run, opened, probabilities=probabilities, beams=beams)
+    with _spooled(data, run.pipeline.schema) if isinstance(data, BufferedIOBase) else nullcontext(data) as rows:
+        chunks = predicted(run, rows, probabilities=probabilities, beams=beams)
         if out is None:
             _write_csv(sys.stdout, chunks)
             return
-        with files.atomic(out) as temporary:
+        with atomic(out) as temporary:
             _WRITERS[out.suffix](Path(temporary), chunks)
     print(out)
 
 
-def predicted(run: Run, data: Any, *, probabilities: bool = False, beams: int = 1) -> Iterator[Chunk]:
+def predicted(run: Run, data: object, *, probabilities: bool = False, beams: int = 1) -> Iterator[Chunk]:
     """The predictions batch by batch; columns as `write_predictions` says. beams: as in `Run.predict`."""
     task = run.pipeline.task
     if probabilities and task not in ("classification", "multilabel"):
         raise HandfulError(f"this run's task is {task}: it has no class probabilities")
     target = run.pipeline.target
-    if probabilities and task == "classification" and target is not None and target.wide:
+    if probabilities and task == "classification" and target is not None and target.dense:
         raise HandfulError(
             "probabilities of every place do not fit a table; in Python: run.predict(data, probabilities=True)"
         )
@@ -66,21 +65,21 @@ def predicted(run: Run, data: Any, *, probabilities: bool = False, beams: int = 
             chunk["file"] = [files[row] if row < len(files) else "" for row in batch.rows.tolist()]
         chunk |= _columns("prediction", run.pipeline.decode(outputs, beams), run.pipeline.names)
         if probabilities:
-            shares = np.round(run.pipeline.probabilities(outputs).numpy(), 6)
-            chunk |= {f"probability_{name}": shares[:, k].tolist() for k, name in enumerate(run.pipeline.names)}
+            numbers = np.round(run.pipeline.probabilities(outputs).numpy(), 6)
+            chunk |= {f"probability_{name}": numbers[:, k].tolist() for k, name in enumerate(run.pipeline.names)}
         yield chunk
 
 
-def _columns(name: str, values: NDArray[Any], names: tuple[str, ...]) -> Chunk:
+def _columns(name: str, values: NDArray[np.generic], names: tuple[str, ...]) -> Chunk:
     """One column of values [m], or one for each of the numbers of a row [m, ...], called by its name or number."""
     if values.ndim == 1:
         return {name: _plain(values)}
     flat = values.reshape(len(values), -1)
-    said = names if len(names) == flat.shape[1] else tuple(map(str, range(flat.shape[1])))
-    return {f"{name}_{part}": _plain(flat[:, k]) for k, part in enumerate(said)}
+    parts = names if len(names) == flat.shape[1] else range(flat.shape[1])
+    return {f"{name}_{part}": _plain(flat[:, k]) for k, part in enumerate(parts)}
 
 
-def _plain(values: NDArray[Any]) -> list[Any]:
+def _plain(values: NDArray[np.generic]) -> list[object]:
     """Python's own values; a sequence of labels as text.
 
     A float32 becomes the shortest number that reads back as it (0.3, not 0.30000001192092896).
@@ -89,7 +88,7 @@ def _plain(values: NDArray[Any]) -> list[Any]:
         return [float(str(v)) for v in values]
     if values.dtype == object:
         return [" ".join(map(str, v)) if isinstance(v, np.ndarray) else v for v in values]
-    return values.tolist()  # type: ignore[no-any-return]
+    return list(values.tolist())
 
 
 def _write_csv(file: IO[str], chunks: Iterator[Chunk]) -> None:
@@ -113,7 +112,7 @@ def _json_file(path: Path, chunks: Iterator[Chunk]) -> None:
                 file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _json_value(value: Any) -> Any:
+def _json_value(value: object) -> object:
     """JSON has no NaN and no infinity."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
@@ -141,8 +140,8 @@ _WRITERS: dict[str, Callable[[Path, Iterator[Chunk]], None]] = {
 
 
 @contextmanager
-def _spooled(stream: IO[bytes], schema: Mapping[str, Column]) -> Iterator[str]:
-    """Standard input as a CSV file, so that it is read as one: same types, same missing values.
+def _spooled(stream: BufferedIOBase, schema: Mapping[str, Column]) -> Iterator[Source]:
+    """Standard input as a CSV file, to be read as one: same types, same missing values.
 
     For a model of one text it may also be lines of text: it is that where the first line does not name the column.
     """
@@ -159,4 +158,4 @@ def _spooled(stream: IO[bytes], schema: Mapping[str, Column]) -> Iterator[str]:
                 header = next(csv.reader(lines, delimiter=dialect.separator), [])
             if not set(schema) & set(header):
                 path = path.rename(path.with_suffix(".txt"))
-        yield str(path)
+        yield open_raw(path, schema, "standard input")

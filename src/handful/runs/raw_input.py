@@ -2,22 +2,27 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from handful.base.errors import HandfulError
+from handful.data.arrays import Arrays
 from handful.data.base import Column, Source
-from handful.data.media.items import IMAGES, SOUNDS
+from handful.data.media import audio, images
+from handful.data.media.items import IMAGES, SOUNDS, FileItems
 from handful.data.open import open as open_source
+from handful.data.options import Options
 from handful.data.store.read import is_store
 from handful.data.tables.files import READERS, ending
 from handful.data.tables.strings import UNSPACED
 
+MEDIA = IMAGES | SOUNDS
+Single = str | bytes | bool | int | float | np.generic | None  # a value of one row
 
-def open_raw(data: Any, schema: Mapping[str, Column], name: str | None = None) -> Source:
+
+def open_raw(data: object, schema: Mapping[str, Column], name: str | None = None) -> Source:
     """Anything `handful.open` reads, with the columns that a model was trained on, and besides
 
     for a model of one text: a text, a list of texts, a .txt file (each line is a row); for one of pictures or sounds:
@@ -29,82 +34,62 @@ def open_raw(data: Any, schema: Mapping[str, Column], name: str | None = None) -
     """
     if isinstance(data, Source):
         return data
-    if isinstance(data, Mapping) and data and all(_single(value) for value in data.values()):
+    if isinstance(data, Mapping) and data and all(isinstance(value, Single) for value in data.values()):
         data = {key: [value] for key, value in data.items()}
-    if len(schema) == 1:
-        ((key, column),) = schema.items()
-        if column.kind == "text":
-            texts = _texts(data)
-            if texts is not None:
-                return open_source({key: texts}, name=name or "the text given", columns=schema)
-        if column.kind in ("image", "audio"):
-            paths = _paths(data, key)
-            if paths is not None:
-                return _open_files(paths, key, column, schema, name)
+    (key, column), *others = schema.items()
+    if not others and column.kind == "text" and (texts := _texts(data)):
+        return open_source({key: texts}, name=name or "the text given", columns=schema)
+    if not others and column.kind in ("image", "audio") and (paths := _paths(data, key)):
+        return _open_files(paths, key, column, schema, name)
     return open_source(data, name=name, columns=schema)
 
 
-def _single(value: Any) -> bool:
-    return value is None or isinstance(value, str | bytes | bool | int | float | np.generic)
-
-
-def _texts(data: Any) -> list[str] | None:
+def _texts(data: object) -> list[str] | None:
     """The rows of text that `data` is, or None if it is something else."""
-    if isinstance(data, list | tuple) and data and all(isinstance(text, str) for text in data):
-        return list(data)
-    if not isinstance(data, str | os.PathLike):
-        return None
-    path = Path(data).expanduser()
-    if path.suffix.lower() == ".txt" and _is_file(path):
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise HandfulError(f"{path} is not UTF-8 (byte {error.start:,}): convert it first.") from error
-        if not lines:
-            raise HandfulError(f"{path} is empty: it holds one text a line.")
-        return lines
-    text = isinstance(data, str) and re.search(rf"\s|{UNSPACED}", data.strip()) and "://" not in data
-    named = ending(path.name) in {*READERS, ".txt", ".zip", *IMAGES, *SOUNDS}
-    return [str(data)] if text and not named and not _exists(path) else None
+    match data:
+        case str() | os.PathLike() if (path := Path(data).expanduser()).suffix.lower() == ".txt" and _is_file(path):
+            return _lines(path)
+        case str() if re.search(rf"\s|{UNSPACED}", data.strip()) and "://" not in data:
+            named = ending(Path(data).name) in {*READERS, ".txt", ".zip", *MEDIA}
+            return None if named or os.path.exists(Path(data).expanduser()) else [data]
+        case [*rows] if len(texts := [row for row in rows if isinstance(row, str)]) == len(rows):
+            return texts
+    return None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise HandfulError(f"{path} is not UTF-8 (byte {error.start:,}): convert it first") from error
+    if not lines:
+        raise HandfulError(f"{path} is empty: it holds one text per line")
+    return lines
 
 
 def _is_file(path: Path) -> bool:
-    return _exists(path) and path.is_file()
+    return os.path.isfile(path)  # unlike Path.is_file, False for a text that is too long for a path
 
 
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a text can be too long for a path
-        return False
-
-
-def _paths(data: Any, key: str) -> list[Path] | None:
+def _paths(data: object, key: str) -> list[Path] | None:
     """The single files of pictures or sounds that `data` names, or None if it is something else."""
-    if isinstance(data, str | os.PathLike):
-        path = Path(data).expanduser()
-        if _is_file(path) and path.suffix.lower() in IMAGES | SOUNDS:
-            return [path]
-        if key not in ("image", "audio") and _exists(path) and path.is_dir() and not is_store(path):
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES | SOUNDS)
-            return inside or None
-        return None
-    if isinstance(data, Sequence) and data and all(isinstance(p, str | os.PathLike) for p in data):
-        return [Path(p).expanduser() for p in data]
+    match data:
+        case str() | os.PathLike():
+            path = Path(data).expanduser()
+            if _is_file(path) and path.suffix.lower() in MEDIA:
+                return [path]
+            if key not in ("image", "audio") and os.path.isdir(path) and not is_store(path):
+                return sorted(p for p in path.iterdir() if p.suffix.lower() in MEDIA)
+        case [*rows] if len(paths := [Path(row) for row in rows if isinstance(row, str | os.PathLike)]) == len(rows):
+            return [path.expanduser() for path in paths]
     return None
 
 
 def _open_files(paths: list[Path], key: str, column: Column, schema: Mapping[str, Column], name: str | None) -> Source:
-    from handful.data.arrays import Arrays
-    from handful.data.media.audio import from_items as sounds
-    from handful.data.media.images import from_items as images
-    from handful.data.media.items import FileItems
-    from handful.data.options import Options
-
     for path in paths:
         if not _is_file(path):
-            raise HandfulError(f"there is no file {path}.")
+            raise HandfulError(f"there is no file {path}")
     called = name or (str(paths[0]) if len(paths) == 1 else f"{len(paths)} files")
     options, notes = Options(called, schema=schema), list[str]()
-    decode = images if column.kind == "image" else sounds
+    decode = images.from_items if column.kind == "image" else audio.from_items
     return Arrays({key: decode(FileItems(key, paths), options, notes)}, name=called, notes=notes)

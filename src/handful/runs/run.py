@@ -1,32 +1,38 @@
 """A run that ended, or one loaded from its folder: predict, evaluate, report, export."""
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from markupsafe import Markup
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from handful.base import files
 from handful.base.errors import HandfulError
-from handful.base.plan import OWN, Plan
+from handful.base.plan import Plan
 from handful.batches.batches import Batches
 from handful.batches.order import Order
 from handful.data.base import Batch, Source
 from handful.data.open import open as open_source
 from handful.losses import ctc
 from handful.losses.loss import as_loss, planned_loss, unknown
-from handful.losses.metric import as_metrics
+from handful.losses.metric import Metrics, as_metrics
 from handful.models import from_config
-from handful.report.markup import Html, escape
+from handful.report.markup import preformatted
+from handful.report.page import write_report
+from handful.runs import extras
+from handful.runs.evaluate import Evaluation, evaluate
 from handful.runs.folder import RunFolder
-from handful.runs.history import History
+from handful.runs.generate import sample
+from handful.runs.history import History, Row
 from handful.runs.raw_input import open_raw
-from handful.training import checkpoint
-from handful.training.device import autocast, choose_device
+from handful.training.evaluation import evaluate as evaluate_rows
 from handful.training.objective import Objective
+from handful.training.process import checkpoint
+from handful.training.process.device import autocast, choose_device
 from handful.training.state import State, load_weights
 from handful.training.training import Recorder
 from handful.transform.pipeline import Pipeline
@@ -37,7 +43,7 @@ class Run:
     """A trained model and everything there is to know about how it came to be.
 
     model:    with its best weights, in evaluation mode
-    history:  one row a logged moment
+    history:  one row per logged moment
     best:     the row of the history of the best evaluation, or None if nothing was held out
     """
 
@@ -48,7 +54,7 @@ class Run:
     pipeline: Pipeline
     objective: Objective
     stopped_because: str
-    best: dict[str, Any] | None = None
+    best: Row | None = None
     folder: Recorder | None = None
 
     @property
@@ -63,7 +69,7 @@ class Run:
         prefix = "valid_" if self.best else "train_"
         return {k: v for k, v in row.items() if k.startswith(prefix)}
 
-    def outputs(self, data: Any, *, batch: int = 512) -> Tensor:
+    def outputs(self, data: object, *, batch: int = 512) -> Tensor:
         """The model's raw outputs for every row, float32 [n, ...], in order.
 
         For sequences, rows of fewer frames go on with blanks.
@@ -71,7 +77,7 @@ class Run:
         parts = [o for _, o in self.stream(data, batch=batch)]
         return ctc.join(parts) if self.pipeline.task == "sequence" else torch.cat(parts)
 
-    def stream(self, data: Any, *, batch: int = 512) -> Iterator[tuple[Batch, Tensor]]:
+    def stream(self, data: object, *, batch: int = 512) -> Iterator[tuple[Batch, Tensor]]:
         """(batch, outputs) for every row once, in order, in bounded memory."""
         batches = self.open(data, need_target=False)
         self.model.eval()
@@ -80,7 +86,7 @@ class Run:
                 moved = self.objective.to_device(read)
                 yield read, ctc.only_valid(self.objective.forward(moved)).float().cpu()
 
-    def predict(self, data: Any, *, probabilities: bool = False, beams: int = 1) -> Any:
+    def predict(self, data: object, *, probabilities: bool = False, beams: int = 1) -> NDArray[Any] | Tensor:
         """Predictions for raw input (anything `handful.open` reads, with or without the target; a sentence, a list of
         texts, the path of one picture or sound: see `handful.runs.raw_input.open_raw`), in the target's own terms:
         class names or ids, or numbers in its units; texts or arrays of labels for sequences. Array [n] or [n, k].
@@ -91,61 +97,49 @@ class Run:
         outputs = self.outputs(data)
         return self.pipeline.probabilities(outputs) if probabilities else self.pipeline.decode(outputs, beams)
 
-    def evaluate(self, data: Any, metrics: Any = None) -> dict[str, float]:
+    def evaluate(self, data: object, metrics: Metrics = None) -> dict[str, float]:
         """Loss and metrics over all rows of the data, each row once: {"loss": ..., "accuracy": ...}."""
-        return self.scorer(metrics).evaluate(self.open(data).epoch(512))
+        return evaluate_rows(self.scorer(metrics), self.open(data).epoch(512))
 
-    def evaluation_report(self, data: Any, path: str | Path | None = None, metrics: Any = None) -> Path:
+    def evaluation_report(self, data: object, path: str | Path | None = None, metrics: Metrics = None) -> Path:
         """Evaluate, and write the page that shows it in detail: scores, classes or residuals, the worst rows.
 
         path: `evaluation.html` in the run folder, or here, by default. Returns it.
         """
-        from handful.runs.evaluate import evaluate
-
         where = Path(path) if path is not None else (self.path or Path()) / "evaluation.html"
-        return evaluate(self, data, metrics).write(where, f"{self.plan.model}: evaluation")
+        return self.evaluation(data, metrics).write(where, f"{self.plan.model}: evaluation")
 
-    def scorer(self, metrics: Any = None) -> Objective:
+    def evaluation(self, data: object, metrics: Metrics = None) -> Evaluation:
+        """Evaluate in detail: scores, classes or residuals, and the rows of highest loss."""
+        return evaluate(self.scorer(metrics), self.pipeline, self.open(data), data)
+
+    def scorer(self, metrics: Metrics = None) -> Objective:
         """The run's loss with other metrics (names, callables), or with its own."""
         if metrics is None:
             return self.objective
-        from handful.losses.metric import as_metrics
-
-        other = copy.copy(self.objective)
-        other.metrics = as_metrics(metrics, self.pipeline.space)
-        return other
+        return self.objective.with_metrics(as_metrics(metrics, self.pipeline.space))
 
     def sample(
         self, prompt: str = "\n", length: int = 300, temperature: float = 0.8, *, top: int | None = None, seed: int = 0
     ) -> str:
         """Text with which a language model goes on from the prompt; see `handful.runs.generate.sample`."""
-        from handful.runs.generate import sample
-
-        return sample(self, prompt, length, temperature, top=top, seed=seed)
+        return sample(self.pipeline, self.objective, prompt, length, temperature, top=top, seed=seed)
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the page that shows the run: what was chosen and why, curves, scores. Returns its path."""
-        from handful.report.page import write_report
-        from handful.runs import extras
-
         figures, pictures = extras.read(self.path)
-        where = (
-            Path(path)
-            if path is not None
-            else (self.folder.path / "report.html" if self.folder else Path("report.html"))
-        )
+        where = Path(path) if path is not None else (self.path or Path()) / "report.html"
         return write_report(
             where, title=f"{self.plan.model} on {self.plan.data}", plan=self.plan.choices, history=list(self.history),
             scores=self.scores, stopped_because=self.stopped_because, notes=list(self.plan.notes),
-            figures=figures, pictures=pictures, tables=self._samples(),
+            details=[*figures, *self._samples()], pictures=pictures,
         )  # fmt: skip
 
-    def _samples(self) -> list[Html]:
+    def _samples(self) -> list[Markup]:
         """What a language model writes, for the page."""
         if self.pipeline.task != "language" or self.pipeline.tokenizer is None:
             return []
-        title = "<h3>What the model writes (temperature 0.8)</h3>"
-        return [Html(f"{title}<pre>{escape(self.sample())}</pre>")]
+        return [preformatted(self.sample(), "What the model writes (temperature 0.8)")]
 
     def export(self, path: str | Path) -> Path:
         """Write the trained model for use elsewhere: `.safetensors` (the weights) or `.pt2` (a torch.export program
@@ -160,37 +154,34 @@ class Run:
         return where
 
     def _export_program(self, where: Path) -> None:
-        shape = self.pipeline.shape
-        if any(s is None for s in shape) or self.pipeline.inputs.kind == "table":
+        shape = [side for side in self.pipeline.shape if side is not None]
+        if len(shape) < len(self.pipeline.shape) or self.pipeline.inputs.kind == "table":
             raise HandfulError("a .pt2 program needs one input of fixed shape; export .safetensors instead")
-        example = torch.zeros(2, *[int(s) for s in shape if s is not None]).to(
-            self.objective.device, self.objective.dtype
-        )
+        example = torch.zeros(2, *shape, device=self.objective.device, dtype=self.objective.dtype)
         program = torch.export.export(self.model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
         with files.atomic(where) as temporary, open(temporary, "wb") as file:
             torch.export.save(program, file)
 
-    def open(self, data: Any, *, need_target: bool = True) -> Batches:
+    def open(self, data: object, *, need_target: bool = True) -> Batches:
         """Every row of raw data in order, read and preprocessed as the run's own; checked to hold what it needs."""
-        if self.pipeline.task == "language" and not need_target:
-            raise HandfulError("a language model goes on with a text: use sample")
-        if self.pipeline.tokenizer is not None:
-            source: Source = self.pipeline.windows(open_source(data))
-            return Batches(source, Order(len(source), shuffle="none"), [self.pipeline.on(source, target=True)])
-        target = self.plan.choices["target"].value if "target" in self.plan.choices else None
-        if need_target:
-            columns = None if isinstance(data, Source) else self.pipeline.trained_on
-            source = open_source(data, target=target, columns=columns)
+        p, choice = self.pipeline, self.plan.choices.get("target")
+        target = choice.value if choice else None
+        if p.tokenizer is not None:
+            if not need_target:
+                raise HandfulError("a language model goes on with a text: use sample")
+            source: Source = p.windows(open_source(data))
+        elif not need_target:
+            source = open_raw(data, p.schema)
         else:
-            source = open_raw(data, self.pipeline.schema)
-        if need_target and source.target is None:
-            raise HandfulError(
-                f"{source.name} has no target column '{target}', so there is nothing to compare with; use predict"
-            )
-        return Batches(source, Order(len(source), shuffle="none"), [self.pipeline.on(source, target=need_target)])
+            source = open_source(data, target=target, columns=None if isinstance(data, Source) else p.trained_on)
+            if source.target is None:
+                raise HandfulError(
+                    f"{source.name} has no target column '{target}', so there is nothing to compare with; use predict"
+                )
+        return Batches(source, Order(len(source), shuffle="none"), [p.on(source, target=need_target)])
 
 
-def load(path: str | Path, *, model: nn.Module | None = None, loss: Any = None, device: str = "auto") -> Run:
+def load(path: str | Path, *, model: nn.Module | None = None, loss: object = None, device: str = "auto") -> Run:
     """The run in a folder, for predict, evaluate, report and export; needs no training data.
 
     model: an instance of the caller's own module, when that was what the run trained; loss: the caller's own loss
@@ -206,40 +197,27 @@ def load(path: str | Path, *, model: nn.Module | None = None, loss: Any = None, 
     load_weights(model, weights)
     where = choose_device(device).value
     model.to(where).eval()
-
-    def plain(name: str, instead: str) -> str:
-        value = str(plan.choices[name].value or "")
-        return instead if value.startswith(OWN) else value
-
-    text = plain("loss", "")
+    text, metrics = (
+        str(choice.value or "") if choice.reproducible else ""
+        for choice in (plan.choices["loss"], plan.choices["metrics"])
+    )
     function = as_loss(loss)[0] if loss is not None else planned_loss(plan.choices, text) if text else unknown
     objective = Objective(
-        model,
-        function,
-        as_metrics(plain("metrics", ""), pipeline.space),
-        device=where,
-        autocast=autocast(plan.precision),
+        model, function, as_metrics(metrics, pipeline.space), device=where, autocast=autocast(plan.precision),
         scale=pipeline.target_scale,
-    )
+    )  # fmt: skip
     return Run(model, plan, None, folder.history(), pipeline, objective, why, best, folder)
 
 
-def _kept_weights(folder: RunFolder) -> tuple[dict[str, Tensor], dict[str, Any] | None, str]:
+def _kept_weights(folder: RunFolder) -> tuple[dict[str, Tensor], Row | None, str]:
     """The best weights of a finished run, or those of the newest checkpoint of one that was cut off."""
     if (folder.path / "result.json").exists():
         result = folder.read_json("result.json")
-        return (
-            checkpoint.read_tensors(folder.path / "model.safetensors"),
-            result["best"],
-            result["stopped_because"],
-        )
+        return checkpoint.read_tensors(folder.path / "model.safetensors"), result["best"], result["stopped_because"]
     tensors, meta, _ = checkpoint.load(folder.checkpoints)
+    why = f"it was cut off after step {meta['step']:,}; handful resume goes on with it"
     for prefix in ("best.", "average.", "model."):
         weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         if weights:
-            return (
-                weights,
-                meta["best"],
-                f"it was cut off after step {meta['step']:,}; handful resume goes on with it",
-            )
+            return weights, meta["best"], why
     raise HandfulError(f"the checkpoint in {folder.path} holds no weights")

@@ -4,9 +4,10 @@ import time
 from collections.abc import Callable, Iterator
 
 from handful.data.base import Batch
-from handful.training.interrupts import INTERRUPTED, Interrupts
+from handful.training.guards import in_parts_that_fit
 from handful.training.objective import LossSums
-from handful.training.step import ExactGradient, in_parts_that_fit
+from handful.training.process.interrupts import INTERRUPTED, Interrupts
+from handful.training.step import ExactGradient
 from handful.training.training import Training, update
 
 

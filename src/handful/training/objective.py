@@ -1,16 +1,14 @@
 """Model + loss + metrics -> sums and weights over exactly the rows given: never a mean of means."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from handful.base.errors import HandfulError
 from handful.data.base import Batch
 from handful.losses.loss import LossFunction, of_probabilities
-from handful.losses.metric import Metric, SumMetric, WholeMetric
+from handful.losses.metric import Metric, SumMetric
 from handful.training import adapters
 
 Scale = tuple[Tensor, Tensor]
@@ -63,15 +61,21 @@ class Objective:
 
         scale: mean and standard deviation by which the target was standardised; metrics are in its own units.
         """
-        self.model, self.loss, self.metrics, self.scale = model, loss, list(metrics), scale
-        self.sum_metrics = [m for m in self.metrics if isinstance(m, SumMetric)]
-        self.device, self.of_probabilities = torch.device(device), of_probabilities(loss)
+        self.model, self.device = model, torch.device(device)
         # Listed once: walking the tree of modules costs more than a small model's forward pass.
         self.parameters, self.buffers = list(model.parameters()), list(model.buffers())
         floating = [p.dtype for p in self.parameters if p.is_floating_point()]
         self.dtype = floating[0] if floating else torch.get_default_dtype()
-        self.row_losses = adapters.row_losses(model, loss)
+        self.minimise(loss, metrics, scale)
         self.autocast = autocast
+
+    def minimise(self, loss: LossFunction, metrics: Iterable[Metric], scale: Scale | None = None) -> None:
+        """Decide on loss and metrics, where they follow from the model's output."""
+        self.loss, self.metrics, self.scale = loss, list(metrics), scale
+        self.sum_metrics = [m for m in self.metrics if isinstance(m, SumMetric)]
+        self.of_probabilities = of_probabilities(loss)
+        self.row_losses = adapters.row_losses(self.model, loss)
+        self.view: adapters.View = self._first_view
 
     @property
     def autocast(self) -> torch.dtype | None:
@@ -81,11 +85,15 @@ class Objective:
     @autocast.setter
     def autocast(self, dtype: torch.dtype | None) -> None:
         self._autocast = dtype
-        self._call: adapters.Call | None = None
-        self._view: adapters.View | None = None
+        self.forward: adapters.Call = self._first_forward
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_call": None, "_view": None}  # closures, which the next batch makes again
+        return {k: v for k, v in self.__dict__.items() if k not in ("forward", "view", "row_losses")}  # functions
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self.row_losses = adapters.row_losses(self.model, self.loss)
+        self.forward, self.view = self._first_forward, self._first_view
 
     def with_metrics(self, metrics: Iterable[Metric]) -> "Objective":
         """The same model and loss with other metrics."""
@@ -101,87 +109,25 @@ class Objective:
                     moved[name] = value.to(self.device, dtype, non_blocking=True)
         return batch.replace({**batch.columns, **moved}) if moved else batch
 
-    def forward(self, batch: Batch) -> object:
-        """Step 3: the model's output for the rows of the batch (on the model's device already)."""
-        if self._call is not None:
-            return self._call(batch)
-        self._call, output = adapters.first_call(self.model, batch, self.device, self._autocast)
+    def _first_forward(self, batch: Batch) -> object:
+        """Step 3, for the first batch: the model's output for its rows (on the model's device already)."""
+        self.forward, output = adapters.first_call(self.model, batch, self.device, self._autocast)
         return output
+
+    def _first_view(self, output: object, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """Output and target as metrics take them: numbers in the user's units, or logits; None if they are neither."""
+        self.view = adapters.viewing(self.model, self.loss, output, batch, self.scale)
+        return self.view(output, batch)
 
     def sums_of(self, output: object, batch: Batch, *, metrics: bool = True) -> LossSums:
         """Step 4: the sums over the rows of the batch, whose output is known."""
         loss, weight, values = self.row_losses(output, batch)
-        measured = self.measure(output, batch) if metrics and self.sum_metrics else {}
+        measured = {}
+        if metrics and self.sum_metrics and (seen := self.view(output, batch)):
+            with torch.no_grad():
+                measured = {m.name: m.sums(*seen, batch.weight) for m in self.sum_metrics}
         return LossSums(loss, weight, measured, values)
 
     def sums(self, batch: Batch, *, metrics: bool = True) -> LossSums:
         """Steps 3 and 4 of the algorithm for the rows of the batch."""
         return self.sums_of(self.forward(batch), batch, metrics=metrics)
-
-    @torch.no_grad()
-    def measure(self, output: object, batch: Batch) -> dict[str, Tensor]:
-        """The sums of the metrics that are sums: name -> float64 [k]."""
-        seen = self.seen_by_metrics(output, batch)
-        if seen is None:
-            return {}
-        return {m.name: m.sums(*seen, batch.weight) for m in self.sum_metrics}
-
-    def seen_by_metrics(self, output: object, batch: Batch) -> tuple[Tensor, Tensor] | None:
-        """Output and target as metrics take them: numbers in the user's units, or logits; None if they are neither."""
-        if self._view is None:
-            self._view = adapters.viewing(self.model, self.loss, output, batch, self.scale)
-        return self._view(output, batch)
-
-    def evaluate(
-        self, batches: Iterable[Batch], keep: Callable[[Batch, object], None] | None = None
-    ) -> dict[str, float]:
-        """Mean loss and every metric over all rows of the batches, each row once, in evaluation mode.
-
-        keep: called with every batch and its output, for those who want the outputs too.
-        Leaves the model in the mode it was in. Returns {"loss": ..., metric name: ...}.
-        """
-        total_loss = total_weight = 0.0
-        sums: dict[str, np.ndarray] = {}
-        whole = [m for m in self.metrics if isinstance(m, WholeMetric)]
-        seen: list[tuple[Tensor, Tensor, Tensor | None]] = []
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            with torch.inference_mode():
-                for read in batches:
-                    batch = self.to_device(read)
-                    output = self.forward(batch)
-                    part = self.sums_of(output, batch)
-                    total_loss += float(part.loss.double())
-                    total_weight += float(part.weight)
-                    for name, value in part.metrics.items():
-                        sums[name] = sums.get(name, 0.0) + value.cpu().numpy().astype(np.float64)
-                    if whole and (both := self.seen_by_metrics(output, batch)):
-                        seen.append((both[0].float().cpu(), both[1].cpu(), batch.weight))
-                    if keep:
-                        keep(batch, output)
-        finally:
-            self.model.train(was_training)
-        if total_weight == 0:
-            raise HandfulError("there is nothing to evaluate: no rows, or all their weights are zero")
-        return {"loss": total_loss / total_weight} | self._scores(sums, seen)
-
-    def _scores(
-        self, sums: Mapping[str, np.ndarray], seen: list[tuple[Tensor, Tensor, Tensor | None]]
-    ) -> dict[str, float]:
-        columns = [[v.cpu() for v in column if v is not None] for column in zip(*seen)] or [[], [], []]
-        arrays = [torch.cat(column).numpy() if column else None for column in columns]
-        scores = {}
-        for metric in self.metrics:
-            if isinstance(metric, SumMetric):
-                scores[metric.name] = metric.finish(sums[metric.name]) if metric.name in sums else float("nan")
-                continue
-            try:
-                scores[metric.name] = metric.whole(*arrays)  # type: ignore[arg-type]  # None: no output is a tensor
-            except (TypeError, ValueError, IndexError) as error:
-                shapes = " and ".join(str(list(array.shape)) for array in arrays[:2] if array is not None)
-                detail = " ".join(str(error).split())[:300]
-                raise HandfulError(
-                    f"the metric {metric.name} fails on outputs and targets {shapes}: {detail}"
-                ) from error
-        return scores

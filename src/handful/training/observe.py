@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from handful.base.plan import Row
+from handful.training.evaluation import evaluate
 from handful.training.objective import LossSums
 from handful.training.state import Best, Window, copy_weights, load_weights
 from handful.training.training import Training
@@ -51,7 +52,7 @@ class Observer:
             self.tell("step", row)
             t.live.update(row)
             return
-        row |= {f"valid_{name}": value for name, value in evaluate(t).items()}
+        row |= {f"valid_{name}": value for name, value in held_out_scores(t).items()}
         keep_best(t, row)
         t.log(row)
         self.tell("step", t.here())
@@ -59,7 +60,7 @@ class Observer:
         t.live.evaluation(row)
 
 
-def evaluate(t: Training) -> dict[str, float]:
+def held_out_scores(t: Training) -> dict[str, float]:
     """Scores on the held-out rows, with the averaged weights where there are any."""
     assert t.valid is not None
     t.ranks.same_buffers(t.objective.model)
@@ -68,7 +69,7 @@ def evaluate(t: Training) -> dict[str, float]:
         kept = copy_weights(t.objective.model)
         load_weights(t.objective.model, t.state.average)
     try:
-        return t.objective.evaluate(t.valid.epoch(t.evaluation_batch))
+        return evaluate(t.objective, t.valid.epoch(t.evaluation_batch))
     finally:
         if kept is not None:
             load_weights(t.objective.model, kept)

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
+from handful.base.plan import Row
 from handful.losses.metric import Metric, SumMetric
 from handful.optim.build import load_state, state_tensors
 from handful.training.objective import LossSums
@@ -22,7 +23,7 @@ class Window:
 
     loss: float = 0.0
     weight: float = 0.0
-    metrics: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def add(self, sums: LossSums) -> None:
         self.loss += float(sums.loss)
@@ -46,7 +47,7 @@ class Window:
 class Best:
     """The best evaluation so far: its row of the history, and the weights it was made with."""
 
-    row: dict[str, Any]
+    row: Row
     weights: Weights
 
 
@@ -59,7 +60,7 @@ class State:
     position: int = 0
     step: int = 0
     seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[Row] = field(default_factory=list)
     window: Window = field(default_factory=Window)
     average: Weights | None = None
     best: Best | None = None
@@ -77,7 +78,7 @@ class State:
         named |= {f"best.{k}": v for k, v in (self.best.weights if self.best else {}).items()}
         return named
 
-    def meta(self) -> dict[str, Any]:
+    def meta(self) -> Row:
         """The rest of the state, as JSON holds it."""
         w = self.window
         return {
@@ -94,7 +95,7 @@ class State:
             "logged": len(self.history),
         }
 
-    def restore(self, tensors: dict[str, Tensor], meta: dict[str, Any], history: list[dict[str, Any]]) -> None:
+    def restore(self, tensors: dict[str, Tensor], meta: Row, history: list[Row]) -> None:
         """Become the saved state, to the bit."""
 
         def group(prefix: str) -> Weights:

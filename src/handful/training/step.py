@@ -1,43 +1,26 @@
 """Batch -> one exact update: the whole mini-batch's, whatever the micro-batch size or the number of ranks."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
-from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from handful.base.errors import HandfulError, some
+from handful.base.errors import HandfulError
 from handful.base.keys import key
 from handful.data.base import Batch
 from handful.training.coupling import mode_coupling, rows
+from handful.training.guards import ZERO_WEIGHT, OutOfMemory, TooLarge, in_parts_that_fit, is_out_of_memory, non_finite
 from handful.training.objective import LossSums, Objective
-from handful.training.parallel import ALONE, Ranks
+from handful.training.process.parallel import ALONE, Ranks
 
-T = TypeVar("T")
-ZERO_WEIGHT = "the weights of all rows of a mini-batch are zero, so it has no mean loss; drop such rows"
-
-
-class NonFiniteLoss(HandfulError):
-    """The loss of a mini-batch is NaN or infinite; the update was not made."""
-
-
-class OutOfMemory(HandfulError):
-    """Not even a micro-batch of one row fits in memory."""
-
-
-class TooLarge(Exception):
-    """A micro-batch did not fit in memory; `micro_batch` is the size to try next. Nothing was changed."""
-
-    def __init__(self, micro_batch: int) -> None:
-        super().__init__(micro_batch)
-        self.micro_batch = micro_batch
+NOTHING = LossSums(torch.zeros(()), torch.zeros(()))
 
 
 class ExactGradient:
     """Steps 3 to 5 for one mini-batch: leaves in `.grad` the gradient of sum(loss) / sum(weight) over the whole
-    mini-batch of all ranks, exactly; `total` holds the sums.
+    mini-batch of all ranks, exactly; `total` holds the sums, over all ranks once the block is left.
 
     Dropout is keyed by (seed, step). micro_batch: rows put through the model at a time; None: all at once.
     Raises NonFiniteLoss, before any update, with the rows to blame; TooLarge where memory runs out, with buffers
@@ -58,7 +41,7 @@ class ExactGradient:
         self.size = len(batch) if micro_batch is None else min(micro_batch, len(batch))
         # Alone and undivided, the mean itself is differentiated, so the bits are those of the plain textbook loop.
         self.whole = self.size >= len(batch) and ranks.size == 1
-        self._total: LossSums | None = None
+        self.total = NOTHING
         self.part = batch
         for parameter in objective.parameters:
             parameter.grad = None
@@ -88,13 +71,7 @@ class ExactGradient:
             torch.accelerator.current_stream().synchronize()
             if not finite:
                 raise non_finite(sums.values, self.part, self.step)
-        self._total = sums.detached() if self._total is None else self._total + sums
-
-    @property
-    def total(self) -> LossSums:
-        """The sums over the parts so far; over all ranks once the block is left."""
-        assert self._total is not None, "no part was put through the model"
-        return self._total
+        self.total = sums.detached() if self.total is NOTHING else self.total + sums
 
     def __enter__(self) -> "ExactGradient":
         return self
@@ -153,18 +130,6 @@ def gradient(
     return exact.total
 
 
-def in_parts_that_fit(micro_batch: int | None, compute: Callable[[int | None], T]) -> tuple[T, int | None]:
-    """compute(micro_batch), again with half of it where memory runs out; and the micro-batch that fitted."""
-    while True:
-        try:
-            return compute(micro_batch), micro_batch
-        except TooLarge as error:
-            micro_batch = error.micro_batch
-        # Outside the except clause: its traceback would keep the failed step's tensors alive.
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
 def gradient_that_fits(
     objective: Objective,
     batch: Batch,
@@ -176,30 +141,6 @@ def gradient_that_fits(
 ) -> tuple[LossSums, int | None]:
     """`gradient`, and again in smaller parts where memory runs out; and the micro-batch that fitted."""
     return in_parts_that_fit(micro_batch, lambda part: gradient(objective, batch, part, ranks, seed=seed, step=step))
-
-
-def non_finite(values: Tensor | None, batch: Batch, step: int) -> NonFiniteLoss:
-    """The error that names the rows to blame. values: the loss of each row, where it is known."""
-    if batch.weight is not None and not batch.weight.any():
-        return NonFiniteLoss(f"at step {step} {ZERO_WEIGHT}")
-    where = f"among rows {some(batch.rows.tolist(), 5)}"
-    if values is not None and len(values) == len(batch):
-        bad = ~torch.isfinite(values.detach().flatten(1).sum(1) if values.ndim > 1 else values.detach()).cpu()
-        if bad.any():
-            where = f"for rows {some(batch.rows[bad.numpy()].tolist(), 5)}"
-    wrong = next((name for name, v in batch.columns.items() if _not_finite(v)), None)
-    cause = (
-        "a smaller lr or clip_norm may help"
-        if wrong is None
-        else f"column '{wrong}' itself holds NaN or infinity there"
-    )
-    return NonFiniteLoss(
-        f"the loss is not finite at step {step}, {where} of the training data; {cause}; no update was made"
-    )
-
-
-def _not_finite(value: object) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all())
 
 
 def add_l1(parameters: list[nn.Parameter], l1: float) -> None:
@@ -215,10 +156,3 @@ def seed_dropout(seed: int, step: int, rank: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(word)
     if device.type == "cuda":
         torch.cuda.manual_seed(word)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """By type, and for the CPU's allocator, which has no type of its own, by its exact words."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return type(error) is RuntimeError and "DefaultCPUAllocator: can't allocate memory" in str(error)

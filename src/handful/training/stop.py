@@ -11,25 +11,21 @@ so on. An evaluation, for a score, is a row that has it.
 
 import math
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from handful.base import expression
 from handful.base.errors import HandfulError
-from handful.base.expression import identifier, number
+from handful.base.expression import Count, Expression, NotNegative, Number, Positive, ScoreName
 from handful.base.plan import Progress
-from handful.base.score import Better, History, best, improvements, lower_is_better
+from handful.base.score import Better, History, Watching, best, improvements, lower_is_better, remembered
 
-__all__ = [
-    *("Rule", "as_rule", "best", "epochs", "examples", "loss_below", "lower_is_better", "parse"),
-    *("plateau", "reaches", "seconds", "steps"),
-]
+__all__ = ["Rule", "as_rule", "epochs", "examples", "loss_below", "parse", "plateau", "reaches", "seconds", "steps"]
 
 
-class Rule(ABC):
-    """A reason to stop. Frozen, a pure function of `Progress`; `str(rule)` is text that `parse` reads
-    back."""
+class Rule(Expression):
+    """A reason to stop. Frozen, a pure function of `Progress`; `str(rule)` is text that `parse` reads back."""
 
     @abstractmethod
     def __call__(self, progress: Progress) -> str | None:
@@ -38,8 +34,7 @@ class Rule(ABC):
     def limit(self, examples: int, batch: int | None = None) -> int | None:
         """The number of examples after which this rule is sure to stop the run, or None if there is none.
 
-        examples: rows in one epoch; batch: rows in one step, or None if not known yet (then `steps` has no
-        limit).
+        examples: rows in one epoch; batch: rows in one step, or None if not known yet (then `steps` has no limit).
         """
         return None
 
@@ -54,9 +49,6 @@ class Rule(ABC):
     def __and__(self, other: "Rule") -> "Rule":
         return both((self, other)) if isinstance(other, Rule) else NotImplemented
 
-    def __str__(self) -> str:
-        return expression.form(self)
-
 
 @dataclass(frozen=True)
 class steps(Rule):
@@ -66,13 +58,10 @@ class steps(Rule):
     'reached 100 steps'
     """
 
-    n: int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "n", number(self.n, "steps", above=0, whole=True))
+    n: Count
 
     def __call__(self, progress: Progress) -> str | None:
-        return f"reached {_count(self.n, 'step')}" if progress.step >= self.n else None
+        return _reached(self.n, "step") if progress.step >= self.n else None
 
     def limit(self, examples: int, batch: int | None = None) -> int | None:
         return None if batch is None else self.n * batch
@@ -86,13 +75,11 @@ class epochs(Rule):
     'reached 2 epochs'
     """
 
-    n: float
-
-    def __post_init__(self) -> None:
-        number(self.n, "epochs", above=0)
+    n: Positive
 
     def __call__(self, progress: Progress) -> str | None:
-        return f"reached {_count(self.n, 'epoch')}" if progress.position >= self.limit(progress.examples) else None
+        near = progress.position >= self.n * progress.examples - 1  # asked at every step: no call until the end is near
+        return _reached(self.n, "epoch") if near and progress.position >= self.limit(progress.examples) else None
 
     def limit(self, examples: int, batch: int | None = None) -> int:
         return max(1, math.ceil(round(self.n * examples, 6)))  # 0.7 * 10 is a hair above 7
@@ -106,13 +93,10 @@ class examples(Rule):
     1000000
     """
 
-    n: int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "n", number(self.n, "examples", above=0, whole=True))
+    n: Count
 
     def __call__(self, progress: Progress) -> str | None:
-        return f"reached {_count(self.n, 'example')}" if progress.position >= self.n else None
+        return _reached(self.n, "example") if progress.position >= self.n else None
 
     def limit(self, examples: int, batch: int | None = None) -> int:
         return self.n
@@ -126,13 +110,10 @@ class seconds(Rule):
     'reached 60 seconds'
     """
 
-    s: float
-
-    def __post_init__(self) -> None:
-        number(self.s, "seconds", above=0)
+    s: Positive
 
     def __call__(self, progress: Progress) -> str | None:
-        return f"reached {_count(self.s, 'second')}" if progress.seconds >= self.s else None
+        return _reached(self.s, "second") if progress.seconds >= self.s else None
 
 
 @dataclass(frozen=True)
@@ -143,17 +124,13 @@ class loss_below(Rule):
     'train_loss 0.09 is below 0.1'
     """
 
-    x: float
+    x: Number
 
-    def __post_init__(self) -> None:
-        number(self.x, "loss_below")
-
+    @remembered
     def __call__(self, progress: Progress) -> str | None:
-        for row in reversed(progress.history):
-            if "train_loss" in row:
-                loss = row["train_loss"]
-                return f"train_loss {loss:.4g} is below {self.x:g}" if loss < self.x else None
-        return None
+        losses = (row["train_loss"] for row in reversed(progress.history) if "train_loss" in row)
+        loss = next(losses, math.inf)
+        return f"train_loss {loss:.4g} is below {self.x:g}" if loss < self.x else None
 
     @property
     def scores(self) -> frozenset[str]:
@@ -164,30 +141,29 @@ class loss_below(Rule):
 class reaches(Rule):
     """Stop once the score `name` has been as good as `value` in any evaluation so far.
 
-    It knows that a loss or an error is better when lower and an accuracy when higher; for a score of your
-    own, say `better="higher"` or `"lower"`. At the first evaluation a name that the history does not have is
-    an error.
+    It knows that a loss or an error is better when lower and an accuracy when higher; for a score of your own, set
+    `better="higher"` or `"lower"`. At the first evaluation a name that the history does not have is an error.
 
     >>> row = {"epoch": 7.0, "valid_accuracy": 0.9412}
     >>> reaches("valid_accuracy", 0.94)(Progress(position=70, step=9, examples=10, history=[row]))
     'valid_accuracy reached 0.94 (0.9412 at epoch 7)'
     """
 
-    name: str
-    value: float
+    name: ScoreName
+    value: Number
     better: Better = "auto"
 
     def __post_init__(self) -> None:
-        lower_is_better(identifier(self.name, "reaches"), self.better)
-        number(self.value, f"reaches({self.name!r}, value)")
+        super().__post_init__()
+        lower_is_better(self.name, self.better)
 
+    @remembered
     def __call__(self, progress: Progress) -> str | None:
         top = best(progress.history, self.name, self.better)
         if top is None:
             return None
-        lower = lower_is_better(self.name, self.better)
-        good = top[1] <= self.value if lower else top[1] >= self.value
-        return f"{self.name} reached {self.value:g} ({_where(progress.history, top)})" if good else None
+        good = top[1] <= self.value if lower_is_better(self.name, self.better) else top[1] >= self.value
+        return f"{self.name} reached {self.value:g} ({_where(progress.history, *top)})" if good else None
 
     @property
     def scores(self) -> frozenset[str]:
@@ -195,7 +171,7 @@ class reaches(Rule):
 
 
 @dataclass(frozen=True)
-class plateau(Rule):
+class plateau(Watching, Rule):
     """Stop when a score has not improved by more than `min_delta` for `patience` evaluations in a row.
 
     score: "auto" is `valid_loss`, which moves at every evaluation where an accuracy may stand still; a run
@@ -207,33 +183,22 @@ class plateau(Rule):
     'valid_loss has not improved for 2 evaluations (best 0.3 at epoch 1)'
     """
 
-    patience: int
-    score: str = "auto"
-    min_delta: float = 0.0
+    patience: Count
+    score: ScoreName = "auto"
+    min_delta: NotNegative = 0.0
     better: Better = "auto"
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "patience", number(self.patience, "plateau", above=0, whole=True))
-        lower_is_better(identifier(self.name, "plateau"), self.better)
-        number(self.min_delta, "plateau(min_delta=...)", least=0)
-
-    @property
-    def name(self) -> str:
-        """The score it looks at."""
-        return "valid_loss" if self.score == "auto" else self.score
-
+    @remembered
     def __call__(self, progress: Progress) -> str | None:
-        top, stale = None, 0
-        for index, value, improved in improvements(progress.history, self.name, self.better, self.min_delta):
-            top, stale = ((index, value), 0) if improved else (top, stale + 1)
+        seen = improvements(progress.history, self.name, self.better, self.min_delta)
+        stale = len(seen)
+        why = "it was never a number"
+        for count, (index, value, improved) in enumerate(seen, start=1):
+            if improved:
+                stale, why = len(seen) - count, f"best {_where(progress.history, index, value)}"
         if stale < self.patience:
             return None
-        why = _where(progress.history, top, "best ") if top else "it was never a number"
         return f"{self.name} has not improved for {_count(stale, 'evaluation')} ({why})"
-
-    @property
-    def scores(self) -> frozenset[str]:
-        return frozenset([self.name])
 
 
 @dataclass(frozen=True)
@@ -252,20 +217,21 @@ class _Many(Rule):
 
 @dataclass(frozen=True)
 class either(_Many):
-    """Stop when any of the rules says so; written `a | b`.
+    """Stop when any of the rules does; written `a | b`.
 
     >>> str(epochs(50) | plateau(5) & steps(100))
     'epochs(50) | plateau(5) & steps(100)'
     """
 
     def __call__(self, progress: Progress) -> str | None:
-        return next((reason for rule in self.rules if (reason := rule(progress))), None)
+        for rule in self.rules:
+            if reason := rule(progress):
+                return reason
+        return None
 
     def limit(self, examples: int, batch: int | None = None) -> int | None:
-        return min((n for n in self._limits(examples, batch) if n is not None), default=None)
-
-    def _limits(self, examples: int, batch: int | None) -> list[int | None]:
-        return [rule.limit(examples, batch) for rule in self.rules]
+        limits = [rule.limit(examples, batch) for rule in self.rules]
+        return min((n for n in limits if n is not None), default=None)
 
     def __str__(self) -> str:
         return " | ".join(map(str, self.rules))
@@ -273,15 +239,19 @@ class either(_Many):
 
 @dataclass(frozen=True)
 class both(_Many):
-    """Stop when all of the rules say so; written `a & b`."""
+    """Stop when all of the rules do; written `a & b`."""
 
     def __call__(self, progress: Progress) -> str | None:
-        reasons = [reason for rule in self.rules if (reason := rule(progress))]
+        reasons = []
+        for rule in self.rules:
+            if reason := rule(progress):
+                reasons.append(reason)
         return " and ".join(reasons) if len(reasons) == len(self.rules) else None
 
     def limit(self, examples: int, batch: int | None = None) -> int | None:
         limits = [rule.limit(examples, batch) for rule in self.rules]
-        return None if None in limits else max(n for n in limits if n is not None)
+        known = [n for n in limits if n is not None]
+        return max(known) if len(known) == len(limits) else None
 
     def __str__(self) -> str:
         return " & ".join(f"({rule})" if isinstance(rule, either) else str(rule) for rule in self.rules)
@@ -298,27 +268,31 @@ def parse(text: str) -> Rule:
     >>> parse("epochs(50) | plateau(5)") == epochs(50) | plateau(5)
     True
     """
-    rule: Rule = expression.parse(text, _KNOWN, "stop rule")
-    return rule
+    return expression.parse(text, _KNOWN, "stop rule")
 
 
-def as_rule(until: "Rule | str | int | float") -> Rule:
+def as_rule(until: Rule | str | float) -> Rule:
     """A rule as it is, a text parsed, and a plain number (also as text) as that many epochs.
 
     >>> as_rule(50), as_rule("50") == as_rule("epochs(50)")
     (epochs(n=50), True)
     """
-    if isinstance(until, Rule):
-        return until
-    if isinstance(until, str):
-        if re.fullmatch(r"\s*\d+(\.\d*)?\s*", until):
-            until = float(until) if "." in until else int(until)
-        else:
-            return parse(until)
-    if isinstance(until, int | float) and not isinstance(until, bool):
-        return epochs(until)
+    match until:
+        case Rule():
+            return until
+        case str():
+            plain = re.fullmatch(r"\s*\d+(\.\d*)?\s*", until)
+            return epochs(float(until) if "." in until else int(until)) if plain else parse(until)
+        case bool():
+            pass
+        case int() | float():
+            return epochs(until)
     known = ", ".join(_KNOWN)
-    raise HandfulError(f"until must be a stop rule, its text or a number of epochs, not {until!r}; rules are {known}.")
+    raise HandfulError(f"until must be a stop rule ({known}), its text or a number of epochs, not {until!r}")
+
+
+def _reached(n: float, unit: str) -> str:
+    return f"reached {_count(n, unit)}"
 
 
 def _count(n: float, noun: str) -> str:
@@ -326,9 +300,10 @@ def _count(n: float, noun: str) -> str:
     return f"{text} {noun}{'' if n == 1 else 's'}"
 
 
-def _where(history: History, top: tuple[int, float], word: str = "") -> str:
-    row = history[top[0]]
-    place = (
-        f"epoch {row['epoch']:.3g}" if "epoch" in row else f"step {row['step']}" if "step" in row else f"row {top[0]}"
-    )
-    return f"{word}{top[1]:.4g} at {place}"
+def _where(history: History, index: int, value: float) -> str:
+    row = history[index]
+    if "epoch" in row:
+        place = f"epoch {row['epoch']:.3g}"
+    else:
+        place = f"step {row['step']}" if "step" in row else f"row {index}"
+    return f"{value:.4g} at {place}"

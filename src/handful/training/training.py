@@ -18,7 +18,7 @@ from handful.optim.schedule import Schedule
 from handful.report.live import Live
 from handful.training import stop
 from handful.training.objective import Objective
-from handful.training.parallel import Ranks
+from handful.training.process.parallel import Ranks
 from handful.training.state import State, update_average
 from handful.training.step import add_l1
 from handful.transform.pipeline import Pipeline
@@ -64,11 +64,10 @@ class Training:
     parameters: list[nn.Parameter] = field(default_factory=list)
     decayed: list[nn.Parameter] = field(default_factory=list)
     saved_at: float = field(default_factory=time.monotonic)
+    examples: int = 0  # rows in one epoch
 
-    @property
-    def examples(self) -> int:
-        """Rows in one epoch."""
-        return len(self.batches.source)
+    def __post_init__(self) -> None:
+        self.examples = len(self.batches.source)
 
     @property
     def evaluation_batch(self) -> int:

@@ -1,19 +1,19 @@
 """Preprocessing steps, fitted on training rows only: for `handful.fit(..., preprocess=[...])`."""
 
-from handful.transform.audio import LogMel
-from handful.transform.features import Clock, Untail
-from handful.transform.numbers import Categories, Impute, MinMax, Normalize, Standardize, Whiten
-from handful.transform.text import Tokenize
+from handful.transform.steps.audio import LogMel
+from handful.transform.steps.features import CyclicTime, RobustAsinh
+from handful.transform.steps.numbers import Categories, Impute, MinMax, Normalize, Standardize, Whiten
+from handful.transform.steps.text import Tokenize
 
 __all__ = [
     "Categories",
-    "Clock",
+    "CyclicTime",
     "Impute",
     "LogMel",
     "MinMax",
     "Normalize",
+    "RobustAsinh",
     "Standardize",
     "Tokenize",
-    "Untail",
     "Whiten",
 ]

@@ -1,14 +1,13 @@
-"""What kind of data a run learns from: found from the columns and said, or asked for and checked."""
+"""What kind of data a run learns from: found from the columns, or asked for and checked; the same at every reading."""
 
 from collections.abc import Iterable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from handful.base.errors import HandfulError, did_you_mean
-from handful.data.base import Column, Rows, Source, Value
+from handful.data.base import Column, Source, View
 from handful.data.open import open as open_source
 
 # recipe -> the kinds of columns that are its input
@@ -20,29 +19,6 @@ KINDS: dict[str, tuple[str, ...]] = {
     "table": ("number", "category"),
 }
 OTHER = "arrays"  # blocks of numbers, tokens, several named inputs: what only a caller in Python has
-
-
-class Selected(Source):
-    """Some columns of another source."""
-
-    def __init__(self, base: Source, names: Iterable[str]) -> None:
-        self.of = base
-        self.columns = {name: base.columns[name] for name in names}
-        self.name, self.where, self.notes = base.name, base.where, base.notes
-        self.target = base.target if base.target in self.columns else None
-        self.in_memory = base.in_memory
-
-    def __len__(self) -> int:
-        return len(self.of)
-
-    def read(self, rows: Rows) -> dict[str, Value]:
-        return {name: self.of.read_column(name, rows) for name in self.columns}
-
-    def read_column(self, name: str, rows: Rows) -> Value:
-        return self.of.read_column(name, rows)
-
-    def cheap(self, name: str) -> bool:
-        return self.of.cheap(name)
 
 
 def check(recipe: str | None) -> str | None:
@@ -73,10 +49,9 @@ def select(source: Source, recipe: str | None, keep: Iterable[str | None] = ()) 
 
     Raises HandfulError where no column fits the recipe.
     """
-    recipe = check(recipe)
-    if recipe in (None, OTHER):
+    recipe = check(recipe) or OTHER
+    if recipe == OTHER:
         return source
-    assert recipe is not None
     kinds = KINDS[recipe]
     fits = [name for name in source.inputs if source.columns[name].kind in kinds and name not in set(keep)]
     if not fits and recipe in ("text", "language"):
@@ -86,10 +61,10 @@ def select(source: Source, recipe: str | None, keep: Iterable[str | None] = ()) 
     if not fits:
         found = ", ".join(f"{name} ({c.kind})" for name, c in source.columns.items() if name != source.target)
         raise HandfulError(
-            f"recipe '{recipe}' needs a column of {' or '.join(kinds)}; {source.name} has {found or 'no input'}."
+            f"recipe '{recipe}' needs a column of {' or '.join(kinds)}; {source.name} has {found or 'no input'}"
         )
     extra = [name for name in (None if recipe == "language" else source.target, *keep) if name]
-    return Selected(source, [name for name in source.columns if name in {*fits, *extra}])
+    return View(source, {name: column for name, column in source.columns.items() if name in {*fits, *extra}})
 
 
 def _picture(column: Column) -> bool:
@@ -114,58 +89,20 @@ def found(kind: str) -> str:
     return kind if kind in KINDS else OTHER
 
 
-def original_rows(source: Source, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The rows' numbers in the file or array that the user gave: through all views."""
-    while hasattr(source, "base") and hasattr(source, "rows"):
-        rows, source = source.rows[rows], source.base
-    return rows
-
-
-def check_infinite(name: str, value: Value, source: Source, rows: NDArray[np.int64]) -> None:
-    """Raise HandfulError naming the column and the first row that holds an infinite value."""
-    if isinstance(value, Tensor) and value.is_floating_point() and torch.isinf(value).any():
-        first = int(torch.isinf(value).reshape(len(value), -1).any(1).nonzero()[0])
-        row = int(original_rows(source, rows[first : first + 1])[0])
-        raise HandfulError(
-            f"Column '{name}' of {source.name} holds an infinite value in row {row} (rows count from 0); "
-            "replace it by a number or leave it empty."
-        )
-
-
-def check_weights(value: Value, name: str, rows: NDArray[np.int64], where: str) -> Tensor:
-    """The weights as float32 [m]; HandfulError naming the row of one that is missing, infinite or negative."""
-    if not isinstance(value, Tensor) or value.dim() > 2 or value[:1].numel() > 1:
-        raise HandfulError(f"The weights '{name}' of {where} must be one number a row.")
-    weights = value.reshape(-1).to(torch.float32)
-    bad = ~(torch.isfinite(weights) & (weights >= 0))
-    if bad.any():
-        i = int(bad.nonzero()[0])
-        raise HandfulError(
-            f"The weight '{name}' is {value.reshape(-1)[i].item()} in row {int(rows[i])} of {where} "
-            "(rows count from 0); weights must be 0 or more."
-        )
-    return weights
-
-
 def check_same(name: str, trained: Column, source: Source) -> None:
     """Raise HandfulError if the column is of another kind, shape or rate than in training."""
-    now = source.columns[name]
+    now, where = source.columns[name], f"column '{name}' of {source.name}"
     alike = now.kind == trained.kind or {now.kind, trained.kind} <= {"category", "text"}
     if not alike and now.kind == "number" and trained.kind == "category":
         alike = now.dtype.startswith("float") and _empty(source, name)
     if not alike:
         example = f" ('{now.classes[0]}')" if now.classes else ""
-        raise HandfulError(
-            f"Column '{name}' of {source.name} is {now.kind}{example}, but was {trained.kind} in training."
-        )
+        raise HandfulError(f"{where} is {now.kind}{example}, but was {trained.kind} in training")
     if None not in trained.shape and now.shape != trained.shape:
-        raise HandfulError(
-            f"Column '{name}' of {source.name} has rows of shape {now.shape}, but of {trained.shape} in training."
-        )
+        raise HandfulError(f"{where} has rows of shape {now.shape}, but of {trained.shape} in training")
     if now.rate != trained.rate:
         raise HandfulError(
-            f"Column '{name}' of {source.name} is sound at {now.rate} Hz, but was at {trained.rate} Hz in "
-            "training; resample it first."
+            f"{where} is sound at {now.rate} Hz, but was at {trained.rate} Hz in training; resample it first"
         )
 
 

@@ -3,18 +3,19 @@
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, some, whole
 from handful.data.base import Column, Rows, Source, Value
-from handful.transform.text import Tokenize
+from handful.data.gather import Array
+from handful.transform.steps.numbers import strings
+from handful.transform.steps.text import Tokenize
 
 LARGE = 64 << 20  # bytes of tokens that are kept in memory; more of them go to a file
 _CHARACTERS = 1 << 20  # read at a time, where rows are short
+_PIECE = 1 << 20  # characters that a tokenizer gets at once, rather than one string of gigabytes
 
 
 def joined(source: Source, name: str) -> Iterator[str]:
@@ -22,7 +23,7 @@ def joined(source: Source, name: str) -> Iterator[str]:
     size, start = 1, 0
     while start < len(source):
         rows = np.arange(start, min(start + size, len(source)), dtype=np.int64)
-        piece = "\n".join(map(str, cast(list[str], source.read_column(name, rows))))
+        piece = "\n".join(strings(source.read_column(name, rows), source.columns[name]))
         start += len(rows)
         yield piece + "\n" if start < len(source) else piece
         if len(piece) < _CHARACTERS // 2:
@@ -63,31 +64,15 @@ def evenly(parts: Iterable[str], size: int) -> Iterator[str]:
         yield rest
 
 
-def smallest_dtype(kinds: int) -> Any:
-    """Of unsigned integers below 2^16, or int32."""
-    return np.uint8 if kinds <= 1 << 8 else np.uint16 if kinds <= 1 << 16 else np.int32
-
-
-def array_of(parts: Iterable[NDArray[Any]], dtype: Any) -> NDArray[Any]:
+def array_of(parts: Iterable[Array], dtype: np.dtype[np.generic]) -> Array:
     """The parts end to end; above LARGE bytes mapped from a temporary file, which goes with the array."""
-    kept: list[NDArray[Any]] = []
-    size = 0
-    iterator = iter(parts)
-    for part in iterator:
-        kept.append(part.astype(dtype))
-        size += kept[-1].nbytes
-        if size > LARGE:
-            break
-    else:
-        return np.concatenate([np.empty(0, dtype), *kept])
-    with tempfile.TemporaryFile(prefix="handful-tokens-") as stream:
-        for part in kept:
-            stream.write(part.data)
-        del kept
-        for part in iterator:
-            stream.write(part.astype(dtype).data)
-        stream.flush()
-        return np.memmap(stream, dtype, mode="r")
+    with tempfile.SpooledTemporaryFile(LARGE, prefix="handful-tokens-") as stream:
+        for part in parts:
+            stream.write(part.astype(dtype).tobytes())
+        if stream.tell() > LARGE:  # then it has become a file
+            return np.memmap(stream, dtype, mode="r")
+        stream.seek(0)
+        return np.frombuffer(stream.read(), dtype)
 
 
 class LanguageSource(Source):
@@ -99,19 +84,22 @@ class LanguageSource(Source):
 
     def __init__(
         self,
-        tokens: NDArray[Any],
+        tokens: Array,
         length: int,
         *,
         stride: int | None = None,
         tokenizer: Tokenize | None = None,
         name: str = "text",
     ) -> None:
-        self.stride = length if stride is None else stride
+        if not isinstance(tokens, np.ndarray) or tokens.ndim != 1 or tokens.dtype.kind not in "iu":
+            raise HandfulError(f"{name} must be one long array of whole numbers, the token ids, not {tokens!r:.60}")
+        length = whole("length", length)
+        self.stride = length if stride is None else whole("stride", stride)
         if length < 1 or self.stride < 1:
-            raise HandfulError(f"A window needs length and stride of 1 or more, not {length} and {self.stride}.")
-        if len(tokens) < length + 1:
+            raise HandfulError(f"a window needs length and stride of 1 or more, not {length} and {self.stride}")
+        if len(tokens) <= length:
             raise HandfulError(
-                f"{name} has {len(tokens)} tokens, too few for one window of {length} and its next token."
+                f"{name} has {len(tokens)} tokens, too few for one window of {length} and its next token"
             )
         self.tokens, self.length, self.tokenizer, self.name = tokens, length, tokenizer, name
         self.in_memory = not isinstance(tokens, np.memmap)
@@ -147,25 +135,22 @@ def language_source(
     """
     names = [name for name, column in source.columns.items() if column.kind == "text"]
     if len(names) != 1:
-        raise HandfulError(
-            f"A language model learns from one text column; {source.name} has {', '.join(names) or 'none'}."
-        )
+        raise HandfulError(f"a language model learns from one text column; {source.name} has {some(names) or 'none'}")
     if not 0 <= valid < 1:
-        raise HandfulError(f"The validation share must be from 0 up to, but not including, 1; not {valid}.")
+        raise HandfulError(f"the validation share must be from 0 up to, but not including, 1, not {valid}")
     total = sum(map(len, joined(source, names[0])))
     end = total - round(valid * total)
     tokenize = tokenize or Tokenize("character")
-    limit = 1 << 20  # so that the trainer gets pieces, not one string of gigabytes
     if tokenize.model is None:
-        tokenize = replace(tokenize, lowercase=False).fit(
-            [piece] for piece in evenly(between(joined(source, names[0]), 0, end), limit)
-        )
+        training = evenly(between(joined(source, names[0]), 0, end), _PIECE)
+        tokenize = replace(tokenize, lowercase=False).fit([piece] for piece in training)
         tokenize = replace(tokenize, max_length=length)
-    parts = []
+    parts, dtype = [], np.min_scalar_type(tokenize.vocabulary - 1)
     for first, last in ((0, end), (end, total)):
         texts = between(joined(source, names[0]), first, last)
-        texts = evenly(texts, limit) if tokenize.mode == "character" else texts  # others are cut between rows alone
-        parts.append(array_of(map(tokenize.ids, texts), smallest_dtype(tokenize.vocabulary)))
+        if tokenize.mode == "character":  # others are cut between rows alone
+            texts = evenly(texts, _PIECE)
+        parts.append(array_of(map(tokenize.ids, texts), dtype))
     train = LanguageSource(parts[0], length, stride=stride, tokenizer=tokenize, name=f"{source.name} (training part)")
     train.notes = [f"The text is {total} characters, {sum(map(len, parts))} tokens of {tokenize.vocabulary} kinds."]
     if end == total:

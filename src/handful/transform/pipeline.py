@@ -3,25 +3,26 @@
 Everything is fitted on the training rows only, in one streaming pass where the steps allow it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from handful.base.errors import HandfulError, did_you_mean
+from handful.base.errors import HandfulError, did_you_mean, some
 from handful.data.base import Batch, Column, Source
+from handful.data.gather import Array
 from handful.data.targets import names_of
-from handful.transform.auto import Steps, choose, wild
-from handful.transform.cached import cache
-from handful.transform.columns import check_infinite, check_same, check_weights, original_rows
-from handful.transform.inputs import Input, Inputs, Layout, Named, Single, Table
+from handful.transform.auto import InputChooser, Steps, unscaled
+from handful.transform.columns import check_same
+from handful.transform.inputs import Input, Layout, SingleInput
 from handful.transform.language import LanguageSource, language_source
-from handful.transform.step import chunks_of, pack, stored, unpack
-from handful.transform.target import Target, TargetFitter
-from handful.transform.text import PadTokens, Tokenize
+from handful.transform.rows import cache, check_infinite, check_weights, chunks_of, original_rows
+from handful.transform.steps.step import Inputs
+from handful.transform.steps.stored import Json, pack, stored, unpack
+from handful.transform.steps.text import Tokenize
+from handful.transform.target import NextTokens, Target
+from handful.transform.target_fit import TargetFitter
 
 _FORMAT = 1
 
@@ -31,10 +32,10 @@ _FORMAT = 1
 class Pipeline:
     """A callable Batch -> Batch with `x` (or several named inputs), `y`, and `weight` if rows are weighted.
 
-    Frozen: what it was fitted to is input, target, weight, tokenizer (of a language model), remarks and
-    trained_on (the training columns). What it is fed from, see `on`, is not written down: columns and where
-    (the source's name), source (to look up row numbers for messages), with_target (False leaves `y` and
-    `weight` out).
+    Frozen: what it was fitted to is input, target, weight, tokenizer (of a language model), notes (sentences on what
+    was found, chosen, dropped and fitted) and trained_on (the training columns). What it is fed from, see `on`, is not
+    written down: columns and where (the source's name), source (to look up row numbers for messages), with_target
+    (False leaves `y` and `weight` out).
     """
 
     input: Input
@@ -42,16 +43,11 @@ class Pipeline:
     columns: dict[str, Column]
     weight: str | None = None
     tokenizer: Tokenize | None = None
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     where: str = "data"
     with_target: bool = True
     trained_on: dict[str, Column] = field(default_factory=dict)
     source: Source | None = None
-
-    @property
-    def notes(self) -> list[str]:
-        """Sentences on what was found, chosen, dropped and fitted."""
-        return list(self.remarks)
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch as the model takes it; `y` and `weight` are there if their columns are.
@@ -72,11 +68,11 @@ class Pipeline:
 
     def of_probabilities(self) -> "Pipeline":
         """The pipeline for a model whose outputs are probabilities."""
-        return self if self.target is None else replace(self, target=replace(self.target, shares=True))
+        return self if self.target is None else replace(self, target=replace(self.target, of_probabilities=True))
 
-    def settled(self, output: Any) -> "Pipeline":
-        """The pipeline once an own model's output for some rows is known, see `Target.settled`."""
-        return self if self.target is None else replace(self, target=self.target.settled(output))
+    def resolve_task(self, output: object) -> "Pipeline":
+        """The pipeline once an own model's output for some rows is known, see `Target.resolve_task`."""
+        return self if self.target is None else replace(self, target=self.target.resolve_task(output))
 
     @property
     def task(self) -> str | None:
@@ -85,7 +81,7 @@ class Pipeline:
 
     @property
     def outputs(self) -> int:
-        """Number of model outputs for a row (for a language model: for a token)."""
+        """Number of model outputs per row (of a language model: per token)."""
         return self.target.outputs if self.target else 0
 
     @property
@@ -106,9 +102,6 @@ class Pipeline:
     @property
     def inputs(self) -> Inputs:
         """What a model needs to know of its input."""
-        if isinstance(self.input, Single) and self.input.kind == "language":
-            shape = self.input.shape
-            return Inputs("language", shape=shape, vocabulary=self.outputs, max_length=shape[0] or 0)
         return self.input.info()
 
     @property
@@ -119,14 +112,12 @@ class Pipeline:
     @property
     def target_scale(self) -> tuple[Tensor, Tensor] | None:
         """Mean and standard deviation, float64 [] or [k], by which y was standardised; None if it was not."""
-        if self.target is None or self.target.mean is None or self.target.std is None:
-            return None
-        return self.target.mean, self.target.std
+        return self.target.scale if self.target else None
 
-    def decode(self, outputs: Tensor, beams: int = 1) -> NDArray[Any]:
+    def decode(self, outputs: Tensor, beams: int = 1) -> Array:
         """Predictions in the user's terms, a NumPy array.
 
-        Class names or values in the target's own dtype, numbers in their original units, 0 or 1 a label,
+        Class names or values in the target's own dtype, numbers in their original units, 0 or 1 per label,
         token ids. outputs: the model's, [m, ...]. beams: of sequences, see `Target.decode`."""
         return self._fitted_target().decode(outputs, beams)
 
@@ -136,7 +127,7 @@ class Pipeline:
 
     def _fitted_target(self) -> Target:
         if self.target is None:
-            raise HandfulError("The training data had no target, so outputs cannot be turned into predictions.")
+            raise HandfulError("the training data had no target, so outputs cannot be turned into predictions")
         return self.target
 
     @property
@@ -154,8 +145,8 @@ class Pipeline:
         needed = [*self.uses, *([self.target.column] if target and self.target else [])]
         for name in needed:
             if name not in source.columns:
-                hint = did_you_mean(name, source.columns) if source.columns else ""
-                raise HandfulError(f"{source.name} has no column '{name}', which the model was trained with.{hint}")
+                hint = f".{did_you_mean(name, source.columns)}" if source.columns else ""
+                raise HandfulError(f"{source.name} has no column '{name}', which the model was trained with{hint}")
             check_same(name, self.trained_on[name], source)
         extra = [name for name in source.columns if name not in self.trained_on]
         return [f"Ignored, because training did not use them: {', '.join(extra)}."] if extra else []
@@ -178,15 +169,15 @@ class Pipeline:
         """Another text in the windows and tokens that a language model was trained with."""
         length = self.shape[0]
         if self.tokenizer is None or length is None:
-            raise HandfulError(f"Only a language model reads windows of text; this task is {self.task}.")
+            raise HandfulError(f"only a language model reads windows of text; this task is {self.task}")
         return language_source(source, length, tokenize=self.tokenizer, valid=0.0)[0]
 
     @property
     def space(self) -> int | None:
         """The id of the space between words in a target of text read as characters; None for other targets."""
         t = self.target
-        spaced = t is not None and t.task == "sequence" and t.dtype == "str" and " " in t.classes
-        return t.classes.index(" ") + 1 if t is not None and spaced else None
+        spaced = t and t.task == "sequence" and t.dtype == "str" and " " in t.classes
+        return t.classes.index(" ") + 1 if t and spaced else None
 
     def cached(self, source: Source, at_most: int = 1 << 30) -> Source | None:
         """What this pipeline makes of every row, in memory, to be read without the pipeline; same row ids.
@@ -196,36 +187,29 @@ class Pipeline:
         needed, or where the padding of an own model's ragged tokens could not be told from them. Raises what
         the pipeline raises.
         """
-        ragged = {"x"} if None in self.shape else set[str]()
-        if isinstance(self.input, Named):
-            ragged = {name for name, part in self.input.parts.items() if None in part.shape}
-        parts = self.input.parts.values() if isinstance(self.input, Named) else [self.input]
-        if self.task == "sequence":
-            ragged.add("y")
-        steps = [step for part in parts for step in part.steps]
-        if any(isinstance(step, PadTokens) and not step.shift for step in steps):
+        parts = self.input.parts
+        if any(step.varies for part in parts.values() for step in part.steps):
             return None
-        return cache(source, self.on(source), ragged, at_most)
+        ragged = {name for name, part in parts.items() if None in part.shape}
+        return cache(source, self.on(source), ragged | ({"y"} if self.task == "sequence" else set()), at_most)
 
-    def to_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    def to_dict(self) -> tuple[dict[str, Json], dict[str, Tensor]]:
         """All of it as a JSON-able dict and named Tensors; `from_dict` restores it bit for bit."""
         tensors: dict[str, Tensor] = {}
         plain = replace(self, columns=self.trained_on, where="data", with_target=True, source=None)
         return {"format": _FORMAT, "pipeline": pack(plain, tensors)}, tensors
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any], tensors: dict[str, Tensor]) -> "Pipeline":
+    def from_dict(cls, data: Mapping[str, Json], tensors: Mapping[str, Tensor]) -> "Pipeline":
         """The pipeline that `to_dict` wrote; HandfulError when it is of another format or damaged."""
         if data.get("format") != _FORMAT:
-            raise HandfulError(
-                f"The pipeline has format {data.get('format')}; this version of handful reads {_FORMAT}."
-            )
+            raise HandfulError(f"the pipeline has format {data.get('format')}; this version of handful reads {_FORMAT}")
         try:
             found = unpack(data["pipeline"], tensors)
         except (KeyError, TypeError) as error:
-            raise HandfulError(f"The pipeline is damaged: {error}.") from error
+            raise HandfulError(f"the pipeline is damaged: {error}") from error
         if not isinstance(found, cls):
-            raise HandfulError("The pipeline is damaged: it is not a Pipeline.")
+            raise HandfulError("the pipeline is damaged: it is not a Pipeline")
         return found
 
 
@@ -247,69 +231,64 @@ def fit_pipeline(
     own_model: the model is the user's: tensors are passed on as they are, and the target is not standardised.
     task: overrides what is found in the target. weight: the column of row weights, at least 0.
     max_length: tokens or frames at which a row is cut. vocabulary: the most token ids (20,000).
-    layout: of a table, see Table; auto: "split" for ready-made models, "matrix" for own ones.
+    layout: of a table, see TableInput; auto: "split" for ready-made models, "matrix" for own ones.
     pictures: a ready-made model takes rows [H, W] or [C, H, W] of any number of channels for pictures.
     Raises HandfulError: no rows, no input columns, no target (ready-made models), a target that is missing in
     a row or the same in every row, unknown names.
     """
+    _check_source(source, weight, need_target=not own_model)
+    if isinstance(source, LanguageSource) and steps == "auto" and task in (None, "language"):
+        return _language(source)
+    text = Tokenize(size=vocabulary or Tokenize.size, max_length=max_length)
+    chooser = InputChooser(source, steps, own_model, layout, text, pictures)
+    unfitted = chooser.choose([name for name in source.inputs if name != weight])
+    kept = [*unfitted.uses, *(name for name in (source.target, weight) if name)]
+    columns = {name: column for name, column in source.columns.items() if name in kept}
+    reader = TrainingRows(source, kept, unfitted.uses, weight)
+    fitted = unfitted.fit(reader, columns, source.take(range(min(2, len(source)))))
+    target, notes = reader.decide(own_model, task), chooser.notes
+    trained_on = {name: replace(column, open=name in fitted.open) for name, column in columns.items()}
+    if target and target.task == "sequence" and target.dtype == "str":
+        trained_on[target.column] = Column("text", "str")  # other texts than those of training are no unknown classes
+    notes += reader.notes + fitted.notes()
+    if own_model and list(fitted.parts) == ["x"] and not fitted.parts["x"].steps:
+        scale = unscaled(source.read_column(fitted.uses[0], np.arange(min(len(source), 4096), dtype=np.int64)))
+        notes += [scale] if scale else []
+    return Pipeline(fitted, target, columns, weight, None, tuple(notes), source.name, trained_on=trained_on)
+
+
+def _check_source(source: Source, weight: str | None, need_target: bool) -> None:
     if weight is not None and weight not in source.columns:
         raise HandfulError(f"{source.name} has no column '{weight}' for weights.{did_you_mean(weight, source.columns)}")
     if len(source) == 0:
-        raise HandfulError(f"{source.name} has no training rows.")
-    if source.target is None and not own_model:
-        there = ", ".join(list(source.columns)[:8]) + (", ..." if len(source.columns) > 8 else "")
-        hints = "".join(f" {note}" for note in source.notes if "no label" in note or "labels" in note)
+        raise HandfulError(f"{source.name} has no training rows")
+    if source.target is None and need_target:
+        hints = "".join(f". {note.rstrip('.')}" for note in source.notes if "no label" in note or "labels" in note)
         raise HandfulError(
-            f"{source.name} has no target; name the column to predict with target=... (it has {there}).{hints}"
+            f"{source.name} has no target; name the column to predict with target=... (it has "
+            f"{some(list(source.columns), 8)}){hints}"
         )
-    if isinstance(source, LanguageSource) and steps == "auto" and task in (None, "language"):
-        return _language(source)
-    notes: list[str] = []
-    names = [name for name in source.inputs if name != weight]
-    text = Tokenize(size=vocabulary or Tokenize.size, max_length=max_length)
-    unfitted = choose(source, names, steps, own_model, layout, text, notes, pictures)
-    used = _columns_of(unfitted)
-    kept = [*used, *(name for name in (source.target, weight) if name)]
-    columns = {name: source.columns[name] for name in source.columns if name in kept}
-    reader = _Reader(source, kept, used, weight)
-    fitted = unfitted.fit(reader, columns, source.take(range(min(2, len(source)))))
-    reader.finish()
-    target = None
-    if reader.target:
-        if task is None and _transcripts(source, used):
-            task = "sequence"
-            notes.append(f"'{source.target}' is the text of each sound: its characters are to be recognised.")
-        target, found = reader.target.decide(own_model, task)
-        notes += found
-    opened = fitted.categories if isinstance(fitted, Table) and fitted.layout == "split" else ()
-    trained_on = {name: replace(column, open=name in opened) for name, column in columns.items()}
-    if target is not None and target.task == "sequence" and target.dtype == "str":
-        trained_on[target.column] = Column("text", "str")  # other texts than those of training are no unknown classes
-    notes += fitted.notes()
-    if own_model and isinstance(fitted, Single) and not fitted.steps:
-        said = wild(source.read_column(used[0], np.arange(min(len(source), 4096), dtype=np.int64)))
-        notes += [said] if said else []
-    return Pipeline(
-        fitted, target, columns, weight, None, tuple(notes), source.name, trained_on=trained_on
-    )  # fmt: skip
 
 
 def _language(source: LanguageSource) -> Pipeline:
     """x and y are the windows as they are."""
     shape = (source.length,)
-    target = Target("y", "language", "int64", shape, source.vocabulary, as_is=True)
+    target = NextTokens("y", "int64", shape, source.vocabulary)
     notes = (f"A language model of {source.vocabulary} tokens learns from windows of {source.length}.",)
     columns = dict(source.columns)
-    single = Single(("x",), "language", (), as_is=True, shape=shape)
-    return Pipeline(single, target, columns, None, source.tokenizer, notes, source.name, trained_on=dict(columns))
+    windows = SingleInput(("x",), "language", (), as_is=True, shape=shape, vocabulary=source.vocabulary)
+    return Pipeline(windows, target, columns, None, source.tokenizer, notes, source.name, trained_on=dict(columns))
 
 
-class _Reader:
-    """The training rows, as often as asked; on the first pass the target and the weights are looked at too."""
+class TrainingRows:
+    """The training rows, as often as asked; on the first pass the target and the weights are looked at too.
 
-    def __init__(self, source: Source, names: list[str], inputs: list[str], weight: str | None) -> None:
+    notes: what was decided about the target.
+    """
+
+    def __init__(self, source: Source, names: Sequence[str], inputs: Sequence[str], weight: str | None) -> None:
         self.source, self.names, self.inputs, self.weight = source, names, inputs, weight
-        self.seen = False
+        self.seen, self.notes = False, list[str]()
         self._restart()
 
     def _restart(self) -> None:
@@ -335,25 +314,25 @@ class _Reader:
         if self.weight:
             check_weights(batch[self.weight], self.weight, rows, self.source.name)
 
-    def finish(self) -> None:
-        """Look at the target if no step had the rows read."""
-        if not self.seen:
+    def decide(self, own_model: bool, task: str | None) -> Target | None:
+        """What the target is; it is looked at now if no step had the rows read."""
+        names = [name for name in (self.source.target, self.weight) if name]
+        if not self.seen and names:
             self._restart()
-            used = [name for name in (self.source.target, self.weight) if name]
-            for batch in chunks_of(self.source, used) if used else ():
+            for batch in chunks_of(self.source, names):
                 self._look(batch)
+        if self.target is None:
+            return None
+        if task is None and self._transcripts():
+            task = "sequence"
+            self.notes.append(f"'{self.target.name}' is the text of each sound: its characters are to be recognised.")
+        found = self.target.decide(own_model, task)
+        self.notes += self.target.notes
+        return found
 
-
-def _transcripts(source: Source, inputs: list[str]) -> bool:
-    """Whether sound is to become free text."""
-    heard = [source.columns[name].kind for name in inputs] == ["audio"]
-    if not heard or source.target is None:
-        return False
-    column = source.columns[source.target]
-    return column.kind == "text" or len(column.classes or ()) > max(20, len(source) ** 0.5)
-
-
-def _columns_of(unfitted: Input) -> list[str]:
-    if isinstance(unfitted, Single):
-        return list(unfitted.columns)
-    return [*unfitted.numbers, *unfitted.categories] if isinstance(unfitted, Table) else list(unfitted.parts)
+    def _transcripts(self) -> bool:
+        """Whether sound is to become free text."""
+        if self.source.target is None or [self.source.columns[name].kind for name in self.inputs] != ["audio"]:
+            return False
+        column = self.source.columns[self.source.target]
+        return column.kind == "text" or len(column.classes or ()) > max(20, len(self.source) ** 0.5)

@@ -6,15 +6,15 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path, PurePath, PurePosixPath
 
 import numpy as np
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.arrays import Arrays, Dense, Stored
 from handful.data.base import Column
-from handful.data.media.items import IMAGES, SOUNDS, FileItems, Items, ZipItems
+from handful.data.media import audio, images
+from handful.data.media.items import IMAGES, SOUNDS, FileItems, Items, ZipItems, points_outside
 from handful.data.options import Options
 from handful.data.tables.arrow import chosen, with_target
 from handful.data.tables.files import open_zipped
@@ -27,7 +27,7 @@ _SPLITS = {"train", "training", "valid", "val", "validation", "test", "dev"}
 def open_folder(path: Path, o: Options) -> Arrays:
     """Files of a folder, in sorted order; see `_open`. The parts of a table are that table."""
     files, folders = _walk(path)
-    tables = parts([f for f in files if not any(_hidden(p) for p in f.parts)])
+    tables = parts([f for f in files if _shown(f)])
     if tables:
         return open_parts(path, tables, o)
     listed = [PurePosixPath(*p.parts) for p in files]
@@ -41,7 +41,7 @@ def _walk(path: Path) -> tuple[list[Path], list[PurePosixPath]]:
     seen: set[str] = set()
 
     def failed(error: OSError) -> None:
-        raise HandfulError(f"{error.filename or path} cannot be listed: {error.strerror}.") from error
+        raise HandfulError(f"{error.filename or path} cannot be listed: {error.strerror}") from error
 
     for where, inner, names in os.walk(path, followlinks=True, onerror=failed):
         inner[:] = [n for n in inner if not _hidden(n) and os.path.realpath(os.path.join(where, n)) not in seen]
@@ -58,22 +58,29 @@ def open_zip(path: Path, o: Options) -> Arrays:
         with zipfile.ZipFile(path) as archive:
             members = sorted(archive.infolist(), key=lambda m: m.filename)
     except (zipfile.BadZipFile, OSError) as error:
-        raise HandfulError(f"{path} is not a readable zip file: {error}.") from error
+        raise HandfulError(f"{path} is not a readable zip file: {error}") from error
     for member in members:
-        name = member.filename.replace("\\", "/")
-        if name.startswith("/") or ":" in name.split("/")[0] or ".." in name.split("/"):
-            raise HandfulError(f"{path}: entry '{member.filename}' points outside the archive: it is not opened.")
+        if points_outside(member.filename):
+            raise HandfulError(f"{path}: entry '{member.filename}' points outside the archive: it is not opened")
         if stat.S_ISLNK(member.external_attr >> 16):
-            raise HandfulError(f"{path}: entry '{member.filename}' is a link: it is not opened.")
+            raise HandfulError(f"{path}: entry '{member.filename}' is a link: it is not opened")
         if member.flag_bits & 1:
-            raise HandfulError(f"{path}: entry '{member.filename}' needs a password: unpack it first.")
+            raise HandfulError(f"{path}: entry '{member.filename}' needs a password: unpack it first")
     files = [m for m in members if not m.is_dir()]
-    listed = [PurePosixPath(m.filename.replace("\\", "/")) for m in files]
-    seen = [i for i, f in enumerate(listed) if not any(_hidden(p) for p in f.parts)]
+    listed = [_inside(m) for m in files]
+    seen = [i for i, f in enumerate(listed) if _shown(f)]
     if len(seen) == 1 and listed[seen[0]].suffix.lower() in _TABLES:
         return open_zipped(path, files[seen[0]].filename, o)
-    folders = [PurePosixPath(m.filename.replace("\\", "/")) for m in members if m.is_dir()]
+    folders = [_inside(m) for m in members if m.is_dir()]
     return _open(path, listed, folders, o, lambda key, keep: ZipItems(key, path, [files[i] for i in keep]))
+
+
+def _inside(member: zipfile.ZipInfo) -> PurePosixPath:
+    return PurePosixPath(member.filename.replace("\\", "/"))
+
+
+def _shown(path: PurePath) -> bool:
+    return not any(map(_hidden, path.parts))
 
 
 def _hidden(name: str) -> bool:
@@ -89,55 +96,42 @@ def _open(
 ) -> Arrays:
     """Columns `image` or `audio`, and `label`, a category, when the files lie in sub-folders."""
     notes: list[str] = []
-    shown = [i for i, f in enumerate(files) if not any(_hidden(p) for p in f.parts)]
-    images = [i for i in shown if files[i].suffix.lower() in IMAGES]
+    shown = [i for i, f in enumerate(files) if _shown(f)]
+    pictures = [i for i in shown if files[i].suffix.lower() in IMAGES]
     sounds = [i for i in shown if files[i].suffix.lower() in SOUNDS]
-    if images and sounds:
-        raise HandfulError(
-            f"{path} holds both images ({files[images[0]]}) and sounds ({files[sounds[0]]}): keep them in two folders."
-        )
-    keep = images or sounds
+    if pictures and sounds:
+        both = f"both images ({files[pictures[0]]}) and sounds ({files[sounds[0]]})"
+        raise HandfulError(f"{path} holds {both}: keep them in two folders")
+    keep = pictures or sounds
     if not keep:
         raise HandfulError(_nothing(path, [files[i] for i in shown]))
     if len(keep) < len(shown):
-        notes.append(f"{len(shown) - len(keep):,} files of {o.name} are not {_what(bool(images))}: left out.")
+        what = "images" if pictures else "sounds"
+        notes.append(f"{len(shown) - len(keep):,} files of {o.name} are not {what}: left out.")
     filled = {parent for f in files for parent in f.parents}
-    empty = [d for d in folders if d not in filled and not any(_hidden(p) for p in d.parts)]
+    empty = [d for d in folders if d not in filled and _shown(d)]
     labels = _labels(path, [files[i] for i in keep], empty, notes)
     tables = [files[i] for i in shown if files[i].suffix.lower() in _TABLES]
     if labels is None and tables:
         notes.append(f"{path / tables[0]} may name the files and their labels: then open that table instead.")
-    key = "image" if images else "audio"
+    key = "image" if pictures else "audio"
     names = [key, "label"] if labels is not None else [key]
     target = o.target or ("label" if labels is not None else None)
     if target is not None and (o.columns is None or o.target or target in o.columns):
         o = replace(o, target=target)
     o = with_target(o, names, notes)
     wanted = chosen(o, names)
-    found = items(key, keep)
     stored: dict[str, Stored] = {}
     if key in wanted:
-        stored[key] = _decode(found, bool(images), o, notes)
+        stored[key] = (images if pictures else audio).from_items(items(key, keep), o, notes)
     if labels is not None and "label" in wanted:
         stored["label"] = _codes(path, labels, o)
     return Arrays(stored, o.target, name=o.name, where=o.where, notes=notes)
 
 
-def _decode(items: Items, images: bool, o: Options, notes: list[str]) -> Stored:
-    if images:
-        from handful.data.media.images import from_items
-    else:
-        from handful.data.media.audio import from_items
-    return from_items(items, o, notes)
-
-
-def _what(images: bool) -> str:
-    return "images" if images else "sounds"
-
-
 def _nothing(path: Path, files: Sequence[PurePosixPath]) -> str:
     if not files:
-        return f"{path} is empty: put images or sounds in it, one sub-folder a class."
+        return f"{path} is empty: put images or sounds in it, one sub-folder per class"
     endings = ", ".join(e or "no ending" for e, _ in Counter(f.suffix.lower() for f in files).most_common(3))
     known = ", ".join(sorted(IMAGES | SOUNDS))
     if {f.suffix.lower() for f in files} <= {*_TABLES, ".parquet", ".arrow", ".feather"}:
@@ -159,17 +153,17 @@ def _labels(
     flat = [f for f in files if len(f.parts) == depth + 1]
     lost = [d for d in empty if len(d.parts) <= depth + (len(flat) < len(files))]
     if lost:
-        raise HandfulError(f"{path}: class folder '{lost[0]}' is empty: fill or remove it.")
+        raise HandfulError(f"{path}: class folder '{lost[0]}' is empty: fill or remove it")
     if len(flat) == len(files):
         notes.append(f"all files lie in one folder{f' ({inside})' if inside else ''}, so there is no label.")
         return None
     if flat:
-        raise HandfulError(f"{path}: '{flat[0]}' lies beside the class folders: move it into one of them.")
+        raise HandfulError(f"{path}: '{flat[0]}' lies next to the class folders: move it into one of them")
     labels = [f.parts[depth] for f in files]
     if {v.lower() for v in labels} <= _SPLITS:
+        parts = ", ".join(sorted(set(labels)))
         raise HandfulError(
-            f"{path} is split into {', '.join(sorted(set(labels)))}: open one of them, such as "
-            f"'{path.name}/{labels[0]}', and give another as valid=..."
+            f"{path} is split into {parts}: open one, '{path.name}/{labels[0]}', and another as valid=..."
         )
     notes.append(f"'label' is the name of the sub-folder: {len(set(labels)):,} classes.")
     return labels
@@ -185,22 +179,15 @@ def _codes(path: Path, labels: list[str], o: Options) -> Stored:
     return Dense(np.array([number[v] for v in labels], np.int64), Column("category", "int64", (), classes))
 
 
-def file_names(data: Any) -> list[str]:
+def file_names(data: object) -> list[str]:
     """The files of a folder or zip of pictures or sounds, in the order of the rows; [] for other data."""
-    from handful.data.media import folder
-    from handful.data.media import items as media
-
     if not isinstance(data, str | Path):
         return []
     path = Path(data).expanduser()
+    found: Sequence[PurePath] = []
     if path.is_dir():
-        found = [f.as_posix() for f in folder._walk(path)[0]]
+        found, _ = _walk(path)
     elif path.suffix == ".zip" and path.is_file():
-        import zipfile
-
         with zipfile.ZipFile(path) as archive:
-            found = sorted(m.filename for m in archive.infolist() if not m.is_dir())
-    else:
-        return []
-    shown = [f for f in found if not any(folder._hidden(part) for part in f.split("/"))]
-    return [f for f in shown if Path(f).suffix.lower() in media.IMAGES | media.SOUNDS]
+            found = [PurePosixPath(name) for name in sorted(archive.namelist()) if not name.endswith("/")]
+    return [f.as_posix() for f in found if _shown(f) and f.suffix.lower() in IMAGES | SOUNDS]

@@ -1,10 +1,12 @@
 """Encoded images -> uint8 [n, channels, height, width], decoded once when they fit in memory."""
 
+import contextlib
 import io
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from math import prod
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +24,6 @@ _LARGEST_DEFAULT = 224
 _GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
 _SWAPPING = {5, 6, 7, 8}  # EXIF orientations that exchange height and width
 
-
 _T = TypeVar("_T")
 
 
@@ -30,7 +31,9 @@ class _Differs(Exception):
     """An image is not like the first one."""
 
 
-class _Header(NamedTuple):
+class Header(NamedTuple):
+    """What is known of an image before it is decoded: pixels, upright; grey, transparent or of more than 8 bits."""
+
     height: int
     width: int
     grey: bool
@@ -39,7 +42,7 @@ class _Header(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Form:
+class Form:
     """What every decoded image is brought to.
 
     fit: resize and crop those of another size; strict: raise _Differs for any that is not so already.
@@ -59,7 +62,7 @@ class _Form:
 class Encoded:
     """Images that stay encoded, as they would not fit decoded; each read decodes its rows on all cores."""
 
-    def __init__(self, items: Items, form: _Form) -> None:
+    def __init__(self, items: Items, form: Form) -> None:
         self.items, self.form = items, form
         self.column, self.in_memory = Column("image", "uint8", form.shape), False
 
@@ -67,9 +70,7 @@ class Encoded:
         return len(self.items)
 
     def read(self, rows: Rows) -> Tensor:
-        out = np.empty((len(rows), *self.form.shape), np.uint8)
-        _decode_into(out, self.items, rows, self.form)
-        return torch.from_numpy(out)
+        return torch.from_numpy(_decoded(self.items, rows, self.form))
 
 
 def from_items(items: Items, o: Options, notes: list[str]) -> Stored:
@@ -79,46 +80,40 @@ def from_items(items: Items, o: Options, notes: list[str]) -> Stored:
     HandfulError, naming file or row, for an image that cannot be decoded.
     """
     wanted = o.schema.get(items.key)
-    first = _header(items, 0)
+    first = header(items, 0)
     if wanted is None and o.image_size is None and not first.alpha and not first.deep:
-        form = _Form(1 if first.grey else 3, first.height, first.width, strict=True)
-        if _bytes(items, form) <= o.budget:
-            try:
-                return _decoded(items, form)
-            except _Differs:
-                pass
+        form = Form(1 if first.grey else 3, first.height, first.width, strict=True)
+        with contextlib.suppress(_Differs):
+            if len(items) * prod(form.shape) <= o.budget:
+                return _dense(items, form)
     if wanted is not None:
         channels, height, width = (s or 1 for s in wanted.shape)
-        form = _Form(channels, height, width, fit=True)
+        form = Form(channels, height, width, fit=True)
     else:
-        form = _survey(items, o, notes)
-    if _bytes(items, form) <= o.budget:
-        return _decoded(items, form)
+        headers = in_parallel(lambda i: header(items, i), len(items), items.small)
+        form = choose_form(items.key, Counter(headers), o, notes)
+    needed = len(items) * prod(form.shape)
+    if needed <= o.budget:
+        return _dense(items, form)
     notes.append(
-        f"'{items.key}' needs {_bytes(items, form) / 2**30:.1f} GiB decoded, more than "
-        f"{o.budget / 2**30:.1f} GiB: "
-        "images are decoded on every read."
+        f"'{items.key}' needs {needed / 2**30:.1f} GiB decoded, more than {o.budget / 2**30:.1f} GiB: images are "
+        "decoded on every read."
     )
     return Encoded(items, form)
 
 
-def _bytes(items: Items, form: _Form) -> int:
-    return len(items) * form.channels * form.height * form.width
+def _dense(items: Items, form: Form) -> Dense:
+    return Dense(_decoded(items, np.arange(len(items)), form), Column("image", "uint8", form.shape))
 
 
-def _decoded(items: Items, form: _Form) -> Dense:
-    out = np.empty((len(items), *form.shape), np.uint8)
-    _decode_into(out, items, np.arange(len(items)), form)
-    return Dense(out, Column("image", "uint8", form.shape))
+def _decoded(items: Items, rows: Rows, form: Form) -> NDArray[np.uint8]:
+    out = np.empty((len(rows), *form.shape), np.uint8)
 
+    def work(place: int) -> None:
+        out[place] = _guarded(items, int(rows[place]), lambda image: _pixels(image, form))
 
-def _decode_into(out: NDArray[np.uint8], items: Items, rows: Rows, form: _Form) -> None:
-    def work(places: Rows) -> None:
-        for place in places.tolist():
-            row = int(rows[place])
-            out[place] = _guarded(items, row, lambda image: _pixels(image, form))
-
-    in_parallel(work, np.arange(len(rows)), items.small)
+    in_parallel(work, len(rows), items.small)
+    return out
 
 
 def _guarded(items: Items, i: int, use: Callable[[Image.Image], _T]) -> _T:
@@ -130,18 +125,19 @@ def _guarded(items: Items, i: int, use: Callable[[Image.Image], _T]) -> _T:
         raise
     except Exception as error:  # the decoders raise many types: OSError, SyntaxError, struct.error, zlib.error, ...
         reason = "its format is unknown" if type(error).__name__ == "UnidentifiedImageError" else str(error)
-        raise HandfulError(f"{items.describe(i)} is not a readable image ({reason}): repair or remove it.") from error
+        raise HandfulError(f"{items.describe(i)} is not a readable image ({reason}): repair or remove it") from error
 
 
-def _header(items: Items, i: int) -> _Header:
+def header(items: Items, i: int) -> Header:
+    """Of image `i`. Raises HandfulError, naming file or row, for one that is not readable."""
     return _guarded(items, i, _measure)
 
 
-def _measure(image: Image.Image) -> _Header:
+def _measure(image: Image.Image) -> Header:
     width, height = image.size
     if _orientation(image) in _SWAPPING:
         width, height = height, width
-    return _Header(height, width, image.mode in _GREY, _has_alpha(image), _deep(image))
+    return Header(height, width, image.mode in _GREY, _has_alpha(image), _deep(image))
 
 
 def _orientation(image: Image.Image) -> int:
@@ -158,19 +154,7 @@ def _has_alpha(image: Image.Image) -> bool:
     return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
 
 
-def _survey(items: Items, o: Options, notes: list[str]) -> _Form:
-    """Look at every header and choose one form for all."""
-    headers: list[Any] = [None] * len(items)
-
-    def work(places: Rows) -> None:
-        for i in places.tolist():
-            headers[i] = _header(items, i)
-
-    in_parallel(work, np.arange(len(items)), items.small)
-    return choose_form(items.key, Counter(headers), o, notes)
-
-
-def choose_form(key: str, headers: Counter[_Header], o: Options, notes: list[str]) -> _Form:
+def choose_form(key: str, headers: Counter[Header], o: Options, notes: list[str]) -> Form:
     """One form for images of which only the headers are known: how many there are of each."""
     sizes = {(h.height, h.width) for h in headers}
     channels = 1 if all(h.grey for h in headers) else 3
@@ -178,29 +162,26 @@ def choose_form(key: str, headers: Counter[_Header], o: Options, notes: list[str
     if alpha:
         notes.append(f"{alpha:,} images of '{key}' have transparency: laid on white.")
     if any(h.deep for h in headers):
-        notes.append(f"'{key}' has images of 16 bits a channel: read as 8 bits.")
+        notes.append(f"'{key}' has images of 16 bits per channel: read as 8 bits.")
     if channels == 3 and any(h.grey for h in headers):
         notes.append(f"'{key}' mixes grey and colour: all are read as RGB.")
     if o.image_size is not None:
-        return _Form(channels, *o.image_size, fit=True)
+        return Form(channels, *o.image_size, fit=True)
     if len(sizes) == 1:
         height, width = sizes.pop()
-        return _Form(channels, height, width)
+        return Form(channels, height, width)
     sides = np.repeat([min(h.height, h.width) for h in headers], list(headers.values()))
     side = min(_LARGEST_DEFAULT, int(np.median(sides)))
     notes.append(
-        f"'{key}' has images of {len(sizes):,} sizes: resized to {side}x{side} (median shorter "
-        "side, at most "
+        f"'{key}' has images of {len(sizes):,} sizes: resized to {side}x{side} (median shorter side, at most "
         f"{_LARGEST_DEFAULT}), cropped at the centre; image_size=... for another."
     )
-    return _Form(channels, side, side, fit=True)
+    return Form(channels, side, side, fit=True)
 
 
-def _pixels(image: Image.Image, form: _Form) -> NDArray[np.uint8]:
+def _pixels(image: Image.Image, form: Form) -> NDArray[np.uint8]:
     """One image as uint8 [channels, height, width]; _Differs when it is not of a form that is not fitted."""
-    if form.strict and (image.mode in _GREY) != (form.channels == 1):
-        raise _Differs
-    if form.strict and (_has_alpha(image) or _deep(image)):
+    if form.strict and ((image.mode in _GREY) != (form.channels == 1) or _has_alpha(image) or _deep(image)):
         raise _Differs
     if form.fit and image.format == "JPEG":
         scale = max(form.height, form.width) / min(image.size)
@@ -216,7 +197,7 @@ def _pixels(image: Image.Image, form: _Form) -> NDArray[np.uint8]:
 
 
 def _plain(image: Image.Image, mode: str) -> Image.Image:
-    """8 bits a channel, upright, without palette or transparency."""
+    """8 bits per channel, upright, without palette or transparency."""
     if _orientation(image) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode == mode and "transparency" not in image.info:
@@ -231,7 +212,7 @@ def _plain(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
-def _fit(image: Image.Image, form: _Form) -> Image.Image:
+def _fit(image: Image.Image, form: Form) -> Image.Image:
     """Resize so that the shorter side fits and crop the rest at the centre, in one bilinear pass."""
     if image.size == (form.width, form.height):
         return image

@@ -1,28 +1,30 @@
-"""Encoded images and sounds, wherever they lie: one item a row, read as bytes, named for messages."""
+"""Encoded images and sounds, wherever they lie: one item per row, read as bytes, named for messages."""
 
 import os
 import threading
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from handful.base.errors import HandfulError
 from handful.base.machine import cores
-from handful.data.base import Rows
+from handful.base.threads import in_order
 from handful.data.options import Options
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 SOUNDS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff"}
 # Below this mean size decoding is mostly Python, and a second thread only fights for the interpreter lock:
 # 32x32 JPEGs of 0.3 KB took 172 us each on one thread and 182 us on two (2 cores, Pillow 13).
-_SMALL = 4096
+SMALL = 4096
 _CHUNK = 64
+T = TypeVar("T")
 
 
 class Items(Protocol):
@@ -41,10 +43,10 @@ class Items(Protocol):
 class BinaryItems:
     """The rows of a binary Arrow column, sliced from its buffers without a copy."""
 
-    def __init__(self, key: str, column: Any, o: Options) -> None:
+    def __init__(self, key: str, column: pa.ChunkedArray, o: Options) -> None:
         if column.null_count:
             row = pc.index(pc.is_null(column), True).as_py()
-            raise HandfulError(f"{o.name}: column '{key}' has no bytes in row {row}: fill or remove such rows.")
+            raise HandfulError(f"{o.name}: column '{key}' has no bytes in row {row}: fill or remove such rows")
         self.key, self._name = key, o.name
         self._data: list[memoryview] = []
         chunk, starts, stops = [], [], []
@@ -59,7 +61,7 @@ class BinaryItems:
             stops.append(ends[1:])
             self._data.append(memoryview(data if data is not None else b""))
         self._chunk, self._start, self._stop = (np.concatenate(a) for a in (chunk, starts, stops))
-        self.small = float((self._stop - self._start).mean()) < _SMALL
+        self.small = are_small(self._stop - self._start)
 
     def __len__(self) -> int:
         return len(self._start)
@@ -73,11 +75,11 @@ class BinaryItems:
 
 
 class FileItems:
-    """One file a row."""
+    """One file per row."""
 
     def __init__(self, key: str, paths: Sequence[Path]) -> None:
         self.key, self.paths = key, list(paths)
-        self.small = _mean(p.stat().st_size for p in self.paths[:1000]) < _SMALL
+        self.small = are_small([p.stat().st_size for p in self.paths[:1000]])
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -86,18 +88,18 @@ class FileItems:
         try:
             return self.paths[i].read_bytes()
         except OSError as error:
-            raise HandfulError(f"{self.paths[i]} cannot be read: {error.strerror}.") from error
+            raise HandfulError(f"{self.paths[i]} cannot be read: {error.strerror}") from error
 
     def describe(self, i: int) -> str:
         return str(self.paths[i])
 
 
 class ZipItems:
-    """One member of a zip file a row, read in place."""
+    """One member of a zip file per row, read in place."""
 
     def __init__(self, key: str, path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
         self.key, self.path, self.members = key, path, list(members)
-        self.small = _mean(m.file_size for m in self.members[:1000]) < _SMALL
+        self.small = are_small([m.file_size for m in self.members[:1000]])
         self._lock = threading.Lock()
         self._zip: zipfile.ZipFile | None = None
         self._owner = 0
@@ -111,15 +113,8 @@ class ZipItems:
                 if self._zip is None or self._owner != os.getpid():  # a forked process needs a file of its own
                     self._zip, self._owner = zipfile.ZipFile(self.path), os.getpid()
                 return self._zip.read(self.members[i])
-        except (
-            zipfile.BadZipFile,
-            OSError,
-            RuntimeError,
-            NotImplementedError,
-            EOFError,
-            ValueError,
-        ) as error:
-            raise HandfulError(f"{self.describe(i)} cannot be read: {error}.") from error
+        except (zipfile.BadZipFile, OSError, RuntimeError, EOFError, ValueError) as error:
+            raise HandfulError(f"{self.describe(i)} cannot be read: {error}") from error
 
     def describe(self, i: int) -> str:
         return f"{self.path}: {self.members[i].filename}"
@@ -128,21 +123,27 @@ class ZipItems:
         if self._zip is not None and self._owner == os.getpid():
             self._zip.close()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_zip")}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._lock, self._zip = threading.Lock(), None
 
 
-def _mean(sizes: Iterable[int]) -> float:
-    listed = list(sizes)
-    return sum(listed) / max(1, len(listed))
+def are_small(sizes: Sequence[int] | NDArray[np.int64]) -> bool:
+    """Whether one thread decodes items of these many bytes fastest."""
+    return float(np.mean(sizes)) < SMALL
+
+
+def points_outside(name: str) -> bool:
+    """Whether an entry of an archive would be unpacked outside the folder that it is unpacked to."""
+    parts = name.replace("\\", "/").split("/")
+    return parts[0] == "" or ":" in parts[0] or ".." in parts
 
 
 def kind_of(data: bytes | memoryview) -> Literal["image", "audio"] | None:
-    """What the first bytes say a file is.
+    """The kind of a file, by its first bytes.
 
     >>> kind_of(b"\\xff\\xd8\\xff\\xe0"), kind_of(b"fLaC"), kind_of(b"hello")
     ('image', 'audio', None)
@@ -159,17 +160,13 @@ def kind_of(data: bytes | memoryview) -> Literal["image", "audio"] | None:
     return None
 
 
-def in_parallel(work: Callable[[Rows], None], rows: Rows, small: bool) -> None:
-    """Call `work` on pieces of `rows`, on all cores unless the items are small; the first error is raised."""
-    workers = 1 if small else min(cores(), max(1, len(rows) // 4))
-    if workers == 1:
-        work(rows)
-        return
-    step = max(1, min(_CHUNK, -(-len(rows) // (4 * workers))))
-    pieces = [rows[i : i + step] for i in range(0, len(rows), step)]
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="handful-decode")
-    try:
-        for _ in pool.map(work, pieces):
-            pass
-    finally:
-        pool.shutdown(cancel_futures=True)
+def in_parallel(work: Callable[[int], T], count: int, small: bool) -> list[T]:
+    """[work(0), ..., work(count - 1)], on all cores unless the items are small; the first error is raised."""
+    workers = 1 if small else min(cores(), max(1, count // 4))
+    step = max(1, min(_CHUNK, -(-count // (4 * workers))))
+
+    def some(first: int) -> list[T]:
+        return [work(i) for i in range(first, min(first + step, count))]
+
+    starts = range(0, count, step)
+    return list(chain(*in_order(some, starts, 0 if workers == 1 else workers, len(starts), name="handful-decode")))

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -16,16 +16,17 @@ from torch import Tensor
 
 from handful.base.errors import HandfulError
 from handful.base.machine import cores
+from handful.base.threads import in_order
 from handful.base.version import __version__
 from handful.data.arrays import Dense, RaggedValues, Strings
 from handful.data.base import Column, Ragged, Rows, Source, Value
 from handful.data.media.audio import decode
-from handful.data.media.images import Encoded, _Form
+from handful.data.media.images import Encoded, Form
 from handful.data.media.items import BinaryItems, Items
 from handful.data.options import Options
-from handful.data.store.manifest import Layout, Part, itemsize
+from handful.data.store.manifest import Layout, Manifest, Part
 from handful.data.store.survey import Facts, decide
-from handful.data.store.write import Piece, Plan, in_order
+from handful.data.store.write import Piece
 from handful.data.tables.arrow import check_names, chosen, convert, with_target
 from handful.data.tables.files import STREAMED, DatasetFiles, Raw, TableFiles, join_types, parse
 
@@ -42,7 +43,7 @@ class SourceFeed:
     """
 
     def __init__(
-        self, source: Source, identity: str | None, provenance: dict[str, Any], images: str, unit: int | None = None
+        self, source: Source, identity: str | None, provenance: dict[str, object], images: str, unit: int | None = None
     ) -> None:
         self._source = source
         self._images = {
@@ -54,7 +55,7 @@ class SourceFeed:
         parts = plan_parts(columns, {name: e.form.fit for name, e in self._images.items()})
         notes = [note for note in source.notes if not note.endswith("images are decoded on every read.")]
         notes += [f"'{name}' is stored encoded and decoded on every read." for name in self._images]
-        self.plan = Plan(source.name, len(source), source.target, columns, parts, notes, provenance, identity)
+        self.plan = Manifest(source.name, len(source), source.target, columns, parts, [], notes, provenance)
         self._step = max(1, min(1 << 16, (unit or CHUNK) // max(1, self._row_bytes())))
 
     def _row_bytes(self) -> int:
@@ -83,7 +84,7 @@ class SourceFeed:
         return pieces
 
     def _fixed(self, name: str) -> bool:
-        plan: Plan | None = getattr(self, "plan", None)
+        plan: Manifest | None = getattr(self, "plan", None)
         column = (plan.columns if plan else self._source.columns)[name]
         return None not in column.shape
 
@@ -159,11 +160,10 @@ def _part(name: str, c: Column, encoded: dict[str, bool]) -> Part:
     if c.kind == "text" or c.dtype in ("str", "bytes"):
         return Part((name,), "text", "uint8")
     layout: Layout = "ragged" if None in c.shape else "fixed"
-    itemsize(c.dtype)
     return Part((name,), layout, c.dtype, shape)
 
 
-def identity_of(files: Sequence[Path], options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def identity_of(files: Sequence[Path], options: Mapping[str, object]) -> tuple[str, dict[str, object]]:
     """(what tells this input from any other, what the manifest says of it), by names, sizes and times of files."""
     listed = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     text = json.dumps([listed, options, __version__], sort_keys=True)
@@ -192,7 +192,7 @@ class TableFeed:
     """Columns as `open` would make them of the whole table, from blocks of it."""
 
     def __init__(
-        self, tables: Tables, o: Options, identity: str | None, provenance: dict[str, Any], images: str
+        self, tables: Tables, o: Options, identity: str | None, provenance: dict[str, object], images: str
     ) -> None:
         self._tables = tables
         notes: list[str] = []
@@ -201,14 +201,14 @@ class TableFeed:
         keep = chosen(o, names)
         facts = {name: Facts(name, name == o.target) for name in keep}
         rows = 0
-        for table in in_order(tables, lambda raw: parse(raw, self._types), cores()):
+        for table in in_order(lambda raw: parse(raw, self._types), tables, cores(), cores(), name="handful-prepare"):
             for name in keep:
                 facts[name].update(table.column(name), o)
             rows += table.num_rows
         if rows == 0:
             raise HandfulError(f"{o.name} has column names but 0 rows: there is nothing to learn from.")
         self._columns: dict[str, Column] = {}
-        self._forms: dict[str, _Form] = {}
+        self._forms: dict[str, Form] = {}
         for name in keep:
             column, form = decide(facts[name], self._types[name], tables.classes.get(name), o, notes)
             if column is None:
@@ -227,7 +227,7 @@ class TableFeed:
         }
         self._o = replace(o, columns=tuple(self._columns), schema=self._columns, budget=0)
         parts = plan_parts(self._columns, self._encoded)
-        self.plan = Plan(o.name, rows, o.target, dict(self._columns), parts, notes, provenance, identity)
+        self.plan = Manifest(o.name, rows, o.target, dict(self._columns), parts, [], notes, provenance)
 
     def raw(self, first: int) -> Iterator[Raw]:
         return islice(iter(self._tables), first, None)
@@ -283,7 +283,7 @@ def _types(tables: Tables, o: Options) -> tuple[dict[str, Any], list[str]]:
     """One Arrow type a column, that holds what every block has there."""
     types: dict[str, Any] = {}
     names: list[str] = []
-    for where, open_ended, found in in_order(tables.heads(), _schema, cores()):
+    for where, open_ended, found in in_order(_schema, tables.heads(), cores(), cores(), name="handful-prepare"):
         if not names:
             names = list(found)
         extra = [name for name in found if name not in names]

@@ -30,7 +30,7 @@ def open_feed(
     rate: int | None,
     images: str,
     identity: str | None,
-    provenance: dict[str, Any],
+    provenance: dict[str, object],
 ) -> Feed:
     """The feed that suits the input."""
     from handful.data.open import _options
@@ -68,7 +68,7 @@ def _beside_folders(where: Any, files: list[str]) -> bool:
     )
 
 
-def _source_feed(source: Source, identity: str | None, provenance: dict[str, Any], images: str) -> SourceFeed:
+def _source_feed(source: Source, identity: str | None, provenance: dict[str, object], images: str) -> SourceFeed:
     return SourceFeed(source, identity, provenance, images)
 
 

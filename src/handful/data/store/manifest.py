@@ -1,15 +1,18 @@
-"""What a store says about itself: its columns, where their bytes lie, and a digest of every block of them."""
+"""What a store holds: its columns, where their bytes lie, and a digest of every block of them."""
 
 import hashlib
 import json
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
 
 from handful.base.errors import HandfulError
-from handful.data.base import Column
+from handful.data.base import Column, Rows
 
 FORMAT, VERSION = "handful store", 1
 FILE = "manifest.json"
@@ -21,7 +24,7 @@ _NAME = re.compile(r"[0-9]{5}/[0-9]{3}\.(values|offsets)")
 
 @dataclass(frozen=True)
 class Part:
-    """Bytes that lie together: one column, or several of one number a row, side by side.
+    """Bytes that lie together: one column, or several of one number per row, side by side.
 
     layout: fixed    values [rows, *shape], or [rows, columns] when `block`
             ragged   values [total, *shape] and offsets int64 [rows + 1]
@@ -44,12 +47,19 @@ class Part:
         return ("values",) if self.layout == "fixed" else ("values", "offsets")
 
     @property
+    def storage(self) -> np.dtype[np.generic]:
+        """The NumPy dtype of the values in the file: NumPy has no bfloat16, so its bits are kept as int16."""
+        return np.dtype("int16" if self.dtype == "bfloat16" else self.dtype)
+
+    @property
+    def value_shape(self) -> tuple[int, ...]:
+        """Of one row (fixed) or of one value in the file."""
+        return (len(self.columns),) if self.block else () if self.layout in ("text", "image") else self.shape
+
+    @property
     def width(self) -> int:
         """Bytes of one row (fixed) or of one value."""
-        items = len(self.columns) if self.block else int(np.prod(self.shape, dtype=np.int64))
-        if self.layout in ("text", "image"):
-            return 1
-        return items * itemsize(self.dtype)
+        return prod(self.value_shape) * self.storage.itemsize
 
 
 @dataclass(frozen=True)
@@ -71,17 +81,26 @@ class Manifest:
     parts: list[Part]
     shards: list[Shard]
     notes: list[str] = field(default_factory=list)
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, object] = field(default_factory=dict)
     block: int = BLOCK
 
     @property
     def bytes(self) -> int:
         """Of all data files together."""
-        return sum(size for shard in self.shards for size, _ in shard.files.values())
+        return sum(size for _, size, _ in self.files())
+
+    @property
+    def starts(self) -> Rows:
+        """The first row of each shard, and the number of rows: int64 [shards + 1]."""
+        return np.array([0, *accumulate(s.rows for s in self.shards)])
+
+    def files(self) -> Iterator[tuple[str, int, list[str]]]:
+        """(name, bytes, digests) of every data file."""
+        return ((name, size, digests) for s in self.shards for name, (size, digests) in s.files.items())
 
     def to_json(self) -> str:
         """Its text; the same store gives the same bytes, so nothing here may depend on the time of writing."""
-        plain: dict[str, Any] = {
+        plain: dict[str, object] = {
             "format": FORMAT,
             "version": VERSION,
             "name": self.name,
@@ -101,8 +120,21 @@ class Manifest:
         return json.dumps(plain, indent=1) + "\n"
 
 
-def _written(column: Column) -> dict[str, Any]:
+def _written(column: Column) -> dict[str, object]:
     return {name: value for name, value in asdict(column).items() if name not in ("labels", "dates", "open") or value}
+
+
+def check_sizes(where: str, manifest: Manifest, size_of: Callable[[str], int | None]) -> None:
+    """HandfulError, naming it, for a data file that is missing or of another size; size_of: name -> bytes, if known."""
+    for name, size, _ in manifest.files():
+        try:
+            found = size_of(name)
+        except (FileNotFoundError, NotADirectoryError):
+            lost = f"{name} is missing, so shard {int(name[:5])} is not whole"
+            raise HandfulError(f"{where}: {lost}: copy it again, or write the store again") from None
+        if found not in (None, size):
+            wrong = f"{name} has {found:,} bytes instead of {size:,}, as it was cut short or changed"
+            raise HandfulError(f"{where}: {wrong}: copy it again, or write the store again")
 
 
 def file_name(shard: int, part: int, what: str) -> str:
@@ -119,10 +151,6 @@ def digest(data: "bytes | memoryview") -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def itemsize(dtype: str) -> int:
-    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
-
-
 def parse(text: str | bytes, where: str) -> Manifest:
     """The manifest that `to_json` wrote. Raises HandfulError, saying what is wrong, for anything else."""
     wrong = f"{where} is not a manifest that handful can use"
@@ -130,48 +158,37 @@ def parse(text: str | bytes, where: str) -> Manifest:
     try:
         plain = json.loads(text)
     except (ValueError, UnicodeDecodeError) as error:
-        raise HandfulError(f"{wrong} (it is cut short or damaged: {error}): {again}.") from None
+        raise HandfulError(f"{wrong} (it is cut short or damaged: {error}): {again}") from None
     if not isinstance(plain, dict) or plain.get("format") != FORMAT:
-        raise HandfulError(f"{wrong} (it does not say format '{FORMAT}'): open the folder that handful.prepare wrote.")
+        raise HandfulError(f"{wrong} (its format is not '{FORMAT}'): open the folder that handful.prepare wrote")
     if plain.get("version") != VERSION:
-        raise HandfulError(
-            f"{where} is of version {plain.get('version')}, but this handful reads {VERSION}: update it, or {again}."
-        )
-    said = plain.pop("digest", None)
-    if said != digest(json.dumps(plain, sort_keys=True).encode()):
-        raise HandfulError(f"{wrong} (it was changed: its digest does not match): {again}.")
+        version = plain.get("version")
+        raise HandfulError(f"{where} is of version {version}, but this handful reads {VERSION}: update it, or {again}")
+    if plain.pop("digest", None) != digest(json.dumps(plain, sort_keys=True).encode()):
+        raise HandfulError(f"{wrong} (it was changed: its digest does not match): {again}")
     try:
         manifest = _manifest(plain)
         _check(manifest)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise HandfulError(f"{wrong} ({error}): {again}.") from error
+        raise HandfulError(f"{wrong} ({error}): {again}") from error
     return manifest
 
 
 def _manifest(plain: dict[str, Any]) -> Manifest:
-    columns = {}
-    for c in plain["columns"]:
-        classes = None if c["classes"] is None else tuple(c["classes"])
-        labels = tuple(c["labels"]) if c.get("labels") else None
-        columns[c["name"]] = Column(
-            c["kind"], c["dtype"], tuple(c["shape"]), classes, c["rate"], labels, c.get("dates")
-        )
+    columns = {c["name"]: _column(c) for c in plain["columns"]}
     parts = [Part(**{**p, "columns": tuple(p["columns"]), "shape": tuple(p["shape"])}) for p in plain["parts"]]
     shards = [
         Shard(s["rows"], {n: (int(f["bytes"]), list(f["digests"])) for n, f in s["files"].items()})
         for s in plain["shards"]
     ]
-    return Manifest(
-        plain["name"],
-        plain["rows"],
-        plain["target"],
-        columns,
-        parts,
-        shards,
-        plain["notes"],
-        plain["provenance"],
-        plain["block"],
-    )
+    rest = {name: plain[name] for name in ("name", "rows", "target", "notes", "provenance", "block")}
+    return Manifest(columns=columns, parts=parts, shards=shards, **rest)
+
+
+def _column(c: dict[str, Any]) -> Column:
+    classes = None if c["classes"] is None else tuple(c["classes"])
+    labels = tuple(c["labels"]) if c.get("labels") else None
+    return Column(c["kind"], c["dtype"], tuple(c["shape"]), classes, c["rate"], labels, c.get("dates"))
 
 
 def _check(m: Manifest) -> None:
@@ -185,19 +202,19 @@ def _check(m: Manifest) -> None:
     if sorted(name for part in m.parts for name in part.columns) != sorted(m.columns):
         raise ValueError("its parts do not hold its columns")
     if m.target is not None and m.target not in m.columns:
-        raise ValueError(f"its target '{m.target}' is no column")
+        raise ValueError(f"its target '{m.target}' is not a column")
     for number, shard in enumerate(m.shards):
         expected = {file_name(number, i, what) for i, part in enumerate(m.parts) for what in part.files}
         if set(shard.files) != expected:
             raise ValueError(f"the files of shard {number} are not those of its columns")
         for i, part in enumerate(m.parts):
-            values, rest = shard.files[file_name(number, i, "values")][0], shard.rows * part.width
-            if part.layout == "fixed" and values != rest:
-                raise ValueError(f"'{part.columns[0]}' has {values:,} bytes in shard {number}, not {rest:,}")
+            values, due = shard.files[file_name(number, i, "values")][0], shard.rows * part.width
+            if part.layout == "fixed" and values != due:
+                raise ValueError(f"'{part.columns[0]}' has {values:,} bytes in shard {number}, not {due:,}")
             if part.layout != "fixed":
                 offsets = shard.files[file_name(number, i, "offsets")][0]
                 if offsets != 8 * (shard.rows + 1) or (part.width and values % part.width):
                     raise ValueError(f"'{part.columns[0]}' has offsets or values of a wrong size in shard {number}")
-        for name, (size, digests) in shard.files.items():
-            if len(digests) != -(-size // m.block):
-                raise ValueError(f"'{name}' has {len(digests)} digests, not {-(-size // m.block)}")
+    for name, size, digests in m.files():
+        if len(digests) != -(-size // m.block):
+            raise ValueError(f"'{name}' has {len(digests)} digests, not {-(-size // m.block)}")

@@ -11,11 +11,11 @@ from handful.base.machine import cores
 from handful.base.version import __version__
 from handful.data.base import Column, Source
 from handful.data.paths import local_files
-from handful.data.store.chunks import SourceFeed, identity_of
+from handful.data.store.chunks import identity_of
 from handful.data.store.inputs import open_feed
 from handful.data.store.manifest import FILE
 from handful.data.store.read import open_store, read_manifest
-from handful.data.store.write import Feed, hidden, write_store
+from handful.data.store.write import Feed, write_store
 from handful.data.tables.files import is_remote
 
 _IMAGES = ("auto", "decoded", "encoded")
@@ -57,42 +57,42 @@ def prepare(
     (150, [0, 2])
     """
     if images not in _IMAGES:
-        raise HandfulError(f"images must be one of {', '.join(_IMAGES)}, not '{images}'.")
+        raise HandfulError(f"images must be one of {', '.join(_IMAGES)}, not '{images}'")
     whole("shards", shards, least=1)
     whole("workers", 1 if workers is None else workers, least=1)
     path = _place(store)
-    options = {"target": target, "columns": _said(columns), "size": image_size, "rate": rate}
+    options = {"target": target, "columns": _plain(columns), "size": image_size, "rate": rate}
     options |= {"images": images, "shards": shards}
     files = local_files(where)
     identity: str | None = None
-    provenance: dict[str, Any] = {"handful": __version__}
+    provenance: dict[str, object] = {"handful": __version__}
     if files:
         identity, provenance = identity_of(files, options)
-    provenance |= {"identity": identity}
+    provenance["identity"] = identity
     if path.exists() and not overwrite:
         return _existing(path, identity)
     feed = open_feed(where, target, columns, image_size, rate, images, identity, provenance)
     if feed.plan.rows < shards:
-        raise HandfulError(f"{feed.plan.name} has {feed.plan.rows:,} rows, too few for {shards} shards.")
+        raise HandfulError(f"{feed.plan.name} has {feed.plan.rows:,} rows, too few for {shards} shards")
     try:
         _write(feed, path, shards, workers or cores(), overwrite)
     except OSError as error:
         raise HandfulError(
             f"{path} cannot be written ({error}): choose a folder that may be written, on a disk with room; what is "
-            "written already is kept and gone on from."
+            "written already is kept and gone on from"
         ) from error
     return open_store(path)
 
 
-def _place(store: Any) -> Path:
+def _place(store: "str | os.PathLike[str]") -> Path:
     if not isinstance(store, (str, os.PathLike)) or not os.fspath(store):
-        raise HandfulError(f"the store must be the name of a folder to write, not {store!r}.")
+        raise HandfulError(f"the store must be the name of a folder to write, not {store!r}")
     if is_remote(str(os.fspath(store))):
-        raise HandfulError(f"a store is written on this machine: give a folder instead of {store}, and copy it there.")
+        raise HandfulError(f"a store is written on this machine: give a folder instead of {store}, and copy it there")
     return Path(os.fspath(store)).expanduser().absolute()
 
 
-def _said(columns: Sequence[str] | Mapping[str, Column] | None) -> Any:
+def _plain(columns: Sequence[str] | Mapping[str, Column] | None) -> dict[str, str] | list[str] | None:
     if isinstance(columns, Mapping):
         return {name: repr(column) for name, column in columns.items()}
     return None if columns is None else list(columns)
@@ -103,7 +103,7 @@ def _existing(path: Path, identity: str | None) -> Source:
         found = read_manifest(path)
         if found.provenance.get("identity") == identity:
             return open_store(path)
-    raise HandfulError(f"{path} is there already: choose another name, or pass overwrite=True to replace it.")
+    raise HandfulError(f"{path} is there already: choose another name, or pass overwrite=True to replace it")
 
 
 def _write(feed: Feed, path: Path, shards: int, workers: int, overwrite: bool) -> None:
@@ -111,7 +111,7 @@ def _write(feed: Feed, path: Path, shards: int, workers: int, overwrite: bool) -
         write_store(feed, path, shards, workers)
         return
     if not (path / FILE).is_file():
-        raise HandfulError(f"{path} is no store, so it is not overwritten: remove it yourself.")
+        raise HandfulError(f"{path} is not a store, so it is not overwritten: remove it yourself")
     new, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
     for left in (new, old):
         shutil.rmtree(left, ignore_errors=True)
@@ -119,6 +119,3 @@ def _write(feed: Feed, path: Path, shards: int, workers: int, overwrite: bool) -
     os.rename(path, old)
     os.rename(new, path)
     shutil.rmtree(old, ignore_errors=True)
-
-
-__all__ = ["SourceFeed", "hidden", "prepare"]

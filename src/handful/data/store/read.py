@@ -1,12 +1,13 @@
 """A store: plain columns on disk, memory-mapped, read by one vectorised gather."""
 
-import json
 import os
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from math import prod
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -16,17 +17,17 @@ from torch import Tensor
 from handful.base.errors import HandfulError
 from handful.base.machine import memory_budget, memory_left
 from handful.data.base import Ragged, Rows, Source, Value
-from handful.data.gather import gather, gather_ragged
-from handful.data.media.images import Encoded, _Form
+from handful.data.gather import Array, gather, gather_ragged, offsets_of
+from handful.data.media.images import Encoded, Form
+from handful.data.media.items import SMALL
 from handful.data.store import manifest as m
-from handful.data.store.manifest import Manifest, Part, file_name
-from handful.data.store.readahead import Sweep, random_access, will_need
-from handful.data.store.write import m_dtype
+from handful.data.store.manifest import Layout, Manifest, Part, file_name
+from handful.data.store.readahead import FilePrefetcher, random_access, will_need
 
 CHECKED_AT_OPEN = 32 << 20  # stores up to this many bytes are verified whenever they are opened: it takes 50 ms
-_CHEAP = 256 << 20
 _ROOM = 0.7  # of the memory that is left: a store up to that is kept by the page cache once it was read
-_Array = NDArray[Any]
+V = TypeVar("V", bound=Value)
+Mapped = Callable[[str, np.dtype[np.generic]], Array]  # (file name, dtype) -> the file as a flat array
 
 
 def is_store(path: Path) -> bool:
@@ -34,56 +35,60 @@ def is_store(path: Path) -> bool:
     return (path / m.FILE).is_file() or (path / "00000").is_dir()
 
 
-class Store(Source):
+class StoreRows(Source):
+    """What a store is wherever it lies: the rows that its manifest describes."""
+
+    most_cheap = 256 << 20  # bytes of a column that a split may look at
+
+    def __init__(self, where: str, manifest: Manifest) -> None:
+        self.name = self.where = where
+        self.manifest, self.columns, self.target = manifest, dict(manifest.columns), manifest.target
+        self.notes, self._starts = list(manifest.notes), manifest.starts
+
+    def __len__(self) -> int:
+        return self.manifest.rows
+
+    def cheap(self, name: str) -> bool:
+        part = next(part for part in self.manifest.parts if name in part.columns)
+        return part.layout == "fixed" and len(self) * part.width <= self.most_cheap
+
+
+class Store(StoreRows):
     """The rows of a store. Nothing is read before it is asked for, and files are mapped, not loaded.
 
     Values are gathered into memory of their own. Images kept as bytes are decoded on all cores when read.
     Threads may share a Store; it may be pickled (by its path).
     """
 
-    def __init__(self, where: str, manifest: Manifest, mapped: Callable[[str, str], _Array]) -> None:
-        """mapped: (file name, dtype) -> the file as a flat array."""
-        self.name = self.where = where
-        self.manifest, self.columns, self.target = manifest, dict(manifest.columns), manifest.target
-        self.notes = list(manifest.notes)
-        self._starts = np.cumsum([0, *(s.rows for s in manifest.shards)])
-        self._parts = [_reader(part, i, manifest, self._starts, mapped, where) for i, part in enumerate(manifest.parts)]
+    def __init__(self, where: str, manifest: Manifest, mapped: Mapped) -> None:
+        super().__init__(where, manifest)
+        self._parts = [_part_reader(manifest, i, mapped, where) for i in range(len(manifest.parts))]
         self._of = {name: reader for reader in self._parts for name in reader.part.columns}
         decoded = any(part.layout == "image" for part in manifest.parts)
         self._large = manifest.bytes > memory_budget()
         self.in_memory = not decoded and not self._large
         self._asked: deque[Rows] = deque(maxlen=3)
-        self._sweep: Sweep | None = None
-        mapped_values = [values for reader in self._parts for values in reader.values]
+        self._sweep: FilePrefetcher | None = None
         if self._large and manifest.bytes < _ROOM * memory_left():
-            self._sweep = Sweep([Path(where) / name for s in manifest.shards for name in s.files])
+            self._sweep = FilePrefetcher([Path(where) / name for name, _, _ in manifest.files()])
         elif self._large:  # rows are asked for by will_need: reading around each would push others out of memory
-            for values in mapped_values:
-                random_access(values)
-
-    def __len__(self) -> int:
-        return self.manifest.rows
+            for reader in self._parts:
+                for values in reader.values:
+                    random_access(values)
 
     def read(self, rows: Rows) -> dict[str, Value]:
         if self._large and not self._coming(rows):
             self._ask(np.unique(rows))
         found: dict[str, Value] = {}
         for reader in self._parts:
-            value = reader.read(rows)
-            if reader.part.block:
-                found.update(zip(reader.part.columns, cast(Tensor, value).unbind(1)))
-            else:
-                found[reader.part.columns[0]] = value
+            found.update(reader.columns(rows))
         return {name: found[name] for name in self.columns}
 
     def read_column(self, name: str, rows: Rows) -> Value:
-        reader = self._of[name]
-        value = reader.read(rows)
-        return cast(Tensor, value)[:, reader.part.columns.index(name)] if reader.part.block else value
+        return self._of[name].column(name, rows)
 
-    def cheap(self, name: str) -> bool:
-        part = self._of[name].part
-        return part.layout == "fixed" and len(self) * part.width <= _CHEAP
+    def prefetcher(self) -> Callable[[Rows], int]:
+        return self.will_need
 
     def will_need(self, rows: Rows) -> int:
         """Ask the system to read `rows` ahead, sorted and joined into runs. Returns the bytes asked for.
@@ -102,7 +107,7 @@ class Store(Source):
         return sum(reader.will_need(ids) for reader in self._parts)
 
     def _coming(self, rows: Rows) -> bool:
-        """Whether the system was asked for these rows before: each time costs 8 us a row, there or not."""
+        """Whether the system was asked for these rows before: each time costs 8 us per row, there or not."""
         if self._sweep is not None and self._sweep.done:
             return True
         return any(_among(rows, ids) for ids in list(self._asked))
@@ -115,19 +120,15 @@ class Store(Source):
 
     def column_bytes(self) -> dict[str, float]:
         """Bytes on disk of each column, offsets included; of columns that lie side by side, each its share."""
-        found: dict[str, float] = {}
-        for i, part in enumerate(self.manifest.parts):
-            names = [file_name(s, i, what) for s in range(len(self.manifest.shards)) for what in part.files]
-            size = sum(self.manifest.shards[int(name[:5])].files[name][0] for name in names)
-            found.update({name: size / len(part.columns) for name in part.columns})
+        found = dict.fromkeys(self.columns, 0.0)
+        for number, shard in enumerate(self.manifest.shards):
+            for i, part in enumerate(self.manifest.parts):
+                size = sum(shard.files[file_name(number, i, what)][0] for what in part.files)
+                for name in part.columns:
+                    found[name] += size / len(part.columns)
         return found
 
-    @property
-    def row_bytes(self) -> float:
-        """Bytes on disk of a row, on average."""
-        return self.manifest.bytes / self.manifest.rows
-
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Callable[..., "Store"], tuple[str | None, str | None]]:
         return open_store, (self.where, self.target)
 
 
@@ -137,93 +138,100 @@ def _among(rows: Rows, ids: Rows) -> bool:
     return len(ids) > 0 and bool((ids[places] == rows).all())
 
 
-class _Reader:
-    """One part, over all shards."""
+class PartReader(ABC, Generic[V]):
+    """One part, over all shards: its values and, unless rows are of fixed size, their offsets, both mapped."""
 
-    def __init__(self, part: Part, starts: NDArray[np.int64]) -> None:
-        self.part, self.starts = part, starts
-        self.values: list[_Array] = []
-        self.offsets: list[_Array] = []
+    def __init__(self, part: Part, starts: Rows, values: list[Array], offsets: list[NDArray[np.int64]]) -> None:
+        self.part, self.starts, self.values, self.offsets = part, starts, values, offsets
 
-    def read(self, rows: Rows) -> Value:
+    @abstractmethod
+    def _of_shard(self, shard: int, rows: Rows) -> V:
+        """Rows of one shard, counted from its first."""
+
+    @abstractmethod
+    def _merged(self, pieces: Sequence[V], places: Sequence[Rows]) -> V:
+        """Rows of several shards; row i of a piece is row places[i] of the whole."""
+
+    def read(self, rows: Rows) -> V:
         if len(self.values) == 1:
-            return self._read(0, rows)
+            return self._of_shard(0, rows)
         which = np.searchsorted(self.starts, rows, side="right") - 1
         shards = np.unique(which).tolist() or [0]
         if len(shards) == 1:
-            return self._read(shards[0], rows - self.starts[shards[0]])
+            return self._of_shard(shards[0], rows - self.starts[shards[0]])
         places = [np.flatnonzero(which == s) for s in shards]
-        pieces = [self._read(s, rows[at] - self.starts[s]) for s, at in zip(shards, places)]
-        return _merge(pieces, places)
+        return self._merged([self._of_shard(s, rows[at] - self.starts[s]) for s, at in zip(shards, places)], places)
 
-    def _read(self, shard: int, rows: Rows) -> Value:
-        p = self.part
-        if p.layout == "fixed":
-            value = gather(self.values[shard], rows)
-            return value.view(torch.bfloat16) if p.dtype == "bfloat16" else value
-        if p.layout == "ragged":
-            return gather_ragged(self.values[shard], self.offsets[shard], rows)
-        if p.layout == "text":
-            packed = gather_ragged(self.values[shard], self.offsets[shard], rows)
-            data, ends = packed.values.numpy().tobytes(), packed.offsets.tolist()
-            return [data[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise(ends)]
-        channels, height, width = p.shape
-        items = _Items(p.columns[0], self.values[shard], self.offsets[shard], int(self.starts[shard]))
-        return Encoded(items, _Form(channels, height, width, fit=p.fit)).read(rows)
+    def columns(self, rows: Rows) -> dict[str, Value]:
+        """The same by column."""
+        return {self.part.columns[0]: self.read(rows)}
+
+    def column(self, name: str, rows: Rows) -> Value:
+        """One of them."""
+        return self.read(rows)
 
     def used(self, ids: Rows) -> int:
-        if self.part.layout == "fixed":
+        """Bytes of these sorted rows."""
+        if not self.offsets:
             return len(ids) * self.part.width
-        which = np.searchsorted(self.starts, ids, side="right") - 1
-        total = 8 * len(ids)
-        for s, offsets in enumerate(self.offsets):
-            inside = ids[which == s] - self.starts[s]
-            total += int((offsets[inside + 1] - offsets[inside]).sum()) * self.part.width
-        return total
+        ends = ((self.offsets[s][rows], self.offsets[s][rows + 1]) for s, rows in self._by_shard(ids))
+        return 8 * len(ids) + self.part.width * sum(int((stops - starts).sum()) for starts, stops in ends)
+
+    def _by_shard(self, ids: Rows) -> Iterator[tuple[int, Rows]]:
+        """(shard, rows counted from its first) of sorted rows."""
+        cuts = np.searchsorted(ids, self.starts)
+        for s, (first, last) in enumerate(pairwise(cuts.tolist())):
+            if last > first:
+                yield s, ids[first:last] - self.starts[s]
 
     def will_need(self, ids: Rows) -> int:
+        """Ask the system to read these sorted rows ahead. Returns the bytes asked for."""
         total = 0
-        for s, values in enumerate(self.values):
-            first, last = np.searchsorted(ids, self.starts[s : s + 2])
-            inside = ids[first:last] - self.starts[s]
-            if not len(inside):
-                continue
-            if self.part.layout == "fixed":
-                starts, stops = inside, inside + 1
-            else:
-                total += will_need(self.offsets[s], inside, inside + 2)
-                starts, stops = self.offsets[s][inside], self.offsets[s][inside + 1]
-            total += will_need(values, starts, stops)
+        for s, rows in self._by_shard(ids):
+            starts, stops = rows, rows + 1
+            if self.offsets:
+                total += will_need(self.offsets[s], rows, rows + 2)
+                starts, stops = self.offsets[s][rows], self.offsets[s][rows + 1]
+            total += will_need(self.values[s], starts, stops)
         return total
 
 
-def _merge(pieces: Sequence[Value], places: Sequence[Rows]) -> Value:
-    """Rows of several shards back in the order asked for."""
-    first = pieces[0]
-    if isinstance(first, Tensor):
-        out = first.new_empty((sum(map(len, places)), *first.shape[1:]))
+class FixedReader(PartReader[Tensor]):
+    """Rows of fixed size: one column, or several of one number per row, side by side."""
+
+    def _of_shard(self, shard: int, rows: Rows) -> Tensor:
+        return _typed(gather(self.values[shard], rows), self.part)
+
+    def _merged(self, pieces: Sequence[Tensor], places: Sequence[Rows]) -> Tensor:
+        out = pieces[0].new_empty((sum(map(len, places)), *pieces[0].shape[1:]))
         for piece, at in zip(pieces, places):
-            out[torch.from_numpy(at)] = cast(Tensor, piece)
+            out[torch.from_numpy(at)] = piece
         return out
-    back = np.argsort(np.concatenate(places))
-    if isinstance(first, Ragged):
-        ragged = cast(list[Ragged], pieces)
-        values = torch.cat([p.values for p in ragged])
-        lengths = torch.cat([p.offsets.diff() for p in ragged]).numpy()
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        data = values.view(torch.int16) if values.dtype == torch.bfloat16 else values
-        found = gather_ragged(data.numpy(), offsets, back)
-        return Ragged(found.values.view(values.dtype), found.offsets)
-    texts = [text for piece in pieces for text in cast(list[str], piece)]
-    return [texts[i] for i in back]
+
+    def columns(self, rows: Rows) -> dict[str, Value]:
+        value = self.read(rows)
+        return dict(zip(self.part.columns, value.unbind(1) if self.part.block else [value]))
+
+    def column(self, name: str, rows: Rows) -> Tensor:
+        value = self.read(rows)
+        return value[:, self.part.columns.index(name)] if self.part.block else value
 
 
-class _Items:
+class ImageReader(FixedReader):
+    """Encoded images, decoded when read."""
+
+    def _of_shard(self, shard: int, rows: Rows) -> Tensor:
+        channels, height, width = self.part.shape
+        return Encoded(StoredItems(self, shard), Form(channels, height, width, fit=self.part.fit)).read(rows)
+
+
+class StoredItems:
     """Encoded images of one shard."""
 
-    def __init__(self, key: str, values: _Array, offsets: _Array, first: int) -> None:
-        self.key, self._values, self._offsets, self._first = key, values, offsets, first
-        self.small = len(values) < 4096 * (len(offsets) - 1)
+    def __init__(self, reader: ImageReader, shard: int) -> None:
+        self.key, self._values, self._offsets = reader.part.columns[0], reader.values[shard], reader.offsets[shard]
+        self._first = int(reader.starts[shard])
+        self.small = len(self._values) < SMALL * len(self)
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -235,26 +243,54 @@ class _Items:
         return f"'{self.key}' in row {self._first + i} of the store"
 
 
-def _reader(
-    part: Part, number: int, manifest: Manifest, starts: NDArray[np.int64], mapped: Callable[[str, str], _Array], w: str
-) -> _Reader:
-    reader = _Reader(part, starts)
-    dtype = m_dtype(part.dtype)
-    shape = (len(part.columns),) if part.block else () if part.layout in ("text", "image") else part.shape
-    for s in range(len(manifest.shards)):
-        name = file_name(s, number, "values")
-        flat = mapped(name, dtype)
-        count = manifest.shards[s].rows if part.layout == "fixed" else len(flat) // max(1, int(np.prod(shape)))
-        reader.values.append(flat.reshape(count, *shape))
+class RaggedReader(PartReader[Ragged]):
+    """Rows of different lengths."""
+
+    def _of_shard(self, shard: int, rows: Rows) -> Ragged:
+        found = gather_ragged(self.values[shard], self.offsets[shard], rows)
+        return Ragged(_typed(found.values, self.part), found.offsets)
+
+    def _merged(self, pieces: Sequence[Ragged], places: Sequence[Rows]) -> Ragged:
+        lengths = np.concatenate([np.diff(piece.offsets.numpy()) for piece in pieces])
+        values = torch.cat([piece.values for piece in pieces])
+        return gather_ragged(values, offsets_of(lengths), np.argsort(np.concatenate(places)))
+
+
+class TextReader(PartReader[list[str]]):
+    """Strings, kept as UTF-8."""
+
+    def _of_shard(self, shard: int, rows: Rows) -> list[str]:
+        packed = gather_ragged(self.values[shard], self.offsets[shard], rows)
+        data = packed.values.numpy().tobytes()
+        return [data[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise(packed.offsets.tolist())]
+
+    def _merged(self, pieces: Sequence[list[str]], places: Sequence[Rows]) -> list[str]:
+        texts = [text for piece in pieces for text in piece]
+        return [texts[i] for i in np.argsort(np.concatenate(places)).tolist()]
+
+
+_READERS: dict[Layout, type[PartReader[Any]]]
+_READERS = {"fixed": FixedReader, "image": ImageReader, "ragged": RaggedReader, "text": TextReader}
+
+
+def _typed(values: Tensor, part: Part) -> Tensor:
+    return values.view(torch.bfloat16) if part.dtype == "bfloat16" else values
+
+
+def _part_reader(manifest: Manifest, number: int, mapped: Mapped, where: str) -> PartReader[Any]:
+    part, values, offsets = manifest.parts[number], [], []
+    for s, shard in enumerate(manifest.shards):
+        flat = mapped(file_name(s, number, "values"), part.storage)
+        count = shard.rows if part.layout == "fixed" else len(flat) // max(1, prod(part.value_shape))
+        values.append(flat.reshape(count, *part.value_shape))
         if part.layout != "fixed":
-            offsets = mapped(file_name(s, number, "offsets"), "int64")
-            if offsets[0] != 0 or offsets[-1] != count:
-                raise HandfulError(
-                    f"{w}: {file_name(s, number, 'offsets')} is damaged: it does not end where "
-                    f"'{part.columns[0]}' does; write the store again."
-                )
-            reader.offsets.append(offsets)
-    return reader
+            name = file_name(s, number, "offsets")
+            ends = mapped(name, np.dtype(np.int64)).view(np.int64)
+            if ends[0] != 0 or ends[-1] != count:
+                due = f"it does not end where '{part.columns[0]}' does"
+                raise HandfulError(f"{where}: {name} is damaged ({due}): write the store again")
+            offsets.append(ends)
+    return _READERS[part.layout](part, manifest.starts, values, offsets)
 
 
 def open_store(where: "str | os.PathLike[str]", target: str | None = None) -> Store:
@@ -264,13 +300,12 @@ def open_store(where: "str | os.PathLike[str]", target: str | None = None) -> St
     the file, when one is missing, cut short or damaged, and when the manifest is.
     """
     folder = Path(where)
-    manifest = read_manifest(folder)
-    _check_sizes(folder, manifest)
+    manifest = _checked_manifest(folder)
     if manifest.bytes <= CHECKED_AT_OPEN:
         for problem in _damage(folder, manifest):
             raise HandfulError(problem)
 
-    def mapped(name: str, dtype: str) -> _Array:
+    def mapped(name: str, dtype: np.dtype[np.generic]) -> Array:
         path = folder / name
         if path.stat().st_size == 0:
             return np.empty(0, dtype)
@@ -284,25 +319,17 @@ def open_store(where: "str | os.PathLike[str]", target: str | None = None) -> St
 
 
 def read_manifest(folder: Path) -> Manifest:
+    """Of the store in this folder. Raises HandfulError when it is not a store."""
     path = folder / m.FILE
     if not path.is_file():
-        raise HandfulError(f"{folder} has no {m.FILE}, so it is no store: write it with handful.prepare.")
+        raise HandfulError(f"{folder} has no {m.FILE}, so it is not a store: write it with handful.prepare")
     return m.parse(path.read_bytes(), str(path))
 
 
-def _check_sizes(folder: Path, manifest: Manifest) -> None:
-    for number, shard in enumerate(manifest.shards):
-        for name, (size, _) in shard.files.items():
-            path = folder / name
-            if not path.is_file():
-                what = f"shard {number} is missing" if not path.parent.is_dir() else f"{name} is missing"
-                raise HandfulError(f"{folder}: {what}: copy it again, or write the store again.")
-            if path.stat().st_size != size:
-                raise HandfulError(
-                    f"{folder}: {name} has {path.stat().st_size:,} bytes instead of {size:,}: it was "
-                    f"{'cut short' if path.stat().st_size < size else 'changed'}; copy it again, or write the store "
-                    "again."
-                )
+def _checked_manifest(folder: Path) -> Manifest:
+    manifest = read_manifest(folder)
+    m.check_sizes(str(folder), manifest, lambda name: (folder / name).stat().st_size)
+    return manifest
 
 
 def verify(where: "str | os.PathLike[str]") -> list[str]:
@@ -310,29 +337,16 @@ def verify(where: "str | os.PathLike[str]") -> list[str]:
 
     A missing or cut file, or a manifest that cannot be used, is such a sentence too.
     """
-    folder = Path(where)
     try:
-        manifest = read_manifest(folder)
-        _check_sizes(folder, manifest)
+        return list(_damage(Path(where), _checked_manifest(Path(where))))
     except HandfulError as error:
         return [str(error)]
-    return list(_damage(folder, manifest))
 
 
-def _damage(folder: Path, manifest: Manifest) -> list[str]:
-    found = []
-    for shard in manifest.shards:
-        for name, (_, digests) in shard.files.items():
-            with open(folder / name, "rb", buffering=0) as stream:
-                for i, said in enumerate(digests):
-                    if m.digest(stream.read(manifest.block)) != said:
-                        found.append(
-                            f"{folder}: {name} is damaged between bytes {i * manifest.block:,} and "
-                            f"{(i + 1) * manifest.block:,}: copy it again, or write the store again."
-                        )
-    return found
-
-
-def provenance(where: "str | os.PathLike[str]") -> str:
-    """What a store was made from, as JSON."""
-    return json.dumps(read_manifest(Path(where)).provenance, indent=1)
+def _damage(folder: Path, manifest: Manifest) -> Iterator[str]:
+    for name, _, digests in manifest.files():
+        with open(folder / name, "rb", buffering=0) as stream:
+            for i, digest in enumerate(digests):
+                if m.digest(stream.read(manifest.block)) != digest:
+                    where = f"between bytes {i * manifest.block:,} and {(i + 1) * manifest.block:,}"
+                    yield f"{folder}: {name} is damaged {where}: copy it again, or write the store again"

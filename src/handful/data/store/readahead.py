@@ -6,10 +6,11 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from handful.data.base import Rows
+from handful.data.gather import Array
 
 _PAGE = mmap.PAGESIZE
 _PIECE, _AHEAD = 4 << 20, 32 << 20  # bytes: a deep queue is fast, but what is wanted at once waits for it
@@ -18,7 +19,7 @@ _WILL_NEED = getattr(mmap, "MADV_WILLNEED", None)
 _RANDOM = getattr(mmap, "MADV_RANDOM", None)
 
 
-def runs(starts: NDArray[np.int64], stops: NDArray[np.int64], gap: int = 0) -> tuple[Any, Any]:
+def runs(starts: Rows, stops: Rows, gap: int = 0) -> tuple[Rows, Rows]:
     """Sorted ranges start..stop-1, joined where less than `gap` + 1 lies between them.
 
     >>> runs(np.array([0, 3, 9]), np.array([2, 5, 12]), gap=1)
@@ -31,7 +32,7 @@ def runs(starts: NDArray[np.int64], stops: NDArray[np.int64], gap: int = 0) -> t
     return starts[np.concatenate([[0], new])], stops[np.concatenate([new - 1, [len(stops) - 1]])]
 
 
-def will_need(array: NDArray[Any], starts: NDArray[np.int64], stops: NDArray[np.int64]) -> int:
+def will_need(array: Array, starts: Rows, stops: Rows) -> int:
     """Start reading rows starts[i]..stops[i]-1 (sorted) of a mapped array; returns the bytes of the pages."""
     mapping = _mapping(array)
     width = array.strides[0]
@@ -46,17 +47,17 @@ def will_need(array: NDArray[Any], starts: NDArray[np.int64], stops: NDArray[np.
     return total
 
 
-def random_access(array: NDArray[Any]) -> None:
+def random_access(array: Array) -> None:
     """Rows will be read one here, one there: the system should not read around them."""
     mapping = _mapping(array)
     if mapping is not None and _RANDOM is not None:
         mapping.madvise(_RANDOM)
 
 
-class Sweep:
+class FilePrefetcher:
     """Reads files once from end to end, by a thread, into a page cache that has room for all of them.
 
-    Row by row, in a shuffled order, the disk gave 70,000 reads a second of 3 KB; in storage order five times the bytes.
+    Row by row, in a shuffled order, the disk gave 70,000 reads of 3 KB per second; in storage order five times as much.
     Nothing depends on it: a page that is not there yet, or not any more, is read when it is touched.
     """
 
@@ -69,7 +70,7 @@ class Sweep:
         """Begin, unless it has begun before, on systems that can be asked."""
         with self._lock:
             if self._thread is None and hasattr(os, "posix_fadvise"):
-                self._thread = threading.Thread(target=self._run, name="handful-sweep", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="handful-prefetch", daemon=True)
                 self._thread.start()
 
     def _run(self) -> None:
@@ -82,7 +83,9 @@ class Sweep:
         self.done = True
 
 
-def _mapping(array: Any) -> mmap.mmap | None:
-    while array is not None and not isinstance(array, mmap.mmap):
-        array = array.base if isinstance(array, np.ndarray) else None
-    return array
+def _mapping(array: Array) -> mmap.mmap | None:
+    """What an array is a view of, where that is a mapped file."""
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return base if isinstance(base, mmap.mmap) else None

@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 from handful.base.errors import HandfulError
 from handful.data.base import Column
 from handful.data.media.audio import choose_rate, header
-from handful.data.media.images import _Form, _header, choose_form
+from handful.data.media.images import Form, choose_form
+from handful.data.media.images import header as image_header
 from handful.data.media.items import BinaryItems, kind_of
 from handful.data.options import Options
 from handful.data.tables.strings import _IDENTIFIER_ROWS, _numbers, count_words, find_dates
@@ -87,7 +88,7 @@ class Facts:
             self.media = kind_of(items[0]) or "unknown"
         for i in range(len(items)):
             if self.media == "image":
-                self.images[_header(items, i)] += 1
+                self.images[image_header(items, i)] += 1
             elif self.media == "audio":
                 self.sounds[header(items, i)] += 1
 
@@ -98,7 +99,7 @@ def _is_list(kind: Any) -> bool:
 
 def decide(
     facts: Facts, kind: Any, names: tuple[str, ...] | None, o: Options, notes: list[str]
-) -> tuple[Column | None, _Form | None]:
+) -> tuple[Column | None, Form | None]:
     """The column that `open` would make of the whole, or None with the reason as last note."""
     key, t = facts.name, pa.types
     wanted = o.schema.get(key)
@@ -195,13 +196,13 @@ def _lists(facts: Facts, kind: Any, notes: list[str]) -> Column | None:
     return Column("tokens" if tokens else "tensor", dtype, tuple(facts.shape))
 
 
-def _media(facts: Facts, wanted: Column | None, o: Options, notes: list[str]) -> tuple[Column | None, _Form | None]:
+def _media(facts: Facts, wanted: Column | None, o: Options, notes: list[str]) -> tuple[Column | None, Form | None]:
     if facts.media == "audio":
         rate = choose_rate(facts.name, facts.sounds, o.rate, wanted, notes)
         return Column("audio", "float32", (None,), rate=rate), None
     if wanted is not None:
         channels, height, width = (s or 1 for s in wanted.shape)
-        form = _Form(channels, height, width, fit=True)
+        form = Form(channels, height, width, fit=True)
     else:
         form = choose_form(facts.name, facts.images, o, notes)
     return Column("image", "uint8", form.shape), form

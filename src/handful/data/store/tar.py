@@ -1,5 +1,7 @@
 """WebDataset tar shards: consecutive members of one name are a row, their endings its columns."""
 
+import bz2
+import gzip
 import io
 import json
 import lzma
@@ -11,18 +13,20 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.lib import format as npy
-from numpy.typing import NDArray
+from torch import Tensor
 
 from handful.base.errors import HandfulError
-from handful.data.arrays import Arrays, Stored, native
-from handful.data.base import Column, Ragged, Rows, Value
-from handful.data.media.items import IMAGES, SOUNDS, Items
+from handful.data.arrays import Arrays, Stored, native, ragged_column
+from handful.data.base import Column, Kind, Ragged, Rows
+from handful.data.gather import Array, ragged_of
+from handful.data.media import audio, images
+from handful.data.media.items import IMAGES, SOUNDS, Items, are_small, points_outside
 from handful.data.npz import HEADER
 from handful.data.options import Options
 from handful.data.tables.arrow import open_table, with_target
@@ -32,48 +36,52 @@ _TEXTS = {"txt", "caption", "text"}
 _NUMBERS = {"cls", "cls2", "index", "inx", "id"}
 
 
-class TarItems:
-    """One member of a tar a row, read in place."""
+class Member(NamedTuple):
+    """A file in a tar: that tar, unpacked and mapped, and where in it the file lies."""
 
-    def __init__(
-        self, key: str, files: Sequence[Path], plain: Sequence[mmap.mmap], spans: list[tuple[int, int, int, str]]
-    ) -> None:
-        """plain: the files, unpacked and mapped; spans: (number of the tar, first byte, bytes, name) of each row."""
-        self.key, self._files, self._plain, self._spans = key, list(files), list(plain), spans
-        self.small = sum(size for _, _, size, _ in spans[:1000]) < 4096 * min(1000, len(spans))
+    path: Path
+    tar: mmap.mmap
+    start: int
+    size: int
+    name: str
+
+
+class TarItems:
+    """One member of a tar per row, read in place."""
+
+    def __init__(self, key: str, members: list[Member]) -> None:
+        self.key, self._members = key, members
+        self.small = are_small([m.size for m in members[:1000]])
 
     def __len__(self) -> int:
-        return len(self._spans)
+        return len(self._members)
 
     def __getitem__(self, i: int) -> bytes:
-        number, start, size, _ = self._spans[i]
-        return self._plain[number][start : start + size]
+        _, tar, start, size, _ = self._members[i]
+        return tar[start : start + size]
 
     def describe(self, i: int) -> str:
-        return f"{self._files[self._spans[i][0]]}: {self._spans[i][3]}"
+        return f"{self._members[i].path}: {self._members[i].name}"
 
 
 def open_tars(files: Sequence[Path], o: Options) -> Arrays:
-    """Images are the column `image`, sounds `audio`, cls `label`, txt `text`; json brings one column a field, npy one.
+    """Images are the column `image`, sounds `audio`, cls `label`, txt `text`; json brings a column per field, npy one.
 
     Compressed tars are unpacked, one after another, into temporary files that go with the source: where the disk of
     these has little room, set TMPDIR. Raises HandfulError for a member that points outside the tar, a link, and a row
     that lacks what others have.
     """
-    rows: list[dict[str, tuple[int, int, int, str]]] = []
-    plain = [_unpacked(path) for path in files]
-    for number, path in enumerate(files):
-        rows += _index(path, plain[number], number)
+    unpacked = [(path, _unpacked(path)) for path in files]
+    rows = [row for path, tar in unpacked for row in _index(path, tar)]
     if not rows:
-        raise HandfulError(f"{o.name} holds no files: there is nothing to learn from.")
+        raise HandfulError(f"{o.name} holds no files: there is nothing to learn from")
     fields = list(dict.fromkeys(field for row in rows for field in row))
     for field in fields:
         lacking = next((row for row in rows if field not in row), None)
         if lacking is not None:
-            name = next(iter(lacking.values()))[3]
-            raise HandfulError(f"{o.name}: the row of {name} has no .{field}, which other rows have: complete it.")
-    items = {field: TarItems(field, files, plain, [row[field] for row in rows]) for field in fields}
-    return _columns(items, o)
+            name = next(iter(lacking.values())).name
+            raise HandfulError(f"{o.name}: the row of {name} has no .{field}, which other rows have: complete it")
+    return _columns({field: TarItems(field, [row[field] for row in rows]) for field in fields}, o)
 
 
 def _unpacked(path: Path) -> mmap.mmap:
@@ -82,7 +90,7 @@ def _unpacked(path: Path) -> mmap.mmap:
         with open(path, "rb") as packed:
             head = packed.read(6)
             if not head:
-                raise HandfulError(f"{path} is empty (0 bytes).")
+                raise HandfulError(f"{path} is empty (0 bytes)")
             if not head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
                 return mmap.mmap(packed.fileno(), 0, access=mmap.ACCESS_READ)
         with tempfile.TemporaryFile(prefix="handful-tar-") as whole, _decompressed(path, head) as stream:
@@ -90,38 +98,36 @@ def _unpacked(path: Path) -> mmap.mmap:
             whole.flush()
             return mmap.mmap(whole.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise HandfulError(f"{path} cannot be unpacked ({error}): copy it again, or unpack it yourself.") from error
+        raise HandfulError(f"{path} cannot be unpacked ({error}): copy it again, or unpack it yourself") from error
 
 
-def _decompressed(path: Path, head: bytes) -> Any:
-    import bz2
-    import gzip
-
+def _decompressed(path: Path, head: bytes) -> gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile:
     return gzip.open(path) if head[0] == 0x1F else bz2.open(path) if head[0] == 0x42 else lzma.open(path)
 
 
-def _index(path: Path, plain: mmap.mmap, number: int) -> list[dict[str, tuple[int, int, int, str]]]:
-    rows: list[dict[str, tuple[int, int, int, str]]] = []
+def _index(path: Path, tar: mmap.mmap) -> list[dict[str, Member]]:
+    """The rows of a tar, each a file per field."""
+    rows: list[dict[str, Member]] = []
     last = None
-    size = len(plain)
     try:
-        with tarfile.open(fileobj=plain, mode="r:") as archive:
+        with tarfile.open(fileobj=tar, mode="r:") as archive:
             for member in archive:
                 _refuse(path, member)
                 if not member.isfile() or member.name.rsplit("/", 1)[-1].startswith("."):
                     continue
-                if member.offset_data + member.size > size:
-                    raise HandfulError(f"{path} is cut short inside {member.name}: copy it again.")
+                if member.offset_data + member.size > len(tar):
+                    raise HandfulError(f"{path} is cut short inside {member.name}: copy it again")
                 folder, _, base = member.name.rpartition("/")
                 key, _, field = base.partition(".")
                 if (folder, key) != last:
                     rows.append({})
                     last = (folder, key)
-                rows[-1][_field(field)] = (number, member.offset_data, member.size, member.name)
-            if plain[archive.offset : archive.offset + tarfile.BLOCKSIZE].strip(b"\0") or archive.offset + 1 > size:
-                raise HandfulError(f"{path} is cut short, or damaged, after byte {archive.offset:,}: copy it again.")
+                rows[-1][_field(field)] = Member(path, tar, member.offset_data, member.size, member.name)
+            end = archive.offset
+            if end >= len(tar) or tar[end : end + tarfile.BLOCKSIZE].strip(b"\0"):
+                raise HandfulError(f"{path} is cut short, or damaged, after byte {end:,}: copy it again")
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise HandfulError(f"{path} is not a readable tar file ({error}): copy it again.") from error
+        raise HandfulError(f"{path} is not a readable tar file ({error}): copy it again") from error
     return rows
 
 
@@ -131,100 +137,99 @@ def _field(name: str) -> str:
 
 
 def _refuse(path: Path, member: tarfile.TarInfo) -> None:
-    name = member.name.replace("\\", "/")
-    if name.startswith("/") or ":" in name.split("/")[0] or ".." in name.split("/"):
-        raise HandfulError(f"{path}: entry '{member.name}' points outside the archive: it is not opened.")
+    if points_outside(member.name):
+        raise HandfulError(f"{path}: entry '{member.name}' points outside the archive: it is not opened")
     if member.islnk() or member.issym():
-        raise HandfulError(f"{path}: entry '{member.name}' is a link: it is not opened.")
+        raise HandfulError(f"{path}: entry '{member.name}' is a link: it is not opened")
     if not (member.isfile() or member.isdir()):
-        raise HandfulError(f"{path}: entry '{member.name}' is no ordinary file: it is not opened.")
+        raise HandfulError(f"{path}: entry '{member.name}' is not an ordinary file: it is not opened")
 
 
 def _columns(items: dict[str, TarItems], o: Options) -> Arrays:
     notes: list[str] = []
-    media: dict[str, Any] = {f: items[f] for f in ("image", "audio") if f in items}
-    media |= {f: found for f, found in items.items() if f.rsplit(".", 1)[-1] == "npy"}
-    table: dict[str, Any] = {}
+    media: list[str] = [field for field in ("image", "audio") if field in items]
+    media += [field for field in items if field.rsplit(".", 1)[-1] == "npy"]
+    table: dict[str, pa.Array] = {}
     for field, found in items.items():
-        if field in media:
-            continue
-        texts = (_utf8(found, i) for i in range(len(found)))
-        if field in _NUMBERS:
-            table["label" if field == "cls" else field] = pa.array([_whole(found, i) for i in range(len(found))])
-        elif field in _TEXTS:
-            table["text" if field == "txt" else field] = pa.array(texts, pa.large_string())
-        elif field == "json":
-            parsed = pa.Table.from_pylist([_object(found, i) for i in range(len(found))])
-            table.update(zip(parsed.column_names, parsed.columns))
-        else:
-            notes.append(
-                f"'.{field}' was left out: of tar shards handful reads images, sounds, npy, cls, txt and json."
-            )
-    names = [*media, *table]
-    o = with_target(o, names, notes)
-    extra: dict[str, Stored] = {}
-    for field in media:
-        if o.columns is not None and field not in o.columns:
-            continue
-        if field == "image":
-            from handful.data.media.images import from_items
-        elif field != "audio":
-            extra[field] = ArrayItems(items[field], o, notes)
-            continue
-        else:
-            from handful.data.media.audio import from_items
-        extra[field] = from_items(items[field], replace(o, budget=0), notes)
+        if field not in media:
+            columns = _parsed(field, found)
+            table.update(columns)
+            if not columns:
+                notes.append(
+                    f"'.{field}' was left out: of tar shards handful reads images, sounds, npy, cls, txt and json."
+                )
+    o = with_target(o, [*media, *table], notes)
+    extra = {f: _stored(f, items[f], o, notes) for f in media if o.columns is None or f in o.columns}
     if not extra and not table:
         raise HandfulError(f"{o.name} holds nothing to learn from. {' '.join(notes)}")
     if not table:
         return Arrays(extra, o.target, name=o.name, where=None, notes=notes)
-    plain = pa.table(table)
-    if o.target and o.target in table and pa.types.is_integer(plain.schema.field(o.target).type):
-        found_source = open_table(plain, o, extra, notes)
-        return _classes(found_source, o.target)
-    return open_table(plain, o, extra, notes)
-
-
-def _classes(source: Arrays, target: str) -> Arrays:
-    """Class numbers that count from 0 without names are classes all the same."""
-    column, data = source.columns[target], np.asarray(source.stored[target].data)  # type: ignore[attr-defined]
-    if column.kind == "number" and data.dtype.kind in "iu" and len(data) and data.min() == 0:
-        count = int(data.max()) + 1
-        if len(np.unique(data)) == count <= max(2, len(data) // 2):
-            named = Column("category", "int64", (), tuple(map(str, range(count))))
-            source.columns[target] = source.stored[target].column = named
+    source = open_table(pa.table(table), o, extra, notes)
+    if o.target and o.target in table and pa.types.is_integer(table[o.target].type):
+        _name_classes(source, o.target)
     return source
+
+
+def _parsed(field: str, found: TarItems) -> dict[str, pa.Array]:
+    """The columns that files of text make; none of a kind that is not known."""
+    if field in _NUMBERS:
+        return {"label" if field == "cls" else field: pa.array([_whole(found, i) for i in range(len(found))])}
+    if field in _TEXTS:
+        texts = [_utf8(found, i) for i in range(len(found))]
+        return {"text" if field == "txt" else field: pa.array(texts, pa.large_string())}
+    if field == "json":
+        parsed = pa.Table.from_pylist([_object(found, i) for i in range(len(found))])
+        return dict(zip(parsed.column_names, parsed.columns))
+    return {}
+
+
+def _stored(field: str, found: TarItems, o: Options, notes: list[str]) -> Stored:
+    if field in ("image", "audio"):
+        decoder = images.from_items if field == "image" else audio.from_items
+        return decoder(found, replace(o, budget=0), notes)
+    return ArrayItems(found, o, notes)
+
+
+def _name_classes(source: Arrays, target: str) -> None:
+    """Class numbers that count from 0 without names are classes all the same."""
+    if source.columns[target].kind != "number":
+        return
+    found = np.unique(source.take(slice(None), [target]).tensor(target).numpy())
+    count = len(found)
+    if count <= max(2, len(source) // 2) and np.array_equal(found, np.arange(count)) and found.dtype.kind in "iu":
+        named = Column("category", "int64", (), tuple(map(str, range(count))))
+        source.columns[target] = source.stored[target].column = named
 
 
 def _utf8(items: TarItems, i: int) -> str:
     try:
         return items[i].decode("utf-8")
     except UnicodeDecodeError as error:
-        raise HandfulError(f"{items.describe(i)} is not UTF-8 ({error.reason}): convert it first.") from None
+        raise HandfulError(f"{items.describe(i)} is not UTF-8 ({error.reason}): convert it first") from None
 
 
 def _whole(items: TarItems, i: int) -> int:
     try:
         return int(items[i])
     except ValueError:
-        raise HandfulError(f"{items.describe(i)} is not a whole number.") from None
+        raise HandfulError(f"{items.describe(i)} is not a whole number") from None
 
 
-def _object(items: TarItems, i: int) -> dict[str, Any]:
+def _object(items: TarItems, i: int) -> dict[str, object]:
     try:
         found = json.loads(items[i])
     except ValueError as error:
-        raise HandfulError(f"{items.describe(i)} is not JSON ({error}).") from None
+        raise HandfulError(f"{items.describe(i)} is not JSON ({error})") from None
     if not isinstance(found, dict):
-        raise HandfulError(f"{items.describe(i)} is not a JSON object.")
+        raise HandfulError(f"{items.describe(i)} is not a JSON object")
     return found
 
 
 class ArrayItems:
     """A column of arrays of one dtype, of one shape, or of shapes that differ in their first dimension only.
 
-    Every header is looked at before the first row is read. Raises HandfulError, naming the member, for one that is no
-    .npy file, holds objects, is cut short, or is unlike the first.
+    Every header is looked at before the first row is read. Raises HandfulError, naming the member, for one that is not
+    a .npy file, holds objects, is cut short, or is unlike the first.
     """
 
     in_memory = False
@@ -235,45 +240,37 @@ class ArrayItems:
         self._dtype = native(items.key, np.empty(0, dtype), o, notes).dtype
         fixed = True
         for i in range(1, len(items)):
-            other, kind = self._header(i)
-            if kind != dtype or len(other) != len(shape) or other[1:] != shape[1:]:
-                raise HandfulError(
-                    f"{items.describe(i)} is {kind} {list(other)}, but the first is {dtype} {list(shape)}: make them "
-                    "alike but for the first dimension."
-                )
+            other, found = self._header(i)
+            if found != dtype or len(other) != len(shape) or other[1:] != shape[1:]:
+                both = f"is {found} {list(other)}, but the first is {dtype} {list(shape)}"
+                raise HandfulError(f"{items.describe(i)} {both}: make them alike but for the first dimension")
             fixed = fixed and other == shape
-        whole = not fixed and len(shape) == 1 and dtype.kind in "iu"
-        name = "tokens" if whole else "tensor" if shape else "number"
-        self.column = Column(name, self._dtype.name, shape if fixed else (None, *shape[1:]))  # type: ignore[arg-type]
+        kind: Kind = "tensor" if shape else "number"
+        self.column = Column(kind, self._dtype.name, shape) if fixed else ragged_column(self._dtype, shape[1:])
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def read(self, rows: Rows) -> Value:
+    def read(self, rows: Rows) -> Tensor | Ragged:
         arrays = [self._array(row) for row in rows.tolist()]
-        rest = tuple(size for size in self.column.shape if size is not None)
-        if len(rest) == len(self.column.shape):
-            out = np.empty((len(arrays), *rest), self._dtype)
-            for place, array in enumerate(arrays):
-                out[place] = array
-            return torch.from_numpy(out)
-        values = np.concatenate([np.empty((0, *rest), self._dtype), *arrays])
-        offsets = np.cumsum([0, *map(len, arrays)])
-        return Ragged(torch.from_numpy(values), torch.from_numpy(offsets))
+        shape = tuple(size for size in self.column.shape if size is not None)
+        if self.column.varies:
+            return ragged_of(arrays, shape, self._dtype)
+        return torch.from_numpy(np.concatenate([np.empty((0, *shape), self._dtype), *(a[None] for a in arrays)]))
 
-    def _header(self, i: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    def _header(self, i: int) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
         stream = io.BytesIO(self.items[i])
         try:
             shape, _, dtype = HEADER[npy.read_magic(stream)](stream)
         except (ValueError, KeyError, EOFError) as error:
-            raise HandfulError(f"{self.items.describe(i)} is not a .npy file ({error}): write it again.") from error
+            raise HandfulError(f"{self.items.describe(i)} is not a .npy file ({error}): write it again") from error
         if dtype.kind not in "biuf":
-            raise HandfulError(f"{self.items.describe(i)} holds {dtype}: handful reads arrays of numbers.")
+            raise HandfulError(f"{self.items.describe(i)} holds {dtype}: handful reads arrays of numbers")
         return shape, dtype
 
-    def _array(self, i: int) -> NDArray[Any]:
+    def _array(self, i: int) -> Array:
         try:
             found = np.load(io.BytesIO(self.items[i]), allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
-            raise HandfulError(f"{self.items.describe(i)} cannot be read ({error}): write it again.") from error
+            raise HandfulError(f"{self.items.describe(i)} cannot be read ({error}): write it again") from error
         return np.asarray(found, self._dtype)

@@ -5,56 +5,41 @@ import hashlib
 import json
 import os
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from handful.base.errors import HandfulError
-from handful.data.base import Column
+from handful.base.threads import in_order
+from handful.data.gather import Array
 from handful.data.store import manifest as m
 from handful.data.store.manifest import Manifest, Part, Shard, file_name
 
 COMMIT = 64 << 20  # bytes after which what is written is flushed to the disk and noted: the most that a kill can cost
 _JOURNAL = "journal.json"
-R = TypeVar("R")
-T = TypeVar("T")
 
 
 class Piece(NamedTuple):
     """Some rows of one column: values [m, ...], or [total, ...] with the lengths int64 [m] of the rows."""
 
-    values: NDArray[Any]
+    values: Array
     lengths: NDArray[np.int64] | None = None
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is to be written, all of it known before the first byte is.
+class Feed(Protocol):
+    """Where rows come from. Chunks must be the same, in the same order, at every call.
 
-    identity: of the input and all that decides the bytes; None when it cannot be known (then a write that was
-    cut off starts again from the beginning).
+    plan: what is to be written, all of it known before the first byte is, as yet without shards. Its provenance has the
+    identity of the input and of all that decides the bytes; None when it cannot be known (then a write that was cut
+    off starts again from the beginning).
     """
 
-    name: str
-    rows: int
-    target: str | None
-    columns: dict[str, Column]
-    parts: list[Part]
-    notes: list[str]
-    provenance: dict[str, Any]
-    identity: str | None
-
-
-class Feed(Protocol):
-    """Where rows come from. Chunks must be the same, in the same order, at every call."""
-
-    plan: Plan
+    plan: Manifest
 
     def raw(self, first: int) -> Iterator[Any]:
         """Chunk number `first` and all after it, read but not decoded: called by one thread."""
@@ -74,8 +59,8 @@ class _File:
         self.stream.seek(size - size % m.BLOCK)
         self._block = hashlib.blake2b(self.stream.read(size % m.BLOCK), digest_size=16)
 
-    def write(self, data: NDArray[Any]) -> None:
-        view = memoryview(np.ascontiguousarray(data).reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+    def write(self, data: Array) -> None:
+        view = np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
         self.stream.write(view)
         while len(view):
             piece = view[: m.BLOCK - self.size % m.BLOCK]
@@ -99,10 +84,10 @@ class _File:
 
 
 class Writer:
-    """The half-written store: a hidden folder beside its final place, and a journal of what is safely in it."""
+    """The half-written store: a hidden folder next to its final place, and a journal of what is safely in it."""
 
-    def __init__(self, folder: Path, plan: Plan, shards: int) -> None:
-        self.folder, self.plan = folder, plan
+    def __init__(self, folder: Path, plan: Manifest, shards: int) -> None:
+        self.folder, self.plan, self._identity = folder, plan, plan.provenance.get("identity")
         self.bounds = [plan.rows * s // shards for s in range(shards + 1)]
         self.chunks, self.row, self._pending = 0, 0, 0
         self._sizes: dict[str, tuple[int, list[str]]] = {}
@@ -113,13 +98,13 @@ class Writer:
         """Go on from the journal if it belongs to the same input and nothing it promises is missing."""
         journal = self.folder / _JOURNAL
         try:
-            said = json.loads(journal.read_text())
-            whole = all((self.folder / n).stat().st_size >= size for n, (size, _) in said["files"].items())
+            state = json.loads(journal.read_text())
+            whole = all((self.folder / n).stat().st_size >= size for n, (size, _) in state["files"].items())
         except (OSError, ValueError, KeyError):
-            said, whole = {}, False
-        if whole and self.plan.identity is not None and said["identity"] == self.plan.identity:
-            self.chunks, self.row = said["chunks"], said["rows"]
-            self._sizes = {n: (size, digests) for n, (size, digests) in said["files"].items()}
+            state, whole = {}, False
+        if whole and self._identity is not None and state["identity"] == self._identity:
+            self.chunks, self.row = state["chunks"], state["rows"]
+            self._sizes = {n: (size, digests) for n, (size, digests) in state["files"].items()}
             return
         for left in self.folder.iterdir():
             if left.is_dir():
@@ -131,7 +116,7 @@ class Writer:
         """Append one chunk, split where a shard ends."""
         count = _rows_of(pieces)
         if self.row + count > self.plan.rows:
-            raise HandfulError(f"{self.plan.name} gave more rows than the {self.plan.rows:,} it had: it was changed.")
+            raise HandfulError(f"{self.plan.name} gave more rows than the {self.plan.rows:,} it had: it was changed")
         done = 0
         while done < count:
             shard = int(np.searchsorted(self.bounds, self.row, side="right")) - 1
@@ -141,36 +126,30 @@ class Writer:
             self.row += stop - done
             done = stop
             if self.row == self.bounds[shard + 1]:
-                self._finish_shard(shard)
+                self._flush()  # its files are complete: closed, so that few are open at a time
+                self.close()
         self.chunks += 1
         if self._pending >= COMMIT:
             self.commit()
 
     def _add(self, shard: int, number: int, part: Part, pieces: dict[str, Piece], a: int, b: int) -> None:
-        values = self._file(shard, number, "values")
+        name, values, piece = part.columns[0], self._file(shard, number, "values"), pieces[part.columns[0]]
         if part.layout == "fixed":
             columns = [pieces[name].values[a:b] for name in part.columns]
             data = np.stack(columns, axis=1) if part.block else columns[0]
-            if data.dtype.name != m_dtype(part.dtype) or data.shape[1:] != _row_shape(part):
-                raise HandfulError(
-                    f"{self.plan.name}: '{part.columns[0]}' has rows of {data.dtype.name} {list(data.shape[1:])} "
-                    f"from row {self.row:,} on, but of {part.dtype} {list(_row_shape(part))} before: make them alike."
-                )
         else:
-            piece = pieces[part.columns[0]]
             assert piece.lengths is not None
             ends = np.cumsum(piece.lengths)
             start = int(ends[a - 1]) if a else 0
             data = piece.values[start : int(ends[b - 1])]
-            if data.dtype.name != m_dtype(part.dtype):
-                raise HandfulError(
-                    f"{self.plan.name}: '{part.columns[0]}' holds {data.dtype.name} from row {self.row:,} on, but "
-                    f"{part.dtype} before: make them alike."
-                )
             offsets = self._file(shard, number, "offsets")
             if offsets.size == 0:
                 offsets.write(np.zeros(1, np.int64))
             offsets.write(ends[a:b] - start + values.size // part.width)
+        if data.dtype != part.storage or data.shape[1:] != part.value_shape:
+            now, due = f"{data.dtype.name} {list(data.shape[1:])}", f"{part.dtype} {list(part.value_shape)}"
+            where = f"'{name}' has rows of {now} from row {self.row:,} on"
+            raise HandfulError(f"{self.plan.name}: {where}, but of {due} before: make them alike")
         values.write(data)
         self._pending += data.nbytes
 
@@ -180,22 +159,15 @@ class Writer:
             self._open[name] = _File(self.folder / name, *self._sizes.get(name, (0, [])))
         return self._open[name]
 
-    def _finish_shard(self, shard: int) -> None:
-        """Its files are complete: flushed, digested, closed, so that few are open at a time."""
-        for number, part in enumerate(self.plan.parts):
-            for what in part.files:
-                name, file = file_name(shard, number, what), self._file(shard, number, what)
-                file.sync()
-                self._sizes[name] = file.state()
-                file.close()
-                del self._open[name]
-
-    def commit(self) -> None:
-        """Note what is safely on the disk; the journal itself is replaced in one rename."""
+    def _flush(self) -> None:
         for name, file in self._open.items():
             file.sync()
             self._sizes[name] = file.state()
-        state = {"identity": self.plan.identity, "chunks": self.chunks, "rows": self.row, "files": self._sizes}
+
+    def commit(self) -> None:
+        """Note what is safely on the disk; the journal itself is replaced in one rename."""
+        self._flush()
+        state = {"identity": self._identity, "chunks": self.chunks, "rows": self.row, "files": self._sizes}
         write_whole(self.folder / _JOURNAL, json.dumps(state))
         self._pending = 0
 
@@ -208,14 +180,13 @@ class Writer:
         """The description of the finished store."""
         if self.row != self.plan.rows:
             raise HandfulError(
-                f"{self.plan.name} gave {self.row:,} rows and not the {self.plan.rows:,} it had: it was changed."
+                f"{self.plan.name} gave {self.row:,} of the {self.plan.rows:,} rows it had: it was changed"
             )
-        p = self.plan
         shards = []
-        for s in range(len(self.bounds) - 1):
-            names = [file_name(s, i, what) for i, part in enumerate(p.parts) for what in part.files]
-            shards.append(Shard(self.bounds[s + 1] - self.bounds[s], {n: self._sizes[n] for n in names}))
-        return Manifest(p.name, p.rows, p.target, p.columns, p.parts, shards, p.notes, p.provenance, m.BLOCK)
+        for s, (start, stop) in enumerate(pairwise(self.bounds)):
+            names = [file_name(s, i, what) for i, part in enumerate(self.plan.parts) for what in part.files]
+            shards.append(Shard(stop - start, {n: self._sizes[n] for n in names}))
+        return replace(self.plan, shards=shards, block=m.BLOCK)
 
 
 def _rows_of(pieces: dict[str, Piece]) -> int:
@@ -223,17 +194,8 @@ def _rows_of(pieces: dict[str, Piece]) -> int:
     return len(piece.values) if piece.lengths is None else len(piece.lengths)
 
 
-def _row_shape(part: Part) -> tuple[int, ...]:
-    return (len(part.columns),) if part.block else part.shape
-
-
-def m_dtype(dtype: str) -> str:
-    """The NumPy dtype that holds it: NumPy has no bfloat16, so its bits are kept as int16."""
-    return "int16" if dtype == "bfloat16" else dtype
-
-
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that whoever reads it sees the old one or the new one, never a half."""
+    """Write a file that readers see whole, the old one or the new one; what a kill leaves, the next call replaces."""
     new = path.with_name(path.name + ".new")
     with open(new, "w", encoding="utf-8") as stream:
         stream.write(text)
@@ -264,7 +226,8 @@ def write_store(feed: Feed, store: Path, shards: int, workers: int) -> None:
     with _alone(folder, store):
         writer = Writer(folder, feed.plan, shards)
         try:
-            for pieces in in_order(feed.raw(writer.chunks), feed.convert, workers):
+            raws, threads = feed.raw(writer.chunks), 0 if workers == 1 else workers
+            for pieces in in_order(feed.convert, raws, threads, workers, name="handful-prepare"):
                 writer.add(pieces)
             described = writer.manifest()
         finally:
@@ -279,25 +242,6 @@ def write_store(feed: Feed, store: Path, shards: int, workers: int) -> None:
         _sync_folder(store.parent)
 
 
-def in_order(raws: Iterable[R], work: Callable[[R], T], workers: int) -> Iterator[T]:
-    """`work` done on each of `raws` by threads, in order; at most `workers` + 1 results are held."""
-    if workers == 1:
-        yield from map(work, raws)
-        return
-    pool = ThreadPoolExecutor(workers, "handful-prepare")
-    ahead: deque[Future[T]] = deque()
-    try:
-        for raw in raws:
-            ahead.append(pool.submit(work, raw))
-            del raw
-            if len(ahead) > workers:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 @contextlib.contextmanager
 def _alone(folder: Path, store: Path) -> Iterator[None]:
     """Two processes that write one store would mix their bytes; the lock goes with the process that holds it."""
@@ -310,7 +254,7 @@ def _alone(folder: Path, store: Path) -> Iterator[None]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise HandfulError(f"{store} is being written by another process: wait for it to end.") from None
+            raise HandfulError(f"{store} is being written by another process: wait for it to end") from None
         if not folder.exists():  # the other one published it between our mkdir and our lock
-            raise HandfulError(f"{store} was just written by another process: open it.")
+            raise HandfulError(f"{store} was just written by another process: open it")
         yield

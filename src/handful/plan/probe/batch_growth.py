@@ -2,22 +2,24 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+
+import numpy as np
 
 from handful.base import expression
 from handful.base.errors import HandfulError
-from handful.base.expression import number
+from handful.base.expression import number, positive_integer
 from handful.optim.build import gain as gain_of
 from handful.optim.build import rescale
-from handful.plan.probe.noise_scale import Moments, gradient_in_parts, pool
+from handful.plan.probe.lr_race import standard_error
+from handful.plan.probe.noise_scale import GradientMoments, gradient_in_parts, pool
 from handful.plan.probe.snapshot import untouched
 from handful.plan.probe.steps import FAILED, loss_on, train
-from handful.training.step import NonFiniteLoss, is_out_of_memory
+from handful.training.guards import NonFiniteLoss, is_out_of_memory
 from handful.training.training import Training
 
-GAIN = 1.05  # the least predicted gain in progress a second
+GAIN = 1.05  # the least predicted gain in progress per second
 EARLIEST = 0.02  # share of the run before which the noise scale is still climbing: nothing is decided from it
-MOMENTS = 16  # how many times a run it is considered
+MOMENTS = 16  # how many times per run it is considered
 LATEST = 0.8  # share of the run after which growing no longer pays for its branch
 PROBING = 0.015  # of the run's examples, to measure the noise scale
 LEAST_PARTS, MOST_PARTS = 4, 32  # batches that one measurement is made of
@@ -40,12 +42,12 @@ class growth:
     b: float
 
     def __post_init__(self) -> None:
-        number(self.at_most, "growth(at_most=...)", above=0, whole=True)
+        positive_integer(self.at_most, "growth(at_most=...)")
         number(self.a, "growth(a=...)", least=0)
         number(self.b, "growth(b=...)", least=0)
 
     def gain(self, old: int, new: int, phi: float) -> float:
-        """Predicted progress a second at `new` over that at `old`."""
+        """Predicted progress per second at `new` over that at `old`."""
         time = (self.a + self.b * new) / (self.a + self.b * old)
         return (new / old) * (old + phi) / (new + phi) / time
 
@@ -53,19 +55,17 @@ class growth:
         return expression.form(self)
 
 
-def as_growth(spec: Any) -> growth:
+def as_growth(spec: object) -> growth:
     """A growth as it is, or its text."""
-    if isinstance(spec, growth):
-        return spec
-    if isinstance(spec, str):
-        found = expression.parse(spec, {"growth": growth}, "batch_growth")
-        if isinstance(found, growth):
-            return found
+    found = expression.parse(spec, {"growth": growth}, "batch_growth") if isinstance(spec, str) else spec
+    if isinstance(found, growth):
+        return found
     raise HandfulError(
         f"batch_growth must be 'auto', None, grow_batch(every=...) or growth(at_most=..., a=..., b=...), not {spec!r}"
     )
 
 
+@dataclass(frozen=True)
 class Grower:
     """Measures phi at fixed positions and decides there whether the batch doubles.
 
@@ -77,13 +77,7 @@ class Grower:
     Every decision is a function of the plan and of the state, so a resumed run takes it again as it was.
     """
 
-    def __init__(self, spec: growth) -> None:
-        self.spec = spec
-
-    def open(self, t: Training) -> bool:
-        """Whether the batch may still grow at this point of the run."""
-        s, planned = t.state, t.planned or 0
-        return 2 * s.batch <= self.spec.at_most and EARLIEST * planned <= s.position < LATEST * planned
+    spec: growth
 
     def measure(self, t: Training) -> None:
         """Add what the next batches tell to `state.noise`, and drop what is older than half of the run so far."""
@@ -102,19 +96,20 @@ class Grower:
     def consider(self, t: Training) -> str | None:
         """At one of the fixed positions: double the batch if it pays. Returns what was done, in words, or None."""
         s, planned = t.state, t.planned or 0
-        every = max(1, planned // MOMENTS)
-        crossed = s.position // every > (s.position - s.batch) // every
-        if not crossed or not self.open(t):
+        old, new = s.batch, 2 * s.batch
+        is_time = EARLIEST * planned <= s.position < LATEST * planned and t.due(max(1, planned // MOMENTS))
+        if not is_time or new > self.spec.at_most:
             return None
         try:
             self.measure(t)
-        except (NonFiniteLoss, RuntimeError, MemoryError) as error:
-            if not (isinstance(error, NonFiniteLoss) or is_out_of_memory(error)):
+        except NonFiniteLoss:
+            return None
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
             return None
-        phi = pool(map(Moments.from_list, s.noise))
+        phi = pool(map(GradientMoments.from_list, s.noise))
         believed = phi.value if phi.value is not None else phi.low if phi.status == "bounded" else 0.0
-        old, new = s.batch, 2 * s.batch
         predicted = self.spec.gain(old, new, believed)
         if predicted < GAIN or stalled(t):
             return None
@@ -139,8 +134,7 @@ def spend(t: Training, steps: int, examples: int) -> None:
 def confirmed(t: Training, new: int, steps: int, by: float) -> bool:
     """Whether the larger batch is no worse after equal examples from one state, on rows that neither trained on."""
     s = t.state
-    old = s.batch
-    rows = steps * new
+    old, rows = s.batch, steps * new
     check = [t.batches.at(s.position + rows + k * 256, 256) for k in range(max(2, min(8, rows // 256)))]
     losses = []
     with untouched(t) as snapshot:
@@ -149,16 +143,13 @@ def confirmed(t: Training, new: int, steps: int, by: float) -> bool:
             t.objective.model.train()
             if size != old:
                 rescale(s.optimizer, old, size, by)
-            trained = train(t, size, rows // size)
-            losses.append(FAILED if trained[-1] == FAILED else [loss_on(t, [b]) for b in check])
-    if not isinstance(losses[1], list) or not all(map(math.isfinite, losses[1])):
-        return False
-    if not isinstance(losses[0], list) or not all(map(math.isfinite, losses[0])):
-        return True
-    differences = [b - a for a, b in zip(losses[0], losses[1], strict=True)]
-    mean = sum(differences) / len(differences)
-    spread = math.sqrt(sum((d - mean) ** 2 for d in differences) / (len(differences) - 1) / len(differences))
-    return mean <= 2 * spread
+            ended = train(t, size, rows // size)[-1]
+            losses.append([FAILED] if ended == FAILED else [loss_on(t, [b]) for b in check])
+    small, large = losses
+    if not np.isfinite([*small, *large]).all():
+        return bool(np.isfinite(large).all())
+    differences = np.subtract(large, small)
+    return float(differences.mean()) <= 2 * standard_error(differences)
 
 
 def stalled(t: Training, patience: int = 3) -> bool:

@@ -1,37 +1,36 @@
 """The batch, the micro-batch and the learning rate, decided by measurement before the run begins.
 
-With T(B) seconds a step and examples needed in proportion to B + phi (McCandlish et al. 2018, equation 2.11), progress
-a second is in proportion to B / (T(B) (B + phi)) (the goodput of Qiao et al. 2021, arXiv:2008.12260). For
+With T(B) seconds per step and examples needed in proportion to B + phi (McCandlish et al. 2018, equation 2.11),
+progress per second is in proportion to B / (T(B) (B + phi)) (the goodput of Qiao et al. 2021, arXiv:2008.12260). For
 T = a + b B it is greatest at B* = sqrt((a / b) phi). Where phi cannot be measured, the batch is B0, the smallest with
 at least 90% of the best throughput.
 """
 
 import math
 import time
+from collections.abc import Sequence
 
 from handful.base.errors import HandfulError
-from handful.base.plan import Choice
+from handful.base.plan import Choice, Status
 from handful.optim.build import rescale, set_base
 from handful.optim.schedule import from_torch
-from handful.plan.probe.batch_growth import growth
-from handful.plan.probe.decision import NOISE, SHARE, TIMING, WARM, Decision, planned_examples
+from handful.plan.probe.batch_growth import GAIN, growth
+from handful.plan.probe.decision import NOISE, SHARE, TIMING, WARM, Decision, base_rate, planned_examples
 from handful.plan.probe.first_steps import first_steps, rate_follows
 from handful.plan.probe.memory import measure_memory
-from handful.plan.probe.noise_scale import PARTS, Moments, gradient_in_parts, pool
+from handful.plan.probe.noise_scale import PARTS, GradientMoments, gradient_in_parts, pool
 from handful.plan.probe.snapshot import Snapshot, untouched
 from handful.plan.probe.step_time import Throughput, measure_throughput, powers_of_two
 from handful.report.words import say_seconds
 from handful.training.coupling import loss_coupling, mode_coupling
-from handful.training.objective import LossSums
 from handful.training.training import Training, update
 
 ROWS_PER_BATCH = 50  # a batch is at most a fiftieth of the data,
 LEAST_CAP = 16  # or this,
 UPDATES = 550  # and leaves the throughput rule at least so many updates
 LEAST = 8
-LITTLE = 0.05  # of the predicted progress a second: less is not worth more measuring
+LITTLE = 0.05  # of the predicted progress per second: less is not worth more measuring
 MOST_RISE = 4.0  # of the rate for the one large batch that the noise scale is measured with
-MACHINE = "measured here; another machine may choose otherwise"
 
 
 def decide(
@@ -57,22 +56,21 @@ def decide(
     if t.ranks.size > 1:
         d.notes.append("with several ranks nothing is measured: batch and lr are stated defaults")
         return d
-    beginning = Snapshot(t)
+    beginning, size = Snapshot(t), t.state.batch
+    ask_batch, ask_lr = batch or measure_all, lr or measure_all
     try:
-        size = t.state.batch
-        if batch or measure_all:
-            _measure_times(t, d, share, throughput, quick=not measure_all)
-            assert d.throughput is not None
-            size = fallback_batch(d.throughput, d.cap, planned_examples(t))
-        rate = first_steps(t, d, size, share, beginning, batch=batch or measure_all, lr=lr or measure_all)
-        if batch or measure_all:
-            _measure_noise(t, d, size, NOISE * share / SHARE, rise=MOST_RISE if lr else 1.0)
-            _choose_batch(t, d)
-            assert d.batch is not None
-            rate *= rate_follows(t, size, int(d.batch.value), d.noise.value if d.noise else None)
-        if d.lr is not None:
-            d.lr = _follow(d.lr, rate, size, int(d.batch.value) if d.batch else size)
-        if t.state.step > beginning.numbers[1]:
+        if ask_batch:
+            tp = d.throughput = throughput or measure_times(t, d, share, quick=not measure_all)
+            size = fallback_batch(tp, d.cap, planned_examples(t))
+        rate = first_steps(t, d, size, share, beginning, batch=ask_batch, lr=ask_lr)
+        if ask_batch:
+            measure_noise(t, d, tp, size, NOISE * share / SHARE, rise=MOST_RISE if lr else 1.0)
+            chosen = choose_batch(t, d, tp)
+            if d.lr is not None and chosen != size:
+                new = rate * rate_follows(t, size, chosen, d.noise.value if d.noise else None)
+                why = f"{d.lr.reason}; {d.lr.value:.3g} at a batch of {size}, {new:.3g} at {chosen}"
+                d.lr = Choice(float(f"{new:.3g}"), d.lr.status, why)
+        if t.state.step > beginning.state.step:
             d.start = Snapshot(t)
     except HandfulError as error:
         d.notes.append(f"measuring failed, so defaults are used: {error}")
@@ -92,81 +90,59 @@ def batch_cap(n: int) -> int:
     >>> [batch_cap(n) for n in (10, 135, 1617, 50_000)]
     [8, 16, 32, 1024]
     """
-    return min(max(LEAST_CAP, 1 << round(math.log2(max(1, n / ROWS_PER_BATCH)))), 1 << (n.bit_length() - 1))
+    about = int(2 ** round(math.log2(max(1, n / ROWS_PER_BATCH))))
+    return min(max(LEAST_CAP, about), powers_of_two(n)[-1])
 
 
-def _measure_times(t: Training, d: Decision, share: float, given: Throughput | None, *, quick: bool) -> None:
-    """Memory and throughput."""
-    if given is not None:
-        d.throughput = given
-        return
+def measure_times(t: Training, d: Decision, share: float, *, quick: bool) -> Throughput:
+    """Memory, and step times up to the batch cap."""
     sizes = powers_of_two(d.cap, 2 if mode_coupling(t.objective.model.train()) else min(4, d.cap))
     first = measure_throughput(t, [min(32, d.cap)], budget=0.2, repeats=3)
     whole_run = planned_examples(t) * first.seconds[0] / first.sizes[0]
     limit = min(30.0, max(0.25, TIMING * whole_run)) if quick else max(2.0, min(60.0, share * whole_run))
     d.memory = measure_memory(t, d.cap, budget=0.1 * limit)
     known = {first.sizes[0]: first.seconds} if first.sizes[0] <= d.memory.ceiling else {}
-    d.throughput = measure_throughput(t, sizes, budget=limit, ceiling=d.memory.ceiling, known=known)
-    for size, why in d.throughput.failed:
-        d.notes.append(f"a trial step with a batch of {size:,} failed: {why}")
+    measured = measure_throughput(t, sizes, budget=limit, ceiling=d.memory.ceiling, known=known)
+    d.notes += [f"a trial step with a batch of {size:,} failed: {why}" for size, why in measured.failed]
+    return measured
 
 
-def _follow(rate: Choice, value: float, before: int, after: int) -> Choice:
-    """The rate for the batch that was chosen after it."""
-    if before == after:
-        return rate
-    value = float(f"{value:.3g}")
-    return Choice(value, rate.status, f"{rate.reason}; {rate.value:.3g} at a batch of {before}, {value:.3g} at {after}")
-
-
-def _measure_noise(t: Training, d: Decision, size: int, share: float, *, rise: float) -> None:
+def measure_noise(t: Training, d: Decision, tp: Throughput, size: int, share: float, *, rise: float) -> None:
     """phi from the next gradients, with which one step is taken; or a note on why not. rise: the most by which the rate
     may be raised for that large batch; 1 where it was given."""
-    planned, tp = planned_examples(t), d.throughput
-    assert tp is not None
-    coupling = loss_coupling(t.objective, t.objective.to_device(t.batches.at(t.state.position, min(16, t.examples))))
+    planned, position = planned_examples(t), t.state.position
+    coupling = loss_coupling(t.objective, t.objective.to_device(t.batches.at(position, min(16, t.examples))))
     if coupling:
         d.notes.append(f"{coupling}; its noise scale has no meaning, and the throughput rule is used")
         return
     layers = mode_coupling(t.objective.model.train())
     allowed = share * planned * tp(size) / size  # seconds
-    affordable = [
-        (m * n, m, n) for m in (PARTS, PARTS // 2) for n in powers_of_two(d.cap) if m * tp(n) <= allowed
-    ]  # the most examples, and of as many the most parts
-    parts, b = max(affordable)[1:] if affordable else (0, 0)
-    if not parts or t.state.position < WARM * planned or (layers and b < LEAST):
+    affordable = [(m * n, m, n) for m in (PARTS, PARTS // 2) for n in powers_of_two(d.cap) if m * tp(n) <= allowed]
+    _, parts, b = max(affordable, default=(0, 0, 0))  # the most examples, and of as many the most parts
+    if not parts or position < WARM * planned or (layers and b < LEAST):
         d.notes.append(
             f"the run is too short ({planned:,} examples) to measure its noise scale; the throughput rule is used"
         )
         return
     sizes = tested_sizes(tp, d.cap)
-
-    def enough(so_far: Moments) -> bool:
-        return tells_enough(so_far, tp, sizes)
-
-    start = Snapshot(t)
-    batch = t.batches.at(t.state.position, parts * b)
-    outcome, found = gradient_in_parts(t.objective, batch, parts, seed=t.plan.seed, step=t.state.step, enough=enough)
+    start, rate = Snapshot(t), base_rate(t)
+    outcome, found = gradient_in_parts(
+        t.objective, t.batches.at(position, parts * b), parts, seed=t.plan.seed, step=t.state.step,
+        enough=lambda so_far: tells_enough(so_far, tp, sizes),
+    )  # fmt: skip
     d.noise = pool([found])
     if d.noise.value is None:
         start.restore()
-        d.steps, d.examples = d.steps + found.parts, d.examples + found.examples
-    else:
-        _step_with(t, outcome, found.examples, size, d.noise.value, rise)
+        d.spend(found.parts, b)
+    else:  # the gradient that lies in `.grad` trains the model
+        set_base(t.state.optimizer, rate * min(rise, rate_follows(t, size, found.examples, d.noise.value)))
+        update(t)
+        set_base(t.state.optimizer, rate)
+        t.state.window.add(outcome)
+        t.state.position, t.state.step = position + found.examples, t.state.step + 1
         d.steps += found.parts - 1
     if layers:
         d.notes.append(f"{layers}: the noise scale is that of gradients over {b} rows")
-
-
-def _step_with(t: Training, outcome: LossSums, examples: int, size: int, phi: float, rise: float) -> None:
-    """One update with the gradient of so many examples that was measured and lies in `.grad`, so that they train the
-    model, at the rate that follows from that of batches of `size`, up to `rise` times it."""
-    rate = float(t.state.optimizer.param_groups[0]["initial_lr"])
-    set_base(t.state.optimizer, rate * min(rise, rate_follows(t, size, examples, phi)))
-    update(t)
-    set_base(t.state.optimizer, rate)
-    t.state.window.add(outcome)
-    t.state.position, t.state.step = t.state.position + examples, t.state.step + 1
 
 
 def fallback_batch(throughput: Throughput, cap: int, planned: int) -> int:
@@ -175,12 +151,12 @@ def fallback_batch(throughput: Throughput, cap: int, planned: int) -> int:
     >>> fallback_batch(Throughput.law(1000, 1, [8, 16, 32, 64, 128]), cap=128, planned=20_000)
     32
     """
-    few = max(LEAST, 1 << max(0, int(planned / UPDATES).bit_length() - 1))
+    few = max([LEAST, *powers_of_two(planned // UPDATES)])
     # On a busy machine one lucky small step can look like the peak; a batch of a few rows is never what it stands for.
     return max(throughput.smallest_at_peak(min(cap, few)), min(LEAST, max(throughput.sizes)))
 
 
-def tells_enough(measured: Moments, throughput: Throughput, sizes: list[int]) -> bool:
+def tells_enough(measured: GradientMoments, throughput: Throughput, sizes: Sequence[int]) -> bool:
     """Whether the batch is about as good as any, wherever in its interval phi lies: more would change little."""
     phi = pool([measured])
     if phi.value is None:
@@ -189,8 +165,8 @@ def tells_enough(measured: Moments, throughput: Throughput, sizes: list[int]) ->
     return all(loss_of_progress(size, end, throughput, sizes) <= LITTLE for end in (phi.low, phi.high))
 
 
-def loss_of_progress(size: int, phi: float, throughput: Throughput, sizes: list[int]) -> float:
-    """The share of the predicted progress a second that is lost by `size` against the best of some sizes.
+def loss_of_progress(size: int, phi: float, throughput: Throughput, sizes: Sequence[int]) -> float:
+    """The share of the predicted progress per second that is lost by `size` against the best of some sizes.
 
     >>> loss_of_progress(16, 100.0, Throughput.law(64, 1, [4, 16, 64, 256]), [4, 16, 64, 256])
     0.43...
@@ -204,8 +180,8 @@ def tested_sizes(throughput: Throughput, cap: int) -> list[int]:
     return [n for n in throughput.sizes if LEAST <= n <= cap] or [max(throughput.sizes)]
 
 
-def best_batch(phi: float, throughput: Throughput, sizes: list[int]) -> int:
-    """The size with the most predicted progress a second, B / (T(B) (B + phi)); of those within 2%, the largest,
+def best_batch(phi: float, throughput: Throughput, sizes: Sequence[int]) -> int:
+    """The size with the most predicted progress per second, B / (T(B) (B + phi)); of those within 2%, the largest,
     because phi rises during training.
 
     >>> best_batch(100.0, Throughput.law(64, 1, [4, 16, 64, 256]), [4, 16, 64, 256])    # sqrt(64 * 100) = 80
@@ -215,45 +191,39 @@ def best_batch(phi: float, throughput: Throughput, sizes: list[int]) -> int:
     return max(n for n in sizes if progress[n] >= 0.98 * max(progress.values()))
 
 
-def _choose_batch(t: Training, d: Decision) -> None:
-    assert d.throughput is not None
-    tp, planned = d.throughput, planned_examples(t)
-    tested = tested_sizes(tp, d.cap)
-    fallback = fallback_batch(tp, d.cap, planned)
+def choose_batch(t: Training, d: Decision, tp: Throughput) -> int:
+    """The batch, the micro-batch where the batch needs one, and whether the batch may grow, with their reasons."""
+    tested, phi = tested_sizes(tp, d.cap), d.noise
+    fallback = fallback_batch(tp, d.cap, planned_examples(t))
     rule = (
         f"the smallest with 90% of the best throughput among those that leave {UPDATES} updates "
         f"({_speed(tp, fallback)})"
     )
-    phi = d.noise
-    if phi is not None and phi.status == "measured" and phi.value is not None:
-        size = best_batch(phi.value, tp, tested)
-        low, high = best_batch(phi.low, tp, tested), best_batch(phi.high, tp, tested)
-        d.batch = Choice(
-            size,
-            "measured",
-            f"noise scale {phi}, {_speed(tp, size)}: the most progress a second of {tested[0]} to {tested[-1]:,}"
-            + (f"; {low} to {high} over the interval" if low != high else "")
-            + f" ({MACHINE}; batch={size} fixes it)",
-        )
+    size = fallback
+    status: Status = "bounded"
+    if phi is not None and phi.value is not None:
+        size, low, high = (best_batch(value, tp, tested) for value in (phi.value, phi.low, phi.high))
+        why = f"{_speed(tp, size)}: the most progress per second of {tested[0]} to {tested[-1]:,}"
+        why += f"; {low} to {high} over the interval" if low != high else ""
+        why, status = f"noise scale {phi}, {why}", "measured"
     elif phi is not None and phi.status == "bounded":
         low = min(best_batch(phi.low, tp, tested), fallback)
-        size = 1 << round((math.log2(low) + math.log2(fallback)) / 2)
+        size = int(2 ** round((math.log2(low) + math.log2(fallback)) / 2))
         both = f"its bound asks for {low}, which is also {rule}"
         between = f"between the {low} that its bound asks for and {fallback}, {rule}"
-        why = both if low == fallback else between
-        d.batch = Choice(size, "bounded", f"noise scale {phi}: {why} ({MACHINE}; batch={size} fixes it)")
+        why = f"noise scale {phi}: {both if low == fallback else between}"
     else:
-        why = f"noise scale {phi}; " if phi is not None else ""
-        d.batch = Choice(fallback, "bounded", f"{why}{rule} ({MACHINE}; batch={fallback} fixes it)")
-    size = int(d.batch.value)
+        why = rule if phi is None else f"noise scale {phi}; {rule}"
+    here = f"measured here; another machine may choose otherwise; batch={size} fixes it"
+    d.batch = Choice(size, status, f"{why} ({here})")
     if size in tp.micro_batches:
         d.micro_batch = Choice(tp.micro_batches[size], "measured", "the most rows that fit in memory at once")
-    d.growth = _growth(t, d, size)
+    d.growth = choose_growth(t, d, tp, size)
+    return size
 
 
-def _growth(t: Training, d: Decision, size: int) -> Choice:
-    assert d.throughput is not None
-    tp = d.throughput
+def choose_growth(t: Training, d: Decision, tp: Throughput, size: int) -> Choice:
+    """How far the batch may grow from `size` on while the run goes on, or why it stays."""
     most = min(d.cap, max(tp.sizes))
     why = ""
     if 2 * size > most:
@@ -266,17 +236,18 @@ def _growth(t: Training, d: Decision, size: int) -> Choice:
         why = "the stop rule sets no length"
     elif not tp.is_line:
         why = "the step times do not lie on a line"
+    else:
+        try:
+            with untouched(t):
+                rescale(t.state.optimizer, 1, 2, 1.0)
+        except HandfulError as error:
+            why = str(error)
     if why:
         return Choice(None, "default", f"the batch stays: {why}")
-    try:
-        with untouched(t):
-            rescale(t.state.optimizer, 1, 2, 1.0)
-    except HandfulError as error:
-        return Choice(None, "default", f"the batch stays: {error}")
     spec = growth(at_most=most, a=float(f"{tp.a:.4g}"), b=float(f"{tp.b:.4g}"))
-    return Choice(str(spec), "measured", "doubles when the noise scale predicts 5% more progress a second, and a "
-                  "branch confirms it")  # fmt: skip
+    when = f"doubles when the noise scale predicts {GAIN - 1:.0%} more progress per second, and a branch confirms it"
+    return Choice(str(spec), "measured", when)
 
 
 def _speed(tp: Throughput, size: int) -> str:
-    return f"{say_seconds(tp(size))} a step of {size}"
+    return f"{say_seconds(tp(size))} per step of {size}"

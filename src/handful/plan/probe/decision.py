@@ -6,14 +6,15 @@ from handful.base.plan import Choice
 from handful.plan.probe.lr_race import Branch, Race
 from handful.plan.probe.memory import Memory
 from handful.plan.probe.noise_scale import NoiseScale
-from handful.plan.probe.range_test import RangeTest
 from handful.plan.probe.snapshot import Snapshot
 from handful.plan.probe.step_time import Throughput
 from handful.training.training import Training
 
 SHARE = 0.05  # of the planned examples, for everything that is tried and does not train the model
 TIMING, NOISE = 0.005, 0.015  # of the planned examples, for the step times and for the noise scale
+REGRET = 1.10  # a batch whose predicted time to a target is at most so many times the best one's is as good
 WARM = 0.02  # of them are trained on before anything is measured
+REGRET = 1.10  # a batch whose predicted time to a target is at most so many times the best one's is as good
 
 
 @dataclass
@@ -28,7 +29,6 @@ class Decision:
     throughput: Throughput | None = None
     memory: Memory | None = None
     noise: NoiseScale | None = None
-    range_test: RangeTest | None = None
     races: list[Race] = field(default_factory=list)
     start: Snapshot | None = None
     cap: int = 0
@@ -36,6 +36,10 @@ class Decision:
     examples: int = 0
     steps: int = 0
     seconds: float = 0.0
+
+    def spend(self, steps: int, size: int) -> None:
+        """Account for steps of `size` rows that do not train the model."""
+        self.steps, self.examples = self.steps + steps, self.examples + steps * size
 
     def in_time(self, examples: float, size: int) -> float:
         """Steps of `size` rows that take as long as so many examples do in the fastest batches: the run may go on with
@@ -51,3 +55,8 @@ class Decision:
 def planned_examples(t: Training) -> int:
     """The examples that the run will use at most; ten epochs where the stop rule does not say."""
     return t.planned or 10 * t.examples
+
+
+def base_rate(t: Training) -> float:
+    """The base learning rate that the optimizer has."""
+    return float(t.state.optimizer.param_groups[0]["initial_lr"])

@@ -6,15 +6,14 @@ import torch
 
 from handful.base.plan import Choice
 from handful.optim.build import gain, set_base
-from handful.plan.probe.decision import NOISE, SHARE, TIMING, WARM, Decision, planned_examples
+from handful.plan.probe.decision import NOISE, SHARE, TIMING, WARM, Decision, base_rate, planned_examples
 from handful.plan.probe.lr_race import FORWARD, FURTHER, LOSERS, Race, forwards_of, race
-from handful.plan.probe.range_test import range_test
 from handful.plan.probe.snapshot import Snapshot
 from handful.plan.probe.steps import train
 from handful.report.words import say_number
 from handful.training.training import Training
 
-OPENING = 30  # first steps, where a fiftieth of the run are fewer, but at most twice that
+FIRST_STEPS = 30  # where a fiftieth of the run are fewer, but at most twice that
 LOWER = 8.0  # what a rate is divided by whose first steps break off
 RACE = 0.02  # of the planned examples, for the losers of the first race; what is left over may go to another one
 LATEST_RACE = 0.08  # share of the run after which no further race begins
@@ -30,25 +29,21 @@ def first_steps(
     """Begin the run with batches of `size`: some steps, then a race of rates where the run is long enough for one.
     Leaves the training there; returns the base rate that it has."""
     planned = planned_examples(t)
-    rate = float(t.state.optimizer.param_groups[0]["initial_lr"])
     if not lr:
-        return _open(t, d, rate, size, beginning, tries=1)
+        return _begin(t, d, base_rate(t), size, beginning, tries=1)
     rate, why = default_rate(t, size)
     budget = min(share, 2 * SHARE) - (TIMING + NOISE if batch else 0.0)
     most, usual = (d.in_time(part * planned, size) for part in (budget, RACE / SHARE * share))
     steps, again = _plan_race(most, usual)
-    if not steps:
-        d.lr = Choice(rate, "default", f"{why}; the run is too short to try others ({budget:.0%} of it are "
-                      f"{most:.0f} steps)")  # fmt: skip
-    elif share > SHARE:
-        d.range_test = range_test(t, size=size, steps=60, repeats=2)
-        d.steps, d.examples = d.steps + 120, d.examples + 120 * size
-    opened = _open(t, d, rate, size, beginning, tries=6)
-    if opened != rate:
-        d.lr = Choice(opened, "measured", f"the first steps broke off at {rate:.2g} ({why}) and did not at this rate")
+    taken = _begin(t, d, rate, size, beginning, tries=6)
+    if taken != rate:
+        d.lr = Choice(taken, "measured", f"the first steps broke off at {rate:.2g} ({why}) and did not at this rate")
     elif steps:
         return _races(t, d, rate, why, size, steps, budget * planned if again else 0.0)
-    return opened
+    else:
+        short = f"the run is too short to try others ({budget:.0%} of it are {most:.0f} steps)"
+        d.lr = Choice(rate, "default", f"{why}; {short}")
+    return taken
 
 
 def _plan_race(most: float, usual: float) -> tuple[int, bool]:
@@ -57,15 +52,15 @@ def _plan_race(most: float, usual: float) -> tuple[int, bool]:
         return min(MOST_STEPS, max(BRANCH_STEPS, int(usual / LOSERS))), True
     if most < FEWEST_STEPS:
         return 0, False
-    beside = math.ceil(FORWARD * forwards_of(BRANCH_STEPS))
-    return max(FEWEST_STEPS, min(BRANCH_STEPS, int(most) - beside)), False
+    forwards = math.ceil(FORWARD * forwards_of(BRANCH_STEPS))
+    return max(FEWEST_STEPS, min(BRANCH_STEPS, int(most) - forwards)), False
 
 
-def _open(t: Training, d: Decision, rate: float, size: int, beginning: Snapshot, *, tries: int) -> float:
+def _begin(t: Training, d: Decision, rate: float, size: int, beginning: Snapshot, *, tries: int) -> float:
     """The run's first steps, before anything can be told from it; a rate that breaks off is lowered until one does not,
     in so many tries. Returns the rate that they were taken at, which the optimizer then has."""
     planned = planned_examples(t)
-    steps = max(math.ceil(WARM * planned / size), min(OPENING, math.ceil(d.in_time(2 * WARM * planned, size))))
+    steps = max(math.ceil(WARM * planned / size), min(FIRST_STEPS, math.ceil(d.in_time(2 * WARM * planned, size))))
     set_base(t.state.optimizer, rate)
     if WARM * planned < size:
         return rate
@@ -75,9 +70,9 @@ def _open(t: Training, d: Decision, rate: float, size: int, beginning: Snapshot,
         losses = train(t, size, steps)
         if math.isfinite(losses[-1]) and (steps < FEWEST_STEPS or not _rose(losses)):
             return tried
-        d.steps, d.examples = d.steps + len(losses), d.examples + len(losses) * size
+        d.spend(len(losses), size)
         beginning.restore()
-    d.notes.append("the loss became infinite in the first steps; they were taken back, and nothing is measured")
+    d.notes.append("the loss became infinite in the first steps; they were undone and nothing was measured")
     set_base(t.state.optimizer, rate)
     return rate
 
@@ -94,10 +89,11 @@ def _races(t: Training, d: Decision, rate: float, why: str, size: int, steps: in
     budget (in examples) lasts."""
     default, left = rate, budget
     while True:
-        start, first = Snapshot(t), not d.races
-        found = race(t, rate, size=size, steps=steps, start=start, lower=first)
+        start = Snapshot(t)
+        found = race(t, rate, size=size, steps=steps, start=start, lower=not d.races)
         d.races.append(found)
-        d.steps, d.examples, left = d.steps + found.lost, d.examples + found.lost * size, left - found.lost * size
+        d.spend(found.lost, size)
+        left -= found.lost * size
         if found.winner is not None:
             rate = found.winner.lr
         (found.end or start).restore()
@@ -108,31 +104,28 @@ def _races(t: Training, d: Decision, rate: float, why: str, size: int, steps: in
         if not math.isfinite(train(t, size, t.state.step)[-1]):  # as many steps again: the run goes on
             (found.end or start).restore()
             break
-    d.lr = _say_races(d.races, default, rate, why)
+    tried = f"tried {'; then '.join(map(_outcome, d.races))} (doubling must improve by {FURTHER:.0%})"
+    if d.races[0].winner is None:
+        d.lr = Choice(default, "default", f"{why}; no rate that was tried helped: {tried}")
+    elif rate == default:
+        d.lr = Choice(rate, "measured", f"the default ({why}) held: {tried}")
+    else:
+        d.lr = Choice(rate, "measured", f"better than the default {default:.2g} ({why}): {tried}")
     return rate
 
 
-def _say_races(races: list[Race], default: float, rate: float, why: str) -> Choice:
-    said = []
-    for found in races:
-        losses = ", ".join(
-            f"{b.lr:.2g}: {'given up' if b.given_up else say_number(b.loss)}"
-            for b in sorted(found.branches, key=lambda b: b.lr)
-        )
-        said.append(f"steps {found.first + 1}-{found.first + found.steps} (loss {say_number(found.before)} before "
-                    f"them, then {losses})")  # fmt: skip
-    run = f"in a race over {', then '.join(said)}; a rate twice as large must come {FURTHER:.0%} further"
-    if races[0].winner is None:
-        return Choice(default, "default", f"{why}; no rate that was tried helped {run}")
-    if rate == default:
-        return Choice(rate, "measured", f"the default ({why}) held {run}")
-    return Choice(rate, "measured", f"better than the default {default:.2g} ({why}) {run}")
+def _outcome(found: Race) -> str:
+    """The rates of a race, where it was run, and the losses there."""
+    branches = sorted(found.branches, key=lambda b: b.lr)
+    rates = ", ".join(f"{b.lr:.2g}" for b in branches)
+    losses = ", ".join("given up" if b.given_up else say_number(b.loss) for b in branches)
+    steps = f"steps {found.first + 1}-{found.first + found.steps}"
+    return f"{rates} in a race over {steps}: loss {say_number(found.before)} -> {losses}"
 
 
 def default_rate(t: Training, size: int) -> tuple[float, str]:
     """The optimizer's stated rate, taken to be for a batch of 32, and raised for a larger one."""
-    rate = float(t.state.optimizer.param_groups[0]["initial_lr"])
-    why = t.plan.choices["lr"].reason
+    rate, why = base_rate(t), t.plan.choices["lr"].reason
     if size <= 32:
         return rate, why
     return float(f"{rate * rate_follows(t, 32, size):.3g}"), f"{rate:.3g} at a batch of 32 ({why}), raised for {size}"

@@ -34,7 +34,7 @@ ERRORS = 2.0  # and by so many standard errors of the paired difference
 PATIENCE = 0.4
 JUDGED = 0.5  # of a branch's steps, the last ones: by their losses it is judged
 FORWARD = 1 / 3  # of a step: what a loss without its gradient costs,
-FORWARDS = (4, 0.1)  # so many are taken, at least, or this share of a branch's steps
+LEAST_FORWARDS, SHARE_OF_FORWARDS = 4, 0.1  # so many are taken, or this share of a branch's steps
 
 
 @dataclass(frozen=True)
@@ -54,77 +54,78 @@ class Branch:
 @dataclass
 class Race:
     """branches: in the order they were run; winner: the best of them, None if all did harm; end: the training's
-    state after the winner's steps; before: the loss where they began; first: the step they began after; steps: of each
-    branch; steps_run: of all; kept: of the winner; forwards: losses that were taken without a step; lost: steps thrown
-    away, and the steps that the forwards took as long as; open_above: whether the largest rate won, so that a larger
-    one might be better still."""
+    state after the winner's steps; losses_before: of the batches that branches are judged by, where they began; first:
+    the step they began after; steps: of each branch; steps_run: of all; kept: of the winner; forwards: losses that were
+    taken without a step."""
 
+    first: int
+    steps: int
+    forwards: int
+    losses_before: list[float]
     branches: list[Branch] = field(default_factory=list)
     winner: Branch | None = None
     end: Snapshot | None = None
-    before: float = math.nan
-    first: int = 0
-    steps: int = 0
     steps_run: int = 0
     kept: int = 0
-    forwards: int = 0
+
+    @property
+    def before(self) -> float:
+        """The loss where they began."""
+        return float(np.nanmean(self.losses_before))
 
     @property
     def lost(self) -> int:
+        """Steps thrown away, and the steps that the forwards took as long as."""
         return self.steps_run - self.kept + math.ceil(FORWARD * self.forwards)
 
     @property
     def open_above(self) -> bool:
+        """Whether the largest rate won, so that a larger one might be better still."""
         return self.winner is not None and self.winner.lr == max(b.lr for b in self.branches)
 
 
 def race(t: Training, rate: float, *, size: int, steps: int, start: Snapshot, lower: bool = True) -> Race:
     """Branches of `steps` steps of `size` rows at `rate` and at SPACING times it; with `lower`, at smaller rates where
     `rate` does harm. The training is left at the end of some branch; `start` puts it back. steps: 2 or more."""
-    found = Race(first=t.state.step, steps=steps)
-    patience = max(1, math.ceil(PATIENCE * steps))
-    chosen = compared(steps, _judged(patience).start)
-    every = losses_before(t, size, steps, chosen)
-    found.forwards = len(chosen)
-    last = _judged(steps)
-    found.before = float(np.nanmean(every[last]))
-
-    def run(lr: float, rival: list[float] | None = None) -> None:
-        """Run a branch; the best so far that helped, or the first if it did no harm, is the winner. rival: the losses
-        at half the rate, in whose pace this one must come further."""
-
-        def behind(losses: list[float]) -> bool:
-            n = len(losses)
-            if rival is None or n < patience:
-                return False
-            so_far = _judged(n)  # the rival is taken to have come evenly, its way being known best at the end
-            ahead = float(np.mean(rival[so_far]) - np.mean(losses[so_far]))
-            return ahead < FURTHER * (n / steps) ** 2 * came(found.branches[0], every[last])
-
-        start.restore()
-        losses = branch(t, lr, size=size, steps=steps, give_up=behind)
-        found.steps_run += len(losses)
-        if len(losses) < steps and losses[-1] != FAILED:
-            found.branches.append(Branch(lr, tuple(losses[_judged(len(losses))]), given_up=True))
-            return
-        one, best = Branch(lr, tuple(losses[last]) if math.isfinite(losses[-1]) else (FAILED,)), found.winner
-        found.branches.append(one)
-        helped = not harmed(one, every[last]) if lr == rate else came(one, every[last]) > 0
-        if helped and (best is None or better(one, best, every[last])):
-            found.winner, found.end, found.kept = one, Snapshot(t), len(losses)
-        if lr == rate:
-            first.extend(losses)
-
-    first: list[float] = []
-    run(rate)
-    if found.winner is None:
-        for k in (1, 2) if lower else ():
-            run(rate / LOWER**k)
-            if found.winner is not None:
-                break
-    elif came(found.winner, every[last]) > 0:
-        run(rate * SPACING, first)
+    chosen = compared(steps, _judged(_patience(steps)).start)
+    before = losses_before(t, size, steps, chosen)[_judged(steps)]
+    found = Race(t.state.step, steps, len(chosen), before)
+    losses = _run(t, found, rate, size, start)
+    if found.winner is not None and improvement(found.winner, before) > 0:
+        _run(t, found, rate * SPACING, size, start, rival=losses)
+    for smaller in (rate / LOWER, rate / LOWER**2) if lower else ():
+        if found.winner is None:
+            _run(t, found, smaller, size, start)
     return found
+
+
+def _run(
+    t: Training, found: Race, lr: float, size: int, start: Snapshot, rival: list[float] | None = None
+) -> list[float]:
+    """Run a branch; the best so far that helped, or the first if it did no harm, is the winner. rival: the losses at
+    half the rate, in whose pace this one must come further, or it is given up. Returns the losses of its steps."""
+    steps, before, is_first = found.steps, found.losses_before, not found.branches
+
+    def behind(losses: list[float]) -> bool:
+        n = len(losses)
+        if rival is None or n < _patience(steps):
+            return False
+        so_far = _judged(n)  # the rival is taken to have come evenly, its way being known best at the end
+        ahead = float(np.mean(rival[so_far]) - np.mean(losses[so_far]))
+        return ahead < FURTHER * (n / steps) ** 2 * improvement(found.branches[0], before)
+
+    start.restore()
+    losses = branch(t, lr, size=size, steps=steps, give_up=behind)
+    found.steps_run += len(losses)
+    if len(losses) < steps and losses[-1] != FAILED:
+        found.branches.append(Branch(lr, tuple(losses[_judged(len(losses))]), given_up=True))
+        return losses
+    one = Branch(lr, tuple(losses[_judged(steps)]) if math.isfinite(losses[-1]) else (FAILED,))
+    found.branches.append(one)
+    helped = not harmed(one, before) if is_first else improvement(one, before) > 0
+    if helped and (found.winner is None or better(one, found.winner, before)):
+        found.winner, found.end, found.kept = one, Snapshot(t), len(losses)
+    return losses
 
 
 def harmed(one: Branch, before: Sequence[float]) -> bool:
@@ -136,25 +137,24 @@ def harmed(one: Branch, before: Sequence[float]) -> bool:
     """
     if not math.isfinite(one.loss):
         return True
-    ways = _ways(one, before)
-    return len(ways) > 0 and float(-ways.mean()) > t95(len(ways) - 1) * standard_error(ways)
+    each = _per_batch_improvement(one, before)
+    return len(each) > 0 and float(-each.mean()) > t95(len(each) - 1) * standard_error(each)
 
 
-def came(one: Branch, before: Sequence[float]) -> float:
+def improvement(one: Branch, before: Sequence[float]) -> float:
     """How far a branch brought the loss down: the mean over the batches whose loss is known as it was before (the
     others are NaN), of each against itself; -inf for a branch that broke off, or if none of them was finite.
 
-    >>> came(Branch(1e-3, (0.9, 0.5, 0.5)), before=(math.nan, 0.75, 1.0))
+    >>> improvement(Branch(1e-3, (0.9, 0.5, 0.5)), before=(math.nan, 0.75, 1.0))
     0.375
     """
-    ways = _ways(one, before)
-    return float(ways.mean()) if math.isfinite(one.loss) and len(ways) else -math.inf
+    each = _per_batch_improvement(one, before)
+    return float(each.mean()) if math.isfinite(one.loss) and len(each) else -math.inf
 
 
-def _ways(one: Branch, before: Sequence[float]) -> NDArray[np.float64]:
-    ways: NDArray[np.float64] = np.array(before) - np.array(one.losses)
-    known: NDArray[np.float64] = ways[np.isfinite(ways)]
-    return known
+def _per_batch_improvement(one: Branch, before: Sequence[float]) -> NDArray[np.float64]:
+    each: NDArray[np.float64] = np.array(before) - np.array(one.losses)
+    return each[np.isfinite(each)]
 
 
 def standard_error(values: NDArray[np.float64]) -> float:
@@ -175,17 +175,11 @@ def better(one: Branch, best: Branch, before: Sequence[float]) -> bool:
     differences = np.array(best.losses) - np.array(one.losses)
     if float(differences.mean()) <= ERRORS * standard_error(differences):
         return False
-    return one.lr < best.lr or further(one, best, before) >= (1 + FURTHER) ** math.log2(one.lr / best.lr) - 1
-
-
-def further(one: Branch, best: Branch, before: Sequence[float]) -> float:
-    """How much further one branch came than another, as a share of the other's way.
-
-    >>> round(further(Branch(2e-3, (0.8, 0.8)), Branch(1e-3, (0.9, 0.9)), before=(1.0, 1.0)), 6)
-    1.0
-    """
-    way = came(best, before)
-    return (best.loss - one.loss) / way if way > 0 else math.copysign(math.inf, best.loss - one.loss)
+    if one.lr < best.lr:
+        return True
+    way = improvement(best, before)
+    further = (best.loss - one.loss) / way if way > 0 else math.inf
+    return bool(further >= (1 + FURTHER) ** math.log2(one.lr / best.lr) - 1)
 
 
 def branch(
@@ -198,6 +192,11 @@ def branch(
     return train(t, size, steps, give_up)
 
 
+def _patience(steps: int) -> int:
+    """The steps after which a branch may be given up."""
+    return max(1, math.ceil(PATIENCE * steps))
+
+
 def _judged(steps: int) -> slice:
     """Which of the first `steps` steps of a branch count: the last ones."""
     return slice(steps - max(1, round(JUDGED * steps)), steps)
@@ -205,8 +204,7 @@ def _judged(steps: int) -> slice:
 
 def forwards_of(steps: int) -> int:
     """How many losses without a gradient a race of so many steps takes, at most."""
-    least, share = FORWARDS
-    return min(steps, max(least, math.ceil(share * steps)))
+    return min(steps, max(LEAST_FORWARDS, math.ceil(SHARE_OF_FORWARDS * steps)))
 
 
 def compared(steps: int, first: int) -> list[int]:

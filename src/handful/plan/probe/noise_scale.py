@@ -14,29 +14,30 @@ delete-one jackknife over micro-batches (Tukey 1958).
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 from torch import Tensor, nn
 
 from handful.data.base import Batch
+from handful.report.words import say_number
 from handful.training.coupling import rows
+from handful.training.guards import ZERO_WEIGHT, NonFiniteLoss, non_finite
 from handful.training.objective import LossSums, Objective
-from handful.training.step import NonFiniteLoss, non_finite, seed_dropout
+from handful.training.step import seed_dropout
 
 PARTS = 16
 LOOK = 4  # parts after which it is asked whether they are enough
-# Student's t, one-sided 95%, by degrees of freedom: 90% of the ratio's distribution lies between the two limits.
-_T95 = {1: 6.314, 2: 2.920, 3: 2.353, 4: 2.132, 5: 2.015, 7: 1.895, 10: 1.812, 15: 1.753, 30: 1.697, 60: 1.671}
 
 
 @dataclass(frozen=True)
-class Moments:
+class GradientMoments:
     """One measurement: unbiased tr(Sigma) and |G|^2, their jackknife covariance, and what it was made of.
 
-    b: examples a micro-batch; parts: micro-batches; covariance: (var tr, cov, var |G|^2).
+    b: examples per micro-batch; parts: micro-batches; covariance: (var tr, cov, var |G|^2).
     """
 
     trace: float
@@ -55,7 +56,7 @@ class Moments:
         return [self.trace, self.gradient_sq, *self.covariance, self.b, self.parts, self.position]
 
     @classmethod
-    def from_list(cls, n: list[Any]) -> "Moments":
+    def from_list(cls, n: list[float]) -> "GradientMoments":
         return cls(n[0], n[1], (n[2], n[3], n[4]), int(n[5]), int(n[6]), int(n[7]))
 
 
@@ -76,8 +77,6 @@ class NoiseScale:
     examples: int
 
     def __str__(self) -> str:
-        from handful.report.words import say_number
-
         if self.value is not None:
             return f"{say_number(self.value)} examples (90% interval {say_number(self.low)} to {say_number(self.high)})"
         if self.status == "bounded":
@@ -87,7 +86,7 @@ class NoiseScale:
 
 def moments(
     gram: NDArray[np.float64], b: int, weights: NDArray[np.float64] | None = None, position: int = 0
-) -> Moments:
+) -> GradientMoments:
     """The estimates from the Gram matrix [M, M] of the micro-batches' gradients g_i.
 
     weights [M]: what each micro-batch counts for (rows, tokens, summed row weights) where they differ; the g_i are
@@ -105,22 +104,22 @@ def moments(
         mix = np.eye(m) + (1 - weights / weights.mean())[:, None] / m
         k = mix @ k @ mix.T
     diagonal, q, s = np.diag(k), float(np.trace(k)), float(k.sum())
-    trace, gradient_sq = _estimates(q, s, m, b)
+    estimates = _estimates(q, s, m, b)
     if m < 3:
-        return Moments(trace, gradient_sq, (math.inf, 0.0, math.inf), b, m, position)
+        return GradientMoments(*estimates, (math.inf, 0.0, math.inf), b, m, position)
     left = np.array([_estimates(q - d, s - 2 * r + d, m - 1, b) for d, r in zip(diagonal, k.sum(1), strict=True)])
     c = (m - 1) / m * (left - left.mean(0)).T @ (left - left.mean(0))
-    return Moments(trace, gradient_sq, (float(c[0, 0]), float(c[0, 1]), float(c[1, 1])), b, m, position)
+    return GradientMoments(*estimates, (float(c[0, 0]), float(c[0, 1]), float(c[1, 1])), b, m, position)
 
 
 def _estimates(q: float, s: float, m: int, b: int) -> tuple[float, float]:
     return b * (q - s / m) / (m - 1), (s - q) / (m * (m - 1))
 
 
-def pool(measured: Iterable[Moments]) -> NoiseScale:
+def pool(measured: Iterable[GradientMoments]) -> NoiseScale:
     """phi from one or more measurements: the sum of tr(Sigma) over the sum of |G|^2, with Fieller's 90% interval.
 
-    >>> steady = Moments(trace=50.0, gradient_sq=1.0, covariance=(25.0, 0.0, 0.01), b=1, parts=16)
+    >>> steady = GradientMoments(trace=50.0, gradient_sq=1.0, covariance=(25.0, 0.0, 0.01), b=1, parts=16)
     >>> scale = pool([steady] * 4)
     >>> scale.value, scale.status, 40 < scale.low < 50 < scale.high < 65
     (50.0, 'measured', True)
@@ -130,14 +129,8 @@ def pool(measured: Iterable[Moments]) -> NoiseScale:
     examples = sum(m.examples for m in found)
     if not found:
         return NoiseScale(None, 0.0, math.inf, "not measurable", t, g, examples)
-    low, high = fieller(
-        t,
-        g,
-        sum(m.covariance[0] for m in found),
-        sum(m.covariance[1] for m in found),
-        sum(m.covariance[2] for m in found),
-        t95(sum(m.parts - 1 for m in found)),
-    )
+    tt, tg, gg = (sum(m.covariance[k] for m in found) for k in range(3))
+    low, high = fieller(t, g, tt, tg, gg, t95(sum(m.parts - 1 for m in found)))
     if g <= 0 or t < 0:
         return NoiseScale(None, low, math.inf, "not measurable", t, g, examples)
     if not math.isfinite(high):
@@ -158,11 +151,12 @@ def fieller(t: float, g: float, tt: float, tg: float, gg: float, z: float) -> tu
 
 
 def t95(degrees: int) -> float:
-    """Student's t, one-sided 95%, for so many degrees of freedom."""
-    if degrees > 60:
-        return 1.645
-    at = sorted(_T95)
-    return float(np.interp(degrees, at, [_T95[d] for d in at]))
+    """Student's t, one-sided 95%, for so many degrees of freedom (at least 1): 90% lie between the two limits.
+
+    >>> round(t95(15), 3)
+    1.753
+    """
+    return float(stdtrit(max(1, degrees), 0.95))
 
 
 def gradient_in_parts(
@@ -172,8 +166,8 @@ def gradient_in_parts(
     *,
     seed: int = 0,
     step: int = 0,
-    enough: Callable[[Moments], bool] | None = None,
-) -> tuple[LossSums, Moments]:
+    enough: Callable[[GradientMoments], bool] | None = None,
+) -> tuple[LossSums, GradientMoments]:
     """`step.gradient` with micro-batches of len(batch) / parts rows, which are measured on the way.
 
     Leaves in `.grad` the gradient of the whole mini-batch, exactly; keeps `parts` gradients in memory meanwhile.
@@ -205,12 +199,14 @@ def gradient_in_parts(
     assert total is not None
     w = torch.stack(weights).cpu().numpy()
     if w.sum() == 0:
-        raise NonFiniteLoss(f"at step {step} the weights of all rows of a mini-batch are zero; drop such rows")
+        raise NonFiniteLoss(f"at step {step} {ZERO_WEIGHT}")
     gram = _products(parameters, kept, float(w.sum()))
     return total, moments(gram / w.mean() ** 2, b, w, batch.position)
 
 
-def _products(parameters: list[nn.Parameter], kept: list[list[Tensor | None]], total: float | None) -> NDArray[Any]:
+def _products(
+    parameters: list[nn.Parameter], kept: list[list[Tensor | None]], total: float | None
+) -> NDArray[np.float64]:
     """The Gram matrix of the parts' gradients, float64 [M, M]; with `total`, their sum over it is left in `.grad`."""
     gram = np.zeros((len(kept), len(kept)))
     for k, p in enumerate(parameters):

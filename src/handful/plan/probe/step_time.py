@@ -3,16 +3,15 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from handful.base.errors import HandfulError
 from handful.base.keys import key
-from handful.plan.probe.snapshot import untouched
+from handful.plan.probe.snapshot import Snapshot, untouched
 from handful.plan.probe.steps import clock, step
-from handful.training.step import NonFiniteLoss, OutOfMemory
+from handful.training.guards import NonFiniteLoss, OutOfMemory
 from handful.training.training import Training
 
 PEAK = 0.9  # B0: the smallest batch with this share of the best throughput
@@ -22,7 +21,7 @@ FITS = 0.25  # a relative residual beyond which T(B) is not taken to be a line
 
 @dataclass(frozen=True)
 class Throughput:
-    """Seconds a step by batch size: `sizes` and `seconds` [k] (medians; `low`, `high` the quartiles), and the line
+    """Seconds per step by batch size: `sizes` and `seconds` [k] (medians; `low`, `high` the quartiles), and the line
     T(B) = a + b B through them with 90% intervals. tested: whether the sizes were run (False for a given law)."""
 
     sizes: tuple[int, ...]
@@ -54,7 +53,7 @@ class Throughput:
         return all(abs(self.a + self.b * n - t) <= FITS * t for n, t in zip(self.sizes, self.seconds, strict=True))
 
     def __call__(self, batch: float) -> float:
-        """Seconds a step of `batch` rows: by the line, or between the medians (in log, never faster for more rows)
+        """Seconds per step of `batch` rows: by the line, or between the medians (in log, never faster for more rows)
         where there is no line."""
         if self.is_line:
             return self.a + self.b * batch
@@ -64,8 +63,17 @@ class Throughput:
         return float(np.exp(np.interp(math.log(batch), np.log(self.sizes), logs)))
 
     def rate(self, batch: float) -> float:
-        """Examples a second."""
+        """Examples per second."""
         return batch / self(batch)
+
+    def time_to_target(self, sizes: Sequence[float], phi: float) -> NDArray[np.float64]:
+        """Predicted time to a target at each size, T(B) (B + phi) / B, over the least among the tested sizes.
+
+        >>> Throughput.law(8, 1, [1, 8, 64]).time_to_target([8, 16], phi=8)
+        array([1.  , 1.125])
+        """
+        best = min(self(n) * (n + phi) / n for n in self.sizes)
+        return np.array([self(n) * (n + phi) / n / best for n in sizes], dtype=np.float64)
 
     def smallest_at_peak(self, cap: int | None = None) -> int:
         """B0: the smallest tested batch with at least 90% of the best throughput of those up to `cap`.
@@ -94,7 +102,7 @@ def measure_throughput(
     budget: float = 1.0,
     repeats: int = 7,
     ceiling: int | None = None,
-    known: Mapping[int, Sequence[float]] = MappingProxyType({}),
+    known: Mapping[int, Sequence[float]] | None = None,
 ) -> Throughput:
     """Time real steps (loader, forward, backward, update) at each size; the run is left as it was.
 
@@ -105,19 +113,19 @@ def measure_throughput(
     at once; larger batches are run in micro-batches of at most that. Raises HandfulError when no size can be run.
     """
     started = clock(t)
-    times: dict[int, list[float]] = {n: list(seconds) for n, seconds in known.items()}
+    times = {n: list(seconds) for n, seconds in (known or {}).items()}
     failed: list[tuple[int, str]] = []
     micro: dict[int, int] = {}
     rising = sorted({n for n in sizes if n >= MIDDLE} or {max(sizes)})
-    falling = sorted(set(sizes) - set(rising), reverse=True)
+    order = [*rising, *sorted(set(sizes) - set(rising), reverse=True)]
     with untouched(t) as snapshot:
         t.objective.model.train()
         most, timed = math.inf, 0
-        for n in [n for n in (*rising, *falling) if n not in known]:
+        for n in (n for n in order if n not in times):
             if n >= most or (timed and clock(t) - started + 3 * _expected(times, n) > budget):
                 most = min(n, most)
                 continue
-            t.state.micro_batch = ceiling if ceiling and ceiling < n else snapshot.numbers[4]
+            t.state.micro_batch = ceiling if ceiling and ceiling < n else snapshot.state.micro_batch
             try:
                 _timed(t, n)  # warms up
                 times[n] = [_timed(t, n), _timed(t, n)]
@@ -126,24 +134,29 @@ def measure_throughput(
                     micro[n] = t.state.micro_batch
             except (NonFiniteLoss, OutOfMemory, RuntimeError, ValueError) as error:
                 failed.append((n, str(error).splitlines()[0]))
-                times.pop(n, None)
+                most = n if isinstance(error, OutOfMemory) else most
                 snapshot.restore()
                 t.objective.model.train()
-                if isinstance(error, OutOfMemory):
-                    most = n
-        for _ in range(repeats - 2):
-            if not times or clock(t) - started + sum(v[-1] for v in times.values()) > budget:
-                break
-            for n, seconds in times.items():
-                t.state.micro_batch = micro.get(n)
-                try:
-                    seconds.append(_timed(t, n))
-                except NonFiniteLoss:
-                    snapshot.restore()
-                    t.objective.model.train()
+        _time_again(t, snapshot, times, micro, repeats - 2, started + budget)
     if not times:
         raise HandfulError(f"no trial step could be taken: {failed[0][1] if failed else 'there are no sizes to try'}")
     return fit_times(times, failed=tuple(failed), spent=clock(t) - started, micro=micro)
+
+
+def _time_again(
+    t: Training, snapshot: Snapshot, times: Mapping[int, list[float]], micro: Mapping[int, int], rounds: int, end: float
+) -> None:
+    """Further rounds of a step at each size, as long as another is expected to be over by `end`."""
+    for _ in range(rounds):
+        if not times or clock(t) + sum(seconds[-1] for seconds in times.values()) > end:
+            return
+        for n, seconds in times.items():
+            t.state.micro_batch = micro.get(n)
+            try:
+                seconds.append(_timed(t, n))
+            except NonFiniteLoss:
+                snapshot.restore()
+                t.objective.model.train()
 
 
 def _expected(times: Mapping[int, Sequence[float]], n: int) -> float:
@@ -153,10 +166,11 @@ def _expected(times: Mapping[int, Sequence[float]], n: int) -> float:
     if above:
         return times[min(above)][-1]
     largest, *rest = sorted(times, reverse=True)
+    seconds = times[largest][-1]
     if not rest:
-        return times[largest][-1] * n / largest
-    rise = (times[largest][-1] - times[rest[0]][-1]) / (largest - rest[0])
-    return min(times[largest][-1] * n / largest, times[largest][-1] + max(0.0, rise) * (n - largest)) * 1.2
+        return seconds * n / largest
+    rise = (seconds - times[rest[0]][-1]) / (largest - rest[0])
+    return min(seconds * n / largest, seconds + max(0.0, rise) * (n - largest)) * 1.2
 
 
 def _timed(t: Training, size: int) -> float:
@@ -180,59 +194,35 @@ def fit_times(
     """
     sizes = sorted(times)
     medians = [float(np.median(times[n])) for n in sizes]
-    quartiles = [np.quantile(times[n], [0.25, 0.75]) for n in sizes]
-    a, b = fit_line(sizes, medians)
+    low, high = (tuple(float(np.quantile(times[n], q)) for n in sizes) for q in (0.25, 0.75))
     generator = np.random.default_rng(key("bootstrap", len(sizes)))
     drawn = np.stack([np.median(generator.choice(times[n], (200, len(times[n]))), axis=1) for n in sizes], axis=1)
-    ends = np.quantile(np.stack(fit_lines(sizes, drawn), axis=1), [0.05, 0.95], axis=0)
+    a_ends, b_ends = ((float(np.quantile(v, 0.05)), float(np.quantile(v, 0.95))) for v in fit_line(sizes, drawn))
+    a, b = map(float, fit_line(sizes, medians))
     return Throughput(
-        tuple(sizes),
-        tuple(medians),
-        tuple(float(q[0]) for q in quartiles),
-        tuple(float(q[1]) for q in quartiles),
-        a,
-        b,
-        (float(ends[0, 0]), float(ends[1, 0])),
-        (float(ends[0, 1]), float(ends[1, 1])),
-        failed=failed,
-        spent=spent,
+        tuple(sizes), tuple(medians), low, high, a, b, a_ends, b_ends, failed=failed, spent=spent,
         micro_batches=micro or {},
-    )
+    )  # fmt: skip
 
 
-def fit_line(sizes: ArrayLike, seconds: ArrayLike) -> tuple[float, float]:
-    """(a, b) >= 0 of T(B) = a + b B, by least squares on relative residuals with Huber's weights (1964).
+def fit_line(sizes: ArrayLike, seconds: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """a, b >= 0 of T(B) = a + b B through sizes [k] and seconds [k], or [r] of each through seconds [r, k]: by least
+    squares on relative residuals with Huber's weights (1964).
 
     Relative, because a step of 4,096 rows must not drown one of 8; robust, because a step may be interrupted.
     """
-    a, b = fit_lines(sizes, np.asarray(seconds, dtype=np.float64)[None])
-    return float(a[0]), float(b[0])
-
-
-def fit_lines(sizes: ArrayLike, seconds: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The lines through each row of seconds [r, k]: a [r], b [r]."""
-    n, t = np.asarray(sizes, dtype=np.float64)[None], seconds
-    if n.shape[1] == 1:
-        return np.zeros(len(t)), t[:, 0] / n[0, 0]
+    n, t = np.asarray(sizes, dtype=np.float64), np.asarray(seconds, dtype=np.float64)
+    a, b = np.zeros_like(t[..., 0]), t[..., 0] / n[0]
     trust = np.ones_like(t)
-    a = b = np.zeros(len(t))
-    for _ in range(8):
-        a, b = _weighted(n, t, trust / t**2)
-        residual = np.abs((a[:, None] + b[:, None] * n) / t - 1)
-        scale = 1.345 * np.maximum(1.4826 * np.median(residual, axis=1, keepdims=True), 1e-3)
+    for _ in range(8 if len(n) > 1 else 0):
+        w = trust / t**2
+        mean_n, mean_t = (w * n).sum(-1) / w.sum(-1), (w * t).sum(-1) / w.sum(-1)
+        from_n, from_t = n - mean_n[..., None], t - mean_t[..., None]
+        slope = (w * from_n * from_t).sum(-1) / (w * from_n**2).sum(-1)
+        start, through_zero = mean_t - slope * mean_n, (w * n * t).sum(-1) / (w * n * n).sum(-1)
+        a = np.where(slope < 0, mean_t, np.maximum(start, 0.0))
+        b = np.where(start < 0, through_zero, np.maximum(slope, 0.0))
+        residual = np.abs((a[..., None] + b[..., None] * n) / t - 1)
+        scale = 1.345 * np.maximum(1.4826 * np.median(residual, axis=-1, keepdims=True), 1e-3)
         trust = np.minimum(1.0, scale / np.maximum(residual, 1e-12))
     return a, b
-
-
-def _weighted(
-    n: NDArray[np.float64], t: NDArray[np.float64], w: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weighted least squares with neither coefficient below 0."""
-    total = w.sum(1)
-    mean_n, mean_t = (w * n).sum(1) / total, (w * t).sum(1) / total
-    from_n, from_t = n - mean_n[:, None], t - mean_t[:, None]
-    b = (w * from_n * from_t).sum(1) / (w * from_n**2).sum(1)
-    a = mean_t - b * mean_n
-    through_zero = (w * n * t).sum(1) / (w * n * n).sum(1)
-    a, b = np.where(b < 0, mean_t, a), np.maximum(b, 0.0)
-    return np.maximum(a, 0.0), np.where(a < 0, through_zero, b)

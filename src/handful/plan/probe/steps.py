@@ -6,8 +6,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from handful.base.errors import HandfulError
 from handful.data.base import Batch
-from handful.training.step import NonFiniteLoss, OutOfMemory, gradient_that_fits
+from handful.training.evaluation import evaluate
+from handful.training.guards import NonFiniteLoss, OutOfMemory
+from handful.training.step import gradient_that_fits
 from handful.training.training import Training, update
 
 FAILED = math.inf  # the loss of a trial that broke off
@@ -39,34 +42,21 @@ def train(t: Training, size: int, steps: int, give_up: Callable[[list[float]], b
     except (NonFiniteLoss, OutOfMemory):
         losses.append(FAILED)
     finally:
-        stream.close()  # type: ignore[attr-defined]
+        stream.close()
     return losses
 
 
 def loss_on(t: Training, batches: Sequence[Batch]) -> float:
-    """The mean loss over some batches, in evaluation mode; FAILED when it is not finite."""
-    model = t.objective.model
-    was_training = model.training
-    total = weight = 0.0
-    model.eval()
+    """The mean loss over some batches, in evaluation mode; FAILED when it is not finite or no row has a weight."""
     try:
-        with torch.inference_mode():
-            for batch in batches:
-                sums = t.objective.sums(t.objective.to_device(batch), metrics=False)
-                total, weight = total + float(sums.loss.double()), weight + float(sums.weight)
-    finally:
-        model.train(was_training)
-    loss = total / weight if weight else math.nan
+        loss = evaluate(t.objective.with_metrics([]), batches)["loss"]
+    except HandfulError:
+        return FAILED
     return loss if math.isfinite(loss) else FAILED
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait for what an accelerator has still to do, so that the clock tells the truth."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-
-
 def clock(t: Training) -> float:
-    """The time in seconds, with the device idle."""
-    synchronize(t.objective.device)
+    """The time in seconds, once the device has done what it has still to do."""
+    if t.objective.device.type != "cpu":
+        torch.accelerator.synchronize(t.objective.device)
     return time.perf_counter()

@@ -4,8 +4,8 @@
 'flip | shift(2)'
 """
 
-from handful.transform.augment.augment import Augment, as_augment, parse
-from handful.transform.augment.base import Augmentation
+from handful.transform.augment.augment import as_augment, parse
+from handful.transform.augment.base import Augment, Augmentation
 from handful.transform.augment.default import picture, suggest
 from handful.transform.augment.geometry import Affine as affine
 from handful.transform.augment.geometry import Flip as flip

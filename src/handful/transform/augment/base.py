@@ -1,14 +1,15 @@
-"""What an augmentation is, and where its random numbers come from.
+"""What an augmentation is, a list of them, and where their random numbers come from.
 
 The number that decides what happens to a row is a pure function of (purpose, seed, epoch, row id): see
-`keys`. The few numbers a row (angle, offset, ...) are drawn in NumPy; the many (noise, dropout) on the device
+`keys`. The few numbers per row (angle, offset, ...) are drawn in NumPy; the many (noise, dropout) on the device
 of `x`.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import groupby
+from typing import ClassVar, Self, TypeVar, Union
 
 import numpy as np
 import torch
@@ -19,11 +20,11 @@ from handful.base import keys
 from handful.base.errors import HandfulError
 from handful.data.base import Batch, Rows
 
-if TYPE_CHECKING:
-    from handful.transform.augment.augment import Augment
-
 Floats = NDArray[np.float64]
+Number = TypeVar("Number", int, float)
 Partner = Callable[[Rows, Rows], Batch]
+Fetch = Callable[[Rows], Batch]
+"""Row ids -> those training rows after preprocessing, before augmentation."""
 
 
 @dataclass(frozen=True)
@@ -78,25 +79,76 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ _high_bits(x, 33)
 
 
+def within(default: Number, low: float, high: float = math.inf) -> Number:
+    """A field of an augmentation whose value must lie in low..high."""
+    span = f"lie in {low:g}..{high:g}" if high < math.inf else f"be at least {low:g}"
+    return field(default=default, metadata={"ok": lambda value: low <= value <= high, "must": span})
+
+
+def positive(default: float) -> float:
+    """A field of an augmentation whose value must be above 0."""
+    return field(default=default, metadata={"ok": lambda value: value > 0, "must": "be above 0"})
+
+
+def amount(default: float) -> float:
+    """A field that counts pixels or frames (a whole number), or is a fraction of the size (below 1)."""
+    rule = "be a whole number, or a fraction of the size below 1"
+    return field(default=default, metadata={"ok": lambda v: v >= 0 and (v < 1 or float(v).is_integer()), "must": rule})
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """One random change to the rows of a training batch.
 
-    Subclasses are frozen dataclasses with a `name` and `apply`. `str(step)` is its text form, which `parse`
-    reads.
+    Subclasses are frozen dataclasses with a `name` and `apply`; fields made by `within`, `positive` and `amount` are
+    checked. `str(step)` is its text form, which `parse` reads.
     """
 
     name: ClassVar[str] = ""
     bare: ClassVar[bool] = False  # whether the text form leaves out a first argument that is the default
+    composed: ClassVar[bool] = False  # whether neighbours are composed into one change, by `compose`
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.metadata:
+                self.check(f.metadata["ok"](value), f"{f.name} must {f.metadata['must']}, not {value!r}")
 
     def apply(self, batch: Batch, address: Address) -> Batch:
         """The batch with a new column `x` (mixing: `y`, `weight` too); the input is left alone."""
         raise NotImplementedError
 
-    def __or__(self, other: "Augmentation | Augment") -> "Augment":
-        from handful.transform.augment.augment import as_augment
+    def compose(self, steps: Sequence[Self], addresses: Sequence[Address], batch: Batch) -> Batch:
+        """The batch after neighbouring steps, this one the first, that are all `composed`, or none of them."""
+        for step, address in zip(steps, addresses):
+            batch = step.apply(batch, address)
+        return batch
 
-        return as_augment([self]) | other
+    def check(self, ok: bool, sentence: str) -> None:
+        """Raise HandfulError "augmentation <name>: <sentence>" unless ok."""
+        if not ok:
+            raise HandfulError(f"augmentation {self.name}: {sentence}")
+
+    def column(self, batch: Batch) -> Tensor:
+        """The column `x` as a Tensor; HandfulError if there is none."""
+        have = ", ".join(batch.columns) or "none"
+        self.check("x" in batch.tensors(), f"it changes the column 'x' as a Tensor; columns are: {have}")
+        return batch.tensor("x")
+
+    def floating(self, batch: Batch, dims: tuple[int, ...], of: str) -> Tensor:
+        """The column `x`, checked to be floating point with one of `dims` dimensions; `of` says what they are."""
+        x = self.column(batch)
+        ok = x.is_floating_point() and x.dim() in dims
+        self.check(ok, f"it needs floating-point {of}, but x is {str(x.dtype).removeprefix('torch.')} {list(x.shape)}")
+        return x
+
+    @property
+    def steps(self) -> tuple["Augmentation", ...]:
+        """Itself, as a list of one."""
+        return (self,)
+
+    def __or__(self, other: Union["Augmentation", "Augment"]) -> "Augment":
+        return Augment(self.steps) | other
 
     def __str__(self) -> str:
         parts, skipped = [], False
@@ -113,50 +165,105 @@ def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else repr(value)
 
 
-def check(ok: bool, step: Augmentation, sentence: str) -> None:
-    """Raise HandfulError "<name>: <sentence>" unless ok."""
-    if not ok:
-        raise HandfulError(f"augmentation {step.name}: {sentence}.")
+@dataclass(frozen=True)
+class Augment:
+    """Steps applied in order to the column `x` of a training batch (mixup and cutmix: `y` and `weight` too).
 
+    seed, fetch, n and classes are usually set by `bind`. fetch(rows) returns those training rows
+    after preprocessing; it, n (the number of training rows) and classes (of an integer target) are needed by
+    mixup and cutmix only. Neighbouring geometric steps are composed into one resampling.
 
-def floating(batch: Batch, step: Augmentation, dims: tuple[int, ...], of: str) -> Tensor:
-    """The column `x`, checked to be floating point with one of `dims` dimensions; `of` says what they are."""
-    x = column(batch, step)
-    what = f"x is {str(x.dtype).removeprefix('torch.')} {list(x.shape)}"
-    check(x.is_floating_point(), step, f"it needs floating-point rows ({of}), but {what}")
-    check(x.dim() in dims, step, f"it needs {of}, but {what}")
-    return x
+    >>> from handful import augment
+    >>> step = augment.parse("flip | shift(2)").bind(seed=1)
+    >>> x = torch.randn(4, 3, 8, 8)
+    >>> whole = step(Batch({"x": x}, np.arange(4)))["x"]
+    >>> last = step(Batch({"x": x[3:]}, np.array([3])))["x"]
+    >>> bool((whole[3:] == last).all())
+    True
+    """
 
+    steps: tuple[Augmentation, ...] = ()
+    seed: int = 0
+    fetch: Fetch | None = None
+    n: int | None = None
+    classes: int | None = None
 
-def column(batch: Batch, step: Augmentation) -> Tensor:
-    """The column `x` as a Tensor; HandfulError if there is none."""
-    x = batch.columns.get("x")
-    if not isinstance(x, Tensor):
-        have = ", ".join(batch.columns) or "none"
-        raise HandfulError(f"augmentation {step.name}: it changes the column 'x' as a Tensor; columns are: {have}.")
-    return x
+    def bind(
+        self, *, seed: int | None = None, fetch: Fetch | None = None, n: int | None = None, classes: int | None = None
+    ) -> "Augment":
+        """The same steps with a seed and, for mixup and cutmix, a way to reach other training rows."""
+        seed = self.seed if seed is None else seed
+        return Augment(self.steps, seed, fetch or self.fetch, n or self.n, classes or self.classes)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", tuple(self.steps))
+
+    def __call__(self, batch: Batch) -> Batch:
+        return self._up_to(len(self.steps), batch)
+
+    def __or__(self, other: Union[Augmentation, "Augment"]) -> "Augment":
+        if not isinstance(other, Augmentation | Augment):
+            return NotImplemented
+        return replace(self, steps=(*self.steps, *other.steps))
+
+    def __str__(self) -> str:
+        return " | ".join(map(str, self.steps))
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[Augmentation]:
+        return iter(self.steps)
+
+    def _up_to(self, stop: int, batch: Batch) -> Batch:
+        """The batch after the first `stop` steps."""
+        if len(batch) == 0:
+            return batch
+        for _, group in groupby(range(stop), lambda k: self.steps[k].composed):
+            places = list(group)
+            steps = [self.steps[k] for k in places]
+            batch = steps[0].compose(steps, [self._address(k) for k in places], batch)
+        return batch
+
+    def _address(self, position: int) -> Address:
+        """The k-th step of a name has a purpose of its own, whatever other steps stand before it."""
+        name = self.steps[position].name
+        k = sum(step.name == name for step in self.steps[:position])
+        partner = None
+        if self.fetch is not None:
+            fetch = self.fetch
+
+            def partner(rows: Rows, epochs: Rows) -> Batch:
+                return self._up_to(position, Batch(fetch(rows).columns, rows, epochs))
+
+        return Address(f"augment.{name}.{k}", self.seed, partner, self.n, self.classes)
 
 
 def with_x(batch: Batch, x: Tensor) -> Batch:
     """The same batch with another `x`."""
-    return batch.replace({**batch.columns, "x": x})
+    return batch.replace(batch.columns | {"x": x})
 
 
-def pixels(step: Augmentation, amount: float, size: int) -> int:
+def pixels(amount: float, size: int) -> int:
     """An amount in pixels (1 or more) or a fraction of `size` (less than 1), as whole pixels."""
     return round(amount * size) if amount < 1 else int(amount)
-
-
-def check_amount(step: Augmentation, amount: float, what: str) -> None:
-    """An amount is a whole number of pixels or frames, or a fraction below 1."""
-    ok = amount >= 0 and (amount < 1 or float(amount).is_integer())
-    check(ok, step, f"{what} must be a whole number, or a fraction of the size below 1, not {amount:g}")
 
 
 def on_device(values: NDArray[np.generic], like: Tensor) -> Tensor:
     """A NumPy array as a Tensor on the device of `like`; floating point takes its dtype."""
     out = torch.from_numpy(np.ascontiguousarray(values))
     return out.to(like.device, like.dtype) if out.is_floating_point() else out.to(like.device)
+
+
+def per_row(values: Tensor, x: Tensor, last: int = 0) -> Tensor:
+    """values [m, ...] with 1s put in, so that they broadcast against x; their last `last` axes stay the last of x."""
+    shape = values.shape
+    return values.view(shape[0], *(1,) * (x.dim() - 1 - last), *shape[len(shape) - last :])
+
+
+def squares(spans: Sequence[NDArray[np.bool_]], x: Tensor) -> Tensor:
+    """Which pixels lie in a row's rectangle, bool [m, (1,) H, W], from rows bool [m, H] and columns bool [m, W]."""
+    return per_row(on_device(spans[0], x)[:, :, None] & on_device(spans[1], x)[:, None, :], x, 2)
 
 
 def row_lengths(batch: Batch, x: Tensor) -> NDArray[np.int64]:
@@ -166,8 +273,9 @@ def row_lengths(batch: Batch, x: Tensor) -> NDArray[np.int64]:
     zeros after standardising; real frames are not all exactly 0). So it does not matter to which length a
     batch was padded.
     """
-    lengths = batch.columns.get("lengths")
-    if not isinstance(lengths, Tensor):
+    if "lengths" in batch.columns:
+        lengths = batch.tensor("lengths")
+    else:
         sounding = (x != 0).flatten(1, -2).any(1) if x.dim() > 2 else x != 0
         lengths = (sounding * torch.arange(1, x.shape[-1] + 1, device=x.device)).amax(1)
     return lengths.cpu().numpy().astype(np.int64)

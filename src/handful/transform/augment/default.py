@@ -1,11 +1,13 @@
 """Which augmentation to start from for which data, and a picture of what it does."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from handful.base.errors import HandfulError
-from handful.data.base import Batch, Value
-from handful.transform.augment.augment import Augment
+from handful.data.base import Batch
+from handful.transform.augment.base import Augment
 
 
 def suggest(kind: str, shape: tuple[int | None, ...], task: str | None, n: int) -> tuple[str | None, str]:
@@ -17,46 +19,39 @@ def suggest(kind: str, shape: tuple[int | None, ...], task: str | None, n: int) 
     >>> suggest("image", (3, 32, 32), "classification", 50_000)[0]
     'flip | shift(2)'
     """
-    known = tuple(side for side in shape if side is not None)
-    if kind == "image" and len(shape) == len(known) and len(shape) in (2, 3):
-        return _suggest_image((1, *known) if len(known) == 2 else known)
-    if kind == "audio":
-        if task == "sequence":
+    match kind:
+        case "image" if len(shape) in (2, 3) and None not in shape:
+            return _suggest_image([side or 0 for side in shape])
+        case "audio" if task == "sequence":
             return "time_mask(0.05, 2) | frequency_mask(0.2, 2)", (
-                "masks over time and frequency (SpecAugment); those over time are short, so that no label of "
-                "the sequence is hidden whole"
+                "masks over time and frequency (SpecAugment), short in time, so that no label of the sequence is hidden"
             )
-        return "time_shift(0.1) | time_mask(0.2) | frequency_mask(0.2)", (
-            "a sound stays what it is if it starts earlier or lacks a stretch or a band (SpecAugment)"
-        )
-    if kind == "text" and task != "language":
-        return "token_dropout(0.1)", "the label should not hang on a single word"
-    if kind in ("text", "language", "tokens"):
-        return (
-            None,
-            "each token is a target of a language model; other tokens would be another task",
-        )
+        case "audio":
+            return "time_shift(0.1) | time_mask(0.2) | frequency_mask(0.2)", (
+                "a sound stays what it is if it starts earlier or lacks a stretch or a band (SpecAugment)"
+            )
+        case "text" if task != "language":
+            return "token_dropout(0.1)", "the label should not hang on a single word"
+        case "text" | "language" | "tokens":
+            return None, "each token is a target of a language model; other tokens would be another task"
     return None, "for plain numbers no change is known that keeps the target"
 
 
-def _suggest_image(shape: tuple[int, ...]) -> tuple[str | None, str]:
-    channels, height, width = shape
-    side = min(height, width)
-    if channels >= 3 and side >= 28:
+def _suggest_image(shape: Sequence[int]) -> tuple[str | None, str]:
+    height, width = shape[-2:]
+    side = min(shape[-2:])
+    no_flip = "no flip, since mirrored digits and letters are other characters or none"
+    if len(shape) == 3 and shape[0] >= 3 and side >= 28:
         return f"flip | shift({round(side / 16)})", (
-            "a mirrored or slightly moved photograph shows the same thing; take flip out where left and "
-            "right differ (text, signs, medical pictures)"
+            "a mirrored or slightly moved photograph shows the same thing; take flip out where left and right differ "
+            "(text, signs, medical pictures)"
         )
     if side >= 16:
-        return f"rotate(10) | shift({round(side / 16)})", (
-            "small turns and moves keep what a small or grey picture shows; no flip, since mirrored digits "
-            "and letters are other characters or none"
-        )
+        why = "small turns and moves keep what a small or grey picture shows"
+        return f"rotate(10) | shift({round(side / 16)})", f"{why}; {no_flip}"
     if side >= 8:
-        return "rotate(10)", (
-            f"at {height} x {width} pixels a move of one pixel is already large, so only small turns; "
-            "no flip, since mirrored digits and letters are other characters or none"
-        )
+        why = f"at {height} x {width} pixels a move of one pixel is already large, so only small turns"
+        return "rotate(10)", f"{why}; {no_flip}"
     return None, f"at {height} x {width} pixels every change is large"
 
 
@@ -79,8 +74,7 @@ def picture(
     if x.dim() not in (3, 4) or not x.is_floating_point() or not len(x):
         raise HandfulError(f"a picture of augmentation needs pictures [m, C, H, W], not {x.dtype} {list(x.shape)}.")
     m = min(examples, len(x))
-    columns: dict[str, Value] = {k: v[:m] for k, v in batch.columns.items() if isinstance(v, Tensor)}
-    part = Batch(columns, batch.rows[:m], batch.epochs[:m])
+    part = Batch({name: value[:m] for name, value in batch.tensors().items()}, batch.rows[:m], batch.epochs[:m])
     tiles = [part.tensor("x")]
     for epoch in range(epochs):
         again = Batch(part.columns, part.rows, part.epochs * 0 + epoch)

@@ -1,9 +1,9 @@
 """Sound to pictures of it: log mel energies, in plain torch."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from handful.base.errors import HandfulError
 from handful.data.base import Ragged
-from handful.transform.step import Moments, Step, pieces, stored
+from handful.transform.steps.statistics import Moments
+from handful.transform.steps.step import Inputs, Names, Step
 
 
 def mel_filters(rate: int, fft: int, mels: int, low: float = 20.0) -> Tensor:
@@ -29,12 +30,11 @@ def mel_filters(rate: int, fft: int, mels: int, low: float = 20.0) -> Tensor:
     return torch.minimum(rising, falling).clamp(min=0)
 
 
-@stored
 @dataclass(frozen=True, eq=False)
-class LogMel(Step):
+class LogMel(Step[Ragged | Tensor]):
     """Samples to log(mel energy + floor), standardised per mel band: float32 [m, mels, frames].
 
-    rate: samples a second (given by the data in a pipeline); window and hop in seconds; a periodic Hann
+    rate: samples per second (given by the data in a pipeline); window and hop in seconds; a periodic Hann
     window, padded to the next power of two; power spectrum |X|^2; frame t is centred on sample t * hop, with
     zeros outside the recording, so n samples give 1 + n // hop frames. mels: 40 up to 8 kHz, else 64. floor:
     1e-6, about the energy of 16-bit noise. max_length: frames kept of a longer recording; by default nothing
@@ -66,21 +66,18 @@ class LogMel(Step):
     @property
     def _rate(self) -> int:
         if not self.rate:
-            raise HandfulError("LogMel needs the samples a second: LogMel(rate=16000).")
+            raise HandfulError("LogMel needs the samples per second: LogMel(rate=16000)")
         return self.rate
 
-    def fit(self, chunks: Iterable[Any]) -> Self:
-        moments, lengths = Moments(), np.zeros(1, dtype=np.int64)
-        for chunk in pieces(chunks):
-            for part in _parts(_ragged(chunk)):
-                raw, frames = self.energies(part)
-                mask = torch.arange(raw.shape[2]) < frames[:, None]
-                moments.update(raw.transpose(1, 2)[mask])
-                counts = np.bincount(frames.numpy(), minlength=len(lengths))
-                counts[: len(lengths)] += lengths
-                lengths = counts
-        if not lengths.sum():
-            raise HandfulError("LogMel cannot be fitted on no rows.")
+    def learn(self, chunks: Iterator[Ragged | Tensor]) -> Self:
+        moments, all_frames = Moments(), [np.zeros(0, dtype=np.int64)]
+        for part in (part for chunk in chunks for part in _parts(_ragged(chunk))):
+            raw, frames = self.energies(part)
+            moments.update(raw.transpose(1, 2)[torch.arange(raw.shape[2]) < frames[:, None]])
+            all_frames.append(frames.numpy())
+        lengths = np.bincount(np.concatenate(all_frames))
+        if not len(lengths):
+            raise HandfulError("LogMel cannot be fitted on no rows")
         longest, usual = len(lengths) - 1, int(np.searchsorted(lengths.cumsum(), 0.99 * lengths.sum()))
         cut = self.max_length or (usual if longest > 2 * usual else None)
         return replace(self, mels=self.bands, mean=moments.mean, std=moments.std, max_length=cut, longest=longest)
@@ -96,16 +93,8 @@ class LogMel(Step):
         for i, (start, n) in enumerate(zip(sound.offsets.tolist(), lengths.tolist())):
             piece = sound.values[start : start + n].to(torch.float32)
             padded[i, :n] = piece if piece.dim() == 1 else piece.mean(1)
-        spectrum = torch.stft(
-            padded,
-            fft,
-            hop,
-            window,
-            torch.hann_window(window),
-            center=True,
-            pad_mode="constant",
-            return_complex=True,
-        )
+        hann = torch.hann_window(window)
+        spectrum = torch.stft(padded, fft, hop, window, hann, center=True, pad_mode="constant", return_complex=True)
         power = torch.view_as_real(spectrum).square_().sum(-1)
         mel = mel_filters(self._rate, fft, self.bands).to(torch.float32) @ power
         frames = 1 + lengths // hop
@@ -121,15 +110,19 @@ class LogMel(Step):
         inside: Tensor = torch.arange(x.shape[2]) < frames[:, None]
         return x * inside[:, None, :]
 
-    def notes(self, names: list[str] | None = None) -> list[str]:
-        said = [
+    def inputs(self, shape: tuple[int | None, ...]) -> Inputs:
+        length = self.max_length or self.longest
+        return Inputs("audio", shape=shape, max_length=length, mels=self.bands, rate=self.rate or 0, channels=1)
+
+    def notes(self, names: Names = None) -> list[str]:
+        found = [
             f"Sound at {self.rate} Hz becomes {self.bands} log mel energies every {1000 * self.hop:g} ms "
             "(HTK mel scale), standardised per band."
         ]
         if self.max_length and self.longest > self.max_length:
             cut, long = self.max_length * self.hop, self.longest * self.hop
-            said.append(f"Recordings are cut to {cut:.2f} s; the longest training row has {long:.2f} s.")
-        return said
+            found.append(f"Recordings are cut to {cut:.2f} s; the longest training row has {long:.2f} s.")
+        return found
 
 
 def _ragged(value: Ragged | Tensor) -> Ragged:
@@ -139,8 +132,8 @@ def _ragged(value: Ragged | Tensor) -> Ragged:
     return Ragged(value.flatten(0, 1), torch.arange(m + 1) * n)
 
 
-def _parts(sound: Ragged, rows: int = 64) -> Iterable[Ragged]:
-    """The rows in groups of like length order unchanged, so that one long row pads few others."""
+def _parts(sound: Ragged, rows: int = 64) -> Iterator[Ragged]:
+    """The rows in groups, in order, so that one long row pads few others."""
     for a in range(0, len(sound.offsets) - 1, rows):
         offsets = sound.offsets[a : a + rows + 1]
         yield Ragged(sound.values[int(offsets[0]) : int(offsets[-1])], offsets - offsets[0])

@@ -1,18 +1,21 @@
 """Steps for numbers, categories and pictures. All statistics are float64 and of the training rows only."""
 
+import functools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from handful.base.errors import HandfulError
-from handful.transform.step import Moments, Sample, Step, code_table, pieces, stored
-
-EXACT = 20_000_000  # values kept for medians; beyond, a keyed uniform sample of the rows
+from handful.data.base import Column, Ragged, Value
+from handful.data.gather import Array
+from handful.transform.steps.statistics import Moments, known_values
+from handful.transform.steps.step import Names, Step, listed
 
 
 def _affine(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -33,18 +36,8 @@ def _inverse(x: Tensor) -> Tensor:
     return torch.where(x > 0, 1.0 / torch.where(x > 0, x, 1.0), 0.0)
 
 
-def _label(index: int, names: list[str] | None) -> str:
-    return f"'{names[index]}'" if names and index < len(names) else str(index)
-
-
-def some(indices: list[int], names: list[str] | None) -> str:
-    shown = ", ".join(_label(i, names) for i in indices[:5])
-    return shown + (f" and {len(indices) - 5} more" if len(indices) > 5 else "")
-
-
-@stored
 @dataclass(frozen=True, eq=False)
-class Standardize(Step):
+class Standardize(Step[Tensor]):
     """(x - mean) / std per feature; population std (divided by n); a constant feature becomes 0.
 
     clip: results are cut to -clip..clip. fill: NaN becomes 0, the mean; else it stays NaN. Values are [m,
@@ -61,11 +54,8 @@ class Standardize(Step):
     std: Tensor | None = None
     gaps: int = 0  # missing values in the training rows
 
-    def fit(self, chunks: Iterable[Any]) -> Self:
-        moments = Moments()
-        for chunk in pieces(chunks):
-            moments.update(chunk)
-        return self.of(moments)
+    def learn(self, chunks: Iterator[Tensor]) -> Self:
+        return self.of(Moments(chunks))
 
     def of(self, moments: Moments) -> Self:
         """Fitted with moments that were already summed."""
@@ -79,21 +69,20 @@ class Standardize(Step):
             x = x.nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
         return x if self.clip is None else x.clamp_(-self.clip, self.clip)
 
-    def notes(self, names: list[str] | None = None) -> list[str]:
+    def notes(self, names: Names = None) -> list[str]:
         constant = (self.fitted(self.std).flatten() == 0).nonzero().flatten().tolist()
         clip = f", cut to {self.clip:g} standard deviations" if self.clip else ""
-        said = [f"Numbers are standardised with the training mean and standard deviation{clip}."]
+        found = [f"Numbers are standardised with the training mean and standard deviation{clip}."]
         if self.gaps and self.fill:
-            said.append(f"{self.gaps} missing values are replaced by the feature's training mean.")
-        if not constant:
-            return said
-        what = "feature" if len(constant) == 1 else f"{len(constant)} features"
-        return [*said, f"Constant in the training rows, so set to 0: {what} {some(constant, names)}."]
+            found.append(f"{self.gaps} missing values are replaced by the feature's training mean.")
+        if constant:
+            what = "feature" if len(constant) == 1 else f"{len(constant)} features"
+            found.append(f"Constant in the training rows, so set to 0: {what} {listed(constant, names)}.")
+        return found
 
 
-@stored
 @dataclass(frozen=True, eq=False)
-class MinMax(Step):
+class MinMax(Step[Tensor]):
     """Scaled per feature so that the training rows span low..high; a constant feature becomes `low`.
 
     Rows outside the training range land outside low..high.
@@ -108,12 +97,10 @@ class MinMax(Step):
     minimum: Tensor | None = None
     maximum: Tensor | None = None
 
-    def fit(self, chunks: Iterable[Any]) -> Self:
+    def learn(self, chunks: Iterator[Tensor]) -> Self:
         if not self.low < self.high:
-            raise HandfulError(f"MinMax needs low < high, not low={self.low}, high={self.high}.")
-        moments = Moments()
-        for chunk in pieces(chunks):
-            moments.update(chunk)
+            raise HandfulError(f"MinMax needs low < high, not low={self.low}, high={self.high}")
+        moments = Moments(chunks)
         seen = moments.count > 0
         return replace(self, minimum=torch.where(seen, moments.low, 0.0), maximum=torch.where(seen, moments.high, 0.0))
 
@@ -123,9 +110,8 @@ class MinMax(Step):
         return _affine(value, minimum, scale) + self.low
 
 
-@stored
 @dataclass(frozen=True, eq=False)
-class Normalize(Step):
+class Normalize(Step[Tensor]):
     """Each row divided by its norm ("l2", "l1" or "max") over all its features; a row of zeros stays zeros.
 
     >>> Normalize()(torch.tensor([[3.0, 4.0]])).tolist()
@@ -137,15 +123,14 @@ class Normalize(Step):
     def __call__(self, value: Tensor) -> Tensor:
         orders = {"l2": 2.0, "l1": 1.0, "max": float("inf")}
         if self.norm not in orders:
-            raise HandfulError(f"Normalize knows the norms l2, l1 and max, not '{self.norm}'.")
+            raise HandfulError(f"Normalize knows the norms l2, l1 and max, not {self.norm!r}")
         x = value if value.is_floating_point() else value.float()
         length = torch.linalg.vector_norm(x.flatten(1), orders[self.norm], dim=1).view(-1, *[1] * (x.dim() - 1))
         return x / torch.where(length > 0, length, 1)
 
 
-@stored
 @dataclass(frozen=True, eq=False)
-class Impute(Step):
+class Impute(Step[Tensor]):
     """NaN replaced by the feature's median over the training rows.
 
     Rows [m, features] also get one more feature (0 or 1) for each feature that had missing values in
@@ -162,25 +147,20 @@ class Impute(Step):
     median: Tensor | None = None
     missing: Tensor | None = None  # int64: the flat features that had missing values
 
-    def fit(self, chunks: Iterable[Any]) -> Self:
-        sample: Sample | None = None
-        had = torch.zeros(0, dtype=torch.bool)
-        shape: tuple[int, ...] = ()
-        for chunk in pieces(chunks):
-            shape = tuple(chunk.shape[1:])
-            rows = chunk.to(torch.float64).flatten(1) if chunk.dim() > 1 else chunk.to(torch.float64)[:, None]
-            if sample is None:
-                sample, had = (
-                    Sample(max(10_000, EXACT // max(1, rows.shape[1]))),
-                    had.new_zeros(rows.shape[1]),
-                )
-            sample.update(rows.numpy())
-            had |= torch.isnan(rows).any(0)
-        if sample is None:
-            raise HandfulError("Impute cannot be fitted on no rows.")
-        known = [column[~np.isnan(column)] for column in sample.take().T]
+    def learn(self, chunks: Iterator[Tensor]) -> Self:
+        shape: tuple[int, ...] | None = None
+
+        def rows() -> Iterator[Tensor]:
+            nonlocal shape
+            for chunk in chunks:
+                shape = tuple(chunk.shape[1:])
+                yield chunk[:, None].flatten(1)
+
+        known, missing = known_values(rows())
+        if shape is None:
+            raise HandfulError("Impute cannot be fitted on no rows")
         medians = torch.tensor([float(np.median(c)) if len(c) else 0.0 for c in known], dtype=torch.float64)
-        return replace(self, median=medians.view(shape), missing=had.nonzero().flatten())
+        return replace(self, median=medians.view(shape), missing=torch.from_numpy(missing).nonzero().flatten())
 
     def fill(self, value: Tensor) -> Tensor:
         """NaN replaced by medians, without the added features."""
@@ -198,16 +178,133 @@ class Impute(Step):
             return filled
         return torch.cat([filled, self.flags(value).to(filled.dtype)], dim=1)
 
-    def notes(self, names: list[str] | None = None) -> list[str]:
-        which = self.fitted(self.missing).tolist()
-        if not which:
-            return []
-        return [f"Missing values are replaced by the training median, and flagged: {some(which, names)}."]
+    def notes(self, names: Names = None) -> list[str]:
+        which = listed(self.fitted(self.missing).tolist(), names)
+        return [f"Missing values are replaced by the training median, and flagged: {which}."] if which else []
 
 
-@stored
 @dataclass(frozen=True, eq=False)
-class Categories(Step):
+class Whiten(Step[Tensor]):
+    """Principal components, each scaled to variance 1: (x - mean) @ V / sqrt(eigenvalue).
+
+    components: how many to keep (all by default). Values [m, features...] are flattened; the result is
+    [m, components]. The covariance is divided by n - 1; each component's largest weight is positive, both as
+    scikit-learn's PCA(whiten=True). Directions without variance become 0.
+
+    >>> x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)).double()
+    >>> torch.cov(Whiten().fit([x])(x).T).allclose(torch.eye(3).double())
+    True
+    """
+
+    components: int | None = None
+    mean: Tensor | None = None
+    matrix: Tensor | None = None
+
+    def learn(self, chunks: Iterator[Tensor]) -> Self:
+        count, mean, scatter = 0, torch.zeros(()), torch.zeros(())
+        for chunk in chunks:
+            x = chunk.to(torch.float64).flatten(1)
+            if not len(x):
+                continue
+            total, delta = count + len(x), x.mean(0) - mean
+            centred = x - x.mean(0)
+            scatter = scatter + centred.T @ centred + torch.outer(delta, delta) * (count * len(x) / total)
+            mean, count = mean + delta * (len(x) / total), total
+        if count < 2 or not torch.isfinite(scatter).all():
+            raise HandfulError("Whiten needs at least two rows, without missing or infinite values")
+        values, vectors = torch.linalg.eigh(scatter / (count - 1))
+        values, vectors = values.flip(0), vectors.flip(1)
+        keep = len(values) if self.components is None else self.components
+        if not 1 <= keep <= len(values):
+            raise HandfulError(f"Whiten can keep 1 to {len(values)} components, not {keep}")
+        largest = vectors.abs().argmax(0)
+        vectors = vectors * vectors[largest, torch.arange(len(values))].sign()
+        flat = values <= values[0] * len(values) * torch.finfo(torch.float64).eps
+        matrix = vectors * _inverse(torch.where(flat, 0.0, values).sqrt())
+        return replace(self, mean=mean, matrix=matrix[:, :keep].contiguous())
+
+    def __call__(self, value: Tensor) -> Tensor:
+        matrix, mean = self.fitted(self.matrix).to(value.device), self.fitted(self.mean).to(value.device)
+        result = torch.float64 if value.dtype == torch.float64 else torch.float32
+        whitened: Tensor = (value.flatten(1).to(torch.float64) - mean) @ matrix
+        return whitened.to(result)
+
+
+@dataclass(frozen=True, eq=False)
+class ScaleImage(Step[Tensor]):
+    """Pictures [m, channels, height, width] to float32: (x / 255 - mean) / std, mean and std per channel.
+
+    uint8 is divided by 255; pictures of floats are not. standardize=False only divides. Sums over bytes are
+    made in integers, so that they are exact.
+    """
+
+    standardize: bool = True
+    mean: Tensor | None = None  # of x / divisor, float64 [channels]
+    std: Tensor | None = None
+
+    def learn(self, chunks: Iterator[Tensor]) -> Self:
+        moments = Moments()
+        for chunk in filter(len, chunks):
+            channels = chunk.transpose(0, 1).flatten(1)
+            if chunk.dtype == torch.uint8:
+                count = torch.full((len(channels),), float(channels.shape[1]), dtype=torch.float64)
+                wide = channels.to(torch.int32)
+                total, squares = wide.sum(1).double(), (wide * wide).sum(1).double()
+                deviations = (squares - total * total / count) / 255**2
+                moments.join(count, total / count / 255, deviations, wide.amin(1) / 255.0, wide.amax(1) / 255.0)
+            else:
+                moments.update(channels.T)
+        return replace(self, mean=moments.mean, std=moments.std)
+
+    def __call__(self, value: Tensor) -> Tensor:
+        divisor = 255.0 if value.dtype == torch.uint8 else 1.0
+        if not self.standardize:
+            return value.to(torch.float32).div_(divisor) if divisor != 1 else value.to(torch.float32)
+        shift, scale = self.fitted(self.mean) * divisor, _inverse(self.fitted(self.std)) / divisor
+        return _affine(value, shift.view(-1, 1, 1), scale.view(-1, 1, 1)).to(torch.float32)
+
+    def notes(self, names: Names = None) -> list[str]:
+        if not self.standardize:
+            return ["Pictures are scaled from 0..255 to 0..1."]
+        mean, std = (", ".join(f"{v:.3f}" for v in t.tolist()) for t in (self.fitted(self.mean), self.fitted(self.std)))
+        return [f"Pictures are standardised per channel (training mean {mean}; standard deviation {std})."]
+
+
+@functools.lru_cache(maxsize=64)
+def code_table(
+    known: tuple[str, ...], classes: tuple[str, ...], first: int, other: int, missing: int | None = None
+) -> Tensor:
+    """Ids by code, int64 [len(classes) + 1].
+
+    For each of `classes` its place in `known` plus `first`, or `other` where it is not there; the last entry,
+    which the code -1 (missing) picks, is `missing`, by default `other`, too."""
+    ids = {name: i + first for i, name in enumerate(known)}
+    last = other if missing is None else missing
+    return torch.tensor([*(ids.get(name, other) for name in classes), last], dtype=torch.int64)
+
+
+def index_of(values: Array, known: Array) -> NDArray[np.int64]:
+    """Where each value stands in `known`, which is sorted; -1 where it does not.
+
+    >>> index_of(np.array([3, 1, 2]), np.array([1, 3]))
+    array([ 1,  0, -1])
+    """
+    if not len(known):
+        return np.full(len(values), -1, dtype=np.int64)
+    at = np.searchsorted(known, values).clip(max=len(known) - 1)
+    return np.where(known[at] == values, at, -1)
+
+
+def strings(value: Value, column: Column) -> list[str]:
+    """The strings of a column of text, or of one of categories, by their codes; "" where one is missing."""
+    if isinstance(value, Tensor):
+        names = (*(column.classes or ()), "")
+        return [names[code] for code in value.tolist()]
+    return [str(text or "") for text in value]
+
+
+@dataclass(frozen=True, eq=False)
+class Categories(Step[Sequence[str | None]]):
     """Names to ids, by name: 1.. for the names seen in training, sorted; 0 for missing or never seen.
 
     Values are lists of m strings ("" and None are missing); the result is int64 [m]. With `other`, names never seen
@@ -224,11 +321,8 @@ class Categories(Step):
     other: bool = False
     counts: tuple[int, ...] = ()
 
-    def fit(self, chunks: Iterable[Any]) -> Self:
-        counts: Counter[str] = Counter()
-        for chunk in pieces(chunks):
-            counts.update(name or "" for name in chunk)
-        return self.of(counts)
+    def learn(self, chunks: Iterator[Sequence[str | None]]) -> Self:
+        return self.of(Counter(name or "" for chunk in chunks for name in chunk))
 
     def of(self, counts: Mapping[str, int]) -> Self:
         """Fitted to names that have so many rows each; "" is missing."""
@@ -254,115 +348,30 @@ class Categories(Step):
         return code_table(self.fitted(self.classes), tuple(classes), 1, self._unseen, 0)[codes]
 
 
-@stored
+def padded(values: Tensor, lengths: Tensor) -> Tensor:
+    """Rows of these lengths, joined in `values` [total, ...], as one block [m, T, ...], with 0 behind the end of a row;
+    T: the longest, at least 1."""
+    longest = max(1, int(lengths.max())) if len(lengths) else 1
+    out = values.new_zeros(len(lengths), longest, *values.shape[1:])
+    out[torch.arange(longest) < lengths[:, None]] = values
+    return out
+
+
 @dataclass(frozen=True, eq=False)
-class Whiten(Step):
-    """Principal components, each scaled to variance 1: (x - mean) @ V / sqrt(eigenvalue).
-
-    components: how many to keep (all by default). Values [m, features...] are flattened; the result is
-    [m, components]. The covariance is divided by n - 1; each component's largest weight is positive, both as
-    scikit-learn's PCA(whiten=True). Directions without variance become 0.
-
-    >>> x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)).double()
-    >>> torch.cov(Whiten().fit([x])(x).T).allclose(torch.eye(3).double())
-    True
-    """
-
-    components: int | None = None
-    mean: Tensor | None = None
-    matrix: Tensor | None = None
-
-    def fit(self, chunks: Iterable[Any]) -> Self:
-        count, mean, scatter = 0, torch.zeros(()), torch.zeros(())
-        for chunk in pieces(chunks):
-            x = chunk.to(torch.float64).flatten(1)
-            if not len(x):
-                continue
-            total, delta = count + len(x), x.mean(0) - mean
-            centred = x - x.mean(0)
-            scatter = scatter + centred.T @ centred + torch.outer(delta, delta) * (count * len(x) / total)
-            mean, count = mean + delta * (len(x) / total), total
-        if count < 2 or not torch.isfinite(scatter).all():
-            raise HandfulError("Whiten needs at least two rows, without missing or infinite values.")
-        values, vectors = torch.linalg.eigh(scatter / (count - 1))
-        values, vectors = values.flip(0), vectors.flip(1)
-        keep = len(values) if self.components is None else self.components
-        if not 1 <= keep <= len(values):
-            raise HandfulError(f"Whiten can keep 1 to {len(values)} components, not {keep}.")
-        largest = vectors.abs().argmax(0)
-        vectors = vectors * vectors[largest, torch.arange(len(values))].sign()
-        flat = values <= values[0] * len(values) * torch.finfo(torch.float64).eps
-        matrix = vectors * _inverse(torch.where(flat, 0.0, values).sqrt())
-        return replace(self, mean=mean, matrix=matrix[:, :keep].contiguous())
-
-    def __call__(self, value: Tensor) -> Tensor:
-        matrix, mean = self.fitted(self.matrix).to(value.device), self.fitted(self.mean).to(value.device)
-        result = torch.float64 if value.dtype == torch.float64 else torch.float32
-        whitened: Tensor = (value.flatten(1).to(torch.float64) - mean) @ matrix
-        return whitened.to(result)
-
-
-@stored
-@dataclass(frozen=True, eq=False)
-class ScaleImage(Step):
-    """Pictures [m, channels, height, width] to float32: (x / 255 - mean) / std, mean and std per channel.
-
-    uint8 is divided by 255; pictures of floats are not. standardize=False only divides. Sums over bytes are
-    made in integers, so that they are exact.
-    """
-
-    standardize: bool = True
-    mean: Tensor | None = None  # of x / divisor, float64 [channels]
-    std: Tensor | None = None
-
-    def fit(self, chunks: Iterable[Any]) -> Self:
-        moments = Moments()
-        for chunk in pieces(chunks):
-            if not len(chunk):
-                continue
-            channels = chunk.transpose(0, 1).flatten(1)
-            if chunk.dtype == torch.uint8:
-                count = torch.full((len(channels),), float(channels.shape[1]), dtype=torch.float64)
-                wide = channels.to(torch.int32)
-                total, squares = wide.sum(1).double(), (wide * wide).sum(1).double()
-                moments.join(count, total / count / 255, (squares - total * total / count) / 255**2)
-                moments.low = torch.minimum(moments.low, wide.amin(1) / 255.0)
-                moments.high = torch.maximum(moments.high, wide.amax(1) / 255.0)
-            else:
-                moments.update(channels.T)
-        return replace(self, mean=moments.mean, std=moments.std)
-
-    def __call__(self, value: Tensor) -> Tensor:
-        divisor = 255.0 if value.dtype == torch.uint8 else 1.0
-        if not self.standardize:
-            return value.to(torch.float32).div_(divisor) if divisor != 1 else value.to(torch.float32)
-        shift, scale = self.fitted(self.mean) * divisor, _inverse(self.fitted(self.std)) / divisor
-        return _affine(value, shift.view(-1, 1, 1), scale.view(-1, 1, 1)).to(torch.float32)
-
-    def notes(self, names: list[str] | None = None) -> list[str]:
-        if not self.standardize:
-            return ["Pictures are scaled from 0..255 to 0..1."]
-        mean, std = (", ".join(f"{v:.3f}" for v in t.tolist()) for t in (self.fitted(self.mean), self.fitted(self.std)))
-        return [f"Pictures are standardised per channel (training mean {mean}; standard deviation {std})."]
-
-
-@stored
-@dataclass(frozen=True, eq=False)
-class PadRows(Step):
+class PadRows(Step[Ragged | Tensor]):
     """Rows of different lengths (a Ragged [T, ...]) as one block [m, T, ...], with 0 behind the end of a row, to the
     longest of the batch.
 
-    >>> from handful.data.base import Ragged
     >>> PadRows()(Ragged(torch.ones(3, 2), torch.tensor([0, 1, 3])))[:, :, 0]
     tensor([[1., 0.],
             [1., 1.]])
     """
 
-    def __call__(self, value: Any) -> Tensor:
+    @property
+    def varies(self) -> bool:
+        return True
+
+    def __call__(self, value: Ragged | Tensor) -> Tensor:
         if isinstance(value, Tensor):  # rows of other data that happen to be of one length
             return value
-        lengths = value.offsets.diff()
-        longest = max(1, int(lengths.max())) if len(lengths) else 1
-        out: Tensor = value.values.new_zeros(len(lengths), longest, *value.values.shape[1:])
-        out[torch.arange(longest) < lengths[:, None]] = value.values
-        return out
+        return padded(value.values, value.offsets.diff())

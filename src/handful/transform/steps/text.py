@@ -1,28 +1,31 @@
-"""Text to token ids, and one long text to the windows that a language model learns from."""
+"""Text to token ids, and rows of token ids to blocks of them."""
 
 import functools
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import tokenizers
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Ragged
+from handful.data.gather import ragged_of
 from handful.data.tables.strings import UNSPACED
-from handful.transform.step import Sample, Step, pieces, stored
+from handful.transform.steps.numbers import index_of, padded
+from handful.transform.steps.statistics import Sample
+from handful.transform.steps.step import Inputs, Names, Step
 
 PAD, UNKNOWN = 0, 1
 _MODES = ("bpe", "word", "character")
 
 
 @functools.lru_cache(maxsize=8)
-def _load(model: str) -> Any:
+def _load(model: str) -> tokenizers.Tokenizer:
     return tokenizers.Tokenizer.from_str(model)
 
 
@@ -31,18 +34,16 @@ def _code_points(characters: str) -> NDArray[np.uint32]:
     return np.frombuffer(characters.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
 
 
-@stored
 @dataclass(frozen=True, eq=False)
-class Tokenize(Step):
+class Tokenize(Step[Sequence[str]]):
     """Strings to token ids, int64 [m, T], padded with 0 to the longest of the batch; 1 is the unknown token.
 
     mode: "word" (words and punctuation marks seen at least twice; where a script sets no blanks between words, as
-    Chinese, Japanese and Thai, a letter is a word), "bpe"
-    (byte-level byte pair encoding, Sennrich et al. 2016; any text can be written and read back) or
-    "character". The first two are Hugging Face `tokenizers` trained on the training rows. size: the most ids
-    there may be. lowercase: fold upper case (not in character mode). max_length: longer rows are cut there;
-    by default the 99th percentile of the training rows (of a keyed sample of 20,000 of them). A text without
-    any token is one unknown token.
+    Chinese, Japanese and Thai, a letter is a word), "bpe" (byte-level byte pair encoding, Sennrich et al. 2016; any
+    text can be written and read back) or "character". The first two are Hugging Face `tokenizers` trained on the
+    training rows. size: the most ids there may be. lowercase: fold upper case (not in character mode). max_length:
+    longer rows are cut there; by default the 99th percentile of the training rows (of a keyed sample of 20,000 of
+    them). A text without any token is one unknown token.
 
     "word" is the default for small sets: on 9,500 movie reviews a mean of embeddings told 79% of 1,162 others
     apart, with 8,000 or 16,000 byte pairs 77% and 78%.
@@ -60,19 +61,19 @@ class Tokenize(Step):
     longest: int = 0
     unknown: float = 0.0  # share of the training tokens that have no id of their own
 
-    def fit(self, chunks: Iterable[Any]) -> Self:
+    def learn(self, chunks: Iterator[Sequence[str]]) -> Self:
         if self.mode not in _MODES:
             raise HandfulError(f"Tokenize has no mode '{self.mode}'.{did_you_mean(self.mode, _MODES)}")
-        sample = Sample(20_000)
+        sample = Sample[np.object_](20_000)
 
         def texts() -> Iterator[list[str]]:
-            for chunk in pieces(chunks):
+            for chunk in chunks:
                 sample.update(np.array(chunk, dtype=object))
-                yield chunk
+                yield list(chunk)
 
         step = replace(self, model=self._characters(texts()) if self.mode == "character" else self._train(texts()))
         if not sample.seen:
-            raise HandfulError("Tokenize cannot be fitted on no rows.")
+            raise HandfulError("Tokenize cannot be fitted on no rows")
         found = step.encode(list(sample.take()))
         lengths = np.array([len(ids) for ids in found])
         unknown = float(np.mean(np.concatenate(found) == UNKNOWN)) if lengths.sum() else 0.0
@@ -80,41 +81,38 @@ class Tokenize(Step):
         return replace(step, max_length=cut, longest=int(lengths.max()), unknown=unknown)
 
     def _characters(self, texts: Iterable[list[str]]) -> str:
-        counts: dict[str, int] = {}
-        for chunk in texts:
-            for text in chunk:
-                codes, times = np.unique(_code_points.__wrapped__(text), return_counts=True)
-                for code, n in zip(codes.tolist(), times.tolist()):
-                    counts[chr(code)] = counts.get(chr(code), 0) + n
+        counts = Counter[str]()
+        for text in itertools.chain.from_iterable(texts):
+            codes, times = np.unique(_code_points.__wrapped__(text), return_counts=True)
+            counts.update(dict(zip(map(chr, codes.tolist()), times.tolist())))
         return "".join(sorted(sorted(counts, key=lambda c: (-counts[c], c))[: self.size - 2]))
 
     def _train(self, texts: Iterable[list[str]]) -> str:
-        special = ["[PAD]", "[UNK]"]
+        kinds, special = tokenizers.pre_tokenizers, ["[PAD]", "[UNK]"]
+        trainer: tokenizers.trainers.Trainer
         if self.mode == "word":
             model = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token="[UNK]"))
-            letter = tokenizers.pre_tokenizers.Split(tokenizers.Regex(UNSPACED + r"\p{M}*"), behavior="isolated")
-            bert = tokenizers.pre_tokenizers.BertPreTokenizer()
-            model.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([letter, bert])
-            trainer: Any = tokenizers.trainers.WordLevelTrainer(
+            letter = kinds.Split(tokenizers.Regex(UNSPACED + r"\p{M}*"), behavior="isolated")
+            model.pre_tokenizer = kinds.Sequence([letter, kinds.BertPreTokenizer()])
+            model.normalizer = tokenizers.normalizers.BertNormalizer(strip_accents=False, lowercase=self.lowercase)
+            trainer = tokenizers.trainers.WordLevelTrainer(
                 vocab_size=self.size, min_frequency=2, special_tokens=special, show_progress=False
             )
         else:
             if self.size < 300:
-                raise HandfulError(f"Byte-level tokens need size of 300 or more, not {self.size}.")
+                raise HandfulError(f"byte-level tokens need a size of 300 or more, not {self.size}")
             model = tokenizers.Tokenizer(tokenizers.models.BPE())
-            model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+            model.pre_tokenizer = kinds.ByteLevel(add_prefix_space=False)
             model.decoder = tokenizers.decoders.ByteLevel()
+            if self.lowercase:
+                model.normalizer = tokenizers.normalizers.Lowercase()
             trainer = tokenizers.trainers.BpeTrainer(
                 vocab_size=self.size,
                 min_frequency=2,
                 special_tokens=special,
-                initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+                initial_alphabet=kinds.ByteLevel.alphabet(),
                 show_progress=False,
             )
-        if self.mode == "word":
-            model.normalizer = tokenizers.normalizers.BertNormalizer(strip_accents=False, lowercase=self.lowercase)
-        elif self.lowercase:
-            model.normalizer = tokenizers.normalizers.Lowercase()
         model.train_from_iterator(texts, trainer)
         model.encode_special_tokens = True  # "[PAD]" in a user's text is text
         return str(model.to_str())
@@ -133,20 +131,12 @@ class Tokenize(Step):
             loaded.encode_special_tokens = True
             found = loaded.encode_batch_fast(list(texts), add_special_tokens=False)
             return [np.array(e.ids, dtype=np.int64) for e in found]
-        known = _code_points(model)
-        return [self._find(text, known) for text in texts]
+        places = [index_of(_code_points.__wrapped__(text), _code_points(model)) for text in texts]
+        return [np.where(at < 0, UNKNOWN, at + 2) for at in places]
 
     def ids(self, text: str) -> NDArray[np.int64]:
         """Of one text."""
         return self.encode([text])[0]
-
-    @staticmethod
-    def _find(text: str, known: NDArray[np.uint32]) -> NDArray[np.int64]:
-        codes = _code_points.__wrapped__(text)
-        if not len(known):
-            return np.full(len(codes), UNKNOWN, dtype=np.int64)
-        at = np.searchsorted(known, codes).clip(max=len(known) - 1)
-        return np.where(known[at] == codes, at + 2, UNKNOWN).astype(np.int64)
 
     def __call__(self, value: Sequence[str]) -> Tensor:
         rows = self.encode(value)
@@ -163,28 +153,29 @@ class Tokenize(Step):
             return str(loaded.decode(numbers))
         return " ".join("\ufffd" if i == UNKNOWN else str(loaded.id_to_token(i)) for i in numbers)
 
-    def notes(self, names: list[str] | None = None) -> list[str]:
+    def inputs(self, shape: tuple[int | None, ...]) -> Inputs:
+        return Inputs("text", shape=shape, vocabulary=self.vocabulary, max_length=self.max_length or 0)
+
+    def notes(self, names: Names = None) -> list[str]:
         kind = {"bpe": "byte-level BPE tokens", "word": "words", "character": "characters"}[self.mode]
-        said = [f"Text becomes {kind}: {self.vocabulary} ids, fitted on the training rows."]
+        found = [f"Text becomes {kind}: {self.vocabulary} ids, fitted on the training rows."]
         if self.unknown > 0.1:
-            said.append(f"{self.unknown:.0%} of the training tokens are unknown; preprocess=Tokenize('bpe') knows all.")
+            found.append(
+                f"{self.unknown:.0%} of the training tokens are unknown; preprocess=Tokenize('bpe') knows all."
+            )
         if self.max_length and self.longest > self.max_length:
-            said.append(f"Texts are cut to {self.max_length} tokens; the longest seen in training has {self.longest}.")
-        return said
+            found.append(f"Texts are cut to {self.max_length} tokens; the longest seen in training has {self.longest}.")
+        return found
 
 
 def pad(rows: Sequence[NDArray[np.int64]], max_length: int | None = None) -> Tensor:
     """Rows of ids to int64 [m, T], cut to max_length and padded with 0 to the longest, T at least 1."""
-    cut = [row[:max_length] for row in rows]
-    out = np.zeros((len(cut), max([1, *map(len, cut)])), dtype=np.int64)
-    for i, row in enumerate(cut):
-        out[i, : len(row)] = row
-    return torch.from_numpy(out)
+    ids, offsets = ragged_of([row[:max_length] for row in rows], (), np.dtype(np.int64))
+    return padded(ids, offsets.diff())
 
 
-@stored
 @dataclass(frozen=True, eq=False)
-class PadTokens(Step):
+class PadTokens(Step[Ragged]):
     """Rows of integers (a Ragged) to int64 [m, T], padded with 0 to the longest of the batch.
 
     shift: added to every id, so that 0 is free for padding and 1 for ids never seen in training (shift=2), or
@@ -195,27 +186,30 @@ class PadTokens(Step):
     max_length: int | None = None
     largest: int | None = None
 
-    def fit(self, chunks: Iterable[Any]) -> Self:
+    def learn(self, chunks: Iterator[Ragged]) -> Self:
         largest, longest = -1, 1
-        for chunk in pieces(chunks):
-            if chunk.values.numel():
-                if int(chunk.values.min()) < 0:
-                    raise HandfulError(
-                        f"Token ids must be 0 or more; the training rows hold {int(chunk.values.min())}."
-                    )
-                largest = max(largest, int(chunk.values.max()))
-                longest = max(longest, int((chunk.offsets[1:] - chunk.offsets[:-1]).max()))
+        for ids, offsets in chunks:
+            if ids.numel():
+                if ids.min() < 0:
+                    raise HandfulError(f"token ids must be 0 or more; the training rows hold {int(ids.min())}")
+                largest, longest = max(largest, int(ids.max())), max(longest, int(offsets.diff().max()))
         return replace(self, largest=largest, max_length=self.max_length or longest)
+
+    @property
+    def varies(self) -> bool:
+        return not self.shift
 
     @property
     def vocabulary(self) -> int:
         """Number of ids."""
-        return int(self.fitted(self.largest)) + 1 + self.shift
+        return self.fitted(self.largest) + 1 + self.shift
+
+    def inputs(self, shape: tuple[int | None, ...]) -> Inputs:
+        return Inputs("text", shape=shape, vocabulary=self.vocabulary, max_length=self.max_length or 0)
 
     def __call__(self, value: Ragged) -> Tensor:
         ids = value.values.numpy().astype(np.int64)
         if self.shift:
             known = (ids >= 0) & (ids <= self.fitted(self.largest))
             ids = np.where(known, ids + self.shift, UNKNOWN)
-        bounds = value.offsets.numpy()
-        return pad([ids[a:b] for a, b in itertools.pairwise(bounds)], self.max_length)
+        return pad([ids[a:b] for a, b in itertools.pairwise(value.offsets.tolist())], self.max_length)

@@ -7,7 +7,6 @@ and the SHA-256 of the first. The .json is renamed into place last, so a checkpo
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from handful.base.errors import HandfulError
 from handful.base.files import atomic, write_text
+from handful.base.plan import Row
 
 KEPT = 2
 
@@ -36,7 +36,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise HandfulError(f"{path} cannot be read as safetensors: {error}") from None
 
 
-def save(folder: Path, step: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+def save(folder: Path, step: int, tensors: dict[str, Tensor], meta: Row) -> None:
     """Write the checkpoint of a step and remove all but the newest two."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"{step:012d}"
@@ -53,7 +53,7 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], meta: dict[str, An
         leftover.unlink(missing_ok=True)
 
 
-def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
+def load(folder: Path) -> tuple[dict[str, Tensor], Row, list[str]]:
     """The newest whole checkpoint: (tensors, meta, sentences on newer ones that were damaged and passed over).
 
     Raises HandfulError when there is none.

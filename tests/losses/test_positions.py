@@ -23,7 +23,7 @@ def pixels(outputs):
 
 
 class Frames(nn.Module):
-    """[m, T] -> [m, T', 4]: scores of labels for frames that are not the target's places."""
+    """[m, T] -> [m, T', 4]: scores of labels for frames that are not the target's positions."""
 
     def __init__(self):
         super().__init__()

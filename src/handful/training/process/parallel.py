@@ -3,7 +3,6 @@
 import os
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 # The last messages. Gloo's thread lets go of a message's tensor after the wait for it is over; if that were the last
 # reference, it would need the interpreter, and at the end of a process it would find none and abort it (torch 2.13:
 # "terminate called without an active exception", 1 run in 12). So the last reference is kept here.
-_SENT: deque[Any] = deque(maxlen=16)
+_SENT: deque[dist.Work] = deque(maxlen=16)
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,8 @@ class Ranks:
             dist.barrier()
 
 
-def _finish(work: Any) -> None:
+def _finish(work: dist.Work | None) -> None:
+    assert work is not None
     work.wait()
     _SENT.append(work)
 

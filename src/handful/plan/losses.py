@@ -1,0 +1,141 @@
+"""The loss and the metrics of a run: those of the task, or those asked for, with their reasons."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from handful.base.errors import HandfulError
+from handful.base.plan import Choice
+from handful.losses import ctc, metric
+from handful.losses.loss import LossFunction, as_loss, class_axis, cross_entropy, name_of
+from handful.plan.data import Data
+from handful.transform.pipeline import Pipeline
+from handful.transform.target import Target
+
+ClassWeight = str | Sequence[float] | None
+
+
+def loss(
+    asked: str | Callable[..., object] | None, output: object, data: Data, smoothing: float, class_weight: ClassWeight
+) -> tuple[LossFunction, Choice, list[str]]:
+    """The loss of the task; its fit to the model's output is checked here, where a mistake is cheap."""
+    if asked in (None, "auto"):
+        text, reason = _loss_of_task(output, data.pipeline)
+        if text != "cross_entropy" and (smoothing or class_weight is not None):
+            raise HandfulError(f"label_smoothing and class_weight belong to cross-entropy; the loss here is {text}")
+        function, _, notes = as_loss(text)
+        if text == "cross_entropy":
+            function = cross_entropy(smoothing, _class_weights(class_weight, data))
+        return function, Choice(text, "found", reason), notes
+    asked = name_of(asked) or asked
+    if asked == "cross_entropy":
+        function = cross_entropy(smoothing, _class_weights(class_weight, data))
+        return function, Choice(asked, "given"), []
+    if smoothing or class_weight is not None:
+        raise HandfulError("label_smoothing and class_weight go with loss='auto'; give them to your own loss instead")
+    function, text, notes = as_loss(asked)
+    return function, Choice(text, "given") if isinstance(asked, str) else Choice.own(text), notes
+
+
+def softening(function: LossFunction, class_weight: ClassWeight) -> dict[str, Choice]:
+    """What a plan says of a cross-entropy beside its name, so that `planned_loss` makes the same one again."""
+    found: dict[str, Choice] = {}
+    if isinstance(function, cross_entropy) and function.label_smoothing:
+        found["label_smoothing"] = Choice(function.label_smoothing, "given")
+    if isinstance(function, cross_entropy) and function.class_weight is not None and class_weight is not None:
+        numbers = list(function.class_weight)
+        reason = "balanced: rows / (classes x rows of the class)" if isinstance(class_weight, str) else ""
+        found["class_weight"] = Choice(numbers, "found" if reason else "given", reason)
+    return found
+
+
+def _loss_of_task(output: object, pipeline: Pipeline) -> tuple[str, str]:
+    task = pipeline.task
+    output = ctc.only_valid(output) if task == "sequence" else output
+    if not isinstance(output, Tensor):
+        raise HandfulError(
+            f"the model returns {type(output).__name__}, so its loss cannot be guessed; pass loss=, a callable "
+            "(output, target) that returns one value per row"
+        )
+    classes = len(pipeline.classes or ())
+    target = pipeline.target
+    if task == "classification" and target is not None and target.dense:
+        return _dense_loss(output, target)
+    if task == "classification":
+        if output.ndim == 1 or output.shape[-1] == 1:
+            if classes != 2:
+                raise HandfulError(
+                    f"the model gives one number per row but the target has {classes} classes; it needs {classes}"
+                )
+            return "binary_cross_entropy", "two classes and one output: its logit"
+        if output.ndim == 3:
+            return "token_cross_entropy", "a class for each token"
+        if output.shape[1] < classes:
+            raise HandfulError(
+                f"the model gives {output.shape[1]} outputs but the target has {classes} classes; it needs {classes}"
+            )
+        return "cross_entropy", f"the target is one of {classes} classes"
+    if task == "language":
+        return "token_cross_entropy", "the next token"
+    if task == "multilabel":
+        return "binary_cross_entropy", "several yes-or-no labels per row"
+    if task == "sequence":
+        return "ctc", "sequences of unaligned labels"
+    return "mse", "the target is a number"
+
+
+def _dense_loss(output: Tensor, target: Target) -> tuple[str, str]:
+    axis = class_axis(tuple(output.shape), (len(output), *target.shape))
+    if axis is None:
+        raise HandfulError(
+            f"the target holds a class for each of {' x '.join(map(str, target.shape))} positions per row; the model "
+            f"gives {list(output.shape[1:])} per row; it needs [classes, {', '.join(map(str, target.shape))}]"
+        )
+    if output.shape[axis] < target.outputs:
+        raise HandfulError(
+            f"the target holds ids up to {target.outputs - 1}, and the model scores {output.shape[axis]} classes; "
+            "positions to leave out have the id -100, or another with loss=torch.nn.CrossEntropyLoss(ignore_index=...)"
+        )
+    if axis == 1:
+        return "cross_entropy", "a class for each position"
+    return "token_cross_entropy", "a class for each token"
+
+
+def _class_weights(asked: ClassWeight, data: Data) -> tuple[float, ...] | None:
+    """n / (k * n_c) for "balanced" (as scikit-learn's), or the numbers given."""
+    if asked is None:
+        return None
+    classes = data.pipeline.classes or ()
+    if asked == "balanced" and data.counts is not None:
+        counts = data.counts[:-1]
+        return tuple(float(f"{v:.6g}") for v in counts.sum() / (len(classes) * np.maximum(counts, 1)))
+    if isinstance(asked, str):
+        raise HandfulError(f"class_weight must be 'balanced' or {len(classes)} numbers, not {asked!r}")
+    if len(asked) != len(classes):
+        names = ", ".join(map(str, classes))
+        raise HandfulError(f"class_weight has {len(asked)} numbers but there are {len(classes)} classes: {names}")
+    return tuple(float(v) for v in asked)
+
+
+def metrics(
+    asked: metric.Metrics, pipeline: Pipeline, output: object, uneven: bool = False
+) -> tuple[list[metric.Metric], Choice]:
+    """The usual scores of the task; where classes are uneven, those that count every class the same come first."""
+    if not (isinstance(asked, str) and asked == "auto"):
+        found = metric.as_metrics(asked, pipeline.space)
+        listed = asked if isinstance(asked, Sequence) and not isinstance(asked, str) else [asked]
+        by_name = all(isinstance(one, str | None) for one in listed)
+        return found, Choice(", ".join(m.name for m in found), "given") if by_name else Choice.own("metrics")
+    names = {
+        "classification": "balanced_accuracy, accuracy, f1" if uneven else "accuracy",
+        "regression": "mae, r2",
+        "multilabel": "f1, label_accuracy",
+        "language": "perplexity, accuracy",
+        "sequence": "word_error_rate" if pipeline.space is None else "word_error_rate, character_error_rate",
+    }.get(pipeline.task or "", "")
+    if pipeline.task == "multilabel" and pipeline.target is not None and len(pipeline.target.shape) > 1:
+        names = "label_accuracy"  # of pixels
+    if not isinstance(ctc.only_valid(output), Tensor):
+        names = ""
+    return metric.as_metrics(names, pipeline.space), Choice(names, "found", f"usual for {pipeline.task}")

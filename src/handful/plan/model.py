@@ -1,0 +1,101 @@
+"""The model of a run, built or the caller's own, with its loss and metrics; tried on two rows first."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from handful import models
+from handful.base.plan import Choice
+from handful.batches.order import Order
+from handful.models.base import Model
+from handful.plan import dry_run, losses
+from handful.plan.balance import uneven
+from handful.plan.config import Config
+from handful.plan.data import Data, augmentation
+from handful.plan.defaults import Chooser
+from handful.runs.folder import RunFolder
+from handful.training.objective import Objective
+from handful.training.process.device import choose_precision
+from handful.transform.augment.geometry import Flip
+
+ROWS_SHOWN = 256  # to a ready-made model before the first step
+
+
+def make_model(
+    model: str | nn.Module, data: Data, options: Config, chooser: Chooser, device: torch.device, saved: RunFolder | None
+) -> nn.Module:
+    """The user's module as it is, or a ready-made one built for the data."""
+    if isinstance(model, nn.Module):
+        chooser.put("model", Choice.own(type(model).__name__))
+        return model
+    if saved is not None:
+        chooser.set("model", model, "given")
+        return models.from_config(saved.model_config())
+    p = data.pipeline
+    name, given = models.named(model)
+    extra: dict[str, Any] = {"ctc": True} if name == "audio" and p.task == "sequence" else {}
+    if name == "auto":
+        name, extra, reason = models.choose(
+            p.inputs.kind, n=len(data.train), shape=p.shape, inputs=p.inputs, task=p.task, device=device.type
+        )
+        chooser.set("model", name, "found", reason)
+    else:
+        chooser.set("model", model, "given")
+    steps = augmentation(data, options)[0] or ()
+    if name == "resnet":
+        extra["whiten"] = True
+    if name in ("cnn", "resnet") and any(isinstance(step, Flip) and step.horizontal for step in steps):
+        extra["views"] = 2
+    extra |= given
+    if extra.get("views", 1) > 1:
+        others = "its mirror image" if extra["views"] == 2 else "its mirror image, as they are and moved by a pixel"
+        why = "" if "views" in given else "as training flips pictures, "
+        chooser.notes.append(f"{why}a prediction is the mean for a picture and {others}")
+    return models.build(
+        name, kind=p.inputs.kind, shape=p.shape, outputs=p.outputs, inputs=p.inputs, rows=len(data.train),
+        seed=options.seed, **extra,
+    )  # fmt: skip
+
+
+def show_rows(net: nn.Module, objective: Objective, data: Data, seed: int) -> None:
+    """Let a ready-made model that asks for it look at some training rows, drawn by the seed, before the first step."""
+    if not isinstance(net, Model) or type(net).begin is Model.begin:
+        return
+    rows = Order(len(data.train), seed=seed)[: min(len(data.train), ROWS_SHOWN)]
+    batch = objective.to_device(data.pipeline(data.train.take(rows)))
+    net.begin(batch.columns["x"])
+
+
+def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser, device: torch.device) -> Objective:
+    """Model + loss + metrics, tried on two rows."""
+    choice, lower = choose_precision(options.precision, str(device), net)
+    chooser.put("precision", choice)
+    if choice.value == "float64":
+        net.double()
+    objective = Objective(net, undecided, device=device, autocast=lower)
+    rows = range(min(2, len(data.train)))
+    sample = objective.to_device(data.pipeline(data.train.take(rows)))
+    output = dry_run.output_of(net, objective.forward, sample)
+    if options.task is None:
+        data.pipeline = data.pipeline.resolve_task(output)
+        chooser.set("task", data.pipeline.task, "found")
+    loss, choice, notes = losses.loss(options.loss, output, data, options.label_smoothing, options.class_weight)
+    chooser.put("loss", choice)
+    chooser.notes += notes
+    chooser.choices |= losses.softening(loss, options.class_weight)
+    warning = dry_run.warn_of_probabilities(output, str(choice.value))
+    chooser.notes += [warning] if warning else []
+    metrics, choice = losses.metrics(options.metrics, data.pipeline, output, uneven(data.counts))
+    chooser.put("metrics", choice)
+    objective.minimise(loss, metrics, data.pipeline.target_scale)
+    if objective.of_probabilities:
+        data.pipeline = data.pipeline.of_probabilities()
+    sample = objective.to_device(data.pipeline(data.train.take(rows)))  # its target may be settled now
+    dry_run.loss_of(objective, sample, str(chooser.choices["loss"].value), own=callable(options.loss))
+    return objective
+
+
+def undecided(output: object, target: object) -> Tensor:
+    """The loss of an Objective whose model has to be run first: see `Objective.minimise`."""
+    raise AssertionError("the loss is not decided yet")

@@ -1,0 +1,69 @@
+"""Loss and metrics over all rows of some data, each row once."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from handful.base.errors import HandfulError
+from handful.data.base import Batch
+from handful.losses.metric import Metric, SumMetric, WholeMetric
+from handful.training.objective import Objective
+
+Seen = tuple[Tensor, Tensor, Tensor | None]  # output, target and weight of some rows
+
+
+def evaluate(
+    objective: Objective, batches: Iterable[Batch], keep: Callable[[Batch, object], None] | None = None
+) -> dict[str, float]:
+    """Mean loss and every metric over all rows of the batches, each row once, in evaluation mode.
+
+    keep: called with every batch and its output, for those who want the outputs too.
+    Leaves the model in the mode it was in. Returns {"loss": ..., metric name: ...}.
+    """
+    total_loss = total_weight = 0.0
+    sums: dict[str, NDArray[np.float64]] = {}
+    whole = any(isinstance(metric, WholeMetric) for metric in objective.metrics)
+    seen: list[Seen] = []
+    was_training = objective.model.training
+    objective.model.eval()
+    try:
+        with torch.inference_mode():
+            for read in batches:
+                batch = objective.to_device(read)
+                output = objective.forward(batch)
+                part = objective.sums_of(output, batch)
+                total_loss += float(part.loss.double())
+                total_weight += float(part.weight)
+                for name, value in part.metrics.items():
+                    sums[name] = sums.get(name, 0.0) + value.cpu().numpy().astype(np.float64)
+                if whole and (both := objective.view(output, batch)):
+                    seen.append((both[0].float(), both[1], batch.weight))
+                if keep:
+                    keep(batch, output)
+    finally:
+        objective.model.train(was_training)
+    if total_weight == 0:
+        raise HandfulError("there is nothing to evaluate: no rows, or all their weights are zero")
+    return {"loss": total_loss / total_weight} | _scores(objective.metrics, sums, seen)
+
+
+def _scores(
+    metrics: Iterable[Metric], sums: Mapping[str, NDArray[np.float64]], seen: Sequence[Seen]
+) -> dict[str, float]:
+    columns = [[v.cpu() for v in column if v is not None] for column in zip(*seen)] or [[], [], []]
+    arrays = [torch.cat(column).numpy() if column else None for column in columns]
+    scores = {}
+    for metric in metrics:
+        if isinstance(metric, SumMetric):
+            scores[metric.name] = metric.finish(sums[metric.name]) if metric.name in sums else float("nan")
+            continue
+        try:
+            scores[metric.name] = metric.whole(*arrays)  # type: ignore[arg-type]  # None: no output is a tensor
+        except (TypeError, ValueError, IndexError) as error:
+            shapes = " and ".join(str(list(array.shape)) for array in arrays[:2] if array is not None)
+            detail = " ".join(str(error).split())[:300]
+            raise HandfulError(f"the metric {metric.name} fails on outputs and targets {shapes}: {detail}") from error
+    return scores

@@ -1,0 +1,1 @@
+"""What a run stands on: the device, ranks, signals, and checkpoints on disk."""

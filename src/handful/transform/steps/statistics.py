@@ -1,0 +1,113 @@
+"""What steps are fitted with: running sums per feature, and a bounded keyed sample of rows."""
+
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from handful.base import keys
+from handful.base.errors import HandfulError
+
+S = TypeVar("S", bound=np.generic)
+EXACT = 20_000_000  # values kept for quantiles; beyond, a keyed uniform sample of the rows
+
+
+class Moments:
+    """Count, mean and sum of squared deviations per feature, in float64, chunk by chunk; NaN is missing.
+
+    Two chunks are joined as in Chan, Golub and LeVeque 1983, "Algorithms for computing the sample variance"
+    (equations 2.1): M2 = M2a + M2b + (mean_b - mean_a)^2 * na * nb / (na + nb).
+    """
+
+    def __init__(self, chunks: Iterable[Tensor] = ()) -> None:
+        self.count = self.mean = self.m2 = torch.zeros((), dtype=torch.float64)
+        self.low = torch.full((), torch.inf, dtype=torch.float64)
+        self.high = -self.low
+        for chunk in chunks:
+            self.update(chunk)
+
+    def update(self, x: Tensor) -> None:
+        """Add the rows of x [m, features...]."""
+        if len(x) == 0:
+            return
+        x = x.to(torch.float64)  # before all else: torch would let a single mean, of shape [], be rounded to float32
+        mean = x.mean(0)
+        if torch.isnan(mean).any():
+            missing = torch.isnan(x)
+            low, high = torch.where(missing, torch.inf, x), torch.where(missing, -torch.inf, x)
+            count = (~missing).sum(0).to(torch.float64)
+            mean = x.nansum(0) / count.clamp(min=1)
+            m2 = (x - mean).square_().nansum(0)
+        else:
+            low = high = x
+            count = torch.full(x.shape[1:], float(len(x)), dtype=torch.float64)
+            m2 = (x - mean).square_().sum(0)
+        if not torch.isfinite(mean).all():
+            raise HandfulError("an input holds an infinite value; replace it by a number or by NaN (missing)")
+        self.join(count, mean, m2, low.amin(0), high.amax(0))
+
+    def join(self, count: Tensor, mean: Tensor, m2: Tensor, low: Tensor, high: Tensor) -> None:
+        """Add a chunk of which count, mean, sum of squared deviations, minimum and maximum are known."""
+        total = (self.count + count).clamp(min=1)
+        delta = mean - self.mean
+        self.m2 = self.m2 + m2 + delta**2 * (self.count * count / total)
+        self.mean = self.mean + delta * (count / total)
+        self.count = self.count + count
+        self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
+
+    @property
+    def std(self) -> Tensor:
+        """Population standard deviation (divided by n); exactly 0 for a constant.
+
+        A feature is constant when its variance is within rounding of 0: var <= n*eps*var + (n*mean*eps)^2
+        (scikit-learn's bound, after Chan et al. 1983).
+        """
+        variance = self.m2 / self.count.clamp(min=1)
+        eps = torch.finfo(torch.float64).eps
+        bound = self.count * eps * variance + (self.count * self.mean * eps) ** 2
+        constant = (variance <= bound) | (self.low >= self.high)
+        return torch.where(constant, 0.0, variance).sqrt()
+
+
+class Sample(Generic[S]):
+    """A uniform sample of at most `size` rows, keyed: the rows whose hashed number is smallest (bottom-k).
+
+    Exact (all rows) while no more than `size` were seen.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size, self.seen, self.rows, self.hashes = size, 0, list[NDArray[S]](), list[NDArray[np.uint64]]()
+
+    def update(self, rows: NDArray[S]) -> None:
+        """Offer rows [m, ...]."""
+        ids = np.arange(self.seen, self.seen + len(rows), dtype=np.int64)
+        self.seen += len(rows)
+        self.rows.append(rows)
+        self.hashes.append(keys.words("sample", 0, np.zeros_like(ids), ids, 1)[:, 0])
+        if sum(map(len, self.hashes)) > 2 * self.size:
+            self.rows, self.hashes = [self.take()], [np.sort(np.concatenate(self.hashes))[: self.size]]
+
+    def take(self) -> NDArray[S]:
+        """The sampled rows, in order of their hashes."""
+        best = np.argsort(np.concatenate(self.hashes), kind="stable")[: self.size]
+        return np.concatenate(self.rows)[best]
+
+
+def known_values(chunks: Iterable[Tensor]) -> tuple[list[NDArray[np.float64]], NDArray[np.bool_]]:
+    """The values of each feature of rows [m, features] that are not NaN, and which features have NaN.
+
+    The values are all up to 20 million (rows x features), and beyond those of a uniform keyed sample of rows.
+    """
+    sample: Sample[np.float64] | None = None
+    missing = np.zeros(0, dtype=np.bool_)
+    for chunk in chunks:
+        rows = chunk.to(torch.float64).numpy()
+        if sample is None:
+            width = rows.shape[1]
+            sample, missing = Sample(max(10_000, EXACT // max(1, width))), np.zeros(width, dtype=np.bool_)
+        sample.update(rows)
+        missing |= np.isnan(rows).any(0)
+    return [column[~np.isnan(column)] for column in sample.take().T] if sample else [], missing

@@ -1,0 +1,110 @@
+"""What every preprocessing step is: a frozen recipe.
+
+`fit` reads chunks of training rows once and returns a fitted copy; calling the fitted copy transforms values.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from handful.base.errors import HandfulError, some
+from handful.data.base import Ragged
+from handful.transform.steps.stored import stored
+
+T = TypeVar("T")
+V = TypeVar("V")  # what a step takes: a Tensor, a Ragged or strings
+Names = list[str] | None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a model is called with.
+
+    kind: image, vector, table, text, audio, language or tensor; or "named" for several. names: the batch
+    columns, ("x",) or the model's keyword arguments. shape: of one row, None where it varies from batch to
+    batch. n_numbers, cardinalities: of a table; counts: training rows of each id of a category; vocabulary: number of
+    ids; max_length: of a row of ids or frames; channels, size: of pictures; mels, rate: of sound.
+    """
+
+    kind: str
+    names: tuple[str, ...] = ("x",)
+    shape: tuple[int | None, ...] = ()
+    n_numbers: int = 0
+    cardinalities: tuple[int, ...] = ()
+    counts: tuple[tuple[int, ...], ...] = ()
+    vocabulary: int = 0
+    max_length: int = 0
+    channels: int = 0
+    size: tuple[int, int] = (0, 0)
+    mels: int = 0
+    rate: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Step(Generic[V]):
+    """One preprocessing step: options, and what was fitted on the training rows (None before `fit`).
+
+    A subclass is a frozen dataclass with `__call__` and, if it has something to learn, `learn`.
+    """
+
+    keeps_missing: ClassVar[bool] = False  # whether NaN stays NaN, so that what follows may be fitted without them
+
+    def __init_subclass__(cls) -> None:
+        stored(cls)
+
+    def fit(self, chunks: Iterable[V] | V) -> Self:
+        """A fitted copy. chunks: the training rows in pieces [m, ...]; one array is one piece."""
+        return self.learn(_pieces(chunks))
+
+    def learn(self, chunks: Iterator[V]) -> Self:
+        """A fitted copy, from the training rows in pieces."""
+        return self
+
+    def __call__(self, value: V) -> Tensor:
+        """The transformed value; rows in, rows out, each row by itself."""
+        raise NotImplementedError
+
+    @property
+    def idle(self) -> bool:
+        """Whether, as fitted, it changes nothing."""
+        return False
+
+    @property
+    def varies(self) -> bool:
+        """Whether it pads rows of different lengths with a 0 that may be a value, too."""
+        return False
+
+    def inputs(self, shape: tuple[int | None, ...]) -> Inputs | None:
+        """What a model needs to know of this step's output, if that is another kind of input than plain numbers."""
+        return None
+
+    def notes(self, names: Names = None) -> list[str]:
+        """What the user should know about the fitted step; names: of the features."""
+        return []
+
+    def fitted(self, value: T | None) -> T:
+        """`value`, or a HandfulError when the step was not fitted."""
+        if value is None:
+            raise HandfulError(f"{type(self).__name__} is not fitted; call fit with the training rows first")
+        return value
+
+
+AnyStep = Step[Any]
+
+
+def _pieces(chunks: Any) -> Iterator[Any]:
+    """The chunks one by one; a single array, Ragged or list of strings counts as one chunk."""
+    match chunks:
+        case Tensor() | np.ndarray() | Ragged() | [str() | bytes(), *_]:
+            chunks = [chunks]
+    for chunk in chunks:
+        yield torch.as_tensor(chunk) if isinstance(chunk, np.ndarray) else chunk
+
+
+def listed(indices: Iterable[int], names: Names) -> str:
+    """Features by name, or by number where they have none: the first five, and how many more."""
+    return some([f"'{names[i]}'" if names and i < len(names) else str(i) for i in indices], 5)

@@ -1,0 +1,180 @@
+"""What the target is: found out from the training rows."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from handful.base.errors import HandfulError, did_you_mean
+from handful.data.base import Column, Rows, Value
+from handful.transform.steps.numbers import strings
+from handful.transform.steps.statistics import Moments
+from handful.transform.target import (
+    ClassIds,
+    ClassNames,
+    ClassValues,
+    Label,
+    LabelSequence,
+    Multilabel,
+    NextTokens,
+    Regression,
+    Target,
+    check_present,
+    in_row,
+    labels_of,
+)
+
+TASKS = ("classification", "regression", "multilabel", "language", "sequence")
+_UNIQUE = 1_000_000  # distinct values kept while looking for classes
+
+
+class TargetFitter:
+    """Looks at the training rows' target chunk by chunk, then decides what it is; notes: what was decided and why."""
+
+    def __init__(self, name: str, column: Column, where: str) -> None:
+        self.name, self.column, self.where = name, column, where
+        self.notes: list[str] = []
+        self.n, self.unique, self.many = 0, np.zeros(0), False  # rows; numbers that occur, or too many of them
+        self.names, self.ragged, self.labels = set[str](), False, set[Label]()
+        self.binary, self.whole, self.tensor = True, True, torch.zeros(0)
+        self.moments = Moments()
+
+    def update(self, value: Value, rows: Rows) -> None:
+        """Add the target of some training rows; rows: their numbers, for messages."""
+        self.n += len(rows)
+        if isinstance(value, Tensor) and self.column.classes is None:
+            self._look_at_numbers(value, rows)
+            return
+        self.ragged = self.column.varies
+        if not self.ragged:
+            names = strings(value, self.column)
+            if "" in names:
+                raise self._wrong(
+                    f"is missing {in_row(rows[names.index('')], self.where)}; remove the row or fill it in"
+                )
+            self.names.update(names)
+        self.labels.update(np.unique(labels_of(value, self.column, self.name)[0]).tolist())
+        if len(self.labels) > _UNIQUE:
+            raise self._wrong(f"has more than {_UNIQUE} different labels")
+
+    def _look_at_numbers(self, value: Tensor, rows: Rows) -> None:
+        check_present(value, self.name, rows, self.where)
+        self.tensor = value[:0]
+        self.moments.update(value)
+        self.binary = self.binary and bool(((value == 0) | (value == 1)).all())
+        if value.is_floating_point():
+            self.whole = self.whole and bool((value == value.round()).all())
+        if value[:1].numel() <= 1 and not self.many:
+            self.unique = np.union1d(self.unique, value.reshape(-1).to(torch.float64).numpy())
+            self.many = len(self.unique) > _UNIQUE
+
+    def decide(self, own_model: bool, task: str | None) -> Target:
+        """The Target. task: the user's word, which wins."""
+        if task is not None and task not in TASKS:
+            raise HandfulError(f"there is no task '{task}'.{did_you_mean(task, TASKS)}")
+        if self.ragged or (self.names and task == "sequence"):
+            return self._of_labels(task)
+        return self._of_names(task) if self.names else self._of_numbers(own_model, task)
+
+    def _of_labels(self, task: str | None) -> Target:
+        if task not in (None, "sequence"):
+            raise HandfulError(f"'{self.name}' holds sequences of different lengths, which cannot be a {task} target")
+        classes = tuple(sorted(self.labels))
+        if not classes:
+            raise self._wrong("has no labels: all its sequences are empty")
+        what, dtype = ("characters", "str") if self.names else ("labels", "int64")
+        self._note(f"holds sequences of {len(classes)} {what}; a row's times are not given: CTC finds them.")
+        return LabelSequence(self.name, dtype, (), len(classes) + 1, classes)
+
+    def _of_names(self, task: str | None) -> Target:
+        if task not in (None, "classification"):
+            example = min(self.names)
+            raise HandfulError(f"a {task} needs a target of numbers; '{self.name}' holds text such as '{example}'")
+        k = len(self.names)
+        if (k == self.n and k > 20) or (self.column.kind == "text" and k > max(20, math.sqrt(self.n))):
+            count = f"{k} different values in {self.n} rows"
+            raise self._wrong(f"holds free text ({count}), not classes; name another column as the target")
+        self._at_least_two(k, min(self.names))
+        return ClassNames(self.name, "str", (), k, tuple(sorted(self.names)))
+
+    def _of_numbers(self, own_model: bool, task: str | None) -> Target:
+        shape, floating = tuple(self.tensor.shape[1:]), self.tensor.is_floating_point()
+        outputs = math.prod(shape)
+        dense = outputs > 1 or len(shape) > 1
+        task = task or (self._guess_dense if dense else self._guess)(own_model, floating)
+        dtype = str(self.tensor.dtype).removeprefix("torch.").replace("bfloat16", "float32")  # NumPy has none
+        if task == "classification" and not dense:
+            return self._of_values(dtype, shape, own_model)
+        if task in ("sequence", "language", "classification"):
+            if floating:
+                raise HandfulError(f"a {task} target needs integers; '{self.name}' holds {dtype}")
+            kind = {"sequence": LabelSequence, "language": NextTokens, "classification": ClassIds}[task]
+            return kind(self.name, dtype, shape, int(self.moments.high.max()) + 1)
+        if not own_model and len(shape) > 1:
+            raise HandfulError(f"ready-made models predict numbers [m] or [m, k]; a row of '{self.name}' is {shape}")
+        if task == "multilabel":
+            if not self.binary:
+                raise HandfulError(f"a multilabel target holds 0 and 1 only; '{self.name}' holds other values")
+            self._note(f"holds {outputs} label(s) of 0 or 1: each is predicted on its own.")
+            return Multilabel(self.name, dtype, shape, outputs, as_is=own_model and floating)
+        if own_model:
+            return Regression(self.name, dtype, shape, outputs)
+        mean, std = self.moments.mean, self.moments.std
+        if (std == 0).all():
+            raise self._wrong("is the same in every training row; there is nothing to learn")
+        self._note("is predicted as a number, standardised for training; scores are in its own units.")
+        return Regression(self.name, dtype, shape, outputs, mean=mean, std=torch.where(std > 0, std, 1.0))
+
+    def _guess_dense(self, own_model: bool, floating: bool) -> str:
+        if self.binary and (floating or not own_model or self.tensor.dtype in (torch.bool, torch.uint8)):
+            return "multilabel"
+        return "regression" if floating or not own_model else "sequence"
+
+    def _guess(self, own_model: bool, floating: bool) -> str:
+        n, k = self.n, len(self.unique)
+        if self.tensor.dtype == torch.bool:
+            return "classification"
+        if floating and own_model:
+            return "multilabel" if self.binary and k == 2 else "regression"
+        if floating:
+            if not self.whole or k > max(2, min(20, math.sqrt(n))):
+                return "regression"
+            why = f"only {k} different whole numbers, so they are taken for classes"
+            self._note(f"holds {why}; task='regression' predicts the number.")
+        elif not (own_model and self._are_ids()) and (self.many or k > max(20, math.sqrt(n)) or (k > 10 and 2 * k > n)):
+            count = f"more than {_UNIQUE}" if self.many else str(k)
+            why = f"{count} different whole numbers in {n} rows, too many for classes"
+            self._note(f"holds {why}: a number is predicted; task='classification' takes them for classes.")
+            return "regression"
+        return "classification"
+
+    def _are_ids(self) -> bool:
+        """Class ids already: 0..k-1, of which most occur."""
+        low, high = float(self.moments.low.min()), float(self.moments.high.max())
+        return low >= 0 and (self.many or high < 2 * len(self.unique))
+
+    def _of_values(self, dtype: str, shape: tuple[int, ...], own_model: bool) -> Target:
+        if self.many:
+            raise self._wrong(f"has more than {_UNIQUE} different values, too many for classes")
+        self._at_least_two(len(self.unique), self.unique[0])
+        whole = np.dtype(dtype).kind in "iu"
+        if own_model and whole and self._are_ids():
+            k = int(self.unique[-1]) + 1
+            return ClassIds(self.name, dtype, shape, k, tuple(range(k)))
+        values = self.unique.astype(dtype)
+        if own_model:
+            shown = f"{values[0]}..{values[-1]}" if whole else ", ".join(map(str, values[:5]))
+            self.notes.append(f"The classes of '{self.name}' ({shown}) become the ids 0..{len(values) - 1}.")
+        return ClassValues(self.name, dtype, shape, len(values), tuple(values.tolist()))
+
+    def _note(self, sentence: str) -> None:
+        self.notes.append(f"'{self.name}' {sentence}")
+
+    def _at_least_two(self, k: int, example: object) -> None:
+        if k < 2:
+            found = f"only one class in the training rows ('{example}')"
+            raise self._wrong(f"of {self.where} has {found}; there is nothing to tell apart")
+
+    def _wrong(self, sentence: str) -> HandfulError:
+        return HandfulError(f"the target '{self.name}' {sentence}")
