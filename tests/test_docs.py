@@ -1,0 +1,76 @@
+"""README and docs tell the truth: code runs, the loop is the loop, links and paths lead somewhere, names exist."""
+
+import importlib
+import inspect
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from handful.runs.run import Run
+from handful.training.loop import descend
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = PAGES[0].read_text()
+CODE, LOOP = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_six_lines_of_the_readme_run_and_choose_what_it_shows(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(CODE.replace("epochs(40)", "epochs(3)"), names)
+    assert (tmp_path / "runs" / "digits" / "report.html").exists()
+    printed = capfd.readouterr().out
+    assert "valid_accuracy" in printed
+    assert "'0'" in printed
+    run = names["run"]
+    assert isinstance(run, Run)
+    shown = re.findall(r"^(batch|lr|until) .*?(given|measured|bounded)", README, re.MULTILINE)
+    assert [name for name, _ in shown] == ["batch", "lr", "until"]
+    assert all(name in run.plan.choices for name, _ in shown)
+    assert run.plan.choices["batch"].status in ("measured", "bounded", "default")  # default: a machine too busy to tell
+    assert run.scores["valid_accuracy"] > 0.8
+
+
+def test_the_loop_of_the_readme_is_the_loop():
+    source = textwrap.dedent(inspect.getsource(descend))
+    loop = source[source.index("    while ") :]
+    assert textwrap.dedent(loop) == LOOP
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_paths_lead_somewhere(page):
+    text = page.read_text()
+    links = [link.partition("#") for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    paths = re.findall(r"`((?:tests|benchmarks|examples|docs|src/handful)/[\w/.]*)`", text)
+    missing = [link for link, _, _ in links if link and not (page.parent / link).exists()]
+    missing += [path for path in paths if not (ROOT / path).exists()]
+    missing += [
+        f"{link}#{anchor}" for link, _, anchor in links if anchor and anchor not in anchors(page.parent / link, page)
+    ]
+    assert not missing
+
+
+def anchors(linked: Path, page: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    text = (page if linked.is_dir() else linked).read_text()
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_names_of_handful_exist(page):
+    for name in set(re.findall(r"\bhandful(?:\.[a-zA-Z_]+)+", page.read_text())):
+        package, *rest = name.split(".")
+        thing = importlib.import_module(package)
+        for part in rest:
+            if not hasattr(thing, part):
+                importlib.import_module(f"{thing.__name__}.{part}")
+            thing = getattr(thing, part)
+
+
+@pytest.mark.parametrize("page", PAGES[:1] + PAGES[2:], ids=lambda page: page.name)
+def test_commands_name_files_that_exist(page):
+    for script in re.findall(r"python ((?:benchmarks|examples)/\w+\.py)", page.read_text()):
+        assert (ROOT / script).exists(), script
