@@ -106,7 +106,7 @@ def train(w: Workload, data: Any, seed: int, measure: Throughput | bool = True, 
     if "interrupt" in run.stopped_because:
         raise KeyboardInterrupt  # fit keeps what it has; a benchmark must not take that for a whole run
     said = [r["note"] for r in run.history if "note" in r]
-    return {"curve": average.curve, "trial": run.state.trial, "batch": run.state.batch, "notes": said,
+    return {"curve": average.curve, "trial": run.state.probing_cost, "batch": run.state.batch, "notes": said,
             "seconds": run.history[-1]["seconds"], "plan": {k: [c.value, c.status, c.reason]
             for k, c in run.plan.choices.items() if k in ("batch", "lr", "batch_growth")}}  # fmt: skip
 

@@ -146,7 +146,7 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
     if found.micro_batch is not None and chooser.choices["micro_batch"].value is None:
         chooser.put("micro_batch", found.micro_batch)
     state.batch, state.micro_batch = chooser.choices["batch"].value, chooser.choices["micro_batch"].value
-    state.seconds, state.trial = found.seconds, [found.steps, found.examples]
+    state.seconds, state.probing_cost = found.seconds, [found.steps, found.examples]
     chooser.notes += found.notes
     t.planned = t.rule.limit(n, state.batch)
     t.evaluate_every, t.log_every, choice = choose.intervals(options.evaluate_every, n, t.planned, state.batch)

@@ -67,7 +67,7 @@ class State:
     micro_batch: int | None = None
     batch: int = 0
     noise: list[list[float]] = field(default_factory=list)  # what handful.plan.probe.batch_growth has measured lately
-    trial: list[int] = field(default_factory=lambda: [0, 0])  # steps and examples that measuring has cost
+    probing_cost: list[int] = field(default_factory=lambda: [0, 0])  # steps and examples that measuring has cost
     stopped_because: str | None = None
 
     def tensors(self) -> dict[str, Tensor]:
@@ -91,7 +91,7 @@ class State:
             "micro_batch": self.micro_batch,
             "batch": self.batch,
             "noise": self.noise,
-            "trial": self.trial,
+            "probing_cost": self.probing_cost,
             "logged": len(self.history),
         }
 
@@ -108,7 +108,7 @@ class State:
         self.best = Best(meta["best"], group("best.")) if meta["best"] else None
         self.position, self.step, self.seconds = meta["position"], meta["step"], meta["seconds"]
         self.micro_batch, self.batch = meta["micro_batch"], meta["batch"]
-        self.noise, self.trial = meta.get("noise", []), meta.get("trial", [0, 0])
+        self.noise, self.probing_cost = meta["noise"], meta["probing_cost"]
         loss, weight, metrics = meta["window"]
         self.window = Window(loss, weight, {k: np.array(v) for k, v in metrics.items()})
         if len(history) < meta["logged"]:

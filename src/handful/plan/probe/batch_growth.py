@@ -128,7 +128,7 @@ class Grower:
 
 def spend(t: Training, steps: int, examples: int) -> None:
     """Account for trial steps and their examples."""
-    t.state.trial = [t.state.trial[0] + steps, t.state.trial[1] + examples]
+    t.state.probing_cost = [t.state.probing_cost[0] + steps, t.state.probing_cost[1] + examples]
 
 
 def confirmed(t: Training, new: int, steps: int, by: float) -> bool:
