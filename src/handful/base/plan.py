@@ -57,10 +57,6 @@ class Plan:
         except KeyError:
             raise AttributeError(f"the plan has no choice called '{name}'; it has {', '.join(self.choices)}") from None
 
-    def with_choices(self, **choices: Choice) -> "Plan":
-        """A copy with some choices added or replaced."""
-        return Plan({**self.choices, **choices}, self.notes)
-
     def save(self, path: Path) -> None:
         """Write plan.toml, one table a choice. A value of None is left out of its table."""
         import tomli_w
