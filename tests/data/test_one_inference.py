@@ -225,8 +225,10 @@ def test_parquet(table):
 
 def test_codes_with_zeros_stay_what_they_are_in_files_of_their_own(tmp_path):
     """Parts typed one by one would make "00501" the number 501."""
-    (tmp_path / "a1.csv").write_text("code,y\n00501,0\n00502,1\n")
-    (tmp_path / "a2.csv").write_text("code,y\nK1A,0\n00501,1\n")
-    for source in (handful.open(tmp_path), handful.prepare(tmp_path, tmp_path.with_name("store"))):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a1.csv").write_text("code,y\n00501,0\n00502,1\n")
+    (data / "a2.csv").write_text("code,y\nK1A,0\n00501,1\n")
+    for source in (handful.open(data), handful.prepare(data, tmp_path / "store")):
         assert source.columns["code"].classes == ("00501", "00502", "K1A")
         assert source.take(range(4))["code"].tolist() == [0, 1, 2, 0]

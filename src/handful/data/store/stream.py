@@ -25,7 +25,7 @@ from handful.data.store.write import Piece
 from handful.data.tables import files as table_files
 from handful.data.tables.arrow import check_inputs, check_usable, chosen, class_names, note_numbers, with_target
 from handful.data.tables.columns import ColumnStats, Media, column_stats, decide, mergeable
-from handful.data.tables.files import TableBlock, read_blocks, typed_block
+from handful.data.tables.files import TableBlock, read_blocks, table_dialect, typed_block
 from handful.data.tables.parts import JointSchema
 from handful.data.tables.values import apply, as_names
 
@@ -44,12 +44,13 @@ class TableFiles:
     """Many files of one schema."""
 
     def __init__(self, files: Sequence[str]) -> None:
+        self._dialect = table_dialect(files) if len(files) > 1 else None
         self.files, self.classes = list(files), dict[str, tuple[str, ...]]()
         self.notes = [f"{len(files):,} files are read as one table."] if len(files) > 1 else []
 
     def __iter__(self) -> Iterator[TableBlock]:
         for file in self.files:
-            yield from read_blocks(file)
+            yield from read_blocks(file, table=self._dialect)
 
 
 class DatasetBlocks:

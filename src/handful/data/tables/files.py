@@ -7,7 +7,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -125,17 +125,18 @@ class _Format(NamedTuple):
 
     what: str
     fix: str
-    blocks: Callable[[BinaryIO, str, bool], Iterator[TableBlock]]
+    blocks: Callable[[BinaryIO, str, bool, Dialect | None], Iterator[TableBlock]]
 
 
-def read_blocks(where: str, whole: bool = False) -> Iterator[TableBlock]:
-    """The rows of a file that ends as one of TABLES, in blocks, or in one."""
+def read_blocks(where: str, whole: bool = False, table: Dialect | None = None) -> Iterator[TableBlock]:
+    """The rows of a file that ends as one of TABLES, in blocks, or in one. table: the dialect of the table of which the
+    file is a part."""
     what, fix, blocks = TABLES[ending(where)]
     with reading(where, what, fix), open_stream(where) as stream:
         if not stream.read(1):
             raise HandfulError(f"{where} is empty (0 bytes)")
         stream.seek(0)
-        yield from blocks(stream, where, whole)
+        yield from blocks(stream, where, whole, table)
 
 
 def open_table_file(where: str, o: Options) -> Arrays:
@@ -152,13 +153,27 @@ def open_zipped(archive: Path, name: str, o: Options) -> Arrays:
     blocks = TABLES[ending(name)].blocks
     where = f"{archive}: {name}"
     with reading(where, "a table", "pack it again"), zipfile.ZipFile(archive) as opened, opened.open(name) as member:
-        block = next(blocks(io.BytesIO(member.read()), where, True))
+        block = next(blocks(io.BytesIO(member.read()), where, True, None))
     return _open_block(block, o, f"{name} is read from the zip.")
 
 
-def _csv(stream: BinaryIO, where: str, whole: bool) -> Iterator[TableBlock]:
+def table_dialect(files: Sequence[str]) -> Dialect | None:
+    """How a table whose parts are `files` is written: as its first records are, as if it were one file."""
+    head = b""
+    for file in files if ".csv" in ending(files[0]) else ():
+        with reading(file, _CSV.what, _CSV.fix), open_stream(file) as stream:
+            more = _unpacked(stream, file).read(SAMPLE + 1 - len(head))
+        head += more[more.find(b"\n") + 1 :] if head else more
+        if len(head) > SAMPLE:
+            break
+    return find_dialect(head, ".csv") if head else None
+
+
+def _csv(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:
     data = _unpacked(stream, where)
     dialect = find_dialect(data.read(SAMPLE + 1), ending(where))
+    if table is not None and table.separator == dialect.separator:
+        dialect = table
     data.seek(0)
     names: list[str] | None = None  # in the text itself where it is whole
     for place, text in _texts(data, where, whole, quoted=True):
@@ -199,7 +214,7 @@ def _parse_csv(
     return table
 
 
-def _jsonl(stream: BinaryIO, where: str, whole: bool) -> Iterator[TableBlock]:
+def _jsonl(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:
     for place, text in _texts(_unpacked(stream, where), where, whole, quoted=False):
         if text.strip():
             yield TableBlock(place, partial(_parse_jsonl, text, place, whole), loose=True)
@@ -223,7 +238,7 @@ def _as_text(field: pa.Field, path: str, types: Types) -> pa.Field:
     return pa.field(field.name, pa.string()) if types.get(path) == TEXT and pa.types.is_timestamp(field.type) else field
 
 
-def _json(stream: BinaryIO, where: str, whole: bool) -> Iterator[TableBlock]:
+def _json(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:
     """A list of objects, one a row, or an object of columns, as pandas writes them."""
     found = json.loads(stream.read().decode("utf-8-sig"))
     if isinstance(found, list) and found and all(isinstance(row, dict) for row in found):
@@ -237,7 +252,7 @@ def _json(stream: BinaryIO, where: str, whole: bool) -> Iterator[TableBlock]:
     raise HandfulError(f"{where} is neither a list of objects, one per row, nor an object of columns of one length")
 
 
-def _parquet(stream: BinaryIO, where: str, whole: bool) -> Iterator[TableBlock]:
+def _parquet(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:
     with parquet.ParquetFile(stream if is_remote(where) else where) as file:
         check_names(file.schema_arrow.names, where)
         if whole:
@@ -247,7 +262,7 @@ def _parquet(stream: BinaryIO, where: str, whole: bool) -> Iterator[TableBlock]:
         yield from _placed(where, (pa.table(batch) for batches in groups for batch in batches))
 
 
-def _arrow(stream: BinaryIO, where: str, whole: bool) -> Iterator[TableBlock]:
+def _arrow(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:
     """Both layouts under one ending: the file format, and the stream format that some libraries write."""
     magic = stream.read(6)
     stream.seek(0)

@@ -11,7 +11,7 @@ from handful.base.errors import HandfulError
 from handful.data.arrays import Arrays
 from handful.data.options import Options
 from handful.data.tables.arrow import check_names, open_table
-from handful.data.tables.files import TABLES, TableBlock, ending, read_blocks
+from handful.data.tables.files import TABLES, TableBlock, ending, read_blocks, table_dialect
 from handful.data.tables.types import join_types
 
 _NOTHING = "__HIVE_DEFAULT_PARTITION__"  # the folder of rows that have no value
@@ -70,16 +70,17 @@ def open_parts(root: Path, files: Sequence[PurePath], o: Options) -> Arrays:
     """The rows of all files, one after the other in sorted order. files: relative to `root`; the folders `key=value`
     that they lie in are columns."""
     joint, notes = JointSchema(), dict[str, None]()
+    dialect = table_dialect([str(root / file) for file in files])
     tables: list[pa.Table] = []
     for file in files:
-        block = next(read_blocks(str(root / file), whole=True))
+        block = next(read_blocks(str(root / file), True, dialect))
         tables.append(block.table())
         joint.add(block, tables[-1].schema)
         notes |= {block.note: None} if block.note else {}
     for number, (table, file) in enumerate(zip(tables, files, strict=True)):
         if dict(zip(table.column_names, table.schema.types, strict=True)) != joint.types:
             # read anew: "00501" alone may have been a number
-            table = next(read_blocks(str(root / file), whole=True)).table(joint.types)
+            table = next(read_blocks(str(root / file), True, dialect)).table(joint.types)
         tables[number] = _with_folders(table.select(list(joint.types)), file, files)
     whole = pa.concat_tables([t.replace_schema_metadata(tables[0].schema.metadata) for t in tables])
     return open_table(whole, o, notes=[f"{len(files):,} files are read as one table.", *notes])
