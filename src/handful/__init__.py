@@ -1,9 +1,9 @@
-"""handful: mini-batch gradient descent for PyTorch, done properly."""
+"""handful: mini-batch gradient descent for PyTorch, exact, resumable and explained."""
 
 import sys
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from handful.base.version import __version__
 
@@ -60,7 +60,7 @@ if TYPE_CHECKING:  # what the lazy names below are, for type checkers
     from handful.transform import augment
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _NAMES:
         value = getattr(import_module(_NAMES[name]), name)
     elif name in _MODULES:
@@ -75,7 +75,7 @@ class _Package(ModuleType):
     """`handful.fit` and `handful.compare` are the functions although modules of those names hold them, whichever is
     imported first."""
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         if isinstance(value, ModuleType) and name in _NAMES:
             return  # the name stays free for the function: see `__getattr__`
         super().__setattr__(name, value)
