@@ -226,5 +226,5 @@ def test_a_plan_that_is_not_ours(tmp_path):
 
 def test_an_input_cannot_have_the_name_of_the_row_weights():
     data = {"picture": np.zeros((8, 3, 4), np.float32), "weight": np.arange(8.0), "y": np.arange(8) % 2}
-    with pytest.raises(HandfulError, match="'weight' is the name of the weights of rows there: rename the column"):
+    with pytest.raises(HandfulError, match="'weight' is the name of the row weights there: rename the column"):
         handful.fit(torch.nn.Linear(2, 2), data, target="y", until="steps(1)", quiet=True)

@@ -203,7 +203,7 @@ def test_a_run_that_cannot_begin_leaves_no_folder_and_replaces_no_other_run(tmp_
     fit(mlp(), out=tmp_path / "old", until="steps(2)")
     before = digest(handful.load(tmp_path / "old", model=mlp()).model)
     for out in (tmp_path / "new" / "run", tmp_path / "old"):
-        with pytest.raises(HandfulError, match="no file or folder"):
+        with pytest.raises(HandfulError, match="is not a file, a folder or a data set"):
             handful.fit(mlp(), "nowhere.csv", out=out, overwrite=True, quiet=True)
     assert not (tmp_path / "new").exists()
     assert digest(handful.load(tmp_path / "old", model=mlp()).model) == before

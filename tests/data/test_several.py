@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 import handful
-from handful.runs.evaluate import evaluate
 from handful.runs.predict import write_predictions
 
 
@@ -40,7 +39,7 @@ def test_labels_are_learned_scored_and_predicted_by_name(frame, tmp_path):
     run = handful.load(tmp_path / "run")
     assert run.plan.choices["task"].value == "multilabel"
     assert run.evaluate(tmp_path / "data.csv")["label_accuracy"] > 0.9
-    found = evaluate(run, tmp_path / "data.csv")
+    found = run.evaluation(tmp_path / "data.csv")
     assert [row["class"] for row in found.classes] == ["low", "rude", "spam"]
     assert [row["rows"] for row in found.classes] == [
         frame["low"].sum(),

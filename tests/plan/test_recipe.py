@@ -143,7 +143,7 @@ def test_counts_of_classes_and_labels():
     pipeline = fit_pipeline(source, own_model=False)
     counts = balance.count(pipeline, source)
     assert counts.tolist() == [*labels.sum(0).tolist(), 50]
-    (said,) = balance.say(pipeline, counts, None)
+    (said,) = balance.describe(pipeline, counts, weighted=False)
     assert f"{labels.sum() / 50:.2g} of 3 labels" in said
     _, choices = plan(source)
     assert (choices["task"].value, choices["metrics"].value) == ("multilabel", "f1, label_accuracy")

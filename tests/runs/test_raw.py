@@ -62,7 +62,7 @@ def test_a_sentence_a_list_a_file_and_a_table_predict_the_same(sentences, tmp_pa
 def test_a_sentence_with_dots_and_digits_is_a_sentence_but_a_file_name_is_not(sentences):
     assert sentences.predict("it cost me 3.50 and was fine").shape == (1,)
     for name in ("my reviews.csv", "no such.txt", "nothing", "a/b"):
-        with pytest.raises(HandfulError, match="no file or folder"):
+        with pytest.raises(HandfulError, match="is not a file, a folder or a data set"):
             sentences.predict(name)
 
 

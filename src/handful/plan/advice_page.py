@@ -118,11 +118,15 @@ def time_figure(advice: Advised, phi: float, ends: tuple[float, float]) -> Figur
 
 
 def rate_figure(advice: Advised) -> Figure | None:
-    """Loss against learning rate, of the rates whose race was run to its end; None for fewer than two."""
-    kept = [b for b in advice.decision.branches if math.isfinite(b.loss) and not b.given_up]
-    if len(kept) < 2:
+    """Loss against learning rate, of the rates that were raced: to the end, or given up on the way; None for fewer than
+    two."""
+    branches = sorted((b for b in advice.decision.branches if math.isfinite(b.loss)), key=lambda b: b.lr)
+    if len(branches) < 2:
         return None
-    branches = sorted(kept, key=lambda b: b.lr)
-    line = Line("short branches", [b.lr for b in branches], [b.loss for b in branches], points=True)
+    lines = [
+        Line(name, [b.lr for b in some], [b.loss for b in some], points=True)
+        for name, given_up in (("to the end", False), ("given up", True))
+        if (some := [b for b in branches if b.given_up is given_up])
+    ]
     chosen = [Marker("advised", b.lr, b.loss) for b in branches if b.lr == advice.lr]
-    return figure_lines("Learning rate", "learning rate", "loss", [line], log_x=True, markers=chosen, wide=True)
+    return figure_lines("Learning rate", "learning rate", "loss", lines, log_x=True, markers=chosen, wide=True)
