@@ -1,6 +1,6 @@
 """Rows of a source: read in chunks, checked, called by their numbers in the user's file, kept after the pipeline."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -8,8 +8,8 @@ from torch import Tensor
 
 from handful.base.errors import HandfulError
 from handful.data.arrays import Arrays, Dense, RaggedValues, Stored
-from handful.data.base import Batch, Column, Ragged, Rows, Source, Value, View
-from handful.data.gather import Block, offsets_of
+from handful.data.base import Batch, Column, Rows, Source, Value, View
+from handful.data.gather import Block, gather_ragged, offsets_of
 from handful.transform.steps.numbers import padded
 
 
@@ -68,38 +68,26 @@ def check_weights(value: Value, name: str, rows: Rows, where: str) -> Tensor:
     return weights
 
 
-class Cached(Arrays):
-    """The pipeline's output for every row of a source; row ids are the source's.
+class Padded(RaggedValues):
+    """A column of rows of different lengths: padded with 0 to the longest of those read, as the pipeline does."""
 
-    Columns whose last axis varies (tokens, frames) are stored without their padding and padded with 0 to the longest of
-    the rows read, as the pipeline does.
-    """
-
-    def __init__(self, source: Source, made: Sequence[Mapping[str, Tensor]], ragged: set[str]) -> None:
-        stored: dict[str, Stored] = {}
-        for name, first in made[0].items():
-            parts, dtype = [part[name] for part in made], str(first.dtype).removeprefix("torch.")
-            if name in ragged:
-                values, lengths = zip(*map(_trim, parts))
-                column = Column("tensor", dtype, (*first.shape[1:-1], None))
-                stored[name] = RaggedValues(torch.cat(values), offsets_of(torch.cat(lengths)), column)
-            else:
-                stored[name] = Dense(_block(torch.cat(parts)), Column("tensor", dtype, tuple(first.shape[1:])))
-        self.ragged = ragged
-        super().__init__(stored, "y" if "y" in stored else None, name=source.name, where=source.where)
-
-    def read(self, rows: Rows) -> dict[str, Value]:
-        return {name: self.read_column(name, rows) for name in self.columns} if self.ragged else super().read(rows)
-
-    def read_column(self, name: str, rows: Rows) -> Value:
-        value = super().read_column(name, rows)
-        if isinstance(value, Ragged):
-            return padded(value.values, value.offsets.diff()).movedim(1, -1).contiguous()
-        return value
+    def read(self, rows: Rows) -> Tensor:
+        found = gather_ragged(self.values, self.offsets, rows)
+        return padded(found.values, found.offsets.diff()).movedim(1, -1).contiguous()
 
 
-def cache(source: Source, pipeline: Callable[[Batch], Batch], ragged: set[str], at_most: int) -> Cached | None:
-    """The Cached rows, or None as soon as it is clear that they would need more than `at_most` bytes."""
+def _stored(parts: list[Tensor], ragged: bool) -> Stored:
+    """A column of the pipeline's output, from that of some rows at a time."""
+    dtype, shape = str(parts[0].dtype).removeprefix("torch."), parts[0].shape[1:]
+    if not ragged:
+        return Dense(_block(torch.cat(parts)), Column("tensor", dtype, tuple(shape)))
+    values, lengths = zip(*map(_trim, parts))
+    return Padded(torch.cat(values), offsets_of(torch.cat(lengths)), Column("tensor", dtype, (*shape[:-1], None)))
+
+
+def cache(source: Source, pipeline: Callable[[Batch], Batch], ragged: set[str], at_most: int) -> Arrays | None:
+    """The pipeline's output for every row of a source, whose row ids it has; None as soon as it is clear that it would
+    need more than `at_most` bytes. ragged: columns whose last axis varies (tokens, frames), kept without padding."""
     made: list[dict[str, Tensor]] = []
     used = 0
     for rows in blocks(len(source), 512):
@@ -109,7 +97,10 @@ def cache(source: Source, pipeline: Callable[[Batch], Batch], ragged: set[str], 
         if len(tensors) < len(batch.columns) or used / (rows[-1] + 1) * len(source) > at_most:
             return None
         made.append(tensors)
-    return Cached(source, made, ragged) if made else None
+    if not made:
+        return None
+    stored = {name: _stored([part[name] for part in made], name in ragged) for name in made[0]}
+    return Arrays(stored, "y" if "y" in stored else None, name=source.name, where=source.where)
 
 
 def _block(value: Tensor) -> Block:
