@@ -251,7 +251,7 @@ def inspect(
     if not (Path(what) / "plan.toml").exists():
         show_data(what, batch, out)
     elif out is not None:
-        raise HandfulError(f"{what} is a run, and --out is for data: handful report {what} writes its page.")
+        raise HandfulError(f"{what} is a run, and --out is for data: handful report {what} writes its page")
     else:
         show_run(Path(what))
 

@@ -226,6 +226,7 @@ def test_mistake_is_one_clear_sentence(what: str, where: Any, options: Any, says
     assert "\n" not in sentence
     assert sentence.strip() == sentence, sentence
     assert sentence[-1] not in ",;:", sentence
+    assert not sentence.endswith(".") or sentence.endswith("...") or " Known: " in sentence, sentence  # one convention
 
 
 def test_file_without_permission(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def _nothing(path: Path, files: Sequence[PurePosixPath]) -> str:
             f"{path} holds tables ({endings}): open one of them, or those that belong together, as in "
             f"'{path / '*'}{files[0].suffix}', or write all as a store with handful.prepare."
         )
-    return f"{path} holds no images or sounds: its files end in {endings}; handful reads {known} from folders."
+    return f"{path} holds no images or sounds: its files end in {endings}; handful reads {known} from folders"
 
 
 def _labels(

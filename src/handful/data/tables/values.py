@@ -92,7 +92,7 @@ def _category(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, not
     first = column[int(unknown[0])].as_py()
     if key == o.target:
         raise HandfulError(
-            f"{o.name}: target '{key}' is '{first}' in row {unknown[0]}, which is not among the known classes."
+            f"{o.name}: target '{key}' is '{first}' in row {unknown[0]}, which is not among the known classes"
             + did_you_mean(first, classes)
         )
     said = f"'{key}' has {len(unknown):,} values not seen before (first '{first}')"
