@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 import handful
+from handful.data.split import split
 
 options = argparse.ArgumentParser(description=__doc__)
 options.add_argument("--data", default="../shared/data/movie-reviews.csv")
@@ -16,7 +17,7 @@ given = options.parse_args()
 
 reviews, ours, theirs = handful.open(given.data), [], []
 for seed in given.seeds:
-    train, valid = handful.data.split(reviews, 0.1, seed=seed)  # as `handful train` holds rows out
+    train, valid = split(reviews, 0.1, seed=seed)  # as `handful train` holds rows out
     run = handful.fit("auto", given.data, augment="auto", seed=seed)
     ours.append(run.evaluate(valid)["accuracy"])
     a, b = (part.take(np.arange(len(part))) for part in (train, valid))
