@@ -91,6 +91,15 @@ CALLS = {
     "a loss that returns a float": (lambda: fit(loss=lambda o, t: 1.0), "must return a Tensor"),
     "a picture model for a table": (lambda: fit("wine", model="cnn"), "cnn"),
     "class weights that do not fit": (lambda: fit(class_weight=[1.0, 2.0]), "10 classes"),
+    "class weights by another word": (lambda: fit(class_weight="even"), "must be 'balanced' or 10 numbers, not 'even'"),
+    "compiling as a word": (lambda: fit(compile="yes"), "compile must be True, False, or 'auto', not 'yes'"),
+    "balanced pixels": (
+        lambda: fit(
+            model=torch.nn.Conv2d(1, 3, 1), data=(np.zeros((9, 1, 4, 4), np.float32), np.ones((9, 4, 4), int) * [0, 1, 2, 0]),
+            class_weight="balanced",
+        ),
+        "counts one class per row",
+    ),
     "an optimizer of another model": (
         lambda: fit(optimizer=torch.optim.SGD(linear().parameters(), lr=0.1), lr="auto"), "param"
     ),

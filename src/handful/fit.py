@@ -1,4 +1,4 @@
-"""The loop: mini-batch gradient descent, as the textbook writes it."""
+"""fit() and resume(): a run from what the user gives to what is left of it; the loop itself is training/loop.py."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -122,7 +122,14 @@ def test_uneven_classes_are_said_with_numbers_and_balanced_accuracy_decides():
 
 
 @pytest.mark.parametrize(
-    "softened", [{"class_weight": "balanced"}, {"label_smoothing": 0.2}, {"class_weight": [1.0, 3.5, 0.2]}]
+    "softened",
+    [
+        {"class_weight": "balanced"},
+        {"label_smoothing": 0.2},
+        {"class_weight": [1.0, 3.5, 0.2]},
+        {"class_weight": np.array([1.0, 3.5, 0.25])},
+        {"class_weight": torch.tensor([1.0, 3.5, 0.25])},
+    ],
 )
 def test_a_softened_cross_entropy_is_the_same_after_loading_and_resuming(tmp_path, softened):
     x = RNG.normal(size=(120, 3))

@@ -1,4 +1,4 @@
-"""From what the user gave to a Training ready to run: every choice made with its reason, every mistake said early."""
+"""From what the user gave to a Training ready to run: choices made with their reasons, mistakes reported early."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields

@@ -80,6 +80,7 @@ def number(words: str, holds: Callable[[float], bool] = lambda value: True, whol
 AT_LEAST_0 = number("a number of at least 0", lambda v: v >= 0)
 AT_LEAST_1 = number("a whole number of at least 1", lambda v: v >= 1, whole=True)
 ABOVE_0 = number("a number above 0", lambda v: v > 0)
+YES_OR_NO = Kind("True, False", lambda value: isinstance(value, bool))
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ class Config:
         number("a number in (0, 1)", lambda v: 0 < v < 1) | "auto" | None,
     ] = "auto"
     precision: Annotated[str, "auto, float32, bfloat16, float64"] = "auto"
-    compile: Annotated[bool | Auto, "whether to torch.compile the model"] = "auto"
+    compile: Annotated[bool | Auto, "whether to torch.compile the model", YES_OR_NO | "auto"] = "auto"
     device: Annotated[str, "auto, cpu, cuda, mps"] = "auto"
     threads: Annotated[
         int | Auto, "CPU threads per step; 'auto': all, unless fewer are measured to be faster", AT_LEAST_1 | "auto"

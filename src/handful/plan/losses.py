@@ -39,7 +39,7 @@ def loss(
 
 
 def softening(function: LossFunction, class_weight: ClassWeight) -> dict[str, Choice]:
-    """What a plan says of a cross-entropy beside its name, so that `planned_loss` makes the same one again."""
+    """What a plan says of a cross-entropy besides its name, so that `planned_loss` makes the same one again."""
     found: dict[str, Choice] = {}
     if not isinstance(function, cross_entropy):
         return found
@@ -47,7 +47,7 @@ def softening(function: LossFunction, class_weight: ClassWeight) -> dict[str, Ch
         found["label_smoothing"] = Choice(function.label_smoothing, "given")
     if function.class_weight is not None and class_weight is not None:
         numbers = list(function.class_weight)
-        reason = "balanced: rows / (classes x rows of the class)" if class_weight == "balanced" else ""
+        reason = "balanced: rows / (classes x rows of the class)" if isinstance(class_weight, str) else ""
         found["class_weight"] = Choice(numbers, "found" if reason else "given", reason)
     return found
 
@@ -109,10 +109,12 @@ def _class_weights(asked: ClassWeight, data: Data) -> tuple[float, ...] | None:
     if asked is None:
         return None
     classes = data.pipeline.classes or ()
-    if asked == "balanced" and data.counts is not None:
-        counts = data.counts[:-1]
-        return tuple(float(f"{v:.6g}") for v in counts.sum() / (len(classes) * np.maximum(counts, 1)))
     if isinstance(asked, str):
+        if asked == "balanced":
+            if data.counts is None:
+                raise HandfulError("class_weight='balanced' counts one class per row; pass a number per class instead")
+            counts = data.counts[:-1]
+            return tuple(float(f"{v:.6g}") for v in counts.sum() / (len(classes) * np.maximum(counts, 1)))
         raise HandfulError(f"class_weight must be 'balanced' or {len(classes)} numbers, not {asked!r}")
     if len(asked) != len(classes):
         names = ", ".join(map(str, classes))
