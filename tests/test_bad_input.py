@@ -95,7 +95,7 @@ CALLS = {
     "compiling as a word": (lambda: fit(compile="yes"), "compile must be True, False, or 'auto', not 'yes'"),
     "balanced pixels": (
         lambda: fit(
-            model=torch.nn.Conv2d(1, 3, 1), data=(np.zeros((9, 1, 4, 4), np.float32), np.ones((9, 4, 4), int) * [0, 1, 2, 0]),
+            model=torch.nn.Conv2d(1, 3, 1), data=(np.ones((9, 1, 4, 4)), np.ones((9, 4, 4), int) * [0, 1, 2, 0]),
             class_weight="balanced",
         ),
         "counts one class per row",
