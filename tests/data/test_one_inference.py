@@ -110,8 +110,8 @@ def tables(draw, lists=False):
         for number, kind in enumerate(draw(st.lists(st.sampled_from(sorted(LISTS)), max_size=2))):
             found[f"l{number}"] = draw(st.lists(LISTS[kind], min_size=rows, max_size=rows))
     if draw(st.booleans()):
-        found["label"] = draw(st.lists(draw(st.sampled_from([st.integers(0, 2), st.sampled_from("ab"), *map(COLUMNS.get, GOALS)])),
-                                       min_size=rows, max_size=rows))  # fmt: skip
+        kind = draw(st.sampled_from([st.integers(0, 2), st.sampled_from("ab"), *map(COLUMNS.get, GOALS)]))
+        found["label"] = draw(st.lists(kind, min_size=rows, max_size=rows))
     return found
 
 

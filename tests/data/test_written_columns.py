@@ -1,4 +1,4 @@
-"""Columns as people write them: dates, amounts, marks for missing values, a few odd cells; the same in every container."""
+"""Columns as people write them: dates, amounts, marks for missing values, odd cells; the same in every container."""
 
 import datetime
 

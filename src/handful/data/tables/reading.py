@@ -12,7 +12,7 @@ from handful.base.errors import HandfulError
 from handful.data.base import Column, Rows
 from handful.data.options import Options
 from handful.data.tables.types import TEXT
-from handful.data.tables.written import DATES, TIME_OF_DAY, dates, is_money, numbers
+from handful.data.tables.written import DATES, TIME_OF_DAY, dates, is_money, numbers, trimmed
 
 _MOST_CLASSES = 20  # different numbers up to which a target is rather classes than numbers
 _EURO_LIKE = ("€", "EUR", "kr", "zł", "R$", "₺", "₫")  # where points part thousands
@@ -69,21 +69,22 @@ def _moved(at: At | None, offset: int) -> At | None:
 def readings(texts: pa.Array, rows: Rows, first: Rows) -> dict[str, Reading]:
     """How different strings (large_string), none of them missing, fare in every way. rows: that hold each; first: the
     first of these."""
-    return {way: _reading(way, texts, rows, first) for way in (*NUMBERS, *DATES)}
+    bare = trimmed(texts)
+    return {way: _reading(way, texts, bare, rows, first) for way in (*NUMBERS, *DATES)}
 
 
-def _reading(way: str, texts: pa.Array, rows: Rows, first: Rows) -> Reading:
+def _reading(way: str, texts: pa.Array, bare: pa.Array, rows: Rows, first: Rows) -> Reading:
     if len(texts) > _SAMPLE:
-        sample = _reading(way, texts[:_SAMPLE], rows[:_SAMPLE], first[:_SAMPLE])
+        sample = _reading(way, texts[:_SAMPLE], bare[:_SAMPLE], rows[:_SAMPLE], first[:_SAMPLE])
         if sample.odd is None and sample.rows == 0:
             return sample
     found, signs = Reading(), np.ones(len(texts), np.bool_)
     if way in DATES:
-        there = ~np.isnan(dates(texts, way))
+        there = ~np.isnan(dates(bare, way))
     else:
-        read = numbers(texts, way)
+        read = numbers(bare, way)
         there, signs = ~np.isnan(read.values), read.signs
-        found = Reading(grouped=bool((read.grouped & there).any()), zeros=_zeros(texts))
+        found = Reading(grouped=bool((read.grouped & there).any()), zeros=_zeros(bare))
         for at in np.flatnonzero(there & (read.units != "")).tolist():
             found.units.setdefault(read.units[at], (texts[at].as_py(), int(first[at])))
     odd = np.flatnonzero(~there)
@@ -99,7 +100,7 @@ def _at(texts: pa.Array, first: Rows, which: Rows) -> At | None:
 
 
 def _zeros(texts: pa.Array) -> bool:
-    return bool(pc.any(pc.match_substring_regex(texts, r"^\s*[-+]?0\d")).as_py())
+    return bool(pc.any(pc.match_substring_regex(texts, r"^[-+]?0\d")).as_py())
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,7 @@ def _note_written(key: str, way: str, one: Reading, known: Strings, what: str, n
     if way in DATES:
         notes.append(of_dates(key, way))
     elif one.signs is not None:
-        value = numbers(pa.array([one.signs[0]], TEXT), way).values[0]
+        value = numbers(trimmed(pa.array([one.signs[0]], TEXT)), way).values[0]
         notes.append(f"'{key}' is numbers: '{one.signs[0].strip()}' is read as {value:.15g}.")
     gaps = known.rows - known.told
     if gaps:

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from handful.base.errors import HandfulError
 from handful.data.base import Column, Rows
 from handful.data.tables.types import TEXT
-from handful.data.tables.written import TIME_OF_DAY, Floats, dates, is_missing, numbers
+from handful.data.tables.written import TIME_OF_DAY, Floats, dates, is_missing, numbers, trimmed
 
 # Letters of scripts that set no spaces between words: Thai, Lao, Burmese, Khmer, kana and Chinese characters.
 UNSPACED = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
@@ -37,10 +37,11 @@ def read_numbers(where: str, values: pa.ChunkedArray, column: Column) -> Floats:
     """
     encoded = pc.dictionary_encode(values.combine_chunks())
     texts, found = encoded.dictionary, np.full(len(encoded.dictionary) + 1, np.nan)
+    bare = trimmed(texts)
     if column.dates is not None:
-        found[:-1] = dates(texts, column.dates)
+        found[:-1] = dates(bare, column.dates)
     else:
-        read = numbers(texts, column.decimal or ".")
+        read = numbers(bare, column.decimal or ".")
         found[:-1] = np.where(np.isin(read.units, ["", column.unit]), read.values, np.nan)
     known = is_missing(texts) | pc.is_in(texts, pa.array(column.missing, TEXT)).to_numpy(zero_copy_only=False)
     odd = np.flatnonzero(np.isnan(found[:-1]) & ~known)

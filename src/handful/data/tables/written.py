@@ -24,7 +24,9 @@ _MISSING = (
 )  # fmt: skip
 _NOTHING = pa.scalar("", TEXT)
 _LONGEST = 48  # bytes of a number or a date; longer strings are none
-_BLANK = r"[\s\x{a0}\x{2009}\x{202f}]"  # RE2's \s is of ASCII alone
+_SPACES = "\u00a0\u2009\u202f"
+_BLANK = rf"[\s{_SPACES}]"  # \s is of ASCII alone
+_SMALL = 500  # strings up to which Python is quicker, as it keeps the patterns that it compiled
 _CODES = "USD|EUR|GBP|JPY|CHF|CNY|INR|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|BRL|MXN|ZAR|KRW|SGD|HKD"
 _CURRENCY = rf"(?:US|CA|AU|NZ|HK|R|S|A|C)?\$|[€£¥₹₽₩₺₪₫฿₴₦₱₿¢]|{_CODES}|Rs\.?|kr\.?|Fr\.?|zł"
 # What may stand right behind a number; after a blank any short word may.
@@ -73,7 +75,7 @@ def _form(decimal: str) -> str:
 _PLAIN = r"^[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|(?i:inf|infinity))$"
 # Before and behind the digits, taken apart by Python: different ones are few.
 _NUMBER = (
-    r"^(?P<before>[^\d.,]*)(?P<digits>\d(?:[\d.,'’\s\x{a0}\x{2009}\x{202f}]*\d)?[.,]?|[.,]\d+)"
+    rf"^(?P<before>[^\d.,]*)(?P<digits>\d(?:[\d.,'’\s{_SPACES}]*\d)?[.,]?|[.,]\d+)"
     r"(?P<power>(?:[eE][-+]?\d+)?)(?P<behind>.*)$"
 )
 _BEFORE = re.compile(rf"(\(?)([-+\u2212]?)((?:{_CURRENCY})?)\s*([-+\u2212]?)")
@@ -81,7 +83,7 @@ _BEHIND = re.compile(rf"(?:\s+({_WORD})|({_GLUED}))?(-?)(\)?)")
 
 
 def numbers(texts: pa.Array, decimal: str) -> Numbers:
-    """Strings (large_string) as numbers with these decimals, and with what people write around them: currencies and
+    """Strings (`trimmed`) as numbers with these decimals, and with what people write around them: currencies and
     other units, thousands, a minus behind, brackets for it.
 
     >>> found = numbers(pa.array(["1e3", "$1,200.50", "(3)", "12 %", "€-5", "red"], pa.large_string()), ".")
@@ -93,13 +95,13 @@ def numbers(texts: pa.Array, decimal: str) -> Numbers:
     n = len(texts)
     values, units = np.full(n, np.nan), np.full(n, "", object)
     signs, grouped = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
-    trimmed = pc.utf8_trim_whitespace(texts)
-    simple = pc.match_substring_regex(trimmed, _PLAIN.replace(r"\.", rf"\{decimal}"))
-    values[_mask(simple)] = pc.replace_substring(trimmed.filter(simple), ",", ".").cast(pa.float64()).to_numpy()
-    signs[_mask(simple)] = _mask(pc.match_substring(trimmed.filter(simple), ","))
+    simple = _matching(texts, _PLAIN.replace(r"\.", rf"\{decimal}"))
+    plain = texts.filter(simple)
+    values[_mask(simple)] = pc.replace_substring(plain, ",", ".").cast(pa.float64()).to_numpy()
+    signs[_mask(simple)] = _mask(pc.match_substring(plain, ","))
     rest = np.flatnonzero(~_mask(simple))
-    at, found = _parts(trimmed.take(pa.array(rest)), _NUMBER)
-    formed = pc.match_substring_regex(found["digits"], _form(decimal))
+    at, found = _parts(texts.take(pa.array(rest)), _NUMBER)
+    formed = _matching(found["digits"], _form(decimal)) if len(at) else pa.array([], pa.bool_())
     at, found = rest[at[_mask(formed)]], {name: part.filter(formed) for name, part in found.items()}
     if len(at):
         digits = pc.replace_substring_regex(found["digits"], rf"[^\d{decimal}]", "")
@@ -130,14 +132,33 @@ def _around(before: str, behind: str) -> tuple[float, str]:
 
 
 def _parts(texts: pa.Array, pattern: str) -> tuple[Days, Mapping[str, pa.Array]]:
-    """(which strings match, blanks around them aside; the named groups of those, "" where there is none)."""
-    trimmed = pc.utf8_trim_whitespace(texts)
-    short = pc.indices_nonzero(pc.less_equal(pc.binary_length(trimmed), _LONGEST))
-    found = pc.extract_regex(trimmed.take(short), pattern)
+    """(which strings match; the named groups of those, "" where there is none)."""
+    if len(texts) <= _SMALL:
+        matches = [(i, m) for i, text in enumerate(texts.to_pylist()) if (m := _compiled(pattern).match(text))]
+        names = _compiled(pattern).groupindex
+        groups = {name: pa.array([m[name] or "" for _, m in matches], TEXT) for name in names} if matches else {}
+        return np.array([i for i, _ in matches], np.int64), groups
+    found = pc.extract_regex(texts, pattern)
     matched = found.is_valid()
-    at = short.filter(matched).to_numpy().astype(np.int64)
     kept = found.filter(matched)
-    return at, {field.name: kept.field(i) for i, field in enumerate(kept.type)}
+    return np.flatnonzero(_mask(matched)), {field.name: kept.field(i) for i, field in enumerate(kept.type)}
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.ASCII)
+
+
+def _matching(texts: pa.Array, pattern: str) -> pa.Array:
+    if len(texts) <= _SMALL:
+        return pa.array([_compiled(pattern).match(text) is not None for text in texts.to_pylist()], pa.bool_())
+    return pc.match_substring_regex(texts, pattern)
+
+
+def trimmed(texts: pa.Array) -> pa.Array:
+    """Strings without the blanks around them, those too long for a number or a date as "": as they are read here."""
+    found = pc.utf8_trim_whitespace(texts)
+    return pc.if_else(pc.less_equal(pc.binary_length(found), _LONGEST), found, "")
 
 
 def _mask(values: pa.Array) -> Mask:
@@ -166,7 +187,7 @@ _SECONDS = 86_400
 
 
 def dates(texts: pa.Array, way: str) -> Floats:
-    """Strings (large_string) as seconds since 1970-01-01 (UTC), or since midnight; NaN where one is not written so.
+    """Strings (`trimmed`) as seconds since 1970-01-01 (UTC), or since midnight; NaN where one is not written so.
 
     way: one of DATES. Years of two digits are 1969 to 2068, as POSIX has it. Days that no calendar has are not read.
 
@@ -230,6 +251,8 @@ def _day(found: Mapping[str, pa.Array]) -> tuple[Days, Mask]:
 
 def _zone(zone: pa.Array) -> Days:
     """Seconds east of UTC."""
+    if pc.all(pc.is_in(zone, pa.array(["", "Z", "UTC", "GMT"], TEXT))).as_py():
+        return np.zeros(len(zone), np.int64)
     parts = pc.extract_regex(zone, r"^(?P<sign>[-+])(?P<h>\d{2}):?(?P<m>\d{2})$")
     sign, hours, minutes = (pc.fill_null(parts.field(i), "") for i in range(3))
     size = _whole(hours) * 3600 + _whole(minutes) * 60
