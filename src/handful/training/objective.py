@@ -76,6 +76,10 @@ class Objective:
         self.row_losses = adapters.row_losses(self.model, loss)
         self.view: adapters.View = self._first_view
 
+    def centre(self, target: Tensor) -> None:
+        """Take the sums of metrics about these targets [m, ...], in the user's units: the same for all of a run."""
+        self.sum_metrics = [m.about(target.to(self.device)) for m in self.sum_metrics]
+
     @property
     def autocast(self) -> torch.dtype | None:
         """The lower precision of the forward pass, or None. To change it is to adapt the model anew."""
