@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from handful.base.errors import HandfulError
 from handful.data.arrays import native
-from handful.data.base import Column
+from handful.data.base import Column, Rows
 from handful.data.media.audio import header as sound_header
 from handful.data.media.images import Header
 from handful.data.media.images import header as image_header
@@ -18,7 +18,7 @@ from handful.data.options import Options
 from handful.data.tables import strings
 from handful.data.tables.reading import Reading, Strings, of_dates, readings, written_as
 from handful.data.tables.types import BYTES, TEXT, as_numbers, flat_list, is_list, is_number, is_text, join_types
-from handful.data.tables.written import TIME_OF_DAY, is_missing
+from handful.data.tables.written import TIME_OF_DAY, is_blank, is_missing
 
 # Bytes of different strings that are kept of a column: beyond, it cannot be a category.
 MOST_DISTINCT = 64 << 20
@@ -177,11 +177,8 @@ def _texts(column: pa.ChunkedArray) -> Texts:
     before = np.maximum.accumulate(np.concatenate([[-1], codes]))[:-1]
     first = np.flatnonzero(codes > before)  # codes count up in the order in which strings come
     missing = is_missing(texts)
-    blank = pc.equal(pc.utf8_trim_whitespace(texts), "").to_numpy(zero_copy_only=False)
-    told, filled = np.flatnonzero(~missing), np.flatnonzero(~blank)
-    distinct = pa.table(
-        {"text": texts if len(filled) == len(texts) else texts.take(pa.array(filled)), "rows": rows[filled]}
-    )
+    told, filled = np.flatnonzero(~missing), np.flatnonzero(~is_blank(texts))
+    distinct = pa.table({"text": _picked(texts, filled), "rows": rows[filled]})
     words = strings.count_words(distinct["text"])
     return Texts(
         distinct=distinct,
@@ -190,8 +187,12 @@ def _texts(column: pa.ChunkedArray) -> Texts:
         words=float((pc.fill_null(words, 0.0).to_numpy() * rows[filled]).sum()),
         levels=None if levels is None else tuple(dict.fromkeys(levels)),
         marks=Counter({texts[int(i)].as_py(): int(rows[i]) for i in np.flatnonzero(missing)}),
-        readings=readings(texts.take(pa.array(told)), rows[told], first[told]),
+        readings=readings(_picked(texts, told), rows[told], first[told]),
     )
+
+
+def _picked(texts: pa.Array, at: Rows) -> pa.Array:
+    return texts if len(at) == len(texts) else texts.take(pa.array(at))
 
 
 def _lists(column: pa.ChunkedArray) -> Lists:

@@ -18,12 +18,12 @@ Days = NDArray[np.int64]
 Words = NDArray[np.object_]
 
 _MISSING = (
-    "", "?", "-", "--", "---", "\u2013", "\u2014", ".", "..", "...", "*", "na", "n/a", "n.a.", "n.a", "#n/a", "#na",
+    "?", "-", "--", "---", "\u2013", "\u2014", ".", "..", "...", "*", "na", "n/a", "n.a.", "n.a", "#n/a", "#na",
     "#n/a n/a", "<na>", "nan", "-nan", "nat", "none", "null", "nil", "\\n", "missing", "unknown", "not available",
     "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!",
 )  # fmt: skip
 _NOTHING = pa.scalar("", TEXT)
-_LONGEST = 48  # bytes of a number or a date; longer strings are none
+_LONGEST = 64  # bytes of a number or a date; longer strings are none
 _SPACES = "\u00a0\u2009\u202f"
 _BLANK = rf"[\s{_SPACES}]"  # \s is of ASCII alone
 _SMALL = 500  # strings up to which Python is quicker, as it keeps the patterns that it compiled
@@ -51,7 +51,12 @@ class Numbers:
 
 def is_missing(texts: pa.Array) -> Mask:
     """Which strings (large_string) are blank, or a usual mark for a missing value."""
-    return _mask(pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(texts)), pa.array(_MISSING, TEXT)))
+    return is_blank(texts) | _mask(pc.is_in(pc.utf8_lower(trimmed(texts)), pa.array(_MISSING, TEXT)))
+
+
+def is_blank(texts: pa.Array) -> Mask:
+    """Which strings are empty, or of blanks alone."""
+    return _mask(pc.or_(pc.equal(pc.binary_length(texts), 0), pc.utf8_is_space(texts)))
 
 
 def is_money(unit: str) -> bool:
@@ -156,9 +161,8 @@ def _matching(texts: pa.Array, pattern: str) -> pa.Array:
 
 
 def trimmed(texts: pa.Array) -> pa.Array:
-    """Strings without the blanks around them, those too long for a number or a date as "": as they are read here."""
-    found = pc.utf8_trim_whitespace(texts)
-    return pc.if_else(pc.less_equal(pc.binary_length(found), _LONGEST), found, "")
+    """Strings without the blanks around them, as they are read here; those too long for a number or a date as "x"."""
+    return pc.utf8_trim_whitespace(pc.if_else(pc.less_equal(pc.binary_length(texts), _LONGEST), texts, "x"))
 
 
 def _mask(values: pa.Array) -> Mask:
