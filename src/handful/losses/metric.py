@@ -66,8 +66,8 @@ def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
     """[sum of weight * value, sum of weight] in float64: counts of right rows stay exact."""
     if weight is not None:
         return torch.stack([(values * weight).sum(dtype=torch.float64), weight.sum(dtype=torch.float64)])
-    sums = values.new_empty(2, dtype=torch.float64)
-    sums[0], sums[1] = values.sum(dtype=torch.float64), values.numel()
+    sums = values.new_full((2,), values.numel(), dtype=torch.float64)
+    sums[0] = values.count_nonzero() if values.dtype == torch.bool else values.sum(dtype=torch.float64)
     return sums
 
 
