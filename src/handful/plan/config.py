@@ -163,7 +163,7 @@ class Config:
         float, "for cross-entropy, 0 to 1", number("a number in [0, 1)", lambda v: 0 <= v < 1)
     ] = 0.0
     class_weight: Annotated[
-        "str | Sequence[float] | Mapping[object, float] | None",
+        str | Sequence[float] | Mapping[object, float] | None,
         "balanced: every class counts the same; a number per class, or by label: 'cat=1, dog=5', in Python a dict",
         Kind(read=weights) | None,
     ] = None
