@@ -39,7 +39,7 @@ class Column:
     kind:    number    one number per row (integers and booleans too)
              category  one of a few strings per row; values are int64 codes into `classes`, -1 where missing
              text      one string per row
-             image     [channels, height, width] uint8 per row
+             image     [channels, height, width] per row: uint8, or int32 or float32 where pictures are deeper
              audio     samples, float32, of varying length: a Ragged; `rate` in Hz
              tokens    integers of varying length: a Ragged
              tensor    any other fixed-shape block of numbers

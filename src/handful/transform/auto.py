@@ -158,7 +158,7 @@ class InputChooser:
             return SingleInput(names, kind, (PadRows(),), as_is=True)
         if kind in ("text", "audio", "tokens"):
             return SingleInput(names, kind, () if as_it_is else self._sequence_steps(names[0], kind), as_is=as_it_is)
-        if self.name == "auto" and self.own_model and not (kind == "image" and column.dtype == "uint8"):
+        if self.name == "auto" and self.own_model and not (kind == "image" and "int" in column.dtype):
             self.notes.append("Your own model gets x as it is.")
             return SingleInput(names, kind, (), as_is=True)
         return SingleInput(names, kind, self._number_steps(kind, column), as_is=self.own_model)
@@ -181,16 +181,16 @@ class InputChooser:
 
     def _number_steps(self, kind: str, column: Column) -> tuple[AnyStep, ...]:
         scale: tuple[AnyStep, ...] = (ScaleImage(standardize=False),) if kind == "image" else ()
-        of_bytes = scale if column.dtype == "uint8" else ()
+        of_whole = scale if column.dtype == "uint8" or (column.kind == "image" and "int" in column.dtype) else ()
         match self.name:
             case "auto" | "standardize":
                 return (ScaleImage(),) if scale else (Standardize(fill=self.name == "auto"),)
             case "minmax":
-                return of_bytes or (MinMax(),)
+                return of_whole or (MinMax(),)
             case "normalize":
                 return (*scale, Normalize())
             case "given":
-                return (*of_bytes, *self.given)
+                return (*of_whole, *self.given)
         return ()
 
     def _kind(self, column: Column) -> str:

@@ -30,7 +30,7 @@ class Part:
             ragged   values [total, *shape] and offsets int64 [rows + 1]
             text     UTF-8, uint8 [total], and offsets
             image    encoded images, uint8 [total], and offsets; decoded to `form` when read
-    dtype:  NumPy's name, or bfloat16
+    dtype:  NumPy's name, or bfloat16; of images that they are decoded to
     shape:  of one row (fixed), of one value (ragged)
     form:   (channels, height, width) and whether images of another size are resized and cropped to it
     """
@@ -49,7 +49,7 @@ class Part:
     @property
     def storage(self) -> np.dtype[np.generic]:
         """The NumPy dtype of the values in the file: NumPy has no bfloat16, so its bits are kept as int16."""
-        return np.dtype("int16" if self.dtype == "bfloat16" else self.dtype)
+        return np.dtype("uint8" if self.layout == "image" else "int16" if self.dtype == "bfloat16" else self.dtype)
 
     @property
     def value_shape(self) -> tuple[int, ...]:
