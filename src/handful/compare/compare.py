@@ -124,8 +124,7 @@ def compare(
     runs = _run_all(task, {m: lr for m, (lr, _) in tuned.items()}, seeds, say)
     variance, goal, plan = _variances(task, runs, chosen, say), choose_target(runs, reach), runs[0].run.plan
     lines = table(runs, goal, variance, len(rows))
-    answers = findings(lines, goal, variance, plan.score, direction(plan))
-    choices = _choices(task, runs, lrs, goal)
+    answers, choices = findings(lines, goal, variance, plan.score, direction(plan)), _choices(task, runs, lrs, goal)
     tried = {method.name: pairs for method, (_, pairs) in tuned.items() if pairs}
     title = f"{model if isinstance(model, str) else type(model).__name__} on {source.name}"
     comparison = Comparison(lines, runs, answers, goal, variance, tried, choices, plan.score, len(rows), title)
