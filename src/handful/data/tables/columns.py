@@ -16,7 +16,7 @@ from handful.data.media.images import header as image_header
 from handful.data.media.items import BinaryItems, kind_of
 from handful.data.options import Options
 from handful.data.tables import strings
-from handful.data.tables.reading import Reading, Strings, of_dates, readings, written_as
+from handful.data.tables.reading import Reading, StringStats, of_dates, readings, written_as
 from handful.data.tables.types import BYTES, TEXT, as_numbers, flat_list, is_list, is_number, is_text, join_types
 from handful.data.tables.written import TIME_OF_DAY, is_blank, is_missing
 
@@ -281,7 +281,7 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
     count = None if distinct is None else distinct.num_rows
     told = stats.rows - stats.nulls - texts.marks.total()
     different = np.inf if count is None else count - len([mark for mark in texts.marks if mark.strip()])
-    known = Strings(stats.rows, told, different, tuple(texts.marks), texts.readings)
+    known = StringStats(stats.rows, told, different, tuple(texts.marks), texts.readings)
     written = written_as(key, known, o, notes) if told else None
     if written is not None:
         return written

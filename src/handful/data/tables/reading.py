@@ -104,7 +104,7 @@ def _zeros(texts: pa.Array) -> bool:
 
 
 @dataclass(frozen=True)
-class Strings:
+class StringStats:
     """What is known of the strings of a column. rows: of the column; told: those that hold a string which does not mark
     a missing value; different: such strings; marks: for missing values; readings: by way of writing."""
 
@@ -115,7 +115,7 @@ class Strings:
     readings: Mapping[str, Reading]
 
 
-def written_as(key: str, known: Strings, o: Options, notes: list[str]) -> Column | None:
+def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Column | None:
     """The numbers or dates that a column's strings are, noted; None where they are strings.
 
     They are numbers, or dates, where all are; or where at least ten numbers differ, none begins with 0 as codes do, and
@@ -168,7 +168,7 @@ def of_dates(key: str, way: str) -> str:
     return f"'{key}' holds dates, {way}: read as seconds since 1970-01-01 (UTC)."
 
 
-def _few(one: Reading, known: Strings) -> bool:
+def _few(one: Reading, known: StringStats) -> bool:
     """Whether few enough strings are not read for the others to tell what the column holds."""
     if not one.odd:
         return True
@@ -191,7 +191,7 @@ def _row(at: At) -> int:
     return at[1]
 
 
-def _note_mostly(key: str, known: Strings, o: Options, notes: list[str]) -> None:
+def _note_mostly(key: str, known: StringStats, o: Options, notes: list[str]) -> None:
     """Say what keeps a column that is numbers, or dates, in more than half of its rows from being read so."""
     way, one = max(known.readings.items(), key=lambda item: item[1].rows)
     if one.stray is None or one.rows * 2 <= known.told or known.told < 5:
@@ -203,7 +203,7 @@ def _note_mostly(key: str, known: Strings, o: Options, notes: list[str]) -> None
     notes.append(f"'{key}' is mostly {what} but is read as strings, because of '{text}' in row {row}.")
 
 
-def _mixed(key: str, read: int, known: Strings, odd: Mapping[str, tuple[int, int]], o: Options) -> HandfulError:
+def _mixed(key: str, read: int, known: StringStats, odd: Mapping[str, tuple[int, int]], o: Options) -> HandfulError:
     found = f"is a number in {read:,} of {known.told:,} rows but {_listed(odd)}"
     return HandfulError(f"{o.name}: target '{key}' {found}: correct or remove such rows")
 
@@ -215,7 +215,7 @@ def _listed(odd: Mapping[str, tuple[int, int]]) -> str:
     return ", ".join(f"'{text}' in row {row}" for text, (_, row) in first[:3]) + more
 
 
-def _note_written(key: str, way: str, one: Reading, known: Strings, what: str, notes: list[str]) -> None:
+def _note_written(key: str, way: str, one: Reading, known: StringStats, what: str, notes: list[str]) -> None:
     if way in DATES:
         notes.append(of_dates(key, way))
     elif one.signs is not None:
