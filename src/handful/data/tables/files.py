@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -175,20 +176,38 @@ def _csv(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> It
     if table is not None and table.separator == dialect.separator:
         dialect = table
     data.seek(0)
-    names: list[str] | None = None  # in the text itself where it is whole
+    names = list(dialect.names) or None  # None: in the text itself
+    classes = {dialect.names[-1]: dialect.classes} if dialect.classes else {}
+    first = True
     for place, text in _texts(data, where, whole, quoted=True):
+        if first and dialect.counts:
+            text = text[text.find(b"\n") + 1 :]
+        if dialect.separator == " ":
+            text = _BLANKS.sub(lambda found: found[1] or (b" " if found[2] else b""), text)
         if names is None and not whole:
             names, head = _header(text, dialect)
             check_names(names, where)
             text = text[head:]
+        first = False
         if whole or text.strip():
-            yield TableBlock(place, partial(_parse_csv, text, place, names, dialect), dialect.note)
+            yield TableBlock(place, partial(_parse_csv, text, place, names, dialect, classes), dialect.note)
+
+
+# A quoted value; blanks between two values; those at either end of a line.
+_BLANKS = re.compile(rb'("[^"]*")|(?<=[^\s])([ \t]+)(?=[^\s])|[ \t]+')
 
 
 def _parse_csv(
-    text: bytes, where: str, names: list[str] | None, dialect: Dialect, types: Types, only: Collection[str] | None
+    text: bytes,
+    where: str,
+    names: list[str] | None,
+    dialect: Dialect,
+    classes: Mapping[str, Sequence[str]],
+    types: Types,
+    only: Collection[str] | None,
 ) -> pa.Table:
-    """names: of the columns, where the text has no header; it is then parsed on one thread."""
+    """names: of the columns, where the text has no header; it is then parsed on one thread. classes: names of the
+    classes that whole numbers stand for, stated as Hugging Face does."""
     parse = arrow_csv.ParseOptions(delimiter=dialect.separator, newlines_in_values=True)
     convert = arrow_csv.ConvertOptions(
         column_types={name: types[name] for name in types.keys() & (types if names is None else names)},
@@ -211,7 +230,9 @@ def _parse_csv(
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_binary(column.type):
             raise HandfulError(f"{where}: column '{name}' is not UTF-8: convert the file, for example with iconv")
-    return table
+    features = {name: {"names": words} for name, words in classes.items()}
+    stated = json.dumps({"info": {"features": features}})
+    return table.replace_schema_metadata({"huggingface": stated}) if features else table
 
 
 def _jsonl(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:
