@@ -209,6 +209,12 @@ def prepare(
     shards: Annotated[int, typer.Option(help="parts, for many machines")] = 1,
     workers: Annotated[int | None, typer.Option(help="threads; all cores by default")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the store that is there")] = False,
+    bad_rows: Annotated[
+        str, typer.Option(help="rows that cannot be read: stop, skip (one in ten), or a number")
+    ] = "stop",
+    outside: Annotated[
+        bool, typer.Option("--outside", help="read files that a table names outside its folder")
+    ] = False,
 ) -> None:
     """Write data of any size as a store, which reads fastest; go on where an earlier call was cut off."""
     from handful.data.store.prepare import prepare as write
@@ -216,7 +222,7 @@ def prepare(
 
     written = write(
         where, store, target=target, image_size=image_size, rate=rate, images=images, shards=shards, workers=workers,
-        overwrite=overwrite,
+        overwrite=overwrite, bad_rows=int(bad_rows) if bad_rows.isdigit() else bad_rows, outside=outside,
     )  # fmt: skip
     show_columns(written)
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.arrays import Arrays, Dense, Stored
-from handful.data.base import Column
+from handful.data.base import Column, Rows
 from handful.data.media import audio, images
+from handful.data.media.bad_rows import without_bad
 from handful.data.media.items import IMAGES, SOUNDS, FileItems, Items, ZipItems, points_outside
 from handful.data.options import Options
 from handful.data.tables.arrow import chosen, with_target
@@ -29,6 +30,9 @@ def open_folder(path: Path, o: Options) -> Arrays:
     files, folders = _walk(path)
     tables = parts([f for f in files if _shown(f)])
     if tables:
+        odd = next((path / f for f in tables if not (path / f).is_file()), None)  # a pipe would be waited for
+        if odd is not None:
+            raise HandfulError(f"{odd} is not an ordinary file: copy its contents into one")
         return open_parts(path, tables, o)
     listed = [PurePosixPath(*p.parts) for p in files]
     return _open(path, listed, folders, o, lambda key, keep: FileItems(key, [path / files[i] for i in keep]))
@@ -121,12 +125,16 @@ def _open(
         o = replace(o, target=target)
     o = with_target(o, names, notes)
     wanted = chosen(o, names)
-    stored: dict[str, Stored] = {}
-    if key in wanted:
-        stored[key] = (images if pictures else audio).from_items(items(key, keep), o, notes)
-    if labels is not None and "label" in wanted:
-        stored["label"] = _codes(path, labels, o)
-    return Arrays(stored, o.target, name=o.name, where=o.where, notes=notes)
+
+    def read(rows: Rows, o: Options) -> Arrays:
+        said, stored, kept = list(notes), dict[str, Stored](), [keep[row] for row in rows]
+        if key in wanted:
+            stored[key] = (images if pictures else audio).from_items(items(key, kept), o, said)
+        if labels is not None and "label" in wanted:
+            stored["label"] = _codes(path, [labels[row] for row in rows], o)
+        return Arrays(stored, o.target, name=o.name, where=o.where, notes=said)
+
+    return without_bad(len(keep), o, read)
 
 
 def _nothing(path: Path, files: Sequence[PurePosixPath]) -> str:
