@@ -49,10 +49,10 @@ class BadRows(HandfulError):
 
 def ragged(where: str, bad: list[Bad], row: InvalidRow) -> str:
     """For pyarrow's reader of CSV: a line of too many or too few values is added to `bad` and skipped."""
-    counts = f"expected {row.expected_columns} values, got {row.actual_columns}"
-    said = f"{where} is not a CSV file that can be read (row #{row.number}: {counts}: {row.text[:100]})"
+    counts = f"Row #{row.number}: Expected {row.expected_columns} columns, got {row.actual_columns}"
+    said = f"{where} is not a CSV file that can be read ({counts}: {row.text[:100]})"
     fix = "every row must have as many values as the header, quoted where needed"
-    bad.append(Bad(row.number, "ragged line", f"row #{row.number}", f"{said}: {fix}"))
+    bad.append(Bad(row.number, "ragged line", f"Row #{row.number}", f"{said}: {fix}"))
     return "skip"
 
 
@@ -69,7 +69,7 @@ def without_bad(count: int, o: Options, read: Callable[[Rows, Options], Arrays])
         except BadRows as error:
             if o.bad_rows == "stop":
                 raise
-            gone += error.bad
+            gone += [b._replace(row=int(rows[b.row])) for b in error.bad]
             rows = np.delete(rows, [b.row for b in error.bad])
             left_out(gone, len(rows), o)
             continue
@@ -85,7 +85,7 @@ def left_out(bad: Sequence[Bad], kept: int, o: Options) -> list[str]:
     most = count // 10 if o.bad_rows == "skip" else int(o.bad_rows)
     kinds = Counter(b.kind for b in bad).most_common()
     counted = ", ".join(f"{n:,} {kind}{'s' * (n > 1)}" for kind, n in kinds) + f" of {count:,} rows"
-    places = some([b.place for b in bad], NAMED)
+    places = some([b.place for b in sorted(bad)], NAMED)
     if len(bad) > most or not kept:
         raise HandfulError(f"{o.name}: {counted} cannot be read, more than the {most:,} that may be skipped: {places}")
     return [f"left out, as they cannot be read: {counted} ({places})."]

@@ -64,13 +64,11 @@ def prepare(
     whole("shards", shards, least=1)
     whole("workers", 1 if workers is None else workers, least=1)
     path = _place(store)
-    options = {"target": target, "columns": _plain(columns), "size": image_size, "rate": rate}
-    options |= {"images": images, "shards": shards, "bad_rows": bad_rows}
+    options = {"target": target, "columns": _plain(columns), "size": image_size, "rate": rate, "bad_rows": bad_rows}
+    options |= {"images": images, "shards": shards}
     files = local_files(where)
-    identity: str | None = None
-    provenance: dict[str, object] = {"handful": __version__}
-    if files:
-        identity, provenance = identity_of(files, options)
+    alone: dict[str, object] = {"handful": __version__}
+    identity, provenance = identity_of(files, options) if files else (None, alone)
     provenance["identity"] = identity
     if path.exists() and not overwrite:
         return _existing(path, identity)
