@@ -32,7 +32,7 @@ RunPath = Annotated[Path, typer.Argument(help="a run folder, as `handful train` 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print only the result")]
 
 # Options of `fit` that `handful train` leaves as they are.
-IN_PYTHON = {"clip_value", "compile", "shuffle", "evaluate_every", "save_every", "batch_growth"}
+IN_PYTHON = {"clip_value", "compile", "shuffle", "evaluate_every", "save_every", "batch_growth", "step_times"}
 
 
 def _version(value: bool) -> None:
