@@ -156,7 +156,7 @@ class Config:
         float, "for cross-entropy, 0 to 1", number("a number in [0, 1)", lambda v: 0 <= v < 1)
     ] = 0.0
     class_weight: Annotated[
-        "str | Sequence[float] | Mapping[object, float] | None",
+        str | Sequence[float] | Mapping[object, float] | None,
         "balanced: every class counts the same; a number per class, or by label: 'cat=1, dog=5', in Python a dict",
         Kind(read=weights) | None,
     ] = None
@@ -178,7 +178,7 @@ class Config:
         bool, "choose by no clock: the same seed gives the same model; step times are stated, not measured"
     ] = False
     step_times: Annotated[
-        "Mapping[str, float] | Auto",
+        Mapping[str, float] | Auto,
         "seconds of a step by batch size, as the plan of an earlier run has them; 'auto' measures them",
         Kind("seconds by batch size", lambda value: isinstance(value, Mapping)) | "auto",
     ] = "auto"
