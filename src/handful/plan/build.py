@@ -270,6 +270,7 @@ def make_training(
         plan=Plan(chooser.choices, tuple(chooser.notes)),
         pipeline=data.pipeline,
         objective=objective,
+        rows=data.train,
         batches=batches,
         valid=validation_batches(data),
         state=State(net, optimizer, micro_batch=micro, batch=size, average=copy_weights(net) if ema else None),
