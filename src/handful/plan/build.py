@@ -254,8 +254,7 @@ def make_training(
     net = objective.model
     chooser.set("threads", options.threads, "default" if options.threads == "auto" else "given")
     optimizer = make_optimizer(net, options, chooser)
-    if size is None:
-        size = int(chooser.set("batch", min(32, batch_cap(len(data.train))), "default", "not measured"))
+    size = size or int(chooser.set("batch", min(32, batch_cap(len(data.train))), "default", "not measured"))
     micro = None if options.micro_batch in (None, "auto") else int(options.micro_batch)
     whole = Choice(None, "default", "the whole batch; halved when memory runs out")
     chooser.put("micro_batch", Choice(micro, "given") if micro else whole)
