@@ -294,8 +294,11 @@ def make_rules(
 ) -> tuple[stop.Rule, Schedule, int | None]:
     """The score, the stop rule, the schedule, and the planned examples."""
     n, validated = len(data.train), data.held_out is not None
-    score = chooser.put("score", choose.score(options.score, data.pipeline, objective.metrics, validated))
-    rule, choice = choose.until(options.until, n, validated, score)
+    choice, better = choose.score(options.score, options.better, data.pipeline, objective.metrics, validated)
+    score = chooser.put("score", choice)
+    if better != "auto":
+        chooser.set("better", better, "found" if options.better == "auto" else "given")
+    rule, choice = choose.until(options.until, n, validated, score, better)
     chooser.put("until", choice)
     planned = rule.limit(n, size)
     shape = make_schedule(options, planned, optimizer, chooser)

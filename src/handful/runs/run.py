@@ -18,8 +18,8 @@ from handful.batches.order import Order
 from handful.data.base import Batch, Source
 from handful.data.open import open as open_source
 from handful.losses import ctc
+from handful.losses.asked import Metrics, as_metrics
 from handful.losses.loss import as_loss, planned_loss, unknown
-from handful.losses.metric import Metrics, as_metrics
 from handful.models import from_config
 from handful.report.markup import preformatted
 from handful.report.page import write_report

@@ -11,7 +11,7 @@ from torch import nn
 
 from handful.base.errors import HandfulError
 from handful.base.plan import Plan, Progress, Row
-from handful.base.score import lower_is_better
+from handful.base.score import direction, lower_is_better
 from handful.batches.batches import Batches
 from handful.data.base import Source
 from handful.optim.build import clip, set_lr
@@ -106,10 +106,11 @@ class Training:
     def better(self, row: Row, than: Row) -> bool:
         """Whether an evaluation beats another: by the run's score, then by the loss."""
         score = self.plan.score
+        lower = lower_is_better(score, direction(self.plan))
 
         def rank(r: Row) -> tuple[float, float]:
             value = r.get(score, math.nan)
-            value = -value if lower_is_better(score) else value
+            value = -value if lower else value
             return (value if math.isfinite(value) else -math.inf, -r.get("valid_loss", math.inf))
 
         return rank(row) > rank(than)
