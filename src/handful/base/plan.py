@@ -1,8 +1,10 @@
 """What a run was asked to do: every choice, with its status and reason; and how far a run has come."""
 
+import platform
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,7 +80,7 @@ class Plan:
         """Write plan.toml, one table a choice. A value of None is left out of its table."""
         import tomli_w
 
-        tables: dict[str, Any] = {"handful": __version__, "notes": list(self.notes)}
+        tables: dict[str, Any] = {"versions": versions(), "notes": list(self.notes)}
         for name, choice in self.choices.items():
             value = {} if choice.value is None else {"value": _plain(choice.value)}
             own = {} if choice.reproducible else {"reproducible": False}
@@ -91,12 +93,26 @@ class Plan:
         try:
             tables = tomllib.loads(path.read_text(encoding="utf-8"))
             notes = tuple(tables.pop("notes"))
-            tables.pop("handful")
+            tables.pop("versions")
             return cls({name: Choice(**{"value": None, **table}) for name, table in tables.items()}, notes)
         except FileNotFoundError:
             raise HandfulError(f"{path.parent} is not a run folder: it has no {path.name}") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise HandfulError(f"{path} is not a plan that handful wrote: {error}") from None
+
+
+def versions() -> dict[str, str]:
+    """What the bits of a run depend on besides its plan: versions, and the kind of machine."""
+    return {
+        "handful": __version__, "torch": version("torch"), "numpy": version("numpy"),
+        "python": platform.python_version(), "machine": platform.machine(),
+    }  # fmt: skip
+
+
+def versions_of(path: Path) -> dict[str, str]:
+    """The versions that a plan was written with."""
+    found: dict[str, str] = tomllib.loads(path.read_text(encoding="utf-8"))["versions"]
+    return found
 
 
 def _plain(value: Any) -> Any:

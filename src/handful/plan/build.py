@@ -268,8 +268,7 @@ def make_training(
     else:
         chooser.set("threads", options.threads, "given")
     optimizer = make_optimizer(net, options, chooser)
-    if size is None:
-        size = int(chooser.set("batch", min(32, batch_cap(len(data.train))), "default", "not measured"))
+    size = size or int(chooser.set("batch", min(32, batch_cap(len(data.train))), "default", "not measured"))
     micro = None if options.micro_batch in (None, "auto") else int(options.micro_batch)
     whole = Choice(None, "default", "the whole batch; halved when memory runs out")
     chooser.put("micro_batch", Choice(micro, "given") if micro else whole)
@@ -284,6 +283,7 @@ def make_training(
         plan=Plan(chooser.choices, tuple(chooser.notes)),
         pipeline=data.pipeline,
         objective=objective,
+        rows=data.train,
         batches=batches,
         valid=validation_batches(data),
         state=State(net, optimizer, micro_batch=micro, batch=size, average=copy_weights(net) if ema else None),
@@ -308,8 +308,11 @@ def make_rules(
 ) -> tuple[stop.Rule, Schedule, int | None]:
     """The score, the stop rule, the schedule, and the planned examples."""
     n, validated = len(data.train), data.held_out is not None
-    score = chooser.put("score", choose.score(options.score, data.pipeline, objective.metrics, validated))
-    rule, choice = choose.until(options.until, n, validated, score)
+    choice, better = choose.score(options.score, options.better, data.pipeline, objective.metrics, validated)
+    score = chooser.put("score", choice)
+    if better != "auto":
+        chooser.set("better", better, "found" if options.better == "auto" else "given")
+    rule, choice = choose.until(options.until, n, validated, score, better)
     chooser.put("until", choice)
     planned = rule.limit(n, size)
     shape = make_schedule(options, planned, optimizer, chooser)

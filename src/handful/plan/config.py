@@ -11,12 +11,13 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Annotated, ForwardRef, Literal, TypedDict, TypeVar, cast, get_args
 
 from handful.base.errors import HandfulError, did_you_mean
+from handful.base.score import Better
 
 if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
-    from handful.losses.metric import Metric
+    from handful.losses.asked import Metrics
     from handful.optim.schedule import Schedule, grow_batch
     from handful.plan.probe.batch_growth import growth
     from handful.training.stop import Rule
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     Data = object  # whatever `handful.open` reads
     Optimizers = str | Optimizer | Callable[..., Optimizer]
     Losses = str | nn.Module | Callable[..., object]
-    Score = str | Metric | Callable[..., object]
-    Metrics = Score | Sequence[Score] | None
     Augments = str | Augment | Augmentation | type[Augmentation] | Sequence[str | Augmentation] | None
 
 Auto = Literal["auto"]
@@ -135,7 +134,10 @@ class Config:
     loss: Annotated[
         "Losses", "auto, cross_entropy, mse, mae, huber, quantile(q=0.9), focal, ..., or a callable (output, target)"
     ] = "auto"
-    metrics: Annotated["Metrics", "auto, or names: 'accuracy, f1, auroc'"] = "auto"
+    metrics: Annotated[
+        "Metrics",
+        "auto, or names: 'accuracy, f1, auroc'; in Python functions (outputs, targets), torchmetrics, or a dict",
+    ] = "auto"
     task: Annotated[
         str | None, "classification, regression, multilabel, language or sequence, where it is not clear"
     ] = None
@@ -143,6 +145,11 @@ class Config:
     weight: Annotated[str | None, "column of row weights"] = None
     score: Annotated[
         str, "the score that picks the best weights, as valid_loss; 'auto': a classification's first metric"
+    ] = "auto"
+    better: Annotated[
+        Better,
+        "higher or lower: which values of the score are better, where its name does not say",
+        Kind("'higher', 'lower'", lambda value: value in ("higher", "lower")) | "auto",
     ] = "auto"
     l1: Annotated[float, "L1 penalty", AT_LEAST_0] = 0.0
     l2: Annotated[float | Auto, "L2 penalty (weight decay), or 'auto'", AT_LEAST_0 | "auto"] = "auto"
@@ -236,6 +243,7 @@ class ConfigOptions(TrainingOptions, total=False):
     recipe: str | None
     weight: str | None
     score: str
+    better: Better
     label_smoothing: float
     class_weight: str | Sequence[float] | Mapping[object, float] | None
     clip_norm: float | None

@@ -1,6 +1,7 @@
 """Encoded images and sounds, wherever they lie: one item per row, read as bytes, named for messages."""
 
 import os
+import re
 import threading
 import zipfile
 from collections.abc import Callable, Sequence
@@ -152,6 +153,8 @@ def kind_of(data: bytes | memoryview) -> Literal["image", "audio"] | None:
     if head[:4] == b"RIFF":
         return "image" if head[8:12] == b"WEBP" else "audio" if head[8:12] == b"WAVE" else None
     if head.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")):
+        return "image"
+    if re.match(rb"P[1-6]\s+[\d#]", head):  # PBM, PGM, PPM
         return "image"
     if head.startswith((b"fLaC", b"OggS", b"ID3")) or (head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC")):
         return "audio"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from handful.base.errors import HandfulError
 from handful.data.base import Source
-from handful.data.datasets import is_hugging_face
+from handful.data.datasets import is_hugging_face, is_transformed
 from handful.data.open import open as open_source
 from handful.data.options import Names, Options, Size, checked
 from handful.data.paths import matching, names_of_files, remote_files
@@ -32,8 +32,9 @@ def open_feed(
 ) -> Feed:
     """The feed that suits the input."""
     o = checked(where, target, columns=columns, image_size=image_size, rate=rate, memory=0)
-    if is_hugging_face(where):
-        return TableFeed(DatasetBlocks(where, o.name), o, provenance, images)
+    if is_hugging_face(where) and not is_transformed(where):
+        blocks = DatasetBlocks(where, o.name)
+        return TableFeed(blocks, replace(o, schema={**blocks.hub.schema, **o.schema}), provenance, images)
     files = _named_files(where)
     if files:
         o = o if o.where else replace(o, name=f"{files[0]} and others")
