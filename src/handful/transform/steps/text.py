@@ -44,8 +44,8 @@ class Tokenize(Step[Sequence[str]]):
     text can be written and read back) or "character". The first two are Hugging Face `tokenizers` trained on the
     training rows. size: the most ids there may be. lowercase: fold upper case (not in character mode). max_length:
     longer rows are cut there; by default the 99th percentile of the training rows (of a keyed sample of 20,000 of
-    them). A text without any token is one unknown token. Letters are composed first (NFC): an accented letter is one, however
-    it is written.
+    them). A text without any token is one unknown token. Letters are composed first (NFC): an
+    accented letter is one, however it is written.
 
     "word" is the default for small sets: on 9,500 movie reviews a mean of embeddings told 79% of 1,162 others
     apart, with 8,000 or 16,000 byte pairs 77% and 78%.
