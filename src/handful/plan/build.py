@@ -17,7 +17,7 @@ from handful.optim.build import set_base
 from handful.optim.schedule import Schedule
 from handful.optim.state import averages_itself
 from handful.plan import defaults as choose
-from handful.plan.config import Config
+from handful.plan.config import OPTIONS, Config
 from handful.plan.data import Data, make_batches, open_data, validation_batches
 from handful.plan.defaults import Chooser, describe
 from handful.plan.model import make_model, make_objective, show_rows
@@ -261,12 +261,7 @@ def make_training(
     """Optimizer, rates and stop rule; then all parts together. What is still open has a provisional value: see
     `settle`."""
     net = objective.model
-    if options.deterministic:
-        chooser.set("deterministic", True, "given")
-    if options.threads == "auto":
-        chooser.set("threads", torch.get_num_threads(), "default", "torch's own setting")
-    else:
-        chooser.set("threads", options.threads, "given")
+    note_what_is_fixed(options, chooser)
     optimizer = make_optimizer(net, options, chooser)
     size = size or int(chooser.set("batch", min(32, batch_cap(len(data.train))), "default", "not measured"))
     micro = None if options.micro_batch in (None, "auto") else int(options.micro_batch)
@@ -275,9 +270,6 @@ def make_training(
     rule, shape, planned = make_rules(data, objective, optimizer, size, options, chooser)
     averaged = choose.ema(options.ema, net, optimizer)
     ema = chooser.put("ema", averaged) if averaged else None
-    for name, left in (("clip_norm", None), ("clip_value", None), ("save_every", "auto")):
-        if getattr(options, name) != left:
-            chooser.set(name, getattr(options, name), "given")
     parameters = [p for p in net.parameters() if p.requires_grad]
     return Training(
         plan=Plan(chooser.choices, tuple(chooser.notes)),
@@ -301,6 +293,17 @@ def make_training(
         parameters=parameters,
         decayed=[p for p in parameters if p.ndim > 1],
     )
+
+
+def note_what_is_fixed(options: Config, chooser: Chooser) -> None:
+    """What nothing is measured for; the threads may be still."""
+    for name in ("deterministic", "clip_norm", "clip_value", "save_every"):
+        if getattr(options, name) != OPTIONS[name].default:
+            chooser.set(name, getattr(options, name), "given")
+    if options.threads == "auto":
+        chooser.set("threads", torch.get_num_threads(), "default", "torch's own setting")
+    else:
+        chooser.set("threads", options.threads, "given")
 
 
 def make_rules(
