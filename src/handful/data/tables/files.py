@@ -24,7 +24,7 @@ from handful.data.arrays import Arrays
 from handful.data.media.bad_rows import Bad, BadRows, left_out, ragged
 from handful.data.options import Options
 from handful.data.tables.arrow import check_names, open_table
-from handful.data.tables.dialect import DATES, SAMPLE, Dialect
+from handful.data.tables.dialect import SAMPLE, Dialect
 from handful.data.tables.dialect import find as find_dialect
 from handful.data.tables.types import TEXT, plain
 
@@ -209,7 +209,7 @@ def _parse_csv(
         column_types={name: types[name] for name in types.keys() & (types if names is None else names)},
         include_columns=[name for name in names or () if name in only] if only is not None else None,
         decimal_point=dialect.decimal,
-        timestamp_parsers=[arrow_csv.ISO8601, *DATES],
+        timestamp_parsers=[arrow_csv.ISO8601],
         true_values=["true", "True", "TRUE"],  # without 0 and 1, which are numbers: so blocks have one type with others
         false_values=["false", "False", "FALSE"],
     )

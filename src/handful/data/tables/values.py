@@ -69,7 +69,7 @@ def apply(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: 
 
 def _numbers(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> Dense:
     if is_text(column.type):
-        array: NDArray[np.generic] = read_numbers(f"{o.name}: column '{key}'", column.cast(TEXT), wanted.dates)
+        array: NDArray[np.generic] = read_numbers(f"{o.name}: column '{key}'", column.cast(TEXT), wanted)
     else:
         numbers = as_numbers(column)
         if numbers is None:
