@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import json
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,7 +11,9 @@ from typing import NamedTuple
 SAMPLE = 1 << 16  # bytes at the start of a file that are looked at
 RECORDS = 50
 _SEPARATORS = (",", ";", "\t", "|")
-_BLANKS = " "  # one or more of them
+BLANKS = " "  # one or more of them
+# A quoted value; blanks between two values; those at either end of a line.
+_RUNS = re.compile(rb'("[^"]*")|(?<=[^\s])([ \t]+)(?=[^\s])|[ \t]+')
 _COMMA, _POINT = re.compile(r"\s*[+-]?\d+,\d+\s*"), re.compile(r"\s*[+-]?\d+\.\d+\s*")
 _NUMBER = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*")
 _NOTHING = {"", "?", "na", "n/a", "nan", "null", "-", "none"}
@@ -30,7 +33,7 @@ class Dialect(NamedTuple):
     def note(self) -> str | None:
         """What is unusual about it, in a sentence or two."""
         found = []
-        if self.separator == _BLANKS:
+        if self.separator == BLANKS:
             found.append("values are separated by blanks.")
         elif self.separator not in (",", "\t") or self.decimal == ",":
             decimals = ", and decimals are written with ','" if self.decimal == "," else ""
@@ -45,6 +48,12 @@ class Dialect(NamedTuple):
                 f"the first line holds values, not names: the columns are named {self.names[0]} to {self.names[-1]}."
             )
         return " ".join(found) or None
+
+    @property
+    def metadata(self) -> dict[str, str] | None:
+        """The classes that the whole numbers of the last column stand for, in a schema, as Hugging Face writes them."""
+        features = {self.names[-1]: {"names": self.classes}} if self.classes else None
+        return {"huggingface": json.dumps({"info": {"features": features}})} if features else None
 
 
 def find(head: bytes, ending: str) -> Dialect:
@@ -70,9 +79,9 @@ def find(head: bytes, ending: str) -> Dialect:
     found = {separator: _records(text, separator, cut) for separator in separators}
     separator = next((s for s, records in found.items() if _agree(records)), None)
     if separator is None:
-        blanks = _records(text, _BLANKS, cut)
+        blanks = _records(text, BLANKS, cut)
         if not ending.startswith(".tsv") and _agree(blanks) and any(map(_is_numeric, zip(*blanks[1:], strict=True))):
-            separator, found[_BLANKS] = _BLANKS, blanks
+            separator, found[BLANKS] = BLANKS, blanks
         else:
             return Dialect(separators[0])
     records = found[separator]
@@ -86,10 +95,10 @@ def find(head: bytes, ending: str) -> Dialect:
 def _records(text: str, separator: str, cut: bool) -> list[list[str]]:
     """The first records; without the last one where the text was cut."""
     found: list[list[str]] = []
-    if separator == _BLANKS:
+    if separator == BLANKS:
         text = "\n".join(line.strip() for line in text.splitlines())
     try:
-        for record in csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=separator == _BLANKS):
+        for record in csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=separator == BLANKS):
             if record:
                 found.append(record)
             if len(found) > RECORDS:
@@ -147,3 +156,23 @@ def _counted(records: list[list[str]]) -> Dialect | None:
         return None
     names = (*(f"column_{i}" for i in range(columns)), "target")
     return Dialect(",", ".", names, True, classes)
+
+
+def header(block: bytes, dialect: Dialect) -> tuple[list[str], int]:
+    """The names in the first record, and its length in bytes."""
+    start = len(block) - len(block.lstrip(b"\r\n"))
+    end = block.find(b"\n", start)
+    while end >= 0 and block.count(b'"', 0, end) % 2:
+        end = block.find(b"\n", end + 1)
+    stop = len(block) if end < 0 else end + 1
+    text = block[start:stop].decode("utf-8-sig").rstrip("\r\n")
+    return next(csv.reader(io.StringIO(text), delimiter=dialect.separator), []), stop
+
+
+def one_blank(text: bytes) -> bytes:
+    """A text with one blank between values, none at the ends of lines; as they are in quotes.
+
+    >>> one_blank(b' 1  "a  b"\t2 \\n')
+    b'1 "a  b" 2\\n'
+    """
+    return _RUNS.sub(lambda found: found[1] or (b" " if found[2] else b""), text)

@@ -1,4 +1,4 @@
-"""What opens a file by its ending: tables, NumPy's arrays, LIBSVM's text; and how to go on with other formats."""
+"""What opens a file by its ending: tables, NumPy's arrays, LIBSVM's text; the way on for other formats."""
 
 import io
 import re
@@ -68,7 +68,7 @@ _ROUTES: dict[str, str] = {
     ".orc": f"read it with pandas.read_orc and {_FRAME}",
     **dict.fromkeys((".nc", ".nc4", ".grib"), f"read it with xarray (open_dataset(path).to_dataframe()) and {_FRAME}"),
     ".zarr": f"read it with zarr and {_ARRAYS}",
-    **dict.fromkeys((".pkl", ".pickle", ".joblib"), "load it yourself with pickle or joblib, if you trust who wrote it, "
+    **dict.fromkeys((".pkl", ".joblib"), "if you trust who wrote it, load it with pickle or joblib "
                     "and pass what it holds"),
     **dict.fromkeys((".pt", ".pth"), "load it with torch.load(path, weights_only=True) and pass the Tensors"),
     ".safetensors": "load it with safetensors.torch.load_file and pass the Tensors",
