@@ -38,6 +38,9 @@ class Choice:
         return cls(f"your own {name}", status, reason, reproducible=False)
 
 
+_CLOCKED = ("step_times", "threads", "precision", "micro_batch")  # depend on the machine and its moment
+
+
 @dataclass(frozen=True)
 class Plan:
     """Every choice of a run, frozen; `plan.batch` is the value of the choice called "batch".
@@ -56,6 +59,20 @@ class Plan:
             return self.choices[name].value
         except KeyError:
             raise AttributeError(f"the plan has no choice called '{name}'; it has {', '.join(self.choices)}") from None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of `fit` that make this run again, to the bit where the machine computes alike: what was given,
+        and what a clock has decided. The model and the data, and objects of the caller's own, are given besides.
+
+        >>> Plan({"lr": Choice(0.1, "measured"), "l1": Choice(0.5, "given"), "threads": Choice(2, "measured")}).options
+        {'l1': 0.5, 'threads': 2}
+        """
+        return {
+            name: choice.value
+            for name, choice in self.choices.items()
+            if (choice.status == "given" or name in _CLOCKED) and choice.reproducible and name not in ("data", "model")
+        }
 
     def save(self, path: Path) -> None:
         """Write plan.toml, one table a choice. A value of None is left out of its table."""
