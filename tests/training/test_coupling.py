@@ -219,11 +219,11 @@ def test_a_mean_of_nothing_is_named():
     y = torch.full((12, 8), -100)
     y[6:] = 1
     y[7:] = 0
+    data, options = (X.reshape(12, 8, 4).numpy(), y.numpy()), QUICK | {"batch": 3}
     with pytest.raises(
         HandfulError, match="all its targets are -100, of which a loss that returns one number has no mean"
     ):
-        handful.fit(nn.Linear(4, 2), (X.reshape(12, 8, 4).numpy(), y.numpy()),
-                    loss=lambda o, t: F.cross_entropy(o.flatten(0, 1), t.flatten()), **QUICK | {"batch": 3})  # fmt: skip
+        handful.fit(nn.Linear(4, 2), data, loss=lambda o, t: F.cross_entropy(o.flatten(0, 1), t.flatten()), **options)
 
 
 def test_memory_that_runs_out_in_parts_is_as_before():

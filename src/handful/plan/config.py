@@ -143,6 +143,11 @@ class Config:
     ] = None
     recipe: Annotated[str | None, "image, text, language, audio or table: which columns to learn from"] = None
     weight: Annotated[str | None, "column of row weights"] = None
+    bad_rows: Annotated[
+        "int | str",
+        "rows that cannot be read: 'stop', all named; 'skip', one in ten at most; or skip a number at most",
+        Kind(read=reads(int)),
+    ] = "stop"
     score: Annotated[
         str, "the score that picks the best weights, as valid_loss; 'auto': a classification's first metric"
     ] = "auto"
@@ -181,6 +186,14 @@ class Config:
         int | Auto, "CPU threads per step; 'auto': all, unless fewer are measured to be faster", AT_LEAST_1 | "auto"
     ] = "auto"
     seed: Annotated[int, "of everything random", number("a whole number", whole=True)] = 0
+    deterministic: Annotated[
+        bool, "choose by no clock: the same seed gives the same model; step times are stated, not measured"
+    ] = False
+    step_times: Annotated[
+        Mapping[str, float] | Auto,
+        "seconds of a step by batch size, as the plan of an earlier run has them; 'auto' measures them",
+        Kind("seconds by batch size", lambda value: isinstance(value, Mapping)) | "auto",
+    ] = "auto"
     shuffle: Annotated[str, "how rows are drawn: exact, block, none, replacement"] = "exact"
     evaluate_every: Annotated[
         float | Auto, "epochs between evaluations; 'auto': one, or a tenth of a short run", ABOVE_0 | "auto"
@@ -234,6 +247,7 @@ class ConfigOptions(TrainingOptions, total=False):
     task: str | None
     recipe: str | None
     weight: str | None
+    bad_rows: "int | str"
     score: str
     better: Better
     label_smoothing: float
@@ -243,6 +257,8 @@ class ConfigOptions(TrainingOptions, total=False):
     compile: bool | Auto
     threads: int | Auto
     seed: int
+    deterministic: bool
+    step_times: Mapping[str, float] | Auto
     shuffle: str
     evaluate_every: float | Auto
     save_every: int | Auto

@@ -13,6 +13,7 @@ from handful.base.errors import HandfulError
 from handful.base.plan import Plan, Progress, Row
 from handful.base.score import direction, lower_is_better
 from handful.batches.batches import Batches
+from handful.data.base import Source
 from handful.optim.build import clip, set_lr
 from handful.optim.fused import stepper
 from handful.optim.schedule import Schedule
@@ -39,11 +40,15 @@ class Recorder(Protocol):
 
 @dataclass
 class Training:
-    """The parts of a run. Examples are the unit of every interval."""
+    """The parts of a run. Examples are the unit of every interval.
+
+    rows: the training rows as they were given; `batches.source` has the same rows, maybe preprocessed.
+    """
 
     plan: Plan
     pipeline: Pipeline
     objective: Objective
+    rows: Source
     batches: Batches
     valid: Batches | None
     state: State

@@ -16,9 +16,9 @@ import torch
 from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 
-from handful.base.errors import HandfulError
 from handful.data.arrays import Dense, Stored
 from handful.data.base import Column, Rows
+from handful.data.media.bad_rows import BadItem
 from handful.data.media.depth import DTYPES, Pixels, choose_dtype, depth_of, planes_of
 from handful.data.media.items import Items, in_parallel
 from handful.data.options import Options
@@ -96,7 +96,7 @@ def from_items(items: Items, o: Options, notes: list[str]) -> Stored:
     HandfulError, naming file or row, for an image that cannot be decoded.
     """
     wanted = o.schema.get(items.key)
-    first = header(items, 0)
+    first = _first(items)
     plain = first.depth == "uint8" and not first.alpha and not first.several
     if wanted is None and o.image_size is None and plain:
         form = Form(1 if first.grey else 3, first.height, first.width, strict=True)
@@ -116,6 +116,8 @@ def from_items(items: Items, o: Options, notes: list[str]) -> Stored:
         f"'{items.key}' needs {needed / 2**30:.1f} GiB decoded, more than {o.budget / 2**30:.1f} GiB: images are "
         "decoded on every read."
     )
+    if o.bad_rows != "stop":
+        in_parallel(lambda i: len(_guarded(items, i, lambda image: _pixels(image, form))), len(items), items.small)
     return Encoded(items, form)
 
 
@@ -151,15 +153,25 @@ def _guarded(items: Items, i: int, use: Callable[[ImageFile.ImageFile], _T]) -> 
     try:
         with Image.open(io.BytesIO(data)) as image:
             return use(image)
-    except (_Differs, HandfulError):
+    except (_Differs, BadItem):
         raise
     except Exception as error:  # the decoders raise many types: OSError, SyntaxError, struct.error, zlib.error, ...
         reason = "its format is unknown" if type(error).__name__ == "UnidentifiedImageError" else str(error)
-        raise HandfulError(f"{items.describe(i)} is not a readable image ({reason}): repair or remove it") from error
+        what = f"is not a readable image ({reason}): repair or remove it"
+        raise BadItem("unreadable image", items.describe(i), what) from error
+
+
+def _first(items: Items) -> Header:
+    """The header of the first image; if it is not readable, BadRows with all that are not."""
+    try:
+        return header(items, 0)
+    except BadItem:
+        in_parallel(lambda i: header(items, i), len(items), items.small)
+        raise
 
 
 def header(items: Items, i: int) -> Header:
-    """Of image `i`. Raises HandfulError, naming file or row, for one that is not readable."""
+    """Of image `i`. Raises BadItem, naming file or row, for one that is not readable."""
     return _guarded(items, i, _measure)
 
 

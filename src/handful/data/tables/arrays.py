@@ -99,6 +99,8 @@ def _from_array(key: str, value: Array, o: Options, notes: list[str]) -> Stored:
         raise HandfulError(_text_in_array(key, value, o))
     if kind in "OUST":
         return _from_list(key, value.tolist(), o, notes, "objects" if kind == "O" else "a list")
+    if kind in "Mm" and value.ndim == 1:
+        return _from_arrow(key, pa.chunked_array([pa.array(value.astype(f"{kind}8[us]"))]), o, notes)
     if kind in "Mm":
         notes.append(f"'{key}' holds times: read as seconds (since 1970 for dates).")
         unit = value.astype("datetime64[us]" if kind == "M" else "timedelta64[us]")

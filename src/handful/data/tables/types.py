@@ -93,15 +93,17 @@ def join_types(a: pa.DataType | None, b: pa.DataType) -> pa.DataType | None:
 
 
 def as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """The column as numbers or booleans: decimals as float64, dates as days and times as seconds; None for others."""
+    """The column as numbers or booleans: decimals as float64, dates and times as seconds; None for others."""
     t, kind = pa.types, column.type
     if t.is_null(kind) or t.is_decimal(kind):
         return column.cast(pa.float64())
     if t.is_date(kind):
-        return column.cast(pa.date32()).cast(pa.int32()).cast(pa.int64())
+        return as_numbers(column.cast(pa.timestamp("s")))
     if t.is_timestamp(kind) or t.is_time(kind) or t.is_duration(kind):
-        bits = pa.int32() if t.is_time32(kind) else pa.int64()
-        return pc.divide(column.cast(bits).cast(pa.float64(), safe=False), float(_UNITS[kind.unit]))
+        count = column.cast(pa.int32() if t.is_time32(kind) else pa.int64()).cast(pa.int64())
+        whole = pc.divide(count, _UNITS[kind.unit])  # apart, so that the sum is rounded once
+        rest = pc.subtract(count, pc.multiply(whole, _UNITS[kind.unit]))
+        return pc.add(whole.cast(pa.float64()), pc.divide(rest.cast(pa.float64()), float(_UNITS[kind.unit])))
     return column if is_number(kind) else None
 
 
