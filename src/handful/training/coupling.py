@@ -31,7 +31,7 @@ def mode_coupling(model: nn.Module) -> str | None:
 
 
 @dataclass(frozen=True)
-class Form:
+class LossForm:
     """What a loss makes of the rows of a batch. summed: it is the sum over them, and not their mean; coupling: why it
     is neither, so that it cannot be computed in parts; None where it is."""
 
@@ -39,7 +39,7 @@ class Form:
     coupling: str | None = None
 
 
-def loss_form(objective: Objective, batch: Batch) -> Form:
+def loss_form(objective: Objective, batch: Batch) -> LossForm:
     """What the loss makes of the rows of a batch, found from its values on all of them and on each alone, or on a few
     where it has none of one row. In evaluation mode, without gradients; a loss with a state of its own keeps it.
 
@@ -63,7 +63,7 @@ def loss_form(objective: Objective, batch: Batch) -> Form:
                         return form
     finally:
         objective.model.train(was_training)
-    return Form()
+    return LossForm()
 
 
 def _added(noise: torch.Generator, output: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ def _like(output: Tensor, values: Tensor) -> Tensor:
     return values.to(output) if output.is_floating_point() else torch.zeros_like(output)
 
 
-def _form(row_losses: RowLosses, output: object, batch: Batch, size: int) -> Form | None:
+def _form(row_losses: RowLosses, output: object, batch: Batch, size: int) -> LossForm | None:
     """The form by parts of `size` rows; None where the loss fails on them or is not finite."""
     m = len(batch) // size * size
     parts = [slice(start, start + size) for start in range(0, m, size)]
@@ -102,14 +102,14 @@ def _form(row_losses: RowLosses, output: object, batch: Batch, size: int) -> For
         mean = sum(v * w for v, w in each) / sum(weights)
         close = CLOSE * max(map(abs, (whole[0], *means)))
         if abs(whole[0] - mean) <= close:
-            return Form()
+            return LossForm()
         if not any(by_row) and abs(whole[0] - sum(means)) <= close:
-            return Form(summed=True)
+            return LossForm(summed=True)
         first = [value(slice(0, parts[k].stop))[0] for k in range(len(parts))]
     except MISTAKES:
         return None
     what = "weighs the rows of a batch unevenly" if _weighs(means, first, close) else "couples the rows of a batch"
-    return Form(coupling=f"the loss {what}: {whole[0]:.6g} over {m} rows at once, {mean:.6g} as the mean of parts")
+    return LossForm(coupling=f"the loss {what}: {whole[0]:.6g} over {m} rows at once, {mean:.6g} as the mean of parts")
 
 
 def _weighs(means: Sequence[float], first: Sequence[float], close: float) -> bool:
