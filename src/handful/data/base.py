@@ -46,7 +46,10 @@ class Column:
     dtype:   NumPy's name ("float32", "int64", "uint8"), "bfloat16" or "str"
     shape:   of one row; None where it varies
     labels:  what the zeros and ones of a tensor [k] stand for, where they came from lists of strings
+    type:    Arrow's name of the type that the values were of: whether a number stands for a date, a time or a truth
+             value, whether a category came as whole numbers, its codes; None where that is not known
     dates:   how a number, seconds since 1970, was written as a date in text: a format of strptime
+    decimal: the sign before the decimals of a number, where it was read from text
     open:    whether a category may hold strings that are not among `classes`: when data are read as those of training,
              these are then classes, too, behind the known ones; else they are missing
     """
@@ -59,6 +62,8 @@ class Column:
     labels: tuple[str, ...] | None = None
     dates: str | None = None
     open: bool = False
+    type: str | None = None
+    decimal: str | None = None
 
     @property
     def varies(self) -> bool:

@@ -18,7 +18,8 @@ class Options:
     """The arguments of `open`.
 
     name: for messages; columns: names to keep, or None for all; schema: what those columns must be (when the
-    caller gave a mapping); image_size: (height, width); rate: Hz; budget: bytes that decoded images may use.
+    caller gave a mapping); image_size: (height, width); rate: Hz; budget: bytes that decoded images may use; decimal:
+    the sign before decimals in the text that is read.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Options:
     rate: int | None = None
     budget: int = field(default_factory=memory_budget)
     where: str | None = None
+    decimal: str | None = None
 
 
 def checked(

@@ -19,6 +19,7 @@ FILE = "manifest.json"
 BLOCK = 16 << 20  # bytes under one digest: what has to be read again to find a flipped bit, and to go on after a kill
 Layout = Literal["fixed", "ragged", "text", "image"]
 
+_SELDOM = ("labels", "dates", "open", "type", "decimal")  # fields of a column that are written where they say something
 _NAME = re.compile(r"[0-9]{5}/[0-9]{3}\.(values|offsets)")
 
 
@@ -121,7 +122,7 @@ class Manifest:
 
 
 def _written(column: Column) -> dict[str, object]:
-    return {name: value for name, value in asdict(column).items() if name not in ("labels", "dates", "open") or value}
+    return {name: value for name, value in asdict(column).items() if name not in _SELDOM or value}
 
 
 def check_sizes(where: str, manifest: Manifest, size_of: Callable[[str], int | None]) -> None:
@@ -188,7 +189,8 @@ def _manifest(plain: dict[str, Any]) -> Manifest:
 def _column(c: dict[str, Any]) -> Column:
     classes = None if c["classes"] is None else tuple(c["classes"])
     labels = tuple(c["labels"]) if c.get("labels") else None
-    return Column(c["kind"], c["dtype"], tuple(c["shape"]), classes, c["rate"], labels, c.get("dates"))
+    rest = {name: c[name] for name in ("dates", "type", "decimal") if name in c}
+    return Column(c["kind"], c["dtype"], tuple(c["shape"]), classes, c["rate"], labels, **rest)
 
 
 def _check(m: Manifest) -> None:

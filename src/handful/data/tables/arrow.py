@@ -131,7 +131,7 @@ def named_classes(stored: Stored, names: tuple[str, ...]) -> Stored:
     data = np.asarray(stored.data)
     if data.dtype.kind not in "iu" or (len(data) and (data.min() < -1 or data.max() >= len(names))):
         return stored
-    return Dense(data.astype(np.int64), Column("category", "int64", (), names))
+    return Dense(data.astype(np.int64), Column("category", "int64", (), names, type="int64"))
 
 
 def class_names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:

@@ -246,7 +246,7 @@ def _decide_number(key: str, stats: ColumnStats, o: Options, notes: list[str]) -
     if t.is_decimal(kind):
         notes.append(f"'{key}' holds decimals: read as float64.")
     elif t.is_date(kind):
-        notes.append(f"'{key}' holds dates: read as days since 1970-01-01.")
+        notes.append(f"'{key}' holds dates: read as seconds since 1970-01-01.")
     elif t.is_timestamp(kind) or t.is_time(kind) or t.is_duration(kind):
         since = " since 1970-01-01" if t.is_timestamp(kind) else ""
         notes.append(f"'{key}' holds times: read as seconds{since}.")
@@ -258,8 +258,8 @@ def _decide_number(key: str, stats: ColumnStats, o: Options, notes: list[str]) -
     dtype = np.dtype(np.float64 if gaps else numbers.type.to_pandas_dtype())
     dtype = native(key, np.array([stats.most], dtype), o, notes).dtype
     if stats.names and dtype.kind in "iu" and (stats.least or 0) >= -1 and (stats.most or 0) < len(stats.names):
-        return Column("category", "int64", (), stats.names)
-    return Column("number", dtype.name)
+        return Column("category", "int64", (), stats.names, type=str(kind))
+    return Column("number", dtype.name, type=str(kind), decimal=o.decimal)
 
 
 def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: list[str]) -> Column | None:
@@ -271,7 +271,7 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
     texts.count()
     distinct, is_input = texts.distinct, key != o.target
     if is_input or _amounts(texts):
-        numbers = _decide_written(key, stats, texts, notes)
+        numbers = _decide_written(key, stats, texts, o, notes)
         if numbers is not None:
             return numbers
     count = None if distinct is None else distinct.num_rows
@@ -299,7 +299,7 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
     return Column("category", "int64", (), classes)
 
 
-def _decide_written(key: str, stats: ColumnStats, texts: Texts, notes: list[str]) -> Column | None:
+def _decide_written(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: list[str]) -> Column | None:
     """Strings that are numbers, but for marks for missing values, or dates; plain numbers alone stay strings: someone
     quoted them."""
     if texts.distinct is None:
@@ -322,7 +322,7 @@ def _decide_written(key: str, stats: ColumnStats, texts: Texts, notes: list[str]
         gaps = stats.rows - texts.filled + sum(marks.values())
         shown = ", ".join(f"'{mark}'" for mark in sorted(marks))
         notes.append(f"'{key}' is numbers; {gaps:,} rows hold {shown} and are read as missing (NaN).")
-    return Column("number", "float64")
+    return Column("number", "float64", type=str(TEXT), decimal=o.decimal)
 
 
 def _amounts(texts: Texts) -> bool:
@@ -344,7 +344,7 @@ def _decide_dates(key: str, first: str, distinct: pa.Table, notes: list[str]) ->
         notes.append(f"'{key}' holds dates such as '{first.strip()}', but {why}: written as 2026-01-31 they are read.")
         return None
     notes.append(f"'{key}' holds dates, {strings.in_words(fits[0])}: read as seconds since 1970-01-01.")
-    return Column("number", "float64", dates=fits[0])
+    return Column("number", "float64", dates=fits[0], type=str(TEXT))
 
 
 def _decide_lists(key: str, kind: pa.DataType, lists: Lists, o: Options, notes: list[str]) -> Column | None:

@@ -8,7 +8,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
@@ -21,11 +21,12 @@ from pyarrow import parquet
 
 from handful.base.errors import HandfulError
 from handful.data.arrays import Arrays
+from handful.data.base import Column
 from handful.data.options import Options
 from handful.data.tables.arrow import check_names, open_table
 from handful.data.tables.dialect import DATES, SAMPLE, Dialect
 from handful.data.tables.dialect import find as find_dialect
-from handful.data.tables.types import TEXT, plain
+from handful.data.tables.types import TEXT, cell_type, plain
 
 BLOCK = 16 << 20  # bytes of text parsed at a time
 ROWS = 1 << 14  # rows of a Parquet or Arrow file at a time
@@ -39,7 +40,8 @@ Types = Mapping[str, pa.DataType]
 
 @dataclass(frozen=True)
 class TableBlock:
-    """Some rows of a file. where: for messages; note: on how the file is written; loose: whether rows may lack columns.
+    """Some rows of a file. where: for messages; note: on how the file is written; loose: whether rows may lack columns;
+    decimal: the sign before decimals.
 
     parse: its Arrow table, where columns are named those alone, and texts of `types` where it can be told before.
     """
@@ -48,6 +50,16 @@ class TableBlock:
     parse: Callable[[Types, Collection[str] | None], pa.Table]
     note: str | None = None
     loose: bool = False
+    decimal: str | None = None
+
+    def as_trained(self, trained: Mapping[str, Column]) -> pa.Table:
+        """The rows, where the cells of a text are read as those of the training data were, or as text if one of them
+        cannot be; what other columns hold is found out."""
+        types = {name: cell_type(column) for name, column in trained.items()}
+        try:
+            return plain(self.parse(types, None))
+        except HandfulError:
+            return plain(self.parse(dict.fromkeys(types, TEXT), None))
 
     def table(self, types: Types | None = None, only: Collection[str] | None = None) -> pa.Table:
         """The rows as a table that `plain` made, its columns of `types` and in their order where these are given; only:
@@ -128,9 +140,15 @@ class _Format(NamedTuple):
     blocks: Callable[[BinaryIO, str, bool, Dialect | None], Iterator[TableBlock]]
 
 
+def trained_dialect(trained: Mapping[str, Column]) -> Dialect | None:
+    """What training learned of how tables are written, whatever stands between their values."""
+    decimal = next((column.decimal for column in trained.values() if column.decimal), None)
+    return Dialect("", decimal) if decimal else None
+
+
 def read_blocks(where: str, whole: bool = False, table: Dialect | None = None) -> Iterator[TableBlock]:
     """The rows of a file that ends as one of TABLES, in blocks, or in one. table: the dialect of the table of which the
-    file is a part."""
+    file is a part, or as `trained_dialect`."""
     what, fix, blocks = TABLES[ending(where)]
     with reading(where, what, fix), open_stream(where) as stream:
         if not stream.read(1):
@@ -141,11 +159,12 @@ def read_blocks(where: str, whole: bool = False, table: Dialect | None = None) -
 
 def open_table_file(where: str, o: Options) -> Arrays:
     """A whole file as a source."""
-    return _open_block(next(read_blocks(where, whole=True)), o)
+    return _open_block(next(read_blocks(where, True, trained_dialect(o.schema))), o)
 
 
 def _open_block(block: TableBlock, o: Options, *notes: str) -> Arrays:
-    return open_table(block.table(), o, notes=[*notes, *([block.note] if block.note else [])])
+    o = replace(o, decimal=block.decimal)
+    return open_table(block.as_trained(o.schema), o, notes=[*notes, *([block.note] if block.note else [])])
 
 
 def open_zipped(archive: Path, name: str, o: Options) -> Arrays:
@@ -153,7 +172,7 @@ def open_zipped(archive: Path, name: str, o: Options) -> Arrays:
     blocks = TABLES[ending(name)].blocks
     where = f"{archive}: {name}"
     with reading(where, "a table", "pack it again"), zipfile.ZipFile(archive) as opened, opened.open(name) as member:
-        block = next(blocks(io.BytesIO(member.read()), where, True, None))
+        block = next(blocks(io.BytesIO(member.read()), where, True, trained_dialect(o.schema)))
     return _open_block(block, o, f"{name} is read from the zip.")
 
 
@@ -172,8 +191,8 @@ def table_dialect(files: Sequence[str]) -> Dialect | None:
 def _csv(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:
     data = _unpacked(stream, where)
     dialect = find_dialect(data.read(SAMPLE + 1), ending(where))
-    if table is not None and table.separator == dialect.separator:
-        dialect = table
+    if table is not None and table.separator in ("", dialect.separator):
+        dialect = dialect._replace(decimal=table.decimal)
     data.seek(0)
     names: list[str] | None = None  # in the text itself where it is whole
     for place, text in _texts(data, where, whole, quoted=True):
@@ -182,7 +201,8 @@ def _csv(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> It
             check_names(names, where)
             text = text[head:]
         if whole or text.strip():
-            yield TableBlock(place, partial(_parse_csv, text, place, names, dialect), dialect.note)
+            parse = partial(_parse_csv, text, place, names, dialect)
+            yield TableBlock(place, parse, dialect.note, decimal=dialect.decimal)
 
 
 def _parse_csv(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 from urllib.parse import unquote
 
@@ -11,7 +12,7 @@ from handful.base.errors import HandfulError
 from handful.data.arrays import Arrays
 from handful.data.options import Options
 from handful.data.tables.arrow import check_names, open_table
-from handful.data.tables.files import TABLES, TableBlock, ending, read_blocks, table_dialect
+from handful.data.tables.files import TABLES, TableBlock, ending, read_blocks, table_dialect, trained_dialect
 from handful.data.tables.types import join_types
 
 _NOTHING = "__HIVE_DEFAULT_PARTITION__"  # the folder of rows that have no value
@@ -70,11 +71,12 @@ def open_parts(root: Path, files: Sequence[PurePath], o: Options) -> Arrays:
     """The rows of all files, one after the other in sorted order. files: relative to `root`; the folders `key=value`
     that they lie in are columns."""
     joint, notes = JointSchema(), dict[str, None]()
-    dialect = table_dialect([str(root / file) for file in files])
+    dialect = trained_dialect(o.schema) or table_dialect([str(root / file) for file in files])
     tables: list[pa.Table] = []
     for file in files:
         block = next(read_blocks(str(root / file), True, dialect))
-        tables.append(block.table())
+        tables.append(block.as_trained(o.schema))
+        o = replace(o, decimal=block.decimal)
         joint.add(block, tables[-1].schema)
         notes |= {block.note: None} if block.note else {}
     for number, (table, file) in enumerate(zip(tables, files, strict=True)):

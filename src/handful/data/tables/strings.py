@@ -1,8 +1,9 @@
 """What strings stand for: marks for missing values, numbers and dates as people write them, words."""
 
 import re
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, time
 from functools import partial
 
 import numpy as np
@@ -11,9 +12,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from handful.base.errors import HandfulError
-from handful.data.base import Rows
+from handful.data.base import Column, Rows
+from handful.data.tables.dialect import DATES
 
 _MISSING = {"?", "-", "--", ".", "na", "n/a", "nan", "none", "null", "missing", "unknown", ""}
+_MISSING |= {"-nan", "#na", "#n/a", "#n/a n/a", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"}  # as Arrow's reader has it
 # Letters of scripts that set no spaces between words: Thai, Lao, Burmese, Khmer, kana and Chinese characters.
 UNSPACED = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
 _SLASHES = re.compile(r"\d{1,4}/\d{1,2}/\d{2,4}( \d{1,2}:\d{2}(:\d{2})?)?")
@@ -36,12 +39,14 @@ def is_plain(text: str) -> bool:
     return True
 
 
-def number(text: str) -> float:
+def number(text: str, decimal: str | None = None) -> float:
     """The number in the text, plain or an amount such as "$1,200", "12 %" or "(3)"; ValueError if there is none.
 
-    >>> number("1e3"), number("$1,200.50"), number("(3)"), number("12 %")
-    (1000.0, 1200.5, -3.0, 12.0)
+    >>> number("1e3"), number("$1,200.50"), number("(3)"), number("12 %"), number("12,5", ",")
+    (1000.0, 1200.5, -3.0, 12.0, 12.5)
     """
+    if decimal == "," and ("," in text or "." in text):
+        return float(text.replace(".", "?").replace(",", "."))
     if is_plain(text):
         return float(text)
     found = _AMOUNT.fullmatch(text.strip())
@@ -90,12 +95,70 @@ def count_words(values: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.add(blanks, pc.divide(pc.cast(pc.count_substring_regex(values, UNSPACED), pa.float64()), 2.0))
 
 
-def read_numbers(where: str, values: pa.ChunkedArray, dates: str | None) -> NDArray[np.float64]:
-    """Strings as numbers, or dates of one format as seconds since 1970 (UTC); NaN where they are missing.
+def exact(text: str) -> int | float:
+    """The number, plainly written, whole ones to every digit; ValueError if it is none."""
+    return int(text) if text.lstrip("+-").isdecimal() else float(text)
 
-    where: what to call the column in the HandfulError for a string that is neither.
+
+def truth(text: str) -> bool:
+    """True or false; ValueError if it is neither."""
+    if text.strip().lower() not in ("true", "false"):
+        raise ValueError(text)
+    return text.strip().lower() == "true"
+
+
+def moment(text: str) -> float:
+    """The seconds since 1970 (UTC unless it says otherwise) of a date as ISO 8601 writes it, or with dots; ValueError
+    if it is none.
+
+    >>> moment("2020-01-31") == moment("31.1.2020 00:00") == moment("2020-01-31T01:00+01:00")
+    True
     """
-    read = partial(_seconds, dates) if dates else number
+    with suppress(ValueError):
+        found = datetime.fromisoformat(text.strip())
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    for form in DATES:
+        with suppress(ValueError):
+            return _seconds(form, text)
+    raise ValueError(text)
+
+
+def clock(text: str) -> float:
+    """The seconds since midnight; ValueError if it is no time of day.
+
+    >>> clock("12:30")
+    45000.0
+    """
+    found = time.fromisoformat(text.strip())
+    whole = (found.hour * 60 + found.minute) * 60 + found.second
+    return (whole * 1_000_000 + found.microsecond) / 1_000_000
+
+
+# the first word of Arrow's name of a type -> what a text of it is, and what reads it
+_READERS: dict[str, tuple[str, Callable[[str], float]]] = {
+    **dict.fromkeys(("date32", "date64", "timestamp"), ("a date", moment)),
+    **dict.fromkeys(("time32", "time64"), ("a time", clock)),
+    "bool": ("true or false", truth),
+}
+
+
+def reader(kind: str) -> tuple[str, Callable[[str], float]]:
+    """What a text is that stands for a value of the type that Arrow calls so, and what reads it."""
+    return _READERS.get(kind.partition("[")[0], ("a number", exact))
+
+
+def read_numbers(where: str, values: pa.ChunkedArray, column: Column) -> NDArray[np.float64]:
+    """Strings as the numbers of such a column, dates as seconds since 1970 (UTC); NaN where they are missing.
+
+    where: what to call the column in the HandfulError for a string that is none.
+    """
+    what, read = reader(column.type or "")
+    if column.dates:
+        what, read = f"a date, {in_words(column.dates)},", partial(_seconds, column.dates)
+    elif column.type == "bool":
+        read = _flag
+    elif read is exact:
+        read = partial(number, decimal=column.decimal)
     encoded = pc.dictionary_encode(values.combine_chunks())
     found = np.full(len(encoded.dictionary) + 1, np.nan)
     for i, text in enumerate(encoded.dictionary.to_pylist()):
@@ -105,10 +168,15 @@ def read_numbers(where: str, values: pa.ChunkedArray, dates: str | None) -> NDAr
             found[i] = read(text)
         except ValueError:
             row = pc.index(values, pa.scalar(text, values.type)).as_py()
-            what = f"a date, {in_words(dates)}," if dates else "a number"
             raise HandfulError(f"{where} must be {what} but is '{text}' in row {row}") from None
     rows: Rows = pc.fill_null(encoded.indices, len(found) - 1).to_numpy(zero_copy_only=False)
     return found[rows]
+
+
+def _flag(text: str) -> float:
+    with suppress(ValueError):
+        return truth(text)
+    return number(text)
 
 
 def _seconds(written: str, text: str) -> float:

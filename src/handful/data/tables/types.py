@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from handful.data.base import Column
+
 TEXT, BYTES = pa.large_string(), pa.large_binary()
 _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
@@ -91,16 +93,39 @@ def join_types(a: pa.DataType | None, b: pa.DataType) -> pa.DataType | None:
 
 
 def as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """The column as numbers or booleans: decimals as float64, dates as days and times as seconds; None for others."""
+    """The column as numbers or booleans: decimals as float64, dates and times as seconds; None for others."""
     t, kind = pa.types, column.type
     if t.is_null(kind) or t.is_decimal(kind):
         return column.cast(pa.float64())
     if t.is_date(kind):
-        return column.cast(pa.date32()).cast(pa.int32()).cast(pa.int64())
+        return as_numbers(column.cast(pa.timestamp("s")))
     if t.is_timestamp(kind) or t.is_time(kind) or t.is_duration(kind):
         bits = pa.int32() if t.is_time32(kind) else pa.int64()
         return pc.divide(column.cast(bits).cast(pa.float64(), safe=False), float(_UNITS[kind.unit]))
     return column if is_number(kind) else None
+
+
+def is_moment(kind: pa.DataType) -> bool:
+    """Dates, with or without the time of day."""
+    return bool(pa.types.is_date(kind) or pa.types.is_timestamp(kind))
+
+
+def named(name: str | None) -> pa.DataType:
+    """The type that Arrow calls so; text, in which every value can be written, where there is none of fixed form."""
+    try:
+        return TEXT if name is None else pa.type_for_alias(name)
+    except ValueError:
+        return TEXT
+
+
+def cell_type(column: Column) -> pa.DataType:
+    """As what the cells of a text file are parsed, that they come out as training had them."""
+    t, kind = pa.types, named(column.type or (column.dtype if column.kind == "number" else None))
+    if t.is_integer(kind):
+        return pa.int64()
+    if t.is_floating(kind):
+        return pa.float64()
+    return kind if column.kind == "number" else TEXT
 
 
 def flat_list(column: pa.ChunkedArray) -> pa.ChunkedArray:

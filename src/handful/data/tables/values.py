@@ -1,5 +1,8 @@
 """The values of a column: `apply`, the one place where what was decided or learned of a column is applied."""
 
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +17,19 @@ from handful.data.media import audio, images
 from handful.data.media.items import IMAGES, SOUNDS, BinaryItems, FileItems, Items
 from handful.data.options import Options
 from handful.data.tables.columns import column_stats, decide
-from handful.data.tables.strings import codes_of, read_numbers
-from handful.data.tables.types import TEXT, as_numbers, flat_list, is_list, is_number, is_text, plain_column
+from handful.data.tables.strings import codes_of, read_numbers, reader
+from handful.data.tables.types import (
+    BYTES,
+    TEXT,
+    as_numbers,
+    flat_list,
+    is_list,
+    is_moment,
+    is_number,
+    is_text,
+    named,
+    plain_column,
+)
 
 MEDIA = ("image", "audio")
 
@@ -37,15 +51,7 @@ def convert(
         stats.names = names
         wanted = decide(key, stats, o, notes)
         return None if wanted is None else apply(key, column, wanted, o, notes)
-    return apply(key, as_names(column, wanted), wanted, o, notes)
-
-
-def as_names(column: pa.ChunkedArray, wanted: Column) -> pa.ChunkedArray:
-    """Whole numbers that are all names of classes as strings; else they are codes."""
-    if wanted.kind != "category" or not pa.types.is_integer(column.type):
-        return column
-    codes = {str(code) for code in pc.unique(column).drop_null().to_pylist()}
-    return column.cast(TEXT) if codes <= set(wanted.classes or ()) else column
+    return apply(key, column, wanted, o, notes)
 
 
 def apply(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: list[str]) -> Stored:
@@ -53,6 +59,8 @@ def apply(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: 
     value whatever other rows come with it. HandfulError, with its row, for a value that cannot be one."""
     if wanted.kind in MEDIA:
         return _media(key, BinaryItems(key, column, o), wanted, o, notes)
+    if pa.types.is_null(column.type) and wanted.kind != "number":
+        column = column.cast(TEXT)
     if wanted.kind == "text":
         return Strings(column.cast(TEXT).to_pylist(), Column("text", "str"))
     if wanted.kind == "category":
@@ -67,11 +75,12 @@ def apply(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: 
 
 def _numbers(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> Dense:
     if is_text(column.type):
-        array: NDArray[np.generic] = read_numbers(f"{o.name}: column '{key}'", column.cast(TEXT), wanted.dates)
+        array: NDArray[np.generic] = read_numbers(f"{o.name}: column '{key}'", column.cast(TEXT), wanted)
     else:
         numbers = as_numbers(column)
-        if numbers is None:
-            raise HandfulError(f"{o.name}: column '{key}' must be a number but is {column.type}")
+        if numbers is None or not _alike(column.type, wanted, column.null_count == len(column)):
+            what = "a number" if numbers is None or wanted.type is None else f"{wanted.type} as in training"
+            raise HandfulError(f"{o.name}: column '{key}' must be {what} but is {column.type}")
         if numbers.null_count and not pa.types.is_floating(numbers.type):
             middle = pa.uint8() if pa.types.is_boolean(numbers.type) else numbers.type
             numbers = numbers.cast(middle).cast(pa.float64(), safe=False)
@@ -81,14 +90,22 @@ def _numbers(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> D
     return Dense(array, wanted if array.dtype.name == wanted.dtype else Column("number", array.dtype.name))
 
 
+def _alike(kind: pa.DataType, wanted: Column, empty: bool) -> bool:
+    """Whether such numbers mean what those of training did: dates, times, durations, or plain ones."""
+    trained = named(wanted.type)
+    plain = trained == TEXT and not wanted.dates
+    if empty or wanted.type is None or (plain and not wanted.type.startswith("duration")):
+        return True
+    means = (is_moment, pa.types.is_time, pa.types.is_duration)
+    return (wanted.dates is not None and is_moment(kind)) or all(mean(kind) == mean(trained) for mean in means)
+
+
 def _category(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: list[str]) -> Dense:
-    """Strings are names of classes, whole numbers their codes; -1 where the value is missing or not among them."""
-    if pa.types.is_integer(column.type):
-        return Dense(pc.fill_null(column.cast(pa.int64()), -1).to_numpy(), wanted)
-    column, classes = column.cast(TEXT), wanted.classes or ()
+    """The place of each value's name among the classes; -1 where it is missing or not among them."""
+    column, classes = class_names(key, column, wanted, o), wanted.classes or ()
     codes, unknown = codes_of(column, classes)
     if not len(unknown):
-        return Dense(codes, Column("category", "int64", (), classes))
+        return Dense(codes, replace(wanted, open=False))
     first = column[int(unknown[0])].as_py()
     if key == o.target:
         raise HandfulError(
@@ -102,7 +119,40 @@ def _category(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, not
         codes, _ = codes_of(column, classes)
     else:
         notes.append(f"{said}: read as missing.")
-    return Dense(codes, Column("category", "int64", (), classes))
+    return Dense(codes, replace(wanted, classes=classes, open=False))
+
+
+def class_names(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> pa.ChunkedArray:
+    """Values as strings, as training had them: whole numbers are the places of classes where training had those; else a
+    number, a date or a truth value is the class whose name, read as such, is that value. HandfulError for two."""
+    if is_text(column.type) or column.type == BYTES:
+        return column.cast(TEXT)
+    classes = wanted.classes or ()
+    distinct = pc.unique(column).drop_null()
+    if pa.types.is_floating(column.type):
+        distinct = distinct.filter(pc.invert(pc.is_nan(distinct)))
+    if pa.types.is_integer(column.type) and pa.types.is_integer(named(wanted.type)):
+        names = [_of_code(code, classes) for code in distinct.to_pylist()]
+    else:
+        _, read = reader(str(column.type))
+        means: dict[float, list[str]] = {}
+        for name in classes:
+            with suppress(ValueError):
+                means.setdefault(read(name), []).append(name)
+        names = [_meant(key, text, means.get(read(text), []), o) for text in distinct.cast(TEXT).to_pylist()]
+    return pc.take(pa.array(names, TEXT), pc.index_in(column, value_set=distinct))
+
+
+def _of_code(code: int, classes: Sequence[str]) -> str | None:
+    return classes[code] if 0 <= code < len(classes) else None if code == -1 else str(code)
+
+
+def _meant(key: str, text: str, names: list[str], o: Options) -> str:
+    if len(names) > 1 and text not in names:
+        raise HandfulError(
+            f"{o.name}: '{key}' is {text}, which may be '{names[0]}' or '{names[1]}' of training: give it as text"
+        )
+    return text if text in names or not names else names[0]
 
 
 def _lists(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> Stored:
