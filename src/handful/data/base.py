@@ -50,6 +50,7 @@ class Column:
              value, whether a category came as whole numbers, its codes; None where that is not known
     dates:   how a number, seconds since 1970, was written as a date in text: a format of strptime
     decimal: the sign before the decimals of a number, where it was read from text
+    words:   how the values of a target are written in the text they were read from, where Python writes them otherwise
     open:    whether a category may hold strings that are not among `classes`: when data are read as those of training,
              these are then classes, too, behind the known ones; else they are missing
     """
@@ -64,6 +65,7 @@ class Column:
     open: bool = False
     type: str | None = None
     decimal: str | None = None
+    words: tuple[str, ...] | None = None
 
     @property
     def varies(self) -> bool:

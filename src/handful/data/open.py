@@ -22,7 +22,7 @@ from handful.data.paths import local_files
 from handful.data.store.read import is_store, open_store
 from handful.data.store.remote import open_remote_store
 from handful.data.store.tar import TARS
-from handful.data.tables.arrow import open_table, to_table
+from handful.data.tables.arrow import chosen, open_table, to_table
 from handful.data.tables.files import TABLES, ending, is_remote
 from handful.data.tables.parts import open_parts
 from handful.data.tables.readers import READERS, open_file
@@ -158,9 +158,9 @@ def _open_folder(path: Path, o: Options) -> Source:
 
 def _of_store(store: Source, o: Options) -> Source:
     """The store with the columns that are asked for."""
-    names = [name for name in store.columns if o.columns is None or name in {*o.columns, o.target}]
-    seen = store if len(names) == len(store.columns) else View(store, {name: store.columns[name] for name in names})
-    return _with(seen, o.target, None if o.columns is None else (*dict.fromkeys([*o.columns, *names]),))
+    names = chosen(o, list(store.columns))
+    every = len(names) == len(store.columns)
+    return _with(store if every else View(store, {name: store.columns[name] for name in names}), o.target, None)
 
 
 _LOCAL: dict[str, Callable[[Path, Options], Source]] = {".zip": open_zip, ".txt": open_text}

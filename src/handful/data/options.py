@@ -19,7 +19,7 @@ class Options:
 
     name: for messages; columns: names to keep, or None for all; schema: what those columns must be (when the
     caller gave a mapping); image_size: (height, width); rate: Hz; budget: bytes that decoded images may use; decimal:
-    the sign before decimals in the text that is read.
+    the sign before decimals in the text that is read; words: how the target's values are written there.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Options:
     budget: int = field(default_factory=memory_budget)
     where: str | None = None
     decimal: str | None = None
+    words: tuple[str, ...] | None = None
 
 
 def checked(

@@ -92,7 +92,9 @@ class Pipeline:
     @property
     def classes(self) -> tuple[str, ...] | None:
         """Names of the target's classes, in the order of their ids; None if there are none."""
-        return tuple(map(str, self.target.classes)) if self.target and self.target.classes else None
+        return (
+            tuple(map(str, self.target.words or self.target.classes)) if self.target and self.target.classes else None
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -125,6 +127,10 @@ class Pipeline:
         Class names or values in the target's own dtype, numbers in their original units, 0 or 1 per label,
         token ids. outputs: the model's, [m, ...]. beams: of sequences, see `Target.decode`."""
         return self._fitted_target().decode(outputs, beams)
+
+    def numbers(self, outputs: Tensor) -> Array:
+        """Predictions of a regression in the target's units; of dates and times, which `decode` writes, in seconds."""
+        return self._fitted_target().numbers(outputs)
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """float64 [m, classes] (or [m, labels]) from the model's outputs; HandfulError for a regression."""

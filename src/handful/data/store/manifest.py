@@ -19,7 +19,14 @@ FILE = "manifest.json"
 BLOCK = 16 << 20  # bytes under one digest: what has to be read again to find a flipped bit, and to go on after a kill
 Layout = Literal["fixed", "ragged", "text", "image"]
 
-_SELDOM = ("labels", "dates", "open", "type", "decimal")  # fields of a column that are written where they say something
+_SELDOM = (
+    "labels",
+    "dates",
+    "open",
+    "type",
+    "decimal",
+    "words",
+)  # fields of a column that are written where they say something
 _NAME = re.compile(r"[0-9]{5}/[0-9]{3}\.(values|offsets)")
 
 
@@ -189,8 +196,9 @@ def _manifest(plain: dict[str, Any]) -> Manifest:
 def _column(c: dict[str, Any]) -> Column:
     classes = None if c["classes"] is None else tuple(c["classes"])
     labels = tuple(c["labels"]) if c.get("labels") else None
+    words = tuple(c["words"]) if c.get("words") else None
     rest = {name: c[name] for name in ("dates", "type", "decimal") if name in c}
-    return Column(c["kind"], c["dtype"], tuple(c["shape"]), classes, c["rate"], labels, **rest)
+    return Column(c["kind"], c["dtype"], tuple(c["shape"]), classes, c["rate"], labels, words=words, **rest)
 
 
 def _check(m: Manifest) -> None:

@@ -259,7 +259,8 @@ def _decide_number(key: str, stats: ColumnStats, o: Options, notes: list[str]) -
     dtype = native(key, np.array([stats.most], dtype), o, notes).dtype
     if stats.names and dtype.kind in "iu" and (stats.least or 0) >= -1 and (stats.most or 0) < len(stats.names):
         return Column("category", "int64", (), stats.names, type=str(kind))
-    return Column("number", dtype.name, type=str(kind), decimal=o.decimal)
+    words = o.words if key == o.target else None
+    return Column("number", dtype.name, type=str(kind), decimal=o.decimal, words=words)
 
 
 def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: list[str]) -> Column | None:

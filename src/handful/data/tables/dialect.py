@@ -1,9 +1,10 @@
-"""How the values of a CSV file are set apart, and its decimals written: found from its first records."""
+"""How the values of a CSV file are set apart, and its decimals written: found from its first records; its records."""
 
 import csv
 import io
 import re
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
 
 SAMPLE = 1 << 16  # bytes at the start of a file that are looked at
 RECORDS = 50
@@ -68,3 +69,47 @@ def _records(text: str, separator: str, cut: bool) -> list[list[str]]:
 
 def _agree(records: list[list[str]]) -> bool:
     return bool(records) and len(records[0]) > 1 and all(len(r) == len(records[0]) for r in records)
+
+
+def text_blocks(stream: BinaryIO, size: int, quoted: bool) -> Iterator[bytes]:
+    """A text in blocks of about `size` bytes, cut between records: at the end of a line outside quotes.
+
+    >>> list(text_blocks(io.BytesIO(b'a\\n"b\\nb"\\nc'), 5, quoted=True))
+    [b'a\\n', b'"b\\nb"\\n', b'c']
+    """
+    rest = b""
+    while True:
+        read = stream.read(size)
+        rest += read
+        if not read:
+            if rest:
+                yield rest
+            return
+        cut = _record_end(rest, quoted)
+        if cut:
+            yield rest[:cut]
+            rest = rest[cut:]
+
+
+def _record_end(block: bytes, quoted: bool) -> int:
+    """Just after the last line end outside quotes, 0 if there is none. A block begins outside quotes."""
+    end = block.rfind(b"\n")
+    if not quoted or end < 0:
+        return end + 1
+    odd = block.count(b'"', 0, end) % 2
+    while end >= 0 and odd:
+        before = block.rfind(b"\n", 0, end)
+        odd ^= block.count(b'"', max(before, 0), end) % 2
+        end = before
+    return end + 1
+
+
+def header(block: bytes, dialect: Dialect) -> tuple[list[str], int]:
+    """The names in the first record, and its length in bytes."""
+    start = len(block) - len(block.lstrip(b"\r\n"))
+    end = block.find(b"\n", start)
+    while end >= 0 and block.count(b'"', 0, end) % 2:
+        end = block.find(b"\n", end + 1)
+    stop = len(block) if end < 0 else end + 1
+    text = block[start:stop].decode("utf-8-sig").rstrip("\r\n")
+    return next(csv.reader(io.StringIO(text), delimiter=dialect.separator), []), stop

@@ -1,7 +1,6 @@
 """The one reader of table files: CSV, JSON lines, Parquet and Arrow, here or far away, whole or in blocks."""
 
 import contextlib
-import csv
 import gzip
 import io
 import json
@@ -23,10 +22,11 @@ from handful.base.errors import HandfulError
 from handful.data.arrays import Arrays
 from handful.data.base import Column
 from handful.data.options import Options
-from handful.data.tables.arrow import check_names, open_table
-from handful.data.tables.dialect import DATES, SAMPLE, Dialect
+from handful.data.tables.arrow import check_names, likely_target, open_table
+from handful.data.tables.dialect import DATES, SAMPLE, Dialect, header, text_blocks
 from handful.data.tables.dialect import find as find_dialect
 from handful.data.tables.types import TEXT, cell_type, plain
+from handful.data.tables.words import typed
 
 BLOCK = 16 << 20  # bytes of text parsed at a time
 ROWS = 1 << 14  # rows of a Parquet or Arrow file at a time
@@ -41,7 +41,7 @@ Types = Mapping[str, pa.DataType]
 @dataclass(frozen=True)
 class TableBlock:
     """Some rows of a file. where: for messages; note: on how the file is written; loose: whether rows may lack columns;
-    decimal: the sign before decimals.
+    dialect: of CSV; names: of its columns, where these are known before.
 
     parse: its Arrow table, where columns are named those alone, and texts of `types` where it can be told before.
     """
@@ -50,7 +50,13 @@ class TableBlock:
     parse: Callable[[Types, Collection[str] | None], pa.Table]
     note: str | None = None
     loose: bool = False
-    decimal: str | None = None
+    dialect: Dialect | None = None
+    names: tuple[str, ...] = ()
+
+    @property
+    def decimal(self) -> str | None:
+        """The sign before decimals."""
+        return self.dialect.decimal if self.dialect else None
 
     def as_trained(self, trained: Mapping[str, Column]) -> pa.Table:
         """The rows, where the cells of a text are read as those of the training data were, or as text if one of them
@@ -60,6 +66,15 @@ class TableBlock:
             return plain(self.parse(types, None))
         except HandfulError:
             return plain(self.parse(dict.fromkeys(types, TEXT), None))
+
+    def in_words(self, o: Options) -> tuple[pa.Table, Options]:
+        """The rows, and besides the options how the target is written, where the data are read for the first time."""
+        o, goal = replace(o, decimal=self.decimal), likely_target(self.names, o)
+        if goal not in self.names or goal in o.schema or self.dialect is None:
+            return self.as_trained(o.schema), o
+        table = plain(self.parse({goal: TEXT}, None))
+        found, words = typed(table[goal], partial(_parse_cells, self.dialect))
+        return table.set_column(table.column_names.index(goal), goal, found), replace(o, words=words)
 
     def table(self, types: Types | None = None, only: Collection[str] | None = None) -> pa.Table:
         """The rows as a table that `plain` made, its columns of `types` and in their order where these are given; only:
@@ -163,8 +178,8 @@ def open_table_file(where: str, o: Options) -> Arrays:
 
 
 def _open_block(block: TableBlock, o: Options, *notes: str) -> Arrays:
-    o = replace(o, decimal=block.decimal)
-    return open_table(block.as_trained(o.schema), o, notes=[*notes, *([block.note] if block.note else [])])
+    table, o = block.in_words(o)
+    return open_table(table, o, notes=[*notes, *([block.note] if block.note else [])])
 
 
 def open_zipped(archive: Path, name: str, o: Options) -> Arrays:
@@ -197,12 +212,14 @@ def _csv(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> It
     names: list[str] | None = None  # in the text itself where it is whole
     for place, text in _texts(data, where, whole, quoted=True):
         if names is None and not whole:
-            names, head = _header(text, dialect)
+            names, head = header(text, dialect)
             check_names(names, where)
             text = text[head:]
         if whole or text.strip():
             parse = partial(_parse_csv, text, place, names, dialect)
-            yield TableBlock(place, parse, dialect.note, decimal=dialect.decimal)
+            yield TableBlock(
+                place, parse, dialect.note, dialect=dialect, names=tuple(names or header(text, dialect)[0])
+            )
 
 
 def _parse_csv(
@@ -210,14 +227,10 @@ def _parse_csv(
 ) -> pa.Table:
     """names: of the columns, where the text has no header; it is then parsed on one thread."""
     parse = arrow_csv.ParseOptions(delimiter=dialect.separator, newlines_in_values=True)
-    convert = arrow_csv.ConvertOptions(
-        column_types={name: types[name] for name in types.keys() & (types if names is None else names)},
-        include_columns=[name for name in names or () if name in only] if only is not None else None,
-        decimal_point=dialect.decimal,
-        timestamp_parsers=[arrow_csv.ISO8601, *DATES],
-        true_values=["true", "True", "TRUE"],  # without 0 and 1, which are numbers: so blocks have one type with others
-        false_values=["false", "False", "FALSE"],
-    )
+    convert = _conversion(dialect)
+    convert.column_types = {name: types[name] for name in types.keys() & (types if names is None else names)}
+    if only is not None:
+        convert.include_columns = [name for name in names or () if name in only]
     size = _LONGEST if names is None else len(text) + 1
     with reading(where, TABLES[".csv"].what, TABLES[".csv"].fix):
         try:
@@ -232,6 +245,24 @@ def _parse_csv(
         if pa.types.is_binary(column.type):
             raise HandfulError(f"{where}: column '{name}' is not UTF-8: convert the file, for example with iconv")
     return table
+
+
+def _conversion(dialect: Dialect) -> arrow_csv.ConvertOptions:
+    return arrow_csv.ConvertOptions(
+        decimal_point=dialect.decimal,
+        timestamp_parsers=[arrow_csv.ISO8601, *DATES],
+        true_values=["true", "True", "TRUE"],  # without 0 and 1, which are numbers: so blocks have one type with others
+        false_values=["false", "False", "FALSE"],
+    )
+
+
+def _parse_cells(dialect: Dialect, cells: pa.Array) -> pa.ChunkedArray:
+    """The cells of one column as a whole file of them is typed."""
+    text = pa.BufferOutputStream()
+    arrow_csv.write_csv(pa.table({"cells": cells}), text)
+    options = arrow_csv.ReadOptions(use_threads=False, block_size=text.tell() + 1)
+    parse = arrow_csv.ParseOptions(newlines_in_values=True)
+    return plain(arrow_csv.read_csv(pa.BufferReader(text.getvalue()), options, parse, _conversion(dialect)))["cells"]
 
 
 def _jsonl(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:
@@ -340,47 +371,3 @@ def _texts(data: BinaryIO, where: str, whole: bool, quoted: bool) -> Iterator[tu
     for text in text_blocks(data, BLOCK, quoted):
         yield f"{where}, after byte {at:,}", text
         at += len(text)
-
-
-def text_blocks(stream: BinaryIO, size: int, quoted: bool) -> Iterator[bytes]:
-    """A text in blocks of about `size` bytes, cut between records: at the end of a line outside quotes.
-
-    >>> list(text_blocks(io.BytesIO(b'a\\n"b\\nb"\\nc'), 5, quoted=True))
-    [b'a\\n', b'"b\\nb"\\n', b'c']
-    """
-    rest = b""
-    while True:
-        read = stream.read(size)
-        rest += read
-        if not read:
-            if rest:
-                yield rest
-            return
-        cut = _record_end(rest, quoted)
-        if cut:
-            yield rest[:cut]
-            rest = rest[cut:]
-
-
-def _record_end(block: bytes, quoted: bool) -> int:
-    """Just after the last line end outside quotes, 0 if there is none. A block begins outside quotes."""
-    end = block.rfind(b"\n")
-    if not quoted or end < 0:
-        return end + 1
-    odd = block.count(b'"', 0, end) % 2
-    while end >= 0 and odd:
-        before = block.rfind(b"\n", 0, end)
-        odd ^= block.count(b'"', max(before, 0), end) % 2
-        end = before
-    return end + 1
-
-
-def _header(block: bytes, dialect: Dialect) -> tuple[list[str], int]:
-    """The names in the first record, and its length in bytes."""
-    start = len(block) - len(block.lstrip(b"\r\n"))
-    end = block.find(b"\n", start)
-    while end >= 0 and block.count(b'"', 0, end) % 2:
-        end = block.find(b"\n", end + 1)
-    stop = len(block) if end < 0 else end + 1
-    text = block[start:stop].decode("utf-8-sig").rstrip("\r\n")
-    return next(csv.reader(io.StringIO(text), delimiter=dialect.separator), []), stop
