@@ -134,6 +134,8 @@ def clock(text: str) -> float:
     return (whole * 1_000_000 + found.microsecond) / 1_000_000
 
 
+_FEW = 32  # values below which Arrow's calls cost more than they save
+
 # the first word of Arrow's name of a type -> what a text of it is, and what reads it
 _READERS: dict[str, tuple[str, Callable[[str], float]]] = {
     **dict.fromkeys(("date32", "date64", "timestamp"), ("a date", moment)),
@@ -159,16 +161,20 @@ def read_numbers(where: str, values: pa.ChunkedArray, column: Column) -> NDArray
         read = _flag
     elif read is exact:
         read = partial(number, decimal=column.decimal)
-    encoded = pc.dictionary_encode(values.combine_chunks())
-    found = np.full(len(encoded.dictionary) + 1, np.nan)
-    for i, text in enumerate(encoded.dictionary.to_pylist()):
-        if is_missing(text):
+    few = len(values) < _FEW
+    encoded = None if few else pc.dictionary_encode(values.combine_chunks())
+    texts = (values if encoded is None else encoded.dictionary).to_pylist()
+    found = np.full(len(texts) + 1, np.nan)
+    for i, text in enumerate(texts):
+        if text is None or is_missing(text):
             continue
         try:
             found[i] = read(text)
         except ValueError:
             row = pc.index(values, pa.scalar(text, values.type)).as_py()
             raise HandfulError(f"{where} must be {what} but is '{text}' in row {row}") from None
+    if encoded is None:
+        return found[:-1]
     rows: Rows = pc.fill_null(encoded.indices, len(found) - 1).to_numpy(zero_copy_only=False)
     return found[rows]
 

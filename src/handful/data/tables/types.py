@@ -16,6 +16,11 @@ def is_text(kind: pa.DataType) -> bool:
     return bool(kind == TEXT or pa.types.is_dictionary(kind))
 
 
+def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column as strings."""
+    return column if column.type == TEXT else column.cast(TEXT)
+
+
 def is_list(kind: pa.DataType) -> bool:
     """A list a row, of fixed length or not."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
@@ -57,6 +62,8 @@ def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if t.is_dictionary(kind):
         values = plain_column(pa.chunked_array([], kind.value_type)).type
         return column.cast(pa.dictionary(pa.int32(), TEXT, kind.ordered) if values == TEXT else kind.value_type)
+    if kind == TEXT or is_number(kind):
+        return column
     if t.is_string(kind) or t.is_string_view(kind):
         return column.cast(TEXT)
     if t.is_binary(kind) or t.is_fixed_size_binary(kind) or t.is_binary_view(kind):

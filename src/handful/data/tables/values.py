@@ -22,6 +22,7 @@ from handful.data.tables.types import (
     BYTES,
     TEXT,
     as_numbers,
+    as_text,
     flat_list,
     is_list,
     is_moment,
@@ -62,7 +63,7 @@ def apply(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: 
     if pa.types.is_null(column.type) and wanted.kind != "number":
         column = column.cast(TEXT)
     if wanted.kind == "text":
-        return Strings(column.cast(TEXT).to_pylist(), Column("text", "str"))
+        return Strings(as_text(column).to_pylist(), Column("text", "str"))
     if wanted.kind == "category":
         return _category(key, column, wanted, o, notes)
     if is_list(column.type):
@@ -75,7 +76,7 @@ def apply(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: 
 
 def _numbers(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> Dense:
     if is_text(column.type):
-        array: NDArray[np.generic] = read_numbers(f"{o.name}: column '{key}'", column.cast(TEXT), wanted)
+        array: NDArray[np.generic] = read_numbers(f"{o.name}: column '{key}'", as_text(column), wanted)
     else:
         numbers = as_numbers(column)
         if numbers is None or not _alike(column.type, wanted, column.null_count == len(column)):
@@ -126,7 +127,7 @@ def class_names(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -
     """Values as strings, as training had them: whole numbers are the places of classes where training had those; else a
     number, a date or a truth value is the class whose name, read as such, is that value. HandfulError for two."""
     if is_text(column.type) or column.type == BYTES:
-        return column.cast(TEXT)
+        return as_text(column)
     classes = wanted.classes or ()
     distinct = pc.unique(column).drop_null()
     if pa.types.is_floating(column.type):
