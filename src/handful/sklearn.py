@@ -5,7 +5,7 @@ There is no partial_fit: a run shuffles, schedules and stops over epochs, which 
 
 import copy
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from inspect import signature
 from typing import Protocol, Self, Unpack, runtime_checkable
@@ -28,6 +28,7 @@ from handful.base.errors import HandfulError, did_you_mean, some
 from handful.data.open import open as open_source
 from handful.fit import fit
 from handful.models.base import seeded
+from handful.plan.balance import ClassWeight, class_weights
 from handful.plan.config import OPTIONS, ConfigOptions, TrainingOptions, spelled_out
 from handful.runs.run import Run
 from handful.training.objective import Objective
@@ -60,7 +61,7 @@ _TARGET, _WEIGHT = "handful_target", "handful_weight"  # columns beside the user
 class ClassifierOptions(TrainingOptions, total=False):
     """The options that a classifier takes by name."""
 
-    class_weight: str | Mapping[object, float] | Sequence[float] | None
+    class_weight: ClassWeight
     label_smoothing: float
 
 
@@ -234,16 +235,10 @@ class MiniBatchClassifier(ClassifierMixin, _MiniBatch):  # type: ignore[misc]
         whole[:, ids] = known
         return whole
 
-    def _class_weight(self) -> str | Sequence[float] | None:
-        """A dict label -> weight as numbers in the order of the classes; what is not named counts 1."""
-        asked: str | Mapping[object, float] | Sequence[float] | None = self.class_weight
-        if not isinstance(asked, Mapping):
-            return asked
-        labels = self.classes_.tolist()
-        for label in asked:
-            if label not in labels:
-                raise HandfulError(f"class_weight names {label!r}.{did_you_mean(str(label), map(str, labels))}")
-        return [float(asked.get(label, 1.0)) for label in labels]
+    def _class_weight(self) -> ClassWeight:
+        """Weights by label as weights by class id, which `fit` learns."""
+        asked: ClassWeight = self.class_weight
+        return asked if isinstance(asked, str) else class_weights(asked, self.classes_.tolist())
 
 
 class MiniBatchRegressor(RegressorMixin, _MiniBatch):  # type: ignore[misc]

@@ -428,11 +428,11 @@ def test_arrays_in_tars(tmp_path):
             add(archive, f"{i}.cls", str(i % 2).encode())
     store = prepare(tmp_path / "a.tar", tmp_path / "s", target="label")
     batch = store.take([5, 0, 5])
-    np.testing.assert_array_equal(batch["x.npy"].numpy(), np.stack([fixed[5], fixed[0], fixed[5]]))
-    np.testing.assert_array_equal(batch["long.npy"].values.numpy(), np.concatenate([ragged[5], ragged[0], ragged[5]]))
-    assert batch["long.npy"].offsets.tolist() == [0, 5, 5, 10]
-    assert store.columns["ids.npy"].kind == "tokens"
-    assert batch["ids.npy"].values.tolist() == [0, 1, 2, 3, 4, 5, 0, 0, 1, 2, 3, 4, 5]
+    np.testing.assert_array_equal(batch["x"].numpy(), np.stack([fixed[5], fixed[0], fixed[5]]))
+    np.testing.assert_array_equal(batch["long"].values.numpy(), np.concatenate([ragged[5], ragged[0], ragged[5]]))
+    assert batch["long"].offsets.tolist() == [0, 5, 5, 10]
+    assert store.columns["ids"].kind == "tokens"
+    assert batch["ids"].values.tolist() == [0, 1, 2, 3, 4, 5, 0, 0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(

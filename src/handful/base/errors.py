@@ -12,6 +12,10 @@ class HandfulError(ValueError):
     """
 
 
+class StepError(HandfulError):
+    """A step that could not be made in the middle of a run, which ends there; what it learned before is kept."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the nearest known name, or the list of names when none is near.
 

@@ -2,7 +2,8 @@
 
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,21 @@ class SumMetric:
     """A metric that is a function of sums over rows: cheap in every training step, exact on any number of ranks.
 
     sums(output, target, weight [m] or None) -> Tensor [k] of sums; finish([k] float64) -> the score.
+    centred: the sums about some numbers, where squares would cancel (targets near 1e9 that differ by 1): see `about`.
     """
 
     name: str
     sums: Sums
     finish: Callable[[Array], float]
+    centred: Callable[[Tensor], Sums] | None = None
+
+    def about(self, target: Tensor) -> "SumMetric":
+        """The same metric, with sums about the median of some targets [m, ...]. About a value that occurs among n rows,
+        squares lose at most a factor n of their precision (Chan, Golub and LeVeque 1983). Only sums about the same
+        value add up."""
+        if self.centred is None or not len(target):
+            return self
+        return replace(self, sums=self.centred(target.double().reshape(len(target), -1).median(0).values))
 
 
 @dataclass(frozen=True)
@@ -52,8 +63,8 @@ def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
     """[sum of weight * value, sum of weight] in float64: counts of right rows stay exact."""
     if weight is not None:
         return torch.stack([(values * weight).sum(dtype=torch.float64), weight.sum(dtype=torch.float64)])
-    sums = values.new_empty(2, dtype=torch.float64)
-    sums[0], sums[1] = values.sum(dtype=torch.float64), values.numel()
+    sums = values.new_full((2,), values.numel(), dtype=torch.float64)
+    sums[0] = values.count_nonzero() if values.dtype == torch.bool else values.sum(dtype=torch.float64)
     return sums
 
 
@@ -94,7 +105,10 @@ def _top(k: int) -> Sums:
 
 def _rows(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Both as float64 [m, k]."""
-    return output.double().reshape(len(output), -1), target.double().reshape(len(output), -1)
+    o, t = output.double().reshape(len(output), -1), target.double().reshape(len(output), -1)
+    if o.shape != t.shape:
+        raise HandfulError(f"the model gives {o.shape[1]} numbers per row and the target holds {t.shape[1]}")
+    return o, t
 
 
 def _error(power: int) -> Sums:
@@ -105,19 +119,29 @@ def _error(power: int) -> Sums:
     return sums
 
 
-def _r2_sums(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+def _r2_sums(centre: Tensor, output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    """[rows, weight, and of each output: d, d^2 and squared error], with d the target's distance from the centre."""
     o, t = _rows(output, target)
+    d = t - centre.to(t.device)
     w = torch.ones_like(t[:, :1]) if weight is None else weight.double()[:, None]
-    return torch.cat([w.sum(0), (w * t).sum(0), (w * t * t).sum(0), (w * (o - t).square()).sum(0)])
+    rows = w.new_full((1,), len(t))
+    return torch.cat([rows, w.sum(0), (w * d).sum(0), (w * d * d).sum(0), (w * (o - t).square()).sum(0)])
+
+
+def _r2_about(centre: Tensor) -> Sums:
+    return partial(_r2_sums, centre)
 
 
 def _r2(sums: Array) -> float:
-    """Coefficient of determination, the mean over outputs (as scikit-learn's uniform average)."""
-    k = (len(sums) - 1) // 3
-    count, total, squares, residual = sums[0], sums[1 : 1 + k], sums[1 + k : 1 + 2 * k], sums[1 + 2 * k :]
-    spread = squares - total**2 / count
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.mean(1 - residual / spread))
+    """Coefficient of determination, the mean over outputs; of one that does not vary 1 without error and else 0, of
+    fewer than two rows undefined (all as scikit-learn's `r2_score`)."""
+    (rows, weight), (d, squares, residual) = sums[:2], sums[2:].reshape(3, -1)
+    if rows < 2 or weight == 0:
+        return float("nan")
+    spread = squares - d**2 / weight
+    varies = spread > 4 * np.finfo(np.float64).eps * squares
+    explained = 1 - residual / np.where(varies, spread, 1)
+    return float(np.mean(np.where(varies, explained, np.where(residual == 0, 1.0, 0.0))))
 
 
 def _perplexity_sums(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
@@ -201,13 +225,19 @@ def _auroc(outputs: Array, targets: Array, weights: Array | None) -> float:
         if not kept.any():
             return float("nan")
         return float(roc_auc_score(targets[:, kept] > 0.5, outputs[:, kept], average="macro", sample_weight=weights))
-    p, true = _probabilities(outputs), targets.astype(np.int64)
+    o, true = outputs.astype(np.float64), targets.astype(np.int64)
     present = np.unique(true)
     if len(present) < 2:
         return float("nan")
-    if p.shape[1] == 2:
-        return float(roc_auc_score(true, p[:, 1], sample_weight=weights))
-    scores = [roc_auc_score(true == c, p[:, c], sample_weight=weights) for c in present]  # one against the rest
+    # The logit of each class against the rest orders rows as its probability does, which would round to 1.
+    if o.ndim == 1 or o.shape[1] == 1:
+        return float(roc_auc_score(true, o.reshape(-1), sample_weight=weights))
+    if o.shape[1] == 2:
+        return float(roc_auc_score(true, o[:, 1] - o[:, 0], sample_weight=weights))
+    scores = [
+        roc_auc_score(true == c, o[:, c] - np.logaddexp.reduce(np.delete(o, c, 1), axis=1), sample_weight=weights)
+        for c in present
+    ]
     return float(np.mean(scores))
 
 
@@ -231,7 +261,7 @@ NAMED: dict[str, Metric] = {
         SumMetric("mae", _error(1), _ratio),
         SumMetric("mse", _error(2), _ratio),
         SumMetric("rmse", _error(2), lambda sums: float(np.sqrt(_ratio(sums)))),
-        SumMetric("r2", _r2_sums, _r2),
+        SumMetric("r2", _r2_about(torch.zeros(())), _r2, _r2_about),
         SumMetric("perplexity", _perplexity_sums, _perplexity),
         error_rate("character_error_rate"),
         error_rate("word_error_rate"),

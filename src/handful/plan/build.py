@@ -15,6 +15,7 @@ from handful.optim import schedule
 from handful.optim.build import build as build_optimizer
 from handful.optim.build import set_base
 from handful.optim.schedule import Schedule
+from handful.optim.state import averages_itself
 from handful.plan import defaults as choose
 from handful.plan.config import Config
 from handful.plan.data import Data, make_batches, open_data, validation_batches
@@ -35,6 +36,12 @@ from handful.training.process.parallel import Ranks, join
 from handful.training.state import State, copy_weights
 from handful.training.training import Training
 
+# What may be changed when a run goes on: how it is computed, how large a step is, when something happens.
+CHANGEABLE = {
+    "until", "lr", "schedule", "batch", "micro_batch", "batch_growth", "l1", "clip_norm", "clip_value", "augment",
+    "evaluate_every", "save_every", "threads", "compile", "device",
+}  # fmt: skip
+
 
 def assemble(
     model: str | nn.Module | None,
@@ -51,6 +58,7 @@ def assemble(
     measure: whether open choices are measured; provisional values stand in for them if not. Step times may be given.
     resuming: the plan of a run to go on with: its choices are taken over, and `given` holds only what replaces them.
     """
+    asked = given
     if resuming is not None:
         model, train, given = as_planned(model, train, given, resuming)
     if not isinstance(model, str | nn.Module):
@@ -60,7 +68,10 @@ def assemble(
     if folder and resuming is None:
         folder.claim(overwrite=options.overwrite)
     try:
-        return _assemble(model, train, options, folder, resuming, measure)
+        t = _assemble(model, train, options, folder, resuming, measure)
+        if resuming is not None:
+            t.plan = as_changed(resuming, t.plan.choices, asked)
+        return t
     except BaseException:
         if folder:
             folder.release()
@@ -87,12 +98,6 @@ def _assemble(
         found = decide_open(t, options, chooser, times, own=data.own_model)
     settle(t, options, found, chooser)
     if resuming is not None:
-        if resuming.fingerprint != chooser.choices["fingerprint"].value:
-            raise HandfulError(
-                f"the data in {data.source.name} are not those this run was trained on "
-                f"({resuming.rows:,} rows then, {len(data.source):,} now, or other values); put them back to resume"
-            )
-        t.plan = Plan({**chooser.choices, **resuming.choices, "until": chooser.choices["until"]}, resuming.notes)
         return t
     if folder and ranks.rank == 0:
         folder.start(t.plan, data.pipeline, net)
@@ -152,6 +157,10 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
     t.evaluate_every, t.log_every, choice = choose.intervals(options.evaluate_every, n, t.planned, state.batch)
     chooser.put("evaluate_every", choice)
     t.batch_size, t.grower = growing(options, found, t, chooser)
+    if t.planned is not None and t.batch_size is None:  # a torch scheduler has an end of its own
+        steps = max(1, -(-t.planned // state.batch))
+        last = Progress((steps - 1) * state.batch, steps - 1, n, 0.0, t.planned)
+        t.schedule.check(Progress(0, 0, n, 0.0, t.planned), last)
     coupling = mode_coupling(t.objective.model.train())
     if coupling and ((state.micro_batch is not None and state.micro_batch < state.batch) or t.ranks.size > 1):
         chooser.notes.append(f"{coupling}: in parts, the gradient of a batch is not that of the whole batch")
@@ -175,6 +184,8 @@ def as_planned(
 ) -> tuple[str | nn.Module, object, Mapping[str, object]]:
     """The arguments that make the planned run again. HandfulError where only the caller can supply one."""
     names = {f.name for f in fields(Config)} - {"device", "overwrite", "quiet"}
+    if not plan.choices["optimizer"].reproducible:  # what was read off it is set where it is made
+        names -= {name for name in ("lr", "l2") if plan.choices[name].status == "found"}
     planned = {k: c.value for k, c in plan.choices.items() if k in names}
     for name, value in planned.items():
         if not plan.choices[name].reproducible and name not in given:
@@ -189,7 +200,49 @@ def as_planned(
         model = plan.model
         if not plan.choices["model"].reproducible:
             raise HandfulError(f"this run trained {model}; pass it again: handful.resume(path, model=...)")
-    return model, train, {**planned, **given}
+    return model, train, {**planned, **{k: v for k, v in given.items() if not is_open(v)}}
+
+
+def is_open(value: object) -> bool:
+    """Whether an option leaves its value to be chosen; a run that goes on has chosen it."""
+    return isinstance(value, str) and value == "auto"
+
+
+def as_changed(plan: Plan, now: Mapping[str, Choice], given: Mapping[str, object]) -> Plan:
+    """The plan of a run that goes on, with what the caller changes and may change. Raises HandfulError for the rest, by
+    name: a run of other data, another model or another loss is another run."""
+    if plan.fingerprint != now["fingerprint"].value:
+        raise HandfulError(
+            f"the data in {now['data'].value} are not those this run was trained on "
+            f"({plan.rows:,} rows then, {now['rows'].value:,} now, or other values); put them back to resume"
+        )
+    missing = Choice(None, "given")
+    changed = {name: now.get(name, missing) for name, value in given.items() if not is_open(value)}
+    changed = {k: c for k, c in changed.items() if c.value != plan.choices.get(k, missing).value}
+    fixed = [name for name in changed if name not in CHANGEABLE]
+    if fixed:
+        raise HandfulError(
+            f"{fixed[0]} is {plan.choices.get(fixed[0], missing).value!r} in this run and stays so when it goes on; "
+            f"what may change is {', '.join(sorted(CHANGEABLE))}"
+        )
+    words = [f"{name} {plan.choices.get(name, missing).value} -> {choice.value}" for name, choice in changed.items()]
+    notes = [f"changed when the run went on: {', '.join(words)}"] if words else []
+    return Plan({**now, **plan.choices, **changed}, (*plan.notes, *notes))
+
+
+def adopt(t: Training, before: Plan) -> bool:
+    """Let what the plan of a run that goes on has changed act on its state, which was restored. Whether it has."""
+    names = [name for name in CHANGEABLE if t.plan.choices.get(name) != before.choices.get(name)]
+    state, choices = t.state, t.plan.choices
+    if "lr" in names:
+        set_base(state.optimizer, float(choices["lr"].value))
+    if "batch" in names:
+        state.batch = int(choices["batch"].value)
+    if "micro_batch" in names:
+        state.micro_batch = choices["micro_batch"].value
+    if names:
+        t.log({**t.moment(), "note": t.plan.notes[-1]})
+    return bool(names)
 
 
 def make_training(
@@ -206,8 +259,8 @@ def make_training(
     micro = None if options.micro_batch in (None, "auto") else int(options.micro_batch)
     whole = Choice(None, "default", "the whole batch; halved when memory runs out")
     chooser.put("micro_batch", Choice(micro, "given") if micro else whole)
-    rule, shape, planned = make_rules(data, objective, size, options, chooser)
-    averaged = choose.ema(options.ema, net)
+    rule, shape, planned = make_rules(data, objective, optimizer, size, options, chooser)
+    averaged = choose.ema(options.ema, net, optimizer)
     ema = chooser.put("ema", averaged) if averaged else None
     for name, left in (("clip_norm", None), ("clip_value", None), ("save_every", "auto")):
         if getattr(options, name) != left:
@@ -237,7 +290,7 @@ def make_training(
 
 
 def make_rules(
-    data: Data, objective: Objective, size: int, options: Config, chooser: Chooser
+    data: Data, objective: Objective, optimizer: Optimizer, size: int, options: Config, chooser: Chooser
 ) -> tuple[stop.Rule, Schedule, int | None]:
     """The score, the stop rule, the schedule, and the planned examples."""
     n, validated = len(data.train), data.held_out is not None
@@ -245,7 +298,7 @@ def make_rules(
     rule, choice = choose.until(options.until, n, validated, score)
     chooser.put("until", choice)
     planned = rule.limit(n, size)
-    shape = make_schedule(options, planned, chooser)
+    shape = make_schedule(options, planned, optimizer, chooser)
     check_rules(rule, shape, objective, validated, Progress(0, 0, n, 0.0, planned))
     return rule, shape, planned
 
@@ -270,17 +323,20 @@ def compile_if_asked(net: nn.Module, options: Config, chooser: Chooser) -> None:
         net.compile()
 
 
-def make_schedule(options: Config, planned: int | None, chooser: Chooser) -> Schedule:
-    """The schedule; the default one needs a planned end, and where the stop rule sets none the rate stays."""
+def make_schedule(options: Config, planned: int | None, optimizer: Optimizer, chooser: Chooser) -> Schedule:
+    """The schedule; the default one needs a planned end, and where the stop rule sets none, or the optimizer averages
+    the weights instead, the rate stays."""
     asked, why = options.schedule, ""
-    if asked == "cosine" and planned is None:
+    if asked == "cosine" and averages_itself(optimizer):
+        asked, why = "constant", "the optimizer averages the weights, which takes the place of a decay"
+    elif asked == "cosine" and planned is None:
         asked, why = (
             "constant",
             "the stop rule sets no length, so the decay has no end point; with epochs(...) in it: cosine",
         )
     shape = schedule.as_schedule(asked)
     status: Status = "default" if options.schedule == "cosine" else "given"
-    chooser.put("schedule", describe(asked if isinstance(asked, str) else shape, status, why))
+    chooser.put("schedule", choose.in_words(shape, schedule.parse, status, why))
     chooser.notes += shape.notes
     return shape
 

@@ -66,6 +66,20 @@ def reads(*types: Callable[[str], object]) -> Callable[[str], object]:
     return read
 
 
+def weights(text: str) -> object:
+    """Text as numbers, as numbers by name, or as it is.
+
+    >>> weights("1, 5"), weights("cat=1, dog=5"), weights("balanced")
+    ([1.0, 5.0], {'cat': 1.0, 'dog': 5.0}, 'balanced')
+    """
+    parts = [part.rpartition("=") for part in text.split(",")]
+    with suppress(ValueError):
+        if all(equals for _, equals, _ in parts):
+            return {name.strip(): float(number) for name, _, number in parts}
+        return [float(part) for part in text.split(",")]
+    return text
+
+
 def number(words: str, holds: Callable[[float], bool] = lambda value: True, whole: bool = False) -> Kind:
     """A finite number for which `holds`."""
 
@@ -142,7 +156,9 @@ class Config:
         float, "for cross-entropy, 0 to 1", number("a number in [0, 1)", lambda v: 0 <= v < 1)
     ] = 0.0
     class_weight: Annotated[
-        str | Sequence[float] | None, "balanced: every class counts the same; or a number per class"
+        "str | Sequence[float] | Mapping[object, float] | None",
+        "balanced: every class counts the same; a number per class, or by label: 'cat=1, dog=5', in Python a dict",
+        Kind(read=weights) | None,
     ] = None
     clip_norm: Annotated[float | None, "bound of the gradient's norm", AT_LEAST_0 | None] = None
     clip_value: Annotated[float | None, "bound of each entry of the gradient", AT_LEAST_0 | None] = None
@@ -213,7 +229,7 @@ class ConfigOptions(TrainingOptions, total=False):
     weight: str | None
     score: str
     label_smoothing: float
-    class_weight: str | Sequence[float] | None
+    class_weight: str | Sequence[float] | Mapping[object, float] | None
     clip_norm: float | None
     clip_value: float | None
     compile: bool | Auto

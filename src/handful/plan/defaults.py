@@ -1,15 +1,18 @@
 """The choices a user may leave open: each function looks at what there is and returns a Choice with its reason."""
 
+from collections.abc import Callable
 from typing import Any, TypeGuard
 
 import numpy as np
 from torch import nn
+from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError, did_you_mean, whole
 from handful.base.plan import Choice, Status
 from handful.losses import metric
 from handful.models.base import Model
 from handful.optim import schedule
+from handful.optim.state import averages_itself
 from handful.training import stop
 from handful.transform.pipeline import Pipeline
 
@@ -63,8 +66,21 @@ def batch_size(asked: object, n: int) -> Choice | None:
     return Choice(size, "given", "stochastic gradient descent: one row per step" if size == 1 else "")
 
 
-def ema(asked: float | str | None, net: nn.Module) -> Choice | None:
+def in_words(value: object, parse: Callable[[str], object], status: Status, reason: str = "") -> Choice:
+    """An object as the text that `parse` makes it from again, or, where it has none, as one of the caller's own."""
+    try:
+        parse(str(value))
+    except HandfulError:
+        return describe(value, status, reason)
+    return Choice(str(value), status, reason)
+
+
+def ema(asked: float | str | None, net: nn.Module, optimizer: Optimizer) -> Choice | None:
     """The decay of the averaged weights, or None for none."""
+    if averages_itself(optimizer):
+        if asked not in ("auto", None):
+            raise HandfulError(f"{type(optimizer).__name__} averages the weights itself; leave ema out")
+        return None
     if asked != "auto":
         return None if asked is None else Choice(asked, "given")
     if not isinstance(net, Model) or net.ema is None:
@@ -90,11 +106,7 @@ def until(asked: str | float | stop.Rule | None, n: int, validated: bool, score:
             reason += f"; or sooner, when {' and '.join(watched)} {has} not improved for {patience} evaluations"
         return stop.parse(text), Choice(text, "default", reason)
     rule = stop.as_rule(asked)
-    try:
-        stop.parse(str(rule))
-        return rule, Choice(str(rule), "given")
-    except HandfulError:
-        return rule, Choice.own("stop rule")
+    return rule, in_words(rule, stop.parse, "given")
 
 
 def score(asked: str, pipeline: Pipeline, metrics: list[metric.Metric], validated: bool) -> Choice:

@@ -89,6 +89,9 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
     metrics, choice = losses.metrics(options.metrics, data.pipeline, output, uneven(data.counts))
     chooser.put("metrics", choice)
     objective.minimise(loss, metrics, data.pipeline.target_scale)
+    if data.pipeline.task == "regression" and data.train.target is not None:
+        first = data.train.take(range(min(256, len(data.train))), [data.train.target])
+        objective.centre(first.tensor(data.train.target))
     if objective.of_probabilities:
         data.pipeline = data.pipeline.of_probabilities()
     sample = objective.to_device(data.pipeline(data.train.take(rows)))  # its target may be settled now

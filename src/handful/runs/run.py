@@ -217,7 +217,7 @@ def _kept_weights(folder: RunFolder) -> tuple[dict[str, Tensor], Row | None, str
         return checkpoint.read_tensors(folder.path / "model.safetensors"), result["best"], result["stopped_because"]
     tensors, meta, _ = checkpoint.load(folder.checkpoints)
     why = f"it was cut off after step {meta['step']:,}; handful resume goes on with it"
-    for prefix in ("best.", "average.", "model."):
+    for prefix in ("best.", "average.", "evaluated.", "model."):
         weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         if weights:
             return weights, meta["best"], why

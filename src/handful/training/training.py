@@ -14,6 +14,7 @@ from handful.base.plan import Plan, Progress, Row
 from handful.base.score import lower_is_better
 from handful.batches.batches import Batches
 from handful.optim.build import clip, set_lr
+from handful.optim.fused import stepper
 from handful.optim.schedule import Schedule
 from handful.report.live import Live
 from handful.training import stop
@@ -68,6 +69,7 @@ class Training:
 
     def __post_init__(self) -> None:
         self.examples = len(self.batches.source)
+        self.move = stepper(self.state.optimizer)
 
     @property
     def evaluation_batch(self) -> int:
@@ -139,7 +141,7 @@ def update(t: Training, factor: float | None = None) -> float:
     if t.clip_norm is not None or t.clip_value is not None:
         clip(t.parameters, norm=t.clip_norm, value=t.clip_value)
     set_lr(t.state.optimizer, t.schedule(t.progress()) if factor is None else factor)
-    t.state.optimizer.step()
+    t.move()
     if t.state.average is not None:
         update_average(t.state.average, t.objective.model, t.ema, t.state.step)
     return float(t.state.optimizer.param_groups[0]["lr"])
