@@ -13,6 +13,7 @@ from torch import Tensor
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Column, Ragged, Rows, Value
 from handful.data.gather import Array
+from handful.data.tables.strings import date_form
 from handful.data.tables.types import is_moment, named
 from handful.losses import ctc
 from handful.losses.loss import class_axis
@@ -293,7 +294,9 @@ def form_of(column: Column) -> str:
         return "%H:%M:%S"
     if pa.types.is_date(kind):
         return "%Y-%m-%d" if text else "datetime64[D]"
-    return column.dates or ("" if not is_moment(kind) else "%Y-%m-%d %H:%M:%S" if text else "datetime64[us]")
+    if not is_moment(kind):
+        return column.dates or ""
+    return date_form((column.words or ("",))[0]) or "%Y-%m-%d %H:%M:%S" if text else "datetime64[us]"
 
 
 def written(seconds: Array, form: str) -> Array:

@@ -117,10 +117,20 @@ def moment(text: str) -> float:
     with suppress(ValueError):
         found = datetime.fromisoformat(text.strip())
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    return _seconds(date_form(text) or "", text)
+
+
+def date_form(text: str) -> str | None:
+    """The form of a date with dots; None for others.
+
+    >>> date_form("31.1.2020")
+    '%d.%m.%Y'
+    """
     for form in DATES:
         with suppress(ValueError):
-            return _seconds(form, text)
-    raise ValueError(text)
+            _seconds(form, text)
+            return form
+    return None
 
 
 def clock(text: str) -> float:

@@ -149,11 +149,12 @@ def _of_code(code: int, classes: Sequence[str]) -> str | None:
 
 
 def _meant(key: str, text: str, names: list[str], o: Options) -> str:
-    if len(names) > 1 and text not in names:
+    whole = text in names and text.lstrip("-").isdecimal()
+    if len(names) > 1 and not whole:
         raise HandfulError(
             f"{o.name}: '{key}' is {text}, which may be '{names[0]}' or '{names[1]}' of training: give it as text"
         )
-    return text if text in names or not names else names[0]
+    return text if whole or not names else names[0]
 
 
 def _lists(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> Stored:
