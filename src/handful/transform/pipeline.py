@@ -57,8 +57,9 @@ class Pipeline:
         weight.
         """
         columns = self.columns
-        for name in self.foreign:
-            value, column = as_trained(name, batch[name], columns[name], self.trained_on[name], self.where)
+        for name in self.foreign if len(batch) else ():
+            where = f"{self.where}, from row {batch.rows[0]:,} on" if batch.rows[0] else self.where
+            value, column = as_trained(name, batch[name], columns[name], self.trained_on[name], where)
             batch, columns = batch.replace(batch.columns | {name: value}), {**columns, name: column}
         out = self.input(batch, columns)
         rows = batch.rows
