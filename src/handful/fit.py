@@ -1,8 +1,9 @@
 """fit() and resume(): a run from what the user gives to what is left of it; the loop itself is training/loop.py."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import Literal, Unpack
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from handful.plan.config import ConfigOptions, spelled_out
 from handful.runs import extras
 from handful.runs.folder import RunFolder
 from handful.runs.history import History
+from handful.runs.replay import Replay, take_again
 from handful.runs.run import Run
 from handful.training.loop import train as train_loop
 from handful.training.observe import Callback, Observer, restore_best
@@ -77,6 +79,27 @@ def resume(
     for note in [*notes, f"resumed at step {training.state.step:,}, {training.state.position:,} examples"]:
         training.live.note(note)
     return run_training(training, callbacks)
+
+
+def replay(
+    path: str | Path,
+    step: int | Literal["worst", "spike"] = "worst",
+    *,
+    model: nn.Module | None = None,
+    train: object = None,
+    **options: Unpack[ConfigOptions],
+) -> Replay:
+    """Take one step of the run in a folder again, from the newest checkpoint before it; the folder stays as it is.
+
+    step: counted from 1; the step after the last one is that at which a run broke off. "worst": the logged step of the
+        highest training loss; "spike": of the steepest rise over those before it
+    model, train, options: what a plan cannot hold, as for `resume`; the model is not changed
+
+    On CPU it is the run's own step to the bit. Raises HandfulError for a step that the run did not come to.
+    """
+    folder = RunFolder(Path(path))
+    plan, given = folder.plan(), {**options, "quiet": True}
+    return take_again(folder, step, lambda: assemble(copy.deepcopy(model), train, given, out=path, resuming=plan))
 
 
 def run_training(t: Training, callbacks: Sequence[Callback]) -> Run:

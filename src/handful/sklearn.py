@@ -102,7 +102,7 @@ class _MiniBatch(BaseEstimator):  # type: ignore[misc]
             columns = {name: columns[name] for name in open_source(x).columns}  # without those that never vary
         columns[_TARGET] = y
         given = {name: value for name, value in self.get_params(deep=False).items() if name in OPTIONS}
-        given |= {"target": _TARGET, "task": self.task, "seed": seed, "quiet": not self.verbose}
+        given |= {"target": _TARGET, "task": self.task, "seed": seed, "quiet": not self.verbose, "deterministic": True}
         given |= {"batch": self._batch(len(y)), **more}
         if sample_weight is not None:
             columns[_WEIGHT] = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
@@ -167,7 +167,9 @@ class _MiniBatch(BaseEstimator):  # type: ignore[misc]
         own = isinstance(self.model, nn.Module) or callable(self.model)
         tags.input_tags.allow_nan = not own and isinstance(self.preprocess, str) and self.preprocess == "auto"
         tags.target_tags.multi_output = self.task == "regression"
-        tags.non_deterministic = self.random_state is None
+        # a clock is read only where it is asked for
+        timed = not (self.options or {}).get("deterministic", True) or "seconds" in str(self.until)
+        tags.non_deterministic = self.random_state is None or timed
         return tags
 
 
@@ -177,7 +179,8 @@ class MiniBatchClassifier(ClassifierMixin, _MiniBatch):  # type: ignore[misc]
     model: "table" (default), "mlp", "linear" or another ready-made model; an nn.Module, of which a copy is trained
         (its outputs are logits [m, classes], or [m] for two classes); or a callable (features, classes) -> nn.Module,
         which is called with torch's random numbers seeded. It takes x, float [m, features].
-    random_state: a whole number; None draws one; a numpy RandomState gives one.
+    random_state: a whole number; None draws one; a numpy RandomState gives one. The same number gives the same model:
+        no choice depends on a clock, unless options={"deterministic": False} lets step times be measured.
     class_weight: "balanced", a dict label -> weight, or None.
     options: other arguments of handful.fit by name, as {"clip_norm": 1.0}.
     The other parameters are those of handful.fit, with the same defaults.

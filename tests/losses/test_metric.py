@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import handful
 from handful.base.errors import HandfulError
 from handful.data.base import Batch
+from handful.losses.asked import as_metrics
 from handful.losses.loss import binary_cross_entropy, cross_entropy, mse
-from handful.losses.metric import as_metrics
 from handful.training.evaluation import evaluate as evaluate_rows
 from handful.training.objective import Objective
 

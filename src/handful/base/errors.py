@@ -4,6 +4,9 @@ import difflib
 import operator
 from collections.abc import Iterable, Sequence
 
+# What code of the caller's own raises on values that it is not made for.
+MISTAKES = (RuntimeError, TypeError, ValueError, LookupError, AssertionError, NotImplementedError, AttributeError)
+
 
 class HandfulError(ValueError):
     """What was wrong, where (file, row, column) and what to do, in one clear sentence.

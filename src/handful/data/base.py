@@ -39,18 +39,21 @@ class Column:
     kind:    number    one number per row (integers and booleans too)
              category  one of a few strings per row; values are int64 codes into `classes`, -1 where missing
              text      one string per row
-             image     [channels, height, width] uint8 per row
+             image     [channels, height, width] per row: uint8, or int32 or float32 where pictures are deeper
              audio     samples, float32, of varying length: a Ragged; `rate` in Hz
              tokens    integers of varying length: a Ragged
              tensor    any other fixed-shape block of numbers
     dtype:   NumPy's name ("float32", "int64", "uint8"), "bfloat16" or "str"
     shape:   of one row; None where it varies
     labels:  what the zeros and ones of a tensor [k] stand for, where they came from lists of strings
+    dates:   how a number, seconds since 1970 (UTC), or since midnight for "time of day", is written as a date in text:
+             one of DATES in tables/written.py; set for dates of typed columns, too
     type:    Arrow's name of the type that the values were of: whether a number stands for a date, a time or a truth
              value, whether a category came as whole numbers, its codes; None where that is not known
-    dates:   how a number, seconds since 1970, was written as a date in text: a format of strptime
     decimal: the sign before the decimals of a number, where it was read from text
     words:   how the values of a target are written in the text they were read from, where Python writes them otherwise
+    unit:    what a number in text has before or behind it ("€", "%", "kg"), or ""
+    missing: what stands in text for a number that is missing, other than the usual marks
     open:    whether a category may hold strings that are not among `classes`: when data are read as those of training,
              these are then classes, too, behind the known ones; else they are missing
     """
@@ -63,8 +66,10 @@ class Column:
     labels: tuple[str, ...] | None = None
     dates: str | None = None
     open: bool = False
-    type: str | None = None
     decimal: str | None = None
+    unit: str = ""
+    missing: tuple[str, ...] = ()
+    type: str | None = None
     words: tuple[str, ...] | None = None
 
     @property

@@ -39,6 +39,8 @@ def open(
     image_size: Size = None,
     rate: int | None = None,
     memory: int | None = None,
+    bad_rows: int | str = "stop",
+    outside: bool = False,
 ) -> Source:
     """Anything that holds rows, as a Source.
 
@@ -60,6 +62,10 @@ def open(
         of float arrays of one dimension is then sound.
     memory: bytes that decoded images may use; a quarter of this machine's memory by default. Beyond it they
         are decoded on every read.
+    bad_rows: "stop" at pictures and sounds that cannot be read, files that are missing and lines with too many or too
+        few values, the first 20 of them named; or "skip" them, up to one row in ten, or up to a number, counted by
+        kind in the notes. Pictures and sounds that stay encoded are then decoded once as a trial.
+    outside: whether a table may name files that lie outside its folder (and outside the one we are in).
 
     What was guessed, converted or left out is noted in `Source.notes`. Raises HandfulError, in one sentence,
     for data that cannot be used.
@@ -72,12 +78,17 @@ def open(
     if not given or not all(isinstance(name, str | None) for name in given):
         raise HandfulError(f"target must be the name of a column, or a list of names, not {target!r}")
     if target is not None and not (isinstance(where, Source) and target in where.columns) and names_of(target):
-        again = partial(open, where, name=name, image_size=image_size, rate=rate, memory=memory)
+        again = partial(
+            open, where, name=name, image_size=image_size, rate=rate, memory=memory, bad_rows=bad_rows, outside=outside
+        )
         return _open_several(again, where, target, columns)
     one = given[0]
     if isinstance(where, Source):
         return _with(where, one, columns)
-    o = checked(where, one, name=name, columns=columns, image_size=image_size, rate=rate, memory=memory)
+    o = checked(
+        where, one, name=name, columns=columns, image_size=image_size, rate=rate, memory=memory, bad_rows=bad_rows,
+        outside=outside,
+    )  # fmt: skip
     return _open_path(o.where, o) if o.where is not None else _open_object(where, o)
 
 

@@ -1,7 +1,6 @@
 """Metrics, exact over the whole set: sums over rows where the metric allows it, else all outputs at once."""
 
-import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,7 +11,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from handful.base.errors import HandfulError, did_you_mean
+from handful.base.errors import HandfulError
+from handful.base.score import Better
 from handful.losses import ctc
 from handful.losses.loss import class_axis
 
@@ -33,6 +33,7 @@ class SumMetric:
     sums: Sums
     finish: Callable[[Array], float]
     centred: Callable[[Tensor], Sums] | None = None
+    better: Better = "auto"
 
     def about(self, target: Tensor) -> "SumMetric":
         """The same metric, with sums about the median of some targets [m, ...]. About a value that occurs among n rows,
@@ -45,14 +46,16 @@ class SumMetric:
 
 @dataclass(frozen=True)
 class WholeMetric:
-    """A metric of all rows at once: whole(outputs [n, ...], targets [n, ...], weights [n] or None) -> score."""
+    """A metric of all rows at once: whole(outputs [n, ...], targets [n, ...], weights [n] or None) -> score.
+
+    better: whether higher or lower is better, where its name does not say."""
 
     name: str
     whole: Whole
+    better: Better = "auto"
 
 
 Metric = SumMetric | WholeMetric
-Metrics = str | Metric | Callable[..., object] | Iterable[object] | None  # as `as_metrics` takes them
 
 
 def _ratio(sums: Array) -> float:
@@ -182,12 +185,14 @@ def error_rate(name: str, space: int | None = None) -> SumMetric:
     return SumMetric(name, sums, _ratio)
 
 
-def _ids(outputs: Array, targets: Array) -> tuple[Array, Array]:
+def class_ids(outputs: Array, targets: Array) -> tuple[Array, Array]:
+    """Predicted and true class ids of outputs and targets of any form that `accuracy` takes."""
     predicted, true = _classes(torch.from_numpy(outputs), torch.from_numpy(targets))
     return predicted.numpy(), true.numpy()
 
 
-def _probabilities(outputs: Array) -> Array:
+def probabilities_of(outputs: Array) -> Array:
+    """float64 [n, classes] of logits; of a single one, [n] or [n, 1], those of both classes."""
     o = torch.from_numpy(outputs).double()
     if o.ndim == 1 or o.shape[1] == 1:
         p = torch.sigmoid(o.reshape(-1))
@@ -205,14 +210,14 @@ def _f1(outputs: Array, targets: Array, weights: Array | None) -> float:
             return float("nan")
         scores = f1_score(true[:, kept], predicted[:, kept], average=None, sample_weight=weights, zero_division=0)
         return float(np.mean(scores))
-    predicted, true = _ids(outputs, targets)
+    predicted, true = class_ids(outputs, targets)
     return float(f1_score(true, predicted, average="macro", sample_weight=weights, zero_division=0))
 
 
 def _balanced(outputs: Array, targets: Array, weights: Array | None) -> float:
     from sklearn.metrics import recall_score
 
-    predicted, true = _ids(outputs, targets)
+    predicted, true = class_ids(outputs, targets)
     present = np.unique(true)
     return float(recall_score(true, predicted, labels=present, average="macro", sample_weight=weights, zero_division=0))
 
@@ -243,7 +248,7 @@ def _auroc(outputs: Array, targets: Array, weights: Array | None) -> float:
 
 def _calibration(outputs: Array, targets: Array, weights: Array | None) -> float:
     """Expected calibration error with 15 equal bins of confidence (Naeini et al. 2015; Guo et al. 2017, eq. 3)."""
-    p = _probabilities(outputs)
+    p = probabilities_of(outputs)
     confidence, right = p.max(1), p.argmax(1) == targets.astype(np.int64)
     w = np.ones(len(p)) if weights is None else weights.astype(np.float64)
     bins = np.minimum((confidence * 15).astype(int), 14)
@@ -271,67 +276,3 @@ NAMED: dict[str, Metric] = {
         WholeMetric("calibration_error", _calibration),
     )
 }
-
-
-def as_metrics(metrics: Metrics, space: int | None = None) -> list[Metric]:
-    """Metrics of a name, several names ("accuracy, f1"), Metric objects, or callables (outputs, targets) -> score.
-
-    A callable gets numpy arrays of all outputs and targets of the set at once; a function of sklearn.metrics what it is
-    for: numbers, class ids, or, where its arguments say so, probabilities. space: the label between words, for the
-    word error rate of sequences of characters (`Pipeline.space`).
-
-    >>> [m.name for m in as_metrics("accuracy, f1")]
-    ['accuracy', 'f1']
-    """
-    asked: Iterable[object]
-    match metrics:
-        case None:
-            asked = []
-        case str():
-            asked = filter(None, (part.strip() for part in metrics.split(",")))
-        case SumMetric() | WholeMetric():
-            asked = [metrics]
-        case _:
-            asked = [metrics] if callable(metrics) else metrics
-    return [_metric(one, space) for one in asked]
-
-
-def _metric(asked: object, space: int | None) -> Metric:
-    match asked:
-        case SumMetric() | WholeMetric():
-            return asked
-        case "word_error_rate":
-            return error_rate(asked, space)
-        case str():
-            if asked in NAMED:
-                return NAMED[asked]
-            raise HandfulError(f"there is no metric called '{asked}'.{did_you_mean(asked, NAMED)}")
-        case _ if callable(asked):
-            name = str(getattr(asked, "__name__", type(asked).__name__))
-            if str(getattr(asked, "__module__", "")).startswith("sklearn.metrics"):
-                return WholeMetric(name, _of_sklearn(asked))
-            name = "metric" if name == "<lambda>" else name
-            return WholeMetric(name, lambda outputs, targets, weights: float(asked(outputs, targets)))
-    raise HandfulError(f"a metric must be a name or a callable (outputs, targets), not {type(asked).__name__}")
-
-
-def _of_sklearn(metric: Callable[..., float]) -> Whole:
-    """A function of sklearn.metrics, (y_true, y_pred) or (y_true, y_score), as a metric of outputs and targets."""
-    names = list(inspect.signature(metric).parameters)
-    of_probabilities = names[1] in ("y_score", "y_prob", "y_proba") or metric.__name__ == "log_loss"
-
-    def score(outputs: Array, targets: Array, weights: Array | None) -> float:
-        if "_regression" in metric.__module__:
-            given = targets, outputs.reshape(targets.shape)
-        elif targets.ndim > 1:  # several labels per row
-            p = 1 / (1 + np.exp(-outputs.astype(np.float64)))
-            given = targets > 0.5, p if of_probabilities else p > 0.5
-        elif of_probabilities:
-            p = _probabilities(outputs)
-            given = _ids(outputs, targets)[1], p[:, 1] if p.shape[1] == 2 else p
-        else:
-            given = _ids(outputs, targets)[::-1]
-        more = {"sample_weight": weights} if weights is not None and "sample_weight" in names else {}
-        return float(metric(*given, **more))
-
-    return score

@@ -17,14 +17,14 @@ from handful.optim.build import set_base
 from handful.optim.schedule import Schedule
 from handful.optim.state import averages_itself
 from handful.plan import defaults as choose
-from handful.plan.config import Config
+from handful.plan.config import OPTIONS, Config
 from handful.plan.data import Data, make_batches, open_data, validation_batches
 from handful.plan.defaults import Chooser, describe
 from handful.plan.model import make_model, make_objective, show_rows
 from handful.plan.probe.batch_growth import Grower, as_growth
-from handful.plan.probe.decide import batch_cap, decide
+from handful.plan.probe.decide import batch_cap, decide, stated_times
 from handful.plan.probe.decision import Decision
-from handful.plan.probe.step_time import Throughput
+from handful.plan.probe.step_time import Throughput, fit_times
 from handful.plan.probe.timing import choose_threads, measure_precision
 from handful.report.live import Live
 from handful.runs.folder import RunFolder
@@ -111,15 +111,21 @@ def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughpu
     open_batch, open_lr = (chooser.choices[name].status == "default" for name in ("batch", "lr"))
     low_precision = getattr(t.objective.model, "low_precision", False) and t.ranks.size == 1
     open_precision = options.precision == "auto" and t.objective.device.type == "cpu" and low_precision
+    open_threads = options.threads == "auto"
+    if options.deterministic:
+        open_precision = open_threads = False
+        times = stated_times(t)
+    elif times is None and not isinstance(options.step_times, str):
+        times = fit_times({int(size): [float(seconds)] for size, seconds in options.step_times.items()})
     open_choices = {
-        "precision": open_precision, "threads": options.threads == "auto", "batch": open_batch, "lr": open_lr,
+        "precision": open_precision, "threads": open_threads, "batch": open_batch, "lr": open_lr,
     }  # fmt: skip
     if not any(open_choices.values()):
         return Decision()
     t.live.note(f"measuring: {', '.join(name for name, is_open in open_choices.items() if is_open)}")
     if open_precision:
         t.objective.autocast = autocast(str(chooser.put("precision", measure_precision(t))))
-    if options.threads == "auto":
+    if open_threads:
         measure_threads(t, chooser, own=own)
     if not (open_batch or open_lr):
         return Decision()
@@ -143,6 +149,9 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
     state, n = t.state, t.examples
     if found.start is not None:
         found.start.hand_over(t)
+    if found.throughput is not None and found.throughput.tested:
+        times = {str(n): s for n, s in zip(found.throughput.sizes, found.throughput.seconds, strict=True)}
+        chooser.set("step_times", times, "measured", "seconds by batch size; given again, they decide the same")
     for name, choice in (("batch", found.batch), ("lr", found.lr)):
         if choice is not None:
             chooser.put(name, choice)
@@ -252,24 +261,21 @@ def make_training(
     """Optimizer, rates and stop rule; then all parts together. What is still open has a provisional value: see
     `settle`."""
     net = objective.model
-    chooser.set("threads", options.threads, "default" if options.threads == "auto" else "given")
+    note_what_is_fixed(options, chooser)
     optimizer = make_optimizer(net, options, chooser)
-    if size is None:
-        size = int(chooser.set("batch", min(32, batch_cap(len(data.train))), "default", "not measured"))
+    size = size or int(chooser.set("batch", min(32, batch_cap(len(data.train))), "default", "not measured"))
     micro = None if options.micro_batch in (None, "auto") else int(options.micro_batch)
     whole = Choice(None, "default", "the whole batch; halved when memory runs out")
     chooser.put("micro_batch", Choice(micro, "given") if micro else whole)
     rule, shape, planned = make_rules(data, objective, optimizer, size, options, chooser)
     averaged = choose.ema(options.ema, net, optimizer)
     ema = chooser.put("ema", averaged) if averaged else None
-    for name, left in (("clip_norm", None), ("clip_value", None), ("save_every", "auto")):
-        if getattr(options, name) != left:
-            chooser.set(name, getattr(options, name), "given")
     parameters = [p for p in net.parameters() if p.requires_grad]
     return Training(
         plan=Plan(chooser.choices, tuple(chooser.notes)),
         pipeline=data.pipeline,
         objective=objective,
+        rows=data.train,
         batches=batches,
         valid=validation_batches(data),
         state=State(net, optimizer, micro_batch=micro, batch=size, average=copy_weights(net) if ema else None),
@@ -289,13 +295,27 @@ def make_training(
     )
 
 
+def note_what_is_fixed(options: Config, chooser: Chooser) -> None:
+    """What nothing is measured for; the threads may be still."""
+    for name in ("deterministic", "clip_norm", "clip_value", "save_every"):
+        if getattr(options, name) != OPTIONS[name].default:
+            chooser.set(name, getattr(options, name), "given")
+    if options.threads == "auto":
+        chooser.set("threads", torch.get_num_threads(), "default", "torch's own setting")
+    else:
+        chooser.set("threads", options.threads, "given")
+
+
 def make_rules(
     data: Data, objective: Objective, optimizer: Optimizer, size: int, options: Config, chooser: Chooser
 ) -> tuple[stop.Rule, Schedule, int | None]:
     """The score, the stop rule, the schedule, and the planned examples."""
     n, validated = len(data.train), data.held_out is not None
-    score = chooser.put("score", choose.score(options.score, data.pipeline, objective.metrics, validated))
-    rule, choice = choose.until(options.until, n, validated, score)
+    choice, better = choose.score(options.score, options.better, data.pipeline, objective.metrics, validated)
+    score = chooser.put("score", choice)
+    if better != "auto":
+        chooser.set("better", better, "found" if options.better == "auto" else "given")
+    rule, choice = choose.until(options.until, n, validated, score, better)
     chooser.put("until", choice)
     planned = rule.limit(n, size)
     shape = make_schedule(options, planned, optimizer, chooser)

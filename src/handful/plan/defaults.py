@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError, did_you_mean, whole
 from handful.base.plan import Choice, Status
+from handful.base.score import Better, has_direction, lower_is_better
 from handful.losses import metric
 from handful.models.base import Model
 from handful.optim import schedule
@@ -90,7 +91,9 @@ def ema(asked: float | str | None, net: nn.Module, optimizer: Optimizer) -> Choi
     )
 
 
-def until(asked: str | float | stop.Rule | None, n: int, validated: bool, score: str) -> tuple[stop.Rule, Choice]:
+def until(
+    asked: str | float | stop.Rule | None, n: int, validated: bool, score: str, better: Better = "auto"
+) -> tuple[stop.Rule, Choice]:
     """The stop rule; by default a number of epochs that falls with the size of the data, and patience of a third."""
     if asked is None or asked == "auto":
         epochs = round(float(np.clip(30 * (10_000 / n) ** 0.5, 10, 100)))
@@ -100,8 +103,9 @@ def until(asked: str | float | stop.Rule | None, n: int, validated: bool, score:
             patience = max(5, epochs // 3)
             # An accuracy over few rows stands still while the loss still falls; an overfitting net's loss rises while
             # its accuracy still climbs. Only when neither moves is there nothing to wait for.
-            watched = list(dict.fromkeys(["valid_loss", score]))
-            text += " | " + " & ".join(f"plateau({patience}, score='{name}')" for name in watched)
+            watched: dict[str, Better] = {"valid_loss": "auto", score: better}
+            ways = {name: "" if way == "auto" else f", better='{way}'" for name, way in watched.items()}
+            text += " | " + " & ".join(f"plateau({patience}, score='{name}'{way})" for name, way in ways.items())
             has = "has" if len(watched) == 1 else "have"
             reason += f"; or sooner, when {' and '.join(watched)} {has} not improved for {patience} evaluations"
         return stop.parse(text), Choice(text, "default", reason)
@@ -109,18 +113,27 @@ def until(asked: str | float | stop.Rule | None, n: int, validated: bool, score:
     return rule, in_words(rule, stop.parse, "given")
 
 
-def score(asked: str, pipeline: Pipeline, metrics: list[metric.Metric], validated: bool) -> Choice:
-    """The score that says which weights are best."""
+def score(
+    asked: str, better: Better, pipeline: Pipeline, metrics: list[metric.Metric], validated: bool
+) -> tuple[Choice, Better]:
+    """The score that says which weights are best, and which way it is better ("auto": as its name says)."""
     if not validated:
-        return Choice("train_loss", "found", "nothing is held out: the last weights are kept")
-    known = ["valid_loss", *(f"valid_{m.name}" for m in metrics)]
+        return Choice("train_loss", "found", "nothing is held out: the last weights are kept"), "auto"
+    known: dict[str, Better] = {"valid_loss": "auto", **{f"valid_{m.name}": m.better for m in metrics}}
+    chosen = Choice(asked, "given")
     if asked == "auto":
+        chosen = Choice("valid_loss", "default", "")
         if pipeline.task in ("classification", "multilabel", "sequence") and metrics:
-            return Choice(known[1], "default", "the first metric; equal scores are told apart by valid_loss")
-        return Choice("valid_loss", "default", "")
-    if asked not in known:
+            chosen = Choice(list(known)[1], "default", "the first metric; equal scores are told apart by valid_loss")
+    elif asked not in known:
         raise HandfulError(f"there is no score called '{asked}'.{did_you_mean(asked, known)}")
-    return Choice(asked, "given")
+    name = chosen.value
+    way = known[name] if better == "auto" else better
+    if chosen.status == "default" and not has_direction(name, way):
+        why = f"whether {name} is better when higher or lower is not known; score='{name}', better='higher' takes it"
+        return Choice("valid_loss", "default", why), "auto"
+    lower_is_better(name, way)
+    return chosen, way
 
 
 def intervals(asked: float | str, n: int, planned: int | None, size: int) -> tuple[int, int, Choice]:

@@ -6,8 +6,10 @@ from torch import Tensor
 
 from handful.base.errors import HandfulError
 from handful.base.plan import Choice
-from handful.losses import ctc, metric
+from handful.losses import ctc
+from handful.losses.asked import Metrics, as_metrics
 from handful.losses.loss import LossFunction, as_loss, class_axis, cross_entropy, name_of
+from handful.losses.metric import Metric
 from handful.plan.balance import ClassWeight, class_weights
 from handful.plan.data import Data
 from handful.transform.pipeline import Pipeline
@@ -109,12 +111,10 @@ def _weights(asked: ClassWeight, data: Data, output: object) -> tuple[float, ...
     return class_weights(asked, labels, data.counts, scores)
 
 
-def metrics(
-    asked: metric.Metrics, pipeline: Pipeline, output: object, uneven: bool = False
-) -> tuple[list[metric.Metric], Choice]:
+def metrics(asked: Metrics, pipeline: Pipeline, output: object, uneven: bool = False) -> tuple[list[Metric], Choice]:
     """The usual scores of the task; where classes are uneven, those that count every class the same come first."""
     if not (isinstance(asked, str) and asked == "auto"):
-        found = metric.as_metrics(asked, pipeline.space)
+        found = as_metrics(asked, pipeline.space)
         listed = asked if isinstance(asked, Sequence) and not isinstance(asked, str) else [asked]
         by_name = all(isinstance(one, str | None) for one in listed)
         return found, Choice(", ".join(m.name for m in found), "given") if by_name else Choice.own("metrics")
@@ -129,4 +129,4 @@ def metrics(
         names = "label_accuracy"  # of pixels
     if not isinstance(ctc.only_valid(output), Tensor):
         names = ""
-    return metric.as_metrics(names, pipeline.space), Choice(names, "found", f"usual for {pipeline.task}")
+    return as_metrics(names, pipeline.space), Choice(names, "found", f"usual for {pipeline.task}")

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from handful.base.errors import HandfulError
+from handful.base.errors import MISTAKES, HandfulError
 from handful.data.base import Batch
 from handful.losses.metric import Metric, SumMetric
 from handful.training.objective import Objective
@@ -69,7 +69,7 @@ def _scores(
             continue
         try:
             scores[metric.name] = metric.whole(*arrays)  # type: ignore[arg-type]  # None: no output is a tensor
-        except (TypeError, ValueError, IndexError) as error:
+        except MISTAKES as error:
             shapes = " and ".join(str(list(array.shape)) for array in arrays[:2] if array is not None)
             detail = " ".join(str(error).split())[:300]
             raise HandfulError(f"the metric {metric.name} fails on outputs and targets {shapes}: {detail}") from error

@@ -11,8 +11,9 @@ from torch import nn
 
 from handful.base.errors import HandfulError
 from handful.base.plan import Plan, Progress, Row
-from handful.base.score import lower_is_better
+from handful.base.score import direction, lower_is_better
 from handful.batches.batches import Batches
+from handful.data.base import Source
 from handful.optim.build import clip, set_lr
 from handful.optim.fused import stepper
 from handful.optim.schedule import Schedule
@@ -39,11 +40,15 @@ class Recorder(Protocol):
 
 @dataclass
 class Training:
-    """The parts of a run. Examples are the unit of every interval."""
+    """The parts of a run. Examples are the unit of every interval.
+
+    rows: the training rows as they were given; `batches.source` has the same rows, maybe preprocessed.
+    """
 
     plan: Plan
     pipeline: Pipeline
     objective: Objective
+    rows: Source
     batches: Batches
     valid: Batches | None
     state: State
@@ -101,10 +106,11 @@ class Training:
     def better(self, row: Row, than: Row) -> bool:
         """Whether an evaluation beats another: by the run's score, then by the loss."""
         score = self.plan.score
+        lower = lower_is_better(score, direction(self.plan))
 
         def rank(r: Row) -> tuple[float, float]:
             value = r.get(score, math.nan)
-            value = -value if lower_is_better(score) else value
+            value = -value if lower else value
             return (value if math.isfinite(value) else -math.inf, -r.get("valid_loss", math.inf))
 
         return rank(row) > rank(than)

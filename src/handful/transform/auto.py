@@ -1,10 +1,12 @@
 """Which inputs a source's columns become, by their kinds; the steps are not fitted yet."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -130,7 +132,9 @@ class InputChooser:
         columns = self.source.columns
         numbers = tuple(name for name in names if columns[name].kind != "category")
         categories = tuple(name for name in names if columns[name].kind == "category")
-        long: tuple[AnyStep, ...] = () if self.own_model else (CyclicTime(), RobustAsinh())
+        long: tuple[AnyStep, ...] = (
+            () if self.own_model else (CyclicTime(known=_times(columns, numbers)), RobustAsinh())
+        )
         imputes = [step for step in self.given if isinstance(step, Impute)]
         chosen: dict[str, tuple[AnyStep, ...]] = {
             "auto": (*long, Standardize(clip=10.0)),
@@ -158,7 +162,7 @@ class InputChooser:
             return SingleInput(names, kind, (PadRows(),), as_is=True)
         if kind in ("text", "audio", "tokens"):
             return SingleInput(names, kind, () if as_it_is else self._sequence_steps(names[0], kind), as_is=as_it_is)
-        if self.name == "auto" and self.own_model and not (kind == "image" and column.dtype == "uint8"):
+        if self.name == "auto" and self.own_model and not (kind == "image" and "int" in column.dtype):
             self.notes.append("Your own model gets x as it is.")
             return SingleInput(names, kind, (), as_is=True)
         return SingleInput(names, kind, self._number_steps(kind, column), as_is=self.own_model)
@@ -181,16 +185,16 @@ class InputChooser:
 
     def _number_steps(self, kind: str, column: Column) -> tuple[AnyStep, ...]:
         scale: tuple[AnyStep, ...] = (ScaleImage(standardize=False),) if kind == "image" else ()
-        of_bytes = scale if column.dtype == "uint8" else ()
+        of_whole = scale if column.dtype == "uint8" or (column.kind == "image" and "int" in column.dtype) else ()
         match self.name:
             case "auto" | "standardize":
                 return (ScaleImage(),) if scale else (Standardize(fill=self.name == "auto"),)
             case "minmax":
-                return of_bytes or (MinMax(),)
+                return of_whole or (MinMax(),)
             case "normalize":
                 return (*scale, Normalize())
             case "given":
-                return (*of_bytes, *self.given)
+                return (*of_whole, *self.given)
         return ()
 
     def _kind(self, column: Column) -> str:
@@ -206,6 +210,12 @@ class InputChooser:
         colour = len(sides) == 3 and sides[0] in (1, 3, 4) and min(sides[1:]) > 1
         grey = len(sides) == 2 and column.dtype == "uint8" and min(sides) >= 8
         return "image" if colour or grey or (self.pictures and len(sides) in (2, 3)) else "tensor"
+
+
+def _times(columns: Mapping[str, Column], numbers: Sequence[str]) -> tuple[tuple[int, str], ...]:
+    """The places, in a matrix of these columns, of the dates and times of day, and what they are."""
+    places = np.cumsum([0, *(prod(side or 0 for side in columns[name].shape) for name in numbers)]).tolist()
+    return tuple((place, dates) for place, name in zip(places, numbers) if (dates := columns[name].dates))
 
 
 def looks_like_id(name: str, look: Batch, column: Column) -> bool:

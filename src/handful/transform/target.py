@@ -13,8 +13,8 @@ from torch import Tensor
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Column, Ragged, Rows, Value
 from handful.data.gather import Array
-from handful.data.tables.strings import date_form
 from handful.data.tables.types import is_moment, named
+from handful.data.tables.written import TIME_OF_DAY
 from handful.losses import ctc
 from handful.losses.loss import class_axis
 from handful.transform.steps.numbers import code_table, index_of, padded, strings
@@ -288,15 +288,15 @@ class LabelSequence(Target):
 
 def form_of(column: Column) -> str:
     """How the numbers of a column that stand for dates or times are given back, "" for others: as NumPy's dates where
-    they came so, as times or dates were written in text, or are in ISO 8601."""
-    kind, text = named(column.type), column.decimal is not None
-    if pa.types.is_time(kind):
+    they came so, else as ISO 8601 writes dates and times."""
+    kind = named(column.type)
+    if column.dates is None:
+        return ""
+    if column.dates == TIME_OF_DAY:
         return "%H:%M:%S"
-    if pa.types.is_date(kind):
-        return "%Y-%m-%d" if text else "datetime64[D]"
-    if not is_moment(kind):
-        return column.dates or ""
-    return date_form((column.words or ("",))[0]) or "%Y-%m-%d %H:%M:%S" if text else "datetime64[us]"
+    if is_moment(kind) and column.decimal is None:
+        return "datetime64[D]" if pa.types.is_date(kind) else "datetime64[us]"
+    return "%Y-%m-%d" if pa.types.is_date(kind) else "%Y-%m-%d %H:%M:%S"
 
 
 def written(seconds: Array, form: str) -> Array:

@@ -4,13 +4,15 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Column, Rows, Value
-from handful.data.tables.strings import reader
+from handful.data.tables.strings import read_numbers, reader
+from handful.data.tables.types import TEXT
 from handful.transform.steps.numbers import strings
 from handful.transform.steps.statistics import Moments
 from handful.transform.target import (
@@ -183,12 +185,17 @@ class TargetFitter:
 
     def _words(self, labels: Sequence[Label]) -> tuple[str, ...]:
         """How the labels are written in the user's file; () where they are written as Python writes them."""
-        _, read = reader(self.column.type or "")
-        known: dict[Label, str] = {read(word): word for word in self.column.words or ()}
+        known = self._written(self.column.words or ())
         form = form_of(self.column)
         if not known and form:
             return tuple(map(str, written(np.array(labels, dtype=np.float64), form).tolist()))
         return tuple(known.get(label, str(label)) for label in labels) if known else ()
+
+    def _written(self, words: Sequence[str]) -> dict[Label, str]:
+        if self.column.type != str(TEXT):
+            return {reader(self.column.type or "")(word): word for word in words}
+        values = read_numbers(self.name, pa.chunked_array([pa.array(words, TEXT)]), self.column)
+        return dict(zip(values.tolist(), words, strict=True))
 
     def _note(self, sentence: str) -> None:
         self.notes.append(f"'{self.name}' {sentence}")

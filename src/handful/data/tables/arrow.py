@@ -11,7 +11,8 @@ from pyarrow.interchange import from_dataframe
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.arrays import Arrays, Dense, Stored
-from handful.data.base import Column
+from handful.data.base import Column, Rows
+from handful.data.media.bad_rows import without_bad
 from handful.data.options import Options
 from handful.data.tables.strings import is_plain
 from handful.data.tables.types import plain
@@ -59,7 +60,17 @@ def open_table(
 
     extra: further columns, given beside the table, such as the y of a pair.
     """
-    extra, said, table = extra or {}, list(notes), plain(table)
+    table = plain(table)
+
+    def read(rows: Rows, o: Options) -> Arrays:
+        kept = table if o.rows is None else table.take(pa.array(rows))
+        return _open_plain(kept, o, extra or {}, list(notes))
+
+    return read(np.zeros(0, np.int64), o) if extra else without_bad(table.num_rows, o, read)
+
+
+def _open_plain(table: pa.Table, o: Options, extra: dict[str, Stored], said: list[str]) -> Arrays:
+    """The same of a table that `plain` made."""
     names = list(table.column_names)
     check_names([*names, *extra], o.name)
     note_numbers(names, o, said)

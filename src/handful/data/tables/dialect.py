@@ -8,8 +8,6 @@ from typing import BinaryIO, NamedTuple
 
 SAMPLE = 1 << 16  # bytes at the start of a file that are looked at
 RECORDS = 50
-# Days before months where dots stand between them, beside ISO 8601. Slashes: see strings.py, which looks at all values.
-DATES = ("%d.%m.%Y", "%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S")
 _SEPARATORS = (",", ";", "\t", "|")
 _COMMA, _POINT = re.compile(r"\s*[+-]?\d+,\d+\s*"), re.compile(r"\s*[+-]?\d+\.\d+\s*")
 

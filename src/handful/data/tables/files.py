@@ -21,9 +21,10 @@ from pyarrow import parquet
 from handful.base.errors import HandfulError
 from handful.data.arrays import Arrays
 from handful.data.base import Column
+from handful.data.media.bad_rows import Bad, BadRows, left_out, ragged
 from handful.data.options import Options
 from handful.data.tables.arrow import check_names, likely_target, open_table
-from handful.data.tables.dialect import DATES, SAMPLE, Dialect, header, text_blocks
+from handful.data.tables.dialect import SAMPLE, Dialect, header, text_blocks
 from handful.data.tables.dialect import find as find_dialect
 from handful.data.tables.types import TEXT, cell_type, plain
 from handful.data.tables.words import typed
@@ -41,17 +42,23 @@ Types = Mapping[str, pa.DataType]
 @dataclass(frozen=True)
 class TableBlock:
     """Some rows of a file. where: for messages; note: on how the file is written; loose: whether rows may lack columns;
-    dialect: of CSV; names: of its columns, where these are known before.
+    skipped: takes rows of too many or too few values, which stop it where it is None; dialect: of CSV; names: of its
+    columns, where these are known before.
 
     parse: its Arrow table, where columns are named those alone, and texts of `types` where it can be told before.
     """
 
     where: str
-    parse: Callable[[Types, Collection[str] | None], pa.Table]
+    parse: Callable[[Types, Collection[str] | None, list[Bad] | None], pa.Table]
     note: str | None = None
     loose: bool = False
+    skipped: list[Bad] | None = None
     dialect: Dialect | None = None
     names: tuple[str, ...] = ()
+
+    def skipping(self, o: Options) -> "TableBlock":
+        """The block, which skips such rows where the caller allows it."""
+        return self if o.bad_rows == "stop" else replace(self, skipped=[])
 
     @property
     def decimal(self) -> str | None:
@@ -63,23 +70,25 @@ class TableBlock:
         cannot be; what other columns hold is found out."""
         types = {name: cell_type(column) for name, column in trained.items()}
         try:
-            return plain(self.parse(types, None))
+            return plain(self.parse(types, None, self.skipped))
         except HandfulError:
-            return plain(self.parse(dict.fromkeys(types, TEXT), None))
+            if self.skipped:
+                self.skipped.clear()
+            return plain(self.parse(dict.fromkeys(types, TEXT), None, self.skipped))
 
     def in_words(self, o: Options) -> tuple[pa.Table, Options]:
         """The rows, and besides the options how the target is written, where the data are read for the first time."""
         o, goal = replace(o, decimal=self.decimal), likely_target(self.names, o)
         if goal not in self.names or goal in o.schema or self.dialect is None:
             return self.as_trained(o.schema), o
-        table = plain(self.parse({goal: TEXT}, None))
+        table = plain(self.parse({goal: TEXT}, None, self.skipped))
         found, words = typed(table[goal], partial(_parse_cells, self.dialect))
         return table.set_column(table.column_names.index(goal), goal, found), replace(o, words=words)
 
     def table(self, types: Types | None = None, only: Collection[str] | None = None) -> pa.Table:
         """The rows as a table that `plain` made, its columns of `types` and in their order where these are given; only:
         the columns that are needed."""
-        table = plain(self.parse(types or {}, only))
+        table = plain(self.parse(types or {}, only, self.skipped))
         if types is None:
             return table
         columns = {}
@@ -157,7 +166,8 @@ class _Format(NamedTuple):
 
 def trained_dialect(trained: Mapping[str, Column]) -> Dialect | None:
     """What training learned of how tables are written, whatever stands between their values."""
-    decimal = next((column.decimal for column in trained.values() if column.decimal), None)
+    typed = (column for column in trained.values() if column.type not in (None, str(TEXT)))
+    decimal = next((column.decimal for column in typed if column.decimal), None)
     return Dialect("", decimal) if decimal else None
 
 
@@ -178,8 +188,9 @@ def open_table_file(where: str, o: Options) -> Arrays:
 
 
 def _open_block(block: TableBlock, o: Options, *notes: str) -> Arrays:
-    table, o = block.in_words(o)
-    return open_table(table, o, notes=[*notes, *([block.note] if block.note else [])])
+    block = block.skipping(o)
+    (table, o), said = block.in_words(o), [*notes, *([block.note] if block.note else [])]
+    return open_table(table, o, notes=said + left_out(block.skipped or [], table.num_rows, o))
 
 
 def open_zipped(archive: Path, name: str, o: Options) -> Arrays:
@@ -216,14 +227,18 @@ def _csv(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> It
             check_names(names, where)
             text = text[head:]
         if whole or text.strip():
-            parse = partial(_parse_csv, text, place, names, dialect)
-            yield TableBlock(
-                place, parse, dialect.note, dialect=dialect, names=tuple(names or header(text, dialect)[0])
-            )
+            parse, known = partial(_parse_csv, text, place, names, dialect), names or header(text, dialect)[0]
+            yield TableBlock(place, parse, dialect.note, dialect=dialect, names=tuple(known))
 
 
 def _parse_csv(
-    text: bytes, where: str, names: list[str] | None, dialect: Dialect, types: Types, only: Collection[str] | None
+    text: bytes,
+    where: str,
+    names: list[str] | None,
+    dialect: Dialect,
+    types: Types,
+    only: Collection[str] | None,
+    skipped: list[Bad] | None,
 ) -> pa.Table:
     """names: of the columns, where the text has no header; it is then parsed on one thread."""
     parse = arrow_csv.ParseOptions(delimiter=dialect.separator, newlines_in_values=True)
@@ -240,7 +255,11 @@ def _parse_csv(
             if names is not None or "Expected" not in str(error):
                 raise
             options.use_threads = False  # once more: one thread counts the rows
+            bad = [] if skipped is None else skipped
+            parse.invalid_row_handler = partial(ragged, where, bad)
             table = arrow_csv.read_csv(pa.BufferReader(text), options, parse, convert)
+            if skipped is None:
+                raise BadRows(bad) from error
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_binary(column.type):
             raise HandfulError(f"{where}: column '{name}' is not UTF-8: convert the file, for example with iconv")
@@ -250,7 +269,7 @@ def _parse_csv(
 def _conversion(dialect: Dialect) -> arrow_csv.ConvertOptions:
     return arrow_csv.ConvertOptions(
         decimal_point=dialect.decimal,
-        timestamp_parsers=[arrow_csv.ISO8601, *DATES],
+        timestamp_parsers=[arrow_csv.ISO8601],
         true_values=["true", "True", "TRUE"],  # without 0 and 1, which are numbers: so blocks have one type with others
         false_values=["false", "False", "FALSE"],
     )
@@ -271,7 +290,9 @@ def _jsonl(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> 
             yield TableBlock(place, partial(_parse_jsonl, text, place, whole), loose=True)
 
 
-def _parse_jsonl(text: bytes, where: str, whole: bool, types: Types, only: Collection[str] | None) -> pa.Table:
+def _parse_jsonl(
+    text: bytes, where: str, whole: bool, types: Types, only: Collection[str] | None, skipped: list[Bad] | None
+) -> pa.Table:
     options = arrow_json.ReadOptions(use_threads=whole, block_size=_LONGEST if whole else len(text) + 1)
     with reading(where, TABLES[".jsonl"].what, TABLES[".jsonl"].fix):
         table = arrow_json.read_json(pa.BufferReader(text), options)
@@ -337,7 +358,7 @@ def _placed(where: str, tables: Iterator[pa.Table]) -> Iterator[TableBlock]:
 
 def typed_block(where: str, table: pa.Table) -> TableBlock:
     """A block that states its types."""
-    return TableBlock(where, lambda types, only: table)
+    return TableBlock(where, lambda types, only, skipped: table)
 
 
 _CSV = _Format("a CSV file", "every row must have as many values as the header, quoted where needed", _csv)
