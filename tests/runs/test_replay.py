@@ -11,7 +11,9 @@ from typer.testing import CliRunner
 import handful
 from handful import replay
 from handful.cli import app
+from handful.data.base import Batch
 from handful.runs.diff import diff
+from handful.runs.examples import pictures_of
 from handful.runs.run import Run
 
 Truth = dict[int, tuple[dict[str, Tensor], dict[str, Tensor]]]
@@ -195,3 +197,12 @@ def test_diff(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert other.parted[0]["step"] == 2  # step 1 has the same weights and batch
     other.show()
     assert "part at step 2" in capsys.readouterr().out
+
+
+def test_dark_bytes_are_shown_stretched() -> None:
+    digits = Batch({"x": torch.arange(16, dtype=torch.uint8).reshape(1, 1, 4, 4)}, np.arange(1))
+    shown = pictures_of(digits, "x")
+    assert shown is not None
+    assert (shown.min(), shown.max()) == (0, 255)
+    bright = Batch({"x": torch.full((1, 1, 2, 2), 200, dtype=torch.uint8)}, np.arange(1))
+    assert (pictures_of(bright, "x") == 200).all()  # type: ignore[union-attr]

@@ -24,10 +24,10 @@ from handful.data.base import Column
 from handful.data.media.bad_rows import Bad, BadRows, left_out, ragged
 from handful.data.options import Options
 from handful.data.tables.arrow import check_names, likely_target, open_table
-from handful.data.tables.dialect import SAMPLE, Dialect, header, text_blocks
+from handful.data.tables.dialect import BLANKS, SAMPLE, Dialect, header, one_blank, text_blocks
 from handful.data.tables.dialect import find as find_dialect
+from handful.data.tables.strings import typed
 from handful.data.tables.types import TEXT, cell_type, plain
-from handful.data.tables.words import typed
 
 BLOCK = 16 << 20  # bytes of text parsed at a time
 ROWS = 1 << 14  # rows of a Parquet or Arrow file at a time
@@ -218,10 +218,13 @@ def _csv(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> It
     data = _unpacked(stream, where)
     dialect = find_dialect(data.read(SAMPLE + 1), ending(where))
     if table is not None and table.separator in ("", dialect.separator):
-        dialect = dialect._replace(decimal=table.decimal)
+        dialect = table if table.separator else dialect._replace(decimal=table.decimal)
     data.seek(0)
-    names: list[str] | None = None  # in the text itself where it is whole
+    names = list(dialect.names) or None  # None: in the text itself
+    if dialect.counts:
+        data.readline()
     for place, text in _texts(data, where, whole, quoted=True):
+        text = one_blank(text) if dialect.separator == BLANKS else text
         if names is None and not whole:
             names, head = header(text, dialect)
             check_names(names, where)
@@ -252,7 +255,7 @@ def _parse_csv(
             options = arrow_csv.ReadOptions(use_threads=names is None, block_size=size, column_names=names)
             table = arrow_csv.read_csv(pa.BufferReader(text), options, parse, convert)
         except pa.ArrowInvalid as error:
-            if names is not None or "Expected" not in str(error):
+            if (names is not None and not dialect.names) or "Expected" not in str(error):
                 raise
             options.use_threads = False  # once more: one thread counts the rows
             bad = [] if skipped is None else skipped
@@ -263,7 +266,7 @@ def _parse_csv(
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_binary(column.type):
             raise HandfulError(f"{where}: column '{name}' is not UTF-8: convert the file, for example with iconv")
-    return table
+    return table.replace_schema_metadata(dialect.metadata)
 
 
 def _conversion(dialect: Dialect) -> arrow_csv.ConvertOptions:

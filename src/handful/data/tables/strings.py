@@ -1,7 +1,8 @@
 """Strings as the numbers, dates or classes that their column is known to hold; their words."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, time
+from math import sqrt
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pyarrow.compute as pc
 
 from handful.base.errors import HandfulError
 from handful.data.base import Column, Rows
-from handful.data.tables.types import TEXT
+from handful.data.tables.types import TEXT, is_moment
 from handful.data.tables.written import TIME_OF_DAY, Floats, dates, is_missing, numbers, trimmed
 
 # Letters of scripts that set no spaces between words: Thai, Lao, Burmese, Khmer, kana and Chinese characters.
@@ -115,3 +116,38 @@ def codes_of(values: pa.ChunkedArray, classes: Sequence[str]) -> tuple[Rows, Row
     array = codes.to_numpy().astype(np.int64)
     blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(values), ""), True).to_numpy()
     return array, np.flatnonzero((array < 0) & ~blank)
+
+
+_MOST = 1 << 16  # labels whose writing is kept
+_LONGEST = 2**63  # whole numbers below have their own bits
+Parse = Callable[[pa.Array], pa.ChunkedArray]  # the cells of a column -> as the reader of text files types them
+
+
+def typed(cells: pa.ChunkedArray, parse: Parse) -> tuple[pa.ChunkedArray, tuple[str, ...] | None]:
+    """The values of a target's cells, and how each value is written, where Python would write it otherwise.
+
+    A few whole numbers of which one is written in two ways ("1" and "01"), or too long for 64 bits, are names: text.
+    """
+    encoded = pc.dictionary_encode(cells.combine_chunks())
+    values = parse(encoded.dictionary).combine_chunks()
+    if values.type == TEXT:
+        return cells, None
+    found = pa.chunked_array([values.take(encoded.indices)])
+    if len(values) > _MOST:
+        return found, None
+    texts = [text.strip() for text in encoded.dictionary.to_pylist()]
+    pairs = [(v, text) for v, text in zip(values.to_pylist(), texts, strict=True) if v is not None]
+    words: dict[object, str] = {}
+    for value, text in pairs:
+        words.setdefault(value, text)
+    if len(words) <= max(20, sqrt(len(cells))) and _are_names(words, pairs, values.type):
+        return cells, None
+    dated = is_moment(values.type) or pa.types.is_time(values.type)  # read as seconds
+    return found, tuple(words.values()) if dated or any(str(v) != text for v, text in words.items()) else None
+
+
+def _are_names(words: dict[object, str], pairs: Iterable[tuple[object, str]], kind: pa.DataType) -> bool:
+    if pa.types.is_integer(kind):
+        return any(words[value] != text for value, text in pairs)
+    digits = [text for text in words.values() if text.lstrip("+-").isdecimal()]
+    return pa.types.is_floating(kind) and len(digits) == len(words) and any(abs(int(t)) >= _LONGEST for t in digits)
