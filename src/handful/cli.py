@@ -304,6 +304,15 @@ def export(run: RunPath, path: Annotated[Path, typer.Argument(help=".safetensors
     print(load(run, device="cpu").export(path))
 
 
+@app.command()
+def doctor() -> None:
+    """Show what this machine has (cores, GPU, memory, packages) and what handful does with it."""
+    from handful.plan.doctor import examine_machine
+    from handful.report.tables import print_table
+
+    print_table(examine_machine())
+
+
 def _show(run: "Run") -> None:
     """The result in words: scores, time, why it stopped, where the report is."""
     from handful.report.words import say_score, say_seconds

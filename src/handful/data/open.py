@@ -25,7 +25,7 @@ from handful.data.store.tar import TARS
 from handful.data.tables.arrow import open_table, to_table
 from handful.data.tables.files import TABLES, ending, is_remote
 from handful.data.tables.parts import open_parts
-from handful.data.tables.readers import READERS, open_file
+from handful.data.tables.readers import READERS, is_libsvm, open_file, open_libsvm, refused, route_of
 from handful.data.targets import MultiTarget, names_of
 from handful.data.text import open_text
 
@@ -143,7 +143,9 @@ def _is_pairs(rows: list[object]) -> bool:
 
 def _open_path(where: str, o: Options) -> Source:
     if is_remote(where):
-        return open_file(where, o) if ending(where) in READERS else _with(open_remote_store(where), o.target, o.columns)
+        if ending(where) in READERS or route_of(where):
+            return open_file(where, o)
+        return _with(open_remote_store(where), o.target, o.columns)
     if not where:
         raise HandfulError("the path is empty: name a file, a folder or a data set")
     path = Path(where).expanduser()
@@ -174,15 +176,15 @@ def _open_local(path: Path, o: Options) -> Source:
         raise HandfulError(f"{path} is not an ordinary file: copy its contents into one")
     if not os.access(path, os.R_OK):
         raise HandfulError(f"{path}: permission denied; change its permissions")
+    if is_libsvm(path):
+        return open_libsvm(path, o)
     if kind in _LOCAL:
         return _LOCAL[kind](path, o)
     if kind in READERS:
         return open_file(str(path), o)
     if kind in TARS:
         raise HandfulError(f"{path} is a tar file: write it as a store first, as in handful prepare {path} STORE")
-    known = ", ".join([*READERS, ".txt", ".zip"])
-    how = f"ends in '{kind}', which handful does not read" if kind else "has no ending by which handful knows it"
-    raise HandfulError(f"{path} {how}; it reads {known}, and folders")
+    raise refused(str(path), [*READERS, ".txt", ".zip"])
 
 
 def _open_pattern(path: Path, o: Options) -> Source:

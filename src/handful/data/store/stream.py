@@ -22,7 +22,16 @@ from handful.data.store.chunks import keeps_encoded, pack, plan_parts, to_piece
 from handful.data.store.manifest import Manifest
 from handful.data.store.write import Piece
 from handful.data.tables import files as table_files
-from handful.data.tables.arrow import check_inputs, check_usable, chosen, class_names, note_numbers, with_target
+from handful.data.tables.arrow import (
+    check_inputs,
+    check_usable,
+    chosen,
+    class_names,
+    index_columns,
+    note_numbers,
+    with_target,
+    without_index,
+)
 from handful.data.tables.columns import ColumnStats, Media, column_stats, decide, mergeable
 from handful.data.tables.files import TableBlock, read_blocks, table_dialect, typed_block
 from handful.data.tables.parts import JointSchema
@@ -67,13 +76,15 @@ class DatasetBlocks:
 
 @dataclass
 class Survey:
-    """What the blocks of a table hold: one type per column, its statistics, rows, notes, and names of classes."""
+    """What the blocks of a table hold: one type per column, its statistics, rows, notes, names of classes, and which
+    columns are a frame's index."""
 
     schema: JointSchema = field(default_factory=JointSchema)
     stats: dict[str, ColumnStats] = field(default_factory=dict)
     rows: int = 0
     notes: dict[str, None] = field(default_factory=dict)
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    indexes: set[str] = field(default_factory=set)
 
 
 def survey(tables: Tables, o: Options) -> Survey:
@@ -83,6 +94,7 @@ def survey(tables: Tables, o: Options) -> Survey:
     for block, table, stats in _looks(tables, lambda block: block.table(), wanted, o):
         found.schema.add(block, table.schema)
         found.names |= class_names(table.schema)
+        found.indexes |= index_columns(table.schema)
         found.notes |= {block.note: None} if block.note else {}
         for name, one in stats.items():
             if not mergeable(found.stats.setdefault(name, one).type, one.type, found.schema.types[name]):
@@ -135,7 +147,7 @@ class TableFeed:
         self._types, self._given = seen.schema.types, set(o.schema)
         self._columns: dict[str, Column] = {}
         self._forms: dict[str, Form] = {}
-        for name in chosen(o, names):
+        for name in without_index(o, chosen(o, names), seen.indexes, notes):
             stats = seen.stats[name]
             stats.names = tables.classes.get(name, seen.names.get(name))
             column = self._column(name, stats, o, notes)

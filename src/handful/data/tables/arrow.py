@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -75,7 +75,7 @@ def _open_plain(table: pa.Table, o: Options, extra: dict[str, Stored], said: lis
     check_names([*names, *extra], o.name)
     note_numbers(names, o, said)
     o = with_target(o, [*names, *extra], said)
-    keep = chosen(o, [*names, *extra])
+    keep = without_index(o, chosen(o, [*names, *extra]), index_columns(table.schema), said)
     if table.num_rows == 0:
         raise HandfulError(f"{o.name} has column names but 0 rows: there is nothing to learn from")
     classes = class_names(table.schema)
@@ -135,6 +135,17 @@ def chosen(o: Options, names: Sequence[str]) -> list[str]:
     return [n for n in names if o.columns is None or n in o.columns or n == o.target]
 
 
+def without_index(o: Options, names: Sequence[str], indexes: Collection[str], notes: list[str]) -> list[str]:
+    """The columns, but for those of a frame's index that the caller did not name, which is noted."""
+    unasked = {name for name in names if name in indexes and o.columns is None and name != o.target}
+    if not unasked < set(names) - {o.target}:
+        return list(names)
+    for name in sorted(unasked):
+        why = "it is the index of the frame that was written; name it in columns=[...] to keep it"
+        notes.append(f"column '{name}' was left out: {why}.")
+    return [name for name in names if name not in unasked]
+
+
 def named_classes(stored: Stored, names: tuple[str, ...]) -> Stored:
     """Whole numbers with known names for them are a category."""
     if not isinstance(stored, Dense) or stored.column.kind != "number":
@@ -143,6 +154,15 @@ def named_classes(stored: Stored, names: tuple[str, ...]) -> Stored:
     if data.dtype.kind not in "iu" or (len(data) and (data.min() < -1 or data.max() >= len(names))):
         return stored
     return Dense(data.astype(np.int64), Column("category", "int64", (), names))
+
+
+def index_columns(schema: pa.Schema) -> set[str]:
+    """The columns that pandas wrote of a frame's index, as it says in a file's schema."""
+    try:
+        listed = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]
+        return {name for name in listed if isinstance(name, str)}
+    except (KeyError, ValueError, TypeError):
+        return set()
 
 
 def class_names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:

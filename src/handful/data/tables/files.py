@@ -1,7 +1,6 @@
 """The one reader of table files: CSV, JSON lines, Parquet and Arrow, here or far away, whole or in blocks."""
 
 import contextlib
-import csv
 import gzip
 import io
 import json
@@ -24,7 +23,7 @@ from handful.data.arrays import Arrays
 from handful.data.media.bad_rows import Bad, BadRows, left_out, ragged
 from handful.data.options import Options
 from handful.data.tables.arrow import check_names, open_table
-from handful.data.tables.dialect import SAMPLE, Dialect
+from handful.data.tables.dialect import BLANKS, SAMPLE, Dialect, header, one_blank
 from handful.data.tables.dialect import find as find_dialect
 from handful.data.tables.types import TEXT, plain
 
@@ -184,10 +183,13 @@ def _csv(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> It
     if table is not None and table.separator == dialect.separator:
         dialect = table
     data.seek(0)
-    names: list[str] | None = None  # in the text itself where it is whole
+    names = list(dialect.names) or None  # None: in the text itself
+    if dialect.counts:
+        data.readline()
     for place, text in _texts(data, where, whole, quoted=True):
+        text = one_blank(text) if dialect.separator == BLANKS else text
         if names is None and not whole:
-            names, head = _header(text, dialect)
+            names, head = header(text, dialect)
             check_names(names, where)
             text = text[head:]
         if whole or text.strip():
@@ -219,7 +221,7 @@ def _parse_csv(
             options = arrow_csv.ReadOptions(use_threads=names is None, block_size=size, column_names=names)
             table = arrow_csv.read_csv(pa.BufferReader(text), options, parse, convert)
         except pa.ArrowInvalid as error:
-            if names is not None or "Expected" not in str(error):
+            if (names is not None and not dialect.names) or "Expected" not in str(error):
                 raise
             options.use_threads = False  # once more: one thread counts the rows
             bad = [] if skipped is None else skipped
@@ -230,7 +232,7 @@ def _parse_csv(
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_binary(column.type):
             raise HandfulError(f"{where}: column '{name}' is not UTF-8: convert the file, for example with iconv")
-    return table
+    return table.replace_schema_metadata(dialect.metadata)
 
 
 def _jsonl(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:
@@ -374,14 +376,3 @@ def _record_end(block: bytes, quoted: bool) -> int:
         odd ^= block.count(b'"', max(before, 0), end) % 2
         end = before
     return end + 1
-
-
-def _header(block: bytes, dialect: Dialect) -> tuple[list[str], int]:
-    """The names in the first record, and its length in bytes."""
-    start = len(block) - len(block.lstrip(b"\r\n"))
-    end = block.find(b"\n", start)
-    while end >= 0 and block.count(b'"', 0, end) % 2:
-        end = block.find(b"\n", end + 1)
-    stop = len(block) if end < 0 else end + 1
-    text = block[start:stop].decode("utf-8-sig").rstrip("\r\n")
-    return next(csv.reader(io.StringIO(text), delimiter=dialect.separator), []), stop
