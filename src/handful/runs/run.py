@@ -19,7 +19,7 @@ from handful.data.base import Batch, Source
 from handful.data.open import open as open_source
 from handful.losses import ctc
 from handful.losses.asked import Metrics, as_metrics
-from handful.losses.loss import as_loss, planned_loss, unknown
+from handful.losses.loss import Summed, as_loss, planned_loss, unknown
 from handful.models import from_config
 from handful.report.markup import preformatted
 from handful.report.page import write_report
@@ -211,6 +211,7 @@ def load(path: str | Path, *, model: nn.Module | None = None, loss: object = Non
         for choice in (plan.choices["loss"], plan.choices["metrics"])
     )
     function = as_loss(loss)[0] if loss is not None else planned_loss(plan.choices, text) if text else unknown
+    function = Summed(function) if "loss_form" in plan.choices and loss is not None else function
     objective = Objective(
         model, function, as_metrics(metrics, pipeline.space), device=where, autocast=autocast(plan.precision),
         scale=pipeline.target_scale,
