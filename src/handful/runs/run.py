@@ -82,7 +82,8 @@ class Run:
     def stream(self, data: object, *, batch: int = 512) -> Iterator[tuple[Batch, Tensor]]:
         """(batch, outputs) for every row once, in order, in bounded memory."""
         batches = self.open(data, need_target=False)
-        self.model.eval()
+        if self.model.training:
+            self.model.eval()
         with torch.inference_mode():
             for read in batches.epoch(batch):
                 moved = self.objective.to_device(read)
