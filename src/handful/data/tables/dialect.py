@@ -123,8 +123,8 @@ def _is_values(records: list[list[str]]) -> bool:
     """Whether the first record holds values as those below it do, and not names.
 
     It does not where a word stands over numbers, where the first value is blank (as pandas writes its index), or where
-    its numbers rise by even steps, as years, places and wavelengths do. Else it does where numbers stand over numbers, or where, of
-    words alone, each occurs below in its column.
+    its numbers rise by even steps, as years, places and wavelengths do. Else it does where numbers stand over numbers,
+    or where, of words alone, each occurs below in its column.
     """
     first, below = records[0], list(zip(*records[1:], strict=True))
     if not first[0].strip():
