@@ -30,6 +30,7 @@ from handful.runs.folder import RunFolder
 from handful.training import stop
 from handful.training.coupling import mode_coupling
 from handful.training.objective import Objective
+from handful.training.observe import look
 from handful.training.process.device import autocast, choose_device, using_threads
 from handful.training.process.parallel import Ranks, join
 from handful.training.state import State, copy_weights
@@ -119,7 +120,11 @@ def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughpu
     if not (open_batch or open_lr):
         return Decision()
     with using_threads(chooser.choices["threads"].value):
-        return decide(t, batch=open_batch, lr=open_lr, throughput=times)
+        weigh = options.until in ("auto", None)
+        looked = look(t) if options.evaluate_every == "auto" and t.valid is not None else None
+        found = decide(t, batch=open_batch, lr=open_lr, throughput=times, weigh=weigh)
+        found.first_look = looked
+        return found
 
 
 def measure_threads(t: Training, chooser: Chooser, *, own: bool) -> None:
@@ -162,7 +167,9 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
 
 def begin(t: Training, found: Decision) -> None:
     """Write down what the measuring cost, and the first steps, which were taken meanwhile."""
-    if found.steps or found.start is not None:
+    if found.first_look is not None:
+        t.log(found.first_look)
+    if found.steps or found.races:
         share = f" ({found.examples / t.planned:.1%} of the run)" if t.planned else ""
         t.log({**t.moment(), "note": f"the first {t.state.step:,} steps are those of the best trial; {found.steps:,} "
                f"more on {found.examples:,} examples{share} were spent on measuring"})  # fmt: skip
@@ -207,7 +214,8 @@ def make_training(
     whole = Choice(None, "default", "the whole batch; halved when memory runs out")
     chooser.put("micro_batch", Choice(micro, "given") if micro else whole)
     rule, shape, planned = make_rules(data, objective, size, options, chooser)
-    averaged = choose.ema(options.ema, net)
+    few = options.lr == "auto" and data.held_out is not None and len(data.train) <= choose.FEW_ROWS
+    averaged = choose.ema(options.ema, net, few=few)
     ema = chooser.put("ema", averaged) if averaged else None
     for name, left in (("clip_norm", None), ("clip_value", None), ("save_every", "auto")):
         if getattr(options, name) != left:

@@ -21,6 +21,11 @@ class Observer:
 
     t: Training
     callbacks: tuple[Callback, ...] = ()
+    early: tuple[int, ...] = ()  # positions in the first epoch at which the held-out rows are looked at, too
+
+    def __post_init__(self) -> None:
+        if self.t.open_looks:
+            self.early = tuple(n for n in (self.t.examples // k for k in (8, 4, 2)) if 0 < n < self.t.evaluate_every)
 
     def tell(self, event: str, info: dict[str, object]) -> None:
         """Let every callback know of an event."""
@@ -30,7 +35,9 @@ class Observer:
     def __call__(self, sums: LossSums, rate: float) -> None:
         t = self.t
         t.state.window.add(sums)
-        evaluated = t.valid is not None and t.due(t.evaluate_every)
+        passed = t.state.position - t.state.batch
+        early = any(passed < n <= t.state.position for n in self.early)
+        evaluated = t.valid is not None and (early or t.due(t.evaluate_every))
         if evaluated or t.due(t.log_every):
             self.log(rate, evaluated)
         elif self.callbacks:
@@ -42,6 +49,14 @@ class Observer:
             t.live.note(note)
             t.log({**t.moment(), "note": note})
 
+    def begin(self) -> None:
+        """A look at the held-out rows where the loop begins, unless a run that is resumed has had it."""
+        here = self.t.state.position
+        if self.t.open_looks and not any(
+            "valid_loss" in row and row["position"] >= here for row in self.t.state.history
+        ):
+            self.looked(look(self.t))
+
     def log(self, rate: float, evaluated: bool) -> None:
         """A row of the history: where the run is, the training scores since the last row, and held-out ones."""
         t = self.t
@@ -52,12 +67,22 @@ class Observer:
             self.tell("step", row)
             t.live.update(row)
             return
-        row |= {f"valid_{name}": value for name, value in held_out_scores(t).items()}
+        self.looked(row | look(t))
+
+    def looked(self, row: Row) -> None:
+        """A row of the history with held-out scores: the best weights are kept."""
+        t = self.t
         keep_best(t, row)
         t.log(row)
-        self.tell("step", t.here())
+        if t.state.step:
+            self.tell("step", t.here())
         self.tell("evaluate", row)
         t.live.evaluation(row)
+
+
+def look(t: Training) -> Row:
+    """Where the run is, and its scores on the held-out rows."""
+    return {**t.moment(), **{f"valid_{name}": value for name, value in held_out_scores(t).items()}}
 
 
 def held_out_scores(t: Training) -> dict[str, float]:

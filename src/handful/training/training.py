@@ -85,6 +85,12 @@ class Training:
         crossed = s.position // every > (s.position - s.batch) // every
         return crossed or (self.planned is not None and s.position >= self.planned)
 
+    @property
+    def open_looks(self) -> bool:
+        """Whether there are held-out rows, and when they are looked at was left open: then early, too."""
+        choice = self.plan.choices.get("evaluate_every")
+        return self.valid is not None and choice is not None and choice.status == "default"
+
     def here(self) -> dict[str, object]:
         """Where the run is, for callbacks."""
         return {"step": self.state.step, "position": self.state.position}
@@ -97,15 +103,20 @@ class Training:
                 "batch": s.batch}  # fmt: skip
 
     def better(self, row: Row, than: Row) -> bool:
-        """Whether an evaluation beats another: by the run's score, then by the loss."""
-        score = self.plan.score
+        """Whether an evaluation beats another: by the run's score, then by the loss. A score that nobody asked for
+        decides only beyond its standard error."""
+        score, sign = self.plan.score, -1 if lower_is_better(self.plan.score) else 1
 
         def rank(r: Row) -> tuple[float, float]:
-            value = r.get(score, math.nan)
-            value = -value if lower_is_better(score) else value
+            value = sign * r.get(score, math.nan)
             return (value if math.isfinite(value) else -math.inf, -r.get("valid_loss", math.inf))
 
-        return rank(row) > rank(than)
+        new, old = rank(row), rank(than)
+        if self.valid is not None and score != "valid_loss" and self.plan.choices["score"].status == "default":
+            noise = standard_error(abs(old[0]), len(self.valid.source))
+            if abs(new[0] - old[0]) <= noise and math.isfinite(new[1]):
+                return new[1] > old[1]
+        return new > old
 
     def log(self, row: Row) -> None:
         """Add a row to the history, in memory and on disk."""
@@ -127,6 +138,16 @@ class Training:
             except HandfulError as error:
                 self.live.note(f"no checkpoint was written: {error}")
             self.saved_at = time.monotonic()
+
+
+def standard_error(share: float, rows: int) -> float:
+    """Of a share of so many rows (one more of each kind, so that none and all have an error, too).
+
+    >>> round(standard_error(0.5, 98), 3)
+    0.05
+    """
+    p = (min(1.0, share) * rows + 1) / (rows + 2)
+    return math.sqrt(p * (1 - p) / (rows + 2)) if math.isfinite(share) else 0.0
 
 
 def update(t: Training, factor: float | None = None) -> float:
