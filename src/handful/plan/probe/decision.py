@@ -14,15 +14,16 @@ SHARE = 0.05  # of the planned examples, for everything that is tried and does n
 TIMING, NOISE = 0.005, 0.015  # of the planned examples, for the step times and for the noise scale
 REGRET = 1.10  # a batch whose predicted time to a target is at most so many times the best one's is as good
 WARM = 0.02  # of them are trained on before anything is measured
-# In the first epoch a batch's loss before its update is that of rows not yet trained on, held-out rows as it were; later
-# it flatters what learns rows by heart. So a run is taken to be this long at most, and its races end in the first epoch.
+# In the first epoch a batch's loss before its update is that of rows not yet trained on, as good as held-out ones;
+# later it flatters what learns rows by heart. So a run is taken to be this long at most: its races end in that epoch.
 RACED_EPOCHS = 10
 
 
 @dataclass
 class Decision:
     """What was chosen (None: was not asked), what was measured for it, and what it cost: steps and examples that do
-    not train the model. start: the run's state after the first steps, which do; None: it begins at the beginning. first_look: at the held-out rows, before those."""
+    not train the model. start: the run's state after the first steps, which do; None: it begins at the beginning.
+    first_look: at the held-out rows, before those."""
 
     batch: Choice | None = None
     lr: Choice | None = None
