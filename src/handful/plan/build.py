@@ -154,7 +154,9 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
     state.seconds, state.probing_cost = found.seconds, [found.steps, found.examples]
     chooser.notes += found.notes
     t.planned = t.rule.limit(n, state.batch)
-    t.evaluate_every, t.log_every, choice = choose.intervals(options.evaluate_every, n, t.planned, state.batch)
+    t.evaluate_every, t.log_every, choice = choose.intervals(
+        options.evaluate_every, n, t.planned, state.batch, open_length=options.until in ("auto", None)
+    )
     chooser.put("evaluate_every", choice)
     t.batch_size, t.grower = growing(options, found, t, chooser)
     coupling = mode_coupling(t.objective.model.train())

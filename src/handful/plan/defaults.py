@@ -109,7 +109,10 @@ def score(asked: str, pipeline: Pipeline, metrics: list[metric.Metric], validate
     known = ["valid_loss", *(f"valid_{m.name}" for m in metrics)]
     if asked == "auto":
         if pipeline.task in ("classification", "multilabel", "sequence") and metrics:
-            why = "the first metric; scores within one standard error of each other are told apart by valid_loss"
+            why = (
+                "the first metric, where it differs by more than its standard error and valid_loss is within 5% of the "
+                f"lowest; else valid_loss; score='{known[1]}' keeps by it alone"
+            )
             return Choice(known[1], "default", why)
         return Choice("valid_loss", "default", "")
     if asked not in known:
@@ -122,10 +125,13 @@ def look_every(n: int) -> float:
     return 0.5 if n <= FEW_ROWS else 1.0
 
 
-def intervals(asked: float | str, n: int, planned: int | None, size: int) -> tuple[int, int, Choice]:
-    """Examples between evaluations and between logged moments."""
+def intervals(
+    asked: float | str, n: int, planned: int | None, size: int, *, open_length: bool
+) -> tuple[int, int, Choice]:
+    """Examples between evaluations and between logged moments. open_length: whether the stop rule is our own; the
+    patience of the user's counts evaluations an epoch apart."""
     if asked == "auto":
-        usual = max(size, round(look_every(n) * n))
+        usual = max(size, round(look_every(n) * n)) if open_length else n
         short = planned is not None and planned < 10 * usual
         every = max(size, planned // 10) if short and planned else usual
         why = "epochs; a tenth of the run" if short else "epochs"

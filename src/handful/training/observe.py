@@ -51,10 +51,7 @@ class Observer:
 
     def begin(self) -> None:
         """A look at the held-out rows where the loop begins, unless a run that is resumed has had it."""
-        here = self.t.state.position
-        if self.t.open_looks and not any(
-            "valid_loss" in row and row["position"] >= here for row in self.t.state.history
-        ):
+        if self.t.open_looks and self.t.state.best is None:
             self.looked(look(self.t))
 
     def log(self, rate: float, evaluated: bool) -> None:

@@ -23,6 +23,8 @@ from handful.training.state import State, update_average
 from handful.training.step import add_l1
 from handful.transform.pipeline import Pipeline
 
+NEAR = 0.05  # of the lowest held-out loss: evaluations so near it are told apart by the score first
+
 
 class Recorder(Protocol):
     """Where a run is written down while it goes on: its folder."""
@@ -104,19 +106,23 @@ class Training:
 
     def better(self, row: Row, than: Row) -> bool:
         """Whether an evaluation beats another: by the run's score, then by the loss. A score that nobody asked for
-        decides only beyond its standard error."""
+        decides only beyond its standard error, and only among losses near the lowest so far: a network that learns its
+        rows by heart may still gain in accuracy while its probabilities are ruined."""
         score, sign = self.plan.score, -1 if lower_is_better(self.plan.score) else 1
 
-        def rank(r: Row) -> tuple[float, float]:
-            value = sign * r.get(score, math.nan)
-            return (value if math.isfinite(value) else -math.inf, -r.get("valid_loss", math.inf))
+        def finite(value: float) -> float:
+            return value if math.isfinite(value) else -math.inf
 
-        new, old = rank(row), rank(than)
+        def rank(r: Row) -> tuple[float, float]:
+            return finite(sign * r.get(score, math.nan)), finite(-r.get("valid_loss", math.nan))
+
+        (new, new_loss), (old, old_loss) = rank(row), rank(than)
         if self.valid is not None and score != "valid_loss" and self.plan.choices["score"].status == "default":
-            noise = standard_error(abs(old[0]), len(self.valid.source))
-            if abs(new[0] - old[0]) <= noise and math.isfinite(new[1]):
-                return new[1] > old[1]
-        return new > old
+            lowest = max(rank(r)[1] for r in [row, than, *self.state.history])
+            near = lowest - NEAR * abs(lowest)
+            if min(new_loss, old_loss) < near or abs(new - old) <= standard_error(abs(old), len(self.valid.source)):
+                return new_loss > old_loss
+        return (new, new_loss) > (old, old_loss)
 
     def log(self, row: Row) -> None:
         """Add a row to the history, in memory and on disk."""
