@@ -91,7 +91,7 @@ CALLS = {
     "a loss that returns a float": (lambda: fit(loss=lambda o, t: 1.0), "must return a Tensor"),
     "a picture model for a table": (lambda: fit("wine", model="cnn"), "cnn"),
     "class weights that do not fit": (lambda: fit(class_weight=[1.0, 2.0]), "10 classes"),
-    "class weights by another word": (lambda: fit(class_weight="even"), "must be 'balanced' or 10 numbers, not 'even'"),
+    "class weights by another word": (lambda: fit(class_weight="even"), "'balanced', 10 numbers or a dict .*'even'"),
     "compiling as a word": (lambda: fit(compile="yes"), "compile must be True, False, or 'auto', not 'yes'"),
     "balanced pixels": (
         lambda: fit(

@@ -219,3 +219,91 @@ def test_a_run_folder_is_not_overwritten_unasked(tmp_path):
     (tmp_path / "other" / "thesis.txt").write_text("mine")
     with pytest.raises(HandfulError, match="holds other files"):
         fit(mlp(), out=tmp_path / "other", until="steps(2)", overwrite=True)
+
+
+def cut_after(step):
+    def cut(event, info):
+        if event == "checkpoint" and info["step"] == step:
+            raise KeyboardInterrupt
+
+    return [cut]
+
+
+def rates(path):
+    return [row["lr"] for row in rows_without_time(path) if "lr" in row]
+
+
+def plain_sgd(rates, batch=64):
+    """The model after a step of SGD at each rate, by torch alone."""
+    model, order, at = mlp(), handful.Order(len(Y), seed=0), 0
+    for rate, size in zip(rates, [batch] * len(rates) if isinstance(batch, int) else batch, strict=True):
+        rows, at = torch.from_numpy(order[at : at + size]), at + size
+        model.zero_grad()
+        torch.nn.functional.cross_entropy(model(X[rows]), Y[rows]).backward()
+        with torch.no_grad():
+            for p in model.parameters():
+                p.sub_(p.grad, alpha=rate)
+    return model
+
+
+CONSTANT = {"until": "steps(10)", "schedule": "constant", "save_every": 1}
+
+
+@pytest.mark.parametrize(
+    ("changed", "then"),
+    [
+        ({"lr": 0.02}, {"rates": [0.1] * 5 + [0.02] * 5}),
+        ({"schedule": "polynomial"}, {"rates": [0.1] * 5 + [0.1 * (1 - k / 10) for k in range(5, 10)]}),
+        ({"batch": 32}, {"rates": [0.1] * 10, "batch": [64] * 5 + [32] * 5}),
+        ({"until": "steps(7)", "lr": 0.02}, {"rates": [0.1] * 5 + [0.02] * 2}),
+        ({"micro_batch": 64, "threads": 1, "evaluate_every": 3.0, "save_every": 2}, {"rates": [0.1] * 10}),
+        ({"lr": "auto", "schedule": "constant", "batch": "auto", "seed": 0}, {"rates": [0.1] * 10}),
+    ],
+    ids=lambda value: ", ".join(value),
+)
+def test_what_is_changed_at_resume_is_done_said_and_kept(tmp_path, changed, then):
+    path = tmp_path / "run"
+    fit(mlp(), out=path, callbacks=cut_after(5), **CONSTANT)
+    run = go_on(path, callbacks=cut_after(6), **changed)
+    words = f"changed when the run went on: {next(iter(changed))}"
+    assert (words in " ".join(run.plan.notes)) == ("auto" not in changed.values())
+    end = go_on(path)  # the second time it is in the plan
+    assert {name: end.plan.choices[name].value for name in changed} == {
+        name: 0.1 if (name, value) == ("lr", "auto") else 64 if value == "auto" else value
+        for name, value in changed.items()
+    }
+    expected = plain_sgd(**then)
+    for mine, theirs in zip(end.model.state_dict().values(), expected.state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+    assert not json.loads((path / "result.json").read_text())["stopped_because"].startswith("it was interrupted")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"seed": 1}, {"optimizer": "adam"}, {"l2": 0.1}, {"loss": "focal"}, {"metrics": "f1"}, {"ema": 0.9},
+        {"valid": 0.2}, {"shuffle": "none"}, {"label_smoothing": 0.1}, {"class_weight": "balanced"},
+        {"precision": "bfloat16"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_cannot_change_at_resume_is_refused_by_name(tmp_path, changed):
+    path = tmp_path / "run"
+    fit(mlp(), out=path, callbacks=cut_after(5), **CONSTANT)
+    before = {file.name: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    (name,) = changed
+    with pytest.raises(HandfulError, match=rf"{name}"):
+        go_on(path, **changed)
+    assert before == {file.name: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def test_a_rate_below_zero_ends_the_run_with_what_it_learned(tmp_path):
+    falling = handful.schedule.from_torch(
+        lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: 1 - k / 10)
+    )
+    with pytest.raises(HandfulError, match="LambdaLR ends after 11 steps"):
+        fit(mlp(), until="steps(20)", schedule=falling)
+    run = fit(mlp(), until="reaches('train_accuracy', 1.0)", schedule=falling)  # how long that takes is not known
+    assert "LambdaLR ends after 11 steps" in run.stopped_because
+    assert run.state.step == 11
+    assert fit(mlp(), until="steps(11)", schedule=falling).stopped_because == "reached 11 steps"

@@ -11,6 +11,7 @@ from handful.base.version import __version__
 _NAMES = {
     "fit": "handful.fit",
     "resume": "handful.fit",
+    "replay": "handful.fit",
     "advise": "handful.plan.advise",
     "compare": "handful.compare.compare",
     "load": "handful.runs.run",
@@ -51,7 +52,7 @@ if TYPE_CHECKING:  # what the lazy names below are, for type checkers
     from handful.data.base import Batch, Source
     from handful.data.open import open
     from handful.data.store.prepare import prepare
-    from handful.fit import fit, resume
+    from handful.fit import fit, replay, resume
     from handful.losses import loss, metric
     from handful.optim import schedule
     from handful.plan.advise import advise

@@ -32,7 +32,7 @@ RunPath = Annotated[Path, typer.Argument(help="a run folder, as `handful train` 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print only the result")]
 
 # Options of `fit` that `handful train` leaves as they are.
-IN_PYTHON = {"clip_value", "compile", "shuffle", "evaluate_every", "save_every", "batch_growth"}
+IN_PYTHON = {"clip_value", "compile", "shuffle", "evaluate_every", "save_every", "batch_growth", "step_times"}
 
 
 def _version(value: bool) -> None:
@@ -159,6 +159,32 @@ def resume(
 
 
 @app.command()
+def replay(
+    run: RunPath,
+    step: Annotated[int | None, typer.Option(help="the step, counted from 1")] = None,
+    worst: Annotated[bool, typer.Option("--worst", help="the logged step of the highest training loss")] = False,
+    spike: Annotated[bool, typer.Option("--spike", help="the logged step of the steepest rise")] = False,
+    out: Annotated[Path | None, typer.Option(help="where to write the page; replay-STEP.html of the run")] = None,
+) -> None:
+    """Take a step of RUN again: its rows, what the model saw, the loss of each row, gradients and update by layer."""
+    from handful.fit import replay as again
+
+    if (step is not None) + worst + spike != 1:
+        raise HandfulError("name one step: --step K, --worst or --spike")
+    found = again(run, step if step is not None else "worst" if worst else "spike")
+    found.show()
+    print(f"\nreport: {found.write(out or run / f'replay-{found.step}.html')}")
+
+
+@app.command()
+def diff(run: RunPath, other: RunPath) -> None:
+    """Show what differs between two runs, and the first step at which their histories part."""
+    from handful.runs.diff import diff as compare_runs
+
+    compare_runs(run, other).show()
+
+
+@app.command()
 def evaluate(
     run: RunPath,
     data: Data,
@@ -209,6 +235,12 @@ def prepare(
     shards: Annotated[int, typer.Option(help="parts, for many machines")] = 1,
     workers: Annotated[int | None, typer.Option(help="threads; all cores by default")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the store that is there")] = False,
+    bad_rows: Annotated[
+        str, typer.Option(help="rows that cannot be read: stop, skip (one in ten), or a number")
+    ] = "stop",
+    outside: Annotated[
+        bool, typer.Option("--outside", help="read files that a table names outside its folder")
+    ] = False,
 ) -> None:
     """Write data of any size as a store, which reads fastest; go on where an earlier call was cut off."""
     from handful.data.store.prepare import prepare as write
@@ -216,7 +248,7 @@ def prepare(
 
     written = write(
         where, store, target=target, image_size=image_size, rate=rate, images=images, shards=shards, workers=workers,
-        overwrite=overwrite,
+        overwrite=overwrite, bad_rows=int(bad_rows) if bad_rows.isdigit() else bad_rows, outside=outside,
     )  # fmt: skip
     show_columns(written)
 
@@ -270,6 +302,15 @@ def export(run: RunPath, path: Annotated[Path, typer.Argument(help=".safetensors
     from handful.runs.run import load
 
     print(load(run, device="cpu").export(path))
+
+
+@app.command()
+def doctor() -> None:
+    """Show what this machine has (cores, GPU, memory, packages) and what handful does with it."""
+    from handful.plan.doctor import examine_machine
+    from handful.report.tables import print_table
+
+    print_table(examine_machine())
 
 
 def _show(run: "Run") -> None:

@@ -1,19 +1,21 @@
 """fit() and resume(): a run from what the user gives to what is left of it; the loop itself is training/loop.py."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import Literal, Unpack
 
 import torch
 from torch import nn
 
-from handful.plan.build import assemble
+from handful.base.errors import StepError
+from handful.plan.build import adopt, assemble
 from handful.plan.config import ConfigOptions, spelled_out
 from handful.runs import extras
 from handful.runs.folder import RunFolder
 from handful.runs.history import History
+from handful.runs.replay import Replay, take_again
 from handful.runs.run import Run
-from handful.training.guards import NonFiniteLoss, OutOfMemory
 from handful.training.loop import train as train_loop
 from handful.training.observe import Callback, Observer, restore_best
 from handful.training.process import checkpoint
@@ -62,16 +64,42 @@ def resume(
     """Go on with the run in a folder from its newest whole checkpoint; on CPU the end is the same to the bit.
 
     model: needed when the run trained the caller's own module; train: when it read the caller's own arrays.
-    The options that are given replace the plan's: a later stop (`until=`), or what a plan cannot hold (a loss, data).
+    The options that are given replace the plan's, where that makes no other run of it: a later stop (`until=`), another
+    rate, schedule or batch; besides them, what a plan cannot hold is given again (a loss, data). "auto" leaves a choice
+    as the run made it. Raises HandfulError, by name, for what cannot be changed.
     """
     folder = RunFolder(Path(path))
-    training = assemble(model, train, dict(options), out=path, resuming=folder.plan())
+    plan = folder.plan()
+    training = assemble(model, train, dict(options), out=path, resuming=plan)
     tensors, meta, notes = checkpoint.load(folder.checkpoints)
     training.state.restore(tensors, meta, folder.history())
     folder.rewrite_history(training.state.history)
+    if adopt(training, plan):
+        training.plan.save(folder.path / "plan.toml")
     for note in [*notes, f"resumed at step {training.state.step:,}, {training.state.position:,} examples"]:
         training.live.note(note)
     return run_training(training, callbacks)
+
+
+def replay(
+    path: str | Path,
+    step: int | Literal["worst", "spike"] = "worst",
+    *,
+    model: nn.Module | None = None,
+    train: object = None,
+    **options: Unpack[ConfigOptions],
+) -> Replay:
+    """Take one step of the run in a folder again, from the newest checkpoint before it; the folder stays as it is.
+
+    step: counted from 1; the step after the last one is that at which a run broke off. "worst": the logged step of the
+        highest training loss; "spike": of the steepest rise over those before it
+    model, train, options: what a plan cannot hold, as for `resume`; the model is not changed
+
+    On CPU it is the run's own step to the bit. Raises HandfulError for a step that the run did not come to.
+    """
+    folder = RunFolder(Path(path))
+    plan, given = folder.plan(), {**options, "quiet": True}
+    return take_again(folder, step, lambda: assemble(copy.deepcopy(model), train, given, out=path, resuming=plan))
 
 
 def run_training(t: Training, callbacks: Sequence[Callback]) -> Run:
@@ -86,7 +114,7 @@ def run_training(t: Training, callbacks: Sequence[Callback]) -> Run:
             state.stopped_because = train_loop(t, observer, interrupts)
         except KeyboardInterrupt:
             state.stopped_because = INTERRUPTED
-        except (NonFiniteLoss, OutOfMemory) as error:
+        except StepError as error:
             if state.step == 0:
                 raise
             state.stopped_because = str(error)  # what was learned before is kept

@@ -5,7 +5,7 @@ There is no partial_fit: a run shuffles, schedules and stops over epochs, which 
 
 import copy
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from inspect import signature
 from typing import Protocol, Self, Unpack, runtime_checkable
@@ -28,6 +28,7 @@ from handful.base.errors import HandfulError, did_you_mean
 from handful.data.open import open as open_source
 from handful.fit import fit
 from handful.models.base import seeded
+from handful.plan.balance import ClassWeight, class_weights
 from handful.plan.config import OPTIONS, ConfigOptions, TrainingOptions, spelled_out
 from handful.runs.run import Run
 from handful.training.objective import Objective
@@ -60,7 +61,7 @@ _TARGET, _WEIGHT = "handful_target", "handful_weight"  # columns beside the user
 class ClassifierOptions(TrainingOptions, total=False):
     """The options that a classifier takes by name."""
 
-    class_weight: str | Mapping[object, float] | Sequence[float] | None
+    class_weight: ClassWeight
     label_smoothing: float
 
 
@@ -101,7 +102,7 @@ class _MiniBatch(BaseEstimator):  # type: ignore[misc]
             columns = {name: columns[name] for name in open_source(x).columns}  # without those that never vary
         columns[_TARGET] = y
         given = {name: value for name, value in self.get_params(deep=False).items() if name in OPTIONS}
-        given |= {"target": _TARGET, "task": self.task, "seed": seed, "quiet": not self.verbose}
+        given |= {"target": _TARGET, "task": self.task, "seed": seed, "quiet": not self.verbose, "deterministic": True}
         given |= {"batch": self._batch(len(y)), **more}
         if sample_weight is not None:
             columns[_WEIGHT] = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
@@ -162,7 +163,9 @@ class _MiniBatch(BaseEstimator):  # type: ignore[misc]
         own = isinstance(self.model, nn.Module) or callable(self.model)
         tags.input_tags.allow_nan = not own and isinstance(self.preprocess, str) and self.preprocess == "auto"
         tags.target_tags.multi_output = self.task == "regression"
-        tags.non_deterministic = self.random_state is None
+        # a clock is read only where it is asked for
+        timed = not (self.options or {}).get("deterministic", True) or "seconds" in str(self.until)
+        tags.non_deterministic = self.random_state is None or timed
         return tags
 
 
@@ -172,7 +175,8 @@ class MiniBatchClassifier(ClassifierMixin, _MiniBatch):  # type: ignore[misc]
     model: "table" (default), "mlp", "linear" or another ready-made model; an nn.Module, of which a copy is trained
         (its outputs are logits [m, classes], or [m] for two classes); or a callable (features, classes) -> nn.Module,
         which is called with torch's random numbers seeded. It takes x, float [m, features].
-    random_state: a whole number; None draws one; a numpy RandomState gives one.
+    random_state: a whole number; None draws one; a numpy RandomState gives one. The same number gives the same model:
+        no choice depends on a clock, unless options={"deterministic": False} lets step times be measured.
     class_weight: "balanced", a dict label -> weight, or None.
     options: other arguments of handful.fit by name, as {"clip_norm": 1.0}.
     The other parameters are those of handful.fit, with the same defaults.
@@ -230,16 +234,10 @@ class MiniBatchClassifier(ClassifierMixin, _MiniBatch):  # type: ignore[misc]
         whole[:, ids] = known
         return whole
 
-    def _class_weight(self) -> str | Sequence[float] | None:
-        """A dict label -> weight as numbers in the order of the classes; what is not named counts 1."""
-        asked: str | Mapping[object, float] | Sequence[float] | None = self.class_weight
-        if not isinstance(asked, Mapping):
-            return asked
-        labels = self.classes_.tolist()
-        for label in asked:
-            if label not in labels:
-                raise HandfulError(f"class_weight names {label!r}.{did_you_mean(str(label), map(str, labels))}")
-        return [float(asked.get(label, 1.0)) for label in labels]
+    def _class_weight(self) -> ClassWeight:
+        """Weights by label as weights by class id, which `fit` learns."""
+        asked: ClassWeight = self.class_weight
+        return asked if isinstance(asked, str) else class_weights(asked, self.classes_.tolist())
 
 
 class MiniBatchRegressor(RegressorMixin, _MiniBatch):  # type: ignore[misc]

@@ -61,6 +61,15 @@ COLUMNS = {
     ),
     "dates and times": st.sampled_from(["2020-01-01", "2020-01-01 10:00:00", "2021-02-03"]),
     "dotted dates": DAYS.map(lambda d: d.strftime("%d.%m.%Y")),
+    "short dates": DAYS.map(lambda d: d.strftime("%d.%m.%y")),
+    "dates with months in letters": DAYS.map(lambda d: d.strftime("%d %b %Y")),
+    "times of day": st.times().map(lambda t: str(t.replace(microsecond=0))),
+    "euros": st.integers(0, 10**7).map(lambda k: f"{k / 100:_.2f} €".replace(".", ",").replace("_", ".")),
+    "lengths": st.integers(0, 999).map(lambda k: f"{k / 10} mm"),
+    "two currencies": st.one_of(*[st.integers(0, 99).map(lambda k: f"${k}")] * 9, st.just("€5")),
+    "numbers and blanks": st.one_of(SMALL_FLOATS.map(str), SMALL_FLOATS.map(str), st.just(" "), st.just("<NA>")),
+    "a few odd cells": st.one_of(*[st.integers(0, 999).map(str)] * 40, st.just("on request")),
+    "a few odd dates": st.one_of(*[DAYS.map(str)] * 40, st.just("soon"), st.just("-")),
     "slashed dates": DAYS.map(lambda d: d.strftime("%d/%m/%Y")),
     "slashed dates with gaps": some(DAYS.map(lambda d: d.strftime("%m/%d/%Y")), missing="?"),
     "free text": st.lists(st.sampled_from(WORDS), min_size=2, max_size=9).map(" ".join),
@@ -70,6 +79,7 @@ COLUMNS = {
     "missing": st.just(None),
     "blanks": st.just(""),
 }
+GOALS = ["amounts", "iso dates", "euros", "a few odd cells", "numbers with marks"]
 LISTS = {
     "vectors": st.lists(SMALL_FLOATS, min_size=2, max_size=2),
     "whole or not": st.sampled_from([[1, 2], [3, 4], [0.5, 1.5]]),
@@ -100,8 +110,8 @@ def tables(draw, lists=False):
         for number, kind in enumerate(draw(st.lists(st.sampled_from(sorted(LISTS)), max_size=2))):
             found[f"l{number}"] = draw(st.lists(LISTS[kind], min_size=rows, max_size=rows))
     if draw(st.booleans()):
-        found["label"] = draw(st.lists(draw(st.sampled_from([st.integers(0, 2), st.sampled_from("ab")])),
-                                       min_size=rows, max_size=rows))  # fmt: skip
+        kind = draw(st.sampled_from([st.integers(0, 2), st.sampled_from("ab"), *map(COLUMNS.get, GOALS)]))
+        found["label"] = draw(st.lists(kind, min_size=rows, max_size=rows))
     return found
 
 

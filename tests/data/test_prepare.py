@@ -104,7 +104,7 @@ def test_a_glob_a_list_and_a_folder_equal_one_file(tmp_path, small_blocks, kind)
 
 
 def test_a_type_that_shows_late_is_seen(tmp_path, small_blocks):
-    lines = ["a,b,label"] + [f"{i},{i},{i % 2}" for i in range(100)] + ["1.5,x,0"]
+    lines = ["a,b,label"] + [f"{i},{i},{i % 2}" for i in range(100)] + ["1.5,x,0"] * 10
     (tmp_path / "in.csv").write_text("\n".join(lines))
     store = prepare(str(tmp_path / "in.csv"), tmp_path / "s", columns=["a", "b", "label"])
     assert store.columns["a"].dtype == "float64"
@@ -428,11 +428,11 @@ def test_arrays_in_tars(tmp_path):
             add(archive, f"{i}.cls", str(i % 2).encode())
     store = prepare(tmp_path / "a.tar", tmp_path / "s", target="label")
     batch = store.take([5, 0, 5])
-    np.testing.assert_array_equal(batch["x.npy"].numpy(), np.stack([fixed[5], fixed[0], fixed[5]]))
-    np.testing.assert_array_equal(batch["long.npy"].values.numpy(), np.concatenate([ragged[5], ragged[0], ragged[5]]))
-    assert batch["long.npy"].offsets.tolist() == [0, 5, 5, 10]
-    assert store.columns["ids.npy"].kind == "tokens"
-    assert batch["ids.npy"].values.tolist() == [0, 1, 2, 3, 4, 5, 0, 0, 1, 2, 3, 4, 5]
+    np.testing.assert_array_equal(batch["x"].numpy(), np.stack([fixed[5], fixed[0], fixed[5]]))
+    np.testing.assert_array_equal(batch["long"].values.numpy(), np.concatenate([ragged[5], ragged[0], ragged[5]]))
+    assert batch["long"].offsets.tolist() == [0, 5, 5, 10]
+    assert store.columns["ids"].kind == "tokens"
+    assert batch["ids"].values.tolist() == [0, 1, 2, 3, 4, 5, 0, 0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_missing_values_dates_and_decimals_are_numbers_and_said() -> None:
     expected = {
         "i": [1, nan, 3],
         "b": [1, nan, 0],
-        "d": [1, (datetime.date(2020, 2, 29) - datetime.date(1970, 1, 1)).days, nan],
+        "d": [86400, datetime.datetime(2020, 2, 29, tzinfo=datetime.UTC).timestamp(), nan],
         "t": [1.5, nan, datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC).timestamp()],
         "m": [1.25, 2.5, nan],
         "u": [1, 2, 65535],

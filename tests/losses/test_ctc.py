@@ -12,8 +12,9 @@ import torch.nn.functional as F
 
 import handful
 from handful.losses import ctc
+from handful.losses.asked import as_metrics
 from handful.losses.loss import ctc as ctc_loss
-from handful.losses.metric import as_metrics, error_rate
+from handful.losses.metric import error_rate
 from handful.runs.predict import predicted
 from handful.transform.pipeline import fit_pipeline
 

@@ -9,21 +9,30 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import handful
 from handful.base.errors import HandfulError
 from handful.data.base import Batch
-from handful.losses.loss import cross_entropy, mse
-from handful.losses.metric import as_metrics
+from handful.losses.asked import as_metrics
+from handful.losses.loss import binary_cross_entropy, cross_entropy, mse
 from handful.training.evaluation import evaluate as evaluate_rows
 from handful.training.objective import Objective
 
 
-def evaluate(output, target, names, loss, parts=1, weight=None):
+class Doubles(torch.nn.Identity):
+    """The identity in float64."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+
+def evaluate(output, target, names, loss, parts=1, weight=None, model=None):
     """Scores of an identity model over the rows cut into `parts` batches."""
     columns = {"x": output, "y": target} | ({} if weight is None else {"weight": weight})
     edges = np.linspace(0, len(output), parts + 1).astype(int)
     spans = [(a, b) for a, b in itertools.pairwise(edges) if b > a]
     batches = [Batch({k: v[a:b] for k, v in columns.items()}, np.arange(a, b)) for a, b in spans]
-    return evaluate_rows(Objective(torch.nn.Identity(), loss, as_metrics(names)), batches)
+    return evaluate_rows(Objective(model or torch.nn.Identity(), loss, as_metrics(names)), batches)
 
 
 @given(st.integers(0, 2**31), st.integers(10, 60), st.integers(1, 7), st.booleans())
@@ -57,11 +66,90 @@ def test_regression(seed, n, parts, k):
     assert scores["r2"] == pytest.approx(sk.r2_score(target, output), rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e6, 1e9, -1.7e9])
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_regression_far_from_zero(offset, k, weighted):
+    """Every metric of numbers as scikit-learn has it in float64, its own functions on all rows included."""
+    rng = np.random.default_rng(3)
+    target = rng.normal(size=(500, k)) + offset
+    output = target + 0.2 * rng.normal(size=(500, k))
+    w = rng.uniform(0.1, 2, 500) if weighted else None
+    named = ["mae", "mse", "rmse", "r2"]
+    columns = [torch.from_numpy(v) for v in (output, target, *([] if w is None else [w]))]
+    for parts in (1, 7):
+        scores = evaluate(*columns[:2], [*named, sk.r2_score, sk.median_absolute_error], mse(), parts, *columns[2:],
+                          model=Doubles())  # fmt: skip
+        of = {"y_true": target, "y_pred": output, "sample_weight": w}
+        wanted = {
+            "mae": sk.mean_absolute_error(**of), "mse": sk.mean_squared_error(**of), "r2": sk.r2_score(**of),
+            "rmse": np.sqrt(sk.mean_squared_error(**of)), "r2_score": sk.r2_score(**of),
+            "median_absolute_error": sk.median_absolute_error(**of),
+        }  # fmt: skip
+        assert {name: scores[name] for name in wanted} == pytest.approx(wanted, rel=1e-9)
+
+
+def test_r2_where_it_is_special():
+    """One output that does not vary, one row, no error at all: as scikit-learn's."""
+    rng = np.random.default_rng(4)
+    two = np.stack([rng.normal(size=50) + 1e9, np.full(50, 0.5)], 1)  # of 0.1 the mean of 50 is not 0.1
+    for output in (two + 0.1, two + np.array([0.1, 0.0]), two):
+        scores = evaluate(torch.from_numpy(output), torch.from_numpy(two), "r2", mse(), 3, model=Doubles())
+        assert scores["r2"] == pytest.approx(sk.r2_score(two, output), rel=1e-9)
+    assert np.isnan(evaluate(torch.zeros(1), torch.ones(1), "r2", mse())["r2"])
+
+
+def test_r2_of_training_far_from_zero():
+    """The history's r2, from sums over steps, with the ready-made model and one of the caller's own."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(400, 3))
+    y = 1.7e9 + x @ [1.0, -2.0, 0.5] + 0.3 * rng.normal(size=400)
+    options = {
+        "valid": 0,
+        "batch": 50,
+        "lr": 1e-12,
+        "optimizer": "sgd",
+        "until": "epochs(1)",
+        "evaluate_every": 1,
+        "quiet": True,
+    }
+    own = torch.nn.Linear(3, 1).double()
+    with torch.no_grad():
+        own.weight.copy_(torch.tensor([[1.0, -2.0, 0.5]]))
+        own.bias.fill_(1.7e9)
+    run = handful.fit(own, (x, y), metrics="r2, mae", **options)
+    for row in run.history:  # 8 steps of 50 rows, one row of the history each
+        assert 0.9 < row["train_r2"] < 1
+    wanted = sk.r2_score(y, own(torch.from_numpy(x)).detach().numpy())
+    assert run.evaluate((x, y))["r2"] == pytest.approx(wanted, rel=1e-9)
+    run = handful.fit("linear", (x, y), **options | {"lr": 0.05, "until": "epochs(30)"})
+    assert run.history[-1]["train_r2"] > 0.9
+    assert run.evaluate((x, y))["r2"] == pytest.approx(sk.r2_score(y, run.predict((x, y))), rel=1e-6)
+
+
+def test_auroc_of_certain_models():
+    """Logits past 40, whose probabilities round to 1, are still told apart."""
+    rng = np.random.default_rng(6)
+    logit, target = rng.normal(size=300) * 5 + 60, rng.integers(0, 2, 300)
+    logit += target * 4
+    found = evaluate(
+        torch.from_numpy(logit), torch.from_numpy(target), "auroc", binary_cross_entropy(), model=Doubles()
+    )
+    assert found["auroc"] == pytest.approx(sk.roc_auc_score(target, logit))
+    both = torch.from_numpy(np.stack([np.zeros(300), logit], 1))
+    assert evaluate(both, torch.from_numpy(target), "auroc", cross_entropy(), model=Doubles())[
+        "auroc"
+    ] == pytest.approx(sk.roc_auc_score(target, logit))
+
+
+def test_numbers_of_other_shapes_are_not_compared():
+    with pytest.raises(HandfulError, match="the model gives 2 numbers per row and the target holds 1"):
+        evaluate(torch.zeros(4, 2), torch.zeros(4), "mae", lambda o, t: o.mean(1))
+
+
 def test_binary_by_one_logit_and_by_two_agree():
     rng = np.random.default_rng(0)
     logit, target = torch.from_numpy(rng.normal(size=200)), torch.from_numpy(rng.integers(0, 2, 200))
-    from handful.losses.loss import binary_cross_entropy
-
     one = evaluate(logit, target, "accuracy, f1, auroc, calibration_error", binary_cross_entropy(), 3)
     two = evaluate(
         torch.stack([-logit / 2, logit / 2], 1), target, "accuracy, f1, auroc, calibration_error", cross_entropy(), 2

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 import handful
 from handful import models as model
 from handful.data.base import Batch
+from handful.losses.asked import as_metrics
 from handful.losses.loss import cross_entropy, mse
-from handful.losses.metric import as_metrics
 from handful.training.objective import Objective
 from handful.training.step import gradient
 

@@ -370,7 +370,7 @@ def test_callables_and_ready_optimizers() -> None:
     assert built.optimizer.param_groups[0]["betas"] == (0.5, 0.6)
     assert built.name == "adamw"
     part = opt.build(functools.partial(torch.optim.SGD, lr=0.3, weight_decay=0.4), model)
-    assert (part.lr.value, part.l2.value, part.lr.status) == (0.3, 0.4, "given")
+    assert (part.lr.value, part.l2.value, part.lr.status) == (0.3, 0.4, "found")
     assert [g["weight_decay"] for g in part.optimizer.param_groups] == [0.4, 0.0]
     own = opt.build(lambda params: torch.optim.RMSprop(params, lr=0.7), model)
     assert own.lr.value == 0.7

@@ -120,7 +120,7 @@ def test_on_plateau_equals_torchs() -> None:
 
 FACTORIES: dict[str, Callable[[torch.optim.Optimizer], Any]] = {
     "StepLR": lambda o: lrs.StepLR(o, 7, 0.3),
-    "CosineAnnealingLR": lambda o: lrs.CosineAnnealingLR(o, 20, eta_min=0.1),
+    "CosineAnnealingLR": lambda o: lrs.CosineAnnealingLR(o, STEPS, eta_min=0.1),
     "OneCycleLR": lambda o: lrs.OneCycleLR(o, max_lr=1.0, total_steps=STEPS),
     "LambdaLR": lambda o: lrs.LambdaLR(o, lambda k: 1 / (1 + k)),
     "SequentialLR": lambda o: lrs.SequentialLR(
@@ -154,6 +154,61 @@ def test_from_torch_says_what_it_leaves_out_and_where_it_ends() -> None:
         schedule.from_torch(lambda optimizer: None)  # type: ignore[arg-type, return-value]
     with pytest.raises(HandfulError, match="'step' or 'epoch'"):
         schedule.from_torch(FACTORIES["StepLR"], every="row")  # type: ignore[arg-type]
+
+
+def linear_and_cosine(o: torch.optim.Optimizer) -> Any:
+    return lrs.SequentialLR(o, [lrs.LinearLR(o, 0.1, 1.0, 5), lrs.CosineAnnealingLR(o, 10)], [5])
+
+
+ENDING: dict[str, tuple[Callable[[torch.optim.Optimizer], Any], int]] = {  # and its last step, counted from 0
+    "OneCycleLR": (lambda o: lrs.OneCycleLR(o, 1.0, total_steps=10), 9),
+    "a straight OneCycleLR": (lambda o: lrs.OneCycleLR(o, 1.0, total_steps=10, anneal_strategy="linear"), 9),
+    "CosineAnnealingLR": (lambda o: lrs.CosineAnnealingLR(o, 10), 10),
+    "SequentialLR": (linear_and_cosine, 15),
+    "ChainedScheduler": (
+        lambda o: lrs.ChainedScheduler([lrs.ExponentialLR(o, 0.9), lrs.CosineAnnealingLR(o, 12)]), 12,
+    ),
+    "below 0": (lambda o: lrs.LambdaLR(o, lambda k: 1 - k / 10), 10),
+    "not a number": (lambda o: lrs.LambdaLR(o, lambda k: 1.0 if k < 8 else math.nan), 7),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENDING)
+def test_a_torch_scheduler_past_its_end_is_refused_before_the_first_step_and_at_the_step(name: str) -> None:
+    make, last = ENDING[name]
+    mine, expected = schedule.from_torch(make), torchs(make, last + 1)
+    assert [mine(Progress(k * B, k, N)) for k in range(last + 1)] == expected
+    assert min(expected) >= 0
+    with pytest.raises(HandfulError, match=rf"ends after {last + 1} steps and the run goes on"):
+        mine(Progress((last + 1) * B, last + 1, N))
+    start = Progress(0, 0, N)
+    mine.check(start, Progress(last * B, last, N))
+    with pytest.raises(HandfulError, match="ends after"):
+        mine.check(start, Progress(last * B + B, last + 1, N))
+    by_epoch = schedule.from_torch(make, every="epoch")
+    by_epoch.check(start, Progress(last * N + B, 9 * last, N))
+    with pytest.raises(HandfulError, match=rf"ends after {last + 1} epochs"):
+        by_epoch.check(start, Progress(last * N + N, 9 * last, N))
+
+
+def test_a_long_run_is_checked_without_a_replay_of_every_step() -> None:
+    endless = schedule.from_torch(lambda o: lrs.ExponentialLR(o, 0.999999))
+    endless.check(Progress(0, 0, N), Progress(10**9 * B, 10**9, N))
+    assert len(endless._factors) < 10**5
+    with pytest.raises(HandfulError, match="1,000,000,001 steps are planned"):
+        schedule.from_torch(lambda o: lrs.CosineAnnealingLR(o, 10**6)).check(
+            Progress(0, 0, N), Progress(10**9 * B, 10**9, N)
+        )
+
+
+def test_a_torch_scheduler_after_a_warmup_begins_at_its_beginning() -> None:
+    inner = schedule.from_torch(lambda o: lrs.CosineAnnealingLR(o, 2 * PER_EPOCH))
+    whole = schedule.warmup(inner, epochs=1)
+    after = [whole(at((PER_EPOCH + k) * B)) for k in range(2 * PER_EPOCH + 1)]
+    assert after == torchs(lambda o: lrs.CosineAnnealingLR(o, 2 * PER_EPOCH), 2 * PER_EPOCH + 1)
+    whole.check(at(0), at(3 * PER_EPOCH * B))
+    with pytest.raises(HandfulError, match="CosineAnnealingLR ends after"):
+        whole.check(at(0), at((3 * PER_EPOCH + 1) * B))
 
 
 @pytest.mark.parametrize("kind", [schedule.cosine, schedule.polynomial])

@@ -1,13 +1,16 @@
 """Recipes are found from the columns and said; asked for, they choose the columns, or one sentence says why not."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 
 import handful
 from handful.base.errors import HandfulError
 from handful.losses.loss import as_loss
 from handful.plan import balance
+from handful.sklearn import MiniBatchClassifier
 from handful.transform.pipeline import fit_pipeline
 
 RNG = np.random.default_rng(0)
@@ -119,6 +122,80 @@ def test_uneven_classes_are_said_with_numbers_and_balanced_accuracy_decides():
     even, choices = plan((x, np.arange(200) % 2), model="linear")
     assert choices["metrics"].value == "accuracy"
     assert not any("uneven" in note for note in even.plan.notes)
+
+
+X3 = np.random.default_rng(1).normal(size=(120, 3))
+IDS = np.digitize(X3[:, 0], [-1, 1])
+
+
+@pytest.mark.parametrize(
+    ("y", "given", "weights"),
+    [
+        (IDS, {0: 1, 2: 5}, [1, 1, 5]),
+        (IDS, {2: 5, 1: 0, 0: 2}, [2, 0, 5]),
+        (IDS, {np.int64(1): 3.5}, [1, 3.5, 1]),
+        (IDS, {"2": 5}, [1, 1, 5]),  # as a command line names them
+        (IDS, pd.Series({2: 5.0, 0: 2.0, 1: 1.0}), [2, 1, 5]),
+        (IDS, (2, 1, 5), [2, 1, 5]),
+        (IDS * 10 - 10, {-10: 2, 10: 5}, [2, 1, 5]),
+        (IDS > 0, {False: 2, True: 5}, [2, 5]),
+        (np.array(["a", "b", "c"])[IDS], {"c": 5, "a": 2}, [2, 1, 5]),
+        (np.array(["a", "b", "c"])[IDS], pd.Series([5, 2], ["c", "a"]), [2, 1, 5]),
+    ],
+)
+@pytest.mark.parametrize("own", [True, False])
+def test_weights_by_label(y, given, weights, own):
+    """The loss is torch's with the weights in the order of the classes, whatever they were given in."""
+    k = len(weights)
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, k) if own else "linear"
+    run = handful.fit(model, (X3, y), class_weight=given, lr=0.01, batch=16, until="steps(3)", valid=0, quiet=True)
+    assert run.plan.class_weight == weights
+    outputs, ids = run.outputs(X3), torch.from_numpy(np.unique(y, return_inverse=True)[1])
+    wanted = F.cross_entropy(outputs, ids, torch.tensor(weights, dtype=torch.float32))
+    assert run.evaluate((X3, y))["loss"] == pytest.approx(float(wanted), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({0: 1, 3: 5}, "class_weight names 3, which is not a class"),
+        ({"cat": 5}, "class_weight names 'cat', which is not a class"),
+        ({0: "much"}, "or a dict of numbers by label"),
+        ({0, 1, 2}, "class_weight must be 'balanced', 3 numbers or a dict of numbers by label"),
+        (5, "class_weight must be 'balanced'"),
+        (["a", "b", "c"], "class_weight must be 'balanced'"),
+        ([[1, 2, 3]], "class_weight must be 'balanced'"),
+        ([1, -1, 2], "at least 0, not -1.0"),
+        ({1: float("nan")}, "must be finite and at least 0, not nan"),
+        ([1, np.inf, 2], "must be finite and at least 0, not inf"),
+        ([0, 0, 0], "0 for every class"),
+        (pd.Series([1.0, 2.0, 3.0], ["a", "b", "c"]), "names 'a', which is not a class"),
+        (pd.Series([1.0, 2.0, 3.0], [1, 2, 3]), "names 3, which is not a class"),
+    ],
+)
+def test_weights_that_are_none(given, words):
+    for fit in (
+        lambda: handful.fit("linear", (X3, IDS), class_weight=given, quiet=True),
+        lambda: MiniBatchClassifier("linear", class_weight=given).fit(X3, IDS),
+    ):
+        with pytest.raises(HandfulError, match=words):
+            fit()
+
+
+def test_weights_of_pixels_and_of_spare_outputs(tmp_path):
+    """Per class of each pixel; a head with more scores than there are classes."""
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(size=(12, 1, 4, 4)).astype(np.float32), rng.integers(0, 3, (12, 4, 4))
+    given = {"batch": 4, "lr": 0.01, "until": "steps(2)", "valid": 0, "quiet": True, "class_weight": {2: 5.0}}
+    run = handful.fit(torch.nn.Conv2d(1, 5, 1), (x, y), **given)
+    weight = torch.tensor([1.0, 1, 5, 1, 1])
+    wanted = F.cross_entropy(run.outputs(x), torch.from_numpy(y), weight)
+    assert run.evaluate((x, y))["loss"] == pytest.approx(float(wanted), rel=1e-5)
+    model = torch.nn.Linear(3, 5)
+    run = handful.fit(model, (X3, IDS), out=tmp_path / "run", **given)
+    again = handful.resume(tmp_path / "run", model=model, train=(X3, IDS), until="steps(4)", quiet=True)
+    assert again.objective.loss == run.objective.loss
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 
 import handful
 from handful.base.errors import HandfulError
-from handful.losses.metric import as_metrics
+from handful.losses.asked import as_metrics
 from handful.models.base import seeded
 from handful.models.text import Language
 from handful.runs.generate import _draw

@@ -10,8 +10,8 @@ from sklearn.datasets import load_digits
 
 from handful.base.errors import HandfulError
 from handful.data.base import Batch
+from handful.losses.asked import as_metrics
 from handful.losses.loss import as_loss, cross_entropy, ctc, mae, mse, token_cross_entropy
-from handful.losses.metric import as_metrics
 from handful.training.coupling import loss_coupling, mode_coupling
 from handful.training.evaluation import evaluate
 from handful.training.guards import NonFiniteLoss, OutOfMemory, is_out_of_memory

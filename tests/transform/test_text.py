@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import handful
 from handful.base.errors import HandfulError
 from handful.data.base import Column, Ragged, Source
 from handful.transform import Tokenize
@@ -248,3 +250,53 @@ def test_shakespeare():
     assert train.vocabulary == len(set(text)) + 2  # every character occurs in the training part
     assert train.tokenizer.text(valid.tokens) == text[len(text) - round(0.1 * len(text)) :]
     assert len(train) + len(valid) == pytest.approx(len(text) / 64, abs=2)
+
+
+ACCENTED = ["café naïve", "Ångström é", "이것은 한국어", "tiếng Việt", "plain words", "école café"] * 3
+
+
+@pytest.mark.parametrize("mode", ["word", "bpe", "character"])
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_word_is_one_however_its_letters_are_written(mode, form):
+    """Against Unicode's own normal form: the fitted step, and the ids of either form, are those of the other."""
+    size = 400 if mode == "bpe" else 20_000
+    fitted = Tokenize(mode, size=size).fit([[unicodedata.normalize(form, text) for text in ACCENTED]])
+    reference = Tokenize(mode, size=size).fit([[unicodedata.normalize("NFC", text) for text in ACCENTED]])
+    assert fitted.vocabulary == reference.vocabulary
+    for text in ACCENTED:
+        both = [fitted([unicodedata.normalize(f, text)]).tolist() for f in ("NFC", "NFD")]
+        assert both[0] == both[1] == reference([unicodedata.normalize("NFC", text)]).tolist()
+        assert UNKNOWN not in both[0][0] or mode == "word"
+    noted = "composed (Unicode NFC), here in" in " ".join(fitted.notes())
+    assert noted == (form == "NFD")
+    again = Tokenize(mode).fit([["plain ascii", "words"]])
+    assert "Unicode" not in " ".join(again.notes())
+
+
+@pytest.mark.parametrize("store", [False, True])
+def test_predictions_and_stores_know_both_forms(tmp_path, store):
+    rng = np.random.default_rng(0)
+    words = {0: ["café", "école", "forêt"], 1: ["naïve", "garçon", "über"]}
+    rows = [(" ".join(rng.choice(words[y], 4)), y) for y in rng.integers(0, 2, 200).tolist()]
+    with open(tmp_path / "texts.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("text", "y"), *((unicodedata.normalize("NFD", t), f"c{y}") for t, y in rows)])
+    where = tmp_path / "texts.csv"
+    if store:
+        handful.prepare(where, tmp_path / "store", target="y")
+        where = tmp_path / "store"
+    run = handful.fit("text", where, target="y", batch=16, lr=0.05, until="epochs(4)", out=tmp_path / "run", quiet=True)
+    assert "Unicode NFC" in " ".join(run.plan.notes)
+    loaded = handful.load(tmp_path / "run")
+    shown = [t for t, _ in rows[:20]]
+    forms = [[unicodedata.normalize(f, t) for t in shown] for f in ("NFC", "NFD")]
+    for trained in (run, loaded):
+        probabilities = [trained.predict({"text": f}, probabilities=True) for f in forms]
+        assert torch.equal(*map(torch.as_tensor, probabilities))
+    assert loaded.predict({"text": forms[0]}).tolist() == [f"c{y}" for _, y in rows[:20]]
+
+
+def test_a_language_model_reads_both_forms_alike():
+    text = "le café de l'école naïve " * 40
+    both = [language_source(Texts([unicodedata.normalize(f, text)]), 16)[0] for f in ("NFC", "NFD")]
+    assert both[0].tokens.tolist() == both[1].tokens.tolist()
+    assert both[0].tokenizer.ids("e\N{COMBINING ACUTE ACCENT}").tolist() == both[0].tokenizer.ids("é").tolist()

@@ -4,12 +4,19 @@ import difflib
 import operator
 from collections.abc import Iterable, Sequence
 
+# What code of the caller's own raises on values that it is not made for.
+MISTAKES = (RuntimeError, TypeError, ValueError, LookupError, AssertionError, NotImplementedError, AttributeError)
+
 
 class HandfulError(ValueError):
     """What was wrong, where (file, row, column) and what to do, in one clear sentence.
 
     The command line prints the sentence and exits with status 2; it never shows a traceback for it.
     """
+
+
+class StepError(HandfulError):
+    """A step that could not be made in the middle of a run, which ends there; what it learned before is kept."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -38,6 +38,9 @@ class Choice:
         return cls(f"your own {name}", status, reason, reproducible=False)
 
 
+_CLOCKED = ("step_times", "threads", "precision", "micro_batch")  # depend on the machine and its moment
+
+
 @dataclass(frozen=True)
 class Plan:
     """Every choice of a run, frozen; `plan.batch` is the value of the choice called "batch".
@@ -57,11 +60,25 @@ class Plan:
         except KeyError:
             raise AttributeError(f"the plan has no choice called '{name}'; it has {', '.join(self.choices)}") from None
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of `fit` that make this run again, to the bit where the machine computes alike: what was given,
+        and what a clock has decided. The model and the data, and objects of the caller's own, are given besides.
+
+        >>> Plan({"lr": Choice(0.1, "measured"), "l1": Choice(0.5, "given"), "threads": Choice(2, "measured")}).options
+        {'l1': 0.5, 'threads': 2}
+        """
+        return {
+            name: choice.value
+            for name, choice in self.choices.items()
+            if (choice.status == "given" or name in _CLOCKED) and choice.reproducible and name not in ("data", "model")
+        }
+
     def save(self, path: Path) -> None:
         """Write plan.toml, one table a choice. A value of None is left out of its table."""
         import tomli_w
 
-        tables: dict[str, Any] = {"handful": __version__, "notes": list(self.notes)}
+        tables: dict[str, Any] = {"versions": versions(), "notes": list(self.notes)}
         for name, choice in self.choices.items():
             value = {} if choice.value is None else {"value": _plain(choice.value)}
             own = {} if choice.reproducible else {"reproducible": False}
@@ -74,12 +91,29 @@ class Plan:
         try:
             tables = tomllib.loads(path.read_text(encoding="utf-8"))
             notes = tuple(tables.pop("notes"))
-            tables.pop("handful")
+            tables.pop("versions")
             return cls({name: Choice(**{"value": None, **table}) for name, table in tables.items()}, notes)
         except FileNotFoundError:
             raise HandfulError(f"{path.parent} is not a run folder: it has no {path.name}") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise HandfulError(f"{path} is not a plan that handful wrote: {error}") from None
+
+
+def versions() -> dict[str, str]:
+    """What the bits of a run depend on besides its plan: versions, and the kind of machine."""
+    import platform  # not before it is asked for: `handful --help` need not wait
+    from importlib.metadata import version
+
+    return {
+        "handful": __version__, "torch": version("torch"), "numpy": version("numpy"),
+        "python": platform.python_version(), "machine": platform.machine(),
+    }  # fmt: skip
+
+
+def versions_of(path: Path) -> dict[str, str]:
+    """The versions that a plan was written with."""
+    found: dict[str, str] = tomllib.loads(path.read_text(encoding="utf-8"))["versions"]
+    return found
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.base.expression import Expression
-from handful.base.plan import Progress, Row
+from handful.base.plan import Plan, Progress, Row
 
 T = TypeVar("T")
 Asked = TypeVar("Asked", bound=Expression)
@@ -47,6 +47,26 @@ def lower_is_better(name: str, better: Better = "auto") -> bool:
     raise HandfulError(
         f"it is not known whether '{name}' is better when higher or lower: {meant}set better='higher' or 'lower'"
     )
+
+
+def has_direction(name: str, better: Better = "auto") -> bool:
+    """Whether it is known which way the score is better.
+
+    >>> has_direction("valid_loss"), has_direction("valid_hits")
+    (True, False)
+    """
+    try:
+        lower_is_better(name, better)
+    except HandfulError:
+        return False
+    return True
+
+
+def direction(plan: Plan) -> Better:
+    """Which way the score of a run is better: "auto" where its name says so."""
+    choice = plan.choices.get("better")
+    better: Better = choice.value if choice else "auto"
+    return better
 
 
 class Watching(Expression):

@@ -16,6 +16,7 @@ from handful.base.errors import HandfulError, did_you_mean
 from handful.base.expression import number, positive_integer
 from handful.base.files import write_text
 from handful.base.plan import Choice
+from handful.base.score import direction
 from handful.compare.experiment import Experiment, Method, Task, methods, run_experiment
 from handful.compare.findings import SEEDS, Results, Row, TargetScore, choose_target, findings, table
 from handful.compare.gradient_variance import GradientVariance, gradient_variance
@@ -121,12 +122,12 @@ def compare(
     usual = _prepare(task, optimizer, reach)
     tuned = {m: tune(task, m, lrs, usual, seed + seeds, say) for m in chosen}
     runs = _run_all(task, {m: lr for m, (lr, _) in tuned.items()}, seeds, say)
-    variance, goal, score = _variances(task, runs, chosen, say), choose_target(runs, reach), runs[0].run.plan.score
+    variance, goal, plan = _variances(task, runs, chosen, say), choose_target(runs, reach), runs[0].run.plan
     lines = table(runs, goal, variance, len(rows))
-    answers, choices = findings(lines, goal, variance, score), _choices(task, runs, lrs, goal)
+    answers, choices = findings(lines, goal, variance, plan.score, direction(plan)), _choices(task, runs, lrs, goal)
     tried = {method.name: pairs for method, (_, pairs) in tuned.items() if pairs}
     title = f"{model if isinstance(model, str) else type(model).__name__} on {source.name}"
-    comparison = Comparison(lines, runs, answers, goal, variance, tried, choices, score, len(rows), title)
+    comparison = Comparison(lines, runs, answers, goal, variance, tried, choices, plan.score, len(rows), title)
     if out is not None:
         comparison.save(out)
     return comparison

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from handful.base.plan import Choice
-from handful.base.score import lower_is_better
+from handful.base.score import Better, lower_is_better
 from handful.compare.experiment import Experiment, Method
 from handful.compare.gradient_variance import GradientVariance
 from handful.report.words import say_bytes, say_count, say_name, say_number, say_seconds, say_value
@@ -185,14 +185,18 @@ def rank(rows: Iterable[Row], name: str, *, lower: bool = True) -> tuple[list[Ro
 
 
 def findings(
-    rows: Sequence[Row], target: TargetScore, variance: Sequence[GradientVariance], score: str
+    rows: Sequence[Row],
+    target: TargetScore,
+    variance: Sequence[GradientVariance],
+    score: str,
+    better: Better = "auto",
 ) -> list[Finding]:
     """What was measured, in sentences for a newcomer, each with its spread or "could not tell"."""
     found = [first_to_target(rows, target), cheapest_step(rows)]
     if variance:
         found.append(most_stable(rows, variance[0]))
     if f"{score}_low" in rows[0] and score.startswith("valid_"):
-        found.append(generalised(rows, score))
+        found.append(generalised(rows, score, better))
     found.append(lightest(rows))
     return found
 
@@ -271,10 +275,10 @@ def most_stable(rows: Sequence[Row], variance: GradientVariance) -> Finding:
     return Finding("Whose gradients were most stable?", text + law, variance.low <= -1 <= variance.high)
 
 
-def generalised(rows: Sequence[Row], score: str) -> Finding:
+def generalised(rows: Sequence[Row], score: str, better: Better) -> Finding:
     """The best final held-out score."""
     question = "Which generalised best?"
-    tied, others = rank(rows, score, lower=lower_is_better(score))
+    tied, others = rank(rows, score, lower=lower_is_better(score, better))
 
     def value(row: Row) -> str:
         return _with_range(row, score, lambda v: say_value(score, v))

@@ -39,14 +39,18 @@ class Column:
     kind:    number    one number per row (integers and booleans too)
              category  one of a few strings per row; values are int64 codes into `classes`, -1 where missing
              text      one string per row
-             image     [channels, height, width] uint8 per row
+             image     [channels, height, width] per row: uint8, or int32 or float32 where pictures are deeper
              audio     samples, float32, of varying length: a Ragged; `rate` in Hz
              tokens    integers of varying length: a Ragged
              tensor    any other fixed-shape block of numbers
     dtype:   NumPy's name ("float32", "int64", "uint8"), "bfloat16" or "str"
     shape:   of one row; None where it varies
     labels:  what the zeros and ones of a tensor [k] stand for, where they came from lists of strings
-    dates:   how a number, seconds since 1970, was written as a date in text: a format of strptime
+    dates:   how a number, seconds since 1970 (UTC), or since midnight for "time of day", is written as a date in text:
+             one of DATES in tables/written.py; set for dates of typed columns, too
+    decimal: the sign before the decimals of a number, where it was read from text
+    unit:    what a number in text has before or behind it ("€", "%", "kg"), or ""
+    missing: what stands in text for a number that is missing, other than the usual marks
     open:    whether a category may hold strings that are not among `classes`: when data are read as those of training,
              these are then classes, too, behind the known ones; else they are missing
     """
@@ -59,6 +63,9 @@ class Column:
     labels: tuple[str, ...] | None = None
     dates: str | None = None
     open: bool = False
+    decimal: str | None = None
+    unit: str = ""
+    missing: tuple[str, ...] = ()
 
     @property
     def varies(self) -> bool:

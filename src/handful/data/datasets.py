@@ -1,10 +1,13 @@
 """Other libraries' data sets: torch's map-style Dataset, Hugging Face's Dataset, those that scikit-learn ships."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Protocol, Self, TypeGuard, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
@@ -28,21 +31,83 @@ class HuggingFace(Protocol):
 
     def __getitem__(self, rows: slice) -> pa.Table: ...
 
+    def __len__(self) -> int: ...
+
 
 def is_hugging_face(value: object) -> TypeGuard[HuggingFace]:
     """Whether it behaves as a `datasets.Dataset`."""
     return all(hasattr(value, name) for name in ("with_format", "features", "__getitem__"))
 
 
+class HubTable:
+    """A Hugging Face data set through its Arrow format: the columns that its own format shows.
+
+    classes: names of whole-number columns' classes, by its features; schema: what these say of pictures (their mode)
+    and of sounds (their rate). Raises HandfulError for one that streams.
+    """
+
+    def __init__(self, dataset: HuggingFace, name: str) -> None:
+        if not hasattr(dataset, "__len__"):
+            raise HandfulError(f"{name} is a streaming data set: load it without streaming=True")
+        self.rows, self.notes = len(dataset), list[str]()
+        self._arrow, shape = dataset.with_format("arrow"), getattr(dataset, "format", {})
+        self._columns = list(dataset.features)
+        if shape.get("columns") and not shape["output_all_columns"]:
+            self._columns = [key for key in dataset.features if key in shape["columns"]]
+            hidden = [key for key in dataset.features if key not in shape["columns"]]
+            if hidden:
+                self.notes.append(f"left out, as the data set's own format does not show them: {', '.join(hidden)}.")
+        found = {key: getattr(feature, "names", None) for key, feature in dataset.features.items()}
+        self.classes = {key: tuple(names) for key, names in found.items() if names}
+        self.schema: dict[str, Column] = {}
+        for key, feature in dataset.features.items():
+            mode, rate = getattr(feature, "mode", None), getattr(feature, "sampling_rate", None)
+            if mode is not None:
+                if mode not in ("L", "RGB"):
+                    raise HandfulError(
+                        f"{name}: pictures of '{key}' are to be read in the mode {mode}: cast it to RGB or L"
+                    )
+                self.schema[key] = Column("image", "uint8", (1 if mode == "L" else 3, None, None))
+            elif rate is not None:
+                self.schema[key] = Column("audio", "float32", (None,), rate=rate)
+
+    def read(self, rows: slice, whole: bool) -> pa.Table:
+        """Some rows. Where a picture or sound is a path without bytes, it has those of the file; if none has bytes and
+        the table is `whole`, the paths alone are left, as the files need not all be read at once."""
+        table = self._arrow[rows].select(self._columns)
+        for i, field in enumerate(table.schema):
+            if pa.types.is_struct(field.type) and {"bytes", "path"} <= {inner.name for inner in field.type}:
+                data, paths = (pc.struct_field(table.column(i), name) for name in ("bytes", "path"))
+                if data.null_count and not (whole and data.null_count == len(data)):
+                    pairs = zip(data.to_pylist(), paths.to_pylist(), strict=True)
+                    read = pa.array([_bytes(field.name, *pair) for pair in pairs], pa.large_binary())
+                    table = table.set_column(i, field.name, read)
+        return table
+
+
+def _bytes(key: str, data: bytes | None, path: str | None) -> bytes | None:
+    try:
+        return data if data is not None or path is None else Path(path).read_bytes()
+    except OSError as error:
+        raise HandfulError(f"'{key}' names {path}, which cannot be read: {error.strerror}") from error
+
+
+def is_transformed(value: HuggingFace) -> bool:
+    """Whether its rows are what a function of the caller's makes of them (`with_transform`)."""
+    return getattr(value, "format", {}).get("type") == "custom"
+
+
 def open_hugging_face(value: HuggingFace, o: Options) -> Source:
-    """Through its Arrow format, once, into plain columns; class names from its features."""
-    if not hasattr(value, "__len__"):
-        raise HandfulError(f"{o.name} is a streaming data set: load it without streaming=True")
-    source = open_table(value.with_format("arrow")[:], o)
-    for key, feature in value.features.items():
-        names = getattr(feature, "names", None)
-        if key in source.stored and names:
-            source.stored[key] = named_classes(source.stored[key], tuple(names))
+    """Through its Arrow format, once, into plain columns; class names from its features. With a transform of the
+    caller's, through that, at every read."""
+    if is_transformed(value):
+        return DatasetRows(cast("Dataset[object]", value), o)
+    hub = HubTable(value, o.name)
+    o = replace(o, schema={**hub.schema, **o.schema})
+    source = open_table(hub.read(slice(None), whole=True), o, notes=hub.notes)
+    for key, names in hub.classes.items():
+        if key in source.stored:
+            source.stored[key] = named_classes(source.stored[key], names)
             source.columns[key] = source.stored[key].column
     return source
 

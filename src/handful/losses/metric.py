@@ -1,8 +1,8 @@
 """Metrics, exact over the whole set: sums over rows where the metric allows it, else all outputs at once."""
 
-import inspect
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from handful.base.errors import HandfulError, did_you_mean
+from handful.base.errors import HandfulError
+from handful.base.score import Better
 from handful.losses import ctc
 from handful.losses.loss import class_axis
 
@@ -25,23 +26,36 @@ class SumMetric:
     """A metric that is a function of sums over rows: cheap in every training step, exact on any number of ranks.
 
     sums(output, target, weight [m] or None) -> Tensor [k] of sums; finish([k] float64) -> the score.
+    centred: the sums about some numbers, where squares would cancel (targets near 1e9 that differ by 1): see `about`.
     """
 
     name: str
     sums: Sums
     finish: Callable[[Array], float]
+    centred: Callable[[Tensor], Sums] | None = None
+    better: Better = "auto"
+
+    def about(self, target: Tensor) -> "SumMetric":
+        """The same metric, with sums about the median of some targets [m, ...]. About a value that occurs among n rows,
+        squares lose at most a factor n of their precision (Chan, Golub and LeVeque 1983). Only sums about the same
+        value add up."""
+        if self.centred is None or not len(target):
+            return self
+        return replace(self, sums=self.centred(target.double().reshape(len(target), -1).median(0).values))
 
 
 @dataclass(frozen=True)
 class WholeMetric:
-    """A metric of all rows at once: whole(outputs [n, ...], targets [n, ...], weights [n] or None) -> score."""
+    """A metric of all rows at once: whole(outputs [n, ...], targets [n, ...], weights [n] or None) -> score.
+
+    better: whether higher or lower is better, where its name does not say."""
 
     name: str
     whole: Whole
+    better: Better = "auto"
 
 
 Metric = SumMetric | WholeMetric
-Metrics = str | Metric | Callable[..., object] | Iterable[object] | None  # as `as_metrics` takes them
 
 
 def _ratio(sums: Array) -> float:
@@ -52,8 +66,8 @@ def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
     """[sum of weight * value, sum of weight] in float64: counts of right rows stay exact."""
     if weight is not None:
         return torch.stack([(values * weight).sum(dtype=torch.float64), weight.sum(dtype=torch.float64)])
-    sums = values.new_empty(2, dtype=torch.float64)
-    sums[0], sums[1] = values.sum(dtype=torch.float64), values.numel()
+    sums = values.new_full((2,), values.numel(), dtype=torch.float64)
+    sums[0] = values.count_nonzero() if values.dtype == torch.bool else values.sum(dtype=torch.float64)
     return sums
 
 
@@ -94,7 +108,10 @@ def _top(k: int) -> Sums:
 
 def _rows(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Both as float64 [m, k]."""
-    return output.double().reshape(len(output), -1), target.double().reshape(len(output), -1)
+    o, t = output.double().reshape(len(output), -1), target.double().reshape(len(output), -1)
+    if o.shape != t.shape:
+        raise HandfulError(f"the model gives {o.shape[1]} numbers per row and the target holds {t.shape[1]}")
+    return o, t
 
 
 def _error(power: int) -> Sums:
@@ -105,19 +122,29 @@ def _error(power: int) -> Sums:
     return sums
 
 
-def _r2_sums(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+def _r2_sums(centre: Tensor, output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    """[rows, weight, and of each output: d, d^2 and squared error], with d the target's distance from the centre."""
     o, t = _rows(output, target)
+    d = t - centre.to(t.device)
     w = torch.ones_like(t[:, :1]) if weight is None else weight.double()[:, None]
-    return torch.cat([w.sum(0), (w * t).sum(0), (w * t * t).sum(0), (w * (o - t).square()).sum(0)])
+    rows = w.new_full((1,), len(t))
+    return torch.cat([rows, w.sum(0), (w * d).sum(0), (w * d * d).sum(0), (w * (o - t).square()).sum(0)])
+
+
+def _r2_about(centre: Tensor) -> Sums:
+    return partial(_r2_sums, centre)
 
 
 def _r2(sums: Array) -> float:
-    """Coefficient of determination, the mean over outputs (as scikit-learn's uniform average)."""
-    k = (len(sums) - 1) // 3
-    count, total, squares, residual = sums[0], sums[1 : 1 + k], sums[1 + k : 1 + 2 * k], sums[1 + 2 * k :]
-    spread = squares - total**2 / count
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.mean(1 - residual / spread))
+    """Coefficient of determination, the mean over outputs; of one that does not vary 1 without error and else 0, of
+    fewer than two rows undefined (all as scikit-learn's `r2_score`)."""
+    (rows, weight), (d, squares, residual) = sums[:2], sums[2:].reshape(3, -1)
+    if rows < 2 or weight == 0:
+        return float("nan")
+    spread = squares - d**2 / weight
+    varies = spread > 4 * np.finfo(np.float64).eps * squares
+    explained = 1 - residual / np.where(varies, spread, 1)
+    return float(np.mean(np.where(varies, explained, np.where(residual == 0, 1.0, 0.0))))
 
 
 def _perplexity_sums(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
@@ -158,12 +185,14 @@ def error_rate(name: str, space: int | None = None) -> SumMetric:
     return SumMetric(name, sums, _ratio)
 
 
-def _ids(outputs: Array, targets: Array) -> tuple[Array, Array]:
+def class_ids(outputs: Array, targets: Array) -> tuple[Array, Array]:
+    """Predicted and true class ids of outputs and targets of any form that `accuracy` takes."""
     predicted, true = _classes(torch.from_numpy(outputs), torch.from_numpy(targets))
     return predicted.numpy(), true.numpy()
 
 
-def _probabilities(outputs: Array) -> Array:
+def probabilities_of(outputs: Array) -> Array:
+    """float64 [n, classes] of logits; of a single one, [n] or [n, 1], those of both classes."""
     o = torch.from_numpy(outputs).double()
     if o.ndim == 1 or o.shape[1] == 1:
         p = torch.sigmoid(o.reshape(-1))
@@ -181,14 +210,14 @@ def _f1(outputs: Array, targets: Array, weights: Array | None) -> float:
             return float("nan")
         scores = f1_score(true[:, kept], predicted[:, kept], average=None, sample_weight=weights, zero_division=0)
         return float(np.mean(scores))
-    predicted, true = _ids(outputs, targets)
+    predicted, true = class_ids(outputs, targets)
     return float(f1_score(true, predicted, average="macro", sample_weight=weights, zero_division=0))
 
 
 def _balanced(outputs: Array, targets: Array, weights: Array | None) -> float:
     from sklearn.metrics import recall_score
 
-    predicted, true = _ids(outputs, targets)
+    predicted, true = class_ids(outputs, targets)
     present = np.unique(true)
     return float(recall_score(true, predicted, labels=present, average="macro", sample_weight=weights, zero_division=0))
 
@@ -201,19 +230,25 @@ def _auroc(outputs: Array, targets: Array, weights: Array | None) -> float:
         if not kept.any():
             return float("nan")
         return float(roc_auc_score(targets[:, kept] > 0.5, outputs[:, kept], average="macro", sample_weight=weights))
-    p, true = _probabilities(outputs), targets.astype(np.int64)
+    o, true = outputs.astype(np.float64), targets.astype(np.int64)
     present = np.unique(true)
     if len(present) < 2:
         return float("nan")
-    if p.shape[1] == 2:
-        return float(roc_auc_score(true, p[:, 1], sample_weight=weights))
-    scores = [roc_auc_score(true == c, p[:, c], sample_weight=weights) for c in present]  # one against the rest
+    # The logit of each class against the rest orders rows as its probability does, which would round to 1.
+    if o.ndim == 1 or o.shape[1] == 1:
+        return float(roc_auc_score(true, o.reshape(-1), sample_weight=weights))
+    if o.shape[1] == 2:
+        return float(roc_auc_score(true, o[:, 1] - o[:, 0], sample_weight=weights))
+    scores = [
+        roc_auc_score(true == c, o[:, c] - np.logaddexp.reduce(np.delete(o, c, 1), axis=1), sample_weight=weights)
+        for c in present
+    ]
     return float(np.mean(scores))
 
 
 def _calibration(outputs: Array, targets: Array, weights: Array | None) -> float:
     """Expected calibration error with 15 equal bins of confidence (Naeini et al. 2015; Guo et al. 2017, eq. 3)."""
-    p = _probabilities(outputs)
+    p = probabilities_of(outputs)
     confidence, right = p.max(1), p.argmax(1) == targets.astype(np.int64)
     w = np.ones(len(p)) if weights is None else weights.astype(np.float64)
     bins = np.minimum((confidence * 15).astype(int), 14)
@@ -231,7 +266,7 @@ NAMED: dict[str, Metric] = {
         SumMetric("mae", _error(1), _ratio),
         SumMetric("mse", _error(2), _ratio),
         SumMetric("rmse", _error(2), lambda sums: float(np.sqrt(_ratio(sums)))),
-        SumMetric("r2", _r2_sums, _r2),
+        SumMetric("r2", _r2_about(torch.zeros(())), _r2, _r2_about),
         SumMetric("perplexity", _perplexity_sums, _perplexity),
         error_rate("character_error_rate"),
         error_rate("word_error_rate"),
@@ -241,67 +276,3 @@ NAMED: dict[str, Metric] = {
         WholeMetric("calibration_error", _calibration),
     )
 }
-
-
-def as_metrics(metrics: Metrics, space: int | None = None) -> list[Metric]:
-    """Metrics of a name, several names ("accuracy, f1"), Metric objects, or callables (outputs, targets) -> score.
-
-    A callable gets numpy arrays of all outputs and targets of the set at once; a function of sklearn.metrics what it is
-    for: numbers, class ids, or, where its arguments say so, probabilities. space: the label between words, for the
-    word error rate of sequences of characters (`Pipeline.space`).
-
-    >>> [m.name for m in as_metrics("accuracy, f1")]
-    ['accuracy', 'f1']
-    """
-    asked: Iterable[object]
-    match metrics:
-        case None:
-            asked = []
-        case str():
-            asked = filter(None, (part.strip() for part in metrics.split(",")))
-        case SumMetric() | WholeMetric():
-            asked = [metrics]
-        case _:
-            asked = [metrics] if callable(metrics) else metrics
-    return [_metric(one, space) for one in asked]
-
-
-def _metric(asked: object, space: int | None) -> Metric:
-    match asked:
-        case SumMetric() | WholeMetric():
-            return asked
-        case "word_error_rate":
-            return error_rate(asked, space)
-        case str():
-            if asked in NAMED:
-                return NAMED[asked]
-            raise HandfulError(f"there is no metric called '{asked}'.{did_you_mean(asked, NAMED)}")
-        case _ if callable(asked):
-            name = str(getattr(asked, "__name__", type(asked).__name__))
-            if str(getattr(asked, "__module__", "")).startswith("sklearn.metrics"):
-                return WholeMetric(name, _of_sklearn(asked))
-            name = "metric" if name == "<lambda>" else name
-            return WholeMetric(name, lambda outputs, targets, weights: float(asked(outputs, targets)))
-    raise HandfulError(f"a metric must be a name or a callable (outputs, targets), not {type(asked).__name__}")
-
-
-def _of_sklearn(metric: Callable[..., float]) -> Whole:
-    """A function of sklearn.metrics, (y_true, y_pred) or (y_true, y_score), as a metric of outputs and targets."""
-    names = list(inspect.signature(metric).parameters)
-    of_probabilities = names[1] in ("y_score", "y_prob", "y_proba") or metric.__name__ == "log_loss"
-
-    def score(outputs: Array, targets: Array, weights: Array | None) -> float:
-        if "_regression" in metric.__module__:
-            given = targets, outputs.reshape(targets.shape)
-        elif targets.ndim > 1:  # several labels per row
-            p = 1 / (1 + np.exp(-outputs.astype(np.float64)))
-            given = targets > 0.5, p if of_probabilities else p > 0.5
-        elif of_probabilities:
-            p = _probabilities(outputs)
-            given = _ids(outputs, targets)[1], p[:, 1] if p.shape[1] == 2 else p
-        else:
-            given = _ids(outputs, targets)[::-1]
-        more = {"sample_weight": weights} if weights is not None and "sample_weight" in names else {}
-        return float(metric(*given, **more))
-
-    return score

@@ -6,6 +6,7 @@ or any callable parameters -> optimizer, or a ready torch optimizer.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -16,14 +17,14 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.optim import LBFGS, Optimizer
 
-from handful.base.errors import HandfulError, did_you_mean, some
+from handful.base.errors import HandfulError, StepError, did_you_mean, some
 from handful.base.expression import number
 from handful.base.plan import Choice
 from handful.models.base import Model
 from handful.optim.initial_lr import ADAPTIVE, rate_of_shapes
 from handful.optim.muon import Muon
 from handful.optim.rescale import gain, rescale
-from handful.optim.state import OptimizerGroup, decoupled, load_state, parts_of, state_tensors
+from handful.optim.state import OptimizerGroup, averages_itself, decoupled, load_state, parts_of, state_tensors, switch
 
 __all__ = [
     "Built", "OptimizerGroup", "build", "clip", "gain", "load_state", "names", "rescale", "set_base", "set_lr",
@@ -121,9 +122,9 @@ def build(
     optimizer = _construct(maker, model, parameters, rate, decay, options)
     _check_owned(optimizer, parameters, notes)
     groups, held = optimizer.param_groups, "set by the optimizer that was passed"
-    rate = rate or Choice(float(groups[0]["lr"]), "given", held)
+    rate = rate or Choice(float(groups[0]["lr"]), "found", held)
     decays = decay is not None or "weight_decay" in (maker.takes or ())
-    decay = decay or Choice(max(float(group.get("weight_decay", 0.0)) for group in groups), "given", held)
+    decay = decay or Choice(max(float(group.get("weight_decay", 0.0)) for group in groups), "found", held)
     if decays and decay.value:
         free = any(decoupled(part, group) for part in parts_of(optimizer) for group in part.param_groups)
         how = "decoupled from the gradient" if free else "added to the gradient"
@@ -133,7 +134,19 @@ def build(
     rates = {group["initial_lr"] for group in groups}
     if len(rates) > 1:
         notes.append(f"The groups of the optimizer have learning rates from {min(rates):g} to {max(rates):g}.")
+    if averages_itself(optimizer):
+        notes += _of_two_weights(optimizer, model)
     return Built(optimizer, spec if isinstance(spec, str) else type(optimizer).__name__.lower(), rate, decay, notes)
+
+
+def _of_two_weights(optimizer: Optimizer, model: nn.Module) -> list[str]:
+    """What to know of an optimizer that averages the weights itself; it is in training mode from here on."""
+    switch(optimizer, "train")
+    title = type(optimizer).__name__
+    notes = [f"{title} averages the weights itself: steps are in its train(), evaluations and the end in its eval()."]
+    if any(getattr(module, "running_mean", None) is not None for module in model.modules()):
+        notes.append(f"The running statistics of normalisation layers are those of the weights that {title} steps.")
+    return notes
 
 
 def set_lr(optimizer: Optimizer, factor: float) -> None:
@@ -143,7 +156,11 @@ def set_lr(optimizer: Optimizer, factor: float) -> None:
     >>> set_lr(sgd, 0.1)
     >>> sgd.param_groups[0]["lr"]
     0.05
+
+    Raises StepError for a factor that is negative or no number.
     """
+    if not 0 <= factor < math.inf:
+        raise StepError(f"the schedule asks for {factor:g} times the learning rate; no step is made at such a rate")
     for group in optimizer.param_groups:
         held = group["lr"]
         if "initial_lr" not in group:

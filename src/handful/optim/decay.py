@@ -25,6 +25,11 @@ class Schedule(Expression):
     def __call__(self, progress: Progress) -> float:
         """The factor for the step that starts at `progress.position`."""
 
+    def check(self, first: Progress, last: Progress) -> None:
+        """Raise HandfulError, before the first step, where it can be told that it does not fit a run of such steps."""
+        self(first)
+        self(last)
+
     def batch(self, progress: Progress, base: int) -> int:
         """The batch size for that step, where `base` is the run's batch size."""
         return base

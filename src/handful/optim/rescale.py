@@ -6,7 +6,7 @@ from typing import Any
 from torch.optim import SGD, Optimizer
 
 from handful.base.errors import HandfulError
-from handful.optim.state import decoupled, parts_of, write
+from handful.optim.state import averages_itself, decoupled, parts_of, write
 
 _ADAPTIVE = ("adam", "adagrad", "adadelta", "rmsprop", "muon", "lion")
 
@@ -41,9 +41,11 @@ def rescale(optimizer: Optimizer, old_batch: int, new_batch: int, gain: float) -
 
 
 def _lr_power(part: Optimizer) -> float:
+    name = type(part).__name__
+    if averages_itself(part):
+        raise HandfulError(f"it is not known how the average that {name} keeps follows the batch size")
     if isinstance(part, SGD):
         return 1.0
-    name = type(part).__name__
     if any(word in name.lower() for word in _ADAPTIVE) or "betas" in part.param_groups[0]:
         return 0.5
     raise HandfulError(f"it is not known how the learning rate of {name} follows the batch size")

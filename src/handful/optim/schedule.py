@@ -7,6 +7,7 @@ that the stop rule plans. `cosine`, `polynomial` and `one_cycle` end with the ru
     "cosine"    "cosine(warmup=0.05)"    "step(every=30, factor=0.1)"    "warmup(step(every=30), epochs=5)"
 """
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,10 +15,17 @@ from functools import partial
 from typing import Annotated, Literal, cast
 
 import torch
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import (
+    ChainedScheduler,
+    CosineAnnealingLR,
+    LRScheduler,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+)
 
 from handful.base import expression
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, StepError
 from handful.base.expression import Count, Positive, number
 from handful.base.plan import Progress
 from handful.optim.decay import (
@@ -54,6 +62,9 @@ class _Around(Schedule):
     def inner(self) -> Schedule:
         """The schedule inside."""
         return cast(Schedule, self.schedule)  # a text was parsed by the field's check
+
+    def check(self, first: Progress, last: Progress) -> None:
+        self.inner.check(first, last)
 
     @property
     def grows(self) -> bool:
@@ -99,6 +110,12 @@ class warmup(_Around):
         length = self._length(progress)
         return base if progress.position < length else self.inner.batch(self._after(progress, length), base)
 
+    def check(self, first: Progress, last: Progress) -> None:
+        length = self._length(last)
+        if last.position >= length:
+            after = self._after(last, length)
+            self.inner.check(replace(after, position=0, step=0), after)
+
     def _length(self, progress: Progress) -> int:
         if self.share is None:
             return round((self.epochs or 0) * progress.examples)
@@ -108,7 +125,9 @@ class warmup(_Around):
 
     def _after(self, progress: Progress, length: int) -> Progress:
         left = None if progress.planned is None else max(1, progress.planned - length)
-        return replace(progress, position=progress.position - length, planned=left)
+        position = progress.position - length
+        step = round(progress.step * position / progress.position) if progress.position else 0
+        return replace(progress, position=position, step=step, planned=left)
 
 
 @dataclass(frozen=True)
@@ -153,7 +172,8 @@ class from_torch(Schedule):
     the scheduler's own step() is called; it counts these, not examples, so the batch size matters.
 
     A replay on that optimizer, of one parameter, gives the factor of any step, in any order of asking. Raises
-    HandfulError for ReduceLROnPlateau (use `on_plateau`), and past the end of a scheduler that has one.
+    HandfulError for ReduceLROnPlateau (use `on_plateau`), and past the end of a scheduler that has one: torch goes on
+    there with a cosine that rises again, or with rates below 0.
 
     >>> halves = from_torch(lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5))
     >>> halves(Progress(position=9, step=3, examples=100))
@@ -180,9 +200,16 @@ class from_torch(Schedule):
 
     def __call__(self, progress: Progress) -> float:
         index = progress.step if self.every == "step" else progress.position // progress.examples
+        if index > _last(self._scheduler):
+            raise self._over(_last(self._scheduler) + 1)
         while len(self._factors) <= index:
             self._advance()
         return self._factors[index]
+
+    def check(self, first: Progress, last: Progress) -> None:
+        super().check(first, replace(last, step=min(last.step, _REPLAYED)))
+        if self.every == "step" and last.step > _last(self._scheduler):
+            raise self._over(_last(self._scheduler) + 1, f"{last.step + 1:,} {self.every}s are planned")
 
     def _advance(self) -> None:
         try:
@@ -191,11 +218,18 @@ class from_torch(Schedule):
                 self._optimizer.step()
                 self._scheduler.step()
         except ValueError as error:
-            raise HandfulError(
-                f"the torch scheduler {type(self._scheduler).__name__} ends after {len(self._factors)} "
-                f"{self.every}s but the run goes on: {error}"
-            ) from None
-        self._factors.append(float(self._optimizer.param_groups[0]["lr"]))
+            raise self._over(len(self._factors), str(error)) from None
+        factor = float(self._optimizer.param_groups[0]["lr"])
+        if not 0 <= factor < math.inf:
+            raise self._over(len(self._factors), f"its rate would be {factor:g} there")
+        self._factors.append(factor)
+
+    def _over(self, steps: float, why: str = "") -> HandfulError:
+        name, more = type(self._scheduler).__name__, f" ({why})" if why else ""
+        return StepError(
+            f"the torch scheduler {name} ends after {steps:,} {self.every}s and the run goes on{more}: make it as long "
+            "as the run, or let the run stop sooner"
+        )
 
     @property
     def notes(self) -> list[str]:
@@ -208,6 +242,21 @@ class from_torch(Schedule):
         return f"from_torch({type(self._scheduler).__name__}, every='{self.every}')"
 
 
+def _last(scheduler: LRScheduler) -> float:
+    """The last step (or epoch), counted from 0, that a torch scheduler is made for; infinite where it has no end."""
+    match scheduler:
+        case OneCycleLR():
+            return int(scheduler.total_steps) - 1
+        case CosineAnnealingLR():
+            return int(scheduler.T_max)
+        case ChainedScheduler():
+            return min(map(_last, scheduler._schedulers))
+        case SequentialLR():
+            return int(scheduler._milestones[-1]) + _last(scheduler._schedulers[-1])
+    return math.inf
+
+
+_REPLAYED = 20_000  # steps of a torch scheduler that are looked at before the first one, in about a second
 _MOMENTUM = 0.123  # a value no scheduler would set, to see whether one did
 
 _KNOWN: dict[str, Callable[..., Schedule]] = {

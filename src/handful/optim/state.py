@@ -7,7 +7,7 @@ neither a tensor nor a number.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -48,6 +48,28 @@ class OptimizerGroup(Optimizer):
         for part in self.parts:
             part.step()
         return loss
+
+
+@runtime_checkable
+class TwoWeights(Protocol):
+    """An optimizer that steps one set of weights and is evaluated with another, their average, as the schedule-free
+    ones (Defazio et al. 2024, arXiv:2405.15682); these methods put one or the other into the parameters."""
+
+    def train(self) -> object: ...
+
+    def eval(self) -> object: ...
+
+
+def averages_itself(optimizer: Optimizer) -> bool:
+    """Whether it is one of `TwoWeights`."""
+    return isinstance(optimizer, TwoWeights)
+
+
+def switch(optimizer: Optimizer, mode: Literal["train", "eval"]) -> None:
+    """Put the weights that it steps, or those that are evaluated, into the parameters, where they differ."""
+    match optimizer:
+        case TwoWeights():
+            optimizer.train() if mode == "train" else optimizer.eval()
 
 
 def parts_of(optimizer: Optimizer) -> list[Optimizer]:

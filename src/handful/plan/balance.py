@@ -1,10 +1,15 @@
-"""How evenly the classes (or labels) of the training rows occur, and what follows from it."""
+"""How evenly the classes (or labels) of the training rows occur, and what follows from it: weights of the classes."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Batch, Source
 from handful.transform.pipeline import Pipeline
+
+ClassWeight = str | Sequence[float] | Mapping[object, float] | None
 
 UNEVEN = 5.0  # times that the commonest class is larger than the rarest: then accuracy hides how the rare ones fare
 
@@ -62,3 +67,62 @@ def describe(pipeline: Pipeline, counts: NDArray[np.int64] | None, *, weighted: 
         f"{each[most] / rows:.1%} accuracy, so balanced accuracy decides"
     )
     return [note if weighted else f"{note}; class_weight='balanced' lets every class count the same in the loss"]
+
+
+def class_weights(
+    asked: ClassWeight, labels: Sequence[object], counts: NDArray[np.int64] | None = None, outputs: int = 0
+) -> tuple[float, ...] | None:
+    """A weight for each class: n / (k * n_c) for "balanced" (as scikit-learn's), the numbers given in the order of the
+    classes, or those given by label (a dict or a pandas Series), where a class that is not named counts 1.
+
+    counts: training rows of each class, and of all; outputs: scores of the model per row or place, of which those that
+    stand for no class of the data have the weight 1.
+    Raises HandfulError for labels that are no classes, and for numbers that are not finite, below 0 or all 0.
+
+    >>> class_weights({"b": 5}, ["a", "b"]), class_weights([0.5, 2], ["a", "b"])
+    ((1.0, 5.0), (0.5, 2.0))
+    """
+    if asked is None:
+        return None
+    names = [str(label) for label in labels]
+    if hasattr(asked, "to_dict"):  # a pandas Series
+        asked = asked.to_dict()
+    at = list(range(len(labels)))
+    match asked:
+        case str() if asked == "balanced":
+            given = _balanced(counts)
+        case Mapping():
+            given, at = np.asarray(list(asked.values())), [_class_of(label, labels, names) for label in asked]
+        case _:
+            given = np.asarray(asked)
+    if given.dtype.kind not in "iuf" or given.ndim != 1:
+        raise HandfulError(
+            f"class_weight must be 'balanced', {len(labels)} numbers or a dict of numbers by label, not {asked!r}"
+        )
+    if len(given) != len(at) and len(given) != outputs:
+        raise HandfulError(
+            f"class_weight has {len(given)} numbers but there are {len(labels)} classes: {', '.join(names)}"
+        )
+    for value in given[~(np.isfinite(given) & (given >= 0))]:
+        raise HandfulError(f"a class_weight must be finite and at least 0, not {float(value)}")
+    weights = np.ones(max(outputs, len(labels)))
+    weights[at if len(given) == len(at) else slice(None)] = given
+    if not weights[: len(labels)].any():
+        raise HandfulError("class_weight is 0 for every class, so there is nothing to learn")
+    return tuple(weights.tolist())
+
+
+def _balanced(counts: NDArray[np.int64] | None) -> NDArray[np.float64]:
+    if counts is None:
+        raise HandfulError("class_weight='balanced' counts one class per row; pass a number per class instead")
+    each = counts[:-1]
+    return np.array([float(f"{v:.6g}") for v in each.sum() / (len(each) * np.maximum(each, 1))])
+
+
+def _class_of(label: object, labels: Sequence[object], names: Sequence[str]) -> int:
+    """The place of a class by its label, or by the label as text."""
+    if label in labels:
+        return labels.index(label)
+    if str(label) in names:
+        return names.index(str(label))
+    raise HandfulError(f"class_weight names {label!r}, which is not a class.{did_you_mean(str(label), names)}")

@@ -15,15 +15,16 @@ from handful.optim import schedule
 from handful.optim.build import build as build_optimizer
 from handful.optim.build import set_base
 from handful.optim.schedule import Schedule
+from handful.optim.state import averages_itself
 from handful.plan import defaults as choose
-from handful.plan.config import Config
+from handful.plan.config import OPTIONS, Config
 from handful.plan.data import Data, make_batches, open_data, validation_batches
 from handful.plan.defaults import Chooser, describe
 from handful.plan.model import make_model, make_objective, show_rows
 from handful.plan.probe.batch_growth import Grower, as_growth
-from handful.plan.probe.decide import batch_cap, decide
+from handful.plan.probe.decide import batch_cap, decide, stated_times
 from handful.plan.probe.decision import Decision
-from handful.plan.probe.step_time import Throughput
+from handful.plan.probe.step_time import Throughput, fit_times
 from handful.plan.probe.timing import choose_threads, measure_precision
 from handful.report.live import Live
 from handful.runs.folder import RunFolder
@@ -35,6 +36,12 @@ from handful.training.process.device import autocast, choose_device, using_threa
 from handful.training.process.parallel import Ranks, join
 from handful.training.state import State, copy_weights
 from handful.training.training import Training
+
+# What may be changed when a run goes on: how it is computed, how large a step is, when something happens.
+CHANGEABLE = {
+    "until", "lr", "schedule", "batch", "micro_batch", "batch_growth", "l1", "clip_norm", "clip_value", "augment",
+    "evaluate_every", "save_every", "threads", "compile", "device",
+}  # fmt: skip
 
 
 def assemble(
@@ -52,6 +59,7 @@ def assemble(
     measure: whether open choices are measured; provisional values stand in for them if not. Step times may be given.
     resuming: the plan of a run to go on with: its choices are taken over, and `given` holds only what replaces them.
     """
+    asked = given
     if resuming is not None:
         model, train, given = as_planned(model, train, given, resuming)
     if not isinstance(model, str | nn.Module):
@@ -61,7 +69,10 @@ def assemble(
     if folder and resuming is None:
         folder.claim(overwrite=options.overwrite)
     try:
-        return _assemble(model, train, options, folder, resuming, measure)
+        t = _assemble(model, train, options, folder, resuming, measure)
+        if resuming is not None:
+            t.plan = as_changed(resuming, t.plan.choices, asked)
+        return t
     except BaseException:
         if folder:
             folder.release()
@@ -88,12 +99,6 @@ def _assemble(
         found = decide_open(t, options, chooser, times, own=data.own_model)
     settle(t, options, found, chooser)
     if resuming is not None:
-        if resuming.fingerprint != chooser.choices["fingerprint"].value:
-            raise HandfulError(
-                f"the data in {data.source.name} are not those this run was trained on "
-                f"({resuming.rows:,} rows then, {len(data.source):,} now, or other values); put them back to resume"
-            )
-        t.plan = Plan({**chooser.choices, **resuming.choices, "until": chooser.choices["until"]}, resuming.notes)
         return t
     if folder and ranks.rank == 0:
         folder.start(t.plan, data.pipeline, net)
@@ -107,21 +112,27 @@ def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughpu
     open_batch, open_lr = (chooser.choices[name].status == "default" for name in ("batch", "lr"))
     low_precision = getattr(t.objective.model, "low_precision", False) and t.ranks.size == 1
     open_precision = options.precision == "auto" and t.objective.device.type == "cpu" and low_precision
+    open_threads = options.threads == "auto"
+    if options.deterministic:
+        open_precision = open_threads = False
+        times = stated_times(t)
+    elif times is None and not isinstance(options.step_times, str):
+        times = fit_times({int(size): [float(seconds)] for size, seconds in options.step_times.items()})
     open_choices = {
-        "precision": open_precision, "threads": options.threads == "auto", "batch": open_batch, "lr": open_lr,
+        "precision": open_precision, "threads": open_threads, "batch": open_batch, "lr": open_lr,
     }  # fmt: skip
     if not any(open_choices.values()):
         return Decision()
     t.live.note(f"measuring: {', '.join(name for name, is_open in open_choices.items() if is_open)}")
     if open_precision:
         t.objective.autocast = autocast(str(chooser.put("precision", measure_precision(t))))
-    if options.threads == "auto":
+    if open_threads:
         measure_threads(t, chooser, own=own)
     if not (open_batch or open_lr):
         return Decision()
     with using_threads(chooser.choices["threads"].value):
         weigh = options.until in ("auto", None)
-        looked = look(t) if options.evaluate_every == "auto" and t.valid is not None else None
+        looked = look(t, t.moment(), keep=False) if options.evaluate_every == "auto" and t.valid is not None else None
         found = decide(t, batch=open_batch, lr=open_lr, throughput=times, weigh=weigh)
         found.first_look = looked
         return found
@@ -143,6 +154,9 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
     state, n = t.state, t.examples
     if found.start is not None:
         found.start.hand_over(t)
+    if found.throughput is not None and found.throughput.tested:
+        times = {str(n): s for n, s in zip(found.throughput.sizes, found.throughput.seconds, strict=True)}
+        chooser.set("step_times", times, "measured", "seconds by batch size; given again, they decide the same")
     for name, choice in (("batch", found.batch), ("lr", found.lr)):
         if choice is not None:
             chooser.put(name, choice)
@@ -159,6 +173,10 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
     )
     chooser.put("evaluate_every", choice)
     t.batch_size, t.grower = growing(options, found, t, chooser)
+    if t.planned is not None and t.batch_size is None:  # a torch scheduler has an end of its own
+        steps = max(1, -(-t.planned // state.batch))
+        last = Progress((steps - 1) * state.batch, steps - 1, n, 0.0, t.planned)
+        t.schedule.check(Progress(0, 0, n, 0.0, t.planned), last)
     coupling = mode_coupling(t.objective.model.train())
     if coupling and ((state.micro_batch is not None and state.micro_batch < state.batch) or t.ranks.size > 1):
         chooser.notes.append(f"{coupling}: in parts, the gradient of a batch is not that of the whole batch")
@@ -184,6 +202,8 @@ def as_planned(
 ) -> tuple[str | nn.Module, object, Mapping[str, object]]:
     """The arguments that make the planned run again. HandfulError where only the caller can supply one."""
     names = {f.name for f in fields(Config)} - {"device", "overwrite", "quiet"}
+    if not plan.choices["optimizer"].reproducible:  # what was read off it is set where it is made
+        names -= {name for name in ("lr", "l2") if plan.choices[name].status == "found"}
     planned = {k: c.value for k, c in plan.choices.items() if k in names}
     for name, value in planned.items():
         if not plan.choices[name].reproducible and name not in given:
@@ -198,7 +218,49 @@ def as_planned(
         model = plan.model
         if not plan.choices["model"].reproducible:
             raise HandfulError(f"this run trained {model}; pass it again: handful.resume(path, model=...)")
-    return model, train, {**planned, **given}
+    return model, train, {**planned, **{k: v for k, v in given.items() if not is_open(v)}}
+
+
+def is_open(value: object) -> bool:
+    """Whether an option leaves its value to be chosen; a run that goes on has chosen it."""
+    return isinstance(value, str) and value == "auto"
+
+
+def as_changed(plan: Plan, now: Mapping[str, Choice], given: Mapping[str, object]) -> Plan:
+    """The plan of a run that goes on, with what the caller changes and may change. Raises HandfulError for the rest, by
+    name: a run of other data, another model or another loss is another run."""
+    if plan.fingerprint != now["fingerprint"].value:
+        raise HandfulError(
+            f"the data in {now['data'].value} are not those this run was trained on "
+            f"({plan.rows:,} rows then, {now['rows'].value:,} now, or other values); put them back to resume"
+        )
+    missing = Choice(None, "given")
+    changed = {name: now.get(name, missing) for name, value in given.items() if not is_open(value)}
+    changed = {k: c for k, c in changed.items() if c.value != plan.choices.get(k, missing).value}
+    fixed = [name for name in changed if name not in CHANGEABLE]
+    if fixed:
+        raise HandfulError(
+            f"{fixed[0]} is {plan.choices.get(fixed[0], missing).value!r} in this run and stays so when it goes on; "
+            f"what may change is {', '.join(sorted(CHANGEABLE))}"
+        )
+    words = [f"{name} {plan.choices.get(name, missing).value} -> {choice.value}" for name, choice in changed.items()]
+    notes = [f"changed when the run went on: {', '.join(words)}"] if words else []
+    return Plan({**now, **plan.choices, **changed}, (*plan.notes, *notes))
+
+
+def adopt(t: Training, before: Plan) -> bool:
+    """Let what the plan of a run that goes on has changed act on its state, which was restored. Whether it has."""
+    names = [name for name in CHANGEABLE if t.plan.choices.get(name) != before.choices.get(name)]
+    state, choices = t.state, t.plan.choices
+    if "lr" in names:
+        set_base(state.optimizer, float(choices["lr"].value))
+    if "batch" in names:
+        state.batch = int(choices["batch"].value)
+    if "micro_batch" in names:
+        state.micro_batch = choices["micro_batch"].value
+    if names:
+        t.log({**t.moment(), "note": t.plan.notes[-1]})
+    return bool(names)
 
 
 def make_training(
@@ -208,25 +270,22 @@ def make_training(
     """Optimizer, rates and stop rule; then all parts together. What is still open has a provisional value: see
     `settle`."""
     net = objective.model
-    chooser.set("threads", options.threads, "default" if options.threads == "auto" else "given")
+    note_what_is_fixed(options, chooser)
     optimizer = make_optimizer(net, options, chooser)
-    if size is None:
-        size = int(chooser.set("batch", min(32, batch_cap(len(data.train))), "default", "not measured"))
+    size = size or int(chooser.set("batch", min(32, batch_cap(len(data.train))), "default", "not measured"))
     micro = None if options.micro_batch in (None, "auto") else int(options.micro_batch)
     whole = Choice(None, "default", "the whole batch; halved when memory runs out")
     chooser.put("micro_batch", Choice(micro, "given") if micro else whole)
-    rule, shape, planned = make_rules(data, objective, size, options, chooser)
+    rule, shape, planned = make_rules(data, objective, optimizer, size, options, chooser)
     few = options.lr == "auto" and data.held_out is not None and len(data.train) <= choose.FEW_ROWS
-    averaged = choose.ema(options.ema, net, few=few)
+    averaged = choose.ema(options.ema, net, optimizer, few=few)
     ema = chooser.put("ema", averaged) if averaged else None
-    for name, left in (("clip_norm", None), ("clip_value", None), ("save_every", "auto")):
-        if getattr(options, name) != left:
-            chooser.set(name, getattr(options, name), "given")
     parameters = [p for p in net.parameters() if p.requires_grad]
     return Training(
         plan=Plan(chooser.choices, tuple(chooser.notes)),
         pipeline=data.pipeline,
         objective=objective,
+        rows=data.train,
         batches=batches,
         valid=validation_batches(data),
         state=State(net, optimizer, micro_batch=micro, batch=size, average=copy_weights(net) if ema else None),
@@ -246,16 +305,30 @@ def make_training(
     )
 
 
+def note_what_is_fixed(options: Config, chooser: Chooser) -> None:
+    """What nothing is measured for; the threads may be still."""
+    for name in ("deterministic", "clip_norm", "clip_value", "save_every"):
+        if getattr(options, name) != OPTIONS[name].default:
+            chooser.set(name, getattr(options, name), "given")
+    if options.threads == "auto":
+        chooser.set("threads", torch.get_num_threads(), "default", "torch's own setting")
+    else:
+        chooser.set("threads", options.threads, "given")
+
+
 def make_rules(
-    data: Data, objective: Objective, size: int, options: Config, chooser: Chooser
+    data: Data, objective: Objective, optimizer: Optimizer, size: int, options: Config, chooser: Chooser
 ) -> tuple[stop.Rule, Schedule, int | None]:
     """The score, the stop rule, the schedule, and the planned examples."""
     n, validated = len(data.train), data.held_out is not None
-    score = chooser.put("score", choose.score(options.score, data.pipeline, objective.metrics, validated))
-    rule, choice = choose.until(options.until, n, validated, score)
+    choice, better = choose.score(options.score, options.better, data.pipeline, objective.metrics, validated)
+    score = chooser.put("score", choice)
+    if better != "auto":
+        chooser.set("better", better, "found" if options.better == "auto" else "given")
+    rule, choice = choose.until(options.until, n, validated, score, better)
     chooser.put("until", choice)
     planned = rule.limit(n, size)
-    shape = make_schedule(options, planned, chooser)
+    shape = make_schedule(options, planned, optimizer, chooser)
     check_rules(rule, shape, objective, validated, Progress(0, 0, n, 0.0, planned))
     return rule, shape, planned
 
@@ -280,17 +353,20 @@ def compile_if_asked(net: nn.Module, options: Config, chooser: Chooser) -> None:
         net.compile()
 
 
-def make_schedule(options: Config, planned: int | None, chooser: Chooser) -> Schedule:
-    """The schedule; the default one needs a planned end, and where the stop rule sets none the rate stays."""
+def make_schedule(options: Config, planned: int | None, optimizer: Optimizer, chooser: Chooser) -> Schedule:
+    """The schedule; the default one needs a planned end, and where the stop rule sets none, or the optimizer averages
+    the weights instead, the rate stays."""
     asked, why = options.schedule, ""
-    if asked == "cosine" and planned is None:
+    if asked == "cosine" and averages_itself(optimizer):
+        asked, why = "constant", "the optimizer averages the weights, which takes the place of a decay"
+    elif asked == "cosine" and planned is None:
         asked, why = (
             "constant",
             "the stop rule sets no length, so the decay has no end point; with epochs(...) in it: cosine",
         )
     shape = schedule.as_schedule(asked)
     status: Status = "default" if options.schedule == "cosine" else "given"
-    chooser.put("schedule", describe(asked if isinstance(asked, str) else shape, status, why))
+    chooser.put("schedule", choose.in_words(shape, schedule.parse, status, why))
     chooser.notes += shape.notes
     return shape
 

@@ -11,12 +11,13 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Annotated, ForwardRef, Literal, TypedDict, TypeVar, cast, get_args
 
 from handful.base.errors import HandfulError, did_you_mean
+from handful.base.score import Better
 
 if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
-    from handful.losses.metric import Metric
+    from handful.losses.asked import Metrics
     from handful.optim.schedule import Schedule, grow_batch
     from handful.plan.probe.batch_growth import growth
     from handful.training.stop import Rule
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     Data = object  # whatever `handful.open` reads
     Optimizers = str | Optimizer | Callable[..., Optimizer]
     Losses = str | nn.Module | Callable[..., object]
-    Score = str | Metric | Callable[..., object]
-    Metrics = Score | Sequence[Score] | None
     Augments = str | Augment | Augmentation | type[Augmentation] | Sequence[str | Augmentation] | None
 
 Auto = Literal["auto"]
@@ -64,6 +63,20 @@ def reads(*types: Callable[[str], object]) -> Callable[[str], object]:
         return text
 
     return read
+
+
+def weights(text: str) -> object:
+    """Text as numbers, as numbers by name, or as it is.
+
+    >>> weights("1, 5"), weights("cat=1, dog=5"), weights("balanced")
+    ([1.0, 5.0], {'cat': 1.0, 'dog': 5.0}, 'balanced')
+    """
+    parts = [part.rpartition("=") for part in text.split(",")]
+    with suppress(ValueError):
+        if all(equals for _, equals, _ in parts):
+            return {name.strip(): float(number) for name, _, number in parts}
+        return [float(part) for part in text.split(",")]
+    return text
 
 
 def number(words: str, holds: Callable[[float], bool] = lambda value: True, whole: bool = False) -> Kind:
@@ -121,14 +134,27 @@ class Config:
     loss: Annotated[
         "Losses", "auto, cross_entropy, mse, mae, huber, quantile(q=0.9), focal, ..., or a callable (output, target)"
     ] = "auto"
-    metrics: Annotated["Metrics", "auto, or names: 'accuracy, f1, auroc'"] = "auto"
+    metrics: Annotated[
+        "Metrics",
+        "auto, or names: 'accuracy, f1, auroc'; in Python functions (outputs, targets), torchmetrics, or a dict",
+    ] = "auto"
     task: Annotated[
         str | None, "classification, regression, multilabel, language or sequence, where it is not clear"
     ] = None
     recipe: Annotated[str | None, "image, text, language, audio or table: which columns to learn from"] = None
     weight: Annotated[str | None, "column of row weights"] = None
+    bad_rows: Annotated[
+        "int | str",
+        "rows that cannot be read: 'stop', all named; 'skip', one in ten at most; or skip a number at most",
+        Kind(read=reads(int)),
+    ] = "stop"
     score: Annotated[
         str, "the score that picks the best weights, as valid_loss; 'auto': a classification's first metric"
+    ] = "auto"
+    better: Annotated[
+        Better,
+        "higher or lower: which values of the score are better, where its name does not say",
+        Kind("'higher', 'lower'", lambda value: value in ("higher", "lower")) | "auto",
     ] = "auto"
     l1: Annotated[float, "L1 penalty", AT_LEAST_0] = 0.0
     l2: Annotated[float | Auto, "L2 penalty (weight decay), or 'auto'", AT_LEAST_0 | "auto"] = "auto"
@@ -142,7 +168,9 @@ class Config:
         float, "for cross-entropy, 0 to 1", number("a number in [0, 1)", lambda v: 0 <= v < 1)
     ] = 0.0
     class_weight: Annotated[
-        str | Sequence[float] | None, "balanced: every class counts the same; or a number per class"
+        str | Sequence[float] | Mapping[object, float] | None,
+        "balanced: every class counts the same; a number per class, or by label: 'cat=1, dog=5', in Python a dict",
+        Kind(read=weights) | None,
     ] = None
     clip_norm: Annotated[float | None, "bound of the gradient's norm", AT_LEAST_0 | None] = None
     clip_value: Annotated[float | None, "bound of each entry of the gradient", AT_LEAST_0 | None] = None
@@ -158,6 +186,14 @@ class Config:
         int | Auto, "CPU threads per step; 'auto': all, unless fewer are measured to be faster", AT_LEAST_1 | "auto"
     ] = "auto"
     seed: Annotated[int, "of everything random", number("a whole number", whole=True)] = 0
+    deterministic: Annotated[
+        bool, "choose by no clock: the same seed gives the same model; step times are stated, not measured"
+    ] = False
+    step_times: Annotated[
+        Mapping[str, float] | Auto,
+        "seconds of a step by batch size, as the plan of an earlier run has them; 'auto' measures them",
+        Kind("seconds by batch size", lambda value: isinstance(value, Mapping)) | "auto",
+    ] = "auto"
     shuffle: Annotated[str, "how rows are drawn: exact, block, none, replacement"] = "exact"
     evaluate_every: Annotated[
         float | Auto,
@@ -213,14 +249,18 @@ class ConfigOptions(TrainingOptions, total=False):
     task: str | None
     recipe: str | None
     weight: str | None
+    bad_rows: "int | str"
     score: str
+    better: Better
     label_smoothing: float
-    class_weight: str | Sequence[float] | None
+    class_weight: str | Sequence[float] | Mapping[object, float] | None
     clip_norm: float | None
     clip_value: float | None
     compile: bool | Auto
     threads: int | Auto
     seed: int
+    deterministic: bool
+    step_times: Mapping[str, float] | Auto
     shuffle: str
     evaluate_every: float | Auto
     save_every: int | Auto

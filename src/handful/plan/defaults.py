@@ -1,15 +1,19 @@
 """The choices a user may leave open: each function looks at what there is and returns a Choice with its reason."""
 
+from collections.abc import Callable
 from typing import Any, TypeGuard
 
 import numpy as np
 from torch import nn
+from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError, did_you_mean, whole
 from handful.base.plan import Choice, Status
+from handful.base.score import Better, has_direction, lower_is_better
 from handful.losses import metric
 from handful.models.base import Model
 from handful.optim import schedule
+from handful.optim.state import averages_itself
 from handful.training import stop
 from handful.transform.pipeline import Pipeline
 
@@ -66,9 +70,22 @@ def batch_size(asked: object, n: int) -> Choice | None:
     return Choice(size, "given", "stochastic gradient descent: one row per step" if size == 1 else "")
 
 
-def ema(asked: float | str | None, net: nn.Module, *, few: bool) -> Choice | None:
+def in_words(value: object, parse: Callable[[str], object], status: Status, reason: str = "") -> Choice:
+    """An object as the text that `parse` makes it from again, or, where it has none, as one of the caller's own."""
+    try:
+        parse(str(value))
+    except HandfulError:
+        return describe(value, status, reason)
+    return Choice(str(value), status, reason)
+
+
+def ema(asked: float | str | None, net: nn.Module, optimizer: Optimizer, *, few: bool) -> Choice | None:
     """The decay of the averaged weights, or None for none. few: whether the rows are few, some are held out, and the
     rate is open: what an average smooths is the noise of the rate."""
+    if averages_itself(optimizer):
+        if asked not in ("auto", None):
+            raise HandfulError(f"{type(optimizer).__name__} averages the weights itself; leave ema out")
+        return None
     if asked != "auto":
         return None if asked is None else Choice(asked, "given")
     own = net.ema if isinstance(net, Model) else None
@@ -79,7 +96,9 @@ def ema(asked: float | str | None, net: nn.Module, *, few: bool) -> Choice | Non
     )
 
 
-def until(asked: str | float | stop.Rule | None, n: int, validated: bool, score: str) -> tuple[stop.Rule, Choice]:
+def until(
+    asked: str | float | stop.Rule | None, n: int, validated: bool, score: str, better: Better = "auto"
+) -> tuple[stop.Rule, Choice]:
     """The stop rule; by default a number of epochs that falls with the size of the data, and patience of a third."""
     if asked is None or asked == "auto":
         epochs = round(float(np.clip(15 * (10_000 / n) ** 0.25, 10, 40)))
@@ -89,35 +108,42 @@ def until(asked: str | float | stop.Rule | None, n: int, validated: bool, score:
             patience = max(5, round(epochs / 3 / look_every(n)))
             # An accuracy over few rows stands still while the loss still falls; an overfitting net's loss rises while
             # its accuracy still climbs. Only when neither moves is there nothing to wait for.
-            watched = list(dict.fromkeys(["valid_loss", score]))
-            text += " | " + " & ".join(f"plateau({patience}, score='{name}')" for name in watched)
+            watched: dict[str, Better] = {"valid_loss": "auto", score: better}
+            ways = {name: "" if way == "auto" else f", better='{way}'" for name, way in watched.items()}
+            text += " | " + " & ".join(f"plateau({patience}, score='{name}'{way})" for name, way in ways.items())
             has = "has" if len(watched) == 1 else "have"
             reason += f"; or sooner, when {' and '.join(watched)} {has} not improved for {patience} evaluations"
         return stop.parse(text), Choice(text, "default", reason)
     rule = stop.as_rule(asked)
-    try:
-        stop.parse(str(rule))
-        return rule, Choice(str(rule), "given")
-    except HandfulError:
-        return rule, Choice.own("stop rule")
+    return rule, in_words(rule, stop.parse, "given")
 
 
-def score(asked: str, pipeline: Pipeline, metrics: list[metric.Metric], validated: bool) -> Choice:
-    """The score that says which weights are best."""
+def score(
+    asked: str, better: Better, pipeline: Pipeline, metrics: list[metric.Metric], validated: bool
+) -> tuple[Choice, Better]:
+    """The score that says which weights are best, and which way it is better ("auto": as its name says)."""
     if not validated:
-        return Choice("train_loss", "found", "nothing is held out: the last weights are kept")
-    known = ["valid_loss", *(f"valid_{m.name}" for m in metrics)]
+        return Choice("train_loss", "found", "nothing is held out: the last weights are kept"), "auto"
+    known: dict[str, Better] = {"valid_loss": "auto", **{f"valid_{m.name}": m.better for m in metrics}}
+    chosen = Choice(asked, "given")
     if asked == "auto":
+        chosen = Choice("valid_loss", "default", "")
         if pipeline.task in ("classification", "multilabel", "sequence") and metrics:
+            name = list(known)[1]
             why = (
                 "the first metric, where it differs by more than its standard error and valid_loss is within 5% of the "
-                f"lowest; else valid_loss; score='{known[1]}' keeps by it alone"
+                f"lowest; else valid_loss; score='{name}' keeps by it alone"
             )
-            return Choice(known[1], "default", why)
-        return Choice("valid_loss", "default", "")
-    if asked not in known:
+            chosen = Choice(name, "default", why)
+    elif asked not in known:
         raise HandfulError(f"there is no score called '{asked}'.{did_you_mean(asked, known)}")
-    return Choice(asked, "given")
+    name = chosen.value
+    way = known[name] if better == "auto" else better
+    if chosen.status == "default" and not has_direction(name, way):
+        why = f"whether {name} is better when higher or lower is not known; score='{name}', better='higher' takes it"
+        return Choice("valid_loss", "default", why), "auto"
+    lower_is_better(name, way)
+    return chosen, way
 
 
 def look_every(n: int) -> float:

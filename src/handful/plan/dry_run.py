@@ -1,19 +1,19 @@
 """The model and the loss, tried on a few rows: their mistakes are reported before anything is trained."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from handful.base.errors import HandfulError
+from handful.base.errors import MISTAKES, HandfulError
 from handful.data.base import Batch
 from handful.losses.loss import LossFunction
+from handful.training.evaluation import evaluate
 from handful.training.objective import Objective
 
 T = TypeVar("T")
-
-_MISTAKES = (RuntimeError, TypeError, ValueError, LookupError, AssertionError, NotImplementedError, AttributeError)
 
 
 def output_of(model: nn.Module, forward: Callable[[Batch], object], sample: Batch) -> object:
@@ -25,7 +25,7 @@ def output_of(model: nn.Module, forward: Callable[[Batch], object], sample: Batc
         return _quietly(model, lambda: forward(sample))
     except HandfulError:
         raise
-    except _MISTAKES as error:
+    except MISTAKES as error:
         given = {k: v for k, v in sample.columns.items() if k not in ("y", "weight")}
         raise HandfulError(
             f"the model ({type(model).__name__}) fails on a batch of two rows ({_shapes(given)}): {_words(error)}"
@@ -44,7 +44,7 @@ def loss_of(objective: Objective, sample: Batch, name: str, own: bool) -> None:
         _quietly(objective.model, lambda: objective.sums_of(output, sample))
     except HandfulError:
         raise
-    except _MISTAKES as error:
+    except MISTAKES as error:
         if target is None:
             raise HandfulError(
                 f"the loss ({name}) fails without a target: there is no target column, so the loss receives None; name "
@@ -58,6 +58,18 @@ def loss_of(objective: Objective, sample: Batch, name: str, own: bool) -> None:
             f"the loss ({name}) compares every row's output with every row's target: the output is "
             f"[rows, 1] and the target [rows], which spread to [rows, rows]. Let the model return output.squeeze(1)"
         )
+
+
+def metrics_of(objective: Objective, batch: Batch, *, every_row: bool) -> None:
+    """Try metrics of the caller's own on some rows. A ValueError, as for a class that is not among them, says nothing
+    unless the batch has every row they will be asked for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            evaluate(objective, [batch])
+        except HandfulError as error:
+            if every_row or type(error.__cause__) is not ValueError:
+                raise
 
 
 def _spreads(loss: LossFunction, output: Tensor, target: Tensor) -> bool:

@@ -2,18 +2,18 @@
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 from torch import Tensor
 
 from handful.base.errors import HandfulError
 from handful.base.plan import Choice
-from handful.losses import ctc, metric
+from handful.losses import ctc
+from handful.losses.asked import Metrics, as_metrics
 from handful.losses.loss import LossFunction, as_loss, class_axis, cross_entropy, name_of
+from handful.losses.metric import Metric
+from handful.plan.balance import ClassWeight, class_weights
 from handful.plan.data import Data
 from handful.transform.pipeline import Pipeline
 from handful.transform.target import Target
-
-ClassWeight = str | Sequence[float] | None
 
 
 def loss(
@@ -26,11 +26,11 @@ def loss(
             raise HandfulError(f"label_smoothing and class_weight belong to cross-entropy; the loss here is {text}")
         function, _, notes = as_loss(text)
         if text == "cross_entropy":
-            function = cross_entropy(smoothing, _class_weights(class_weight, data))
+            function = cross_entropy(smoothing, _weights(class_weight, data, output))
         return function, Choice(text, "found", reason), notes
     asked = name_of(asked) or asked
     if asked == "cross_entropy":
-        function = cross_entropy(smoothing, _class_weights(class_weight, data))
+        function = cross_entropy(smoothing, _weights(class_weight, data, output))
         return function, Choice(asked, "given"), []
     if smoothing or class_weight is not None:
         raise HandfulError("label_smoothing and class_weight go with loss='auto'; give them to your own loss instead")
@@ -104,30 +104,17 @@ def _dense_loss(output: Tensor, target: Target) -> tuple[str, str]:
     return "token_cross_entropy", "a class for each token"
 
 
-def _class_weights(asked: ClassWeight, data: Data) -> tuple[float, ...] | None:
-    """n / (k * n_c) for "balanced" (as scikit-learn's), or the numbers given."""
-    if asked is None:
-        return None
-    classes = data.pipeline.classes or ()
-    if isinstance(asked, str):
-        if asked == "balanced":
-            if data.counts is None:
-                raise HandfulError("class_weight='balanced' counts one class per row; pass a number per class instead")
-            counts = data.counts[:-1]
-            return tuple(float(f"{v:.6g}") for v in counts.sum() / (len(classes) * np.maximum(counts, 1)))
-        raise HandfulError(f"class_weight must be 'balanced' or {len(classes)} numbers, not {asked!r}")
-    if len(asked) != len(classes):
-        names = ", ".join(map(str, classes))
-        raise HandfulError(f"class_weight has {len(asked)} numbers but there are {len(classes)} classes: {names}")
-    return tuple(float(v) for v in asked)
+def _weights(asked: ClassWeight, data: Data, output: object) -> tuple[float, ...] | None:
+    scores = output.shape[1] if isinstance(output, Tensor) and output.ndim > 1 else 0
+    target = data.pipeline.target
+    labels = (target.classes or range(target.outputs)) if target else ()
+    return class_weights(asked, labels, data.counts, scores)
 
 
-def metrics(
-    asked: metric.Metrics, pipeline: Pipeline, output: object, uneven: bool = False
-) -> tuple[list[metric.Metric], Choice]:
+def metrics(asked: Metrics, pipeline: Pipeline, output: object, uneven: bool = False) -> tuple[list[Metric], Choice]:
     """The usual scores of the task; where classes are uneven, those that count every class the same come first."""
     if not (isinstance(asked, str) and asked == "auto"):
-        found = metric.as_metrics(asked, pipeline.space)
+        found = as_metrics(asked, pipeline.space)
         listed = asked if isinstance(asked, Sequence) and not isinstance(asked, str) else [asked]
         by_name = all(isinstance(one, str | None) for one in listed)
         return found, Choice(", ".join(m.name for m in found), "given") if by_name else Choice.own("metrics")
@@ -142,4 +129,4 @@ def metrics(
         names = "label_accuracy"  # of pixels
     if not isinstance(ctc.only_valid(output), Tensor):
         names = ""
-    return metric.as_metrics(names, pipeline.space), Choice(names, "found", f"usual for {pipeline.task}")
+    return as_metrics(names, pipeline.space), Choice(names, "found", f"usual for {pipeline.task}")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from handful.training.objective import Objective
 from handful.training.process.device import choose_precision
 from handful.transform.augment.geometry import Flip
 
+TRIED = 512  # rows on which metrics of the caller's own are tried
 ROWS_SHOWN = 256  # to a ready-made model before the first step
 
 
@@ -89,10 +91,18 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
     metrics, choice = losses.metrics(options.metrics, data.pipeline, output, uneven(data.counts))
     chooser.put("metrics", choice)
     objective.minimise(loss, metrics, data.pipeline.target_scale)
+    if data.pipeline.task == "regression" and data.train.target is not None:
+        first = data.train.take(range(min(256, len(data.train))), [data.train.target])
+        objective.centre(first.tensor(data.train.target))
     if objective.of_probabilities:
         data.pipeline = data.pipeline.of_probabilities()
     sample = objective.to_device(data.pipeline(data.train.take(rows)))  # its target may be settled now
     dry_run.loss_of(objective, sample, str(chooser.choices["loss"].value), own=callable(options.loss))
+    if not chooser.choices["metrics"].reproducible:
+        scored = data.held_out or data.train
+        some = np.unique(np.linspace(0, len(scored) - 1, TRIED).astype(np.int64))
+        batch = data.pipeline.on(scored, target=True)(scored.take(some))
+        dry_run.metrics_of(objective, batch, every_row=len(some) == len(scored))
     return objective
 
 

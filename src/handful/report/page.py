@@ -9,9 +9,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from handful.base.errors import HandfulError
 from handful.base.plan import Choice
-from handful.base.score import lower_is_better
+from handful.base.score import has_direction, lower_is_better
 from handful.report.document import Page, Part, Section
 from handful.report.figure import Figure, figure_lines
 from handful.report.markup import bullet_list, choices_html, tiles
@@ -167,10 +166,9 @@ def _score_figure(history: History, metric: str, xs: Mapping[str, Floats]) -> Fi
 
 def _best(metric: str, y: Floats) -> int | None:
     """The index of the best finite value; None for a score of which it is not known which way is better."""
-    try:
-        sign = 1 if lower_is_better(metric) else -1
-    except HandfulError:
+    if not has_direction(metric):
         return None
+    sign = 1 if lower_is_better(metric) else -1
     return int(np.where(np.isfinite(y), sign * y, np.inf).argmin())
 
 

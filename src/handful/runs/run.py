@@ -18,8 +18,8 @@ from handful.batches.order import Order
 from handful.data.base import Batch, Source
 from handful.data.open import open as open_source
 from handful.losses import ctc
+from handful.losses.asked import Metrics, as_metrics
 from handful.losses.loss import as_loss, planned_loss, unknown
-from handful.losses.metric import Metrics, as_metrics
 from handful.models import from_config
 from handful.report.markup import preformatted
 from handful.report.page import write_report
@@ -27,7 +27,7 @@ from handful.runs import extras
 from handful.runs.evaluate import Evaluation, evaluate
 from handful.runs.folder import RunFolder
 from handful.runs.generate import sample
-from handful.runs.history import History, Row
+from handful.runs.history import History, Row, spike
 from handful.runs.raw_input import open_raw
 from handful.training.evaluation import evaluate as evaluate_rows
 from handful.training.objective import Objective
@@ -131,9 +131,17 @@ class Run:
         where = Path(path) if path is not None else (self.path or Path()) / "report.html"
         return write_report(
             where, title=f"{self.plan.model} on {self.plan.data}", plan=self.plan.choices, history=list(self.history),
-            scores=self.scores, stopped_because=self.stopped_because, notes=list(self.plan.notes),
+            scores=self.scores, stopped_because=self.stopped_because, notes=[*self.plan.notes, *self._spikes()],
             details=[*figures, *self._samples()], pictures=pictures,
         )  # fmt: skip
+
+    def _spikes(self) -> list[str]:
+        """Where the training loss rose steeply, for the page, and how to see why."""
+        if not self.path or not (found := spike(self.history)):
+            return []
+        step, times = found
+        why = f"handful replay {self.path} --spike shows its rows"
+        return [f"The training loss at step {step:,} is {times:.3g} times that of the moments before it: {why}"]
 
     def _samples(self) -> list[Markup]:
         """What a language model writes, for the page."""
@@ -216,7 +224,7 @@ def _kept_weights(folder: RunFolder) -> tuple[dict[str, Tensor], Row | None, str
         return checkpoint.read_tensors(folder.path / "model.safetensors"), result["best"], result["stopped_because"]
     tensors, meta, _ = checkpoint.load(folder.checkpoints)
     why = f"it was cut off after step {meta['step']:,}; handful resume goes on with it"
-    for prefix in ("best.", "average.", "model."):
+    for prefix in ("best.", "average.", "evaluated.", "model."):
         weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         if weights:
             return weights, meta["best"], why

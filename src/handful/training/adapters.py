@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from handful.base.errors import HandfulError
 from handful.data.base import Batch, Value
 from handful.losses import ctc
-from handful.losses.loss import LossFunction, of_probabilities
+from handful.losses.loss import LossFunction, cross_entropy, of_probabilities
 from handful.models.base import Model
 
 Call = Callable[[Batch], object]  # the model's output for a batch
@@ -87,12 +87,16 @@ def _float32(output: object) -> object:
     return type(output)(_float32(o) for o in output) if isinstance(output, tuple) else output
 
 
-def row_losses(model: nn.Module, loss: LossFunction) -> RowLosses:
+def row_losses(model: nn.Module, loss: LossFunction, *, by_row: bool = False) -> RowLosses:
     """(sum, weight, values of the rows or None) of an output and its batch; a row with several outputs
-    (`Model.members`, in training) has the mean of their losses."""
+    (`Model.members`, in training) has the mean of their losses. by_row: the values too, where the loss can tell."""
+    total = loss.total if isinstance(loss, cross_entropy) and not by_row else None
 
     def usual(output: object, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
-        return added_up(loss(output, batch.columns.get("y")), len(batch.rows), batch.columns.get("weight"))
+        target, weight = batch.columns.get("y"), batch.columns.get("weight")
+        if total is not None and weight is None and (both := total(output, target)):
+            return *both, None
+        return added_up(loss(output, target), len(batch.rows), weight)
 
     if not isinstance(model, Model) or model.members == 1:
         return usual

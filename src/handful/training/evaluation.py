@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from handful.base.errors import HandfulError
+from handful.base.errors import MISTAKES, HandfulError
 from handful.data.base import Batch
 from handful.losses.metric import Metric, SumMetric
 from handful.training.objective import Objective
@@ -25,6 +25,7 @@ def evaluate(
     """
     total_loss = total_weight = 0.0
     sums: dict[str, NDArray[np.float64]] = {}
+    by_sums: list[SumMetric] | None = None
     whole = len(objective.sum_metrics) < len(objective.metrics)  # metrics that need all rows at once
     seen: list[Seen] = []
     was_training = objective.model.training
@@ -34,13 +35,15 @@ def evaluate(
             for read in batches:
                 batch = objective.to_device(read)
                 output = objective.forward(batch)
-                part = objective.sums_of(output, batch)
+                part = objective.sums_of(output, batch, metrics=False)
                 total_loss += float(part.loss.double())
                 total_weight += float(part.weight)
-                for name, value in part.metrics.items():
-                    sums[name] = sums.get(name, 0.0) + value.cpu().numpy().astype(np.float64)
-                if whole and (both := objective.view(output, batch)):
-                    seen.append((both[0].float(), *both[1:]))
+                if both := objective.view(output, batch) if objective.metrics else None:
+                    by_sums = by_sums or [m.about(both[1]) for m in objective.sum_metrics]
+                    for m in by_sums:
+                        sums[m.name] = sums.get(m.name, 0.0) + m.sums(*both).cpu().numpy().astype(np.float64)
+                    if whole:
+                        seen.append((_as_numpy_has(both[0]), *both[1:]))
                 if keep:
                     keep(batch, output)
     finally:
@@ -48,6 +51,10 @@ def evaluate(
     if total_weight == 0:
         raise HandfulError("there is nothing to evaluate: no rows, or all their weights are zero")
     return {"loss": total_loss / total_weight} | _scores(objective.metrics, sums, seen)
+
+
+def _as_numpy_has(output: Tensor) -> Tensor:
+    return output if output.dtype == torch.float64 else output.float()
 
 
 def _scores(
@@ -62,7 +69,7 @@ def _scores(
             continue
         try:
             scores[metric.name] = metric.whole(*arrays)  # type: ignore[arg-type]  # None: no output is a tensor
-        except (TypeError, ValueError, IndexError) as error:
+        except MISTAKES as error:
             shapes = " and ".join(str(list(array.shape)) for array in arrays[:2] if array is not None)
             detail = " ".join(str(error).split())[:300]
             raise HandfulError(f"the metric {metric.name} fails on outputs and targets {shapes}: {detail}") from error

@@ -6,18 +6,18 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from handful.base.errors import HandfulError, some
+from handful.base.errors import StepError, some
 from handful.data.base import Batch
 
 T = TypeVar("T")
 ZERO_WEIGHT = "the weights of all rows of a mini-batch are zero, so it has no mean loss; drop such rows"
 
 
-class NonFiniteLoss(HandfulError):
+class NonFiniteLoss(StepError):
     """The loss of a mini-batch is NaN or infinite; the update was not made."""
 
 
-class OutOfMemory(HandfulError):
+class OutOfMemory(StepError):
     """Not even a micro-batch of one row fits in memory."""
 
 

@@ -19,7 +19,7 @@ class LossSums:
     """What some rows add up to. The mean loss is loss / weight.
 
     loss: 0-d, differentiable until sums are added; weight: 0-d (rows, counted tokens, or summed row weights); metrics:
-    name -> float64 sums [k]; values: the loss of each row, where the loss gives it.
+    name -> float64 sums [k].
 
     >>> a = LossSums(torch.tensor(2.0), torch.tensor(1.0)) + LossSums(torch.tensor(90.0), torch.tensor(9.0))
     >>> float(a.loss / a.weight)
@@ -29,10 +29,9 @@ class LossSums:
     loss: Tensor
     weight: Tensor
     metrics: dict[str, Tensor] = field(default_factory=dict)
-    values: Tensor | None = None
 
     def detached(self) -> "LossSums":
-        """The sums without their graph and without the values of the rows."""
+        """The sums without their graph."""
         return LossSums(self.loss.detach(), self.weight.detach(), self.metrics)
 
     def __add__(self, other: "LossSums") -> "LossSums":
@@ -76,6 +75,10 @@ class Objective:
         self.of_probabilities = of_probabilities(loss)
         self.row_losses = adapters.row_losses(self.model, loss)
         self.view: adapters.View = self._first_view
+
+    def centre(self, target: Tensor) -> None:
+        """Take the sums of metrics about these targets [m, ...], in the user's units: the same for all of a run."""
+        self.sum_metrics = [m.about(target.to(self.device)) for m in self.sum_metrics]
 
     @property
     def autocast(self) -> torch.dtype | None:
@@ -121,12 +124,17 @@ class Objective:
 
     def sums_of(self, output: object, batch: Batch, *, metrics: bool = True) -> LossSums:
         """Step 4: the sums over the rows of the batch, whose output is known."""
-        loss, weight, values = self.row_losses(output, batch)
+        loss, weight, _ = self.row_losses(output, batch)
         measured = {}
         if metrics and self.sum_metrics and (seen := self.view(output, batch)):
             with torch.no_grad():
                 measured = {m.name: m.sums(*seen) for m in self.sum_metrics}
-        return LossSums(loss, weight, measured, values)
+        return LossSums(loss, weight, measured)
+
+    def values(self, batch: Batch) -> Tensor | None:
+        """The loss of each row, in a pass of its own; None where the loss is one number for all rows."""
+        with torch.no_grad():
+            return adapters.row_losses(self.model, self.loss, by_row=True)(self.forward(batch), batch)[2]
 
     def sums(self, batch: Batch, *, metrics: bool = True) -> LossSums:
         """Steps 3 and 4 of the algorithm for the rows of the batch."""

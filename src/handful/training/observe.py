@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from handful.base.plan import Row
+from handful.optim.state import switch
 from handful.training.evaluation import evaluate
 from handful.training.objective import LossSums
-from handful.training.state import Best, Window, copy_weights, load_weights
+from handful.training.state import Best, Weights, Window, load_weights
 from handful.training.training import Training
 
 Callback = Callable[[str, dict[str, object]], object]
@@ -52,24 +53,23 @@ class Observer:
     def begin(self) -> None:
         """A look at the held-out rows where the loop begins, unless a run that is resumed has had it."""
         if self.t.open_looks and self.t.state.best is None:
-            self.looked(look(self.t))
+            self.looked(look(self.t, self.t.moment()))
 
     def log(self, rate: float, evaluated: bool) -> None:
         """A row of the history: where the run is, the training scores since the last row, and held-out ones."""
         t = self.t
         row = {**t.moment(), "lr": rate, **t.state.window.scores(t.objective.sum_metrics)}
         t.state.window = Window()
-        if not evaluated:
+        if not evaluated or t.valid is None:
             t.log(row)
             self.tell("step", row)
             t.live.update(row)
             return
-        self.looked(row | look(t))
+        self.looked(look(t, row))
 
     def looked(self, row: Row) -> None:
-        """A row of the history with held-out scores: the best weights are kept."""
+        """Log a row with held-out scores."""
         t = self.t
-        keep_best(t, row)
         t.log(row)
         if t.state.step:
             self.tell("step", t.here())
@@ -77,37 +77,29 @@ class Observer:
         t.live.evaluation(row)
 
 
-def look(t: Training) -> Row:
-    """Where the run is, and its scores on the held-out rows."""
-    return {**t.moment(), **{f"valid_{name}": value for name, value in held_out_scores(t).items()}}
-
-
-def held_out_scores(t: Training) -> dict[str, float]:
-    """Scores on the held-out rows, with the averaged weights where there are any."""
+def look(t: Training, row: Row, *, keep: bool = True) -> Row:
+    """The row with the scores on the held-out rows; keep: the weights, too, if they are the best so far."""
     assert t.valid is not None
     t.ranks.same_buffers(t.objective.model)
-    kept = None
-    if t.state.average is not None:
-        kept = copy_weights(t.objective.model)
-        load_weights(t.objective.model, t.state.average)
-    try:
-        return evaluate(t.objective, t.valid.epoch(t.evaluation_batch))
-    finally:
-        if kept is not None:
-            load_weights(t.objective.model, kept)
+    with t.state.evaluated() as weights:
+        scores = evaluate(t.objective, t.valid.epoch(t.evaluation_batch))
+        row |= {f"valid_{name}": value for name, value in scores.items()}
+        if keep:
+            keep_best(t, row, weights)
+    return row
 
 
-def keep_best(t: Training, row: Row) -> None:
+def keep_best(t: Training, row: Row, weights: Weights) -> None:
     """Remember the weights if this evaluation is the best so far; equal scores are told apart by the lower loss."""
     best = t.state.best
     if best is None or t.better(row, best.row):
-        weights = t.state.average or copy_weights(t.objective.model, clone=False)
         t.state.best = Best(dict(row), {k: v.clone() for k, v in weights.items()})
 
 
 def restore_best(t: Training) -> None:
     """Leave the model with its best weights: of the best evaluation, or, with nothing held out, the last (averaged)."""
     state = t.state
+    switch(state.optimizer, "eval")
     if state.best is not None:
         load_weights(t.objective.model, state.best.weights)
     elif state.average is not None:

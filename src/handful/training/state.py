@@ -1,6 +1,7 @@
 """All that changes during a run. With its Plan it replays the run; both can be written down."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +13,7 @@ from handful.base.errors import HandfulError
 from handful.base.plan import Row
 from handful.losses.metric import SumMetric
 from handful.optim.build import load_state, state_tensors
+from handful.optim.state import averages_itself, switch
 from handful.training.objective import LossSums
 
 Weights = dict[str, Tensor]
@@ -70,12 +72,34 @@ class State:
     probing_cost: list[int] = field(default_factory=lambda: [0, 0])  # steps and examples that measuring has cost
     stopped_because: str | None = None
 
+    @contextmanager
+    def evaluated(self) -> Iterator[Weights]:
+        """Inside the block the model has the weights that are scored and kept: the average, those that the optimizer
+        evaluates with, or its own; afterwards those that it trains, to the bit. Yields them: clone what is kept."""
+        trained = None
+        if self.average is not None:
+            trained = copy_weights(self.model)
+            load_weights(self.model, self.average)
+        elif averages_itself(self.optimizer):
+            trained = copy_weights(self.model)
+            switch(self.optimizer, "eval")
+        try:
+            yield copy_weights(self.model, clone=False)
+        finally:
+            if trained is not None:
+                switch(self.optimizer, "train")
+                load_weights(self.model, trained)
+
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state by name."""
         named = {f"model.{k}": v for k, v in copy_weights(self.model, clone=False).items()}
         named |= {f"optimizer.{k}": v for k, v in state_tensors(self.optimizer)[0].items()}
         named |= {f"average.{k}": v for k, v in (self.average or {}).items()}
         named |= {f"best.{k}": v for k, v in (self.best.weights if self.best else {}).items()}
+        if averages_itself(self.optimizer):
+            with self.evaluated() as weights:  # for a run that is loaded before its end
+                kept = {f"evaluated.{k}": v.clone() for k, v in weights.items()}
+            named |= kept
         return named
 
     def meta(self) -> Row:

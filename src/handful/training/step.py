@@ -58,19 +58,21 @@ class ExactGradient:
 
     def backward(self, sums: LossSums) -> None:
         """Step 5 for the part that was given out last; its sums are added to `total`."""
-        loss = sums.loss / sums.weight.to(sums.loss.dtype) if self.whole else sums.loss
+        loss = sums.loss
+        share = sums.weight.to(loss.dtype).reciprocal() if self.whole else None  # d mean / d sum
         if self.ranks.size > 1:  # a rank that gave up alone would leave the others waiting: all look at the total
             loss.backward()  # type: ignore[no-untyped-call]
         elif loss.device.type == "cpu":
-            if not math.isfinite(loss.item()):
-                raise non_finite(sums.values, self.part, self.step)
-            loss.backward()  # type: ignore[no-untyped-call]
+            if not math.isfinite(loss.item()) or (share is not None and not math.isfinite(share.item())):
+                raise non_finite(self.objective.values(self.part), self.part, self.step)
+            loss.backward(share)  # type: ignore[no-untyped-call]
         else:  # on an accelerator the check's answer travels while the backward pass is being queued
-            finite = torch.isfinite(loss.detach()).to("cpu", non_blocking=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            mean = loss.detach() if share is None else loss.detach() * share
+            finite = torch.isfinite(mean).to("cpu", non_blocking=True)
+            loss.backward(share)  # type: ignore[no-untyped-call]
             torch.accelerator.current_stream().synchronize()
             if not finite:
-                raise non_finite(sums.values, self.part, self.step)
+                raise non_finite(self.objective.values(self.part), self.part, self.step)
         self.total = sums.detached() if self.total is NOTHING else self.total + sums
 
     def __enter__(self) -> "ExactGradient":

@@ -11,9 +11,11 @@ from torch import nn
 
 from handful.base.errors import HandfulError
 from handful.base.plan import Plan, Progress, Row
-from handful.base.score import lower_is_better
+from handful.base.score import direction, lower_is_better
 from handful.batches.batches import Batches
+from handful.data.base import Source
 from handful.optim.build import clip, set_lr
+from handful.optim.fused import stepper
 from handful.optim.schedule import Schedule
 from handful.report.live import Live
 from handful.training import stop
@@ -40,11 +42,15 @@ class Recorder(Protocol):
 
 @dataclass
 class Training:
-    """The parts of a run. Examples are the unit of every interval."""
+    """The parts of a run. Examples are the unit of every interval.
+
+    rows: the training rows as they were given; `batches.source` has the same rows, maybe preprocessed.
+    """
 
     plan: Plan
     pipeline: Pipeline
     objective: Objective
+    rows: Source
     batches: Batches
     valid: Batches | None
     state: State
@@ -70,6 +76,7 @@ class Training:
 
     def __post_init__(self) -> None:
         self.examples = len(self.batches.source)
+        self.move = stepper(self.state.optimizer)
 
     @property
     def evaluation_batch(self) -> int:
@@ -108,7 +115,8 @@ class Training:
         """Whether an evaluation beats another: by the run's score, then by the loss. A score that nobody asked for
         decides only beyond its standard error, and only among losses near the lowest so far: a network that learns its
         rows by heart may still gain in accuracy while its probabilities are ruined."""
-        score, sign = self.plan.score, -1 if lower_is_better(self.plan.score) else 1
+        score = self.plan.score
+        sign = -1 if lower_is_better(score, direction(self.plan)) else 1
 
         def finite(value: float) -> float:
             return value if math.isfinite(value) else -math.inf
@@ -166,7 +174,7 @@ def update(t: Training, factor: float | None = None) -> float:
     if t.clip_norm is not None or t.clip_value is not None:
         clip(t.parameters, norm=t.clip_norm, value=t.clip_value)
     set_lr(t.state.optimizer, t.schedule(t.progress()) if factor is None else factor)
-    t.state.optimizer.step()
+    t.move()
     if t.state.average is not None:
         update_average(t.state.average, t.objective.model, t.ema, t.state.step)
     return float(t.state.optimizer.param_groups[0]["lr"])

@@ -1,10 +1,12 @@
 """Which inputs a source's columns become, by their kinds; the steps are not fitted yet."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,9 +24,8 @@ Steps = str | AnyStep | Sequence[AnyStep] | None
 _NAMES = ("auto", "none", "standardize", "minmax", "normalize")
 _LOOK = 10_000  # training rows looked at to tell identifiers and free text apart
 _WORDS = 8  # mean words per row from which a text column counts as the input, not as a label of the row
-_ID = re.compile(
-    r"^(|id|index|idx|uid|uuid|guid|key|row|rowid|unnamed: ?0|__index_level_0__)$|[_ ](id|idx|index|uuid|guid)$", re.I
-)
+_ID = re.compile(r"^(id|index|idx|uid|uuid|guid|key|row|rowid)$|[_ ](id|idx|index|uuid|guid)$", re.I)
+_INDEX = re.compile(r"^(|unnamed: ?\d+|__index_level_\d+__)$", re.I)  # as pandas and R write an index
 _ID_CAMEL = re.compile(r"[a-z](Id|ID|Index)$")
 _TABLE = {"number", "category"}
 
@@ -99,7 +100,7 @@ class InputChooser:
         if not ids or len(ids) == len(names):
             return names
         shown = ", ".join(name or "the one without a name" for name in ids)
-        self.notes.append(f"Left out, because every row has another value: {shown}.")
+        self.notes.append(f"Left out, as it numbers the rows: {shown}.")
         return [name for name in names if name not in ids]
 
     def _without_labels(self, names: list[str]) -> list[str]:
@@ -130,7 +131,9 @@ class InputChooser:
         columns = self.source.columns
         numbers = tuple(name for name in names if columns[name].kind != "category")
         categories = tuple(name for name in names if columns[name].kind == "category")
-        long: tuple[AnyStep, ...] = () if self.own_model else (CyclicTime(), RobustAsinh())
+        long: tuple[AnyStep, ...] = (
+            () if self.own_model else (CyclicTime(known=_times(columns, numbers)), RobustAsinh())
+        )
         imputes = [step for step in self.given if isinstance(step, Impute)]
         chosen: dict[str, tuple[AnyStep, ...]] = {
             "auto": (*long, Standardize(clip=10.0)),
@@ -158,7 +161,7 @@ class InputChooser:
             return SingleInput(names, kind, (PadRows(),), as_is=True)
         if kind in ("text", "audio", "tokens"):
             return SingleInput(names, kind, () if as_it_is else self._sequence_steps(names[0], kind), as_is=as_it_is)
-        if self.name == "auto" and self.own_model and not (kind == "image" and column.dtype == "uint8"):
+        if self.name == "auto" and self.own_model and not (kind == "image" and "int" in column.dtype):
             self.notes.append("Your own model gets x as it is.")
             return SingleInput(names, kind, (), as_is=True)
         return SingleInput(names, kind, self._number_steps(kind, column), as_is=self.own_model)
@@ -181,16 +184,16 @@ class InputChooser:
 
     def _number_steps(self, kind: str, column: Column) -> tuple[AnyStep, ...]:
         scale: tuple[AnyStep, ...] = (ScaleImage(standardize=False),) if kind == "image" else ()
-        of_bytes = scale if column.dtype == "uint8" else ()
+        of_whole = scale if column.dtype == "uint8" or (column.kind == "image" and "int" in column.dtype) else ()
         match self.name:
             case "auto" | "standardize":
                 return (ScaleImage(),) if scale else (Standardize(fill=self.name == "auto"),)
             case "minmax":
-                return of_bytes or (MinMax(),)
+                return of_whole or (MinMax(),)
             case "normalize":
                 return (*scale, Normalize())
             case "given":
-                return (*of_bytes, *self.given)
+                return (*of_whole, *self.given)
         return ()
 
     def _kind(self, column: Column) -> str:
@@ -208,9 +211,17 @@ class InputChooser:
         return "image" if colour or grey or (self.pictures and len(sides) in (2, 3)) else "tensor"
 
 
+def _times(columns: Mapping[str, Column], numbers: Sequence[str]) -> tuple[tuple[int, str], ...]:
+    """The places, in a matrix of these columns, of the dates and times of day, and what they are."""
+    places = np.cumsum([0, *(prod(side or 0 for side in columns[name].shape) for name in numbers)]).tolist()
+    return tuple((place, dates) for place, name in zip(places, numbers) if (dates := columns[name].dates))
+
+
 def looks_like_id(name: str, look: Batch, column: Column) -> bool:
-    """Whether a column only numbers the rows: named so (or not at all, as pandas writes its index), and different in
-    every row looked at."""
+    """Whether a column only numbers the rows: of the name that an index gets when it is written, or named so and
+    different in every row looked at."""
+    if _INDEX.search(name):
+        return True
     if not (_ID.search(name) or _ID_CAMEL.search(name)) or len(look) < 2:
         return False
     if column.kind == "text":

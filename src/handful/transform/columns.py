@@ -98,6 +98,8 @@ def check_same(name: str, trained: Column, source: Source) -> None:
     if not alike:
         example = f" ('{now.classes[0]}')" if now.classes else ""
         raise HandfulError(f"{where} is {now.kind}{example}, but was {trained.kind} in training")
+    if trained.kind == "image" and (now.dtype == "uint8") != (trained.dtype == "uint8"):
+        raise HandfulError(f"{where} holds pictures of {now.dtype}, but of {trained.dtype} in training")
     if None not in trained.shape and now.shape != trained.shape:
         raise HandfulError(f"{where} has rows of shape {now.shape}, but of {trained.shape} in training")
     if now.rate != trained.rate:

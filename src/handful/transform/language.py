@@ -11,7 +11,7 @@ from handful.base.errors import HandfulError, some, whole
 from handful.data.base import Column, Rows, Source, Value
 from handful.data.gather import Array
 from handful.transform.steps.numbers import strings
-from handful.transform.steps.text import Tokenize
+from handful.transform.steps.text import Tokenize, composed
 
 LARGE = 64 << 20  # bytes of tokens that are kept in memory; more of them go to a file
 _CHARACTERS = 1 << 20  # read at a time, where rows are short
@@ -19,11 +19,12 @@ _PIECE = 1 << 20  # characters that a tokenizer gets at once, rather than one st
 
 
 def joined(source: Source, name: str) -> Iterator[str]:
-    """The texts of a column, a newline between two: one long text, in pieces that end where rows do."""
+    """The texts of a column, a newline between two: one long text of composed letters, in pieces that end where rows
+    do."""
     size, start = 1, 0
     while start < len(source):
         rows = np.arange(start, min(start + size, len(source)), dtype=np.int64)
-        piece = "\n".join(strings(source.read_column(name, rows), source.columns[name]))
+        piece = composed("\n".join(strings(source.read_column(name, rows), source.columns[name])))
         start += len(rows)
         yield piece + "\n" if start < len(source) else piece
         if len(piece) < _CHARACTERS // 2:

@@ -1,4 +1,7 @@
-"""Encoded images -> uint8 [n, channels, height, width], decoded once when they fit in memory."""
+"""Encoded images -> [n, channels, height, width], decoded once when they fit in memory.
+
+Of bytes: uint8. Of more depth, which is kept: int32 (16 bits, signed or not; 32) or float32.
+"""
 
 import contextlib
 import io
@@ -10,18 +13,18 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 
-from handful.base.errors import HandfulError
 from handful.data.arrays import Dense, Stored
 from handful.data.base import Column, Rows
+from handful.data.media.bad_rows import BadItem
+from handful.data.media.depth import DTYPES, Pixels, choose_dtype, depth_of, planes_of
 from handful.data.media.items import Items, in_parallel
 from handful.data.options import Options
 
 _LARGEST_DEFAULT = 224
-_GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
+_GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"}
 _SWAPPING = {5, 6, 7, 8}  # EXIF orientations that exchange height and width
 
 _T = TypeVar("_T")
@@ -32,20 +35,23 @@ class _Differs(Exception):
 
 
 class Header(NamedTuple):
-    """What is known of an image before it is decoded: pixels, upright; grey, transparent or of more than 8 bits."""
+    """What is known of an image before it is decoded: pixels, upright; grey, transparent; the type of a channel; and
+    whether there are more pages or frames behind it."""
 
     height: int
     width: int
     grey: bool
     alpha: bool
-    deep: bool
+    depth: str
+    several: bool
 
 
 @dataclass(frozen=True)
 class Form:
     """What every decoded image is brought to.
 
-    fit: resize and crop those of another size; strict: raise _Differs for any that is not so already.
+    dtype: uint8, int32 or float32; fit: resize and crop those of another size; strict: raise _Differs for any that is
+    not so already.
     """
 
     channels: int
@@ -53,10 +59,20 @@ class Form:
     width: int
     fit: bool = False
     strict: bool = False
+    dtype: str = "uint8"
 
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.channels, self.height, self.width
+
+    @property
+    def bytes(self) -> int:
+        """Of one image, decoded."""
+        return prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def column(self) -> Column:
+        return Column("image", self.dtype, self.shape)
 
 
 class Encoded:
@@ -64,13 +80,13 @@ class Encoded:
 
     def __init__(self, items: Items, form: Form) -> None:
         self.items, self.form = items, form
-        self.column, self.in_memory = Column("image", "uint8", form.shape), False
+        self.column, self.in_memory = form.column, False
 
     def __len__(self) -> int:
         return len(self.items)
 
     def read(self, rows: Rows) -> Tensor:
-        return torch.from_numpy(_decoded(self.items, rows, self.form))
+        return torch.from_numpy(_decoded(self.items, rows, self.form)[0])
 
 
 def from_items(items: Items, o: Options, notes: list[str]) -> Stored:
@@ -80,64 +96,90 @@ def from_items(items: Items, o: Options, notes: list[str]) -> Stored:
     HandfulError, naming file or row, for an image that cannot be decoded.
     """
     wanted = o.schema.get(items.key)
-    first = header(items, 0)
-    if wanted is None and o.image_size is None and not first.alpha and not first.deep:
+    first = _first(items)
+    plain = first.depth == "uint8" and not first.alpha and not first.several
+    if wanted is None and o.image_size is None and plain:
         form = Form(1 if first.grey else 3, first.height, first.width, strict=True)
         with contextlib.suppress(_Differs):
-            if len(items) * prod(form.shape) <= o.budget:
-                return _dense(items, form)
-    if wanted is not None:
-        channels, height, width = (s or 1 for s in wanted.shape)
-        form = Form(channels, height, width, fit=True)
+            if len(items) * form.bytes <= o.budget:
+                return _dense(items, form, [])
+    if wanted is not None and None not in wanted.shape:
+        form, said = choose_form(items.key, Counter([first]), o, notes), notes
     else:
         headers = in_parallel(lambda i: header(items, i), len(items), items.small)
-        form = choose_form(items.key, Counter(headers), o, notes)
-    needed = len(items) * prod(form.shape)
+        form, said = choose_form(items.key, Counter(headers), o, notes), []
+    needed = len(items) * form.bytes
     if needed <= o.budget:
-        return _dense(items, form)
+        return _dense(items, form, said)
+    said += [f"images of '{items.key}' {loss}." for loss in _lost(first.depth, first.several, form.dtype)]
     notes.append(
         f"'{items.key}' needs {needed / 2**30:.1f} GiB decoded, more than {o.budget / 2**30:.1f} GiB: images are "
         "decoded on every read."
     )
+    if o.bad_rows != "stop":
+        in_parallel(lambda i: len(_guarded(items, i, lambda image: _pixels(image, form))), len(items), items.small)
     return Encoded(items, form)
 
 
-def _dense(items: Items, form: Form) -> Dense:
-    return Dense(_decoded(items, np.arange(len(items)), form), Column("image", "uint8", form.shape))
+def _dense(items: Items, form: Form, notes: list[str]) -> Dense:
+    pixels, losses = _decoded(items, np.arange(len(items)), form)
+    notes += [f"{count:,} images of '{items.key}' {loss}." for loss, count in losses.items()]
+    return Dense(pixels, form.column)
 
 
-def _decoded(items: Items, rows: Rows, form: Form) -> NDArray[np.uint8]:
-    out = np.empty((len(rows), *form.shape), np.uint8)
+def _decoded(items: Items, rows: Rows, form: Form) -> tuple[Pixels, Counter[str]]:
+    """The pixels; and what was not read, with the number of images."""
+    out = np.empty((len(rows), *form.shape), np.dtype(form.dtype))
 
-    def work(place: int) -> None:
-        out[place] = _guarded(items, int(rows[place]), lambda image: _pixels(image, form))
+    def use(image: ImageFile.ImageFile) -> tuple[Pixels, list[str]]:
+        lost = _lost(depth_of(image), _several(image), form.dtype)
+        return _pixels(image, form), lost
 
-    in_parallel(work, len(rows), items.small)
-    return out
+    def work(place: int) -> list[str]:
+        out[place], lost = _guarded(items, int(rows[place]), use)
+        return lost
+
+    return out, Counter(loss for lost in in_parallel(work, len(rows), items.small) for loss in lost)
 
 
-def _guarded(items: Items, i: int, use: Callable[[Image.Image], _T]) -> _T:
+def _lost(depth: str, several: bool, dtype: str) -> list[str]:
+    """What is left out of an image when it is read as `dtype`."""
+    shallow = ["have 16 bits per channel: read as 8 bits"] if depth == "uint16" and dtype == "uint8" else []
+    return shallow + (["have several pages or frames: the first of each is read"] if several else [])
+
+
+def _guarded(items: Items, i: int, use: Callable[[ImageFile.ImageFile], _T]) -> _T:
     data = items[i]
     try:
         with Image.open(io.BytesIO(data)) as image:
             return use(image)
-    except (_Differs, HandfulError):
+    except (_Differs, BadItem):
         raise
     except Exception as error:  # the decoders raise many types: OSError, SyntaxError, struct.error, zlib.error, ...
         reason = "its format is unknown" if type(error).__name__ == "UnidentifiedImageError" else str(error)
-        raise HandfulError(f"{items.describe(i)} is not a readable image ({reason}): repair or remove it") from error
+        what = f"is not a readable image ({reason}): repair or remove it"
+        raise BadItem("unreadable image", items.describe(i), what) from error
+
+
+def _first(items: Items) -> Header:
+    """The header of the first image; if it is not readable, BadRows with all that are not."""
+    try:
+        return header(items, 0)
+    except BadItem:
+        in_parallel(lambda i: header(items, i), len(items), items.small)
+        raise
 
 
 def header(items: Items, i: int) -> Header:
-    """Of image `i`. Raises HandfulError, naming file or row, for one that is not readable."""
+    """Of image `i`. Raises BadItem, naming file or row, for one that is not readable."""
     return _guarded(items, i, _measure)
 
 
-def _measure(image: Image.Image) -> Header:
+def _measure(image: ImageFile.ImageFile) -> Header:
     width, height = image.size
     if _orientation(image) in _SWAPPING:
         width, height = height, width
-    return Header(height, width, image.mode in _GREY, _has_alpha(image), _deep(image))
+    return Header(height, width, image.mode in _GREY, _has_alpha(image), depth_of(image), _several(image))
 
 
 def _orientation(image: Image.Image) -> int:
@@ -146,8 +188,8 @@ def _orientation(image: Image.Image) -> int:
     return int(image.getexif().get(0x0112, 1))
 
 
-def _deep(image: Image.Image) -> bool:
-    return image.mode.startswith("I")
+def _several(image: Image.Image) -> bool:
+    return bool(getattr(image, "is_animated", False))
 
 
 def _has_alpha(image: Image.Image) -> bool:
@@ -156,33 +198,47 @@ def _has_alpha(image: Image.Image) -> bool:
 
 def choose_form(key: str, headers: Counter[Header], o: Options, notes: list[str]) -> Form:
     """One form for images of which only the headers are known: how many there are of each."""
+    wanted = o.schema.get(key)
+    if wanted is not None and None not in wanted.shape:
+        channels, height, width = (side or 1 for side in wanted.shape)
+        return Form(channels, height, width, fit=True, dtype=wanted.dtype)
     sizes = {(h.height, h.width) for h in headers}
-    channels = 1 if all(h.grey for h in headers) else 3
+    channels = (wanted.shape[0] if wanted is not None else None) or (1 if all(h.grey for h in headers) else 3)
     alpha = sum(count for h, count in headers.items() if h.alpha)
     if alpha:
         notes.append(f"{alpha:,} images of '{key}' have transparency: laid on white.")
-    if any(h.deep for h in headers):
-        notes.append(f"'{key}' has images of 16 bits per channel: read as 8 bits.")
+    dtype = choose_dtype(o.name, key, {h.depth for h in headers}, notes)
+    lost = Counter[str]()
+    for h, count in headers.items():
+        lost.update(dict.fromkeys(_lost(h.depth, h.several, dtype), count))
+    notes += [f"{count:,} images of '{key}' {loss}." for loss, count in lost.items()]
     if channels == 3 and any(h.grey for h in headers):
         notes.append(f"'{key}' mixes grey and colour: all are read as RGB.")
     if o.image_size is not None:
-        return Form(channels, *o.image_size, fit=True)
+        return Form(channels, *o.image_size, fit=True, dtype=dtype)
     if len(sizes) == 1:
         height, width = sizes.pop()
-        return Form(channels, height, width)
+        return Form(channels, height, width, dtype=dtype)
     sides = np.repeat([min(h.height, h.width) for h in headers], list(headers.values()))
     side = min(_LARGEST_DEFAULT, int(np.median(sides)))
     notes.append(
         f"'{key}' has images of {len(sizes):,} sizes: resized to {side}x{side} (median shorter side, at most "
         f"{_LARGEST_DEFAULT}), cropped at the centre; image_size=... for another."
     )
-    return Form(channels, side, side, fit=True)
+    return Form(channels, side, side, fit=True, dtype=dtype)
 
 
-def _pixels(image: Image.Image, form: Form) -> NDArray[np.uint8]:
-    """One image as uint8 [channels, height, width]; _Differs when it is not of a form that is not fitted."""
-    if form.strict and ((image.mode in _GREY) != (form.channels == 1) or _has_alpha(image) or _deep(image)):
+def _pixels(image: ImageFile.ImageFile, form: Form) -> Pixels:
+    """One image as [channels, height, width]; _Differs when it is not of a form that is not fitted."""
+    if form.strict and (
+        (image.mode in _GREY) != (form.channels == 1)
+        or _has_alpha(image)
+        or depth_of(image) != "uint8"
+        or _several(image)
+    ):
         raise _Differs
+    if form.dtype != "uint8":
+        return _deep_pixels(image, form)
     if form.fit and image.format == "JPEG":
         scale = max(form.height, form.width) / min(image.size)
         if scale < 0.5:  # let the JPEG decoder halve it, never below twice what is needed
@@ -196,16 +252,37 @@ def _pixels(image: Image.Image, form: Form) -> NDArray[np.uint8]:
     return pixels[None] if form.channels == 1 else pixels.transpose(2, 0, 1)
 
 
+def _deep_pixels(image: ImageFile.ImageFile, form: Form) -> Pixels:
+    """The same for one of more than 8 bits: as deep as it is."""
+    depth = depth_of(image)
+    if DTYPES[depth] != form.dtype:
+        raise ValueError(f"it is of {depth} where the others are kept as {form.dtype}")
+    planes = planes_of(image)
+    if len(planes) > form.channels:
+        raise ValueError("it has colours where the others are grey")
+    out, turn = np.empty(form.shape, np.dtype(form.dtype)), _orientation(image)
+    for channel in range(form.channels):
+        plane = Image.fromarray(planes[channel % len(planes)].astype(form.dtype))  # resized in double precision
+        if turn != 1:
+            plane.getexif()[0x0112] = turn
+            plane = ImageOps.exif_transpose(plane)
+        if not form.fit and plane.size != (form.width, form.height):
+            raise _Differs
+        out[channel] = np.asarray(_fit(plane, form))
+    return out
+
+
 def _plain(image: Image.Image, mode: str) -> Image.Image:
     """8 bits per channel, upright, without palette or transparency."""
     if _orientation(image) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode == mode and "transparency" not in image.info:
         return image
-    if _deep(image):
-        image = Image.fromarray(np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8))
-    elif image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, whose range is unknown")
+    depth = depth_of(image)
+    if depth != "uint8" and image.mode in _GREY:
+        if depth != "uint16":
+            raise ValueError(f"its pixels are {depth} where the others are bytes")
+        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     if _has_alpha(image):
         front = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", front.size, "white"), front)

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +33,7 @@ class SourceFeed:
         self._images = {
             name: stored
             for name, stored in (source.stored if isinstance(source, Arrays) else {}).items()
-            if isinstance(stored, Encoded) and keeps_encoded(images, len(stored) * prod(stored.form.shape))
+            if isinstance(stored, Encoded) and keeps_encoded(images, len(stored) * stored.form.bytes)
         }
         columns = {name: _probed(source, name, column) for name, column in source.columns.items()}
         parts = plan_parts(columns, {name: e.form.fit for name, e in self._images.items()})
@@ -133,7 +132,7 @@ def plan_parts(columns: dict[str, Column], encoded: dict[str, bool]) -> list[Par
 def _part(name: str, c: Column, encoded: dict[str, bool]) -> Part:
     shape = tuple(s for s in c.shape if s is not None)
     if name in encoded:
-        return Part((name,), "image", "uint8", shape, fit=encoded[name])
+        return Part((name,), "image", c.dtype, shape, fit=encoded[name])
     if c.kind == "text" or c.dtype in ("str", "bytes"):
         return Part((name,), "text", "uint8")
     layout: Layout = "ragged" if None in c.shape else "fixed"

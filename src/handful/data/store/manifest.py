@@ -19,6 +19,8 @@ FILE = "manifest.json"
 BLOCK = 16 << 20  # bytes under one digest: what has to be read again to find a flipped bit, and to go on after a kill
 Layout = Literal["fixed", "ragged", "text", "image"]
 
+# fields of a column that are written where they say something
+_SELDOM = ("labels", "dates", "open", "decimal", "unit", "missing")
 _NAME = re.compile(r"[0-9]{5}/[0-9]{3}\.(values|offsets)")
 
 
@@ -30,7 +32,7 @@ class Part:
             ragged   values [total, *shape] and offsets int64 [rows + 1]
             text     UTF-8, uint8 [total], and offsets
             image    encoded images, uint8 [total], and offsets; decoded to `form` when read
-    dtype:  NumPy's name, or bfloat16
+    dtype:  NumPy's name, or bfloat16; of images that they are decoded to
     shape:  of one row (fixed), of one value (ragged)
     form:   (channels, height, width) and whether images of another size are resized and cropped to it
     """
@@ -49,7 +51,7 @@ class Part:
     @property
     def storage(self) -> np.dtype[np.generic]:
         """The NumPy dtype of the values in the file: NumPy has no bfloat16, so its bits are kept as int16."""
-        return np.dtype("int16" if self.dtype == "bfloat16" else self.dtype)
+        return np.dtype("uint8" if self.layout == "image" else "int16" if self.dtype == "bfloat16" else self.dtype)
 
     @property
     def value_shape(self) -> tuple[int, ...]:
@@ -121,7 +123,7 @@ class Manifest:
 
 
 def _written(column: Column) -> dict[str, object]:
-    return {name: value for name, value in asdict(column).items() if name not in ("labels", "dates", "open") or value}
+    return {name: value for name, value in asdict(column).items() if name not in _SELDOM or value}
 
 
 def check_sizes(where: str, manifest: Manifest, size_of: Callable[[str], int | None]) -> None:
@@ -188,7 +190,9 @@ def _manifest(plain: dict[str, Any]) -> Manifest:
 def _column(c: dict[str, Any]) -> Column:
     classes = None if c["classes"] is None else tuple(c["classes"])
     labels = tuple(c["labels"]) if c.get("labels") else None
-    return Column(c["kind"], c["dtype"], tuple(c["shape"]), classes, c["rate"], labels, c.get("dates"))
+    rest = {name: c[name] for name in ("dates", "decimal", "unit") if name in c}
+    missing = tuple(c.get("missing", ()))
+    return Column(c["kind"], c["dtype"], tuple(c["shape"]), classes, c["rate"], labels, missing=missing, **rest)
 
 
 def _check(m: Manifest) -> None:

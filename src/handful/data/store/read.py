@@ -222,7 +222,8 @@ class ImageReader(FixedReader):
 
     def _of_shard(self, shard: int, rows: Rows) -> Tensor:
         channels, height, width = self.part.shape
-        return Encoded(StoredItems(self, shard), Form(channels, height, width, fit=self.part.fit)).read(rows)
+        form = Form(channels, height, width, fit=self.part.fit, dtype=self.part.dtype)
+        return Encoded(StoredItems(self, shard), form).read(rows)
 
 
 class StoredItems:

@@ -1,10 +1,9 @@
 """Tables larger than memory -> chunks to be stored: what the columns hold is learned block by block, then applied."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from math import prod
-from typing import Protocol, cast
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +13,7 @@ from handful.base.machine import cores
 from handful.base.threads import in_order
 from handful.data.arrays import Dense, RaggedValues, Stored, Strings, check_target
 from handful.data.base import Column
-from handful.data.datasets import HuggingFace
+from handful.data.datasets import HubTable, HuggingFace
 from handful.data.media.audio import choose_rate, decode
 from handful.data.media.images import Encoded, Form, choose_form
 from handful.data.media.items import BinaryItems
@@ -23,7 +22,16 @@ from handful.data.store.chunks import keeps_encoded, pack, plan_parts, to_piece
 from handful.data.store.manifest import Manifest
 from handful.data.store.write import Piece
 from handful.data.tables import files as table_files
-from handful.data.tables.arrow import check_inputs, check_usable, chosen, class_names, note_numbers, with_target
+from handful.data.tables.arrow import (
+    check_inputs,
+    check_usable,
+    chosen,
+    class_names,
+    index_columns,
+    note_numbers,
+    with_target,
+    without_index,
+)
 from handful.data.tables.columns import ColumnStats, Media, column_stats, decide, mergeable
 from handful.data.tables.files import TableBlock, read_blocks, table_dialect, typed_block
 from handful.data.tables.parts import JointSchema
@@ -57,28 +65,26 @@ class DatasetBlocks:
     """A Hugging Face data set, through its Arrow format."""
 
     def __init__(self, dataset: HuggingFace, name: str) -> None:
-        if not hasattr(dataset, "__len__"):
-            raise HandfulError(f"{name} is a streaming data set: load it without streaming=True")
-        self._dataset, self._name, self._rows = dataset, name, len(cast(Sized, dataset))
-        self.notes, self.classes = list[str](), dict[str, tuple[str, ...]]()
-        features = {key: getattr(feature, "names", None) for key, feature in dataset.features.items()}
-        self.classes |= {key: tuple(names) for key, names in features.items() if names}
+        self.hub, self._name = HubTable(dataset, name), name
+        self.notes, self.classes = self.hub.notes, self.hub.classes
 
     def __iter__(self) -> Iterator[TableBlock]:
-        table = self._dataset.with_format("arrow")
-        for start in range(0, self._rows, table_files.ROWS):
-            yield typed_block(f"{self._name}, row {start:,}", table[start : start + table_files.ROWS])
+        for start in range(0, self.hub.rows, table_files.ROWS):
+            rows = slice(start, start + table_files.ROWS)
+            yield typed_block(f"{self._name}, row {start:,}", self.hub.read(rows, whole=False))
 
 
 @dataclass
 class Survey:
-    """What the blocks of a table hold: one type per column, its statistics, rows, notes, and names of classes."""
+    """What the blocks of a table hold: one type per column, its statistics, rows, notes, names of classes, and which
+    columns are a frame's index."""
 
     schema: JointSchema = field(default_factory=JointSchema)
     stats: dict[str, ColumnStats] = field(default_factory=dict)
     rows: int = 0
     notes: dict[str, None] = field(default_factory=dict)
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    indexes: set[str] = field(default_factory=set)
 
 
 def survey(tables: Tables, o: Options) -> Survey:
@@ -88,6 +94,7 @@ def survey(tables: Tables, o: Options) -> Survey:
     for block, table, stats in _looks(tables, lambda block: block.table(), wanted, o):
         found.schema.add(block, table.schema)
         found.names |= class_names(table.schema)
+        found.indexes |= index_columns(table.schema)
         found.notes |= {block.note: None} if block.note else {}
         for name, one in stats.items():
             if not mergeable(found.stats.setdefault(name, one).type, one.type, found.schema.types[name]):
@@ -140,7 +147,7 @@ class TableFeed:
         self._types, self._given = seen.schema.types, set(o.schema)
         self._columns: dict[str, Column] = {}
         self._forms: dict[str, Form] = {}
-        for name in chosen(o, names):
+        for name in without_index(o, chosen(o, names), seen.indexes, notes):
             stats = seen.stats[name]
             stats.names = tables.classes.get(name, seen.names.get(name))
             column = self._column(name, stats, o, notes)
@@ -149,7 +156,7 @@ class TableFeed:
                 self._columns[name] = column
         check_inputs(self._columns, o, notes)
         self._encoded = {
-            name: form.fit for name, form in self._forms.items() if keeps_encoded(images, seen.rows * prod(form.shape))
+            name: form.fit for name, form in self._forms.items() if keeps_encoded(images, seen.rows * form.bytes)
         }
         self._o = replace(o, columns=tuple(self._columns), schema=self._columns, budget=0)
         parts = plan_parts(self._columns, self._encoded)
@@ -168,13 +175,9 @@ class TableFeed:
         if media.kind == "audio":
             rate = choose_rate(name, media.sounds, o.rate, wanted, notes)
             return Column("audio", "float32", (None,), rate=rate)
-        if wanted is None:
-            form = choose_form(name, media.images, o, notes)
-        else:
-            channels, height, width = (size or 1 for size in wanted.shape)
-            form = Form(channels, height, width, fit=True)
+        form = choose_form(name, media.images, o, notes)
         self._forms[name] = form
-        return Column("image", "uint8", form.shape)
+        return form.column
 
     def raw(self, first: int) -> Iterator[TableBlock]:
         return islice(iter(self._tables), first, None)

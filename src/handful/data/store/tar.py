@@ -1,4 +1,4 @@
-"""WebDataset tar shards: consecutive members of one name are a row, their endings its columns."""
+"""WebDataset tar shards: consecutive members of one name are a row, what follows its first dot names the columns."""
 
 import bz2
 import gzip
@@ -6,12 +6,14 @@ import io
 import json
 import lzma
 import mmap
+import re
 import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,19 +23,31 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, some
 from handful.data.arrays import Arrays, Stored, native, ragged_column
 from handful.data.base import Column, Kind, Ragged, Rows
 from handful.data.gather import Array, ragged_of
 from handful.data.media import audio, images
-from handful.data.media.items import IMAGES, SOUNDS, Items, are_small, points_outside
+from handful.data.media.bad_rows import BadItem, without_bad
+from handful.data.media.items import IMAGES, SOUNDS, Items, are_small, in_parallel, points_outside
 from handful.data.npz import HEADER
 from handful.data.options import Options
 from handful.data.tables.arrow import open_table, with_target
 
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-_TEXTS = {"txt", "caption", "text"}
+_MEDIA: dict[str, Kind] = {
+    **{ending[1:]: "image" for ending in IMAGES},
+    **{ending[1:]: "audio" for ending in SOUNDS},
+    "npy": "tensor",
+}
+_TEXTS = {"txt", "caption", "text", "transcript"}
 _NUMBERS = {"cls", "cls2", "index", "inx", "id"}
+_OBJECTS = {"json", "jsn"}
+_SHORT = {"image": "image", "audio": "audio", "cls": "label", "txt": "text"}
+# As the webdataset library splits names (1.0.2, tariterators.py): at the first dot of the file's name; it passes over
+# names without a dot, and over what lies in a folder `__x__` at the top or is called so.
+_NAME = re.compile(r"(?P<row>(?:.*/)?[^./][^./]*)\.(?P<field>[^/]*)")
+_META = re.compile(r"__[^/]*__(/|$)")
 
 
 class Member(NamedTuple):
@@ -65,23 +79,51 @@ class TarItems:
 
 
 def open_tars(files: Sequence[Path], o: Options) -> Arrays:
-    """Images are the column `image`, sounds `audio`, cls `label`, txt `text`; json brings a column per field, npy one.
+    """A column for each ending, called by what stands before it (`7.left.png` is row 7 of `left`); without that images
+    are the column `image`, sounds `audio`, cls `label`, txt `text`; json brings a column per field, npy one.
 
     Compressed tars are unpacked, one after another, into temporary files that go with the source: where the disk of
-    these has little room, set TMPDIR. Raises HandfulError for a member that points outside the tar, a link, and a row
-    that lacks what others have.
+    these has little room, set TMPDIR. Raises HandfulError for a member that points outside the tar, a link, two members
+    of one name, and a row that lacks what others have.
     """
+    notes: list[str] = []
     unpacked = [(path, _unpacked(path)) for path in files]
-    rows = [row for path, tar in unpacked for row in _index(path, tar)]
+    rows = [row for path, tar in unpacked for row in _index(path, tar, notes)]
     if not rows:
-        raise HandfulError(f"{o.name} holds no files: there is nothing to learn from")
-    fields = list(dict.fromkeys(field for row in rows for field in row))
-    for field in fields:
-        lacking = next((row for row in rows if field not in row), None)
+        raise HandfulError(f"{o.name} holds no files of rows: there is nothing to learn from")
+    fields: dict[str, list[str]] = {}
+    for field, name in _columns_of(rows).items():
+        fields.setdefault(name, []).append(field)
+    members: dict[str, tuple[str, list[Member]]] = {}
+    for name, endings in fields.items():
+        found = [next((row[field] for field in endings if field in row), None) for row in rows]
+        lacking = next((row for row, member in zip(rows, found, strict=True) if member is None), None)
         if lacking is not None:
-            name = next(iter(lacking.values())).name
-            raise HandfulError(f"{o.name}: the row of {name} has no .{field}, which other rows have: complete it")
-    return _columns({field: TarItems(field, [row[field] for row in rows]) for field in fields}, o)
+            first, ending = next(iter(lacking.values())).name, " or .".join(endings)
+            raise HandfulError(f"{o.name}: the row of {first} has no .{ending}, which other rows have: complete it")
+        members[name] = (endings[0], [member for member in found if member is not None])
+
+    def read(ids: Rows, o: Options) -> Arrays:
+        items = {name: (field, TarItems(name, [kept[i] for i in ids])) for name, (field, kept) in members.items()}
+        return _columns(items, o, list(notes))
+
+    return without_bad(len(rows), o, read)
+
+
+def _columns_of(rows: Sequence[dict[str, Member]]) -> dict[str, str]:
+    """The column of each field. Pictures that are .jpg in one row and .png in another are one column; fields that would
+    share a name otherwise have the whole of theirs."""
+    groups: dict[str, list[str]] = {}
+    for field in dict.fromkeys(field for row in rows for field in row):
+        stem, _, ending = field.rpartition(".")
+        kind = _MEDIA.get(ending, ending)
+        groups.setdefault(stem or _SHORT.get(kind, ending), []).append(field)
+    names = dict[str, str]()
+    for short, group in groups.items():
+        kinds = {_MEDIA.get(field.rpartition(".")[2], field) for field in group}
+        one = len(kinds) == 1 and not (len(group) > 1 and any(sum(f in row for f in group) > 1 for row in rows))
+        names |= {field: short if one else field for field in group}
+    return names
 
 
 def _unpacked(path: Path) -> mmap.mmap:
@@ -105,10 +147,10 @@ def _decompressed(path: Path, head: bytes) -> gzip.GzipFile | bz2.BZ2File | lzma
     return gzip.open(path) if head[0] == 0x1F else bz2.open(path) if head[0] == 0x42 else lzma.open(path)
 
 
-def _index(path: Path, tar: mmap.mmap) -> list[dict[str, Member]]:
+def _index(path: Path, tar: mmap.mmap, notes: list[str]) -> list[dict[str, Member]]:
     """The rows of a tar, each a file per field."""
     rows: list[dict[str, Member]] = []
-    last = None
+    last, passed = None, list[str]()
     try:
         with tarfile.open(fileobj=tar, mode="r:") as archive:
             for member in archive:
@@ -117,23 +159,25 @@ def _index(path: Path, tar: mmap.mmap) -> list[dict[str, Member]]:
                     continue
                 if member.offset_data + member.size > len(tar):
                     raise HandfulError(f"{path} is cut short inside {member.name}: copy it again")
-                folder, _, base = member.name.rpartition("/")
-                key, _, field = base.partition(".")
-                if (folder, key) != last:
+                name = _NAME.fullmatch(member.name)
+                if name is None or _META.match(member.name):
+                    passed.append(member.name)
+                    continue
+                if name["row"] != last:
                     rows.append({})
-                    last = (folder, key)
-                rows[-1][_field(field)] = Member(path, tar, member.offset_data, member.size, member.name)
+                    last = name["row"]
+                field = name["field"].lower()
+                if field in rows[-1]:
+                    raise HandfulError(f"{path}: the row of {member.name} has two members .{field}: rename one of them")
+                rows[-1][field] = Member(path, tar, member.offset_data, member.size, member.name)
             end = archive.offset
             if end >= len(tar) or tar[end : end + tarfile.BLOCKSIZE].strip(b"\0"):
                 raise HandfulError(f"{path} is cut short, or damaged, after byte {end:,}: copy it again")
     except (tarfile.TarError, EOFError, OSError) as error:
         raise HandfulError(f"{path} is not a readable tar file ({error}): copy it again") from error
+    if passed:
+        notes.append(f"{path} has members that belong to no row, as webdataset counts: {some(passed, 3)} left out.")
     return rows
-
-
-def _field(name: str) -> str:
-    name = name.lower()
-    return "image" if "." + name in IMAGES else "audio" if "." + name in SOUNDS else name
 
 
 def _refuse(path: Path, member: tarfile.TarInfo) -> None:
@@ -145,21 +189,23 @@ def _refuse(path: Path, member: tarfile.TarInfo) -> None:
         raise HandfulError(f"{path}: entry '{member.name}' is not an ordinary file: it is not opened")
 
 
-def _columns(items: dict[str, TarItems], o: Options) -> Arrays:
-    notes: list[str] = []
-    media: list[str] = [field for field in ("image", "audio") if field in items]
-    media += [field for field in items if field.rsplit(".", 1)[-1] == "npy"]
+def _columns(items: Mapping[str, tuple[str, TarItems]], o: Options, notes: list[str]) -> Arrays:
+    """items: column -> (field, members)."""
+    endings = {name: field.rpartition(".")[2] for name, (field, _) in items.items()}
+    media = [name for name in items if endings[name] in _MEDIA]
     table: dict[str, pa.Array] = {}
-    for field, found in items.items():
-        if field not in media:
-            columns = _parsed(field, found)
-            table.update(columns)
+    for name, (field, found) in sorted(items.items(), key=lambda item: endings[item[0]] in _OBJECTS):  # which come last
+        if name not in media:
+            columns = _parsed(name, endings[name], found)
+            twice = table.keys() & columns.keys() | columns.keys() & set(media)
+            table.update({f"{field}.{key}" if key in twice else key: column for key, column in columns.items()})
             if not columns:
                 notes.append(
                     f"'.{field}' was left out: of tar shards handful reads images, sounds, npy, cls, txt and json."
                 )
     o = with_target(o, [*media, *table], notes)
-    extra = {f: _stored(f, items[f], o, notes) for f in media if o.columns is None or f in o.columns}
+    wanted = [name for name in media if o.columns is None or name in o.columns or name == o.target]
+    extra = {name: _stored(_MEDIA[endings[name]], items[name][1], o, notes) for name in wanted}
     if not extra and not table:
         raise HandfulError(f"{o.name} holds nothing to learn from. {' '.join(notes)}")
     if not table:
@@ -170,22 +216,32 @@ def _columns(items: dict[str, TarItems], o: Options) -> Arrays:
     return source
 
 
-def _parsed(field: str, found: TarItems) -> dict[str, pa.Array]:
+def _parsed(name: str, ending: str, found: TarItems) -> dict[str, pa.Array]:
     """The columns that files of text make; none of a kind that is not known."""
-    if field in _NUMBERS:
-        return {"label" if field == "cls" else field: pa.array([_whole(found, i) for i in range(len(found))])}
-    if field in _TEXTS:
-        texts = [_utf8(found, i) for i in range(len(found))]
-        return {"text" if field == "txt" else field: pa.array(texts, pa.large_string())}
-    if field == "json":
-        parsed = pa.Table.from_pylist([_object(found, i) for i in range(len(found))])
-        return dict(zip(parsed.column_names, parsed.columns))
+    if ending in _NUMBERS:
+        return {name: pa.array(in_parallel(partial(_whole, found), len(found), small=True))}
+    if ending in _TEXTS:
+        return {name: pa.array(in_parallel(partial(_utf8, found), len(found), small=True), pa.large_string())}
+    if ending in _OBJECTS:
+        rows = in_parallel(partial(_object, found), len(found), small=True)
+        keys = dict.fromkeys(key for row in rows for key in row)  # of all rows: pyarrow looks at the first alone
+        stem = "" if name in _OBJECTS else f"{name}."
+        return {stem + key: _values(found, key, [row.get(key) for row in rows]) for key in keys}
     return {}
 
 
-def _stored(field: str, found: TarItems, o: Options, notes: list[str]) -> Stored:
-    if field in ("image", "audio"):
-        decoder = images.from_items if field == "image" else audio.from_items
+def _values(found: TarItems, key: str, values: list[object]) -> pa.Array:
+    try:
+        return pa.array(values)
+    except pa.ArrowException as error:
+        raise HandfulError(
+            f"{found.describe(0)} and others: '{key}' cannot be one column ({error}): make it one type"
+        ) from error
+
+
+def _stored(kind: Kind, found: TarItems, o: Options, notes: list[str]) -> Stored:
+    if kind in ("image", "audio"):
+        decoder = images.from_items if kind == "image" else audio.from_items
         return decoder(found, replace(o, budget=0), notes)
     return ArrayItems(found, o, notes)
 
@@ -205,21 +261,23 @@ def _utf8(items: TarItems, i: int) -> str:
     try:
         return items[i].decode("utf-8")
     except UnicodeDecodeError as error:
-        raise HandfulError(f"{items.describe(i)} is not UTF-8 ({error.reason}): convert it first") from None
+        raise BadItem(
+            "undecodable text", items.describe(i), f"is not UTF-8 ({error.reason}): convert it first"
+        ) from None
 
 
 def _whole(items: TarItems, i: int) -> int:
     try:
         return int(items[i])
     except ValueError:
-        raise HandfulError(f"{items.describe(i)} is not a whole number") from None
+        raise BadItem("odd class", items.describe(i), "is not a whole number") from None
 
 
 def _object(items: TarItems, i: int) -> dict[str, object]:
     try:
         found = json.loads(items[i])
     except ValueError as error:
-        raise HandfulError(f"{items.describe(i)} is not JSON ({error})") from None
+        raise BadItem("broken JSON object", items.describe(i), f"is not JSON ({error})") from None
     if not isinstance(found, dict):
         raise HandfulError(f"{items.describe(i)} is not a JSON object")
     return found

@@ -99,6 +99,8 @@ def _from_array(key: str, value: Array, o: Options, notes: list[str]) -> Stored:
         raise HandfulError(_text_in_array(key, value, o))
     if kind in "OUST":
         return _from_list(key, value.tolist(), o, notes, "objects" if kind == "O" else "a list")
+    if kind in "Mm" and value.ndim == 1:
+        return _from_arrow(key, pa.chunked_array([pa.array(value.astype(f"{kind}8[us]"))]), o, notes)
     if kind in "Mm":
         notes.append(f"'{key}' holds times: read as seconds (since 1970 for dates).")
         unit = value.astype("datetime64[us]" if kind == "M" else "timedelta64[us]")
@@ -112,6 +114,9 @@ def _from_array(key: str, value: Array, o: Options, notes: list[str]) -> Stored:
 
 
 def _dense(key: str, value: Block, o: Options, notes: list[str]) -> Dense:
+    wanted = o.schema.get(key)
+    if wanted is not None and wanted.kind == "image" and "uint8" not in (wanted.dtype, str(value.dtype)):
+        value = np.asarray(value).astype(wanted.dtype)  # deep pictures, which files give in that type
     dtype = str(value.dtype).removeprefix("torch.")
     value = value[:, 0] if _is_one_column(key, tuple(value.shape), "float" not in dtype, o, notes) else value
     return Dense(value, dense_column(key, dtype, tuple(value.shape[1:]), o, notes))
@@ -127,11 +132,13 @@ def _is_one_column(key: str, shape: tuple[int, ...], whole: bool, o: Options, no
 
 def dense_column(key: str, dtype: str, shape: tuple[int, ...], o: Options, notes: list[str]) -> Column:
     """number, image or tensor, by dtype and shape; a caller's array keeps the shape it came with."""
+    wanted = o.schema.get(key)
     if not shape:
-        wanted = o.schema.get(key)
         if wanted is not None and wanted.kind == "category":
             return Column("category", dtype, shape, wanted.classes)
         return Column("number", dtype)
+    if wanted is not None and wanted.kind == "image" and wanted.dtype == dtype != "uint8":
+        return Column("image", dtype, shape)
     if dtype == "uint8" and key != o.target:
         if len(shape) == 3 and shape[0] in (1, 3):
             return Column("image", dtype, shape)

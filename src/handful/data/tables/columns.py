@@ -1,7 +1,6 @@
 """Mergeable statistics of a column's blocks, and `decide`, the one place where its kind is decided."""
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,14 +9,16 @@ import pyarrow.compute as pc
 
 from handful.base.errors import HandfulError
 from handful.data.arrays import native
-from handful.data.base import Column
+from handful.data.base import Column, Rows
 from handful.data.media.audio import header as sound_header
 from handful.data.media.images import Header
 from handful.data.media.images import header as image_header
 from handful.data.media.items import BinaryItems, kind_of
 from handful.data.options import Options
 from handful.data.tables import strings
+from handful.data.tables.reading import Reading, StringStats, of_dates, readings, written_as
 from handful.data.tables.types import BYTES, TEXT, as_numbers, flat_list, is_list, is_number, is_text, join_types
+from handful.data.tables.written import TIME_OF_DAY, is_blank, is_missing
 
 # Bytes of different strings that are kept of a column: beyond, it cannot be a category.
 MOST_DISTINCT = 64 << 20
@@ -29,22 +30,24 @@ _IDENTIFIER_ROWS = 20
 class Texts:
     """Statistics of strings. distinct: a table of `text` and `rows`, in the order in which they came, or None when they
     are too many; once: whether each occurred once, up to there; filled: rows that are not blank; words: in these;
-    stray: the first string that is not a number, and its row; levels: of a dictionary, in its order; compact: how many
-    of the first entries of `distinct` differ."""
+    levels: of a dictionary, in its order; compact: how many of the first entries of `distinct` differ; marks: for
+    missing values, blanks too, and how many rows hold each; readings: of the others, in each way of writing."""
 
     distinct: pa.Table | None
     filled: int
     words: float
-    stray: tuple[str, int] | None
     levels: tuple[str, ...] | None
     compact: int
+    marks: Counter[str]
+    readings: dict[str, Reading]
     once: bool = True
 
     def merge(self, other: "Texts", offset: int) -> None:
         self.filled += other.filled
         self.words += other.words
-        if self.stray is None and other.stray is not None:
-            self.stray = other.stray[0], other.stray[1] + offset
+        self.marks += other.marks
+        for way, reading in other.readings.items():
+            self.readings[way].merge(reading, offset)
         levels = None if self.levels is None or other.levels is None else (*self.levels, *other.levels)
         self.levels = None if levels is None else tuple(dict.fromkeys(levels))
         if self.distinct is None or other.distinct is None:
@@ -168,23 +171,28 @@ def _texts(column: pa.ChunkedArray) -> Texts:
             used = set(pc.unique(column.cast(TEXT)).to_pylist())
             levels = tuple(v for v in levels if v in used)
         column = column.cast(TEXT)
-    filled = column.filter(pc.not_equal(pc.utf8_trim_whitespace(column), ""))
-    counts = pc.value_counts(filled)
-    distinct = pa.table({"text": counts.field("values"), "rows": counts.field("counts")})
-    stray = next((text for text in _texts_of(distinct) if strings.is_stray(text)), None)
+    encoded = pc.dictionary_encode(column.combine_chunks())
+    texts, codes = encoded.dictionary, pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
+    rows = np.bincount(codes + 1, minlength=len(texts) + 1)[1:]
+    before = np.maximum.accumulate(np.concatenate([[-1], codes]))[:-1]
+    first = np.flatnonzero(codes > before)  # codes count up in the order in which strings come
+    missing = is_missing(texts)
+    told, filled = np.flatnonzero(~missing), np.flatnonzero(~is_blank(texts))
+    distinct = pa.table({"text": _picked(texts, filled), "rows": rows[filled]})
+    words = strings.count_words(distinct["text"])
     return Texts(
         distinct=distinct,
         compact=distinct.num_rows,
-        filled=len(filled),
-        words=pc.sum(strings.count_words(filled)).as_py() or 0.0,
-        stray=None if stray is None else (stray, pc.index(column, pa.scalar(stray, TEXT)).as_py()),
+        filled=int(rows[filled].sum()),
+        words=float((pc.fill_null(words, 0.0).to_numpy() * rows[filled]).sum()),
         levels=None if levels is None else tuple(dict.fromkeys(levels)),
+        marks=Counter({texts[int(i)].as_py(): int(rows[i]) for i in np.flatnonzero(missing)}),
+        readings=readings(_picked(texts, told), rows[told], first[told]),
     )
 
 
-def _texts_of(distinct: pa.Table) -> Iterator[str]:
-    for start in range(0, distinct.num_rows, 1024):
-        yield from distinct["text"].slice(start, 1024).to_pylist()
+def _picked(texts: pa.Array, at: Rows) -> pa.Array:
+    return texts if len(at) == len(texts) else texts.take(pa.array(at))
 
 
 def _lists(column: pa.ChunkedArray) -> Lists:
@@ -243,13 +251,13 @@ def _decide_number(key: str, stats: ColumnStats, o: Options, notes: list[str]) -
     numbers = as_numbers(pa.chunked_array([], kind))
     if numbers is None:
         return _left_out(key, f"its type, {kind}, is not one that handful reads", notes)
-    if t.is_decimal(kind):
+    dates = "year-month-day" if t.is_date(kind) or t.is_timestamp(kind) else TIME_OF_DAY if t.is_time(kind) else None
+    if dates is not None:
+        notes.append(of_dates(key, dates))
+    elif t.is_decimal(kind):
         notes.append(f"'{key}' holds decimals: read as float64.")
-    elif t.is_date(kind):
-        notes.append(f"'{key}' holds dates: read as days since 1970-01-01.")
-    elif t.is_timestamp(kind) or t.is_time(kind) or t.is_duration(kind):
-        since = " since 1970-01-01" if t.is_timestamp(kind) else ""
-        notes.append(f"'{key}' holds times: read as seconds{since}.")
+    elif t.is_duration(kind):
+        notes.append(f"'{key}' holds durations: read as seconds.")
     if stats.nulls:
         notes.append(f"'{key}' lacks a value in {stats.nulls:,} of {stats.rows:,} rows: NaN there.")
     if not stats.missing and stats.rows > 1 and stats.least == stats.most and key != o.target and o.columns is None:
@@ -259,22 +267,24 @@ def _decide_number(key: str, stats: ColumnStats, o: Options, notes: list[str]) -
     dtype = native(key, np.array([stats.most], dtype), o, notes).dtype
     if stats.names and dtype.kind in "iu" and (stats.least or 0) >= -1 and (stats.most or 0) < len(stats.names):
         return Column("category", "int64", (), stats.names)
-    return Column("number", dtype.name)
+    return Column("number", dtype.name, dates=dates)
 
 
 def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: list[str]) -> Column | None:
-    """A target is a category, but for amounts ("$1,200"). An input is numbers or dates when all are, a text when
-    they have 3 words or more on average and more than half of them are distinct, else a category."""
+    """Numbers or dates where the strings are read so (see `written_as`). Else a target is a category, and an input a
+    text when it has 3 words or more on average and more than half of them are distinct, else a category."""
     if texts.levels is not None:
         notes.append(f"'{key}' is a category with {len(texts.levels):,} values, in the order it came with.")
         return Column("category", "int64", (), texts.levels)
     texts.count()
     distinct, is_input = texts.distinct, key != o.target
-    if is_input or _amounts(texts):
-        numbers = _decide_written(key, stats, texts, notes)
-        if numbers is not None:
-            return numbers
     count = None if distinct is None else distinct.num_rows
+    told = stats.rows - stats.nulls - texts.marks.total()
+    different = np.inf if count is None else count - len([mark for mark in texts.marks if mark.strip()])
+    known = StringStats(stats.rows, told, different, tuple(texts.marks), texts.readings)
+    written = written_as(key, known, o, notes) if told else None
+    if written is not None:
+        return written
     if is_input:
         mean = texts.words / texts.filled
         if mean >= 3 and (count is None or count > 0.5 * texts.filled):
@@ -284,8 +294,8 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
         if texts.once and texts.filled == stats.rows >= _IDENTIFIER_ROWS and o.columns is None:
             every = f"each of its {stats.rows:,} values occurs once, as in an identifier"
             return _left_out(key, f"{every}; name it in columns=[...] to keep it", notes)
-        if count == 1 and texts.filled == stats.rows > 1 and o.columns is None:
-            return _left_out(key, f"it is '{next(_texts_of(texts.distinct))}' in every row", notes)
+        if distinct is not None and count == 1 and texts.filled == stats.rows > 1 and o.columns is None:
+            return _left_out(key, f"it is '{distinct['text'][0]}' in every row", notes)
     if distinct is None:
         if not is_input:
             raise HandfulError(f"{o.name}: target '{key}' has too many classes to keep in memory: group some of them")
@@ -297,54 +307,6 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
         f"'{key}' is a category with {len(classes):,} values" + (f"; {lacking:,} rows lack one." if lacking else ".")
     )
     return Column("category", "int64", (), classes)
-
-
-def _decide_written(key: str, stats: ColumnStats, texts: Texts, notes: list[str]) -> Column | None:
-    """Strings that are numbers, but for marks for missing values, or dates; plain numbers alone stay strings: someone
-    quoted them."""
-    if texts.distinct is None:
-        return None
-    if texts.stray is not None:
-        text, row = texts.stray
-        sample = texts.distinct["text"].slice(0, 1000).to_pylist()
-        numeric = sum(t.strip().replace(".", "", 1).lstrip("+-").isdigit() for t in sample)
-        if len(sample) >= 5 and numeric > 0.5 * len(sample):
-            notes.append(f"'{key}' is mostly numbers but is read as strings, because of '{text}' in row {row}.")
-        return _decide_dates(key, text, texts.distinct, notes) if strings.is_slashed(text) else None
-    counts = dict(zip(texts.distinct["text"].to_pylist(), texts.distinct["rows"].to_pylist(), strict=True))
-    marks = {text: rows for text, rows in counts.items() if strings.is_missing(text)}
-    amount = next((text for text in counts if text not in marks and not strings.is_plain(text)), None)
-    if len(marks) == len(counts) or not (marks or amount):
-        return None
-    if amount is not None:
-        notes.append(f"'{key}' is numbers with signs: '{amount}' is read as {strings.number(amount):g}.")
-    if marks:
-        gaps = stats.rows - texts.filled + sum(marks.values())
-        shown = ", ".join(f"'{mark}'" for mark in sorted(marks))
-        notes.append(f"'{key}' is numbers; {gaps:,} rows hold {shown} and are read as missing (NaN).")
-    return Column("number", "float64")
-
-
-def _amounts(texts: Texts) -> bool:
-    """Whether all of the first strings are numbers, and not plain ones alone."""
-    if texts.distinct is None or texts.stray is not None:
-        return False
-    found = [t for t in texts.distinct["text"].slice(0, 100).to_pylist() if not strings.is_missing(t)]
-    return not all(map(strings.is_plain, found))
-
-
-def _decide_dates(key: str, first: str, distinct: pa.Table, notes: list[str]) -> Column | None:
-    """Dates with slashes, where only one order of day and month fits all of them."""
-    texts = distinct["text"].to_pylist()
-    if not all(strings.is_slashed(text) or strings.is_missing(text) for text in texts):
-        return None
-    fits = strings.date_formats(texts)
-    if len(fits) != 1:
-        why = "days and months cannot be told apart" if fits else "they are of several forms"
-        notes.append(f"'{key}' holds dates such as '{first.strip()}', but {why}: written as 2026-01-31 they are read.")
-        return None
-    notes.append(f"'{key}' holds dates, {strings.in_words(fits[0])}: read as seconds since 1970-01-01.")
-    return Column("number", "float64", dates=fits[0])
 
 
 def _decide_lists(key: str, kind: pa.DataType, lists: Lists, o: Options, notes: list[str]) -> Column | None:

@@ -1,14 +1,13 @@
 """The one reader of table files: CSV, JSON lines, Parquet and Arrow, here or far away, whole or in blocks."""
 
 import contextlib
-import csv
 import gzip
 import io
 import json
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
@@ -21,9 +20,10 @@ from pyarrow import parquet
 
 from handful.base.errors import HandfulError
 from handful.data.arrays import Arrays
+from handful.data.media.bad_rows import Bad, BadRows, left_out, ragged
 from handful.data.options import Options
 from handful.data.tables.arrow import check_names, open_table
-from handful.data.tables.dialect import DATES, SAMPLE, Dialect
+from handful.data.tables.dialect import BLANKS, SAMPLE, Dialect, header, one_blank
 from handful.data.tables.dialect import find as find_dialect
 from handful.data.tables.types import TEXT, plain
 
@@ -39,20 +39,26 @@ Types = Mapping[str, pa.DataType]
 
 @dataclass(frozen=True)
 class TableBlock:
-    """Some rows of a file. where: for messages; note: on how the file is written; loose: whether rows may lack columns.
+    """Some rows of a file. where: for messages; note: on how the file is written; loose: whether rows may lack columns;
+    skipped: takes rows of too many or too few values, which stop it where it is None.
 
     parse: its Arrow table, where columns are named those alone, and texts of `types` where it can be told before.
     """
 
     where: str
-    parse: Callable[[Types, Collection[str] | None], pa.Table]
+    parse: Callable[[Types, Collection[str] | None, list[Bad] | None], pa.Table]
     note: str | None = None
     loose: bool = False
+    skipped: list[Bad] | None = None
+
+    def skipping(self, o: Options) -> "TableBlock":
+        """The block, which skips such rows where the caller allows it."""
+        return self if o.bad_rows == "stop" else replace(self, skipped=[])
 
     def table(self, types: Types | None = None, only: Collection[str] | None = None) -> pa.Table:
         """The rows as a table that `plain` made, its columns of `types` and in their order where these are given; only:
         the columns that are needed."""
-        table = plain(self.parse(types or {}, only))
+        table = plain(self.parse(types or {}, only, self.skipped))
         if types is None:
             return table
         columns = {}
@@ -145,7 +151,9 @@ def open_table_file(where: str, o: Options) -> Arrays:
 
 
 def _open_block(block: TableBlock, o: Options, *notes: str) -> Arrays:
-    return open_table(block.table(), o, notes=[*notes, *([block.note] if block.note else [])])
+    block = block.skipping(o)
+    table, said = block.table(), [*notes, *([block.note] if block.note else [])]
+    return open_table(table, o, notes=said + left_out(block.skipped or [], table.num_rows, o))
 
 
 def open_zipped(archive: Path, name: str, o: Options) -> Arrays:
@@ -175,10 +183,13 @@ def _csv(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> It
     if table is not None and table.separator == dialect.separator:
         dialect = table
     data.seek(0)
-    names: list[str] | None = None  # in the text itself where it is whole
+    names = list(dialect.names) or None  # None: in the text itself
+    if dialect.counts:
+        data.readline()
     for place, text in _texts(data, where, whole, quoted=True):
+        text = one_blank(text) if dialect.separator == BLANKS else text
         if names is None and not whole:
-            names, head = _header(text, dialect)
+            names, head = header(text, dialect)
             check_names(names, where)
             text = text[head:]
         if whole or text.strip():
@@ -186,7 +197,13 @@ def _csv(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> It
 
 
 def _parse_csv(
-    text: bytes, where: str, names: list[str] | None, dialect: Dialect, types: Types, only: Collection[str] | None
+    text: bytes,
+    where: str,
+    names: list[str] | None,
+    dialect: Dialect,
+    types: Types,
+    only: Collection[str] | None,
+    skipped: list[Bad] | None,
 ) -> pa.Table:
     """names: of the columns, where the text has no header; it is then parsed on one thread."""
     parse = arrow_csv.ParseOptions(delimiter=dialect.separator, newlines_in_values=True)
@@ -194,7 +211,7 @@ def _parse_csv(
         column_types={name: types[name] for name in types.keys() & (types if names is None else names)},
         include_columns=[name for name in names or () if name in only] if only is not None else None,
         decimal_point=dialect.decimal,
-        timestamp_parsers=[arrow_csv.ISO8601, *DATES],
+        timestamp_parsers=[arrow_csv.ISO8601],
         true_values=["true", "True", "TRUE"],  # without 0 and 1, which are numbers: so blocks have one type with others
         false_values=["false", "False", "FALSE"],
     )
@@ -204,14 +221,18 @@ def _parse_csv(
             options = arrow_csv.ReadOptions(use_threads=names is None, block_size=size, column_names=names)
             table = arrow_csv.read_csv(pa.BufferReader(text), options, parse, convert)
         except pa.ArrowInvalid as error:
-            if names is not None or "Expected" not in str(error):
+            if (names is not None and not dialect.names) or "Expected" not in str(error):
                 raise
             options.use_threads = False  # once more: one thread counts the rows
+            bad = [] if skipped is None else skipped
+            parse.invalid_row_handler = partial(ragged, where, bad)
             table = arrow_csv.read_csv(pa.BufferReader(text), options, parse, convert)
+            if skipped is None:
+                raise BadRows(bad) from error
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_binary(column.type):
             raise HandfulError(f"{where}: column '{name}' is not UTF-8: convert the file, for example with iconv")
-    return table
+    return table.replace_schema_metadata(dialect.metadata)
 
 
 def _jsonl(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:
@@ -220,7 +241,9 @@ def _jsonl(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> 
             yield TableBlock(place, partial(_parse_jsonl, text, place, whole), loose=True)
 
 
-def _parse_jsonl(text: bytes, where: str, whole: bool, types: Types, only: Collection[str] | None) -> pa.Table:
+def _parse_jsonl(
+    text: bytes, where: str, whole: bool, types: Types, only: Collection[str] | None, skipped: list[Bad] | None
+) -> pa.Table:
     options = arrow_json.ReadOptions(use_threads=whole, block_size=_LONGEST if whole else len(text) + 1)
     with reading(where, TABLES[".jsonl"].what, TABLES[".jsonl"].fix):
         table = arrow_json.read_json(pa.BufferReader(text), options)
@@ -286,7 +309,7 @@ def _placed(where: str, tables: Iterator[pa.Table]) -> Iterator[TableBlock]:
 
 def typed_block(where: str, table: pa.Table) -> TableBlock:
     """A block that states its types."""
-    return TableBlock(where, lambda types, only: table)
+    return TableBlock(where, lambda types, only, skipped: table)
 
 
 _CSV = _Format("a CSV file", "every row must have as many values as the header, quoted where needed", _csv)
@@ -353,14 +376,3 @@ def _record_end(block: bytes, quoted: bool) -> int:
         odd ^= block.count(b'"', max(before, 0), end) % 2
         end = before
     return end + 1
-
-
-def _header(block: bytes, dialect: Dialect) -> tuple[list[str], int]:
-    """The names in the first record, and its length in bytes."""
-    start = len(block) - len(block.lstrip(b"\r\n"))
-    end = block.find(b"\n", start)
-    while end >= 0 and block.count(b'"', 0, end) % 2:
-        end = block.find(b"\n", end + 1)
-    stop = len(block) if end < 0 else end + 1
-    text = block[start:stop].decode("utf-8-sig").rstrip("\r\n")
-    return next(csv.reader(io.StringIO(text), delimiter=dialect.separator), []), stop

@@ -44,14 +44,16 @@ def _fields(name: str, column: pa.ChunkedArray) -> Iterable[tuple[str, pa.Chunke
 
 
 def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Strings as large_string, bytes as large_binary, pictures and sounds as their bytes, a dictionary of strings with
-    indices of 32 bits; extensions and other dictionaries unwrapped."""
+    """Strings as large_string, bytes as large_binary, pictures and sounds as their bytes or, if none has any, as their
+    paths, a dictionary of strings with indices of 32 bits; extensions and other dictionaries unwrapped."""
     t = pa.types
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
         return plain_column(pa.chunked_array([c.storage for c in column.chunks], kind.storage_type))
     if t.is_struct(kind) and kind.get_field_index("bytes") >= 0:  # {bytes, path}, as data set hubs publish media
-        return plain_column(pc.struct_field(column, "bytes"))
+        found = pc.struct_field(column, "bytes")
+        named = len(column) and found.null_count == len(column) and kind.get_field_index("path") >= 0
+        return plain_column(pc.struct_field(column, "path") if named else found)
     if t.is_dictionary(kind):
         values = plain_column(pa.chunked_array([], kind.value_type)).type
         return column.cast(pa.dictionary(pa.int32(), TEXT, kind.ordered) if values == TEXT else kind.value_type)
@@ -91,15 +93,17 @@ def join_types(a: pa.DataType | None, b: pa.DataType) -> pa.DataType | None:
 
 
 def as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """The column as numbers or booleans: decimals as float64, dates as days and times as seconds; None for others."""
+    """The column as numbers or booleans: decimals as float64, dates and times as seconds; None for others."""
     t, kind = pa.types, column.type
     if t.is_null(kind) or t.is_decimal(kind):
         return column.cast(pa.float64())
     if t.is_date(kind):
-        return column.cast(pa.date32()).cast(pa.int32()).cast(pa.int64())
+        return as_numbers(column.cast(pa.timestamp("s")))
     if t.is_timestamp(kind) or t.is_time(kind) or t.is_duration(kind):
-        bits = pa.int32() if t.is_time32(kind) else pa.int64()
-        return pc.divide(column.cast(bits).cast(pa.float64(), safe=False), float(_UNITS[kind.unit]))
+        count = column.cast(pa.int32() if t.is_time32(kind) else pa.int64()).cast(pa.int64())
+        whole = pc.divide(count, _UNITS[kind.unit])  # apart, so that the sum is rounded once
+        rest = pc.subtract(count, pc.multiply(whole, _UNITS[kind.unit]))
+        return pc.add(whole.cast(pa.float64()), pc.divide(rest.cast(pa.float64()), float(_UNITS[kind.unit])))
     return column if is_number(kind) else None
 
 

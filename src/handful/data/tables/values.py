@@ -1,5 +1,6 @@
 """The values of a column: `apply`, the one place where what was decided or learned of a column is applied."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from handful.base.errors import HandfulError, did_you_mean
 from handful.data.arrays import Dense, Stored, Strings, native, ragged
 from handful.data.base import Column
 from handful.data.media import audio, images
+from handful.data.media.bad_rows import Bad, BadRows
 from handful.data.media.items import IMAGES, SOUNDS, BinaryItems, FileItems, Items
 from handful.data.options import Options
 from handful.data.tables.columns import column_stats, decide
@@ -67,7 +69,7 @@ def apply(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: 
 
 def _numbers(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> Dense:
     if is_text(column.type):
-        array: NDArray[np.generic] = read_numbers(f"{o.name}: column '{key}'", column.cast(TEXT), wanted.dates)
+        array: NDArray[np.generic] = read_numbers(f"{o.name}: column '{key}'", column.cast(TEXT), wanted)
     else:
         numbers = as_numbers(column)
         if numbers is None:
@@ -153,12 +155,12 @@ def _media(key: str, items: Items, wanted: Column, o: Options, notes: list[str])
 
 
 def media_named(column: pa.ChunkedArray) -> Column | None:
-    """What the first strings of a column name, if all end as the names of pictures do, or of sounds."""
-    endings = {Path(name).suffix.lower() for name in column[:64].cast(TEXT).drop_null().to_pylist() if name}
-    if not endings:
-        return None
-    image, audio = Column("image", "uint8", (None, None, None)), Column("audio", "float32", (None,))
-    return image if endings <= IMAGES else audio if endings <= SOUNDS else None
+    """What the first strings of a column name, if more than half end as the names of pictures do, or of sounds."""
+    found = [Path(name).suffix.lower() for name in column[:64].cast(TEXT).drop_null().to_pylist() if name]
+    if 2 * sum(ending in IMAGES for ending in found) > len(found):
+        return Column("image", "uint8", (None, None, None))
+    sounds = 2 * sum(ending in SOUNDS for ending in found) > len(found)
+    return Column("audio", "float32", (None,)) if sounds else None
 
 
 def _named_files(key: str, column: pa.ChunkedArray, o: Options, notes: list[str]) -> Stored | None:
@@ -166,21 +168,46 @@ def _named_files(key: str, column: pa.ChunkedArray, o: Options, notes: list[str]
     named = media_named(column)
     if named is None:
         return None
-    names = column.to_pylist()
-    first = next(name for name in names if name)
+    names = column.cast(TEXT).to_pylist()
+    some = [name for name in names[:64] if name and Path(name).suffix.lower() in IMAGES | SOUNDS]
     here = Path(o.where) if o.where and "://" not in o.where else None
     near = [] if here is None else [here] if here.is_dir() else [here.parent]
-    base = next((folder for folder in (*near, Path()) if (folder / first).is_file()), None)
+    base = next((folder for folder in (*near, Path()) if any((folder / name).is_file() for name in some)), None)
     if base is None:
-        lost = f"'{key}' names files, and '{first}' is not in {near[0] if near else 'this folder'}"
+        lost = f"'{key}' names files, and '{some[0]}' is not in {near[0] if near else 'this folder'}"
         if key in o.schema:
             raise HandfulError(f"{o.name}: column {lost}")
         notes.append(f"{lost}: read as text.")
         return None
-    paths = [base / (name or "") for name in names]
+    if o.where is not None and not o.outside:
+        _check_inside(key, names, base, o)
+    paths, bad = [base / (name or "") for name in names], list[Bad]()
     for row, path in enumerate(paths):
         if not path.is_file():
-            what = f"names {path}, which is not there" if names[row] else "names no file"
-            raise HandfulError(f"{o.name}: column '{key}' {what}, in row {row}: correct or remove such rows")
+            where = f"in row {row if o.rows is None else o.rows[row]}: correct or remove such rows"
+            lacks = _lack_of(path, names[row])
+            said = f"{o.name}: column '{key}' {lacks}, {where}"
+            bad.append(Bad(row, "missing file" if names[row] else "empty cell", str(path), said))
+    if bad:
+        raise BadRows(bad)
     notes.append(f"'{key}' holds names of {'pictures' if named.kind == 'image' else 'sounds'}: the files are read.")
     return _media(key, FileItems(key, paths), named, o, notes)
+
+
+def _lack_of(path: Path, name: str | None) -> str:
+    if not name:
+        return "names no file"
+    if path.is_symlink() and not path.exists():
+        return f"names {path}, a link to what is not there"
+    return f"names {path}, which is not {'a file' if path.exists() else 'there'}"
+
+
+def _check_inside(key: str, names: list[str | None], base: Path, o: Options) -> None:
+    """HandfulError for a table, which may have come from someone else, that names files outside the folder `base`."""
+    root = os.path.join(os.path.abspath(base), "")
+    for row, name in enumerate(names):
+        if name and not os.path.abspath(os.path.join(root, name)).startswith(root):
+            raise HandfulError(
+                f"{o.name}: column '{key}' names {name} in row {row}, outside the folder {base.absolute()}: move such "
+                "files there, or pass outside=True to handful.open"
+            )

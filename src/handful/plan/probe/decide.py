@@ -40,6 +40,7 @@ UPDATES = 550  # and leaves the throughput rule at least so many updates
 LEAST = 8
 USUAL = 32  # the batch where none is measured
 SHORT = 120.0  # seconds: a run of few rows and open length that will be over in so many takes the defaults
+STEP_COST = 64  # rows that a step costs besides its own, where times are stated: that of small networks on a CPU
 LITTLE = 0.05  # of the predicted progress per second: less is not worth more measuring
 MOST_RISE = 4.0  # of the rate for the one large batch that the noise scale is measured with
 
@@ -122,9 +123,19 @@ def batch_cap(n: int) -> int:
     return min(max(LEAST_CAP, about), powers_of_two(n)[-1])
 
 
+def sizes_to_time(t: Training, cap: int) -> list[int]:
+    """The batch sizes to choose from, the smallest of which a layer that normalises over rows needs two of."""
+    return powers_of_two(cap, 2 if mode_coupling(t.objective.model.train()) else min(4, cap))
+
+
+def stated_times(t: Training) -> Throughput:
+    """Step times that no clock was read for, in units of a row's: a step costs as much as STEP_COST rows besides."""
+    return Throughput.law(STEP_COST, 1, sizes_to_time(t, batch_cap(t.examples)))
+
+
 def measure_times(t: Training, d: Decision, share: float, *, quick: bool) -> Throughput:
     """Memory, and step times up to the batch cap."""
-    sizes = powers_of_two(d.cap, 2 if mode_coupling(t.objective.model.train()) else min(4, d.cap))
+    sizes = sizes_to_time(t, d.cap)
     first = measure_throughput(t, [min(32, d.cap)], budget=0.2, repeats=3)
     whole_run = planned_examples(t) * first.seconds[0] / first.sizes[0]
     limit = min(30.0, max(0.25, TIMING * whole_run)) if quick else max(2.0, min(60.0, share * whole_run))
@@ -242,7 +253,11 @@ def choose_batch(t: Training, d: Decision, tp: Throughput) -> int:
         why = f"noise scale {phi}: {both if low == fallback else between}"
     else:
         why = rule if phi is None else f"noise scale {phi}; {rule}"
-    here = f"measured here; another machine may choose otherwise; batch={size} fixes it"
+    here = (
+        f"measured here; another machine may choose otherwise; batch={size} fixes it"
+        if tp.tested
+        else "by a stated law of step times, not by the clock"
+    )
     d.batch = Choice(size, status, f"{why} ({here})")
     if size in tp.micro_batches:
         d.micro_batch = Choice(tp.micro_batches[size], "measured", "the most rows that fit in memory at once")
@@ -278,4 +293,6 @@ def choose_growth(t: Training, d: Decision, tp: Throughput, size: int) -> Choice
 
 
 def _speed(tp: Throughput, size: int) -> str:
-    return f"{say_seconds(tp(size))} per step of {size}"
+    return (
+        f"{say_seconds(tp(size))} per step of {size}" if tp.tested else f"a step of {size} taken to cost {tp(size):g}"
+    )

@@ -37,15 +37,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def save(folder: Path, step: int, tensors: dict[str, Tensor], meta: Row) -> None:
-    """Write the checkpoint of a step and remove all but the newest two."""
+    """Write the checkpoint of a step and remove all but the first, where replays begin, and the newest two."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"{step:012d}"
     digest = write_tensors(stem.with_suffix(".safetensors"), tensors)
     write_text(stem.with_suffix(".json"), json.dumps({**meta, "sha256": digest}))
     whole = sorted(folder.glob("[0-9]*.json"))
-    for old in whole[:-KEPT]:
+    for old in whole[1:-KEPT]:
         old.unlink(missing_ok=True)
-    kept = {p.stem for p in whole[-KEPT:]}
+    kept = {p.stem for p in [*whole[:1], *whole[-KEPT:]]}
     for tensor_file in folder.glob("[0-9]*.safetensors"):
         if tensor_file.stem not in kept:
             tensor_file.unlink(missing_ok=True)
@@ -53,13 +53,19 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], meta: Row) -> None
         leftover.unlink(missing_ok=True)
 
 
-def load(folder: Path) -> tuple[dict[str, Tensor], Row, list[str]]:
+def load(folder: Path, before: int | None = None) -> tuple[dict[str, Tensor], Row, list[str]]:
     """The newest whole checkpoint: (tensors, meta, sentences on newer ones that were damaged and passed over).
 
-    Raises HandfulError when there is none.
+    before: of those from which that step (counted from 1) is still to be taken. Raises HandfulError when there is none.
     """
     notes: list[str] = []
-    for manifest in sorted(folder.glob("[0-9]*.json"), reverse=True):
+    manifests = sorted(folder.glob("[0-9]*.json"), reverse=True)
+    if before is not None:
+        later = len(manifests)
+        manifests = [m for m in manifests if int(m.stem) < before]
+        if later and not manifests:
+            raise HandfulError(f"there is no checkpoint in {folder} from which step {before:,} could be taken again")
+    for manifest in manifests:
         tensor_file = manifest.with_suffix(".safetensors")
         try:
             meta = json.loads(manifest.read_text(encoding="utf-8"))

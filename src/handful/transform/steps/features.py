@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from handful.data.tables.written import TIME_OF_DAY
 from handful.transform.steps.statistics import Moments, known_values
 from handful.transform.steps.step import Names, Step, listed
 
@@ -76,9 +77,10 @@ def _tail(x: NDArray[np.float64], far: float) -> tuple[float, float] | None:
 class CyclicTime(Step[Tensor]):
     """Adds where in the day, the week and the year a time is: sine and cosine of each, behind the features.
 
-    Which features are times is found from their values, as `handful.open` reads times as seconds since 1970: whole or
-    not, all between 1990 and 2100, over two days or more, and a cycle only where they span two of it. Values [m,
-    features] float64; the result has 2 more features per cycle. UTC.
+    known: (feature, how it is written) of the columns that are dates or times of day; a time of day has its place in
+    the day alone. Which others are times is found from their values: whole or not, all between 1990 and 2100. A cycle
+    counts only where they span two of it, and the day only where some are not at midnight. Values [m, features]
+    float64; the result has 2 more features per cycle. UTC.
 
     >>> hours = 1.7e9 + 3600 * torch.arange(0, 96, dtype=torch.float64)[:, None]
     >>> step = CyclicTime().fit([hours])
@@ -87,14 +89,27 @@ class CyclicTime(Step[Tensor]):
     """
 
     keeps_missing: ClassVar[bool] = True
+    known: tuple[tuple[int, str], ...] = ()
     times: tuple[tuple[int, str], ...] | None = None
 
     def learn(self, chunks: Iterator[Tensor]) -> Self:
-        moments = Moments(chunks)
-        found = []
+        hours = torch.zeros(0, dtype=torch.bool)  # the features of which some are not at midnight
+
+        def looked_at() -> Iterator[Tensor]:
+            nonlocal hours
+            for x in chunks:
+                within = (x % _DAY > 0).reshape(len(x), -1).any(dim=0)
+                hours = within if not len(hours) else hours | within
+                yield x
+
+        moments = Moments(looked_at())
+        found, written = [], dict(self.known)
         for k, (first, last) in enumerate(zip(moments.low.reshape(-1).tolist(), moments.high.reshape(-1).tolist())):
-            if 6.3e8 <= first <= last <= 4.1e9:  # 1990 to 2100
-                found += [(k, name) for name, length in _CYCLES.items() if last - first >= 2 * length]
+            if written.get(k) == TIME_OF_DAY:
+                found.append((k, "day"))
+            elif (k in written and first < last) or 6.3e8 <= first <= last <= 4.1e9:  # 1990 to 2100
+                cycles = [name for name, length in _CYCLES.items() if last - first >= 2 * length]
+                found += [(k, name) for name in cycles if name != "day" or hours[k]]
         return replace(self, times=tuple(found))
 
     @property
@@ -112,7 +127,9 @@ class CyclicTime(Step[Tensor]):
         cycles: dict[int, list[str]] = {}
         for k, name in self.fitted(self.times):
             cycles.setdefault(k, []).append(name)
+        clocks = {k for k, way in self.known if way == TIME_OF_DAY}
         return [
-            f"{listed([k], names)} holds seconds since 1970: the place in the {' and the '.join(held)} is added."
+            f"{listed([k], names)} holds seconds since {'midnight' if k in clocks else '1970'}: the place in the "
+            f"{' and the '.join(held)} is added."
             for k, held in cycles.items()
         ]

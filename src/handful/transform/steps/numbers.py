@@ -234,16 +234,23 @@ class Whiten(Step[Tensor]):
 class ScaleImage(Step[Tensor]):
     """Pictures [m, channels, height, width] to float32: (x / 255 - mean) / std, mean and std per channel.
 
-    uint8 is divided by 255; pictures of floats are not. standardize=False only divides. Sums over bytes are
-    made in integers, so that they are exact.
+    uint8 is divided by 255, other whole numbers by `most`, the largest in the training rows, without its sign; pictures
+    of floats are not. standardize=False only divides. Sums over bytes are made in integers, so that they are exact.
+    Missing values (NaN) become 0, the mean.
+
+    >>> deep = torch.tensor([0, 1000, 3000, 4000], dtype=torch.int32).view(1, 1, 2, 2)
+    >>> ScaleImage(standardize=False).fit([deep])(deep // 2).flatten().tolist()
+    [0.0, 0.125, 0.375, 0.5]
     """
 
     standardize: bool = True
     mean: Tensor | None = None  # of x / divisor, float64 [channels]
     std: Tensor | None = None
+    most: float = 1.0
+    gaps: int = 0  # missing values in the training rows
 
     def learn(self, chunks: Iterator[Tensor]) -> Self:
-        moments = Moments()
+        moments, most = Moments(), 1.0
         for chunk in filter(len, chunks):
             channels = chunk.transpose(0, 1).flatten(1)
             if chunk.dtype == torch.uint8:
@@ -254,20 +261,29 @@ class ScaleImage(Step[Tensor]):
                 moments.join(count, total / count / 255, deviations, wide.amin(1) / 255.0, wide.amax(1) / 255.0)
             else:
                 moments.update(channels.T)
-        return replace(self, mean=moments.mean, std=moments.std)
+                if not chunk.is_floating_point():
+                    most = float(torch.maximum(moments.high.abs(), moments.low.abs()).max()) or 1.0
+        gaps = int((moments.count.max() - moments.count).sum())
+        return replace(self, mean=moments.mean, std=moments.std, most=most, gaps=gaps)
 
     def __call__(self, value: Tensor) -> Tensor:
-        divisor = 255.0 if value.dtype == torch.uint8 else 1.0
+        if value.dtype in (torch.int8, torch.int16):  # so that the same numbers in a wider type give the same bits
+            value = value.to(torch.int32)
         if not self.standardize:
-            return value.to(torch.float32).div_(divisor) if divisor != 1 else value.to(torch.float32)
+            most = 255.0 if value.dtype == torch.uint8 else self.most
+            wide = torch.float64 if value.dtype in (torch.int32, torch.int64) else torch.float32
+            return value.to(wide).div(most).to(torch.float32) if most != 1 else value.to(torch.float32)
+        divisor = 255.0 if value.dtype == torch.uint8 else 1.0
         shift, scale = self.fitted(self.mean) * divisor, _inverse(self.fitted(self.std)) / divisor
-        return _affine(value, shift.view(-1, 1, 1), scale.view(-1, 1, 1)).to(torch.float32)
+        x = _affine(value, shift.view(-1, 1, 1), scale.view(-1, 1, 1)).to(torch.float32)
+        return x.nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf) if value.is_floating_point() else x
 
     def notes(self, names: Names = None) -> list[str]:
         if not self.standardize:
-            return ["Pictures are scaled from 0..255 to 0..1."]
+            return [f"Pictures are scaled from 0..{255 if self.most == 1 else self.most:g} to 0..1."]
         mean, std = (", ".join(f"{v:.3f}" for v in t.tolist()) for t in (self.fitted(self.mean), self.fitted(self.std)))
-        return [f"Pictures are standardised per channel (training mean {mean}; standard deviation {std})."]
+        found = [f"Pictures are standardised per channel (training mean {mean}; standard deviation {std})."]
+        return found + ([f"{self.gaps:,} missing values become the channel's training mean."] if self.gaps else [])
 
 
 @functools.lru_cache(maxsize=64)

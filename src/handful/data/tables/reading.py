@@ -1,0 +1,231 @@
+"""How the strings of a column fare in each way of writing numbers and dates, and which of them is the column's."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from handful.base.errors import HandfulError
+from handful.data.base import Column, Rows
+from handful.data.options import Options
+from handful.data.tables.types import TEXT
+from handful.data.tables.written import DATES, TIME_OF_DAY, dates, is_money, numbers, trimmed
+
+_MOST_CLASSES = 20  # different numbers up to which a target is rather classes than numbers
+_EURO_LIKE = ("€", "EUR", "kr", "zł", "R$", "₺", "₫")  # where points part thousands
+_TIME_NAME = re.compile(
+    r"(^|[_ ])(year|quarter|month|week|day|date|hour|minute|second|time|timestamp|datetime)s?($|[_ ])", re.I
+)
+_MOST_ODD = 100  # different strings that a way of writing does not read, beyond which it is not that of the column
+_SAMPLE = 1000
+NUMBERS = (".", ",")  # the ways to write numbers, by the sign before decimals
+
+At = tuple[str, int]  # a string, and the first row that holds it
+
+
+@dataclass
+class Reading:
+    """How the strings of a column fare in one way of writing them. rows: that it reads; odd: strings that it does not
+    read -> (rows, the first of them), None when they are too many; units: of numbers -> where the first stands; signs:
+    the first number that is more than a plain one, or the first date; stray: the first that is not read; grouped:
+    whether thousands are parted; zeros: whether some begin with a zero, as in 007."""
+
+    rows: int = 0
+    odd: dict[str, tuple[int, int]] | None = field(default_factory=dict)
+    units: dict[str, At] = field(default_factory=dict)
+    signs: At | None = None
+    stray: At | None = None
+    grouped: bool = False
+    zeros: bool = False
+
+    def merge(self, other: "Reading", offset: int) -> None:
+        """Add the rows of the next block, which begins at row `offset`."""
+        self.rows += other.rows
+        if self.odd is None or other.odd is None:
+            self.odd = None
+        else:
+            for text, (rows, first) in other.odd.items():
+                before = self.odd.get(text)
+                self.odd[text] = (rows, first + offset) if before is None else (before[0] + rows, before[1])
+            self.odd = self.odd if len(self.odd) <= _MOST_ODD else None
+        self.units = {unit: (text, row + offset) for unit, (text, row) in other.units.items()} | self.units
+        self.odd = self.odd if len(self.units) <= _MOST_ODD else None
+        self.signs, self.stray = self.signs or _moved(other.signs, offset), self.stray or _moved(other.stray, offset)
+        self.grouped, self.zeros = self.grouped or other.grouped, self.zeros or other.zeros
+
+    @property
+    def odd_rows(self) -> int:
+        """Rows with a string that is not read."""
+        return sum(rows for rows, _ in (self.odd or {}).values())
+
+
+def _moved(at: At | None, offset: int) -> At | None:
+    return None if at is None else (at[0], at[1] + offset)
+
+
+def readings(texts: pa.Array, rows: Rows, first: Rows) -> dict[str, Reading]:
+    """How different strings (large_string), none of them missing, fare in every way. rows: that hold each; first: the
+    first of these."""
+    bare = trimmed(texts)
+    return {way: _reading(way, texts, bare, rows, first) for way in (*NUMBERS, *DATES)}
+
+
+def _reading(way: str, texts: pa.Array, bare: pa.Array, rows: Rows, first: Rows) -> Reading:
+    if len(texts) > _SAMPLE:
+        sample = _reading(way, texts[:_SAMPLE], bare[:_SAMPLE], rows[:_SAMPLE], first[:_SAMPLE])
+        if sample.odd is None and sample.rows == 0:
+            return sample
+    found, signs = Reading(), np.ones(len(texts), np.bool_)
+    if way in DATES:
+        there = ~np.isnan(dates(bare, way))
+    else:
+        read = numbers(bare, way)
+        there, signs = ~np.isnan(read.values), read.signs
+        found = Reading(grouped=bool((read.grouped & there).any()), zeros=_zeros(bare))
+        for at in np.flatnonzero(there & (read.units != "")).tolist():
+            found.units.setdefault(read.units[at], (texts[at].as_py(), int(first[at])))
+    odd = np.flatnonzero(~there)
+    found.rows = int(rows[there].sum())
+    found.signs, found.stray = _at(texts, first, np.flatnonzero(there & signs)), _at(texts, first, odd)
+    many = len(odd) > _MOST_ODD or len(found.units) > _MOST_ODD
+    found.odd = None if many else {texts[int(i)].as_py(): (int(rows[i]), int(first[i])) for i in odd}
+    return found
+
+
+def _at(texts: pa.Array, first: Rows, which: Rows) -> At | None:
+    return (texts[int(which[0])].as_py(), int(first[which[0]])) if len(which) else None
+
+
+def _zeros(texts: pa.Array) -> bool:
+    return bool(pc.any(pc.match_substring_regex(texts, r"^[-+]?0\d")).as_py())
+
+
+@dataclass(frozen=True)
+class StringStats:
+    """What is known of the strings of a column. rows: of the column; told: those that hold a string which does not mark
+    a missing value; different: such strings; marks: for missing values; readings: by way of writing."""
+
+    rows: int
+    told: int
+    different: float
+    marks: tuple[str, ...]
+    readings: Mapping[str, Reading]
+
+
+def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Column | None:
+    """The numbers or dates that a column's strings are, noted; None where they are strings.
+
+    They are numbers, or dates, where all are; or where at least ten numbers differ, none begins with 0 as codes do, and
+    at most one row in 20 holds something else. Plain numbers alone stay strings: someone quoted them, unless the
+    column's name says that they are years, days or the like. HandfulError for a target of numbers with something else
+    in some rows.
+    """
+    is_target = key == o.target
+    fits = {way: one for way, one in known.readings.items() if one.odd is not None and one.rows and _few(one, known)}
+    least = min((one.odd_rows for one in fits.values()), default=0)
+    best = [way for way, one in fits.items() if one.odd_rows == least]
+    if not best:
+        _note_mostly(key, known, o, notes)
+        return None
+    way = _decimal(fits) if set(best) == set(NUMBERS) else best[0]
+    one, what = fits[way], "dates" if way in DATES else "numbers"
+    if len(best) > 1 and way in DATES:
+        why = "but days and months cannot be told apart: written as 2026-01-31 they are read"
+        notes.append(f"'{key}' holds dates such as '{_first(one)}', {why}.")
+        return None
+    if len(one.units) > 1:
+        shown = " and ".join(f"'{text}' in row {row}" for text, row in sorted(one.units.values(), key=_row)[:2])
+        several = f"'{key}' holds amounts in several units ({shown})"
+        if is_target and known.different > _MOST_CLASSES:
+            raise HandfulError(f"{o.name}: target {several}: bring them to one")
+        notes.append(f"{several}: not read as numbers.")
+        return None
+    unit, plain = next(iter(one.units), ""), one.signs is None
+    named = plain and _TIME_NAME.search(key) is not None
+    if plain and not (known.marks or one.odd or (named and not is_target)):
+        return None
+    counted = plain or (unit and not is_money(unit) and unit not in "%‰")
+    if is_target and counted and (known.different - len(one.odd or ()) <= _MOST_CLASSES or one.zeros):
+        return None
+    if is_target and one.odd:
+        raise _mixed(key, one.rows, known, one.odd, o)
+    _note_written(key, way, one, known, what, notes)
+    if plain and not known.marks and not one.odd:
+        notes.append(f"'{key}' is numbers, as its name says.")
+    missing = tuple(sorted(one.odd or ()))
+    if way in DATES:
+        return Column("number", "float64", dates=way, missing=missing)
+    return Column("number", "float64", decimal=way, unit=unit, missing=missing)
+
+
+def of_dates(key: str, way: str) -> str:
+    """A note on dates."""
+    if way == TIME_OF_DAY:
+        return f"'{key}' holds times of day: read as seconds since midnight."
+    return f"'{key}' holds dates, {way}: read as seconds since 1970-01-01 (UTC)."
+
+
+def _few(one: Reading, known: StringStats) -> bool:
+    """Whether few enough strings are not read for the others to tell what the column holds."""
+    if not one.odd:
+        return True
+    numbers_ = known.different - len(one.odd)
+    return one.odd_rows * 20 <= known.told and numbers_ >= 10 and not one.zeros
+
+
+def _decimal(fits: Mapping[str, Reading]) -> str:
+    """The sign before decimals where both ways read all: a comma in 5.000 €, else a point, as in 5,000 and 5.000."""
+    point, comma = fits["."], fits[","]
+    euros = any(unit in _EURO_LIKE for unit in comma.units)
+    return "," if euros and comma.grouped and not point.grouped else "."
+
+
+def _first(one: Reading) -> str:
+    return one.signs[0].strip() if one.signs else ""
+
+
+def _row(at: At) -> int:
+    return at[1]
+
+
+def _note_mostly(key: str, known: StringStats, o: Options, notes: list[str]) -> None:
+    """Say what keeps a column that is numbers, or dates, in more than half of its rows from being read so."""
+    way, one = max(known.readings.items(), key=lambda item: item[1].rows)
+    if one.stray is None or one.rows * 2 <= known.told or known.told < 5:
+        return
+    text, row = one.stray
+    if key == o.target and known.different > _MOST_CLASSES and known.different * 2 > known.told:
+        raise _mixed(key, one.rows, known, {text: (known.told - one.rows, row)}, o)
+    what = "dates" if way in DATES else "numbers"
+    notes.append(f"'{key}' is mostly {what} but is read as strings, because of '{text}' in row {row}.")
+
+
+def _mixed(key: str, read: int, known: StringStats, odd: Mapping[str, tuple[int, int]], o: Options) -> HandfulError:
+    found = f"is a number in {read:,} of {known.told:,} rows but {_listed(odd)}"
+    return HandfulError(f"{o.name}: target '{key}' {found}: correct or remove such rows")
+
+
+def _listed(odd: Mapping[str, tuple[int, int]]) -> str:
+    """The strings that are not read, by their first rows."""
+    first = sorted(odd.items(), key=lambda item: item[1][1])
+    more = f" and {len(first) - 3} others" if len(first) > 3 else ""
+    return ", ".join(f"'{text}' in row {row}" for text, (_, row) in first[:3]) + more
+
+
+def _note_written(key: str, way: str, one: Reading, known: StringStats, what: str, notes: list[str]) -> None:
+    if way in DATES:
+        notes.append(of_dates(key, way))
+    elif one.signs is not None:
+        value = numbers(trimmed(pa.array([one.signs[0]], TEXT)), way).values[0]
+        notes.append(f"'{key}' is numbers: '{one.signs[0].strip()}' is read as {value:.15g}.")
+    gaps = known.rows - known.told
+    if gaps:
+        marks = sorted({mark.strip() for mark in known.marks} - {""})
+        shown = ", ".join(f"'{mark}'" for mark in marks) or "nothing"
+        notes.append(f"'{key}' is {what}; {gaps:,} rows hold {shown} and are read as missing (NaN).")
+    if one.odd:
+        rest = f"{one.odd_rows:,} of {known.rows:,} rows hold something else and are read as missing (NaN)"
+        notes.append(f"'{key}' is {what}, but {rest}: {_listed(one.odd)}.")

@@ -1,0 +1,264 @@
+"""The ways in which strings stand for numbers, dates and times: what each reads, a whole array at a time."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from handful.data.tables.types import TEXT
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Days = NDArray[np.int64]
+Words = NDArray[np.object_]
+
+_MISSING = (
+    "?", "-", "--", "---", "\u2013", "\u2014", ".", "..", "...", "*", "na", "n/a", "n.a.", "n.a", "#n/a", "#na",
+    "#n/a n/a", "<na>", "nan", "-nan", "nat", "none", "null", "nil", "\\n", "missing", "unknown", "not available",
+    "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!",
+)  # fmt: skip
+_NOTHING = pa.scalar("", TEXT)
+_LONGEST = 64  # bytes of a number or a date; longer strings are none
+_SPACES = "\u00a0\u2009\u202f"
+_BLANK = rf"[\s{_SPACES}]"  # \s is of ASCII alone
+_SMALL = 500  # strings up to which Python is quicker, as it keeps the patterns that it compiled
+_CODES = "USD|EUR|GBP|JPY|CHF|CNY|INR|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|BRL|MXN|ZAR|KRW|SGD|HKD"
+_CURRENCY = rf"(?:US|CA|AU|NZ|HK|R|S|A|C)?\$|[€£¥₹₽₩₺₪₫฿₴₦₱₿¢]|{_CODES}|Rs\.?|kr\.?|Fr\.?|zł"
+# What may stand right behind a number; after a blank any short word may.
+_GLUED = (
+    rf"{_CURRENCY}|%|‰|°[CF]?|[kMGT]?(?:Hz|W|Wh|V|A|Pa|B|J)|[nµmck]?m|[mk]?g|[mµcd]?[lL]|ms|s|sec|min|h|hrs?|lbs?|oz|ft|in|"
+    r"mi|mph|km/h|m/s|km2|km²|m2|m²|m3|m³|kcal|cal|px|pt|ha|ppm|bpm|rpm|x"
+)
+_WORD = r"[^\d\s.,;:()'+\-/#_\"](?:[^\d();\"]{0,14}[^\s\d();,\"])?"
+_SIGNS_OF_MONEY = rf"^(?:{_CURRENCY})$"
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What some strings are as numbers. values: NaN where there is none; units: what is written before or behind each;
+    signs: where there is more than a plain number; grouped: where thousands are parted."""
+
+    values: Floats
+    units: Words
+    signs: Mask
+    grouped: Mask
+
+
+def is_missing(texts: pa.Array) -> Mask:
+    """Which strings (large_string) are blank, or a usual mark for a missing value."""
+    return is_blank(texts) | _mask(pc.is_in(pc.utf8_lower(trimmed(texts)), pa.array(_MISSING, TEXT)))
+
+
+def is_blank(texts: pa.Array) -> Mask:
+    """Which strings are empty, or of blanks alone."""
+    return _mask(pc.or_(pc.equal(pc.binary_length(texts), 0), pc.utf8_is_space(texts)))
+
+
+def is_money(unit: str) -> bool:
+    """Whether it is a currency.
+
+    >>> is_money("€"), is_money("kg")
+    (True, False)
+    """
+    return bool(pc.match_substring_regex(pa.scalar(unit), _SIGNS_OF_MONEY).as_py())
+
+
+@cache
+def _form(decimal: str) -> str:
+    """Digits: thousands are groups of three, or, with points for decimals, two as in India."""
+    between, point = (",", r"\.") if decimal == "." else (r"\.", ",")
+    two = r"\d{2,3}" if decimal == "." else r"\d{3}"
+    parted = rf"\d{{1,3}}(?:{between}{two})*{between}\d{{3}}|\d{{1,3}}(?:{_BLANK}\d{{3}})+|\d{{1,3}}(?:['’]\d{{3}})+"
+    return rf"^(?:(?:{parted}|\d+)(?:{point}\d*)?|{point}\d+)$"
+
+
+_PLAIN = r"^[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|(?i:inf|infinity))$"
+# Before and behind the digits, taken apart by Python: different ones are few.
+_NUMBER = (
+    rf"^(?P<before>[^\d.,]*)(?P<digits>\d(?:[\d.,'’\s{_SPACES}]*\d)?[.,]?|[.,]\d+)"
+    r"(?P<power>(?:[eE][-+]?\d+)?)(?P<behind>.*)$"
+)
+_BEFORE = re.compile(rf"(\(?)([-+\u2212]?)((?:{_CURRENCY})?)\s*([-+\u2212]?)")
+_BEHIND = re.compile(rf"(?:\s+({_WORD})|({_GLUED}))?(-?)(\)?)")
+
+
+def numbers(texts: pa.Array, decimal: str) -> Numbers:
+    """Strings (`trimmed`) as numbers with these decimals, and with what people write around them: currencies and
+    other units, thousands, a minus behind, brackets for it.
+
+    >>> found = numbers(pa.array(["1e3", "$1,200.50", "(3)", "12 %", "€-5", "red"], pa.large_string()), ".")
+    >>> found.values.tolist(), found.units.tolist()
+    ([1000.0, 1200.5, -3.0, 12.0, -5.0, nan], ['', '$', '', '%', '€', ''])
+    >>> numbers(pa.array(["5.000,50 €"], pa.large_string()), ",").values.tolist()
+    [5000.5]
+    """
+    n = len(texts)
+    values, units = np.full(n, np.nan), np.full(n, "", object)
+    signs, grouped = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+    simple = _matching(texts, _PLAIN.replace(r"\.", rf"\{decimal}"))
+    plain = texts.filter(simple)
+    values[_mask(simple)] = pc.replace_substring(plain, ",", ".").cast(pa.float64()).to_numpy()
+    signs[_mask(simple)] = _mask(pc.match_substring(plain, ","))
+    rest = np.flatnonzero(~_mask(simple))
+    at, found = _parts(texts.take(pa.array(rest)), _NUMBER)
+    formed = _matching(found["digits"], _form(decimal)) if len(at) else pa.array([], pa.bool_())
+    at, found = rest[at[_mask(formed)]], {name: part.filter(formed) for name, part in found.items()}
+    if len(at):
+        digits = pc.replace_substring_regex(found["digits"], rf"[^\d{decimal}]", "")
+        grouped[at] = _mask(pc.not_equal(digits, found["digits"]))
+        plain = pc.binary_join_element_wise(pc.replace_substring(digits, ",", "."), found["power"], _NOTHING)
+        sides = pc.dictionary_encode(
+            pc.binary_join_element_wise(found["before"], found["behind"], pa.scalar("0", TEXT))
+        )
+        around = [_around(*side.partition("0")[::2]) for side in sides.dictionary.to_pylist()]
+        which = sides.indices.to_numpy()
+        values[at] = plain.cast(pa.float64()).to_numpy() * np.array([sign for sign, _ in around])[which]
+        units[at] = np.array([unit for _, unit in around], object)[which]
+        signs[at] = True
+    return Numbers(values, units, signs, grouped)
+
+
+def _around(before: str, behind: str) -> tuple[float, str]:
+    """(1, or -1 for a minus, or NaN where no number is written so; the unit)."""
+    left, right = _BEFORE.fullmatch(before), _BEHIND.fullmatch(behind)
+    if left is None or right is None:
+        return np.nan, ""
+    (bracket, sign, first, second), (word, glued, last, closed) = left.groups(""), right.groups("")
+    unit = first or word or glued
+    minuses = [part for part in (sign, second, last, bracket) if part]
+    if bool(bracket) != bool(closed) or len(minuses) > 1 or (first and (word or glued)):
+        return np.nan, ""
+    return (-1.0 if minuses and minuses != ["+"] else 1.0), unit
+
+
+def _parts(texts: pa.Array, pattern: str) -> tuple[Days, Mapping[str, pa.Array]]:
+    """(which strings match; the named groups of those, "" where there is none)."""
+    if len(texts) <= _SMALL:
+        matches = [(i, m) for i, text in enumerate(texts.to_pylist()) if (m := _compiled(pattern).match(text))]
+        names = _compiled(pattern).groupindex
+        groups = {name: pa.array([m[name] or "" for _, m in matches], TEXT) for name in names} if matches else {}
+        return np.array([i for i, _ in matches], np.int64), groups
+    found = pc.extract_regex(texts, pattern)
+    matched = found.is_valid()
+    kept = found.filter(matched)
+    return np.flatnonzero(_mask(matched)), {field.name: kept.field(i) for i, field in enumerate(kept.type)}
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.ASCII)
+
+
+def _matching(texts: pa.Array, pattern: str) -> pa.Array:
+    if len(texts) <= _SMALL:
+        return pa.array([_compiled(pattern).match(text) is not None for text in texts.to_pylist()], pa.bool_())
+    return pc.match_substring_regex(texts, pattern)
+
+
+def trimmed(texts: pa.Array) -> pa.Array:
+    """Strings without the blanks around them, as they are read here; those too long for a number or a date as "x"."""
+    return pc.utf8_trim_whitespace(pc.if_else(pc.less_equal(pc.binary_length(texts), _LONGEST), texts, "x"))
+
+
+def _mask(values: pa.Array) -> Mask:
+    found: Mask = values.to_numpy(zero_copy_only=False)
+    return found
+
+
+_CLOCK = rf"(?P<H>\d{{1,2}}):(?P<M>\d{{2}})(?::(?P<S>\d{{2}}(?:\.\d{{1,9}})?))?{_BLANK}*(?P<half>(?i:[ap]\.?m\.?)?)"
+_TIME = rf"(?:(?:,?{_BLANK}+|T){_CLOCK}{_BLANK}*(?P<zone>(?:Z|UTC|GMT|[-+]\d{{2}}:?\d{{2}})?))?"
+_DAY, _MONTH, _YEAR = r"(?P<d>\d{1,2})", r"(?P<m>\d{1,2})", r"(?P<y>\d{4}|\d{2})"
+_WEEKDAY = rf"(?:(?i:mon|tue|wed|thu|fri|sat|sun)[a-z]{{0,6}}\.?,?{_BLANK}+)?"
+_NAME = r"(?P<name>(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec))(?P<rest>[a-z]{0,6})\.?"
+_MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
+           "november", "december")  # fmt: skip
+TIME_OF_DAY = "time of day"
+# Ways to write dates. Where dots stand between them, days come before months.
+DATES = {
+    "year-month-day": rf"^(?P<y>\d{{4}})(?P<a>[-/.]){_MONTH}(?P<b>[-/.]){_DAY}{_TIME}$",
+    "day/month/year": rf"^{_DAY}(?P<a>[-/.]){_MONTH}(?P<b>[-/.]){_YEAR}{_TIME}$",
+    "month/day/year": rf"^{_MONTH}(?P<a>[-/]){_DAY}(?P<b>[-/]){_YEAR}{_TIME}$",
+    "day month year": rf"^{_WEEKDAY}{_DAY}(?:st|nd|rd|th)?(?P<a>[-\s/]){_NAME},?(?P<b>[-\s/]){_YEAR}{_TIME}$",
+    "month day year": rf"^{_WEEKDAY}{_NAME}\s{_DAY}(?:st|nd|rd|th)?,?\s+(?P<y>\d{{4}}){_TIME}$",
+    TIME_OF_DAY: rf"^{_CLOCK}$",
+}
+_SECONDS = 86_400
+
+
+def dates(texts: pa.Array, way: str) -> Floats:
+    """Strings (`trimmed`) as seconds since 1970-01-01 (UTC), or since midnight; NaN where one is not written so.
+
+    way: one of DATES. Years of two digits are 1969 to 2068, as POSIX has it. Days that no calendar has are not read.
+
+    >>> dates(pa.array(["01.03.2021", "1/3/21 00:01", "30.02.2021"], pa.large_string()), "day/month/year").tolist()
+    [1614556800.0, 1614556860.0, nan]
+    """
+    at, found = _parts(texts, DATES[way])
+    values = np.full(len(texts), np.nan)
+    if not len(at):
+        return values
+    hour, valid = _whole(found["H"]), np.ones(len(at), np.bool_)
+    if _mask(pc.not_equal(found["half"], "")).any():
+        half = pc.utf8_lower(pc.utf8_slice_codeunits(found["half"], 0, 1)).to_numpy(zero_copy_only=False)
+        valid &= (half == "") | ((hour >= 1) & (hour <= 12))
+        hour = np.where(half == "", hour, hour % 12 + 12 * (half == "p"))
+    minute, second = _whole(found["M"]), _filled(found["S"]).cast(pa.float64()).to_numpy()
+    valid &= (hour < 24) & (minute < 60) & (second < 60)
+    whole = hour * 3600 + minute * 60
+    if way != TIME_OF_DAY:
+        day, there = _day(found)
+        valid &= there
+        whole = whole + day * _SECONDS - _zone(found["zone"])
+    values[at] = np.where(valid, whole + second, np.nan)
+    return values
+
+
+def _filled(field: pa.Array) -> pa.Array:
+    return pc.if_else(pc.equal(field, ""), "0", field)
+
+
+def _whole(field: pa.Array) -> Days:
+    found: Days = _filled(field).cast(pa.int64()).to_numpy()
+    return found
+
+
+def _day(found: Mapping[str, pa.Array]) -> tuple[Days, Mask]:
+    """(days since 1970-01-01, whether the calendar has the day and it is written in one way)."""
+    day, year = _whole(found["d"]), _whole(found["y"])
+    short = _mask(pc.equal(pc.binary_length(found["y"]), 2))
+    year = np.where(short, np.where(year < 69, 2000 + year, 1900 + year), year)
+    valid = np.ones(len(day), np.bool_)
+    if "a" in found:
+        valid &= _mask(pc.equal(found["a"], found["b"]))
+    if "name" in found:
+        short_names = pa.array([name[:3] for name in _MONTHS], TEXT)
+        name = pc.utf8_lower(found["name"])
+        month = pc.index_in(name, short_names).to_numpy().astype(np.int64) + 1
+        whole = pc.binary_join_element_wise(name, pc.utf8_lower(found["rest"]), _NOTHING)
+        known = pa.array([*_MONTHS, *(name[:3] for name in _MONTHS), "sept"], TEXT)
+        valid &= _mask(pc.is_in(whole, known))
+    else:
+        month = _whole(found["m"])
+        dotted = _mask(pc.equal(found["a"], "."))
+        brief = pc.less(pc.add(pc.binary_length(found["d"]), pc.binary_length(found["m"])), 4)
+        valid &= ~(dotted & short & _mask(brief))  # 1.2.13 is a version
+    months = (year - 1970) * 12 + month - 1
+    days = months.astype("datetime64[M]").astype("datetime64[D]") + (day - 1)
+    valid &= (month >= 1) & (month <= 12) & (day >= 1) & (days.astype("datetime64[M]").astype(np.int64) == months)
+    return days.astype(np.int64), valid
+
+
+def _zone(zone: pa.Array) -> Days:
+    """Seconds east of UTC."""
+    if pc.all(pc.is_in(zone, pa.array(["", "Z", "UTC", "GMT"], TEXT))).as_py():
+        return np.zeros(len(zone), np.int64)
+    parts = pc.extract_regex(zone, r"^(?P<sign>[-+])(?P<h>\d{2}):?(?P<m>\d{2})$")
+    sign, hours, minutes = (pc.fill_null(parts.field(i), "") for i in range(3))
+    size = _whole(hours) * 3600 + _whole(minutes) * 60
+    east: Days = np.where(_mask(pc.equal(sign, "-")), -size, size).astype(np.int64)
+    return east

@@ -1,0 +1,261 @@
+"""One step of a run, taken again from a checkpoint before it: its rows, what the model saw of them, and what it did."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from handful.base.errors import HandfulError
+from handful.data.base import Batch
+from handful.data.media.folder import file_names
+from handful.report.document import Page, Part, Section
+from handful.report.markup import picture_grid, table_html, tiles
+from handful.report.tables import Grid, print_table
+from handful.report.words import say_count, say_number, say_value_of
+from handful.runs.diff import timeless
+from handful.runs.evaluate import row_losses
+from handful.runs.examples import contents, pictures_of, shorten
+from handful.runs.folder import RunFolder
+from handful.runs.history import Row, rises, usual_loss
+from handful.training.coupling import rows as some_rows
+from handful.training.guards import NonFiniteLoss
+from handful.training.loop import MiniBatches, train
+from handful.training.objective import LossSums
+from handful.training.observe import Observer
+from handful.training.process import checkpoint
+from handful.training.process.device import using_threads
+from handful.training.process.interrupts import Interrupts
+from handful.training.step import gradient_that_fits, seed_dropout
+from handful.training.stop import steps
+from handful.training.training import Training, update
+from handful.transform.rows import original_rows
+
+_LISTED, _SHOWN = 64, {"most": 8, "length": 300}  # rows; columns and characters of a row
+Floats = NDArray[np.float64]
+
+
+@dataclass
+class Replay:
+    """What one step was made of and what it did.
+
+    step:     counted from 1; position: examples consumed before it; epoch: the same in passes over the training rows
+    batch:    the mini-batch as the model saw it, preprocessed and augmented, on the CPU
+    rows:     int64 [m], the rows' numbers in the file or array that the user gave
+    losses:   float64 [m], of each row before the update; None where the loss is one number for all rows
+    loss:     the mean that was minimised; usual: the median of the logged moments just before, None at the start
+    rate:     the learning rate of the update; None if the step was not taken
+    layers:   of each parameter: norm of the weights, of the gradient and of the update, and update / weights
+    model:    with the weights it had before the step
+    problem:  why the step could not be taken, or None
+    differs:  where this replay and the run's history part, or None: then it is the run's step to the bit
+    """
+
+    name: str
+    step: int
+    position: int
+    epoch: float
+    batch: Batch
+    rows: NDArray[np.int64]
+    losses: Floats | None
+    loss: float
+    usual: float | None
+    rate: float | None
+    layers: list[Row]
+    model: nn.Module
+    problem: str | None = None
+    differs: str | None = None
+    holds: list[Row] = field(default_factory=list)
+    pictures: NDArray[np.uint8] | None = None
+    seen: NDArray[np.uint8] | None = None
+
+    def listed(self) -> list[Row]:
+        """The rows with what they hold, of highest loss first (in the batch's order where that is not known)."""
+        order = np.arange(len(self.rows)) if self.losses is None else np.argsort(-self.losses, kind="stable")
+        known = [{} if self.losses is None else {"loss": float(self.losses[i])} for i in range(len(self.rows))]
+        return [{"row": int(self.rows[i]), **known[i], **self.holds[i]} for i in order.tolist()]
+
+    def show(self, most: int = 10) -> None:
+        """Print the step, its rows of highest loss, and its layers."""
+        print("\n".join(f"{name}: {value}" for name, value in self._facts()))
+        print("\nrows, of highest loss first:")
+        print_table(
+            [{k: shorten(v, 60) if isinstance(v, str) else v for k, v in r.items()} for r in self.listed()[:most]]
+        )
+        print()
+        print_table(self.layers)
+        for sentence in filter(None, (self.problem, self.differs)):
+            print(sentence)
+
+    def _facts(self) -> list[tuple[str, str]]:
+        facts = [("step", say_count(self.step)), ("epoch", f"{self.epoch:.4g}"), ("rows", say_count(len(self.rows)))]
+        facts.append(("loss", say_number(self.loss)))
+        if self.usual is not None:
+            facts.append(("usual before it", say_number(self.usual)))
+        return facts if self.rate is None else [*facts, ("learning rate", say_number(self.rate))]
+
+    def write(self, path: str | Path) -> Path:
+        """Write the page to `path` and return it."""
+        listed = self.listed()[:_LISTED]
+        place = {row: i for i, row in enumerate(self.rows.tolist())}
+        chosen = [place[row["row"]] for row in listed]
+        grids: list[Part] = []
+        for title, pictures in (("In the data", self.pictures), ("As the model saw them", self.seen)):
+            if pictures is not None:
+                grids.append(picture_grid(pictures[chosen], [_caption(row) for row in listed], title=title))
+        notes: list[Part] = [s for s in (self.problem, self.differs) if s is not None]
+        sections = [
+            Section("The step", [tiles(self._facts()), *notes]),
+            Section("Rows, of highest loss first", grids or [table_html(Grid.of(listed))]),
+            Section("Layers", [table_html(Grid.of(self.layers))]),
+        ]
+        return Page(f"{self.name}: step {self.step:,}", sections).write(path)
+
+
+def _caption(row: Row) -> str:
+    return ", ".join(f"{name} {say_value_of(value)}" for name, value in row.items())
+
+
+def take_again(folder: RunFolder, step: int | Literal["worst", "spike"], make: Callable[[], Training]) -> Replay:
+    """Take a step of the run in a folder again: see `handful.replay`. make: the run's Training, as for `resume`."""
+    history = folder.history()
+    generator_state = torch.random.get_rng_state()
+    try:
+        if isinstance(step, str):
+            first, step = find(history, step)
+            if first < step:  # the moment stands for several steps: that of the highest loss among them
+                losses = _descend(_before(folder, first, make), step)
+                step = first + int(np.argmax(losses))
+        if step < 1:
+            raise HandfulError(f"steps are counted from 1, not {step!r}")
+        t = _before(folder, step, make)
+        with using_threads(t.plan.threads):
+            found = examine(t, folder.path.name)
+    finally:
+        torch.random.set_rng_state(generator_state)
+    found.differs = check_same(history, t.state.history)
+    return found
+
+
+def _before(folder: RunFolder, step: int, make: Callable[[], Training]) -> Training:
+    """The run as it stood before a step; nothing of it is written."""
+    t = make()
+    t.folder = None
+    tensors, meta, _ = checkpoint.load(folder.checkpoints, before=step)
+    t.state.restore(tensors, meta, folder.history())
+    _descend(t, step - 1)
+    if why := t.rule(t.progress()):
+        raise HandfulError(f"the run stopped after step {t.state.step:,} because {why}; it has no step {step:,}")
+    return t
+
+
+def _descend(t: Training, last: int) -> list[float]:
+    """Go on until `last` steps are taken, or as the run's own rule says; returns the losses of those taken here."""
+    losses: list[float] = []
+    if t.state.step >= last:
+        return losses
+    rule, observe = t.rule, Observer(t)
+
+    def after_step(sums: LossSums, rate: float) -> None:
+        losses.append(float(sums.loss) / float(sums.weight))
+        observe(sums, rate)
+
+    t.rule = steps(last) | rule
+    with using_threads(t.plan.threads), Interrupts() as interrupts:
+        train(t, after_step, interrupts)
+    t.rule = rule
+    if interrupts.asked:
+        raise KeyboardInterrupt
+    return losses
+
+
+def examine(t: Training, name: str) -> Replay:
+    """Take the next step of a Training and write down what it is made of. t stands where the run stood before it."""
+    objective, state, source = t.objective, t.state, t.rows
+    objective.model.train()
+    model = copy.deepcopy(objective.model)
+    batch = MiniBatches(t).next()
+    before = {n: p.detach().clone() for n, p in objective.model.named_parameters()}
+    losses = _losses(t, batch)
+    position, step, loss, rate, problem = state.position, state.step, float("nan"), None, None
+    gradients: dict[str, Tensor] = {}
+    try:
+        sums, _ = gradient_that_fits(objective, batch, state.micro_batch, t.ranks, seed=t.plan.seed, step=step)
+        loss = float(sums.loss) / float(sums.weight)
+        gradients = {n: p.grad.clone() for n, p in objective.model.named_parameters() if p.grad is not None}
+        rate = update(t)
+    except NonFiniteLoss as error:
+        problem = str(error)
+    ids = original_rows(source, batch.rows)
+    names = t.pipeline.uses if t.pipeline.tokenizer is None else list(source.columns)
+    raw, files = source.take(batch.rows), file_names(source.where)
+    held = contents(source, raw, [*names, *([source.target] if source.target else [])], **_SHOWN)
+    holds: list[Row] = [{n: values[i] for n, values in held.items()} for i in range(len(ids))]
+    if len(files):
+        holds = [{"file": files[row], **held_by} for row, held_by in zip(ids.tolist(), holds, strict=True)]
+    pictures = len(names) == 1 and "x" in batch.columns and batch.tensor("x").ndim == 4
+    return Replay(
+        name, step + 1, position, position / t.examples, batch, ids, losses, loss,
+        usual_loss(state.history, step + 1), rate, _layers(objective.model, before, gradients), model, problem,
+        holds=holds, pictures=pictures_of(raw, names[0]) if pictures else None,
+        seen=pictures_of(batch, "x") if pictures else None,
+    )  # fmt: skip
+
+
+def _losses(t: Training, batch: Batch) -> Floats | None:
+    """The loss of each row, with the step's dropout; nothing of the model changes."""
+    objective, size = t.objective, t.state.micro_batch or len(batch)
+    kept = [b.detach().clone() for b in objective.buffers]
+    seed_dropout(t.plan.seed, t.state.step, t.ranks.rank, objective.device)
+    found: list[Floats | None] = []
+    with torch.no_grad():
+        for start in range(0, len(batch), size):
+            part = objective.to_device(some_rows(batch, slice(start, start + size)))
+            output = objective.forward(part)
+            same = isinstance(output, Tensor) and len(output) == len(part)  # not of several members
+            found.append(row_losses(objective.loss(output, part.columns.get("y")), len(part)) if same else None)
+        for buffer, value in zip(objective.buffers, kept, strict=True):
+            buffer.copy_(value)
+    whole = [values for values in found if values is not None]
+    return np.concatenate(whole) if len(whole) == len(found) else None
+
+
+def _layers(model: nn.Module, before: dict[str, Tensor], gradients: dict[str, Tensor]) -> list[Row]:
+    layers: list[Row] = []
+    for name, parameter in model.named_parameters():
+        weights, moved = float(before[name].norm()), float((parameter.detach() - before[name]).norm())
+        row: Row = {"parameter": name, "values": parameter.numel(), "norm of weights": weights}
+        if name in gradients:
+            row |= {"norm of gradient": float(gradients[name].norm()), "norm of update": moved}
+            row |= {"update / weights": moved / weights if weights else None}
+        layers.append(row)
+    return layers
+
+
+def check_same(there: list[Row], here: list[Row]) -> str | None:
+    """Where two histories of one run part (but for their clocks), in a sentence; None where they do not."""
+    known = {row["step"]: timeless(row) for row in there if "note" not in row}
+    for row in here:
+        if row["step"] in known and "note" not in row and known[row["step"]] != timeless(row):
+            return (
+                f"this replay is not the run's own: their histories part at step {row['step']:,} (another machine, "
+                "version or thread count, or options that were changed on resume)"
+            )
+    return None
+
+
+def find(history: list[Row], which: str) -> tuple[int, int]:
+    """(first, last): the steps that the logged moment of highest training loss ("worst") or of the steepest rise
+    ("spike") stands for. Raises HandfulError where there is none."""
+    rows = [row for row in history if isinstance(row.get("train_loss"), float)]
+    if len(rows) < 2:
+        raise HandfulError("the history has too few logged steps to choose one from: name it by step")
+
+    heights = [row["train_loss"] for row in rows] if which == "worst" else rises(rows)
+    at = int(np.argmax(heights))
+    return (rows[at - 1]["step"] + 1 if at else 1), rows[at]["step"]

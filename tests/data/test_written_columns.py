@@ -1,0 +1,283 @@
+"""Columns as people write them: dates, amounts, marks for missing values, odd cells; the same in every container."""
+
+import datetime
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import handful
+from handful.base.errors import HandfulError
+
+ROWS = 60
+DAYS = pd.date_range("2018-03-01", periods=ROWS, freq="17D")
+Y = [k % 3 for k in range(ROWS)]
+
+
+def containers(folder, frame):
+    """The same strings in every container: name -> what `open` is given."""
+    frame.to_csv(folder / "a.csv", index=False)
+    frame.to_csv(folder / "a.tsv", index=False, sep="\t")
+    frame.to_json(folder / "a.jsonl", orient="records", lines=True)
+    strings = pa.table({name: pa.array(list(frame[name])) for name in frame})
+    pq.write_table(strings, folder / "a.parquet")
+    return {
+        "csv": folder / "a.csv",
+        "tsv": folder / "a.tsv",
+        "jsonl": folder / "a.jsonl",
+        "parquet": folder / "a.parquet",
+        "frame": frame,
+        "arrow": strings,
+        "view": strings.set_column(0, strings.column_names[0], strings.column(0).cast(pa.string_view())),
+        "dict": {name: list(frame[name]) for name in frame},
+    }
+
+
+def values(source, name):
+    return source.take(range(len(source)), [name]).tensor(name).numpy()
+
+
+WRITINGS = {
+    "%Y-%m-%d": "year-month-day",
+    "%Y-%m-%d %H:%M:%S": "year-month-day",
+    "%Y-%m-%dT%H:%M": "year-month-day",
+    "%Y/%m/%d": "year-month-day",
+    "%d.%m.%Y": "day/month/year",
+    "%d.%m.%y": "day/month/year",
+    "%d/%m/%Y": "day/month/year",
+    "%m/%d/%Y %I:%M %p": "month/day/year",
+    "%m/%d/%y": "month/day/year",
+    "%d-%b-%Y": "day month year",
+    "%d %B %Y": "day month year",
+    "%b %d, %Y": "month day year",
+    "%a, %d %b %Y %H:%M:%S GMT": "day month year",
+}
+
+
+@pytest.mark.parametrize("written", WRITINGS)
+def test_dates_are_one_kind_however_and_wherever_they_are_written(written, tmp_path):
+    days = DAYS + pd.Timedelta("7h") if "H" in written or "I" in written else DAYS
+    frame = pd.DataFrame({"when": days.strftime(written), "y": Y})
+    expected = np.array([pd.to_datetime(text, format=written).timestamp() for text in frame["when"]])
+    for name, where in containers(tmp_path, frame).items():
+        source = handful.open(where, target="y")
+        column = source.columns["when"]
+        assert (column.kind, column.dtype, column.dates) == ("number", "float64", WRITINGS[written]), name
+        np.testing.assert_array_equal(values(source, "when"), expected, err_msg=name)
+        assert any(f"'when' holds dates, {WRITINGS[written]}" in note for note in source.notes), name
+
+
+@pytest.mark.parametrize("of", ["date", "datetime64[s]", "datetime64[ns]", "numpy", "timestamp UTC"])
+def test_dates_that_state_their_type_are_the_same(of):
+    days = {
+        "date": [day.date() for day in DAYS],
+        "datetime64[s]": DAYS.astype("datetime64[s]"),
+        "datetime64[ns]": pd.Series(DAYS),
+        "numpy": DAYS.to_numpy(),
+        "timestamp UTC": DAYS.tz_localize("UTC"),
+    }[of]
+    source = handful.open(
+        {"when": days, "y": Y} if of in ("date", "numpy") else pd.DataFrame({"when": days, "y": Y}), "y"
+    )
+    np.testing.assert_array_equal(values(source, "when"), [day.timestamp() for day in DAYS])
+    assert source.columns["when"].dates == "year-month-day"
+
+
+def test_gaps_zones_and_odd_cells_among_dates(tmp_path):
+    texts = [str(day.date()) for day in DAYS]
+    texts[3], texts[5], texts[7] = "-", " ", "2018-06-28T12:00:00+02:00"
+    frame = pd.DataFrame({"when": texts, "y": Y})
+    for name, where in containers(tmp_path, frame).items():
+        found = values(handful.open(where, target="y"), "when")
+        assert np.flatnonzero(np.isnan(found)).tolist() == [3, 5], name
+        assert found[7] == pd.Timestamp("2018-06-28T10:00Z").timestamp(), name
+    texts[11] = "soon"
+    source = handful.open(pd.DataFrame({"when": texts, "y": Y}), target="y")
+    assert any("1 of 60 rows hold something else" in note and "'soon' in row 11" in note for note in source.notes)
+    assert np.flatnonzero(np.isnan(values(source, "when"))).tolist() == [3, 5, 11]
+    assert source.columns["when"].missing == ("soon",)
+
+
+def test_days_that_no_calendar_has_and_versions_are_no_dates():
+    rows = 30
+    columns = {
+        "day": [f"3{k % 2}.02.2020" for k in range(rows)],
+        "version": [f"1.{k % 9}.{k % 7 + 10}" for k in range(rows)],
+        "season": [f"20{k % 15 + 10}/{k % 15 + 11}" for k in range(rows)],
+        "y": [0, 1] * 15,
+    }
+    source = handful.open(columns, target="y", columns=list(columns))
+    assert {source.columns[name].kind for name in ("day", "version", "season")} == {"category"}
+
+
+def test_times_of_day_are_the_same_in_csv_and_json_lines(tmp_path):
+    times = [f"{k % 24:02d}:{k:02d}" for k in range(ROWS)]
+    expected = [(k % 24) * 3600 + k * 60 for k in range(ROWS)]
+    for name, where in containers(tmp_path, pd.DataFrame({"at": times, "y": Y})).items():
+        source = handful.open(where, target="y")
+        np.testing.assert_array_equal(values(source, "at"), expected, err_msg=name)
+        assert source.columns["at"].dates == "time of day", name
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "frame"])
+@pytest.mark.parametrize("first", ["1970-01-04", "2010-01-01"])
+def test_a_yearly_cycle_is_learned_from_iso_dates(kind, first, tmp_path):
+    days = pd.date_range(first, periods=1200, freq="3D")
+    season = np.sin(2 * np.pi * days.day_of_year / 365.2425).to_numpy()
+    frame = pd.DataFrame(
+        {"day": days.strftime("%Y-%m-%d"), "y": season + 0.1 * np.random.default_rng(0).normal(size=1200)}
+    )
+    where = containers(tmp_path, frame)[kind]
+    run = handful.fit(
+        "linear", where, target="y", batch=32, lr=0.03, until="epochs(12)", valid=200, quiet=True, threads=1
+    )
+    assert run.evaluate(where)["r2"] > 0.95
+    assert any(
+        "'day' holds seconds since 1970: the place in the week and the year is added" in n for n in run.plan.notes
+    )
+
+
+AMOUNTS = {
+    "€-5,000": -5000,
+    "$1,234.50": 1234.5,
+    "US$ 12": 12,
+    "5.000,50 €": 5000.5,
+    "5 000,50 kr": 5000.5,
+    "CHF 1'234.50": 1234.5,
+    "₹12,34,567.00": 1234567,
+    "12,5 %": 12.5,
+    "(1,200.00)": -1200,
+    "1,200-": -1200,
+    "−7.5 °C": -7.5,
+    "1 234 567": 1234567,
+    "12.5 km/h": 12.5,
+    "30 sq ft": 30,
+    "1.5e3 m": 1500,
+    "16GB": 16,
+}
+
+
+@pytest.mark.parametrize("text", AMOUNTS)
+def test_amounts_are_numbers_in_every_container(text, tmp_path):
+    frame = pd.DataFrame({"amount": [text] + [text.replace("5", "6").replace("2", "3")] * (ROWS - 1), "y": Y})
+    for name, where in containers(tmp_path, frame).items():
+        source = handful.open(where, target="y")
+        assert values(source, "amount")[0] == AMOUNTS[text], name
+        assert any(f"'{text}' is read as {AMOUNTS[text]:.15g}" in note for note in source.notes), name
+
+
+def test_thousands_with_points_are_those_of_a_currency():
+    source = handful.open(
+        {"eur": ["5.000 €", "6.500 €"] * 5, "usd": ["$3.459", "$3.219"] * 5, "y": [0, 1] * 5}, target="y"
+    )
+    assert values(source, "eur")[:2].tolist() == [5000, 6500]
+    assert values(source, "usd")[:2].tolist() == [3.459, 3.219]
+
+
+def test_two_currencies_are_no_numbers_and_the_cells_are_named():
+    prices = [f"${k}" for k in range(99)] + ["€7"]
+    with pytest.raises(
+        HandfulError, match=r"'price' holds amounts in several units \('\$0' in row 0 and '€7' in row 99\)"
+    ):
+        handful.open({"x": range(100), "price": prices}, target="price")
+    source = handful.open({"price": ["$5", "$6", "€7"] * 5, "y": [0, 1, 2] * 5}, target="y")
+    assert source.columns["price"].kind == "category"
+    assert any("several units ('$5' in row 0 and '€7' in row 2)" in note for note in source.notes)
+
+
+@pytest.mark.parametrize("mark", [" ", "   ", "<NA>", "N/A", "?", "-", "NaT", "#DIV/0!", "n.a.", "None"])
+def test_marks_for_missing_numbers(mark, tmp_path):
+    numbers = [f"{k * 1.5}" for k in range(ROWS)]
+    numbers[4] = numbers[40] = mark
+    frame = pd.DataFrame({"x": numbers, "y": Y})
+    for name, where in containers(tmp_path, frame).items():
+        source = handful.open(where, target="y")
+        found = values(source, "x")
+        assert source.columns["x"].kind == "number", name
+        assert np.flatnonzero(np.isnan(found)).tolist() == [4, 40], name
+        assert found[41] == 61.5, name
+
+
+def test_a_few_odd_cells_are_missing_counted_and_named_and_stay_so(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=400).round(3)
+    texts = [str(v) for v in x]
+    texts[17], texts[90], texts[91] = "on request", "see below", "on request"
+    frame = pd.DataFrame({"x": texts, "y": 3 * x})
+    for where in containers(tmp_path, frame).values():
+        source = handful.open(where, target="y")
+        want = pd.to_numeric(frame["x"], errors="coerce").to_numpy()
+        np.testing.assert_array_equal(values(source, "x"), want)
+        said = "3 of 400 rows hold something else and are read as missing (NaN): 'on request' in row 17, 'see"
+        assert any(said in note for note in source.notes)
+    run = handful.fit(
+        "linear", tmp_path / "a.csv", target="y", batch=16, lr=0.03, until="epochs(8)", quiet=True, threads=1
+    )
+    assert run.evaluate(tmp_path / "a.csv")["r2"] > 0.9
+    (tmp_path / "new.csv").write_text("x\non request\n1.5\n")
+    again = run.predict(tmp_path / "new.csv")
+    assert np.isfinite(again).all()
+    assert again[1] == run.predict({"x": ["1.5"]})[0]
+    (tmp_path / "new.csv").write_text("x\nask us\n1.5\n")
+    with pytest.raises(HandfulError, match="column 'x' must be a number but is 'ask us' in row 0"):
+        run.predict(tmp_path / "new.csv")
+
+
+def test_codes_among_numbers_stay_names():
+    rows = 60
+    columns = {
+        "zip": [f"{k:05d}" for k in range(rows - 1)] + ["K1A"],
+        "doors": ["2", "3", "4", "5more"] * 15,
+        "room": [str(k) for k in range(50)] + [f"A{k}" for k in range(10)],
+        "y": [0, 1] * 30,
+    }
+    source = handful.open(columns, target="y", columns=list(columns))
+    assert {source.columns[name].kind for name in ("zip", "doors", "room")} == {"category"}
+    assert any("'room' is mostly numbers but is read as strings, because of 'A0' in row 50" in n for n in source.notes)
+
+
+@pytest.mark.parametrize("odd", ["on request", "12:30"])
+@pytest.mark.parametrize("amount", ["{k}.5", "${k}", "{k},5"])
+def test_the_odd_cell_of_a_target_is_named(odd, amount, tmp_path):
+    frame = pd.DataFrame({"x": range(1500), "price": [amount.format(k=k) for k in range(1500)]})
+    frame.loc[1000, "price"] = odd
+    for where in list(containers(tmp_path, frame).values())[:3]:
+        with pytest.raises(HandfulError, match=f"price.*'{odd}' in row 1000"):
+            handful.fit("linear", where, target="price", batch=32, lr=0.1, until="steps(2)", quiet=True)
+
+
+def test_the_blank_cell_of_a_target_is_named(tmp_path):
+    frame = pd.DataFrame({"x": range(500), "price": [f"{k}.5" for k in range(500)]})
+    frame.loc[100, "price"] = " "
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(HandfulError, match="target 'price' is not a finite number in row 100"):
+        handful.open(tmp_path / "a.csv", target="price")
+
+
+def test_classes_that_look_like_numbers_stay_classes():
+    for labels in (
+        ["01", "02", "other"],
+        ["1", "2", "?"],
+        ["1 star", "5 stars", "3 stars"],
+        ["12 kg", "15 kg", "9 kg"],
+    ):
+        source = handful.open({"x": range(60), "y": labels * 20}, target="y")
+        assert source.columns["y"].classes == tuple(sorted(labels))
+
+
+def test_a_year_or_date_that_rises_is_no_identifier(tmp_path):
+    years = [str(1950 + k) for k in range(ROWS)]
+    frame = pd.DataFrame({"Year": years, "date": [f"{y}-07-01" for y in years], "x": range(ROWS), "y": Y})
+    for name, where in containers(tmp_path, frame).items():
+        run = handful.fit("linear", where, target="y", batch=16, lr=0.1, until="steps(2)", quiet=True, threads=1)
+        assert run.pipeline.uses == ("Year", "date", "x"), name
+
+
+def test_fractions_of_seconds_are_kept(tmp_path):
+    moment = datetime.datetime(2021, 5, 6, 7, 8, 9, 125000)
+    texts = [str(moment + datetime.timedelta(days=k)) for k in range(ROWS)]
+    for name, where in containers(tmp_path, pd.DataFrame({"t": texts, "y": Y})).items():
+        found = values(handful.open(where, target="y"), "t")
+        assert found[0] == moment.replace(tzinfo=datetime.UTC).timestamp(), name

@@ -1,0 +1,208 @@
+"""A step taken again is the run's own to the bit; two runs are told apart."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+import handful
+from handful import replay
+from handful.cli import app
+from handful.data.base import Batch
+from handful.runs.diff import diff
+from handful.runs.examples import pictures_of
+from handful.runs.run import Run
+
+Truth = dict[int, tuple[dict[str, Tensor], dict[str, Tensor]]]
+
+
+class Recorder:
+    """Weights before and gradients of every step, taken down while the run goes on."""
+
+    def __init__(self) -> None:
+        self.before: dict[int, dict[str, Tensor]] = {}
+        self.gradients: dict[int, dict[str, Tensor]] = {}
+        self.loss: dict[int, float] = {}
+
+    def __call__(self, event: str, info: dict[str, object]) -> None:
+        if event == "start":
+            self.t = info["training"]
+        elif event in ("step", "evaluate"):
+            step, model = self.t.state.step, self.t.state.model
+            self.gradients[step] = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        if event in ("start", "step"):
+            model, step = self.t.state.model, self.t.state.step
+            self.before[step + 1] = {n: v.detach().clone() for n, v in model.state_dict().items()}
+
+
+def check(record: Recorder, run: Run, *, gradients: bool = True, **again: object) -> None:
+    """gradients: what the run leaves in .grad is the loss's own gradient, without penalties and clipping."""
+    assert run.path is not None
+    assert run.state is not None
+    first = min(int(p.stem) for p in (run.path / "checkpoints").glob("*.json")) + 1
+    last = run.state.step
+    before = sorted(p.read_bytes() for p in run.path.rglob("*") if p.is_file())
+    for step in {first, first + 1, (first + last) // 2, last - 1, last}:
+        found = replay(run.path, step, **again)  # type: ignore[arg-type]
+        assert found.step == step
+        assert found.differs is None
+        assert found.problem is None
+        state = found.model.state_dict()
+        assert all(torch.equal(state[n], v) for n, v in record.before[step].items()), step
+        for layer in found.layers:
+            name = layer["parameter"]
+            if gradients:
+                assert layer["norm of gradient"] == float(record.gradients[step][name].norm()), step
+            if step < last:
+                moved = record.before[step + 1][name] - record.before[step][name]
+                assert layer["norm of update"] == float(moved.norm()), step
+    assert sorted(p.read_bytes() for p in run.path.rglob("*") if p.is_file()) == before  # nothing was written
+
+
+def test_dropout_average_and_micro_batches(tmp_path: Path) -> None:
+    record = Recorder()
+    run = handful.fit(
+        "mlp(hidden=[16], dropout=0.3)", "wine", batch=32, micro_batch=10, lr=1e-2, ema=0.9, clip_norm=1.0, l1=1e-4,
+        until="epochs(5)", out=tmp_path / "run", save_every=9, quiet=True, callbacks=[record],
+    )  # fmt: skip
+    check(record, run, gradients=False)
+
+
+def test_augmentation_and_batch_statistics(tmp_path: Path) -> None:
+    record = Recorder()
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(60, 1, 8, 8, generator=generator), torch.randint(0, 3, (60,), generator=generator)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3))
+    run = handful.fit(
+        model, (x, y), batch=16, lr=1e-2, augment="shift(1)", optimizer="momentum", until="steps(12)",
+        out=tmp_path / "run", save_every=5, quiet=True, callbacks=[record],
+    )  # fmt: skip
+    weights = {n: v.clone() for n, v in model.state_dict().items()}
+    check(record, run, model=model, train=(x, y))
+    assert all(torch.equal(v, weights[n]) for n, v in model.state_dict().items())  # the caller's model is left alone
+    found = replay(tmp_path / "run", 8, model=model, train=(x, y))
+    assert found.seen is not None
+    assert found.seen.shape == (16, 1, 8, 8)
+
+
+def test_losses_and_rows_are_those_of_the_file(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = [f"{i},{rng.normal():.4f},{'ab'[i % 2]}" for i in range(80)]
+    rows[37] = "37,9999.0,a"
+    (tmp_path / "table.csv").write_text("name,x,y\n" + "\n".join(r.replace(",", "n,", 1) for r in rows) + "\n")
+    model = "mlp(hidden=[4], dropout=0.0)"
+    handful.fit(
+        model,
+        tmp_path / "table.csv",
+        batch=8,
+        lr=1e-2,
+        until="epochs(3)",
+        out=tmp_path / "run",
+        save_every=2,
+        quiet=True,
+    )
+    found = replay(tmp_path / "run", 9)
+    assert found.losses is not None
+    assert found.losses.mean() == pytest.approx(found.loss, rel=1e-6)
+    for row in found.listed():
+        cells = rows[row["row"]].split(",")
+        assert row["y"] == cells[2]
+        assert row["x"] == pytest.approx(float(cells[1]), rel=1e-6)
+    page = found.write(tmp_path / "page.html").read_text()
+    assert "step 9" in page
+    assert "update / weights" in page
+
+
+def test_the_step_at_which_a_run_broke_off(tmp_path: Path) -> None:
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    model, data = nn.Linear(3, 1), (x, x.sum(1, keepdim=True))
+    run = handful.fit(
+        model, data, batch=8, optimizer="sgd", lr=1e12, schedule="constant", until="steps(50)", valid=None,
+        out=tmp_path / "run", save_every=1, quiet=True,
+    )  # fmt: skip
+    assert run.state is not None
+    assert run.state.step < 50
+    found = replay(tmp_path / "run", run.state.step + 1, model=model, train=data)
+    assert found.problem is not None
+    assert "not finite" in found.problem
+    assert found.rate is None
+    assert found.losses is not None
+    assert not np.isfinite(found.losses).all()
+    found.show()
+    found.write(tmp_path / "page.html")
+
+
+def test_worst_and_spike(tmp_path: Path) -> None:
+    record: list[float] = []
+    x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+    y = x.sum(1, keepdim=True)
+    y[123] = 500.0
+    model = nn.Linear(3, 1)
+    run = handful.fit(
+        model, (x, y), batch=4, lr=1e-3, preprocess=None, until="epochs(2)", valid=None, out=tmp_path / "run",
+        save_every=1, quiet=True, callbacks=[lambda event, info: record.append(info.get("train_loss", 0.0))],
+    )  # fmt: skip
+    assert "handful replay" in run.report().read_text()
+    for which in ("worst", "spike"):
+        found = replay(tmp_path / "run", which, model=nn.Linear(3, 1), train=(x, y))  # type: ignore[arg-type]
+        assert 123 in found.rows.tolist()
+        assert found.listed()[0]["row"] == 123
+
+
+def test_steps_that_a_run_does_not_have(tmp_path: Path) -> None:
+    handful.fit("linear", "iris", batch=32, lr=1e-2, until="steps(6)", out=tmp_path / "run", save_every=3, quiet=True)
+    with pytest.raises(handful.HandfulError, match="stopped after step 6 because reached 6 steps; it has no step 7"):
+        replay(tmp_path / "run", 7)
+    with pytest.raises(handful.HandfulError, match="counted from 1"):
+        replay(tmp_path / "run", 0)
+    told = CliRunner().invoke(app, ["replay", str(tmp_path / "run"), "--step", "5"])
+    assert told.exit_code == 0
+    assert "rows, of highest loss first" in told.output
+    assert (tmp_path / "run" / "replay-5.html").exists()
+
+
+def test_a_replay_that_is_not_the_runs_own_says_so(tmp_path: Path) -> None:
+    handful.fit("linear", "iris", batch=32, lr=1e-2, until="steps(9)", out=tmp_path / "run", save_every=4, quiet=True)
+    path = tmp_path / "run" / "history.jsonl"
+    lines = path.read_text().splitlines()
+    lines[5] = lines[5].replace('"train_loss": ', '"train_loss": 1')
+    path.write_text("\n".join(lines) + "\n")
+    assert "part at step 6" in str(replay(tmp_path / "run", 8).differs)
+    assert replay(tmp_path / "run", 6).differs is None
+
+
+def test_diff(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, options in {"a": {}, "b": {}, "c": {"l1": 0.1}}.items():
+        handful.fit(
+            "linear",
+            "iris",
+            batch=32,
+            until="steps(6)",
+            valid=None,
+            lr=0.01,
+            out=tmp_path / name,
+            quiet=True,
+            **options,
+        )  # type: ignore[arg-type]
+    same = diff(tmp_path / "a", tmp_path / "b")
+    assert (same.differing, same.parted, same.shared) == ([], None, 6)
+    same.show()
+    assert "the same to the bit at all 6" in capsys.readouterr().out
+    other = diff(tmp_path / "a", tmp_path / "c")
+    assert [row["what"] for row in other.differing] == ["l1"]
+    assert other.parted is not None
+    assert other.parted[0]["step"] == 2  # step 1 has the same weights and batch
+    other.show()
+    assert "part at step 2" in capsys.readouterr().out
+
+
+def test_dark_bytes_are_shown_stretched() -> None:
+    digits = Batch({"x": torch.arange(16, dtype=torch.uint8).reshape(1, 1, 4, 4)}, np.arange(1))
+    shown = pictures_of(digits, "x")
+    assert shown is not None
+    assert (shown.min(), shown.max()) == (0, 255)
+    bright = Batch({"x": torch.full((1, 1, 2, 2), 200, dtype=torch.uint8)}, np.arange(1))
+    assert (pictures_of(bright, "x") == 200).all()  # type: ignore[union-attr]
