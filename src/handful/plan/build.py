@@ -20,7 +20,7 @@ from handful.plan import defaults as choose
 from handful.plan.config import OPTIONS, Config
 from handful.plan.data import Data, make_batches, open_data, validation_batches
 from handful.plan.defaults import Chooser, describe
-from handful.plan.model import make_model, make_objective, show_rows
+from handful.plan.model import compile_if_asked, make_model, make_objective, show_rows
 from handful.plan.probe.batch_growth import Grower, as_growth
 from handful.plan.probe.decide import batch_cap, decide, stated_times
 from handful.plan.probe.decision import Decision
@@ -344,15 +344,6 @@ def make_optimizer(net: nn.Module, options: Config, chooser: Chooser) -> Optimiz
     chooser.set("l1", float(options.l1), "given" if options.l1 else "default")
     chooser.notes += built.notes
     return built.optimizer
-
-
-def compile_if_asked(net: nn.Module, options: Config, chooser: Chooser) -> None:
-    """torch.compile, in place."""
-    compiled = options.compile is True
-    status: Status = "default" if options.compile == "auto" else "given"
-    why = "" if compiled else "compiling takes about a minute, which only long runs earn back"
-    if chooser.set("compile", compiled, status, why):
-        net.compile()
 
 
 def make_schedule(options: Config, planned: int | None, optimizer: Optimizer, chooser: Chooser) -> Schedule:

@@ -71,25 +71,18 @@ def decide(
         d.notes.append("with several ranks nothing is measured: batch and lr are stated defaults")
         return d
     beginning, size = Snapshot(t), t.state.batch
-    ask_batch, ask_lr = batch or measure_all, lr or measure_all
     try:
         short = too_short(t, d) if weigh and throughput is None else ""
+        ask_batch = (batch or measure_all) and not short
         if short and batch:
-            size = min(USUAL, d.cap)
-            d.batch = Choice(size, "default", f"the usual, but no more than a fiftieth of few rows; {short}")
-            d.growth = Choice(None, "default", f"the batch stays: {short}")
-        ask_batch = ask_batch and not short
+            size = take_usual(d, short)
         if ask_batch:
             tp = d.throughput = throughput or measure_times(t, d, share, quick=not measure_all)
             size = fallback_batch(tp, d.cap, planned_examples(t))
-        rate = first_steps(t, d, size, share, beginning, batch=ask_batch, lr=ask_lr, short=short)
+        rate = first_steps(t, d, size, share, beginning, batch=ask_batch, lr=lr or measure_all, short=short)
         if ask_batch:
             measure_noise(t, d, tp, size, NOISE * share / SHARE, rise=MOST_RISE if lr else 1.0)
-            chosen = choose_batch(t, d, tp)
-            if d.lr is not None and chosen != size:
-                new = rate * rate_follows(t, size, chosen, d.noise.value if d.noise else None)
-                why = f"{d.lr.reason}; {d.lr.value:.3g} at a batch of {size}, {new:.3g} at {chosen}"
-                d.lr = Choice(float(f"{new:.3g}"), d.lr.status, why)
+            follow(t, d, rate, size, choose_batch(t, d, tp))
         if t.state.step > beginning.state.step:
             d.start = Snapshot(t)
     except HandfulError as error:
@@ -111,6 +104,22 @@ def too_short(t: Training, d: Decision) -> str:
     if seconds > SHORT:
         return ""
     return f"the run will take {say_seconds(seconds)} at most, too little to earn back a measurement"
+
+
+def take_usual(d: Decision, why: str) -> int:
+    """The batch where none is measured."""
+    size = min(USUAL, d.cap)
+    d.batch = Choice(size, "default", f"the usual, but no more than a fiftieth of few rows; {why}")
+    d.growth = Choice(None, "default", f"the batch stays: {why}")
+    return size
+
+
+def follow(t: Training, d: Decision, rate: float, size: int, chosen: int) -> None:
+    """Let a rate that was chosen for batches of `size` be that of the batch that was chosen then."""
+    if d.lr is not None and chosen != size:
+        new = rate * rate_follows(t, size, chosen, d.noise.value if d.noise else None)
+        why = f"{d.lr.reason}; {d.lr.value:.3g} at a batch of {size}, {new:.3g} at {chosen}"
+        d.lr = Choice(float(f"{new:.3g}"), d.lr.status, why)
 
 
 def batch_cap(n: int) -> int:
