@@ -3,8 +3,8 @@
     python benchmarks/bench_data.py [--rounds 7] [--seconds 0.6] [--only memory,disk,...] [--data FOLDER]
 
 Parts: memory, disk, large (four times a bound on memory: large.py), jpeg, seek, ranks, text, predict. Peers (peers.py)
-come with `pip install handful[bench]`, litdata and mosaicml-streaming with `--no-deps`, because they ask for torchvision; one
-that is not installed is reported with the reason. A rate is the median of `rounds`
+come with `pip install handful[bench]`, litdata and mosaicml-streaming with `--no-deps`, because they ask for
+torchvision; one that is not installed is reported with the reason. A rate is the median of `rounds`
 rounds, each contender measured once a round in turn, so that what else the machine does hits all alike; the spread is
 that of the rounds' ratios. Writes benchmarks/results/data.md.
 """

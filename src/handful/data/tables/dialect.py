@@ -126,8 +126,10 @@ def _is_values(records: list[list[str]]) -> bool:
     words alone, each occurs below in its column.
     """
     first, below = records[0], list(zip(*records[1:], strict=True))
-    if not below or not first[0].strip():
+    if not first[0].strip():
         return False
+    if not below:  # a row alone
+        return all(map(_NUMBER.fullmatch, first)) and len(set(first)) < len(first)
     numeric = [_is_numeric(values) for values in below]
     words = [
         i for i, value in enumerate(first) if value.strip().lower() not in _NOTHING and not _NUMBER.fullmatch(value)
