@@ -135,6 +135,7 @@ def run_training(t: Training, callbacks: Sequence[Callback]) -> Run:
         t.live.start(t.plan.choices, t.plan.notes)
         try:
             observer.tell("start", {"plan": t.plan, "training": t})
+            observer.begin()
             state.stopped_because = train_loop(t, observer, interrupts)
         except KeyboardInterrupt:
             state.stopped_because = INTERRUPTED
