@@ -14,6 +14,7 @@ from handful.data.base import Column, Ragged, Rows, Value
 from handful.data.gather import Array
 from handful.losses import ctc
 from handful.losses.loss import class_axis
+from handful.losses.outputs import part_of
 from handful.transform.steps.numbers import code_table, index_of, padded, strings
 from handful.transform.steps.stored import stored
 
@@ -26,7 +27,8 @@ class Target:
 
     dtype: the user's (numpy's name, or "str"); shape: of one row of the user's target; outputs: numbers that a model
     gives per row (or place); classes: in the order of the ids; of_probabilities: the model's outputs are
-    probabilities, not logits.
+    probabilities, not logits; part: of the model's output that predicts it ("" is the output itself, see
+    `handful.losses.outputs`), or None where no part does, as of embeddings.
     """
 
     column: str
@@ -35,6 +37,7 @@ class Target:
     outputs: int
     classes: tuple[Label, ...] = ()
     of_probabilities: bool = False
+    part: str | None = ""
     task: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
@@ -69,6 +72,15 @@ class Target:
         """float64 [m, classes] from logits: softmax; of a single logit, sigmoid as the second class's."""
         x = _exact(outputs)
         return x.softmax(self._axis(x))
+
+    def prediction(self, outputs: object) -> Tensor:
+        """The part of a model's outputs that predicts the target; HandfulError where there is none."""
+        found = None if self.part is None else part_of(outputs, self.part)
+        if not isinstance(found, Tensor):
+            raise HandfulError(
+                f"the model's outputs do not predict '{self.column}' (a {self.task}); run.outputs(data) gives them"
+            )
+        return found
 
     @property
     def scale(self) -> tuple[Tensor, Tensor] | None:
