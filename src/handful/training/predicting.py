@@ -47,11 +47,11 @@ def _pulls(objective: Objective, output: object, found: Tensor, batch: Batch) ->
         scores = found.detach().clone().requires_grad_()
         try:
             loss = objective.row_losses(mapped(output, lambda o: scores if o is found else o), batch)[0]
-            (slope,) = torch.autograd.grad(loss, scores, allow_unused=True)
+            if not loss.requires_grad:  # it wants another part
+                return False
+            (slope,) = torch.autograd.grad(loss, scores)
         except MISTAKES:
             return True  # the loss cannot be asked: as the shapes say
-    if slope is None:
-        return False
     y = batch.tensor("y").reshape(-1, 1)
     if slope[:1].numel() == 1:
         pull = torch.where(y > 0, -1, 1) * slope.reshape(-1, 1)
