@@ -194,7 +194,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="where to write the page; evaluation.html of the run")] = None,
 ) -> None:
     """Score a trained run on DATA: scores, classes or residuals, and the rows it is most wrong about."""
-    from handful.runs.run import load
+    from handful.fit import load
 
     trained = load(run)
     found = trained.evaluation(data, metrics)
@@ -217,8 +217,8 @@ def predict(
     beams: Annotated[int, typer.Option(help="of sequences: above 1, the likeliest labels by prefix search")] = 1,
 ) -> None:
     """Predict the target of every row of DATA."""
+    from handful.fit import load
     from handful.runs.predict import write_predictions
-    from handful.runs.run import load
 
     where = sys.stdin.buffer if data == "-" else data
     write_predictions(load(run), where, out, probabilities=probabilities, beams=beams)
@@ -262,7 +262,7 @@ def sample(
     seed: Annotated[int, typer.Option(help="another seed, another text")] = 0,
 ) -> None:
     """Let a language model go on with a text."""
-    from handful.runs.run import load
+    from handful.fit import load
 
     print(prompt.lstrip("\n") + load(run).sample(prompt, length, temperature, seed=seed))
 
@@ -291,7 +291,7 @@ def inspect(
 @app.command()
 def report(run: RunPath, out: Annotated[Path | None, typer.Option(help="where to write the page")] = None) -> None:
     """Write the page of a run again."""
-    from handful.runs.run import load
+    from handful.fit import load
 
     print(load(run, device="cpu").report(out))
 
@@ -299,7 +299,7 @@ def report(run: RunPath, out: Annotated[Path | None, typer.Option(help="where to
 @app.command()
 def export(run: RunPath, path: Annotated[Path, typer.Argument(help=".safetensors or .pt2")]) -> None:
     """Write the trained model for use elsewhere."""
-    from handful.runs.run import load
+    from handful.fit import load
 
     print(load(run, device="cpu").export(path))
 

@@ -1,9 +1,10 @@
 """fit() and resume(): a run from what the user gives to what is left of it; the loop itself is training/loop.py."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ from handful.runs import extras
 from handful.runs.folder import RunFolder
 from handful.runs.history import History
 from handful.runs.replay import Replay, take_again
-from handful.runs.run import Run
+from handful.runs.run import Run, open_run
 from handful.training.loop import train as train_loop
 from handful.training.observe import Callback, Observer, restore_best
 from handful.training.process import checkpoint
@@ -50,7 +51,8 @@ def fit(
     >>> run.evaluate("iris")["accuracy"] > 0.9
     True
     """
-    return run_training(assemble(model, train, dict(options), out=out), callbacks)
+    run = run_training(assemble(model, train, dict(options), out=out), callbacks)
+    return _replayable(run, model, train, options)
 
 
 def resume(
@@ -78,7 +80,30 @@ def resume(
         training.plan.save(folder.path / "plan.toml")
     for note in [*notes, f"resumed at step {training.state.step:,}, {training.state.position:,} examples"]:
         training.live.note(note)
-    return run_training(training, callbacks)
+    return _replayable(run_training(training, callbacks), model, train, options)
+
+
+def load(path: str | Path, *, model: nn.Module | None = None, loss: object = None, device: str = "auto") -> Run:
+    """The run in a folder, for predict, evaluate, report and export; needs no training data.
+
+    model: an instance of the caller's own module, when that was what the run trained; loss: the caller's own loss
+    likewise, without which the loss of an evaluation is not a number.
+    """
+    run = open_run(path, model=model, loss=loss, device=device)
+    return _replayable(run, model, None, {} if loss is None else {"loss": loss})
+
+
+def _replayable(run: Run, model: str | nn.Module | None, train: object, options: Mapping[str, object]) -> Run:
+    """The run, which can take its steps again: with what its plan cannot hold, as it was given."""
+    if run.path is not None:
+        choices = run.plan.choices
+        own: dict[str, Any] = {
+            name: value for name, value in options.items() if name in choices and not choices[name].reproducible
+        }
+        own |= {} if choices["model"].reproducible else {"model": model}
+        own |= {} if choices["data"].reproducible else {"train": train}
+        run.again = partial(replay, run.path, **own)
+    return run
 
 
 def replay(
@@ -110,6 +135,7 @@ def run_training(t: Training, callbacks: Sequence[Callback]) -> Run:
         t.live.start(t.plan.choices, t.plan.notes)
         try:
             observer.tell("start", {"plan": t.plan, "training": t})
+            observer.begin()
             state.stopped_because = train_loop(t, observer, interrupts)
         except KeyboardInterrupt:
             state.stopped_because = INTERRUPTED

@@ -206,3 +206,27 @@ def test_dark_bytes_are_shown_stretched() -> None:
     assert (shown.min(), shown.max()) == (0, 255)
     bright = Batch({"x": torch.full((1, 1, 2, 2), 200, dtype=torch.uint8)}, np.arange(1))
     assert (pictures_of(bright, "x") == 200).all()  # type: ignore[union-attr]
+
+
+def test_a_run_takes_its_own_steps_again(tmp_path: Path) -> None:
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    data, out = (x, x.sum(1, keepdim=True)), tmp_path / "run"
+    run = handful.fit(
+        nn.Linear(3, 1),
+        data,
+        loss=nn.HuberLoss(),
+        batch=8,
+        lr=0.01,
+        until="steps(9)",
+        out=out,
+        save_every=4,
+        quiet=True,
+    )
+    kept = {n: v.clone() for n, v in run.model.state_dict().items()}
+    found = run.replay(6)
+    assert (found.step, found.differs, len(found.rows)) == (6, None, 8)
+    assert all(torch.equal(v, kept[n]) for n, v in run.model.state_dict().items())
+    loaded = handful.load(out, model=nn.Linear(3, 1), loss=nn.HuberLoss())
+    assert loaded.replay(6, train=data).loss == found.loss
+    with pytest.raises(handful.HandfulError, match="give fit out="):
+        handful.fit("linear", "iris", batch=16, lr=0.01, until="steps(2)", quiet=True).replay(1)

@@ -20,7 +20,8 @@ class Options:
     name: for messages; columns: names to keep, or None for all; schema: what those columns must be (when the
     caller gave a mapping); image_size: (height, width); rate: Hz; budget: bytes that decoded images may use; bad_rows:
     "stop", "skip" or the most that may be skipped; outside: whether a table may name files outside its folder; rows:
-    which rows of the whole these are, for messages, where some were skipped.
+    which rows of the whole these are, for messages, where some were skipped; decimal: the sign before decimals in the
+    text that is read; words: how the target's values are written there.
     """
 
     name: str
@@ -34,6 +35,8 @@ class Options:
     bad_rows: int | str = "stop"
     outside: bool = False
     rows: Rows | None = None
+    decimal: str | None = None
+    words: tuple[str, ...] | None = None
 
 
 def checked(

@@ -131,7 +131,7 @@ def _decode(items: Items, i: int) -> tuple[Samples, tuple[int, int]]:
 def _is_cut(data: bytes | memoryview) -> bool:
     """Whether a WAV, AIFF or Ogg file ends before its samples do: libsndfile then gives those that are there, without a
     word. Programs that write to a pipe leave a size that is none, of 2 GiB and more."""
-    if data[:4] == b"OggS":  # RFC 3533: a page has its parts' sizes at byte 27, and how many they are before it
+    if bytes(data[:4]) == b"OggS":  # RFC 3533: a page has its parts' sizes at byte 27, and how many they are before it
         page = bytes(data[bytes(data).rfind(b"OggS") :])
         parts = page[26] if len(page) > 26 else 0
         return len(page) < 27 + parts + sum(page[27 : 27 + parts])

@@ -35,7 +35,7 @@ from handful.data.tables.arrow import (
 from handful.data.tables.columns import ColumnStats, Media, column_stats, decide, mergeable
 from handful.data.tables.files import TableBlock, read_blocks, table_dialect, typed_block
 from handful.data.tables.parts import JointSchema
-from handful.data.tables.values import apply, as_names
+from handful.data.tables.values import apply
 
 
 class Tables(Protocol):
@@ -76,8 +76,8 @@ class DatasetBlocks:
 
 @dataclass
 class Survey:
-    """What the blocks of a table hold: one type per column, its statistics, rows, notes, names of classes, and which
-    columns are a frame's index."""
+    """What the blocks of a table hold: one type per column, its statistics, rows, notes, names of classes, which
+    columns are a frame's index, and the sign before decimals in text."""
 
     schema: JointSchema = field(default_factory=JointSchema)
     stats: dict[str, ColumnStats] = field(default_factory=dict)
@@ -85,17 +85,19 @@ class Survey:
     notes: dict[str, None] = field(default_factory=dict)
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     indexes: set[str] = field(default_factory=set)
+    decimal: str | None = None
 
 
 def survey(tables: Tables, o: Options) -> Survey:
     """One look at all blocks; a second at the columns whose type in one block was another than in all together."""
     found, again = Survey(), set[str]()
     wanted = None if o.columns is None else {*o.columns, o.target}
-    for block, table, stats in _looks(tables, lambda block: block.table(), wanted, o):
+    for block, table, stats in _looks(tables, lambda block: block.as_trained(o.schema), wanted, o):
         found.schema.add(block, table.schema)
         found.names |= class_names(table.schema)
         found.indexes |= index_columns(table.schema)
         found.notes |= {block.note: None} if block.note else {}
+        found.decimal = block.decimal
         for name, one in stats.items():
             if not mergeable(found.stats.setdefault(name, one).type, one.type, found.schema.types[name]):
                 again.add(name)
@@ -143,8 +145,8 @@ class TableFeed:
         if seen.rows == 0:
             raise HandfulError(f"{o.name} has 0 rows: there is nothing to learn from")
         note_numbers(names, o, notes)
-        o = with_target(o, names, notes)
-        self._types, self._given = seen.schema.types, set(o.schema)
+        o = replace(with_target(o, names, notes), decimal=seen.decimal)
+        self._types = seen.schema.types
         self._columns: dict[str, Column] = {}
         self._forms: dict[str, Form] = {}
         for name in without_index(o, chosen(o, names), seen.indexes, notes):
@@ -190,8 +192,6 @@ class TableFeed:
         wanted = self._columns[name]
         if wanted.kind in ("image", "audio"):
             return self._media_piece(name, BinaryItems(name, column, o), wanted)
-        if name in self._given:
-            column = as_names(column, wanted)
         stored = apply(name, column, wanted, o, [])
         if name == o.target:
             check_target(o.name, name, stored)

@@ -113,16 +113,22 @@ def check_inputs(columns: Iterable[str], o: Options, notes: Sequence[str]) -> No
         )
 
 
+def likely_target(names: Sequence[str], o: Options) -> str | None:
+    """The target named, or the only column with the name of one."""
+    likely = [n for n in names if n.lower() in _TARGET_NAMES and (o.columns is None or n in o.columns)]
+    return o.target or (likely[0] if len(likely) == 1 and len(names) > 1 else None)
+
+
 def with_target(o: Options, names: Sequence[str], notes: list[str]) -> Options:
     """Check the named target, or guess it when there is no doubt, and note so."""
     if o.target is not None:
         if o.target not in names:
             raise HandfulError(f"{o.name} has no column '{o.target}' to use as target.{did_you_mean(o.target, names)}")
         return o
-    likely = [n for n in names if n.lower() in _TARGET_NAMES and (o.columns is None or n in o.columns)]
-    if len(likely) == 1 and len(names) > 1:
-        notes.append(f"the target is taken to be '{likely[0]}', by its name; pass target=... for another.")
-        return replace(o, target=likely[0])
+    likely = likely_target(names, o)
+    if likely is not None:
+        notes.append(f"the target is taken to be '{likely}', by its name; pass target=... for another.")
+        return replace(o, target=likely)
     notes.append("no target guessed; pass target=... to name it.")
     return o
 
@@ -153,7 +159,7 @@ def named_classes(stored: Stored, names: tuple[str, ...]) -> Stored:
     data = np.asarray(stored.data)
     if data.dtype.kind not in "iu" or (len(data) and (data.min() < -1 or data.max() >= len(names))):
         return stored
-    return Dense(data.astype(np.int64), Column("category", "int64", (), names))
+    return Dense(data.astype(np.int64), Column("category", "int64", (), names, type="int64"))
 
 
 def index_columns(schema: pa.Schema) -> set[str]:

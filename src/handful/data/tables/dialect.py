@@ -5,8 +5,8 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO, NamedTuple
 
 SAMPLE = 1 << 16  # bytes at the start of a file that are looked at
 RECORDS = 50
@@ -126,8 +126,10 @@ def _is_values(records: list[list[str]]) -> bool:
     words alone, each occurs below in its column.
     """
     first, below = records[0], list(zip(*records[1:], strict=True))
-    if not below or not first[0].strip():
+    if not first[0].strip():
         return False
+    if not below:  # a row alone
+        return all(map(_NUMBER.fullmatch, first)) and len(set(first)) < len(first)
     numeric = [_is_numeric(values) for values in below]
     words = [
         i for i, value in enumerate(first) if value.strip().lower() not in _NOTHING and not _NUMBER.fullmatch(value)
@@ -156,6 +158,39 @@ def _counted(records: list[list[str]]) -> Dialect | None:
         return None
     names = (*(f"column_{i}" for i in range(columns)), "target")
     return Dialect(",", ".", names, True, classes)
+
+
+def text_blocks(stream: BinaryIO, size: int, quoted: bool) -> Iterator[bytes]:
+    """A text in blocks of about `size` bytes, cut between records: at the end of a line outside quotes.
+
+    >>> list(text_blocks(io.BytesIO(b'a\\n"b\\nb"\\nc'), 5, quoted=True))
+    [b'a\\n', b'"b\\nb"\\n', b'c']
+    """
+    rest = b""
+    while True:
+        read = stream.read(size)
+        rest += read
+        if not read:
+            if rest:
+                yield rest
+            return
+        cut = _record_end(rest, quoted)
+        if cut:
+            yield rest[:cut]
+            rest = rest[cut:]
+
+
+def _record_end(block: bytes, quoted: bool) -> int:
+    """Just after the last line end outside quotes, 0 if there is none. A block begins outside quotes."""
+    end = block.rfind(b"\n")
+    if not quoted or end < 0:
+        return end + 1
+    odd = block.count(b'"', 0, end) % 2
+    while end >= 0 and odd:
+        before = block.rfind(b"\n", 0, end)
+        odd ^= block.count(b'"', max(before, 0), end) % 2
+        end = before
+    return end + 1
 
 
 def header(block: bytes, dialect: Dialect) -> tuple[list[str], int]:

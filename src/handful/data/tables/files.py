@@ -20,12 +20,14 @@ from pyarrow import parquet
 
 from handful.base.errors import HandfulError
 from handful.data.arrays import Arrays
+from handful.data.base import Column
 from handful.data.media.bad_rows import Bad, BadRows, left_out, ragged
 from handful.data.options import Options
-from handful.data.tables.arrow import check_names, open_table
-from handful.data.tables.dialect import BLANKS, SAMPLE, Dialect, header, one_blank
+from handful.data.tables.arrow import check_names, likely_target, open_table
+from handful.data.tables.dialect import BLANKS, SAMPLE, Dialect, header, one_blank, text_blocks
 from handful.data.tables.dialect import find as find_dialect
-from handful.data.tables.types import TEXT, plain
+from handful.data.tables.strings import typed
+from handful.data.tables.types import TEXT, cell_type, plain
 
 BLOCK = 16 << 20  # bytes of text parsed at a time
 ROWS = 1 << 14  # rows of a Parquet or Arrow file at a time
@@ -40,7 +42,8 @@ Types = Mapping[str, pa.DataType]
 @dataclass(frozen=True)
 class TableBlock:
     """Some rows of a file. where: for messages; note: on how the file is written; loose: whether rows may lack columns;
-    skipped: takes rows of too many or too few values, which stop it where it is None.
+    skipped: takes rows of too many or too few values, which stop it where it is None; dialect: of CSV; names: of its
+    columns, where these are known before.
 
     parse: its Arrow table, where columns are named those alone, and texts of `types` where it can be told before.
     """
@@ -50,10 +53,37 @@ class TableBlock:
     note: str | None = None
     loose: bool = False
     skipped: list[Bad] | None = None
+    dialect: Dialect | None = None
+    names: tuple[str, ...] = ()
 
     def skipping(self, o: Options) -> "TableBlock":
         """The block, which skips such rows where the caller allows it."""
         return self if o.bad_rows == "stop" else replace(self, skipped=[])
+
+    @property
+    def decimal(self) -> str | None:
+        """The sign before decimals."""
+        return self.dialect.decimal if self.dialect else None
+
+    def as_trained(self, trained: Mapping[str, Column]) -> pa.Table:
+        """The rows, where the cells of a text are read as those of the training data were, or as text if one of them
+        cannot be; what other columns hold is found out."""
+        types = {name: cell_type(column) for name, column in trained.items()}
+        try:
+            return plain(self.parse(types, None, self.skipped))
+        except HandfulError:
+            if self.skipped:
+                self.skipped.clear()
+            return plain(self.parse(dict.fromkeys(types, TEXT), None, self.skipped))
+
+    def in_words(self, o: Options) -> tuple[pa.Table, Options]:
+        """The rows, and besides the options how the target is written, where the data are read for the first time."""
+        o, goal = replace(o, decimal=self.decimal), likely_target(self.names, o)
+        if goal not in self.names or goal in o.schema or self.dialect is None:
+            return self.as_trained(o.schema), o
+        table = plain(self.parse({goal: TEXT}, None, self.skipped))
+        found, words = typed(table[goal], partial(_parse_cells, self.dialect))
+        return table.set_column(table.column_names.index(goal), goal, found), replace(o, words=words)
 
     def table(self, types: Types | None = None, only: Collection[str] | None = None) -> pa.Table:
         """The rows as a table that `plain` made, its columns of `types` and in their order where these are given; only:
@@ -134,9 +164,16 @@ class _Format(NamedTuple):
     blocks: Callable[[BinaryIO, str, bool, Dialect | None], Iterator[TableBlock]]
 
 
+def trained_dialect(trained: Mapping[str, Column]) -> Dialect | None:
+    """What training learned of how tables are written, whatever stands between their values."""
+    typed = (column for column in trained.values() if column.type not in (None, str(TEXT)))
+    decimal = next((column.decimal for column in typed if column.decimal), None)
+    return Dialect("", decimal) if decimal else None
+
+
 def read_blocks(where: str, whole: bool = False, table: Dialect | None = None) -> Iterator[TableBlock]:
     """The rows of a file that ends as one of TABLES, in blocks, or in one. table: the dialect of the table of which the
-    file is a part."""
+    file is a part, or as `trained_dialect`."""
     what, fix, blocks = TABLES[ending(where)]
     with reading(where, what, fix), open_stream(where) as stream:
         if not stream.read(1):
@@ -147,12 +184,12 @@ def read_blocks(where: str, whole: bool = False, table: Dialect | None = None) -
 
 def open_table_file(where: str, o: Options) -> Arrays:
     """A whole file as a source."""
-    return _open_block(next(read_blocks(where, whole=True)), o)
+    return _open_block(next(read_blocks(where, True, trained_dialect(o.schema))), o)
 
 
 def _open_block(block: TableBlock, o: Options, *notes: str) -> Arrays:
     block = block.skipping(o)
-    table, said = block.table(), [*notes, *([block.note] if block.note else [])]
+    (table, o), said = block.in_words(o), [*notes, *([block.note] if block.note else [])]
     return open_table(table, o, notes=said + left_out(block.skipped or [], table.num_rows, o))
 
 
@@ -161,7 +198,7 @@ def open_zipped(archive: Path, name: str, o: Options) -> Arrays:
     blocks = TABLES[ending(name)].blocks
     where = f"{archive}: {name}"
     with reading(where, "a table", "pack it again"), zipfile.ZipFile(archive) as opened, opened.open(name) as member:
-        block = next(blocks(io.BytesIO(member.read()), where, True, None))
+        block = next(blocks(io.BytesIO(member.read()), where, True, trained_dialect(o.schema)))
     return _open_block(block, o, f"{name} is read from the zip.")
 
 
@@ -180,8 +217,8 @@ def table_dialect(files: Sequence[str]) -> Dialect | None:
 def _csv(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:
     data = _unpacked(stream, where)
     dialect = find_dialect(data.read(SAMPLE + 1), ending(where))
-    if table is not None and table.separator == dialect.separator:
-        dialect = table
+    if table is not None and table.separator in ("", dialect.separator):
+        dialect = table if table.separator else dialect._replace(decimal=table.decimal)
     data.seek(0)
     names = list(dialect.names) or None  # None: in the text itself
     if dialect.counts:
@@ -193,7 +230,8 @@ def _csv(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> It
             check_names(names, where)
             text = text[head:]
         if whole or text.strip():
-            yield TableBlock(place, partial(_parse_csv, text, place, names, dialect), dialect.note)
+            parse, known = partial(_parse_csv, text, place, names, dialect), names or header(text, dialect)[0]
+            yield TableBlock(place, parse, dialect.note, dialect=dialect, names=tuple(known))
 
 
 def _parse_csv(
@@ -207,14 +245,10 @@ def _parse_csv(
 ) -> pa.Table:
     """names: of the columns, where the text has no header; it is then parsed on one thread."""
     parse = arrow_csv.ParseOptions(delimiter=dialect.separator, newlines_in_values=True)
-    convert = arrow_csv.ConvertOptions(
-        column_types={name: types[name] for name in types.keys() & (types if names is None else names)},
-        include_columns=[name for name in names or () if name in only] if only is not None else None,
-        decimal_point=dialect.decimal,
-        timestamp_parsers=[arrow_csv.ISO8601],
-        true_values=["true", "True", "TRUE"],  # without 0 and 1, which are numbers: so blocks have one type with others
-        false_values=["false", "False", "FALSE"],
-    )
+    convert = _conversion(dialect)
+    convert.column_types = {name: types[name] for name in types.keys() & (types if names is None else names)}
+    if only is not None:
+        convert.include_columns = [name for name in names or () if name in only]
     size = _LONGEST if names is None else len(text) + 1
     with reading(where, TABLES[".csv"].what, TABLES[".csv"].fix):
         try:
@@ -233,6 +267,24 @@ def _parse_csv(
         if pa.types.is_binary(column.type):
             raise HandfulError(f"{where}: column '{name}' is not UTF-8: convert the file, for example with iconv")
     return table.replace_schema_metadata(dialect.metadata)
+
+
+def _conversion(dialect: Dialect) -> arrow_csv.ConvertOptions:
+    return arrow_csv.ConvertOptions(
+        decimal_point=dialect.decimal,
+        timestamp_parsers=[arrow_csv.ISO8601],
+        true_values=["true", "True", "TRUE"],  # without 0 and 1, which are numbers: so blocks have one type with others
+        false_values=["false", "False", "FALSE"],
+    )
+
+
+def _parse_cells(dialect: Dialect, cells: pa.Array) -> pa.ChunkedArray:
+    """The cells of one column as a whole file of them is typed."""
+    text = pa.BufferOutputStream()
+    arrow_csv.write_csv(pa.table({"cells": cells}), text)
+    options = arrow_csv.ReadOptions(use_threads=False, block_size=text.tell() + 1)
+    parse = arrow_csv.ParseOptions(newlines_in_values=True)
+    return plain(arrow_csv.read_csv(pa.BufferReader(text.getvalue()), options, parse, _conversion(dialect)))["cells"]
 
 
 def _jsonl(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:
@@ -265,7 +317,10 @@ def _json(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> I
     """A list of objects, one a row, or an object of columns, as pandas writes them."""
     found = json.loads(stream.read().decode("utf-8-sig"))
     if isinstance(found, list) and found and all(isinstance(row, dict) for row in found):
-        yield typed_block(where, pa.Table.from_pylist(found))
+        names = dict.fromkeys(
+            name for row in found for name in row
+        )  # of all rows: `from_pylist` looks at the first alone
+        yield typed_block(where, pa.table({name: [row.get(name) for row in found] for name in names}))
         return
     if isinstance(found, dict) and found and all(isinstance(column, list | dict) for column in found.values()):
         columns = {k: list(v.values()) if isinstance(v, dict) else v for k, v in found.items()}
@@ -343,36 +398,3 @@ def _texts(data: BinaryIO, where: str, whole: bool, quoted: bool) -> Iterator[tu
     for text in text_blocks(data, BLOCK, quoted):
         yield f"{where}, after byte {at:,}", text
         at += len(text)
-
-
-def text_blocks(stream: BinaryIO, size: int, quoted: bool) -> Iterator[bytes]:
-    """A text in blocks of about `size` bytes, cut between records: at the end of a line outside quotes.
-
-    >>> list(text_blocks(io.BytesIO(b'a\\n"b\\nb"\\nc'), 5, quoted=True))
-    [b'a\\n', b'"b\\nb"\\n', b'c']
-    """
-    rest = b""
-    while True:
-        read = stream.read(size)
-        rest += read
-        if not read:
-            if rest:
-                yield rest
-            return
-        cut = _record_end(rest, quoted)
-        if cut:
-            yield rest[:cut]
-            rest = rest[cut:]
-
-
-def _record_end(block: bytes, quoted: bool) -> int:
-    """Just after the last line end outside quotes, 0 if there is none. A block begins outside quotes."""
-    end = block.rfind(b"\n")
-    if not quoted or end < 0:
-        return end + 1
-    odd = block.count(b'"', 0, end) % 2
-    while end >= 0 and odd:
-        before = block.rfind(b"\n", 0, end)
-        odd ^= block.count(b'"', max(before, 0), end) % 2
-        end = before
-    return end + 1
