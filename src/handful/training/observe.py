@@ -22,6 +22,10 @@ class Observer:
 
     t: Training
     callbacks: tuple[Callback, ...] = ()
+    step: int = -1  # the last one that was looked at to the end, so that the state is one to go on from
+
+    def __post_init__(self) -> None:
+        self.step = self.t.state.step
 
     def tell(self, event: str, info: dict[str, object]) -> None:
         """Let every callback know of an event."""
@@ -36,12 +40,13 @@ class Observer:
             self.log(rate, evaluated)
         elif self.callbacks:
             self.tell("step", t.here())
+        if t.grower is not None and (note := t.grower(t)):  # what it decides is saved with the step it belongs to
+            t.live.note(note)
+            t.log({**t.moment(), "note": note})
+        self.step = t.state.step
         if t.folder is not None and t.checkpoint_due(evaluated):
             t.save()
             self.tell("checkpoint", t.here())
-        if t.grower is not None and (note := t.grower(t)):
-            t.live.note(note)
-            t.log({**t.moment(), "note": note})
 
     def log(self, rate: float, evaluated: bool) -> None:
         """A row of the history: where the run is, the training scores since the last row, and held-out ones."""
