@@ -12,7 +12,7 @@ from handful.runs.run import Run
 from handful.training.loop import descend
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = PAGES[0].read_text()
 CODE, LOOP = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
@@ -38,6 +38,15 @@ def test_the_loop_of_the_readme_is_the_loop():
     source = textwrap.dedent(inspect.getsource(descend))
     loop = source[source.index("    while ") :]
     assert textwrap.dedent(loop) == LOOP
+
+
+def test_the_chinese_readme_has_the_same_code_figures_tests_and_links():
+    def facts(text: str) -> list[object]:
+        code = re.findall(r"^```\w*\n.*?^```$", text, re.MULTILINE | re.DOTALL)
+        figures = re.findall(r"^- (?:\D|-10)*?(\d+\.\d+).*?[(（]\[.*?\]\((.*?)\)[)）]", text, re.MULTILINE)
+        return [code, figures, re.findall(r"`(tests/[\w/.]*)`", text)]
+
+    assert facts((ROOT / "README.zh-CN.md").read_text()) == facts(README)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -14,7 +14,7 @@ _NAMES = {
     "replay": "handful.fit",
     "advise": "handful.plan.advise",
     "compare": "handful.compare.compare",
-    "load": "handful.runs.run",
+    "load": "handful.fit",
     "Run": "handful.runs.run",
     "open": "handful.data.open",
     "prepare": "handful.data.store.prepare",
@@ -52,11 +52,11 @@ if TYPE_CHECKING:  # what the lazy names below are, for type checkers
     from handful.data.base import Batch, Source
     from handful.data.open import open
     from handful.data.store.prepare import prepare
-    from handful.fit import fit, replay, resume
+    from handful.fit import fit, load, replay, resume
     from handful.losses import loss, metric
     from handful.optim import schedule
     from handful.plan.advise import advise
-    from handful.runs.run import Run, load
+    from handful.runs.run import Run
     from handful.training import stop
     from handful.transform import augment
 

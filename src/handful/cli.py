@@ -197,7 +197,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="where to write the page; evaluation.html of the run")] = None,
 ) -> None:
     """Score a trained run on DATA: scores, classes or residuals, and the rows it is most wrong about."""
-    from handful.runs.run import load
+    from handful.fit import load
 
     trained = load(run)
     found = trained.evaluation(data, metrics)
@@ -220,8 +220,8 @@ def predict(
     beams: Annotated[int, typer.Option(help="of sequences: above 1, the likeliest labels by prefix search")] = 1,
 ) -> None:
     """Predict the target of every row of DATA."""
+    from handful.fit import load
     from handful.runs.predict import write_predictions
-    from handful.runs.run import load
 
     where = sys.stdin.buffer if data == "-" else data
     write_predictions(load(run), where, out, probabilities=probabilities, beams=beams)
@@ -238,6 +238,12 @@ def prepare(
     shards: Annotated[int, typer.Option(help="parts, for many machines")] = 1,
     workers: Annotated[int | None, typer.Option(help="threads; all cores by default")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the store that is there")] = False,
+    bad_rows: Annotated[
+        str, typer.Option(help="rows that cannot be read: stop, skip (one in ten), or a number")
+    ] = "stop",
+    outside: Annotated[
+        bool, typer.Option("--outside", help="read files that a table names outside its folder")
+    ] = False,
 ) -> None:
     """Write data of any size as a store, which reads fastest; go on where an earlier call was cut off."""
     from handful.data.store.prepare import prepare as write
@@ -245,7 +251,7 @@ def prepare(
 
     written = write(
         where, store, target=target, image_size=image_size, rate=rate, images=images, shards=shards, workers=workers,
-        overwrite=overwrite,
+        overwrite=overwrite, bad_rows=int(bad_rows) if bad_rows.isdigit() else bad_rows, outside=outside,
     )  # fmt: skip
     show_columns(written)
 
@@ -259,7 +265,7 @@ def sample(
     seed: Annotated[int, typer.Option(help="another seed, another text")] = 0,
 ) -> None:
     """Let a language model go on with a text."""
-    from handful.runs.run import load
+    from handful.fit import load
 
     print(prompt.lstrip("\n") + load(run).sample(prompt, length, temperature, seed=seed))
 
@@ -288,7 +294,7 @@ def inspect(
 @app.command()
 def report(run: RunPath, out: Annotated[Path | None, typer.Option(help="where to write the page")] = None) -> None:
     """Write the page of a run again."""
-    from handful.runs.run import load
+    from handful.fit import load
 
     print(load(run, device="cpu").report(out))
 
@@ -296,9 +302,18 @@ def report(run: RunPath, out: Annotated[Path | None, typer.Option(help="where to
 @app.command()
 def export(run: RunPath, path: Annotated[Path, typer.Argument(help=".safetensors or .pt2")]) -> None:
     """Write the trained model for use elsewhere."""
-    from handful.runs.run import load
+    from handful.fit import load
 
     print(load(run, device="cpu").export(path))
+
+
+@app.command()
+def doctor() -> None:
+    """Show what this machine has (cores, GPU, memory, packages) and what handful does with it."""
+    from handful.plan.doctor import examine_machine
+    from handful.report.tables import print_table
+
+    print_table(examine_machine())
 
 
 def _show(run: "Run") -> None:

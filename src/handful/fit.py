@@ -2,9 +2,10 @@
 
 import copy
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Literal, Unpack, cast
+from typing import Any, Literal, Unpack, cast
 
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ from handful.runs import extras
 from handful.runs.folder import RunFolder
 from handful.runs.history import History
 from handful.runs.replay import Replay, take_again
-from handful.runs.run import BROKEN_OFF, DONE, UNSAVED, Run
+from handful.runs.run import BROKEN_OFF, DONE, UNSAVED, Run, open_run
 from handful.training.loop import train as train_loop
 from handful.training.observe import Callback, Observer, restore_best
 from handful.training.process import checkpoint
@@ -55,7 +56,8 @@ def fit(
     if options.get("resume") and out is not None and RunFolder(Path(out)).holds_run():
         given = {name: value for name, value in options.items() if name not in ("resume", "overwrite")}
         return resume(out, model=model, train=train, callbacks=callbacks, **cast(ConfigOptions, given))
-    return run_training(assemble(model, train, dict(options), out=out), callbacks)
+    run = run_training(assemble(model, train, dict(options), out=out), callbacks)
+    return _replayable(run, model, train, options)
 
 
 def resume(
@@ -90,7 +92,30 @@ def resume(
         raise
     for note in [*notes, f"resumed at step {training.state.step:,}, {training.state.position:,} examples"]:
         training.live.note(note)
-    return run_training(training, callbacks)
+    return _replayable(run_training(training, callbacks), model, train, options)
+
+
+def load(path: str | Path, *, model: nn.Module | None = None, loss: object = None, device: str = "auto") -> Run:
+    """The run in a folder, for predict, evaluate, report and export; needs no training data.
+
+    model: an instance of the caller's own module, when that was what the run trained; loss: the caller's own loss
+    likewise, without which the loss of an evaluation is not a number.
+    """
+    run = open_run(path, model=model, loss=loss, device=device)
+    return _replayable(run, model, None, {} if loss is None else {"loss": loss})
+
+
+def _replayable(run: Run, model: str | nn.Module | None, train: object, options: Mapping[str, object]) -> Run:
+    """The run, which can take its steps again: with what its plan cannot hold, as it was given."""
+    if run.path is not None:
+        choices = run.plan.choices
+        own: dict[str, Any] = {
+            name: value for name, value in options.items() if name in choices and not choices[name].reproducible
+        }
+        own |= {} if choices["model"].reproducible else {"model": model}
+        own |= {} if choices["data"].reproducible else {"train": train}
+        run.again = partial(replay, run.path, **own)
+    return run
 
 
 def replay(

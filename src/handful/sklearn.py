@@ -24,7 +24,7 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor, nn
 
-from handful.base.errors import HandfulError, did_you_mean
+from handful.base.errors import HandfulError, did_you_mean, some
 from handful.data.open import open as open_source
 from handful.fit import fit
 from handful.models.base import seeded
@@ -123,16 +123,20 @@ class _MiniBatch(BaseEstimator):  # type: ignore[misc]
         return min(int(self.batch), max(1, n - int(held_out)))
 
     def _checked(self, x: Input) -> Input:
-        """x as scikit-learn checks it: an array of numbers, or a frame with columns of other kinds as it is."""
-        if _is_mixed(x):
+        """x as scikit-learn checks it: an array of numbers; as it is where a frame with other columns was fitted."""
+        if self.mixed_:
             validate_data(self, x, reset=False, skip_check_array=True)
+            if not isinstance(x, Frame):
+                names = some(self.feature_names_in_.tolist(), 5)
+                raise HandfulError(f"X must be a DataFrame with the fitted columns, {names}, not {type(x).__name__}")
             return x
         return validate_data(self, x, reset=False, ensure_all_finite=self._finite(), allow_nd=True)  # type: ignore[no-any-return]
 
     def _checked_both(self, x: Input, y: ArrayLike) -> tuple[Input, Array]:
         """x and y as scikit-learn checks them before fitting, with the number and names of the columns noted."""
         of_y = {"multi_output": True, "y_numeric": True} if self.task == "regression" else {}
-        if _is_mixed(x):
+        self.mixed_ = _is_mixed(x)
+        if self.mixed_:
             validate_data(self, x, reset=True, skip_check_array=True)
             checked: Array = _check_y(y, **of_y)
             check_consistent_length(x, checked)

@@ -136,7 +136,12 @@ CASES: list[tuple[str, Any, dict[str, Any], str]] = [
     ("scalar npy", saved(np.float64(3)), {}, "0 dimensions"),
     ("npy of 0 rows", saved(np.zeros((0, 3))), {}, "0 rows"),
     ("bad npz", text(".npz", "hello"), {}, "not a .npz file"),
-    ("unsupported ending", text(".xlsx", "hello"), {}, "ends in '.xlsx', which handful does not read; it reads .csv"),
+    (
+        "unsupported ending",
+        text(".xlsx", "hello"),
+        {},
+        "ends in '.xlsx', which handful does not read; read it with pandas.read_excel",
+    ),
     ("no ending", text("", "hello"), {}, "data has no ending by which handful knows it; it reads .csv"),
     ("empty text", text(".txt", ""), {}, "is empty"),
     ("latin-1 text", text(".txt", b"caf\xe9"), {}, "byte 0xe9 at 3"),

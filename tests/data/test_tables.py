@@ -339,7 +339,7 @@ class FakeDataset:
 
 def test_hugging_face() -> None:
     source = open_source(FakeDataset())
-    assert source.columns["label"] == Column("category", "int64", (), ("cat", "dog"))
+    assert source.columns["label"] == Column("category", "int64", (), ("cat", "dog"), type="int64")  # codes
     assert everything(source, "label").tolist() == [1, 0, 1]
     with pytest.raises(HandfulError, match="splits train, test"):
         open_source({"train": FakeDataset(), "test": FakeDataset()})

@@ -49,7 +49,8 @@ def test_worst_rows_are_those_of_highest_loss(digits):
     assert [r["row"] for r in found.worst] == order.tolist()
     np.testing.assert_allclose([r["loss"] for r in found.worst], loss[order], rtol=1e-6)
     assert [r["target"] for r in found.worst] == [str(t) for t in DIGITS.target[order]]
-    np.testing.assert_array_equal(found.pictures, PICTURES[order])
+    dark = PICTURES[order].astype(float)  # 0 to 16, shown over the whole range
+    np.testing.assert_allclose(found.pictures, dark * (255 / dark.max()), atol=1)
 
 
 def test_page_and_text(digits, tmp_path, capsys):
@@ -77,8 +78,9 @@ def test_the_page_of_the_run_has_confusion_and_augmented_pictures(digits):
     with Image.open(digits.path / "augmented.png") as image:
         pixels = np.asarray(image)
     assert pixels.shape == (5 * 9 + 1, 8 * 9 + 1)
-    np.testing.assert_array_equal(pixels[1:9, 1:9], PICTURES[0, 0])  # the first line is the pictures as they are
-    assert not np.array_equal(pixels[10:18, 1:9], PICTURES[0, 0])
+    first = PICTURES[0, 0] * (255 / 16)  # the first line is the pictures as they are, not nearly black
+    np.testing.assert_allclose(pixels[1:9, 1:9], first, atol=1)
+    assert not np.allclose(pixels[10:18, 1:9], first, atol=1)
     (digits.path / "extras.json").write_text("{")  # damage must not stop the page from being written again
     assert "Confusion" not in handful.load(digits.path, device="cpu").report(digits.path / "again.html").read_text()
     (digits.path / "extras.json").write_text(json.dumps(found))

@@ -11,7 +11,9 @@ from typer.testing import CliRunner
 import handful
 from handful import replay
 from handful.cli import app
+from handful.data.base import Batch
 from handful.runs.diff import diff
+from handful.runs.examples import pictures_of
 from handful.runs.run import Run
 
 Truth = dict[int, tuple[dict[str, Tensor], dict[str, Tensor]]]
@@ -195,3 +197,36 @@ def test_diff(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert other.parted[0]["step"] == 2  # step 1 has the same weights and batch
     other.show()
     assert "part at step 2" in capsys.readouterr().out
+
+
+def test_dark_bytes_are_shown_stretched() -> None:
+    digits = Batch({"x": torch.arange(16, dtype=torch.uint8).reshape(1, 1, 4, 4)}, np.arange(1))
+    shown = pictures_of(digits, "x")
+    assert shown is not None
+    assert (shown.min(), shown.max()) == (0, 255)
+    bright = Batch({"x": torch.full((1, 1, 2, 2), 200, dtype=torch.uint8)}, np.arange(1))
+    assert (pictures_of(bright, "x") == 200).all()  # type: ignore[union-attr]
+
+
+def test_a_run_takes_its_own_steps_again(tmp_path: Path) -> None:
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    data, out = (x, x.sum(1, keepdim=True)), tmp_path / "run"
+    run = handful.fit(
+        nn.Linear(3, 1),
+        data,
+        loss=nn.HuberLoss(),
+        batch=8,
+        lr=0.01,
+        until="steps(9)",
+        out=out,
+        save_every=4,
+        quiet=True,
+    )
+    kept = {n: v.clone() for n, v in run.model.state_dict().items()}
+    found = run.replay(6)
+    assert (found.step, found.differs, len(found.rows)) == (6, None, 8)
+    assert all(torch.equal(v, kept[n]) for n, v in run.model.state_dict().items())
+    loaded = handful.load(out, model=nn.Linear(3, 1), loss=nn.HuberLoss())
+    assert loaded.replay(6, train=data).loss == found.loss
+    with pytest.raises(handful.HandfulError, match="give fit out="):
+        handful.fit("linear", "iris", batch=16, lr=0.01, until="steps(2)", quiet=True).replay(1)

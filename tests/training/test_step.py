@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from handful.base.errors import HandfulError
 from handful.data.base import Batch
 from handful.losses.asked import as_metrics
 from handful.losses.loss import as_loss, cross_entropy, ctc, mae, mse, token_cross_entropy
-from handful.training.coupling import loss_coupling, mode_coupling
+from handful.training.coupling import mode_coupling
 from handful.training.evaluation import evaluate
 from handful.training.guards import NonFiniteLoss, OutOfMemory, is_out_of_memory
 from handful.training.objective import Objective
@@ -171,12 +170,6 @@ def test_non_finite_loss_names_step_and_rows_and_makes_no_update():
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_all_weights_zero_is_said():
-    for micro in (None, 2):
-        with pytest.raises(HandfulError, match="weights of all rows of a mini-batch are zero"):
-            gradient(Objective(mlp(), cross_entropy()), batch_of(4, weight=torch.zeros(4, dtype=torch.float64)), micro)
-
-
 class Hungry(torch.nn.Module):
     """Runs out of memory for more than `limit` rows, after its running statistics have moved."""
 
@@ -217,13 +210,6 @@ def test_coupling_is_noticed():
     assert mode_coupling(mlp()) is None
     assert "normalises over the rows" in mode_coupling(torch.nn.Sequential(torch.nn.BatchNorm1d(4)).train())
     assert mode_coupling(torch.nn.Sequential(torch.nn.BatchNorm1d(4)).eval()) is None
-    assert loss_coupling(Objective(mlp(), cross_entropy()), batch_of(32)) is None
-
-    def contrastive(output, target):
-        z = F.normalize(output, dim=1)
-        return F.cross_entropy(z @ z.T * 5, torch.arange(len(z)))
-
-    assert "couples the rows" in loss_coupling(Objective(mlp(), contrastive), batch_of(32))
 
 
 def test_evaluation_is_exact_over_rows_whatever_the_batches():

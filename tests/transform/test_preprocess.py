@@ -327,8 +327,9 @@ class TestTable:
         pipeline = fit_pipeline(table(), own_model=False)
         with pytest.raises(HandfulError, match=r"new.csv has no column 'income'.*Did you mean 'incomes'"):
             pipeline.check(Rows(name="new.csv", age=[1.0], incomes=[2.0], city=["oslo"]))
-        with pytest.raises(HandfulError, match=r"'age' of new.csv is category \('old'\), but was number"):
-            pipeline.on(Rows(name="new.csv", categories=("age",), age=["old"], income=[2.0], city=["oslo"]))
+        words = Rows(name="new.csv", categories=("age",), age=["old"], income=[2.0], city=["oslo"])
+        with pytest.raises(HandfulError, match=r"new.csv: column 'age' must be a number but is 'old' in row 0"):
+            pipeline.on(words)(everything(words))
         with pytest.raises(HandfulError, match="no column 'label'"):
             pipeline.check(Rows(name="new.csv", age=[1.0], income=[2.0], city=["oslo"]), target=True)
 

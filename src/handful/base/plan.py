@@ -1,10 +1,8 @@
 """What a run was asked to do: every choice, with its status and reason; and how far a run has come."""
 
-import platform
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,6 +105,9 @@ class Plan:
 
 def versions() -> dict[str, str]:
     """What the bits of a run depend on besides its plan: versions, and the kind of machine."""
+    import platform  # not before it is asked for: `handful --help` need not wait
+    from importlib.metadata import version
+
     return {
         "handful": __version__, "torch": version("torch"), "numpy": version("numpy"),
         "python": platform.python_version(), "machine": platform.machine(),

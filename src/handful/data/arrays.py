@@ -104,7 +104,9 @@ def native(key: str, value: Array, o: Options, notes: list[str]) -> Array:
         dtype = np.dtype(_WIDER[dtype.name])
     elif dtype.name == "uint64":
         if value.size and int(value.max()) > np.iinfo(np.int64).max:
-            raise HandfulError(f"{o.name}: '{key}' holds integers above 2^63 - 1: convert it to floats first")
+            raise HandfulError(
+                f"{o.name}: '{key}' holds integers above 2^63 - 1: convert it to floats, or labels to text"
+            )
         dtype = np.dtype(np.int64)
     elif dtype.kind == "f" and dtype.itemsize > 8:
         dtype = np.dtype(np.float64)

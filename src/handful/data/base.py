@@ -48,7 +48,10 @@ class Column:
     labels:  what the zeros and ones of a tensor [k] stand for, where they came from lists of strings
     dates:   how a number, seconds since 1970 (UTC), or since midnight for "time of day", is written as a date in text:
              one of DATES in tables/written.py; set for dates of typed columns, too
+    type:    Arrow's name of the type that the values were of: whether a number stands for a date, a time or a truth
+             value, whether a category came as whole numbers, its codes; None where that is not known
     decimal: the sign before the decimals of a number, where it was read from text
+    words:   how the values of a target are written in the text they were read from, where Python writes them otherwise
     unit:    what a number in text has before or behind it ("€", "%", "kg"), or ""
     missing: what stands in text for a number that is missing, other than the usual marks
     open:    whether a category may hold strings that are not among `classes`: when data are read as those of training,
@@ -66,6 +69,8 @@ class Column:
     decimal: str | None = None
     unit: str = ""
     missing: tuple[str, ...] = ()
+    type: str | None = None
+    words: tuple[str, ...] | None = None
 
     @property
     def varies(self) -> bool:

@@ -191,7 +191,7 @@ class DatasetRows(Source):
         classes = getattr(self._dataset, "classes", None)
         if not array.ndim:
             if key == self.target and classes and whole:
-                return Column("category", "int64", (), tuple(str(c) for c in classes))
+                return Column("category", "int64", (), tuple(str(c) for c in classes), type="int64")
             return Column("number", dtype)
         if self._rate and array.ndim == 1 and not whole and key != self.target:
             return Column("audio", "float32", (None,), rate=self._rate)
@@ -264,7 +264,7 @@ def open_embedded(name: str, o: Options) -> Arrays:
         stored |= {str(feature): Dense(column, number) for feature, column in zip(data.feature_names, columns)}
     classes = tuple(str(c) for c in data.get("target_names", ()))
     if classes:
-        stored["target"] = Dense(data.target.astype(np.int64), Column("category", "int64", (), classes))
+        stored["target"] = Dense(data.target.astype(np.int64), Column("category", "int64", (), classes, type="int64"))
     else:
         stored["target"] = Dense(data.target.astype(np.float64), number)
     notes = [f"'{name}' is the data set that scikit-learn ships, {len(data.target):,} rows."]

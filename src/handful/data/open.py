@@ -13,19 +13,19 @@ from typing import cast
 from torch.utils.data import DataLoader, Dataset
 
 from handful.base.errors import HandfulError, did_you_mean
-from handful.data.base import Source
+from handful.data.base import Source, View
 from handful.data.datasets import NAMES, is_hugging_face, open_embedded, open_hugging_face, open_torch
 from handful.data.media.folder import open_folder, open_zip
 from handful.data.options import Names, Options, Size, checked
-from handful.data.pairs import is_table, open_columns, open_pair
+from handful.data.pairs import is_table, open_columns, open_pair, open_rows
 from handful.data.paths import local_files
 from handful.data.store.read import is_store, open_store
 from handful.data.store.remote import open_remote_store
 from handful.data.store.tar import TARS
-from handful.data.tables.arrow import open_table, to_table
+from handful.data.tables.arrow import chosen, open_table, to_table
 from handful.data.tables.files import TABLES, ending, is_remote
 from handful.data.tables.parts import open_parts
-from handful.data.tables.readers import READERS, open_file
+from handful.data.tables.readers import READERS, is_libsvm, open_file, open_libsvm, refused, route_of
 from handful.data.targets import MultiTarget, names_of
 from handful.data.text import open_text
 
@@ -39,16 +39,18 @@ def open(
     image_size: Size = None,
     rate: int | None = None,
     memory: int | None = None,
+    bad_rows: int | str = "stop",
+    outside: bool = False,
 ) -> Source:
     """Anything that holds rows, as a Source.
 
-    where: a pair (X, y) of arrays, Tensors, lists or frames; one array (column `x`); a dict of arrays; a
-        DataFrame (pandas, polars, pyarrow or any that Arrow can read); a file (.csv, .tsv, .jsonl, .parquet,
-        .arrow, .feather, .npy, .npz, .txt), local or remote (s3://, https://, memory://); a folder or .zip of
-        images or sounds, where sub-folders are classes; a folder of the parts of one table (part-0.csv, part-1.csv;
-        year=2024/...parquet), or a pattern for them (data/train-*.parquet); a store that `prepare` wrote, local or
-        remote; a torch Dataset; a Hugging Face Dataset; the name of a data set that scikit-learn ships (digits,
-        iris, wine, breast_cancer, diabetes); a Source, which is returned as it is.
+    where: a pair (X, y) of arrays, Tensors, lists or frames; one array (column `x`); a dict of arrays; a list of
+        dicts, one per row; a DataFrame (pandas, polars, pyarrow or any that Arrow can read); a file (.csv, .tsv,
+        .jsonl, .parquet, .arrow, .feather, .npy, .npz, .txt), local or remote (s3://, https://, memory://); a folder
+        or .zip of images or sounds, where sub-folders are classes; a folder of the parts of one table (part-0.csv,
+        part-1.csv; year=2024/...parquet), or a pattern for them (data/train-*.parquet); a store that `prepare` wrote,
+        local or remote; a torch Dataset; a Hugging Face Dataset; the name of a data set that scikit-learn ships
+        (digits, iris, wine, breast_cancer, diabetes); a Source, which is returned as it is.
     target: the column to be predicted. When it is not given, it is guessed only if there is no doubt. Several, as a
         list or with commas ("toxic,rude"), are labels that a row may have together, or numbers: see `several`.
     name: what messages call the data; the path by default.
@@ -60,6 +62,10 @@ def open(
         of float arrays of one dimension is then sound.
     memory: bytes that decoded images may use; a quarter of this machine's memory by default. Beyond it they
         are decoded on every read.
+    bad_rows: "stop" at pictures and sounds that cannot be read, files that are missing and lines with too many or too
+        few values, the first 20 of them named; or "skip" them, up to one row in ten, or up to a number, counted by
+        kind in the notes. Pictures and sounds that stay encoded are then decoded once as a trial.
+    outside: whether a table may name files that lie outside its folder (and outside the one we are in).
 
     What was guessed, converted or left out is noted in `Source.notes`. Raises HandfulError, in one sentence,
     for data that cannot be used.
@@ -72,12 +78,17 @@ def open(
     if not given or not all(isinstance(name, str | None) for name in given):
         raise HandfulError(f"target must be the name of a column, or a list of names, not {target!r}")
     if target is not None and not (isinstance(where, Source) and target in where.columns) and names_of(target):
-        again = partial(open, where, name=name, image_size=image_size, rate=rate, memory=memory)
+        again = partial(
+            open, where, name=name, image_size=image_size, rate=rate, memory=memory, bad_rows=bad_rows, outside=outside
+        )
         return _open_several(again, where, target, columns)
     one = given[0]
     if isinstance(where, Source):
         return _with(where, one, columns)
-    o = checked(where, one, name=name, columns=columns, image_size=image_size, rate=rate, memory=memory)
+    o = checked(
+        where, one, name=name, columns=columns, image_size=image_size, rate=rate, memory=memory, bad_rows=bad_rows,
+        outside=outside,
+    )  # fmt: skip
     return _open_path(o.where, o) if o.where is not None else _open_object(where, o)
 
 
@@ -98,6 +109,8 @@ def _open_object(where: object, o: Options) -> Source:
             return open_table(to_table(where, o.name), o)
         case DataLoader():
             raise HandfulError("a DataLoader draws batches of its own: pass the data set it reads, loader.dataset")
+        case [*rows] if rows and len(named := [row for row in rows if isinstance(row, Mapping)]) == len(rows):
+            return open_rows(named, o)
         case list() if _is_pairs(where):
             return open_pair([x for x, _ in where], [y for _, y in where], o)
         case list() | range():
@@ -132,7 +145,9 @@ def _is_pairs(rows: list[object]) -> bool:
 
 def _open_path(where: str, o: Options) -> Source:
     if is_remote(where):
-        return open_file(where, o) if ending(where) in READERS else _with(open_remote_store(where), o.target, o.columns)
+        if ending(where) in READERS or route_of(where):
+            return open_file(where, o)
+        return _of_store(open_remote_store(where), o)
     if not where:
         raise HandfulError("the path is empty: name a file, a folder or a data set")
     path = Path(where).expanduser()
@@ -151,7 +166,14 @@ def _open_path(where: str, o: Options) -> Source:
 
 
 def _open_folder(path: Path, o: Options) -> Source:
-    return _with(open_store(path), o.target, o.columns) if is_store(path) else open_folder(path, o)
+    return _of_store(open_store(path), o) if is_store(path) else open_folder(path, o)
+
+
+def _of_store(store: Source, o: Options) -> Source:
+    """The store with the columns that are asked for."""
+    names = chosen(o, list(store.columns))
+    every = len(names) == len(store.columns)
+    return _with(store if every else View(store, {name: store.columns[name] for name in names}), o.target, None)
 
 
 _LOCAL: dict[str, Callable[[Path, Options], Source]] = {".zip": open_zip, ".txt": open_text}
@@ -163,15 +185,15 @@ def _open_local(path: Path, o: Options) -> Source:
         raise HandfulError(f"{path} is not an ordinary file: copy its contents into one")
     if not os.access(path, os.R_OK):
         raise HandfulError(f"{path}: permission denied; change its permissions")
+    if is_libsvm(path):
+        return open_libsvm(path, o)
     if kind in _LOCAL:
         return _LOCAL[kind](path, o)
     if kind in READERS:
         return open_file(str(path), o)
     if kind in TARS:
         raise HandfulError(f"{path} is a tar file: write it as a store first, as in handful prepare {path} STORE")
-    known = ", ".join([*READERS, ".txt", ".zip"])
-    how = f"ends in '{kind}', which handful does not read" if kind else "has no ending by which handful knows it"
-    raise HandfulError(f"{path} {how}; it reads {known}, and folders")
+    raise refused(str(path), [*READERS, ".txt", ".zip"])
 
 
 def _open_pattern(path: Path, o: Options) -> Source:

@@ -7,7 +7,7 @@ from numbers import Integral
 
 from handful.base.errors import HandfulError, whole
 from handful.base.machine import memory_budget
-from handful.data.base import Column
+from handful.data.base import Column, Rows
 
 Size = int | tuple[int, int] | None
 Names = Sequence[str] | Mapping[str, Column] | None
@@ -18,7 +18,10 @@ class Options:
     """The arguments of `open`.
 
     name: for messages; columns: names to keep, or None for all; schema: what those columns must be (when the
-    caller gave a mapping); image_size: (height, width); rate: Hz; budget: bytes that decoded images may use.
+    caller gave a mapping); image_size: (height, width); rate: Hz; budget: bytes that decoded images may use; bad_rows:
+    "stop", "skip" or the most that may be skipped; outside: whether a table may name files outside its folder; rows:
+    which rows of the whole these are, for messages, where some were skipped; decimal: the sign before decimals in the
+    text that is read; words: how the target's values are written there.
     """
 
     name: str
@@ -29,6 +32,11 @@ class Options:
     rate: int | None = None
     budget: int = field(default_factory=memory_budget)
     where: str | None = None
+    bad_rows: int | str = "stop"
+    outside: bool = False
+    rows: Rows | None = None
+    decimal: str | None = None
+    words: tuple[str, ...] | None = None
 
 
 def checked(
@@ -40,6 +48,8 @@ def checked(
     image_size: Size = None,
     rate: int | None = None,
     memory: int | None = None,
+    bad_rows: int | str = "stop",
+    outside: bool = False,
 ) -> Options:
     """The arguments of `open`; HandfulError for one that cannot be."""
     if isinstance(columns, str):
@@ -50,6 +60,8 @@ def checked(
         raise HandfulError(f"image_size must be a side or (height, width) in pixels, at least 1, not {image_size!r}")
     if rate is not None and not (isinstance(rate, Integral) and rate > 0):
         raise HandfulError(f"rate must be a whole number of Hz, at least 1 Hz, not {rate!r}")
+    if bad_rows not in ("stop", "skip"):
+        bad_rows = whole("bad_rows, if not 'stop' or 'skip',", bad_rows, least=0)
     path = str(os.fspath(where)) if isinstance(where, str | os.PathLike) else None
     return Options(
         name=name or path or _called(where),
@@ -60,6 +72,8 @@ def checked(
         rate=rate,
         budget=memory_budget() if memory is None else whole("memory, in bytes,", memory, least=0),
         where=path,
+        bad_rows=bad_rows,
+        outside=outside,
     )
 
 

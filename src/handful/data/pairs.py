@@ -1,7 +1,9 @@
 """A pair (X, y), a dict of columns, one array: data that the caller holds in memory."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+
+import pyarrow as pa
 
 from handful.base.errors import HandfulError
 from handful.data.arrays import Arrays
@@ -22,6 +24,17 @@ def open_columns(values: Mapping[str, object], o: Options, notes: list[str] | No
     if not [key for key in stored if key != o.target]:
         raise HandfulError(f"{o.name} has no column to learn from: only the target '{o.target}' is there")
     return Arrays(stored, o.target, name=o.name, where=o.where, notes=notes)
+
+
+def open_rows(rows: Sequence[Mapping[str, object]], o: Options) -> Arrays:
+    """Mappings name -> value, one per row; a row without a name lacks that value."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {str(name): [row.get(name) for row in rows] for name in names}
+    try:
+        table = pa.table({name: pa.array(values, from_pandas=True) for name, values in columns.items()})
+    except (pa.ArrowException, TypeError):  # arrays, or types that are mixed: said there
+        return open_columns(columns, o)
+    return open_table(table, o)
 
 
 def open_pair(x: object, y: object, o: Options) -> Arrays:

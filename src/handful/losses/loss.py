@@ -290,6 +290,17 @@ class _Aligned:
         return result
 
 
+@dataclass(frozen=True)
+class Summed:
+    """A loss of the caller's own that returns the sum over the rows: (sum, rows), so that the mean is minimised."""
+
+    loss: LossFunction
+
+    def __call__(self, output: Any, target: Any) -> tuple[Tensor, Tensor]:
+        rows = len(target if isinstance(target, Tensor) else output)
+        return torch.as_tensor(self.loss(output, target)), torch.tensor(float(rows))
+
+
 def of_probabilities(loss: LossFunction) -> bool:
     """Whether the model's outputs are probabilities for this loss, and not logits."""
     match loss:

@@ -170,7 +170,7 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
         steps = max(1, -(-t.planned // state.batch))
         last = Progress((steps - 1) * state.batch, steps - 1, n, 0.0, t.planned)
         t.schedule.check(Progress(0, 0, n, 0.0, t.planned), last)
-    coupling = mode_coupling(t.objective.model.train())
+    coupling = mode_coupling(t.objective.model.train()) or t.objective.coupling
     if coupling and ((state.micro_batch is not None and state.micro_batch < state.batch) or t.ranks.size > 1):
         chooser.notes.append(f"{coupling}: in parts, the gradient of a batch is not that of the whole batch")
     compile_if_asked(t.objective.model, options, chooser)
@@ -268,6 +268,8 @@ def make_training(
     size = size or int(chooser.set("batch", min(32, batch_cap(len(data.train))), "default", "not measured"))
     micro = None if options.micro_batch in (None, "auto") else int(options.micro_batch)
     whole = Choice(None, "default", "the whole batch; halved when memory runs out")
+    if objective.coupling:
+        micro, whole = None, Choice(None, "found", "a mini-batch is kept whole: its loss cannot be computed in parts")
     chooser.put("micro_batch", Choice(micro, "given") if micro else whole)
     rule, shape, planned = make_rules(data, objective, optimizer, size, options, chooser)
     averaged = choose.ema(options.ema, net, optimizer)

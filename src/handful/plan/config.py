@@ -143,6 +143,11 @@ class Config:
     ] = None
     recipe: Annotated[str | None, "image, text, language, audio or table: which columns to learn from"] = None
     weight: Annotated[str | None, "column of row weights"] = None
+    bad_rows: Annotated[
+        "int | str",
+        "rows that cannot be read: 'stop', all named; 'skip', one in ten at most; or skip a number at most",
+        Kind(read=reads(int)),
+    ] = "stop"
     score: Annotated[
         str, "the score that picks the best weights, as valid_loss; 'auto': a classification's first metric"
     ] = "auto"
@@ -247,6 +252,7 @@ class ConfigOptions(TrainingOptions, total=False):
     task: str | None
     recipe: str | None
     weight: str | None
+    bad_rows: "int | str"
     score: str
     better: Better
     label_smoothing: float

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from handful import models
 from handful.base.plan import Choice
 from handful.batches.order import Order
+from handful.data.base import Batch
+from handful.losses.loss import Summed
 from handful.models.base import Model
 from handful.plan import dry_run, losses
 from handful.plan.balance import uneven
@@ -16,11 +18,13 @@ from handful.plan.config import Config
 from handful.plan.data import Data, augmentation
 from handful.plan.defaults import Chooser
 from handful.runs.folder import RunFolder
+from handful.training.coupling import KEPT_WHOLE, loss_form
 from handful.training.objective import Objective
 from handful.training.process.device import choose_precision
 from handful.transform.augment.geometry import Flip
 
 TRIED = 512  # rows on which metrics of the caller's own are tried
+ROWS_OF_FORM = 16  # on which a loss of the caller's own is tried, whole and in parts
 ROWS_SHOWN = 256  # to a ready-made model before the first step
 
 
@@ -98,12 +102,28 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
         data.pipeline = data.pipeline.of_probabilities()
     sample = objective.to_device(data.pipeline(data.train.take(rows)))  # its target may be settled now
     dry_run.loss_of(objective, sample, str(chooser.choices["loss"].value), own=callable(options.loss))
+    if callable(options.loss):
+        some = np.unique(np.linspace(0, len(data.train) - 1, ROWS_OF_FORM).astype(np.int64))
+        note_form(objective, objective.to_device(data.pipeline(data.train.take(some))), chooser)
     if not chooser.choices["metrics"].reproducible:
         scored = data.held_out or data.train
         some = np.unique(np.linspace(0, len(scored) - 1, TRIED).astype(np.int64))
         batch = data.pipeline.on(scored, target=True)(scored.take(some))
         dry_run.metrics_of(objective, batch, every_row=len(some) == len(scored))
     return objective
+
+
+def note_form(objective: Objective, batch: Batch, chooser: Chooser) -> None:
+    """Find out whether a loss of the caller's own is a mean over rows, so that it can be computed in parts."""
+    form = loss_form(objective, batch)
+    if form.summed:
+        objective.minimise(Summed(objective.loss), objective.metrics, objective.scale)
+        why = "the loss is a sum over the rows; the mini-batch's mean is used, so lr keeps its meaning"
+        chooser.set("loss_form", "sum", "found", why)
+        chooser.notes.append(why)
+    if form.coupling:
+        objective.coupling = form.coupling
+        chooser.notes.append(f"{form.coupling}, {KEPT_WHOLE}")
 
 
 def undecided(output: object, target: object) -> Tensor:

@@ -231,8 +231,8 @@ class Residuals(Tally):
         self.pairs: list[tuple[Floats, Floats]] = []
 
     def add(self, y: Tensor, output: Tensor) -> tuple[Sequence[object], Sequence[object]]:
-        decode = self.pipeline.decode
-        true, guess = decode(y.float().cpu().reshape(output.shape)), decode(output)
+        numbers = self.pipeline.numbers
+        true, guess = numbers(y.float().cpu().reshape(output.shape)), numbers(output)
         self.pairs.append((np.asarray(true, float).reshape(len(y), -1), np.asarray(guess, float).reshape(len(y), -1)))
         return [_numbers(row) for row in self.pairs[-1][0]], [_numbers(row) for row in self.pairs[-1][1]]
 

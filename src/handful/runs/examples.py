@@ -11,6 +11,8 @@ from handful.data.base import Batch, Column, Source
 
 LEGIBLE = ("number", "category", "text")  # kinds of columns whose values a table can show
 
+DARK = 64  # bytes below are nearly black
+
 
 def shorten(text: str, length: int) -> str:
     """At most `length` characters on one line.
@@ -43,14 +45,16 @@ def _values(column: Column, batch: Batch, name: str, length: int) -> list[object
 
 
 def pictures_of(batch: Batch, name: str) -> NDArray[np.uint8] | None:
-    """uint8 [m, C, H, W] of raw rows that are pictures of one size: bytes as they are, numbers stretched to 0..255."""
+    """uint8 [m, C, H, W] of raw rows that are pictures of one size: bytes as they are; numbers, and bytes that would
+    all be nearly black (digits of 0 to 16), stretched to 0..255."""
     value = batch[name]
     if not isinstance(value, Tensor):
         return None
     value = value[:, None] if value.ndim == 3 else value
     if value.ndim != 4 or value.shape[1] not in (1, 3, 4):
         return None
-    if value.dtype != torch.uint8:
+    if value.dtype != torch.uint8 or int(value.max()) < DARK:
+        value = value if value.is_floating_point() else value.float()
         low, high = value.min(), value.max()
         value = ((value - low) * (255 / max(float(high - low), 1e-12))).round().clamp(0, 255).to(torch.uint8)
     return value.numpy()

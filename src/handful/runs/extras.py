@@ -18,6 +18,7 @@ from handful.report.figure import Figure
 from handful.report.markup import picture_grid
 from handful.report.matrix import figure_matrix
 from handful.runs.evaluate import Details
+from handful.runs.examples import DARK
 from handful.training.evaluation import evaluate
 from handful.training.objective import Objective
 from handful.transform.augment.base import Augment
@@ -76,7 +77,10 @@ def augmented(batches: Batches, pipeline: Pipeline) -> NDArray[np.uint8] | None:
     mean = std = None
     if in_bytes and scale is not None and scale.mean is not None and scale.std is not None:
         mean, std = scale.mean * 255, scale.std * 255
-    grid: NDArray[np.uint8] = picture(augment, batch, mean=mean, std=std).numpy()
+    true_colours = mean is not None and std is not None and float((mean + 2 * std).max()) >= DARK
+    grid: NDArray[np.uint8] = (
+        picture(augment, batch, mean=mean, std=std) if true_colours else picture(augment, batch)
+    ).numpy()
     return grid
 
 

@@ -1,6 +1,7 @@
 """Predictions of a run to a file or to standard output, in bounded memory."""
 
 import csv
+import datetime
 import json
 import math
 import shutil
@@ -113,8 +114,13 @@ def _json_file(path: Path, chunks: Iterator[Chunk]) -> None:
 
 
 def _json_value(value: object) -> object:
-    """JSON has no NaN and no infinity."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """JSON has no NaN, no infinity and no dates."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case datetime.date():
+            return str(value)
+    return value
 
 
 def _parquet_file(path: Path, chunks: Iterator[Chunk]) -> None:

@@ -20,7 +20,6 @@ from handful.data.tables.readers import READERS
 from handful.data.tables.strings import UNSPACED
 
 MEDIA = IMAGES | SOUNDS
-Single = str | bytes | bool | int | float | np.generic | None  # a value of one row
 
 
 def open_raw(data: object, schema: Mapping[str, Column], name: str | None = None) -> Source:
@@ -35,7 +34,7 @@ def open_raw(data: object, schema: Mapping[str, Column], name: str | None = None
     """
     if isinstance(data, Source):
         return data
-    if isinstance(data, Mapping) and data and all(isinstance(value, Single) for value in data.values()):
+    if isinstance(data, Mapping) and data and not any(map(_is_several, data.values())):
         data = {key: [value] for key, value in data.items()}
     (key, column), *others = schema.items()
     if not others and column.kind == "text" and (texts := _texts(data)):
@@ -43,6 +42,11 @@ def open_raw(data: object, schema: Mapping[str, Column], name: str | None = None
     if not others and column.kind in ("image", "audio") and (paths := _paths(data, key)):
         return _open_files(paths, key, column, schema, name)
     return open_source(data, name=name, columns=schema)
+
+
+def _is_several(value: object) -> bool:
+    """Whether it is the values of several rows, rather than that of one."""
+    return not isinstance(value, str | bytes | np.generic) and hasattr(value, "__len__")
 
 
 def _texts(data: object) -> list[str] | None:

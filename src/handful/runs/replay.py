@@ -17,7 +17,7 @@ from handful.data.media.folder import file_names
 from handful.report.document import Page, Part, Section
 from handful.report.markup import picture_grid, table_html, tiles
 from handful.report.tables import Grid, print_table
-from handful.report.words import say_count, say_number
+from handful.report.words import say_count, say_number, say_value_of
 from handful.runs.diff import timeless
 from handful.runs.evaluate import row_losses
 from handful.runs.examples import contents, pictures_of, shorten
@@ -102,21 +102,23 @@ class Replay:
     def write(self, path: str | Path) -> Path:
         """Write the page to `path` and return it."""
         listed = self.listed()[:_LISTED]
-        parts: list[Part] = [table_html(Grid.of(listed))]
-        order = [r["row"] for r in listed]
         place = {row: i for i, row in enumerate(self.rows.tolist())}
-        chosen = [place[row] for row in order]
+        chosen = [place[row["row"]] for row in listed]
+        grids: list[Part] = []
         for title, pictures in (("In the data", self.pictures), ("As the model saw them", self.seen)):
             if pictures is not None:
-                captions = [f"row {r['row']}" + (f", loss {r['loss']:.3g}" if "loss" in r else "") for r in listed]
-                parts.append(picture_grid(pictures[chosen], captions, title=title))
+                grids.append(picture_grid(pictures[chosen], [_caption(row) for row in listed], title=title))
         notes: list[Part] = [s for s in (self.problem, self.differs) if s is not None]
         sections = [
             Section("The step", [tiles(self._facts()), *notes]),
-            Section("Rows, of highest loss first", parts),
+            Section("Rows, of highest loss first", grids or [table_html(Grid.of(listed))]),
             Section("Layers", [table_html(Grid.of(self.layers))]),
         ]
         return Page(f"{self.name}: step {self.step:,}", sections).write(path)
+
+
+def _caption(row: Row) -> str:
+    return ", ".join(f"{name} {say_value_of(value)}" for name, value in row.items())
 
 
 def take_again(folder: RunFolder, step: int | Literal["worst", "spike"], make: Callable[[], Training]) -> Replay:

@@ -1,6 +1,6 @@
 """A run that ended, or one loaded from its folder: predict, evaluate, report, export."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from handful.data.base import Batch, Source
 from handful.data.open import open as open_source
 from handful.losses import ctc
 from handful.losses.asked import Metrics, as_metrics
-from handful.losses.loss import as_loss, planned_loss, unknown
+from handful.losses.loss import Summed, as_loss, planned_loss, unknown
 from handful.models import from_config
 from handful.report.markup import preformatted
 from handful.report.page import write_report
@@ -29,6 +29,7 @@ from handful.runs.folder import RunFolder
 from handful.runs.generate import sample
 from handful.runs.history import History, Row, spike
 from handful.runs.raw_input import open_raw
+from handful.runs.replay import Replay
 from handful.training.evaluation import evaluate as evaluate_rows
 from handful.training.objective import Objective
 from handful.training.process import checkpoint
@@ -63,6 +64,7 @@ class Run:
     folder: Recorder | None = None
     exit_status: int = DONE
     unsaved: str | None = None
+    again: Callable[..., Replay] | None = None  # handful.replay of this run
 
     @property
     def path(self) -> Path | None:
@@ -87,7 +89,8 @@ class Run:
     def stream(self, data: object, *, batch: int = 512) -> Iterator[tuple[Batch, Tensor]]:
         """(batch, outputs) for every row once, in order, in bounded memory."""
         batches = self.open(data, need_target=False)
-        self.model.eval()
+        if self.model.training:
+            self.model.eval()
         with torch.inference_mode():
             for read in batches.epoch(batch):
                 moved = self.objective.to_device(read)
@@ -131,6 +134,13 @@ class Run:
     ) -> str:
         """Text with which a language model goes on from the prompt; see `handful.runs.generate.sample`."""
         return sample(self.pipeline, self.objective, prompt, length, temperature, top=top, seed=seed)
+
+    def replay(self, step: int | str = "worst", **given: object) -> Replay:
+        """One step taken again, with its mini-batch and the model as it was: see `handful.replay`. The run must have a
+        folder. given: what its plan cannot hold (model=, train=, loss=), if the run was loaded."""
+        if self.again is None:
+            raise HandfulError("this run was not written, so its steps cannot be taken again; give fit out='runs/name'")
+        return self.again(step, **given)
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the page that shows the run: what was chosen and why, curves, scores. Returns its path."""
@@ -196,12 +206,8 @@ class Run:
         return Batches(source, Order(len(source), shuffle="none"), [p.on(source, target=need_target)])
 
 
-def load(path: str | Path, *, model: nn.Module | None = None, loss: object = None, device: str = "auto") -> Run:
-    """The run in a folder, for predict, evaluate, report and export; needs no training data.
-
-    model: an instance of the caller's own module, when that was what the run trained; loss: the caller's own loss
-    likewise, without which the loss of an evaluation is not a number.
-    """
+def open_run(path: str | Path, *, model: nn.Module | None = None, loss: object = None, device: str = "auto") -> Run:
+    """The run in a folder: see `handful.load`."""
     folder = RunFolder(Path(path))
     plan, pipeline, config = folder.plan(), folder.pipeline(), folder.model_config()
     if model is None:
@@ -217,6 +223,7 @@ def load(path: str | Path, *, model: nn.Module | None = None, loss: object = Non
         for choice in (plan.choices["loss"], plan.choices["metrics"])
     )
     function = as_loss(loss)[0] if loss is not None else planned_loss(plan.choices, text) if text else unknown
+    function = Summed(function) if "loss_form" in plan.choices and loss is not None else function
     objective = Objective(
         model, function, as_metrics(metrics, pipeline.space), device=where, autocast=autocast(plan.precision),
         scale=pipeline.target_scale,

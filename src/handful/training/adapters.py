@@ -4,8 +4,9 @@ How the model is called (several inputs, token ids as Hugging Face's models take
 returns for the rows of a batch (ignored positions, several members), and what metrics see (sequences, units, logits).
 """
 
+import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from contextlib import nullcontext
 
 import torch
@@ -82,9 +83,28 @@ def _in_lower_precision(call: Call, device: str, dtype: torch.dtype) -> Call:
 
 def _float32(output: object) -> object:
     """Losses and metrics are computed in float32 whatever the forward pass used."""
-    if isinstance(output, Tensor):
-        return output.float() if output.is_floating_point() else output
-    return type(output)(_float32(o) for o in output) if isinstance(output, tuple) else output
+    return mapped(output, lambda o: o.float() if o.is_floating_point() else o)
+
+
+def mapped(output: object, change: Callable[[Tensor], Tensor]) -> object:
+    """A model's output with each of its Tensors changed, in the tuples, lists and dicts that it is made of.
+
+    >>> mapped({"a": torch.ones(2), "b": (torch.zeros(1), None)}, lambda t: t + 1)
+    {'a': tensor([2., 2.]), 'b': (tensor([1.]), None)}
+    """
+    match output:
+        case Tensor():
+            return change(output)
+        case tuple() if hasattr(output, "_fields"):
+            return type(output)(*[mapped(o, change) for o in output])  # type: ignore[arg-type]
+        case tuple() | list():
+            return type(output)([mapped(o, change) for o in output])
+        case MutableMapping():
+            changed = copy.copy(output)  # of its own kind
+            for name, value in output.items():
+                changed[name] = mapped(value, change)
+            return changed
+    return output
 
 
 def row_losses(model: nn.Module, loss: LossFunction, *, by_row: bool = False) -> RowLosses:

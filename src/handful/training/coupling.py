@@ -1,12 +1,23 @@
 """Whether the rows of a batch are coupled, so that the gradient of a batch is not the sum of its parts' gradients."""
 
+import copy
 import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from handful.base.errors import MISTAKES
 from handful.data.base import Batch
+from handful.training import adapters
+from handful.training.adapters import RowLosses, mapped
 from handful.training.objective import Objective
+
+CLOSE = 1e-4  # of the largest loss of a row: float32 adds up to less
+KEPT_WHOLE = "so a mini-batch is kept whole, and the held-out loss is the mean over batches of up to 512 rows"
 
 
 def mode_coupling(model: nn.Module) -> str | None:
@@ -19,33 +30,93 @@ def mode_coupling(model: nn.Module) -> str | None:
     return None
 
 
-def loss_coupling(objective: Objective, batch: Batch) -> str | None:
-    """Whether the loss couples the rows of a batch (contrastive losses do): its sum over a batch differs from the sum
-    over the two halves. Measured in evaluation mode, without gradients. Returns a sentence or None."""
+@dataclass(frozen=True)
+class LossForm:
+    """What a loss makes of the rows of a batch. summed: it is the sum over them, and not their mean; coupling: why it
+    is neither, so that it cannot be computed in parts; None where it is."""
+
+    summed: bool = False
+    coupling: str | None = None
+
+
+def loss_form(objective: Objective, batch: Batch) -> LossForm:
+    """What the loss makes of the rows of a batch, found from its values on all of them and on each alone, or on a few
+    where it has none of one row. In evaluation mode, without gradients; a loss with a state of its own keeps it.
+
+    The outputs are disturbed, because those of a model that starts at zero are all the same, and so are then the losses
+    of rows that weigh differently.
+    """
     m = len(batch)
-    if m < 4:
-        return None
     was_training = objective.model.training
     objective.model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as of the variance of one row
             output = objective.forward(batch)
-            if not isinstance(output, Tensor) or len(output) != m:
-                return None
-            whole = objective.sums_of(output, batch, metrics=False)
-            halves = [
-                objective.sums_of(output[part], rows(batch, part), metrics=False)
-                for part in (slice(0, m // 2), slice(m // 2, m))
-            ]
+            loss = copy.deepcopy(objective.loss) if isinstance(objective.loss, nn.Module) else objective.loss
+            row_losses = adapters.row_losses(objective.model, loss)
+            noise = torch.Generator().manual_seed(0)
+            for disturb in (_added, _scaled):
+                changed = mapped(output, partial(disturb, noise))
+                for size in (1, 2, 4):
+                    if m >= 2 * size and (form := _form(row_losses, changed, batch, size)):
+                        return form
     finally:
         objective.model.train(was_training)
-    parts = sum(float(h.loss.double()) for h in halves)
-    mean, split = float(whole.loss.double() / whole.weight), parts / sum(float(h.weight) for h in halves)
-    if not (math.isfinite(mean) and math.isfinite(split)):
+    return LossForm()
+
+
+def _added(noise: torch.Generator, output: Tensor) -> Tensor:
+    """As logits and numbers may be."""
+    return output + 0.5 * _like(output, torch.randn(output.shape, generator=noise))
+
+
+def _scaled(noise: torch.Generator, output: Tensor) -> Tensor:
+    """As probabilities may be, too."""
+    return output * (1 - 0.5 * _like(output, torch.rand(output.shape, generator=noise)))
+
+
+def _like(output: Tensor, values: Tensor) -> Tensor:
+    return values.to(output) if output.is_floating_point() else torch.zeros_like(output)
+
+
+def _form(row_losses: RowLosses, output: object, batch: Batch, size: int) -> LossForm | None:
+    """The form by parts of `size` rows; None where the loss fails on them or is not finite."""
+    m = len(batch) // size * size
+    parts = [slice(start, start + size) for start in range(0, m, size)]
+
+    by_row: list[bool] = []
+
+    def value(part: slice) -> tuple[float, float]:
+        """Mean loss and weight of consecutive rows."""
+        taken = mapped(output, lambda o: o[part] if o.ndim and len(o) == len(batch) else o)
+        total, weight, values = row_losses(taken, rows(batch, part))
+        by_row.append(values is not None)
+        return float(total.double() / weight), float(weight)
+
+    try:
+        whole, each = value(slice(0, m)), [value(part) for part in parts]
+        means, weights = zip(*each, strict=True)
+        if not all(map(math.isfinite, (*whole, *means))):
+            return None
+        mean = sum(v * w for v, w in each) / sum(weights)
+        close = CLOSE * max(map(abs, (whole[0], *means)))
+        if abs(whole[0] - mean) <= close:
+            return LossForm()
+        if not any(by_row) and abs(whole[0] - sum(means)) <= close:
+            return LossForm(summed=True)
+        first = [value(slice(0, parts[k].stop))[0] for k in range(len(parts))]
+    except MISTAKES:
         return None
-    if abs(mean - split) > 1e-3 * max(abs(mean), abs(split), 1e-6):
-        return f"the loss couples the rows of a batch: {mean:.6g} over {m} rows at once, {split:.6g} in two halves"
-    return None
+    what = "weighs the rows of a batch unevenly" if _weighs(means, first, close) else "couples the rows of a batch"
+    return LossForm(coupling=f"the loss {what}: {whole[0]:.6g} over {m} rows at once, {mean:.6g} as the mean of parts")
+
+
+def _weighs(means: Sequence[float], first: Sequence[float], close: float) -> bool:
+    """Whether the losses of the first 1, 2, 3, ... parts are weighted means of the parts' own: then each lies between
+    the one before and the loss of the part that came to it."""
+    pairs = zip(first, first[1:], means[1:], strict=False)
+    return all(min(before, new) - close <= now <= max(before, new) + close for before, now, new in pairs)
 
 
 def rows(batch: Batch, part: slice) -> Batch:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from handful.base.errors import StepError, some
 from handful.data.base import Batch
+from handful.training.adapters import IGNORED
 
 T = TypeVar("T")
 ZERO_WEIGHT = "the weights of all rows of a mini-batch are zero, so it has no mean loss; drop such rows"
@@ -50,19 +51,19 @@ def in_parts_that_fit(micro_batch: int | None, compute: Callable[[int | None], T
 
 def non_finite(values: Tensor | None, batch: Batch, step: int) -> NonFiniteLoss:
     """The error that names the rows to blame. values: the loss of each row, where it is known."""
-    if batch.weight is not None and not batch.weight.any():
-        return NonFiniteLoss(f"at step {step} {ZERO_WEIGHT}")
     where = f"among rows {some(batch.rows.tolist(), 5)}"
     if values is not None and len(values) == len(batch):
         bad = ~torch.isfinite(values.detach().flatten(1).sum(1) if values.ndim > 1 else values.detach()).cpu()
         if bad.any():
             where = f"for rows {some(batch.rows[bad.numpy()].tolist(), 5)}"
     wrong = next((name for name, v in batch.columns.items() if _not_finite(v)), None)
-    cause = (
-        "a smaller lr or clip_norm may help"
-        if wrong is None
-        else f"column '{wrong}' itself holds NaN or infinity there"
-    )
+    target, cause = batch.columns.get("y"), "a smaller lr or clip_norm may help"
+    if wrong is not None:
+        cause = f"column '{wrong}' itself holds NaN or infinity there"
+    elif isinstance(target, Tensor) and bool((target == IGNORED).all()):
+        cause = (
+            f"all its targets are {IGNORED}, of which a loss that returns one number has no mean: let it return values"
+        )
     return NonFiniteLoss(
         f"the loss is not finite at step {step}, {where} of the training data; {cause}; no update was made"
     )

@@ -65,6 +65,7 @@ class Objective:
         self.parameters, self.buffers = list(model.parameters()), list(model.buffers())
         floating = [p.dtype for p in self.parameters if p.is_floating_point()]
         self.dtype = floating[0] if floating else torch.get_default_dtype()
+        self.coupling: str | None = None  # why the loss of a mini-batch cannot be computed in parts
         self.minimise(loss, metrics, scale)
         self.autocast = autocast
 

@@ -11,7 +11,7 @@ from handful.base.errors import HandfulError
 from handful.base.keys import key
 from handful.data.base import Batch
 from handful.training.coupling import mode_coupling, rows
-from handful.training.guards import ZERO_WEIGHT, OutOfMemory, TooLarge, in_parts_that_fit, is_out_of_memory, non_finite
+from handful.training.guards import OutOfMemory, TooLarge, in_parts_that_fit, is_out_of_memory, non_finite
 from handful.training.objective import LossSums, Objective
 from handful.training.process.parallel import ALONE, Ranks
 
@@ -43,8 +43,7 @@ class ExactGradient:
         self.whole = self.size >= len(batch.rows) and ranks.size == 1
         self.total = NOTHING
         self.part = batch
-        for parameter in objective.parameters:
-            parameter.grad = None
+        self.forget()
         self.buffers = [b.detach().clone() for b in objective.buffers]
         seed_dropout(seed, step, ranks.rank, objective.device)
 
@@ -63,16 +62,19 @@ class ExactGradient:
         if self.ranks.size > 1:  # a rank that gave up alone would leave the others waiting: all look at the total
             loss.backward()  # type: ignore[no-untyped-call]
         elif loss.device.type == "cpu":
-            if not math.isfinite(loss.item()) or (share is not None and not math.isfinite(share.item())):
+            if not math.isfinite(loss.item()):
                 raise non_finite(self.objective.values(self.part), self.part, self.step)
-            loss.backward(share)  # type: ignore[no-untyped-call]
+            if share is None or math.isfinite(share.item()):  # else the weight is 0, and nothing counts
+                loss.backward(share)  # type: ignore[no-untyped-call]
         else:  # on an accelerator the check's answer travels while the backward pass is being queued
-            mean = loss.detach() if share is None else loss.detach() * share
-            finite = torch.isfinite(mean).to("cpu", non_blocking=True)
+            finite = torch.isfinite(torch.stack([loss.detach(), loss.detach() if share is None else share]))
+            finite = finite.to("cpu", non_blocking=True)
             loss.backward(share)  # type: ignore[no-untyped-call]
             torch.accelerator.current_stream().synchronize()
-            if not finite:
+            if not finite[0]:
                 raise non_finite(self.objective.values(self.part), self.part, self.step)
+            if not finite[1]:  # the weight is 0, and nothing counts
+                self.forget()
         self.total = sums.detached() if self.total is NOTHING else self.total + sums
 
     def __enter__(self) -> "ExactGradient":
@@ -86,7 +88,12 @@ class ExactGradient:
         for buffer, saved in zip(self.objective.buffers, self.buffers, strict=True):  # no step was made
             buffer.detach().copy_(saved)
         if is_out_of_memory(error):
-            self.objective.model.zero_grad(set_to_none=True)
+            self.forget()
+            if self.objective.coupling:
+                raise OutOfMemory(
+                    f"a mini-batch of {self.size} rows does not fit in memory, and it cannot be cut into parts because "
+                    f"{self.objective.coupling}; use a smaller batch"
+                ) from None
             if self.size == 1:
                 raise OutOfMemory(
                     "one row at a time does not fit in memory; use a smaller model or shorter rows"
@@ -97,6 +104,12 @@ class ExactGradient:
                 f"{mode_coupling(self.objective.model) or 'a layer normalises over the rows of a batch'}, and one row "
                 "has no spread: let batch and micro_batch be at least 2"
             ) from error
+
+    def forget(self) -> None:
+        """Leave no gradients: of a mini-batch in which nothing counts, as where all targets are ignored, an optimizer
+        then changes nothing."""
+        for parameter in self.objective.parameters:
+            parameter.grad = None
 
     def _divide_by_total_weight(self) -> None:
         """From a gradient of sums on each rank to the gradient of the mean over all of them."""
@@ -112,7 +125,7 @@ class ExactGradient:
                 raise non_finite(None, self.batch, self.step)
         weight = float(total.weight)
         if weight == 0:
-            raise HandfulError(ZERO_WEIGHT)
+            self.forget()
         if grads := [p.grad for p in parameters if p.grad is not None]:
             torch._foreach_div_(grads, weight)
 

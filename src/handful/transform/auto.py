@@ -24,9 +24,8 @@ Steps = str | AnyStep | Sequence[AnyStep] | None
 _NAMES = ("auto", "none", "standardize", "minmax", "normalize")
 _LOOK = 10_000  # training rows looked at to tell identifiers and free text apart
 _WORDS = 8  # mean words per row from which a text column counts as the input, not as a label of the row
-_ID = re.compile(
-    r"^(|id|index|idx|uid|uuid|guid|key|row|rowid|unnamed: ?0|__index_level_0__)$|[_ ](id|idx|index|uuid|guid)$", re.I
-)
+_ID = re.compile(r"^(id|index|idx|uid|uuid|guid|key|row|rowid)$|[_ ](id|idx|index|uuid|guid)$", re.I)
+_INDEX = re.compile(r"^(|unnamed: ?\d+|__index_level_\d+__)$", re.I)  # as pandas and R write an index
 _ID_CAMEL = re.compile(r"[a-z](Id|ID|Index)$")
 _TABLE = {"number", "category"}
 
@@ -101,7 +100,7 @@ class InputChooser:
         if not ids or len(ids) == len(names):
             return names
         shown = ", ".join(name or "the one without a name" for name in ids)
-        self.notes.append(f"Left out, because every row has another value: {shown}.")
+        self.notes.append(f"Left out, as it numbers the rows: {shown}.")
         return [name for name in names if name not in ids]
 
     def _without_labels(self, names: list[str]) -> list[str]:
@@ -219,8 +218,10 @@ def _times(columns: Mapping[str, Column], numbers: Sequence[str]) -> tuple[tuple
 
 
 def looks_like_id(name: str, look: Batch, column: Column) -> bool:
-    """Whether a column only numbers the rows: named so (or not at all, as pandas writes its index), and different in
-    every row looked at."""
+    """Whether a column only numbers the rows: of the name that an index gets when it is written, or named so and
+    different in every row looked at."""
+    if _INDEX.search(name):
+        return True
     if not (_ID.search(name) or _ID_CAMEL.search(name)) or len(look) < 2:
         return False
     if column.kind == "text":

@@ -3,12 +3,17 @@
 from collections.abc import Iterable
 
 import numpy as np
-import torch
+import pyarrow as pa
+import pyarrow.compute as pc
 from torch import Tensor
 
 from handful.base.errors import HandfulError, did_you_mean
-from handful.data.base import Column, Source, View
+from handful.data.base import Column, Source, Value, View
 from handful.data.open import open as open_source
+from handful.data.options import Options
+from handful.data.tables.types import TEXT, is_moment, named
+from handful.data.tables.values import apply
+from handful.transform.steps.numbers import strings
 
 # recipe -> the kinds of columns that are its input
 KINDS: dict[str, tuple[str, ...]] = {
@@ -89,13 +94,33 @@ def found(kind: str) -> str:
     return kind if kind in KINDS else OTHER
 
 
+_WRITABLE = {"number", "category", "text"}  # kinds whose values can be written as text
+
+
+def foreign(now: Column, trained: Column) -> bool:
+    """Whether values that were read without knowing the training data mean something else: "007" was a number there."""
+    return now.kind != trained.kind and {now.kind, trained.kind} <= _WRITABLE and "number" in (now.kind, trained.kind)
+
+
+def as_trained(name: str, value: Value, now: Column, trained: Column, where: str) -> tuple[Value, Column]:
+    """Values of a `foreign` column as training had them, and what they are; HandfulError where they are not."""
+    o = Options(where, schema={name: trained})
+    if isinstance(value, Tensor) and now.classes is None:
+        written = pa.array(value.numpy(), from_pandas=True)
+        if is_moment(kind := named(now.type)):
+            written = pc.multiply(written, 1e6).cast(pa.int64(), safe=False).cast(pa.timestamp("us"))
+        elif kind == pa.bool_():
+            written = written.cast(kind)
+    else:
+        written = pa.array([text or None for text in strings(value, now)], TEXT)
+    found = apply(name, pa.chunked_array([written]), trained, o, [])
+    return found.read(np.arange(len(found), dtype=np.int64)), found.column
+
+
 def check_same(name: str, trained: Column, source: Source) -> None:
     """Raise HandfulError if the column is of another kind, shape or rate than in training."""
     now, where = source.columns[name], f"column '{name}' of {source.name}"
-    alike = now.kind == trained.kind or {now.kind, trained.kind} <= {"category", "text"}
-    if not alike and now.kind == "number" and trained.kind == "category":
-        alike = now.dtype.startswith("float") and _empty(source, name)
-    if not alike:
+    if now.kind != trained.kind and not {now.kind, trained.kind} <= _WRITABLE:
         example = f" ('{now.classes[0]}')" if now.classes else ""
         raise HandfulError(f"{where} is {now.kind}{example}, but was {trained.kind} in training")
     if trained.kind == "image" and (now.dtype == "uint8") != (trained.dtype == "uint8"):
@@ -106,9 +131,3 @@ def check_same(name: str, trained: Column, source: Source) -> None:
         raise HandfulError(
             f"{where} is sound at {now.rate} Hz, but was at {trained.rate} Hz in training; resample it first"
         )
-
-
-def _empty(source: Source, name: str) -> bool:
-    """A column without any value is read as numbers that are all missing."""
-    value = source.read_column(name, np.arange(len(source), dtype=np.int64))
-    return isinstance(value, Tensor) and bool(torch.isnan(value).all())

@@ -191,9 +191,7 @@ class TableInput:
     def _ids(batch: Batch, name: str, column: Column, encoder: Categories) -> Tensor:
         if column.classes is not None:
             return encoder.recode(batch.tensor(name), column.classes)
-        if column.dtype == "str":
-            return encoder(strings(batch[name], column))
-        return torch.zeros(len(batch), dtype=torch.int64)  # a column without any value is read as numbers, all NaN
+        return encoder(strings(batch[name], column))
 
     def info(self) -> Inputs:
         """What a model needs to know."""

@@ -14,7 +14,7 @@ from handful.data.base import Batch, Column, Source
 from handful.data.gather import Array
 from handful.data.targets import names_of
 from handful.transform.auto import InputChooser, Steps, unscaled
-from handful.transform.columns import check_same
+from handful.transform.columns import as_trained, check_same, foreign
 from handful.transform.inputs import Input, Layout, SingleInput
 from handful.transform.language import LanguageSource, language_source
 from handful.transform.rows import cache, check_infinite, check_weights, chunks_of, original_rows
@@ -35,7 +35,7 @@ class Pipeline:
     Frozen: what it was fitted to is input, target, weight, tokenizer (of a language model), notes (sentences on what
     was found, chosen, dropped and fitted) and trained_on (the training columns). What it is fed from, see `on`, is not
     written down: columns and where (the source's name), source (to look up row numbers for messages), with_target
-    (False leaves `y` and `weight` out).
+    (False leaves `y` and `weight` out), foreign (columns that were read as something else than in training).
     """
 
     input: Input
@@ -48,6 +48,7 @@ class Pipeline:
     with_target: bool = True
     trained_on: dict[str, Column] = field(default_factory=dict)
     source: Source | None = None
+    foreign: tuple[str, ...] = ()
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch as the model takes it; `y` and `weight` are there if their columns are.
@@ -55,13 +56,18 @@ class Pipeline:
         Raises HandfulError naming the row for a missing target, a class that training did not have or a bad
         weight.
         """
-        out = self.input(batch, self.columns)
+        columns = self.columns
+        for name in self.foreign if len(batch) else ():
+            where = f"{self.where}, from row {batch.rows[0]:,} on" if batch.rows[0] else self.where
+            value, column = as_trained(name, batch[name], columns[name], self.trained_on[name], where)
+            batch, columns = batch.replace(batch.columns | {name: value}), {**columns, name: column}
+        out = self.input(batch, columns)
         rows = batch.rows
         if self.source is not None and len(rows) and rows.max() < len(self.source):
             rows = original_rows(self.source, rows)
         if self.with_target and self.target is not None and self.target.column in batch.columns:
             name = self.target.column
-            out["y"] = self.target.encode(batch[name], self.columns[name], rows, self.where)
+            out["y"] = self.target.encode(batch[name], columns[name], rows, self.where)
         if self.with_target and self.weight is not None and self.weight in batch.columns:
             out["weight"] = check_weights(batch[self.weight], self.weight, rows, self.where)
         return batch.replace(out)
@@ -87,7 +93,9 @@ class Pipeline:
     @property
     def classes(self) -> tuple[str, ...] | None:
         """Names of the target's classes, in the order of their ids; None if there are none."""
-        return tuple(map(str, self.target.classes)) if self.target and self.target.classes else None
+        return (
+            tuple(map(str, self.target.words or self.target.classes)) if self.target and self.target.classes else None
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -120,6 +128,10 @@ class Pipeline:
         Class names or values in the target's own dtype, numbers in their original units, 0 or 1 per label,
         token ids. outputs: the model's, [m, ...]. beams: of sequences, see `Target.decode`."""
         return self._fitted_target().decode(outputs, beams)
+
+    def numbers(self, outputs: Tensor) -> Array:
+        """Predictions of a regression in the target's units; of dates and times, which `decode` writes, in seconds."""
+        return self._fitted_target().numbers(outputs)
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """float64 [m, classes] (or [m, labels]) from the model's outputs; HandfulError for a regression."""
@@ -158,7 +170,12 @@ class Pipeline:
         """
         self.check(source, target=bool(target))
         columns = {name: source.columns[name] for name in self.trained_on if name in source.columns}
-        return replace(self, columns=columns, where=source.name, with_target=target is not False, source=source)
+        other = tuple(name for name, column in columns.items() if foreign(column, self.trained_on[name]))
+        unasked = {self.target.column} if self.target and target is False else set()
+        return replace(
+            self, columns=columns, where=source.name, with_target=target is not False, source=source,
+            foreign=tuple(name for name in other if name not in unasked),
+        )  # fmt: skip
 
     @property
     def schema(self) -> dict[str, Column]:
@@ -196,7 +213,7 @@ class Pipeline:
     def to_dict(self) -> tuple[dict[str, Json], dict[str, Tensor]]:
         """All of it as a JSON-able dict and named Tensors; `from_dict` restores it bit for bit."""
         tensors: dict[str, Tensor] = {}
-        plain = replace(self, columns=self.trained_on, where="data", with_target=True, source=None)
+        plain = replace(self, columns=self.trained_on, where="data", with_target=True, source=None, foreign=())
         return {"format": _FORMAT, "pipeline": pack(plain, tensors)}, tensors
 
     @classmethod

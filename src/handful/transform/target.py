@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -12,6 +13,8 @@ from torch import Tensor
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Column, Ragged, Rows, Value
 from handful.data.gather import Array
+from handful.data.tables.types import is_moment, named
+from handful.data.tables.written import TIME_OF_DAY
 from handful.losses import ctc
 from handful.losses.loss import class_axis
 from handful.transform.steps.numbers import code_table, index_of, padded, strings
@@ -26,7 +29,8 @@ class Target:
 
     dtype: the user's (numpy's name, or "str"); shape: of one row of the user's target; outputs: numbers that a model
     gives per row (or place); classes: in the order of the ids; of_probabilities: the model's outputs are
-    probabilities, not logits.
+    probabilities, not logits; words: how the classes, numbers or dates, are written; form: of numbers that stand for
+    dates or times, as `written` takes it.
     """
 
     column: str
@@ -35,6 +39,8 @@ class Target:
     outputs: int
     classes: tuple[Label, ...] = ()
     of_probabilities: bool = False
+    words: tuple[str, ...] = ()
+    form: str = ""
     task: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
@@ -63,6 +69,10 @@ class Target:
         return self._decode(outputs)
 
     def _decode(self, outputs: Tensor) -> Array:
+        return written(self.numbers(outputs), self.form)
+
+    def numbers(self, outputs: Tensor) -> Array:
+        """Predictions of a regression in the target's units, of dates and times seconds."""
         raise NotImplementedError
 
     def probabilities(self, outputs: Tensor) -> Tensor:
@@ -132,8 +142,10 @@ class Classification(Target):
     def _decode(self, outputs: Tensor) -> Array:
         shares = self.probabilities(outputs)
         ids = shares.argmax(self._axis(shares) if self.dense else 1).numpy()
-        kind = np.dtype(object if self.dtype == "str" else self.dtype)
-        return np.array(self.classes, dtype=kind)[ids] if self.classes else ids.astype(kind)
+        if self.form.startswith("datetime64"):
+            return written(np.array(self.classes, dtype=np.float64)[ids], self.form)
+        kind = np.dtype(object if self.dtype == "str" or self.words else self.dtype)
+        return np.array(self.words or self.classes, dtype=kind)[ids] if self.classes else ids.astype(kind)
 
 
 class ClassNames(Classification):
@@ -158,7 +170,7 @@ class ClassValues(Classification):
 
     def encode(self, value: Value, column: Column, rows: Rows, where: str) -> Tensor:
         values = self._numbers(value, column, rows, where).reshape(-1)
-        found = index_of(values.to(torch.float64).numpy(), np.array(self.classes, dtype=np.float64))
+        found = index_of(plain_numbers(values), np.array(self.classes, dtype=self.dtype))
         for row in np.flatnonzero(found < 0)[:1]:
             self._unseen(values[row].item(), int(rows[row]), where)
         return torch.from_numpy(found)
@@ -199,7 +211,7 @@ class Regression(Target):
     def probabilities(self, outputs: Tensor) -> Tensor:
         raise HandfulError(f"a {self.task} has no probabilities; use the predictions")
 
-    def _decode(self, outputs: Tensor) -> Array:
+    def numbers(self, outputs: Tensor) -> Array:
         x = _exact(outputs)
         x = x.reshape(len(x), *self.shape) if x[0:1].numel() == math.prod(self.shape) or len(x) == 0 else x
         if self.scale:
@@ -272,6 +284,39 @@ class LabelSequence(Target):
             found = known[labels - 1] if self.classes else labels.astype(kind)
             out[i] = "".join(found) if self.dtype == "str" else found
         return out
+
+
+def form_of(column: Column) -> str:
+    """How the numbers of a column that stand for dates or times are given back, "" for others: as NumPy's dates where
+    they came so, else as ISO 8601 writes dates and times."""
+    kind = named(column.type)
+    if column.dates is None:
+        return ""
+    if column.dates == TIME_OF_DAY:
+        return "%H:%M:%S"
+    if is_moment(kind) and column.decimal is None:
+        return "datetime64[D]" if pa.types.is_date(kind) else "datetime64[us]"
+    return "%Y-%m-%d" if pa.types.is_date(kind) else "%Y-%m-%d %H:%M:%S"
+
+
+def written(seconds: Array, form: str) -> Array:
+    """Seconds since 1970, or midnight, as NumPy's dates or as texts of a format of strftime; without a form as is.
+
+    >>> written(np.array([86400.0]), "%d.%m.%Y").tolist(), written(np.array([86400.0]), "datetime64[D]")
+    (['02.01.1970'], array(['1970-01-02'], dtype='datetime64[D]'))
+    """
+    if not form:
+        return seconds
+    dates: Array = np.round(np.asarray(seconds, np.float64) * 1e6).astype("datetime64[us]")
+    if form.startswith("datetime64"):
+        return np.asarray(dates, dtype=form)
+    return np.array([date.strftime(form) for date in dates.tolist()], dtype=object)
+
+
+def plain_numbers(value: Tensor) -> Array:
+    """The numbers [total] of a target, whole ones to the last digit."""
+    flat = value.reshape(-1)
+    return (flat.to(torch.float64) if flat.is_floating_point() else flat).numpy()
 
 
 def in_row(row: int | np.int64, where: str) -> str:

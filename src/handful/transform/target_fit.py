@@ -1,13 +1,18 @@
 """What the target is: found out from the training rows."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Column, Rows, Value
+from handful.data.tables.strings import read_numbers, reader
+from handful.data.tables.types import TEXT
 from handful.transform.steps.numbers import strings
 from handful.transform.steps.statistics import Moments
 from handful.transform.target import (
@@ -21,8 +26,11 @@ from handful.transform.target import (
     Regression,
     Target,
     check_present,
+    form_of,
     in_row,
     labels_of,
+    plain_numbers,
+    written,
 )
 
 TASKS = ("classification", "regression", "multilabel", "language", "sequence")
@@ -35,7 +43,8 @@ class TargetFitter:
     def __init__(self, name: str, column: Column, where: str) -> None:
         self.name, self.column, self.where = name, column, where
         self.notes: list[str] = []
-        self.n, self.unique, self.many = 0, np.zeros(0), False  # rows; numbers that occur, or too many of them
+        self.n, self.many = 0, False  # rows; whether too many numbers occur to keep them
+        self.unique: NDArray[np.generic] = np.zeros(0)
         self.names, self.ragged, self.labels = set[str](), False, set[Label]()
         self.binary, self.whole, self.tensor = True, True, torch.zeros(0)
         self.moments = Moments()
@@ -66,7 +75,8 @@ class TargetFitter:
         if value.is_floating_point():
             self.whole = self.whole and bool((value == value.round()).all())
         if value[:1].numel() <= 1 and not self.many:
-            self.unique = np.union1d(self.unique, value.reshape(-1).to(torch.float64).numpy())
+            found = plain_numbers(value)
+            self.unique = np.union1d(self.unique.astype(found.dtype), found)
             self.many = len(self.unique) > _UNIQUE
 
     def decide(self, own_model: bool, task: str | None) -> Target:
@@ -119,12 +129,13 @@ class TargetFitter:
             self._note(f"holds {outputs} label(s) of 0 or 1: each is predicted on its own.")
             return Multilabel(self.name, dtype, shape, outputs, as_is=own_model and floating)
         if own_model:
-            return Regression(self.name, dtype, shape, outputs)
+            return Regression(self.name, dtype, shape, outputs, form=form_of(self.column))
         mean, std = self.moments.mean, self.moments.std
         if (std == 0).all():
             raise self._wrong("is the same in every training row; there is nothing to learn")
         self._note("is predicted as a number, standardised for training; scores are in its own units.")
-        return Regression(self.name, dtype, shape, outputs, mean=mean, std=torch.where(std > 0, std, 1.0))
+        spread, form = torch.where(std > 0, std, 1.0), form_of(self.column)
+        return Regression(self.name, dtype, shape, outputs, form=form, mean=mean, std=spread)
 
     def _guess_dense(self, own_model: bool, floating: bool) -> str:
         if self.binary and (floating or not own_model or self.tensor.dtype in (torch.bool, torch.uint8)):
@@ -161,12 +172,30 @@ class TargetFitter:
         whole = np.dtype(dtype).kind in "iu"
         if own_model and whole and self._are_ids():
             k = int(self.unique[-1]) + 1
-            return ClassIds(self.name, dtype, shape, k, tuple(range(k)))
+            ids = tuple(range(k))
+            return ClassIds(self.name, dtype, shape, k, ids, words=self._words(ids))
         values = self.unique.astype(dtype)
         if own_model:
             shown = f"{values[0]}..{values[-1]}" if whole else ", ".join(map(str, values[:5]))
             self.notes.append(f"The classes of '{self.name}' ({shown}) become the ids 0..{len(values) - 1}.")
-        return ClassValues(self.name, dtype, shape, len(values), tuple(values.tolist()))
+        labels = tuple(values.tolist())
+        return ClassValues(
+            self.name, dtype, shape, len(labels), labels, words=self._words(labels), form=form_of(self.column)
+        )
+
+    def _words(self, labels: Sequence[Label]) -> tuple[str, ...]:
+        """How the labels are written in the user's file; () where they are written as Python writes them."""
+        known = self._written(self.column.words or ())
+        form = form_of(self.column)
+        if not known and form:
+            return tuple(map(str, written(np.array(labels, dtype=np.float64), form).tolist()))
+        return tuple(known.get(label, str(label)) for label in labels) if known else ()
+
+    def _written(self, words: Sequence[str]) -> dict[Label, str]:
+        if self.column.type != str(TEXT):
+            return {reader(self.column.type or "")(word): word for word in words}
+        values = read_numbers(self.name, pa.chunked_array([pa.array(words, TEXT)]), self.column)
+        return dict(zip(values.tolist(), words, strict=True))
 
     def _note(self, sentence: str) -> None:
         self.notes.append(f"'{self.name}' {sentence}")

@@ -12,8 +12,9 @@ import numpy as np
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.arrays import Arrays, Dense, Stored
-from handful.data.base import Column
+from handful.data.base import Column, Rows
 from handful.data.media import audio, images
+from handful.data.media.bad_rows import without_bad
 from handful.data.media.items import IMAGES, SOUNDS, FileItems, Items, ZipItems, points_outside
 from handful.data.options import Options
 from handful.data.tables.arrow import chosen, with_target
@@ -21,6 +22,7 @@ from handful.data.tables.files import open_zipped
 from handful.data.tables.parts import open_parts, parts
 
 _TABLES = {".csv", ".tsv", ".jsonl", ".json"}  # of which a zip may hold one alone
+_WHAT = {"image": "images", "audio": "sounds"}
 _SPLITS = {"train", "training", "valid", "val", "validation", "test", "dev"}
 
 
@@ -29,6 +31,9 @@ def open_folder(path: Path, o: Options) -> Arrays:
     files, folders = _walk(path)
     tables = parts([f for f in files if _shown(f)])
     if tables:
+        odd = next((path / f for f in tables if not (path / f).is_file()), None)  # a pipe would be waited for
+        if odd is not None:
+            raise HandfulError(f"{odd} is not an ordinary file: copy its contents into one")
         return open_parts(path, tables, o)
     listed = [PurePosixPath(*p.parts) for p in files]
     return _open(path, listed, folders, o, lambda key, keep: FileItems(key, [path / files[i] for i in keep]))
@@ -97,36 +102,43 @@ def _open(
     """Columns `image` or `audio`, and `label`, a category, when the files lie in sub-folders."""
     notes: list[str] = []
     shown = [i for i, f in enumerate(files) if _shown(f)]
-    pictures = [i for i in shown if files[i].suffix.lower() in IMAGES]
-    sounds = [i for i in shown if files[i].suffix.lower() in SOUNDS]
-    if pictures and sounds:
-        both = f"both images ({files[pictures[0]]}) and sounds ({files[sounds[0]]})"
-        raise HandfulError(f"{path} holds {both}: keep them in two folders")
-    keep = pictures or sounds
-    if not keep:
-        raise HandfulError(_nothing(path, [files[i] for i in shown]))
+    key, keep = _kept(path, files, shown)
     if len(keep) < len(shown):
-        what = "images" if pictures else "sounds"
-        notes.append(f"{len(shown) - len(keep):,} files of {o.name} are not {what}: left out.")
+        notes.append(f"{len(shown) - len(keep):,} files of {o.name} are not {_WHAT[key]}: left out.")
     filled = {parent for f in files for parent in f.parents}
     empty = [d for d in folders if d not in filled and _shown(d)]
     labels = _labels(path, [files[i] for i in keep], empty, notes)
     tables = [files[i] for i in shown if files[i].suffix.lower() in _TABLES]
     if labels is None and tables:
         notes.append(f"{path / tables[0]} may name the files and their labels: then open that table instead.")
-    key = "image" if pictures else "audio"
     names = [key, "label"] if labels is not None else [key]
     target = o.target or ("label" if labels is not None else None)
     if target is not None and (o.columns is None or o.target or target in o.columns):
         o = replace(o, target=target)
     o = with_target(o, names, notes)
     wanted = chosen(o, names)
-    stored: dict[str, Stored] = {}
-    if key in wanted:
-        stored[key] = (images if pictures else audio).from_items(items(key, keep), o, notes)
-    if labels is not None and "label" in wanted:
-        stored["label"] = _codes(path, labels, o)
-    return Arrays(stored, o.target, name=o.name, where=o.where, notes=notes)
+
+    def read(rows: Rows, o: Options) -> Arrays:
+        said, stored, kept = list(notes), dict[str, Stored](), [keep[row] for row in rows]
+        if key in wanted:
+            stored[key] = (images if key == "image" else audio).from_items(items(key, kept), o, said)
+        if labels is not None and "label" in wanted:
+            stored["label"] = _codes(path, [labels[row] for row in rows], o)
+        return Arrays(stored, o.target, name=o.name, where=o.where, notes=said)
+
+    return without_bad(len(keep), o, read)
+
+
+def _kept(path: Path, files: Sequence[PurePosixPath], shown: list[int]) -> tuple[str, list[int]]:
+    """(`image` or `audio`, which of the files are such); HandfulError where they are both, or none is."""
+    pictures = [i for i in shown if files[i].suffix.lower() in IMAGES]
+    sounds = [i for i in shown if files[i].suffix.lower() in SOUNDS]
+    if pictures and sounds:
+        both = f"both images ({files[pictures[0]]}) and sounds ({files[sounds[0]]})"
+        raise HandfulError(f"{path} holds {both}: keep them in two folders")
+    if not pictures and not sounds:
+        raise HandfulError(_nothing(path, [files[i] for i in shown]))
+    return ("image", pictures) if pictures else ("audio", sounds)
 
 
 def _nothing(path: Path, files: Sequence[PurePosixPath]) -> str:

@@ -16,11 +16,12 @@ import torch
 from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 
-from handful.base.errors import HandfulError
 from handful.data.arrays import Dense, Stored
 from handful.data.base import Column, Rows
+from handful.data.media.bad_rows import BadItem
 from handful.data.media.depth import DTYPES, Pixels, choose_dtype, depth_of, planes_of
 from handful.data.media.items import Items, in_parallel
+from handful.data.media.jpeg import plain_jpeg
 from handful.data.options import Options
 
 _LARGEST_DEFAULT = 224
@@ -96,7 +97,7 @@ def from_items(items: Items, o: Options, notes: list[str]) -> Stored:
     HandfulError, naming file or row, for an image that cannot be decoded.
     """
     wanted = o.schema.get(items.key)
-    first = header(items, 0)
+    first = _first(items)
     plain = first.depth == "uint8" and not first.alpha and not first.several
     if wanted is None and o.image_size is None and plain:
         form = Form(1 if first.grey else 3, first.height, first.width, strict=True)
@@ -116,6 +117,8 @@ def from_items(items: Items, o: Options, notes: list[str]) -> Stored:
         f"'{items.key}' needs {needed / 2**30:.1f} GiB decoded, more than {o.budget / 2**30:.1f} GiB: images are "
         "decoded on every read."
     )
+    if o.bad_rows != "stop":
+        in_parallel(lambda i: len(_guarded(items, i, lambda image: _pixels(image, form))), len(items), items.small)
     return Encoded(items, form)
 
 
@@ -134,10 +137,35 @@ def _decoded(items: Items, rows: Rows, form: Form) -> tuple[Pixels, Counter[str]
         return _pixels(image, form), lost
 
     def work(place: int) -> list[str]:
-        out[place], lost = _guarded(items, int(rows[place]), use)
+        data, lost = items[int(rows[place])], list[str]()
+        quick = _quick(data, form) if form.dtype == "uint8" else None
+        if quick is None:
+            out[place], lost = _guarded(items, int(rows[place]), use, data)
+        else:
+            out[place] = quick
         return lost
 
     return out, Counter(loss for lost in in_parallel(work, len(rows), items.small) for loss in lost)
+
+
+def _quick(data: bytes | memoryview, form: Form) -> Pixels | None:
+    """A plain JPEG of the form, or one to be resized from its full size; None for all else."""
+    found = plain_jpeg(data)
+    if found is None or found.grey != (form.channels == 1):
+        return None
+    alike = (found.height, found.width) == (form.height, form.width)
+    if not alike and (not form.fit or _halves(form, found.height, found.width)):
+        return None
+    pixels = found.decode()
+    if pixels is None or alike:
+        return None if pixels is None else pixels.transpose(2, 0, 1)
+    fitted = np.asarray(_fit(Image.fromarray(pixels[:, :, 0] if found.grey else pixels), form))
+    return fitted[None] if found.grey else fitted.transpose(2, 0, 1)
+
+
+def _halves(form: Form, height: int, width: int) -> bool:
+    """Whether a JPEG is so large that its decoder halves it, never below twice what is needed."""
+    return max(form.height, form.width) / min(height, width) < 0.5
 
 
 def _lost(depth: str, several: bool, dtype: str) -> list[str]:
@@ -146,20 +174,33 @@ def _lost(depth: str, several: bool, dtype: str) -> list[str]:
     return shallow + (["have several pages or frames: the first of each is read"] if several else [])
 
 
-def _guarded(items: Items, i: int, use: Callable[[ImageFile.ImageFile], _T]) -> _T:
-    data = items[i]
+def _guarded(
+    items: Items, i: int, use: Callable[[ImageFile.ImageFile], _T], data: bytes | memoryview | None = None
+) -> _T:
+    """data: of item `i`, where it is read already."""
+    data = items[i] if data is None else data
     try:
         with Image.open(io.BytesIO(data)) as image:
             return use(image)
-    except (_Differs, HandfulError):
+    except (_Differs, BadItem):
         raise
     except Exception as error:  # the decoders raise many types: OSError, SyntaxError, struct.error, zlib.error, ...
         reason = "its format is unknown" if type(error).__name__ == "UnidentifiedImageError" else str(error)
-        raise HandfulError(f"{items.describe(i)} is not a readable image ({reason}): repair or remove it") from error
+        what = f"is not a readable image ({reason}): repair or remove it"
+        raise BadItem("unreadable image", items.describe(i), what) from error
+
+
+def _first(items: Items) -> Header:
+    """The header of the first image; if it is not readable, BadRows with all that are not."""
+    try:
+        return header(items, 0)
+    except BadItem:
+        in_parallel(lambda i: header(items, i), len(items), items.small)
+        raise
 
 
 def header(items: Items, i: int) -> Header:
-    """Of image `i`. Raises HandfulError, naming file or row, for one that is not readable."""
+    """Of image `i`. Raises BadItem, naming file or row, for one that is not readable."""
     return _guarded(items, i, _measure)
 
 
@@ -227,10 +268,9 @@ def _pixels(image: ImageFile.ImageFile, form: Form) -> Pixels:
         raise _Differs
     if form.dtype != "uint8":
         return _deep_pixels(image, form)
-    if form.fit and image.format == "JPEG":
+    if form.fit and image.format == "JPEG" and _halves(form, image.height, image.width):
         scale = max(form.height, form.width) / min(image.size)
-        if scale < 0.5:  # let the JPEG decoder halve it, never below twice what is needed
-            image.draft(image.mode, (int(2 * scale * image.width) + 1, int(2 * scale * image.height) + 1))
+        image.draft(image.mode, (int(2 * scale * image.width) + 1, int(2 * scale * image.height) + 1))
     plain = _plain(image, "L" if form.channels == 1 else "RGB")
     if form.fit:
         plain = _fit(plain, form)

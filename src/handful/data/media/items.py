@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 import threading
 import zipfile
 from collections.abc import Callable, Sequence
@@ -14,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from handful.base.errors import HandfulError
 from handful.base.machine import cores
 from handful.base.threads import in_order
+from handful.data.media.bad_rows import Bad, BadItem, BadRows
 from handful.data.options import Options
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
@@ -24,6 +25,7 @@ SOUNDS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff"}
 # Below this mean size decoding is mostly Python, and a second thread only fights for the interpreter lock:
 # 32x32 JPEGs of 0.3 KB took 172 us each on one thread and 182 us on two (2 cores, Pillow 13).
 SMALL = 4096
+LARGEST = 1 << 30  # bytes that one picture or sound of an archive may have, unpacked
 _CHUNK = 64
 T = TypeVar("T")
 
@@ -45,10 +47,12 @@ class BinaryItems:
     """The rows of a binary Arrow column, sliced from its buffers without a copy."""
 
     def __init__(self, key: str, column: pa.ChunkedArray, o: Options) -> None:
+        self.key, self._name, self._rows = key, o.name, o.rows
         if column.null_count:
-            row = pc.index(pc.is_null(column), True).as_py()
-            raise HandfulError(f"{o.name}: column '{key}' has no bytes in row {row}: fill or remove such rows")
-        self.key, self._name = key, o.name
+            said = f"{o.name}: column '{key}' has no bytes in row %d: fill or remove such rows"
+            lacking = np.flatnonzero(pc.is_null(column).to_numpy()).tolist()
+            named = [(row, row if o.rows is None else int(o.rows[row])) for row in lacking]
+            raise BadRows([Bad(row, "empty cell", f"row {n}", said % n) for row, n in named])
         self._data: list[memoryview] = []
         chunk, starts, stops = [], [], []
         for part in column.chunks:
@@ -72,7 +76,7 @@ class BinaryItems:
         return data
 
     def describe(self, i: int) -> str:
-        return f"{self._name}: '{self.key}' in row {i}"
+        return f"{self._name}: '{self.key}' in row {i if self._rows is None else self._rows[i]}"
 
 
 class FileItems:
@@ -80,19 +84,32 @@ class FileItems:
 
     def __init__(self, key: str, paths: Sequence[Path]) -> None:
         self.key, self.paths = key, list(paths)
-        self.small = are_small([p.stat().st_size for p in self.paths[:1000]])
+        self.small = are_small([found.st_size for found in map(_stat, self.paths[:1000]) if found] or [0])
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, i: int) -> bytes:
+        path = self.paths[i]
+        found = _stat(path)
+        if found is not None and not stat.S_ISREG(found.st_mode):  # a pipe would be waited for, a device has no end
+            raise BadItem("special file", str(path), "is a pipe, a device or the like, not a file: remove it")
         try:
-            return self.paths[i].read_bytes()
+            return path.read_bytes()
         except OSError as error:
-            raise HandfulError(f"{self.paths[i]} cannot be read: {error.strerror}") from error
+            why = "it is a link to what is not there" if path.is_symlink() and found is None else error.strerror
+            kind = "missing file" if found is None else "unreadable file"
+            raise BadItem(kind, str(path), f"cannot be read: {why}") from error
 
     def describe(self, i: int) -> str:
         return str(self.paths[i])
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
 
 
 class ZipItems:
@@ -109,13 +126,16 @@ class ZipItems:
         return len(self.members)
 
     def __getitem__(self, i: int) -> bytes:
+        size = self.members[i].file_size
+        if size > LARGEST:
+            raise BadItem("large member", self.describe(i), f"unpacks to {size:,} bytes: unpack it yourself")
         try:
             with self._lock:
                 if self._zip is None or self._owner != os.getpid():  # a forked process needs a file of its own
                     self._zip, self._owner = zipfile.ZipFile(self.path), os.getpid()
                 return self._zip.read(self.members[i])
         except (zipfile.BadZipFile, OSError, RuntimeError, EOFError, ValueError) as error:
-            raise HandfulError(f"{self.describe(i)} cannot be read: {error}") from error
+            raise BadItem("damaged member", self.describe(i), f"cannot be read: {error}") from error
 
     def describe(self, i: int) -> str:
         return f"{self.path}: {self.members[i].filename}"
@@ -164,12 +184,24 @@ def kind_of(data: bytes | memoryview) -> Literal["image", "audio"] | None:
 
 
 def in_parallel(work: Callable[[int], T], count: int, small: bool) -> list[T]:
-    """[work(0), ..., work(count - 1)], on all cores unless the items are small; the first error is raised."""
+    """[work(0), ..., work(count - 1)], on all cores unless the items are small. Raises BadRows where items cannot be
+    read, all of them; of other errors the first."""
     workers = 1 if small else min(cores(), max(1, count // 4))
     step = max(1, min(_CHUNK, -(-count // (4 * workers))))
 
+    bad: list[Bad] = []
+
     def some(first: int) -> list[T]:
-        return [work(i) for i in range(first, min(first + step, count))]
+        found = []
+        for i in range(first, min(first + step, count)):
+            try:
+                found.append(work(i))
+            except BadItem as error:
+                bad.append(error.at(i))
+        return found
 
     starts = range(0, count, step)
-    return list(chain(*in_order(some, starts, 0 if workers == 1 else workers, len(starts), name="handful-decode")))
+    found = list(chain(*in_order(some, starts, 0 if workers == 1 else workers, len(starts), name="handful-decode")))
+    if bad:
+        raise BadRows(bad)
+    return found

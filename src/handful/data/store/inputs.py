@@ -29,10 +29,17 @@ def open_feed(
     rate: int | None,
     images: str,
     provenance: dict[str, object],
+    bad_rows: int | str = "stop",
+    outside: bool = False,
 ) -> Feed:
     """The feed that suits the input."""
-    o = checked(where, target, columns=columns, image_size=image_size, rate=rate, memory=0)
-    if is_hugging_face(where) and not is_transformed(where):
+    o = checked(
+        where, target, columns=columns, image_size=image_size, rate=rate, memory=0, bad_rows=bad_rows, outside=outside
+    )
+    streamed = bad_rows == "stop"  # rows to be left out are found with the whole at hand
+    if not streamed and isinstance(where, list | tuple):
+        raise HandfulError("bad_rows is not for lists of files: name them by a pattern, as in 'data/*.parquet'")
+    if streamed and is_hugging_face(where) and not is_transformed(where):
         blocks = DatasetBlocks(where, o.name)
         return TableFeed(blocks, replace(o, schema={**blocks.hub.schema, **o.schema}), provenance, images)
     files = _named_files(where)
@@ -41,10 +48,13 @@ def open_feed(
         if all(ending(f) in TARS for f in files):
             return SourceFeed(open_tars([Path(f) for f in files], o), provenance, images)
         _one_kind(files, o)
-        if (len(files) > 1 or _large(files[0])) and not _beside_folders(o.where, files):
+        if streamed and (len(files) > 1 or _large(files[0])) and not _beside_folders(o.where, files):
             return TableFeed(TableFiles(files), o, provenance, images)
     memory = None if isinstance(where, Source) else 0
-    source = open_source(where, target, columns=columns, image_size=image_size, rate=rate, memory=memory)
+    source = open_source(
+        where, target, columns=columns, image_size=image_size, rate=rate, memory=memory, bad_rows=bad_rows,
+        outside=outside,
+    )  # fmt: skip
     return SourceFeed(source, provenance, images)
 
 

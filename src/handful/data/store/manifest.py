@@ -20,7 +20,7 @@ BLOCK = 16 << 20  # bytes under one digest: what has to be read again to find a 
 Layout = Literal["fixed", "ragged", "text", "image"]
 
 # fields of a column that are written where they say something
-_SELDOM = ("labels", "dates", "open", "decimal", "unit", "missing")
+_SELDOM = ("labels", "dates", "open", "decimal", "unit", "missing", "type", "words")
 _NAME = re.compile(r"[0-9]{5}/[0-9]{3}\.(values|offsets)")
 
 
@@ -190,9 +190,10 @@ def _manifest(plain: dict[str, Any]) -> Manifest:
 def _column(c: dict[str, Any]) -> Column:
     classes = None if c["classes"] is None else tuple(c["classes"])
     labels = tuple(c["labels"]) if c.get("labels") else None
-    rest = {name: c[name] for name in ("dates", "decimal", "unit") if name in c}
-    missing = tuple(c.get("missing", ()))
-    return Column(c["kind"], c["dtype"], tuple(c["shape"]), classes, c["rate"], labels, missing=missing, **rest)
+    rest = {name: c[name] for name in ("dates", "decimal", "unit", "type") if name in c}
+    missing, words = tuple(c.get("missing", ())), tuple(c["words"]) if c.get("words") else None
+    where = c["kind"], c["dtype"], tuple(c["shape"]), classes, c["rate"], labels
+    return Column(*where, missing=missing, words=words, **rest)
 
 
 def _check(m: Manifest) -> None:

@@ -33,6 +33,8 @@ def prepare(
     shards: int = 1,
     workers: int | None = None,
     overwrite: bool = False,
+    bad_rows: int | str = "stop",
+    outside: bool = False,
 ) -> Source:
     """Write any input as a store, a folder of plain columns that is read faster than anything else; open it.
 
@@ -45,6 +47,7 @@ def prepare(
     shards: folders into which the rows are divided, for many machines.
     workers: threads that decode; all cores by default.
     overwrite: replace the store that is there.
+    bad_rows, outside: as in `open`; where rows may be skipped, a table is read as a whole.
 
     A call that was killed goes on where it stopped, if its input is files and they have not changed, and the
     result is the same, byte for byte. A store that is already there and was made from the same files in the
@@ -61,17 +64,15 @@ def prepare(
     whole("shards", shards, least=1)
     whole("workers", 1 if workers is None else workers, least=1)
     path = _place(store)
-    options = {"target": target, "columns": _plain(columns), "size": image_size, "rate": rate}
+    options = {"target": target, "columns": _plain(columns), "size": image_size, "rate": rate, "bad_rows": bad_rows}
     options |= {"images": images, "shards": shards}
     files = local_files(where)
-    identity: str | None = None
-    provenance: dict[str, object] = {"handful": __version__}
-    if files:
-        identity, provenance = identity_of(files, options)
+    alone: dict[str, object] = {"handful": __version__}
+    identity, provenance = identity_of(files, options) if files else (None, alone)
     provenance["identity"] = identity
     if path.exists() and not overwrite:
         return _existing(path, identity)
-    feed = open_feed(where, target, columns, image_size, rate, images, provenance)
+    feed = open_feed(where, target, columns, image_size, rate, images, provenance, bad_rows, outside)
     if feed.plan.rows < shards:
         raise HandfulError(f"{feed.plan.name} has {feed.plan.rows:,} rows, too few for {shards} shards")
     try:

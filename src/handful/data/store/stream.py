@@ -22,11 +22,20 @@ from handful.data.store.chunks import keeps_encoded, pack, plan_parts, to_piece
 from handful.data.store.manifest import Manifest
 from handful.data.store.write import Piece
 from handful.data.tables import files as table_files
-from handful.data.tables.arrow import check_inputs, check_usable, chosen, class_names, note_numbers, with_target
+from handful.data.tables.arrow import (
+    check_inputs,
+    check_usable,
+    chosen,
+    class_names,
+    index_columns,
+    note_numbers,
+    with_target,
+    without_index,
+)
 from handful.data.tables.columns import ColumnStats, Media, column_stats, decide, mergeable
 from handful.data.tables.files import TableBlock, read_blocks, table_dialect, typed_block
 from handful.data.tables.parts import JointSchema
-from handful.data.tables.values import apply, as_names
+from handful.data.tables.values import apply
 
 
 class Tables(Protocol):
@@ -67,23 +76,28 @@ class DatasetBlocks:
 
 @dataclass
 class Survey:
-    """What the blocks of a table hold: one type per column, its statistics, rows, notes, and names of classes."""
+    """What the blocks of a table hold: one type per column, its statistics, rows, notes, names of classes, which
+    columns are a frame's index, and the sign before decimals in text."""
 
     schema: JointSchema = field(default_factory=JointSchema)
     stats: dict[str, ColumnStats] = field(default_factory=dict)
     rows: int = 0
     notes: dict[str, None] = field(default_factory=dict)
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    indexes: set[str] = field(default_factory=set)
+    decimal: str | None = None
 
 
 def survey(tables: Tables, o: Options) -> Survey:
     """One look at all blocks; a second at the columns whose type in one block was another than in all together."""
     found, again = Survey(), set[str]()
     wanted = None if o.columns is None else {*o.columns, o.target}
-    for block, table, stats in _looks(tables, lambda block: block.table(), wanted, o):
+    for block, table, stats in _looks(tables, lambda block: block.as_trained(o.schema), wanted, o):
         found.schema.add(block, table.schema)
         found.names |= class_names(table.schema)
+        found.indexes |= index_columns(table.schema)
         found.notes |= {block.note: None} if block.note else {}
+        found.decimal = block.decimal
         for name, one in stats.items():
             if not mergeable(found.stats.setdefault(name, one).type, one.type, found.schema.types[name]):
                 again.add(name)
@@ -131,11 +145,11 @@ class TableFeed:
         if seen.rows == 0:
             raise HandfulError(f"{o.name} has 0 rows: there is nothing to learn from")
         note_numbers(names, o, notes)
-        o = with_target(o, names, notes)
-        self._types, self._given = seen.schema.types, set(o.schema)
+        o = replace(with_target(o, names, notes), decimal=seen.decimal)
+        self._types = seen.schema.types
         self._columns: dict[str, Column] = {}
         self._forms: dict[str, Form] = {}
-        for name in chosen(o, names):
+        for name in without_index(o, chosen(o, names), seen.indexes, notes):
             stats = seen.stats[name]
             stats.names = tables.classes.get(name, seen.names.get(name))
             column = self._column(name, stats, o, notes)
@@ -178,8 +192,6 @@ class TableFeed:
         wanted = self._columns[name]
         if wanted.kind in ("image", "audio"):
             return self._media_piece(name, BinaryItems(name, column, o), wanted)
-        if name in self._given:
-            column = as_names(column, wanted)
         stored = apply(name, column, wanted, o, [])
         if name == o.target:
             check_target(o.name, name, stored)

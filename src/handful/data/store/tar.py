@@ -13,6 +13,7 @@ import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,8 @@ from handful.data.arrays import Arrays, Stored, native, ragged_column
 from handful.data.base import Column, Kind, Ragged, Rows
 from handful.data.gather import Array, ragged_of
 from handful.data.media import audio, images
-from handful.data.media.items import IMAGES, SOUNDS, Items, are_small, points_outside
+from handful.data.media.bad_rows import BadItem, without_bad
+from handful.data.media.items import IMAGES, SOUNDS, Items, are_small, in_parallel, points_outside
 from handful.data.npz import HEADER
 from handful.data.options import Options
 from handful.data.tables.arrow import open_table, with_target
@@ -92,15 +94,20 @@ def open_tars(files: Sequence[Path], o: Options) -> Arrays:
     fields: dict[str, list[str]] = {}
     for field, name in _columns_of(rows).items():
         fields.setdefault(name, []).append(field)
-    items = {}
+    members: dict[str, tuple[str, list[Member]]] = {}
     for name, endings in fields.items():
         found = [next((row[field] for field in endings if field in row), None) for row in rows]
         lacking = next((row for row, member in zip(rows, found, strict=True) if member is None), None)
         if lacking is not None:
             first, ending = next(iter(lacking.values())).name, " or .".join(endings)
             raise HandfulError(f"{o.name}: the row of {first} has no .{ending}, which other rows have: complete it")
-        items[name] = (endings[0], TarItems(name, [member for member in found if member is not None]))
-    return _columns(items, o, notes)
+        members[name] = (endings[0], [member for member in found if member is not None])
+
+    def read(ids: Rows, o: Options) -> Arrays:
+        items = {name: (field, TarItems(name, [kept[i] for i in ids])) for name, (field, kept) in members.items()}
+        return _columns(items, o, list(notes))
+
+    return without_bad(len(rows), o, read)
 
 
 def _columns_of(rows: Sequence[dict[str, Member]]) -> dict[str, str]:
@@ -212,11 +219,11 @@ def _columns(items: Mapping[str, tuple[str, TarItems]], o: Options, notes: list[
 def _parsed(name: str, ending: str, found: TarItems) -> dict[str, pa.Array]:
     """The columns that files of text make; none of a kind that is not known."""
     if ending in _NUMBERS:
-        return {name: pa.array([_whole(found, i) for i in range(len(found))])}
+        return {name: pa.array(in_parallel(partial(_whole, found), len(found), small=True))}
     if ending in _TEXTS:
-        return {name: pa.array([_utf8(found, i) for i in range(len(found))], pa.large_string())}
+        return {name: pa.array(in_parallel(partial(_utf8, found), len(found), small=True), pa.large_string())}
     if ending in _OBJECTS:
-        rows = [_object(found, i) for i in range(len(found))]
+        rows = in_parallel(partial(_object, found), len(found), small=True)
         keys = dict.fromkeys(key for row in rows for key in row)  # of all rows: pyarrow looks at the first alone
         stem = "" if name in _OBJECTS else f"{name}."
         return {stem + key: _values(found, key, [row.get(key) for row in rows]) for key in keys}
@@ -254,21 +261,23 @@ def _utf8(items: TarItems, i: int) -> str:
     try:
         return items[i].decode("utf-8")
     except UnicodeDecodeError as error:
-        raise HandfulError(f"{items.describe(i)} is not UTF-8 ({error.reason}): convert it first") from None
+        raise BadItem(
+            "undecodable text", items.describe(i), f"is not UTF-8 ({error.reason}): convert it first"
+        ) from None
 
 
 def _whole(items: TarItems, i: int) -> int:
     try:
         return int(items[i])
     except ValueError:
-        raise HandfulError(f"{items.describe(i)} is not a whole number") from None
+        raise BadItem("odd class", items.describe(i), "is not a whole number") from None
 
 
 def _object(items: TarItems, i: int) -> dict[str, object]:
     try:
         found = json.loads(items[i])
     except ValueError as error:
-        raise HandfulError(f"{items.describe(i)} is not JSON ({error})") from None
+        raise BadItem("broken JSON object", items.describe(i), f"is not JSON ({error})") from None
     if not isinstance(found, dict):
         raise HandfulError(f"{items.describe(i)} is not a JSON object")
     return found

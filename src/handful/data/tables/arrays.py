@@ -3,6 +3,7 @@
 import datetime
 import decimal
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from math import prod
 
 import numpy as np
@@ -35,6 +36,9 @@ def from_values(key: str, value: object, o: Options, notes: list[str]) -> Stored
 
 
 def _from_values(key: str, value: object, o: Options, notes: list[str]) -> Stored:
+    wanted = o.schema.get(key)
+    if wanted is not None and wanted.kind in ("number", "category", "text"):
+        value = _typed(value, wanted)
     match value:
         case Tensor():
             return _from_tensor(key, value, o, notes)
@@ -47,8 +51,7 @@ def _from_values(key: str, value: object, o: Options, notes: list[str]) -> Store
         case pa.ChunkedArray():
             return _from_arrow(key, value, o, notes)
         case _ if is_frame(value):  # a Series of pandas or polars
-            series = value.to_arrow() if hasattr(value, "to_arrow") else pa.Array.from_pandas(value)
-            return _from_values(key, series, o, notes)
+            return _from_values(key, _series(key, value, o), o, notes)
         case _ if hasattr(value, "toarray") and hasattr(value, "nnz"):
             raise HandfulError(
                 f"{o.name}: '{key}' is a scipy sparse matrix, which handful does not read: pass '{key}'.toarray() if "
@@ -57,6 +60,27 @@ def _from_values(key: str, value: object, o: Options, notes: list[str]) -> Store
         case _ if hasattr(value, "__array__"):
             return _from_array(key, np.asarray(value), o, notes)
     raise HandfulError(f"{o.name}: '{key}' is a {type(value).__name__}: pass an array, a Tensor, a list or a DataFrame")
+
+
+def _typed(value: object, wanted: Column) -> object:
+    """One value per row as an Arrow array, which is read as training was; what is not such, and plain numbers, as it
+    is."""
+    match value:
+        case Tensor() if value.ndim == 1 and wanted.kind != "number":
+            return _typed(value.detach().cpu().numpy(), wanted)
+        case np.ndarray() if value.ndim != 1 or (wanted.kind == "number" and value.dtype.kind in "iufb"):
+            return value
+        case list() | tuple() | range() | np.ndarray() if not np.ma.isMaskedArray(value):
+            with suppress(pa.ArrowException, TypeError):  # said below
+                return pa.array(value, from_pandas=True)
+    return value
+
+
+def _series(key: str, value: object, o: Options) -> pa.Array | pa.ChunkedArray:
+    try:
+        return value.to_arrow() if hasattr(value, "to_arrow") else pa.Array.from_pandas(value)
+    except (pa.ArrowException, TypeError) as error:
+        raise HandfulError(f"{o.name}: '{key}' mixes types or holds objects, so it cannot be read: {error}") from error
 
 
 def _from_arrow(key: str, value: pa.ChunkedArray, o: Options, notes: list[str]) -> Stored:
@@ -134,8 +158,6 @@ def dense_column(key: str, dtype: str, shape: tuple[int, ...], o: Options, notes
     """number, image or tensor, by dtype and shape; a caller's array keeps the shape it came with."""
     wanted = o.schema.get(key)
     if not shape:
-        if wanted is not None and wanted.kind == "category":
-            return Column("category", dtype, shape, wanted.classes)
         return Column("number", dtype)
     if wanted is not None and wanted.kind == "image" and wanted.dtype == dtype != "uint8":
         return Column("image", dtype, shape)

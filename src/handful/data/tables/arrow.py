@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +11,8 @@ from pyarrow.interchange import from_dataframe
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.arrays import Arrays, Dense, Stored
-from handful.data.base import Column
+from handful.data.base import Column, Rows
+from handful.data.media.bad_rows import without_bad
 from handful.data.options import Options
 from handful.data.tables.strings import is_plain
 from handful.data.tables.types import plain
@@ -59,12 +60,22 @@ def open_table(
 
     extra: further columns, given beside the table, such as the y of a pair.
     """
-    extra, said, table = extra or {}, list(notes), plain(table)
+    table = plain(table)
+
+    def read(rows: Rows, o: Options) -> Arrays:
+        kept = table if o.rows is None else table.take(pa.array(rows))
+        return _open_plain(kept, o, extra or {}, list(notes))
+
+    return read(np.zeros(0, np.int64), o) if extra else without_bad(table.num_rows, o, read)
+
+
+def _open_plain(table: pa.Table, o: Options, extra: dict[str, Stored], said: list[str]) -> Arrays:
+    """The same of a table that `plain` made."""
     names = list(table.column_names)
     check_names([*names, *extra], o.name)
     note_numbers(names, o, said)
     o = with_target(o, [*names, *extra], said)
-    keep = chosen(o, [*names, *extra])
+    keep = without_index(o, chosen(o, [*names, *extra]), index_columns(table.schema), said)
     if table.num_rows == 0:
         raise HandfulError(f"{o.name} has column names but 0 rows: there is nothing to learn from")
     classes = class_names(table.schema)
@@ -102,16 +113,22 @@ def check_inputs(columns: Iterable[str], o: Options, notes: Sequence[str]) -> No
         )
 
 
+def likely_target(names: Sequence[str], o: Options) -> str | None:
+    """The target named, or the only column with the name of one."""
+    likely = [n for n in names if n.lower() in _TARGET_NAMES and (o.columns is None or n in o.columns)]
+    return o.target or (likely[0] if len(likely) == 1 and len(names) > 1 else None)
+
+
 def with_target(o: Options, names: Sequence[str], notes: list[str]) -> Options:
     """Check the named target, or guess it when there is no doubt, and note so."""
     if o.target is not None:
         if o.target not in names:
             raise HandfulError(f"{o.name} has no column '{o.target}' to use as target.{did_you_mean(o.target, names)}")
         return o
-    likely = [n for n in names if n.lower() in _TARGET_NAMES and (o.columns is None or n in o.columns)]
-    if len(likely) == 1 and len(names) > 1:
-        notes.append(f"the target is taken to be '{likely[0]}', by its name; pass target=... for another.")
-        return replace(o, target=likely[0])
+    likely = likely_target(names, o)
+    if likely is not None:
+        notes.append(f"the target is taken to be '{likely}', by its name; pass target=... for another.")
+        return replace(o, target=likely)
     notes.append("no target guessed; pass target=... to name it.")
     return o
 
@@ -124,6 +141,17 @@ def chosen(o: Options, names: Sequence[str]) -> list[str]:
     return [n for n in names if o.columns is None or n in o.columns or n == o.target]
 
 
+def without_index(o: Options, names: Sequence[str], indexes: Collection[str], notes: list[str]) -> list[str]:
+    """The columns, but for those of a frame's index that the caller did not name, which is noted."""
+    unasked = {name for name in names if name in indexes and o.columns is None and name != o.target}
+    if not unasked < set(names) - {o.target}:
+        return list(names)
+    for name in sorted(unasked):
+        why = "it is the index of the frame that was written; name it in columns=[...] to keep it"
+        notes.append(f"column '{name}' was left out: {why}.")
+    return [name for name in names if name not in unasked]
+
+
 def named_classes(stored: Stored, names: tuple[str, ...]) -> Stored:
     """Whole numbers with known names for them are a category."""
     if not isinstance(stored, Dense) or stored.column.kind != "number":
@@ -131,7 +159,16 @@ def named_classes(stored: Stored, names: tuple[str, ...]) -> Stored:
     data = np.asarray(stored.data)
     if data.dtype.kind not in "iu" or (len(data) and (data.min() < -1 or data.max() >= len(names))):
         return stored
-    return Dense(data.astype(np.int64), Column("category", "int64", (), names))
+    return Dense(data.astype(np.int64), Column("category", "int64", (), names, type="int64"))
+
+
+def index_columns(schema: pa.Schema) -> set[str]:
+    """The columns that pandas wrote of a frame's index, as it says in a file's schema."""
+    try:
+        listed = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]
+        return {name for name in listed if isinstance(name, str)}
+    except (KeyError, ValueError, TypeError):
+        return set()
 
 
 def class_names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:

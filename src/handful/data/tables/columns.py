@@ -1,7 +1,7 @@
 """Mergeable statistics of a column's blocks, and `decide`, the one place where its kind is decided."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -266,8 +266,9 @@ def _decide_number(key: str, stats: ColumnStats, o: Options, notes: list[str]) -
     dtype = np.dtype(np.float64 if gaps else numbers.type.to_pandas_dtype())
     dtype = native(key, np.array([stats.most], dtype), o, notes).dtype
     if stats.names and dtype.kind in "iu" and (stats.least or 0) >= -1 and (stats.most or 0) < len(stats.names):
-        return Column("category", "int64", (), stats.names)
-    return Column("number", dtype.name, dates=dates)
+        return Column("category", "int64", (), stats.names, type=str(kind))
+    words = o.words if key == o.target else None
+    return Column("number", dtype.name, dates=dates, type=str(kind), decimal=o.decimal, words=words)
 
 
 def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: list[str]) -> Column | None:
@@ -284,7 +285,9 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
     known = StringStats(stats.rows, told, different, tuple(texts.marks), texts.readings)
     written = written_as(key, known, o, notes) if told else None
     if written is not None:
-        return written
+        kept = distinct if not is_input and count is not None and count <= MOST_LABELS else None
+        words = None if kept is None else tuple(kept["text"].to_pylist())
+        return replace(written, type=str(TEXT), words=words)
     if is_input:
         mean = texts.words / texts.filled
         if mean >= 3 and (count is None or count > 0.5 * texts.filled):

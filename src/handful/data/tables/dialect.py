@@ -1,60 +1,104 @@
-"""How the values of a CSV file are set apart, and its decimals written: found from its first records."""
+"""How the values of a CSV file are set apart, its decimals and its header written: found from its first records."""
 
 import csv
 import io
+import itertools
+import json
 import re
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO, NamedTuple
 
 SAMPLE = 1 << 16  # bytes at the start of a file that are looked at
 RECORDS = 50
 _SEPARATORS = (",", ";", "\t", "|")
+BLANKS = " "  # one or more of them
+# A quoted value; blanks between two values; those at either end of a line.
+_RUNS = re.compile(rb'("[^"]*")|(?<=[^\s])([ \t]+)(?=[^\s])|[ \t]+')
 _COMMA, _POINT = re.compile(r"\s*[+-]?\d+,\d+\s*"), re.compile(r"\s*[+-]?\d+\.\d+\s*")
+_NUMBER = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*")
+_NOTHING = {"", "?", "na", "n/a", "nan", "null", "-", "none"}
 
 
 class Dialect(NamedTuple):
-    """The separator of values, and the sign before decimals."""
+    """The separator of values, and the sign before decimals. names: of the columns, where the file has no header;
+    counts: whether its first line counts rows and columns, as scikit-learn's files do; classes: which it names."""
 
     separator: str = ","
     decimal: str = "."
+    names: tuple[str, ...] = ()
+    counts: bool = False
+    classes: tuple[str, ...] = ()
 
     @property
     def note(self) -> str | None:
-        """What is unusual about it, in a sentence."""
-        if self == Dialect() or self.separator == "\t":
-            return None
-        decimals = ", and decimals are written with ','" if self.decimal == "," else ""
-        return f"values are separated by '{self.separator}'{decimals}."
+        """What is unusual about it, in a sentence or two."""
+        found = []
+        if self.separator == BLANKS:
+            found.append("values are separated by blanks.")
+        elif self.separator not in (",", "\t") or self.decimal == ",":
+            decimals = ", and decimals are written with ','" if self.decimal == "," else ""
+            found.append(f"values are separated by '{self.separator}'{decimals}.")
+        if self.counts:
+            found.append(
+                "the first line counts rows and columns and names the classes, as in files of scikit-learn: the "
+                f"columns are named {self.names[0]} to {self.names[-2]} and {self.names[-1]}."
+            )
+        elif self.names:
+            found.append(
+                f"the first line holds values, not names: the columns are named {self.names[0]} to {self.names[-1]}."
+            )
+        return " ".join(found) or None
+
+    @property
+    def metadata(self) -> dict[str, str] | None:
+        """The classes that the whole numbers of the last column stand for, in a schema, as Hugging Face writes them."""
+        features = {self.names[-1]: {"names": self.classes}} if self.classes else None
+        return {"huggingface": json.dumps({"info": {"features": features}})} if features else None
 
 
 def find(head: bytes, ending: str) -> Dialect:
     """The dialect of a file that begins with `head` and ends in `ending`.
 
     A tab where the ending is .tsv; else a comma, unless the header and the records after it agree on the number of
-    values with ';', a tab or '|' only. Decimals have a comma where some value would be such a number and none one with
-    a point.
+    values with ';', a tab or '|' only, or with blanks where some column is of numbers. Decimals have a comma where some
+    value would be such a number and none one with a point.
 
-    >>> find(b"size;price\\n12,5;3\\n8,25;4\\n", ".csv")
-    Dialect(separator=';', decimal=',')
+    >>> find(b"size;price\\n12,5;3\\n8,25;4\\n", ".csv")[:2]
+    (';', ',')
     >>> find(b"text,label\\nfine; really,1\\n", ".csv").separator
     ','
+    >>> find(b"5.1,3.5,setosa\\n4.9,3.0,setosa\\n", ".csv").names
+    ('column_0', 'column_1', 'column_2')
     """
-    if ending.startswith(".tsv"):
-        return Dialect("\t")
     text, cut = head[:SAMPLE].decode("utf-8-sig", errors="replace"), len(head) > SAMPLE
-    agreeing = [s for s in _SEPARATORS if _agree(_records(text, s, cut))]
-    separator = agreeing[0] if agreeing else ","
-    if separator == ",":
-        return Dialect()
-    values = [value for record in _records(text, separator, cut)[1:] for value in record]
-    comma = any(map(_COMMA.fullmatch, values)) and not any(map(_POINT.fullmatch, values))
-    return Dialect(separator, "," if comma else ".")
+    if not ending.startswith(".tsv"):
+        counted = _counted(_records(text, ",", cut))
+        if counted is not None:
+            return counted
+    separators = ("\t",) if ending.startswith(".tsv") else _SEPARATORS
+    found = {separator: _records(text, separator, cut) for separator in separators}
+    separator = next((s for s, records in found.items() if _agree(records)), None)
+    if separator is None:
+        blanks = _records(text, BLANKS, cut)
+        if not ending.startswith(".tsv") and _agree(blanks) and any(map(_is_numeric, zip(*blanks[1:], strict=True))):
+            separator, found[BLANKS] = BLANKS, blanks
+        else:
+            return Dialect(separators[0])
+    records = found[separator]
+    values = [value for record in records[1:] for value in record]
+    commas = any(map(_COMMA.fullmatch, values)) and not any(map(_POINT.fullmatch, values))
+    comma = commas and separator != "," and not ending.startswith(".tsv")
+    names = tuple(f"column_{i}" for i in range(len(records[0]))) if _is_values(records) else ()
+    return Dialect(separator, "," if comma else ".", names)
 
 
 def _records(text: str, separator: str, cut: bool) -> list[list[str]]:
     """The first records; without the last one where the text was cut."""
     found: list[list[str]] = []
+    if separator == BLANKS:
+        text = "\n".join(line.strip() for line in text.splitlines())
     try:
-        for record in csv.reader(io.StringIO(text), delimiter=separator):
+        for record in csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=separator == BLANKS):
             if record:
                 found.append(record)
             if len(found) > RECORDS:
@@ -66,3 +110,102 @@ def _records(text: str, separator: str, cut: bool) -> list[list[str]]:
 
 def _agree(records: list[list[str]]) -> bool:
     return bool(records) and len(records[0]) > 1 and all(len(r) == len(records[0]) for r in records)
+
+
+def _is_numeric(values: Sequence[str]) -> bool:
+    """Whether all values are numbers, but for marks for missing ones."""
+    told = [value for value in values if value.strip().lower() not in _NOTHING]
+    return bool(told) and all(map(_NUMBER.fullmatch, told))
+
+
+def _is_values(records: list[list[str]]) -> bool:
+    """Whether the first record holds values as those below it do, and not names.
+
+    It does not where a word stands over numbers, where the first value is blank (as pandas writes its index), or where
+    its numbers rise, as years, places and wavelengths do. Else it does where numbers stand over numbers, or where, of
+    words alone, each occurs below in its column.
+    """
+    first, below = records[0], list(zip(*records[1:], strict=True))
+    if not below or not first[0].strip():
+        return False
+    numeric = [_is_numeric(values) for values in below]
+    words = [
+        i for i, value in enumerate(first) if value.strip().lower() not in _NOTHING and not _NUMBER.fullmatch(value)
+    ]
+    numbers = [i for i in range(len(first)) if _NUMBER.fullmatch(first[i])]
+    if any(numeric[i] for i in words) or not all(numeric[i] for i in numbers):
+        return False
+    seen = [first[i] in below[i] for i in words]
+    if not numbers:
+        return len(words) > 1 and len(records) > 3 and all(seen)
+    amounts = [float(first[i].replace(",", ".")) for i in numbers]
+    rises = all(a < b for a, b in itertools.pairwise(amounts))
+    whole = all(first[i].strip().isdigit() for i in numbers)
+    return any(seen) or not (rises and (whole or len(numbers) > 2))
+
+
+def _counted(records: list[list[str]]) -> Dialect | None:
+    """The dialect of a file whose first line is: rows, columns, names of classes; the last value of the others counts
+    these."""
+    if len(records) < 2 or len(records[0]) < 4 or not all(value.isdigit() for value in records[0][:2]):
+        return None
+    columns, classes = int(records[0][1]), tuple(records[0][2:])
+    codes = {record[-1] for record in records[1:] if len(record) == columns + 1 and record[-1].isdigit()}
+    fits = all(len(record) == columns + 1 for record in records[1:]) and all(int(code) < len(classes) for code in codes)
+    if not fits or not codes or any(map(_NUMBER.fullmatch, classes)):
+        return None
+    names = (*(f"column_{i}" for i in range(columns)), "target")
+    return Dialect(",", ".", names, True, classes)
+
+
+def text_blocks(stream: BinaryIO, size: int, quoted: bool) -> Iterator[bytes]:
+    """A text in blocks of about `size` bytes, cut between records: at the end of a line outside quotes.
+
+    >>> list(text_blocks(io.BytesIO(b'a\\n"b\\nb"\\nc'), 5, quoted=True))
+    [b'a\\n', b'"b\\nb"\\n', b'c']
+    """
+    rest = b""
+    while True:
+        read = stream.read(size)
+        rest += read
+        if not read:
+            if rest:
+                yield rest
+            return
+        cut = _record_end(rest, quoted)
+        if cut:
+            yield rest[:cut]
+            rest = rest[cut:]
+
+
+def _record_end(block: bytes, quoted: bool) -> int:
+    """Just after the last line end outside quotes, 0 if there is none. A block begins outside quotes."""
+    end = block.rfind(b"\n")
+    if not quoted or end < 0:
+        return end + 1
+    odd = block.count(b'"', 0, end) % 2
+    while end >= 0 and odd:
+        before = block.rfind(b"\n", 0, end)
+        odd ^= block.count(b'"', max(before, 0), end) % 2
+        end = before
+    return end + 1
+
+
+def header(block: bytes, dialect: Dialect) -> tuple[list[str], int]:
+    """The names in the first record, and its length in bytes."""
+    start = len(block) - len(block.lstrip(b"\r\n"))
+    end = block.find(b"\n", start)
+    while end >= 0 and block.count(b'"', 0, end) % 2:
+        end = block.find(b"\n", end + 1)
+    stop = len(block) if end < 0 else end + 1
+    text = block[start:stop].decode("utf-8-sig").rstrip("\r\n")
+    return next(csv.reader(io.StringIO(text), delimiter=dialect.separator), []), stop
+
+
+def one_blank(text: bytes) -> bytes:
+    """A text with one blank between values, none at the ends of lines; as they are in quotes.
+
+    >>> one_blank(b' 1  "a  b"\t2 \\n')
+    b'1 "a  b" 2\\n'
+    """
+    return _RUNS.sub(lambda found: found[1] or (b" " if found[2] else b""), text)

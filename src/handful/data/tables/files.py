@@ -1,14 +1,13 @@
 """The one reader of table files: CSV, JSON lines, Parquet and Arrow, here or far away, whole or in blocks."""
 
 import contextlib
-import csv
 import gzip
 import io
 import json
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
@@ -21,11 +20,14 @@ from pyarrow import parquet
 
 from handful.base.errors import HandfulError
 from handful.data.arrays import Arrays
+from handful.data.base import Column
+from handful.data.media.bad_rows import Bad, BadRows, left_out, ragged
 from handful.data.options import Options
-from handful.data.tables.arrow import check_names, open_table
-from handful.data.tables.dialect import SAMPLE, Dialect
+from handful.data.tables.arrow import check_names, likely_target, open_table
+from handful.data.tables.dialect import BLANKS, SAMPLE, Dialect, header, one_blank, text_blocks
 from handful.data.tables.dialect import find as find_dialect
-from handful.data.tables.types import TEXT, plain
+from handful.data.tables.strings import typed
+from handful.data.tables.types import TEXT, cell_type, plain
 
 BLOCK = 16 << 20  # bytes of text parsed at a time
 ROWS = 1 << 14  # rows of a Parquet or Arrow file at a time
@@ -39,20 +41,54 @@ Types = Mapping[str, pa.DataType]
 
 @dataclass(frozen=True)
 class TableBlock:
-    """Some rows of a file. where: for messages; note: on how the file is written; loose: whether rows may lack columns.
+    """Some rows of a file. where: for messages; note: on how the file is written; loose: whether rows may lack columns;
+    skipped: takes rows of too many or too few values, which stop it where it is None; dialect: of CSV; names: of its
+    columns, where these are known before.
 
     parse: its Arrow table, where columns are named those alone, and texts of `types` where it can be told before.
     """
 
     where: str
-    parse: Callable[[Types, Collection[str] | None], pa.Table]
+    parse: Callable[[Types, Collection[str] | None, list[Bad] | None], pa.Table]
     note: str | None = None
     loose: bool = False
+    skipped: list[Bad] | None = None
+    dialect: Dialect | None = None
+    names: tuple[str, ...] = ()
+
+    def skipping(self, o: Options) -> "TableBlock":
+        """The block, which skips such rows where the caller allows it."""
+        return self if o.bad_rows == "stop" else replace(self, skipped=[])
+
+    @property
+    def decimal(self) -> str | None:
+        """The sign before decimals."""
+        return self.dialect.decimal if self.dialect else None
+
+    def as_trained(self, trained: Mapping[str, Column]) -> pa.Table:
+        """The rows, where the cells of a text are read as those of the training data were, or as text if one of them
+        cannot be; what other columns hold is found out."""
+        types = {name: cell_type(column) for name, column in trained.items()}
+        try:
+            return plain(self.parse(types, None, self.skipped))
+        except HandfulError:
+            if self.skipped:
+                self.skipped.clear()
+            return plain(self.parse(dict.fromkeys(types, TEXT), None, self.skipped))
+
+    def in_words(self, o: Options) -> tuple[pa.Table, Options]:
+        """The rows, and besides the options how the target is written, where the data are read for the first time."""
+        o, goal = replace(o, decimal=self.decimal), likely_target(self.names, o)
+        if goal not in self.names or goal in o.schema or self.dialect is None:
+            return self.as_trained(o.schema), o
+        table = plain(self.parse({goal: TEXT}, None, self.skipped))
+        found, words = typed(table[goal], partial(_parse_cells, self.dialect))
+        return table.set_column(table.column_names.index(goal), goal, found), replace(o, words=words)
 
     def table(self, types: Types | None = None, only: Collection[str] | None = None) -> pa.Table:
         """The rows as a table that `plain` made, its columns of `types` and in their order where these are given; only:
         the columns that are needed."""
-        table = plain(self.parse(types or {}, only))
+        table = plain(self.parse(types or {}, only, self.skipped))
         if types is None:
             return table
         columns = {}
@@ -128,9 +164,16 @@ class _Format(NamedTuple):
     blocks: Callable[[BinaryIO, str, bool, Dialect | None], Iterator[TableBlock]]
 
 
+def trained_dialect(trained: Mapping[str, Column]) -> Dialect | None:
+    """What training learned of how tables are written, whatever stands between their values."""
+    typed = (column for column in trained.values() if column.type not in (None, str(TEXT)))
+    decimal = next((column.decimal for column in typed if column.decimal), None)
+    return Dialect("", decimal) if decimal else None
+
+
 def read_blocks(where: str, whole: bool = False, table: Dialect | None = None) -> Iterator[TableBlock]:
     """The rows of a file that ends as one of TABLES, in blocks, or in one. table: the dialect of the table of which the
-    file is a part."""
+    file is a part, or as `trained_dialect`."""
     what, fix, blocks = TABLES[ending(where)]
     with reading(where, what, fix), open_stream(where) as stream:
         if not stream.read(1):
@@ -141,11 +184,13 @@ def read_blocks(where: str, whole: bool = False, table: Dialect | None = None) -
 
 def open_table_file(where: str, o: Options) -> Arrays:
     """A whole file as a source."""
-    return _open_block(next(read_blocks(where, whole=True)), o)
+    return _open_block(next(read_blocks(where, True, trained_dialect(o.schema))), o)
 
 
 def _open_block(block: TableBlock, o: Options, *notes: str) -> Arrays:
-    return open_table(block.table(), o, notes=[*notes, *([block.note] if block.note else [])])
+    block = block.skipping(o)
+    (table, o), said = block.in_words(o), [*notes, *([block.note] if block.note else [])]
+    return open_table(table, o, notes=said + left_out(block.skipped or [], table.num_rows, o))
 
 
 def open_zipped(archive: Path, name: str, o: Options) -> Arrays:
@@ -153,7 +198,7 @@ def open_zipped(archive: Path, name: str, o: Options) -> Arrays:
     blocks = TABLES[ending(name)].blocks
     where = f"{archive}: {name}"
     with reading(where, "a table", "pack it again"), zipfile.ZipFile(archive) as opened, opened.open(name) as member:
-        block = next(blocks(io.BytesIO(member.read()), where, True, None))
+        block = next(blocks(io.BytesIO(member.read()), where, True, trained_dialect(o.schema)))
     return _open_block(block, o, f"{name} is read from the zip.")
 
 
@@ -172,46 +217,74 @@ def table_dialect(files: Sequence[str]) -> Dialect | None:
 def _csv(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:
     data = _unpacked(stream, where)
     dialect = find_dialect(data.read(SAMPLE + 1), ending(where))
-    if table is not None and table.separator == dialect.separator:
-        dialect = table
+    if table is not None and table.separator in ("", dialect.separator):
+        dialect = table if table.separator else dialect._replace(decimal=table.decimal)
     data.seek(0)
-    names: list[str] | None = None  # in the text itself where it is whole
+    names = list(dialect.names) or None  # None: in the text itself
+    if dialect.counts:
+        data.readline()
     for place, text in _texts(data, where, whole, quoted=True):
+        text = one_blank(text) if dialect.separator == BLANKS else text
         if names is None and not whole:
-            names, head = _header(text, dialect)
+            names, head = header(text, dialect)
             check_names(names, where)
             text = text[head:]
         if whole or text.strip():
-            yield TableBlock(place, partial(_parse_csv, text, place, names, dialect), dialect.note)
+            parse, known = partial(_parse_csv, text, place, names, dialect), names or header(text, dialect)[0]
+            yield TableBlock(place, parse, dialect.note, dialect=dialect, names=tuple(known))
 
 
 def _parse_csv(
-    text: bytes, where: str, names: list[str] | None, dialect: Dialect, types: Types, only: Collection[str] | None
+    text: bytes,
+    where: str,
+    names: list[str] | None,
+    dialect: Dialect,
+    types: Types,
+    only: Collection[str] | None,
+    skipped: list[Bad] | None,
 ) -> pa.Table:
     """names: of the columns, where the text has no header; it is then parsed on one thread."""
     parse = arrow_csv.ParseOptions(delimiter=dialect.separator, newlines_in_values=True)
-    convert = arrow_csv.ConvertOptions(
-        column_types={name: types[name] for name in types.keys() & (types if names is None else names)},
-        include_columns=[name for name in names or () if name in only] if only is not None else None,
-        decimal_point=dialect.decimal,
-        timestamp_parsers=[arrow_csv.ISO8601],
-        true_values=["true", "True", "TRUE"],  # without 0 and 1, which are numbers: so blocks have one type with others
-        false_values=["false", "False", "FALSE"],
-    )
+    convert = _conversion(dialect)
+    convert.column_types = {name: types[name] for name in types.keys() & (types if names is None else names)}
+    if only is not None:
+        convert.include_columns = [name for name in names or () if name in only]
     size = _LONGEST if names is None else len(text) + 1
     with reading(where, TABLES[".csv"].what, TABLES[".csv"].fix):
         try:
             options = arrow_csv.ReadOptions(use_threads=names is None, block_size=size, column_names=names)
             table = arrow_csv.read_csv(pa.BufferReader(text), options, parse, convert)
         except pa.ArrowInvalid as error:
-            if names is not None or "Expected" not in str(error):
+            if (names is not None and not dialect.names) or "Expected" not in str(error):
                 raise
             options.use_threads = False  # once more: one thread counts the rows
+            bad = [] if skipped is None else skipped
+            parse.invalid_row_handler = partial(ragged, where, bad)
             table = arrow_csv.read_csv(pa.BufferReader(text), options, parse, convert)
+            if skipped is None:
+                raise BadRows(bad) from error
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_binary(column.type):
             raise HandfulError(f"{where}: column '{name}' is not UTF-8: convert the file, for example with iconv")
-    return table
+    return table.replace_schema_metadata(dialect.metadata)
+
+
+def _conversion(dialect: Dialect) -> arrow_csv.ConvertOptions:
+    return arrow_csv.ConvertOptions(
+        decimal_point=dialect.decimal,
+        timestamp_parsers=[arrow_csv.ISO8601],
+        true_values=["true", "True", "TRUE"],  # without 0 and 1, which are numbers: so blocks have one type with others
+        false_values=["false", "False", "FALSE"],
+    )
+
+
+def _parse_cells(dialect: Dialect, cells: pa.Array) -> pa.ChunkedArray:
+    """The cells of one column as a whole file of them is typed."""
+    text = pa.BufferOutputStream()
+    arrow_csv.write_csv(pa.table({"cells": cells}), text)
+    options = arrow_csv.ReadOptions(use_threads=False, block_size=text.tell() + 1)
+    parse = arrow_csv.ParseOptions(newlines_in_values=True)
+    return plain(arrow_csv.read_csv(pa.BufferReader(text.getvalue()), options, parse, _conversion(dialect)))["cells"]
 
 
 def _jsonl(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:
@@ -220,7 +293,9 @@ def _jsonl(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> 
             yield TableBlock(place, partial(_parse_jsonl, text, place, whole), loose=True)
 
 
-def _parse_jsonl(text: bytes, where: str, whole: bool, types: Types, only: Collection[str] | None) -> pa.Table:
+def _parse_jsonl(
+    text: bytes, where: str, whole: bool, types: Types, only: Collection[str] | None, skipped: list[Bad] | None
+) -> pa.Table:
     options = arrow_json.ReadOptions(use_threads=whole, block_size=_LONGEST if whole else len(text) + 1)
     with reading(where, TABLES[".jsonl"].what, TABLES[".jsonl"].fix):
         table = arrow_json.read_json(pa.BufferReader(text), options)
@@ -286,7 +361,7 @@ def _placed(where: str, tables: Iterator[pa.Table]) -> Iterator[TableBlock]:
 
 def typed_block(where: str, table: pa.Table) -> TableBlock:
     """A block that states its types."""
-    return TableBlock(where, lambda types, only: table)
+    return TableBlock(where, lambda types, only, skipped: table)
 
 
 _CSV = _Format("a CSV file", "every row must have as many values as the header, quoted where needed", _csv)
@@ -320,47 +395,3 @@ def _texts(data: BinaryIO, where: str, whole: bool, quoted: bool) -> Iterator[tu
     for text in text_blocks(data, BLOCK, quoted):
         yield f"{where}, after byte {at:,}", text
         at += len(text)
-
-
-def text_blocks(stream: BinaryIO, size: int, quoted: bool) -> Iterator[bytes]:
-    """A text in blocks of about `size` bytes, cut between records: at the end of a line outside quotes.
-
-    >>> list(text_blocks(io.BytesIO(b'a\\n"b\\nb"\\nc'), 5, quoted=True))
-    [b'a\\n', b'"b\\nb"\\n', b'c']
-    """
-    rest = b""
-    while True:
-        read = stream.read(size)
-        rest += read
-        if not read:
-            if rest:
-                yield rest
-            return
-        cut = _record_end(rest, quoted)
-        if cut:
-            yield rest[:cut]
-            rest = rest[cut:]
-
-
-def _record_end(block: bytes, quoted: bool) -> int:
-    """Just after the last line end outside quotes, 0 if there is none. A block begins outside quotes."""
-    end = block.rfind(b"\n")
-    if not quoted or end < 0:
-        return end + 1
-    odd = block.count(b'"', 0, end) % 2
-    while end >= 0 and odd:
-        before = block.rfind(b"\n", 0, end)
-        odd ^= block.count(b'"', max(before, 0), end) % 2
-        end = before
-    return end + 1
-
-
-def _header(block: bytes, dialect: Dialect) -> tuple[list[str], int]:
-    """The names in the first record, and its length in bytes."""
-    start = len(block) - len(block.lstrip(b"\r\n"))
-    end = block.find(b"\n", start)
-    while end >= 0 and block.count(b'"', 0, end) % 2:
-        end = block.find(b"\n", end + 1)
-    stop = len(block) if end < 0 else end + 1
-    text = block[start:stop].decode("utf-8-sig").rstrip("\r\n")
-    return next(csv.reader(io.StringIO(text), delimiter=dialect.separator), []), stop

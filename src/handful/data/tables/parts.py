@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 from urllib.parse import unquote
 
@@ -9,9 +10,10 @@ import pyarrow as pa
 
 from handful.base.errors import HandfulError
 from handful.data.arrays import Arrays
+from handful.data.media.bad_rows import Bad, left_out
 from handful.data.options import Options
 from handful.data.tables.arrow import check_names, open_table
-from handful.data.tables.files import TABLES, TableBlock, ending, read_blocks, table_dialect
+from handful.data.tables.files import TABLES, TableBlock, ending, read_blocks, table_dialect, trained_dialect
 from handful.data.tables.types import join_types
 
 _NOTHING = "__HIVE_DEFAULT_PARTITION__"  # the folder of rows that have no value
@@ -70,20 +72,23 @@ def open_parts(root: Path, files: Sequence[PurePath], o: Options) -> Arrays:
     """The rows of all files, one after the other in sorted order. files: relative to `root`; the folders `key=value`
     that they lie in are columns."""
     joint, notes = JointSchema(), dict[str, None]()
-    dialect = table_dialect([str(root / file) for file in files])
-    tables: list[pa.Table] = []
+    dialect = trained_dialect(o.schema) or table_dialect([str(root / file) for file in files])
+    tables, gone = list[pa.Table](), list[Bad]()
     for file in files:
-        block = next(read_blocks(str(root / file), True, dialect))
-        tables.append(block.table())
+        block = next(read_blocks(str(root / file), True, dialect)).skipping(o)
+        tables.append(block.as_trained(o.schema))
+        o = replace(o, decimal=block.decimal)
+        gone += [b._replace(place=f"{file}: {b.place}") for b in block.skipped or []]
         joint.add(block, tables[-1].schema)
         notes |= {block.note: None} if block.note else {}
     for number, (table, file) in enumerate(zip(tables, files, strict=True)):
         if dict(zip(table.column_names, table.schema.types, strict=True)) != joint.types:
             # read anew: "00501" alone may have been a number
-            table = next(read_blocks(str(root / file), True, dialect)).table(joint.types)
+            table = next(read_blocks(str(root / file), True, dialect)).skipping(o).table(joint.types)
         tables[number] = _with_folders(table.select(list(joint.types)), file, files)
     whole = pa.concat_tables([t.replace_schema_metadata(tables[0].schema.metadata) for t in tables])
-    return open_table(whole, o, notes=[f"{len(files):,} files are read as one table.", *notes])
+    said = [f"{len(files):,} files are read as one table.", *notes, *left_out(gone, len(whole), o)]
+    return open_table(whole, o, notes=said)
 
 
 def _with_folders(table: pa.Table, file: PurePath, files: Sequence[PurePath]) -> pa.Table:

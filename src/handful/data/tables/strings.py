@@ -1,6 +1,8 @@
 """Strings as the numbers, dates or classes that their column is known to hold; their words."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, time
+from math import sqrt
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +10,7 @@ import pyarrow.compute as pc
 
 from handful.base.errors import HandfulError
 from handful.data.base import Column, Rows
-from handful.data.tables.types import TEXT
+from handful.data.tables.types import TEXT, is_moment
 from handful.data.tables.written import TIME_OF_DAY, Floats, dates, is_missing, numbers, trimmed
 
 # Letters of scripts that set no spaces between words: Thai, Lao, Burmese, Khmer, kana and Chinese characters.
@@ -22,6 +24,51 @@ def is_plain(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def exact(text: str) -> int | float:
+    """The number, plainly written, whole ones to every digit; ValueError if it is none."""
+    return int(text) if text.lstrip("+-").isdecimal() else float(text)
+
+
+def truth(text: str) -> bool:
+    """True or false; ValueError if it is neither."""
+    if text.strip().lower() not in ("true", "false"):
+        raise ValueError(text)
+    return text.strip().lower() == "true"
+
+
+def moment(text: str) -> float:
+    """The seconds since 1970 (UTC unless it says otherwise) of a date as ISO 8601 writes it; ValueError if it is none.
+
+    >>> moment("2020-01-31") == moment("2020-01-31T01:00+01:00")
+    True
+    """
+    found = datetime.fromisoformat(text.strip())
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+def clock(text: str) -> float:
+    """The seconds since midnight; ValueError if it is no time of day.
+
+    >>> clock("12:30")
+    45000.0
+    """
+    found = time.fromisoformat(text.strip())
+    return (found.hour * 60 + found.minute) * 60 + found.second + found.microsecond / 1e6
+
+
+# the first word of Arrow's name of a type -> what reads a text that stands for such a value
+_READERS: dict[str, Callable[[str], float]] = {
+    **dict.fromkeys(("date32", "date64", "timestamp"), moment),
+    **dict.fromkeys(("time32", "time64"), clock),
+    "bool": truth,
+}
+
+
+def reader(kind: str) -> Callable[[str], float]:
+    """What reads a text that stands for a value of the type that Arrow calls so; it raises ValueError."""
+    return _READERS.get(kind.partition("[")[0], exact)
 
 
 def count_words(values: pa.Array) -> pa.Array:
@@ -38,6 +85,9 @@ def read_numbers(where: str, values: pa.ChunkedArray, column: Column) -> Floats:
     encoded = pc.dictionary_encode(values.combine_chunks())
     texts, found = encoded.dictionary, np.full(len(encoded.dictionary) + 1, np.nan)
     bare = trimmed(texts)
+    if column.type == "bool":
+        flags = pc.utf8_lower(bare)
+        bare = pc.if_else(pc.equal(flags, "true"), "1", pc.if_else(pc.equal(flags, "false"), "0", bare))
     if column.dates is not None:
         found[:-1] = dates(bare, column.dates)
     else:
@@ -56,7 +106,7 @@ def read_numbers(where: str, values: pa.ChunkedArray, column: Column) -> Floats:
 
 def _what(column: Column) -> str:
     if column.dates is None:
-        return "a number"
+        return "true or false" if column.type == "bool" else "a number"
     return f"a {TIME_OF_DAY}" if column.dates == TIME_OF_DAY else f"a date, {column.dates},"
 
 
@@ -66,3 +116,38 @@ def codes_of(values: pa.ChunkedArray, classes: Sequence[str]) -> tuple[Rows, Row
     array = codes.to_numpy().astype(np.int64)
     blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(values), ""), True).to_numpy()
     return array, np.flatnonzero((array < 0) & ~blank)
+
+
+_MOST = 1 << 16  # labels whose writing is kept
+_LONGEST = 2**63  # whole numbers below have their own bits
+Parse = Callable[[pa.Array], pa.ChunkedArray]  # the cells of a column -> as the reader of text files types them
+
+
+def typed(cells: pa.ChunkedArray, parse: Parse) -> tuple[pa.ChunkedArray, tuple[str, ...] | None]:
+    """The values of a target's cells, and how each value is written, where Python would write it otherwise.
+
+    A few whole numbers of which one is written in two ways ("1" and "01"), or too long for 64 bits, are names: text.
+    """
+    encoded = pc.dictionary_encode(cells.combine_chunks())
+    values = parse(encoded.dictionary).combine_chunks()
+    if values.type == TEXT:
+        return cells, None
+    found = pa.chunked_array([values.take(encoded.indices)])
+    if len(values) > _MOST:
+        return found, None
+    texts = [text.strip() for text in encoded.dictionary.to_pylist()]
+    pairs = [(v, text) for v, text in zip(values.to_pylist(), texts, strict=True) if v is not None]
+    words: dict[object, str] = {}
+    for value, text in pairs:
+        words.setdefault(value, text)
+    if len(words) <= max(20, sqrt(len(cells))) and _are_names(words, pairs, values.type):
+        return cells, None
+    dated = is_moment(values.type) or pa.types.is_time(values.type)  # read as seconds
+    return found, tuple(words.values()) if dated or any(str(v) != text for v, text in words.items()) else None
+
+
+def _are_names(words: dict[object, str], pairs: Iterable[tuple[object, str]], kind: pa.DataType) -> bool:
+    if pa.types.is_integer(kind):
+        return any(words[value] != text for value, text in pairs)
+    digits = [text for text in words.values() if text.lstrip("+-").isdecimal()]
+    return pa.types.is_floating(kind) and len(digits) == len(words) and any(abs(int(t)) >= _LONGEST for t in digits)

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from handful.data.base import Column
+
 TEXT, BYTES = pa.large_string(), pa.large_binary()
 _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
@@ -12,6 +14,11 @@ _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 def is_text(kind: pa.DataType) -> bool:
     """Strings, or a dictionary of strings: a category of its own order."""
     return bool(kind == TEXT or pa.types.is_dictionary(kind))
+
+
+def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column as strings."""
+    return column if column.type == TEXT else column.cast(TEXT)
 
 
 def is_list(kind: pa.DataType) -> bool:
@@ -57,6 +64,8 @@ def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if t.is_dictionary(kind):
         values = plain_column(pa.chunked_array([], kind.value_type)).type
         return column.cast(pa.dictionary(pa.int32(), TEXT, kind.ordered) if values == TEXT else kind.value_type)
+    if kind == TEXT or is_number(kind):
+        return column
     if t.is_string(kind) or t.is_string_view(kind):
         return column.cast(TEXT)
     if t.is_binary(kind) or t.is_fixed_size_binary(kind) or t.is_binary_view(kind):
@@ -105,6 +114,29 @@ def as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
         rest = pc.subtract(count, pc.multiply(whole, _UNITS[kind.unit]))
         return pc.add(whole.cast(pa.float64()), pc.divide(rest.cast(pa.float64()), float(_UNITS[kind.unit])))
     return column if is_number(kind) else None
+
+
+def is_moment(kind: pa.DataType) -> bool:
+    """Dates, with or without the time of day."""
+    return bool(pa.types.is_date(kind) or pa.types.is_timestamp(kind))
+
+
+def named(name: str | None) -> pa.DataType:
+    """The type that Arrow calls so; text, in which every value can be written, where there is none of fixed form."""
+    try:
+        return TEXT if name is None else pa.type_for_alias(name)
+    except ValueError:
+        return TEXT
+
+
+def cell_type(column: Column) -> pa.DataType:
+    """As what the cells of a text file are parsed, that they come out as training had them."""
+    t, kind = pa.types, named(column.type or (column.dtype if column.kind == "number" else None))
+    if t.is_integer(kind):
+        return pa.int64()
+    if t.is_floating(kind):
+        return pa.float64()
+    return kind if column.kind == "number" else TEXT
 
 
 def flat_list(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -1,5 +1,9 @@
 """The values of a column: `apply`, the one place where what was decided or learned of a column is applied."""
 
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +15,25 @@ from handful.base.errors import HandfulError, did_you_mean
 from handful.data.arrays import Dense, Stored, Strings, native, ragged
 from handful.data.base import Column
 from handful.data.media import audio, images
+from handful.data.media.bad_rows import Bad, BadRows
 from handful.data.media.items import IMAGES, SOUNDS, BinaryItems, FileItems, Items
 from handful.data.options import Options
 from handful.data.tables.columns import column_stats, decide
-from handful.data.tables.strings import codes_of, read_numbers
-from handful.data.tables.types import TEXT, as_numbers, flat_list, is_list, is_number, is_text, plain_column
+from handful.data.tables.strings import codes_of, read_numbers, reader
+from handful.data.tables.types import (
+    BYTES,
+    TEXT,
+    as_numbers,
+    as_text,
+    flat_list,
+    is_list,
+    is_moment,
+    is_number,
+    is_text,
+    named,
+    plain_column,
+)
+from handful.data.tables.written import TIME_OF_DAY
 
 MEDIA = ("image", "audio")
 
@@ -37,15 +55,7 @@ def convert(
         stats.names = names
         wanted = decide(key, stats, o, notes)
         return None if wanted is None else apply(key, column, wanted, o, notes)
-    return apply(key, as_names(column, wanted), wanted, o, notes)
-
-
-def as_names(column: pa.ChunkedArray, wanted: Column) -> pa.ChunkedArray:
-    """Whole numbers that are all names of classes as strings; else they are codes."""
-    if wanted.kind != "category" or not pa.types.is_integer(column.type):
-        return column
-    codes = {str(code) for code in pc.unique(column).drop_null().to_pylist()}
-    return column.cast(TEXT) if codes <= set(wanted.classes or ()) else column
+    return apply(key, column, wanted, o, notes)
 
 
 def apply(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: list[str]) -> Stored:
@@ -53,8 +63,10 @@ def apply(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: 
     value whatever other rows come with it. HandfulError, with its row, for a value that cannot be one."""
     if wanted.kind in MEDIA:
         return _media(key, BinaryItems(key, column, o), wanted, o, notes)
+    if pa.types.is_null(column.type) and wanted.kind != "number":
+        column = column.cast(TEXT)
     if wanted.kind == "text":
-        return Strings(column.cast(TEXT).to_pylist(), Column("text", "str"))
+        return Strings(as_text(column).to_pylist(), Column("text", "str"))
     if wanted.kind == "category":
         return _category(key, column, wanted, o, notes)
     if is_list(column.type):
@@ -67,11 +79,14 @@ def apply(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: 
 
 def _numbers(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> Dense:
     if is_text(column.type):
-        array: NDArray[np.generic] = read_numbers(f"{o.name}: column '{key}'", column.cast(TEXT), wanted)
+        array: NDArray[np.generic] = read_numbers(f"{o.name}: column '{key}'", as_text(column), wanted)
     else:
         numbers = as_numbers(column)
-        if numbers is None:
-            raise HandfulError(f"{o.name}: column '{key}' must be a number but is {column.type}")
+        if numbers is None or not _alike(column.type, wanted, column.null_count == len(column)):
+            what = (
+                "a number" if wanted.dates is None else f"a {TIME_OF_DAY}" if wanted.dates == TIME_OF_DAY else "a date"
+            )
+            raise HandfulError(f"{o.name}: column '{key}' must be {what} but is {column.type}")
         if numbers.null_count and not pa.types.is_floating(numbers.type):
             middle = pa.uint8() if pa.types.is_boolean(numbers.type) else numbers.type
             numbers = numbers.cast(middle).cast(pa.float64(), safe=False)
@@ -81,14 +96,23 @@ def _numbers(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> D
     return Dense(array, wanted if array.dtype.name == wanted.dtype else Column("number", array.dtype.name))
 
 
+def _alike(kind: pa.DataType, wanted: Column, empty: bool) -> bool:
+    """Whether such numbers mean what those of training did: dates, times of day, durations, or plain ones."""
+    if empty or wanted.type is None:
+        return True
+    if wanted.dates is not None:
+        return pa.types.is_time(kind) if wanted.dates == TIME_OF_DAY else is_moment(kind)
+    return pa.types.is_duration(kind) == wanted.type.startswith("duration") and not (
+        is_moment(kind) or pa.types.is_time(kind)
+    )
+
+
 def _category(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: list[str]) -> Dense:
-    """Strings are names of classes, whole numbers their codes; -1 where the value is missing or not among them."""
-    if pa.types.is_integer(column.type):
-        return Dense(pc.fill_null(column.cast(pa.int64()), -1).to_numpy(), wanted)
-    column, classes = column.cast(TEXT), wanted.classes or ()
+    """The place of each value's name among the classes; -1 where it is missing or not among them."""
+    column, classes = class_names(key, column, wanted, o), wanted.classes or ()
     codes, unknown = codes_of(column, classes)
     if not len(unknown):
-        return Dense(codes, Column("category", "int64", (), classes))
+        return Dense(codes, replace(wanted, open=False))
     first = column[int(unknown[0])].as_py()
     if key == o.target:
         raise HandfulError(
@@ -102,7 +126,41 @@ def _category(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, not
         codes, _ = codes_of(column, classes)
     else:
         notes.append(f"{said}: read as missing.")
-    return Dense(codes, Column("category", "int64", (), classes))
+    return Dense(codes, replace(wanted, classes=classes, open=False))
+
+
+def class_names(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> pa.ChunkedArray:
+    """Values as strings, as training had them: whole numbers are the places of classes where training had those; else a
+    number, a date or a truth value is the class whose name, read as such, is that value. HandfulError for two."""
+    if is_text(column.type) or column.type == BYTES:
+        return as_text(column)
+    classes = wanted.classes or ()
+    distinct = pc.unique(column).drop_null()
+    if pa.types.is_floating(column.type):
+        distinct = distinct.filter(pc.invert(pc.is_nan(distinct)))
+    if pa.types.is_integer(column.type) and pa.types.is_integer(named(wanted.type)):
+        names = [_of_code(code, classes) for code in distinct.to_pylist()]
+    else:
+        read = reader(str(column.type))
+        means: dict[float, list[str]] = {}
+        for name in classes:
+            with suppress(ValueError):
+                means.setdefault(read(name), []).append(name)
+        names = [_meant(key, text, means.get(read(text), []), o) for text in distinct.cast(TEXT).to_pylist()]
+    return pc.take(pa.array(names, TEXT), pc.index_in(column, value_set=distinct))
+
+
+def _of_code(code: int, classes: Sequence[str]) -> str | None:
+    return classes[code] if 0 <= code < len(classes) else None if code == -1 else str(code)
+
+
+def _meant(key: str, text: str, names: list[str], o: Options) -> str:
+    whole = text in names and text.lstrip("-").isdecimal()
+    if len(names) > 1 and not whole:
+        raise HandfulError(
+            f"{o.name}: '{key}' is {text}, which may be '{names[0]}' or '{names[1]}' of training: give it as text"
+        )
+    return text if whole or not names else names[0]
 
 
 def _lists(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> Stored:
@@ -153,12 +211,12 @@ def _media(key: str, items: Items, wanted: Column, o: Options, notes: list[str])
 
 
 def media_named(column: pa.ChunkedArray) -> Column | None:
-    """What the first strings of a column name, if all end as the names of pictures do, or of sounds."""
-    endings = {Path(name).suffix.lower() for name in column[:64].cast(TEXT).drop_null().to_pylist() if name}
-    if not endings:
-        return None
-    image, audio = Column("image", "uint8", (None, None, None)), Column("audio", "float32", (None,))
-    return image if endings <= IMAGES else audio if endings <= SOUNDS else None
+    """What the first strings of a column name, if more than half end as the names of pictures do, or of sounds."""
+    found = [Path(name).suffix.lower() for name in column[:64].cast(TEXT).drop_null().to_pylist() if name]
+    if 2 * sum(ending in IMAGES for ending in found) > len(found):
+        return Column("image", "uint8", (None, None, None))
+    sounds = 2 * sum(ending in SOUNDS for ending in found) > len(found)
+    return Column("audio", "float32", (None,)) if sounds else None
 
 
 def _named_files(key: str, column: pa.ChunkedArray, o: Options, notes: list[str]) -> Stored | None:
@@ -166,21 +224,46 @@ def _named_files(key: str, column: pa.ChunkedArray, o: Options, notes: list[str]
     named = media_named(column)
     if named is None:
         return None
-    names = column.to_pylist()
-    first = next(name for name in names if name)
+    names = column.cast(TEXT).to_pylist()
+    some = [name for name in names[:64] if name and Path(name).suffix.lower() in IMAGES | SOUNDS]
     here = Path(o.where) if o.where and "://" not in o.where else None
     near = [] if here is None else [here] if here.is_dir() else [here.parent]
-    base = next((folder for folder in (*near, Path()) if (folder / first).is_file()), None)
+    base = next((folder for folder in (*near, Path()) if any((folder / name).is_file() for name in some)), None)
     if base is None:
-        lost = f"'{key}' names files, and '{first}' is not in {near[0] if near else 'this folder'}"
+        lost = f"'{key}' names files, and '{some[0]}' is not in {near[0] if near else 'this folder'}"
         if key in o.schema:
             raise HandfulError(f"{o.name}: column {lost}")
         notes.append(f"{lost}: read as text.")
         return None
-    paths = [base / (name or "") for name in names]
+    if o.where is not None and not o.outside:
+        _check_inside(key, names, base, o)
+    paths, bad = [base / (name or "") for name in names], list[Bad]()
     for row, path in enumerate(paths):
         if not path.is_file():
-            what = f"names {path}, which is not there" if names[row] else "names no file"
-            raise HandfulError(f"{o.name}: column '{key}' {what}, in row {row}: correct or remove such rows")
+            where = f"in row {row if o.rows is None else o.rows[row]}: correct or remove such rows"
+            lacks = _lack_of(path, names[row])
+            said = f"{o.name}: column '{key}' {lacks}, {where}"
+            bad.append(Bad(row, "missing file" if names[row] else "empty cell", str(path), said))
+    if bad:
+        raise BadRows(bad)
     notes.append(f"'{key}' holds names of {'pictures' if named.kind == 'image' else 'sounds'}: the files are read.")
     return _media(key, FileItems(key, paths), named, o, notes)
+
+
+def _lack_of(path: Path, name: str | None) -> str:
+    if not name:
+        return "names no file"
+    if path.is_symlink() and not path.exists():
+        return f"names {path}, a link to what is not there"
+    return f"names {path}, which is not {'a file' if path.exists() else 'there'}"
+
+
+def _check_inside(key: str, names: list[str | None], base: Path, o: Options) -> None:
+    """HandfulError for a table, which may have come from someone else, that names files outside the folder `base`."""
+    root = os.path.join(os.path.abspath(base), "")
+    for row, name in enumerate(names):
+        if name and not os.path.abspath(os.path.join(root, name)).startswith(root):
+            raise HandfulError(
+                f"{o.name}: column '{key}' names {name} in row {row}, outside the folder {base.absolute()}: move such "
+                "files there, or pass outside=True to handful.open"
+            )

@@ -22,7 +22,7 @@ from handful.plan.probe.noise_scale import PARTS, GradientMoments, gradient_in_p
 from handful.plan.probe.snapshot import Snapshot, untouched
 from handful.plan.probe.step_time import Throughput, measure_throughput, powers_of_two
 from handful.report.words import say_seconds
-from handful.training.coupling import loss_coupling, mode_coupling
+from handful.training.coupling import mode_coupling
 from handful.training.training import Training, update
 
 ROWS_PER_BATCH = 50  # a batch is at most a fiftieth of the data,
@@ -107,11 +107,14 @@ def stated_times(t: Training) -> Throughput:
 
 def measure_times(t: Training, d: Decision, share: float, *, quick: bool) -> Throughput:
     """Memory, and step times up to the batch cap."""
+    if t.objective.coupling:  # a mini-batch that does not fit cannot be cut
+        d.memory = measure_memory(t, d.cap, budget=1.0)
+        d.cap = min(d.cap, d.memory.ceiling)
     sizes = sizes_to_time(t, d.cap)
     first = measure_throughput(t, [min(32, d.cap)], budget=0.2, repeats=3)
     whole_run = planned_examples(t) * first.seconds[0] / first.sizes[0]
     limit = min(30.0, max(0.25, TIMING * whole_run)) if quick else max(2.0, min(60.0, share * whole_run))
-    d.memory = measure_memory(t, d.cap, budget=0.1 * limit)
+    d.memory = d.memory or measure_memory(t, d.cap, budget=0.1 * limit)
     known = {first.sizes[0]: first.seconds} if first.sizes[0] <= d.memory.ceiling else {}
     measured = measure_throughput(t, sizes, budget=limit, ceiling=d.memory.ceiling, known=known)
     d.notes += [f"a trial step with a batch of {size:,} failed: {why}" for size, why in measured.failed]
@@ -122,9 +125,8 @@ def measure_noise(t: Training, d: Decision, tp: Throughput, size: int, share: fl
     """phi from the next gradients, with which one step is taken; or a note on why not. rise: the most by which the rate
     may be raised for that large batch; 1 where it was given."""
     planned, position = planned_examples(t), t.state.position
-    coupling = loss_coupling(t.objective, t.objective.to_device(t.batches.at(position, min(16, t.examples))))
-    if coupling:
-        d.notes.append(f"{coupling}; its noise scale has no meaning, and the throughput rule is used")
+    if t.objective.coupling:
+        d.notes.append(f"{t.objective.coupling}; its noise scale has no meaning, and the throughput rule is used")
         return
     layers = mode_coupling(t.objective.model.train())
     allowed = share * planned * tp(size) / size  # seconds

@@ -1,0 +1,91 @@
+"""Rows that cannot be read: all of them named at once, or left out and counted, as the caller asked."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from pyarrow.csv import InvalidRow
+
+from handful.base.errors import HandfulError, some
+from handful.data.arrays import Arrays
+from handful.data.base import Rows
+from handful.data.options import Options
+
+NAMED = 20  # of many rows that cannot be read
+
+
+class Bad(NamedTuple):
+    """A row that cannot be read. kind: as it is counted; place: its file, or where it stands; said: a sentence."""
+
+    row: int
+    kind: str
+    place: str
+    said: str
+
+
+class BadItem(HandfulError):
+    """A picture or sound that cannot be read."""
+
+    def __init__(self, kind: str, place: str, what: str) -> None:
+        super().__init__(f"{place} {what}")
+        self.kind, self.place = kind, place
+
+    def at(self, row: int) -> Bad:
+        """The row that holds it."""
+        return Bad(row, self.kind, self.place, str(self))
+
+
+class BadRows(HandfulError):
+    """Rows that cannot be read, at least one: says what is wrong with the first of them, and names the others."""
+
+    def __init__(self, bad: Sequence[Bad]) -> None:
+        self.bad = sorted(bad)
+        first, *others = self.bad
+        more = some([b.place for b in others], NAMED - 1)
+        super().__init__(first.said + (f"; nor can be read: {more}" if others else ""))
+
+
+def ragged(where: str, bad: list[Bad], row: InvalidRow) -> str:
+    """For pyarrow's reader of CSV: a line of too many or too few values is added to `bad` and skipped."""
+    counts = f"Row #{row.number}: Expected {row.expected_columns} columns, got {row.actual_columns}"
+    said = f"{where} is not a CSV file that can be read ({counts}: {row.text[:100]})"
+    fix = "every row must have as many values as the header, quoted where needed"
+    bad.append(Bad(row.number, "ragged line", f"Row #{row.number}", f"{said}: {fix}"))
+    return "skip"
+
+
+def without_bad(count: int, o: Options, read: Callable[[Rows, Options], Arrays]) -> Arrays:
+    """What `read` makes of `count` rows, or of those that can be read, where `o.bad_rows` allows to skip the others:
+    "skip" one in ten at most, a number so many. How many were left out, by kind, and where, is noted.
+
+    Raises HandfulError, naming the first 20, where there are more.
+    """
+    rows, gone = np.arange(count, dtype=np.int64), list[Bad]()
+    while True:
+        try:
+            found = read(rows, replace(o, rows=rows) if gone else o)
+        except BadRows as error:
+            if o.bad_rows == "stop":
+                raise
+            gone += [b._replace(row=int(rows[b.row])) for b in error.bad]
+            rows = np.delete(rows, [b.row for b in error.bad])
+            left_out(gone, len(rows), o)
+            continue
+        found.notes += left_out(gone, len(rows), o)
+        return found
+
+
+def left_out(bad: Sequence[Bad], kept: int, o: Options) -> list[str]:
+    """A note on rows that are left out, beside those that are kept; HandfulError where they are more than allowed."""
+    if not bad:
+        return []
+    count = kept + len(bad)
+    most = count // 10 if o.bad_rows == "skip" else int(o.bad_rows)
+    kinds = Counter(b.kind for b in bad).most_common()
+    counted = ", ".join(f"{n:,} {kind}{'s' * (n > 1)}" for kind, n in kinds) + f" of {count:,} rows"
+    places = some([b.place for b in sorted(bad)], NAMED)
+    if len(bad) > most or not kept:
+        raise HandfulError(f"{o.name}: {counted} cannot be read, more than the {most:,} that may be skipped: {places}")
+    return [f"left out, as they cannot be read: {counted} ({places})."]

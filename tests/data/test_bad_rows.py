@@ -1,0 +1,248 @@
+"""Rows that cannot be read: all named, in one sentence and at once, or skipped and counted."""
+
+import io
+import os
+import re
+import struct
+import time
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from PIL import Image
+
+import handful
+from handful.base.errors import HandfulError
+
+RNG = np.random.default_rng(0)
+
+
+def png(pixels):
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+PIXELS = RNG.integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
+FILES = [png(pixels) for pixels in PIXELS]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Thirty pictures in the folders a and b: two are broken, one a pipe, one a device, one a link to nothing."""
+    for i, data in enumerate(FILES):
+        path = tmp_path / "set" / "ab"[i // 15] / f"{i:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    where = tmp_path / "set"
+    (where / "a" / "03.png").write_bytes(b"junk")
+    (where / "b" / "20.png").write_bytes(FILES[20][: len(FILES[20]) // 2])
+    (where / "a" / "05.png").unlink()
+    os.mkfifo(where / "a" / "05.png")
+    (where / "b" / "21.png").unlink()
+    (where / "b" / "21.png").symlink_to("/dev/zero")
+    (where / "b" / "22.png").unlink()
+    (where / "b" / "22.png").symlink_to("/nowhere/at/all.png")
+    return where
+
+
+BROKEN = [3, 5, 20, 21, 22]
+KEPT = [i for i in range(30) if i not in BROKEN]
+
+
+def test_all_are_named_in_under_a_second(folder):
+    handful.open({"x": [1.0, 2.0]})
+    start = time.perf_counter()
+    with pytest.raises(HandfulError) as error:
+        handful.open(folder)
+    assert time.perf_counter() - start < 5  # a second on a machine that is not busy
+    said = str(error.value)
+    assert said.startswith(f"{folder}/a/03.png is not a readable image (its format is unknown): repair or remove it")
+    names = ["a/03", "a/05", "b/20", "b/21", "b/22"]
+    assert re.findall(r"/([ab]/\d\d)\.png", said) == names
+
+
+@pytest.mark.parametrize("memory", [None, 0])
+def test_they_are_skipped_and_counted(folder, memory, tmp_path):
+    with pytest.raises(HandfulError, match=r"cannot be read, more than the 3 that may be skipped: .*a/03\.png"):
+        handful.open(folder, bad_rows="skip", memory=memory)
+    source = handful.open(folder, bad_rows=5, memory=memory)
+    np.testing.assert_array_equal(source.take(range(25)).tensor("image").numpy(), PIXELS[KEPT].transpose(0, 3, 1, 2))
+    assert source.take(range(25)).tensor("label").tolist() == [i // 15 for i in KEPT]
+    note = next(note for note in source.notes if "cannot be read" in note)
+    assert "2 unreadable images, 2 special files, 1 missing file of 30 rows" in note
+    assert "b/22.png" in note
+    store = handful.prepare(folder, tmp_path / f"{memory}", bad_rows=5)
+    assert len(store) == 25
+    assert note in store.notes
+
+
+def test_training_skips_them_too(folder):
+    for name in ("a/05", "b/21", "b/22"):
+        (folder / f"{name}.png").unlink()
+    options = {"until": "steps(2)", "batch": 4, "lr": 0.01, "quiet": True}
+    with pytest.raises(HandfulError, match="is not a readable image"):
+        handful.fit("cnn", folder, **options)
+    run = handful.fit("cnn", folder, valid=folder, bad_rows=2, **options)
+    assert run.plan.choices["rows"].value == 25
+    assert any("2 unreadable images of 27 rows" in note for note in run.plan.notes)
+
+
+def test_zips_and_bytes_in_tables(folder, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for i, data in enumerate(FILES):
+            archive.writestr(f"{'ab'[i % 2]}/{i:02d}.png", data if i not in (4, 9) else b"junk")
+    with pytest.raises(HandfulError, match=r"a/04\.png is not a readable image .*; nor can be read: .*b/09\.png$"):
+        handful.open(tmp_path / "a.zip")
+    assert len(handful.open(tmp_path / "a.zip", bad_rows="skip")) == 28
+    cells = [*FILES[:5], b"\x89PNG junk", *FILES[5:9], None, *FILES[9:28]]
+    pq.write_table(pa.table({"image": cells, "y": [i % 2 for i in range(30)]}), tmp_path / "t.parquet")
+    source = handful.open(tmp_path / "t.parquet", bad_rows="skip")
+    assert len(source) == 28
+    note = next(note for note in source.notes if "1 empty cell, 1 unreadable image of 30 rows" in note)
+    assert note.endswith("'image' in row 5, row 10).")
+    assert len(handful.prepare(tmp_path / "t.parquet", tmp_path / "s", bad_rows=2)) == 28
+
+
+@pytest.fixture
+def table(tmp_path):
+    """What writes labels.csv beside thirty pictures, with some cells changed."""
+    for i, data in enumerate(FILES):
+        (tmp_path / "t" / f"{i:02d}.png").parent.mkdir(exist_ok=True)
+        (tmp_path / "t" / f"{i:02d}.png").write_bytes(data)
+
+    def write(changed):
+        names = [changed.get(i, f"{i:02d}.png") for i in range(30)]
+        lines = [f"{name},{i % 2}\n" for i, name in enumerate(names)]
+        (tmp_path / "t" / "labels.csv").write_text("file,y\n" + "".join(lines))
+        return tmp_path / "t" / "labels.csv"
+
+    return write
+
+
+@pytest.mark.parametrize("name", ["n/a", "00.txt", "gone.png", "03", ""])
+@pytest.mark.parametrize("row", [0, 4])
+def test_one_entry_that_is_no_picture_does_not_make_the_column_a_category(table, name, row):
+    where = table({row: name})
+    with pytest.raises(HandfulError, match=rf"column 'file' names .*, in row {row}: correct or remove such rows"):
+        handful.open(where)
+    source = handful.open(where, bad_rows="skip")
+    assert source.columns["file"].kind == "image"
+    np.testing.assert_array_equal(source.take([5]).tensor("file").numpy()[0], PIXELS[6].transpose(2, 0, 1))
+
+
+def test_the_first_twenty_missing_files_are_named(table):
+    where = table({i: f"gone{i}.png" for i in range(4, 29)})
+    with pytest.raises(HandfulError) as error:
+        handful.open(where)
+    found = re.findall(r"gone(\d+)\.png", str(error.value))
+    assert found == [str(i) for i in range(4, 24)]
+    assert str(error.value).endswith("and 5 more")
+
+
+def test_a_table_that_names_files_outside_its_folder_is_refused_unless_asked_for(table, tmp_path):
+    (tmp_path / "secret.png").write_bytes(FILES[0])
+    for name in ("../secret.png", str(tmp_path / "secret.png"), "../t/../secret.png"):
+        where = table({7: name})
+        for read in (
+            handful.open,
+            lambda path, **given: handful.prepare(path, tmp_path / "s", overwrite=True, **given),
+        ):
+            with pytest.raises(HandfulError, match=r"names .*secret\.png in row 7, outside the folder .*outside=True"):
+                read(where)
+            source = read(where, outside=True)
+            np.testing.assert_array_equal(source.take([7]).tensor("file").numpy()[0], PIXELS[0].transpose(2, 0, 1))
+    inside = table({7: str(tmp_path / "t" / "01.png")})
+    assert handful.open(inside).columns["file"].kind == "image"
+    frame = pd.DataFrame({"file": [str(tmp_path / "secret.png")] * 4, "y": [0, 1, 0, 1]})  # of the caller's own making
+    assert handful.open(frame).columns["file"].kind == "image"
+
+
+def test_ragged_lines(tmp_path):
+    lines = [f"{i},{i % 3},{i % 2}" for i in range(40)]
+    lines[6], lines[30] = "6,0", "30,1,1,1"
+    (tmp_path / "a.csv").write_text("\n".join(["p,q,y", *lines]) + "\n")
+    with pytest.raises(HandfulError, match=r"Row #8: Expected 3 columns, got 2: 6,0\): every row .*: Row #32$"):
+        handful.open(tmp_path / "a.csv")
+    source = handful.open(tmp_path / "a.csv", bad_rows="skip")
+    assert source.take(range(38)).tensor("p").tolist() == [i for i in range(40) if i not in (6, 30)]
+    assert "left out, as they cannot be read: 2 ragged lines of 40 rows (Row #8, Row #32)." in source.notes
+    with pytest.raises(HandfulError, match="more than the 1 that may be skipped"):
+        handful.open(tmp_path / "a.csv", bad_rows=1)
+    (tmp_path / "parts").mkdir()
+    for k in (1, 2):
+        (tmp_path / "parts" / f"a{k}.csv").write_bytes((tmp_path / "a.csv").read_bytes())
+    parts = handful.open(tmp_path / "parts", bad_rows="skip")
+    assert len(parts) == 76
+    assert any("4 ragged lines of 80 rows (a1.csv: Row #8" in note for note in parts.notes)
+
+
+@pytest.fixture
+def sounds(tmp_path):
+    for i in range(20):
+        path = tmp_path / "sounds" / "ab"[i % 2] / f"{i:02d}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, RNG.normal(size=4000) * 0.1, 8000)
+    return tmp_path / "sounds"
+
+
+@pytest.mark.parametrize("memory", [None, 0])
+@pytest.mark.parametrize("rate", [1, 49, 2**31 - 1])
+def test_rates_that_cannot_be(sounds, rate, memory):
+    data = bytearray((sounds / "a" / "00.wav").read_bytes())
+    data[24:28] = struct.pack("<I", rate)
+    (sounds / "b" / "03.wav").write_bytes(data)
+    start = time.perf_counter()
+    with pytest.raises(HandfulError, match=rf"b/03\.wav has a rate of {rate:,} Hz, which cannot be"):
+        handful.open(sounds, memory=memory)
+    source = handful.open(sounds, bad_rows="skip", memory=memory)
+    assert time.perf_counter() - start < 5  # a second on a machine that is not busy
+    assert (len(source), source.columns["audio"].rate) == (19, 8000)
+
+
+def test_a_rate_too_far_from_the_others(sounds):
+    data = bytearray((sounds / "a" / "00.wav").read_bytes())
+    data[24:28] = struct.pack("<I", 9_000_000)
+    (sounds / "b" / "03.wav").write_bytes(data)
+    with pytest.raises(HandfulError, match=r"has a rate of 9,000,000 Hz, too far from the 8,000 Hz of the others"):
+        handful.open(sounds)
+    assert len(handful.open(sounds, bad_rows="skip")) == 19
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac", "ogg", "aiff", "mp3"])
+def test_sounds_that_are_cut_short(sounds, ending):
+    whole = sounds / "a" / f"long.{ending}"
+    soundfile.write(whole, RNG.normal(size=40_000) * 0.1, 8000)
+    assert len(handful.open(sounds)) == 21
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.raises(HandfulError, match=rf"long\.{ending} is (cut short|not a readable sound)"):
+        handful.open(sounds)
+    assert len(handful.open(sounds, bad_rows="skip")) == 20
+    assert len(handful.open(sounds, bad_rows="skip", memory=0)) == 20
+
+
+def test_a_sound_written_to_a_pipe_has_no_size_and_is_read(sounds):
+    data = bytearray((sounds / "a" / "00.wav").read_bytes())
+    data[4:8] = data[40:44] = b"\xff" * 4
+    (sounds / "a" / "00.wav").write_bytes(data)
+    assert len(handful.open(sounds)) == 20
+
+
+def test_lists_of_structs_are_said(tmp_path):
+    cells = [[{"a": 1, "b": 2}], [{"a": 3, "b": 4}, {"a": 1, "b": 1}]] * 5
+    pq.write_table(pa.table({"x": cells, "z": [1.0, 2.0] * 5, "y": [0, 1] * 5}), tmp_path / "t.parquet")
+    for source in (handful.open(tmp_path / "t.parquet"), handful.prepare(tmp_path / "t.parquet", tmp_path / "s")):
+        assert list(source.columns) == ["z", "y"]
+        assert any("'x' was left out: of lists, handful reads those of numbers" in note for note in source.notes)
+    with pytest.raises(HandfulError, match="'x' cannot be used"):
+        handful.open(tmp_path / "t.parquet", columns=["x", "y"])
+
+
+@pytest.mark.parametrize("asked", ["drop", -1, 1.5, None])
+def test_what_bad_rows_may_be(asked):
+    with pytest.raises(HandfulError, match="bad_rows, if not 'stop' or 'skip', must be"):
+        handful.open({"x": [1.0, 2.0]}, bad_rows=asked)
