@@ -2,9 +2,9 @@
 
     python benchmarks/bench_data.py [--rounds 7] [--seconds 0.6] [--only memory,disk,...] [--data FOLDER]
 
-Parts: memory, disk, large (four times a bound on memory: large.py), jpeg, seek, ranks, text. Peers (peers.py) come with
-`pip install handful[bench]`, litdata and mosaicml-streaming with `--no-deps`, because they ask for torchvision; one
-that is not installed is reported with the reason. A rate is the median of `rounds`
+Parts: memory, disk, large (four times a bound on memory: large.py), jpeg, seek, ranks, text, predict. Peers (peers.py)
+come with `pip install handful[bench]`, litdata and mosaicml-streaming with `--no-deps`, because they ask for
+torchvision; one that is not installed is reported with the reason. A rate is the median of `rounds`
 rounds, each contender measured once a round in turn, so that what else the machine does hits all alike; the spread is
 that of the rounds' ratios. Writes benchmarks/results/data.md.
 """
@@ -259,7 +259,52 @@ def text(a: argparse.Namespace, folder: Path) -> list[str]:
     ]
 
 
-PARTS = {f.__name__: f for f in (memory, disk, large, jpeg, seek, ranks, text)}
+def predict(a: argparse.Namespace, folder: Path) -> list[str]:
+    """Reading a table of 12 columns and predicting it by a loaded run: from CSV, from a frame, and one row alone."""
+    import pandas as pd
+
+    rng, n = np.random.default_rng(0), 20_000
+    columns: dict[str, Any] = {f"n{k}": rng.normal(size=n).round(4) for k in range(8)}
+    for name in ("town", "colour"):
+        columns[name] = rng.choice(["Ulm", "Bern", "Graz", "Lienz", "Basel"], n)
+    columns["count"] = rng.integers(0, 1000, n)
+    columns["label"] = np.where(columns["n0"] > 0, "yes", "no")
+    frame = pd.DataFrame(columns)
+    frame.to_csv(folder / "table.csv", index=False)
+    run = handful.fit(
+        "table",
+        folder / "table.csv",
+        target="label",
+        until="steps(5)",
+        batch=64,
+        lr=0.01,
+        quiet=True,
+        out=folder / "run",
+    )
+    run = handful.load(folder / "run")
+    one = {name: value for name, value in frame.iloc[0].to_dict().items() if name != "label"}
+    jobs: dict[str, Any] = {
+        "open a CSV": (n, lambda: handful.open(folder / "table.csv", target="label")),
+        "predict a CSV": (n, lambda: run.predict(folder / "table.csv")),
+        "predict a frame": (n, lambda: run.predict(frame)),
+        "predict one row": (1, lambda: run.predict(one)),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in jobs}
+    for k in range(a.rounds + 1):
+        for name, (rows, job) in jobs.items():
+            for _ in range(1 if rows > 1 else 20):
+                begun = time.perf_counter()
+                job()
+                if k:  # the first round warms up
+                    taken[name].append(time.perf_counter() - begun)
+    lines = ["| | rows/s | median ms | fastest ms |", "|---|---|---|---|"]
+    for name, seconds in taken.items():
+        middle = statistics.median(seconds)
+        lines.append(f"| {name} | {jobs[name][0] / middle:,.0f} | {1000 * middle:.2f} | {1000 * min(seconds):.2f} |")
+    return lines
+
+
+PARTS = {f.__name__: f for f in (memory, disk, large, jpeg, seek, ranks, text, predict)}
 
 
 def main() -> None:

@@ -243,7 +243,8 @@ torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Linear(64, 16), torch.nn.ReLU(), torch.nn.Linear(16, 10)).double()
 run = handful.fit(model, data, batch=33, lr=0.1, optimizer="sgd", valid=0.2, until="steps(30)", quiet=True)
 if rank == 0:
-    torch.save({"w": [p.detach() for p in run.model.parameters()], "h": [r["train_loss"] for r in run.history]}, out)
+    losses = [r["train_loss"] for r in run.history if "train_loss" in r]
+    torch.save({"w": [p.detach() for p in run.model.parameters()], "h": losses}, out)
 """
 
 

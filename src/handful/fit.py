@@ -155,6 +155,7 @@ def _run_training(t: Training, callbacks: Sequence[Callback]) -> Run:
         t.live.start(t.plan.choices, t.plan.notes)
         try:
             observer.tell("start", {"plan": t.plan, "training": t})
+            observer.begin()
             state.stopped_because = train_loop(t, observer, interrupts)
         except KeyboardInterrupt:
             if interrupts.held:  # in the middle of an update, by a third signal: what was saved last stays

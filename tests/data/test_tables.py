@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import json
 from pathlib import Path
 from typing import Any
 
@@ -407,3 +408,13 @@ def test_movie_reviews() -> None:
 def test_shakespeare() -> None:
     source = open_source(DATA / "shakespeare.txt")
     assert source.take([0])["text"] == [(DATA / "shakespeare.txt").read_text()]
+
+
+def test_keys_that_the_first_object_of_a_json_table_lacks_are_columns(tmp_path: Path) -> None:
+    rows = [{"a": 1, "y": 0}, {"a": 2, "y": 1, "late": 5}, {"y": 0, "late": 7}]
+    (tmp_path / "t.json").write_text(json.dumps(rows))
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name in ("t.json", "t.jsonl"):
+        batch = open_source(tmp_path / name, target="y").take(range(3))
+        np.testing.assert_array_equal(batch.tensor("late").numpy(), [np.nan, 5, 7])
+        np.testing.assert_array_equal(batch.tensor("a").numpy(), [1, 2, np.nan])

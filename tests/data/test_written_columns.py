@@ -52,6 +52,10 @@ WRITINGS = {
     "%d-%b-%Y": "day month year",
     "%d %B %Y": "day month year",
     "%b %d, %Y": "month day year",
+    "%b-%d-%Y": "month day year",
+    "%Y-%m": "year-month",
+    "%b %Y": "month year",
+    "%b-%y": "month year",
     "%a, %d %b %Y %H:%M:%S GMT": "day month year",
 }
 
@@ -110,6 +114,13 @@ def test_days_that_no_calendar_has_and_versions_are_no_dates():
     }
     source = handful.open(columns, target="y", columns=list(columns))
     assert {source.columns[name].kind for name in ("day", "version", "season")} == {"category"}
+
+
+def test_quarters_are_dates(tmp_path):
+    quarters = pd.period_range("1974Q1", periods=ROWS, freq="Q")
+    expected = [quarter.start_time.timestamp() for quarter in quarters]
+    for name, where in containers(tmp_path, pd.DataFrame({"period": map(str, quarters), "y": Y})).items():
+        np.testing.assert_array_equal(values(handful.open(where, target="y"), "period"), expected, err_msg=name)
 
 
 def test_times_of_day_are_the_same_in_csv_and_json_lines(tmp_path):

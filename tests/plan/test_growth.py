@@ -76,7 +76,7 @@ def test_no_row_is_lost_or_repeated_when_the_batch_grows():
     seen = []
 
     def note(event, info):
-        if event in ("step", "evaluate") and (not seen or info["position"] > seen[-1][0]):
+        if event in ("step", "evaluate") and info["position"] > (seen[-1][0] if seen else 0):
             seen.append((info["position"], t.state.batch))
 
     run_training(t, [note])

@@ -117,7 +117,7 @@ def test_uneven_classes_are_said_with_numbers_and_balanced_accuracy_decides():
     assert any("class_weight='balanced' lets" in note for note in plain.plan.notes)
     assert (
         run.evaluate((x, y), "balanced_accuracy")["balanced_accuracy"]
-        > 0.1 + (plain.evaluate((x, y), "balanced_accuracy")["balanced_accuracy"])
+        > 0.05 + (plain.evaluate((x, y), "balanced_accuracy")["balanced_accuracy"])
     )
     even, choices = plan((x, np.arange(200) % 2), model="linear")
     assert choices["metrics"].value == "accuracy"

@@ -20,7 +20,7 @@ from handful.plan import defaults as choose
 from handful.plan.config import OPTIONS, Config
 from handful.plan.data import Data, make_batches, open_data, validation_batches
 from handful.plan.defaults import Chooser, describe
-from handful.plan.model import make_model, make_objective, show_rows
+from handful.plan.model import compile_if_asked, make_model, make_objective, show_rows
 from handful.plan.probe.batch_growth import Grower, as_growth
 from handful.plan.probe.decide import batch_cap, decide, stated_times
 from handful.plan.probe.decision import Decision
@@ -31,6 +31,7 @@ from handful.runs.folder import RunFolder
 from handful.training import stop
 from handful.training.coupling import mode_coupling
 from handful.training.objective import Objective
+from handful.training.observe import look
 from handful.training.process.device import autocast, choose_device, using_threads
 from handful.training.process.parallel import Ranks, join
 from handful.training.state import State, copy_weights
@@ -130,7 +131,11 @@ def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughpu
     if not (open_batch or open_lr):
         return Decision()
     with using_threads(chooser.choices["threads"].value):
-        return decide(t, batch=open_batch, lr=open_lr, throughput=times)
+        weigh = options.until in ("auto", None)
+        looked = look(t, t.moment(), keep=False) if options.evaluate_every == "auto" and t.valid is not None else None
+        found = decide(t, batch=open_batch, lr=open_lr, throughput=times, weigh=weigh)
+        found.first_look = looked
+        return found
 
 
 def measure_threads(t: Training, chooser: Chooser, *, own: bool) -> None:
@@ -163,7 +168,9 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
     state.seconds, state.probing_cost = found.seconds, [found.steps, found.examples]
     chooser.notes += found.notes
     t.planned = t.rule.limit(n, state.batch)
-    t.evaluate_every, t.log_every, choice = choose.intervals(options.evaluate_every, n, t.planned, state.batch)
+    t.evaluate_every, t.log_every, choice = choose.intervals(
+        options.evaluate_every, n, t.planned, state.batch, open_length=options.until in ("auto", None)
+    )
     chooser.put("evaluate_every", choice)
     t.batch_size, t.grower = growing(options, found, t, chooser)
     if t.planned is not None and t.batch_size is None:  # a torch scheduler has an end of its own
@@ -180,7 +187,9 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
 
 def begin(t: Training, found: Decision) -> None:
     """Note what the measuring cost, and the first steps, which were taken meanwhile."""
-    if found.steps or found.start is not None:
+    if found.first_look is not None:
+        t.state.history.append(found.first_look)
+    if found.steps or found.races:
         share = f" ({found.examples / t.planned:.1%} of the run)" if t.planned else ""
         t.state.history.append(
             {**t.moment(), "note": f"the first {t.state.step:,} steps are those of the best trial; {found.steps:,} "
@@ -272,7 +281,8 @@ def make_training(
         micro, whole = None, Choice(None, "found", "a mini-batch is kept whole: its loss cannot be computed in parts")
     chooser.put("micro_batch", Choice(micro, "given") if micro else whole)
     rule, shape, planned = make_rules(data, objective, optimizer, size, options, chooser)
-    averaged = choose.ema(options.ema, net, optimizer)
+    few = options.lr == "auto" and data.held_out is not None and len(data.train) <= choose.FEW_ROWS
+    averaged = choose.ema(options.ema, net, optimizer, few=few)
     ema = chooser.put("ema", averaged) if averaged else None
     parameters = [p for p in net.parameters() if p.requires_grad]
     return Training(
@@ -336,15 +346,6 @@ def make_optimizer(net: nn.Module, options: Config, chooser: Chooser) -> Optimiz
     chooser.set("l1", float(options.l1), "given" if options.l1 else "default")
     chooser.notes += built.notes
     return built.optimizer
-
-
-def compile_if_asked(net: nn.Module, options: Config, chooser: Chooser) -> None:
-    """torch.compile, in place."""
-    compiled = options.compile is True
-    status: Status = "default" if options.compile == "auto" else "given"
-    why = "" if compiled else "compiling takes about a minute, which only long runs earn back"
-    if chooser.set("compile", compiled, status, why):
-        net.compile()
 
 
 def make_schedule(options: Config, planned: int | None, optimizer: Optimizer, chooser: Chooser) -> Schedule:

@@ -196,7 +196,9 @@ class Config:
     ] = "auto"
     shuffle: Annotated[str, "how rows are drawn: exact, block, none, replacement"] = "exact"
     evaluate_every: Annotated[
-        float | Auto, "epochs between evaluations; 'auto': one, or a tenth of a short run", ABOVE_0 | "auto"
+        float | Auto,
+        "epochs between evaluations; 'auto': one, or less in the first epoch and in short runs",
+        ABOVE_0 | "auto",
     ] = "auto"
     save_every: Annotated[
         int | Auto, "steps between checkpoints; 'auto': at evaluations, at most every 30 s", AT_LEAST_1 | "auto"

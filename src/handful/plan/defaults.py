@@ -17,6 +17,9 @@ from handful.optim.state import averages_itself
 from handful.training import stop
 from handful.transform.pipeline import Pipeline
 
+FEW_ROWS = 50_000  # so few are soon learned by heart: they are looked at more often, and weights are averaged
+EMA = 0.99
+
 
 class Chooser:
     """Collects the choices of a run as they are made."""
@@ -76,18 +79,20 @@ def in_words(value: object, parse: Callable[[str], object], status: Status, reas
     return Choice(str(value), status, reason)
 
 
-def ema(asked: float | str | None, net: nn.Module, optimizer: Optimizer) -> Choice | None:
-    """The decay of the averaged weights, or None for none."""
+def ema(asked: float | str | None, net: nn.Module, optimizer: Optimizer, *, few: bool) -> Choice | None:
+    """The decay of the averaged weights, or None for none. few: whether the rows are few, some are held out, and the
+    rate is open: what an average smooths is the noise of the rate."""
     if averages_itself(optimizer):
         if asked not in ("auto", None):
             raise HandfulError(f"{type(optimizer).__name__} averages the weights itself; leave ema out")
         return None
     if asked != "auto":
         return None if asked is None else Choice(asked, "given")
-    if not isinstance(net, Model) or net.ema is None:
+    own = net.ema if isinstance(net, Model) else None
+    if own is None and not few:
         return None
     return Choice(
-        net.ema, "default", "the weights' average over about 100 steps: steadier on few rows; ema=none: without"
+        own or EMA, "default", "the weights' average over about 100 steps: steadier on few rows; ema=none: without"
     )
 
 
@@ -96,11 +101,11 @@ def until(
 ) -> tuple[stop.Rule, Choice]:
     """The stop rule; by default a number of epochs that falls with the size of the data, and patience of a third."""
     if asked is None or asked == "auto":
-        epochs = round(float(np.clip(30 * (10_000 / n) ** 0.5, 10, 100)))
+        epochs = round(float(np.clip(15 * (10_000 / n) ** 0.25, 10, 40)))
         text = f"epochs({epochs})"
-        reason = f"{epochs} epochs of {n:,} rows: fewer for more data, 10 to 100"
+        reason = f"{epochs} epochs of {n:,} rows: fewer for more data, 10 to 40"
         if validated:
-            patience = max(5, epochs // 3)
+            patience = max(5, round(epochs / 3 / look_every(n)))
             # An accuracy over few rows stands still while the loss still falls; an overfitting net's loss rises while
             # its accuracy still climbs. Only when neither moves is there nothing to wait for.
             watched: dict[str, Better] = {"valid_loss": "auto", score: better}
@@ -124,7 +129,12 @@ def score(
     if asked == "auto":
         chosen = Choice("valid_loss", "default", "")
         if pipeline.task in ("classification", "multilabel", "sequence") and metrics:
-            chosen = Choice(list(known)[1], "default", "the first metric; equal scores are told apart by valid_loss")
+            name = list(known)[1]
+            why = (
+                "the first metric, where it differs by more than its standard error and valid_loss is within 5% of the "
+                f"lowest; else valid_loss; score='{name}' keeps by it alone"
+            )
+            chosen = Choice(name, "default", why)
     elif asked not in known:
         raise HandfulError(f"there is no score called '{asked}'.{did_you_mean(asked, known)}")
     name = chosen.value
@@ -136,12 +146,22 @@ def score(
     return chosen, way
 
 
-def intervals(asked: float | str, n: int, planned: int | None, size: int) -> tuple[int, int, Choice]:
-    """Examples between evaluations and between logged moments."""
+def look_every(n: int) -> float:
+    """Epochs between evaluations where there is time for ten: half an epoch where the rows are few, else one."""
+    return 0.5 if n <= FEW_ROWS else 1.0
+
+
+def intervals(
+    asked: float | str, n: int, planned: int | None, size: int, *, open_length: bool
+) -> tuple[int, int, Choice]:
+    """Examples between evaluations and between logged moments. open_length: whether the stop rule is our own; the
+    patience of the user's counts evaluations an epoch apart."""
     if asked == "auto":
-        short = planned is not None and planned < 10 * n
-        every = max(size, planned // 10) if short and planned else n
-        choice = Choice(every / n, "default", "epochs; a tenth of the run" if short else "epochs")
+        usual = max(size, round(look_every(n) * n)) if open_length else n
+        short = planned is not None and planned < 10 * usual
+        every = max(size, planned // 10) if short and planned else usual
+        why = "epochs; a tenth of the run" if short else "epochs"
+        choice = Choice(every / n, "default", f"{why}; and before the first step, and in the first epoch")
     else:
         every = max(1, round(float(asked) * n))
         choice = Choice(every / n, "given", "epochs")

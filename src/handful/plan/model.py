@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from handful import models
-from handful.base.plan import Choice
+from handful.base.plan import Choice, Status
 from handful.batches.order import Order
 from handful.data.base import Batch
 from handful.losses.loss import Summed
@@ -124,6 +124,15 @@ def note_form(objective: Objective, batch: Batch, chooser: Chooser) -> None:
     if form.coupling:
         objective.coupling = form.coupling
         chooser.notes.append(f"{form.coupling}, {KEPT_WHOLE}")
+
+
+def compile_if_asked(net: nn.Module, options: Config, chooser: Chooser) -> None:
+    """torch.compile, in place."""
+    compiled = options.compile is True
+    status: Status = "default" if options.compile == "auto" else "given"
+    why = "" if compiled else "compiling takes about a minute, which only long runs earn back"
+    if chooser.set("compile", compiled, status, why):
+        net.compile()
 
 
 def undecided(output: object, target: object) -> Tensor:

@@ -23,9 +23,12 @@ class Observer:
     t: Training
     callbacks: tuple[Callback, ...] = ()
     step: int = -1  # the last one that was looked at to the end, so that the state is one to go on from
+    early: tuple[int, ...] = ()  # positions in the first epoch at which the held-out rows are looked at, too
 
     def __post_init__(self) -> None:
         self.step = self.t.state.step
+        if self.t.open_looks:
+            self.early = tuple(n for n in (self.t.examples // k for k in (8, 4, 2)) if 0 < n < self.t.evaluate_every)
 
     def tell(self, event: str, info: dict[str, object]) -> None:
         """Let every callback know of an event."""
@@ -35,7 +38,9 @@ class Observer:
     def __call__(self, sums: LossSums, rate: float) -> None:
         t = self.t
         t.state.window.add(sums)
-        evaluated = t.valid is not None and t.due(t.evaluate_every)
+        passed = t.state.position - t.state.batch
+        early = any(passed < n <= t.state.position for n in self.early)
+        evaluated = t.valid is not None and (early or t.due(t.evaluate_every))
         if evaluated or t.due(t.log_every):
             self.log(rate, evaluated)
         elif self.callbacks:
@@ -48,6 +53,11 @@ class Observer:
             t.save()
             self.tell("checkpoint", t.here())
 
+    def begin(self) -> None:
+        """A look at the held-out rows where the loop begins, unless a run that is resumed has had it."""
+        if self.t.open_looks and self.t.state.best is None:
+            self.looked(look(self.t, self.t.moment()))
+
     def log(self, rate: float, evaluated: bool) -> None:
         """A row of the history: where the run is, the training scores since the last row, and held-out ones."""
         t = self.t
@@ -58,15 +68,28 @@ class Observer:
             self.tell("step", row)
             t.live.update(row)
             return
-        t.ranks.same_buffers(t.objective.model)
-        with t.state.evaluated() as weights:
-            scores = evaluate(t.objective, t.valid.epoch(t.evaluation_batch))
-            row |= {f"valid_{name}": value for name, value in scores.items()}
-            keep_best(t, row, weights)
+        self.looked(look(t, row))
+
+    def looked(self, row: Row) -> None:
+        """Log a row with held-out scores."""
+        t = self.t
         t.log(row)
-        self.tell("step", t.here())
+        if t.state.step:
+            self.tell("step", t.here())
         self.tell("evaluate", row)
         t.live.evaluation(row)
+
+
+def look(t: Training, row: Row, *, keep: bool = True) -> Row:
+    """The row with the scores on the held-out rows; keep: the weights, too, if they are the best so far."""
+    assert t.valid is not None
+    t.ranks.same_buffers(t.objective.model)
+    with t.state.evaluated() as weights:
+        scores = evaluate(t.objective, t.valid.epoch(t.evaluation_batch))
+        row |= {f"valid_{name}": value for name, value in scores.items()}
+        if keep:
+            keep_best(t, row, weights)
+    return row
 
 
 def keep_best(t: Training, row: Row, weights: Weights) -> None:

@@ -158,9 +158,9 @@ def update_average(average: Weights, model: nn.Module, decay: float, step: int) 
     """Exponential moving average of the weights (Polyak and Juditsky 1992), its start corrected: decay_t =
     min(decay, (1 + t) / (10 + t)); integer buffers are copied."""
     d = min(decay, (1 + step) / (10 + step))
+    now = copy_weights(model, clone=False)
+    moving = [name for name, value in now.items() if value.is_floating_point()]
     with torch.no_grad():
-        for name, value in copy_weights(model, clone=False).items():
-            if value.is_floating_point():
-                average[name].lerp_(value, 1 - d)
-            else:
-                average[name].copy_(value)
+        torch._foreach_lerp_([average[name] for name in moving], [now[name] for name in moving], 1 - d)
+        for name in now.keys() - set(moving):
+            average[name].copy_(now[name])

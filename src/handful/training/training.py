@@ -25,6 +25,8 @@ from handful.training.state import State, update_average
 from handful.training.step import add_l1
 from handful.transform.pipeline import Pipeline
 
+NEAR = 0.05  # of the lowest held-out loss: evaluations so near it are told apart by the score first
+
 
 class Recorder(Protocol):
     """Where a run is written down while it goes on: its folder."""
@@ -94,6 +96,12 @@ class Training:
         crossed = s.position // every > (s.position - s.batch) // every
         return crossed or (self.planned is not None and s.position >= self.planned)
 
+    @property
+    def open_looks(self) -> bool:
+        """Whether there are held-out rows, and when they are looked at was left open: then early, too."""
+        choice = self.plan.choices.get("evaluate_every")
+        return self.valid is not None and choice is not None and choice.status == "default"
+
     def here(self) -> dict[str, object]:
         """Where the run is, for callbacks."""
         return {"step": self.state.step, "position": self.state.position}
@@ -106,16 +114,25 @@ class Training:
                 "batch": s.batch}  # fmt: skip
 
     def better(self, row: Row, than: Row) -> bool:
-        """Whether an evaluation beats another: by the run's score, then by the loss."""
+        """Whether an evaluation beats another: by the run's score, then by the loss. A score that nobody asked for
+        decides only beyond its standard error, and only among losses near the lowest so far: a network that learns its
+        rows by heart may still gain in accuracy while its probabilities are ruined."""
         score = self.plan.score
-        lower = lower_is_better(score, direction(self.plan))
+        sign = -1 if lower_is_better(score, direction(self.plan)) else 1
+
+        def finite(value: float) -> float:
+            return value if math.isfinite(value) else -math.inf
 
         def rank(r: Row) -> tuple[float, float]:
-            value = r.get(score, math.nan)
-            value = -value if lower else value
-            return (value if math.isfinite(value) else -math.inf, -r.get("valid_loss", math.inf))
+            return finite(sign * r.get(score, math.nan)), finite(-r.get("valid_loss", math.nan))
 
-        return rank(row) > rank(than)
+        (new, new_loss), (old, old_loss) = rank(row), rank(than)
+        if self.valid is not None and score != "valid_loss" and self.plan.choices["score"].status == "default":
+            lowest = max(rank(r)[1] for r in [row, than, *self.state.history])
+            near = lowest - NEAR * abs(lowest)
+            if min(new_loss, old_loss) < near or abs(new - old) <= standard_error(abs(old), len(self.valid.source)):
+                return new_loss > old_loss
+        return (new, new_loss) > (old, old_loss)
 
     def log(self, row: Row) -> None:
         """Add a row to the history, in memory and on disk."""
@@ -141,6 +158,16 @@ class Training:
                 self.live.note(f"no checkpoint was written: {why}; training goes on, and it is tried again")
             self.saved_at = time.monotonic()
         return why
+
+
+def standard_error(share: float, rows: int) -> float:
+    """Of a share of so many rows (one more of each kind, so that none and all have an error, too).
+
+    >>> round(standard_error(0.5, 98), 3)
+    0.05
+    """
+    p = (min(1.0, share) * rows + 1) / (rows + 2)
+    return math.sqrt(p * (1 - p) / (rows + 2)) if math.isfinite(share) else 0.0
 
 
 def update(t: Training, factor: float | None = None) -> float:

@@ -317,7 +317,10 @@ def _json(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> I
     """A list of objects, one a row, or an object of columns, as pandas writes them."""
     found = json.loads(stream.read().decode("utf-8-sig"))
     if isinstance(found, list) and found and all(isinstance(row, dict) for row in found):
-        yield typed_block(where, pa.Table.from_pylist(found))
+        names = dict.fromkeys(
+            name for row in found for name in row
+        )  # of all rows: `from_pylist` looks at the first alone
+        yield typed_block(where, pa.table({name: [row.get(name) for row in found] for name in names}))
         return
     if isinstance(found, dict) and found and all(isinstance(column, list | dict) for column in found.values()):
         columns = {k: list(v.values()) if isinstance(v, dict) else v for k, v in found.items()}

@@ -1,5 +1,6 @@
 """Arrow's types: a table brought to a few of them, one type for the blocks of a column, the numbers behind dates."""
 
+import json
 from collections.abc import Iterable
 
 import pyarrow as pa
@@ -35,14 +36,19 @@ def plain(table: pa.Table) -> pa.Table:
     """The table with few types: the fields of structs are columns, `user.age`; see `plain_column` for the others."""
     names: list[str] = []
     columns: list[pa.ChunkedArray] = []
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        for path, found in _fields(str(name), column):
+    for field, column in zip(table.schema, table.columns, strict=True):
+        freq = json.loads((field.metadata or {}).get(b"ARROW:extension:metadata") or b"{}").get("freq")
+        if freq and pa.types.is_int64(column.type):  # a period, where pandas is not there to say so
+            column = _starts(column, freq)
+        for path, found in _fields(str(field.name), column):
             names.append(path)
             columns.append(plain_column(found))
     return pa.table(columns, names=names, metadata=table.schema.metadata)
 
 
 def _fields(name: str, column: pa.ChunkedArray) -> Iterable[tuple[str, pa.ChunkedArray]]:
+    if _extension(column.type) == "pandas.interval":
+        column = _storage(column)
     if not pa.types.is_struct(column.type) or column.type.get_field_index("bytes") >= 0:
         yield name, column
         return
@@ -55,12 +61,17 @@ def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     paths, a dictionary of strings with indices of 32 bits; extensions and other dictionaries unwrapped."""
     t = pa.types
     kind = column.type
-    if isinstance(kind, pa.BaseExtensionType):
-        return plain_column(pa.chunked_array([c.storage for c in column.chunks], kind.storage_type))
+    if _extension(kind) == "pandas.period":
+        return _starts(_storage(column), kind.freq)
+    if _extension(kind) is not None:
+        return plain_column(_storage(column))
     if t.is_struct(kind) and kind.get_field_index("bytes") >= 0:  # {bytes, path}, as data set hubs publish media
         found = pc.struct_field(column, "bytes")
         named = len(column) and found.null_count == len(column) and kind.get_field_index("path") >= 0
         return plain_column(pc.struct_field(column, "path") if named else found)
+    if t.is_dictionary(kind) and _extension(kind.value_type) == "pandas.interval":
+        column = pa.chunked_array([_named_intervals(chunk) for chunk in column.chunks])
+        kind = column.type
     if t.is_dictionary(kind):
         values = plain_column(pa.chunked_array([], kind.value_type)).type
         return column.cast(pa.dictionary(pa.int32(), TEXT, kind.ordered) if values == TEXT else kind.value_type)
@@ -71,6 +82,38 @@ def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if t.is_binary(kind) or t.is_fixed_size_binary(kind) or t.is_binary_view(kind):
         return column.cast(BYTES)
     return column
+
+
+def _extension(kind: pa.DataType) -> str | None:
+    """The name of a type that a library has built on one of Arrow's."""
+    return str(kind.extension_name) if isinstance(kind, pa.BaseExtensionType) else None
+
+
+def _storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pa.chunked_array([c.storage for c in column.chunks], column.type.storage_type)
+
+
+def _named_intervals(chunk: pa.DictionaryArray) -> pa.DictionaryArray:
+    """A category whose classes are intervals, as pandas.cut makes it, with their names: "(0, 10]"."""
+    closed = chunk.type.value_type.closed
+    left, right = "[" if closed in ("left", "both") else "(", "]" if closed in ("right", "both") else ")"
+    names = [f"{left}{one['left']}, {one['right']}{right}" for one in chunk.dictionary.storage.to_pylist()]
+    return pa.DictionaryArray.from_arrays(chunk.indices, pa.array(names, TEXT), ordered=chunk.type.ordered)
+
+
+# Periods of pandas are counted from 1970 in one of NumPy's units.
+_PERIODS = {"Y": ("M", 12), "A": ("M", 12), "Q": ("M", 3), "M": ("M", 1), "D": ("D", 1), "h": ("h", 1), "H": ("h", 1),
+            "min": ("m", 1), "T": ("m", 1), "s": ("s", 1), "S": ("s", 1), "ms": ("ms", 1), "us": ("us", 1)}  # fmt: skip
+
+
+def _starts(column: pa.ChunkedArray, freq: str) -> pa.ChunkedArray:
+    """The moments at which periods of pandas begin; those of weeks, or years that end before December, stay counts."""
+    unit, step = _PERIODS.get(freq.removesuffix("-DEC"), ("", 0))
+    if not step:
+        return column
+    counts = pc.fill_null(column, 0).to_numpy() * step
+    array = pa.array(counts.astype(f"datetime64[{unit}]").astype("datetime64[us]"))
+    return pa.chunked_array([pc.if_else(pc.is_null(column).combine_chunks(), None, array)])
 
 
 def join_types(a: pa.DataType | None, b: pa.DataType) -> pa.DataType | None:

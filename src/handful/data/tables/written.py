@@ -184,7 +184,10 @@ DATES = {
     "day/month/year": rf"^{_DAY}(?P<a>[-/.]){_MONTH}(?P<b>[-/.]){_YEAR}{_TIME}$",
     "month/day/year": rf"^{_MONTH}(?P<a>[-/]){_DAY}(?P<b>[-/]){_YEAR}{_TIME}$",
     "day month year": rf"^{_WEEKDAY}{_DAY}(?:st|nd|rd|th)?(?P<a>[-\s/]){_NAME},?(?P<b>[-\s/]){_YEAR}{_TIME}$",
-    "month day year": rf"^{_WEEKDAY}{_NAME}\s{_DAY}(?:st|nd|rd|th)?,?\s+(?P<y>\d{{4}}){_TIME}$",
+    "month day year": rf"^{_WEEKDAY}{_NAME}[-\s]{_DAY}(?:st|nd|rd|th)?(?:,?\s+|-)(?P<y>\d{{4}}){_TIME}$",
+    "year-month": r"^(?P<y>\d{4})[-/](?P<m>\d{1,2})$",
+    "month year": rf"^{_NAME},?[-\s/](?P<y>\d{{4}}|\d{{2}})$",
+    "year quarter": r"^(?P<y>\d{4})[-\s]?[qQ](?P<q>[1-4])$",
     TIME_OF_DAY: rf"^{_CLOCK}$",
 }
 _SECONDS = 86_400
@@ -202,20 +205,27 @@ def dates(texts: pa.Array, way: str) -> Floats:
     values = np.full(len(texts), np.nan)
     if not len(at):
         return values
-    hour, valid = _whole(found["H"]), np.ones(len(at), np.bool_)
+    whole, second, valid = np.zeros(len(at), np.int64), np.zeros(len(at)), np.ones(len(at), np.bool_)
+    if "H" in found:
+        whole, second, valid = _clock(found)
+    if way != TIME_OF_DAY:
+        day, there = _day(found)
+        valid &= there
+        whole = whole + day * _SECONDS - (_zone(found["zone"]) if "zone" in found else 0)
+    values[at] = np.where(valid, whole + second, np.nan)
+    return values
+
+
+def _clock(found: Mapping[str, pa.Array]) -> tuple[Days, Floats, Mask]:
+    """(seconds since midnight to the minute, the seconds of the minute, whether a clock shows such a time)."""
+    hour, valid = _whole(found["H"]), np.ones(len(found["H"]), np.bool_)
     if _mask(pc.not_equal(found["half"], "")).any():
         half = pc.utf8_lower(pc.utf8_slice_codeunits(found["half"], 0, 1)).to_numpy(zero_copy_only=False)
         valid &= (half == "") | ((hour >= 1) & (hour <= 12))
         hour = np.where(half == "", hour, hour % 12 + 12 * (half == "p"))
     minute, second = _whole(found["M"]), _filled(found["S"]).cast(pa.float64()).to_numpy()
     valid &= (hour < 24) & (minute < 60) & (second < 60)
-    whole = hour * 3600 + minute * 60
-    if way != TIME_OF_DAY:
-        day, there = _day(found)
-        valid &= there
-        whole = whole + day * _SECONDS - _zone(found["zone"])
-    values[at] = np.where(valid, whole + second, np.nan)
-    return values
+    return hour * 3600 + minute * 60, second, valid
 
 
 def _filled(field: pa.Array) -> pa.Array:
@@ -229,7 +239,8 @@ def _whole(field: pa.Array) -> Days:
 
 def _day(found: Mapping[str, pa.Array]) -> tuple[Days, Mask]:
     """(days since 1970-01-01, whether the calendar has the day and it is written in one way)."""
-    day, year = _whole(found["d"]), _whole(found["y"])
+    year = _whole(found["y"])
+    day = _whole(found["d"]) if "d" in found else np.ones(len(year), np.int64)
     short = _mask(pc.equal(pc.binary_length(found["y"]), 2))
     year = np.where(short, np.where(year < 69, 2000 + year, 1900 + year), year)
     valid = np.ones(len(day), np.bool_)
@@ -242,8 +253,11 @@ def _day(found: Mapping[str, pa.Array]) -> tuple[Days, Mask]:
         whole = pc.binary_join_element_wise(name, pc.utf8_lower(found["rest"]), _NOTHING)
         known = pa.array([*_MONTHS, *(name[:3] for name in _MONTHS), "sept"], TEXT)
         valid &= _mask(pc.is_in(whole, known))
+    elif "q" in found:
+        month = 3 * _whole(found["q"]) - 2
     else:
         month = _whole(found["m"])
+    if "a" in found and "d" in found and "name" not in found:
         dotted = _mask(pc.equal(found["a"], "."))
         brief = pc.less(pc.add(pc.binary_length(found["d"]), pc.binary_length(found["m"])), 4)
         valid &= ~(dotted & short & _mask(brief))  # 1.2.13 is a version

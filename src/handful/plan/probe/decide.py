@@ -15,7 +15,16 @@ from handful.base.plan import Choice, Status
 from handful.optim.build import rescale, set_base
 from handful.optim.schedule import from_torch
 from handful.plan.probe.batch_growth import GAIN, growth
-from handful.plan.probe.decision import NOISE, SHARE, TIMING, WARM, Decision, base_rate, planned_examples
+from handful.plan.probe.decision import (
+    NOISE,
+    SHARE,
+    TIMING,
+    WARM,
+    Decision,
+    base_rate,
+    planned_examples,
+    raced_examples,
+)
 from handful.plan.probe.first_steps import first_steps, rate_follows
 from handful.plan.probe.memory import measure_memory
 from handful.plan.probe.noise_scale import PARTS, GradientMoments, gradient_in_parts, pool
@@ -29,6 +38,8 @@ ROWS_PER_BATCH = 50  # a batch is at most a fiftieth of the data,
 LEAST_CAP = 16  # or this,
 UPDATES = 550  # and leaves the throughput rule at least so many updates
 LEAST = 8
+USUAL = 32  # the batch where none is measured
+SHORT = 120.0  # seconds: a run of few rows and open length that will be over in so many takes the defaults
 STEP_COST = 64  # rows that a step costs besides its own, where times are stated: that of small networks on a CPU
 LITTLE = 0.05  # of the predicted progress per second: less is not worth more measuring
 MOST_RISE = 4.0  # of the rate for the one large batch that the noise scale is measured with
@@ -42,6 +53,7 @@ def decide(
     share: float = SHARE,
     throughput: Throughput | None = None,
     measure_all: bool = False,
+    weigh: bool = False,
 ) -> Decision:
     """Decide what was left open, on a Training that was built with provisional values; it is left as it was.
 
@@ -50,7 +62,8 @@ def decide(
     the state then.
 
     share: of the planned examples that may be spent; throughput: step times that are given instead of measured;
-    measure_all: measure what no choice needs, too (for `advise`).
+    measure_all: measure what no choice needs, too (for `advise`); weigh: take the defaults, where the run is so short
+    that measuring would not earn back what it costs.
     """
     started = time.perf_counter()
     d = Decision(cap=batch_cap(t.examples))
@@ -58,19 +71,18 @@ def decide(
         d.notes.append("with several ranks nothing is measured: batch and lr are stated defaults")
         return d
     beginning, size = Snapshot(t), t.state.batch
-    ask_batch, ask_lr = batch or measure_all, lr or measure_all
     try:
+        short = too_short(t, d) if weigh and throughput is None else ""
+        ask_batch = (batch or measure_all) and not short
+        if short and batch:
+            size = take_usual(d, short)
         if ask_batch:
             tp = d.throughput = throughput or measure_times(t, d, share, quick=not measure_all)
             size = fallback_batch(tp, d.cap, planned_examples(t))
-        rate = first_steps(t, d, size, share, beginning, batch=ask_batch, lr=ask_lr)
+        rate = first_steps(t, d, size, share, beginning, batch=ask_batch, lr=lr or measure_all, short=short)
         if ask_batch:
             measure_noise(t, d, tp, size, NOISE * share / SHARE, rise=MOST_RISE if lr else 1.0)
-            chosen = choose_batch(t, d, tp)
-            if d.lr is not None and chosen != size:
-                new = rate * rate_follows(t, size, chosen, d.noise.value if d.noise else None)
-                why = f"{d.lr.reason}; {d.lr.value:.3g} at a batch of {size}, {new:.3g} at {chosen}"
-                d.lr = Choice(float(f"{new:.3g}"), d.lr.status, why)
+            follow(t, d, rate, size, choose_batch(t, d, tp))
         if t.state.step > beginning.state.step:
             d.start = Snapshot(t)
     except HandfulError as error:
@@ -83,6 +95,31 @@ def decide(
         d.lr = None
     d.seconds = time.perf_counter() - started
     return d
+
+
+def too_short(t: Training, d: Decision) -> str:
+    """Why measuring would not earn back what it costs, for a run as short as this one; empty where it may."""
+    first = measure_throughput(t, [min(USUAL, d.cap)], budget=0.2, repeats=3)
+    seconds = planned_examples(t) * first.low[0] / first.sizes[0]
+    if seconds > SHORT:
+        return ""
+    return f"the run will take {say_seconds(seconds)} at most, too little to earn back a measurement"
+
+
+def take_usual(d: Decision, why: str) -> int:
+    """The batch where none is measured."""
+    size = min(USUAL, d.cap)
+    d.batch = Choice(size, "default", f"the usual, but no more than a fiftieth of few rows; {why}")
+    d.growth = Choice(None, "default", f"the batch stays: {why}")
+    return size
+
+
+def follow(t: Training, d: Decision, rate: float, size: int, chosen: int) -> None:
+    """Let a rate that was chosen for batches of `size` be that of the batch that was chosen then."""
+    if d.lr is not None and chosen != size:
+        new = rate * rate_follows(t, size, chosen, d.noise.value if d.noise else None)
+        why = f"{d.lr.reason}; {d.lr.value:.3g} at a batch of {size}, {new:.3g} at {chosen}"
+        d.lr = Choice(float(f"{new:.3g}"), d.lr.status, why)
 
 
 def batch_cap(n: int) -> int:
@@ -132,7 +169,7 @@ def measure_noise(t: Training, d: Decision, tp: Throughput, size: int, share: fl
     allowed = share * planned * tp(size) / size  # seconds
     affordable = [(m * n, m, n) for m in (PARTS, PARTS // 2) for n in powers_of_two(d.cap) if m * tp(n) <= allowed]
     _, parts, b = max(affordable, default=(0, 0, 0))  # the most examples, and of as many the most parts
-    if not parts or position < WARM * planned or (layers and b < LEAST):
+    if not parts or position < WARM * raced_examples(t) or (layers and b < LEAST):
         d.notes.append(
             f"the run is too short ({planned:,} examples) to measure its noise scale; the throughput rule is used"
         )

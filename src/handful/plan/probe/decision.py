@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from handful.base.plan import Choice
+from handful.base.plan import Choice, Row
 from handful.plan.probe.lr_race import Branch, Race
 from handful.plan.probe.memory import Memory
 from handful.plan.probe.noise_scale import NoiseScale
@@ -14,13 +14,16 @@ SHARE = 0.05  # of the planned examples, for everything that is tried and does n
 TIMING, NOISE = 0.005, 0.015  # of the planned examples, for the step times and for the noise scale
 REGRET = 1.10  # a batch whose predicted time to a target is at most so many times the best one's is as good
 WARM = 0.02  # of them are trained on before anything is measured
-REGRET = 1.10  # a batch whose predicted time to a target is at most so many times the best one's is as good
+# In the first epoch a batch's loss before its update is that of rows not yet trained on, as good as held-out ones;
+# later it flatters what learns rows by heart. So a run is taken to be this long at most: its races end in that epoch.
+RACED_EPOCHS = 10
 
 
 @dataclass
 class Decision:
     """What was chosen (None: was not asked), what was measured for it, and what it cost: steps and examples that do
-    not train the model. start: the run's state after the first steps, which do; None: it begins at the beginning."""
+    not train the model. start: the run's state after the first steps, which do; None: it begins at the beginning.
+    first_look: at the held-out rows, before those."""
 
     batch: Choice | None = None
     lr: Choice | None = None
@@ -31,6 +34,7 @@ class Decision:
     noise: NoiseScale | None = None
     races: list[Race] = field(default_factory=list)
     start: Snapshot | None = None
+    first_look: Row | None = None
     cap: int = 0
     notes: list[str] = field(default_factory=list)
     examples: int = 0
@@ -55,6 +59,11 @@ class Decision:
 def planned_examples(t: Training) -> int:
     """The examples that the run will use at most; ten epochs where the stop rule does not say."""
     return t.planned or 10 * t.examples
+
+
+def raced_examples(t: Training) -> int:
+    """The examples of the run of which the first steps and races take a share."""
+    return min(planned_examples(t), RACED_EPOCHS * t.examples)
 
 
 def base_rate(t: Training) -> float:

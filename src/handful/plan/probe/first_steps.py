@@ -6,7 +6,7 @@ import torch
 
 from handful.base.plan import Choice
 from handful.optim.build import gain, set_base
-from handful.plan.probe.decision import NOISE, SHARE, TIMING, WARM, Decision, base_rate, planned_examples
+from handful.plan.probe.decision import NOISE, SHARE, TIMING, WARM, Decision, base_rate, raced_examples
 from handful.plan.probe.lr_race import FORWARD, FURTHER, LOSERS, Race, forwards_of, race
 from handful.plan.probe.snapshot import Snapshot
 from handful.plan.probe.steps import train
@@ -24,11 +24,11 @@ FEWEST_STEPS = 6  # or that tell anything, where there are not enough
 
 
 def first_steps(
-    t: Training, d: Decision, size: int, share: float, beginning: Snapshot, *, batch: bool, lr: bool
+    t: Training, d: Decision, size: int, share: float, beginning: Snapshot, *, batch: bool, lr: bool, short: str = ""
 ) -> float:
-    """Begin the run with batches of `size`: some steps, then a race of rates where the run is long enough for one.
-    Leaves the training there; returns the base rate that it has."""
-    planned = planned_examples(t)
+    """Begin the run with batches of `size`: some steps, then a race of rates where the run is long enough for one, and
+    `short` does not say why it is not. Leaves the training there; returns the base rate that it has."""
+    planned = raced_examples(t)
     if not lr:
         return _begin(t, d, base_rate(t), size, beginning, tries=1)
     rate, why = default_rate(t, size)
@@ -38,10 +38,10 @@ def first_steps(
     taken = _begin(t, d, rate, size, beginning, tries=6)
     if taken != rate:
         d.lr = Choice(taken, "measured", f"the first steps broke off at {rate:.2g} ({why}) and did not at this rate")
-    elif steps:
+    elif steps and not short:
         return _races(t, d, rate, why, size, steps, budget * planned if again else 0.0)
     else:
-        short = f"the run is too short to try others ({budget:.0%} of it are {most:.0f} steps)"
+        short = short or f"the run is too short to try others ({budget:.0%} of it are {most:.0f} steps)"
         d.lr = Choice(rate, "default", f"{why}; {short}")
     return taken
 
@@ -59,7 +59,7 @@ def _plan_race(most: float, usual: float) -> tuple[int, bool]:
 def _begin(t: Training, d: Decision, rate: float, size: int, beginning: Snapshot, *, tries: int) -> float:
     """The run's first steps, before anything can be told from it; a rate that breaks off is lowered until one does not,
     in so many tries. Returns the rate that they were taken at, which the optimizer then has."""
-    planned = planned_examples(t)
+    planned = raced_examples(t)
     steps = max(math.ceil(WARM * planned / size), min(FIRST_STEPS, math.ceil(d.in_time(2 * WARM * planned, size))))
     set_base(t.state.optimizer, rate)
     if WARM * planned < size:
@@ -98,7 +98,7 @@ def _races(t: Training, d: Decision, rate: float, why: str, size: int, steps: in
             rate = found.winner.lr
         (found.end or start).restore()
         set_base(t.state.optimizer, rate)
-        late = t.state.position > LATEST_RACE * planned_examples(t)
+        late = t.state.position > LATEST_RACE * raced_examples(t)
         if not found.open_above or left < steps * size or late:
             break
         if not math.isfinite(train(t, size, t.state.step)[-1]):  # as many steps again: the run goes on

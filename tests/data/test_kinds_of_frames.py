@@ -1,0 +1,112 @@
+"""The column types of pandas, polars and Arrow: each is read, in a frame, a file and alone."""
+
+import datetime
+import decimal
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+import handful
+
+ROWS = 40
+Y = [k % 2 for k in range(ROWS)]
+AB = [None if k == 3 else "ab"[k % 2] for k in range(ROWS)]
+CODES = [-1 if k == 3 else k % 2 for k in range(ROWS)]
+GAPS = [np.nan if k == 3 else k for k in range(ROWS)]
+NUMBERS = [None if k == 3 else k for k in range(ROWS)]
+DAYS = [datetime.date(2020, 1, 1) + datetime.timedelta(days=k) for k in range(ROWS)]
+SECONDS = [pd.Timestamp(day).timestamp() for day in DAYS]
+MONTHS = pd.period_range("2020-01", periods=ROWS, freq="M")
+
+PANDAS = {
+    "Int64": (pd.array(NUMBERS, dtype="Int64"), GAPS),
+    "Float32": (pd.array(NUMBERS, dtype="Float32"), GAPS),
+    "boolean": (pd.array([None if k == 3 else k % 2 == 0 for k in range(ROWS)], dtype="boolean"),
+                [np.nan if k == 3 else float(k % 2 == 0) for k in range(ROWS)]),
+    "string": (pd.array(AB, dtype="string"), CODES),
+    "string[python]": (pd.array(AB, dtype="string[python]"), CODES),
+    "large_string": (pd.array(AB, dtype=pd.ArrowDtype(pa.large_string())), CODES),
+    "decimal": (pd.array([decimal.Decimal(k) / 4 for k in range(ROWS)], dtype=pd.ArrowDtype(pa.decimal128(9, 2))),
+                [k / 4 for k in range(ROWS)]),
+    "category": (pd.Categorical(AB), CODES),
+    "timedelta": (pd.to_timedelta(range(ROWS), unit="h"), [3600 * k for k in range(ROWS)]),
+    "period of months": (MONTHS, [month.start_time.timestamp() for month in MONTHS]),
+    "period of quarters": (pd.period_range("2001Q1", periods=ROWS, freq="Q"),
+                           [q.start_time.timestamp() for q in pd.period_range("2001Q1", periods=ROWS, freq="Q")]),
+    "period of days": (pd.period_range("2020-01-01", periods=ROWS, freq="D"), SECONDS),
+    "dates": (DAYS, SECONDS),
+    "cut": (pd.cut(np.arange(ROWS), [-1, 9, 19, 50]), np.digitize(np.arange(ROWS), [10, 20])),
+    "lists of one": ([[float(k)] for k in range(ROWS)], [[float(k)] for k in range(ROWS)]),
+}  # fmt: skip
+POLARS = {
+    "strings": (pl.Series(AB), CODES),
+    "categories": (pl.Series(AB, dtype=pl.Categorical), CODES),
+    "enum": (pl.Series(AB, dtype=pl.Enum(["a", "b"])), CODES),
+    "dates": (pl.Series(DAYS), SECONDS),
+    "durations": (pl.Series([datetime.timedelta(hours=k) for k in range(ROWS)]), [3600 * k for k in range(ROWS)]),
+    "decimals": (pl.Series([decimal.Decimal(k) / 4 for k in range(ROWS)]), [k / 4 for k in range(ROWS)]),
+    "arrays": (pl.Series([[k, 1] for k in range(ROWS)], dtype=pl.Array(pl.Int32, 2)), [[k, 1] for k in range(ROWS)]),
+    "numbers": (pl.Series(NUMBERS), GAPS),
+}
+
+
+def same(where, expected):
+    source = handful.open(where, target="y")
+    np.testing.assert_array_equal(source.take(range(ROWS), ["c"]).tensor("c").numpy(), expected)
+    return source.columns["c"]
+
+
+@pytest.mark.parametrize("kind", PANDAS)
+def test_pandas(kind, tmp_path):
+    values, expected = PANDAS[kind]
+    frame = pd.DataFrame({"c": values, "x": np.arange(ROWS) / 7, "y": Y})
+    column = same(frame, expected)
+    assert same({name: frame[name] for name in frame}, expected) == column
+    if kind != "cut":  # which Arrow cannot write
+        frame.to_parquet(tmp_path / "a.parquet")
+        assert same(tmp_path / "a.parquet", expected) == column
+        store = handful.prepare(tmp_path / "a.parquet", tmp_path / "s", target="y")
+        assert store.columns["c"] == column
+
+
+@pytest.mark.parametrize("kind", POLARS)
+def test_polars(kind, tmp_path):
+    values, expected = POLARS[kind]
+    frame = pl.DataFrame({"c": values, "x": np.arange(ROWS) / 7, "y": Y})
+    column = same(frame, expected)
+    assert same({name: frame[name] for name in frame.columns}, expected) == column
+    frame.write_parquet(tmp_path / "a.parquet")
+    frame.write_ipc(tmp_path / "a.arrow", compression="zstd")
+    frame.write_ipc(tmp_path / "b.arrow", compression="lz4")
+    frame.write_ipc_stream(tmp_path / "c.arrow")
+    for name in ("a.parquet", "a.arrow", "b.arrow", "c.arrow"):
+        assert same(tmp_path / name, expected) == column, name
+    assert handful.prepare(tmp_path / "a.arrow", tmp_path / "s", target="y").columns["c"] == column
+
+
+def test_intervals_are_their_ends(tmp_path):
+    frame = pd.DataFrame({"c": pd.arrays.IntervalArray.from_breaks(range(ROWS + 1)), "y": Y})
+    frame.to_parquet(tmp_path / "a.parquet")
+    for where in (frame, tmp_path / "a.parquet"):
+        source = handful.open(where, target="y")
+        assert list(source.columns) == ["c.left", "c.right", "y"]
+        assert source.take([5])["c.right"].tolist() == [6]
+
+
+def test_classes_of_cut_are_named_as_pandas_names_them():
+    cut = pd.cut(np.arange(ROWS) * 1.0, [0, 10, 20.5, 50], right=False)
+    source = handful.open(pd.DataFrame({"c": cut, "y": Y}), target="y")
+    assert source.columns["c"].classes == tuple(map(str, cut.categories))
+
+
+def test_periods_in_a_file_are_dates_where_pandas_is_not_loaded(tmp_path):
+    pd.DataFrame({"c": MONTHS, "y": Y}).to_parquet(tmp_path / "a.parquet")
+    script = "import sys, handful; s = handful.open(sys.argv[1], target='y'); print(*s.take([0, 1])['c'].tolist())"
+    command = [sys.executable, "-c", script, str(tmp_path / "a.parquet")]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert out.split() == [str(month.start_time.timestamp()) for month in MONTHS[:2]]

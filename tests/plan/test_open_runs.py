@@ -1,0 +1,141 @@
+"""A run of few rows with everything open: defaults where measuring cannot pay, looks from the start, averaged weights,
+and the weights that a careful loop would have kept, or better ones."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import handful
+from handful.base.plan import Choice, Plan
+from handful.batches.batches import Batches
+from handful.batches.order import Order
+from handful.plan.build import assemble
+from handful.plan.probe import decide as decide_module
+
+
+def noisy(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Two classes of 20 numbers, a fifth of the labels wrong: soon learned by heart."""
+    generator = np.random.default_rng(seed)
+    x = generator.normal(size=(n, 20)).astype(np.float32)
+    y = (x[:, :4].sum(1) > 0).astype(np.int64)
+    return x, np.where(generator.random(n) < 0.2, 1 - y, y)
+
+
+def network() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
+
+
+def loss(model: nn.Module, rows: tuple[np.ndarray, np.ndarray]) -> float:
+    with torch.no_grad():
+        return float(nn.functional.cross_entropy(model(torch.tensor(rows[0])), torch.tensor(rows[1])))
+
+
+def plain(train, valid) -> nn.Module:
+    """Adam at 1e-3, batches of 32, 15 epochs, the best of them by held-out loss."""
+    model, best = network(), (math.inf, {})
+    optimizer, x, y = torch.optim.Adam(model.parameters(), 1e-3), torch.tensor(train[0]), torch.tensor(train[1])
+    with torch.random.fork_rng():
+        for _ in range(15):
+            for rows in torch.randperm(len(y)).split(32):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
+                optimizer.step()
+            best = min(best, (loss(model, valid), copy.deepcopy(model.state_dict())), key=lambda pair: pair[0])
+    model.load_state_dict(best[1])
+    return model
+
+
+def test_with_everything_open_rows_that_picked_nothing_fare_no_worse_than_by_the_loop_everyone_writes():
+    train, valid, test = noisy(1000), noisy(300, 1), noisy(4000, 2)
+    run = handful.fit(network(), train, valid=valid, quiet=True)
+    assert loss(run.model, test) <= 1.02 * loss(plain(train, valid), test)
+
+
+def test_a_short_run_takes_the_defaults_and_says_why():
+    run = handful.fit(network(), noisy(1000), quiet=True)
+    batch, rate = run.plan.choices["batch"], run.plan.choices["lr"]
+    assert (batch.value, batch.status, rate.status) == (16, "default", "default")
+    assert "too little to earn back a measurement" in batch.reason
+    assert "too little to earn back a measurement" in rate.reason
+    assert run.state.probing_cost == [0, 0]
+
+
+def test_a_long_run_is_measured(monkeypatch):
+    monkeypatch.setattr(decide_module, "SHORT", 0.0)
+    t = assemble(network(), noisy(4000), {"quiet": True})
+    assert t.plan.choices["batch"].status in ("measured", "bounded")
+
+
+@pytest.mark.parametrize("given", [{}, {"until": "epochs(60)"}, {"batch": 16, "lr": 1e-3}, {"until": "epochs(0.5)"}])
+def test_held_out_rows_are_looked_at_before_the_first_step_and_within_the_first_epoch(given):
+    t = assemble(network(), noisy(3000), {"quiet": True, **given})
+    assert t.state.position < t.examples  # whatever was raced
+    looks = [row["epoch"] for row in handful.fit(network(), noisy(3000), quiet=True, **given).history
+             if "valid_loss" in row]  # fmt: skip
+    assert looks[0] == 0
+    assert looks[1] < 1
+
+
+def test_looks_that_were_asked_for_are_taken_as_they_were():
+    run = handful.fit(
+        network(), noisy(320), valid=0.25, batch=16, lr=1e-3, until="epochs(4)", evaluate_every=2, quiet=True
+    )
+    assert [row["epoch"] for row in run.history if "valid_loss" in row] == pytest.approx([2, 4], abs=0.1)
+
+
+def test_weights_are_averaged_where_the_rate_is_open_and_rows_few():
+    assert assemble(network(), noisy(500), {"quiet": True}).ema == 0.99
+    for given in ({"lr": 1e-3}, {"valid": None}, {"ema": None}):
+        assert assemble(network(), noisy(500), {"quiet": True, **given}).ema == 0.0
+
+
+def judge(n: int, status: str, history=()):
+    """A Training of n held-out rows whose score is the accuracy."""
+    t = assemble(network(), noisy(100), {"quiet": True, "batch": 8, "lr": 1e-3})
+    t.plan = Plan({"score": Choice("valid_accuracy", status)})
+    t.valid = Batches(handful.open(noisy(n)), Order(n, shuffle="none"))
+    t.state.history = list(history)
+    return t
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "loss_then", "loss_now", "better"),
+    [
+        (0.91, 0.30, 0.31, False),  # one standard error of 0.9 over 100 rows is 0.03
+        (0.95, 0.30, 0.31, True),  # beyond it
+        (0.95, 0.30, 0.33, False),  # and yet the loss is 10% above the lowest
+        (0.88, 0.30, 0.29, True),
+        (0.80, 0.30, 0.29, False),
+        (0.80, 0.30, 0.25, True),  # what was kept is now 20% above the lowest
+    ],
+)
+def test_the_score_decides_beyond_its_standard_error_and_near_the_lowest_loss(accuracy, loss_then, loss_now, better):
+    old, new = ({"valid_accuracy": a, "valid_loss": v} for a, v in ((0.9, loss_then), (accuracy, loss_now)))
+    assert judge(100, "default").better(new, old) is better
+    assert judge(100, "given").better(new, old) is (accuracy > 0.9)
+
+
+def test_losses_near_the_lowest_are_so_over_the_whole_run_not_from_one_kept_to_the_next():
+    t = judge(100, "default", [{"valid_loss": 0.30}, {"valid_loss": 0.31}])
+    old, new = {"valid_accuracy": 0.8, "valid_loss": 0.31}, {"valid_accuracy": 0.9, "valid_loss": 0.32}
+    assert not t.better(new, old)
+
+
+def test_an_open_run_that_is_cut_ends_with_the_same_bits(tmp_path):
+    def cut(event, info):
+        if event == "checkpoint" and info["step"] == 40:
+            raise KeyboardInterrupt
+
+    whole = handful.fit(network(), noisy(400), out=tmp_path / "whole", save_every=10, quiet=True)
+    handful.fit(network(), noisy(400), out=tmp_path / "cut", save_every=10, quiet=True, callbacks=[cut])
+    end = handful.resume(tmp_path / "cut", model=network(), train=noisy(400), quiet=True)
+    assert end.state.step == whole.state.step
+    assert [row.get("valid_loss") for row in end.history] == [row.get("valid_loss") for row in whole.history]
+    for a, b in zip(end.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(a, b)
