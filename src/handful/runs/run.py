@@ -20,6 +20,7 @@ from handful.data.open import open as open_source
 from handful.losses import ctc
 from handful.losses.asked import Metrics, as_metrics
 from handful.losses.loss import Summed, as_loss, planned_loss, unknown
+from handful.losses.outputs import joined, mapped
 from handful.models import from_config
 from handful.report.markup import preformatted
 from handful.report.page import write_report
@@ -78,15 +79,16 @@ class Run:
         prefix = "valid_" if self.best else "train_"
         return {k: v for k, v in row.items() if k.startswith(prefix)}
 
-    def outputs(self, data: object, *, batch: int = 512) -> Tensor:
-        """The model's raw outputs for every row, float32 [n, ...], in order.
+    def outputs(self, data: object, *, batch: int = 512) -> Any:
+        """The model's raw outputs for every row, float32 [n, ...], in order; of a model that gives a dict or a tuple,
+        the same with each Tensor so.
 
         For sequences, rows of fewer frames go on with blanks.
         """
         parts = [o for _, o in self.stream(data, batch=batch)]
-        return ctc.join(parts) if self.pipeline.task == "sequence" else torch.cat(parts)
+        return ctc.join(parts) if self.pipeline.task == "sequence" else joined(parts)
 
-    def stream(self, data: object, *, batch: int = 512) -> Iterator[tuple[Batch, Tensor]]:
+    def stream(self, data: object, *, batch: int = 512) -> Iterator[tuple[Batch, Any]]:
         """(batch, outputs) for every row once, in order, in bounded memory."""
         batches = self.open(data, need_target=False)
         if self.model.training:
@@ -94,7 +96,8 @@ class Run:
         with torch.inference_mode():
             for read in batches.epoch(batch):
                 moved = self.objective.to_device(read)
-                yield read, ctc.only_valid(self.objective.forward(moved)).float().cpu()
+                output = ctc.only_valid(self.objective.forward(moved))
+                yield read, mapped(output, lambda o: (o.float() if o.is_floating_point() else o).cpu())
 
     def predict(self, data: object, *, probabilities: bool = False, beams: int = 1) -> NDArray[Any] | Tensor:
         """Predictions for raw input (anything `handful.open` reads, with or without the target; a sentence, a list of
@@ -228,6 +231,7 @@ def open_run(path: str | Path, *, model: nn.Module | None = None, loss: object =
         model, function, as_metrics(metrics, pipeline.space), device=where, autocast=autocast(plan.precision),
         scale=pipeline.target_scale,
     )  # fmt: skip
+    objective.part = (pipeline.target and pipeline.target.part) or ""
     history = folder.history()
     plan = Plan(plan.choices, (*plan.notes, *dict.fromkeys(folder.notes)))
     return Run(model, plan, None, history, pipeline, objective, why, best, folder)
