@@ -82,8 +82,13 @@ class TableBlock:
         if goal not in self.names or goal in o.schema or self.dialect is None:
             return self.as_trained(o.schema), o
         table = plain(self.parse({goal: TEXT}, None, self.skipped))
-        found, words = typed(table[goal], partial(_parse_cells, self.dialect))
+        found, words = typed(table[goal], partial(parse_cells, self.dialect))
         return table.set_column(table.column_names.index(goal), goal, found), replace(o, words=words)
+
+    def labels(self, goal: str) -> pa.ChunkedArray:
+        """The cells of one column of CSV, each once."""
+        cells = plain(self.parse({goal: TEXT}, {goal}, self.skipped))[goal]
+        return pa.chunked_array([cells.unique()])
 
     def table(self, types: Types | None = None, only: Collection[str] | None = None) -> pa.Table:
         """The rows as a table that `plain` made, its columns of `types` and in their order where these are given; only:
@@ -278,7 +283,7 @@ def _conversion(dialect: Dialect) -> arrow_csv.ConvertOptions:
     )
 
 
-def _parse_cells(dialect: Dialect, cells: pa.Array) -> pa.ChunkedArray:
+def parse_cells(dialect: Dialect, cells: pa.Array) -> pa.ChunkedArray:
     """The cells of one column as a whole file of them is typed."""
     text = pa.BufferOutputStream()
     arrow_csv.write_csv(pa.table({"cells": cells}), text)

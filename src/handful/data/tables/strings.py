@@ -123,7 +123,10 @@ _LONGEST = 2**63  # whole numbers below have their own bits
 Parse = Callable[[pa.Array], pa.ChunkedArray]  # the cells of a column -> as the reader of text files types them
 
 
-def typed(cells: pa.ChunkedArray, parse: Parse) -> tuple[pa.ChunkedArray, tuple[str, ...] | None]:
+Words = tuple[str, ...] | None
+
+
+def typed(cells: pa.ChunkedArray, parse: Parse, rows: int = 0) -> tuple[pa.ChunkedArray, Words]:
     """The values of a target's cells, and how each value is written, where Python would write it otherwise.
 
     A few whole numbers of which one is written in two ways ("1" and "01"), or too long for 64 bits, are names: text.
@@ -140,7 +143,7 @@ def typed(cells: pa.ChunkedArray, parse: Parse) -> tuple[pa.ChunkedArray, tuple[
     words: dict[object, str] = {}
     for value, text in pairs:
         words.setdefault(value, text)
-    if len(words) <= max(20, sqrt(len(cells))) and _are_names(words, pairs, values.type):
+    if len(words) <= max(20, sqrt(rows or len(cells))) and _are_names(words, pairs, values.type):
         return cells, None
     dated = is_moment(values.type) or pa.types.is_time(values.type)  # read as seconds
     return found, tuple(words.values()) if dated or any(str(v) != text for v, text in words.items()) else None
