@@ -46,6 +46,8 @@ TABLES = {
     "iris": pd.DataFrame(IRIS.data).assign(name=IRIS.target_names[IRIS.target]),
     "repeated": pd.DataFrame({"a": [0, 1, 2, 0], "b": [0, 0, 5, 1], "c": [0.5, 0.5, 1, 2]}),
     "votes": pd.DataFrame({"party": ["r", "d", "r", "d"], "a": ["n", "y", "n", "y"], "b": ["n", "n", "y", "y"]}),
+    "rising": pd.DataFrame({"a": [-0.586, 0.3, 0.1], "b": [-0.473, 0.2, 0.5], "c": [0, 1, 1]}),
+    "uneven": pd.DataFrame({"a": [1, 2, 5], "b": [3, 4, 6], "c": [22, 7, 1]}),
     "people": pd.DataFrame({"name": ["Ann", "Bo", "Cy"], "age": [34, 51, 20], "height": [1.7, 1.8, 1.6]}),
 }
 
@@ -73,6 +75,7 @@ def test_a_first_line_of_values_is_a_row(table, separator, prepared, tmp_path):
         "0,1,2\n5,3,1\n2,2,2\n1,1,1\n",  # places
         "400.5,401.0,401.5\n.1,.2,.3\n.2,.1,.3\n",  # wavelengths
         ",a,b\n0,1,2\n1,1,2\n",  # pandas' index
+        "country,1990,1995,2001\na,1,2,3\nb,2,2,1\n",
         "text,label\nfine,1\nbad,0\n",
         "a,b\nred,blue\nblue,red\nred,red\n",
         "5,text\n1,good\n0,bad\n",  # one whole number: it may be a name

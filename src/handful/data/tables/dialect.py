@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
@@ -122,8 +123,8 @@ def _is_values(records: list[list[str]]) -> bool:
     """Whether the first record holds values as those below it do, and not names.
 
     It does not where a word stands over numbers, where the first value is blank (as pandas writes its index), or where
-    its numbers rise, as years, places and wavelengths do. Else it does where numbers stand over numbers, or where, of
-    words alone, each occurs below in its column.
+    its numbers rise by even steps, as years, places and wavelengths do. Else it does where numbers stand over numbers,
+    or where, of words alone, each occurs below in its column.
     """
     first, below = records[0], list(zip(*records[1:], strict=True))
     if not first[0].strip():
@@ -141,9 +142,11 @@ def _is_values(records: list[list[str]]) -> bool:
     if not numbers:
         return len(words) > 1 and len(records) > 3 and all(seen)
     amounts = [float(first[i].replace(",", ".")) for i in numbers]
-    rises = all(a < b for a, b in itertools.pairwise(amounts))
-    whole = all(first[i].strip().isdigit() for i in numbers)
-    return any(seen) or not (rises and (whole or len(numbers) > 2))
+    steps = [b - a for a, b in itertools.pairwise(amounts)]
+    rises = amounts[0] >= 0 and all(step > 0 for step in steps)
+    even = rises and all(math.isclose(step, steps[0], rel_tol=1e-3) for step in steps)
+    whole = rises and all(first[i].strip().isdigit() for i in numbers)
+    return any(seen) or not ((even and (whole or len(numbers) > 2)) or (whole and (words or len(numbers) > 4)))
 
 
 def _counted(records: list[list[str]]) -> Dialect | None:
