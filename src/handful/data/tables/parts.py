@@ -18,12 +18,11 @@ from handful.data.tables.files import (
     TABLES,
     TableBlock,
     ending,
-    parse_cells,
     read_blocks,
     table_dialect,
     trained_dialect,
 )
-from handful.data.tables.strings import Words, typed
+from handful.data.tables.strings import Words, parse_cells, typed
 from handful.data.tables.types import TEXT, join_types
 
 _NOTHING = "__HIVE_DEFAULT_PARTITION__"  # the folder of rows that have no value
