@@ -148,7 +148,7 @@ class _MiniBatch(BaseEstimator):  # type: ignore[misc]
     def _finite(self) -> str | bool:
         return "allow-nan" if self.__sklearn_tags__().input_tags.allow_nan else True
 
-    def _outputs(self, x: Input) -> Tensor:
+    def _outputs(self, x: Input) -> object:
         """The model's raw outputs [n, ...]."""
         check_is_fitted(self)
         return self.run_.outputs(_columns(self._checked(x)))

@@ -22,7 +22,7 @@ def output_of(model: nn.Module, forward: Callable[[Batch], object], sample: Batc
     Raises HandfulError with the shapes that the model fails on.
     """
     try:
-        return _quietly(model, lambda: forward(sample))
+        return quietly(model, lambda: forward(sample))
     except HandfulError:
         raise
     except MISTAKES as error:
@@ -38,10 +38,10 @@ def loss_of(objective: Objective, sample: Batch, name: str, own: bool) -> None:
     Raises HandfulError where they fail, and where an own loss takes an output [m, 1] and a target [m] for [m, m]
     differences, each row's output against every row's target.
     """
-    output = _quietly(objective.model, lambda: objective.forward(sample))
+    output = quietly(objective.model, lambda: objective.forward(sample))
     target = sample.columns.get("y")
     try:
-        _quietly(objective.model, lambda: objective.sums_of(output, sample))
+        quietly(objective.model, lambda: objective.sums_of(output, sample))
     except HandfulError:
         raise
     except MISTAKES as error:
@@ -107,7 +107,7 @@ def warn_of_probabilities(output: object, loss_text: str) -> str | None:
     return None
 
 
-def _quietly(model: nn.Module, call: Callable[[], T]) -> T:
+def quietly(model: nn.Module, call: Callable[[], T]) -> T:
     """In evaluation mode, without gradients, from random numbers of its own."""
     model.eval()
     with torch.random.fork_rng(devices=[]), torch.no_grad():

@@ -127,6 +127,6 @@ def metrics(asked: Metrics, pipeline: Pipeline, output: object, uneven: bool = F
     }.get(pipeline.task or "", "")
     if pipeline.task == "multilabel" and pipeline.target is not None and len(pipeline.target.shape) > 1:
         names = "label_accuracy"  # of pixels
-    if not isinstance(ctc.only_valid(output), Tensor):
+    if not isinstance(ctc.only_valid(output), Tensor) or (pipeline.target and pipeline.target.part is None):
         names = ""
     return as_metrics(names, pipeline.space), Choice(names, "found", f"usual for {pipeline.task}")

@@ -10,7 +10,8 @@ from handful import models
 from handful.base.plan import Choice, Status
 from handful.batches.order import Order
 from handful.data.base import Batch
-from handful.losses.loss import Summed
+from handful.losses.loss import LossFunction, Summed
+from handful.losses.outputs import part_of
 from handful.models.base import Model
 from handful.plan import dry_run, losses
 from handful.plan.balance import uneven
@@ -20,6 +21,7 @@ from handful.plan.defaults import Chooser
 from handful.runs.folder import RunFolder
 from handful.training.coupling import KEPT_WHOLE, loss_form
 from handful.training.objective import Objective
+from handful.training.predicting import predicting_part
 from handful.training.process.device import choose_precision
 from handful.transform.augment.geometry import Flip
 
@@ -92,7 +94,11 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
     chooser.choices |= losses.softening(loss, options.class_weight)
     warning = dry_run.warn_of_probabilities(output, str(choice.value))
     chooser.notes += [warning] if warning else []
-    metrics, choice = losses.metrics(options.metrics, data.pipeline, output, uneven(data.counts))
+    some = np.unique(np.linspace(0, len(data.train) - 1, ROWS_OF_FORM).astype(np.int64))
+    if callable(options.loss):
+        find_prediction(objective, loss, data.pipeline(data.train.take(some)), data, chooser)
+    seen = part_of(output, objective.part)
+    metrics, choice = losses.metrics(options.metrics, data.pipeline, seen, uneven(data.counts))
     chooser.put("metrics", choice)
     objective.minimise(loss, metrics, data.pipeline.target_scale)
     if data.pipeline.task == "regression" and data.train.target is not None:
@@ -103,14 +109,29 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
     sample = objective.to_device(data.pipeline(data.train.take(rows)))  # its target may be settled now
     dry_run.loss_of(objective, sample, str(chooser.choices["loss"].value), own=callable(options.loss))
     if callable(options.loss):
-        some = np.unique(np.linspace(0, len(data.train) - 1, ROWS_OF_FORM).astype(np.int64))
         note_form(objective, objective.to_device(data.pipeline(data.train.take(some))), chooser)
     if not chooser.choices["metrics"].reproducible:
-        scored = data.held_out or data.train
-        some = np.unique(np.linspace(0, len(scored) - 1, TRIED).astype(np.int64))
-        batch = data.pipeline.on(scored, target=True)(scored.take(some))
-        dry_run.metrics_of(objective, batch, every_row=len(some) == len(scored))
+        try_metrics(objective, data)
     return objective
+
+
+def try_metrics(objective: Objective, data: Data) -> None:
+    """Try metrics of the caller's own on rows that they will be asked for."""
+    scored = data.held_out or data.train
+    some = np.unique(np.linspace(0, len(scored) - 1, TRIED).astype(np.int64))
+    batch = data.pipeline.on(scored, target=True)(scored.take(some))
+    dry_run.metrics_of(objective, batch, every_row=len(some) == len(scored))
+
+
+def find_prediction(objective: Objective, loss: LossFunction, batch: Batch, data: Data, chooser: Chooser) -> None:
+    """Find out what of the model's output predicts the target, where the loss is the caller's own."""
+    objective.minimise(loss, [])
+    batch = objective.to_device(batch)
+    part = dry_run.quietly(objective.model, lambda: predicting_part(objective, batch, data.pipeline.target))
+    data.pipeline, objective.part = data.pipeline.predicted_by(part), part or ""
+    if part != "":
+        taken = "no part of what the model gives is" if part is None else f"'{part}' of what the model gives is"
+        chooser.notes.append(f"{taken} taken for the prediction of '{data.train.target}'")
 
 
 def note_form(objective: Objective, batch: Batch, chooser: Chooser) -> None:

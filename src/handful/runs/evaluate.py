@@ -12,6 +12,7 @@ from torch import Tensor
 from handful.batches.batches import Batches
 from handful.data.base import Batch
 from handful.data.media.folder import file_names
+from handful.losses.outputs import part_of
 from handful.report.document import Page, Part, Section
 from handful.report.figure import Figure
 from handful.report.markup import picture_grid, table_html, tiles
@@ -146,12 +147,14 @@ class Details:
 
     def __init__(self, objective: Objective, pipeline: Pipeline) -> None:
         self.loss, self.tally = objective.loss, tally_of(pipeline)
+        self.part = objective.part
         self.worst: list[Wrong] = []  # the WORST rows so far; of equal losses the first rows
 
     def __call__(self, batch: Batch, output: object) -> None:
-        if not isinstance(output, Tensor) or "y" not in batch.columns:
+        seen = part_of(output, self.part)
+        if not isinstance(seen, Tensor) or "y" not in batch.columns:
             return
-        targets, predictions = self.tally.add(batch.tensor("y"), output.float().cpu())
+        targets, predictions = self.tally.add(batch.tensor("y"), seen.float().cpu())
         losses = row_losses(self.loss(output, batch.columns["y"]), len(batch))
         if losses is not None:
             largest = [i for i in np.argsort(-losses, kind="stable")[:WORST].tolist() if not np.isnan(losses[i])]
@@ -246,7 +249,12 @@ class Residuals(Tally):
 
 def tally_of(pipeline: Pipeline) -> Tally:
     """What to count for the task of the pipeline."""
-    dense = pipeline.target is not None and len(pipeline.target.shape) > 1  # pixels have no names
+    target = pipeline.target
+    if target is None or target.part is None:
+        return Tally(pipeline)
+    if target.part:
+        pipeline = pipeline.predicted_by("")  # the part is taken already
+    dense = len(target.shape) > 1  # pixels have no names
     if pipeline.task == "classification" and pipeline.classes:
         return Confusion(pipeline)
     if pipeline.task == "multilabel" and not dense:

@@ -20,6 +20,7 @@ from handful.data.open import open as open_source
 from handful.losses import ctc
 from handful.losses.asked import Metrics, as_metrics
 from handful.losses.loss import Summed, as_loss, planned_loss, unknown
+from handful.losses.outputs import joined, mapped
 from handful.models import from_config
 from handful.report.markup import preformatted
 from handful.report.page import write_report
@@ -38,6 +39,8 @@ from handful.training.state import State, load_weights
 from handful.training.training import Recorder
 from handful.transform.pipeline import Pipeline
 
+DONE, BROKEN_OFF, UNSAVED = 0, 3, 4  # how a run ends, as `handful train` says by its exit status
+
 
 @dataclass
 class Run:
@@ -46,6 +49,9 @@ class Run:
     model:    with its best weights, in evaluation mode
     history:  one row per logged moment
     best:     the row of the history of the best evaluation, or None if nothing was held out
+    exit_status: that of `handful train`: 0; 3 broken off (a loss that is not finite, no memory, ...); 4 what it learned
+              could not be written; 130 by Ctrl-C; 143 by SIGTERM
+    unsaved:  what could not be written to the run folder in the end, and why
     """
 
     model: nn.Module
@@ -57,6 +63,8 @@ class Run:
     stopped_because: str
     best: Row | None = None
     folder: Recorder | None = None
+    exit_status: int = DONE
+    unsaved: str | None = None
     again: Callable[..., Replay] | None = None  # handful.replay of this run
 
     @property
@@ -71,15 +79,16 @@ class Run:
         prefix = "valid_" if self.best else "train_"
         return {k: v for k, v in row.items() if k.startswith(prefix)}
 
-    def outputs(self, data: object, *, batch: int = 512) -> Tensor:
-        """The model's raw outputs for every row, float32 [n, ...], in order.
+    def outputs(self, data: object, *, batch: int = 512) -> Any:
+        """The model's raw outputs for every row, float32 [n, ...], in order; of a model that gives a dict or a tuple,
+        the same with each Tensor so.
 
         For sequences, rows of fewer frames go on with blanks.
         """
         parts = [o for _, o in self.stream(data, batch=batch)]
-        return ctc.join(parts) if self.pipeline.task == "sequence" else torch.cat(parts)
+        return ctc.join(parts) if self.pipeline.task == "sequence" else joined(parts)
 
-    def stream(self, data: object, *, batch: int = 512) -> Iterator[tuple[Batch, Tensor]]:
+    def stream(self, data: object, *, batch: int = 512) -> Iterator[tuple[Batch, Any]]:
         """(batch, outputs) for every row once, in order, in bounded memory."""
         batches = self.open(data, need_target=False)
         if self.model.training:
@@ -87,7 +96,8 @@ class Run:
         with torch.inference_mode():
             for read in batches.epoch(batch):
                 moved = self.objective.to_device(read)
-                yield read, ctc.only_valid(self.objective.forward(moved)).float().cpu()
+                output = ctc.only_valid(self.objective.forward(moved))
+                yield read, mapped(output, lambda o: (o.float() if o.is_floating_point() else o).cpu())
 
     def predict(self, data: object, *, probabilities: bool = False, beams: int = 1) -> NDArray[Any] | Tensor:
         """Predictions for raw input (anything `handful.open` reads, with or without the target; a sentence, a list of
@@ -207,7 +217,7 @@ def open_run(path: str | Path, *, model: nn.Module | None = None, loss: object =
         if not config:
             raise HandfulError(f"this run trained {plan.model}; pass an instance: handful.load(path, model=...)")
         model = from_config(config)
-    weights, best, why = _kept_weights(folder)
+    weights, best, why = folder.kept_weights()
     load_weights(model, weights)
     where = choose_device(device).value
     model.to(where).eval()
@@ -221,18 +231,7 @@ def open_run(path: str | Path, *, model: nn.Module | None = None, loss: object =
         model, function, as_metrics(metrics, pipeline.space), device=where, autocast=autocast(plan.precision),
         scale=pipeline.target_scale,
     )  # fmt: skip
-    return Run(model, plan, None, folder.history(), pipeline, objective, why, best, folder)
-
-
-def _kept_weights(folder: RunFolder) -> tuple[dict[str, Tensor], Row | None, str]:
-    """The best weights of a finished run, or those of the newest checkpoint of one that was cut off."""
-    if (folder.path / "result.json").exists():
-        result = folder.read_json("result.json")
-        return checkpoint.read_tensors(folder.path / "model.safetensors"), result["best"], result["stopped_because"]
-    tensors, meta, _ = checkpoint.load(folder.checkpoints)
-    why = f"it was cut off after step {meta['step']:,}; handful resume goes on with it"
-    for prefix in ("best.", "average.", "evaluated.", "model."):
-        weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        if weights:
-            return weights, meta["best"], why
-    raise HandfulError(f"the checkpoint in {folder.path} holds no weights")
+    objective.part = (pipeline.target and pipeline.target.part) or ""
+    history = folder.history()
+    plan = Plan(plan.choices, (*plan.notes, *dict.fromkeys(folder.notes)))
+    return Run(model, plan, None, history, pipeline, objective, why, best, folder)

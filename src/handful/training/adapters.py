@@ -4,9 +4,8 @@ How the model is called (several inputs, token ids as Hugging Face's models take
 returns for the rows of a batch (ignored positions, several members), and what metrics see (sequences, units, logits).
 """
 
-import copy
 import inspect
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
@@ -16,6 +15,7 @@ from handful.base.errors import HandfulError
 from handful.data.base import Batch, Value
 from handful.losses import ctc
 from handful.losses.loss import LossFunction, cross_entropy, of_probabilities
+from handful.losses.outputs import mapped, part_of
 from handful.models.base import Model
 
 Call = Callable[[Batch], object]  # the model's output for a batch
@@ -84,27 +84,6 @@ def _in_lower_precision(call: Call, device: str, dtype: torch.dtype) -> Call:
 def _float32(output: object) -> object:
     """Losses and metrics are computed in float32 whatever the forward pass used."""
     return mapped(output, lambda o: o.float() if o.is_floating_point() else o)
-
-
-def mapped(output: object, change: Callable[[Tensor], Tensor]) -> object:
-    """A model's output with each of its Tensors changed, in the tuples, lists and dicts that it is made of.
-
-    >>> mapped({"a": torch.ones(2), "b": (torch.zeros(1), None)}, lambda t: t + 1)
-    {'a': tensor([2., 2.]), 'b': (tensor([1.]), None)}
-    """
-    match output:
-        case Tensor():
-            return change(output)
-        case tuple() if hasattr(output, "_fields"):
-            return type(output)(*[mapped(o, change) for o in output])  # type: ignore[arg-type]
-        case tuple() | list():
-            return type(output)([mapped(o, change) for o in output])
-        case MutableMapping():
-            changed = copy.copy(output)  # of its own kind
-            for name, value in output.items():
-                changed[name] = mapped(value, change)
-            return changed
-    return output
 
 
 def row_losses(model: nn.Module, loss: LossFunction, *, by_row: bool = False) -> RowLosses:
@@ -181,11 +160,18 @@ def _no_row_weights(row_weight: Tensor | None) -> None:
 
 
 def viewing(
-    model: nn.Module, loss: LossFunction, output: object, batch: Batch, scale: tuple[Tensor, Tensor] | None
+    model: nn.Module,
+    loss: LossFunction,
+    output: object,
+    batch: Batch,
+    scale: tuple[Tensor, Tensor] | None,
+    part: str = "",
 ) -> View:
     """What metrics see of an output and a batch like these: sequences cut to their frames, members as their mean,
-    numbers in the user's own units, probabilities as logits, and the positions that the loss ignores as IGNORED."""
+    numbers in the user's own units, probabilities as logits, and the positions that the loss ignores as IGNORED.
+    part: of the output, see `handful.losses.outputs`."""
     sequences = not isinstance(output, Tensor)
+    output = part_of(output, part)
     target = batch.columns.get("y")
     if not isinstance(ctc.only_valid(output), Tensor) or not isinstance(target, Tensor):
         return lambda output, batch: None
@@ -194,7 +180,7 @@ def viewing(
     logits = of_probabilities(loss)
 
     def view(output: object, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
-        seen, target = ctc.only_valid(output) if sequences else output, batch.columns["y"]
+        seen, target = ctc.only_valid(part_of(output, part)) if sequences else output, batch.columns["y"]
         assert isinstance(seen, Tensor)
         assert isinstance(target, Tensor)
         seen = seen.detach()

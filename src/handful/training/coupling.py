@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from handful.base.errors import MISTAKES
 from handful.data.base import Batch
+from handful.losses.outputs import mapped
 from handful.training import adapters
-from handful.training.adapters import RowLosses, mapped
+from handful.training.adapters import RowLosses
 from handful.training.objective import Objective
 
 CLOSE = 1e-4  # of the largest loss of a row: float32 adds up to less

@@ -65,6 +65,7 @@ class Objective:
         self.parameters, self.buffers = list(model.parameters()), list(model.buffers())
         floating = [p.dtype for p in self.parameters if p.is_floating_point()]
         self.dtype = floating[0] if floating else torch.get_default_dtype()
+        self.part = ""  # of the model's output, which metrics see
         self.coupling: str | None = None  # why the loss of a mini-batch cannot be computed in parts
         self.minimise(loss, metrics, scale)
         self.autocast = autocast
@@ -101,7 +102,9 @@ class Objective:
 
     def with_metrics(self, metrics: Iterable[Metric]) -> "Objective":
         """The same model and loss with other metrics."""
-        return Objective(self.model, self.loss, metrics, device=self.device, autocast=self.autocast, scale=self.scale)
+        other = Objective(self.model, self.loss, metrics, device=self.device, autocast=self.autocast, scale=self.scale)
+        other.part, other.coupling = self.part, self.coupling
+        return other
 
     def to_device(self, batch: Batch) -> Batch:
         """The batch on the model's device, floats in the model's dtype; itself if it is there already."""
@@ -120,7 +123,7 @@ class Objective:
 
     def _first_view(self, output: object, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None] | None:
         """Output, target and weight for metrics: numbers in the user's units, or logits; None if they are neither."""
-        self.view = adapters.viewing(self.model, self.loss, output, batch, self.scale)
+        self.view = adapters.viewing(self.model, self.loss, output, batch, self.scale, self.part)
         return self.view(output, batch)
 
     def sums_of(self, output: object, batch: Batch, *, metrics: bool = True) -> LossSums:

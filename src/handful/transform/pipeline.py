@@ -76,6 +76,10 @@ class Pipeline:
         """The pipeline for a model whose outputs are probabilities."""
         return self if self.target is None else replace(self, target=replace(self.target, of_probabilities=True))
 
+    def predicted_by(self, part: str | None) -> "Pipeline":
+        """The pipeline for a model of which a part of the output predicts the target, or none (None)."""
+        return self if self.target is None else replace(self, target=replace(self.target, part=part))
+
     def resolve_task(self, output: object) -> "Pipeline":
         """The pipeline once an own model's output for some rows is known, see `Target.resolve_task`."""
         return self if self.target is None else replace(self, target=self.target.resolve_task(output))
@@ -122,20 +126,23 @@ class Pipeline:
         """Mean and standard deviation, float64 [] or [k], by which y was standardised; None if it was not."""
         return self.target.scale if self.target else None
 
-    def decode(self, outputs: Tensor, beams: int = 1) -> Array:
+    def decode(self, outputs: object, beams: int = 1) -> Array:
         """Predictions in the user's terms, a NumPy array.
 
         Class names or values in the target's own dtype, numbers in their original units, 0 or 1 per label,
         token ids. outputs: the model's, [m, ...]. beams: of sequences, see `Target.decode`."""
-        return self._fitted_target().decode(outputs, beams)
+        target = self._fitted_target()
+        return target.decode(target.prediction(outputs), beams)
 
-    def numbers(self, outputs: Tensor) -> Array:
+    def numbers(self, outputs: object) -> Array:
         """Predictions of a regression in the target's units; of dates and times, which `decode` writes, in seconds."""
-        return self._fitted_target().numbers(outputs)
+        target = self._fitted_target()
+        return target.numbers(target.prediction(outputs))
 
-    def probabilities(self, outputs: Tensor) -> Tensor:
+    def probabilities(self, outputs: object) -> Tensor:
         """float64 [m, classes] (or [m, labels]) from the model's outputs; HandfulError for a regression."""
-        return self._fitted_target().probabilities(outputs)
+        target = self._fitted_target()
+        return target.probabilities(target.prediction(outputs))
 
     def _fitted_target(self) -> Target:
         if self.target is None:

@@ -17,6 +17,7 @@ from handful.data.tables.types import is_moment, named
 from handful.data.tables.written import TIME_OF_DAY
 from handful.losses import ctc
 from handful.losses.loss import class_axis
+from handful.losses.outputs import part_of
 from handful.transform.steps.numbers import code_table, index_of, padded, strings
 from handful.transform.steps.stored import stored
 
@@ -30,7 +31,8 @@ class Target:
     dtype: the user's (numpy's name, or "str"); shape: of one row of the user's target; outputs: numbers that a model
     gives per row (or place); classes: in the order of the ids; of_probabilities: the model's outputs are
     probabilities, not logits; words: how the classes, numbers or dates, are written; form: of numbers that stand for
-    dates or times, as `written` takes it.
+    dates or times, as `written` takes it; part: of the model's output that predicts it ("" is the output itself, see
+    `handful.losses.outputs`), or None where no part does, as of embeddings.
     """
 
     column: str
@@ -41,6 +43,7 @@ class Target:
     of_probabilities: bool = False
     words: tuple[str, ...] = ()
     form: str = ""
+    part: str | None = ""
     task: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
@@ -79,6 +82,15 @@ class Target:
         """float64 [m, classes] from logits: softmax; of a single logit, sigmoid as the second class's."""
         x = _exact(outputs)
         return x.softmax(self._axis(x))
+
+    def prediction(self, outputs: object) -> Tensor:
+        """The part of a model's outputs that predicts the target; HandfulError where there is none."""
+        found = None if self.part is None else part_of(outputs, self.part)
+        if not isinstance(found, Tensor):
+            raise HandfulError(
+                f"the model's outputs do not predict '{self.column}' (a {self.task}); run.outputs(data) gives them"
+            )
+        return found
 
     @property
     def scale(self) -> tuple[Tensor, Tensor] | None:
