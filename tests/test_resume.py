@@ -139,7 +139,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(tm
     data[len(data) // 2] ^= 1
     newest.write_bytes(bytes(data))
     run = go_on(path, quiet=False)
-    assert "is damaged (its checksum does not match); falling back" in " ".join("".join(capfd.readouterr()).split())
+    assert "its checksum does not match); falling back" in " ".join("".join(capfd.readouterr()).split())
     assert digest(run.model) == digest(whole.model)
     for file in (path / "checkpoints").glob("*.safetensors"):
         file.write_bytes(file.read_bytes()[:100])

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar, Unpack
+from typing import TYPE_CHECKING, Annotated, TypeVar, Unpack, cast
 
 import typer
 
@@ -89,7 +89,10 @@ def train(
     """Train a model on DATA by mini-batch gradient descent; write a run folder and a report."""
     from handful.fit import fit
 
-    _show(fit(model, data, out=out or _free_folder(data), **options))
+    if options.get("resume") and out is None:
+        raise HandfulError("--resume goes on with the run in a folder: name it by --out")
+    given = {name: value for name, value in options.items() if value != OPTIONS[name].default}  # the rest is fit's own
+    _show(fit(model, data, out=out or _free_folder(data), **cast(ConfigOptions, given)))
 
 
 @app.command()
@@ -327,6 +330,8 @@ def _show(run: "Run") -> None:
         print(f"report: {run.folder.path / 'report.html'}")
         if run.stopped_because == "it was interrupted":
             print(f"go on with: handful resume {run.folder.path}")
+    if run.exit_status:
+        raise typer.Exit(run.exit_status)
 
 
 def _number(text: str, flag: str) -> float:
@@ -344,24 +349,31 @@ def _free_folder(data: str) -> Path:
     return Path("runs") / f"{name}-{k}"
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+def _interrupt(number: int, _frame: object) -> None:
+    raise KeyboardInterrupt(128 + number)
 
 
 def main() -> None:
-    """The entry point of the command."""
+    """The entry point of the command.
+
+    Exit statuses: 0; 1 for a pipe that was closed; 2 for a mistake, a file that cannot be read or written; those of a
+    run that did not end as it should (3, 4, 130, 143): see `Run.exit_status`.
+    """
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop keeps the best weights, as Ctrl-C does
     try:
         app()
     except HandfulError as error:
         print(f"handful: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("handful: interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(stop.args[0] if stop.args else 130)
     except BrokenPipeError:  # `handful predict ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:  # a full disk under standard output, a folder that is gone
+        print(f"handful: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,29 @@
 """fit() and resume(): a run from what the user gives to what is left of it; the loop itself is training/loop.py."""
 
 import copy
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, Unpack, cast
 
 import torch
 from torch import nn
 
-from handful.base.errors import StepError
+from handful.base.errors import HandfulError, StepError
 from handful.plan.build import adopt, assemble
 from handful.plan.config import ConfigOptions, spelled_out
 from handful.runs import extras
 from handful.runs.folder import RunFolder
 from handful.runs.history import History
 from handful.runs.replay import Replay, take_again
-from handful.runs.run import Run, open_run
+from handful.runs.run import BROKEN_OFF, DONE, UNSAVED, Run, open_run
 from handful.training.loop import train as train_loop
 from handful.training.observe import Callback, Observer, restore_best
 from handful.training.process import checkpoint
 from handful.training.process.device import using_threads
 from handful.training.process.interrupts import INTERRUPTED, Interrupts
+from handful.training.process.parallel import join
 from handful.training.training import Training
 
 
@@ -51,6 +53,9 @@ def fit(
     >>> run.evaluate("iris")["accuracy"] > 0.9
     True
     """
+    if options.get("resume") and out is not None and RunFolder(Path(out)).holds_run():
+        given = {name: value for name, value in options.items() if name not in ("resume", "overwrite")}
+        return resume(out, model=model, train=train, callbacks=callbacks, **cast(ConfigOptions, given))
     run = run_training(assemble(model, train, dict(options), out=out), callbacks)
     return _replayable(run, model, train, options)
 
@@ -58,7 +63,7 @@ def fit(
 def resume(
     path: str | Path,
     *,
-    model: nn.Module | None = None,
+    model: str | nn.Module | None = None,
     train: object = None,
     callbacks: Sequence[Callback] = (),
     **options: Unpack[ConfigOptions],
@@ -72,12 +77,19 @@ def resume(
     """
     folder = RunFolder(Path(path))
     plan = folder.plan()
-    training = assemble(model, train, dict(options), out=path, resuming=plan)
-    tensors, meta, notes = checkpoint.load(folder.checkpoints)
-    training.state.restore(tensors, meta, folder.history())
-    folder.rewrite_history(training.state.history)
-    if adopt(training, plan):
-        training.plan.save(folder.path / "plan.toml")
+    if join(torch.device("cpu")).rank == 0:
+        folder.hold()
+    try:
+        training = assemble(model, train, dict(options), out=path, resuming=plan)
+        tensors, meta, notes = checkpoint.load(folder.checkpoints)
+        training.state.restore(tensors, meta)
+        adopt(training, plan)
+        training.folder = folder
+        if training.ranks.rank == 0:
+            folder.go_on(training.plan, training.state.history)
+    except BaseException:
+        folder.release()
+        raise
     for note in [*notes, f"resumed at step {training.state.step:,}, {training.state.position:,} examples"]:
         training.live.note(note)
     return _replayable(run_training(training, callbacks), model, train, options)
@@ -129,8 +141,16 @@ def replay(
 
 def run_training(t: Training, callbacks: Sequence[Callback]) -> Run:
     """Descend; however that ends, keep the best weights and write down what there is."""
+    try:
+        return _run_training(t, callbacks)
+    finally:
+        if t.folder:
+            t.folder.release()
+
+
+def _run_training(t: Training, callbacks: Sequence[Callback]) -> Run:
     state, observer = t.state, Observer(t, tuple(callbacks))
-    generator_state = torch.random.get_rng_state()
+    generator_state, status, unsaved = torch.random.get_rng_state(), DONE, None
     with t.live, using_threads(t.plan.threads), Interrupts() as interrupts:
         t.live.start(t.plan.choices, t.plan.notes)
         try:
@@ -138,28 +158,46 @@ def run_training(t: Training, callbacks: Sequence[Callback]) -> Run:
             observer.begin()
             state.stopped_because = train_loop(t, observer, interrupts)
         except KeyboardInterrupt:
+            if interrupts.held:  # in the middle of an update, by a third signal: what was saved last stays
+                raise
             state.stopped_because = INTERRUPTED
         except StepError as error:
             if state.step == 0:
                 raise
-            state.stopped_because = str(error)  # what was learned before is kept
+            state.stopped_because, status = str(error), BROKEN_OFF  # what was learned before is kept
         finally:
             torch.random.set_rng_state(generator_state)
-        t.save()
+        if observer.step == state.step:  # or the checkpoint before it is the one to go on from
+            unsaved = t.save()
         restore_best(t)
         t.live.close(state.stopped_because)
+    if state.stopped_because == INTERRUPTED:
+        status = interrupts.exit_status
     run = Run(
         t.objective.model, t.plan, state, History(state.history), t.pipeline, t.objective, state.stopped_because,
-        state.best.row if state.best else None, t.folder,
+        state.best.row if state.best else None, t.folder, status, unsaved,
     )  # fmt: skip
     if t.folder and t.ranks.rank == 0:
-        lacking = None
-        if run.stopped_because != INTERRUPTED:  # whoever interrupted waits
-            lacking = extras.write(t.folder.path, t.objective, t.pipeline, t.batches, t.valid)
-        t.folder.finish(run.model, run.stopped_because, run.best)
-        run.report()
-        if lacking:
-            t.live.note(lacking)
+        write_down(run, t)
     observer.tell("end", {"run": run})
     interrupts.pass_on()
     return run
+
+
+def write_down(run: Run, t: Training) -> None:
+    """The end of the run in its folder. What cannot be written is said aloud: the trained model is there in memory."""
+    assert t.folder is not None
+    lacking = None
+    try:
+        if run.stopped_because != INTERRUPTED:  # whoever interrupted waits
+            lacking = extras.write(t.folder.path, t.objective, t.pipeline, t.batches, t.valid)
+        t.folder.finish(run.model, run.stopped_because, run.best, run.history)
+        run.unsaved = None  # the weights that were kept are there
+        run.report()
+    except HandfulError as error:
+        run.unsaved = str(error)
+    if run.unsaved:
+        run.exit_status = UNSAVED
+        print(f"handful: what the run learned is not saved: {run.unsaved}", file=sys.stderr)
+    if lacking:
+        t.live.note(lacking)

@@ -1,5 +1,6 @@
 """A step taken again is the run's own to the bit; two runs are told apart."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 import handful
 from handful import replay
+from handful.base import files
 from handful.cli import app
 from handful.data.base import Batch
 from handful.runs.diff import diff
@@ -168,8 +170,11 @@ def test_a_replay_that_is_not_the_runs_own_says_so(tmp_path: Path) -> None:
     handful.fit("linear", "iris", batch=32, lr=1e-2, until="steps(9)", out=tmp_path / "run", save_every=4, quiet=True)
     path = tmp_path / "run" / "history.jsonl"
     lines = path.read_text().splitlines()
-    lines[5] = lines[5].replace('"train_loss": ', '"train_loss": 1')
+    at = next(k for k, line in enumerate(lines) if json.loads(line)["step"] == 6)
+    lines[at] = lines[at].replace('"train_loss": ', '"train_loss": 1')
     path.write_text("\n".join(lines) + "\n")
+    result = tmp_path / "run" / "result.json"  # as another machine would have written it
+    files.write_json(result, files.read_json(result) | {"history": files.sha256(path)})
     assert "part at step 6" in str(replay(tmp_path / "run", 8).differs)
     assert replay(tmp_path / "run", 6).differs is None
 

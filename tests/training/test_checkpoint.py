@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from handful.base import files
 from handful.base.errors import HandfulError
 from handful.training.process import checkpoint
 
@@ -101,14 +102,14 @@ def test_every_dtype_and_shared_memory_round_trip(tmp_path):
 
 def test_a_file_that_cannot_be_written_is_one_sentence_and_the_old_one_stays(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
-    checkpoint.write_text(path, "old")
+    files.write_text(path, "old")
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(HandfulError, match="the disk is full"):
-        checkpoint.write_text(path, "new")
+        files.write_text(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -1,10 +1,16 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, that know whether they were changed since, and that one process writes."""
 
 import contextlib
 import errno
+import fcntl
+import hashlib
+import json
 import os
+import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, TextIO
 
 from safetensors import SafetensorError
 
@@ -31,14 +37,90 @@ def atomic(path: Path) -> Iterator[Path]:
     except (OSError, SafetensorError) as error:
         if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left" in str(error):
             raise HandfulError(f"the disk is full: {path} could not be written; free some space and go on") from error
-        if isinstance(error, OSError):
-            raise HandfulError(f"{path} could not be written: {error.strerror or error}") from error
-        raise
+        raise HandfulError(f"{path} could not be written: {getattr(error, 'strerror', None) or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def sha256(path: Path) -> str:
+    """Of a file's bytes, as hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def of_text(text: str) -> str:
+    """The SHA-256 of a text, in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+_CHECKED = re.compile(r'\{"sha256": "([0-9a-f]{64})"(?:, )?')
+
+
+def write_json(path: Path, table: dict[str, Any], indent: int | None = None) -> None:
+    """Write a table as JSON, atomically; its first entry is the SHA-256 of the rest."""
+    body = json.dumps(table, indent=indent)
+    write_text(path, f'{{"sha256": "{of_text(body)}"{", " if table else ""}{body[1:]}')
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The table that `write_json` wrote. Raises HandfulError, naming the file, for one that is missing or changed."""
+    try:
+        text = path.read_bytes().decode()
+        head = _CHECKED.match(text)
+        if head is None or of_text("{" + text[head.end() :]) != head[1]:
+            raise HandfulError(f"{path} is damaged, or no file that handful wrote: its checksum does not match")
+        table: dict[str, Any] = json.loads("{" + text[head.end() :])
+        return table
+    except UnicodeDecodeError:
+        raise HandfulError(f"{path} is damaged: it is not text") from None
+    except OSError as error:
+        raise HandfulError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def hold(path: Path) -> TextIO:
+    """An open file that no one else can hold until it is closed or this process is gone, however that ends.
+
+    Raises HandfulError with the process that holds it. Where the file system has no such locks, what the file says
+    counts: it is refused while the process that it names lives, or is on another machine.
+    """
+    here = f"process {os.getpid()} on {socket.gethostname()}"
+    try:
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  it stays open
+    except OSError as error:
+        raise HandfulError(f"{path} could not be written: {error.strerror}") from None
+    file.seek(0)
+    holder, free = file.read().strip(), True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        free = False
+    except OSError:  # no locks here
+        free = not holder or holder == here or _is_gone(holder)
+    if not free:
+        file.close()
+        raise HandfulError(
+            f"{path.parent} is being written by {holder or 'another process'}; wait until it ends, or choose another "
+            "folder"
+        )
+    with contextlib.suppress(OSError):  # a full disk does not undo the lock
+        file.truncate(0)
+        file.write(here)
+        file.flush()
+    return file
+
+
+def _is_gone(holder: str) -> bool:
+    """Whether the process is known not to live any more."""
+    match re.fullmatch(r"process (\d+) on (.*)", holder):
+        case None:
+            return False
+        case found if found[2] == socket.gethostname():
+            return not Path(f"/proc/{found[1]}").exists() and Path("/proc").exists()
+    return False

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from handful.base.errors import HandfulError
-from handful.base.files import write_text
+from handful.base.files import of_text, write_text
 from handful.base.version import __version__
 
 Row = dict[str, Any]  # a moment of a run: names of `Progress` and of scores -> numbers; a note is text
@@ -83,13 +83,17 @@ class Plan:
             value = {} if choice.value is None else {"value": _plain(choice.value)}
             own = {} if choice.reproducible else {"reproducible": False}
             tables[name] = {**value, "status": choice.status, "reason": choice.reason, **own}
-        write_text(path, tomli_w.dumps(tables))
+        text = tomli_w.dumps(tables)
+        write_text(path, f"# sha256 {of_text(text)}\n{text}")
 
     @classmethod
     def load(cls, path: Path) -> "Plan":
         """Read plan.toml back. Raises HandfulError when it is missing or not a plan."""
         try:
-            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+            first, _, text = path.read_bytes().decode().partition("\n")
+            if first != f"# sha256 {of_text(text)}":
+                raise ValueError("its checksum does not match what it holds")
+            tables = tomllib.loads(text)
             notes = tuple(tables.pop("notes"))
             tables.pop("versions")
             return cls({name: Choice(**{"value": None, **table}) for name, table in tables.items()}, notes)

@@ -66,7 +66,7 @@ def assemble(
         raise HandfulError(f"model must be an nn.Module or the name of a ready-made one, not {type(model).__name__}")
     options = Config.of(given)
     folder = RunFolder(Path(out)) if out is not None else None
-    if folder and resuming is None:
+    if folder and resuming is None and join(torch.device("cpu")).rank == 0:
         folder.claim(overwrite=options.overwrite)
     try:
         t = _assemble(model, train, options, folder, resuming, measure)
@@ -100,9 +100,9 @@ def _assemble(
     settle(t, options, found, chooser)
     if resuming is not None:
         return t
-    if folder and ranks.rank == 0:
-        folder.start(t.plan, data.pipeline, net)
     begin(t, found)
+    if folder and ranks.rank == 0:
+        folder.start(t.plan, data.pipeline, net, t.state)
     return t
 
 
@@ -186,15 +186,15 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
 
 
 def begin(t: Training, found: Decision) -> None:
-    """Write down what the measuring cost, and the first steps, which were taken meanwhile."""
+    """Note what the measuring cost, and the first steps, which were taken meanwhile."""
     if found.first_look is not None:
-        t.log(found.first_look)
+        t.state.history.append(found.first_look)
     if found.steps or found.races:
         share = f" ({found.examples / t.planned:.1%} of the run)" if t.planned else ""
-        t.log({**t.moment(), "note": f"the first {t.state.step:,} steps are those of the best trial; {found.steps:,} "
-               f"more on {found.examples:,} examples{share} were spent on measuring"})  # fmt: skip
-    if found.start is not None:
-        t.save()  # a run that is cut off before its first checkpoint goes on from here
+        t.state.history.append(
+            {**t.moment(), "note": f"the first {t.state.step:,} steps are those of the best trial; {found.steps:,} "
+             f"more on {found.examples:,} examples{share} were spent on measuring"}
+        )  # fmt: skip
 
 
 def as_planned(
@@ -214,7 +214,9 @@ def as_planned(
             raise HandfulError(
                 "this run was trained on your own arrays; pass them again: handful.resume(path, train=...)"
             )
-    if model is None:
+    if isinstance(model, str) and model not in ("auto", plan.model):
+        raise HandfulError(f"this run trained {plan.model}, not {model}; start a new run for that")
+    if model is None or isinstance(model, str):
         model = plan.model
         if not plan.choices["model"].reproducible:
             raise HandfulError(f"this run trained {model}; pass it again: handful.resume(path, model=...)")

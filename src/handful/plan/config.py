@@ -206,6 +206,11 @@ class Config:
     batch_growth: Annotated[
         "str | growth | grow_batch | None", "how a batch that was chosen may grow: 'auto', None, 'grow_batch(every=10)'"
     ] = "auto"
+    resume: Annotated[
+        bool | Auto,
+        "go on with the run that the folder holds; 'auto' as well: start one where it holds none",
+        YES_OR_NO | "auto",
+    ] = False
     overwrite: Annotated[bool, "replace the run that the folder holds"] = False
     quiet: Annotated[bool, "print only the result"] = False
 
@@ -265,6 +270,7 @@ class ConfigOptions(TrainingOptions, total=False):
     evaluate_every: float | Auto
     save_every: int | Auto
     batch_growth: "str | growth | grow_batch | None"
+    resume: bool | Auto
     overwrite: bool
     quiet: bool
 

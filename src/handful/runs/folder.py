@@ -4,8 +4,9 @@ import contextlib
 import json
 import shutil
 from pathlib import Path
+from typing import TextIO
 
-from torch import nn
+from torch import Tensor, nn
 
 from handful.base import files
 from handful.base.errors import HandfulError
@@ -16,49 +17,93 @@ from handful.training.process import checkpoint
 from handful.training.state import State
 from handful.transform.pipeline import Pipeline
 
+LOCK = "run.lock"
+
 
 class RunFolder:
-    """What a run leaves on disk: plan, history, checkpoints, pipeline, the weights that were kept, report."""
+    """What a run leaves on disk: plan, history, checkpoints, pipeline, the weights that were kept, report.
+
+    Every file is checked before it is believed. What can be done without a damaged one is done; `notes` name it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.made: list[Path] = []  # folders that `claim` made
+        self.notes: list[str] = []
+        self.held: TextIO | None = None
+        self.behind = False  # history.jsonl, after a write that failed
 
     def claim(self, *, overwrite: bool) -> None:
-        """Make the folder for a new run. Refuses one that holds a run (unless told to) or other files. What it holds
-        stays until the new run starts."""
+        """Make the folder for a new run and hold it. Refuses one that holds a run (unless told to) or other files. What
+        it holds stays until the new run starts."""
         if self.path.exists() and not self.path.is_dir():
             raise HandfulError(f"{self.path} is a file; a run needs a folder of its own")
-        if self.path.is_dir() and any(self.path.iterdir()):
-            if not (self.path / "plan.toml").exists():
-                raise HandfulError(f"{self.path} holds other files; give the run a new folder with out=")
-            if not overwrite:
-                raise HandfulError(
-                    f"{self.path} already holds a run; resume it, choose another folder, or pass overwrite"
-                )
+        begun = (self.path / LOCK).exists()  # by a run that was killed before it had a plan
+        if not begun and self.path.is_dir() and any(self.path.iterdir()) and not (self.path / "plan.toml").exists():
+            raise HandfulError(f"{self.path} holds other files; give the run a new folder with out=")
         try:
             self.made = [p for p in (self.path, *self.path.parents) if not p.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise HandfulError(f"the run folder {self.path} cannot be made: {error.strerror}") from None
+        self.hold()
+        if self.holds_run() and not overwrite:
+            contents = self.contents()
+            self.release()
+            raise HandfulError(
+                f"{self.path} already holds a run, {contents}: go on with it by handful resume {self.path} (in Python "
+                "handful.resume, or fit(..., resume='auto')), choose another folder, or pass overwrite"
+            )
+
+    def hold(self) -> None:
+        """Be the one process that writes here, until `release`."""
+        self.held = files.hold(self.path / LOCK)
+        for leftover in [*self.path.glob(".*.tmp"), *self.checkpoints.glob(".*.tmp")]:  # of a process that was killed
+            leftover.unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Leave no empty folder behind where a run could not begin."""
+        """Let others write here; leave no empty folder behind where a run could not begin."""
+        if self.held is not None:
+            if not self.holds_run() and len(list(self.path.glob("*"))) == 1:
+                (self.path / LOCK).unlink(missing_ok=True)
+            self.held.close()
+            self.held = None
         for folder in self.made:
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
-    def start(self, plan: Plan, pipeline: Pipeline, model: nn.Module) -> None:
-        """Write what does not change: plan, preprocessing, and how to build the model. A run that is replaced goes."""
-        if any(self.path.iterdir()):
-            shutil.rmtree(self.path)
-            self.path.mkdir()
+    def holds_run(self) -> bool:
+        """Whether there is a run to go on with: the plan is written when all the rest is there."""
+        return (self.path / "plan.toml").exists()
+
+    def contents(self) -> str:
+        """What run the folder holds and how far it is, in words."""
+        try:
+            plan, result = self.plan(), self.result()
+            run = f"of {plan.model} on {plan.data}"
+            if result is not None:
+                return f"{run}, which stopped because {result['stopped_because']}"
+            return f"{run}, which was cut off after step {checkpoint.load(self.checkpoints)[1]['step']:,}"
+        except HandfulError as error:
+            return f"a damaged one ({error})"
+
+    def start(self, plan: Plan, pipeline: Pipeline, model: nn.Module, state: State) -> None:
+        """Write what does not change: plan, preprocessing, how to build the model; and the state as it is. A run that
+        is replaced goes."""
+        (self.path / "plan.toml").unlink(missing_ok=True)  # first: what is left from here on is no run
+        for old in self.path.iterdir():
+            if old.is_dir():
+                shutil.rmtree(old)
+            elif old.name != LOCK:
+                old.unlink()
         table, tensors = pipeline.to_dict()
-        checkpoint.write_tensors(self.path / "pipeline.safetensors", tensors)
-        files.write_text(self.path / "pipeline.json", json.dumps(table, indent=1))
-        ours = isinstance(model, Model) and plan.choices["model"].reproducible
-        files.write_text(self.path / "model.json", json.dumps(model.config if ours else {}))
+        digest = checkpoint.write_tensors(self.path / "pipeline.safetensors", tensors)
+        files.write_json(self.path / "pipeline.json", {"tensors": digest, "pipeline": table}, indent=1)
+        ours = model.config if isinstance(model, Model) and plan.choices["model"].reproducible else {}
+        files.write_json(self.path / "model.json", ours)
+        self.rewrite_history(state.history)
+        self.save_checkpoint(state)
         plan.save(self.path / "plan.toml")  # last: a folder that has a plan has the rest
 
     def plan(self) -> Plan:
@@ -69,51 +114,89 @@ class RunFolder:
 
     def pipeline(self) -> Pipeline:
         """The fitted preprocessing."""
-        return Pipeline.from_dict(
-            self.read_json("pipeline.json"), checkpoint.read_tensors(self.path / "pipeline.safetensors")
-        )
+        table = files.read_json(self.path / "pipeline.json")
+        tensors = checkpoint.read_tensors(self.path / "pipeline.safetensors", table["tensors"])
+        return Pipeline.from_dict(table["pipeline"], tensors)
 
     def model_config(self) -> Row:
         """How to build the ready-made model again; empty for the caller's own."""
-        return self.read_json("model.json")
+        return files.read_json(self.path / "model.json")
 
-    def read_json(self, name: str) -> Row:
+    def result(self) -> Row | None:
+        """How the run ended; None for one that has not, or where that is damaged: what was saved last stands for it."""
+        path = self.path / "result.json"
+        if not path.exists():
+            return None
         try:
-            table = json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise HandfulError(f"{self.path / name} cannot be read: {error}") from None
-        if not isinstance(table, dict):
-            raise HandfulError(f"{self.path / name} is not what handful wrote")
-        return table
+            return files.read_json(path)
+        except HandfulError as error:
+            self.notes.append(str(error))
+            return None
+
+    def kept_weights(self) -> tuple[dict[str, Tensor], Row | None, str]:
+        """(weights, row of the history, why it stopped) of the best evaluation of a run that ended, or of the newest
+        checkpoint of one that was cut off, which has the same weights where the run has ended."""
+        result = self.result()
+        if result is not None:
+            try:
+                weights = checkpoint.read_tensors(self.path / "model.safetensors", result["weights"])
+                return weights, result["best"], result["stopped_because"]
+            except HandfulError as error:
+                self.notes.append(f"{error}; the weights of the newest checkpoint are taken")
+        tensors, meta, notes = checkpoint.load(self.checkpoints)
+        self.notes += notes
+        why = f"it was cut off after step {meta['step']:,}; handful resume goes on with it"
+        for prefix in ("best.", "average.", "evaluated.", "model."):
+            weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            if weights:
+                return weights, meta["best"], result["stopped_because"] if result else why
+        raise HandfulError(f"the checkpoint in {self.path} holds no weights")
 
     def append_history(self, row: Row) -> None:
-        """Add a row to history.jsonl; a full disk does not stop a run."""
-        # The next checkpoint reports it; the history in memory is whole.
-        with contextlib.suppress(OSError), open(self.path / "history.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        """Add a row to history.jsonl; a full disk does not stop a run, and the next checkpoint writes all rows."""
+        if not self.behind:
+            try:
+                with open(self.path / "history.jsonl", "a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+            except OSError:
+                self.behind = True
 
     def history(self) -> History:
-        """The rows of history.jsonl; a last line cut short by a kill is left out."""
-        rows = History()
-        path = self.path / "history.jsonl"
-        if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    rows.append(json.loads(line))
-                except ValueError:
-                    break
-        return rows
+        """The logged moments: of history.jsonl if it is as it was written at the end, else of the newest checkpoint."""
+        path, result = self.path / "history.jsonl", self.result()
+        if result is not None:
+            if path.exists() and files.sha256(path) == result["history"]:
+                return History(map(json.loads, path.read_text(encoding="utf-8").splitlines()))
+            self.notes.append(f"{path} is damaged; the rows of the newest checkpoint are taken")
+        try:
+            return History(checkpoint.load(self.checkpoints)[1]["history"])
+        except HandfulError as error:
+            self.notes.append(f"there is no history: {error}")
+            return History()
 
     def rewrite_history(self, rows: list[Row]) -> None:
         """Replace history.jsonl, atomically."""
         files.write_text(self.path / "history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        self.behind = False
 
     def save_checkpoint(self, state: State) -> None:
         """Write the state durably."""
-        self.rewrite_history(state.history)
+        if self.behind:
+            self.rewrite_history(state.history)
         checkpoint.save(self.checkpoints, state.step, state.tensors(), state.meta())
 
-    def finish(self, model: nn.Module, stopped_because: str, best: Row | None) -> None:
+    def finish(self, model: nn.Module, stopped_because: str, best: Row | None, history: list[Row]) -> None:
         """Write the weights that were kept, and why the run ended."""
-        checkpoint.write_tensors(self.path / "model.safetensors", dict(model.state_dict()))
-        files.write_text(self.path / "result.json", json.dumps({"stopped_because": stopped_because, "best": best}))
+        weights = checkpoint.write_tensors(self.path / "model.safetensors", dict(model.state_dict()))
+        self.rewrite_history(history)
+        digest = files.sha256(self.path / "history.jsonl")
+        files.write_json(
+            self.path / "result.json",
+            {"stopped_because": stopped_because, "best": best, "weights": weights, "history": digest},
+        )
+
+    def go_on(self, plan: Plan, history: list[Row]) -> None:
+        """Write down that the run goes on, by this plan and from this history: it has not ended any more."""
+        (self.path / "result.json").unlink(missing_ok=True)
+        self.rewrite_history(history)
+        plan.save(self.path / "plan.toml")

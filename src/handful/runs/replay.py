@@ -147,7 +147,7 @@ def _before(folder: RunFolder, step: int, make: Callable[[], Training]) -> Train
     t = make()
     t.folder = None
     tensors, meta, _ = checkpoint.load(folder.checkpoints, before=step)
-    t.state.restore(tensors, meta, folder.history())
+    t.state.restore(tensors, meta)
     _descend(t, step - 1)
     if why := t.rule(t.progress()):
         raise HandfulError(f"the run stopped after step {t.state.step:,} because {why}; it has no step {step:,}")

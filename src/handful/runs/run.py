@@ -39,6 +39,8 @@ from handful.training.state import State, load_weights
 from handful.training.training import Recorder
 from handful.transform.pipeline import Pipeline
 
+DONE, BROKEN_OFF, UNSAVED = 0, 3, 4  # how a run ends, as `handful train` says by its exit status
+
 
 @dataclass
 class Run:
@@ -47,6 +49,9 @@ class Run:
     model:    with its best weights, in evaluation mode
     history:  one row per logged moment
     best:     the row of the history of the best evaluation, or None if nothing was held out
+    exit_status: that of `handful train`: 0; 3 broken off (a loss that is not finite, no memory, ...); 4 what it learned
+              could not be written; 130 by Ctrl-C; 143 by SIGTERM
+    unsaved:  what could not be written to the run folder in the end, and why
     """
 
     model: nn.Module
@@ -58,6 +63,8 @@ class Run:
     stopped_because: str
     best: Row | None = None
     folder: Recorder | None = None
+    exit_status: int = DONE
+    unsaved: str | None = None
     again: Callable[..., Replay] | None = None  # handful.replay of this run
 
     @property
@@ -220,7 +227,7 @@ def open_run(path: str | Path, *, model: nn.Module | None = None, loss: object =
         if not config:
             raise HandfulError(f"this run trained {plan.model}; pass an instance: handful.load(path, model=...)")
         model = from_config(config)
-    weights, best, why = _kept_weights(folder)
+    weights, best, why = folder.kept_weights()
     load_weights(model, weights)
     where = choose_device(device).value
     model.to(where).eval()
@@ -235,18 +242,6 @@ def open_run(path: str | Path, *, model: nn.Module | None = None, loss: object =
         scale=pipeline.target_scale,
     )  # fmt: skip
     objective.part = (pipeline.target and pipeline.target.part) or ""
-    return Run(model, plan, None, folder.history(), pipeline, objective, why, best, folder)
-
-
-def _kept_weights(folder: RunFolder) -> tuple[dict[str, Tensor], Row | None, str]:
-    """The best weights of a finished run, or those of the newest checkpoint of one that was cut off."""
-    if (folder.path / "result.json").exists():
-        result = folder.read_json("result.json")
-        return checkpoint.read_tensors(folder.path / "model.safetensors"), result["best"], result["stopped_because"]
-    tensors, meta, _ = checkpoint.load(folder.checkpoints)
-    why = f"it was cut off after step {meta['step']:,}; handful resume goes on with it"
-    for prefix in ("best.", "average.", "evaluated.", "model."):
-        weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        if weights:
-            return weights, meta["best"], why
-    raise HandfulError(f"the checkpoint in {folder.path} holds no weights")
+    history = folder.history()
+    plan = Plan(plan.choices, (*plan.notes, *dict.fromkeys(folder.notes)))
+    return Run(model, plan, None, history, pipeline, objective, why, best, folder)

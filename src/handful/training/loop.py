@@ -28,9 +28,10 @@ def descend(t: Training, after_step: Callable[[LossSums, float], None], interrup
                 sums = objective.sums_of(output, part)  # 4. mean loss: its sum and its weight
                 gradient.backward(sums)  # 5. backward
                 del output, sums  # or they would take up memory during the next forward pass
-        rate = update(t)  # 6. update by the learning rate
-        state.position += state.batch
-        state.step += 1
+        with interrupts.one_update():
+            rate = update(t)  # 6. update by the learning rate
+            state.position += state.batch
+            state.step += 1
         after_step(gradient.total, rate)
         state.seconds, clock = state.seconds + time.perf_counter() - clock, time.perf_counter()
     return reason

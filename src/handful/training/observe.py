@@ -22,9 +22,11 @@ class Observer:
 
     t: Training
     callbacks: tuple[Callback, ...] = ()
+    step: int = -1  # the last one that was looked at to the end, so that the state is one to go on from
     early: tuple[int, ...] = ()  # positions in the first epoch at which the held-out rows are looked at, too
 
     def __post_init__(self) -> None:
+        self.step = self.t.state.step
         if self.t.open_looks:
             self.early = tuple(n for n in (self.t.examples // k for k in (8, 4, 2)) if 0 < n < self.t.evaluate_every)
 
@@ -43,12 +45,13 @@ class Observer:
             self.log(rate, evaluated)
         elif self.callbacks:
             self.tell("step", t.here())
+        if t.grower is not None and (note := t.grower(t)):  # what it decides is saved with the step it belongs to
+            t.live.note(note)
+            t.log({**t.moment(), "note": note})
+        self.step = t.state.step
         if t.folder is not None and t.checkpoint_due(evaluated):
             t.save()
             self.tell("checkpoint", t.here())
-        if t.grower is not None and (note := t.grower(t)):
-            t.live.note(note)
-            t.log({**t.moment(), "note": note})
 
     def begin(self) -> None:
         """A look at the held-out rows where the loop begins, unless a run that is resumed has had it."""

@@ -116,10 +116,10 @@ class State:
             "batch": self.batch,
             "noise": self.noise,
             "probing_cost": self.probing_cost,
-            "logged": len(self.history),
+            "history": self.history,
         }
 
-    def restore(self, tensors: dict[str, Tensor], meta: Row, history: list[Row]) -> None:
+    def restore(self, tensors: dict[str, Tensor], meta: Row) -> None:
         """Become the saved state, to the bit."""
 
         def group(prefix: str) -> Weights:
@@ -135,12 +135,7 @@ class State:
         self.noise, self.probing_cost = meta["noise"], meta["probing_cost"]
         loss, weight, metrics = meta["window"]
         self.window = Window(loss, weight, {k: np.array(v) for k, v in metrics.items()})
-        if len(history) < meta["logged"]:
-            raise HandfulError(
-                f"history.jsonl holds {len(history)} rows but the checkpoint was saved after {meta['logged']}; "
-                "the run folder has lost part of its history"
-            )
-        self.history = history[: meta["logged"]]
+        self.history = list(meta["history"])
 
 
 def copy_weights(model: nn.Module, *, clone: bool = True) -> Weights:

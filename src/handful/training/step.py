@@ -84,9 +84,10 @@ class ExactGradient:
         if error is None:
             if not self.whole:
                 self._divide_by_total_weight()
-        elif is_out_of_memory(error):
-            for buffer, saved in zip(self.objective.buffers, self.buffers, strict=True):
-                buffer.detach().copy_(saved)
+            return
+        for buffer, saved in zip(self.objective.buffers, self.buffers, strict=True):  # no step was made
+            buffer.detach().copy_(saved)
+        if is_out_of_memory(error):
             self.forget()
             if self.objective.coupling:
                 raise OutOfMemory(

@@ -37,7 +37,9 @@ class Recorder(Protocol):
 
     def save_checkpoint(self, state: State) -> None: ...
 
-    def finish(self, model: nn.Module, stopped_because: str, best: Row | None) -> None: ...
+    def finish(self, model: nn.Module, stopped_because: str, best: Row | None, history: list[Row]) -> None: ...
+
+    def release(self) -> None: ...
 
 
 @dataclass
@@ -144,14 +146,18 @@ class Training:
             return self.state.step % self.save_every == 0
         return evaluated and time.monotonic() - self.saved_at > 30
 
-    def save(self) -> None:
-        """Write a checkpoint. A full disk is reported, and the run goes on without it."""
+    def save(self) -> str | None:
+        """Write a checkpoint. What does not work is said and tried again at the next one: the run goes on in memory.
+        Returns why nothing was written."""
+        why = None
         if self.folder and self.ranks.rank == 0:
             try:
                 self.folder.save_checkpoint(self.state)
             except HandfulError as error:
-                self.live.note(f"no checkpoint was written: {error}")
+                why = str(error)
+                self.live.note(f"no checkpoint was written: {why}; training goes on, and it is tried again")
             self.saved_at = time.monotonic()
+        return why
 
 
 def standard_error(share: float, rows: int) -> float:

@@ -1,6 +1,6 @@
 """Tables larger than memory -> chunks to be stored: what the columns hold is learned block by block, then applied."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Protocol
@@ -34,7 +34,8 @@ from handful.data.tables.arrow import (
 )
 from handful.data.tables.columns import ColumnStats, Media, column_stats, decide, mergeable
 from handful.data.tables.files import TableBlock, read_blocks, table_dialect, typed_block
-from handful.data.tables.parts import JointSchema
+from handful.data.tables.parts import JointSchema, words_in
+from handful.data.tables.types import TEXT
 from handful.data.tables.values import apply
 
 
@@ -106,13 +107,19 @@ def survey(tables: Tables, o: Options) -> Survey:
         found.rows += table.num_rows
     again |= {name for name, one in found.stats.items() if one.rows != found.rows}  # lines of JSON that lack it
     if again:
-        types = found.schema.types
-        for name in again:
-            del found.stats[name]
-        for _, _, stats in _looks(tables, lambda block: block.table(types, again), None, o):
-            for name, one in stats.items():
-                if found.stats.setdefault(name, one) is not one:
-                    found.stats[name].merge(one)
+        found.stats |= again_stats(tables, found.schema.types, again, o)
+    return found
+
+
+def again_stats(
+    tables: Tables, types: Mapping[str, pa.DataType], names: Collection[str], o: Options
+) -> dict[str, ColumnStats]:
+    """Statistics of these columns in these types."""
+    found: dict[str, ColumnStats] = {}
+    for _, _, stats in _looks(tables, lambda block: block.table(types, names), None, o):
+        for name, one in stats.items():
+            if found.setdefault(name, one) is not one:
+                found[name].merge(one)
     return found
 
 
@@ -147,6 +154,13 @@ class TableFeed:
         note_numbers(names, o, notes)
         o = replace(with_target(o, names, notes), decimal=seen.decimal)
         self._types = seen.schema.types
+        goal = o.target or ""
+        if goal in self._types and goal not in o.schema and self._types[goal] != TEXT:
+            kind, words = words_in(tables, goal, seen.rows)
+            o = replace(o, words=words)
+            if kind == TEXT:
+                self._types[goal] = kind
+                seen.stats |= again_stats(tables, self._types, {goal}, o)
         self._columns: dict[str, Column] = {}
         self._forms: dict[str, Form] = {}
         for name in without_index(o, chosen(o, names), seen.indexes, notes):

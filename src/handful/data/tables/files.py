@@ -26,7 +26,7 @@ from handful.data.options import Options
 from handful.data.tables.arrow import check_names, likely_target, open_table
 from handful.data.tables.dialect import BLANKS, SAMPLE, Dialect, header, one_blank, text_blocks
 from handful.data.tables.dialect import find as find_dialect
-from handful.data.tables.strings import typed
+from handful.data.tables.strings import conversion, parse_cells, typed
 from handful.data.tables.types import TEXT, cell_type, plain
 
 BLOCK = 16 << 20  # bytes of text parsed at a time
@@ -82,8 +82,13 @@ class TableBlock:
         if goal not in self.names or goal in o.schema or self.dialect is None:
             return self.as_trained(o.schema), o
         table = plain(self.parse({goal: TEXT}, None, self.skipped))
-        found, words = typed(table[goal], partial(_parse_cells, self.dialect))
+        found, words = typed(table[goal], partial(parse_cells, self.dialect))
         return table.set_column(table.column_names.index(goal), goal, found), replace(o, words=words)
+
+    def labels(self, goal: str) -> pa.ChunkedArray:
+        """The cells of one column of CSV, each once."""
+        cells = plain(self.parse({goal: TEXT}, {goal}, self.skipped))[goal]
+        return pa.chunked_array([cells.unique()])
 
     def table(self, types: Types | None = None, only: Collection[str] | None = None) -> pa.Table:
         """The rows as a table that `plain` made, its columns of `types` and in their order where these are given; only:
@@ -245,7 +250,7 @@ def _parse_csv(
 ) -> pa.Table:
     """names: of the columns, where the text has no header; it is then parsed on one thread."""
     parse = arrow_csv.ParseOptions(delimiter=dialect.separator, newlines_in_values=True)
-    convert = _conversion(dialect)
+    convert = conversion(dialect)
     convert.column_types = {name: types[name] for name in types.keys() & (types if names is None else names)}
     if only is not None:
         convert.include_columns = [name for name in names or () if name in only]
@@ -267,24 +272,6 @@ def _parse_csv(
         if pa.types.is_binary(column.type):
             raise HandfulError(f"{where}: column '{name}' is not UTF-8: convert the file, for example with iconv")
     return table.replace_schema_metadata(dialect.metadata)
-
-
-def _conversion(dialect: Dialect) -> arrow_csv.ConvertOptions:
-    return arrow_csv.ConvertOptions(
-        decimal_point=dialect.decimal,
-        timestamp_parsers=[arrow_csv.ISO8601],
-        true_values=["true", "True", "TRUE"],  # without 0 and 1, which are numbers: so blocks have one type with others
-        false_values=["false", "False", "FALSE"],
-    )
-
-
-def _parse_cells(dialect: Dialect, cells: pa.Array) -> pa.ChunkedArray:
-    """The cells of one column as a whole file of them is typed."""
-    text = pa.BufferOutputStream()
-    arrow_csv.write_csv(pa.table({"cells": cells}), text)
-    options = arrow_csv.ReadOptions(use_threads=False, block_size=text.tell() + 1)
-    parse = arrow_csv.ParseOptions(newlines_in_values=True)
-    return plain(arrow_csv.read_csv(pa.BufferReader(text.getvalue()), options, parse, _conversion(dialect)))["cells"]
 
 
 def _jsonl(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:

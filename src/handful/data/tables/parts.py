@@ -1,8 +1,9 @@
 """Several table files of one schema, read as one table: the parts of a data set, as other programs write it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePath
 from urllib.parse import unquote
 
@@ -12,9 +13,17 @@ from handful.base.errors import HandfulError
 from handful.data.arrays import Arrays
 from handful.data.media.bad_rows import Bad, left_out
 from handful.data.options import Options
-from handful.data.tables.arrow import check_names, open_table
-from handful.data.tables.files import TABLES, TableBlock, ending, read_blocks, table_dialect, trained_dialect
-from handful.data.tables.types import join_types
+from handful.data.tables.arrow import check_names, likely_target, open_table
+from handful.data.tables.files import (
+    TABLES,
+    TableBlock,
+    ending,
+    read_blocks,
+    table_dialect,
+    trained_dialect,
+)
+from handful.data.tables.strings import Words, parse_cells, typed
+from handful.data.tables.types import TEXT, join_types
 
 _NOTHING = "__HIVE_DEFAULT_PARTITION__"  # the folder of rows that have no value
 
@@ -37,6 +46,19 @@ def parts(files: Sequence[PurePath]) -> list[PurePath]:
         return kept
     alike = len({re.sub(r"\d+", "0", f.name) for f in kept}) == 1 and len({f.parent for f in kept}) == 1
     return kept if alike and len(kept) > 1 else []
+
+
+def words_in(blocks: Iterable[TableBlock], goal: str | None, rows: int) -> tuple[pa.DataType | None, Words]:
+    """(the type, how they are written) of the labels of several blocks of CSV; None for others."""
+    found, dialect = list[pa.Array](), None
+    for block in blocks:
+        if block.dialect is None or goal not in block.names:
+            return None, None
+        found, dialect = [*found, *block.labels(str(goal)).chunks], block.dialect
+    if dialect is None:
+        return None, None
+    values, words = typed(pa.chunked_array(found), partial(parse_cells, dialect), rows)
+    return values.type, words
 
 
 class JointSchema:
@@ -81,6 +103,11 @@ def open_parts(root: Path, files: Sequence[PurePath], o: Options) -> Arrays:
         gone += [b._replace(place=f"{file}: {b.place}") for b in block.skipped or []]
         joint.add(block, tables[-1].schema)
         notes |= {block.note: None} if block.note else {}
+    goal = likely_target(tuple(joint.types), o)
+    if goal in joint.types and goal not in o.schema and joint.types[goal] != TEXT:
+        blocks = (next(read_blocks(str(root / file), True, dialect)).skipping(o) for file in files)
+        kind, words = words_in(blocks, goal, sum(table.num_rows for table in tables))
+        joint.types[goal], o = TEXT if kind == TEXT else joint.types[goal], replace(o, words=words)
     for number, (table, file) in enumerate(zip(tables, files, strict=True)):
         if dict(zip(table.column_names, table.schema.types, strict=True)) != joint.types:
             # read anew: "00501" alone may have been a number

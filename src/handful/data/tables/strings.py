@@ -7,10 +7,12 @@ from math import sqrt
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyarrow import csv as arrow_csv
 
 from handful.base.errors import HandfulError
 from handful.data.base import Column, Rows
-from handful.data.tables.types import TEXT, is_moment
+from handful.data.tables.dialect import Dialect
+from handful.data.tables.types import TEXT, is_moment, plain
 from handful.data.tables.written import TIME_OF_DAY, Floats, dates, is_missing, numbers, trimmed
 
 # Letters of scripts that set no spaces between words: Thai, Lao, Burmese, Khmer, kana and Chinese characters.
@@ -123,7 +125,10 @@ _LONGEST = 2**63  # whole numbers below have their own bits
 Parse = Callable[[pa.Array], pa.ChunkedArray]  # the cells of a column -> as the reader of text files types them
 
 
-def typed(cells: pa.ChunkedArray, parse: Parse) -> tuple[pa.ChunkedArray, tuple[str, ...] | None]:
+Words = tuple[str, ...] | None
+
+
+def typed(cells: pa.ChunkedArray, parse: Parse, rows: int = 0) -> tuple[pa.ChunkedArray, Words]:
     """The values of a target's cells, and how each value is written, where Python would write it otherwise.
 
     A few whole numbers of which one is written in two ways ("1" and "01"), or too long for 64 bits, are names: text.
@@ -140,7 +145,7 @@ def typed(cells: pa.ChunkedArray, parse: Parse) -> tuple[pa.ChunkedArray, tuple[
     words: dict[object, str] = {}
     for value, text in pairs:
         words.setdefault(value, text)
-    if len(words) <= max(20, sqrt(len(cells))) and _are_names(words, pairs, values.type):
+    if len(words) <= max(20, sqrt(rows or len(cells))) and _are_names(words, pairs, values.type):
         return cells, None
     dated = is_moment(values.type) or pa.types.is_time(values.type)  # read as seconds
     return found, tuple(words.values()) if dated or any(str(v) != text for v, text in words.items()) else None
@@ -151,3 +156,22 @@ def _are_names(words: dict[object, str], pairs: Iterable[tuple[object, str]], ki
         return any(words[value] != text for value, text in pairs)
     digits = [text for text in words.values() if text.lstrip("+-").isdecimal()]
     return pa.types.is_floating(kind) and len(digits) == len(words) and any(abs(int(t)) >= _LONGEST for t in digits)
+
+
+def conversion(dialect: Dialect) -> arrow_csv.ConvertOptions:
+    """How the cells of a CSV file are typed."""
+    return arrow_csv.ConvertOptions(
+        decimal_point=dialect.decimal,
+        timestamp_parsers=[arrow_csv.ISO8601],
+        true_values=["true", "True", "TRUE"],  # without 0 and 1, which are numbers: so blocks have one type with others
+        false_values=["false", "False", "FALSE"],
+    )
+
+
+def parse_cells(dialect: Dialect, cells: pa.Array) -> pa.ChunkedArray:
+    """The cells of one column as a whole file of them is typed."""
+    text = pa.BufferOutputStream()
+    arrow_csv.write_csv(pa.table({"cells": cells}), text)
+    options = arrow_csv.ReadOptions(use_threads=False, block_size=text.tell() + 1)
+    parse = arrow_csv.ParseOptions(newlines_in_values=True)
+    return plain(arrow_csv.read_csv(pa.BufferReader(text.getvalue()), options, parse, conversion(dialect)))["cells"]

@@ -4,8 +4,6 @@ A checkpoint is two files in `checkpoints/`: `<step>.safetensors` with every ten
 and the SHA-256 of the first. The .json is renamed into place last, so a checkpoint that has one is whole.
 """
 
-import hashlib
-import json
 from pathlib import Path
 
 import safetensors.torch
@@ -13,7 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from handful.base.errors import HandfulError
-from handful.base.files import atomic, write_text
+from handful.base.files import atomic, read_json, sha256, write_json
 from handful.base.plan import Row
 
 KEPT = 2
@@ -24,24 +22,35 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
     with atomic(path) as temporary:
         # A clone each: safetensors refuses tensors that share memory (tied weights do).
         safetensors.torch.save_file({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, temporary)
-        digest = _sha256(temporary)
+        digest = sha256(temporary)
     return digest
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. Raises HandfulError when it is missing or damaged."""
+def read_tensors(path: Path, digest: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises HandfulError when it is missing or damaged: not readable as such, or
+    not of this SHA-256."""
     try:
+        if digest is not None and sha256(path) != digest:
+            raise HandfulError(f"{path} is damaged: its checksum does not match")
         return safetensors.torch.load_file(path)
     except (OSError, SafetensorError) as error:
         raise HandfulError(f"{path} cannot be read as safetensors: {error}") from None
 
 
 def save(folder: Path, step: int, tensors: dict[str, Tensor], meta: Row) -> None:
-    """Write the checkpoint of a step and remove all but the first, where replays begin, and the newest two."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the checkpoint of a step and remove all but the first, where replays begin, and the newest two. Raises
+    HandfulError where that cannot be done."""
+    try:
+        _save(folder, step, tensors, meta)
+    except OSError as error:
+        raise HandfulError(f"{folder} could not be written: {error.strerror}") from error
+
+
+def _save(folder: Path, step: int, tensors: dict[str, Tensor], meta: Row) -> None:
+    folder.mkdir(exist_ok=True)
     stem = folder / f"{step:012d}"
     digest = write_tensors(stem.with_suffix(".safetensors"), tensors)
-    write_text(stem.with_suffix(".json"), json.dumps({**meta, "sha256": digest}))
+    write_json(stem.with_suffix(".json"), {**meta, "tensors": digest})
     whole = sorted(folder.glob("[0-9]*.json"))
     for old in whole[1:-KEPT]:
         old.unlink(missing_ok=True)
@@ -68,18 +77,10 @@ def load(folder: Path, before: int | None = None) -> tuple[dict[str, Tensor], Ro
     for manifest in manifests:
         tensor_file = manifest.with_suffix(".safetensors")
         try:
-            meta = json.loads(manifest.read_text(encoding="utf-8"))
-            if _sha256(tensor_file) != meta["sha256"]:
-                raise ValueError("its checksum does not match")
-            return read_tensors(tensor_file), meta, notes
-        except (OSError, ValueError, KeyError, HandfulError) as error:
-            why = error.strerror if isinstance(error, OSError) else error
-            notes.append(f"checkpoint {tensor_file.name} is damaged ({why}); falling back to the one before")
+            meta = read_json(manifest)
+            return read_tensors(tensor_file, meta["tensors"]), meta, notes
+        except HandfulError as error:
+            notes.append(f"checkpoint {manifest.stem} is damaged ({error}); falling back to the one before")
     if notes:
         raise HandfulError(f"no checkpoint in {folder} is whole: {'; '.join(notes)}")
     raise HandfulError(f"there is no checkpoint in {folder}; the run was stopped before its first one: start it again")
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,7 +2,8 @@
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 INTERRUPTED = "it was interrupted"
@@ -11,10 +12,12 @@ Handler = Callable[[int, FrameType | None], object] | int | None
 
 class Interrupts:
     """Inside the block, Ctrl-C (and a scheduler's SIGTERM) asks the run to stop between two steps, so that no update
-    is left half made; a second one raises KeyboardInterrupt at once."""
+    is left half made; a second one raises KeyboardInterrupt at once, in the middle of an update when that is made; a
+    third one there too. held: an update is being made, or was left half made."""
 
     def __init__(self) -> None:
         self.asked = 0
+        self.again = self.held = False
         self.before: dict[int, Handler] = {}
 
     def __enter__(self) -> "Interrupts":
@@ -29,9 +32,24 @@ class Interrupts:
             signal.signal(number, handler)
 
     def ask(self, number: int, _frame: object) -> None:
-        if self.asked:
+        if self.asked and (self.again or not self.held):
             raise KeyboardInterrupt
+        self.again = bool(self.asked)
         self.asked = number
+
+    @contextmanager
+    def one_update(self) -> Iterator[None]:
+        """What happens inside is done whole."""
+        self.held = True
+        yield
+        self.held = False
+        if self.again:
+            raise KeyboardInterrupt
+
+    @property
+    def exit_status(self) -> int:
+        """As of a process that the signal ended: 130 for Ctrl-C, 143 for SIGTERM."""
+        return 128 + (self.asked or signal.SIGINT)
 
     def pass_on(self) -> None:
         """Let a signal that would have ended the process do so, now that the run is written down."""

@@ -1,0 +1,464 @@
+"""Never lose a run: signals, damaged files, two writers, full disks, a kill in the first second."""
+
+import hashlib
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+import handful
+from handful.base import files
+from handful.base.errors import HandfulError
+from handful.training.process.interrupts import Interrupts
+
+DIGITS = load_digits()
+X = torch.from_numpy((DIGITS.data / 16).astype(np.float32))
+Y = torch.from_numpy(DIGITS.target)
+
+
+def mlp(seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return torch.nn.Sequential(
+            torch.nn.Linear(64, 16), torch.nn.BatchNorm1d(16), torch.nn.ReLU(), torch.nn.Linear(16, 10)
+        )
+
+
+def fit(model, **given):
+    options = {"batch": 64, "lr": 0.1, "optimizer": "momentum", "valid": 0.2, "until": "epochs(2)", "quiet": True}
+    return handful.fit(model, (X, Y), **options | given)
+
+
+def go_on(path, **given):
+    return handful.resume(path, model=mlp(9), train=(X, Y), **{"quiet": True} | given)
+
+
+def bits(model):
+    return b"".join(v.numpy().tobytes() for v in model.state_dict().values())
+
+
+def rows_without_time(path):
+    rows = [json.loads(line) for line in (path / "history.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    path = tmp_path_factory.mktemp("whole") / "run"
+    return fit(mlp(), out=path, save_every=1)
+
+
+# Signals
+
+
+class Interrupted(torch.optim.SGD):
+    """Two Ctrl-C in the middle of the update of step 8, when the first weight has moved and the others have not."""
+
+    presses = 2
+    count = 0
+
+    def step(self, closure=None):
+        self.count += 1
+        if self.count == 8:
+            first = self.param_groups[0]["params"][0]
+            with torch.no_grad():
+                first.add_(0.0)
+            for _ in range(self.presses):
+                signal.raise_signal(signal.SIGINT)
+        return super().step(closure)
+
+
+class Pressed(Interrupted):
+    presses = 3
+
+
+@pytest.mark.parametrize("save_every", [1, 5])
+@pytest.mark.parametrize("kind", [Interrupted, Pressed])
+def test_ctrl_c_twice_and_thrice_inside_an_update_leave_a_whole_step(tmp_path, save_every, kind):
+    kind.count = 0
+    given = {"valid": None, "lr": 0.1, "save_every": save_every, "schedule": "constant"}
+    reference = fit(mlp(), optimizer=torch.optim.SGD, **given)
+    path = tmp_path / "run"
+    if kind is Pressed:
+        with pytest.raises(KeyboardInterrupt):
+            fit(mlp(), optimizer=kind, out=path, **given)
+    else:
+        run = fit(mlp(), optimizer=kind, out=path, **given)
+        assert (run.state.step, run.exit_status) == (8, 130)
+    kind.count = -1000
+    for manifest in (path / "checkpoints").glob("*.json"):  # each is of a whole step
+        step = json.loads(manifest.read_text())["step"]
+        weights = handful.training.process.checkpoint.read_tensors(manifest.with_suffix(".safetensors"))
+        plain = fit(mlp(), optimizer=torch.optim.SGD, **given | {"until": f"steps({step})"}) if step else None
+        expected = (plain.model if plain else mlp()).state_dict()
+        assert all(torch.equal(weights[f"model.{k}"], v) for k, v in expected.items())
+    meta = json.loads(sorted((path / "checkpoints").glob("*.json"))[-1].read_text())
+    assert meta["optimizer"]["class"] == kind.__name__
+    end = handful.resume(path, model=mlp(9), train=(X, Y), optimizer=kind, quiet=True)
+    assert bits(end.model) == bits(reference.model)
+
+
+def test_a_second_signal_inside_forward_leaves_the_running_statistics_of_the_step_before(tmp_path):
+    class Stopping(torch.nn.Module):
+        def __init__(self, presses):
+            super().__init__()
+            self.net, self.presses, self.count = mlp(), presses, 0
+
+        def forward(self, x):
+            out = self.net(x)
+            if self.training and len(x) == 64:
+                self.count += 1
+                if self.count == 8 and self.presses:
+                    for _ in range(2):
+                        signal.raise_signal(signal.SIGINT)
+            return out
+
+    given = {"valid": None, "micro_batch": 64}
+    reference = fit(Stopping(0), **given)
+    run = fit(Stopping(2), out=tmp_path / "run", **given)
+    assert run.stopped_because == "it was interrupted"
+    again = handful.resume(tmp_path / "run", model=Stopping(0), train=(X, Y), quiet=True)
+    assert bits(again.model) == bits(reference.model)
+
+
+def test_an_interrupted_evaluation_is_made_again(tmp_path):
+    path, calls = tmp_path / "run", [0, 0]
+
+    def correct(output, target):
+        calls[0] += 1
+        if calls[0] == calls[1]:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return float((output.argmax(1) == target).mean())
+
+    given = {"metrics": correct, "evaluate_every": 0.25, "save_every": 3, "score": "valid_loss"}
+    reference = fit(mlp(), out=tmp_path / "whole", **given)
+    for press_at in (4, 6, 8):
+        calls[:] = 0, press_at
+        shutil.rmtree(path, ignore_errors=True)
+        cut = fit(mlp(), out=path, **given)
+        assert cut.stopped_because == "it was interrupted"
+        assert cut.state.step < reference.state.step
+        assert bits(go_on(path, metrics=correct).model) == bits(reference.model)
+        assert rows_without_time(path) == rows_without_time(tmp_path / "whole")
+
+
+def press(interrupts, times):
+    with interrupts, interrupts.one_update():
+        for _ in range(times):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_third_signal_is_not_held_back():
+    for times, half_made in ((2, False), (3, True)):
+        interrupts = Interrupts()
+        with pytest.raises(KeyboardInterrupt):
+            press(interrupts, times)
+        assert interrupts.held == half_made
+    press(Interrupts(), 1)
+
+
+# Exit statuses
+
+
+def handful_command(*arguments, **given):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "handful.cli", *map(str, arguments)], env=environment, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, **given,
+    )  # fmt: skip
+
+
+def wait_for(path, process):
+    for _ in range(600):
+        if path.exists():
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError(f"{path} did not appear")
+
+
+LONG = ["digits", "--model", "linear", "--batch", "64", "--lr", "0.02", "--until", "epochs(100000)"]
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_has_its_exit_status_and_the_run_goes_on(tmp_path, name, status):
+    path = tmp_path / "run"
+    process = handful_command("train", *LONG, "--out", path)
+    wait_for(path / "plan.toml", process)
+    busy = handful_command("resume", path)  # and no other process may write meanwhile
+    assert "is being written by process" in busy.communicate(timeout=120)[1]
+    assert busy.returncode == 2
+    process.send_signal(getattr(signal, name))
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == status, error
+    assert f"go on with: handful resume {path}" in out
+    assert handful.resume(path, until="epochs(1)", quiet=True).exit_status == 0
+
+
+def test_a_run_that_breaks_off_has_its_exit_status(monkeypatch, tmp_path, capsys):
+    from handful import cli
+
+    monkeypatch.setattr(sys, "argv", ["handful", "train", "diabetes", "--model", "linear", "--batch", "16", "--lr",
+                                      "1e30", "--optimizer", "sgd", "--out", str(tmp_path / "run"), "-q"])  # fmt: skip
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    printed = capsys.readouterr()
+    assert stop.value.code == 3, printed
+    assert "not finite" in printed.out
+
+
+# Damaged files
+
+
+def spoilt(path, kind, at=0.5):
+    data = bytearray(path.read_bytes())
+    if kind == "missing":
+        path.unlink()
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "cut":
+        path.write_bytes(bytes(data[: len(data) // 2]))
+    else:
+        data[int(at * (len(data) - 1))] ^= 1 << int(97 * at) % 8
+        path.write_bytes(bytes(data))
+
+
+NEEDED = {"plan.toml", "pipeline.json", "pipeline.safetensors", "model.json"}
+
+
+def files_of(path):
+    return sorted(p for p in path.rglob("*") if p.is_file() and p.name not in ("run.lock", "report.html"))
+
+
+@pytest.fixture(scope="module")
+def ready_made(tmp_path_factory):
+    path = tmp_path_factory.mktemp("ready") / "run"
+    handful.fit("mlp", "wine", batch=16, lr=0.01, until="epochs(2)", out=path, quiet=True)
+    return path, handful.load(path).predict("wine", probabilities=True)
+
+
+def check_damaged(folder, name, expected):
+    """One file is damaged: it is named in one sentence, or not needed and then nothing else changes."""
+    try:
+        run = handful.load(folder)
+        found = run.predict("wine", probabilities=True)
+        run.report()
+        assert torch.equal(found, expected), name
+    except HandfulError as error:
+        said = str(error)
+    else:
+        return True
+    assert name.name in said
+    assert name.name in NEEDED
+    return False
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "cut", 0.0, 0.013, 0.21, 0.5, 0.77, 0.999, 1.0])
+def test_every_damaged_file_is_named_or_not_needed(tmp_path, ready_made, kind):
+    path, expected = ready_made
+    survived = {}
+    for file in files_of(path):
+        folder = tmp_path / "copy"
+        shutil.copytree(path, folder)
+        spoilt(folder / file.relative_to(path), kind if isinstance(kind, str) else "flip", kind)
+        survived[file.name] = check_damaged(folder, file, expected)
+        shutil.rmtree(folder)
+    assert not any(survived[name] for name in NEEDED)
+    assert survived["history.jsonl"]
+    assert survived["result.json"]
+    assert survived["model.safetensors"]  # the checkpoint has the same weights
+
+
+@pytest.mark.slow
+def test_200_flips_in_every_file(tmp_path, ready_made):
+    path, expected = ready_made
+    for k in range(200):
+        for file in files_of(path):
+            folder = tmp_path / "copy"
+            shutil.copytree(path, folder)
+            spoilt(folder / file.relative_to(path), "flip", (k + 0.5) / 200)
+            check_damaged(folder, file, expected)
+            shutil.rmtree(folder)
+
+
+def test_a_damaged_run_that_goes_on_loses_nothing(tmp_path, whole):
+    """The history is in the checkpoint; where one character of the newest one was changed, the one before is taken."""
+
+    def cut(event, info):
+        if event == "checkpoint" and info["step"] == 9:
+            raise KeyboardInterrupt
+
+    path = tmp_path / "run"
+    fit(mlp(), out=path, save_every=1, callbacks=[cut])
+    spoilt(path / "history.jsonl", "flip")
+    newest = sorted((path / "checkpoints").glob("*.json"))[-1]
+    newest.write_text(re.sub(r'"position": \d+', '"position": 7', newest.read_text()))
+    end = go_on(path)
+    assert bits(end.model) == bits(whole.model)
+    assert rows_without_time(path) == rows_without_time(whole.path)
+
+
+def test_a_table_and_its_checksum(tmp_path):
+    for table in ({}, {"a": 1}, {"b": [1.5, None, "ü\n"], "c": {"d": float("inf")}}):
+        for indent in (None, 1):
+            files.write_json(tmp_path / "t.json", table, indent)
+            text = (tmp_path / "t.json").read_text()
+            assert files.read_json(tmp_path / "t.json") == table
+            assert {k: v for k, v in json.loads(text).items() if k != "sha256"} == table
+            body = "{" + re.sub(r'^\{"sha256": "\w+"(, )?', "", text)
+            assert json.loads(text)["sha256"] == hashlib.sha256(body.encode()).hexdigest()
+
+
+# From the first second
+
+
+def test_the_start_is_a_checkpoint(tmp_path):
+    def stop(event, info):
+        if event == "start":
+            raise KeyboardInterrupt
+
+    path = tmp_path / "run"
+    fit(mlp(), out=path, save_every=1, callbacks=[stop])
+    (path / "result.json").unlink()
+    assert [p.stem for p in (path / "checkpoints").glob("*.json")] == ["0" * 12]
+    assert bits(go_on(path).model) == bits(fit(mlp(), save_every=1).model)
+
+
+def test_resume_auto_starts_goes_on_and_refuses_what_differs(tmp_path, whole):
+    path = tmp_path / "run"
+
+    def cut(event, info):
+        if event == "checkpoint" and info["step"] == 9:
+            raise KeyboardInterrupt
+
+    fit(mlp(), out=path, save_every=1, resume="auto", callbacks=[cut])
+    with pytest.raises(HandfulError, match=r"already holds a run, of your own Sequential on .* handful resume .*run"):
+        fit(mlp(), out=path, save_every=1)
+    with pytest.raises(HandfulError, match="seed is 0 in this run and stays so"):
+        fit(mlp(), out=path, save_every=1, resume="auto", seed=3)
+    run = fit(mlp(5), out=path, save_every=1, resume="auto")
+    assert bits(run.model) == bits(whole.model)
+    assert bits(fit(mlp(5), out=path, save_every=1, resume=True).model) == bits(whole.model)  # it has ended
+    longer = fit(mlp(5), out=path, save_every=1, resume="auto", until="epochs(3)")
+    assert longer.state.step > whole.state.step
+
+
+def test_a_run_killed_before_it_had_a_plan_leaves_a_folder_to_start_in(tmp_path):
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / "run.lock").write_text("process 1 on elsewhere")
+    (path / "pipeline.json").write_text("{")
+    (path / ".plan.toml.17.tmp").write_text("half")
+    run = fit(mlp(), out=path, until="steps(2)", resume="auto")
+    assert run.state.step == 2
+    assert not list(path.glob(".*"))
+
+
+# One writer
+
+HOLDING = """
+import sys, time, os
+from pathlib import Path
+from handful.base import files
+held = files.hold(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(100)
+"""
+
+
+def test_a_lock_names_its_holder_and_goes_with_it_by_a_kill(tmp_path):
+    lock = tmp_path / "run.lock"
+    process = subprocess.Popen([sys.executable, "-c", HOLDING, str(lock)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(HandfulError, match=rf"is being written by process {process.pid} on "):
+            files.hold(lock)
+    finally:
+        process.kill()
+        process.communicate()
+    files.hold(lock).close()
+
+
+def test_where_there_are_no_locks_the_words_count(tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(files.fcntl, "flock", none)
+    lock = tmp_path / "run.lock"
+    files.hold(lock).close()  # its own
+    files.hold(lock).close()
+    for holder in ("process 5 on another-machine", f"process {os.getppid()} on {files.socket.gethostname()}"):
+        lock.write_text(holder)
+        with pytest.raises(HandfulError, match=f"is being written by {holder}"):
+            files.hold(lock)
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    lock.write_text(f"process {dead.stdout.strip()} on {files.socket.gethostname()}")
+    files.hold(lock).close()
+
+
+def test_two_runs_in_one_process_and_a_resume_of_a_live_run_are_refused(tmp_path):
+    path, said = tmp_path / "run", []
+
+    def both(event, info):
+        if event == "step" and info["step"] == 3:
+            for call in (lambda: fit(mlp(), out=path, overwrite=True), lambda: go_on(path)):
+                with pytest.raises(HandfulError, match=f"is being written by process {os.getpid()}") as refused:
+                    call()
+                said.append(refused)
+
+    fit(mlp(), out=path, callbacks=[both])
+    assert len(said) == 2
+    assert go_on(path, until="epochs(3)").exit_status == 0
+
+
+# Disks
+
+
+@pytest.mark.parametrize("recovers", [False, True])
+def test_no_write_that_fails_ends_a_run(tmp_path, monkeypatch, capsys, recovers):
+    """RLIMIT_FSIZE, by which every write beyond some bytes fails, from step 3 on; to the end, or to step 20."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    reference = fit(mlp())
+
+    def limit(event, info):
+        if event == "step" and info["step"] == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+        if event == "step" and info["step"] == 20 and recovers:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    try:
+        run = fit(mlp(), out=tmp_path / "run", save_every=2, callbacks=[limit])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert bits(run.model) == bits(reference.model)
+    assert run.exit_status == (0 if recovers else 4)
+    assert ("is not saved" in capsys.readouterr().err) == (not recovers)
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+    again = go_on(tmp_path / "run")  # from what was written last
+    assert bits(again.model) == bits(reference.model)
+    assert rows_without_time(tmp_path / "run")[-1]["step"] == run.state.step
+
+
+def test_a_folder_that_is_gone_does_not_end_a_run(tmp_path, capsys):
+    def gone(event, info):
+        if event == "step" and info["step"] == 5:
+            shutil.rmtree(tmp_path / "run")
+
+    run = fit(mlp(), out=tmp_path / "run", save_every=2, callbacks=[gone])
+    assert bits(run.model) == bits(fit(mlp()).model)
+    assert run.exit_status == 4
+    assert "could not be written" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(HandfulError, match="could not be written"):
+        run.export(tmp_path / "no" / "w.safetensors")
