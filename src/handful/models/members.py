@@ -53,8 +53,8 @@ class Heads(nn.Module):
 
 
 def mean_of_members(y: Tensor) -> Tensor:
-    """[m, members, outputs] to [m, outputs], added one after the other: torch's `mean` adds in another order where there
-    are few rows, and a row would not have the same bits alone.
+    """[m, members, outputs] to [m, outputs], added one after the other: torch's `mean` adds in another order where rows
+    are few, and a row would not have the same bits alone.
 
     >>> mean_of_members(torch.tensor([[[1.0], [2.0]]]))
     tensor([[1.5000]])

@@ -95,9 +95,8 @@ class Run:
             self.model.eval()
         with torch.inference_mode():
             for read in batches.epoch(batch):
-                moved = self.objective.to_device(read)
-                output, m = ctc.only_valid(self.objective.forward(_in_sixteens(moved))), len(read)
-                yield read, mapped(output, lambda o: (o[:m].float() if o.is_floating_point() else o[:m]).cpu())
+                output = ctc.only_valid(self.objective.infer(self.objective.to_device(read)))
+                yield read, mapped(output, lambda o: (o.float() if o.is_floating_point() else o).cpu())
 
     def predict(self, data: object, *, probabilities: bool = False, beams: int = 1) -> NDArray[Any] | Tensor:
         """Predictions for raw input (anything `handful.open` reads, with or without the target; a sentence, a list of
@@ -207,16 +206,6 @@ class Run:
                     f"{source.name} has no target column '{target}', so there is nothing to compare with; use predict"
                 )
         return Batches(source, Order(len(source), shuffle="none"), [p.on(source, target=need_target)])
-
-
-def _in_sixteens(batch: Batch) -> Batch:
-    """Rows that are vectors, the last one repeated up to a multiple of 16. Among any such number of rows a row gets the
-    same bits; alone it would not: products of matrices have kernels of their own for few rows, and what is left over
-    from whole vector registers is computed apart (seen with torch 2.13 on x86, 1 and 2 threads)."""
-    tensors, extra = batch.tensors().values(), -len(batch) % 16
-    if not extra or any(value.ndim > 2 for value in tensors) or not any(v.is_floating_point() for v in tensors):
-        return batch
-    return batch.on_tensors(lambda value: torch.cat([value, value[-1:].expand(extra, *value.shape[1:])]))
 
 
 def open_run(path: str | Path, *, model: nn.Module | None = None, loss: object = None, device: str = "auto") -> Run:
