@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from handful.data.base import Batch
+from handful.data.base import Batch, Source
 from handful.losses.loss import LossFunction, of_probabilities
 from handful.losses.metric import Metric, SumMetric
 from handful.losses.outputs import mapped
@@ -14,6 +14,7 @@ from handful.models.base import Model
 from handful.training import adapters
 
 Scale = tuple[Tensor, Tensor]
+_NOT_KEPT = ("forward", "view", "row_losses", "source")  # when pickled: functions, and data
 
 
 @dataclass(slots=True)
@@ -68,6 +69,7 @@ class Objective:
         floating = [p.dtype for p in self.parameters if p.is_floating_point()]
         self.dtype = floating[0] if floating else torch.get_default_dtype()
         self.part = ""  # of the model's output, which metrics see
+        self.source: Source | None = None  # the training rows as they were given, to name them in messages
         self.coupling: str | None = None  # why the loss of a mini-batch cannot be computed in parts
         self.minimise(loss, metrics, scale)
         self.autocast = autocast
@@ -95,10 +97,11 @@ class Objective:
         self.forward: adapters.Call = self._first_forward
 
     def __getstate__(self) -> dict[str, object]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("forward", "view", "row_losses")}  # functions
+        return {k: v for k, v in self.__dict__.items() if k not in _NOT_KEPT}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
+        self.source = None
         self.row_losses = adapters.row_losses(self.model, self.loss)
         self.forward, self.view = self._first_forward, self._first_view
 
