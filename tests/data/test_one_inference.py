@@ -181,7 +181,7 @@ def cut(table, at):
     return [{name: values[a:b] for name, values in table.items()} for a, b in itertools.pairwise(bounds)]
 
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=24, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def check(table, kind, write=None, **options):
