@@ -15,6 +15,7 @@ from handful.batches.order import Order
 from handful.data.base import Batch, Ragged, Rows, Source
 from handful.data.open import open as open_source
 from handful.data.split import share_of, split
+from handful.losses.loss import IGNORED, ignored_id
 from handful.models import MODELS, named
 from handful.plan import balance
 from handful.plan import defaults as choose
@@ -47,6 +48,11 @@ class Data:
     counts: NDArray[np.int64] | None = None
     own_model: bool = False
 
+    @property
+    def gaps(self) -> bool:
+        """Whether training rows stand for no class, which the loss leaves out."""
+        return self.pipeline.task == "classification" and self.counts is not None and self.counts[-1] < len(self.train)
+
 
 def open_data(
     train: object, options: Config, chooser: Chooser, model: str | nn.Module, saved: RunFolder | None
@@ -67,6 +73,7 @@ def open_data(
             weight=options.weight,
             layout="matrix" if name in (None, "linear", "mlp") else "auto",
             pictures=options.recipe == "image",
+            ignored=IGNORED if options.loss in (None, "auto") else ignored_id(options.loss),
         )
     if share_of(options.valid) is None:
         held_out = open_valid(source, options, chooser, pipeline, language)

@@ -197,8 +197,9 @@ class Confusion(Tally):
         k = len(self.labels)
         true = y.long().reshape(-1).cpu().numpy()
         guess = self.pipeline.probabilities(output)[:, :k].argmax(1).numpy()
-        self.counts += np.bincount(true * k + guess, minlength=k * k).reshape(k, k)
-        return [self.labels[i] for i in true], [self.labels[i] for i in guess]
+        known = true >= 0
+        self.counts += np.bincount(true[known] * k + guess[known], minlength=k * k).reshape(k, k)
+        return [self.labels[i] if i >= 0 else None for i in true], [self.labels[i] for i in guess]
 
     def classes(self) -> list[Row]:
         return _by_class(self.labels, self.counts.sum(1), self.counts.sum(0), np.diagonal(self.counts))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from handful.base.errors import StepError, some
 from handful.data.base import Batch
-from handful.training.adapters import IGNORED
+from handful.losses.loss import IGNORED
 
 T = TypeVar("T")
 ZERO_WEIGHT = "the weights of all rows of a mini-batch are zero, so it has no mean loss; drop such rows"
