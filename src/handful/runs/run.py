@@ -97,8 +97,7 @@ class Run:
             self.model.eval()
         with torch.inference_mode():
             for read in batches.epoch(batch):
-                moved = self.objective.to_device(read)
-                output = ctc.only_valid(self.objective.forward(moved))
+                output = ctc.only_valid(self.objective.infer(self.objective.to_device(read)))
                 yield read, mapped(output, lambda o: (o.float() if o.is_floating_point() else o).cpu())
 
     def predict(self, data: object, *, probabilities: bool = False, beams: int = 1) -> NDArray[Any] | Tensor:
