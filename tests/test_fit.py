@@ -16,6 +16,8 @@ from sklearn.datasets import load_digits
 
 import handful
 from handful.base.errors import HandfulError
+from handful.data.split import split
+from handful.transform.rows import original_rows
 
 DIGITS = load_digits()
 X = torch.from_numpy((DIGITS.data / 16).astype(np.float32))
@@ -344,3 +346,41 @@ def test_a_signal_ends_the_run_between_two_steps(name):
     after_ctrl_c = name == "SIGINT"  # a script goes on after Ctrl-C with what was learned; SIGTERM ends it
     assert done.stdout == "5 it was interrupted\n" + "after\n" * after_ctrl_c, done.stderr
     assert done.returncode == (0 if after_ctrl_c else -signal.SIGTERM)
+
+
+def rows_named(run: handful.Run) -> list[int]:
+    return [int(n) for n in run.stopped_because.split(" rows ")[1].split(" of ")[0].split(", ")]
+
+
+class OneNumber(torch.nn.Module):
+    """A loss of the rows' mean alone: no loss per row tells which of them are to blame."""
+
+    def forward(self, output, target):
+        return F.cross_entropy(output, target).mean()
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", OneNumber()], ids=["by row", "one number"])
+@pytest.mark.parametrize("normed", [False, True], ids=["alone", "batch norm"])
+def test_a_row_of_nan_is_named_by_its_number_in_the_users_data(loss, normed):
+    x = X.clone()
+    train = split(handful.open((x, Y)), 0.3, seed=0)[0]
+    bad = int(original_rows(train, handful.Order(len(train))[64 * 6 : 64 * 7])[10])
+    x[bad] = float("inf")
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(64), mlp()) if normed else mlp()
+    run = fit(model, (x, Y), until="epochs(2)", valid=0.3, loss=loss)
+    assert rows_named(run) == [bad]
+    assert "at step 6, for rows" in run.stopped_because
+    assert "of arrays (rows count from 0)" in run.stopped_because
+
+
+def test_a_row_of_nan_is_named_through_views_of_views_and_by_a_probe(tmp_path):
+    x, order = X.clone(), torch.randperm(len(X), generator=torch.Generator().manual_seed(1)).numpy()
+    source = handful.open((x, Y)).subset(order)
+    train = split(source, 0.3, seed=0)[0]
+    bad = sorted(original_rows(train, handful.Order(len(train))[64 * 6 : 64 * 7])[[3, 50]].tolist())
+    x[bad[0], 7], x[bad[1]] = float("nan"), float("inf")
+    source = handful.open((x, Y)).subset(order)
+    run = fit(mlp(), source, until="epochs(2)", valid=0.3, out=tmp_path / "run")
+    assert rows_named(run) == bad
+    again = handful.replay(tmp_path / "run", 7, model=mlp(), train=source)
+    assert f"for rows {bad[0]}, {bad[1]} of" in again.problem

@@ -190,3 +190,15 @@ def test_endings_that_are_not_known(run, new, tmp_path):
         write_predictions(run, new, tmp_path / "p.xlsx")
     with pytest.raises(HandfulError, match="could not be written"):
         write_predictions(run, new, tmp_path / "nowhere" / "p.csv")
+
+
+@pytest.mark.parametrize("model", ["table", "linear", "mlp(hidden=[50, 30])"])
+def test_a_row_has_the_same_bits_alone_and_among_others(model, tmp_path):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.normal(size=(530, 5)), columns=list("abcde")).assign(kind=rng.choice(["u", "v", "w"], 530))
+    table["y"] = table["a"] * 3 + (table["kind"] == "u")
+    run = handful.fit(model, table, target="y", batch=32, lr=0.01, until="epochs(2)", quiet=True)
+    whole = np.asarray(run.predict(table))
+    assert len(np.unique(whole)) > 500
+    for rows in ([0], [7, 3], [529], list(range(11)), list(range(100, 417)), [512] * 3):
+        np.testing.assert_array_equal(run.predict(table.iloc[rows]), whole[rows])

@@ -50,3 +50,16 @@ class Heads(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.weight.view(self.members, -1, self.weight.shape[1]), self.bias.view(self.members, -1)
         return torch.einsum("mkw,kow->mko", x, weight) + bias
+
+
+def mean_of_members(y: Tensor) -> Tensor:
+    """[m, members, outputs] to [m, outputs], added one after the other: torch's `mean` adds in another order where rows
+    are few, and a row would not have the same bits alone.
+
+    >>> mean_of_members(torch.tensor([[[1.0], [2.0]]]))
+    tensor([[1.5000]])
+    """
+    total = y[:, 0]
+    for k in range(1, y.shape[1]):
+        total = total + y[:, k]
+    return total / y.shape[1]

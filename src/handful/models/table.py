@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
 from handful.models.base import InputFacts, Model, Shape
-from handful.models.members import Factors, Heads
+from handful.models.members import Factors, Heads, mean_of_members
 from handful.models.plain import numbers_per_row
 from handful.models.rare import Rare
 
@@ -135,4 +135,4 @@ class Table(Model):
         y: Tensor = self.out(self.blocks(self.into(row if self.factors is None else self.factors(row))))
         if self.members == 1:
             return y
-        return y.flatten(0, 1) if self.training else y.mean(1)
+        return y.flatten(0, 1) if self.training else mean_of_members(y)

@@ -271,7 +271,7 @@ def make_training(
 ) -> Training:  # fmt: skip
     """Optimizer, rates and stop rule; then all parts together. What is still open has a provisional value: see
     `settle`."""
-    net = objective.model
+    net, objective.source = objective.model, data.train
     note_what_is_fixed(options, chooser)
     optimizer = make_optimizer(net, options, chooser)
     size = size or int(chooser.set("batch", min(32, batch_cap(len(data.train))), "default", "not measured"))
@@ -291,7 +291,7 @@ def make_training(
         objective=objective,
         rows=data.train,
         batches=batches,
-        valid=validation_batches(data),
+        valid=validation_batches(data, chooser),
         state=State(net, optimizer, micro_batch=micro, batch=size, average=copy_weights(net) if ema else None),
         rule=rule,
         schedule=shape,

@@ -29,6 +29,7 @@ from handful.transform.augment.default import suggest
 from handful.transform.inputs import TableInput
 from handful.transform.language import language_source
 from handful.transform.pipeline import Pipeline, fit_pipeline
+from handful.transform.seen import Repeated, seen
 
 # Data that are this small after preprocessing are kept in memory so, and a step costs one gather and no arithmetic.
 CACHED_BYTES = 256 << 20
@@ -176,6 +177,8 @@ def make_batches(data: Data, options: Config, chooser: Chooser, device: torch.de
     seed, n = options.seed, len(data.train)
     chooser.set("seed", seed, "given")
     cached = data.pipeline.cached(data.train, CACHED_BYTES)
+    if cached is not None:
+        data.pipeline = replace(data.pipeline, seen=seen(cached))
     transforms: list[Transform] = [] if cached is not None else [data.pipeline]
     steps, reason = augmentation(data, options)
     if steps:
@@ -206,13 +209,20 @@ def pinned(batch: Batch, pin: Callable[[Tensor], Tensor] = Tensor.pin_memory) ->
     return batch.on_tensors(pin)
 
 
-def validation_batches(data: Data) -> Batches | None:
-    """The held-out rows through the pipeline, kept in memory where they are small."""
+def validation_batches(data: Data, chooser: Chooser) -> Batches | None:
+    """The held-out rows through the pipeline, kept in memory where they are small; then it is noted how many of them
+    are training rows, too."""
     if data.held_out is None:
         return None
     pipeline, order = data.pipeline.on(data.held_out, target=True), Order(len(data.held_out), shuffle="none")
     cached = pipeline.cached(data.held_out, CACHED_BYTES)
-    return Batches(data.held_out, order, [pipeline]) if cached is None else Batches(cached, order)
+    if cached is None:
+        return Batches(data.held_out, order, [pipeline])
+    batches, repeated = Batches(cached, order), Repeated(pipeline.seen)
+    for _ in repeated.among(batches.epoch(512)):
+        pass
+    chooser.notes += repeated.of(data.held_out, "held-out rows")
+    return batches
 
 
 def fingerprint(source: Source) -> str:

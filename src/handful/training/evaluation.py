@@ -33,7 +33,7 @@ def evaluate(
         with torch.inference_mode():
             for read in batches:
                 batch = objective.to_device(read)
-                output = objective.forward(batch)
+                output = objective.infer(batch)
                 part = objective.sums_of(output, batch, metrics=False)
                 total_loss += float(part.loss.double())
                 total_weight += float(part.weight)

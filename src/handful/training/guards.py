@@ -9,6 +9,8 @@ from torch import Tensor
 from handful.base.errors import StepError, some
 from handful.data.base import Batch
 from handful.losses.loss import IGNORED
+from handful.training.objective import Objective
+from handful.transform.rows import original_rows
 
 T = TypeVar("T")
 ZERO_WEIGHT = "the weights of all rows of a mini-batch are zero, so it has no mean loss; drop such rows"
@@ -49,14 +51,18 @@ def in_parts_that_fit(micro_batch: int | None, compute: Callable[[int | None], T
             torch.cuda.empty_cache()
 
 
-def non_finite(values: Tensor | None, batch: Batch, step: int) -> NonFiniteLoss:
-    """The error that names the rows to blame. values: the loss of each row, where it is known."""
-    where = f"among rows {some(batch.rows.tolist(), 5)}"
-    if values is not None and len(values) == len(batch):
-        bad = ~torch.isfinite(values.detach().flatten(1).sum(1) if values.ndim > 1 else values.detach()).cpu()
-        if bad.any():
-            where = f"for rows {some(batch.rows[bad.numpy()].tolist(), 5)}"
-    wrong = next((name for name, v in batch.columns.items() if _not_finite(v)), None)
+def non_finite(objective: Objective, batch: Batch, step: int, *, look: bool = True) -> NonFiniteLoss:
+    """The error that names the rows to blame, by their numbers in the data that the user gave: those that hold NaN or
+    infinity and have such a loss; else those of such a loss. look: whether the model is asked for the loss of each."""
+    lost = _not_finite(objective.values(batch) if look else None, len(batch))
+    lost = lost if lost.any() else ~lost
+    held = {name: bad for name, v in batch.tensors().items() if (bad := _not_finite(v, len(batch)) & lost).any()}
+    wrong = next(iter(held), None)
+    bad = lost if wrong is None else held[wrong]
+    named = batch.rows[bad.numpy()]
+    source = objective.source
+    numbers = named if source is None else original_rows(source, named)
+    where = f"{'among' if bad.all() else 'for'} rows {some(sorted(numbers.tolist()), 5)}"
     target, cause = batch.columns.get("y"), "a smaller lr or clip_norm may help"
     if wrong is not None:
         cause = f"column '{wrong}' itself holds NaN or infinity there"
@@ -65,9 +71,13 @@ def non_finite(values: Tensor | None, batch: Batch, step: int) -> NonFiniteLoss:
             f"all its targets are {IGNORED}, of which a loss that returns one number has no mean: let it return values"
         )
     return NonFiniteLoss(
-        f"the loss is not finite at step {step}, {where} of the training data; {cause}; no update was made"
+        f"the loss is not finite at step {step}, {where} of {'the training data' if source is None else source.name} "
+        f"(rows count from 0); {cause}; no update was made"
     )
 
 
-def _not_finite(value: object) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all())
+def _not_finite(value: Tensor | None, rows: int) -> Tensor:
+    """Which of so many rows hold NaN or infinity, bool [rows]; none where there is not a value for each of them."""
+    if value is None or not value.is_floating_point() or value.shape[:1] != (rows,):
+        return torch.zeros(rows, dtype=torch.bool)
+    return (~torch.isfinite(value.detach().reshape(rows, -1)).all(1)).cpu()

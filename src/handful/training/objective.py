@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from handful.data.base import Batch
+from handful.data.base import Batch, Source
 from handful.losses.loss import LossFunction, of_probabilities
 from handful.losses.metric import Metric, SumMetric
+from handful.losses.outputs import mapped
+from handful.models.base import Model
 from handful.training import adapters
 
 Scale = tuple[Tensor, Tensor]
+_NOT_KEPT = ("forward", "view", "row_losses", "source")  # when pickled: functions, and data
 
 
 @dataclass(slots=True)
@@ -67,6 +70,7 @@ class Objective:
         self.dtype = floating[0] if floating else torch.get_default_dtype()
         self.part = ""  # of the model's output, which metrics see
         self.gaps = False  # whether training rows are left out, their class being IGNORED
+        self.source: Source | None = None  # the training rows as they were given, to name them in messages
         self.coupling: str | None = None  # why the loss of a mini-batch cannot be computed in parts
         self.minimise(loss, metrics, scale)
         self.autocast = autocast
@@ -94,10 +98,11 @@ class Objective:
         self.forward: adapters.Call = self._first_forward
 
     def __getstate__(self) -> dict[str, object]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("forward", "view", "row_losses")}  # functions
+        return {k: v for k, v in self.__dict__.items() if k not in _NOT_KEPT}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
+        self.source = None
         self.row_losses = adapters.row_losses(self.model, self.loss)
         self.forward, self.view = self._first_forward, self._first_view
 
@@ -141,6 +146,17 @@ class Objective:
         """The loss of each row, in a pass of its own; None where the loss is one number for all rows."""
         with torch.no_grad():
             return adapters.row_losses(self.model, self.loss, by_row=True)(self.forward(batch), batch)[2]
+
+    def infer(self, batch: Batch) -> object:
+        """The output outside training. Of a ready-made model of vectors, a row's is the same to the bit alone and among
+        others: the last row is repeated up to a multiple of 16, for products of matrices have kernels of their own for
+        few rows, and what is left over from whole vector registers is computed apart (torch 2.13 on x86)."""
+        tensors, rows = batch.tensors().values(), len(batch)
+        vectors = all(v.ndim <= 2 for v in tensors) and any(v.is_floating_point() for v in tensors)
+        if not (-rows % 16 and vectors and isinstance(self.model, Model)):
+            return self.forward(batch)
+        whole = batch.on_tensors(lambda v: torch.cat([v, v[-1:].expand(-rows % 16, *v.shape[1:])]))
+        return mapped(self.forward(whole), lambda output: output[:rows])
 
     def sums(self, batch: Batch, *, metrics: bool = True) -> LossSums:
         """Steps 3 and 4 of the algorithm for the rows of the batch."""

@@ -63,7 +63,7 @@ class ExactGradient:
             loss.backward()  # type: ignore[no-untyped-call]
         elif loss.device.type == "cpu":
             if not math.isfinite(loss.item()):
-                raise non_finite(self.objective.values(self.part), self.part, self.step)
+                raise non_finite(self.objective, self.part, self.step)
             if share is None or math.isfinite(share.item()):  # else the weight is 0, and nothing counts
                 loss.backward(share)  # type: ignore[no-untyped-call]
         else:  # on an accelerator the check's answer travels while the backward pass is being queued
@@ -72,7 +72,7 @@ class ExactGradient:
             loss.backward(share)  # type: ignore[no-untyped-call]
             torch.accelerator.current_stream().synchronize()
             if not finite[0]:
-                raise non_finite(self.objective.values(self.part), self.part, self.step)
+                raise non_finite(self.objective, self.part, self.step)
             if not finite[1]:  # the weight is 0, and nothing counts
                 self.forget()
         self.total = sums.detached() if self.total is NOTHING else self.total + sums
@@ -122,7 +122,7 @@ class ExactGradient:
             grads = [p.grad for p in parameters if p.grad is not None]
             self.ranks.add([*grads, total.loss, total.weight, *total.metrics.values()])
             if not math.isfinite(float(total.loss)):
-                raise non_finite(None, self.batch, self.step)
+                raise non_finite(self.objective, self.batch, self.step, look=False)
         weight = float(total.weight)
         if weight == 0:
             self.forget()

@@ -34,7 +34,8 @@ class Pipeline:
     """A callable Batch -> Batch with `x` (or several named inputs), `y`, and `weight` if rows are weighted.
 
     Frozen: what it was fitted to is input, target, weight, tokenizer (of a language model), notes (sentences on what
-    was found, chosen, dropped and fitted) and trained_on (the training columns). What it is fed from, see `on`, is not
+    was found, chosen, dropped and fitted), trained_on (the training columns) and seen (of the training rows: see
+    `handful.transform.seen`). What it is fed from, see `on`, is not
     written down: columns and where (the source's name), source (to look up row numbers for messages), with_target
     (False leaves `y` and `weight` out), foreign (columns that were read as something else than in training).
     """
@@ -48,6 +49,7 @@ class Pipeline:
     where: str = "data"
     with_target: bool = True
     trained_on: dict[str, Column] = field(default_factory=dict)
+    seen: Tensor | None = None
     source: Source | None = None
     foreign: tuple[str, ...] = ()
 

@@ -187,7 +187,7 @@ def gradient_in_parts(
         part = objective.to_device(rows(batch, slice(i * b, (i + 1) * b)))
         sums = objective.sums(part)
         if not torch.isfinite(sums.loss.detach()):
-            raise non_finite(objective.values(part), part, step)
+            raise non_finite(objective, part, step)
         sums.loss.backward()  # type: ignore[no-untyped-call]
         kept.append([p.grad for p in parameters])
         weights.append(sums.weight.detach().double())
