@@ -161,6 +161,24 @@ def test_one_row_as_a_dict(trained):
     assert gone.isfinite().all()
 
 
+def test_a_key_that_other_rows_have_is_a_missing_value(trained, tmp_path):
+    run, columns, _ = trained
+    for name in ("name", "size", "count", "flag", "iso", "marked"):
+        rows = list_of_dicts(rows_of(columns, [0, 1, 2]))
+        due = inputs(run, [rows[0], {**rows[1], name: None}, rows[2]])
+        del rows[1][name]
+        path = tmp_path / "rows.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        assert torch.equal(inputs(run, rows), due), name
+        assert torch.equal(inputs(run, path), due), name
+        notes = handful.open(rows, columns=run.pipeline.schema).notes
+        assert f"'{name}' is absent from 1 of 3 rows: missing there." in notes
+        path.write_text(json.dumps(rows[1]) + "\n")
+        for alone in (rows[1], [rows[1]], path):
+            with pytest.raises(HandfulError, match=f"no column '{name}', not in any row: .* give None, null or an"):
+                run.predict(alone)
+
+
 def test_a_store_of_the_whole_and_rows_of_it(trained, tmp_path):
     run, columns, whole = trained
     store = handful.prepare(as_csv(tmp_path, columns), tmp_path / "store", target="label")

@@ -1,5 +1,6 @@
 """A pair (X, y), a dict of columns, one array: data that the caller holds in memory."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -27,14 +28,16 @@ def open_columns(values: Mapping[str, object], o: Options, notes: list[str] | No
 
 
 def open_rows(rows: Sequence[Mapping[str, object]], o: Options) -> Arrays:
-    """Mappings name -> value, one per row; a row without a name lacks that value."""
-    names = dict.fromkeys(name for row in rows for name in row)
+    """Mappings name -> value, one per row; a row without a name that another has lacks that value, which is noted."""
+    there = Counter(name for row in rows for name in row)
+    names, n = list(there), len(rows)
+    notes = [f"'{name}' is absent from {n - k:,} of {n:,} rows: missing there." for name, k in there.items() if k < n]
     columns = {str(name): [row.get(name) for row in rows] for name in names}
     try:
         table = pa.table({name: pa.array(values, from_pandas=True) for name, values in columns.items()})
     except (pa.ArrowException, TypeError):  # arrays, or types that are mixed: said there
-        return open_columns(columns, o)
-    return open_table(table, o)
+        return open_columns(columns, o, notes)
+    return open_table(table, o, notes=notes)
 
 
 def open_pair(x: object, y: object, o: Options) -> Arrays:

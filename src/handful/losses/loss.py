@@ -23,6 +23,7 @@ from handful.base.errors import HandfulError
 from handful.base.expression import parse
 from handful.base.plan import Choice
 
+IGNORED = -100  # the class id of rows and positions that count for nothing, as torch has it
 LossFunction = Callable[[Any, Any], "Tensor | tuple[Tensor, Tensor]"]
 
 
@@ -240,6 +241,20 @@ def as_loss(loss: object) -> tuple[LossFunction, str, list[str]]:
     if _has_reduction(loss):
         return partial(loss, reduction="none"), title, []
     return loss, title, []
+
+
+def ignored_id(loss: object) -> int | None:
+    """The class id of rows that a loss leaves out of its mean, or None where it counts them all.
+
+    >>> ignored_id("cross_entropy"), ignored_id(nn.CrossEntropyLoss(ignore_index=-1)), ignored_id("focal")
+    (-100, -1, None)
+    """
+    match as_loss(loss)[0]:
+        case cross_entropy() | token_cross_entropy():
+            return IGNORED
+        case _Counted(ignored=ignored):
+            return int(ignored)
+    return None
 
 
 def _has_reduction(loss: Callable[..., object]) -> bool:

@@ -29,8 +29,9 @@ def count(pipeline: Pipeline, train: Source) -> NDArray[np.int64] | None:
         if pipeline.task == "multilabel":
             counts[:-1] += (y > 0.5).reshape(len(y), -1).sum(0).numpy()
         else:
+            y = y[y >= 0]  # of those that count
             counts[:-1] += y.bincount(minlength=pipeline.outputs)[: pipeline.outputs].numpy()
-        counts[-1] += len(rows)
+        counts[-1] += len(y)
     return counts
 
 

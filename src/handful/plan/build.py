@@ -291,7 +291,7 @@ def make_training(
         objective=objective,
         rows=data.train,
         batches=batches,
-        valid=validation_batches(data),
+        valid=validation_batches(data, chooser),
         state=State(net, optimizer, micro_batch=micro, batch=size, average=copy_weights(net) if ema else None),
         rule=rule,
         schedule=shape,

@@ -15,6 +15,7 @@ from handful.batches.order import Order
 from handful.data.base import Batch, Ragged, Rows, Source
 from handful.data.open import open as open_source
 from handful.data.split import share_of, split
+from handful.losses.loss import IGNORED, ignored_id
 from handful.models import MODELS, named
 from handful.plan import balance
 from handful.plan import defaults as choose
@@ -28,6 +29,7 @@ from handful.transform.augment.default import suggest
 from handful.transform.inputs import TableInput
 from handful.transform.language import language_source
 from handful.transform.pipeline import Pipeline, fit_pipeline
+from handful.transform.seen import Repeated, seen
 
 # Data that are this small after preprocessing are kept in memory so, and a step costs one gather and no arithmetic.
 CACHED_BYTES = 256 << 20
@@ -46,6 +48,11 @@ class Data:
     pipeline: Pipeline
     counts: NDArray[np.int64] | None = None
     own_model: bool = False
+
+    @property
+    def gaps(self) -> bool:
+        """Whether training rows stand for no class, which the loss leaves out."""
+        return self.pipeline.task == "classification" and self.counts is not None and self.counts[-1] < len(self.train)
 
 
 def open_data(
@@ -67,6 +74,7 @@ def open_data(
             weight=options.weight,
             layout="matrix" if name in (None, "linear", "mlp") else "auto",
             pictures=options.recipe == "image",
+            ignored=IGNORED if options.loss in (None, "auto") else ignored_id(options.loss),
         )
     if share_of(options.valid) is None:
         held_out = open_valid(source, options, chooser, pipeline, language)
@@ -169,6 +177,8 @@ def make_batches(data: Data, options: Config, chooser: Chooser, device: torch.de
     seed, n = options.seed, len(data.train)
     chooser.set("seed", seed, "given")
     cached = data.pipeline.cached(data.train, CACHED_BYTES)
+    if cached is not None:
+        data.pipeline = replace(data.pipeline, seen=seen(cached))
     transforms: list[Transform] = [] if cached is not None else [data.pipeline]
     steps, reason = augmentation(data, options)
     if steps:
@@ -199,13 +209,20 @@ def pinned(batch: Batch, pin: Callable[[Tensor], Tensor] = Tensor.pin_memory) ->
     return batch.on_tensors(pin)
 
 
-def validation_batches(data: Data) -> Batches | None:
-    """The held-out rows through the pipeline, kept in memory where they are small."""
+def validation_batches(data: Data, chooser: Chooser) -> Batches | None:
+    """The held-out rows through the pipeline, kept in memory where they are small; then it is noted how many of them
+    are training rows, too."""
     if data.held_out is None:
         return None
     pipeline, order = data.pipeline.on(data.held_out, target=True), Order(len(data.held_out), shuffle="none")
     cached = pipeline.cached(data.held_out, CACHED_BYTES)
-    return Batches(data.held_out, order, [pipeline]) if cached is None else Batches(cached, order)
+    if cached is None:
+        return Batches(data.held_out, order, [pipeline])
+    batches, repeated = Batches(cached, order), Repeated(pipeline.seen)
+    for _ in repeated.among(batches.epoch(512)):
+        pass
+    chooser.notes += repeated.of(data.held_out, "held-out rows")
+    return batches
 
 
 def fingerprint(source: Source) -> str:

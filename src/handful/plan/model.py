@@ -1,5 +1,6 @@
 """The model of a run, built or the caller's own, with its loss and metrics; tried on two rows first."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from handful import models
+from handful.base.errors import HandfulError
 from handful.base.plan import Choice, Status
 from handful.batches.order import Order
 from handful.data.base import Batch
-from handful.losses.loss import LossFunction, Summed
+from handful.losses.loss import LossFunction, Summed, ignored_id
 from handful.losses.outputs import part_of
 from handful.models.base import Model
 from handful.plan import dry_run, losses
@@ -24,6 +26,8 @@ from handful.training.objective import Objective
 from handful.training.predicting import predicting_part
 from handful.training.process.device import choose_precision
 from handful.transform.augment.geometry import Flip
+from handful.transform.rows import original_rows
+from handful.transform.target import in_row
 
 TRIED = 512  # rows on which metrics of the caller's own are tried
 ROWS_OF_FORM = 16  # on which a loss of the caller's own is tried, whole and in parts
@@ -95,6 +99,8 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
     warning = dry_run.warn_of_probabilities(output, str(choice.value))
     chooser.notes += [warning] if warning else []
     some = np.unique(np.linspace(0, len(data.train) - 1, ROWS_OF_FORM).astype(np.int64))
+    leave_out(loss, data, str(choice.value))
+    objective.gaps = data.gaps
     if callable(options.loss):
         find_prediction(objective, loss, data.pipeline(data.train.take(some)), data, chooser)
     seen = part_of(output, objective.part)
@@ -113,6 +119,21 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
     if not chooser.choices["metrics"].reproducible:
         try_metrics(objective, data)
     return objective
+
+
+def leave_out(loss: LossFunction, data: Data, name: str) -> None:
+    """Hold the target to what the loss leaves out; HandfulError where training rows stand for no class all the same."""
+    if data.pipeline.target is None or ignored_id(loss) is not None:
+        return
+    target, every = data.pipeline.target, np.arange(len(data.train), dtype=np.int64)
+    if data.gaps:
+        values = data.train.read_column(target.column, every)
+        row = original_rows(data.train, np.flatnonzero(np.asarray(values) == target.ignored)[:1])[0]
+        raise HandfulError(
+            f"the target '{target.column}' is {target.ignored} {in_row(row, data.train.name)}, which {name} does not "
+            "leave out: remove such rows, or train with cross_entropy and an output for each class"
+        )
+    data.pipeline = replace(data.pipeline, target=replace(target, ignored=None))
 
 
 def try_metrics(objective: Objective, data: Data) -> None:

@@ -25,6 +25,7 @@ from handful.training.evaluation import evaluate as evaluate_rows
 from handful.training.objective import Objective
 from handful.transform.pipeline import Pipeline
 from handful.transform.rows import original_rows
+from handful.transform.seen import Repeated
 
 WORST = 24  # rows that are listed
 _KEPT = 100_000  # rows of a regression that the figure of residuals is drawn from
@@ -45,6 +46,7 @@ class Evaluation:
     residuals: (target, prediction) float64 [m, outputs] each of a regression, every row or an even choice of them
     worst:     the rows of highest loss, worst first: row, target, prediction, loss, and what the row holds
     pictures:  uint8 [w, C, H, W] of the worst rows of a set of pictures
+    notes:     how many of the rows were trained on, where some were
     """
 
     name: str
@@ -56,11 +58,14 @@ class Evaluation:
     residuals: tuple[Floats, Floats] | None = None
     worst: list[Row] = field(default_factory=list)
     pictures: NDArray[np.uint8] | None = None
+    notes: list[str] = field(default_factory=list)
 
     def show(self, worst: int = 10) -> None:
         """Print scores, the table of classes and the worst rows."""
         for name, value in self.scores.items():
             print(say_score(name, value))
+        for note in self.notes:
+            print(f"note: {note}")
         if self.classes:
             print()
             print_table(self.classes)
@@ -86,6 +91,7 @@ class Evaluation:
         ]
         first = next((n for n in self.scores if n != "loss"), "loss")
         headline = f"{sentence(say_score(first, self.scores[first]))} on {say_count(self.rows)} rows of {self.name}."
+        headline = " ".join([headline, *(f"{sentence(note)}." for note in self.notes)])
         return Page(title, sections, headline=headline).write(path)
 
     def figures(self) -> list[Figure]:
@@ -113,11 +119,13 @@ def evaluate(objective: Objective, pipeline: Pipeline, batches: Batches, data: o
     data: where the rows are from, to name the files of a folder. Raises what Objective.evaluate raises.
     """
     details = Details(objective, pipeline)
-    scores = evaluate_rows(objective, batches.epoch(512), details)
+    repeated = Repeated(pipeline.seen)
+    scores = evaluate_rows(objective, repeated.among(batches.epoch(512)), details)
     source, tally = batches.source, details.tally
     found = Evaluation(
-        source.name, scores, len(source), tally.classes(), tally.confusion, tally.labels, tally.residuals()
-    )
+        source.name, scores, len(source), tally.classes(), tally.confusion, tally.labels, tally.residuals(),
+        notes=repeated.of(source, "rows"),
+    )  # fmt: skip
     ids = np.array([wrong.row for wrong in details.worst], dtype=np.int64)
     if len(ids):
         read, files = source.take(ids), file_names(data)
@@ -197,8 +205,9 @@ class Confusion(Tally):
         k = len(self.labels)
         true = y.long().reshape(-1).cpu().numpy()
         guess = self.pipeline.probabilities(output)[:, :k].argmax(1).numpy()
-        self.counts += np.bincount(true * k + guess, minlength=k * k).reshape(k, k)
-        return [self.labels[i] for i in true], [self.labels[i] for i in guess]
+        known = true >= 0
+        self.counts += np.bincount(true[known] * k + guess[known], minlength=k * k).reshape(k, k)
+        return [self.labels[i] if i >= 0 else None for i in true], [self.labels[i] for i in guess]
 
     def classes(self) -> list[Row]:
         return _by_class(self.labels, self.counts.sum(1), self.counts.sum(0), np.diagonal(self.counts))

@@ -1,5 +1,6 @@
 """A run that ended, or one loaded from its folder: predict, evaluate, report, export."""
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ from handful.training.process.device import autocast, choose_device
 from handful.training.state import State, load_weights
 from handful.training.training import Recorder
 from handful.transform.pipeline import Pipeline
+from handful.transform.seen import Repeated
 
 DONE, BROKEN_OFF, UNSAVED = 0, 3, 4  # how a run ends, as `handful train` says by its exit status
 
@@ -110,8 +112,16 @@ class Run:
         return self.pipeline.probabilities(outputs) if probabilities else self.pipeline.decode(outputs, beams)
 
     def evaluate(self, data: object, metrics: Metrics = None) -> dict[str, float]:
-        """Loss and metrics over all rows of the data, each row once: {"loss": ..., "accuracy": ...}."""
-        return evaluate_rows(self.scorer(metrics), self.open(data).epoch(512))
+        """Loss and metrics over all rows of the data, each row once: {"loss": ..., "accuracy": ...}.
+
+        Where some of them were trained on, as far as the run knows its rows (up to a million that fit in memory), their
+        number is printed to standard error.
+        """
+        batches, repeated = self.open(data), Repeated(self.pipeline.seen)
+        scores = evaluate_rows(self.scorer(metrics), repeated.among(batches.epoch(512)))
+        for note in repeated.of(batches.source, "rows"):
+            print(f"handful: note: {note}", file=sys.stderr)
+        return scores
 
     def evaluation_report(self, data: object, path: str | Path | None = None, metrics: Metrics = None) -> Path:
         """Evaluate, and write the page that shows it in detail: scores, classes or residuals, the worst rows.

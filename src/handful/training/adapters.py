@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from handful.base.errors import HandfulError
 from handful.data.base import Batch, Value
 from handful.losses import ctc
-from handful.losses.loss import LossFunction, cross_entropy, of_probabilities
+from handful.losses.loss import IGNORED, LossFunction, cross_entropy, ignored_id, of_probabilities
 from handful.losses.outputs import mapped, part_of
 from handful.models.base import Model
 
+Seen = tuple[Tensor, Tensor, Tensor | None]  # output, target, weight for metrics
 Call = Callable[[Batch], object]  # the model's output for a batch
 RowLosses = Callable[[object, Batch], tuple[Tensor, Tensor, Tensor | None]]  # loss, weight, values of the rows
-View = Callable[[object, Batch], tuple[Tensor, Tensor, Tensor | None] | None]  # output, target, weight for metrics
-IGNORED = -100  # the class id of positions that count for nothing, as torch has it
+View = Callable[[object, Batch], Seen | None]
 
 
 def first_call(
@@ -159,6 +159,14 @@ def _no_row_weights(row_weight: Tensor | None) -> None:
         )
 
 
+def counted(seen: Seen) -> Seen:
+    """The rows that a metric counts, of those with a class each: all but those whose class is IGNORED."""
+    output, target, weight = seen
+    if target.ndim != 1 or target.is_floating_point() or bool((kept := target != IGNORED).all()):
+        return seen
+    return output[kept], target[kept], None if weight is None else weight[kept]
+
+
 def viewing(
     model: nn.Module,
     loss: LossFunction,
@@ -175,7 +183,8 @@ def viewing(
     target = batch.columns.get("y")
     if not isinstance(ctc.only_valid(output), Tensor) or not isinstance(target, Tensor):
         return lambda output, batch: None
-    ignored = getattr(loss, "ignored", None) if target.ndim > 1 else None
+    ignored = ignored_id(loss) if target.ndim > 1 else None
+    ignored = None if ignored == IGNORED else ignored
     members = isinstance(model, Model) and model.members > 1
     logits = of_probabilities(loss)
 

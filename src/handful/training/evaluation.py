@@ -10,9 +10,8 @@ from torch import Tensor
 from handful.base.errors import MISTAKES, HandfulError
 from handful.data.base import Batch
 from handful.losses.metric import Metric, SumMetric
+from handful.training.adapters import Seen, counted
 from handful.training.objective import Objective
-
-Seen = tuple[Tensor, Tensor, Tensor | None]  # output, target and weight of some rows
 
 
 def evaluate(
@@ -39,6 +38,7 @@ def evaluate(
                 total_loss += float(part.loss.double())
                 total_weight += float(part.weight)
                 if both := objective.view(output, batch) if objective.metrics else None:
+                    both = counted(both)
                     by_sums = by_sums or [m.about(both[1]) for m in objective.sum_metrics]
                     for m in by_sums:
                         sums[m.name] = sums.get(m.name, 0.0) + m.sums(*both).cpu().numpy().astype(np.float64)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from handful.base.errors import StepError, some
 from handful.data.base import Batch
-from handful.training.adapters import IGNORED
+from handful.losses.loss import IGNORED
 from handful.training.objective import Objective
 from handful.transform.rows import original_rows
 

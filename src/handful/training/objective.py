@@ -69,6 +69,7 @@ class Objective:
         floating = [p.dtype for p in self.parameters if p.is_floating_point()]
         self.dtype = floating[0] if floating else torch.get_default_dtype()
         self.part = ""  # of the model's output, which metrics see
+        self.gaps = False  # whether training rows are left out, their class being IGNORED
         self.source: Source | None = None  # the training rows as they were given, to name them in messages
         self.coupling: str | None = None  # why the loss of a mini-batch cannot be computed in parts
         self.minimise(loss, metrics, scale)
@@ -108,7 +109,7 @@ class Objective:
     def with_metrics(self, metrics: Iterable[Metric]) -> "Objective":
         """The same model and loss with other metrics."""
         other = Objective(self.model, self.loss, metrics, device=self.device, autocast=self.autocast, scale=self.scale)
-        other.part, other.coupling = self.part, self.coupling
+        other.part, other.coupling, other.gaps = self.part, self.coupling, self.gaps
         return other
 
     def to_device(self, batch: Batch) -> Batch:
@@ -137,6 +138,7 @@ class Objective:
         measured = {}
         if metrics and self.sum_metrics and (seen := self.view(output, batch)):
             with torch.no_grad():
+                seen = adapters.counted(seen) if self.gaps else seen
                 measured = {m.name: m.sums(*seen) for m in self.sum_metrics}
         return LossSums(loss, weight, measured)
 

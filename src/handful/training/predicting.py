@@ -8,6 +8,7 @@ from torch import Tensor
 from handful.base.errors import MISTAKES
 from handful.data.base import Batch
 from handful.losses import ctc
+from handful.losses.loss import IGNORED
 from handful.losses.outputs import mapped, named_parts
 from handful.training.objective import Objective
 from handful.transform.target import Target
@@ -53,6 +54,10 @@ def _pulls(objective: Objective, output: object, found: Tensor, batch: Batch) ->
         except MISTAKES:
             return True  # the loss cannot be asked: as the shapes say
     y = batch.tensor("y").reshape(-1, 1)
+    kept = y.flatten() != IGNORED
+    slope, y = slope[kept], y[kept]
+    if not len(y):
+        return True
     if slope[:1].numel() == 1:
         pull = torch.where(y > 0, -1, 1) * slope.reshape(-1, 1)
     else:

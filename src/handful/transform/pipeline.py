@@ -13,6 +13,7 @@ from handful.base.errors import HandfulError, did_you_mean, some
 from handful.data.base import Batch, Column, Source
 from handful.data.gather import Array
 from handful.data.targets import names_of
+from handful.losses.loss import IGNORED
 from handful.transform.auto import InputChooser, Steps, unscaled
 from handful.transform.columns import as_trained, check_same, foreign
 from handful.transform.inputs import Input, Layout, SingleInput
@@ -33,7 +34,8 @@ class Pipeline:
     """A callable Batch -> Batch with `x` (or several named inputs), `y`, and `weight` if rows are weighted.
 
     Frozen: what it was fitted to is input, target, weight, tokenizer (of a language model), notes (sentences on what
-    was found, chosen, dropped and fitted) and trained_on (the training columns). What it is fed from, see `on`, is not
+    was found, chosen, dropped and fitted), trained_on (the training columns) and seen (of the training rows: see
+    `handful.transform.seen`). What it is fed from, see `on`, is not
     written down: columns and where (the source's name), source (to look up row numbers for messages), with_target
     (False leaves `y` and `weight` out), foreign (columns that were read as something else than in training).
     """
@@ -47,6 +49,7 @@ class Pipeline:
     where: str = "data"
     with_target: bool = True
     trained_on: dict[str, Column] = field(default_factory=dict)
+    seen: Tensor | None = None
     source: Source | None = None
     foreign: tuple[str, ...] = ()
 
@@ -248,6 +251,7 @@ def fit_pipeline(
     vocabulary: int | None = None,
     layout: Layout = "auto",
     pictures: bool = False,
+    ignored: int | None = IGNORED,
 ) -> Pipeline:
     """The pipeline of a model, fitted on `source`: pass the training rows only.
 
@@ -257,6 +261,7 @@ def fit_pipeline(
     max_length: tokens or frames at which a row is cut. vocabulary: the most token ids (20,000).
     layout: of a table, see TableInput; auto: "split" for ready-made models, "matrix" for own ones.
     pictures: a ready-made model takes rows [H, W] or [C, H, W] of any number of channels for pictures.
+    ignored: the class id of rows that the loss leaves out, None where it counts them all.
     Raises HandfulError: no rows, no input columns, no target (ready-made models), a target that is missing in
     a row or the same in every row, unknown names.
     """
@@ -268,7 +273,7 @@ def fit_pipeline(
     unfitted = chooser.choose([name for name in source.inputs if name != weight])
     kept = [*unfitted.uses, *(name for name in (source.target, weight) if name)]
     columns = {name: column for name, column in source.columns.items() if name in kept}
-    reader = TrainingRows(source, kept, unfitted.uses, weight)
+    reader = TrainingRows(source, kept, unfitted.uses, weight, ignored)
     fitted = unfitted.fit(reader, columns, source.take(range(min(2, len(source)))))
     target, notes = reader.decide(own_model, task), chooser.notes
     trained_on = {name: replace(column, open=name in fitted.open) for name, column in columns.items()}
@@ -310,14 +315,17 @@ class TrainingRows:
     notes: what was decided about the target.
     """
 
-    def __init__(self, source: Source, names: Sequence[str], inputs: Sequence[str], weight: str | None) -> None:
-        self.source, self.names, self.inputs, self.weight = source, names, inputs, weight
+    def __init__(
+        self, source: Source, names: Sequence[str], inputs: Sequence[str], weight: str | None, ignored: int | None
+    ) -> None:
+        self.source, self.names, self.inputs = source, names, inputs
+        self.weight, self.ignored = weight, ignored
         self.seen, self.notes = False, list[str]()
         self._restart()
 
     def _restart(self) -> None:
         goal = self.source.target
-        self.target = TargetFitter(goal, self.source.columns[goal], self.source.name) if goal else None
+        self.target = TargetFitter(goal, self.source.columns[goal], self.source.name, self.ignored) if goal else None
 
     def __call__(self) -> Iterator[Batch]:
         if self.seen:

@@ -16,7 +16,7 @@ from handful.data.gather import Array
 from handful.data.tables.types import is_moment, named
 from handful.data.tables.written import TIME_OF_DAY
 from handful.losses import ctc
-from handful.losses.loss import class_axis
+from handful.losses.loss import IGNORED, class_axis
 from handful.losses.outputs import part_of
 from handful.transform.steps.numbers import code_table, index_of, padded, strings
 from handful.transform.steps.stored import stored
@@ -32,7 +32,8 @@ class Target:
     gives per row (or place); classes: in the order of the ids; of_probabilities: the model's outputs are
     probabilities, not logits; words: how the classes, numbers or dates, are written; form: of numbers that stand for
     dates or times, as `written` takes it; part: of the model's output that predicts it ("" is the output itself, see
-    `handful.losses.outputs`), or None where no part does, as of embeddings.
+    `handful.losses.outputs`), or None where no part does, as of embeddings; ignored:
+    the number that stands for no class, in rows (IGNORED in y) that the loss leaves out.
     """
 
     column: str
@@ -44,6 +45,7 @@ class Target:
     words: tuple[str, ...] = ()
     form: str = ""
     part: str | None = ""
+    ignored: int | None = None
     task: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
@@ -144,6 +146,10 @@ class Classification(Target):
 
     task: ClassVar[str] = "classification"
 
+    def _left_out(self, values: Tensor) -> Tensor:
+        """bool [m]: rows that stand for no class."""
+        return torch.zeros_like(values, dtype=torch.bool) if self.ignored is None else values == self.ignored
+
     def probabilities(self, outputs: Tensor) -> Tensor:
         x = _exact(outputs)
         if len(self.classes) == 2 and (x.dim() == 1 or x.shape[1] == 1):
@@ -178,22 +184,26 @@ class ClassNames(Classification):
 
 
 class ClassValues(Classification):
-    """Classes that are numbers: y is their ids, int64 [m]."""
+    """Classes that are numbers: y is their ids, int64 [m], IGNORED where the row counts for nothing."""
 
     def encode(self, value: Value, column: Column, rows: Rows, where: str) -> Tensor:
         values = self._numbers(value, column, rows, where).reshape(-1)
         found = index_of(plain_numbers(values), np.array(self.classes, dtype=self.dtype))
-        for row in np.flatnonzero(found < 0)[:1]:
+        found[self._left_out(values).numpy()] = IGNORED
+        for row in np.flatnonzero((found < 0) & (found != IGNORED))[:1]:
             self._unseen(values[row].item(), int(rows[row]), where)
         return torch.from_numpy(found)
 
 
 class ClassIds(Classification):
-    """Class ids already, [m, ...], as an own model takes them; -100 is a place that the loss leaves out."""
+    """Class ids already, [m, ...], as an own model takes them; IGNORED is a row or place that the loss leaves out."""
 
     def encode(self, value: Value, column: Column, rows: Rows, where: str) -> Tensor:
         y = self._numbers(value, column, rows, where).to(torch.int64)
-        outside = ((y < 0) & ~(self.dense & (y == -100))) | (y >= self.outputs)
+        y = y if self.dense else y.masked_fill(self._left_out(y), IGNORED)
+        outside = ((y < 0) & (y != IGNORED)) | (y >= self.outputs)
+        if not self.dense and self.ignored is None:
+            outside |= y == IGNORED
         if outside.any():
             self._unseen(int(y[outside][0]), int(rows[int(outside.nonzero()[0, 0])]), where)
         return y

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Column, Rows, Value
 from handful.data.tables.strings import read_numbers, reader
 from handful.data.tables.types import TEXT
+from handful.losses.loss import IGNORED
 from handful.transform.steps.numbers import strings
 from handful.transform.steps.statistics import Moments
 from handful.transform.target import (
@@ -40,8 +42,10 @@ _UNIQUE = 1_000_000  # distinct values kept while looking for classes
 class TargetFitter:
     """Looks at the training rows' target chunk by chunk, then decides what it is; notes: what was decided and why."""
 
-    def __init__(self, name: str, column: Column, where: str) -> None:
-        self.name, self.column, self.where = name, column, where
+    def __init__(self, name: str, column: Column, where: str, ignored: int | None = IGNORED) -> None:
+        """ignored: the class id that the loss leaves out, None where it leaves none out."""
+        self.name, self.column, self.where, self.ignored = name, column, where, ignored
+        self.left, self.first_left = 0, 0  # rows of no class: how many, the first
         self.notes: list[str] = []
         self.n, self.many = 0, False  # rows; whether too many numbers occur to keep them
         self.unique: NDArray[np.generic] = np.zeros(0)
@@ -71,6 +75,10 @@ class TargetFitter:
         check_present(value, self.name, rows, self.where)
         self.tensor = value[:0]
         self.moments.update(value)
+        left = value == self._no_class if value.ndim == 1 else value[:0]
+        if left.any():
+            self.first_left = self.first_left if self.left else int(rows[int(left.nonzero()[0])])
+            self.left += int(left.sum())
         self.binary = self.binary and bool(((value == 0) | (value == 1)).all())
         if value.is_floating_point():
             self.whole = self.whole and bool((value == value.round()).all())
@@ -112,10 +120,11 @@ class TargetFitter:
         shape, floating = tuple(self.tensor.shape[1:]), self.tensor.is_floating_point()
         outputs = math.prod(shape)
         dense = outputs > 1 or len(shape) > 1
+        ignored = None if dense or floating or task not in (None, "classification") else self._set_aside(own_model)
         task = task or (self._guess_dense if dense else self._guess)(own_model, floating)
         dtype = str(self.tensor.dtype).removeprefix("torch.").replace("bfloat16", "float32")  # NumPy has none
         if task == "classification" and not dense:
-            return self._of_values(dtype, shape, own_model)
+            return replace(self._of_values(dtype, shape, own_model), ignored=ignored)
         if task in ("sequence", "language", "classification"):
             if floating:
                 raise HandfulError(f"a {task} target needs integers; '{self.name}' holds {dtype}")
@@ -136,6 +145,31 @@ class TargetFitter:
         self._note("is predicted as a number, standardised for training; scores are in its own units.")
         spread, form = torch.where(std > 0, std, 1.0), form_of(self.column)
         return Regression(self.name, dtype, shape, outputs, form=form, mean=mean, std=spread)
+
+    @property
+    def _no_class(self) -> int:
+        return IGNORED if self.ignored is None else self.ignored
+
+    def _set_aside(self, own_model: bool) -> int | None:
+        """Take the id that the loss leaves out from the classes, where the others are ids; the id, None elsewhere."""
+        others = self.unique[self.unique != self._no_class]
+        found = not self.many and self.column.dates is None and len(others) > 0 and others[0] >= 0
+        if not (found and (own_model or others[-1] < 2 * len(others))):
+            self.left = 0
+            return None
+        self.unique, self.n = others, self.n - self.left
+        return self.ignored
+
+    def _say_left_out(self) -> None:
+        if not self.left:
+            return
+        what = f"is {self._no_class}, which stands for no class, in {self.left:,} training rows"
+        if self.ignored is None:
+            raise self._wrong(
+                f"{what}, first {in_row(self.first_left, self.where)}, and this loss does not leave such rows out: "
+                "remove them, or train with cross_entropy"
+            )
+        self._note(f"{what}: the loss leaves them out, and neither scores nor class weights count them.")
 
     def _guess_dense(self, own_model: bool, floating: bool) -> str:
         if self.binary and (floating or not own_model or self.tensor.dtype in (torch.bool, torch.uint8)):
@@ -162,13 +196,15 @@ class TargetFitter:
 
     def _are_ids(self) -> bool:
         """Class ids already: 0..k-1, of which most occur."""
-        low, high = float(self.moments.low.min()), float(self.moments.high.max())
-        return low >= 0 and (self.many or high < 2 * len(self.unique))
+        if self.many:
+            return float(self.moments.low.min()) >= 0
+        return bool(self.unique[0] >= 0) and bool(self.unique[-1] < 2 * len(self.unique))
 
     def _of_values(self, dtype: str, shape: tuple[int, ...], own_model: bool) -> Target:
         if self.many:
             raise self._wrong(f"has more than {_UNIQUE} different values, too many for classes")
         self._at_least_two(len(self.unique), self.unique[0])
+        self._say_left_out()
         whole = np.dtype(dtype).kind in "iu"
         if own_model and whole and self._are_ids():
             k = int(self.unique[-1]) + 1

@@ -137,7 +137,9 @@ def chosen(o: Options, names: Sequence[str]) -> list[str]:
     """The columns that the caller wants, target included; HandfulError for one that is not there."""
     for wanted in o.columns or ():
         if wanted not in names:
-            raise HandfulError(f"{o.name} has no column '{wanted}'.{did_you_mean(wanted, names)}")
+            how = ", not in any row: where its value is missing give None, null or an empty cell"
+            lacks = f"{o.name} has no column '{wanted}'{how if wanted in o.schema else ''}"
+            raise HandfulError(f"{lacks}.{did_you_mean(wanted, names)}")
     return [n for n in names if o.columns is None or n in o.columns or n == o.target]
 
 

@@ -95,7 +95,11 @@ def read_numbers(where: str, values: pa.ChunkedArray, column: Column) -> Floats:
     else:
         read = numbers(bare, column.decimal or ".")
         found[:-1] = np.where(np.isin(read.units, ["", column.unit]), read.values, np.nan)
-    known = is_missing(texts) | pc.is_in(texts, pa.array(column.missing, TEXT)).to_numpy(zero_copy_only=False)
+    known = np.isnan(found[:-1])  # no usual mark can be read as a number
+    if known.any():
+        known &= is_missing(texts)
+    if column.missing:
+        known |= pc.is_in(texts, pa.array(column.missing, TEXT)).to_numpy(zero_copy_only=False)
     odd = np.flatnonzero(np.isnan(found[:-1]) & ~known)
     if len(odd):
         text = texts[int(odd[0])].as_py()

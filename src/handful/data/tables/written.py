@@ -218,6 +218,9 @@ def dates(texts: pa.Array, way: str) -> Floats:
 
 def _clock(found: Mapping[str, pa.Array]) -> tuple[Days, Floats, Mask]:
     """(seconds since midnight to the minute, the seconds of the minute, whether a clock shows such a time)."""
+    if found["H"].unique().to_pylist() == [""]:  # days alone
+        nothing = np.zeros(len(found["H"]))
+        return nothing.astype(np.int64), nothing, nothing == 0
     hour, valid = _whole(found["H"]), np.ones(len(found["H"]), np.bool_)
     if _mask(pc.not_equal(found["half"], "")).any():
         half = pc.utf8_lower(pc.utf8_slice_codeunits(found["half"], 0, 1)).to_numpy(zero_copy_only=False)
@@ -233,6 +236,8 @@ def _filled(field: pa.Array) -> pa.Array:
 
 
 def _whole(field: pa.Array) -> Days:
+    if len(field) <= _SMALL:
+        return np.array([int(digits or 0) for digits in field.to_pylist()], np.int64)
     found: Days = _filled(field).cast(pa.int64()).to_numpy()
     return found
 

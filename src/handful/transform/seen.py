@@ -1,0 +1,86 @@
+"""Which rows were trained on: told by a hash of what the pipeline makes of each row, input and target, 8 bytes a row.
+
+What the pipeline makes of a row is the same to the bit in whatever container it comes, so rows of a CSV file are known
+again in a frame. Kept for data that are small enough to be in memory after preprocessing, up to MOST rows.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from handful.base import keys
+from handful.base.errors import some
+from handful.data.base import Batch, Rows, Source
+from handful.transform.rows import chunks_of, original_rows
+
+MOST = 1 << 20  # rows whose hashes are kept
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+Hashes = NDArray[np.int64]
+
+
+def row_hashes(batch: Batch) -> Hashes:
+    """A hash of each row's tensors but its weight, int64 [m]: a sum over words of 8 bytes, each mixed and times a
+    number keyed by its place (multilinear hashing: Carter and Wegman 1979). Zeros add nothing: padding does not count.
+
+    >>> a, b = torch.tensor([[1, 2], [3, 4]]), torch.tensor([[3, 4, 0]])
+    >>> bool(row_hashes(Batch({"x": a}, np.arange(2)))[1] == row_hashes(Batch({"x": b}, np.arange(1)))[0])
+    True
+    """
+    total = np.zeros(len(batch), dtype=np.uint64)
+    for name, value in batch.tensors().items():
+        if name == "weight" or not value.numel():
+            continue
+        raw = value.detach().cpu().reshape(len(batch), -1).contiguous().view(torch.uint8).numpy()
+        whole = np.pad(raw, ((0, 0), (0, -raw.shape[1] % 8))) if raw.shape[1] % 8 else raw
+        words = whole.view(np.uint64) * _ODD
+        words ^= words >> np.uint64(32)
+        total += np.einsum("ij,j->i", words, _factors(name, words.shape[1]))
+    return total.view(np.int64)
+
+
+@lru_cache(32)
+def _factors(name: str, count: int) -> NDArray[np.uint64]:
+    first = np.zeros(1, dtype=np.int64)
+    factors: NDArray[np.uint64] = keys.words(f"seen {name}", 0, first, first, count)[0] | np.uint64(1)
+    return factors
+
+
+def seen(source: Source) -> Tensor | None:
+    """The hashes of all rows of a preprocessed source, sorted, int64 [at most MOST]; None for more rows, and for rows
+    of frames, whose sounds the pipeline makes alike but for rounding."""
+    if len(source) > MOST or any(column.varies and len(column.shape) > 1 for column in source.columns.values()):
+        return None
+    parts = [row_hashes(batch) for batch in chunks_of(source, list(source.columns), 1 << 20)]
+    return torch.from_numpy(np.unique(np.concatenate(parts)))
+
+
+class Repeated:
+    """Looks for rows that were trained on among those that pass through; `ids`: the rows found."""
+
+    def __init__(self, trained: Tensor | None) -> None:
+        self.trained = None if trained is None or not len(trained) else trained.numpy()
+        self.ids: Rows = np.zeros(0, dtype=np.int64)
+
+    def among(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same preprocessed batches."""
+        for batch in batches:
+            if self.trained is not None:
+                hashes = row_hashes(batch)
+                at = np.searchsorted(self.trained, hashes).clip(max=len(self.trained) - 1)
+                self.ids = np.concatenate([self.ids, batch.rows[self.trained[at] == hashes]])
+            yield batch
+
+    def of(self, source: Source, what: str) -> list[str]:
+        """A sentence on the rows of `source` that were found, if any. what: they are called."""
+        if not len(self.ids):
+            return []
+        named = some(original_rows(source, self.ids).tolist(), 3)
+        count = "all" if len(self.ids) == len(source) else f"{len(self.ids):,} of the"
+        return [
+            f"{count} {len(source):,} {what} of {source.name} are, input and target, rows that were trained on "
+            f"(rows {named}, counted from 0): scores on these say nothing of new rows"
+        ]
