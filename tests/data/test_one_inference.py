@@ -79,7 +79,7 @@ COLUMNS = {
     "missing": st.just(None),
     "blanks": st.just(""),
 }
-GOALS = ["amounts", "euros", "a few odd cells", "numbers with marks"]
+GOALS = ["iso dates", "amounts", "euros", "a few odd cells", "numbers with marks"]
 LISTS = {
     "vectors": st.lists(SMALL_FLOATS, min_size=2, max_size=2),
     "whole or not": st.sampled_from([[1, 2], [3, 4], [0.5, 1.5]]),
