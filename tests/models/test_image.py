@@ -46,8 +46,12 @@ def test_pictures_that_are_not_finite_are_left_to_the_first_step_which_names_the
     dirty.fit(torch.cat([x, torch.full_like(x[:2], torch.nan)]))
     assert torch.equal(clean.conv.weight, dirty.conv.weight)
     bad, y = np.full((40, 3, 24, 24), np.nan, np.float32), np.arange(40) % 2
-    with pytest.raises(HandfulError):
+    with pytest.raises(HandfulError, match="NaN alone in all training rows"):
         handful.fit("resnet", (bad, y), quiet=True, until="steps(2)")
+    some = pictures(40, side=24).numpy()
+    some[3, :, :2] = np.nan
+    notes = handful.fit("resnet", (some, y), quiet=True, batch=8, until="steps(1)", valid=None).plan.notes
+    assert any(f"{some[3, :, :2].size} missing values become the channel's training mean" in note for note in notes)
 
 
 def labelled(n: int = 160) -> tuple[np.ndarray, np.ndarray]:

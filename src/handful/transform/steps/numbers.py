@@ -236,7 +236,7 @@ class ScaleImage(Step[Tensor]):
 
     uint8 is divided by 255, other whole numbers by `most`, the largest in the training rows, without its sign; pictures
     of floats are not. standardize=False only divides. Sums over bytes are made in integers, so that they are exact.
-    Missing values (NaN) become 0, the mean.
+    Missing values (NaN) become 0, the mean, where the training rows lack some, which is noted; elsewhere they stay.
 
     >>> deep = torch.tensor([0, 1000, 3000, 4000], dtype=torch.int32).view(1, 1, 2, 2)
     >>> ScaleImage(standardize=False).fit([deep])(deep // 2).flatten().tolist()
@@ -250,9 +250,10 @@ class ScaleImage(Step[Tensor]):
     gaps: int = 0  # missing values in the training rows
 
     def learn(self, chunks: Iterator[Tensor]) -> Self:
-        moments, most = Moments(), 1.0
+        moments, most, values = Moments(), 1.0, 0
         for chunk in filter(len, chunks):
             channels = chunk.transpose(0, 1).flatten(1)
+            values += channels.numel()
             if chunk.dtype == torch.uint8:
                 count = torch.full((len(channels),), float(channels.shape[1]), dtype=torch.float64)
                 wide = channels.to(torch.int32)
@@ -263,7 +264,9 @@ class ScaleImage(Step[Tensor]):
                 moments.update(channels.T)
                 if not chunk.is_floating_point():
                     most = float(torch.maximum(moments.high.abs(), moments.low.abs()).max()) or 1.0
-        gaps = int((moments.count.max() - moments.count).sum())
+        gaps = values - int(moments.count.sum())
+        if values and not moments.count.all():
+            raise HandfulError("a channel of the pictures holds NaN alone in all training rows; leave it out")
         return replace(self, mean=moments.mean, std=moments.std, most=most, gaps=gaps)
 
     def __call__(self, value: Tensor) -> Tensor:
@@ -276,7 +279,7 @@ class ScaleImage(Step[Tensor]):
         divisor = 255.0 if value.dtype == torch.uint8 else 1.0
         shift, scale = self.fitted(self.mean) * divisor, _inverse(self.fitted(self.std)) / divisor
         x = _affine(value, shift.view(-1, 1, 1), scale.view(-1, 1, 1)).to(torch.float32)
-        return x.nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf) if value.is_floating_point() else x
+        return x.nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf) if self.gaps else x
 
     def notes(self, names: Names = None) -> list[str]:
         if not self.standardize:
