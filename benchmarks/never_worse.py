@@ -22,6 +22,7 @@ import math
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -88,14 +89,24 @@ def plain(s: Set, seed: int, batch: int) -> dict[str, Any]:
         return plain_ready(model, train, valid, test, seed, batch)
     x, y = (torch.as_tensor(v) for v in train)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    best, kept, stale, curve = math.inf, None, 0, []
-    for _ in range(EPOCHS):
-        model.train()
+
+    def epoch(_: int) -> float:
         for rows in torch.randperm(len(y)).split(batch):
             optimizer.zero_grad()
             loss_of(model(x[rows]), y[rows]).backward()
             optimizer.step()
-        curve.append(score(model, valid)["loss"])
+        return score(model, valid)["loss"]
+
+    curve = stopped_early(model, epoch)
+    return score(model, test) | {"curve": curve}
+
+
+def stopped_early(model: nn.Module, epoch: Callable[[int], float]) -> list[float]:
+    """Train epochs 1, 2, ... and keep the weights of the lowest held-out loss, which each returns. Gives all losses."""
+    best, kept, stale, curve = math.inf, None, 0, []
+    for number in range(1, EPOCHS + 1):
+        model.train()
+        curve.append(epoch(number))
         stale += 1
         if curve[-1] < best:
             best, kept, stale = curve[-1], copy.deepcopy(model.state_dict()), 0
@@ -103,7 +114,7 @@ def plain(s: Set, seed: int, batch: int) -> dict[str, Any]:
             break
     assert kept is not None
     model.load_state_dict(kept)
-    return score(model, test) | {"curve": curve}
+    return curve
 
 
 def plain_ready(name: str, train: Part, valid: Part, test: Part, seed: int, batch: int) -> dict[str, Any]:
@@ -112,24 +123,18 @@ def plain_ready(name: str, train: Part, valid: Part, test: Part, seed: int, batc
     t = assemble(name, train, given, measure=False)
     model, objective = t.objective.model, t.objective
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    best, kept, stale, curve, position = math.inf, None, 0, [], 0
-    assert t.valid is not None
-    for epoch in range(1, EPOCHS + 1):
-        model.train()
-        while position < epoch * t.examples:
+    held_out = t.valid
+    assert held_out is not None
+
+    def epoch(number: int) -> float:
+        for position in range(-(-(number - 1) * t.examples // batch) * batch, number * t.examples, batch):
             optimizer.zero_grad()
             sums = objective.sums(objective.to_device(t.batches.at(position, batch)))
             (sums.loss / sums.weight).backward()
             optimizer.step()
-            position += batch
-        curve.append(evaluate(objective, t.valid.epoch(512))["loss"])
-        stale += 1
-        if curve[-1] < best:
-            best, kept, stale = curve[-1], copy.deepcopy(model.state_dict()), 0
-        if stale >= PATIENCE:
-            break
-    assert kept is not None
-    model.load_state_dict(kept)
+        return evaluate(objective, held_out.epoch(512))["loss"]
+
+    curve = stopped_early(model, epoch)
     return score_ready(t, test) | {"curve": curve}
 
 

@@ -1,4 +1,4 @@
-"""fit() and resume(): a run from what the user gives to what is left of it; the loop itself is training/loop.py."""
+"""fit(), resume(), load() and replay(): a run from what the user gives to what is left of it."""
 
 import copy
 import sys

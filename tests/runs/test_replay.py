@@ -17,6 +17,7 @@ from handful.data.base import Batch
 from handful.runs.diff import diff
 from handful.runs.examples import pictures_of
 from handful.runs.run import Run
+from handful.training.process import checkpoint
 
 Truth = dict[int, tuple[dict[str, Tensor], dict[str, Tensor]]]
 
@@ -235,3 +236,19 @@ def test_a_run_takes_its_own_steps_again(tmp_path: Path) -> None:
     assert loaded.replay(6, train=data).loss == found.loss
     with pytest.raises(handful.HandfulError, match="give fit out="):
         handful.fit("linear", "iris", batch=16, lr=0.01, until="steps(2)", quiet=True).replay(1)
+
+
+def test_rows_of_a_model_of_several_members_have_losses(tmp_path: Path) -> None:
+    handful.fit("table", "wine", batch=16, lr=0.01, until="steps(5)", out=tmp_path / "run", quiet=True)
+    found = replay(tmp_path / "run", 4)
+    assert found.losses is not None
+    assert found.losses.mean() == pytest.approx(found.loss, rel=1e-5)
+
+
+def test_steps_before_the_first_checkpoint_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 7, {"w": torch.zeros(1)}, {"step": 7})
+    with pytest.raises(
+        handful.HandfulError, match=r"step 5 cannot be taken again: the first checkpoint .* is of step 7"
+    ):
+        checkpoint.load(tmp_path, before=5)
+    assert checkpoint.load(tmp_path, before=8)[1]["step"] == 7

@@ -47,7 +47,7 @@ class cross_entropy:
         return _softmax_loss(output, target, weight, self.label_smoothing)
 
     def total(self, output: Any, target: Any) -> tuple[Tensor, Tensor] | None:
-        """What the values and what they count for add up to, in one pass, or None: 10% of a small model's step less."""
+        """What the values and what they count for add up to, in one pass, or None where there is no such pass."""
         if target.ndim != 1 or target.is_floating_point() or self.label_smoothing:
             return None
         weight = None if self.class_weight is None else output.new_tensor(self.class_weight)

@@ -23,10 +23,11 @@ from handful.runs.evaluate import row_losses
 from handful.runs.examples import contents, pictures_of, shorten
 from handful.runs.folder import RunFolder
 from handful.runs.history import Row, rises, usual_loss
+from handful.training import adapters
 from handful.training.coupling import rows as some_rows
 from handful.training.guards import NonFiniteLoss
 from handful.training.loop import MiniBatches, train
-from handful.training.objective import LossSums
+from handful.training.objective import LossSums, Objective
 from handful.training.observe import Observer
 from handful.training.process import checkpoint
 from handful.training.process.device import using_threads
@@ -216,13 +217,19 @@ def _losses(t: Training, batch: Batch) -> Floats | None:
     with torch.no_grad():
         for start in range(0, len(batch), size):
             part = objective.to_device(some_rows(batch, slice(start, start + size)))
-            output = objective.forward(part)
-            same = isinstance(output, Tensor) and len(output) == len(part)  # not of several members
-            found.append(row_losses(objective.loss(output, part.columns.get("y")), len(part)) if same else None)
+            found.append(_of_rows(objective, objective.forward(part), part))
         for buffer, value in zip(objective.buffers, kept, strict=True):
             buffer.copy_(value)
     whole = [values for values in found if values is not None]
     return np.concatenate(whole) if len(whole) == len(found) else None
+
+
+def _of_rows(objective: Objective, output: object, part: Batch) -> Floats | None:
+    """The loss of each row; of a row with several members, or of a sequence, what the step itself adds up."""
+    if isinstance(output, Tensor) and len(output) == len(part):
+        return row_losses(objective.loss(output, part.columns.get("y")), len(part))
+    values = adapters.row_losses(objective.model, objective.loss, by_row=True)(output, part)[2]
+    return None if values is None else row_losses(values, len(part))
 
 
 def _layers(model: nn.Module, before: dict[str, Tensor], gradients: dict[str, Tensor]) -> list[Row]:

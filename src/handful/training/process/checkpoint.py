@@ -70,10 +70,13 @@ def load(folder: Path, before: int | None = None) -> tuple[dict[str, Tensor], Ro
     notes: list[str] = []
     manifests = sorted(folder.glob("[0-9]*.json"), reverse=True)
     if before is not None:
-        later = len(manifests)
+        first = int(manifests[-1].stem) if manifests else 0
+        if before <= first:
+            raise HandfulError(
+                f"step {before:,} cannot be taken again: the first checkpoint in {folder} is of step {first:,} (the "
+                "steps before it were taken while rates were compared)"
+            )
         manifests = [m for m in manifests if int(m.stem) < before]
-        if later and not manifests:
-            raise HandfulError(f"there is no checkpoint in {folder} from which step {before:,} could be taken again")
     for manifest in manifests:
         tensor_file = manifest.with_suffix(".safetensors")
         try:
