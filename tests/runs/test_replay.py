@@ -16,6 +16,7 @@ from handful.cli import app
 from handful.data.base import Batch
 from handful.runs.diff import diff
 from handful.runs.examples import pictures_of
+from handful.runs.replay import find
 from handful.runs.run import Run
 from handful.training.process import checkpoint
 
@@ -252,3 +253,12 @@ def test_steps_before_the_first_checkpoint_are_refused_in_a_sentence(tmp_path: P
     ):
         checkpoint.load(tmp_path, before=5)
     assert checkpoint.load(tmp_path, before=8)[1]["step"] == 7
+
+
+def test_worst_is_one_of_the_steps_that_can_be_taken_again(tmp_path: Path) -> None:
+    rows = [{"step": step, "train_loss": loss} for step, loss in [(2, 9.0), (4, 8.0), (6, 1.0), (8, 2.0), (10, 1.5)]]
+    assert find(rows, "worst") == (1, 2)
+    assert find(rows, "worst", after=5) == (7, 8)
+    assert find(rows, "worst", after=3) == (4, 4)
+    with pytest.raises(handful.HandfulError, match="too few logged steps"):
+        find(rows, "spike", after=8)

@@ -128,7 +128,7 @@ def take_again(folder: RunFolder, step: int | Literal["worst", "spike"], make: C
     generator_state = torch.random.get_rng_state()
     try:
         if isinstance(step, str):
-            first, step = find(history, step)
+            first, step = find(history, step, checkpoint.first_step(folder.checkpoints))
             if first < step:  # the moment stands for several steps: that of the highest loss among them
                 losses = _descend(_before(folder, first, make), step)
                 step = first + int(np.argmax(losses))
@@ -256,13 +256,13 @@ def check_same(there: list[Row], here: list[Row]) -> str | None:
     return None
 
 
-def find(history: list[Row], which: str) -> tuple[int, int]:
+def find(history: list[Row], which: str, after: int = 0) -> tuple[int, int]:
     """(first, last): the steps that the logged moment of highest training loss ("worst") or of the steepest rise
-    ("spike") stands for. Raises HandfulError where there is none."""
+    ("spike") stands for, of those after a step. Raises HandfulError where there is none."""
     rows = [row for row in history if isinstance(row.get("train_loss"), float)]
-    if len(rows) < 2:
-        raise HandfulError("the history has too few logged steps to choose one from: name it by step")
-
     heights = [row["train_loss"] for row in rows] if which == "worst" else rises(rows)
-    at = int(np.argmax(heights))
-    return (rows[at - 1]["step"] + 1 if at else 1), rows[at]["step"]
+    known = [i for i, row in enumerate(rows) if row["step"] > after]
+    if len(known) < 2:
+        raise HandfulError("the history has too few logged steps to choose one from: name it by step")
+    at = max(known, key=heights.__getitem__)
+    return max(after, rows[at - 1]["step"] if at else 0) + 1, rows[at]["step"]

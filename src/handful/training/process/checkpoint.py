@@ -62,6 +62,11 @@ def _save(folder: Path, step: int, tensors: dict[str, Tensor], meta: Row) -> Non
         leftover.unlink(missing_ok=True)
 
 
+def first_step(folder: Path) -> int:
+    """The step of the oldest checkpoint: from there on steps can be taken again."""
+    return min((int(manifest.stem) for manifest in folder.glob("[0-9]*.json")), default=0)
+
+
 def load(folder: Path, before: int | None = None) -> tuple[dict[str, Tensor], Row, list[str]]:
     """The newest whole checkpoint: (tensors, meta, sentences on newer ones that were damaged and passed over).
 
@@ -70,7 +75,7 @@ def load(folder: Path, before: int | None = None) -> tuple[dict[str, Tensor], Ro
     notes: list[str] = []
     manifests = sorted(folder.glob("[0-9]*.json"), reverse=True)
     if before is not None:
-        first = int(manifests[-1].stem) if manifests else 0
+        first = first_step(folder)
         if before <= first:
             raise HandfulError(
                 f"step {before:,} cannot be taken again: the first checkpoint in {folder} is of step {first:,} (the "
