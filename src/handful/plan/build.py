@@ -32,8 +32,9 @@ from handful.training import stop
 from handful.training.coupling import mode_coupling
 from handful.training.objective import Objective
 from handful.training.observe import look
+from handful.training.process.agreement import same_start
 from handful.training.process.device import autocast, choose_device, using_threads
-from handful.training.process.parallel import Ranks, join
+from handful.training.process.parallel import ALONE, Ranks
 from handful.training.state import State, copy_weights
 from handful.training.training import Training
 
@@ -52,6 +53,7 @@ def assemble(
     out: str | Path | None = None,
     resuming: Plan | None = None,
     measure: bool | Throughput = True,
+    ranks: Ranks = ALONE,
 ) -> Training:
     """Make every choice that the user left open and build the Training. Where rates were raced, the winner's
     first steps are taken.
@@ -66,10 +68,10 @@ def assemble(
         raise HandfulError(f"model must be an nn.Module or the name of a ready-made one, not {type(model).__name__}")
     options = Config.of(given)
     folder = RunFolder(Path(out)) if out is not None else None
-    if folder and resuming is None and join(torch.device("cpu")).rank == 0:
+    if folder and resuming is None and ranks.rank == 0:
         folder.claim(overwrite=options.overwrite)
     try:
-        t = _assemble(model, train, options, folder, resuming, measure)
+        t = _assemble(model, train, options, folder, resuming, measure, ranks)
         if resuming is not None:
             t.plan = as_changed(resuming, t.plan.choices, asked)
         return t
@@ -81,12 +83,12 @@ def assemble(
 
 def _assemble(
     model: str | nn.Module, train: object, options: Config, folder: RunFolder | None, resuming: Plan | None,
-    measure: bool | Throughput,
+    measure: bool | Throughput, ranks: Ranks,
 ) -> Training:  # fmt: skip
-    chooser, ranks = Chooser(), join(torch.device("cpu"))
+    chooser = Chooser()
     saved = folder if resuming is not None else None
     data = open_data(train, options, chooser, model, saved)
-    device = torch.device(chooser.put("device", choose_device(options.device)))
+    device = ranks.place(chooser.put("device", choose_device(options.device)))
     net = make_model(model, data, options, chooser, device, saved).to(device)
     objective = make_objective(net, data, options, chooser, device)
     if not data.own_model and resuming is None:
@@ -100,6 +102,7 @@ def _assemble(
     settle(t, options, found, chooser)
     if resuming is not None:
         return t
+    same_start(ranks, t.plan, net, t.state.step, (t.state.average or {}).values())
     begin(t, found)
     if folder and ranks.rank == 0:
         folder.start(t.plan, data.pipeline, net, t.state)
@@ -110,9 +113,12 @@ def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughpu
     """Measure what was left open: precision, threads, batch and learning rate. times: step times, given instead of
     measured; own: the model is the caller's."""
     open_batch, open_lr = (chooser.choices[name].status == "default" for name in ("batch", "lr"))
-    low_precision = getattr(t.objective.model, "low_precision", False) and t.ranks.size == 1
+    low_precision = getattr(t.objective.model, "low_precision", False)
     open_precision = options.precision == "auto" and t.objective.device.type == "cpu" and low_precision
     open_threads = options.threads == "auto"
+    if t.ranks.size > 1:
+        chooser.notes.append("with several ranks nothing is measured: batch and lr are stated defaults")
+        return Decision()
     if options.deterministic:
         open_precision = open_threads = False
         times = stated_times(t)
@@ -180,6 +186,8 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
     coupling = mode_coupling(t.objective.model.train()) or t.objective.coupling
     if coupling and ((state.micro_batch is not None and state.micro_batch < state.batch) or t.ranks.size > 1):
         chooser.notes.append(f"{coupling}: in parts, the gradient of a batch is not that of the whole batch")
+    if t.ranks.size > 1 and any(getattr(m, "p", 0) for m in t.objective.model.modules()):
+        chooser.notes.append("dropout draws by rank: on another number of ranks other outputs are dropped")
     compile_if_asked(t.objective.model, options, chooser)
     t.live = Live(t.planned, quiet=options.quiet or t.ranks.rank > 0)
     t.plan = Plan(chooser.choices, tuple(chooser.notes))
@@ -382,6 +390,8 @@ def growing(
     if choose.grows(spec):
         asked = schedule.as_schedule(spec)
         return lambda progress: min(n, asked.batch(progress, base)), None
+    if t.ranks.size > 1:
+        raise HandfulError("with several ranks a batch grows by grow_batch(every=...), not by measurement")
     return None, Grower(as_growth(spec)).consider
 
 
