@@ -1,9 +1,11 @@
-"""Runs that tests/training/test_ranks.py takes on several ranks: python ranks.py CASES OUT, in torchrun's variables."""
+"""What tests/training/test_ranks.py does on several ranks."""
 
+import multiprocessing
 import os
-import subprocess
+import signal
+import socket
 import sys
-from pathlib import Path
+import time
 
 import numpy as np
 import torch
@@ -103,48 +105,102 @@ def train(name, rank=0):
     return {"weights": [p.detach().numpy() for p in run.model.parameters()], "scores": scores, "best": run.best}
 
 
-def launch(size, *arguments, code=None, env=None, limit=120):
-    """Start so many ranks by hand; their exit statuses and what they printed to standard error."""
-    import socket
-
+def launch(size, work, *arguments, folder, **env):
+    """Start so many ranks, forked from a process that has imported all: work(rank, *arguments) with torchrun's
+    variables. What they print goes to RANK.log in the folder."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["handful.fit", "handful.plan.build", "sklearn.metrics"])
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    command = [sys.executable, __file__] if code is None else [sys.executable, "-c", code]
-    place = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    jobs = [
-        subprocess.Popen(
-            [*command, *map(str, arguments)],
-            env={**os.environ, **place, "RANK": str(r), "LOCAL_RANK": str(r), **(env or {})},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for r in range(size)
-    ]
-    return jobs, limit
+    place = {"WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **env}
+    jobs = [context.Process(target=_rank, args=(r, place, folder, work, arguments)) for r in range(size)]
+    for job in jobs:
+        job.start()
+    return jobs
 
 
-def ends(started):
-    """Exit statuses and standard errors of ranks that were launched."""
-    jobs, limit = started
-    try:
-        said = [job.communicate(timeout=limit)[1] for job in jobs]
-    finally:
-        for job in jobs:
-            job.kill()
-    return [job.returncode for job in jobs], said
-
-
-def main():
-    names, out = sys.argv[1].split(","), Path(sys.argv[2])
-    rank = int(os.environ["RANK"])
+def _rank(rank, place, folder, work, arguments):
+    os.environ.update({name: str(value) for name, value in place.items()} | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+    log = os.open(folder / f"{rank}.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
     torch.set_num_threads(1)
-    found = {}
-    for name in names:
-        print(name, flush=True)
-        found[name] = train(name, rank)
-    torch.save(found, out / f"{rank}.pt")
+    try:
+        status = work(rank, *arguments)
+    except handful.HandfulError as error:
+        print(f"handful: {error}", file=sys.stderr, flush=True)
+        status = error.exit_status
+    sys.exit(status or 0)
 
 
-if __name__ == "__main__":
-    main()
+def ends(jobs, folder, limit=150):
+    """Exit statuses of ranks that were launched, and what they printed."""
+    until = time.monotonic() + limit
+    for job in jobs:
+        job.join(max(0, until - time.monotonic()))
+    late = [job.exitcode is None for job in jobs]
+    for job in jobs:
+        job.kill()
+        job.join()
+    said = [(folder / f"{r}.log").read_text() for r in range(len(jobs))]
+    return ["late" if l else job.exitcode for l, job in zip(late, jobs, strict=True)], said
+
+
+def take_all(rank, names, folder):
+    torch.save({name: train(name, rank) for name in names}, folder / f"{rank}.pt")
+
+
+# --- faults -----------------------------------------------------------------------------------------------------------
+
+
+class Faulty(nn.Module):
+    """Something happens on rank 1 at its seventh mini-batch."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.out, self.what, self.calls = nn.Linear(6, 3), what, 0
+
+    def forward(self, x):
+        self.calls += self.training
+        if os.environ["RANK"] == "1" and self.training:
+            if self.what == "memory" and len(x) > 4:
+                raise torch.OutOfMemoryError("out of memory")
+            if self.calls > 6:
+                self.happens()
+        return self.out(x)
+
+    def happens(self):
+        match self.what:
+            case "exception":
+                raise RuntimeError("the cable is loose")
+            case "SIGSTOP" | "SIGKILL" | "SIGTERM" | "SIGINT":
+                os.kill(os.getpid(), getattr(signal, self.what))
+
+
+def suffer(rank, what, folder, limit):
+    x, y = X.copy(), Y
+    options = {"lr": 0.1, "optimizer": "sgd", "batch": 20, "until": "steps(12)", "save_every": 3, "valid": 0.2}
+    if what in ("SIGTERM", "SIGINT"):
+        options["until"] = "steps(1000000)"
+    if what == "NaN":
+        x[17] = np.nan
+    data = (x, y)
+    if rank == 1:
+        match what:
+            case "late":
+                return 0
+            case "data":
+                data = (x + 1, y)
+            case "rate":
+                options["lr"] = 0.2
+            case "file":
+                data = str(folder / "missing.csv")
+            case "batch":
+                data = (x[:, :5], y)
+    torch.manual_seed(0)
+    run = handful.fit(
+        Faulty(what).double(), data, out=folder / "run", preprocess=None, quiet=True, timeout=limit, **options
+    )
+    print(run.stopped_because, run.state.step, run.state.micro_batch, flush=True)
+    return run.exit_status

@@ -1,5 +1,9 @@
-"""Promise 3 on several ranks, started by hand with torchrun's variables: what one process does, they do together."""
+"""Promise 3 on several ranks, started by hand with torchrun's variables: what one process does, they do together.
 
+What happens to one of them, all end with a sentence and a status.
+"""
+
+import re
 import sys
 from pathlib import Path
 
@@ -13,7 +17,8 @@ import ranks
 
 @pytest.mark.parametrize("size", [2, 3, pytest.param(4, marks=pytest.mark.slow)])
 def test_ranks_end_where_one_process_does(size, tmp_path):
-    statuses, said = ranks.ends(ranks.launch(size, ",".join(ranks.CASES), tmp_path))
+    jobs = ranks.launch(size, ranks.take_all, list(ranks.CASES), tmp_path, folder=tmp_path)
+    statuses, said = ranks.ends(jobs, tmp_path)
     assert statuses == [0] * size, said
     ended = [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(size)]
     for name in ranks.CASES:
@@ -26,3 +31,26 @@ def test_ranks_end_where_one_process_does(size, tmp_path):
                 assert np.array_equal(mine, theirs), name
             assert other[name]["scores"] == ended[0][name]["scores"], name
             assert other[name]["best"] == ended[0][name]["best"], name
+
+
+FAULTS = {  # what happens -> exit statuses, and what each rank says
+    "exception": ([3, 1], ["rank 1 of 2 ended: RuntimeError the cable is loose", "the cable is loose"]),
+    "SIGKILL": ([3, -9], [r"rank 1 of 2 \(process \d+ on .*\) is gone", ""]),
+    "data": ([2, 2], ["rank 1 has other data than rank 0"] * 2),
+    "rate": ([2, 2], ["rank 1 has another plan than rank 0: lr is 0.2 and not 0.1"] * 2),
+    "file": ([3, 2], ["rank 1 of 2 ended: .*missing.csv", "missing.csv"]),
+    "late": ([2, 0], ["rank 1 of 2 did not come to 127.0.0.1", ""]),
+    "NaN": ([3, 3], [r"not finite at step \d+, for rows 17 of .*'x' itself holds NaN"] * 2),
+    "SIGTERM": ([-15, -15], ["", ""]),
+    "SIGINT": ([130, 130], ["it was interrupted"] * 2),
+    "memory": ([0, 0], [r"12 steps are done 12 3"] * 2),
+}
+
+
+@pytest.mark.parametrize("what", FAULTS)
+def test_what_happens_to_one_rank_ends_all(what, tmp_path):
+    limit = 3.0 if what == "late" else 60.0
+    statuses, said = ranks.ends(ranks.launch(2, ranks.suffer, what, tmp_path, limit, folder=tmp_path), tmp_path)
+    assert statuses == FAULTS[what][0], said
+    for found, words in zip(said, FAULTS[what][1], strict=True):
+        assert re.search(words, found), said
