@@ -18,12 +18,12 @@ from handful.base.expression import number, positive_integer
 from handful.base.files import write_text
 from handful.base.plan import Choice
 from handful.base.score import direction
-from handful.compare.budget import Counter, share_out
+from handful.compare.budget import Counter, Share, share_out
 from handful.compare.experiment import Experiment, Method, Task, methods, run_experiment
 from handful.compare.findings import SEEDS, Results, Row, TargetScore, choose_target, findings, table
 from handful.compare.gradient_variance import GradientVariance, gradient_variance
 from handful.compare.page import compare_page
-from handful.compare.paths import SECONDS, loss_surface
+from handful.compare.paths import SECONDS, Surface, loss_surface
 from handful.data.base import Source
 from handful.data.open import open as open_source
 from handful.data.split import split as split_rows
@@ -37,6 +37,7 @@ TRIES, MORE = 5, 2  # learning rates tried for every method; further ones where 
 REFERENCE = 32  # the batch that an optimizer's usual learning rate is taken to be for
 
 Rates = str | float | Sequence[float]
+Tuned = tuple[float | str, list[tuple[float, float]]]  # the rate of a method; the rates tried, with the training loss
 
 
 class Comparison(Results):
@@ -127,23 +128,42 @@ def compare(
     usual, setup = _prepare(task, optimizer, reach)
     tries, spent = _tries(lrs), time.perf_counter() - began
     share = share_out(budget, spent, setup, len(chosen), tries, seeds, fixed=lrs != "tune")
-    limits = [limit for limit in (seconds, share.seconds) if limit is not None]
-    task, seeds = replace(task, seconds=min(limits, default=None)), share.seeds
-    with Counter(len(chosen) * (share.tries + seeds), quiet=quiet) as counter:
-        tuned = {m: tune(task, m, lrs, usual, seed + seeds, share.tries, counter) for m in chosen}
-        runs = _run_all(task, {m: lr for m, (lr, _) in tuned.items()}, seeds, counter)
-        variance = _variances(task, runs, chosen, share.after, counter)
-        surface = loss_surface(task, [r for r in runs if r.seed == seed], min(SECONDS, share.after))
-    goal, plan = choose_target(runs, reach), runs[0].run.plan
-    lines = table(runs, goal, variance, len(rows))
-    answers = findings(lines, goal, variance, plan.score, direction(plan))
-    tried = {method.name: pairs for method, (_, pairs) in tuned.items() if pairs}
-    choices = _choices(task, runs, lrs, goal) | share.choice
-    title = f"{model if isinstance(model, str) else type(model).__name__} on {source.name}"
-    comparison = Comparison(lines, runs, answers, goal, variance, tried, choices, plan.score, len(rows), title, surface)
+    task = replace(task, seconds=min((s for s in (seconds, share.seconds) if s is not None), default=None))
+    tuned, runs, variance, surface = _measure(task, chosen, lrs, usual, share, quiet)
+    comparison = _summary(task, runs, choose_target(runs, reach), tuned, variance, surface)
+    comparison.title = f"{model if isinstance(model, str) else type(model).__name__} on {source.name}"
+    comparison.choices = _choices(task, runs, lrs, comparison.target) | share.choice
     if out is not None:
         comparison.save(out)
     return comparison
+
+
+def _measure(
+    task: Task, chosen: list[Method], lrs: Rates, usual: float, share: Share, quiet: bool
+) -> tuple[dict[Method, Tuned], list[Experiment], list[GradientVariance], Surface | None]:
+    """All there is to run: the rates of every method, the runs, what their gradients do, and where they went."""
+    with Counter(len(chosen) * (share.tries + share.seeds), quiet=quiet) as counter:
+        tuned = {m: tune(task, m, lrs, usual, task.seed + share.seeds, share.tries, counter) for m in chosen}
+        runs = _run_all(task, {m: lr for m, (lr, _) in tuned.items()}, share.seeds, counter)
+        variance = _variances(task, runs, chosen, share.after, counter)
+        surface = loss_surface(task, [r for r in runs if r.seed == task.seed], min(SECONDS, share.after))
+    return tuned, runs, variance, surface
+
+
+def _summary(
+    task: Task,
+    runs: list[Experiment],
+    target: TargetScore,
+    tuned: dict[Method, Tuned],
+    variance: list[GradientVariance],
+    surface: Surface | None,
+) -> Comparison:
+    """What was measured, with the table and the answers."""
+    plan, n = runs[0].run.plan, len(task.train)
+    lines = table(runs, target, variance, n)
+    answers = findings(lines, target, variance, plan.score, direction(plan))
+    tried = {method.name: pairs for method, (_, pairs) in tuned.items() if pairs}
+    return Comparison(lines, runs, answers, target, variance, tried, {}, plan.score, n, "", surface)
 
 
 def _tries(lrs: Rates) -> int:
@@ -156,9 +176,7 @@ def _tries(lrs: Rates) -> int:
     return len(lrs)
 
 
-def tune(
-    task: Task, method: Method, lrs: Rates, usual: float, seed: int, tries: int, counter: Counter
-) -> tuple[float | str, list[tuple[float, float]]]:
+def tune(task: Task, method: Method, lrs: Rates, usual: float, seed: int, tries: int, counter: Counter) -> Tuned:
     """The learning rate of a method: given, or the best of runs as long as the compared ones; and the (rate, training
     loss) of each. usual: the optimizer's usual rate, for a batch of REFERENCE rows; tries: rates at most."""
     match lrs:
