@@ -121,7 +121,9 @@ def launch(size, work, *arguments, folder, **env):
 
 
 def _rank(rank, place, folder, work, arguments):
-    os.environ.update({name: str(value) for name, value in place.items()} | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+    os.environ.update(
+        {name: str(value) for name, value in place.items()} | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    )
     log = os.open(folder / f"{rank}.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -144,7 +146,7 @@ def ends(jobs, folder, limit=150):
         job.kill()
         job.join()
     said = [(folder / f"{r}.log").read_text() for r in range(len(jobs))]
-    return ["late" if l else job.exitcode for l, job in zip(late, jobs, strict=True)], said
+    return ["late" if slow else job.exitcode for slow, job in zip(late, jobs, strict=True)], said
 
 
 def take_all(rank, names, folder):
@@ -180,7 +182,7 @@ class Faulty(nn.Module):
 
 def suffer(rank, what, folder, limit):
     x, y = X.copy(), Y
-    options = {"lr": 0.1, "optimizer": "sgd", "batch": 20, "until": "steps(12)", "save_every": 3, "valid": 0.2}
+    options = {"lr": 0.1, "optimizer": "sgd", "batch": 20, "until": "steps(12)", "save_every": 3, "valid": None}
     if what in ("SIGTERM", "SIGINT"):
         options["until"] = "steps(1000000)"
     if what == "NaN":

@@ -33,6 +33,15 @@ def test_ranks_end_where_one_process_does(size, tmp_path):
             assert other[name]["best"] == ended[0][name]["best"], name
 
 
+def test_a_silent_rank_is_named_with_the_seconds(tmp_path):
+    jobs = ranks.launch(2, ranks.suffer, "SIGSTOP", tmp_path, 3.0, folder=tmp_path)
+    jobs[0].join(100)
+    statuses, said = ranks.ends(jobs, tmp_path, limit=0)
+    assert statuses == [3, "late"]
+    assert re.search(r"rank 1 of 2 \(process \d+ on .*\) did not answer for [34] seconds \(timeout=3\)", said[0])
+    assert len(list((tmp_path / "run" / "checkpoints").glob("*6.json"))) == 1  # the last whole step
+
+
 FAULTS = {  # what happens -> exit statuses, and what each rank says
     "exception": ([3, 1], ["rank 1 of 2 ended: RuntimeError the cable is loose", "the cable is loose"]),
     "SIGKILL": ([3, -9], [r"rank 1 of 2 \(process \d+ on .*\) is gone", ""]),
@@ -43,14 +52,15 @@ FAULTS = {  # what happens -> exit statuses, and what each rank says
     "NaN": ([3, 3], [r"not finite at step \d+, for rows 17 of .*'x' itself holds NaN"] * 2),
     "SIGTERM": ([-15, -15], ["", ""]),
     "SIGINT": ([130, 130], ["it was interrupted"] * 2),
-    "memory": ([0, 0], [r"12 steps are done 12 3"] * 2),
+    "memory": ([0, 0], ["reached 12 steps 12 3"] * 2),
 }
 
 
 @pytest.mark.parametrize("what", FAULTS)
 def test_what_happens_to_one_rank_ends_all(what, tmp_path):
     limit = 3.0 if what == "late" else 60.0
-    statuses, said = ranks.ends(ranks.launch(2, ranks.suffer, what, tmp_path, limit, folder=tmp_path), tmp_path)
+    jobs = ranks.launch(2, ranks.suffer, what, tmp_path, limit, folder=tmp_path)
+    statuses, said = ranks.ends(jobs, tmp_path)
     assert statuses == FAULTS[what][0], said
     for found, words in zip(said, FAULTS[what][1], strict=True):
         assert re.search(words, found), said

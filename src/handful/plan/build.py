@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from handful.base.errors import HandfulError, did_you_mean
+from handful.base.errors import HandfulError
 from handful.base.plan import Choice, Plan, Progress, Status
 from handful.batches.batches import Batches
 from handful.optim import schedule
@@ -29,7 +29,7 @@ from handful.plan.probe.timing import choose_threads, measure_precision
 from handful.report.live import Live
 from handful.runs.folder import RunFolder
 from handful.training import stop
-from handful.training.coupling import mode_coupling
+from handful.training.coupling import by_rank, mode_coupling
 from handful.training.objective import Objective
 from handful.training.observe import look
 from handful.training.process.agreement import same_start
@@ -186,8 +186,8 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
     coupling = mode_coupling(t.objective.model.train()) or t.objective.coupling
     if coupling and ((state.micro_batch is not None and state.micro_batch < state.batch) or t.ranks.size > 1):
         chooser.notes.append(f"{coupling}: in parts, the gradient of a batch is not that of the whole batch")
-    if t.ranks.size > 1 and any(getattr(m, "p", 0) for m in t.objective.model.modules()):
-        chooser.notes.append("dropout draws by rank: on another number of ranks other outputs are dropped")
+    if t.ranks.size > 1:
+        chooser.notes += by_rank(t.objective.model)
     compile_if_asked(t.objective.model, options, chooser)
     t.live = Live(t.planned, quiet=options.quiet or t.ranks.rank > 0)
     t.plan = Plan(chooser.choices, tuple(chooser.notes))
@@ -341,7 +341,7 @@ def make_rules(
     chooser.put("until", choice)
     planned = rule.limit(n, size)
     shape = make_schedule(options, planned, optimizer, chooser)
-    check_rules(rule, shape, objective, validated, Progress(0, 0, n, 0.0, planned))
+    choose.check_rules(rule, shape, objective, validated, Progress(0, 0, n, 0.0, planned))
     return rule, shape, planned
 
 
@@ -393,18 +393,3 @@ def growing(
     if t.ranks.size > 1:
         raise HandfulError("with several ranks a batch grows by grow_batch(every=...), not by measurement")
     return None, Grower(as_growth(spec)).consider
-
-
-def check_rules(rule: stop.Rule, shape: Schedule, objective: Objective, validated: bool, start: Progress) -> None:
-    """Say before the first step what a stop rule or schedule would wait for in vain."""
-    metrics = [m.name for m in objective.metrics]
-    known = ["train_loss", *(f"train_{m}" for m in metrics)]
-    known += ["valid_loss", *(f"valid_{m}" for m in metrics)] if validated else []
-    for name in sorted(rule.scores | shape.scores):
-        if name.startswith("valid_") and not validated:
-            raise HandfulError(f"the rule or schedule watches {name}, but no rows are held out; pass valid=0.1")
-        if name not in known:
-            raise HandfulError(
-                f"the rule or schedule watches {name}, which this run does not have.{did_you_mean(name, known)}"
-            )
-    shape(start)

@@ -18,6 +18,7 @@ from handful.training.process.messages import SIGNALS, Messages
 from handful.training.process.roll import Roll, meet, patiently, prefixed
 
 _MEETINGS = count()
+LATER = 5.0  # seconds after the limit that torch gives up: its sentence names nobody
 
 
 @dataclass(eq=False)
@@ -124,7 +125,7 @@ def join(device: str, limit: float, *, alone: bool = False) -> Ranks:
     store = dist.distributed_c10d._get_default_store()
     group = None
     if "gloo" not in dist.get_backend_config():
-        group = dist.new_group(backend="gloo", timeout=timedelta(seconds=limit))
+        group = dist.new_group(backend="gloo", timeout=timedelta(seconds=limit + LATER))
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     roll = Roll(prefixed(f"run{next(_MEETINGS)}", store), rank, size, hosts=not agent)
     return Ranks(rank, size, limit, roll, group)
@@ -139,7 +140,7 @@ def _start(rank: int, size: int, device: torch.device, limit: float) -> None:
     try:
         patiently(
             lambda: dist.init_process_group(
-                backend, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=limit)
+                backend, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=limit + LATER)
             ),
             limit,
             lambda: (
