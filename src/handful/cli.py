@@ -6,9 +6,10 @@ import sys
 from collections.abc import Callable
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Unpack, cast
 
 import typer
+from typer.core import TyperGroup
 
 from handful.base.errors import HandfulError
 from handful.base.version import __version__
@@ -19,7 +20,18 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., None])
 
+
+class Commands(TyperGroup):
+    """Their list, printed without rich, which takes longer to load than all else that it needs."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options | {"rich_markup_mode": None})
+        for command in self.commands.values():
+            command.short_help = command.help  # whole, not cut at the edge
+
+
 app = typer.Typer(
+    cls=Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
