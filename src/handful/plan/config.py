@@ -212,6 +212,7 @@ class Config:
         YES_OR_NO | "auto",
     ] = False
     overwrite: Annotated[bool, "replace the run that the folder holds"] = False
+    profile: Annotated[bool, "time the parts of each step, and trace some: see the report and trace.json"] = False
     quiet: Annotated[bool, "print only the result"] = False
 
     @classmethod
@@ -272,6 +273,7 @@ class ConfigOptions(TrainingOptions, total=False):
     batch_growth: "str | growth | grow_batch | None"
     resume: bool | Auto
     overwrite: bool
+    profile: bool
     quiet: bool
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from handful.base.plan import Choice
+from handful.base.stopwatch import part
 from handful.batches.batches import Batches, Transform
 from handful.batches.order import Order
 from handful.data.base import Batch, Ragged, Rows, Source
@@ -55,6 +56,7 @@ class Data:
         return self.pipeline.task == "classification" and self.counts is not None and self.counts[-1] < len(self.train)
 
 
+@part("preprocessing")
 def open_data(
     train: object, options: Config, chooser: Chooser, model: str | nn.Module, saved: RunFolder | None
 ) -> Data:
@@ -92,6 +94,7 @@ def open_data(
     return Data(source, rows, held_out, pipeline, counts, name is None)
 
 
+@part("opening the data")
 def select_columns(
     train: object, options: Config, chooser: Chooser, name: str | None
 ) -> tuple[Source, Config, str | None]:

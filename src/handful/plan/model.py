@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from handful import models
 from handful.base.errors import HandfulError
 from handful.base.plan import Choice, Status
+from handful.base.stopwatch import part
 from handful.batches.order import Order
 from handful.data.base import Batch
 from handful.losses.loss import LossFunction, Summed, ignored_id
@@ -34,6 +35,7 @@ ROWS_OF_FORM = 16  # on which a loss of the caller's own is tried, whole and in 
 ROWS_SHOWN = 256  # to a ready-made model before the first step
 
 
+@part("making the model")
 def make_model(
     model: str | nn.Module, data: Data, options: Config, chooser: Chooser, device: torch.device, saved: RunFolder | None
 ) -> nn.Module:
@@ -79,6 +81,7 @@ def show_rows(net: nn.Module, objective: Objective, data: Data, seed: int) -> No
     net.begin(batch.columns["x"])
 
 
+@part("making the model")
 def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser, device: torch.device) -> Objective:
     """Model + loss + metrics, tried on two rows."""
     choice, lower = choose_precision(options.precision, str(device), net)

@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from handful.losses.asked import Metrics, as_metrics
 from handful.losses.loss import Summed, as_loss, planned_loss, unknown
 from handful.losses.outputs import joined, mapped
 from handful.models import from_config
+from handful.report import spent
+from handful.report.figure import Figure
 from handful.report.markup import preformatted
 from handful.report.page import write_report
 from handful.runs import extras
@@ -41,6 +44,7 @@ from handful.training.training import Recorder
 from handful.transform.pipeline import Pipeline
 from handful.transform.seen import Repeated
 
+SPENT = "spent.json"
 DONE, BROKEN_OFF, UNSAVED = 0, 3, 4  # how a run ends, as `handful train` says by its exit status
 
 
@@ -68,6 +72,7 @@ class Run:
     exit_status: int = DONE
     unsaved: str | None = None
     again: Callable[..., Replay] | None = None  # handful.replay of this run
+    spent: dict[str, float] = field(default_factory=dict)  # seconds by part, from the call to the end
 
     @property
     def path(self) -> Path | None:
@@ -161,7 +166,7 @@ class Run:
         return write_report(
             where, title=f"{self.plan.model} on {self.plan.data}", plan=self.plan.choices, history=list(self.history),
             scores=self.scores, stopped_because=self.stopped_because, notes=[*self.plan.notes, *self._spikes()],
-            details=[*figures, *self._samples()], pictures=pictures,
+            details=[*figures, *self._samples(), *self._spent()], pictures=pictures,
         )  # fmt: skip
 
     def _spikes(self) -> list[str]:
@@ -171,6 +176,11 @@ class Run:
         step, times = found
         why = f"handful replay {self.path} --spike shows its rows"
         return [f"The training loss at step {step:,} is {times:.3g} times that of the moments before it: {why}"]
+
+    def _spent(self) -> list[Figure | str]:
+        """Where the time went, for the page."""
+        said = spent.verdict(self.spent)
+        return [spent.figure(self.spent), *([said] if said else [])] if self.spent else []
 
     def _samples(self) -> list[Markup]:
         """What a language model writes, for the page."""
@@ -243,4 +253,7 @@ def open_run(path: str | Path, *, model: nn.Module | None = None, loss: object =
     objective.part = (pipeline.target and pipeline.target.part) or ""
     history = folder.history()
     plan = Plan(plan.choices, (*plan.notes, *dict.fromkeys(folder.notes)))
-    return Run(model, plan, None, history, pipeline, objective, why, best, folder)
+    run = Run(model, plan, None, history, pipeline, objective, why, best, folder)
+    with suppress(HandfulError, OSError):
+        run.spent = files.read_json(folder.path / SPENT)
+    return run

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from handful.base.plan import Row
+from handful.base.stopwatch import part
 from handful.optim.state import switch
 from handful.training.evaluation import evaluate
 from handful.training.objective import LossSums
@@ -80,6 +81,7 @@ class Observer:
         t.live.evaluation(row)
 
 
+@part("held-out rows")
 def look(t: Training, row: Row, *, keep: bool = True) -> Row:
     """The row with the scores on the held-out rows; keep: the weights, too, if they are the best so far."""
     assert t.valid is not None

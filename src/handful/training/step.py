@@ -67,7 +67,8 @@ class ExactGradient:
             if share is None:
                 loss.backward()  # type: ignore[no-untyped-call]
             elif math.isfinite(share.item()):  # else the weight is 0, and nothing counts
-                (loss * share).backward()  # a gradient handed to `backward` has torch import sympy for its shape
+                # a gradient that is handed to `backward` has torch import sympy, to compare its shape
+                (loss * share).backward()  # type: ignore[no-untyped-call]
         else:  # on an accelerator the check's answer travels while the backward pass is being queued
             finite = torch.isfinite(torch.stack([loss.detach(), loss.detach() if share is None else share]))
             finite = finite.to("cpu", non_blocking=True)
