@@ -44,7 +44,7 @@ RunPath = Annotated[Path, typer.Argument(help="a run folder, as `handful train` 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print only the result")]
 
 # Options of `fit` that `handful train` leaves as they are.
-IN_PYTHON = {"clip_value", "compile", "shuffle", "evaluate_every", "save_every", "batch_growth", "step_times"}
+IN_PYTHON = {"clip_value", "compile", "shuffle", "evaluate_every", "save_every", "batch_growth", "step_times", "join"}
 
 
 def _version(value: bool) -> None:
@@ -347,7 +347,8 @@ def _show(run: "Run") -> None:
     """The result in words; the exit status says where it is none."""
     from handful.runs.inspect import show_result
 
-    show_result(run)
+    if run.rank == 0:  # which speaks for all
+        show_result(run)
     if run.exit_status:
         raise typer.Exit(run.exit_status)
 
@@ -382,7 +383,8 @@ def main() -> None:
         app()
     except HandfulError as error:
         print(f"handful: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.last_value = error
+        sys.exit(error.exit_status)
     except KeyboardInterrupt as stop:
         print("handful: interrupted", file=sys.stderr)
         sys.exit(stop.args[0] if stop.args else 130)
