@@ -219,10 +219,9 @@ def _run_training(t: Training, callbacks: Sequence[Callback], watch: Stopwatch) 
     run = Run(
         t.objective.model, t.plan, state, History(state.history), t.pipeline, t.objective, state.stopped_because,
         state.best.row if state.best else None, t.folder, status, unsaved, t.ranks.rank,
-    )  # fmt: skip
+        spent=watch.so_far())  # fmt: skip
     if t.folder and t.ranks.rank == 0:
         write_down(run, t, watch)
-    run.spent = watch.so_far()
     observer.tell("end", {"run": run})
     interrupts.pass_on()
     return run
@@ -258,17 +257,15 @@ def watched(t: Training, after_step: AfterStep, watch: Stopwatch) -> Iterator[Af
     for owner, name, label in PARTS:
         setattr(owner, name, watch.timed(getattr(owner, name), label))
     model = t.objective.model
-    hooks = [
-        model.register_forward_pre_hook(lambda *_: watch.enter_step(FORWARD)),
-        model.register_forward_hook(lambda *_: watch.leave_step(), always_call=True),
-    ]
+    before = model.register_forward_pre_hook(lambda *_: watch.enter_step(FORWARD))
+    after = model.register_forward_hook(lambda *_: watch.leave_step(), always_call=True)
     try:
         yield then
     finally:
         for owner, name, method in kept:
             setattr(owner, name, method)
-        for hook in hooks:
-            hook.remove()
+        before.remove()
+        after.remove()
         stop_tracing()
         watch.wait = None
 
