@@ -103,7 +103,7 @@ def measure_throughput(
     repeats: int = 7,
     ceiling: int | None = None,
     known: Mapping[int, Sequence[float]] | None = None,
-    timer: Callable[[Training], float] = clock,
+    timer: Callable[[Training], float] | None = None,
 ) -> Throughput:
     """Time real steps (loader, forward, backward, update) at each size; the run is left as it was.
 
@@ -111,9 +111,10 @@ def measure_throughput(
     thrown away. budget: seconds for all of it: from MIDDLE up, then from there down, a size whose turns are not
     expected to fit is left out, but one always is timed: of a slow step the small sizes alone would say that the
     largest of them is best. known: seconds of steps that were timed before. ceiling: the most rows that fit in memory
-    at once; larger batches are run in micro-batches of at most that. timer: what is read before and after. Raises
+    at once; larger batches are run in micro-batches of at most that. timer: what is read for the clock. Raises
     HandfulError when no size can be run.
     """
+    timer = timer or clock
     started = timer(t)
     times = {n: list(seconds) for n, seconds in (known or {}).items()}
     failed: list[tuple[int, str]] = []
