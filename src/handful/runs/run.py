@@ -118,6 +118,35 @@ class Run:
         outputs = self.outputs(data)
         return self.pipeline.probabilities(outputs) if probabilities else self.pipeline.decode(outputs, beams)
 
+    def as_function(self, *, probabilities: bool = False) -> Callable[[object], object]:
+        """`predict` as a plain function, for a service: of one row (a dict of its values by column; a text, a path) it
+        gives the prediction, of a list of rows the list of theirs, as Python's own values.
+
+        probabilities: for a classification, {class: probability} of a row instead. It holds model and preprocessing,
+        and changes neither, so that threads may share it. Raises HandfulError, naming the column, for a row that the
+        run cannot take.
+
+        >>> import handful
+        >>> rows = {"size": [1.0, 2.0, 3.0, 4.0] * 8, "is": ["low", "low", "high", "high"] * 8}
+        >>> how = {"target": "is", "batch": 8, "lr": 0.1, "until": "steps(60)", "quiet": True}
+        >>> judge = handful.fit("linear", rows, **how).as_function()
+        >>> judge({"size": 3.7}), judge([{"size": 1.2}, {"size": 3.9}])
+        ('high', ['low', 'high'])
+        """
+        names = self.pipeline.names
+
+        def function(rows: object) -> object:
+            values = self.predict(rows, probabilities=probabilities).tolist()
+            found = [dict(zip(names, row, strict=True)) for row in values] if probabilities else values
+            match rows, found:
+                case list(), _:
+                    return found
+                case _, [one]:
+                    return one
+            raise HandfulError(f"give one row, or a list of rows, not {len(found)} rows in one")
+
+        return function
+
     def evaluate(self, data: object, metrics: Metrics = None) -> dict[str, float]:
         """Loss and metrics over all rows of the data, each row once: {"loss": ..., "accuracy": ...}.
 
