@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from handful.base.errors import HandfulError, did_you_mean
+from handful.base.errors import HandfulError
 from handful.base.plan import Choice, Plan, Progress, Status
 from handful.batches.batches import Batches
 from handful.optim import schedule
@@ -29,18 +29,19 @@ from handful.plan.probe.timing import choose_threads, measure_precision
 from handful.report.live import Live
 from handful.runs.folder import RunFolder
 from handful.training import stop
-from handful.training.coupling import mode_coupling
+from handful.training.coupling import by_rank, mode_coupling
 from handful.training.objective import Objective
 from handful.training.observe import look
+from handful.training.process.agreement import same_start
 from handful.training.process.device import autocast, choose_device, using_threads
-from handful.training.process.parallel import Ranks, join
+from handful.training.process.parallel import ALONE, Ranks
 from handful.training.state import State, copy_weights
-from handful.training.training import Training
+from handful.training.training import RATE_IS_OPEN, Training
 
 # What may be changed when a run goes on: how it is computed, how large a step is, when something happens.
 CHANGEABLE = {
     "until", "lr", "schedule", "batch", "micro_batch", "batch_growth", "l1", "clip_norm", "clip_value", "augment",
-    "evaluate_every", "save_every", "threads", "compile", "device",
+    "evaluate_every", "save_every", "threads", "compile", "device", "profile",
 }  # fmt: skip
 
 
@@ -52,6 +53,7 @@ def assemble(
     out: str | Path | None = None,
     resuming: Plan | None = None,
     measure: bool | Throughput = True,
+    ranks: Ranks = ALONE,
 ) -> Training:
     """Make every choice that the user left open and build the Training. Where rates were raced, the winner's
     first steps are taken.
@@ -66,10 +68,10 @@ def assemble(
         raise HandfulError(f"model must be an nn.Module or the name of a ready-made one, not {type(model).__name__}")
     options = Config.of(given)
     folder = RunFolder(Path(out)) if out is not None else None
-    if folder and resuming is None and join(torch.device("cpu")).rank == 0:
+    if folder and resuming is None and ranks.rank == 0:
         folder.claim(overwrite=options.overwrite)
     try:
-        t = _assemble(model, train, options, folder, resuming, measure)
+        t = _assemble(model, train, options, folder, resuming, measure, ranks)
         if resuming is not None:
             t.plan = as_changed(resuming, t.plan.choices, asked)
         return t
@@ -81,12 +83,12 @@ def assemble(
 
 def _assemble(
     model: str | nn.Module, train: object, options: Config, folder: RunFolder | None, resuming: Plan | None,
-    measure: bool | Throughput,
+    measure: bool | Throughput, ranks: Ranks,
 ) -> Training:  # fmt: skip
-    chooser, ranks = Chooser(), join(torch.device("cpu"))
+    chooser = Chooser()
     saved = folder if resuming is not None else None
     data = open_data(train, options, chooser, model, saved)
-    device = torch.device(chooser.put("device", choose_device(options.device)))
+    device = ranks.place(chooser.put("device", choose_device(options.device)))
     net = make_model(model, data, options, chooser, device, saved).to(device)
     objective = make_objective(net, data, options, chooser, device)
     if not data.own_model and resuming is None:
@@ -100,6 +102,7 @@ def _assemble(
     settle(t, options, found, chooser)
     if resuming is not None:
         return t
+    same_start(ranks, t.plan, net, t.state.step, (t.state.average or {}).values())
     begin(t, found)
     if folder and ranks.rank == 0:
         folder.start(t.plan, data.pipeline, net, t.state)
@@ -110,9 +113,12 @@ def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughpu
     """Measure what was left open: precision, threads, batch and learning rate. times: step times, given instead of
     measured; own: the model is the caller's."""
     open_batch, open_lr = (chooser.choices[name].status == "default" for name in ("batch", "lr"))
-    low_precision = getattr(t.objective.model, "low_precision", False) and t.ranks.size == 1
+    low_precision = getattr(t.objective.model, "low_precision", False)
     open_precision = options.precision == "auto" and t.objective.device.type == "cpu" and low_precision
     open_threads = options.threads == "auto"
+    if t.ranks.size > 1:
+        chooser.notes.append("with several ranks nothing is measured: batch and lr are stated defaults")
+        return Decision()
     if options.deterministic:
         open_precision = open_threads = False
         times = stated_times(t)
@@ -131,11 +137,9 @@ def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughpu
     if not (open_batch or open_lr):
         return Decision()
     with using_threads(chooser.choices["threads"].value):
-        weigh = options.until in ("auto", None)
-        looked = look(t, t.moment(), keep=False) if options.evaluate_every == "auto" and t.valid is not None else None
-        found = decide(t, batch=open_batch, lr=open_lr, throughput=times, weigh=weigh)
-        found.first_look = looked
-        return found
+        if options.evaluate_every == "auto" and t.valid is not None:
+            t.state.history.append(look(t, t.moment()))
+        return decide(t, batch=open_batch, lr=open_lr, throughput=times, weigh=options.until in ("auto", None))
 
 
 def measure_threads(t: Training, chooser: Chooser, *, own: bool) -> None:
@@ -169,8 +173,9 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
     chooser.notes += found.notes
     t.planned = t.rule.limit(n, state.batch)
     t.evaluate_every, t.log_every, choice = choose.intervals(
-        options.evaluate_every, n, t.planned, state.batch, open_length=options.until in ("auto", None)
-    )
+        options.evaluate_every, n, t.planned, state.batch, open_length=options.until in ("auto", None),
+        restarts=chooser.choices["lr"].status in RATE_IS_OPEN,
+    )  # fmt: skip
     chooser.put("evaluate_every", choice)
     t.batch_size, t.grower = growing(options, found, t, chooser)
     if t.planned is not None and t.batch_size is None:  # a torch scheduler has an end of its own
@@ -180,28 +185,31 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
     coupling = mode_coupling(t.objective.model.train()) or t.objective.coupling
     if coupling and ((state.micro_batch is not None and state.micro_batch < state.batch) or t.ranks.size > 1):
         chooser.notes.append(f"{coupling}: in parts, the gradient of a batch is not that of the whole batch")
+    if t.ranks.size > 1:
+        chooser.notes += by_rank(t.objective.model)
     compile_if_asked(t.objective.model, options, chooser)
     t.live = Live(t.planned, quiet=options.quiet or t.ranks.rank > 0)
     t.plan = Plan(chooser.choices, tuple(chooser.notes))
 
 
 def begin(t: Training, found: Decision) -> None:
-    """Note what the measuring cost, and the first steps, which were taken meanwhile."""
-    if found.first_look is not None:
-        t.state.history.append(found.first_look)
+    """Note what the measuring cost; look at the held-out rows after the first steps, which were taken meanwhile."""
     if found.steps or found.races:
         share = f" ({found.examples / t.planned:.1%} of the run)" if t.planned else ""
         t.state.history.append(
             {**t.moment(), "note": f"the first {t.state.step:,} steps are those of the best trial; {found.steps:,} "
              f"more on {found.examples:,} examples{share} were spent on measuring"}
         )  # fmt: skip
+    if t.state.position and t.open_looks:
+        with using_threads(t.plan.threads):
+            t.state.history.append(look(t, t.moment()))
 
 
 def as_planned(
     model: str | nn.Module | None, train: object, given: Mapping[str, object], plan: Plan
 ) -> tuple[str | nn.Module, object, Mapping[str, object]]:
     """The arguments that make the planned run again. HandfulError where only the caller can supply one."""
-    names = {f.name for f in fields(Config)} - {"device", "overwrite", "quiet"}
+    names = {f.name for f in fields(Config)} - {"device", "overwrite", "profile", "quiet"}
     if not plan.choices["optimizer"].reproducible:  # what was read off it is set where it is made
         names -= {name for name in ("lr", "l2") if plan.choices[name].status == "found"}
     planned = {k: c.value for k, c in plan.choices.items() if k in names}
@@ -311,7 +319,7 @@ def make_training(
 
 def note_what_is_fixed(options: Config, chooser: Chooser) -> None:
     """What nothing is measured for; the threads may be still."""
-    for name in ("deterministic", "clip_norm", "clip_value", "save_every"):
+    for name in ("deterministic", "profile", "clip_norm", "clip_value", "save_every"):
         if getattr(options, name) != OPTIONS[name].default:
             chooser.set(name, getattr(options, name), "given")
     if options.threads == "auto":
@@ -333,7 +341,7 @@ def make_rules(
     chooser.put("until", choice)
     planned = rule.limit(n, size)
     shape = make_schedule(options, planned, optimizer, chooser)
-    check_rules(rule, shape, objective, validated, Progress(0, 0, n, 0.0, planned))
+    choose.check_rules(rule, shape, objective, validated, Progress(0, 0, n, 0.0, planned))
     return rule, shape, planned
 
 
@@ -382,19 +390,6 @@ def growing(
     if choose.grows(spec):
         asked = schedule.as_schedule(spec)
         return lambda progress: min(n, asked.batch(progress, base)), None
+    if t.ranks.size > 1:
+        raise HandfulError("with several ranks a batch grows by grow_batch(every=...), not by measurement")
     return None, Grower(as_growth(spec)).consider
-
-
-def check_rules(rule: stop.Rule, shape: Schedule, objective: Objective, validated: bool, start: Progress) -> None:
-    """Say before the first step what a stop rule or schedule would wait for in vain."""
-    metrics = [m.name for m in objective.metrics]
-    known = ["train_loss", *(f"train_{m}" for m in metrics)]
-    known += ["valid_loss", *(f"valid_{m}" for m in metrics)] if validated else []
-    for name in sorted(rule.scores | shape.scores):
-        if name.startswith("valid_") and not validated:
-            raise HandfulError(f"the rule or schedule watches {name}, but no rows are held out; pass valid=0.1")
-        if name not in known:
-            raise HandfulError(
-                f"the rule or schedule watches {name}, which this run does not have.{did_you_mean(name, known)}"
-            )
-    shape(start)

@@ -8,17 +8,19 @@ from torch import nn
 from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError, did_you_mean, whole
-from handful.base.plan import Choice, Status
+from handful.base.plan import Choice, Progress, Status
 from handful.base.score import Better, has_direction, lower_is_better
 from handful.losses import metric
 from handful.models.base import Model
 from handful.optim import schedule
 from handful.optim.state import averages_itself
 from handful.training import stop
+from handful.training.objective import Objective
 from handful.transform.pipeline import Pipeline
 
 FEW_ROWS = 50_000  # so few are soon learned by heart: they are looked at more often, and weights are averaged
 EMA = 0.99
+MOMENTS = 400  # rows of the history of a run, besides evaluations: each costs as much as a small step
 
 
 class Chooser:
@@ -152,17 +154,36 @@ def look_every(n: int) -> float:
 
 
 def intervals(
-    asked: float | str, n: int, planned: int | None, size: int, *, open_length: bool
+    asked: float | str, n: int, planned: int | None, size: int, *, open_length: bool, restarts: bool
 ) -> tuple[int, int, Choice]:
     """Examples between evaluations and between logged moments. open_length: whether the stop rule is our own; the
-    patience of the user's counts evaluations an epoch apart."""
+    patience of the user's counts evaluations an epoch apart. restarts: whether the rate is ours, too."""
     if asked == "auto":
         usual = max(size, round(look_every(n) * n)) if open_length else n
         short = planned is not None and planned < 10 * usual
         every = max(size, planned // 10) if short and planned else usual
         why = "epochs; a tenth of the run" if short else "epochs"
-        choice = Choice(every / n, "default", f"{why}; and before the first step, and in the first epoch")
+        why += "; and before the first step, and in the first epoch"
+        why += "; where the loss rises from there on, it goes back and on at a smaller rate" if restarts else ""
+        choice = Choice(every / n, "default", why)
     else:
         every = max(1, round(float(asked) * n))
         choice = Choice(every / n, "given", "epochs")
-    return every, max(size, n // 50), choice
+    return every, max(size, n // 50, (planned or 0) // MOMENTS), choice
+
+
+def check_rules(
+    rule: stop.Rule, shape: schedule.Schedule, objective: Objective, validated: bool, start: Progress
+) -> None:
+    """Say before the first step what a stop rule or schedule would wait for in vain."""
+    metrics = [m.name for m in objective.metrics]
+    known = ["train_loss", *(f"train_{m}" for m in metrics)]
+    known += ["valid_loss", *(f"valid_{m}" for m in metrics)] if validated else []
+    for name in sorted(rule.scores | shape.scores):
+        if name.startswith("valid_") and not validated:
+            raise HandfulError(f"the rule or schedule watches {name}, but no rows are held out; pass valid=0.1")
+        if name not in known:
+            raise HandfulError(
+                f"the rule or schedule watches {name}, which this run does not have.{did_you_mean(name, known)}"
+            )
+    shape(start)

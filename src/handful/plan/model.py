@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from handful import models
 from handful.base.errors import HandfulError
 from handful.base.plan import Choice, Status
+from handful.base.stopwatch import part
 from handful.batches.order import Order
 from handful.data.base import Batch
 from handful.losses.loss import LossFunction, Summed, ignored_id
@@ -35,10 +36,14 @@ ROWS_OF_FORM = 16  # on which a loss of the caller's own is tried, whole and in 
 ROWS_SHOWN = 256  # to a ready-made model before the first step
 
 
+@part("making the model")
 def make_model(
     model: str | nn.Module, data: Data, options: Config, chooser: Chooser, device: torch.device, saved: RunFolder | None
 ) -> nn.Module:
     """The user's module as it is, or a ready-made one built for the data."""
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        chooser.notes.append("the module inside DistributedDataParallel is trained: its gradients are added up here")
+        model = model.module
     if isinstance(model, nn.Module):
         chooser.put("model", Choice.own(type(model).__name__))
         return model
@@ -80,6 +85,7 @@ def show_rows(net: nn.Module, objective: Objective, data: Data, seed: int) -> No
     net.begin(batch.columns["x"])
 
 
+@part("making the model")
 def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser, device: torch.device) -> Objective:
     """Model + loss + metrics, tried on two rows."""
     choice, lower = choose_precision(options.precision, str(device), net)
