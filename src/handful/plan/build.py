@@ -40,7 +40,7 @@ from handful.training.training import Training
 # What may be changed when a run goes on: how it is computed, how large a step is, when something happens.
 CHANGEABLE = {
     "until", "lr", "schedule", "batch", "micro_batch", "batch_growth", "l1", "clip_norm", "clip_value", "augment",
-    "evaluate_every", "save_every", "threads", "compile", "device",
+    "evaluate_every", "save_every", "on_nonfinite", "threads", "compile", "device",
 }  # fmt: skip
 
 
@@ -311,7 +311,7 @@ def make_training(
 
 def note_what_is_fixed(options: Config, chooser: Chooser) -> None:
     """What nothing is measured for; the threads may be still."""
-    for name in ("deterministic", "clip_norm", "clip_value", "save_every"):
+    for name in ("deterministic", "clip_norm", "clip_value", "save_every", "on_nonfinite"):
         if getattr(options, name) != OPTIONS[name].default:
             chooser.set(name, getattr(options, name), "given")
     if options.threads == "auto":

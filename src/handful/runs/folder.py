@@ -103,6 +103,7 @@ class RunFolder:
         ours = model.config if isinstance(model, Model) and plan.choices["model"].reproducible else {}
         files.write_json(self.path / "model.json", ours)
         self.rewrite_history(state.history)
+        state.back = state.step
         self.save_checkpoint(state)
         plan.save(self.path / "plan.toml")  # last: a folder that has a plan has the rest
 
@@ -183,7 +184,17 @@ class RunFolder:
         """Write the state durably."""
         if self.behind:
             self.rewrite_history(state.history)
-        checkpoint.save(self.checkpoints, state.step, state.tensors(), state.meta())
+        keep = {state.back, *state.went_back}
+        checkpoint.save(self.checkpoints, state.step, state.tensors(), state.meta(), keep)
+
+    def checkpoint(self, step: int) -> tuple[dict[str, Tensor], Row]:
+        """(tensors, meta) of the checkpoint of a step. HandfulError where it is not whole."""
+        return checkpoint.read(self.checkpoints / f"{step:012d}.json")
+
+    def save_plan(self, plan: Plan) -> None:
+        """Write the plan again, with what was noted on the way; where that fails, the end of the run says so."""
+        with contextlib.suppress(HandfulError):
+            plan.save(self.path / "plan.toml")
 
     def finish(self, model: nn.Module, stopped_because: str, best: Row | None, history: list[Row]) -> None:
         """Write the weights that were kept, and why the run ended."""

@@ -71,6 +71,7 @@ class Objective:
         self.part = ""  # of the model's output, which metrics see
         self.gaps = False  # whether training rows are left out, their class being IGNORED
         self.source: Source | None = None  # the training rows as they were given, to name them in messages
+        self.guarded = False  # whether a gradient that is not finite is looked for, too
         self.coupling: str | None = None  # why the loss of a mini-batch cannot be computed in parts
         self.minimise(loss, metrics, scale)
         self.autocast = autocast

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from handful.base.plan import Row
 from handful.optim.state import switch
 from handful.training.evaluation import evaluate
+from handful.training.guards import diverged
 from handful.training.objective import LossSums
 from handful.training.state import Best, Weights, Window, load_weights
 from handful.training.training import Training
@@ -41,7 +42,7 @@ class Observer:
         passed = t.state.position - t.state.batch
         early = any(passed < n <= t.state.position for n in self.early)
         evaluated = t.valid is not None and (early or t.due(t.evaluate_every))
-        if evaluated or t.due(t.log_every):
+        if logged := evaluated or t.due(t.log_every):
             self.log(rate, evaluated)
         elif self.callbacks:
             self.tell("step", t.here())
@@ -49,8 +50,8 @@ class Observer:
             t.live.note(note)
             t.log({**t.moment(), "note": note})
         self.step = t.state.step
-        if t.folder is not None and t.checkpoint_due(evaluated):
-            t.save()
+        if (t.folder is not None or t.held is not None) and t.checkpoint_due(logged):
+            t.save(due=True)
             self.tell("checkpoint", t.here())
 
     def begin(self) -> None:
@@ -63,6 +64,8 @@ class Observer:
         t = self.t
         row = {**t.moment(), "lr": rate, **t.state.window.scores(t.objective.sum_metrics)}
         t.state.window = Window()
+        if said := diverged([*t.state.history, row]):
+            t.say(said)
         if not evaluated or t.valid is None:
             t.log(row)
             self.tell("step", row)

@@ -11,7 +11,7 @@ from handful.base.errors import HandfulError
 from handful.base.keys import key
 from handful.data.base import Batch
 from handful.training.coupling import mode_coupling, rows
-from handful.training.guards import OutOfMemory, TooLarge, in_parts_that_fit, is_out_of_memory, non_finite
+from handful.training.guards import OutOfMemory, TooLarge, finite, in_parts_that_fit, is_out_of_memory, non_finite
 from handful.training.objective import LossSums, Objective
 from handful.training.process.parallel import ALONE, Ranks
 
@@ -84,9 +84,11 @@ class ExactGradient:
         if error is None:
             if not self.whole:
                 self._divide_by_total_weight()
+            if self.objective.guarded and not finite(p.grad for p in self.objective.parameters if p.grad is not None):
+                self._undo()
+                raise non_finite(self.objective, self.batch, self.step, look=False, what="gradient")
             return
-        for buffer, saved in zip(self.objective.buffers, self.buffers, strict=True):  # no step was made
-            buffer.detach().copy_(saved)
+        self._undo()
         if is_out_of_memory(error):
             self.forget()
             if self.objective.coupling:
@@ -105,6 +107,11 @@ class ExactGradient:
                 "has no spread: let batch and micro_batch be at least 2"
             ) from error
 
+    def _undo(self) -> None:
+        """Put the buffers back: no step was made."""
+        for buffer, saved in zip(self.objective.buffers, self.buffers, strict=True):
+            buffer.detach().copy_(saved)
+
     def forget(self) -> None:
         """Leave no gradients: of a mini-batch in which nothing counts, as where all targets are ignored, an optimizer
         then changes nothing."""
@@ -122,6 +129,7 @@ class ExactGradient:
             grads = [p.grad for p in parameters if p.grad is not None]
             self.ranks.add([*grads, total.loss, total.weight, *total.metrics.values()])
             if not math.isfinite(float(total.loss)):
+                self._undo()
                 raise non_finite(self.objective, self.batch, self.step, look=False)
         weight = float(total.weight)
         if weight == 0:
