@@ -4,13 +4,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar, Unpack, cast
 
 import typer
 
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, shown
 from handful.base.version import __version__
 from handful.plan.config import OPTIONS, ConfigOptions, Option
 
@@ -323,7 +324,9 @@ def _show(run: "Run") -> None:
     seconds = run.history[-1]["seconds"] if run.history else 0.0
     scores = [say_score(name, value) for name, value in run.scores.items()]
     scores.sort(key=lambda words: "loss" in words)
-    print(f"{', '.join(scores) or 'no scores'} after {say_seconds(seconds)}; stopped because {run.stopped_because}")
+    print(
+        f"{', '.join(scores) or 'no scores'} after {say_seconds(seconds)}; stopped because {shown(run.stopped_because)}"
+    )
     if run.pipeline.task == "language" and run.pipeline.tokenizer is not None:
         print(f"it writes: {run.sample(length=200)}")
     if run.folder:
@@ -357,9 +360,11 @@ def main() -> None:
     """The entry point of the command.
 
     Exit statuses: 0; 1 for a pipe that was closed; 2 for a mistake, a file that cannot be read or written; those of a
-    run that did not end as it should (3, 4, 130, 143): see `Run.exit_status`.
+    run that did not end as it should (3, 4, 129, 130, 143): see `Run.exit_status`.
     """
-    signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop keeps the best weights, as Ctrl-C does
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a scheduler's stop, a closed terminal: the best weights are kept
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     try:
         app()
     except HandfulError as error:
@@ -371,8 +376,13 @@ def main() -> None:
     except BrokenPipeError:  # `handful predict ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:  # a full disk under standard output, a folder that is gone
-        print(f"handful: {error}", file=sys.stderr)
+    except MemoryError as error:
+        print(f"handful: this machine's memory ran out{f' ({error})' if str(error) else ''}; give it fewer rows, or "
+              "write the data as a store, by handful prepare", file=sys.stderr)  # fmt: skip
+        sys.exit(2)
+    except OSError as error:  # a full disk under standard output, a folder that is gone, a terminal that is closed
+        with suppress(OSError):
+            print(f"handful: {shown(error)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -3,13 +3,14 @@
 import contextlib
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import TextIO
 
 from torch import Tensor, nn
 
 from handful.base import files
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, shown
 from handful.base.plan import Plan
 from handful.models.base import Model
 from handful.runs.history import History, Row
@@ -107,6 +108,12 @@ class RunFolder:
         self.save_checkpoint(state)
         plan.save(self.path / "plan.toml")  # last: a folder that has a plan has the rest
 
+    def _say(self, text: str) -> None:
+        """Say, once, what is damaged and what is done without it."""
+        if text not in self.notes:
+            self.notes.append(text)
+            print(f"handful: note: {shown(text)}", file=sys.stderr)
+
     def plan(self) -> Plan:
         """The plan of the run in this folder. HandfulError when it holds none."""
         if not self.path.is_dir():
@@ -131,7 +138,7 @@ class RunFolder:
         try:
             return files.read_json(path)
         except HandfulError as error:
-            self.notes.append(str(error))
+            self._say(f"{error}; what was saved last stands for it")
             return None
 
     def kept_weights(self) -> tuple[dict[str, Tensor], Row | None, str]:
@@ -143,9 +150,10 @@ class RunFolder:
                 weights = checkpoint.read_tensors(self.path / "model.safetensors", result["weights"])
                 return weights, result["best"], result["stopped_because"]
             except HandfulError as error:
-                self.notes.append(f"{error}; the weights of the newest checkpoint are taken")
+                self._say(f"{error}; the weights of the newest checkpoint are taken")
         tensors, meta, notes = checkpoint.load(self.checkpoints)
-        self.notes += notes
+        for note in notes:
+            self._say(note)
         why = f"it was cut off after step {meta['step']:,}; handful resume goes on with it"
         for prefix in ("best.", "average.", "evaluated.", "model."):
             weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -168,11 +176,11 @@ class RunFolder:
         if result is not None:
             if path.exists() and files.sha256(path) == result["history"]:
                 return History(map(json.loads, path.read_text(encoding="utf-8").splitlines()))
-            self.notes.append(f"{path} is damaged; the rows of the newest checkpoint are taken")
+            self._say(f"{path} is damaged; the rows of the newest checkpoint are taken")
         try:
             return History(checkpoint.load(self.checkpoints)[1]["history"])
         except HandfulError as error:
-            self.notes.append(f"there is no history: {error}")
+            self._say(f"there is no history: {error}")
             return History()
 
     def rewrite_history(self, rows: list[Row]) -> None:

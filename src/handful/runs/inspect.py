@@ -8,7 +8,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from torch import Tensor
 
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, shown
 from handful.batches.order import Order
 from handful.data.base import Rows, Source
 from handful.data.open import open as open_source
@@ -109,7 +109,7 @@ def show_columns(source: Source) -> None:
     columns, notes = _describe(source)
     print_table(columns)
     for note in notes:
-        print(f"- {note}")
+        print(f"- {shown(note)}")
 
 
 def _describe(source: Source) -> tuple[list[dict[str, object]], list[str]]:

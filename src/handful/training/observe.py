@@ -87,9 +87,12 @@ def look(t: Training, row: Row, *, keep: bool = True) -> Row:
     """The row with the scores on the held-out rows; keep: the weights, too, if they are the best so far."""
     assert t.valid is not None
     t.ranks.same_buffers(t.objective.model)
+    before = t.objective.at_once
     with t.state.evaluated() as weights:
         scores = evaluate(t.objective, t.valid.epoch(t.evaluation_batch))
         row |= {f"valid_{name}": value for name, value in scores.items()}
+        if t.objective.at_once != before:
+            t.say(f"memory ran out in an evaluation: {t.objective.at_once:,} rows at a time go through the model there")
         if keep:
             keep_best(t, row, weights)
     return row
