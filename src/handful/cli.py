@@ -33,7 +33,7 @@ RunPath = Annotated[Path, typer.Argument(help="a run folder, as `handful train` 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print only the result")]
 
 # Options of `fit` that `handful train` leaves as they are.
-IN_PYTHON = {"clip_value", "compile", "shuffle", "evaluate_every", "save_every", "batch_growth", "step_times"}
+IN_PYTHON = {"clip_value", "compile", "shuffle", "evaluate_every", "save_every", "batch_growth", "step_times", "join"}
 
 
 def _version(value: bool) -> None:
@@ -106,7 +106,8 @@ def compare(
     batches: Annotated[
         str, typer.Option(help="examples per update, with commas: numbers, auto, full")
     ] = "1,32,auto,full",
-    budget: Annotated[float, typer.Option(help="epochs for every run: equal examples for all")] = 6,
+    epochs: Annotated[float, typer.Option(help="of every run: equal examples for all")] = 6,
+    budget: Annotated[float, typer.Option(help="seconds for the whole comparison, tuning included")] = 300,
     seconds: Annotated[float | None, typer.Option(help="a limit of time for every run besides")] = None,
     lrs: Annotated[str, typer.Option(help="tune: a grid for each batch size; auto; or numbers with commas")] = "tune",
     seeds: Annotated[int, typer.Option(help="runs of each batch size; naming a winner takes 3")] = 3,
@@ -128,8 +129,8 @@ def compare(
     rates = lrs if lrs in ("tune", "auto") else [_number(part, "lrs") for part in lrs.split(",")]
     where = out or _free_folder(data + "-compare")
     sizes = [part.strip() for part in batches.split(",")]
-    print(measure(model, data, sizes, budget=budget, seconds=seconds, lrs=rates, seeds=seeds, reach=goal, out=where,
-                  **options))  # fmt: skip
+    print(measure(model, data, sizes, epochs=epochs, budget=budget, seconds=seconds, lrs=rates, seeds=seeds,
+                  reach=goal, out=where, **options))  # fmt: skip
     print(f"report: {where / 'report.html'}")
 
 
@@ -324,6 +325,8 @@ def _show(run: "Run") -> None:
     seconds = run.history[-1]["seconds"] if run.history else 0.0
     scores = [say_score(name, value) for name, value in run.scores.items()]
     scores.sort(key=lambda words: "loss" in words)
+    if run.rank > 0:  # rank 0 speaks for all
+        raise typer.Exit(run.exit_status)
     print(
         f"{', '.join(scores) or 'no scores'} after {say_seconds(seconds)}; stopped because {shown(run.stopped_because)}"
     )
@@ -369,7 +372,8 @@ def main() -> None:
         app()
     except HandfulError as error:
         print(f"handful: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.last_value = error
+        sys.exit(error.exit_status)
     except KeyboardInterrupt as stop:
         print("handful: interrupted", file=sys.stderr)
         sys.exit(stop.args[0] if stop.args else 130)

@@ -37,7 +37,7 @@ def descend(t: Training, after_step: Callable[[LossSums, float], None], interrup
             state.position += state.batch
             state.step += 1
         after_step(gradient.total, rate)
-        state.seconds, clock = state.seconds + time.perf_counter() - clock, time.perf_counter()
+        state.seconds, clock = state.seconds + t.ranks.elapsed(time.perf_counter() - clock), time.perf_counter()
     return reason
 
 
@@ -54,15 +54,14 @@ class MiniBatches:
         t = self.t
         size = t.state.batch if t.batch_size is None else t.batch_size(t.progress())
         if self.stream is None or size != self.size:
-            t.state.batch = self.size = size
+            t.state.batch = t.ranks.batch = self.size = size
             self.stream = t.batches.stream(t.state.position, size, t.ranks.share)
         return next(self.stream)
 
 
 def should_stop(t: Training, interrupts: Interrupts) -> str | None:
-    """The stop rule's reason, or None; with several ranks all follow rank 0, whose clock decides."""
-    answer = INTERRUPTED if interrupts.asked else t.rule(t.progress())
-    return answer if t.ranks.size == 1 else t.ranks.same_answer(answer, t.objective.device)
+    """A signal, or the stop rule's reason, or None: the same on all ranks."""
+    return INTERRUPTED if t.ranks.stopped(interrupts) else t.rule(t.progress())
 
 
 SKIPS, RETURNS = 10, 5  # at most: mini-batches passed over in a row; times that a run goes back
@@ -116,14 +115,12 @@ def go_back(t: Training, lost: NonFiniteLoss) -> None:
     """To the newest checkpoint; from there the same rows come in the same order, at half the learning rate. Raises
     where that leads nowhere."""
     state, times = t.state, len(t.state.went_back) + 1
-    in_rows = torch.tensor([float(lost.in_rows)], device=t.objective.device)
-    t.ranks.add([in_rows])  # whichever of them holds them
-    if in_rows.item():
+    said = [int(number) for text in t.ranks.gather(f"{lost.in_rows:d} {state.back}") for number in text.split()]
+    if any(said[::2]):  # on whichever rank
         raise lost
     if times > RETURNS:
         raise StepError(f"the run went back {RETURNS} times, at half the learning rate each, and again: {lost}")
-    to = int(t.ranks.same_answer(str(state.back), t.objective.device) or 0)
-    vault = t.folder or t.held
+    to, vault = min(said[1::2]), t.folder or t.held
     assert vault is not None
     seconds, went_back = state.seconds, [*state.went_back, to]
     state.restore(*vault.checkpoint(to))

@@ -86,10 +86,10 @@ class Observer:
 def look(t: Training, row: Row, *, keep: bool = True) -> Row:
     """The row with the scores on the held-out rows; keep: the weights, too, if they are the best so far."""
     assert t.valid is not None
-    t.ranks.same_buffers(t.objective.model)
+    t.ranks.spread(t.objective.buffers)  # running statistics follow rank 0's share of the batch
     before = t.objective.at_once
     with t.state.evaluated() as weights:
-        scores = evaluate(t.objective, t.valid.epoch(t.evaluation_batch))
+        scores = evaluate(t.objective, t.valid.epoch(t.evaluation_batch, t.ranks.share), ranks=t.ranks)
         row |= {f"valid_{name}": value for name, value in scores.items()}
         if t.objective.at_once != before:
             t.say(f"memory ran out in an evaluation: {t.objective.at_once:,} rows at a time go through the model there")

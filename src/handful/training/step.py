@@ -2,20 +2,31 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from types import TracebackType
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
 from handful.base.keys import key
 from handful.data.base import Batch
 from handful.training.coupling import mode_coupling, rows
-from handful.training.guards import OutOfMemory, TooLarge, finite, in_parts_that_fit, is_out_of_memory, non_finite
+from handful.training.guards import (
+    NonFiniteLoss,
+    OutOfMemory,
+    TooLarge,
+    finite,
+    in_parts_that_fit,
+    is_out_of_memory,
+    non_finite,
+)
 from handful.training.objective import LossSums, Objective
+from handful.training.process.exchange import Said
 from handful.training.process.parallel import ALONE, Ranks
 
 NOTHING = LossSums(torch.zeros(()), torch.zeros(()))
+as_double = partial(torch.tensor, dtype=torch.float64)
 
 
 class ExactGradient:
@@ -38,11 +49,13 @@ class ExactGradient:
         step: int = 0,
     ) -> None:
         self.objective, self.batch, self.ranks, self.step = objective, batch, ranks, step
-        self.size = len(batch.rows) if micro_batch is None else min(micro_batch, len(batch.rows))
+        most = max(1, ranks.most(len(batch.rows)))
+        self.size = most if micro_batch is None else min(micro_batch, most)
         # Alone and undivided, the mean itself is differentiated, so the bits are those of the plain textbook loop.
         self.whole = self.size >= len(batch.rows) and ranks.size == 1
         self.total = NOTHING
         self.part = batch
+        self.bad: Batch | None = None  # of several ranks: the first part of this one whose loss is not finite
         self.forget()
         self.buffers = [b.detach().clone() for b in objective.buffers]
         seed_dropout(seed, step, ranks.rank, objective.device)
@@ -53,6 +66,8 @@ class ExactGradient:
         for start in range(0, m, self.size):
             part = self.batch if self.size >= m else rows(self.batch, slice(start, min(start + self.size, m)))
             self.part = self.objective.to_device(part)
+            if start + self.size >= m:
+                self.ranks.part_is_last(self.objective.parameters)
             yield self.part
 
     def backward(self, sums: LossSums) -> None:
@@ -60,6 +75,8 @@ class ExactGradient:
         loss = sums.loss
         share = sums.weight.to(loss.dtype).reciprocal() if self.whole else None  # d mean / d sum
         if self.ranks.size > 1:  # a rank that gave up alone would leave the others waiting: all look at the total
+            if self.bad is None and not math.isfinite(loss.item()):
+                self.bad = self.part
             loss.backward()  # type: ignore[no-untyped-call]
         elif loss.device.type == "cpu":
             if not math.isfinite(loss.item()):
@@ -67,13 +84,13 @@ class ExactGradient:
             if share is None or math.isfinite(share.item()):  # else the weight is 0, and nothing counts
                 loss.backward(share)  # type: ignore[no-untyped-call]
         else:  # on an accelerator the check's answer travels while the backward pass is being queued
-            finite = torch.isfinite(torch.stack([loss.detach(), loss.detach() if share is None else share]))
-            finite = finite.to("cpu", non_blocking=True)
+            answers = torch.isfinite(torch.stack([loss.detach(), loss.detach() if share is None else share]))
+            answers = answers.to("cpu", non_blocking=True)
             loss.backward(share)  # type: ignore[no-untyped-call]
             torch.accelerator.current_stream().synchronize()
-            if not finite[0]:
+            if not answers[0]:
                 raise non_finite(self.objective, self.part, self.step)
-            if not finite[1]:  # the weight is 0, and nothing counts
+            if not answers[1]:  # the weight is 0, and nothing counts
                 self.forget()
         self.total = sums.detached() if self.total is NOTHING else self.total + sums
 
@@ -81,15 +98,21 @@ class ExactGradient:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if error is None:
-            if not self.whole:
-                self._divide_by_total_weight()
-            if self.objective.guarded and not finite(p.grad for p in self.objective.parameters if p.grad is not None):
-                self._undo()
+        no_memory = error is not None and is_out_of_memory(error)
+        try:
+            if self.ranks.size > 1 and (error is None or no_memory):
+                no_memory = self._add_up_over_ranks(no_memory)
+            elif error is None and not self.whole:
+                self._divide(float(self.total.weight))
+            if error is None and not no_memory and self.objective.guarded and not finite(self._gradients()):
                 raise non_finite(self.objective, self.batch, self.step, look=False, what="gradient")
+        except BaseException:
+            self.put_back()
+            raise
+        if error is None and not no_memory:
             return
-        self._undo()
-        if is_out_of_memory(error):
+        self.put_back()
+        if no_memory:
             self.forget()
             if self.objective.coupling:
                 raise OutOfMemory(
@@ -107,8 +130,8 @@ class ExactGradient:
                 "has no spread: let batch and micro_batch be at least 2"
             ) from error
 
-    def _undo(self) -> None:
-        """Put the buffers back: no step was made."""
+    def put_back(self) -> None:
+        """No step was made: buffers (running statistics) are as they were."""
         for buffer, saved in zip(self.objective.buffers, self.buffers, strict=True):
             buffer.detach().copy_(saved)
 
@@ -118,24 +141,35 @@ class ExactGradient:
         for parameter in self.objective.parameters:
             parameter.grad = None
 
-    def _divide_by_total_weight(self) -> None:
-        """From a gradient of sums on each rank to the gradient of the mean over all of them."""
-        total, parameters = self.total, self.objective.parameters
-        if self.ranks.size > 1:
-            for p in parameters:  # a rank whose share did not touch a parameter still takes part
-                if p.grad is None and p.requires_grad:
-                    p.grad = torch.zeros_like(p)
-            total.loss, total.weight = total.loss.double(), total.weight.double()
-            grads = [p.grad for p in parameters if p.grad is not None]
-            self.ranks.add([*grads, total.loss, total.weight, *total.metrics.values()])
-            if not math.isfinite(float(total.loss)):
-                self._undo()
-                raise non_finite(self.objective, self.batch, self.step, look=False)
-        weight = float(total.weight)
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad for p in self.objective.parameters if p.grad is not None]
+
+    def _divide(self, weight: float) -> None:
+        """From the gradient of a sum to that of the mean."""
         if weight == 0:
             self.forget()
-        if grads := [p.grad for p in parameters if p.grad is not None]:
+        if grads := self._gradients():
             torch._foreach_div_(grads, weight)
+
+    def _add_up_over_ranks(self, no_memory: bool) -> bool:
+        """From the gradient of a sum on each rank to that of the mean over all of them; whether one has no memory."""
+        own = self.total
+        said = self.ranks.add_up(
+            self.objective.parameters, Said(float(own.loss), float(own.weight), own.metrics, no_memory)
+        )
+        if said.out_of_memory:
+            return True
+        self.total = LossSums(as_double(said.loss), as_double(said.weight), said.metrics)
+        if not math.isfinite(said.loss):
+            bad = self.batch if self.bad is None else self.bad
+            found = non_finite(self.objective, bad, self.step, look=self.bad is not None)
+            named = [text for text in self.ranks.gather(str(found) if self.bad is not None else "") if text]
+            error = NonFiniteLoss(named[0]) if named else found
+            error.in_rows, error.in_weights = found.in_rows, found.in_weights
+            raise error
+        if said.weight == 0:
+            self.forget()
+        return False
 
 
 def gradient(
