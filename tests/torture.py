@@ -3,10 +3,10 @@
     python tests/torture.py --kills 200 --seed 0 [--only table,prepare] [--signals KILL,TERM,INT]
 
 Every piece of work is done once as it is. Then it is begun in a folder of its own, and the process is killed at a
-random moment of the time that it takes; what is there is gone on with by the same call, until the work has had its share
-of kills; then it is left to end. Weights, history, result and the files of a store must be those of the first to the bit.
-Each process is a fork of this one, in which nothing but the imports has been done. Prints what hit, and exits with 1
-where anything differs.
+random moment of the time that it takes; what is there is gone on with by the same call, until the work has had its
+share of kills; then it is left to end. Weights, history, result and the files of a store must be those of the first
+to the bit. Each process is a fork of this one, in which nothing but the imports has been done. Prints what hit, and
+exits with 1 where anything differs.
 """
 
 import argparse

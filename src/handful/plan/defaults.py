@@ -153,16 +153,18 @@ def look_every(n: int) -> float:
 
 
 def intervals(
-    asked: float | str, n: int, planned: int | None, size: int, *, open_length: bool
+    asked: float | str, n: int, planned: int | None, size: int, *, open_length: bool, restarts: bool
 ) -> tuple[int, int, Choice]:
     """Examples between evaluations and between logged moments. open_length: whether the stop rule is our own; the
-    patience of the user's counts evaluations an epoch apart."""
+    patience of the user's counts evaluations an epoch apart. restarts: whether the rate is ours, too."""
     if asked == "auto":
         usual = max(size, round(look_every(n) * n)) if open_length else n
         short = planned is not None and planned < 10 * usual
         every = max(size, planned // 10) if short and planned else usual
         why = "epochs; a tenth of the run" if short else "epochs"
-        choice = Choice(every / n, "default", f"{why}; and before the first step, and in the first epoch")
+        why += "; and before the first step, and in the first epoch"
+        why += "; where the loss rises from there on, it goes back and on at a smaller rate" if restarts else ""
+        choice = Choice(every / n, "default", why)
     else:
         every = max(1, round(float(asked) * n))
         choice = Choice(every / n, "given", "epochs")
