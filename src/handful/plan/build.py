@@ -41,7 +41,7 @@ from handful.training.training import RATE_IS_OPEN, Training
 # What may be changed when a run goes on: how it is computed, how large a step is, when something happens.
 CHANGEABLE = {
     "until", "lr", "schedule", "batch", "micro_batch", "batch_growth", "l1", "clip_norm", "clip_value", "augment",
-    "evaluate_every", "save_every", "on_nonfinite", "threads", "compile", "device",
+    "evaluate_every", "save_every", "on_nonfinite", "threads", "compile", "device", "profile",
 }  # fmt: skip
 
 
@@ -209,7 +209,7 @@ def as_planned(
     model: str | nn.Module | None, train: object, given: Mapping[str, object], plan: Plan
 ) -> tuple[str | nn.Module, object, Mapping[str, object]]:
     """The arguments that make the planned run again. HandfulError where only the caller can supply one."""
-    names = {f.name for f in fields(Config)} - {"device", "overwrite", "quiet"}
+    names = {f.name for f in fields(Config)} - {"device", "overwrite", "profile", "quiet"}
     if not plan.choices["optimizer"].reproducible:  # what was read off it is set where it is made
         names -= {name for name in ("lr", "l2") if plan.choices[name].status == "found"}
     planned = {k: c.value for k, c in plan.choices.items() if k in names}
@@ -317,7 +317,7 @@ def make_training(
 
 def note_what_is_fixed(options: Config, chooser: Chooser) -> None:
     """What nothing is measured for; the threads may be still."""
-    for name in ("deterministic", "clip_norm", "clip_value", "save_every", "on_nonfinite"):
+    for name in ("deterministic", "profile", "clip_norm", "clip_value", "save_every", "on_nonfinite"):
         if getattr(options, name) != OPTIONS[name].default:
             chooser.set(name, getattr(options, name), "given")
     if options.threads == "auto":

@@ -11,12 +11,12 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Annotated, ForwardRef, Literal, TypedDict, TypeVar, cast, get_args
 
 from handful.base.errors import HandfulError, did_you_mean
-from handful.base.score import Better
 
 if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
+    from handful.base.score import Better
     from handful.losses.asked import Metrics
     from handful.optim.schedule import Schedule, grow_batch
     from handful.plan.probe.batch_growth import growth
@@ -153,7 +153,7 @@ class Config:
         str, "the score that picks the best weights, as valid_loss; 'auto': a classification's first metric"
     ] = "auto"
     better: Annotated[
-        Better,
+        "Better",
         "higher or lower: which values of the score are better, where its name does not say",
         Kind("'higher', 'lower'", lambda value: value in ("higher", "lower")) | "auto",
     ] = "auto"
@@ -224,6 +224,7 @@ class Config:
     ] = True
     timeout: Annotated[float, "seconds that ranks wait for one another", ABOVE_0] = 120.0
     overwrite: Annotated[bool, "replace the run that the folder holds"] = False
+    profile: Annotated[bool, "time the parts of each step, and trace some: see the report and trace.json"] = False
     quiet: Annotated[bool, "print only the result"] = False
 
     @classmethod
@@ -268,7 +269,7 @@ class ConfigOptions(TrainingOptions, total=False):
     weight: str | None
     bad_rows: "int | str"
     score: str
-    better: Better
+    better: "Better"
     label_smoothing: float
     class_weight: str | Sequence[float] | Mapping[object, float] | None
     clip_norm: float | None
@@ -287,6 +288,7 @@ class ConfigOptions(TrainingOptions, total=False):
     join: bool
     timeout: float
     overwrite: bool
+    profile: bool
     quiet: bool
 
 

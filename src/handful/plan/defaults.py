@@ -20,6 +20,7 @@ from handful.transform.pipeline import Pipeline
 
 FEW_ROWS = 50_000  # so few are soon learned by heart: they are looked at more often, and weights are averaged
 EMA = 0.99
+MOMENTS = 400  # rows of the history of a run, besides evaluations: each costs as much as a small step
 
 
 class Chooser:
@@ -168,7 +169,7 @@ def intervals(
     else:
         every = max(1, round(float(asked) * n))
         choice = Choice(every / n, "given", "epochs")
-    return every, max(size, n // 50), choice
+    return every, max(size, n // 50, (planned or 0) // MOMENTS), choice
 
 
 def check_rules(

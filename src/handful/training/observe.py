@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from handful.base.plan import Row
+from handful.base.stopwatch import part
 from handful.optim.build import set_base
 from handful.optim.state import switch
 from handful.training.evaluation import evaluate
@@ -89,6 +90,7 @@ class Observer:
         t.live.evaluation(row)
 
 
+@part("held-out rows")
 def look(t: Training, row: Row) -> Row:
     """The row with the scores on the held-out rows; the weights are kept if they are the best so far."""
     assert t.valid is not None

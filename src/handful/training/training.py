@@ -12,6 +12,7 @@ from torch import nn
 from handful.base.errors import HandfulError
 from handful.base.plan import Plan, Progress, Row
 from handful.base.score import direction, lower_is_better
+from handful.base.stopwatch import part
 from handful.batches.batches import Batches
 from handful.data.base import Source
 from handful.optim.build import clip, set_lr
@@ -180,6 +181,7 @@ class Training:
             return self.due(self.evaluate_every)
         return logged and time.monotonic() - self.saved_at > max(30, 20 * self.saving_took)
 
+    @part("saving")
     def save(self, *, due: bool = False) -> str | None:
         """Write a checkpoint. What does not work is said and tried again at the next one: the run goes on in memory.
         Returns why nothing was written. due: it is one to go back to."""
