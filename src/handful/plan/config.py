@@ -11,12 +11,12 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Annotated, ForwardRef, Literal, TypedDict, TypeVar, cast, get_args
 
 from handful.base.errors import HandfulError, did_you_mean
-from handful.base.score import Better
 
 if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
+    from handful.base.score import Better
     from handful.losses.asked import Metrics
     from handful.optim.schedule import Schedule, grow_batch
     from handful.plan.probe.batch_growth import growth
@@ -153,7 +153,7 @@ class Config:
         str, "the score that picks the best weights, as valid_loss; 'auto': a classification's first metric"
     ] = "auto"
     better: Annotated[
-        Better,
+        "Better",
         "higher or lower: which values of the score are better, where its name does not say",
         Kind("'higher', 'lower'", lambda value: value in ("higher", "lower")) | "auto",
     ] = "auto"
@@ -204,8 +204,13 @@ class Config:
         ABOVE_0 | "auto",
     ] = "auto"
     save_every: Annotated[
-        int | Auto, "steps between checkpoints; 'auto': at evaluations, at most every 30 s", AT_LEAST_1 | "auto"
+        int | Auto, "steps between checkpoints; 'auto': where a row is logged, at most every 30 s", AT_LEAST_1 | "auto"
     ] = "auto"
+    on_nonfinite: Annotated[
+        Literal["stop", "skip", "rollback"],
+        "a loss or gradient that is NaN or infinite: 'stop'; 'skip' the mini-batch; 'rollback': go back, halve the lr",
+        Kind("'stop', 'skip', 'rollback'", lambda value: value in ("stop", "skip", "rollback")),
+    ] = "stop"
     batch_growth: Annotated[
         "str | growth | grow_batch | None", "how a batch that was chosen may grow: 'auto', None, 'grow_batch(every=10)'"
     ] = "auto"
@@ -219,6 +224,7 @@ class Config:
     ] = True
     timeout: Annotated[float, "seconds that ranks wait for one another", ABOVE_0] = 120.0
     overwrite: Annotated[bool, "replace the run that the folder holds"] = False
+    profile: Annotated[bool, "time the parts of each step, and trace some: see the report and trace.json"] = False
     quiet: Annotated[bool, "print only the result"] = False
 
     @classmethod
@@ -263,7 +269,7 @@ class ConfigOptions(TrainingOptions, total=False):
     weight: str | None
     bad_rows: "int | str"
     score: str
-    better: Better
+    better: "Better"
     label_smoothing: float
     class_weight: str | Sequence[float] | Mapping[object, float] | None
     clip_norm: float | None
@@ -276,11 +282,13 @@ class ConfigOptions(TrainingOptions, total=False):
     shuffle: str
     evaluate_every: float | Auto
     save_every: int | Auto
+    on_nonfinite: Literal["stop", "skip", "rollback"]
     batch_growth: "str | growth | grow_batch | None"
     resume: bool | Auto
     join: bool
     timeout: float
     overwrite: bool
+    profile: bool
     quiet: bool
 
 

@@ -136,12 +136,12 @@ def reading(where: str, what: str, fix: str) -> Iterator[None]:
 
 
 def ending(where: str) -> str:
-    """The file name's ending, lower case; ".csv.gz" and ".tar.xz" count as one.
+    """The file name's ending, lower case, without the query of an address; ".csv.gz" and ".tar.xz" count as one.
 
-    >>> ending("a/B.CSV.gz"), ending("x.parquet"), ending("b.csv.zst")
+    >>> ending("a/B.CSV.gz"), ending("https://host/x.parquet?signature=a/b.c"), ending("b.csv.zst")
     ('.csv.gz', '.parquet', '.csv.zst')
     """
-    name = where.rsplit("/", 1)[-1].lower()
+    name = (where.partition("?")[0] if is_remote(where) and "=" in where else where).rsplit("/", 1)[-1].lower()
     double = "." + ".".join(name.rsplit(".", 2)[-2:])
     if double.endswith(PACKED) and double.startswith((*_TEXTS, ".tar")):
         return double
