@@ -107,7 +107,8 @@ def main() -> None:
         "# Time per step on several ranks",
         "",
         f"{dist.get_world_size()} ranks, gloo, one thread each, fused AdamW, float32. {platform.machine()}, "
-        f"{os.cpu_count()} cores at a load of {os.getloadavg()[0]:.0f}, torch {torch.__version__}; medians of {args.rounds} interleaved rounds (smallest to largest); "
+        f"{os.cpu_count()} cores at a load of {os.getloadavg()[0]:.0f}, torch {torch.__version__}; "
+        f"medians of {args.rounds} interleaved rounds (smallest to largest); "
         "`torchrun --nproc-per-node 2 benchmarks/bench_ranks.py`.",
         "",
         "| model | parameters | DDP, ms a step | handful, ms a step | ratio, round by round |",
