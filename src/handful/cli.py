@@ -100,13 +100,11 @@ def train(
 ) -> None:
     """Train a model on DATA by mini-batch gradient descent; write a run folder and a report."""
     from handful.fit import fit
-    from handful.training.process.parallel import restarted
 
     if options.get("resume") and out is None:
         raise HandfulError("--resume goes on with the run in a folder: name it by --out")
     given = {name: value for name, value in options.items() if value != OPTIONS[name].default}  # the rest is fit's own
-    where = out or _free_folder(data, last=restarted())
-    _show(fit(model, data, out=where, **cast(ConfigOptions, given)))
+    _show(fit(model, data, out=out or _free_folder(data), **cast(ConfigOptions, given)))
 
 
 @app.command()
@@ -362,13 +360,12 @@ def _number(text: str, flag: str) -> float:
         raise HandfulError(f"--{flag} must hold numbers, not {text.strip()!r}") from None
 
 
-def _free_folder(data: str, suffix: str = "", *, last: bool = False) -> Path:
-    """A run folder that is not there yet; last: the one that was made last, for a run that goes on."""
-    name = (Path(data.rstrip("/")).name.split(".")[0] or "run") + suffix
-    k = 1
+def _free_folder(data: str, suffix: str = "") -> Path:
+    name, k = (Path(data.rstrip("/")).name.split(".")[0] or "run") + suffix, 1
     while (Path("runs") / f"{name}-{k}").exists():
         k += 1
-    return Path("runs") / f"{name}-{max(1, k - last)}"
+    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"  # by torchrun: the run of before goes on
+    return Path("runs") / f"{name}-{max(1, k - again)}"
 
 
 def _interrupt(number: int, _frame: object) -> None:
