@@ -1,7 +1,6 @@
 """Items that are small are decoded by one thread or by all, whichever is faster; the result is the same."""
 
 import threading
-import time
 
 import pytest
 
@@ -17,35 +16,23 @@ def two_cores(monkeypatch):
     monkeypatch.setattr(items, "cores", lambda: 2)
 
 
-def decode_by(used, wait):
+@pytest.mark.parametrize(
+    ("seconds", "by_all"),
+    [((9, 5, 2, 5), True), ((1, 5, 4.5, 5), False), ((5, 5, 5, 1), False)],  # of each trial: all threads, one, all, one
+)
+def test_whichever_is_faster_decodes_the_rest(seconds, by_all, monkeypatch):
+    clock = iter([reading for duration in seconds for reading in (0.0, duration)])
+    monkeypatch.setattr(items.time, "perf_counter", lambda: next(clock))
+    used = {}
+
     def work(i):
         used.setdefault(threading.get_ident(), []).append(i)
-        wait()
         return 2 * i
 
-    return work
-
-
-def after_the_trial(used):
-    """The threads that decoded the last items."""
-    return {thread for thread, done in used.items() if max(done) >= 4 * 256}
-
-
-def test_all_threads_where_they_are_faster():
-    used = {}
-    assert in_parallel(decode_by(used, lambda: time.sleep(2e-4)), COUNT, small=True) == list(range(0, 2 * COUNT, 2))
-    assert len(after_the_trial(used)) == 2
-
-
-def test_one_thread_where_they_wait_for_each_other():
-    used, lock = {}, threading.Lock()
-
-    def hold():
-        with lock:
-            time.sleep(2e-4)
-
-    assert in_parallel(decode_by(used, hold), COUNT, small=True) == list(range(0, 2 * COUNT, 2))
-    assert after_the_trial(used) == {threading.get_ident()}
+    assert in_parallel(work, COUNT, small=True) == list(range(0, 2 * COUNT, 2))
+    last = {thread for thread, done in used.items() if max(done) >= 4 * 256}
+    assert (threading.get_ident() not in last) == by_all
+    assert by_all or last == {threading.get_ident()}
 
 
 def test_bad_items_are_all_named_wherever_they_lie():
@@ -67,6 +54,4 @@ def test_many_cores_decode_each_item_once(monkeypatch):
 
 
 def test_few_items_are_not_worth_a_trial():
-    used = {}
-    in_parallel(decode_by(used, lambda: None), 1000, small=True)
-    assert set(used) == {threading.get_ident()}
+    assert set(in_parallel(lambda i: threading.get_ident(), 1000, small=True)) == {threading.get_ident()}
