@@ -90,7 +90,10 @@ def open(
         where, one, name=name, columns=columns, image_size=image_size, rate=rate, memory=memory, bad_rows=bad_rows,
         outside=outside,
     )  # fmt: skip
-    return _open_path(o.where, o) if o.where is not None else _open_object(where, o)
+    try:
+        return _open_path(o.where, o) if o.where is not None else _open_object(where, o)
+    except UnicodeDecodeError as error:
+        raise HandfulError(f"{o.name} holds text that is not UTF-8 ({error}): write it again as UTF-8") from error
 
 
 def _open_object(where: object, o: Options) -> Source:
