@@ -9,15 +9,18 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from handful.optim.state import parts_of
+from handful.optim.state import needs_closure, parts_of
 
 Update = Callable[[], object]
+Closure = Callable[[], float]  # takes the gradient again, where the weights are now; the mean loss there
+Move = Callable[..., object]  # of a Closure, or of nothing
 Group = dict[str, Any]  # as torch's optimizers hold them
 States = dict[Tensor, dict[str, Any]]
 
 
-def stepper(optimizer: Optimizer) -> Update:
+def stepper(optimizer: Optimizer) -> Move:
     """What takes the optimizer's step: torch's kernels on the same tensors as by its own `step`, so the same bits.
+    Its closure is for an optimizer that evaluates the loss several times.
 
     That `step` itself is called where it may do more: another class, another form, hooks, one that was wrapped, and
     the first step, which makes the state. benchmarks/bench_step.py times both.
@@ -28,8 +31,13 @@ def stepper(optimizer: Optimizer) -> Update:
     >>> weight.data
     tensor([0.9000, 0.9000])
     """
+    if needs_closure(optimizer):
+        return lambda closure: optimizer.step(closure)
     steps = [_stepper(part) for part in parts_of(optimizer)]
-    return steps[0] if len(steps) == 1 else lambda: [step() for step in steps]
+    if len(steps) == 1:
+        (only,) = steps
+        return lambda closure=None: only()
+    return lambda closure=None: [step() for step in steps]
 
 
 def _stepper(optimizer: Optimizer) -> Update:
