@@ -12,7 +12,7 @@ torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
 
 result = handful.compare(
-    model, "digits", batches=[1, 32, "full"], budget=3, reach=("valid_accuracy", 0.9), out="runs/compare-digits"
+    model, "digits", batches=[1, 32, "full"], epochs=3, reach=("valid_accuracy", 0.9), out="runs/compare-digits"
 )
 print(result)
 

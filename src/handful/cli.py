@@ -105,7 +105,8 @@ def compare(
     batches: Annotated[
         str, typer.Option(help="examples per update, with commas: numbers, auto, full")
     ] = "1,32,auto,full",
-    budget: Annotated[float, typer.Option(help="epochs for every run: equal examples for all")] = 6,
+    epochs: Annotated[float, typer.Option(help="of every run: equal examples for all")] = 6,
+    budget: Annotated[float, typer.Option(help="seconds for the whole comparison, tuning included")] = 300,
     seconds: Annotated[float | None, typer.Option(help="a limit of time for every run besides")] = None,
     lrs: Annotated[str, typer.Option(help="tune: a grid for each batch size; auto; or numbers with commas")] = "tune",
     seeds: Annotated[int, typer.Option(help="runs of each batch size; naming a winner takes 3")] = 3,
@@ -127,8 +128,8 @@ def compare(
     rates = lrs if lrs in ("tune", "auto") else [_number(part, "lrs") for part in lrs.split(",")]
     where = out or _free_folder(data + "-compare")
     sizes = [part.strip() for part in batches.split(",")]
-    print(measure(model, data, sizes, budget=budget, seconds=seconds, lrs=rates, seeds=seeds, reach=goal, out=where,
-                  **options))  # fmt: skip
+    print(measure(model, data, sizes, epochs=epochs, budget=budget, seconds=seconds, lrs=rates, seeds=seeds,
+                  reach=goal, out=where, **options))  # fmt: skip
     print(f"report: {where / 'report.html'}")
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import time
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def comparison():
     model = mlp()
     before = fingerprint(model)
     state = torch.random.get_rng_state()
-    c = compare(model, digits(200), [1, 20, "auto", "full"], budget=2, lrs=[0.05, 0.2], seeds=2, quiet=True)
+    c = compare(model, digits(200), [1, 20, "auto", "full"], epochs=2, lrs=[0.05, 0.2], seeds=2, quiet=True)
     assert fingerprint(model) == before
     assert torch.equal(torch.random.get_rng_state(), state)
     return c
@@ -172,7 +173,7 @@ def test_memory_is_what_the_layers_keep(size):
 def test_all_methods_start_from_the_same_weights(comparison):
     assert {t.initial for t in comparison.runs} == {fingerprint(mlp())}
     assert len({t.records[0]["train_loss"] for t in comparison.runs}) == 1
-    named = compare("linear", digits(), [10, "full"], budget=1, lrs=0.1, seeds=2, quiet=True)
+    named = compare("linear", digits(), [10, "full"], epochs=1, lrs=0.1, seeds=2, quiet=True)
     by_seed = {s: {t.initial for t in named.runs if t.seed == s} for s in (0, 1)}
     assert all(len(v) == 1 for v in by_seed.values())
 
@@ -246,7 +247,7 @@ def test_rates_are_tuned_alike(comparison):
 
 
 def test_the_grid_goes_on_while_its_end_is_best_and_diverged_rates_lose():
-    c = compare(mlp(), digits(100), ["full"], budget=3, seeds=1, quiet=True)
+    c = compare(mlp(), digits(100), ["full"], epochs=3, seeds=1, quiet=True)
     rates = [lr for lr, _ in c.tried["full batch"]]
     losses = dict(c.tried["full batch"])
     best = min(losses, key=losses.get)
@@ -254,7 +255,7 @@ def test_the_grid_goes_on_while_its_end_is_best_and_diverged_rates_lose():
     assert len(rates) == 7 or best not in (rates[0], rates[-1])
     assert np.allclose(np.diff(np.log(rates)), math.log(3), atol=0.06)
     with pytest.raises(HandfulError, match="diverged"):
-        compare(mlp(), digits(100), [10], budget=2, lrs=[1e36, 1e37], seeds=1, quiet=True)
+        compare(mlp(), digits(100), [10], epochs=2, lrs=[1e36, 1e37], seeds=1, quiet=True)
 
 
 def test_the_page_and_the_folder(comparison, tmp_path):
@@ -274,7 +275,7 @@ def test_the_page_and_the_folder(comparison, tmp_path):
 
 def test_nothing_held_out_and_a_given_target(tmp_path):
     c = compare(
-        mlp(), digits(100), [10, "full"], valid=None, budget=2, lrs=0.2, seeds=1, reach=("train_loss", 2.2), quiet=True
+        mlp(), digits(100), [10, "full"], valid=None, epochs=2, lrs=0.2, seeds=1, reach=("train_loss", 2.2), quiet=True
     )
     assert c.target.name == "train_loss"
     assert "gap" not in c.table[0]
@@ -362,7 +363,7 @@ def test_mistakes(given, message):
 
 def test_a_mistyped_score_is_said_before_the_runs():
     with pytest.raises(HandfulError, match="valid_accuracy"):
-        compare(mlp(), digits(60), [10], budget=1, lrs=0.1, seeds=1, reach=("valid_acuracy", 0.5), quiet=True)
+        compare(mlp(), digits(60), [10], epochs=1, lrs=0.1, seeds=1, reach=("valid_acuracy", 0.5), quiet=True)
 
 
 def test_methods_are_what_was_asked():
@@ -383,3 +384,39 @@ def test_the_command(tmp_path, monkeypatch):
 
 def test_the_public_name():
     assert handful.compare is compare
+
+
+# --- the budget, the paths ------------------------------------------------------------------------------------------
+
+
+def test_a_budget_is_kept_by_fewer_rates_and_shorter_runs_not_overrun():
+    compare("linear", digits(50), [10], epochs=1, lrs=0.1, seeds=1, quiet=True)  # what is loaded once
+    began = time.perf_counter()
+    c = compare(mlp(), digits(1300), [1, 32, "full"], epochs=500, budget=4, quiet=True)  # unlimited: minutes
+    assert time.perf_counter() - began < 8  # twice as much, on a busy machine
+    assert c.choices["time"].value == "4 s"
+    assert "of training for each run" in c.choices["time"].reason
+    assert max(r.last["seconds"] for r in c.runs) < 4
+
+
+def test_the_surface_has_the_loss_of_the_runs_where_they_went():
+    c = compare(mlp(), digits(300), [10, "full"], valid=None, epochs=3, lrs=0.3, seeds=1, quiet=True)
+    assert c.surface is not None
+    assert c.surface.rows == 300
+    assert {p.name for p in c.surface.paths} == {"10 rows", "full batch"}
+    ten = next(p for p in c.surface.paths if p.name == "10 rows")
+    assert (ten.x[0], ten.y[0]) == (c.surface.paths[0].x[0], c.surface.paths[0].y[0])  # the same start
+    near = c.surface.z[np.abs(c.surface.y - ten.y[-1]).argmin(), np.abs(c.surface.x - ten.x[-1]).argmin()]
+    assert near == pytest.approx(ten.loss[-1], rel=0.5)
+    assert near < 0.8 * c.surface.z.max()
+    assert sum(c.surface.shares) > 0.9
+
+
+def test_the_cloud_shrinks_with_the_batch_around_the_full_gradient():
+    t = training(mlp(), digits(200))
+    v = gradient_variance(t.objective, t.batches)
+    spread = {b: np.std(np.array(points), axis=0) for b, points in v.clouds.items()}
+    centre = np.mean(np.array(v.clouds[64]), axis=0)
+    np.testing.assert_allclose(centre, [1, 0], atol=0.1)
+    assert (spread[1] > 5 * spread[64]).all()
+    assert (spread[1] > 2 * spread[8]).all()

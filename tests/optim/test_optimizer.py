@@ -557,3 +557,13 @@ def test_a_new_base_rate_reaches_every_group() -> None:
     opt.set_base(built.optimizer, 0.01)
     opt.set_lr(built.optimizer, 0.5)
     assert [group["lr"] for group in ready.param_groups] == pytest.approx([0.005, 0.01, 0.02])
+
+
+def test_groups_that_share_a_tensor_as_their_rate_are_taken_apart():
+    # torch puts the tensor of `lr=` into every group: what fills it for one group would fill it for all
+    parts = nn.Linear(3, 2), nn.Linear(2, 1)
+    groups = [{"params": list(part.parameters())} for part in parts]
+    built = opt.build(lambda _: torch.optim.AdamW(groups, lr=torch.tensor(0.125)), nn.Sequential(*parts)).optimizer
+    opt.rescale(built, 32, 128, 4.0)
+    assert [float(group["lr"]) for group in built.param_groups] == [0.25, 0.25]  # the root of 4, once each
+    assert len({id(group["lr"]) for group in built.param_groups}) == 2

@@ -4,8 +4,9 @@ import copy
 import json
 import math
 import statistics
-import sys
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,10 +18,12 @@ from handful.base.expression import number, positive_integer
 from handful.base.files import write_text
 from handful.base.plan import Choice
 from handful.base.score import direction
+from handful.compare.budget import Counter, Share, share_out
 from handful.compare.experiment import Experiment, Method, Task, methods, run_experiment
 from handful.compare.findings import SEEDS, Results, Row, TargetScore, choose_target, findings, table
 from handful.compare.gradient_variance import GradientVariance, gradient_variance
 from handful.compare.page import compare_page
+from handful.compare.paths import SECONDS, Surface, loss_surface
 from handful.data.base import Source
 from handful.data.open import open as open_source
 from handful.data.split import split as split_rows
@@ -35,7 +38,7 @@ TRIES, MORE = 5, 2  # learning rates tried for every method; further ones where 
 REFERENCE = 32  # the batch that an optimizer's usual learning rate is taken to be for
 
 Rates = str | float | Sequence[float]
-Say = Callable[[str], None]
+Tuned = tuple[float | str, list[tuple[float, float]]]  # the rate of a method; the rates tried, with the training loss
 
 
 class Comparison(Results):
@@ -72,7 +75,8 @@ def compare(
     *,
     target: str | None = None,
     valid: object = 0.1,
-    budget: float = 6,
+    epochs: float = 6,
+    budget: float | None = 300,
     seconds: float | None = None,
     until: stop.Rule | str | float | None = None,
     lrs: Rates = "tune",
@@ -91,10 +95,12 @@ def compare(
               name of a ready-made one, built anew for each seed, the same for all batch sizes
     train:    anything `handful.open` reads; opened once, and `valid` held out once
     batches:  examples per step: 1 (stochastic gradient descent), mini-batches, "full" (batch gradient descent), "auto"
-    budget:   epochs that every run is given: equal examples for all; seconds: a limit of time as well (budget=1000,
-              seconds=5 compares at equal time instead); until: a further stop rule, such as "plateau(5)"
+    epochs:   that every run is given: equal examples for all; seconds: a limit of time for every run as well
+              (epochs=1000, seconds=5 compares at equal time instead); until: a further stop rule, such as "plateau(5)"
+    budget:   seconds for the whole comparison, or None. Where it is short, all runs get the same limit of time, fewer
+              rates are tried, and fewer seeds are run; `choices` says so
     lrs:      "tune": for every batch size, five learning rates a factor 3 apart around the optimizer's usual one
-              times sqrt(batch / 32), each for the whole budget, with a seed of their own; while the best is at an end
+              times sqrt(batch / 32), each as long as the runs, with a seed of their own; while the best is at an end
               of the grid, up to two more beyond it; the lowest training loss wins. Or learning rates to try; or one
               for all; or "auto": as `fit` chooses
     seeds:    runs of each batch size, with seeds `seed`, `seed` + 1, ...
@@ -108,43 +114,80 @@ def compare(
 
     >>> import torch
     >>> net = torch.nn.Linear(4, 3)
-    >>> c = compare(net, "iris", [8, "full"], budget=4, lrs=0.05, seeds=1, preprocess="standardize", quiet=True)
+    >>> c = compare(net, "iris", [8, "full"], epochs=4, lrs=0.05, seeds=1, preprocess="standardize", quiet=True)
     >>> [(row["method"], row["steps"]) for row in c.table]
     [('8 rows', 68), ('full batch', 4)]
     """
-    _check(model, seeds, budget, seconds, optimizer, reach, more)
+    began = time.perf_counter()
+    _check(model, seeds, {"epochs": epochs, "budget": budget, "seconds": seconds}, optimizer, reach, more)
     source = open_source(train, target=target)
     rows, held_out = _hold_out(source, valid, seed)
     chosen = methods(batches, len(rows))
     given = {**more, "target": target, "optimizer": optimizer, "schedule": schedule, "seed": seed}
     rule = None if until is None else stop.as_rule(until)
-    task = Task(copy.deepcopy(model), rows, held_out, given, seed, budget, seconds, rule)
-    say: Say = (lambda text: None) if quiet else partial(print, file=sys.stderr, flush=True)
-    usual = _prepare(task, optimizer, reach)
-    tuned = {m: tune(task, m, lrs, usual, seed + seeds, say) for m in chosen}
-    runs = _run_all(task, {m: lr for m, (lr, _) in tuned.items()}, seeds, say)
-    variance, goal, plan = _variances(task, runs, chosen, say), choose_target(runs, reach), runs[0].run.plan
-    lines = table(runs, goal, variance, len(rows))
-    answers, choices = findings(lines, goal, variance, plan.score, direction(plan)), _choices(task, runs, lrs, goal)
-    tried = {method.name: pairs for method, (_, pairs) in tuned.items() if pairs}
-    title = f"{model if isinstance(model, str) else type(model).__name__} on {source.name}"
-    comparison = Comparison(lines, runs, answers, goal, variance, tried, choices, plan.score, len(rows), title)
+    task = Task(copy.deepcopy(model), rows, held_out, given, seed, epochs, seconds, rule)
+    usual, setup = _prepare(task, optimizer, reach)
+    tries, spent = _tries(lrs), time.perf_counter() - began
+    share = share_out(budget, spent, setup, len(chosen), tries, seeds, fixed=lrs != "tune")
+    task = replace(task, seconds=min((s for s in (seconds, share.seconds) if s is not None), default=None))
+    tuned, runs, variance, surface = _measure(task, chosen, lrs, usual, share, quiet)
+    comparison = _summary(task, runs, choose_target(runs, reach), tuned, variance, surface)
+    comparison.title = f"{model if isinstance(model, str) else type(model).__name__} on {source.name}"
+    comparison.choices = _choices(task, runs, lrs, comparison.target) | share.choice
     if out is not None:
         comparison.save(out)
     return comparison
 
 
-def tune(
-    task: Task, method: Method, lrs: Rates, usual: float, seed: int, say: Say
-) -> tuple[float | str, list[tuple[float, float]]]:
+def _measure(
+    task: Task, chosen: list[Method], lrs: Rates, usual: float, share: Share, quiet: bool
+) -> tuple[dict[Method, Tuned], list[Experiment], list[GradientVariance], Surface | None]:
+    """All there is to run: the rates of every method, the runs, what their gradients do, and where they went."""
+    with Counter(len(chosen) * (share.tries + share.seeds), quiet=quiet) as counter:
+        tuned = {m: tune(task, m, lrs, usual, task.seed + share.seeds, share.tries, counter) for m in chosen}
+        runs = _run_all(task, {m: lr for m, (lr, _) in tuned.items()}, share.seeds, counter)
+        variance = _variances(task, runs, chosen, share.after, counter)
+        surface = loss_surface(task, [r for r in runs if r.seed == task.seed], min(SECONDS, share.after))
+    return tuned, runs, variance, surface
+
+
+def _summary(
+    task: Task,
+    runs: list[Experiment],
+    target: TargetScore,
+    tuned: dict[Method, Tuned],
+    variance: list[GradientVariance],
+    surface: Surface | None,
+) -> Comparison:
+    """What was measured, with the table and the answers."""
+    plan, n = runs[0].run.plan, len(task.train)
+    lines = table(runs, target, variance, n)
+    answers = findings(lines, target, variance, plan.score, direction(plan))
+    tried = {method.name: pairs for method, (_, pairs) in tuned.items() if pairs}
+    return Comparison(lines, runs, answers, target, variance, tried, {}, plan.score, n, "", surface)
+
+
+def _tries(lrs: Rates) -> int:
+    """How many learning rates are tried for each batch size, at most."""
+    match lrs:
+        case "tune":
+            return TRIES + MORE
+        case str() | int() | float():
+            return 0
+    return len(lrs)
+
+
+def tune(task: Task, method: Method, lrs: Rates, usual: float, seed: int, tries: int, counter: Counter) -> Tuned:
     """The learning rate of a method: given, or the best of runs as long as the compared ones; and the (rate, training
-    loss) of each. usual: the optimizer's usual rate, for a batch of REFERENCE rows."""
+    loss) of each. usual: the optimizer's usual rate, for a batch of REFERENCE rows; tries: rates at most."""
     match lrs:
         case "auto":
             return "auto", []
         case "tune":
             centre = usual * math.sqrt((method.size or 2 * REFERENCE) / REFERENCE)
-            waiting = [_round(centre * GRID ** (k - TRIES // 2)) for k in range(TRIES)]
+            waiting = [_round(centre * GRID ** (k - min(tries, TRIES) // 2)) for k in range(min(tries, TRIES))]
+            if not waiting:
+                return _round(centre), []
         case bool() | str() | []:
             raise HandfulError(f"lrs must be 'tune', 'auto', a learning rate or a list of them, not {lrs!r}")
         case int() | float():
@@ -157,16 +200,18 @@ def tune(
         lr = waiting.pop(0)
         final = run_experiment(task, method, seed, lr, moments=0).last["train_loss"]
         losses[lr] = final if math.isfinite(final) else math.inf
+        counter.done()
         best = min(losses, key=lambda lr: losses[lr])
-        if lrs == "tune" and not waiting and len(losses) < TRIES + MORE and best in (min(losses), max(losses)):
+        if lrs == "tune" and not waiting and len(losses) < tries and best in (min(losses), max(losses)):
             waiting = [_round(best / GRID if best == min(losses) else best * GRID)]
     tried = sorted(losses.items())
     low, high = tried[0][0], tried[-1][0]
     if not math.isfinite(losses[best]):
         raise HandfulError(f"with {method.name} every learning rate from {low:g} to {high:g} diverged; give lower lrs")
-    say(
+    counter.done(tries - len(losses))
+    counter.say(
         f"{method.name}: learning rate {say_number(best)}, best of {len(tried)} from {say_number(low)} to "
-        f"{say_number(high)} (training loss {say_number(losses[best])} after {say_number(task.epochs, 2)} epochs)"
+        f"{say_number(high)} (training loss {say_number(losses[best])})"
     )
     return best, tried
 
@@ -198,21 +243,26 @@ def words(rows: Sequence[Row], score: str) -> list[dict[str, str]]:
     return lines
 
 
-def _prepare(task: Task, optimizer: Optimizers, reach: tuple[str, float] | None) -> float:
-    """Assemble one run, so that mistakes are reported before the first; returns the optimizer's usual learning rate."""
+def _prepare(task: Task, optimizer: Optimizers, reach: tuple[str, float] | None) -> tuple[float, float]:
+    """Assemble one run, so that mistakes are reported before the first; returns the optimizer's usual learning rate,
+    and the seconds that took."""
     t = task.training(Method(1, 1), task.seed, 1e-3)
     parts = ("train",) if task.held_out is None else ("train", "valid")
     known = [f"{part}_{name}" for part in parts for name in ("loss", *(m.name for m in t.objective.metrics))]
     if reach is not None and reach[0] not in known:
         raise HandfulError(f"there is no score called '{reach[0]}' to reach.{did_you_mean(str(reach[0]), known)}")
-    usual = optimizer_of(optimizer, t.objective.model).lr.value
+    usual, began = optimizer_of(optimizer, t.objective.model).lr.value, time.perf_counter()
     if isinstance(usual, dict):
         raise HandfulError("compare looks for one learning rate for each batch size; give it one optimizer")
-    return float(usual)
+    task.training(Method(1, 1), task.seed, 1e-3)  # once more: the first waits for what is loaded once
+    return float(usual), time.perf_counter() - began
 
 
-def _variances(task: Task, runs: list[Experiment], chosen: list[Method], say: Say) -> list[GradientVariance]:
-    """The gradient's variance at the initial weights and at the end of the best run of the first seed."""
+def _variances(
+    task: Task, runs: list[Experiment], chosen: list[Method], seconds: float, counter: Counter
+) -> list[GradientVariance]:
+    """The gradient's variance at the initial weights and at the end of the best run of the first seed, each measured in
+    about so many seconds at most."""
     if len(task.train) < 4:
         return []
     first = [r for r in runs if r.seed == task.seed]
@@ -221,28 +271,31 @@ def _variances(task: Task, runs: list[Experiment], chosen: list[Method], say: Sa
     sizes = sorted({m.size for m in chosen if m.size} | {int(r.last["batch"]) for r in first})
     states = {"before training": t.objective, f"after training ({best.method.name})": best.run.objective}
     measured = [
-        gradient_variance(objective, t.batches, sizes=sizes, seed=task.seed, state=state)
+        gradient_variance(objective, t.batches, sizes=sizes, seed=task.seed, state=state, seconds=seconds)
         for state, objective in states.items()
     ]
     for v in measured:
-        say(f"gradient variance {v.state}: slope {v.slope:.3f}, 95% interval {v.low:.3f} to {v.high:.3f} (the law: -1)")
+        counter.say(
+            f"gradient variance {v.state}: slope {v.slope:.3f}, 95% interval {v.low:.3f} to {v.high:.3f} (the law: -1)"
+        )
     return measured
 
 
-def _run_all(task: Task, rates: dict[Method, float | str], seeds: int, say: Say) -> list[Experiment]:
+def _run_all(task: Task, rates: dict[Method, float | str], seeds: int, counter: Counter) -> list[Experiment]:
     """Every method with every seed. A method whose batch was chosen by measurement pays for it: setting up took that
     much longer than for others."""
     runs: list[Experiment] = []
     for seed in range(task.seed, task.seed + seeds):
         for method, lr in rates.items():
             runs.append(run_experiment(task, method, seed, lr, memory=seed == task.seed))
-            say(f"{method.name}, seed {seed}: {_outcome(runs[-1])}")
+            counter.done()
+            counter.say(f"{method.name}, seed {seed}: {_outcome(runs[-1])}")
     plain = [r.setup_seconds for r in runs if r.method.size is not None]
     for r in runs:
         if r.method.size is None and plain and r.run.plan.choices["batch"].status in ("measured", "bounded"):
             r.probe_seconds = max(0.0, r.setup_seconds - statistics.median(plain))
             for record in r.records[1:]:
-                record["seconds"] += r.probe_seconds
+                record["seconds"] += max(0.0, r.probe_seconds - r.records[0]["seconds"])  # its steps are counted
     return runs
 
 
@@ -264,15 +317,15 @@ INSTEAD = {
 
 
 def _check(
-    model: object, seeds: object, budget: object, seconds: object, optimizer: object, reach: object,
+    model: object, seeds: object, limits: dict[str, object], optimizer: object, reach: object,
     more: dict[str, object],
 ) -> None:  # fmt: skip
     if not isinstance(model, str | nn.Module):
         raise HandfulError(f"model must be an nn.Module or the name of a ready-made one, not {type(model).__name__}")
     positive_integer(seeds, "seeds")
-    number(budget, "budget", above=0)
-    if seconds is not None:
-        number(seconds, "seconds", above=0)
+    for name, limit in limits.items():
+        if limit is not None:
+            number(limit, name, above=0)
     if isinstance(optimizer, Optimizer):
         raise HandfulError(
             "an optimizer object belongs to one model, and every run has its own; give a name or a class: "
@@ -291,7 +344,7 @@ def _choices(task: Task, runs: list[Experiment], lrs: Rates, target: TargetScore
     plan, seeds = runs[0].run.plan, len({r.seed for r in runs})
     rates = {r.method.name: say_number(r.lr, 2) for r in runs}
     tuning = (
-        f"{TRIES} to {TRIES + MORE} rates a factor {GRID:g} apart for each batch size, each for the whole budget, on "
+        f"{TRIES} to {TRIES + MORE} rates a factor {GRID:g} apart for each batch size, each as long as the runs, on "
     )
     tuning += "a seed of their own; the lowest training loss won"
     how = tuning if lrs == "tune" else "as fit chooses" if lrs == "auto" else ""
@@ -301,7 +354,7 @@ def _choices(task: Task, runs: list[Experiment], lrs: Rates, target: TargetScore
     luck = 2 / math.comb(2 * seeds, seeds)
     certain = f"a winner is named where all its seeds beat all of the other's: by luck alone, {luck:.0%} of the time"
     out = {
-        "budget": Choice(f"{task.epochs:g} epochs", "given", f"equal examples for every method{limit}"),
+        "length": Choice(f"{task.epochs:g} epochs", "given", f"equal examples for every method{limit}"),
         "learning rates": Choice(rates, "measured" if lrs == "tune" else "given", how),
         "seeds": Choice(seeds, "given", certain if seeds >= SEEDS else "too few to name a winner: that takes 3"),
         "target": Choice(target.words, "given" if target.why == "given" else "measured", target.why),

@@ -29,6 +29,8 @@ from handful.training.training import Training
 
 SAMPLE = 2048  # training rows on which the training scores are measured
 MOMENTS = 40  # at which a run is scored
+KEPT_BYTES = 2**28  # of weights along a run, kept for the picture of its path
+SCORING = 0.3  # the share of a limit of time that scoring may take on top
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class Experiment:
 
     records: one per scored moment; step_seconds: the median time per step; setup_seconds: from the call to the first
     step; initial: a hash of the weights it started from; run: the Run, with the last weights; probe_seconds: what auto
-    spent on measuring before its first step
+    spent on measuring before its first step; weights: the trained parameters as one vector [p] for each record, or none
     """
 
     method: Method
@@ -111,6 +113,7 @@ class Experiment:
     run: Run
     memory: "StepMemory | None" = None
     probe_seconds: float = 0.0
+    weights: list[Tensor] = field(default_factory=list)
 
     @property
     def last(self) -> Record:
@@ -129,6 +132,11 @@ class Watch:
     training: Training
     sample: Batches
     moments: list[int]
+    keep: bool = False
+    weights: list[Tensor] = field(default_factory=list)
+    spent: float = 0.0  # on steps before the first that is seen
+    scoring: float = 0.0
+    most: float = math.inf
     records: list[Record] = field(default_factory=list)
     durations: list[float] = field(default_factory=list)
     resumed: float = 0.0
@@ -141,7 +149,7 @@ class Watch:
             took = time.perf_counter() - self.resumed
             self.durations.append(max(0.0, as_float(info["seconds"]) - self.counted) if event == "evaluate" else took)
             self.counted = state.seconds
-        due = bool(self.moments) and state.position >= self.moments[0]
+        due = bool(self.moments) and state.position >= self.moments[0] and self.scoring < self.most
         ended = event == "end" and (not self.records or self.records[-1]["step"] != state.step)
         if event == "start" or due or ended:
             self.score()
@@ -149,14 +157,17 @@ class Watch:
 
     def score(self) -> None:
         """Add a record: the scores of the present weights on the training sample and on the held-out rows."""
-        t, state = self.training, self.training.state
+        t, state, began = self.training, self.training.state, time.perf_counter()
         self.moments = [position for position in self.moments if position > state.position]
-        row: Record = {"position": state.position, "step": state.step, "seconds": sum(self.durations)}
+        row: Record = {"position": state.position, "step": state.step, "seconds": self.spent + sum(self.durations)}
         row["batch"] = state.batch
         for part, batches in (("train", self.sample), ("valid", t.valid)):
             if batches is not None:
                 row |= {f"{part}_{k}": v for k, v in evaluate(t.objective, batches.epoch(512)).items()}
         self.records.append(row)
+        if self.keep:
+            self.weights.append(torch.cat([p.detach().flatten().float().cpu() for p in t.parameters]))
+        self.scoring += time.perf_counter() - began
         if state.step:
             state.history.append({**row, "epoch": state.position / t.examples})  # what stop rules look at
 
@@ -167,7 +178,7 @@ def run_experiment(
     """Train once; score at the start, at the end, and at about `moments` positions between.
 
     Half of the positions are spread evenly in the logarithm, as most is learned early. memory: count what a step
-    holds, once the optimizer has its state.
+    holds, once the optimizer has its state, and keep the weights along the way.
     """
     began = time.perf_counter()
     t = task.training(method, seed, lr)
@@ -175,13 +186,19 @@ def run_experiment(
     n, total = t.examples, max(1, round(task.epochs * t.examples))
     wanted = np.r_[np.geomspace(min(n / 64, total), total, moments // 2), np.linspace(0, total, moments // 2 + 1)[1:]]
     due = sorted({max(1, round(p)) for p in wanted})
-    watch = Watch(t, plain_rows(t.batches, task.seed, SAMPLE), due)
+    size = 4 * MOMENTS * sum(p.numel() for p in t.parameters)
+    most = math.inf if task.seconds is None else SCORING * task.seconds
+    watch = Watch(t, plain_rows(t.batches, task.seed, SAMPLE), due, memory and size <= KEPT_BYTES, most=most)
+    watch.spent = t.state.seconds
     setup = time.perf_counter() - began
     run = run_training(t, [watch])
-    typical = float(np.median(watch.durations)) if watch.durations else math.nan
+    # none is seen from outside where all were taken while rates were compared
+    typical = float(np.median(watch.durations)) if watch.durations else t.state.seconds / max(1, t.state.step)
     size = min(t.state.batch, t.state.micro_batch or t.state.batch)
     counted = step_memory(t, size) if memory else None
-    return Experiment(method, seed, float(t.plan.lr), watch.records, typical, setup, initial, run, counted)
+    return Experiment(
+        method, seed, float(t.plan.lr), watch.records, typical, setup, initial, run, counted, weights=watch.weights
+    )
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -14,6 +14,7 @@ from handful.base.plan import Choice
 from handful.base.score import Better, lower_is_better
 from handful.compare.experiment import Experiment, Method
 from handful.compare.gradient_variance import GradientVariance
+from handful.compare.paths import Surface
 from handful.report.words import say_bytes, say_count, say_name, say_number, say_seconds, say_value
 
 AXES = {"examples": "position", "steps": "step", "seconds": "seconds"}
@@ -71,6 +72,7 @@ class Results:
     variance: the gradient's variance against batch size, before training and after
     tried:    method name -> (learning rate, final training loss) of the tuning runs
     choices:  what was compared how, each with its reason
+    surface:  the paths of three batch sizes over the loss; None where they could not be drawn
     """
 
     table: list[Row]
@@ -83,6 +85,7 @@ class Results:
     score: str
     rows: int
     title: str
+    surface: Surface | None = None
 
 
 def choose_target(runs: Sequence[Experiment], given: tuple[str, float] | None) -> TargetScore:
@@ -96,9 +99,12 @@ def choose_target(runs: Sequence[Experiment], given: tuple[str, float] | None) -
 
     worst = sorted(max(map(lowest, of_method)) for of_method in group(runs).values())
     enough = min(len(worst), max(2, 3 * len(worst) // 4))
-    # Above the lowest itself, which the last of them reaches at one lucky moment.
-    why = f"{SLACK - 1:.0%} above the lowest that {enough} of {len(worst)} methods reach with every seed"
-    return TargetScore(name, float(f"{worst[enough - 1] * SLACK:.3g}"), why)
+    lowest_shared, start = worst[enough - 1], runs[0].records[0][name]
+    # Above the lowest itself, which the last of them reaches at one lucky moment; and below where all begin.
+    above = min(lowest_shared * SLACK, (lowest_shared + start) / 2) if start > lowest_shared else lowest_shared
+    how = f"{above / lowest_shared - 1:.0%} above" if lowest_shared > 0 else "near"
+    why = f"{how} the lowest that {enough} of {len(worst)} methods reach with every seed"
+    return TargetScore(name, float(f"{above:.3g}"), why)
 
 
 def group(runs: Sequence[Experiment]) -> dict[Method, list[Experiment]]:
@@ -216,7 +222,7 @@ def headline(rows: Sequence[Row], target: TargetScore) -> str:
     best, time = tied[0], say_seconds(tied[0]["target_seconds"])
     text = f"{_names([best])} reached {target.words} first, in {time}."
     if len(tied) > 1:
-        text = f"{_names(tied)} could not be told apart: {target.words} took each of them about {time}."
+        text = f"{_names(tied)} could not be told apart: {target.words} took them {_list_of_times(tied)}."
     for row in others[-1:]:
         text += f" {_names([row])} took {_times(best, row, 'target_seconds')} as long."
     return text
@@ -306,8 +312,14 @@ def lightest(rows: Sequence[Row]) -> Finding:
 def _open(tied: Sequence[Row]) -> str:
     """That it could not be told, between whom, and why where there were too few seeds."""
     seeds = int(number(tied[0], "seeds"))
-    few = "" if seeds >= SEEDS else f" ({seeds} seed{'s' if seeds > 1 else ''}; at least {SEEDS} needed)"
-    return f"Could not tell{few} between {_list(map(called, tied))}"
+    few = "" if seeds >= SEEDS else f" ({'one run' if seeds == 1 else f'{seeds} runs'} of each: chance may decide)"
+    return f"Could not tell between {_list(map(called, tied))}{few}"
+
+
+def _list_of_times(rows: Sequence[Row]) -> str:
+    """The median times to the target: from the least to the most."""
+    low, high = (say_seconds(pick(number(r, "target_seconds") for r in rows)) for pick in (min, max))
+    return f"about {low} each" if low == high else f"{low} to {high}"
 
 
 def _factors(best: Row, others: Sequence[Row]) -> str:

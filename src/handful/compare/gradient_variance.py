@@ -10,8 +10,9 @@ Draw mini-batches of B of the N rows without replacement. With G the gradient of
 """
 
 import math
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -29,6 +30,9 @@ from handful.transform.pipeline import Pipeline
 
 POPULATION = 2048  # rows that the law is measured on: enough for three decades of B, and cheap
 LEAST, MOST = 64, 256  # mini-batches drawn of each size; of single rows four times as many, as the law starts there
+HURRIED = 8  # drawn of each size where time is short
+CLOUD = 64  # gradients of each size that the picture shows
+FEW = 16  # single rows whose differences give the picture its second direction
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ class GradientVariance:
     """The points at one state of the model, and the slope of log variance against log batch size.
 
     rows: N; gradient: |G|^2; slope and its 95% interval (low, high): of the variances divided by their
-    finite-population correction, which the law says is -1.
+    finite-population correction, which the law says is -1. clouds: some gradients of each size, as their parts along G
+    and along the direction in which single rows differ most besides, both in units of |G|: G itself is (1, 0)
     """
 
     state: str
@@ -60,6 +65,7 @@ class GradientVariance:
     slope: float
     low: float
     high: float
+    clouds: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
 
     @property
     def trace(self) -> float:
@@ -73,14 +79,16 @@ class GradientVariance:
 
 
 def gradient_variance(
-    objective: Objective, batches: Batches, *, sizes: Sequence[int] = (), seed: int = 0, state: str = ""
-) -> GradientVariance:
+    objective: Objective, batches: Batches, *, sizes: Sequence[int] = (), seed: int = 0, state: str = "",
+    seconds: float = math.inf,
+) -> GradientVariance:  # fmt: skip
     """Measure the variance of mini-batch gradients at the model's present weights, which are left as they are.
 
     Sizes are the powers of two up to half the rows, and `sizes` where they are smaller than all rows. Mini-batches
     are drawn by `Order`, and never span two epochs, so that each is a uniform subset. Of more than 2,048 rows, a
     fixed random sample of that many stands for all. Augmentation is off and the model is in evaluation mode: what
-    varies is the rows alone. Raises HandfulError for fewer than 4 rows.
+    varies is the rows alone. seconds: of each size fewer mini-batches are drawn, at least 8, if all take longer.
+    Raises HandfulError for fewer than 4 rows.
     """
     rows = plain_rows(batches, seed, POPULATION)
     n = len(rows.source)
@@ -92,11 +100,13 @@ def gradient_variance(
     try:
         sums, weights = zip(*(_gradient(objective, batch, mean=False) for batch in rows.epoch(512)), strict=True)
         whole = torch.stack(sums).sum(0) / sum(weights)
-        points = tuple(_measure(objective, rows, whole, size, seed) for size in wanted)
+        plane, each = _plane(objective, rows, whole, seed), seconds / len(wanted)
+        measured = {size: _measure(objective, rows, whole, plane, size, seed, each) for size in wanted}
     finally:
         objective.model.train(was_training)
-    slope, low, high = fit_slope(points)
-    return GradientVariance(state, n, float(whole.square().sum()), points, slope, low, high)
+    points = tuple(point for point, _ in measured.values())
+    clouds = {size: cloud for size, (_, cloud) in measured.items()}
+    return GradientVariance(state, n, float(whole.square().sum()), points, *fit_slope(points), clouds)
 
 
 def plain_rows(batches: Batches, seed: int, most: int) -> Batches:
@@ -136,12 +146,34 @@ def fit_slope(points: Sequence[Point]) -> tuple[float, float, float]:
     return slope, slope - half, slope + half
 
 
-def _measure(objective: Objective, rows: Batches, whole: Tensor, size: int, seed: int) -> Point:
-    n = len(rows.source)
-    squares = np.array([float((_gradient(objective, b)[0] - whole).square().sum()) for b in _draws(rows, size, seed)])
+def _measure(
+    objective: Objective, rows: Batches, whole: Tensor, plane: Tensor, size: int, seed: int, seconds: float
+) -> tuple[Point, list[tuple[float, float]]]:
+    """The variance of mini-batches of `size` rows, and some of their gradients in the plane [p, 2]."""
+    n, until, unit = len(rows.source), time.perf_counter() + seconds, max(float(whole.norm()), 1e-300)
+    found: list[float] = []
+    cloud: list[tuple[float, float]] = []
+    for batch in _draws(rows, size, seed):
+        away = _gradient(objective, batch)[0] - whole
+        found.append(float(away.square().sum()))
+        if len(cloud) < CLOUD:
+            along, across = (away @ plane / unit).tolist()
+            cloud.append((1 + along, across))
+        if len(found) >= HURRIED and time.perf_counter() > until:
+            break
+    squares = np.array(found)
     seen = min(1.0, len(squares) / n) if size == 1 else 0.0  # of single rows: nothing is left to chance once all are
     error = float(squares.std(ddof=1)) / math.sqrt(len(squares)) * math.sqrt(1 - seen)
-    return Point(size, float(squares.mean()), error, len(squares), 1 - (size - 1) / (n - 1))
+    return Point(size, float(squares.mean()), error, len(squares), 1 - (size - 1) / (n - 1)), cloud
+
+
+def _plane(objective: Objective, rows: Batches, whole: Tensor, seed: int) -> Tensor:
+    """Directions [p, 2]: of the full gradient, and of most variance among a few single rows besides."""
+    along = whole / whole.norm().clamp_min(1e-300)
+    few = torch.stack([_gradient(objective, b)[0] for b, _ in zip(_draws(rows, 1, seed + 1), range(FEW))]) - whole
+    few -= torch.outer(few @ along, along)
+    across = few.T @ torch.linalg.eigh(few @ few.T)[1][:, -1]
+    return torch.stack([along, across / across.norm().clamp_min(1e-300)], 1)
 
 
 def _draws(rows: Batches, size: int, seed: int) -> Iterator[Batch]:

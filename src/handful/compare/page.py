@@ -1,5 +1,6 @@
 """The page of a comparison: what the batch size changed, in sentences, pictures and numbers."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -8,11 +9,13 @@ from markupsafe import Markup
 from handful.compare.experiment import Experiment
 from handful.compare.findings import AXES, Results, Row, called, group, headline, number
 from handful.compare.gradient_variance import GradientVariance, grid
+from handful.compare.paths import Surface
 from handful.report.document import Page, Part, Section
 from handful.report.figure import Figure, figure_lines
 from handful.report.markup import choices_html, fill
+from handful.report.matrix import SCALE
 from handful.report.tables import Grid
-from handful.report.traces import Band, Floats, Line, Marker
+from handful.report.traces import Band, Floats, Line, Marker, add_markers, as_json
 from handful.report.words import (
     is_share,
     say_bytes,
@@ -20,6 +23,7 @@ from handful.report.words import (
     say_name,
     say_number,
     say_seconds,
+    say_share,
     say_value,
     sentence,
 )
@@ -33,13 +37,16 @@ def compare_page(c: Results) -> Page:
     law = c.variance
     variance: list[Part] = []
     if law:
-        variance = [fill(TEMPLATE, "about_variance", law[-1]), variance_figure(law), fill(TEMPLATE, "slopes", law)]
+        figures = [variance_figure(law), *([cloud_figure(law[0])] if law[0].clouds else [])]
+        variance = [fill(TEMPLATE, "about_variance", law[-1]), *figures, fill(TEMPLATE, "slopes", law)]
+    ways: list[Part] = [fill(TEMPLATE, "about_paths", c.surface), paths_figure(c.surface)] if c.surface else []
     dial = fill(TEMPLATE, "dial", _dial(c, rows), c.target)
     sections = [
         Section("What the batch size changed", [fill(TEMPLATE, "findings", c.findings)]),
         Section(
             "The dial from one row to all of them", [fill(TEMPLATE, "about_dial", c.rows), dial, *_dial_figures(c)]
         ),
+        Section("The ways down", ways),
         Section("Learning, against examples, steps and seconds", [fill(TEMPLATE, "about_curves"), *_curves(c)]),
         Section("Why the gradients of larger batches are less noisy", variance),
         Section("The seven steps, with the numbers of these runs", [_seven(c, rows)]),
@@ -171,6 +178,53 @@ def variance_figure(variance: Sequence[GradientVariance]) -> Figure:
     for trace in figure.plot.data[: len(variance)]:
         trace.update(mode="markers", marker_size=9)
     return figure
+
+
+def cloud_figure(v: GradientVariance) -> Figure:
+    """Gradients of single rows, of mini-batches and of larger ones around the full gradient, at (1, 0)."""
+    sizes = sorted(v.clouds)
+    drawn = [v.clouds[k] for k in (sizes[0], sizes[len(sizes) // 2], sizes[-1])]
+    names = [f"{k:,} row{'s' if k > 1 else ''}" for k in (sizes[0], sizes[len(sizes) // 2], sizes[-1])]
+    lines = [Line(name, [x for x, _ in points], [y for _, y in points]) for name, points in zip(names, drawn)]
+    axes = ("along the full gradient (1: all of it)", "across it")
+    figure = figure_lines(f"Gradients of mini-batches, {v.state}", *axes, lines, wide=True)
+    for trace in figure.plot.data:
+        trace.update(mode="markers", marker={"size": 7, "opacity": 0.6})
+    figure.plot.update_layout(hovermode="closest")
+    add_markers(figure.plot, [Marker("all rows", 1.0, 0.0)], False)
+    return figure
+
+
+def paths_figure(surface: Surface) -> Figure:
+    """The paths over the loss, which is drawn as shades of its logarithm; a table of where they were when."""
+    heights = np.log10(np.maximum(surface.z, np.finfo(np.float64).tiny))
+    across, up = (f"direction {k} ({say_share(share)} of the way)" for k, share in zip((1, 2), surface.shares))
+    lines = [Line(path.name, path.x, path.y) for path in surface.paths]
+    figure = figure_lines("From the same weights", across, up, lines, wide=True)
+    top = float(np.quantile(heights, 0.97))
+    figure.plot.add_contour(
+        x=as_json(surface.x), y=as_json(surface.y), z=np.minimum(heights, top).round(4).tolist(), ncontours=24,
+        colorscale=SCALE, showscale=False, opacity=0.75, line={"width": 0.5, "color": "#5b6470"}, hoverinfo="skip",
+    )  # fmt: skip
+    figure.plot.data = (figure.plot.data[-1], *figure.plot.data[:-1])
+    rows: list[list[object]] = []
+    for trace, path in zip(figure.plot.data[1:], surface.paths):
+        said = [
+            f"{path.name}: loss {say_number(a)}<br>step {say_count(b)}, {say_seconds(c)}"
+            for a, b, c in zip(path.loss, path.steps, path.seconds)
+        ]
+        trace.update(mode="lines+markers", marker_size=5, text=said, hovertemplate="%{text}<extra></extra>")
+        for k in sorted({0, len(path.x) // 2, len(path.x) - 1}):
+            rows.append([path.name, int(path.steps[k]), say_seconds(path.seconds[k]), float(path.loss[k])])
+    start = surface.paths[0]
+    add_markers(figure.plot, [Marker("start", float(start.x[0]), float(start.y[0]))], False)
+    figure.plot.update_layout(hovermode="closest")
+    summary = "Contours of the training loss with the path of each batch size from the common start: " + "; ".join(
+        f"{p.name} from {say_number(p.loss[0])} to {say_number(p.loss[-1])} in {say_count(p.steps[-1])} steps, "
+        f"{say_seconds(p.seconds[-1])}" for p in surface.paths
+    )  # fmt: skip
+    table = Grid(["batch", "step", "time", "training loss"], rows)
+    return dataclasses.replace(figure, table=table, summary=summary, tall=True, shown="")
 
 
 def _seven(c: Results, rows: Sequence[Row]) -> Markup:

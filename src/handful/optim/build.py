@@ -163,6 +163,8 @@ def build(
         notes.append(f"The weight decay (l2) is {how} and leaves out biases and normalisation layers.")
     for group in groups:
         group["initial_lr"] = float(group["lr"])  # where torch's schedulers keep the base learning rate too
+        if isinstance(group["lr"], Tensor):  # torch puts one into all groups; a rate that is filled must be its own
+            group["lr"] = group["lr"].clone()
     rates = {group["initial_lr"] for group in groups}
     if len(rates) > 1:
         notes.append(f"The groups of the optimizer have learning rates from {min(rates):g} to {max(rates):g}.")
