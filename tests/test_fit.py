@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -228,44 +227,6 @@ def test_a_model_of_float64_stays_so_and_no_preprocessing_is_none():
     run = fit(mlp().double(), until="steps(2)", preprocess=None)
     assert (run.plan.precision, run.plan.choices["precision"].status) == ("float64", "found")
     assert {p.dtype for p in run.model.parameters()} == {torch.float64}
-
-
-# --- two ranks --------------------------------------------------------------------------------------------------------
-
-RANKS = """
-import sys, torch, numpy as np, handful, torch.distributed as dist
-from sklearn.datasets import load_digits
-torch.set_num_threads(1)
-rank, size, port, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
-if size > 1:
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
-d = load_digits()
-data = (torch.from_numpy(d.data / 16), torch.from_numpy(d.target))
-torch.manual_seed(0)
-model = torch.nn.Sequential(torch.nn.Linear(64, 16), torch.nn.ReLU(), torch.nn.Linear(16, 10)).double()
-run = handful.fit(model, data, batch=33, lr=0.1, optimizer="sgd", valid=0.2, until="steps(30)", quiet=True)
-if rank == 0:
-    losses = [r["train_loss"] for r in run.history if "train_loss" in r]
-    torch.save({"w": [p.detach() for p in run.model.parameters()], "h": losses}, out)
-"""
-
-
-def test_two_ranks_end_where_one_does(tmp_path):
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    ends = []
-    for size in (1, 2):
-        out = tmp_path / f"{size}.pt"
-        jobs = [
-            subprocess.Popen([sys.executable, "-c", RANKS, str(rank), str(size), str(port), str(out)])
-            for rank in range(size)
-        ]
-        assert [job.wait(timeout=300) for job in jobs] == [0] * size
-        ends.append(torch.load(out, weights_only=True))
-    for a, b in zip(ends[0]["w"], ends[1]["w"], strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-13)
-    assert ends[0]["h"] == pytest.approx(ends[1]["h"], rel=1e-10)
 
 
 # --- predictions ------------------------------------------------------------------------------------------------------

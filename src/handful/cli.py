@@ -32,7 +32,7 @@ RunPath = Annotated[Path, typer.Argument(help="a run folder, as `handful train` 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print only the result")]
 
 # Options of `fit` that `handful train` leaves as they are.
-IN_PYTHON = {"clip_value", "compile", "shuffle", "evaluate_every", "save_every", "batch_growth", "step_times"}
+IN_PYTHON = {"clip_value", "compile", "shuffle", "evaluate_every", "save_every", "batch_growth", "step_times", "join"}
 
 
 def _version(value: bool) -> None:
@@ -324,6 +324,8 @@ def _show(run: "Run") -> None:
     seconds = run.history[-1]["seconds"] if run.history else 0.0
     scores = [say_score(name, value) for name, value in run.scores.items()]
     scores.sort(key=lambda words: "loss" in words)
+    if run.rank > 0:  # rank 0 speaks for all
+        raise typer.Exit(run.exit_status)
     print(f"{', '.join(scores) or 'no scores'} after {say_seconds(seconds)}; stopped because {run.stopped_because}")
     if run.pipeline.task == "language" and run.pipeline.tokenizer is not None:
         print(f"it writes: {run.sample(length=200)}")
@@ -365,7 +367,8 @@ def main() -> None:
         app()
     except HandfulError as error:
         print(f"handful: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.last_value = error
+        sys.exit(error.exit_status)
     except KeyboardInterrupt as stop:
         print("handful: interrupted", file=sys.stderr)
         sys.exit(stop.args[0] if stop.args else 130)

@@ -3,6 +3,7 @@
 import copy
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Unpack, cast
@@ -12,7 +13,7 @@ from torch import nn
 
 from handful.base.errors import HandfulError, StepError
 from handful.plan.build import adopt, assemble
-from handful.plan.config import ConfigOptions, spelled_out
+from handful.plan.config import Config, ConfigOptions, spelled_out
 from handful.runs import extras
 from handful.runs.folder import RunFolder
 from handful.runs.history import History
@@ -21,9 +22,11 @@ from handful.runs.run import BROKEN_OFF, DONE, UNSAVED, Run, open_run
 from handful.training.loop import train as train_loop
 from handful.training.observe import Callback, Observer, restore_best
 from handful.training.process import checkpoint
-from handful.training.process.device import using_threads
+from handful.training.process.agreement import same_start
+from handful.training.process.device import choose_device, using_threads
 from handful.training.process.interrupts import INTERRUPTED, Interrupts
-from handful.training.process.parallel import join
+from handful.training.process.messages import PeerLost
+from handful.training.process.parallel import Ranks, joined, restarted
 from handful.training.training import Training
 
 
@@ -53,11 +56,20 @@ def fit(
     >>> run.evaluate("iris")["accuracy"] > 0.9
     True
     """
-    if options.get("resume") and out is not None and RunFolder(Path(out)).holds_run():
-        given = {name: value for name, value in options.items() if name not in ("resume", "overwrite")}
-        return resume(out, model=model, train=train, callbacks=callbacks, **cast(ConfigOptions, given))
-    run = run_training(assemble(model, train, dict(options), out=out), callbacks)
-    return _replayable(run, model, train, options)
+    with joined_as(options) as ranks:
+        out = out and ranks.told(str(out))
+        again = (options.get("resume") or restarted()) and out is not None
+        if again and out is not None and ranks.told("yes" if RunFolder(Path(out)).holds_run() else "no") == "yes":
+            given = {name: value for name, value in options.items() if name not in ("resume", "overwrite")}
+            return _go_on(ranks, out, model, train, callbacks, cast(ConfigOptions, given))
+        run = run_training(assemble(model, train, dict(options), out=out, ranks=ranks), callbacks)
+        return _replayable(run, model, train, options)
+
+
+def joined_as(options: ConfigOptions) -> AbstractContextManager[Ranks]:
+    """The ranks of a run with these options."""
+    asked = Config.of(options)
+    return joined(choose_device(asked.device).value, asked.timeout, alone=not asked.join)
 
 
 def resume(
@@ -75,17 +87,26 @@ def resume(
     rate, schedule or batch; besides them, what a plan cannot hold is given again (a loss, data). "auto" leaves a choice
     as the run made it. Raises HandfulError, by name, for what cannot be changed.
     """
+    with joined_as(options) as ranks:
+        return _go_on(ranks, path, model, train, callbacks, options)
+
+
+def _go_on(
+    ranks: Ranks, path: str | Path, model: str | nn.Module | None, train: object, callbacks: Sequence[Callback],
+    options: ConfigOptions,
+) -> Run:  # fmt: skip
     folder = RunFolder(Path(path))
     plan = folder.plan()
-    if join(torch.device("cpu")).rank == 0:
+    if ranks.rank == 0:
         folder.hold()
     try:
-        training = assemble(model, train, dict(options), out=path, resuming=plan)
+        training = assemble(model, train, dict(options), out=path, resuming=plan, ranks=ranks)
         tensors, meta, notes = checkpoint.load(folder.checkpoints)
         training.state.restore(tensors, meta)
         adopt(training, plan)
+        same_start(ranks, training.plan, training.objective.model, training.state.step)
         training.folder = folder
-        if training.ranks.rank == 0:
+        if ranks.rank == 0:
             folder.go_on(training.plan, training.state.history)
     except BaseException:
         folder.release()
@@ -161,6 +182,11 @@ def _run_training(t: Training, callbacks: Sequence[Callback]) -> Run:
             if interrupts.held:  # in the middle of an update, by a third signal: what was saved last stays
                 raise
             state.stopped_because = INTERRUPTED
+            t.ranks.leave(KeyboardInterrupt())
+        except PeerLost:  # the last whole step stays, and whoever started the ranks starts them again
+            if observer.step == state.step:
+                t.save()
+            raise
         except StepError as error:
             if state.step == 0:
                 raise
@@ -175,7 +201,7 @@ def _run_training(t: Training, callbacks: Sequence[Callback]) -> Run:
         status = interrupts.exit_status
     run = Run(
         t.objective.model, t.plan, state, History(state.history), t.pipeline, t.objective, state.stopped_because,
-        state.best.row if state.best else None, t.folder, status, unsaved,
+        state.best.row if state.best else None, t.folder, status, unsaved, t.ranks.rank,
     )  # fmt: skip
     if t.folder and t.ranks.rank == 0:
         write_down(run, t)

@@ -11,8 +11,10 @@ MISTAKES = (RuntimeError, TypeError, ValueError, LookupError, AssertionError, No
 class HandfulError(ValueError):
     """What was wrong, where (file, row, column) and what to do, in one clear sentence.
 
-    The command line prints the sentence and exits with status 2; it never shows a traceback for it.
+    The command line prints the sentence and exits with its status; it never shows a traceback for it.
     """
+
+    exit_status = 2
 
 
 class StepError(HandfulError):

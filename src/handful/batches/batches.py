@@ -62,7 +62,9 @@ class Batches:
         return self._read(start, as_rows(self.order[start:stop], len(self.source)), self.order.epochs(start, stop))
 
     def _read(self, start: int, rows: Rows, epochs: Rows) -> Batch:
-        """The batch of these rows, known to be in range."""
+        """The batch of these rows, known to be in range; without columns where a rank's share has none."""
+        if not len(rows):
+            return Batch({}, rows, epochs, start)
         batch = Batch(self.source.read(rows), rows, epochs, start)
         for transform in self.transforms:
             batch = transform(batch)
@@ -107,10 +109,15 @@ class Batches:
                 yield position + at + first, rows[at + first : at + last], epochs[at + first : at + last]
             position, count = stop, min(2 * count, most)
 
-    def epoch(self, size: int) -> Iterator[Batch]:
-        """Every row of the source once, in storage order, the last batch short: what evaluation and prediction read."""
-        n = len(self.source)
-        spans = (np.arange(start, min(start + size, n)) for start in range(0, n, size))
+    def epoch(self, size: int, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+        """Every row of the source once, in storage order, the last batch short: what evaluation and prediction read.
+
+        share: (rank, ranks): only this rank's part of these batches, one after the other.
+        """
+        n, (rank, ranks) = len(self.source), share
+        starts = range(0, n, size)
+        own = starts[len(starts) * rank // ranks : len(starts) * (rank + 1) // ranks]
+        spans = (np.arange(start, min(start + size, n)) for start in own)
         yield from self._ahead(lambda rows: self._read(0, rows, np.zeros_like(rows)), spans, self.prefetch)
 
 

@@ -14,7 +14,7 @@ from inspect import Parameter, Signature
 from typing import Literal, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.optim import LBFGS, Optimizer
 

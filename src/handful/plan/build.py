@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from handful.base.errors import HandfulError, did_you_mean
+from handful.base.errors import HandfulError
 from handful.base.plan import Choice, Plan, Progress
 from handful.batches.batches import Batches
 from handful.optim import schedule
@@ -28,11 +28,12 @@ from handful.plan.probe.timing import choose_threads, measure_precision
 from handful.report.live import Live
 from handful.runs.folder import RunFolder
 from handful.training import stop
-from handful.training.coupling import mode_coupling
+from handful.training.coupling import by_rank, mode_coupling
 from handful.training.objective import Objective
 from handful.training.observe import look
+from handful.training.process.agreement import same_start
 from handful.training.process.device import autocast, choose_device, using_threads
-from handful.training.process.parallel import Ranks, join
+from handful.training.process.parallel import ALONE, Ranks
 from handful.training.state import State, copy_weights
 from handful.training.training import Training
 
@@ -51,6 +52,7 @@ def assemble(
     out: str | Path | None = None,
     resuming: Plan | None = None,
     measure: bool | Throughput = True,
+    ranks: Ranks = ALONE,
 ) -> Training:
     """Make every choice that the user left open and build the Training. Where rates were raced, the winner's
     first steps are taken.
@@ -65,10 +67,10 @@ def assemble(
         raise HandfulError(f"model must be an nn.Module or the name of a ready-made one, not {type(model).__name__}")
     options = Config.of(given)
     folder = RunFolder(Path(out)) if out is not None else None
-    if folder and resuming is None and join(torch.device("cpu")).rank == 0:
+    if folder and resuming is None and ranks.rank == 0:
         folder.claim(overwrite=options.overwrite)
     try:
-        t = _assemble(model, train, options, folder, resuming, measure)
+        t = _assemble(model, train, options, folder, resuming, measure, ranks)
         if resuming is not None:
             t.plan = as_changed(resuming, t.plan.choices, asked)
         return t
@@ -80,12 +82,12 @@ def assemble(
 
 def _assemble(
     model: str | nn.Module, train: object, options: Config, folder: RunFolder | None, resuming: Plan | None,
-    measure: bool | Throughput,
+    measure: bool | Throughput, ranks: Ranks,
 ) -> Training:  # fmt: skip
-    chooser, ranks = Chooser(), join(torch.device("cpu"))
+    chooser = Chooser()
     saved = folder if resuming is not None else None
     data = open_data(train, options, chooser, model, saved)
-    device = torch.device(chooser.put("device", choose_device(options.device)))
+    device = ranks.place(chooser.put("device", choose_device(options.device)))
     net = make_model(model, data, options, chooser, device, saved).to(device)
     objective = make_objective(net, data, options, chooser, device)
     if not data.own_model and resuming is None:
@@ -99,6 +101,7 @@ def _assemble(
     settle(t, options, found, chooser)
     if resuming is not None:
         return t
+    same_start(ranks, t.plan, net, t.state.step, (t.state.average or {}).values())
     begin(t, found)
     if folder and ranks.rank == 0:
         folder.start(t.plan, data.pipeline, net, t.state)
@@ -109,9 +112,12 @@ def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughpu
     """Measure what was left open: precision, threads, batch and learning rate. times: step times, given instead of
     measured; own: the model is the caller's."""
     open_batch, open_lr = (chooser.choices[name].status == "default" for name in ("batch", "lr"))
-    low_precision = getattr(t.objective.model, "low_precision", False) and t.ranks.size == 1
+    low_precision = getattr(t.objective.model, "low_precision", False)
     open_precision = options.precision == "auto" and t.objective.device.type == "cpu" and low_precision
     open_threads = options.threads == "auto"
+    if t.ranks.size > 1:
+        chooser.notes.append("with several ranks nothing is measured: batch and lr are stated defaults")
+        return Decision()
     if options.deterministic:
         open_precision = open_threads = False
         times = stated_times(t)
@@ -181,6 +187,8 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
     coupling = mode_coupling(t.objective.model.train()) or t.objective.coupling
     if coupling and ((state.micro_batch is not None and state.micro_batch < state.batch) or t.ranks.size > 1):
         chooser.notes.append(f"{coupling}: in parts, the gradient of a batch is not that of the whole batch")
+    if t.ranks.size > 1:
+        chooser.notes += by_rank(t.objective.model)
     compile_if_asked(t.objective.model, options, chooser)
     t.live = Live(t.planned, quiet=options.quiet or t.ranks.rank > 0)
     t.plan = Plan(chooser.choices, tuple(chooser.notes))
@@ -275,6 +283,8 @@ def make_training(
     net, objective.source = objective.model, data.train
     note_what_is_fixed(options, chooser)
     optimizer = choose.optimizer(options, net, chooser)
+    if ranks.size > 1 and needs_closure(optimizer):
+        raise HandfulError(f"{type(optimizer).__name__} evaluates the loss several times in a step: train on one rank")
     if size is None and needs_closure(optimizer):
         every = "every row: a step compares losses of the same rows where the weights are and where they might be"
         size = chooser.set("batch", len(data.train), "found", every)
@@ -337,7 +347,7 @@ def make_rules(
     chooser.put("until", choice)
     planned = rule.limit(n, size)
     shape = choose.schedule_of(options, planned, optimizer, chooser)
-    check_rules(rule, shape, objective, validated, Progress(0, 0, n, 0.0, planned))
+    choose.check_rules(rule, shape, objective, validated, Progress(0, 0, n, 0.0, planned))
     return rule, shape, planned
 
 
@@ -357,19 +367,6 @@ def growing(
     if choose.grows(spec):
         asked = schedule.as_schedule(spec)
         return lambda progress: min(n, asked.batch(progress, base)), None
+    if t.ranks.size > 1:
+        raise HandfulError("with several ranks a batch grows by grow_batch(every=...), not by measurement")
     return None, Grower(as_growth(spec)).consider
-
-
-def check_rules(rule: stop.Rule, shape: Schedule, objective: Objective, validated: bool, start: Progress) -> None:
-    """Say before the first step what a stop rule or schedule would wait for in vain."""
-    metrics = [m.name for m in objective.metrics]
-    known = ["train_loss", *(f"train_{m}" for m in metrics)]
-    known += ["valid_loss", *(f"valid_{m}" for m in metrics)] if validated else []
-    for name in sorted(rule.scores | shape.scores):
-        if name.startswith("valid_") and not validated:
-            raise HandfulError(f"the rule or schedule watches {name}, but no rows are held out; pass valid=0.1")
-        if name not in known:
-            raise HandfulError(
-                f"the rule or schedule watches {name}, which this run does not have.{did_you_mean(name, known)}"
-            )
-    shape(start)

@@ -227,6 +227,10 @@ class Config:
         "go on with the run that the folder holds; 'auto' as well: start one where it holds none",
         YES_OR_NO | "auto",
     ] = False
+    join: Annotated[
+        bool, "train together with the other ranks that torchrun (or the like) started; False: alone", YES_OR_NO
+    ] = True
+    timeout: Annotated[float, "seconds that ranks wait for one another", ABOVE_0] = 120.0
     overwrite: Annotated[bool, "replace the run that the folder holds"] = False
     quiet: Annotated[bool, "print only the result"] = False
 
@@ -287,6 +291,8 @@ class ConfigOptions(TrainingOptions, total=False):
     save_every: int | Auto
     batch_growth: "str | growth | grow_batch | None"
     resume: bool | Auto
+    join: bool
+    timeout: float
     overwrite: bool
     quiet: bool
 

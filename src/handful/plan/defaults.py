@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError, did_you_mean, whole
-from handful.base.plan import Choice, Status
+from handful.base.plan import Choice, Progress, Status
 from handful.base.score import Better, has_direction, lower_is_better
 from handful.losses import metric
 from handful.models.base import Model
@@ -17,6 +17,7 @@ from handful.optim.build import build as build_optimizer
 from handful.optim.state import averages_itself, needs_closure
 from handful.plan.config import Config
 from handful.training import stop
+from handful.training.objective import Objective
 from handful.transform.pipeline import Pipeline
 
 FEW_ROWS = 50_000  # so few are soon learned by heart: they are looked at more often, and weights are averaged
@@ -214,3 +215,20 @@ def intervals(
         every = max(1, round(float(asked) * n))
         choice = Choice(every / n, "given", "epochs")
     return every, max(size, n // 50), choice
+
+
+def check_rules(
+    rule: stop.Rule, shape: schedule.Schedule, objective: Objective, validated: bool, start: Progress
+) -> None:
+    """Say before the first step what a stop rule or schedule would wait for in vain."""
+    metrics = [m.name for m in objective.metrics]
+    known = ["train_loss", *(f"train_{m}" for m in metrics)]
+    known += ["valid_loss", *(f"valid_{m}" for m in metrics)] if validated else []
+    for name in sorted(rule.scores | shape.scores):
+        if name.startswith("valid_") and not validated:
+            raise HandfulError(f"the rule or schedule watches {name}, but no rows are held out; pass valid=0.1")
+        if name not in known:
+            raise HandfulError(
+                f"the rule or schedule watches {name}, which this run does not have.{did_you_mean(name, known)}"
+            )
+    shape(start)

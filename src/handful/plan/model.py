@@ -38,6 +38,9 @@ def make_model(
     model: str | nn.Module, data: Data, options: Config, chooser: Chooser, device: torch.device, saved: RunFolder | None
 ) -> nn.Module:
     """The user's module as it is, or a ready-made one built for the data."""
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        chooser.notes.append("the module inside DistributedDataParallel is trained: its gradients are added up here")
+        model = model.module
     if isinstance(model, nn.Module):
         chooser.put("model", Choice.own(type(model).__name__))
         return model

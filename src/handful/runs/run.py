@@ -53,6 +53,7 @@ class Run:
     best:     the row of the history of the best evaluation, or None if nothing was held out
     exit_status: that of `handful train`: 0; 3 broken off (a loss that is not finite, no memory, ...); 4 what it learned
               could not be written; 130 by Ctrl-C; 143 by SIGTERM
+    rank:     of this process among those that trained together
     unsaved:  what could not be written to the run folder in the end, and why
     """
 
@@ -67,6 +68,7 @@ class Run:
     folder: Recorder | None = None
     exit_status: int = DONE
     unsaved: str | None = None
+    rank: int = 0
     again: Callable[..., Replay] | None = None  # handful.replay of this run
 
     @property

@@ -1,10 +1,12 @@
 """Loss and metrics over all rows of some data, each row once."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load, save
 from torch import Tensor
 
 from handful.base.errors import MISTAKES, HandfulError
@@ -12,19 +14,24 @@ from handful.data.base import Batch
 from handful.losses.metric import Metric, SumMetric
 from handful.training.adapters import Seen, counted
 from handful.training.objective import Objective
+from handful.training.process.parallel import ALONE, Ranks
 
 
 def evaluate(
-    objective: Objective, batches: Iterable[Batch], keep: Callable[[Batch, object], None] | None = None
+    objective: Objective,
+    batches: Iterable[Batch],
+    keep: Callable[[Batch, object], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
     """Mean loss and every metric over all rows of the batches, each row once, in evaluation mode.
 
-    keep: called with every batch and its output, for those who want the outputs too.
+    keep: called with every batch and its output, for those who want the outputs too; ranks: that look at the rows
+    together, each at batches of its own, and all get the same scores.
     Leaves the model in the mode it was in. Returns {"loss": ..., metric name: ...}.
     """
     total_loss = total_weight = 0.0
     sums: dict[str, NDArray[np.float64]] = {}
-    by_sums: list[SumMetric] | None = None
+    by_sums = objective.sum_metrics if ranks.size > 1 else None  # about one centre on all ranks, as in training
     whole = len(objective.sum_metrics) < len(objective.metrics)  # metrics that need all rows at once
     seen: list[Seen] = []
     was_training = objective.model.training
@@ -48,9 +55,36 @@ def evaluate(
                     keep(batch, output)
     finally:
         objective.model.train(was_training)
+    if ranks.size > 1:
+        total_loss, total_weight, sums, seen = _of_all(ranks, total_loss, total_weight, sums, seen)
     if total_weight == 0:
         raise HandfulError("there is nothing to evaluate: no rows, or all their weights are zero")
-    return {"loss": total_loss / total_weight} | _scores(objective.metrics, sums, seen)
+    scores = {"loss": total_loss / total_weight} | _scores(objective.metrics, sums, seen)
+    return dict(json.loads(ranks.told(json.dumps(scores)))) if ranks.size > 1 else scores
+
+
+Sums = dict[str, NDArray[np.float64]]
+
+
+def _of_all(
+    ranks: Ranks, loss: float, weight: float, sums: Sums, seen: list[Seen]
+) -> tuple[float, float, Sums, list[Seen]]:
+    """What all ranks have found: sums added up in the order of the ranks, outputs one after the other."""
+    said = map(json.loads, ranks.gather(json.dumps([loss, weight, {name: v.tolist() for name, v in sums.items()}])))
+    loss, weight, sums = 0.0, 0.0, {}
+    for own_loss, own_weight, own in said:
+        loss, weight = loss + own_loss, weight + own_weight
+        for name, values in own.items():
+            sums[name] = sums.get(name, 0.0) + np.array(values, np.float64)
+    columns = {str(i): torch.cat(column).cpu() for i, column in _columns(seen)}
+    parts = [load(content) for content in ranks.gather_bytes(save(columns))]
+    return loss, weight, sums, [(p["0"], p["1"], p.get("2")) for p in parts if p]
+
+
+def _columns(seen: Sequence[Seen]) -> list[tuple[int, list[Tensor]]]:
+    """Outputs, targets and weights, each of all batches, as far as there are some."""
+    columns = [[v for v in column if v is not None] for column in zip(*seen)]
+    return [(i, column) for i, column in enumerate(columns) if column]
 
 
 def _as_numpy_has(output: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ def descend(t: Training, after_step: Callable[[LossSums, float], None], interrup
             state.position += state.batch
             state.step += 1
         after_step(gradient.total, rate)
-        state.seconds, clock = state.seconds + time.perf_counter() - clock, time.perf_counter()
+        state.seconds, clock = state.seconds + t.ranks.elapsed(time.perf_counter() - clock), time.perf_counter()
     return reason
 
 
@@ -50,15 +50,14 @@ class MiniBatches:
         t = self.t
         size = t.state.batch if t.batch_size is None else t.batch_size(t.progress())
         if self.stream is None or size != self.size:
-            t.state.batch = self.size = size
+            t.state.batch = t.ranks.batch = self.size = size
             self.stream = t.batches.stream(t.state.position, size, t.ranks.share)
         return next(self.stream)
 
 
 def should_stop(t: Training, interrupts: Interrupts) -> str | None:
-    """The stop rule's reason, or None; with several ranks all follow rank 0, whose clock decides."""
-    answer = INTERRUPTED if interrupts.asked else t.rule(t.progress())
-    return answer if t.ranks.size == 1 else t.ranks.same_answer(answer, t.objective.device)
+    """A signal, or the stop rule's reason, or None: the same on all ranks."""
+    return INTERRUPTED if t.ranks.stopped(interrupts) else t.rule(t.progress())
 
 
 def train(t: Training, after_step: Callable[[LossSums, float], None], interrupts: Interrupts) -> str:

@@ -83,9 +83,9 @@ class Observer:
 def look(t: Training, row: Row, *, keep: bool = True) -> Row:
     """The row with the scores on the held-out rows; keep: the weights, too, if they are the best so far."""
     assert t.valid is not None
-    t.ranks.same_buffers(t.objective.model)
+    t.ranks.spread(t.objective.buffers)  # running statistics follow rank 0's share of the batch
     with t.state.evaluated() as weights:
-        scores = evaluate(t.objective, t.valid.epoch(t.evaluation_batch))
+        scores = evaluate(t.objective, t.valid.epoch(t.evaluation_batch, t.ranks.share), ranks=t.ranks)
         row |= {f"valid_{name}": value for name, value in scores.items()}
         if keep:
             keep_best(t, row, weights)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from types import TracebackType
 
 import torch
@@ -11,11 +12,20 @@ from handful.base.errors import HandfulError
 from handful.base.keys import key
 from handful.data.base import Batch
 from handful.training.coupling import mode_coupling, rows
-from handful.training.guards import OutOfMemory, TooLarge, in_parts_that_fit, is_out_of_memory, non_finite
+from handful.training.guards import (
+    NonFiniteLoss,
+    OutOfMemory,
+    TooLarge,
+    in_parts_that_fit,
+    is_out_of_memory,
+    non_finite,
+)
 from handful.training.objective import LossSums, Objective
+from handful.training.process.exchange import Said
 from handful.training.process.parallel import ALONE, Ranks
 
 NOTHING = LossSums(torch.zeros(()), torch.zeros(()))
+as_double = partial(torch.tensor, dtype=torch.float64)
 
 
 class ExactGradient:
@@ -38,13 +48,15 @@ class ExactGradient:
         step: int = 0,
     ) -> None:
         self.objective, self.batch, self.ranks, self.step = objective, batch, ranks, step
-        self.size = len(batch.rows) if micro_batch is None else min(micro_batch, len(batch.rows))
+        most = max(1, ranks.most(len(batch.rows)))
+        self.size = most if micro_batch is None else min(micro_batch, most)
         # Alone and undivided, the mean itself is differentiated, so the bits are those of the plain textbook loop.
         self.whole = self.size >= len(batch.rows) and ranks.size == 1
         self.total = NOTHING
         self.asked = 0  # times that the gradient was asked for again
         self.key = seed, step, ranks.rank
         self.part = batch
+        self.bad: Batch | None = None  # of several ranks: the first part of this one whose loss is not finite
         self.forget()
         self.buffers = [b.detach().clone() for b in objective.buffers]
         seed_dropout(*self.key, objective.device)
@@ -55,6 +67,8 @@ class ExactGradient:
         for start in range(0, m, self.size):
             part = self.batch if self.size >= m else rows(self.batch, slice(start, min(start + self.size, m)))
             self.part = self.objective.to_device(part)
+            if start + self.size >= m:
+                self.ranks.part_is_last(self.objective.parameters)
             yield self.part
 
     def backward(self, sums: LossSums) -> None:
@@ -62,6 +76,8 @@ class ExactGradient:
         loss = sums.loss
         share = sums.weight.to(loss.dtype).reciprocal() if self.whole else None  # d mean / d sum
         if self.ranks.size > 1:  # a rank that gave up alone would leave the others waiting: all look at the total
+            if self.bad is None and not math.isfinite(loss.item()):
+                self.bad = self.part
             loss.backward()  # type: ignore[no-untyped-call]
         elif loss.device.type == "cpu":
             if not math.isfinite(loss.item()):
@@ -95,7 +111,7 @@ class ExactGradient:
             sums.loss.backward(share)  # type: ignore[no-untyped-call]
             self.total = sums.detached() if self.total is NOTHING else self.total + sums
         if not self.whole:
-            self._divide_by_total_weight()
+            self._divide(float(self.total.weight))
         now, self.total = self.total, first
         return _mean(now)
 
@@ -103,13 +119,19 @@ class ExactGradient:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if error is None:
-            if not self.whole:
-                self._divide_by_total_weight()
+        no_memory = error is not None and is_out_of_memory(error)
+        try:
+            if self.ranks.size > 1 and (error is None or no_memory):
+                no_memory = self._add_up_over_ranks(no_memory)
+            elif error is None and not self.whole:
+                self._divide(float(self.total.weight))
+        except BaseException:
+            self.put_back()
+            raise
+        if error is None and not no_memory:
             return
-        for buffer, saved in zip(self.objective.buffers, self.buffers, strict=True):  # no step was made
-            buffer.detach().copy_(saved)
-        if is_out_of_memory(error):
+        self.put_back()
+        if no_memory:
             self.forget()
             if self.objective.coupling:
                 raise OutOfMemory(
@@ -127,29 +149,41 @@ class ExactGradient:
                 "has no spread: let batch and micro_batch be at least 2"
             ) from error
 
+    def put_back(self) -> None:
+        """No step was made: buffers (running statistics) are as they were."""
+        for buffer, saved in zip(self.objective.buffers, self.buffers, strict=True):
+            buffer.detach().copy_(saved)
+
     def forget(self) -> None:
         """Leave no gradients: of a mini-batch in which nothing counts, as where all targets are ignored, an optimizer
         then changes nothing."""
         for parameter in self.objective.parameters:
             parameter.grad = None
 
-    def _divide_by_total_weight(self) -> None:
-        """From a gradient of sums on each rank to the gradient of the mean over all of them."""
-        total, parameters = self.total, self.objective.parameters
-        if self.ranks.size > 1:
-            for p in parameters:  # a rank whose share did not touch a parameter still takes part
-                if p.grad is None and p.requires_grad:
-                    p.grad = torch.zeros_like(p)
-            total.loss, total.weight = total.loss.double(), total.weight.double()
-            grads = [p.grad for p in parameters if p.grad is not None]
-            self.ranks.add([*grads, total.loss, total.weight, *total.metrics.values()])
-            if not math.isfinite(float(total.loss)):
-                raise non_finite(self.objective, self.batch, self.step, look=False)
-        weight = float(total.weight)
+    def _divide(self, weight: float) -> None:
+        """From the gradient of a sum to that of the mean."""
         if weight == 0:
             self.forget()
-        if grads := [p.grad for p in parameters if p.grad is not None]:
+        if grads := [p.grad for p in self.objective.parameters if p.grad is not None]:
             torch._foreach_div_(grads, weight)
+
+    def _add_up_over_ranks(self, no_memory: bool) -> bool:
+        """From the gradient of a sum on each rank to that of the mean over all of them; whether one has no memory."""
+        own = self.total
+        said = self.ranks.add_up(
+            self.objective.parameters, Said(float(own.loss), float(own.weight), own.metrics, no_memory)
+        )
+        if said.out_of_memory:
+            return True
+        self.total = LossSums(as_double(said.loss), as_double(said.weight), said.metrics)
+        if not math.isfinite(said.loss):
+            bad = self.batch if self.bad is None else self.bad
+            found = non_finite(self.objective, bad, self.step, look=self.bad is not None)
+            named = [text for text in self.ranks.gather(str(found) if self.bad is not None else "") if text]
+            raise NonFiniteLoss(named[0]) if named else found
+        if said.weight == 0:
+            self.forget()
+        return False
 
 
 def _mean(sums: LossSums) -> float:

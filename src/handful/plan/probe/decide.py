@@ -67,9 +67,6 @@ def decide(
     """
     started = time.perf_counter()
     d = Decision(cap=batch_cap(t.examples))
-    if t.ranks.size > 1:
-        d.notes.append("with several ranks nothing is measured: batch and lr are stated defaults")
-        return d
     beginning, size = Snapshot(t), t.state.batch
     try:
         short = too_short(t, d) if weigh and throughput is None else ""

@@ -60,7 +60,7 @@ def time_in_turn(
 def choose_threads(t: Training, *, budget: float = 1.0, rounds: int = 7) -> Choice:
     """All threads, or one where a step of the provisional batch is clearly faster with it."""
     everything = torch.get_num_threads()
-    if t.objective.device.type != "cpu" or everything == 1 or t.ranks.size > 1:
+    if t.objective.device.type != "cpu" or everything == 1:
         return Choice(everything, "default", "torch's own setting")
     settings = [partial(using_threads, count) for count in (everything, 1)]
     measured = time_in_turn(t, settings, t.state.batch, budget=budget, rounds=rounds)

@@ -1,83 +1,176 @@
-"""Ranks: torch.distributed and nothing else. Every rank holds the whole model and takes its share of a batch."""
+"""Ranks: the processes that train one model together. Each holds the whole model and takes its share of a batch."""
 
+import contextlib
 import os
-from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import count
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
-# The last messages. Gloo's thread lets go of a message's tensor after the wait for it is over; if that were the last
-# reference, it would need the interpreter, and at the end of a process it would find none and abort it (torch 2.13:
-# "terminate called without an active exception", 1 run in 12). So the last reference is kept here.
-_SENT: deque[dist.Work] = deque(maxlen=16)
+from handful.base.errors import HandfulError
+from handful.training.process.exchange import Exchange, Said
+from handful.training.process.interrupts import Interrupts
+from handful.training.process.messages import SIGNALS, Messages
+from handful.training.process.roll import Roll, meet, patiently, prefixed
+
+_MEETINGS = count()
+LATER = 5.0  # seconds after the limit that torch gives up: its sentence names nobody
 
 
-@dataclass(frozen=True)
-class Ranks:
-    """This process's place among the processes that train one model; (0, 1) when it is alone."""
+@dataclass(eq=False)
+class Ranks(Messages):
+    """This process's place among the processes that train one model; (0, 1) when it is alone.
 
-    rank: int = 0
-    size: int = 1
+    batch: rows of a mini-batch, over all ranks; heard: the signal that any rank was sent, as of the last step.
+    """
+
+    batch: int = 0
+    heard: int = 0
+    seconds: float = 0.0  # of this rank's last step
+    of_rank_0: float = 0.0  # of rank 0's last step but one
+    exchange: Exchange | None = field(default=None, repr=False)
 
     @property
     def share(self) -> tuple[int, int]:
         return self.rank, self.size
 
-    def add(self, tensors: list[Tensor]) -> None:
-        """Sum the tensors over all ranks, in place, as one message per dtype."""
-        if self.size == 1:
-            return
-        by_dtype: dict[torch.dtype, list[Tensor]] = {}
-        for tensor in tensors:
-            by_dtype.setdefault(tensor.dtype, []).append(tensor)
-        for group in by_dtype.values():
-            flat = torch.cat([t.reshape(-1) for t in group])
-            _finish(dist.all_reduce(flat, async_op=True))
-            parts = torch.split(flat, [t.numel() for t in group])
-            for tensor, part in zip(group, parts, strict=True):
-                tensor.copy_(part.view_as(tensor))
+    def place(self, device: str) -> torch.device:
+        """Where this rank computes: "cuda" is the GPU of its own."""
+        return own_device(device) if self.size > 1 else torch.device(device)
 
-    def same_buffers(self, model: nn.Module) -> None:
-        """Give every rank the buffers of rank 0 (running statistics follow rank 0's share of the batch)."""
+    def most(self, rows: int) -> int:
+        """The rows of the largest share of a mini-batch of which this rank's has so many."""
+        return max(rows, -(-self.batch // self.size)) if self.size > 1 else rows
+
+    def stopped(self, interrupts: Interrupts) -> bool:
+        """Whether a signal has asked the run to stop: with several ranks any of them, and then it asks all."""
         if self.size > 1:
-            for buffer in model.buffers():
-                _finish(dist.broadcast(buffer, 0, async_op=True))
+            self.asked = lambda: interrupts.asked
+            if not self.heard:
+                return False
+            interrupts.asked = self.heard
+        return bool(interrupts.asked)
 
-    def same_answer(self, answer: str | None, device: torch.device) -> str | None:
-        """Rank 0's answer, on every rank; while that is None, one small message. device: which messages travel on."""
-        if self.size == 1:
-            return answer
-        said = (answer or "").encode()
-        length = torch.tensor([len(said)], device=device)
-        _finish(dist.broadcast(length, 0, async_op=True))
-        if not (n := int(length)):
-            return None
-        text = torch.tensor(list(said) if self.rank == 0 else [0] * n, dtype=torch.uint8, device=device)
-        _finish(dist.broadcast(text, 0, async_op=True))
-        return bytes(text.tolist()).decode()
+    def elapsed(self, seconds: float) -> float:
+        """The seconds of a step: with several ranks of rank 0's, one step late, so that rules by the clock agree."""
+        self.seconds = seconds
+        return seconds if self.size == 1 else self.of_rank_0
 
-    def barrier(self) -> None:
+    def part_is_last(self, parameters: Sequence[nn.Parameter]) -> None:
+        """The next backward pass ends this rank's share of a mini-batch."""
         if self.size > 1:
-            dist.barrier()
+            self._exchange(parameters).begin(max(1, self.batch))
 
+    def add_up(self, parameters: Sequence[nn.Parameter], own: Said) -> Said:
+        """Sums and gradients over all ranks: see `Exchange.finish`."""
+        own.signals = [float(self.asked() == number) for number in SIGNALS]
+        own.seconds = self.seconds if self.rank == 0 else 0.0
+        said = self._exchange(parameters).finish(own, max(1, self.batch))
+        self.of_rank_0 = said.seconds
+        self.heard = next((int(n) for n, ranks in zip(SIGNALS, said.signals, strict=True) if ranks), 0)
+        return said
 
-def _finish(work: dist.Work | None) -> None:
-    assert work is not None
-    work.wait()
-    _SENT.append(work)
+    def _exchange(self, parameters: Sequence[nn.Parameter]) -> Exchange:
+        if self.exchange is None or self.exchange.of is not parameters:
+            self.close()
+            self.exchange = Exchange(self, parameters)
+        return self.exchange
+
+    def close(self) -> None:
+        """Leave the model alone."""
+        if self.exchange is not None:
+            self.exchange.close()
+            self.exchange = None
+
+    def leave(self, error: BaseException) -> None:
+        """Let the other ranks know why this one takes no part any more."""
+        if self.roll is not None:
+            why = " ".join([*[type(error).__name__] * (not isinstance(error, HandfulError)), *str(error).split()])
+            self.roll.leave(why if error is self.lost else f"rank {self.rank} of {self.size} ended: {why}")
 
 
 ALONE = Ranks()
 
 
-def join(device: torch.device) -> Ranks:
-    """This process's Ranks: an initialised process group, or the one that torchrun's variables describe, or alone."""
-    if not dist.is_available():
+@contextlib.contextmanager
+def joined(device: str, limit: float, *, alone: bool = False) -> Iterator[Ranks]:
+    """This process's Ranks, for one run. What ends it here is told to the others."""
+    ranks = join(device, limit, alone=alone)
+    try:
+        yield ranks
+    except BaseException as error:
+        ranks.leave(error)
+        raise
+    finally:
+        ranks.close()
+
+
+def join(device: str, limit: float, *, alone: bool = False) -> Ranks:
+    """This process's Ranks: those of an initialised process group, or those that the variables of torchrun (RANK,
+    WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT) describe, or alone.
+
+    limit: seconds that the ranks wait for one another, here and later. Raises HandfulError for ranks that do not come.
+    """
+    started = dist.is_available() and dist.is_initialized()
+    size = dist.get_world_size() if started else int(os.environ.get("WORLD_SIZE", "1"))
+    if alone or size == 1 or not dist.is_available() or not (started or "RANK" in os.environ):
         return Ranks()
-    if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    if dist.is_initialized():
-        return Ranks(dist.get_rank(), dist.get_world_size())
-    return Ranks()
+    rank = dist.get_rank() if started else int(os.environ["RANK"])
+    if not started:
+        _start(rank, size, own_device(device), limit)
+    store = dist.distributed_c10d._get_default_store()
+    group = None
+    if "gloo" not in dist.get_backend_config():
+        group = dist.new_group(backend="gloo", timeout=timedelta(seconds=limit + LATER))
+    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    roll = Roll(prefixed(f"run{next(_MEETINGS)}", store), rank, size, hosts=not agent)
+    return Ranks(rank, size, limit, roll, group)
+
+
+def _start(rank: int, size: int, device: torch.device, limit: float) -> None:
+    """Make the process group: NCCL between GPUs, gloo for the rest."""
+    store = meet(rank, size, limit)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    try:
+        patiently(
+            lambda: dist.init_process_group(
+                backend, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=limit + LATER)
+            ),
+            limit,
+            lambda: (
+                f"the ranks have met, but could not connect to one another in {limit:g} seconds (timeout={limit:g})"
+            ),
+        )
+    except RuntimeError as error:
+        raise HandfulError(
+            f"rank {rank} of {size} cannot connect to the others: {str(error).splitlines()[0]}"
+        ) from None
+
+
+def own_device(device: str) -> torch.device:
+    """The device of this rank: "cuda" is the GPU of its number on this machine.
+
+    >>> own_device("cpu")
+    device(type='cpu')
+    """
+    if device == "mps":
+        raise HandfulError("several ranks train on CPUs or on CUDA GPUs, not on 'mps'")
+    if device != "cuda":
+        return torch.device(device)
+    local, cards = int(os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0"))), torch.cuda.device_count()
+    if cards > 1 and local >= cards:
+        raise HandfulError(
+            f"rank {local} of this machine has no GPU of its own, for there are {cards}; start one rank per GPU"
+        )
+    return torch.device("cuda", local if cards > 1 else 0)
+
+
+def restarted() -> bool:
+    """Whether torchrun has started this process again, after a rank was lost."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0

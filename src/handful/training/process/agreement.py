@@ -1,0 +1,45 @@
+"""Before the first step: the ranks find out whether they are about to train one model on one set of data."""
+
+import json
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor, nn
+
+from handful.base.errors import HandfulError, some
+from handful.base.files import of_text
+from handful.base.plan import Plan
+from handful.training.process.messages import Messages
+
+OWN = {"device", "threads", "step_times", "data"}  # may differ by rank: the data are known by their fingerprint
+WORDS = {"fingerprint": "other data", "rows": "data of another length"}
+
+
+def same_start(messages: Messages, plan: Plan, model: nn.Module, step: int, others: Iterable[Tensor] = ()) -> None:
+    """Compare plan, data, shapes and step by one hash, and give all ranks rank 0's weights, buffers and other tensors.
+
+    Raises HandfulError, on every rank alike, with what differs.
+    """
+    if messages.size == 1:
+        return
+    mine = {name: str(choice.value) for name, choice in plan.choices.items() if name not in OWN}
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    mine |= {f"the shape of {name}": f"{list(t.shape)} {str(t.dtype)[6:]}" for name, t in named.items()}
+    text = json.dumps(mine | {"the step to go on from": str(step)}, sort_keys=True)
+    if len(set(messages.gather(of_text(text)))) > 1:
+        raise HandfulError(difference([json.loads(said) for said in messages.gather(text)]))
+    messages.spread([*named.values(), *others])
+
+
+def difference(said: list[Mapping[str, str]]) -> str:
+    """What the first rank that is unlike rank 0 has otherwise.
+
+    >>> difference([{"lr": "0.1", "seed": "0"}, {"lr": "0.2", "seed": "0"}])
+    'rank 1 has another plan than rank 0: lr is 0.2 and not 0.1; all ranks must be given the same'
+    """
+    first = said[0]
+    rank, other = next((r, mine) for r, mine in enumerate(said) if mine != first)
+    names = [name for name in sorted({*first, *other}) if first.get(name) != other.get(name)]
+    if known := [WORDS[name] for name in names if name in WORDS]:
+        return f"rank {rank} has {known[0]} than rank 0; all ranks must be given the same"
+    words = [f"{name} is {other.get(name, 'missing')} and not {first.get(name, 'missing')}" for name in names]
+    return f"rank {rank} has another plan than rank 0: {some(words)}; all ranks must be given the same"

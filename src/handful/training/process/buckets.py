@@ -1,0 +1,108 @@
+"""Sums of gradients over the ranks, on their way while the backward pass still runs."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from handful.base.errors import HandfulError
+from handful.training.process.messages import in_chunks
+
+FIRST = 1 << 20  # bytes of the first bucket, which sets out early
+
+Send = Callable[[Tensor], dist.Work]
+
+
+class Hook(Protocol):
+    def remove(self) -> None: ...
+
+
+def hooked(parameter: nn.Parameter, act: Callable[[Tensor], None]) -> Hook:
+    """Have `act` called each time a backward pass has added to the parameter's gradient."""
+    hook: Hook = parameter.register_post_accumulate_grad_hook(act)  # type: ignore[no-untyped-call]
+    return hook
+
+
+class Buckets:
+    """The gradients of some parameters, side by side in buckets, each of which is sent as soon as it is full.
+
+    They are summed over the ranks, and divided by `rows` as they are put in, so that they need no second pass where
+    that is the total weight. Which parameters there are, and in which order they are sent, is the same on all ranks.
+    apart: the parameters of sparse gradients, by number; they are not put into buckets.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], apart: Sequence[int], send: Send, *, early: bool) -> None:
+        """early: whether buckets are sent while the backward pass runs; it must then touch each gradient once."""
+        self.parameters, self.send = list(parameters), send
+        self.flats: list[Tensor] = []
+        self.views: dict[int, Tensor] = {}
+        self.bucket_of: dict[int, int] = {}
+        self.numbers: list[list[int]] = []
+        number = {parameter: i for i, parameter in enumerate(self.parameters) if i not in apart}
+        for run in in_chunks(reversed(list(number)), FIRST):
+            self._add([number[parameter] for parameter in run])
+        self.filled: set[int] = set()
+        self.works: list[dist.Work] = []
+        self.rows = 1
+        self.open = False
+        self.hooks = [hooked(self.parameters[i], partial(self._ready, i)) for i in (self.views if early else ())]
+
+    def _add(self, numbers: list[int]) -> None:
+        own = [self.parameters[i] for i in numbers]
+        flat = torch.empty(sum(p.numel() for p in own), dtype=own[0].dtype, device=own[0].device)
+        for i, part in zip(numbers, torch.split(flat, [p.numel() for p in own]), strict=True):
+            self.views[i] = part.view(self.parameters[i].shape)
+            self.bucket_of[i] = len(self.flats)
+        self.flats.append(flat)
+        self.numbers.append(numbers)
+
+    def begin(self, rows: int) -> None:
+        """The next backward pass is the last one of a mini-batch of so many rows."""
+        self.rows, self.open = rows, True
+        self.filled.clear()
+        self.works.clear()
+        self.missing = [len(numbers) for numbers in self.numbers]
+
+    def _ready(self, i: int, _: Tensor) -> None:
+        if self.open:
+            self._fill(i)
+            while len(self.works) < len(self.flats) and not self.missing[len(self.works)]:
+                self.works.append(self.send(self.flats[len(self.works)]))
+
+    @torch.no_grad()
+    def _fill(self, i: int) -> None:
+        parameter, view = self.parameters[i], self.views[i]
+        if i in self.filled:
+            raise HandfulError("the backward pass came to a gradient twice, after it was sent to the other ranks")
+        self.filled.add(i)
+        self.missing[self.bucket_of[i]] -= 1
+        if parameter.grad is None:
+            view.zero_()
+        else:
+            grad = parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad
+            torch.div(grad, self.rows, out=view)
+        parameter.grad = view
+
+    def send_the_rest(self, rows: int) -> None:
+        """The backward pass is over: what it did not touch is zero on this rank."""
+        if not self.open:
+            self.begin(rows)
+        for i in self.views:
+            if i not in self.filled:
+                self._fill(i)
+        self.open = False
+        for flat in self.flats[len(self.works) :]:
+            self.works.append(self.send(flat))
+
+    def scale(self, weight: float) -> None:
+        """From sums divided by the rows to sums divided by the weight."""
+        if weight != self.rows and weight:
+            torch._foreach_mul_(self.flats, self.rows / weight)
+
+    def close(self) -> None:
+        """Leave the parameters alone."""
+        for hook in self.hooks:
+            hook.remove()

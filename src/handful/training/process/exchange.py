@@ -1,0 +1,114 @@
+"""What the ranks tell one another at the end of a step: the sums of their gradients, and one vector with all else."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from handful.training.process.buckets import Buckets, hooked
+from handful.training.process.messages import SIGNALS, Messages
+
+
+@dataclass
+class Said:
+    """What a rank has to say of a step, and then what all have said, added up.
+
+    signals: how many ranks were sent each of SIGNALS; seconds: of the step before, by rank 0's clock.
+    """
+
+    loss: float = 0.0
+    weight: float = 0.0
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+    out_of_memory: bool = False
+    signals: list[float] = field(default_factory=lambda: [0.0] * len(SIGNALS))
+    seconds: float = 0.0
+
+
+class Exchange:
+    """The end of each step of a model with these parameters.
+
+    At the first step the ranks tell one another, after the backward pass, what their gradients and sums look like; from
+    the second on, gradients are sent while it runs.
+    """
+
+    def __init__(self, messages: Messages, parameters: Sequence[nn.Parameter]) -> None:
+        self.messages, self.of = messages, parameters
+        self.parameters = [p for p in parameters if p.requires_grad]
+        self.buckets: Buckets | None = None
+        self.apart: list[int] = []  # the parameters of sparse gradients
+        self.sizes: dict[str, int] = {}  # how many sums each metric has
+        self.touched = [0] * len(self.parameters)
+        self.hooks = [hooked(p, partial(self._touch, i)) for i, p in enumerate(self.parameters)]
+
+    def _touch(self, i: int, _: Tensor) -> None:
+        self.touched[i] += 1
+
+    def begin(self, rows: int) -> None:
+        """The next backward pass is the last one of a mini-batch of so many rows, over all ranks."""
+        self.touched = [0] * len(self.parameters)
+        if self.buckets is not None:
+            self.buckets.begin(rows)
+
+    @torch.no_grad()
+    def finish(self, own: Said, rows: int) -> Said:
+        """Leave in `.grad` the sum over all ranks, divided by the total weight, and none where no rank has a gradient
+        or memory ran out on one. Returns what all ranks have said."""
+        buckets = self.buckets or self._meet(own)
+        has = [p.grad is not None for p in self.parameters]
+        lists = [_list(own.metrics.get(name), n) for name, n in self.sizes.items()]
+        head = [own.loss, own.weight, own.out_of_memory, own.seconds, *own.signals]
+        vector = torch.tensor([*head, *has, *(v for values in lists for v in values)], dtype=torch.float64)
+        buckets.send_the_rest(rows)
+        work = self.messages.sum(vector)
+        for sent, flat in zip(buckets.works, buckets.flats, strict=True):
+            self.messages.finish(sent, flat)
+        self.messages.finish(work, vector)
+        loss, weight, failed, seconds, *signals = vector[: len(head)].tolist()
+        anywhere = (vector[len(head) :][: len(has)] > 0).tolist()
+        sums = torch.split(vector[len(head) + len(has) :], list(self.sizes.values()))
+        all_said = Said(loss, weight, dict(zip(self.sizes, sums, strict=True)), bool(failed), signals, seconds)
+        if not failed:
+            buckets.scale(weight)
+            for i in self.apart:
+                self._sum_apart(self.parameters[i], weight)
+        for parameter, some in zip(self.parameters, anywhere, strict=True):
+            if failed or not some:
+                parameter.grad = None
+        return all_said
+
+    def _meet(self, own: Said) -> Buckets:
+        """The buckets, as the gradients and sums of all ranks want them."""
+        sparse = [i for i, p in enumerate(self.parameters) if p.grad is not None and p.grad.is_sparse]
+        sizes = {name: len(values) for name, values in own.metrics.items()}
+        said = [json.loads(t) for t in self.messages.gather(json.dumps([sizes, sparse, max(self.touched, default=0)]))]
+        for sizes, sparse, _ in said:
+            self.sizes |= sizes
+            self.apart = sorted({*self.apart, *sparse})
+        self.sizes = dict(sorted(self.sizes.items()))
+        self.close()
+        early = max(times for _, _, times in said) < 2
+        self.buckets = Buckets(self.parameters, self.apart, self.messages.sum, early=early)
+        return self.buckets
+
+    def _sum_apart(self, parameter: nn.Parameter, weight: float) -> None:
+        grad = parameter.grad
+        grad = torch.zeros_like(parameter).to_sparse(1) if grad is None else grad
+        grad = (grad if grad.is_sparse else grad.to_sparse(1)).coalesce()
+        places = torch.cat(self.messages.gather_rows(grad.indices().t().contiguous())).t()
+        values = torch.cat(self.messages.gather_rows(grad.values())) / weight
+        parameter.grad = torch.sparse_coo_tensor(places, values, grad.shape, check_invariants=False).coalesce()
+
+    def close(self) -> None:
+        """Leave the parameters alone."""
+        for hook in self.hooks:
+            hook.remove()
+        if self.buckets is not None:
+            self.buckets.close()
+
+
+def _list(values: Tensor | None, size: int) -> list[float]:
+    found: list[float] = [0.0] * size if values is None else values.tolist()
+    return found

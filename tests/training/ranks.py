@@ -1,0 +1,208 @@
+"""What tests/training/test_ranks.py does on several ranks."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import handful
+
+N = 203
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(N, 6)), RNG.integers(0, 3, N)
+WEIGHTS = RNG.uniform(0.1, 3, N)
+
+
+def mlp(rank):
+    """Another seed on every rank: rank 0's weights count."""
+    torch.manual_seed(rank)
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+
+
+class Unused(nn.Module):
+    """`never` has no gradient anywhere; `some` only where a row's first number is large."""
+
+    def __init__(self):
+        super().__init__()
+        self.never, self.some, self.out = nn.Linear(6, 3), nn.Linear(6, 3), nn.Linear(6, 3)
+
+    def forward(self, x):
+        large = x[:, 0] > 1.5
+        out = self.out(x)
+        return out + large[:, None] * self.some(x) if large.any() else out
+
+
+class Ids(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.out = nn.Embedding(50, 4, sparse=True), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.out(self.table((x[:, :2].abs() * 10).long().clamp(max=49)).mean(1))
+
+
+class Tied(nn.Module):
+    """One layer twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside, self.out = nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.out(self.inside(torch.tanh(self.inside(x))))
+
+
+def of(make):
+    def model(rank):
+        torch.manual_seed(rank)
+        return make().double()
+
+    return model
+
+
+def apart(output, target):
+    """A loss of the mini-batch as a whole."""
+    return F.cross_entropy(output, target) + output.mean(0).pow(2).sum()
+
+
+def in_ddp(rank):
+    return nn.parallel.DistributedDataParallel(mlp(rank)) if torch.distributed.is_initialized() else mlp(rank)
+
+
+PLAIN = {"lr": 0.1, "optimizer": "sgd", "batch": 33, "until": "steps(9)", "valid": 0.2, "schedule": "constant"}
+TABLE = {"x": X, "y": Y, "w": WEIGHTS}
+ZERO = {"x": X, "y": Y, "w": (RNG.random(N) < 0.2) * WEIGHTS}
+CASES = {  # name -> model of a rank, data, options
+    "sgd": (mlp, (X, Y), {}),
+    "momentum": (mlp, (X, Y), {"optimizer": "momentum", "clip_norm": 0.5, "ema": 0.9}),
+    "adamw": (mlp, (X, Y), {"optimizer": "adamw", "lr": 0.01, "l1": 1e-3}),
+    "micro-batches": (mlp, (X, Y), {"micro_batch": 4}),
+    "ragged": (mlp, (X, Y), {"batch": 7, "micro_batch": 2}),
+    "weights": (mlp, TABLE, {"weight": "w", "target": "y"}),
+    "zero weights": (mlp, ZERO, {"weight": "w", "target": "y", "batch": 5, "valid": None}),
+    "fewer rows than ranks": (mlp, (X, Y), {"batch": 1}),
+    "two rows": (mlp, (X, Y), {"batch": 2, "optimizer": "adamw", "lr": 0.01}),
+    "unused parameters": (of(Unused), (X, Y), {"optimizer": "adamw", "lr": 0.01, "batch": 6}),
+    "sparse gradients": (of(Ids), (X, Y), {"batch": 11}),
+    "one layer twice": (of(Tied), (X, Y), {"metrics": "accuracy, auroc"}),
+    "in DDP": (in_ddp, (X, Y), {}),
+    "regression": (of(lambda: nn.Linear(6, 1)), (X, X @ np.arange(6.0) + 1e6), {"lr": 0.01}),
+}
+
+
+def train(name, rank=0):
+    """What a run leaves: weights, and the losses and scores of its history."""
+    make, data, options = CASES[name]
+    run = handful.fit(make(rank), data, **{**PLAIN, **options}, evaluate_every=0.1, quiet=True)
+    scores = [v for row in run.history for k, v in sorted(row.items()) if k.startswith(("train_", "valid_"))]
+    return {"weights": [p.detach().numpy() for p in run.model.parameters()], "scores": scores, "best": run.best}
+
+
+def launch(size, work, *arguments, folder, **env):
+    """Start so many ranks, forked from a process that has imported all: work(rank, *arguments) with torchrun's
+    variables. What they print goes to RANK.log in the folder."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["handful.fit", "handful.plan.build", "sklearn.metrics"])
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    place = {"WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **env}
+    jobs = [context.Process(target=_rank, args=(r, place, folder, work, arguments)) for r in range(size)]
+    for job in jobs:
+        job.start()
+    return jobs
+
+
+def _rank(rank, place, folder, work, arguments):
+    os.environ.update(
+        {name: str(value) for name, value in place.items()} | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    )
+    log = os.open(folder / f"{rank}.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    torch.set_num_threads(1)
+    try:
+        status = work(rank, *arguments)
+    except handful.HandfulError as error:
+        print(f"handful: {error}", file=sys.stderr, flush=True)
+        status = error.exit_status
+    sys.exit(status or 0)
+
+
+def ends(jobs, folder, limit=150):
+    """Exit statuses of ranks that were launched, and what they printed."""
+    until = time.monotonic() + limit
+    for job in jobs:
+        job.join(max(0, until - time.monotonic()))
+    late = [job.exitcode is None for job in jobs]
+    for job in jobs:
+        job.kill()
+        job.join()
+    said = [(folder / f"{r}.log").read_text() for r in range(len(jobs))]
+    return ["late" if slow else job.exitcode for slow, job in zip(late, jobs, strict=True)], said
+
+
+def take_all(rank, names, folder):
+    torch.save({name: train(name, rank) for name in names}, folder / f"{rank}.pt")
+
+
+# --- faults -----------------------------------------------------------------------------------------------------------
+
+
+class Faulty(nn.Module):
+    """Something happens on rank 1 at its seventh mini-batch."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.out, self.what, self.calls = nn.Linear(6, 3), what, 0
+
+    def forward(self, x):
+        self.calls += self.training
+        if os.environ["RANK"] == "1" and self.training:
+            if self.what == "memory" and len(x) > 4:
+                raise torch.OutOfMemoryError("out of memory")
+            if self.calls > 6:
+                self.happens()
+        return self.out(x)
+
+    def happens(self):
+        match self.what:
+            case "exception":
+                raise RuntimeError("the cable is loose")
+            case "SIGSTOP" | "SIGKILL" | "SIGTERM" | "SIGINT":
+                os.kill(os.getpid(), getattr(signal, self.what))
+
+
+def suffer(rank, what, folder, limit):
+    x, y = X.copy(), Y
+    options = {"lr": 0.1, "optimizer": "sgd", "batch": 20, "until": "steps(12)", "save_every": 3, "valid": None}
+    if what in ("SIGTERM", "SIGINT"):
+        options["until"] = "steps(1000000)"
+    if what == "NaN":
+        x[17] = np.nan
+    data = (x, y)
+    if rank == 1:
+        match what:
+            case "late":
+                return 0
+            case "data":
+                data = (x + 1, y)
+            case "rate":
+                options["lr"] = 0.2
+            case "file":
+                data = str(folder / "missing.csv")
+            case "batch":
+                data = (x[:, :5], y)
+    torch.manual_seed(0)
+    run = handful.fit(
+        Faulty(what).double(), data, out=folder / "run", preprocess=None, quiet=True, timeout=limit, **options
+    )
+    print(run.stopped_because, run.state.step, run.state.micro_batch, flush=True)
+    return run.exit_status

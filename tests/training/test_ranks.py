@@ -1,0 +1,66 @@
+"""Promise 3 on several ranks, started by hand with torchrun's variables: what one process does, they do together.
+
+What happens to one of them, all end with a sentence and a status.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+import ranks
+
+
+@pytest.mark.parametrize("size", [2, 3, pytest.param(4, marks=pytest.mark.slow)])
+def test_ranks_end_where_one_process_does(size, tmp_path):
+    jobs = ranks.launch(size, ranks.take_all, list(ranks.CASES), tmp_path, folder=tmp_path)
+    statuses, said = ranks.ends(jobs, tmp_path)
+    assert statuses == [0] * size, said
+    ended = [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(size)]
+    for name in ranks.CASES:
+        alone = ranks.train(name)
+        for mine, theirs in zip(alone["weights"], ended[0][name]["weights"], strict=True):
+            np.testing.assert_allclose(theirs, mine, rtol=1e-9, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(ended[0][name]["scores"], alone["scores"], rtol=1e-9, err_msg=name)
+        for other in ended[1:]:  # to the bit
+            for mine, theirs in zip(ended[0][name]["weights"], other[name]["weights"], strict=True):
+                assert np.array_equal(mine, theirs), name
+            assert other[name]["scores"] == ended[0][name]["scores"], name
+            assert other[name]["best"] == ended[0][name]["best"], name
+
+
+def test_a_silent_rank_is_named_with_the_seconds(tmp_path):
+    jobs = ranks.launch(2, ranks.suffer, "SIGSTOP", tmp_path, 3.0, folder=tmp_path)
+    jobs[0].join(100)
+    statuses, said = ranks.ends(jobs, tmp_path, limit=0)
+    assert statuses == [3, "late"]
+    assert re.search(r"rank 1 of 2 \(process \d+ on .*\) did not answer for [34] seconds \(timeout=3\)", said[0])
+    assert len(list((tmp_path / "run" / "checkpoints").glob("*6.json"))) == 1  # the last whole step
+
+
+FAULTS = {  # what happens -> exit statuses, and what each rank says
+    "exception": ([3, 1], ["rank 1 of 2 ended: RuntimeError the cable is loose", "the cable is loose"]),
+    "SIGKILL": ([3, -9], [r"rank 1 of 2 \(process \d+ on .*\) is gone", ""]),
+    "data": ([2, 2], ["rank 1 has other data than rank 0"] * 2),
+    "rate": ([2, 2], ["rank 1 has another plan than rank 0: lr is 0.2 and not 0.1"] * 2),
+    "file": ([3, 2], ["rank 1 of 2 ended: .*missing.csv", "missing.csv"]),
+    "late": ([2, 0], ["rank 1 of 2 did not come to 127.0.0.1", ""]),
+    "NaN": ([3, 3], [r"not finite at step \d+, for rows 17 of .*'x' itself holds NaN"] * 2),
+    "SIGTERM": ([-15, -15], ["", ""]),
+    "SIGINT": ([130, 130], ["it was interrupted"] * 2),
+    "memory": ([0, 0], ["reached 12 steps 12 3"] * 2),
+}
+
+
+@pytest.mark.parametrize("what", FAULTS)
+def test_what_happens_to_one_rank_ends_all(what, tmp_path):
+    limit = 3.0 if what == "late" else 60.0
+    jobs = ranks.launch(2, ranks.suffer, what, tmp_path, limit, folder=tmp_path)
+    statuses, said = ranks.ends(jobs, tmp_path)
+    assert statuses == FAULTS[what][0], said
+    for found, words in zip(said, FAULTS[what][1], strict=True):
+        assert re.search(words, found), said
