@@ -16,6 +16,8 @@ from handful.data.options import Options
 # From this many columns of one dtype on, they are stored side by side and gathered together.
 _BLOCK = 4
 
+SPARSE = "sparse"  # the `Column.type` of a matrix of which only the values that are not 0 are kept
+
 # torch computes little with these.
 _WIDER = {"uint16": np.int32, "uint32": np.int64}
 
@@ -95,6 +97,27 @@ class RaggedValues:
 
     def read(self, rows: Rows) -> Value:
         return gather_ragged(self.values, self.offsets, rows)
+
+
+class SparseRows:
+    """A matrix of which most values are 0, kept as the others alone: values [stored], the column that each is in, int64
+    [stored], and where each row begins, int64 [n + 1]. Read as a Tensor [m, width], with the zeros."""
+
+    in_memory = True
+
+    def __init__(self, values: Array, places: NDArray[np.int64], offsets: NDArray[np.int64], width: int) -> None:
+        self.values, self.places, self.offsets, self.width = values, places, offsets, width
+        self.column = Column("tensor", values.dtype.name, (width,), type=SPARSE)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def read(self, rows: Rows) -> Tensor:
+        found, places = (gather_ragged(block, self.offsets, rows).values for block in (self.values, self.places))
+        whole = torch.zeros(len(rows), self.width, dtype=found.dtype)
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
+        whole[torch.from_numpy(np.repeat(np.arange(len(rows)), lengths)), places] = found
+        return whole
 
 
 def native(key: str, value: Array, o: Options, notes: list[str]) -> Array:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from handful.training.stop import Rule
     from handful.transform.augment import Augment, Augmentation
     from handful.transform.auto import Steps
+    from handful.transform.pipeline import Pipeline
 
     Data = object  # whatever `handful.open` reads
     Schedules = str | Schedule | Callable[..., object] | Mapping[str, str | Schedule | Callable[..., object]]
@@ -177,9 +178,11 @@ class Config:
     augment: Annotated[
         "Augments", "none, 'flip | shift(2) | cutout(8)', or 'auto': the usual for ready-made models, none for others"
     ] = "auto"
-    preprocess: Annotated["Steps", "auto, none, standardize, minmax, normalize, or steps of handful.preprocess"] = (
-        "auto"
-    )
+    preprocess: Annotated[
+        "Steps | Pipeline",
+        "auto, none, standardize, minmax, normalize, steps of handful.preprocess, or the pipeline of an earlier run, "
+        "whose model is trained on: run.pipeline",
+    ] = "auto"
     label_smoothing: Annotated[
         float, "for cross-entropy, 0 to 1", number("a number in [0, 1)", lambda v: 0 <= v < 1)
     ] = 0.0
@@ -259,7 +262,7 @@ class TrainingOptions(TypedDict, total=False):
     l1: float
     l2: float | Auto
     augment: "Augments"
-    preprocess: "Steps"
+    preprocess: "Steps | Pipeline"
     ema: float | Auto | None
     precision: str
     device: str
