@@ -134,18 +134,16 @@ def build(
     if schedules:
         patterns["schedule"] = {pattern: pattern for pattern in schedules}
     specs = spec if isinstance(spec, Mapping) else {REST: spec}
-    fitting = by_pattern(specs, parameters, "optimizer")
-    parts, title, decays = [], "", False
+    fitting, parts, title, decays = by_pattern(specs, parameters, "optimizer"), [], "", False
+    if len(specs) > 1:
+        patterns["optimizer"] = {pattern: pattern for pattern in specs}
     own: dict[str, tuple[Choice | None, Choice | None]] = {}
     for pattern, one in specs.items():
         maker, rate_of, decay_of = _maker(one, model, rate, decay, notes)
-        takes = maker.takes or ()
-        decays = decays or decay_of is not None or "weight_decay" in takes
+        decays = decays or decay_of is not None or "weight_decay" in (maker.takes or ())
         chosen = {name: p for name, p in parameters.items() if fitting[name] == pattern}
-        if len(specs) > 1:
-            patterns["optimizer"] = {p: p for p in specs}
-        keywords = {**options, **maker.options}
-        parts.append(_construct(maker, model, parameters, chosen, rate_of, decay_of, patterns, keywords))
+        maker = maker._replace(options={**options, **maker.options})
+        parts.append(_construct(maker, model, parameters, chosen, rate_of, decay_of, patterns))
         title, own[pattern] = maker.title, (rate_of, decay_of)
     _check_owned(parts, parameters, notes)
     optimizer = parts[0] if len(parts) == 1 else OptimizerGroup([p for part in parts for p in parts_of(part)])
@@ -157,20 +155,25 @@ def build(
         rate = rate or own[pattern][0] or Choice(float(groups[0]["lr"]), "found", held)
         largest = max(float(group.get("weight_decay", 0.0)) for group in groups)
         decay = decay or own[pattern][1] or Choice(largest, "found", held)
-    if decays and decay.value:
-        free = any(decoupled(part, group) for part in parts_of(optimizer) for group in part.param_groups)
-        how = "decoupled from the gradient" if free else "added to the gradient"
-        notes.append(f"The weight decay (l2) is {how} and leaves out biases and normalisation layers.")
     for group in groups:
         group["initial_lr"] = float(group["lr"])  # where torch's schedulers keep the base learning rate too
         if isinstance(group["lr"], Tensor):  # torch puts one into all groups; a rate that is filled must be its own
             group["lr"] = group["lr"].clone()
-    rates = {group["initial_lr"] for group in groups}
+    notes += _what_to_know(optimizer, model, decays=decays and bool(decay.value))
+    return Built(optimizer, title if isinstance(spec, str) else type(optimizer).__name__.lower(), rate, decay, notes)
+
+
+def _what_to_know(optimizer: Optimizer, model: nn.Module, *, decays: bool) -> list[str]:
+    """Notes on an optimizer; one of two weights is in training mode from here on."""
+    notes = []
+    if decays:
+        free = any(decoupled(part, group) for part in parts_of(optimizer) for group in part.param_groups)
+        how = "decoupled from the gradient" if free else "added to the gradient"
+        notes.append(f"The weight decay (l2) is {how} and leaves out biases and normalisation layers.")
+    rates = {group["initial_lr"] for group in optimizer.param_groups}
     if len(rates) > 1:
         notes.append(f"The groups of the optimizer have learning rates from {min(rates):g} to {max(rates):g}.")
-    if averages_itself(optimizer):
-        notes += _of_two_weights(optimizer, model)
-    return Built(optimizer, title if isinstance(spec, str) else type(optimizer).__name__.lower(), rate, decay, notes)
+    return notes + (_of_two_weights(optimizer, model) if averages_itself(optimizer) else [])
 
 
 def _rates(lr: Auto | Mapping[str, float]) -> tuple[Choice | None, dict[str, Mapping[str, object]]]:
@@ -260,10 +263,9 @@ def _construct(
     lr: Choice | None,
     l2: Choice | None,
     patterns: Mapping[str, Mapping[str, object]],
-    options: Mapping[str, object],
 ) -> Optimizer:
     """Every optimizer is made here. Asking for what it has no name for is an error; l2 is for the groups that decay."""
-    title, make, takes, _ = maker
+    title, make, takes, options = maker
     usual = () if lr is None else lr.value.values() if "lr" in patterns else (lr.value,)
     keywords = dict(zip(["lr"], [*usual][-1:])) | dict(options)
     if l2 is not None and not l2.value and takes is not None and "weight_decay" not in takes:

@@ -282,13 +282,8 @@ def make_training(
     `settle`."""
     net, objective.source = objective.model, data.train
     note_what_is_fixed(options, chooser)
-    optimizer = choose.optimizer(options, net, chooser)
-    if ranks.size > 1 and needs_closure(optimizer):
-        raise HandfulError(f"{type(optimizer).__name__} evaluates the loss several times in a step: train on one rank")
-    if size is None and needs_closure(optimizer):
-        every = "every row: a step compares losses of the same rows where the weights are and where they might be"
-        size = chooser.set("batch", len(data.train), "found", every)
-    size = size or int(chooser.set("batch", min(32, batch_cap(len(data.train))), "default", "not measured"))
+    optimizer = choose.optimizer(options, net, chooser, ranks.size)
+    size = size or choose.first_batch(optimizer, len(data.train), batch_cap(len(data.train)), chooser)
     micro = None if options.micro_batch in (None, "auto") else int(options.micro_batch)
     whole = Choice(None, "default", "the whole batch; halved when memory runs out")
     if objective.coupling:

@@ -84,7 +84,7 @@ def in_words(value: object, parse: Callable[[str], object], status: Status, reas
     return Choice(str(value), status, reason)
 
 
-def optimizer(options: Config, net: nn.Module, chooser: Chooser) -> Optimizer:
+def optimizer(options: Config, net: nn.Module, chooser: Chooser, ranks: int) -> Optimizer:
     """The optimizer with its learning rate and penalties."""
     patterns = schedule.as_schedule(options.schedule).patterns
     built = build_optimizer(options.optimizer, net, lr=options.lr, l2=options.l2, schedules=patterns)
@@ -99,7 +99,18 @@ def optimizer(options: Config, net: nn.Module, chooser: Chooser) -> Optimizer:
             f"{changed} changes the gradient, and {type(built.optimizer).__name__} compares it with the loss; add the "
             "penalty to a loss of your own, or choose another optimizer"
         )
+    if ranks > 1 and needs_closure(built.optimizer):
+        title = type(built.optimizer).__name__
+        raise HandfulError(f"{title} evaluates the loss several times in a step: train on one rank")
     return built.optimizer
+
+
+def first_batch(optimizer: Optimizer, rows: int, cap: int, chooser: Chooser) -> int:
+    """The batch where none was given: a provisional one, or that of an optimizer whose step compares losses."""
+    if needs_closure(optimizer):
+        why = "every row: a step compares losses of the same rows where the weights are and where they might be"
+        return int(chooser.set("batch", rows, "found", why))
+    return int(chooser.set("batch", min(32, cap), "default", "not measured"))
 
 
 def schedule_of(options: Config, planned: int | None, optimizer: Optimizer, chooser: Chooser) -> schedule.Schedule:
