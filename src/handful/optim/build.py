@@ -23,6 +23,7 @@ from handful.base.errors import HandfulError, did_you_mean, some
 from handful.base.expression import number
 from handful.base.plan import Choice
 from handful.models.base import Model
+from handful.optim.fused import without_compiler
 from handful.optim.groups import REST, Group, Parameters, by_pattern, only, parameter_groups, trainable, undecayed
 from handful.optim.initial_lr import ADAPTIVE, rate_of_shapes
 from handful.optim.muon import Muon
@@ -135,8 +136,6 @@ def build(
         patterns["schedule"] = {pattern: pattern for pattern in schedules}
     specs = spec if isinstance(spec, Mapping) else {REST: spec}
     fitting, parts, title, decays = by_pattern(specs, parameters, "optimizer"), [], "", False
-    if len(specs) > 1:
-        patterns["optimizer"] = {pattern: pattern for pattern in specs}
     own: dict[str, tuple[Choice | None, Choice | None]] = {}
     for pattern, one in specs.items():
         maker, rate_of, decay_of = _maker(one, model, rate, decay, notes)
@@ -287,7 +286,8 @@ def _construct(
             del group["weight_decay"]
         given = groups if patterns or title == "lbfgs" else list(chosen.values())
     try:
-        made = make(given, **keywords)
+        with without_compiler():
+            made = make(given, **keywords)
     except (ValueError, TypeError, RuntimeError) as error:
         raise HandfulError(f"the optimizer {title} could not be made: {error}") from None
     optimizer = as_optimizer(made)

@@ -11,11 +11,11 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Annotated, ForwardRef, Literal, TypedDict, TypeVar, cast, get_args
 
 from handful.base.errors import HandfulError, did_you_mean
-from handful.base.score import Better
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from handful.base.score import Better
     from handful.losses.asked import Metrics
     from handful.optim.build import Optimizers
     from handful.optim.schedule import Schedule, grow_batch
@@ -169,7 +169,7 @@ class Config:
         str, "the score that picks the best weights, as valid_loss; 'auto': a classification's first metric"
     ] = "auto"
     better: Annotated[
-        Better,
+        "Better",
         "higher or lower: which values of the score are better, where its name does not say",
         Kind("'higher', 'lower'", lambda value: value in ("higher", "lower")) | "auto",
     ] = "auto"
@@ -235,6 +235,7 @@ class Config:
     ] = True
     timeout: Annotated[float, "seconds that ranks wait for one another", ABOVE_0] = 120.0
     overwrite: Annotated[bool, "replace the run that the folder holds"] = False
+    profile: Annotated[bool, "time the parts of each step, and trace some: see the report and trace.json"] = False
     quiet: Annotated[bool, "print only the result"] = False
 
     @classmethod
@@ -279,7 +280,7 @@ class ConfigOptions(TrainingOptions, total=False):
     weight: str | None
     bad_rows: "int | str"
     score: str
-    better: Better
+    better: "Better"
     label_smoothing: float
     class_weight: str | Sequence[float] | Mapping[object, float] | None
     clip_norm: float | None
@@ -297,6 +298,7 @@ class ConfigOptions(TrainingOptions, total=False):
     join: bool
     timeout: float
     overwrite: bool
+    profile: bool
     quiet: bool
 
 

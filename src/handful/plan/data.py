@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
 from handful.base.plan import Choice
+from handful.base.stopwatch import part
 from handful.batches.batches import Batches, Transform
 from handful.batches.order import Order
 from handful.data.base import Batch, Ragged, Rows, Source
@@ -58,6 +59,7 @@ class Data:
         return self.pipeline.task == "classification" and self.counts is not None and self.counts[-1] < len(self.train)
 
 
+@part("preprocessing")
 def open_data(
     train: object, options: Config, chooser: Chooser, model: str | nn.Module, saved: RunFolder | None
 ) -> Data:
@@ -115,6 +117,7 @@ def taken_over(pipeline: Pipeline, rows: Source, name: str | None) -> Pipeline:
     return replace(pipeline.on(rows, target=goal is not None), source=None, notes=())
 
 
+@part("opening the data")
 def select_columns(
     train: object, options: Config, chooser: Chooser, name: str | None
 ) -> tuple[Source, Config, str | None]:

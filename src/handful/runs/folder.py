@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from handful.base import files
 from handful.base.errors import HandfulError
 from handful.base.plan import Plan
+from handful.base.stopwatch import part
 from handful.models.base import Model
 from handful.runs.history import History, Row
 from handful.training.process import checkpoint
@@ -88,6 +89,7 @@ class RunFolder:
         except HandfulError as error:
             return f"a damaged one ({error})"
 
+    @part("saving")
     def start(self, plan: Plan, pipeline: Pipeline, model: nn.Module, state: State) -> None:
         """Write what does not change: plan, preprocessing, how to build the model; and the state as it is. A run that
         is replaced goes."""

@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from handful.losses.asked import Metrics, as_metrics
 from handful.losses.loss import Summed, as_loss, planned_loss, unknown
 from handful.losses.outputs import joined, mapped
 from handful.models import from_config
+from handful.report import spent
+from handful.report.figure import Figure
 from handful.report.markup import preformatted
 from handful.report.page import write_report
 from handful.runs import extras
@@ -41,6 +44,7 @@ from handful.training.training import Recorder
 from handful.transform.pipeline import Pipeline
 from handful.transform.seen import Repeated
 
+SPENT = "spent.json"
 DONE, BROKEN_OFF, UNSAVED = 0, 3, 4  # how a run ends, as `handful train` says by its exit status
 
 
@@ -70,6 +74,7 @@ class Run:
     unsaved: str | None = None
     rank: int = 0
     again: Callable[..., Replay] | None = None  # handful.replay of this run
+    spent: dict[str, float] = field(default_factory=dict)  # seconds by part, from the call to the end
 
     @property
     def path(self) -> Path | None:
@@ -112,6 +117,35 @@ class Run:
         """
         outputs = self.outputs(data)
         return self.pipeline.probabilities(outputs) if probabilities else self.pipeline.decode(outputs, beams)
+
+    def as_function(self, *, probabilities: bool = False) -> Callable[[object], object]:
+        """`predict` as a plain function, for a service: of one row (a dict of its values by column; a text, a path) it
+        gives the prediction, of a list of rows the list of theirs, as Python's own values.
+
+        probabilities: for a classification, {class: probability} of a row instead. It holds model and preprocessing,
+        and changes neither, so that threads may share it. Raises HandfulError, naming the column, for a row that the
+        run cannot take.
+
+        >>> import handful
+        >>> rows = {"size": [1.0, 2.0, 3.0, 4.0] * 8, "is": ["low", "low", "high", "high"] * 8}
+        >>> how = {"target": "is", "batch": 8, "lr": 0.1, "until": "steps(60)", "quiet": True}
+        >>> judge = handful.fit("linear", rows, **how).as_function()
+        >>> judge({"size": 3.7}), judge([{"size": 1.2}, {"size": 3.9}])
+        ('high', ['low', 'high'])
+        """
+        names = self.pipeline.names
+
+        def function(rows: object) -> object:
+            values = self.predict(rows, probabilities=probabilities).tolist()
+            found = [dict(zip(names, row, strict=True)) for row in values] if probabilities else values
+            match rows, found:
+                case list(), _:
+                    return found
+                case _, [one]:
+                    return one
+            raise HandfulError(f"give one row, or a list of rows, not {len(found)} rows in one")
+
+        return function
 
     def evaluate(self, data: object, metrics: Metrics = None) -> dict[str, float]:
         """Loss and metrics over all rows of the data, each row once: {"loss": ..., "accuracy": ...}.
@@ -163,7 +197,7 @@ class Run:
         return write_report(
             where, title=f"{self.plan.model} on {self.plan.data}", plan=self.plan.choices, history=list(self.history),
             scores=self.scores, stopped_because=self.stopped_because, notes=[*self.plan.notes, *self._spikes()],
-            details=[*figures, *self._samples()], pictures=pictures,
+            details=[*figures, *self._samples(), *self._spent()], pictures=pictures,
         )  # fmt: skip
 
     def _spikes(self) -> list[str]:
@@ -173,6 +207,11 @@ class Run:
         step, times = found
         why = f"handful replay {self.path} --spike shows its rows"
         return [f"The training loss at step {step:,} is {times:.3g} times that of the moments before it: {why}"]
+
+    def _spent(self) -> list[Figure | str]:
+        """Where the time went, for the page."""
+        said = spent.verdict(self.spent)
+        return [spent.figure(self.spent), *([said] if said else [])] if self.spent else []
 
     def _samples(self) -> list[Markup]:
         """What a language model writes, for the page."""
@@ -245,4 +284,7 @@ def open_run(path: str | Path, *, model: nn.Module | None = None, loss: object =
     objective.part = (pipeline.target and pipeline.target.part) or ""
     history = folder.history()
     plan = Plan(plan.choices, (*plan.notes, *dict.fromkeys(folder.notes)))
-    return Run(model, plan, None, history, pipeline, objective, why, best, folder)
+    run = Run(model, plan, None, history, pipeline, objective, why, best, folder)
+    with suppress(HandfulError, OSError):
+        run.spent = files.read_json(folder.path / SPENT)
+    return run

@@ -82,12 +82,15 @@ class ExactGradient:
         elif loss.device.type == "cpu":
             if not math.isfinite(loss.item()):
                 raise non_finite(self.objective, self.part, self.step)
-            if share is None or math.isfinite(share.item()):  # else the weight is 0, and nothing counts
-                loss.backward(share)  # type: ignore[no-untyped-call]
+            if share is None:
+                loss.backward()  # type: ignore[no-untyped-call]
+            elif math.isfinite(share.item()):  # else the weight is 0, and nothing counts
+                # a gradient that is handed to `backward` has torch import sympy, to compare its shape
+                (loss * share).backward()  # type: ignore[no-untyped-call]
         else:  # on an accelerator the check's answer travels while the backward pass is being queued
             finite = torch.isfinite(torch.stack([loss.detach(), loss.detach() if share is None else share]))
             finite = finite.to("cpu", non_blocking=True)
-            loss.backward(share)  # type: ignore[no-untyped-call]
+            (loss if share is None else loss * share).backward()  # type: ignore[no-untyped-call]
             torch.accelerator.current_stream().synchronize()
             if not finite[0]:
                 raise non_finite(self.objective, self.part, self.step)

@@ -12,19 +12,22 @@ from torch import nn
 from handful.base.errors import HandfulError
 from handful.base.plan import Plan, Progress, Row
 from handful.base.score import direction, lower_is_better
+from handful.base.stopwatch import part
 from handful.batches.batches import Batches
 from handful.data.base import Source
 from handful.optim.fused import Closure, stepper
 from handful.optim.rates import clip, follow, set_lr
 from handful.optim.schedule import Schedule
+from handful.optim.state import averages_itself
 from handful.report.live import Live
 from handful.training import stop
 from handful.training.objective import Objective
 from handful.training.process.parallel import Ranks
-from handful.training.state import State, update_average
+from handful.training.state import State, reader, update_average
 from handful.training.step import add_l1
 from handful.transform.pipeline import Pipeline
 
+RATE_IS_OPEN = ("default", "measured")  # the statuses of a rate that nobody asked for
 NEAR = 0.05  # of the lowest held-out loss: evaluations so near it are told apart by the score first
 
 
@@ -78,7 +81,7 @@ class Training:
 
     def __post_init__(self) -> None:
         self.examples = len(self.batches.source)
-        self.move = stepper(self.state.optimizer)
+        self.move, self.weights = stepper(self.state.optimizer), reader(self.objective.model)
 
     @property
     def evaluation_batch(self) -> int:
@@ -101,6 +104,12 @@ class Training:
         """Whether there are held-out rows, and when they are looked at was left open: then early, too."""
         choice = self.plan.choices.get("evaluate_every")
         return self.valid is not None and choice is not None and choice.status == "default"
+
+    @property
+    def may_restart(self) -> bool:
+        """Whether a held-out loss that rises from the first looks on may lower the rate, which nobody asked for."""
+        is_open = self.plan.choices["lr"].status in RATE_IS_OPEN
+        return is_open and self.open_looks and not averages_itself(self.state.optimizer)
 
     def here(self) -> dict[str, object]:
         """Where the run is, for callbacks."""
@@ -146,6 +155,7 @@ class Training:
             return self.state.step % self.save_every == 0
         return evaluated and time.monotonic() - self.saved_at > 30
 
+    @part("saving")
     def save(self) -> str | None:
         """Write a checkpoint. What does not work is said and tried again at the next one: the run goes on in memory.
         Returns why nothing was written."""
@@ -186,5 +196,5 @@ def update(t: Training, factor: float | None = None, again: Closure | None = Non
         clip(t.parameters, norm=t.clip_norm, value=t.clip_value)
     t.move(again)
     if t.state.average is not None:
-        update_average(t.state.average, t.objective.model, t.ema, t.state.step)
+        update_average(t.state.average, t.weights(), t.ema, t.state.step)
     return float(t.state.optimizer.param_groups[0]["lr"])
