@@ -5,13 +5,14 @@ import signal
 import sys
 from collections.abc import Callable
 from inspect import Parameter, Signature, signature
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Unpack, cast
 
 import typer
 from typer.core import TyperGroup
 
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, shown
 from handful.base.version import __version__
 from handful.plan.config import OPTIONS, ConfigOptions, Option
 
@@ -362,10 +363,7 @@ def _number(text: str, flag: str) -> float:
 
 def _free_folder(data: str, suffix: str = "") -> Path:
     name = (Path(data.rstrip("/")).name.split(".")[0] or "run") + suffix
-    k = 1
-    while (Path("runs") / f"{name}-{k}").exists():
-        k += 1
-    return Path("runs") / f"{name}-{k}"
+    return next(path for k in count(1) if not (path := Path("runs") / f"{name}-{k}").exists())
 
 
 def _interrupt(number: int, _frame: object) -> None:
@@ -376,9 +374,11 @@ def main() -> None:
     """The entry point of the command.
 
     Exit statuses: 0; 1 for a pipe that was closed; 2 for a mistake, a file that cannot be read or written; those of a
-    run that did not end as it should (3, 4, 130, 143): see `Run.exit_status`.
+    run that did not end as it should (3, 4, 129, 130, 143): see `Run.exit_status`.
     """
-    signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop keeps the best weights, as Ctrl-C does
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a scheduler's stop, a closed terminal: the best weights are kept
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     try:
         app()
     except HandfulError as error:
@@ -391,8 +391,8 @@ def main() -> None:
     except BrokenPipeError:  # `handful predict ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:  # a full disk under standard output, a folder that is gone
-        print(f"handful: {error}", file=sys.stderr)
+    except (OSError, MemoryError) as error:  # a full disk under standard output, a folder that is gone
+        print(f"handful: {shown(error) or 'memory ran out; give it fewer rows'}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -26,17 +26,17 @@ def set_lr(optimizer: Optimizer, factor: float) -> None:
         _set(group, factor)
 
 
-def follow(optimizer: Optimizer, schedule: Schedule, progress: Progress) -> None:
-    """Set every group's learning rate by the schedule; groups with a schedule of their own by that. Parameters that it
-    leaves still lose their gradients."""
+def follow(optimizer: Optimizer, schedule: Schedule, progress: Progress, share: float = 1.0) -> None:
+    """Set every group's learning rate by a share of the schedule; groups with a schedule of their own by that. Parameters
+    that it leaves still lose their gradients."""
     parts = schedule.patterns
     if not parts:
-        set_lr(optimizer, schedule(progress))
+        set_lr(optimizer, schedule(progress) * share)
         return
     factors = {pattern: (part(progress), part.still(progress)) for pattern, part in parts.items()}
     for group in optimizer.param_groups:
         factor, still = factors[group["schedule"]]
-        _set(group, factor)
+        _set(group, factor * share)
         if still:
             for parameter in group["params"]:
                 parameter.grad = None

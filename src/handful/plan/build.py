@@ -40,7 +40,7 @@ from handful.training.training import RATE_IS_OPEN, Training
 # What may be changed when a run goes on: how it is computed, how large a step is, when something happens.
 CHANGEABLE = {
     "until", "lr", "schedule", "batch", "micro_batch", "batch_growth", "l1", "clip_norm", "clip_value", "augment",
-    "evaluate_every", "save_every", "threads", "compile", "device", "profile",
+    "evaluate_every", "save_every", "on_nonfinite", "threads", "compile", "device", "profile",
 }  # fmt: skip
 
 
@@ -220,9 +220,7 @@ def as_planned(
     if train is None:
         train = plan.data
         if not plan.choices["data"].reproducible:
-            raise HandfulError(
-                "this run was trained on your own arrays; pass them again: handful.resume(path, train=...)"
-            )
+            raise HandfulError(f"this run was trained on {train}; pass them again: handful.resume(path, train=...)")
     if isinstance(model, str) and model not in ("auto", plan.model):
         raise HandfulError(f"this run trained {plan.model}, not {model}; start a new run for that")
     if model is None or isinstance(model, str):
@@ -320,7 +318,7 @@ def make_training(
 
 def note_what_is_fixed(options: Config, chooser: Chooser) -> None:
     """What nothing is measured for; the threads may be still."""
-    for name in ("deterministic", "profile", "clip_norm", "clip_value", "save_every"):
+    for name in ("deterministic", "profile", "clip_norm", "clip_value", "save_every", "on_nonfinite"):
         if getattr(options, name) != OPTIONS[name].default:
             chooser.set(name, getattr(options, name), "given")
     if options.threads == "auto":

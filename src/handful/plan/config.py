@@ -220,8 +220,13 @@ class Config:
         ABOVE_0 | "auto",
     ] = "auto"
     save_every: Annotated[
-        int | Auto, "steps between checkpoints; 'auto': at evaluations, at most every 30 s", AT_LEAST_1 | "auto"
+        int | Auto, "steps between checkpoints; 'auto': where a row is logged, at most every 30 s", AT_LEAST_1 | "auto"
     ] = "auto"
+    on_nonfinite: Annotated[
+        Literal["stop", "skip", "rollback"],
+        "a loss or gradient that is NaN or infinite: 'stop'; 'skip' the mini-batch; 'rollback': go back, halve the lr",
+        Kind("'stop', 'skip', 'rollback'", lambda value: value in ("stop", "skip", "rollback")),
+    ] = "stop"
     batch_growth: Annotated[
         "str | growth | grow_batch | None", "how a batch that was chosen may grow: 'auto', None, 'grow_batch(every=10)'"
     ] = "auto"
@@ -293,6 +298,7 @@ class ConfigOptions(TrainingOptions, total=False):
     shuffle: str
     evaluate_every: float | Auto
     save_every: int | Auto
+    on_nonfinite: Literal["stop", "skip", "rollback"]
     batch_growth: "str | growth | grow_batch | None"
     resume: bool | Auto
     join: bool

@@ -72,6 +72,8 @@ class Objective:
         self.row_weight: float | None = None  # what a training row counts for on average, where that is not the same
         self.gaps = False  # whether training rows are left out, their class being IGNORED
         self.source: Source | None = None  # the training rows as they were given, to name them in messages
+        self.guarded = False  # whether a gradient that is not finite is looked for, too
+        self.at_once: int | None = None  # rows that an evaluation puts through the model, where memory ran out
         self.coupling: str | None = None  # why the loss of a mini-batch cannot be computed in parts
         self.minimise(loss, metrics, scale)
         self.autocast = autocast
