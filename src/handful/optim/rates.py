@@ -27,8 +27,8 @@ def set_lr(optimizer: Optimizer, factor: float) -> None:
 
 
 def follow(optimizer: Optimizer, schedule: Schedule, progress: Progress, share: float = 1.0) -> None:
-    """Set every group's learning rate by a share of the schedule; groups with a schedule of their own by that. Parameters
-    that it leaves still lose their gradients."""
+    """Set every group's learning rate by a share of the schedule; groups with a schedule of their own by that.
+    Parameters that it leaves still lose their gradients."""
     parts = schedule.patterns
     if not parts:
         set_lr(optimizer, schedule(progress) * share)
