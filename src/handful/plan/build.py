@@ -361,5 +361,8 @@ def growing(
         asked = schedule.as_schedule(spec)
         return lambda progress: min(n, asked.batch(progress, base)), None
     if t.ranks.size > 1:
-        raise HandfulError("with several ranks a batch grows by grow_batch(every=...), not by measurement")
+        chooser.notes.append(
+            "with several ranks a batch grows by grow_batch(every=...) and not by measurement: it stays"
+        )
+        return None, None
     return None, Grower(as_growth(spec)).consider
