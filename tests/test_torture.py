@@ -41,8 +41,8 @@ def test_signals_once_and_twice_and_a_closed_pipe(signals):
 
 
 def test_mutated_inputs_are_one_sentence_each():
-    found = run("mutations.py", "--count", 600)
-    assert found["refused"] > 200
+    found = run("mutations.py", "--count", 200)
+    assert found["refused"] > 50
 
 
 @pytest.mark.slow
