@@ -30,8 +30,8 @@ def test_ranks_end_where_one_process_does(size, tmp_path):
         for other in ended[1:]:  # to the bit
             for mine, theirs in zip(ended[0][name]["weights"], other[name]["weights"], strict=True):
                 assert np.array_equal(mine, theirs), name
-            assert other[name]["scores"] == ended[0][name]["scores"], name
-            assert other[name]["best"] == ended[0][name]["best"], name
+            np.testing.assert_equal(other[name]["scores"], ended[0][name]["scores"], name)
+            np.testing.assert_equal(other[name]["best"], ended[0][name]["best"], name)
 
 
 def test_a_silent_rank_is_named_with_the_seconds(tmp_path):
