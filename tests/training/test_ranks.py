@@ -35,11 +35,11 @@ def test_ranks_end_where_one_process_does(size, tmp_path):
 
 
 def test_a_silent_rank_is_named_with_the_seconds(tmp_path):
-    jobs = ranks.launch(2, ranks.suffer, "SIGSTOP", tmp_path, 3.0, folder=tmp_path)
+    jobs = ranks.launch(2, ranks.suffer, "SIGSTOP", tmp_path, 10.0, folder=tmp_path)
     jobs[0].join(100)
     statuses, said = ranks.ends(jobs, tmp_path, limit=0)
     assert statuses == [3, "late"]
-    assert re.search(r"rank 1 of 2 \(process \d+ on .*\) did not answer for [34] seconds \(timeout=3\)", said[0])
+    assert re.search(r"rank 1 of 2 \(process \d+ on .*\) did not answer for \d+ seconds \(timeout=10\)", said[0])
     assert len(list((tmp_path / "run" / "checkpoints").glob("*6.json"))) == 1  # the last whole step
 
 
