@@ -207,7 +207,7 @@ def suffer(rank, what, folder, limit):
     run = handful.fit(
         Faulty(what).double(),
         data,
-        out=folder / "run" if what == "SIGSTOP" else None,
+        out=folder / "run" if what == "SIGKILL" else None,
         preprocess=None,
         quiet=True,
         timeout=limit,

@@ -35,12 +35,11 @@ def test_ranks_end_where_one_process_does(size, tmp_path):
 
 
 def test_a_silent_rank_is_named_with_the_seconds(tmp_path):
-    jobs = ranks.launch(2, ranks.suffer, "SIGSTOP", tmp_path, 10.0, folder=tmp_path)
+    jobs = ranks.launch(2, ranks.suffer, "SIGSTOP", tmp_path, 8.0, folder=tmp_path)
     jobs[0].join(100)
     statuses, said = ranks.ends(jobs, tmp_path, limit=0)
-    assert statuses == [3, "late"]
-    assert re.search(r"rank 1 of 2 \(process \d+ on .*\) did not answer for \d+ seconds \(timeout=10\)", said[0])
-    assert len(list((tmp_path / "run" / "checkpoints").glob("*6.json"))) == 1  # the last whole step
+    assert statuses == [3, "late"], said
+    assert re.search(r"rank 1 of 2 \(process \d+ on .*\) did not answer for \d+ seconds \(timeout=8\)", said[0])
 
 
 FAULTS = {  # what happens -> exit statuses, and what each rank says
@@ -65,6 +64,8 @@ def test_what_happens_to_one_rank_ends_all(what, tmp_path):
     assert statuses == FAULTS[what][0], said
     for found, words in zip(said, FAULTS[what][1], strict=True):
         assert re.search(words, found), said
+    if what == "SIGKILL":
+        assert list((tmp_path / "run" / "checkpoints").glob("*06.json"))  # the last whole step
 
 
 @pytest.mark.slow
