@@ -5,7 +5,6 @@ import signal
 import sys
 from collections.abc import Callable
 from inspect import Parameter, Signature, signature
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Unpack, cast
 
@@ -13,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from handful.base.errors import HandfulError, shown
+from handful.base.files import free_folder
 from handful.base.version import __version__
 from handful.plan.config import OPTIONS, ConfigOptions, Option
 
@@ -105,7 +105,7 @@ def train(
     if options.get("resume") and out is None:
         raise HandfulError("--resume goes on with the run in a folder: name it by --out")
     given = {name: value for name, value in options.items() if value != OPTIONS[name].default}  # the rest is fit's own
-    _show(fit(model, data, out=out or _free_folder(data), **cast(ConfigOptions, given)))
+    _show(fit(model, data, out=out or free_folder(data), **cast(ConfigOptions, given)))
 
 
 @app.command()
@@ -119,7 +119,7 @@ def profile(
 ) -> None:
     """Show where the time of a training step on DATA goes, and of all that comes before; writes trace.json, too."""
     given: ConfigOptions = {**options, "until": f"steps({steps})", "profile": True}
-    train(data, model, out or _free_folder(data, "-profile"), **given)
+    train(data, model, out or free_folder(data, "-profile"), **given)
 
 
 @app.command()
@@ -153,7 +153,7 @@ def compare(
             raise HandfulError(f"--reach must be a score and its value, as 'valid_accuracy=0.95', not '{reach}'")
         goal = (name.strip(), _number(value, "reach"))
     rates = lrs if lrs in ("tune", "auto") else [_number(part, "lrs") for part in lrs.split(",")]
-    where = out or _free_folder(data + "-compare")
+    where = out or free_folder(data + "-compare")
     sizes = [part.strip() for part in batches.split(",")]
     print(measure(model, data, sizes, epochs=epochs, budget=budget, seconds=seconds, lrs=rates, seeds=seeds,
                   reach=goal, out=where, **options))  # fmt: skip
@@ -359,11 +359,6 @@ def _number(text: str, flag: str) -> float:
         return float(text)
     except ValueError:
         raise HandfulError(f"--{flag} must hold numbers, not {text.strip()!r}") from None
-
-
-def _free_folder(data: str, suffix: str = "") -> Path:
-    name = (Path(data.rstrip("/")).name.split(".")[0] or "run") + suffix
-    return next(path for k in count(1) if not (path := Path("runs") / f"{name}-{k}").exists())
 
 
 def _interrupt(number: int, _frame: object) -> None:

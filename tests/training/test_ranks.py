@@ -3,6 +3,7 @@
 What happens to one of them, all end with a sentence and a status.
 """
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -64,3 +65,21 @@ def test_what_happens_to_one_rank_ends_all(what, tmp_path):
     assert statuses == FAULTS[what][0], said
     for found, words in zip(said, FAULTS[what][1], strict=True):
         assert re.search(words, found), said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(int(os.environ.get("HANDFUL_KILLS", "2"))))
+def test_killed_at_any_moment_a_run_goes_on_with_another_number_of_ranks(seed, tmp_path):
+    """Of 2 ranks one is killed; then of 3; then one process ends the run. Each row counts once: the end is the same."""
+    rng = np.random.default_rng(seed)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (job,) = ranks.launch(1, ranks.go_on, alone, (-1, 0), "end", folder=alone)
+    job.join(100)
+    for size in (2, 3, 1):
+        kill = (int(rng.integers(size)), float(rng.uniform(0.05, 0.4))) if size > 1 else (-1, 0)
+        jobs = ranks.launch(size, ranks.go_on, tmp_path, kill, "end", folder=tmp_path)
+        statuses, said = ranks.ends(jobs, tmp_path)
+        assert set(statuses) <= {0, 3, -9}, (size, kill, statuses, said)
+    assert statuses == [0], said
+    np.testing.assert_allclose(np.load(tmp_path / "end.npy"), np.load(alone / "end.npy"), rtol=1e-9, atol=1e-12)
