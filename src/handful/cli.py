@@ -6,11 +6,13 @@ import sys
 from collections.abc import Callable
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Unpack, cast
 
 import typer
+from typer.core import TyperGroup
 
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, shown
+from handful.base.files import free_folder
 from handful.base.version import __version__
 from handful.plan.config import OPTIONS, ConfigOptions, Option
 
@@ -19,7 +21,18 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., None])
 
+
+class Commands(TyperGroup):
+    """Their list, printed without rich, which takes longer to load than all else that it needs."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options | {"rich_markup_mode": None})
+        for command in self.commands.values():
+            command.short_help = command.help  # whole, not cut at the edge
+
+
 app = typer.Typer(
+    cls=Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -92,7 +105,21 @@ def train(
     if options.get("resume") and out is None:
         raise HandfulError("--resume goes on with the run in a folder: name it by --out")
     given = {name: value for name, value in options.items() if value != OPTIONS[name].default}  # the rest is fit's own
-    _show(fit(model, data, out=out or _free_folder(data), **cast(ConfigOptions, given)))
+    _show(fit(model, data, out=out or free_folder(data), **cast(ConfigOptions, given)))
+
+
+@app.command()
+@_with_options(*(name for name in OPTIONS if name not in {*IN_PYTHON, "until", "profile", "resume", "overwrite"}))
+def profile(
+    data: Data,
+    model: Annotated[str, typer.Option(help="auto, or a ready-made model, as in `handful train`")] = "auto",
+    steps: Annotated[int, typer.Option(help="steps to take")] = 200,
+    out: Annotated[Path | None, typer.Option(help="the run folder; runs/NAME-profile-K by default")] = None,
+    **options: Unpack[ConfigOptions],
+) -> None:
+    """Show where the time of a training step on DATA goes, and of all that comes before; writes trace.json, too."""
+    given: ConfigOptions = {**options, "until": f"steps({steps})", "profile": True}
+    train(data, model, out or free_folder(data, "-profile"), **given)
 
 
 @app.command()
@@ -126,7 +153,7 @@ def compare(
             raise HandfulError(f"--reach must be a score and its value, as 'valid_accuracy=0.95', not '{reach}'")
         goal = (name.strip(), _number(value, "reach"))
     rates = lrs if lrs in ("tune", "auto") else [_number(part, "lrs") for part in lrs.split(",")]
-    where = out or _free_folder(data + "-compare")
+    where = out or free_folder(data + "-compare")
     sizes = [part.strip() for part in batches.split(",")]
     print(measure(model, data, sizes, epochs=epochs, budget=budget, seconds=seconds, lrs=rates, seeds=seeds,
                   reach=goal, out=where, **options))  # fmt: skip
@@ -318,21 +345,11 @@ def doctor() -> None:
 
 
 def _show(run: "Run") -> None:
-    """The result in words: scores, time, why it stopped, where the report is."""
-    from handful.report.words import say_score, say_seconds
+    """The result in words; the exit status says where it is none."""
+    from handful.runs.inspect import show_result
 
-    seconds = run.history[-1]["seconds"] if run.history else 0.0
-    scores = [say_score(name, value) for name, value in run.scores.items()]
-    scores.sort(key=lambda words: "loss" in words)
-    if run.rank > 0:  # rank 0 speaks for all
-        raise typer.Exit(run.exit_status)
-    print(f"{', '.join(scores) or 'no scores'} after {say_seconds(seconds)}; stopped because {run.stopped_because}")
-    if run.pipeline.task == "language" and run.pipeline.tokenizer is not None:
-        print(f"it writes: {run.sample(length=200)}")
-    if run.folder:
-        print(f"report: {run.folder.path / 'report.html'}")
-        if run.stopped_because == "it was interrupted":
-            print(f"go on with: handful resume {run.folder.path}")
+    if run.rank == 0:  # which speaks for all
+        show_result(run)
     if run.exit_status:
         raise typer.Exit(run.exit_status)
 
@@ -344,14 +361,6 @@ def _number(text: str, flag: str) -> float:
         raise HandfulError(f"--{flag} must hold numbers, not {text.strip()!r}") from None
 
 
-def _free_folder(data: str) -> Path:
-    name = Path(data.rstrip("/")).name.split(".")[0] or "run"
-    k = 1
-    while (Path("runs") / f"{name}-{k}").exists():
-        k += 1
-    return Path("runs") / f"{name}-{k}"
-
-
 def _interrupt(number: int, _frame: object) -> None:
     raise KeyboardInterrupt(128 + number)
 
@@ -360,9 +369,11 @@ def main() -> None:
     """The entry point of the command.
 
     Exit statuses: 0; 1 for a pipe that was closed; 2 for a mistake, a file that cannot be read or written; those of a
-    run that did not end as it should (3, 4, 130, 143): see `Run.exit_status`.
+    run that did not end as it should (3, 4, 129, 130, 143): see `Run.exit_status`.
     """
-    signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop keeps the best weights, as Ctrl-C does
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a scheduler's stop, a closed terminal: the best weights are kept
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     try:
         app()
     except HandfulError as error:
@@ -375,8 +386,8 @@ def main() -> None:
     except BrokenPipeError:  # `handful predict ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:  # a full disk under standard output, a folder that is gone
-        print(f"handful: {error}", file=sys.stderr)
+    except (OSError, MemoryError) as error:  # a full disk under standard output, a folder that is gone
+        print(f"handful: {shown(error) or 'memory ran out; give it fewer rows'}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -1,6 +1,7 @@
 """One update in as few calls as torch has: its fused kernels without its walk to them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -9,18 +10,21 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from handful.optim.state import parts_of
+from handful.optim.state import needs_closure, parts_of
 
 Update = Callable[[], object]
+Closure = Callable[[], float]  # takes the gradient again, where the weights are now; the mean loss there
+Move = Callable[..., object]  # of a Closure, or of nothing
 Group = dict[str, Any]  # as torch's optimizers hold them
 States = dict[Tensor, dict[str, Any]]
 
 
-def stepper(optimizer: Optimizer) -> Update:
+def stepper(optimizer: Optimizer) -> Move:
     """What takes the optimizer's step: torch's kernels on the same tensors as by its own `step`, so the same bits.
+    Its closure is for an optimizer that evaluates the loss several times.
 
-    That `step` itself is called where it may do more: another class, another form, hooks, one that was wrapped, and
-    the first step, which makes the state. benchmarks/bench_step.py times both.
+    That `step` itself is called where it may do more: another class, another form, hooks, one that was wrapped. It
+    imports torch's compiler, too, which takes seconds. benchmarks/bench_step.py times both.
 
     >>> weight = torch.nn.Parameter(torch.ones(2))
     >>> weight.grad = torch.ones(2)
@@ -28,8 +32,13 @@ def stepper(optimizer: Optimizer) -> Update:
     >>> weight.data
     tensor([0.9000, 0.9000])
     """
+    if needs_closure(optimizer):
+        return lambda closure: optimizer.step(closure)
     steps = [_stepper(part) for part in parts_of(optimizer)]
-    return steps[0] if len(steps) == 1 else lambda: [step() for step in steps]
+    if len(steps) == 1:
+        (only,) = steps
+        return lambda closure=None: only()
+    return lambda closure=None: [step() for step in steps]
 
 
 def _stepper(optimizer: Optimizer) -> Update:
@@ -42,11 +51,7 @@ def _stepper(optimizer: Optimizer) -> Update:
         if _watched(optimizer):
             optimizer.step()
             return
-        try:
-            updates = [u for group in optimizer.param_groups for u in prepare(group, optimizer.state)]
-        except KeyError:  # a state that is still to be made
-            optimizer.step()
-            return
+        updates = [u for group in optimizer.param_groups for u in prepare(group, optimizer.state)]
         with torch.no_grad():
             for update in updates:
                 update()
@@ -78,7 +83,7 @@ def _adam(group: Group, state: States) -> list[Update]:
     kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
     moved, (beta1, beta2) = _moved(group), group["betas"]
     grads = _grads(moved)
-    states = [state[p] for p in moved]
+    states = [state[p] or _begun(state[p], p) for p in moved]
     steps, means, squares = ([s[name] for s in states] for name in ("step", "exp_avg", "exp_avg_sq"))
 
     def update() -> None:
@@ -89,6 +94,13 @@ def _adam(group: Group, state: States) -> list[Update]:
         )  # fmt: skip
 
     return [update] if moved else []
+
+
+def _begun(state: dict[str, Any], p: Tensor) -> dict[str, Any]:
+    """The state of a parameter before its first step, as torch makes it for fused kernels."""
+    state["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
+    state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+    return state
 
 
 def _sgd(group: Group, state: States) -> list[Update]:
@@ -110,3 +122,15 @@ def _sgd(group: Group, state: States) -> list[Update]:
 
 
 _PREPARE = {AdamW: _adam, Adam: _adam, SGD: _sgd}
+
+
+@contextmanager
+def without_compiler() -> Iterator[None]:
+    """Optimizers made in the block do not import torch's compiler, 2.4 s of a process's first call, to be left out of
+    what it may compile (torch 2.13 wraps the method for that)."""
+    wrapped = Optimizer.add_param_group
+    setattr(Optimizer, "add_param_group", getattr(wrapped, "__wrapped__", wrapped))  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(Optimizer, "add_param_group", wrapped)  # noqa: B010

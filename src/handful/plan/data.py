@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
 from handful.base.plan import Choice
+from handful.base.stopwatch import part
 from handful.batches.batches import Batches, Transform
 from handful.batches.order import Order
 from handful.data.base import Batch, Ragged, Rows, Source
@@ -58,6 +59,7 @@ class Data:
         return self.pipeline.task == "classification" and self.counts is not None and self.counts[-1] < len(self.train)
 
 
+@part("preprocessing")
 def open_data(
     train: object, options: Config, chooser: Chooser, model: str | nn.Module, saved: RunFolder | None
 ) -> Data:
@@ -115,6 +117,7 @@ def taken_over(pipeline: Pipeline, rows: Source, name: str | None) -> Pipeline:
     return replace(pipeline.on(rows, target=goal is not None), source=None, notes=())
 
 
+@part("opening the data")
 def select_columns(
     train: object, options: Config, chooser: Chooser, name: str | None
 ) -> tuple[Source, Config, str | None]:
@@ -124,7 +127,7 @@ def select_columns(
     columns = None if given is None or isinstance(train, Source) else given.trained_on
     goal = options.target or (given.target.column if given and given.target else None)
     source = open_source(train, target=goal, columns=columns, bad_rows=options.bad_rows)
-    chooser.put("data", Choice(source.where, "given") if source.where else Choice.own(source.name))
+    chooser.put("data", Choice.place(source.where) if source.where else Choice.own(source.name))
     chooser.set("rows", len(source), "found")
     chooser.set("fingerprint", fingerprint(source), "found", "of the data; checked on resume")
     asked = recipes.check(options.recipe)
@@ -164,7 +167,7 @@ def open_valid(source: Source, options: Config, chooser: Chooser, pipeline: Pipe
         held_out = open_source(options.valid, target=goal, columns=columns, bad_rows=options.bad_rows)
     count = f"{len(held_out):,} rows"
     own = Choice.own("validation data", reason=count)
-    chooser.put("valid", Choice(held_out.where, "given", count) if held_out.where else own)
+    chooser.put("valid", Choice.place(held_out.where, count) if held_out.where else own)
     return held_out
 
 

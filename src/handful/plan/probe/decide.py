@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from handful.base.errors import HandfulError
 from handful.base.plan import Choice, Status
+from handful.base.stopwatch import part
 from handful.optim.build import rescale, set_base
 from handful.optim.schedule import from_torch
 from handful.plan.probe.batch_growth import GAIN, growth
@@ -157,6 +158,7 @@ def measure_times(t: Training, d: Decision, share: float, *, quick: bool) -> Thr
     return measured
 
 
+@part("measuring the noise scale")
 def measure_noise(t: Training, d: Decision, tp: Throughput, size: int, share: float, *, rise: float) -> None:
     """phi from the next gradients, with which one step is taken; or a note on why not. rise: the most by which the rate
     may be raised for that large batch; 1 where it was given."""

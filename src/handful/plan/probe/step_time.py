@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from handful.base.errors import HandfulError
 from handful.base.keys import key
+from handful.base.stopwatch import part
 from handful.plan.probe.snapshot import Snapshot, untouched
 from handful.plan.probe.steps import clock, step
 from handful.training.guards import NonFiniteLoss, OutOfMemory
@@ -95,6 +96,7 @@ def powers_of_two(cap: int, least: int = 1) -> list[int]:
     return [1 << k for k in range(max(0, cap).bit_length()) if least <= 1 << k <= cap]
 
 
+@part("measuring step times")
 def measure_throughput(
     t: Training,
     sizes: Sequence[int],
