@@ -405,3 +405,14 @@ def test_whole_numbers_that_are_taken_as_they_are_are_numbers(kind):
     )
     np.testing.assert_array_equal(ours.predict_proba(x), theirs.predict_proba(x))
     assert MiniBatchClassifier("mlp").partial_fit(x, y, classes=[False, True]).predict(x).dtype == bool
+
+
+def test_weights_of_a_pass_count_whether_or_not_other_passes_had_some():
+    weight = np.where(Y == 2, 0.0, 1.0)
+    with_zeros, without = (MiniBatchClassifier("linear", optimizer="sgd", lr=0.1, batch="full") for _ in range(2))
+    for k in range(3):
+        with_zeros.partial_fit(X, Y, classes=[0, 1, 2], sample_weight=weight if k else None)
+        rows = Y < 2 if k else Y < 3
+        without.partial_fit(X[rows], Y[rows], classes=[0, 1, 2])
+    np.testing.assert_allclose(with_zeros.predict_proba(X), without.predict_proba(X), rtol=1e-4)
+    with_zeros.partial_fit(X, Y)

@@ -15,7 +15,7 @@ from handful.base.plan import Choice
 from handful.base.stopwatch import part
 from handful.batches.batches import Batches, Transform
 from handful.batches.order import Order
-from handful.data.base import Batch, Ragged, Rows, Source
+from handful.data.base import Batch, Column, Ragged, Rows, Source
 from handful.data.open import open as open_source
 from handful.data.split import share_of, split
 from handful.losses.loss import IGNORED, ignored_id
@@ -69,7 +69,7 @@ def open_data(
     language = is_language(source, options)
     rows, held_out = hold_out(source, options, chooser, language)
     if (given := fitted_before(options)) is not None:
-        pipeline = taken_over(given, rows, name)
+        pipeline = taken_over(with_weight(given, options), rows, name)
     elif saved is not None and not language:
         pipeline = saved.pipeline()
     else:
@@ -107,6 +107,13 @@ def fitted_before(options: Config) -> Pipeline | None:
     return None
 
 
+def with_weight(pipeline: Pipeline, options: Config) -> Pipeline:
+    """The preprocessing of an earlier run for rows with weights of their own, or without."""
+    kept = {name: column for name, column in pipeline.trained_on.items() if name != pipeline.weight}
+    weight = {options.weight: Column("number", "float64")} if options.weight else {}
+    return replace(pipeline, weight=options.weight, trained_on=kept | weight)
+
+
 def taken_over(pipeline: Pipeline, rows: Source, name: str | None) -> Pipeline:
     """The preprocessing of an earlier run for other rows. Raises HandfulError where they do not fit it."""
     goal = pipeline.target.column if pipeline.target else None
@@ -124,7 +131,7 @@ def select_columns(
     """The data with the columns to learn from, the options with the recipe that the model stands for, and the recipe
     that was asked for. name: of a ready-made model."""
     given = fitted_before(options)
-    columns = None if given is None or isinstance(train, Source) else given.trained_on
+    columns = None if given is None or isinstance(train, Source) else with_weight(given, options).trained_on
     goal = options.target or (given.target.column if given and given.target else None)
     source = open_source(train, target=goal, columns=columns, bad_rows=options.bad_rows)
     chooser.put("data", Choice.place(source.where) if source.where else Choice.own(source.name))
