@@ -219,7 +219,7 @@ def imports_in_functions(package: Package) -> list[str]:
     return [
         f"{package.at(package.modules[i.source], i.line)}: {i.target} {i.name}"
         for i in package.imports
-        if i.where == FUNCTION and i.source not in edge
+        if i.where == FUNCTION and i.source not in edge and not i.source.startswith(f"{edge[1]}.")
     ]
 
 

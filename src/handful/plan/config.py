@@ -216,6 +216,7 @@ class Config:
     ] = True
     timeout: Annotated[float, "seconds that ranks wait for one another", ABOVE_0] = 120.0
     overwrite: Annotated[bool, "replace the run that the folder holds"] = False
+    verbose: Annotated[bool, "print every choice with its reason, not four lines"] = False
     quiet: Annotated[bool, "print only the result"] = False
 
     @classmethod
@@ -278,6 +279,7 @@ class ConfigOptions(TrainingOptions, total=False):
     join: bool
     timeout: float
     overwrite: bool
+    verbose: bool
     quiet: bool
 
 
