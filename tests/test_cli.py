@@ -87,6 +87,20 @@ def test_help_of_every_command_needs_no_torch(tmp_path):
         assert f" {name} " in done.stdout
 
 
+def test_what_takes_long_to_load_is_loaded_where_it_is_needed(tmp_path):
+    heavy = ("pandas", "scipy", "sklearn", "plotly", "sympy", "torch._dynamo", "rich")
+    code = (
+        "import sys, numpy as np, handful\n"
+        "x = np.random.default_rng(0).standard_normal((200, 8)).astype('f')\n"
+        "handful.fit('mlp', (x, (x[:, 0] > 0).astype(int)), until='epochs(2)', quiet=True)\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = outside("-c", code, cwd=tmp_path)
+    assert done.stdout == "[]\n", done.stderr
+    code = "import sys, handful.cli; sys.argv = ['handful', '--help']\ntry:\n    handful.cli.main()\nfinally:\n"
+    assert outside("-c", code + "    print('rich' in sys.modules)", cwd=tmp_path).stdout.endswith("False\n")
+
+
 @pytest.mark.parametrize(
     "name",
     ["train", "tune", "compare", "resume", "evaluate", "predict", "prepare", "inspect", "report", "export"],

@@ -2,24 +2,31 @@
 
 import copy
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, Unpack, cast
 
 import torch
 from torch import nn
 
+from handful.base import files
 from handful.base.errors import HandfulError, StepError
+from handful.base.stopwatch import STEPS, TRACE, Stopwatch, part, stopwatch
 from handful.plan.build import adopt, assemble
 from handful.plan.config import Config, ConfigOptions, spelled_out
+from handful.report.spent import BACKWARD, COPYING, FORWARD, LOSS, UPDATE, WAITING
 from handful.runs import extras
 from handful.runs.folder import RunFolder
 from handful.runs.history import History
 from handful.runs.replay import Replay, take_again
-from handful.runs.run import BROKEN_OFF, DONE, UNSAVED, Run, open_run
+from handful.runs.run import BROKEN_OFF, DONE, SPENT, UNSAVED, Run, open_run
+from handful.training import loop
+from handful.training.loop import MiniBatches
 from handful.training.loop import train as train_loop
+from handful.training.objective import LossSums, Objective
 from handful.training.observe import Callback, Observer, restore_best
 from handful.training.process import checkpoint
 from handful.training.process.agreement import same_start
@@ -27,7 +34,15 @@ from handful.training.process.device import choose_device, using_threads
 from handful.training.process.interrupts import INTERRUPTED, Interrupts
 from handful.training.process.messages import PeerLost
 from handful.training.process.parallel import Ranks, joined, restarted
+from handful.training.step import ExactGradient
 from handful.training.training import Training
+
+AfterStep = Callable[[LossSums, float], None]
+UNTRACED, TRACED = 10, 20  # steps of a profile before the trace, and in it
+PARTS = (  # of a step: whose method, and what its time is called
+    (MiniBatches, "next", WAITING), (Objective, "to_device", COPYING), (Objective, "sums_of", LOSS),
+    (ExactGradient, "backward", BACKWARD), (loop, "update", UPDATE),
+)  # fmt: skip
 
 
 @spelled_out
@@ -56,7 +71,7 @@ def fit(
     >>> run.evaluate("iris")["accuracy"] > 0.9
     True
     """
-    with joined_as(options) as ranks:
+    with stopwatch(), joined_as(options) as ranks:
         out = out and ranks.told(str(out))
         again = (options.get("resume") or restarted()) and out is not None
         if again and out is not None and ranks.told("yes" if RunFolder(Path(out)).holds_run() else "no") == "yes":
@@ -163,13 +178,14 @@ def replay(
 def run_training(t: Training, callbacks: Sequence[Callback]) -> Run:
     """Descend; however that ends, keep the best weights and write down what there is."""
     try:
-        return _run_training(t, callbacks)
+        with stopwatch() as watch:
+            return _run_training(t, callbacks, watch)
     finally:
         if t.folder:
             t.folder.release()
 
 
-def _run_training(t: Training, callbacks: Sequence[Callback]) -> Run:
+def _run_training(t: Training, callbacks: Sequence[Callback], watch: Stopwatch) -> Run:
     state, observer = t.state, Observer(t, tuple(callbacks))
     generator_state, status, unsaved = torch.random.get_rng_state(), DONE, None
     with t.live, using_threads(t.plan.threads), Interrupts() as interrupts:
@@ -177,7 +193,8 @@ def _run_training(t: Training, callbacks: Sequence[Callback]) -> Run:
         try:
             observer.tell("start", {"plan": t.plan, "training": t})
             observer.begin()
-            state.stopped_because = train_loop(t, observer, interrupts)
+            with part(STEPS), watched(t, observer, watch) as after_step:
+                state.stopped_because = train_loop(t, after_step, interrupts)
         except KeyboardInterrupt:
             if interrupts.held:  # in the middle of an update, by a third signal: what was saved last stays
                 raise
@@ -202,15 +219,58 @@ def _run_training(t: Training, callbacks: Sequence[Callback]) -> Run:
     run = Run(
         t.objective.model, t.plan, state, History(state.history), t.pipeline, t.objective, state.stopped_because,
         state.best.row if state.best else None, t.folder, status, unsaved, t.ranks.rank,
-    )  # fmt: skip
+        spent=watch.so_far())  # fmt: skip
     if t.folder and t.ranks.rank == 0:
-        write_down(run, t)
+        write_down(run, t, watch)
     observer.tell("end", {"run": run})
     interrupts.pass_on()
     return run
 
 
-def write_down(run: Run, t: Training) -> None:
+@contextmanager
+def watched(t: Training, after_step: AfterStep, watch: Stopwatch) -> Iterator[AfterStep]:
+    """Where a profile was asked for, time the parts of each step and trace some; the loop has no line for it."""
+    if "profile" not in t.plan.choices:
+        yield after_step
+        return
+    steps, profiler = count(1), torch.profiler.profile()
+
+    def stop_tracing() -> None:
+        if watch.open[-1] == TRACE:
+            profiler.stop()
+            if t.folder and t.ranks.rank == 0:
+                profiler.export_chrome_trace(str(t.folder.path / "trace.json"))
+            watch.leave()
+
+    def then(sums: LossSums, rate: float) -> None:
+        after_step(sums, rate)
+        step = next(steps)
+        if step == UNTRACED:
+            watch.enter(TRACE)
+            profiler.start()
+        elif step == UNTRACED + TRACED:
+            stop_tracing()
+
+    if t.objective.device.type != "cpu":
+        watch.wait = partial(torch.accelerator.synchronize, t.objective.device)
+    kept = [(owner, name, getattr(owner, name)) for owner, name, _ in PARTS]
+    for owner, name, label in PARTS:
+        setattr(owner, name, watch.timed(getattr(owner, name), label))
+    model = t.objective.model
+    before = model.register_forward_pre_hook(lambda *_: watch.enter_step(FORWARD))
+    after = model.register_forward_hook(lambda *_: watch.leave_step(), always_call=True)
+    try:
+        yield then
+    finally:
+        for owner, name, method in kept:
+            setattr(owner, name, method)
+        before.remove()
+        after.remove()
+        stop_tracing()
+        watch.wait = None
+
+
+def write_down(run: Run, t: Training, watch: Stopwatch) -> None:
     """The end of the run in its folder. What cannot be written is said aloud: the trained model is there in memory."""
     assert t.folder is not None
     lacking = None
@@ -219,6 +279,8 @@ def write_down(run: Run, t: Training) -> None:
             lacking = extras.write(t.folder.path, t.objective, t.pipeline, t.batches, t.valid)
         t.folder.finish(run.model, run.stopped_because, run.best, run.history)
         run.unsaved = None  # the weights that were kept are there
+        run.spent = watch.so_far()
+        files.write_json(t.folder.path / SPENT, run.spent)
         run.report()
     except HandfulError as error:
         run.unsaved = str(error)

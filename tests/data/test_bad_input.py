@@ -186,7 +186,7 @@ CASES: list[tuple[str, Any, dict[str, Any], str]] = [
     ("objects", (np.array([object(), object()]), [0, 1]), {}, "objects of object"),
     ("complex", (A + 1j, B), {}, "complex"),
     ("complex tensor", (torch.zeros(3, 2, dtype=torch.complex64), B), {}, "complex"),
-    ("sparse tensor", (torch.eye(3).to_sparse(), B), {}, "to_dense()"),
+    ("sparse tensor of 3 dimensions", (torch.zeros(3, 2, 2).to_sparse(), B), {}, "to_dense()"),
     ("0-d tensor", torch.tensor(3.0), {}, "0 dimensions"),
     ("0-d array", (np.float64(2), B), {}, "0 dimensions"),
     ("structured array", np.zeros(3, dtype=[("a", int)]), {}, "structured"),

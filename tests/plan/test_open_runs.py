@@ -3,6 +3,7 @@ and the weights that a careful loop would have kept, or better ones."""
 
 import copy
 import math
+import time
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from handful.batches.batches import Batches
 from handful.batches.order import Order
 from handful.plan.build import assemble
 from handful.plan.probe import decide as decide_module
+from handful.training.training import Training
 
 
 def noisy(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -66,13 +68,38 @@ def test_a_short_run_takes_the_defaults_and_says_why():
     assert run.state.probing_cost == [0, 0]
 
 
+class Interrupted(nn.Module):
+    """Takes the machine's time as where other processes have it, and hardly computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network()
+
+    def forward(self, x):
+        time.sleep(0.1)
+        return self.net(x)
+
+
+def test_a_busy_machine_does_not_make_a_short_run_a_long_one():
+    t = assemble(Interrupted(), noisy(1000), {"quiet": True}, measure=False)
+    started = time.perf_counter()
+    decided = decide_module.decide(t, weigh=True)
+    waited = time.perf_counter() - started
+    assert waited > 0.5
+    assert decide_module.SHORT < 40 * 900 / 16 * 0.1
+    assert decided.batch is not None
+    assert decided.batch.status == "default"
+
+
 def test_a_long_run_is_measured(monkeypatch):
     monkeypatch.setattr(decide_module, "SHORT", 0.0)
     t = assemble(network(), noisy(4000), {"quiet": True})
     assert t.plan.choices["batch"].status in ("measured", "bounded")
 
 
-@pytest.mark.parametrize("given", [{}, {"until": "epochs(60)"}, {"batch": 16, "lr": 1e-3}, {"until": "epochs(0.5)"}])
+@pytest.mark.parametrize(
+    "given", [{}, {"until": "epochs(60) | steps(300)"}, {"batch": 16, "lr": 1e-3}, {"until": "epochs(0.5)"}]
+)
 def test_held_out_rows_are_looked_at_before_the_first_step_and_within_the_first_epoch(given):
     t = assemble(network(), noisy(3000), {"quiet": True, **given})
     assert t.state.position < t.examples  # whatever was raced
@@ -137,5 +164,76 @@ def test_an_open_run_that_is_cut_ends_with_the_same_bits(tmp_path):
     end = handful.resume(tmp_path / "cut", model=network(), train=noisy(400), quiet=True)
     assert end.state.step == whole.state.step
     assert [row.get("valid_loss") for row in end.history] == [row.get("valid_loss") for row in whole.history]
+    for a, b in zip(end.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+class Loud(nn.Module):
+    """A network that begins at equal odds, and whose outputs move a thousand times as far as its weights say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network()
+        nn.init.zeros_(self.net[-1].weight)
+        nn.init.zeros_(self.net[-1].bias)
+
+    def forward(self, x):
+        return 1000 * self.net(x)
+
+
+def looks(run) -> list[float]:
+    return [row["valid_loss"] for row in run.history if "valid_loss" in row]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "momentum"])
+def test_a_run_whose_held_out_loss_rises_from_its_first_looks_on_restarts_at_a_smaller_rate(optimizer, monkeypatch):
+    train, valid, test = noisy(300), noisy(300, 1), noisy(4000, 2)
+    given = {"valid": valid, "optimizer": optimizer, "quiet": True}
+    run = handful.fit(Loud(), train, **given)
+    notes = [row["note"] for row in run.history if "restarted" in row.get("note", "")]
+    assert notes
+    assert (
+        "the held-out loss rose from the first looks on (0.6931 at step 0): restarted from there at a rate of"
+        in notes[0]
+    )
+    assert float(run.state.optimizer.param_groups[0]["initial_lr"]) == pytest.approx(
+        run.plan.choices["lr"].value / 8 ** len(notes)
+    )
+    assert "goes back and on at a smaller rate" in run.plan.choices["evaluate_every"].reason
+    assert min(looks(run)) < 0.97 * looks(run)[0]
+    assert loss(run.model, test) < 0.98 * math.log(2)
+    monkeypatch.setattr(Training, "may_restart", False)
+    assert min(looks(handful.fit(Loud(), train, **given))) > 1.02 * min(looks(run))
+
+
+@pytest.mark.parametrize(
+    "given", [{"lr": 0.005}, {"evaluate_every": 0.25}, {"valid": None}], ids=["the rate", "the looks", "no rows"]
+)
+def test_what_was_asked_for_is_not_restarted(given):
+    run = handful.fit(Loud(), noisy(300), **{"valid": noisy(300, 1), "until": "epochs(4)", "quiet": True, **given})
+    assert not any("restarted" in row.get("note", "") for row in run.history)
+
+
+def test_a_run_that_learns_is_not_restarted_nor_one_that_cannot():
+    x, _ = noisy(600)
+    y = np.random.default_rng(5).integers(0, 2, 600)
+    for rows in (noisy(600), (x, y)):
+        run = handful.fit(network(), rows, valid=(noisy(600, 1)[0], y), until="epochs(6)", quiet=True)
+        assert not any("restarted" in row.get("note", "") for row in run.history)
+
+
+@pytest.mark.parametrize("step", [5, 35, 45])
+def test_a_run_that_is_cut_before_or_after_it_restarts_ends_with_the_same_bits(step, tmp_path):
+    def cut(event, info):
+        if event == "checkpoint" and info["step"] == step:
+            raise KeyboardInterrupt
+
+    given = {"valid": noisy(300, 1), "batch": 16, "until": "epochs(5)", "save_every": 5, "quiet": True}
+    whole = handful.fit(Loud(), noisy(300), out=tmp_path / "whole", **given)
+    assert any("restarted" in row.get("note", "") for row in whole.history)
+    handful.fit(Loud(), noisy(300), out=tmp_path / "cut", callbacks=[cut], **given)
+    end = handful.resume(tmp_path / "cut", model=Loud(), train=noisy(300), valid=noisy(300, 1), quiet=True)
+    assert [row.get("note") for row in end.history] == [row.get("note") for row in whole.history]
+    assert looks(end) == looks(whole)
     for a, b in zip(end.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(a, b)

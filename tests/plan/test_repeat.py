@@ -11,7 +11,7 @@ import handful
 from handful import schedule, stop
 from handful.base.errors import HandfulError
 from handful.base.plan import Plan
-from handful.plan.probe import step_time, timing
+from handful.plan.probe import decide, step_time, timing
 from handful.sklearn import MiniBatchClassifier, MiniBatchRegressor
 
 DIGITS = load_digits()
@@ -36,6 +36,7 @@ def no_clock(monkeypatch):
         raise AssertionError("a clock was read for a choice")
 
     monkeypatch.setattr(step_time, "clock", read)
+    monkeypatch.setattr(decide, "effort", read)
     monkeypatch.setattr(timing, "time_in_turn", read)
 
 

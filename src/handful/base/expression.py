@@ -172,6 +172,35 @@ def form(thing: "DataclassInstance") -> str:
     return f"{type(thing).__name__}({', '.join(parts)})"
 
 
+def with_options(text: str, options: Mapping[str, Any]) -> str:
+    """The text of one object, with some arguments given by name set. Raises HandfulError where it is not one.
+
+    >>> with_options("mlp", {"hidden": (8, 8)}), with_options("mlp(hidden=[64])", {"hidden": [8], "norm": "layer"})
+    ('mlp(hidden=[8, 8])', "mlp(hidden=[8], norm='layer')")
+    """
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError:
+        node = ast.Constant(None)
+    match node:
+        case ast.Name():
+            node = ast.Call(node, [], [])
+        case ast.Call(func=ast.Name()):
+            pass
+        case _:
+            raise HandfulError(f"options can be set of one name, such as sgd, not of '{text}'")
+    kept = [keyword for keyword in node.keywords if keyword.arg not in options]
+    new = [ast.keyword(name, ast.parse(repr(_listed(value)), mode="eval").body) for name, value in options.items()]
+    node.keywords = [*kept, *new]
+    return ast.unparse(node)
+
+
+def _listed(value: Any) -> Any:
+    """Numbers of NumPy, arrays and tuples as Python's numbers and lists, which a text can hold."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def number(
     value: object, name: str, *, above: float | None = None, least: float | None = None, most: float | None = None
 ) -> float:

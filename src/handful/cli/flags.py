@@ -9,16 +9,28 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.plan.config import OPTIONS, Option
 
 F = TypeVar("F", bound=Callable[..., object])
 
+
+class Commands(TyperGroup):
+    """Their list, printed without rich, which takes longer to load than all else that it needs."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options | {"rich_markup_mode": None})
+        for command in self.commands.values():
+            command.short_help = command.help  # whole, not cut at the edge
+
+
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -32,7 +44,7 @@ Json = Annotated[bool, typer.Option("--json", help="print the result as one JSON
 ConfigFile = Annotated[Path | None, typer.Option(help="a TOML file of options; flags have precedence over it")]
 
 # Options of `fit` that `handful train` leaves as they are.
-IN_PYTHON = {"clip_value", "compile", "shuffle", "evaluate_every", "save_every", "batch_growth", "step_times"}
+IN_PYTHON = {"clip_value", "compile", "shuffle", "evaluate_every", "save_every", "batch_growth", "step_times", "join"}
 
 
 def command(function: F) -> F:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, shown
 from handful.base.version import __version__
 from handful.cli import data, results, training
 from handful.cli.flags import app
@@ -78,9 +78,11 @@ def main() -> None:
     """The entry point of the command.
 
     Exit statuses: 0; 1 for a pipe that was closed; 2 for a mistake, a file that cannot be read or written; those of a
-    run that did not end as it should (3, 4, 130, 143): see `Run.exit_status`.
+    run that did not end as it should (3, 4, 129, 130, 143): see `Run.exit_status`.
     """
-    signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop keeps the best weights, as Ctrl-C does
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a scheduler's stop, a closed terminal: the best weights are kept
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     try:
         status = app(standalone_mode=False)
         sys.exit(status if type(status) is int else 0)
@@ -100,6 +102,6 @@ def main() -> None:
     except BrokenPipeError:  # `handful predict ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:  # a full disk under standard output, a folder that is gone
-        print(f"handful: {error}", file=sys.stderr)
+    except (OSError, MemoryError) as error:  # a full disk under standard output, a folder that is gone
+        print(f"handful: {shown(error) or 'memory ran out; give it fewer rows'}", file=sys.stderr)
         sys.exit(2)

@@ -1,5 +1,6 @@
 """Commands that train: train, resume, compare, tune."""
 
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Unpack
 
@@ -40,6 +41,22 @@ def train(
             print(f"note: {note}")
         return {"choices": {name: vars(choice) for name, choice in plan.choices.items()}, "notes": plan.notes}
     return _show(fit(model, data, out=out or _free_folder(data), **options))
+
+
+@command
+@with_options(*(name for name in OPTIONS if name not in {*IN_PYTHON, "until", "profile", "resume", "overwrite"}))
+def profile(
+    data: Data,
+    model: Annotated[str, typer.Option(help="auto, or a ready-made model, as in `handful train`")] = "auto",
+    steps: Annotated[int, typer.Option(help="steps to take")] = 200,
+    out: Annotated[Path | None, typer.Option(help="the run folder; runs/NAME-profile-K by default")] = None,
+    **options: Unpack[ConfigOptions],
+) -> object:
+    """Show where the time of a training step on DATA goes, and of all that comes before; writes trace.json, too."""
+    from handful.fit import fit
+
+    given: ConfigOptions = {**options, "until": f"steps({steps})", "profile": True}
+    return _show(fit(model, data, out=out or _free_folder(data, "-profile"), **given))
 
 
 @command
@@ -116,24 +133,15 @@ def resume(
 
 
 def _show(run: "Run") -> dict[str, object]:
-    """The result in words: scores, time, why it stopped, where the report is."""
-    from handful.report.words import say_score, say_seconds
+    """The result in words, and as values."""
+    from handful.runs.inspect import show_result
 
-    seconds = run.history[-1]["seconds"] if run.history else 0.0
-    scores = [say_score(name, value) for name, value in run.scores.items()]
-    scores.sort(key=lambda words: "loss" in words)
     if run.rank > 0:  # rank 0 speaks for all
         return {"exit_status": run.exit_status}
-    print(f"{', '.join(scores) or 'no scores'} after {say_seconds(seconds)}; stopped because {run.stopped_because}")
-    if run.pipeline.task == "language" and run.pipeline.tokenizer is not None:
-        print(f"it writes: {run.sample(length=200)}")
-    if run.folder:
-        print(f"report: {run.folder.path / 'report.html'}")
-        if run.stopped_because == "it was interrupted":
-            print(f"go on with: handful resume {run.folder.path}")
-    path = run.folder.path if run.folder else None
-    return {"scores": run.scores, "seconds": seconds, "stopped_because": run.stopped_because, "folder": path,
-            "report": path / "report.html" if path else None, "exit_status": run.exit_status}  # fmt: skip
+    show_result(run)
+    seconds = run.history[-1]["seconds"] if run.history else 0.0
+    return {"scores": run.scores, "seconds": seconds, "stopped_because": run.stopped_because, "folder": run.path,
+            "report": run.path / "report.html" if run.path else None, "exit_status": run.exit_status}  # fmt: skip
 
 
 def _number(text: str, flag: str) -> float:
@@ -143,9 +151,6 @@ def _number(text: str, flag: str) -> float:
         raise HandfulError(f"--{flag} must hold numbers, not {text.strip()!r}") from None
 
 
-def _free_folder(data: str) -> Path:
-    name = Path(data.rstrip("/")).name.split(".")[0] or "run"
-    k = 1
-    while (Path("runs") / f"{name}-{k}").exists():
-        k += 1
-    return Path("runs") / f"{name}-{k}"
+def _free_folder(data: str, suffix: str = "") -> Path:
+    name = (Path(data.rstrip("/")).name.split(".")[0] or "run") + suffix
+    return next(path for k in count(1) if not (path := Path("runs") / f"{name}-{k}").exists())

@@ -16,8 +16,13 @@ from handful.data.options import Options
 # From this many columns of one dtype on, they are stored side by side and gathered together.
 _BLOCK = 4
 
+SPARSE = "sparse"  # the `Column.type` of a matrix of which only the values that are not 0 are kept
+
 # torch computes little with these.
-_WIDER = {"uint16": np.int32, "uint32": np.int64}
+_WIDER: dict[np.dtype[np.generic], np.dtype[np.generic]] = {
+    np.dtype(np.uint16): np.dtype(np.int32),
+    np.dtype(np.uint32): np.dtype(np.int64),
+}
 
 
 class Stored(Protocol):
@@ -97,12 +102,33 @@ class RaggedValues:
         return gather_ragged(self.values, self.offsets, rows)
 
 
+class SparseRows:
+    """A matrix of which most values are 0, kept as the others alone: values [stored], the column that each is in, int64
+    [stored], and where each row begins, int64 [n + 1]. Read as a Tensor [m, width], with the zeros."""
+
+    in_memory = True
+
+    def __init__(self, values: Array, places: NDArray[np.int64], offsets: NDArray[np.int64], width: int) -> None:
+        self.values, self.places, self.offsets, self.width = values, places, offsets, width
+        self.column = Column("tensor", values.dtype.name, (width,), type=SPARSE)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def read(self, rows: Rows) -> Tensor:
+        found, places = (gather_ragged(block, self.offsets, rows).values for block in (self.values, self.places))
+        whole = torch.zeros(len(rows), self.width, dtype=found.dtype)
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
+        whole[torch.from_numpy(np.repeat(np.arange(len(rows)), lengths)), places] = found
+        return whole
+
+
 def native(key: str, value: Array, o: Options, notes: list[str]) -> Array:
     """A layout and dtype that both NumPy and torch can gather: contiguous, this machine's byte order."""
     dtype = value.dtype.newbyteorder("=")
-    if dtype.name in _WIDER:
-        dtype = np.dtype(_WIDER[dtype.name])
-    elif dtype.name == "uint64":
+    if dtype in _WIDER:
+        dtype = _WIDER[dtype]
+    elif dtype == np.uint64:
         if value.size and int(value.max()) > np.iinfo(np.int64).max:
             raise HandfulError(
                 f"{o.name}: '{key}' holds integers above 2^63 - 1: convert it to floats, or labels to text"
@@ -190,11 +216,11 @@ def _common_length(name: str, stored: dict[str, Stored]) -> int:
 
 def _blocks(stored: dict[str, Stored]) -> list[tuple[list[str], Array]]:
     """Put columns of one dtype side by side; their own storage becomes a view of the block."""
-    groups: dict[str, dict[str, Array]] = {}
+    groups: dict[np.dtype[np.generic], dict[str, Array]] = {}
     for key, value in stored.items():
         array = value.array if isinstance(value, Dense) else None
         if array is not None and array.ndim == 1:
-            groups.setdefault(array.dtype.name, {})[key] = array
+            groups.setdefault(array.dtype, {})[key] = array
     blocks = []
     for group in groups.values():
         if len(group) >= _BLOCK:

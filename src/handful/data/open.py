@@ -22,6 +22,7 @@ from handful.data.paths import local_files
 from handful.data.store.read import is_store, open_store
 from handful.data.store.remote import open_remote_store
 from handful.data.store.tar import TARS
+from handful.data.tables.arrays import is_sparse
 from handful.data.tables.arrow import chosen, open_table, to_table
 from handful.data.tables.files import TABLES, ending, is_remote
 from handful.data.tables.parts import open_parts
@@ -44,13 +45,13 @@ def open(
 ) -> Source:
     """Anything that holds rows, as a Source.
 
-    where: a pair (X, y) of arrays, Tensors, lists or frames; one array (column `x`); a dict of arrays; a list of
-        dicts, one per row; a DataFrame (pandas, polars, pyarrow or any that Arrow can read); a file (.csv, .tsv,
-        .jsonl, .parquet, .arrow, .feather, .npy, .npz, .txt), local or remote (s3://, https://, memory://); a folder
-        or .zip of images or sounds, where sub-folders are classes; a folder of the parts of one table (part-0.csv,
-        part-1.csv; year=2024/...parquet), or a pattern for them (data/train-*.parquet); a store that `prepare` wrote,
-        local or remote; a torch Dataset; a Hugging Face Dataset; the name of a data set that scikit-learn ships
-        (digits, iris, wine, breast_cancer, diabetes); a Source, which is returned as it is.
+    where: a pair (X, y) of arrays, Tensors, lists, frames or sparse matrices; one array (column `x`); a dict of
+        arrays; a list of dicts, one per row; a DataFrame (pandas, polars, pyarrow or any that Arrow can read); a file
+        (.csv, .tsv, .jsonl, .parquet, .arrow, .feather, .npy, .npz, .txt), local or remote (s3://, https://,
+        memory://); a folder or .zip of images or sounds, where sub-folders are classes; a folder of the parts of one
+        table (part-0.csv, part-1.csv; year=2024/...parquet), or a pattern for them (data/train-*.parquet); a store
+        that `prepare` wrote, local or remote; a torch Dataset; a Hugging Face Dataset; the name of a data set that
+        scikit-learn ships (digits, iris, wine, breast_cancer, diabetes); a Source, which is returned as it is.
     target: the column to be predicted. When it is not given, it is guessed only if there is no doubt. Several, as a
         list or with commas ("toxic,rude"), are labels that a row may have together, or numbers: see `several`.
     name: what messages call the data; the path by default.
@@ -99,6 +100,8 @@ def _open_object(where: object, o: Options) -> Source:
             raise HandfulError("handful cannot open bytes: pass the path of a file, or the bytes of rows as a list")
         case tuple():
             return _open_tuple(where, o)
+        case _ if is_sparse(where):  # one form is a dict
+            return open_columns({"x": where}, o)
         case Mapping():
             return _open_mapping(where, o)
         case _ if is_hugging_face(where):

@@ -9,7 +9,7 @@ import pyarrow as pa
 from handful.base.errors import HandfulError
 from handful.data.arrays import Arrays
 from handful.data.options import Options
-from handful.data.tables.arrays import from_values
+from handful.data.tables.arrays import from_values, is_sparse
 from handful.data.tables.arrow import chosen, is_frame, open_table, to_table, with_target
 
 
@@ -46,7 +46,7 @@ def open_pair(x: object, y: object, o: Options) -> Arrays:
         raise HandfulError(f"{o.name}: y is None; pass X alone for data without a target")
     name, y = _named(y, o)
     table = to_table(x, o.name) if is_table(x) else None
-    values: Mapping[str, object] = x if isinstance(x, Mapping) else {"x": x}
+    values: Mapping[str, object] = x if isinstance(x, Mapping) and not is_sparse(x) else {"x": x}
     if name in map(str, values if table is None else table.column_names):
         raise HandfulError(f"{o.name}: '{name}' is both a column of X and the name of y: rename one")
     if o.target not in (None, name):

@@ -90,8 +90,11 @@ def fixed(name: str, shape: Shape, dims: tuple[int, ...], of: str) -> tuple[int,
 
 
 def activation(name: str) -> nn.Module:
-    """The module of an activation function: relu, gelu, silu or tanh."""
-    known: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
+    """The module of an activation function: relu, gelu, silu, tanh, logistic or identity."""
+    known: dict[str, type[nn.Module]] = {
+        "relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh, "logistic": nn.Sigmoid,
+        "identity": nn.Identity,
+    }  # fmt: skip
     if name not in known:
         raise HandfulError(f"there is no activation '{name}'.{did_you_mean(name, known)}")
     return known[name]()

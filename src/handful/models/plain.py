@@ -76,7 +76,7 @@ class Mlp(OfRows):
     """Fully connected layers: (Linear, norm, activation, dropout) for each hidden size, then Linear.
 
     Input: x [m, ...] float, or numbers [m, F] and categories [m, K]. Returns [m, outputs].
-    norm: "none", "layer" or "batch"; activation: "relu", "gelu", "silu" or "tanh".
+    norm: "none", "layer" or "batch"; activation: "relu", "gelu", "silu", "tanh", "logistic" or "identity".
 
     >>> Mlp(features=784, outputs=10, hidden=[128])(torch.zeros(5, 784)).shape
     torch.Size([5, 10])

@@ -7,7 +7,8 @@ or any callable parameters -> optimizer, or a ready torch optimizer.
 
 import inspect
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -248,12 +249,25 @@ def _construct(
     decays = l2 is not None or "weight_decay" in (takes or ())
     given = _groups(model, parameters, l2.value if l2 else None) if decays else list(parameters.values())
     try:
-        optimizer = make(given, **keywords)
+        with without_compiler():
+            optimizer = make(given, **keywords)
     except (ValueError, TypeError, RuntimeError) as error:
         raise HandfulError(f"the optimizer {title} could not be made: {error}") from None
     if not isinstance(optimizer, Optimizer):
         raise HandfulError(f"the optimizer {title} is {optimizer!r}, which is not a torch optimizer")
     return optimizer
+
+
+@contextmanager
+def without_compiler() -> Iterator[None]:
+    """Optimizers made in the block do not import torch's compiler, 2.4 s of a process's first call, to be left out of
+    what it may compile (torch 2.13 wraps the method for that)."""
+    wrapped = Optimizer.add_param_group
+    setattr(Optimizer, "add_param_group", getattr(wrapped, "__wrapped__", wrapped))  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(Optimizer, "add_param_group", wrapped)  # noqa: B010
 
 
 def _torchs(kind: _Kind, model: nn.Module, groups: list[Group], **keywords: object) -> Optimizer:

@@ -19,8 +19,8 @@ States = dict[Tensor, dict[str, Any]]
 def stepper(optimizer: Optimizer) -> Update:
     """What takes the optimizer's step: torch's kernels on the same tensors as by its own `step`, so the same bits.
 
-    That `step` itself is called where it may do more: another class, another form, hooks, one that was wrapped, and
-    the first step, which makes the state. benchmarks/bench_step.py times both.
+    That `step` itself is called where it may do more: another class, another form, hooks, one that was wrapped. It
+    imports torch's compiler, too, which takes seconds. benchmarks/bench_step.py times both.
 
     >>> weight = torch.nn.Parameter(torch.ones(2))
     >>> weight.grad = torch.ones(2)
@@ -42,11 +42,7 @@ def _stepper(optimizer: Optimizer) -> Update:
         if _watched(optimizer):
             optimizer.step()
             return
-        try:
-            updates = [u for group in optimizer.param_groups for u in prepare(group, optimizer.state)]
-        except KeyError:  # a state that is still to be made
-            optimizer.step()
-            return
+        updates = [u for group in optimizer.param_groups for u in prepare(group, optimizer.state)]
         with torch.no_grad():
             for update in updates:
                 update()
@@ -78,7 +74,7 @@ def _adam(group: Group, state: States) -> list[Update]:
     kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
     moved, (beta1, beta2) = _moved(group), group["betas"]
     grads = _grads(moved)
-    states = [state[p] for p in moved]
+    states = [state[p] or _begun(state[p], p) for p in moved]
     steps, means, squares = ([s[name] for s in states] for name in ("step", "exp_avg", "exp_avg_sq"))
 
     def update() -> None:
@@ -89,6 +85,13 @@ def _adam(group: Group, state: States) -> list[Update]:
         )  # fmt: skip
 
     return [update] if moved else []
+
+
+def _begun(state: dict[str, Any], p: Tensor) -> dict[str, Any]:
+    """The state of a parameter before its first step, as torch makes it for fused kernels."""
+    state["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
+    state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+    return state
 
 
 def _sgd(group: Group, state: States) -> list[Update]:

@@ -36,12 +36,12 @@ from handful.training.process.agreement import same_start
 from handful.training.process.device import autocast, choose_device, using_threads
 from handful.training.process.parallel import ALONE, Ranks
 from handful.training.state import State, copy_weights
-from handful.training.training import Training
+from handful.training.training import RATE_IS_OPEN, Training
 
 # What may be changed when a run goes on: how it is computed, how large a step is, when something happens.
 CHANGEABLE = {
     "until", "lr", "schedule", "batch", "micro_batch", "batch_growth", "l1", "clip_norm", "clip_value", "augment",
-    "evaluate_every", "save_every", "threads", "compile", "device",
+    "evaluate_every", "save_every", "on_nonfinite", "threads", "compile", "device", "profile",
 }  # fmt: skip
 
 
@@ -137,11 +137,9 @@ def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughpu
     if not (open_batch or open_lr):
         return Decision()
     with using_threads(chooser.choices["threads"].value):
-        weigh = options.until in ("auto", None)
-        looked = look(t, t.moment(), keep=False) if options.evaluate_every == "auto" and t.valid is not None else None
-        found = decide(t, batch=open_batch, lr=open_lr, throughput=times, weigh=weigh)
-        found.first_look = looked
-        return found
+        if options.evaluate_every == "auto" and t.valid is not None:
+            t.state.history.append(look(t, t.moment()))
+        return decide(t, batch=open_batch, lr=open_lr, throughput=times, weigh=options.until in ("auto", None))
 
 
 def measure_threads(t: Training, chooser: Chooser, *, own: bool) -> None:
@@ -175,8 +173,9 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
     chooser.notes += found.notes
     t.planned = t.rule.limit(n, state.batch)
     t.evaluate_every, t.log_every, choice = choose.intervals(
-        options.evaluate_every, n, t.planned, state.batch, open_length=options.until in ("auto", None)
-    )
+        options.evaluate_every, n, t.planned, state.batch, open_length=options.until in ("auto", None),
+        restarts=chooser.choices["lr"].status in RATE_IS_OPEN,
+    )  # fmt: skip
     chooser.put("evaluate_every", choice)
     t.batch_size, t.grower = growing(options, found, t, chooser)
     if t.planned is not None and t.batch_size is None:  # a torch scheduler has an end of its own
@@ -194,22 +193,23 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
 
 
 def begin(t: Training, found: Decision) -> None:
-    """Note what the measuring cost, and the first steps, which were taken meanwhile."""
-    if found.first_look is not None:
-        t.state.history.append(found.first_look)
+    """Note what the measuring cost; look at the held-out rows after the first steps, which were taken meanwhile."""
     if found.steps or found.races:
         share = f" ({found.examples / t.planned:.1%} of the run)" if t.planned else ""
         t.state.history.append(
             {**t.moment(), "note": f"the first {t.state.step:,} steps are those of the best trial; {found.steps:,} "
              f"more on {found.examples:,} examples{share} were spent on measuring"}
         )  # fmt: skip
+    if t.state.position and t.open_looks:
+        with using_threads(t.plan.threads):
+            t.state.history.append(look(t, t.moment()))
 
 
 def as_planned(
     model: str | nn.Module | None, train: object, given: Mapping[str, object], plan: Plan
 ) -> tuple[str | nn.Module, object, Mapping[str, object]]:
     """The arguments that make the planned run again. HandfulError where only the caller can supply one."""
-    names = {f.name for f in fields(Config)} - {"device", "overwrite", "quiet"}
+    names = {f.name for f in fields(Config)} - {"device", "overwrite", "profile", "quiet"}
     if not plan.choices["optimizer"].reproducible:  # what was read off it is set where it is made
         names -= {name for name in ("lr", "l2") if plan.choices[name].status == "found"}
     planned = {k: c.value for k, c in plan.choices.items() if k in names}
@@ -219,9 +219,7 @@ def as_planned(
     if train is None:
         train = plan.data
         if not plan.choices["data"].reproducible:
-            raise HandfulError(
-                "this run was trained on your own arrays; pass them again: handful.resume(path, train=...)"
-            )
+            raise HandfulError(f"this run was trained on {train}; pass them again: handful.resume(path, train=...)")
     if isinstance(model, str) and model not in ("auto", plan.model):
         raise HandfulError(f"this run trained {plan.model}, not {model}; start a new run for that")
     if model is None or isinstance(model, str):
@@ -319,7 +317,7 @@ def make_training(
 
 def note_what_is_fixed(options: Config, chooser: Chooser) -> None:
     """What nothing is measured for; the threads may be still."""
-    for name in ("deterministic", "clip_norm", "clip_value", "save_every"):
+    for name in ("deterministic", "profile", "clip_norm", "clip_value", "save_every", "on_nonfinite"):
         if getattr(options, name) != OPTIONS[name].default:
             chooser.set(name, getattr(options, name), "given")
     if options.threads == "auto":

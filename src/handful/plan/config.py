@@ -11,18 +11,19 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Annotated, ForwardRef, Literal, TypedDict, TypeVar, cast, get_args
 
 from handful.base.errors import HandfulError, did_you_mean
-from handful.base.score import Better
 
 if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
+    from handful.base.score import Better
     from handful.losses.asked import Metrics
     from handful.optim.schedule import Schedule, grow_batch
     from handful.plan.probe.batch_growth import growth
     from handful.training.stop import Rule
     from handful.transform.augment import Augment, Augmentation
     from handful.transform.auto import Steps
+    from handful.transform.pipeline import Pipeline
 
     Data = object  # whatever `handful.open` reads
     Optimizers = str | Optimizer | Callable[..., Optimizer]
@@ -152,7 +153,7 @@ class Config:
         str, "the score that picks the best weights, as valid_loss; 'auto': a classification's first metric"
     ] = "auto"
     better: Annotated[
-        Better,
+        "Better",
         "higher or lower: which values of the score are better, where its name does not say",
         Kind("'higher', 'lower'", lambda value: value in ("higher", "lower")) | "auto",
     ] = "auto"
@@ -161,9 +162,11 @@ class Config:
     augment: Annotated[
         "Augments", "none, 'flip | shift(2) | cutout(8)', or 'auto': the usual for ready-made models, none for others"
     ] = "auto"
-    preprocess: Annotated["Steps", "auto, none, standardize, minmax, normalize, or steps of handful.preprocess"] = (
-        "auto"
-    )
+    preprocess: Annotated[
+        "Steps | Pipeline",
+        "auto, none, standardize, minmax, normalize, steps of handful.preprocess, or the pipeline of an earlier run, "
+        "whose model is trained on: run.pipeline",
+    ] = "auto"
     label_smoothing: Annotated[
         float, "for cross-entropy, 0 to 1", number("a number in [0, 1)", lambda v: 0 <= v < 1)
     ] = 0.0
@@ -201,8 +204,13 @@ class Config:
         ABOVE_0 | "auto",
     ] = "auto"
     save_every: Annotated[
-        int | Auto, "steps between checkpoints; 'auto': at evaluations, at most every 30 s", AT_LEAST_1 | "auto"
+        int | Auto, "steps between checkpoints; 'auto': where a row is logged, at most every 30 s", AT_LEAST_1 | "auto"
     ] = "auto"
+    on_nonfinite: Annotated[
+        Literal["stop", "skip", "rollback"],
+        "a loss or gradient that is NaN or infinite: 'stop'; 'skip' the mini-batch; 'rollback': go back, halve the lr",
+        Kind("'stop', 'skip', 'rollback'", lambda value: value in ("stop", "skip", "rollback")),
+    ] = "stop"
     batch_growth: Annotated[
         "str | growth | grow_batch | None", "how a batch that was chosen may grow: 'auto', None, 'grow_batch(every=10)'"
     ] = "auto"
@@ -216,6 +224,7 @@ class Config:
     ] = True
     timeout: Annotated[float, "seconds that ranks wait for one another", ABOVE_0] = 120.0
     overwrite: Annotated[bool, "replace the run that the folder holds"] = False
+    profile: Annotated[bool, "time the parts of each step, and trace some: see the report and trace.json"] = False
     verbose: Annotated[bool, "print every choice with its reason, not four lines"] = False
     quiet: Annotated[bool, "print only the result"] = False
 
@@ -244,7 +253,7 @@ class TrainingOptions(TypedDict, total=False):
     l1: float
     l2: float | Auto
     augment: "Augments"
-    preprocess: "Steps"
+    preprocess: "Steps | Pipeline"
     ema: float | Auto | None
     precision: str
     device: str
@@ -261,7 +270,7 @@ class ConfigOptions(TrainingOptions, total=False):
     weight: str | None
     bad_rows: "int | str"
     score: str
-    better: Better
+    better: "Better"
     label_smoothing: float
     class_weight: str | Sequence[float] | Mapping[object, float] | None
     clip_norm: float | None
@@ -274,11 +283,13 @@ class ConfigOptions(TrainingOptions, total=False):
     shuffle: str
     evaluate_every: float | Auto
     save_every: int | Auto
+    on_nonfinite: Literal["stop", "skip", "rollback"]
     batch_growth: "str | growth | grow_batch | None"
     resume: bool | Auto
     join: bool
     timeout: float
     overwrite: bool
+    profile: bool
     verbose: bool
     quiet: bool
 

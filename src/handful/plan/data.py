@@ -3,13 +3,16 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from handful.base.errors import HandfulError
 from handful.base.plan import Choice
+from handful.base.stopwatch import part
 from handful.batches.batches import Batches, Transform
 from handful.batches.order import Order
 from handful.data.base import Batch, Ragged, Rows, Source
@@ -26,6 +29,7 @@ from handful.transform import columns as recipes
 from handful.transform.augment.augment import as_augment
 from handful.transform.augment.base import Augment
 from handful.transform.augment.default import suggest
+from handful.transform.auto import Steps
 from handful.transform.inputs import TableInput
 from handful.transform.language import language_source
 from handful.transform.pipeline import Pipeline, fit_pipeline
@@ -55,6 +59,7 @@ class Data:
         return self.pipeline.task == "classification" and self.counts is not None and self.counts[-1] < len(self.train)
 
 
+@part("preprocessing")
 def open_data(
     train: object, options: Config, chooser: Chooser, model: str | nn.Module, saved: RunFolder | None
 ) -> Data:
@@ -63,12 +68,14 @@ def open_data(
     source, options, recipe = select_columns(train, options, chooser, name)
     language = is_language(source, options)
     rows, held_out = hold_out(source, options, chooser, language)
-    if saved is not None and not language:
+    if (given := fitted_before(options)) is not None:
+        pipeline = taken_over(given, rows, name)
+    elif saved is not None and not language:
         pipeline = saved.pipeline()
     else:
         pipeline = fit_pipeline(
             rows,
-            steps=options.preprocess,
+            steps=cast("Steps", options.preprocess),
             own_model=name is None,
             task=options.task,
             weight=options.weight,
@@ -92,19 +99,41 @@ def open_data(
     return Data(source, rows, held_out, pipeline, counts, name is None)
 
 
+def fitted_before(options: Config) -> Pipeline | None:
+    """The preprocessing of an earlier run, where that is given."""
+    match options.preprocess:
+        case Pipeline() as pipeline:
+            return pipeline
+    return None
+
+
+def taken_over(pipeline: Pipeline, rows: Source, name: str | None) -> Pipeline:
+    """The preprocessing of an earlier run for other rows. Raises HandfulError where they do not fit it."""
+    goal = pipeline.target.column if pipeline.target else None
+    if name is not None:
+        raise HandfulError("preprocess takes the pipeline of a run for that run's model: pass run.model, not a name")
+    if rows.target != goal:
+        raise HandfulError(f"the pipeline given as preprocess is for the target '{goal}', not '{rows.target}'")
+    return replace(pipeline.on(rows, target=goal is not None), source=None, notes=())
+
+
+@part("opening the data")
 def select_columns(
     train: object, options: Config, chooser: Chooser, name: str | None
 ) -> tuple[Source, Config, str | None]:
     """The data with the columns to learn from, the options with the recipe that the model stands for, and the recipe
     that was asked for. name: of a ready-made model."""
-    source = open_source(train, target=options.target, bad_rows=options.bad_rows)
-    chooser.put("data", Choice(source.where, "given") if source.where else Choice.own(source.name))
+    given = fitted_before(options)
+    columns = None if given is None or isinstance(train, Source) else given.trained_on
+    goal = options.target or (given.target.column if given and given.target else None)
+    source = open_source(train, target=goal, columns=columns, bad_rows=options.bad_rows)
+    chooser.put("data", Choice.place(source.where) if source.where else Choice.own(source.name))
     chooser.set("rows", len(source), "found")
     chooser.set("fingerprint", fingerprint(source), "found", "of the data; checked on resume")
     asked = recipes.check(options.recipe)
     if asked is None and name in MODELS:
         options = replace(options, recipe=recipes.of_model(source, MODELS[name].kinds))
-    source = recipes.select(source, options.recipe, keep=[options.weight])
+    source = recipes.select(source, options.recipe, keep=[options.weight], where=train)
     if source.target is not None:
         chooser.set("target", source.target, "given" if options.target else "found")
     return source, options, asked
@@ -138,7 +167,7 @@ def open_valid(source: Source, options: Config, chooser: Chooser, pipeline: Pipe
         held_out = open_source(options.valid, target=goal, columns=columns, bad_rows=options.bad_rows)
     count = f"{len(held_out):,} rows"
     own = Choice.own("validation data", reason=count)
-    chooser.put("valid", Choice(held_out.where, "given", count) if held_out.where else own)
+    chooser.put("valid", Choice.place(held_out.where, count) if held_out.where else own)
     return held_out
 
 

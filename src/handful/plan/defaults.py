@@ -20,6 +20,7 @@ from handful.transform.pipeline import Pipeline
 
 FEW_ROWS = 50_000  # so few are soon learned by heart: they are looked at more often, and weights are averaged
 EMA = 0.99
+MOMENTS = 400  # rows of the history of a run, besides evaluations: each costs as much as a small step
 
 
 class Chooser:
@@ -153,20 +154,22 @@ def look_every(n: int) -> float:
 
 
 def intervals(
-    asked: float | str, n: int, planned: int | None, size: int, *, open_length: bool
+    asked: float | str, n: int, planned: int | None, size: int, *, open_length: bool, restarts: bool
 ) -> tuple[int, int, Choice]:
     """Examples between evaluations and between logged moments. open_length: whether the stop rule is our own; the
-    patience of the user's counts evaluations an epoch apart."""
+    patience of the user's counts evaluations an epoch apart. restarts: whether the rate is ours, too."""
     if asked == "auto":
         usual = max(size, round(look_every(n) * n)) if open_length else n
         short = planned is not None and planned < 10 * usual
         every = max(size, planned // 10) if short and planned else usual
         why = "epochs; a tenth of the run" if short else "epochs"
-        choice = Choice(every / n, "default", f"{why}; and before the first step, and in the first epoch")
+        why += "; and before the first step, and in the first epoch"
+        why += "; where the loss rises from there on, it goes back and on at a smaller rate" if restarts else ""
+        choice = Choice(every / n, "default", why)
     else:
         every = max(1, round(float(asked) * n))
         choice = Choice(every / n, "given", "epochs")
-    return every, max(size, n // 50), choice
+    return every, max(size, n // 50, (planned or 0) // MOMENTS), choice
 
 
 def check_rules(

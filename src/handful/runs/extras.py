@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from handful.base import files
+from handful.base.stopwatch import part
 from handful.batches.batches import Batches
 from handful.report.figure import Figure
 from handful.report.markup import picture_grid
@@ -30,6 +31,7 @@ from handful.transform.steps.numbers import ScaleImage
 CLASSES = 1000  # with more classes a matrix says little and its file is large
 
 
+@part("the report")
 def write(
     folder: Path, objective: Objective, pipeline: Pipeline, batches: Batches, valid: Batches | None
 ) -> str | None:

@@ -8,17 +8,20 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from torch import Tensor
 
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, shown
 from handful.batches.order import Order
 from handful.data.base import Rows, Source
 from handful.data.open import open as open_source
 from handful.data.store.read import Store, verify
+from handful.report import spent
 from handful.report.document import Page, Section
 from handful.report.markup import bullet_list, picture_grid, preformatted, table_html
 from handful.report.tables import Grid, print_choices, print_table
-from handful.report.words import say_count, say_score
+from handful.report.words import say_count, say_score, say_seconds
 from handful.runs.examples import class_name, contents, pictures_of
 from handful.runs.folder import RunFolder
+from handful.runs.run import Run
+from handful.training.process.interrupts import INTERRUPTED
 
 Labels = NDArray[np.generic]
 Row = dict[str, object]
@@ -44,7 +47,7 @@ class DataSummary:
 def show_data(where: str, batch: int, out: Path | None = None, *, full: bool = False) -> Row:
     """Rows, columns, sizes and class balance; in full the quality of the shuffle; with `out`, a page with examples."""
     source = open_source(where)
-    shown = show_columns(source)
+    described = show_columns(source)
     found = _balance(source)
     if found.classes:
         print_table(found.classes)
@@ -59,7 +62,7 @@ def show_data(where: str, batch: int, out: Path | None = None, *, full: bool = F
             print("\n" + "\n".join(found.reads))
     if out is not None:
         print(_page(source, found).write(out))
-    return shown | {"classes": found.classes, "values": found.values, "shuffle": found.shuffle, "report": out}
+    return described | {"classes": found.classes, "values": found.values, "shuffle": found.shuffle, "report": out}
 
 
 def _page(source: Source, found: DataSummary) -> Page:
@@ -111,7 +114,7 @@ def show_columns(source: Source) -> Row:
     columns, notes = _describe(source)
     print_table(columns)
     for note in notes:
-        print(f"- {note}")
+        print(f"- {shown(note)}")
     return {"name": source.name, "rows": len(source), "columns": columns, "notes": notes}
 
 
@@ -195,3 +198,21 @@ def show_run(path: Path, *, full: bool = False) -> Row:
         print(f"\nstep {row['step']:,}, epoch {row['epoch']:.4g}: {scores}")
     choices = {name: vars(choice) for name, choice in plan.choices.items()}
     return {"choices": choices, "notes": plan.notes, "last": history[-1] if history else None}
+
+
+def show_result(run: Run) -> None:
+    """How a run ended: scores, time, why it stopped, where its time went if that was asked for, where the report is."""
+    seconds = run.history[-1]["seconds"] if run.history else 0.0
+    scores = [say_score(name, value) for name, value in run.scores.items()]
+    scores.sort(key=lambda words: "loss" in words)
+    print(
+        f"{', '.join(scores) or 'no scores'} after {say_seconds(seconds)}; stopped because {shown(run.stopped_because)}"
+    )
+    if run.pipeline.task == "language" and run.pipeline.tokenizer is not None:
+        print(f"it writes: {run.sample(length=200)}")
+    if run.state and "profile" in run.plan.choices:
+        spent.show(run.spent, run.state.step)
+    if run.path:
+        print(f"report: {run.path / 'report.html'}")
+        if run.stopped_because == INTERRUPTED:
+            print(f"go on with: handful resume {run.path}")

@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from handful.base import files
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, shown
 from handful.base.plan import Plan
 from handful.batches.batches import Batches
 from handful.batches.order import Order
@@ -23,6 +24,8 @@ from handful.losses.asked import Metrics, as_metrics
 from handful.losses.loss import Summed, as_loss, planned_loss, unknown
 from handful.losses.outputs import joined, mapped
 from handful.models import from_config
+from handful.report import spent
+from handful.report.figure import Figure
 from handful.report.markup import preformatted
 from handful.report.page import write_report
 from handful.runs import extras
@@ -33,6 +36,7 @@ from handful.runs.history import History, Row, spike
 from handful.runs.raw_input import open_raw
 from handful.runs.replay import Replay
 from handful.training.evaluation import evaluate as evaluate_rows
+from handful.training.evaluation import outputs as model_outputs
 from handful.training.objective import Objective
 from handful.training.process import checkpoint
 from handful.training.process.device import autocast, choose_device
@@ -41,6 +45,7 @@ from handful.training.training import Recorder
 from handful.transform.pipeline import Pipeline
 from handful.transform.seen import Repeated
 
+SPENT = "spent.json"
 DONE, BROKEN_OFF, UNSAVED = 0, 3, 4  # how a run ends, as `handful train` says by its exit status
 
 
@@ -52,7 +57,7 @@ class Run:
     history:  one row per logged moment
     best:     the row of the history of the best evaluation, or None if nothing was held out
     exit_status: that of `handful train`: 0; 3 broken off (a loss that is not finite, no memory, ...); 4 what it learned
-              could not be written; 130 by Ctrl-C; 143 by SIGTERM
+              could not be written; 130 by Ctrl-C; 143 by SIGTERM; 129 by SIGHUP
     rank:     of this process among those that trained together
     unsaved:  what could not be written to the run folder in the end, and why
     """
@@ -70,6 +75,7 @@ class Run:
     unsaved: str | None = None
     rank: int = 0
     again: Callable[..., Replay] | None = None  # handful.replay of this run
+    spent: dict[str, float] = field(default_factory=dict)  # seconds by part, from the call to the end
 
     @property
     def path(self) -> Path | None:
@@ -97,10 +103,9 @@ class Run:
         batches = self.open(data, need_target=False)
         if self.model.training:
             self.model.eval()
-        with torch.inference_mode():
-            for read in batches.epoch(batch):
-                output = ctc.only_valid(self.objective.infer(self.objective.to_device(read)))
-                yield read, mapped(output, lambda o: (o.float() if o.is_floating_point() else o).cpu())
+        with torch.inference_mode(), _memory_said(self.objective):
+            for read, _, found in model_outputs(self.objective, batches.epoch(batch)):
+                yield read, mapped(ctc.only_valid(found), lambda o: (o.float() if o.is_floating_point() else o).cpu())
 
     def predict(self, data: object, *, probabilities: bool = False, beams: int = 1) -> NDArray[Any] | Tensor:
         """Predictions for raw input (anything `handful.open` reads, with or without the target; a sentence, a list of
@@ -113,6 +118,35 @@ class Run:
         outputs = self.outputs(data)
         return self.pipeline.probabilities(outputs) if probabilities else self.pipeline.decode(outputs, beams)
 
+    def as_function(self, *, probabilities: bool = False) -> Callable[[object], object]:
+        """`predict` as a plain function, for a service: of one row (a dict of its values by column; a text, a path) it
+        gives the prediction, of a list of rows the list of theirs, as Python's own values.
+
+        probabilities: for a classification, {class: probability} of a row instead. It holds model and preprocessing,
+        and changes neither, so that threads may share it. Raises HandfulError, naming the column, for a row that the
+        run cannot take.
+
+        >>> import handful
+        >>> rows = {"size": [1.0, 2.0, 3.0, 4.0] * 8, "is": ["low", "low", "high", "high"] * 8}
+        >>> how = {"target": "is", "batch": 8, "lr": 0.1, "until": "steps(60)", "quiet": True}
+        >>> judge = handful.fit("linear", rows, **how).as_function()
+        >>> judge({"size": 3.7}), judge([{"size": 1.2}, {"size": 3.9}])
+        ('high', ['low', 'high'])
+        """
+        names = self.pipeline.names
+
+        def function(rows: object) -> object:
+            values = self.predict(rows, probabilities=probabilities).tolist()
+            found = [dict(zip(names, row, strict=True)) for row in values] if probabilities else values
+            match rows, found:
+                case list(), _:
+                    return found
+                case _, [one]:
+                    return one
+            raise HandfulError(f"give one row, or a list of rows, not {len(found)} rows in one")
+
+        return function
+
     def evaluate(self, data: object, metrics: Metrics = None) -> dict[str, float]:
         """Loss and metrics over all rows of the data, each row once: {"loss": ..., "accuracy": ...}.
 
@@ -120,9 +154,11 @@ class Run:
         number is printed to standard error.
         """
         batches, repeated = self.open(data), Repeated(self.pipeline.seen)
-        scores = evaluate_rows(self.scorer(metrics), repeated.among(batches.epoch(512)))
+        scorer = self.scorer(metrics)
+        with _memory_said(scorer):
+            scores = evaluate_rows(scorer, repeated.among(batches.epoch(512)))
         for note in repeated.of(batches.source, "rows"):
-            print(f"handful: note: {note}", file=sys.stderr)
+            print(f"handful: note: {shown(note)}", file=sys.stderr)
         return scores
 
     def evaluation_report(self, data: object, path: str | Path | None = None, metrics: Metrics = None) -> Path:
@@ -163,7 +199,7 @@ class Run:
         return write_report(
             where, title=f"{self.plan.model} on {self.plan.data}", plan=self.plan.choices, history=list(self.history),
             scores=self.scores, stopped_because=self.stopped_because, notes=[*self.plan.notes, *self._spikes()],
-            details=[*figures, *self._samples()], pictures=pictures,
+            details=[*figures, *self._samples(), *self._spent()], pictures=pictures,
         )  # fmt: skip
 
     def _spikes(self) -> list[str]:
@@ -173,6 +209,11 @@ class Run:
         step, times = found
         why = f"handful replay {self.path} --spike shows its rows"
         return [f"The training loss at step {step:,} is {times:.3g} times that of the moments before it: {why}"]
+
+    def _spent(self) -> list[Figure | str]:
+        """Where the time went, for the page."""
+        said = spent.verdict(self.spent)
+        return [spent.figure(self.spent), *([said] if said else [])] if self.spent else []
 
     def _samples(self) -> list[Markup]:
         """What a language model writes, for the page."""
@@ -220,6 +261,16 @@ class Run:
         return Batches(source, Order(len(source), shuffle="none"), [p.on(source, target=need_target)])
 
 
+@contextmanager
+def _memory_said(objective: Objective) -> Iterator[None]:
+    """Say on standard error where rows had to go through the model in smaller parts."""
+    before = objective.at_once
+    yield
+    if objective.at_once != before:
+        print(f"handful: note: memory ran out: {objective.at_once:,} rows at a time go through the model",
+              file=sys.stderr)  # fmt: skip
+
+
 def open_run(path: str | Path, *, model: nn.Module | None = None, loss: object = None, device: str = "auto") -> Run:
     """The run in a folder: see `handful.load`."""
     folder = RunFolder(Path(path))
@@ -245,4 +296,7 @@ def open_run(path: str | Path, *, model: nn.Module | None = None, loss: object =
     objective.part = (pipeline.target and pipeline.target.part) or ""
     history = folder.history()
     plan = Plan(plan.choices, (*plan.notes, *dict.fromkeys(folder.notes)))
-    return Run(model, plan, None, history, pipeline, objective, why, best, folder)
+    run = Run(model, plan, None, history, pipeline, objective, why, best, folder)
+    with suppress(HandfulError, OSError):
+        run.spent = files.read_json(folder.path / SPENT)
+    return run

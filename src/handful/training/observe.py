@@ -1,18 +1,25 @@
-"""What happens between two steps: log, evaluate, keep the best weights, save, let the batch grow.
+"""What happens between two steps: log, evaluate, keep the best weights, save, let the batch grow, restart.
 
 Due moments are functions of position, never of time (but for checkpoints, which change nothing).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from handful.base.plan import Row
+from handful.base.stopwatch import part
+from handful.optim.build import set_base
 from handful.optim.state import switch
 from handful.training.evaluation import evaluate
+from handful.training.guards import diverged
 from handful.training.objective import LossSums
 from handful.training.state import Best, Weights, Window, load_weights
-from handful.training.training import Training
+from handful.training.training import NEAR, Training
 
+RISES = 3  # so many looks, all worse than before them, send a run back,
+SETTLED = 30  # after this many steps at least: running statistics and averages lag behind that long
+LOWER = 8.0  # what its rate is divided by then
 Callback = Callable[[str, dict[str, object]], object]
 
 
@@ -23,7 +30,7 @@ class Observer:
     t: Training
     callbacks: tuple[Callback, ...] = ()
     step: int = -1  # the last one that was looked at to the end, so that the state is one to go on from
-    early: tuple[int, ...] = ()  # positions in the first epoch at which the held-out rows are looked at, too
+    early: tuple[int, ...] = ()  # examples after which, in the first epoch, the held-out rows are looked at, too
 
     def __post_init__(self) -> None:
         self.step = self.t.state.step
@@ -38,23 +45,26 @@ class Observer:
     def __call__(self, sums: LossSums, rate: float) -> None:
         t = self.t
         t.state.window.add(sums)
-        passed = t.state.position - t.state.batch
-        early = any(passed < n <= t.state.position for n in self.early)
+        since = t.state.position - t.state.restarted
+        early = any(since - t.state.batch < n <= since for n in self.early)
         evaluated = t.valid is not None and (early or t.due(t.evaluate_every))
-        if evaluated or t.due(t.log_every):
+        if logged := evaluated or t.due(t.log_every):
             self.log(rate, evaluated)
+            if said := diverged(t.state.history):
+                t.say(said)
         elif self.callbacks:
             self.tell("step", t.here())
-        if t.grower is not None and (note := t.grower(t)):  # what it decides is saved with the step it belongs to
-            t.live.note(note)
-            t.log({**t.moment(), "note": note})
+        for change in (t.grower, restart if evaluated and t.may_restart else None):
+            if change is not None and (note := change(t)):  # what it decides is saved with the step it belongs to
+                t.live.note(note)
+                t.log({**t.moment(), "note": note})
         self.step = t.state.step
-        if t.folder is not None and t.checkpoint_due(evaluated):
-            t.save()
+        if (t.folder is not None or t.held is not None) and t.checkpoint_due(logged):
+            t.save(due=True)
             self.tell("checkpoint", t.here())
 
     def begin(self) -> None:
-        """A look at the held-out rows where the loop begins, unless a run that is resumed has had it."""
+        """A look at the held-out rows before the first step, unless the run has had it."""
         if self.t.open_looks and self.t.state.best is None:
             self.looked(look(self.t, self.t.moment()))
 
@@ -80,15 +90,18 @@ class Observer:
         t.live.evaluation(row)
 
 
-def look(t: Training, row: Row, *, keep: bool = True) -> Row:
-    """The row with the scores on the held-out rows; keep: the weights, too, if they are the best so far."""
+@part("held-out rows")
+def look(t: Training, row: Row) -> Row:
+    """The row with the scores on the held-out rows; the weights are kept if they are the best so far."""
     assert t.valid is not None
     t.ranks.spread(t.objective.buffers)  # running statistics follow rank 0's share of the batch
+    before = t.objective.at_once
     with t.state.evaluated() as weights:
         scores = evaluate(t.objective, t.valid.epoch(t.evaluation_batch, t.ranks.share), ranks=t.ranks)
         row |= {f"valid_{name}": value for name, value in scores.items()}
-        if keep:
-            keep_best(t, row, weights)
+        if t.objective.at_once != before:
+            t.say(f"memory ran out in an evaluation: {t.objective.at_once:,} rows at a time go through the model there")
+        keep_best(t, row, weights)
     return row
 
 
@@ -108,3 +121,34 @@ def restore_best(t: Training) -> None:
     elif state.average is not None:
         load_weights(t.objective.model, state.average)
     t.objective.model.eval()
+
+
+def restart(t: Training) -> str | None:
+    """Put a run whose held-out loss rises from its first looks on back to its best weights, at a smaller rate; its rows
+    and its schedule go on. Returns what was done, in words, or None."""
+    s = t.state
+    if s.best is None or not rises(t, s.best.row):
+        return None
+    rate = float(s.optimizer.param_groups[0]["initial_lr"])
+    load_weights(t.objective.model, s.best.weights)
+    if s.average is not None:
+        s.average = {name: value.clone() for name, value in s.best.weights.items()}
+    s.optimizer.state.clear()  # in place: the parts of an OptimizerGroup share one dict
+    set_base(s.optimizer, rate / LOWER)
+    s.restarted, s.noise = s.position, []
+    return (
+        f"the held-out loss rose from the first looks on ({s.best.row['valid_loss']:.4g} at step "
+        f"{s.best.row['step']:,}): restarted from there at a rate of {rate / LOWER:.3g} instead of {rate:.3g}"
+    )
+
+
+def rises(t: Training, best: Row) -> bool:
+    """Whether the looks since the best one, which is of the beginning, are all clearly worse: while hardly a row was
+    trained on twice, so that it is the rate, and not that rows are learned by heart."""
+    s, first = t.state, max(t.examples, 2 * SETTLED * t.state.batch)
+    lowest = best["valid_loss"]
+    if not SETTLED * s.batch <= s.position - s.restarted <= first + s.batch or not math.isfinite(lowest):
+        return False
+    since = max(best["position"], s.restarted)
+    losses = [row["valid_loss"] for row in s.history if row["position"] > since and "valid_loss" in row]
+    return len(losses) >= RISES and not any(loss <= lowest + NEAR * abs(lowest) for loss in losses)

@@ -1,8 +1,10 @@
 """All that changes during a run. With its Plan it replays the run; both can be written down."""
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -70,6 +72,10 @@ class State:
     batch: int = 0
     noise: list[list[float]] = field(default_factory=list)  # what handful.plan.probe.batch_growth has measured lately
     probing_cost: list[int] = field(default_factory=lambda: [0, 0])  # steps and examples that measuring has cost
+    back: int = 0  # the step of the checkpoint to go back to where a loss is not finite
+    went_back: list[int] = field(default_factory=list)  # steps gone back to so far; each time halves the learning rate
+    skipped: list[int] = field(default_factory=lambda: [0, 0])  # mini-batches in a row, and the step after the last
+    restarted: int = 0  # position at which the run last went back to its best weights
     stopped_because: str | None = None
 
     @contextmanager
@@ -116,6 +122,10 @@ class State:
             "batch": self.batch,
             "noise": self.noise,
             "probing_cost": self.probing_cost,
+            "back": self.back,
+            "went_back": self.went_back,
+            "skipped": self.skipped,
+            "restarted": self.restarted,
             "history": self.history,
         }
 
@@ -132,10 +142,23 @@ class State:
         self.best = Best(meta["best"], group("best.")) if meta["best"] else None
         self.position, self.step, self.seconds = meta["position"], meta["step"], meta["seconds"]
         self.micro_batch, self.batch = meta["micro_batch"], meta["batch"]
-        self.noise, self.probing_cost = meta["noise"], meta["probing_cost"]
+        self.noise, self.probing_cost, self.restarted = meta["noise"], meta["probing_cost"], meta["restarted"]
+        self.back, self.went_back, self.skipped = meta["back"], list(meta["went_back"]), list(meta["skipped"])
         loss, weight, metrics = meta["window"]
         self.window = Window(loss, weight, {k: np.array(v) for k, v in metrics.items()})
         self.history = list(meta["history"])
+
+
+class Held:
+    """The newest checkpoint of a run that has no folder, in memory."""
+
+    def save_checkpoint(self, state: State) -> None:
+        """Keep the state as it is, in place of what was kept before."""
+        self.kept = {k: v.detach().clone() for k, v in state.tensors().items()}, copy.deepcopy(state.meta())
+
+    def checkpoint(self, step: int) -> tuple[Weights, Row]:
+        """What was kept last: (tensors, meta)."""
+        return {k: v.clone() for k, v in self.kept[0].items()}, copy.deepcopy(self.kept[1])
 
 
 def copy_weights(model: nn.Module, *, clone: bool = True) -> Weights:
@@ -154,11 +177,30 @@ def load_weights(model: nn.Module, weights: Weights) -> None:
         raise HandfulError(f"the saved weights do not fit this model ({type(model).__name__}): {detail}") from None
 
 
-def update_average(average: Weights, model: nn.Module, decay: float, step: int) -> None:
+def reader(model: nn.Module) -> Callable[[], Weights]:
+    """What gives the model's tensors of the moment as `copy_weights(model, clone=False)` does, for every step: from
+    where the modules hold them, without building a state dict. Where that has more or others to say, it is asked."""
+    places = {
+        f"{prefix}.{name}" if prefix else name: (held, name)
+        for prefix, module in model.named_modules(remove_duplicate=False)
+        for held in (module._parameters, module._buffers)
+        for name in held
+        if name not in module._non_persistent_buffers_set
+    }
+
+    def read() -> Weights:
+        return {key: value for key, (held, name) in places.items() if (value := held[name]) is not None}
+
+    found, whole = read(), copy_weights(model, clone=False)
+    if found.keys() == whole.keys() and all(found[key].is_set_to(value) for key, value in whole.items()):
+        return read
+    return partial(copy_weights, model, clone=False)
+
+
+def update_average(average: Weights, now: Weights, decay: float, step: int) -> None:
     """Exponential moving average of the weights (Polyak and Juditsky 1992), its start corrected: decay_t =
     min(decay, (1 + t) / (10 + t)); integer buffers are copied."""
     d = min(decay, (1 + step) / (10 + step))
-    now = copy_weights(model, clone=False)
     moving = [name for name, value in now.items() if value.is_floating_point()]
     with torch.no_grad():
         torch._foreach_lerp_([average[name] for name in moving], [now[name] for name in moving], 1 - d)

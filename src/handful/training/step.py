@@ -6,7 +6,7 @@ from functools import partial
 from types import TracebackType
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
 from handful.base.keys import key
@@ -16,6 +16,7 @@ from handful.training.guards import (
     NonFiniteLoss,
     OutOfMemory,
     TooLarge,
+    finite,
     in_parts_that_fit,
     is_out_of_memory,
     non_finite,
@@ -80,16 +81,19 @@ class ExactGradient:
         elif loss.device.type == "cpu":
             if not math.isfinite(loss.item()):
                 raise non_finite(self.objective, self.part, self.step)
-            if share is None or math.isfinite(share.item()):  # else the weight is 0, and nothing counts
-                loss.backward(share)  # type: ignore[no-untyped-call]
+            if share is None:
+                loss.backward()  # type: ignore[no-untyped-call]
+            elif math.isfinite(share.item()):  # else the weight is 0, and nothing counts
+                # a gradient that is handed to `backward` has torch import sympy, to compare its shape
+                (loss * share).backward()  # type: ignore[no-untyped-call]
         else:  # on an accelerator the check's answer travels while the backward pass is being queued
-            finite = torch.isfinite(torch.stack([loss.detach(), loss.detach() if share is None else share]))
-            finite = finite.to("cpu", non_blocking=True)
-            loss.backward(share)  # type: ignore[no-untyped-call]
+            answers = torch.isfinite(torch.stack([loss.detach(), loss.detach() if share is None else share]))
+            answers = answers.to("cpu", non_blocking=True)
+            (loss if share is None else loss * share).backward()  # type: ignore[no-untyped-call]
             torch.accelerator.current_stream().synchronize()
-            if not finite[0]:
+            if not answers[0]:
                 raise non_finite(self.objective, self.part, self.step)
-            if not finite[1]:  # the weight is 0, and nothing counts
+            if not answers[1]:  # the weight is 0, and nothing counts
                 self.forget()
         self.total = sums.detached() if self.total is NOTHING else self.total + sums
 
@@ -103,6 +107,8 @@ class ExactGradient:
                 no_memory = self._add_up_over_ranks(no_memory)
             elif error is None and not self.whole:
                 self._divide(float(self.total.weight))
+            if error is None and not no_memory and self.objective.guarded and not finite(self._gradients()):
+                raise non_finite(self.objective, self.batch, self.step, look=False, what="gradient")
         except BaseException:
             self.put_back()
             raise
@@ -138,11 +144,14 @@ class ExactGradient:
         for parameter in self.objective.parameters:
             parameter.grad = None
 
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad for p in self.objective.parameters if p.grad is not None]
+
     def _divide(self, weight: float) -> None:
         """From the gradient of a sum to that of the mean."""
         if weight == 0:
             self.forget()
-        if grads := [p.grad for p in self.objective.parameters if p.grad is not None]:
+        if grads := self._gradients():
             torch._foreach_div_(grads, weight)
 
     def _add_up_over_ranks(self, no_memory: bool) -> bool:
@@ -158,7 +167,9 @@ class ExactGradient:
             bad = self.batch if self.bad is None else self.bad
             found = non_finite(self.objective, bad, self.step, look=self.bad is not None)
             named = [text for text in self.ranks.gather(str(found) if self.bad is not None else "") if text]
-            raise NonFiniteLoss(named[0]) if named else found
+            error = NonFiniteLoss(named[0]) if named else found
+            error.in_rows, error.in_weights = found.in_rows, found.in_weights
+            raise error
         if said.weight == 0:
             self.forget()
         return False

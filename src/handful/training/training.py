@@ -12,19 +12,22 @@ from torch import nn
 from handful.base.errors import HandfulError
 from handful.base.plan import Plan, Progress, Row
 from handful.base.score import direction, lower_is_better
+from handful.base.stopwatch import part
 from handful.batches.batches import Batches
 from handful.data.base import Source
 from handful.optim.build import clip, set_lr
 from handful.optim.fused import stepper
 from handful.optim.schedule import Schedule
+from handful.optim.state import averages_itself
 from handful.report.live import Live
 from handful.training import stop
 from handful.training.objective import Objective
 from handful.training.process.parallel import Ranks
-from handful.training.state import State, update_average
+from handful.training.state import Held, State, Weights, reader, update_average
 from handful.training.step import add_l1
 from handful.transform.pipeline import Pipeline
 
+RATE_IS_OPEN = ("default", "measured")  # the statuses of a rate that nobody asked for
 NEAR = 0.05  # of the lowest held-out loss: evaluations so near it are told apart by the score first
 
 
@@ -32,10 +35,15 @@ class Recorder(Protocol):
     """Where a run is written down while it goes on: its folder."""
 
     path: Path
+    behind: bool  # history.jsonl: it is written anew with the next checkpoint
 
     def append_history(self, row: Row) -> None: ...
 
     def save_checkpoint(self, state: State) -> None: ...
+
+    def checkpoint(self, step: int) -> tuple[Weights, Row]: ...
+
+    def save_plan(self, plan: Plan) -> None: ...
 
     def finish(self, model: nn.Module, stopped_because: str, best: Row | None, history: list[Row]) -> None: ...
 
@@ -74,11 +82,20 @@ class Training:
     parameters: list[nn.Parameter] = field(default_factory=list)
     decayed: list[nn.Parameter] = field(default_factory=list)
     saved_at: float = field(default_factory=time.monotonic)
+    saving_took: float = 0.0  # seconds
+    held: Held | None = None  # the checkpoint to go back to, where a run has no folder
     examples: int = 0  # rows in one epoch
 
     def __post_init__(self) -> None:
         self.examples = len(self.batches.source)
-        self.move = stepper(self.state.optimizer)
+        self.move, self.weights = stepper(self.state.optimizer), reader(self.objective.model)
+        self.objective.guarded = self.on_nonfinite != "stop"
+
+    @property
+    def on_nonfinite(self) -> str:
+        """What is done about a loss or a gradient that is not finite: "stop", "skip" or "rollback"."""
+        choice = self.plan.choices.get("on_nonfinite")
+        return "stop" if choice is None else str(choice.value)
 
     @property
     def evaluation_batch(self) -> int:
@@ -101,6 +118,12 @@ class Training:
         """Whether there are held-out rows, and when they are looked at was left open: then early, too."""
         choice = self.plan.choices.get("evaluate_every")
         return self.valid is not None and choice is not None and choice.status == "default"
+
+    @property
+    def may_restart(self) -> bool:
+        """Whether a held-out loss that rises from the first looks on may lower the rate, which nobody asked for."""
+        is_open = self.plan.choices["lr"].status in RATE_IS_OPEN
+        return is_open and self.open_looks and not averages_itself(self.state.optimizer)
 
     def here(self) -> dict[str, object]:
         """Where the run is, for callbacks."""
@@ -140,23 +163,41 @@ class Training:
         if self.folder and self.ranks.rank == 0:
             self.folder.append_history(row)
 
-    def checkpoint_due(self, evaluated: bool) -> bool:
-        """Every `save_every` steps if that was asked for, else at evaluations at least 30 s apart."""
+    def say(self, text: str) -> None:
+        """Say what happened: on the console, in the history, and among the notes of the plan."""
+        self.live.note(text)
+        self.log({**self.moment(), "note": text})
+        if text not in self.plan.notes:  # a run that was resumed may come by the same place again
+            self.plan = Plan(self.plan.choices, (*self.plan.notes, text))
+            if self.folder and self.ranks.rank == 0:
+                self.folder.save_plan(self.plan)
+
+    def checkpoint_due(self, logged: bool) -> bool:
+        """Every `save_every` steps if that was asked for, else where a row is logged, at least 30 s apart and 20 times
+        what saving takes. A run that may go back has its checkpoints at fixed positions: where it is a time to look."""
         if self.save_every is not None:
             return self.state.step % self.save_every == 0
-        return evaluated and time.monotonic() - self.saved_at > 30
+        if self.on_nonfinite == "rollback":
+            return self.due(self.evaluate_every)
+        return logged and time.monotonic() - self.saved_at > max(30, 20 * self.saving_took)
 
-    def save(self) -> str | None:
+    @part("saving")
+    def save(self, *, due: bool = False) -> str | None:
         """Write a checkpoint. What does not work is said and tried again at the next one: the run goes on in memory.
-        Returns why nothing was written."""
-        why = None
+        Returns why nothing was written. due: it is one to go back to."""
+        why, before, began = None, self.state.back, time.monotonic()
+        if due:
+            self.state.back = self.state.step
         if self.folder and self.ranks.rank == 0:
             try:
                 self.folder.save_checkpoint(self.state)
             except HandfulError as error:
-                why = str(error)
+                why, self.state.back = str(error), before
                 self.live.note(f"no checkpoint was written: {why}; training goes on, and it is tried again")
             self.saved_at = time.monotonic()
+            self.saving_took = self.saved_at - began
+        elif self.held is not None:
+            self.held.save_checkpoint(self.state)
         return why
 
 
@@ -179,8 +220,9 @@ def update(t: Training, factor: float | None = None) -> float:
         add_l1(t.decayed, t.l1)
     if t.clip_norm is not None or t.clip_value is not None:
         clip(t.parameters, norm=t.clip_norm, value=t.clip_value)
-    set_lr(t.state.optimizer, t.schedule(t.progress()) if factor is None else factor)
+    factor = t.schedule(t.progress()) if factor is None else factor
+    set_lr(t.state.optimizer, factor * 0.5 ** len(t.state.went_back))
     t.move()
     if t.state.average is not None:
-        update_average(t.state.average, t.objective.model, t.ema, t.state.step)
+        update_average(t.state.average, t.weights(), t.ema, t.state.step)
     return float(t.state.optimizer.param_groups[0]["lr"])

@@ -1,7 +1,7 @@
 """Preprocessing steps, fitted on training rows only: for `handful.fit(..., preprocess=[...])`."""
 
 from handful.transform.steps.audio import LogMel
-from handful.transform.steps.features import CyclicTime, RobustAsinh
+from handful.transform.steps.features import CyclicTime, RobustAsinh, ScaleNonzero
 from handful.transform.steps.numbers import Categories, Impute, MinMax, Normalize, Standardize, Whiten
 from handful.transform.steps.text import Tokenize
 
@@ -13,6 +13,7 @@ __all__ = [
     "MinMax",
     "Normalize",
     "RobustAsinh",
+    "ScaleNonzero",
     "Standardize",
     "Tokenize",
     "Whiten",

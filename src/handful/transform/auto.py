@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from handful.base.errors import HandfulError, did_you_mean
+from handful.data.arrays import SPARSE
 from handful.data.base import Batch, Column, Source, Value
 from handful.data.tables.strings import UNSPACED
 from handful.transform.inputs import Input, Layout, NamedInputs, SingleInput, TableInput
 from handful.transform.steps.audio import LogMel
-from handful.transform.steps.features import CyclicTime, RobustAsinh
+from handful.transform.steps.features import CyclicTime, RobustAsinh, ScaleNonzero
 from handful.transform.steps.numbers import Impute, MinMax, Normalize, PadRows, ScaleImage, Standardize
 from handful.transform.steps.step import AnyStep, Step
 from handful.transform.steps.text import PadTokens, Tokenize
@@ -129,6 +130,12 @@ class InputChooser:
 
     def _table(self, names: list[str]) -> TableInput:
         columns = self.source.columns
+        mixed = next((name for name in names if columns[name].type == SPARSE), None)
+        if mixed is not None:
+            raise HandfulError(
+                f"'{mixed}' of {self.source.name} is sparse and stands beside other columns: put all of them into one "
+                "matrix, with scipy.sparse.hstack or sklearn.compose.ColumnTransformer"
+            )
         numbers = tuple(name for name in names if columns[name].kind != "category")
         categories = tuple(name for name in names if columns[name].kind == "category")
         long: tuple[AnyStep, ...] = (
@@ -186,6 +193,8 @@ class InputChooser:
         scale: tuple[AnyStep, ...] = (ScaleImage(standardize=False),) if kind == "image" else ()
         of_whole = scale if column.dtype == "uint8" or (column.kind == "image" and "int" in column.dtype) else ()
         match self.name:
+            case "auto" if column.type == SPARSE:
+                return (ScaleNonzero(),)
             case "auto" | "standardize":
                 return (ScaleImage(),) if scale else (Standardize(fill=self.name == "auto"),)
             case "minmax":

@@ -46,11 +46,13 @@ def of_model(source: Source, kinds: tuple[str, ...]) -> str | None:
         return None
     columns = [source.columns[name] for name in source.inputs]
     fits = any(c.kind in KINDS[kinds[0]] or (kinds[0] == "image" and _picture(c)) for c in columns)
+    fits = fits or (kinds[0] == "text" and {c.kind for c in columns} == {"category"})  # texts that repeat
     return kinds[0] if fits else None
 
 
-def select(source: Source, recipe: str | None, keep: Iterable[str | None] = ()) -> Source:
-    """The source with the columns that the recipe learns from, the target (but not for language) and those in `keep`.
+def select(source: Source, recipe: str | None, keep: Iterable[str | None] = (), where: object = None) -> Source:
+    """The source with the columns that the recipe learns from, the target (but not for language) and those in `keep`;
+    where: what it was opened from, to be read again.
 
     Raises HandfulError where no column fits the recipe.
     """
@@ -60,7 +62,7 @@ def select(source: Source, recipe: str | None, keep: Iterable[str | None] = ()) 
     kinds = KINDS[recipe]
     fits = [name for name in source.inputs if source.columns[name].kind in kinds and name not in set(keep)]
     if not fits and recipe in ("text", "language"):
-        source, fits = _categories_as_text(source, keep)
+        source, fits = _categories_as_text(source, keep, source.where or where)
     if recipe == "image":
         fits = fits or [name for name in source.inputs if _picture(source.columns[name])]
     if not fits:
@@ -76,13 +78,13 @@ def _picture(column: Column) -> bool:
     return column.kind == "tensor" and len(column.shape) in (2, 3) and None not in column.shape
 
 
-def _categories_as_text(source: Source, keep: Iterable[str | None]) -> tuple[Source, list[str]]:
-    """Columns of strings that were taken for categories, read as texts; only a source with a path can be read again."""
+def _categories_as_text(source: Source, keep: Iterable[str | None], where: object) -> tuple[Source, list[str]]:
+    """Columns of strings that were taken for categories, read as texts; where: what is read again."""
     names = [n for n in source.inputs if source.columns[n].kind == "category" and n not in set(keep)]
-    if not names or source.where is None:
+    if not names or where is None or where is source:
         return source, []
     columns = dict(source.columns) | {name: Column("text", "str") for name in names}
-    return open_source(source.where, target=source.target, columns=columns), names
+    return open_source(where, target=source.target, columns=columns), names
 
 
 def found(kind: str) -> str:

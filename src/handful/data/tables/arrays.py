@@ -5,6 +5,7 @@ import decimal
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from math import prod
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from handful.base.errors import HandfulError
-from handful.data.arrays import Dense, RaggedValues, Stored, Widened, native, ragged
+from handful.data.arrays import Dense, RaggedValues, SparseRows, Stored, Widened, native, ragged
 from handful.data.base import Column
 from handful.data.gather import Array, Block, offsets_of
 from handful.data.options import Options
@@ -21,6 +22,10 @@ from handful.data.tables.strings import is_plain
 from handful.data.tables.types import BYTES, TEXT
 from handful.data.tables.values import convert
 
+if TYPE_CHECKING:
+    from scipy import sparse
+
+_READ = 512  # rows that are read at a time when all of them are gone through
 _NUMBERS = (bool, int, float, np.generic, datetime.date, decimal.Decimal)
 
 
@@ -52,11 +57,8 @@ def _from_values(key: str, value: object, o: Options, notes: list[str]) -> Store
             return _from_arrow(key, value, o, notes)
         case _ if is_frame(value):  # a Series of pandas or polars
             return _from_values(key, _series(key, value, o), o, notes)
-        case _ if hasattr(value, "toarray") and hasattr(value, "nnz"):
-            raise HandfulError(
-                f"{o.name}: '{key}' is a scipy sparse matrix, which handful does not read: pass '{key}'.toarray() if "
-                "it fits"
-            )
+        case _ if is_sparse(value):
+            return _from_sparse(key, value, o, notes)
         case _ if hasattr(value, "__array__"):
             return _from_array(key, np.asarray(value), o, notes)
     raise HandfulError(f"{o.name}: '{key}' is a {type(value).__name__}: pass an array, a Tensor, a list or a DataFrame")
@@ -93,7 +95,7 @@ def _from_arrow(key: str, value: pa.ChunkedArray, o: Options, notes: list[str]) 
 def _from_tensor(key: str, value: Tensor, o: Options, notes: list[str]) -> Stored:
     value = value.detach().resolve_conj().resolve_neg()
     if value.layout != torch.strided:
-        raise HandfulError(f"{o.name}: '{key}' is a sparse Tensor: pass '{key}'.to_dense() if it fits in memory")
+        return _from_sparse(key, _of_scipy(key, value, o), o, notes)
     _check(key, value.dtype.is_complex, value.ndim, o)
     if value.device.type != "cpu":
         notes.append(f"'{key}' was copied from {value.device} to memory: batches are drawn there.")
@@ -101,6 +103,47 @@ def _from_tensor(key: str, value: Tensor, o: Options, notes: list[str]) -> Store
     if value.dtype != torch.bfloat16:  # which NumPy lacks
         return _from_array(key, value.contiguous().numpy(), o, notes)
     return _dense(key, value.contiguous(), o, notes)
+
+
+def _of_scipy(key: str, value: Tensor, o: Options) -> "sparse.csr_array":
+    """A sparse Tensor [n, width] as a matrix of scipy's."""
+    from scipy import sparse  # slow to import, and seldom needed
+
+    if value.ndim != 2 or value.dense_dim():
+        raise HandfulError(f"{o.name}: '{key}' is a sparse Tensor of {value.ndim} dimensions: pass '{key}'.to_dense()")
+    rows = value.to_sparse_coo().coalesce().cpu()  # type: ignore[no-untyped-call]
+    return sparse.csr_array((rows.values().numpy(), tuple(rows.indices().numpy())), shape=tuple(value.shape))
+
+
+def is_sparse(value: object) -> "TypeGuard[sparse.csr_array]":
+    """Whether it is a matrix of which only the values that are not 0 are kept, as scipy has them."""
+    return hasattr(value, "tocsr") and hasattr(value, "nnz")
+
+
+def _from_sparse(key: str, value: "sparse.csr_array", o: Options, notes: list[str]) -> Stored:
+    """A matrix of mostly zeros; as it is written out where it is the target, as labels are."""
+    if key == o.target or value.ndim != 2:
+        return _from_array(key, value.toarray(), o, notes)
+    rows = value.tocsr().copy()  # a form may give itself
+    rows.sum_duplicates()
+    n, width = rows.shape
+    if width * _READ * 4 > max(o.budget, 1 << 30):
+        raise HandfulError(
+            f"{o.name}: '{key}' has {width:,} columns, too many for mini-batches in memory: choose some, or reduce "
+            "them with sklearn.decomposition.TruncatedSVD"
+        )
+    values = native(key, rows.data, o, notes)
+    _check(key, values.dtype.kind == "c", 2, o)
+    if values.dtype.kind not in "iufb":
+        raise HandfulError(f"{o.name}: '{key}' is a sparse matrix of {values.dtype}, which cannot become numbers")
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        row = int(np.searchsorted(rows.indptr, bad[0], side="right")) - 1
+        raise HandfulError(
+            f"{o.name}: '{key}' holds {values[bad[0]]} in row {row}, column {rows.indices[bad[0]]}: fill it in first"
+        )
+    notes.append(f"'{key}' is sparse ({rows.nnz / max(1, n * width):.2%} of the values are not 0) and is kept so.")
+    return SparseRows(values, rows.indices.astype(np.int64), rows.indptr.astype(np.int64), width)
 
 
 def _check(key: str, is_complex: bool, dimensions: int, o: Options) -> None:

@@ -132,12 +132,12 @@ def reading(where: str, what: str, fix: str) -> Iterator[None]:
 
 
 def ending(where: str) -> str:
-    """The file name's ending, lower case; ".csv.gz" and ".tar.xz" count as one.
+    """The file name's ending, lower case, without the query of an address; ".csv.gz" and ".tar.xz" count as one.
 
-    >>> ending("a/B.CSV.gz"), ending("x.parquet")
+    >>> ending("a/B.CSV.gz"), ending("https://host/x.parquet?signature=a/b.c")
     ('.csv.gz', '.parquet')
     """
-    name = where.rsplit("/", 1)[-1].lower()
+    name = (where.partition("?")[0] if is_remote(where) and "=" in where else where).rsplit("/", 1)[-1].lower()
     for double in (".csv.gz", ".tsv.gz", ".jsonl.gz", ".tar.gz", ".tar.bz2", ".tar.xz"):
         if name.endswith(double):
             return double

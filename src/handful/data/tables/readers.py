@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from handful.base.errors import HandfulError
 from handful.data.arrays import Arrays
+from handful.data.gather import Array
 from handful.data.npz import read_npz
 from handful.data.options import Options
 from handful.data.pairs import open_columns
@@ -43,7 +44,20 @@ def _npz(where: str, o: Options) -> Arrays:
         else:
             with open_stream(where) as stream, np.load(stream, allow_pickle=False) as file:
                 columns = {name: file[name] for name in file.files}
-    return open_columns(columns, o)
+    return open_columns(_sparse(where, columns) if set(columns) >= _OF_SCIPY else columns, o)
+
+
+_OF_SCIPY = {"format", "shape", "data", "indices", "indptr"}  # what scipy.sparse.save_npz writes
+
+
+def _sparse(where: str, parts: Mapping[str, Array]) -> dict[str, object]:
+    from scipy import sparse  # slow to import, and seldom needed
+
+    kind = bytes(parts["format"].item()).decode()
+    if kind not in ("csr", "csc", "bsr"):
+        raise HandfulError(f"{where} holds a sparse matrix of the form '{kind}': write it with .tocsr()")
+    values = (parts["data"], parts["indices"], parts["indptr"])
+    return {"x": getattr(sparse, f"{kind}_array")(values, tuple(parts["shape"]))}
 
 
 READERS: dict[str, Callable[[str, Options], Arrays]] = {
@@ -122,20 +136,14 @@ def is_libsvm(path: Path) -> bool:
 
 
 def open_libsvm(path: Path, o: Options) -> Arrays:
-    """LIBSVM's text, read by scikit-learn, as a matrix `x` float64 [n, features] and a number `y`, the target."""
+    """LIBSVM's text, by scikit-learn, as a sparse matrix `x` float64 [n, features] and numbers `y`, the target."""
     from sklearn.datasets import load_svmlight_file  # a second to import, and seldom needed
 
     wanted = o.schema.get("x")
     features = wanted.shape[0] if wanted is not None and wanted.shape else None
     with reading(str(path), "LIBSVM text", "each line must be a number and feature:value pairs"):
         x, y = load_svmlight_file(str(path), n_features=features)
-    if x.shape[0] * x.shape[1] * 8 > max(o.budget, 1 << 30):
-        raise HandfulError(
-            f"{path} holds {x.shape[1]:,} features in {x.shape[0]:,} rows, too large to be written out: choose some, "
-            "or reduce them with sklearn.decomposition.TruncatedSVD, and pass arrays"
-        )
     whole = y.astype(np.int64)
-    columns = {"x": x.toarray(), "y": whole if np.array_equal(whole, y) else y}
-    zeros = f"{1 - x.nnz / (x.shape[0] * x.shape[1]):.0%} of the values are 0"
-    note = f"{path.name} is LIBSVM text: x has {x.shape[1]:,} features ({zeros}), y is the first number of each line."
+    columns = {"x": x, "y": whole if np.array_equal(whole, y) else y}
+    note = f"{path.name} is LIBSVM text: x has {x.shape[1]:,} features, y is the first number of each line."
     return open_columns(columns, o if o.target else replace(o, target="y"), [note])

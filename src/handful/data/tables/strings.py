@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, time
+from functools import lru_cache
 from math import sqrt
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -79,35 +81,61 @@ def count_words(values: pa.Array) -> pa.Array:
     return pc.add(blanks, pc.divide(pc.cast(pc.count_substring_regex(values, UNSPACED), pa.float64()), 2.0))
 
 
+class _Way(NamedTuple):
+    """What a string of a column of numbers or dates is read by: see `Column`."""
+
+    truth: bool
+    dates: str | None
+    decimal: str
+    unit: str
+    missing: tuple[str, ...]
+
+
 def read_numbers(where: str, values: pa.ChunkedArray, column: Column) -> Floats:
     """Strings as the numbers of such a column, or its dates as seconds since 1970 (UTC); NaN where they are missing.
 
     where: what to call the column in the HandfulError for a string that is neither.
     """
-    encoded = pc.dictionary_encode(values.combine_chunks())
-    texts, found = encoded.dictionary, np.full(len(encoded.dictionary) + 1, np.nan)
+    way = _Way(column.type == "bool", column.dates, column.decimal or ".", column.unit, column.missing)
+    if len(values) == 1 and (text := values[0].as_py()) is not None:
+        found, odd = _read_one(text, way)
+        rows: Rows = np.zeros(1, np.int64)
+    else:
+        encoded = pc.dictionary_encode(values.combine_chunks())
+        read, odd = _read_all(encoded.dictionary, way)
+        found = np.append(read, np.nan)
+        rows = pc.fill_null(encoded.indices, len(read)).to_numpy(zero_copy_only=False)
+    if odd is not None:
+        row = pc.index(values, pa.scalar(odd, values.type)).as_py()
+        raise HandfulError(f"{where} must be {_what(column)} but is '{odd}' in row {row}")
+    return found[rows]
+
+
+@lru_cache(4096)
+def _read_one(text: str, way: _Way) -> tuple[Floats, str | None]:
+    """The same of one string: rows that come alone bring the same ones again, and each call of Arrow costs 10 us."""
+    return _read_all(pa.array([text], TEXT), way)
+
+
+def _read_all(texts: pa.Array, way: _Way) -> tuple[Floats, str | None]:
+    """(the number of each string, NaN where it marks a missing one; the first string that is neither)."""
     bare = trimmed(texts)
-    if column.type == "bool":
+    if way.truth:
         flags = pc.utf8_lower(bare)
         bare = pc.if_else(pc.equal(flags, "true"), "1", pc.if_else(pc.equal(flags, "false"), "0", bare))
-    if column.dates is not None:
-        found[:-1] = dates(bare, column.dates)
+    if way.dates is not None:
+        found = dates(bare, way.dates)
     else:
-        read = numbers(bare, column.decimal or ".")
-        found[:-1] = np.where(np.isin(read.units, ["", column.unit]), read.values, np.nan)
-    known = np.isnan(found[:-1])  # no usual mark can be read as a number
+        read = numbers(bare, way.decimal)
+        found = np.where(np.isin(read.units, ["", way.unit]), read.values, np.nan)
+    known = np.isnan(found)  # no usual mark can be read as a number
     if known.any():
         known &= is_missing(texts)
-    if column.missing:
-        known |= pc.is_in(texts, pa.array(column.missing, TEXT)).to_numpy(zero_copy_only=False)
-    odd = np.flatnonzero(np.isnan(found[:-1]) & ~known)
-    if len(odd):
-        text = texts[int(odd[0])].as_py()
-        row = pc.index(values, pa.scalar(text, values.type)).as_py()
-        raise HandfulError(f"{where} must be {_what(column)} but is '{text}' in row {row}")
-    found[:-1][known] = np.nan
-    rows: Rows = pc.fill_null(encoded.indices, len(found) - 1).to_numpy(zero_copy_only=False)
-    return found[rows]
+    if way.missing:
+        known |= pc.is_in(texts, pa.array(way.missing, TEXT)).to_numpy(zero_copy_only=False)
+    odd = np.flatnonzero(np.isnan(found) & ~known)
+    found[known] = np.nan
+    return found, texts[int(odd[0])].as_py() if len(odd) else None
 
 
 def _what(column: Column) -> str:
@@ -118,10 +146,18 @@ def _what(column: Column) -> str:
 
 def codes_of(values: pa.ChunkedArray, classes: Sequence[str]) -> tuple[Rows, Rows]:
     """(the place of each string among `classes`, -1 where it has none; the rows of those that are not blank)."""
-    codes = pc.fill_null(pc.index_in(values, value_set=pa.array(classes, TEXT)), -1)
-    array = codes.to_numpy().astype(np.int64)
-    blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(values), ""), True).to_numpy()
-    return array, np.flatnonzero((array < 0) & ~blank)
+    codes = pc.index_in(values, value_set=_as_array(tuple(classes)))
+    array = (pc.fill_null(codes, -1) if codes.null_count else codes).to_numpy().astype(np.int64)
+    other: Rows = np.flatnonzero(array < 0)
+    if len(other):
+        bare = pc.utf8_trim_whitespace(values.take(pa.array(other)))
+        other = other[~pc.fill_null(pc.equal(bare, ""), True).to_numpy()]
+    return array, other
+
+
+@lru_cache(256)
+def _as_array(classes: tuple[str, ...]) -> pa.Array:
+    return pa.array(classes, TEXT)
 
 
 _MOST = 1 << 16  # labels whose writing is kept

@@ -91,9 +91,9 @@ def _numbers(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> D
             middle = pa.uint8() if pa.types.is_boolean(numbers.type) else numbers.type
             numbers = numbers.cast(middle).cast(pa.float64(), safe=False)
         array = native(key, np.ascontiguousarray(numbers.to_numpy()), o, [])
-    if wanted.dtype.startswith("float") and array.dtype.name != wanted.dtype:
+    if wanted.dtype.startswith("float") and array.dtype != wanted.dtype:
         array = array.astype(wanted.dtype)
-    return Dense(array, wanted if array.dtype.name == wanted.dtype else Column("number", array.dtype.name))
+    return Dense(array, wanted if array.dtype == wanted.dtype else Column("number", array.dtype.name))
 
 
 def _alike(kind: pa.DataType, wanted: Column, empty: bool) -> bool:

@@ -22,7 +22,6 @@ _MISSING = (
     "#n/a n/a", "<na>", "nan", "-nan", "nat", "none", "null", "nil", "\\n", "missing", "unknown", "not available",
     "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!",
 )  # fmt: skip
-_NOTHING = pa.scalar("", TEXT)
 _LONGEST = 64  # bytes of a number or a date; longer strings are none
 _SPACES = "\u00a0\u2009\u202f"
 _BLANK = rf"[\s{_SPACES}]"  # \s is of ASCII alone
@@ -111,7 +110,7 @@ def numbers(texts: pa.Array, decimal: str) -> Numbers:
     if len(at):
         digits = pc.replace_substring_regex(found["digits"], rf"[^\d{decimal}]", "")
         grouped[at] = _mask(pc.not_equal(digits, found["digits"]))
-        plain = pc.binary_join_element_wise(pc.replace_substring(digits, ",", "."), found["power"], _NOTHING)
+        plain = pc.binary_join_element_wise(pc.replace_substring(digits, ",", "."), found["power"], pa.scalar("", TEXT))
         sides = pc.dictionary_encode(
             pc.binary_join_element_wise(found["before"], found["behind"], pa.scalar("0", TEXT))
         )
@@ -255,7 +254,7 @@ def _day(found: Mapping[str, pa.Array]) -> tuple[Days, Mask]:
         short_names = pa.array([name[:3] for name in _MONTHS], TEXT)
         name = pc.utf8_lower(found["name"])
         month = pc.index_in(name, short_names).to_numpy().astype(np.int64) + 1
-        whole = pc.binary_join_element_wise(name, pc.utf8_lower(found["rest"]), _NOTHING)
+        whole = pc.binary_join_element_wise(name, pc.utf8_lower(found["rest"]), pa.scalar("", TEXT))
         known = pa.array([*_MONTHS, *(name[:3] for name in _MONTHS), "sept"], TEXT)
         valid &= _mask(pc.is_in(whole, known))
     elif "q" in found:

@@ -8,6 +8,7 @@ import numpy as np
 from handful.base import expression
 from handful.base.errors import HandfulError
 from handful.base.expression import number, positive_integer
+from handful.base.stopwatch import part
 from handful.optim.build import gain as gain_of
 from handful.optim.build import rescale
 from handful.plan.probe.lr_race import standard_error
@@ -93,6 +94,7 @@ class Grower:
         s.noise.append(found.as_list())
         spend(t, parts, parts * s.batch)
 
+    @part("measuring the noise scale")
     def consider(self, t: Training) -> str | None:
         """At one of the fixed positions: double the batch if it pays. Returns what was done, in words, or None."""
         s, planned = t.state, t.planned or 0

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from handful.base.errors import HandfulError
 from handful.base.plan import Choice, Status
+from handful.base.stopwatch import part
 from handful.optim.build import rescale, set_base
 from handful.optim.schedule import from_torch
 from handful.plan.probe.batch_growth import GAIN, growth
@@ -30,6 +31,7 @@ from handful.plan.probe.memory import measure_memory
 from handful.plan.probe.noise_scale import PARTS, GradientMoments, gradient_in_parts, pool
 from handful.plan.probe.snapshot import Snapshot, untouched
 from handful.plan.probe.step_time import Throughput, measure_throughput, powers_of_two
+from handful.plan.probe.steps import effort
 from handful.report.words import say_seconds
 from handful.training.coupling import mode_coupling
 from handful.training.training import Training, update
@@ -95,8 +97,9 @@ def decide(
 
 
 def too_short(t: Training, d: Decision) -> str:
-    """Why measuring would not earn back what it costs, for a run as short as this one; empty where it may."""
-    first = measure_throughput(t, [min(USUAL, d.cap)], budget=0.2, repeats=3)
+    """Why measuring would not earn back what it costs, for a run as short as this one; empty where it may. How long it
+    computes counts, not how long other processes keep it waiting: a busy machine decides as a quiet one."""
+    first = measure_throughput(t, [min(USUAL, d.cap)], budget=0.2, repeats=5, timer=effort)
     seconds = planned_examples(t) * first.low[0] / first.sizes[0]
     if seconds > SHORT:
         return ""
@@ -155,6 +158,7 @@ def measure_times(t: Training, d: Decision, share: float, *, quick: bool) -> Thr
     return measured
 
 
+@part("measuring the noise scale")
 def measure_noise(t: Training, d: Decision, tp: Throughput, size: int, share: float, *, rise: float) -> None:
     """phi from the next gradients, with which one step is taken; or a note on why not. rise: the most by which the rate
     may be raised for that large batch; 1 where it was given."""

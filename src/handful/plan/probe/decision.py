@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from handful.base.plan import Choice, Row
+from handful.base.plan import Choice
 from handful.plan.probe.lr_race import Branch, Race
 from handful.plan.probe.memory import Memory
 from handful.plan.probe.noise_scale import NoiseScale
@@ -22,8 +22,7 @@ RACED_EPOCHS = 10
 @dataclass
 class Decision:
     """What was chosen (None: was not asked), what was measured for it, and what it cost: steps and examples that do
-    not train the model. start: the run's state after the first steps, which do; None: it begins at the beginning.
-    first_look: at the held-out rows, before those."""
+    not train the model. start: the run's state after the first steps, which do; None: it begins at the beginning."""
 
     batch: Choice | None = None
     lr: Choice | None = None
@@ -34,7 +33,6 @@ class Decision:
     noise: NoiseScale | None = None
     races: list[Race] = field(default_factory=list)
     start: Snapshot | None = None
-    first_look: Row | None = None
     cap: int = 0
     notes: list[str] = field(default_factory=list)
     examples: int = 0

@@ -5,6 +5,7 @@ import math
 import torch
 
 from handful.base.plan import Choice
+from handful.base.stopwatch import part
 from handful.optim.build import gain, set_base
 from handful.plan.probe.decision import NOISE, SHARE, TIMING, WARM, Decision, base_rate, raced_examples
 from handful.plan.probe.lr_race import FORWARD, FURTHER, LOSERS, Race, forwards_of, race
@@ -23,6 +24,7 @@ MOST_STEPS = 2000  # and the most that it is worth
 FEWEST_STEPS = 6  # or that tell anything, where there are not enough
 
 
+@part("first steps, at several rates")
 def first_steps(
     t: Training, d: Decision, size: int, share: float, beginning: Snapshot, *, batch: bool, lr: bool, short: str = ""
 ) -> float:

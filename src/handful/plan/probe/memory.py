@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
 from handful.base.machine import memory_left
+from handful.base.stopwatch import part
 from handful.data.base import Batch, Ragged, Rows, Source
 from handful.plan.probe.snapshot import untouched
 from handful.plan.probe.step_time import powers_of_two
@@ -60,6 +61,7 @@ class Memory:
         return self.fixed + self.per_row * batch
 
 
+@part("measuring memory")
 def measure_memory(t: Training, cap: int, *, budget: float = 60.0) -> Memory:
     """The largest power of two (or `cap`) of rows that goes through the model at once; the run is left as it was.
 
@@ -93,8 +95,8 @@ def measure_memory(t: Training, cap: int, *, budget: float = 60.0) -> Memory:
                 why, status = f"{size:,} rows did not fit", "measured"
                 break
         model.zero_grad(set_to_none=True)
-    gc.collect()
     if on_cuda:
+        gc.collect()
         torch.cuda.empty_cache()
     if not tried:
         raise HandfulError("not even one row fits in memory; use a smaller model or shorter rows")

@@ -1,7 +1,7 @@
 """How long a step takes at each batch size: real steps, loader and update included, fitted by T(B) = a + b B."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from handful.base.errors import HandfulError
 from handful.base.keys import key
+from handful.base.stopwatch import part
 from handful.plan.probe.snapshot import Snapshot, untouched
 from handful.plan.probe.steps import clock, step
 from handful.training.guards import NonFiniteLoss, OutOfMemory
@@ -95,6 +96,7 @@ def powers_of_two(cap: int, least: int = 1) -> list[int]:
     return [1 << k for k in range(max(0, cap).bit_length()) if least <= 1 << k <= cap]
 
 
+@part("measuring step times")
 def measure_throughput(
     t: Training,
     sizes: Sequence[int],
@@ -103,6 +105,7 @@ def measure_throughput(
     repeats: int = 7,
     ceiling: int | None = None,
     known: Mapping[int, Sequence[float]] | None = None,
+    timer: Callable[[Training], float] | None = None,
 ) -> Throughput:
     """Time real steps (loader, forward, backward, update) at each size; the run is left as it was.
 
@@ -110,9 +113,11 @@ def measure_throughput(
     thrown away. budget: seconds for all of it: from MIDDLE up, then from there down, a size whose turns are not
     expected to fit is left out, but one always is timed: of a slow step the small sizes alone would say that the
     largest of them is best. known: seconds of steps that were timed before. ceiling: the most rows that fit in memory
-    at once; larger batches are run in micro-batches of at most that. Raises HandfulError when no size can be run.
+    at once; larger batches are run in micro-batches of at most that. timer: what is read for the clock. Raises
+    HandfulError when no size can be run.
     """
-    started = clock(t)
+    timer = timer or clock
+    started = timer(t)
     times = {n: list(seconds) for n, seconds in (known or {}).items()}
     failed: list[tuple[int, str]] = []
     micro: dict[int, int] = {}
@@ -122,13 +127,13 @@ def measure_throughput(
         t.objective.model.train()
         most, timed = math.inf, 0
         for n in (n for n in order if n not in times):
-            if n >= most or (timed and clock(t) - started + 3 * _expected(times, n) > budget):
+            if n >= most or (timed and timer(t) - started + 3 * _expected(times, n) > budget):
                 most = min(n, most)
                 continue
             t.state.micro_batch = ceiling if ceiling and ceiling < n else snapshot.state.micro_batch
             try:
-                _timed(t, n)  # warms up
-                times[n] = [_timed(t, n), _timed(t, n)]
+                _timed(t, n, timer)  # warms up
+                times[n] = [_timed(t, n, timer), _timed(t, n, timer)]
                 timed += 1
                 if t.state.micro_batch is not None and t.state.micro_batch < n:
                     micro[n] = t.state.micro_batch
@@ -137,23 +142,24 @@ def measure_throughput(
                 most = n if isinstance(error, OutOfMemory) else most
                 snapshot.restore()
                 t.objective.model.train()
-        _time_again(t, snapshot, times, micro, repeats - 2, started + budget)
+        _time_again(t, snapshot, times, micro, repeats - 2, started + budget, timer)
     if not times:
         raise HandfulError(f"no trial step could be taken: {failed[0][1] if failed else 'there are no sizes to try'}")
-    return fit_times(times, failed=tuple(failed), spent=clock(t) - started, micro=micro)
+    return fit_times(times, failed=tuple(failed), spent=timer(t) - started, micro=micro)
 
 
 def _time_again(
-    t: Training, snapshot: Snapshot, times: Mapping[int, list[float]], micro: Mapping[int, int], rounds: int, end: float
-) -> None:
+    t: Training, snapshot: Snapshot, times: Mapping[int, list[float]], micro: Mapping[int, int], rounds: int,
+    end: float, timer: Callable[[Training], float],
+) -> None:  # fmt: skip
     """Further rounds of a step at each size, as long as another is expected to be over by `end`."""
     for _ in range(rounds):
-        if not times or clock(t) + sum(seconds[-1] for seconds in times.values()) > end:
+        if not times or timer(t) + sum(seconds[-1] for seconds in times.values()) > end:
             return
         for n, seconds in times.items():
             t.state.micro_batch = micro.get(n)
             try:
-                seconds.append(_timed(t, n))
+                seconds.append(_timed(t, n, timer))
             except NonFiniteLoss:
                 snapshot.restore()
                 t.objective.model.train()
@@ -173,10 +179,10 @@ def _expected(times: Mapping[int, Sequence[float]], n: int) -> float:
     return min(seconds * n / largest, seconds + max(0.0, rise) * (n - largest)) * 1.2
 
 
-def _timed(t: Training, size: int) -> float:
-    before = clock(t)
+def _timed(t: Training, size: int, timer: Callable[[Training], float]) -> float:
+    before = timer(t)
     step(t, t.batches.at(t.state.position, size), 0.0)  # a rate of 0: the weights stay where the loss is finite
-    return clock(t) - before
+    return timer(t) - before
 
 
 def fit_times(

@@ -60,3 +60,9 @@ def clock(t: Training) -> float:
     if t.objective.device.type != "cpu":
         torch.accelerator.synchronize(t.objective.device)
     return time.perf_counter()
+
+
+def effort(t: Training) -> float:
+    """The time in seconds that this thread has computed for, to which other processes add nothing, however busy the
+    machine; with an accelerator, which is waited for, the clock's."""
+    return time.thread_time() if t.objective.device.type == "cpu" else clock(t)

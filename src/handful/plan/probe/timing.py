@@ -13,6 +13,7 @@ from functools import partial
 import torch
 
 from handful.base.plan import Choice
+from handful.base.stopwatch import part
 from handful.plan.probe.snapshot import untouched
 from handful.training.guards import NonFiniteLoss, OutOfMemory, TooLarge
 from handful.training.objective import Objective
@@ -57,6 +58,7 @@ def time_in_turn(
     return [statistics.median(measured[1:]) for measured in times]
 
 
+@part("measuring threads")
 def choose_threads(t: Training, *, budget: float = 1.0, rounds: int = 7) -> Choice:
     """All threads, or one where a step of the provisional batch is clearly faster with it."""
     everything = torch.get_num_threads()
@@ -73,6 +75,7 @@ def choose_threads(t: Training, *, budget: float = 1.0, rounds: int = 7) -> Choi
     return Choice(everything, "measured", reason)
 
 
+@part("measuring precision")
 def measure_precision(t: Training, *, budget: float = 1.0, rounds: int = 5) -> Choice:
     """float32, or bfloat16 autocast where a step is clearly faster in it; on one thread, so that other users of the
     machine cannot tip the scales."""

@@ -74,6 +74,45 @@ def _tail(x: NDArray[np.float64], far: float) -> tuple[float, float] | None:
 
 
 @dataclass(frozen=True, eq=False)
+class ScaleNonzero(Step[Tensor]):
+    """For matrices of mostly zeros (words of texts, categories written out): divided so that what is not 0 is about 1
+    in size, and zeros stay 0.
+
+    All features are divided by one number, the median of their sizes, as what they differ by may be meant (the weights
+    of TF-IDF); one that is more than `far` times as large or as small by its own size. The size of a feature is the
+    root mean square of its values that are not 0. Values [m, features]; the result is float32, or float64 for float64.
+
+    >>> x = torch.tensor([[0.0, 0.5, 2000.0], [0.5, 0.0, 4000.0], [0.0, 0.0, 0.0]])
+    >>> ScaleNonzero().fit([x])(x)[:2].tolist()
+    [[0.0, 1.0, 0.632...], [1.0, 0.0, 1.264...]]
+    """
+
+    far: float = 10.0
+    size: Tensor | None = None  # float64 [features]
+
+    def learn(self, chunks: Iterator[Tensor]) -> Self:
+        squares = count = torch.zeros((), dtype=torch.float64)
+        for chunk in chunks:
+            x = chunk.to(torch.float64)
+            squares, count = squares + x.square().sum(0), count + (x != 0).sum(0)
+        own = (squares / count.clamp(min=1)).sqrt()
+        usual = own[own > 0].median() if (own > 0).any() else torch.ones((), dtype=torch.float64)
+        apart = (own > self.far * usual) | ((own < usual / self.far) & (own > 0))
+        return replace(self, size=torch.where(apart, own, usual))
+
+    def __call__(self, value: Tensor) -> Tensor:
+        x = value if value.is_floating_point() else value.to(torch.float32)
+        return x / self.fitted(self.size).to(x)
+
+    def notes(self, names: Names = None) -> list[str]:
+        size = self.fitted(self.size)
+        usual = size.median()
+        apart = (size != usual).nonzero().flatten().tolist()
+        found = [f"Sparse numbers are divided by {usual:.3g}, the usual size of those that are not 0; zeros stay 0."]
+        return found + ([f"Divided by a size of their own: features {listed(apart, names)}."] if apart else [])
+
+
+@dataclass(frozen=True, eq=False)
 class CyclicTime(Step[Tensor]):
     """Adds where in the day, the week and the year a time is: sine and cosine of each, behind the features.
 

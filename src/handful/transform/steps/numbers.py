@@ -290,6 +290,7 @@ class ScaleImage(Step[Tensor]):
 
 
 @functools.lru_cache(maxsize=64)
+@functools.lru_cache(256)  # one row after another is read with the same classes
 def code_table(
     known: tuple[str, ...], classes: tuple[str, ...], first: int, other: int, missing: int | None = None
 ) -> Tensor:

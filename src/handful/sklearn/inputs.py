@@ -1,0 +1,107 @@
+"""What X may be: numbers, dense or sparse, a frame with other columns, or texts; checked as scikit-learn checks it."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_consistent_length, validate_data
+
+from handful.base.errors import HandfulError, some
+from handful.data.open import open as open_source
+
+Array = NDArray[np.generic]
+
+
+class FrameColumn(Protocol):
+    """A column of a frame."""
+
+    dtype: object
+
+
+@runtime_checkable
+class Frame(Protocol):
+    """A DataFrame, of pandas or polars."""
+
+    @property
+    def columns(self) -> Iterable[str]: ...
+    def __getitem__(self, name: str) -> FrameColumn: ...
+
+
+Input = ArrayLike | Frame
+
+
+def is_text(x: Input) -> bool:
+    """Whether the rows are strings."""
+    match x:
+        case [str(), *rest]:
+            return all(isinstance(row, str) for row in rest)
+        case Frame():
+            return False
+        case _ if getattr(x, "ndim", 0) == 1 and getattr(getattr(x, "dtype", None), "kind", "O") in "OUT":
+            return is_text(list(x))  # type: ignore[arg-type]  # an array or a Series
+    return False
+
+
+def is_mixed(x: Input) -> bool:
+    """Whether x is a frame in which some column is not of numbers."""
+    return isinstance(x, Frame) and any(_is_other(x[name]) for name in x.columns)
+
+
+def _is_other(column: FrameColumn) -> bool:
+    if hasattr(column.dtype, "is_numeric"):  # polars
+        return not column.dtype.is_numeric()
+    return getattr(column.dtype, "kind", "O") not in "iufb"
+
+
+def columns_of(x: Input, *, varying: bool = False) -> dict[str, object]:
+    """The columns of a frame by name; an array is the column x. varying: without those that are the same everywhere."""
+    if not isinstance(x, Frame):
+        return {"x": list(x) if is_text(x) else x}  # type: ignore[arg-type]
+    names = open_source(x).columns if varying else map(str, x.columns)
+    return {str(name): x[name] for name in names}
+
+
+def checked(
+    estimator: BaseEstimator, x: Input, fitted: Mapping[str, object] | None, *, finite: str | bool, least: int = 1
+) -> Input:
+    """x as scikit-learn checks it: an array or sparse rows of numbers; a frame with other columns, and texts, as it is.
+
+    fitted: what was learned of the columns, where X of the same kind is wanted; None: X is new, and what is known of it
+    is kept in the estimator (n_features_in_, feature_names_in_, mixed_). finite: whether values may be missing; least:
+    rows.
+    """
+    reset = fitted is None
+    if reset:
+        estimator.mixed_ = is_mixed(x) or is_text(x)
+    if not estimator.mixed_:
+        found: Input = validate_data(
+            estimator, x, reset=reset, ensure_all_finite=finite, allow_nd=True, accept_sparse="csr",
+            ensure_min_samples=least,
+        )  # fmt: skip
+        return found
+    if fitted is not None and list(fitted) == ["x"] and not isinstance(x, Frame):
+        if not is_text(x):
+            raise HandfulError(f"X must be a list of texts, as it was fitted on, not {type(x).__name__}")
+        return x
+    validate_data(estimator, x, reset=reset, skip_check_array=True)
+    if not isinstance(x, Frame) and not is_text(x):
+        names = some(estimator.feature_names_in_.tolist(), 5)
+        raise HandfulError(f"X must be a DataFrame with the fitted columns, {names}, not {type(x).__name__}")
+    return x
+
+
+def plain_labels(y: Any) -> Any:
+    """y, of pandas' types that may lack values (Int64, boolean) as NumPy's own type."""
+    kind = getattr(getattr(y, "dtype", None), "numpy_dtype", None)
+    if kind is None or not hasattr(y, "isna"):
+        return y
+    if y.isna().any():
+        raise HandfulError("y lacks values: fill them in or remove such rows")
+    return y.to_numpy(kind)
+
+
+def same_length(x: Input, *others: object) -> None:
+    """Raise ValueError where X and y differ in their number of rows."""
+    check_consistent_length(x, *others)

@@ -1,0 +1,104 @@
+"""One row at a time, as a service asks: the answers of the whole file, in Python's own values, from many threads."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import handful
+from handful.base.errors import HandfulError
+
+
+def fit(model, data, **options):
+    return handful.fit(model, data, **{"until": "steps(2)", "batch": 8, "lr": 0.1, "quiet": True, **options})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """(run as loaded from its folder, the training frame): numbers, words, dates and truth values in text."""
+    folder, rng = tmp_path_factory.mktemp("whole"), np.random.default_rng(0)
+    n = 300
+    days = pd.to_datetime("2020-01-01") + pd.to_timedelta(rng.integers(0, 700, n), unit="D")
+    frame = pd.DataFrame(
+        {
+            "size": rng.normal(size=n).round(3),
+            "colour": rng.choice(["red", "green", "blue"], n),
+            "day": days.strftime("%d.%m.%Y"),
+            "price": [f"${int(k):,}" for k in rng.integers(0, 9000, n)],
+            "new": rng.choice(["True", "False"], n),
+        }
+    )
+    frame["sort"] = np.where(frame["size"] + (frame["colour"] == "red") > 0.3, "01", "02")
+    frame.to_csv(folder / "data.csv", index=False)
+    fit("table", folder / "data.csv", target="sort", until="steps(30)", batch=32, lr=0.01, out=folder / "run")
+    return handful.load(folder / "run"), frame
+
+
+def rows_of(frame):
+    return frame.drop(columns="sort").to_dict("records")
+
+
+def test_a_function_of_one_row_answers_as_the_whole_frame_does(trained):
+    run, frame = trained
+    whole = run.predict(frame)
+    judge = run.as_function()
+    found = [judge(row) for row in rows_of(frame)]
+    assert found == whole.tolist()
+    assert {type(value) for value in found} == {str}
+    assert judge(rows_of(frame)) == found
+    assert judge(rows_of(frame)[:1]) == found[:1]
+
+
+def test_probabilities_go_by_the_names_of_the_classes(trained):
+    run, frame = trained
+    whole = run.predict(frame, probabilities=True)
+    chances = run.as_function(probabilities=True)
+    for row, expected in zip(rows_of(frame)[:20], whole.tolist(), strict=False):
+        assert chances(row) == dict(zip(["01", "02"], expected, strict=True))
+
+
+def test_threads_share_a_function(trained):
+    run, frame = trained
+    judge, rows = handful.load(run.path).as_function(), rows_of(frame)  # its first call comes from many threads
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(judge, rows * 2)) == run.predict(frame).tolist() * 2
+
+
+@pytest.mark.parametrize("wrong", [{"size": [1.0, 2.0], "colour": ["red", "red"]}, {"size": 1.0}])
+def test_what_is_not_one_row_is_refused(wrong, trained):
+    run, _ = trained
+    with pytest.raises(HandfulError):
+        run.as_function()(wrong)
+
+
+def test_several_rows_in_one_are_refused():
+    run = fit("linear", ([[0.0], [1.0]] * 8, [0.0, 1.0] * 8), valid=0)
+    with pytest.raises(HandfulError, match="give one row, or a list of rows, not 2 rows in one"):
+        run.as_function()({"x": np.zeros((2, 1))})
+    assert isinstance(run.as_function()({"x": [[1.0]]}), float)
+
+
+def test_an_own_model_and_one_of_text():
+    x = torch.arange(64.0).reshape(-1, 2)
+    net = torch.nn.Linear(2, 1)
+    run = fit(net, {"x": x, "y": x.sum(1, keepdim=True)}, target="y", loss="mse", lr=1e-4)
+    assert run.as_function()({"x": x[3:4]}) == pytest.approx(net(x[3:4]).tolist()[0])
+    texts = {"text": [f"a {how} long day out, number {k}" for k in range(20) for how in ("good", "bad")]}
+    told = fit("text", texts | {"y": [1, 0] * 20}, target="y", until="steps(40)", lr=0.01)
+    judge = told.as_function()
+    assert (judge("a good day"), judge({"text": "a bad day"}), judge(["so bad", "so good"])) == (1, 0, [0, 1])
+
+
+def test_many_classes_of_a_category_and_new_texts_stay_right_in_the_caches():
+    """What was read of a string, or of a list of classes, is kept; another column with the same string is another."""
+    frame = pd.DataFrame({"a": [f"{k},5" for k in range(40)], "b": [f"${k}" for k in range(40)]})
+    frame["c"] = [f"c{k % 20}" for k in range(40)]
+    frame["y"] = np.arange(40.0)
+    run = fit("linear", frame, target="y", valid=0)
+    single = np.array([run.predict(row)[0] for row in frame.to_dict("records")])
+    assert np.array_equal(single, run.predict(frame))
+    with pytest.raises(HandfulError, match=r"column 'a' must be a number but is '\$3' in row 0"):
+        run.predict({"a": "$3", "b": "$3", "c": "c1"})
+    assert np.isfinite(run.predict({"a": "3,5", "b": "$3", "c": "never seen"})).all()
