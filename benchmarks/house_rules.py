@@ -189,7 +189,7 @@ def many_top_names(package: Package) -> list[str]:
 
 
 def folder_sizes(package: Package) -> list[str]:
-    """Folders of fewer than 3 or more than 12 modules; `__init__` is not counted, nor are folders inside. The top folder,
+    """Folders of fewer than 3 or more than 12 modules; `__init__` is not counted, nor are folders inside. The top one,
     whose edges may be folders, has a rule of its own (many_top_names)."""
     count: dict[Path, int] = defaultdict(int)
     for module in package:
