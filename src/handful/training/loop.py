@@ -33,7 +33,7 @@ def descend(t: Training, after_step: Callable[[LossSums, float], None], interrup
                 gradient.backward(sums)  # 5. backward
                 del output, sums  # or they would take up memory during the next forward pass
         with interrupts.one_update():
-            rate = update(t)  # 6. update by the learning rate
+            rate = update(t, again=gradient.again)  # 6. update by the learning rate
             state.position += state.batch
             state.step += 1
         after_step(gradient.total, rate)

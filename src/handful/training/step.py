@@ -54,11 +54,13 @@ class ExactGradient:
         # Alone and undivided, the mean itself is differentiated, so the bits are those of the plain textbook loop.
         self.whole = self.size >= len(batch.rows) and ranks.size == 1
         self.total = NOTHING
+        self.asked = 0  # times that the gradient was asked for again
+        self.key = seed, step, ranks.rank
         self.part = batch
         self.bad: Batch | None = None  # of several ranks: the first part of this one whose loss is not finite
         self.forget()
         self.buffers = [b.detach().clone() for b in objective.buffers]
-        seed_dropout(seed, step, ranks.rank, objective.device)
+        seed_dropout(*self.key, objective.device)
 
     def parts(self) -> Iterator[Batch]:
         """The rows on the model's device: all at once, or in parts of `micro_batch` rows."""
@@ -96,6 +98,26 @@ class ExactGradient:
             if not answers[1]:  # the weight is 0, and nothing counts
                 self.forget()
         self.total = sums.detached() if self.total is NOTHING else self.total + sums
+
+    def again(self) -> float:
+        """The mean loss of the same mini-batch where the weights are now, and its gradient, with the same dropout: the
+        closure of an optimizer such as LBFGS. It asks for the gradient that is known first. A loss that is not finite
+        is an answer to it: the next step names the rows."""
+        self.asked += 1
+        if self.asked == 1:
+            return _mean(self.total)
+        first, self.total = self.total, NOTHING
+        self.forget()
+        seed_dropout(*self.key, self.objective.device)
+        for part in self.parts():
+            sums = self.objective.sums(part, metrics=False)
+            share = sums.weight.to(sums.loss.dtype).reciprocal() if self.whole else None
+            sums.loss.backward(share)  # type: ignore[no-untyped-call]
+            self.total = sums.detached() if self.total is NOTHING else self.total + sums
+        if not self.whole:
+            self._divide(float(self.total.weight))
+        now, self.total = self.total, first
+        return _mean(now)
 
     def __enter__(self) -> "ExactGradient":
         return self
@@ -173,6 +195,11 @@ class ExactGradient:
         if said.weight == 0:
             self.forget()
         return False
+
+
+def _mean(sums: LossSums) -> float:
+    """As a loss's own mean has it, in its dtype."""
+    return float(sums.loss / sums.weight.to(sums.loss.dtype))
 
 
 def gradient(

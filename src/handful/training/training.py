@@ -15,8 +15,8 @@ from handful.base.score import direction, lower_is_better
 from handful.base.stopwatch import part
 from handful.batches.batches import Batches
 from handful.data.base import Source
-from handful.optim.build import clip, set_lr
-from handful.optim.fused import stepper
+from handful.optim.fused import Closure, stepper
+from handful.optim.rates import clip, follow, set_lr
 from handful.optim.schedule import Schedule
 from handful.optim.state import averages_itself
 from handful.report.live import Live
@@ -211,18 +211,22 @@ def standard_error(share: float, rows: int) -> float:
     return math.sqrt(p * (1 - p) / (rows + 2)) if math.isfinite(share) else 0.0
 
 
-def update(t: Training, factor: float | None = None) -> float:
+def update(t: Training, factor: float | None = None, again: Closure | None = None) -> float:
     """Step 6: penalties and clipping on the exact gradient, then the optimizer. Returns the learning rate used.
 
-    factor: of the base learning rate; None: the schedule's.
+    factor: of the base learning rate; None: the schedule's. again: for an optimizer that evaluates the loss several
+    times, as LBFGS.
     """
+    share = 0.5 ** len(t.state.went_back)
+    if factor is None:
+        follow(t.state.optimizer, t.schedule, t.progress(), share)
+    else:
+        set_lr(t.state.optimizer, factor * share)
     if t.l1:
         add_l1(t.decayed, t.l1)
     if t.clip_norm is not None or t.clip_value is not None:
         clip(t.parameters, norm=t.clip_norm, value=t.clip_value)
-    factor = t.schedule(t.progress()) if factor is None else factor
-    set_lr(t.state.optimizer, factor * 0.5 ** len(t.state.went_back))
-    t.move()
+    t.move(again)
     if t.state.average is not None:
         update_average(t.state.average, t.weights(), t.ema, t.state.step)
     return float(t.state.optimizer.param_groups[0]["lr"])

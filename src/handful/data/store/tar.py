@@ -30,8 +30,8 @@ from handful.data.gather import Array, ragged_of
 from handful.data.media import audio, images
 from handful.data.media.bad_rows import BadItem, without_bad
 from handful.data.media.items import IMAGES, SOUNDS, Items, are_small, in_parallel, points_outside
-from handful.data.npz import HEADER
 from handful.data.options import Options
+from handful.data.store.npz import HEADER
 from handful.data.tables.arrow import open_table, with_target
 
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
