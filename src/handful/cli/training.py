@@ -1,12 +1,12 @@
 """Commands that train: train, resume, compare, tune."""
 
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Unpack
 
 import typer
 
 from handful.base.errors import HandfulError
+from handful.base.files import free_folder
 from handful.cli.flags import IN_PYTHON, Data, Quiet, RunPath, command, with_options
 from handful.plan.config import OPTIONS, ConfigOptions
 
@@ -40,7 +40,7 @@ def train(
         for note in plan.notes:
             print(f"note: {note}")
         return {"choices": {name: vars(choice) for name, choice in plan.choices.items()}, "notes": plan.notes}
-    return _show(fit(model, data, out=out or _free_folder(data), **options))
+    return _show(fit(model, data, out=out or free_folder(data), **options))
 
 
 @command
@@ -56,7 +56,7 @@ def profile(
     from handful.fit import fit
 
     given: ConfigOptions = {**options, "until": f"steps({steps})", "profile": True}
-    return _show(fit(model, data, out=out or _free_folder(data, "-profile"), **given))
+    return _show(fit(model, data, out=out or free_folder(data, "-profile"), **given))
 
 
 @command
@@ -90,7 +90,7 @@ def compare(
             raise HandfulError(f"--reach must be a score and its value, as 'valid_accuracy=0.95', not '{reach}'")
         goal = (name.strip(), _number(value, "reach"))
     rates = lrs if lrs in ("tune", "auto") else [_number(part, "lrs") for part in lrs.split(",")]
-    where = out or _free_folder(data + "-compare")
+    where = out or free_folder(data + "-compare")
     sizes = [part.strip() for part in batches.split(",")]
     found = measure(model, data, sizes, epochs=epochs, budget=budget, seconds=seconds, lrs=rates, seeds=seeds,
                     reach=goal, out=where, **options)  # fmt: skip
@@ -149,8 +149,3 @@ def _number(text: str, flag: str) -> float:
         return float(text)
     except ValueError:
         raise HandfulError(f"--{flag} must hold numbers, not {text.strip()!r}") from None
-
-
-def _free_folder(data: str, suffix: str = "") -> Path:
-    name = (Path(data.rstrip("/")).name.split(".")[0] or "run") + suffix
-    return next(path for k in count(1) if not (path := Path("runs") / f"{name}-{k}").exists())
