@@ -18,6 +18,7 @@ from handful.data.tables.strings import is_plain
 from handful.data.tables.types import plain
 from handful.data.tables.values import convert
 
+BEYOND = "beyond 64 bits: convert them to floats, or labels to text"
 _TARGET_NAMES = {"label", "labels", "target", "class", "y", "outcome"}
 
 
@@ -38,10 +39,14 @@ def to_table(value: object, name: str) -> pa.Table:
     try:
         if hasattr(value, "to_frame") and not hasattr(value, "columns"):  # a Series of pandas or polars
             value = value.to_frame("y") if getattr(value, "name", None) is None else value.to_frame()
-        if _is_pandas(value) and hasattr(value, "columns"):
+        if _is_pandas(value) and hasattr(value, "columns") and hasattr(value, "dtypes") and hasattr(value, "astype"):
             check_names([str(c) for c in value.columns], name)
+            sparse = {at: kind.subtype for at, kind in value.dtypes.items() if type(kind).__name__ == "SparseDtype"}
+            value = value.astype(sparse) if sparse else value
             return pa.Table.from_pandas(value, preserve_index=False)
         return pa.table(value) if hasattr(value, "__arrow_c_stream__") else from_dataframe(value)
+    except OverflowError as error:
+        raise HandfulError(f"{name}: a column holds whole numbers {BEYOND}") from error
     except (pa.ArrowException, TypeError) as error:
         raise HandfulError(f"{name}: a column mixes types or holds objects, so it cannot be read: {error}") from error
 
@@ -60,7 +65,7 @@ def open_table(
 
     extra: further columns, given beside the table, such as the y of a pair.
     """
-    table = plain(table)
+    table = plain(table, o.schema)
 
     def read(rows: Rows, o: Options) -> Arrays:
         kept = table if o.rows is None else table.take(pa.array(rows))
