@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Unpack, cast
 import typer
 from typer.core import TyperGroup
 
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, shown
+from handful.base.files import free_folder
 from handful.base.version import __version__
 from handful.plan.config import OPTIONS, ConfigOptions, Option
 
@@ -104,7 +105,7 @@ def train(
     if options.get("resume") and out is None:
         raise HandfulError("--resume goes on with the run in a folder: name it by --out")
     given = {name: value for name, value in options.items() if value != OPTIONS[name].default}  # the rest is fit's own
-    _show(fit(model, data, out=out or _free_folder(data), **cast(ConfigOptions, given)))
+    _show(fit(model, data, out=out or free_folder(data), **cast(ConfigOptions, given)))
 
 
 @app.command()
@@ -118,7 +119,7 @@ def profile(
 ) -> None:
     """Show where the time of a training step on DATA goes, and of all that comes before; writes trace.json, too."""
     given: ConfigOptions = {**options, "until": f"steps({steps})", "profile": True}
-    train(data, model, out or _free_folder(data, "-profile"), **given)
+    train(data, model, out or free_folder(data, "-profile"), **given)
 
 
 @app.command()
@@ -152,7 +153,7 @@ def compare(
             raise HandfulError(f"--reach must be a score and its value, as 'valid_accuracy=0.95', not '{reach}'")
         goal = (name.strip(), _number(value, "reach"))
     rates = lrs if lrs in ("tune", "auto") else [_number(part, "lrs") for part in lrs.split(",")]
-    where = out or _free_folder(data + "-compare")
+    where = out or free_folder(data + "-compare")
     sizes = [part.strip() for part in batches.split(",")]
     print(measure(model, data, sizes, epochs=epochs, budget=budget, seconds=seconds, lrs=rates, seeds=seeds,
                   reach=goal, out=where, **options))  # fmt: skip
@@ -360,14 +361,6 @@ def _number(text: str, flag: str) -> float:
         raise HandfulError(f"--{flag} must hold numbers, not {text.strip()!r}") from None
 
 
-def _free_folder(data: str, suffix: str = "") -> Path:
-    name = (Path(data.rstrip("/")).name.split(".")[0] or "run") + suffix
-    k = 1
-    while (Path("runs") / f"{name}-{k}").exists():
-        k += 1
-    return Path("runs") / f"{name}-{k}"
-
-
 def _interrupt(number: int, _frame: object) -> None:
     raise KeyboardInterrupt(128 + number)
 
@@ -376,9 +369,11 @@ def main() -> None:
     """The entry point of the command.
 
     Exit statuses: 0; 1 for a pipe that was closed; 2 for a mistake, a file that cannot be read or written; those of a
-    run that did not end as it should (3, 4, 130, 143): see `Run.exit_status`.
+    run that did not end as it should (3, 4, 129, 130, 143): see `Run.exit_status`.
     """
-    signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop keeps the best weights, as Ctrl-C does
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a scheduler's stop, a closed terminal: the best weights are kept
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     try:
         app()
     except HandfulError as error:
@@ -391,8 +386,8 @@ def main() -> None:
     except BrokenPipeError:  # `handful predict ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:  # a full disk under standard output, a folder that is gone
-        print(f"handful: {error}", file=sys.stderr)
+    except (OSError, MemoryError) as error:  # a full disk under standard output, a folder that is gone
+        print(f"handful: {shown(error) or 'memory ran out; give it fewer rows'}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -1,4 +1,4 @@
-"""JPEG by simplejpeg, where it is installed (the extra "jpeg"): for every kind of file the pixels that Pillow gives."""
+"""JPEG by simplejpeg: for every kind of file the pixels that Pillow gives."""
 
 import io
 

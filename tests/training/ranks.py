@@ -1,10 +1,12 @@
 """What tests/training/test_ranks.py does on several ranks."""
 
+import functools
 import multiprocessing
 import os
 import signal
 import socket
 import sys
+import threading
 import time
 
 import numpy as np
@@ -97,6 +99,7 @@ CASES = {  # name -> model of a rank, data, options
 }
 
 
+@functools.cache
 def train(name, rank=0):
     """What a run leaves: weights, and the losses and scores of its history."""
     make, data, options = CASES[name]
@@ -202,7 +205,31 @@ def suffer(rank, what, folder, limit):
                 data = (x[:, :5], y)
     torch.manual_seed(0)
     run = handful.fit(
-        Faulty(what).double(), data, out=folder / "run", preprocess=None, quiet=True, timeout=limit, **options
+        Faulty(what).double(),
+        data,
+        out=folder / "run" if what == "SIGKILL" else None,
+        preprocess=None,
+        quiet=True,
+        timeout=limit,
+        **options,
     )
     print(run.stopped_because, run.state.step, run.state.micro_batch, flush=True)
+    return run.exit_status
+
+
+# --- killed and started again -----------------------------------------------------------------------------------------
+
+
+def go_on(rank, folder, kill, out):
+    """A run of 40 steps that is saved often, of which one rank may be killed at some moment: kill = (rank, seconds)."""
+    model = mlp(rank)
+
+    def slowly(event, info):
+        time.sleep(0.01)
+        if event == "start" and rank == kill[0]:
+            threading.Timer(kill[1], os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+    options = {**PLAIN, "optimizer": "momentum", "until": "steps(40)", "save_every": 3}
+    run = handful.fit(model, (X, Y), out=folder / "run", resume="auto", callbacks=[slowly], quiet=True, **options)
+    np.save(folder / f"{out}.npy", np.concatenate([p.detach().numpy().ravel() for p in run.model.parameters()]))
     return run.exit_status

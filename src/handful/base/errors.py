@@ -2,10 +2,36 @@
 
 import difflib
 import operator
+import re
 from collections.abc import Iterable, Sequence
 
 # What code of the caller's own raises on values that it is not made for.
 MISTAKES = (RuntimeError, TypeError, ValueError, LookupError, AssertionError, NotImplementedError, AttributeError)
+
+
+_USER = re.compile(r"(\w[\w+.-]*://)[^/\s'\"]*@")
+_QUERY = re.compile(r"(\w[\w+.-]*://[^\s'\"?]*)\?[^\s'\"]*=[^\s'\"),;]*")
+
+
+def without_secrets(text: str) -> str:
+    """The text with names, passwords and queries (which hold tokens and signatures) of addresses hidden.
+
+    >>> without_secrets("s3://me:pw@host/a@b.csv and https://host/x.csv?sig=abc&t=1, memory://part-?.csv")
+    's3://***@host/a@b.csv and https://host/x.csv?***, memory://part-?.csv'
+    """
+    return _QUERY.sub(r"\1?***", _USER.sub(r"\1***@", text)) if "://" in text else text
+
+
+def shown(text: object) -> str:
+    """The text as it may be shown: without secrets, what would steer a terminal written out.
+
+    >>> shown("cat\x1b[31m.png")
+    'cat\\x1b[31m.png'
+    """
+    line = without_secrets(str(text))
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in line)
 
 
 class HandfulError(ValueError):
@@ -15,6 +41,9 @@ class HandfulError(ValueError):
     """
 
     exit_status = 2
+
+    def __init__(self, text: object) -> None:
+        super().__init__(shown(text))
 
 
 class StepError(HandfulError):

@@ -9,6 +9,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -124,3 +125,12 @@ def _is_gone(holder: str) -> bool:
         case found if found[2] == socket.gethostname():
             return not Path(f"/proc/{found[1]}").exists() and Path("/proc").exists()
     return False
+
+
+def free_folder(data: str, suffix: str = "") -> Path:
+    """A run folder for data of this name that is not there yet: runs/NAME-K. Where torchrun starts a process again, the
+    last one that is there: its run goes on."""
+    name = (Path(data.rstrip("/")).name.split(".")[0] or "run") + suffix
+    free = next(k for k in count(1) if not (Path("runs") / f"{name}-{k}").exists())
+    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    return Path("runs") / f"{name}-{max(1, free - again)}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, without_secrets
 from handful.base.files import of_text, write_text
 from handful.base.version import __version__
 
@@ -37,6 +37,16 @@ class Choice:
         """
         return cls(f"your own {name}", status, reason, reproducible=False)
 
+    @classmethod
+    def place(cls, where: str, reason: str = "") -> "Choice":
+        """A path or an address as it was given; its secrets are not kept, so that one who has them gives it again.
+
+        >>> Choice.place("https://me:pw@host/x.csv").value
+        'https://***@host/x.csv'
+        """
+        kept = without_secrets(where)
+        return cls(kept, "given", reason, reproducible=kept == where)
+
 
 _CLOCKED = ("step_times", "threads", "precision", "micro_batch")  # depend on the machine and its moment
 
@@ -51,6 +61,9 @@ class Plan:
 
     choices: Mapping[str, Choice]
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "notes", tuple(map(without_secrets, self.notes)))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name in ("choices", "notes"):  # not there yet while being copied

@@ -6,7 +6,7 @@ from contextlib import closing
 import numpy as np
 import torch
 
-from handful.base.errors import HandfulError, whole
+from handful.base.errors import HandfulError, StepError, whole
 from handful.base.threads import R, in_order
 from handful.batches.permutation import RowOrder
 from handful.batches.prefetch import EpochPrefetcher, RowPrefetcher
@@ -65,9 +65,15 @@ class Batches:
         """The batch of these rows, known to be in range; without columns where a rank's share has none."""
         if not len(rows):
             return Batch({}, rows, epochs, start)
-        batch = Batch(self.source.read(rows), rows, epochs, start)
-        for transform in self.transforms:
-            batch = transform(batch)
+        try:
+            batch = Batch(self.source.read(rows), rows, epochs, start)
+            for transform in self.transforms:
+                batch = transform(batch)
+        except MemoryError as error:
+            raise StepError(
+                f"memory ran out while {len(rows):,} rows of {self.source.name} were read; take a smaller batch, or "
+                "write the data as a store, by handful prepare"
+            ) from error
         return batch
 
     def stream(self, position: int, size: int, share: tuple[int, int] = (0, 1)) -> Generator[Batch, None, None]:

@@ -27,6 +27,7 @@ from handful.compare.paths import SECONDS, Surface, loss_surface
 from handful.data.base import Source
 from handful.data.open import open as open_source
 from handful.data.split import split as split_rows
+from handful.optim.build import Optimizers
 from handful.optim.build import build as optimizer_of
 from handful.report.tables import text_table
 from handful.report.words import say_bytes, say_count, say_number, say_score, say_seconds, say_value
@@ -80,7 +81,7 @@ def compare(
     until: stop.Rule | str | float | None = None,
     lrs: Rates = "tune",
     seeds: int = 3,
-    optimizer: str | Optimizer | Callable[..., Optimizer] = "sgd",
+    optimizer: Optimizers = "sgd",
     schedule: object = "constant",
     reach: tuple[str, float] | None = None,
     seed: int = 0,
@@ -242,9 +243,7 @@ def words(rows: Sequence[Row], score: str) -> list[dict[str, str]]:
     return lines
 
 
-def _prepare(
-    task: Task, optimizer: str | Optimizer | Callable[..., Optimizer], reach: tuple[str, float] | None
-) -> tuple[float, float]:
+def _prepare(task: Task, optimizer: Optimizers, reach: tuple[str, float] | None) -> tuple[float, float]:
     """Assemble one run, so that mistakes are reported before the first; returns the optimizer's usual learning rate,
     and the seconds that took."""
     t = task.training(Method(1, 1), task.seed, 1e-3)
@@ -252,9 +251,11 @@ def _prepare(
     known = [f"{part}_{name}" for part in parts for name in ("loss", *(m.name for m in t.objective.metrics))]
     if reach is not None and reach[0] not in known:
         raise HandfulError(f"there is no score called '{reach[0]}' to reach.{did_you_mean(str(reach[0]), known)}")
-    usual, began = float(optimizer_of(optimizer, t.objective.model).lr.value), time.perf_counter()
+    usual, began = optimizer_of(optimizer, t.objective.model).lr.value, time.perf_counter()
+    if isinstance(usual, dict):
+        raise HandfulError("compare looks for one learning rate for each batch size; give it one optimizer")
     task.training(Method(1, 1), task.seed, 1e-3)  # once more: the first waits for what is loaded once
-    return usual, time.perf_counter() - began
+    return float(usual), time.perf_counter() - began
 
 
 def _variances(

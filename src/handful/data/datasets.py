@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 from torch.utils.data import Subset as TorchSubset
 
 from handful.base.errors import HandfulError
@@ -114,10 +114,6 @@ def open_hugging_face(value: HuggingFace, o: Options) -> Source:
 
 def open_torch(value: "Dataset[object]", o: Options) -> Source:
     """TensorDataset: its tensors. Subset: a view. Any other map-style data set: item by item, stacked."""
-    if isinstance(value, IterableDataset):
-        raise HandfulError(
-            f"{o.name} is an IterableDataset, without rows to shuffle: write it to Parquet and open that"
-        )
     if type(value) is TensorDataset:
         return open_columns(_named(value.tensors), o)
     if type(value) is TorchSubset and len(value):

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Source, View
+from handful.data.containers import plainer
 from handful.data.datasets import NAMES, is_hugging_face, open_embedded, open_hugging_face, open_torch
 from handful.data.media.folder import open_folder, open_zip
 from handful.data.options import Names, Options, Size, checked
@@ -26,7 +27,7 @@ from handful.data.tables.arrays import is_sparse
 from handful.data.tables.arrow import chosen, open_table, to_table
 from handful.data.tables.files import TABLES, ending, is_remote
 from handful.data.tables.parts import open_parts
-from handful.data.tables.readers import READERS, is_libsvm, open_file, open_libsvm, refused, route_of
+from handful.data.tables.readers import READERS, is_idx, is_libsvm, open_file, open_idx, open_libsvm, refused, route_of
 from handful.data.targets import MultiTarget, names_of
 from handful.data.text import open_text
 
@@ -90,7 +91,15 @@ def open(
         where, one, name=name, columns=columns, image_size=image_size, rate=rate, memory=memory, bad_rows=bad_rows,
         outside=outside,
     )  # fmt: skip
-    return _open_path(o.where, o) if o.where is not None else _open_object(where, o)
+    try:
+        if o.where is not None:
+            return _open_path(o.where, o)
+        rows, said = plainer(where, o)
+        source = _open_object(rows, o)
+    except UnicodeDecodeError as error:
+        raise HandfulError(f"{o.name} holds text that is not UTF-8 ({error}): write it again as UTF-8") from error
+    source.notes = [*said, *source.notes]
+    return source
 
 
 def _open_object(where: object, o: Options) -> Source:
@@ -188,6 +197,8 @@ def _open_local(path: Path, o: Options) -> Source:
         raise HandfulError(f"{path} is not an ordinary file: copy its contents into one")
     if not os.access(path, os.R_OK):
         raise HandfulError(f"{path}: permission denied; change its permissions")
+    if is_idx(path):
+        return open_idx(str(path), o)
     if is_libsvm(path):
         return open_libsvm(path, o)
     if kind in _LOCAL:

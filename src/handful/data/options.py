@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 
-from handful.base.errors import HandfulError, whole
+from handful.base.errors import HandfulError, whole, without_secrets
 from handful.base.machine import memory_budget
 from handful.data.base import Column, Rows
 
@@ -64,7 +64,7 @@ def checked(
         bad_rows = whole("bad_rows, if not 'stop' or 'skip',", bad_rows, least=0)
     path = str(os.fspath(where)) if isinstance(where, str | os.PathLike) else None
     return Options(
-        name=name or path or _called(where),
+        name=name or (path and without_secrets(path)) or _called(where),
         target=target,
         columns=None if columns is None else tuple(columns),
         schema=columns if isinstance(columns, Mapping) else {},

@@ -43,10 +43,13 @@ def matching(name: str) -> list[Path]:
 
 def remote_files(name: str) -> list[str]:
     """The files that an address or a pattern of addresses names."""
-    if not glob.has_magic(name):
+    if not glob.has_magic(name.partition("?")[0] if "=" in name else name):  # a query is no pattern
         return [name]
-    fs, path = fsspec.core.url_to_fs(name)
-    found = sorted(str(fs.unstrip_protocol(p)) for p in fs.glob(path))
+    try:
+        fs, path = fsspec.core.url_to_fs(name)
+        found = sorted(str(fs.unstrip_protocol(p)) for p in fs.glob(path))
+    except (ImportError, ValueError, OSError) as error:
+        raise HandfulError(f"{name} cannot be opened: {error}") from error
     if not found:
         raise HandfulError(f"no file matches '{name}'")
     return found

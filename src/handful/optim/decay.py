@@ -2,6 +2,7 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -33,6 +34,15 @@ class Schedule(Expression):
     def batch(self, progress: Progress, base: int) -> int:
         """The batch size for that step, where `base` is the run's batch size."""
         return base
+
+    def still(self, progress: Progress) -> bool:
+        """Whether that step leaves its parameters as they are."""
+        return False
+
+    @property
+    def patterns(self) -> Mapping[str, "Schedule"]:
+        """Schedules of parts of the model, by patterns on the names of parameters; none where it is one for all."""
+        return {}
 
     @property
     def grows(self) -> bool:

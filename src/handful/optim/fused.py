@@ -1,6 +1,7 @@
 """One update in as few calls as torch has: its fused kernels without its walk to them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -9,15 +10,18 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from handful.optim.state import parts_of
+from handful.optim.state import needs_closure, parts_of
 
 Update = Callable[[], object]
+Closure = Callable[[], float]  # takes the gradient again, where the weights are now; the mean loss there
+Move = Callable[..., object]  # of a Closure, or of nothing
 Group = dict[str, Any]  # as torch's optimizers hold them
 States = dict[Tensor, dict[str, Any]]
 
 
-def stepper(optimizer: Optimizer) -> Update:
+def stepper(optimizer: Optimizer) -> Move:
     """What takes the optimizer's step: torch's kernels on the same tensors as by its own `step`, so the same bits.
+    Its closure is for an optimizer that evaluates the loss several times.
 
     That `step` itself is called where it may do more: another class, another form, hooks, one that was wrapped. It
     imports torch's compiler, too, which takes seconds. benchmarks/bench_step.py times both.
@@ -28,8 +32,13 @@ def stepper(optimizer: Optimizer) -> Update:
     >>> weight.data
     tensor([0.9000, 0.9000])
     """
+    if needs_closure(optimizer):
+        return lambda closure: optimizer.step(closure)
     steps = [_stepper(part) for part in parts_of(optimizer)]
-    return steps[0] if len(steps) == 1 else lambda: [step() for step in steps]
+    if len(steps) == 1:
+        (only,) = steps
+        return lambda closure=None: only()
+    return lambda closure=None: [step() for step in steps]
 
 
 def _stepper(optimizer: Optimizer) -> Update:
@@ -113,3 +122,15 @@ def _sgd(group: Group, state: States) -> list[Update]:
 
 
 _PREPARE = {AdamW: _adam, Adam: _adam, SGD: _sgd}
+
+
+@contextmanager
+def without_compiler() -> Iterator[None]:
+    """Optimizers made in the block do not import torch's compiler, 2.4 s of a process's first call, to be left out of
+    what it may compile (torch 2.13 wraps the method for that)."""
+    wrapped = Optimizer.add_param_group
+    setattr(Optimizer, "add_param_group", getattr(wrapped, "__wrapped__", wrapped))  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(Optimizer, "add_param_group", wrapped)  # noqa: B010

@@ -8,25 +8,16 @@ that the stop rule plans. `cosine`, `polynomial` and `one_cycle` end with the ru
 """
 
 import math
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Literal, cast
+from typing import Annotated, cast
 
-import torch
-from torch.optim.lr_scheduler import (
-    ChainedScheduler,
-    CosineAnnealingLR,
-    LRScheduler,
-    OneCycleLR,
-    ReduceLROnPlateau,
-    SequentialLR,
-)
+from torch.optim.lr_scheduler import LRScheduler
 
 from handful.base import expression
-from handful.base.errors import HandfulError, StepError
-from handful.base.expression import Count, Positive, number
+from handful.base.errors import HandfulError
+from handful.base.expression import Count, NotNegative, Positive, number
 from handful.base.plan import Progress
 from handful.optim.decay import (
     Rise,
@@ -43,10 +34,11 @@ from handful.optim.decay import (
     rise,
     step,
 )
+from handful.optim.given import by_name, called, from_torch
 
 __all__ = [
-    "Schedule", "as_schedule", "constant", "cosine", "exponential", "from_torch", "grow_batch", "inverse_sqrt",
-    "on_plateau", "one_cycle", "parse", "polynomial", "step", "warmup",
+    "Schedule", "as_schedule", "constant", "cosine", "exponential", "from_torch", "frozen", "grow_batch",
+    "inverse_sqrt", "on_plateau", "one_cycle", "parse", "polynomial", "step", "warmup",
 ]  # fmt: skip
 
 _CONSTANT = constant()
@@ -164,105 +156,35 @@ class grow_batch(_Around):
         return True
 
 
-class from_torch(Schedule):
-    """Any scheduler of torch.optim.lr_scheduler: `from_torch(lambda optimizer: StepLR(optimizer, 30))`.
+@dataclass(frozen=True)
+class frozen(_Around):
+    """No step before epoch `until`, and none from epoch `after` on; between them `schedule`, which sees the whole run.
 
-    factory: called with an optimizer whose learning rate is 1, so that what it sets is a factor: OneCycleLR's max_lr is
-    1 where the base learning rate should be the peak, and `eta_min` is a share of it. every: "step" or "epoch", when
-    the scheduler's own step() is called; it counts these, not examples, so the batch size matters.
+    For parts of a model: schedule={"backbone": "frozen(until=2)", "*": "cosine"}. Their parameters have no gradient
+    while they are frozen, so that no decay moves them, no momentum starts, and clip_norm does not count them.
 
-    A replay on that optimizer, of one parameter, gives the factor of any step, in any order of asking. Raises
-    HandfulError for ReduceLROnPlateau (use `on_plateau`), and past the end of a scheduler that has one: torch goes on
-    there with a cosine that rises again, or with rates below 0.
-
-    >>> halves = from_torch(lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5))
-    >>> halves(Progress(position=9, step=3, examples=100))
-    0.125
+    >>> thawed = frozen(until=1, after=3)
+    >>> [thawed(Progress(position=p, step=1, examples=100)) for p in (99, 100, 299, 300)]
+    [0.0, 1.0, 1.0, 0.0]
     """
 
-    def __init__(
-        self, factory: Callable[[torch.optim.Optimizer], LRScheduler], every: Literal["step", "epoch"] = "step"
-    ) -> None:
-        if every not in ("step", "epoch"):
-            raise HandfulError(f"from_torch(every) must be 'step' or 'epoch', not {every!r}")
-        self.every = every
-        self._optimizer = torch.optim.SGD([torch.zeros((), requires_grad=True)], lr=1.0, momentum=_MOMENTUM)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self._scheduler = factory(self._optimizer)
-        match self._scheduler:
-            case ReduceLROnPlateau():
-                raise HandfulError("ReduceLROnPlateau steps on scores; use handful.schedule.on_plateau instead")
-            case LRScheduler():
-                self._factors = [float(self._optimizer.param_groups[0]["lr"])]
-            case other:
-                raise HandfulError(f"from_torch needs a function optimizer -> scheduler, but it returned {other!r}")
+    schedule: Inner = _CONSTANT
+    until: NotNegative = 0.0
+    after: Positive | None = None
+
+    def still(self, progress: Progress) -> bool:
+        ends = math.inf if self.after is None else self.after * progress.examples
+        return not round(self.until * progress.examples) <= progress.position < ends
 
     def __call__(self, progress: Progress) -> float:
-        index = progress.step if self.every == "step" else progress.position // progress.examples
-        if index > _last(self._scheduler):
-            raise self._over(_last(self._scheduler) + 1)
-        while len(self._factors) <= index:
-            self._advance()
-        return self._factors[index]
+        return 0.0 if self.still(progress) else self.inner(progress)
 
-    def check(self, first: Progress, last: Progress) -> None:
-        super().check(first, replace(last, step=min(last.step, _REPLAYED)))
-        if self.every == "step" and last.step > _last(self._scheduler):
-            raise self._over(_last(self._scheduler) + 1, f"{last.step + 1:,} {self.every}s are planned")
-
-    def _advance(self) -> None:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # SequentialLR passes on a deprecated argument
-                self._optimizer.step()
-                self._scheduler.step()
-        except ValueError as error:
-            raise self._over(len(self._factors), str(error)) from None
-        factor = float(self._optimizer.param_groups[0]["lr"])
-        if not 0 <= factor < math.inf:
-            raise self._over(len(self._factors), f"its rate would be {factor:g} there")
-        self._factors.append(factor)
-
-    def _over(self, steps: float, why: str = "") -> HandfulError:
-        name, more = type(self._scheduler).__name__, f" ({why})" if why else ""
-        return StepError(
-            f"the torch scheduler {name} ends after {steps:,} {self.every}s and the run goes on{more}: make it as long "
-            "as the run, or let the run stop sooner"
-        )
-
-    @property
-    def notes(self) -> list[str]:
-        if self._optimizer.param_groups[0]["momentum"] == _MOMENTUM:
-            return []
-        name = type(self._scheduler).__name__
-        return [f"{name} would also change the momentum; only its learning rate is used."]
-
-    def __str__(self) -> str:
-        return f"from_torch({type(self._scheduler).__name__}, every='{self.every}')"
-
-
-def _last(scheduler: LRScheduler) -> float:
-    """The last step (or epoch), counted from 0, that a torch scheduler is made for; infinite where it has no end."""
-    match scheduler:
-        case OneCycleLR():
-            return int(scheduler.total_steps) - 1
-        case CosineAnnealingLR():
-            return int(scheduler.T_max)
-        case ChainedScheduler():
-            return min(map(_last, scheduler._schedulers))
-        case SequentialLR():
-            return int(scheduler._milestones[-1]) + _last(scheduler._schedulers[-1])
-    return math.inf
-
-
-_REPLAYED = 20_000  # steps of a torch scheduler that are looked at before the first one, in about a second
-_MOMENTUM = 0.123  # a value no scheduler would set, to see whether one did
 
 _KNOWN: dict[str, Callable[..., Schedule]] = {
     schedule.__name__: schedule
     for schedule in (
         constant, step, exponential, polynomial, cosine, one_cycle, inverse_sqrt, on_plateau, warmup, grow_batch,
+        frozen,
     )
 }  # fmt: skip
 
@@ -276,11 +198,16 @@ def parse(text: str) -> Schedule:
     return expression.parse(text, _KNOWN, "schedule")
 
 
-def as_schedule(schedule: Schedule | str | None) -> Schedule:
-    """A schedule as it is, a text parsed, None as `constant()`; HandfulError for anything else.
+def as_schedule(schedule: object) -> Schedule:
+    """A schedule as it is, a text parsed, None as `constant()`; a function of Progress, or a torch scheduler
+    (its class, a partial, a function of the optimizer), as one; a dict as one for each pattern on names.
+
+    Raises HandfulError for anything else.
 
     >>> str(as_schedule("cosine( warmup = 0.05 )"))
     'cosine(warmup=0.05)'
+    >>> as_schedule(lambda progress: 1 / (1 + progress.epoch))(Progress(position=100, step=1, examples=100))
+    0.5
     """
     match schedule:
         case None:
@@ -289,9 +216,15 @@ def as_schedule(schedule: Schedule | str | None) -> Schedule:
             return schedule
         case str():
             return parse(schedule)
+        case Mapping() if schedule:
+            return by_name({str(pattern): as_schedule(part) for pattern, part in schedule.items()})
         case LRScheduler():
             name = type(schedule).__name__
             raise HandfulError(
                 f"a ready {name} cannot be replayed; pass from_torch(lambda optimizer: {name}(optimizer, ...))"
             )
-    raise HandfulError(f"schedule must be a schedule ({', '.join(_KNOWN)}) or its text, not {schedule!r}")
+        case _ if callable(schedule):
+            return called(schedule)
+    raise HandfulError(
+        f"schedule must be a schedule ({', '.join(_KNOWN)}), its text or a function of progress, not {schedule!r}"
+    )

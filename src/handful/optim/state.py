@@ -5,6 +5,7 @@ The way back is our own: torch's `load_state_dict` casts what it is given to the
 neither a tensor nor a number.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -50,6 +51,33 @@ class OptimizerGroup(Optimizer):
         return loss
 
 
+class _Wrapper(Optimizer):
+    """An optimizer that wraps another one and is none of torch's by class, as ScheduleFreeWrapper; groups and state
+    are its own."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner.param_groups, {})
+        self.inner, self.param_groups, self.state = inner, inner.param_groups, inner.state
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = evaluated(closure)
+        self.inner.step()
+        return loss
+
+
+def as_optimizer(made: object) -> Optimizer | None:
+    """The optimizer that was made, one of another class as one of torch's; None for what is no optimizer."""
+    match made:
+        case Optimizer():
+            return made
+        case object(param_groups=list(), state=_, step=_):
+            modes = {name: getattr(made, name) for name in ("train", "eval") if hasattr(made, name)}
+            methods = {name: staticmethod(mode) for name, mode in modes.items()}
+            wrapper: Optimizer = type(type(made).__name__, (_Wrapper,), methods)(made)
+            return wrapper
+    return None
+
+
 @runtime_checkable
 class TwoWeights(Protocol):
     """An optimizer that steps one set of weights and is evaluated with another, their average, as the schedule-free
@@ -70,6 +98,12 @@ def switch(optimizer: Optimizer, mode: Literal["train", "eval"]) -> None:
     match optimizer:
         case TwoWeights():
             optimizer.train() if mode == "train" else optimizer.eval()
+
+
+def needs_closure(optimizer: Optimizer) -> bool:
+    """Whether its step has to be given the loss to evaluate, as LBFGS's."""
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    return closure is not None and closure.default is closure.empty
 
 
 def parts_of(optimizer: Optimizer) -> list[Optimizer]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from handful.base.errors import HandfulError, did_you_mean
@@ -33,6 +34,31 @@ def count(pipeline: Pipeline, train: Source) -> NDArray[np.int64] | None:
             counts[:-1] += y.bincount(minlength=pipeline.outputs)[: pipeline.outputs].numpy()
         counts[-1] += len(y)
     return counts
+
+
+def mean_weight(
+    pipeline: Pipeline,
+    train: Source,
+    weight: str | None,
+    class_weight: Sequence[float] | None,
+    rows: NDArray[np.int64] | None = None,
+) -> float:
+    """What a training row counts for on average: its weight times its class's, or those of its places added up; a row
+    or place that stands for no class counts 0. weight: column of the rows' weights; rows: these alone, not all."""
+    every, total = np.arange(len(train)) if rows is None else rows, 0.0
+    for start in range(0, len(every), 65536):
+        part = every[start : start + 65536]
+        each = torch.ones(len(part), dtype=torch.float64)
+        if (target := pipeline.target) is not None and pipeline.task == "classification":
+            value = train.read_column(target.column, part)
+            y = target.encode(value, pipeline.columns[target.column], part, train.name).long()
+            of = torch.tensor([1.0] * pipeline.outputs if class_weight is None else class_weight, dtype=torch.float64)
+            counted = of[y.clamp_min(0)]
+            each = torch.where(y >= 0, counted, 0).reshape(len(part), -1).sum(1)
+        if weight is not None:
+            each = each * torch.as_tensor(train.read_column(weight, part), dtype=torch.float64).reshape(-1)
+        total += float(each.sum())
+    return total / len(every)
 
 
 def uneven(counts: NDArray[np.int64] | None) -> bool:

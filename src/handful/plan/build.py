@@ -9,17 +9,16 @@ from torch import nn
 from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError
-from handful.base.plan import Choice, Plan, Progress, Status
+from handful.base.plan import Choice, Plan, Progress
 from handful.batches.batches import Batches
 from handful.optim import schedule
-from handful.optim.build import build as build_optimizer
-from handful.optim.build import set_base
+from handful.optim.rates import set_base
 from handful.optim.schedule import Schedule
-from handful.optim.state import averages_itself
+from handful.optim.state import needs_closure
 from handful.plan import defaults as choose
 from handful.plan.config import OPTIONS, Config
 from handful.plan.data import Data, make_batches, open_data, validation_batches
-from handful.plan.defaults import Chooser, describe
+from handful.plan.defaults import Chooser
 from handful.plan.model import compile_if_asked, make_model, make_objective, show_rows
 from handful.plan.probe.batch_growth import Grower, as_growth
 from handful.plan.probe.decide import batch_cap, decide, stated_times
@@ -41,7 +40,7 @@ from handful.training.training import RATE_IS_OPEN, Training
 # What may be changed when a run goes on: how it is computed, how large a step is, when something happens.
 CHANGEABLE = {
     "until", "lr", "schedule", "batch", "micro_batch", "batch_growth", "l1", "clip_norm", "clip_value", "augment",
-    "evaluate_every", "save_every", "threads", "compile", "device", "profile",
+    "evaluate_every", "save_every", "on_nonfinite", "threads", "compile", "device", "profile",
 }  # fmt: skip
 
 
@@ -124,6 +123,8 @@ def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughpu
         times = stated_times(t)
     elif times is None and not isinstance(options.step_times, str):
         times = fit_times({int(size): [float(seconds)] for size, seconds in options.step_times.items()})
+    if needs_closure(t.state.optimizer):  # what is measured are steps of one evaluation
+        open_precision = open_threads = False
     open_choices = {
         "precision": open_precision, "threads": open_threads, "batch": open_batch, "lr": open_lr,
     }  # fmt: skip
@@ -219,9 +220,7 @@ def as_planned(
     if train is None:
         train = plan.data
         if not plan.choices["data"].reproducible:
-            raise HandfulError(
-                "this run was trained on your own arrays; pass them again: handful.resume(path, train=...)"
-            )
+            raise HandfulError(f"this run was trained on {train}; pass them again: handful.resume(path, train=...)")
     if isinstance(model, str) and model not in ("auto", plan.model):
         raise HandfulError(f"this run trained {plan.model}, not {model}; start a new run for that")
     if model is None or isinstance(model, str):
@@ -263,7 +262,7 @@ def adopt(t: Training, before: Plan) -> bool:
     names = [name for name in CHANGEABLE if t.plan.choices.get(name) != before.choices.get(name)]
     state, choices = t.state, t.plan.choices
     if "lr" in names:
-        set_base(state.optimizer, float(choices["lr"].value))
+        set_base(state.optimizer, choices["lr"].value)
     if "batch" in names:
         state.batch = int(choices["batch"].value)
     if "micro_batch" in names:
@@ -281,8 +280,8 @@ def make_training(
     `settle`."""
     net, objective.source = objective.model, data.train
     note_what_is_fixed(options, chooser)
-    optimizer = make_optimizer(net, options, chooser)
-    size = size or int(chooser.set("batch", min(32, batch_cap(len(data.train))), "default", "not measured"))
+    optimizer = choose.optimizer(options, net, chooser, ranks.size)
+    size = size or choose.first_batch(optimizer, len(data.train), batch_cap(len(data.train)), chooser)
     micro = None if options.micro_batch in (None, "auto") else int(options.micro_batch)
     whole = Choice(None, "default", "the whole batch; halved when memory runs out")
     if objective.coupling:
@@ -319,7 +318,7 @@ def make_training(
 
 def note_what_is_fixed(options: Config, chooser: Chooser) -> None:
     """What nothing is measured for; the threads may be still."""
-    for name in ("deterministic", "profile", "clip_norm", "clip_value", "save_every"):
+    for name in ("deterministic", "profile", "clip_norm", "clip_value", "save_every", "on_nonfinite"):
         if getattr(options, name) != OPTIONS[name].default:
             chooser.set(name, getattr(options, name), "given")
     if options.threads == "auto":
@@ -340,38 +339,9 @@ def make_rules(
     rule, choice = choose.until(options.until, n, validated, score, better)
     chooser.put("until", choice)
     planned = rule.limit(n, size)
-    shape = make_schedule(options, planned, optimizer, chooser)
+    shape = choose.schedule_of(options, planned, optimizer, chooser)
     choose.check_rules(rule, shape, objective, validated, Progress(0, 0, n, 0.0, planned))
     return rule, shape, planned
-
-
-def make_optimizer(net: nn.Module, options: Config, chooser: Chooser) -> Optimizer:
-    """The optimizer with its learning rate and penalties."""
-    built = build_optimizer(options.optimizer, net, lr=options.lr, l2=options.l2)
-    chooser.put("optimizer", describe(options.optimizer, "default" if options.optimizer == "adamw" else "given"))
-    chooser.put("lr", built.lr)
-    chooser.put("l2", built.l2)
-    chooser.set("l1", float(options.l1), "given" if options.l1 else "default")
-    chooser.notes += built.notes
-    return built.optimizer
-
-
-def make_schedule(options: Config, planned: int | None, optimizer: Optimizer, chooser: Chooser) -> Schedule:
-    """The schedule; the default one needs a planned end, and where the stop rule sets none, or the optimizer averages
-    the weights instead, the rate stays."""
-    asked, why = options.schedule, ""
-    if asked == "cosine" and averages_itself(optimizer):
-        asked, why = "constant", "the optimizer averages the weights, which takes the place of a decay"
-    elif asked == "cosine" and planned is None:
-        asked, why = (
-            "constant",
-            "the stop rule sets no length, so the decay has no end point; with epochs(...) in it: cosine",
-        )
-    shape = schedule.as_schedule(asked)
-    status: Status = "default" if options.schedule == "cosine" else "given"
-    chooser.put("schedule", choose.in_words(shape, schedule.parse, status, why))
-    chooser.notes += shape.notes
-    return shape
 
 
 def growing(
@@ -391,5 +361,8 @@ def growing(
         asked = schedule.as_schedule(spec)
         return lambda progress: min(n, asked.batch(progress, base)), None
     if t.ranks.size > 1:
-        raise HandfulError("with several ranks a batch grows by grow_batch(every=...), not by measurement")
+        chooser.notes.append(
+            "with several ranks a batch grows by grow_batch(every=...) and not by measurement: it stays"
+        )
+        return None, None
     return None, Grower(as_growth(spec)).consider

@@ -14,10 +14,10 @@ from handful.base.errors import HandfulError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
-    from torch.optim import Optimizer
 
     from handful.base.score import Better
     from handful.losses.asked import Metrics
+    from handful.optim.build import Optimizers
     from handful.optim.schedule import Schedule, grow_batch
     from handful.plan.probe.batch_growth import growth
     from handful.training.stop import Rule
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     from handful.transform.pipeline import Pipeline
 
     Data = object  # whatever `handful.open` reads
-    Optimizers = str | Optimizer | Callable[..., Optimizer]
+    Schedules = str | Schedule | Callable[..., object] | Mapping[str, str | Schedule | Callable[..., object]]
     Losses = str | nn.Module | Callable[..., object]
     Augments = str | Augment | Augmentation | type[Augmentation] | Sequence[str | Augmentation] | None
 
 Auto = Literal["auto"]
+Rates = float | Auto | Mapping[str, float]
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -94,6 +95,12 @@ def number(words: str, holds: Callable[[float], bool] = lambda value: True, whol
 AT_LEAST_0 = number("a number of at least 0", lambda v: v >= 0)
 AT_LEAST_1 = number("a whole number of at least 1", lambda v: v >= 1, whole=True)
 ABOVE_0 = number("a number above 0", lambda v: v > 0)
+RATES = Kind(
+    ABOVE_0.words,
+    lambda value: all(map(ABOVE_0.fits, value.values())) if isinstance(value, Mapping) else ABOVE_0.fits(value),
+    lambda text: weights(text) if "=" in text else ABOVE_0.read(text),
+    "<float>",
+)
 YES_OR_NO = Kind("True, False", lambda value: isinstance(value, bool))
 
 
@@ -121,13 +128,22 @@ class Config:
         "examples through the model at a time; the update is the same whatever it is",
         AT_LEAST_1 | None | "auto",  # None: as a plan holds it
     ] = "auto"
-    optimizer: Annotated["Optimizers", "sgd, momentum, nesterov, adam, adamw, rmsprop, muon, ..., or one of torch"] = (
-        "adamw"
-    )
-    lr: Annotated[float | Auto, "learning rate, multiplied by the schedule; 'auto' measures", ABOVE_0 | "auto"] = "auto"
-    schedule: Annotated["str | Schedule", "constant, cosine, one_cycle, step(every=10), 'cosine(warmup=0.05)', ..."] = (
-        "cosine"
-    )
+    optimizer: Annotated[
+        "Optimizers",
+        "sgd, momentum, 'adam(betas=[0.9, 0.95])', adamw, muon, lbfgs, ..., or one of torch; or several by patterns on "
+        "names of parameters",
+    ] = "adamw"
+    lr: Annotated[
+        "Rates",
+        "learning rate, multiplied by the schedule; 'auto' measures; by parts of the model: 'head=1e-2, *=1e-4', in "
+        "Python a dict",
+        RATES | "auto",
+    ] = "auto"
+    schedule: Annotated[
+        "Schedules",
+        "constant, cosine, one_cycle, step(every=10), 'cosine(warmup=0.05)', ...; in Python a torch scheduler's class, "
+        "a function of progress, or a dict by parts of the model: {'backbone': 'frozen(until=2)', '*': 'cosine'}",
+    ] = "cosine"
     until: Annotated[
         "str | float | Rule | None",
         "when to stop: 'epochs(50) | plateau(5)', \"reaches('valid_accuracy', 0.9)\", a number of epochs, or 'auto'",
@@ -204,8 +220,13 @@ class Config:
         ABOVE_0 | "auto",
     ] = "auto"
     save_every: Annotated[
-        int | Auto, "steps between checkpoints; 'auto': at evaluations, at most every 30 s", AT_LEAST_1 | "auto"
+        int | Auto, "steps between checkpoints; 'auto': where a row is logged, at most every 30 s", AT_LEAST_1 | "auto"
     ] = "auto"
+    on_nonfinite: Annotated[
+        Literal["stop", "skip", "rollback"],
+        "a loss or gradient that is NaN or infinite: 'stop'; 'skip' the mini-batch; 'rollback': go back, halve the lr",
+        Kind("'stop', 'skip', 'rollback'", lambda value: value in ("stop", "skip", "rollback")),
+    ] = "stop"
     batch_growth: Annotated[
         "str | growth | grow_batch | None", "how a batch that was chosen may grow: 'auto', None, 'grow_batch(every=10)'"
     ] = "auto"
@@ -240,8 +261,8 @@ class TrainingOptions(TypedDict, total=False):
     valid: "float | Data"
     batch: "int | str | grow_batch"
     optimizer: "Optimizers"
-    lr: float | Auto
-    schedule: "str | Schedule"
+    lr: "Rates"
+    schedule: "Schedules"
     until: "str | float | Rule | None"
     loss: "Losses"
     l1: float
@@ -277,6 +298,7 @@ class ConfigOptions(TrainingOptions, total=False):
     shuffle: str
     evaluate_every: float | Auto
     save_every: int | Auto
+    on_nonfinite: Literal["stop", "skip", "rollback"]
     batch_growth: "str | growth | grow_batch | None"
     resume: bool | Auto
     join: bool

@@ -127,7 +127,7 @@ def select_columns(
     columns = None if given is None or isinstance(train, Source) else given.trained_on
     goal = options.target or (given.target.column if given and given.target else None)
     source = open_source(train, target=goal, columns=columns, bad_rows=options.bad_rows)
-    chooser.put("data", Choice(source.where, "given") if source.where else Choice.own(source.name))
+    chooser.put("data", Choice.place(source.where) if source.where else Choice.own(source.name))
     chooser.set("rows", len(source), "found")
     chooser.set("fingerprint", fingerprint(source), "found", "of the data; checked on resume")
     asked = recipes.check(options.recipe)
@@ -167,7 +167,7 @@ def open_valid(source: Source, options: Config, chooser: Chooser, pipeline: Pipe
         held_out = open_source(options.valid, target=goal, columns=columns, bad_rows=options.bad_rows)
     count = f"{len(held_out):,} rows"
     own = Choice.own("validation data", reason=count)
-    chooser.put("valid", Choice(held_out.where, "given", count) if held_out.where else own)
+    chooser.put("valid", Choice.place(held_out.where, count) if held_out.where else own)
     return held_out
 
 

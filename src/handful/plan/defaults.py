@@ -1,6 +1,6 @@
 """The choices a user may leave open: each function looks at what there is and returns a Choice with its reason."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -13,7 +13,9 @@ from handful.base.score import Better, has_direction, lower_is_better
 from handful.losses import metric
 from handful.models.base import Model
 from handful.optim import schedule
-from handful.optim.state import averages_itself
+from handful.optim.build import build as build_optimizer
+from handful.optim.state import averages_itself, needs_closure
+from handful.plan.config import Config
 from handful.training import stop
 from handful.training.objective import Objective
 from handful.transform.pipeline import Pipeline
@@ -46,6 +48,8 @@ def describe(value: object, status: Status, reason: str = "") -> Choice:
         return Choice(value, status, reason)
     if isinstance(value, list | tuple) and all(isinstance(v, bool | int | float | str) for v in value):
         return Choice(list(value), status, reason)
+    if isinstance(value, Mapping) and all(isinstance(v, str) for v in value.values()):
+        return Choice(dict(value), status, reason)
     return Choice.own(getattr(value, "__name__", None) or type(value).__name__, status, reason)
 
 
@@ -79,6 +83,61 @@ def in_words(value: object, parse: Callable[[str], object], status: Status, reas
     except HandfulError:
         return describe(value, status, reason)
     return Choice(str(value), status, reason)
+
+
+def optimizer(options: Config, net: nn.Module, chooser: Chooser, ranks: int) -> Optimizer:
+    """The optimizer with its learning rate and penalties."""
+    patterns = schedule.as_schedule(options.schedule).patterns
+    built = build_optimizer(options.optimizer, net, lr=options.lr, l2=options.l2, schedules=patterns)
+    chooser.put("optimizer", describe(options.optimizer, "default" if options.optimizer == "adamw" else "given"))
+    chooser.put("lr", built.lr)
+    chooser.put("l2", built.l2)
+    chooser.set("l1", float(options.l1), "given" if options.l1 else "default")
+    chooser.notes += built.notes
+    changed = next((n for n in ("l1", "clip_norm", "clip_value") if getattr(options, n)), None)
+    if changed and needs_closure(built.optimizer):
+        raise HandfulError(
+            f"{changed} changes the gradient, and {type(built.optimizer).__name__} compares it with the loss; add the "
+            "penalty to a loss of your own, or choose another optimizer"
+        )
+    if ranks > 1 and needs_closure(built.optimizer):
+        title = type(built.optimizer).__name__
+        raise HandfulError(f"{title} evaluates the loss several times in a step: train on one rank")
+    return built.optimizer
+
+
+def first_batch(optimizer: Optimizer, rows: int, cap: int, chooser: Chooser) -> int:
+    """The batch where none was given: a provisional one, or that of an optimizer whose step compares losses."""
+    if needs_closure(optimizer):
+        why = "every row: a step compares losses of the same rows where the weights are and where they might be"
+        return int(chooser.set("batch", rows, "found", why))
+    return int(chooser.set("batch", min(32, cap), "default", "not measured"))
+
+
+def schedule_of(options: Config, planned: int | None, optimizer: Optimizer, chooser: Chooser) -> schedule.Schedule:
+    """The schedule; the default one needs a planned end, and where the stop rule sets none, or the optimizer averages
+    the weights or searches along a line instead, the rate stays."""
+    asked, why = options.schedule, ""
+    if asked == "cosine" and averages_itself(optimizer):
+        asked, why = "constant", "the optimizer averages the weights, which takes the place of a decay"
+    elif asked == "cosine" and needs_closure(optimizer):
+        asked, why = "constant", "the optimizer looks for the length of each step itself"
+    elif asked == "cosine" and planned is None:
+        asked, why = (
+            "constant",
+            "the stop rule sets no length, so the decay has no end point; with epochs(...) in it: cosine",
+        )
+    shape = schedule.as_schedule(asked)
+    status: Status = "default" if options.schedule == "cosine" else "given"
+    if shape.patterns:
+        parts = {name: in_words(part, schedule.parse, status) for name, part in shape.patterns.items()}
+        own = not all(part.reproducible for part in parts.values())
+        texts = {name: str(part.value) for name, part in parts.items()}
+        chooser.put("schedule", Choice(texts, status, why, reproducible=not own))
+    else:
+        chooser.put("schedule", in_words(shape, schedule.parse, status, why))
+    chooser.notes += shape.notes
+    return shape
 
 
 def ema(asked: float | str | None, net: nn.Module, optimizer: Optimizer, *, few: bool) -> Choice | None:

@@ -18,7 +18,6 @@ OPTIONAL = {
     "polars": "DataFrames in",
     "datasets": "Hugging Face datasets in",
     "transformers": "Hugging Face models",
-    "simplejpeg": "JPEG decoded faster, to the same pixels",
     "torchvision": "its datasets in",
     "mlflow": "runs tracked by `callbacks=`",
     "tensorboard": "runs tracked by `callbacks=`",

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from handful import models
@@ -17,7 +18,7 @@ from handful.losses.loss import LossFunction, Summed, ignored_id
 from handful.losses.outputs import part_of
 from handful.models.base import Model
 from handful.plan import dry_run, losses
-from handful.plan.balance import uneven
+from handful.plan.balance import mean_weight, uneven
 from handful.plan.config import Config
 from handful.plan.data import Data, augmentation
 from handful.plan.defaults import Chooser
@@ -122,9 +123,30 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
     dry_run.loss_of(objective, sample, str(chooser.choices["loss"].value), own=callable(options.loss))
     if callable(options.loss):
         note_form(objective, objective.to_device(data.pipeline(data.train.take(some))), chooser)
+    spread_weights(objective, data, options, some, chooser)
     if not chooser.choices["metrics"].reproducible:
         try_metrics(objective, data)
     return objective
+
+
+def spread_weights(
+    objective: Objective, data: Data, options: Config, some: NDArray[np.int64], chooser: Chooser
+) -> None:
+    """Let weights of rows and classes count over all training rows, where it is known what a row counts for in the
+    loss, as some rows show; within each mini-batch, and say so, where not."""
+    weights = getattr(objective.loss, "class_weight", None)
+    if options.weight is not None or weights is not None:
+        batch = objective.to_device(data.pipeline(data.train.take(some)))
+        counted = dry_run.quietly(objective.model, lambda: float(objective.sums(batch, metrics=False).weight))
+        if np.isclose(counted, len(some) * mean_weight(data.pipeline, data.train, options.weight, weights, some)):
+            objective.row_weight = mean_weight(data.pipeline, data.train, options.weight, weights)
+            return
+    by_class = isinstance(options.loss, nn.CrossEntropyLoss | nn.NLLLoss) and options.loss.weight is not None
+    if options.weight is not None or by_class:
+        chooser.notes.append(
+            "the weights count within each mini-batch, as the loss divides by their sum there: in a mini-batch of few "
+            "rows they cancel, in one of a single row altogether"
+        )
 
 
 def leave_out(loss: LossFunction, data: Data, name: str) -> None:

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Mapping
 
+from handful.base.errors import shown
+
 SHARES = {"accuracy", "balanced_accuracy", "precision", "recall", "f1", "exact_match", "error_rate"}
 _SETS = {"valid": "", "train": "training ", "test": "test "}
 
@@ -205,10 +207,9 @@ def sentence(text: str) -> str:
 
 
 def plain(text: object) -> str:
-    """`text` as one line without control characters, so that a user's strings cannot steer the terminal.
+    """`text` as one line that can be shown (`shown`), so that a user's strings cannot steer the terminal.
 
     >>> plain("cat\\x1b[31m\\ndog")
-    'cat[31m dog'
+    'cat\\\\x1b[31m dog'
     """
-    line = " ".join(str(text).split())
-    return "".join(c for c in line if c.isprintable() or c == " ")
+    return shown(" ".join(str(text).split()))

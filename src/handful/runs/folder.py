@@ -3,13 +3,14 @@
 import contextlib
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import TextIO
 
 from torch import Tensor, nn
 
 from handful.base import files
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, shown
 from handful.base.plan import Plan
 from handful.base.stopwatch import part
 from handful.models.base import Model
@@ -105,8 +106,15 @@ class RunFolder:
         ours = model.config if isinstance(model, Model) and plan.choices["model"].reproducible else {}
         files.write_json(self.path / "model.json", ours)
         self.rewrite_history(state.history)
+        state.back = state.step
         self.save_checkpoint(state)
         plan.save(self.path / "plan.toml")  # last: a folder that has a plan has the rest
+
+    def _say(self, text: str) -> None:
+        """Say, once, what is damaged and what is done without it."""
+        if text not in self.notes:
+            self.notes.append(text)
+            print(f"handful: note: {shown(text)}", file=sys.stderr)
 
     def plan(self) -> Plan:
         """The plan of the run in this folder. HandfulError when it holds none."""
@@ -132,7 +140,7 @@ class RunFolder:
         try:
             return files.read_json(path)
         except HandfulError as error:
-            self.notes.append(str(error))
+            self._say(f"{error}; what was saved last stands for it")
             return None
 
     def kept_weights(self) -> tuple[dict[str, Tensor], Row | None, str]:
@@ -144,9 +152,10 @@ class RunFolder:
                 weights = checkpoint.read_tensors(self.path / "model.safetensors", result["weights"])
                 return weights, result["best"], result["stopped_because"]
             except HandfulError as error:
-                self.notes.append(f"{error}; the weights of the newest checkpoint are taken")
+                self._say(f"{error}; the weights of the newest checkpoint are taken")
         tensors, meta, notes = checkpoint.load(self.checkpoints)
-        self.notes += notes
+        for note in notes:
+            self._say(note)
         why = f"it was cut off after step {meta['step']:,}; handful resume goes on with it"
         for prefix in ("best.", "average.", "evaluated.", "model."):
             weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -169,11 +178,11 @@ class RunFolder:
         if result is not None:
             if path.exists() and files.sha256(path) == result["history"]:
                 return History(map(json.loads, path.read_text(encoding="utf-8").splitlines()))
-            self.notes.append(f"{path} is damaged; the rows of the newest checkpoint are taken")
+            self._say(f"{path} is damaged; the rows of the newest checkpoint are taken")
         try:
             return History(checkpoint.load(self.checkpoints)[1]["history"])
         except HandfulError as error:
-            self.notes.append(f"there is no history: {error}")
+            self._say(f"there is no history: {error}")
             return History()
 
     def rewrite_history(self, rows: list[Row]) -> None:
@@ -185,7 +194,17 @@ class RunFolder:
         """Write the state durably."""
         if self.behind:
             self.rewrite_history(state.history)
-        checkpoint.save(self.checkpoints, state.step, state.tensors(), state.meta())
+        keep = {state.back, *state.went_back}
+        checkpoint.save(self.checkpoints, state.step, state.tensors(), state.meta(), keep)
+
+    def checkpoint(self, step: int) -> tuple[dict[str, Tensor], Row]:
+        """(tensors, meta) of the checkpoint of a step. HandfulError where it is not whole."""
+        return checkpoint.read(self.checkpoints / f"{step:012d}.json")
+
+    def save_plan(self, plan: Plan) -> None:
+        """Write the plan again, with what was noted on the way; where that fails, the end of the run says so."""
+        with contextlib.suppress(HandfulError):
+            plan.save(self.path / "plan.toml")
 
     def finish(self, model: nn.Module, stopped_because: str, best: Row | None, history: list[Row]) -> None:
         """Write the weights that were kept, and why the run ended."""

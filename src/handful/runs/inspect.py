@@ -8,7 +8,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from torch import Tensor
 
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, shown
 from handful.batches.order import Order
 from handful.data.base import Rows, Source
 from handful.data.open import open as open_source
@@ -112,7 +112,7 @@ def show_columns(source: Source) -> None:
     columns, notes = _describe(source)
     print_table(columns)
     for note in notes:
-        print(f"- {note}")
+        print(f"- {shown(note)}")
 
 
 def _describe(source: Source) -> tuple[list[dict[str, object]], list[str]]:
@@ -200,7 +200,9 @@ def show_result(run: Run) -> None:
     seconds = run.history[-1]["seconds"] if run.history else 0.0
     scores = [say_score(name, value) for name, value in run.scores.items()]
     scores.sort(key=lambda words: "loss" in words)
-    print(f"{', '.join(scores) or 'no scores'} after {say_seconds(seconds)}; stopped because {run.stopped_because}")
+    print(
+        f"{', '.join(scores) or 'no scores'} after {say_seconds(seconds)}; stopped because {shown(run.stopped_because)}"
+    )
     if run.pipeline.task == "language" and run.pipeline.tokenizer is not None:
         print(f"it writes: {run.sample(length=200)}")
     if run.state and "profile" in run.plan.choices:

@@ -163,7 +163,7 @@ def _descend(t: Training, last: int) -> list[float]:
     rule, observe = t.rule, Observer(t)
 
     def after_step(sums: LossSums, rate: float) -> None:
-        losses.append(float(sums.loss) / float(sums.weight))
+        losses.append(float(sums.loss / sums.weight))  # NaN for a step without an update
         observe(sums, rate)
 
     t.rule = steps(last) | rule

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from handful.base import files
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, shown
 from handful.base.plan import Plan
 from handful.batches.batches import Batches
 from handful.batches.order import Order
@@ -36,6 +36,7 @@ from handful.runs.history import History, Row, spike
 from handful.runs.raw_input import open_raw
 from handful.runs.replay import Replay
 from handful.training.evaluation import evaluate as evaluate_rows
+from handful.training.evaluation import outputs as model_outputs
 from handful.training.objective import Objective
 from handful.training.process import checkpoint
 from handful.training.process.device import autocast, choose_device
@@ -56,7 +57,7 @@ class Run:
     history:  one row per logged moment
     best:     the row of the history of the best evaluation, or None if nothing was held out
     exit_status: that of `handful train`: 0; 3 broken off (a loss that is not finite, no memory, ...); 4 what it learned
-              could not be written; 130 by Ctrl-C; 143 by SIGTERM
+              could not be written; 130 by Ctrl-C; 143 by SIGTERM; 129 by SIGHUP
     rank:     of this process among those that trained together
     unsaved:  what could not be written to the run folder in the end, and why
     """
@@ -102,10 +103,9 @@ class Run:
         batches = self.open(data, need_target=False)
         if self.model.training:
             self.model.eval()
-        with torch.inference_mode():
-            for read in batches.epoch(batch):
-                output = ctc.only_valid(self.objective.infer(self.objective.to_device(read)))
-                yield read, mapped(output, lambda o: (o.float() if o.is_floating_point() else o).cpu())
+        with torch.inference_mode(), _memory_said(self.objective):
+            for read, _, found in model_outputs(self.objective, batches.epoch(batch)):
+                yield read, mapped(ctc.only_valid(found), lambda o: (o.float() if o.is_floating_point() else o).cpu())
 
     def predict(self, data: object, *, probabilities: bool = False, beams: int = 1) -> NDArray[Any] | Tensor:
         """Predictions for raw input (anything `handful.open` reads, with or without the target; a sentence, a list of
@@ -154,9 +154,11 @@ class Run:
         number is printed to standard error.
         """
         batches, repeated = self.open(data), Repeated(self.pipeline.seen)
-        scores = evaluate_rows(self.scorer(metrics), repeated.among(batches.epoch(512)))
+        scorer = self.scorer(metrics)
+        with _memory_said(scorer):
+            scores = evaluate_rows(scorer, repeated.among(batches.epoch(512)))
         for note in repeated.of(batches.source, "rows"):
-            print(f"handful: note: {note}", file=sys.stderr)
+            print(f"handful: note: {shown(note)}", file=sys.stderr)
         return scores
 
     def evaluation_report(self, data: object, path: str | Path | None = None, metrics: Metrics = None) -> Path:
@@ -257,6 +259,16 @@ class Run:
                     f"{source.name} has no target column '{target}', so there is nothing to compare with; use predict"
                 )
         return Batches(source, Order(len(source), shuffle="none"), [p.on(source, target=need_target)])
+
+
+@contextmanager
+def _memory_said(objective: Objective) -> Iterator[None]:
+    """Say on standard error where rows had to go through the model in smaller parts."""
+    before = objective.at_once
+    yield
+    if objective.at_once != before:
+        print(f"handful: note: memory ran out: {objective.at_once:,} rows at a time go through the model",
+              file=sys.stderr)  # fmt: skip
 
 
 def open_run(path: str | Path, *, model: nn.Module | None = None, loss: object = None, device: str = "auto") -> Run:

@@ -1,7 +1,8 @@
 """Loss and metrics over all rows of some data, each row once."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +14,34 @@ from handful.base.errors import MISTAKES, HandfulError
 from handful.data.base import Batch
 from handful.losses.metric import Metric, SumMetric
 from handful.training.adapters import Seen, counted
+from handful.training.coupling import rows as rows_of
+from handful.training.guards import OutOfMemory, is_out_of_memory
 from handful.training.objective import Objective
 from handful.training.process.parallel import ALONE, Ranks
+
+
+def outputs(objective: Objective, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Batch, Any]]:
+    """(batch, the same on the model's device, the model's output for it); where memory runs out, in parts of half as
+    many rows, from there on and later, too: see `Objective.at_once`."""
+    for read in batches:
+        start, rows = 0, len(read)
+        while start < rows:
+            size = min(objective.at_once or rows, rows - start)
+            part = read if size == rows else rows_of(read, slice(start, start + size))
+            try:
+                batch = objective.to_device(part)
+                output = objective.infer(batch)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if size == 1:
+                    raise OutOfMemory(
+                        "one row at a time does not fit in memory; use a smaller model or shorter rows"
+                    ) from None
+                objective.at_once = (size + 1) // 2
+                continue
+            yield part, batch, output
+            start += size
 
 
 def evaluate(
@@ -38,9 +65,7 @@ def evaluate(
     objective.model.eval()
     try:
         with torch.inference_mode():
-            for read in batches:
-                batch = objective.to_device(read)
-                output = objective.infer(batch)
+            for _, batch, output in outputs(objective, batches):
                 part = objective.sums_of(output, batch, metrics=False)
                 total_loss += float(part.loss.double())
                 total_weight += float(part.weight)

@@ -1,12 +1,14 @@
 """What can go wrong in a step, in words: a loss that is not finite, memory that runs out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from handful.base.errors import StepError, some
+from handful.base.plan import Row
 from handful.data.base import Batch
 from handful.losses.loss import IGNORED
 from handful.training.objective import Objective
@@ -17,7 +19,12 @@ ZERO_WEIGHT = "the weights of all rows of a mini-batch are zero, so it has no me
 
 
 class NonFiniteLoss(StepError):
-    """The loss of a mini-batch is NaN or infinite; the update was not made."""
+    """The loss of a mini-batch, or its gradient, is NaN or infinite; the update was not made.
+
+    in_rows: the rows themselves hold NaN or infinity; in_weights: the weights do, since an update before.
+    """
+
+    in_rows = in_weights = False
 
 
 class OutOfMemory(StepError):
@@ -51,9 +58,12 @@ def in_parts_that_fit(micro_batch: int | None, compute: Callable[[int | None], T
             torch.cuda.empty_cache()
 
 
-def non_finite(objective: Objective, batch: Batch, step: int, *, look: bool = True) -> NonFiniteLoss:
+def non_finite(
+    objective: Objective, batch: Batch, step: int, *, look: bool = True, what: str = "loss"
+) -> NonFiniteLoss:
     """The error that names the rows to blame, by their numbers in the data that the user gave: those that hold NaN or
-    infinity and have such a loss; else those of such a loss. look: whether the model is asked for the loss of each."""
+    infinity and have such a loss; else those of such a loss. look: whether the model is asked for the loss of each;
+    what: is not finite, the loss or the gradient."""
     lost = _not_finite(objective.values(batch) if look else None, len(batch))
     lost = lost if lost.any() else ~lost
     held = {name: bad for name, v in batch.tensors().items() if (bad := _not_finite(v, len(batch)) & lost).any()}
@@ -63,16 +73,48 @@ def non_finite(objective: Objective, batch: Batch, step: int, *, look: bool = Tr
     source = objective.source
     numbers = named if source is None else original_rows(source, named)
     where = f"{'among' if bad.all() else 'for'} rows {some(sorted(numbers.tolist()), 5)}"
+    in_weights = not finite(objective.parameters)
     target, cause = batch.columns.get("y"), "a smaller lr or clip_norm may help"
     if wrong is not None:
         cause = f"column '{wrong}' itself holds NaN or infinity there"
+    elif in_weights:
+        cause = "the weights themselves are not finite since an update before it; a smaller lr or clip_norm may help"
     elif isinstance(target, Tensor) and bool((target == IGNORED).all()):
         cause = (
             f"all its targets are {IGNORED}, of which a loss that returns one number has no mean: let it return values"
         )
-    return NonFiniteLoss(
-        f"the loss is not finite at step {step}, {where} of {'the training data' if source is None else source.name} "
+    error = NonFiniteLoss(
+        f"the {what} is not finite at step {step}, {where} of {'the training data' if source is None else source.name} "
         f"(rows count from 0); {cause}; no update was made"
+    )
+    error.in_rows, error.in_weights = wrong is not None, in_weights
+    return error
+
+
+def finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether all values are finite. (A sum of squares can overflow where no value does; the largest value cannot.)"""
+    values = [t.detach() for t in tensors if t.numel() and t.is_floating_point()]
+    largest = torch._foreach_norm(values, torch.inf) if values else []
+    return not largest or bool(torch.isfinite(torch.stack([v.double() for v in largest])).all())
+
+
+FAR, LONG = 10.0, 20  # times the loss at the start; logged moments
+
+
+def diverged(history: Sequence[Row]) -> str | None:
+    """In words, when it has just become so: the training loss has been far above that of its start for long.
+
+    >>> rows = [{"step": k, "train_loss": 2.0 if k < 5 else 50.0} for k in range(40)]
+    >>> [k for k in range(41) if diverged(rows[:k])], diverged(rows[:25])
+    ([25], 'training has diverged: its loss, 2 at the start, has been more than 10 times that for 20 logged ...')
+    """
+    start = next((row["train_loss"] for row in history if "train_loss" in row), 0.0)
+    last = list(islice((row["train_loss"] for row in reversed(history) if "train_loss" in row), LONG + 1))
+    if len(last) <= LONG or start <= 0 or min(last[:LONG]) <= FAR * start or last[LONG] > FAR * start:
+        return None
+    return (
+        f"training has diverged: its loss, {start:.4g} at the start, has been more than {FAR:g} times that for {LONG} "
+        f"logged moments and is {last[0]:.4g} now; a smaller lr or clip_norm may help"
     )
 
 

@@ -3,10 +3,14 @@
 import time
 from collections.abc import Callable, Iterator
 
+import torch
+
+from handful.base.errors import StepError
 from handful.data.base import Batch
-from handful.training.guards import in_parts_that_fit
+from handful.training.guards import NonFiniteLoss, in_parts_that_fit
 from handful.training.objective import LossSums
 from handful.training.process.interrupts import INTERRUPTED, Interrupts
+from handful.training.state import Held
 from handful.training.step import ExactGradient
 from handful.training.training import Training, update
 
@@ -29,7 +33,7 @@ def descend(t: Training, after_step: Callable[[LossSums, float], None], interrup
                 gradient.backward(sums)  # 5. backward
                 del output, sums  # or they would take up memory during the next forward pass
         with interrupts.one_update():
-            rate = update(t)  # 6. update by the learning rate
+            rate = update(t, again=gradient.again)  # 6. update by the learning rate
             state.position += state.batch
             state.step += 1
         after_step(gradient.total, rate)
@@ -60,11 +64,71 @@ def should_stop(t: Training, interrupts: Interrupts) -> str | None:
     return INTERRUPTED if t.ranks.stopped(interrupts) else t.rule(t.progress())
 
 
+SKIPS, RETURNS = 10, 5  # at most: mini-batches passed over in a row; times that a run goes back
+
+
 def train(t: Training, after_step: Callable[[LossSums, float], None], interrupts: Interrupts) -> str:
-    """`descend`, which goes on at the same step in parts of half as many rows where memory runs out."""
+    """`descend`, which goes on at the same step in parts of half as many rows where memory runs out, and as
+    `on_nonfinite` says after a loss that is not finite."""
 
     def from_here(micro_batch: int | None) -> str:
+        if micro_batch is not None and micro_batch != t.state.micro_batch:
+            t.say(
+                f"memory ran out at step {t.state.step + 1:,}: {micro_batch:,} rows at a time go through the model "
+                "from here on; the update is the same"
+            )
         t.state.micro_batch = micro_batch
         return descend(t, after_step, interrupts)
 
-    return in_parts_that_fit(t.state.micro_batch, from_here)[0]
+    if t.folder is None and t.on_nonfinite == "rollback" and t.held is None:
+        t.held = Held()
+        t.save(due=True)
+    while True:
+        try:
+            return in_parts_that_fit(t.state.micro_batch, from_here)[0]
+        except NonFiniteLoss as error:
+            lost = error
+        match t.on_nonfinite:
+            case "skip":
+                skip(t, lost, after_step)
+            case "rollback":
+                go_back(t, lost)
+            case _:
+                raise lost
+
+
+def skip(t: Training, lost: NonFiniteLoss, after_step: Callable[[LossSums, float], None]) -> None:
+    """Pass over a mini-batch: a step without an update. Raises where that leads nowhere."""
+    state = t.state
+    many = state.skipped[0] + 1 if state.skipped[1] == state.step else 1
+    if lost.in_weights:
+        raise lost
+    if many > SKIPS:
+        raise StepError(f"{SKIPS} mini-batches in a row had to be skipped, and the next: {lost}")
+    state.position, state.step = state.position + state.batch, state.step + 1
+    state.skipped = [many, state.step]
+    t.say(f"the mini-batch of step {state.step:,} was skipped: {lost}")
+    after_step(LossSums(torch.zeros(()), torch.zeros(())), float(state.optimizer.param_groups[0]["lr"]))
+
+
+def go_back(t: Training, lost: NonFiniteLoss) -> None:
+    """To the newest checkpoint; from there the same rows come in the same order, at half the learning rate. Raises
+    where that leads nowhere."""
+    state, times = t.state, len(t.state.went_back) + 1
+    said = [int(number) for text in t.ranks.gather(f"{lost.in_rows:d} {state.back}") for number in text.split()]
+    if any(said[::2]):  # on whichever rank
+        raise lost
+    if times > RETURNS:
+        raise StepError(f"the run went back {RETURNS} times, at half the learning rate each, and again: {lost}")
+    to, vault = min(said[1::2]), t.folder or t.held
+    assert vault is not None
+    seconds, went_back = state.seconds, [*state.went_back, to]
+    state.restore(*vault.checkpoint(to))
+    state.seconds, state.went_back = seconds, went_back
+    if t.folder is not None:
+        t.folder.behind = True  # the rows after that checkpoint are of a past that is given up
+    t.say(
+        f"{lost}; the run went back to step {to:,} and goes on at half the learning rate ({times} of at most {RETURNS} "
+        "times)"
+    )
+    t.save(due=True)

@@ -69,8 +69,11 @@ class Objective:
         floating = [p.dtype for p in self.parameters if p.is_floating_point()]
         self.dtype = floating[0] if floating else torch.get_default_dtype()
         self.part = ""  # of the model's output, which metrics see
+        self.row_weight: float | None = None  # what a training row counts for on average, where that is not the same
         self.gaps = False  # whether training rows are left out, their class being IGNORED
         self.source: Source | None = None  # the training rows as they were given, to name them in messages
+        self.guarded = False  # whether a gradient that is not finite is looked for, too
+        self.at_once: int | None = None  # rows that an evaluation puts through the model, where memory ran out
         self.coupling: str | None = None  # why the loss of a mini-batch cannot be computed in parts
         self.minimise(loss, metrics, scale)
         self.autocast = autocast
@@ -110,6 +113,7 @@ class Objective:
         """The same model and loss with other metrics."""
         other = Objective(self.model, self.loss, metrics, device=self.device, autocast=self.autocast, scale=self.scale)
         other.part, other.coupling, other.gaps = self.part, self.coupling, self.gaps
+        other.row_weight = self.row_weight
         return other
 
     def to_device(self, batch: Batch) -> Batch:
@@ -133,8 +137,15 @@ class Objective:
         return self.view(output, batch)
 
     def sums_of(self, output: object, batch: Batch, *, metrics: bool = True) -> LossSums:
-        """Step 4: the sums over the rows of the batch, whose output is known."""
+        """Step 4: the sums over the rows of the batch, whose output is known.
+
+        Where rows or classes have weights, the rows of a mini-batch are divided by what as many training rows count for
+        on average: the gradient is then right on average for any batch (Horvitz and Thompson 1952). Divided by the
+        weights in the mini-batch, they would cancel there, for one row altogether.
+        """
         loss, weight, _ = self.row_losses(output, batch)
+        if self.row_weight is not None and self.model.training:
+            weight = torch.full_like(weight, self.row_weight * len(batch.rows))
         measured = {}
         if metrics and self.sum_metrics and (seen := self.view(output, batch)):
             with torch.no_grad():

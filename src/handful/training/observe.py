@@ -12,6 +12,7 @@ from handful.base.stopwatch import part
 from handful.optim.build import set_base
 from handful.optim.state import switch
 from handful.training.evaluation import evaluate
+from handful.training.guards import diverged
 from handful.training.objective import LossSums
 from handful.training.state import Best, Weights, Window, load_weights
 from handful.training.training import NEAR, Training
@@ -47,8 +48,10 @@ class Observer:
         since = t.state.position - t.state.restarted
         early = any(since - t.state.batch < n <= since for n in self.early)
         evaluated = t.valid is not None and (early or t.due(t.evaluate_every))
-        if evaluated or t.due(t.log_every):
+        if logged := evaluated or t.due(t.log_every):
             self.log(rate, evaluated)
+            if said := diverged(t.state.history):
+                t.say(said)
         elif self.callbacks:
             self.tell("step", t.here())
         for change in (t.grower, restart if evaluated and t.may_restart else None):
@@ -56,8 +59,8 @@ class Observer:
                 t.live.note(note)
                 t.log({**t.moment(), "note": note})
         self.step = t.state.step
-        if t.folder is not None and t.checkpoint_due(evaluated):
-            t.save()
+        if (t.folder is not None or t.held is not None) and t.checkpoint_due(logged):
+            t.save(due=True)
             self.tell("checkpoint", t.here())
 
     def begin(self) -> None:
@@ -92,9 +95,12 @@ def look(t: Training, row: Row) -> Row:
     """The row with the scores on the held-out rows; the weights are kept if they are the best so far."""
     assert t.valid is not None
     t.ranks.spread(t.objective.buffers)  # running statistics follow rank 0's share of the batch
+    before = t.objective.at_once
     with t.state.evaluated() as weights:
         scores = evaluate(t.objective, t.valid.epoch(t.evaluation_batch, t.ranks.share), ranks=t.ranks)
         row |= {f"valid_{name}": value for name, value in scores.items()}
+        if t.objective.at_once != before:
+            t.say(f"memory ran out in an evaluation: {t.objective.at_once:,} rows at a time go through the model there")
         keep_best(t, row, weights)
     return row
 

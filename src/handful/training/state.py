@@ -1,5 +1,6 @@
 """All that changes during a run. With its Plan it replays the run; both can be written down."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -71,6 +72,9 @@ class State:
     batch: int = 0
     noise: list[list[float]] = field(default_factory=list)  # what handful.plan.probe.batch_growth has measured lately
     probing_cost: list[int] = field(default_factory=lambda: [0, 0])  # steps and examples that measuring has cost
+    back: int = 0  # the step of the checkpoint to go back to where a loss is not finite
+    went_back: list[int] = field(default_factory=list)  # steps gone back to so far; each time halves the learning rate
+    skipped: list[int] = field(default_factory=lambda: [0, 0])  # mini-batches in a row, and the step after the last
     restarted: int = 0  # position at which the run last went back to its best weights
     stopped_because: str | None = None
 
@@ -118,6 +122,9 @@ class State:
             "batch": self.batch,
             "noise": self.noise,
             "probing_cost": self.probing_cost,
+            "back": self.back,
+            "went_back": self.went_back,
+            "skipped": self.skipped,
             "restarted": self.restarted,
             "history": self.history,
         }
@@ -136,9 +143,22 @@ class State:
         self.position, self.step, self.seconds = meta["position"], meta["step"], meta["seconds"]
         self.micro_batch, self.batch = meta["micro_batch"], meta["batch"]
         self.noise, self.probing_cost, self.restarted = meta["noise"], meta["probing_cost"], meta["restarted"]
+        self.back, self.went_back, self.skipped = meta["back"], list(meta["went_back"]), list(meta["skipped"])
         loss, weight, metrics = meta["window"]
         self.window = Window(loss, weight, {k: np.array(v) for k, v in metrics.items()})
         self.history = list(meta["history"])
+
+
+class Held:
+    """The newest checkpoint of a run that has no folder, in memory."""
+
+    def save_checkpoint(self, state: State) -> None:
+        """Keep the state as it is, in place of what was kept before."""
+        self.kept = {k: v.detach().clone() for k, v in state.tensors().items()}, copy.deepcopy(state.meta())
+
+    def checkpoint(self, step: int) -> tuple[Weights, Row]:
+        """What was kept last: (tensors, meta)."""
+        return {k: v.clone() for k, v in self.kept[0].items()}, copy.deepcopy(self.kept[1])
 
 
 def copy_weights(model: nn.Module, *, clone: bool = True) -> Weights:

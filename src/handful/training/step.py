@@ -6,7 +6,7 @@ from functools import partial
 from types import TracebackType
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
 from handful.base.keys import key
@@ -16,6 +16,7 @@ from handful.training.guards import (
     NonFiniteLoss,
     OutOfMemory,
     TooLarge,
+    finite,
     in_parts_that_fit,
     is_out_of_memory,
     non_finite,
@@ -53,11 +54,13 @@ class ExactGradient:
         # Alone and undivided, the mean itself is differentiated, so the bits are those of the plain textbook loop.
         self.whole = self.size >= len(batch.rows) and ranks.size == 1
         self.total = NOTHING
+        self.asked = 0  # times that the gradient was asked for again
+        self.key = seed, step, ranks.rank
         self.part = batch
         self.bad: Batch | None = None  # of several ranks: the first part of this one whose loss is not finite
         self.forget()
         self.buffers = [b.detach().clone() for b in objective.buffers]
-        seed_dropout(seed, step, ranks.rank, objective.device)
+        seed_dropout(*self.key, objective.device)
 
     def parts(self) -> Iterator[Batch]:
         """The rows on the model's device: all at once, or in parts of `micro_batch` rows."""
@@ -86,15 +89,35 @@ class ExactGradient:
                 # a gradient that is handed to `backward` has torch import sympy, to compare its shape
                 (loss * share).backward()  # type: ignore[no-untyped-call]
         else:  # on an accelerator the check's answer travels while the backward pass is being queued
-            finite = torch.isfinite(torch.stack([loss.detach(), loss.detach() if share is None else share]))
-            finite = finite.to("cpu", non_blocking=True)
+            answers = torch.isfinite(torch.stack([loss.detach(), loss.detach() if share is None else share]))
+            answers = answers.to("cpu", non_blocking=True)
             (loss if share is None else loss * share).backward()  # type: ignore[no-untyped-call]
             torch.accelerator.current_stream().synchronize()
-            if not finite[0]:
+            if not answers[0]:
                 raise non_finite(self.objective, self.part, self.step)
-            if not finite[1]:  # the weight is 0, and nothing counts
+            if not answers[1]:  # the weight is 0, and nothing counts
                 self.forget()
         self.total = sums.detached() if self.total is NOTHING else self.total + sums
+
+    def again(self) -> float:
+        """The mean loss of the same mini-batch where the weights are now, and its gradient, with the same dropout: the
+        closure of an optimizer such as LBFGS. It asks for the gradient that is known first. A loss that is not finite
+        is an answer to it: the next step names the rows."""
+        self.asked += 1
+        if self.asked == 1:
+            return _mean(self.total)
+        first, self.total = self.total, NOTHING
+        self.forget()
+        seed_dropout(*self.key, self.objective.device)
+        for part in self.parts():
+            sums = self.objective.sums(part, metrics=False)
+            share = sums.weight.to(sums.loss.dtype).reciprocal() if self.whole else None
+            sums.loss.backward(share)  # type: ignore[no-untyped-call]
+            self.total = sums.detached() if self.total is NOTHING else self.total + sums
+        if not self.whole:
+            self._divide(float(self.total.weight))
+        now, self.total = self.total, first
+        return _mean(now)
 
     def __enter__(self) -> "ExactGradient":
         return self
@@ -106,6 +129,8 @@ class ExactGradient:
                 no_memory = self._add_up_over_ranks(no_memory)
             elif error is None and not self.whole:
                 self._divide(float(self.total.weight))
+            if error is None and not no_memory and self.objective.guarded and not finite(self._gradients()):
+                raise non_finite(self.objective, self.batch, self.step, look=False, what="gradient")
         except BaseException:
             self.put_back()
             raise
@@ -141,11 +166,14 @@ class ExactGradient:
         for parameter in self.objective.parameters:
             parameter.grad = None
 
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad for p in self.objective.parameters if p.grad is not None]
+
     def _divide(self, weight: float) -> None:
         """From the gradient of a sum to that of the mean."""
         if weight == 0:
             self.forget()
-        if grads := [p.grad for p in self.objective.parameters if p.grad is not None]:
+        if grads := self._gradients():
             torch._foreach_div_(grads, weight)
 
     def _add_up_over_ranks(self, no_memory: bool) -> bool:
@@ -161,10 +189,17 @@ class ExactGradient:
             bad = self.batch if self.bad is None else self.bad
             found = non_finite(self.objective, bad, self.step, look=self.bad is not None)
             named = [text for text in self.ranks.gather(str(found) if self.bad is not None else "") if text]
-            raise NonFiniteLoss(named[0]) if named else found
+            error = NonFiniteLoss(named[0]) if named else found
+            error.in_rows, error.in_weights = found.in_rows, found.in_weights
+            raise error
         if said.weight == 0:
             self.forget()
         return False
+
+
+def _mean(sums: LossSums) -> float:
+    """As a loss's own mean has it, in its dtype."""
+    return float(sums.loss / sums.weight.to(sums.loss.dtype))
 
 
 def gradient(

@@ -15,15 +15,15 @@ from handful.base.score import direction, lower_is_better
 from handful.base.stopwatch import part
 from handful.batches.batches import Batches
 from handful.data.base import Source
-from handful.optim.build import clip, set_lr
-from handful.optim.fused import stepper
+from handful.optim.fused import Closure, stepper
+from handful.optim.rates import clip, follow, set_lr
 from handful.optim.schedule import Schedule
 from handful.optim.state import averages_itself
 from handful.report.live import Live
 from handful.training import stop
 from handful.training.objective import Objective
 from handful.training.process.parallel import Ranks
-from handful.training.state import State, reader, update_average
+from handful.training.state import Held, State, Weights, reader, update_average
 from handful.training.step import add_l1
 from handful.transform.pipeline import Pipeline
 
@@ -35,10 +35,15 @@ class Recorder(Protocol):
     """Where a run is written down while it goes on: its folder."""
 
     path: Path
+    behind: bool  # history.jsonl: it is written anew with the next checkpoint
 
     def append_history(self, row: Row) -> None: ...
 
     def save_checkpoint(self, state: State) -> None: ...
+
+    def checkpoint(self, step: int) -> tuple[Weights, Row]: ...
+
+    def save_plan(self, plan: Plan) -> None: ...
 
     def finish(self, model: nn.Module, stopped_because: str, best: Row | None, history: list[Row]) -> None: ...
 
@@ -77,11 +82,20 @@ class Training:
     parameters: list[nn.Parameter] = field(default_factory=list)
     decayed: list[nn.Parameter] = field(default_factory=list)
     saved_at: float = field(default_factory=time.monotonic)
+    saving_took: float = 0.0  # seconds
+    held: Held | None = None  # the checkpoint to go back to, where a run has no folder
     examples: int = 0  # rows in one epoch
 
     def __post_init__(self) -> None:
         self.examples = len(self.batches.source)
         self.move, self.weights = stepper(self.state.optimizer), reader(self.objective.model)
+        self.objective.guarded = self.on_nonfinite != "stop"
+
+    @property
+    def on_nonfinite(self) -> str:
+        """What is done about a loss or a gradient that is not finite: "stop", "skip" or "rollback"."""
+        choice = self.plan.choices.get("on_nonfinite")
+        return "stop" if choice is None else str(choice.value)
 
     @property
     def evaluation_batch(self) -> int:
@@ -149,24 +163,41 @@ class Training:
         if self.folder and self.ranks.rank == 0:
             self.folder.append_history(row)
 
-    def checkpoint_due(self, evaluated: bool) -> bool:
-        """Every `save_every` steps if that was asked for, else at evaluations at least 30 s apart."""
+    def say(self, text: str) -> None:
+        """Say what happened: on the console, in the history, and among the notes of the plan."""
+        self.live.note(text)
+        self.log({**self.moment(), "note": text})
+        if text not in self.plan.notes:  # a run that was resumed may come by the same place again
+            self.plan = Plan(self.plan.choices, (*self.plan.notes, text))
+            if self.folder and self.ranks.rank == 0:
+                self.folder.save_plan(self.plan)
+
+    def checkpoint_due(self, logged: bool) -> bool:
+        """Every `save_every` steps if that was asked for, else where a row is logged, at least 30 s apart and 20 times
+        what saving takes. A run that may go back has its checkpoints at fixed positions: where it is a time to look."""
         if self.save_every is not None:
             return self.state.step % self.save_every == 0
-        return evaluated and time.monotonic() - self.saved_at > 30
+        if self.on_nonfinite == "rollback":
+            return self.due(self.evaluate_every)
+        return logged and time.monotonic() - self.saved_at > max(30, 20 * self.saving_took)
 
     @part("saving")
-    def save(self) -> str | None:
+    def save(self, *, due: bool = False) -> str | None:
         """Write a checkpoint. What does not work is said and tried again at the next one: the run goes on in memory.
-        Returns why nothing was written."""
-        why = None
+        Returns why nothing was written. due: it is one to go back to."""
+        why, before, began = None, self.state.back, time.monotonic()
+        if due:
+            self.state.back = self.state.step
         if self.folder and self.ranks.rank == 0:
             try:
                 self.folder.save_checkpoint(self.state)
             except HandfulError as error:
-                why = str(error)
+                why, self.state.back = str(error), before
                 self.live.note(f"no checkpoint was written: {why}; training goes on, and it is tried again")
             self.saved_at = time.monotonic()
+            self.saving_took = self.saved_at - began
+        elif self.held is not None:
+            self.held.save_checkpoint(self.state)
         return why
 
 
@@ -180,17 +211,22 @@ def standard_error(share: float, rows: int) -> float:
     return math.sqrt(p * (1 - p) / (rows + 2)) if math.isfinite(share) else 0.0
 
 
-def update(t: Training, factor: float | None = None) -> float:
+def update(t: Training, factor: float | None = None, again: Closure | None = None) -> float:
     """Step 6: penalties and clipping on the exact gradient, then the optimizer. Returns the learning rate used.
 
-    factor: of the base learning rate; None: the schedule's.
+    factor: of the base learning rate; None: the schedule's. again: for an optimizer that evaluates the loss several
+    times, as LBFGS.
     """
+    share = 0.5 ** len(t.state.went_back)
+    if factor is None:
+        follow(t.state.optimizer, t.schedule, t.progress(), share)
+    else:
+        set_lr(t.state.optimizer, factor * share)
     if t.l1:
         add_l1(t.decayed, t.l1)
     if t.clip_norm is not None or t.clip_value is not None:
         clip(t.parameters, norm=t.clip_norm, value=t.clip_value)
-    set_lr(t.state.optimizer, t.schedule(t.progress()) if factor is None else factor)
-    t.move()
+    t.move(again)
     if t.state.average is not None:
         update_average(t.state.average, t.weights(), t.ema, t.state.step)
     return float(t.state.optimizer.param_groups[0]["lr"])

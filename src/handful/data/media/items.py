@@ -4,8 +4,9 @@ import os
 import re
 import stat
 import threading
+import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
@@ -22,9 +23,10 @@ from handful.data.options import Options
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 SOUNDS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff"}
-# Below this mean size decoding is mostly Python, and a second thread only fights for the interpreter lock:
+# Below this mean size decoding is mostly Python, and a second thread may only fight for the interpreter lock:
 # 32x32 JPEGs of 0.3 KB took 172 us each on one thread and 182 us on two (2 cores, Pillow 13).
 SMALL = 4096
+_TRIED, _WORTH_TRYING, _FASTER = 256, 4096, 0.8  # items of a trial, and of all; share of the time that is worth threads
 LARGEST = 1 << 30  # bytes that one picture or sound of an archive may have, unpacked
 _CHUNK = 64
 T = TypeVar("T")
@@ -184,11 +186,10 @@ def kind_of(data: bytes | memoryview) -> Literal["image", "audio"] | None:
 
 
 def in_parallel(work: Callable[[int], T], count: int, small: bool) -> list[T]:
-    """[work(0), ..., work(count - 1)], on all cores unless the items are small. Raises BadRows where items cannot be
-    read, all of them; of other errors the first."""
-    workers = 1 if small else min(cores(), max(1, count // 4))
-    step = max(1, min(_CHUNK, -(-count // (4 * workers))))
-
+    """[work(0), ..., work(count - 1)], on all cores; where the items are small, on one or on all, whichever is faster
+    on the first few hundred. Raises BadRows where items cannot be read, all of them; of other errors the first."""
+    workers = min(cores(), max(1, count // 4))
+    step = min(_CHUNK, 1 << max(1, count // (4 * workers)).bit_length() - 1)  # a power of two: it divides a trial
     bad: list[Bad] = []
 
     def some(first: int) -> list[T]:
@@ -200,8 +201,20 @@ def in_parallel(work: Callable[[int], T], count: int, small: bool) -> list[T]:
                 bad.append(error.at(i))
         return found
 
-    starts = range(0, count, step)
-    found = list(chain(*in_order(some, starts, 0 if workers == 1 else workers, len(starts), name="handful-decode")))
+    def done(starts: range, workers: int) -> Iterator[T]:
+        ahead = 0 if workers == 1 else workers
+        return chain.from_iterable(in_order(some, starts, ahead, len(starts), name="handful-decode"))
+
+    found: list[T] = []
+    if small:
+        seconds: dict[int, float] = {}
+        tried = _TRIED if workers > 1 and count >= _WORTH_TRYING else 0
+        for turn in range(0, 4 * tried, _TRIED):  # the first of each warms up
+            now, before = (workers, 1)[turn // _TRIED % 2], time.perf_counter()
+            found += done(range(turn, turn + _TRIED, step), now)
+            seconds[now] = time.perf_counter() - before
+        workers = workers if seconds.get(workers, 1.0) < _FASTER * seconds.get(1, 0.0) else 1
+    found += done(range(len(found) + len(bad), count, step), workers)
     if bad:
         raise BadRows(bad)
     return found

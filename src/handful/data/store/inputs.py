@@ -14,7 +14,7 @@ from handful.data.store.chunks import SourceFeed
 from handful.data.store.stream import DatasetBlocks, TableFeed, TableFiles
 from handful.data.store.tar import TARS, open_tars
 from handful.data.store.write import Feed
-from handful.data.tables.files import STREAMED, ending, is_remote
+from handful.data.tables.files import PACKED, STREAMED, ending, is_remote
 from handful.data.tables.types import is_text
 from handful.data.tables.values import media_named
 
@@ -87,10 +87,10 @@ def _named_files(where: object) -> list[str]:
 
 
 def _one_kind(files: Sequence[str], o: Options) -> None:
-    kinds = {ending(f).removesuffix(".gz") for f in files}
+    kinds = {"." + ending(f).split(".")[1] for f in files}
     if len(kinds) > 1:
         raise HandfulError(f"{o.name} mixes {' and '.join(sorted(kinds))} files: prepare one kind at a time")
 
 
 def _large(file: str) -> bool:
-    return ending(file).endswith(".gz") or is_remote(file) or Path(file).stat().st_size > SMALL
+    return ending(file).endswith(PACKED) or is_remote(file) or Path(file).stat().st_size > SMALL

@@ -16,6 +16,7 @@ from torch import Tensor
 from handful.base.errors import HandfulError
 from handful.data.arrays import Dense, RaggedValues, SparseRows, Stored, Widened, native, ragged
 from handful.data.base import Column
+from handful.data.containers import listed, unmasked
 from handful.data.gather import Array, Block, offsets_of
 from handful.data.options import Options
 from handful.data.tables.arrow import BEYOND, is_frame
@@ -47,6 +48,7 @@ def _from_values(key: str, value: object, o: Options, notes: list[str]) -> Store
     wanted = o.schema.get(key)
     if wanted is not None and wanted.kind in ("number", "category", "text"):
         value = _typed(value, wanted)
+    value = listed(value)
     match value:
         case Tensor():
             return _from_tensor(key, value, o, notes)
@@ -169,7 +171,9 @@ def _check(key: str, is_complex: bool, dimensions: int, o: Options) -> None:
 def _from_array(key: str, value: Array, o: Options, notes: list[str]) -> Stored:
     kind = value.dtype.kind
     if np.ma.isMaskedArray(value):
-        raise HandfulError(f"{o.name}: '{key}' is a masked array: fill it first, for example with .filled(np.nan)")
+        value = unmasked(value)
+        kind = value.dtype.kind
+        notes.append(f"'{key}' is a masked array: what is masked is missing.")
     _check(key, kind == "c", value.ndim, o)
     if kind == "V":
         raise HandfulError(f"{o.name}: '{key}' is a structured array: pass a dict of its fields, or a DataFrame")

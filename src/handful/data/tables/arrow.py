@@ -12,6 +12,7 @@ from pyarrow.interchange import from_dataframe
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.arrays import Arrays, Dense, Stored
 from handful.data.base import Column, Rows
+from handful.data.containers import plain_frame
 from handful.data.media.bad_rows import without_bad
 from handful.data.options import Options
 from handful.data.tables.strings import is_plain
@@ -39,11 +40,9 @@ def to_table(value: object, name: str) -> pa.Table:
     try:
         if hasattr(value, "to_frame") and not hasattr(value, "columns"):  # a Series of pandas or polars
             value = value.to_frame("y") if getattr(value, "name", None) is None else value.to_frame()
-        if _is_pandas(value) and hasattr(value, "columns") and hasattr(value, "dtypes") and hasattr(value, "astype"):
+        if _is_pandas(value) and hasattr(value, "columns"):
             check_names([str(c) for c in value.columns], name)
-            sparse = {at: kind.subtype for at, kind in value.dtypes.items() if type(kind).__name__ == "SparseDtype"}
-            value = value.astype(sparse) if sparse else value
-            return pa.Table.from_pandas(value, preserve_index=False)
+            return pa.Table.from_pandas(plain_frame(value), preserve_index=False)
         return pa.table(value) if hasattr(value, "__arrow_c_stream__") else from_dataframe(value)
     except OverflowError as error:
         raise HandfulError(f"{name}: a column holds whole numbers {BEYOND}") from error
@@ -98,7 +97,7 @@ def _open_plain(table: pa.Table, o: Options, extra: dict[str, Stored], said: lis
 
 def note_numbers(names: Sequence[str], o: Options, notes: list[str]) -> None:
     """Names that are all numbers may be the first row of a text file without a header line."""
-    if all(map(is_plain, names)) and o.where and o.where.endswith((".csv", ".tsv", ".csv.gz")):
+    if all(map(is_plain, names)) and o.where and (".csv" in o.where or o.where.endswith(".tsv")):
         notes.append(
             "the column names are all numbers: if the file has no header line, its first row was taken for it."
         )

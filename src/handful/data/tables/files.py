@@ -1,9 +1,12 @@
 """The one reader of table files: CSV, JSON lines, Parquet and Arrow, here or far away, whole or in blocks."""
 
+import bz2
 import contextlib
 import gzip
 import io
 import json
+import lzma
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -34,9 +37,11 @@ ROWS = 1 << 14  # rows of a Parquet or Arrow file at a time
 # pyarrow parses in blocks and refuses a row longer than one; its default of 1 MB is short for documents.
 _LONGEST = 16 * 1024**2
 _BROKEN = (pa.ArrowException, OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError,
-           zlib.error)  # fmt: skip
+           zlib.error, lzma.LZMAError, tokenize.TokenError, SyntaxError, MemoryError)  # fmt: skip
 
 Types = Mapping[str, pa.DataType]
+PACKED = (".gz", ".bz2", ".xz", ".zst")
+_TEXTS = (".csv", ".tsv", ".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True)
@@ -132,15 +137,15 @@ def reading(where: str, what: str, fix: str) -> Iterator[None]:
 
 
 def ending(where: str) -> str:
-    """The file name's ending, lower case; ".csv.gz" and ".tar.xz" count as one.
+    """The file name's ending, lower case, without the query of an address; ".csv.gz" and ".tar.xz" count as one.
 
-    >>> ending("a/B.CSV.gz"), ending("x.parquet")
-    ('.csv.gz', '.parquet')
+    >>> ending("a/B.CSV.gz"), ending("https://host/x.parquet?signature=a/b.c"), ending("b.csv.zst")
+    ('.csv.gz', '.parquet', '.csv.zst')
     """
-    name = where.rsplit("/", 1)[-1].lower()
-    for double in (".csv.gz", ".tsv.gz", ".jsonl.gz", ".tar.gz", ".tar.bz2", ".tar.xz"):
-        if name.endswith(double):
-            return double
+    name = (where.partition("?")[0] if is_remote(where) and "=" in where else where).rsplit("/", 1)[-1].lower()
+    double = "." + ".".join(name.rsplit(".", 2)[-2:])
+    if double.endswith(PACKED) and double.startswith((*_TEXTS, ".tar")):
+        return double
     return "." + name.rsplit(".", 1)[-1] if "." in name else ""
 
 
@@ -286,6 +291,7 @@ def _parse_jsonl(
 ) -> pa.Table:
     options = arrow_json.ReadOptions(use_threads=whole, block_size=_LONGEST if whole else len(text) + 1)
     with reading(where, TABLES[".jsonl"].what, TABLES[".jsonl"].fix):
+        str(text, "utf-8")  # which Arrow's reader takes for granted
         table = arrow_json.read_json(pa.BufferReader(text), options)
         stated = [_as_text(field, field.name, types) for field in table.schema]
         if not pa.schema(stated).equals(table.schema):  # strings that look like times, here alone
@@ -359,13 +365,8 @@ _CSV = _Format("a CSV file", "every row must have as many values as the header, 
 _JSONL = _Format("a JSON-lines file", "each line must be one object", _jsonl)
 _ARROW = _Format("an Arrow file", "write it again", _arrow)
 TABLES: dict[str, _Format] = {
-    ".csv": _CSV,
-    ".tsv": _CSV,
-    ".csv.gz": _CSV,
-    ".tsv.gz": _CSV,
+    **{f"{text}{packed}": _JSONL if "json" in text else _CSV for packed in ("", *PACKED) for text in _TEXTS},
     ".json": _Format("a JSON file", "lines of one object each end in .jsonl", _json),
-    ".jsonl": _JSONL,
-    ".jsonl.gz": _JSONL,
     ".parquet": _Format("a Parquet file", "it may be cut short; download or write it again", _parquet),
     ".arrow": _ARROW,
     ".feather": _ARROW,
@@ -374,7 +375,17 @@ STREAMED = tuple(kind for kind in TABLES if kind != ".json")
 
 
 def _unpacked(stream: BinaryIO, where: str) -> BinaryIO:
-    return cast(BinaryIO, gzip.GzipFile(fileobj=stream)) if where.lower().endswith(".gz") else stream
+    """The text in a file that is packed, to be read from its beginning as often as is needed."""
+    match Path(where.lower()).suffix:
+        case ".gz":
+            return cast(BinaryIO, gzip.GzipFile(fileobj=stream))
+        case ".bz2":
+            return cast(BinaryIO, bz2.BZ2File(stream))
+        case ".xz":
+            return cast(BinaryIO, lzma.LZMAFile(stream))
+        case ".zst":  # pyarrow's stream cannot go back
+            return io.BytesIO(pa.CompressedInputStream(stream, "zstd").read())
+    return stream
 
 
 def _texts(data: BinaryIO, where: str, whole: bool, quoted: bool) -> Iterator[tuple[str, bytes]]:

@@ -1,19 +1,23 @@
 """What opens a file by its ending: tables, NumPy's arrays, LIBSVM's text; the way on for other formats."""
 
+import contextlib
+import gzip
 import io
 import re
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, some
 from handful.data.arrays import Arrays
 from handful.data.gather import Array
-from handful.data.npz import read_npz
 from handful.data.options import Options
-from handful.data.pairs import open_columns
+from handful.data.pairs import open_columns, open_rows
+from handful.data.store.npz import read_npz
+from handful.data.tables.arrow import open_table, to_table
 from handful.data.tables.dialect import RECORDS, SAMPLE
 from handful.data.tables.files import TABLES, ending, is_remote, open_stream, open_table_file, reading
 
@@ -60,10 +64,104 @@ def _sparse(where: str, parts: Mapping[str, Array]) -> dict[str, object]:
     return {"x": getattr(sparse, f"{kind}_array")(values, tuple(parts["shape"]))}
 
 
+def _orc(where: str) -> object:
+    from pyarrow import orc  # none of these is needed often
+
+    return orc.read_table(where)
+
+
+def _by_pandas(read: str) -> Callable[[str], object]:
+    def frame(where: str) -> object:
+        import pandas
+
+        return getattr(pandas, read)(where)
+
+    return frame
+
+
+def _arff(where: str) -> dict[str, object]:
+    from scipy.io import arff
+
+    rows, _ = arff.loadarff(where)
+    return {name: _words(rows[name]) if rows[name].dtype.kind == "S" else rows[name] for name in rows.dtype.names}
+
+
+def _words(values: Array) -> list[str | None]:
+    """Nominal values, of which '?' is a missing one."""
+    return [None if value == b"?" else value.decode() for value in values.tolist()]
+
+
+def _sqlite(where: str) -> object:
+    with contextlib.closing(sqlite3.connect(f"{Path(where).absolute().as_uri()}?mode=ro", uri=True)) as base:
+        names = [name for (name,) in base.execute("select name from sqlite_master where type in ('table', 'view')")]
+        tables = [name for name in names if not name.startswith("sqlite_")]
+        if len(tables) != 1:
+            raise HandfulError(f"{where} holds {len(tables)} tables ({some(tables, 5)}): {_ROUTES['.db']}")
+        quoted = tables[0].replace('"', '""')
+        found = base.execute(f'select * from "{quoted}"')
+        return [dict(zip([column[0] for column in found.description], row)) for row in found]
+
+
+def _by_another(read: Callable[[str], object]) -> Callable[[str, Options], Arrays]:
+    """Of a format that another library reads: what it gives, opened as if it had been passed."""
+
+    def reader(where: str, o: Options) -> Arrays:
+        if is_remote(where):
+            raise HandfulError(f"{where}: files that end in {ending(where)} are read from this machine alone: copy it")
+        try:
+            with reading(where, f"a {ending(where)} file", "write it again, or pass what its library reads of it"):
+                found = read(where)
+        except ImportError as error:
+            raise HandfulError(f"{where} needs another package: {error}") from error
+        except (sqlite3.Error, TypeError, NotImplementedError) as error:
+            raise HandfulError(f"{where} cannot be read: {error}; {route_of(where)}") from error
+        match found:
+            case dict():
+                return open_columns(found, o)
+            case list():
+                return open_rows(found, o)
+        return open_table(to_table(found, o.name), o)
+
+    return reader
+
+
+_IDX = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}  # as MNIST's files say what they hold
+
+
+def open_idx(where: str, o: Options) -> Arrays:
+    """An IDX file: the array x of its shape, pictures with their channel first; and where a file of labels is beside
+    one of pictures (train-images-idx3-ubyte, train-labels-idx1-ubyte), these as y."""
+    path, notes = Path(where), list[str]()
+    x = _idx(path)
+    if x.dtype == np.uint8 and x.ndim == 3:
+        x, notes = x[:, None], [f"{path.name} holds pictures of {x.shape[1]} x {x.shape[2]} pixels."]
+    beside = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
+    if beside == path or not beside.is_file():
+        return open_columns({"x": x}, o, notes)
+    notes.append(f"y is read from {beside.name}, which lies beside it.")
+    return open_columns({"x": x, "y": _idx(beside)}, o if o.target else replace(o, target="y"), notes)
+
+
+def _idx(path: Path) -> Array:
+    with reading(str(path), "an IDX file", "download it again"), open(path, "rb") as packed:
+        stream = gzip.GzipFile(fileobj=packed) if path.suffix == ".gz" else packed
+        head = stream.read(4)
+        if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX:
+            raise ValueError("its first bytes are not those of one")
+        shape = np.frombuffer(stream.read(4 * head[3]), ">u4").tolist()
+        return np.frombuffer(stream.read(), _IDX[head[2]]).reshape(shape)
+
+
 READERS: dict[str, Callable[[str, Options], Arrays]] = {
     **dict.fromkeys(TABLES, open_table_file),
     ".npy": _npy,
     ".npz": _npz,
+    ".orc": _by_another(_orc),
+    ".arff": _by_another(_arff),
+    **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods"), _by_another(_by_pandas("read_excel"))),
+    **dict.fromkeys((".db", ".sqlite", ".sqlite3"), _by_another(_sqlite)),
+    ".dta": _by_another(_by_pandas("read_stata")),
+    **dict.fromkeys((".sas7bdat", ".xpt"), _by_another(_by_pandas("read_sas"))),
 }
 
 
@@ -100,7 +198,7 @@ _ROUTES: dict[str, str] = {
     **dict.fromkeys((".data", ".dat", ".asc", ".prn"), "if it is a table in text, copy it to a name that ends in .csv"),
     **dict.fromkeys((".mp4", ".avi", ".mov", ".mkv"), f"decode its pictures with PyAV or OpenCV and {_ARRAYS}"),
     **dict.fromkeys((".edf", ".bdf", ".fif"), f"read it with mne and {_ARRAYS}"),
-    **dict.fromkeys((".bz2", ".xz", ".zst", ".7z", ".rar"), "unpack it first"),
+    **dict.fromkeys((".bz2", ".xz", ".zst", ".gz", ".7z", ".rar"), "unpack it first"),
     **dict.fromkeys((".pdf", ".docx"), "take its text out into a .txt file"),
 }  # fmt: skip
 
@@ -116,6 +214,11 @@ def refused(where: str, known: Sequence[str]) -> HandfulError:
     kind, way = ending(where), route_of(where) or f"it reads {', '.join(known)}, and folders"
     how = f"ends in '{kind}', which handful does not read" if kind else "has no ending by which handful knows it"
     return HandfulError(f"{where} {how}; {way}")
+
+
+def is_idx(path: Path) -> bool:
+    """Whether it is named as MNIST's files are."""
+    return bool(re.search(r"idx[1-9]-(ubyte|byte|short|int|float|double)(\.gz)?$|\.idx[1-9]?(\.gz)?$", path.name))
 
 
 _LIBSVM_LINE = re.compile(

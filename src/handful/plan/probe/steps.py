@@ -16,8 +16,9 @@ from handful.training.training import Training, update
 FAILED = math.inf  # the loss of a trial that broke off
 
 
-def step(t: Training, batch: Batch, factor: float) -> float:
-    """One whole step on a batch that is drawn already, at `factor` times the base learning rate; its mean loss."""
+def step(t: Training, batch: Batch, factor: float | None) -> float:
+    """One whole step on a batch that is drawn already, at `factor` times the base learning rate, or, None, by the
+    schedule; its mean loss."""
     s = t.state
     outcome, s.micro_batch = gradient_that_fits(t.objective, batch, s.micro_batch, seed=t.plan.seed, step=s.step)
     update(t, factor)
@@ -34,7 +35,7 @@ def train(t: Training, size: int, steps: int, give_up: Callable[[list[float]], b
     stream = t.batches.stream(t.state.position, size)
     try:
         for _ in range(steps):
-            losses.append(step(t, next(stream), t.schedule(t.progress())))
+            losses.append(step(t, next(stream), None))
             if not math.isfinite(losses[-1]):
                 raise NonFiniteLoss("not finite")
             if give_up is not None and len(losses) < steps and give_up(losses):

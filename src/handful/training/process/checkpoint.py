@@ -4,6 +4,7 @@ A checkpoint is two files in `checkpoints/`: `<step>.safetensors` with every ten
 and the SHA-256 of the first. The .json is renamed into place last, so a checkpoint that has one is whole.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 import safetensors.torch
@@ -37,24 +38,29 @@ def read_tensors(path: Path, digest: str | None = None) -> dict[str, Tensor]:
         raise HandfulError(f"{path} cannot be read as safetensors: {error}") from None
 
 
-def save(folder: Path, step: int, tensors: dict[str, Tensor], meta: Row) -> None:
-    """Write the checkpoint of a step and remove all but the first, where replays begin, and the newest two. Raises
-    HandfulError where that cannot be done."""
+def save(folder: Path, step: int, tensors: dict[str, Tensor], meta: Row, keep: Collection[int] = ()) -> None:
+    """Write the checkpoint of a step and remove all but the first, where replays begin, the newest two, and those of
+    the steps in `keep`. Those of later steps are of a past that the run went back from. Raises HandfulError where that
+    cannot be done."""
     try:
-        _save(folder, step, tensors, meta)
+        for manifest in folder.glob("[0-9]*.json"):
+            if int(manifest.stem) > step:
+                manifest.unlink(missing_ok=True)
+        _save(folder, step, tensors, meta, keep)
     except OSError as error:
         raise HandfulError(f"{folder} could not be written: {error.strerror}") from error
 
 
-def _save(folder: Path, step: int, tensors: dict[str, Tensor], meta: Row) -> None:
+def _save(folder: Path, step: int, tensors: dict[str, Tensor], meta: Row, keep: Collection[int]) -> None:
     folder.mkdir(exist_ok=True)
     stem = folder / f"{step:012d}"
     digest = write_tensors(stem.with_suffix(".safetensors"), tensors)
     write_json(stem.with_suffix(".json"), {**meta, "tensors": digest})
     whole = sorted(folder.glob("[0-9]*.json"))
-    for old in whole[1:-KEPT]:
-        old.unlink(missing_ok=True)
-    kept = {p.stem for p in [*whole[:1], *whole[-KEPT:]]}
+    kept = {p.stem for p in [*whole[:1], *whole[-KEPT:]]} | {f"{k:012d}" for k in keep}
+    for old in whole:
+        if old.stem not in kept:
+            old.unlink(missing_ok=True)
     for tensor_file in folder.glob("[0-9]*.safetensors"):
         if tensor_file.stem not in kept:
             tensor_file.unlink(missing_ok=True)
@@ -65,6 +71,12 @@ def _save(folder: Path, step: int, tensors: dict[str, Tensor], meta: Row) -> Non
 def first_step(folder: Path) -> int:
     """The step of the oldest checkpoint: from there on steps can be taken again."""
     return min((int(manifest.stem) for manifest in folder.glob("[0-9]*.json")), default=0)
+
+
+def read(manifest: Path) -> tuple[dict[str, Tensor], Row]:
+    """(tensors, meta) of the checkpoint with this manifest. Raises HandfulError when it is damaged."""
+    meta = read_json(manifest)
+    return read_tensors(manifest.with_suffix(".safetensors"), meta["tensors"]), meta
 
 
 def load(folder: Path, before: int | None = None) -> tuple[dict[str, Tensor], Row, list[str]]:
@@ -83,10 +95,8 @@ def load(folder: Path, before: int | None = None) -> tuple[dict[str, Tensor], Ro
             )
         manifests = [m for m in manifests if int(m.stem) < before]
     for manifest in manifests:
-        tensor_file = manifest.with_suffix(".safetensors")
         try:
-            meta = read_json(manifest)
-            return read_tensors(tensor_file, meta["tensors"]), meta, notes
+            return *read(manifest), notes
         except HandfulError as error:
             notes.append(f"checkpoint {manifest.stem} is damaged ({error}); falling back to the one before")
     if notes:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, so that they end a run between two steps."""
+"""Ctrl-C, SIGTERM and SIGHUP, so that they end a run between two steps."""
 
 import signal
 import threading
@@ -11,9 +11,9 @@ Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 class Interrupts:
-    """Inside the block, Ctrl-C (and a scheduler's SIGTERM) asks the run to stop between two steps, so that no update
-    is left half made; a second one raises KeyboardInterrupt at once, in the middle of an update when that is made; a
-    third one there too. held: an update is being made, or was left half made."""
+    """Inside the block, Ctrl-C (a scheduler's SIGTERM, a closed terminal) asks the run to stop between two steps, so
+    that no update is left half made; a second one raises KeyboardInterrupt at once, in the middle of an update when
+    that is made; a third one there too. held: an update is being made, or was left half made."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -22,7 +22,7 @@ class Interrupts:
 
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self.before[number] = signal.signal(number, self.ask)
         return self
@@ -48,10 +48,10 @@ class Interrupts:
 
     @property
     def exit_status(self) -> int:
-        """As of a process that the signal ended: 130 for Ctrl-C, 143 for SIGTERM."""
+        """As of a process that the signal ended: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
         return 128 + (self.asked or signal.SIGINT)
 
     def pass_on(self) -> None:
         """Let a signal that would have ended the process do so, now that the run is written down."""
-        if self.asked == signal.SIGTERM and self.before.get(signal.SIGTERM) == signal.SIG_DFL:
-            signal.raise_signal(signal.SIGTERM)
+        if self.asked and self.before.get(self.asked) == signal.SIG_DFL:
+            signal.raise_signal(self.asked)

@@ -70,7 +70,7 @@ class Roll:
         """Who has left, or is silent after so many seconds, or (None) is gone, in a sentence."""
         self.wait()
         deadline = time.monotonic() + NEWS
-        while not self.left and time.monotonic() < deadline:
+        while not self.left and time.monotonic() < deadline and (waited is None or self.missing is None):
             time.sleep(TICK)
         if self.left:
             return self.left

@@ -1,0 +1,134 @@
+"""Time per step of handful on several ranks beside a bare loop over torch's DistributedDataParallel (DDP).
+
+    torchrun --nproc-per-node 2 benchmarks/bench_ranks.py [--rounds 7] [--models mlp,large,transformer]
+
+Every rank runs both loops in turn, so that the machine's moods fall on both alike; the table gives medians over
+rounds and the ratio, round by round. Both draw rows of arrays in memory and take fused AdamW's step; DDP's loop does
+nothing else. Writes benchmarks/results/ranks.md.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+import handful
+
+
+class Blocks(nn.Module):
+    """A small transformer that tells the class of a sequence of tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(512, 128)
+        layer = nn.TransformerEncoderLayer(128, 4, 512, dropout=0.0, batch_first=True)
+        self.blocks = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
+        self.out = nn.Linear(128, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.out(self.blocks(self.table(x.long())).mean(1))
+        return y
+
+
+def mlp(*sides: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    for a, b in pairwise(sides):
+        layers += [nn.Linear(a, b), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+Rows = tuple[Tensor, Tensor]
+
+
+def pictures(n: int = 8000) -> Rows:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(n, 784, generator=generator), torch.randint(0, 10, (n,), generator=generator)
+
+
+def tokens(n: int = 4000) -> Rows:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(1, 512, (n, 32), generator=generator), torch.randint(0, 10, (n,), generator=generator)
+
+
+# name -> (model, data, rows of a mini-batch over all ranks, steps of a round)
+CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Rows], int, int]] = {
+    "mlp": (lambda: mlp(784, 128, 10), pictures, 128, 60),
+    "large": (lambda: mlp(784, 2048, 1600, 10), pictures, 128, 10),
+    "transformer": (Blocks, tokens, 64, 10),
+}
+
+
+def bare(make: Callable[[], nn.Module], data: Rows, batch: int, steps: int) -> float:
+    """DDP as its documentation has it."""
+    x, y = data
+    rank, size = dist.get_rank(), dist.get_world_size()
+    torch.manual_seed(0)
+    model = nn.parallel.DistributedDataParallel(make())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    order, own = torch.randperm(len(x)), batch // size
+    for k in range(-3, steps):
+        if k == 0:
+            start = time.perf_counter()
+        rows = order[abs(k) * batch % (len(x) - batch) + rank * own :][:own]
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
+        optimizer.step()
+    return (time.perf_counter() - start) / steps
+
+
+def ours(make: Callable[[], nn.Module], data: Rows, batch: int, steps: int) -> float:
+    """handful.fit with its history, accuracy, schedule, stop rule, signals and check of the loss; its own clock."""
+    times: list[float] = []
+    torch.manual_seed(0)
+    handful.fit(
+        make(), data, valid=None, batch=batch, lr=1e-3, until=f"steps({steps + 4})", quiet=True, preprocess=None,
+        callbacks=[lambda event, info: times.append(time.perf_counter())],
+    )  # fmt: skip
+    begun = times[4]  # the start, and three steps to warm up
+    return (times[4 + steps] - begun) / steps
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--models", default="mlp,large,transformer")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    lines = [
+        "# Time per step on several ranks",
+        "",
+        f"{dist.get_world_size()} ranks, gloo, one thread each, fused AdamW, float32. {platform.machine()}, "
+        f"{os.cpu_count()} cores at a load of {os.getloadavg()[0]:.0f}, torch {torch.__version__}; "
+        f"medians of {args.rounds} interleaved rounds (smallest to largest); "
+        "`torchrun --nproc-per-node 2 benchmarks/bench_ranks.py`.",
+        "",
+        "| model | parameters | DDP, ms a step | handful, ms a step | ratio, round by round |",
+        "|---|---|---|---|---|",
+    ]
+    for name in args.models.split(","):
+        make, load, batch, steps = CASES[name]
+        data = load()
+        theirs, mine = [], []
+        for _ in range(args.rounds):
+            theirs.append(1e3 * bare(make, data, batch, steps))
+            mine.append(1e3 * ours(make, data, batch, steps))
+        ratios = [m / t for m, t in zip(mine, theirs, strict=True)]
+        cells = [f"{statistics.median(v):.3g} ({min(v):.3g}-{max(v):.3g})" for v in (theirs, mine, ratios)]
+        lines.append(f"| {name} | {sum(p.numel() for p in make().parameters()):,} | {' | '.join(cells)} |")
+        if dist.get_rank() == 0:
+            print(lines[-1], flush=True)
+    if dist.get_rank() == 0:
+        (Path(__file__).parent / "results" / "ranks.md").write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

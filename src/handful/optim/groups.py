@@ -1,0 +1,90 @@
+"""The parameters of a model in groups: by patterns on their names, and those that decay apart from the others."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
+
+from torch import nn
+
+from handful.base.errors import HandfulError, some
+
+T = TypeVar("T")
+Parameters = dict[str, nn.Parameter]
+Group = dict[str, Any]  # as torch's optimizers take them: "params" and options of their own
+REST = "*"  # the pattern of all that no other one is for
+
+
+def by_pattern(patterns: Iterable[str], names: Iterable[str], what: str) -> dict[str, str]:
+    """The pattern of each name: of a part of the model ("head" for head.weight and head.bias), or with * and ?, the
+    first that fits; "*" is for the names that no other one fits.
+
+    Raises HandfulError for a pattern that fits nothing, and for names that none fits.
+
+    >>> by_pattern(["*", "head"], ["body.weight", "head.weight"], "lr")
+    {'body.weight': '*', 'head.weight': 'head'}
+    """
+    first = [pattern for pattern in patterns if pattern != REST]
+    named = list(names)
+    found = {name: next((p for p in first if _fits(p, name)), REST) for name in named}
+    for pattern in first:
+        if pattern not in found.values():
+            shadowed = " that no pattern before it is for" if any(_fits(pattern, name) for name in named) else ""
+            raise HandfulError(
+                f"{what}: the pattern '{pattern}' fits no trainable parameter{shadowed}; they are {some(named, 6)}"
+            )
+    if REST not in patterns and (left := [name for name, pattern in found.items() if pattern == REST]):
+        raise HandfulError(f"{what}: no pattern fits {some(left, 4)}; add one, or '*' for all that is left")
+    return found
+
+
+def _fits(pattern: str, name: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
+
+
+def parameter_groups(
+    model: nn.Module, parameters: Parameters, l2: float | None, patterns: Mapping[str, Mapping[str, object]]
+) -> list[Group]:
+    """A group of those that decay (l2 None: by the optimizer's default) and one of those that do not; only one if l2
+    is 0. Each of them again for each value that patterns give to an option: option -> pattern -> value."""
+    still = set() if l2 == 0 else undecayed(model)
+    fitting = {option: by_pattern(values, parameters, option) for option, values in patterns.items()}
+    found: dict[tuple[bool, Sequence[str]], Group] = {}
+    for name, p in parameters.items():
+        decays = l2 != 0 and not (p.ndim <= 1 or id(p) in still or name.endswith("bias"))
+        kind = decays, tuple(fitting[option][name] for option in patterns)
+        if kind not in found:
+            decay = {} if decays and l2 is None else {"weight_decay": l2 if decays else 0.0}
+            own = {option: values[fitting[option][name]] for option, values in patterns.items()}
+            found[kind] = {"params": [], **decay, **own}
+        found[kind]["params"].append(p)
+    return sorted(found.values(), key=lambda group: "weight_decay" in group and not group["weight_decay"])
+
+
+def only(groups: list[Group], chosen: Parameters) -> list[Group]:
+    """The groups with the chosen parameters alone, those with none left out."""
+    ids = {id(parameter) for parameter in chosen.values()}
+    kept = [group | {"params": [p for p in group["params"] if id(p) in ids]} for group in groups]
+    return [group for group in kept if group["params"]]
+
+
+def undecayed(model: nn.Module) -> set[int]:
+    """Ids of the parameters of normalisation layers."""
+    norms = [module for module in model.modules() if "Norm" in type(module).__name__]
+    return {id(parameter) for module in norms for parameter in module.parameters(recurse=False)}
+
+
+def trainable(model: nn.Module) -> tuple[Parameters, list[str]]:
+    """The parameters to train by name, tied ones once under their first name; and a note on those that are not.
+
+    Raises HandfulError where there are none, and for one that has no shape yet.
+    """
+    parameters = dict(model.named_parameters())
+    for name, parameter in parameters.items():
+        if nn.parameter.is_lazy(parameter):
+            raise HandfulError(f"the parameter '{name}' has no shape yet: call the model once on a batch first")
+    found = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+    if not found:
+        what = "all its parameters are frozen (requires_grad is False)" if parameters else "it has no parameters"
+        raise HandfulError(f"the model {type(model).__name__} has nothing to train: {what}")
+    frozen = len(parameters) - len(found)
+    return found, [f"{frozen} of {len(parameters)} parameters are frozen and left out."] if frozen else []

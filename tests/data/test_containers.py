@@ -1,0 +1,256 @@
+"""Rows in whatever people have them: the same source as of plain arrays, or one sentence."""
+
+import array
+import bz2
+import collections
+import dataclasses
+import enum
+import gzip
+import io
+import lzma
+import sqlite3
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.orc
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from scipy.io import arff
+
+import handful
+from handful.base.errors import HandfulError
+
+FRAME = pd.DataFrame({"a": [1.5, 2.5, -3.0], "town": ["Ulm", "Bern", "Ulm"], "label": [0, 1, 0]})
+TABLE = pa.Table.from_pandas(FRAME)
+Pair = collections.namedtuple("Pair", "x label")
+
+
+@dataclasses.dataclass
+class Item:
+    a: float
+    label: int
+
+
+class Colour(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter([{"a": float(i), "label": i % 2} for i in range(6)])
+
+
+def rows(source):
+    batch = source.take(range(len(source)))
+    return {name: value.tolist() if isinstance(value, torch.Tensor) else value for name, value in batch.columns.items()}
+
+
+def picture(i, size=(8, 9), mode="RGB"):
+    pixels = np.random.default_rng(i).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+@pytest.fixture
+def files(tmp_path):
+    pq.write_table(TABLE, tmp_path / "t.parquet")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda d: pl.from_arrow(TABLE).lazy(),
+        lambda d: pa.dataset.dataset(d / "t.parquet"),
+        lambda d: pa.dataset.dataset(d / "t.parquet").scanner(),
+        lambda d: TABLE.to_reader(),
+        lambda d: pq.ParquetFile(d / "t.parquet"),
+        lambda d: TABLE.to_batches()[0],
+        lambda d: FRAME.to_dict("records"),
+        lambda d: iter(FRAME.to_dict("records")),
+        lambda d: (row for row in FRAME.itertuples(index=False)),
+        lambda d: list(FRAME.itertuples(index=False)),
+        lambda d: {name: collections.deque(FRAME[name].tolist()) for name in FRAME},
+        lambda d: {name: dict(enumerate(FRAME[name].tolist())).values() for name in FRAME},
+        lambda d: FRAME.astype({"a": pd.SparseDtype("float64", 0.0)}),
+    ],
+)
+def test_containers_of_a_table_give_its_rows(made, files):
+    source = handful.open(made(files))
+    assert source.target == "label"
+    assert rows(source) == rows(handful.open(FRAME))
+
+
+def test_rows_with_named_fields_are_rows_and_not_vectors():
+    expected = {"x": [0.0, 1.0, 2.0], "label": [0, 1, 0]}
+    assert rows(handful.open([Pair(float(i), i % 2) for i in range(3)])) == expected
+    assert rows(handful.open([Item(float(i), i % 2) for i in range(3)])) == {"a": [0.0, 1.0, 2.0], "label": [0, 1, 0]}
+    assert rows(handful.open(np.array([(0.5, 1), (1.5, 0)], dtype=[("a", float), ("label", int)]))) == {
+        "a": [0.5, 1.5], "label": [1, 0],
+    }  # fmt: skip
+
+
+def test_iterators_are_read_to_their_end_and_said_to_be():
+    for made in (Stream(), iter(Stream()), (row for row in Stream())):
+        source = handful.open(made)
+        assert rows(source) == {"a": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], "label": [0, 1, 0, 1, 0, 1]}
+        assert any("6 rows were read from" in note for note in source.notes)
+    run = handful.fit("linear", Stream(), valid=None, lr=0.1, batch=2, until="epochs(2)", quiet=True)
+    again = handful.fit("linear", list(Stream()), valid=None, lr=0.1, batch=2, until="epochs(2)", quiet=True)
+    for ours, theirs in zip(run.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    with pytest.raises(HandfulError, match="gave no row"):
+        handful.open(iter(()))
+
+    def endless():
+        while True:
+            yield {"a": np.zeros(1000)}
+
+    with pytest.raises(HandfulError, match="do not fit in memory"):
+        handful.open(endless(), memory=10_000_000)
+
+
+def test_a_masked_value_is_a_missing_one():
+    masked = np.ma.masked_array([[1, 2], [3, 4]], [[True, False], [False, False]])
+    source = handful.open((masked, [0, 1]))
+    assert np.array_equal(source.take([0, 1]).tensor("x"), [[np.nan, 2], [3, 4]], equal_nan=True)
+    whole = np.ma.masked_array([1, 2], [False, False])
+    assert handful.open({"a": whole, "y": [0, 1]}).take([0, 1]).tensor("a").dtype == torch.int64
+    with pytest.raises(HandfulError, match="fill it first"):
+        handful.open(np.ma.masked_array(["a", "b"], [True, False]))
+    with pytest.raises(HandfulError, match="not a finite number in row 1"):
+        handful.open(([[1.0], [2.0]], np.ma.masked_array([0, 1], [False, True])))
+
+
+def test_columns_in_python_s_other_containers():
+    expected = rows(handful.open({"x": [1.0, 2.0], "y": [0, 1]}))
+    for made in (array.array("d", [1, 2]), memoryview(np.array([1.0, 2.0])), np.float64([1, 2])):
+        assert rows(handful.open({"x": made, "y": array.array("q", [0, 1])})) == expected
+    colours = handful.open(([[1.0], [2.0]], [Colour.RED, Colour.BLUE]))
+    assert colours.columns["y"].classes == ("BLUE", "RED")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "1", "CMYK", "LA"])
+def test_pictures_in_lists_are_those_of_files_to_the_bit(mode, tmp_path):
+    pictures = [picture(i, mode=mode) for i in range(4)]
+    folder = tmp_path / "p"
+    folder.mkdir()
+    for i, one in enumerate(pictures):
+        (one if mode != "CMYK" else one.convert("RGB")).save(folder / f"{i}.png")
+    expected = handful.open(folder).take(range(4)).tensor("image")
+    paths = [folder / f"{i}.png" for i in range(4)]
+    for made in (
+        (pictures, [0, 1, 0, 1]),
+        (paths, [0, 1, 0, 1]),
+        ([str(path) for path in paths], [0, 1, 0, 1]),
+        {"x": pictures, "y": [0, 1, 0, 1]},
+        pd.DataFrame({"x": pictures, "label": [0, 1, 0, 1]}),
+        pd.DataFrame({"x": paths, "label": [0, 1, 0, 1]}),
+        [{"x": one, "label": i % 2} for i, one in enumerate(pictures)],
+        ((one, i % 2) for i, one in enumerate(pictures)),
+    ):
+        source = handful.open(made, outside=True)
+        assert source.columns["x"].kind == "image"
+        assert torch.equal(source.take(range(4)).tensor("x"), expected)
+    assert source.target in ("y", "label")
+
+
+def test_pictures_of_other_sizes_train_a_model():
+    pictures = [picture(i, (8 + i % 3, 9)) for i in range(20)]
+    run = handful.fit("cnn", (pictures, [i % 2 for i in range(20)]), lr=0.01, batch=4, until="steps(2)", quiet=True)
+    assert len(run.predict(pictures[:3])) == 3
+
+
+@pytest.mark.parametrize("packed", ["gz", "bz2", "xz", "zst"])
+@pytest.mark.parametrize("text", ["csv", "tsv", "jsonl", "ndjson"])
+def test_packed_text_is_the_text(packed, text, tmp_path):
+    pack = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}.get(
+        packed, lambda data: pa.compress(data, codec="zstd", asbytes=True)
+    )
+    if "json" in text:
+        data = FRAME.to_json(orient="records", lines=True)
+    else:
+        data = FRAME.to_csv(index=False, sep="\t" if text == "tsv" else ",")
+    plain, path = tmp_path / f"t.{text}", tmp_path / f"t.{text}.{packed}"
+    plain.write_text(data)
+    path.write_bytes(pack(data.encode()))
+    assert rows(handful.open(path)) == rows(handful.open(plain)) == rows(handful.open(FRAME))
+    store = handful.prepare(path, tmp_path / "store")
+    assert rows(store) == rows(handful.open(FRAME))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(HandfulError, match="can be read"):
+        handful.open(path)
+
+
+def sqlite(path, tables=1):
+    base = sqlite3.connect(path)
+    for i in range(tables):
+        base.execute(f'create table "t{i}" (a real, town text, label integer)')
+        base.executemany(f'insert into "t{i}" values (?, ?, ?)', FRAME.itertuples(index=False, name=None))
+    base.commit()
+    base.close()
+
+
+ARFF = "@relation r\n@attribute a numeric\n@attribute town {Ulm,Bern}\n@attribute label numeric\n@data\n"
+
+
+@pytest.mark.parametrize("name", ["t.orc", "t.db", "t.dta", "t.arff"])
+def test_formats_of_other_libraries(name, tmp_path):
+    path = tmp_path / name
+    match name:
+        case "t.orc":
+            pa.orc.write_table(TABLE, path)
+        case "t.db":
+            sqlite(path)
+        case "t.dta":
+            FRAME.to_stata(path, write_index=False)
+        case "t.arff":
+            path.write_text(ARFF + FRAME.to_csv(index=False, header=False))
+            assert arff.loadarff(path)[0]["a"].tolist() == FRAME["a"].tolist()
+    source = handful.open(path)
+    assert source.where == str(path)
+    found, expected = rows(source), rows(handful.open(FRAME))
+    assert {k: v for k, v in found.items() if k != "town"} == {k: v for k, v in expected.items() if k != "town"}
+    column = source.columns["town"]
+    assert [column.classes[code] for code in found["town"]] == FRAME["town"].tolist()
+
+
+def test_what_lacks_a_value_or_a_library_is_said(tmp_path):
+    (tmp_path / "m.arff").write_text(ARFF + "1.5,?,0\n?,Ulm,1\n2.5,Bern,0\n")
+    source = handful.open(tmp_path / "m.arff")
+    assert np.isnan(rows(source)["a"][1])
+    assert rows(source)["town"][0] == -1
+    sqlite(tmp_path / "two.db", tables=2)
+    (tmp_path / "bad.sqlite").write_bytes(b"no data base at all, but long enough to be read as one" * 20)
+    (tmp_path / "bad.orc").write_bytes(b"ORC")
+    (tmp_path / "bad-idx3-ubyte").write_bytes(b"\x00\x00\x07\x01")
+    for name, says in (
+        ("two.db", "holds 2 tables"), ("bad.sqlite", "cannot be read"), ("bad.orc", "can be read"),
+        ("bad-idx3-ubyte", "IDX file"),
+    ):  # fmt: skip
+        with pytest.raises(HandfulError, match=says):
+            handful.open(tmp_path / name)
+    with pytest.raises(HandfulError, match="BytesIO"):
+        handful.open(io.BytesIO(b"a,b\n1,2\n"))
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_idx_files_of_pictures_bring_their_labels(pack, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (5, 4, 3), dtype=np.uint8)
+    ending = ".gz" if pack is gzip.compress else ""
+    head = b"\x00\x00\x08\x03" + np.array(pixels.shape, ">u4").tobytes()
+    (tmp_path / f"train-images-idx3-ubyte{ending}").write_bytes(pack(head + pixels.tobytes()))
+    labels = bytes([0, 1, 2, 1, 0])
+    (tmp_path / f"train-labels-idx1-ubyte{ending}").write_bytes(
+        pack(b"\x00\x00\x08\x01" + np.array([5], ">u4").tobytes() + labels)
+    )
+    source = handful.open(tmp_path / f"train-images-idx3-ubyte{ending}")
+    assert source.columns["x"].kind == "image"
+    assert source.target == "y"
+    assert np.array_equal(source.take(range(5)).tensor("x")[:, 0], pixels)
+    assert source.take(range(5)).tensor("y").tolist() == list(labels)

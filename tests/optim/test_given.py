@@ -1,0 +1,286 @@
+"""Optimizers and schedules as a torch user brings them, against plain loops, and resumed after an interruption."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau, StepLR
+
+import handful
+from handful.base.errors import HandfulError
+
+GENERATOR = torch.Generator().manual_seed(0)
+X = torch.randn(96, 5, generator=GENERATOR)
+Y = (X[:, 0] + X[:, 1] > 0).long()
+Z = X @ torch.randn(5, 1, generator=GENERATOR) + 0.1 * torch.randn(96, 1, generator=GENERATOR)
+USUAL: dict[str, Any] = {"batch": 16, "lr": 0.05, "schedule": "constant", "valid": None, "quiet": True}
+
+
+def net(outputs: int = 2, seed: int = 0) -> nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, outputs))
+
+
+def fit(model: nn.Module, y: Tensor = Y, steps: int = 12, **given: Any) -> Any:
+    return handful.fit(model, (X, y), **{**USUAL, "until": f"steps({steps})", **given})
+
+
+def by_hand(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, set_rate: Callable[[int], Any]) -> None:
+    """The same rows, one step after another, as torch's own tutorial writes it; without dropout."""
+    order = handful.Order(96, seed=0)
+    model.train()
+    for step in range(steps):
+        rows = torch.from_numpy(order[step * 16 : step * 16 + 16])
+        set_rate(step)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(X[rows]), Y[rows]).backward()
+        optimizer.step()
+
+
+def plain(seed: int = 0) -> nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 2))
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(p, q) for p, q in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_options_in_text_are_those_of_torch() -> None:
+    model, twin = plain(), plain()
+    run = fit(model, optimizer="adam(betas=[0.8, 0.95], eps=1e-6)", l2=0.0)
+    by_hand(twin, torch.optim.Adam(twin.parameters(), lr=0.05, betas=(0.8, 0.95), eps=1e-6, fused=True), 12, int)
+    assert same(model, twin)
+    assert run.plan.options["optimizer"] == "adam(betas=[0.8, 0.95], eps=1e-6)"
+
+
+def test_rates_by_pattern_are_torchs_groups() -> None:
+    model, twin = plain(), plain()
+    run = fit(model, optimizer="momentum", lr={"2": 0.2, "*": 0.01}, l2=0.0)
+    groups = [{"params": twin[0].parameters(), "lr": 0.01}, {"params": twin[2].parameters(), "lr": 0.2}]
+    by_hand(twin, torch.optim.SGD(groups, momentum=0.9, fused=True), 12, int)
+    assert same(model, twin)
+    assert run.plan.lr == {"2": 0.2, "*": 0.01}
+
+
+def test_several_optimizers_by_pattern() -> None:
+    model, twin = plain(), plain()
+    fit(model, optimizer={"0": "sgd", "2": torch.optim.RMSprop}, lr={"0": 0.3, "2": 0.01}, l2=0.0)
+    a = torch.optim.SGD(twin[0].parameters(), lr=0.3, fused=True)
+    b = torch.optim.RMSprop(twin[2].parameters(), lr=0.01)
+
+    class Both(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            a.step()
+            b.step()
+
+    by_hand(twin, Both(twin.parameters(), lr=1.0), 12, int)
+    assert same(model, twin)
+
+
+@pytest.mark.parametrize(
+    ("asked", "scheduler"),
+    [
+        (partial(StepLR, step_size=5, gamma=0.5), partial(StepLR, step_size=5, gamma=0.5)),
+        (lambda optimizer: OneCycleLR(optimizer, 1.0, 12), lambda o: OneCycleLR(o, 0.05, 12, cycle_momentum=False)),
+        (partial(LambdaLR, lr_lambda=lambda k: 0.9**k), partial(LambdaLR, lr_lambda=lambda k: 0.9**k)),
+        (lambda progress: 0.9**progress.step, partial(LambdaLR, lr_lambda=lambda k: 0.9**k)),
+    ],
+)
+def test_torchs_schedulers_and_functions_of_progress(asked: Any, scheduler: Callable[..., LRScheduler]) -> None:
+    model, twin = plain().double(), plain().double()
+    handful.fit(
+        model, (X.double(), Y), **{**USUAL, "until": "steps(12)", "optimizer": "sgd", "schedule": asked, "l2": 0.0}
+    )
+    optimizer = torch.optim.SGD(twin.parameters(), lr=0.05)
+    moving = scheduler(optimizer)
+    order = handful.Order(96, seed=0)
+    for step in range(12):
+        rows = torch.from_numpy(order[step * 16 : step * 16 + 16])
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(twin(X[rows].double()), Y[rows]).backward()
+        optimizer.step()
+        if step < 11:
+            moving.step()
+    for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-13)
+
+
+def test_a_part_is_frozen_and_thawed_by_its_schedule() -> None:
+    model, twin = plain(), plain()
+    first = model[0].weight.detach().clone()
+    seen: list[bool] = []
+    watch = lambda event, info: seen.append(torch.equal(first, model[0].weight)) if event == "step" else None
+    schedule = {"0": "frozen(until=1, after=1.5)", "*": "constant"}
+    fit(model, optimizer="momentum", schedule=schedule, l2=0.0, clip_norm=0.1, callbacks=[watch])
+    assert seen[:6] == [True] * 6  # an epoch has six steps
+    assert not any(seen[6:])
+
+    order, optimizer = handful.Order(96, seed=0), torch.optim.SGD(twin.parameters(), lr=0.05, momentum=0.9)
+    for step in range(12):
+        rows = torch.from_numpy(order[step * 16 : step * 16 + 16])
+        for p in twin[0].parameters():
+            p.requires_grad_(6 <= step < 9)
+            p.grad = None
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(twin(X[rows]), Y[rows]).backward()
+        nn.utils.clip_grad_norm_(twin.parameters(), 0.1)
+        optimizer.step()
+    for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
+
+
+@pytest.mark.parametrize("options", [{}, {"line_search_fn": "strong_wolfe", "max_iter": 7}])
+def test_lbfgs_is_the_plain_loop_to_the_bit(options: dict[str, Any]) -> None:
+    """A closure that is asked for the loss several times; dropout and BatchNorm included."""
+    model, twin = net(1), net(1)
+    fit(model, Z, steps=4, optimizer=partial(torch.optim.LBFGS, **options), lr=0.5, batch="full")
+    optimizer = torch.optim.LBFGS(twin.parameters(), lr=0.5, **options)
+    rows = [torch.from_numpy(handful.Order(96, seed=0)[k * 96 : k * 96 + 96]) for k in range(4)]
+    twin.train()
+    for step in range(4):
+
+        def closure(step: int = step) -> Tensor:
+            handful.training.step.seed_dropout(0, step, 0, torch.device("cpu"))
+            optimizer.zero_grad()
+            loss = nn.functional.mse_loss(twin(X[rows[step]]), Z[rows[step]])
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+    assert same(model.train(), twin)
+
+
+def test_lbfgs_in_parts_is_lbfgs() -> None:
+    model, whole = plain().double(), plain().double()
+    for one, micro in ((model, 20), (whole, None)):
+        handful.fit(one, (X.double(), Y), optimizer="lbfgs", until="steps(3)", micro_batch=micro or "auto", valid=None,
+                    quiet=True)  # fmt: skip
+    for p, q in zip(model.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-10)
+
+
+def test_lbfgs_chooses_what_follows_from_it() -> None:
+    run = handful.fit(plain(), (X, Y), optimizer="lbfgs", until="steps(5)", valid=None, quiet=True)
+    assert (run.plan.batch, run.plan.lr, run.plan.schedule) == (96, 1.0, "constant")
+    assert run.history[-1]["train_loss"] < 0.1
+    with pytest.raises(HandfulError, match="clip_norm changes the gradient, and LBFGS compares it with the loss"):
+        fit(plain(), optimizer="lbfgs", clip_norm=1.0)
+
+
+class Averaging:
+    """An optimizer around another one that is no torch Optimizer, as schedulefree.ScheduleFreeWrapper: steps are taken
+    at one set of weights, and their average is evaluated."""
+
+    def __init__(self, base: torch.optim.Optimizer) -> None:
+        self.base, self.mode = base, "eval"
+
+    @property
+    def param_groups(self) -> Any:
+        return self.base.param_groups
+
+    @property
+    def state(self) -> Any:
+        return self.base.state
+
+    def _swap(self, mode: str) -> None:
+        for group in self.param_groups if mode != self.mode else ():
+            for p in group["params"]:
+                if "other" in self.state[p]:
+                    kept = p.detach().clone()
+                    p.data.copy_(self.state[p]["other"])
+                    self.state[p]["other"].copy_(kept)
+        self.mode = mode
+
+    def train(self) -> None:
+        self._swap("train")
+
+    def eval(self) -> None:
+        self._swap("eval")
+
+    def step(self, closure: Any = None) -> None:
+        assert self.mode == "train"
+        self.base.step()
+        for group in self.param_groups:
+            for p in group["params"]:
+                self.state[p].setdefault("other", p.detach().clone()).lerp_(p.detach(), 0.25)
+
+
+def averaging(parameters: Any, lr: float) -> Any:
+    return Averaging(torch.optim.SGD(parameters, lr=lr, momentum=0.9))
+
+
+def test_a_wrapper_that_is_no_torch_optimizer_is_put_in_train_and_eval_mode() -> None:
+    model, twin = plain(), plain()
+    fit(model, optimizer=averaging)
+    optimizer = averaging(twin.parameters(), lr=0.05)
+    optimizer.train()
+    order = handful.Order(96, seed=0)
+    for step in range(12):
+        rows = torch.from_numpy(order[step * 16 : step * 16 + 16])
+        twin.zero_grad()
+        nn.functional.cross_entropy(twin(X[rows]), Y[rows]).backward()
+        optimizer.step()
+    optimizer.eval()
+    assert same(model, twin)
+
+
+GIVEN: dict[str, dict[str, Any]] = {
+    "text": {"optimizer": "adam(betas=[0.8, 0.95])"},
+    "groups": {"lr": {"0": 0.01, "*": 0.1}, "optimizer": "momentum"},
+    "several": {"lr": {"0": 0.01, "*": 0.1}, "optimizer": {"0": "muon", "*": "nadam"}},
+    "frozen": {"schedule": {"0": "frozen(until=1)", "*": "exponential(0.5)"}, "optimizer": "momentum"},
+    "wrapper": {"optimizer": averaging},
+    "lbfgs": {"optimizer": "lbfgs(max_iter=3)", "batch": "full", "lr": "auto"},
+    "torch": {"schedule": partial(StepLR, step_size=5, gamma=0.5)},
+    "function": {"schedule": lambda progress: 1 / (1 + progress.epoch)},
+}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_resumed_to_the_bit(name: str, tmp_path: Path) -> None:
+    given = GIVEN[name]
+    whole, first, second = net(), net(), net(seed=1)
+    fit(whole, **given)
+    fit(first, steps=7, out=tmp_path / "run", **given)
+    own = {k: v for k, v in given.items() if callable(v)}
+    run = handful.resume(tmp_path / "run", model=second, train=(X, Y), until="steps(12)", quiet=True, **own)
+    assert run.state.step == 12
+    assert same(whole, second)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"lr": {"hed": 1e-2, "*": 1e-4}}, "lr: the pattern 'hed' fits no trainable parameter; they are 0.weight"),
+        ({"lr": {"0": 1e-2}}, "lr: no pattern fits 2.weight, 2.bias; add one, or '*'"),
+        (
+            {"lr": {"0.*": 1e-2, "0.weight": 1e-3, "*": 1}},
+            "'0.weight' fits no trainable parameter that no pattern before",
+        ),
+        ({"lr": {"0": -1, "*": 1e-4}}, "lr must be a number above 0, or 'auto', not {'0': -1"),
+        ({"lr": {}}, "lr by pattern needs a rate"),
+        ({"schedule": {"head": "cosine", "*": "constant"}}, "schedule: the pattern 'head' fits no"),
+        ({"optimizer": {"0": "sgd"}}, "optimizer: no pattern fits 2.weight"),
+        ({"optimizer": {"0": "lbfgs", "*": "sgd"}}, "LBFGS cannot be one of several optimizers"),
+        ({"optimizer": "adam(beta=0.9)"}, "adam takes no 'beta'. Did you mean 'betas'"),
+        ({"optimizer": "adam(lr=0.9)"}, "lr is an option of its own"),
+        ({"schedule": StepLR}, "StepLR could not be made"),
+        ({"schedule": partial(ReduceLROnPlateau, factor=0.5)}, "use handful.schedule.on_plateau"),
+        ({"schedule": lambda progress: -1.0}, "asks for -1 times the learning rate"),
+        ({"schedule": lambda progress: math.nan}, "asks for nan times the learning rate"),
+        ({"schedule": lambda progress: "fast"}, "must return a number, the factor of the learning rate, not 'fast'"),
+        ({"schedule": 3}, "schedule must be a schedule"),
+    ],
+)
+def test_refused_in_one_sentence(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(HandfulError) as caught:
+        fit(plain(), **given)
+    assert words in str(caught.value)
