@@ -99,3 +99,14 @@ def test_both_measured_pages_hold_the_numbers_that_the_tour_measured():
             assert shown == (value if isinstance(value, str) else value[language]), (page.name, key)
     assert keys[0] == keys[1]
     assert len(keys[0]) > 90
+
+
+def test_each_row_of_the_reliability_page_names_tests_that_exist():
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "fault" not in line]
+    assert len(rows) > 20
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row.rsplit("|", 2)[1])
+        assert named, row
+        for file, test in named:
+            assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import lzma
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -36,7 +37,7 @@ ROWS = 1 << 14  # rows of a Parquet or Arrow file at a time
 # pyarrow parses in blocks and refuses a row longer than one; its default of 1 MB is short for documents.
 _LONGEST = 16 * 1024**2
 _BROKEN = (pa.ArrowException, OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError,
-           zlib.error, lzma.LZMAError)  # fmt: skip
+           zlib.error, lzma.LZMAError, tokenize.TokenError, SyntaxError, MemoryError)  # fmt: skip
 
 Types = Mapping[str, pa.DataType]
 PACKED = (".gz", ".bz2", ".xz", ".zst")
@@ -255,7 +256,8 @@ def _parse_csv(
     """names: of the columns, where the text has no header; it is then parsed on one thread."""
     parse = arrow_csv.ParseOptions(delimiter=dialect.separator, newlines_in_values=True)
     convert = conversion(dialect)
-    convert.column_types = {name: types[name] for name in types.keys() & (types if names is None else names)}
+    known = dict.fromkeys(dialect.codes, TEXT) | dict(types)
+    convert.column_types = {name: known[name] for name in known.keys() & (known if names is None else names)}
     if only is not None:
         convert.include_columns = [name for name in names or () if name in only]
     size = _LONGEST if names is None else len(text) + 1
@@ -289,6 +291,7 @@ def _parse_jsonl(
 ) -> pa.Table:
     options = arrow_json.ReadOptions(use_threads=whole, block_size=_LONGEST if whole else len(text) + 1)
     with reading(where, TABLES[".jsonl"].what, TABLES[".jsonl"].fix):
+        str(text, "utf-8")  # which Arrow's reader takes for granted
         table = arrow_json.read_json(pa.BufferReader(text), options)
         stated = [_as_text(field, field.name, types) for field in table.schema]
         if not pa.schema(stated).equals(table.schema):  # strings that look like times, here alone
