@@ -83,3 +83,14 @@ def test_names_of_handful_exist(page):
 def test_commands_name_files_that_exist(page):
     for script in re.findall(r"python ((?:benchmarks|examples)/\w+\.py)", page.read_text()):
         assert (ROOT / script).exists(), script
+
+
+def test_each_row_of_the_reliability_page_names_tests_that_exist():
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "fault" not in line]
+    assert len(rows) > 20
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row.rsplit("|", 2)[1])
+        assert named, row
+        for file, test in named:
+            assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"

@@ -19,6 +19,8 @@ from sklearn.datasets import load_digits
 import handful
 from handful.base import files
 from handful.base.errors import HandfulError
+from handful.runs.diff import diff
+from handful.runs.inspect import show_run
 from handful.training.process.interrupts import Interrupts
 
 DIGITS = load_digits()
@@ -191,7 +193,7 @@ def wait_for(path, process):
 LONG = ["digits", "--model", "linear", "--batch", "64", "--lr", "0.02", "--until", "epochs(100000)"]
 
 
-@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_signal_has_its_exit_status_and_the_run_goes_on(tmp_path, name, status):
     path = tmp_path / "run"
     process = handful_command("train", *LONG, "--out", path)
@@ -278,6 +280,54 @@ def test_every_damaged_file_is_named_or_not_needed(tmp_path, ready_made, kind):
     assert survived["history.jsonl"]
     assert survived["result.json"]
     assert survived["model.safetensors"]  # the checkpoint has the same weights
+
+
+@pytest.mark.parametrize(
+    ("gone", "said"),
+    [
+        (["model.safetensors"], "the weights of the newest checkpoint are taken"),
+        (["result.json"], None),
+        (["history.jsonl"], "the rows of the newest checkpoint are taken"),
+        (["model.safetensors", "result.json", "history.jsonl"], None),
+        (["checkpoints"], None),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ["missing", "flip"])
+def test_a_damaged_file_that_is_not_needed_is_said(tmp_path, ready_made, capfd, gone, said, kind):
+    path, expected = ready_made
+    folder = tmp_path / "copy"
+    shutil.copytree(path, folder)
+    for name in gone:
+        for file in [folder / name] if (folder / name).is_file() else sorted((folder / name).iterdir()):
+            spoilt(file, kind)
+    assert torch.equal(handful.load(folder).predict("wine", probabilities=True), expected)
+    printed = " ".join(capfd.readouterr().err.split())
+    assert said is None or said in printed
+    assert kind == "missing" or gone == ["checkpoints"] or any(name in printed for name in gone)
+
+
+def test_whatever_is_done_with_a_damaged_run_no_traceback(tmp_path, ready_made, capfd):
+    """Each file deleted, cut, changed; what is left is inspected, compared, replayed, evaluated, resumed."""
+    path, _ = ready_made
+    deeds = [
+        show_run, lambda folder: diff(folder, path).show(), lambda folder: handful.replay(folder, 3),
+        lambda folder: handful.load(folder).evaluate("wine"), lambda folder: handful.resume(folder, quiet=True),
+    ]  # fmt: skip
+    said = []
+    for k, file in enumerate(files_of(path)):
+        for kind in ("missing", "cut", "flip"):
+            folder = tmp_path / "copy"
+            shutil.copytree(path, folder)
+            spoilt(folder / file.relative_to(path), kind)
+            for deed in deeds[k % 2 :: 2] if kind == "cut" else deeds[(k + 1) % 2 :: 2]:
+                try:
+                    deed(folder)
+                except HandfulError as error:
+                    said.append((file.name, str(error)))
+            shutil.rmtree(folder)
+    assert len(said) > 3
+    assert all(name in text or "checkpoint" in text or "step" in text for name, text in said), said
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """What tests/training/test_ranks.py does on several ranks."""
 
+import functools
 import multiprocessing
 import os
 import signal
@@ -98,6 +99,7 @@ CASES = {  # name -> model of a rank, data, options
 }
 
 
+@functools.cache
 def train(name, rank=0):
     """What a run leaves: weights, and the losses and scores of its history."""
     make, data, options = CASES[name]
@@ -203,7 +205,13 @@ def suffer(rank, what, folder, limit):
                 data = (x[:, :5], y)
     torch.manual_seed(0)
     run = handful.fit(
-        Faulty(what).double(), data, out=folder / "run", preprocess=None, quiet=True, timeout=limit, **options
+        Faulty(what).double(),
+        data,
+        out=folder / "run" if what == "SIGKILL" else None,
+        preprocess=None,
+        quiet=True,
+        timeout=limit,
+        **options,
     )
     print(run.stopped_because, run.state.step, run.state.micro_batch, flush=True)
     return run.exit_status

@@ -91,10 +91,13 @@ def open(
         where, one, name=name, columns=columns, image_size=image_size, rate=rate, memory=memory, bad_rows=bad_rows,
         outside=outside,
     )  # fmt: skip
-    if o.where is not None:
-        return _open_path(o.where, o)
-    rows, said = plainer(where, o)
-    source = _open_object(rows, o)
+    try:
+        if o.where is not None:
+            return _open_path(o.where, o)
+        rows, said = plainer(where, o)
+        source = _open_object(rows, o)
+    except UnicodeDecodeError as error:
+        raise HandfulError(f"{o.name} holds text that is not UTF-8 ({error}): write it again as UTF-8") from error
     source.notes = [*said, *source.notes]
     return source
 

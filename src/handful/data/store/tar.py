@@ -173,7 +173,9 @@ def _index(path: Path, tar: mmap.mmap, notes: list[str]) -> list[dict[str, Membe
             end = archive.offset
             if end >= len(tar) or tar[end : end + tarfile.BLOCKSIZE].strip(b"\0"):
                 raise HandfulError(f"{path} is cut short, or damaged, after byte {end:,}: copy it again")
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except HandfulError:
+        raise
+    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:  # the last: sizes that cannot be
         raise HandfulError(f"{path} is not a readable tar file ({error}): copy it again") from error
     if passed:
         notes.append(f"{path} has members that belong to no row, as webdataset counts: {some(passed, 3)} left out.")

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import lzma
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -36,7 +37,7 @@ ROWS = 1 << 14  # rows of a Parquet or Arrow file at a time
 # pyarrow parses in blocks and refuses a row longer than one; its default of 1 MB is short for documents.
 _LONGEST = 16 * 1024**2
 _BROKEN = (pa.ArrowException, OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError,
-           zlib.error, lzma.LZMAError)  # fmt: skip
+           zlib.error, lzma.LZMAError, tokenize.TokenError, SyntaxError, MemoryError)  # fmt: skip
 
 Types = Mapping[str, pa.DataType]
 PACKED = (".gz", ".bz2", ".xz", ".zst")
@@ -289,6 +290,7 @@ def _parse_jsonl(
 ) -> pa.Table:
     options = arrow_json.ReadOptions(use_threads=whole, block_size=_LONGEST if whole else len(text) + 1)
     with reading(where, TABLES[".jsonl"].what, TABLES[".jsonl"].fix):
+        str(text, "utf-8")  # which Arrow's reader takes for granted
         table = arrow_json.read_json(pa.BufferReader(text), options)
         stated = [_as_text(field, field.name, types) for field in table.schema]
         if not pa.schema(stated).equals(table.schema):  # strings that look like times, here alone

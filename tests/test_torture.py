@@ -1,0 +1,50 @@
+"""Killed at random moments, gone on with, ended: the same to the bit (torture.py). Inputs with faults (mutations.py)"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def run(script, *arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(HERE / script), *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    print(found)
+    assert not found["wrong"], done.stderr
+    assert done.returncode == 0
+    return found
+
+
+def test_six_kills():
+    found = run("torture.py", "--kills", 6, "--each", 3, "--only", "adamw,skip,prepare")
+    assert found["hits"] >= 6
+
+
+@pytest.mark.slow
+def test_200_kills_of_all_kinds_of_work():
+    assert run("torture.py", "--kills", 200, "--seed", 1)["hits"] >= 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signals", ["TERM,INT,HUP", "TERM2,INT2,HUP2", "PIPE"])
+def test_signals_once_and_twice_and_a_closed_pipe(signals):
+    found = run("torture.py", "--kills", 60, "--seed", 2, "--signals", signals)
+    assert found["hits"] >= 60
+
+
+def test_mutated_inputs_are_one_sentence_each():
+    found = run("mutations.py", "--count", 200)
+    assert found["refused"] > 50
+
+
+@pytest.mark.slow
+def test_many_mutated_inputs_are_one_sentence_each():
+    assert run("mutations.py", "--count", 100_000, "--seed", 1)["refused"] > 30_000
