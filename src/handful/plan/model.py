@@ -98,31 +98,21 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
     objective = Objective(net, undecided, device=device, autocast=lower)
     rows = range(min(2, len(data.train)))
     sample = objective.to_device(data.pipeline(data.train.take(rows)))
-    asked, own = asked_loss(net, sample, options, data), callable(options.loss)
-    objective.whole = own
-    if asked == "model":
-        objective.minimise(of_model(), [])
-    output = dry_run.output_of(net, objective.forward, sample)
-    if own and (part := scores_in(output)) and not dry_run.takes(options.loss, output, sample):
-        objective.whole, output = False, part_of(output, part)
+    asked = asked_loss(net, sample, options, data)
+    output = first_output(objective, asked, sample)
     if options.task is None:
         data.pipeline = data.pipeline.resolve_task(output)
         chooser.set("task", data.pipeline.task, "found")
     loss, choice, notes = losses.loss(asked, output, data, options.label_smoothing, options.class_weight)
-    if asked == "model" and asked != options.loss:
-        choice = Choice(asked, "found", "the model's forward takes the target and makes the loss of it")
-    chooser.put("loss", choice)
-    chooser.notes += notes
-    if objective.whole and not torch.is_tensor(output):
-        chooser.set("output", "whole", "found", "the loss takes all that the model returns")
     chooser.choices |= losses.softening(loss, options.class_weight)
+    note_loss(objective, choice, asked != options.loss, output, chooser)
+    chooser.notes += notes
     warning = dry_run.warn_of_probabilities(output, str(choice.value))
     chooser.notes += [warning] if warning else []
     some = np.unique(np.linspace(0, len(data.train) - 1, ROWS_OF_FORM).astype(np.int64))
     leave_out(loss, data, str(choice.value))
     objective.gaps = data.gaps
-    own = own or objective.of_model
-    if own:
+    if own := callable(asked) or asked == "model":
         find_prediction(objective, loss, data.pipeline(data.train.take(some)), data, chooser)
     seen = part_of(output, objective.part)
     metrics, choice = losses.metrics(options.metrics, data.pipeline, seen, uneven(data.counts))
@@ -141,6 +131,26 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
     if not chooser.choices["metrics"].reproducible:
         try_metrics(objective, data)
     return objective
+
+
+def first_output(objective: Objective, asked: object, sample: Batch) -> object:
+    """The model's output for two rows: all of it, if the loss is the model's or one of the caller's own that takes it,
+    else the scores in it."""
+    objective.whole = callable(asked)
+    if asked == "model":
+        objective.minimise(of_model(), [])
+    output = dry_run.output_of(objective.model, objective.forward, sample)
+    if objective.whole and (part := scores_in(output)) and not dry_run.takes(asked, output, sample):
+        objective.whole, output = False, part_of(output, part)
+    return output
+
+
+def note_loss(objective: Objective, choice: Choice, found: bool, output: object, chooser: Chooser) -> None:
+    """The loss, and what it is given, in the plan. found: it is the model's, by its forward."""
+    why = "the model's forward takes the target and makes the loss of it"
+    chooser.put("loss", Choice(choice.value, "found", why) if found else choice)
+    if objective.whole and not torch.is_tensor(output):
+        chooser.set("output", "whole", "found", "the loss takes all that the model returns")
 
 
 def asked_loss(net: nn.Module, sample: Batch, options: Config, data: Data) -> str | nn.Module | Callable[..., object]:
