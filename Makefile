@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-.PHONY: demo test test-slow test-cuda bench lint docs clean
+.PHONY: demo test test-slow test-lowest test-cuda bench lint docs clean
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "handful needs Python >= 3.11; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11 ...")'
@@ -28,6 +28,14 @@ test: $(BIN)/.dev
 
 test-slow: $(BIN)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
+
+LOWEST := .venv-lowest
+test-lowest:  ## the oldest versions that pyproject.toml allows (torch as pinned), in an environment of their own: a quick part
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	sed -n 's/^  "\([A-Za-z0-9-]*\)>=\([0-9.]*\)",$$/\1==\2/p' pyproject.toml | grep -v '^torch==' > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r $(LOWEST)/lowest.txt 'click<8.2' pytest hypothesis 'pandas>=2.2,<3' 'polars>=1.0'
+	PYTHONPATH=src OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -m 'not slow' -W default tests/test_fit.py tests/test_cli.py tests/test_sklearn.py tests/data
 
 test-cuda: $(BIN)/.dev  ## on a machine with a GPU, and a torch that knows it
 	HANDFUL_TEST_CUDA=1 $(BIN)/pytest tests/test_cuda.py

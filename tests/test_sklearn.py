@@ -395,3 +395,13 @@ def test_loss_curve_is_the_mean_loss_of_each_epoch():
     assert len(model.loss_curve_) == model.n_iter_ == 15
     assert abs(np.mean(model.loss_curve_) - np.mean([row["train_loss"] for row in rows])) < 0.05
     assert model.loss_curve_[-1] < model.loss_curve_[0]
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8, bool])
+def test_whole_numbers_that_are_taken_as_they_are_are_numbers(kind):
+    x, y = (X > 3).astype(kind), Y > 0
+    ours, theirs = (
+        MiniBatchClassifier("linear", preprocess="none", **QUICK).fit(rows, y) for rows in (x, x.astype(np.float64))
+    )
+    np.testing.assert_array_equal(ours.predict_proba(x), theirs.predict_proba(x))
+    assert MiniBatchClassifier("mlp").partial_fit(x, y, classes=[False, True]).predict(x).dtype == bool

@@ -11,7 +11,7 @@ from handful.base.errors import HandfulError
 from handful.transform import ScaleNonzero
 
 RNG = np.random.default_rng(0)
-WIDE = sp.random_array((200, 300), density=0.02, random_state=0, format="csr")
+WIDE = sp.csr_array(sp.random(200, 300, density=0.02, random_state=0))  # random_array is of scipy 1.12
 LABELS = (np.asarray(WIDE[:, :150].sum(1)) > np.asarray(WIDE[:, 150:].sum(1))).astype(int).reshape(-1)
 QUICK = {"lr": 0.05, "batch": 16, "until": "epochs(5)", "quiet": True}
 FORMS = ["csr", "csc", "coo", "bsr", "dok", "lil", "dia"]

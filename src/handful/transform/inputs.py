@@ -64,7 +64,8 @@ class SingleInput:
         value = self.value(batch, columns)
         for step in self.steps:
             value = step(value)
-        if not self.as_is and isinstance(value, Tensor) and value.dtype != torch.int64:
+        ids = self.kind in ("text", "tokens", "language")
+        if not self.as_is and isinstance(value, Tensor) and not (ids and value.dtype == torch.int64):
             value = value.to(torch.float32)
         return value
 
