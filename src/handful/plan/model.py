@@ -106,9 +106,8 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
     loss, choice, notes = losses.loss(asked, output, data, options.label_smoothing, options.class_weight)
     chooser.choices |= losses.softening(loss, options.class_weight)
     note_loss(objective, choice, asked != options.loss, output, chooser)
-    chooser.notes += notes
     warning = dry_run.warn_of_probabilities(output, str(choice.value))
-    chooser.notes += [warning] if warning else []
+    chooser.notes += [*notes, warning] if warning else notes
     some = np.unique(np.linspace(0, len(data.train) - 1, ROWS_OF_FORM).astype(np.int64))
     leave_out(loss, data, str(choice.value))
     objective.gaps = data.gaps
