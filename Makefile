@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-.PHONY: demo test test-slow test-lowest test-cuda bench lint docs clean
+.PHONY: demo test test-slow test-lowest test-cuda bench tour lint docs clean
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "handful needs Python >= 3.11; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11 ...")'
@@ -42,6 +42,9 @@ test-cuda: $(BIN)/.dev  ## on a machine with a GPU, and a torch that knows it
 
 bench: $(BIN)/.dev
 	@for f in benchmarks/bench_*.py benchmarks/ablation.py benchmarks/choice.py benchmarks/choice_rules.py benchmarks/coverage.py benchmarks/house.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done
+
+tour: $(BIN)/.dev  ## every number and picture of docs/measured.md and docs/zh/measured.md
+	$(BIN)/python benchmarks/tour.py
 
 lint: $(BIN)/.dev
 	$(BIN)/ruff check .

@@ -189,10 +189,12 @@ def many_top_names(package: Package) -> list[str]:
 
 
 def folder_sizes(package: Package) -> list[str]:
-    """Folders of fewer than 3 or more than 12 modules; `__init__` is not counted, nor are folders inside."""
+    """Folders of fewer than 3 or more than 12 modules; `__init__` is not counted, nor are folders inside. The top one,
+    whose edges may be folders, has a rule of its own (many_top_names)."""
     count: dict[Path, int] = defaultdict(int)
     for module in package:
         count[module.path.parent] += not module.is_init
+    del count[package.root]
     return [f"{folder.relative_to(package.root.parent)}: {n}" for folder, n in count.items() if not FEWEST <= n <= MOST]
 
 
@@ -219,7 +221,7 @@ def imports_in_functions(package: Package) -> list[str]:
     return [
         f"{package.at(package.modules[i.source], i.line)}: {i.target} {i.name}"
         for i in package.imports
-        if i.where == FUNCTION and i.source not in edge
+        if i.where == FUNCTION and i.source not in edge and not i.source.startswith(f"{edge[1]}.")
     ]
 
 

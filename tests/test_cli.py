@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -168,10 +169,13 @@ def test_inspect_data_and_run(command, trained):
     status, out, _ = command("inspect", "digits")
     assert status == 0
     assert "1,797 rows" in out
+    assert "shuffle" not in out
+    assert "shuffle, batches of 64" in command("inspect", "digits", "--full")[1]
     status, out, _ = command("inspect", trained[0])
     assert status == 0
-    assert "batch" in out
-    assert "cross_entropy" in out
+    assert "rows per step 64 (given)" in out
+    assert "cross_entropy" not in out
+    assert "cross_entropy" in command("inspect", trained[0], "--full")[1]
 
 
 def test_report_is_written_again_from_the_folder_alone(command, trained, tmp_path):
@@ -193,6 +197,87 @@ def test_export_weights_and_a_program(command, trained, raw, tmp_path):
     status, _, err = command("export", path, tmp_path / "m.onnx")
     assert status == 2
     assert ".safetensors" in err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("--epochs", "--until 'epochs(N)'"), ("--batch-size", "--batch N"), ("--learning-rate", "--lr X")],
+)
+def test_the_flag_of_another_tool_is_answered_with_the_right_one(command, wrong, right):
+    status, out, err = command("train", "digits", wrong, "3")
+    assert (status, out) == (2, "")
+    assert err == f"handful: there is no {wrong}; here it is {right}\n"
+
+
+def test_mistakes_speak_of_flags_in_one_sentence(command):
+    assert command("train", "digits", "--micro-batch", "0")[2].startswith("handful: --micro-batch must be ")
+    for arguments in (("train",), ("trainn",), ("train", "digits", "--nothing-like-it", "1")):
+        status, out, err = command(*arguments)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith("handful: ")
+
+
+def test_json_is_one_value_alone_on_standard_output(command, trained, raw, tmp_path):
+    path, _ = trained
+    given = ["train", "digits", *TINY, "--out", tmp_path / "run", "--json", "--quiet"]
+    status, out, _ = command(*given)
+    assert status == 0
+    told = json.loads(out)
+    assert told["scores"] == handful.load(tmp_path / "run", device="cpu").scores
+    assert told["stopped_because"] == "reached 2 epochs"
+    assert json.loads(command("evaluate", path, "digits", "--json")[1])["rows"] == 1797
+    predictions = json.loads(command("predict", path, raw, "--json")[1])
+    assert len(predictions) == 1797
+    assert predictions[3].keys() == {"row", "prediction"}
+    assert json.loads(command("inspect", "wine", "--json")[1])["rows"] == 178
+    assert json.loads(command("inspect", path, "--json")[1])["choices"]["batch"]["value"] == 64
+    assert json.loads(command("diff", path, tmp_path / "run", "--json")[1])["parted"] is None
+    assert isinstance(json.loads(command("doctor", "--json")[1]), list)
+
+
+def test_flags_have_precedence_over_a_file_of_options(command, tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text('model = "linear"\nbatch = 64\nlr = 0.02\nuntil = "epochs(2)"\nlabel-smoothing = 0.1\n')
+    given = ["train", "digits", "--config", file, "--dry-run", "--json", "--batch", "32"]
+    choices = json.loads(command(*given)[1])["choices"]
+    assert choices["batch"]["value"] == 32
+    assert choices["lr"]["value"] == 0.02
+    assert choices["until"]["value"] == "epochs(2)"
+    assert not (tmp_path / "runs").exists()
+    file.write_text("bach = 64\n")
+    status, _, err = command(*given)
+    assert status == 2
+    assert "there is no option 'bach'. Did you mean 'batch'?" in err
+    file.write_text("batch 64\n")
+    assert "is not TOML" in command(*given)[2]
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = command("train", "digits", *TINY, "--dry-run")
+    assert status == 0
+    assert "cross_entropy" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_files_are_predicted_one_after_the_other(command, trained, raw, tmp_path):
+    other = shutil.copy(raw, tmp_path / "other.npz")
+    rows = list(csv.DictReader(io.StringIO(command("predict", trained[0], raw, other)[1])))
+    assert len(rows) == 2 * 1797
+    assert {row["file"] for row in rows} == {str(raw), str(other)}
+    assert rows[0]["prediction"] == rows[1797]["prediction"]
+
+
+def test_files_of_a_run_are_as_readable_as_the_umask_says(trained):
+    path, _ = trained
+    modes = {p.name: p.stat().st_mode & 0o777 for p in path.rglob("*") if p.is_file()}
+    assert modes["model.safetensors"] == modes["history.jsonl"] == 0o666 & ~umask()
+
+
+def umask():
+    found = os.umask(0o22)
+    os.umask(found)
+    return found
 
 
 def test_a_mistake_is_one_sentence_and_status_2(command, trained):

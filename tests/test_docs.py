@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import re
 import textwrap
 from pathlib import Path
@@ -12,7 +13,8 @@ from handful.runs.run import Run
 from handful.training.loop import descend
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MEASURED = [ROOT / "docs" / "measured.md", ROOT / "docs" / "zh" / "measured.md"]
 README = PAGES[0].read_text()
 CODE, LOOP = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
@@ -83,6 +85,20 @@ def test_names_of_handful_exist(page):
 def test_commands_name_files_that_exist(page):
     for script in re.findall(r"python ((?:benchmarks|examples)/\w+\.py)", page.read_text()):
         assert (ROOT / script).exists(), script
+
+
+def test_both_measured_pages_hold_the_numbers_that_the_tour_measured():
+    results = json.loads((ROOT / "benchmarks" / "results" / "measured.json").read_text(encoding="utf-8"))
+    measured = {key: value for chapter in results.values() for key, value in chapter["values"].items()}
+    keys = []
+    for language, page in enumerate(MEASURED):
+        marks = re.findall(r"<!--([a-z0-9_.]+)-->(.*?)<!---->", page.read_text(encoding="utf-8"))
+        keys.append({key for key, _ in marks})
+        for key, shown in marks:
+            value = measured.get(key, "–")
+            assert shown == (value if isinstance(value, str) else value[language]), (page.name, key)
+    assert keys[0] == keys[1]
+    assert len(keys[0]) > 90
 
 
 def test_each_row_of_the_reliability_page_names_tests_that_exist():

@@ -206,7 +206,7 @@ CASES: list[tuple[str, Any, dict[str, Any], str]] = [
         {},
         "row 1 of 'x' has shape (2, 4)",
     ),
-    ("uint64", np.array([2**64 - 1], dtype=np.uint64), {}, "2^63"),
+    ("uint64", np.array([[2**64 - 1, 1]], dtype=np.uint64), {}, "2^63"),
     ("list with a hole", pa.table({"a": [[1], None], "b": [1, 2]}), {}, "no list in row 1"),
     ("bytes", b"abc", {}, "cannot open bytes"),
     ("empty path", "", {}, "the path is empty"),

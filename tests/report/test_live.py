@@ -96,7 +96,7 @@ def test_quiet_is_silent_and_closed_is_closed(clock):
 
 def test_start_prints_every_choice_and_note(clock):
     out = io.StringIO()
-    live = Live(None, file=out)
+    live = Live(None, file=out, verbose=True)
     live.start({"batch": Choice(64, "measured", "fast")}, ["3 rows were dropped"], 1000)
     live.evaluation({"position": 250})
     assert "batch   64     measured  fast" in out.getvalue()

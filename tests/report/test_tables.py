@@ -77,7 +77,7 @@ def test_scores_are_in_words():
 def test_the_choices_of_a_plan_are_the_same_on_a_terminal_in_a_table_and_on_a_page():
     plan, table, live = Plan({"batch": Choice(1, "given", "as asked")}), io.StringIO(), io.StringIO()
     print_choices(plan.choices, file=table)
-    Live(None, file=live).start(plan.choices)
+    Live(None, file=live, verbose=True).start(plan.choices)
     assert table.getvalue() == live.getvalue() == "choice  value  status  reason\nbatch   1      given   as asked\n"
     assert re.findall("<td>(.*?)</td>", choices_html(plan.choices)) == [
         "batch", "1", '<span class="status given">given</span>', "as asked",

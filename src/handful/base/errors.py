@@ -56,13 +56,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean("adamm", ["sgd", "adam"])
     " Did you mean 'adam'?"
     >>> did_you_mean("zzz", ["sgd", "adam"])
-    ' Known: adam, sgd.'
+    ' Known: adam, sgd'
     """
     names = sorted(set(known))
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if near:
         return f" Did you mean '{near[0]}'?"
-    return f" Known: {', '.join(names)}."
+    return f" Known: {', '.join(names)}"
 
 
 def some(names: Sequence[object], limit: int = 3) -> str:

@@ -1,3 +1,3 @@
 """The version of handful: read by the build, written into plans and stores."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -35,7 +35,7 @@ def open_rows(rows: Sequence[Mapping[str, object]], o: Options) -> Arrays:
     columns = {str(name): [row.get(name) for row in rows] for name in names}
     try:
         table = pa.table({name: pa.array(values, from_pandas=True) for name, values in columns.items()})
-    except (pa.ArrowException, TypeError):  # arrays, or types that are mixed: said there
+    except (pa.ArrowException, TypeError, OverflowError):  # arrays, or types that are mixed: said there
         return open_columns(columns, o, notes)
     return open_table(table, o, notes=notes)
 

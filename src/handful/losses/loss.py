@@ -22,6 +22,7 @@ from torch.nn.modules.loss import _Loss
 from handful.base.errors import HandfulError
 from handful.base.expression import parse
 from handful.base.plan import Choice
+from handful.losses.outputs import loss_in
 
 IGNORED = -100  # the class id of rows and positions that count for nothing, as torch has it
 LossFunction = Callable[[Any, Any], "Tensor | tuple[Tensor, Tensor]"]
@@ -178,9 +179,18 @@ class ctc:
         return values / target_lengths.clamp_min(1)
 
 
+@dataclass(frozen=True)
+class model:
+    """The loss that the model returns when it is called with the target too: one number, the mean over the rows, or one
+    per row; or an output with it, see `handful.losses.outputs.loss_in`."""
+
+    def __call__(self, output: object, target: object) -> Tensor:
+        return loss_in(output)
+
+
 _ALL: tuple[Callable[..., LossFunction], ...] = (
     cross_entropy, token_cross_entropy, binary_cross_entropy, binary_cross_entropy_of_probabilities, focal, mse, mae,
-    huber, quantile, ctc,
+    huber, quantile, ctc, model,
 )  # fmt: skip
 NAMED = {f.__name__: f for f in _ALL}
 

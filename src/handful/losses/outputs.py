@@ -2,9 +2,12 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 
 import torch
 from torch import Tensor
+
+from handful.base.errors import HandfulError
 
 
 def mapped(output: object, change: Callable[[Tensor], Tensor]) -> object:
@@ -25,11 +28,17 @@ def mapped(output: object, change: Callable[[Tensor], Tensor]) -> object:
             for name, value in output.items():
                 changed[name] = mapped(value, change)
             return changed
+        case type():
+            return output
+        case _ if is_dataclass(output):
+            changes = {f.name: mapped(getattr(output, f.name), change) for f in fields(output)}
+            return replace(output, **changes)  # type: ignore[type-var]
     return output
 
 
 def named_parts(output: object) -> Iterator[tuple[str, object]]:
-    """The parts of a dict by name, `logits` first, or of a tuple or list by number; of a Tensor itself, called "".
+    """The parts of a dict or dataclass by name, `logits` first, or of a tuple or list by number; of a Tensor itself,
+    called "".
 
     >>> [name for name, _ in named_parts({"hidden": 1, "logits": 2})], [name for name, _ in named_parts((1, 2))]
     (['logits', 'hidden'], ['0', '1'])
@@ -39,8 +48,40 @@ def named_parts(output: object) -> Iterator[tuple[str, object]]:
             yield from sorted(((str(k), v) for k, v in output.items()), key=lambda pair: pair[0] != "logits")
         case tuple() | list():
             yield from ((str(k), v) for k, v in enumerate(output))
+        case _ if is_dataclass(output):
+            yield from named_parts({f.name: getattr(output, f.name) for f in fields(output)})
         case _:
             yield "", output
+
+
+def scores_in(output: object) -> str:
+    """The name of the part of a model's output that is taken for its scores, `logits` or the only Tensor; "" for the
+    output itself, which is a Tensor or leaves several to choose from.
+
+    >>> scores_in({"hidden": torch.ones(1), "logits": torch.ones(1)}), scores_in((torch.ones(1), None))
+    ('logits', '0')
+    >>> scores_in((torch.ones(1), torch.ones(1))), scores_in(torch.ones(1))
+    ('', '')
+    """
+    found = [name for name, part in named_parts(output) if name and torch.is_tensor(part)]
+    return found[0] if found and (found[0] == "logits" or len(found) == 1) else ""
+
+
+def loss_in(output: object) -> Tensor:
+    """The loss that a model returned: itself, its part called `loss`, or of a tuple the first single number.
+
+    >>> float(loss_in((torch.ones(2, 3), torch.tensor(0.5)))), float(loss_in({"loss": torch.tensor(0.25)}))
+    (0.5, 0.25)
+    """
+    parts = {name: part for name, part in named_parts(output) if isinstance(part, Tensor)}
+    single = [part for part in parts.values() if part.ndim == 0]
+    found = parts.get("loss", parts.get("", single[0] if single else None))
+    if found is None:
+        raise HandfulError(
+            f"the model returns {type(output).__name__} without a loss in it: let it return its loss, a dict with "
+            "'loss', or a tuple with one number"
+        )
+    return found
 
 
 def part_of(output: object, part: str) -> object:

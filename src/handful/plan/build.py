@@ -189,7 +189,7 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
     if t.ranks.size > 1:
         chooser.notes += by_rank(t.objective.model)
     compile_if_asked(t.objective.model, options, chooser)
-    t.live = Live(t.planned, quiet=options.quiet or t.ranks.rank > 0)
+    t.live = Live(t.planned, quiet=options.quiet or t.ranks.rank > 0, verbose=options.verbose)
     t.plan = Plan(chooser.choices, tuple(chooser.notes))
 
 
@@ -302,7 +302,7 @@ def make_training(
         state=State(net, optimizer, micro_batch=micro, batch=size, average=copy_weights(net) if ema else None),
         rule=rule,
         schedule=shape,
-        live=Live(None, quiet=options.quiet or ranks.rank > 0),
+        live=Live(None, quiet=options.quiet or ranks.rank > 0, verbose=options.verbose),
         planned=planned,
         l1=float(options.l1),
         clip_norm=options.clip_norm,

@@ -241,6 +241,7 @@ class Config:
     timeout: Annotated[float, "seconds that ranks wait for one another", ABOVE_0] = 120.0
     overwrite: Annotated[bool, "replace the run that the folder holds"] = False
     profile: Annotated[bool, "time the parts of each step, and trace some: see the report and trace.json"] = False
+    verbose: Annotated[bool, "print every choice with its reason, not four lines"] = False
     quiet: Annotated[bool, "print only the result"] = False
 
     @classmethod
@@ -305,6 +306,7 @@ class ConfigOptions(TrainingOptions, total=False):
     timeout: float
     overwrite: bool
     profile: bool
+    verbose: bool
     quiet: bool
 
 

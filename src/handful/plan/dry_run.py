@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from handful.base.errors import MISTAKES, HandfulError
 from handful.data.base import Batch
-from handful.losses.loss import LossFunction
+from handful.losses.loss import LossFunction, as_loss
 from handful.training.evaluation import evaluate
 from handful.training.objective import Objective
 
@@ -30,6 +30,17 @@ def output_of(model: nn.Module, forward: Callable[[Batch], object], sample: Batc
         raise HandfulError(
             f"the model ({type(model).__name__}) fails on a batch of two rows ({_shapes(given)}): {_words(error)}"
         ) from error
+
+
+def takes(loss: object, output: object, sample: Batch) -> bool:
+    """Whether a loss of the caller's own takes all that a model returns; else it is given the scores alone."""
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            as_loss(loss)[0](output, sample.columns.get("y"))
+    except MISTAKES:
+        return False
+    return True
 
 
 def loss_of(objective: Objective, sample: Batch, name: str, own: bool) -> None:

@@ -1,5 +1,6 @@
 """The model of a run, built or the caller's own, with its loss and metrics; tried on two rows first."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,8 @@ from handful.base.stopwatch import part
 from handful.batches.order import Order
 from handful.data.base import Batch
 from handful.losses.loss import LossFunction, Summed, ignored_id
-from handful.losses.outputs import part_of
+from handful.losses.loss import model as of_model
+from handful.losses.outputs import part_of, scores_in
 from handful.models.base import Model
 from handful.plan import dry_run, losses
 from handful.plan.balance import mean_weight, uneven
@@ -23,6 +25,7 @@ from handful.plan.config import Config
 from handful.plan.data import Data, augmentation
 from handful.plan.defaults import Chooser
 from handful.runs.folder import RunFolder
+from handful.training.adapters import input_names, target_argument
 from handful.training.coupling import KEPT_WHOLE, loss_form
 from handful.training.objective import Objective
 from handful.training.predicting import predicting_part
@@ -95,20 +98,20 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
     objective = Objective(net, undecided, device=device, autocast=lower)
     rows = range(min(2, len(data.train)))
     sample = objective.to_device(data.pipeline(data.train.take(rows)))
-    output = dry_run.output_of(net, objective.forward, sample)
+    asked = asked_loss(net, sample, options, data)
+    output = first_output(objective, asked, sample)
     if options.task is None:
         data.pipeline = data.pipeline.resolve_task(output)
         chooser.set("task", data.pipeline.task, "found")
-    loss, choice, notes = losses.loss(options.loss, output, data, options.label_smoothing, options.class_weight)
-    chooser.put("loss", choice)
-    chooser.notes += notes
+    loss, choice, notes = losses.loss(asked, output, data, options.label_smoothing, options.class_weight)
     chooser.choices |= losses.softening(loss, options.class_weight)
+    note_loss(objective, choice, asked != options.loss, output, chooser)
     warning = dry_run.warn_of_probabilities(output, str(choice.value))
-    chooser.notes += [warning] if warning else []
+    chooser.notes += [*notes, warning] if warning else notes
     some = np.unique(np.linspace(0, len(data.train) - 1, ROWS_OF_FORM).astype(np.int64))
     leave_out(loss, data, str(choice.value))
     objective.gaps = data.gaps
-    if callable(options.loss):
+    if own := callable(asked) or asked == "model":
         find_prediction(objective, loss, data.pipeline(data.train.take(some)), data, chooser)
     seen = part_of(output, objective.part)
     metrics, choice = losses.metrics(options.metrics, data.pipeline, seen, uneven(data.counts))
@@ -121,12 +124,44 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
         data.pipeline = data.pipeline.of_probabilities()
     sample = objective.to_device(data.pipeline(data.train.take(rows)))  # its target may be settled now
     dry_run.loss_of(objective, sample, str(chooser.choices["loss"].value), own=callable(options.loss))
-    if callable(options.loss):
+    if own:
         note_form(objective, objective.to_device(data.pipeline(data.train.take(some))), chooser)
     spread_weights(objective, data, options, some, chooser)
     if not chooser.choices["metrics"].reproducible:
         try_metrics(objective, data)
     return objective
+
+
+def first_output(objective: Objective, asked: object, sample: Batch) -> object:
+    """The model's output for two rows: all of it, if the loss is the model's or one of the caller's own that takes it,
+    else the scores in it."""
+    objective.whole = callable(asked)
+    if asked == "model":
+        objective.minimise(of_model(), [])
+    output = dry_run.output_of(objective.model, objective.forward, sample)
+    if objective.whole and (part := scores_in(output)) and not dry_run.takes(asked, output, sample):
+        objective.whole, output = False, part_of(output, part)
+    return output
+
+
+def note_loss(objective: Objective, choice: Choice, found: bool, output: object, chooser: Chooser) -> None:
+    """The loss, and what it is given, in the plan. found: it is the model's, by its forward."""
+    why = "the model's forward takes the target and makes the loss of it"
+    chooser.put("loss", Choice(choice.value, "found", why) if found else choice)
+    if objective.whole and not torch.is_tensor(output):
+        chooser.set("output", "whole", "found", "the loss takes all that the model returns")
+
+
+def asked_loss(net: nn.Module, sample: Batch, options: Config, data: Data) -> str | nn.Module | Callable[..., object]:
+    """The loss that was asked for; that of the model where it was left open and forward has to be given the target."""
+    found = target_argument(net, input_names(sample))
+    asked = "model" if options.loss == "auto" and found and found[1] and "y" in sample.columns else options.loss
+    if asked == "model" and data.pipeline.task == "language" and found and found[0] == "labels":
+        raise HandfulError(
+            "this model shifts its labels by a token itself, and a language model's target is shifted already: leave "
+            "loss out, which takes the cross-entropy of its logits"
+        )
+    return asked
 
 
 def spread_weights(

@@ -38,10 +38,12 @@ class Live:
     stopped: plateau
     """
 
-    def __init__(self, total_examples: int | None, *, quiet: bool = False, file: TextIO | None = None) -> None:
+    def __init__(
+        self, total_examples: int | None, *, quiet: bool = False, verbose: bool = False, file: TextIO | None = None
+    ) -> None:
         self.total = total_examples or None
         self._file = sys.stderr if file is None else file
-        self._quiet, self._closed = quiet, False
+        self._quiet, self._verbose, self._closed = quiet, verbose, False
         self._terminal = not quiet and _is_terminal(self._file)
         self._every = EVERY if self._terminal else EVERY_PLAIN
         self._next = math.inf if quiet else 0.0 if self._terminal else time.perf_counter() + EVERY_PLAIN
@@ -49,12 +51,13 @@ class Live:
         self._scores: dict[str, object] = {}
 
     def start(self, plan: Mapping[str, Choice], notes: Sequence[str] = (), total_examples: int | None = None) -> None:
-        """Print every choice of the plan and the notes, and learn how many examples the run will use at most."""
+        """Print the plan in four lines (every choice if verbose) and the notes; learn how many examples there will
+        be at most."""
         self.total = total_examples or self.total
         if self._quiet:
             return
         try:
-            print_choices(plan, file=self._file)
+            print_choices(plan, file=self._file, full=self._verbose)
         except (OSError, ValueError):
             self._fall_silent()
         for text in notes:

@@ -106,12 +106,31 @@ def print_table(rows: Rows) -> None:
     Grid.of(rows).print()
 
 
-def print_choices(choices: Mapping[str, Choice], *, file: TextIO | None = None, width: int | None = None) -> None:
-    """Print every choice with its value, its status and the reason.
+BRIEF = {"model": "model", "batch": "rows per step", "lr": "learning rate"}  # of a plan in a few lines
+
+
+def print_choices(
+    choices: Mapping[str, Choice], *, file: TextIO | None = None, width: int | None = None, full: bool = True
+) -> None:
+    """Print every choice with its value, its status and the reason; or, not in full, four lines.
 
     >>> print_choices({"batch": Choice(64, "measured", "90% of peak throughput")})
     choice  value  status    reason
     batch   64     measured  90% of peak throughput
+    >>> print_choices({"batch": Choice(64, "measured", ""), "seed": Choice(0, "default")}, full=False)
+    rows per step 64 (measured)
+    all 2 choices with their reasons: verbose=True, --verbose, or plan.toml of the run
     """
-    rows = [[name.replace("_", " "), say_value_of(c.value), c.status, c.reason] for name, c in choices.items()]
-    Grid(["choice", "value", "status", "reason"], rows).print(file, width)
+    if full:
+        rows = [[name.replace("_", " "), say_value_of(c.value), c.status, c.reason] for name, c in choices.items()]
+        Grid(["choice", "value", "status", "reason"], rows).print(file, width)
+        return
+    said = [f"{words} {say_value_of(choices[name].value)} ({choices[name].status})"
+            for name, words in BRIEF.items() if name in choices]  # fmt: skip
+    if "until" in choices:
+        said.append(f"until {say_value_of(choices['until'].value)} ({choices['until'].status})")
+    head, *others = said or ["no choices"]
+    lines = [head, ", ".join(others[:2]), *others[2:]] if len(said) == 4 else said
+    lines.append(f"all {len(choices)} choices with their reasons: verbose=True, --verbose, or plan.toml of the run")
+    for line in lines:
+        print(plain(line), file=file)

@@ -24,6 +24,7 @@ from handful.runs.run import Run
 from handful.training.process.interrupts import INTERRUPTED
 
 Labels = NDArray[np.generic]
+Row = dict[str, object]
 _SPAN = 65536
 _EXAMPLES, _COLUMNS, _SIDE, _TEXT = 24, 12, 256, 200  # of a page: rows, columns of values, pixels, characters
 
@@ -43,16 +44,16 @@ class DataSummary:
     reads: list[str] = field(default_factory=list)
 
 
-def show_data(where: str, batch: int, out: Path | None = None) -> None:
-    """Rows, columns, sizes, class balance, and the quality of the shuffle; with `out`, a page with examples as well."""
+def show_data(where: str, batch: int, out: Path | None = None, *, full: bool = False) -> Row:
+    """Rows, columns, sizes and class balance; in full the quality of the shuffle; with `out`, a page with examples."""
     source = open_source(where)
-    show_columns(source)
+    described = show_columns(source)
     found = _balance(source)
     if found.classes:
         print_table(found.classes)
     if found.values:
         print(found.values)
-    if len(source) > 1:
+    if len(source) > 1 and (full or out):
         size = min(batch, len(source))
         found.shuffle = str(Order(len(source)).quality(size, labels=found.labels))
         print(f"\nshuffle, batches of {size}:\n{found.shuffle}")
@@ -61,6 +62,7 @@ def show_data(where: str, batch: int, out: Path | None = None) -> None:
             print("\n" + "\n".join(found.reads))
     if out is not None:
         print(_page(source, found).write(out))
+    return described | {"classes": found.classes, "values": found.values, "shuffle": found.shuffle, "report": out}
 
 
 def _page(source: Source, found: DataSummary) -> Page:
@@ -106,13 +108,14 @@ def _choose_rows(n: int, labels: Labels | None) -> Rows:
     return np.concatenate([np.flatnonzero(where == k)[:each] for k in range(min(len(kinds), _EXAMPLES))])
 
 
-def show_columns(source: Source) -> None:
+def show_columns(source: Source) -> Row:
     """What there is: rows, columns, and on disk their sizes."""
     print(f"{source.name}: {say_count(len(source))} rows")
     columns, notes = _describe(source)
     print_table(columns)
     for note in notes:
         print(f"- {shown(note)}")
+    return {"name": source.name, "rows": len(source), "columns": columns, "notes": notes}
 
 
 def _describe(source: Source) -> tuple[list[dict[str, object]], list[str]]:
@@ -182,17 +185,19 @@ def _class_of(source: Source, code: float | str) -> str:
     return class_name(source.columns[source.target or ""], code)
 
 
-def show_run(path: Path) -> None:
-    """Every choice with its reason, and the scores reached."""
+def show_run(path: Path, *, full: bool = False) -> Row:
+    """What was chosen and the scores reached; in full every choice with its reason."""
     folder = RunFolder(path)
     plan, history = folder.plan(), folder.history()
-    print_choices(plan.choices)
+    print_choices(plan.choices, full=full)
     for note in plan.notes:
         print(f"- {note}")
     if history:
         row = history[-1]
         scores = ", ".join(say_score(k, v) for k, v in row.items() if k.startswith(("train_", "valid_")))
         print(f"\nstep {row['step']:,}, epoch {row['epoch']:.4g}: {scores}")
+    choices = {name: vars(choice) for name, choice in plan.choices.items()}
+    return {"choices": choices, "notes": plan.notes, "last": history[-1] if history else None}
 
 
 def show_result(run: Run) -> None:

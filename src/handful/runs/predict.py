@@ -40,13 +40,26 @@ def write_predictions(run: Run, data: object, out: Path | None, *, probabilities
     if out is not None and out.suffix not in _WRITERS:
         raise HandfulError(f"{out.name}: predictions are written as .csv, .jsonl or .parquet")
     with _spooled(data, run.pipeline.schema) if isinstance(data, BufferedIOBase) else nullcontext(data) as rows:
-        chunks = predicted(run, rows, probabilities=probabilities, beams=beams)
+        chunks = predicted_of(run, rows, probabilities=probabilities, beams=beams)
         if out is None:
             _write_csv(sys.stdout, chunks)
             return
         with atomic(out) as temporary:
             _WRITERS[out.suffix](Path(temporary), chunks)
     print(out)
+
+
+def predicted_of(run: Run, data: object, *, probabilities: bool = False, beams: int = 1) -> Iterator[Chunk]:
+    """The predictions of several files, one after the other, with a column `file`; else of what `predicted` takes."""
+    match data:
+        case [str(), *_] if all(Path(str(part)).exists() for part in data):
+            parts = [str(part) for part in data]
+        case _:
+            yield from predicted(run, data, probabilities=probabilities, beams=beams)
+            return
+    for part in parts:
+        for chunk in predicted(run, part, probabilities=probabilities, beams=beams):
+            yield {"row": chunk["row"], "file": [part] * len(chunk["row"]), **chunk}
 
 
 def predicted(run: Run, data: object, *, probabilities: bool = False, beams: int = 1) -> Iterator[Chunk]:

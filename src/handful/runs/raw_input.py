@@ -34,8 +34,8 @@ def open_raw(data: object, schema: Mapping[str, Column], name: str | None = None
     """
     if isinstance(data, Source):
         return data
-    if isinstance(data, Mapping) and data and not any(map(_is_several, data.values())):
-        data = {key: [value] for key, value in data.items()}
+    if isinstance(data, Mapping) and data and not all(map(_is_several, data.values())):
+        data = [data]
     (key, column), *others = schema.items()
     if not others and column.kind == "text" and (texts := _texts(data)):
         return open_source({key: texts}, name=name or "the text given", columns=schema)

@@ -288,12 +288,12 @@ def open_run(path: str | Path, *, model: nn.Module | None = None, loss: object =
         for choice in (plan.choices["loss"], plan.choices["metrics"])
     )
     function = as_loss(loss)[0] if loss is not None else planned_loss(plan.choices, text) if text else unknown
-    function = Summed(function) if "loss_form" in plan.choices and loss is not None else function
+    function = Summed(function) if "loss_form" in plan.choices and function is not unknown else function
     objective = Objective(
         model, function, as_metrics(metrics, pipeline.space), device=where, autocast=autocast(plan.precision),
         scale=pipeline.target_scale,
     )  # fmt: skip
-    objective.part = (pipeline.target and pipeline.target.part) or ""
+    objective.part, objective.whole = (pipeline.target and pipeline.target.part) or "", "output" in plan.choices
     history = folder.history()
     plan = Plan(plan.choices, (*plan.notes, *dict.fromkeys(folder.notes)))
     run = Run(model, plan, None, history, pipeline, objective, why, best, folder)

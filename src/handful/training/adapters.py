@@ -5,7 +5,7 @@ returns for the rows of a batch (ignored positions, several members), and what m
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -15,8 +15,10 @@ from handful.base.errors import HandfulError
 from handful.data.base import Batch, Value
 from handful.losses import ctc
 from handful.losses.loss import IGNORED, LossFunction, cross_entropy, ignored_id, of_probabilities
-from handful.losses.outputs import mapped, part_of
+from handful.losses.outputs import mapped, part_of, scores_in
 from handful.models.base import Model
+
+_TARGETS = ("labels", "label", "targets", "target", "y")  # arguments for the target, as models call them
 
 Seen = tuple[Tensor, Tensor, Tensor | None]  # output, target, weight for metrics
 Call = Callable[[Batch], object]  # the model's output for a batch
@@ -25,38 +27,46 @@ View = Callable[[object, Batch], Seen | None]
 
 
 def first_call(
-    model: nn.Module, batch: Batch, device: torch.device, autocast: torch.dtype | None
-) -> tuple[Call, object]:
+    model: nn.Module, batch: Batch, device: torch.device, autocast: torch.dtype | None, *,
+    whole: bool = False, target: bool = False,
+) -> tuple[Call, object]:  # fmt: skip
     """How to call the model for batches like this one, and its output for it: model(x), or model(name=value, ...) where
     there are several inputs.
 
-    A Hugging Face model of token ids is called as model(input_ids=x, attention_mask=...), and of what it returns
-    the `logits` are taken. Under autocast, outputs are float32 again.
+    A Hugging Face model of token ids is called as model(input_ids=x, attention_mask=...). Of an output with several
+    parts the scores are taken, see `handful.losses.outputs.scores_in`, unless it is asked for whole. target: the model
+    is called with the target, too, where a batch has it. Under autocast, outputs are float32 again.
     """
     call = _by_inputs(model, batch)
+    call = _with_target(model, batch) if target else call
     with torch.autocast(device.type, autocast) if autocast else nullcontext():
         output = call(batch)
-    if not isinstance(output, Tensor | tuple) and isinstance(getattr(output, "logits", None), Tensor):
-        call, output = _logits_of(call), output.logits  # type: ignore[attr-defined]
+    if not whole and (part := scores_in(output)):
+        call, output = _part_by(call, part), part_of(output, part)
     if autocast is None:
         return call, output
     return _in_lower_precision(call, device.type, autocast), _float32(output)
 
 
 def _by_inputs(model: nn.Module, batch: Batch) -> Call:
-    names = [name for name in batch.columns if name not in ("y", "weight")]
+    names = input_names(batch)
     if names != ["x"]:
         return lambda batch: model(**{name: batch.columns[name] for name in names})
     if _takes_ids(model) and not batch.tensor("x").is_floating_point():
-        own = getattr(getattr(model, "config", None), "pad_token_id", None)
-
-        def by_ids(batch: Batch) -> object:
-            ids = batch.tensor("x")
-            padding = ids == 0 if own is None else (ids == 0) | (ids == own)
-            return model(input_ids=ids, attention_mask=(~padding).flip(1).cummax(1).values.flip(1).long())
-
-        return by_ids
+        return lambda batch: model(input_ids=batch.columns["x"], attention_mask=_attended(model, batch.tensor("x")))
     return lambda batch: model(batch.columns["x"])
+
+
+def input_names(batch: Batch) -> list[str]:
+    """The columns of a batch that the model is called with."""
+    return [name for name in batch.columns if name not in ("y", "weight")]
+
+
+def _attended(model: nn.Module, ids: Tensor) -> Tensor:
+    """1 for each token id up to the last that is no padding, int64 [m, T]."""
+    own = getattr(getattr(model, "config", None), "pad_token_id", None)
+    padding = ids == 0 if own is None else (ids == 0) | (ids == own)
+    return (~padding).flip(1).cummax(1).values.flip(1).long()
 
 
 def _takes_ids(model: nn.Module) -> bool:
@@ -68,8 +78,53 @@ def _takes_ids(model: nn.Module) -> bool:
     return "input_ids" in names and "attention_mask" in names
 
 
-def _logits_of(call: Call) -> Call:
-    return lambda batch: call(batch).logits  # type: ignore[attr-defined]
+def target_argument(model: nn.Module, inputs: Sequence[str]) -> tuple[str, bool] | None:
+    """The argument of the model's forward for the target, and whether it has to be given: of a usual name, or the only
+    one to be given besides these inputs; None where there is none."""
+    try:
+        found = dict(inspect.signature(model.forward).parameters)
+    except (TypeError, ValueError):
+        return None
+    single = list(inputs) == ["x"]
+    others = list(found)[1:] if single else [name for name in found if name not in inputs]
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    given = [n for n in others if found[n].default is inspect.Parameter.empty and found[n].kind not in kinds]
+    usual = [name for name in _TARGETS if name in others]
+    if usual:
+        return usual[0], usual[0] in given
+    return (given[0], True) if single and len(given) == 1 else None
+
+
+def _with_target(model: nn.Module, batch: Batch) -> Call:
+    """The call of a model that is given the target, too, and makes its loss of it."""
+    names = input_names(batch)
+    found = target_argument(model, names)
+    if found is None:
+        raise HandfulError(
+            f"loss='model' needs a model whose forward takes the target, as forward(x, y); "
+            f"{type(model).__name__}'s has no argument for it"
+        )
+    name, needed = found
+    ids = _takes_ids(model)
+
+    def call(batch: Batch) -> object:
+        more = {} if "y" not in batch.columns else {name: batch.columns["y"]}
+        if needed and not more:
+            raise HandfulError(
+                f"the model's forward has to be given '{name}', and there is no target: with '{name}=None' as its "
+                "default it can predict"
+            )
+        if names != ["x"]:
+            return model(**{n: batch.columns[n] for n in names}, **more)
+        if ids and not batch.tensor("x").is_floating_point():
+            return model(input_ids=batch.columns["x"], attention_mask=_attended(model, batch.tensor("x")), **more)
+        return model(batch.columns["x"], **more)
+
+    return call
+
+
+def _part_by(call: Call, part: str) -> Call:
+    return lambda batch: part_of(call(batch), part)
 
 
 def _in_lower_precision(call: Call, device: str, dtype: torch.dtype) -> Call:

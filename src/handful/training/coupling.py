@@ -70,6 +70,9 @@ def loss_form(objective: Objective, batch: Batch) -> LossForm:
             output = objective.forward(batch)
             loss = copy.deepcopy(objective.loss) if isinstance(objective.loss, nn.Module) else objective.loss
             row_losses = adapters.row_losses(objective.model, loss)
+            if objective.of_model:
+                tried = (_form(row_losses, objective.forward, batch, size) for size in (1, 2, 4) if m >= 2 * size)
+                return next(filter(None, tried), LossForm())
             noise = torch.Generator().manual_seed(0)
             for disturb in (_added, _scaled):
                 changed = mapped(output, partial(disturb, noise))
@@ -96,7 +99,8 @@ def _like(output: Tensor, values: Tensor) -> Tensor:
 
 
 def _form(row_losses: RowLosses, output: object, batch: Batch, size: int) -> LossForm | None:
-    """The form by parts of `size` rows; None where the loss fails on them or is not finite."""
+    """The form by parts of `size` rows; None where the loss fails on them or is not finite. output: of the batch, or
+    the call that gives it, where it holds the loss."""
     m = len(batch) // size * size
     parts = [slice(start, start + size) for start in range(0, m, size)]
 
@@ -104,8 +108,9 @@ def _form(row_losses: RowLosses, output: object, batch: Batch, size: int) -> Los
 
     def value(part: slice) -> tuple[float, float]:
         """Mean loss and weight of consecutive rows."""
-        taken = mapped(output, lambda o: o[part] if o.ndim and len(o) == len(batch) else o)
-        total, weight, values = row_losses(taken, rows(batch, part))
+        some = rows(batch, part)
+        taken = output(some) if callable(output) else mapped(output, lambda o: o[part] if _of_rows(o, batch) else o)
+        total, weight, values = row_losses(taken, some)
         by_row.append(values is not None)
         return float(total.double() / weight), float(weight)
 
@@ -125,6 +130,10 @@ def _form(row_losses: RowLosses, output: object, batch: Batch, size: int) -> Los
         return None
     what = "weighs the rows of a batch unevenly" if _weighs(means, first, close) else "couples the rows of a batch"
     return LossForm(coupling=f"the loss {what}: {whole[0]:.6g} over {m} rows at once, {mean:.6g} as the mean of parts")
+
+
+def _of_rows(output: Tensor, batch: Batch) -> bool:
+    return output.ndim > 0 and len(output) == len(batch)
 
 
 def _weighs(means: Sequence[float], first: Sequence[float], close: float) -> bool:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from handful.data.base import Batch, Source
-from handful.losses.loss import LossFunction, of_probabilities
+from handful.losses.loss import LossFunction, Summed, of_probabilities
+from handful.losses.loss import model as model_loss
 from handful.losses.metric import Metric, SumMetric
 from handful.losses.outputs import mapped
 from handful.models.base import Model
@@ -69,6 +70,7 @@ class Objective:
         floating = [p.dtype for p in self.parameters if p.is_floating_point()]
         self.dtype = floating[0] if floating else torch.get_default_dtype()
         self.part = ""  # of the model's output, which metrics see
+        self.whole = True  # whether the loss takes all parts of the model's output, and not its scores alone
         self.row_weight: float | None = None  # what a training row counts for on average, where that is not the same
         self.gaps = False  # whether training rows are left out, their class being IGNORED
         self.source: Source | None = None  # the training rows as they were given, to name them in messages
@@ -83,8 +85,10 @@ class Objective:
         self.loss, self.metrics, self.scale = loss, list(metrics), scale
         self.sum_metrics = [m for m in self.metrics if isinstance(m, SumMetric)]
         self.of_probabilities = of_probabilities(loss)
+        self.of_model = loss in (model_loss(), Summed(model_loss()))  # the model makes it
         self.row_losses = adapters.row_losses(self.model, loss)
         self.view: adapters.View = self._first_view
+        self.forward: adapters.Call = self._first_forward
 
     def centre(self, target: Tensor) -> None:
         """Take the sums of metrics about these targets [m, ...], in the user's units: the same for all of a run."""
@@ -98,7 +102,7 @@ class Objective:
     @autocast.setter
     def autocast(self, dtype: torch.dtype | None) -> None:
         self._autocast = dtype
-        self.forward: adapters.Call = self._first_forward
+        self.forward = self._first_forward
 
     def __getstate__(self) -> dict[str, object]:
         return {k: v for k, v in self.__dict__.items() if k not in _NOT_KEPT}
@@ -112,7 +116,7 @@ class Objective:
     def with_metrics(self, metrics: Iterable[Metric]) -> "Objective":
         """The same model and loss with other metrics."""
         other = Objective(self.model, self.loss, metrics, device=self.device, autocast=self.autocast, scale=self.scale)
-        other.part, other.coupling, other.gaps = self.part, self.coupling, self.gaps
+        other.part, other.coupling, other.gaps, other.whole = self.part, self.coupling, self.gaps, self.whole
         other.row_weight = self.row_weight
         return other
 
@@ -128,7 +132,9 @@ class Objective:
 
     def _first_forward(self, batch: Batch) -> object:
         """Step 3, for the first batch: the model's output for its rows (on the model's device already)."""
-        self.forward, output = adapters.first_call(self.model, batch, self.device, self._autocast)
+        self.forward, output = adapters.first_call(
+            self.model, batch, self.device, self._autocast, whole=self.whole or self.of_model, target=self.of_model
+        )
         return output
 
     def _first_view(self, output: object, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None] | None:

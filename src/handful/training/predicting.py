@@ -25,7 +25,7 @@ def predicting_part(objective: Objective, batch: Batch, target: Target | None) -
         return ""
     for name, found in named_parts(output):
         if isinstance(found, Tensor) and _has_shape(found, batch, target):
-            by_shape = target.task != "classification" or target.dense
+            by_shape = target.task != "classification" or target.dense or objective.of_model
             if by_shape or _pulls(objective, output, found, batch):
                 return name
     return None

@@ -136,6 +136,12 @@ class InputChooser:
                 f"'{mixed}' of {self.source.name} is sparse and stands beside other columns: put all of them into one "
                 "matrix, with scipy.sparse.hstack or sklearn.compose.ColumnTransformer"
             )
+        ragged = next((name for name in names if columns[name].varies), None)
+        if ragged is not None:
+            raise HandfulError(
+                f"'{ragged}' of {self.source.name} has rows of different lengths and stands beside other columns: pad "
+                "them to one, or name the columns to learn from in columns=[...]"
+            )
         numbers = tuple(name for name in names if columns[name].kind != "category")
         categories = tuple(name for name in names if columns[name].kind == "category")
         long: tuple[AnyStep, ...] = (

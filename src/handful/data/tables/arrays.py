@@ -2,7 +2,8 @@
 
 import datetime
 import decimal
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from math import prod
 from typing import TYPE_CHECKING, TypeGuard
@@ -18,7 +19,7 @@ from handful.data.base import Column
 from handful.data.containers import listed, unmasked
 from handful.data.gather import Array, Block, offsets_of
 from handful.data.options import Options
-from handful.data.tables.arrow import is_frame
+from handful.data.tables.arrow import BEYOND, is_frame
 from handful.data.tables.strings import is_plain
 from handful.data.tables.types import BYTES, TEXT
 from handful.data.tables.values import convert
@@ -39,6 +40,8 @@ def from_values(key: str, value: object, o: Options, notes: list[str]) -> Stored
             f"{o.name}: '{key}' holds text that no file can hold (half of a character, {error.object[error.start]!a}): "
             "decode it again from its bytes"
         ) from error
+    except OverflowError as error:
+        raise HandfulError(f"{o.name}: '{key}' holds whole numbers {BEYOND}") from error
 
 
 def _from_values(key: str, value: object, o: Options, notes: list[str]) -> Stored:
@@ -75,9 +78,17 @@ def _typed(value: object, wanted: Column) -> object:
         case np.ndarray() if value.ndim != 1 or (wanted.kind == "number" and value.dtype.kind in "iufb"):
             return value
         case list() | tuple() | range() | np.ndarray() if not np.ma.isMaskedArray(value):
-            with suppress(pa.ArrowException, TypeError):  # said below
+            with suppress(pa.ArrowException, TypeError, OverflowError):  # said below
                 return pa.array(value, from_pandas=True)
+            return _of_pandas(value)
     return value
+
+
+def _of_pandas(values: Iterable[object]) -> object:
+    """Periods and intervals of pandas as the column that it makes of them; anything else as it is."""
+    first = next((v for v in values if v is not None), None)
+    series = getattr(sys.modules.get("pandas"), "Series", None)
+    return series(list(values)) if series and type(first).__module__.split(".")[0] == "pandas" else values
 
 
 def _series(key: str, value: object, o: Options) -> pa.Array | pa.ChunkedArray:
@@ -170,6 +181,8 @@ def _from_array(key: str, value: Array, o: Options, notes: list[str]) -> Stored:
         raise HandfulError(_text_in_array(key, value, o))
     if kind in "OUST":
         return _from_list(key, value.tolist(), o, notes, "objects" if kind == "O" else "a list")
+    if value.dtype == np.uint64 and value.ndim == 1:
+        return _from_arrow(key, pa.chunked_array([pa.array(value)]), o, notes)
     if kind in "Mm" and value.ndim == 1:
         return _from_arrow(key, pa.chunked_array([pa.array(value.astype(f"{kind}8[us]"))]), o, notes)
     if kind in "Mm":
@@ -252,8 +265,9 @@ def _from_list(key: str, values: list[object], o: Options, notes: list[str], wha
             if None in values or isinstance(first, datetime.date | decimal.Decimal):
                 return _from_arrow(key, pa.chunked_array([pa.array(values)]), o, notes)
             array = np.asarray(values)
-            if array.dtype.kind != "O":
-                return _from_array(key, array, o, notes)
+            if array.dtype.kind == "O":  # whole numbers of more than 64 bits, beside decimals or not
+                return _from_arrow(key, pa.chunked_array([pa.array(values)]), o, notes)
+            return _from_array(key, array, o, notes)
     raise HandfulError(
         f"{o.name}: '{key}' is {what} of {type(first).__name__}, which cannot become numbers: "
         "pass numbers, strings or arrays of one dtype"

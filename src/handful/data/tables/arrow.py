@@ -19,6 +19,7 @@ from handful.data.tables.strings import is_plain
 from handful.data.tables.types import plain
 from handful.data.tables.values import convert
 
+BEYOND = "beyond 64 bits: convert them to floats, or labels to text"
 _TARGET_NAMES = {"label", "labels", "target", "class", "y", "outcome"}
 
 
@@ -43,6 +44,8 @@ def to_table(value: object, name: str) -> pa.Table:
             check_names([str(c) for c in value.columns], name)
             return pa.Table.from_pandas(plain_frame(value), preserve_index=False)
         return pa.table(value) if hasattr(value, "__arrow_c_stream__") else from_dataframe(value)
+    except OverflowError as error:
+        raise HandfulError(f"{name}: a column holds whole numbers {BEYOND}") from error
     except (pa.ArrowException, TypeError) as error:
         raise HandfulError(f"{name}: a column mixes types or holds objects, so it cannot be read: {error}") from error
 
@@ -61,7 +64,7 @@ def open_table(
 
     extra: further columns, given beside the table, such as the y of a pair.
     """
-    table = plain(table)
+    table = plain(table, o.schema)
 
     def read(rows: Rows, o: Options) -> Arrays:
         kept = table if o.rows is None else table.take(pa.array(rows))

@@ -1,7 +1,9 @@
 """Mergeable statistics of a column's blocks, and `decide`, the one place where its kind is decided."""
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import date
 
 import numpy as np
 import pyarrow as pa
@@ -267,8 +269,26 @@ def _decide_number(key: str, stats: ColumnStats, o: Options, notes: list[str]) -
     dtype = native(key, np.array([stats.most], dtype), o, notes).dtype
     if stats.names and dtype.kind in "iu" and (stats.least or 0) >= -1 and (stats.most or 0) < len(stats.names):
         return Column("category", "int64", (), stats.names, type=str(kind))
+    if t.is_integer(kind) and _is_day(stats.least) and _is_day(stats.most):
+        notes.append(
+            f"'{key}' is read as plain numbers, though {stats.least} looks like a day: written as "
+            f"{_is_day(stats.least)}, such are read as dates."
+        )
     words = o.words if key == o.target else None
     return Column("number", dtype.name, dates=dates, type=str(kind), decimal=o.decimal, words=words)
+
+
+def _is_day(number: float | None) -> date | None:
+    """The day of these two centuries that eight digits may stand for.
+
+    >>> _is_day(20240229), _is_day(20230229)
+    (datetime.date(2024, 2, 29), None)
+    """
+    if number is None or not 19000101 <= number < 21000101:
+        return None
+    with suppress(ValueError):
+        return date(int(number) // 10000, int(number) // 100 % 100, int(number) % 100)
+    return None
 
 
 def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: list[str]) -> Column | None:
@@ -306,9 +326,10 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
         return Column("text", "str")
     classes = tuple(sorted(distinct["text"].to_pylist()))  # sorted, so that two files with the same classes agree
     lacking = stats.rows - texts.filled
-    notes.append(
-        f"'{key}' is a category with {len(classes):,} values" + (f"; {lacking:,} rows lack one." if lacking else ".")
-    )
+    said = f"'{key}' is a category with {len(classes):,} values" + (f"; {lacking:,} rows lack one" if lacking else "")
+    if is_input and 2 * len(classes) > texts.filled >= _IDENTIFIER_ROWS:
+        said += ", most of which are of one row alone and tell nothing of others; numbers and dates of a known form do"
+    notes.append(f"{said}.")
     return Column("category", "int64", (), classes)
 
 

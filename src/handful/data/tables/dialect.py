@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
+from handful.data.tables.reading import TIME_NAME
+
 SAMPLE = 1 << 16  # bytes at the start of a file that are looked at
 RECORDS = 50
 _SEPARATORS = (",", ";", "\t", "|")
@@ -22,13 +24,15 @@ _NOTHING = {"", "?", "na", "n/a", "nan", "null", "-", "none"}
 
 class Dialect(NamedTuple):
     """The separator of values, and the sign before decimals. names: of the columns, where the file has no header;
-    counts: whether its first line counts rows and columns, as scikit-learn's files do; classes: which it names."""
+    counts: whether its first line counts rows and columns, as scikit-learn's files do; classes: which it names;
+    codes: the columns that are no numbers, though of digits alone, see `_codes`."""
 
     separator: str = ","
     decimal: str = "."
     names: tuple[str, ...] = ()
     counts: bool = False
     classes: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
 
     @property
     def note(self) -> str | None:
@@ -48,6 +52,8 @@ class Dialect(NamedTuple):
             found.append(
                 f"the first line holds values, not names: the columns are named {self.names[0]} to {self.names[-1]}."
             )
+        if self.codes:
+            found.append(f"whole numbers of one length, with zeros in front, are names: {', '.join(self.codes)}.")
         return " ".join(found) or None
 
     @property
@@ -90,7 +96,23 @@ def find(head: bytes, ending: str) -> Dialect:
     commas = any(map(_COMMA.fullmatch, values)) and not any(map(_POINT.fullmatch, values))
     comma = commas and separator != "," and not ending.startswith(".tsv")
     names = tuple(f"column_{i}" for i in range(len(records[0]))) if _is_values(records) else ()
-    return Dialect(separator, "," if comma else ".", names)
+    return Dialect(separator, "," if comma else ".", names, codes=_codes(names or records[0], records[not names :]))
+
+
+def _codes(names: Sequence[str], records: list[list[str]]) -> tuple[str, ...]:
+    """The columns of codes, such as 00501, which would not be the same as numbers: digits alone, three or more and
+    always as many, in some rows from 0 on; but not where the name says that they are dates or times.
+
+    >>> _codes(["zip", "hour", "n"], [["01001", "0930", "010"], ["90210", "1415", "7"]])
+    ('zip',)
+    """
+    found = []
+    for name, cells in zip(names, zip(*records, strict=True), strict=False):
+        told = {cell.strip() for cell in cells if cell.strip().lower() not in _NOTHING}
+        whole = len({len(cell) for cell in told}) == 1 and all(cell.isascii() and cell.isdigit() for cell in told)
+        if whole and len(max(told)) > 2 and len(told) > 1 and min(told)[0] == "0" and not TIME_NAME.search(name):
+            found.append(name)
+    return tuple(found)
 
 
 def _records(text: str, separator: str, cut: bool) -> list[list[str]]:

@@ -256,7 +256,8 @@ def _parse_csv(
     """names: of the columns, where the text has no header; it is then parsed on one thread."""
     parse = arrow_csv.ParseOptions(delimiter=dialect.separator, newlines_in_values=True)
     convert = conversion(dialect)
-    convert.column_types = {name: types[name] for name in types.keys() & (types if names is None else names)}
+    known = dict.fromkeys(dialect.codes, TEXT) | dict(types)
+    convert.column_types = {name: known[name] for name in known.keys() & (known if names is None else names)}
     if only is not None:
         convert.include_columns = [name for name in names or () if name in only]
     size = _LONGEST if names is None else len(text) + 1

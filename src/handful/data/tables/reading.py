@@ -16,7 +16,7 @@ from handful.data.tables.written import DATES, TIME_OF_DAY, dates, is_money, num
 
 _MOST_CLASSES = 20  # different numbers up to which a target is rather classes than numbers
 _EURO_LIKE = ("€", "EUR", "kr", "zł", "R$", "₺", "₫")  # where points part thousands
-_TIME_NAME = re.compile(
+TIME_NAME = re.compile(
     r"(^|[_ ])(year|quarter|month|week|day|date|hour|minute|second|time|timestamp|datetime)s?($|[_ ])", re.I
 )
 _MOST_ODD = 100  # different strings that a way of writing does not read, beyond which it is not that of the column
@@ -144,7 +144,7 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
         notes.append(f"{several}: not read as numbers.")
         return None
     unit, plain = next(iter(one.units), ""), one.signs is None
-    named = plain and _TIME_NAME.search(key) is not None
+    named = plain and TIME_NAME.search(key) is not None
     if plain and not (known.marks or one.odd or (named and not is_target)):
         return None
     counted = plain or (unit and not is_money(unit) and unit not in "%‰")

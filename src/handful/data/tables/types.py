@@ -1,7 +1,7 @@
 """Arrow's types: a table brought to a few of them, one type for the blocks of a column, the numbers behind dates."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,28 +32,29 @@ def is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
 
 
-def plain(table: pa.Table) -> pa.Table:
-    """The table with few types: the fields of structs are columns, `user.age`; see `plain_column` for the others."""
+def plain(table: pa.Table, known: Collection[str] = ()) -> pa.Table:
+    """The table with few types: the fields of structs are columns, `user.age`, and the ends of intervals, but for those
+    of a `known` name; see `plain_column` for the others."""
     names: list[str] = []
     columns: list[pa.ChunkedArray] = []
     for field, column in zip(table.schema, table.columns, strict=True):
         freq = json.loads((field.metadata or {}).get(b"ARROW:extension:metadata") or b"{}").get("freq")
         if freq and pa.types.is_int64(column.type):  # a period, where pandas is not there to say so
             column = _starts(column, freq)
-        for path, found in _fields(str(field.name), column):
+        for path, found in _fields(str(field.name), column, known):
             names.append(path)
             columns.append(plain_column(found))
     return pa.table(columns, names=names, metadata=table.schema.metadata)
 
 
-def _fields(name: str, column: pa.ChunkedArray) -> Iterable[tuple[str, pa.ChunkedArray]]:
-    if _extension(column.type) == "pandas.interval":
+def _fields(name: str, column: pa.ChunkedArray, known: Collection[str]) -> Iterable[tuple[str, pa.ChunkedArray]]:
+    if _extension(column.type) == "pandas.interval" and name not in known:
         column = _storage(column)
     if not pa.types.is_struct(column.type) or column.type.get_field_index("bytes") >= 0:
         yield name, column
         return
     for field in column.type:
-        yield from _fields(f"{name}.{field.name}", pc.struct_field(column, field.name))
+        yield from _fields(f"{name}.{field.name}", pc.struct_field(column, field.name), known)
 
 
 def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -63,6 +64,8 @@ def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     kind = column.type
     if _extension(kind) == "pandas.period":
         return _starts(_storage(column), kind.freq)
+    if _extension(kind) == "pandas.interval":
+        return pa.chunked_array([_interval_names(kind, chunk.storage) for chunk in column.chunks], TEXT)
     if _extension(kind) is not None:
         return plain_column(_storage(column))
     if t.is_struct(kind) and kind.get_field_index("bytes") >= 0:  # {bytes, path}, as data set hubs publish media
@@ -95,10 +98,13 @@ def _storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _named_intervals(chunk: pa.DictionaryArray) -> pa.DictionaryArray:
     """A category whose classes are intervals, as pandas.cut makes it, with their names: "(0, 10]"."""
-    closed = chunk.type.value_type.closed
-    left, right = "[" if closed in ("left", "both") else "(", "]" if closed in ("right", "both") else ")"
-    names = [f"{left}{one['left']}, {one['right']}{right}" for one in chunk.dictionary.storage.to_pylist()]
-    return pa.DictionaryArray.from_arrays(chunk.indices, pa.array(names, TEXT), ordered=chunk.type.ordered)
+    names = _interval_names(chunk.type.value_type, chunk.dictionary.storage)
+    return pa.DictionaryArray.from_arrays(chunk.indices, names, ordered=chunk.type.ordered)
+
+
+def _interval_names(kind: pa.DataType, ends: pa.StructArray) -> pa.Array:
+    left, right = "[" if kind.closed in ("left", "both") else "(", "]" if kind.closed in ("right", "both") else ")"
+    return pa.array([one and f"{left}{one['left']}, {one['right']}{right}" for one in ends.to_pylist()], TEXT)
 
 
 # Periods of pandas are counted from 1970 in one of NumPy's units.

@@ -45,7 +45,7 @@ def convert(
 
     names: of the classes that its whole numbers stand for.
     """
-    column, wanted = plain_column(column), o.schema.get(key)
+    column, wanted = _signed(key, plain_column(column), o, notes), o.schema.get(key)
     if is_text(column.type) and key != o.target and (wanted is None or wanted.kind in MEDIA):
         named = _named_files(key, column, o, notes)
         if named is not None:
@@ -56,6 +56,15 @@ def convert(
         wanted = decide(key, stats, o, notes)
         return None if wanted is None else apply(key, column, wanted, o, notes)
     return apply(key, column, wanted, o, notes)
+
+
+def _signed(key: str, column: pa.ChunkedArray, o: Options, notes: list[str]) -> pa.ChunkedArray:
+    """Whole numbers that may be too large for torch as in a CSV file: a target's are names, others floats."""
+    if column.type != pa.uint64() or (pc.max(column).as_py() or 0) < 2**63:
+        return column
+    names = key == o.target
+    notes.append(f"'{key}' holds whole numbers from 2^63 on: read as {'names' if names else 'float64'}.")
+    return column.cast(TEXT) if names else column.cast(pa.float64(), safe=False)
 
 
 def apply(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: list[str]) -> Stored:

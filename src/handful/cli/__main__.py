@@ -1,0 +1,5 @@
+"""`python -m handful.cli`."""
+
+from handful.cli.main import main
+
+main()

@@ -1,0 +1,107 @@
+"""The entry point of the command. A user's mistake is one sentence on standard error and exit status 2, never a
+traceback."""
+
+import os
+import re
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from handful.base.errors import HandfulError, shown
+from handful.base.version import __version__
+from handful.cli import data, results, training
+from handful.cli.flags import app
+from handful.plan.config import OPTIONS
+
+COMMANDS = (training, results, data)  # imported: their commands are known to `app`
+USAGE: type[Exception] = typer.BadParameter.__mro__[1]  # click's UsageError, wherever this typer has click
+CALLED = {  # what other tools call an option, and what it is here
+    "--epochs": "--until 'epochs(N)'",
+    "--max-epochs": "--until 'epochs(N)'",
+    "--steps": "--until 'steps(N)'",
+    "--max-steps": "--until 'steps(N)'",
+    "--patience": "--until 'plateau(N)'",
+    "--batch-size": "--batch N",
+    "--bs": "--batch N",
+    "--learning-rate": "--lr X",
+    "--weight-decay": "--l2 X",
+    "--wd": "--l2 X",
+    "--output": "--out FOLDER",
+    "--output-dir": "--out FOLDER",
+    "--dtype": "--precision",
+    "--validation-split": "--valid SHARE",
+    "--random-state": "--seed N",
+}
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"handful {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    pass
+
+
+def in_flags(text: str) -> str:
+    """The sentence about an option of `fit` in the words of its flag.
+
+    >>> in_flags("bad_rows must be 'stop' or a number, not -1")
+    "--bad-rows must be 'stop' or a number, not -1"
+    """
+    name = text.partition(" ")[0]
+    return f"--{name.replace('_', '-')}{text[len(name) :]}" if name in OPTIONS else text
+
+
+def asked_wrongly(problem: Exception) -> str:
+    """A usage error as one sentence, with the right name where another tool's was given."""
+    name = str(getattr(problem, "option_name", ""))
+    if name in CALLED:
+        return f"there is no {name}; here it is {CALLED[name]}"
+    text = re.sub(r"\s+", " ", str(problem.format_message() if hasattr(problem, "format_message") else problem))
+    return text[:1].lower() + text[1:].rstrip(".")
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    raise KeyboardInterrupt(128 + number)
+
+
+def main() -> None:
+    """The entry point of the command.
+
+    Exit statuses: 0; 1 for a pipe that was closed; 2 for a mistake, a file that cannot be read or written; those of a
+    run that did not end as it should (3, 4, 129, 130, 143): see `Run.exit_status`.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a scheduler's stop, a closed terminal: the best weights are kept
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+    try:
+        status = app(standalone_mode=False)
+        sys.exit(status if type(status) is int else 0)
+    except USAGE as problem:
+        if type(problem).__name__ != "NoArgsIsHelpError":  # whose text is the help
+            print(f"handful: {asked_wrongly(problem)}", file=sys.stderr)
+        elif text := str(problem):
+            print(text)
+        sys.exit(2)
+    except HandfulError as error:
+        print(f"handful: {in_flags(str(error))}", file=sys.stderr)
+        sys.last_value = error
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt as stop:
+        print("handful: interrupted", file=sys.stderr)
+        sys.exit(stop.args[0] if stop.args else 130)
+    except BrokenPipeError:  # `handful predict ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (OSError, MemoryError) as error:  # a full disk under standard output, a folder that is gone
+        print(f"handful: {shown(error) or 'memory ran out; give it fewer rows'}", file=sys.stderr)
+        sys.exit(2)

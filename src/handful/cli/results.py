@@ -1,0 +1,126 @@
+"""Commands on a run that ended: evaluate, predict, sample, replay, diff, report, export."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from handful.base.errors import HandfulError
+from handful.cli.flags import Data, RunPath, command
+
+
+@command
+def evaluate(
+    run: RunPath,
+    data: Data,
+    metrics: Annotated[
+        str | None, typer.Option(help="names: 'accuracy, f1, auroc'; those of the run by default")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="where to write the page; evaluation.html of the run")] = None,
+) -> object:
+    """Score a trained run on DATA: scores, classes or residuals, and the rows it is most wrong about."""
+    from handful.fit import load
+
+    trained = load(run)
+    found = trained.evaluation(data, metrics)
+    found.show()
+    page = found.write(out or run / "evaluation.html", f"{trained.plan.model}: evaluation")
+    print(f"\nreport: {page}")
+    return {"scores": found.scores, "rows": found.rows, "classes": found.classes, "worst": found.worst,
+            "notes": found.notes, "report": page}  # fmt: skip
+
+
+@command
+def predict(
+    ctx: typer.Context,
+    run: RunPath,
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            help="files or folders of raw input, as the run was trained on; - reads CSV from standard input"
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(help=".csv, .jsonl or .parquet; printed as CSV by default")] = None,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="one column a class too")] = False,
+    beams: Annotated[int, typer.Option(help="of sequences: above 1, the likeliest labels by prefix search")] = 1,
+) -> object:
+    """Predict the target of every row of DATA."""
+    from handful.fit import load
+    from handful.runs.predict import predicted_of, write_predictions
+
+    where = sys.stdin.buffer if data == ["-"] else data[0] if len(data) == 1 else data
+    trained = load(run)
+    if ctx.params["json"] and out is None and data != ["-"]:
+        chunks = predicted_of(trained, where, probabilities=probabilities, beams=beams)
+        return [dict(zip(chunk, values)) for chunk in chunks for values in zip(*chunk.values())]
+    write_predictions(trained, where, out, probabilities=probabilities, beams=beams)
+    return {"predictions": out}
+
+
+@command
+def sample(
+    run: RunPath,
+    prompt: Annotated[str, typer.Option(help="the text to go on from")] = "\n",
+    length: Annotated[int, typer.Option(help="tokens to write")] = 500,
+    temperature: Annotated[float, typer.Option(help="0: the likeliest; 1: as the model believes")] = 0.8,
+    seed: Annotated[int, typer.Option(help="another seed, another text")] = 0,
+) -> object:
+    """Let a language model go on with a text."""
+    from handful.fit import load
+
+    text = prompt.lstrip("\n") + load(run).sample(prompt, length, temperature, seed=seed)
+    print(text)
+    return {"text": text}
+
+
+@command
+def replay(
+    run: RunPath,
+    step: Annotated[int | None, typer.Option(help="the step, counted from 1")] = None,
+    worst: Annotated[bool, typer.Option("--worst", help="the logged step of the highest training loss")] = False,
+    spike: Annotated[bool, typer.Option("--spike", help="the logged step of the steepest rise")] = False,
+    out: Annotated[Path | None, typer.Option(help="where to write the page; replay-STEP.html of the run")] = None,
+) -> object:
+    """Take a step of RUN again: its rows, what the model saw, the loss of each row, gradients and update by layer."""
+    from handful.fit import replay as again
+
+    if (step is not None) + worst + spike != 1:
+        raise HandfulError("name one step: --step K, --worst or --spike")
+    found = again(run, step if step is not None else "worst" if worst else "spike")
+    found.show()
+    page = found.write(out or run / f"replay-{found.step}.html")
+    print(f"\nreport: {page}")
+    return {"step": found.step, "epoch": found.epoch, "loss": found.loss, "usual": found.usual, "lr": found.rate,
+            "rows": found.rows.tolist(), "layers": found.layers, "problem": found.problem, "differs": found.differs,
+            "report": page}  # fmt: skip
+
+
+@command
+def diff(run: RunPath, other: RunPath) -> object:
+    """Show what differs between two runs, and the first step at which their histories part."""
+    from handful.runs.diff import diff as compare_runs
+
+    found = compare_runs(run, other)
+    found.show()
+    return {"differing": found.differing, "parted": found.parted, "shared": found.shared}
+
+
+@command
+def report(run: RunPath, out: Annotated[Path | None, typer.Option(help="where to write the page")] = None) -> object:
+    """Write the page of a run again."""
+    from handful.fit import load
+
+    page = load(run, device="cpu").report(out)
+    print(page)
+    return {"report": page}
+
+
+@command
+def export(run: RunPath, path: Annotated[Path, typer.Argument(help=".safetensors or .pt2")]) -> object:
+    """Write the trained model for use elsewhere."""
+    from handful.fit import load
+
+    written = load(run, device="cpu").export(path)
+    print(written)
+    return {"export": written}

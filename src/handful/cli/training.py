@@ -1,0 +1,151 @@
+"""Commands that train: train, resume, compare, tune."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Unpack
+
+import typer
+
+from handful.base.errors import HandfulError
+from handful.base.files import free_folder
+from handful.cli.flags import IN_PYTHON, Data, Quiet, RunPath, command, with_options
+from handful.plan.config import OPTIONS, ConfigOptions
+
+if TYPE_CHECKING:
+    from handful.runs.run import Run
+
+
+@command
+@with_options(*(name for name in OPTIONS if name not in IN_PYTHON))
+def train(
+    data: Data,
+    model: Annotated[
+        str, typer.Option(help="auto, or a ready-made model: linear, mlp, cnn, resnet(dropout=0.1), ...")
+    ] = "auto",
+    out: Annotated[Path | None, typer.Option(help="the run folder; runs/NAME-K by default")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print every choice with its reason; train nothing")
+    ] = False,
+    **options: Unpack[ConfigOptions],
+) -> object:
+    """Train a model on DATA by mini-batch gradient descent; write a run folder and a report."""
+    from handful.fit import fit
+    from handful.plan.build import assemble
+    from handful.report.tables import print_choices
+
+    if options.get("resume") and out is None:
+        raise HandfulError("--resume goes on with the run in a folder: name it by --out")
+    if dry_run:
+        plan = assemble(model, data, {**options, "quiet": True}).plan
+        print_choices(plan.choices)
+        for note in plan.notes:
+            print(f"note: {note}")
+        return {"choices": {name: vars(choice) for name, choice in plan.choices.items()}, "notes": plan.notes}
+    return _show(fit(model, data, out=out or free_folder(data), **options))
+
+
+@command
+@with_options(*(name for name in OPTIONS if name not in {*IN_PYTHON, "until", "profile", "resume", "overwrite"}))
+def profile(
+    data: Data,
+    model: Annotated[str, typer.Option(help="auto, or a ready-made model, as in `handful train`")] = "auto",
+    steps: Annotated[int, typer.Option(help="steps to take")] = 200,
+    out: Annotated[Path | None, typer.Option(help="the run folder; runs/NAME-profile-K by default")] = None,
+    **options: Unpack[ConfigOptions],
+) -> object:
+    """Show where the time of a training step on DATA goes, and of all that comes before; writes trace.json, too."""
+    from handful.fit import fit
+
+    given: ConfigOptions = {**options, "until": f"steps({steps})", "profile": True}
+    return _show(fit(model, data, out=out or free_folder(data, "-profile"), **given))
+
+
+@command
+@with_options(
+    "target", "valid", "optimizer", "schedule", "device", "seed", "quiet", optimizer="sgd", schedule="constant"
+)
+def compare(
+    data: Data,
+    model: Annotated[str, typer.Option(help="auto, or a ready-made model, as in `handful train`")] = "auto",
+    batches: Annotated[
+        str, typer.Option(help="examples per update, with commas: numbers, auto, full")
+    ] = "1,32,auto,full",
+    epochs: Annotated[float, typer.Option(help="of every run: equal examples for all")] = 6,
+    budget: Annotated[float, typer.Option(help="seconds for the whole comparison, tuning included")] = 300,
+    seconds: Annotated[float | None, typer.Option(help="a limit of time for every run besides")] = None,
+    lrs: Annotated[str, typer.Option(help="tune: a grid for each batch size; auto; or numbers with commas")] = "tune",
+    seeds: Annotated[int, typer.Option(help="runs of each batch size; naming a winner takes 3")] = 3,
+    reach: Annotated[str | None, typer.Option(help="what time is measured to, as 'valid_accuracy=0.95'")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder for the page and the numbers; runs/NAME-compare by default")
+    ] = None,
+    **options: Unpack[ConfigOptions],
+) -> object:
+    """Compare batch sizes on DATA: one row, mini-batches, auto, all rows. Writes a page."""
+    from handful.compare.compare import compare as measure
+
+    goal: tuple[str, float] | None = None
+    if reach is not None:
+        name, equals, value = reach.partition("=")
+        if not equals:
+            raise HandfulError(f"--reach must be a score and its value, as 'valid_accuracy=0.95', not '{reach}'")
+        goal = (name.strip(), _number(value, "reach"))
+    rates = lrs if lrs in ("tune", "auto") else [_number(part, "lrs") for part in lrs.split(",")]
+    where = out or free_folder(data + "-compare")
+    sizes = [part.strip() for part in batches.split(",")]
+    found = measure(model, data, sizes, epochs=epochs, budget=budget, seconds=seconds, lrs=rates, seeds=seeds,
+                    reach=goal, out=where, **options)  # fmt: skip
+    print(f"{found}\nreport: {where / 'report.html'}")
+    answers = [vars(finding) for finding in found.findings]
+    return {"table": found.table, "target": vars(found.target), "findings": answers, "report": where / "report.html"}
+
+
+@command
+@with_options("target", "valid", "optimizer", "until", "device", "seed")
+def tune(
+    data: Data,
+    model: Annotated[str, typer.Option(help="auto, or a ready-made model")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="where to write the page with the curves")] = None,
+    **options: Unpack[ConfigOptions],
+) -> object:
+    """Measure throughput, memory, noise scale and learning rate on DATA, and advise on batch and learning rate."""
+    from handful.plan.advise import advise
+
+    found = advise(model, data, **options)
+    print(found)
+    page = found.report(out) if out else None
+    if page:
+        print(f"report: {page}")
+    reasons = {name: vars(choice) for name, choice in found.reasons.items()}
+    return {"batch": found.batch, "micro_batch": found.micro_batch, "lr": found.lr, "reasons": reasons,
+            "table": found.table, "notes": found.notes, "report": page}  # fmt: skip
+
+
+@command
+def resume(
+    run: RunPath,
+    until: Annotated[str | None, typer.Option(help="a later stop, for a run that had ended")] = None,
+    quiet: Quiet = False,
+) -> object:
+    """Go on with a run that was cut off, from its newest whole checkpoint."""
+    from handful.fit import resume as go_on
+
+    return _show(go_on(run, quiet=quiet, until=until) if until else go_on(run, quiet=quiet))
+
+
+def _show(run: "Run") -> dict[str, object]:
+    """The result in words, and as values."""
+    from handful.runs.inspect import show_result
+
+    if run.rank > 0:  # rank 0 speaks for all
+        return {"exit_status": run.exit_status}
+    show_result(run)
+    seconds = run.history[-1]["seconds"] if run.history else 0.0
+    return {"scores": run.scores, "seconds": seconds, "stopped_because": run.stopped_because, "folder": run.path,
+            "report": run.path / "report.html" if run.path else None, "exit_status": run.exit_status}  # fmt: skip
+
+
+def _number(text: str, flag: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise HandfulError(f"--{flag} must hold numbers, not {text.strip()!r}") from None

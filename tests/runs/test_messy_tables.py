@@ -1,0 +1,175 @@
+"""Columns that people have and no textbook: codes with zeros in front, numbers past 64 bits, periods, sparse frames."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+import handful
+from handful.base.errors import HandfulError
+
+
+def train(data, model="linear", **options):
+    usual = {"target": "y", "until": "steps(4)", "batch": 16, "lr": 0.05, "quiet": True, "valid": 0}
+    return handful.fit(model, data, **usual | options)
+
+
+@pytest.fixture(scope="module")
+def zips(tmp_path_factory):
+    """(run as loaded, the table as text, R² of one-hot columns and ridge regression): 20 places with a level each."""
+    folder, rng = tmp_path_factory.mktemp("zips"), np.random.default_rng(0)
+    place, level = rng.integers(0, 20, 400), rng.normal(size=20)
+    frame = pd.DataFrame({"zip": [f"{1000 + k * 37:05d}" for k in place]})
+    frame["start"], frame["n"] = [f"{k:02d}30" for k in place], [f"{k:02d}" for k in place]
+    frame["y"] = (level[place] + 0.05 * rng.normal(size=400)).round(4)
+    frame.to_csv(folder / "data.csv", index=False)
+    train(folder / "data.csv", until="epochs(40)", out=folder / "run")
+    due = make_pipeline(OneHotEncoder(), Ridge(1e-3)).fit(frame[["zip"]], frame["y"]).score(frame[["zip"]], frame["y"])
+    return handful.load(folder / "run"), frame, due
+
+
+def test_codes_with_zeros_in_front_are_names(zips):
+    run, frame, due = zips
+    columns = run.pipeline.trained_on
+    assert columns["zip"].kind == "category"
+    assert "01000" in columns["zip"].classes
+    assert columns["n"].kind == "number"  # of two digits, as days and months are
+    assert columns["start"].kind == "category"
+    assert any("zeros in front, are names: zip, start" in note for note in run.plan.notes)
+    assert run.evaluate(run_data(frame))["r2"] > due - 0.02
+
+
+def run_data(frame):
+    return {name: frame[name].tolist() for name in frame}
+
+
+def test_a_code_is_the_same_in_every_container(zips, tmp_path):
+    run, frame, _ = zips
+    some = frame.drop(columns="y").iloc[[3, 8, 120]]
+    due = run.outputs(frame)[[3, 8, 120]]
+    some.to_csv(tmp_path / "new.csv", index=False)
+    (tmp_path / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some.to_dict("records")))
+    whole = some.astype({"zip": int, "start": int, "n": int})  # as pandas reads the file
+    for data in (
+        tmp_path / "new.csv",
+        tmp_path / "new.jsonl",
+        some,
+        whole,
+        pl.from_pandas(some),
+        whole.to_dict("records"),
+    ):
+        assert (run.outputs(data) == due).all()
+    assert (run.outputs(some.iloc[0].to_dict()) == due[:1]).all()
+    store = handful.prepare(run_csv(frame, tmp_path), tmp_path / "store", target="y")
+    assert (run.outputs(store)[[3, 8, 120]] == due).all()
+    assert store.columns["zip"].classes == run.pipeline.trained_on["zip"].classes
+
+
+def run_csv(frame, folder):
+    frame.to_csv(folder / "data.csv", index=False)
+    return folder / "data.csv"
+
+
+def test_years_hours_and_unequal_lengths_stay_numbers(tmp_path):
+    frame = pd.DataFrame({"start time": ["0930", "1415"] * 20, "id": ["007", "12"] * 20, "half": ["0.5", "0.7"] * 20})
+    frame["y"] = np.arange(40) * 0.5
+    source = handful.open(run_csv(frame, tmp_path), "y")
+    assert {column.kind for column in source.columns.values()} == {"number"}
+
+
+def test_a_target_of_codes_is_given_back_as_it_was_written(tmp_path):
+    frame = pd.DataFrame({"x": np.arange(60) % 3, "y": np.array(["007", "010", "100"])[np.arange(60) % 3]})
+    run = train(run_csv(frame, tmp_path), "mlp", until="epochs(60)", lr=0.02)
+    assert run.predict(frame).tolist() == frame["y"].tolist()
+    store = handful.prepare(tmp_path / "data.csv", tmp_path / "store", target="y")
+    assert run.evaluate(store)["accuracy"] == 1
+
+
+@pytest.mark.parametrize("container", ["frame", "dict", "arrow", "polars", "csv"])
+def test_labels_past_63_bits_are_names(container, tmp_path):
+    code = np.arange(90) % 3
+    labels = np.array([2**63, 2**63 + 1, 2**64 - 1], dtype=np.uint64)[code]
+    made = {"frame": pd.DataFrame, "dict": dict, "arrow": pa.table, "polars": pl.DataFrame}
+    data = {"x": code.astype(float), "y": labels}
+    given = made[container](data) if container in made else run_csv(pd.DataFrame(data), tmp_path)
+    run = train(given, "mlp", until="epochs(60)", lr=0.02)
+    assert run.pipeline.classes == ("18446744073709551615", "9223372036854775808", "9223372036854775809")
+    assert run.predict(given).tolist() == [str(label) for label in labels]
+    assert run.evaluate(given)["accuracy"] == 1
+    assert run.evaluate({"x": [0.0], "y": np.array([2**63], dtype=np.uint64)})["accuracy"] == 1
+
+
+def test_inputs_past_63_bits_are_floats_and_longer_ones_are_refused():
+    big = np.uint64(2**63) + np.arange(40, dtype=np.uint64) * np.uint64(2**40)
+    source = handful.open({"big": big, "y": np.arange(40.0)}, "y")
+    assert np.array_equal(source.take(range(40)).tensor("big").numpy(), big.astype(np.float64))
+    assert any("from 2^63 on: read as float64" in note for note in source.notes)
+    rows = [{"big": 10**20 + k, "y": 0.5 * k} for k in range(40)]
+    columns = {"big": [row["big"] for row in rows], "y": np.arange(40.0)}
+    for data in (rows, columns, pd.DataFrame(rows), columns | {"big": [None, *columns["big"][1:]]}):
+        with pytest.raises(
+            HandfulError, match="whole numbers beyond 64 bits: convert them to floats, or labels to text"
+        ):
+            handful.open(data, "y")
+
+
+def test_intervals_and_periods_of_pandas_come_one_by_one_too():
+    x = np.linspace(0, 40, 120)
+    frame = pd.DataFrame(
+        {"cut": pd.cut(x, [-1, 10, 20, 41]), "month": pd.period_range("2020-01", periods=120, freq="M")}
+    )
+    frame["y"] = np.sin(x)
+    run, row = train(frame), frame.iloc[30]
+    due = run.outputs(frame)[30:31]
+    for one in (
+        row.to_dict(),
+        [row.to_dict()],
+        {"cut": [row["cut"]], "month": [row["month"]]},
+        {"cut": pd.Series([row["cut"]]), "month": pd.Series([row["month"]])},
+        frame.iloc[30:31].astype({"cut": "interval"}),
+        {"cut": str(row["cut"]), "month": "2022-07-01"},
+    ):
+        assert (run.outputs(one) == due).all()
+
+
+def test_one_row_has_lists_and_objects_in_it():
+    rng = np.random.default_rng(0)
+    rows = [{"at": {"u": a, "v": b}, "pair": [a * b, 1.0], "y": a} for a, b in rng.normal(size=(40, 2)).tolist()]
+    run = train(rows)
+    assert run.outputs(rows[7]).tolist() == run.outputs(rows)[7:8].tolist()
+    flat = {"at.u": rows[7]["at"]["u"], "at.v": rows[7]["at"]["v"], "pair": rows[7]["pair"]}
+    assert run.outputs(flat).tolist() == run.outputs(rows)[7:8].tolist()
+
+
+def test_a_sparse_frame_is_its_dense_self():
+    rng = np.random.default_rng(0)
+    dense = pd.DataFrame((rng.random((60, 4)) < 0.2).astype(float), columns=list("abcd")).assign(y=rng.normal(size=60))
+    sparse = dense.astype({name: pd.SparseDtype(float, 0.0) for name in "abc"})
+    run = train(dense)
+    assert run.outputs(sparse).tolist() == run.outputs(dense).tolist()
+    assert train(sparse).outputs(dense).tolist() == run.outputs(dense).tolist()
+
+
+def test_rows_of_different_lengths_beside_numbers_are_refused_in_a_sentence():
+    frame = pd.DataFrame({"x": np.arange(30.0), "tags": [[1.0] * (k % 3 + 1) for k in range(30)], "y": np.arange(30.0)})
+    with pytest.raises(HandfulError, match="'tags' of DataFrame has rows of different lengths and stands beside other"):
+        train(frame)
+
+
+def test_what_may_be_days_and_names_that_tell_nothing_are_noted():
+    days = pd.date_range("2020-01-01", periods=60)
+    frame = pd.DataFrame({"date": days.strftime("%Y%m%d").astype(int), "number": range(20200001, 20200061)})
+    frame["took"] = [f"{k}h{k % 7}" for k in range(59)] + ["0h0"]
+    frame["y"] = np.arange(60) * 0.5
+    notes = handful.open(frame, "y").notes
+    assert [note for note in notes if "looks like a day" in note] == [
+        "'date' is read as plain numbers, though 20200101 looks like a day: written as 2020-01-01, such are read as "
+        "dates."
+    ]
+    assert any("'took' is a category with 59 values, most of which are of one row alone" in note for note in notes)

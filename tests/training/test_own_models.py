@@ -1,0 +1,183 @@
+"""Models that return their loss, or several parts: against plain loops, evaluated, resumed, loaded."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import handful
+from handful.base.errors import HandfulError
+
+GENERATOR = torch.Generator().manual_seed(0)
+X = torch.randn(96, 5, generator=GENERATOR)
+Y = (X[:, 0] + X[:, 1] > 0).long()
+Z = X[:, 0] - X[:, 1]
+USUAL: dict[str, Any] = {
+    "batch": 16, "lr": 0.1, "optimizer": "sgd", "schedule": "constant", "l2": 0.0, "valid": None, "quiet": True,
+}  # fmt: skip
+
+
+@dataclass
+class Output:
+    hidden: Tensor
+    logits: Tensor
+    loss: Tensor | None = None
+
+
+class Of(nn.Module):
+    """A model that makes its loss where it gets the target; form: how it gives both back."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.body = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 2))
+        self.form = form
+
+    def forward(self, x: Tensor, targets: Tensor | None = None) -> Any:
+        logits = self.body(x)
+        loss = None if targets is None else F.cross_entropy(logits, targets)
+        match self.form:
+            case "pair":
+                return logits, loss
+            case "dict":
+                return {"hidden": x, "logits": logits} | ({} if loss is None else {"loss": loss})
+        return Output(x, logits, loss)
+
+
+def by_hand(model: nn.Module, steps: int, loss_of: Any) -> None:
+    order, optimizer = handful.Order(96, seed=0), torch.optim.SGD(model.parameters(), lr=0.1, fused=True)
+    for step in range(steps):
+        rows = torch.from_numpy(order[step * 16 : step * 16 + 16])
+        optimizer.zero_grad()
+        loss_of(model, rows).backward()
+        optimizer.step()
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(p, q) for p, q in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("form", ["pair", "dict", "dataclass"])
+@pytest.mark.parametrize("loss", ["model", "auto", "own"])
+def test_a_model_of_several_parts_is_the_plain_loop_to_the_bit(form: str, loss: str, tmp_path: Path) -> None:
+    def own(output: Any, target: Tensor) -> Tensor:
+        logits = output.logits if form == "dataclass" else output["logits"] if form == "dict" else output[0]
+        return F.cross_entropy(logits, target, reduction="none")
+
+    given = {**USUAL, "loss": own if loss == "own" else loss}
+    model, twin, other = Of(form), Of(form), Of(form)
+    run = handful.fit(model, (X, Y), until="steps(12)", **given)
+    by_hand(twin, 12, lambda m, rows: F.cross_entropy(m.body(X[rows]), Y[rows]))
+    assert same(model, twin)
+    with torch.no_grad():
+        logits = twin.body(X)
+    np.testing.assert_array_equal(run.predict(X), logits.argmax(1).numpy())
+    scores = run.evaluate((X, Y))
+    assert scores["loss"] == pytest.approx(float(F.cross_entropy(logits, Y)), rel=1e-6)
+    assert scores["accuracy"] == float((logits.argmax(1) == Y).double().mean())
+
+    handful.fit(other, (X, Y), until="steps(7)", out=tmp_path / "run", **given)
+    again = {"loss": own} if loss == "own" else {}
+    resumed = handful.resume(tmp_path / "run", model=other, train=(X, Y), until="steps(12)", quiet=True, **again)
+    assert same(model, resumed.model)
+    loaded = handful.load(tmp_path / "run", model=Of(form), **again)
+    np.testing.assert_array_equal(loaded.predict(X), run.predict(X))
+    assert loaded.evaluate((X, Y))["loss"] == pytest.approx(scores["loss"], rel=1e-6)
+
+
+class NeedsTarget(nn.Module):
+    """forward(x, y) -> loss, as in a tutorial."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.line = nn.Linear(5, 1)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return ((self.line(x).squeeze(1) - y) ** 2).mean()
+
+
+def test_a_model_that_has_to_be_given_the_target_makes_the_loss() -> None:
+    model, twin = NeedsTarget(), NeedsTarget()
+    run = handful.fit(model, (X, Z), until="steps(12)", **USUAL)
+    assert run.plan.loss == "model"
+    by_hand(twin, 12, lambda m, rows: m(X[rows], Z[rows]))
+    assert same(model, twin)
+    with pytest.raises(HandfulError, match=r"do not predict 'y'|with 'y=None' as its default it can predict"):
+        run.predict(X)
+
+
+def test_parts_of_a_mini_batch_add_up_where_the_loss_is_a_mean_and_are_not_taken_where_not(tmp_path: Path) -> None:
+    whole, parts = NeedsTarget().double(), NeedsTarget().double()
+    for model, micro in ((whole, "auto"), (parts, 5)):
+        handful.fit(model, (X.double(), Z.double()), until="steps(6)", micro_batch=micro, **USUAL)
+    for p, q in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-12)
+
+    class Coupled(NeedsTarget):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return (self.line(x).squeeze(1) - y).mean() ** 2
+
+    run = handful.fit(Coupled(), (X, Z), until="steps(2)", micro_batch=4, **USUAL)
+    assert run.plan.micro_batch is None
+    assert any("couples the rows of a batch" in note for note in run.plan.notes)
+
+    class Summing(NeedsTarget):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return ((self.line(x).squeeze(1) - y) ** 2).sum()
+
+    summed, twin = Summing(), NeedsTarget()
+    run = handful.fit(summed, (X, Z), until="steps(6)", out=tmp_path / "run", **USUAL)
+    loaded = handful.load(tmp_path / "run", model=Summing())
+    assert loaded.evaluate((X, Z))["loss"] == pytest.approx(run.evaluate((X, Z))["loss"])
+    by_hand(twin, 6, lambda m, rows: m(X[rows], Z[rows]))
+    torch.testing.assert_close(summed.line.weight, twin.line.weight)
+
+
+def test_hugging_face_models_with_their_own_loss_and_with_one_of_the_callers() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_labels=2,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    ids = torch.randint(1, 40, (48, 6), generator=torch.Generator().manual_seed(0))
+    y = (ids[:, 0] > 20).long()
+
+    def made() -> Any:
+        torch.manual_seed(0)
+        return transformers.BertForSequenceClassification(config)
+
+    runs = {
+        name: handful.fit(made(), (ids, y), until="steps(6)", loss=loss, **USUAL)
+        for name, loss in {
+            "auto": "auto", "model": "model",
+            "whole": lambda out, y: F.cross_entropy(out.logits, y, reduction="none"),
+            "scores": lambda logits, y: F.cross_entropy(logits, y, reduction="none"),
+        }.items()
+    }  # fmt: skip
+    for name, run in runs.items():
+        for p, q in zip(runs["auto"].model.parameters(), run.model.parameters(), strict=True):
+            torch.testing.assert_close(p, q, msg=name)
+        np.testing.assert_array_equal(run.predict(ids), runs["auto"].predict(ids))
+
+
+def test_refusals_are_one_sentence() -> None:
+    class Nothing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.line = nn.Linear(5, 2)
+
+        def forward(self, x: Tensor, y: Tensor) -> Any:
+            return {"hidden": self.line(x), "other": x}
+
+    with pytest.raises(HandfulError, match="the model returns dict without a loss in it"):
+        handful.fit(Nothing(), (X, Y), until="steps(2)", **USUAL)
+    with pytest.raises(HandfulError, match="loss='model' needs a model whose forward takes the target"):
+        handful.fit(nn.Linear(5, 2), (X, Y), until="steps(2)", loss="model", **USUAL)
