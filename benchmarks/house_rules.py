@@ -189,13 +189,16 @@ def many_top_names(package: Package) -> list[str]:
 
 
 def folder_sizes(package: Package) -> list[str]:
-    """Folders of fewer than 3 or more than 12 modules; `__init__` is not counted, nor are folders inside. The top one,
-    whose edges may be folders, has a rule of its own (many_top_names)."""
+    """Folders of fewer than 3 modules and folders, or more than 12 modules; `__init__` is not counted."""
     count: dict[Path, int] = defaultdict(int)
     for module in package:
         count[module.path.parent] += not module.is_init
-    del count[package.root]
-    return [f"{folder.relative_to(package.root.parent)}: {n}" for folder, n in count.items() if not FEWEST <= n <= MOST]
+    inside = {folder: sum(other.parent == folder for other in count) for folder in count}
+    return [
+        f"{folder.relative_to(package.root.parent)}: {n}"
+        for folder, n in count.items()
+        if n + inside[folder] < FEWEST or n > MOST
+    ]
 
 
 def long_modules(package: Package) -> list[str]:

@@ -51,7 +51,7 @@ def predict(
 
     where = sys.stdin.buffer if data == ["-"] else data[0] if len(data) == 1 else data
     trained = load(run)
-    if ctx.params["json"] and out is None and data != ["-"]:
+    if ctx.params["json"] and out is None:
         chunks = predicted_of(trained, where, probabilities=probabilities, beams=beams)
         return [dict(zip(chunk, values)) for chunk in chunks for values in zip(*chunk.values())]
     write_predictions(trained, where, out, probabilities=probabilities, beams=beams)

@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
 from typing import IO
@@ -39,19 +39,23 @@ def write_predictions(run: Run, data: object, out: Path | None, *, probabilities
     """
     if out is not None and out.suffix not in _WRITERS:
         raise HandfulError(f"{out.name}: predictions are written as .csv, .jsonl or .parquet")
-    with _spooled(data, run.pipeline.schema) if isinstance(data, BufferedIOBase) else nullcontext(data) as rows:
-        chunks = predicted_of(run, rows, probabilities=probabilities, beams=beams)
-        if out is None:
-            _write_csv(sys.stdout, chunks)
-            return
-        with atomic(out) as temporary:
-            _WRITERS[out.suffix](Path(temporary), chunks)
+    chunks = predicted_of(run, data, probabilities=probabilities, beams=beams)
+    if out is None:
+        _write_csv(sys.stdout, chunks)
+        return
+    with atomic(out) as temporary:
+        _WRITERS[out.suffix](Path(temporary), chunks)
     print(out)
 
 
 def predicted_of(run: Run, data: object, *, probabilities: bool = False, beams: int = 1) -> Iterator[Chunk]:
-    """The predictions of several files, one after the other, with a column `file`; else of what `predicted` takes."""
+    """The predictions of several files, one after the other, with a column `file`; of a binary stream of CSV; else of
+    what `predicted` takes."""
     match data:
+        case BufferedIOBase():
+            with _spooled(data, run.pipeline.schema) as rows:
+                yield from predicted(run, rows, probabilities=probabilities, beams=beams)
+            return
         case [str(), *_] if all(Path(str(part)).exists() for part in data):
             parts = [str(part) for part in data]
         case _:
