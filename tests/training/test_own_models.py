@@ -1,5 +1,6 @@
 """Models that return their loss, or several parts: against plain loops, evaluated, resumed, loaded."""
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 import handful
 from handful.base.errors import HandfulError
+from handful.sklearn import MiniBatchClassifier
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(96, 5, generator=GENERATOR)
@@ -89,6 +91,12 @@ def test_a_model_of_several_parts_is_the_plain_loop_to_the_bit(form: str, loss: 
     loaded = handful.load(tmp_path / "run", model=Of(form), **again)
     np.testing.assert_array_equal(loaded.predict(X), run.predict(X))
     assert loaded.evaluate((X, Y))["loss"] == pytest.approx(scores["loss"], rel=1e-6)
+
+
+def test_an_estimator_of_a_model_of_several_parts_survives_its_pickle() -> None:
+    fitted = MiniBatchClassifier(Of("dict"), until="steps(5)", lr=0.1).fit(X.numpy(), Y.numpy())
+    again = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(again.predict(X.numpy()), fitted.predict(X.numpy()))
 
 
 class NeedsTarget(nn.Module):

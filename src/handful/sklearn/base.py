@@ -193,6 +193,7 @@ class MiniBatch(BaseEstimator):  # type: ignore[misc]
             own = {name for name in ("loss", "optimizer") if not choices[name].reproducible}
             loss = _no_loss if "loss" in own else run.objective.loss
             bare = Objective(run.model, loss, device=run.objective.device, autocast=run.objective.autocast)
+            bare.whole = run.objective.whole  # else an output of several parts would come back as it is
             kept = run.state if isinstance(self.optimizer, str) and run.state else None
             kept = kept and replace(kept, best=None)
             state["run_"] = replace(run, state=kept, folder=None, objective=bare, again=None)
