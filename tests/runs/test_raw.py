@@ -72,6 +72,8 @@ def test_the_command_takes_a_sentence_and_lines_from_standard_input(sentences, m
     for stdin in (f"{BAD}\n{GOOD}\n", f"review\n{BAD}\n{GOOD}\n"):
         code, out, _ = run_main(["predict", sentences.path, "-"], monkeypatch, capsys, stdin.encode())
         assert (code, out) == (0, "row,prediction\n0,bad\n1,good\n")
+        code, out, _ = run_main(["predict", sentences.path, "-", "--json"], monkeypatch, capsys, stdin.encode())
+        assert json.loads(out) == [{"row": 0, "prediction": "bad"}, {"row": 1, "prediction": "good"}]
 
 
 @pytest.fixture(scope="module")
