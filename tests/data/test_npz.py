@@ -10,7 +10,7 @@ import pytest
 
 import handful
 from handful.base.errors import HandfulError
-from handful.data import npz as module
+from handful.data.store import npz as module
 
 
 @pytest.fixture(params=["mapped", "loaded"])

@@ -23,7 +23,7 @@ def without_secrets(text: str) -> str:
 
 
 def shown(text: object) -> str:
-    """The text as it may be shown: without secrets, what would steer a terminal written out.
+    r"""The text as it may be shown: without secrets, what would steer a terminal written out.
 
     >>> shown("cat\x1b[31m.png")
     'cat\\x1b[31m.png'

@@ -38,7 +38,7 @@ def share_out(
     none but the usual one, then fewer seeds are run: one run of each method always is.
 
     >>> share_out(100.0, 0.0, 0.1, methods=4, tries=7, seeds=3).seconds
-    1.1923076923076923
+    1.2692307692307692
     >>> share_out(2.0, 0.0, 0.2, methods=4, tries=7, seeds=3).seeds
     1
     """

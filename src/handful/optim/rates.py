@@ -15,6 +15,7 @@ from handful.optim.groups import Group
 def set_lr(optimizer: Optimizer, factor: float) -> None:
     """Set every group's learning rate to `factor` times its base, which the group keeps as `initial_lr`.
 
+    >>> from handful.optim.build import build
     >>> sgd = build("sgd", nn.Linear(2, 1), lr=0.5).optimizer
     >>> set_lr(sgd, 0.1)
     >>> sgd.param_groups[0]["lr"]
@@ -58,6 +59,7 @@ def set_base(optimizer: Optimizer, lr: float | Mapping[str, float]) -> None:
     """Make `lr` the base learning rate of the first group, and scale the other groups' with it; or of each group that
     of its pattern.
 
+    >>> from handful.optim.build import build
     >>> built = build("adamw", nn.Linear(2, 1), lr=0.5)
     >>> set_base(built.optimizer, 0.1)
     >>> [round(group["initial_lr"], 3) for group in built.optimizer.param_groups]
@@ -77,6 +79,7 @@ def clip(parameters: Iterable[Tensor], norm: float | None = None, value: float |
 
     Returns the joint norm before clipping, a 0-d tensor. With neither, it only measures.
 
+    >>> import torch
     >>> weight = nn.Parameter(torch.zeros(2))
     >>> weight.grad = torch.tensor([3.0, 4.0])
     >>> clip([weight], norm=1.0), weight.grad

@@ -49,7 +49,7 @@ def verdict(spent: Mapping[str, float]) -> str:
     """What takes the time, and what to do about it, in a sentence or two.
 
     >>> verdict({"forward pass": 1.0, "backward pass": 2.0, "waiting for rows": 3.0, "steps": 0.1})
-    'Waiting for rows is 49% of a step: the model waits for its rows: `handful prepare` writes them as a store, ...'
+    'Waiting for rows is 49.2% of a step: the model waits for its rows: `handful prepare` writes them as a store, ...'
     """
     parts = parts_of(spent)
     step = {name: parts[name] for name in OF_A_STEP if name in parts}

@@ -107,9 +107,9 @@ def _by_another(read: Callable[[str], object]) -> Callable[[str, Options], Array
 
     def reader(where: str, o: Options) -> Arrays:
         if is_remote(where):
-            raise HandfulError(f"{where}: files that end in {ending(where)} are read from this machine alone: copy it")
+            raise HandfulError(f"{where}: such files are read from this machine alone: copy it, or {route_of(where)}")
         try:
-            with reading(where, f"a {ending(where)} file", "write it again, or pass what its library reads of it"):
+            with reading(where, f"a {ending(where)} file", f"write it again, or {route_of(where)}"):
                 found = read(where)
         except ImportError as error:
             raise HandfulError(f"{where} needs another package: {error}") from error
