@@ -479,6 +479,7 @@ def fields(size: Size) -> Chapter:
             ends = []
             for seed in range(2 if size.length >= 1 else 1):
                 options = {"batch": batch, "lr": rate, "until": f"seconds({2 * size.seconds:g})", "augment": None}
+                options |= {"micro_batch": 256} if batch == "full" else {}  # all of Shakespeare takes 24 GB at once
                 run = handful.fit(
                     model, source, optimizer="adam", schedule="constant", seed=seed, quiet=True, **options
                 )
