@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+import handful
 from handful.base.errors import HandfulError
 from handful.base.machine import memory_left
 from handful.data.base import Batch
@@ -92,3 +93,29 @@ def test_repeat_gives_as_many_rows_as_asked():
 
 def test_free_memory_is_known_here():
     assert 1e7 < memory_left(page_cache=False) <= memory_left() < 1e14
+
+
+def test_all_rows_that_do_not_fit_on_the_host_go_through_in_parts(monkeypatch):
+    # where memory runs out on the host the process is killed, and no exception says so
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(3000, 4)), rng.integers(0, 3, 3000)
+    given = {"batch": "full", "optimizer": "sgd", "lr": 0.1, "until": "steps(3)", "valid": 0, "quiet": True, "l2": 0.0}
+    runs = {}
+    for free in (1 << 40, 1 << 21):
+        monkeypatch.setattr(memory, "memory_left", lambda page_cache, free=free: free)
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(4, 64), torch.nn.Tanh(), torch.nn.Linear(64, 3)).double()
+        runs[free] = handful.fit(model, (x, y), **given)
+    whole, parts = runs[1 << 40], runs[1 << 21]
+    assert whole.plan.micro_batch is None
+    choice = parts.plan.choices["micro_batch"]
+    kept = (4 + 64 + 3) * 8  # bytes a row at least: input, hidden values, scores
+    assert 8 <= choice.value <= (1 << 19) / kept
+    assert choice.status == "bounded"
+    assert "3,000 rows at once would need about" in choice.reason
+    for a, b in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-14)
+    smaller = handful.fit(torch.nn.Linear(4, 3).double(), (x, y), **given | {"batch": 256})
+    assert smaller.plan.micro_batch is None
+    given |= {"micro_batch": 1500}
+    assert handful.fit(torch.nn.Linear(4, 3).double(), (x, y), **given).plan.micro_batch == 1500

@@ -23,6 +23,7 @@ from handful.plan.model import compile_if_asked, make_model, make_objective, sho
 from handful.plan.probe.batch_growth import Grower, as_growth
 from handful.plan.probe.decide import batch_cap, decide, stated_times
 from handful.plan.probe.decision import Decision
+from handful.plan.probe.memory import in_parts
 from handful.plan.probe.step_time import Throughput, fit_times
 from handful.plan.probe.timing import choose_threads, measure_precision
 from handful.report.live import Live
@@ -94,6 +95,8 @@ def _assemble(
         show_rows(net, objective, data, options.seed)
     batches, size = make_batches(data, options, chooser, device)
     t = make_training(data, objective, batches, size, options, chooser, ranks, folder)
+    if chooser.choices["micro_batch"].status == "default" and (parts := in_parts(t)):
+        t.state.micro_batch = chooser.put("micro_batch", parts)
     found = Decision()
     if measure and resuming is None:
         times = None if isinstance(measure, bool) else measure

@@ -1,6 +1,7 @@
 """The largest micro-batch: whole steps with the longest rows and the optimizer's state allocated, headroom left."""
 
 import gc
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
 from handful.base.machine import memory_left
+from handful.base.plan import Choice
 from handful.base.stopwatch import part
 from handful.data.base import Batch, Ragged, Rows, Source
 from handful.plan.probe.snapshot import untouched
@@ -26,6 +28,7 @@ from handful.training.training import Training, update
 
 HEADROOM = 0.9  # of the accelerator's memory; fragments and other processes have the rest
 HOST_SHARE = 0.5  # of the memory that is free on the host, where running out kills the process
+FEW_ROWS = 256  # a mini-batch of no more is taken to fit
 LOOKED_AT = 1024  # rows among which the longest are looked for
 
 
@@ -101,6 +104,31 @@ def measure_memory(t: Training, cap: int, *, budget: float = 60.0) -> Memory:
     if not tried:
         raise HandfulError("not even one row fits in memory; use a smaller model or shorter rows")
     return Memory(tried[-1][0], status, why, *_fit(tried), limit, tuple(tried))
+
+
+def in_parts(t: Training) -> Choice | None:
+    """The rows to put through the model at a time, where a large mini-batch would take more than half of the memory
+    that is free on the host, where running out kills the process; None where all of them fit. What the backward pass
+    keeps is counted on a few rows; the run is left as it was."""
+    batch, objective = t.state.batch, t.objective
+    if batch <= FEW_ROWS or t.ranks.size > 1 or objective.coupling or objective.device.type == "cuda":
+        return None
+    tried: list[tuple[int, float]] = []
+    with untouched(t):
+        objective.model.train()
+        rows = longest_rows(t, 64)
+        for size in (8, 32):
+            part = objective.to_device(repeat(rows, size))
+            with saved_by_autograd(objective.model) as storages:
+                sums = objective.sums(part, metrics=False)
+            del sums  # until here, or a storage's address could be given to another
+            tried.append((size, float(sum(v.nbytes for v in tensors_of(part)) + 2 * sum(storages.values()))))
+    (per_row, fixed), limit = _fit(tried), HOST_SHARE * memory_left(page_cache=False)
+    if fixed + per_row * batch <= limit:
+        return None
+    size = 1 << max(0, int(math.log2(max(1.0, (limit / 2 - fixed) / max(per_row, 1.0)))))
+    need = say_bytes(fixed + per_row * batch)
+    return Choice(size, "bounded", f"{batch:,} rows at once would need about {need}, more than half of the free memory")
 
 
 def _fit(tried: Sequence[tuple[int, float]]) -> tuple[float, float]:
