@@ -217,8 +217,8 @@ def test_what_was_asked_for_is_not_restarted(given):
 def test_a_run_that_learns_is_not_restarted_nor_one_that_cannot():
     x, _ = noisy(600)
     y = np.random.default_rng(5).integers(0, 2, 600)
-    for rows in (noisy(600), (x, y)):
-        run = handful.fit(network(), rows, valid=(noisy(600, 1)[0], y), until="epochs(6)", quiet=True)
+    for rows, valid in ((noisy(600), noisy(600, 1)), ((x, y), (noisy(600, 1)[0], y))):
+        run = handful.fit(network(), rows, valid=valid, until="epochs(6)", quiet=True)
         assert not any("restarted" in row.get("note", "") for row in run.history)
 
 
