@@ -11,7 +11,6 @@ import time
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 import handful
@@ -67,11 +66,6 @@ def of(make):
         return make().double()
 
     return model
-
-
-def apart(output, target):
-    """A loss of the mini-batch as a whole."""
-    return F.cross_entropy(output, target) + output.mean(0).pow(2).sum()
 
 
 def in_ddp(rank):

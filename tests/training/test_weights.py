@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import handful
+from handful.base.errors import HandfulError
 from handful.training.step import gradient
 
 RNG = np.random.default_rng(0)
@@ -90,3 +91,15 @@ def test_torchs_own_weights_stay_torchs_and_that_is_said():
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
     said = handful.fit(net(), (X, Y), batch=4, until="steps(1)", class_weight=[1, 50], **QUIET).plan.notes
     assert not any("count within" in note for note in said)
+
+
+@pytest.mark.parametrize(
+    ("weights", "given"),
+    [(0 * W, {}), ((Y == 0) * 1.0, {"class_weight": [0.0, 1.0]})],
+    ids=["rows", "rows and classes"],
+)
+def test_weights_that_are_all_zero_are_refused(weights, given):
+    with pytest.raises(HandfulError, match="weights of all 60 training rows are 0: there is nothing"):
+        handful.fit(
+            net(), {"x": X, "y": Y, "w": weights}, target="y", weight="w", batch=4, until="steps(2)", **given, **QUIET
+        )

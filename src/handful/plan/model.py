@@ -175,9 +175,13 @@ def spread_weights(
         counted = dry_run.quietly(objective.model, lambda: float(objective.sums(batch, metrics=False).weight))
         if np.isclose(counted, len(some) * mean_weight(data.pipeline, data.train, options.weight, weights, some)):
             objective.row_weight = mean_weight(data.pipeline, data.train, options.weight, weights)
+            if not objective.row_weight:
+                raise HandfulError(
+                    f"the weights of all {len(data.train):,} training rows are 0: there is nothing to learn"
+                )
             return
     by_class = isinstance(options.loss, nn.CrossEntropyLoss | nn.NLLLoss) and options.loss.weight is not None
-    if options.weight is not None or by_class:
+    if options.weight is not None or weights is not None or by_class:
         chooser.notes.append(
             "the weights count within each mini-batch, as the loss divides by their sum there: in a mini-batch of few "
             "rows they cancel, in one of a single row altogether"
