@@ -15,7 +15,8 @@ from handful.base.plan import Choice, Status
 from handful.base.stopwatch import part
 from handful.batches.order import Order
 from handful.data.base import Batch
-from handful.losses.loss import LossFunction, Summed, ignored_id, unknown
+from handful.losses.left_out import ignored_id
+from handful.losses.loss import Counted, LossFunction, Summed, unknown
 from handful.losses.loss import model as of_model
 from handful.losses.outputs import part_of, scores_in
 from handful.models.base import Model
@@ -195,8 +196,12 @@ def spread_weights(
                     f"the weights of all {len(data.train):,} training rows are 0: there is nothing to learn"
                 )
             return
-    by_class = isinstance(options.loss, nn.CrossEntropyLoss | nn.NLLLoss) and options.loss.weight is not None
-    if options.weight is not None or weights is not None or by_class:
+    match objective.loss:
+        case Counted(weight=by_class):
+            pass
+        case _:
+            by_class = None
+    if options.weight is not None or weights is not None or by_class is not None:
         chooser.notes.append(
             "the weights count within each mini-batch, as the loss divides by their sum there: in a mini-batch of few "
             "rows they cancel, in one of a single row altogether"

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from handful.base.errors import HandfulError
 from handful.data.base import Batch, Value
 from handful.losses import ctc
-from handful.losses.loss import IGNORED, LossFunction, cross_entropy, ignored_id, of_probabilities
+from handful.losses.left_out import ignored_id
+from handful.losses.loss import IGNORED, LossFunction, cross_entropy, of_probabilities
 from handful.losses.outputs import mapped, part_of, scores_in
 from handful.models.base import Model
 
