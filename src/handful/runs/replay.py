@@ -149,6 +149,8 @@ def _before(folder: RunFolder, step: int, make: Callable[[], Training]) -> Train
     t.folder = None
     tensors, meta, _ = checkpoint.load(folder.checkpoints, before=step)
     t.state.restore(tensors, meta)
+    with using_threads(t.plan.threads):
+        Observer(t).begin()  # the look before the first step: schedules and rules may go by it
     _descend(t, step - 1)
     if why := t.rule(t.progress()):
         raise HandfulError(f"the run stopped after step {t.state.step:,} because {why}; it has no step {step:,}")
@@ -187,12 +189,13 @@ def examine(t: Training, name: str) -> Replay:
     gradients: dict[str, Tensor] = {}
     try:
         if t.training_step is None:
-            sums, _ = gradient_that_fits(objective, batch, state.micro_batch, t.ranks, seed=t.plan.seed, step=step)
+            exact, _ = gradient_that_fits(objective, batch, state.micro_batch, t.ranks, seed=t.plan.seed, step=step)
+            sums = exact.total
         else:
             sums, rate = own_step.take(t, batch)
         loss = float(sums.loss) / float(sums.weight)
         gradients = {n: p.grad.clone() for n, p in objective.model.named_parameters() if p.grad is not None}
-        rate = update(t) if rate is None else rate
+        rate = update(t, again=exact.again) if rate is None else rate
     except NonFiniteLoss as error:
         problem = str(error)
     ids = original_rows(source, batch.rows)

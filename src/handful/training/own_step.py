@@ -17,12 +17,12 @@ from handful.base.keys import key
 from handful.data.base import Batch
 from handful.optim.fused import Closure, Move, stepper
 from handful.optim.groups import by_pattern, trainable
-from handful.optim.state import needs_closure, parts_of
+from handful.optim.state import parts_of
 from handful.training.adapters import added_up
 from handful.training.guards import NonFiniteLoss, in_parts_that_fit
 from handful.training.objective import LossSums, Objective
 from handful.training.state import update_average
-from handful.training.step import gradient, seed_dropout
+from handful.training.step import ExactGradient, exact_gradient, seed_dropout
 from handful.training.training import Moved, Training, update
 from handful.transform.augment.base import Address
 
@@ -81,16 +81,16 @@ class OwnStep:
             self._at(f"in {self.updates}")
             return loss(part)
 
-        def once(micro_batch: int | None) -> LossSums:
+        def once(micro_batch: int | None) -> ExactGradient:
             self._logged = dict(kept)
-            return gradient(objective, self._batch, micro_batch, t.ranks, seed=seed, step=self.number)
+            return exact_gradient(objective, self._batch, micro_batch, t.ranks, seed=seed, step=self.number)
 
         objective = PartObjective(t.objective, t.moved[of].parameters, own)
         with only(objective.parameters, t.parameters):
-            sums, fitted = in_parts_that_fit(t.state.micro_batch, once)
-        t.fit_in(fitted)
-        self.rate = update(t, of=t.moved[of])
-        self.updates += 1
+            exact, fitted = in_parts_that_fit(t.state.micro_batch, once)
+            t.fit_in(fitted)
+            self.rate = update(t, again=exact.again, of=t.moved[of])
+        sums, self.updates = exact.total, self.updates + 1
         self._losses[of] = self._losses[of] + sums if of in self._losses else sums
         self._at(f"after {self.updates}")
         return float(sums.loss / sums.weight)
@@ -156,9 +156,6 @@ def take(t: Training, batch: Batch) -> tuple[LossSums, float]:
 
 def moved_by_name(t: Training, names: Sequence[str]) -> dict[str | None, Moved]:
     """What each optimizer moves, by the names they were given; all of them as one under None."""
-    if needs_closure(t.state.optimizer):
-        title = type(t.state.optimizer).__name__
-        raise HandfulError(f"{title} evaluates the loss several times in a step: training_step goes with others")
     found: dict[str | None, Moved] = {None: Moved(t.parameters, t.decayed, t.move)}
     parameters = trainable(t.objective.model)[0]
     fitting = by_pattern(names, parameters, "optimizer") if names else {}
