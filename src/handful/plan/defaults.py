@@ -159,9 +159,10 @@ def schedule_of(options: Config, planned: int | None, optimizer: Optimizer, choo
     return shape
 
 
-def ema(asked: float | str | None, net: nn.Module, optimizer: Optimizer, *, few: bool) -> Choice | None:
-    """The decay of the averaged weights, or None for none. few: whether the rows are few, some are held out, and the
-    rate is open: what an average smooths is the noise of the rate."""
+def ema(options: Config, net: nn.Module, optimizer: Optimizer, *, few: bool) -> Choice | None:
+    """The decay of the averaged weights, or None for none. few: whether the rows are few and some are held out; where
+    the rate is open, too, an average smooths its noise, in steps that are not the caller's own."""
+    asked, few = options.ema, few and options.lr == "auto" and options.training_step is None
     if averages_itself(optimizer):
         if asked not in ("auto", None):
             raise HandfulError(f"{type(optimizer).__name__} averages the weights itself; leave ema out")

@@ -104,9 +104,14 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
         chooser.notes.append(
             "The model's own training_step is not called; see training_step=, of (model, batch, step)."
         )
+    return scored(objective, data, options, chooser)
+
+
+def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) -> Objective:
+    """The objective with the loss and the metrics of the run."""
     rows = range(min(2, len(data.train)))
     sample = objective.to_device(data.pipeline(data.train.take(rows)))
-    asked = asked_loss(net, sample, options, data)
+    asked = asked_loss(objective.model, sample, options, data)
     output = first_output(objective, asked, sample)
     if options.task is None:
         data.pipeline = data.pipeline.resolve_task(output)
