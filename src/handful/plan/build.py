@@ -294,8 +294,7 @@ def make_training(
         micro, whole = None, Choice(None, "found", "a mini-batch is kept whole: its loss cannot be computed in parts")
     chooser.put("micro_batch", Choice(micro, "given") if micro else whole)
     rule, shape, planned = make_rules(data, objective, optimizer, size, options, chooser)
-    few = data.held_out is not None and len(data.train) <= choose.FEW_ROWS
-    averaged = choose.ema(options, net, optimizer, few=few)
+    averaged = choose.ema(options, net, optimizer, rows=len(data.train) if data.held_out is not None else None)
     ema = chooser.put("ema", averaged) if averaged else None
     parameters = [p for p in net.parameters() if p.requires_grad]
     return Training(

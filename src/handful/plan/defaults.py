@@ -159,10 +159,11 @@ def schedule_of(options: Config, planned: int | None, optimizer: Optimizer, choo
     return shape
 
 
-def ema(options: Config, net: nn.Module, optimizer: Optimizer, *, few: bool) -> Choice | None:
-    """The decay of the averaged weights, or None for none. few: whether the rows are few and some are held out; where
-    the rate is open, too, an average smooths its noise, in steps that are not the caller's own."""
-    asked, few = options.ema, few and options.lr == "auto" and options.training_step is None
+def ema(options: Config, net: nn.Module, optimizer: Optimizer, *, rows: int | None) -> Choice | None:
+    """The decay of the averaged weights, or None for none: of few rows whose rate is open an average smooths the noise.
+    rows: to train on, None where none are held out."""
+    asked, few = options.ema, rows is not None and rows <= FEW_ROWS and options.lr == "auto"
+    few = few and options.training_step is None
     if averages_itself(optimizer):
         if asked not in ("auto", None):
             raise HandfulError(f"{type(optimizer).__name__} averages the weights itself; leave ema out")
