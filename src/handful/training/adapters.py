@@ -50,6 +50,10 @@ def first_call(
 
 
 def _by_inputs(model: nn.Module, batch: Batch) -> Call:
+    if getattr(model.forward, "__func__", None) is nn.Module.forward:
+        raise HandfulError(
+            f"the model ({type(model).__name__}) has no forward, so it cannot be called on rows: define it"
+        )
     names = input_names(batch)
     if names != ["x"]:
         return lambda batch: model(**{name: batch.columns[name] for name in names})
