@@ -3,7 +3,7 @@
 import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -81,10 +81,13 @@ def fit(
         return _replayable(run, model, train, options)
 
 
-def joined_as(options: ConfigOptions) -> AbstractContextManager[Ranks]:
-    """The ranks of a run with these options."""
+@contextmanager
+def joined_as(options: ConfigOptions) -> Iterator[Ranks]:
+    """The ranks of a run with these options; inside, gradients are there, also where the caller has turned them off."""
     asked = Config.of(options)
-    return joined(choose_device(asked.device).value, asked.timeout, alone=not asked.join)
+    ranks = joined(choose_device(asked.device).value, asked.timeout, alone=not asked.join)
+    with torch.inference_mode(False), torch.enable_grad(), ranks as found:
+        yield found
 
 
 def resume(

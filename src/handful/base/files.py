@@ -8,6 +8,7 @@ import json
 import os
 import re
 import socket
+import weakref
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -73,19 +74,27 @@ def write_json(path: Path, table: dict[str, Any], indent: int | None = None) -> 
     write_text(path, f'{{"sha256": "{of_text(body)}"{", " if table else ""}{body[1:]}')
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The table that `write_json` wrote. Raises HandfulError, naming the file, for one that is missing or changed."""
+def read_json(path: Path, *needed: str) -> dict[str, Any]:
+    """The table that `write_json` wrote. Raises HandfulError, naming the file, for one that is missing or changed, or
+    whole without the entries that are needed."""
     try:
         text = path.read_bytes().decode()
         head = _CHECKED.match(text)
         if head is None or of_text("{" + text[head.end() :]) != head[1]:
             raise HandfulError(f"{path} is damaged, or no file that handful wrote: its checksum does not match")
         table: dict[str, Any] = json.loads("{" + text[head.end() :])
-        return table
     except UnicodeDecodeError:
         raise HandfulError(f"{path} is damaged: it is not text") from None
     except OSError as error:
         raise HandfulError(f"{path} cannot be read: {error.strerror}") from None
+    if lacking := sorted(set(needed) - table.keys()):
+        raise HandfulError(f"{path} has no {lacking[0]!r}: another version of handful wrote it; use that one")
+    return table
+
+
+_HELD = weakref.WeakSet[TextIO]()
+# What was forked is another process: a lock that it kept would outlive the one that writes.
+os.register_at_fork(after_in_child=lambda: [file.close() for file in _HELD])
 
 
 def hold(path: Path) -> TextIO:
@@ -117,6 +126,7 @@ def hold(path: Path) -> TextIO:
         file.truncate(0)
         file.write(here)
         file.flush()
+    _HELD.add(file)
     return file
 
 

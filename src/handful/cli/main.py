@@ -14,6 +14,7 @@ from handful.base.version import __version__
 from handful.cli import data, results, training
 from handful.cli.flags import app
 from handful.plan.config import OPTIONS
+from handful.training.process.interrupts import interrupt
 
 COMMANDS = (training, results, data)  # imported: their commands are known to `app`
 USAGE: type[Exception] = typer.BadParameter.__mro__[1]  # click's UsageError, wherever this typer has click
@@ -70,10 +71,6 @@ def asked_wrongly(problem: Exception) -> str:
     return text[:1].lower() + text[1:].rstrip(".")
 
 
-def _interrupt(number: int, _frame: object) -> None:
-    raise KeyboardInterrupt(128 + number)
-
-
 def main() -> None:
     """The entry point of the command.
 
@@ -82,7 +79,7 @@ def main() -> None:
     """
     for number in (signal.SIGTERM, signal.SIGHUP):  # a scheduler's stop, a closed terminal: the best weights are kept
         if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _interrupt)
+            signal.signal(number, interrupt)
     try:
         status = app(standalone_mode=False)
         sys.exit(status if type(status) is int else 0)

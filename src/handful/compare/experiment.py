@@ -25,6 +25,7 @@ from handful.report.words import as_float
 from handful.runs.run import Run
 from handful.training import stop
 from handful.training.evaluation import evaluate
+from handful.training.process.interrupts import INTERRUPTED
 from handful.training.training import Training
 
 SAMPLE = 2048  # training rows on which the training scores are measured
@@ -192,6 +193,8 @@ def run_experiment(
     watch.spent = t.state.seconds
     setup = time.perf_counter() - began
     run = run_training(t, [watch])
+    if run.stopped_because == INTERRUPTED:  # a method that was cut off is not to be compared with the others
+        raise KeyboardInterrupt(run.exit_status)
     # none is seen from outside where all were taken while rates were compared
     typical = float(np.median(watch.durations)) if watch.durations else t.state.seconds / max(1, t.state.step)
     size = min(t.state.batch, t.state.micro_batch or t.state.batch)

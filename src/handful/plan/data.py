@@ -36,6 +36,7 @@ from handful.transform.seen import Repeated, seen
 
 # Data that are this small after preprocessing are kept in memory so, and a step costs one gather and no arithmetic.
 CACHED_BYTES = 256 << 20
+HASHED = 64 << 20  # bytes of data that are known by all of their rows when a run goes on
 
 
 @dataclass
@@ -261,14 +262,26 @@ def validation_batches(data: Data, chooser: Chooser) -> Batches | None:
 
 
 def fingerprint(source: Source) -> str:
-    """A hash of the number of rows, the columns, and the values of up to 64 rows spread over the data."""
-    digest = hashlib.sha256(
-        repr((len(source), [(k, c.kind, c.dtype, c.shape) for k, c in source.columns.items()])).encode()
-    )
-    for value in source.read(np.unique(np.linspace(0, len(source) - 1, 64).astype(np.int64))).values():
-        numbers = value.values if isinstance(value, Ragged) else value
-        if not isinstance(numbers, Tensor):
-            digest.update(repr(numbers).encode())
-        elif numbers.numel():
-            digest.update(numbers.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    """A hash of the number of rows, the columns, and the values: of all rows, where they lie in memory and are at most
+    HASHED bytes, else of up to 64 rows spread over the data."""
+    n, columns = len(source), [(k, c.kind, c.dtype, c.shape) for k, c in source.columns.items()]
+    digest = hashlib.sha256(repr((n, columns)).encode())
+
+    def add(rows: Rows) -> int:
+        """The values of some rows; returns their bytes."""
+        size = 0
+        for value in source.read(rows).values():
+            numbers = value.values if isinstance(value, Ragged) else value
+            if not isinstance(numbers, Tensor):
+                data = repr(numbers).encode()
+            else:
+                data = numbers.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+            digest.update(data)
+            size += len(data)
+        return size
+
+    spread = np.unique(np.linspace(0, n - 1, 64).astype(np.int64))
+    if add(spread) / len(spread) * n <= HASHED and source.in_memory:
+        for start in range(0, n, 4096):
+            add(np.arange(start, min(start + 4096, n)))
     return digest.hexdigest()[:32]

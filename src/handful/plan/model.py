@@ -48,6 +48,10 @@ def make_model(
         chooser.notes.append("the module inside DistributedDataParallel is trained: its gradients are added up here")
         model = model.module
     if isinstance(model, nn.Module):
+        if any(p.is_inference() for p in model.parameters()):
+            raise HandfulError(
+                "the model was made in torch.inference_mode(), where nothing learns; make it outside of it"
+            )
         chooser.put("model", Choice.own(type(model).__name__))
         return model
     if saved is not None:

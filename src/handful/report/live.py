@@ -43,6 +43,7 @@ class Live:
     ) -> None:
         self.total = total_examples or None
         self._file = sys.stderr if file is None else file
+        quiet = quiet or self._file is None  # as in a service that has no streams
         self._quiet, self._verbose, self._closed = quiet, verbose, False
         self._terminal = not quiet and _is_terminal(self._file)
         self._every = EVERY if self._terminal else EVERY_PLAIN

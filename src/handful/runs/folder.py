@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -39,16 +40,17 @@ class RunFolder:
     def claim(self, *, overwrite: bool) -> None:
         """Make the folder for a new run and hold it. Refuses one that holds a run (unless told to) or other files. What
         it holds stays until the new run starts."""
-        if self.path.exists() and not self.path.is_dir():
-            raise HandfulError(f"{self.path} is a file; a run needs a folder of its own")
-        begun = (self.path / LOCK).exists()  # by a run that was killed before it had a plan
-        if not begun and self.path.is_dir() and any(self.path.iterdir()) and not (self.path / "plan.toml").exists():
-            raise HandfulError(f"{self.path} holds other files; give the run a new folder with out=")
         try:
-            self.made = [p for p in (self.path, *self.path.parents) if not p.exists()]
+            self.made = [p for p in (self.path, *self.path.parents) if not os.path.exists(p)]
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise HandfulError(f"the run folder {self.path} cannot be made: {error.strerror}") from None
+        except FileExistsError:
+            raise HandfulError(f"{self.path} is a file; a run needs a folder of its own") from None
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", error)
+            raise HandfulError(f"the run folder {shown(str(self.path))} cannot be made: {why}") from None
+        begun = (self.path / LOCK).exists()  # by a run that was killed before it had a plan
+        if not begun and any(self.path.iterdir()) and not self.holds_run():
+            raise HandfulError(f"{self.path} holds other files; give the run a new folder with out=")
         self.hold()
         if self.holds_run() and not overwrite:
             contents = self.contents()
@@ -77,7 +79,7 @@ class RunFolder:
 
     def holds_run(self) -> bool:
         """Whether there is a run to go on with: the plan is written when all the rest is there."""
-        return (self.path / "plan.toml").exists()
+        return os.path.exists(self.path / "plan.toml")
 
     def contents(self) -> str:
         """What run the folder holds and how far it is, in words."""
@@ -124,7 +126,7 @@ class RunFolder:
 
     def pipeline(self) -> Pipeline:
         """The fitted preprocessing."""
-        table = files.read_json(self.path / "pipeline.json")
+        table = files.read_json(self.path / "pipeline.json", "tensors", "pipeline")
         tensors = checkpoint.read_tensors(self.path / "pipeline.safetensors", table["tensors"])
         return Pipeline.from_dict(table["pipeline"], tensors)
 
@@ -138,7 +140,7 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            return files.read_json(path)
+            return files.read_json(path, "stopped_because", "best", "weights", "history")
         except HandfulError as error:
             self._say(f"{error}; what was saved last stands for it")
             return None

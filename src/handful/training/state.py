@@ -134,12 +134,24 @@ class State:
         }
 
     def restore(self, tensors: dict[str, Tensor], meta: Row) -> None:
-        """Become the saved state, to the bit."""
+        """Become the saved state, to the bit. Raises HandfulError for that of another version of handful, or of another
+        model."""
+        if unlike := sorted(self.meta().keys() ^ (meta.keys() - {"tensors"})):
+            raise HandfulError(
+                f"another version of handful wrote this checkpoint: {unlike[0]!r} is not in both; go on with that one"
+            )
 
         def group(prefix: str) -> Weights:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-        load_weights(self.model, group("model."))
+        weights = group("model.")
+        for name, value in copy_weights(self.model, clone=False).items():
+            if name in weights and weights[name].dtype != value.dtype:
+                was, now = (str(v.dtype).removeprefix("torch.") for v in (weights[name], value))
+                raise HandfulError(
+                    f"{name} is {was} in this run and {now} in the model given to go on with; give it {was}"
+                )
+        load_weights(self.model, weights)
         load_state(self.optimizer, group("optimizer."), meta["optimizer"])
         device = next(iter(self.model.state_dict().values())).device
         self.average = {k: v.to(device) for k, v in group("average.").items()} or None

@@ -62,7 +62,7 @@ def open_zip(path: Path, o: Options) -> Arrays:
     try:
         with zipfile.ZipFile(path) as archive:
             members = sorted(archive.infolist(), key=lambda m: m.filename)
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
         raise HandfulError(f"{path} is not a readable zip file: {error}") from error
     for member in members:
         if points_outside(member.filename):

@@ -6,6 +6,7 @@ import stat
 import threading
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -136,7 +137,7 @@ class ZipItems:
                 if self._zip is None or self._owner != os.getpid():  # a forked process needs a file of its own
                     self._zip, self._owner = zipfile.ZipFile(self.path), os.getpid()
                 return self._zip.read(self.members[i])
-        except (zipfile.BadZipFile, OSError, RuntimeError, EOFError, ValueError) as error:
+        except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError, ValueError) as error:
             raise BadItem("damaged member", self.describe(i), f"cannot be read: {error}") from error
 
     def describe(self, i: int) -> str:

@@ -75,7 +75,7 @@ def first_step(folder: Path) -> int:
 
 def read(manifest: Path) -> tuple[dict[str, Tensor], Row]:
     """(tensors, meta) of the checkpoint with this manifest. Raises HandfulError when it is damaged."""
-    meta = read_json(manifest)
+    meta = read_json(manifest, "tensors")
     return read_tensors(manifest.with_suffix(".safetensors"), meta["tensors"]), meta
 
 

@@ -10,6 +10,11 @@ INTERRUPTED = "it was interrupted"
 Handler = Callable[[int, FrameType | None], object] | int | None
 
 
+def interrupt(number: int, _frame: object) -> None:
+    """What Ctrl-C does, of another signal: the command's handler."""
+    raise KeyboardInterrupt(128 + number)
+
+
 class Interrupts:
     """Inside the block, Ctrl-C (a scheduler's SIGTERM, a closed terminal) asks the run to stop between two steps, so
     that no update is left half made; a second one raises KeyboardInterrupt at once, in the middle of an update when
@@ -52,6 +57,7 @@ class Interrupts:
         return 128 + (self.asked or signal.SIGINT)
 
     def pass_on(self) -> None:
-        """Let a signal that would have ended the process do so, now that the run is written down."""
-        if self.asked and self.before.get(self.asked) == signal.SIG_DFL:
+        """Let a signal do what it would have done without a run, now that this is written down: end the process, call
+        the caller's own handler, stop the run in whose callback this one was. An interruption has done its work."""
+        if self.before.get(self.asked, interrupt) not in (interrupt, signal.default_int_handler):
             signal.raise_signal(self.asked)
