@@ -14,7 +14,7 @@ from handful.batches.batches import Batches
 from handful.optim import schedule
 from handful.optim.rates import set_base
 from handful.optim.schedule import Schedule
-from handful.optim.state import needs_closure
+from handful.optim.state import needs_closure, parts_of
 from handful.plan import defaults as choose
 from handful.plan.config import OPTIONS, Config
 from handful.plan.data import Data, make_batches, open_data, validation_batches
@@ -35,13 +35,14 @@ from handful.training.observe import look
 from handful.training.process.agreement import same_start
 from handful.training.process.device import autocast, choose_device, using_threads
 from handful.training.process.parallel import ALONE, Ranks
+from handful.training.process.sharding import Sharding
 from handful.training.state import State, copy_weights
 from handful.training.training import RATE_IS_OPEN, Training
 
 # What may be changed when a run goes on: how it is computed, how large a step is, when something happens.
 CHANGEABLE = {
     "until", "lr", "schedule", "batch", "micro_batch", "batch_growth", "l1", "clip_norm", "clip_value", "augment",
-    "evaluate_every", "save_every", "on_nonfinite", "threads", "compile", "device", "profile",
+    "evaluate_every", "save_every", "on_nonfinite", "threads", "compile", "device", "profile", "sharding",
 }  # fmt: skip
 
 
@@ -94,6 +95,8 @@ def _assemble(
     if not data.own_model and resuming is None:
         show_rows(net, objective, data, options.seed)
     batches, size = make_batches(data, options, chooser, device)
+    if options.sharding:
+        share_out(objective, ranks, chooser)
     t = make_training(data, objective, batches, size, options, chooser, ranks, folder)
     if chooser.choices["micro_batch"].status == "default" and (parts := in_parts(t)):
         t.state.micro_batch = chooser.put("micro_batch", parts)
@@ -104,11 +107,22 @@ def _assemble(
     settle(t, options, found, chooser)
     if resuming is not None:
         return t
-    same_start(ranks, t.plan, net, t.state.step, (t.state.average or {}).values())
+    same_start(ranks, t.plan, t.objective.model, t.state.step, (t.state.average or {}).values())
     begin(t, found)
+    tensors = t.tensors()
     if folder and ranks.rank == 0:
-        folder.start(t.plan, data.pipeline, net, t.state)
+        folder.start(t.plan, data.pipeline, net, t.state, tensors)
     return t
+
+
+def share_out(objective: Objective, ranks: Ranks, chooser: Chooser) -> None:
+    """Let each rank hold its part of the model from here on: before there is an optimizer."""
+    chooser.set("sharding", "fsdp", "given")
+    if ranks.size == 1:
+        chooser.notes.append("sharding='fsdp' shares a model out among several ranks, and there is one")
+        return
+    ranks.sharding = Sharding(ranks, objective.model, objective.device)
+    objective.put(ranks.sharding.model)
 
 
 def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughput | None, *, own: bool) -> Decision:
@@ -191,9 +205,24 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
         chooser.notes.append(f"{coupling}: in parts, the gradient of a batch is not that of the whole batch")
     if t.ranks.size > 1:
         chooser.notes += by_rank(t.objective.model)
+    if t.ranks.sharding:
+        check_sharded(t)
     compile_if_asked(t.objective.model, options, chooser)
     t.live = Live(t.planned, quiet=options.quiet or t.ranks.rank > 0, verbose=options.verbose)
     t.plan = Plan(chooser.choices, tuple(chooser.notes))
+
+
+def check_sharded(t: Training) -> None:
+    """HandfulError for what ranks that share a model out cannot do."""
+    if t.state.batch < t.ranks.size:
+        raise HandfulError(
+            f"a batch of {t.state.batch} has no row for each of {t.ranks.size} ranks, which sharding='fsdp' needs: "
+            "give a larger batch"
+        )
+    if any(type(part) is torch.optim.Adafactor for part in parts_of(t.state.optimizer)):
+        raise HandfulError(
+            "Adafactor cannot step weights that are shared out (sharding='fsdp', torch 2.13): choose another optimizer"
+        )
 
 
 def begin(t: Training, found: Decision) -> None:
@@ -270,6 +299,7 @@ def adopt(t: Training, before: Plan) -> bool:
         state.batch = int(choices["batch"].value)
     if "micro_batch" in names:
         state.micro_batch = choices["micro_batch"].value
+    t.saved_at = state.seconds
     if names:
         t.log({**t.moment(), "note": t.plan.notes[-1]})
     return bool(names)

@@ -97,7 +97,11 @@ def look(t: Training, row: Row) -> Row:
     t.ranks.spread(t.objective.buffers)  # running statistics follow rank 0's share of the batch
     before = t.objective.at_once
     with t.state.evaluated() as weights:
-        scores = evaluate(t.objective, t.valid.epoch(t.evaluation_batch, t.ranks.share), ranks=t.ranks)
+        batches, spare = (
+            t.valid.epoch(t.evaluation_batch, t.ranks.share),
+            t.valid.at(0, 1) if t.ranks.sharding else None,
+        )
+        scores = evaluate(t.objective, batches, ranks=t.ranks, spare=spare)
         row |= {f"valid_{name}": value for name, value in scores.items()}
         if t.objective.at_once != before:
             t.say(f"memory ran out in an evaluation: {t.objective.at_once:,} rows at a time go through the model there")
