@@ -196,9 +196,7 @@ def _run_training(t: Training, callbacks: Sequence[Callback], watch: Stopwatch) 
             with part(STEPS), watched(t, observer, watch) as after_step:
                 state.stopped_because = train_loop(t, after_step, interrupts)
         except KeyboardInterrupt:
-            if (
-                interrupts.held or t.ranks.sharding
-            ):  # in the middle of an update, by a third signal: what was saved last stays
+            if interrupts.held or t.ranks.sharding:  # in the middle of an update: what was saved last stays
                 raise
             state.stopped_because = INTERRUPTED
             t.ranks.leave(KeyboardInterrupt())
@@ -215,8 +213,6 @@ def _run_training(t: Training, callbacks: Sequence[Callback], watch: Stopwatch) 
         if observer.step == state.step:  # or the checkpoint before it is the one to go on from
             unsaved = t.save()
         restore_best(t)
-        if t.ranks.sharding:
-            t.objective.put(t.ranks.sharding.gathered().eval())
         t.live.close(state.stopped_because)
     if state.stopped_because == INTERRUPTED:
         status = interrupts.exit_status

@@ -107,7 +107,9 @@ def test_what_cannot_be_shared_out_is_refused(what):
 
 def test_blocks_are_the_members_of_lists_and_cut_where_they_are_large():
     layer = nn.TransformerEncoderLayer(8, 2, 16)
-    deep = nn.Sequential(nn.Embedding(5, 8), nn.TransformerEncoder(layer, 5, enable_nested_tensor=False), nn.Linear(8, 5))
+    deep = nn.Sequential(
+        nn.Embedding(5, 8), nn.TransformerEncoder(layer, 5, enable_nested_tensor=False), nn.Linear(8, 5)
+    )
     found = sharding.blocks(deep)
     assert found == [deep[0], *deep[1].layers, deep[1], deep[2]]
     deep[2].weight = deep[0].weight  # tied: both stay with the whole model

@@ -14,7 +14,7 @@ from handful.batches.batches import Batches
 from handful.optim import schedule
 from handful.optim.rates import set_base
 from handful.optim.schedule import Schedule
-from handful.optim.state import needs_closure, parts_of
+from handful.optim.state import needs_closure
 from handful.plan import defaults as choose
 from handful.plan.config import OPTIONS, Config
 from handful.plan.data import Data, make_batches, open_data, validation_batches
@@ -35,7 +35,6 @@ from handful.training.observe import look
 from handful.training.process.agreement import same_start
 from handful.training.process.device import autocast, choose_device, using_threads
 from handful.training.process.parallel import ALONE, Ranks
-from handful.training.process.sharding import Sharding
 from handful.training.state import State, copy_weights
 from handful.training.training import RATE_IS_OPEN, Training
 
@@ -95,8 +94,7 @@ def _assemble(
     if not data.own_model and resuming is None:
         show_rows(net, objective, data, options.seed)
     batches, size = make_batches(data, options, chooser, device)
-    if options.sharding:
-        share_out(objective, ranks, chooser)
+    choose.sharding(options, objective, ranks, chooser)
     t = make_training(data, objective, batches, size, options, chooser, ranks, folder)
     if chooser.choices["micro_batch"].status == "default" and (parts := in_parts(t)):
         t.state.micro_batch = chooser.put("micro_batch", parts)
@@ -113,16 +111,6 @@ def _assemble(
     if folder and ranks.rank == 0:
         folder.start(t.plan, data.pipeline, net, t.state, tensors)
     return t
-
-
-def share_out(objective: Objective, ranks: Ranks, chooser: Chooser) -> None:
-    """Let each rank hold its part of the model from here on: before there is an optimizer."""
-    chooser.set("sharding", "fsdp", "given")
-    if ranks.size == 1:
-        chooser.notes.append("sharding='fsdp' shares a model out among several ranks, and there is one")
-        return
-    ranks.sharding = Sharding(ranks, objective.model, objective.device)
-    objective.put(ranks.sharding.model)
 
 
 def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughput | None, *, own: bool) -> Decision:
@@ -206,23 +194,10 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
     if t.ranks.size > 1:
         chooser.notes += by_rank(t.objective.model)
     if t.ranks.sharding:
-        check_sharded(t)
+        choose.check_sharded(state.batch, t.ranks, state.optimizer)
     compile_if_asked(t.objective.model, options, chooser)
     t.live = Live(t.planned, quiet=options.quiet or t.ranks.rank > 0, verbose=options.verbose)
     t.plan = Plan(chooser.choices, tuple(chooser.notes))
-
-
-def check_sharded(t: Training) -> None:
-    """HandfulError for what ranks that share a model out cannot do."""
-    if t.state.batch < t.ranks.size:
-        raise HandfulError(
-            f"a batch of {t.state.batch} has no row for each of {t.ranks.size} ranks, which sharding='fsdp' needs: "
-            "give a larger batch"
-        )
-    if any(type(part) is torch.optim.Adafactor for part in parts_of(t.state.optimizer)):
-        raise HandfulError(
-            "Adafactor cannot step weights that are shared out (sharding='fsdp', torch 2.13): choose another optimizer"
-        )
 
 
 def begin(t: Training, found: Decision) -> None:

@@ -117,13 +117,16 @@ def keep_best(t: Training, row: Row, weights: Weights) -> None:
 
 
 def restore_best(t: Training) -> None:
-    """Leave the model with its best weights: of the best evaluation, or, with nothing held out, the last (averaged)."""
+    """Leave the model with its best weights: of the best evaluation, or, with nothing held out, the last (averaged). One
+    that was shared out is whole then."""
     state = t.state
     switch(state.optimizer, "eval")
     if state.best is not None:
         load_weights(t.objective.model, state.best.weights)
     elif state.average is not None:
         load_weights(t.objective.model, state.average)
+    if t.ranks.sharding:
+        t.objective.put(t.ranks.sharding.gathered())
     t.objective.model.eval()
 
 
