@@ -71,7 +71,8 @@ class Observer:
     def log(self, rate: float, evaluated: bool) -> None:
         """A row of the history: where the run is, the training scores since the last row, and held-out ones."""
         t = self.t
-        row = {**t.moment(), "lr": rate, **t.state.window.scores(t.objective.sum_metrics)}
+        metrics = t.objective.sum_metrics if t.training_step is None else None
+        row = {**t.moment(), "lr": rate, **t.state.window.scores(metrics)}
         t.state.window = Window()
         if not evaluated or t.valid is None:
             t.log(row)
@@ -117,8 +118,8 @@ def keep_best(t: Training, row: Row, weights: Weights) -> None:
 
 
 def restore_best(t: Training) -> None:
-    """Leave the model with its best weights: of the best evaluation, or, with nothing held out, the last (averaged). One
-    that was shared out is whole then."""
+    """Leave the model, whole, with its best weights: of the best evaluation, or, with nothing held out, the last
+    (averaged)."""
     state = t.state
     switch(state.optimizer, "eval")
     if state.best is not None:
