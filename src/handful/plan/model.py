@@ -26,9 +26,8 @@ from handful.plan.data import Data, augmentation
 from handful.plan.defaults import Chooser
 from handful.runs.folder import RunFolder
 from handful.training.adapters import input_names, target_argument
-from handful.training.coupling import KEPT_WHOLE, loss_form
+from handful.training.coupling import KEPT_WHOLE, loss_form, predicting_part
 from handful.training.objective import Objective
-from handful.training.predicting import predicting_part
 from handful.training.process.device import choose_precision
 from handful.transform.augment.geometry import Flip
 from handful.transform.rows import original_rows
