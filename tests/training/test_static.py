@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import handful
-from handful.training import static
-from handful.training.static import StaticStep
+from handful.training.process import static
+from handful.training.process.static import StaticStep
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(700, 12)).astype(np.float32)

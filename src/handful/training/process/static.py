@@ -44,6 +44,7 @@ def why_not(t: Training) -> str | None:
     off = torch.zeros((), device=objective.device)
     reasons = {
         "there is no CUDA device": objective.device.type not in DEVICES,
+        "the step is the caller's own": t.training_step is not None,
         "the ranks exchange gradients in each step": t.ranks.size > 1,
         f"{names} evaluates the loss several times in a step": needs_closure(optimizer),
         "parts of the model have schedules of their own": bool(t.schedule.patterns),
@@ -171,13 +172,19 @@ class StaticStep:
         output = objective.forward(batch)  # 3. forward
         sums = objective.sums_of(output, batch)  # 4. mean loss: its sum and its weight
         (sums.loss * sums.weight.to(sums.loss.dtype).reciprocal()).backward()  # type: ignore[no-untyped-call]  # 5.
+        self.update(sums, kept)
+
+    def update(self, sums: LossSums, kept: list[Tensor]) -> None:
+        """Step 6, and the sums. A loss that is not finite turns off its own update and all those after it; buffers are
+        then as they were kept."""
+        t, objective = self.t, self.t.objective
         with torch.no_grad():
             is_finite = torch.isfinite(sums.loss)
             if objective.guarded:
                 is_finite = is_finite & all_finite([p.grad for p in t.parameters if p.grad is not None])
             self.lost[1] += 1
             self.lost[0] += torch.where(is_finite | (self.lost[0] > 0), 0, self.lost[1])
-            going = self.lost[0] == 0  # a loss that is not finite turns off its own step and those after it
+            going = self.lost[0] == 0
             self.off.copy_(~going | (sums.weight == 0))
             for buffer, before in zip(objective.buffers, kept, strict=True):
                 buffer.copy_(torch.where(going, buffer, before))
@@ -197,52 +204,47 @@ class StaticStep:
 
     def capture(self) -> None:
         """Warm up, capture, and hold one replay against the step that was not captured."""
-        t, device, optimizer = self.t, self.t.objective.device, self.t.state.optimizer
+        t, device, optimizer, model = self.t, self.t.objective.device, self.t.state.optimizer, self.t.objective.model
         known, places = set(optimizer.state), self.places()
         before = [place.clone() for place in places]
-
-        def go_back() -> None:
-            for place, value in zip(places, before, strict=True):
-                place.copy_(value)
-            for own in (self.at, self.lost, self.totals, *self.metrics.values()):
-                own.zero_()
-
-        def once() -> list[Tensor]:
-            seed_dropout(t.plan.seed, t.state.step, t.ranks.rank, device)
-            self.at.zero_()
-            self.run()
-            return [p.detach().clone() for p in t.parameters]
-
-        s = t.state
-        rates = [[*(float(group["lr"]) for group in optimizer.param_groups), 0.5]]
-        self.send(t.batches.order[s.position : s.position + self.size], rates)
+        rates = [*(float(group["lr"]) for group in optimizer.param_groups), 0.5]
+        self.send(t.batches.order[t.state.position : t.state.position + self.size], [rates])
         try:
-            model = t.objective.model
             on_host = graphs.on_host(model, device)
             with graphs.aside(device):
-                first = once()
+                first = self.once()
                 self.seeded = graphs.drew(device)
                 for _ in range(1, WARM):
-                    once()
+                    self.once()
             if on_host != graphs.on_host(model, device):
                 raise HandfulError("the model draws random numbers, or counts, on the host, which a graph cannot do")
             if set(optimizer.state) != known:
-                for parameter in set(optimizer.state) - known:
-                    del optimizer.state[parameter]
                 raise HandfulError("some parameters get their first gradient later than others")
-            go_back()
+            self.back_to(places, before)
             self.run = graphs.captured(self.body, device)
-            again = once()
-            moved, apart = (
-                float(sum((a - b).double().square().sum() for a, b in zip(first, other, strict=True)))
-                for other in (before[: len(first)], again)
-            )
-            if not apart <= SAME**2 * moved:
+            if not squares(first, self.once()) <= SAME**2 * squares(first, before):
                 raise HandfulError("a replayed step is not the step that was captured")
         finally:
-            go_back()
+            self.back_to(places, before)
+            for parameter in set(optimizer.state) - known:
+                del optimizer.state[parameter]
             for parameter in t.objective.parameters:
                 parameter.grad = None
+
+    def once(self) -> list[Tensor]:
+        """The weights after one step with the first of the rows that were sent."""
+        t = self.t
+        seed_dropout(t.plan.seed, t.state.step, t.ranks.rank, t.objective.device)
+        self.at.zero_()
+        self.run()
+        return [p.detach().clone() for p in t.parameters]
+
+    def back_to(self, places: list[Tensor], values: list[Tensor]) -> None:
+        """As if no step had been taken."""
+        for place, value in zip(places, values, strict=True):
+            place.copy_(value)
+        for own in (self.at, self.lost, self.totals, *self.metrics.values()):
+            own.zero_()
 
     def places(self) -> list[Tensor]:
         """Where the weights, buffers, averages and the optimizer's state lie; the parameters that are trained first."""
@@ -305,6 +307,11 @@ class StaticStep:
                 group["lr"] = rate
         self.unseen = []
         return lost > 0
+
+
+def squares(these: Sequence[Tensor], those: Sequence[Tensor]) -> float:
+    """The sum of squared differences, of as many tensors as the first list has."""
+    return sum(float((a - b).double().square().sum()) for a, b in zip(these, those, strict=False))
 
 
 def resident(t: Training) -> dict[str, Tensor]:
