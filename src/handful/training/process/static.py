@@ -161,7 +161,7 @@ class StaticStep:
 
     def body(self) -> None:
         """One step. Nothing in it depends on the host, nor is anything read there."""
-        t, objective = self.t, self.t.objective
+        objective = self.t.objective
         self.now.copy_(self.numbers.index_select(0, self.at)[0])
         ids = self.ids.index_select(0, self.at)[0]
         columns = {name: column.index_select(0, ids) for name, column in self.columns.items()}
