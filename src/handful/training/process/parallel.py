@@ -60,9 +60,9 @@ class Ranks(Messages):
         return bool(interrupts.asked)
 
     def elapsed(self, seconds: float) -> float:
-        """The seconds of a step: with several ranks of rank 0's, one step late, so that rules by the clock agree."""
+        """The seconds of a step of several ranks: rank 0's, one step late, so that rules by the clock agree."""
         self.seconds = seconds
-        return seconds if self.size == 1 else self.of_rank_0
+        return self.of_rank_0
 
     def passes(self, rows: int) -> int:
         """The rows by which to count the passes through the model for so many: where each needs all ranks, they are as
