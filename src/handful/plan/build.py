@@ -198,7 +198,6 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
         chooser.notes.append(f"{coupling}: in parts, the gradient of a batch is not that of the whole batch")
     if t.ranks.size > 1:
         chooser.notes += by_rank(t.objective.model)
-    if t.ranks.sharding:
         choose.check_sharded(state.batch, t.ranks, state.optimizer)
     compile_if_asked(t.objective.model, options, chooser)
     if options.graph is False or t.objective.device.type in static.DEVICES:

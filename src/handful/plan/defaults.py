@@ -104,6 +104,8 @@ def sharding(options: Config, objective: Objective, ranks: Ranks, chooser: Choos
 
 def check_sharded(batch: int, ranks: Ranks, optimizer: Optimizer) -> None:
     """HandfulError for what ranks that share a model out cannot do."""
+    if ranks.sharding is None:
+        return
     if batch < ranks.size:
         raise HandfulError(
             f"a batch of {batch} has no row for each of {ranks.size} ranks, which sharding='fsdp' needs: give a larger "
