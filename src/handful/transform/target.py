@@ -85,6 +85,10 @@ class Target:
         x = _exact(outputs)
         return x.softmax(self._axis(x))
 
+    def scores(self, outputs: Tensor) -> Tensor:
+        """What an exported model gives, float64: probabilities of classes and labels, numbers in the target's units."""
+        return self.probabilities(outputs)
+
     def prediction(self, outputs: object) -> Tensor:
         """The part of a model's outputs that predicts the target; HandfulError where there is none."""
         found = None if self.part is None else part_of(outputs, self.part)
@@ -233,12 +237,15 @@ class Regression(Target):
     def probabilities(self, outputs: Tensor) -> Tensor:
         raise HandfulError(f"a {self.task} has no probabilities; use the predictions")
 
-    def numbers(self, outputs: Tensor) -> Array:
+    def scores(self, outputs: Tensor) -> Tensor:
         x = _exact(outputs)
-        x = x.reshape(len(x), *self.shape) if x[0:1].numel() == math.prod(self.shape) or len(x) == 0 else x
-        if self.scale:
-            x = x * self.scale[1] + self.scale[0]
-        return np.asarray(x.numpy().astype(self.dtype if np.dtype(self.dtype).kind == "f" else np.float64))
+        x = x.reshape(x.shape[0], *self.shape) if math.prod(x.shape[1:]) == math.prod(self.shape) else x
+        return x * self.scale[1] + self.scale[0] if self.scale else x
+
+    def numbers(self, outputs: Tensor) -> Array:
+        return np.asarray(
+            self.scores(outputs).numpy().astype(self.dtype if np.dtype(self.dtype).kind == "f" else np.float64)
+        )
 
 
 @dataclass(frozen=True, eq=False)
