@@ -210,7 +210,7 @@ def _run_training(t: Training, callbacks: Sequence[Callback], watch: Stopwatch) 
             state.stopped_because, status = str(error), BROKEN_OFF  # what was learned before is kept
         finally:
             torch.random.set_rng_state(generator_state)
-        if observer.step == state.step:  # or the checkpoint before it is the one to go on from
+        if observer.step == state.step and not state.torn:  # or the checkpoint before is the one to go on from
             unsaved = t.save()
         restore_best(t)
         t.live.close(state.stopped_because)

@@ -151,6 +151,12 @@ class Config:
     loss: Annotated[
         "Losses", "auto, cross_entropy, mse, mae, huber, quantile(q=0.9), focal, ..., or a callable (output, target)"
     ] = "auto"
+    training_step: Annotated[
+        "Callable[..., object] | None",
+        "a function (model, batch, step) of your own in place of forward, loss and update: for several losses and "
+        "optimizers, see handful.training.own_step.OwnStep; held-out rows are scored where loss= is given",
+        Kind("a function (model, batch, step)", lambda value: value is None or callable(value)),
+    ] = None
     metrics: Annotated[
         "Metrics",
         "auto, or names: 'accuracy, f1, auroc'; in Python functions (outputs, targets), torchmetrics, or a dict",
@@ -280,6 +286,7 @@ class ConfigOptions(TrainingOptions, total=False):
 
     target: str | None
     micro_batch: int | Auto
+    training_step: "Callable[..., object] | None"
     metrics: "Metrics"
     task: str | None
     recipe: str | None

@@ -18,7 +18,6 @@ from handful.batches.order import Order
 from handful.data.base import Batch, Column, Ragged, Rows, Source
 from handful.data.open import open as open_source
 from handful.data.split import share_of, split
-from handful.losses.loss import IGNORED, ignored_id
 from handful.models import MODELS, named
 from handful.plan import balance
 from handful.plan import defaults as choose
@@ -81,7 +80,7 @@ def open_data(
             weight=options.weight,
             layout="matrix" if name in (None, "linear", "mlp") else "auto",
             pictures=options.recipe == "image",
-            ignored=IGNORED if options.loss in (None, "auto") else ignored_id(options.loss),
+            loss=options.loss,
         )
     if share_of(options.valid) is None:
         held_out = open_valid(source, options, chooser, pipeline, language)

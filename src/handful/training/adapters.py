@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from handful.base.errors import HandfulError
 from handful.data.base import Batch, Value
 from handful.losses import ctc
-from handful.losses.loss import IGNORED, LossFunction, cross_entropy, ignored_id, of_probabilities
+from handful.losses.left_out import ignored_id
+from handful.losses.loss import IGNORED, LossFunction, cross_entropy, of_probabilities
 from handful.losses.outputs import mapped, part_of, scores_in
 from handful.models.base import Model
 
@@ -49,6 +50,10 @@ def first_call(
 
 
 def _by_inputs(model: nn.Module, batch: Batch) -> Call:
+    if getattr(model.forward, "__func__", None) is nn.Module.forward:
+        raise HandfulError(
+            f"the model ({type(model).__name__}) has no forward, so it cannot be called on rows: define it"
+        )
     names = input_names(batch)
     if names != ["x"]:
         return lambda batch: model(**{name: batch.columns[name] for name in names})

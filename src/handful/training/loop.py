@@ -7,6 +7,7 @@ import torch
 
 from handful.base.errors import StepError
 from handful.data.base import Batch
+from handful.training import own_step
 from handful.training.guards import NonFiniteLoss, in_parts_that_fit
 from handful.training.objective import LossSums
 from handful.training.process.interrupts import INTERRUPTED, Interrupts
@@ -41,6 +42,21 @@ def descend(t: Training, after_step: Callable[[LossSums, float], None], interrup
     return reason
 
 
+def descend_by_hand(t: Training, after_step: Callable[[LossSums, float], None], interrupts: Interrupts) -> str:
+    """`descend`, with steps 3 to 6 by the caller's own training_step."""
+    t.objective.model.train()
+    mini_batches, clock = MiniBatches(t), time.perf_counter()
+    while not (reason := should_stop(t, interrupts)):
+        batch = mini_batches.next()
+        with interrupts.one_update():
+            sums, rate = own_step.take(t, batch)
+            t.state.position += t.state.batch
+            t.state.step += 1
+        after_step(sums, rate)
+        t.state.seconds, clock = t.state.seconds + time.perf_counter() - clock, time.perf_counter()
+    return reason
+
+
 class MiniBatches:
     """The mini-batches from the state's position on. Their size may change between two steps: no row is lost."""
 
@@ -72,13 +88,8 @@ def train(t: Training, after_step: Callable[[LossSums, float], None], interrupts
     `on_nonfinite` says after a loss that is not finite."""
 
     def from_here(micro_batch: int | None) -> str:
-        if micro_batch is not None and micro_batch != t.state.micro_batch:
-            t.say(
-                f"memory ran out at step {t.state.step + 1:,}: {micro_batch:,} rows at a time go through the model "
-                "from here on; the update is the same"
-            )
-        t.state.micro_batch = micro_batch
-        return descend(t, after_step, interrupts)
+        t.fit_in(micro_batch)
+        return (descend if t.training_step is None else descend_by_hand)(t, after_step, interrupts)
 
     if t.folder is None and t.on_nonfinite == "rollback" and t.held is None:
         t.held = Held()

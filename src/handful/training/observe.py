@@ -71,7 +71,8 @@ class Observer:
     def log(self, rate: float, evaluated: bool) -> None:
         """A row of the history: where the run is, the training scores since the last row, and held-out ones."""
         t = self.t
-        row = {**t.moment(), "lr": rate, **t.state.window.scores(t.objective.sum_metrics)}
+        metrics = t.objective.sum_metrics if t.training_step is None else None
+        row = {**t.moment(), "lr": rate, **t.state.window.scores(metrics)}
         t.state.window = Window()
         if not evaluated or t.valid is None:
             t.log(row)

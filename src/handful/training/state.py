@@ -36,11 +36,14 @@ class Window:
             value = sum_.cpu().numpy()
             self.metrics[name] = self.metrics[name] + value if name in self.metrics else value.copy()
 
-    def scores(self, metrics: Sequence[SumMetric]) -> dict[str, float]:
-        """train_loss and train_<metric> over exactly the rows of the window."""
+    def scores(self, metrics: Sequence[SumMetric] | None) -> dict[str, float]:
+        """train_loss and train_<metric> over exactly the rows of the window. metrics None: of what a step of the
+        caller's own has logged, each the pair of a sum and a number."""
         if self.weight == 0:
             return {}
         scores = {"train_loss": self.loss / self.weight}
+        if metrics is None:
+            return scores | {f"train_{name}": float(sum_ / n) for name, (sum_, n) in self.metrics.items()}
         for m in metrics:
             if m.name in self.metrics:
                 scores[f"train_{m.name}"] = m.finish(self.metrics[m.name])
@@ -77,6 +80,7 @@ class State:
     skipped: list[int] = field(default_factory=lambda: [0, 0])  # mini-batches in a row, and the step after the last
     restarted: int = 0  # position at which the run last went back to its best weights
     stopped_because: str | None = None
+    torn: bool = False  # in the middle of a step of several updates: the checkpoint before is the one to go on from
 
     @contextmanager
     def evaluated(self) -> Iterator[Weights]:
