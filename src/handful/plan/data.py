@@ -32,7 +32,7 @@ from handful.transform.auto import Steps
 from handful.transform.inputs import TableInput
 from handful.transform.language import language_source
 from handful.transform.pipeline import Pipeline, fit_pipeline
-from handful.transform.seen import Repeated, seen
+from handful.transform.seen import Repeated, of_known_classes, seen
 
 # Data that are this small after preprocessing are kept in memory so, and a step costs one gather and no arithmetic.
 CACHED_BYTES = 256 << 20
@@ -171,6 +171,8 @@ def open_valid(source: Source, options: Config, chooser: Chooser, pipeline: Pipe
         columns = None if isinstance(options.valid, Source) else pipeline.trained_on
         goal = options.target or source.target
         held_out = open_source(options.valid, target=goal, columns=columns, bad_rows=options.bad_rows)
+        held_out, said = of_known_classes(held_out, pipeline)
+        chooser.notes += said
     count = f"{len(held_out):,} rows"
     own = Choice.own("validation data", reason=count)
     chooser.put("valid", Choice.place(held_out.where, count) if held_out.where else own)
