@@ -279,13 +279,16 @@ def write_down(run: Run, t: Training, watch: Stopwatch) -> None:
             lacking = extras.write(t.folder.path, t.objective, t.pipeline, t.batches, t.valid)
         t.folder.finish(run.model, run.stopped_because, run.best, run.history)
         run.unsaved = None  # the weights that were kept are there
+    except HandfulError as error:
+        run.unsaved, run.exit_status = str(error), UNSAVED
+        print(f"handful: what the run learned is not saved: {run.unsaved}", file=sys.stderr)
+    try:
         run.spent = watch.so_far()
         files.write_json(t.folder.path / SPENT, run.spent)
         run.report()
     except HandfulError as error:
-        run.unsaved = str(error)
-    if run.unsaved:
-        run.exit_status = UNSAVED
-        print(f"handful: what the run learned is not saved: {run.unsaved}", file=sys.stderr)
+        if not run.unsaved:
+            again = f"handful report {t.folder.path}"
+            print(f"handful: the run is saved, but for its page: {error}; {again} writes it", file=sys.stderr)
     if lacking:
         t.live.note(lacking)

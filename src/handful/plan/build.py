@@ -33,16 +33,18 @@ from handful.training.coupling import by_rank, mode_coupling
 from handful.training.objective import Objective
 from handful.training.observe import look
 from handful.training.own_step import moved_by_name
+from handful.training.process import static
 from handful.training.process.agreement import same_start
 from handful.training.process.device import autocast, choose_device, using_threads
 from handful.training.process.parallel import ALONE, Ranks
 from handful.training.state import State, copy_weights
 from handful.training.training import RATE_IS_OPEN, Training
 
+GRAPH = "rows lie on the device, and a step is one CUDA graph that is replayed, if it can be captured"
 # What may be changed when a run goes on: how it is computed, how large a step is, when something happens.
 CHANGEABLE = {
     "until", "lr", "schedule", "batch", "micro_batch", "batch_growth", "l1", "clip_norm", "clip_value", "augment",
-    "evaluate_every", "save_every", "on_nonfinite", "threads", "compile", "device", "profile",
+    "evaluate_every", "save_every", "on_nonfinite", "threads", "compile", "graph", "device", "profile",
 }  # fmt: skip
 
 
@@ -195,6 +197,9 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
     if t.ranks.size > 1:
         chooser.notes += by_rank(t.objective.model)
     compile_if_asked(t.objective.model, options, chooser)
+    if options.graph is False or t.objective.device.type in static.DEVICES:
+        why = "asked for" if options.graph is False else static.why_not(t)
+        chooser.set("graph", why is None, "found" if options.graph == "auto" else "given", why or GRAPH)
     t.live = Live(t.planned, quiet=options.quiet or t.ranks.rank > 0, verbose=options.verbose)
     t.plan = Plan(chooser.choices, tuple(chooser.notes))
 

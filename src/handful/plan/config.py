@@ -206,6 +206,11 @@ class Config:
     ] = "auto"
     precision: Annotated[str, "auto, float32, bfloat16, float64"] = "auto"
     compile: Annotated[bool | Auto, "whether to torch.compile the model", YES_OR_NO | "auto"] = "auto"
+    graph: Annotated[
+        bool | Auto,
+        "on a GPU, the whole step as one CUDA graph: 'auto' where it can be captured, False: never",
+        YES_OR_NO | "auto",
+    ] = "auto"
     device: Annotated[str, "auto, cpu, cuda, mps"] = "auto"
     threads: Annotated[
         int | Auto, "CPU threads per step; 'auto': all, unless fewer are measured to be faster", AT_LEAST_1 | "auto"
@@ -299,6 +304,7 @@ class ConfigOptions(TrainingOptions, total=False):
     clip_norm: float | None
     clip_value: float | None
     compile: bool | Auto
+    graph: bool | Auto
     threads: int | Auto
     seed: int
     deterministic: bool

@@ -201,12 +201,20 @@ def reader(model: nn.Module) -> Callable[[], Weights]:
     return partial(copy_weights, model, clone=False)
 
 
-def update_average(average: Weights, now: Weights, decay: float, step: int) -> None:
-    """Exponential moving average of the weights (Polyak and Juditsky 1992), its start corrected: decay_t =
-    min(decay, (1 + t) / (10 + t)); integer buffers are copied."""
-    d = min(decay, (1 + step) / (10 + step))
+def average_weight(decay: float, step: int) -> float:
+    """What the weights of a step count for in their moving average (Polyak and Juditsky 1992), its start corrected: 1 -
+    min(decay, (1 + t) / (10 + t))."""
+    return 1 - min(decay, (1 + step) / (10 + step))
+
+
+def update_average(average: Weights, now: Weights, weight: float | Tensor) -> None:
+    """Move the average to the weights of now by `weight`, a number or 0-d; integer buffers are copied."""
     moving = [name for name, value in now.items() if value.is_floating_point()]
+    old, new = [average[name] for name in moving], [now[name] for name in moving]
     with torch.no_grad():
-        torch._foreach_lerp_([average[name] for name in moving], [now[name] for name in moving], 1 - d)
+        if isinstance(weight, Tensor):
+            torch._foreach_lerp_(old, new, [weight.to(value.dtype) for value in new])
+        else:
+            torch._foreach_lerp_(old, new, weight)
         for name in now.keys() - set(moving):
             average[name].copy_(now[name])
