@@ -146,8 +146,10 @@ def select_columns(
 
 def hold_out(source: Source, options: Config, chooser: Chooser, language: bool) -> tuple[Source, Source | None]:
     """Training rows and, where a share or a number of them is to be held out, validation rows."""
-    asked = HeldOut.of(options.valid) or HeldOut(0)
-    if not asked.share and options.valid in (None, 0):
+    asked = HeldOut.of(options.valid)
+    if asked is None:
+        asked = HeldOut(0)
+    elif not asked.share:
         chooser.set("valid", 0, "given", "nothing held out: no validation score")
     rows: Source
     valid: Source | None

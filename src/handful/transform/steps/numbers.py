@@ -14,7 +14,7 @@ from torch import Tensor
 from handful.base.errors import HandfulError
 from handful.data.base import Column, Ragged, Value
 from handful.data.gather import Array
-from handful.transform.steps.statistics import Affine, Moments, inverse, known_values
+from handful.transform.steps.statistics import Scaling, Moments, inverse, known_values
 from handful.transform.steps.step import Names, Step, listed
 
 
@@ -45,8 +45,8 @@ class Standardize(Step[Tensor]):
         return replace(self, mean=moments.mean, std=moments.std, gaps=gaps)
 
     @functools.cached_property
-    def _affine(self) -> Affine:
-        return Affine(self.fitted(self.mean), inverse(self.fitted(self.std)))
+    def _affine(self) -> Scaling:
+        return Scaling(self.fitted(self.mean), inverse(self.fitted(self.std)))
 
     def __call__(self, value: Tensor) -> Tensor:
         x = self._affine(value)
@@ -90,9 +90,9 @@ class MinMax(Step[Tensor]):
         return replace(self, minimum=torch.where(seen, moments.low, 0.0), maximum=torch.where(seen, moments.high, 0.0))
 
     @functools.cached_property
-    def _affine(self) -> Affine:
+    def _affine(self) -> Scaling:
         minimum, maximum = self.fitted(self.minimum), self.fitted(self.maximum)
-        return Affine(minimum, (self.high - self.low) * inverse(maximum - minimum))
+        return Scaling(minimum, (self.high - self.low) * inverse(maximum - minimum))
 
     def __call__(self, value: Tensor) -> Tensor:
         return self._affine(value) + self.low
@@ -258,16 +258,16 @@ class ScaleImage(Step[Tensor]):
         return replace(self, mean=moments.mean, std=moments.std, most=most, gaps=gaps)
 
     @functools.cached_property
-    def _of_bytes(self) -> Affine:
+    def _of_bytes(self) -> Scaling:
         return self._affine(255.0)
 
     @functools.cached_property
-    def _of_numbers(self) -> Affine:
+    def _of_numbers(self) -> Scaling:
         return self._affine(1.0)
 
-    def _affine(self, divisor: float) -> Affine:
+    def _affine(self, divisor: float) -> Scaling:
         shift, scale = self.fitted(self.mean) * divisor, inverse(self.fitted(self.std)) / divisor
-        return Affine(shift.view(-1, 1, 1), scale.view(-1, 1, 1))
+        return Scaling(shift.view(-1, 1, 1), scale.view(-1, 1, 1))
 
     def __call__(self, value: Tensor) -> Tensor:
         if value.dtype in (torch.int8, torch.int16):  # so that the same numbers in a wider type give the same bits

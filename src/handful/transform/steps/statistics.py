@@ -113,7 +113,7 @@ def known_values(chunks: Iterable[Tensor]) -> tuple[list[NDArray[np.float64]], N
     return [column[~np.isnan(column)] for column in sample.take().T] if sample else [], missing
 
 
-class Affine:
+class Scaling:
     """(x - shift) * scale: float64 for a float64 x, else float32.
 
     Where the shift is large against the spread (a year, a time stamp), float32 would lose digits in the
