@@ -14,7 +14,7 @@ from torch import Tensor
 from handful.base.errors import HandfulError
 from handful.data.base import Column, Ragged, Value
 from handful.data.gather import Array
-from handful.transform.steps.statistics import Scaling, Moments, inverse, known_values
+from handful.transform.steps.statistics import Moments, Scaling, inverse, known_values
 from handful.transform.steps.step import Names, Step, listed
 
 
