@@ -13,6 +13,7 @@ from torch import Tensor
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Column, Ragged, Rows, Value
 from handful.data.gather import Array
+from handful.data.tables.strings import composed
 from handful.data.tables.types import is_moment, named
 from handful.data.tables.written import TIME_OF_DAY
 from handful.losses import ctc
@@ -174,8 +175,8 @@ class ClassNames(Classification):
         if column.classes is not None and isinstance(value, Tensor):
             found = code_table(known, column.classes, 0, -1)[value]
         elif column.dtype == "str":
-            ids = {name: i for i, name in enumerate(known)}
-            found = torch.tensor([ids.get(name, -1) for name in strings(value, column)], dtype=torch.int64)
+            ids = {composed(name): i for i, name in enumerate(known)}
+            found = torch.tensor([ids.get(composed(name), -1) for name in strings(value, column)], dtype=torch.int64)
         else:
             raise HandfulError(f"the target '{self.column}' of {where} holds {column.kind}, not the class names")
         for row in (found < 0).nonzero()[:1].flatten().tolist():
@@ -360,7 +361,7 @@ def check_present(value: Tensor, name: str, rows: Rows, where: str) -> None:
 def labels_of(value: Value, column: Column, name: str) -> tuple[Array, NDArray[np.int64]]:
     """The labels of all rows, joined, and how many each row has: integers of a Ragged, characters of text.
 
-    White space in text is one blank between words."""
+    White space in text is one blank between words; letters are composed."""
     if isinstance(value, Ragged):
         if value.values.dim() != 1 or value.values.is_floating_point():
             raise HandfulError(
@@ -370,5 +371,5 @@ def labels_of(value: Value, column: Column, name: str) -> tuple[Array, NDArray[n
         return value.values.numpy().astype(np.int64), np.diff(value.offsets.numpy()).astype(np.int64)
     if column.classes is None and column.dtype != "str":
         raise HandfulError(f"the sequences of '{name}' must be text or whole numbers, not {column.kind}")
-    texts = [" ".join(text.split()) for text in strings(value, column)]
+    texts = [composed(" ".join(text.split())) for text in strings(value, column)]
     return np.array(list("".join(texts)), dtype="<U1"), np.array([len(t) for t in texts], dtype=np.int64)

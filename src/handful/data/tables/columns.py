@@ -79,7 +79,7 @@ class Lists:
     lengths: list[tuple[int, int] | None]
     gap: int | None
     missing: bool
-    labels: set[str] | None
+    labels: dict[str, None] | None  # in the order in which they came
 
     def merge(self, other: "Lists", offset: int) -> None:
         if self.gap is None and other.gap is not None:
@@ -206,7 +206,7 @@ def _lists(column: pa.ChunkedArray) -> Lists:
         low, high = bounds["min"].as_py(), bounds["max"].as_py()
         lengths.append(None if low is None else (low, high))
         inner = pc.list_flatten(inner)
-    words = set(pc.unique(inner.cast(TEXT)).drop_null().to_pylist()) if _is_words(inner.type) else set()
+    words = dict.fromkeys(pc.unique(inner.cast(TEXT)).drop_null().to_pylist() if _is_words(inner.type) else ())
     return Lists(lengths, gap, inner.null_count > 0, words)
 
 
@@ -295,10 +295,14 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
     """Numbers or dates where the strings are read so (see `written_as`). Else a target is a category, and an input a
     text when it has 3 words or more on average and more than half of them are distinct, else a category."""
     if texts.levels is not None:
-        notes.append(f"'{key}' is a category with {len(texts.levels):,} values, in the order it came with.")
-        return Column("category", "int64", (), texts.levels)
+        levels = strings.first_spelled(texts.levels)
+        notes.append(f"'{key}' is a category with {len(levels):,} values, in the order it came with.")
+        return Column("category", "int64", (), levels)
     texts.count()
-    distinct, is_input = texts.distinct, key != o.target
+    distinct, is_input = (
+        texts.distinct if texts.distinct is None else _composed(key, texts.distinct, notes),
+        key != o.target,
+    )
     count = None if distinct is None else distinct.num_rows
     told = stats.rows - stats.nulls - texts.marks.total()
     different = np.inf if count is None else count - len([mark for mark in texts.marks if mark.strip()])
@@ -333,6 +337,19 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
     return Column("category", "int64", (), classes)
 
 
+def _composed(key: str, distinct: pa.Table, notes: list[str]) -> pa.Table:
+    """The strings, those that are one in composed form as the first of them is spelled."""
+    form = pc.utf8_normalize(distinct["text"], "NFC")
+    if form.equals(distinct["text"]):
+        return distinct
+    grouped = distinct.append_column("form", form).group_by("form", use_threads=False)
+    found = grouped.aggregate([("text", "first"), ("rows", "sum")]).select([1, 2]).rename_columns(["text", "rows"])
+    twice = distinct.num_rows - found.num_rows
+    said = f"'{key}' has letters written as several characters: values are compared in composed form (Unicode NFC)"
+    notes.append(said + (f", by which {twice:,} are others written so." if twice else "."))
+    return found
+
+
 def _decide_lists(key: str, kind: pa.DataType, lists: Lists, o: Options, notes: list[str]) -> Column | None:
     """Blocks of numbers, numbers whose count varies, or, as a target, the labels that a row has together."""
     leaf = flat_list(pa.chunked_array([], kind)).type
@@ -353,10 +370,10 @@ def _decide_lists(key: str, kind: pa.DataType, lists: Lists, o: Options, notes: 
 
 
 def _decide_labels(key: str, lists: Lists, o: Options, notes: list[str]) -> Column:
-    if lists.labels is None or len(lists.labels) < 2:
-        found = f"more than {MOST_LABELS:,}" if lists.labels is None else len(lists.labels)
+    known = tuple(sorted(strings.first_spelled(lists.labels or ())))
+    if len(known) < 2:
+        found = f"more than {MOST_LABELS:,}" if lists.labels is None else len(known)
         raise HandfulError(f"{o.name}: the lists of '{key}' hold {found} label(s); a target needs two or more")
-    known = tuple(sorted(lists.labels))
     shown = ", ".join(known[:6]) + (", ..." if len(known) > 6 else "")
     notes.append(f"the target '{key}' holds {len(known)} labels that a row may have together: {shown}.")
     return Column("tensor", "uint8", (len(known),), labels=known)

@@ -63,8 +63,9 @@ class Dialect(NamedTuple):
         return {"huggingface": json.dumps({"info": {"features": features}})} if features else None
 
 
-def find(head: bytes, ending: str) -> Dialect:
-    """The dialect of a file that begins with `head` and ends in `ending`.
+def find(head: bytes, ending: str, trained: Dialect | None = None) -> Dialect:
+    """The dialect of a file that begins with `head` and ends in `ending`. trained: what training learned of such files:
+    the sign before decimals, and the names of columns, by which it is known whether the file has a header.
 
     A tab where the ending is .tsv; else a comma, unless the header and the records after it agree on the number of
     values with ';', a tab or '|' only, or with blanks where some column is of numbers. Decimals have a comma where some
@@ -83,20 +84,49 @@ def find(head: bytes, ending: str) -> Dialect:
         if counted is not None:
             return counted
     separators = ("\t",) if ending.startswith(".tsv") else _SEPARATORS
+    if trained is not None:
+        return _as_trained(text, cut, separators, trained)
     found = {separator: _records(text, separator, cut) for separator in separators}
-    separator = next((s for s, records in found.items() if _agree(records)), None)
+    agreed = {s: _numeric(records) for s, records in found.items() if _agree(records)}
+    separator = max(agreed, key=lambda s: agreed[s], default=None)  # in 1,5;2,5 both would do
     if separator is None:
         blanks = _records(text, BLANKS, cut)
-        if not ending.startswith(".tsv") and _agree(blanks) and any(map(_is_numeric, zip(*blanks[1:], strict=True))):
+        if not ending.startswith(".tsv") and _agree(blanks) and blanks[1:] and _numeric(blanks):
             separator, found[BLANKS] = BLANKS, blanks
         else:
             return Dialect(separators[0])
     records = found[separator]
+    decimal = "." if ending.startswith(".tsv") else _decimal(separator, records)
+    names = tuple(f"column_{i}" for i in range(len(records[0]))) if _is_values(records) else ()
+    return Dialect(separator, decimal, names, codes=_codes(names or records[0], records[not names :]))
+
+
+def _numeric(records: list[list[str]]) -> int:
+    """How many columns are of numbers."""
+    return sum(map(_is_numeric, zip(*(records[1:] or records), strict=True)))
+
+
+def _decimal(separator: str, records: list[list[str]]) -> str:
     values = [value for record in records[1:] for value in record]
     commas = any(map(_COMMA.fullmatch, values)) and not any(map(_POINT.fullmatch, values))
-    comma = commas and separator != "," and not ending.startswith(".tsv")
-    names = tuple(f"column_{i}" for i in range(len(records[0]))) if _is_values(records) else ()
-    return Dialect(separator, "," if comma else ".", names, codes=_codes(names or records[0], records[not names :]))
+    return "," if commas and separator != "," else "."
+
+
+def _as_trained(text: str, cut: bool, separators: Sequence[str], trained: Dialect) -> Dialect:
+    """The same, whatever the values are: with the separator by which the first record holds most of the trained names.
+    Where it holds none, and training had no header, all records are values, set apart by what they agree on."""
+    found = {separator: _records(text, separator, cut) or [[]] for separator in (*separators, BLANKS)}
+    known = {separator: len({*records[0]} & {*trained.names}) for separator, records in found.items()}
+    best = max(known, key=lambda separator: known[separator])
+    numbered = [int(name[7:]) for name in trained.names if re.fullmatch(r"column_\d+", name)]
+    if known[best] or not numbered:
+        return Dialect(best, trained.decimal or _decimal(best, found[best]))
+    agreed = {s: _numeric(records) for s, records in found.items() if s != trained.decimal and _agree(records)}
+    best = max(agreed, key=lambda s: agreed[s], default=separators[0])
+    names = [f"column_{i}" for i in range(len(found[best][0]))]
+    if "target" in trained.names and len(names) == max(numbered) + 2:  # as in files of scikit-learn
+        names[-1] = "target"
+    return Dialect(best, trained.decimal or _decimal(best, [[], *found[best]]), tuple(names))
 
 
 def _codes(names: Sequence[str], records: list[list[str]]) -> tuple[str, ...]:

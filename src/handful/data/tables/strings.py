@@ -1,5 +1,6 @@
 """Strings as the numbers, dates or classes that their column is known to hold; their words."""
 
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, time
 from functools import lru_cache
@@ -19,6 +20,23 @@ from handful.data.tables.written import TIME_OF_DAY, Floats, dates, is_missing, 
 
 # Letters of scripts that set no spaces between words: Thai, Lao, Burmese, Khmer, kana and Chinese characters.
 UNSPACED = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
+
+
+def composed(text: str) -> str:
+    """The text with each letter and its marks as one character where there is one (Unicode's normal form NFC).
+
+    >>> len("e\N{COMBINING ACUTE ACCENT}"), len(composed("e\N{COMBINING ACUTE ACCENT}"))
+    (2, 1)
+    """
+    return unicodedata.normalize("NFC", text)
+
+
+def first_spelled(names: Iterable[str]) -> tuple[str, ...]:
+    """Names without those that are others before them in composed form, in which all names are compared."""
+    found: dict[str, str] = {}
+    for name in names:
+        found.setdefault(composed(name), name)
+    return tuple(found.values())
 
 
 def is_plain(text: str) -> bool:
@@ -146,18 +164,21 @@ def _what(column: Column) -> str:
 
 def codes_of(values: pa.ChunkedArray, classes: Sequence[str]) -> tuple[Rows, Rows]:
     """(the place of each string among `classes`, -1 where it has none; the rows of those that are not blank)."""
-    codes = pc.index_in(values, value_set=_as_array(tuple(classes)))
+    known = _as_array(tuple(classes))
+    codes = pc.index_in(values, value_set=known)
     array = (pc.fill_null(codes, -1) if codes.null_count else codes).to_numpy().astype(np.int64)
     other: Rows = np.flatnonzero(array < 0)
     if len(other):
-        bare = pc.utf8_trim_whitespace(values.take(pa.array(other)))
-        other = other[~pc.fill_null(pc.equal(bare, ""), True).to_numpy()]
+        rest = pc.utf8_normalize(values.take(pa.array(other)), "NFC")
+        array[other] = pc.fill_null(pc.index_in(rest, value_set=known), -1).to_numpy()
+        blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(rest), ""), True).to_numpy()
+        other = other[(array[other] < 0) & ~blank]
     return array, other
 
 
 @lru_cache(256)
 def _as_array(classes: tuple[str, ...]) -> pa.Array:
-    return pa.array(classes, TEXT)
+    return pa.array(map(composed, classes), TEXT)
 
 
 _MOST = 1 << 16  # labels whose writing is kept

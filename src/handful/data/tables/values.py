@@ -204,7 +204,7 @@ def _label_sets(key: str, lists: pa.ChunkedArray, known: tuple[str, ...], o: Opt
     """The labels that a row has together: uint8 [n, k] of zeros and ones."""
     words = flat_list(lists).cast(TEXT)
     at = np.repeat(np.arange(len(lists)), pc.list_value_length(lists).to_numpy())
-    codes = pc.fill_null(pc.index_in(words, value_set=pa.array(known, TEXT)), -1).to_numpy()
+    codes, _ = codes_of(words, known)
     if (codes < 0).any():
         bad = int(np.flatnonzero(codes < 0)[0])
         word = words[bad].as_py()
