@@ -132,6 +132,8 @@ class Target:
         if value == "":
             raise HandfulError(f"the target '{self.column}' is missing {in_row(row, where)}")
         hint = f".{did_you_mean(str(value), map(str, self.classes[:50]))}" if self.classes else ""
+        if type(value) in (int, float) and len(self.classes) > 2:  # as a count may be
+            hint = f"; trained with task='regression', the number is predicted{hint}"
         raise HandfulError(
             f"the target '{self.column}' is '{value}' {in_row(row, where)}, a class that the training rows do not "
             f"have{hint}"

@@ -208,6 +208,9 @@ class TargetFitter:
             why = f"{count} different whole numbers in {n} rows, too many for classes"
             self._note(f"holds {why}: a number is predicted; task='classification' takes them for classes.")
             return "regression"
+        elif not own_model and k > 2 and not self.column.words:
+            least, most = self.unique[0], self.unique[-1]
+            self._note(f"is taken for {k} classes, {least} to {most}; task='regression' predicts it as a number.")
         return "classification"
 
     def _are_ids(self) -> bool:

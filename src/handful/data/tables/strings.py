@@ -14,7 +14,7 @@ from pyarrow import csv as arrow_csv
 
 from handful.base.errors import HandfulError
 from handful.data.base import Column, Rows
-from handful.data.tables.dialect import Dialect
+from handful.data.tables.dialect import VERSION, Dialect
 from handful.data.tables.types import TEXT, is_moment, plain
 from handful.data.tables.written import TIME_OF_DAY, Floats, dates, is_missing, numbers, trimmed
 
@@ -192,7 +192,8 @@ Words = tuple[str, ...] | None
 def typed(cells: pa.ChunkedArray, parse: Parse, rows: int = 0) -> tuple[pa.ChunkedArray, Words]:
     """The values of a target's cells, and how each value is written, where Python would write it otherwise.
 
-    A few whole numbers of which one is written in two ways ("1" and "01"), or too long for 64 bits, are names: text.
+    A few whole numbers or versions of which one is written in two ways ("1" and "01", "1.1" and "1.10"), or whole
+    numbers too long for 64 bits, are names: text.
     """
     encoded = pc.dictionary_encode(cells.combine_chunks())
     values = parse(encoded.dictionary).combine_chunks()
@@ -215,6 +216,9 @@ def typed(cells: pa.ChunkedArray, parse: Parse, rows: int = 0) -> tuple[pa.Chunk
 def _are_names(words: dict[object, str], pairs: Iterable[tuple[object, str]], kind: pa.DataType) -> bool:
     if pa.types.is_integer(kind):
         return any(words[value] != text for value, text in pairs)
+    pairs = list(pairs)
+    if any(words[value] != text for value, text in pairs) and all(VERSION.fullmatch(text) for _, text in pairs):
+        return True
     digits = [text for text in words.values() if text.lstrip("+-").isdecimal()]
     return pa.types.is_floating(kind) and len(digits) == len(words) and any(abs(int(t)) >= _LONGEST for t in digits)
 
