@@ -33,7 +33,7 @@ from handful.transform.auto import Steps
 from handful.transform.inputs import TableInput
 from handful.transform.language import language_source
 from handful.transform.pipeline import Pipeline, fit_pipeline
-from handful.transform.seen import Repeated, seen
+from handful.transform.seen import Repeated, overlapping, seen
 from handful.transform.steps.numbers import strings
 
 # Data that are this small after preprocessing are kept in memory so, and a step costs one gather and no arithmetic.
@@ -165,6 +165,7 @@ def hold_out(source: Source, options: Config, chooser: Chooser, language: bool) 
     if share and held_out is not None:
         of = f"{len(held_out):,} of {len(rows) + len(held_out):,} rows held out"
         chooser.set("valid", share, "default" if share == 0.1 else "given", of)
+        chooser.notes += [] if language else overlapping(source)
     return rows, held_out
 
 
