@@ -220,3 +220,48 @@ def test_what_may_be_days_and_names_that_tell_nothing_are_noted():
         "dates."
     ]
     assert any("'took' is a category with 59 values, most of which are of one row alone" in note for note in notes)
+
+
+def test_durations_are_seconds_in_every_container(tmp_path):
+    """Written as pandas and Python write them, past 24 hours, below 0, and typed."""
+    rng = np.random.default_rng(0)
+    lasting = pd.to_timedelta(rng.integers(-300_000, 300_000, 120) * 1000 + rng.integers(0, 1000, 120), unit="ms")
+    frame = pd.DataFrame({"t": lasting, "z": rng.normal(size=120).round(3), "y": rng.normal(size=120).round(3)})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_parquet(tmp_path / "t.parquet")
+    due = torch.from_numpy(lasting.total_seconds().to_numpy())
+    kinds = {
+        "csv": tmp_path / "t.csv",
+        "parquet": tmp_path / "t.parquet",
+        "frame": frame,
+        "polars": pl.DataFrame(frame),
+    }
+    kinds["python"] = pd.DataFrame({**frame, "t": [str(t.to_pytimedelta()) for t in lasting]})
+    for trained in ("csv", "frame"):
+        source = handful.open(kinds[trained], target="y")
+        assert "'t' holds durations: read as seconds." in source.notes
+        assert torch.allclose(source.read_column("t", np.arange(120)), due, rtol=0, atol=1e-6)
+        run = train(kinds[trained])
+        assert not any("time of day" in note for note in run.plan.notes)
+        for data in kinds.values():
+            assert torch.equal(run.outputs(data), run.outputs(kinds[trained]))
+        assert torch.equal(run.outputs(dict(frame.iloc[5])), run.outputs(frame)[[5]])
+        with pytest.raises(HandfulError, match="'t' must be a duration but is 'soon' in row 0"):
+            run.predict({"t": "soon", "z": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("cells", "seconds"),
+    [
+        (["27:30", "7:05", "30:00"], [99_000, 25_500, 108_000]),
+        (["7h05", "1h30", "25h00"], [25_500, 5_400, 90_000]),
+        (["1:02:03.5", "27:00:00", "-0:00:01.25"], [3723.5, 97_200, -1.25]),
+        (["1 day, 2:00:00", "0:30:00", "400 days, 0:00:01"], [93_600, 1_800, 34_560_001]),
+    ],
+)
+@pytest.mark.parametrize("rows", [30, 1800])
+def test_ways_to_write_durations(cells, seconds, rows):
+    data = {"t": [cells[i % 3] for i in range(rows)], "y": np.arange(rows) % 7.5}
+    source = handful.open(data, target="y")
+    assert source.columns["t"].dates == "duration"
+    assert source.read_column("t", np.arange(3)).tolist() == seconds

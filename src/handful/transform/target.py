@@ -15,7 +15,7 @@ from handful.data.base import Column, Ragged, Rows, Value
 from handful.data.gather import Array
 from handful.data.tables.strings import composed
 from handful.data.tables.types import is_moment, named
-from handful.data.tables.written import TIME_OF_DAY
+from handful.data.tables.written import DURATION, TIME_OF_DAY
 from handful.losses import ctc
 from handful.losses.loss import IGNORED, class_axis
 from handful.losses.outputs import part_of
@@ -315,7 +315,7 @@ def form_of(column: Column) -> str:
     """How the numbers of a column that stand for dates or times are given back, "" for others: as NumPy's dates where
     they came so, else as ISO 8601 writes dates and times."""
     kind = named(column.type)
-    if column.dates is None:
+    if column.dates in (None, DURATION):
         return ""
     if column.dates == TIME_OF_DAY:
         return "%H:%M:%S"

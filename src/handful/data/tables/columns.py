@@ -20,7 +20,7 @@ from handful.data.options import Options
 from handful.data.tables import strings
 from handful.data.tables.reading import Reading, StringStats, of_dates, readings, written_as
 from handful.data.tables.types import BYTES, TEXT, as_numbers, flat_list, is_list, is_number, is_text, join_types
-from handful.data.tables.written import TIME_OF_DAY, is_blank, is_missing
+from handful.data.tables.written import DURATION, TIME_OF_DAY, is_blank, is_missing
 
 # Bytes of different strings that are kept of a column: beyond, it cannot be a category.
 MOST_DISTINCT = 64 << 20
@@ -254,12 +254,11 @@ def _decide_number(key: str, stats: ColumnStats, o: Options, notes: list[str]) -
     if numbers is None:
         return _left_out(key, f"its type, {kind}, is not one that handful reads", notes)
     dates = "year-month-day" if t.is_date(kind) or t.is_timestamp(kind) else TIME_OF_DAY if t.is_time(kind) else None
+    dates = DURATION if t.is_duration(kind) else dates
     if dates is not None:
         notes.append(of_dates(key, dates))
     elif t.is_decimal(kind):
         notes.append(f"'{key}' holds decimals: read as float64.")
-    elif t.is_duration(kind):
-        notes.append(f"'{key}' holds durations: read as seconds.")
     if stats.nulls:
         notes.append(f"'{key}' lacks a value in {stats.nulls:,} of {stats.rows:,} rows: NaN there.")
     if not stats.missing and stats.rows > 1 and stats.least == stats.most and key != o.target and o.columns is None:

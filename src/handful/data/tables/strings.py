@@ -16,7 +16,7 @@ from handful.base.errors import HandfulError
 from handful.data.base import Column, Rows
 from handful.data.tables.dialect import VERSION, Dialect
 from handful.data.tables.types import TEXT, is_moment, plain
-from handful.data.tables.written import TIME_OF_DAY, Floats, dates, is_missing, numbers, trimmed
+from handful.data.tables.written import DURATION, TIME_OF_DAY, Floats, dates, is_missing, numbers, trimmed
 
 # Letters of scripts that set no spaces between words: Thai, Lao, Burmese, Khmer, kana and Chinese characters.
 UNSPACED = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
@@ -159,7 +159,7 @@ def _read_all(texts: pa.Array, way: _Way) -> tuple[Floats, str | None]:
 def _what(column: Column) -> str:
     if column.dates is None:
         return "true or false" if column.type == "bool" else "a number"
-    return f"a {TIME_OF_DAY}" if column.dates == TIME_OF_DAY else f"a date, {column.dates},"
+    return f"a {column.dates}" if column.dates in (TIME_OF_DAY, DURATION) else f"a date, {column.dates},"
 
 
 def codes_of(values: pa.ChunkedArray, classes: Sequence[str]) -> tuple[Rows, Rows]:
