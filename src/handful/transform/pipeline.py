@@ -58,7 +58,7 @@ class Pipeline:
         Raises HandfulError naming the row for a missing target, a class that training did not have or a bad
         weight.
         """
-        batch, columns = self.read(batch)
+        batch, columns = self.translated(batch)
         out = self.input(batch, columns)
         rows = batch.rows
         if self.source is not None and len(rows) and rows.max() < len(self.source):
@@ -70,13 +70,14 @@ class Pipeline:
             out["weight"] = check_weights(batch[self.weight], self.weight, rows, self.where)
         return batch.replace(out)
 
-    def read(self, batch: Batch) -> tuple[Batch, dict[str, Column]]:
-        """The batch, with the columns that were read as something else than in training as training had them."""
+    def translated(self, batch: Batch) -> tuple[Batch, dict[str, Column]]:
+        """The batch with every column read as it was in training, and its columns."""
         columns = self.columns
         for name in self.foreign if len(batch) else ():
-            where = f"{self.where}, from row {batch.rows[0]:,} on" if batch.rows[0] else self.where
-            value, column = as_trained(name, batch[name], columns[name], self.trained_on[name], where)
-            batch, columns = batch.replace(batch.columns | {name: value}), {**columns, name: column}
+            if name in batch.columns:
+                where = f"{self.where}, from row {batch.rows[0]:,} on" if batch.rows[0] else self.where
+                value, column = as_trained(name, batch[name], columns[name], self.trained_on[name], where)
+                batch, columns = batch.replace(batch.columns | {name: value}), {**columns, name: column}
         return batch, columns
 
     def of_probabilities(self) -> "Pipeline":
