@@ -66,8 +66,7 @@ def open_data(
 ) -> Data:
     """Open the data, hold out the validation rows, and fit the preprocessing on the training rows alone."""
     name = named(model)[0] if isinstance(model, str) else None
-    kept = None if saved is None else saved.pipeline()
-    kept = None if kept is not None and kept.task == "language" else kept
+    kept = learned(saved)
     known = kept if kept is not None and within(options.valid, kept) else None
     source, options, recipe = select_columns(train, options, chooser, name, fitted_before(options) or known)
     language = is_language(source, options)
@@ -103,6 +102,12 @@ def open_data(
     counts = balance.count(pipeline, rows)
     chooser.notes += balance.describe(pipeline, counts, weighted=options.class_weight is not None)
     return Data(source, rows, valid, pipeline, counts, name is None)
+
+
+def learned(saved: RunFolder | None) -> Pipeline | None:
+    """The preprocessing of a run that goes on, unless it is a language model's, which is of the text as it is."""
+    kept = None if saved is None else saved.pipeline()
+    return None if kept is None or kept.task == "language" else kept
 
 
 def within(valid: object, pipeline: Pipeline) -> bool:

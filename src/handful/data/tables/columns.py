@@ -51,7 +51,7 @@ class Texts:
         for way, reading in other.readings.items():
             self.readings[way].merge(reading, offset)
         levels = None if self.levels is None or other.levels is None else (*self.levels, *other.levels)
-        self.levels = None if levels is None else tuple(dict.fromkeys(levels))
+        self.levels = None if levels is None else strings.first_spelled(levels)
         if self.distinct is None or other.distinct is None:
             self.distinct, self.once = None, self.once and other.once
             return
@@ -187,7 +187,7 @@ def _texts(column: pa.ChunkedArray) -> Texts:
         compact=distinct.num_rows,
         filled=int(rows[filled].sum()),
         words=float((pc.fill_null(words, 0.0).to_numpy() * rows[filled]).sum()),
-        levels=None if levels is None else tuple(dict.fromkeys(levels)),
+        levels=None if levels is None else strings.first_spelled(levels),
         marks=Counter({texts[int(i)].as_py(): int(rows[i]) for i in np.flatnonzero(missing)}),
         readings=readings(_picked(texts, told), rows[told], first[told]),
     )
@@ -294,14 +294,10 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
     """Numbers or dates where the strings are read so (see `written_as`). Else a target is a category, and an input a
     text when it has 3 words or more on average and more than half of them are distinct, else a category."""
     if texts.levels is not None:
-        levels = strings.first_spelled(texts.levels)
-        notes.append(f"'{key}' is a category with {len(levels):,} values, in the order it came with.")
-        return Column("category", "int64", (), levels)
+        notes.append(f"'{key}' is a category with {len(texts.levels):,} values, in the order it came with.")
+        return Column("category", "int64", (), texts.levels)
     texts.count()
-    distinct, is_input = (
-        texts.distinct if texts.distinct is None else _composed(key, texts.distinct, notes),
-        key != o.target,
-    )
+    distinct, is_input = _composed(key, texts.distinct, notes), key != o.target
     count = None if distinct is None else distinct.num_rows
     told = stats.rows - stats.nulls - texts.marks.total()
     different = np.inf if count is None else count - len([mark for mark in texts.marks if mark.strip()])
@@ -336,8 +332,10 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
     return Column("category", "int64", (), classes)
 
 
-def _composed(key: str, distinct: pa.Table, notes: list[str]) -> pa.Table:
+def _composed(key: str, distinct: pa.Table | None, notes: list[str]) -> pa.Table | None:
     """The strings, those that are one in composed form as the first of them is spelled."""
+    if distinct is None:
+        return None
     form = pc.utf8_normalize(distinct["text"], "NFC")
     if form.equals(distinct["text"]):
         return distinct
