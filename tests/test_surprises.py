@@ -146,21 +146,15 @@ def test_one_changed_value_is_noticed_in_any_row(tmp_path):
     rng, table = np.random.default_rng(0), tmp_path / "t.csv"
     rows = [f"{a:.3f},{b:.3f},{'xy'[int(a > 0)]}" for a, b in rng.normal(size=(400, 2))]
 
-    def write(rows, names="a,b,label"):
-        table.write_text("\n".join([names, *rows]) + "\n")
+    def write(rows):
+        table.write_text("\n".join(["a,b,label", *rows]) + "\n")
 
     write(rows)
     given = {"target": "label", "batch": 16, "lr": 0.01, "until": "steps(9)", "quiet": True}
     handful.fit("linear", table, out=tmp_path / "run", **given)
-    swapped = [",".join([r.split(",")[1], r.split(",")[0], r.split(",")[2]]) for r in rows]
-    changes = [
-        ([*rows, "0.1,0.2,x"], "a,b,label"),
-        ([rows[1], rows[0], *rows[2:]], "a,b,label"),
-        (swapped, "b,a,label"),
-    ]
-    changes += [([*rows[:k], "9.999,9.9,y", *rows[k + 1 :]], "a,b,label") for k in (0, 77, 201, 398)]
-    for changed, names in changes:
-        write(changed, names)
+    changes = [[*rows, "0.1,0.2,x"], [rows[1], rows[0], *rows[2:]]]
+    for changed in changes + [[*rows[:k], "9.999,9.9,y", *rows[k + 1 :]] for k in (0, 77, 201, 398)]:
+        write(changed)
         with pytest.raises(HandfulError, match="are not those this run was trained on"):
             handful.resume(tmp_path / "run", quiet=True, until="steps(12)")
     write(rows)

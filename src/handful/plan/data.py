@@ -1,7 +1,7 @@
 """The data of a run: opened, split, preprocessed, augmented, cut into batches; every choice with its reason."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from handful.base.errors import HandfulError
 from handful.base.plan import Choice
 from handful.base.stopwatch import part
-from handful.batches.batches import Batches, Transform
+from handful.batches.batches import Batches, Transform, pinned
 from handful.batches.order import Order
 from handful.data.base import Batch, Column, Ragged, Rows, Source
 from handful.data.open import open as open_source
-from handful.data.split import share_of, split
+from handful.data.split import HeldOut, held_out
+from handful.data.tables.strings import composed
 from handful.models import MODELS, named
 from handful.plan import balance
 from handful.plan import defaults as choose
@@ -32,11 +33,12 @@ from handful.transform.auto import Steps
 from handful.transform.inputs import TableInput
 from handful.transform.language import language_source
 from handful.transform.pipeline import Pipeline, fit_pipeline
-from handful.transform.seen import Repeated, seen
+from handful.transform.seen import Repeated, of_known_classes, overlapping, seen
+from handful.transform.steps.numbers import strings
 
 # Data that are this small after preprocessing are kept in memory so, and a step costs one gather and no arithmetic.
 CACHED_BYTES = 256 << 20
-HASHED = 64 << 20  # bytes of data that are known by all of their rows when a run goes on
+HASHED = 16 << 20  # bytes of data that are known by all of their rows when a run goes on
 
 
 @dataclass
@@ -65,13 +67,15 @@ def open_data(
 ) -> Data:
     """Open the data, hold out the validation rows, and fit the preprocessing on the training rows alone."""
     name = named(model)[0] if isinstance(model, str) else None
-    source, options, recipe = select_columns(train, options, chooser, name)
+    kept = learned(saved)
+    known = kept if kept is not None and within(options.valid, kept) else None
+    source, options, recipe = select_columns(train, options, chooser, name, fitted_before(options) or known)
     language = is_language(source, options)
-    rows, held_out = hold_out(source, options, chooser, language)
+    rows, valid = hold_out(source, options, chooser, language)
     if (given := fitted_before(options)) is not None:
         pipeline = taken_over(with_weight(given, options), rows, name)
-    elif saved is not None and not language:
-        pipeline = saved.pipeline()
+    elif kept is not None:
+        pipeline = kept
     else:
         pipeline = fit_pipeline(
             rows,
@@ -83,20 +87,34 @@ def open_data(
             pictures=options.recipe == "image",
             loss=options.loss,
         )
-    if share_of(options.valid) is None:
-        held_out = open_valid(source, options, chooser, pipeline, language)
+    used = {} if language else pipeline.on(source).columns
+    chooser.set("fingerprint", fingerprint(source, pipeline, used), "found", "of the data; checked on resume")
+    if HeldOut.of(options.valid) is None:
+        valid = open_valid(source, options, chooser, pipeline, language)
     note_recipe(pipeline, options, chooser, recipe)
     chooser.put("preprocess", describe(options.preprocess, "default" if options.preprocess == "auto" else "given"))
     chooser.set("task", pipeline.task, "given" if options.task else "found")
     if options.weight:
         chooser.set("weight", options.weight, "given")
     chooser.notes += [*source.notes, *(rows.notes if language else ()), *pipeline.notes]
-    if held_out is not None:
+    if valid is not None:
         # A bad row is better reported now than after an epoch.
-        pipeline.on(held_out, target=True)(held_out.take(range(min(256, len(held_out)))))
+        pipeline.on(valid, target=True)(valid.take(range(min(256, len(valid)))))
     counts = balance.count(pipeline, rows)
     chooser.notes += balance.describe(pipeline, counts, weighted=options.class_weight is not None)
-    return Data(source, rows, held_out, pipeline, counts, name is None)
+    return Data(source, rows, valid, pipeline, counts, name is None)
+
+
+def learned(saved: RunFolder | None) -> Pipeline | None:
+    """The preprocessing of a run that goes on, unless it is a language model's, which is of the text as it is."""
+    kept = None if saved is None else saved.pipeline()
+    return None if kept is None or kept.task == "language" else kept
+
+
+def within(valid: object, pipeline: Pipeline) -> bool:
+    """Whether rows are held out by no column but those that the pipeline knows."""
+    asked = HeldOut.of(valid)
+    return asked is None or asked.by is None or asked.by in pipeline.trained_on
 
 
 def fitted_before(options: Config) -> Pipeline | None:
@@ -126,17 +144,16 @@ def taken_over(pipeline: Pipeline, rows: Source, name: str | None) -> Pipeline:
 
 @part("opening the data")
 def select_columns(
-    train: object, options: Config, chooser: Chooser, name: str | None
+    train: object, options: Config, chooser: Chooser, name: str | None, given: Pipeline | None
 ) -> tuple[Source, Config, str | None]:
     """The data with the columns to learn from, the options with the recipe that the model stands for, and the recipe
-    that was asked for. name: of a ready-made model."""
-    given = fitted_before(options)
+    that was asked for. name: of a ready-made model; given: the preprocessing of an earlier run, or of this one that
+    goes on: the data are read by what it learned."""
     columns = None if given is None or isinstance(train, Source) else with_weight(given, options).trained_on
     goal = options.target or (given.target.column if given and given.target else None)
     source = open_source(train, target=goal, columns=columns, bad_rows=options.bad_rows)
     chooser.put("data", Choice.place(source.where) if source.where else Choice.own(source.name))
     chooser.set("rows", len(source), "found")
-    chooser.set("fingerprint", fingerprint(source), "found", "of the data; checked on resume")
     asked = recipes.check(options.recipe)
     if asked is None and name in MODELS:
         options = replace(options, recipe=recipes.of_model(source, MODELS[name].kinds))
@@ -148,34 +165,42 @@ def select_columns(
 
 def hold_out(source: Source, options: Config, chooser: Chooser, language: bool) -> tuple[Source, Source | None]:
     """Training rows and, where a share or a number of them is to be held out, validation rows."""
-    rows: Source
-    held_out: Source | None
-    share = share_of(options.valid)
-    if share == 0:
+    asked = HeldOut.of(options.valid)
+    if asked is None:
+        asked = HeldOut(0)
+    elif not asked.share:
         chooser.set("valid", 0, "given", "nothing held out: no validation score")
-    rows, held_out = source, None
+    rows: Source
+    valid: Source | None
     if language:
-        rows, held_out = language_source(source, valid=float(share or 0))
-    elif share:
-        rows, held_out = split(source, share, options.seed)
-    if share and held_out is not None:
-        of = f"{len(held_out):,} of {len(rows) + len(held_out):,} rows held out"
-        chooser.set("valid", share, "default" if share == 0.1 else "given", of)
-    return rows, held_out
+        if asked.by or asked.last:
+            raise HandfulError(
+                f"of a running text the last part is held out: give valid its share, not {options.valid!r}"
+            )
+        rows, valid = language_source(source, valid=float(asked.share))
+    else:
+        rows, valid = held_out(source, asked, options.seed)
+    if asked.share and valid is not None:
+        of = f"{len(valid):,} of {len(source) if not language else len(rows) + len(valid):,} rows held out"
+        chooser.set("valid", options.valid, "default" if options.valid == 0.1 else "given", of)
+        chooser.notes += [] if language or asked.last or asked.by or source.horizon else overlapping(source)
+    return rows, valid
 
 
 def open_valid(source: Source, options: Config, chooser: Chooser, pipeline: Pipeline, language: bool) -> Source:
     """Validation data of their own, read as the training data were."""
     if language:
-        held_out: Source = pipeline.windows(open_source(options.valid))
+        valid: Source = pipeline.windows(open_source(options.valid))
     else:
         columns = None if isinstance(options.valid, Source) else pipeline.trained_on
         goal = options.target or source.target
-        held_out = open_source(options.valid, target=goal, columns=columns, bad_rows=options.bad_rows)
-    count = f"{len(held_out):,} rows"
+        valid = open_source(options.valid, target=goal, columns=columns, bad_rows=options.bad_rows)
+        valid, said = of_known_classes(valid, pipeline)
+        chooser.notes += said
+    count = f"{len(valid):,} rows"
     own = Choice.own("validation data", reason=count)
-    chooser.put("valid", Choice.place(held_out.where, count) if held_out.where else own)
-    return held_out
+    chooser.put("valid", Choice.place(valid.where, count) if valid.where else own)
+    return valid
 
 
 def note_recipe(pipeline: Pipeline, options: Config, chooser: Chooser, asked: str | None) -> None:
@@ -239,12 +264,6 @@ def make_batches(data: Data, options: Config, chooser: Chooser, device: torch.de
     return batches, size.value if size else None
 
 
-def pinned(batch: Batch, pin: Callable[[Tensor], Tensor] = Tensor.pin_memory) -> Batch:
-    """The batch with its tensors in page-locked memory. It comes from torch's own cache of such memory, which gives it
-    out again only after the copies from it are done."""
-    return batch.on_tensors(pin)
-
-
 def validation_batches(data: Data, chooser: Chooser) -> Batches | None:
     """The held-out rows through the pipeline, kept in memory where they are small; then it is noted how many of them
     are training rows, too."""
@@ -261,27 +280,39 @@ def validation_batches(data: Data, chooser: Chooser) -> Batches | None:
     return batches
 
 
-def fingerprint(source: Source) -> str:
-    """A hash of the number of rows, the columns, and the values: of all rows, where they lie in memory and are at most
-    HASHED bytes, else of up to 64 rows spread over the data."""
-    n, columns = len(source), [(k, c.kind, c.dtype, c.shape) for k, c in source.columns.items()]
-    digest = hashlib.sha256(repr((n, columns)).encode())
+def fingerprint(source: Source, pipeline: Pipeline, known: Mapping[str, Column]) -> str:
+    """A hash of the number of rows and of the values, as the pipeline takes them: the same whatever the rows come in;
+    of all rows, where they lie in memory and are at most HASHED bytes, else of up to 64 spread over the data. known:
+    the columns that it takes; without any, all are taken as they are."""
+    n, names, digest = len(source), list(known or source.columns), hashlib.sha256()
+    adapted = pipeline.on(source) if known else None
 
     def add(rows: Rows) -> int:
         """The values of some rows; returns their bytes."""
-        size = 0
-        for value in source.read(rows).values():
-            numbers = value.values if isinstance(value, Ragged) else value
-            if not isinstance(numbers, Tensor):
-                data = repr(numbers).encode()
-            else:
-                data = numbers.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-            digest.update(data)
+        batch, columns, size = source.take(rows, names), source.columns, 0
+        if adapted is not None:
+            batch, columns = adapted.translated(batch)
+        for name, value in batch.columns.items():
+            match value:
+                case Tensor() if columns[name].classes is None:
+                    number = columns[name].kind == "number"
+                    data = _bytes(value.to(torch.float64).nan_to_num(torch.inf) if number else value)
+                case Ragged(values, offsets):
+                    data = _bytes(values) + _bytes(offsets)
+                case _:
+                    data = repr([composed(text) for text in strings(value, columns[name])]).encode()
+            digest.update(name.encode() + data)
             size += len(data)
         return size
 
+    digest.update(repr(n).encode())
     spread = np.unique(np.linspace(0, n - 1, 64).astype(np.int64))
     if add(spread) / len(spread) * n <= HASHED and source.in_memory:
         for start in range(0, n, 4096):
             add(np.arange(start, min(start + 4096, n)))
     return digest.hexdigest()[:32]
+
+
+def _bytes(value: Tensor) -> bytes:
+    flat = value.detach().cpu().contiguous().flatten()
+    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""

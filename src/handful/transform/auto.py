@@ -14,6 +14,7 @@ from handful.base.errors import HandfulError, did_you_mean
 from handful.data.arrays import SPARSE
 from handful.data.base import Batch, Column, Source, Value
 from handful.data.tables.strings import UNSPACED
+from handful.data.tables.written import DURATION
 from handful.transform.inputs import Input, Layout, NamedInputs, SingleInput, TableInput
 from handful.transform.steps.audio import LogMel
 from handful.transform.steps.features import CyclicTime, RobustAsinh, ScaleNonzero
@@ -25,7 +26,8 @@ Steps = str | AnyStep | Sequence[AnyStep] | None
 _NAMES = ("auto", "none", "standardize", "minmax", "normalize")
 _LOOK = 10_000  # training rows looked at to tell identifiers and free text apart
 _WORDS = 8  # mean words per row from which a text column counts as the input, not as a label of the row
-_ID = re.compile(r"^(id|index|idx|uid|uuid|guid|key|row|rowid)$|[_ ](id|idx|index|uuid|guid)$", re.I)
+_ROW = r"row[._ ]?(id|names?|no|nr|num|number)?|no|nr|obs|#"
+_ID = re.compile(rf"^(id|index|idx|uid|uuid|guid|key|{_ROW})$|[_ ](id|idx|index|uuid|guid)$", re.I)
 _INDEX = re.compile(r"^(|unnamed: ?\d+|__index_level_\d+__)$", re.I)  # as pandas and R write an index
 _ID_CAMEL = re.compile(r"[a-z](Id|ID|Index)$")
 _TABLE = {"number", "category"}
@@ -229,7 +231,8 @@ class InputChooser:
 def _times(columns: Mapping[str, Column], numbers: Sequence[str]) -> tuple[tuple[int, str], ...]:
     """The places, in a matrix of these columns, of the dates and times of day, and what they are."""
     places = np.cumsum([0, *(prod(side or 0 for side in columns[name].shape) for name in numbers)]).tolist()
-    return tuple((place, dates) for place, name in zip(places, numbers) if (dates := columns[name].dates))
+    found = ((place, columns[name].dates) for place, name in zip(places, numbers))
+    return tuple((place, dates) for place, dates in found if dates and dates != DURATION)
 
 
 def looks_like_id(name: str, look: Batch, column: Column) -> bool:

@@ -1,10 +1,12 @@
-"""Which rows were trained on: told by a hash of what the pipeline makes of each row, input and target, 8 bytes a row.
+"""Which rows have a class that training knows; and which were trained on, told by a hash of what the pipeline makes of
+each row, input and target, 8 bytes a row.
 
 What the pipeline makes of a row is the same to the bit in whatever container it comes, so rows of a CSV file are known
 again in a frame. Kept for data that are small enough to be in memory after preprocessing, up to MOST rows.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -15,9 +17,13 @@ from torch import Tensor
 from handful.base import keys
 from handful.base.errors import some
 from handful.data.base import Batch, Rows, Source
+from handful.transform.pipeline import Pipeline
 from handful.transform.rows import chunks_of, original_rows
+from handful.transform.steps.numbers import strings
 
+ODD_ROWS = 0.1  # the largest share of rows whose labels may be of no class that training had
 MOST = 1 << 20  # rows whose hashes are kept
+_PAIRS = 64  # rows that are held against those after them, to find windows that overlap
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 Hashes = NDArray[np.int64]
 
@@ -84,3 +90,73 @@ class Repeated:
             f"{count} {len(source):,} {what} of {source.name} are, input and target, rows that were trained on "
             f"(rows {named}, counted from 0): scores on these say nothing of new rows"
         ]
+
+
+def overlapping(source: Source) -> list[str]:
+    """A sentence where consecutive rows are windows of one series (of an axis of a block of numbers, or of columns of
+    numbers in their order), as some of them show, so that rows that are drawn from them are not new.
+
+    >>> from handful.data.open import open
+    >>> windows = np.lib.stride_tricks.sliding_window_view(np.arange(100.0) ** 2, 8)
+    >>> overlapping(open({"x": windows, "y": windows[:, 0]}, target="y"))[0][:66]
+    'consecutive rows of arrays share 7 of 8 steps, as windows of one s'
+    """
+    n, names = len(source), source.inputs
+    numbers = [name for name in names if source.columns[name].kind == "number"]
+    blocks = (
+        names if [source.columns[name].kind for name in names] == ["tensor"] else numbers if len(numbers) > 2 else []
+    )
+    if n < _PAIRS or any(source.columns[name].varies for name in blocks) or not blocks:
+        return []
+    first = np.unique(np.linspace(0, n - 2, _PAIRS).astype(np.int64))
+    one, two = (_block(source.take(rows, blocks), blocks) for rows in (first, first + 1))
+    for axis in range(1, one.dim()):
+        size = one.shape[axis]
+        a, b = (part.movedim(axis, 1).reshape(len(first), size, -1) for part in (one, two))
+        for step, (x, y) in itertools.product(range(1, size - 1), ((a, b), (b, a))):
+            shared = x[:, step:]
+            same = (shared == y[:, :-step]).all(1).all(1) & (shared != shared[:, :1]).any(1).any(1)
+            if same.sum() >= 0.9 * len(first):
+                return [
+                    f"consecutive rows of {source.name} share {size - step} of {size} steps, as windows of one series "
+                    "do: what is held out at random is known from its neighbours, and its score says little of later "
+                    "times; valid='last 0.1' holds out the end of the series"
+                ]
+    return []
+
+
+def _block(batch: Batch, names: Sequence[str]) -> Tensor:
+    """A single block of numbers [m, ...], or the columns side by side [m, k]."""
+    parts = [batch.tensor(name).to(torch.float64) for name in names]
+    return parts[0] if len(parts) == 1 else torch.stack(parts, 1)
+
+
+def of_known_classes(source: Source, pipeline: Pipeline) -> tuple[Source, list[str]]:
+    """The rows of other data than the training rows that can be scored, and what is to be said of those left out: at
+    most ODD_ROWS of them, of classes that training did not have. More are an error in the labels, which
+    `Target.encode` names."""
+    target = pipeline.target
+    if target is None or not target.classes or target.column not in source.columns or not source.cheap(target.column):
+        return source, []
+    reader, parts, names = pipeline.on(source, target=True), [np.zeros(0, dtype=bool)], dict[str, None]()
+    for chunk in chunks_of(source, [target.column]):
+        batch, columns = reader.translated(chunk)
+        value, column = batch[target.column], columns[target.column]
+        parts.append(target.known(value, column))
+        if not parts[-1].all():
+            labels: list[object] = []
+            match value:
+                case Tensor() if column.classes is None:
+                    labels += value.tolist()
+                case _:
+                    labels += strings(value, column)
+            names |= dict.fromkeys(repr(labels[row]) for row in np.flatnonzero(~parts[-1]).tolist())
+    known = np.concatenate(parts)
+    unseen = len(known) - int(known.sum())
+    if not 0 < unseen <= ODD_ROWS * len(known):
+        return source, []
+    return source.subset(np.flatnonzero(known)), [
+        f"{unseen:,} of the {len(known):,} rows of {source.name} have a '{target.column}' that no training row has "
+        f"({some([*names])}) and are left out of the scores; an accuracy that counts them as wrong "
+        f"is {1 - unseen / len(known):.4g} times as high"
+    ]

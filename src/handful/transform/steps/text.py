@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from torch import Tensor
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Ragged
 from handful.data.gather import ragged_of
-from handful.data.tables.strings import UNSPACED
+from handful.data.tables.strings import UNSPACED, composed
 from handful.transform.steps.numbers import index_of, padded
 from handful.transform.steps.statistics import Sample
 from handful.transform.steps.step import Inputs, Names, Step
@@ -161,6 +160,13 @@ class Tokenize(Step[Sequence[str]]):
     def inputs(self, shape: tuple[int | None, ...]) -> Inputs:
         return Inputs("text", shape=shape, vocabulary=self.vocabulary, max_length=self.max_length or 0)
 
+    def outside(self) -> tuple[str, tuple[int | None, ...], str]:
+        ids = "the ids of the tokenizer in 'model' (Hugging Face's tokenizers.Tokenizer.from_str; no special tokens)"
+        if self.mode == "character":
+            ids = f"each character's place in 'model' plus 2, {UNKNOWN} for any other"
+        cut = f"cut at {self.max_length}; {UNKNOWN} alone for a text without any; {PAD} behind the end"
+        return "int64", (None,), f"a text in Unicode's form NFC becomes {ids}, {cut}"
+
     def notes(self, names: Names = None) -> list[str]:
         kind = {"bpe": "byte-level BPE tokens", "word": "words", "character": "characters"}[self.mode]
         found = [f"Text becomes {kind}: {self.vocabulary} ids, fitted on the training rows."]
@@ -176,15 +182,6 @@ class Tokenize(Step[Sequence[str]]):
         if self.max_length and self.longest > self.max_length:
             found.append(f"Texts are cut to {self.max_length} tokens; the longest seen in training has {self.longest}.")
         return found
-
-
-def composed(text: str) -> str:
-    """The text with each letter and its marks as one character where there is one (Unicode's normal form NFC).
-
-    >>> len("e\N{COMBINING ACUTE ACCENT}"), len(composed("e\N{COMBINING ACUTE ACCENT}"))
-    (2, 1)
-    """
-    return unicodedata.normalize("NFC", text)
 
 
 def pad(rows: Sequence[NDArray[np.int64]], max_length: int | None = None) -> Tensor:
@@ -225,6 +222,12 @@ class PadTokens(Step[Ragged]):
 
     def inputs(self, shape: tuple[int | None, ...]) -> Inputs:
         return Inputs("text", shape=shape, vocabulary=self.vocabulary, max_length=self.max_length or 0)
+
+    def outside(self) -> tuple[str, tuple[int | None, ...], str]:
+        shifted = (
+            f"{self.shift} is added to each id up to {self.largest}, others become {UNKNOWN}; " if self.shift else ""
+        )
+        return "int64", (None,), f"{shifted}a row is cut at {self.max_length} ids; {PAD} behind the end"
 
     def __call__(self, value: Ragged) -> Tensor:
         ids = value.values.numpy().astype(np.int64)
