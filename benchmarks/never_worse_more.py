@@ -1,5 +1,5 @@
-"""More data sets of never_worse.py. `last`: six workloads of other kinds, named on 28 November 2026 before any of them
-was trained, and scored once after the rules were set. `odd`: six small sets of awkward shapes, to break the rules on."""
+"""More data sets of never_worse.py. `last`: six workloads of other kinds, named on 28 November 2026 before any was
+trained, and scored once after the rules were set. `odd`: six small sets of awkward shapes, to break the rules on."""
 
 import io
 import re
@@ -104,7 +104,8 @@ class Attention(nn.Module):
 def speaker_net() -> nn.Module:
     return nn.Sequential(
         nn.Conv1d(24, 32, 3, padding=1), nn.BatchNorm1d(32), nn.ReLU(), nn.MaxPool1d(2),
-        nn.Conv1d(32, 32, 3, padding=1), nn.BatchNorm1d(32), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(32, 6),
+        nn.Conv1d(32, 32, 3, padding=1), nn.BatchNorm1d(32), nn.ReLU(), nn.AdaptiveAvgPool1d(1),
+        nn.Flatten(), nn.Linear(32, 6),
     )  # fmt: skip
 
 
