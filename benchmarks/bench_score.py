@@ -71,11 +71,11 @@ def text() -> tuple[np.ndarray, np.ndarray]:
     return np.log1p(rng.poisson(rates)), y
 
 
-def spirals() -> tuple[np.ndarray, np.ndarray]:
+def spirals(n: int = 6000) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(1)
-    y = rng.integers(0, 3, 6000)
-    radius = rng.uniform(0.2, 1, 6000)
-    angle = 4 * radius + y * 2 * np.pi / 3 + rng.normal(0, 0.15, 6000)
+    y = rng.integers(0, 3, n)
+    radius = rng.uniform(0.2, 1, n)
+    angle = 4 * radius + y * 2 * np.pi / 3 + rng.normal(0, 0.15, n)
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1), y
 
 

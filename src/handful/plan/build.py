@@ -143,7 +143,8 @@ def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughpu
     with using_threads(chooser.choices["threads"].value):
         if options.evaluate_every == "auto" and t.valid is not None:
             t.state.history.append(look(t, t.moment()))
-        return decide(t, batch=open_batch, lr=open_lr, throughput=times, weigh=options.until in ("auto", None))
+        return decide(t, batch=open_batch, lr=open_lr, throughput=times, weigh=True,
+                      open_length=options.until in ("auto", None))  # fmt: skip
 
 
 def measure_threads(t: Training, chooser: Chooser, *, own: bool) -> None:

@@ -20,7 +20,9 @@ from handful.training.training import Training
 
 GAIN = 1.05  # the least predicted gain in progress per second
 EARLIEST = 0.02  # share of the run before which the noise scale is still climbing: nothing is decided from it
-MOMENTS = 16  # how many times per run it is considered
+MOMENTS = (
+    16  # how many times per run it is considered, at most: each must leave examples enough for LEAST_PARTS batches
+)
 LATEST = 0.8  # share of the run after which growing no longer pays for its branch
 PROBING = 0.015  # of the run's examples, to measure the noise scale
 LEAST_PARTS, MOST_PARTS = 4, 32  # batches that one measurement is made of
@@ -68,7 +70,8 @@ def as_growth(spec: object) -> growth:
 
 @dataclass(frozen=True)
 class Grower:
-    """Measures phi at fixed positions and decides there whether the batch doubles.
+    """Measures phi at fixed positions and decides there whether the batch doubles, or, as formulas are trusted no
+    further, becomes four times as large.
 
     phi is measured from the gradients of the next batches, at the weights of the moment, without an update. To run
     ordinary steps in parts instead wastes no example, but parts of B / M rows cost (M - 1) a extra for B examples,
@@ -84,9 +87,7 @@ class Grower:
         """Add what the next batches tell to `state.noise`, and drop what is older than half of the run so far."""
         s = t.state
         s.noise = [n for n in s.noise if n[-1] >= s.position / 2]
-        parts = min(MOST_PARTS, int(PROBING * (t.planned or 0) / MOMENTS / s.batch))
-        if parts < LEAST_PARTS:
-            return
+        parts = max(LEAST_PARTS, min(MOST_PARTS, int(PROBING * (t.planned or 0) / MOMENTS / s.batch)))
         batch = t.batches.at(s.position, parts * s.batch)
         with untouched(t):
             t.objective.model.train()
@@ -96,11 +97,11 @@ class Grower:
 
     @part("measuring the noise scale")
     def consider(self, t: Training) -> str | None:
-        """At one of the fixed positions: double the batch if it pays. Returns what was done, in words, or None."""
+        """At one of the fixed positions: let the batch grow if it pays. Returns what was done, in words, or None."""
         s, planned = t.state, t.planned or 0
-        old, new = s.batch, 2 * s.batch
-        is_time = EARLIEST * planned <= s.position < LATEST * planned and t.due(max(1, planned // MOMENTS))
-        if not is_time or new > self.spec.at_most:
+        old, every = s.batch, max(1, planned // MOMENTS, math.ceil(LEAST_PARTS * s.batch / PROBING))
+        is_time = EARLIEST * planned <= s.position < LATEST * planned and t.due(every)
+        if not is_time or 2 * old > self.spec.at_most:
             return None
         try:
             self.measure(t)
@@ -112,6 +113,8 @@ class Grower:
             return None
         phi = pool(map(GradientMoments.from_list, s.noise))
         believed = phi.value if phi.value is not None else phi.low if phi.status == "bounded" else 0.0
+        sizes = [n for n in (2 * old, 4 * old) if n <= self.spec.at_most]
+        new = max(sizes, key=lambda n: self.spec.gain(old, n, believed))
         predicted = self.spec.gain(old, new, believed)
         if predicted < GAIN or stalled(t):
             return None

@@ -40,8 +40,9 @@ ROWS_PER_BATCH = 50  # a batch is at most a fiftieth of the data,
 LEAST_CAP = 16  # or this,
 UPDATES = 550  # and leaves the throughput rule at least so many updates
 LEAST = 8
-USUAL = 32  # the batch where none is measured
-SHORT = 120.0  # seconds: a run of few rows and open length that will be over in so many takes the defaults
+USUAL, LARGEST = 32, 128  # the batch where none is measured
+SHORT = 10.0  # seconds: a run that will be over in so many takes the defaults, for measuring takes up to one;
+OPEN = 12.0  # times as long if its length is open: few rows, which are learned by heart long before
 STEP_COST = 64  # rows that a step costs besides its own, where times are stated: that of small networks on a CPU
 LITTLE = 0.05  # of the predicted progress per second: less is not worth more measuring
 MOST_RISE = 4.0  # of the rate for the one large batch that the noise scale is measured with
@@ -56,6 +57,7 @@ def decide(
     throughput: Throughput | None = None,
     measure_all: bool = False,
     weigh: bool = False,
+    open_length: bool = False,
 ) -> Decision:
     """Decide what was left open, on a Training that was built with provisional values; it is left as it was.
 
@@ -65,16 +67,16 @@ def decide(
 
     share: of the planned examples that may be spent; throughput: step times that are given instead of measured;
     measure_all: measure what no choice needs, too (for `advise`); weigh: take the defaults, where the run is so short
-    that measuring would not earn back what it costs.
+    that measuring would not earn back what it costs; open_length: whether the stop rule is ours.
     """
     started = time.perf_counter()
     d = Decision(cap=batch_cap(t.examples))
     beginning, size = Snapshot(t), t.state.batch
     try:
-        short = too_short(t, d) if weigh and throughput is None else ""
+        short = too_short(t, d, SHORT * OPEN if open_length else SHORT) if weigh and throughput is None else ""
         ask_batch = (batch or measure_all) and not short
         if short and batch:
-            size = take_usual(d, short)
+            size = take_usual(t, d, short, open_length=open_length)
         if ask_batch:
             tp = d.throughput = throughput or measure_times(t, d, share, quick=not measure_all)
             size = fallback_batch(tp, d.cap, planned_examples(t))
@@ -96,20 +98,26 @@ def decide(
     return d
 
 
-def too_short(t: Training, d: Decision) -> str:
-    """Why measuring would not earn back what it costs, for a run as short as this one; empty where it may. How long it
-    computes counts, not how long other processes keep it waiting: a busy machine decides as a quiet one."""
-    first = measure_throughput(t, [min(USUAL, d.cap)], budget=0.2, repeats=5, timer=effort)
+def too_short(t: Training, d: Decision, limit: float) -> str:
+    """Why measuring would not earn back what it costs, for a run that will be over in `limit` seconds; empty where it
+    may. How long it computes counts, not how long other processes keep it waiting: a busy machine decides as a quiet
+    one."""
+    first = measure_throughput(t, [min(USUAL, d.cap)], budget=0.2, repeats=3, timer=effort)
     seconds = planned_examples(t) * first.low[0] / first.sizes[0]
-    if seconds > SHORT:
+    if seconds > limit:
         return ""
     return f"the run will take {say_seconds(seconds)} at most, too little to earn back a measurement"
 
 
-def take_usual(d: Decision, why: str) -> int:
-    """The batch where none is measured."""
+def take_usual(t: Training, d: Decision, why: str, *, open_length: bool) -> int:
+    """The batch where none is measured: the usual; where the length was asked for, so that time may count, the largest
+    with which the run still has its updates."""
     size = min(USUAL, d.cap)
-    d.batch = Choice(size, "default", f"the usual, but no more than a fiftieth of few rows; {why}")
+    reason = "the usual, but no more than a fiftieth of few rows"
+    if not open_length:
+        size = max(size, min(LARGEST, d.cap, powers_of_two(max(1, planned_examples(t) // UPDATES))[-1]))
+        reason = f"{USUAL} to {LARGEST}, as large as leaves {UPDATES} updates, but no more than a fiftieth of few rows"
+    d.batch = Choice(size, "default", f"{reason}; {why}")
     d.growth = Choice(None, "default", f"the batch stays: {why}")
     return size
 
