@@ -239,8 +239,8 @@ def of_shapes(found: list[Found]) -> str:
             one, power, at_32 = *weights, mean - middle @ weights
     off = abs(guess - y)
     return (
-        f"{2**at_32:.3g} at 32 inputs, {2 ** (at_32 + one):.3g} for one layer, power {power:.2f}; root mean square error "
-        f"{math.sqrt((off**2).mean()):.2f} octaves, nine in ten within {np.quantile(off, 0.9):.2f}"
+        f"{2**at_32:.3g} at 32 inputs, {2 ** (at_32 + one):.3g} for one layer, power {power:.2f}; root mean square "
+        f"error {math.sqrt((off**2).mean()):.2f} octaves, nine in ten within {np.quantile(off, 0.9):.2f}"
     )
 
 
