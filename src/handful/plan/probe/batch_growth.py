@@ -27,7 +27,8 @@ LATEST = 0.8  # share of the run after which growing no longer pays for its bran
 PROBING = 0.015  # of the run's examples, to measure the noise scale
 LEAST_PARTS, MOST_PARTS = 4, 32  # batches that one measurement is made of
 BRANCH = 0.004  # of the run's examples, for each of the two branches of a confirmation
-STEPS = 8  # the fewest steps of a branch
+STEPS = 8  # the fewest steps of a branch,
+TRIAL = 0.02  # which may be so many of the run's examples at most: a shorter run tries no such batch
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,11 @@ class Grower:
         """At one of the fixed positions: let the batch grow if it pays. Returns what was done, in words, or None."""
         s, planned = t.state, t.planned or 0
         old, every = s.batch, max(1, planned // MOMENTS, math.ceil(LEAST_PARTS * s.batch / PROBING))
-        is_time = EARLIEST * planned <= s.position < LATEST * planned and t.due(every)
-        if not is_time or 2 * old > self.spec.at_most:
+        if not (EARLIEST * planned <= s.position < LATEST * planned and t.due(every)):
+            return None
+        steps = {n: max(STEPS, math.ceil(BRANCH * planned / n)) for n in (2 * old, 4 * old) if n <= self.spec.at_most}
+        sizes = [n for n in steps if steps[n] * n <= TRIAL * planned]
+        if not sizes:
             return None
         try:
             self.measure(t)
@@ -113,17 +117,13 @@ class Grower:
             return None
         phi = pool(map(GradientMoments.from_list, s.noise))
         believed = phi.value if phi.value is not None else phi.low if phi.status == "bounded" else 0.0
-        sizes = [n for n in (2 * old, 4 * old) if n <= self.spec.at_most]
         new = max(sizes, key=lambda n: self.spec.gain(old, n, believed))
         predicted = self.spec.gain(old, new, believed)
         if predicted < GAIN or stalled(t):
             return None
-        steps = max(STEPS, math.ceil(BRANCH * planned / new))
-        if steps * new > 0.02 * planned:
-            return None  # too short a run to try
         by = gain_of(old, new, believed)
-        spend(t, 3 * steps, 2 * steps * new)
-        if not confirmed(t, new, steps, by):
+        spend(t, (1 + new // old) * steps[new], 2 * steps[new] * new)
+        if not confirmed(t, new, steps[new], by):
             s.noise = []  # ask again with new numbers only
             return f"batch stays at {old}: a branch with {new} did worse (noise scale {phi})"
         rescale(s.optimizer, old, new, by)
