@@ -20,7 +20,7 @@ FIRST_STEPS = 30  # where a fiftieth of the run are fewer, but at most twice tha
 LOWER = 8.0  # what a rate is divided by whose first steps break off
 RACE = 0.02  # of the planned examples, for the losers of the first race; what is left over may go to another one
 LATEST_RACE = 0.08  # share of the run after which no further race begins,
-LATEST_FALL = 0.06  # and up to which the first one waits for the loss to fall
+LATEST_FALL = 0.04  # and up to which the first one waits for the loss to fall
 FALLEN = 2.0  # standard errors that the latest losses lie below the first ones then
 USUAL_NOISE = 128  # the noise scale early in training, where it is not known
 BRANCH_STEPS = 10  # the fewest steps that tell two rates apart,
@@ -49,8 +49,8 @@ def first_steps(
         short = short or f"the run is too short to try others ({budget:.0%} of it are {most:.0f} steps)"
         d.lr = Choice(rate, "default", f"{why}; {short}")
         return taken
-    _leave_plateau(t, size, losses)
-    return _races(t, d, rate, why, size, steps, budget * planned if again else 0.0)
+    waited = _leave_plateau(t, size, losses)
+    return _races(t, d, rate, why, size, steps, budget * planned if again else 0.0, waited)
 
 
 def _plan_race(most: float, usual: float) -> tuple[int, bool]:
@@ -86,15 +86,18 @@ def _begin(
     return rate, []
 
 
-def _leave_plateau(t: Training, size: int, losses: list[float]) -> None:
+def _leave_plateau(t: Training, size: int, losses: list[float]) -> int:
     """Go on while the loss stands still, as SGD's may at first: a race there compares noise. Up to LATEST_FALL of the
-    run, for a rate that is far too small looks alike; then, or before a step that is not finite, the training stays."""
-    steps = len(losses)
+    run, for a rate that is far too small looks alike; then, or before a step that is not finite, the training stays.
+    Returns the steps that were waited for."""
+    steps, began = len(losses), t.state.step
     while not fell(losses) and t.state.position + steps * size <= LATEST_FALL * raced_examples(t):
         before = Snapshot(t)
         losses += train(t, size, steps)
         if not math.isfinite(losses[-1]):
-            return before.restore()
+            before.restore()
+            break
+    return t.state.step - began
 
 
 def fell(losses: list[float]) -> bool:
@@ -117,9 +120,9 @@ def _rose(losses: list[float]) -> bool:
     return last - first > 0.5 * abs(first)
 
 
-def _races(t: Training, d: Decision, rate: float, why: str, size: int, steps: int, budget: float) -> float:
+def _races(t: Training, d: Decision, rate: float, why: str, size: int, steps: int, budget: float, waited: int) -> float:
     """A race against the next larger rate; while that one wins, another race at twice the position, as long as the
-    budget (in examples) lasts."""
+    budget (in examples) lasts. waited: steps that count for nothing there."""
     default, left = rate, budget
     while True:
         start = Snapshot(t)
@@ -131,10 +134,10 @@ def _races(t: Training, d: Decision, rate: float, why: str, size: int, steps: in
             rate = found.winner.lr
         (found.end or start).restore()
         set_base(t.state.optimizer, rate)
-        late = t.state.position > LATEST_RACE * raced_examples(t)
+        late = t.state.position - waited * size > LATEST_RACE * raced_examples(t)
         if not found.open_above or left < steps * size or late:
             break
-        if not math.isfinite(train(t, size, t.state.step)[-1]):  # as many steps again: the run goes on
+        if not math.isfinite(train(t, size, t.state.step - waited)[-1]):  # as many steps again: the run goes on
             (found.end or start).restore()
             break
     tried = f"tried {'; then '.join(map(_outcome, d.races))} (doubling must improve by {FURTHER:.0%})"
