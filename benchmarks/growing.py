@@ -6,7 +6,8 @@ apart; the best of all by time to the target, mean over seeds, which is the targ
 of them has at half of the examples, plus 3% of the way there from the start.
 
 auto: batch, rate and growth as `fit` chooses them by the law.  fixed: the same without growth.  from a quarter: a
-quarter of the best fixed batch, at the best rate for that size, and growth.  The rows are many, so that batches of up
+quarter of the best fixed batch, at the best rate for that size, and growth.  schedule: choice.py's oracle of three
+batches and two switches.  The rows are many, so that batches of up
 to 1,024 are allowed. Runs are cached in benchmarks/.cache/choice; writes benchmarks/results/growing.md.
 """
 
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from choice import SCORED, cached, every_setting, fresh, seconds, target_of, train
+from choice import SCORED, cached, every_setting, fresh, scheduled, seconds, target_of, train
 from choice_workloads import HERE, Split, Workload, mlp, split
 from never_worse_data import classes, net
 from sklearn import datasets
@@ -81,6 +82,7 @@ def measure(w: Workload, seeds: int) -> list[str]:
         }  # fmt: skip
         ratios = {name: seconds(runs, target, column, k, 1) / times[best] for name, runs in found.items()}
         ratios["the quarter, fixed"] = times[quarter] / times[best]
+        ratios["schedule"] = scheduled(grid, initial, target, column, k, 1) / times[best]
         ways = "; ".join(
             " ".join(str(size) for size in dict.fromkeys([r["plan"].get("batch", [quarter[0]])[0],
                      *(int(note.split("->")[1].split(":")[0]) for note in r["notes"] if "->" in note)]))
@@ -92,16 +94,61 @@ def measure(w: Workload, seeds: int) -> list[str]:
     return lines
 
 
+def ideal(k: float, low: float, high: float) -> float:
+    """The time to a target of a batch that is the best power of two at every moment, nothing paid for knowing it, over
+    that of the best which does not grow: the noise scale rises from `low` to `high`, and each doubling of it takes as
+    much progress. The time of a piece of progress is T(B) (B + phi) / B (DESIGN.md).
+
+    >>> round(ideal(128, 20, 1000), 3)
+    0.923
+    """
+    phi, sizes = np.geomspace(low, high, 4001), 2.0 ** np.arange(16)
+    cost = (k + sizes[:, None]) * (sizes[:, None] + phi) / sizes[:, None]
+    return float(cost.min(0).mean() / cost.mean(1).min())
+
+
+def theory() -> list[str]:
+    """The page's part on what can be gained at all."""
+    ranges = [(20, 200), (20, 1000), (20, 5000), (5, 5000), (100, 10_000)]
+    lines = [
+        f"| {low:,} to {high:,} | " + " | ".join(f"{ideal(k, low, high):.3f}" for k in LAWS) + " |"
+        for low, high in ranges
+    ]
+    means = [math.exp(statistics.mean(math.log(ideal(k, *ends)) for ends in ranges)) for k in LAWS]
+    return [
+        "## What can be gained at all", "",
+        "By the law that the batch is chosen with: the best power of two at every moment, known for nothing, over the "
+        "best fixed batch, where the noise scale rises evenly in its logarithm. Where most of the run is spent at the "
+        "high end, it is less.",
+        "", f"| noise scale | {' | '.join(f'K={k}' for k in LAWS)} |", "|---" * (1 + len(LAWS)) + "|", *lines,
+        f"| geometric mean | {' | '.join(f'{m:.3f}' for m in means)} |",
+    ]  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--only", type=lambda s: s.split(","), default=[w.name for w in WORKS])
+    parser.add_argument("--theory", action="store_true", help="only what can be gained at all")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.theory:
+        print("\n".join(theory()))
+        return
     lines = [line for w in WORKS if w.name in args.only for line in measure(w, args.seeds)]
-    cells = [[float(cell) for cell in line.split("|")[4:8]] for line in lines]
+    cells = [[float(cell) for cell in line.split("|")[4:9]] for line in lines]
     means = [math.exp(statistics.mean(map(math.log, column))) for column in zip(*cells, strict=True)]
-    head = ("workload", "law", "best fixed", "auto", "auto, fixed", "from a quarter", "the quarter, fixed", "sizes")
+    head = (
+        "workload",
+        "law",
+        "best fixed",
+        "auto",
+        "auto, fixed",
+        "from a quarter",
+        "the quarter, fixed",
+        "schedule",
+        "sizes",
+    )
     page = [
         "# A batch that grows, against the best that does not", "",
         f"`python benchmarks/growing.py`, which says what is measured; {platform.machine()}, torch "
@@ -110,6 +157,7 @@ def main() -> None:
         "",
         f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines,
         "| geometric mean | | | " + " | ".join(f"**{m:.3f}**" for m in means) + " | |",
+        "", *theory(),
     ]  # fmt: skip
     (HERE / "results" / "growing.md").write_text("\n".join(page) + "\n")
     print(page[-1])
