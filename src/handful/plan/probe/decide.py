@@ -80,7 +80,10 @@ def decide(
         if ask_batch:
             tp = d.throughput = throughput or measure_times(t, d, share, quick=not measure_all)
             size = fallback_batch(tp, d.cap, planned_examples(t))
-        rate = first_steps(t, d, size, share, beginning, batch=ask_batch, lr=lr or measure_all, short=short)
+        rate = first_steps(
+            t, d, size, share, beginning, batch=ask_batch, lr=lr or measure_all, short=short,
+            learned=bool(short) and not open_length,
+        )  # fmt: skip
         if ask_batch:
             measure_noise(t, d, tp, size, NOISE * share / SHARE, rise=MOST_RISE if lr else 1.0)
             follow(t, d, rate, size, choose_batch(t, d, tp))

@@ -30,14 +30,16 @@ FEWEST_STEPS = 6  # or that tell anything, where there are not enough
 
 @part("first steps, at several rates")
 def first_steps(
-    t: Training, d: Decision, size: int, share: float, beginning: Snapshot, *, batch: bool, lr: bool, short: str = ""
-) -> float:
+    t: Training, d: Decision, size: int, share: float, beginning: Snapshot, *, batch: bool, lr: bool, short: str = "",
+    learned: bool = False,
+) -> float:  # fmt: skip
     """Begin the run with batches of `size`: some steps, then a race of rates where the run is long enough for one, and
-    `short` does not say why it is not. Leaves the training there; returns the base rate that it has."""
+    `short` does not say why it is not. Leaves the training there; returns the base rate that it has. learned: begin at
+    the rate that was learned for short runs."""
     planned = raced_examples(t)
     if not lr:
         return _begin(t, d, base_rate(t), size, beginning, tries=1)[0]
-    rate, why = default_rate(t, size, short=bool(short))
+    rate, why = default_rate(t, size, learned=learned)
     budget = min(share, 2 * SHARE) - (TIMING + NOISE if batch else 0.0)
     most, usual = (d.in_time(part * planned, size) for part in (budget, RACE / SHARE * share))
     steps, again = _plan_race(most, usual)
@@ -159,13 +161,13 @@ def _outcome(found: Race) -> str:
     return f"{rates} in a race over {steps}: loss {say_number(found.before)} -> {losses}"
 
 
-def default_rate(t: Training, size: int, *, short: bool = False) -> tuple[float, str]:
-    """The optimizer's stated rate, taken to be for a batch of 32, and raised for a larger one. short: where it comes
+def default_rate(t: Training, size: int, *, learned: bool = False) -> tuple[float, str]:
+    """The optimizer's stated rate, taken to be for a batch of 32, and raised for a larger one. learned: where it comes
     from the shapes of the model, that which was learned for short runs."""
     rate, why, model = base_rate(t), t.plan.choices["lr"].reason, t.objective.model
     shaped = rate_of_shapes(model)
-    if short and why == shaped[1] and (learned := learned_rate(model)):
-        rate, why = float(f"{learned[0] * rate / shaped[0]:.3g}"), learned[1]
+    if learned and why == shaped[1] and (found := learned_rate(model)):
+        rate, why = float(f"{found[0] * rate / shaped[0]:.3g}"), found[1]
     if size <= 32:
         return rate, why
     return float(f"{rate * rate_follows(t, 32, size):.3g}"), f"{rate:.3g} at a batch of 32 ({why}), raised for {size}"
