@@ -16,6 +16,7 @@ from handful.plan.build import assemble
 from handful.plan.probe import batch_growth as growth_module
 from handful.plan.probe.batch_growth import Grower, as_growth, growth, stalled
 from handful.plan.probe.noise_scale import GradientMoments
+from handful.training.training import CONSIDERED
 
 LAW = "growth(at_most=128, a=0.02, b=1e-05)"  # a step costs what 2,000 rows do: larger batches pay
 
@@ -77,13 +78,13 @@ def test_a_run_of_a_few_thousand_steps_measures_often_enough_to_grow(monkeypatch
     t = built(data=noisy(20_000), batch=32, until="epochs(4)")
     t.state.position = t.planned // 2
     every = growth_module.LEAST_PARTS * 32 / growth_module.PROBING
-    assert every > t.planned / growth_module.MOMENTS
+    assert every > t.planned / CONSIDERED
     considered = []
     monkeypatch.setattr(Grower, "measure", lambda self, t: considered.append(t.state.position))
     for position in range(32, t.planned, 32):
         t.state.position = position
         Grower(as_growth(LAW)).consider(t)
-    assert 4 <= len(considered) <= t.planned / every
+    assert 3 <= len(considered) <= t.planned / every
     assert all(b - a >= every - 32 for a, b in itertools.pairwise(considered))
 
 

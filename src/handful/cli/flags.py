@@ -44,7 +44,10 @@ Json = Annotated[bool, typer.Option("--json", help="print the result as one JSON
 ConfigFile = Annotated[Path | None, typer.Option(help="a TOML file of options; flags have precedence over it")]
 
 # Options of `fit` that `handful train` leaves as they are.
-IN_PYTHON = {"clip_value", "compile", "shuffle", "evaluate_every", "save_every", "batch_growth", "step_times", "join"}
+IN_PYTHON = {
+    "clip_value", "compile", "shuffle", "evaluate_every", "save_every", "batch_growth", "step_times", "join",
+    "training_step",
+}  # fmt: skip
 
 
 def command(function: F) -> F:

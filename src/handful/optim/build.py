@@ -22,6 +22,7 @@ from handful.base import expression
 from handful.base.errors import HandfulError, did_you_mean, some
 from handful.base.expression import number
 from handful.base.plan import Choice
+from handful.base.shards import is_shard
 from handful.models.base import Model
 from handful.optim.fused import without_compiler
 from handful.optim.groups import REST, Group, Parameters, by_pattern, only, parameter_groups, trainable, undecayed
@@ -197,10 +198,11 @@ def _maker(
             if spec.isidentifier() and spec not in _KINDS:
                 raise HandfulError(f"there is no optimizer '{spec}'.{did_you_mean(spec, _KINDS)}")
             name, options = expression.parse(spec, _TEXTS, "optimizer")
+            own = {key: Choice(options.pop(key), "given") for key in ("lr", "weight_decay") if key in options}
             maker = _named(name, model, notes)._replace(options=options)
             decays = "weight_decay" in (maker.takes or ())
-            decay = decay or (_default_l2(name, model) if decays else None)
-            return maker, rate or _default_lr(name, model), decay
+            decay = decay or own.get("weight_decay") or (_default_l2(name, model) if decays else None)
+            return maker, rate or own.get("lr") or _default_lr(name, model), decay
         case Optimizer():
             return _Maker(type(spec).__name__, lambda params: spec, ()), rate, decay
         case _ if callable(spec):
@@ -228,9 +230,9 @@ def _text(name: str) -> Callable[..., tuple[str, dict[str, object]]]:
     """What reads an optimizer's options in a text, where lists stand for tuples."""
 
     def read(**options: object) -> tuple[str, dict[str, object]]:
-        for option, instead in (("lr", "lr=..."), ("weight_decay", "l2=...")):
-            if option in options:
-                raise HandfulError(f"{option} is an option of its own: {instead}")
+        checks: dict[str, dict[str, float]] = {"lr": {"above": 0}, "weight_decay": {"least": 0}}
+        for option in checks.keys() & options.keys():
+            options[option] = float(number(options[option], f"{option} of {name}", **checks[option]))
         return name, {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
 
     parameters = [Parameter(option, Parameter.KEYWORD_ONLY, default=None) for option in sorted(_takes(name))]
@@ -315,6 +317,8 @@ def _fast(make: type[Optimizer], model: nn.Module, groups: list[Group]) -> dict[
     devices = {parameter.device.type for parameter in parameters}
     floating = all(parameter.is_floating_point() for parameter in parameters)
     known = inspect.signature(make).parameters
+    if any(map(is_shard, parameters)):  # torch 2.13 has a fused step of sharded parameters for Adam alone
+        floating = make in (torch.optim.Adam, torch.optim.AdamW)
     if "fused" in known and floating and (devices == {"cpu"} or (devices == {"cuda"} and make not in _FUSED_ON_CPU)):
         return {"fused": True}
     return {"foreach": True} if "foreach" in known and devices == {"cpu"} else {}

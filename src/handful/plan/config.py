@@ -115,7 +115,8 @@ class Config:
     target: Annotated[str | None, "the column to predict, where it is not clear; several with commas"] = None
     valid: Annotated[
         "float | Data",
-        "share of rows held out (0.1), a number of rows, other data, or none",
+        "share of rows held out (0.1), a number of rows, '0.2 by patient' (whole groups), 'last 0.2', "
+        "'last 0.2 by date', other data, or none",
         Kind(read=reads(int, float)) | None,
     ] = 0.1
     batch: Annotated[
@@ -151,6 +152,12 @@ class Config:
     loss: Annotated[
         "Losses", "auto, cross_entropy, mse, mae, huber, quantile(q=0.9), focal, ..., or a callable (output, target)"
     ] = "auto"
+    training_step: Annotated[
+        "Callable[..., object] | None",
+        "a function (model, batch, step) of your own in place of forward, loss and update: for several losses and "
+        "optimizers, see handful.training.own_step.OwnStep; held-out rows are scored where loss= is given",
+        Kind("a function (model, batch, step)", lambda value: value is None or callable(value)),
+    ] = None
     metrics: Annotated[
         "Metrics",
         "auto, or names: 'accuracy, f1, auroc'; in Python functions (outputs, targets), torchmetrics, or a dict",
@@ -200,6 +207,11 @@ class Config:
     ] = "auto"
     precision: Annotated[str, "auto, float32, bfloat16, float64"] = "auto"
     compile: Annotated[bool | Auto, "whether to torch.compile the model", YES_OR_NO | "auto"] = "auto"
+    graph: Annotated[
+        bool | Auto,
+        "on a GPU, the whole step as one CUDA graph: 'auto' where it can be captured, False: never",
+        YES_OR_NO | "auto",
+    ] = "auto"
     device: Annotated[str, "auto, cpu, cuda, mps"] = "auto"
     threads: Annotated[
         int | Auto, "CPU threads per step; 'auto': all, unless fewer are measured to be faster", AT_LEAST_1 | "auto"
@@ -238,6 +250,11 @@ class Config:
     join: Annotated[
         bool, "train together with the other ranks that torchrun (or the like) started; False: alone", YES_OR_NO
     ] = True
+    sharding: Annotated[
+        Literal["fsdp"] | None,
+        "'fsdp': each rank holds its part of parameters, gradients and optimizer state, by torch's FSDP2",
+        Kind("'fsdp'", lambda value: value == "fsdp") | None,
+    ] = None
     timeout: Annotated[float, "seconds that ranks wait for one another", ABOVE_0] = 120.0
     overwrite: Annotated[bool, "replace the run that the folder holds"] = False
     profile: Annotated[bool, "time the parts of each step, and trace some: see the report and trace.json"] = False
@@ -280,6 +297,7 @@ class ConfigOptions(TrainingOptions, total=False):
 
     target: str | None
     micro_batch: int | Auto
+    training_step: "Callable[..., object] | None"
     metrics: "Metrics"
     task: str | None
     recipe: str | None
@@ -292,6 +310,7 @@ class ConfigOptions(TrainingOptions, total=False):
     clip_norm: float | None
     clip_value: float | None
     compile: bool | Auto
+    graph: bool | Auto
     threads: int | Auto
     seed: int
     deterministic: bool
@@ -303,6 +322,7 @@ class ConfigOptions(TrainingOptions, total=False):
     batch_growth: "str | growth | grow_batch | None"
     resume: bool | Auto
     join: bool
+    sharding: Literal["fsdp"] | None
     timeout: float
     overwrite: bool
     profile: bool

@@ -16,13 +16,10 @@ from handful.plan.probe.noise_scale import GradientMoments, gradient_in_parts, p
 from handful.plan.probe.snapshot import untouched
 from handful.plan.probe.steps import FAILED, loss_on, train
 from handful.training.guards import NonFiniteLoss, is_out_of_memory
-from handful.training.training import Training
+from handful.training.training import CONSIDERED, Training
 
 GAIN = 1.05  # the least predicted gain in progress per second
 EARLIEST = 0.02  # share of the run before which the noise scale is still climbing: nothing is decided from it
-MOMENTS = (
-    16  # how many times per run it is considered, at most: each must leave examples enough for LEAST_PARTS batches
-)
 LATEST = 0.8  # share of the run after which growing no longer pays for its branch
 PROBING = 0.015  # of the run's examples, to measure the noise scale
 LEAST_PARTS, MOST_PARTS = 4, 32  # batches that one measurement is made of
@@ -88,7 +85,7 @@ class Grower:
         """Add what the next batches tell to `state.noise`, and drop what is older than half of the run so far."""
         s = t.state
         s.noise = [n for n in s.noise if n[-1] >= s.position / 2]
-        parts = max(LEAST_PARTS, min(MOST_PARTS, int(PROBING * (t.planned or 0) / MOMENTS / s.batch)))
+        parts = max(LEAST_PARTS, min(MOST_PARTS, int(PROBING * (t.planned or 0) / CONSIDERED / s.batch)))
         batch = t.batches.at(s.position, parts * s.batch)
         with untouched(t):
             t.objective.model.train()
@@ -100,7 +97,8 @@ class Grower:
     def consider(self, t: Training) -> str | None:
         """At one of the fixed positions: let the batch grow if it pays. Returns what was done, in words, or None."""
         s, planned = t.state, t.planned or 0
-        old, every = s.batch, max(1, planned // MOMENTS, math.ceil(LEAST_PARTS * s.batch / PROBING))
+        old, unit = s.batch, max(1, planned // CONSIDERED)
+        every = unit * math.ceil(LEAST_PARTS * old / PROBING / unit)  # so seldom that each may take LEAST_PARTS batches
         if not (EARLIEST * planned <= s.position < LATEST * planned and t.due(every)):
             return None
         steps = {n: max(STEPS, math.ceil(BRANCH * planned / n)) for n in (2 * old, 4 * old) if n <= self.spec.at_most}
