@@ -217,7 +217,8 @@ def test_given_numbers_are_not_probed(monkeypatch):
     assert "batch_growth" not in run.plan.choices
 
 
-def test_a_ready_optimizer_keeps_its_own_rate():
+def test_a_ready_optimizer_keeps_its_own_rate(monkeypatch):
+    monkeypatch.setattr(decide_module, "SHORT", 0.0)
     model = small()
     sgd = torch.optim.SGD(model.parameters(), lr=0.037)
     run = handful.fit(model, blobs(2000), optimizer=sgd, until="epochs(3)", quiet=True)

@@ -30,7 +30,7 @@ from handful.plan.probe.first_steps import first_steps, rate_follows
 from handful.plan.probe.memory import measure_memory
 from handful.plan.probe.noise_scale import PARTS, GradientMoments, gradient_in_parts, pool
 from handful.plan.probe.snapshot import Snapshot, untouched
-from handful.plan.probe.step_time import Throughput, measure_throughput, powers_of_two
+from handful.plan.probe.step_time import Throughput, fit_times, measure_throughput, powers_of_two
 from handful.plan.probe.steps import effort
 from handful.report.words import say_seconds
 from handful.training.coupling import mode_coupling
@@ -49,16 +49,9 @@ MOST_RISE = 4.0  # of the rate for the one large batch that the noise scale is m
 
 
 def decide(
-    t: Training,
-    *,
-    batch: bool = True,
-    lr: bool = True,
-    share: float = SHARE,
-    throughput: Throughput | None = None,
-    measure_all: bool = False,
-    weigh: bool = False,
-    open_length: bool = False,
-) -> Decision:
+    t: Training, *, batch: bool = True, lr: bool = True, share: float = SHARE, throughput: Throughput | None = None,
+    measure_all: bool = False, weigh: bool = False, open_length: bool = False,
+) -> Decision:  # fmt: skip
     """Decide what was left open, on a Training that was built with provisional values; it is left as it was.
 
     The run begins: with a batch by the throughput rule its first steps are taken; the next ones are at several rates,
@@ -73,7 +66,7 @@ def decide(
     d = Decision(cap=batch_cap(t.examples))
     beginning, size = Snapshot(t), t.state.batch
     try:
-        short = too_short(t, d, SHORT * OPEN if open_length else SHORT) if weigh and throughput is None else ""
+        short = too_short(t, d, throughput, SHORT * OPEN if open_length else SHORT) if weigh else ""
         ask_batch = (batch or measure_all) and not short
         if short and batch:
             size = take_usual(t, d, short, open_length=open_length)
@@ -101,15 +94,20 @@ def decide(
     return d
 
 
-def too_short(t: Training, d: Decision, limit: float) -> str:
+def too_short(t: Training, d: Decision, known: Throughput | None, limit: float) -> str:
     """Why measuring would not earn back what it costs, for a run that will be over in `limit` seconds; empty where it
-    may. How long it computes counts, not how long other processes keep it waiting: a busy machine decides as a quiet
-    one."""
-    first = measure_throughput(t, [min(USUAL, d.cap)], budget=0.2, repeats=3, timer=effort)
-    seconds = planned_examples(t) * first.low[0] / first.sizes[0]
-    if seconds > limit:
+    may, or where step times are given. How long it computes counts, not how long other processes keep it waiting: a
+    busy machine decides as a quiet one. The time of the one size that was asked about stands in the plan: given again
+    (`known`), it decides the same."""
+    if known is not None and len(known.sizes) > 1:
         return ""
-    return f"the run will take {say_seconds(seconds)} at most, too little to earn back a measurement"
+    first = known or measure_throughput(t, [min(USUAL, d.cap)], budget=0.2, repeats=3, timer=effort)
+    size, step = first.sizes[0], first.low[0]
+    if planned_examples(t) * step / size > limit:
+        return ""
+    d.throughput = fit_times({size: [step]})
+    run = say_seconds(planned_examples(t) * step / size)
+    return f"the run will take {run} at most, too little to earn back a measurement"
 
 
 def take_usual(t: Training, d: Decision, why: str, *, open_length: bool) -> int:
