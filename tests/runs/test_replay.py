@@ -15,7 +15,7 @@ from handful.base import files
 from handful.cli import app
 from handful.data.base import Batch
 from handful.runs.diff import diff
-from handful.runs.examples import pictures_of
+from handful.runs.judge.examples import pictures_of
 from handful.runs.replay import find
 from handful.runs.run import Run
 from handful.training.process import checkpoint

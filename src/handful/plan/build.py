@@ -294,7 +294,6 @@ def make_training(
     few = options.lr == "auto" and data.held_out is not None and len(data.train) <= choose.FEW_ROWS
     averaged = choose.ema(options.ema, net, optimizer, few=few)
     ema = chooser.put("ema", averaged) if averaged else None
-    parameters = [p for p in net.parameters() if p.requires_grad]
     return Training(
         plan=Plan(chooser.choices, tuple(chooser.notes)),
         pipeline=data.pipeline,
@@ -314,8 +313,8 @@ def make_training(
         save_every=None if options.save_every == "auto" else options.save_every,
         ranks=ranks,
         folder=folder,
-        parameters=parameters,
-        decayed=[p for p in parameters if p.ndim > 1],
+        held_out=data.held_out,
+        parameters=[p for p in net.parameters() if p.requires_grad],
     )
 
 
