@@ -15,7 +15,7 @@ from handful.data.base import Source
 from handful.data.media.folder import file_names
 from handful.report.document import Page, Part, Section
 from handful.report.figure import Figure
-from handful.report.markup import picture_grid, sound_list, table_html, tiles
+from handful.report.markup import folded, picture_grid, sound_list, table_html, tiles
 from handful.report.page import HeldOut
 from handful.report.tables import Grid, print_table
 from handful.report.truth import figure_against, figure_calibration, figure_matrix, figure_residuals, interval
@@ -147,8 +147,10 @@ class Evaluation:
 
     def mistakes(self) -> list[Part]:
         """The rows of highest loss: as pictures or sounds, where they are that, and as a table."""
-        listed: list[Part] = [table_html(Grid.of(self.worst))] if self.worst else []
-        captions = [_caption(row) for row in self.worst]
+        if not self.worst:
+            return []
+        rows, captions = table_html(Grid.of(self.worst)), [_caption(row) for row in self.worst]
+        listed: list[Part] = [folded("The same as a table", rows) if self.pictures is not None or self.sounds else rows]
         if self.pictures is not None:
             listed.insert(0, picture_grid(self.pictures, captions[: len(self.pictures)]))
         if self.sounds:
