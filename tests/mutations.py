@@ -228,7 +228,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     os.environ.pop("HANDFUL_CACHE", None)
-    tally, wrong, began = Counter[str](), dict[str, str](), time.monotonic()
+    tally, of, wrong, took = Counter[str | None](), Counter[str](), dict[str, str](), Counter[str]()
     with tempfile.TemporaryDirectory() as folder:
         place, scratch = Path(folder, "right"), Path(folder, "scratch")
         place.mkdir()
@@ -255,9 +255,12 @@ def main() -> None:
                 copied = copied / original.relative_to(root)
             copied.write_bytes(mutated(original.read_bytes(), dice))
             os.chdir(scratch)
+            began = time.monotonic()
             before = set(home.iterdir()) | set(Path(folder).iterdir())
             answer = attempt(readers[kind], copied)
             os.chdir(home)
+            of[kind] += 1
+            took[kind] += time.monotonic() - began
             if set(home.iterdir()) | set(Path(folder).iterdir()) != before:
                 answer = "writes outside"
             shutil.rmtree(scratch)
@@ -267,8 +270,12 @@ def main() -> None:
                 if key not in wrong:
                     print(f"{kind} {k} (seed {args.seed}): {answer}", file=sys.stderr, flush=True)
                 wrong.setdefault(key, answer)
-    seconds = round(time.monotonic() - began)
-    print(json.dumps({"read": tally[None], "refused": tally["refused"], "wrong": sorted(wrong), "seconds": seconds}))
+    seconds = {kind: round(spent, 1) for kind, spent in took.most_common()}
+    print(
+        json.dumps(
+            {"read": tally[None], "refused": tally["refused"], "wrong": sorted(wrong), "of": of, "seconds": seconds}
+        )
+    )
     sys.exit(bool(wrong))
 
 

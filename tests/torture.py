@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -78,7 +79,7 @@ def own(optimizer: str, data: Path, out: Path) -> None:
     net = torch.nn.Sequential(torch.nn.Linear(6, 12), torch.nn.BatchNorm1d(12), torch.nn.ReLU(), torch.nn.Dropout(0.3),
                               torch.nn.Linear(12, 3))  # fmt: skip
     handful.fit(net, arrays, out=out / "run", batch=32, lr=0.01, optimizer=optimizer, until="epochs(2)", valid=0.2,
-                ema=0.9, micro_batch=12, clip_norm=1.0, **EVERY)  # fmt: skip
+                ema=0.9, micro_batch=12, clip_norm=None if optimizer == "lbfgs" else 1.0, **EVERY)  # fmt: skip
 
 
 def with_holes(policy: str, data: Path, out: Path) -> None:
@@ -202,22 +203,24 @@ def wait(pid: int, seconds: float | None) -> int | None:
         time.sleep(0.001)
 
 
-def torture(name: str, work: Work, data: Path, place: Path, signals: list[str], dice: random.Random) -> tuple[int, str]:
-    """(kills that hit, what differs or ""). signals: one for each process; "TERM2" is sent twice."""
+def torture(
+    name: str, work: Work, data: Path, place: Path, signals: list[str], dice: random.Random
+) -> tuple[list[str], str]:
+    """(signals that hit, what differs or ""). signals: one for each process; "TERM2" is sent twice."""
     alone, out = place / "alone", place / "killed"
     for folder in (alone, out):
         folder.mkdir(parents=True)
     began = time.monotonic()
     if wait(begin(work, data, alone, False), None) != 0:
-        return 0, f"{name} fails: {(place / 'alone.log').read_text()[-2000:]}"
-    took, hits, log = time.monotonic() - began, 0, place / "killed.log"
+        return [], f"{name} fails: {(place / 'alone.log').read_text()[-2000:]}"
+    took, hits, log = time.monotonic() - began, list[str](), place / "killed.log"
     expected = result_of(alone)
     for kind in signals:
         pid = begin(work, data, out, kind == "PIPE")
         number = getattr(signal, f"SIG{kind.removesuffix('2')}") if kind != "PIPE" else signal.SIGKILL
         status = wait(pid, dice.random() * took)
         if status is None:
-            hits += 1
+            hits.append(kind)
             os.kill(pid, number)
             if kind.endswith("2"):
                 wait_a_little = dice.random() * 0.02
@@ -247,7 +250,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     dice, kinds = random.Random(args.seed), args.signals.split(",")
-    hits, runs, wrong, of = 0, 0, list[str](), dict[str, int]()
+    hits, by, runs, wrong = Counter[str](), Counter[str](), 0, list[str]()
     with tempfile.TemporaryDirectory() as folder:
         (data := Path(folder, "data")).mkdir()
         make_data(data)
@@ -259,15 +262,16 @@ def main() -> None:
             count = min(args.each, left)
             place = Path(folder, f"{turn}")
             found, why = torture(name, WORKS[name], data, place, [dice.choice(kinds) for _ in range(count)], dice)
-            hits, runs, left = hits + found, runs + 1, left - found
-            of[name] = of.get(name, 0) + found
+            runs, left = runs + 1, left - len(found)
+            hits[name] += len(found)
+            by.update(found)
             if args.loud:
-                print(f"{name}: {found} of {count} hit", flush=True)
+                print(f"{name}: {len(found)} of {count} hit", flush=True)
             if why:
                 wrong.append(why)
                 print(why, file=sys.stderr, flush=True)
             shutil.rmtree(place)
-    print(json.dumps({"hits": hits, "runs": runs, "wrong": wrong, "of": of}))
+    print(json.dumps({"hits": hits.total(), "runs": runs, "wrong": wrong, "of": hits, "by": by}))
     sys.exit(bool(wrong))
 
 

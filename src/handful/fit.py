@@ -210,7 +210,7 @@ def _run_training(t: Training, callbacks: Sequence[Callback], watch: Stopwatch) 
             state.stopped_because, status = str(error), BROKEN_OFF  # what was learned before is kept
         finally:
             torch.random.set_rng_state(generator_state)
-        if observer.step == state.step:  # or the checkpoint before it is the one to go on from
+        if observer.step == state.step and not state.torn:  # or the checkpoint before is the one to go on from
             unsaved = t.save()
         restore_best(t)
         t.live.close(state.stopped_because)
@@ -279,13 +279,16 @@ def write_down(run: Run, t: Training, watch: Stopwatch) -> None:
             lacking = extras.write(t.folder.path, t)
         t.folder.finish(run.model, run.stopped_because, run.best, run.history)
         run.unsaved = None  # the weights that were kept are there
+    except HandfulError as error:
+        run.unsaved, run.exit_status = str(error), UNSAVED
+        print(f"handful: what the run learned is not saved: {run.unsaved}", file=sys.stderr)
+    try:
         run.spent = watch.so_far()
         files.write_json(t.folder.path / SPENT, run.spent)
         run.report()
     except HandfulError as error:
-        run.unsaved = str(error)
-    if run.unsaved:
-        run.exit_status = UNSAVED
-        print(f"handful: what the run learned is not saved: {run.unsaved}", file=sys.stderr)
+        if not run.unsaved:
+            again = f"handful report {t.folder.path}"
+            print(f"handful: the run is saved, but for its page: {error}; {again} writes it", file=sys.stderr)
     if lacking:
         t.live.note(lacking)

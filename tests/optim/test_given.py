@@ -271,7 +271,8 @@ def test_resumed_to_the_bit(name: str, tmp_path: Path) -> None:
         ({"optimizer": {"0": "sgd"}}, "optimizer: no pattern fits 2.weight"),
         ({"optimizer": {"0": "lbfgs", "*": "sgd"}}, "LBFGS cannot be one of several optimizers"),
         ({"optimizer": "adam(beta=0.9)"}, "adam takes no 'beta'. Did you mean 'betas'"),
-        ({"optimizer": "adam(lr=0.9)"}, "lr is an option of its own"),
+        ({"optimizer": "adam(lr=-1)"}, "lr of adam must be a number above 0, not -1"),
+        ({"optimizer": "adam(weight_decay=-1)"}, "weight_decay of adam must be a number of at least 0, not -1"),
         ({"schedule": StepLR}, "StepLR could not be made"),
         ({"schedule": partial(ReduceLROnPlateau, factor=0.5)}, "use handful.schedule.on_plateau"),
         ({"schedule": lambda progress: -1.0}, "asks for -1 times the learning rate"),
@@ -284,3 +285,15 @@ def test_refused_in_one_sentence(given: dict[str, Any], words: str) -> None:
     with pytest.raises(HandfulError) as caught:
         fit(plain(), **given)
     assert words in str(caught.value)
+
+
+def test_rate_and_decay_in_text_are_its_own_and_lr_has_precedence() -> None:
+    model, twin = plain(), plain()
+    run = fit(model, optimizer="adamw(lr=0.03, weight_decay=0.1)", lr="auto", l2="auto")
+    groups = [{"params": [p for p in twin.parameters() if p.ndim > 1], "weight_decay": 0.1},
+              {"params": [p for p in twin.parameters() if p.ndim == 1], "weight_decay": 0.0}]  # fmt: skip
+    by_hand(twin, torch.optim.AdamW(groups, lr=0.03, fused=True), 12, lambda step: None)
+    assert same(model, twin)
+    assert [run.plan.choices[name].value for name in ("lr", "l2")] == [0.03, 0.1]
+    assert run.plan.choices["lr"].status == "given"
+    assert fit(plain(), optimizer="adam(lr=0.03)", lr=0.5).plan.choices["lr"].value == 0.5

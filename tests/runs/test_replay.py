@@ -1,7 +1,9 @@
 """A step taken again is the run's own to the bit; two runs are told apart."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +16,13 @@ from handful import replay
 from handful.base import files
 from handful.cli import app
 from handful.data.base import Batch
+from handful.plan.probe import batch_growth
 from handful.runs.diff import diff
 from handful.runs.judge.examples import pictures_of
 from handful.runs.replay import find
 from handful.runs.run import Run
 from handful.training.process import checkpoint
+from handful.training.step import ExactGradient
 
 Truth = dict[int, tuple[dict[str, Tensor], dict[str, Tensor]]]
 
@@ -64,6 +68,92 @@ def check(record: Recorder, run: Run, *, gradients: bool = True, **again: object
                 moved = record.before[step + 1][name] - record.before[step][name]
                 assert layer["norm of update"] == float(moved.norm()), step
     assert sorted(p.read_bytes() for p in run.path.rglob("*") if p.is_file()) == before  # nothing was written
+
+
+def arrays(n: int = 90) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(n, 1, 8, 8, generator=generator), torch.randint(0, 3, (n,), generator=generator)
+
+
+def network() -> nn.Module:
+    """With dropout and running statistics."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(0.2), nn.Linear(144, 3)
+        )  # fmt: skip
+
+
+def every_step(record: Recorder, run: Run, steps: Iterable[int] = ()) -> None:
+    """Weights before, and the update of, every step of the run (of some steps) are those of the run."""
+    assert run.state is not None
+    for step in steps or range(1, run.state.step + 1):
+        found = run.replay(step)
+        assert (found.differs, found.problem) == (None, None), step
+        weights = found.model.state_dict()
+        assert all(torch.equal(weights[n], v) for n, v in record.before[step].items()), step
+        for layer in found.layers if step < run.state.step else []:
+            name = layer["parameter"]
+            moved = record.before[step + 1][name] - record.before[step][name]
+            assert layer["norm of update"] == float(moved.norm()), (step, name)
+
+
+ALL = {"batch": 8, "lr": 0.01, "ema": 0.9, "augment": "shift(1)", "valid": 0.2, "save_every": 7, "quiet": True}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"batch_growth": "grow_batch(every=1)"}, {"schedule": "on_plateau(patience=1)", "evaluate_every": "auto"},
+        {"optimizer": "lbfgs", "batch": 24}, {"optimizer": "muon", "micro_batch": 3, "augment": "mixup(0.3)"},
+        {"optimizer": "momentum", "clip_norm": 0.5, "l1": 1e-4, "ema": None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_step_is_the_runs_own(tmp_path: Path, given: dict[str, Any]) -> None:
+    record = Recorder()
+    options = ALL | {"until": "epochs(2)"} | given
+    run = handful.fit(network(), arrays(), out=tmp_path / "run", callbacks=[record], **options)
+    assert "batch_growth" not in given or {row["batch"] for row in run.history} > {8}
+    every_step(record, run)
+
+
+def test_every_step_of_a_batch_that_grows_by_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_growth, "PROBING", 0.6)
+    monkeypatch.setattr(batch_growth, "BRANCH", 0.01)
+    monkeypatch.setattr(batch_growth, "STEPS", 2)
+    record, rng = Recorder(), np.random.default_rng(0)
+    y = rng.integers(0, 2, 2000)
+    x = (rng.normal(0, 2.0, (2000, 8)) + y[:, None]).astype(np.float32)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.1), nn.Linear(8, 2))
+    run = handful.fit(net, (x, y), out=tmp_path / "run", callbacks=[record], batch=16, lr=0.01, ema=0.9, quiet=True,
+                      batch_growth="growth(at_most=64, a=0.02, b=1e-05)", until="examples(3600)", augment="noise(0.1)",
+                      save_every=30)  # fmt: skip
+    assert run.state is not None
+    grown = [row["step"] for row in run.history if "->" in row.get("note", "")]
+    assert grown
+    every_step(record, run, [1, run.state.step, *(step + k for step in grown for k in (0, 1, 2))])
+
+
+def test_a_replay_costs_at_most_the_steps_since_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    seen = ExactGradient.__init__
+
+    def counted(self: ExactGradient, *args: Any, **keyed: Any) -> None:
+        taken.append(keyed["step"] + 1)
+        seen(self, *args, **keyed)
+
+    run = handful.fit("linear", "iris", batch=16, lr=0.01, until="steps(25)", out=tmp_path / "run", save_every=10,
+                      quiet=True)  # fmt: skip
+    assert sorted(int(p.stem) for p in (tmp_path / "run" / "checkpoints").glob("*.json")) == [0, 20, 25]
+    monkeypatch.setattr(ExactGradient, "__init__", counted)
+    for step, first in ((1, 1), (9, 1), (20, 1), (21, 21), (24, 21), (25, 21)):
+        taken.clear()
+        assert run.replay(step).differs is None
+        assert taken == list(range(first, step + 1))
 
 
 def test_dropout_average_and_micro_batches(tmp_path: Path) -> None:

@@ -72,6 +72,12 @@ def in_ddp(rank):
     return nn.parallel.DistributedDataParallel(mlp(rank)) if torch.distributed.is_initialized() else mlp(rank)
 
 
+def cliff(output, target):
+    """Squares, infinite beyond a bound: a large rate falls over it, half of it does not."""
+    square = (output - target).square()
+    return torch.where(square > 4000.0, torch.inf, square)
+
+
 PLAIN = {"lr": 0.1, "optimizer": "sgd", "batch": 33, "until": "steps(9)", "valid": 0.2, "schedule": "constant"}
 TABLE = {"x": X, "y": Y, "w": WEIGHTS}
 ZERO = {"x": X, "y": Y, "w": (RNG.random(N) < 0.2) * WEIGHTS}
@@ -89,6 +95,19 @@ CASES = {  # name -> model of a rank, data, options
     "sparse gradients": (of(Ids), (X, Y), {"batch": 11}),
     "one layer twice": (of(Tied), (X, Y), {"metrics": "accuracy, auroc"}),
     "in DDP": (in_ddp, (X, Y), {}),
+    "rollback": (
+        of(lambda: nn.Linear(6, 1)),
+        (X, X @ np.arange(6.0)[:, None]),
+        {
+            "lr": 1.3,
+            "on_nonfinite": "rollback",
+            "loss": cliff,
+            "batch": 20,
+            "save_every": 2,
+            "preprocess": None,
+            "metrics": None,
+        },
+    ),
     "regression": (of(lambda: nn.Linear(6, 1)), (X, X @ np.arange(6.0) + 1e6), {"lr": 0.01}),
 }
 
@@ -99,7 +118,8 @@ def train(name, rank=0):
     make, data, options = CASES[name]
     run = handful.fit(make(rank), data, **{**PLAIN, **options}, evaluate_every=0.1, quiet=True)
     scores = [v for row in run.history for k, v in sorted(row.items()) if k.startswith(("train_", "valid_"))]
-    return {"weights": [p.detach().numpy() for p in run.model.parameters()], "scores": scores, "best": run.best}
+    weights = [p.detach().numpy() for p in run.model.parameters()]
+    return {"weights": weights, "scores": scores, "best": run.best, "back": run.state.went_back}
 
 
 def launch(size, work, *arguments, folder, **env):
@@ -165,6 +185,8 @@ class Faulty(nn.Module):
         if os.environ["RANK"] == "1" and self.training:
             if self.what == "memory" and len(x) > 4:
                 raise torch.OutOfMemoryError("out of memory")
+            if self.what == "back" and self.calls == 8:
+                return self.out(x) * torch.inf
             if self.calls > 6:
                 self.happens()
         return self.out(x)
@@ -182,6 +204,8 @@ def suffer(rank, what, folder, limit):
     options = {"lr": 0.1, "optimizer": "sgd", "batch": 20, "until": "steps(12)", "save_every": 3, "valid": None}
     if what in ("SIGTERM", "SIGINT"):
         options["until"] = "steps(1000000)"
+    if what == "back":
+        options |= {"on_nonfinite": "rollback"}
     if what == "NaN":
         x[17] = np.nan
     data = (x, y)
@@ -201,13 +225,13 @@ def suffer(rank, what, folder, limit):
     run = handful.fit(
         Faulty(what).double(),
         data,
-        out=folder / "run" if what == "SIGKILL" else None,
+        out=folder / "run" if what in ("SIGKILL", "back") else None,
         preprocess=None,
         quiet=True,
         timeout=limit,
         **options,
     )
-    print(run.stopped_because, run.state.step, run.state.micro_batch, flush=True)
+    print(run.stopped_because, run.state.step, run.state.micro_batch, run.state.went_back, flush=True)
     return run.exit_status
 
 

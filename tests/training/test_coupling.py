@@ -215,7 +215,16 @@ def test_rows_of_weight_zero_count_for_nothing():
 
 
 def test_a_mean_of_nothing_is_named():
-    """A loss that returns one number has none for a mini-batch of ignored targets."""
+    """A loss that returns one number has none for a mini-batch of ignored targets, where it is not known to leave them
+    out, as it cannot be tried on scores alone."""
+
+    class Named(nn.Linear):
+        def forward(self, x):
+            return {"scores": super().forward(x)}
+
+    def loss(o, t):
+        return F.cross_entropy(o["scores"].flatten(0, 1), t.flatten())
+
     y = torch.full((12, 8), -100)
     y[6:] = 1
     y[7:] = 0
@@ -223,7 +232,7 @@ def test_a_mean_of_nothing_is_named():
     with pytest.raises(
         HandfulError, match="all its targets are -100, of which a loss that returns one number has no mean"
     ):
-        handful.fit(nn.Linear(4, 2), data, loss=lambda o, t: F.cross_entropy(o.flatten(0, 1), t.flatten()), **options)
+        handful.fit(Named(4, 2), data, loss=loss, **options)
 
 
 def test_memory_that_runs_out_in_parts_is_as_before():

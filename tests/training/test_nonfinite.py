@@ -258,20 +258,20 @@ def test_estimators_and_command_line_take_it(tmp_path):
 
 def test_steps_of_a_run_that_skipped_or_went_back_can_be_taken_again(tmp_path):
     x = bad_x()
-    run = fit(net(), (x, Y), on_nonfinite="skip", out=tmp_path / "skip", save_every=4)
-    step = int(notes(run, "was skipped")[0].split("step ")[1].split()[0])
-    found = run.replay(step)
-    assert "not finite" in found.problem
-    assert found.differs is None
-    assert run.replay(step + 1).differs is None
-    back = fit(net(), (X, Y), lr=1.5, loss=cliff, on_nonfinite="rollback", save_every=5, out=tmp_path / "back")
-    to = back.state.went_back[-1]
-    for step in (to, to + 1, to + 2, back.state.step):
-        if step:
-            found = back.replay(step)
-            row = next(row for row in back.history if row["step"] == step and "note" not in row)
-            assert (found.differs, found.rate) == (None, row["lr"])
-            assert found.loss == pytest.approx(row["train_loss"], rel=1e-12)
+    run = fit(net(), (x, Y), on_nonfinite="skip", out=tmp_path / "skip", save_every=4, until="epochs(1)")
+    skipped = [int(note.split("step ")[1].split()[0]) for note in notes(run, "was skipped")]
+    for step in range(1, run.state.step + 1):
+        found = run.replay(step)
+        assert found.differs is None
+        assert (found.problem is not None and "not finite" in found.problem) == (step in skipped)
+    back = fit(net(), (X, Y), lr=1.5, loss=cliff, on_nonfinite="rollback", save_every=5, out=tmp_path / "back",
+               until="epochs(1)")  # fmt: skip
+    assert back.state.went_back
+    rows = {row["step"]: row for row in back.history if "note" not in row}
+    for step in range(1, back.state.step + 1):
+        found = back.replay(step)
+        assert (found.differs, found.rate) == (None, rows[step]["lr"])
+        assert found.loss == pytest.approx(rows[step]["train_loss"], rel=1e-12)
 
 
 def test_divergence_is_noticed_once_and_named(tmp_path, capfd):

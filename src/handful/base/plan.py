@@ -50,7 +50,17 @@ class Choice:
 
 
 # Options of `fit` that `handful train` leaves as they are.
-IN_PYTHON = {"clip_value", "compile", "shuffle", "evaluate_every", "save_every", "batch_growth", "step_times", "join"}
+IN_PYTHON = {
+    "clip_value",
+    "compile",
+    "shuffle",
+    "evaluate_every",
+    "save_every",
+    "batch_growth",
+    "step_times",
+    "join",
+    "training_step",
+}
 _CLOCKED = ("step_times", "threads", "precision", "micro_batch")  # depend on the machine and its moment
 
 

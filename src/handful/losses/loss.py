@@ -11,7 +11,7 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -44,24 +44,38 @@ class cross_entropy:
     class_weight: tuple[float, ...] | None = None
 
     def __call__(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | Tensor:
-        weight = None if self.class_weight is None else output.new_tensor(self.class_weight)
+        weight = None if self.class_weight is None else _beside(output, self.class_weight)
         return _softmax_loss(output, target, weight, self.label_smoothing)
 
     def total(self, output: Any, target: Any) -> tuple[Tensor, Tensor] | None:
         """What the values and what they count for add up to, in one pass, or None where there is no such pass."""
         if target.ndim != 1 or target.is_floating_point() or self.label_smoothing:
             return None
-        weight = None if self.class_weight is None else output.new_tensor(self.class_weight)
+        weight = None if self.class_weight is None else _beside(output, self.class_weight)
         log_p = F.log_softmax(output, dim=1)
         loss, counted = torch.ops.aten.nll_loss_forward(log_p, target, weight, 2, -100)  # 2: the sum
         return loss, counted
 
 
+def _beside(output: Tensor, numbers: float | tuple[float, ...]) -> Tensor:
+    """The numbers as a Tensor of the output's dtype and device, made once."""
+    return _numbers(numbers, output.dtype, output.device)
+
+
+@lru_cache(maxsize=16)
+def _numbers(numbers: float | tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(numbers, dtype=dtype, device=device)
+
+
 def _softmax_loss(
-    output: Tensor, target: Tensor, weight: Tensor | None, smoothing: float
+    output: Tensor, target: Tensor, weight: Tensor | None, smoothing: float | None
 ) -> tuple[Tensor, Tensor] | Tensor:
-    """Values, and what each counts for: its class's weight, or nothing where the id is -100."""
-    values = F.cross_entropy(output, target, weight, reduction="none", label_smoothing=smoothing)
+    """Values, and what each counts for: its class's weight, or nothing where the id is -100. smoothing: None where the
+    output is log-softmax already."""
+    if smoothing is None:
+        values = F.nll_loss(output, target, weight, reduction="none")
+    else:
+        values = F.cross_entropy(output, target, weight, reduction="none", label_smoothing=smoothing)
     if target.is_floating_point():
         return values
     counted = target != -100
@@ -96,7 +110,7 @@ class binary_cross_entropy:
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         target = _like(target, output)
         return F.binary_cross_entropy_with_logits(
-            output, target, reduction="none", pos_weight=output.new_tensor(self.positive_weight)
+            output, target, reduction="none", pos_weight=_beside(output, self.positive_weight)
         )
 
 
@@ -203,6 +217,10 @@ _SAME: dict[object, str] = {
     nn.BCELoss: "binary_cross_entropy_of_probabilities",
     F.binary_cross_entropy: "binary_cross_entropy_of_probabilities",
 }  # fmt: skip
+# Functions whose modules take the same options.
+_MODULES: tuple[tuple[object, Callable[..., _Loss]], ...] = (
+    (F.cross_entropy, nn.CrossEntropyLoss), (F.nll_loss, nn.NLLLoss), (F.smooth_l1_loss, nn.SmoothL1Loss)
+)  # fmt: skip
 
 
 def name_of(loss: object) -> str | None:
@@ -240,8 +258,8 @@ def as_loss(loss: object) -> tuple[LossFunction, str, list[str]]:
             loss = loss()
         except TypeError as error:
             raise HandfulError(f"loss is the class {kind}; give an object of it ({error})") from None
-    if loss is F.smooth_l1_loss:
-        loss = nn.SmoothL1Loss()
+    function, options = (loss.func, loss.keywords) if isinstance(loss, partial) and not loss.args else (loss, {})
+    loss = next((module(**options) for of, module in _MODULES if of is function), loss)
     match loss:
         case _Loss():
             return _module_values(loss)
@@ -251,20 +269,6 @@ def as_loss(loss: object) -> tuple[LossFunction, str, list[str]]:
     if _has_reduction(loss):
         return partial(loss, reduction="none"), title, []
     return loss, title, []
-
-
-def ignored_id(loss: object) -> int | None:
-    """The class id of rows that a loss leaves out of its mean, or None where it counts them all.
-
-    >>> ignored_id("cross_entropy"), ignored_id(nn.CrossEntropyLoss(ignore_index=-1)), ignored_id("focal")
-    (-100, -1, None)
-    """
-    match as_loss(loss)[0]:
-        case cross_entropy() | token_cross_entropy():
-            return IGNORED
-        case _Counted(ignored=ignored):
-            return int(ignored)
-    return None
 
 
 def _has_reduction(loss: Callable[..., object]) -> bool:
@@ -283,19 +287,20 @@ def _module_values(loss: _Loss) -> tuple[LossFunction, str, list[str]]:
         title = type(loss).__name__
         notes.append(f"{title} asked for a sum; the mini-batch's mean is used, so lr keeps its meaning")
     match values:
-        case nn.CrossEntropyLoss():
-            return _Counted(values), repr(loss), notes
+        case nn.CrossEntropyLoss() | nn.NLLLoss():
+            return Counted(values), repr(loss), notes
         case _ if isinstance(values, _ELEMENTWISE):
             return _Aligned(values), repr(loss), notes
     return values, repr(loss), notes
 
 
-class _Counted:
-    """torch's cross-entropy as values and what each counts for.
+class Counted:
+    """torch's cross-entropy, of logits or of their logarithms, as values and what each counts for.
     ignored: the id that counts for nothing; in targets with several positions it is -100, so metrics leave them out."""
 
-    def __init__(self, loss: nn.CrossEntropyLoss) -> None:
-        self.weight, self.smoothing, self.ignored = loss.weight, loss.label_smoothing, loss.ignore_index
+    def __init__(self, loss: nn.CrossEntropyLoss | nn.NLLLoss) -> None:
+        self.weight, self.ignored = loss.weight, loss.ignore_index
+        self.smoothing = getattr(loss, "label_smoothing", None)  # None: the output is log-softmax
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         if not target.is_floating_point():
@@ -322,8 +327,13 @@ class Summed:
     loss: LossFunction
 
     def __call__(self, output: Any, target: Any) -> tuple[Tensor, Tensor]:
-        rows = len(target if isinstance(target, Tensor) else output)
-        return torch.as_tensor(self.loss(output, target)), torch.tensor(float(rows))
+        match self.loss(output, target):
+            case (total, rows):  # the rows that count
+                return total / rows.clamp_min(1), rows
+            case total:
+                count = len(target if isinstance(target, Tensor) else output)
+                total = torch.as_tensor(total)
+                return total, torch.full((), float(count), device=total.device)
 
 
 def of_probabilities(loss: LossFunction) -> bool:

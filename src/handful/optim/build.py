@@ -197,10 +197,11 @@ def _maker(
             if spec.isidentifier() and spec not in _KINDS:
                 raise HandfulError(f"there is no optimizer '{spec}'.{did_you_mean(spec, _KINDS)}")
             name, options = expression.parse(spec, _TEXTS, "optimizer")
+            own = {key: Choice(options.pop(key), "given") for key in ("lr", "weight_decay") if key in options}
             maker = _named(name, model, notes)._replace(options=options)
             decays = "weight_decay" in (maker.takes or ())
-            decay = decay or (_default_l2(name, model) if decays else None)
-            return maker, rate or _default_lr(name, model), decay
+            decay = decay or own.get("weight_decay") or (_default_l2(name, model) if decays else None)
+            return maker, rate or own.get("lr") or _default_lr(name, model), decay
         case Optimizer():
             return _Maker(type(spec).__name__, lambda params: spec, ()), rate, decay
         case _ if callable(spec):
@@ -228,9 +229,9 @@ def _text(name: str) -> Callable[..., tuple[str, dict[str, object]]]:
     """What reads an optimizer's options in a text, where lists stand for tuples."""
 
     def read(**options: object) -> tuple[str, dict[str, object]]:
-        for option, instead in (("lr", "lr=..."), ("weight_decay", "l2=...")):
-            if option in options:
-                raise HandfulError(f"{option} is an option of its own: {instead}")
+        checks: dict[str, dict[str, float]] = {"lr": {"above": 0}, "weight_decay": {"least": 0}}
+        for option in checks.keys() & options.keys():
+            options[option] = float(number(options[option], f"{option} of {name}", **checks[option]))
         return name, {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
 
     parameters = [Parameter(option, Parameter.KEYWORD_ONLY, default=None) for option in sorted(_takes(name))]

@@ -94,6 +94,8 @@ def advise(model: str | nn.Module, train: object, **options: object) -> Advice:
     """
     given = {k: v for k, v in options.items() if k not in ("batch", "lr", "micro_batch")}
     t = assemble(model, train, given | {"quiet": True}, measure=False)
+    if t.training_step is not None:
+        raise HandfulError("the steps of a training_step of your own are not measured: choose batch and lr yourself")
     d = decide(t, share=SHARE, measure_all=True)
     if d.throughput is None or d.batch is None or d.lr is None:
         raise HandfulError("; ".join(d.notes) or "nothing could be measured")

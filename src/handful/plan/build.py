@@ -32,16 +32,19 @@ from handful.training import stop
 from handful.training.coupling import by_rank, mode_coupling
 from handful.training.objective import Objective
 from handful.training.observe import look
+from handful.training.own_step import moved_by_name
+from handful.training.process import static
 from handful.training.process.agreement import same_start
 from handful.training.process.device import autocast, choose_device, using_threads
 from handful.training.process.parallel import ALONE, Ranks
 from handful.training.state import State, copy_weights
 from handful.training.training import RATE_IS_OPEN, Training
 
+GRAPH = "rows lie on the device, and a step is one CUDA graph that is replayed, if it can be captured"
 # What may be changed when a run goes on: how it is computed, how large a step is, when something happens.
 CHANGEABLE = {
     "until", "lr", "schedule", "batch", "micro_batch", "batch_growth", "l1", "clip_norm", "clip_value", "augment",
-    "evaluate_every", "save_every", "on_nonfinite", "threads", "compile", "device", "profile",
+    "evaluate_every", "save_every", "on_nonfinite", "threads", "compile", "graph", "device", "profile",
 }  # fmt: skip
 
 
@@ -66,7 +69,7 @@ def assemble(
         model, train, given = as_planned(model, train, given, resuming)
     if not isinstance(model, str | nn.Module):
         raise HandfulError(f"model must be an nn.Module or the name of a ready-made one, not {type(model).__name__}")
-    options = Config.of(given)
+    options = choose.of_own_step(Config.of(given))
     folder = RunFolder(Path(out)) if out is not None else None
     if folder and resuming is None and ranks.rank == 0:
         folder.claim(overwrite=options.overwrite)
@@ -95,7 +98,9 @@ def _assemble(
         show_rows(net, objective, data, options.seed)
     batches, size = make_batches(data, options, chooser, device)
     t = make_training(data, objective, batches, size, options, chooser, ranks, folder)
-    if chooser.choices["micro_batch"].status == "default" and (parts := in_parts(t)):
+    if t.training_step is not None:
+        measure, t.moved = False, moved_by_name(t, choose.names_of(options.optimizer))
+    elif chooser.choices["micro_batch"].status == "default" and (parts := in_parts(t)):
         t.state.micro_batch = chooser.put("micro_batch", parts)
     found = Decision()
     if measure and resuming is None:
@@ -192,6 +197,9 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
     if t.ranks.size > 1:
         chooser.notes += by_rank(t.objective.model)
     compile_if_asked(t.objective.model, options, chooser)
+    if options.graph is False or t.objective.device.type in static.DEVICES:
+        why = "asked for" if options.graph is False else static.why_not(t)
+        chooser.set("graph", why is None, "found" if options.graph == "auto" else "given", why or GRAPH)
     t.live = Live(t.planned, quiet=options.quiet or t.ranks.rank > 0, verbose=options.verbose)
     t.plan = Plan(chooser.choices, tuple(chooser.notes))
 
@@ -291,8 +299,7 @@ def make_training(
         micro, whole = None, Choice(None, "found", "a mini-batch is kept whole: its loss cannot be computed in parts")
     chooser.put("micro_batch", Choice(micro, "given") if micro else whole)
     rule, shape, planned = make_rules(data, objective, optimizer, size, options, chooser)
-    few = options.lr == "auto" and data.held_out is not None and len(data.train) <= choose.FEW_ROWS
-    averaged = choose.ema(options.ema, net, optimizer, few=few)
+    averaged = choose.ema(options, net, optimizer, rows=len(data.train) if data.held_out is not None else None)
     ema = chooser.put("ema", averaged) if averaged else None
     return Training(
         plan=Plan(chooser.choices, tuple(chooser.notes)),
@@ -315,6 +322,7 @@ def make_training(
         folder=folder,
         held_out=data.held_out,
         parameters=[p for p in net.parameters() if p.requires_grad],
+        training_step=options.training_step,
     )
 
 
@@ -342,7 +350,9 @@ def make_rules(
     chooser.put("until", choice)
     planned = rule.limit(n, size)
     shape = choose.schedule_of(options, planned, optimizer, chooser)
-    choose.check_rules(rule, shape, objective, validated, Progress(0, 0, n, 0.0, planned))
+    choose.check_rules(
+        rule, shape, objective, validated, Progress(0, 0, n, 0.0, planned), own=options.training_step is not None
+    )
     return rule, shape, planned
 
 
@@ -362,9 +372,8 @@ def growing(
     if choose.grows(spec):
         asked = schedule.as_schedule(spec)
         return lambda progress: min(n, asked.batch(progress, base)), None
-    if t.ranks.size > 1:
-        chooser.notes.append(
-            "with several ranks a batch grows by grow_batch(every=...) and not by measurement: it stays"
-        )
+    if t.ranks.size > 1 or t.training_step is not None:
+        which = "several ranks" if t.ranks.size > 1 else "a training_step of your own"
+        chooser.notes.append(f"with {which} a batch grows by grow_batch(every=...) and not by measurement: it stays")
         return None, None
     return None, Grower(as_growth(spec)).consider

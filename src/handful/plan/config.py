@@ -151,6 +151,12 @@ class Config:
     loss: Annotated[
         "Losses", "auto, cross_entropy, mse, mae, huber, quantile(q=0.9), focal, ..., or a callable (output, target)"
     ] = "auto"
+    training_step: Annotated[
+        "Callable[..., object] | None",
+        "a function (model, batch, step) of your own in place of forward, loss and update: for several losses and "
+        "optimizers, see handful.training.own_step.OwnStep; held-out rows are scored where loss= is given",
+        Kind("a function (model, batch, step)", lambda value: value is None or callable(value)),
+    ] = None
     metrics: Annotated[
         "Metrics",
         "auto, or names: 'accuracy, f1, auroc'; in Python functions (outputs, targets), torchmetrics, or a dict",
@@ -200,6 +206,11 @@ class Config:
     ] = "auto"
     precision: Annotated[str, "auto, float32, bfloat16, float64"] = "auto"
     compile: Annotated[bool | Auto, "whether to torch.compile the model", YES_OR_NO | "auto"] = "auto"
+    graph: Annotated[
+        bool | Auto,
+        "on a GPU, the whole step as one CUDA graph: 'auto' where it can be captured, False: never",
+        YES_OR_NO | "auto",
+    ] = "auto"
     device: Annotated[str, "auto, cpu, cuda, mps"] = "auto"
     threads: Annotated[
         int | Auto, "CPU threads per step; 'auto': all, unless fewer are measured to be faster", AT_LEAST_1 | "auto"
@@ -280,6 +291,7 @@ class ConfigOptions(TrainingOptions, total=False):
 
     target: str | None
     micro_batch: int | Auto
+    training_step: "Callable[..., object] | None"
     metrics: "Metrics"
     task: str | None
     recipe: str | None
@@ -292,6 +304,7 @@ class ConfigOptions(TrainingOptions, total=False):
     clip_norm: float | None
     clip_value: float | None
     compile: bool | Auto
+    graph: bool | Auto
     threads: int | Auto
     seed: int
     deterministic: bool

@@ -1,7 +1,6 @@
 """The data of a run: opened, split, preprocessed, augmented, cut into batches; every choice with its reason."""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -13,12 +12,11 @@ from torch import Tensor, nn
 from handful.base.errors import HandfulError
 from handful.base.plan import Choice
 from handful.base.stopwatch import part
-from handful.batches.batches import Batches, Transform
+from handful.batches.batches import Batches, Transform, pinned
 from handful.batches.order import Order
 from handful.data.base import Batch, Column, Ragged, Rows, Source
 from handful.data.open import open as open_source
 from handful.data.split import share_of, split
-from handful.losses.loss import IGNORED, ignored_id
 from handful.models import MODELS, named
 from handful.plan import balance
 from handful.plan import defaults as choose
@@ -81,7 +79,7 @@ def open_data(
             weight=options.weight,
             layout="matrix" if name in (None, "linear", "mlp") else "auto",
             pictures=options.recipe == "image",
-            ignored=IGNORED if options.loss in (None, "auto") else ignored_id(options.loss),
+            loss=options.loss,
         )
     if share_of(options.valid) is None:
         held_out = open_valid(source, options, chooser, pipeline, language)
@@ -237,12 +235,6 @@ def make_batches(data: Data, options: Config, chooser: Chooser, device: torch.de
     order = Order(n, seed=seed, shuffle=options.shuffle)
     batches = Batches(cached or data.train, order, transforms, prefetch=prefetch)
     return batches, size.value if size else None
-
-
-def pinned(batch: Batch, pin: Callable[[Tensor], Tensor] = Tensor.pin_memory) -> Batch:
-    """The batch with its tensors in page-locked memory. It comes from torch's own cache of such memory, which gives it
-    out again only after the copies from it are done."""
-    return batch.on_tensors(pin)
 
 
 def validation_batches(data: Data, chooser: Chooser) -> Batches | None:

@@ -1,6 +1,7 @@
 """The choices a user may leave open: each function looks at what there is and returns a Choice with its reason."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -13,6 +14,7 @@ from handful.base.score import Better, has_direction, lower_is_better
 from handful.losses import metric
 from handful.models.base import Model
 from handful.optim import schedule
+from handful.optim.build import Optimizers
 from handful.optim.build import build as build_optimizer
 from handful.optim.state import averages_itself, needs_closure
 from handful.plan.config import Config
@@ -85,6 +87,23 @@ def in_words(value: object, parse: Callable[[str], object], status: Status, reas
     return Choice(str(value), status, reason)
 
 
+def of_own_step(options: Config) -> Config:
+    """The options of a run with a training_step: nothing is held out where no loss is given to score it by."""
+    if options.training_step is None or options.loss not in (None, "auto"):
+        return options
+    if options.valid not in (None, 0, 0.1):
+        raise HandfulError(
+            "held-out rows are scored by loss=, a loss of the model's output, which training_step does not tell: give "
+            "one, or valid=None"
+        )
+    return replace(options, valid=None)
+
+
+def names_of(optimizers: Optimizers) -> tuple[str, ...]:
+    """The names that a training_step calls several optimizers by."""
+    return tuple(optimizers) if isinstance(optimizers, Mapping) else ()
+
+
 def optimizer(options: Config, net: nn.Module, chooser: Chooser, ranks: int) -> Optimizer:
     """The optimizer with its learning rate and penalties."""
     patterns = schedule.as_schedule(options.schedule).patterns
@@ -100,9 +119,9 @@ def optimizer(options: Config, net: nn.Module, chooser: Chooser, ranks: int) -> 
             f"{changed} changes the gradient, and {type(built.optimizer).__name__} compares it with the loss; add the "
             "penalty to a loss of your own, or choose another optimizer"
         )
-    if ranks > 1 and needs_closure(built.optimizer):
-        title = type(built.optimizer).__name__
-        raise HandfulError(f"{title} evaluates the loss several times in a step: train on one rank")
+    several = type(built.optimizer).__name__ if needs_closure(built.optimizer) else "training_step"
+    if ranks > 1 and (needs_closure(built.optimizer) or options.training_step is not None):
+        raise HandfulError(f"{several} evaluates the loss several times in a step: train on one rank")
     return built.optimizer
 
 
@@ -140,9 +159,11 @@ def schedule_of(options: Config, planned: int | None, optimizer: Optimizer, choo
     return shape
 
 
-def ema(asked: float | str | None, net: nn.Module, optimizer: Optimizer, *, few: bool) -> Choice | None:
-    """The decay of the averaged weights, or None for none. few: whether the rows are few, some are held out, and the
-    rate is open: what an average smooths is the noise of the rate."""
+def ema(options: Config, net: nn.Module, optimizer: Optimizer, *, rows: int | None) -> Choice | None:
+    """The decay of the averaged weights, or None for none: of few rows whose rate is open an average smooths the noise.
+    rows: to train on, None where none are held out."""
+    asked, few = options.ema, rows is not None and rows <= FEW_ROWS and options.lr == "auto"
+    few = few and options.training_step is None
     if averages_itself(optimizer):
         if asked not in ("auto", None):
             raise HandfulError(f"{type(optimizer).__name__} averages the weights itself; leave ema out")
@@ -232,16 +253,17 @@ def intervals(
 
 
 def check_rules(
-    rule: stop.Rule, shape: schedule.Schedule, objective: Objective, validated: bool, start: Progress
+    rule: stop.Rule, shape: schedule.Schedule, objective: Objective, validated: bool, start: Progress, *, own: bool
 ) -> None:
-    """Say before the first step what a stop rule or schedule would wait for in vain."""
+    """Say before the first step what a stop rule or schedule would wait for in vain. own: a step of the caller's own
+    logs scores by names that are not known yet."""
     metrics = [m.name for m in objective.metrics]
     known = ["train_loss", *(f"train_{m}" for m in metrics)]
     known += ["valid_loss", *(f"valid_{m}" for m in metrics)] if validated else []
     for name in sorted(rule.scores | shape.scores):
         if name.startswith("valid_") and not validated:
             raise HandfulError(f"the rule or schedule watches {name}, but no rows are held out; pass valid=0.1")
-        if name not in known:
+        if name not in known and not (own and name.startswith("train_")):
             raise HandfulError(
                 f"the rule or schedule watches {name}, which this run does not have.{did_you_mean(name, known)}"
             )

@@ -8,6 +8,7 @@ from handful.base.errors import HandfulError
 from handful.base.plan import Choice
 from handful.losses import ctc
 from handful.losses.asked import Metrics, as_metrics
+from handful.losses.left_out import leaving_out
 from handful.losses.loss import LossFunction, as_loss, class_axis, cross_entropy, name_of
 from handful.losses.metric import Metric
 from handful.plan.balance import ClassWeight, class_weights
@@ -30,11 +31,16 @@ def loss(
         return function, Choice(text, "found", reason), notes
     asked = name_of(asked) or asked
     if asked == "cross_entropy":
+        target = data.pipeline.target
+        if isinstance(output, Tensor) and output.ndim == 2 and target and target.classes and not target.dense:
+            _check_scores(output, len(target.classes))
         function = cross_entropy(smoothing, _weights(class_weight, data, output))
         return function, Choice(asked, "given"), []
     if smoothing or class_weight is not None:
         raise HandfulError("label_smoothing and class_weight go with loss='auto'; give them to your own loss instead")
     function, text, notes = as_loss(asked)
+    if target := data.pipeline.target:
+        function = leaving_out(function, target.ignored, target.outputs, len(target.shape))
     return function, Choice(text, "given") if isinstance(asked, str) else Choice.own(text), notes
 
 
@@ -73,10 +79,7 @@ def _loss_of_task(output: object, pipeline: Pipeline) -> tuple[str, str]:
             return "binary_cross_entropy", "two classes and one output: its logit"
         if output.ndim == 3:
             return "token_cross_entropy", "a class for each token"
-        if output.shape[1] < classes:
-            raise HandfulError(
-                f"the model gives {output.shape[1]} outputs but the target has {classes} classes; it needs {classes}"
-            )
+        _check_scores(output, classes)
         return "cross_entropy", f"the target is one of {classes} classes"
     if task == "language":
         return "token_cross_entropy", "the next token"
@@ -85,6 +88,13 @@ def _loss_of_task(output: object, pipeline: Pipeline) -> tuple[str, str]:
     if task == "sequence":
         return "ctc", "sequences of unaligned labels"
     return "mse", "the target is a number"
+
+
+def _check_scores(output: Tensor, classes: int) -> None:
+    if output.shape[1] < classes:
+        raise HandfulError(
+            f"the model gives {output.shape[1]} outputs but the target has {classes} classes; it needs {classes}"
+        )
 
 
 def _dense_loss(output: Tensor, target: Target) -> tuple[str, str]:

@@ -15,7 +15,8 @@ from handful.base.plan import Choice, Status
 from handful.base.stopwatch import part
 from handful.batches.order import Order
 from handful.data.base import Batch
-from handful.losses.loss import LossFunction, Summed, ignored_id
+from handful.losses.left_out import ignored_id
+from handful.losses.loss import Counted, LossFunction, Summed, unknown
 from handful.losses.loss import model as of_model
 from handful.losses.outputs import part_of, scores_in
 from handful.models.base import Model
@@ -23,12 +24,11 @@ from handful.plan import dry_run, losses
 from handful.plan.balance import mean_weight, uneven
 from handful.plan.config import Config
 from handful.plan.data import Data, augmentation
-from handful.plan.defaults import Chooser
+from handful.plan.defaults import Chooser, describe
 from handful.runs.folder import RunFolder
 from handful.training.adapters import input_names, target_argument
 from handful.training.coupling import KEPT_WHOLE, loss_form
 from handful.training.objective import Objective
-from handful.training.predicting import predicting_part
 from handful.training.process.device import choose_precision
 from handful.transform.augment.geometry import Flip
 from handful.transform.rows import original_rows
@@ -96,9 +96,22 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
     if choice.value == "float64":
         net.double()
     objective = Objective(net, undecided, device=device, autocast=lower)
+    if options.training_step is not None:
+        chooser.put("training_step", describe(options.training_step, "given"))
+        if options.loss in (None, "auto"):
+            return unscored(objective, data, chooser)
+    elif hasattr(net, "training_step"):
+        chooser.notes.append(
+            "The model's own training_step is not called; see training_step=, of (model, batch, step)."
+        )
+    return scored(objective, data, options, chooser)
+
+
+def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) -> Objective:
+    """The objective with the loss and the metrics of the run."""
     rows = range(min(2, len(data.train)))
     sample = objective.to_device(data.pipeline(data.train.take(rows)))
-    asked = asked_loss(net, sample, options, data)
+    asked = asked_loss(objective.model, sample, options, data)
     output = first_output(objective, asked, sample)
     if options.task is None:
         data.pipeline = data.pipeline.resolve_task(output)
@@ -129,6 +142,14 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
     spread_weights(objective, data, options, some, chooser)
     if not chooser.choices["metrics"].reproducible:
         try_metrics(objective, data)
+    return objective
+
+
+def unscored(objective: Objective, data: Data, chooser: Chooser) -> Objective:
+    """The objective of a run whose training_step makes its own losses: no rows are scored."""
+    objective.minimise(unknown, [], data.pipeline.target_scale)
+    chooser.set("loss", None, "found", "training_step makes its own; loss= scores held-out rows, too")
+    chooser.set("metrics", "", "found", "none without loss=")
     return objective
 
 
@@ -180,8 +201,12 @@ def spread_weights(
                     f"the weights of all {len(data.train):,} training rows are 0: there is nothing to learn"
                 )
             return
-    by_class = isinstance(options.loss, nn.CrossEntropyLoss | nn.NLLLoss) and options.loss.weight is not None
-    if options.weight is not None or weights is not None or by_class:
+    match objective.loss:
+        case Counted(weight=by_class):
+            pass
+        case _:
+            by_class = None
+    if options.weight is not None or weights is not None or by_class is not None:
         chooser.notes.append(
             "the weights count within each mini-batch, as the loss divides by their sum there: in a mini-batch of few "
             "rows they cancel, in one of a single row altogether"
@@ -215,7 +240,7 @@ def find_prediction(objective: Objective, loss: LossFunction, batch: Batch, data
     """Find out what of the model's output predicts the target, where the loss is the caller's own."""
     objective.minimise(loss, [])
     batch = objective.to_device(batch)
-    part = dry_run.quietly(objective.model, lambda: predicting_part(objective, batch, data.pipeline.target))
+    part = dry_run.quietly(objective.model, lambda: dry_run.predicting_part(objective, batch, data.pipeline.target))
     data.pipeline, objective.part = data.pipeline.predicted_by(part), part or ""
     if part != "":
         taken = "no part of what the model gives is" if part is None else f"'{part}' of what the model gives is"

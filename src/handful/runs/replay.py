@@ -23,7 +23,7 @@ from handful.runs.folder import RunFolder
 from handful.runs.history import Row, rises, usual_loss
 from handful.runs.judge.examples import contents, pictures_of, shorten
 from handful.runs.judge.tally import row_losses
-from handful.training import adapters
+from handful.training import adapters, own_step
 from handful.training.coupling import rows as some_rows
 from handful.training.guards import NonFiniteLoss
 from handful.training.loop import MiniBatches, train
@@ -149,6 +149,8 @@ def _before(folder: RunFolder, step: int, make: Callable[[], Training]) -> Train
     t.folder = None
     tensors, meta, _ = checkpoint.load(folder.checkpoints, before=step)
     t.state.restore(tensors, meta)
+    with using_threads(t.plan.threads):
+        Observer(t).begin()  # the look before the first step: schedules and rules may go by it
     _descend(t, step - 1)
     if why := t.rule(t.progress()):
         raise HandfulError(f"the run stopped after step {t.state.step:,} because {why}; it has no step {step:,}")
@@ -166,7 +168,7 @@ def _descend(t: Training, last: int) -> list[float]:
         losses.append(float(sums.loss / sums.weight))  # NaN for a step without an update
         observe(sums, rate)
 
-    t.rule = steps(last) | rule
+    t.rule, t.one_by_one = steps(last) | rule, True
     with using_threads(t.plan.threads), Interrupts() as interrupts:
         train(t, after_step, interrupts)
     t.rule = rule
@@ -182,14 +184,18 @@ def examine(t: Training, name: str) -> Replay:
     model = copy.deepcopy(objective.model)
     batch = MiniBatches(t).next()
     before = {n: p.detach().clone() for n, p in objective.model.named_parameters()}
-    losses = _losses(t, batch)
+    losses = _losses(t, batch) if t.training_step is None else None
     position, step, loss, rate, problem = state.position, state.step, float("nan"), None, None
     gradients: dict[str, Tensor] = {}
     try:
-        sums, _ = gradient_that_fits(objective, batch, state.micro_batch, t.ranks, seed=t.plan.seed, step=step)
+        if t.training_step is None:
+            exact, _ = gradient_that_fits(objective, batch, state.micro_batch, t.ranks, seed=t.plan.seed, step=step)
+            sums = exact.total
+        else:
+            sums, rate = own_step.take(t, batch)
         loss = float(sums.loss) / float(sums.weight)
         gradients = {n: p.grad.clone() for n, p in objective.model.named_parameters() if p.grad is not None}
-        rate = update(t)
+        rate = update(t, again=exact.again) if rate is None else rate
     except NonFiniteLoss as error:
         problem = str(error)
     ids = original_rows(source, batch.rows)

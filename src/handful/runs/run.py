@@ -21,6 +21,7 @@ from handful.data.base import Batch, Source
 from handful.data.open import open as open_source
 from handful.losses import ctc
 from handful.losses.asked import Metrics, as_metrics
+from handful.losses.left_out import leaving_out
 from handful.losses.loss import Summed, as_loss, planned_loss, unknown
 from handful.losses.outputs import joined, mapped
 from handful.models import from_config
@@ -290,6 +291,8 @@ def open_run(path: str | Path, *, model: nn.Module | None = None, loss: object =
         for choice in (plan.choices["loss"], plan.choices["metrics"])
     )
     function = as_loss(loss)[0] if loss is not None else planned_loss(plan.choices, text) if text else unknown
+    if target := pipeline.target:
+        function = leaving_out(function, target.ignored, target.outputs, len(target.shape))
     function = Summed(function) if "loss_form" in plan.choices and function is not unknown else function
     objective = Objective(
         model, function, as_metrics(metrics, pipeline.space), device=where, autocast=autocast(plan.precision),

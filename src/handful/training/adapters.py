@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from handful.base.errors import HandfulError
 from handful.data.base import Batch, Value
 from handful.losses import ctc
-from handful.losses.loss import IGNORED, LossFunction, cross_entropy, ignored_id, of_probabilities
+from handful.losses.left_out import ignored_id
+from handful.losses.loss import IGNORED, LossFunction, cross_entropy, of_probabilities
 from handful.losses.outputs import mapped, part_of, scores_in
 from handful.models.base import Model
 
@@ -49,6 +50,10 @@ def first_call(
 
 
 def _by_inputs(model: nn.Module, batch: Batch) -> Call:
+    if getattr(model.forward, "__func__", None) is nn.Module.forward:
+        raise HandfulError(
+            f"the model ({type(model).__name__}) has no forward, so it cannot be called on rows: define it"
+        )
     names = input_names(batch)
     if names != ["x"]:
         return lambda batch: model(**{name: batch.columns[name] for name in names})
@@ -203,7 +208,7 @@ def added_up(
 
 
 def _count(n: int, like: Tensor) -> Tensor:
-    return torch.tensor(float(n), dtype=torch.float64, device=like.device)
+    return torch.full((), float(n), dtype=torch.float64, device=like.device)  # made there: no copy from the host
 
 
 def _no_row_weights(row_weight: Tensor | None) -> None:
@@ -242,6 +247,7 @@ def viewing(
     ignored = None if ignored == IGNORED else ignored
     members = isinstance(model, Model) and model.members > 1
     logits = of_probabilities(loss)
+    mean, std = (None, None) if scale is None else (s.to(target.device) for s in scale)
 
     def view(output: object, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         seen, target = ctc.only_valid(part_of(output, part)) if sequences else output, batch.columns["y"]
@@ -252,8 +258,7 @@ def viewing(
             seen = seen.reshape(len(target), -1, *seen.shape[1:]).mean(1)
         if logits:
             seen = torch.logit(seen, eps=1e-12)
-        if scale is not None:
-            mean, std = (s.to(seen.device) for s in scale)
+        if mean is not None and std is not None:
             seen, target = seen if logits else seen.double() * std + mean, target.double() * std + mean
         if ignored is not None:
             target = torch.where(target == ignored, IGNORED, target)

@@ -83,7 +83,7 @@ def evaluate(
     if ranks.size > 1:
         total_loss, total_weight, sums, seen = _of_all(ranks, total_loss, total_weight, sums, seen)
     if total_weight == 0:
-        raise HandfulError("there is nothing to evaluate: no rows, or all their weights are zero")
+        raise HandfulError("there is nothing to evaluate: no rows, or none that counts (weight 0, or no class)")
     scores = {"loss": total_loss / total_weight} | _scores(objective.metrics, sums, seen)
     return dict(json.loads(ranks.told(json.dumps(scores)))) if ranks.size > 1 else scores
 

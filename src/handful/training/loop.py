@@ -7,9 +7,11 @@ import torch
 
 from handful.base.errors import StepError
 from handful.data.base import Batch
+from handful.training import own_step
 from handful.training.guards import NonFiniteLoss, in_parts_that_fit
 from handful.training.objective import LossSums
 from handful.training.process.interrupts import INTERRUPTED, Interrupts
+from handful.training.process.static import Graph
 from handful.training.state import Held
 from handful.training.step import ExactGradient
 from handful.training.training import Training, update
@@ -23,21 +25,39 @@ def descend(t: Training, after_step: Callable[[LossSums, float], None], interrup
     """
     objective, state, seed = t.objective, t.state, t.plan.seed
     objective.model.train()
+    mini_batches, t.clock = MiniBatches(t), time.perf_counter()
+    with Graph(t, after_step) as graph:
+        while not (reason := should_stop(t, interrupts)):  # 7. repeat until it should stop
+            if graph.steps(interrupts):  # many at once, where each is one graph
+                continue
+            batch = mini_batches.next()  # 2. choose a random mini-batch
+            with ExactGradient(objective, batch, state.micro_batch, t.ranks, seed=seed, step=state.step) as gradient:
+                for part in gradient.parts():  # all rows at once, or in parts that fit in memory
+                    output = objective.forward(part)  # 3. forward
+                    sums = objective.sums_of(output, part)  # 4. mean loss: its sum and its weight
+                    gradient.backward(sums)  # 5. backward
+                    del output, sums  # or they would take up memory during the next forward pass
+            with interrupts.one_update():
+                rate = update(t, again=gradient.again)  # 6. update by the learning rate
+                state.position += state.batch
+                state.step += 1
+            after_step(gradient.total, rate)
+            t.tick()
+    return reason
+
+
+def descend_by_hand(t: Training, after_step: Callable[[LossSums, float], None], interrupts: Interrupts) -> str:
+    """`descend`, with steps 3 to 6 by the caller's own training_step."""
+    t.objective.model.train()
     mini_batches, clock = MiniBatches(t), time.perf_counter()
-    while not (reason := should_stop(t, interrupts)):  # 7. repeat until it should stop
-        batch = mini_batches.next()  # 2. choose a random mini-batch
-        with ExactGradient(objective, batch, state.micro_batch, t.ranks, seed=seed, step=state.step) as gradient:
-            for part in gradient.parts():  # all rows at once, or in parts that fit in memory
-                output = objective.forward(part)  # 3. forward
-                sums = objective.sums_of(output, part)  # 4. mean loss: its sum and its weight
-                gradient.backward(sums)  # 5. backward
-                del output, sums  # or they would take up memory during the next forward pass
+    while not (reason := should_stop(t, interrupts)):
+        batch = mini_batches.next()
         with interrupts.one_update():
-            rate = update(t, again=gradient.again)  # 6. update by the learning rate
-            state.position += state.batch
-            state.step += 1
-        after_step(gradient.total, rate)
-        state.seconds, clock = state.seconds + t.ranks.elapsed(time.perf_counter() - clock), time.perf_counter()
+            sums, rate = own_step.take(t, batch)
+            t.state.position += t.state.batch
+            t.state.step += 1
+        after_step(sums, rate)
+        t.state.seconds, clock = t.state.seconds + time.perf_counter() - clock, time.perf_counter()
     return reason
 
 
@@ -47,15 +67,16 @@ class MiniBatches:
     def __init__(self, t: Training) -> None:
         self.t = t
         self.stream: Iterator[Batch] | None = None
-        self.size = 0
+        self.size = self.at = 0
 
     def next(self) -> Batch:
         """The mini-batch at the state's position."""
         t = self.t
         size = t.state.batch if t.batch_size is None else t.batch_size(t.progress())
-        if self.stream is None or size != self.size:
+        if self.stream is None or size != self.size or self.at != t.state.position:
             t.state.batch = t.ranks.batch = self.size = size
             self.stream = t.batches.stream(t.state.position, size, t.ranks.share)
+        self.at = t.state.position + size
         return next(self.stream)
 
 
@@ -72,13 +93,8 @@ def train(t: Training, after_step: Callable[[LossSums, float], None], interrupts
     `on_nonfinite` says after a loss that is not finite."""
 
     def from_here(micro_batch: int | None) -> str:
-        if micro_batch is not None and micro_batch != t.state.micro_batch:
-            t.say(
-                f"memory ran out at step {t.state.step + 1:,}: {micro_batch:,} rows at a time go through the model "
-                "from here on; the update is the same"
-            )
-        t.state.micro_batch = micro_batch
-        return descend(t, after_step, interrupts)
+        t.fit_in(micro_batch)
+        return (descend if t.training_step is None else descend_by_hand)(t, after_step, interrupts)
 
     if t.folder is None and t.on_nonfinite == "rollback" and t.held is None:
         t.held = Held()
@@ -124,7 +140,7 @@ def go_back(t: Training, lost: NonFiniteLoss) -> None:
     assert vault is not None
     seconds, went_back = state.seconds, [*state.went_back, to]
     state.restore(*vault.checkpoint(to))
-    state.seconds, state.went_back = seconds, went_back
+    state.seconds, state.went_back, t.next_moment = seconds, went_back, 0
     if t.folder is not None:
         t.folder.behind = True  # the rows after that checkpoint are of a past that is given up
     t.say(

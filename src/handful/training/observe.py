@@ -16,7 +16,7 @@ from handful.training.guards import diverged
 from handful.training.objective import LossSums
 from handful.training.process.interrupts import INTERRUPTED
 from handful.training.state import Best, Weights, Window, load_weights
-from handful.training.training import NEAR, Training
+from handful.training.training import CONSIDERED, NEAR, Training
 
 RISES = 3  # so many looks, all worse than before them, send a run back,
 SETTLED = 30  # after this many steps at least: running statistics and averages lag behind that long
@@ -34,7 +34,7 @@ class Observer:
     early: tuple[int, ...] = ()  # examples after which, in the first epoch, the held-out rows are looked at, too
 
     def __post_init__(self) -> None:
-        self.step = self.t.state.step
+        self.step, self.t.told, self.t.next_moment = self.t.state.step, bool(self.callbacks), 0
         if self.t.open_looks:
             self.early = tuple(n for n in (self.t.examples // k for k in (8, 4, 2)) if 0 < n < self.t.evaluate_every)
 
@@ -44,8 +44,32 @@ class Observer:
             callback(event, info)
 
     def __call__(self, sums: LossSums, rate: float) -> None:
+        t, state = self.t, self.t.state
+        state.window.add(sums)
+        if state.position >= t.next_moment:
+            self.moment(rate)
+            t.next_moment = self.next_moment()
+        elif self.callbacks:
+            self.tell("step", t.here())
+        self.step = state.step
+
+    def next_moment(self) -> int:
+        """A position before which nothing of `moment` is due."""
+        t, s = self.t, self.t.state
+        if t.planned is not None and s.position >= t.planned:
+            return 0
+        intervals = [t.log_every, t.evaluate_every]
+        if t.grower is not None:
+            intervals.append(max(1, (t.planned or 0) // CONSIDERED))
+        marks = [(s.position // every + 1) * every for every in intervals]
+        marks += [n for n in (t.planned or 0, *(s.restarted + n for n in self.early)) if n > s.position]
+        if t.save_every is not None:  # counted in steps, of whatever size
+            marks.append(s.position + (t.save_every - s.step % t.save_every) * s.batch if t.batch_size is None else 0)
+        return min(marks)
+
+    def moment(self, rate: float) -> None:
+        """What is due at a position: a row of the history, an evaluation, a larger batch, a checkpoint."""
         t = self.t
-        t.state.window.add(sums)
         since = t.state.position - t.state.restarted
         early = any(since - t.state.batch < n <= since for n in self.early)
         evaluated = t.valid is not None and (early or t.due(t.evaluate_every))
@@ -59,7 +83,7 @@ class Observer:
             if change is not None and (note := change(t)):  # what it decides is saved with the step it belongs to
                 t.live.note(note)
                 t.log({**t.moment(), "note": note})
-        self.step = t.state.step
+        self.step = t.state.step  # the state is one to go on from
         if (t.folder is not None or t.held is not None) and t.checkpoint_due(logged):
             t.save(due=True)
             self.tell("checkpoint", t.here())
@@ -85,7 +109,8 @@ class Observer:
     def log(self, rate: float, evaluated: bool) -> None:
         """A row of the history: where the run is, the training scores since the last row, and held-out ones."""
         t = self.t
-        row = {**t.moment(), "lr": rate, **t.state.window.scores(t.objective.sum_metrics)}
+        metrics = t.objective.sum_metrics if t.training_step is None else None
+        row = {**t.moment(), "lr": rate, **t.state.window.scores(metrics)}
         t.state.window = Window()
         if not evaluated or t.valid is None:
             t.log(row)

@@ -36,11 +36,14 @@ class Window:
             value = sum_.cpu().numpy()
             self.metrics[name] = self.metrics[name] + value if name in self.metrics else value.copy()
 
-    def scores(self, metrics: Sequence[SumMetric]) -> dict[str, float]:
-        """train_loss and train_<metric> over exactly the rows of the window."""
+    def scores(self, metrics: Sequence[SumMetric] | None) -> dict[str, float]:
+        """train_loss and train_<metric> over exactly the rows of the window. metrics None: of what a step of the
+        caller's own has logged, each the pair of a sum and a number."""
         if self.weight == 0:
             return {}
         scores = {"train_loss": self.loss / self.weight}
+        if metrics is None:
+            return scores | {f"train_{name}": float(sum_ / n) for name, (sum_, n) in self.metrics.items()}
         for m in metrics:
             if m.name in self.metrics:
                 scores[f"train_{m.name}"] = m.finish(self.metrics[m.name])
@@ -77,6 +80,7 @@ class State:
     skipped: list[int] = field(default_factory=lambda: [0, 0])  # mini-batches in a row, and the step after the last
     restarted: int = 0  # position at which the run last went back to its best weights
     stopped_because: str | None = None
+    torn: bool = False  # in the middle of a step of several updates: the checkpoint before is the one to go on from
 
     @contextmanager
     def evaluated(self) -> Iterator[Weights]:
@@ -197,12 +201,20 @@ def reader(model: nn.Module) -> Callable[[], Weights]:
     return partial(copy_weights, model, clone=False)
 
 
-def update_average(average: Weights, now: Weights, decay: float, step: int) -> None:
-    """Exponential moving average of the weights (Polyak and Juditsky 1992), its start corrected: decay_t =
-    min(decay, (1 + t) / (10 + t)); integer buffers are copied."""
-    d = min(decay, (1 + step) / (10 + step))
+def average_weight(decay: float, step: int) -> float:
+    """What the weights of a step count for in their moving average (Polyak and Juditsky 1992), its start corrected: 1 -
+    min(decay, (1 + t) / (10 + t))."""
+    return 1 - min(decay, (1 + step) / (10 + step))
+
+
+def update_average(average: Weights, now: Weights, weight: float | Tensor) -> None:
+    """Move the average to the weights of now by `weight`, a number or 0-d; integer buffers are copied."""
     moving = [name for name, value in now.items() if value.is_floating_point()]
+    old, new = [average[name] for name in moving], [now[name] for name in moving]
     with torch.no_grad():
-        torch._foreach_lerp_([average[name] for name in moving], [now[name] for name in moving], 1 - d)
+        if isinstance(weight, Tensor):
+            torch._foreach_lerp_(old, new, [weight.to(value.dtype) for value in new])
+        else:
+            torch._foreach_lerp_(old, new, weight)
         for name in now.keys() - set(moving):
             average[name].copy_(now[name])

@@ -202,7 +202,7 @@ def _mean(sums: LossSums) -> float:
     return float(sums.loss / sums.weight.to(sums.loss.dtype))
 
 
-def gradient(
+def exact_gradient(
     objective: Objective,
     batch: Batch,
     micro_batch: int | None = None,
@@ -210,12 +210,19 @@ def gradient(
     *,
     seed: int = 0,
     step: int = 0,
-) -> LossSums:
-    """The exact gradient of one mini-batch, left in `.grad`, and its sums: what probes time and measure."""
+) -> ExactGradient:
+    """The exact gradient of one mini-batch, left in `.grad`."""
     with ExactGradient(objective, batch, micro_batch, ranks, seed=seed, step=step) as exact:
         for part in exact.parts():
             exact.backward(objective.sums(part))
-    return exact.total
+    return exact
+
+
+def gradient(
+    objective: Objective, batch: Batch, micro_batch: int | None = None, *, seed: int = 0, step: int = 0
+) -> LossSums:
+    """`exact_gradient`, and its sums: what probes time and measure."""
+    return exact_gradient(objective, batch, micro_batch, seed=seed, step=step).total
 
 
 def gradient_that_fits(
@@ -226,9 +233,11 @@ def gradient_that_fits(
     *,
     seed: int = 0,
     step: int = 0,
-) -> tuple[LossSums, int | None]:
-    """`gradient`, and again in smaller parts where memory runs out; and the micro-batch that fitted."""
-    return in_parts_that_fit(micro_batch, lambda part: gradient(objective, batch, part, ranks, seed=seed, step=step))
+) -> tuple[ExactGradient, int | None]:
+    """`exact_gradient`, and again in smaller parts where memory runs out; and the micro-batch that fitted."""
+    return in_parts_that_fit(
+        micro_batch, lambda part: exact_gradient(objective, batch, part, ranks, seed=seed, step=step)
+    )
 
 
 def add_l1(parameters: list[nn.Parameter], l1: float) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
 from handful.base.plan import Plan, Progress, Row
@@ -15,7 +15,7 @@ from handful.base.score import direction, lower_is_better
 from handful.base.stopwatch import part
 from handful.batches.batches import Batches
 from handful.data.base import Source
-from handful.optim.fused import Closure, stepper
+from handful.optim.fused import Closure, Move, stepper
 from handful.optim.rates import clip, follow, set_lr
 from handful.optim.schedule import Schedule
 from handful.optim.state import averages_itself
@@ -23,11 +23,12 @@ from handful.report.live import Live
 from handful.training import stop
 from handful.training.objective import Objective
 from handful.training.process.parallel import Ranks
-from handful.training.state import Held, State, Weights, reader, update_average
+from handful.training.state import Held, State, Weights, average_weight, reader, update_average
 from handful.training.step import add_l1
 from handful.transform.pipeline import Pipeline
 
 RATE_IS_OPEN = ("default", "measured")  # the statuses of a rate that nobody asked for
+CONSIDERED = 16  # times in a run that the batch may grow
 NEAR = 0.05  # of the lowest held-out loss: evaluations so near it are told apart by the score first
 
 
@@ -48,6 +49,15 @@ class Recorder(Protocol):
     def finish(self, model: nn.Module, stopped_because: str, best: Row | None, history: list[Row]) -> None: ...
 
     def release(self) -> None: ...
+
+
+@dataclass
+class Moved:
+    """Parameters, those of them that l1 is for, and what moves them."""
+
+    parameters: list[nn.Parameter]
+    decayed: list[nn.Parameter]
+    move: Move
 
 
 @dataclass
@@ -87,6 +97,13 @@ class Training:
     saving_took: float = 0.0  # seconds
     held: Held | None = None  # the checkpoint to go back to, where a run has no folder
     examples: int = 0  # rows in one epoch
+    next_moment: int = 0  # position before which nothing is due: see `Observer`
+    one_by_one: bool = False  # whether each step's sums are wanted, so that none may be a graph
+    resident: dict[str, Tensor] = field(default_factory=dict)  # all rows as the model takes them, where it is a graph
+    clock: float = 0.0  # when seconds were last counted
+    told: bool = False  # whether callbacks want to know of each step
+    training_step: Callable[..., object] | None = None  # the caller's, in place of forward, loss and update
+    moved: dict[str | None, Moved] = field(default_factory=dict)  # by that, under the names of the optimizers
 
     def __post_init__(self) -> None:
         self.examples = len(self.batches.source)
@@ -99,6 +116,15 @@ class Training:
         """What is done about a loss or a gradient that is not finite: "stop", "skip" or "rollback"."""
         choice = self.plan.choices.get("on_nonfinite")
         return "stop" if choice is None else str(choice.value)
+
+    def fit_in(self, micro_batch: int | None) -> None:
+        """Put so many rows through the model at a time from here on; said where that is new."""
+        if micro_batch is not None and micro_batch != self.state.micro_batch:
+            self.say(
+                f"memory ran out at step {self.state.step + 1:,}: {micro_batch:,} rows at a time go through the model "
+                "from here on; the update is the same"
+            )
+        self.state.micro_batch = micro_batch
 
     @property
     def evaluation_batch(self) -> int:
@@ -125,8 +151,14 @@ class Training:
     @property
     def may_restart(self) -> bool:
         """Whether a held-out loss that rises from the first looks on may lower the rate, which nobody asked for."""
-        is_open = self.plan.choices["lr"].status in RATE_IS_OPEN
+        is_open = self.plan.choices["lr"].status in RATE_IS_OPEN and self.training_step is None
         return is_open and self.open_looks and not averages_itself(self.state.optimizer)
+
+    def tick(self) -> None:
+        """Count the seconds since it was last asked as the run's."""
+        now = time.perf_counter()
+        seconds, self.clock = now - self.clock, now
+        self.state.seconds += seconds if self.ranks.size == 1 else self.ranks.elapsed(seconds)
 
     def here(self) -> dict[str, object]:
         """Where the run is, for callbacks."""
@@ -214,22 +246,23 @@ def standard_error(share: float, rows: int) -> float:
     return math.sqrt(p * (1 - p) / (rows + 2)) if math.isfinite(share) else 0.0
 
 
-def update(t: Training, factor: float | None = None, again: Closure | None = None) -> float:
+def update(t: Training, factor: float | None = None, again: Closure | None = None, of: Moved | None = None) -> float:
     """Step 6: penalties and clipping on the exact gradient, then the optimizer. Returns the learning rate used.
 
     factor: of the base learning rate; None: the schedule's. again: for an optimizer that evaluates the loss several
-    times, as LBFGS.
+    times, as LBFGS. of: one of several optimizers, in the middle of a step of the caller's own.
     """
+    moved = t if of is None else of
     share = 0.5 ** len(t.state.went_back)
     if factor is None:
         follow(t.state.optimizer, t.schedule, t.progress(), share)
     else:
         set_lr(t.state.optimizer, factor * share)
     if t.l1:
-        add_l1(t.decayed, t.l1)
+        add_l1(moved.decayed, t.l1)
     if t.clip_norm is not None or t.clip_value is not None:
-        clip(t.parameters, norm=t.clip_norm, value=t.clip_value)
-    t.move(again)
-    if t.state.average is not None:
-        update_average(t.state.average, t.weights(), t.ema, t.state.step)
+        clip(moved.parameters, norm=t.clip_norm, value=t.clip_value)
+    moved.move(again)
+    if of is None and t.state.average is not None:
+        update_average(t.state.average, t.weights(), average_weight(t.ema, t.state.step))
     return float(t.state.optimizer.param_groups[0]["lr"])

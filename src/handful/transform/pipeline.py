@@ -13,7 +13,6 @@ from handful.base.errors import HandfulError, did_you_mean, some
 from handful.data.base import Batch, Column, Source
 from handful.data.gather import Array
 from handful.data.targets import names_of
-from handful.losses.loss import IGNORED
 from handful.transform.auto import InputChooser, Steps, unscaled
 from handful.transform.columns import as_trained, check_same, foreign
 from handful.transform.inputs import Input, Layout, SingleInput
@@ -251,7 +250,7 @@ def fit_pipeline(
     vocabulary: int | None = None,
     layout: Layout = "auto",
     pictures: bool = False,
-    ignored: int | None = IGNORED,
+    loss: object = None,
 ) -> Pipeline:
     """The pipeline of a model, fitted on `source`: pass the training rows only.
 
@@ -261,7 +260,7 @@ def fit_pipeline(
     max_length: tokens or frames at which a row is cut. vocabulary: the most token ids (20,000).
     layout: of a table, see TableInput; auto: "split" for ready-made models, "matrix" for own ones.
     pictures: a ready-made model takes rows [H, W] or [C, H, W] of any number of channels for pictures.
-    ignored: the class id of rows that the loss leaves out, None where it counts them all.
+    loss: that is to be minimised, None for that of the task: it may leave out rows of a class id.
     Raises HandfulError: no rows, no input columns, no target (ready-made models), a target that is missing in
     a row or the same in every row, unknown names.
     """
@@ -273,7 +272,7 @@ def fit_pipeline(
     unfitted = chooser.choose([name for name in source.inputs if name != weight])
     kept = [*unfitted.uses, *(name for name in (source.target, weight) if name)]
     columns = {name: column for name, column in source.columns.items() if name in kept}
-    reader = TrainingRows(source, kept, unfitted.uses, weight, ignored)
+    reader = TrainingRows(source, kept, unfitted.uses, weight, loss)
     fitted = unfitted.fit(reader, columns, source.take(range(min(2, len(source)))))
     target, notes = reader.decide(own_model, task), chooser.notes
     trained_on = {name: replace(column, open=name in fitted.open) for name, column in columns.items()}
@@ -316,16 +315,16 @@ class TrainingRows:
     """
 
     def __init__(
-        self, source: Source, names: Sequence[str], inputs: Sequence[str], weight: str | None, ignored: int | None
+        self, source: Source, names: Sequence[str], inputs: Sequence[str], weight: str | None, loss: object
     ) -> None:
         self.source, self.names, self.inputs = source, names, inputs
-        self.weight, self.ignored = weight, ignored
+        self.weight, self.loss = weight, loss
         self.seen, self.notes = False, list[str]()
         self._restart()
 
     def _restart(self) -> None:
         goal = self.source.target
-        self.target = TargetFitter(goal, self.source.columns[goal], self.source.name, self.ignored) if goal else None
+        self.target = TargetFitter(goal, self.source.columns[goal], self.source.name, self.loss) if goal else None
 
     def __call__(self) -> Iterator[Batch]:
         if self.seen:

@@ -110,7 +110,7 @@ class Target:
             return self
         count = math.prod(self.shape)
         if class_axis(tuple(output.shape), (len(output), *self.shape)) is not None:
-            return ClassIds(self.column, self.dtype, self.shape, classes)
+            return ClassIds(self.column, self.dtype, self.shape, classes, ignored=self.ignored)
         if output[:1].numel() == count:
             kind = Multilabel if binary else Regression
             return kind(self.column, self.dtype, self.shape, count)
@@ -200,7 +200,7 @@ class ClassIds(Classification):
 
     def encode(self, value: Value, column: Column, rows: Rows, where: str) -> Tensor:
         y = self._numbers(value, column, rows, where).to(torch.int64)
-        y = y if self.dense else y.masked_fill(self._left_out(y), IGNORED)
+        y = y.masked_fill(self._left_out(y), IGNORED)
         outside = ((y < 0) & (y != IGNORED)) | (y >= self.outputs)
         if not self.dense and self.ignored is None:
             outside |= y == IGNORED

@@ -14,6 +14,7 @@ from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Column, Rows, Value
 from handful.data.tables.strings import read_numbers, reader
 from handful.data.tables.types import TEXT
+from handful.losses.left_out import ignored_id
 from handful.losses.loss import IGNORED
 from handful.transform.steps.numbers import strings
 from handful.transform.steps.statistics import Moments
@@ -36,19 +37,21 @@ from handful.transform.target import (
 )
 
 TASKS = ("classification", "regression", "multilabel", "language", "sequence")
+_PLACES = 1 << 16  # ids of the places of a row that are told apart
 _UNIQUE = 1_000_000  # distinct values kept while looking for classes
 
 
 class TargetFitter:
     """Looks at the training rows' target chunk by chunk, then decides what it is; notes: what was decided and why."""
 
-    def __init__(self, name: str, column: Column, where: str, ignored: int | None = IGNORED) -> None:
-        """ignored: the class id that the loss leaves out, None where it leaves none out."""
-        self.name, self.column, self.where, self.ignored = name, column, where, ignored
-        self.left, self.first_left = 0, 0  # rows of no class: how many, the first
+    def __init__(self, name: str, column: Column, where: str, loss: object = None) -> None:
+        """loss: that is to be minimised, where it may leave a class id out; None for the usual one."""
+        self.name, self.column, self.where, self.loss = name, column, where, loss
+        self.no_class, self.left, self.first_left = IGNORED, 0, 0  # rows of no class: how many, the first
         self.notes: list[str] = []
         self.n, self.many = 0, False  # rows; whether too many numbers occur to keep them
-        self.unique: NDArray[np.generic] = np.zeros(0)
+        self.unique: NDArray[np.generic] = np.zeros(0)  # numbers in rising order
+        self.counts = self.first = np.zeros(0, dtype=np.int64)  # the rows that hold each, the first of them
         self.names, self.ragged, self.labels = set[str](), False, set[Label]()
         self.binary, self.whole, self.tensor = True, True, torch.zeros(0)
         self.moments = Moments()
@@ -75,17 +78,25 @@ class TargetFitter:
         check_present(value, self.name, rows, self.where)
         self.tensor = value[:0]
         self.moments.update(value)
-        left = value == self._no_class if value.ndim == 1 else value[:0]
-        if left.any():
-            self.first_left = self.first_left if self.left else int(rows[int(left.nonzero()[0])])
-            self.left += int(left.sum())
         self.binary = self.binary and bool(((value == 0) | (value == 1)).all())
         if value.is_floating_point():
             self.whole = self.whole and bool((value == value.round()).all())
         if value[:1].numel() <= 1 and not self.many:
-            found = plain_numbers(value)
-            self.unique = np.union1d(self.unique.astype(found.dtype), found)
+            found, at, counts = np.unique(plain_numbers(value), return_index=True, return_counts=True)
+            both, counts, first = (
+                np.append(self.unique, found),
+                np.append(self.counts, counts),
+                np.append(self.first, rows[at]),
+            )
+            self.unique, at, same = np.unique(both.astype(found.dtype), return_index=True, return_inverse=True)
+            self.counts, self.first = np.bincount(same, counts).astype(np.int64), first[at]
             self.many = len(self.unique) > _UNIQUE
+        elif not (self.many or value.is_floating_point() or value.numel() == 0):
+            low = int(value.min())
+            self.many = int(value.max()) - low >= _PLACES
+            if not self.many:
+                codes = torch.bincount((value.to(torch.int64) - low).flatten()).nonzero().flatten() + low
+                self.unique = np.union1d(self.unique.astype(np.int64), codes.numpy())
 
     def decide(self, own_model: bool, task: str | None) -> Target:
         """The Target. task: the user's word, which wins."""
@@ -120,16 +131,17 @@ class TargetFitter:
         shape, floating = tuple(self.tensor.shape[1:]), self.tensor.is_floating_point()
         outputs = math.prod(shape)
         dense = outputs > 1 or len(shape) > 1
-        ignored = None if dense or floating or task not in (None, "classification") else self._set_aside(own_model)
+        ignored = None if floating or task not in (None, "classification") else self._set_aside(own_model, len(shape))
         task = task or (self._guess_dense if dense else self._guess)(own_model, floating)
         dtype = str(self.tensor.dtype).removeprefix("torch.").replace("bfloat16", "float32")  # NumPy has none
         if task == "classification" and not dense:
-            return replace(self._of_values(dtype, shape, own_model), ignored=ignored)
+            return replace(self._of_values(dtype, shape, own_model, ignored), ignored=ignored)
         if task in ("sequence", "language", "classification"):
             if floating:
                 raise HandfulError(f"a {task} target needs integers; '{self.name}' holds {dtype}")
             kind = {"sequence": LabelSequence, "language": NextTokens, "classification": ClassIds}[task]
-            return kind(self.name, dtype, shape, int(self.moments.high.max()) + 1)
+            largest = int(self.moments.high.max() if self.many else self.unique[-1])
+            return kind(self.name, dtype, shape, largest + 1, ignored=ignored)
         if not own_model and len(shape) > 1:
             raise HandfulError(f"ready-made models predict numbers [m] or [m, k]; a row of '{self.name}' is {shape}")
         if task == "multilabel":
@@ -146,25 +158,28 @@ class TargetFitter:
         spread, form = torch.where(std > 0, std, 1.0), form_of(self.column)
         return Regression(self.name, dtype, shape, outputs, form=form, mean=mean, std=spread)
 
-    @property
-    def _no_class(self) -> int:
-        return IGNORED if self.ignored is None else self.ignored
-
-    def _set_aside(self, own_model: bool) -> int | None:
+    def _set_aside(self, own_model: bool, places: int) -> int | None:
         """Take the id that the loss leaves out from the classes, where the others are ids; the id, None elsewhere."""
-        others = self.unique[self.unique != self._no_class]
-        found = not self.many and self.column.dates is None and len(others) > 0 and others[0] >= 0
-        if not (found and (own_model or others[-1] < 2 * len(others))):
-            self.left = 0
+        if self.many or self.column.dates is not None:
             return None
+        ignored = ignored_id(self.loss, self.unique.tolist(), places)
+        self.no_class = IGNORED if ignored is None else ignored
+        kept = self.unique != self.no_class
+        others = self.unique[kept]
+        if not (len(others) and others[0] >= 0 and (own_model or others[-1] < 2 * len(others))):
+            return None
+        if not places:
+            self.left, self.first_left = int(self.counts[~kept].sum()), int(self.first[~kept].sum())
+        elif not kept.all() and ignored is not None:
+            self._note(f"is {ignored} in some places, which stand for no class: neither loss nor scores count them.")
         self.unique, self.n = others, self.n - self.left
-        return self.ignored
+        return ignored
 
-    def _say_left_out(self) -> None:
+    def _say_left_out(self, ignored: int | None) -> None:
         if not self.left:
             return
-        what = f"is {self._no_class}, which stands for no class, in {self.left:,} training rows"
-        if self.ignored is None:
+        what = f"is {self.no_class}, which stands for no class, in {self.left:,} training rows"
+        if ignored is None:
             raise self._wrong(
                 f"{what}, first {in_row(self.first_left, self.where)}, and this loss does not leave such rows out: "
                 "remove them, or train with cross_entropy"
@@ -200,11 +215,11 @@ class TargetFitter:
             return float(self.moments.low.min()) >= 0
         return bool(self.unique[0] >= 0) and bool(self.unique[-1] < 2 * len(self.unique))
 
-    def _of_values(self, dtype: str, shape: tuple[int, ...], own_model: bool) -> Target:
+    def _of_values(self, dtype: str, shape: tuple[int, ...], own_model: bool, ignored: int | None) -> Target:
         if self.many:
             raise self._wrong(f"has more than {_UNIQUE} different values, too many for classes")
         self._at_least_two(len(self.unique), self.unique[0])
-        self._say_left_out()
+        self._say_left_out(ignored)
         whole = np.dtype(dtype).kind in "iu"
         if own_model and whole and self._are_ids():
             k = int(self.unique[-1]) + 1

@@ -20,7 +20,8 @@ def step(t: Training, batch: Batch, factor: float | None) -> float:
     """One whole step on a batch that is drawn already, at `factor` times the base learning rate, or, None, by the
     schedule; its mean loss."""
     s = t.state
-    outcome, s.micro_batch = gradient_that_fits(t.objective, batch, s.micro_batch, seed=t.plan.seed, step=s.step)
+    exact, s.micro_batch = gradient_that_fits(t.objective, batch, s.micro_batch, seed=t.plan.seed, step=s.step)
+    outcome = exact.total
     update(t, factor)
     s.window.add(outcome)
     s.position += len(batch)

@@ -56,9 +56,9 @@ class Ranks(Messages):
         return bool(interrupts.asked)
 
     def elapsed(self, seconds: float) -> float:
-        """The seconds of a step: with several ranks of rank 0's, one step late, so that rules by the clock agree."""
+        """The seconds of a step of several ranks: rank 0's, one step late, so that rules by the clock agree."""
         self.seconds = seconds
-        return seconds if self.size == 1 else self.of_rank_0
+        return self.of_rank_0
 
     def part_is_last(self, parameters: Sequence[nn.Parameter]) -> None:
         """The next backward pass ends this rank's share of a mini-batch."""

@@ -1,0 +1,93 @@
+"""Rows of a class target that stand for no class: the id that a loss leaves out, also one of the caller's own."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from handful.base.errors import MISTAKES
+from handful.losses.loss import IGNORED, Counted, LossFunction, as_loss, cross_entropy, token_cross_entropy
+from handful.losses.outputs import named_parts
+
+
+@dataclass(frozen=True)
+class LeavingOut:
+    """A loss of the caller's own that leaves out the rows of an id, `ignored`, with what the others count for. It gets
+    that id back, which is IGNORED in a target that was encoded; rows of it alone count for nothing."""
+
+    loss: LossFunction
+    ignored: int
+
+    def __call__(self, output: Any, target: Tensor) -> tuple[Tensor, Tensor]:
+        kept = target != IGNORED
+        if not kept.any():
+            scores = next(
+                part for _, part in named_parts(output) if isinstance(part, Tensor) and part.is_floating_point()
+            )
+            return scores[:0].sum(), kept.sum()
+        match self.loss(output, torch.where(kept, target, self.ignored)):
+            case Tensor(ndim=0) as mean:
+                return mean * kept.sum(), kept.sum()
+            case Tensor() as values if values.numel() > kept.numel():
+                counted = kept.reshape(*kept.shape, *[1] * (values.ndim - kept.ndim)).expand_as(values)
+            case Tensor() as values:  # of places, or of rows that have some
+                counted = kept.reshape(*values.shape, -1).any(-1)
+            case found:
+                return found
+        return torch.where(counted, values, 0), counted
+
+
+def leaving_out(loss: LossFunction, ignored: int | None, classes: int, places: int) -> LossFunction:
+    """The loss, which leaves out the rows of the id `ignored` if it is one of the caller's own that does."""
+    if ignored is None or ignored_id(loss) is not None:
+        return loss
+    found = ignored_id(loss, sorted({*range(classes), ignored}), places)
+    return LeavingOut(loss, ignored) if found == ignored else loss
+
+
+def ignored_id(loss: object, classes: Sequence[int] = (), places: int = 0) -> int | None:
+    """The class id of rows that a loss leaves out of its mean, or None where it counts them all.
+
+    classes: the ids in the data, rising, by which it is found of a loss of the caller's own, that is tried then;
+    places: dimensions of a row that has a class for each of its places.
+
+    >>> ignored_id("cross_entropy"), ignored_id(nn.CrossEntropyLoss(ignore_index=-1)), ignored_id("focal")
+    (-100, -1, None)
+    >>> ignored_id(lambda o, t: nn.functional.cross_entropy(o, t, ignore_index=9), [0, 1, 2, 9])
+    9
+    """
+    match as_loss("cross_entropy" if loss in (None, "auto") else loss)[0]:
+        case cross_entropy() | token_cross_entropy():
+            return IGNORED
+        case Counted(ignored=ignored) | LeavingOut(ignored=ignored):
+            return int(ignored)
+        case function if callable(loss):
+            tried = dict.fromkeys([*classes[:1], *classes[-1:], IGNORED] if classes else [])
+            return next((one for one in tried if _leaves_out(function, one, classes, places)), None)
+    return None
+
+
+def _leaves_out(loss: LossFunction, ignored: int, classes: Sequence[int], places: int) -> bool:
+    """Whether the scores of a row of this id have no part in the loss, and those of others have."""
+    others = [one for one in classes if one != ignored]
+    if len(others) < 2 or others[0] < 0 or 0 <= ignored < len(others):
+        return False
+    count = others[-1] + 1 if places or others[-1] < 2 * len(others) else len(others)  # else they become ids
+    ones, noise = [1] * places, torch.randn(3, count, generator=torch.Generator().manual_seed(0)).log_softmax(1)
+    target = torch.tensor([0, ignored, count - 1]).reshape(3, *ones)
+    tried = copy.deepcopy(loss) if isinstance(loss, nn.Module) else loss
+    for shape in dict.fromkeys([(3, count, *ones), (3, *ones, count)]):
+        scores = noise.reshape(shape).requires_grad_()
+        try:
+            with torch.enable_grad():
+                found = tried(scores, target)
+                total = found[0] if isinstance(found, tuple) else found
+                (slope,) = torch.autograd.grad(total.sum(), scores)
+        except MISTAKES:
+            continue
+        first, none, last = slope.abs().flatten(1).sum(1)
+        return bool(none == 0) and 0 < float(min(first, last)) < float("inf")
+    return False
