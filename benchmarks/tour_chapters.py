@@ -458,10 +458,10 @@ def penalties(size: Size) -> Chapter:
 
 
 FIELDS = {  # file, model, rows (of a text characters), score, seconds of a run
-    "pictures": ("cifar10-train.parquet", "cnn", 4000, "valid_accuracy", 20),
-    "text": ("movie-reviews.csv", "auto", 4000, "valid_accuracy", 10),
-    "language": ("shakespeare.txt", "language(width=64, layers=2)", 200_000, "valid_loss", 40),
-    "speech": ("spoken-digits.zip", "auto", None, "valid_accuracy", 20),
+    "pictures": ("cifar10-train.parquet", "cnn", 4000, "valid_accuracy", 12),
+    "text": ("movie-reviews.csv", "auto", 4000, "valid_accuracy", 6),
+    "language": ("shakespeare.txt", "language(width=64, layers=2)", 200_000, "valid_loss", 25),
+    "speech": ("spoken-digits.zip", "auto", None, "valid_accuracy", 12),
 }
 
 

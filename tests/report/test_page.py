@@ -23,7 +23,7 @@ from handful.report.curves import curves, speed
 from handful.report.document import Page, Section
 from handful.report.figure import figure_lines
 from handful.report.markup import picture_grid, table_html
-from handful.report.page import HeldOut, headline, main_score, write_report
+from handful.report.page import HeldOut, headline, main_score, run_page
 from handful.report.tables import Grid
 from handful.report.traces import DASHES, PALETTE, Band, Line, Marker, thin
 from handful.report.truth import figure_matrix
@@ -73,7 +73,7 @@ def history(rows):
 
 def report(path, rows=(), **changes):
     told = {"title": "digits", "plan": {}, "history": rows, "scores": {}, "stopped_because": "40 epochs are done"}
-    return write_report(path / "report.html", **(told | changes)).read_text(encoding="utf-8")
+    return run_page(**(told | changes)).write(path / "report.html").read_text(encoding="utf-8")
 
 
 def specs(page):

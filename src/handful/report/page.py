@@ -1,10 +1,8 @@
 """The page of a run: what came out, how it went, every choice that was made and why."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
@@ -46,8 +44,7 @@ class HeldOut:
     interval: tuple[float, float] | None = None
 
 
-def write_report(
-    path: str | os.PathLike[str],
+def run_page(
     *,
     title: str,
     plan: Mapping[str, Choice],
@@ -61,8 +58,8 @@ def write_report(
     spent: Sequence[Part] = (),
     command: str = "",
     reload: bool = False,
-) -> Path:
-    """Write the page of a run to `path` (one HTML file that opens offline) and return the path.
+) -> Page:
+    """The page of a run.
 
     plan: its choices by name; history: the run's rows, as in history.jsonl; scores: the final ones by name
     ("valid_accuracy"); details: further figures and tables; pictures: from picture_grid; spent: where the time went;
@@ -84,13 +81,11 @@ def write_report(
         Section("Notes", [bullet_list(notes)] if notes else []),
     ]
     rows = held_out.rows if held_out else None
-    return Page(title, sections, headline=headline(history, scores, rows), reload=reload).write(path)
+    return Page(title, sections, headline=headline(history, scores, rows), reload=reload)
 
 
-def write_comparison(
-    path: str | os.PathLike[str], runs: Mapping[str, tuple[Mapping[str, Choice], History, Scores]]
-) -> Path:
-    """Write a page of several runs side by side to `path`: their scores, their curves, and the choices that differ.
+def runs_page(runs: Mapping[str, tuple[Mapping[str, Choice], History, Scores]]) -> Page:
+    """The page of several runs side by side: their scores, their curves, and the choices that differ.
 
     runs: the plan, the history and the final scores of each, by its name.
     """
@@ -105,7 +100,7 @@ def write_comparison(
         Section("The runs", curves_of({run: history for run, (_, history, _) in runs.items()})),
         Section("Choices that differ", [table_html(Grid(["choice", *runs], differing))] if differing else ["None."]),
     ]
-    return Page("handful report", sections, headline=f"{len(runs)} runs side by side.").write(path)
+    return Page("handful report", sections, headline=f"{len(runs)} runs side by side.")
 
 
 def _by_name(plan: Mapping[str, Choice]) -> dict[str, Choice]:

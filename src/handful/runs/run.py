@@ -28,7 +28,7 @@ from handful.models import from_config
 from handful.report import spent
 from handful.report.document import Part
 from handful.report.markup import preformatted
-from handful.report.page import file_name, main_score, write_report
+from handful.report.page import file_name, main_score, run_page
 from handful.runs.folder import RunFolder
 from handful.runs.generate import sample
 from handful.runs.history import History, Row, spike
@@ -197,13 +197,13 @@ class Run:
         """Write the page that shows the run: what was chosen and why, curves, scores. Returns its path."""
         found, pictures = extras.read(self.path)
         where = Path(path) if path is not None else (self.path or Path()) / "report.html"
-        return write_report(
-            where, title=f"{self.plan.model} on {file_name(self.plan.data)}", plan=self.plan.choices,
+        return run_page(
+            title=f"{self.plan.model} on {file_name(self.plan.data)}", plan=self.plan.choices,
             history=list(self.history), scores=self.scores, stopped_because=self.stopped_because,
             notes=[*self.plan.notes, *self._spikes()],
             held_out=found.held_out(main_score(self.scores)) if found else None,
             details=self._samples(), pictures=pictures, spent=self._spent(), command=self.plan.command,
-        )  # fmt: skip
+        ).write(where)  # fmt: skip
 
     def _spikes(self) -> list[str]:
         """Where the training loss rose steeply, for the page, and how to see why."""
