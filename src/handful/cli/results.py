@@ -127,8 +127,8 @@ def report(
 
 
 @command
-def export(run: RunPath, path: Annotated[Path, typer.Argument(help=".safetensors or .pt2")]) -> object:
-    """Write the trained model for use elsewhere."""
+def export(run: RunPath, path: Annotated[Path, typer.Argument(help=".onnx, .pt2 or .safetensors")]) -> object:
+    """Write the trained model for use elsewhere, with its preprocessing, and a model card."""
     from handful.fit import load
 
     written = load(run, device="cpu").export(path)
