@@ -23,7 +23,7 @@ from handful.report.curves import curves, speed
 from handful.report.document import Page, Section
 from handful.report.figure import figure_lines
 from handful.report.markup import picture_grid, table_html
-from handful.report.page import HeldOut, headline, main_score, run_page
+from handful.report.page import Judged, headline, main_score, run_page
 from handful.report.tables import Grid
 from handful.report.traces import DASHES, PALETTE, Band, Line, Marker, thin
 from handful.report.truth import figure_matrix
@@ -148,7 +148,7 @@ def strings(value):
 def test_the_page_says_the_result_and_every_choice(tmp_path):
     plan = Plan({"batch": Choice(256, "measured", "goodput is highest"), "seed": Choice(0, "default", "replays")})
     page = report(tmp_path, history(480), plan=plan.choices, scores={"valid_accuracy": 0.978},
-                  held_out=HeldOut(180, interval=(0.944, 0.991)))  # fmt: skip
+                  held_out=Judged(180, interval=(0.944, 0.991)))  # fmt: skip
     text = Reader(page).text
     assert "Accuracy 97.8% on 180 held-out rows after 24 epochs, 48 s." in text
     assert "The best of 48 looks at 180 held-out rows; on other such rows one expects 94.4% to 99.1%" in text

@@ -31,7 +31,7 @@ FIRST = ("valid", "test", "", "train")  # whose score is named first
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class Judged:
     """How the weights that were kept do on the held-out rows.
 
     rows: how many these are; figures, mistakes: what a page shows of them; interval: the 95% interval of the score that
@@ -52,7 +52,7 @@ def run_page(
     scores: Scores,
     stopped_because: str,
     notes: Sequence[str] = (),
-    held_out: HeldOut | None = None,
+    held_out: Judged | None = None,
     details: Sequence[Part] = (),
     pictures: Sequence[Markup] = (),
     spent: Sequence[Part] = (),
@@ -117,11 +117,11 @@ def file_name(value: object) -> object:
     return value.rstrip("/").rpartition("/")[2] if isinstance(value, str) else value
 
 
-def looks(history: History, scores: Scores, held_out: HeldOut | None) -> str:
+def looks(history: History, scores: Scores, held_out: Judged | None) -> str:
     """How often the held-out rows were looked at before these weights were kept, and how sure their score is.
 
     >>> rows = [{"valid_accuracy": 0.9}, {"valid_accuracy": 0.95}]
-    >>> looks(rows, {"valid_accuracy": 0.95}, HeldOut(100, interval=(0.888, 0.978)))
+    >>> looks(rows, {"valid_accuracy": 0.95}, Judged(100, interval=(0.888, 0.978)))
     'The best of 2 looks at 100 held-out rows; on other such rows one expects 88.8% to 97.8% (95% interval).'
     """
     name = main_score(scores)

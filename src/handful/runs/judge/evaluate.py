@@ -16,7 +16,7 @@ from handful.data.media.folder import file_names
 from handful.report.document import Page, Part, Section
 from handful.report.figure import Figure
 from handful.report.markup import folded, picture_grid, sound_list, table_html, tiles
-from handful.report.page import HeldOut
+from handful.report.page import Judged
 from handful.report.tables import Grid, print_table
 from handful.report.truth import figure_against, figure_calibration, figure_matrix, figure_residuals, interval
 from handful.report.words import say_count, say_name, say_score, say_share, say_value, sentence, split_score
@@ -126,10 +126,10 @@ class Evaluation:
         kept |= {"labels": tuple(kept["labels"]), "residuals": pairs or None}
         return cls(**kept | {"sounds": [base64.b64decode(sound) for sound in kept["sounds"]]})
 
-    def held_out(self, score: str | None) -> HeldOut:
+    def held_out(self, score: str | None) -> Judged:
         """What the page of a run shows of its held-out rows."""
         classes: list[Part] = [table_html(Grid.of(self.classes), caption="By class")] if self.classes else []
-        return HeldOut(self.rows, [*self.figures(), *classes], self.mistakes(), self.interval(score or ""))
+        return Judged(self.rows, [*self.figures(), *classes], self.mistakes(), self.interval(score or ""))
 
     def interval(self, score: str) -> tuple[float, float] | None:
         """The 95% interval of the accuracy, by Wilson, or of a score of a regression of one number, from 1,000
