@@ -114,6 +114,8 @@ class Grower:
                 raise
             return None
         phi = pool(map(GradientMoments.from_list, s.noise))
+        if phi.value is not None:
+            t.log({**t.moment(), "noise_scale": phi.value, "note": f"noise scale {phi}"})
         believed = phi.value if phi.value is not None else phi.low if phi.status == "bounded" else 0.0
         new = max(sizes, key=lambda n: self.spec.gain(old, n, believed))
         predicted = self.spec.gain(old, new, believed)
