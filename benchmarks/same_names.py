@@ -122,7 +122,6 @@ def patience() -> None:
         x[:, None], y
     )
     rows = [{"epoch": float(e), "valid_loss": v} for e, v in enumerate(scores)]
-    assert progress is not None
     rule = handful.stop.plateau(2)
     mine = next(e for e in range(10) if rule(Progress(0, 0, 10, history=rows[: e + 1])))
     case = "evaluations without improvement until a run ends, for a patience of 2"

@@ -223,8 +223,8 @@ def report(outcome: dict[str, str], aside: dict[str, int]) -> None:
         f"`python benchmarks/sklearn_suite.py`: the tests of `MLPClassifier`, `MLPRegressor`, `SGDClassifier` and "
         f"`SGDRegressor`, read from the installed package. Of the {len(outcome)} tests that run {good} pass "
         f"({good / max(1, len(outcome)):.0%}); {sum(aside.values())} others are set aside by the reasons below, chosen "
-        f"by hand from their names. A test that takes more than {LIMIT} s of a processor fails. What the exchanged classes "
-        "translate is said at the top of the script.\n",
+        f"by hand from their names. A test that takes more than {LIMIT} s of a processor fails. What the exchanged "
+        "classes translate is said at the top of the script.\n",
         "| fails | how |\n|---|---|",
         *(
             f"| {test.split('::')[-1]} | {what.removeprefix('failed: ').replace('|', '/')} |"
