@@ -76,8 +76,8 @@ class MiniBatches:
 
 
 def should_stop(t: Training, interrupts: Interrupts) -> str | None:
-    """A signal, or the stop rule's reason, or None: the same on all ranks."""
-    return INTERRUPTED if t.ranks.stopped(interrupts) else t.rule(t.progress())
+    """A signal, or a callback's or the stop rule's reason, or None: the same on all ranks."""
+    return INTERRUPTED if t.ranks.stopped(interrupts) else t.state.callbacks.reason or t.rule(t.progress())
 
 
 SKIPS, RETURNS = 10, 5  # at most: mini-batches passed over in a row; times that a run goes back

@@ -17,6 +17,7 @@ from handful.losses.metric import SumMetric
 from handful.optim.build import load_state, state_tensors
 from handful.optim.state import averages_itself, switch
 from handful.training.objective import LossSums
+from handful.training.process.callbacks import Callbacks
 
 Weights = dict[str, Tensor]
 
@@ -80,6 +81,7 @@ class State:
     skipped: list[int] = field(default_factory=lambda: [0, 0])  # mini-batches in a row, and the step after the last
     restarted: int = 0  # position at which the run last went back to its best weights
     stopped_because: str | None = None
+    callbacks: Callbacks = field(default_factory=Callbacks)
     torn: bool = False  # in the middle of a step of several updates: the checkpoint before is the one to go on from
 
     @contextmanager
@@ -130,6 +132,7 @@ class State:
             "went_back": self.went_back,
             "skipped": self.skipped,
             "restarted": self.restarted,
+            "callbacks": self.callbacks.state(),
             "history": self.history,
         }
 
@@ -151,6 +154,7 @@ class State:
         loss, weight, metrics = meta["window"]
         self.window = Window(loss, weight, {k: np.array(v) for k, v in metrics.items()})
         self.history = list(meta["history"])
+        self.callbacks.restore(meta["callbacks"])
 
 
 class Held:
