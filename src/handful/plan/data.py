@@ -24,6 +24,7 @@ from handful.plan import defaults as choose
 from handful.plan.config import Config
 from handful.plan.defaults import Chooser, describe
 from handful.runs.folder import RunFolder
+from handful.training.adapters import needed_arguments
 from handful.transform import columns as recipes
 from handful.transform.augment.augment import as_augment
 from handful.transform.augment.base import Augment
@@ -81,6 +82,7 @@ def open_data(
             layout="matrix" if name in (None, "linear", "mlp") else "auto",
             pictures=options.recipe == "image",
             loss=options.loss,
+            arguments=needed_arguments(model) if isinstance(model, nn.Module) else (),
         )
     if share_of(options.valid) is None:
         held_out = open_valid(source, options, chooser, pipeline, language)

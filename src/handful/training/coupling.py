@@ -31,6 +31,21 @@ def mode_coupling(model: nn.Module) -> str | None:
     return None
 
 
+def still_layers(model: nn.Module) -> list[str]:
+    """The layers of batch normalisation whose weights are all frozen: their running statistics stay, too."""
+    batch_norm = nn.modules.batchnorm._BatchNorm
+    found = [(name, list(m.parameters())) for name, m in model.named_modules() if isinstance(m, batch_norm)]
+    return [name for name, own in found if own and not any(p.requires_grad for p in own)]
+
+
+def training_mode(model: nn.Module) -> nn.Module:
+    """The model in training mode, but for layers that are still."""
+    model.train()
+    for name in still_layers(model):
+        model.get_submodule(name).eval()
+    return model
+
+
 def by_rank(model: nn.Module) -> list[str]:
     """What in a model depends on how a batch is shared among ranks, in sentences."""
     layers = list(model.modules())

@@ -8,6 +8,7 @@ import torch
 from handful.base.errors import StepError
 from handful.data.base import Batch
 from handful.training import own_step
+from handful.training.coupling import training_mode
 from handful.training.guards import NonFiniteLoss, in_parts_that_fit
 from handful.training.objective import LossSums
 from handful.training.process.interrupts import INTERRUPTED, Interrupts
@@ -23,7 +24,7 @@ def descend(t: Training, after_step: Callable[[LossSums, float], None], interrup
     Returns why it stopped.
     """
     objective, state, seed = t.objective, t.state, t.plan.seed
-    objective.model.train()
+    training_mode(objective.model)
     mini_batches, clock = MiniBatches(t), time.perf_counter()
     while not (reason := should_stop(t, interrupts)):  # 7. repeat until it should stop
         batch = mini_batches.next()  # 2. choose a random mini-batch
@@ -44,7 +45,7 @@ def descend(t: Training, after_step: Callable[[LossSums, float], None], interrup
 
 def descend_by_hand(t: Training, after_step: Callable[[LossSums, float], None], interrupts: Interrupts) -> str:
     """`descend`, with steps 3 to 6 by the caller's own training_step."""
-    t.objective.model.train()
+    training_mode(t.objective.model)
     mini_batches, clock = MiniBatches(t), time.perf_counter()
     while not (reason := should_stop(t, interrupts)):
         batch = mini_batches.next()
