@@ -38,7 +38,7 @@ def test_the_six_lines_of_the_readme_run_and_choose_what_it_shows(tmp_path, monk
 
 def test_the_loop_of_the_readme_is_the_loop():
     source = textwrap.dedent(inspect.getsource(descend))
-    loop = source[source.index("    while ") :]
+    loop = source[source.index("        while ") : source.index("    return reason")]
     assert textwrap.dedent(loop) == LOOP
 
 

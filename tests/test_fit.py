@@ -254,7 +254,7 @@ def test_export(tmp_path):
 
 def test_the_loop_reads_as_the_seven_steps():
     source = (Path(handful.__file__).parent / "training/loop.py").read_text()
-    loop = source[source.index("def descend(") : source.index("class MiniBatches")]
+    loop = source[source.index("def descend(") : source.index("def descend_by_hand")]
     for words in (
         "Step 1, to initialise", "2. choose a random mini-batch", "3. forward", "4. mean loss", "5. backward",
         "6. update by the learning rate", "7. repeat until it should stop",

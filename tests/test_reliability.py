@@ -1,5 +1,6 @@
 """Never lose a run: signals, damaged files, two writers, full disks, a kill in the first second."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -20,7 +21,9 @@ import handful
 from handful.base import files
 from handful.base.errors import HandfulError
 from handful.runs.diff import diff
+from handful.runs.folder import RunFolder
 from handful.runs.inspect import show_run
+from handful.training.process import checkpoint
 from handful.training.process.interrupts import Interrupts
 
 DIGITS = load_digits()
@@ -512,3 +515,116 @@ def test_a_folder_that_is_gone_does_not_end_a_run(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
     with pytest.raises(HandfulError, match="could not be written"):
         run.export(tmp_path / "no" / "w.safetensors")
+
+
+def short(path, **given):
+    return fit(mlp(), out=path, **{"until": "steps(6)", "save_every": 2, "evaluate_every": 0.1} | given)
+
+
+class Writes:
+    """Counts the files and rows that a run writes; those of which `fails` says so go over RLIMIT_FSIZE."""
+
+    def __init__(self, patch, fails=lambda _: False):
+        self.count, self.fails, atomic, append = 0, fails, files.atomic, RunFolder.append_history
+
+        @contextlib.contextmanager
+        def limited(path):
+            with self.one(), atomic(path) as temporary:
+                yield temporary
+
+        def appended(folder, row):
+            with self.one():
+                append(folder, row)
+
+        patch.setattr(files, "atomic", limited)
+        patch.setattr(checkpoint, "atomic", limited)
+        patch.setattr(RunFolder, "append_history", appended)
+
+    @contextlib.contextmanager
+    def one(self):
+        self.count += 1
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8, before[1]) if self.fails(self.count) else before)
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def ended_or_refused(path, expected, run_it):
+    """Whether a run that could not write something ended, with the same weights; or it was refused at its start. What
+    it left is gone on with."""
+    try:
+        run = run_it()
+    except HandfulError as error:
+        said = str(error)
+    else:
+        said = ""
+    if said:
+        assert "could not be written" in said
+        assert bits(short(path, resume="auto").model) == expected
+        return False
+    assert bits(run.model) == expected
+    assert run.exit_status in (0, 4)
+    assert not list(path.rglob("*.tmp"))
+    again = go_on(path)
+    assert (bits(again.model), again.exit_status) == (expected, 0)
+    steps = [row["step"] for row in rows_without_time(path) if "note" not in row]
+    assert steps == sorted(set(steps))
+    return True
+
+
+@pytest.mark.parametrize("stride", [6, pytest.param(1, marks=pytest.mark.slow)])
+def test_every_write_of_a_run_may_fail(tmp_path, monkeypatch, stride):
+    """One alone, and that and all after it."""
+    expected = bits(short(tmp_path / "whole").model)
+    with monkeypatch.context() as patch:
+        counted = Writes(patch)
+        short(tmp_path / "counted")
+    ended = []
+    for k in range(1, counted.count + 1, stride):
+        for fails in (lambda n, k=k: n == k, lambda n, k=k: n >= k):
+            path = tmp_path / "run"
+
+            def limited(path=path, fails=fails):
+                with monkeypatch.context() as patch:
+                    Writes(patch, fails)
+                    return short(path)
+
+            ended.append(ended_or_refused(path, expected, limited))
+            shutil.rmtree(path)
+    assert sum(ended) > len(ended) / 2
+    assert ended == sorted(ended)  # only what is written before step 1 can be refused
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", place], capture_output=True).returncode:
+        pytest.skip("a file system cannot be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+@pytest.mark.parametrize("stride", [40, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_disk_that_fills_up_at_any_moment(tmp_path, small_disk, stride):
+    """From step 1 on so many pages of 4 KB are free: runs fail at different writes, and go on when there is room."""
+    expected, path, filler = bits(short(tmp_path / "whole").model), small_disk / "run", small_disk / "filler"
+    statuses = set()
+    for pages in [*range(0, 60, stride), 900]:
+
+        def fill(event, info, pages=pages):
+            if event == "step" and info["step"] == 1:
+                free = os.statvfs(small_disk).f_bavail - pages
+                filler.write_bytes(bytes(4096 * max(0, free)))
+
+        run = short(path, callbacks=[fill])
+        statuses.add(run.exit_status)
+        assert bits(run.model) == expected
+        filler.unlink(missing_ok=True)
+        assert not list(path.rglob("*.tmp"))
+        again = go_on(path)
+        assert (bits(again.model), again.exit_status) == (expected, 0)
+        shutil.rmtree(path)
+    assert statuses == {0, 4}

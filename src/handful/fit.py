@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from handful.base import files
+from handful.base.callbacks import Callback
 from handful.base.errors import HandfulError, StepError
 from handful.base.stopwatch import STEPS, TRACE, Stopwatch, part, stopwatch
 from handful.plan.build import adopt, assemble
@@ -30,7 +31,6 @@ from handful.training.objective import LossSums, Objective
 from handful.training.observe import Observer, restore_best
 from handful.training.process import checkpoint
 from handful.training.process.agreement import same_start
-from handful.training.process.callbacks import Callback
 from handful.training.process.device import choose_device, using_threads
 from handful.training.process.interrupts import INTERRUPTED, Interrupts
 from handful.training.process.messages import PeerLost
@@ -205,12 +205,12 @@ def _run_training(t: Training, watch: Stopwatch) -> Run:
             with part(STEPS), watched(t, observer, watch) as after_step:
                 state.stopped_because = train_loop(t, after_step, interrupts)
         except KeyboardInterrupt:
-            if interrupts.held:  # in the middle of an update, by a third signal: what was saved last stays
+            if interrupts.held or t.ranks.sharding:  # in the middle of an update: what was saved last stays
                 raise
             state.stopped_because = INTERRUPTED
             t.ranks.leave(KeyboardInterrupt())
         except PeerLost:  # the last whole step stays, and whoever started the ranks starts them again
-            if observer.step == state.step:
+            if observer.step == state.step and not t.ranks.sharding:
                 t.save()
             raise
         except StepError as error:
@@ -288,13 +288,16 @@ def write_down(run: Run, t: Training, watch: Stopwatch) -> None:
             lacking = extras.write(t.folder.path, t.objective, t.pipeline, t.batches, t.valid)
         t.folder.finish(run.model, run.stopped_because, run.best, run.history)
         run.unsaved = None  # the weights that were kept are there
+    except HandfulError as error:
+        run.unsaved, run.exit_status = str(error), UNSAVED
+        print(f"handful: what the run learned is not saved: {run.unsaved}", file=sys.stderr)
+    try:
         run.spent = watch.so_far()
         files.write_json(t.folder.path / SPENT, run.spent)
         run.report()
     except HandfulError as error:
-        run.unsaved = str(error)
-    if run.unsaved:
-        run.exit_status = UNSAVED
-        print(f"handful: what the run learned is not saved: {run.unsaved}", file=sys.stderr)
+        if not run.unsaved:
+            again = f"handful report {t.folder.path}"
+            print(f"handful: the run is saved, but for its page: {error}; {again} writes it", file=sys.stderr)
     if lacking:
         t.live.note(lacking)

@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 
+from handful.batches.batches import pinned
 from handful.data.base import Batch
 from handful.plan.config import Config
-from handful.plan.data import make_batches, open_data, pinned
+from handful.plan.data import make_batches, open_data
 from handful.plan.defaults import Chooser
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from handful.training.state import copy_weights, reader, update_average
+from handful.training.state import average_weight, copy_weights, reader, update_average
 
 
 class Tied(nn.Module):
@@ -49,7 +49,7 @@ def test_average_is_that_of_the_state_dict_to_the_bit(name):
             model(torch.randn(4, 3)) if name != "transposed" else None
             for p in model.parameters():
                 p.add_(torch.randn_like(p))
-        update_average(average, read(), 0.99, step)
+        update_average(average, read(), average_weight(0.99, step))
         d = min(0.99, (1 + step) / (10 + step))
         for key, value in model.state_dict().items():
             expected[key] = expected[key].lerp(value, 1 - d) if value.is_floating_point() else value.clone()

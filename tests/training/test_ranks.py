@@ -27,6 +27,8 @@ def test_ranks_end_where_one_process_does(size, tmp_path):
         for mine, theirs in zip(alone["weights"], ended[0][name]["weights"], strict=True):
             np.testing.assert_allclose(theirs, mine, rtol=1e-9, atol=1e-12, err_msg=name)
         np.testing.assert_allclose(ended[0][name]["scores"], alone["scores"], rtol=1e-9, err_msg=name)
+        assert [rank[name]["back"] for rank in ended] == [alone["back"]] * size
+        assert bool(alone["back"]) == (name == "rollback")
         for other in ended[1:]:  # to the bit
             for mine, theirs in zip(ended[0][name]["weights"], other[name]["weights"], strict=True):
                 assert np.array_equal(mine, theirs), name
@@ -53,6 +55,7 @@ FAULTS = {  # what happens -> exit statuses, and what each rank says
     "SIGTERM": ([-15, -15], ["", ""]),
     "SIGINT": ([130, 130], ["it was interrupted"] * 2),
     "memory": ([0, 0], ["reached 12 steps 12 3"] * 2),
+    "back": ([0, 0], [r"reached 12 steps 12 None \[6\]"] * 2),
 }
 
 

@@ -5,6 +5,7 @@ from contextlib import closing
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from handful.base.errors import HandfulError, StepError, whole
 from handful.base.threads import R, in_order
@@ -125,6 +126,12 @@ class Batches:
         own = starts[len(starts) * rank // ranks : len(starts) * (rank + 1) // ranks]
         spans = (np.arange(start, min(start + size, n)) for start in own)
         yield from self._ahead(lambda rows: self._read(0, rows, np.zeros_like(rows)), spans, self.prefetch)
+
+
+def pinned(batch: Batch, pin: Callable[[Tensor], Tensor] = Tensor.pin_memory) -> Batch:
+    """The batch with its tensors in page-locked memory. It comes from torch's own cache of such memory, which gives it
+    out again only after the copies from it are done."""
+    return batch.on_tensors(pin)
 
 
 def _check(position: int, size: int, share: tuple[int, int]) -> tuple[int, int]:

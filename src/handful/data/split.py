@@ -56,8 +56,9 @@ def split(
     """Two views of `source`, (train, valid), that share no row; the same for the same seed.
 
     valid: a fraction of the rows in (0, 1), a count of rows, or a Source that is taken as it is.
-    stratify: "auto": by class when the target is a category or a few whole numbers; every class with 2 rows
-    or more is then in both parts. True demands it, False forbids it, a string names another column.
+    stratify: "auto": by class when the target is a category or a few whole numbers; every class is then in
+    training, and every class with 2 rows or more in both parts, if so many are held out. True demands it, False
+    forbids it, a string names another column.
     groups: a column or one value per row; rows of one group all go to one part. The size is then approximate.
     The order of rows inside each part is that of the source; how it was split is added to `valid.notes`.
 
@@ -186,7 +187,8 @@ def _classes(source: Source, stratify: Stratify, count: int) -> NDArray[np.int64
     shared = int((np.bincount(codes) >= 2).sum())
     few = column.kind == "category" or codes.max() < max(2, len(codes) // 4)
     fits = 1 <= shared <= min(count, len(source) - count)
-    if fits and (few or not automatic):
+    enough = len(codes) - codes.max() > count  # where no class may lose its last row
+    if (few and (enough or fits)) if automatic else fits:
         return codes
     if automatic:
         return None
@@ -202,6 +204,8 @@ def _by_class(classes: NDArray[np.int64], keyed: NDArray[np.uint64], count: int)
     sizes = np.bincount(classes)
     ideal = sizes * (count / len(classes))
     least, most = np.where(sizes >= 2, 1, 0), np.maximum(sizes - 1, 0)
+    if least.sum() > count:  # too few rows for all classes: a row of some of them
+        least[:] = 0
     take = np.clip(np.floor(ideal).astype(np.int64), least, most)
     while take.sum() != count:
         more = take.sum() < count

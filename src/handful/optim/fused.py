@@ -1,8 +1,7 @@
 """One update in as few calls as torch has: its fused kernels without its walk to them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,11 +11,11 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 
 from handful.optim.state import needs_closure, parts_of
 
-Update = Callable[[], object]
 Closure = Callable[[], float]  # takes the gradient again, where the weights are now; the mean loss there
 Move = Callable[..., object]  # of a Closure, or of nothing
 Group = dict[str, Any]  # as torch's optimizers hold them
 States = dict[Tensor, dict[str, Any]]
+Kernel = Callable[..., None]  # of a group, all states, a rate, and what turns it off
 
 
 def stepper(optimizer: Optimizer) -> Move:
@@ -35,65 +34,70 @@ def stepper(optimizer: Optimizer) -> Move:
     if needs_closure(optimizer):
         return lambda closure: optimizer.step(closure)
     steps = [_stepper(part) for part in parts_of(optimizer)]
-    if len(steps) == 1:
-        (only,) = steps
-        return lambda closure=None: only()
-    return lambda closure=None: [step() for step in steps]
+    return steps[0] if len(steps) == 1 else lambda closure=None: [step() for step in steps]
 
 
-def _stepper(optimizer: Optimizer) -> Update:
-    prepare, groups = _PREPARE.get(type(optimizer)), optimizer.param_groups
-    kinds = {(p.device, p.dtype) for group in groups for p in group["params"]}
-    if prepare is None or len(kinds) > 1 or not all(_plain(group) for group in groups):
-        return optimizer.step
+def _stepper(optimizer: Optimizer) -> Move:
+    kernel = _kernel(optimizer)
+    if kernel is None:
+        return lambda closure=None: optimizer.step()
+    own, before, after = vars(optimizer), optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
 
-    def step() -> None:
-        if _watched(optimizer):
-            optimizer.step()
+    def step(closure: Closure | None = None) -> None:
+        if before or after or "step" in own or _global_optimizer_pre_hooks or _global_optimizer_post_hooks:
+            optimizer.step()  # somebody wants to know of each step
             return
-        updates = [u for group in optimizer.param_groups for u in prepare(group, optimizer.state)]
         with torch.no_grad():
-            for update in updates:
-                update()
+            for group in optimizer.param_groups:
+                kernel(group, optimizer.state, group["lr"])
 
     return step
 
 
+def in_place(optimizer: Optimizer, rates: Sequence[Tensor], off: Tensor) -> Callable[[], None] | None:
+    """The same step as a part of a graph, or None where there is no such form of it: the rates, one for each group, and
+    whether nothing is to change are read where they lie.
+
+    rates: 0-d; on a GPU float32, as the kernels want them. off: 0-d, float32; 1 leaves weights and state as they are.
+    """
+    kernels = {
+        id(group): kernel for part in parts_of(optimizer) if (kernel := _kernel(part)) for group in part.param_groups
+    }
+    if any(id(group) not in kernels for group in optimizer.param_groups):
+        return None
+
+    def step() -> None:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            kernels[id(group)](group, optimizer.state, rate, off)
+
+    return step
+
+
+def _kernel(optimizer: Optimizer) -> Kernel | None:
+    """What takes the step of one group: torch's fused kernel, where its own `step` would take that, without extras."""
+    groups = optimizer.param_groups
+    kinds = {(p.device, p.dtype) for group in groups for p in group["params"]}
+    return _KERNELS.get(type(optimizer)) if len(kinds) == 1 and all(map(_plain, groups)) else None
+
+
 def _plain(group: Group) -> bool:
-    """Whether torch would take its fused kernel for the group, without extras."""
     extras = ("amsgrad", "maximize", "capturable", "differentiable")
     return bool(group.get("fused")) and not any(group.get(e) for e in extras) and isinstance(group["lr"], float)
 
 
-def _watched(optimizer: Optimizer) -> bool:
-    """Whether somebody wants to know of each step."""
-    own = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks or "step" in vars(optimizer)
-    return bool(own or _global_optimizer_pre_hooks or _global_optimizer_post_hooks)
-
-
-def _moved(group: Group) -> list[Tensor]:
-    return [p for p in group["params"] if p.grad is not None]
-
-
-def _grads(moved: list[Tensor]) -> list[Tensor]:
-    return [p.grad for p in moved if p.grad is not None]
-
-
-def _adam(group: Group, state: States) -> list[Update]:
+def _adam(group: Group, state: States, lr: float | Tensor, off: Tensor | None = None) -> None:
+    moved = [p for p in group["params"] if p.grad is not None]
+    if not moved:
+        return
     kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
-    moved, (beta1, beta2) = _moved(group), group["betas"]
-    grads = _grads(moved)
-    states = [state[p] or _begun(state[p], p) for p in moved]
-    steps, means, squares = ([s[name] for s in states] for name in ("step", "exp_avg", "exp_avg_sq"))
-
-    def update() -> None:
-        torch._foreach_add_(steps, 1)
-        kernel(
-            moved, grads, means, squares, [], steps, lr=group["lr"], beta1=beta1, beta2=beta2,
-            weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False, maximize=False,
-        )  # fmt: skip
-
-    return [update] if moved else []
+    states, (beta1, beta2) = [state[p] or _begun(state[p], p) for p in moved], group["betas"]
+    steps = [s["step"] for s in states]
+    torch._foreach_add_(steps, 1 if off is None else 1 - off)
+    kernel(
+        moved, [p.grad for p in moved], [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states], [], steps,
+        lr=lr, beta1=beta1, beta2=beta2, weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False,
+        maximize=False, found_inf=off,
+    )  # fmt: skip
 
 
 def _begun(state: dict[str, Any], p: Tensor) -> dict[str, Any]:
@@ -103,25 +107,23 @@ def _begun(state: dict[str, Any], p: Tensor) -> dict[str, Any]:
     return state
 
 
-def _sgd(group: Group, state: States) -> list[Update]:
+def _sgd(group: Group, state: States, lr: float | Tensor, off: Tensor | None = None) -> None:
     """Momentum starts as a parameter's first gradient. torch's own fused step (2.13) fails where that comes later than
     the first gradient of another one."""
-    options = {name: group[name] for name in ("weight_decay", "momentum", "lr", "dampening", "nesterov", "maximize")}
-    moved = _moved(group)
-    if not group["momentum"]:
-        return [partial(torch._fused_sgd_, moved, _grads(moved), [], is_first_step=False, **options)] if moved else []
-    new = {p for p in moved if state[p].get("momentum_buffer") is None}
+    options = {name: group[name] for name in ("weight_decay", "momentum", "dampening", "nesterov", "maximize")}
+    moved = [p for p in group["params"] if p.grad is not None]
+    new = {p for p in moved if group["momentum"] and state[p].get("momentum_buffer") is None}
     for p in new:
         state[p]["momentum_buffer"] = torch.empty_like(p)  # which the kernel fills at a first step
-    updates: list[Update] = []
-    for is_first, some in ((True, [p for p in moved if p in new]), (False, [p for p in moved if p not in new])):
-        momenta = [state[p]["momentum_buffer"] for p in some]
-        if some:
-            updates.append(partial(torch._fused_sgd_, some, _grads(some), momenta, is_first_step=is_first, **options))
-    return updates
+    for is_first in (True, False):
+        if some := [p for p in moved if (p in new) is is_first]:
+            momenta = [state[p]["momentum_buffer"] for p in some] if group["momentum"] else []
+            torch._fused_sgd_(
+                some, [p.grad for p in some], momenta, lr=lr, is_first_step=is_first, found_inf=off, **options
+            )
 
 
-_PREPARE = {AdamW: _adam, Adam: _adam, SGD: _sgd}
+_KERNELS = {AdamW: _adam, Adam: _adam, SGD: _sgd}
 
 
 @contextmanager

@@ -212,6 +212,11 @@ class Config:
     ] = "auto"
     precision: Annotated[str, "auto, float32, bfloat16, float64"] = "auto"
     compile: Annotated[bool | Auto, "whether to torch.compile the model", YES_OR_NO | "auto"] = "auto"
+    graph: Annotated[
+        bool | Auto,
+        "on a GPU, the whole step as one CUDA graph: 'auto' where it can be captured, False: never",
+        YES_OR_NO | "auto",
+    ] = "auto"
     device: Annotated[str, "auto, cpu, cuda, mps"] = "auto"
     threads: Annotated[
         int | Auto, "CPU threads per step; 'auto': all, unless fewer are measured to be faster", AT_LEAST_1 | "auto"
@@ -250,6 +255,11 @@ class Config:
     join: Annotated[
         bool, "train together with the other ranks that torchrun (or the like) started; False: alone", YES_OR_NO
     ] = True
+    sharding: Annotated[
+        Literal["fsdp"] | None,
+        "'fsdp': each rank holds its part of parameters, gradients and optimizer state, by torch's FSDP2",
+        Kind("'fsdp'", lambda value: value == "fsdp") | None,
+    ] = None
     timeout: Annotated[float, "seconds that ranks wait for one another", ABOVE_0] = 120.0
     overwrite: Annotated[bool, "replace the run that the folder holds"] = False
     profile: Annotated[bool, "time the parts of each step, and trace some: see the report and trace.json"] = False
@@ -306,6 +316,7 @@ class ConfigOptions(TrainingOptions, total=False):
     clip_norm: float | None
     clip_value: float | None
     compile: bool | Auto
+    graph: bool | Auto
     threads: int | Auto
     seed: int
     deterministic: bool
@@ -317,6 +328,7 @@ class ConfigOptions(TrainingOptions, total=False):
     batch_growth: "str | growth | grow_batch | None"
     resume: bool | Auto
     join: bool
+    sharding: Literal["fsdp"] | None
     timeout: float
     overwrite: bool
     profile: bool

@@ -1,7 +1,6 @@
 """The data of a run: opened, split, preprocessed, augmented, cut into batches; every choice with its reason."""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from handful.base.errors import HandfulError
 from handful.base.plan import Choice
 from handful.base.stopwatch import part
-from handful.batches.batches import Batches, Transform
+from handful.batches.batches import Batches, Transform, pinned
 from handful.batches.order import Order
 from handful.data.base import Batch, Column, Ragged, Rows, Source
 from handful.data.open import open as open_source
@@ -33,7 +32,7 @@ from handful.transform.auto import Steps
 from handful.transform.inputs import TableInput
 from handful.transform.language import language_source
 from handful.transform.pipeline import Pipeline, fit_pipeline
-from handful.transform.seen import Repeated, seen
+from handful.transform.seen import Repeated, of_known_classes, seen
 
 # Data that are this small after preprocessing are kept in memory so, and a step costs one gather and no arithmetic.
 CACHED_BYTES = 256 << 20
@@ -173,6 +172,8 @@ def open_valid(source: Source, options: Config, chooser: Chooser, pipeline: Pipe
         columns = None if isinstance(options.valid, Source) else pipeline.trained_on
         goal = options.target or source.target
         held_out = open_source(options.valid, target=goal, columns=columns, bad_rows=options.bad_rows)
+        held_out, said = of_known_classes(held_out, pipeline)
+        chooser.notes += said
     count = f"{len(held_out):,} rows"
     own = Choice.own("validation data", reason=count)
     chooser.put("valid", Choice.place(held_out.where, count) if held_out.where else own)
@@ -238,12 +239,6 @@ def make_batches(data: Data, options: Config, chooser: Chooser, device: torch.de
     order = Order(n, seed=seed, shuffle=options.shuffle)
     batches = Batches(cached or data.train, order, transforms, prefetch=prefetch)
     return batches, size.value if size else None
-
-
-def pinned(batch: Batch, pin: Callable[[Tensor], Tensor] = Tensor.pin_memory) -> Batch:
-    """The batch with its tensors in page-locked memory. It comes from torch's own cache of such memory, which gives it
-    out again only after the copies from it are done."""
-    return batch.on_tensors(pin)
 
 
 def validation_batches(data: Data, chooser: Chooser) -> Batches | None:

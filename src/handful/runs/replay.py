@@ -169,7 +169,7 @@ def _descend(t: Training, last: int) -> list[float]:
         losses.append(float(sums.loss / sums.weight))  # NaN for a step without an update
         observe(sums, rate)
 
-    t.rule = steps(last) | rule
+    t.rule, t.one_by_one = steps(last) | rule, True
     with using_threads(t.plan.threads), Interrupts() as interrupts:
         train(t, after_step, interrupts)
     t.rule = rule

@@ -44,7 +44,7 @@ from handful.training.process.device import autocast, choose_device
 from handful.training.state import State, load_weights
 from handful.training.training import Recorder
 from handful.transform.pipeline import Pipeline
-from handful.transform.seen import Repeated
+from handful.transform.seen import Repeated, of_known_classes
 
 SPENT = "spent.json"
 DONE, BROKEN_OFF, UNSAVED = 0, 3, 4  # how a run ends, as `handful train` says by its exit status
@@ -151,14 +151,15 @@ class Run:
     def evaluate(self, data: object, metrics: Metrics = None) -> dict[str, float]:
         """Loss and metrics over all rows of the data, each row once: {"loss": ..., "accuracy": ...}.
 
-        Where some of them were trained on, as far as the run knows its rows (up to a million that fit in memory), their
-        number is printed to standard error.
+        Rows of a class that training did not have are left out, if they are a tenth at most; how many they are, and how
+        many were trained on as far as the run knows its rows (up to a million that fit in memory), is printed to
+        standard error.
         """
-        batches, repeated = self.open(data), Repeated(self.pipeline.seen)
+        (batches, said), repeated = self._scored(data), Repeated(self.pipeline.seen)
         scorer = self.scorer(metrics)
         with _memory_said(scorer):
             scores = evaluate_rows(scorer, repeated.among(batches.epoch(512)))
-        for note in repeated.of(batches.source, "rows"):
+        for note in [*said, *repeated.of(batches.source, "rows")]:
             print(f"handful: note: {shown(note)}", file=sys.stderr)
         return scores
 
@@ -172,7 +173,16 @@ class Run:
 
     def evaluation(self, data: object, metrics: Metrics = None) -> Evaluation:
         """Evaluate in detail: scores, classes or residuals, and the rows of highest loss."""
-        return evaluate(self.scorer(metrics), self.pipeline, self.open(data), data)
+        batches, said = self._scored(data)
+        found = evaluate(self.scorer(metrics), self.pipeline, batches, data)
+        found.notes[:0] = said
+        return found
+
+    def _scored(self, data: object) -> tuple[Batches, list[str]]:
+        """The rows of raw data that can be scored, and what is to be said of others."""
+        batches = self.open(data)
+        source, said = of_known_classes(batches.source, self.pipeline)
+        return (self._batches(source, True) if said else batches), said
 
     def scorer(self, metrics: Metrics = None) -> Objective:
         """The run's loss with other metrics (names, callables), or with its own."""
@@ -259,7 +269,10 @@ class Run:
                 raise HandfulError(
                     f"{source.name} has no target column '{target}', so there is nothing to compare with; use predict"
                 )
-        return Batches(source, Order(len(source), shuffle="none"), [p.on(source, target=need_target)])
+        return self._batches(source, need_target)
+
+    def _batches(self, source: Source, need_target: bool) -> Batches:
+        return Batches(source, Order(len(source), shuffle="none"), [self.pipeline.on(source, target=need_target)])
 
 
 @contextmanager

@@ -220,7 +220,7 @@ def added_up(
 
 
 def _count(n: int, like: Tensor) -> Tensor:
-    return torch.tensor(float(n), dtype=torch.float64, device=like.device)
+    return torch.full((), float(n), dtype=torch.float64, device=like.device)  # made there: no copy from the host
 
 
 def _no_row_weights(row_weight: Tensor | None) -> None:
@@ -259,6 +259,7 @@ def viewing(
     ignored = None if ignored == IGNORED else ignored
     members = isinstance(model, Model) and model.members > 1
     logits = of_probabilities(loss)
+    mean, std = (None, None) if scale is None else (s.to(target.device) for s in scale)
 
     def view(output: object, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         seen, target = ctc.only_valid(part_of(output, part)) if sequences else output, batch.columns["y"]
@@ -269,8 +270,7 @@ def viewing(
             seen = seen.reshape(len(target), -1, *seen.shape[1:]).mean(1)
         if logits:
             seen = torch.logit(seen, eps=1e-12)
-        if scale is not None:
-            mean, std = (s.to(seen.device) for s in scale)
+        if mean is not None and std is not None:
             seen, target = seen if logits else seen.double() * std + mean, target.double() * std + mean
         if ignored is not None:
             target = torch.where(target == ignored, IGNORED, target)

@@ -91,11 +91,17 @@ def non_finite(
     return error
 
 
-def finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether all values are finite. (A sum of squares can overflow where no value does; the largest value cannot.)"""
+def all_finite(tensors: Iterable[Tensor]) -> Tensor:
+    """Whether all values are finite, 0-d. (A sum of squares can overflow where no value does; the largest value
+    cannot.)"""
     values = [t.detach() for t in tensors if t.numel() and t.is_floating_point()]
-    largest = torch._foreach_norm(values, torch.inf) if values else []
-    return not largest or bool(torch.isfinite(torch.stack([v.double() for v in largest])).all())
+    largest = [v.double() for v in torch._foreach_norm(values, torch.inf)] if values else [torch.zeros(())]
+    return torch.isfinite(torch.stack(largest)).all()
+
+
+def finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether all values are finite."""
+    return bool(all_finite(tensors))
 
 
 FAR, LONG = 10.0, 20  # times the loss at the start; logged moments

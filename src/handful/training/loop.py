@@ -12,6 +12,7 @@ from handful.training.coupling import training_mode
 from handful.training.guards import NonFiniteLoss, in_parts_that_fit
 from handful.training.objective import LossSums
 from handful.training.process.interrupts import INTERRUPTED, Interrupts
+from handful.training.process.static import Graph
 from handful.training.state import Held
 from handful.training.step import ExactGradient
 from handful.training.training import Training, update
@@ -25,28 +26,31 @@ def descend(t: Training, after_step: Callable[[LossSums, float], None], interrup
     """
     objective, state, seed = t.objective, t.state, t.plan.seed
     training_mode(objective.model)
-    mini_batches, clock = MiniBatches(t), time.perf_counter()
-    while not (reason := should_stop(t, interrupts)):  # 7. repeat until it should stop
-        batch = mini_batches.next()  # 2. choose a random mini-batch
-        with ExactGradient(objective, batch, state.micro_batch, t.ranks, seed=seed, step=state.step) as gradient:
-            for part in gradient.parts():  # all rows at once, or in parts that fit in memory
-                output = objective.forward(part)  # 3. forward
-                sums = objective.sums_of(output, part)  # 4. mean loss: its sum and its weight
-                gradient.backward(sums)  # 5. backward
-                del output, sums  # or they would take up memory during the next forward pass
-        with interrupts.one_update():
-            rate = update(t, again=gradient.again)  # 6. update by the learning rate
-            state.position += state.batch
-            state.step += 1
-        after_step(gradient.total, rate)
-        state.seconds, clock = state.seconds + t.ranks.elapsed(time.perf_counter() - clock), time.perf_counter()
+    mini_batches, t.clock = MiniBatches(t), time.perf_counter()
+    with Graph(t, after_step) as graph:
+        while not (reason := should_stop(t, interrupts)):  # 7. repeat until it should stop
+            if graph.steps(interrupts):  # many at once, where each is one graph
+                continue
+            batch = mini_batches.next()  # 2. choose a random mini-batch
+            with ExactGradient(objective, batch, state.micro_batch, t.ranks, seed=seed, step=state.step) as gradient:
+                for part in gradient.parts():  # all rows at once, or in parts that fit in memory
+                    output = objective.forward(part)  # 3. forward
+                    sums = objective.sums_of(output, part)  # 4. mean loss: its sum and its weight
+                    gradient.backward(sums)  # 5. backward
+                    del output, sums  # or they would take up memory during the next forward pass
+            with interrupts.one_update():
+                rate = update(t, again=gradient.again)  # 6. update by the learning rate
+                state.position += state.batch
+                state.step += 1
+            after_step(gradient.total, rate)
+            t.tick()
     return reason
 
 
 def descend_by_hand(t: Training, after_step: Callable[[LossSums, float], None], interrupts: Interrupts) -> str:
     """`descend`, with steps 3 to 6 by the caller's own training_step."""
     training_mode(t.objective.model)
-    mini_batches, clock = MiniBatches(t), time.perf_counter()
+    mini_batches, t.clock = MiniBatches(t), time.perf_counter()
     while not (reason := should_stop(t, interrupts)):
         batch = mini_batches.next()
         with interrupts.one_update():
@@ -54,7 +58,7 @@ def descend_by_hand(t: Training, after_step: Callable[[LossSums, float], None], 
             t.state.position += t.state.batch
             t.state.step += 1
         after_step(sums, rate)
-        t.state.seconds, clock = t.state.seconds + time.perf_counter() - clock, time.perf_counter()
+        t.tick()
     return reason
 
 
@@ -64,15 +68,16 @@ class MiniBatches:
     def __init__(self, t: Training) -> None:
         self.t = t
         self.stream: Iterator[Batch] | None = None
-        self.size = 0
+        self.size = self.at = 0
 
     def next(self) -> Batch:
         """The mini-batch at the state's position."""
         t = self.t
         size = t.state.batch if t.batch_size is None else t.batch_size(t.progress())
-        if self.stream is None or size != self.size:
+        if self.stream is None or size != self.size or self.at != t.state.position:
             t.state.batch = t.ranks.batch = self.size = size
             self.stream = t.batches.stream(t.state.position, size, t.ranks.share)
+        self.at = t.state.position + size
         return next(self.stream)
 
 
@@ -136,7 +141,7 @@ def go_back(t: Training, lost: NonFiniteLoss) -> None:
     assert vault is not None
     seconds, went_back = state.seconds, [*state.went_back, to]
     state.restore(*vault.checkpoint(to))
-    state.seconds, state.went_back = seconds, went_back
+    state.seconds, state.went_back, t.next_moment = seconds, went_back, 0
     if t.folder is not None:
         t.folder.behind = True  # the rows after that checkpoint are of a past that is given up
     t.say(

@@ -15,7 +15,7 @@ from handful.training.evaluation import evaluate
 from handful.training.guards import diverged
 from handful.training.objective import LossSums
 from handful.training.state import Best, Weights, Window, load_weights
-from handful.training.training import NEAR, Training
+from handful.training.training import CONSIDERED, NEAR, Training
 
 RISES = 3  # so many looks, all worse than before them, send a run back,
 SETTLED = 30  # after this many steps at least: running statistics and averages lag behind that long
@@ -31,7 +31,7 @@ class Observer:
     early: tuple[int, ...] = ()  # examples after which, in the first epoch, the held-out rows are looked at, too
 
     def __post_init__(self) -> None:
-        self.step = self.t.state.step
+        self.step, self.t.told, self.t.next_moment = self.t.state.step, bool(self.t.state.callbacks.all), 0
         if self.t.open_looks:
             self.early = tuple(n for n in (self.t.examples // k for k in (8, 4, 2)) if 0 < n < self.t.evaluate_every)
 
@@ -42,8 +42,32 @@ class Observer:
             raise HandfulError("a callback cannot stop a run of several ranks: they go by until= alone")
 
     def __call__(self, sums: LossSums, rate: float) -> None:
+        t, state = self.t, self.t.state
+        state.window.add(sums)
+        if state.position >= t.next_moment:
+            self.moment(rate)
+            t.next_moment = self.next_moment()
+        elif state.callbacks.all:
+            self.tell("step", t.here())
+        self.step = state.step
+
+    def next_moment(self) -> int:
+        """A position before which nothing of `moment` is due."""
+        t, s = self.t, self.t.state
+        if t.planned is not None and s.position >= t.planned:
+            return 0
+        intervals = [t.log_every, t.evaluate_every]
+        if t.grower is not None:
+            intervals.append(max(1, (t.planned or 0) // CONSIDERED))
+        marks = [(s.position // every + 1) * every for every in intervals]
+        marks += [n for n in (t.planned or 0, *(s.restarted + n for n in self.early)) if n > s.position]
+        if t.save_every is not None:  # counted in steps, of whatever size
+            marks.append(s.position + (t.save_every - s.step % t.save_every) * s.batch if t.batch_size is None else 0)
+        return min(marks)
+
+    def moment(self, rate: float) -> None:
+        """What is due at a position: a row of the history, an evaluation, a larger batch, a checkpoint."""
         t = self.t
-        t.state.window.add(sums)
         since = t.state.position - t.state.restarted
         early = any(since - t.state.batch < n <= since for n in self.early)
         evaluated = t.valid is not None and (early or t.due(t.evaluate_every))
@@ -57,7 +81,7 @@ class Observer:
             if change is not None and (note := change(t)):  # what it decides is saved with the step it belongs to
                 t.live.note(note)
                 t.log({**t.moment(), "note": note})
-        self.step = t.state.step
+        self.step = t.state.step  # the state is one to go on from
         if (t.folder is not None or t.held is not None) and t.checkpoint_due(logged):
             t.save(due=True)
             self.tell("checkpoint", t.here())
@@ -97,7 +121,11 @@ def look(t: Training, row: Row) -> Row:
     t.ranks.spread(t.objective.buffers)  # running statistics follow rank 0's share of the batch
     before = t.objective.at_once
     with t.state.evaluated() as weights:
-        scores = evaluate(t.objective, t.valid.epoch(t.evaluation_batch, t.ranks.share), ranks=t.ranks)
+        batches, spare = (
+            t.valid.epoch(t.evaluation_batch, t.ranks.share),
+            t.valid.at(0, 1) if t.ranks.sharding else None,
+        )
+        scores = evaluate(t.objective, batches, ranks=t.ranks, spare=spare)
         row |= {f"valid_{name}": value for name, value in scores.items()}
         if t.objective.at_once != before:
             t.say(f"memory ran out in an evaluation: {t.objective.at_once:,} rows at a time go through the model there")
@@ -113,13 +141,16 @@ def keep_best(t: Training, row: Row, weights: Weights) -> None:
 
 
 def restore_best(t: Training) -> None:
-    """Leave the model with its best weights: of the best evaluation, or, with nothing held out, the last (averaged)."""
+    """Leave the model, whole, with its best weights: of the best evaluation, or, with nothing held out, the last
+    (averaged)."""
     state = t.state
     switch(state.optimizer, "eval")
     if state.best is not None:
         load_weights(t.objective.model, state.best.weights)
     elif state.average is not None:
         load_weights(t.objective.model, state.average)
+    if t.ranks.sharding:
+        t.objective.put(t.ranks.sharding.gathered())
     t.objective.model.eval()
 
 

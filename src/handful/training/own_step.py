@@ -21,7 +21,7 @@ from handful.optim.state import parts_of
 from handful.training.adapters import added_up
 from handful.training.guards import NonFiniteLoss, in_parts_that_fit
 from handful.training.objective import LossSums, Objective
-from handful.training.state import update_average
+from handful.training.state import average_weight, update_average
 from handful.training.step import ExactGradient, exact_gradient, seed_dropout
 from handful.training.training import Moved, Training, update
 from handful.transform.augment.base import Address
@@ -150,7 +150,7 @@ def take(t: Training, batch: Batch) -> tuple[LossSums, float]:
                 error.args = (f"{error} by this loss, {step.updates} by others in the step before it",)
         raise
     if t.state.average is not None:
-        update_average(t.state.average, t.weights(), t.ema, t.state.step)
+        update_average(t.state.average, t.weights(), average_weight(t.ema, t.state.step))
     return sums, step.rate
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
 from handful.base.plan import Plan, Progress, Row
@@ -23,11 +23,12 @@ from handful.report.live import Live
 from handful.training import stop
 from handful.training.objective import Objective
 from handful.training.process.parallel import Ranks
-from handful.training.state import Held, State, Weights, reader, update_average
+from handful.training.state import Held, State, Weights, average_weight, reader, update_average
 from handful.training.step import add_l1
 from handful.transform.pipeline import Pipeline
 
 RATE_IS_OPEN = ("default", "measured")  # the statuses of a rate that nobody asked for
+CONSIDERED = 16  # times in a run that the batch may grow
 NEAR = 0.05  # of the lowest held-out loss: evaluations so near it are told apart by the score first
 
 
@@ -39,7 +40,7 @@ class Recorder(Protocol):
 
     def append_history(self, row: Row) -> None: ...
 
-    def save_checkpoint(self, state: State) -> None: ...
+    def save_checkpoint(self, state: State, tensors: Weights) -> None: ...
 
     def checkpoint(self, step: int) -> tuple[Weights, Row]: ...
 
@@ -90,10 +91,15 @@ class Training:
     folder: Recorder | None = None
     parameters: list[nn.Parameter] = field(default_factory=list)
     decayed: list[nn.Parameter] = field(default_factory=list)
-    saved_at: float = field(default_factory=time.monotonic)
+    saved_at: float = 0.0  # by the seconds of the state
     saving_took: float = 0.0  # seconds
     held: Held | None = None  # the checkpoint to go back to, where a run has no folder
     examples: int = 0  # rows in one epoch
+    next_moment: int = 0  # position before which nothing is due: see `Observer`
+    one_by_one: bool = False  # whether each step's sums are wanted, so that none may be a graph
+    resident: dict[str, Tensor] = field(default_factory=dict)  # all rows as the model takes them, where it is a graph
+    clock: float = 0.0  # when seconds were last counted
+    told: bool = False  # whether callbacks want to know of each step
     training_step: Callable[..., object] | None = None  # the caller's, in place of forward, loss and update
     moved: dict[str | None, Moved] = field(default_factory=dict)  # by that, under the names of the optimizers
 
@@ -144,6 +150,12 @@ class Training:
         """Whether a held-out loss that rises from the first looks on may lower the rate, which nobody asked for."""
         is_open = self.plan.choices["lr"].status in RATE_IS_OPEN and self.training_step is None
         return is_open and self.open_looks and not averages_itself(self.state.optimizer)
+
+    def tick(self) -> None:
+        """Count the seconds since it was last asked as the run's."""
+        now = time.perf_counter()
+        seconds, self.clock = now - self.clock, now
+        self.state.seconds += seconds if self.ranks.size == 1 else self.ranks.elapsed(seconds)
 
     def here(self) -> dict[str, object]:
         """Where the run is, for callbacks."""
@@ -199,7 +211,7 @@ class Training:
             return self.state.step % self.save_every == 0
         if self.on_nonfinite == "rollback":
             return self.due(self.evaluate_every)
-        return logged and time.monotonic() - self.saved_at > max(30, 20 * self.saving_took)
+        return logged and self.state.seconds - self.saved_at > max(30, 20 * self.saving_took)
 
     @part("saving")
     def save(self, *, due: bool = False) -> str | None:
@@ -208,17 +220,22 @@ class Training:
         why, before, began = None, self.state.back, time.monotonic()
         if due:
             self.state.back = self.state.step
+        tensors = self.tensors()
         if self.folder and self.ranks.rank == 0:
             try:
-                self.folder.save_checkpoint(self.state)
+                self.folder.save_checkpoint(self.state, tensors)
             except HandfulError as error:
                 why, self.state.back = str(error), before
                 self.live.note(f"no checkpoint was written: {why}; training goes on, and it is tried again")
-            self.saved_at = time.monotonic()
-            self.saving_took = self.saved_at - began
         elif self.held is not None:
-            self.held.save_checkpoint(self.state)
+            self.held.save_checkpoint(self.state, tensors)
+        self.saved_at, self.saving_took = self.state.seconds, self.ranks.of_all(time.monotonic() - began)
         return why
+
+    def tensors(self) -> Weights:
+        """Every tensor of the state by name, whole; of one that is shared out on rank 0 alone."""
+        sharding, tensors = self.ranks.sharding, self.state.tensors()
+        return sharding.on_rank_0(tensors) if sharding and self.folder else tensors
 
 
 def standard_error(share: float, rows: int) -> float:
@@ -249,5 +266,5 @@ def update(t: Training, factor: float | None = None, again: Closure | None = Non
         clip(moved.parameters, norm=t.clip_norm, value=t.clip_value)
     moved.move(again)
     if of is None and t.state.average is not None:
-        update_average(t.state.average, t.weights(), t.ema, t.state.step)
+        update_average(t.state.average, t.weights(), average_weight(t.ema, t.state.step))
     return float(t.state.optimizer.param_groups[0]["lr"])

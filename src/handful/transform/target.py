@@ -63,6 +63,10 @@ class Target:
         """
         return self._numbers(value, column, rows, where)
 
+    def known(self, value: Value, column: Column) -> NDArray[np.bool_]:
+        """Whether a row's target is one that can be predicted, bool [m]: not a class that training did not have."""
+        return np.ones(len(value), dtype=np.bool_)
+
     def decode(self, outputs: Tensor, beams: int = 1) -> Array:
         """Predictions as a NumPy array.
 
@@ -170,17 +174,24 @@ class ClassNames(Classification):
     """Classes that are strings: y is their ids, int64 [m]."""
 
     def encode(self, value: Value, column: Column, rows: Rows, where: str) -> Tensor:
-        known = tuple(map(str, self.classes))
-        if column.classes is not None and isinstance(value, Tensor):
-            found = code_table(known, column.classes, 0, -1)[value]
-        elif column.dtype == "str":
-            ids = {name: i for i, name in enumerate(known)}
-            found = torch.tensor([ids.get(name, -1) for name in strings(value, column)], dtype=torch.int64)
-        else:
-            raise HandfulError(f"the target '{self.column}' of {where} holds {column.kind}, not the class names")
+        found = self._ids(value, column, where)
         for row in (found < 0).nonzero()[:1].flatten().tolist():
             self._unseen(strings(value, column)[row], int(rows[row]), where)
         return found
+
+    def known(self, value: Value, column: Column) -> NDArray[np.bool_]:
+        found = (self._ids(value, column, "") >= 0).numpy()
+        return found if found.all() else found | np.array([not text for text in strings(value, column)])
+
+    def _ids(self, value: Value, column: Column, where: str) -> Tensor:
+        """The id of each row's class, -1 where training did not have it or it is missing."""
+        known = tuple(map(str, self.classes))
+        if column.classes is not None and isinstance(value, Tensor):
+            return code_table(known, column.classes, 0, -1)[value]
+        if column.dtype == "str":
+            ids = {name: i for i, name in enumerate(known)}
+            return torch.tensor([ids.get(name, -1) for name in strings(value, column)], dtype=torch.int64)
+        raise HandfulError(f"the target '{self.column}' of {where} holds {column.kind}, not the class names")
 
 
 class ClassValues(Classification):
@@ -188,11 +199,23 @@ class ClassValues(Classification):
 
     def encode(self, value: Value, column: Column, rows: Rows, where: str) -> Tensor:
         values = self._numbers(value, column, rows, where).reshape(-1)
-        found = index_of(plain_numbers(values), np.array(self.classes, dtype=self.dtype))
-        found[self._left_out(values).numpy()] = IGNORED
+        found = self._ids(values)
         for row in np.flatnonzero((found < 0) & (found != IGNORED))[:1]:
             self._unseen(values[row].item(), int(rows[row]), where)
         return torch.from_numpy(found)
+
+    def known(self, value: Value, column: Column) -> NDArray[np.bool_]:
+        if not isinstance(value, Tensor) or value.dim() > 1:
+            return super().known(value, column)
+        found = self._ids(value)
+        known: NDArray[np.bool_] = (found >= 0) | (found == IGNORED) | torch.isnan(value).numpy()
+        return known
+
+    def _ids(self, values: Tensor) -> NDArray[np.int64]:
+        """The id of each row's class, -1 where training did not have it."""
+        found = index_of(plain_numbers(values), np.array(self.classes, dtype=self.dtype))
+        found[self._left_out(values).numpy()] = IGNORED
+        return found
 
 
 class ClassIds(Classification):

@@ -17,11 +17,10 @@ from handful.plan.probe.snapshot import untouched
 from handful.plan.probe.steps import FAILED, loss_on, train
 from handful.training.coupling import training_mode
 from handful.training.guards import NonFiniteLoss, is_out_of_memory
-from handful.training.training import Training
+from handful.training.training import CONSIDERED, Training
 
 GAIN = 1.05  # the least predicted gain in progress per second
 EARLIEST = 0.02  # share of the run before which the noise scale is still climbing: nothing is decided from it
-MOMENTS = 16  # how many times per run it is considered
 LATEST = 0.8  # share of the run after which growing no longer pays for its branch
 PROBING = 0.015  # of the run's examples, to measure the noise scale
 LEAST_PARTS, MOST_PARTS = 4, 32  # batches that one measurement is made of
@@ -85,7 +84,7 @@ class Grower:
         """Add what the next batches tell to `state.noise`, and drop what is older than half of the run so far."""
         s = t.state
         s.noise = [n for n in s.noise if n[-1] >= s.position / 2]
-        parts = min(MOST_PARTS, int(PROBING * (t.planned or 0) / MOMENTS / s.batch))
+        parts = min(MOST_PARTS, int(PROBING * (t.planned or 0) / CONSIDERED / s.batch))
         if parts < LEAST_PARTS:
             return
         batch = t.batches.at(s.position, parts * s.batch)
@@ -100,7 +99,7 @@ class Grower:
         """At one of the fixed positions: double the batch if it pays. Returns what was done, in words, or None."""
         s, planned = t.state, t.planned or 0
         old, new = s.batch, 2 * s.batch
-        is_time = EARLIEST * planned <= s.position < LATEST * planned and t.due(max(1, planned // MOMENTS))
+        is_time = EARLIEST * planned <= s.position < LATEST * planned and t.due(max(1, planned // CONSIDERED))
         if not is_time or new > self.spec.at_most:
             return None
         try:

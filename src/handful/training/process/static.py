@@ -1,0 +1,335 @@
+"""The step as a function of buffers that stay where they are: on a GPU captured once as one graph, and replayed.
+
+The ids and rates of many steps ahead lie on the device, as all training rows do. A step takes the next of them, gathers
+its rows, and changes weights, optimizer state, averages and sums in place; Python costs it a call. The host looks where
+something is due. A loss that was not finite has turned off all updates since: the run then goes back to that step and
+takes it by itself, which names the rows.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from handful.base.errors import MISTAKES, HandfulError
+from handful.base.plan import Progress
+from handful.batches.batches import pinned
+from handful.batches.prefetch import EpochPrefetcher
+from handful.data.base import Batch, Rows
+from handful.optim.fused import in_place
+from handful.optim.rates import clip, follow
+from handful.optim.state import needs_closure, parts_of
+from handful.training.guards import all_finite
+from handful.training.objective import LossSums
+from handful.training.process import graphs
+from handful.training.process.interrupts import Interrupts
+from handful.training.state import average_weight, update_average
+from handful.training.step import NOTHING, add_l1, seed_dropout
+from handful.training.training import Training
+from handful.transform.augment.base import Augment
+
+DEVICES = ("cuda",)  # where steps are captured; the tests add the CPU, where they are called as they are
+AHEAD, IDS, SOON = 64, 1 << 18, 0.1  # at most: steps, and rows of them, that are sent at once; seconds they take
+WARM = 3  # times that a step is taken to warm up, without a trace
+SAME = 0.01  # of the distance that a step moves the weights: what a replayed one may differ by
+
+
+def why_not(t: Training) -> str | None:
+    """Why the steps of a run cannot be graphs, as far as can be told before the first one; else None."""
+    objective, optimizer, micro = t.objective, t.state.optimizer, t.state.micro_batch
+    names = " and ".join(sorted({type(part).__name__ for part in parts_of(optimizer)}))
+    off = torch.zeros((), device=objective.device)
+    reasons = {
+        "there is no CUDA device": objective.device.type not in DEVICES,
+        "the step is the caller's own": t.training_step is not None,
+        "the ranks exchange gradients in each step": t.ranks.size > 1,
+        f"{names} evaluates the loss several times in a step": needs_closure(optimizer),
+        "parts of the model have schedules of their own": bool(t.schedule.patterns),
+        "the parts of each step are timed": "profile" in t.plan.choices,
+        "mini-batches go through the model in parts": micro is not None and micro < t.state.batch,
+        "rows without a class are looked for in each step": objective.gaps,
+        "rows are augmented by the host": any(isinstance(f, Augment) for f in t.batches.transforms),
+    }
+    found = next((reason for reason, holds in reasons.items() if holds), None)
+    if found is None and in_place(optimizer, [off] * len(optimizer.param_groups), off) is None:
+        found = f"{names} has no fused step that reads its rate on the device, as sgd, momentum, adam and adamw have"
+    return found
+
+
+class Graph:
+    """Takes the steps of a run, many at a time, where they can be captured.
+
+    after_step: as of `descend`, after the last of some steps.
+    """
+
+    def __init__(self, t: Training, after_step: Callable[[LossSums, float], None]) -> None:
+        self.t, self.after_step, self.most = t, after_step, 1
+        choice = t.plan.choices.get("graph")
+        self.stopped = t.one_by_one or (choice is not None and not choice.value) or why_not(t) is not None
+        self.step: StaticStep | None = None
+
+    def __enter__(self) -> "Graph":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.step is not None:
+            self.step.look()
+
+    def steps(self, interrupts: Interrupts) -> bool:
+        """Take the next steps, up to where something is due at most. False: the next one is to be taken by itself."""
+        t, s = self.t, self.t.state
+        if self.stopped or not begun(s.optimizer):
+            return False
+        if self.step is None or not self.step.holds():
+            self.step = self.made()
+        if self.step is None or not (numbers := self.ahead(self.step, 1 if t.told else self.most)):
+            return False
+        with interrupts.one_update():
+            if self.step.take(numbers) < SOON:
+                self.most = max(1, min(2 * self.most, AHEAD, IDS // s.batch))
+            s.position, s.step = s.position + len(numbers) * s.batch, s.step + len(numbers)
+        due = s.position >= t.next_moment or t.rule(t.progress()) is not None
+        if due and self.step.look():  # the run stands before a step whose loss is not finite
+            return False
+        self.after_step(NOTHING, float(s.optimizer.param_groups[0]["lr"]))
+        t.tick()
+        return True
+
+    def made(self) -> "StaticStep | None":
+        """The step as it is now; None, and it is said why, where it cannot be captured."""
+        try:
+            return StaticStep(self.t)
+        except (RuntimeError, MemoryError, HandfulError, *MISTAKES) as error:
+            self.stopped = True
+            self.t.say(f"steps are not captured as a graph but taken one by one: {str(error).splitlines()[0]}")
+        return None
+
+    def ahead(self, step: "StaticStep", most: int) -> list[list[float]]:
+        """The rate of each group, and what the weights count for in their average, of up to `most` steps: to where
+        something is due, the rule stops the run, or the batch has another size, and none where that is now."""
+        t, s = self.t, self.t.state
+        numbers: list[list[float]] = []
+        groups, share, p = s.optimizer.param_groups, 0.5 ** len(s.went_back), t.progress()
+        if not step.unseen:
+            step.rates = [float(group["lr"]) for group in groups]
+        while len(numbers) < most and (t.batch_size is None or t.batch_size(p) == s.batch):
+            follow(s.optimizer, t.schedule, p, share)
+            numbers.append([*(float(group["lr"]) for group in groups), average_weight(t.ema, p.step)])
+            p = Progress(p.position + s.batch, p.step + 1, p.examples, p.seconds, p.planned, p.history)
+            if p.position >= t.next_moment or t.rule(p):
+                break
+        return numbers
+
+
+def begun(optimizer: Optimizer) -> bool:
+    """Whether the optimizer has the state that it keeps; its first step, which makes it, is taken by itself."""
+    return bool(optimizer.state) or not any(g.get("momentum") or "betas" in g for g in optimizer.param_groups)
+
+
+class StaticStep:
+    """Steps 2 to 6 of the algorithm on buffers. To make one warms up and captures it, and leaves no trace in the run.
+
+    Raises HandfulError, or what torch raises, where that cannot be done.
+    """
+
+    def __init__(self, t: Training) -> None:
+        self.t, self.size, device = t, t.state.batch, t.objective.device
+        t.resident = self.columns = t.resident or resident(t)
+        real = torch.float64 if device.type == "cpu" else torch.float32  # as the kernels take rates
+        most, groups = max(1, min(AHEAD, IDS // self.size)), len(t.state.optimizer.param_groups)
+        self.ids = torch.zeros(most, self.size, dtype=torch.int64, device=device)
+        self.numbers = torch.zeros(most, groups + 1, dtype=real, device=device)
+        self.at = torch.zeros(1, dtype=torch.int64, device=device)  # which of them come next
+        self.now = torch.zeros(groups + 1, dtype=real, device=device)  # the numbers of this step
+        self.off = torch.zeros((), device=device)  # 1: this step changes nothing
+        self.lost = torch.zeros(2, dtype=torch.int64, device=device)  # the first step without a finite loss; steps
+        self.totals = torch.zeros(2, dtype=torch.float64, device=device)  # loss and weight since the last row logged
+        self.metrics: dict[str, Tensor] = {}
+        move = in_place(t.state.optimizer, list(self.now[:-1].unbind()), self.off)
+        assert move is not None  # or there is a reason not to
+        self.move, self.run = move, self.body
+        self.seeded = True
+        self.unseen: list[Sequence[float]] = []  # the numbers of each step since the host looked
+        self.rates: Sequence[float] = ()  # those of the step before
+        self.before: torch.cuda.Event | None = None
+        self.epochs = EpochPrefetcher(t.batches.order)
+        self.capture()
+        self.made_for = self.signature()
+
+    def body(self) -> None:
+        """One step. Nothing in it depends on the host, nor is anything read there."""
+        objective = self.t.objective
+        self.now.copy_(self.numbers.index_select(0, self.at)[0])
+        ids = self.ids.index_select(0, self.at)[0]
+        columns = {name: column.index_select(0, ids) for name, column in self.columns.items()}
+        batch = Batch(dict(columns), np.empty(self.size, dtype=np.int64))  # 2. choose a random mini-batch
+        kept = [buffer.detach().clone() for buffer in objective.buffers]
+        for parameter in objective.parameters:
+            parameter.grad = None
+        output = objective.forward(batch)  # 3. forward
+        sums = objective.sums_of(output, batch)  # 4. mean loss: its sum and its weight
+        (sums.loss * sums.weight.to(sums.loss.dtype).reciprocal()).backward()  # type: ignore[no-untyped-call]  # 5.
+        self.update(sums, kept)
+
+    def update(self, sums: LossSums, kept: list[Tensor]) -> None:
+        """Step 6, and the sums. A loss that is not finite turns off its own update and all those after it; buffers are
+        then as they were kept."""
+        t, objective = self.t, self.t.objective
+        with torch.no_grad():
+            is_finite = torch.isfinite(sums.loss)
+            if objective.guarded:
+                is_finite = is_finite & all_finite([p.grad for p in t.parameters if p.grad is not None])
+            self.lost[1] += 1
+            self.lost[0] += torch.where(is_finite | (self.lost[0] > 0), 0, self.lost[1])
+            going = self.lost[0] == 0
+            self.off.copy_(~going | (sums.weight == 0))
+            for buffer, before in zip(objective.buffers, kept, strict=True):
+                buffer.copy_(torch.where(going, buffer, before))
+            if t.l1:
+                add_l1(t.decayed, t.l1)
+            if t.clip_norm is not None or t.clip_value is not None:
+                clip(t.parameters, norm=t.clip_norm, value=t.clip_value)
+            self.move()  # 6. update by the learning rate
+            if t.state.average is not None:
+                update_average(t.state.average, t.weights(), self.now[-1] * going)
+            both = torch.stack([sums.loss.double(), sums.weight.double()])
+            self.totals += torch.where(going, both, 0.0)
+            for name, values in sums.metrics.items():
+                self.metrics.setdefault(name, torch.zeros_like(values, dtype=torch.float64))
+                self.metrics[name] += torch.where(going, values.double(), 0.0)
+            self.at += 1
+
+    def capture(self) -> None:
+        """Warm up, capture, and hold one replay against the step that was not captured."""
+        t, device, optimizer, model = self.t, self.t.objective.device, self.t.state.optimizer, self.t.objective.model
+        known, places = set(optimizer.state), self.places()
+        before = [place.clone() for place in places]
+        rates = [*(float(group["lr"]) for group in optimizer.param_groups), 0.5]
+        self.send(t.batches.order[t.state.position : t.state.position + self.size], [rates])
+        try:
+            on_host = graphs.on_host(model, device)
+            with graphs.aside(device):
+                first = self.once()
+                self.seeded = graphs.drew(device)
+                for _ in range(1, WARM):
+                    self.once()
+            if on_host != graphs.on_host(model, device):
+                raise HandfulError("the model draws random numbers, or counts, on the host, which a graph cannot do")
+            if set(optimizer.state) != known:
+                raise HandfulError("some parameters get their first gradient later than others")
+            self.back_to(places, before)
+            self.run = graphs.captured(self.body, device)
+            if not squares(first, self.once()) <= SAME**2 * squares(first, before):
+                raise HandfulError("a replayed step is not the step that was captured")
+        finally:
+            self.back_to(places, before)
+            for parameter in set(optimizer.state) - known:
+                del optimizer.state[parameter]
+            for parameter in t.objective.parameters:
+                parameter.grad = None
+
+    def once(self) -> list[Tensor]:
+        """The weights after one step with the first of the rows that were sent."""
+        t = self.t
+        seed_dropout(t.plan.seed, t.state.step, t.ranks.rank, t.objective.device)
+        self.at.zero_()
+        self.run()
+        return [p.detach().clone() for p in t.parameters]
+
+    def back_to(self, places: list[Tensor], values: list[Tensor]) -> None:
+        """As if no step had been taken."""
+        for place, value in zip(places, values, strict=True):
+            place.copy_(value)
+        for own in (self.at, self.lost, self.totals, *self.metrics.values()):
+            own.zero_()
+
+    def places(self) -> list[Tensor]:
+        """Where the weights, buffers, averages and the optimizer's state lie; the parameters that are trained first."""
+        t = self.t
+        state = [v for entry in t.state.optimizer.state.values() for v in entry.values() if isinstance(v, Tensor)]
+        weights = [*(p.detach() for p in t.parameters), *(b.detach() for b in t.objective.buffers)]
+        return [*weights, *(t.state.average or {}).values(), *state]
+
+    def signature(self) -> list[object]:
+        """What a graph holds for good."""
+        t = self.t
+        groups = [{k: v for k, v in g.items() if k not in ("params", "lr")} for g in t.state.optimizer.param_groups]
+        return [[place.data_ptr() for place in self.places()], repr(groups), t.state.batch, t.objective.forward]
+
+    def holds(self) -> bool:
+        """Whether this is still the step of the run, which may move its weights, or grow its batch, where it looks."""
+        return bool(self.unseen) or self.signature() == self.made_for
+
+    def send(self, rows: Rows, numbers: Sequence[Sequence[float]]) -> None:
+        """Put row ids and numbers of some steps on the device, to be taken from there one after the other."""
+        n, device = len(numbers), self.t.objective.device
+        self.ids[:n].copy_(graphs.sendable(torch.from_numpy(rows).view(n, -1), device), non_blocking=True)
+        values = torch.tensor(numbers, dtype=self.numbers.dtype)
+        self.numbers[:n].copy_(graphs.sendable(values, device), non_blocking=True)
+        self.at.zero_()
+
+    def take(self, numbers: Sequence[Sequence[float]]) -> float:
+        """Take as many steps; the host runs ahead of the device by as many at most. Returns the seconds."""
+        t, s, began = self.t, self.t.state, time.perf_counter()
+        if not self.unseen:  # go on adding to what the window has
+            for place, value in zip(self.totals, (s.window.loss, s.window.weight), strict=True):
+                place.fill_(value)
+            for name, total in self.metrics.items():
+                for place, value in zip(total, s.window.metrics.get(name, np.zeros(len(total))), strict=True):
+                    place.fill_(float(value))
+        self.epochs.reached(s.position)
+        self.send(t.batches.order[s.position : s.position + len(numbers) * self.size], numbers)
+        for k in range(len(numbers)):
+            if self.seeded:
+                seed_dropout(t.plan.seed, s.step + k, t.ranks.rank, t.objective.device)
+            self.run()
+        self.unseen += numbers
+        self.before = graphs.wait_for(self.before, t.objective.device)
+        return time.perf_counter() - began
+
+    def look(self) -> bool:
+        """Wait for the device, and take the sums from it. Whether a loss was not finite: then the run stands before
+        that step, which has changed nothing, nor has any since."""
+        s = self.t.state
+        if not self.unseen:
+            return False
+        lost = int(self.lost[0])
+        self.lost.zero_()
+        s.window.loss, s.window.weight = self.totals.tolist()
+        s.window.metrics = {name: total.cpu().numpy().copy() for name, total in self.metrics.items()}
+        if lost:
+            back = len(self.unseen) - lost + 1
+            s.position, s.step = s.position - back * self.size, s.step - back
+            for group, rate in zip(s.optimizer.param_groups, [self.rates, *self.unseen][lost - 1], strict=False):
+                group["lr"] = rate
+        self.unseen = []
+        return lost > 0
+
+
+def squares(these: Sequence[Tensor], those: Sequence[Tensor]) -> float:
+    """The sum of squared differences, of as many tensors as the first list has."""
+    return sum(float((a - b).double().square().sum()) for a, b in zip(these, those, strict=False))
+
+
+def resident(t: Training) -> dict[str, Tensor]:
+    """All training rows as the model takes them, on its device. HandfulError where they are not numbers of one shape
+    for every row, or too many."""
+    n = t.examples
+    kept: dict[str, Tensor] = {}
+    changes = [f for f in t.batches.transforms if f is not pinned and not isinstance(f, Augment)]
+    for start in range(0, n, 4096):
+        rows = np.arange(start, min(start + 4096, n))
+        batch = Batch(t.batches.source.read(rows), rows)
+        for change in changes:
+            batch = change(batch)
+        batch = t.objective.to_device(batch)
+        tensors = batch.tensors()
+        kept = kept or {name: v.new_empty((n, *v.shape[1:])) for name, v in tensors.items() if graphs.room(v, n)}
+        if len(kept) < len(batch.columns) or any(v.shape[1:] != kept[name].shape[1:] for name, v in tensors.items()):
+            raise HandfulError("its rows are not numbers of one shape that fit in the device's memory")
+        for name, value in tensors.items():
+            kept[name][start : start + len(rows)] = value
+    return kept

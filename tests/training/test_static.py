@@ -1,0 +1,211 @@
+"""The step that a GPU replays as a graph, here taken by the CPU without one: the same bits as the plain step."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import handful
+from handful.training.process import static
+from handful.training.process.static import StaticStep
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(700, 12)).astype(np.float32)
+Y = (X[:, 0] + 0.3 * X[:, 1] > 0).astype(np.int64) + (X[:, 2] > 1)
+WEIGHT = RNG.uniform(0.5, 2, 700).astype(np.float32)
+
+
+class Net(nn.Module):
+    def __init__(self, norm=False):
+        super().__init__()
+        torch.manual_seed(0)
+        layers = [nn.Linear(12, 16), nn.BatchNorm1d(16) if norm else nn.LayerNorm(16), nn.ReLU(), nn.Dropout(0.2)]
+        self.layers = nn.Sequential(*layers, nn.Linear(16, 3))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """The steps taken as graphs are, on a CPU; the number of steps that were, of each call."""
+    counts = []
+    take = StaticStep.take
+
+    def counted(self, numbers):
+        counts.append(len(numbers))
+        return take(self, numbers)
+
+    monkeypatch.setattr(static, "DEVICES", ("cuda", "cpu"))
+    monkeypatch.setattr(StaticStep, "take", counted)
+    return counts
+
+
+def fit(model=None, data=(X, Y), **options):
+    given = {"batch": 32, "lr": 0.01, "until": "steps(90)", "quiet": True, "device": "cpu"}
+    return handful.fit(model or Net(), data, **(given | options))
+
+
+def plain(*args, **options):
+    return fit(*args, **options, graph=False)
+
+
+def timeless(run):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in run.history]
+
+
+def assert_same(a, b):
+    for name, value in a.model.state_dict().items():
+        assert torch.equal(value, b.model.state_dict()[name]), name
+    for name, value in a.state.tensors().items():
+        assert torch.equal(value, b.state.tensors()[name]), name
+    assert timeless(a) == timeless(b)
+    assert a.stopped_because == b.stopped_because
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "sgd"},
+        {"optimizer": "momentum"},
+        {"optimizer": "adam"},
+        {"optimizer": "adamw", "ema": 0.9},
+        {"optimizer": "adamw", "clip_norm": 0.1, "l1": 1e-4, "l2": 0.1},
+        {"clip_value": 0.01, "schedule": "cosine(warmup=0.2)", "on_nonfinite": "skip"},
+        {"batch": 1, "until": "steps(40)"},
+        {"batch": "full", "until": "steps(30)"},
+        {"until": "epochs(3) | plateau(2)", "evaluate_every": 0.3},
+        {"until": "steps(77) & epochs(1)", "valid": None},
+        {"batch": 16, "batch_growth": "grow_batch(every=1)", "until": "epochs(4)"},
+        {"loss": nn.functional.cross_entropy, "metrics": "accuracy, f1"},
+        {"class_weight": "balanced"},
+        {"save_every": 7},
+        {"optimizer": {"layers.0": "sgd", "*": "adamw"}},
+        {"shuffle": "replacement"},
+    ],
+    ids=str,
+)
+def test_its_steps_have_the_bits_of_the_plain_ones(taken, options):
+    model = {"model": "mlp(hidden=[8])"} if options.get("class_weight") else {}
+    assert_same(fit(**model, **options), plain(**model, **options))
+    assert sum(taken) > 25
+
+
+def test_so_it_is_with_running_statistics_rows_that_are_weighted_and_numbers_to_predict(taken):
+    assert_same(fit(Net(norm=True), ema=0.99), plain(Net(norm=True), ema=0.99))
+    data = {"x": X, "y": Y, "w": WEIGHT}
+    assert_same(fit(data=data, target="y", weight="w"), plain(data=data, target="y", weight="w"))
+    data = (X, X[:, :1] * 3 + 1e3)
+    assert_same(fit("mlp", data, metrics="r2, mae"), plain("mlp", data, metrics="r2, mae"))
+    assert sum(taken) == 3 * 89
+
+
+def test_many_are_taken_between_two_looks_and_one_at_a_time_where_callbacks_count(taken):
+    fit(valid=None, until="epochs(40)", batch=4)
+    assert max(taken) > 8
+    taken.clear()
+    told = []
+    fit(callbacks=[lambda event, info: told.append(event)], until="steps(20)")
+    assert told.count("step") == 20
+    assert set(taken) == {1}
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("optimizer", ["momentum", "adamw"])
+def test_a_loss_that_is_not_finite_turns_updates_off_and_is_named(taken, norm, optimizer):
+    x = X.copy()
+    x[411, 3] = math.nan
+    options = {"valid": None, "batch": 8, "preprocess": None, "optimizer": optimizer, "ema": 0.9}
+    a, b = fit(Net(norm), (x, Y), **options), plain(Net(norm), (x, Y), **options)
+    assert "rows 411" in a.stopped_because
+    assert 5 < a.state.step < 88
+    assert_same(a, b)
+
+
+@pytest.mark.parametrize("what", ["skip", "rollback"])
+def test_what_is_done_about_it_is_the_same(taken, what):
+    class Far(Net):
+        def forward(self, x):
+            out = super().forward(x)
+            return out / (out.detach().abs().amax() < 3.0).float() if self.training else out
+
+    a, b = (run(Far(), on_nonfinite=what, lr=0.5, until="epochs(5)") for run in (fit, plain))
+    assert_same(a, b)
+    assert any("note" in row for row in a.history)
+
+
+def test_a_run_that_is_broken_off_ends_with_the_same_bits(taken, tmp_path):
+    def kill(event, info):
+        if event == "checkpoint" and info["step"] == 54:
+            raise KeyboardInterrupt
+
+    options = {"save_every": 9, "ema": 0.9, "out": tmp_path / "run"}
+    whole = fit(**{**options, "out": tmp_path / "whole"})
+    fit(**options, callbacks=[kill])
+    resumed = handful.resume(tmp_path / "run", model=Net(), train=(X, Y), quiet=True)
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name])
+    assert [row["train_loss"] for row in whole.history if "train_loss" in row] == [
+        row["train_loss"] for row in resumed.history if "train_loss" in row
+    ]
+
+
+class Random(Net):
+    def forward(self, x):
+        return super().forward(x) * (1 + np.random.rand())
+
+
+class Counting(Net):
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("model", [Random, Counting])
+def test_a_model_that_draws_or_counts_on_the_host_is_found_out_and_said(taken, model):
+    np.random.seed(0)
+    run = fit(model(), valid=None)
+    assert taken == []
+    assert any("on the host" in note for note in run.plan.notes)
+    assert run.state.step == 90
+
+
+def test_warming_up_leaves_no_trace_where_a_model_cannot_be_captured(taken, monkeypatch):
+    from handful.training.process import graphs
+
+    def fails(body, device):
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(graphs, "captured", fails)
+    a = fit(Net(norm=True), ema=0.9)
+    assert any(note.endswith("when stream is capturing") for note in a.plan.notes)
+    b = plain(Net(norm=True), ema=0.9)
+    for name, value in b.state.tensors().items():
+        assert torch.equal(value, a.state.tensors()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"optimizer": "muon", "model": "mlp(hidden=[8, 8])"}, "fused step"),
+        ({"optimizer": "lbfgs", "batch": "full"}, "several times"),
+        ({"micro_batch": 8}, "in parts"),
+        ({"augment": "noise", "model": "mlp"}, "augmented"),
+        ({"schedule": {"layers.0": "frozen(until=1)", "*": "cosine"}}, "schedules of their own"),
+        ({"profile": True}, "timed"),
+    ],
+)
+def test_the_plan_says_why_where_steps_are_taken_one_by_one(taken, options, why):
+    run = fit(**options, until="steps(3)")
+    assert taken == []
+    assert run.plan.graph is False
+    assert why in run.plan.choices["graph"].reason
+
+
+def test_on_a_cpu_nothing_is_said_of_it():
+    assert "graph" not in fit(until="steps(3)").plan.choices
+    assert plain(until="steps(3)").plan.graph is False
