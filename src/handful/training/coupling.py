@@ -42,9 +42,9 @@ def still_layers(model: nn.Module) -> list[str]:
     return [name for name, own in found if own and not any(p.requires_grad for p in own)]
 
 
-def training_mode(model: nn.Module) -> nn.Module:
-    """The model in training mode, but for layers that are still."""
-    model.train()
+def training_mode(model: nn.Module, on: bool = True) -> nn.Module:
+    """The model in training mode, or not, but for layers that are still."""
+    model.train(on)
     for name in still_layers(model):
         model.get_submodule(name).eval()
     return model
@@ -99,7 +99,7 @@ def loss_form(objective: Objective, batch: Batch) -> LossForm:
                     if m >= 2 * size and (form := _form(row_losses, changed, batch, size)):
                         return form
     finally:
-        objective.model.train(was_training)
+        training_mode(objective.model, was_training)
     return LossForm()
 
 

@@ -85,8 +85,7 @@ def evaluate(
                 if keep:
                     keep(batch, output)
     finally:
-        if was_training:
-            training_mode(objective.model)
+        training_mode(objective.model, was_training)
     if ranks.size > 1:
         total_loss, total_weight, sums, seen = _of_all(ranks, total_loss, total_weight, sums, seen)
     if total_weight == 0:
