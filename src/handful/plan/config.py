@@ -117,7 +117,8 @@ class Config:
     target: Annotated[str | None, "the column to predict, where it is not clear; several with commas"] = None
     valid: Annotated[
         "float | Data",
-        "share of rows held out (0.1), a number of rows, other data, or none",
+        "share of rows held out (0.1), a number of rows, '0.2 by patient' (whole groups), 'last 0.2', "
+        "'last 0.2 by date', other data, or none",
         Kind(read=reads(int, float)) | None,
     ] = 0.1
     batch: Annotated[
