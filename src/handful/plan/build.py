@@ -255,9 +255,10 @@ def as_changed(plan: Plan, now: Mapping[str, Choice], given: Mapping[str, object
     """The plan of a run that goes on, with what the caller changes and may change. Raises HandfulError for the rest, by
     name: a run of other data, another model or another loss is another run."""
     if plan.fingerprint != now["fingerprint"].value:
+        rows = int(now["rows"].value)
+        differ = "other values in them" if rows == plan.rows else f"{plan.rows:,} rows then, {rows:,} now"
         raise HandfulError(
-            f"the data in {now['data'].value} are not those this run was trained on "
-            f"({plan.rows:,} rows then, {now['rows'].value:,} now, or other values); put them back to resume"
+            f"the data in {now['data'].value} are not those this run was trained on ({differ}); put them back to resume"
         )
     missing = Choice(None, "given")
     changed = {name: now.get(name, missing) for name, value in given.items() if not is_open(value)}
