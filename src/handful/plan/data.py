@@ -95,8 +95,7 @@ def open_data(
     note_recipe(pipeline, options, chooser, recipe)
     chooser.put("preprocess", describe(options.preprocess, "default" if options.preprocess == "auto" else "given"))
     chooser.set("task", pipeline.task, "given" if options.task else "found")
-    if options.weight:
-        chooser.set("weight", options.weight, "given")
+    chooser.choices |= {"weight": Choice(options.weight, "given")} if options.weight else {}
     chooser.notes += [*source.notes, *(rows.notes if language else ()), *pipeline.notes]
     if valid is not None:
         # A bad row is better reported now than after an epoch.
