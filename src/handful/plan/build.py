@@ -152,7 +152,8 @@ def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughpu
     with using_threads(chooser.choices["threads"].value):
         if options.evaluate_every == "auto" and t.valid is not None:
             t.state.history.append(look(t, t.moment()))
-        return decide(t, batch=open_batch, lr=open_lr, throughput=times, weigh=options.until in ("auto", None))
+        return decide(t, batch=open_batch, lr=open_lr, throughput=times, weigh=True,
+                      open_length=options.until in ("auto", None))  # fmt: skip
 
 
 def measure_threads(t: Training, chooser: Chooser, *, own: bool) -> None:
@@ -308,7 +309,6 @@ def make_training(
     rule, shape, planned = make_rules(data, objective, optimizer, size, options, chooser)
     averaged = choose.ema(options, net, optimizer, rows=len(data.train) if data.held_out is not None else None)
     ema = chooser.put("ema", averaged) if averaged else None
-    parameters = [p for p in net.parameters() if p.requires_grad]
     return Training(
         plan=Plan(chooser.choices, tuple(chooser.notes)),
         pipeline=data.pipeline,
@@ -328,8 +328,8 @@ def make_training(
         save_every=None if options.save_every == "auto" else options.save_every,
         ranks=ranks,
         folder=folder,
-        parameters=parameters,
-        decayed=[p for p in parameters if p.ndim > 1],
+        held_out=data.held_out,
+        parameters=[p for p in net.parameters() if p.requires_grad],
         training_step=options.training_step,
     )
 
