@@ -29,7 +29,7 @@ def test_the_six_lines_of_the_readme_run_and_choose_what_it_shows(tmp_path, monk
     assert "'0'" in printed
     run = names["run"]
     assert isinstance(run, Run)
-    shown = re.findall(r"^(batch|lr|until) .*?(given|measured|bounded)", README, re.MULTILINE)
+    shown = re.findall(r"^(batch|lr|until) .*?(given|default|measured|bounded)", README, re.MULTILINE)
     assert [name for name, _ in shown] == ["batch", "lr", "until"]
     assert all(name in run.plan.choices for name, _ in shown)
     assert run.plan.choices["batch"].status in ("measured", "bounded", "default")  # default: a machine too busy to tell
@@ -110,3 +110,19 @@ def test_each_row_of_the_reliability_page_names_tests_that_exist():
         assert named, row
         for file, test in named:
             assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_each_row_of_coming_from_is_an_example_that_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "coming-from.md").read_text()
+    names: dict[str, object] = {}
+    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], names)
+    rows = [line for line in text.partition("## The same name")[0].splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 35
+    for row in rows:
+        (code,) = re.findall(r"`([^`]+)` \|$", row)
+        try:
+            exec(code.replace("\\|", "|"), names)
+        except Exception as error:
+            raise AssertionError(f"{row}: {error}") from error

@@ -13,21 +13,22 @@ import torch
 from torch import nn
 
 from handful.base import files
+from handful.base.callbacks import Callback
 from handful.base.errors import HandfulError, StepError
 from handful.base.stopwatch import STEPS, TRACE, Stopwatch, part, stopwatch
 from handful.plan.build import adopt, assemble
 from handful.plan.config import Config, ConfigOptions, spelled_out
 from handful.report.spent import BACKWARD, COPYING, FORWARD, LOSS, UPDATE, WAITING
-from handful.runs import extras
 from handful.runs.folder import RunFolder
 from handful.runs.history import History
+from handful.runs.judge import extras
 from handful.runs.replay import Replay, take_again
 from handful.runs.run import BROKEN_OFF, DONE, SPENT, UNSAVED, Run, open_run
 from handful.training import loop
 from handful.training.loop import MiniBatches
 from handful.training.loop import train as train_loop
 from handful.training.objective import LossSums, Objective
-from handful.training.observe import Callback, Observer, restore_best
+from handful.training.observe import Observer, restore_best
 from handful.training.process import checkpoint
 from handful.training.process.agreement import same_start
 from handful.training.process.device import choose_device, using_threads
@@ -38,6 +39,7 @@ from handful.training.step import ExactGradient
 from handful.training.training import Training
 
 AfterStep = Callable[[LossSums, float], None]
+ENDS = {DONE: "finished", BROKEN_OFF: "failed"}
 UNTRACED, TRACED = 10, 20  # steps of a profile before the trace, and in it
 PARTS = (  # of a step: whose method, and what its time is called
     (MiniBatches, "next", WAITING), (Objective, "to_device", COPYING), (Objective, "sums_of", LOSS),
@@ -60,7 +62,7 @@ def fit(
         a name with options, "mlp(hidden=[64], dropout=0.2)"
     train: anything `handful.open` reads: a path, a pair (X, y) of arrays [n, ...] and [n], a DataFrame, ...
     out: a run folder to write (plan, history, checkpoints, report); None writes nothing
-    callbacks: called as callback(event, info): "start", "step", "evaluate", "checkpoint", "end"
+    callbacks: called as callback(event, info): "start", "step", "evaluate", "checkpoint", "end"; see `handful.callback`
     {options}
 
     Raises HandfulError, one sentence, for input that cannot be trained on. The global random state is left as it was.
@@ -181,15 +183,22 @@ def replay(
 def run_training(t: Training, callbacks: Sequence[Callback]) -> Run:
     """Descend; however that ends, keep the best weights and write down what there is."""
     try:
+        t.state.callbacks.take(callbacks)
         with stopwatch() as watch:
-            return _run_training(t, callbacks, watch)
+            return _run_training(t, watch)
+    except BaseException as error:
+        try:
+            t.state.callbacks.end({"run": None, "status": "failed", "error": error})
+        except Exception as other:
+            error.add_note(f"and then a callback failed, too: {other!r}")
+        raise
     finally:
         if t.folder:
             t.folder.release()
 
 
-def _run_training(t: Training, callbacks: Sequence[Callback], watch: Stopwatch) -> Run:
-    state, observer = t.state, Observer(t, tuple(callbacks))
+def _run_training(t: Training, watch: Stopwatch) -> Run:
+    state, observer = t.state, Observer(t)
     generator_state, status, unsaved = torch.random.get_rng_state(), DONE, None
     with t.live, using_threads(t.plan.threads), Interrupts() as interrupts:
         t.live.start(t.plan.choices, t.plan.notes)
@@ -197,7 +206,7 @@ def _run_training(t: Training, callbacks: Sequence[Callback], watch: Stopwatch) 
             observer.tell("start", {"plan": t.plan, "training": t})
             observer.begin()
             with part(STEPS), watched(t, observer, watch) as after_step:
-                state.stopped_because = train_loop(t, after_step, interrupts)
+                state.stopped_because = observer.ended(train_loop(t, after_step, interrupts))
         except KeyboardInterrupt:
             if interrupts.held or t.ranks.sharding:  # in the middle of an update: what was saved last stays
                 raise
@@ -225,7 +234,7 @@ def _run_training(t: Training, callbacks: Sequence[Callback], watch: Stopwatch) 
         spent=watch.so_far())  # fmt: skip
     if t.folder and t.ranks.rank == 0:
         write_down(run, t, watch)
-    observer.tell("end", {"run": run})
+    state.callbacks.end({"run": run, "status": ENDS.get(status, "interrupted")})
     interrupts.pass_on()
     return run
 
@@ -279,7 +288,7 @@ def write_down(run: Run, t: Training, watch: Stopwatch) -> None:
     lacking = None
     try:
         if run.stopped_because != INTERRUPTED:  # whoever interrupted waits
-            lacking = extras.write(t.folder.path, t.objective, t.pipeline, t.batches, t.valid)
+            lacking = extras.write(t.folder.path, t)
         t.folder.finish(run.model, run.stopped_because, run.best, run.history)
         run.unsaved = None  # the weights that were kept are there
     except HandfulError as error:

@@ -7,7 +7,8 @@ import typer
 
 from handful.base.errors import HandfulError
 from handful.base.files import free_folder
-from handful.cli.flags import IN_PYTHON, Data, Quiet, RunPath, command, with_options
+from handful.base.plan import IN_PYTHON
+from handful.cli.flags import Data, Quiet, RunPath, command, with_options
 from handful.plan.config import OPTIONS, ConfigOptions
 
 if TYPE_CHECKING:
