@@ -15,6 +15,7 @@ from handful.plan.probe.lr_race import standard_error
 from handful.plan.probe.noise_scale import GradientMoments, gradient_in_parts, pool
 from handful.plan.probe.snapshot import untouched
 from handful.plan.probe.steps import FAILED, loss_on, train
+from handful.training.coupling import training_mode
 from handful.training.guards import NonFiniteLoss, is_out_of_memory
 from handful.training.training import CONSIDERED, Training
 
@@ -24,7 +25,8 @@ LATEST = 0.8  # share of the run after which growing no longer pays for its bran
 PROBING = 0.015  # of the run's examples, to measure the noise scale
 LEAST_PARTS, MOST_PARTS = 4, 32  # batches that one measurement is made of
 BRANCH = 0.004  # of the run's examples, for each of the two branches of a confirmation
-STEPS = 8  # the fewest steps of a branch
+STEPS = 8  # the fewest steps of a branch,
+TRIAL = 0.02  # which may be so many of the run's examples at most: a shorter run tries no such batch
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def as_growth(spec: object) -> growth:
 
 @dataclass(frozen=True)
 class Grower:
-    """Measures phi at fixed positions and decides there whether the batch doubles.
+    """Measures phi at fixed positions and decides there whether the batch doubles, or, as formulas are trusted no
+    further, becomes four times as large.
 
     phi is measured from the gradients of the next batches, at the weights of the moment, without an update. To run
     ordinary steps in parts instead wastes no example, but parts of B / M rows cost (M - 1) a extra for B examples,
@@ -83,23 +86,25 @@ class Grower:
         """Add what the next batches tell to `state.noise`, and drop what is older than half of the run so far."""
         s = t.state
         s.noise = [n for n in s.noise if n[-1] >= s.position / 2]
-        parts = min(MOST_PARTS, int(PROBING * (t.planned or 0) / CONSIDERED / s.batch))
-        if parts < LEAST_PARTS:
-            return
+        parts = max(LEAST_PARTS, min(MOST_PARTS, int(PROBING * (t.planned or 0) / CONSIDERED / s.batch)))
         batch = t.batches.at(s.position, parts * s.batch)
         with untouched(t):
-            t.objective.model.train()
+            training_mode(t.objective.model)
             found = gradient_in_parts(t.objective, batch, parts, seed=t.plan.seed, step=s.step)[1]
         s.noise.append(found.as_list())
         spend(t, parts, parts * s.batch)
 
     @part("measuring the noise scale")
     def consider(self, t: Training) -> str | None:
-        """At one of the fixed positions: double the batch if it pays. Returns what was done, in words, or None."""
+        """At one of the fixed positions: let the batch grow if it pays. Returns what was done, in words, or None."""
         s, planned = t.state, t.planned or 0
-        old, new = s.batch, 2 * s.batch
-        is_time = EARLIEST * planned <= s.position < LATEST * planned and t.due(max(1, planned // CONSIDERED))
-        if not is_time or new > self.spec.at_most:
+        old, unit = s.batch, max(1, planned // CONSIDERED)
+        every = unit * math.ceil(LEAST_PARTS * old / PROBING / unit)  # so seldom that each may take LEAST_PARTS batches
+        if not (EARLIEST * planned <= s.position < LATEST * planned and t.due(every)):
+            return None
+        steps = {n: max(STEPS, math.ceil(BRANCH * planned / n)) for n in (2 * old, 4 * old) if n <= self.spec.at_most}
+        sizes = [n for n in steps if steps[n] * n <= TRIAL * planned]
+        if not sizes:
             return None
         try:
             self.measure(t)
@@ -113,15 +118,13 @@ class Grower:
         if phi.value is not None:
             t.log({**t.moment(), "noise_scale": phi.value, "note": f"noise scale {phi}"})
         believed = phi.value if phi.value is not None else phi.low if phi.status == "bounded" else 0.0
+        new = max(sizes, key=lambda n: self.spec.gain(old, n, believed))
         predicted = self.spec.gain(old, new, believed)
         if predicted < GAIN or stalled(t):
             return None
-        steps = max(STEPS, math.ceil(BRANCH * planned / new))
-        if steps * new > 0.02 * planned:
-            return None  # too short a run to try
         by = gain_of(old, new, believed)
-        spend(t, 3 * steps, 2 * steps * new)
-        if not confirmed(t, new, steps, by):
+        spend(t, (1 + new // old) * steps[new], 2 * steps[new] * new)
+        if not confirmed(t, new, steps[new], by):
             s.noise = []  # ask again with new numbers only
             return f"batch stays at {old}: a branch with {new} did worse (noise scale {phi})"
         rescale(s.optimizer, old, new, by)
@@ -143,7 +146,7 @@ def confirmed(t: Training, new: int, steps: int, by: float) -> bool:
     with untouched(t) as snapshot:
         for size in (old, new):
             snapshot.restore()
-            t.objective.model.train()
+            training_mode(t.objective.model)
             if size != old:
                 rescale(s.optimizer, old, size, by)
             ended = train(t, size, rows // size)[-1]
