@@ -201,7 +201,7 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
         chooser.notes.append(f"{coupling}: in parts, the gradient of a batch is not that of the whole batch")
     if t.ranks.size > 1:
         chooser.notes += by_rank(t.objective.model)
-        choose.check_sharded(state.batch, t.ranks, state.optimizer)
+        choose.check_ranks(state.batch, t.ranks, state.optimizer, t.objective)
     compile_if_asked(t.objective.model, options, chooser)
     if options.graph is False or t.objective.device.type in static.DEVICES:
         why = "asked for" if options.graph is False else static.why_not(t)
