@@ -37,8 +37,7 @@ ROWS = 1 << 14  # rows of a Parquet or Arrow file at a time
 # pyarrow parses in blocks and refuses a row longer than one; its default of 1 MB is short for documents.
 _LONGEST = 16 * 1024**2
 _BROKEN = (pa.ArrowException, OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError,
-           zlib.error, lzma.LZMAError, tokenize.TokenError, SyntaxError, MemoryError,
-           TypeError, OverflowError)  # fmt: skip
+           zlib.error, lzma.LZMAError, tokenize.TokenError, SyntaxError, MemoryError, TypeError)  # fmt: skip
 
 Types = Mapping[str, pa.DataType]
 PACKED = (".gz", ".bz2", ".xz", ".zst")
