@@ -40,6 +40,7 @@ from handful.training.process.parallel import ALONE, Ranks
 from handful.training.state import State, copy_weights
 from handful.training.training import RATE_IS_OPEN, Training
 
+LOOK = 32  # steps at least between two rows of the history on a GPU, where a run has more than 50 times as many
 GRAPH = "rows lie on the device, and a step is one CUDA graph that is replayed, if it can be captured"
 # What may be changed when a run goes on: how it is computed, how large a step is, when something happens.
 CHANGEABLE = {
@@ -186,6 +187,8 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
         restarts=chooser.choices["lr"].status in RATE_IS_OPEN,
     )  # fmt: skip
     chooser.put("evaluate_every", choice)
+    if t.objective.device.type != "cpu":  # to look makes it wait
+        t.log_every = max(t.log_every, min(LOOK * state.batch, (t.planned or n) // 50))
     t.batch_size, t.grower = growing(options, found, t, chooser)
     if t.planned is not None and t.batch_size is None:  # a torch scheduler has an end of its own
         steps = max(1, -(-t.planned // state.batch))

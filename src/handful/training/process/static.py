@@ -68,7 +68,7 @@ class Graph:
     def __init__(self, t: Training, after_step: Callable[[LossSums, float], None]) -> None:
         self.t, self.after_step, self.most = t, after_step, 1
         choice = t.plan.choices.get("graph")
-        self.stopped = t.one_by_one or (choice is not None and not choice.value) or why_not(t) is not None
+        self.open = not t.one_by_one and (choice is None or bool(choice.value)) and why_not(t) is None
         self.step: StaticStep | None = None
 
     def __enter__(self) -> "Graph":
@@ -81,7 +81,7 @@ class Graph:
     def steps(self, interrupts: Interrupts) -> bool:
         """Take the next steps, up to where something is due at most. False: the next one is to be taken by itself."""
         t, s = self.t, self.t.state
-        if self.stopped or not begun(s.optimizer):
+        if not begun(s.optimizer):
             return False
         if self.step is None or not self.step.holds():
             self.step = self.made()
@@ -103,7 +103,7 @@ class Graph:
         try:
             return StaticStep(self.t)
         except (RuntimeError, MemoryError, HandfulError, *MISTAKES) as error:
-            self.stopped = True
+            self.open = False
             self.t.say(f"steps are not captured as a graph but taken one by one: {str(error).splitlines()[0]}")
         return None
 
