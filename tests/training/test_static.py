@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import handful
-from handful.training.process import static
+from handful.training.process import graphs, static
 from handful.training.process.static import StaticStep
 
 RNG = np.random.default_rng(0)
@@ -175,8 +175,6 @@ def test_a_model_that_draws_or_counts_on_the_host_is_found_out_and_said(taken, m
 
 
 def test_warming_up_leaves_no_trace_where_a_model_cannot_be_captured(taken, monkeypatch):
-    from handful.training.process import graphs
-
     def fails(body, device):
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
 
@@ -209,3 +207,11 @@ def test_the_plan_says_why_where_steps_are_taken_one_by_one(taken, options, why)
 def test_on_a_cpu_nothing_is_said_of_it():
     assert "graph" not in fit(until="steps(3)").plan.choices
     assert plain(until="steps(3)").plan.graph is False
+
+
+def test_a_model_that_draws_nothing_is_not_taken_for_one_that_does(taken, monkeypatch):
+    seen = graphs.on_host
+    monkeypatch.setattr(graphs, "on_host", lambda model, device: seen(model, torch.device("cuda")))
+    run = fit(nn.Linear(12, 3), valid=None, until="steps(9)")
+    assert sum(taken) == 8
+    assert not any("not captured" in note for note in run.plan.notes)
