@@ -1,6 +1,6 @@
 """Time per step on a GPU: handful beside a plain loop, the same loop captured by hand as one CUDA graph, and Lightning.
 
-    python benchmarks/bench_gpu.py [--rounds 5] [--steps 100] [--only mlp,gpt,cnn]
+    python benchmarks/bench_gpu.py [--rounds 5] [--steps N] [--only mlp,gpt,cnn]
 
 MLP 784-128-10 at batch 64 (float32), a GPT of 6 layers on 32 x 256 tokens and a CNN at batch 512 (both bfloat16 by
 autocast), AdamW, fused. All loops draw the same number of rows from data that lie on the device already; handful puts
@@ -67,13 +67,15 @@ def cnn() -> nn.Module:
 
 @dataclass(frozen=True)
 class Network:
-    """make: the model, of fixed first weights; x, y: all rows; half: whether the forward pass is in bfloat16."""
+    """make: the model, of fixed first weights; x, y: all rows; half: whether the forward pass is in bfloat16; steps: of a
+    round."""
 
     make: Callable[[], nn.Module]
     x: Tensor
     y: Tensor
     batch: int
     half: bool
+    steps: int
 
     def fresh(self, device: str) -> nn.Module:
         torch.manual_seed(0)
@@ -90,10 +92,12 @@ def networks(small: bool) -> dict[str, Network]:
     return {
         "mlp": Network(
             lambda: nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10)),
-            torch.randn(n, 784), torch.randint(0, 10, (n,)), 64, False,
+            torch.randn(n, 784), torch.randint(0, 10, (n,)), 64, False, 30 if small else 2000,
         ),
-        "gpt": Network(lambda: Gpt(length), tokens[:, :-1], tokens[:, 1:], 4 if small else 32, True),
-        "cnn": Network(cnn, torch.randn(n, 3, 32, 32), torch.randint(0, 10, (n,)), 16 if small else 512, True),
+        "gpt": Network(lambda: Gpt(length), tokens[:, :-1], tokens[:, 1:], 4 if small else 32, True,
+                       10 if small else 100),
+        "cnn": Network(cnn, torch.randn(n, 3, 32, 32), torch.randint(0, 10, (n,)), 16 if small else 512, True,
+                       10 if small else 200),
     }  # fmt: skip
 
 
@@ -195,7 +199,7 @@ def lightning(net: Network, steps: int, device: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, help="in a round, for all networks")
     parser.add_argument("--only", default="mlp,gpt,cnn")
     parser.add_argument("--device", default="cuda")
     args = parser.parse_args()
@@ -208,14 +212,13 @@ def main() -> None:
     contenders |= {"Lightning": lightning} if find_spec("lightning") else {}
     card = torch.cuda.get_device_name() if on_gpu else "a CPU, small networks: no result"
     page = ["# Time per step on a GPU", "", f"{card}, torch {torch.__version__}; {args.rounds} interleaved rounds of "
-            f"{args.steps} steps; microseconds a step, median (min-max); "
-            "`python benchmarks/bench_gpu.py`."]  # fmt: skip
+            "many steps; microseconds a step, median (min-max); `python benchmarks/bench_gpu.py`."]  # fmt: skip
     found = networks(small=not on_gpu)
     for name in args.only.split(","):
         times: dict[str, list[float]] = {contender: [] for contender in contenders}
         for turn in range(args.rounds + 1):
             for contender, measure in contenders.items():
-                seconds = measure(found[name], args.steps, args.device)
+                seconds = measure(found[name], args.steps or found[name].steps, args.device)
                 times[contender] += [1e6 * seconds] if turn else []  # the first round warms up
         first = statistics.median(next(iter(times.values())))
         page += ["", f"| {name} at batch {found[name].batch} | microseconds | times the first |", "|---|---|---|"]
