@@ -67,8 +67,8 @@ def cnn() -> nn.Module:
 
 @dataclass(frozen=True)
 class Network:
-    """make: the model, of fixed first weights; x, y: all rows; half: whether the forward pass is in bfloat16; steps: of a
-    round."""
+    """make: the model, of fixed first weights; x, y: all rows; half: whether the forward pass is in bfloat16; steps: in
+    a round."""
 
     make: Callable[[], nn.Module]
     x: Tensor
