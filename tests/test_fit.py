@@ -247,7 +247,7 @@ def test_export(tmp_path):
     run.export(tmp_path / "w.safetensors")
     program = torch.export.load(run.export(tmp_path / "m.pt2")).module()
     with torch.no_grad():
-        torch.testing.assert_close(program(X[:7]), run.model(X[:7]))
+        torch.testing.assert_close(program({"x": X[:7]}), run.predict(X[:7], probabilities=True))
     with pytest.raises(HandfulError, match="export writes"):
         run.export(tmp_path / "m.pkl")
 

@@ -196,12 +196,12 @@ def _run_training(t: Training, callbacks: Sequence[Callback], watch: Stopwatch) 
             with part(STEPS), watched(t, observer, watch) as after_step:
                 state.stopped_because = train_loop(t, after_step, interrupts)
         except KeyboardInterrupt:
-            if interrupts.held:  # in the middle of an update, by a third signal: what was saved last stays
+            if interrupts.held or t.ranks.sharding:  # in the middle of an update: what was saved last stays
                 raise
             state.stopped_because = INTERRUPTED
             t.ranks.leave(KeyboardInterrupt())
         except PeerLost:  # the last whole step stays, and whoever started the ranks starts them again
-            if observer.step == state.step:
+            if observer.step == state.step and not t.ranks.sharding:
                 t.save()
             raise
         except StepError as error:

@@ -139,6 +139,17 @@ def test_the_index_in_a_csv_is_no_input_though_it_repeats(first, tmp_path):
     assert any("Left out, as it numbers the rows" in note for note in run.plan.notes)
 
 
+@pytest.mark.parametrize("name", ["rownames", "row.names", "Row Number", "No", "#", "id", "repeats"])
+def test_a_column_named_as_row_numbers_is_no_input_where_it_is_different_in_every_row(name, tmp_path):
+    plain = pd.DataFrame(IRIS.data[:, :2], columns=["a", "b"]).assign(y=IRIS.target)
+    number = np.arange(1, 151) if name != "repeats" else np.arange(150) // 2
+    kept = name == "repeats"
+    plain.insert(0, "no" if kept else name, number)
+    plain.sample(frac=0.8, random_state=0).to_csv(tmp_path / "a.csv", index=False)
+    run = handful.fit("linear", tmp_path / "a.csv", target="y", batch=16, lr=0.1, until="steps(2)", quiet=True)
+    assert run.pipeline.uses == (("no", "a", "b") if kept else ("a", "b"))
+
+
 ROUTES = {
     "a.dcm": "pydicom", "a.nii.gz": "nibabel", "a.mat": "scipy.io.loadmat", "a.arff": "scipy.io.arff", "a.ts": "aeon",
     "a.dta": "pandas.read_stata", "a.h5": "h5py", "a.orc": "pandas.read_orc", "a.nc": "xarray", "a.pkl": "pickle",

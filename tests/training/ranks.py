@@ -95,6 +95,7 @@ CASES = {  # name -> model of a rank, data, options
     "sparse gradients": (of(Ids), (X, Y), {"batch": 11}),
     "one layer twice": (of(Tied), (X, Y), {"metrics": "accuracy, auroc"}),
     "in DDP": (in_ddp, (X, Y), {}),
+    "muon": (mlp, (X, Y), {"optimizer": "muon", "lr": 0.01, "l1": 1e-3, "batch": 20}),
     "rollback": (
         of(lambda: nn.Linear(6, 1)),
         (X, X @ np.arange(6.0)[:, None]),
@@ -113,10 +114,10 @@ CASES = {  # name -> model of a rank, data, options
 
 
 @functools.cache
-def train(name, rank=0):
+def train(name, rank=0, **more):
     """What a run leaves: weights, and the losses and scores of its history."""
     make, data, options = CASES[name]
-    run = handful.fit(make(rank), data, **{**PLAIN, **options}, evaluate_every=0.1, quiet=True)
+    run = handful.fit(make(rank), data, **{**PLAIN, **options, **more}, evaluate_every=0.1, quiet=True)
     scores = [v for row in run.history for k, v in sorted(row.items()) if k.startswith(("train_", "valid_"))]
     weights = [p.detach().numpy() for p in run.model.parameters()]
     return {"weights": weights, "scores": scores, "best": run.best, "back": run.state.went_back}
@@ -126,7 +127,7 @@ def launch(size, work, *arguments, folder, **env):
     """Start so many ranks, forked from a process that has imported all: work(rank, *arguments) with torchrun's
     variables. What they print goes to RANK.log in the folder."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["handful.fit", "handful.plan.build", "sklearn.metrics"])
+    context.set_forkserver_preload(["handful.fit", "handful.plan.build", "sklearn.metrics", "torch.distributed.fsdp"])
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -166,8 +167,38 @@ def ends(jobs, folder, limit=150):
     return ["late" if slow else job.exitcode for slow, job in zip(late, jobs, strict=True)], said
 
 
-def take_all(rank, names, folder):
-    torch.save({name: train(name, rank) for name in names}, folder / f"{rank}.pt")
+def take_all(rank, names, folder, more=None):
+    torch.save({name: train(name, rank, **(more or {})) for name in names}, folder / f"{rank}.pt")
+
+
+def hold(rank, folder, **more):
+    """Bytes of parameters, gradients and optimizer state that a rank holds after a step."""
+    torch.manual_seed(0)
+    model = nn.Sequential(*[layer for _ in range(6) for layer in (nn.Linear(64, 64), nn.Tanh())], nn.Linear(64, 3))
+    x, held = np.zeros((64, 64), np.float32), []
+
+    def count(event, info):
+        if event == "start":
+            hold.state = info["training"].state
+        if event == "step":
+            kept = list(hold.state.model.parameters())
+            kept += [p.grad for p in kept] + [v for s in hold.state.optimizer.state.values() for v in s.values()]
+            held.append(sum(getattr(t, "_local_tensor", t).nbytes for t in kept))
+
+    options = {**PLAIN, "optimizer": "adamw", "lr": 0.01, "valid": 0.4, "until": "steps(3)", **more}
+    run = handful.fit(model, (x, np.arange(64) % 3), callbacks=[count], quiet=True, **options)
+    np.save(folder / f"held{rank}.npy", held)
+    assert not any(hasattr(p, "_local_tensor") for p in run.model.parameters())
+    assert run.model is model
+    assert len(run.predict(x)) == 64
+
+
+def part_way(rank, folder, steps, out, **more):
+    """A run with all that a checkpoint holds, to a step; it goes on where the folder holds one."""
+    options = {**PLAIN, "optimizer": "adamw", "lr": 0.01, "ema": 0.9, "clip_norm": 0.3, "evaluate_every": 0.3}
+    options |= {"until": f"steps({steps})", "save_every": 3, "resume": "auto", **more}
+    run = handful.fit(mlp(rank), (X, Y), out=folder / "run", quiet=True, **options)
+    np.save(folder / f"{out}.npy", np.concatenate([p.detach().numpy().ravel() for p in run.model.parameters()]))
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------
@@ -199,7 +230,7 @@ class Faulty(nn.Module):
                 os.kill(os.getpid(), getattr(signal, self.what))
 
 
-def suffer(rank, what, folder, limit):
+def suffer(rank, what, folder, limit, more=None):
     x, y = X.copy(), Y
     options = {"lr": 0.1, "optimizer": "sgd", "batch": 20, "until": "steps(12)", "save_every": 3, "valid": None}
     if what in ("SIGTERM", "SIGINT"):
@@ -230,6 +261,7 @@ def suffer(rank, what, folder, limit):
         quiet=True,
         timeout=limit,
         **options,
+        **(more or {}),
     )
     print(run.stopped_because, run.state.step, run.state.micro_batch, run.state.went_back, flush=True)
     return run.exit_status

@@ -117,8 +117,8 @@ def report(run: RunPath, out: Annotated[Path | None, typer.Option(help="where to
 
 
 @command
-def export(run: RunPath, path: Annotated[Path, typer.Argument(help=".safetensors or .pt2")]) -> object:
-    """Write the trained model for use elsewhere."""
+def export(run: RunPath, path: Annotated[Path, typer.Argument(help=".onnx, .pt2 or .safetensors")]) -> object:
+    """Write the trained model for use elsewhere, with its preprocessing, and a model card."""
     from handful.fit import load
 
     written = load(run, device="cpu").export(path)

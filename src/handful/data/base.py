@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from handful.base.errors import HandfulError, did_you_mean
+from handful.base.errors import HandfulError, did_you_mean, whole
 
 Rows = NDArray[np.int64]
 RowsLike = Rows | range | slice | list[int] | Tensor
@@ -149,6 +150,7 @@ class Source(ABC):
     notes:     sentences on what was guessed, dropped or converted, to be printed for the user
     in_memory: True if a read costs no more than a copy (then no prefetch thread is used)
     where:     what handful.open would need to open it again (a str), or None if only the caller has it
+    horizon:   of windows of a time series, how many steps ahead a row predicts; 0 of other rows
     """
 
     name: str = "data"
@@ -157,6 +159,7 @@ class Source(ABC):
     notes: list[str]
     in_memory: bool = True
     where: str | None = None
+    horizon: int = 0
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -206,6 +209,12 @@ class Source(ABC):
         """A view of some rows: row i of the view is row `rows[i]` of this source."""
         return Subset(self, np.asarray(rows, dtype=np.int64))
 
+    def windows(
+        self, length: int, horizon: int = 1, *, order: str | None = None, target: str | None = None
+    ) -> "Source":
+        """Windows of the rows, a time series, to predict the target from what came before: see `Windows`."""
+        return Windows(self, length, horizon, order, target or self.target)
+
 
 class View(Source):
     """Another source, seen differently: what a subclass does not change is as in `base`.
@@ -217,6 +226,7 @@ class View(Source):
     def __init__(self, base: Source, columns: Mapping[str, Column] | None = None) -> None:
         self.base, self.columns = base, base.columns if columns is None else dict(columns)
         self.name, self.where, self.notes, self.in_memory = base.name, base.where, base.notes, base.in_memory
+        self.horizon = base.horizon
         self.target = base.target if base.target in self.columns else None
 
     def __len__(self) -> int:
@@ -258,6 +268,54 @@ class Subset(View):
 
     def read(self, rows: Rows) -> dict[str, Value]:
         return self.base.read(self.rows[rows])
+
+
+class Windows(View):
+    """Row i: `x`, float32 [length, columns], the numbers of rows i to i + length - 1 of a time series, and the target
+    in the next `horizon` rows, float32 [] or [horizon].
+
+    order: a column of numbers or dates by which the rows are sorted, and which is not in x; else they stand in order.
+    The past of the target is in x. A run holds out the last windows, and leaves out those before that predict some of
+    the same values. horizon=0: x alone, up to the last row, for `predict`.
+
+    >>> import handful
+    >>> rows = handful.open({"t": [3, 1, 2, 4], "sold": [30.0, 10.0, 20.0, 40.0]}, target="sold").windows(2, order="t")
+    >>> rows.take(range(len(rows)))["x"].squeeze(2).tolist(), rows.take([0, 1])["sold"].tolist()
+    ([[10.0, 20.0], [20.0, 30.0]], [30.0, 40.0])
+    """
+
+    def __init__(self, base: Source, length: int, horizon: int, order: str | None, target: str | None) -> None:
+        length, horizon = whole("length", length, least=1), whole("horizon", horizon, least=0)
+        if target is None or target == "x" or base.column(target).kind != "number":
+            raise HandfulError(f"windows of {base.name} need target=, a column of numbers that is not called x")
+        names = [name for name in base.columns if name != order]
+        other = next((name for name in names if base.columns[name].kind != "number"), None)
+        if other is not None:
+            raise HandfulError(
+                f"column '{other}' of {base.name} is {base.columns[other].kind}, and windows hold numbers: leave it "
+                "out with columns=[...], or write it as numbers"
+            )
+        if len(base) < length + max(1, horizon):
+            raise HandfulError(f"{base.name} has {len(base):,} rows, too few for {length} and the next {horizon}")
+        self.sorted: Rows = np.arange(len(base))
+        if order is not None and base.column(order):
+            self.sorted = np.argsort(base.take(range(len(base)), [order]).tensor(order).numpy(), kind="stable")
+        goal = Column("tensor", "float32", (horizon,)) if horizon > 1 else Column("number", "float32")
+        future = {target: goal} if horizon else {}
+        super().__init__(base, {"x": Column("tensor", "float32", (length, len(names)))} | future)
+        self.length, self.horizon, self.names, self.where = length, horizon, names, None
+        self.target = target if horizon else None
+
+    def __len__(self) -> int:
+        return len(self.base) - self.length - self.horizon + 1
+
+    def read_column(self, name: str, rows: Rows) -> Value:
+        first, many = (0, self.length) if name == "x" else (self.length, self.horizon)
+        at = self.sorted[rows[:, None] + np.arange(first, first + many)].reshape(-1)
+        names = self.names if name == "x" else [name]
+        taken = self.base.take(at, names)
+        values = torch.stack([taken.tensor(name).to(torch.float32) for name in names], 1)
+        return values.view(len(rows), many, -1) if name == "x" else values.view(len(rows), -1).squeeze(1)
 
 
 def as_rows(rows: RowsLike, n: int) -> Rows:

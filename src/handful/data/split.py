@@ -1,6 +1,7 @@
 """Training and validation rows, as a pure function of the seed; and what `valid` means."""
 
-from collections.abc import Callable
+import re
+from dataclasses import dataclass
 from numbers import Integral, Real
 
 import numpy as np
@@ -9,40 +10,84 @@ from torch import Tensor
 
 from handful.base import keys
 from handful.base.errors import HandfulError, whole
-from handful.data.base import Column, Rows, Source
+from handful.data.base import Column, Rows, Source, View
 
 Groups = str | NDArray[np.generic] | list[int] | list[str] | None
 Stratify = bool | str
 
 
-def share_of(valid: object) -> float | None:
-    """The fraction (a float) or count (an int) of rows that `valid=` holds out; 0 for None; None where it is data.
+@dataclass(frozen=True)
+class HeldOut:
+    """How many rows `valid=` holds out, and which: at random; `by` a column, in whole groups, which are not learned
+    from; or the `last` ones, as they come or in the order of a column.
 
-    >>> share_of(None), share_of(0.1), share_of(20), share_of("test.csv")
-    (0, 0.1, 20, None)
+    >>> HeldOut.of("20 by patient"), HeldOut.of("last 0.2"), HeldOut.of("last 0.2 by date").by, HeldOut.of("test.csv")
+    (HeldOut(share=20, by='patient', last=False), HeldOut(share=0.2, by=None, last=True), 'date', None)
     """
-    if valid is None:
-        return 0
-    return valid if isinstance(valid, Real) else None  # type: ignore[return-value]
+
+    share: float
+    by: str | None = None
+    last: bool = False
+
+    @classmethod
+    def of(cls, valid: object) -> "HeldOut | None":
+        """What `valid=` says: a fraction (a float) or a count (an int), or such words; None where it is data."""
+        match valid:
+            case None:
+                return cls(0)
+            case Real():
+                return cls(valid)  # type: ignore[arg-type]
+            case str() if words := re.fullmatch(r"(last +)?(\d+|\d*\.\d+)( +by +(.+?))?", valid.strip()):
+                share = float(words[2]) if "." in words[2] else int(words[2])
+                return cls(share, words[4], bool(words[1]))
+        return None
 
 
-def held_out(
-    source: Source, valid: object, seed: int = 0, *, opened: Callable[[object], Source]
-) -> tuple[Source, Source | None]:
-    """Training and validation rows: what `valid` means wherever rows are held out.
-
-    valid: None or 0 holds nothing out; a fraction or a count is split off (`split`); anything else is data of its own,
-    which `opened` makes a Source.
+def held_out(source: Source, rows: HeldOut, seed: int = 0) -> tuple[Source, Source | None]:
+    """Training and validation rows. Windows of a time series are never drawn at random: the last are held out.
 
     >>> from handful.data.open import open
-    >>> train, valid = held_out(open("iris"), 30, opened=open)
-    >>> len(train), len(valid), held_out(train, None, opened=open)[1]
-    (120, 30, None)
+    >>> train, valid = held_out(open("iris"), HeldOut(30, last=True))
+    >>> len(train), len(valid), valid.take([0]).tensor("target").tolist()
+    (120, 30, [2])
     """
-    share = share_of(valid)
-    if share is None:
-        return source, opened(valid)
-    return split(source, share, seed) if share else (source, None)
+    if not rows.share:
+        return source, None
+    if rows.last or source.horizon:
+        return _latest(source, rows)
+    train, held = split(source, rows.share, seed, groups=rows.by)
+    if rows.by is None:
+        return train, held
+    kept = {name: column for name, column in source.columns.items() if name != rows.by}
+    left = View(held, kept)
+    left.notes = [*held.notes, f"'{rows.by}' says which rows belong together, and is not learned from."]
+    return View(train, kept), left
+
+
+def _latest(source: Source, rows: HeldOut) -> tuple[Source, Source]:
+    """The last rows, those of one moment together, are held out; of windows, those before that predict the same values
+    as the first of them are left out altogether."""
+    n, count = len(source), rows_held_out(len(source), rows.share, source.name)
+    order, first = np.arange(n), n - count
+    if rows.by is not None:
+        source.column(rows.by)
+        when = _values(source, rows.by)
+        if when is None or when.dtype.kind not in "iufb" or source.columns[rows.by].kind != "number":
+            raise HandfulError(f"column '{rows.by}' holds no numbers or dates, so it cannot order the rows")
+        for row in np.flatnonzero(np.isnan(when))[:1]:
+            raise HandfulError(f"column '{rows.by}' lacks a value in row {row}, so that row has no place in time")
+        order = np.argsort(when, kind="stable")
+        first = int(np.searchsorted(when[order], when[order[first]]))
+    before = first - max(0, source.horizon - 1)
+    if before < 1:
+        raise HandfulError(f"the last {count:,} of {n:,} rows of {source.name} leave no earlier ones to train on")
+    train, held = (source.subset(np.sort(ids)) for ids in (order[:before], order[first:]))
+    gap = (
+        f"; {first - before} before them, which predict some of the same values, are left out" if first > before else ""
+    )
+    by = f" by '{rows.by}'" if rows.by else ""
+    held.notes = [*held.notes, f"The last {len(held):,} of {n:,} rows{by} are held out for validation{gap}."]
+    return train, held
 
 
 def split(
@@ -56,8 +101,9 @@ def split(
     """Two views of `source`, (train, valid), that share no row; the same for the same seed.
 
     valid: a fraction of the rows in (0, 1), a count of rows, or a Source that is taken as it is.
-    stratify: "auto": by class when the target is a category or a few whole numbers; every class with 2 rows
-    or more is then in both parts. True demands it, False forbids it, a string names another column.
+    stratify: "auto": by class when the target is a category or a few whole numbers; every class is then in
+    training, and every class with 2 rows or more in both parts, if so many are held out. True demands it, False
+    forbids it, a string names another column.
     groups: a column or one value per row; rows of one group all go to one part. The size is then approximate.
     The order of rows inside each part is that of the source; how it was split is added to `valid.notes`.
 
@@ -186,7 +232,8 @@ def _classes(source: Source, stratify: Stratify, count: int) -> NDArray[np.int64
     shared = int((np.bincount(codes) >= 2).sum())
     few = column.kind == "category" or codes.max() < max(2, len(codes) // 4)
     fits = 1 <= shared <= min(count, len(source) - count)
-    if fits and (few or not automatic):
+    enough = len(codes) - codes.max() > count  # where no class may lose its last row
+    if (few and (enough or fits)) if automatic else fits:
         return codes
     if automatic:
         return None
@@ -202,6 +249,8 @@ def _by_class(classes: NDArray[np.int64], keyed: NDArray[np.uint64], count: int)
     sizes = np.bincount(classes)
     ideal = sizes * (count / len(classes))
     least, most = np.where(sizes >= 2, 1, 0), np.maximum(sizes - 1, 0)
+    if least.sum() > count:  # too few rows for all classes: a row of some of them
+        least[:] = 0
     take = np.clip(np.floor(ideal).astype(np.int64), least, most)
     while take.sum() != count:
         more = take.sum() < count

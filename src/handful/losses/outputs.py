@@ -89,6 +89,11 @@ def part_of(output: object, part: str) -> object:
     return dict(named_parts(output))[part] if part else output
 
 
+def exact(output: Tensor) -> Tensor:
+    """The numbers as they are, float64 on the CPU, for what is computed of them after the model."""
+    return output.detach().to("cpu", torch.float64)
+
+
 def joined(outputs: Sequence[object]) -> object:
     """The outputs of several batches as one: each Tensor [n, ...]."""
     each: list[list[Tensor]] = []

@@ -22,6 +22,7 @@ from handful.base import expression
 from handful.base.errors import HandfulError, did_you_mean, some
 from handful.base.expression import number
 from handful.base.plan import Choice
+from handful.base.shards import is_shard
 from handful.models.base import Model
 from handful.optim.fused import without_compiler
 from handful.optim.groups import REST, Group, Parameters, by_pattern, only, parameter_groups, trainable, undecayed
@@ -316,6 +317,8 @@ def _fast(make: type[Optimizer], model: nn.Module, groups: list[Group]) -> dict[
     devices = {parameter.device.type for parameter in parameters}
     floating = all(parameter.is_floating_point() for parameter in parameters)
     known = inspect.signature(make).parameters
+    if any(map(is_shard, parameters)):  # torch 2.13 has a fused step of sharded parameters for Adam alone
+        floating = make in (torch.optim.Adam, torch.optim.AdamW)
     if "fused" in known and floating and (devices == {"cpu"} or (devices == {"cuda"} and make not in _FUSED_ON_CPU)):
         return {"fused": True}
     return {"foreach": True} if "foreach" in known and devices == {"cpu"} else {}

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from handful.base.shards import as_shared, whole
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan 2024: the steepest slope at 0 that still ends near 1
 
 
@@ -63,9 +65,9 @@ class Muon(Optimizer):
                     state["momentum_buffer"] = torch.zeros_like(p.grad)
                 mean = state["momentum_buffer"].lerp_(p.grad, 1 - keep)
                 update = p.grad.lerp(mean, keep) if group["nesterov"] else mean
-                matrix = orthogonal(update.flatten(1), group["ns_steps"], group["eps"])
+                matrix = orthogonal(whole(update).flatten(1), group["ns_steps"], group["eps"])
                 p.mul_(1 - lr * group["weight_decay"])
-                p.add_(matrix.view(p.shape), alpha=-lr * 0.2 * math.sqrt(max(matrix.shape)))
+                p.add_(as_shared(matrix.view(p.shape), p), alpha=-lr * 0.2 * math.sqrt(max(matrix.shape)))
         return loss
 
 

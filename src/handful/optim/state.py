@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError
+from handful.base.shards import as_shared
 from handful.optim.muon import Muon, evaluated
 
 # how a step is computed, not what; taken from the live optimizer, which may be on another device
@@ -225,5 +226,6 @@ def _place(tensor: Tensor, device: str, parameter: Tensor, scalars_too: bool) ->
     if tensor.ndim == 0 and device == "cpu" and not scalars_too:
         return tensor.clone()
     if tensor.shape == parameter.shape:
-        return torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
+        shared = as_shared(tensor, parameter)
+        return torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(shared)
     return tensor.to(parameter.device, copy=True)

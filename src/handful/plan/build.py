@@ -45,7 +45,7 @@ GRAPH = "rows lie on the device, and a step is one CUDA graph that is replayed, 
 # What may be changed when a run goes on: how it is computed, how large a step is, when something happens.
 CHANGEABLE = {
     "until", "lr", "schedule", "batch", "micro_batch", "batch_growth", "l1", "clip_norm", "clip_value", "augment",
-    "evaluate_every", "save_every", "on_nonfinite", "threads", "compile", "graph", "device", "profile",
+    "evaluate_every", "save_every", "on_nonfinite", "threads", "compile", "graph", "device", "profile", "sharding",
 }  # fmt: skip
 
 
@@ -98,6 +98,7 @@ def _assemble(
     if not data.own_model and resuming is None:
         show_rows(net, objective, data, options.seed)
     batches, size = make_batches(data, options, chooser, device)
+    choose.sharding(options, objective, ranks, chooser)
     t = make_training(data, objective, batches, size, options, chooser, ranks, folder)
     if t.training_step is not None:
         measure, t.moved = False, moved_by_name(t, choose.names_of(options.optimizer))
@@ -110,10 +111,11 @@ def _assemble(
     settle(t, options, found, chooser)
     if resuming is not None:
         return t
-    same_start(ranks, t.plan, net, t.state.step, (t.state.average or {}).values())
+    same_start(ranks, t.plan, t.objective.model, t.state.step, (t.state.average or {}).values())
     begin(t, found)
+    tensors = t.tensors()
     if folder and ranks.rank == 0:
-        folder.start(t.plan, data.pipeline, net, t.state)
+        folder.start(t.plan, data.pipeline, net, t.state, tensors)
     return t
 
 
@@ -199,6 +201,7 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
         chooser.notes.append(f"{coupling}: in parts, the gradient of a batch is not that of the whole batch")
     if t.ranks.size > 1:
         chooser.notes += by_rank(t.objective.model)
+        choose.check_sharded(state.batch, t.ranks, state.optimizer)
     compile_if_asked(t.objective.model, options, chooser)
     if options.graph is False or t.objective.device.type in static.DEVICES:
         why = "asked for" if options.graph is False else static.why_not(t)
@@ -281,6 +284,7 @@ def adopt(t: Training, before: Plan) -> bool:
         state.batch = int(choices["batch"].value)
     if "micro_batch" in names:
         state.micro_batch = choices["micro_batch"].value
+    t.saved_at = state.seconds
     if names:
         t.log({**t.moment(), "note": t.plan.notes[-1]})
     return bool(names)

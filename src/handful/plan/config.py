@@ -115,7 +115,8 @@ class Config:
     target: Annotated[str | None, "the column to predict, where it is not clear; several with commas"] = None
     valid: Annotated[
         "float | Data",
-        "share of rows held out (0.1), a number of rows, other data, or none",
+        "share of rows held out (0.1), a number of rows, '0.2 by patient' (whole groups), 'last 0.2', "
+        "'last 0.2 by date', other data, or none",
         Kind(read=reads(int, float)) | None,
     ] = 0.1
     batch: Annotated[
@@ -249,6 +250,11 @@ class Config:
     join: Annotated[
         bool, "train together with the other ranks that torchrun (or the like) started; False: alone", YES_OR_NO
     ] = True
+    sharding: Annotated[
+        Literal["fsdp"] | None,
+        "'fsdp': each rank holds its part of parameters, gradients and optimizer state, by torch's FSDP2",
+        Kind("'fsdp'", lambda value: value == "fsdp") | None,
+    ] = None
     timeout: Annotated[float, "seconds that ranks wait for one another", ABOVE_0] = 120.0
     overwrite: Annotated[bool, "replace the run that the folder holds"] = False
     profile: Annotated[bool, "time the parts of each step, and trace some: see the report and trace.json"] = False
@@ -316,6 +322,7 @@ class ConfigOptions(TrainingOptions, total=False):
     batch_growth: "str | growth | grow_batch | None"
     resume: bool | Auto
     join: bool
+    sharding: Literal["fsdp"] | None
     timeout: float
     overwrite: bool
     profile: bool

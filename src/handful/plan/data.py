@@ -16,7 +16,7 @@ from handful.batches.batches import Batches, Transform, pinned
 from handful.batches.order import Order
 from handful.data.base import Batch, Column, Ragged, Rows, Source
 from handful.data.open import open as open_source
-from handful.data.split import share_of, split
+from handful.data.split import HeldOut, held_out
 from handful.models import MODELS, named
 from handful.plan import balance
 from handful.plan import defaults as choose
@@ -31,7 +31,7 @@ from handful.transform.auto import Steps
 from handful.transform.inputs import TableInput
 from handful.transform.language import language_source
 from handful.transform.pipeline import Pipeline, fit_pipeline
-from handful.transform.seen import Repeated, seen
+from handful.transform.seen import Repeated, of_known_classes, seen
 
 # Data that are this small after preprocessing are kept in memory so, and a step costs one gather and no arithmetic.
 CACHED_BYTES = 256 << 20
@@ -65,7 +65,7 @@ def open_data(
     name = named(model)[0] if isinstance(model, str) else None
     source, options, recipe = select_columns(train, options, chooser, name)
     language = is_language(source, options)
-    rows, held_out = hold_out(source, options, chooser, language)
+    rows, valid = hold_out(source, options, chooser, language)
     if (given := fitted_before(options)) is not None:
         pipeline = taken_over(with_weight(given, options), rows, name)
     elif saved is not None and not language:
@@ -81,20 +81,20 @@ def open_data(
             pictures=options.recipe == "image",
             loss=options.loss,
         )
-    if share_of(options.valid) is None:
-        held_out = open_valid(source, options, chooser, pipeline, language)
+    if HeldOut.of(options.valid) is None:
+        valid = open_valid(source, options, chooser, pipeline, language)
     note_recipe(pipeline, options, chooser, recipe)
     chooser.put("preprocess", describe(options.preprocess, "default" if options.preprocess == "auto" else "given"))
     chooser.set("task", pipeline.task, "given" if options.task else "found")
     if options.weight:
         chooser.set("weight", options.weight, "given")
     chooser.notes += [*source.notes, *(rows.notes if language else ()), *pipeline.notes]
-    if held_out is not None:
+    if valid is not None:
         # A bad row is better reported now than after an epoch.
-        pipeline.on(held_out, target=True)(held_out.take(range(min(256, len(held_out)))))
+        pipeline.on(valid, target=True)(valid.take(range(min(256, len(valid)))))
     counts = balance.count(pipeline, rows)
     chooser.notes += balance.describe(pipeline, counts, weighted=options.class_weight is not None)
-    return Data(source, rows, held_out, pipeline, counts, name is None)
+    return Data(source, rows, valid, pipeline, counts, name is None)
 
 
 def fitted_before(options: Config) -> Pipeline | None:
@@ -146,34 +146,41 @@ def select_columns(
 
 def hold_out(source: Source, options: Config, chooser: Chooser, language: bool) -> tuple[Source, Source | None]:
     """Training rows and, where a share or a number of them is to be held out, validation rows."""
-    rows: Source
-    held_out: Source | None
-    share = share_of(options.valid)
-    if share == 0:
+    asked = HeldOut.of(options.valid)
+    if asked is None:
+        asked = HeldOut(0)
+    elif not asked.share:
         chooser.set("valid", 0, "given", "nothing held out: no validation score")
-    rows, held_out = source, None
+    rows: Source
+    valid: Source | None
     if language:
-        rows, held_out = language_source(source, valid=float(share or 0))
-    elif share:
-        rows, held_out = split(source, share, options.seed)
-    if share and held_out is not None:
-        of = f"{len(held_out):,} of {len(rows) + len(held_out):,} rows held out"
-        chooser.set("valid", share, "default" if share == 0.1 else "given", of)
-    return rows, held_out
+        if asked.by or asked.last:
+            raise HandfulError(
+                f"of a running text the last part is held out: give valid its share, not {options.valid!r}"
+            )
+        rows, valid = language_source(source, valid=float(asked.share))
+    else:
+        rows, valid = held_out(source, asked, options.seed)
+    if asked.share and valid is not None:
+        of = f"{len(valid):,} of {len(source) if not language else len(rows) + len(valid):,} rows held out"
+        chooser.set("valid", options.valid, "default" if options.valid == 0.1 else "given", of)
+    return rows, valid
 
 
 def open_valid(source: Source, options: Config, chooser: Chooser, pipeline: Pipeline, language: bool) -> Source:
     """Validation data of their own, read as the training data were."""
     if language:
-        held_out: Source = pipeline.windows(open_source(options.valid))
+        valid: Source = pipeline.windows(open_source(options.valid))
     else:
         columns = None if isinstance(options.valid, Source) else pipeline.trained_on
         goal = options.target or source.target
-        held_out = open_source(options.valid, target=goal, columns=columns, bad_rows=options.bad_rows)
-    count = f"{len(held_out):,} rows"
+        valid = open_source(options.valid, target=goal, columns=columns, bad_rows=options.bad_rows)
+        valid, said = of_known_classes(valid, pipeline)
+        chooser.notes += said
+    count = f"{len(valid):,} rows"
     own = Choice.own("validation data", reason=count)
-    chooser.put("valid", Choice.place(held_out.where, count) if held_out.where else own)
-    return held_out
+    chooser.put("valid", Choice.place(valid.where, count) if valid.where else own)
+    return valid
 
 
 def note_recipe(pipeline: Pipeline, options: Config, chooser: Chooser, asked: str | None) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any, TypeGuard
 
 import numpy as np
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -16,10 +17,12 @@ from handful.models.base import Model
 from handful.optim import schedule
 from handful.optim.build import Optimizers
 from handful.optim.build import build as build_optimizer
-from handful.optim.state import averages_itself, needs_closure
+from handful.optim.state import averages_itself, needs_closure, parts_of
 from handful.plan.config import Config
 from handful.training import stop
 from handful.training.objective import Objective
+from handful.training.process.parallel import Ranks
+from handful.training.process.sharding import Sharding
 from handful.transform.pipeline import Pipeline
 
 FEW_ROWS = 50_000  # so few are soon learned by heart: they are looked at more often, and weights are averaged
@@ -85,6 +88,33 @@ def in_words(value: object, parse: Callable[[str], object], status: Status, reas
     except HandfulError:
         return describe(value, status, reason)
     return Choice(str(value), status, reason)
+
+
+def sharding(options: Config, objective: Objective, ranks: Ranks, chooser: Chooser) -> None:
+    """Let each rank hold its part of the model from here on, where that was asked for: before there is an optimizer."""
+    if not options.sharding:
+        return
+    chooser.set("sharding", options.sharding, "given")
+    if ranks.size == 1:
+        chooser.notes.append("sharding='fsdp' shares a model out among several ranks, and there is one")
+        return
+    ranks.sharding = Sharding(ranks, objective.model, objective.device)
+    objective.put(ranks.sharding.model)
+
+
+def check_sharded(batch: int, ranks: Ranks, optimizer: Optimizer) -> None:
+    """HandfulError for what ranks that share a model out cannot do."""
+    if ranks.sharding is None:
+        return
+    if batch < ranks.size:
+        raise HandfulError(
+            f"a batch of {batch} has no row for each of {ranks.size} ranks, which sharding='fsdp' needs: give a larger "
+            "batch"
+        )
+    if any(type(part) is torch.optim.Adafactor for part in parts_of(optimizer)):
+        raise HandfulError(
+            "Adafactor cannot step weights that are shared out (sharding='fsdp', torch 2.13): choose another optimizer"
+        )
 
 
 def of_own_step(options: Config) -> Config:

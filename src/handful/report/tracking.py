@@ -1,4 +1,4 @@
-"""Callbacks that send a run's history to TensorBoard or MLflow: `pip install handful[tracking]`.
+"""Callbacks that send a run's history to TensorBoard or MLflow: `pip install handful[track]`.
 
 A callback is any callable `f(event, info)`, with event one of "start", "step", "evaluate", "checkpoint",
 "end" and info a dict: a history row for "step" and "evaluate", {"plan": the run's Plan} for "start".
@@ -21,7 +21,7 @@ Info = Mapping[str, object]
 
 
 def _missing(library: str) -> HandfulError:
-    return HandfulError(f"{library} is not installed: pip install handful[tracking]")
+    return HandfulError(f"{library} is not installed: pip install handful[track]")
 
 
 def _scalars(row: Info) -> Iterator[tuple[str, float]]:

@@ -16,7 +16,7 @@ from handful.base.stopwatch import part
 from handful.models.base import Model
 from handful.runs.history import History, Row
 from handful.training.process import checkpoint
-from handful.training.state import State
+from handful.training.state import State, Weights
 from handful.transform.pipeline import Pipeline
 
 LOCK = "run.lock"
@@ -91,7 +91,7 @@ class RunFolder:
             return f"a damaged one ({error})"
 
     @part("saving")
-    def start(self, plan: Plan, pipeline: Pipeline, model: nn.Module, state: State) -> None:
+    def start(self, plan: Plan, pipeline: Pipeline, model: nn.Module, state: State, tensors: Weights) -> None:
         """Write what does not change: plan, preprocessing, how to build the model; and the state as it is. A run that
         is replaced goes."""
         (self.path / "plan.toml").unlink(missing_ok=True)  # first: what is left from here on is no run
@@ -107,7 +107,7 @@ class RunFolder:
         files.write_json(self.path / "model.json", ours)
         self.rewrite_history(state.history)
         state.back = state.step
-        self.save_checkpoint(state)
+        self.save_checkpoint(state, tensors)
         plan.save(self.path / "plan.toml")  # last: a folder that has a plan has the rest
 
     def _say(self, text: str) -> None:
@@ -190,12 +190,12 @@ class RunFolder:
         files.write_text(self.path / "history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         self.behind = False
 
-    def save_checkpoint(self, state: State) -> None:
-        """Write the state durably."""
+    def save_checkpoint(self, state: State, tensors: Weights) -> None:
+        """Write the state durably. tensors: of the state, whole."""
         if self.behind:
             self.rewrite_history(state.history)
         keep = {state.back, *state.went_back}
-        checkpoint.save(self.checkpoints, state.step, state.tensors(), state.meta(), keep)
+        checkpoint.save(self.checkpoints, state.step, tensors, state.meta(), keep)
 
     def checkpoint(self, step: int) -> tuple[dict[str, Tensor], Row]:
         """(tensors, meta) of the checkpoint of a step. HandfulError where it is not whole."""

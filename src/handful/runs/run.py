@@ -31,6 +31,7 @@ from handful.report.markup import preformatted
 from handful.report.page import write_report
 from handful.runs import extras
 from handful.runs.evaluate import Evaluation, evaluate
+from handful.runs.export.write import write_export
 from handful.runs.folder import RunFolder
 from handful.runs.generate import sample
 from handful.runs.history import History, Row, spike
@@ -39,12 +40,11 @@ from handful.runs.replay import Replay
 from handful.training.evaluation import evaluate as evaluate_rows
 from handful.training.evaluation import outputs as model_outputs
 from handful.training.objective import Objective
-from handful.training.process import checkpoint
 from handful.training.process.device import autocast, choose_device
 from handful.training.state import State, load_weights
 from handful.training.training import Recorder
 from handful.transform.pipeline import Pipeline
-from handful.transform.seen import Repeated
+from handful.transform.seen import Repeated, of_known_classes
 
 SPENT = "spent.json"
 DONE, BROKEN_OFF, UNSAVED = 0, 3, 4  # how a run ends, as `handful train` says by its exit status
@@ -151,14 +151,15 @@ class Run:
     def evaluate(self, data: object, metrics: Metrics = None) -> dict[str, float]:
         """Loss and metrics over all rows of the data, each row once: {"loss": ..., "accuracy": ...}.
 
-        Where some of them were trained on, as far as the run knows its rows (up to a million that fit in memory), their
-        number is printed to standard error.
+        Rows of a class that training did not have are left out, if they are a tenth at most; how many they are, and how
+        many were trained on as far as the run knows its rows (up to a million that fit in memory), is printed to
+        standard error.
         """
-        batches, repeated = self.open(data), Repeated(self.pipeline.seen)
+        (batches, said), repeated = self._scored(data), Repeated(self.pipeline.seen)
         scorer = self.scorer(metrics)
         with _memory_said(scorer):
             scores = evaluate_rows(scorer, repeated.among(batches.epoch(512)))
-        for note in repeated.of(batches.source, "rows"):
+        for note in [*said, *repeated.of(batches.source, "rows")]:
             print(f"handful: note: {shown(note)}", file=sys.stderr)
         return scores
 
@@ -172,7 +173,16 @@ class Run:
 
     def evaluation(self, data: object, metrics: Metrics = None) -> Evaluation:
         """Evaluate in detail: scores, classes or residuals, and the rows of highest loss."""
-        return evaluate(self.scorer(metrics), self.pipeline, self.open(data), data)
+        batches, said = self._scored(data)
+        found = evaluate(self.scorer(metrics), self.pipeline, batches, data)
+        found.notes[:0] = said
+        return found
+
+    def _scored(self, data: object) -> tuple[Batches, list[str]]:
+        """The rows of raw data that can be scored, and what is to be said of others."""
+        batches = self.open(data)
+        source, said = of_known_classes(batches.source, self.pipeline)
+        return (self._batches(source, True) if said else batches), said
 
     def scorer(self, metrics: Metrics = None) -> Objective:
         """The run's loss with other metrics (names, callables), or with its own."""
@@ -223,25 +233,18 @@ class Run:
         return [preformatted(self.sample(), "What the model writes (temperature 0.8)")]
 
     def export(self, path: str | Path) -> Path:
-        """Write the trained model for use elsewhere: `.safetensors` (the weights) or `.pt2` (a torch.export program
-        that takes a batch of any size of preprocessed input x)."""
-        where = Path(path)
-        if where.suffix == ".safetensors":
-            checkpoint.write_tensors(where, dict(self.model.state_dict()))
-        elif where.suffix == ".pt2":
-            self._export_program(where)
-        else:
-            raise HandfulError(f"{where.name}: export writes .safetensors (weights) or .pt2 (a torch.export program)")
-        return where
+        """Write the trained model for use elsewhere, and beside it a model card, NAME.card.md. Returns the path.
 
-    def _export_program(self, where: Path) -> None:
-        shape = [side for side in self.pipeline.shape if side is not None]
-        if len(shape) < len(self.pipeline.shape) or self.pipeline.inputs.kind == "table":
-            raise HandfulError("a .pt2 program needs one input of fixed shape; export .safetensors instead")
-        example = torch.zeros(2, *shape, device=self.objective.device, dtype=self.objective.dtype)
-        program = torch.export.export(self.model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-        with files.atomic(where) as temporary, open(temporary, "wb") as file:
-            torch.export.save(program, file)
+        `.onnx` (needs the extra handful[onnx]) and `.pt2` (torch.export) take raw rows, any number of them: a column as
+        in training, by name; numbers of tables float64 with NaN where one is missing, pictures as decoded. They give
+        probabilities, or numbers in the target's units. Categories come by name to ONNX, as their places among the
+        classes to `.pt2`. Text, sound and rows of tokens come as the numbers that the step left outside makes of them.
+        All of that is told in the file: metadata of ONNX, the extra file handful.json of `.pt2`. `.safetensors`: the
+        weights alone. Raises HandfulError for another ending, and for a model that torch cannot trace.
+        """
+        where = Path(path)
+        write_export(where, self.objective, self.pipeline, self.plan, self.scores, self.stopped_because)
+        return where
 
     def open(self, data: object, *, need_target: bool = True) -> Batches:
         """Every row of raw data in order, read and preprocessed as the run's own; checked to hold what it needs."""
@@ -259,7 +262,10 @@ class Run:
                 raise HandfulError(
                     f"{source.name} has no target column '{target}', so there is nothing to compare with; use predict"
                 )
-        return Batches(source, Order(len(source), shuffle="none"), [p.on(source, target=need_target)])
+        return self._batches(source, need_target)
+
+    def _batches(self, source: Source, need_target: bool) -> Batches:
+        return Batches(source, Order(len(source), shuffle="none"), [self.pipeline.on(source, target=need_target)])
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.base.expression import with_options
+from handful.data.split import HeldOut
 from handful.fit import fit
 from handful.models.base import seeded
 from handful.plan.build import assemble
@@ -39,7 +40,7 @@ class MiniBatch(BaseEstimator):  # type: ignore[misc]
 
     task: str
     model: Given
-    valid: float | None
+    valid: float | str | None
     random_state: RandomState
     warm_start: bool
     run_: Run
@@ -170,7 +171,7 @@ class MiniBatch(BaseEstimator):  # type: ignore[misc]
         """The batch asked for, or every training row where there are fewer: folds may be small."""
         if not isinstance(self.batch, int | np.integer) or isinstance(self.batch, bool):
             return self.batch
-        held_out = self.valid or 0
+        held_out = (HeldOut.of(self.valid) or HeldOut(0)).share
         if isinstance(held_out, float | np.floating):
             held_out = min(n - 1, max(1, round(float(held_out) * n)))  # as handful.data.split counts
         return min(int(self.batch), max(1, n - int(held_out)))

@@ -49,11 +49,13 @@ def evaluate(
     batches: Iterable[Batch],
     keep: Callable[[Batch, object], None] | None = None,
     ranks: Ranks = ALONE,
+    spare: Batch | None = None,
 ) -> dict[str, float]:
     """Mean loss and every metric over all rows of the batches, each row once, in evaluation mode.
 
     keep: called with every batch and its output, for those who want the outputs too; ranks: that look at the rows
-    together, each at batches of its own, and all get the same scores.
+    together, each at batches of its own, and all get the same scores; spare: what a rank puts through a sharded model
+    where the others have more batches.
     Leaves the model in the mode it was in. Returns {"loss": ..., metric name: ...}.
     """
     total_loss = total_weight = 0.0
@@ -64,8 +66,11 @@ def evaluate(
     was_training = objective.model.training
     objective.model.eval()
     try:
-        with torch.inference_mode():
-            for _, batch, output in outputs(objective, batches):
+        # FSDP would keep its buffers as inference tensors, which it cannot fill in training (torch 2.13)
+        with torch.inference_mode() if spare is None else torch.no_grad():
+            for read, batch, output in outputs(objective, batches if spare is None else ranks.in_step(batches, spare)):
+                if read is spare:
+                    continue
                 part = objective.sums_of(output, batch, metrics=False)
                 total_loss += float(part.loss.double())
                 total_weight += float(part.weight)

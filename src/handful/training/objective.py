@@ -64,9 +64,8 @@ class Objective:
 
         scale: mean and standard deviation by which the target was standardised; metrics are in its own units.
         """
-        self.model, self.device = model, torch.device(device)
-        # Listed once: walking the tree of modules costs more than a small model's forward pass.
-        self.parameters, self.buffers = list(model.parameters()), list(model.buffers())
+        self.device = torch.device(device)
+        self._of(model)
         floating = [p.dtype for p in self.parameters if p.is_floating_point()]
         self.dtype = floating[0] if floating else torch.get_default_dtype()
         self.part = ""  # of the model's output, which metrics see
@@ -80,6 +79,11 @@ class Objective:
         self.minimise(loss, metrics, scale)
         self.autocast = autocast
 
+    def _of(self, model: nn.Module) -> None:
+        self.model = model
+        # Listed once: walking the tree of modules costs more than a small model's forward pass.
+        self.parameters, self.buffers = list(model.parameters()), list(model.buffers())
+
     def minimise(self, loss: LossFunction, metrics: Iterable[Metric], scale: Scale | None = None) -> None:
         """Decide on loss and metrics, where they follow from the model's output."""
         self.loss, self.metrics, self.scale = loss, list(metrics), scale
@@ -89,6 +93,12 @@ class Objective:
         self.row_losses = adapters.row_losses(self.model, loss)
         self.view: adapters.View = self._first_view
         self.forward: adapters.Call = self._first_forward
+
+    def put(self, model: nn.Module) -> None:
+        """Take another form of the same model."""
+        self._of(model)
+        self.row_losses = adapters.row_losses(model, self.loss)
+        self.view, self.autocast = self._first_view, self._autocast
 
     def centre(self, target: Tensor) -> None:
         """Take the sums of metrics about these targets [m, ...], in the user's units: the same for all of a run."""

@@ -122,7 +122,11 @@ def look(t: Training, row: Row) -> Row:
     t.ranks.spread(t.objective.buffers)  # running statistics follow rank 0's share of the batch
     before = t.objective.at_once
     with t.state.evaluated() as weights:
-        scores = evaluate(t.objective, t.valid.epoch(t.evaluation_batch, t.ranks.share), ranks=t.ranks)
+        batches, spare = (
+            t.valid.epoch(t.evaluation_batch, t.ranks.share),
+            t.valid.at(0, 1) if t.ranks.sharding else None,
+        )
+        scores = evaluate(t.objective, batches, ranks=t.ranks, spare=spare)
         row |= {f"valid_{name}": value for name, value in scores.items()}
         if t.objective.at_once != before:
             t.say(f"memory ran out in an evaluation: {t.objective.at_once:,} rows at a time go through the model there")
@@ -138,13 +142,16 @@ def keep_best(t: Training, row: Row, weights: Weights) -> None:
 
 
 def restore_best(t: Training) -> None:
-    """Leave the model with its best weights: of the best evaluation, or, with nothing held out, the last (averaged)."""
+    """Leave the model, whole, with its best weights: of the best evaluation, or, with nothing held out, the last
+    (averaged)."""
     state = t.state
     switch(state.optimizer, "eval")
     if state.best is not None:
         load_weights(t.objective.model, state.best.weights)
     elif state.average is not None:
         load_weights(t.objective.model, state.average)
+    if t.ranks.sharding:
+        t.objective.put(t.ranks.sharding.gathered())
     t.objective.model.eval()
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
 from handful.base.plan import Row
+from handful.base.shards import as_shared, is_shard
 from handful.losses.metric import SumMetric
 from handful.optim.build import load_state, state_tensors
 from handful.optim.state import averages_itself, switch
@@ -141,9 +142,8 @@ class State:
 
         load_weights(self.model, group("model."))
         load_state(self.optimizer, group("optimizer."), meta["optimizer"])
-        device = next(iter(self.model.state_dict().values())).device
-        self.average = {k: v.to(device) for k, v in group("average.").items()} or None
-        self.best = Best(meta["best"], group("best.")) if meta["best"] else None
+        self.average = laid_out(self.model, group("average.")) or None
+        self.best = Best(meta["best"], laid_out(self.model, group("best."))) if meta["best"] else None
         self.position, self.step, self.seconds = meta["position"], meta["step"], meta["seconds"]
         self.micro_batch, self.batch = meta["micro_batch"], meta["batch"]
         self.noise, self.probing_cost, self.restarted = meta["noise"], meta["probing_cost"], meta["restarted"]
@@ -156,9 +156,9 @@ class State:
 class Held:
     """The newest checkpoint of a run that has no folder, in memory."""
 
-    def save_checkpoint(self, state: State) -> None:
+    def save_checkpoint(self, state: State, tensors: Weights) -> None:
         """Keep the state as it is, in place of what was kept before."""
-        self.kept = {k: v.detach().clone() for k, v in state.tensors().items()}, copy.deepcopy(state.meta())
+        self.kept = {k: v.detach().clone() for k, v in tensors.items()}, copy.deepcopy(state.meta())
 
     def checkpoint(self, step: int) -> tuple[Weights, Row]:
         """What was kept last: (tensors, meta)."""
@@ -172,10 +172,16 @@ def copy_weights(model: nn.Module, *, clone: bool = True) -> Weights:
     }
 
 
+def laid_out(model: nn.Module, weights: Weights) -> Weights:
+    """Weights where the model's own are: on its device, shared out among the ranks as they are."""
+    own = copy_weights(model, clone=False)
+    return {k: as_shared(v.to(own[k].device), own[k]) if k in own else v for k, v in weights.items()}
+
+
 def load_weights(model: nn.Module, weights: Weights) -> None:
     """Put parameters and buffers into the model; HandfulError when they belong to another model."""
     try:
-        model.load_state_dict(weights, strict=True)
+        model.load_state_dict(laid_out(model, weights), strict=True)
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:300]
         raise HandfulError(f"the saved weights do not fit this model ({type(model).__name__}): {detail}") from None
@@ -196,6 +202,8 @@ def reader(model: nn.Module) -> Callable[[], Weights]:
         return {key: value for key, (held, name) in places.items() if (value := held[name]) is not None}
 
     found, whole = read(), copy_weights(model, clone=False)
+    if any(map(is_shard, found.values())):
+        return read
     if found.keys() == whole.keys() and all(found[key].is_set_to(value) for key, value in whole.items()):
         return read
     return partial(copy_weights, model, clone=False)

@@ -56,7 +56,7 @@ class ExactGradient:
         self.total = NOTHING
         self.asked = 0  # times that the gradient was asked for again
         self.key = seed, step, ranks.rank
-        self.part = batch
+        self.part, self.counts = batch, True
         self.bad: Batch | None = None  # of several ranks: the first part of this one whose loss is not finite
         for parameter in objective.parameters:
             parameter.grad = None
@@ -72,10 +72,13 @@ class ExactGradient:
 
     def _in_parts(self) -> Iterator[Batch]:
         m = len(self.batch.rows)
-        for start in range(0, m, self.size):
-            part = self.batch if self.size >= m else rows(self.batch, slice(start, min(start + self.size, m)))
+        passes = self.ranks.passes(m)
+        for start in range(0, passes, self.size):
+            self.counts = start < m  # or it is a pass that only other ranks need
+            some = slice(min(start, m - 1), min(start + self.size, m))
+            part = self.batch if self.size >= m else rows(self.batch, some)
             self.part = self.objective.to_device(part)
-            if start + self.size >= m and self.ranks.size > 1:
+            if start + self.size >= passes and self.ranks.size > 1:
                 self.ranks.part_is_last(self.objective.parameters)
             yield self.part
 
@@ -83,6 +86,9 @@ class ExactGradient:
         """Step 5 for the part that was given out last; its sums are added to `total`."""
         loss = sums.loss
         share = sums.weight.to(loss.dtype).reciprocal() if self.whole else None  # d mean / d sum
+        if not self.counts:
+            (loss * 0).backward()  # type: ignore[no-untyped-call]
+            return
         if self.ranks.size > 1:  # a rank that gave up alone would leave the others waiting: all look at the total
             if self.bad is None and not math.isfinite(loss.item()):
                 self.bad = self.part
@@ -134,6 +140,9 @@ class ExactGradient:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         no_memory = error is not None and is_out_of_memory(error)
+        if no_memory and self.ranks.sharding:  # in the middle of a pass, which is of all ranks
+            raise HandfulError("memory ran out, and the ranks of a sharded model cannot take the step again: give "
+                               f"a micro_batch below {self.size}") from None  # fmt: skip
         try:
             if self.ranks.size > 1 and (error is None or no_memory):
                 no_memory = self._add_up_over_ranks(no_memory)
@@ -196,8 +205,9 @@ class ExactGradient:
             return True
         self.total = LossSums(as_double(said.loss), as_double(said.weight), said.metrics)
         if not math.isfinite(said.loss):
-            bad = self.batch if self.bad is None else self.bad
-            found = non_finite(self.objective, bad, self.step, look=self.bad is not None)
+            together = self.ranks.sharding is not None  # all ask the model, or none
+            bad = self.bad or (self.part if together else self.batch)
+            found = non_finite(self.objective, bad, self.step, look=together or self.bad is not None)
             named = [text for text in self.ranks.gather(str(found) if self.bad is not None else "") if text]
             error = NonFiniteLoss(named[0]) if named else found
             error.in_rows, error.in_weights = found.in_rows, found.in_weights

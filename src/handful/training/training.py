@@ -40,7 +40,7 @@ class Recorder(Protocol):
 
     def append_history(self, row: Row) -> None: ...
 
-    def save_checkpoint(self, state: State) -> None: ...
+    def save_checkpoint(self, state: State, tensors: Weights) -> None: ...
 
     def checkpoint(self, step: int) -> tuple[Weights, Row]: ...
 
@@ -91,7 +91,7 @@ class Training:
     folder: Recorder | None = None
     parameters: list[nn.Parameter] = field(default_factory=list)
     decayed: list[nn.Parameter] = field(default_factory=list)
-    saved_at: float = field(default_factory=time.monotonic)
+    saved_at: float = 0.0  # by the seconds of the state
     saving_took: float = 0.0  # seconds
     held: Held | None = None  # the checkpoint to go back to, where a run has no folder
     examples: int = 0  # rows in one epoch
@@ -211,7 +211,7 @@ class Training:
             return self.state.step % self.save_every == 0
         if self.on_nonfinite == "rollback":
             return self.due(self.evaluate_every)
-        return logged and time.monotonic() - self.saved_at > max(30, 20 * self.saving_took)
+        return logged and self.state.seconds - self.saved_at > max(30, 20 * self.saving_took)
 
     @part("saving")
     def save(self, *, due: bool = False) -> str | None:
@@ -220,17 +220,22 @@ class Training:
         why, before, began = None, self.state.back, time.monotonic()
         if due:
             self.state.back = self.state.step
+        tensors = self.tensors()
         if self.folder and self.ranks.rank == 0:
             try:
-                self.folder.save_checkpoint(self.state)
+                self.folder.save_checkpoint(self.state, tensors)
             except HandfulError as error:
                 why, self.state.back = str(error), before
                 self.live.note(f"no checkpoint was written: {why}; training goes on, and it is tried again")
-            self.saved_at = time.monotonic()
-            self.saving_took = self.saved_at - began
         elif self.held is not None:
-            self.held.save_checkpoint(self.state)
+            self.held.save_checkpoint(self.state, tensors)
+        self.saved_at, self.saving_took = self.state.seconds, self.ranks.of_all(time.monotonic() - began)
         return why
+
+    def tensors(self) -> Weights:
+        """Every tensor of the state by name, whole; of one that is shared out on rank 0 alone."""
+        sharding, tensors = self.ranks.sharding, self.state.tensors()
+        return sharding.on_rank_0(tensors) if sharding and self.folder else tensors
 
 
 def standard_error(share: float, rows: int) -> float:

@@ -132,8 +132,12 @@ class TableInput:
 
     def matrix(self, batch: Batch) -> Tensor:
         """The numbers as they are, float64 [m, features]."""
-        parts = [batch.tensor(name).to(torch.float64).reshape(len(batch), -1) for name in self.numbers]
-        return torch.cat(parts, dim=1) if parts else torch.zeros(len(batch), 0, dtype=torch.float64)
+        parts = [_flat(batch.tensor(name)).to(torch.float64) for name in self.numbers]
+        return torch.cat(parts, dim=1) if parts else self._none(batch).to(torch.float64)
+
+    def _none(self, batch: Batch) -> Tensor:
+        """No numbers: int64 [m, 0]."""
+        return _flat(batch.tensor(self.uses[0]))[:, :0].to(torch.int64)
 
     def fit(self, read: Read, columns: Columns, head: Batch) -> Self:
         """Fitted on the training rows, in one pass for the usual steps, one more for every other step."""
@@ -183,8 +187,7 @@ class TableInput:
         numbers = self.dense(batch)
         ids = [self._ids(batch, name, columns[name], e) for name, e in zip(self.categories, self.encoders)]
         if self.layout == "split":
-            none = torch.zeros(len(batch), 0, dtype=torch.int64)
-            return {"numbers": numbers, "categories": torch.stack(ids, 1) if ids else none}
+            return {"numbers": numbers, "categories": torch.stack(ids, 1) if ids else self._none(batch)}
         hot = [torch.nn.functional.one_hot(i, e.size)[:, 1:].to(torch.float32) for i, e in zip(ids, self.encoders)]
         return {"x": torch.cat([numbers, *hot], dim=1)}
 
@@ -239,6 +242,11 @@ class NamedInputs:
         """Sentences on what was fitted."""
         own = [f"{name}: {note}" for name, part in self.parts.items() for note in part.notes()]
         return [f"The model is called with the keyword arguments {', '.join(self.parts)}.", *own]
+
+
+def _flat(x: Tensor) -> Tensor:
+    """[m, ...] as [m, numbers per row]."""
+    return x.unsqueeze(1).flatten(1)
 
 
 Input = SingleInput | TableInput | NamedInputs

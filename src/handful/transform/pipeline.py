@@ -58,11 +58,7 @@ class Pipeline:
         Raises HandfulError naming the row for a missing target, a class that training did not have or a bad
         weight.
         """
-        columns = self.columns
-        for name in self.foreign if len(batch) else ():
-            where = f"{self.where}, from row {batch.rows[0]:,} on" if batch.rows[0] else self.where
-            value, column = as_trained(name, batch[name], columns[name], self.trained_on[name], where)
-            batch, columns = batch.replace(batch.columns | {name: value}), {**columns, name: column}
+        batch, columns = self.translated(batch)
         out = self.input(batch, columns)
         rows = batch.rows
         if self.source is not None and len(rows) and rows.max() < len(self.source):
@@ -73,6 +69,16 @@ class Pipeline:
         if self.with_target and self.weight is not None and self.weight in batch.columns:
             out["weight"] = check_weights(batch[self.weight], self.weight, rows, self.where)
         return batch.replace(out)
+
+    def translated(self, batch: Batch) -> tuple[Batch, dict[str, Column]]:
+        """The batch with every column read as it was in training, and its columns."""
+        columns = self.columns
+        for name in self.foreign if len(batch) else ():
+            if name in batch.columns:
+                where = f"{self.where}, from row {batch.rows[0]:,} on" if batch.rows[0] else self.where
+                value, column = as_trained(name, batch[name], columns[name], self.trained_on[name], where)
+                batch, columns = batch.replace(batch.columns | {name: value}), {**columns, name: column}
+        return batch, columns
 
     def of_probabilities(self) -> "Pipeline":
         """The pipeline for a model whose outputs are probabilities."""

@@ -1,4 +1,5 @@
-"""Which rows were trained on: told by a hash of what the pipeline makes of each row, input and target, 8 bytes a row.
+"""Which rows have a class that training knows; and which were trained on, told by a hash of what the pipeline makes of
+each row, input and target, 8 bytes a row.
 
 What the pipeline makes of a row is the same to the bit in whatever container it comes, so rows of a CSV file are known
 again in a frame. Kept for data that are small enough to be in memory after preprocessing, up to MOST rows.
@@ -15,8 +16,11 @@ from torch import Tensor
 from handful.base import keys
 from handful.base.errors import some
 from handful.data.base import Batch, Rows, Source
+from handful.transform.pipeline import Pipeline
 from handful.transform.rows import chunks_of, original_rows
+from handful.transform.steps.numbers import strings
 
+ODD_ROWS = 0.1  # the largest share of rows whose labels may be of no class that training had
 MOST = 1 << 20  # rows whose hashes are kept
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 Hashes = NDArray[np.int64]
@@ -84,3 +88,34 @@ class Repeated:
             f"{count} {len(source):,} {what} of {source.name} are, input and target, rows that were trained on "
             f"(rows {named}, counted from 0): scores on these say nothing of new rows"
         ]
+
+
+def of_known_classes(source: Source, pipeline: Pipeline) -> tuple[Source, list[str]]:
+    """The rows of other data than the training rows that can be scored, and what is to be said of those left out: at
+    most ODD_ROWS of them, of classes that training did not have. More are an error in the labels, which
+    `Target.encode` names."""
+    target = pipeline.target
+    if target is None or not target.classes or target.column not in source.columns or not source.cheap(target.column):
+        return source, []
+    reader, parts, names = pipeline.on(source, target=True), [np.zeros(0, dtype=bool)], dict[str, None]()
+    for chunk in chunks_of(source, [target.column]):
+        batch, columns = reader.translated(chunk)
+        value, column = batch[target.column], columns[target.column]
+        parts.append(target.known(value, column))
+        if not parts[-1].all():
+            labels: list[object] = []
+            match value:
+                case Tensor() if column.classes is None:
+                    labels += value.tolist()
+                case _:
+                    labels += strings(value, column)
+            names |= dict.fromkeys(repr(labels[row]) for row in np.flatnonzero(~parts[-1]).tolist())
+    known = np.concatenate(parts)
+    unseen = len(known) - int(known.sum())
+    if not 0 < unseen <= ODD_ROWS * len(known):
+        return source, []
+    return source.subset(np.flatnonzero(known)), [
+        f"{unseen:,} of the {len(known):,} rows of {source.name} have a '{target.column}' that no training row has "
+        f"({some([*names])}) and are left out of the scores; an accuracy that counts them as wrong "
+        f"is {1 - unseen / len(known):.4g} times as high"
+    ]

@@ -17,7 +17,7 @@ from handful.data.tables.types import is_moment, named
 from handful.data.tables.written import TIME_OF_DAY
 from handful.losses import ctc
 from handful.losses.loss import IGNORED, class_axis
-from handful.losses.outputs import part_of
+from handful.losses.outputs import exact, part_of
 from handful.transform.steps.numbers import code_table, index_of, padded, strings
 from handful.transform.steps.stored import stored
 
@@ -63,6 +63,10 @@ class Target:
         """
         return self._numbers(value, column, rows, where)
 
+    def known(self, value: Value, column: Column) -> NDArray[np.bool_]:
+        """Whether a row's target is one that can be predicted, bool [m]: not a class that training did not have."""
+        return np.ones(len(value), dtype=np.bool_)
+
     def decode(self, outputs: Tensor, beams: int = 1) -> Array:
         """Predictions as a NumPy array.
 
@@ -82,8 +86,12 @@ class Target:
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """float64 [m, classes] from logits: softmax; of a single logit, sigmoid as the second class's."""
-        x = _exact(outputs)
+        x = exact(outputs)
         return x.softmax(self._axis(x))
+
+    def scores(self, outputs: Tensor) -> Tensor:
+        """What an exported model gives, float64: probabilities of classes and labels, numbers in the target's units."""
+        return self.probabilities(outputs)
 
     def prediction(self, outputs: object) -> Tensor:
         """The part of a model's outputs that predicts the target; HandfulError where there is none."""
@@ -137,10 +145,6 @@ class Target:
         )
 
 
-def _exact(outputs: Tensor) -> Tensor:
-    return outputs.detach().to("cpu", torch.float64)
-
-
 class Classification(Target):
     """One class per row, or per place of a row."""
 
@@ -151,7 +155,7 @@ class Classification(Target):
         return torch.zeros_like(values, dtype=torch.bool) if self.ignored is None else values == self.ignored
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        x = _exact(outputs)
+        x = exact(outputs)
         if len(self.classes) == 2 and (x.dim() == 1 or x.shape[1] == 1):
             second = x.reshape(-1) if self.of_probabilities else x.reshape(-1).sigmoid()
             return torch.stack([1 - second, second], dim=1)
@@ -170,17 +174,24 @@ class ClassNames(Classification):
     """Classes that are strings: y is their ids, int64 [m]."""
 
     def encode(self, value: Value, column: Column, rows: Rows, where: str) -> Tensor:
-        known = tuple(map(str, self.classes))
-        if column.classes is not None and isinstance(value, Tensor):
-            found = code_table(known, column.classes, 0, -1)[value]
-        elif column.dtype == "str":
-            ids = {name: i for i, name in enumerate(known)}
-            found = torch.tensor([ids.get(name, -1) for name in strings(value, column)], dtype=torch.int64)
-        else:
-            raise HandfulError(f"the target '{self.column}' of {where} holds {column.kind}, not the class names")
+        found = self._ids(value, column, where)
         for row in (found < 0).nonzero()[:1].flatten().tolist():
             self._unseen(strings(value, column)[row], int(rows[row]), where)
         return found
+
+    def known(self, value: Value, column: Column) -> NDArray[np.bool_]:
+        found = (self._ids(value, column, "") >= 0).numpy()
+        return found if found.all() else found | np.array([not text for text in strings(value, column)])
+
+    def _ids(self, value: Value, column: Column, where: str) -> Tensor:
+        """The id of each row's class, -1 where training did not have it or it is missing."""
+        known = tuple(map(str, self.classes))
+        if column.classes is not None and isinstance(value, Tensor):
+            return code_table(known, column.classes, 0, -1)[value]
+        if column.dtype == "str":
+            ids = {name: i for i, name in enumerate(known)}
+            return torch.tensor([ids.get(name, -1) for name in strings(value, column)], dtype=torch.int64)
+        raise HandfulError(f"the target '{self.column}' of {where} holds {column.kind}, not the class names")
 
 
 class ClassValues(Classification):
@@ -188,11 +199,23 @@ class ClassValues(Classification):
 
     def encode(self, value: Value, column: Column, rows: Rows, where: str) -> Tensor:
         values = self._numbers(value, column, rows, where).reshape(-1)
-        found = index_of(plain_numbers(values), np.array(self.classes, dtype=self.dtype))
-        found[self._left_out(values).numpy()] = IGNORED
+        found = self._ids(values)
         for row in np.flatnonzero((found < 0) & (found != IGNORED))[:1]:
             self._unseen(values[row].item(), int(rows[row]), where)
         return torch.from_numpy(found)
+
+    def known(self, value: Value, column: Column) -> NDArray[np.bool_]:
+        if not isinstance(value, Tensor) or value.dim() > 1:
+            return super().known(value, column)
+        found = self._ids(value)
+        known: NDArray[np.bool_] = (found >= 0) | (found == IGNORED) | torch.isnan(value).numpy()
+        return known
+
+    def _ids(self, values: Tensor) -> NDArray[np.int64]:
+        """The id of each row's class, -1 where training did not have it."""
+        found = index_of(plain_numbers(values), np.array(self.classes, dtype=self.dtype))
+        found[self._left_out(values).numpy()] = IGNORED
+        return found
 
 
 class ClassIds(Classification):
@@ -233,12 +256,14 @@ class Regression(Target):
     def probabilities(self, outputs: Tensor) -> Tensor:
         raise HandfulError(f"a {self.task} has no probabilities; use the predictions")
 
+    def scores(self, outputs: Tensor) -> Tensor:
+        x = exact(outputs)
+        x = x.reshape(x.shape[0], *self.shape) if math.prod(x.shape[1:]) == math.prod(self.shape) else x
+        return x * self.scale[1] + self.scale[0] if self.scale else x
+
     def numbers(self, outputs: Tensor) -> Array:
-        x = _exact(outputs)
-        x = x.reshape(len(x), *self.shape) if x[0:1].numel() == math.prod(self.shape) or len(x) == 0 else x
-        if self.scale:
-            x = x * self.scale[1] + self.scale[0]
-        return np.asarray(x.numpy().astype(self.dtype if np.dtype(self.dtype).kind == "f" else np.float64))
+        kind = self.dtype if np.dtype(self.dtype).kind == "f" else np.float64
+        return np.asarray(self.scores(outputs).numpy().astype(kind))
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,13 +278,13 @@ class Multilabel(Target):
         return y if self.as_is else y.to(torch.float32)
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        return _exact(outputs) if self.of_probabilities else _exact(outputs).sigmoid()
+        return exact(outputs) if self.of_probabilities else exact(outputs).sigmoid()
 
     def resolve_task(self, output: object) -> Target:
         return self._resolved(output, True, 2)
 
     def _decode(self, outputs: Tensor) -> Array:
-        yes = _exact(outputs) > (0.5 if self.of_probabilities else 0)
+        yes = exact(outputs) > (0.5 if self.of_probabilities else 0)
         return np.asarray(yes.numpy().astype(self.dtype)).reshape(len(yes), *self.shape)
 
 

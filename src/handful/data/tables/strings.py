@@ -107,7 +107,8 @@ def read_numbers(where: str, values: pa.ChunkedArray, column: Column) -> Floats:
         rows = pc.fill_null(encoded.indices, len(read)).to_numpy(zero_copy_only=False)
     if odd is not None:
         row = pc.index(values, pa.scalar(odd, values.type)).as_py()
-        raise HandfulError(f"{where} must be {_what(column)} but is '{odd}' in row {row}")
+        way_on = "correct it, or leave it empty where it is missing"
+        raise HandfulError(f"{where} must be {_what(column)} but is '{odd}' in row {row}: {way_on}")
     return found[rows]
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from handful.base.errors import HandfulError, did_you_mean
+from handful.base.errors import HandfulError
 from handful.data.arrays import Dense, Stored, Strings, native, ragged
 from handful.data.base import Column
 from handful.data.media import audio, images
@@ -122,14 +122,11 @@ def _category(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, not
     codes, unknown = codes_of(column, classes)
     if not len(unknown):
         return Dense(codes, replace(wanted, open=False))
-    first = column[int(unknown[0])].as_py()
-    if key == o.target:
-        raise HandfulError(
-            f"{o.name}: target '{key}' is '{first}' in row {unknown[0]}, which is not among the known classes"
-            + did_you_mean(first, classes)
-        )
-    said = f"'{key}' has {len(unknown):,} values not seen before (first '{first}')"
-    if wanted.open:
+    said = f"'{key}' has {len(unknown):,} values not seen before (first '{column[int(unknown[0])].as_py()}')"
+    if key == o.target:  # what becomes of such rows is said where they are scored
+        classes = (*classes, *sorted(pc.unique(column.take(pa.array(unknown))).to_pylist()))
+        codes, _ = codes_of(column, classes)
+    elif wanted.open:
         notes.append(f"{said}: treated as missing in this column.")
         classes = (*classes, *sorted(pc.unique(column.take(pa.array(unknown))).to_pylist()))
         codes, _ = codes_of(column, classes)

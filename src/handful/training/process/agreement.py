@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from handful.base.errors import HandfulError, some
 from handful.base.files import of_text
 from handful.base.plan import Plan
+from handful.base.shards import is_shard
 from handful.training.process.messages import Messages
 
 OWN = {"device", "threads", "step_times", "data"}  # may differ by rank: the data are known by their fingerprint
@@ -27,7 +28,7 @@ def same_start(messages: Messages, plan: Plan, model: nn.Module, step: int, othe
     text = json.dumps(mine | {"the step to go on from": str(step)}, sort_keys=True)
     if len(set(messages.gather(of_text(text)))) > 1:
         raise HandfulError(difference([json.loads(said) for said in messages.gather(text)]))
-    messages.spread([*named.values(), *others])
+    messages.spread(t for t in [*named.values(), *others] if not is_shard(t))
 
 
 def difference(said: list[Mapping[str, str]]) -> str:

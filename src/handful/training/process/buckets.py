@@ -99,7 +99,7 @@ class Buckets:
 
     def scale(self, weight: float) -> None:
         """From sums divided by the rows to sums divided by the weight."""
-        if weight != self.rows and weight:
+        if self.flats and weight not in (0, self.rows):
             torch._foreach_mul_(self.flats, self.rows / weight)
 
     def close(self) -> None:

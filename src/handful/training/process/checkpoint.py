@@ -18,11 +18,12 @@ from handful.base.plan import Row
 KEPT = 2
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
-    """Write tensors atomically as safetensors; returns the file's SHA-256."""
+def write_tensors(path: Path, tensors: dict[str, Tensor], told: dict[str, str] | None = None) -> str:
+    """Write tensors atomically as safetensors, with what is told of them; returns the file's SHA-256."""
     with atomic(path) as temporary:
         # A clone each: safetensors refuses tensors that share memory (tied weights do).
-        safetensors.torch.save_file({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, temporary)
+        copies = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
+        safetensors.torch.save_file(copies, temporary, metadata=told)
         digest = sha256(temporary)
     return digest
 

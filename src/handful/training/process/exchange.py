@@ -8,8 +8,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from handful.base.shards import own_rows
 from handful.training.process.buckets import Buckets, hooked
 from handful.training.process.messages import SIGNALS, Messages
+from handful.training.process.sharding import Sharding
 
 
 @dataclass
@@ -34,14 +36,18 @@ class Exchange:
     the second on, gradients are sent while it runs.
     """
 
-    def __init__(self, messages: Messages, parameters: Sequence[nn.Parameter]) -> None:
-        self.messages, self.of = messages, parameters
+    def __init__(
+        self, messages: Messages, parameters: Sequence[nn.Parameter], sharding: Sharding | None = None
+    ) -> None:
+        """sharding: of a model whose gradients are added up already, during the backward pass."""
+        self.messages, self.of, self.sharding = messages, parameters, sharding
         self.parameters = [p for p in parameters if p.requires_grad]
         self.buckets: Buckets | None = None
         self.apart: list[int] = []  # the parameters of sparse gradients
         self.sizes: dict[str, int] = {}  # how many sums each metric has
         self.touched = [0] * len(self.parameters)
-        self.hooks = [hooked(p, partial(self._touch, i)) for i, p in enumerate(self.parameters)]
+        self.summed = [] if sharding else self.parameters
+        self.hooks = [hooked(p, partial(self._touch, i)) for i, p in enumerate(self.summed)]
 
     def _touch(self, i: int, _: Tensor) -> None:
         self.touched[i] += 1
@@ -57,7 +63,7 @@ class Exchange:
         """Leave in `.grad` the sum over all ranks, divided by the total weight, and none where no rank has a gradient
         or memory ran out on one. Returns what all ranks have said."""
         buckets = self.buckets or self._meet(own)
-        has = [p.grad is not None for p in self.parameters]
+        has = self.sharding.used() if self.sharding else [p.grad is not None for p in self.parameters]
         lists = [_list(own.metrics.get(name), n) for name, n in self.sizes.items()]
         head = [own.loss, own.weight, own.out_of_memory, own.seconds, *own.signals]
         vector = torch.tensor([*head, *has, *(v for values in lists for v in values)], dtype=torch.float64)
@@ -72,6 +78,8 @@ class Exchange:
         all_said = Said(loss, weight, dict(zip(self.sizes, sums, strict=True)), bool(failed), signals, seconds)
         if not failed:
             buckets.scale(weight)
+            if self.sharding and weight:
+                torch._foreach_div_([own_rows(p.grad) for p in self.parameters if p.grad is not None], weight)
             for i in self.apart:
                 self._sum_apart(self.parameters[i], weight)
         for parameter, some in zip(self.parameters, anywhere, strict=True):
@@ -81,7 +89,7 @@ class Exchange:
 
     def _meet(self, own: Said) -> Buckets:
         """The buckets, as the gradients and sums of all ranks want them."""
-        sparse = [i for i, p in enumerate(self.parameters) if p.grad is not None and p.grad.is_sparse]
+        sparse = [i for i, p in enumerate(self.summed) if p.grad is not None and p.grad.is_sparse]
         sizes = {name: len(values) for name, values in own.metrics.items()}
         said = [json.loads(t) for t in self.messages.gather(json.dumps([sizes, sparse, max(self.touched, default=0)]))]
         for sizes, sparse, _ in said:
@@ -90,7 +98,7 @@ class Exchange:
         self.sizes = dict(sorted(self.sizes.items()))
         self.close()
         early = max(times for _, _, times in said) < 2
-        self.buckets = Buckets(self.parameters, self.apart, self.messages.sum, early=early)
+        self.buckets = Buckets(self.summed, self.apart, self.messages.sum, early=early)
         return self.buckets
 
     def _sum_apart(self, parameter: nn.Parameter, weight: float) -> None:

@@ -65,8 +65,9 @@ class Messages:
         """Start to sum a tensor over all ranks, in place."""
         return self.send(lambda group: dist.all_reduce(tensor, group=group, async_op=True), tensor)
 
-    def finish(self, work: dist.Work, tensor: Tensor) -> None:
+    def finish(self, work: dist.Work, tensor: Tensor, *, keep: bool = True) -> None:
         """Wait for a message, in short polls, so that signals act. Raises PeerLost, naming who is gone or silent.
+        keep: whether the last reference may be, see above; not of messages as large as the model.
 
         Of a tensor on an accelerator, what is computed next waits and not this process: the step's last message, of a
         tensor on the CPU, is waited for here.
@@ -77,7 +78,8 @@ class Messages:
         begun = time.monotonic()
         while not self._has_come(work):
             self._look_after(time.monotonic() - begun)
-        _SENT.append(work)
+        if keep:
+            _SENT.append(work)
         if self.roll is not None:
             self.roll.count += 1
             self.roll.rest()

@@ -2,10 +2,11 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import count
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,7 +17,9 @@ from handful.training.process.exchange import Exchange, Said
 from handful.training.process.interrupts import Interrupts
 from handful.training.process.messages import SIGNALS, Messages
 from handful.training.process.roll import Roll, meet, patiently, prefixed
+from handful.training.process.sharding import Sharding
 
+T = TypeVar("T")
 _MEETINGS = count()
 LATER = 5.0  # seconds after the limit that torch gives up: its sentence names nobody
 
@@ -33,6 +36,7 @@ class Ranks(Messages):
     seconds: float = 0.0  # of this rank's last step
     of_rank_0: float = 0.0  # of rank 0's last step but one
     exchange: Exchange | None = field(default=None, repr=False)
+    sharding: Sharding | None = field(default=None, repr=False)
 
     @property
     def share(self) -> tuple[int, int]:
@@ -58,6 +62,19 @@ class Ranks(Messages):
         self.seconds = seconds
         return self.of_rank_0
 
+    def passes(self, rows: int) -> int:
+        """The rows by which to count the passes through the model for so many: where each needs all ranks, they are as
+        many on all."""
+        return self.most(rows) if self.sharding else rows
+
+    def in_step(self, items: Iterable[T], spare: T) -> Iterable[T]:
+        """The items; of a model that all ranks have to ask together, see `Sharding.in_step`."""
+        return self.sharding.in_step(items, spare) if self.sharding else items
+
+    def of_all(self, seconds: float) -> float:
+        """A time of rank 0, where all have to decide alike by it: they save a sharded model together."""
+        return float(self.told(str(seconds))) if self.sharding else seconds
+
     def part_is_last(self, parameters: Sequence[nn.Parameter]) -> None:
         """The next backward pass ends this rank's share of a mini-batch."""
         self._exchange(parameters).begin(max(1, self.batch))
@@ -74,7 +91,7 @@ class Ranks(Messages):
     def _exchange(self, parameters: Sequence[nn.Parameter]) -> Exchange:
         if self.exchange is None or self.exchange.of is not parameters:
             self.close()
-            self.exchange = Exchange(self, parameters)
+            self.exchange = Exchange(self, parameters, self.sharding)
         return self.exchange
 
     def close(self) -> None:

@@ -114,6 +114,10 @@ class LogMel(Step[Ragged | Tensor]):
         length = self.max_length or self.longest
         return Inputs("audio", shape=shape, max_length=length, mels=self.bands, rate=self.rate or 0, channels=1)
 
+    def outside(self) -> tuple[str, tuple[int | None, ...], str]:
+        does = f"samples at {self._rate} Hz become standardised log mel energies, as handful.preprocess.LogMel does it"
+        return "float32", (self.bands, None), f"{does}; 0 behind the end"
+
     def notes(self, names: Names = None) -> list[str]:
         found = [
             f"Sound at {self.rate} Hz becomes {self.bands} log mel energies every {1000 * self.hop:g} ms "

@@ -42,8 +42,8 @@ class RobustAsinh(Step[Tensor]):
 
     def learn(self, chunks: Iterator[Tensor]) -> Self:
         found = {k: tail for k, values in enumerate(known_values(chunks)[0]) if (tail := _tail(values, self.far))}
-        centres = torch.tensor([*found.values()], dtype=torch.float64).reshape(-1, 2)
-        return replace(self, long=torch.tensor([*found], dtype=torch.int64), median=centres[:, 0], spread=centres[:, 1])
+        median, spread = (torch.tensor([tail[k] for tail in found.values()], dtype=torch.float64) for k in (0, 1))
+        return replace(self, long=torch.tensor([*found], dtype=torch.int64), median=median, spread=spread)
 
     @property
     def idle(self) -> bool:

@@ -14,26 +14,8 @@ from torch import Tensor
 from handful.base.errors import HandfulError
 from handful.data.base import Column, Ragged, Value
 from handful.data.gather import Array
-from handful.transform.steps.statistics import Moments, known_values
+from handful.transform.steps.statistics import Moments, Scaling, inverse, known_values
 from handful.transform.steps.step import Names, Step, listed
-
-
-def _affine(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """(x - shift) * scale: float64 for a float64 x, else float32.
-
-    Where the shift is large against the spread (a year, a time stamp), float32 would lose digits in the
-    subtraction: it is then made in float64. Integers wider than 16 bits do not fit float32 either.
-    """
-    result = torch.float64 if x.dtype == torch.float64 else torch.float32
-    wide = x.dtype in (torch.int64, torch.int32) or bool(((shift * scale).abs() > 8).any())
-    work = torch.float64 if wide else result
-    shift, scale = (t.to(device=x.device, dtype=work) for t in (shift, scale))
-    return (x.to(work) - shift).mul_(scale).to(result)
-
-
-def _inverse(x: Tensor) -> Tensor:
-    """1/x, and 0 where x is 0."""
-    return torch.where(x > 0, 1.0 / torch.where(x > 0, x, 1.0), 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +44,12 @@ class Standardize(Step[Tensor]):
         gaps = int((moments.count.max() - moments.count).sum())
         return replace(self, mean=moments.mean, std=moments.std, gaps=gaps)
 
+    @functools.cached_property
+    def _affine(self) -> Scaling:
+        return Scaling(self.fitted(self.mean), inverse(self.fitted(self.std)))
+
     def __call__(self, value: Tensor) -> Tensor:
-        std = self.fitted(self.std)
-        x = _affine(value, self.fitted(self.mean), _inverse(std))
+        x = self._affine(value)
         if self.fill:
             x = x.nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
         return x if self.clip is None else x.clamp_(-self.clip, self.clip)
@@ -104,10 +89,13 @@ class MinMax(Step[Tensor]):
         seen = moments.count > 0
         return replace(self, minimum=torch.where(seen, moments.low, 0.0), maximum=torch.where(seen, moments.high, 0.0))
 
-    def __call__(self, value: Tensor) -> Tensor:
+    @functools.cached_property
+    def _affine(self) -> Scaling:
         minimum, maximum = self.fitted(self.minimum), self.fitted(self.maximum)
-        scale = (self.high - self.low) * _inverse(maximum - minimum)
-        return _affine(value, minimum, scale) + self.low
+        return Scaling(minimum, (self.high - self.low) * inverse(maximum - minimum))
+
+    def __call__(self, value: Tensor) -> Tensor:
+        return self._affine(value) + self.low
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +208,7 @@ class Whiten(Step[Tensor]):
         largest = vectors.abs().argmax(0)
         vectors = vectors * vectors[largest, torch.arange(len(values))].sign()
         flat = values <= values[0] * len(values) * torch.finfo(torch.float64).eps
-        matrix = vectors * _inverse(torch.where(flat, 0.0, values).sqrt())
+        matrix = vectors * inverse(torch.where(flat, 0.0, values).sqrt())
         return replace(self, mean=mean, matrix=matrix[:, :keep].contiguous())
 
     def __call__(self, value: Tensor) -> Tensor:
@@ -269,6 +257,18 @@ class ScaleImage(Step[Tensor]):
             raise HandfulError("a channel of the pictures holds NaN alone in all training rows; leave it out")
         return replace(self, mean=moments.mean, std=moments.std, most=most, gaps=gaps)
 
+    @functools.cached_property
+    def _of_bytes(self) -> Scaling:
+        return self._affine(255.0)
+
+    @functools.cached_property
+    def _of_numbers(self) -> Scaling:
+        return self._affine(1.0)
+
+    def _affine(self, divisor: float) -> Scaling:
+        shift, scale = self.fitted(self.mean) * divisor, inverse(self.fitted(self.std)) / divisor
+        return Scaling(shift.view(-1, 1, 1), scale.view(-1, 1, 1))
+
     def __call__(self, value: Tensor) -> Tensor:
         if value.dtype in (torch.int8, torch.int16):  # so that the same numbers in a wider type give the same bits
             value = value.to(torch.int32)
@@ -276,9 +276,7 @@ class ScaleImage(Step[Tensor]):
             most = 255.0 if value.dtype == torch.uint8 else self.most
             wide = torch.float64 if value.dtype in (torch.int32, torch.int64) else torch.float32
             return value.to(wide).div(most).to(torch.float32) if most != 1 else value.to(torch.float32)
-        divisor = 255.0 if value.dtype == torch.uint8 else 1.0
-        shift, scale = self.fitted(self.mean) * divisor, _inverse(self.fitted(self.std)) / divisor
-        x = _affine(value, shift.view(-1, 1, 1), scale.view(-1, 1, 1)).to(torch.float32)
+        x = (self._of_bytes if value.dtype == torch.uint8 else self._of_numbers)(value).to(torch.float32)
         return x.nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf) if self.gaps else x
 
     def notes(self, names: Names = None) -> list[str]:
@@ -289,7 +287,6 @@ class ScaleImage(Step[Tensor]):
         return found + ([f"{self.gaps:,} missing values become the channel's training mean."] if self.gaps else [])
 
 
-@functools.lru_cache(maxsize=64)
 @functools.lru_cache(256)  # one row after another is read with the same classes
 def code_table(
     known: tuple[str, ...], classes: tuple[str, ...], first: int, other: int, missing: int | None = None

@@ -1,4 +1,4 @@
-"""What steps are fitted with: running sums per feature, and a bounded keyed sample of rows."""
+"""What steps are fitted with: running sums per feature, and a bounded keyed sample of rows; and how they scale."""
 
 from collections.abc import Iterable
 from typing import Generic, TypeVar
@@ -111,3 +111,26 @@ def known_values(chunks: Iterable[Tensor]) -> tuple[list[NDArray[np.float64]], N
         sample.update(rows)
         missing |= np.isnan(rows).any(0)
     return [column[~np.isnan(column)] for column in sample.take().T] if sample else [], missing
+
+
+class Scaling:
+    """(x - shift) * scale: float64 for a float64 x, else float32.
+
+    Where the shift is large against the spread (a year, a time stamp), float32 would lose digits in the
+    subtraction: it is then made in float64. Integers wider than 16 bits do not fit float32 either.
+    """
+
+    def __init__(self, shift: Tensor, scale: Tensor) -> None:
+        self.shift, self.scale = shift, scale
+        self.wide = bool(((shift * scale).abs() > 8).any())
+
+    def __call__(self, x: Tensor) -> Tensor:
+        result = torch.float64 if x.dtype == torch.float64 else torch.float32
+        work = torch.float64 if self.wide or x.dtype in (torch.int64, torch.int32) else result
+        shift, scale = (t.to(device=x.device, dtype=work) for t in (self.shift, self.scale))
+        return (x.to(work) - shift).mul_(scale).to(result)
+
+
+def inverse(x: Tensor) -> Tensor:
+    """1/x, and 0 where x is 0."""
+    return torch.where(x > 0, 1.0 / torch.where(x > 0, x, 1.0), 0.0)

@@ -82,6 +82,11 @@ class Step(Generic[V]):
         """What a model needs to know of this step's output, if that is another kind of input than plain numbers."""
         return None
 
+    def outside(self) -> tuple[str, tuple[int | None, ...], str] | None:
+        """Of a step that an exported model cannot hold, as it takes strings or rows of different lengths: dtype and
+        shape of a row that it gives, and what it does, in words; None for others."""
+        return None
+
     def notes(self, names: Names = None) -> list[str]:
         """What the user should know about the fitted step; names: of the features."""
         return []

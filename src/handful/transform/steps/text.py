@@ -161,6 +161,13 @@ class Tokenize(Step[Sequence[str]]):
     def inputs(self, shape: tuple[int | None, ...]) -> Inputs:
         return Inputs("text", shape=shape, vocabulary=self.vocabulary, max_length=self.max_length or 0)
 
+    def outside(self) -> tuple[str, tuple[int | None, ...], str]:
+        ids = "the ids of the tokenizer in 'model' (Hugging Face's tokenizers.Tokenizer.from_str; no special tokens)"
+        if self.mode == "character":
+            ids = f"each character's place in 'model' plus 2, {UNKNOWN} for any other"
+        cut = f"cut at {self.max_length}; {UNKNOWN} alone for a text without any; {PAD} behind the end"
+        return "int64", (None,), f"a text in Unicode's form NFC becomes {ids}, {cut}"
+
     def notes(self, names: Names = None) -> list[str]:
         kind = {"bpe": "byte-level BPE tokens", "word": "words", "character": "characters"}[self.mode]
         found = [f"Text becomes {kind}: {self.vocabulary} ids, fitted on the training rows."]
@@ -225,6 +232,12 @@ class PadTokens(Step[Ragged]):
 
     def inputs(self, shape: tuple[int | None, ...]) -> Inputs:
         return Inputs("text", shape=shape, vocabulary=self.vocabulary, max_length=self.max_length or 0)
+
+    def outside(self) -> tuple[str, tuple[int | None, ...], str]:
+        shifted = (
+            f"{self.shift} is added to each id up to {self.largest}, others become {UNKNOWN}; " if self.shift else ""
+        )
+        return "int64", (None,), f"{shifted}a row is cut at {self.max_length} ids; {PAD} behind the end"
 
     def __call__(self, value: Ragged) -> Tensor:
         ids = value.values.numpy().astype(np.int64)

@@ -1,0 +1,140 @@
+"""An exported model as a file: weights, a torch.export program, or ONNX."""
+
+import json
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+
+from handful.base import files
+from handful.base.errors import MISTAKES, HandfulError
+from handful.base.plan import Plan, versions
+from handful.runs.export.card import card
+from handful.runs.export.program import Program, Raw
+from handful.training.objective import Objective
+from handful.training.process import checkpoint
+from handful.transform.pipeline import Pipeline
+
+NEEDED = ("onnx", "onnxscript")
+Facts = Mapping[str, object]  # what the file holds, as JSON
+
+
+def write_export(
+    path: Path, objective: Objective, pipeline: Pipeline, plan: Plan, scores: Mapping[str, float], stopped_because: str
+) -> None:
+    """Write the model as the ending of the path says, and its card; see `Run.export`."""
+    if path.suffix not in (".safetensors", ".pt2", ".onnx"):
+        raise HandfulError(
+            f"{path.name}: export writes .onnx, .pt2 (a torch.export program) or .safetensors (the weights alone)"
+        )
+    about: dict[str, object] = {"model": str(plan.model), "data": str(plan.data), "scores": dict(scores), **versions()}
+    facts: dict[str, object] = {}
+    if path.suffix == ".safetensors":
+        # one entry: safetensors writes several in an order of chance, and the same run would not give the same file
+        checkpoint.write_tensors(path, dict(objective.model.state_dict()), {"handful": json.dumps(about)})
+    else:
+        program = Program(pipeline, objective)
+        facts = program.facts()
+        (write_program if path.suffix == ".pt2" else write_onnx)(program, about | facts, path)
+    page = card(path.name, plan, scores, stopped_because, pipeline.trained_on, facts)
+    files.write_text(path.with_suffix(".card.md"), page)
+
+
+def write_program(program: Program, facts: Facts, path: Path) -> None:
+    """A torch.export program whose module takes a dict of Tensors by column; `facts` in its extra file handful.json."""
+    exported = traced(program)
+    with files.atomic(path) as temporary, open(temporary, "wb") as file:
+        torch.export.save(exported, file, extra_files={"handful.json": json.dumps(facts)})
+
+
+def write_onnx(program: Program, facts: Facts, path: Path) -> None:
+    """An ONNX model of one input per column and one output; categories are strings there. `facts` in its metadata."""
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise HandfulError(f"{path.name}: to write ONNX needs {' and '.join(missing)}: pip install 'handful[onnx]'")
+    import onnx
+
+    names = [raw.name for raw in program.raws]
+    with _quiet():
+        exported = traced(program).run_decompositions(_IN_DOUBLE)
+        made = torch.onnx.export(exported, dynamo=True, verbose=False, input_names=names, output_names=[program.gives])
+    assert made is not None
+    model = made.model_proto
+    for raw in program.raws:
+        if raw.classes is not None:
+            _name_classes(model, raw)
+    for key, value in facts.items():
+        model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
+    onnx.checker.check_model(model)
+    with files.atomic(path) as temporary:
+        onnx.save(model, str(temporary))
+
+
+def traced(program: Program) -> ExportedProgram:
+    """The program for any number of rows, and any length of those that vary."""
+    rows = Dim("rows")
+    sides = {
+        raw.name: {0: rows} | {d + 1: Dim.DYNAMIC for d, side in enumerate(raw.shape) if side is None}
+        for raw in program.raws
+    }
+    try:
+        with _quiet():
+            return torch.export.export(program, (program.example(3),), dynamic_shapes=(sides,), strict=False)
+    except MISTAKES as error:
+        first = str(error).strip().partition("\n")[0]
+        raise HandfulError(f"torch.export cannot trace {type(program.model).__name__}: {first}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporters say of themselves."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def _only_in_double(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda x: f(x) if x.dtype == torch.float64 else NotImplemented
+
+
+# ONNX Runtime 1.32 has no kernels for these in float64, which dates and long tails are computed in.
+_IN_DOUBLE: dict[Any, Callable[[Tensor], Tensor]] = {
+    torch.ops.aten.cos.default: _only_in_double(lambda x: (x + math.pi / 2).sin()),
+    torch.ops.aten.asinh.default: _only_in_double(lambda x: x.sign() * (x.abs() + (x * x + 1).sqrt()).log()),
+}
+
+
+def _name_classes(model: Any, raw: Raw) -> None:
+    """Let a category come by name: its codes become what an operator gives for strings."""
+    from onnx import TensorProto, helper
+
+    graph = model.graph
+    codes = f"code of {raw.name}"
+    for node in graph.node:
+        node.input[:] = [codes if name == raw.name else name for name in node.input]
+    names = {**dict.fromkeys(("", *raw.missing), -1), **{name: code for code, name in enumerate(raw.classes or ())}}
+    graph.node.insert(
+        0,
+        helper.make_node(
+            "LabelEncoder", [raw.name], [codes], domain="ai.onnx.ml", keys_strings=list(names),
+            values_int64s=list(names.values()), default_int64=len(raw.classes or ()),
+        ),
+    )  # fmt: skip
+    for given in graph.input:
+        if given.name == raw.name:
+            given.type.tensor_type.elem_type = TensorProto.STRING
+    if not any(used.domain == "ai.onnx.ml" for used in model.opset_import):
+        model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))

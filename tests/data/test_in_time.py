@@ -1,0 +1,124 @@
+"""Rows that belong together, or follow one another: held out so that nothing leaks; windows of a time series."""
+
+import numpy as np
+import pytest
+import torch
+
+import handful
+from handful.base.errors import HandfulError
+from handful.data.split import HeldOut, held_out
+
+HOW = {"batch": 16, "lr": 0.02, "until": "epochs(2)", "quiet": True}
+
+
+def patients(n=200):
+    rng = np.random.default_rng(0)
+    return {
+        "size": rng.normal(size=n),
+        "patient": rng.choice([f"p{k}" for k in range(20)], n),
+        "day": rng.permutation(n).astype("float64"),
+        "ill": rng.choice(["yes", "no"], n),
+    }
+
+
+def test_groups_stay_whole_and_are_not_learned_from():
+    rows = patients()
+    run = handful.fit("mlp", rows, target="ill", valid="0.25 by patient", **HOW)
+    assert run.plan.valid == "0.25 by patient"
+    assert run.pipeline.uses == ("size", "day")
+    train, valid = held_out(handful.open(rows, target="ill"), HeldOut.of("0.25 by patient"), 0)
+    ours, theirs = ({rows["patient"][i] for i in part.base.rows} for part in (train, valid))
+    assert ours
+    assert theirs
+    assert not ours & theirs
+    assert any("not learned from" in note for note in valid.notes)
+    assert len(run.predict(rows)) == 200
+
+
+def test_the_latest_rows_are_held_out_and_those_of_one_moment_stay_together():
+    rows = patients() | {"day": np.repeat(np.arange(50.0), 4)[np.random.default_rng(1).permutation(200)]}
+    source = handful.open(rows, target="ill")
+    train, valid = held_out(source, HeldOut.of("last 41 by day"))
+    assert len(valid) == 44  # the day that the 41st from behind lies in
+    assert train.take(range(len(train))).tensor("day").max() < valid.take(range(44)).tensor("day").min()
+    train, valid = held_out(source, HeldOut.of("last 0.1"))
+    assert valid.rows.tolist() == list(range(180, 200))
+
+
+@pytest.mark.parametrize(
+    ("valid", "said"),
+    [
+        ("0.2 by patiant", "no column 'patiant'.*Did you mean 'patient'"),
+        ("last 0.2 by ill", "'ill' holds no numbers or dates"),
+        ("last 200", "cannot hold out"),
+        ("1.5 by patient", "between 0 and 1"),
+    ],
+)
+def test_what_cannot_be_held_out_is_said(valid, said):
+    with pytest.raises(HandfulError, match=said):
+        handful.fit("mlp", patients(), target="ill", valid=valid, **HOW)
+
+
+def test_a_gap_in_the_time_is_named_by_its_row():
+    rows = patients()
+    rows["day"][7] = np.nan
+    with pytest.raises(HandfulError, match="lacks a value in row 7"):
+        handful.fit("mlp", rows, target="ill", valid="last 0.2 by day", **HOW)
+
+
+def series(n=300):
+    t = np.arange(n)
+    return {"t": t.astype("float64"), "sold": np.sin(t / 5) + t * 0.01, "price": np.cos(t / 7)}
+
+
+def test_windows_are_the_rows_before_and_the_target_after():
+    rows = series(40)
+    mixed = np.random.default_rng(0).permutation(40)
+    source = handful.open({k: v[mixed] for k, v in rows.items()}, target="sold").windows(5, 3, order="t")
+    assert len(source) == 40 - 5 - 3 + 1
+    batch = source.take([0, 32])
+    for row, start in enumerate((0, 32)):
+        past = np.stack([rows["sold"][start : start + 5], rows["price"][start : start + 5]], 1)
+        np.testing.assert_allclose(batch.tensor("x")[row], past, rtol=1e-6)
+        np.testing.assert_allclose(batch.tensor("sold")[row], rows["sold"][start + 5 : start + 8], rtol=1e-6)
+    ahead = handful.open(rows, target="sold").windows(5, 0, order="t")
+    assert len(ahead) == 36
+    np.testing.assert_allclose(ahead.take([35]).tensor("x")[0, :, 0], rows["sold"][35:], rtol=1e-6)
+
+
+def test_no_value_that_a_held_out_window_predicts_is_one_that_a_training_window_predicts():
+    source = handful.open(series(), target="sold").windows(8, 4)
+    train, valid = held_out(source, HeldOut.of(0.2), seed=3)
+    predicted = [set(np.unique(part.rows[:, None] + 8 + np.arange(4))) for part in (train, valid)]
+    assert not predicted[0] & predicted[1]
+    assert len(train) + len(valid) == len(source) - 3
+    assert max(train.rows) < min(valid.rows)
+
+
+def test_a_model_learns_to_go_on_with_a_series():
+    source = handful.open(series(), target="sold").windows(12, 2, order="t")
+    run = handful.fit("linear", source, **HOW | {"until": "epochs(60)", "lr": 0.05})
+    found = run.predict(handful.open(series(), target="sold").windows(12, 0, order="t"))
+    assert found.shape == (289, 2)
+    ahead = np.arange(300, 302)
+    assert np.abs(found[-1] - (np.sin(ahead / 5) + ahead * 0.01)).max() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("data", "asked", "said"),
+    [
+        (series(8), (6, 3), "8 rows, too few"),
+        (patients(), (3, 1), "need target=, a column of numbers"),
+        (series(), (0, 1), "length must be at least 1"),
+    ],
+)
+def test_what_cannot_be_windows_is_said(data, asked, said):
+    with pytest.raises(HandfulError, match=said):
+        handful.open(data, target="sold" if "sold" in data else "ill").windows(*asked)
+
+
+def test_a_series_of_its_own_past():
+    source = handful.open({"a": torch.arange(1000.0)}).windows(10, target="a")
+    batch = source.take(np.arange(900))
+    assert batch.tensor("x").shape == (900, 10, 1)
+    assert batch.tensor("a").tolist() == list(range(10, 910))

@@ -1,0 +1,219 @@
+"""An exported model takes raw rows and gives what `predict` gives, without handful; checked by ONNX Runtime, too."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors
+import torch
+from torch import nn
+
+import handful
+from handful.base.errors import HandfulError
+
+HOW = {"batch": 32, "lr": 1e-2, "until": "steps(8)", "quiet": True}
+ROWS = 120
+onnx = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
+    reason="onnx, onnxscript and onnxruntime are not installed",
+)
+
+
+def frame(target):
+    """Gaps, a long tail, dates, truth values, a name with a blank, a category that is missing in some rows."""
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame(
+        {
+            "age": rng.integers(18, 90, ROWS).astype(float),
+            "net income": np.exp(rng.normal(10, 2, ROWS)),
+            "job": pd.Series(rng.choice(["a", "b", "c"], ROWS), dtype=object),
+            "when": (np.datetime64("2020-01-01", "h") + rng.integers(0, 3000, ROWS)).astype("datetime64[s]"),
+            "own": rng.random(ROWS) < 0.5,
+        }
+    )
+    rows.loc[::7, "age"], rows.loc[::9, "job"] = np.nan, None
+    rows["y"] = rng.normal(100, 5, ROWS) if target == "number" else rng.choice(["yes", "no"], ROWS)
+    return rows
+
+
+def numbers(rows):
+    """The columns as an exported model takes them, the category by name."""
+    seconds = rows["when"].to_numpy().astype("datetime64[s]").astype("float64")
+    names = np.array([v if isinstance(v, str) else "" for v in rows["job"]], dtype=object)
+    plain = {name: rows[name].to_numpy(dtype="float64") for name in ("age", "net income", "own")}
+    return {**plain, "when": seconds, "job": names}
+
+
+def program_of(run, path):
+    return torch.export.load(run.export(path)).module()
+
+
+def by_runtime(run, path, rows):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(run.export(path)))
+    return session.run(None, rows)[0], session
+
+
+def expected(run, rows):
+    return run.predict(rows) if run.pipeline.task == "regression" else run.predict(rows, probabilities=True).numpy()
+
+
+@pytest.fixture(scope="module", params=["table:class", "mlp:number"])
+def of_table(request):
+    model, target = request.param.split(":")
+    rows = frame(target)
+    run = handful.fit(model, rows, target="y", **HOW)
+    new = rows.drop(columns="y")
+    new.loc[3, "job"] = "never seen"
+    return run, new
+
+
+def test_a_program_takes_the_columns_of_a_table_with_gaps_dates_and_codes(of_table, tmp_path):
+    run, rows = of_table
+    given = numbers(rows)
+    classes = run.pipeline.trained_on["job"].classes
+    codes = [classes.index(v) if v in classes else len(classes) if v else -1 for v in given.pop("job")]
+    program = program_of(run, tmp_path / "m.pt2")
+    tensors = {name: torch.tensor(v) for name, v in given.items()} | {"job": torch.tensor(codes)}
+    tensors = {raw: tensors[raw] for raw in run.pipeline.uses}
+    np.testing.assert_allclose(program(tensors).numpy(), expected(run, rows), rtol=1e-6)
+    one = program({name: v[:1] for name, v in tensors.items()}).numpy()
+    np.testing.assert_allclose(one, expected(run, rows[:1]), rtol=1e-6)
+    assert "never seen" in [*rows["job"]]
+
+
+@onnx
+def test_onnx_runtime_takes_the_columns_of_a_table_by_name(of_table, tmp_path):
+    run, rows = of_table
+    given = numbers(rows)
+    found, session = by_runtime(run, tmp_path / "m.onnx", given)
+    np.testing.assert_allclose(found, expected(run, rows), rtol=2e-6)
+    assert len(set(np.round(found.ravel(), 6))) > 50  # rows are told apart
+    one = session.run(None, {name: v[3:4] for name, v in given.items()})[0]
+    np.testing.assert_allclose(one, expected(run, rows[3:4]), rtol=2e-6)
+    told = session.get_modelmeta().custom_metadata_map
+    assert json.loads(told["output"])["names"] == list(run.pipeline.names)
+    assert json.loads(told["outside"]) == {}
+    assert {i["name"] for i in json.loads(told["inputs"])} == set(given)
+
+
+def pictures(model):
+    rng = np.random.default_rng(0)
+    return handful.fit(
+        model, (rng.integers(0, 255, (ROWS, 3, 16, 16), dtype=np.uint8), rng.integers(0, 3, ROWS)), **HOW
+    )
+
+
+@pytest.mark.parametrize("model", ["cnn", "mlp"])
+def test_pictures_are_bytes(model, tmp_path):
+    run = pictures(model)
+    rows = np.random.default_rng(1).integers(0, 255, (20, 3, 16, 16), dtype=np.uint8)
+    found = program_of(run, tmp_path / "m.pt2")({"x": torch.from_numpy(rows)}).numpy()
+    np.testing.assert_allclose(found, expected(run, rows), rtol=1e-6)
+
+
+@onnx
+@pytest.mark.parametrize("model", ["cnn", "resnet"])
+def test_pictures_are_bytes_to_onnx_runtime(model, tmp_path):
+    run = pictures(model)
+    rows = np.random.default_rng(1).integers(0, 255, (20, 3, 16, 16), dtype=np.uint8)
+    np.testing.assert_allclose(by_runtime(run, tmp_path / "m.onnx", {"x": rows})[0], expected(run, rows), atol=2e-6)
+
+
+def reviews(model="text"):
+    rng = np.random.default_rng(0)
+    words = ["the", "film", "was", "a", "fine", "and", "very", "dull", "thing", "of", "joy"]
+    texts = [" ".join(rng.choice(words, rng.integers(3, 12))) for _ in range(ROWS)]
+    return handful.fit(model, {"review": texts, "mood": rng.choice(["good", "bad"], ROWS)}, target="mood", **HOW), texts
+
+
+def ids_by(step, texts):
+    """Token ids as the metadata says they are made."""
+    import tokenizers
+
+    found = [e.ids[: step["max_length"]] for e in tokenizers.Tokenizer.from_str(step["model"]).encode_batch(texts)]
+    return np.array([row + [0] * (max(map(len, found)) - len(row)) for row in found])
+
+
+def test_text_comes_as_the_ids_of_the_tokenizer_that_the_file_holds(tmp_path):
+    run, texts = reviews()
+    told = {"handful.json": ""}
+    program = torch.export.load(run.export(tmp_path / "m.pt2"), extra_files=told).module()
+    step = json.loads(told["handful.json"])["outside"]["review"]
+    found = program({"review": torch.from_numpy(ids_by(step, texts))}).numpy()
+    np.testing.assert_allclose(found, expected(run, texts), rtol=1e-6)
+
+
+@onnx
+@pytest.mark.parametrize("model", ["text", "text(encoder='transformer')"])
+def test_text_as_ids_to_onnx_runtime(model, tmp_path):
+    run, texts = reviews(model)
+    step = json.loads(json.dumps(run.pipeline.input.steps[0].__dict__))
+    found, session = by_runtime(run, tmp_path / "m.onnx", {"review": ids_by(step, texts)})
+    np.testing.assert_allclose(found, expected(run, texts), atol=2e-6)
+    assert json.loads(session.get_modelmeta().custom_metadata_map["outside"])["review"]["model"] == step["model"]
+
+
+class Two(nn.Module):
+    """A model of the caller's own that takes two inputs by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(5, 3)
+
+    def forward(self, left, right):
+        return {"logits": self.layer(torch.cat([left, right], 1)), "hidden": left}
+
+
+def test_a_model_of_your_own_with_several_inputs_and_outputs(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = {"left": rng.normal(size=(ROWS, 2)).astype("float32"), "right": rng.normal(size=(ROWS, 3)).astype("float32")}
+    run = handful.fit(Two(), rows | {"y": rng.integers(0, 3, ROWS)}, target="y", loss="cross_entropy", **HOW)
+    found = program_of(run, tmp_path / "m.pt2")({name: torch.from_numpy(v) for name, v in rows.items()})
+    np.testing.assert_allclose(found.numpy(), expected(run, rows), rtol=1e-6)
+
+
+def test_export_leaves_the_run_as_it_was(tmp_path):
+    run = handful.fit("table", frame("class"), target="y", **HOW)
+    rows = frame("class").drop(columns="y")
+    before, weights = expected(run, rows), {k: v.clone() for k, v in run.model.state_dict().items()}
+    run.export(tmp_path / "m.pt2")
+    assert np.array_equal(expected(run, rows), before)
+    assert all(v.equal(weights[k]) for k, v in run.model.state_dict().items())
+    assert all(weight.requires_grad for weight in run.model.parameters())
+
+
+def test_a_card_and_metadata_say_what_the_file_is(tmp_path):
+    run = handful.fit("linear", frame("class"), target="y", **HOW)
+    run.export(tmp_path / "a.safetensors")
+    assert run.export(tmp_path / "b.safetensors").read_bytes() == (tmp_path / "a.safetensors").read_bytes()
+    with safetensors.safe_open(tmp_path / "a.safetensors", "pt") as file:
+        told = json.loads(file.metadata()["handful"])
+    assert told["model"] == "linear"
+    assert told["scores"] == run.scores
+    run.export(tmp_path / "m.pt2")
+    page = (tmp_path / "m.card.md").read_text()
+    for part in ("License: not chosen", "net income", "| batch | 32 | given |", "accuracy", told["torch"]):
+        assert part in page, part
+    assert "## Input and output" in page
+    assert "## Input and output" not in (tmp_path / "a.card.md").read_text()
+
+
+def test_what_cannot_be_exported_is_said(tmp_path):
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.layer(x) if float(x.sum()) > 0 else self.layer(-x)
+
+    run = handful.fit(Counting(), (torch.randn(40, 2), torch.arange(40) % 2), **HOW)
+    with pytest.raises(HandfulError, match=r"torch.export cannot trace Counting"):
+        run.export(tmp_path / "m.pt2")
+    with pytest.raises(HandfulError, match=r"m.h5: export writes .onnx, .pt2"):
+        run.export(tmp_path / "m.h5")
+    assert not list(tmp_path.iterdir())
