@@ -111,7 +111,7 @@ class ExactGradient:
             if not answers[1]:  # the weight is 0, and nothing counts
                 self.forget()
         if self.total is NOTHING:
-            self.total = LossSums(loss.detach(), sums.weight, sums.metrics)
+            self.total = LossSums(loss.detach(), sums.weight.detach(), sums.metrics)
         else:
             self.total = self.total + sums
 
