@@ -225,6 +225,25 @@ def fitted(x: Any, y: Any) -> Any:
     return np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T @ (y - y.mean())), y.mean()
 
 
+def of_shapes(found: list[Found]) -> str:
+    """The rule of handful.optim.initial_lr.learned_rate, and its error on data sets that were left out."""
+    x = np.array([[f["layers"] == 1, math.log2(f["fan"] / 32)] for f in found])
+    y, data, guess = np.array([best_rate(f) for f in found]), np.array([f["data"] for f in found]), np.empty(len(found))
+    for name in {*data, ""}:  # "": nothing is left out, at last
+        rest = data != name
+        middle = x[rest].mean(0)
+        weights, mean = fitted(x[rest] - middle, y[rest])
+        if name:
+            guess[~rest] = (x[~rest] - middle) @ weights + mean
+        else:
+            one, power, at_32 = *weights, mean - middle @ weights
+    off = abs(guess - y)
+    return (
+        f"{2**at_32:.3g} at 32 inputs, {2 ** (at_32 + one):.3g} for one layer, power {power:.2f}; root mean square "
+        f"error {math.sqrt((off**2).mean()):.2f} octaves, nine in ten within {np.quantile(off, 0.9):.2f}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=math.inf, help="of CPU, after which no workload is begun")
@@ -258,6 +277,8 @@ def main() -> None:
               "log2 rows/1500"]  # fmt: skip
     weights, middle = fitted(x, y)
     print(f"\nlog2(rate) = {middle:.2f} + " + ", ".join(f"{n} {v:+.2f}" for n, v in zip(labels, weights, strict=True)))
+    shapes = of_shapes([f for f in found if f["optimizer"] == "adamw"])
+    print(f"\nin the package, of shapes alone: {shapes}")
     print(f"\n{sum(r[1] for f in found for r in f['runs'].values()):.0f} s of CPU")
     print("\n| workload | rows | inputs of a layer | today's rate | best rate | loss at today's / lowest |")
     print("|---" * 6 + "|")

@@ -12,6 +12,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from choice_workloads import SHARED, Language, cnn, lines, pictures, shakespeare, speech, table
+from never_worse_more import (
+    Attention,
+    Categories,
+    arm,
+    arm_net,
+    chaos,
+    chaos_net,
+    heavy,
+    many_categories,
+    net,
+    patch_net,
+    patches,
+    rare,
+    speaker_net,
+    speakers,
+    tiny,
+    verses,
+    wide,
+    wrong_labels,
+)  # fmt: skip
 from sklearn import datasets
 from sklearn.feature_extraction.text import CountVectorizer
 from torch import nn
@@ -21,13 +41,13 @@ Rows = tuple[Any, Any]  # inputs and targets, one entry a row
 
 @dataclass(frozen=True)
 class Set:
-    """Rows, and a fresh model for them: an nn.Module of one's own, or the name of a ready-made one. held_out: looked at
-    by nobody while the rules were set."""
+    """Rows, and a fresh model for them: an nn.Module of one's own, or the name of a ready-made one. group: "seen"
+    while the rules were set; "held-out": by nobody; "last": named before they were trained; "odd": to break them on."""
 
     name: str
     rows: Callable[[], Rows]
     model: Callable[[], nn.Module | str]
-    held_out: bool = False
+    group: str = "seen"
 
 
 def of_r(name: str, target: str, drop: str = "", *, kind: str, most: int = 20_000) -> Rows:
@@ -161,6 +181,7 @@ class Recurrent(nn.Module):
         return self.out(self.gru(self.embed(x))[0][:, -1])
 
 
+NEW = "held-out"
 SETS = {
     s.name: s
     for s in (
@@ -180,13 +201,25 @@ SETS = {
         Set("computers/table", lambda: of_r("Computers", "price", kind="log", most=2500), lambda: "table"),
         Set("turnout/mlp", lambda: of_r("turnout", "vote", kind="classes"), lambda: "mlp"),
         Set("reviews/text", reviews_as_text, lambda: "text"),
-        Set("visits", lambda: of_r("rwm5yr", "outwork", "id docvis hospvis", kind="classes"), lambda: mlp(13, 2), True),
-        Set("insurance", lambda: of_r("HI", "whi", kind="classes"), lambda: mlp(25, 2), True),
-        Set("food", lambda: of_r("BudgetFood", "wfood", kind="value"), lambda: mlp(6, 1), True),
-        Set("cancer", lambda: small(datasets.load_breast_cancer), lambda: mlp(30, 2), True),
-        Set("large", lambda: classes(50_000, 40, n_informative=16, n_classes=4, flip_y=0.1), lambda: mlp(40, 4), True),
-        Set("words-of-reviews", words_of_reviews, lambda: Bag(5001, 2), True),
-        Set("sums", sums, lambda: Recurrent(10, 6), True),
-        Set("digits/cnn", digits, lambda: "cnn", True),
+        Set("visits", lambda: of_r("rwm5yr", "outwork", "id docvis hospvis", kind="classes"), lambda: mlp(13, 2), NEW),
+        Set("insurance", lambda: of_r("HI", "whi", kind="classes"), lambda: mlp(25, 2), NEW),
+        Set("food", lambda: of_r("BudgetFood", "wfood", kind="value"), lambda: mlp(6, 1), NEW),
+        Set("cancer", lambda: small(datasets.load_breast_cancer), lambda: mlp(30, 2), NEW),
+        Set("large", lambda: classes(50_000, 40, n_informative=16, n_classes=4, flip_y=0.1), lambda: mlp(40, 4), NEW),
+        Set("words-of-reviews", words_of_reviews, lambda: Bag(5001, 2), NEW),
+        Set("sums", sums, lambda: Recurrent(10, 6), NEW),
+        Set("digits/cnn", digits, lambda: "cnn", NEW),
+        Set("speakers", speakers, speaker_net, "last"),
+        Set("patches", patches, patch_net, "last"),
+        Set("arm", arm, arm_net, "last"),
+        Set("chaos", chaos, chaos_net, "last"),
+        Set("verses", verses, lambda: Attention(2000, 7), "last"),
+        Set("medicine/table", lambda: of_r("MedExp", "med", kind="log"), lambda: "table", "last"),
+        Set("wide", wide, lambda: net(2000, 32, 2), "odd"),
+        Set("rare", rare, lambda: net(15, 64, 64, 2), "odd"),
+        Set("heavy", heavy, lambda: net(12, 64, 64, 1), "odd"),
+        Set("categories", many_categories, Categories, "odd"),
+        Set("tiny", tiny, lambda: net(13, 32, 3), "odd"),
+        Set("wrong-labels", wrong_labels, lambda: net(30, 64, 64, 3), "odd"),
     )
 }  # fmt: skip

@@ -7,6 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,8 @@ import torch
 
 import handful
 from handful.cli import main
+from handful.cli.watch import server_of
+from handful.runs.folder import RunFolder
 
 TINY = ["--model", "linear", "--batch", "64", "--lr", "0.02", "--until", "epochs(2)"]
 
@@ -182,6 +187,44 @@ def test_report_is_written_again_from_the_folder_alone(command, trained, tmp_pat
     status, out, _ = command("report", trained[0], "--out", tmp_path / "again.html")
     assert (status, out.strip()) == (0, str(tmp_path / "again.html"))
     assert (tmp_path / "again.html").read_text() == (trained[0] / "report.html").read_text()
+
+
+def test_reports_side_by_side(command, trained, tmp_path):
+    other = shutil.copytree(trained[0], tmp_path / "other")
+    text = (other / "history.jsonl").read_text().splitlines()
+    (other / "result.json").unlink()  # one that goes on, whose last line is half written
+    (other / "history.jsonl").write_text("\n".join([*text, text[-1][:20]]))
+    status, out, _ = command("report", trained[0], other, "--out", tmp_path / "both.html")
+    assert (status, out.strip()) == (0, str(tmp_path / "both.html"))
+    page = (tmp_path / "both.html").read_text()
+    assert "2 runs side by side" in page
+    assert page.count(str(other)) >= 2
+
+
+def test_watch_follows_a_run_to_its_end(command, trained):
+    status, _, err = command("watch", trained[0])
+    assert status == 0
+    assert "accuracy" in err
+    assert err.splitlines()[-1].startswith("stopped: ")
+    assert command("watch", trained[0].parent / "none")[0] == 2
+
+
+def test_the_page_of_a_run_that_goes_on_is_served_to_this_machine_alone(trained, tmp_path):
+    ended, going = RunFolder(trained[0]), RunFolder(shutil.copytree(trained[0], tmp_path / "going"))
+    (going.path / "result.json").unlink()
+    for folder, reloads in ((ended, False), (going, True)):
+        with server_of(folder, 0) as server:
+            assert server.server_address[0] == "127.0.0.1"
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            port = server.server_port
+            page = urllib.request.urlopen(f"http://127.0.0.1:{port}/").read().decode()
+            assert ('http-equiv="refresh"' in page) == reloads
+            assert "held-out rows" in page
+            other = urllib.request.Request(f"http://127.0.0.1:{port}/", headers={"Host": f"evil.example:{port}"})
+            for wrong in (other, f"http://127.0.0.1:{port}/plan.toml"):
+                with pytest.raises(urllib.error.HTTPError, match="404"):
+                    urllib.request.urlopen(wrong)
+            server.shutdown()
 
 
 def test_export_weights_and_a_program(command, trained, raw, tmp_path):

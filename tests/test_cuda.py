@@ -123,7 +123,8 @@ def test_a_model_of_float64_stays_so():
     assert (run.plan.precision, next(run.model.parameters()).dtype) == ("float64", torch.float64)
 
 
-def test_the_choices_of_auto_are_made():
+def test_the_choices_of_auto_are_made(monkeypatch):
+    monkeypatch.setattr("handful.plan.probe.decide.SHORT", 0.0)  # as a longer run makes them
     run = fit(batch="auto", lr="auto", until="epochs(20)")
     assert run.plan.choices["batch"].status in ("measured", "bounded")
     assert run.history[-1]["valid_accuracy"] > 0.9

@@ -29,7 +29,7 @@ def test_the_six_lines_of_the_readme_run_and_choose_what_it_shows(tmp_path, monk
     assert "'0'" in printed
     run = names["run"]
     assert isinstance(run, Run)
-    shown = re.findall(r"^(batch|lr|until) .*?(given|measured|bounded)", README, re.MULTILINE)
+    shown = re.findall(r"^(batch|lr|until) .*?(given|default|measured|bounded)", README, re.MULTILINE)
     assert [name for name, _ in shown] == ["batch", "lr", "until"]
     assert all(name in run.plan.choices for name, _ in shown)
     assert run.plan.choices["batch"].status in ("measured", "bounded", "default")  # default: a machine too busy to tell

@@ -345,3 +345,13 @@ def test_a_row_of_nan_is_named_through_views_of_views_and_by_a_probe(tmp_path):
     assert rows_named(run) == bad
     again = handful.replay(tmp_path / "run", 7, model=mlp(), train=source)
     assert f"for rows {bad[0]}, {bad[1]} of" in again.problem
+
+
+def test_a_run_of_seconds_is_judged_by_its_last_step_and_not_by_weights_before_it():
+    """With rows of one, no fraction of the first epoch is over in a tenth of a second: without a last look the weights
+    before the first step were kept."""
+    run = handful.fit("mlp", "digits", until="seconds(0.1)", batch=1, lr=1e-3, quiet=True)
+    looks = [row["step"] for row in run.history if "valid_loss" in row]
+    assert looks[-1] == run.state.step > 0
+    assert run.best is not None
+    assert run.best["valid_loss"] == min(row["valid_loss"] for row in run.history if "valid_loss" in row)

@@ -18,9 +18,9 @@ from handful.base.stopwatch import STEPS, TRACE, Stopwatch, part, stopwatch
 from handful.plan.build import adopt, assemble
 from handful.plan.config import Config, ConfigOptions, spelled_out
 from handful.report.spent import BACKWARD, COPYING, FORWARD, LOSS, UPDATE, WAITING
-from handful.runs import extras
 from handful.runs.folder import RunFolder
 from handful.runs.history import History
+from handful.runs.judge import extras
 from handful.runs.replay import Replay, take_again
 from handful.runs.run import BROKEN_OFF, DONE, SPENT, UNSAVED, Run, open_run
 from handful.training import loop
@@ -194,7 +194,7 @@ def _run_training(t: Training, callbacks: Sequence[Callback], watch: Stopwatch) 
             observer.tell("start", {"plan": t.plan, "training": t})
             observer.begin()
             with part(STEPS), watched(t, observer, watch) as after_step:
-                state.stopped_because = train_loop(t, after_step, interrupts)
+                state.stopped_because = observer.ended(train_loop(t, after_step, interrupts))
         except KeyboardInterrupt:
             if interrupts.held or t.ranks.sharding:  # in the middle of an update: what was saved last stays
                 raise
@@ -276,7 +276,7 @@ def write_down(run: Run, t: Training, watch: Stopwatch) -> None:
     lacking = None
     try:
         if run.stopped_because != INTERRUPTED:  # whoever interrupted waits
-            lacking = extras.write(t.folder.path, t.objective, t.pipeline, t.batches, t.valid)
+            lacking = extras.write(t.folder.path, t)
         t.folder.finish(run.model, run.stopped_because, run.best, run.history)
         run.unsaved = None  # the weights that were kept are there
     except HandfulError as error:

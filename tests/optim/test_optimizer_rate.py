@@ -1,13 +1,17 @@
 """The default rate of Adam: falls with the width, is told from new weights only, and trains."""
 
 import math
+import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from handful.optim import build as optimizer
-from handful.optim.initial_lr import FINE_TUNING, LEAST, fans_in, rate_of_shapes
+from handful.optim import initial_lr
+from handful.optim.initial_lr import FINE_TUNING, LEAST, fans_in, learned_rate, rate_of_shapes
 
 
 def mlp(width: int) -> nn.Module:
@@ -83,3 +87,35 @@ def test_only_adam_and_its_kin_follow_the_shapes():
     }
     assert shaped == {"adam", "adamw", "nadam", "radam", "rmsprop", "adamax", "muon"}
     assert all(optimizer.build(name, model).lr.reason for name in optimizer.names)
+
+
+def test_the_learned_rate_is_that_of_the_published_table():
+    """Ridge regression by hand over the table of benchmarks/results/fit_defaults.md, each data set left out once."""
+    page = Path(__file__).parents[2] / "benchmarks" / "results" / "fit_defaults.md"
+    cells = [line.split("|")[1:6] for line in page.read_text().splitlines() if re.match(r"\| \S+/adamw \|", line)]
+    data = np.array([row[0].split("/")[0] for row in cells])
+    x = np.array([[row[0].split("/")[1] == "one", math.log2(float(row[2]) / 32)] for row in cells])
+    y = np.array([math.log2(float(row[4])) for row in cells])
+
+    def fitted(kept):
+        middle, mean = x[kept].mean(0), y[kept].mean()
+        a = x[kept] - middle
+        weights = np.linalg.solve(a.T @ a + 0.5 * np.eye(2), a.T @ (y[kept] - mean))
+        return weights, mean - middle @ weights
+
+    (one, power), at_32 = fitted(np.full(len(y), True))
+    assert pytest.approx(2**at_32, rel=0.02) == initial_lr.LEARNED
+    assert pytest.approx(2 ** (at_32 + one), rel=0.02) == initial_lr.LEARNED_ONE
+    assert pytest.approx(-power, abs=0.01) == initial_lr.POWER
+    off = [abs(x[data == d] @ w + c - y[data == d]) for d in set(data) for w, c in [fitted(data != d)]]
+    assert np.quantile(np.concatenate(off), 0.9) == pytest.approx(math.log2(initial_lr.WITHIN), abs=0.05)
+    assert (len(y), len(set(data))) == (31, 20)
+
+
+def test_what_was_not_learned_from_has_no_learned_rate():
+    assert learned_rate(mlp(1024)) is None
+    assert learned_rate(nn.Sequential(nn.Embedding(9, 64), nn.Linear(64, 64))) is None
+    assert learned_rate(nn.BatchNorm1d(5)) is None
+    rate, reason = learned_rate(nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Linear(64, 64)))
+    assert 0.01 < rate <= 0.02
+    assert "nine in ten" in reason

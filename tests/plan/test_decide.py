@@ -13,6 +13,7 @@ import handful
 from handful.base.errors import HandfulError
 from handful.optim.build import gain
 from handful.plan.build import assemble
+from handful.plan.probe import decide as decide_module
 from handful.plan.probe.batch_growth import as_growth
 from handful.plan.probe.decide import batch_cap, best_batch, decide, fallback_batch, measure_noise
 from handful.plan.probe.decision import Decision
@@ -200,7 +201,8 @@ def test_a_rate_that_explodes_is_never_chosen():
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "adamw", "muon"])
-def test_every_optimizer_gets_a_batch_and_a_rate(optimizer):
+def test_every_optimizer_gets_a_batch_and_a_rate(optimizer, monkeypatch):
+    monkeypatch.setattr(decide_module, "SHORT", 0.0)
     run = handful.fit(mlp(), digits(), optimizer=optimizer, until="epochs(8)", quiet=True)
     assert 4 <= run.plan.batch <= 32
     assert run.plan.choices["batch"].status in ("measured", "bounded")
@@ -215,7 +217,8 @@ def test_given_numbers_are_not_probed(monkeypatch):
     assert "batch_growth" not in run.plan.choices
 
 
-def test_a_ready_optimizer_keeps_its_own_rate():
+def test_a_ready_optimizer_keeps_its_own_rate(monkeypatch):
+    monkeypatch.setattr(decide_module, "SHORT", 0.0)
     model = small()
     sgd = torch.optim.SGD(model.parameters(), lr=0.037)
     run = handful.fit(model, blobs(2000), optimizer=sgd, until="epochs(3)", quiet=True)

@@ -68,6 +68,16 @@ def test_a_short_run_takes_the_defaults_and_says_why():
     assert run.state.probing_cost == [0, 0]
 
 
+def test_a_short_run_of_given_length_takes_the_rate_that_was_learned_and_updates_enough():
+    """Of open length, which promises never to be worse, it keeps the smaller one."""
+    plans = [assemble(network(), noisy(4000), {"quiet": True} | given).plan for given in ({}, {"until": "epochs(40)"})]
+    (open_batch, open_rate), (batch, rate) = ((p.choices["batch"], p.choices["lr"]) for p in plans)
+    assert "spread of new weights" in open_rate.reason
+    assert "learned from 31 small networks" in rate.reason
+    assert (open_batch.value, batch.value, rate.status) == (32, 64, "default")
+    assert rate.value > 2 * open_rate.value
+
+
 class Interrupted(nn.Module):
     """Takes the machine's time as where other processes have it, and hardly computes."""
 

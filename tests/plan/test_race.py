@@ -12,14 +12,22 @@ import handful
 from handful.fit import run_training
 from handful.optim.build import set_base
 from handful.plan.build import assemble
+from handful.plan.probe import decide as decide_module
 from handful.plan.probe import lr_race as race_module
 from handful.plan.probe.decide import decide
+from handful.plan.probe.first_steps import fell
 from handful.plan.probe.lr_race import Branch, better, branch, harmed, improvement, losses_before, race
 from handful.plan.probe.snapshot import Snapshot
 from handful.plan.probe.step_time import Throughput
 from handful.plan.probe.steps import FAILED, train
 
 from .conftest import fingerprint, mlp
+
+
+@pytest.fixture(autouse=True)
+def long(monkeypatch):
+    """Runs of a second are measured as those of a minute are."""
+    monkeypatch.setattr(decide_module, "SHORT", 0.0)
 
 
 def test_the_winners_end_is_the_run_at_that_rate_to_the_bit(training):
@@ -246,3 +254,28 @@ def test_fit_starts_from_the_race_and_loses_no_row():
     assert t.state.position == 16 * t.state.step > 0
     run_training(t, [lambda event, info: seen.append(info["position"]) if event == "step" else None])
     assert t.state.position == 16 * t.state.step
+
+
+def test_sgds_race_waits_until_the_loss_has_left_its_first_plateau():
+    """Tiny weights behind each other: the gradient of each is the product of the others, and the loss stands still."""
+    generator = np.random.default_rng(0)
+    y = generator.integers(0, 4, 20_000)
+    x = (generator.normal(0, 1, (len(y), 8)) + 2 * np.eye(4, 8)[y]).astype(np.float32)
+    found = []
+    for spread in (1.0, 0.12):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 4))
+        with torch.no_grad():
+            for p in model.parameters():
+                p.mul_(spread)
+        given = {"batch": 32, "quiet": True, "until": "epochs(8)", "optimizer": "sgd", "preprocess": None}
+        found.append(decide(assemble(model, (x, y), given, measure=False), batch=False).races[0])
+    soon, late = found
+    assert late.first >= 2 * soon.first
+    assert late.before < math.log(4) - 0.01  # the loss of guessing; without waiting 1.384
+
+
+def test_losses_that_fall_are_told_from_noise():
+    noise = np.random.default_rng(0).normal(2.3, 0.2, (200, 60))
+    assert np.mean([fell(list(row)) for row in noise]) < 0.08
+    assert all(fell(list(row)) for row in noise - np.linspace(0, 1, 60))

@@ -84,13 +84,14 @@ def test_an_estimator_that_reads_a_clock_says_so():
     assert not MiniBatchClassifier().__sklearn_tags__().non_deterministic
 
 
-@pytest.mark.parametrize("clock", [1, 2])
-def test_the_plan_of_a_measured_run_repeats_it_to_the_bit(monkeypatch, tmp_path, clock):
+@pytest.mark.parametrize(("clock", "short"), [(1, 0.0), (2, 0.0), (1, 60.0)])
+def test_the_plan_of_a_run_repeats_it_to_the_bit(monkeypatch, tmp_path, clock, short):
     slow_moments(monkeypatch, clock)
+    monkeypatch.setattr(decide, "SHORT", short)
     first = handful.fit(
         mlp(), (X, Y), until="epochs(8)", schedule=schedule.cosine(warmup=0.1), out=tmp_path / "run", quiet=True
     )
-    assert first.plan.choices["batch"].status in ("measured", "bounded")
+    assert (first.plan.choices["batch"].status == "default") == bool(short)
     no_clock(monkeypatch)
     written = Plan.load(tmp_path / "run" / "plan.toml")
     again = handful.fit(mlp(), (X, Y), **written.options, quiet=True)

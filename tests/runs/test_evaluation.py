@@ -1,10 +1,15 @@
 """The evaluation of a run: tables against scikit-learn, the worst rows against a sort, pages that hold them."""
 
+import io
 import json
+import shlex
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -13,9 +18,10 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 import handful
 from handful.base.errors import HandfulError
-from handful.report.residuals import figure_residuals
-from handful.runs import extras
-from handful.runs.evaluate import WORST, row_losses
+from handful.report.truth import figure_residuals
+from handful.runs.judge import extras
+from handful.runs.judge.evaluate import Evaluation
+from handful.runs.judge.tally import WORST, row_losses
 
 DIGITS = load_digits()
 PICTURES = DIGITS.images.astype(np.uint8)[:, None]
@@ -73,8 +79,8 @@ def test_the_page_of_the_run_has_confusion_and_augmented_pictures(digits):
     assert counts.sum() == 180  # the held-out rows
     assert np.trace(counts) / 180 == pytest.approx(digits.scores["valid_accuracy"])
     page = (digits.path / "report.html").read_text(encoding="utf-8")
-    assert "Confusion matrix of the held-out rows" in page
-    assert page.count("data:image/png") == 1
+    assert "Confusion matrix" in page
+    assert page.count("data:image/png") == 1 + WORST
     with Image.open(digits.path / "augmented.png") as image:
         pixels = np.asarray(image)
     assert pixels.shape == (5 * 9 + 1, 8 * 9 + 1)
@@ -161,3 +167,75 @@ def test_residual_figure_quantiles_and_mistakes():
         figure_residuals([1.0], [1.0, 2.0])
     with pytest.raises(HandfulError, match="at least one"):
         figure_residuals([], [])
+
+
+def test_calibration_against_a_plain_count(digits):
+    """Rows by how sure the model is, and how many of them are right, from the probabilities themselves."""
+    found = digits.evaluation((PICTURES, DIGITS.target))
+    shares = digits.predict({"x": PICTURES}, probabilities=True).numpy()
+    sure, right = shares.max(1), shares.argmax(1) == DIGITS.target
+    for k, (rows, total, good) in enumerate(found.calibration):
+        there = (sure >= k / 10) & ((sure < (k + 1) / 10) | (k == 9))
+        assert (rows, good) == (there.sum(), right[there].sum())
+        assert total == pytest.approx(sure[there].sum())
+    assert found.worst[0]["probability"] == pytest.approx(sure[found.worst[0]["row"]])
+
+
+def test_what_a_page_keeps_of_an_evaluation_comes_back(digits):
+    found = digits.evaluation((PICTURES, DIGITS.target))
+    again = Evaluation.from_json(json.loads(json.dumps(found.as_json())))
+    np.testing.assert_array_equal(again.confusion, found.confusion)
+    np.testing.assert_array_equal(again.pictures, found.pictures)
+    np.testing.assert_allclose(again.calibration, found.calibration)
+    assert again.worst == found.worst
+    assert again.interval("valid_accuracy") == found.interval("accuracy")
+
+
+def test_a_regression_shows_predictions_dates_and_blanks_in_the_users_words(tmp_path):
+    rng = np.random.default_rng(0)
+    days = pd.date_range("2020-01-01", periods=120).astype(str)
+    size = rng.normal(size=120)
+    frame = pd.DataFrame({"day": days, "size": size, "price": [f"{100 + 10 * s:.2f} €" for s in size]})
+    frame.loc[::7, "size"] = np.nan
+    frame.to_csv(tmp_path / "prices.csv", index=False)
+    fit("linear", tmp_path / "prices.csv", target="price", batch=16, out=tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "Predicted price against the true one" in page
+    assert "predicted price (\\u20ac)" in page  # as JSON writes it
+    assert "2020-0" in page
+    assert str(tmp_path) not in page.replace(f"handful train {tmp_path}", "")
+    found, _ = extras.read(tmp_path / "run")
+    blank = [row for row in found.worst if row["row"] % 7 == 0]
+    assert all("size" not in row for row in blank)
+    true, guess = found.residuals
+    low, high = found.interval("valid_mae")
+    assert low < np.abs(true - guess).mean() < high
+
+
+def test_sounds_that_are_taken_for_others_can_be_heard(tmp_path):
+    times = np.arange(800) / 8000
+    tones = [np.sin(2 * np.pi * (400 + 900 * (i % 2)) * times).astype(np.float32) / 2 for i in range(24)]
+    for i, tone in enumerate(tones):
+        (tmp_path / "tones" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / "tones" / "ab"[i % 2] / f"{i}.wav", tone, 8000)
+    run = fit("audio", tmp_path / "tones", batch=8, until="steps(2)")
+    found = run.evaluation(tmp_path / "tones")
+    heard, rate = soundfile.read(io.BytesIO(found.sounds[0]))
+    assert rate == 8000
+    rows = run.open(tmp_path / "tones").source.take([found.worst[0]["row"]])
+    np.testing.assert_allclose(heard, rows.ragged(next(iter(run.pipeline.uses))).values.numpy(), atol=1e-3)
+    page = found.write(tmp_path / "e.html", "tones").read_text(encoding="utf-8")
+    assert page.count("data:audio/wav;base64") == len(found.sounds) == 12
+
+
+def test_the_command_of_a_plan_makes_the_plan_again(tmp_path):
+    options = {"l1": 0.5, "until": "steps(1) | seconds(9)", "batch": 16, "lr": 0.1, "augment": None}
+    run = handful.fit("linear", "digits", quiet=True, **options)
+    words = shlex.split(run.plan.command)
+    assert words[:3] == ["handful", "train", "digits"]
+    called = subprocess.run([sys.executable, "-m", "handful", *words[1:], "--dry-run", "--json"],
+                            capture_output=True, text=True, check=True)  # fmt: skip
+    again = json.loads(called.stdout)["choices"]
+    for name in options:
+        assert again[name]["value"] == run.plan.choices[name].value
+        assert again[name]["status"] == "given"

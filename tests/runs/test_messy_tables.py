@@ -7,6 +7,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+import torch
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
@@ -41,8 +42,54 @@ def test_codes_with_zeros_in_front_are_names(zips):
     assert "01000" in columns["zip"].classes
     assert columns["n"].kind == "number"  # of two digits, as days and months are
     assert columns["start"].kind == "category"
-    assert any("zeros in front, are names: zip, start" in note for note in run.plan.notes)
+    assert any("1.1 beside 1.10): zip, start" in note for note in run.plan.notes)
     assert run.evaluate(run_data(frame))["r2"] > due - 0.02
+
+
+def test_versions_are_names_and_prices_are_numbers(tmp_path):
+    """1.1 and 1.10 are one number, and so are 1.5 and 1.50."""
+    rng = np.random.default_rng(0)
+    versions, prices = ["1.1", "1.9", "1.10", "2.0"], ["1.5", "1.50", "2.25", "10.10"]
+    which = rng.integers(0, 4, 200)
+    frame = pd.DataFrame(
+        {"version": [versions[k] for k in which], "price": [prices[k] for k in rng.integers(0, 4, 200)]}
+    )
+    frame["y"] = (which == 2) + 0.01 * rng.normal(size=200).round(3)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    run = handful.fit("table", tmp_path / "t.csv", target="y", lr=0.05, batch=32, until="epochs(15)", quiet=True)
+    assert run.pipeline.trained_on["version"].classes == ("1.1", "1.10", "1.9", "2.0")
+    assert run.pipeline.trained_on["price"].kind == "number"
+    assert any("such as 1.1 beside 1.10): version." in note for note in run.plan.notes)
+    assert run.evaluate(tmp_path / "t.csv")["r2"] > 0.95
+    whole = run.outputs(tmp_path / "t.csv")
+    for row in (0, 7):
+        frame.iloc[[row]].to_csv(tmp_path / "one.csv", index=False)
+        assert torch.equal(run.outputs(tmp_path / "one.csv"), whole[[row]])
+        assert torch.equal(run.outputs(dict(frame.iloc[row])), whole[[row]])
+    with pytest.raises(
+        HandfulError, match=r"'version' is 1.1, which may be '1.1' or '1.10' of training: give it as text"
+    ):
+        run.predict(pd.read_csv(tmp_path / "t.csv"))
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    named = handful.fit("table", tmp_path / "t.csv", target="version", until="steps(2)", batch=32, quiet=True)
+    assert named.pipeline.classes == ("1.1", "1.10", "1.9", "2.0")
+    assert set(named.predict(tmp_path / "t.csv")) <= set(versions)
+    handful.prepare(tmp_path / "t.csv", tmp_path / "store", target="y")
+    assert handful.open(tmp_path / "store").columns["version"].classes == ("1.1", "1.10", "1.9", "2.0")
+
+
+@pytest.mark.parametrize("values", [[0, 1, 2, 3, 4, 6], [1, 2, 3, 4, 5], [2019, 2020, 2021]])
+def test_a_number_that_no_training_row_has_names_the_way_to_predict_it(values):
+    x = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+    y = np.array(values)[np.arange(200) % len(values)]
+    how = {"until": "steps(2)", "batch": 32, "quiet": True}
+    run = handful.fit("mlp", (x, y), **how)
+    said = f"'y' is taken for {len(values)} classes, {values[0]} to {values[-1]}; task='regression' predicts it"
+    assert any(note.startswith(said) for note in run.plan.notes)
+    y[3] = 99
+    with pytest.raises(HandfulError, match=r"'y' is '99' in row 3 .* do not have; trained with task='regression', the"):
+        run.evaluate((x, y))
+    assert np.isfinite(handful.fit("mlp", (x, y), task="regression", **how).evaluate((x, y))["mae"])
 
 
 def run_data(frame):
@@ -173,3 +220,48 @@ def test_what_may_be_days_and_names_that_tell_nothing_are_noted():
         "dates."
     ]
     assert any("'took' is a category with 59 values, most of which are of one row alone" in note for note in notes)
+
+
+def test_durations_are_seconds_in_every_container(tmp_path):
+    """Written as pandas and Python write them, past 24 hours, below 0, and typed."""
+    rng = np.random.default_rng(0)
+    lasting = pd.to_timedelta(rng.integers(-300_000, 300_000, 120) * 1000 + rng.integers(0, 1000, 120), unit="ms")
+    frame = pd.DataFrame({"t": lasting, "z": rng.normal(size=120).round(3), "y": rng.normal(size=120).round(3)})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_parquet(tmp_path / "t.parquet")
+    due = torch.from_numpy(lasting.total_seconds().to_numpy())
+    kinds = {
+        "csv": tmp_path / "t.csv",
+        "parquet": tmp_path / "t.parquet",
+        "frame": frame,
+        "polars": pl.DataFrame(frame),
+    }
+    kinds["python"] = pd.DataFrame({**frame, "t": [str(t.to_pytimedelta()) for t in lasting]})
+    for trained in ("csv", "frame"):
+        source = handful.open(kinds[trained], target="y")
+        assert "'t' holds durations: read as seconds." in source.notes
+        assert torch.allclose(source.read_column("t", np.arange(120)), due, rtol=0, atol=1e-6)
+        run = train(kinds[trained])
+        assert not any("time of day" in note for note in run.plan.notes)
+        for data in kinds.values():
+            assert torch.equal(run.outputs(data), run.outputs(kinds[trained]))
+        assert torch.equal(run.outputs(dict(frame.iloc[5])), run.outputs(frame)[[5]])
+        with pytest.raises(HandfulError, match="'t' must be a duration but is 'soon' in row 0"):
+            run.predict({"t": "soon", "z": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("cells", "seconds"),
+    [
+        (["27:30", "7:05", "30:00"], [99_000, 25_500, 108_000]),
+        (["7h05", "1h30", "25h00"], [25_500, 5_400, 90_000]),
+        (["1:02:03.5", "27:00:00", "-0:00:01.25"], [3723.5, 97_200, -1.25]),
+        (["1 day, 2:00:00", "0:30:00", "400 days, 0:00:01"], [93_600, 1_800, 34_560_001]),
+    ],
+)
+@pytest.mark.parametrize("rows", [30, 1800])
+def test_ways_to_write_durations(cells, seconds, rows):
+    data = {"t": [cells[i % 3] for i in range(rows)], "y": np.arange(rows) % 7.5}
+    source = handful.open(data, target="y")
+    assert source.columns["t"].dates == "duration"
+    assert source.read_column("t", np.arange(3)).tolist() == seconds

@@ -18,7 +18,7 @@ from handful.cli import app
 from handful.data.base import Batch
 from handful.plan.probe import batch_growth
 from handful.runs.diff import diff
-from handful.runs.examples import pictures_of
+from handful.runs.judge.examples import pictures_of
 from handful.runs.replay import find
 from handful.runs.run import Run
 from handful.training.process import checkpoint

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 import handful
 from handful.data.base import Batch
 from handful.data.split import split
-from handful.transform.seen import row_hashes
+from handful.transform.seen import overlapping, row_hashes
 
 QUICK = {"until": "steps(2)", "batch": 32, "lr": 0.01, "quiet": True, "augment": None}
 
@@ -104,3 +104,48 @@ def test_hashes_tell_rows_apart_that_differ_in_one_bit_or_in_place():
     for dtype in (torch.float32, torch.float64, torch.int64, torch.uint8, torch.bfloat16):
         x = torch.from_numpy(rows).to(dtype)
         assert len(np.unique(row_hashes(Batch({"x": x}, np.arange(len(x)))))) == len(rows)
+
+
+def series(n=1000, channels=()):
+    return np.cumsum(np.random.default_rng(0).normal(size=(n, *channels)), axis=0)
+
+
+def windows(step, size=12, channels=()):
+    found = np.lib.stride_tricks.sliding_window_view(series(channels=channels), size, axis=0)[::step]
+    return found.astype(np.float32)  # [rows, *channels, size]
+
+
+@pytest.mark.parametrize("step", [1, 3, 9])
+@pytest.mark.parametrize("kind", ["rows", "channels first", "channels last", "lags", "leads", "csv"])
+def test_windows_of_one_series_are_said(kind, step, tmp_path):
+    x = windows(step, channels=(2,) if "channels" in kind else ())
+    data = {"x": x.swapaxes(1, 2) if kind == "channels last" else x, "y": x.reshape(len(x), -1)[:, -1]}
+    if kind in ("lags", "leads", "csv"):
+        data = pd.DataFrame(x[:, ::-1] if kind == "lags" else x, columns=[f"t{k}" for k in range(12)])
+        data["y"] = data.t0
+    if kind == "csv":
+        data.to_csv(tmp_path / "t.csv", index=False)
+        data = tmp_path / "t.csv"
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(1)) if "channels" in kind else "linear"
+    quick = QUICK if model == "linear" else {**QUICK, "lr": 1e-4}
+    run = handful.fit(model, data, target="y", **quick)
+    said = [note for note in run.plan.notes if "windows of one series" in note]
+    assert len(said) == 1
+    assert f"share {12 - step} of 12 steps" in said[0]
+    assert not any("windows of one series" in note for note in
+                   handful.fit(model, data, target="y", **{**quick, "valid": None}).plan.notes)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["apart", "noise", "the same", "whole numbers"])
+def test_rows_that_are_no_windows_are_not_taken_for_such(kind):
+    rng = np.random.default_rng(0)
+    x = {
+        "apart": windows(12),
+        "noise": rng.normal(size=(300, 12)).astype(np.float32),
+        "the same": np.ones((300, 12), np.float32) * np.arange(2).repeat(6),
+        "whole numbers": rng.integers(0, 2, (300, 12)).astype(np.float32),
+    }[kind]
+    source = handful.open({"x": x, "y": rng.normal(size=len(x))}, target="y")
+    assert overlapping(source) == []
+    frame = pd.DataFrame(x, columns=[f"t{k}" for k in range(12)]).assign(y=0.5)
+    assert overlapping(handful.open(frame, target="y", columns=list(frame.columns))) == []

@@ -1,5 +1,6 @@
 """What a run was asked to do: every choice, with its status and reason; and how far a run has come."""
 
+import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -48,6 +49,18 @@ class Choice:
         return cls(kept, "given", reason, reproducible=kept == where)
 
 
+# Options of `fit` that `handful train` leaves as they are.
+IN_PYTHON = {
+    "clip_value",
+    "compile",
+    "shuffle",
+    "evaluate_every",
+    "save_every",
+    "batch_growth",
+    "step_times",
+    "join",
+    "training_step",
+}
 _CLOCKED = ("step_times", "threads", "precision", "micro_batch")  # depend on the machine and its moment
 
 
@@ -86,6 +99,22 @@ class Plan:
             for name, choice in self.choices.items()
             if (choice.status == "given" or name in _CLOCKED) and choice.reproducible and name not in ("data", "model")
         }
+
+    @property
+    def command(self) -> str:
+        """The command that trains so again, measuring again what was measured; "" where a file of Python is needed.
+
+        >>> Plan({"data": Choice("digits", "given"), "lr": Choice(0.1, "measured"), "l1": Choice(0.5, "given")}).command
+        'handful train digits --l1 0.5'
+        """
+        given = {name: choice for name, choice in self.choices.items() if choice.status == "given"}
+        if not all(c.reproducible for c in given.values()) or IN_PYTHON & given.keys() or "data" not in given:
+            return ""
+        words = ["handful", "train", str(given.pop("data").value)]
+        for name, choice in given.items():
+            flag = f"--{name.replace('_', '-')}"
+            words += [flag] if choice.value is True else [flag, "none" if choice.value is None else str(choice.value)]
+        return shlex.join(words)
 
     def save(self, path: Path) -> None:
         """Write plan.toml, one table a choice. A value of None is left out of its table."""

@@ -43,12 +43,6 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print only the resul
 Json = Annotated[bool, typer.Option("--json", help="print the result as one JSON value, and nothing else")]
 ConfigFile = Annotated[Path | None, typer.Option(help="a TOML file of options; flags have precedence over it")]
 
-# Options of `fit` that `handful train` leaves as they are.
-IN_PYTHON = {
-    "clip_value", "compile", "shuffle", "evaluate_every", "save_every", "batch_growth", "step_times", "join",
-    "training_step",
-}  # fmt: skip
-
 
 def command(function: F) -> F:
     """A command whose answer is what it prints or, with --json, what it returns."""

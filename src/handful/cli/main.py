@@ -11,11 +11,11 @@ import typer
 
 from handful.base.errors import HandfulError, shown
 from handful.base.version import __version__
-from handful.cli import data, results, training
+from handful.cli import data, results, training, watch
 from handful.cli.flags import app
 from handful.plan.config import OPTIONS
 
-COMMANDS = (training, results, data)  # imported: their commands are known to `app`
+COMMANDS = (training, results, watch, data)  # imported: their commands are known to `app`
 USAGE: type[Exception] = typer.BadParameter.__mro__[1]  # click's UsageError, wherever this typer has click
 CALLED = {  # what other tools call an option, and what it is here
     "--epochs": "--until 'epochs(N)'",

@@ -107,11 +107,21 @@ def diff(run: RunPath, other: RunPath) -> object:
 
 
 @command
-def report(run: RunPath, out: Annotated[Path | None, typer.Option(help="where to write the page")] = None) -> object:
-    """Write the page of a run again."""
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="a run folder, or several to see side by side")],
+    out: Annotated[Path | None, typer.Option(help="where to write the page")] = None,
+) -> object:
+    """Write the page of a run again, or one page of several runs side by side."""
     from handful.fit import load
+    from handful.report.page import runs_page
+    from handful.runs.folder import RunFolder
 
-    page = load(run, device="cpu").report(out)
+    if len(runs) == 1:
+        page = load(runs[0], device="cpu").report(out)
+    else:
+        folders = {str(run): RunFolder(run) for run in runs}
+        found = {name: (folder.plan().choices, *folder.so_far()[:2]) for name, folder in folders.items()}
+        page = runs_page(found).write(out or runs[0].parent / "side-by-side.html")
     print(page)
     return {"report": page}
 

@@ -7,7 +7,8 @@ import typer
 
 from handful.base.errors import HandfulError
 from handful.base.files import free_folder
-from handful.cli.flags import IN_PYTHON, Data, Quiet, RunPath, command, with_options
+from handful.base.plan import IN_PYTHON
+from handful.cli.flags import Data, Quiet, RunPath, command, with_options
 from handful.plan.config import OPTIONS, ConfigOptions
 
 if TYPE_CHECKING:
@@ -105,19 +106,35 @@ def tune(
     data: Data,
     model: Annotated[str, typer.Option(help="auto, or a ready-made model")] = "auto",
     out: Annotated[Path | None, typer.Option(help="where to write the page with the curves")] = None,
+    ranks: Annotated[str, typer.Option(help="numbers of ranks to predict batch and efficiency for: 8,64")] = "",
+    link: Annotated[
+        str, typer.Option(help="between ranks: seconds of an empty message and bytes per second, as 2e-5,1e10")
+    ] = "",
     **options: Unpack[ConfigOptions],
 ) -> object:
     """Measure throughput, memory, noise scale and learning rate on DATA, and advise on batch and learning rate."""
     from handful.plan.advise import advise
 
-    found = advise(model, data, **options)
+    counts, between = numbers(ranks, "--ranks"), numbers(link, "--link")
+    if link and len(between) != 2:
+        raise HandfulError(f"--link takes two numbers, as 2e-5,1e10, not {link!r}")
+    pair = (between[0], between[1]) if link else None
+    found = advise(model, data, ranks=map(int, counts), link=pair, **options)
     print(found)
     page = found.report(out) if out else None
     if page:
         print(f"report: {page}")
     reasons = {name: vars(choice) for name, choice in found.reasons.items()}
     return {"batch": found.batch, "micro_batch": found.micro_batch, "lr": found.lr, "reasons": reasons,
-            "table": found.table, "notes": found.notes, "report": page}  # fmt: skip
+            "table": found.table, "ranks": found.ranks, "notes": found.notes, "report": page}  # fmt: skip
+
+
+def numbers(text: str, flag: str) -> list[float]:
+    """Numbers with commas between them; HandfulError for other text, naming the flag."""
+    try:
+        return [float(part) for part in text.split(",") if text]
+    except ValueError:
+        raise HandfulError(f"{flag} takes numbers with commas between them, not {text!r}") from None
 
 
 @command

@@ -13,9 +13,9 @@ from handful.compare.paths import Surface
 from handful.report.document import Page, Part, Section
 from handful.report.figure import Figure, figure_lines
 from handful.report.markup import choices_html, fill
-from handful.report.matrix import SCALE
 from handful.report.tables import Grid
 from handful.report.traces import Band, Floats, Line, Marker, add_markers, as_json
+from handful.report.truth import SCALE
 from handful.report.words import (
     is_share,
     say_bytes,

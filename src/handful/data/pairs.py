@@ -11,6 +11,7 @@ from handful.data.arrays import Arrays
 from handful.data.options import Options
 from handful.data.tables.arrays import from_values, is_sparse
 from handful.data.tables.arrow import chosen, is_frame, open_table, to_table, with_target
+from handful.data.tables.types import TEXT
 
 
 def open_columns(values: Mapping[str, object], o: Options, notes: list[str] | None = None) -> Arrays:
@@ -34,7 +35,8 @@ def open_rows(rows: Sequence[Mapping[str, object]], o: Options) -> Arrays:
     notes = [f"'{name}' is absent from {n - k:,} of {n:,} rows: missing there." for name, k in there.items() if k < n]
     columns = {str(name): [row.get(name) for row in rows] for name in names}
     try:
-        table = pa.table({name: pa.array(values, from_pandas=True) for name, values in columns.items()})
+        kinds = {name: TEXT if type(values[0]) is str else None for name, values in columns.items()}
+        table = pa.table({name: pa.array(values, kinds[name], from_pandas=True) for name, values in columns.items()})
     except (pa.ArrowException, TypeError, OverflowError):  # arrays, or types that are mixed: said there
         return open_columns(columns, o, notes)
     return open_table(table, o, notes=notes)

@@ -1,7 +1,8 @@
 """`handful.advise`: what batch, micro-batch and learning rate suit a model, its data and this machine, and why."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
@@ -11,14 +12,19 @@ from handful.base.errors import HandfulError
 from handful.base.plan import Choice
 from handful.plan.advice_page import advice_page
 from handful.plan.build import assemble
-from handful.plan.probe.decide import decide
+from handful.plan.config import Config
+from handful.plan.probe.decide import batch_cap, decide
 from handful.plan.probe.decision import REGRET, Decision
 from handful.plan.probe.memory import Memory
 from handful.plan.probe.noise_scale import NoiseScale
 from handful.plan.probe.step_time import Throughput
+from handful.plan.scaling import Link, RankRow, as_text, measure_link, predict
 from handful.report.tables import text_table
 from handful.report.words import say_bytes, say_count, say_number, say_seconds
+from handful.training.process.device import choose_device
+from handful.training.process.parallel import joined
 
+LARGE = 1 << 24  # bytes of the message that tells the speed of a link, at most
 SHARE = 0.25  # of the planned examples, at most: advice is asked for on its own, and is not part of a run
 
 
@@ -40,7 +46,8 @@ class Advice:
 
     batch, micro_batch (None: the whole batch at once), lr: the advised values; reasons: name -> Choice with status
     and reason of each; noise_scale: None where it has no meaning or the run is too short; table: a dict per batch
-    size (see BatchRow); notes: what else there is to know; decision: all that was measured.
+    size (see BatchRow); notes: what else there is to know; decision: all that was measured; ranks: a dict per number of
+    ranks that was asked for (see RankRow).
     """
 
     batch: int
@@ -53,6 +60,7 @@ class Advice:
     table: list[BatchRow]
     notes: list[str]
     decision: Decision
+    ranks: list[RankRow] = field(default_factory=list)
 
     def __str__(self) -> str:
         rows = [
@@ -73,19 +81,30 @@ class Advice:
             if name != "batch_growth"
         ]
         noise = [] if self.noise_scale is None else [f"noise scale: {self.noise_scale}"]
-        return "\n".join([text_table(rows), "", *chosen, *noise, *(f"note: {n}" for n in self.notes)])
+        scaled = ["", as_text(self.ranks)] if self.ranks else []
+        return "\n".join([text_table(rows), "", *chosen, *noise, *(f"note: {n}" for n in self.notes), *scaled])
 
     def report(self, path: str | Path = "advice.html") -> Path:
         """Write the page with the curves, one file that opens offline. Returns its path."""
         return advice_page(self).write(path)
 
 
-def advise(model: str | nn.Module, train: object, **options: object) -> Advice:
+def advise(
+    model: str | nn.Module,
+    train: object,
+    *,
+    ranks: Iterable[int] = (),
+    link: tuple[float, float] | None = None,
+    **options: object,
+) -> Advice:
     """Measure, on this machine, which batch, micro-batch and learning rate suit `model` on `train`; trains nothing.
 
     model, train and options are those of `fit` (loss=, optimizer=, until=, valid=, ...). `until` says how long the
     run is to be, which matters: the longer, the more can be measured. At most a quarter of its examples go through
     the model. The model is left as it was, to the bit. Raises HandfulError as `fit` does.
+
+    ranks: numbers of ranks to predict the batch and the efficiency for; link: between two of them, the seconds of an
+    empty message and bytes per second; None: measured between those that torchrun has started
 
     >>> import handful, torch
     >>> advice = handful.advise(torch.nn.Linear(4, 3), "iris", until="epochs(20)")
@@ -93,6 +112,10 @@ def advise(model: str | nn.Module, train: object, **options: object) -> Advice:
     (True, True)
     """
     given = {k: v for k, v in options.items() if k not in ("batch", "lr", "micro_batch")}
+    numbers = sorted(set(ranks))
+    between = None
+    if numbers:
+        between = Link(*link) if link else measured_link(model, Config.of(given))
     t = assemble(model, train, given | {"quiet": True}, measure=False)
     if t.training_step is not None:
         raise HandfulError("the steps of a training_step of your own are not measured: choose batch and lr yourself")
@@ -105,7 +128,23 @@ def advise(model: str | nn.Module, train: object, **options: object) -> Advice:
         reasons["batch_growth"] = d.growth
     table = table_of(d, d.throughput, d.batch.value)
     micro = reasons["micro_batch"].value
-    return Advice(d.batch.value, micro, d.lr.value, d.noise, d.throughput, d.memory, reasons, table, d.notes, d)
+    scaled: list[RankRow] = []
+    if between is not None:
+        size, phi = sum(p.nbytes for p in t.parameters), d.noise.value if d.noise else None
+        scaled = predict(d.throughput.a, d.throughput.b, size, between, phi, numbers, batch_cap(t.examples))
+    return Advice(d.batch.value, micro, d.lr.value, d.noise, d.throughput, d.memory, reasons, table, d.notes, d, scaled)
+
+
+def measured_link(model: str | nn.Module, options: Config) -> Link:
+    """The link between the ranks that were started; HandfulError where this process is alone."""
+    with joined(choose_device(options.device).value, options.timeout) as ranks:
+        if ranks.size == 1:
+            raise HandfulError(
+                "the link between ranks is measured where there are some: start this with torchrun, or give "
+                "link=(2e-5, 1e10), the seconds of an empty message and bytes per second"
+            )
+        own = sum(p.nbytes for p in model.parameters()) if isinstance(model, nn.Module) else LARGE
+        return measure_link(ranks, min(own, LARGE), ranks.place(choose_device(options.device).value))
 
 
 def table_of(d: Decision, tp: Throughput, advised: int) -> list[BatchRow]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Batch, Source
+from handful.data.tables.strings import composed
 from handful.transform.pipeline import Pipeline
 
 ClassWeight = str | Sequence[float] | Mapping[object, float] | None
@@ -150,6 +151,6 @@ def _class_of(label: object, labels: Sequence[object], names: Sequence[str]) -> 
     """The place of a class by its label, or by the label as text."""
     if label in labels:
         return labels.index(label)
-    if str(label) in names:
-        return names.index(str(label))
+    if (name := composed(str(label))) in (known := list(map(composed, names))):
+        return known.index(name)
     raise HandfulError(f"class_weight names {label!r}, which is not a class.{did_you_mean(str(label), names)}")

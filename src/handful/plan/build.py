@@ -151,7 +151,8 @@ def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughpu
     with using_threads(chooser.choices["threads"].value):
         if options.evaluate_every == "auto" and t.valid is not None:
             t.state.history.append(look(t, t.moment()))
-        return decide(t, batch=open_batch, lr=open_lr, throughput=times, weigh=options.until in ("auto", None))
+        return decide(t, batch=open_batch, lr=open_lr, throughput=times, weigh=True,
+                      open_length=options.until in ("auto", None))  # fmt: skip
 
 
 def measure_threads(t: Training, chooser: Chooser, *, own: bool) -> None:
@@ -256,9 +257,10 @@ def as_changed(plan: Plan, now: Mapping[str, Choice], given: Mapping[str, object
     """The plan of a run that goes on, with what the caller changes and may change. Raises HandfulError for the rest, by
     name: a run of other data, another model or another loss is another run."""
     if plan.fingerprint != now["fingerprint"].value:
+        rows = int(now["rows"].value)
+        differ = "other values in them" if rows == plan.rows else f"{plan.rows:,} rows then, {rows:,} now"
         raise HandfulError(
-            f"the data in {now['data'].value} are not those this run was trained on "
-            f"({plan.rows:,} rows then, {now['rows'].value:,} now, or other values); put them back to resume"
+            f"the data in {now['data'].value} are not those this run was trained on ({differ}); put them back to resume"
         )
     missing = Choice(None, "given")
     changed = {name: now.get(name, missing) for name, value in given.items() if not is_open(value)}
@@ -308,7 +310,6 @@ def make_training(
     rule, shape, planned = make_rules(data, objective, optimizer, size, options, chooser)
     averaged = choose.ema(options, net, optimizer, rows=len(data.train) if data.held_out is not None else None)
     ema = chooser.put("ema", averaged) if averaged else None
-    parameters = [p for p in net.parameters() if p.requires_grad]
     return Training(
         plan=Plan(chooser.choices, tuple(chooser.notes)),
         pipeline=data.pipeline,
@@ -328,8 +329,8 @@ def make_training(
         save_every=None if options.save_every == "auto" else options.save_every,
         ranks=ranks,
         folder=folder,
-        parameters=parameters,
-        decayed=[p for p in parameters if p.ndim > 1],
+        held_out=data.held_out,
+        parameters=[p for p in net.parameters() if p.requires_grad],
         training_step=options.training_step,
     )
 

@@ -1,6 +1,7 @@
 """The data of a run: opened, split, preprocessed, augmented, cut into batches; every choice with its reason."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -17,6 +18,7 @@ from handful.batches.order import Order
 from handful.data.base import Batch, Column, Ragged, Rows, Source
 from handful.data.open import open as open_source
 from handful.data.split import HeldOut, held_out
+from handful.data.tables.strings import composed
 from handful.models import MODELS, named
 from handful.plan import balance
 from handful.plan import defaults as choose
@@ -31,7 +33,8 @@ from handful.transform.auto import Steps
 from handful.transform.inputs import TableInput
 from handful.transform.language import language_source
 from handful.transform.pipeline import Pipeline, fit_pipeline
-from handful.transform.seen import Repeated, of_known_classes, seen
+from handful.transform.seen import Repeated, of_known_classes, overlapping, seen
+from handful.transform.steps.numbers import strings
 
 # Data that are this small after preprocessing are kept in memory so, and a step costs one gather and no arithmetic.
 CACHED_BYTES = 256 << 20
@@ -63,13 +66,15 @@ def open_data(
 ) -> Data:
     """Open the data, hold out the validation rows, and fit the preprocessing on the training rows alone."""
     name = named(model)[0] if isinstance(model, str) else None
-    source, options, recipe = select_columns(train, options, chooser, name)
+    kept = learned(saved)
+    known = kept if kept is not None and within(options.valid, kept) else None
+    source, options, recipe = select_columns(train, options, chooser, name, fitted_before(options) or known)
     language = is_language(source, options)
     rows, valid = hold_out(source, options, chooser, language)
     if (given := fitted_before(options)) is not None:
         pipeline = taken_over(with_weight(given, options), rows, name)
-    elif saved is not None and not language:
-        pipeline = saved.pipeline()
+    elif kept is not None:
+        pipeline = kept
     else:
         pipeline = fit_pipeline(
             rows,
@@ -81,6 +86,8 @@ def open_data(
             pictures=options.recipe == "image",
             loss=options.loss,
         )
+    used = {} if language else pipeline.on(source).columns
+    chooser.set("fingerprint", fingerprint(source, pipeline, used), "found", "of the data; checked on resume")
     if HeldOut.of(options.valid) is None:
         valid = open_valid(source, options, chooser, pipeline, language)
     note_recipe(pipeline, options, chooser, recipe)
@@ -95,6 +102,18 @@ def open_data(
     counts = balance.count(pipeline, rows)
     chooser.notes += balance.describe(pipeline, counts, weighted=options.class_weight is not None)
     return Data(source, rows, valid, pipeline, counts, name is None)
+
+
+def learned(saved: RunFolder | None) -> Pipeline | None:
+    """The preprocessing of a run that goes on, unless it is a language model's, which is of the text as it is."""
+    kept = None if saved is None else saved.pipeline()
+    return None if kept is None or kept.task == "language" else kept
+
+
+def within(valid: object, pipeline: Pipeline) -> bool:
+    """Whether rows are held out by no column but those that the pipeline knows."""
+    asked = HeldOut.of(valid)
+    return asked is None or asked.by is None or asked.by in pipeline.trained_on
 
 
 def fitted_before(options: Config) -> Pipeline | None:
@@ -124,17 +143,16 @@ def taken_over(pipeline: Pipeline, rows: Source, name: str | None) -> Pipeline:
 
 @part("opening the data")
 def select_columns(
-    train: object, options: Config, chooser: Chooser, name: str | None
+    train: object, options: Config, chooser: Chooser, name: str | None, given: Pipeline | None
 ) -> tuple[Source, Config, str | None]:
     """The data with the columns to learn from, the options with the recipe that the model stands for, and the recipe
-    that was asked for. name: of a ready-made model."""
-    given = fitted_before(options)
+    that was asked for. name: of a ready-made model; given: the preprocessing of an earlier run, or of this one that
+    goes on: the data are read by what it learned."""
     columns = None if given is None or isinstance(train, Source) else with_weight(given, options).trained_on
     goal = options.target or (given.target.column if given and given.target else None)
     source = open_source(train, target=goal, columns=columns, bad_rows=options.bad_rows)
     chooser.put("data", Choice.place(source.where) if source.where else Choice.own(source.name))
     chooser.set("rows", len(source), "found")
-    chooser.set("fingerprint", fingerprint(source), "found", "of the data; checked on resume")
     asked = recipes.check(options.recipe)
     if asked is None and name in MODELS:
         options = replace(options, recipe=recipes.of_model(source, MODELS[name].kinds))
@@ -164,6 +182,7 @@ def hold_out(source: Source, options: Config, chooser: Chooser, language: bool) 
     if asked.share and valid is not None:
         of = f"{len(valid):,} of {len(source) if not language else len(rows) + len(valid):,} rows held out"
         chooser.set("valid", options.valid, "default" if options.valid == 0.1 else "given", of)
+        chooser.notes += [] if language or asked.last or asked.by or source.horizon else overlapping(source)
     return rows, valid
 
 
@@ -260,15 +279,26 @@ def validation_batches(data: Data, chooser: Chooser) -> Batches | None:
     return batches
 
 
-def fingerprint(source: Source) -> str:
-    """A hash of the number of rows, the columns, and the values of up to 64 rows spread over the data."""
-    digest = hashlib.sha256(
-        repr((len(source), [(k, c.kind, c.dtype, c.shape) for k, c in source.columns.items()])).encode()
-    )
-    for value in source.read(np.unique(np.linspace(0, len(source) - 1, 64).astype(np.int64))).values():
-        numbers = value.values if isinstance(value, Ragged) else value
-        if not isinstance(numbers, Tensor):
-            digest.update(repr(numbers).encode())
-        elif numbers.numel():
-            digest.update(numbers.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+def fingerprint(source: Source, pipeline: Pipeline, known: Mapping[str, Column]) -> str:
+    """A hash of the number of rows and of the values of up to 64 rows spread over the data, as the pipeline takes them:
+    the same whatever the rows come in. known: the columns that it takes; without any, all are taken as they are."""
+    columns = known or source.columns
+    batch = source.take(np.unique(np.linspace(0, len(source) - 1, 64).astype(np.int64)), list(columns))
+    batch, columns = pipeline.on(source).translated(batch) if known else (batch, source.columns)
+    digest = hashlib.sha256(repr((len(source), list(batch.columns))).encode())
+    for name, value in batch.columns.items():
+        match value:
+            case Tensor() if columns[name].classes is None:
+                digest.update(
+                    _bytes(value.to(torch.float64).nan_to_num(torch.inf) if columns[name].kind == "number" else value)
+                )
+            case Ragged(values, offsets):
+                digest.update(_bytes(values) + _bytes(offsets))
+            case _:
+                digest.update(repr([composed(text) for text in strings(value, columns[name])]).encode())
     return digest.hexdigest()[:32]
+
+
+def _bytes(value: Tensor) -> bytes:
+    flat = value.detach().cpu().contiguous().flatten()
+    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""

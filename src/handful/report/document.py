@@ -49,7 +49,8 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A page: title, sections (those without parts are left out), and a headline (the result in one sentence).
+    """A page: title, sections (those without parts are left out), a headline (the result in one sentence), and whether
+    it loads itself again every few seconds, as that of a run that goes on does.
 
     >>> page = Page("Trial", [Section("Notes", ["a < b"])], headline="It worked.")
     >>> "a &lt; b" in page.html()
@@ -59,6 +60,7 @@ class Page:
     title: str
     sections: Sequence[Section]
     headline: str = ""
+    reload: bool = False
 
     def html(self) -> str:
         """The whole page."""

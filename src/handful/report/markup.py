@@ -87,6 +87,17 @@ def preformatted(text: str, title: str = "") -> Markup:
     return fill("parts.html", "preformatted", title, text)
 
 
+def folded(title: str, part: Markup) -> Markup:
+    """A part that is shown when its title is chosen."""
+    return fill("parts.html", "folded", title, part)
+
+
+def sound_list(sounds: Sequence[bytes], captions: Sequence[str]) -> Markup:
+    """WAV files that can be heard inside the page, each with its caption."""
+    packed = [base64.b64encode(sound).decode("ascii") for sound in sounds]
+    return fill("parts.html", "sounds", list(zip(packed, captions, strict=True)))
+
+
 def bullet_list(items: Sequence[str]) -> Markup:
     """An unordered list of escaped sentences.
 

@@ -1,44 +1,50 @@
 """The page of a run: what came out, how it went, every choice that was made and why."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 from markupsafe import Markup
-from numpy.typing import NDArray
 
 from handful.base.plan import Choice
-from handful.base.score import has_direction, lower_is_better
+from handful.report.curves import SETTINGS, History, column, curves, curves_of, speed
 from handful.report.document import Page, Part, Section
-from handful.report.figure import Figure, figure_lines
-from handful.report.markup import bullet_list, choices_html, tiles
-from handful.report.traces import Floats, Line, Marker
+from handful.report.markup import bullet_list, choices_html, folded, preformatted, table_html, tiles
+from handful.report.tables import Grid
 from handful.report.words import (
     as_float,
-    is_share,
     say_count,
     say_name,
     say_number,
     say_score,
     say_seconds,
     say_value,
+    say_value_of,
     sentence,
     split_score,
 )
 
-History = Sequence[Mapping[str, object]]
 Scores = Mapping[str, object]
 
-AXES = {"examples": "position", "steps": "step", "epochs": "epoch", "seconds": "seconds"}
-SETS = {"train": "training rows", "valid": "held-out rows", "test": "test rows"}
-SETTINGS = {"lr": "learning rate", "batch": "batch"}
 FIRST = ("valid", "test", "", "train")  # whose score is named first
 
 
-def write_report(
-    path: str | os.PathLike[str],
+@dataclass(frozen=True)
+class Judged:
+    """How the weights that were kept do on the held-out rows.
+
+    rows: how many these are; figures, mistakes: what a page shows of them; interval: the 95% interval of the score that
+    is named first, where that is known.
+    """
+
+    rows: int
+    figures: Sequence[Part] = ()
+    mistakes: Sequence[Part] = ()
+    interval: tuple[float, float] | None = None
+
+
+def run_page(
     *,
     title: str,
     plan: Mapping[str, Choice],
@@ -46,39 +52,100 @@ def write_report(
     scores: Scores,
     stopped_because: str,
     notes: Sequence[str] = (),
+    held_out: Judged | None = None,
     details: Sequence[Part] = (),
     pictures: Sequence[Markup] = (),
-) -> Path:
-    """Write the page of a run to `path` (one HTML file that opens offline) and return the path.
+    spent: Sequence[Part] = (),
+    command: str = "",
+    reload: bool = False,
+) -> Page:
+    """The page of a run.
 
     plan: its choices by name; history: the run's rows, as in history.jsonl; scores: the final ones by name
-    ("valid_accuracy"; "valid_rows" is the number of held-out rows); details: further figures and tables; pictures: from
-    picture_grid.
+    ("valid_accuracy"); details: further figures and tables; pictures: from picture_grid; spent: where the time went;
+    command: makes the run again; reload: of a run that goes on: the page loads itself again.
     """
     drawn: list[Part] = [*curves(history)] or ["The run logged nothing to draw."]
+    why = stopped_because.strip().rstrip(".")
+    said = [text for text in (looks(history, scores, held_out), why and f"Stopped: {why}.") if text]
     sections = [
-        Section("Result", [_result(history, scores)]),
+        Section("Result", [_result(history, scores), *said]),
         Section("The run", [*drawn, *_constants(history)]),
+        Section("On the held-out rows", held_out.figures if held_out else ()),
+        Section("Where it is most wrong", held_out.mistakes if held_out else ()),
         Section("In detail", details),
         Section("Pictures", pictures),
-        Section("Choices", [choices_html(plan)]),
+        Section("Time", spent),
+        Section("Choices", [folded(f"All {len(plan)} choices, each with its reason", choices_html(_by_name(plan)))]),
+        Section("The run again", [preformatted(command)] if command else []),
         Section("Notes", [bullet_list(notes)] if notes else []),
     ]
-    return Page(title, sections, headline=headline(history, scores, stopped_because)).write(path)
+    rows = held_out.rows if held_out else None
+    return Page(title, sections, headline=headline(history, scores, rows), reload=reload)
 
 
-def headline(history: History, scores: Scores, stopped_because: str = "") -> str:
-    """The result in one sentence.
+def runs_page(runs: Mapping[str, tuple[Mapping[str, Choice], History, Scores]]) -> Page:
+    """The page of several runs side by side: their scores, their curves, and the choices that differ.
 
-    >>> headline([{"epoch": 24.0, "seconds": 12.2}], {"valid_accuracy": 0.978, "valid_rows": 180}, "plateau")
-    'Accuracy 97.8% on 180 held-out rows after 24 epochs, 12 s; stopped because plateau.'
+    runs: the plan, the history and the final scores of each, by its name.
+    """
+    names = list(dict.fromkeys(name for plan, _, _ in runs.values() for name in plan))
+    values = {
+        name: [say_value_of(plan[name].value) if name in plan else "" for plan, _, _ in runs.values()] for name in names
+    }
+    differing = [[name.replace("_", " "), *row] for name, row in values.items() if len(set(row)) > 1]
+    scores = [{"run": run, **_in_words(history, found)} for run, (_, history, found) in runs.items()]
+    sections = [
+        Section("Scores", [table_html(Grid.of(scores))]),
+        Section("The runs", curves_of({run: history for run, (_, history, _) in runs.items()})),
+        Section("Choices that differ", [table_html(Grid(["choice", *runs], differing))] if differing else ["None."]),
+    ]
+    return Page("handful report", sections, headline=f"{len(runs)} runs side by side.")
+
+
+def _by_name(plan: Mapping[str, Choice]) -> dict[str, Choice]:
+    """The choices with the names of files in place of their paths."""
+    return {name: replace(c, value=file_name(c.value)) if name in ("data", "valid") else c for name, c in plan.items()}
+
+
+def file_name(value: object) -> object:
+    """Of a path or an address what comes last; anything else as it is.
+
+    >>> file_name("/home/me/prices.csv"), file_name(0.1)
+    ('prices.csv', 0.1)
+    """
+    return value.rstrip("/").rpartition("/")[2] if isinstance(value, str) else value
+
+
+def looks(history: History, scores: Scores, held_out: Judged | None) -> str:
+    """How often the held-out rows were looked at before these weights were kept, and how sure their score is.
+
+    >>> rows = [{"valid_accuracy": 0.9}, {"valid_accuracy": 0.95}]
+    >>> looks(rows, {"valid_accuracy": 0.95}, Judged(100, interval=(0.888, 0.978)))
+    'The best of 2 looks at 100 held-out rows; on other such rows one expects 88.8% to 97.8% (95% interval).'
+    """
+    name = main_score(scores)
+    if name is None or split_score(name)[0] != "valid":
+        return ""
+    count = len(column(history, name)[0])
+    on = f"{say_count(held_out.rows)} held-out rows" if held_out else "the held-out rows"
+    said = f"The best of {count:,} looks at {on}" if count > 1 else f"One look at {on}"
+    if held_out and held_out.interval:
+        low, high = (say_value(name, edge) for edge in held_out.interval)
+        said += f"; on other such rows one expects {low} to {high} (95% interval)"
+    return f"{said}."
+
+
+def headline(history: History, scores: Scores, rows: int | None = None) -> str:
+    """The result in one line. rows: how many were held out.
+
+    >>> headline([{"epoch": 24.0, "seconds": 12.2}], {"valid_accuracy": 0.978}, 180)
+    'Accuracy 97.8% on 180 held-out rows after 24 epochs, 12 s.'
     """
     name = main_score(scores)
     said = sentence(say_score(name, scores[name])) if name else "No score"
     if name and split_score(name)[0] == "valid":
-        said += (
-            f" on {say_count(scores['valid_rows'])} held-out rows" if "valid_rows" in scores else " on held-out rows"
-        )
+        said += " on held-out rows" if rows is None else f" on {say_count(rows)} held-out rows"
     last = history[-1] if history else {}
     epochs, seconds = as_float(last.get("epoch")), as_float(last.get("seconds"))
     spent = []
@@ -87,9 +154,7 @@ def headline(history: History, scores: Scores, stopped_because: str = "") -> str
         spent.append(f"{text} epoch" if text == "1" else f"{text} epochs")
     if math.isfinite(seconds):
         spent.append(say_seconds(seconds))
-    said += f" after {', '.join(spent)}" if spent else ""
-    why = stopped_because.strip().rstrip(".")
-    return f"{said}; stopped because {why}." if why else f"{said}."
+    return said + (f" after {', '.join(spent)}." if spent else ".")
 
 
 def main_score(scores: Scores) -> str | None:
@@ -99,87 +164,7 @@ def main_score(scores: Scores) -> str | None:
         which, metric = split_score(name)
         return FIRST.index(which), metric == "loss"
 
-    return min((name for name in scores if not name.endswith("_rows")), key=rank, default=None)
-
-
-def column(history: History, name: str) -> tuple[NDArray[np.int64], Floats]:
-    """(indices of the rows that have `name`, its values there); what is not a number is NaN."""
-    kept = np.array([i for i, row in enumerate(history) if name in row], dtype=np.int64)
-    return kept, np.array([as_float(history[i][name]) for i in kept.tolist()], dtype=np.float64)
-
-
-def curves(history: History) -> list[Figure]:
-    """The figures of a run, for what its history holds: loss, other scores, learning rate, batch, speed."""
-    xs = _positions(history)
-    if not xs:
-        return []
-    names = dict.fromkeys(name for row in history for name in row)
-    metrics = dict.fromkeys(split_score(n)[1] for n in names if split_score(n)[0] and not n.endswith("_rows"))
-    figures = [_score_figure(history, m, xs) for m in sorted(metrics, key=lambda m: m != "loss")]
-    for name in ("lr", "batch"):
-        kept, y = column(history, name)
-        if len(np.unique(y)) > 1:
-            words, is_batch = SETTINGS[name], name == "batch"
-            line, log = Line(words, _pick(xs, kept), y, steps=is_batch), is_batch and _spans_decades(y)
-            figures.append(figure_lines(sentence(words), "", words, [line], log_y=log, from_zero=True))
-    kept, rate = speed(history)
-    if len(kept):
-        line = Line("examples per second", _pick(xs, kept), rate)
-        figures.append(figure_lines("Speed", "", "examples per second", [line], from_zero=True))
-    return figures
-
-
-def _positions(history: History) -> dict[str, Floats]:
-    """Every measure of progress that the history holds, by the name the reader sees."""
-    xs = {label: np.array([as_float(row.get(key)) for row in history]) for label, key in AXES.items()}
-    found = {label: values for label, values in xs.items() if np.isfinite(values).any()}
-    return found or ({"rows": np.arange(1.0, len(history) + 1)} if history else {})
-
-
-def _pick(xs: Mapping[str, Floats], kept: NDArray[np.int64]) -> dict[str, Floats]:
-    return {label: values[kept] for label, values in xs.items()}
-
-
-def _spans_decades(*ys: Floats) -> bool:
-    """True where all finite values are positive and the largest is more than ten times the smallest."""
-    values = np.concatenate(ys)
-    values = values[np.isfinite(values)]
-    return bool(len(values) and values.min() > 0 and values.max() > 10 * values.min())
-
-
-def _score_figure(history: History, metric: str, xs: Mapping[str, Floats]) -> Figure:
-    found = {which: column(history, f"{which}_{metric}") for which in SETS}
-    found = {which: (kept, y) for which, (kept, y) in found.items() if len(kept)}
-    lines = [Line(SETS[which], _pick(xs, kept), y, points=which != "train") for which, (kept, y) in found.items()]
-    markers = []
-    kept, y = found.get("valid", (np.empty(0, np.int64), np.empty(0)))
-    best = _best(metric, y) if np.isfinite(y).sum() > 1 else None
-    if best is not None:
-        at = {label: float(values[kept[best]]) for label, values in xs.items()}
-        markers.append(Marker(f"best {say_value(metric, y[best])}", at, float(y[best])))
-    title, is_loss = sentence(say_name(metric)), metric == "loss"
-    log = is_loss and _spans_decades(*(y for _, y in found.values()))
-    return figure_lines(
-        title, "", title.lower(), lines, log_y=log, markers=markers, percent=is_share(metric), wide=is_loss
-    )
-
-
-def _best(metric: str, y: Floats) -> int | None:
-    """The index of the best finite value; None for a score of which it is not known which way is better."""
-    if not has_direction(metric):
-        return None
-    sign = 1 if lower_is_better(metric) else -1
-    return int(np.where(np.isfinite(y), sign * y, np.inf).argmin())
-
-
-def speed(history: History) -> tuple[NDArray[np.int64], Floats]:
-    """(rows, examples per second up to each): as logged, or else from positions and seconds between rows."""
-    kept, logged = column(history, "examples_per_second")
-    if len(kept):
-        return kept, logged
-    examples, time = (np.diff([as_float(row.get(key)) for row in history]) for key in ("position", "seconds"))
-    good = np.flatnonzero((time > 0) & (examples > 0))
-    return good + 1, examples[good] / time[good]
+    return min(scores, key=rank, default=None)
 
 
 def _constants(history: History) -> list[str]:
@@ -191,7 +176,12 @@ def _constants(history: History) -> list[str]:
 
 def _result(history: History, scores: Scores) -> Part:
     """The scores, and what the run took, in large."""
-    pairs = [(say_name(n), say_value(n, v)) for n, v in scores.items() if not n.endswith("_rows")]
+    pairs = [*_in_words(history, scores).items()]
+    return tiles(pairs) if pairs else "The run logged no scores."
+
+
+def _in_words(history: History, scores: Scores) -> dict[str, str]:
+    pairs = [(say_name(n), say_value(n, v)) for n, v in scores.items()]
     pairs.sort(key=lambda pair: "loss" in pair[0])
     last = history[-1] if history else {}
     if "seconds" in last:
@@ -202,4 +192,4 @@ def _result(history: History, scores: Scores) -> Part:
     total, taken = as_float(last.get("position")), as_float(last.get("seconds"))
     if len(speed(history)[0]) and taken > 0:
         pairs.append(("examples/s", say_count(total / taken)))
-    return tiles(pairs) if pairs else "The run logged no scores."
+    return dict(pairs)

@@ -32,8 +32,8 @@ Floats = NDArray[np.float64]
 class Line:
     """One line: y [n] over x [n], or over several x to choose from (name -> [n]; the first is shown at first).
 
-    points: mark every point; steps: hold each value until the next (for batch sizes). Where y is not finite the line
-    has a gap, marked by a cross.
+    points: mark every point; steps: hold each value until the next (for batch sizes); smooth [n]: what is drawn in its
+    place, with y faint behind. Where y is not finite the line has a gap, marked by a cross.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Line:
     y: ArrayLike
     points: bool = False
     steps: bool = False
+    smooth: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,14 @@ def thin(y: ArrayLike, limit: int = LINE_POINTS) -> NDArray[np.int64]:
 
 @dataclass
 class Thinned:
-    """A line as drawn: xs [m] by name and y [m] at the kept points only; shown [m]: which of them can be drawn."""
+    """A line as drawn: xs [m] by name, y [m] and smooth [m] at the kept points only; shown [m]: which of them can be
+    drawn."""
 
     line: Line
     xs: dict[str, Floats]
     y: Floats
     shown: NDArray[np.bool_]
+    smooth: Floats | None = None
 
     def words(self, percent: bool) -> str:
         """The course of the line in a sentence."""
@@ -141,7 +144,8 @@ def thinned_line(line: Line, x_label: str, log_y: bool, notes: list[str]) -> Thi
         notes.append(f"{line.name}: {len(kept):,} of {len(y):,} points are drawn, extremes kept.")
     y = y[kept]
     shown = np.isfinite(y) & ((y > 0) | (not log_y))
-    return Thinned(line, {name: values[kept] for name, values in xs.items()}, y, shown)
+    smooth = None if line.smooth is None else line.smooth[kept]
+    return Thinned(line, {name: values[kept] for name, values in xs.items()}, y, shown, smooth)
 
 
 def as_json(values: Floats) -> list[float | None]:
@@ -164,6 +168,11 @@ def add_line(plot: "go.Figure", data: Thinned, i: int, percent: bool) -> None:
     colour, name, y, shown = PALETTE[i % len(PALETTE)][0], html.escape(data.line.name), data.y, data.shown
     lonely = shown & ~np.r_[shown[1:], False] & ~np.r_[False, shown[:-1]]
     points = data.line.points and len(y) <= 200
+    if data.smooth is not None:
+        faint = {"color": colour, "width": 1}
+        plot.add_scatter(**_over(data.xs), y=as_json(np.where(shown, y, np.nan)), mode="lines", opacity=0.3,
+                         line=faint, showlegend=False, hoverinfo="skip", connectgaps=False)  # fmt: skip
+        name, y = f"{name}, smoothed", data.smooth
     plot.add_scatter(
         **_over(data.xs),
         y=as_json(np.where(shown, y, np.nan)),
@@ -208,17 +217,19 @@ def add_band(plot: "go.Figure", band: Band) -> None:
 
 
 def add_markers(plot: "go.Figure", markers: Sequence[Marker], percent: bool) -> None:
-    """A ring at each point, with its word above."""
+    """A ring at each point; its word stands in the legend where there is one, for next to it are curves."""
+    named = bool(plot.layout.showlegend)
     for marker in markers:
         text = html.escape(marker.text)
         plot.add_scatter(
             **_over(_by_name(marker.x, "")),
             y=as_json(numbers(marker.y)),
-            mode="markers+text",
+            mode="markers" if named else "markers+text",
+            name=text,
             text=[text],
             textposition="top center",
             cliponaxis=False,
-            showlegend=False,
+            showlegend=named,
             marker={"symbol": "circle-open", "size": 13, "color": PALETTE[5][0], "line": {"width": 2}},
             hovertemplate=f"{_hover(percent)}<extra>{text}</extra>",
         )

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from handful.base.errors import shown
 
 SHARES = {"accuracy", "balanced_accuracy", "precision", "recall", "f1", "exact_match", "error_rate"}
+NAMES = {
+    "mae": "mean absolute error", "mse": "mean squared error", "rmse": "root mean squared error", "r2": "R²",
+    "auroc": "area under the ROC curve",
+}  # fmt: skip
 _SETS = {"valid": "", "train": "training ", "test": "test "}
 
 
@@ -44,11 +48,11 @@ def is_share(name: str) -> bool:
 def say_name(name: str) -> str:
     """A score's name in words: "accuracy" for the held-out rows, "training loss" for the training rows.
 
-    >>> say_name("valid_top5_accuracy"), say_name("train_loss")
-    ('top5 accuracy', 'training loss')
+    >>> say_name("valid_top5_accuracy"), say_name("train_mae")
+    ('top5 accuracy', 'training mean absolute error')
     """
     which, metric = split_score(name)
-    return _SETS.get(which, "") + metric.replace("_", " ")
+    return _SETS.get(which, "") + NAMES.get(metric, metric.replace("_", " "))
 
 
 def say_score(name: str, value: object) -> str:

@@ -185,6 +185,22 @@ class RunFolder:
             self._say(f"there is no history: {error}")
             return History()
 
+    def so_far(self) -> tuple[History, Row, str]:
+        """(history, scores, why it stopped) as they are now, while another process may be writing: the scores of the
+        last look, or, of a run that has ended, of the best; "" for one that has not."""
+        rows, result = History(), self.result()
+        with contextlib.suppress(OSError, ValueError):  # the last line may be half written
+            for line in (self.path / "history.jsonl").read_text(encoding="utf-8").splitlines():
+                rows.append(json.loads(line))
+        looks = [row for row in rows if "valid_loss" in row]
+        best = (result and result["best"]) or (looks or rows or [{}])[-1]
+        prefix = "valid_" if looks else "train_"
+        return (
+            rows,
+            {k: v for k, v in best.items() if k.startswith(prefix)},
+            result["stopped_because"] if result else "",
+        )
+
     def rewrite_history(self, rows: list[Row]) -> None:
         """Replace history.jsonl, atomically."""
         files.write_text(self.path / "history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))

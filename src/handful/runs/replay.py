@@ -19,10 +19,10 @@ from handful.report.markup import picture_grid, table_html, tiles
 from handful.report.tables import Grid, print_table
 from handful.report.words import say_count, say_number, say_value_of
 from handful.runs.diff import timeless
-from handful.runs.evaluate import row_losses
-from handful.runs.examples import contents, pictures_of, shorten
 from handful.runs.folder import RunFolder
 from handful.runs.history import Row, rises, usual_loss
+from handful.runs.judge.examples import contents, pictures_of, shorten
+from handful.runs.judge.tally import row_losses
 from handful.training import adapters, own_step
 from handful.training.coupling import rows as some_rows
 from handful.training.guards import NonFiniteLoss

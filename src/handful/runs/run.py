@@ -26,15 +26,15 @@ from handful.losses.loss import Summed, as_loss, planned_loss, unknown
 from handful.losses.outputs import joined, mapped
 from handful.models import from_config
 from handful.report import spent
-from handful.report.figure import Figure
+from handful.report.document import Part
 from handful.report.markup import preformatted
-from handful.report.page import write_report
-from handful.runs import extras
-from handful.runs.evaluate import Evaluation, evaluate
+from handful.report.page import file_name, main_score, run_page
 from handful.runs.export.write import write_export
 from handful.runs.folder import RunFolder
 from handful.runs.generate import sample
 from handful.runs.history import History, Row, spike
+from handful.runs.judge import extras
+from handful.runs.judge.evaluate import Evaluation, evaluate
 from handful.runs.raw_input import open_raw
 from handful.runs.replay import Replay
 from handful.training.evaluation import evaluate as evaluate_rows
@@ -205,13 +205,15 @@ class Run:
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the page that shows the run: what was chosen and why, curves, scores. Returns its path."""
-        figures, pictures = extras.read(self.path)
+        found, pictures = extras.read(self.path)
         where = Path(path) if path is not None else (self.path or Path()) / "report.html"
-        return write_report(
-            where, title=f"{self.plan.model} on {self.plan.data}", plan=self.plan.choices, history=list(self.history),
-            scores=self.scores, stopped_because=self.stopped_because, notes=[*self.plan.notes, *self._spikes()],
-            details=[*figures, *self._samples(), *self._spent()], pictures=pictures,
-        )  # fmt: skip
+        return run_page(
+            title=f"{self.plan.model} on {file_name(self.plan.data)}", plan=self.plan.choices,
+            history=list(self.history), scores=self.scores, stopped_because=self.stopped_because,
+            notes=[*self.plan.notes, *self._spikes()],
+            held_out=found.held_out(main_score(self.scores)) if found else None,
+            details=self._samples(), pictures=pictures, spent=self._spent(), command=self.plan.command,
+        ).write(where)  # fmt: skip
 
     def _spikes(self) -> list[str]:
         """Where the training loss rose steeply, for the page, and how to see why."""
@@ -221,7 +223,7 @@ class Run:
         why = f"handful replay {self.path} --spike shows its rows"
         return [f"The training loss at step {step:,} is {times:.3g} times that of the moments before it: {why}"]
 
-    def _spent(self) -> list[Figure | str]:
+    def _spent(self) -> list[Part]:
         """Where the time went, for the page."""
         said = spent.verdict(self.spent)
         return [spent.figure(self.spent), *([said] if said else [])] if self.spent else []

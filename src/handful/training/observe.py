@@ -14,6 +14,7 @@ from handful.optim.state import switch
 from handful.training.evaluation import evaluate
 from handful.training.guards import diverged
 from handful.training.objective import LossSums
+from handful.training.process.interrupts import INTERRUPTED
 from handful.training.state import Best, Weights, Window, load_weights
 from handful.training.training import CONSIDERED, NEAR, Training
 
@@ -91,6 +92,19 @@ class Observer:
         """A look at the held-out rows before the first step, unless the run has had it."""
         if self.t.open_looks and self.t.state.best is None:
             self.looked(look(self.t, self.t.moment()))
+
+    def ended(self, why: str) -> str:
+        """Take a last look at the held-out rows where a rule without a plan (seconds) chose the last step: else what
+        was learned since the look before would count for nothing. Returns why the run stopped."""
+        t, history = self.t, self.t.state.history
+        looked = any("valid_loss" in row and row["step"] == t.state.step for row in history[-3:])
+        if t.valid is None or looked or why == INTERRUPTED:  # whoever interrupted waits
+            return why
+        if history and history[-1]["step"] == t.state.step:
+            self.looked(look(t, t.moment()))
+        else:
+            self.log(float(t.state.optimizer.param_groups[0]["lr"]), evaluated=True)
+        return why
 
     def log(self, rate: float, evaluated: bool) -> None:
         """A row of the history: where the run is, the training scores since the last row, and held-out ones."""

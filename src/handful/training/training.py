@@ -64,7 +64,8 @@ class Moved:
 class Training:
     """The parts of a run. Examples are the unit of every interval.
 
-    rows: the training rows as they were given; `batches.source` has the same rows, maybe preprocessed.
+    rows, held_out: the training and the held-out rows as they were given; `batches.source` and `valid.source` have the
+    same rows, maybe preprocessed.
     """
 
     plan: Plan
@@ -89,8 +90,9 @@ class Training:
     grower: Callable[["Training"], str | None] | None = None
     ranks: Ranks = field(default_factory=Ranks)
     folder: Recorder | None = None
+    held_out: Source | None = None
     parameters: list[nn.Parameter] = field(default_factory=list)
-    decayed: list[nn.Parameter] = field(default_factory=list)
+    decayed: list[nn.Parameter] = field(init=False)
     saved_at: float = 0.0  # by the seconds of the state
     saving_took: float = 0.0  # seconds
     held: Held | None = None  # the checkpoint to go back to, where a run has no folder
@@ -105,6 +107,7 @@ class Training:
 
     def __post_init__(self) -> None:
         self.examples = len(self.batches.source)
+        self.decayed = [p for p in self.parameters if p.ndim > 1]
         self.move, self.weights = stepper(self.state.optimizer), reader(self.objective.model)
         self.objective.guarded = self.on_nonfinite != "stop"
 

@@ -14,6 +14,7 @@ from handful.base.errors import HandfulError, did_you_mean
 from handful.data.arrays import SPARSE
 from handful.data.base import Batch, Column, Source, Value
 from handful.data.tables.strings import UNSPACED
+from handful.data.tables.written import DURATION
 from handful.transform.inputs import Input, Layout, NamedInputs, SingleInput, TableInput
 from handful.transform.steps.audio import LogMel
 from handful.transform.steps.features import CyclicTime, RobustAsinh, ScaleNonzero
@@ -230,7 +231,8 @@ class InputChooser:
 def _times(columns: Mapping[str, Column], numbers: Sequence[str]) -> tuple[tuple[int, str], ...]:
     """The places, in a matrix of these columns, of the dates and times of day, and what they are."""
     places = np.cumsum([0, *(prod(side or 0 for side in columns[name].shape) for name in numbers)]).tolist()
-    return tuple((place, dates) for place, name in zip(places, numbers) if (dates := columns[name].dates))
+    found = ((place, columns[name].dates) for place, name in zip(places, numbers))
+    return tuple((place, dates) for place, dates in found if dates and dates != DURATION)
 
 
 def looks_like_id(name: str, look: Batch, column: Column) -> bool:

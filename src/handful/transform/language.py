@@ -10,8 +10,9 @@ import torch
 from handful.base.errors import HandfulError, some, whole
 from handful.data.base import Column, Rows, Source, Value
 from handful.data.gather import Array
+from handful.data.tables.strings import composed
 from handful.transform.steps.numbers import strings
-from handful.transform.steps.text import Tokenize, composed
+from handful.transform.steps.text import Tokenize
 
 LARGE = 64 << 20  # bytes of tokens that are kept in memory; more of them go to a file
 _CHARACTERS = 1 << 20  # read at a time, where rows are short

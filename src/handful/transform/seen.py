@@ -5,7 +5,8 @@ What the pipeline makes of a row is the same to the bit in whatever container it
 again in a frame. Kept for data that are small enough to be in memory after preprocessing, up to MOST rows.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -22,6 +23,7 @@ from handful.transform.steps.numbers import strings
 
 ODD_ROWS = 0.1  # the largest share of rows whose labels may be of no class that training had
 MOST = 1 << 20  # rows whose hashes are kept
+_PAIRS = 64  # rows that are held against those after them, to find windows that overlap
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 Hashes = NDArray[np.int64]
 
@@ -88,6 +90,45 @@ class Repeated:
             f"{count} {len(source):,} {what} of {source.name} are, input and target, rows that were trained on "
             f"(rows {named}, counted from 0): scores on these say nothing of new rows"
         ]
+
+
+def overlapping(source: Source) -> list[str]:
+    """A sentence where consecutive rows are windows of one series (of an axis of a block of numbers, or of columns of
+    numbers in their order), as some of them show, so that rows that are drawn from them are not new.
+
+    >>> from handful.data.open import open
+    >>> windows = np.lib.stride_tricks.sliding_window_view(np.arange(100.0) ** 2, 8)
+    >>> overlapping(open({"x": windows, "y": windows[:, 0]}, target="y"))[0][:66]
+    'consecutive rows of arrays share 7 of 8 steps, as windows of one s'
+    """
+    n, names = len(source), source.inputs
+    numbers = [name for name in names if source.columns[name].kind == "number"]
+    blocks = (
+        names if [source.columns[name].kind for name in names] == ["tensor"] else numbers if len(numbers) > 2 else []
+    )
+    if n < _PAIRS or any(source.columns[name].varies for name in blocks) or not blocks:
+        return []
+    first = np.unique(np.linspace(0, n - 2, _PAIRS).astype(np.int64))
+    one, two = (_block(source.take(rows, blocks), blocks) for rows in (first, first + 1))
+    for axis in range(1, one.dim()):
+        size = one.shape[axis]
+        a, b = (part.movedim(axis, 1).reshape(len(first), size, -1) for part in (one, two))
+        for step, (x, y) in itertools.product(range(1, size - 1), ((a, b), (b, a))):
+            shared = x[:, step:]
+            same = (shared == y[:, :-step]).all(1).all(1) & (shared != shared[:, :1]).any(1).any(1)
+            if same.sum() >= 0.9 * len(first):
+                return [
+                    f"consecutive rows of {source.name} share {size - step} of {size} steps, as windows of one series "
+                    "do: what is held out at random is known from its neighbours, and its score says little of later "
+                    "times; valid='last 0.1' holds out the end of the series"
+                ]
+    return []
+
+
+def _block(batch: Batch, names: Sequence[str]) -> Tensor:
+    """A single block of numbers [m, ...], or the columns side by side [m, k]."""
+    parts = [batch.tensor(name).to(torch.float64) for name in names]
+    return parts[0] if len(parts) == 1 else torch.stack(parts, 1)
 
 
 def of_known_classes(source: Source, pipeline: Pipeline) -> tuple[Source, list[str]]:

@@ -13,8 +13,9 @@ from torch import Tensor
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Column, Ragged, Rows, Value
 from handful.data.gather import Array
+from handful.data.tables.strings import composed
 from handful.data.tables.types import is_moment, named
-from handful.data.tables.written import TIME_OF_DAY
+from handful.data.tables.written import DURATION, TIME_OF_DAY
 from handful.losses import ctc
 from handful.losses.loss import IGNORED, class_axis
 from handful.losses.outputs import exact, part_of
@@ -139,6 +140,8 @@ class Target:
         if value == "":
             raise HandfulError(f"the target '{self.column}' is missing {in_row(row, where)}")
         hint = f".{did_you_mean(str(value), map(str, self.classes[:50]))}" if self.classes else ""
+        if type(value) in (int, float) and len(self.classes) > 2:  # as a count may be
+            hint = f"; trained with task='regression', the number is predicted{hint}"
         raise HandfulError(
             f"the target '{self.column}' is '{value}' {in_row(row, where)}, a class that the training rows do not "
             f"have{hint}"
@@ -189,8 +192,8 @@ class ClassNames(Classification):
         if column.classes is not None and isinstance(value, Tensor):
             return code_table(known, column.classes, 0, -1)[value]
         if column.dtype == "str":
-            ids = {name: i for i, name in enumerate(known)}
-            return torch.tensor([ids.get(name, -1) for name in strings(value, column)], dtype=torch.int64)
+            ids = {composed(name): i for i, name in enumerate(known)}
+            return torch.tensor([ids.get(composed(name), -1) for name in strings(value, column)], dtype=torch.int64)
         raise HandfulError(f"the target '{self.column}' of {where} holds {column.kind}, not the class names")
 
 
@@ -337,10 +340,8 @@ def form_of(column: Column) -> str:
     """How the numbers of a column that stand for dates or times are given back, "" for others: as NumPy's dates where
     they came so, else as ISO 8601 writes dates and times."""
     kind = named(column.type)
-    if column.dates is None:
-        return ""
-    if column.dates == TIME_OF_DAY:
-        return "%H:%M:%S"
+    if column.dates in (None, DURATION, TIME_OF_DAY):
+        return "%H:%M:%S" if column.dates == TIME_OF_DAY else ""
     if is_moment(kind) and column.decimal is None:
         return "datetime64[D]" if pa.types.is_date(kind) else "datetime64[us]"
     return "%Y-%m-%d" if pa.types.is_date(kind) else "%Y-%m-%d %H:%M:%S"
@@ -385,7 +386,7 @@ def check_present(value: Tensor, name: str, rows: Rows, where: str) -> None:
 def labels_of(value: Value, column: Column, name: str) -> tuple[Array, NDArray[np.int64]]:
     """The labels of all rows, joined, and how many each row has: integers of a Ragged, characters of text.
 
-    White space in text is one blank between words."""
+    White space in text is one blank between words; letters are composed."""
     if isinstance(value, Ragged):
         if value.values.dim() != 1 or value.values.is_floating_point():
             raise HandfulError(
@@ -395,5 +396,5 @@ def labels_of(value: Value, column: Column, name: str) -> tuple[Array, NDArray[n
         return value.values.numpy().astype(np.int64), np.diff(value.offsets.numpy()).astype(np.int64)
     if column.classes is None and column.dtype != "str":
         raise HandfulError(f"the sequences of '{name}' must be text or whole numbers, not {column.kind}")
-    texts = [" ".join(text.split()) for text in strings(value, column)]
+    texts = [composed(" ".join(text.split())) for text in strings(value, column)]
     return np.array(list("".join(texts)), dtype="<U1"), np.array([len(t) for t in texts], dtype=np.int64)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Column, Rows, Value
-from handful.data.tables.strings import read_numbers, reader
+from handful.data.tables.strings import composed, read_numbers, reader
 from handful.data.tables.types import TEXT
 from handful.losses.left_out import ignored_id
 from handful.losses.loss import IGNORED
@@ -52,7 +52,7 @@ class TargetFitter:
         self.n, self.many = 0, False  # rows; whether too many numbers occur to keep them
         self.unique: NDArray[np.generic] = np.zeros(0)  # numbers in rising order
         self.counts = self.first = np.zeros(0, dtype=np.int64)  # the rows that hold each, the first of them
-        self.names, self.ragged, self.labels = set[str](), False, set[Label]()
+        self.names, self.ragged, self.labels = dict[str, str](), False, set[Label]()  # names by their composed form
         self.binary, self.whole, self.tensor = True, True, torch.zeros(0)
         self.moments = Moments()
 
@@ -69,7 +69,8 @@ class TargetFitter:
                 raise self._wrong(
                     f"is missing {in_row(rows[names.index('')], self.where)}; remove the row or fill it in"
                 )
-            self.names.update(names)
+            for name in dict.fromkeys(names):
+                self.names.setdefault(composed(name), name)
         self.labels.update(np.unique(labels_of(value, self.column, self.name)[0]).tolist())
         if len(self.labels) > _UNIQUE:
             raise self._wrong(f"has more than {_UNIQUE} different labels")
@@ -118,14 +119,14 @@ class TargetFitter:
 
     def _of_names(self, task: str | None) -> Target:
         if task not in (None, "classification"):
-            example = min(self.names)
+            example = min(self.names.values())
             raise HandfulError(f"a {task} needs a target of numbers; '{self.name}' holds text such as '{example}'")
         k = len(self.names)
         if (k == self.n and k > 20) or (self.column.kind == "text" and k > max(20, math.sqrt(self.n))):
             count = f"{k} different values in {self.n} rows"
             raise self._wrong(f"holds free text ({count}), not classes; name another column as the target")
-        self._at_least_two(k, min(self.names))
-        return ClassNames(self.name, "str", (), k, tuple(sorted(self.names)))
+        self._at_least_two(k, min(self.names.values()))
+        return ClassNames(self.name, "str", (), k, tuple(sorted(self.names.values())))
 
     def _of_numbers(self, own_model: bool, task: str | None) -> Target:
         shape, floating = tuple(self.tensor.shape[1:]), self.tensor.is_floating_point()
@@ -207,6 +208,9 @@ class TargetFitter:
             why = f"{count} different whole numbers in {n} rows, too many for classes"
             self._note(f"holds {why}: a number is predicted; task='classification' takes them for classes.")
             return "regression"
+        elif not own_model and k > 2 and not self.column.words:
+            least, most = self.unique[0], self.unique[-1]
+            self._note(f"is taken for {k} classes, {least} to {most}; task='regression' predicts it as a number.")
         return "classification"
 
     def _are_ids(self) -> bool:

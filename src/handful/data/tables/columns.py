@@ -20,7 +20,7 @@ from handful.data.options import Options
 from handful.data.tables import strings
 from handful.data.tables.reading import Reading, StringStats, of_dates, readings, written_as
 from handful.data.tables.types import BYTES, TEXT, as_numbers, flat_list, is_list, is_number, is_text, join_types
-from handful.data.tables.written import TIME_OF_DAY, is_blank, is_missing
+from handful.data.tables.written import DURATION, TIME_OF_DAY, is_blank, is_missing
 
 # Bytes of different strings that are kept of a column: beyond, it cannot be a category.
 MOST_DISTINCT = 64 << 20
@@ -51,7 +51,7 @@ class Texts:
         for way, reading in other.readings.items():
             self.readings[way].merge(reading, offset)
         levels = None if self.levels is None or other.levels is None else (*self.levels, *other.levels)
-        self.levels = None if levels is None else tuple(dict.fromkeys(levels))
+        self.levels = None if levels is None else strings.first_spelled(levels)
         if self.distinct is None or other.distinct is None:
             self.distinct, self.once = None, self.once and other.once
             return
@@ -79,7 +79,7 @@ class Lists:
     lengths: list[tuple[int, int] | None]
     gap: int | None
     missing: bool
-    labels: set[str] | None
+    labels: dict[str, None] | None  # in the order in which they came
 
     def merge(self, other: "Lists", offset: int) -> None:
         if self.gap is None and other.gap is not None:
@@ -187,7 +187,7 @@ def _texts(column: pa.ChunkedArray) -> Texts:
         compact=distinct.num_rows,
         filled=int(rows[filled].sum()),
         words=float((pc.fill_null(words, 0.0).to_numpy() * rows[filled]).sum()),
-        levels=None if levels is None else tuple(dict.fromkeys(levels)),
+        levels=None if levels is None else strings.first_spelled(levels),
         marks=Counter({texts[int(i)].as_py(): int(rows[i]) for i in np.flatnonzero(missing)}),
         readings=readings(_picked(texts, told), rows[told], first[told]),
     )
@@ -206,7 +206,7 @@ def _lists(column: pa.ChunkedArray) -> Lists:
         low, high = bounds["min"].as_py(), bounds["max"].as_py()
         lengths.append(None if low is None else (low, high))
         inner = pc.list_flatten(inner)
-    words = set(pc.unique(inner.cast(TEXT)).drop_null().to_pylist()) if _is_words(inner.type) else set()
+    words = dict.fromkeys(pc.unique(inner.cast(TEXT)).drop_null().to_pylist() if _is_words(inner.type) else ())
     return Lists(lengths, gap, inner.null_count > 0, words)
 
 
@@ -254,12 +254,11 @@ def _decide_number(key: str, stats: ColumnStats, o: Options, notes: list[str]) -
     if numbers is None:
         return _left_out(key, f"its type, {kind}, is not one that handful reads", notes)
     dates = "year-month-day" if t.is_date(kind) or t.is_timestamp(kind) else TIME_OF_DAY if t.is_time(kind) else None
+    dates = DURATION if t.is_duration(kind) else dates
     if dates is not None:
         notes.append(of_dates(key, dates))
     elif t.is_decimal(kind):
         notes.append(f"'{key}' holds decimals: read as float64.")
-    elif t.is_duration(kind):
-        notes.append(f"'{key}' holds durations: read as seconds.")
     if stats.nulls:
         notes.append(f"'{key}' lacks a value in {stats.nulls:,} of {stats.rows:,} rows: NaN there.")
     if not stats.missing and stats.rows > 1 and stats.least == stats.most and key != o.target and o.columns is None:
@@ -298,7 +297,7 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
         notes.append(f"'{key}' is a category with {len(texts.levels):,} values, in the order it came with.")
         return Column("category", "int64", (), texts.levels)
     texts.count()
-    distinct, is_input = texts.distinct, key != o.target
+    distinct, is_input = _composed(key, texts.distinct, notes), key != o.target
     count = None if distinct is None else distinct.num_rows
     told = stats.rows - stats.nulls - texts.marks.total()
     different = np.inf if count is None else count - len([mark for mark in texts.marks if mark.strip()])
@@ -333,6 +332,21 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
     return Column("category", "int64", (), classes)
 
 
+def _composed(key: str, distinct: pa.Table | None, notes: list[str]) -> pa.Table | None:
+    """The strings, those that are one in composed form as the first of them is spelled."""
+    if distinct is None:
+        return None
+    form = pc.utf8_normalize(distinct["text"], "NFC")
+    if form.equals(distinct["text"]):
+        return distinct
+    grouped = distinct.append_column("form", form).group_by("form", use_threads=False)
+    found = grouped.aggregate([("text", "first"), ("rows", "sum")]).select([1, 2]).rename_columns(["text", "rows"])
+    twice = distinct.num_rows - found.num_rows
+    said = f"'{key}' has letters written as several characters: values are compared in composed form (Unicode NFC)"
+    notes.append(said + (f", by which {twice:,} are others written so." if twice else "."))
+    return found
+
+
 def _decide_lists(key: str, kind: pa.DataType, lists: Lists, o: Options, notes: list[str]) -> Column | None:
     """Blocks of numbers, numbers whose count varies, or, as a target, the labels that a row has together."""
     leaf = flat_list(pa.chunked_array([], kind)).type
@@ -353,10 +367,10 @@ def _decide_lists(key: str, kind: pa.DataType, lists: Lists, o: Options, notes: 
 
 
 def _decide_labels(key: str, lists: Lists, o: Options, notes: list[str]) -> Column:
-    if lists.labels is None or len(lists.labels) < 2:
-        found = f"more than {MOST_LABELS:,}" if lists.labels is None else len(lists.labels)
+    known = tuple(sorted(strings.first_spelled(lists.labels or ())))
+    if len(known) < 2:
+        found = f"more than {MOST_LABELS:,}" if lists.labels is None else len(known)
         raise HandfulError(f"{o.name}: the lists of '{key}' hold {found} label(s); a target needs two or more")
-    known = tuple(sorted(lists.labels))
     shown = ", ".join(known[:6]) + (", ..." if len(known) > 6 else "")
     notes.append(f"the target '{key}' holds {len(known)} labels that a row may have together: {shown}.")
     return Column("tensor", "uint8", (len(known),), labels=known)

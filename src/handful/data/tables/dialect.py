@@ -19,6 +19,7 @@ BLANKS = " "  # one or more of them
 _RUNS = re.compile(rb'("[^"]*")|(?<=[^\s])([ \t]+)(?=[^\s])|[ \t]+')
 _COMMA, _POINT = re.compile(r"\s*[+-]?\d+,\d+\s*"), re.compile(r"\s*[+-]?\d+\.\d+\s*")
 _NUMBER = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*")
+VERSION = re.compile(r"\d{1,3}\.[0-3]?\d")
 _NOTHING = {"", "?", "na", "n/a", "nan", "null", "-", "none"}
 
 
@@ -53,7 +54,8 @@ class Dialect(NamedTuple):
                 f"the first line holds values, not names: the columns are named {self.names[0]} to {self.names[-1]}."
             )
         if self.codes:
-            found.append(f"whole numbers of one length, with zeros in front, are names: {', '.join(self.codes)}.")
+            why = "whole numbers of one length with zeros in front, or such as 1.1 beside 1.10"
+            found.append(f"names, not numbers ({why}): {', '.join(self.codes)}.")
         return " ".join(found) or None
 
     @property
@@ -63,8 +65,9 @@ class Dialect(NamedTuple):
         return {"huggingface": json.dumps({"info": {"features": features}})} if features else None
 
 
-def find(head: bytes, ending: str) -> Dialect:
-    """The dialect of a file that begins with `head` and ends in `ending`.
+def find(head: bytes, ending: str, trained: Dialect | None = None) -> Dialect:
+    """The dialect of a file that begins with `head` and ends in `ending`. trained: what training learned of such files:
+    the sign before decimals, and the names of columns, by which it is known whether the file has a header.
 
     A tab where the ending is .tsv; else a comma, unless the header and the records after it agree on the number of
     values with ';', a tab or '|' only, or with blanks where some column is of numbers. Decimals have a comma where some
@@ -83,32 +86,73 @@ def find(head: bytes, ending: str) -> Dialect:
         if counted is not None:
             return counted
     separators = ("\t",) if ending.startswith(".tsv") else _SEPARATORS
+    if trained is not None:
+        return _as_trained(text, cut, separators, trained)
     found = {separator: _records(text, separator, cut) for separator in separators}
-    separator = next((s for s, records in found.items() if _agree(records)), None)
+    agreed = {s: _numeric(records) for s, records in found.items() if _agree(records)}
+    separator = max(agreed, key=lambda s: agreed[s], default=None)  # in 1,5;2,5 both would do
     if separator is None:
         blanks = _records(text, BLANKS, cut)
-        if not ending.startswith(".tsv") and _agree(blanks) and any(map(_is_numeric, zip(*blanks[1:], strict=True))):
+        if not ending.startswith(".tsv") and _agree(blanks) and blanks[1:] and _numeric(blanks):
             separator, found[BLANKS] = BLANKS, blanks
         else:
             return Dialect(separators[0])
     records = found[separator]
+    decimal = "." if ending.startswith(".tsv") else _decimal(separator, records)
+    names = tuple(f"column_{i}" for i in range(len(records[0]))) if _is_values(records) else ()
+    return Dialect(separator, decimal, names, codes=_codes(names or records[0], records[not names :]))
+
+
+def _numeric(records: list[list[str]]) -> int:
+    """How many columns are of numbers."""
+    return sum(map(_is_numeric, zip(*(records[1:] or records), strict=True)))
+
+
+def _decimal(separator: str, records: list[list[str]]) -> str:
     values = [value for record in records[1:] for value in record]
     commas = any(map(_COMMA.fullmatch, values)) and not any(map(_POINT.fullmatch, values))
-    comma = commas and separator != "," and not ending.startswith(".tsv")
-    names = tuple(f"column_{i}" for i in range(len(records[0]))) if _is_values(records) else ()
-    return Dialect(separator, "," if comma else ".", names, codes=_codes(names or records[0], records[not names :]))
+    return "," if commas and separator != "," else "."
+
+
+def _as_trained(text: str, cut: bool, separators: Sequence[str], trained: Dialect) -> Dialect:
+    """The same, whatever the values are: with the separator by which the first record holds most of the trained names.
+    Where it holds none, and training had no header, all records are values, set apart by what they agree on."""
+    found = {separator: _records(text, separator, cut) or [[]] for separator in (*separators, BLANKS)}
+    known = {separator: len({*records[0]} & {*trained.names}) for separator, records in found.items()}
+    best = max(known, key=lambda separator: known[separator])
+    numbered = [int(name[7:]) for name in trained.names if re.fullmatch(r"column_\d+", name)]
+    if known[best] or not numbered:
+        return Dialect(best, trained.decimal or _decimal(best, found[best]))
+    agreed = {s: _numeric(records) for s, records in found.items() if s != trained.decimal and _agree(records)}
+    best = max(agreed, key=lambda s: agreed[s], default=separators[0])
+    names = [f"column_{i}" for i in range(len(found[best][0]))]
+    if "target" in trained.names and len(names) == max(numbered) + 2:  # as in files of scikit-learn
+        names[-1] = "target"
+    return Dialect(best, trained.decimal or _decimal(best, [[], *found[best]]), tuple(names))
 
 
 def _codes(names: Sequence[str], records: list[list[str]]) -> tuple[str, ...]:
     """The columns of codes, such as 00501, which would not be the same as numbers: digits alone, three or more and
-    always as many, in some rows from 0 on; but not where the name says that they are dates or times.
+    always as many, in some rows from 0 on; but not where the name says that they are dates or times. So are versions,
+    1.1 beside 1.10, where each occurs twice or more and none has 40 or more behind the point, as prices, 1.5 beside
+    1.50, have.
 
     >>> _codes(["zip", "hour", "n"], [["01001", "0930", "010"], ["90210", "1415", "7"]])
     ('zip',)
+    >>> _codes(["version", "price"], 2 * [["1.1", "1.5"], ["1.10", "1.50"]])
+    ('version',)
     """
     found = []
     for name, cells in zip(names, zip(*records, strict=True), strict=False):
-        told = {cell.strip() for cell in cells if cell.strip().lower() not in _NOTHING}
+        every = [cell.strip() for cell in cells if cell.strip().lower() not in _NOTHING]
+        told = set(every)
+        if (
+            told
+            and 2 * len(told) <= len(every)
+            and all(map(VERSION.fullmatch, told))
+            and len({*map(float, told)}) < len(told)
+        ):
+            found.append(name)
         whole = len({len(cell) for cell in told}) == 1 and all(cell.isascii() and cell.isdigit() for cell in told)
         if whole and len(max(told)) > 2 and len(told) > 1 and min(told)[0] == "0" and not TIME_NAME.search(name):
             found.append(name)

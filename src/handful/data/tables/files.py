@@ -177,8 +177,8 @@ class _Format(NamedTuple):
 def trained_dialect(trained: Mapping[str, Column]) -> Dialect | None:
     """What training learned of how tables are written, whatever stands between their values."""
     typed = (column for column in trained.values() if column.type not in (None, str(TEXT)))
-    decimal = next((column.decimal for column in typed if column.decimal), None)
-    return Dialect("", decimal) if decimal else None
+    decimal = next((column.decimal for column in typed if column.decimal), "")
+    return Dialect("", decimal, tuple(trained)) if trained else None
 
 
 def read_blocks(where: str, whole: bool = False, table: Dialect | None = None) -> Iterator[TableBlock]:
@@ -226,9 +226,10 @@ def table_dialect(files: Sequence[str]) -> Dialect | None:
 
 def _csv(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:
     data = _unpacked(stream, where)
-    dialect = find_dialect(data.read(SAMPLE + 1), ending(where))
-    if table is not None and table.separator in ("", dialect.separator):
-        dialect = table if table.separator else dialect._replace(decimal=table.decimal)
+    trained = table if table is not None and not table.separator else None
+    dialect = find_dialect(data.read(SAMPLE + 1), ending(where), trained)
+    if table is not None and table.separator == dialect.separator:
+        dialect = table
     data.seek(0)
     names = list(dialect.names) or None  # None: in the text itself
     if dialect.counts:

@@ -1,5 +1,6 @@
 """Strings as the numbers, dates or classes that their column is known to hold; their words."""
 
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, time
 from functools import lru_cache
@@ -13,12 +14,29 @@ from pyarrow import csv as arrow_csv
 
 from handful.base.errors import HandfulError
 from handful.data.base import Column, Rows
-from handful.data.tables.dialect import Dialect
+from handful.data.tables.dialect import VERSION, Dialect
 from handful.data.tables.types import TEXT, is_moment, plain
-from handful.data.tables.written import TIME_OF_DAY, Floats, dates, is_missing, numbers, trimmed
+from handful.data.tables.written import DURATION, TIME_OF_DAY, Floats, dates, is_missing, numbers, trimmed
 
 # Letters of scripts that set no spaces between words: Thai, Lao, Burmese, Khmer, kana and Chinese characters.
 UNSPACED = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
+
+
+def composed(text: str) -> str:
+    """The text with each letter and its marks as one character where there is one (Unicode's normal form NFC).
+
+    >>> len("e\N{COMBINING ACUTE ACCENT}"), len(composed("e\N{COMBINING ACUTE ACCENT}"))
+    (2, 1)
+    """
+    return unicodedata.normalize("NFC", text)
+
+
+def first_spelled(names: Iterable[str]) -> tuple[str, ...]:
+    """Names without those that are others before them in composed form, in which all names are compared."""
+    found: dict[str, str] = {}
+    for name in names:
+        found.setdefault(composed(name), name)
+    return tuple(found.values())
 
 
 def is_plain(text: str) -> bool:
@@ -142,23 +160,26 @@ def _read_all(texts: pa.Array, way: _Way) -> tuple[Floats, str | None]:
 def _what(column: Column) -> str:
     if column.dates is None:
         return "true or false" if column.type == "bool" else "a number"
-    return f"a {TIME_OF_DAY}" if column.dates == TIME_OF_DAY else f"a date, {column.dates},"
+    return f"a {column.dates}" if column.dates in (TIME_OF_DAY, DURATION) else f"a date, {column.dates},"
 
 
 def codes_of(values: pa.ChunkedArray, classes: Sequence[str]) -> tuple[Rows, Rows]:
     """(the place of each string among `classes`, -1 where it has none; the rows of those that are not blank)."""
-    codes = pc.index_in(values, value_set=_as_array(tuple(classes)))
+    known = _as_array(tuple(classes))
+    codes = pc.index_in(values, value_set=known)
     array = (pc.fill_null(codes, -1) if codes.null_count else codes).to_numpy().astype(np.int64)
     other: Rows = np.flatnonzero(array < 0)
     if len(other):
-        bare = pc.utf8_trim_whitespace(values.take(pa.array(other)))
-        other = other[~pc.fill_null(pc.equal(bare, ""), True).to_numpy()]
+        rest = pc.utf8_normalize(values.take(pa.array(other)), "NFC")
+        array[other] = pc.fill_null(pc.index_in(rest, value_set=known), -1).to_numpy()
+        blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(rest), ""), True).to_numpy()
+        other = other[(array[other] < 0) & ~blank]
     return array, other
 
 
 @lru_cache(256)
 def _as_array(classes: tuple[str, ...]) -> pa.Array:
-    return pa.array(classes, TEXT)
+    return pa.array(map(composed, classes), TEXT)
 
 
 _MOST = 1 << 16  # labels whose writing is kept
@@ -172,7 +193,8 @@ Words = tuple[str, ...] | None
 def typed(cells: pa.ChunkedArray, parse: Parse, rows: int = 0) -> tuple[pa.ChunkedArray, Words]:
     """The values of a target's cells, and how each value is written, where Python would write it otherwise.
 
-    A few whole numbers of which one is written in two ways ("1" and "01"), or too long for 64 bits, are names: text.
+    A few whole numbers or versions of which one is written in two ways ("1" and "01", "1.1" and "1.10"), or whole
+    numbers too long for 64 bits, are names: text.
     """
     encoded = pc.dictionary_encode(cells.combine_chunks())
     values = parse(encoded.dictionary).combine_chunks()
@@ -195,6 +217,9 @@ def typed(cells: pa.ChunkedArray, parse: Parse, rows: int = 0) -> tuple[pa.Chunk
 def _are_names(words: dict[object, str], pairs: Iterable[tuple[object, str]], kind: pa.DataType) -> bool:
     if pa.types.is_integer(kind):
         return any(words[value] != text for value, text in pairs)
+    pairs = list(pairs)
+    if any(words[value] != text for value, text in pairs) and all(VERSION.fullmatch(text) for _, text in pairs):
+        return True
     digits = [text for text in words.values() if text.lstrip("+-").isdecimal()]
     return pa.types.is_floating(kind) and len(digits) == len(words) and any(abs(int(t)) >= _LONGEST for t in digits)
 

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from handful.data.base import Column
 
 TEXT, BYTES = pa.large_string(), pa.large_binary()
+_PLAIN = {TEXT, pa.float64(), pa.int64(), pa.bool_()}
 _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
@@ -35,6 +36,8 @@ def is_number(kind: pa.DataType) -> bool:
 def plain(table: pa.Table, known: Collection[str] = ()) -> pa.Table:
     """The table with few types: the fields of structs are columns, `user.age`, and the ends of intervals, but for those
     of a `known` name; see `plain_column` for the others."""
+    if all(field.type in _PLAIN and not field.metadata for field in table.schema):  # one row after another is
+        return table
     names: list[str] = []
     columns: list[pa.ChunkedArray] = []
     for field, column in zip(table.schema, table.columns, strict=True):
@@ -62,6 +65,8 @@ def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     paths, a dictionary of strings with indices of 32 bits; extensions and other dictionaries unwrapped."""
     t = pa.types
     kind = column.type
+    if kind in _PLAIN:
+        return column
     if _extension(kind) == "pandas.period":
         return _starts(_storage(column), kind.freq)
     if _extension(kind) == "pandas.interval":

@@ -1,7 +1,7 @@
 """The values of a column: `apply`, the one place where what was decided or learned of a column is applied."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -33,9 +33,10 @@ from handful.data.tables.types import (
     named,
     plain_column,
 )
-from handful.data.tables.written import TIME_OF_DAY
+from handful.data.tables.written import DURATION, TIME_OF_DAY
 
 MEDIA = ("image", "audio")
+_SECONDS: dict[str, Callable[[pa.DataType], bool]] = {TIME_OF_DAY: pa.types.is_time, DURATION: pa.types.is_duration}
 
 
 def convert(
@@ -92,9 +93,7 @@ def _numbers(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> D
     else:
         numbers = as_numbers(column)
         if numbers is None or not _alike(column.type, wanted, column.null_count == len(column)):
-            what = (
-                "a number" if wanted.dates is None else f"a {TIME_OF_DAY}" if wanted.dates == TIME_OF_DAY else "a date"
-            )
+            what = "a number" if wanted.dates is None else f"a {wanted.dates}" if wanted.dates in _SECONDS else "a date"
             raise HandfulError(f"{o.name}: column '{key}' must be {what} but is {column.type}")
         if numbers.null_count and not pa.types.is_floating(numbers.type):
             middle = pa.uint8() if pa.types.is_boolean(numbers.type) else numbers.type
@@ -110,10 +109,8 @@ def _alike(kind: pa.DataType, wanted: Column, empty: bool) -> bool:
     if empty or wanted.type is None:
         return True
     if wanted.dates is not None:
-        return pa.types.is_time(kind) if wanted.dates == TIME_OF_DAY else is_moment(kind)
-    return pa.types.is_duration(kind) == wanted.type.startswith("duration") and not (
-        is_moment(kind) or pa.types.is_time(kind)
-    )
+        return bool(_SECONDS.get(wanted.dates, is_moment)(kind))
+    return not (pa.types.is_duration(kind) or is_moment(kind) or pa.types.is_time(kind))
 
 
 def _category(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: list[str]) -> Dense:
@@ -201,7 +198,7 @@ def _label_sets(key: str, lists: pa.ChunkedArray, known: tuple[str, ...], o: Opt
     """The labels that a row has together: uint8 [n, k] of zeros and ones."""
     words = flat_list(lists).cast(TEXT)
     at = np.repeat(np.arange(len(lists)), pc.list_value_length(lists).to_numpy())
-    codes = pc.fill_null(pc.index_in(words, value_set=pa.array(known, TEXT)), -1).to_numpy()
+    codes, _ = codes_of(words, known)
     if (codes < 0).any():
         bad = int(np.flatnonzero(codes < 0)[0])
         word = words[bad].as_py()

@@ -176,7 +176,7 @@ _WEEKDAY = rf"(?:(?i:mon|tue|wed|thu|fri|sat|sun)[a-z]{{0,6}}\.?,?{_BLANK}+)?"
 _NAME = r"(?P<name>(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec))(?P<rest>[a-z]{0,6})\.?"
 _MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
            "november", "december")  # fmt: skip
-TIME_OF_DAY = "time of day"
+TIME_OF_DAY, DURATION = "time of day", "duration"
 # Ways to write dates. Where dots stand between them, days come before months.
 DATES = {
     "year-month-day": rf"^(?P<y>\d{{4}})(?P<a>[-/.]){_MONTH}(?P<b>[-/.]){_DAY}{_TIME}$",
@@ -188,26 +188,33 @@ DATES = {
     "month year": rf"^{_NAME},?[-\s/](?P<y>\d{{4}}|\d{{2}})$",
     "year quarter": r"^(?P<y>\d{4})[-\s]?[qQ](?P<q>[1-4])$",
     TIME_OF_DAY: rf"^{_CLOCK}$",
+    DURATION: rf"^(?:(?P<D>-?\d{{1,6}}) days?(?:,?{_BLANK}\+?|$))?(?P<sign>-?)"
+    r"(?:(?P<H>\d{1,6})(?::|h ?)(?P<M>\d{2})(?::(?P<S>\d{2}(?:\.\d{1,9})?))?)?$",
 }
 _SECONDS = 86_400
 
 
 def dates(texts: pa.Array, way: str) -> Floats:
-    """Strings (`trimmed`) as seconds since 1970-01-01 (UTC), or since midnight; NaN where one is not written so.
+    """Strings (`trimmed`) as seconds since 1970-01-01 (UTC), or since midnight, or that something lasts; NaN where one
+    is not written so.
 
     way: one of DATES. Years of two digits are 1969 to 2068, as POSIX has it. Days that no calendar has are not read.
 
     >>> dates(pa.array(["01.03.2021", "1/3/21 00:01", "30.02.2021"], pa.large_string()), "day/month/year").tolist()
     [1614556800.0, 1614556860.0, nan]
+    >>> dates(pa.array(["27:30", "7h05", "1 day, 0:00:02.5"], pa.large_string()), DURATION).tolist()
+    [99000.0, 25500.0, 86402.5]
     """
     at, found = _parts(texts, DATES[way])
     values = np.full(len(texts), np.nan)
     if not len(at):
         return values
     whole, second, valid = np.zeros(len(at), np.int64), np.zeros(len(at)), np.ones(len(at), np.bool_)
-    if "H" in found:
+    if way == DURATION:
+        whole, second, valid = _lasting(found)
+    elif "H" in found:
         whole, second, valid = _clock(found)
-    if way != TIME_OF_DAY:
+    if way not in (TIME_OF_DAY, DURATION):
         day, there = _day(found)
         valid &= there
         whole = whole + day * _SECONDS - (_zone(found["zone"]) if "zone" in found else 0)
@@ -228,6 +235,15 @@ def _clock(found: Mapping[str, pa.Array]) -> tuple[Days, Floats, Mask]:
     minute, second = _whole(found["M"]), _filled(found["S"]).cast(pa.float64()).to_numpy()
     valid &= (hour < 24) & (minute < 60) & (second < 60)
     return hour * 3600 + minute * 60, second, valid
+
+
+def _lasting(found: Mapping[str, pa.Array]) -> tuple[Days, Floats, Mask]:
+    """(seconds that it lasts to the minute, the seconds of the minute, whether the minutes are below 60)."""
+    minute, second = _whole(found["M"]), _filled(found["S"]).cast(pa.float64()).to_numpy()
+    sign = np.where(_mask(pc.equal(found["sign"], "-")), -1, 1)
+    whole = _whole(found["D"]) * _SECONDS + sign * (_whole(found["H"]) * 3600 + minute * 60)
+    told = _mask(pc.not_equal(pc.binary_join_element_wise(found["D"], found["H"], pa.scalar("", TEXT)), ""))
+    return whole, sign * second, told & (minute < 60) & (second < 60)
 
 
 def _filled(field: pa.Array) -> pa.Array:

@@ -24,7 +24,8 @@ LATEST = 0.8  # share of the run after which growing no longer pays for its bran
 PROBING = 0.015  # of the run's examples, to measure the noise scale
 LEAST_PARTS, MOST_PARTS = 4, 32  # batches that one measurement is made of
 BRANCH = 0.004  # of the run's examples, for each of the two branches of a confirmation
-STEPS = 8  # the fewest steps of a branch
+STEPS = 8  # the fewest steps of a branch,
+TRIAL = 0.02  # which may be so many of the run's examples at most: a shorter run tries no such batch
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ def as_growth(spec: object) -> growth:
 
 @dataclass(frozen=True)
 class Grower:
-    """Measures phi at fixed positions and decides there whether the batch doubles.
+    """Measures phi at fixed positions and decides there whether the batch doubles, or, as formulas are trusted no
+    further, becomes four times as large.
 
     phi is measured from the gradients of the next batches, at the weights of the moment, without an update. To run
     ordinary steps in parts instead wastes no example, but parts of B / M rows cost (M - 1) a extra for B examples,
@@ -83,9 +85,7 @@ class Grower:
         """Add what the next batches tell to `state.noise`, and drop what is older than half of the run so far."""
         s = t.state
         s.noise = [n for n in s.noise if n[-1] >= s.position / 2]
-        parts = min(MOST_PARTS, int(PROBING * (t.planned or 0) / CONSIDERED / s.batch))
-        if parts < LEAST_PARTS:
-            return
+        parts = max(LEAST_PARTS, min(MOST_PARTS, int(PROBING * (t.planned or 0) / CONSIDERED / s.batch)))
         batch = t.batches.at(s.position, parts * s.batch)
         with untouched(t):
             t.objective.model.train()
@@ -95,11 +95,15 @@ class Grower:
 
     @part("measuring the noise scale")
     def consider(self, t: Training) -> str | None:
-        """At one of the fixed positions: double the batch if it pays. Returns what was done, in words, or None."""
+        """At one of the fixed positions: let the batch grow if it pays. Returns what was done, in words, or None."""
         s, planned = t.state, t.planned or 0
-        old, new = s.batch, 2 * s.batch
-        is_time = EARLIEST * planned <= s.position < LATEST * planned and t.due(max(1, planned // CONSIDERED))
-        if not is_time or new > self.spec.at_most:
+        old, unit = s.batch, max(1, planned // CONSIDERED)
+        every = unit * math.ceil(LEAST_PARTS * old / PROBING / unit)  # so seldom that each may take LEAST_PARTS batches
+        if not (EARLIEST * planned <= s.position < LATEST * planned and t.due(every)):
+            return None
+        steps = {n: max(STEPS, math.ceil(BRANCH * planned / n)) for n in (2 * old, 4 * old) if n <= self.spec.at_most}
+        sizes = [n for n in steps if steps[n] * n <= TRIAL * planned]
+        if not sizes:
             return None
         try:
             self.measure(t)
@@ -110,16 +114,16 @@ class Grower:
                 raise
             return None
         phi = pool(map(GradientMoments.from_list, s.noise))
+        if phi.value is not None:
+            t.log({**t.moment(), "noise_scale": phi.value, "note": f"noise scale {phi}"})
         believed = phi.value if phi.value is not None else phi.low if phi.status == "bounded" else 0.0
+        new = max(sizes, key=lambda n: self.spec.gain(old, n, believed))
         predicted = self.spec.gain(old, new, believed)
         if predicted < GAIN or stalled(t):
             return None
-        steps = max(STEPS, math.ceil(BRANCH * planned / new))
-        if steps * new > 0.02 * planned:
-            return None  # too short a run to try
         by = gain_of(old, new, believed)
-        spend(t, 3 * steps, 2 * steps * new)
-        if not confirmed(t, new, steps, by):
+        spend(t, (1 + new // old) * steps[new], 2 * steps[new] * new)
+        if not confirmed(t, new, steps[new], by):
             s.noise = []  # ask again with new numbers only
             return f"batch stays at {old}: a branch with {new} did worse (noise scale {phi})"
         rescale(s.optimizer, old, new, by)

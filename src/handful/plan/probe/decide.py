@@ -30,7 +30,7 @@ from handful.plan.probe.first_steps import first_steps, rate_follows
 from handful.plan.probe.memory import measure_memory
 from handful.plan.probe.noise_scale import PARTS, GradientMoments, gradient_in_parts, pool
 from handful.plan.probe.snapshot import Snapshot, untouched
-from handful.plan.probe.step_time import Throughput, measure_throughput, powers_of_two
+from handful.plan.probe.step_time import Throughput, fit_times, measure_throughput, powers_of_two
 from handful.plan.probe.steps import effort
 from handful.report.words import say_seconds
 from handful.training.coupling import mode_coupling
@@ -40,23 +40,18 @@ ROWS_PER_BATCH = 50  # a batch is at most a fiftieth of the data,
 LEAST_CAP = 16  # or this,
 UPDATES = 550  # and leaves the throughput rule at least so many updates
 LEAST = 8
-USUAL = 32  # the batch where none is measured
-SHORT = 120.0  # seconds: a run of few rows and open length that will be over in so many takes the defaults
+USUAL, LARGEST = 32, 128  # the batch where none is measured
+SHORT = 10.0  # seconds: a run that will be over in so many takes the defaults, for measuring takes up to one;
+OPEN = 12.0  # times as long if its length is open: few rows, which are learned by heart long before
 STEP_COST = 64  # rows that a step costs besides its own, where times are stated: that of small networks on a CPU
 LITTLE = 0.05  # of the predicted progress per second: less is not worth more measuring
 MOST_RISE = 4.0  # of the rate for the one large batch that the noise scale is measured with
 
 
 def decide(
-    t: Training,
-    *,
-    batch: bool = True,
-    lr: bool = True,
-    share: float = SHARE,
-    throughput: Throughput | None = None,
-    measure_all: bool = False,
-    weigh: bool = False,
-) -> Decision:
+    t: Training, *, batch: bool = True, lr: bool = True, share: float = SHARE, throughput: Throughput | None = None,
+    measure_all: bool = False, weigh: bool = False, open_length: bool = False,
+) -> Decision:  # fmt: skip
     """Decide what was left open, on a Training that was built with provisional values; it is left as it was.
 
     The run begins: with a batch by the throughput rule its first steps are taken; the next ones are at several rates,
@@ -65,20 +60,23 @@ def decide(
 
     share: of the planned examples that may be spent; throughput: step times that are given instead of measured;
     measure_all: measure what no choice needs, too (for `advise`); weigh: take the defaults, where the run is so short
-    that measuring would not earn back what it costs.
+    that measuring would not earn back what it costs; open_length: whether the stop rule is ours.
     """
     started = time.perf_counter()
     d = Decision(cap=batch_cap(t.examples))
     beginning, size = Snapshot(t), t.state.batch
     try:
-        short = too_short(t, d) if weigh and throughput is None else ""
+        short = too_short(t, d, throughput, SHORT * OPEN if open_length else SHORT) if weigh else ""
         ask_batch = (batch or measure_all) and not short
         if short and batch:
-            size = take_usual(d, short)
+            size = take_usual(t, d, short, open_length=open_length)
         if ask_batch:
             tp = d.throughput = throughput or measure_times(t, d, share, quick=not measure_all)
             size = fallback_batch(tp, d.cap, planned_examples(t))
-        rate = first_steps(t, d, size, share, beginning, batch=ask_batch, lr=lr or measure_all, short=short)
+        rate = first_steps(
+            t, d, size, share, beginning, batch=ask_batch, lr=lr or measure_all, short=short,
+            learned=bool(short) and not open_length,
+        )  # fmt: skip
         if ask_batch:
             measure_noise(t, d, tp, size, NOISE * share / SHARE, rise=MOST_RISE if lr else 1.0)
             follow(t, d, rate, size, choose_batch(t, d, tp))
@@ -96,20 +94,31 @@ def decide(
     return d
 
 
-def too_short(t: Training, d: Decision) -> str:
-    """Why measuring would not earn back what it costs, for a run as short as this one; empty where it may. How long it
-    computes counts, not how long other processes keep it waiting: a busy machine decides as a quiet one."""
-    first = measure_throughput(t, [min(USUAL, d.cap)], budget=0.2, repeats=5, timer=effort)
-    seconds = planned_examples(t) * first.low[0] / first.sizes[0]
-    if seconds > SHORT:
+def too_short(t: Training, d: Decision, known: Throughput | None, limit: float) -> str:
+    """Why measuring would not earn back what it costs, for a run that will be over in `limit` seconds; empty where it
+    may, or where step times are given. How long it computes counts, not how long other processes keep it waiting: a
+    busy machine decides as a quiet one. The time of the one size that was asked about stands in the plan: given again
+    (`known`), it decides the same."""
+    if known is not None and len(known.sizes) > 1:
         return ""
-    return f"the run will take {say_seconds(seconds)} at most, too little to earn back a measurement"
+    first = known or measure_throughput(t, [min(USUAL, d.cap)], budget=0.2, repeats=3, timer=effort)
+    size, step = first.sizes[0], first.low[0]
+    if planned_examples(t) * step / size > limit:
+        return ""
+    d.throughput = fit_times({size: [step]})
+    run = say_seconds(planned_examples(t) * step / size)
+    return f"the run will take {run} at most, too little to earn back a measurement"
 
 
-def take_usual(d: Decision, why: str) -> int:
-    """The batch where none is measured."""
+def take_usual(t: Training, d: Decision, why: str, *, open_length: bool) -> int:
+    """The batch where none is measured: the usual; where the length was asked for, so that time may count, the largest
+    with which the run still has its updates."""
     size = min(USUAL, d.cap)
-    d.batch = Choice(size, "default", f"the usual, but no more than a fiftieth of few rows; {why}")
+    reason = "the usual, but no more than a fiftieth of few rows"
+    if not open_length:
+        size = max(size, min(LARGEST, d.cap, powers_of_two(max(1, planned_examples(t) // UPDATES))[-1]))
+        reason = f"{USUAL} to {LARGEST}, as large as leaves {UPDATES} updates, but no more than a fiftieth of few rows"
+    d.batch = Choice(size, "default", f"{reason}; {why}")
     d.growth = Choice(None, "default", f"the batch stays: {why}")
     return size
 

@@ -2,13 +2,15 @@
 
 import math
 
+import numpy as np
 import torch
 
 from handful.base.plan import Choice
 from handful.base.stopwatch import part
 from handful.optim.build import gain, set_base
+from handful.optim.initial_lr import learned_rate, rate_of_shapes
 from handful.plan.probe.decision import NOISE, SHARE, TIMING, WARM, Decision, base_rate, raced_examples
-from handful.plan.probe.lr_race import FORWARD, FURTHER, LOSERS, Race, forwards_of, race
+from handful.plan.probe.lr_race import FORWARD, FURTHER, LOSERS, Race, forwards_of, race, standard_error
 from handful.plan.probe.snapshot import Snapshot
 from handful.plan.probe.steps import train
 from handful.report.words import say_number
@@ -17,7 +19,9 @@ from handful.training.training import Training
 FIRST_STEPS = 30  # where a fiftieth of the run are fewer, but at most twice that
 LOWER = 8.0  # what a rate is divided by whose first steps break off
 RACE = 0.02  # of the planned examples, for the losers of the first race; what is left over may go to another one
-LATEST_RACE = 0.08  # share of the run after which no further race begins
+LATEST_RACE = 0.08  # share of the run after which no further race begins,
+LATEST_FALL = 0.04  # and up to which the first one waits for the loss to fall
+FALLEN = 2.0  # standard errors that the latest losses lie below the first ones then
 USUAL_NOISE = 128  # the noise scale early in training, where it is not known
 BRANCH_STEPS = 10  # the fewest steps that tell two rates apart,
 MOST_STEPS = 2000  # and the most that it is worth
@@ -26,26 +30,29 @@ FEWEST_STEPS = 6  # or that tell anything, where there are not enough
 
 @part("first steps, at several rates")
 def first_steps(
-    t: Training, d: Decision, size: int, share: float, beginning: Snapshot, *, batch: bool, lr: bool, short: str = ""
-) -> float:
+    t: Training, d: Decision, size: int, share: float, beginning: Snapshot, *, batch: bool, lr: bool, short: str = "",
+    learned: bool = False,
+) -> float:  # fmt: skip
     """Begin the run with batches of `size`: some steps, then a race of rates where the run is long enough for one, and
-    `short` does not say why it is not. Leaves the training there; returns the base rate that it has."""
+    `short` does not say why it is not. Leaves the training there; returns the base rate that it has. learned: begin at
+    the rate that was learned for short runs."""
     planned = raced_examples(t)
     if not lr:
-        return _begin(t, d, base_rate(t), size, beginning, tries=1)
-    rate, why = default_rate(t, size)
+        return _begin(t, d, base_rate(t), size, beginning, tries=1)[0]
+    rate, why = default_rate(t, size, learned=learned)
     budget = min(share, 2 * SHARE) - (TIMING + NOISE if batch else 0.0)
     most, usual = (d.in_time(part * planned, size) for part in (budget, RACE / SHARE * share))
     steps, again = _plan_race(most, usual)
-    taken = _begin(t, d, rate, size, beginning, tries=6)
+    taken, losses = _begin(t, d, rate, size, beginning, tries=6)
     if taken != rate:
         d.lr = Choice(taken, "measured", f"the first steps broke off at {rate:.2g} ({why}) and did not at this rate")
-    elif steps and not short:
-        return _races(t, d, rate, why, size, steps, budget * planned if again else 0.0)
-    else:
+        return taken
+    if not steps or short:
         short = short or f"the run is too short to try others ({budget:.0%} of it are {most:.0f} steps)"
         d.lr = Choice(rate, "default", f"{why}; {short}")
-    return taken
+        return taken
+    waited = _leave_plateau(t, size, losses)
+    return _races(t, d, rate, why, size, steps, budget * planned if again else 0.0, waited)
 
 
 def _plan_race(most: float, usual: float) -> tuple[int, bool]:
@@ -58,25 +65,54 @@ def _plan_race(most: float, usual: float) -> tuple[int, bool]:
     return max(FEWEST_STEPS, min(BRANCH_STEPS, int(most) - forwards)), False
 
 
-def _begin(t: Training, d: Decision, rate: float, size: int, beginning: Snapshot, *, tries: int) -> float:
+def _begin(
+    t: Training, d: Decision, rate: float, size: int, beginning: Snapshot, *, tries: int
+) -> tuple[float, list[float]]:
     """The run's first steps, before anything can be told from it; a rate that breaks off is lowered until one does not,
-    in so many tries. Returns the rate that they were taken at, which the optimizer then has."""
+    in so many tries. Returns the rate that they were taken at, which the optimizer then has, and their losses."""
     planned = raced_examples(t)
     steps = max(math.ceil(WARM * planned / size), min(FIRST_STEPS, math.ceil(d.in_time(2 * WARM * planned, size))))
     set_base(t.state.optimizer, rate)
     if WARM * planned < size:
-        return rate
+        return rate, []
     for tried in (rate / LOWER**k for k in range(tries)):
         set_base(t.state.optimizer, tried)
         t.objective.model.train()
         losses = train(t, size, steps)
         if math.isfinite(losses[-1]) and (steps < FEWEST_STEPS or not _rose(losses)):
-            return tried
+            return tried, losses
         d.spend(len(losses), size)
         beginning.restore()
     d.notes.append("the loss became infinite in the first steps; they were undone and nothing was measured")
     set_base(t.state.optimizer, rate)
-    return rate
+    return rate, []
+
+
+def _leave_plateau(t: Training, size: int, losses: list[float]) -> int:
+    """Go on while the loss stands still, as SGD's may at first: a race there compares noise. Up to LATEST_FALL of the
+    run, for a rate that is far too small looks alike; then, or before a step that is not finite, the training stays.
+    Returns the steps that were waited for."""
+    steps, began = len(losses), t.state.step
+    while not fell(losses) and t.state.position + steps * size <= LATEST_FALL * raced_examples(t):
+        before = Snapshot(t)
+        losses += train(t, size, steps)
+        if not math.isfinite(losses[-1]):
+            before.restore()
+            break
+    return t.state.step - began
+
+
+def fell(losses: list[float]) -> bool:
+    """Whether the last ten losses lie clearly below the first ten (of fewer than 20, the halves).
+
+    >>> fell([2.3, 2.4, 2.2, 2.3, 1.9, 1.8, 1.9, 1.7]), fell([2.3, 2.4, 2.2, 2.3, 2.3, 2.2, 2.4, 2.2])
+    (True, False)
+    """
+    n = min(10, len(losses) // 2)
+    if n < 2:
+        return True  # too few to tell
+    first, last = np.array(losses[:n]), np.array(losses[-n:])
+    return float(first.mean() - last.mean()) > FALLEN * math.hypot(standard_error(first), standard_error(last))
 
 
 def _rose(losses: list[float]) -> bool:
@@ -86,9 +122,9 @@ def _rose(losses: list[float]) -> bool:
     return last - first > 0.5 * abs(first)
 
 
-def _races(t: Training, d: Decision, rate: float, why: str, size: int, steps: int, budget: float) -> float:
+def _races(t: Training, d: Decision, rate: float, why: str, size: int, steps: int, budget: float, waited: int) -> float:
     """A race against the next larger rate; while that one wins, another race at twice the position, as long as the
-    budget (in examples) lasts."""
+    budget (in examples) lasts. waited: steps that count for nothing there."""
     default, left = rate, budget
     while True:
         start = Snapshot(t)
@@ -100,10 +136,10 @@ def _races(t: Training, d: Decision, rate: float, why: str, size: int, steps: in
             rate = found.winner.lr
         (found.end or start).restore()
         set_base(t.state.optimizer, rate)
-        late = t.state.position > LATEST_RACE * raced_examples(t)
+        late = t.state.position - waited * size > LATEST_RACE * raced_examples(t)
         if not found.open_above or left < steps * size or late:
             break
-        if not math.isfinite(train(t, size, t.state.step)[-1]):  # as many steps again: the run goes on
+        if not math.isfinite(train(t, size, t.state.step - waited)[-1]):  # as many steps again: the run goes on
             (found.end or start).restore()
             break
     tried = f"tried {'; then '.join(map(_outcome, d.races))} (doubling must improve by {FURTHER:.0%})"
@@ -125,9 +161,13 @@ def _outcome(found: Race) -> str:
     return f"{rates} in a race over {steps}: loss {say_number(found.before)} -> {losses}"
 
 
-def default_rate(t: Training, size: int) -> tuple[float, str]:
-    """The optimizer's stated rate, taken to be for a batch of 32, and raised for a larger one."""
-    rate, why = base_rate(t), t.plan.choices["lr"].reason
+def default_rate(t: Training, size: int, *, learned: bool = False) -> tuple[float, str]:
+    """The optimizer's stated rate, taken to be for a batch of 32, and raised for a larger one. learned: where it comes
+    from the shapes of the model, that which was learned for short runs."""
+    rate, why, model = base_rate(t), t.plan.choices["lr"].reason, t.objective.model
+    shaped = rate_of_shapes(model)
+    if learned and why == shaped[1] and (found := learned_rate(model)):
+        rate, why = float(f"{found[0] * rate / shaped[0]:.3g}"), found[1]
     if size <= 32:
         return rate, why
     return float(f"{rate * rate_follows(t, 32, size):.3g}"), f"{rate:.3g} at a batch of 32 ({why}), raised for {size}"

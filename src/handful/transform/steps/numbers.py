@@ -14,6 +14,7 @@ from torch import Tensor
 from handful.base.errors import HandfulError
 from handful.data.base import Column, Ragged, Value
 from handful.data.gather import Array
+from handful.data.tables.strings import composed
 from handful.transform.steps.statistics import Moments, Scaling, inverse, known_values
 from handful.transform.steps.step import Names, Step, listed
 
@@ -295,9 +296,9 @@ def code_table(
 
     For each of `classes` its place in `known` plus `first`, or `other` where it is not there; the last entry,
     which the code -1 (missing) picks, is `missing`, by default `other`, too."""
-    ids = {name: i + first for i, name in enumerate(known)}
+    ids = {composed(name): i + first for i, name in enumerate(known)}
     last = other if missing is None else missing
-    return torch.tensor([*(ids.get(name, other) for name in classes), last], dtype=torch.int64)
+    return torch.tensor([*(ids.get(composed(name), other) for name in classes), last], dtype=torch.int64)
 
 
 def index_of(values: Array, known: Array) -> NDArray[np.int64]:
@@ -339,7 +340,7 @@ class Categories(Step[Sequence[str | None]]):
     counts: tuple[int, ...] = ()
 
     def learn(self, chunks: Iterator[Sequence[str | None]]) -> Self:
-        return self.of(Counter(name or "" for chunk in chunks for name in chunk))
+        return self.of(Counter(composed(name or "") for chunk in chunks for name in chunk))
 
     def of(self, counts: Mapping[str, int]) -> Self:
         """Fitted to names that have so many rows each; "" is missing."""
@@ -357,8 +358,9 @@ class Categories(Step[Sequence[str | None]]):
         return self.size - 1 if self.other else 0
 
     def __call__(self, value: Sequence[str | None]) -> Tensor:
-        ids = {name: i + 1 for i, name in enumerate(self.fitted(self.classes))}
-        return torch.tensor([ids.get(name, self._unseen) if name else 0 for name in value], dtype=torch.int64)
+        ids = {composed(name): i + 1 for i, name in enumerate(self.fitted(self.classes))}
+        found = [ids.get(composed(name), self._unseen) if name else 0 for name in value]
+        return torch.tensor(found, dtype=torch.int64)
 
     def recode(self, codes: Tensor, classes: Sequence[str]) -> Tensor:
         """Ids of codes [m] into another list of classes (-1: missing), such as those of a second file."""

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from torch import Tensor
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Ragged
 from handful.data.gather import ragged_of
-from handful.data.tables.strings import UNSPACED
+from handful.data.tables.strings import UNSPACED, composed
 from handful.transform.steps.numbers import index_of, padded
 from handful.transform.steps.statistics import Sample
 from handful.transform.steps.step import Inputs, Names, Step
@@ -183,15 +182,6 @@ class Tokenize(Step[Sequence[str]]):
         if self.max_length and self.longest > self.max_length:
             found.append(f"Texts are cut to {self.max_length} tokens; the longest seen in training has {self.longest}.")
         return found
-
-
-def composed(text: str) -> str:
-    """The text with each letter and its marks as one character where there is one (Unicode's normal form NFC).
-
-    >>> len("e\N{COMBINING ACUTE ACCENT}"), len(composed("e\N{COMBINING ACUTE ACCENT}"))
-    (2, 1)
-    """
-    return unicodedata.normalize("NFC", text)
 
 
 def pad(rows: Sequence[NDArray[np.int64]], max_length: int | None = None) -> Tensor:

@@ -1,5 +1,7 @@
 """Rows as a person looks at them: numbers, names of classes, short texts, pictures."""
 
+import io
+import wave
 from collections.abc import Iterable
 
 import numpy as np
@@ -8,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from handful.data.base import Batch, Column, Source
+from handful.transform.target import form_of, written
 
 LEGIBLE = ("number", "category", "text")  # kinds of columns whose values a table can show
 
@@ -41,7 +44,31 @@ def _values(column: Column, batch: Batch, name: str, length: int) -> list[object
     if column.kind == "text":
         return [shorten(str(text), length) for text in batch[name]]
     values = batch.tensor(name).tolist()
-    return values if column.classes is None else [class_name(column, code) for code in values]
+    if column.classes is not None:
+        return [class_name(column, code) for code in values]
+    known = [value == value for value in values]  # not NaN, which stands for a blank
+    if column.dates is None:
+        return [value if there else None for value, there in zip(values, known)]
+    texts = written(np.array([value if there else 0.0 for value, there in zip(values, known)]), form_of(column))
+    return [str(text) if there else None for text, there in zip(texts, known)]
+
+
+def sounds_of(batch: Batch, name: str, column: Column, most: int = 12, seconds: float = 4.0) -> list[bytes]:
+    """The first rows of a column of sounds as WAV files of 16 bits, at most so many and so long."""
+    values, offsets, rate = *batch.ragged(name), column.rate or 16000
+    starts, ends = offsets[:-1].tolist(), offsets[1:].tolist()
+    longest = round(seconds * rate)
+    return [_wav(values[a : min(b, a + longest)], rate) for a, b in list(zip(starts, ends))[:most]]
+
+
+def _wav(samples: Tensor, rate: int) -> bytes:
+    packed = io.BytesIO()
+    with wave.open(packed, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((samples.clamp(-1, 1) * 32767).to(torch.int16).numpy().astype("<i2").tobytes())
+    return packed.getvalue()
 
 
 def pictures_of(batch: Batch, name: str) -> NDArray[np.uint8] | None:

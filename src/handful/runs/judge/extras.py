@@ -1,4 +1,4 @@
-"""What the page of a run shows next to its curves: the confusion matrix of the held-out rows, augmented examples.
+"""What the page of a run shows next to its curves: how it does on the held-out rows, augmented examples.
 
 Collected when a run ends, while its data are at hand; kept in the run folder, for the page may be written again.
 """
@@ -15,34 +15,33 @@ from PIL import Image
 from handful.base import files
 from handful.base.stopwatch import part
 from handful.batches.batches import Batches
-from handful.report.figure import Figure
 from handful.report.markup import picture_grid
-from handful.report.matrix import figure_matrix
-from handful.runs.evaluate import Details
-from handful.runs.examples import DARK
-from handful.training.evaluation import evaluate
-from handful.training.objective import Objective
+from handful.runs.judge.evaluate import Evaluation, evaluate
+from handful.runs.judge.examples import DARK
+from handful.training.training import Training
 from handful.transform.augment.base import Augment
 from handful.transform.augment.default import picture
 from handful.transform.inputs import SingleInput
 from handful.transform.pipeline import Pipeline
 from handful.transform.steps.numbers import ScaleImage
 
+EXTRAS = "extras.json"
+DETAILED = ("classification", "multilabel", "regression")
 CLASSES = 1000  # with more classes a matrix says little and its file is large
 
 
 @part("the report")
-def write(
-    folder: Path, objective: Objective, pipeline: Pipeline, batches: Batches, valid: Batches | None
-) -> str | None:
+def write(folder: Path, t: Training) -> str | None:
     """Collect and write `extras.json` and `augmented.png` to the run folder, before the page is written.
 
     Never fails a run that has been trained: returns a sentence where something could not be collected, else None.
     """
     try:
-        if valid is not None and pipeline.task == "classification" and len(pipeline.classes or ()) <= CLASSES:
-            _write_confusion(folder, objective, pipeline, valid)
-        pixels = augmented(batches, pipeline)
+        known = t.pipeline.task in DETAILED and len(t.pipeline.classes or ()) <= CLASSES
+        if t.valid is not None and t.held_out is not None and known:
+            found = evaluate(t.objective, t.pipeline, t.valid, t.held_out.where, t.held_out)
+            files.write_text(folder / EXTRAS, json.dumps(found.as_json()))
+        pixels = augmented(t.batches, t.pipeline)
         if pixels is not None:
             image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
             with files.atomic(folder / "augmented.png") as temporary:
@@ -50,15 +49,6 @@ def write(
     except Exception as error:  # a picture is not worth a trained model
         return f"the report lacks a picture: {type(error).__name__}: {error}"
     return None
-
-
-def _write_confusion(folder: Path, objective: Objective, pipeline: Pipeline, valid: Batches) -> None:
-    details = Details(objective, pipeline)
-    evaluate(objective, valid.epoch(512), details)
-    tally = details.tally
-    if tally.confusion is not None and tally.confusion.any():
-        found = {"labels": tally.labels, "confusion": tally.confusion.tolist()}
-        files.write_text(folder / "extras.json", json.dumps(found))
 
 
 def augmented(batches: Batches, pipeline: Pipeline) -> NDArray[np.uint8] | None:
@@ -86,17 +76,17 @@ def augmented(batches: Batches, pipeline: Pipeline) -> NDArray[np.uint8] | None:
     return grid
 
 
-def read(folder: Path | None) -> tuple[list[Figure], list[Markup]]:
-    """(figures, pictures) for the page of the run in a folder; what is not there, or damaged, is left out."""
-    figures: list[Figure] = []
+def read(folder: Path | None) -> tuple[Evaluation | None, list[Markup]]:
+    """(how the run does on the held-out rows, pictures) for the page of the run in a folder; what is not there, or
+    damaged, is left out."""
+    found: Evaluation | None = None
     pictures: list[Markup] = []
     if folder is None:
-        return figures, pictures
+        return found, pictures
     with suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads((folder / "extras.json").read_text(encoding="utf-8"))
-        figures.append(figure_matrix(found["confusion"], found["labels"], "Confusion matrix of the held-out rows"))
+        found = Evaluation.from_json(json.loads((folder / EXTRAS).read_text(encoding="utf-8")))
     with suppress(OSError, ValueError), Image.open(folder / "augmented.png") as image:
         pixels = np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
         title = "Augmented training rows: as they are, and as the model sees them in four epochs"
         pictures.append(picture_grid(pixels[None], ["first line: as they are"], title=title))
-    return figures, pictures
+    return found, pictures

@@ -1,0 +1,132 @@
+"""The course of a run as figures: scores, learning rate, batch, speed."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handful.base.score import has_direction, lower_is_better
+from handful.report.figure import Figure, figure_lines
+from handful.report.traces import Floats, Line, Marker
+from handful.report.words import as_float, is_share, say_name, say_value, sentence, split_score
+
+History = Sequence[Mapping[str, object]]
+
+AXES = {"examples": "position", "steps": "step", "epochs": "epoch", "seconds": "seconds"}
+SETS = {"train": "training rows", "valid": "held-out rows", "test": "test rows"}
+SETTINGS = {"lr": "learning rate", "batch": "batch"}
+SMOOTHED = 40  # points of a training line from which on it is drawn smoothed, with the raw one behind
+
+
+def column(history: History, name: str) -> tuple[NDArray[np.int64], Floats]:
+    """(indices of the rows that have `name`, its values there); what is not a number is NaN."""
+    kept = np.array([i for i, row in enumerate(history) if name in row], dtype=np.int64)
+    return kept, np.array([as_float(history[i][name]) for i in kept.tolist()], dtype=np.float64)
+
+
+def curves(history: History) -> list[Figure]:
+    """The figures of a run, for what its history holds: loss, other scores, learning rate, batch, speed."""
+    xs = _positions(history)
+    if not xs:
+        return []
+    names = dict.fromkeys(name for row in history for name in row)
+    metrics = dict.fromkeys(split_score(n)[1] for n in names if split_score(n)[0] and not n.endswith("_rows"))
+    figures = [_score_figure(history, m, xs) for m in sorted(metrics, key=lambda m: m != "loss")]
+    for name, words in {**SETTINGS, "noise_scale": "noise scale"}.items():
+        kept, y = column(history, name)
+        if len(np.unique(y)) > 1:
+            is_batch = name == "batch"
+            line, log = Line(words, _pick(xs, kept), y, steps=is_batch), is_batch and _spans_decades(y)
+            figures.append(figure_lines(sentence(words), "", words, [line], log_y=log, from_zero=True))
+    kept, rate = speed(history)
+    if len(kept):
+        line = Line("examples per second", _pick(xs, kept), rate)
+        figures.append(figure_lines("Speed", "", "examples per second", [line], from_zero=True))
+    return figures
+
+
+def curves_of(runs: Mapping[str, History]) -> list[Figure]:
+    """The figures of several runs, a line for each: every score that was held out, or, where none was, of training."""
+    names = dict.fromkeys(name for history in runs.values() for row in history for name in row)
+    scores = [n for n in names if split_score(n)[0] == "valid"] or [n for n in names if split_score(n)[0] == "train"]
+    figures = []
+    for name in sorted(scores, key=lambda n: split_score(n)[1] != "loss"):
+        lines = []
+        for run, history in runs.items():
+            kept, y = column(history, name)
+            if len(kept):
+                lines.append(Line(run, _pick(_positions(history), kept), y, points=True))
+        title = sentence(say_name(name))
+        log = split_score(name)[1] == "loss" and _spans_decades(*(np.asarray(line.y) for line in lines))
+        figures.append(figure_lines(title, "", title.lower(), lines, log_y=log, percent=is_share(name)))
+    return figures
+
+
+def _positions(history: History) -> dict[str, Floats]:
+    """Every measure of progress that the history holds, by the name the reader sees."""
+    xs = {label: np.array([as_float(row.get(key)) for row in history]) for label, key in AXES.items()}
+    found = {label: values for label, values in xs.items() if np.isfinite(values).any()}
+    return found or ({"rows": np.arange(1.0, len(history) + 1)} if history else {})
+
+
+def _pick(xs: Mapping[str, Floats], kept: NDArray[np.int64]) -> dict[str, Floats]:
+    return {label: values[kept] for label, values in xs.items()}
+
+
+def _spans_decades(*ys: Floats) -> bool:
+    """True where all finite values are positive and the largest is more than ten times the smallest."""
+    values = np.concatenate(ys)
+    values = values[np.isfinite(values)]
+    return bool(len(values) and values.min() > 0 and values.max() > 10 * values.min())
+
+
+def _score_figure(history: History, metric: str, xs: Mapping[str, Floats]) -> Figure:
+    found = {which: column(history, f"{which}_{metric}") for which in SETS}
+    found = {which: (kept, y) for which, (kept, y) in found.items() if len(kept)}
+    lines = [
+        Line(
+            SETS[which], _pick(xs, kept), y, points=which != "train", smooth=_smoothed(y) if which == "train" else None
+        )
+        for which, (kept, y) in found.items()
+    ]
+    markers = []
+    kept, y = found.get("valid", (np.empty(0, np.int64), np.empty(0)))
+    best = _best(metric, y) if np.isfinite(y).sum() > 1 else None
+    if best is not None:
+        at = {label: float(values[kept[best]]) for label, values in xs.items()}
+        markers.append(Marker(f"best {say_value(metric, y[best])}", at, float(y[best])))
+    title, is_loss = sentence(say_name(metric)), metric == "loss"
+    log = is_loss and _spans_decades(*(y for _, y in found.values()))
+    return figure_lines(
+        title, "", title.lower(), lines, log_y=log, markers=markers, percent=is_share(metric), wide=is_loss
+    )
+
+
+def _smoothed(y: Floats) -> Floats | None:
+    """A mean over about a twentieth of the points, the recent ones weighted more; None for few points, and where some
+    are not finite."""
+    if len(y) < SMOOTHED or not np.isfinite(y).all():
+        return None
+    keep, mean, out = 1 - 20 / len(y), 0.0, []
+    for k, value in enumerate(y.tolist(), 1):
+        mean = keep * mean + (1 - keep) * value
+        out.append(mean / (1 - keep**k))
+    return np.array(out)
+
+
+def _best(metric: str, y: Floats) -> int | None:
+    """The index of the best finite value; None for a score of which it is not known which way is better."""
+    if not has_direction(metric):
+        return None
+    sign = 1 if lower_is_better(metric) else -1
+    return int(np.where(np.isfinite(y), sign * y, np.inf).argmin())
+
+
+def speed(history: History) -> tuple[NDArray[np.int64], Floats]:
+    """(rows, examples per second up to each): as logged, or else from positions and seconds between rows."""
+    kept, logged = column(history, "examples_per_second")
+    if len(kept):
+        return kept, logged
+    examples, time = (np.diff([as_float(row.get(key)) for row in history]) for key in ("position", "seconds"))
+    good = np.flatnonzero((time > 0) & (examples > 0))
+    return good + 1, examples[good] / time[good]

@@ -1,0 +1,1 @@
+"""How a trained run does on given rows: scores in detail, the worst rows, and what its page shows of them."""

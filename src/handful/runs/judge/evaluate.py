@@ -1,0 +1,222 @@
+"""How a trained run does on given data, in detail: by class, by error, and the rows it is most wrong about."""
+
+import base64
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handful.batches.batches import Batches
+from handful.data.base import Source
+from handful.data.media.folder import file_names
+from handful.report.document import Page, Part, Section
+from handful.report.figure import Figure
+from handful.report.markup import folded, picture_grid, sound_list, table_html, tiles
+from handful.report.page import Judged
+from handful.report.tables import Grid, print_table
+from handful.report.truth import figure_against, figure_calibration, figure_matrix, figure_residuals, interval
+from handful.report.words import say_count, say_name, say_score, say_share, say_value, sentence, split_score
+from handful.runs.judge.examples import contents, pictures_of, shorten, sounds_of
+from handful.runs.judge.tally import Details, Floats, Row
+from handful.training.evaluation import evaluate as evaluate_rows
+from handful.training.objective import Objective
+from handful.transform.pipeline import Pipeline
+from handful.transform.rows import original_rows
+from handful.transform.seen import Repeated
+
+BY_ROWS: dict[str, Callable[[Floats, Floats], Floats]] = {  # scores of [samples, rows] of a regression
+    "mae": lambda true, guess: np.abs(guess - true).mean(1),
+    "mse": lambda true, guess: ((guess - true) ** 2).mean(1),
+    "rmse": lambda true, guess: np.sqrt(((guess - true) ** 2).mean(1)),
+    "r2": lambda true, guess: 1 - ((guess - true) ** 2).mean(1) / true.var(1),
+}
+_SHOWN = {"most": 8, "length": 300}  # columns and characters of a listed row
+
+
+@dataclass
+class Evaluation:
+    """What `evaluate` found.
+
+    scores:    loss and metrics over all rows, as Run.evaluate returns them
+    rows:      how many rows there are
+    classes:   one row per class (per label of a multilabel target): class, rows, predicted, precision, recall, f1
+    confusion: int64 [k, k], rows of true class i predicted as j; None where a row has no single class
+    labels:    names of the classes [k]
+    residuals: (target, prediction) float64 [m, outputs] each of a regression, every row or an even choice of them
+    worst:     the rows of highest loss, worst first: row, target, prediction, its probability, loss, what it holds
+    pictures:  uint8 [w, C, H, W] of the worst rows of a set of pictures
+    notes:     how many of the rows were trained on, where some were
+    calibration: float64 [10, 3], as `figure_calibration` takes it; None where a row has no single class
+    sounds:    WAV files of the worst rows of a set of sounds
+    target, unit: the name of the target, and of a regression the unit of its values, or ""
+    """
+
+    name: str
+    scores: dict[str, float]
+    rows: int
+    classes: list[Row] = field(default_factory=list)
+    confusion: NDArray[np.int64] | None = None
+    labels: tuple[str, ...] = ()
+    residuals: tuple[Floats, Floats] | None = None
+    worst: list[Row] = field(default_factory=list)
+    pictures: NDArray[np.uint8] | None = None
+    notes: list[str] = field(default_factory=list)
+    calibration: Floats | None = None
+    sounds: list[bytes] = field(default_factory=list)
+    target: str = ""
+    unit: str = ""
+
+    def show(self, worst: int = 10) -> None:
+        """Print scores, the table of classes and the worst rows."""
+        for name, value in self.scores.items():
+            print(say_score(name, value))
+        for note in self.notes:
+            print(f"note: {note}")
+        if self.classes:
+            print()
+            print_table(self.classes)
+        if self.worst:
+            print("\nrows of highest loss:")
+            print_table([{k: _short(v) for k, v in row.items()} for row in self.worst[:worst]])
+
+    def write(self, path: str | Path, title: str) -> Path:
+        """Write the page to `path` and return it."""
+        pairs = [(say_name(name), say_value(name, value)) for name, value in self.scores.items()]
+        pairs.append(("rows", say_count(self.rows)))
+        detail: list[Part] = [*self.figures()]
+        if self.classes:
+            detail.append(table_html(Grid.of(self.classes), caption="By class"))
+        sections = [
+            Section("Result", [tiles(sorted(pairs, key=lambda pair: "loss" in pair[0]))]),
+            Section("In detail", detail),
+            Section("Rows of highest loss", self.mistakes()),
+        ]
+        first = next((n for n in self.scores if n != "loss"), "loss")
+        headline = f"{sentence(say_score(first, self.scores[first]))} on {say_count(self.rows)} rows of {self.name}."
+        headline = " ".join([headline, *(f"{sentence(note)}." for note in self.notes)])
+        return Page(title, sections, headline=headline).write(path)
+
+    def as_json(self, rows: int = 2000) -> dict[str, object]:
+        """What the page of a run shows of it, as values that JSON holds: of a regression at most so many rows."""
+        every = 1 if self.residuals is None else -(-len(self.residuals[0]) // rows)
+        kept = {"scores": self.scores, "rows": self.rows, "classes": self.classes, "labels": list(self.labels),
+                "worst": self.worst, "target": self.target, "unit": self.unit, "name": self.name}  # fmt: skip
+        kept |= {"confusion": _listed(self.confusion), "calibration": _listed(self.calibration)}
+        kept["residuals"] = [part[::every].tolist() for part in self.residuals or ()]
+        if self.pictures is not None:
+            step = -(-max(self.pictures.shape[2:]) // 128)  # every k-th pixel of large ones
+            small = np.ascontiguousarray(self.pictures[:, :, ::step, ::step])
+            kept["pictures"] = [small.shape, base64.b64encode(zlib.compress(small.tobytes())).decode("ascii")]
+        kept["sounds"] = [base64.b64encode(sound).decode("ascii") for sound in self.sounds]
+        return kept
+
+    @classmethod
+    def from_json(cls, kept: dict[str, Any]) -> "Evaluation":
+        """What `as_json` made."""
+        arrays = {"confusion": np.int64, "calibration": np.float64}
+        kept |= {name: np.array(kept[name], kind) for name, kind in arrays.items() if kept[name] is not None}
+        if "pictures" in kept:
+            shape, packed = kept["pictures"]
+            kept["pictures"] = np.frombuffer(zlib.decompress(base64.b64decode(packed)), np.uint8).reshape(shape)
+        pairs = tuple(np.array(values, np.float64) for values in kept["residuals"])
+        kept |= {"labels": tuple(kept["labels"]), "residuals": pairs or None}
+        return cls(**kept | {"sounds": [base64.b64decode(sound) for sound in kept["sounds"]]})
+
+    def held_out(self, score: str | None) -> Judged:
+        """What the page of a run shows of its held-out rows."""
+        classes: list[Part] = [table_html(Grid.of(self.classes), caption="By class")] if self.classes else []
+        return Judged(self.rows, [*self.figures(), *classes], self.mistakes(), self.interval(score or ""))
+
+    def interval(self, score: str) -> tuple[float, float] | None:
+        """The 95% interval of the accuracy, by Wilson, or of a score of a regression of one number, from 1,000
+        bootstrap samples of its rows; None for other scores."""
+        name = split_score(score)[1]
+        if name == "accuracy" and self.confusion is not None and self.confusion.any():
+            low, high = interval(np.trace(self.confusion), self.confusion.sum())
+            return float(low), float(high)
+        if name not in BY_ROWS or self.residuals is None or self.residuals[0].shape != (self.rows, 1):
+            return None
+        rows = np.random.default_rng(0).integers(0, self.rows, (1000, self.rows))
+        true, guess = self.residuals
+        low, high = np.quantile(BY_ROWS[name](true[:, 0][rows], guess[:, 0][rows]), [0.025, 0.975])
+        return float(low), float(high)
+
+    def mistakes(self) -> list[Part]:
+        """The rows of highest loss: as pictures or sounds, where they are that, and as a table."""
+        if not self.worst:
+            return []
+        rows, captions = table_html(Grid.of(self.worst)), [_caption(row) for row in self.worst]
+        listed: list[Part] = [folded("The same as a table", rows) if self.pictures is not None or self.sounds else rows]
+        if self.pictures is not None:
+            listed.insert(0, picture_grid(self.pictures, captions[: len(self.pictures)]))
+        if self.sounds:
+            listed.insert(0, sound_list(self.sounds, captions[: len(self.sounds)]))
+        return listed
+
+    def figures(self) -> list[Figure]:
+        """The confusion matrix and the calibration, or predictions and residuals of each output of a regression."""
+        if self.confusion is not None:
+            sure = [] if self.calibration is None or not self.rows else [figure_calibration(self.calibration)]
+            return [figure_matrix(self.confusion, self.labels, "Confusion matrix"), *sure]
+        if self.residuals is None:
+            return []
+        target, prediction = self.residuals
+        outputs = target.shape[1]
+        names = (self.labels or [f"output {k}" for k in range(outputs)]) if outputs > 1 else [self.target]
+        return [
+            draw(target[:, k], prediction[:, k], names[k], self.unit)
+            for k in range(min(outputs, 4))
+            for draw in (figure_against, figure_residuals)
+        ]
+
+
+def _caption(row: Row) -> str:
+    """What a picture or a sound of the list is, and what it was taken for."""
+    wrong = f", taken for {row['prediction']}" if row.get("prediction") != row.get("target") else ""
+    sure = f" ({say_share(row['probability'])} sure)" if "probability" in row else ""
+    return f"row {row['row']}: {row.get('target', '')}{wrong}{sure}"
+
+
+def _listed(array: NDArray[np.generic] | None) -> object:
+    return None if array is None else array.tolist()
+
+
+def _short(value: object) -> object:
+    return shorten(value, 60) if isinstance(value, str) else value
+
+
+def evaluate(
+    objective: Objective, pipeline: Pipeline, batches: Batches, data: object = None, raw: Source | None = None
+) -> Evaluation:
+    """Score a model on every row of `batches` (with the target), in one pass, and keep what a page shows of it.
+
+    data: where the rows are from, to name the files of a folder; raw: the rows before preprocessing, where `batches`
+    does not hold them. Raises what Objective.evaluate raises.
+    """
+    details = Details(objective, pipeline)
+    repeated = Repeated(pipeline.seen)
+    scores = evaluate_rows(objective, repeated.among(batches.epoch(512)), details)
+    source, tally, target = raw or batches.source, details.tally, pipeline.target
+    found = Evaluation(
+        source.name, scores, len(source), tally.classes(), tally.confusion, tally.labels, tally.residuals(),
+        notes=repeated.of(source, "rows"), calibration=tally.calibration, target=target.column if target else "",
+        unit=tally.unit,
+    )  # fmt: skip
+    ids = np.array([wrong.row for wrong in details.worst], dtype=np.int64)
+    if len(ids):
+        read, files = source.take(ids), file_names(data)
+        holds = contents(source, read, pipeline.uses, **_SHOWN)
+        for i, (wrong, row) in enumerate(zip(details.worst, original_rows(source, ids).tolist(), strict=True)):
+            known = {"target": wrong.target, "prediction": wrong.prediction, "probability": wrong.sure}
+            known |= {"loss": wrong.loss}
+            known |= {"file": files[wrong.row]} if len(files) == len(source) else {}
+            listed = {"row": row, **known, **{name: values[i] for name, values in holds.items()}}
+            found.worst.append({name: value for name, value in listed.items() if value is not None})
+        kinds = {source.columns[name].kind: name for name in reversed(pipeline.uses)}
+        found.pictures = pictures_of(read, kinds["image"]) if "image" in kinds else None
+        found.sounds = sounds_of(read, kinds["audio"], source.columns[kinds["audio"]]) if "audio" in kinds else []
+    return found

@@ -1,0 +1,206 @@
+"""What is counted and remembered of each row while a run is evaluated: by kind of target, and the worst rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from handful.data.base import Batch
+from handful.losses.outputs import part_of
+from handful.report.truth import BINS
+from handful.training.objective import Objective
+from handful.transform.pipeline import Pipeline
+from handful.transform.target import written
+
+WORST = 24  # rows that are listed
+_KEPT = 100_000  # rows of a regression that the figure of residuals is drawn from
+DAY = 86400.0  # seconds: dates are drawn in days
+Row = dict[str, object]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A row of high loss: its target and what was predicted, None where they cannot be shown, and how sure of it the
+    model was."""
+
+    loss: float
+    row: int
+    target: object
+    prediction: object
+    sure: float | None
+
+
+class Details:
+    """Counts and remembers, batch by batch, while the scores are computed: called as keep(batch, output)."""
+
+    def __init__(self, objective: Objective, pipeline: Pipeline) -> None:
+        self.loss, self.tally = objective.loss, tally_of(pipeline)
+        self.part = objective.part
+        self.worst: list[Wrong] = []  # the WORST rows so far; of equal losses the first rows
+
+    def __call__(self, batch: Batch, output: object) -> None:
+        seen = part_of(output, self.part)
+        if not isinstance(seen, Tensor) or "y" not in batch.columns:
+            return
+        targets, predictions, sure = self.tally.add(batch.tensor("y"), seen.float().cpu())
+        losses = row_losses(self.loss(output, batch.columns["y"]), len(batch))
+        if losses is not None:
+            largest = [i for i in np.argsort(-losses, kind="stable")[:WORST].tolist() if not np.isnan(losses[i])]
+            found = [Wrong(float(losses[i]), int(batch.rows[i]), targets[i], predictions[i], sure[i]) for i in largest]
+            self.worst = sorted(self.worst + found, key=lambda w: (-w.loss, w.row))[:WORST]
+
+
+Said = tuple[Sequence[object], Sequence[object], Sequence[float | None]]
+
+
+class Tally:
+    """What is counted of targets and outputs; this one nothing, for tokens, sequences and pixels."""
+
+    labels: tuple[str, ...] = ()
+    confusion: NDArray[np.int64] | None = None
+    calibration: Floats | None = None
+    unit = ""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+
+    def add(self, y: Tensor, output: Tensor) -> Said:
+        """Count some rows; returns the target and the prediction of each, in the user's terms, and how sure of it the
+        model is."""
+        return [None] * len(y), [None] * len(y), [None] * len(y)
+
+    def classes(self) -> list[Row]:
+        """Precision, recall and F1 of every class or label, from counts of rows; None where they are 0 / 0."""
+        return []
+
+    def residuals(self) -> tuple[Floats, Floats] | None:
+        """(target, prediction) of a regression in the target's units, evenly chosen from more than 100,000 rows."""
+        return None
+
+
+class Confusion(Tally):
+    """Of rows with one class each."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__(pipeline)
+        self.labels = pipeline.classes or ()
+        self.counts: NDArray[np.int64] = np.zeros((len(self.labels), len(self.labels)), dtype=np.int64)
+        self.confusion = self.counts  # one array, added to in place
+        self.sure = np.zeros((BINS, 3))
+        self.calibration = self.sure
+
+    def add(self, y: Tensor, output: Tensor) -> Said:
+        k = len(self.labels)
+        true = y.long().reshape(-1).cpu().numpy()
+        found = self.pipeline.probabilities(output)[:, :k].max(1)
+        sure, guess = found.values.numpy(), found.indices.numpy()
+        known = true >= 0
+        self.counts += np.bincount(true[known] * k + guess[known], minlength=k * k).reshape(k, k)
+        places = np.clip((sure[known] * BINS).astype(np.int64), 0, BINS - 1)
+        right = true[known] == guess[known]
+        counted = [np.bincount(places, w, BINS) for w in (None, sure[known], right)]
+        self.sure += np.stack(counted, axis=1)
+        return [self.labels[i] if i >= 0 else None for i in true], [self.labels[i] for i in guess], sure.tolist()
+
+    def classes(self) -> list[Row]:
+        return _by_class(self.labels, self.counts.sum(1), self.counts.sum(0), np.diagonal(self.counts))
+
+
+class Labels(Tally):
+    """Of rows with any number of labels each."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__(pipeline)
+        self.labels = pipeline.names
+        self.counts = np.zeros((3, len(self.labels)), dtype=np.int64)  # rows with the label, predicted, both
+
+    def add(self, y: Tensor, output: Tensor) -> Said:
+        has = (y > 0.5).cpu().numpy().reshape(len(y), -1)
+        guess = (self.pipeline.probabilities(output) > 0.5).numpy().reshape(len(y), -1)
+        self.counts += np.stack([has.sum(0), guess.sum(0), (has & guess).sum(0)])
+        return [self._listed(row) for row in has], [self._listed(row) for row in guess], [None] * len(y)
+
+    def _listed(self, has: NDArray[np.bool_]) -> str:
+        return ", ".join(self.labels[k] for k in np.flatnonzero(has).tolist()) or "none"
+
+    def classes(self) -> list[Row]:
+        return _by_class(self.labels, *self.counts)
+
+
+class Residuals(Tally):
+    """Of numbers."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__(pipeline)
+        self.labels = pipeline.names if pipeline.names[0] != "0" else ()
+        self.pairs: list[tuple[Floats, Floats]] = []
+        self.form = pipeline.target.form if pipeline.target else ""
+        column = pipeline.trained_on.get(pipeline.target.column) if pipeline.target else None
+        self.unit = "days since 1970" if self.form else column.unit if column else ""
+
+    def add(self, y: Tensor, output: Tensor) -> Said:
+        numbers = self.pipeline.numbers
+        true, guess = numbers(y.float().cpu().reshape(output.shape)), numbers(output)
+        self.pairs.append((np.asarray(true, float).reshape(len(y), -1), np.asarray(guess, float).reshape(len(y), -1)))
+        said = [[_numbers(row, self.form) for row in part] for part in self.pairs[-1]]
+        return said[0], said[1], [None] * len(y)
+
+    def residuals(self) -> tuple[Floats, Floats] | None:
+        if not self.pairs:
+            return None
+        true, guess = (np.concatenate(parts).astype(np.float64) for parts in zip(*self.pairs, strict=True))
+        every, scale = -(-len(true) // _KEPT), DAY if self.form else 1.0
+        return true[::every] / scale, guess[::every] / scale
+
+
+def tally_of(pipeline: Pipeline) -> Tally:
+    """What to count for the task of the pipeline."""
+    target = pipeline.target
+    if target is None or target.part is None:
+        return Tally(pipeline)
+    if target.part:
+        pipeline = pipeline.predicted_by("")  # the part is taken already
+    dense = len(target.shape) > 1  # pixels have no names
+    if pipeline.task == "classification" and pipeline.classes:
+        return Confusion(pipeline)
+    if pipeline.task == "multilabel" and not dense:
+        return Labels(pipeline)
+    return Residuals(pipeline) if pipeline.task == "regression" else Tally(pipeline)
+
+
+def _by_class(labels: Sequence[str], *counts: NDArray[np.int64]) -> list[Row]:
+    """counts: int64 [k] each, rows of the class, rows predicted as it, and rows that are both."""
+    return [
+        {
+            "class": name,
+            "rows": n,
+            "predicted": m,
+            "precision": right / m if m else None,
+            "recall": right / n if n else None,
+            "f1": 2 * right / (n + m) if n + m else None,
+        }
+        for name, n, m, right in zip(labels, *np.array(counts).tolist(), strict=True)
+    ]
+
+
+def row_losses(result: Tensor | tuple[Tensor, Tensor], rows: int) -> Floats | None:
+    """The loss of each row, float64 [rows], of what a loss returned; None where it gives one number for all."""
+    values, counts = (result, None) if isinstance(result, Tensor) else result
+    if values.ndim == 0 or len(values) != rows:
+        return None
+    flat = values.detach().double().reshape(rows, -1).cpu()
+    if counts is None:
+        return flat.mean(1).numpy()
+    counted = counts.double().reshape(rows, -1).cpu()
+    means: Floats = (flat.sum(1) / counted.sum(1).clamp_min(torch.finfo(torch.float64).tiny)).numpy()
+    return means
+
+
+def _numbers(row: Floats, form: str) -> object:
+    if form:
+        return ", ".join(str(value) for value in written(row, form).tolist())
+    return float(row[0]) if len(row) == 1 else ", ".join(f"{v:.4g}" for v in row[:6])
