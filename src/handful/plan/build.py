@@ -190,8 +190,6 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
         restarts=chooser.choices["lr"].status in RATE_IS_OPEN,
     )  # fmt: skip
     chooser.put("evaluate_every", choice)
-    if t.objective.device.type != "cpu":  # to look makes it wait
-        t.log_every = max(t.log_every, min(LOOK * state.batch, (t.planned or n) // 50))
     t.batch_size, t.grower = growing(options, found, t, chooser)
     if t.planned is not None and t.batch_size is None:  # a torch scheduler has an end of its own
         steps = max(1, -(-t.planned // state.batch))
@@ -204,11 +202,18 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
         chooser.notes += by_rank(t.objective.model)
         choose.check_sharded(state.batch, t.ranks, state.optimizer)
     compile_if_asked(t.objective.model, options, chooser)
+    choose_graph(t, options, chooser)
+    t.live = Live(t.planned, quiet=options.quiet or t.ranks.rank > 0, verbose=options.verbose)
+    t.plan = Plan(chooser.choices, tuple(chooser.notes))
+
+
+def choose_graph(t: Training, options: Config, chooser: Chooser) -> None:
+    """Whether steps are graphs, or why not, said where that is a question; on a GPU rows are logged farther apart."""
+    if t.objective.device.type != "cpu":  # to look makes it wait
+        t.log_every = max(t.log_every, min(LOOK * t.state.batch, (t.planned or t.examples) // 50))
     if options.graph is False or t.objective.device.type in static.DEVICES:
         why = "asked for" if options.graph is False else static.why_not(t)
         chooser.set("graph", why is None, "found" if options.graph == "auto" else "given", why or GRAPH)
-    t.live = Live(t.planned, quiet=options.quiet or t.ranks.rank > 0, verbose=options.verbose)
-    t.plan = Plan(chooser.choices, tuple(chooser.notes))
 
 
 def begin(t: Training, found: Decision) -> None:

@@ -100,8 +100,8 @@ class RunFolder:
                 shutil.rmtree(old)
             elif old.name != LOCK:
                 old.unlink()
-        table, tensors = pipeline.to_dict()
-        digest = checkpoint.write_tensors(self.path / "pipeline.safetensors", tensors)
+        table, fitted = pipeline.to_dict()
+        digest = checkpoint.write_tensors(self.path / "pipeline.safetensors", fitted)
         files.write_json(self.path / "pipeline.json", {"tensors": digest, "pipeline": table}, indent=1)
         ours = model.config if isinstance(model, Model) and plan.choices["model"].reproducible else {}
         files.write_json(self.path / "model.json", ours)
