@@ -110,3 +110,19 @@ def test_each_row_of_the_reliability_page_names_tests_that_exist():
         assert named, row
         for file, test in named:
             assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_each_row_of_coming_from_is_an_example_that_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "coming-from.md").read_text()
+    names: dict[str, object] = {}
+    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], names)
+    rows = [line for line in text.partition("## The same name")[0].splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 35
+    for row in rows:
+        (code,) = re.findall(r"`([^`]+)` \|$", row)
+        try:
+            exec(code.replace("\\|", "|"), names)
+        except Exception as error:
+            raise AssertionError(f"{row}: {error}") from error

@@ -34,6 +34,7 @@ _MODULES = {
     "model": "handful.models",
     "loss": "handful.losses.loss",
     "metric": "handful.losses.metric",
+    "callback": "handful.report.tracking",
     "sklearn": "handful.sklearn",
 }
 
@@ -56,6 +57,7 @@ if TYPE_CHECKING:  # what the lazy names below are, for type checkers
     from handful.losses import loss, metric
     from handful.optim import schedule
     from handful.plan.advise import advise
+    from handful.report import tracking as callback
     from handful.runs.run import Run
     from handful.training import stop
     from handful.transform import augment

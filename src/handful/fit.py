@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from handful.base import files
+from handful.base.callbacks import Callback
 from handful.base.errors import HandfulError, StepError
 from handful.base.stopwatch import STEPS, TRACE, Stopwatch, part, stopwatch
 from handful.plan.build import adopt, assemble
@@ -27,7 +28,7 @@ from handful.training import loop
 from handful.training.loop import MiniBatches
 from handful.training.loop import train as train_loop
 from handful.training.objective import LossSums, Objective
-from handful.training.observe import Callback, Observer, restore_best
+from handful.training.observe import Observer, restore_best
 from handful.training.process import checkpoint
 from handful.training.process.agreement import same_start
 from handful.training.process.device import choose_device, using_threads
@@ -38,6 +39,7 @@ from handful.training.step import ExactGradient
 from handful.training.training import Training
 
 AfterStep = Callable[[LossSums, float], None]
+ENDS = {DONE: "finished", BROKEN_OFF: "failed"}
 UNTRACED, TRACED = 10, 20  # steps of a profile before the trace, and in it
 PARTS = (  # of a step: whose method, and what its time is called
     (MiniBatches, "next", WAITING), (Objective, "to_device", COPYING), (Objective, "sums_of", LOSS),
@@ -60,7 +62,7 @@ def fit(
         a name with options, "mlp(hidden=[64], dropout=0.2)"
     train: anything `handful.open` reads: a path, a pair (X, y) of arrays [n, ...] and [n], a DataFrame, ...
     out: a run folder to write (plan, history, checkpoints, report); None writes nothing
-    callbacks: called as callback(event, info): "start", "step", "evaluate", "checkpoint", "end"
+    callbacks: called as callback(event, info): "start", "step", "evaluate", "checkpoint", "end"; see `handful.callback`
     {options}
 
     Raises HandfulError, one sentence, for input that cannot be trained on. The global random state is left as it was.
@@ -178,15 +180,22 @@ def replay(
 def run_training(t: Training, callbacks: Sequence[Callback]) -> Run:
     """Descend; however that ends, keep the best weights and write down what there is."""
     try:
+        t.state.callbacks.take(callbacks)
         with stopwatch() as watch:
-            return _run_training(t, callbacks, watch)
+            return _run_training(t, watch)
+    except BaseException as error:
+        try:
+            t.state.callbacks.end({"run": None, "status": "failed", "error": error})
+        except Exception as other:
+            error.add_note(f"and then a callback failed, too: {other!r}")
+        raise
     finally:
         if t.folder:
             t.folder.release()
 
 
-def _run_training(t: Training, callbacks: Sequence[Callback], watch: Stopwatch) -> Run:
-    state, observer = t.state, Observer(t, tuple(callbacks))
+def _run_training(t: Training, watch: Stopwatch) -> Run:
+    state, observer = t.state, Observer(t)
     generator_state, status, unsaved = torch.random.get_rng_state(), DONE, None
     with t.live, using_threads(t.plan.threads), Interrupts() as interrupts:
         t.live.start(t.plan.choices, t.plan.notes)
@@ -222,7 +231,7 @@ def _run_training(t: Training, callbacks: Sequence[Callback], watch: Stopwatch) 
         spent=watch.so_far())  # fmt: skip
     if t.folder and t.ranks.rank == 0:
         write_down(run, t, watch)
-    observer.tell("end", {"run": run})
+    state.callbacks.end({"run": run, "status": ENDS.get(status, "interrupted")})
     interrupts.pass_on()
     return run
 

@@ -19,7 +19,7 @@ from handful.plan import defaults as choose
 from handful.plan.config import OPTIONS, Config
 from handful.plan.data import Data, make_batches, open_data, validation_batches
 from handful.plan.defaults import Chooser
-from handful.plan.model import compile_if_asked, make_model, make_objective, show_rows
+from handful.plan.model import compile_if_asked, make_model, make_objective, show_rows, start_from
 from handful.plan.probe.batch_growth import Grower, as_growth
 from handful.plan.probe.decide import batch_cap, decide, stated_times
 from handful.plan.probe.decision import Decision
@@ -29,7 +29,7 @@ from handful.plan.probe.timing import choose_threads, measure_precision
 from handful.report.live import Live
 from handful.runs.folder import RunFolder
 from handful.training import stop
-from handful.training.coupling import by_rank, mode_coupling
+from handful.training.coupling import by_rank, mode_coupling, training_mode
 from handful.training.objective import Objective
 from handful.training.observe import look
 from handful.training.own_step import moved_by_name
@@ -97,6 +97,8 @@ def _assemble(
     objective = make_objective(net, data, options, chooser, device)
     if not data.own_model and resuming is None:
         show_rows(net, objective, data, options.seed)
+    if resuming is None:
+        start_from(net, options.init, chooser)
     batches, size = make_batches(data, options, chooser, device)
     choose.sharding(options, objective, ranks, chooser)
     t = make_training(data, objective, batches, size, options, chooser, ranks, folder)
@@ -195,12 +197,12 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
         steps = max(1, -(-t.planned // state.batch))
         last = Progress((steps - 1) * state.batch, steps - 1, n, 0.0, t.planned)
         t.schedule.check(Progress(0, 0, n, 0.0, t.planned), last)
-    coupling = mode_coupling(t.objective.model.train()) or t.objective.coupling
+    coupling = mode_coupling(training_mode(t.objective.model)) or t.objective.coupling
     if coupling and ((state.micro_batch is not None and state.micro_batch < state.batch) or t.ranks.size > 1):
         chooser.notes.append(f"{coupling}: in parts, the gradient of a batch is not that of the whole batch")
     if t.ranks.size > 1:
         chooser.notes += by_rank(t.objective.model)
-        choose.check_sharded(state.batch, t.ranks, state.optimizer)
+        choose.check_ranks(state.batch, t.ranks, state.optimizer, t.objective)
     compile_if_asked(t.objective.model, options, chooser)
     choose_graph(t, options, chooser)
     t.live = Live(t.planned, quiet=options.quiet or t.ranks.rank > 0, verbose=options.verbose)

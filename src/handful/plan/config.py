@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, ForwardRef, Literal, TypedDict, Typ
 from handful.base.errors import HandfulError, did_you_mean
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from torch import nn
 
     from handful.base.score import Better
@@ -162,6 +164,10 @@ class Config:
         "Metrics",
         "auto, or names: 'accuracy, f1, auroc'; in Python functions (outputs, targets), torchmetrics, or a dict",
     ] = "auto"
+    init: Annotated[
+        "str | PathLike[str] | None",
+        "weights to start from: a .safetensors file, or a run folder; taken where name and shape fit, the rest is said",
+    ] = None
     task: Annotated[
         str | None, "classification, regression, multilabel, language or sequence, where it is not clear"
     ] = None
@@ -299,6 +305,7 @@ class ConfigOptions(TrainingOptions, total=False):
     micro_batch: int | Auto
     training_step: "Callable[..., object] | None"
     metrics: "Metrics"
+    init: "str | PathLike[str] | None"
     task: str | None
     recipe: str | None
     weight: str | None

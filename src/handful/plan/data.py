@@ -25,6 +25,7 @@ from handful.plan import defaults as choose
 from handful.plan.config import Config
 from handful.plan.defaults import Chooser, describe
 from handful.runs.folder import RunFolder
+from handful.training.adapters import needed_arguments
 from handful.transform import columns as recipes
 from handful.transform.augment.augment import as_augment
 from handful.transform.augment.base import Augment
@@ -85,6 +86,7 @@ def open_data(
             layout="matrix" if name in (None, "linear", "mlp") else "auto",
             pictures=options.recipe == "image",
             loss=options.loss,
+            arguments=needed_arguments(model) if isinstance(model, nn.Module) else (),
         )
     used = {} if language else pipeline.on(source).columns
     chooser.set("fingerprint", fingerprint(source, pipeline, used), "found", "of the data; checked on resume")
@@ -93,8 +95,7 @@ def open_data(
     note_recipe(pipeline, options, chooser, recipe)
     chooser.put("preprocess", describe(options.preprocess, "default" if options.preprocess == "auto" else "given"))
     chooser.set("task", pipeline.task, "given" if options.task else "found")
-    if options.weight:
-        chooser.set("weight", options.weight, "given")
+    chooser.choices |= {"weight": Choice(options.weight, "given")} if options.weight else {}
     chooser.notes += [*source.notes, *(rows.notes if language else ()), *pipeline.notes]
     if valid is not None:
         # A bad row is better reported now than after an epoch.

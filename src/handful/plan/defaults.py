@@ -102,8 +102,13 @@ def sharding(options: Config, objective: Objective, ranks: Ranks, chooser: Choos
     objective.put(ranks.sharding.model)
 
 
-def check_sharded(batch: int, ranks: Ranks, optimizer: Optimizer) -> None:
-    """HandfulError for what ranks that share a model out cannot do."""
+def check_ranks(batch: int, ranks: Ranks, optimizer: Optimizer, objective: Objective) -> None:
+    """HandfulError for what several ranks cannot do, or those that share a model out."""
+    if objective.device.type == "cpu" and any(type(m) is nn.SyncBatchNorm for m in objective.model.modules()):
+        raise HandfulError(
+            "torch.nn.SyncBatchNorm works between GPUs only: on CPUs give nn.BatchNorm1d, 2d or 3d, by which each rank "
+            "normalises over its own share"
+        )
     if ranks.sharding is None:
         return
     if batch < ranks.size:

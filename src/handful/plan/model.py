@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from handful import models
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, some
 from handful.base.plan import Choice, Status
 from handful.base.stopwatch import part
 from handful.batches.order import Order
@@ -27,8 +29,9 @@ from handful.plan.data import Data, augmentation
 from handful.plan.defaults import Chooser, describe
 from handful.runs.folder import RunFolder
 from handful.training.adapters import input_names, target_argument
-from handful.training.coupling import KEPT_WHOLE, loss_form
+from handful.training.coupling import KEPT_WHOLE, loss_form, still_layers
 from handful.training.objective import Objective
+from handful.training.process.checkpoint import read_tensors
 from handful.training.process.device import choose_precision
 from handful.transform.augment.geometry import Flip
 from handful.transform.rows import original_rows
@@ -86,6 +89,38 @@ def show_rows(net: nn.Module, objective: Objective, data: Data, seed: int) -> No
     rows = Order(len(data.train), seed=seed)[: min(len(data.train), ROWS_SHOWN)]
     batch = objective.to_device(data.pipeline(data.train.take(rows)))
     net.begin(batch.columns["x"])
+
+
+@part("making the model")
+def start_from(net: nn.Module, init: str | PathLike[str] | None, chooser: Chooser) -> None:
+    """Give the model those weights of a file or a run that fit its own by name and shape, and say what did not; say
+    also which layers are still."""
+    if layers := still_layers(net):
+        chooser.notes.append(
+            f"In evaluation mode throughout, as their weights are frozen: {some(layers)} ({len(layers)} of batch "
+            "normalisation)."
+        )
+    if init is None:
+        return
+    path, own = Path(init), net.state_dict()
+    if not path.exists():
+        raise HandfulError(f"init: there is no {path}")
+    found = RunFolder(path).kept_weights()[0] if path.is_dir() else read_tensors(path)
+    fitting = {name: v for name, v in found.items() if name in own and own[name].shape == v.shape}
+    if not fitting:
+        raise HandfulError(
+            f"init: no weight of {path} has the name and shape of one of the model's: it has {some(list(found))}, the "
+            f"model {some(list(own))}"
+        )
+    with torch.no_grad():
+        for name, value in fitting.items():
+            own[name].copy_(value)
+    shapes = [f"{n} {list(found[n].shape)} for {list(own[n].shape)}" for n in found if n in own and n not in fitting]
+    parts = [("left as they were", [n for n in own if n not in found]), ("of another shape there", shapes),
+             ("not in the model", [n for n in found if n not in own])]  # fmt: skip
+    said = "; ".join(f"{what}: {some(names)}" for what, names in parts if names)
+    chooser.put("init", Choice.place(str(init), f"{len(fitting)} of {len(own)} weights"))
+    chooser.notes.append(f"{len(fitting)} of {len(own)} weights are those of {path}{said and f'; {said}'}.")
 
 
 @part("making the model")

@@ -25,6 +25,7 @@ from handful.runs.judge.examples import contents, pictures_of, shorten
 from handful.runs.judge.tally import row_losses
 from handful.training import adapters, own_step
 from handful.training.coupling import rows as some_rows
+from handful.training.coupling import training_mode
 from handful.training.guards import NonFiniteLoss
 from handful.training.loop import MiniBatches, train
 from handful.training.objective import LossSums, Objective
@@ -180,7 +181,7 @@ def _descend(t: Training, last: int) -> list[float]:
 def examine(t: Training, name: str) -> Replay:
     """Take the next step of a Training and write down what it is made of. t stands where the run stood before it."""
     objective, state, source = t.objective, t.state, t.rows
-    objective.model.train()
+    training_mode(objective.model)
     model = copy.deepcopy(objective.model)
     batch = MiniBatches(t).next()
     before = {n: p.detach().clone() for n, p in objective.model.named_parameters()}

@@ -83,6 +83,18 @@ def _takes_ids(model: nn.Module) -> bool:
     return "input_ids" in names and "attention_mask" in names
 
 
+def needed_arguments(model: nn.Module) -> list[str]:
+    """The arguments that the model's forward has to be given besides one for the target, where it has several."""
+    try:
+        found = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
+    needed = [p.name for p in found if p.default is inspect.Parameter.empty and p.kind not in kinds]
+    needed = [name for name in needed if name not in _TARGETS]
+    return needed if len(needed) > 1 else []
+
+
 def target_argument(model: nn.Module, inputs: Sequence[str]) -> tuple[str, bool] | None:
     """The argument of the model's forward for the target, and whether it has to be given: of a usual name, or the only
     one to be given besides these inputs; None where there is none."""

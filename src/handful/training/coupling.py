@@ -35,6 +35,21 @@ def mode_coupling(model: nn.Module) -> str | None:
     return None
 
 
+def still_layers(model: nn.Module) -> list[str]:
+    """The layers of batch normalisation whose weights are all frozen: their running statistics stay, too."""
+    batch_norm = nn.modules.batchnorm._BatchNorm
+    found = [(name, list(m.parameters())) for name, m in model.named_modules() if isinstance(m, batch_norm)]
+    return [name for name, own in found if own and not any(p.requires_grad for p in own)]
+
+
+def training_mode(model: nn.Module, on: bool = True) -> nn.Module:
+    """The model in training mode, or not, but for layers that are still."""
+    model.train(on)
+    for name in still_layers(model):
+        model.get_submodule(name).eval()
+    return model
+
+
 def by_rank(model: nn.Module) -> list[str]:
     """What in a model depends on how a batch is shared among ranks, in sentences."""
     layers = list(model.modules())
@@ -84,7 +99,7 @@ def loss_form(objective: Objective, batch: Batch) -> LossForm:
                     if m >= 2 * size and (form := _form(row_losses, changed, batch, size)):
                         return form
     finally:
-        objective.model.train(was_training)
+        training_mode(objective.model, was_training)
     return LossForm()
 
 

@@ -15,6 +15,7 @@ from handful.data.base import Batch
 from handful.losses.metric import Metric, SumMetric
 from handful.training.adapters import Seen, counted
 from handful.training.coupling import rows as rows_of
+from handful.training.coupling import training_mode
 from handful.training.guards import OutOfMemory, is_out_of_memory
 from handful.training.objective import Objective
 from handful.training.process.parallel import ALONE, Ranks
@@ -84,7 +85,7 @@ def evaluate(
                 if keep:
                     keep(batch, output)
     finally:
-        objective.model.train(was_training)
+        training_mode(objective.model, was_training)
     if ranks.size > 1:
         total_loss, total_weight, sums, seen = _of_all(ranks, total_loss, total_weight, sums, seen)
     if total_weight == 0:

@@ -8,6 +8,7 @@ import torch
 from handful.base.errors import StepError
 from handful.data.base import Batch
 from handful.training import own_step
+from handful.training.coupling import training_mode
 from handful.training.guards import NonFiniteLoss, in_parts_that_fit
 from handful.training.objective import LossSums
 from handful.training.process.interrupts import INTERRUPTED, Interrupts
@@ -24,7 +25,7 @@ def descend(t: Training, after_step: Callable[[LossSums, float], None], interrup
     Returns why it stopped.
     """
     objective, state, seed = t.objective, t.state, t.plan.seed
-    objective.model.train()
+    training_mode(objective.model)
     mini_batches, t.clock = MiniBatches(t), time.perf_counter()
     with Graph(t, after_step) as graph:
         while not (reason := should_stop(t, interrupts)):  # 7. repeat until it should stop
@@ -48,8 +49,8 @@ def descend(t: Training, after_step: Callable[[LossSums, float], None], interrup
 
 def descend_by_hand(t: Training, after_step: Callable[[LossSums, float], None], interrupts: Interrupts) -> str:
     """`descend`, with steps 3 to 6 by the caller's own training_step."""
-    t.objective.model.train()
-    mini_batches, clock = MiniBatches(t), time.perf_counter()
+    training_mode(t.objective.model)
+    mini_batches, t.clock = MiniBatches(t), time.perf_counter()
     while not (reason := should_stop(t, interrupts)):
         batch = mini_batches.next()
         with interrupts.one_update():
@@ -57,7 +58,7 @@ def descend_by_hand(t: Training, after_step: Callable[[LossSums, float], None], 
             t.state.position += t.state.batch
             t.state.step += 1
         after_step(sums, rate)
-        t.state.seconds, clock = t.state.seconds + time.perf_counter() - clock, time.perf_counter()
+        t.tick()
     return reason
 
 
@@ -81,9 +82,9 @@ class MiniBatches:
 
 
 def should_stop(t: Training, interrupts: Interrupts) -> str | None:
-    """A signal, or the stop rule's reason, or None: the same on all ranks."""
+    """A signal, or a callback's or the stop rule's reason, or None: the same on all ranks."""
     stopped = interrupts.asked if t.ranks.size == 1 else t.ranks.stopped(interrupts)
-    return INTERRUPTED if stopped else t.rule(t.progress())
+    return INTERRUPTED if stopped else t.state.callbacks.reason or t.rule(t.progress())
 
 
 SKIPS, RETURNS = 10, 5  # at most: mini-batches passed over in a row; times that a run goes back

@@ -4,9 +4,9 @@ Due moments are functions of position, never of time (but for checkpoints, which
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from handful.base.errors import HandfulError
 from handful.base.plan import Row
 from handful.base.stopwatch import part
 from handful.optim.build import set_base
@@ -21,27 +21,26 @@ from handful.training.training import CONSIDERED, NEAR, Training
 RISES = 3  # so many looks, all worse than before them, send a run back,
 SETTLED = 30  # after this many steps at least: running statistics and averages lag behind that long
 LOWER = 8.0  # what its rate is divided by then
-Callback = Callable[[str, dict[str, object]], object]
 
 
 @dataclass
 class Observer:
-    """Looks at a run after every step; `tell` calls the callbacks."""
+    """Looks at a run after every step, and tells its callbacks."""
 
     t: Training
-    callbacks: tuple[Callback, ...] = ()
     step: int = -1  # the last one that was looked at to the end, so that the state is one to go on from
     early: tuple[int, ...] = ()  # examples after which, in the first epoch, the held-out rows are looked at, too
 
     def __post_init__(self) -> None:
-        self.step, self.t.told, self.t.next_moment = self.t.state.step, bool(self.callbacks), 0
+        self.step, self.t.told, self.t.next_moment = self.t.state.step, bool(self.t.state.callbacks.all), 0
         if self.t.open_looks:
             self.early = tuple(n for n in (self.t.examples // k for k in (8, 4, 2)) if 0 < n < self.t.evaluate_every)
 
-    def tell(self, event: str, info: dict[str, object]) -> None:
+    def tell(self, event: str, info: Row) -> None:
         """Let every callback know of an event."""
-        for callback in self.callbacks:
-            callback(event, info)
+        self.t.state.callbacks.tell(event, info)
+        if self.t.state.callbacks.reason and self.t.ranks.size > 1:
+            raise HandfulError("a callback cannot stop a run of several ranks: they go by until= alone")
 
     def __call__(self, sums: LossSums, rate: float) -> None:
         t, state = self.t, self.t.state
@@ -49,7 +48,7 @@ class Observer:
         if state.position >= t.next_moment:
             self.moment(rate)
             t.next_moment = self.next_moment()
-        elif self.callbacks:
+        elif state.callbacks.all:
             self.tell("step", t.here())
         self.step = state.step
 
@@ -77,7 +76,7 @@ class Observer:
             self.log(rate, evaluated)
             if said := diverged(t.state.history):
                 t.say(said)
-        elif self.callbacks:
+        elif t.state.callbacks.all:
             self.tell("step", t.here())
         for change in (t.grower, restart if evaluated and t.may_restart else None):
             if change is not None and (note := change(t)):  # what it decides is saved with the step it belongs to

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from handful.base.callbacks import Callbacks
 from handful.base.errors import HandfulError
 from handful.base.plan import Row
 from handful.base.shards import as_shared, is_shard
@@ -81,6 +82,7 @@ class State:
     skipped: list[int] = field(default_factory=lambda: [0, 0])  # mini-batches in a row, and the step after the last
     restarted: int = 0  # position at which the run last went back to its best weights
     stopped_because: str | None = None
+    callbacks: Callbacks = field(default_factory=Callbacks)
     torn: bool = False  # in the middle of a step of several updates: the checkpoint before is the one to go on from
 
     @contextmanager
@@ -131,6 +133,7 @@ class State:
             "went_back": self.went_back,
             "skipped": self.skipped,
             "restarted": self.restarted,
+            "callbacks": self.callbacks.state(),
             "history": self.history,
         }
 
@@ -151,6 +154,7 @@ class State:
         loss, weight, metrics = meta["window"]
         self.window = Window(loss, weight, {k: np.array(v) for k, v in metrics.items()})
         self.history = list(meta["history"])
+        self.callbacks.restore(meta["callbacks"])
 
 
 class Held:

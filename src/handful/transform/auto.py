@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handful.base.errors import HandfulError, did_you_mean
+from handful.base.errors import HandfulError, did_you_mean, some
 from handful.data.arrays import SPARSE
 from handful.data.base import Batch, Column, Source, Value
 from handful.data.tables.strings import UNSPACED
@@ -38,7 +38,8 @@ class InputChooser:
     """Chooses the input of a model.
 
     name: of the preprocessing ("given" where steps are), given: the steps; own_model: the model is the user's; layout:
-    of a table; text: for text columns; pictures: a block of numbers is a picture, whatever its shape and type say.
+    of a table; text: for text columns; pictures: a block of numbers is a picture, whatever its shape and type say;
+    arguments: of the user's model, which gets the columns of these names where there are such.
     notes: what was chosen or dropped.
     """
 
@@ -48,6 +49,7 @@ class InputChooser:
     layout: Layout
     text: Tokenize
     pictures: bool
+    arguments: Sequence[str] = ()
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -69,19 +71,24 @@ class InputChooser:
     def choose(self, names: list[str]) -> Input:
         """The unfitted input of the given columns."""
         source, columns = self.source, self.source.columns
-        if len(names) > 1:
+        by_name = bool(self.arguments) and set(self.arguments) <= set(names)
+        if by_name:
+            left = [name for name in names if name not in self.arguments]
+            self.notes += [f"Left out, as the model's forward has no need of them: {some(left)}."] if left else []
+            names = list(self.arguments)
+        elif len(names) > 1:
             names = self._without_labels(self._without_ids(names))
         if not names:
             raise HandfulError(f"{source.name} has no input columns: all are the target, weights or identifiers")
         kinds = {columns[name].kind for name in names}
-        if kinds == {"text"}:
+        if kinds == {"text"} and not by_name:
             if len(names) > 1:
                 self.notes.append(f"The text columns {', '.join(names)} are joined, in this order.")
             return self._single(tuple(names))
         in_memory_x = names == ["x"] and source.where is None and self.own_model
         if len(names) == 1 and (in_memory_x or not kinds & _TABLE):
             return self._single((names[0],))
-        if kinds <= _TABLE or (kinds <= {*_TABLE, "tensor"} and not self.own_model):
+        if (kinds <= _TABLE and not by_name) or (kinds <= {*_TABLE, "tensor"} and not self.own_model):
             return self._table(names)
         if not self.own_model:
             raise HandfulError(

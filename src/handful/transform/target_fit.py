@@ -85,11 +85,11 @@ class TargetFitter:
         if value[:1].numel() <= 1 and not self.many:
             found, at, counts = np.unique(plain_numbers(value), return_index=True, return_counts=True)
             both, counts, first = (
-                np.append(self.unique, found),
+                np.append(self.unique.astype(found.dtype), found),
                 np.append(self.counts, counts),
                 np.append(self.first, rows[at]),
             )
-            self.unique, at, same = np.unique(both.astype(found.dtype), return_index=True, return_inverse=True)
+            self.unique, at, same = np.unique(both, return_index=True, return_inverse=True)
             self.counts, self.first = np.bincount(same, counts).astype(np.int64), first[at]
             self.many = len(self.unique) > _UNIQUE
         elif not (self.many or value.is_floating_point() or value.numel() == 0):

@@ -15,6 +15,7 @@ from handful.plan.probe.lr_race import standard_error
 from handful.plan.probe.noise_scale import GradientMoments, gradient_in_parts, pool
 from handful.plan.probe.snapshot import untouched
 from handful.plan.probe.steps import FAILED, loss_on, train
+from handful.training.coupling import training_mode
 from handful.training.guards import NonFiniteLoss, is_out_of_memory
 from handful.training.training import CONSIDERED, Training
 
@@ -88,7 +89,7 @@ class Grower:
         parts = max(LEAST_PARTS, min(MOST_PARTS, int(PROBING * (t.planned or 0) / CONSIDERED / s.batch)))
         batch = t.batches.at(s.position, parts * s.batch)
         with untouched(t):
-            t.objective.model.train()
+            training_mode(t.objective.model)
             found = gradient_in_parts(t.objective, batch, parts, seed=t.plan.seed, step=s.step)[1]
         s.noise.append(found.as_list())
         spend(t, parts, parts * s.batch)
@@ -145,7 +146,7 @@ def confirmed(t: Training, new: int, steps: int, by: float) -> bool:
     with untouched(t) as snapshot:
         for size in (old, new):
             snapshot.restore()
-            t.objective.model.train()
+            training_mode(t.objective.model)
             if size != old:
                 rescale(s.optimizer, old, size, by)
             ended = train(t, size, rows // size)[-1]

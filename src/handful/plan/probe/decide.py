@@ -33,7 +33,7 @@ from handful.plan.probe.snapshot import Snapshot, untouched
 from handful.plan.probe.step_time import Throughput, fit_times, measure_throughput, powers_of_two
 from handful.plan.probe.steps import effort
 from handful.report.words import say_seconds
-from handful.training.coupling import mode_coupling
+from handful.training.coupling import mode_coupling, training_mode
 from handful.training.training import Training, update
 
 ROWS_PER_BATCH = 50  # a batch is at most a fiftieth of the data,
@@ -143,7 +143,7 @@ def batch_cap(n: int) -> int:
 
 def sizes_to_time(t: Training, cap: int) -> list[int]:
     """The batch sizes to choose from, the smallest of which a layer that normalises over rows needs two of."""
-    return powers_of_two(cap, 2 if mode_coupling(t.objective.model.train()) else min(4, cap))
+    return powers_of_two(cap, 2 if mode_coupling(training_mode(t.objective.model)) else min(4, cap))
 
 
 def stated_times(t: Training) -> Throughput:
@@ -175,7 +175,7 @@ def measure_noise(t: Training, d: Decision, tp: Throughput, size: int, share: fl
     if t.objective.coupling:
         d.notes.append(f"{t.objective.coupling}; its noise scale has no meaning, and the throughput rule is used")
         return
-    layers = mode_coupling(t.objective.model.train())
+    layers = mode_coupling(training_mode(t.objective.model))
     allowed = share * planned * tp(size) / size  # seconds
     affordable = [(m * n, m, n) for m in (PARTS, PARTS // 2) for n in powers_of_two(d.cap) if m * tp(n) <= allowed]
     _, parts, b = max(affordable, default=(0, 0, 0))  # the most examples, and of as many the most parts

@@ -14,6 +14,7 @@ from handful.plan.probe.lr_race import FORWARD, FURTHER, LOSERS, Race, forwards_
 from handful.plan.probe.snapshot import Snapshot
 from handful.plan.probe.steps import train
 from handful.report.words import say_number
+from handful.training.coupling import training_mode
 from handful.training.training import Training
 
 FIRST_STEPS = 30  # where a fiftieth of the run are fewer, but at most twice that
@@ -77,7 +78,7 @@ def _begin(
         return rate, []
     for tried in (rate / LOWER**k for k in range(tries)):
         set_base(t.state.optimizer, tried)
-        t.objective.model.train()
+        training_mode(t.objective.model)
         losses = train(t, size, steps)
         if math.isfinite(losses[-1]) and (steps < FEWEST_STEPS or not _rose(losses)):
             return tried, losses

@@ -21,6 +21,7 @@ from handful.optim.build import set_base
 from handful.plan.probe.noise_scale import t95
 from handful.plan.probe.snapshot import Snapshot
 from handful.plan.probe.steps import FAILED, train
+from handful.training.coupling import training_mode
 from handful.training.step import seed_dropout
 from handful.training.training import Training
 
@@ -188,7 +189,7 @@ def branch(
     """The losses of the run's next steps at base rate `lr`, its own schedule on it; the last is FAILED where it broke
     off."""
     set_base(t.state.optimizer, lr)
-    t.objective.model.train()
+    training_mode(t.objective.model)
     return train(t, size, steps, give_up)
 
 
@@ -221,7 +222,7 @@ def losses_before(t: Training, size: int, steps: int, chosen: Iterable[int]) -> 
     """The losses of some of a branch's batches as they are at the weights where the branches begin, NaN for the others:
     in training mode and with the same dropout. What that changes in the model (running statistics), the branches' start
     puts back."""
-    t.objective.model.train()
+    training_mode(t.objective.model)
     found = [math.nan] * steps
     for k in chosen:
         batch = t.objective.to_device(t.batches.at(t.state.position + k * size, size))

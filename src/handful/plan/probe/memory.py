@@ -21,7 +21,7 @@ from handful.plan.probe.snapshot import untouched
 from handful.plan.probe.step_time import powers_of_two
 from handful.plan.probe.steps import clock, step
 from handful.report.words import say_bytes
-from handful.training.coupling import mode_coupling
+from handful.training.coupling import mode_coupling, training_mode
 from handful.training.guards import OutOfMemory, TooLarge
 from handful.training.step import ExactGradient
 from handful.training.training import Training, update
@@ -78,7 +78,7 @@ def measure_memory(t: Training, cap: int, *, budget: float = 60.0) -> Memory:
     status: Literal["measured", "bounded"] = "bounded"
     why = f"{cap:,} rows were run, the most that were wanted"
     with untouched(t):
-        least = 1 if mode_coupling(model.train()) is None else 2
+        least = 1 if mode_coupling(training_mode(model)) is None else 2
         rows = longest_rows(t, min(cap, LOOKED_AT))
         step(t, repeat(rows, least), 0.0)  # the optimizer's state is allocated from here on
         limit = _free_on_device(t) if on_cuda else HOST_SHARE * memory_left(page_cache=False)
@@ -115,7 +115,7 @@ def in_parts(t: Training) -> Choice | None:
         return None
     tried: list[tuple[int, float]] = []
     with untouched(t):
-        objective.model.train()
+        training_mode(objective.model)
         rows = longest_rows(t, 64)
         for size in (8, 32):
             part = objective.to_device(repeat(rows, size))

@@ -12,6 +12,7 @@ from handful.base.keys import key
 from handful.base.stopwatch import part
 from handful.plan.probe.snapshot import Snapshot, untouched
 from handful.plan.probe.steps import clock, step
+from handful.training.coupling import training_mode
 from handful.training.guards import NonFiniteLoss, OutOfMemory
 from handful.training.training import Training
 
@@ -124,7 +125,7 @@ def measure_throughput(
     rising = sorted({n for n in sizes if n >= MIDDLE} or {max(sizes)})
     order = [*rising, *sorted(set(sizes) - set(rising), reverse=True)]
     with untouched(t) as snapshot:
-        t.objective.model.train()
+        training_mode(t.objective.model)
         most, timed = math.inf, 0
         for n in (n for n in order if n not in times):
             if n >= most or (timed and timer(t) - started + 3 * _expected(times, n) > budget):
@@ -141,7 +142,7 @@ def measure_throughput(
                 failed.append((n, str(error).splitlines()[0]))
                 most = n if isinstance(error, OutOfMemory) else most
                 snapshot.restore()
-                t.objective.model.train()
+                training_mode(t.objective.model)
         _time_again(t, snapshot, times, micro, repeats - 2, started + budget, timer)
     if not times:
         raise HandfulError(f"no trial step could be taken: {failed[0][1] if failed else 'there are no sizes to try'}")
@@ -162,7 +163,7 @@ def _time_again(
                 seconds.append(_timed(t, n, timer))
             except NonFiniteLoss:
                 snapshot.restore()
-                t.objective.model.train()
+                training_mode(t.objective.model)
 
 
 def _expected(times: Mapping[int, Sequence[float]], n: int) -> float:

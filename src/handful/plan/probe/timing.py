@@ -15,6 +15,7 @@ import torch
 from handful.base.plan import Choice
 from handful.base.stopwatch import part
 from handful.plan.probe.snapshot import untouched
+from handful.training.coupling import training_mode
 from handful.training.guards import NonFiniteLoss, OutOfMemory, TooLarge
 from handful.training.objective import Objective
 from handful.training.process.device import using_threads
@@ -42,7 +43,7 @@ def time_in_turn(
     times: list[list[float]] = [[] for _ in settings]
     started = time.perf_counter()
     with untouched(t):
-        t.objective.model.train()
+        training_mode(t.objective.model)
         batch = t.batches.at(t.state.position, size)
         for k in range(rounds + 1):
             for setting, measured in zip(settings, times, strict=True):

@@ -1,0 +1,85 @@
+"""The caller's own functions that are told of a run's events: they may ask it to stop, and keep a state with it."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, runtime_checkable
+
+from handful.base.errors import HandfulError
+from handful.base.plan import Row
+
+Callback = Callable[[str, dict[str, object]], object]
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """A callback whose state, a dict that JSON holds, is saved with the run's checkpoints and given back on resume."""
+
+    def state_dict(self) -> Row: ...
+
+    def load_state_dict(self, state: Row, /) -> object: ...
+
+
+class Callbacks:
+    """Those of a run, each called as callback(event, info) in the order they were given; see `handful.callback`."""
+
+    def __init__(self) -> None:
+        self.all: tuple[Callback, ...] = ()
+        self.reason: str | None = None  # why one of them asks the run to stop
+        self._told: list[Callback] = []  # of the start, and not of the end yet
+        self._saved: Row = {}  # states, by class and place among its like; also those of callbacks that are not here
+
+    def take(self, callbacks: Sequence[Callback]) -> None:
+        """Let it be these, with the states that a run that goes on has saved."""
+        self.all = tuple(callbacks)
+        self.restore(self._saved)
+        self.state()  # or what is wrong with it would be said at the first checkpoint
+
+    def tell(self, event: str, info: Row) -> None:
+        """Let each know of an event; one that answers "step" or "evaluate" with a text asks to stop, and why."""
+        for callback in self.all:
+            if event == "start":
+                self._told.append(callback)
+            match callback(event, info):
+                case str(reason) if event in ("step", "evaluate"):
+                    self.reason = self.reason or reason
+
+    def end(self, info: Row) -> None:
+        """Let all that were told of the start know of the end, also where one fails there; raises the first error."""
+        errors = []
+        while self._told:
+            try:
+                self._told.pop(0)("end", info)
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def state(self) -> Row:
+        """The states to save. HandfulError for one that JSON does not hold."""
+        for name, keeper in self._keepers():
+            state = keeper.state_dict()
+            try:
+                same = json.loads(json.dumps(state)) == state
+            except (TypeError, ValueError):
+                same = False
+            if not same:
+                raise HandfulError(f"the state of the callback {name} is not one that JSON holds, not {state!r}")
+            self._saved[name] = state
+        return dict(self._saved)
+
+    def restore(self, saved: Row) -> None:
+        """Give each its state of these back."""
+        self._saved = dict(saved)
+        for name, keeper in self._keepers():
+            if name in saved:
+                keeper.load_state_dict(saved[name])
+
+    def _keepers(self) -> Iterator[tuple[str, Keeper]]:
+        seen: Counter[str] = Counter()
+        for callback in self.all:
+            match callback:
+                case Keeper():
+                    title = type(callback).__name__
+                    seen[title] += 1
+                    yield f"{title} {seen[title]}", callback
