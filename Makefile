@@ -52,8 +52,12 @@ lint: $(BIN)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --no-cache
 
-docs: $(BIN)/.dev  ## doctests of the sources and of the pages
+SITE := .venv-docs
+docs: $(BIN)/.dev  ## doctests of the sources and of the pages; the pages as a site in site/, which opens offline
 	$(BIN)/pytest src README.md docs --doctest-glob='*.md'
+	test -x $(SITE)/bin/python || $(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/python -m pip install --quiet --disable-pip-version-check 'mkdocs-material>=9.6' 'mkdocstrings[python]>=0.29'
+	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict --quiet --site-dir site
 
 clean:
-	rm -rf $(VENV) demo-run build dist
+	rm -rf $(VENV) $(SITE) demo-run build dist site
