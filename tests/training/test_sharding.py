@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import ranks
 
 FSDP = {"sharding": "fsdp"}
-QUICK = ["momentum", "micro-batches", "unused parameters", "muon"]
+QUICK = ["momentum", "micro-batches", "unused parameters", "muon", "rollback"]
 SLOW = [name for name in ranks.CASES if name not in (*QUICK, "sparse gradients", "fewer rows than ranks")]
 slow = partial(pytest.param, marks=pytest.mark.slow)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from handful.base.errors import StepError, some
 from handful.base.plan import Row
+from handful.base.shards import is_shard, whole
 from handful.data.base import Batch
 from handful.losses.loss import IGNORED
 from handful.training.objective import Objective
@@ -95,8 +96,10 @@ def all_finite(tensors: Iterable[Tensor]) -> Tensor:
     """Whether all values are finite, 0-d. (A sum of squares can overflow where no value does; the largest value
     cannot.)"""
     values = [t.detach() for t in tensors if t.numel() and t.is_floating_point()]
-    largest = [v.double() for v in torch._foreach_norm(values, torch.inf)] if values else [torch.zeros(())]
-    return torch.isfinite(torch.stack(largest)).all()
+    plain, shards = [v for v in values if not is_shard(v)], [v for v in values if is_shard(v)]
+    largest = [v.double() for v in torch._foreach_norm(plain, torch.inf)] if plain else []
+    largest += [whole(v).abs().max().double() for v in shards]  # one at a time; a rank may hold none of its rows
+    return torch.isfinite(torch.stack(largest or [torch.zeros(())])).all()
 
 
 def finite(tensors: Iterable[Tensor]) -> bool:
