@@ -38,7 +38,7 @@ test-lowest:  ## the oldest versions that pyproject.toml allows (torch as pinned
 	PYTHONPATH=src OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -m 'not slow' -W default tests/test_fit.py tests/test_cli.py tests/test_sklearn.py tests/data
 
 test-cuda: $(BIN)/.dev  ## on a machine with a GPU, and a torch that knows it
-	HANDFUL_TEST_CUDA=1 $(BIN)/pytest tests/test_cuda.py
+	sh benchmarks/on_gpu.sh $(BIN)/python
 
 bench: $(BIN)/.dev
 	@for f in benchmarks/bench_*.py benchmarks/ablation.py benchmarks/choice.py benchmarks/choice_rules.py benchmarks/coverage.py benchmarks/house.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done

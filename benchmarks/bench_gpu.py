@@ -1,12 +1,13 @@
 """Time per step on a GPU: handful beside a plain loop, the same loop captured by hand as one CUDA graph, and Lightning.
 
-    python benchmarks/bench_gpu.py [--rounds 5] [--steps 100] [--only mlp,gpt,cnn]
+    python benchmarks/bench_gpu.py [--rounds 5] [--steps N] [--only mlp,gpt,cnn]
 
 MLP 784-128-10 at batch 64 (float32), a GPT of 6 layers on 32 x 256 tokens and a CNN at batch 512 (both bfloat16 by
-autocast), AdamW, fused. All loops draw the same number of rows from data that lie on the device already, but for
-handful, which reads its own from the host. Contenders take turns; a round's time is read once the device is done. It
-takes two to three minutes. Lightning takes part where it is installed. Writes benchmarks/results/gpu.md; with --device
-cpu it runs small and without graphs, to show that it runs.
+autocast), AdamW, fused. All loops draw the same number of rows from data that lie on the device already; handful puts
+its own there and captures its step, but with graph=False. Of handful the steps after the first tenth count, by the
+clock in its history: a run captures its step once. Contenders take turns; a round's time is read once the device is
+done. It takes about four minutes. Lightning takes part where it is installed. Writes benchmarks/results/gpu.md; with
+--device cpu it runs small and without graphs, to show that it runs.
 """
 
 import argparse
@@ -17,8 +18,10 @@ import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -64,13 +67,15 @@ def cnn() -> nn.Module:
 
 @dataclass(frozen=True)
 class Network:
-    """make: the model, of fixed first weights; x, y: all rows; half: whether the forward pass is in bfloat16."""
+    """make: the model, of fixed first weights; x, y: all rows; half: whether the forward pass is in bfloat16; steps: in
+    a round."""
 
     make: Callable[[], nn.Module]
     x: Tensor
     y: Tensor
     batch: int
     half: bool
+    steps: int
 
     def fresh(self, device: str) -> nn.Module:
         torch.manual_seed(0)
@@ -87,10 +92,12 @@ def networks(small: bool) -> dict[str, Network]:
     return {
         "mlp": Network(
             lambda: nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10)),
-            torch.randn(n, 784), torch.randint(0, 10, (n,)), 64, False,
+            torch.randn(n, 784), torch.randint(0, 10, (n,)), 64, False, 30 if small else 2000,
         ),
-        "gpt": Network(lambda: Gpt(length), tokens[:, :-1], tokens[:, 1:], 4 if small else 32, True),
-        "cnn": Network(cnn, torch.randn(n, 3, 32, 32), torch.randint(0, 10, (n,)), 16 if small else 512, True),
+        "gpt": Network(lambda: Gpt(length), tokens[:, :-1], tokens[:, 1:], 4 if small else 32, True,
+                       10 if small else 100),
+        "cnn": Network(cnn, torch.randn(n, 3, 32, 32), torch.randint(0, 10, (n,)), 16 if small else 512, True,
+                       10 if small else 200),
     }  # fmt: skip
 
 
@@ -150,16 +157,17 @@ def graphed(net: Network, steps: int, device: str) -> float:
     return taken(step, net, steps, device)
 
 
-def ours(net: Network, steps: int, device: str) -> float:
-    """handful.fit with its history, scores, schedule and checks; its own clock."""
+def ours(net: Network, steps: int, device: str, graph: bool | Literal["auto"] = "auto") -> float:
+    """handful.fit with its history, scores, schedule and checks; its own clock, from a tenth of the run on."""
     precision = "bfloat16" if net.half else "float32"
     run = handful.fit(
-        net.fresh("cpu"), (net.x, net.y), valid=None, batch=net.batch, lr=1e-3, until=f"steps({steps})", quiet=True,
-        device=device, precision=precision, preprocess=None,
+        net.fresh("cpu"), (net.x, net.y), valid=None, batch=net.batch, lr=1e-3, until=f"steps({steps + steps // 10})",
+        device=device, precision=precision, preprocess=None, graph=graph, quiet=True,
         loss="cross_entropy" if net.y.ndim == 1 else F.cross_entropy,
     )  # fmt: skip
-    assert run.state is not None
-    return run.state.seconds / run.state.step
+    rows = [row for row in run.history if "train_loss" in row]
+    first = next((row for row in rows[:-1] if row["step"] >= steps // 10), rows[0])
+    return float(rows[-1]["seconds"] - first["seconds"]) / max(1, rows[-1]["step"] - first["step"])
 
 
 def lightning(net: Network, steps: int, device: str) -> float:
@@ -191,7 +199,7 @@ def lightning(net: Network, steps: int, device: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, help="in a round, for all networks")
     parser.add_argument("--only", default="mlp,gpt,cnn")
     parser.add_argument("--device", default="cuda")
     args = parser.parse_args()
@@ -200,17 +208,17 @@ def main() -> None:
     on_gpu = args.device == "cuda"
     contenders = {"one graph, by hand": graphed} if on_gpu else {}
     contenders |= {"plain loop, fused AdamW": plain, "handful.fit": ours}
+    contenders |= {"handful.fit, graph=False": partial(ours, graph=False)} if on_gpu else {}
     contenders |= {"Lightning": lightning} if find_spec("lightning") else {}
     card = torch.cuda.get_device_name() if on_gpu else "a CPU, small networks: no result"
     page = ["# Time per step on a GPU", "", f"{card}, torch {torch.__version__}; {args.rounds} interleaved rounds of "
-            f"{args.steps} steps; microseconds a step, median (min-max); "
-            "`python benchmarks/bench_gpu.py`."]  # fmt: skip
+            "many steps; microseconds a step, median (min-max); `python benchmarks/bench_gpu.py`."]  # fmt: skip
     found = networks(small=not on_gpu)
     for name in args.only.split(","):
         times: dict[str, list[float]] = {contender: [] for contender in contenders}
         for turn in range(args.rounds + 1):
             for contender, measure in contenders.items():
-                seconds = measure(found[name], args.steps, args.device)
+                seconds = measure(found[name], args.steps or found[name].steps, args.device)
                 times[contender] += [1e6 * seconds] if turn else []  # the first round warms up
         first = statistics.median(next(iter(times.values())))
         page += ["", f"| {name} at batch {found[name].batch} | microseconds | times the first |", "|---|---|---|"]

@@ -15,6 +15,8 @@ from torch import nn
 import handful
 from handful.optim import build as optimizer
 from handful.plan.probe.memory import measure_memory
+from handful.training.process import graphs
+from handful.training.process.static import StaticStep
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="no CUDA device in sight; `make test-cuda` where there is one"
@@ -132,3 +134,99 @@ def test_a_model_is_compiled():
     if sys.platform != "linux" or os.environ.get("TORCH_COMPILE_DISABLE"):
         pytest.skip("there is no compiler")
     assert fit(compile=True).history[-1]["valid_loss"] < 1
+
+
+def counted_looks(monkeypatch):
+    """How many steps were replayed as graphs, call by call."""
+    counts, take = [], StaticStep.take
+
+    def counted(self, numbers):
+        counts.append(len(numbers))
+        return take(self, numbers)
+
+    monkeypatch.setattr(StaticStep, "take", counted)
+    return counts
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "sgd"},
+        {"optimizer": "momentum"},
+        {"optimizer": "adam", "clip_norm": 0.5},
+        {"optimizer": "adamw", "ema": 0.99, "l1": 1e-4, "schedule": "cosine(warmup=0.1)"},
+        {"precision": "bfloat16"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(("model", "data"), [("mlp(hidden=[32], dropout=0.2)", X), ("cnn", PICTURES)])
+def test_a_replayed_step_is_the_captured_one_to_the_bit(monkeypatch, model, data, options):
+    counts = counted_looks(monkeypatch)
+    graph = fit(model, (data, Y), augment=None, **options)
+    assert sum(counts) == graph.state.step - 1
+    assert not any("not captured" in note for note in graph.plan.notes)
+    monkeypatch.setattr(graphs, "captured", lambda body, device: body)  # the same code, as it is
+    assert same(graph, fit(model, (data, Y), augment=None, **options))
+
+
+def test_a_replayed_step_is_the_plain_one_but_for_rounding():
+    graph, plain = fit(precision="float32"), fit(precision="float32", graph=False)
+    assert graph.plan.graph is True
+    for a, b in zip(weights(graph), weights(plain), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_between_two_looks_the_host_never_waits(monkeypatch):
+    take, looked = StaticStep.take, []
+
+    def strict(self, numbers):
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            return take(self, numbers)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+            looked.append(len(numbers))
+
+    monkeypatch.setattr(StaticStep, "take", strict)
+    run = fit("mlp(hidden=[32], dropout=0.2)", augment=None, until="epochs(10)", ema=0.99, clip_norm=1.0)
+    assert sum(looked) == run.state.step - 1
+    assert max(looked) > 4
+
+
+def test_a_loss_that_is_not_finite_is_named_by_step_and_rows(monkeypatch):
+    counts, x = counted_looks(monkeypatch), X.copy()
+    x[700, 5] = np.nan
+    options = {"valid": None, "preprocess": None, "augment": None, "batch": 16, "precision": "float32"}
+    a, b = (fit(data=(x, Y), graph=graph, **options) for graph in ("auto", False))
+    assert sum(counts) > 4
+    assert a.stopped_because == b.stopped_because
+    assert "rows 700" in a.stopped_because
+    assert all(bool(torch.isfinite(value).all()) for value in weights(a))
+
+
+def test_a_run_that_is_broken_off_is_replayed_to_the_same_bits(tmp_path):
+    def kill(event, info):
+        if event == "checkpoint" and info["step"] == 40:
+            raise KeyboardInterrupt
+
+    options = {"augment": None, "save_every": 8, "ema": 0.99, "until": "epochs(4)"}
+    model = "mlp(hidden=[32], dropout=0.2)"
+    whole = fit(model, out=tmp_path / "whole", **options)
+    fit(model, out=tmp_path / "run", callbacks=[kill], **options)
+    assert same(whole, handful.resume(tmp_path / "run", train=(X, Y), quiet=True))
+
+
+@pytest.mark.parametrize("layer", [nn.GRU, nn.LSTM])
+def test_what_cannot_be_captured_is_said_and_trained_all_the_same(layer):
+    class Waits(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.out = layer(8, 16, batch_first=True), nn.Linear(16, 10)
+
+        def forward(self, x):
+            hidden, _ = self.layer(x)
+            return self.out(hidden[:, -1]) * float(1 + 0 * hidden.detach().sum())  # it waits for the device
+
+    run = fit(Waits(), (PICTURES, Y), augment=None)
+    assert any("not captured" in note for note in run.plan.notes)
+    assert run.history[-1]["valid_loss"] < 2.3

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import handful
-from handful.training.process import static
+from handful.optim.fused import in_place
+from handful.training.process import graphs, static
 from handful.training.process.static import StaticStep
 
 RNG = np.random.default_rng(0)
@@ -175,8 +177,6 @@ def test_a_model_that_draws_or_counts_on_the_host_is_found_out_and_said(taken, m
 
 
 def test_warming_up_leaves_no_trace_where_a_model_cannot_be_captured(taken, monkeypatch):
-    from handful.training.process import graphs
-
     def fails(body, device):
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
 
@@ -209,3 +209,55 @@ def test_the_plan_says_why_where_steps_are_taken_one_by_one(taken, options, why)
 def test_on_a_cpu_nothing_is_said_of_it():
     assert "graph" not in fit(until="steps(3)").plan.choices
     assert plain(until="steps(3)").plan.graph is False
+
+
+def test_a_model_that_draws_nothing_is_not_taken_for_one_that_does(taken, monkeypatch):
+    seen = graphs.on_host
+    monkeypatch.setattr(graphs, "on_host", lambda model, device: seen(model, torch.device("cuda")))
+    run = fit(nn.Linear(12, 3), valid=None, until="steps(9)")
+    assert sum(taken) == 8
+    assert not any("not captured" in note for note in run.plan.notes)
+
+
+class NeverWaits(TorchDispatchMode):
+    """Fails where an operation would have the host wait for the device, or copy to it."""
+
+    waiting = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "lift_fresh")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func.overloadpacket.__name__ not in self.waiting, f"the host waits: {func}"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "options"),
+    [
+        (None, (X, Y), {"clip_norm": 0.1, "ema": 0.9, "on_nonfinite": "skip", "l1": 1e-4}),
+        ("mlp(hidden=[8])", (X, Y), {"class_weight": "balanced"}),
+        ("mlp", (X, X[:, :1] * 3 + 1e3), {"metrics": "r2, mae", "loss": "huber"}),
+        (None, {"x": X, "y": Y, "w": WEIGHT}, {"target": "y", "weight": "w", "metrics": "accuracy, f1"}),
+        ("table", (X, Y), {}),
+        ("cnn", (X[:, :9].reshape(-1, 3, 3), Y), {"augment": None}),
+        (None, (X, Y), {"loss": nn.CrossEntropyLoss(reduction="sum")}),
+    ],
+    ids=str,
+)
+def test_nothing_in_a_step_waits_for_the_device(taken, monkeypatch, model, data, options):
+    def captured(body, device):
+        def watched():
+            with NeverWaits():
+                body()
+
+        return watched
+
+    monkeypatch.setattr(graphs, "captured", captured)
+    monkeypatch.setattr(
+        static, "in_place", lambda *args: in_place(*args) and nothing
+    )  # a CPU's kernels read their rate
+    run = fit(model, data, until="steps(4)", **options)
+    assert sum(taken) == 3
+    assert not any("not captured" in note for note in run.plan.notes)
+
+
+def nothing():
+    """No update."""

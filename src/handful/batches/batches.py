@@ -83,9 +83,9 @@ class Batches:
         What was read ahead and not used costs nothing to abandon: there is no sampler state to repair.
         """
         _check(position, size, share)
-        if self.prefetch == 0:
-            for start, rows, epochs in self._drawn(position, size, share):
-                yield self._read(start, rows, epochs)
+        return (self._stream_here if self.prefetch == 0 else self._stream_ahead)(position, size, share)
+
+    def _stream_ahead(self, position: int, size: int, share: tuple[int, int]) -> Generator[Batch, None, None]:
         with closing(RowPrefetcher(self.source, self.order, position, size)) as rows_ahead:
 
             def positions(at: int) -> Iterator[int]:
@@ -100,11 +100,9 @@ class Batches:
         workers = min(2, self.prefetch)
         return in_order(read, inputs, workers, ahead, name="handful-loader", start=_one_thread, wait=False)
 
-    def _drawn(self, position: int, size: int, share: tuple[int, int]) -> Iterator[tuple[int, Rows, Rows]]:
-        """Start, rows and epochs of each mini-batch from `position` on, of this rank.
-
-        They are drawn in stretches of many mini-batches. The first is of one, so that a run resumes as soon as it can.
-        """
+    def _stream_here(self, position: int, size: int, share: tuple[int, int]) -> Generator[Batch, None, None]:
+        """Rows are drawn in stretches of many mini-batches. The first is of one, so that a run resumes as soon as it
+        can."""
         rank, ranks = share
         first, last = size * rank // ranks, size * (rank + 1) // ranks
         count, most, epoch = 1, max(1, STRETCH // size), EpochPrefetcher(self.order)
@@ -113,7 +111,7 @@ class Batches:
             stop = position + count * size
             rows, epochs = as_rows(self.order[position:stop], len(self.source)), self.order.epochs(position, stop)
             for at in range(0, count * size, size):
-                yield position + at + first, rows[at + first : at + last], epochs[at + first : at + last]
+                yield self._read(position + at + first, rows[at + first : at + last], epochs[at + first : at + last])
             position, count = stop, min(2 * count, most)
 
     def epoch(self, size: int, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:

@@ -75,7 +75,7 @@ def _classes(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Predicted and true class ids, of logits [m, C], [m], [m, 1], [m, T, C] or [m, C, ...]; of soft targets the
     highest."""
     if output.ndim == 2 and target.ndim == 1 and output.shape[1] > 1:
-        return output.argmax(1), target  # the usual, at every step
+        return output.argmax(1), target
     soft = target.is_floating_point()
     if soft and target.shape == output.shape and output.ndim > 1 and output.shape[-1] > 1:
         return output.argmax(-1), target.argmax(-1)
@@ -85,6 +85,8 @@ def _classes(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _accuracy(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    if output.ndim == 2 and target.ndim == 1 and output.shape[1] > 1:  # the usual, at every step
+        return _mean(output.argmax(1) == target, weight)
     predicted, true = _classes(output, target)
     right = predicted == true
     if true.ndim > 1:  # tokens: padding (-100) is not a row

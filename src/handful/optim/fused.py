@@ -15,7 +15,7 @@ Closure = Callable[[], float]  # takes the gradient again, where the weights are
 Move = Callable[..., object]  # of a Closure, or of nothing
 Group = dict[str, Any]  # as torch's optimizers hold them
 States = dict[Tensor, dict[str, Any]]
-Kernel = Callable[..., None]  # of a group, all states, a rate, and what turns it off
+Kernel = Callable[..., None]  # of a group, all states, a rate, and whether it is off, and on: 0-d
 
 
 def stepper(optimizer: Optimizer) -> Move:
@@ -67,8 +67,9 @@ def in_place(optimizer: Optimizer, rates: Sequence[Tensor], off: Tensor) -> Call
         return None
 
     def step() -> None:
+        on = 1 - off
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            kernels[id(group)](group, optimizer.state, rate, off)
+            kernels[id(group)](group, optimizer.state, rate, off, on)
 
     return step
 
@@ -85,14 +86,14 @@ def _plain(group: Group) -> bool:
     return bool(group.get("fused")) and not any(group.get(e) for e in extras) and isinstance(group["lr"], float)
 
 
-def _adam(group: Group, state: States, lr: float | Tensor, off: Tensor | None = None) -> None:
+def _adam(group: Group, state: States, lr: float | Tensor, off: Tensor | None = None, on: Tensor | int = 1) -> None:
     moved = [p for p in group["params"] if p.grad is not None]
     if not moved:
         return
     kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
     states, (beta1, beta2) = [state[p] or _begun(state[p], p) for p in moved], group["betas"]
     steps = [s["step"] for s in states]
-    torch._foreach_add_(steps, 1 if off is None else 1 - off)
+    torch._foreach_add_(steps, on)
     kernel(
         moved, [p.grad for p in moved], [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states], [], steps,
         lr=lr, beta1=beta1, beta2=beta2, weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False,
@@ -107,7 +108,7 @@ def _begun(state: dict[str, Any], p: Tensor) -> dict[str, Any]:
     return state
 
 
-def _sgd(group: Group, state: States, lr: float | Tensor, off: Tensor | None = None) -> None:
+def _sgd(group: Group, state: States, lr: float | Tensor, off: Tensor | None = None, _: Tensor | int = 1) -> None:
     """Momentum starts as a parameter's first gradient. torch's own fused step (2.13) fails where that comes later than
     the first gradient of another one."""
     options = {name: group[name] for name in ("weight_decay", "momentum", "dampening", "nesterov", "maximize")}

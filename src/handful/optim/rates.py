@@ -23,8 +23,7 @@ def set_lr(optimizer: Optimizer, factor: float) -> None:
 
     Raises StepError for a factor that is negative or no number.
     """
-    for group in optimizer.param_groups:
-        _set(group, factor)
+    _set(optimizer.param_groups, factor)
 
 
 def follow(optimizer: Optimizer, schedule: Schedule, progress: Progress, share: float = 1.0) -> None:
@@ -32,27 +31,28 @@ def follow(optimizer: Optimizer, schedule: Schedule, progress: Progress, share: 
     Parameters that it leaves still lose their gradients."""
     parts = schedule.patterns
     if not parts:
-        set_lr(optimizer, schedule(progress) * share)
+        _set(optimizer.param_groups, schedule(progress) * share)
         return
     factors = {pattern: (part(progress), part.still(progress)) for pattern, part in parts.items()}
     for group in optimizer.param_groups:
         factor, still = factors[group["schedule"]]
-        _set(group, factor * share)
+        _set([group], factor * share)
         if still:
             for parameter in group["params"]:
                 parameter.grad = None
 
 
-def _set(group: Group, factor: float) -> None:
+def _set(groups: Iterable[Group], factor: float) -> None:
     if not 0 <= factor < math.inf:
         raise StepError(f"the schedule asks for {factor:g} times the learning rate; no step is made at such a rate")
-    held = group["lr"]
-    if "initial_lr" not in group:
-        group["initial_lr"] = float(held)
-    if isinstance(held, Tensor):
-        held.fill_(group["initial_lr"] * factor)  # in place: a captured graph holds this very tensor
-    else:
-        group["lr"] = group["initial_lr"] * factor
+    for group in groups:
+        held = group["lr"]
+        if "initial_lr" not in group:
+            group["initial_lr"] = float(held)
+        if isinstance(held, Tensor):
+            held.fill_(group["initial_lr"] * factor)  # in place: a captured graph holds this very tensor
+        else:
+            group["lr"] = group["initial_lr"] * factor
 
 
 def set_base(optimizer: Optimizer, lr: float | Mapping[str, float]) -> None:

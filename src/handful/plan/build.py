@@ -40,6 +40,7 @@ from handful.training.process.parallel import ALONE, Ranks
 from handful.training.state import State, copy_weights
 from handful.training.training import RATE_IS_OPEN, Training
 
+LOOK = 32  # steps at least between two rows of the history on a GPU, where a run has more than 50 times as many
 GRAPH = "rows lie on the device, and a step is one CUDA graph that is replayed, if it can be captured"
 # What may be changed when a run goes on: how it is computed, how large a step is, when something happens.
 CHANGEABLE = {
@@ -203,11 +204,18 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
         chooser.notes += by_rank(t.objective.model)
         choose.check_ranks(state.batch, t.ranks, state.optimizer, t.objective)
     compile_if_asked(t.objective.model, options, chooser)
+    choose_graph(t, options, chooser)
+    t.live = Live(t.planned, quiet=options.quiet or t.ranks.rank > 0, verbose=options.verbose)
+    t.plan = Plan(chooser.choices, tuple(chooser.notes))
+
+
+def choose_graph(t: Training, options: Config, chooser: Chooser) -> None:
+    """Whether steps are graphs, or why not, said where that is a question; on a GPU rows are logged farther apart."""
+    if t.objective.device.type != "cpu":  # to look makes it wait
+        t.log_every = max(t.log_every, min(LOOK * t.state.batch, (t.planned or t.examples) // 50))
     if options.graph is False or t.objective.device.type in static.DEVICES:
         why = "asked for" if options.graph is False else static.why_not(t)
         chooser.set("graph", why is None, "found" if options.graph == "auto" else "given", why or GRAPH)
-    t.live = Live(t.planned, quiet=options.quiet or t.ranks.rank > 0, verbose=options.verbose)
-    t.plan = Plan(chooser.choices, tuple(chooser.notes))
 
 
 def begin(t: Training, found: Decision) -> None:

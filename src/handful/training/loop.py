@@ -29,7 +29,7 @@ def descend(t: Training, after_step: Callable[[LossSums, float], None], interrup
     mini_batches, t.clock = MiniBatches(t), time.perf_counter()
     with Graph(t, after_step) as graph:
         while not (reason := should_stop(t, interrupts)):  # 7. repeat until it should stop
-            if graph.steps(interrupts):  # many at once, where each is one graph
+            if graph.open and graph.steps(interrupts):  # many at once, where each is one graph
                 continue
             batch = mini_batches.next()  # 2. choose a random mini-batch
             with ExactGradient(objective, batch, state.micro_batch, t.ranks, seed=seed, step=state.step) as gradient:
@@ -83,7 +83,8 @@ class MiniBatches:
 
 def should_stop(t: Training, interrupts: Interrupts) -> str | None:
     """A signal, or a callback's or the stop rule's reason, or None: the same on all ranks."""
-    return INTERRUPTED if t.ranks.stopped(interrupts) else t.state.callbacks.reason or t.rule(t.progress())
+    stopped = interrupts.asked if t.ranks.size == 1 else t.ranks.stopped(interrupts)
+    return INTERRUPTED if stopped else t.state.callbacks.reason or t.rule(t.progress())
 
 
 SKIPS, RETURNS = 10, 5  # at most: mini-batches passed over in a row; times that a run goes back

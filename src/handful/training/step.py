@@ -1,7 +1,7 @@
 """Batch -> one exact update: the whole mini-batch's, whatever the micro-batch size or the number of ranks."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from types import TracebackType
 
@@ -49,7 +49,7 @@ class ExactGradient:
         step: int = 0,
     ) -> None:
         self.objective, self.batch, self.ranks, self.step = objective, batch, ranks, step
-        most = max(1, ranks.most(len(batch.rows)))
+        most = max(1, len(batch.rows) if ranks.size == 1 else ranks.most(len(batch.rows)))
         self.size = most if micro_batch is None else min(micro_batch, most)
         # Alone and undivided, the mean itself is differentiated, so the bits are those of the plain textbook loop.
         self.whole = self.size >= len(batch.rows) and ranks.size == 1
@@ -58,12 +58,19 @@ class ExactGradient:
         self.key = seed, step, ranks.rank
         self.part, self.counts = batch, True
         self.bad: Batch | None = None  # of several ranks: the first part of this one whose loss is not finite
-        self.forget()
+        for parameter in objective.parameters:
+            parameter.grad = None
         self.buffers = [b.detach().clone() for b in objective.buffers]
         seed_dropout(*self.key, objective.device)
 
-    def parts(self) -> Iterator[Batch]:
+    def parts(self) -> Iterable[Batch]:
         """The rows on the model's device: all at once, or in parts of `micro_batch` rows."""
+        if self.whole:
+            self.part = self.objective.to_device(self.batch)
+            return (self.part,) if len(self.batch.rows) else ()
+        return self._in_parts()
+
+    def _in_parts(self) -> Iterator[Batch]:
         m = len(self.batch.rows)
         passes = self.ranks.passes(m)
         for start in range(0, passes, self.size):
@@ -71,7 +78,7 @@ class ExactGradient:
             some = slice(min(start, m - 1), min(start + self.size, m))
             part = self.batch if self.size >= m else rows(self.batch, some)
             self.part = self.objective.to_device(part)
-            if start + self.size >= passes:
+            if start + self.size >= passes and self.ranks.size > 1:
                 self.ranks.part_is_last(self.objective.parameters)
             yield self.part
 
@@ -103,7 +110,10 @@ class ExactGradient:
                 raise non_finite(self.objective, self.part, self.step)
             if not answers[1]:  # the weight is 0, and nothing counts
                 self.forget()
-        self.total = sums.detached() if self.total is NOTHING else self.total + sums
+        if self.total is NOTHING:
+            self.total = LossSums(loss.detach(), sums.weight.detach(), sums.metrics)
+        else:
+            self.total = self.total + sums
 
     def again(self) -> float:
         """The mean loss of the same mini-batch where the weights are now, and its gradient, with the same dropout: the

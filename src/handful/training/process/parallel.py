@@ -48,16 +48,14 @@ class Ranks(Messages):
 
     def most(self, rows: int) -> int:
         """The rows of the largest share of a mini-batch of which this rank's has so many."""
-        return max(rows, -(-self.batch // self.size)) if self.size > 1 else rows
+        return max(rows, -(-self.batch // self.size))
 
     def stopped(self, interrupts: Interrupts) -> bool:
-        """Whether a signal has asked the run to stop: with several ranks any of them, and then it asks all."""
-        if self.size > 1:
-            self.asked = lambda: interrupts.asked
-            if not self.heard:
-                return False
+        """Whether a signal has asked any of several ranks to stop: it then asks all."""
+        self.asked = lambda: interrupts.asked
+        if self.heard:
             interrupts.asked = self.heard
-        return bool(interrupts.asked)
+        return bool(self.heard)
 
     def elapsed(self, seconds: float) -> float:
         """The seconds of a step of several ranks: rank 0's, one step late, so that rules by the clock agree."""
@@ -79,8 +77,7 @@ class Ranks(Messages):
 
     def part_is_last(self, parameters: Sequence[nn.Parameter]) -> None:
         """The next backward pass ends this rank's share of a mini-batch."""
-        if self.size > 1:
-            self._exchange(parameters).begin(max(1, self.batch))
+        self._exchange(parameters).begin(max(1, self.batch))
 
     def add_up(self, parameters: Sequence[nn.Parameter], own: Said) -> Said:
         """Sums and gradients over all ranks: see `Exchange.finish`."""

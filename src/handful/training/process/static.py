@@ -68,7 +68,7 @@ class Graph:
     def __init__(self, t: Training, after_step: Callable[[LossSums, float], None]) -> None:
         self.t, self.after_step, self.most = t, after_step, 1
         choice = t.plan.choices.get("graph")
-        self.stopped = t.one_by_one or (choice is not None and not choice.value) or why_not(t) is not None
+        self.open = not t.one_by_one and (choice is None or bool(choice.value)) and why_not(t) is None
         self.step: StaticStep | None = None
 
     def __enter__(self) -> "Graph":
@@ -81,7 +81,7 @@ class Graph:
     def steps(self, interrupts: Interrupts) -> bool:
         """Take the next steps, up to where something is due at most. False: the next one is to be taken by itself."""
         t, s = self.t, self.t.state
-        if self.stopped or not begun(s.optimizer):
+        if not begun(s.optimizer):
             return False
         if self.step is None or not self.step.holds():
             self.step = self.made()
@@ -103,7 +103,7 @@ class Graph:
         try:
             return StaticStep(self.t)
         except (RuntimeError, MemoryError, HandfulError, *MISTAKES) as error:
-            self.stopped = True
+            self.open = False
             self.t.say(f"steps are not captured as a graph but taken one by one: {str(error).splitlines()[0]}")
         return None
 
@@ -143,12 +143,13 @@ class StaticStep:
         self.ids = torch.zeros(most, self.size, dtype=torch.int64, device=device)
         self.numbers = torch.zeros(most, groups + 1, dtype=real, device=device)
         self.at = torch.zeros(1, dtype=torch.int64, device=device)  # which of them come next
-        self.now = torch.zeros(groups + 1, dtype=real, device=device)  # the numbers of this step
+        self.now = torch.zeros(1, groups + 1, dtype=real, device=device)  # the numbers of this step
         self.off = torch.zeros((), device=device)  # 1: this step changes nothing
-        self.lost = torch.zeros(2, dtype=torch.int64, device=device)  # the first step without a finite loss; steps
+        self.going = torch.ones((), dtype=torch.bool, device=device)  # whether all losses so far were finite
+        self.good = torch.zeros((), dtype=torch.int64, device=device)  # steps of such losses, since the host looked
         self.totals = torch.zeros(2, dtype=torch.float64, device=device)  # loss and weight since the last row logged
         self.metrics: dict[str, Tensor] = {}
-        move = in_place(t.state.optimizer, list(self.now[:-1].unbind()), self.off)
+        move = in_place(t.state.optimizer, list(self.now[0, :-1].unbind()), self.off)
         assert move is not None  # or there is a reason not to
         self.move, self.run = move, self.body
         self.seeded = True
@@ -160,9 +161,10 @@ class StaticStep:
         self.made_for = self.signature()
 
     def body(self) -> None:
-        """One step. Nothing in it depends on the host, nor is anything read there."""
+        """One step. Nothing in it depends on the host, nor is anything read there; each operation costs a graph about a
+        microsecond."""
         objective = self.t.objective
-        self.now.copy_(self.numbers.index_select(0, self.at)[0])
+        torch.index_select(self.numbers, 0, self.at, out=self.now)
         ids = self.ids.index_select(0, self.at)[0]
         columns = {name: column.index_select(0, ids) for name, column in self.columns.items()}
         batch = Batch(dict(columns), np.empty(self.size, dtype=np.int64))  # 2. choose a random mini-batch
@@ -179,27 +181,24 @@ class StaticStep:
         then as they were kept."""
         t, objective = self.t, self.t.objective
         with torch.no_grad():
-            is_finite = torch.isfinite(sums.loss)
+            self.going &= (sums.loss - sums.loss) == 0  # of NaN or infinity it is NaN
             if objective.guarded:
-                is_finite = is_finite & all_finite([p.grad for p in t.parameters if p.grad is not None])
-            self.lost[1] += 1
-            self.lost[0] += torch.where(is_finite | (self.lost[0] > 0), 0, self.lost[1])
-            going = self.lost[0] == 0
-            self.off.copy_(~going | (sums.weight == 0))
+                self.going &= all_finite([p.grad for p in t.parameters if p.grad is not None])
+            self.good += self.going
+            torch.logical_not(self.going & (sums.weight > 0), out=self.off)  # of no weight: nothing counts
             for buffer, before in zip(objective.buffers, kept, strict=True):
-                buffer.copy_(torch.where(going, buffer, before))
+                buffer.copy_(torch.where(self.going, buffer, before))
             if t.l1:
                 add_l1(t.decayed, t.l1)
             if t.clip_norm is not None or t.clip_value is not None:
                 clip(t.parameters, norm=t.clip_norm, value=t.clip_value)
             self.move()  # 6. update by the learning rate
             if t.state.average is not None:
-                update_average(t.state.average, t.weights(), self.now[-1] * going)
-            both = torch.stack([sums.loss.double(), sums.weight.double()])
-            self.totals += torch.where(going, both, 0.0)
+                update_average(t.state.average, t.weights(), self.now[0, -1] * self.going)
+            self.totals += torch.where(self.going, torch.stack([sums.loss, sums.weight]), 0.0)
             for name, values in sums.metrics.items():
                 self.metrics.setdefault(name, torch.zeros_like(values, dtype=torch.float64))
-                self.metrics[name] += torch.where(going, values.double(), 0.0)
+                self.metrics[name] += torch.where(self.going, values, 0.0)
             self.at += 1
 
     def capture(self) -> None:
@@ -210,6 +209,7 @@ class StaticStep:
         rates = [*(float(group["lr"]) for group in optimizer.param_groups), 0.5]
         self.send(t.batches.order[t.state.position : t.state.position + self.size], [rates])
         try:
+            seed_dropout(t.plan.seed, t.state.step, t.ranks.rank, device)
             on_host = graphs.on_host(model, device)
             with graphs.aside(device):
                 first = self.once()
@@ -243,8 +243,9 @@ class StaticStep:
         """As if no step had been taken."""
         for place, value in zip(places, values, strict=True):
             place.copy_(value)
-        for own in (self.at, self.lost, self.totals, *self.metrics.values()):
+        for own in (self.at, self.good, self.totals, *self.metrics.values()):
             own.zero_()
+        self.going.fill_(True)
 
     def places(self) -> list[Tensor]:
         """Where the weights, buffers, averages and the optimizer's state lie; the parameters that are trained first."""
@@ -296,17 +297,17 @@ class StaticStep:
         s = self.t.state
         if not self.unseen:
             return False
-        lost = int(self.lost[0])
-        self.lost.zero_()
+        good, steps = int(self.good), len(self.unseen)
+        self.going.fill_(True)
+        self.good.zero_()
         s.window.loss, s.window.weight = self.totals.tolist()
         s.window.metrics = {name: total.cpu().numpy().copy() for name, total in self.metrics.items()}
-        if lost:
-            back = len(self.unseen) - lost + 1
-            s.position, s.step = s.position - back * self.size, s.step - back
-            for group, rate in zip(s.optimizer.param_groups, [self.rates, *self.unseen][lost - 1], strict=False):
+        if good < steps:
+            s.position, s.step = s.position - (steps - good) * self.size, s.step - (steps - good)
+            for group, rate in zip(s.optimizer.param_groups, [self.rates, *self.unseen][good], strict=False):
                 group["lr"] = rate
         self.unseen = []
-        return lost > 0
+        return good < steps
 
 
 def squares(these: Sequence[Tensor], those: Sequence[Tensor]) -> float:
