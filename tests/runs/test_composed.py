@@ -48,18 +48,16 @@ def test_a_row_is_the_same_however_its_letters_are_written(trained, way, tmp_pat
     run = handful.fit("table", tmp_path / "train.csv", target="label", **QUICK)
     whole, words = run.outputs(data), run.predict(data)
     assert run.evaluate(data)["accuracy"] > 0.9
-    for other in SPELLED.values():
+    for name, other in SPELLED.items():
         later = frame(other)
         match way:
             case "csv" | "store":
                 later.to_csv(tmp_path / "new.csv", index=False)
                 given = tmp_path / "new.csv"
                 if way == "store":
-                    given = handful.prepare(given, tmp_path / f"store-{id(later)}", target="label")
+                    given = handful.prepare(given, tmp_path / f"store-{name}", target="label")
             case "text store":
-                given = handful.prepare(
-                    later.astype({"city": "category"}), tmp_path / f"store-{id(later)}", target="label"
-                )
+                given = handful.prepare(later.astype({"city": "category"}), tmp_path / f"store-{name}", target="label")
             case "parquet":
                 later.to_parquet(tmp_path / "new.parquet")
                 given = tmp_path / "new.parquet"
