@@ -70,6 +70,19 @@ def test_many_unseen_classes_are_an_error_in_the_labels(kind: str) -> None:
         run.evaluate(frame(kind, 15))
 
 
+def test_whole_numbers_where_training_had_names() -> None:
+    names = frame("whole numbers", 0).astype({"label": str})
+    names["label"] = names["label"].replace({"1": "one", "2": "2"})
+    run = handful.fit(
+        "linear", handful.open(names, target="label"), batch=8, lr=0.05, until=handful.stop.epochs(8), quiet=True
+    )
+    test = frame("whole numbers", 0)
+    test = test[test.label == 2].reset_index(drop=True)
+    test.loc[:1, "label"] = 7
+    scores = run.evaluate(test)
+    assert scores == run.evaluate(test[2:].astype({"label": str}))
+
+
 def test_held_out_rows_of_unseen_classes_are_noted() -> None:
     run = trained("names", valid=frame("names", 4))
     assert any("4 of the 60 rows" in note and "'emu'" in note for note in run.plan.notes)

@@ -76,7 +76,7 @@ def open_data(
     if (given := fitted_before(options)) is not None:
         pipeline = taken_over(with_weight(given, options), rows, name)
     elif kept is not None:
-        pipeline = kept
+        pipeline = replace(kept.on(rows, target=kept.target is not None), source=None)
     else:
         pipeline = fit_pipeline(
             rows,

@@ -104,9 +104,11 @@ def foreign(now: Column, trained: Column) -> bool:
     return now.kind != trained.kind and {now.kind, trained.kind} <= _WRITABLE and "number" in (now.kind, trained.kind)
 
 
-def as_trained(name: str, value: Value, now: Column, trained: Column, where: str) -> tuple[Value, Column]:
+def as_trained(
+    name: str, value: Value, now: Column, trained: Column, where: str, target: str | None = None
+) -> tuple[Value, Column]:
     """Values of a `foreign` column as training had them, and what they are; HandfulError where they are not."""
-    o = Options(where, schema={name: trained})
+    o = Options(where, target, schema={name: trained})
     if isinstance(value, Tensor) and now.classes is None:
         written = pa.array(value.numpy(), from_pandas=True)
         if is_moment(kind := named(now.type)):

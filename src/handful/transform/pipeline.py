@@ -76,7 +76,8 @@ class Pipeline:
         for name in self.foreign if len(batch) else ():
             if name in batch.columns:
                 where = f"{self.where}, from row {batch.rows[0]:,} on" if batch.rows[0] else self.where
-                value, column = as_trained(name, batch[name], columns[name], self.trained_on[name], where)
+                goal = self.target.column if self.target else None
+                value, column = as_trained(name, batch[name], columns[name], self.trained_on[name], where, goal)
                 batch, columns = batch.replace(batch.columns | {name: value}), {**columns, name: column}
         return batch, columns
 
