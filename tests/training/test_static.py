@@ -87,7 +87,6 @@ def assert_same(a, b):
         {"optimizer": {"layers.0": "sgd", "*": "adamw"}},
         {"shuffle": "replacement"},
     ],
-    ids=str,
 )
 def test_its_steps_have_the_bits_of_the_plain_ones(taken, options):
     model = {"model": "mlp(hidden=[8])"} if options.get("class_weight") else {}
@@ -240,7 +239,6 @@ class NeverWaits(TorchDispatchMode):
         ("cnn", (X[:, :9].reshape(-1, 3, 3), Y), {"augment": None}),
         (None, (X, Y), {"loss": nn.CrossEntropyLoss(reduction="sum")}),
     ],
-    ids=str,
 )
 def test_nothing_in_a_step_waits_for_the_device(taken, monkeypatch, model, data, options):
     def captured(body, device):
