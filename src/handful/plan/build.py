@@ -115,9 +115,10 @@ def _assemble(
         return t
     same_start(ranks, t.plan, t.objective.model, t.state.step, (t.state.average or {}).values())
     begin(t, found)
-    tensors = t.tensors()
-    if folder and ranks.rank == 0:
-        folder.start(t.plan, data.pipeline, net, t.state, tensors)
+    if folder:
+        tensors = t.tensors()  # of all ranks together, where the model is sharded
+        if ranks.rank == 0:
+            folder.start(t.plan, data.pipeline, net, t.state, tensors)
     return t
 
 

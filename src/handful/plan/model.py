@@ -51,7 +51,7 @@ def make_model(
         chooser.notes.append("the module inside DistributedDataParallel is trained: its gradients are added up here")
         model = model.module
     if isinstance(model, nn.Module):
-        if any(p.is_inference() for p in model.parameters()):
+        if any(not nn.parameter.is_lazy(p) and p.is_inference() for p in model.parameters()):
             raise HandfulError(
                 "the model was made in torch.inference_mode(), where nothing learns; make it outside of it"
             )

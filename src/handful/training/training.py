@@ -223,7 +223,7 @@ class Training:
         why, before, began = None, self.state.back, time.monotonic()
         if due:
             self.state.back = self.state.step
-        tensors = self.tensors()
+        tensors = self.tensors() if self.folder or self.held is not None else {}
         if self.folder and self.ranks.rank == 0:
             try:
                 self.folder.save_checkpoint(self.state, tensors)

@@ -66,7 +66,8 @@ def decide(
     d = Decision(cap=batch_cap(t.examples))
     beginning, size = Snapshot(t), t.state.batch
     try:
-        short = too_short(t, d, throughput, SHORT * OPEN if open_length else SHORT) if weigh else ""
+        whole = batch and t.objective.coupling  # it cannot be cut into parts: only a batch that was run is taken
+        short = too_short(t, d, throughput, SHORT * OPEN if open_length else SHORT) if weigh and not whole else ""
         ask_batch = (batch or measure_all) and not short
         if short and batch:
             size = take_usual(t, d, short, open_length=open_length)
