@@ -354,4 +354,4 @@ def test_a_run_of_seconds_is_judged_by_its_last_step_and_not_by_weights_before_i
     looks = [row["step"] for row in run.history if "valid_loss" in row]
     assert looks[-1] == run.state.step > 0
     assert run.best is not None
-    assert run.best["valid_loss"] == min(row["valid_loss"] for row in run.history if "valid_loss" in row)
+    assert run.best["step"] in looks  # by the loss, or by a score that is better by more than its error
