@@ -1,7 +1,6 @@
 """The model and the loss, tried on a few rows: mistakes are reported before anything is trained, and which part of the
 output predicts the target is found."""
 
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -165,7 +164,7 @@ def _has_shape(found: Tensor, batch: Batch, target: Target) -> bool:
     if found.ndim == 0 or len(found) != len(batch) or not found.is_floating_point():
         return False
     if target.task != "classification":
-        return found[:1].numel() == math.prod(target.shape)
+        return found[:1].numel() == target.size
     if target.dense:
         return found.ndim == len(target.shape) + 2
     single = found[:1].numel() == 1 and target.outputs == 2

@@ -18,9 +18,9 @@ from handful.base.stopwatch import part
 from handful.batches.order import Order
 from handful.data.base import Batch
 from handful.losses.left_out import ignored_id
-from handful.losses.loss import Counted, LossFunction, Summed, unknown
+from handful.losses.loss import IGNORED, Counted, LossFunction, Summed, class_axis, unknown
 from handful.losses.loss import model as of_model
-from handful.losses.outputs import part_of, scores_in
+from handful.losses.outputs import loss_in, named_parts, part_of, scores_in
 from handful.models.base import Model
 from handful.plan import dry_run, losses
 from handful.plan.balance import mean_weight, uneven
@@ -28,14 +28,14 @@ from handful.plan.config import Config
 from handful.plan.data import Data, augmentation
 from handful.plan.defaults import Chooser, describe
 from handful.runs.folder import RunFolder
-from handful.training.adapters import input_names, target_argument
-from handful.training.coupling import KEPT_WHOLE, loss_form, still_layers
+from handful.training.adapters import input_names, makes_loss, target_argument
+from handful.training.coupling import KEPT_WHOLE, loss_form, still_layers, training_mode
 from handful.training.objective import Objective
 from handful.training.process.checkpoint import read_tensors
 from handful.training.process.device import choose_precision
 from handful.transform.augment.geometry import Flip
 from handful.transform.rows import original_rows
-from handful.transform.target import in_row
+from handful.transform.target_values import in_row
 
 TRIED = 512  # rows on which metrics of the caller's own are tried
 ROWS_OF_FORM = 16  # on which a loss of the caller's own is tried, whole and in parts
@@ -135,6 +135,10 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
     if choice.value == "float64":
         net.double()
     objective = Objective(net, undecided, device=device, autocast=lower)
+    objective.collated = any(column.kind == "collated" for column in data.train.columns.values())
+    if data.train.whole:
+        objective.coupling = data.train.whole
+        chooser.notes.append(f"{data.train.whole}, {KEPT_WHOLE}")
     if options.training_step is not None:
         chooser.put("training_step", describe(options.training_step, "given"))
         if options.loss in (None, "auto"):
@@ -152,6 +156,10 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     sample = objective.to_device(data.pipeline(data.train.take(rows)))
     asked = asked_loss(objective.model, sample, options, data)
     output = first_output(objective, asked, sample)
+    if asked in (None, "auto") and only_its_own(objective.model, sample, output):
+        asked, output = "model", first_output(objective, "model", sample)
+    if in_training_alone := asked == "model" and no_loss_in(output):
+        check_trains(objective, sample, data)
     if options.task is None:
         data.pipeline = data.pipeline.resolve_task(output)
         chooser.set("task", data.pipeline.task, "found")
@@ -175,8 +183,9 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     if objective.of_probabilities:
         data.pipeline = data.pipeline.of_probabilities()
     sample = objective.to_device(data.pipeline(data.train.take(rows)))  # its target may be settled now
-    dry_run.loss_of(objective, sample, str(chooser.choices["loss"].value), own=callable(options.loss))
-    if own:
+    if not in_training_alone:
+        dry_run.loss_of(objective, sample, str(chooser.choices["loss"].value), own=callable(options.loss))
+    if own and not objective.coupling:
         note_form(objective, objective.to_device(data.pipeline(data.train.take(some))), chooser)
     spread_weights(objective, data, options, some, chooser)
     if not chooser.choices["metrics"].reproducible:
@@ -206,7 +215,7 @@ def first_output(objective: Objective, asked: object, sample: Batch) -> object:
 
 def note_loss(objective: Objective, choice: Choice, found: bool, output: object, chooser: Chooser) -> None:
     """The loss, and what it is given, in the plan. found: it is the model's, by its forward."""
-    why = "the model's forward takes the target and makes the loss of it"
+    why = "the model makes it, in its forward"
     chooser.put("loss", Choice(choice.value, "found", why) if found else choice)
     if objective.whole and not torch.is_tensor(output):
         chooser.set("output", "whole", "found", "the loss takes all that the model returns")
@@ -216,12 +225,57 @@ def asked_loss(net: nn.Module, sample: Batch, options: Config, data: Data) -> st
     """The loss that was asked for; that of the model where it was left open and forward has to be given the target."""
     found = target_argument(net, input_names(sample))
     asked = "model" if options.loss == "auto" and found and found[1] and "y" in sample.columns else options.loss
+    if asked == "auto" and makes_loss(net) and data.pipeline.task != "language" and makes_more(net, sample):
+        asked = "model"
     if asked == "model" and data.pipeline.task == "language" and found and found[0] == "labels":
         raise HandfulError(
             "this model shifts its labels by a token itself, and a language model's target is shifted already: leave "
             "loss out, which takes the cross-entropy of its logits"
         )
     return asked
+
+
+def no_loss_in(output: object) -> bool:
+    """Whether a model gave no loss in evaluation mode."""
+    try:
+        loss_in(output)
+    except HandfulError:
+        return True
+    return False
+
+
+def check_trains(objective: Objective, sample: Batch, data: Data) -> None:
+    """Let a model that gave no loss in evaluation mode give one in training mode, as those that find objects do, and
+    keep its mini-batches whole. HandfulError where held-out rows would need it, too."""
+    kept = [buffer.clone() for buffer in objective.buffers]
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        loss_in(objective.forward(sample) if training_mode(objective.model) else None)
+    for buffer, before in zip(objective.buffers, kept, strict=True):
+        buffer.copy_(before)
+    what = f"the model ({type(objective.model).__name__}) gives its loss in training mode alone"
+    if data.held_out is not None:
+        raise HandfulError(f"{what}, so that held-out rows cannot be scored by it: pass valid=None")
+    objective.coupling = objective.coupling or what
+
+
+def makes_more(net: nn.Module, sample: Batch) -> bool:
+    """Whether a model of Hugging Face's does more with its labels than to compare them with its scores: it decodes
+    them, or shifts them, as they are the very ids that it is given."""
+    y, ids = sample.columns.get("y"), sample.columns.get("input_ids", sample.columns.get("x"))
+    if not isinstance(y, Tensor) or y.is_floating_point():
+        return False
+    same = isinstance(ids, Tensor) and ids.shape == y.shape and bool(((ids == y) | (y == IGNORED)).all())
+    return bool(getattr(getattr(net, "config", None), "is_encoder_decoder", False)) or (same and y.ndim > 1)
+
+
+def only_its_own(net: nn.Module, sample: Batch, output: object) -> bool:
+    """Whether the loss can only be the model's: of inputs alone, in its output; or of labels that are no class of each
+    row or of each place of its scores."""
+    y = sample.columns.get("y")
+    if not isinstance(y, Tensor):
+        return (isinstance(output, Tensor) and output.ndim == 0) or "loss" in dict(named_parts(output))
+    scored = isinstance(output, Tensor) and class_axis(tuple(output.shape), tuple(y.shape)) is not None
+    return makes_loss(net) and y.ndim > 1 and not y.is_floating_point() and not scored
 
 
 def spread_weights(

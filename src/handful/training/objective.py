@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +77,7 @@ class Objective:
         self.guarded = False  # whether a gradient that is not finite is looked for, too
         self.at_once: int | None = None  # rows that an evaluation puts through the model, where memory ran out
         self.coupling: str | None = None  # why the loss of a mini-batch cannot be computed in parts
+        self.collated = False  # whether batches hold what a collate function gives, tensors somewhere in it
         self.minimise(loss, metrics, scale)
         self.autocast = autocast
 
@@ -127,18 +129,24 @@ class Objective:
         """The same model and loss with other metrics."""
         other = Objective(self.model, self.loss, metrics, device=self.device, autocast=self.autocast, scale=self.scale)
         other.part, other.coupling, other.gaps, other.whole = self.part, self.coupling, self.gaps, self.whole
+        other.collated = self.collated
         other.row_weight = self.row_weight
         return other
 
     def to_device(self, batch: Batch) -> Batch:
         """The batch on the model's device, floats in the model's dtype; itself if it is there already."""
-        moved = {}
+        moved: dict[str, Any] = {}
         for name, value in batch.columns.items():
             if isinstance(value, Tensor):
                 dtype = self.dtype if value.is_floating_point() else value.dtype
                 if value.dtype != dtype or value.device != self.device:
                     moved[name] = value.to(self.device, dtype, non_blocking=True)
+            elif self.collated:
+                moved[name] = mapped(value, self._moved)
         return batch.replace({**batch.columns, **moved}) if moved else batch
+
+    def _moved(self, value: Tensor) -> Tensor:
+        return value.to(self.device, self.dtype if value.is_floating_point() else value.dtype)
 
     def _first_forward(self, batch: Batch) -> object:
         """Step 3, for the first batch: the model's output for its rows (on the model's device already)."""
