@@ -18,9 +18,9 @@ from handful.base.stopwatch import part
 from handful.batches.order import Order
 from handful.data.base import Batch
 from handful.losses.left_out import ignored_id
-from handful.losses.loss import IGNORED, Counted, LossFunction, Summed, class_axis, unknown
+from handful.losses.loss import FORMS, Counted, LossFunction, Summed, unknown
 from handful.losses.loss import model as of_model
-from handful.losses.outputs import loss_in, named_parts, part_of, scores_in
+from handful.losses.outputs import part_of, scores_in
 from handful.models.base import Model
 from handful.plan import dry_run, losses
 from handful.plan.balance import mean_weight, uneven
@@ -29,7 +29,7 @@ from handful.plan.data import Data, augmentation
 from handful.plan.defaults import Chooser, describe
 from handful.runs.folder import RunFolder
 from handful.training.adapters import input_names, makes_loss, target_argument
-from handful.training.coupling import KEPT_WHOLE, loss_form, still_layers, training_mode
+from handful.training.coupling import KEPT_WHOLE, LossForm, loss_form, still_layers
 from handful.training.objective import Objective
 from handful.training.process.checkpoint import read_tensors
 from handful.training.process.device import choose_precision
@@ -156,10 +156,10 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     sample = objective.to_device(data.pipeline(data.train.take(rows)))
     asked = asked_loss(objective.model, sample, options, data)
     output = first_output(objective, asked, sample)
-    if asked in (None, "auto") and only_its_own(objective.model, sample, output):
+    if asked in (None, "auto") and dry_run.only_its_own(objective.model, sample, output):
         asked, output = "model", first_output(objective, "model", sample)
-    if in_training_alone := asked == "model" and no_loss_in(output):
-        check_trains(objective, sample, data)
+    if in_training_alone := asked == "model" and dry_run.no_loss_in(output):
+        dry_run.check_trains(objective, sample, held_out=data.held_out is not None)
     if options.task is None:
         data.pipeline = data.pipeline.resolve_task(output)
         chooser.set("task", data.pipeline.task, "found")
@@ -172,7 +172,8 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     leave_out(loss, data, str(choice.value))
     objective.gaps = data.gaps
     if own := callable(asked) or asked == "model":
-        find_prediction(objective, loss, data.pipeline(data.train.take(some)), data, chooser)
+        more = asked == "model" and makes_loss(objective.model) and dry_run.makes_more(objective.model, sample)
+        find_prediction(objective, loss, data.pipeline(data.train.take(some)), data, chooser, nothing=more)
     seen = part_of(output, objective.part)
     metrics, choice = losses.metrics(options.metrics, data.pipeline, seen, uneven(data.counts))
     chooser.put("metrics", choice)
@@ -225,7 +226,7 @@ def asked_loss(net: nn.Module, sample: Batch, options: Config, data: Data) -> st
     """The loss that was asked for; that of the model where it was left open and forward has to be given the target."""
     found = target_argument(net, input_names(sample))
     asked = "model" if options.loss == "auto" and found and found[1] and "y" in sample.columns else options.loss
-    if asked == "auto" and makes_loss(net) and data.pipeline.task != "language" and makes_more(net, sample):
+    if asked == "auto" and makes_loss(net) and data.pipeline.task != "language" and dry_run.makes_more(net, sample):
         asked = "model"
     if asked == "model" and data.pipeline.task == "language" and found and found[0] == "labels":
         raise HandfulError(
@@ -233,49 +234,6 @@ def asked_loss(net: nn.Module, sample: Batch, options: Config, data: Data) -> st
             "loss out, which takes the cross-entropy of its logits"
         )
     return asked
-
-
-def no_loss_in(output: object) -> bool:
-    """Whether a model gave no loss in evaluation mode."""
-    try:
-        loss_in(output)
-    except HandfulError:
-        return True
-    return False
-
-
-def check_trains(objective: Objective, sample: Batch, data: Data) -> None:
-    """Let a model that gave no loss in evaluation mode give one in training mode, as those that find objects do, and
-    keep its mini-batches whole. HandfulError where held-out rows would need it, too."""
-    kept = [buffer.clone() for buffer in objective.buffers]
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        loss_in(objective.forward(sample) if training_mode(objective.model) else None)
-    for buffer, before in zip(objective.buffers, kept, strict=True):
-        buffer.copy_(before)
-    what = f"the model ({type(objective.model).__name__}) gives its loss in training mode alone"
-    if data.held_out is not None:
-        raise HandfulError(f"{what}, so that held-out rows cannot be scored by it: pass valid=None")
-    objective.coupling = objective.coupling or what
-
-
-def makes_more(net: nn.Module, sample: Batch) -> bool:
-    """Whether a model of Hugging Face's does more with its labels than to compare them with its scores: it decodes
-    them, or shifts them, as they are the very ids that it is given."""
-    y, ids = sample.columns.get("y"), sample.columns.get("input_ids", sample.columns.get("x"))
-    if not isinstance(y, Tensor) or y.is_floating_point():
-        return False
-    same = isinstance(ids, Tensor) and ids.shape == y.shape and bool(((ids == y) | (y == IGNORED)).all())
-    return bool(getattr(getattr(net, "config", None), "is_encoder_decoder", False)) or (same and y.ndim > 1)
-
-
-def only_its_own(net: nn.Module, sample: Batch, output: object) -> bool:
-    """Whether the loss can only be the model's: of inputs alone, in its output; or of labels that are no class of each
-    row or of each place of its scores."""
-    y = sample.columns.get("y")
-    if not isinstance(y, Tensor):
-        return (isinstance(output, Tensor) and output.ndim == 0) or "loss" in dict(named_parts(output))
-    scored = isinstance(output, Tensor) and class_axis(tuple(output.shape), tuple(y.shape)) is not None
-    return makes_loss(net) and y.ndim > 1 and not y.is_floating_point() and not scored
 
 
 def spread_weights(
@@ -329,11 +287,15 @@ def try_metrics(objective: Objective, data: Data) -> None:
     dry_run.metrics_of(objective, batch, every_row=len(some) == len(scored))
 
 
-def find_prediction(objective: Objective, loss: LossFunction, batch: Batch, data: Data, chooser: Chooser) -> None:
-    """Find out what of the model's output predicts the target, where the loss is the caller's own."""
+def find_prediction(
+    objective: Objective, loss: LossFunction, batch: Batch, data: Data, chooser: Chooser, *, nothing: bool
+) -> None:
+    """Find out what of the model's output predicts the target, where the loss is the caller's own. nothing: it is known
+    that none does."""
     objective.minimise(loss, [])
     batch = objective.to_device(batch)
-    part = dry_run.quietly(objective.model, lambda: dry_run.predicting_part(objective, batch, data.pipeline.target))
+    find = lambda: None if nothing else dry_run.predicting_part(objective, batch, data.pipeline.target)  # noqa: E731
+    part = dry_run.quietly(objective.model, find)
     data.pipeline, objective.part = data.pipeline.predicted_by(part), part or ""
     if part != "":
         taken = "no part of what the model gives is" if part is None else f"'{part}' of what the model gives is"
@@ -342,7 +304,15 @@ def find_prediction(objective: Objective, loss: LossFunction, batch: Batch, data
 
 def note_form(objective: Objective, batch: Batch, chooser: Chooser) -> None:
     """Find out whether a loss of the caller's own is a mean over rows, so that it can be computed in parts."""
-    form = loss_form(objective, batch)
+    form, y = loss_form(objective, batch), batch.columns.get("y")
+    if form.coupling and objective.of_model and isinstance(y, Tensor) and y.ndim > 1 and not y.is_floating_point():
+        own = objective.loss
+        for name in list(FORMS)[1:]:
+            objective.minimise(FORMS[name](own), objective.metrics, objective.scale)
+            if loss_form(objective, batch) == LossForm():
+                chooser.set("loss_form", name, "found", "so that it can be computed in parts of a mini-batch")
+                return
+        objective.minimise(own, objective.metrics, objective.scale)
     if form.summed:
         objective.minimise(Summed(objective.loss), objective.metrics, objective.scale)
         why = "the loss is a sum over the rows; the mini-batch's mean is used, so lr keeps its meaning"

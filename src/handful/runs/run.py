@@ -23,7 +23,7 @@ from handful.data.options import Collate
 from handful.losses import ctc
 from handful.losses.asked import Metrics, as_metrics
 from handful.losses.left_out import leaving_out
-from handful.losses.loss import Summed, as_loss, planned_loss, unknown
+from handful.losses.loss import FORMS, as_loss, planned_loss, unknown
 from handful.losses.outputs import joined, mapped
 from handful.models import from_config
 from handful.report import spent
@@ -304,7 +304,8 @@ def open_run(
     function = as_loss(loss)[0] if loss is not None else planned_loss(plan.choices, text) if text else unknown
     if target := pipeline.target:
         function = leaving_out(function, target.ignored, target.outputs, len(target.shape))
-    function = Summed(function) if "loss_form" in plan.choices and function is not unknown else function
+    if "loss_form" in plan.choices and function is not unknown:
+        function = FORMS[plan.choices["loss_form"].value](function)
     objective = Objective(
         model, function, as_metrics(metrics, pipeline.space), device=where, autocast=autocast(plan.precision),
         scale=pipeline.target_scale,

@@ -108,6 +108,11 @@ def makes_loss(model: nn.Module) -> bool:
     return "labels" in _parameters(model) and hasattr(model, "config")
 
 
+def decodes(model: nn.Module) -> bool:
+    """Whether it is a model of Hugging Face's whose decoder is given the labels."""
+    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+
+
 def _parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
     try:
         return inspect.signature(model.forward).parameters
@@ -146,6 +151,10 @@ def _with_target(model: nn.Module, batch: Batch) -> Call:
 
     def call(batch: Batch) -> object:
         more = {} if "y" not in batch.columns else {name: batch.columns["y"]}
+        if not more and decodes(model):
+            raise HandfulError(
+                "the model decodes its labels, so without them it gives no outputs: run.model.generate(...) predicts"
+            )
         if needed and not more:
             raise HandfulError(
                 f"the model's forward has to be given '{name}', and there is no target: with '{name}=None' as its "

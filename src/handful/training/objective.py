@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.data.base import Batch, Source
-from handful.losses.loss import LossFunction, Summed, of_probabilities
+from handful.losses.loss import FORMS, LossFunction, of_probabilities
 from handful.losses.loss import model as model_loss
 from handful.losses.metric import Metric, SumMetric
 from handful.losses.outputs import mapped
@@ -91,7 +91,7 @@ class Objective:
         self.loss, self.metrics, self.scale = loss, list(metrics), scale
         self.sum_metrics = [m for m in self.metrics if isinstance(m, SumMetric)]
         self.of_probabilities = of_probabilities(loss)
-        self.of_model = loss in (model_loss(), Summed(model_loss()))  # the model makes it
+        self.of_model = loss == model_loss() or loss in [form(model_loss()) for form in FORMS.values()]  # it makes it
         self.row_losses = adapters.row_losses(self.model, loss)
         self.view: adapters.View = self._first_view
         self.forward: adapters.Call = self._first_forward

@@ -197,7 +197,9 @@ class TargetFitter:
     def _guess_dense(self, own_model: bool, floating: bool) -> str:
         if self.binary and (floating or not own_model or self.tensor.dtype in (torch.bool, torch.uint8)):
             return "multilabel"
-        return "regression" if floating or not own_model else "sequence"
+        if floating or not own_model:
+            return "regression"
+        return "classification" if self.loss == "model" else "sequence"  # a model may make either of its labels
 
     def _guess(self, own_model: bool, floating: bool) -> str:
         n, k = self.n, len(self.unique)

@@ -258,5 +258,6 @@ class Lengths(Step[Ragged]):
         return replace(self, longest=max(found, default=1)) if self.cut else self
 
     def __call__(self, value: Ragged) -> Tensor:
-        lengths = value.offsets.diff().clamp(max=self.longest)
+        lengths = value.offsets.diff()
+        lengths = lengths if self.longest is None else lengths.clamp(max=self.longest)
         return (torch.arange(max(1, int(lengths.max()))) < lengths[:, None]).long() if self.mask else lengths
