@@ -93,12 +93,10 @@ def _assemble(
 ) -> Training:  # fmt: skip
     chooser = Chooser()
     saved = folder if resuming is not None else None
-    with drawing("data", options.seed):
-        data = open_data(train, options, chooser, model, saved)
+    data = drawing("data", options.seed)(open_data)(train, options, chooser, model, saved)
     device = ranks.place(chooser.put("device", choose_device(options.device)))
     net = make_model(model, data, options, chooser, device, saved).to(device)
-    with drawing("data", options.seed):
-        objective = make_objective(net, data, options, chooser, device)
+    objective = drawing("data", options.seed)(make_objective)(net, data, options, chooser, device)
     if not data.own_model and resuming is None:
         show_rows(net, objective, data, options.seed)
     if resuming is None:

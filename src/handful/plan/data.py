@@ -91,9 +91,8 @@ def open_data(
             **called_with(model, options),
         )
     used = {} if language else pipeline.on(source).columns
-    pipeline = replace(pipeline, collate=options.collate)
-    with drawing("fingerprint"):
-        chooser.set("fingerprint", fingerprint(source, pipeline, used), "found", "of the data; checked on resume")
+    pipeline, digest = replace(pipeline, collate=options.collate), drawing("fingerprint")(fingerprint)
+    chooser.set("fingerprint", digest(source, pipeline, used), "found", "of the data; checked on resume")
     if HeldOut.of(options.valid) is None:
         valid = open_valid(source, options, chooser, pipeline, language)
     note_recipe(pipeline, options, chooser, recipe)

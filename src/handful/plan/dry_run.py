@@ -77,34 +77,30 @@ def loss_of(objective: Objective, sample: Batch, name: str, own: bool) -> None:
         )
 
 
-def no_loss_in(output: object) -> bool:
-    """Whether a model gave no loss in evaluation mode."""
+def in_training_alone(objective: Objective, output: object, sample: Batch, held_out: bool) -> bool:
+    """Whether a model that makes its loss gave none in evaluation mode, but does in training mode, as those that find
+    objects; its mini-batches are then kept whole. HandfulError where held-out rows would need it, too."""
     try:
         loss_in(output)
+        return False
     except HandfulError:
-        return True
-    return False
-
-
-def check_trains(objective: Objective, sample: Batch, held_out: bool) -> None:
-    """Let a model that gave no loss in evaluation mode give one in training mode, as those that find objects do, and
-    keep its mini-batches whole. HandfulError where held-out rows would need it, too."""
-    kept = [buffer.clone() for buffer in objective.buffers]
+        kept = [buffer.clone() for buffer in objective.buffers]
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         loss_in(objective.forward(sample) if training_mode(objective.model) else None)
-    for buffer, before in zip(objective.buffers, kept, strict=True):
-        buffer.copy_(before)
+        for buffer, before in zip(objective.buffers, kept, strict=True):
+            buffer.copy_(before)
     what = f"the model ({type(objective.model).__name__}) gives its loss in training mode alone"
     if held_out:
         raise HandfulError(f"{what}, so that held-out rows cannot be scored by it: pass valid=None")
     objective.coupling = objective.coupling or what
+    return True
 
 
 def makes_more(net: nn.Module, sample: Batch) -> bool:
     """Whether a model of Hugging Face's does more with its labels than to compare them with its scores: it decodes
     them, or shifts them, as they are the very ids that it is given."""
     y, ids = sample.columns.get("y"), sample.columns.get("input_ids", sample.columns.get("x"))
-    if not isinstance(y, Tensor) or y.is_floating_point():
+    if not makes_loss(net) or not isinstance(y, Tensor) or y.is_floating_point():
         return False
     same = isinstance(ids, Tensor) and ids.shape == y.shape and bool(((ids == y) | (y == IGNORED)).all())
     return decodes(net) or (same and y.ndim > 1)

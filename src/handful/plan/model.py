@@ -17,8 +17,9 @@ from handful.base.plan import Choice, Status
 from handful.base.stopwatch import part
 from handful.batches.order import Order
 from handful.data.base import Batch
+from handful.losses.forms import FORMS, Summed
 from handful.losses.left_out import ignored_id
-from handful.losses.loss import FORMS, Counted, LossFunction, Summed, unknown
+from handful.losses.loss import Counted, LossFunction, unknown
 from handful.losses.loss import model as of_model
 from handful.losses.outputs import part_of, scores_in
 from handful.models.base import Model
@@ -28,7 +29,7 @@ from handful.plan.config import Config
 from handful.plan.data import Data, augmentation
 from handful.plan.defaults import Chooser, describe
 from handful.runs.folder import RunFolder
-from handful.training.adapters import input_names, makes_loss, target_argument
+from handful.training.adapters import input_names, target_argument
 from handful.training.coupling import KEPT_WHOLE, LossForm, loss_form, still_layers
 from handful.training.objective import Objective
 from handful.training.process.checkpoint import read_tensors
@@ -158,8 +159,7 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     output = first_output(objective, asked, sample)
     if asked in (None, "auto") and dry_run.only_its_own(objective.model, sample, output):
         asked, output = "model", first_output(objective, "model", sample)
-    if in_training_alone := asked == "model" and dry_run.no_loss_in(output):
-        dry_run.check_trains(objective, sample, held_out=data.held_out is not None)
+    in_training = asked == "model" and dry_run.in_training_alone(objective, output, sample, data.held_out is not None)
     if options.task is None:
         data.pipeline = data.pipeline.resolve_task(output)
         chooser.set("task", data.pipeline.task, "found")
@@ -172,8 +172,8 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     leave_out(loss, data, str(choice.value))
     objective.gaps = data.gaps
     if own := callable(asked) or asked == "model":
-        more = asked == "model" and makes_loss(objective.model) and dry_run.makes_more(objective.model, sample)
-        find_prediction(objective, loss, data.pipeline(data.train.take(some)), data, chooser, nothing=more)
+        nothing = dry_run.makes_more(objective.model, sample)
+        find_prediction(objective, loss, data.pipeline(data.train.take(some)), data, chooser, nothing=nothing)
     seen = part_of(output, objective.part)
     metrics, choice = losses.metrics(options.metrics, data.pipeline, seen, uneven(data.counts))
     chooser.put("metrics", choice)
@@ -184,7 +184,7 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     if objective.of_probabilities:
         data.pipeline = data.pipeline.of_probabilities()
     sample = objective.to_device(data.pipeline(data.train.take(rows)))  # its target may be settled now
-    if not in_training_alone:
+    if not in_training:
         dry_run.loss_of(objective, sample, str(chooser.choices["loss"].value), own=callable(options.loss))
     if own and not objective.coupling:
         note_form(objective, objective.to_device(data.pipeline(data.train.take(some))), chooser)
@@ -226,7 +226,7 @@ def asked_loss(net: nn.Module, sample: Batch, options: Config, data: Data) -> st
     """The loss that was asked for; that of the model where it was left open and forward has to be given the target."""
     found = target_argument(net, input_names(sample))
     asked = "model" if options.loss == "auto" and found and found[1] and "y" in sample.columns else options.loss
-    if asked == "auto" and makes_loss(net) and data.pipeline.task != "language" and dry_run.makes_more(net, sample):
+    if asked == "auto" and data.pipeline.task != "language" and dry_run.makes_more(net, sample):
         asked = "model"
     if asked == "model" and data.pipeline.task == "language" and found and found[0] == "labels":
         raise HandfulError(

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from handful.data.base import Batch, Source
-from handful.losses.loss import FORMS, LossFunction, of_probabilities
+from handful.losses.forms import FORMS
+from handful.losses.loss import LossFunction, of_probabilities
 from handful.losses.loss import model as model_loss
 from handful.losses.metric import Metric, SumMetric
 from handful.losses.outputs import mapped
