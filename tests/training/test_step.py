@@ -234,7 +234,8 @@ def test_metrics_that_count_see_many_mini_batches_at_once_and_give_the_same_sums
     for k in range(150):
         batch = batch_of(1 + k % 7)
         sums = objective.sums(batch)
-        assert sums.seen and not sums.known
+        assert sums.seen
+        assert not sums.known
         later.add(sums.detached())
         output = objective.forward(batch).detach()
         found = {m.name: m.sums(output, batch.columns["y"], None) for m in objective.sum_metrics}

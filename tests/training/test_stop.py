@@ -252,7 +252,8 @@ def test_other_bad_arguments() -> None:
 @pytest.mark.parametrize(
     "text",
     ["steps(7)", "epochs(1.3)", "examples(37)", "seconds(5)", "steps(9) | epochs(1)", "steps(9) & examples(50)",
-     "steps(6) | plateau(2)", "plateau(1) & steps(3)", "reaches('valid_loss', 3) & steps(9)", "loss_below(0.1) | examples(40)", "reaches('valid_loss', 1)"],
+     "steps(6) | plateau(2)", "plateau(1) & steps(3)", "reaches('valid_loss', 3) & steps(9)",
+     "loss_below(0.1) | examples(40)", "reaches('valid_loss', 1)"],
 )  # fmt: skip
 @pytest.mark.parametrize("batch", [1, 4, 7])
 def test_a_rule_says_before_which_position_it_need_not_be_asked(text, batch):
