@@ -16,6 +16,7 @@ from handful.optim.rates import set_base
 from handful.optim.schedule import Schedule
 from handful.optim.state import needs_closure
 from handful.plan import defaults as choose
+from handful.plan.balance import calmer, evenness
 from handful.plan.config import OPTIONS, Config
 from handful.plan.data import Data, make_batches, open_data, validation_batches
 from handful.plan.defaults import Chooser
@@ -308,7 +309,7 @@ def make_training(
     `settle`."""
     net, objective.source = objective.model, data.train
     note_what_is_fixed(options, chooser)
-    optimizer = choose.optimizer(options, net, chooser, ranks.size)
+    optimizer = choose.optimizer(options, net, chooser, ranks.size, calmer(data.pipeline, data.counts))
     size = size or choose.first_batch(optimizer, len(data.train), batch_cap(len(data.train)), chooser)
     micro = None if options.micro_batch in (None, "auto") else int(options.micro_batch)
     whole = Choice(None, "default", "the whole batch; halved when memory runs out")
@@ -338,6 +339,7 @@ def make_training(
         ranks=ranks,
         folder=folder,
         held_out=data.held_out,
+        evenness=evenness(data.counts),
         parameters=[p for p in net.parameters() if p.requires_grad],
         training_step=options.training_step,
     )

@@ -92,6 +92,7 @@ class Training:
     ranks: Ranks = field(default_factory=Ranks)
     folder: Recorder | None = None
     held_out: Source | None = None
+    evenness: float = 1.0  # of the classes: so many rows a held-out one stands for in the error of a score of them all
     parameters: list[nn.Parameter] = field(default_factory=list)
     decayed: list[nn.Parameter] = field(init=False)
     saved_at: float = 0.0  # by the seconds of the state
@@ -218,7 +219,8 @@ class Training:
         if self.valid is not None and score != "valid_loss" and self.plan.choices["score"].status == "default":
             lowest = max(rank(r)[1] for r in [row, than, *self.state.history])
             near = lowest - NEAR * abs(lowest)
-            if min(new_loss, old_loss) < near or abs(new - old) <= standard_error(abs(old), len(self.valid.source)):
+            told_by = round(self.evenness * len(self.valid.source))
+            if min(new_loss, old_loss) < near or abs(new - old) <= standard_error(abs(old), told_by):
                 return new_loss > old_loss
         return (new, new_loss) > (old, old_loss)
 
