@@ -1,6 +1,6 @@
 """Model + loss + metrics -> sums and weights over exactly the rows given: never a mean of means."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,8 @@ from handful.models.base import Model
 from handful.training import adapters
 
 Scale = tuple[Tensor, Tensor]
+Unmeasured = tuple[Sequence[SumMetric], Tensor, Tensor]  # metrics that count, and an output and a target to see
+LATER = 1 << 13  # numbers in an output that is kept to be measured with others
 _NOT_KEPT = ("forward", "view", "row_losses", "source")  # when pickled: functions, and data
 
 
@@ -25,7 +27,8 @@ class LossSums:
     """What some rows add up to. The mean loss is loss / weight.
 
     loss: 0-d, differentiable until sums are added; weight: 0-d (rows, counted tokens, or summed row weights); metrics:
-    name -> float64 sums [k].
+    name -> float64 sums [k]; known: of those that are known; seen: what metrics that count have still to see, of many
+    mini-batches at once.
 
     >>> a = LossSums(torch.tensor(2.0), torch.tensor(1.0)) + LossSums(torch.tensor(90.0), torch.tensor(9.0))
     >>> float(a.loss / a.weight)
@@ -34,15 +37,33 @@ class LossSums:
 
     loss: Tensor
     weight: Tensor
-    metrics: dict[str, Tensor] = field(default_factory=dict)
+    known: dict[str, Tensor] = field(default_factory=dict)
+    seen: tuple[Unmeasured, ...] = ()
+
+    @property
+    def metrics(self) -> dict[str, Tensor]:
+        """The sums of all metrics."""
+        return self.known | measure(self.seen)
 
     def detached(self) -> "LossSums":
         """The sums without their graph."""
-        return LossSums(self.loss.detach(), self.weight.detach(), self.metrics)
+        return LossSums(self.loss.detach(), self.weight.detach(), self.known, self.seen)
 
     def __add__(self, other: "LossSums") -> "LossSums":
-        metrics = {name: value + other.metrics[name] for name, value in self.metrics.items()}
+        theirs = other.metrics
+        metrics = {name: value + theirs[name] for name, value in self.metrics.items()}
         return LossSums(self.loss + other.loss.detach(), self.weight + other.weight.detach(), metrics)
+
+
+def measure(seen: Sequence[Unmeasured]) -> dict[str, Tensor]:
+    """The sums of metrics that count over what was seen of some mini-batches, of one kind: the same bits in one go."""
+    if not seen:
+        return {}
+    metrics, output, target = seen[0]
+    if len(seen) > 1:
+        output, target = torch.cat([o for _, o, _ in seen]), torch.cat([t for _, _, t in seen])
+    with torch.no_grad():
+        return {m.name: m.sums(output, target, None) for m in metrics}
 
 
 class Objective:
@@ -91,6 +112,7 @@ class Objective:
         """Decide on loss and metrics, where they follow from the model's output."""
         self.loss, self.metrics, self.scale = loss, list(metrics), scale
         self.sum_metrics = [m for m in self.metrics if isinstance(m, SumMetric)]
+        self.count = all(m.counts for m in self.sum_metrics)  # so that they may see many mini-batches at once
         self.of_probabilities = of_probabilities(loss)
         self.of_model = loss == model_loss() or loss in [form(model_loss()) for form in FORMS.values()]  # it makes it
         self.row_losses = adapters.row_losses(self.model, loss)
@@ -171,12 +193,15 @@ class Objective:
         loss, weight, _ = self.row_losses(output, batch)
         if self.row_weight is not None and self.model.training:
             weight = torch.full_like(weight, self.row_weight * len(batch.rows))
-        measured = {}
-        if metrics and self.sum_metrics and (seen := self.view(output, batch)):
-            with torch.no_grad():
-                seen = adapters.counted(seen) if self.gaps else seen
-                measured = {m.name: m.sums(*seen) for m in self.sum_metrics}
-        return LossSums(loss, weight, measured)
+        if not metrics or not self.sum_metrics or not (seen := self.view(output, batch)):
+            return LossSums(loss, weight)
+        scores, target, of_rows = seen
+        small = scores.numel() <= LATER and scores.ndim == 2 and target.ndim == 1 and of_rows is None
+        if small and self.count and not self.gaps and isinstance(output, Tensor) and not output._is_view():
+            return LossSums(loss, weight, {}, ((self.sum_metrics, scores, target),))  # no view: it will not change
+        with torch.no_grad():
+            seen = adapters.counted(seen) if self.gaps else seen
+            return LossSums(loss, weight, {m.name: m.sums(*seen) for m in self.sum_metrics})
 
     def values(self, batch: Batch) -> Tensor | None:
         """The loss of each row, in a pass of its own; None where the loss is one number for all rows."""
