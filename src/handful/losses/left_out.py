@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from handful.base.errors import MISTAKES
 from handful.losses.loss import IGNORED, Counted, LossFunction, as_loss, cross_entropy, token_cross_entropy
+from handful.losses.loss import model as of_model
 from handful.losses.outputs import named_parts
 
 
@@ -60,7 +61,7 @@ def ignored_id(loss: object, classes: Sequence[int] = (), places: int = 0) -> in
     9
     """
     match as_loss("cross_entropy" if loss in (None, "auto") else loss)[0]:
-        case cross_entropy() | token_cross_entropy():
+        case cross_entropy() | token_cross_entropy() | of_model():
             return IGNORED
         case Counted(ignored=ignored) | LeavingOut(ignored=ignored):
             return int(ignored)
