@@ -14,24 +14,35 @@ import pandas as pd
 from choice_workloads import SHARED, Language, cnn, lines, pictures, shakespeare, speech, table
 from never_worse_more import (
     Attention,
-    Categories,
     arm,
     arm_net,
     chaos,
     chaos_net,
-    heavy,
-    many_categories,
-    net,
     patch_net,
     patches,
-    rare,
     speaker_net,
     speakers,
-    tiny,
     verses,
+)
+from never_worse_odd import (
+    Categories,
+    adding,
+    deep,
+    few_digits,
+    few_patients,
+    heavy,
+    labelled,
+    many_categories,
+    net,
+    normalised_cnn,
+    parity,
+    rare,
+    skewed,
+    tiny,
     wide,
-    wrong_labels,
-)  # fmt: skip
+    wide_number,
+)
+from never_worse_odd import Recurrent as RecurrentNumber
 from sklearn import datasets
 from sklearn.feature_extraction.text import CountVectorizer
 from torch import nn
@@ -216,10 +227,22 @@ SETS = {
         Set("verses", verses, lambda: Attention(2000, 7), "last"),
         Set("medicine/table", lambda: of_r("MedExp", "med", kind="log"), lambda: "table", "last"),
         Set("wide", wide, lambda: net(2000, 32, 2), "odd"),
-        Set("rare", rare, lambda: net(15, 64, 64, 2), "odd"),
+        Set("wide-number", wide_number, lambda: net(800, 64, 1), "odd"),
+        Set("rare", lambda: rare(8000, 0.005), lambda: net(15, 64, 64, 2), "odd"),
+        Set("rarer", lambda: rare(20_000, 0.001), lambda: net(15, 64, 64, 2), "odd"),
         Set("heavy", heavy, lambda: net(12, 64, 64, 1), "odd"),
+        Set("skewed", skewed, lambda: net(10, 64, 64, 1), "odd"),
         Set("categories", many_categories, Categories, "odd"),
         Set("tiny", tiny, lambda: net(13, 32, 3), "odd"),
-        Set("wrong-labels", wrong_labels, lambda: net(30, 64, 64, 3), "odd"),
+        Set("few-patients", few_patients, lambda: net(10, 32, 32, 1), "odd"),
+        Set("wrong-labels", lambda: labelled(2000, 30, 16, n_informative=10, n_classes=3, flip_y=0.4),
+            lambda: net(30, 64, 64, 3), "odd"),
+        Set("noise", lambda: labelled(1500, 20, 26, n_informative=2, flip_y=0.9), lambda: net(20, 64, 64, 2), "odd"),
+        Set("uneven", lambda: labelled(4000, 24, 22, n_informative=10, n_classes=6, n_clusters_per_class=2,
+            weights=[0.7, 0.15, 0.08, 0.04, 0.02, 0.01]), lambda: net(24, 64, 64, 6), "odd"),
+        Set("parity", parity, lambda: net(12, 64, 64, 2), "odd"),
+        Set("deep", lambda: labelled(3000, 20, 27, n_informative=10, flip_y=0.02), deep, "odd"),
+        Set("adding", adding, RecurrentNumber, "odd"),
+        Set("few-digits", few_digits, normalised_cnn, "odd"),
     )
 }  # fmt: skip

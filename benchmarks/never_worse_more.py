@@ -1,11 +1,10 @@
 """More data sets of never_worse.py. `last`: six workloads of other kinds, named on 28 November 2026 before any was
-trained, and scored once after the rules were set. `odd`: six small sets of awkward shapes, to break the rules on."""
+trained, and scored once after the rules were set."""
 
 import io
 import re
 import wave
 import zipfile
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -126,66 +125,3 @@ def chaos_net() -> nn.Module:
     return nn.Sequential(
         nn.Conv1d(1, 16, 5), nn.ReLU(), nn.Conv1d(16, 16, 5, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(192, 1)
     )
-
-
-def wide() -> Rows:
-    """Far more columns than rows."""
-    x, y = datasets.make_classification(300, 2000, n_informative=20, n_redundant=100, random_state=11)
-    return x.astype(np.float32), y.astype(np.int64)
-
-
-def rare() -> Rows:
-    """One row in 200 is of the second class."""
-    x, y = datasets.make_classification(
-        8000, 15, n_informative=8, weights=[0.995], flip_y=0, class_sep=1.0, random_state=12
-    )  # fmt: skip
-    return x.astype(np.float32), y.astype(np.int64)
-
-
-def heavy() -> Rows:
-    """A number with Student's noise of 2 degrees of freedom: a few targets lie very far out."""
-    g = np.random.default_rng(13)
-    x = g.normal(size=(3000, 12))
-    y = np.sin(2 * x[:, 0]) + x[:, 1] * x[:, 2] + 0.5 * g.standard_t(2, 3000)
-    return x.astype(np.float32), ((y - y.mean()) / y.std()).astype(np.float32)[:, None]
-
-
-def many_categories() -> Rows:
-    """Three columns of 400 categories each, drawn by a power law; the class is by their hidden tendencies."""
-    g = np.random.default_rng(14)
-    x = np.minimum(g.zipf(1.3, (5000, 3)) - 1, 399)
-    tendency = g.normal(size=(3, 400, 3))
-    logits = sum(tendency[k, x[:, k]] for k in range(3)) + g.gumbel(size=(5000, 3))
-    return x + 400 * np.arange(3), logits.argmax(1)
-
-
-class Categories(nn.Module):
-    """Vectors of categories, side by side, and a small network."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(1200, 16)
-        self.out = nn.Sequential(nn.Linear(48, 64), nn.ReLU(), nn.Linear(64, 3))
-
-    def forward(self, x: Any) -> Any:
-        return self.out(self.embed(x).flatten(1))
-
-
-def tiny() -> Rows:
-    """Sixty wines."""
-    x, y = datasets.load_wine(return_X_y=True)
-    few = np.random.default_rng(15).permutation(len(y))[:60]
-    return x[few].astype(np.float32), y[few].astype(np.int64)
-
-
-def wrong_labels() -> Rows:
-    """Two of five labels are of another class at random."""
-    x, y = datasets.make_classification(2000, 30, n_informative=10, n_classes=3, flip_y=0.4, random_state=16)
-    return x.astype(np.float32), y.astype(np.int64)
-
-
-def net(*sizes: int) -> nn.Module:
-    layers: list[nn.Module] = []
-    for a, b in pairwise(sizes):
-        layers += [nn.Linear(a, b), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])

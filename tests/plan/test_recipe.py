@@ -10,6 +10,7 @@ import handful
 from handful.base.errors import HandfulError
 from handful.losses.loss import as_loss
 from handful.plan import balance
+from handful.plan.build import assemble
 from handful.sklearn import MiniBatchClassifier
 from handful.transform.pipeline import fit_pipeline
 
@@ -122,6 +123,44 @@ def test_uneven_classes_are_said_with_numbers_and_balanced_accuracy_decides():
     even, choices = plan((x, np.arange(200) % 2), model="linear")
     assert choices["metrics"].value == "accuracy"
     assert not any("uneven" in note for note in even.plan.notes)
+
+
+def net() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2))
+
+
+def few(n: int, of: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of two classes, `of` of the second."""
+    generator = np.random.default_rng(seed)
+    y = generator.permutation(np.arange(n) < of).astype(np.int64)
+    return generator.normal(size=(n, 6)).astype(np.float32) + 1.5 * y[:, None].astype(np.float32), y
+
+
+def test_adam_goes_more_slowly_where_few_rows_are_of_another_class_than_the_commonest():
+    def rate(rows, **given):
+        return plan(rows, net(), **{"lr": "auto", "valid": None, **given})[1]["lr"]
+
+    usual = rate(few(4000, 1000))
+    assert "commonest" not in usual.reason
+    for n, of, enough in ((4000, 20, 500), (4000, 120, 500), (800, 10, 100)):
+        slow = rate(few(n, of))
+        assert slow.value == pytest.approx(usual.value * (of / enough) ** 0.5, rel=0.03), (n, of)
+        assert f"only {of} rows are of another class than the commonest" in slow.reason
+    assert rate(few(800, 100)).value == usual.value  # an eighth
+    assert rate(few(4000, 20), lr=0.01).value == 0.01
+    assert rate(few(4000, 20), optimizer="sgd").value == rate(few(4000, 1000), optimizer="sgd").value
+    labels = np.eye(3)[:, :2].astype(np.float32)[np.where(few(4000, 20)[1] == 1, 0, 2)]  # a label for 20 rows of 4,000
+    assert rate((few(4000, 20)[0], labels), task="multilabel").value < usual.value / 3
+
+
+def test_a_balanced_score_on_few_rare_rows_decides_only_beyond_its_own_error():
+    t = assemble(net(), few(2000, 20), {"valid": few(1000, 10, 1), "quiet": True, "batch": 32, "lr": 1e-3})
+    assert t.plan.score == "valid_balanced_accuracy"
+    before = {"valid_loss": 0.100, "valid_balanced_accuracy": 0.60}
+    assert t.better(before | {"valid_loss": 0.099}, before)
+    # one of ten more is found: 0.05, where the error of (p + 0.99) / 2 is that of p over ten rows, 0.07, and not 0.016
+    assert not t.better({"valid_loss": 0.101, "valid_balanced_accuracy": 0.65}, before)
+    assert t.better({"valid_loss": 0.101, "valid_balanced_accuracy": 0.80}, before)
 
 
 X3 = np.random.default_rng(1).normal(size=(120, 3))

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import socket
+import stat
 import weakref
 from collections.abc import Iterator
 from itertools import count
@@ -48,15 +49,32 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def changing(folder: Path) -> Iterator[None]:
+    """What cannot be made or removed in a folder inside the block is one sentence with its name."""
+    try:
+        yield
+    except OSError as error:
+        raise HandfulError(f"{error.filename or folder} could not be written: {error.strerror}") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
+def a_file(path: Path) -> Path:
+    """The path, of a file. Raises OSError, as to open it would where there is none, for what is in the place of one: a
+    pipe would be waited for, a device has no end."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "it is a folder, a pipe, a device or the like, not a file", str(path))
+    return path
+
+
 def sha256(path: Path) -> str:
     """Of a file's bytes, as hexadecimal digits."""
-    with open(path, "rb") as file:
+    with open(a_file(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -78,7 +96,7 @@ def read_json(path: Path, *needed: str) -> dict[str, Any]:
     """The table that `write_json` wrote. Raises HandfulError, naming the file, for one that is missing or changed, or
     whole without the entries that are needed."""
     try:
-        text = path.read_bytes().decode()
+        text = a_file(path).read_bytes().decode()
         head = _CHECKED.match(text)
         if head is None or of_text("{" + text[head.end() :]) != head[1]:
             raise HandfulError(f"{path} is damaged, or no file that handful wrote: its checksum does not match")
@@ -105,6 +123,8 @@ def hold(path: Path) -> TextIO:
     """
     here = f"process {os.getpid()} on {socket.gethostname()}"
     try:
+        if os.path.lexists(path):
+            a_file(path)
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  it stays open
     except OSError as error:
         raise HandfulError(f"{path} could not be written: {error.strerror}") from None

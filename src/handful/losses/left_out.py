@@ -23,7 +23,8 @@ from handful.losses.loss import (
     mse,
     quantile,
     token_cross_entropy,
-)  # fmt: skip
+)
+from handful.losses.loss import model as of_model
 from handful.losses.outputs import named_parts
 
 
@@ -92,7 +93,7 @@ def ignored_id(loss: object, classes: Sequence[int] = (), places: int = 0) -> in
     9
     """
     match as_loss("cross_entropy" if loss in (None, "auto") else loss)[0]:
-        case cross_entropy() | token_cross_entropy():
+        case cross_entropy() | token_cross_entropy() | of_model():
             return IGNORED
         case Counted(ignored=ignored) | LeavingOut(ignored=ignored):
             return int(ignored)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError
+from handful.base.keys import drawing
 from handful.base.plan import Choice, Plan, Progress
 from handful.batches.batches import Batches
 from handful.optim import schedule
@@ -16,6 +17,7 @@ from handful.optim.rates import set_base
 from handful.optim.schedule import Schedule
 from handful.optim.state import needs_closure
 from handful.plan import defaults as choose
+from handful.plan.balance import calmer, evenness
 from handful.plan.config import OPTIONS, Config
 from handful.plan.data import Data, make_batches, open_data, validation_batches
 from handful.plan.defaults import Chooser
@@ -91,10 +93,10 @@ def _assemble(
 ) -> Training:  # fmt: skip
     chooser = Chooser()
     saved = folder if resuming is not None else None
-    data = open_data(train, options, chooser, model, saved)
+    data = drawing("data", options.seed)(open_data)(train, options, chooser, model, saved)
     device = ranks.place(chooser.put("device", choose_device(options.device)))
     net = make_model(model, data, options, chooser, device, saved).to(device)
-    objective = make_objective(net, data, options, chooser, device)
+    objective = drawing("data", options.seed)(make_objective)(net, data, options, chooser, device)
     if not data.own_model and resuming is None:
         show_rows(net, objective, data, options.seed)
     if resuming is None:
@@ -308,7 +310,7 @@ def make_training(
     `settle`."""
     net, objective.source = objective.model, data.train
     note_what_is_fixed(options, chooser)
-    optimizer = choose.optimizer(options, net, chooser, ranks.size)
+    optimizer = choose.optimizer(options, net, chooser, ranks.size, calmer(data.pipeline, data.counts))
     size = size or choose.first_batch(optimizer, len(data.train), batch_cap(len(data.train)), chooser)
     micro = None if options.micro_batch in (None, "auto") else int(options.micro_batch)
     whole = Choice(None, "default", "the whole batch; halved when memory runs out")
@@ -338,6 +340,7 @@ def make_training(
         ranks=ranks,
         folder=folder,
         held_out=data.held_out,
+        evenness=evenness(data.counts),
         parameters=[p for p in net.parameters() if p.requires_grad],
         training_step=options.training_step,
     )

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any, TypeGuard
 
 import numpy as np
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -15,19 +14,20 @@ from handful.base.score import Better, has_direction, lower_is_better
 from handful.losses import metric
 from handful.models.base import Model
 from handful.optim import schedule
-from handful.optim.build import Optimizers
+from handful.optim.build import Optimizers, set_base
 from handful.optim.build import build as build_optimizer
+from handful.optim.initial_lr import ADAPTIVE
 from handful.optim.state import averages_itself, needs_closure, parts_of
 from handful.plan.config import Config
 from handful.training import stop
 from handful.training.objective import Objective
 from handful.training.process.parallel import Ranks
-from handful.training.process.sharding import Sharding
+from handful.training.process.sharding import Sharding, check_steps
 from handful.transform.pipeline import Pipeline
 
 FEW_ROWS = 50_000  # so few are soon learned by heart: they are looked at more often, and weights are averaged
 EMA = 0.99
-MOMENTS = 400  # rows of the history of a run, besides evaluations: each costs as much as a small step
+MOMENTS = 200  # rows of the history of a run, besides evaluations: each costs as much as a small step
 
 
 class Chooser:
@@ -116,10 +116,8 @@ def check_ranks(batch: int, ranks: Ranks, optimizer: Optimizer, objective: Objec
             f"a batch of {batch} has no row for each of {ranks.size} ranks, which sharding='fsdp' needs: give a larger "
             "batch"
         )
-    if any(type(part) is torch.optim.Adafactor for part in parts_of(optimizer)):
-        raise HandfulError(
-            "Adafactor cannot step weights that are shared out (sharding='fsdp', torch 2.13): choose another optimizer"
-        )
+    for part in parts_of(optimizer):
+        check_steps(part, objective.device)
 
 
 def of_own_step(options: Config) -> Config:
@@ -139,12 +137,19 @@ def names_of(optimizers: Optimizers) -> tuple[str, ...]:
     return tuple(optimizers) if isinstance(optimizers, Mapping) else ()
 
 
-def optimizer(options: Config, net: nn.Module, chooser: Chooser, ranks: int) -> Optimizer:
-    """The optimizer with its learning rate and penalties."""
+def optimizer(
+    options: Config, net: nn.Module, chooser: Chooser, ranks: int, calmer: tuple[float, int] = (1.0, 0)
+) -> Optimizer:
+    """The optimizer with its learning rate and penalties. calmer: see `balance.calmer`."""
     patterns = schedule.as_schedule(options.schedule).patterns
     built = build_optimizer(options.optimizer, net, lr=options.lr, l2=options.l2, schedules=patterns)
     chooser.put("optimizer", describe(options.optimizer, "default" if options.optimizer == "adamw" else "given"))
-    chooser.put("lr", built.lr)
+    lr, (factor, others) = built.lr, calmer
+    if factor < 1 and lr.status == "default" and built.name in ADAPTIVE:
+        why = f"{lr.reason}; times {factor:.2g}, for only {others:,} rows are of another class than the commonest"
+        lr = Choice(float(f"{lr.value * factor:.2g}"), "default", why)
+        set_base(built.optimizer, lr.value)
+    chooser.put("lr", lr)
     chooser.put("l2", built.l2)
     chooser.set("l1", float(options.l1), "given" if options.l1 else "default")
     chooser.notes += built.notes

@@ -167,8 +167,8 @@ def default_rate(t: Training, size: int, *, learned: bool = False) -> tuple[floa
     from the shapes of the model, that which was learned for short runs."""
     rate, why, model = base_rate(t), t.plan.choices["lr"].reason, t.objective.model
     shaped = rate_of_shapes(model)
-    if learned and why == shaped[1] and (found := learned_rate(model)):
-        rate, why = float(f"{found[0] * rate / shaped[0]:.3g}"), found[1]
+    if learned and why.startswith(shaped[1]) and (found := learned_rate(model)):
+        rate, why = float(f"{found[0] * rate / shaped[0]:.3g}"), found[1] + why.removeprefix(shaped[1])
     if size <= 32:
         return rate, why
     return float(f"{rate * rate_follows(t, 32, size):.3g}"), f"{rate:.3g} at a batch of 32 ({why}), raised for {size}"

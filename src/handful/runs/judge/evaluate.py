@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from handful.base.keys import drawing
 from handful.batches.batches import Batches
 from handful.data.base import Source
 from handful.data.media.folder import file_names
@@ -208,7 +209,8 @@ def evaluate(
     )  # fmt: skip
     ids = np.array([wrong.row for wrong in details.worst], dtype=np.int64)
     if len(ids):
-        read, files = source.take(ids), file_names(data)
+        with drawing("look"):
+            read, files = source.take(ids), file_names(data)
         holds = contents(source, read, pipeline.uses, **_SHOWN)
         for i, (wrong, row) in enumerate(zip(details.worst, original_rows(source, ids).tolist(), strict=True)):
             known = {"target": wrong.target, "prediction": wrong.prediction, "probability": wrong.sure}
