@@ -157,7 +157,7 @@ class TargetFitter:
         if task == "multilabel":
             if not self.binary:
                 raise HandfulError(f"a multilabel target holds 0 and 1 only; '{self.name}' holds other values")
-            self._note(f"holds {outputs} label(s) of 0 or 1: each is predicted on its own.")
+            self._note(f"holds {outputs} times 0 or 1: each is predicted on its own.")
             return Multilabel(self.name, dtype, shape, outputs, as_is=own_model and floating)
         if own_model:
             return Regression(self.name, dtype, shape, outputs, form=form_of(self.column))
