@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handful.base.errors import HandfulError, did_you_mean, some
+from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Batch, Column, Source
 from handful.data.gather import Array
 from handful.data.options import Collate
@@ -309,9 +309,11 @@ def _check_source(source: Source, weight: str | None, need_target: bool) -> None
         raise HandfulError(f"{source.name} has no training rows")
     if source.target is None and need_target:
         hints = "".join(f". {note.rstrip('.')}" for note in source.notes if "no label" in note or "labels" in note)
+        names = list(source.columns)
+        known = names if len(names) < 10 else [*names[:4], "...", *names[-4:]]  # the target is often the last
         raise HandfulError(
             f"{source.name} has no target; name the column to predict with target=... (it has "
-            f"{some(list(source.columns), 8)}){hints}"
+            f"{', '.join(known)}){hints}"
         )
 
 
