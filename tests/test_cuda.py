@@ -138,13 +138,13 @@ def test_a_model_is_compiled():
 
 def counted_looks(monkeypatch):
     """How many steps were replayed as graphs, call by call."""
-    counts, take = [], StaticStep.take
+    counts, take = [], StaticStep.take_all
 
     def counted(self, numbers):
         counts.append(len(numbers))
         return take(self, numbers)
 
-    monkeypatch.setattr(StaticStep, "take", counted)
+    monkeypatch.setattr(StaticStep, "take_all", counted)
     return counts
 
 
@@ -177,7 +177,7 @@ def test_a_replayed_step_is_the_plain_one_but_for_rounding():
 
 
 def test_between_two_looks_the_host_never_waits(monkeypatch):
-    take, looked = StaticStep.take, []
+    take, looked = StaticStep.take_all, []
 
     def strict(self, numbers):
         torch.cuda.set_sync_debug_mode("error")
@@ -187,7 +187,7 @@ def test_between_two_looks_the_host_never_waits(monkeypatch):
             torch.cuda.set_sync_debug_mode("default")
             looked.append(len(numbers))
 
-    monkeypatch.setattr(StaticStep, "take", strict)
+    monkeypatch.setattr(StaticStep, "take_all", strict)
     run = fit("mlp(hidden=[32], dropout=0.2)", augment=None, until="epochs(10)", ema=0.99, clip_norm=1.0)
     assert sum(looked) == run.state.step - 1
     assert max(looked) > 4

@@ -11,6 +11,7 @@ import pytest
 
 from handful.runs.run import Run
 from handful.training.loop import descend
+from handful.training.step import OneStep
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -39,7 +40,8 @@ def test_the_six_lines_of_the_readme_run_and_choose_what_it_shows(tmp_path, monk
 def test_the_loop_of_the_readme_is_the_loop():
     source = textwrap.dedent(inspect.getsource(descend))
     loop = source[source.index("        while ") : source.index("    return reason")]
-    assert textwrap.dedent(loop) == LOOP
+    step = textwrap.dedent(inspect.getsource(OneStep.take))
+    assert f"{step}\n\n{textwrap.dedent(loop)}" == LOOP
 
 
 def test_the_chinese_readme_has_the_same_code_figures_tests_and_links():

@@ -1,6 +1,7 @@
 """Never lose a run: signals, damaged files, two writers, full disks, a kill in the first second."""
 
 import contextlib
+import faulthandler
 import hashlib
 import json
 import os
@@ -8,6 +9,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +22,7 @@ from sklearn.datasets import load_digits
 import handful
 from handful.base import files
 from handful.base.errors import HandfulError
+from handful.cli.watch import page_of
 from handful.runs.diff import diff
 from handful.runs.folder import RunFolder
 from handful.runs.inspect import show_run
@@ -333,6 +336,90 @@ def test_whatever_is_done_with_a_damaged_run_no_traceback(tmp_path, ready_made, 
             shutil.rmtree(folder)
     assert len(said) > 3
     assert all(name in text or "checkpoint" in text or "step" in text for name, text in said), said
+
+
+def odd_thing(path, kind):
+    """Something in the place of a file that cannot be read as one."""
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "socket":
+        with contextlib.chdir(path.parent), socket.socket(socket.AF_UNIX) as s:
+            s.bind(path.name)
+    else:
+        path.symlink_to({"device": "/dev/zero", "loop": path.name}[kind])
+
+
+ODD = ["pipe", "folder", "device", "socket", "loop"]
+
+
+@contextlib.contextmanager
+def in_a_second():
+    """What waits longer is an error: of Python's own calls by a signal, of others by the end of the process."""
+
+    def late(*_):
+        raise TimeoutError("it waits")
+
+    before = signal.signal(signal.SIGALRM, late)
+    faulthandler.dump_traceback_later(60, exit=True)
+    signal.alarm(20)  # the machine may be busy; a pipe is waited for without end
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        faulthandler.cancel_dump_traceback_later()
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", *(pytest.param(k, marks=pytest.mark.slow) for k in ODD[2:])])
+def test_what_is_no_file_in_the_place_of_one_is_named_and_not_waited_for(tmp_path, ready_made, kind):
+    path, expected = ready_made
+    deeds = [
+        lambda folder: handful.load(folder).evaluate("wine"), show_run, lambda folder: diff(folder, path),
+        lambda folder: handful.replay(folder, 3), lambda folder: page_of(RunFolder(folder)),
+        lambda folder: handful.resume(folder, quiet=True),
+        lambda folder: handful.load(folder).export(folder / "weights.safetensors"),
+        lambda folder: handful.fit("linear", "wine", batch=16, lr=0.1, until="steps(1)", out=folder, quiet=True,
+                                   overwrite=True),
+    ]  # fmt: skip
+    said = []
+    for k, file in enumerate([*files_of(path), path / "run.lock"]):
+        folder = tmp_path / "copy"
+        shutil.copytree(path, folder)
+        place = folder / file.relative_to(path)
+        place.unlink()
+        odd_thing(place, kind)
+        with in_a_second():
+            survived = file.name == "run.lock" or check_damaged(folder, file, expected)
+            assert survived == (file.name not in NEEDED)
+            for deed in deeds if kind == "socket" else deeds[k % 4 :: 4]:
+                try:
+                    deed(folder)
+                except HandfulError as error:
+                    said.append((file.name, str(error)))
+        shutil.rmtree(folder)
+    assert all(name in text or "checkpoint" in text for name, text in said), said
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_what_is_no_file_in_the_place_of_data_is_named_and_not_waited_for(tmp_path, kind):
+    (tmp_path / "t.csv").write_text("a,label\n" + "1,x\n2,y\n" * 9)
+    handful.prepare(tmp_path / "t.csv", tmp_path / "store")
+    for file in [p for p in (tmp_path / "store").rglob("*") if p.is_file()]:
+        folder = tmp_path / "copy"
+        shutil.copytree(tmp_path / "store", folder)
+        (folder / file.relative_to(tmp_path / "store")).unlink()
+        odd_thing(folder / file.relative_to(tmp_path / "store"), kind)
+        for deed in (handful.open, lambda f: handful.prepare(tmp_path / "t.csv", f)):
+            with in_a_second(), pytest.raises(HandfulError, match=f"{file.name}|{folder} is there already"):
+                deed(folder)
+        shutil.rmtree(folder)
+    for ending in () if kind in ("folder", "loop") else ("csv", "csv.gz", "tar", "tar.gz", "zip", "npz", "parquet", ""):
+        odd_thing(tmp_path / f"odd.{ending}", kind)
+        for deed in (handful.open, lambda f: handful.prepare(f, tmp_path / "to")):
+            with in_a_second(), pytest.raises(HandfulError, match=r"odd\..* is not an ordinary file"):
+                deed(tmp_path / f"odd.{ending}")
 
 
 @pytest.mark.slow

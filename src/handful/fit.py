@@ -16,6 +16,7 @@ from handful.base import files
 from handful.base.callbacks import Callback
 from handful.base.errors import HandfulError, StepError
 from handful.base.stopwatch import STEPS, TRACE, Stopwatch, part, stopwatch
+from handful.data.options import Collate
 from handful.plan.build import adopt, assemble
 from handful.plan.config import Config, ConfigOptions, spelled_out
 from handful.report.spent import BACKWARD, COPYING, FORWARD, LOSS, UPDATE, WAITING
@@ -136,13 +137,16 @@ def _go_on(
     return _replayable(run_training(training, callbacks), model, train, options)
 
 
-def load(path: str | Path, *, model: nn.Module | None = None, loss: object = None, device: str = "auto") -> Run:
+def load(
+    path: str | Path, *, model: nn.Module | None = None, loss: object = None, collate: Collate | None = None,
+    device: str = "auto",
+) -> Run:  # fmt: skip
     """The run in a folder, for predict, evaluate, report and export; needs no training data.
 
     model: an instance of the caller's own module, when that was what the run trained; loss: the caller's own loss
-    likewise, without which the loss of an evaluation is not a number.
+    likewise, without which the loss of an evaluation is not a number; collate: the one that put its samples together.
     """
-    run = open_run(path, model=model, loss=loss, device=device)
+    run = open_run(path, model=model, loss=loss, collate=collate, device=device)
     return _replayable(run, model, None, {} if loss is None else {"loss": loss})
 
 

@@ -193,6 +193,17 @@ def hold(rank, folder, **more):
     assert len(run.predict(x)) == 64
 
 
+def step_by(rank, names, **more):
+    """What fit says of optimizers of torch's, by name, where the weights are shared out."""
+    for name in names:
+        options = {**PLAIN, "optimizer": getattr(torch.optim, name), "lr": 0.01, "until": "steps(2)", **more}
+        try:
+            handful.fit(nn.Linear(4, 3), (np.zeros((64, 4), np.float32), np.arange(64) % 3), quiet=True, **options)
+            print(name, "ends well", flush=True)
+        except handful.HandfulError as error:
+            print(name, error, flush=True)
+
+
 def part_way(rank, folder, steps, out, **more):
     """A run with all that a checkpoint holds, to a step; it goes on where the folder holds one."""
     options = {**PLAIN, "optimizer": "adamw", "lr": 0.01, "ema": 0.9, "clip_norm": 0.3, "evaluate_every": 0.3}

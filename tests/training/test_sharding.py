@@ -50,6 +50,19 @@ def test_four_ranks_hold_a_quarter_each(tmp_path):
     assert max(np.load(tmp_path / f"held{rank}.npy").max() for rank in range(4)) <= 0.35 * one
 
 
+def test_an_optimizer_that_cannot_step_shards_is_found_before_step_1(tmp_path):
+    names = ["Adafactor", "Rprop", "RAdam"]
+    jobs = ranks.launch(2, partial(ranks.step_by, **FSDP), names, folder=tmp_path)
+    statuses, said = ranks.ends(jobs, tmp_path)
+    assert statuses == [0, 0], said
+    for printed in said:
+        assert re.findall(r"^(\w+) (?:\w+, with these options, (cannot step)|ends (well))", printed, re.M) == [
+            ("Adafactor", "cannot step", ""),
+            ("Rprop", "cannot step", ""),
+            ("RAdam", "", "well"),
+        ], printed
+
+
 @pytest.mark.parametrize(
     ("first", "then"),
     [((2, FSDP), (1, {})), slow((1, {}), (3, FSDP)), slow((3, FSDP), (2, {"sharding": None}))],

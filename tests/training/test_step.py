@@ -14,7 +14,8 @@ from handful.losses.loss import as_loss, cross_entropy, ctc, mae, mse, token_cro
 from handful.training.coupling import mode_coupling
 from handful.training.evaluation import evaluate
 from handful.training.guards import NonFiniteLoss, OutOfMemory, is_out_of_memory
-from handful.training.objective import Objective
+from handful.training.objective import LossSums, Objective
+from handful.training.state import Window
 from handful.training.step import add_l1, gradient, gradient_that_fits
 
 DIGITS = load_digits()
@@ -225,3 +226,38 @@ def test_evaluation_is_exact_over_rows_whatever_the_batches():
         assert scores["loss"] == pytest.approx(expected, rel=1e-12)
         assert scores["accuracy"] == (model(X).argmax(1) == Y).double().mean().item()
     assert model.training
+
+
+def test_metrics_that_count_see_many_mini_batches_at_once_and_give_the_same_sums():
+    later, at_once = Window(), Window()
+    objective = Objective(mlp(), cross_entropy(), as_metrics("accuracy, top3"))
+    for k in range(150):
+        batch = batch_of(1 + k % 7)
+        sums = objective.sums(batch)
+        assert sums.seen
+        assert not sums.known
+        later.add(sums.detached())
+        output = objective.forward(batch).detach()
+        found = {m.name: m.sums(output, batch.columns["y"], None) for m in objective.sum_metrics}
+        at_once.add(LossSums(sums.loss.detach(), sums.weight, found))
+        with torch.no_grad():
+            objective.parameters[0].add_(0.1)  # what was seen is of the weights before
+    assert {k: v.tolist() for k, v in later.metrics.items()} == {k: v.tolist() for k, v in at_once.metrics.items()}
+    assert later.scores(objective.sum_metrics) == at_once.scores(objective.sum_metrics)
+
+
+def test_an_output_that_is_a_view_is_measured_before_an_update_changes_it():
+    class OfWeights(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scores = torch.nn.Parameter(torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64))
+
+        def forward(self, x):
+            return self.scores.expand(len(x), 3)
+
+    objective, window = Objective(OfWeights(), cross_entropy(), as_metrics("accuracy")), Window()
+    batch = Batch({"x": X[:4], "y": torch.zeros(4, dtype=torch.int64)}, torch.arange(4).numpy())
+    window.add(objective.sums(batch).detached())
+    with torch.no_grad():
+        objective.parameters[0][1] = 9.0
+    assert window.metrics["accuracy"].tolist() == [4, 4]

@@ -247,3 +247,25 @@ def test_other_bad_arguments() -> None:
         stop.steps(3) | 4  # type: ignore[operator]
     with pytest.raises(FrozenInstanceError):
         stop.steps(3).n = 4  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["steps(7)", "epochs(1.3)", "examples(37)", "seconds(5)", "steps(9) | epochs(1)", "steps(9) & examples(50)",
+     "steps(6) | plateau(2)", "plateau(1) & steps(3)", "reaches('valid_loss', 3) & steps(9)",
+     "loss_below(0.1) | examples(40)", "reaches('valid_loss', 1)"],
+)  # fmt: skip
+@pytest.mark.parametrize("batch", [1, 4, 7])
+def test_a_rule_says_before_which_position_it_need_not_be_asked(text, batch):
+    rule, history = stop.parse(text), rows(2.0, 2.5) + rows(2.0, name="train_loss")
+    for start in range(0, 60, batch):
+        here = Progress(start, start // batch, 25, 4.0, None, history)
+        if rule(here):
+            break
+        until = rule.silent_until(here, batch)
+        assert rule.silent_until(here, None) <= until
+        for k in range(1, 60):
+            later = Progress(start + k * batch, here.step + k, 25, 4.0 + k, None, history)
+            assert later.position >= until or rule(later) is None
+            if later.position >= until:
+                break

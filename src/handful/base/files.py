@@ -7,12 +7,15 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
+import stat
 import weakref
 from collections.abc import Iterator
+from io import BufferedIOBase
 from itertools import count
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from safetensors import SafetensorError
 
@@ -48,15 +51,32 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def changing(folder: Path) -> Iterator[None]:
+    """What cannot be made or removed in a folder inside the block is one sentence with its name."""
+    try:
+        yield
+    except OSError as error:
+        raise HandfulError(f"{error.filename or folder} could not be written: {error.strerror}") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
+def a_file(path: Path) -> Path:
+    """The path, of a file. Raises OSError, as to open it would where there is none, for what is in the place of one: a
+    pipe would be waited for, a device has no end."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "it is a folder, a pipe, a device or the like, not a file", str(path))
+    return path
+
+
 def sha256(path: Path) -> str:
     """Of a file's bytes, as hexadecimal digits."""
-    with open(path, "rb") as file:
+    with open(a_file(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -78,7 +98,7 @@ def read_json(path: Path, *needed: str) -> dict[str, Any]:
     """The table that `write_json` wrote. Raises HandfulError, naming the file, for one that is missing or changed, or
     whole without the entries that are needed."""
     try:
-        text = path.read_bytes().decode()
+        text = a_file(path).read_bytes().decode()
         head = _CHECKED.match(text)
         if head is None or of_text("{" + text[head.end() :]) != head[1]:
             raise HandfulError(f"{path} is damaged, or no file that handful wrote: its checksum does not match")
@@ -105,6 +125,8 @@ def hold(path: Path) -> TextIO:
     """
     here = f"process {os.getpid()} on {socket.gethostname()}"
     try:
+        if os.path.lexists(path):
+            a_file(path)
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  it stays open
     except OSError as error:
         raise HandfulError(f"{path} could not be written: {error.strerror}") from None
@@ -138,6 +160,22 @@ def _is_gone(holder: str) -> bool:
         case found if found[2] == socket.gethostname():
             return not Path(f"/proc/{found[1]}").exists() and Path("/proc").exists()
     return False
+
+
+def written_down(stream: BufferedIOBase | BinaryIO, beside: Path) -> Path:
+    """A table that is piped in, as a file of that name: CSV or, where it begins with a brace, JSON Lines.
+
+    HandfulError where there is nothing.
+    """
+    first = stream.read(1 << 16)
+    if not first.strip():
+        raise HandfulError("standard input is empty; give it CSV with a header line, or JSON Lines")
+    where = beside.with_name(f"{beside.name}.{'jsonl' if first.lstrip().startswith(b'{') else 'csv'}")
+    where.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(where) as temporary, temporary.open("wb") as file:
+        file.write(first)
+        shutil.copyfileobj(stream, file)
+    return where
 
 
 def free_folder(data: str, suffix: str = "") -> Path:

@@ -6,10 +6,16 @@ Flood 2014, "Fast splittable pseudorandom number generators").
 """
 
 import hashlib
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+T = TypeVar("T")
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -57,3 +63,40 @@ def uniform(
     True
     """
     return (words(purpose, seed, epochs, rows, count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+@contextmanager
+def drawing(*address: int | str) -> Iterator[None]:
+    """Inside the block, what other code draws from the global generators of Python, NumPy and torch (on the CPU) is a
+    function of the address; they are as they were behind it.
+
+    >>> with drawing("rows", 5):
+    ...     first = random.random(), np.random.rand(), float(torch.rand(()))
+    >>> with drawing("rows", 5):
+    ...     first == (random.random(), np.random.rand(), float(torch.rand(())))
+    True
+    """
+    before = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+    seed = key(*address, bits=32)
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.random.set_rng_state(before[2])
+
+
+def drawn(call: Callable[[], T]) -> tuple[T, bool]:
+    """What a call returns, and whether it draws from these generators, which stay as they are."""
+    with drawing("look"):
+        before = _position()
+        return call(), _position() != before
+
+
+def _position() -> tuple[object, ...]:
+    """How far the generators are."""
+    numpy = np.random.get_state(legacy=False)
+    return random.getstate(), str(numpy), torch.random.get_rng_state().numpy().tobytes()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from handful.base.errors import HandfulError, without_secrets
-from handful.base.files import of_text, write_text
+from handful.base.files import a_file, of_text, write_text
 from handful.base.version import __version__
 
 Row = dict[str, Any]  # a moment of a run: names of `Progress` and of scores -> numbers; a note is text
@@ -132,7 +132,7 @@ class Plan:
     def load(cls, path: Path) -> "Plan":
         """Read plan.toml back. Raises HandfulError when it is missing or not a plan."""
         try:
-            first, _, text = path.read_bytes().decode().partition("\n")
+            first, _, text = a_file(path).read_bytes().decode().partition("\n")
             if first != f"# sha256 {of_text(text)}":
                 raise ValueError("its checksum does not match what it holds")
             tables = tomllib.loads(text)
@@ -141,7 +141,9 @@ class Plan:
             return cls({name: Choice(**{"value": None, **table}) for name, table in tables.items()}, notes)
         except FileNotFoundError:
             raise HandfulError(f"{path.parent} is not a run folder: it has no {path.name}") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except OSError as error:
+            raise HandfulError(f"{path} cannot be read: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError) as error:
             raise HandfulError(f"{path} is not a plan that handful wrote: {error}") from None
 
 

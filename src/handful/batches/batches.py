@@ -1,13 +1,14 @@
 """Order + source + transforms -> batches: which rows, read at once, transformed, and fetched ahead of need."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from handful.base.errors import HandfulError, StepError, whole
+from handful.base.keys import drawing
 from handful.base.threads import R, in_order
 from handful.batches.permutation import RowOrder
 from handful.batches.prefetch import EpochPrefetcher, RowPrefetcher
@@ -49,6 +50,9 @@ class Batches:
             raise HandfulError(f"{both}; make it with Order(len(source))")
         self.source, self.order, self.transforms = source, order, tuple(transforms)
         self.prefetch = (0 if source.in_memory else 4) if prefetch is None else whole("prefetch", prefetch, least=0)
+        self.seed = getattr(order, "seed", 0)
+        if source.serial:
+            self.prefetch = 0
         if order.window is not None:  # before any wait for it
             # windows are up to twice as large as asked, so that they fit an epoch
             source.check_window(min(len(order), 2 * order.window))
@@ -67,7 +71,9 @@ class Batches:
         if not len(rows):
             return Batch({}, rows, epochs, start)
         try:
-            batch = Batch(self.source.read(rows), rows, epochs, start)
+            keyed = drawing("rows", self.seed, start, int(rows[0])) if self.source.serial else nullcontext()
+            with keyed:
+                batch = Batch(self.source.read(rows), rows, epochs, start)
             for transform in self.transforms:
                 batch = transform(batch)
         except MemoryError as error:

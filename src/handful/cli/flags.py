@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from handful.base.errors import HandfulError, did_you_mean
+from handful.base.files import a_file
 from handful.plan.config import OPTIONS, Option
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -37,7 +38,12 @@ app = typer.Typer(
     help="Mini-batch gradient descent for PyTorch, done properly.",
 )
 
-Data = Annotated[str, typer.Argument(help="a file, a folder, or a name: digits, wine, iris, breast_cancer, diabetes")]
+Data = Annotated[
+    str,
+    typer.Argument(
+        help="a file, a folder, or a name: digits, wine, iris, breast_cancer, diabetes; train: - for standard input"
+    ),
+]
 RunPath = Annotated[Path, typer.Argument(help="a run folder, as `handful train` printed it")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print only the result")]
 Json = Annotated[bool, typer.Option("--json", help="print the result as one JSON value, and nothing else")]
@@ -97,7 +103,7 @@ def with_options(*names: str, **defaults: str) -> Callable[[F], F]:
 def options_of(path: Path, known: set[str]) -> dict[str, object]:
     """The options in a TOML file, spelled as flags or as in Python. HandfulError for one that the command lacks."""
     try:
-        read = tomllib.loads(path.read_text(encoding="utf-8"))
+        read = tomllib.loads(a_file(path).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise HandfulError(f"{path} is not TOML: {problem}") from None
     found = {name.replace("-", "_"): value for name, value in read.items()}

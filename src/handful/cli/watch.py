@@ -86,7 +86,7 @@ def page_of(folder: "RunFolder") -> bytes:
     from handful.report.page import file_name, run_page
 
     (history, scores, why), report = folder.so_far(), folder.path / "report.html"
-    if why and report.exists():
+    if why and report.is_file():
         return report.read_bytes()
     plan = folder.plan()
     return (

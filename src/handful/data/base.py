@@ -1,7 +1,7 @@
 """What every source of rows is: named columns, a length, and one vectorised read."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeVar
 
@@ -14,7 +14,7 @@ from handful.base.errors import HandfulError, did_you_mean, whole
 
 Rows = NDArray[np.int64]
 RowsLike = Rows | range | slice | list[int] | Tensor
-Kind = Literal["number", "category", "text", "image", "audio", "tokens", "tensor"]
+Kind = Literal["number", "category", "text", "image", "audio", "tokens", "tensor", "collated"]
 T = TypeVar("T")
 
 
@@ -44,6 +44,7 @@ class Column:
              audio     samples, float32, of varying length: a Ragged; `rate` in Hz
              tokens    integers of varying length: a Ragged
              tensor    any other fixed-shape block of numbers
+             collated  whatever a collate function of the caller's makes of some rows
     dtype:   NumPy's name ("float32", "int64", "uint8"), "bfloat16" or "str"
     shape:   of one row; None where it varies
     labels:  what the zeros and ones of a tensor [k] stand for, where they came from lists of strings
@@ -151,6 +152,9 @@ class Source(ABC):
     in_memory: True if a read costs no more than a copy (then no prefetch thread is used)
     where:     what handful.open would need to open it again (a str), or None if only the caller has it
     horizon:   of windows of a time series, how many steps ahead a row predicts; 0 of other rows
+    serial:    whether it is read by code of the caller's that draws random numbers, or puts rows together: one batch
+               after the other, with what it draws keyed by the batch
+    whole:     why the rows of a batch cannot be told apart in what is read, or None where they can
     """
 
     name: str = "data"
@@ -160,6 +164,8 @@ class Source(ABC):
     in_memory: bool = True
     where: str | None = None
     horizon: int = 0
+    serial: bool = False
+    whole: str | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -209,11 +215,30 @@ class Source(ABC):
         """A view of some rows: row i of the view is row `rows[i]` of this source."""
         return Subset(self, np.asarray(rows, dtype=np.int64))
 
+    def samples(self, rows: Rows) -> Sequence[object]:
+        """The rows one by one, as a collate function takes them: x, a pair (x, y), or a dict of names."""
+        read = self.read(rows)
+        parts = {name: _one_by_one(value, self.columns[name]) for name, value in read.items()}
+        if list(parts) == ["x"]:
+            return parts["x"]
+        if list(parts) == ["x", "y"]:
+            return list(zip(parts["x"], parts["y"], strict=True))
+        return [dict(zip(parts, row, strict=True)) for row in zip(*parts.values(), strict=True)]
+
     def windows(
         self, length: int, horizon: int = 1, *, order: str | None = None, target: str | None = None
     ) -> "Source":
         """Windows of the rows, a time series, to predict the target from what came before: see `Windows`."""
         return Windows(self, length, horizon, order, target or self.target)
+
+
+def _one_by_one(value: Value, column: Column) -> list[object]:
+    match value:
+        case Tensor() if column.classes is not None:
+            return [column.classes[code] if code >= 0 else None for code in value.tolist()]
+        case Ragged(values, offsets):
+            return list(torch.split(values, offsets.diff().tolist()))
+    return list(value)
 
 
 class View(Source):
@@ -226,7 +251,7 @@ class View(Source):
     def __init__(self, base: Source, columns: Mapping[str, Column] | None = None) -> None:
         self.base, self.columns = base, base.columns if columns is None else dict(columns)
         self.name, self.where, self.notes, self.in_memory = base.name, base.where, base.notes, base.in_memory
-        self.horizon = base.horizon
+        self.horizon, self.serial, self.whole = base.horizon, base.serial, base.whole
         self.target = base.target if base.target in self.columns else None
 
     def __len__(self) -> int:

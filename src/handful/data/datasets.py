@@ -1,9 +1,9 @@
 """Other libraries' data sets: torch's map-style Dataset, Hugging Face's Dataset, those that scikit-learn ships."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, Self, TypeGuard, cast
+from typing import Any, Protocol, Self, TypeGuard, cast
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,8 @@ from torch.utils.data import Dataset, TensorDataset
 from torch.utils.data import Subset as TorchSubset
 
 from handful.base.errors import HandfulError
+from handful.base.errors import some as some_of
+from handful.base.keys import drawn
 from handful.data.arrays import Arrays, Dense, Stored
 from handful.data.base import Column, Ragged, Rows, Source, Value
 from handful.data.gather import offsets_of
@@ -154,16 +156,63 @@ class DatasetRows(Source):
             raise HandfulError(f"{o.name} has no length: give its class a __len__") from error
         if self._n == 0:
             raise HandfulError(f"{o.name} has 0 rows: there is nothing to learn from")
-        self._many = callable(getattr(dataset, "__getitems__", None))
+        self._many, self._collate = callable(getattr(dataset, "__getitems__", None)), o.collate
         how = "its __getitems__, one call per batch" if self._many else "its __getitem__, one call per row"
-        self.notes = [f"{o.name} is read through {how}; handful.prepare makes it faster."]
+        self.notes = [f"{o.name} is read through {how}; handful.prepare makes it faster."] if not o.collate else []
         # nine rows tell lengths that vary; were they to miss it, `read` names the row that differs
         some = np.unique(np.linspace(0, self._n - 1, 9).astype(np.int64))
-        seen = [_as_dict(item) for item in self._fetch(some)]
-        o = with_target(o, list(seen[0]), self.notes)
+        (first, columns), draws = drawn(lambda: (self._put_together if o.collate else self._as_columns)(some))
+        if draws:
+            self.serial = True
+            self.notes.append(
+                f"{o.name} draws random numbers: keyed by seed and mini-batch, so that a run can be taken again."
+            )
+        o = with_target(o, first, self.notes)
         self.target = o.target
-        keep = chosen(o, list(seen[0]))
-        self.columns = {key: self._column(key, [item[key] for item in seen if key in item]) for key in keep}
+        self.columns = {key: columns(key) for key in chosen(o, first)}
+
+    def _as_columns(self, some: Rows) -> tuple[list[str], Callable[[str], Column]]:
+        """The names of the columns, and what each holds, seen on some rows."""
+        seen = [_as_dict(item) for item in self._fetch(some)]
+        return list(seen[0]), lambda key: self._column(key, [item[key] for item in seen if key in item])
+
+    def _put_together(self, some: Rows) -> tuple[list[str], Callable[[str], Column]]:
+        """The same of what the collate function makes of some rows, and of fewer."""
+        self.serial = True
+        few, more = some[:2], some[2:] if len(some) > 3 else some
+        pairs = [(self._batch(rows), len(rows)) for rows in (few, more)]
+        names = list(pairs[0][0])
+        for key in names:
+            values = [(part.get(key), m) for part, m in pairs]
+            if not all(hasattr(v, "__len__") and getattr(v, "shape", (m,)) != () and len(v) == m for v, m in values):  # type: ignore[arg-type]
+                self.whole = f"the collate function gives '{key}' for all rows of a batch together"
+        self.notes.append(f"{self.name} is put together by the caller's collate function: {', '.join(names)}.")
+        return names, lambda key: self._collated(key, [(part[key], m) for part, m in pairs])
+
+    def _collated(self, key: str, values: list[tuple[object, int]]) -> Column:
+        """What the collate function gives under this name: numbers of each row, where it is the target."""
+        arrays = [torch.as_tensor(v) for v, m in values if isinstance(v, Tensor | np.ndarray) and v.shape[:1] == (m,)]
+        if key != self.target or len(arrays) < len(values):
+            return Column("collated", "object")
+        dtype = str(arrays[0].dtype).removeprefix("torch.")
+        sides = zip(*(array.shape[1:] for array in arrays), strict=True)
+        shape = tuple(sizes[0] if len(set(sizes)) == 1 else None for sizes in sides)
+        return Column("tensor" if shape else "number", dtype, shape)
+
+    def _batch(self, rows: Rows) -> dict[str, Any]:
+        """What the collate function makes of some rows."""
+        assert self._collate is not None
+        try:
+            found = self._collate(list(self._fetch(rows)))
+        except Exception as error:  # someone else's code
+            raise HandfulError(
+                f"{self.name}: the collate function fails on {len(rows)} rows, {some_of(rows.tolist(), 3)}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        return {key: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for key, v in _as_dict(found).items()}
+
+    def samples(self, rows: Rows) -> Sequence[object]:
+        return self._fetch(rows)
 
     def __len__(self) -> int:
         return self._n
@@ -211,6 +260,9 @@ class DatasetRows(Source):
             ) from error
 
     def read(self, rows: Rows) -> dict[str, Value]:
+        if self._collate is not None:
+            found = self._batch(rows)
+            return {key: found[key] for key in self.columns}
         items = [_as_dict(item) for item in self._fetch(rows)]
         for row, item in zip(rows, items):
             missing = [key for key in self.columns if key not in item]
@@ -235,6 +287,22 @@ class DatasetRows(Source):
             offsets = offsets_of([len(a) for a in arrays])
             return Ragged(torch.cat(arrays or [empty]).to(dtype), torch.from_numpy(offsets))
         return torch.stack(arrays).to(dtype) if arrays else empty
+
+
+class RowsOf(Dataset[object]):
+    """The rows of a source as a Dataset: see `Source.samples`."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, row: int) -> object:
+        return self.__getitems__([row])[0]
+
+    def __getitems__(self, rows: list[int]) -> Sequence[object]:
+        return self.source.samples(np.asarray(rows, dtype=np.int64))
 
 
 NAMES = ("breast_cancer", "diabetes", "digits", "iris", "wine")

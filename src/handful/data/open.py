@@ -15,9 +15,17 @@ from torch.utils.data import DataLoader, Dataset
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Source, View
 from handful.data.containers import plainer
-from handful.data.datasets import NAMES, is_hugging_face, open_embedded, open_hugging_face, open_torch
+from handful.data.datasets import (
+    NAMES,
+    DatasetRows,
+    RowsOf,
+    is_hugging_face,
+    open_embedded,
+    open_hugging_face,
+    open_torch,
+)
 from handful.data.media.folder import open_folder, open_zip
-from handful.data.options import Names, Options, Size, checked
+from handful.data.options import Collate, Names, Options, Size, checked
 from handful.data.pairs import is_table, open_columns, open_pair, open_rows
 from handful.data.paths import local_files
 from handful.data.store.read import is_store, open_store
@@ -43,6 +51,7 @@ def open(
     memory: int | None = None,
     bad_rows: int | str = "stop",
     outside: bool = False,
+    collate: Collate | None = None,
 ) -> Source:
     """Anything that holds rows, as a Source.
 
@@ -68,6 +77,8 @@ def open(
         few values, the first 20 of them named; or "skip" them, up to one row in ten, or up to a number, counted by
         kind in the notes. Pictures and sounds that stay encoded are then decoded once as a trial.
     outside: whether a table may name files that lie outside its folder (and outside the one we are in).
+    collate: a function of a list of samples, as torch's DataLoader takes it: the model gets what it makes of them.
+        Samples are the items of a Dataset; rows of other data come as x, (x, y), or a dict of names.
 
     What was guessed, converted or left out is noted in `Source.notes`. Raises HandfulError, in one sentence,
     for data that cannot be used.
@@ -81,17 +92,20 @@ def open(
         raise HandfulError(f"target must be the name of a column, or a list of names, not {target!r}")
     if target is not None and not (isinstance(where, Source) and target in where.columns) and names_of(target):
         again = partial(
-            open, where, name=name, image_size=image_size, rate=rate, memory=memory, bad_rows=bad_rows, outside=outside
-        )
+            open, where, name=name, image_size=image_size, rate=rate, memory=memory, bad_rows=bad_rows, outside=outside,
+            collate=collate,
+        )  # fmt: skip
         return _open_several(again, where, target, columns)
     one = given[0]
-    if isinstance(where, Source):
+    if isinstance(where, Source) and collate is None:
         return _with(where, one, columns)
     o = checked(
         where, one, name=name, columns=columns, image_size=image_size, rate=rate, memory=memory, bad_rows=bad_rows,
-        outside=outside,
+        outside=outside, collate=collate,
     )  # fmt: skip
     try:
+        if collate is not None:
+            return _collated(where, o)
         if o.where is not None:
             return _open_path(o.where, o)
         rows, said = plainer(where, o)
@@ -100,6 +114,17 @@ def open(
         raise HandfulError(f"{o.name} holds text that is not UTF-8 ({error}): write it again as UTF-8") from error
     source.notes = [*said, *source.notes]
     return source
+
+
+def _collated(where: object, o: Options) -> Source:
+    """Samples as a collate function puts them together."""
+    match where:
+        case Dataset() if hasattr(where, "__len__"):
+            return DatasetRows(where, o)
+        case _ if is_hugging_face(where):
+            return DatasetRows(cast("Dataset[object]", where), o)
+    source = open(where, o.target, name=o.name, image_size=o.image_size, rate=o.rate, bad_rows=o.bad_rows)
+    return DatasetRows(RowsOf(source), replace(o, name=source.name))
 
 
 def _open_object(where: object, o: Options) -> Source:

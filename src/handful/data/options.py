@@ -1,9 +1,10 @@
 """What the caller of `open` asked for, as every adapter needs it."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
+from typing import Any
 
 from handful.base.errors import HandfulError, whole, without_secrets
 from handful.base.machine import memory_budget
@@ -11,6 +12,7 @@ from handful.data.base import Column, Rows
 
 Size = int | tuple[int, int] | None
 Names = Sequence[str] | Mapping[str, Column] | None
+Collate = Callable[[list[Any]], object]
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Options:
     caller gave a mapping); image_size: (height, width); rate: Hz; budget: bytes that decoded images may use; bad_rows:
     "stop", "skip" or the most that may be skipped; outside: whether a table may name files outside its folder; rows:
     which rows of the whole these are, for messages, where some were skipped; decimal: the sign before decimals in the
-    text that is read; words: how the target's values are written there.
+    text that is read; words: how the target's values are written there; collate: puts samples together.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Options:
     rows: Rows | None = None
     decimal: str | None = None
     words: tuple[str, ...] | None = None
+    collate: Collate | None = None
 
 
 def checked(
@@ -50,6 +53,7 @@ def checked(
     memory: int | None = None,
     bad_rows: int | str = "stop",
     outside: bool = False,
+    collate: Collate | None = None,
 ) -> Options:
     """The arguments of `open`; HandfulError for one that cannot be."""
     if isinstance(columns, str):
@@ -62,6 +66,8 @@ def checked(
         raise HandfulError(f"rate must be a whole number of Hz, at least 1 Hz, not {rate!r}")
     if bad_rows not in ("stop", "skip"):
         bad_rows = whole("bad_rows, if not 'stop' or 'skip',", bad_rows, least=0)
+    if not (collate is None or callable(collate)):
+        raise HandfulError(f"collate must be a function of a list of samples, not {collate!r}")
     path = str(os.fspath(where)) if isinstance(where, str | os.PathLike) else None
     return Options(
         name=name or (path and without_secrets(path)) or _called(where),
@@ -74,6 +80,7 @@ def checked(
         where=path,
         bad_rows=bad_rows,
         outside=outside,
+        collate=collate,
     )
 
 

@@ -290,7 +290,7 @@ def _module_values(loss: _Loss) -> tuple[LossFunction, str, list[str]]:
         case nn.CrossEntropyLoss() | nn.NLLLoss():
             return Counted(values), repr(loss), notes
         case _ if isinstance(values, _ELEMENTWISE):
-            return _Aligned(values), repr(loss), notes
+            return Aligned(values), repr(loss), notes
     return values, repr(loss), notes
 
 
@@ -310,7 +310,7 @@ class Counted:
 
 
 @dataclass(frozen=True)
-class _Aligned:
+class Aligned:
     """A loss module that compares number with number, given the target in the output's dtype and shape."""
 
     values: nn.Module
@@ -320,26 +320,10 @@ class _Aligned:
         return result
 
 
-@dataclass(frozen=True)
-class Summed:
-    """A loss of the caller's own that returns the sum over the rows: (sum, rows), so that the mean is minimised."""
-
-    loss: LossFunction
-
-    def __call__(self, output: Any, target: Any) -> tuple[Tensor, Tensor]:
-        match self.loss(output, target):
-            case (total, rows):  # the rows that count
-                return total / rows.clamp_min(1), rows
-            case total:
-                count = len(target if isinstance(target, Tensor) else output)
-                total = torch.as_tensor(total)
-                return total, torch.full((), float(count), device=total.device)
-
-
 def of_probabilities(loss: LossFunction) -> bool:
     """Whether the model's outputs are probabilities for this loss, and not logits."""
     match loss:
-        case binary_cross_entropy_of_probabilities() | nn.BCELoss() | _Aligned(values=nn.BCELoss()):
+        case binary_cross_entropy_of_probabilities() | nn.BCELoss() | Aligned(values=nn.BCELoss()):
             return True
     return False
 
@@ -362,18 +346,22 @@ def _like(target: Tensor, output: Tensor) -> Tensor:
     return target
 
 
-def class_axis(output: tuple[int, ...], target: tuple[int, ...]) -> int | None:
+def _fits(shape: tuple[int, ...], known: tuple[int | None, ...]) -> bool:
+    return all(k is None or n == k for n, k in zip(shape, known, strict=True))
+
+
+def class_axis(output: tuple[int, ...], target: tuple[int | None, ...]) -> int | None:
     """The axis of an output [m, ...] that holds the classes for a target [m, ...] of one class id per position: 1 where
     it stands before the positions, as after convolutions, -1 behind them, as after layers over tokens; None if there is
-    none. Where both would do, -1 for rows of one dimension and 1 for others.
+    none. Where both would do, -1 for rows of one dimension and 1 for others. A side of None fits any.
 
     >>> class_axis((8, 21, 32, 32), (8, 32, 32)), class_axis((8, 40, 9), (8, 40)), class_axis((8, 10), (8, 10))
     (1, -1, None)
     """
     if len(output) != len(target) + 1 or len(target) < 2:
         return None
-    first = output[:1] + output[2:] == target and output[1] > 1
-    last = output[:-1] == target and output[-1] > 1
+    first = _fits(output[:1] + output[2:], target) and output[1] > 1
+    last = _fits(output[:-1], target) and output[-1] > 1
     if first and last:
         return 1 if len(target) > 2 else -1
     return 1 if first else -1 if last else None

@@ -27,6 +27,7 @@ class SumMetric:
 
     sums(output, target, weight [m] or None) -> Tensor [k] of sums; finish([k] float64) -> the score.
     centred: the sums about some numbers, where squares would cancel (targets near 1e9 that differ by 1): see `about`.
+    counts: whether it counts rows that have no weights, so that sums are the same to the bit over however many at once.
     """
 
     name: str
@@ -34,6 +35,7 @@ class SumMetric:
     finish: Callable[[Array], float]
     centred: Callable[[Tensor], Sums] | None = None
     better: Better = "auto"
+    counts: bool = False
 
     def about(self, target: Tensor) -> "SumMetric":
         """The same metric, with sums about the median of some targets [m, ...]. About a value that occurs among n rows,
@@ -261,10 +263,10 @@ def _calibration(outputs: Array, targets: Array, weights: Array | None) -> float
 NAMED: dict[str, Metric] = {
     m.name: m
     for m in (
-        SumMetric("accuracy", _accuracy, _ratio),
+        SumMetric("accuracy", _accuracy, _ratio, counts=True),
         SumMetric("label_accuracy", _label_accuracy, _ratio),
-        SumMetric("top3", _top(3), _ratio),
-        SumMetric("top5", _top(5), _ratio),
+        SumMetric("top3", _top(3), _ratio, counts=True),
+        SumMetric("top5", _top(5), _ratio, counts=True),
         SumMetric("mae", _error(1), _ratio),
         SumMetric("mse", _error(2), _ratio),
         SumMetric("rmse", _error(2), lambda sums: float(np.sqrt(_ratio(sums)))),

@@ -68,14 +68,26 @@ def scores_in(output: object) -> str:
 
 
 def loss_in(output: object) -> Tensor:
-    """The loss that a model returned: itself, its part called `loss`, or of a tuple the first single number.
+    """The loss that a model returned: itself, its part called `loss`, the only single number of a dict or the sum of
+    one that holds nothing else (as those of models that find objects), or of a tuple the first.
 
     >>> float(loss_in((torch.ones(2, 3), torch.tensor(0.5)))), float(loss_in({"loss": torch.tensor(0.25)}))
     (0.5, 0.25)
+    >>> float(loss_in({"loss_box": torch.tensor(0.25), "loss_class": torch.tensor(0.5)}))
+    0.75
     """
     parts = {name: part for name, part in named_parts(output) if isinstance(part, Tensor)}
     single = [part for part in parts.values() if part.ndim == 0]
-    found = parts.get("loss", parts.get("", single[0] if single else None))
+    found = parts.get("loss", parts.get(""))
+    if found is None and single:
+        found = single[0]
+        if isinstance(output, Mapping) and len(single) > 1:
+            if len(single) < len(output):
+                raise HandfulError(
+                    f"the model returns {', '.join(n for n, p in parts.items() if p.ndim == 0)} and more: call the "
+                    "number that is its loss 'loss'"
+                )
+            found = torch.stack(single).sum()
     if found is None:
         raise HandfulError(
             f"the model returns {type(output).__name__} without a loss in it: let it return its loss, a dict with "
@@ -95,11 +107,23 @@ def exact(output: Tensor) -> Tensor:
 
 
 def joined(outputs: Sequence[object]) -> object:
-    """The outputs of several batches as one: each Tensor [n, ...]."""
+    """The outputs of several batches as one: each Tensor [n, ...]; where batches were padded to lengths of their own,
+    with 0 behind the shorter ones."""
     each: list[list[Tensor]] = []
     for output in outputs:
         found: list[Tensor] = []
         mapped(output, lambda o, keep=found: keep.append(o) or o)  # type: ignore[misc]
         each.append(found)
-    whole = iter([torch.cat(column) if column[0].ndim else column[0] for column in zip(*each, strict=True)])
+    whole = iter([_one(column) if column[0].ndim else column[0] for column in zip(*each, strict=True)])
     return mapped(outputs[0], lambda o: next(whole))
+
+
+def _one(parts: Sequence[Tensor]) -> Tensor:
+    if len({part.ndim for part in parts}) > 1 or len({part.shape[1:] for part in parts}) == 1:
+        return torch.cat(list(parts))
+    sides = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+    rows = [row for part in parts for row in part]
+    out = parts[0].new_zeros(len(rows), *sides)
+    for into, row in zip(out, rows, strict=True):
+        into[tuple(map(slice, row.shape))] = row
+    return out

@@ -45,6 +45,11 @@ class Schedule(Expression):
         return {}
 
     @property
+    def by_clock(self) -> bool:
+        """Whether it may look at the seconds, so that no factor can be computed ahead."""
+        return False
+
+    @property
     def grows(self) -> bool:
         """Whether `batch` is ever another size than the base."""
         return False

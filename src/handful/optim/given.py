@@ -144,6 +144,10 @@ class of_progress(Schedule):
             )
         return factor
 
+    @property
+    def by_clock(self) -> bool:
+        return True
+
     def __str__(self) -> str:
         return f"of_progress({self.title})"
 

@@ -12,8 +12,8 @@ from handful.optim.decay import Schedule
 from handful.optim.groups import Group
 
 
-def set_lr(optimizer: Optimizer, factor: float) -> None:
-    """Set every group's learning rate to `factor` times its base, which the group keeps as `initial_lr`.
+def set_lr(optimizer: Optimizer, factor: float, only: Group | None = None) -> None:
+    """Set every group's learning rate, or one's, to `factor` times its base, which the group keeps as `initial_lr`.
 
     >>> from handful.optim.build import build
     >>> sgd = build("sgd", nn.Linear(2, 1), lr=0.5).optimizer
@@ -23,29 +23,9 @@ def set_lr(optimizer: Optimizer, factor: float) -> None:
 
     Raises StepError for a factor that is negative or no number.
     """
-    _set(optimizer.param_groups, factor)
-
-
-def follow(optimizer: Optimizer, schedule: Schedule, progress: Progress, share: float = 1.0) -> None:
-    """Set every group's learning rate by a share of the schedule; groups with a schedule of their own by that.
-    Parameters that it leaves still lose their gradients."""
-    parts = schedule.patterns
-    if not parts:
-        _set(optimizer.param_groups, schedule(progress) * share)
-        return
-    factors = {pattern: (part(progress), part.still(progress)) for pattern, part in parts.items()}
-    for group in optimizer.param_groups:
-        factor, still = factors[group["schedule"]]
-        _set([group], factor * share)
-        if still:
-            for parameter in group["params"]:
-                parameter.grad = None
-
-
-def _set(groups: Iterable[Group], factor: float) -> None:
     if not 0 <= factor < math.inf:
         raise StepError(f"the schedule asks for {factor:g} times the learning rate; no step is made at such a rate")
-    for group in groups:
+    for group in optimizer.param_groups if only is None else [only]:
         held = group["lr"]
         if "initial_lr" not in group:
             group["initial_lr"] = float(held)
@@ -53,6 +33,22 @@ def _set(groups: Iterable[Group], factor: float) -> None:
             held.fill_(group["initial_lr"] * factor)  # in place: a captured graph holds this very tensor
         else:
             group["lr"] = group["initial_lr"] * factor
+
+
+def follow(optimizer: Optimizer, schedule: Schedule, progress: Progress, share: float = 1.0) -> None:
+    """Set every group's learning rate by a share of the schedule; groups with a schedule of their own by that.
+    Parameters that it leaves still lose their gradients."""
+    parts = schedule.patterns
+    if not parts:
+        set_lr(optimizer, schedule(progress) * share)
+        return
+    factors = {pattern: (part(progress), part.still(progress)) for pattern, part in parts.items()}
+    for group in optimizer.param_groups:
+        factor, still = factors[group["schedule"]]
+        set_lr(optimizer, factor * share, only=group)
+        if still:
+            for parameter in group["params"]:
+                parameter.grad = None
 
 
 def set_base(optimizer: Optimizer, lr: float | Mapping[str, float]) -> None:

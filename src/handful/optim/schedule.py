@@ -59,6 +59,10 @@ class _Around(Schedule):
         self.inner.check(first, last)
 
     @property
+    def by_clock(self) -> bool:
+        return self.inner.by_clock
+
+    @property
     def grows(self) -> bool:
         return self.inner.grows
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError
+from handful.base.keys import drawing
 from handful.base.plan import Choice, Plan, Progress
 from handful.batches.batches import Batches
 from handful.optim import schedule
@@ -92,10 +93,10 @@ def _assemble(
 ) -> Training:  # fmt: skip
     chooser = Chooser()
     saved = folder if resuming is not None else None
-    data = open_data(train, options, chooser, model, saved)
+    data = drawing("data", options.seed)(open_data)(train, options, chooser, model, saved)
     device = ranks.place(chooser.put("device", choose_device(options.device)))
     net = make_model(model, data, options, chooser, device, saved).to(device)
-    objective = make_objective(net, data, options, chooser, device)
+    objective = drawing("data", options.seed)(make_objective)(net, data, options, chooser, device)
     if not data.own_model and resuming is None:
         show_rows(net, objective, data, options.seed)
     if resuming is None:

@@ -173,6 +173,11 @@ class Config:
     ] = None
     recipe: Annotated[str | None, "image, text, language, audio or table: which columns to learn from"] = None
     weight: Annotated[str | None, "column of row weights"] = None
+    collate: Annotated[
+        "Callable[..., object] | None",
+        "a function of a list of samples of your data, as torch's DataLoader takes it; see handful.open",
+        Kind("a function of a list of samples", lambda value: value is None or callable(value)),
+    ] = None
     bad_rows: Annotated[
         "int | str",
         "rows that cannot be read: 'stop', all named; 'skip', one in ten at most; or skip a number at most",
@@ -309,6 +314,7 @@ class ConfigOptions(TrainingOptions, total=False):
     task: str | None
     recipe: str | None
     weight: str | None
+    collate: "Callable[..., object] | None"
     bad_rows: "int | str"
     score: str
     better: "Better"

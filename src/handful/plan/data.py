@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
+from handful.base.keys import drawing
 from handful.base.plan import Choice
 from handful.base.stopwatch import part
 from handful.batches.batches import Batches, Transform, pinned
@@ -19,18 +20,21 @@ from handful.data.base import Batch, Column, Ragged, Rows, Source
 from handful.data.open import open as open_source
 from handful.data.split import HeldOut, held_out
 from handful.data.tables.strings import composed
+from handful.losses.outputs import mapped
 from handful.models import MODELS, named
 from handful.plan import balance
 from handful.plan import defaults as choose
 from handful.plan.config import Config
 from handful.plan.defaults import Chooser, describe
 from handful.runs.folder import RunFolder
-from handful.training.adapters import needed_arguments
+from handful.training.adapters import first_argument, length_arguments, makes_loss, needed_arguments
 from handful.transform import columns as recipes
+from handful.transform.augment import mirror
 from handful.transform.augment.augment import as_augment
 from handful.transform.augment.base import Augment
-from handful.transform.augment.default import suggest
-from handful.transform.auto import Steps
+from handful.transform.augment.default import flips, suggest
+from handful.transform.augment.mirror import Mirrored
+from handful.transform.auto import Arguments, Steps
 from handful.transform.inputs import TableInput
 from handful.transform.language import language_source
 from handful.transform.pipeline import Pipeline, fit_pipeline
@@ -47,6 +51,7 @@ class Data:
     """What is trained on, what is held out, and the fitted way from raw rows to x and y.
 
     counts: training rows of each class, and of all, last; None for other tasks. own_model: the model is the caller's.
+    mirrored: what training pictures say of their mirror images, where they may be flipped.
     """
 
     source: Source
@@ -55,6 +60,7 @@ class Data:
     pipeline: Pipeline
     counts: NDArray[np.int64] | None = None
     own_model: bool = False
+    mirrored: Mirrored | None = None
 
     @property
     def gaps(self) -> bool:
@@ -86,11 +92,11 @@ def open_data(
             weight=options.weight,
             layout="matrix" if name in (None, "linear", "mlp") else "auto",
             pictures=options.recipe == "image",
-            loss=options.loss,
-            arguments=needed_arguments(model) if isinstance(model, nn.Module) else (),
+            **called_with(model, options),
         )
     used = {} if language else pipeline.on(source).columns
-    chooser.set("fingerprint", fingerprint(source, pipeline, used), "found", "of the data; checked on resume")
+    pipeline, digest = replace(pipeline, collate=options.collate), drawing("fingerprint")(fingerprint)
+    chooser.set("fingerprint", digest(source, pipeline, used), "found", "of the data; checked on resume")
     if HeldOut.of(options.valid) is None:
         valid = open_valid(source, options, chooser, pipeline, language)
     note_recipe(pipeline, options, chooser, recipe)
@@ -104,6 +110,17 @@ def open_data(
     counts = balance.count(pipeline, rows)
     chooser.notes += balance.describe(pipeline, counts, weighted=options.class_weight is not None)
     return Data(source, rows, valid, pipeline, counts, name is None)
+
+
+def called_with(model: str | nn.Module, options: Config) -> dict[str, Any]:
+    """What the preprocessing has to know of the loss, and of how a model of the caller's is called."""
+    loss: dict[str, Any] = {"loss": options.loss}
+    match model:
+        case str():
+            return loss
+    if options.loss == "auto" and makes_loss(model):
+        loss = {"loss": "model"}
+    return {**loss, "arguments": Arguments(needed_arguments(model), first_argument(model), length_arguments(model))}
 
 
 def learned(saved: RunFolder | None) -> Pipeline | None:
@@ -152,7 +169,9 @@ def select_columns(
     goes on: the data are read by what it learned."""
     columns = None if given is None or isinstance(train, Source) else with_weight(given, options).trained_on
     goal = options.target or (given.target.column if given and given.target else None)
-    source = open_source(train, target=goal, columns=columns, bad_rows=options.bad_rows)
+    source = open_source(train, target=goal, columns=columns, bad_rows=options.bad_rows, collate=options.collate)
+    if options.collate is not None:
+        chooser.put("collate", describe(options.collate, "given"))
     chooser.put("data", Choice.place(source.where) if source.where else Choice.own(source.name))
     chooser.set("rows", len(source), "found")
     asked = recipes.check(options.recipe)
@@ -195,7 +214,9 @@ def open_valid(source: Source, options: Config, chooser: Chooser, pipeline: Pipe
     else:
         columns = None if isinstance(options.valid, Source) else pipeline.trained_on
         goal = options.target or source.target
-        valid = open_source(options.valid, target=goal, columns=columns, bad_rows=options.bad_rows)
+        valid = open_source(
+            options.valid, target=goal, columns=columns, bad_rows=options.bad_rows, collate=options.collate
+        )
         valid, said = of_known_classes(valid, pipeline)
         chooser.notes += said
     count = f"{len(valid):,} rows"
@@ -227,7 +248,14 @@ def augmentation(data: Data, options: Config) -> tuple[Augment | None, str]:
     if data.own_model:
         return None, "none for a model of your own, unless augment= names some"
     shape = tuple(int(s) for s in data.pipeline.shape if s is not None)
-    text, reason = suggest(data.pipeline.inputs.kind, shape, data.pipeline.task or "", len(data.train))
+    kind, task = data.pipeline.inputs.kind, data.pipeline.task or ""
+    if data.mirrored is None and kind == "image" and flips(shape):
+        rows = Order(len(data.train), seed=options.seed)[: min(len(data.train), mirror.ROWS)]
+        batch = data.pipeline(data.train.take(rows))
+        match batch.columns["x"], batch.columns["y"]:
+            case Tensor() as x, Tensor() as y:
+                data.mirrored = mirror.mirrored(x, y, len(data.pipeline.classes or ()) or None)
+    text, reason = suggest(kind, shape, task, len(data.train), data.mirrored)
     return as_augment(text), reason
 
 
@@ -238,7 +266,7 @@ def make_batches(data: Data, options: Config, chooser: Chooser, device: torch.de
     """
     seed, n = options.seed, len(data.train)
     chooser.set("seed", seed, "given")
-    cached = data.pipeline.cached(data.train, CACHED_BYTES)
+    cached = None if data.train.serial else data.pipeline.cached(data.train, CACHED_BYTES)
     if cached is not None:
         data.pipeline = replace(data.pipeline, seen=seen(cached))
     transforms: list[Transform] = [] if cached is not None else [data.pipeline]
@@ -271,7 +299,7 @@ def validation_batches(data: Data, chooser: Chooser) -> Batches | None:
     if data.held_out is None:
         return None
     pipeline, order = data.pipeline.on(data.held_out, target=True), Order(len(data.held_out), shuffle="none")
-    cached = pipeline.cached(data.held_out, CACHED_BYTES)
+    cached = None if data.held_out.serial else pipeline.cached(data.held_out, CACHED_BYTES)
     if cached is None:
         return Batches(data.held_out, order, [pipeline])
     batches, repeated = Batches(cached, order), Repeated(pipeline.seen)
@@ -300,6 +328,10 @@ def fingerprint(source: Source, pipeline: Pipeline, known: Mapping[str, Column])
                     data = _bytes(value.to(torch.float64).nan_to_num(torch.inf) if number else value)
                 case Ragged(values, offsets):
                     data = _bytes(values) + _bytes(offsets)
+                case _ if columns[name].kind == "collated":
+                    found: list[bytes] = []
+                    mapped(value, lambda v, keep=found: keep.append(_bytes(v)) or v)  # type: ignore[misc]
+                    data = b"".join(found)
                 case _:
                     data = repr([composed(text) for text in strings(value, columns[name])]).encode()
             digest.update(name.encode() + data)

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any, TypeGuard
 
 import numpy as np
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -23,7 +22,7 @@ from handful.plan.config import Config
 from handful.training import stop
 from handful.training.objective import Objective
 from handful.training.process.parallel import Ranks
-from handful.training.process.sharding import Sharding
+from handful.training.process.sharding import Sharding, check_steps
 from handful.transform.pipeline import Pipeline
 
 FEW_ROWS = 50_000  # so few are soon learned by heart: they are looked at more often, and weights are averaged
@@ -117,10 +116,8 @@ def check_ranks(batch: int, ranks: Ranks, optimizer: Optimizer, objective: Objec
             f"a batch of {batch} has no row for each of {ranks.size} ranks, which sharding='fsdp' needs: give a larger "
             "batch"
         )
-    if any(type(part) is torch.optim.Adafactor for part in parts_of(optimizer)):
-        raise HandfulError(
-            "Adafactor cannot step weights that are shared out (sharding='fsdp', torch 2.13): choose another optimizer"
-        )
+    for part in parts_of(optimizer):
+        check_steps(part, objective.device)
 
 
 def of_own_step(options: Config) -> Config:

@@ -1,7 +1,6 @@
 """The model and the loss, tried on a few rows: mistakes are reported before anything is trained, and which part of the
 output predicts the target is found."""
 
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -12,8 +11,10 @@ from torch import Tensor, nn
 from handful.base.errors import MISTAKES, HandfulError
 from handful.data.base import Batch
 from handful.losses import ctc
-from handful.losses.loss import IGNORED, LossFunction, as_loss
-from handful.losses.outputs import mapped, named_parts
+from handful.losses.loss import IGNORED, LossFunction, as_loss, class_axis
+from handful.losses.outputs import loss_in, mapped, named_parts
+from handful.training.adapters import decodes, makes_loss
+from handful.training.coupling import training_mode
 from handful.training.evaluation import evaluate
 from handful.training.objective import Objective
 from handful.transform.target import Target
@@ -74,6 +75,45 @@ def loss_of(objective: Objective, sample: Batch, name: str, own: bool) -> None:
             f"the loss ({name}) compares every row's output with every row's target: the output is "
             f"[rows, 1] and the target [rows], which spread to [rows, rows]. Let the model return output.squeeze(1)"
         )
+
+
+def in_training_alone(objective: Objective, output: object, sample: Batch, held_out: bool) -> bool:
+    """Whether a model that makes its loss gave none in evaluation mode, but does in training mode, as those that find
+    objects; its mini-batches are then kept whole. HandfulError where held-out rows would need it, too."""
+    try:
+        loss_in(output)
+        return False
+    except HandfulError:
+        kept = [buffer.clone() for buffer in objective.buffers]
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        loss_in(objective.forward(sample) if training_mode(objective.model) else None)
+        for buffer, before in zip(objective.buffers, kept, strict=True):
+            buffer.copy_(before)
+    what = f"the model ({type(objective.model).__name__}) gives its loss in training mode alone"
+    if held_out:
+        raise HandfulError(f"{what}, so that held-out rows cannot be scored by it: pass valid=None")
+    objective.coupling = objective.coupling or what
+    return True
+
+
+def makes_more(net: nn.Module, sample: Batch) -> bool:
+    """Whether a model of Hugging Face's does more with its labels than to compare them with its scores: it decodes
+    them, or shifts them, as they are the very ids that it is given."""
+    y, ids = sample.columns.get("y"), sample.columns.get("input_ids", sample.columns.get("x"))
+    if not makes_loss(net) or not isinstance(y, Tensor) or y.is_floating_point():
+        return False
+    same = isinstance(ids, Tensor) and ids.shape == y.shape and bool(((ids == y) | (y == IGNORED)).all())
+    return decodes(net) or (same and y.ndim > 1)
+
+
+def only_its_own(net: nn.Module, sample: Batch, output: object) -> bool:
+    """Whether the loss can only be the model's: of inputs alone, in its output; or of labels that are no class of each
+    row or of each place of its scores."""
+    y = sample.columns.get("y")
+    if not isinstance(y, Tensor):
+        return (isinstance(output, Tensor) and output.ndim == 0) or "loss" in dict(named_parts(output))
+    scored = isinstance(output, Tensor) and class_axis(tuple(output.shape), tuple(y.shape)) is not None
+    return makes_loss(net) and y.ndim > 1 and not y.is_floating_point() and not scored
 
 
 def metrics_of(objective: Objective, batch: Batch, *, every_row: bool) -> None:
@@ -165,9 +205,9 @@ def _has_shape(found: Tensor, batch: Batch, target: Target) -> bool:
     if found.ndim == 0 or len(found) != len(batch) or not found.is_floating_point():
         return False
     if target.task != "classification":
-        return found[:1].numel() == math.prod(target.shape)
+        return found[:1].numel() == target.size
     if target.dense:
-        return found.ndim == len(target.shape) + 2
+        return class_axis(tuple(found.shape), tuple(batch.tensor("y").shape)) is not None
     single = found[:1].numel() == 1 and target.outputs == 2
     return single or (found.ndim == 2 and found.shape[1] >= target.outputs)
 

@@ -139,4 +139,6 @@ def metrics(asked: Metrics, pipeline: Pipeline, output: object, uneven: bool = F
         names = "label_accuracy"  # of pixels
     if not isinstance(ctc.only_valid(output), Tensor) or (pipeline.target and pipeline.target.part is None):
         names = ""
-    return as_metrics(names, pipeline.space), Choice(names, "found", f"usual for {pipeline.task}")
+    return as_metrics(names, pipeline.space), Choice(
+        names, "found", f"usual for {pipeline.task}" if pipeline.task else "none without a target that is known"
+    )

@@ -17,8 +17,9 @@ from handful.base.plan import Choice, Status
 from handful.base.stopwatch import part
 from handful.batches.order import Order
 from handful.data.base import Batch
+from handful.losses.forms import FORMS, Summed
 from handful.losses.left_out import ignored_id
-from handful.losses.loss import Counted, LossFunction, Summed, unknown
+from handful.losses.loss import Counted, LossFunction, unknown
 from handful.losses.loss import model as of_model
 from handful.losses.outputs import part_of, scores_in
 from handful.models.base import Model
@@ -29,13 +30,13 @@ from handful.plan.data import Data, augmentation
 from handful.plan.defaults import Chooser, describe
 from handful.runs.folder import RunFolder
 from handful.training.adapters import input_names, target_argument
-from handful.training.coupling import KEPT_WHOLE, loss_form, still_layers
+from handful.training.coupling import KEPT_WHOLE, LossForm, loss_form, still_layers
 from handful.training.objective import Objective
 from handful.training.process.checkpoint import read_tensors
 from handful.training.process.device import choose_precision
 from handful.transform.augment.geometry import Flip
 from handful.transform.rows import original_rows
-from handful.transform.target import in_row
+from handful.transform.target_values import in_row
 
 TRIED = 512  # rows on which metrics of the caller's own are tried
 ROWS_OF_FORM = 16  # on which a loss of the caller's own is tried, whole and in parts
@@ -135,6 +136,10 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
     if choice.value == "float64":
         net.double()
     objective = Objective(net, undecided, device=device, autocast=lower)
+    objective.collated = any(column.kind == "collated" for column in data.train.columns.values())
+    if data.train.whole:
+        objective.coupling = data.train.whole
+        chooser.notes.append(f"{data.train.whole}, {KEPT_WHOLE}")
     if options.training_step is not None:
         chooser.put("training_step", describe(options.training_step, "given"))
         if options.loss in (None, "auto"):
@@ -152,6 +157,9 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     sample = objective.to_device(data.pipeline(data.train.take(rows)))
     asked = asked_loss(objective.model, sample, options, data)
     output = first_output(objective, asked, sample)
+    if asked in (None, "auto") and dry_run.only_its_own(objective.model, sample, output):
+        asked, output = "model", first_output(objective, "model", sample)
+    in_training = asked == "model" and dry_run.in_training_alone(objective, output, sample, data.held_out is not None)
     if options.task is None:
         data.pipeline = data.pipeline.resolve_task(output)
         chooser.set("task", data.pipeline.task, "found")
@@ -164,7 +172,8 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     leave_out(loss, data, str(choice.value))
     objective.gaps = data.gaps
     if own := callable(asked) or asked == "model":
-        find_prediction(objective, loss, data.pipeline(data.train.take(some)), data, chooser)
+        nothing = dry_run.makes_more(objective.model, sample)
+        find_prediction(objective, loss, data.pipeline(data.train.take(some)), data, chooser, nothing=nothing)
     seen = part_of(output, objective.part)
     metrics, choice = losses.metrics(options.metrics, data.pipeline, seen, uneven(data.counts))
     chooser.put("metrics", choice)
@@ -175,8 +184,9 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     if objective.of_probabilities:
         data.pipeline = data.pipeline.of_probabilities()
     sample = objective.to_device(data.pipeline(data.train.take(rows)))  # its target may be settled now
-    dry_run.loss_of(objective, sample, str(chooser.choices["loss"].value), own=callable(options.loss))
-    if own:
+    if not in_training:
+        dry_run.loss_of(objective, sample, str(chooser.choices["loss"].value), own=callable(options.loss))
+    if own and not objective.coupling:
         note_form(objective, objective.to_device(data.pipeline(data.train.take(some))), chooser)
     spread_weights(objective, data, options, some, chooser)
     if not chooser.choices["metrics"].reproducible:
@@ -206,7 +216,7 @@ def first_output(objective: Objective, asked: object, sample: Batch) -> object:
 
 def note_loss(objective: Objective, choice: Choice, found: bool, output: object, chooser: Chooser) -> None:
     """The loss, and what it is given, in the plan. found: it is the model's, by its forward."""
-    why = "the model's forward takes the target and makes the loss of it"
+    why = "the model makes it, in its forward"
     chooser.put("loss", Choice(choice.value, "found", why) if found else choice)
     if objective.whole and not torch.is_tensor(output):
         chooser.set("output", "whole", "found", "the loss takes all that the model returns")
@@ -216,6 +226,8 @@ def asked_loss(net: nn.Module, sample: Batch, options: Config, data: Data) -> st
     """The loss that was asked for; that of the model where it was left open and forward has to be given the target."""
     found = target_argument(net, input_names(sample))
     asked = "model" if options.loss == "auto" and found and found[1] and "y" in sample.columns else options.loss
+    if asked == "auto" and data.pipeline.task != "language" and dry_run.makes_more(net, sample):
+        asked = "model"
     if asked == "model" and data.pipeline.task == "language" and found and found[0] == "labels":
         raise HandfulError(
             "this model shifts its labels by a token itself, and a language model's target is shifted already: leave "
@@ -275,11 +287,15 @@ def try_metrics(objective: Objective, data: Data) -> None:
     dry_run.metrics_of(objective, batch, every_row=len(some) == len(scored))
 
 
-def find_prediction(objective: Objective, loss: LossFunction, batch: Batch, data: Data, chooser: Chooser) -> None:
-    """Find out what of the model's output predicts the target, where the loss is the caller's own."""
+def find_prediction(
+    objective: Objective, loss: LossFunction, batch: Batch, data: Data, chooser: Chooser, *, nothing: bool
+) -> None:
+    """Find out what of the model's output predicts the target, where the loss is the caller's own. nothing: it is known
+    that none does."""
     objective.minimise(loss, [])
     batch = objective.to_device(batch)
-    part = dry_run.quietly(objective.model, lambda: dry_run.predicting_part(objective, batch, data.pipeline.target))
+    find = lambda: None if nothing else dry_run.predicting_part(objective, batch, data.pipeline.target)  # noqa: E731
+    part = dry_run.quietly(objective.model, find)
     data.pipeline, objective.part = data.pipeline.predicted_by(part), part or ""
     if part != "":
         taken = "no part of what the model gives is" if part is None else f"'{part}' of what the model gives is"
@@ -288,7 +304,15 @@ def find_prediction(objective: Objective, loss: LossFunction, batch: Batch, data
 
 def note_form(objective: Objective, batch: Batch, chooser: Chooser) -> None:
     """Find out whether a loss of the caller's own is a mean over rows, so that it can be computed in parts."""
-    form = loss_form(objective, batch)
+    form, y = loss_form(objective, batch), batch.columns.get("y")
+    if form.coupling and objective.of_model and isinstance(y, Tensor) and y.ndim > 1 and not y.is_floating_point():
+        own = objective.loss
+        for name in list(FORMS)[1:]:
+            objective.minimise(FORMS[name](own), objective.metrics, objective.scale)
+            if loss_form(objective, batch) == LossForm():
+                chooser.set("loss_form", name, "found", "so that it can be computed in parts of a mini-batch")
+                return
+        objective.minimise(own, objective.metrics, objective.scale)
     if form.summed:
         objective.minimise(Summed(objective.loss), objective.metrics, objective.scale)
         why = "the loss is a sum over the rows; the mini-batch's mean is used, so lr keeps its meaning"

@@ -11,7 +11,7 @@ from typing import TextIO
 from torch import Tensor, nn
 
 from handful.base import files
-from handful.base.errors import HandfulError, shown
+from handful.base.errors import HandfulError, did_you_mean, shown
 from handful.base.plan import Plan
 from handful.base.stopwatch import part
 from handful.models.base import Model
@@ -63,8 +63,9 @@ class RunFolder:
     def hold(self) -> None:
         """Be the one process that writes here, until `release`."""
         self.held = files.hold(self.path / LOCK)
-        for leftover in [*self.path.glob(".*.tmp"), *self.checkpoints.glob(".*.tmp")]:  # of a process that was killed
-            leftover.unlink(missing_ok=True)
+        with files.changing(self.path):
+            for leftover in [*self.path.glob(".*.tmp"), *self.checkpoints.glob(".*.tmp")]:  # of a killed process
+                leftover.unlink(missing_ok=True)
 
     def release(self) -> None:
         """Let others write here; leave no empty folder behind where a run could not begin."""
@@ -96,12 +97,13 @@ class RunFolder:
     def start(self, plan: Plan, pipeline: Pipeline, model: nn.Module, state: State, tensors: Weights) -> None:
         """Write what does not change: plan, preprocessing, how to build the model; and the state as it is. A run that
         is replaced goes."""
-        (self.path / "plan.toml").unlink(missing_ok=True)  # first: what is left from here on is no run
-        for old in self.path.iterdir():
-            if old.is_dir():
-                shutil.rmtree(old)
-            elif old.name != LOCK:
-                old.unlink()
+        with files.changing(self.path):
+            (self.path / "plan.toml").unlink(missing_ok=True)  # first: what is left from here on is no run
+            for old in self.path.iterdir():
+                if old.is_dir() and not old.is_symlink():
+                    shutil.rmtree(old)
+                elif old.name != LOCK:
+                    old.unlink()
         table, fitted = pipeline.to_dict()
         digest = checkpoint.write_tensors(self.path / "pipeline.safetensors", fitted)
         files.write_json(self.path / "pipeline.json", {"tensors": digest, "pipeline": table}, indent=1)
@@ -121,7 +123,11 @@ class RunFolder:
     def plan(self) -> Plan:
         """The plan of the run in this folder. HandfulError when it holds none."""
         if not self.path.is_dir():
-            raise HandfulError(f"there is no run folder {self.path}")
+            runs = {
+                str(plan.parent) for parent in (self.path.parent, Path("runs")) for plan in parent.glob("*/plan.toml")
+            }
+            near = did_you_mean(str(self.path), runs) if runs else ""
+            raise HandfulError(f"there is no run folder {self.path}{near and '.'}{near}")
         return Plan.load(self.path / "plan.toml")
 
     def pipeline(self) -> Pipeline:
@@ -169,7 +175,7 @@ class RunFolder:
         """Add a row to history.jsonl; a full disk does not stop a run, and the next checkpoint writes all rows."""
         if not self.behind:
             try:
-                with open(self.path / "history.jsonl", "a", encoding="utf-8") as file:
+                with open(files.a_file(self.path / "history.jsonl"), "a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
             except OSError:
                 self.behind = True
@@ -178,8 +184,9 @@ class RunFolder:
         """The logged moments: of history.jsonl if it is as it was written at the end, else of the newest checkpoint."""
         path, result = self.path / "history.jsonl", self.result()
         if result is not None:
-            if path.exists() and files.sha256(path) == result["history"]:
-                return History(map(json.loads, path.read_text(encoding="utf-8").splitlines()))
+            with contextlib.suppress(OSError):
+                if files.sha256(path) == result["history"]:
+                    return History(map(json.loads, path.read_text(encoding="utf-8").splitlines()))
             self._say(f"{path} is damaged; the rows of the newest checkpoint are taken")
         try:
             return History(checkpoint.load(self.checkpoints)[1]["history"])
@@ -192,7 +199,7 @@ class RunFolder:
         last look, or, of a run that has ended, of the best; "" for one that has not."""
         rows, result = History(), self.result()
         with contextlib.suppress(OSError, ValueError):  # the last line may be half written
-            for line in (self.path / "history.jsonl").read_text(encoding="utf-8").splitlines():
+            for line in files.a_file(self.path / "history.jsonl").read_text(encoding="utf-8").splitlines():
                 rows.append(json.loads(line))
         looks = [row for row in rows if "valid_loss" in row]
         best = (result and result["best"]) or (looks or rows or [{}])[-1]
@@ -236,6 +243,7 @@ class RunFolder:
 
     def go_on(self, plan: Plan, history: list[Row]) -> None:
         """Write down that the run goes on, by this plan and from this history: it has not ended any more."""
-        (self.path / "result.json").unlink(missing_ok=True)
+        with files.changing(self.path):
+            (self.path / "result.json").unlink(missing_ok=True)
         self.rewrite_history(history)
         plan.save(self.path / "plan.toml")

@@ -13,7 +13,7 @@ from handful.data.base import Column, Source
 from handful.data.media import audio, images
 from handful.data.media.items import IMAGES, SOUNDS, FileItems
 from handful.data.open import open as open_source
-from handful.data.options import Options
+from handful.data.options import Collate, Options
 from handful.data.store.read import is_store
 from handful.data.tables.files import ending
 from handful.data.tables.readers import READERS
@@ -22,7 +22,9 @@ from handful.data.tables.strings import UNSPACED
 MEDIA = IMAGES | SOUNDS
 
 
-def open_raw(data: object, schema: Mapping[str, Column], name: str | None = None) -> Source:
+def open_raw(
+    data: object, schema: Mapping[str, Column], name: str | None = None, collate: Collate | None = None
+) -> Source:
     """Anything `handful.open` reads, with the columns that a model was trained on, and besides
 
     for a model of one text: a text, a list of texts, a .txt file (each line is a row); for one of pictures or sounds:
@@ -32,8 +34,10 @@ def open_raw(data: object, schema: Mapping[str, Column], name: str | None = None
     such file exists, and it does not end like a file's name. schema: `Pipeline.schema`. Raises HandfulError as
     `handful.open` does.
     """
-    if isinstance(data, Source):
+    if isinstance(data, Source) and (collate is None or data.serial):
         return data
+    if collate is not None:
+        return open_source(data, name=name, columns=schema, collate=collate)
     if isinstance(data, Mapping) and data and not all(map(_is_several, data.values())):
         data = [data]
     (key, column), *others = schema.items()

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,12 @@ from handful.batches.batches import Batches
 from handful.batches.order import Order
 from handful.data.base import Batch, Source
 from handful.data.open import open as open_source
+from handful.data.options import Collate
 from handful.losses import ctc
 from handful.losses.asked import Metrics, as_metrics
+from handful.losses.forms import FORMS
 from handful.losses.left_out import leaving_out
-from handful.losses.loss import Summed, as_loss, planned_loss, unknown
+from handful.losses.loss import as_loss, planned_loss, unknown
 from handful.losses.outputs import joined, mapped
 from handful.models import from_config
 from handful.report import spent
@@ -256,10 +258,11 @@ class Run:
             if not need_target:
                 raise HandfulError("a language model goes on with a text: use sample")
             source: Source = p.windows(open_source(data))
-        elif not need_target:
-            source = open_raw(data, p.schema)
+        elif not need_target or p.target is None:
+            source = open_raw(data, p.schema, collate=p.collate)
         else:
-            source = open_source(data, target=target, columns=None if isinstance(data, Source) else p.trained_on)
+            columns = None if isinstance(data, Source) else p.trained_on
+            source = open_source(data, target=target, columns=columns, collate=p.collate)
             if source.target is None:
                 raise HandfulError(
                     f"{source.name} has no target column '{target}', so there is nothing to compare with; use predict"
@@ -280,10 +283,13 @@ def _memory_said(objective: Objective) -> Iterator[None]:
               file=sys.stderr)  # fmt: skip
 
 
-def open_run(path: str | Path, *, model: nn.Module | None = None, loss: object = None, device: str = "auto") -> Run:
+def open_run(
+    path: str | Path, *, model: nn.Module | None = None, loss: object = None, collate: Collate | None = None,
+    device: str = "auto",
+) -> Run:  # fmt: skip
     """The run in a folder: see `handful.load`."""
     folder = RunFolder(Path(path))
-    plan, pipeline, config = folder.plan(), folder.pipeline(), folder.model_config()
+    plan, pipeline, config = folder.plan(), replace(folder.pipeline(), collate=collate), folder.model_config()
     if model is None:
         if not config:
             raise HandfulError(f"this run trained {plan.model}; pass an instance: handful.load(path, model=...)")
@@ -299,11 +305,13 @@ def open_run(path: str | Path, *, model: nn.Module | None = None, loss: object =
     function = as_loss(loss)[0] if loss is not None else planned_loss(plan.choices, text) if text else unknown
     if target := pipeline.target:
         function = leaving_out(function, target.ignored, target.outputs, len(target.shape))
-    function = Summed(function) if "loss_form" in plan.choices and function is not unknown else function
+    if "loss_form" in plan.choices and function is not unknown:
+        function = FORMS[plan.choices["loss_form"].value](function)
     objective = Objective(
         model, function, as_metrics(metrics, pipeline.space), device=where, autocast=autocast(plan.precision),
         scale=pipeline.target_scale,
     )  # fmt: skip
+    objective.collated = any(column.kind == "collated" for column in pipeline.trained_on.values())
     objective.part, objective.whole = (pipeline.target and pipeline.target.part) or "", "output" in plan.choices
     history = folder.history()
     plan = Plan(plan.choices, (*plan.notes, *dict.fromkeys(folder.notes)))

@@ -5,7 +5,7 @@ returns for the rows of a batch (ignored positions, several members), and what m
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -20,6 +20,9 @@ from handful.losses.outputs import mapped, part_of, scores_in
 from handful.models.base import Model
 
 _TARGETS = ("labels", "label", "targets", "target", "y")  # arguments for the target, as models call them
+# arguments for what follows from the lengths of the rows: how many steps they have, or which steps are theirs
+LENGTHS = ("lengths", "length", "seq_lengths", "seq_lens", "seq_len", "lens", "x_lengths", "input_lengths")
+MASK = "attention_mask"
 
 Seen = tuple[Tensor, Tensor, Tensor | None]  # output, target, weight for metrics
 Call = Callable[[Batch], object]  # the model's output for a batch
@@ -76,32 +79,51 @@ def _attended(model: nn.Module, ids: Tensor) -> Tensor:
 
 def _takes_ids(model: nn.Module) -> bool:
     """Whether the model is called as Hugging Face calls its own: forward(input_ids, attention_mask, ...)."""
-    try:
-        names = inspect.signature(model.forward).parameters
-    except (TypeError, ValueError):
-        return False
-    return "input_ids" in names and "attention_mask" in names
+    names = _parameters(model)
+    return "input_ids" in names and MASK in names
 
 
 def needed_arguments(model: nn.Module) -> list[str]:
     """The arguments that the model's forward has to be given besides one for the target, where it has several."""
-    try:
-        found = inspect.signature(model.forward).parameters.values()
-    except (TypeError, ValueError):
-        return []
+    found = _parameters(model).values()
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
     needed = [p.name for p in found if p.default is inspect.Parameter.empty and p.kind not in kinds]
     needed = [name for name in needed if name not in _TARGETS]
     return needed if len(needed) > 1 else []
 
 
+def length_arguments(model: nn.Module) -> dict[str, bool]:
+    """The arguments of the model's forward for the lengths of rows that differ in length, or for a mask of them
+    (True)."""
+    return {name: name == MASK for name in _parameters(model) if name in (*LENGTHS, MASK)}
+
+
+def first_argument(model: nn.Module) -> str:
+    """The name of what the model's forward is given first; x where that is not known."""
+    return next((n for n, p in _parameters(model).items() if p.kind is p.POSITIONAL_OR_KEYWORD), "x")
+
+
+def makes_loss(model: nn.Module) -> bool:
+    """Whether it is a model of Hugging Face's that makes its loss of labels."""
+    return "labels" in _parameters(model) and hasattr(model, "config")
+
+
+def decodes(model: nn.Module) -> bool:
+    """Whether it is a model of Hugging Face's whose decoder is given the labels."""
+    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+
+
+def _parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(model.forward).parameters
+    except (TypeError, ValueError):
+        return {}
+
+
 def target_argument(model: nn.Module, inputs: Sequence[str]) -> tuple[str, bool] | None:
     """The argument of the model's forward for the target, and whether it has to be given: of a usual name, or the only
     one to be given besides these inputs; None where there is none."""
-    try:
-        found = dict(inspect.signature(model.forward).parameters)
-    except (TypeError, ValueError):
-        return None
+    found = _parameters(model)
     single = list(inputs) == ["x"]
     others = list(found)[1:] if single else [name for name in found if name not in inputs]
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -109,6 +131,7 @@ def target_argument(model: nn.Module, inputs: Sequence[str]) -> tuple[str, bool]
     usual = [name for name in _TARGETS if name in others]
     if usual:
         return usual[0], usual[0] in given
+    given = [name for name in given if name not in (*LENGTHS, MASK)]
     return (given[0], True) if single and len(given) == 1 else None
 
 
@@ -116,6 +139,8 @@ def _with_target(model: nn.Module, batch: Batch) -> Call:
     """The call of a model that is given the target, too, and makes its loss of it."""
     names = input_names(batch)
     found = target_argument(model, names)
+    if found is None and "y" not in batch.columns:  # it makes its loss of the inputs
+        return _by_inputs(model, batch)
     if found is None:
         raise HandfulError(
             f"loss='model' needs a model whose forward takes the target, as forward(x, y); "
@@ -126,6 +151,10 @@ def _with_target(model: nn.Module, batch: Batch) -> Call:
 
     def call(batch: Batch) -> object:
         more = {} if "y" not in batch.columns else {name: batch.columns["y"]}
+        if not more and decodes(model):
+            raise HandfulError(
+                "the model decodes its labels, so without them it gives no outputs: run.model.generate(...) predicts"
+            )
         if needed and not more:
             raise HandfulError(
                 f"the model's forward has to be given '{name}', and there is no target: with '{name}=None' as its "

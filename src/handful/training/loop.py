@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 
 from handful.base.errors import StepError
@@ -24,33 +25,47 @@ def descend(t: Training, after_step: Callable[[LossSums, float], None], interrup
     after_step: gets the sums over the mini-batch and the rate of the update; it logs, evaluates and saves.
     Returns why it stopped.
     """
-    objective, state, seed = t.objective, t.state, t.plan.seed
-    training_mode(objective.model)
-    mini_batches, t.clock = MiniBatches(t), time.perf_counter()
-    with Graph(t, after_step) as graph:
+    training_mode(t.objective.model)
+    step, t.clock, t.asked_from = StepByStep(t, interrupts), time.perf_counter(), 0
+    with Graph(t, after_step) as graph, step:
         while not (reason := should_stop(t, interrupts)):  # 7. repeat until it should stop
             if graph.open and graph.steps(interrupts):  # many at once, where each is one graph
                 continue
-            batch = mini_batches.next()  # 2. choose a random mini-batch
-            with ExactGradient(objective, batch, state.micro_batch, t.ranks, seed=seed, step=state.step) as gradient:
-                for part in gradient.parts():  # all rows at once, or in parts that fit in memory
-                    output = objective.forward(part)  # 3. forward
-                    sums = objective.sums_of(output, part)  # 4. mean loss: its sum and its weight
-                    gradient.backward(sums)  # 5. backward
-                    del output, sums  # or they would take up memory during the next forward pass
-            with interrupts.one_update():
-                rate = update(t, again=gradient.again)  # 6. update by the learning rate
-                state.position += state.batch
-                state.step += 1
-            after_step(gradient.total, rate)
+            step.take()  # 2. to 6., see `OneStep`
+            after_step(step.total, step.rate)
             t.tick()
     return reason
+
+
+class StepByStep(ExactGradient):
+    """The steps of a run, one by one: mini-batches that the host draws, and what they add up to."""
+
+    def __init__(self, t: Training, interrupts: Interrupts) -> None:
+        self.t, self.interrupts, self.mini_batches, self.rate = t, interrupts, MiniBatches(t), 0.0
+        self.foreseen, self.factors = t.foreseen, list[float]()  # of the base rate, of the next steps, the last first
+        super().__init__(t.objective, Batch({}, NO_ROWS), t.state.micro_batch, t.ranks, seed=t.plan.seed)
+
+    def choose(self) -> Batch:
+        """The mini-batch at the state's position."""
+        self.step = self.t.state.step
+        return self.mini_batches.next()
+
+    def update(self) -> None:
+        """The update, which no signal cuts in two."""
+        t, interrupts = self.t, self.interrupts
+        if not self.factors and self.foreseen:
+            self.factors = t.ahead(self.foreseen)[::-1]
+        interrupts.held = True
+        self.rate = update(t, self.factors.pop() if self.factors else None, self.again)
+        t.state.position += t.state.batch
+        t.state.step += 1
+        interrupts.done()
 
 
 def descend_by_hand(t: Training, after_step: Callable[[LossSums, float], None], interrupts: Interrupts) -> str:
     """`descend`, with steps 3 to 6 by the caller's own training_step."""
     training_mode(t.objective.model)
-    mini_batches, t.clock = MiniBatches(t), time.perf_counter()
+    mini_batches, t.clock, t.asked_from = MiniBatches(t), time.perf_counter(), 0
     while not (reason := should_stop(t, interrupts)):
         batch = mini_batches.next()
         with interrupts.one_update():
@@ -83,10 +98,14 @@ class MiniBatches:
 
 def should_stop(t: Training, interrupts: Interrupts) -> str | None:
     """A signal, or a callback's or the stop rule's reason, or None: the same on all ranks."""
-    stopped = interrupts.asked if t.ranks.size == 1 else t.ranks.stopped(interrupts)
-    return INTERRUPTED if stopped else t.state.callbacks.reason or t.rule(t.progress())
+    if interrupts.asked if t.ranks.size == 1 else t.ranks.stopped(interrupts):
+        return INTERRUPTED
+    if t.state.position < t.asked_from:
+        return t.state.callbacks.reason
+    return t.state.callbacks.reason or t.stops()
 
 
+NO_ROWS = np.empty(0, dtype=np.int64)
 SKIPS, RETURNS = 10, 5  # at most: mini-batches passed over in a row; times that a run goes back
 
 

@@ -1,13 +1,15 @@
 """Model + loss + metrics -> sums and weights over exactly the rows given: never a mean of means."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from handful.data.base import Batch, Source
-from handful.losses.loss import LossFunction, Summed, of_probabilities
+from handful.losses.forms import FORMS
+from handful.losses.loss import LossFunction, of_probabilities
 from handful.losses.loss import model as model_loss
 from handful.losses.metric import Metric, SumMetric
 from handful.losses.outputs import mapped
@@ -15,6 +17,8 @@ from handful.models.base import Model
 from handful.training import adapters
 
 Scale = tuple[Tensor, Tensor]
+Unmeasured = tuple[Sequence[SumMetric], Tensor, Tensor]  # metrics that count, and an output and a target to see
+LATER = 1 << 13  # numbers in an output that is kept to be measured with others
 _NOT_KEPT = ("forward", "view", "row_losses", "source")  # when pickled: functions, and data
 
 
@@ -23,7 +27,8 @@ class LossSums:
     """What some rows add up to. The mean loss is loss / weight.
 
     loss: 0-d, differentiable until sums are added; weight: 0-d (rows, counted tokens, or summed row weights); metrics:
-    name -> float64 sums [k].
+    name -> float64 sums [k]; known: of those that are known; seen: what metrics that count have still to see, of many
+    mini-batches at once.
 
     >>> a = LossSums(torch.tensor(2.0), torch.tensor(1.0)) + LossSums(torch.tensor(90.0), torch.tensor(9.0))
     >>> float(a.loss / a.weight)
@@ -32,15 +37,33 @@ class LossSums:
 
     loss: Tensor
     weight: Tensor
-    metrics: dict[str, Tensor] = field(default_factory=dict)
+    known: dict[str, Tensor] = field(default_factory=dict)
+    seen: tuple[Unmeasured, ...] = ()
+
+    @property
+    def metrics(self) -> dict[str, Tensor]:
+        """The sums of all metrics."""
+        return self.known | measure(self.seen)
 
     def detached(self) -> "LossSums":
         """The sums without their graph."""
-        return LossSums(self.loss.detach(), self.weight.detach(), self.metrics)
+        return LossSums(self.loss.detach(), self.weight.detach(), self.known, self.seen)
 
     def __add__(self, other: "LossSums") -> "LossSums":
-        metrics = {name: value + other.metrics[name] for name, value in self.metrics.items()}
+        theirs = other.metrics
+        metrics = {name: value + theirs[name] for name, value in self.metrics.items()}
         return LossSums(self.loss + other.loss.detach(), self.weight + other.weight.detach(), metrics)
+
+
+def measure(seen: Sequence[Unmeasured]) -> dict[str, Tensor]:
+    """The sums of metrics that count over what was seen of some mini-batches, of one kind: the same bits in one go."""
+    if not seen:
+        return {}
+    metrics, output, target = seen[0]
+    if len(seen) > 1:
+        output, target = torch.cat([o for _, o, _ in seen]), torch.cat([t for _, _, t in seen])
+    with torch.no_grad():
+        return {m.name: m.sums(output, target, None) for m in metrics}
 
 
 class Objective:
@@ -76,6 +99,7 @@ class Objective:
         self.guarded = False  # whether a gradient that is not finite is looked for, too
         self.at_once: int | None = None  # rows that an evaluation puts through the model, where memory ran out
         self.coupling: str | None = None  # why the loss of a mini-batch cannot be computed in parts
+        self.collated = False  # whether batches hold what a collate function gives, tensors somewhere in it
         self.minimise(loss, metrics, scale)
         self.autocast = autocast
 
@@ -88,8 +112,9 @@ class Objective:
         """Decide on loss and metrics, where they follow from the model's output."""
         self.loss, self.metrics, self.scale = loss, list(metrics), scale
         self.sum_metrics = [m for m in self.metrics if isinstance(m, SumMetric)]
+        self.count = all(m.counts for m in self.sum_metrics)  # so that they may see many mini-batches at once
         self.of_probabilities = of_probabilities(loss)
-        self.of_model = loss in (model_loss(), Summed(model_loss()))  # the model makes it
+        self.of_model = loss == model_loss() or loss in [form(model_loss()) for form in FORMS.values()]  # it makes it
         self.row_losses = adapters.row_losses(self.model, loss)
         self.view: adapters.View = self._first_view
         self.forward: adapters.Call = self._first_forward
@@ -127,18 +152,24 @@ class Objective:
         """The same model and loss with other metrics."""
         other = Objective(self.model, self.loss, metrics, device=self.device, autocast=self.autocast, scale=self.scale)
         other.part, other.coupling, other.gaps, other.whole = self.part, self.coupling, self.gaps, self.whole
+        other.collated = self.collated
         other.row_weight = self.row_weight
         return other
 
     def to_device(self, batch: Batch) -> Batch:
         """The batch on the model's device, floats in the model's dtype; itself if it is there already."""
-        moved = {}
+        moved: dict[str, Any] = {}
         for name, value in batch.columns.items():
             if isinstance(value, Tensor):
                 dtype = self.dtype if value.is_floating_point() else value.dtype
                 if value.dtype != dtype or value.device != self.device:
                     moved[name] = value.to(self.device, dtype, non_blocking=True)
+            elif self.collated:
+                moved[name] = mapped(value, self._moved)
         return batch.replace({**batch.columns, **moved}) if moved else batch
+
+    def _moved(self, value: Tensor) -> Tensor:
+        return value.to(self.device, self.dtype if value.is_floating_point() else value.dtype)
 
     def _first_forward(self, batch: Batch) -> object:
         """Step 3, for the first batch: the model's output for its rows (on the model's device already)."""
@@ -162,12 +193,15 @@ class Objective:
         loss, weight, _ = self.row_losses(output, batch)
         if self.row_weight is not None and self.model.training:
             weight = torch.full_like(weight, self.row_weight * len(batch.rows))
-        measured = {}
-        if metrics and self.sum_metrics and (seen := self.view(output, batch)):
-            with torch.no_grad():
-                seen = adapters.counted(seen) if self.gaps else seen
-                measured = {m.name: m.sums(*seen) for m in self.sum_metrics}
-        return LossSums(loss, weight, measured)
+        if not metrics or not self.sum_metrics or not (seen := self.view(output, batch)):
+            return LossSums(loss, weight)
+        scores, target, of_rows = seen
+        small = scores.numel() <= LATER and scores.ndim == 2 and target.ndim == 1 and of_rows is None
+        if small and self.count and not self.gaps and isinstance(output, Tensor) and not output._is_view():
+            return LossSums(loss, weight, {}, ((self.sum_metrics, scores, target),))  # no view: it will not change
+        with torch.no_grad():
+            seen = adapters.counted(seen) if self.gaps else seen
+            return LossSums(loss, weight, {m.name: m.sums(*seen) for m in self.sum_metrics})
 
     def values(self, batch: Batch) -> Tensor | None:
         """The loss of each row, in a pass of its own; None where the loss is one number for all rows."""

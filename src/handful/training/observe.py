@@ -47,7 +47,7 @@ class Observer:
         state.window.add(sums)
         if state.position >= t.next_moment:
             self.moment(rate)
-            t.next_moment = self.next_moment()
+            t.next_moment, t.asked_from = self.next_moment(), 0
         elif state.callbacks.all:
             self.tell("step", t.here())
         self.step = state.step

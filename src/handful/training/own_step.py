@@ -34,13 +34,13 @@ class PartObjective(Objective):
 
     def __init__(self, whole: Objective, parameters: list[nn.Parameter], own: Loss) -> None:
         vars(self).update(vars(whole))
-        self.parameters, self.own = parameters, own
+        self.parameters, self.own, self.forward = parameters, own, lambda batch: None  # the loss calls the model
 
     def _added_up(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         with torch.autocast(self.device.type, self.autocast) if self.autocast else nullcontext():
             return added_up(self.own(batch), len(batch), batch.weight)
 
-    def sums(self, batch: Batch, *, metrics: bool = True) -> LossSums:
+    def sums_of(self, output: object, batch: Batch, *, metrics: bool = True) -> LossSums:
         return LossSums(*self._added_up(batch)[:2])
 
     def values(self, batch: Batch) -> Tensor | None:

@@ -1,7 +1,7 @@
 """All that changes during a run. With its Plan it replays the run; both can be written down."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,25 +18,42 @@ from handful.base.shards import as_shared, is_shard
 from handful.losses.metric import SumMetric
 from handful.optim.build import load_state, state_tensors
 from handful.optim.state import averages_itself, switch
-from handful.training.objective import LossSums
+from handful.training.objective import LossSums, Unmeasured, measure
 
 Weights = dict[str, Tensor]
+SEEN = 64  # mini-batches that metrics see at once
 
 
-@dataclass
+MetricSums = dict[str, NDArray[np.float64]]
+
+
 class Window:
     """LossSums since the last logged moment: the training loss and metrics of the history."""
 
-    loss: float = 0.0
-    weight: float = 0.0
-    metrics: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    def __init__(self, loss: float = 0.0, weight: float = 0.0, metrics: MetricSums | None = None) -> None:
+        self.loss, self.weight, self.measured = loss, weight, metrics or {}
+        self.seen: list[Unmeasured] = []
 
     def add(self, sums: LossSums) -> None:
         self.loss += float(sums.loss)
         self.weight += float(sums.weight)
-        for name, sum_ in sums.metrics.items():
+        if sums.seen:
+            self.seen += sums.seen
+            if len(self.seen) < SEEN:
+                return
+        self._add(sums.known)
+
+    @property
+    def metrics(self) -> MetricSums:
+        """The sums of each metric."""
+        self._add({})
+        return self.measured
+
+    def _add(self, metrics: Mapping[str, Tensor]) -> None:
+        seen, self.seen = self.seen, []
+        for name, sum_ in (*metrics.items(), *measure(seen).items()):
             value = sum_.cpu().numpy()
-            self.metrics[name] = self.metrics[name] + value if name in self.metrics else value.copy()
+            self.measured[name] = self.measured[name] + value if name in self.measured else value.copy()
 
     def scores(self, metrics: Sequence[SumMetric] | None) -> dict[str, float]:
         """train_loss and train_<metric> over exactly the rows of the window. metrics None: of what a step of the

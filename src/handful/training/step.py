@@ -1,12 +1,16 @@
-"""Batch -> one exact update: the whole mini-batch's, whatever the micro-batch size or the number of ranks."""
+"""One step of the algorithm, and batch -> exact gradient: the whole mini-batch's, whatever the micro-batch size or the
+number of ranks."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import partial
 from types import TracebackType
+from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import _engine_run_backward as run_backward
 
 from handful.base.errors import HandfulError
 from handful.base.keys import key
@@ -29,13 +33,53 @@ NOTHING = LossSums(torch.zeros(()), torch.zeros(()))
 as_double = partial(torch.tensor, dtype=torch.float64)
 
 
-class ExactGradient:
-    """Steps 3 to 5 for one mini-batch: leaves in `.grad` the gradient of sum(loss) / sum(weight) over the whole
-    mini-batch of all ranks, exactly; `total` holds the sums, over all ranks once the block is left.
+class OneStep(ABC):
+    """One step, on whatever it stands on: a mini-batch that the host draws, or buffers of a device, as one graph."""
 
-    Dropout is keyed by (seed, step). micro_batch: rows put through the model at a time; None: all at once.
-    Raises NonFiniteLoss, before any update, with the rows to blame; TooLarge where memory runs out, with buffers
-    (running statistics) put back; OutOfMemory when one row does not fit.
+    objective: Objective
+
+    def take(self) -> None:
+        """Steps 2 to 6 of the algorithm."""
+        batch = self.choose()  # 2. choose a random mini-batch
+        for part in self.parts(batch):  # all rows at once, or in parts that fit in memory
+            output = self.objective.forward(part)  # 3. forward
+            sums = self.objective.sums_of(output, part)  # 4. mean loss: its sum and its weight
+            self.backward(sums)  # 5. backward
+            del output, sums  # or they would take up memory during the next forward pass
+        self.update()  # 6. update by the learning rate
+
+    @abstractmethod
+    def choose(self) -> Batch:
+        """The mini-batch of this step."""
+
+    @abstractmethod
+    def parts(self, batch: Batch) -> Iterable[Batch]:
+        """Its rows on the model's device: all at once, or in parts."""
+
+    @abstractmethod
+    def backward(self, sums: LossSums) -> None:
+        """Leave in `.grad` what the part that was given out last adds to the gradient."""
+
+    def update(self) -> None:
+        """Change the weights; none of a gradient that somebody else wants."""
+        return
+
+
+def differentiate(loss: Tensor, share: Tensor) -> None:
+    """The gradient of loss * share, both 0-d and of one dtype: what `(loss * share).backward()` leaves, without that
+    product, which costs a twentieth of a small step. (`loss.backward(share)` has torch import sympy, to compare their
+    shapes.)"""
+    run_backward((loss,), (share,), False, False, (), allow_unreachable=True, accumulate_grad=True)
+
+
+class ExactGradient(OneStep):
+    """Steps 3 to 5 for one mini-batch: leaves in `.grad` the gradient of sum(loss) / sum(weight) over the whole
+    mini-batch of all ranks, exactly; `total` holds the sums, over all ranks once the pass is over.
+
+    Dropout is keyed by (seed, step). micro_batch: rows put through the model at a time; None: all at once. answers:
+    whether a loss that is not finite is an answer, too.
+    Inside a `with` block it raises NonFiniteLoss, before any update, with the rows to blame; TooLarge where memory runs
+    out, with buffers (running statistics) put back; OutOfMemory when one row does not fit.
     """
 
     def __init__(
@@ -47,73 +91,90 @@ class ExactGradient:
         *,
         seed: int = 0,
         step: int = 0,
+        answers: bool = False,
     ) -> None:
-        self.objective, self.batch, self.ranks, self.step = objective, batch, ranks, step
-        most = max(1, len(batch.rows) if ranks.size == 1 else ranks.most(len(batch.rows)))
-        self.size = most if micro_batch is None else min(micro_batch, most)
-        # Alone and undivided, the mean itself is differentiated, so the bits are those of the plain textbook loop.
-        self.whole = self.size >= len(batch.rows) and ranks.size == 1
+        self.objective, self.batch, self.micro_batch, self.ranks = objective, batch, micro_batch, ranks
+        self.seed, self.step, self.answers = seed, step, answers
         self.total = NOTHING
-        self.asked = 0  # times that the gradient was asked for again
-        self.key = seed, step, ranks.rank
-        self.part, self.counts = batch, True
+        self.passing = self.told = False  # in the middle of a pass; its end was told to the other ranks
+
+    def choose(self) -> Batch:
+        """The mini-batch that it is of."""
+        return self.batch
+
+    def parts(self, batch: Batch) -> Iterable[Batch]:
+        """The rows on the model's device: all at once, or in parts of `micro_batch` rows."""
+        objective, m = self.objective, len(batch.rows)
+        self.batch, self.asked, self.told = batch, 0, False  # asked: times that the gradient was asked for again
         self.bad: Batch | None = None  # of several ranks: the first part of this one whose loss is not finite
+        self.counts, self.passing = True, m > 0
+        most = max(1, m if self.ranks.size == 1 else self.ranks.most(m))
+        self.size = most if self.micro_batch is None else min(self.micro_batch, most)
+        # Alone and undivided, the mean itself is differentiated, so the bits are those of the plain textbook loop.
+        self.whole = self.size >= m and self.ranks.size == 1
+        self.total = NOTHING
         for parameter in objective.parameters:
             parameter.grad = None
         self.buffers = [b.detach().clone() for b in objective.buffers]
-        seed_dropout(*self.key, objective.device)
+        seed_dropout(self.seed, self.step, self.ranks.rank, objective.device)
+        if not self.whole or objective.guarded:
+            return self._in_parts(batch)
+        self.part = objective.to_device(batch)
+        return (self.part,) if m else ()
 
-    def parts(self) -> Iterable[Batch]:
-        """The rows on the model's device: all at once, or in parts of `micro_batch` rows."""
-        if self.whole:
-            self.part = self.objective.to_device(self.batch)
-            return (self.part,) if len(self.batch.rows) else ()
-        return self._in_parts()
-
-    def _in_parts(self) -> Iterator[Batch]:
-        m = len(self.batch.rows)
+    def _in_parts(self, batch: Batch) -> Iterator[Batch]:
+        m = len(batch.rows)
         passes = self.ranks.passes(m)
         for start in range(0, passes, self.size):
             self.counts = start < m  # or it is a pass that only other ranks need
             some = slice(min(start, m - 1), min(start + self.size, m))
-            part = self.batch if self.size >= m else rows(self.batch, some)
-            self.part = self.objective.to_device(part)
+            self.part = self.objective.to_device(batch if self.size >= m else rows(batch, some))
             if start + self.size >= passes and self.ranks.size > 1:
                 self.ranks.part_is_last(self.objective.parameters)
             yield self.part
+        if self.ranks.size > 1:
+            if self._add_up_over_ranks(no_memory=False):
+                raise torch.OutOfMemoryError("memory ran out on another rank")
+        elif not self.whole:
+            self._divide(float(self.total.weight))
+        if self.objective.guarded and not self.answers and not finite(self._gradients()):
+            raise non_finite(self.objective, batch, self.step, look=False, what="gradient")
+        self.passing = False
 
     def backward(self, sums: LossSums) -> None:
         """Step 5 for the part that was given out last; its sums are added to `total`."""
         loss = sums.loss
-        share = sums.weight.to(loss.dtype).reciprocal() if self.whole else None  # d mean / d sum
+        if self.whole:
+            self._backward_alone(loss, sums.weight.to(loss.dtype).reciprocal())  # d mean / d sum
+            self.total = LossSums(loss.detach(), sums.weight.detach(), sums.known, sums.seen)
+            self.passing = self.objective.guarded  # whose gradient is looked at, too
+            return
         if not self.counts:
             (loss * 0).backward()  # type: ignore[no-untyped-call]
             return
-        if self.ranks.size > 1:  # a rank that gave up alone would leave the others waiting: all look at the total
+        if self.ranks.size == 1:
+            self._backward_alone(loss, torch.ones_like(loss))
+        else:  # a rank that gave up alone would leave the others waiting: all look at the total
             if self.bad is None and not math.isfinite(loss.item()):
                 self.bad = self.part
             loss.backward()  # type: ignore[no-untyped-call]
-        elif loss.device.type == "cpu":
-            if not math.isfinite(loss.item()):
+        self.total = sums.detached() if self.total is NOTHING else self.total + sums
+
+    def _backward_alone(self, loss: Tensor, share: Tensor) -> None:
+        if loss.device.type == "cpu":
+            if not math.isfinite(loss.item()) and not self.answers:
                 raise non_finite(self.objective, self.part, self.step)
-            if share is None:
-                loss.backward()  # type: ignore[no-untyped-call]
-            elif math.isfinite(share.item()):  # else the weight is 0, and nothing counts
-                # a gradient that is handed to `backward` has torch import sympy, to compare its shape
-                (loss * share).backward()  # type: ignore[no-untyped-call]
-        else:  # on an accelerator the check's answer travels while the backward pass is being queued
-            answers = torch.isfinite(torch.stack([loss.detach(), loss.detach() if share is None else share]))
-            answers = answers.to("cpu", non_blocking=True)
-            (loss if share is None else loss * share).backward()  # type: ignore[no-untyped-call]
-            torch.accelerator.current_stream().synchronize()
-            if not answers[0]:
-                raise non_finite(self.objective, self.part, self.step)
-            if not answers[1]:  # the weight is 0, and nothing counts
-                self.forget()
-        if self.total is NOTHING:
-            self.total = LossSums(loss.detach(), sums.weight.detach(), sums.metrics)
-        else:
-            self.total = self.total + sums
+            if math.isfinite(share.item()):  # else the weight is 0, and nothing counts
+                differentiate(loss, share)
+            return
+        # on an accelerator the check's answer travels while the backward pass is being queued
+        answers = torch.isfinite(torch.stack([loss.detach(), share])).to("cpu", non_blocking=True)
+        differentiate(loss, share)
+        torch.accelerator.current_stream().synchronize()
+        if not answers[0] and not self.answers:
+            raise non_finite(self.objective, self.part, self.step)
+        if not answers[1]:  # the weight is 0, and nothing counts
+            self.forget()
 
     def again(self) -> float:
         """The mean loss of the same mini-batch where the weights are now, and its gradient, with the same dropout: the
@@ -122,40 +183,26 @@ class ExactGradient:
         self.asked += 1
         if self.asked == 1:
             return _mean(self.total)
-        first, self.total = self.total, NOTHING
-        self.forget()
-        seed_dropout(*self.key, self.objective.device)
-        for part in self.parts():
-            sums = self.objective.sums(part, metrics=False)
-            share = sums.weight.to(sums.loss.dtype).reciprocal() if self.whole else None
-            sums.loss.backward(share)  # type: ignore[no-untyped-call]
-            self.total = sums.detached() if self.total is NOTHING else self.total + sums
-        if not self.whole:
-            self._divide(float(self.total.weight))
-        now, self.total = self.total, first
-        return _mean(now)
+        now = ExactGradient(self.objective, self.batch, self.micro_batch, seed=self.seed, step=self.step, answers=True)
+        now.take()
+        return _mean(now.total)
 
-    def __enter__(self) -> "ExactGradient":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        no_memory = error is not None and is_out_of_memory(error)
+        if error is None or not self.passing:
+            return
+        self.passing = False
+        no_memory = is_out_of_memory(error)
         if no_memory and self.ranks.sharding:  # in the middle of a pass, which is of all ranks
             raise HandfulError("memory ran out, and the ranks of a sharded model cannot take the step again: give "
                                f"a micro_batch below {self.size}") from None  # fmt: skip
         try:
-            if self.ranks.size > 1 and (error is None or no_memory):
-                no_memory = self._add_up_over_ranks(no_memory)
-            elif error is None and not self.whole:
-                self._divide(float(self.total.weight))
-            if error is None and not no_memory and self.objective.guarded and not finite(self._gradients()):
-                raise non_finite(self.objective, self.batch, self.step, look=False, what="gradient")
-        except BaseException:
+            if no_memory and self.ranks.size > 1 and not self.told:
+                self._add_up_over_ranks(no_memory)
+        finally:
             self.put_back()
-            raise
-        if error is None and not no_memory:
-            return
-        self.put_back()
         if no_memory:
             self.forget()
             if self.objective.coupling:
@@ -197,7 +244,7 @@ class ExactGradient:
 
     def _add_up_over_ranks(self, no_memory: bool) -> bool:
         """From the gradient of a sum on each rank to that of the mean over all of them; whether one has no memory."""
-        own = self.total
+        own, self.told = self.total, True
         said = self.ranks.add_up(
             self.objective.parameters, Said(float(own.loss), float(own.weight), own.metrics, no_memory)
         )
@@ -233,8 +280,7 @@ def exact_gradient(
 ) -> ExactGradient:
     """The exact gradient of one mini-batch, left in `.grad`."""
     with ExactGradient(objective, batch, micro_batch, ranks, seed=seed, step=step) as exact:
-        for part in exact.parts():
-            exact.backward(objective.sums(part))
+        exact.take()
     return exact
 
 

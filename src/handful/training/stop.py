@@ -38,6 +38,11 @@ class Rule(Expression):
         """
         return None
 
+    def silent_until(self, progress: Progress, batch: int | None = None) -> float:
+        """The position before which it stops no run whose history stays as it is, in steps of `batch` rows (None: of
+        various sizes). It is asked at every step from there on; one of the caller's own at all of them."""
+        return 0
+
     @property
     def scores(self) -> frozenset[str]:
         """The names of the scores it looks at."""
@@ -66,6 +71,9 @@ class steps(Rule):
     def limit(self, examples: int, batch: int | None = None) -> int | None:
         return None if batch is None else self.n * batch
 
+    def silent_until(self, progress: Progress, batch: int | None = None) -> float:
+        return 0 if batch is None else progress.position + (self.n - progress.step) * batch
+
 
 @dataclass(frozen=True)
 class epochs(Rule):
@@ -78,11 +86,13 @@ class epochs(Rule):
     n: Positive
 
     def __call__(self, progress: Progress) -> str | None:
-        near = progress.position >= self.n * progress.examples - 1  # asked at every step: no call until the end is near
-        return _reached(self.n, "epoch") if near and progress.position >= self.limit(progress.examples) else None
+        return _reached(self.n, "epoch") if progress.position >= self.limit(progress.examples) else None
 
     def limit(self, examples: int, batch: int | None = None) -> int:
         return max(1, math.ceil(round(self.n * examples, 6)))  # 0.7 * 10 is a hair above 7
+
+    def silent_until(self, progress: Progress, batch: int | None = None) -> float:
+        return self.limit(progress.examples)
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,9 @@ class examples(Rule):
         return _reached(self.n, "example") if progress.position >= self.n else None
 
     def limit(self, examples: int, batch: int | None = None) -> int:
+        return self.n
+
+    def silent_until(self, progress: Progress, batch: int | None = None) -> float:
         return self.n
 
 
@@ -132,6 +145,9 @@ class loss_below(Rule):
         loss = next(losses, math.inf)
         return f"train_loss {loss:.4g} is below {self.x:g}" if loss < self.x else None
 
+    def silent_until(self, progress: Progress, batch: int | None = None) -> float:
+        return math.inf if self(progress) is None else 0
+
     @property
     def scores(self) -> frozenset[str]:
         return frozenset(["train_loss"])
@@ -164,6 +180,9 @@ class reaches(Rule):
             return None
         good = top[1] <= self.value if lower_is_better(self.name, self.better) else top[1] >= self.value
         return f"{self.name} reached {self.value:g} ({_where(progress.history, *top)})" if good else None
+
+    def silent_until(self, progress: Progress, batch: int | None = None) -> float:
+        return math.inf if self(progress) is None else 0
 
     @property
     def scores(self) -> frozenset[str]:
@@ -200,6 +219,9 @@ class plateau(Watching, Rule):
             return None
         return f"{self.name} has not improved for {_count(stale, 'evaluation')} ({why})"
 
+    def silent_until(self, progress: Progress, batch: int | None = None) -> float:
+        return math.inf if self(progress) is None else 0
+
 
 @dataclass(frozen=True)
 class _Many(Rule):
@@ -233,6 +255,9 @@ class either(_Many):
         limits = [rule.limit(examples, batch) for rule in self.rules]
         return min((n for n in limits if n is not None), default=None)
 
+    def silent_until(self, progress: Progress, batch: int | None = None) -> float:
+        return min(rule.silent_until(progress, batch) for rule in self.rules)
+
     def __str__(self) -> str:
         return " | ".join(map(str, self.rules))
 
@@ -252,6 +277,9 @@ class both(_Many):
         limits = [rule.limit(examples, batch) for rule in self.rules]
         known = [n for n in limits if n is not None]
         return max(known) if len(known) == len(limits) else None
+
+    def silent_until(self, progress: Progress, batch: int | None = None) -> float:
+        return max(rule.silent_until(progress, batch) for rule in self.rules)
 
     def __str__(self) -> str:
         return " & ".join(f"({rule})" if isinstance(rule, either) else str(rule) for rule in self.rules)

@@ -29,6 +29,7 @@ from handful.transform.pipeline import Pipeline
 
 RATE_IS_OPEN = ("default", "measured")  # the statuses of a rate that nobody asked for
 CONSIDERED = 16  # times in a run that the batch may grow
+AHEAD = 64  # steps whose rates are computed at once
 NEAR = 0.05  # of the lowest held-out loss: evaluations so near it are told apart by the score first
 
 
@@ -99,6 +100,7 @@ class Training:
     held: Held | None = None  # the checkpoint to go back to, where a run has no folder
     examples: int = 0  # rows in one epoch
     next_moment: int = 0  # position before which nothing is due: see `Observer`
+    asked_from: float = 0  # position before which the rule does not stop the run
     one_by_one: bool = False  # whether each step's sums are wanted, so that none may be a graph
     resident: dict[str, Tensor] = field(default_factory=dict)  # all rows as the model takes them, where it is a graph
     clock: float = 0.0  # when seconds were last counted
@@ -136,6 +138,34 @@ class Training:
         """How far the run has come, for rules and schedules."""
         s = self.state
         return Progress(s.position, s.step, self.examples, s.seconds, self.planned, s.history)
+
+    def stops(self) -> str | None:
+        """Why the rule stops the run here, or None: then it need not be asked again before `asked_from`."""
+        here = self.progress()
+        reason = self.rule(here)
+        self.asked_from = self.rule.silent_until(here, self.state.batch if self.batch_size is None else None)
+        return reason
+
+    @property
+    def foreseen(self) -> int:
+        """Of how many steps factors of the rate can be computed ahead; none where parts of the model have their own."""
+        return 0 if self.schedule.patterns or self.schedule.by_clock else AHEAD
+
+    def ahead(self, most: int) -> list[float]:
+        """The factors of the base rate of the next steps: up to `most`, to where something is due, the rule stops the
+        run, or the batch has another size; none where that is now."""
+        s, p, found = self.state, self.progress(), list[float]()
+        while len(found) < most and (self.batch_size is None or self.batch_size(p) == s.batch):
+            try:
+                found.append(self.schedule(p))
+            except HandfulError:  # said where it is that step's turn
+                if not found:
+                    raise
+                break
+            p = Progress(p.position + s.batch, p.step + 1, p.examples, p.seconds, p.planned, p.history)
+            if p.position >= self.next_moment or (p.position >= self.asked_from and self.rule(p)):
+                break
+        return found
 
     def due(self, every: int) -> bool:
         """Whether the last step crossed a multiple of `every` examples, or reached the planned end."""

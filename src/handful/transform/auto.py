@@ -20,7 +20,7 @@ from handful.transform.steps.audio import LogMel
 from handful.transform.steps.features import CyclicTime, RobustAsinh, ScaleNonzero
 from handful.transform.steps.numbers import Impute, MinMax, Normalize, PadRows, ScaleImage, Standardize
 from handful.transform.steps.step import AnyStep, Step
-from handful.transform.steps.text import PadTokens, Tokenize
+from handful.transform.steps.text import Lengths, PadTokens, Tokenize
 
 Steps = str | AnyStep | Sequence[AnyStep] | None
 _NAMES = ("auto", "none", "standardize", "minmax", "normalize")
@@ -33,13 +33,29 @@ _ID_CAMEL = re.compile(r"[a-z](Id|ID|Index)$")
 _TABLE = {"number", "category"}
 
 
+@dataclass(frozen=True)
+class Arguments:
+    """Those of the forward of a model of the caller's own.
+
+    needed: the columns of these names, where there are such, are what it is given; first: the name of the first;
+    of_lengths: those for the lengths of rows that differ in length, or for a mask of them (True).
+    """
+
+    needed: Sequence[str] = ()
+    first: str = "x"
+    of_lengths: Mapping[str, bool] = field(default_factory=dict)
+
+
+NO_ARGUMENTS = Arguments()
+
+
 @dataclass
 class InputChooser:
     """Chooses the input of a model.
 
     name: of the preprocessing ("given" where steps are), given: the steps; own_model: the model is the user's; layout:
     of a table; text: for text columns; pictures: a block of numbers is a picture, whatever its shape and type say;
-    arguments: of the user's model, which gets the columns of these names where there are such.
+    arguments: of the user's model.
     notes: what was chosen or dropped.
     """
 
@@ -49,7 +65,7 @@ class InputChooser:
     layout: Layout
     text: Tokenize
     pictures: bool
-    arguments: Sequence[str] = ()
+    arguments: Arguments = NO_ARGUMENTS
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -69,18 +85,39 @@ class InputChooser:
                 raise HandfulError(f"preprocess takes a name ({names}) or steps of handful.preprocess, not {step!r}")
 
     def choose(self, names: list[str]) -> Input:
-        """The unfitted input of the given columns."""
+        """The unfitted input of the given columns; with the lengths of its rows, where the model takes them."""
+        found, first = self._choose(names), self.arguments.first
+        parts = {first if name == "x" else name: part for name, part in found.parts.items()}
+        open_ones = {name: mask for name, mask in self.arguments.of_lengths.items() if name not in parts}
+        varying = [name for name, part in parts.items() if part.kind in ("tokens", "ragged") and part.steps]
+        of = first if first in varying else varying[0] if len(varying) == 1 else None
+        if of is None or not open_ones:
+            return found
+        for name, mask in open_ones.items():
+            steps = (Lengths(mask, cut=parts[of].kind == "tokens"),)
+            parts[name] = SingleInput(parts[of].uses, "number", steps, as_is=True)
+        self.notes.append(
+            f"The model gets {some(list(open_ones))} of the lengths of the rows of '{parts[of].uses[0]}'."
+        )
+        return NamedInputs(parts)
+
+    def _choose(self, names: list[str]) -> Input:
         source, columns = self.source, self.source.columns
-        by_name = bool(self.arguments) and set(self.arguments) <= set(names)
+        arguments = self.arguments
+        needed = [name for name in arguments.needed if name not in arguments.of_lengths or name in names]
+        by_name = len(needed) > 1 and set(needed) <= set(names)
         if by_name:
-            left = [name for name in names if name not in self.arguments]
+            left = [name for name in names if name not in needed]
             self.notes += [f"Left out, as the model's forward has no need of them: {some(left)}."] if left else []
-            names = list(self.arguments)
+            names = needed
         elif len(names) > 1:
             names = self._without_labels(self._without_ids(names))
         if not names:
             raise HandfulError(f"{source.name} has no input columns: all are the target, weights or identifiers")
         kinds = {columns[name].kind for name in names}
+        if "collated" in kinds and self.own_model:
+            made = {name: SingleInput((name,), "collated", (), as_is=True) for name in names}
+            return made["x"] if names == ["x"] else NamedInputs(made)
         if kinds == {"text"} and not by_name:
             if len(names) > 1:
                 self.notes.append(f"The text columns {', '.join(names)} are joined, in this order.")

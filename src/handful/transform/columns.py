@@ -125,6 +125,8 @@ def check_same(name: str, trained: Column, source: Source) -> None:
     """Raise HandfulError if the column is of another kind, shape or rate than in training."""
     now, where = source.columns[name], f"column '{name}' of {source.name}"
     if now.kind != trained.kind and not {now.kind, trained.kind} <= _WRITABLE:
+        if trained.kind == "collated":
+            raise HandfulError(f"{where} is to be put together as in training: handful.open(data, collate=...)")
         example = f" ('{now.classes[0]}')" if now.classes else ""
         raise HandfulError(f"{where} is {now.kind}{example}, but was {trained.kind} in training")
     if trained.kind == "image" and (now.dtype == "uint8") != (trained.dtype == "uint8"):

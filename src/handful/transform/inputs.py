@@ -76,6 +76,8 @@ class SingleInput:
         value = self.run(batch, columns)
         if not isinstance(value, Tensor):
             return (None,)
+        if value.ndim == 1:
+            return ()
         shape: tuple[int | None, ...] = tuple(value.shape[1:])
         if self.kind == "ragged":
             return (None, *shape[1:])
@@ -226,7 +228,7 @@ class NamedInputs:
     @property
     def uses(self) -> tuple[str, ...]:
         """The names of its columns."""
-        return tuple(self.parts)
+        return tuple(dict.fromkeys(name for part in self.parts.values() for name in part.uses))
 
     def fit(self, read: Read, columns: Columns, head: Batch) -> Self:
         return replace(self, parts={name: part.fit(read, columns, head) for name, part in self.parts.items()})

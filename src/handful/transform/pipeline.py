@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from handful.base.errors import HandfulError, did_you_mean, some
+from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Batch, Column, Source
 from handful.data.gather import Array
+from handful.data.options import Collate
 from handful.data.targets import names_of
-from handful.transform.auto import InputChooser, Steps, unscaled
+from handful.transform.auto import NO_ARGUMENTS, Arguments, InputChooser, Steps, unscaled
 from handful.transform.columns import as_trained, check_same, foreign
 from handful.transform.inputs import Input, Layout, SingleInput
 from handful.transform.language import LanguageSource, language_source
@@ -25,6 +27,7 @@ from handful.transform.target import NextTokens, Target
 from handful.transform.target_fit import TargetFitter
 
 _FORMAT = 1
+_LOOK = 256  # training rows whose lengths are compared
 
 
 @stored
@@ -36,7 +39,7 @@ class Pipeline:
     was found, chosen, dropped and fitted), trained_on (the training columns) and seen (of the training rows: see
     `handful.transform.seen`). What it is fed from, see `on`, is not
     written down: columns and where (the source's name), source (to look up row numbers for messages), with_target
-    (False leaves `y` and `weight` out), foreign (columns that were read as something else than in training).
+    (False leaves `y` and `weight` out), foreign (read as something else than in training), collate (of samples).
     """
 
     input: Input
@@ -51,6 +54,7 @@ class Pipeline:
     seen: Tensor | None = None
     source: Source | None = None
     foreign: tuple[str, ...] = ()
+    collate: Collate | None = None
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch as the model takes it; `y` and `weight` are there if their columns are.
@@ -155,7 +159,9 @@ class Pipeline:
 
     def _fitted_target(self) -> Target:
         if self.target is None:
-            raise HandfulError("the training data had no target, so outputs cannot be turned into predictions")
+            raise HandfulError(
+                "the training data had no target, so there are no predictions; run.outputs(data) gives the outputs"
+            )
         return self.target
 
     @property
@@ -229,7 +235,9 @@ class Pipeline:
     def to_dict(self) -> tuple[dict[str, Json], dict[str, Tensor]]:
         """All of it as a JSON-able dict and named Tensors; `from_dict` restores it bit for bit."""
         tensors: dict[str, Tensor] = {}
-        plain = replace(self, columns=self.trained_on, where="data", with_target=True, source=None, foreign=())
+        plain = replace(
+            self, columns=self.trained_on, where="data", with_target=True, source=None, foreign=(), collate=None
+        )
         return {"format": _FORMAT, "pipeline": pack(plain, tensors)}, tensors
 
     @classmethod
@@ -258,7 +266,7 @@ def fit_pipeline(
     layout: Layout = "auto",
     pictures: bool = False,
     loss: object = None,
-    arguments: Sequence[str] = (),
+    arguments: Arguments = NO_ARGUMENTS,
 ) -> Pipeline:
     """The pipeline of a model, fitted on `source`: pass the training rows only.
 
@@ -268,7 +276,7 @@ def fit_pipeline(
     max_length: tokens or frames at which a row is cut. vocabulary: the most token ids (20,000).
     layout: of a table, see TableInput; auto: "split" for ready-made models, "matrix" for own ones.
     pictures: a ready-made model takes rows [H, W] or [C, H, W] of any number of channels for pictures.
-    arguments: that the user's model has to be given: inputs by name where they are columns.
+    arguments: of the user's model.
     loss: that is to be minimised, None for that of the task: it may leave out rows of a class id.
     Raises HandfulError: no rows, no input columns, no target (ready-made models), a target that is missing in
     a row or the same in every row, unknown names.
@@ -301,9 +309,11 @@ def _check_source(source: Source, weight: str | None, need_target: bool) -> None
         raise HandfulError(f"{source.name} has no training rows")
     if source.target is None and need_target:
         hints = "".join(f". {note.rstrip('.')}" for note in source.notes if "no label" in note or "labels" in note)
+        names = list(source.columns)
+        known = names if len(names) < 10 else [*names[:4], "...", *names[-4:]]  # the target is often the last
         raise HandfulError(
             f"{source.name} has no target; name the column to predict with target=... (it has "
-            f"{some(list(source.columns), 8)}){hints}"
+            f"{', '.join(known)}){hints}"
         )
 
 
@@ -366,9 +376,20 @@ class TrainingRows:
         if task is None and self._transcripts():
             task = "sequence"
             self.notes.append(f"'{self.target.name}' is the text of each sound: its characters are to be recognised.")
-        found = self.target.decide(own_model, task)
+        found = self.target.decide(own_model, task, own_model and self._by_place())
         self.notes += self.target.notes
         return found
+
+    def _by_place(self) -> bool:
+        """Whether whole numbers are classes of the places of a row: there are as many as of an input, or the model
+        makes its loss of them."""
+        goal, columns = self.source.target, self.source.columns
+        if goal is None or not columns[goal].varies or columns[goal].kind == "audio":
+            return False
+        varying = [name for name in self.inputs if columns[name].varies and columns[name].kind != "audio"]
+        look = self.source.take(range(min(len(self.source), _LOOK)), [goal, *varying])
+        ends = look.ragged(goal).offsets
+        return self.loss == "model" or any(torch.equal(ends, look.ragged(name).offsets) for name in varying)
 
     def _transcripts(self) -> bool:
         """Whether sound is to become free text."""

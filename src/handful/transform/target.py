@@ -2,10 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -14,13 +13,12 @@ from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Column, Ragged, Rows, Value
 from handful.data.gather import Array
 from handful.data.tables.strings import composed
-from handful.data.tables.types import is_moment, named
-from handful.data.tables.written import DURATION, TIME_OF_DAY
 from handful.losses import ctc
 from handful.losses.loss import IGNORED, class_axis
 from handful.losses.outputs import exact, part_of
 from handful.transform.steps.numbers import code_table, index_of, padded, strings
 from handful.transform.steps.stored import stored
+from handful.transform.target_values import check_present, in_row, labels_of, plain_numbers, written
 
 Label = str | int | float | bool
 
@@ -29,17 +27,17 @@ Label = str | int | float | bool
 class Target:
     """The fitted target: `encode` gives `y`, `decode` gives predictions in the user's own terms.
 
-    dtype: the user's (numpy's name, or "str"); shape: of one row of the user's target; outputs: numbers that a model
-    gives per row (or place); classes: in the order of the ids; of_probabilities: the model's outputs are
-    probabilities, not logits; words: how the classes, numbers or dates, are written; form: of numbers that stand for
-    dates or times, as `written` takes it; part: of the model's output that predicts it ("" is the output itself, see
-    `handful.losses.outputs`), or None where no part does, as of embeddings; ignored:
-    the number that stands for no class, in rows (IGNORED in y) that the loss leaves out.
+    dtype: the user's (numpy's name, or "str"); shape: of one row of the user's target, None where it varies; outputs:
+    numbers that a model gives per row (or place); classes: in the order of the ids; of_probabilities: the model's
+    outputs are probabilities, not logits; words: how the classes, numbers or dates, are written; form: of numbers that
+    stand for dates or times, as `written` takes it; part: of the model's output that predicts it ("" is the output
+    itself, see `handful.losses.outputs`), or None where no part does, as of embeddings; ignored: the number that stands
+    for no class, in rows (IGNORED in y) that the loss leaves out.
     """
 
     column: str
     dtype: str
-    shape: tuple[int, ...]
+    shape: tuple[int | None, ...]
     outputs: int
     classes: tuple[Label, ...] = ()
     of_probabilities: bool = False
@@ -55,7 +53,12 @@ class Target:
     @property
     def dense(self) -> bool:
         """Whether a row has several numbers of its own."""
-        return math.prod(self.shape) > 1 or len(self.shape) > 1
+        return None in self.shape or self.size > 1 or len(self.shape) > 1
+
+    @property
+    def size(self) -> int:
+        """The numbers of a row; a side that varies counts as 1."""
+        return math.prod(side or 1 for side in self.shape)
 
     def encode(self, value: Value, column: Column, rows: Rows, where: str) -> Tensor:
         """y of some rows. column: of the source the values came from; rows, where: for messages.
@@ -99,7 +102,8 @@ class Target:
         found = None if self.part is None else part_of(outputs, self.part)
         if not isinstance(found, Tensor):
             raise HandfulError(
-                f"the model's outputs do not predict '{self.column}' (a {self.task}); run.outputs(data) gives them"
+                f"the model's outputs do not predict '{self.column}'{self.task and f' (a {self.task})'}; "
+                "run.outputs(data) gives them"
             )
         return found
 
@@ -117,12 +121,11 @@ class Target:
     def _resolved(self, output: object, binary: bool, classes: int) -> "Target":
         if not isinstance(output, Tensor) or not self.dense or np.dtype(self.dtype).kind not in "iub":
             return self
-        count = math.prod(self.shape)
         if class_axis(tuple(output.shape), (len(output), *self.shape)) is not None:
             return ClassIds(self.column, self.dtype, self.shape, classes, ignored=self.ignored)
-        if output[:1].numel() == count:
+        if output[:1].numel() == self.size and None not in self.shape:
             kind = Multilabel if binary else Regression
-            return kind(self.column, self.dtype, self.shape, count)
+            return kind(self.column, self.dtype, self.shape, self.size)
         return self
 
     def _axis(self, outputs: Tensor) -> int:
@@ -225,6 +228,9 @@ class ClassIds(Classification):
     """Class ids already, [m, ...], as an own model takes them; IGNORED is a row or place that the loss leaves out."""
 
     def encode(self, value: Value, column: Column, rows: Rows, where: str) -> Tensor:
+        match value:
+            case Ragged(values, offsets):  # a class for each place
+                value = padded(values, offsets.diff(), IGNORED)
         y = self._numbers(value, column, rows, where).to(torch.int64)
         y = y.masked_fill(self._left_out(y), IGNORED)
         outside = ((y < 0) & (y != IGNORED)) | (y >= self.outputs)
@@ -261,7 +267,7 @@ class Regression(Target):
 
     def scores(self, outputs: Tensor) -> Tensor:
         x = exact(outputs)
-        x = x.reshape(x.shape[0], *self.shape) if math.prod(x.shape[1:]) == math.prod(self.shape) else x
+        x = x.reshape(x.shape[0], *map(int, filter(None, self.shape))) if x[:1].numel() == self.size else x
         return x * self.scale[1] + self.scale[0] if self.scale else x
 
     def numbers(self, outputs: Tensor) -> Array:
@@ -288,7 +294,14 @@ class Multilabel(Target):
 
     def _decode(self, outputs: Tensor) -> Array:
         yes = exact(outputs) > (0.5 if self.of_probabilities else 0)
-        return np.asarray(yes.numpy().astype(self.dtype)).reshape(len(yes), *self.shape)
+        return np.asarray(yes.numpy().astype(self.dtype)).reshape(len(yes), *map(int, filter(None, self.shape)))
+
+
+class AsItIs(Target):
+    """What a collate function of the caller's gives for a batch: y is that."""
+
+    def encode(self, value: Value, column: Column, rows: Rows, where: str) -> Any:
+        return value
 
 
 class NextTokens(Target):
@@ -334,67 +347,3 @@ class LabelSequence(Target):
             found = known[labels - 1] if self.classes else labels.astype(kind)
             out[i] = "".join(found) if self.dtype == "str" else found
         return out
-
-
-def form_of(column: Column) -> str:
-    """How the numbers of a column that stand for dates or times are given back, "" for others: as NumPy's dates where
-    they came so, else as ISO 8601 writes dates and times."""
-    kind = named(column.type)
-    if column.dates in (None, DURATION, TIME_OF_DAY):
-        return "%H:%M:%S" if column.dates == TIME_OF_DAY else ""
-    if is_moment(kind) and column.decimal is None:
-        return "datetime64[D]" if pa.types.is_date(kind) else "datetime64[us]"
-    return "%Y-%m-%d" if pa.types.is_date(kind) else "%Y-%m-%d %H:%M:%S"
-
-
-def written(seconds: Array, form: str) -> Array:
-    """Seconds since 1970, or midnight, as NumPy's dates or as texts of a format of strftime; without a form as is.
-
-    >>> written(np.array([86400.0]), "%d.%m.%Y").tolist(), written(np.array([86400.0]), "datetime64[D]")
-    (['02.01.1970'], array(['1970-01-02'], dtype='datetime64[D]'))
-    """
-    if not form:
-        return seconds
-    dates: Array = np.round(np.asarray(seconds, np.float64) * 1e6).astype("datetime64[us]")
-    if form.startswith("datetime64"):
-        return np.asarray(dates, dtype=form)
-    return np.array([date.strftime(form) for date in dates.tolist()], dtype=object)
-
-
-def plain_numbers(value: Tensor) -> Array:
-    """The numbers [total] of a target, whole ones to the last digit."""
-    flat = value.reshape(-1)
-    return (flat.to(torch.float64) if flat.is_floating_point() else flat).numpy()
-
-
-def in_row(row: int | np.int64, where: str) -> str:
-    """The place of a value, for messages."""
-    return f"in row {row} of {where} (rows count from 0)"
-
-
-def check_present(value: Tensor, name: str, rows: Rows, where: str) -> None:
-    """Raise HandfulError naming the first row in which a float target is NaN or infinite."""
-    if not value.is_floating_point():
-        return
-    bad = ~torch.isfinite(value.flatten(1) if value.dim() > 1 else value[:, None]).all(1)
-    if bad.any():
-        i = int(bad.nonzero()[0])
-        what = "missing (NaN)" if torch.isnan(value[i]).any() else "infinite"
-        raise HandfulError(f"the target '{name}' is {what} {in_row(rows[i], where)}; remove the row or fill it in")
-
-
-def labels_of(value: Value, column: Column, name: str) -> tuple[Array, NDArray[np.int64]]:
-    """The labels of all rows, joined, and how many each row has: integers of a Ragged, characters of text.
-
-    White space in text is one blank between words; letters are composed."""
-    if isinstance(value, Ragged):
-        if value.values.dim() != 1 or value.values.is_floating_point():
-            raise HandfulError(
-                f"the target '{name}' has rows of different lengths, which only sequences of whole numbers may have; "
-                "pad them to a [m, T] array"
-            )
-        return value.values.numpy().astype(np.int64), np.diff(value.offsets.numpy()).astype(np.int64)
-    if column.classes is None and column.dtype != "str":
-        raise HandfulError(f"the sequences of '{name}' must be text or whole numbers, not {column.kind}")
-    texts = [composed(" ".join(text.split())) for text in strings(value, column)]
-    return np.array(list("".join(texts)), dtype="<U1"), np.array([len(t) for t in texts], dtype=np.int64)

@@ -14,11 +14,12 @@ from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Column, Rows, Value
 from handful.data.tables.strings import composed, read_numbers, reader
 from handful.data.tables.types import TEXT
-from handful.losses.left_out import ignored_id
+from handful.losses.left_out import ignored_id, task_of
 from handful.losses.loss import IGNORED
 from handful.transform.steps.numbers import strings
 from handful.transform.steps.statistics import Moments
 from handful.transform.target import (
+    AsItIs,
     ClassIds,
     ClassNames,
     ClassValues,
@@ -28,13 +29,8 @@ from handful.transform.target import (
     NextTokens,
     Regression,
     Target,
-    check_present,
-    form_of,
-    in_row,
-    labels_of,
-    plain_numbers,
-    written,
 )
+from handful.transform.target_values import check_present, form_of, in_row, labels_of, plain_numbers, written
 
 TASKS = ("classification", "regression", "multilabel", "language", "sequence")
 _PLACES = 1 << 16  # ids of the places of a row that are told apart
@@ -59,6 +55,8 @@ class TargetFitter:
     def update(self, value: Value, rows: Rows) -> None:
         """Add the target of some training rows; rows: their numbers, for messages."""
         self.n += len(rows)
+        if self.column.kind == "collated":
+            return
         if isinstance(value, Tensor) and self.column.classes is None:
             self._look_at_numbers(value, rows)
             return
@@ -99,10 +97,18 @@ class TargetFitter:
                 codes = torch.bincount((value.to(torch.int64) - low).flatten()).nonzero().flatten() + low
                 self.unique = np.union1d(self.unique.astype(np.int64), codes.numpy())
 
-    def decide(self, own_model: bool, task: str | None) -> Target:
-        """The Target. task: the user's word, which wins."""
+    def decide(self, own_model: bool, task: str | None, by_place: bool = False) -> Target:
+        """The Target. task: the user's word, which wins; by_place: rows that differ in length hold a class for each
+        place."""
         if task is not None and task not in TASKS:
             raise HandfulError(f"there is no task '{task}'.{did_you_mean(task, TASKS)}")
+        if self.column.kind == "collated":
+            self._note("reaches the loss as the collate function gives it: no score is known for it.")
+            return AsItIs(self.name, "object", (), 0, part=None)
+        if by_place and not self.names and task in (None, "classification"):
+            largest = int(max(self.labels, default=0))
+            self._note(f"holds a class for each place of a row: padded with {IGNORED}, which counts for nothing.")
+            return ClassIds(self.name, "int64", (None,), largest + 1, ignored=IGNORED)
         if self.ragged or (self.names and task == "sequence"):
             return self._of_labels(task)
         return self._of_names(task) if self.names else self._of_numbers(own_model, task)
@@ -129,11 +135,14 @@ class TargetFitter:
         return ClassNames(self.name, "str", (), k, tuple(sorted(self.names.values())))
 
     def _of_numbers(self, own_model: bool, task: str | None) -> Target:
-        shape, floating = tuple(self.tensor.shape[1:]), self.tensor.is_floating_point()
-        outputs = math.prod(shape)
-        dense = outputs > 1 or len(shape) > 1
+        shape: tuple[int | None, ...] = tuple(self.tensor.shape[1:])
+        shape = self.column.shape if self.column.varies else shape  # where a batch has a length of its own
+        floating, outputs = self.tensor.is_floating_point(), math.prod(side or 1 for side in shape)
+        dense = outputs > 1 or len(shape) > 1 or None in shape
         ignored = None if floating or task not in (None, "classification") else self._set_aside(own_model, len(shape))
-        task = task or (self._guess_dense if dense else self._guess)(own_model, floating)
+        task = task or (
+            self._guess_dense(own_model, floating) if dense else self._by_loss() or self._guess(own_model, floating)
+        )
         dtype = str(self.tensor.dtype).removeprefix("torch.").replace("bfloat16", "float32")  # NumPy has none
         if task == "classification" and not dense:
             return replace(self._of_values(dtype, shape, own_model, ignored), ignored=ignored)
@@ -148,7 +157,7 @@ class TargetFitter:
         if task == "multilabel":
             if not self.binary:
                 raise HandfulError(f"a multilabel target holds 0 and 1 only; '{self.name}' holds other values")
-            self._note(f"holds {outputs} label(s) of 0 or 1: each is predicted on its own.")
+            self._note(f"holds {outputs} times 0 or 1: each is predicted on its own.")
             return Multilabel(self.name, dtype, shape, outputs, as_is=own_model and floating)
         if own_model:
             return Regression(self.name, dtype, shape, outputs, form=form_of(self.column))
@@ -190,7 +199,14 @@ class TargetFitter:
     def _guess_dense(self, own_model: bool, floating: bool) -> str:
         if self.binary and (floating or not own_model or self.tensor.dtype in (torch.bool, torch.uint8)):
             return "multilabel"
-        return "regression" if floating or not own_model else "sequence"
+        if floating or not own_model:
+            return "regression"
+        return "classification" if self.loss == "model" else "sequence"  # a model may make either of its labels
+
+    def _by_loss(self) -> str | None:
+        """The task of the caller's loss, where the values can be what it compares."""
+        task = None if self.tensor.dtype == torch.bool else task_of(self.loss)
+        return None if task == "classification" and not self.whole else task
 
     def _guess(self, own_model: bool, floating: bool) -> str:
         n, k = self.n, len(self.unique)
@@ -199,10 +215,15 @@ class TargetFitter:
         if floating and own_model:
             return "multilabel" if self.binary and k == 2 else "regression"
         if floating:
-            if not self.whole or k > max(2, min(20, math.sqrt(n))):
-                return "regression"
-            why = f"only {k} different whole numbers, so they are taken for classes"
-            self._note(f"holds {why}; task='regression' predicts the number.")
+            if self.whole and k <= 2:
+                self._note(
+                    f"holds {k} different whole numbers, taken for classes; task='regression' predicts the number."
+                )
+                return "classification"
+            if self.whole and k <= max(20, math.sqrt(n)):
+                why = f"{k} different whole numbers with decimals, as amounts have them, so it is predicted as a number"
+                self._note(f"holds {why}; task='classification' takes them for classes.")
+            return "regression"
         elif not (own_model and self._are_ids()) and (self.many or k > max(20, math.sqrt(n)) or (k > 10 and 2 * k > n)):
             count = f"more than {_UNIQUE}" if self.many else str(k)
             why = f"{count} different whole numbers in {n} rows, too many for classes"
@@ -219,7 +240,7 @@ class TargetFitter:
             return float(self.moments.low.min()) >= 0
         return bool(self.unique[0] >= 0) and bool(self.unique[-1] < 2 * len(self.unique))
 
-    def _of_values(self, dtype: str, shape: tuple[int, ...], own_model: bool, ignored: int | None) -> Target:
+    def _of_values(self, dtype: str, shape: tuple[int | None, ...], own_model: bool, ignored: int | None) -> Target:
         if self.many:
             raise self._wrong(f"has more than {_UNIQUE} different values, too many for classes")
         self._at_least_two(len(self.unique), self.unique[0])

@@ -1,5 +1,6 @@
 """What `prepare` is given -> a feed of chunks: files and globs streamed, tar shards indexed, the rest opened."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -80,6 +81,8 @@ def _named_files(where: object) -> list[str]:
         if not found and several and ending(name) in kinds:
             raise HandfulError(f"'{name}' is not a file: give names of files that are there, or a glob")
         listed += found
+    if special := next((f for f in listed if not is_remote(f) and os.path.exists(f) and not os.path.isfile(f)), None):
+        raise HandfulError(f"{special} is not an ordinary file: copy its contents into one")
     odd = next((f for f in listed if ending(f) not in kinds), None)
     if odd and several:
         raise HandfulError(f"{odd}: a list of files may hold {', '.join(kinds)}")

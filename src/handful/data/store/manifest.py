@@ -134,6 +134,8 @@ def check_sizes(where: str, manifest: Manifest, size_of: Callable[[str], int | N
         except (FileNotFoundError, NotADirectoryError):
             lost = f"{name} is missing, so shard {int(name[:5])} is not whole"
             raise HandfulError(f"{where}: {lost}: copy it again, or write the store again") from None
+        except OSError as error:
+            raise HandfulError(f"{where}: {name} cannot be read: {error.strerror or error}") from None
         if found not in (None, size):
             wrong = f"{name} has {found:,} bytes instead of {size:,}, as it was cut short or changed"
             raise HandfulError(f"{where}: {wrong}: copy it again, or write the store again")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from handful.base.errors import HandfulError
+from handful.base.files import a_file
 from handful.base.machine import memory_budget, memory_left
 from handful.data.base import Ragged, Rows, Source, Value
 from handful.data.gather import Array, gather, gather_ragged, offsets_of
@@ -329,7 +330,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _checked_manifest(folder: Path) -> Manifest:
     manifest = read_manifest(folder)
-    m.check_sizes(str(folder), manifest, lambda name: (folder / name).stat().st_size)
+    m.check_sizes(str(folder), manifest, lambda name: a_file(folder / name).stat().st_size)
     return manifest
 
 

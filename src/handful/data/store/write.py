@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handful.base.errors import HandfulError
+from handful.base.files import a_file
 from handful.base.threads import in_order
 from handful.data.gather import Array
 from handful.data.store import manifest as m
@@ -98,7 +99,7 @@ class Writer:
         """Go on from the journal if it belongs to the same input and nothing it promises is missing."""
         journal = self.folder / _JOURNAL
         try:
-            state = json.loads(journal.read_text())
+            state = json.loads(a_file(journal).read_text())
             whole = all((self.folder / n).stat().st_size >= size for n, (size, _) in state["files"].items())
         except (OSError, ValueError, KeyError):
             state, whole = {}, False

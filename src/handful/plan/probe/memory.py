@@ -164,9 +164,10 @@ def _need(t: Training, batch: Batch) -> float:
 
 def _whole_step(t: Training, batch: Batch) -> None:
     with ExactGradient(t.objective, batch, seed=t.plan.seed, step=t.state.step) as gradient:
-        for part in gradient.parts():
-            gradient.backward(t.objective.sums(part))
-        update(t, 0.0)  # inside: it may run out of memory, too
+        gradient.take()
+        gradient.passing = True  # the update, too, may run out of memory
+        update(t, 0.0)
+        gradient.passing = False
 
 
 @contextmanager

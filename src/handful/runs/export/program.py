@@ -115,6 +115,10 @@ class Program(nn.Module):
         name, column = " ".join(part.uses), self.columns[part.uses[0]]
         left = part.steps[0].outside() if part.steps else None
         if left is None:
+            if column.kind == "collated":
+                raise HandfulError(
+                    f"'{name}' is what a collate function gives, which no program takes: export .safetensors"
+                )
             if None in column.shape or column.kind in ("text", "audio"):
                 raise HandfulError(
                     f"'{name}' is {column.kind} that the model reads without a step: it cannot be exported"

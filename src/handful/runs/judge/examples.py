@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from handful.data.base import Batch, Column, Source
-from handful.transform.target import form_of, written
+from handful.transform.target_values import form_of, written
 
 LEGIBLE = ("number", "category", "text")  # kinds of columns whose values a table can show
 

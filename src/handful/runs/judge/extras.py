@@ -84,8 +84,8 @@ def read(folder: Path | None) -> tuple[Evaluation | None, list[Markup]]:
     if folder is None:
         return found, pictures
     with suppress(OSError, ValueError, KeyError, TypeError):
-        found = Evaluation.from_json(json.loads((folder / EXTRAS).read_text(encoding="utf-8")))
-    with suppress(OSError, ValueError), Image.open(folder / "augmented.png") as image:
+        found = Evaluation.from_json(json.loads(files.a_file(folder / EXTRAS).read_text(encoding="utf-8")))
+    with suppress(OSError, ValueError), Image.open(files.a_file(folder / "augmented.png")) as image:
         pixels = np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
         title = "Augmented training rows: as they are, and as the model sees them in four epochs"
         pictures.append(picture_grid(pixels[None], ["first line: as they are"], title=title))

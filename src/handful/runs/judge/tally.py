@@ -13,7 +13,7 @@ from handful.losses.outputs import part_of
 from handful.report.truth import BINS
 from handful.training.objective import Objective
 from handful.transform.pipeline import Pipeline
-from handful.transform.target import written
+from handful.transform.target_values import written
 
 WORST = 24  # rows that are listed
 _KEPT = 100_000  # rows of a regression that the figure of residuals is drawn from

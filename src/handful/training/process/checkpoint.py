@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from handful.base.errors import HandfulError
-from handful.base.files import atomic, read_json, sha256, write_json
+from handful.base.files import a_file, atomic, changing, read_json, sha256, write_json
 from handful.base.plan import Row
 
 KEPT = 2
@@ -34,7 +34,7 @@ def read_tensors(path: Path, digest: str | None = None) -> dict[str, Tensor]:
     try:
         if digest is not None and sha256(path) != digest:
             raise HandfulError(f"{path} is damaged: its checksum does not match")
-        return safetensors.torch.load_file(path)
+        return safetensors.torch.load_file(a_file(path))
     except (OSError, SafetensorError) as error:
         raise HandfulError(f"{path} cannot be read as safetensors: {error}") from None
 
@@ -43,13 +43,11 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], meta: Row, keep: C
     """Write the checkpoint of a step and remove all but the first, where replays begin, the newest two, and those of
     the steps in `keep`. Those of later steps are of a past that the run went back from. Raises HandfulError where that
     cannot be done."""
-    try:
+    with changing(folder):
         for manifest in folder.glob("[0-9]*.json"):
             if int(manifest.stem) > step:
                 manifest.unlink(missing_ok=True)
         _save(folder, step, tensors, meta, keep)
-    except OSError as error:
-        raise HandfulError(f"{folder} could not be written: {error.strerror}") from error
 
 
 def _save(folder: Path, step: int, tensors: dict[str, Tensor], meta: Row, keep: Collection[int]) -> None:

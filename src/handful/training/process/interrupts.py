@@ -47,6 +47,10 @@ class Interrupts:
         """What happens inside is done whole."""
         self.held = True
         yield
+        self.done()
+
+    def done(self) -> None:
+        """The update is made: what has waited for it happens."""
         self.held = False
         if self.again:
             raise KeyboardInterrupt

@@ -3,13 +3,14 @@ optimizer keeps, by torch's FSDP2 (Zhao et al. 2023, arXiv:2304.11277)."""
 
 import copy
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError
 from handful.base.shards import is_shard, own_rows
@@ -152,6 +153,28 @@ def check(model: nn.Module) -> None:
                 f"parameter '{name}' is a single number, which cannot be shared out: give it the shape [1]"
             )
         parameter.data = parameter.data.contiguous()
+
+
+def check_steps(optimizer: Optimizer, device: torch.device) -> None:
+    """HandfulError where an optimizer cannot step parameters that are shared out: it is tried on one of a few numbers.
+
+    torch 2.13 has no way to share out the steps of Adafactor, Rprop or fused SGD, and says so in their first step only.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    weight = torch.zeros(5, 3, device=device)
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    part = nn.Parameter(distribute_tensor(weight, mesh, [Shard(0)], src_data_rank=None))
+    part.grad = torch.zeros_like(part)
+    try:
+        kind: Callable[[list[dict[str, object]]], Optimizer] = type(optimizer)
+        kind([{**optimizer.param_groups[0], "params": [part]}]).step()
+    except (NotImplementedError, RuntimeError, TypeError) as error:
+        if any(word in str(error).lower() for word in ("sharding", "placement", "dtensor")):
+            name = type(optimizer).__name__
+            raise HandfulError(f"{name}, with these options, cannot step weights that are shared out (sharding='fsdp', "
+                               f"torch {torch.__version__}): choose another optimizer") from error  # fmt: skip
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:

@@ -15,24 +15,23 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from handful.base.errors import MISTAKES, HandfulError
-from handful.base.plan import Progress
 from handful.batches.batches import pinned
 from handful.batches.prefetch import EpochPrefetcher
 from handful.data.base import Batch, Rows
 from handful.optim.fused import in_place
-from handful.optim.rates import clip, follow
+from handful.optim.rates import clip, set_lr
 from handful.optim.state import needs_closure, parts_of
 from handful.training.guards import all_finite
 from handful.training.objective import LossSums
 from handful.training.process import graphs
 from handful.training.process.interrupts import Interrupts
-from handful.training.state import average_weight, update_average
-from handful.training.step import NOTHING, add_l1, seed_dropout
-from handful.training.training import Training
+from handful.training.state import Window, average_weight, update_average
+from handful.training.step import NOTHING, OneStep, add_l1, differentiate, seed_dropout
+from handful.training.training import AHEAD, Training
 from handful.transform.augment.base import Augment
 
 DEVICES = ("cuda",)  # where steps are captured; the tests add the CPU, where they are called as they are
-AHEAD, IDS, SOON = 64, 1 << 18, 0.1  # at most: steps, and rows of them, that are sent at once; seconds they take
+IDS, SOON = 1 << 18, 0.1  # at most: rows of the steps that are sent at once; seconds they take
 WARM = 3  # times that a step is taken to warm up, without a trace
 SAME = 0.01  # of the distance that a step moves the weights: what a replayed one may differ by
 
@@ -88,10 +87,10 @@ class Graph:
         if self.step is None or not (numbers := self.ahead(self.step, 1 if t.told else self.most)):
             return False
         with interrupts.one_update():
-            if self.step.take(numbers) < SOON:
+            if self.step.take_all(numbers) < SOON:
                 self.most = max(1, min(2 * self.most, AHEAD, IDS // s.batch))
             s.position, s.step = s.position + len(numbers) * s.batch, s.step + len(numbers)
-        due = s.position >= t.next_moment or t.rule(t.progress()) is not None
+        due = s.position >= t.next_moment or (s.position >= t.asked_from and t.rule(t.progress()) is not None)
         if due and self.step.look():  # the run stands before a step whose loss is not finite
             return False
         self.after_step(NOTHING, float(s.optimizer.param_groups[0]["lr"]))
@@ -108,19 +107,16 @@ class Graph:
         return None
 
     def ahead(self, step: "StaticStep", most: int) -> list[list[float]]:
-        """The rate of each group, and what the weights count for in their average, of up to `most` steps: to where
-        something is due, the rule stops the run, or the batch has another size, and none where that is now."""
+        """The rate of each group, and what the weights count for in their average, of the next steps, see
+        `Training.ahead`."""
         t, s = self.t, self.t.state
         numbers: list[list[float]] = []
-        groups, share, p = s.optimizer.param_groups, 0.5 ** len(s.went_back), t.progress()
+        groups, share = s.optimizer.param_groups, 0.5 ** len(s.went_back)
         if not step.unseen:
             step.rates = [float(group["lr"]) for group in groups]
-        while len(numbers) < most and (t.batch_size is None or t.batch_size(p) == s.batch):
-            follow(s.optimizer, t.schedule, p, share)
-            numbers.append([*(float(group["lr"]) for group in groups), average_weight(t.ema, p.step)])
-            p = Progress(p.position + s.batch, p.step + 1, p.examples, p.seconds, p.planned, p.history)
-            if p.position >= t.next_moment or t.rule(p):
-                break
+        for k, factor in enumerate(t.ahead(most)):
+            set_lr(s.optimizer, factor * share)
+            numbers.append([*(float(group["lr"]) for group in groups), average_weight(t.ema, s.step + k)])
         return numbers
 
 
@@ -129,14 +125,14 @@ def begun(optimizer: Optimizer) -> bool:
     return bool(optimizer.state) or not any(g.get("momentum") or "betas" in g for g in optimizer.param_groups)
 
 
-class StaticStep:
+class StaticStep(OneStep):
     """Steps 2 to 6 of the algorithm on buffers. To make one warms up and captures it, and leaves no trace in the run.
 
     Raises HandfulError, or what torch raises, where that cannot be done.
     """
 
     def __init__(self, t: Training) -> None:
-        self.t, self.size, device = t, t.state.batch, t.objective.device
+        self.t, self.size, self.objective, device = t, t.state.batch, t.objective, t.objective.device
         t.resident = self.columns = t.resident or resident(t)
         real = torch.float64 if device.type == "cpu" else torch.float32  # as the kernels take rates
         most, groups = max(1, min(AHEAD, IDS // self.size)), len(t.state.optimizer.param_groups)
@@ -151,7 +147,7 @@ class StaticStep:
         self.metrics: dict[str, Tensor] = {}
         move = in_place(t.state.optimizer, list(self.now[0, :-1].unbind()), self.off)
         assert move is not None  # or there is a reason not to
-        self.move, self.run = move, self.body
+        self.move, self.run = move, self.take
         self.seeded = True
         self.unseen: list[Sequence[float]] = []  # the numbers of each step since the host looked
         self.rates: Sequence[float] = ()  # those of the step before
@@ -160,26 +156,30 @@ class StaticStep:
         self.capture()
         self.made_for = self.signature()
 
-    def body(self) -> None:
-        """One step. Nothing in it depends on the host, nor is anything read there; each operation costs a graph about a
-        microsecond."""
-        objective = self.t.objective
+    def choose(self) -> Batch:
+        """The next of the mini-batches that were sent. Nothing in a step depends on the host, nor is anything read
+        there; each operation costs a graph about a microsecond."""
         torch.index_select(self.numbers, 0, self.at, out=self.now)
         ids = self.ids.index_select(0, self.at)[0]
         columns = {name: column.index_select(0, ids) for name, column in self.columns.items()}
-        batch = Batch(dict(columns), np.empty(self.size, dtype=np.int64))  # 2. choose a random mini-batch
-        kept = [buffer.detach().clone() for buffer in objective.buffers]
-        for parameter in objective.parameters:
-            parameter.grad = None
-        output = objective.forward(batch)  # 3. forward
-        sums = objective.sums_of(output, batch)  # 4. mean loss: its sum and its weight
-        (sums.loss * sums.weight.to(sums.loss.dtype).reciprocal()).backward()  # type: ignore[no-untyped-call]  # 5.
-        self.update(sums, kept)
+        return Batch(dict(columns), np.empty(self.size, dtype=np.int64))
 
-    def update(self, sums: LossSums, kept: list[Tensor]) -> None:
-        """Step 6, and the sums. A loss that is not finite turns off its own update and all those after it; buffers are
-        then as they were kept."""
-        t, objective = self.t, self.t.objective
+    def parts(self, batch: Batch) -> tuple[Batch]:
+        """All of it."""
+        self.kept = [buffer.detach().clone() for buffer in self.objective.buffers]
+        for parameter in self.objective.parameters:
+            parameter.grad = None
+        return (batch,)
+
+    def backward(self, sums: LossSums) -> None:
+        """The gradient of the mean, finite or not."""
+        differentiate(sums.loss, sums.weight.to(sums.loss.dtype).reciprocal())
+        self.sums = sums.detached()
+
+    def update(self) -> None:
+        """The update, and the sums. A loss that is not finite turns off its own update and all those after it; buffers
+        are then as they were kept."""
+        t, objective, sums, kept = self.t, self.objective, self.sums, self.kept
         with torch.no_grad():
             self.going &= (sums.loss - sums.loss) == 0  # of NaN or infinity it is NaN
             if objective.guarded:
@@ -221,7 +221,7 @@ class StaticStep:
             if set(optimizer.state) != known:
                 raise HandfulError("some parameters get their first gradient later than others")
             self.back_to(places, before)
-            self.run = graphs.captured(self.body, device)
+            self.run = graphs.captured(self.take, device)
             if not squares(first, self.once()) <= SAME**2 * squares(first, before):
                 raise HandfulError("a replayed step is not the step that was captured")
         finally:
@@ -272,7 +272,7 @@ class StaticStep:
         self.numbers[:n].copy_(graphs.sendable(values, device), non_blocking=True)
         self.at.zero_()
 
-    def take(self, numbers: Sequence[Sequence[float]]) -> float:
+    def take_all(self, numbers: Sequence[Sequence[float]]) -> float:
         """Take as many steps; the host runs ahead of the device by as many at most. Returns the seconds."""
         t, s, began = self.t, self.t.state, time.perf_counter()
         if not self.unseen:  # go on adding to what the window has
@@ -300,8 +300,8 @@ class StaticStep:
         good, steps = int(self.good), len(self.unseen)
         self.going.fill_(True)
         self.good.zero_()
-        s.window.loss, s.window.weight = self.totals.tolist()
-        s.window.metrics = {name: total.cpu().numpy().copy() for name, total in self.metrics.items()}
+        loss, weight = self.totals.tolist()
+        s.window = Window(loss, weight, {name: total.cpu().numpy().copy() for name, total in self.metrics.items()})
         if good < steps:
             s.position, s.step = s.position - (steps - good) * self.size, s.step - (steps - good)
             for group, rate in zip(s.optimizer.param_groups, [self.rates, *self.unseen][good], strict=False):

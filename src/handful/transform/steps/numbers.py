@@ -367,11 +367,11 @@ class Categories(Step[Sequence[str | None]]):
         return code_table(self.fitted(self.classes), tuple(classes), 1, self._unseen, 0)[codes]
 
 
-def padded(values: Tensor, lengths: Tensor) -> Tensor:
-    """Rows of these lengths, joined in `values` [total, ...], as one block [m, T, ...], with 0 behind the end of a row;
-    T: the longest, at least 1."""
+def padded(values: Tensor, lengths: Tensor, fill: int = 0) -> Tensor:
+    """Rows of these lengths, joined in `values` [total, ...], as one block [m, T, ...], with `fill` behind the end of a
+    row; T: the longest, at least 1."""
     longest = max(1, int(lengths.max())) if len(lengths) else 1
-    out = values.new_zeros(len(lengths), longest, *values.shape[1:])
+    out = values.new_full((len(lengths), longest, *values.shape[1:]), fill)
     out[torch.arange(longest) < lengths[:, None]] = values
     return out
 

@@ -9,6 +9,7 @@ from typing import Self
 
 import numpy as np
 import tokenizers
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -235,3 +236,28 @@ class PadTokens(Step[Ragged]):
             known = (ids >= 0) & (ids <= self.fitted(self.largest))
             ids = np.where(known, ids + self.shift, UNKNOWN)
         return pad([ids[a:b] for a, b in itertools.pairwise(value.offsets.tolist())], self.max_length)
+
+
+@dataclass(frozen=True, eq=False)
+class Lengths(Step[Ragged]):
+    """The length of each row (a Ragged), int64 [m]; or, as a mask, 1 for each of its places, int64 [m, T].
+
+    cut: whether longer rows than in training are cut to its longest, as `PadTokens` cuts them.
+
+    >>> rows = Ragged(torch.arange(3), torch.tensor([0, 1, 3]))
+    >>> Lengths()(rows).tolist(), Lengths(mask=True)(rows).tolist()
+    ([1, 2], [[1, 0], [1, 1]])
+    """
+
+    mask: bool = False
+    cut: bool = False
+    longest: int | None = None
+
+    def learn(self, chunks: Iterator[Ragged]) -> Self:
+        found = (int(offsets.diff().max()) for _, offsets in chunks if len(offsets) > 1)
+        return replace(self, longest=max(found, default=1)) if self.cut else self
+
+    def __call__(self, value: Ragged) -> Tensor:
+        lengths = value.offsets.diff()
+        lengths = lengths if self.longest is None else lengths.clamp(max=self.longest)
+        return (torch.arange(max(1, int(lengths.max()))) < lengths[:, None]).long() if self.mask else lengths
