@@ -261,6 +261,7 @@ def fit_pipeline(
     own_model: bool,
     task: str | None = None,
     weight: str | None = None,
+    aside: str | None = None,
     max_length: int | None = None,
     vocabulary: int | None = None,
     layout: Layout = "auto",
@@ -272,7 +273,7 @@ def fit_pipeline(
 
     steps: "auto", "none" (x as it is), "standardize", "minmax", "normalize", or steps of handful.preprocess.
     own_model: the model is the user's: tensors are passed on as they are, and the target is not standardised.
-    task: overrides what is found in the target. weight: the column of row weights, at least 0.
+    task: overrides what is found in the target. weight: the column of row weights, at least 0; aside: is no input.
     max_length: tokens or frames at which a row is cut. vocabulary: the most token ids (20,000).
     layout: of a table, see TableInput; auto: "split" for ready-made models, "matrix" for own ones.
     pictures: a ready-made model takes rows [H, W] or [C, H, W] of any number of channels for pictures.
@@ -281,12 +282,12 @@ def fit_pipeline(
     Raises HandfulError: no rows, no input columns, no target (ready-made models), a target that is missing in
     a row or the same in every row, unknown names.
     """
-    _check_source(source, weight, need_target=not own_model)
+    _check_source(source, [weight, aside], need_target=not own_model)
     if isinstance(source, LanguageSource) and steps == "auto" and task in (None, "language"):
         return _language(source)
     text = Tokenize(size=vocabulary or Tokenize.size, max_length=max_length)
     chooser = InputChooser(source, steps, own_model, layout, text, pictures, arguments)
-    unfitted = chooser.choose([name for name in source.inputs if name != weight])
+    unfitted = chooser.choose([name for name in source.inputs if name not in (weight, aside)])
     kept = [*unfitted.uses, *(name for name in (source.target, weight) if name)]
     columns = {name: column for name, column in source.columns.items() if name in kept}
     reader = TrainingRows(source, kept, unfitted.uses, weight, loss)
@@ -299,12 +300,15 @@ def fit_pipeline(
     if own_model and list(fitted.parts) == ["x"] and not fitted.parts["x"].steps:
         scale = unscaled(source.read_column(fitted.uses[0], np.arange(min(len(source), 4096), dtype=np.int64)))
         notes += [scale] if scale else []
-    return Pipeline(fitted, target, columns, weight, None, tuple(notes), source.name, trained_on=trained_on)
+    return Pipeline(
+        fitted, target, columns, weight, None, tuple(dict.fromkeys(notes)), source.name, trained_on=trained_on
+    )
 
 
-def _check_source(source: Source, weight: str | None, need_target: bool) -> None:
-    if weight is not None and weight not in source.columns:
-        raise HandfulError(f"{source.name} has no column '{weight}' for weights.{did_you_mean(weight, source.columns)}")
+def _check_source(source: Source, weights: Sequence[str | None], need_target: bool) -> None:
+    for name in filter(None, weights):
+        if name not in source.columns:
+            raise HandfulError(f"{source.name} has no column '{name}' for weights.{did_you_mean(name, source.columns)}")
     if len(source) == 0:
         raise HandfulError(f"{source.name} has no training rows")
     if source.target is None and need_target:
