@@ -86,7 +86,6 @@ def open_data(
         pipeline = fit_pipeline(
             rows,
             steps=cast("Steps", options.preprocess),
-            aside=sampling_column(options.shuffle),
             own_model=name is None,
             task=options.task,
             weight=options.weight,
@@ -123,12 +122,12 @@ def sampling_column(shuffle: str) -> str | None:
 
 def called_with(model: str | nn.Module, options: Config) -> dict[str, Any]:
     """What the preprocessing has to know of the loss, and of how a model of the caller's is called."""
-    loss: dict[str, Any] = {"loss": options.loss}
+    loss: dict[str, Any] = {"loss": options.loss, "aside": sampling_column(options.shuffle)}
     match model:
         case str():
             return loss
     if options.loss == "auto" and makes_loss(model):
-        loss = {"loss": "model"}
+        loss["loss"] = "model"
     return {**loss, "arguments": Arguments(needed_arguments(model), first_argument(model), length_arguments(model))}
 
 

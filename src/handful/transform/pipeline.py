@@ -383,8 +383,7 @@ class TrainingRows:
         return found
 
     def _by_place(self) -> bool:
-        """Whether whole numbers are classes of the places of a row: there are as many as of an input, or the model
-        makes its loss of them."""
+        """Whether whole numbers are classes of a row's places: as many as of an input, or for a loss that the model makes."""
         goal, columns = self.source.target, self.source.columns
         if goal is None or not columns[goal].varies or columns[goal].kind == "audio":
             return False
