@@ -170,6 +170,38 @@ def test_predict_reads_a_table_from_standard_input(command, monkeypatch, tmp_pat
     assert command("predict", tmp_path / "run", "-") == (0, "row,prediction\n0,yes\n1,no\n", "")
 
 
+def test_train_reads_a_table_from_standard_input_and_can_be_resumed(command, monkeypatch, tmp_path):
+    values = np.random.default_rng(0).normal(size=60)
+    table = "".join(f"{x:.4f},{'yes' if x > 0 else 'no'}\n" for x in values)
+    lines = "".join(f'{{"x": {x:.4f}, "label": "{"yes" if x > 0 else "no"}"}}\n' for x in values)
+    for ending, text in (("csv", f"x,label\n{table}"), ("jsonl", lines)):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        out = tmp_path / ending
+        assert command("train", "-", *TINY, "--batch", "8", "--quiet", "--out", out)[0] == 0
+        assert (tmp_path / f"{ending}.{ending}").read_text() == text
+        assert command("resume", out, "--until", "epochs(3)", "--quiet")[0] == 0
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"x": 3.0}\n{"x": -3.0}\n')))
+        assert command("predict", out, "-")[1].splitlines()[0] == "row,prediction"
+
+
+def test_what_a_newcomer_gets_wrong_is_answered_with_what_to_do(command, trained, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "many.csv").write_text(
+        ",".join(f"c{k}" for k in range(20))
+        + ",diagnosis\n"
+        + "".join(f"{k}," * 20 + f"{'ill' if k % 2 else 'well'}\n" for k in range(20))
+    )
+    err = command("train", "many.csv")[2]
+    assert "name the column to predict with --target ..." in err
+    assert "diagnosis)" in err
+    (tmp_path / "labels.csv").write_text("id,is\n1,ill\n")
+    assert "have to be joined to it first" in command("train", "many.csv", "--target", "labels.csv")[2]
+    shutil.copytree(trained[0], tmp_path / "runs" / "digits-1")
+    for named in ("digits-1", "runs/digits"):
+        assert "Did you mean 'runs/digits-1'?" in command("resume", named)[2]
+    assert "here it is --device cuda" in command("train", "digits", "--gpu")[2]
+
+
 def test_inspect_data_and_run(command, trained):
     status, out, _ = command("inspect", "digits")
     assert status == 0
@@ -198,7 +230,8 @@ def test_reports_side_by_side(command, trained, tmp_path):
     assert (status, out.strip()) == (0, str(tmp_path / "both.html"))
     page = (tmp_path / "both.html").read_text()
     assert "2 runs side by side" in page
-    assert page.count(str(other)) >= 2
+    assert page.count(other.name) >= 2
+    assert str(tmp_path) not in page
 
 
 def test_watch_follows_a_run_to_its_end(command, trained):
@@ -218,7 +251,7 @@ def test_the_page_of_a_run_that_goes_on_is_served_to_this_machine_alone(trained,
             threading.Thread(target=server.serve_forever, daemon=True).start()
             port = server.server_port
             page = urllib.request.urlopen(f"http://127.0.0.1:{port}/").read().decode()
-            assert ('http-equiv="refresh"' in page) == reloads
+            assert ("location.reload()" in page) == reloads
             assert "held-out rows" in page
             other = urllib.request.Request(f"http://127.0.0.1:{port}/", headers={"Host": f"evil.example:{port}"})
             for wrong in (other, f"http://127.0.0.1:{port}/plan.toml"):

@@ -161,7 +161,7 @@ def test_the_page_says_the_result_and_every_choice(tmp_path):
 def test_short_histories(tmp_path, rows):
     page = report(tmp_path, history(rows))
     assert Reader(page).open == []
-    assert len(specs(page)) == (0, 2, 4)[rows]  # loss and accuracy; then learning rate and speed too
+    assert len(specs(page)) == (0, 2, 3)[rows]  # loss and accuracy; then the learning rate too
     if rows == 1:
         assert specs(page)[0]["data"][0]["mode"] == "lines+markers"  # one point is not a line: it is marked
 
@@ -265,7 +265,7 @@ def test_every_figure_has_its_numbers_as_a_table(tmp_path):
     assert len(figures) == len(specs(page)) == 4
     for figure in figures:
         assert "<table>" in figure
-        assert re.search('role="img" aria-label="[^"]{20,}"', figure)
+        assert re.search('role="group" aria-label="[^"]{20,}"', figure)
     row = re.search(r"<tr>(.*?)</tr>", figures[0][figures[0].index("<tbody>") :]).group(1)
     cells = [re.sub("<.*?>", "", cell) for cell in row.split("</td>")]
     assert cells == ["64", "1", "0.05", "0.1", "2", "", ""]
@@ -346,6 +346,20 @@ def test_the_script_knows_every_colour_of_the_palette():
         assert f'"{light}": "{dark}"' in script
         red, green, blue = (int(light[k : k + 2], 16) for k in (1, 3, 5))
         assert f'"rgba({red},{green},{blue},0.2)"' in script
+
+
+def test_what_a_page_says_is_for_any_reader_on_any_machine(tmp_path):
+    notes = ["the target is 'y'", "book.txt is one document.", "Your own model gets x as it is."]
+    command = "handful train '/home/me/my data/prices.csv' --seed 0"
+    page = Reader(report(tmp_path, history(3), notes=notes, command=command, held_out=Judged(9, chance="Always 'no'.")))
+    for said in (
+        "The target is 'y'.",
+        "book.txt is one document.",
+        "handful train prices.csv --seed 0",
+        "Always 'no'.",
+    ):
+        assert said in page.text
+    assert "/home" not in page.text
 
 
 def test_a_write_that_fails_leaves_the_old_page_and_no_rubbish(tmp_path, monkeypatch):

@@ -7,13 +7,15 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 import stat
 import weakref
 from collections.abc import Iterator
+from io import BufferedIOBase
 from itertools import count
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from safetensors import SafetensorError
 
@@ -158,6 +160,22 @@ def _is_gone(holder: str) -> bool:
         case found if found[2] == socket.gethostname():
             return not Path(f"/proc/{found[1]}").exists() and Path("/proc").exists()
     return False
+
+
+def written_down(stream: BufferedIOBase | BinaryIO, beside: Path) -> Path:
+    """A table that is piped in, as a file of that name: CSV or, where it begins with a brace, JSON Lines.
+
+    HandfulError where there is nothing.
+    """
+    first = stream.read(1 << 16)
+    if not first.strip():
+        raise HandfulError("standard input is empty; give it CSV with a header line, or JSON Lines")
+    where = beside.with_name(f"{beside.name}.{'jsonl' if first.lstrip().startswith(b'{') else 'csv'}")
+    where.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(where) as temporary, temporary.open("wb") as file:
+        file.write(first)
+        shutil.copyfileobj(stream, file)
+    return where
 
 
 def free_folder(data: str, suffix: str = "") -> Path:

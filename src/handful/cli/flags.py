@@ -38,7 +38,12 @@ app = typer.Typer(
     help="Mini-batch gradient descent for PyTorch, done properly.",
 )
 
-Data = Annotated[str, typer.Argument(help="a file, a folder, or a name: digits, wine, iris, breast_cancer, diabetes")]
+Data = Annotated[
+    str,
+    typer.Argument(
+        help="a file, a folder, or a name: digits, wine, iris, breast_cancer, diabetes; train: - for standard input"
+    ),
+]
 RunPath = Annotated[Path, typer.Argument(help="a run folder, as `handful train` printed it")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print only the result")]
 Json = Annotated[bool, typer.Option("--json", help="print the result as one JSON value, and nothing else")]

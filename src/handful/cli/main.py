@@ -32,6 +32,13 @@ CALLED = {  # what other tools call an option, and what it is here
     "--output": "--out FOLDER",
     "--output-dir": "--out FOLDER",
     "--dtype": "--precision",
+    "--gpu": "--device cuda, and by itself where there is one",
+    "--metric": "--metrics NAME",
+    "--label": "--target COLUMN",
+    "--labels": "--target COLUMN",
+    "--val": "--valid",
+    "--validation": "--valid",
+    "--test": "--valid, or afterwards `handful evaluate RUN TEST`",
     "--validation-split": "--valid SHARE",
     "--random-state": "--seed N",
 }
@@ -53,13 +60,15 @@ def _main(
 
 
 def in_flags(text: str) -> str:
-    """The sentence about an option of `fit` in the words of its flag.
+    """The sentence about options of `fit` in the words of their flags.
 
-    >>> in_flags("bad_rows must be 'stop' or a number, not -1")
-    "--bad-rows must be 'stop' or a number, not -1"
+    >>> in_flags("bad_rows must be 'stop' or a number, not -1"), in_flags("no target; name it with target=...")
+    ("--bad-rows must be 'stop' or a number, not -1", 'no target; name it with --target ...')
     """
     name = text.partition(" ")[0]
-    return f"--{name.replace('_', '-')}{text[len(name) :]}" if name in OPTIONS else text
+    text = f"--{name.replace('_', '-')}{text[len(name) :]}" if name in OPTIONS else text
+    named = rf"(?<![\w-])({'|'.join(OPTIONS)})=('[^']*'|\"[^\"]*\"|\.\.\.|[\w.]*\w)"
+    return re.sub(named, lambda found: f"--{found[1].replace('_', '-')} {found[2]}".removesuffix(" True"), text)
 
 
 def asked_wrongly(problem: Exception) -> str:

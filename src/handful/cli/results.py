@@ -38,7 +38,7 @@ def predict(
     data: Annotated[
         list[str],
         typer.Argument(
-            help="files or folders of raw input, as the run was trained on; - reads CSV from standard input"
+            help="files or folders of raw input, as the run was trained on; - reads CSV or JSON Lines that are piped in"
         ),
     ],
     out: Annotated[Path | None, typer.Option(help=".csv, .jsonl or .parquet; printed as CSV by default")] = None,
@@ -119,7 +119,8 @@ def report(
     if len(runs) == 1:
         page = load(runs[0], device="cpu").report(out)
     else:
-        folders = {str(run): RunFolder(run) for run in runs}
+        alone = len({run.name for run in runs}) == len(runs)
+        folders = {run.name if alone else str(run): RunFolder(run) for run in runs}
         found = {name: (folder.plan().choices, *folder.so_far()[:2]) for name, folder in folders.items()}
         page = runs_page(found).write(out or runs[0].parent / "side-by-side.html")
     print(page)

@@ -1,10 +1,13 @@
 """Commands that train: train, resume, compare, tune."""
 
+import sys
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Annotated, Unpack
 
 import typer
 
+from handful.base import files
 from handful.base.errors import HandfulError
 from handful.base.files import free_folder
 from handful.base.plan import IN_PYTHON
@@ -35,6 +38,9 @@ def train(
 
     if options.get("resume") and out is None:
         raise HandfulError("--resume goes on with the run in a folder: name it by --out")
+    if data == "-":
+        out = out or free_folder("stdin")
+        data = str(files.written_down(sys.stdin.buffer, Path(mkdtemp()) / "stdin" if dry_run else out))
     if dry_run:
         plan = assemble(model, data, {**options, "quiet": True}).plan
         print_choices(plan.choices)

@@ -30,9 +30,11 @@ from handful.plan.defaults import Chooser, describe
 from handful.runs.folder import RunFolder
 from handful.training.adapters import first_argument, length_arguments, makes_loss, needed_arguments
 from handful.transform import columns as recipes
+from handful.transform.augment import mirror
 from handful.transform.augment.augment import as_augment
 from handful.transform.augment.base import Augment
-from handful.transform.augment.default import suggest
+from handful.transform.augment.default import flips, suggest
+from handful.transform.augment.mirror import Mirrored
 from handful.transform.auto import Arguments, Steps
 from handful.transform.inputs import TableInput
 from handful.transform.language import language_source
@@ -52,6 +54,7 @@ class Data:
     """What is trained on, what is held out, and the fitted way from raw rows to x and y.
 
     counts: training rows of each class, and of all, last; None for other tasks. own_model: the model is the caller's.
+    mirrored: what training pictures say of their mirror images, where they may be flipped.
     """
 
     source: Source
@@ -60,6 +63,7 @@ class Data:
     pipeline: Pipeline
     counts: NDArray[np.int64] | None = None
     own_model: bool = False
+    mirrored: Mirrored | None = None
 
     @property
     def gaps(self) -> bool:
@@ -258,7 +262,14 @@ def augmentation(data: Data, options: Config) -> tuple[Augment | None, str]:
     if data.own_model:
         return None, "none for a model of your own, unless augment= names some"
     shape = tuple(int(s) for s in data.pipeline.shape if s is not None)
-    text, reason = suggest(data.pipeline.inputs.kind, shape, data.pipeline.task or "", len(data.train))
+    kind, task = data.pipeline.inputs.kind, data.pipeline.task or ""
+    if data.mirrored is None and kind == "image" and flips(shape):
+        rows = Order(len(data.train), seed=options.seed)[: min(len(data.train), mirror.ROWS)]
+        batch = data.pipeline(data.train.take(rows))
+        match batch.columns["x"], batch.columns["y"]:
+            case Tensor() as x, Tensor() as y:
+                data.mirrored = mirror.mirrored(x, y, len(data.pipeline.classes or ()) or None)
+    text, reason = suggest(kind, shape, task, len(data.train), data.mirrored)
     return as_augment(text), reason
 
 

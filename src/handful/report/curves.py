@@ -39,8 +39,8 @@ def curves(history: History) -> list[Figure]:
             line, log = Line(words, _pick(xs, kept), y, steps=is_batch), is_batch and _spans_decades(y)
             figures.append(figure_lines(sentence(words), "", words, [line], log_y=log, from_zero=True))
     kept, rate = speed(history)
-    if len(kept):
-        line = Line("examples per second", _pick(xs, kept), rate)
+    if len(kept) > 1:
+        line = Line("examples per second", _pick(xs, kept), rate, smooth=_smoothed(rate))
         figures.append(figure_lines("Speed", "", "examples per second", [line], from_zero=True))
     return figures
 

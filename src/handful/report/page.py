@@ -1,6 +1,7 @@
 """The page of a run: what came out, how it went, every choice that was made and why."""
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -35,13 +36,14 @@ class Judged:
     """How the weights that were kept do on the held-out rows.
 
     rows: how many these are; figures, mistakes: what a page shows of them; interval: the 95% interval of the score that
-    is named first, where that is known.
+    is named first, where that is known; chance: what a guess without looking reaches.
     """
 
     rows: int
     figures: Sequence[Part] = ()
     mistakes: Sequence[Part] = ()
     interval: tuple[float, float] | None = None
+    chance: str = ""
 
 
 def run_page(
@@ -67,7 +69,8 @@ def run_page(
     """
     drawn: list[Part] = [*curves(history)] or ["The run logged nothing to draw."]
     why = stopped_because.strip().rstrip(".")
-    said = [text for text in (looks(history, scores, held_out), why and f"Stopped: {why}.") if text]
+    chance = held_out.chance if held_out else ""
+    said = [text for text in (looks(history, scores, held_out), chance, why and f"Stopped: {why}.") if text]
     sections = [
         Section("Result", [_result(history, scores), *said]),
         Section("The run", [*drawn, *_constants(history)]),
@@ -77,8 +80,8 @@ def run_page(
         Section("Pictures", pictures),
         Section("Time", spent),
         Section("Choices", [folded(f"All {len(plan)} choices, each with its reason", choices_html(_by_name(plan)))]),
-        Section("The run again", [preformatted(command)] if command else []),
-        Section("Notes", [bullet_list(notes)] if notes else []),
+        Section("The run again", [preformatted(_from_here(command))] if command else []),
+        Section("Notes", [bullet_list([_whole(note) for note in notes])] if notes else []),
     ]
     rows = held_out.rows if held_out else None
     return Page(title, sections, headline=headline(history, scores, rows), reload=reload)
@@ -106,6 +109,17 @@ def runs_page(runs: Mapping[str, tuple[Mapping[str, Choice], History, Scores]]) 
 def _by_name(plan: Mapping[str, Choice]) -> dict[str, Choice]:
     """The choices with the names of files in place of their paths."""
     return {name: replace(c, value=file_name(c.value)) if name in ("data", "valid") else c for name, c in plan.items()}
+
+
+def _from_here(command: str) -> str:
+    """The command as it is given in the folder where the data lie: others have no use for the path to it."""
+    return shlex.join(str(file_name(word)) if word.startswith("/") else word for word in shlex.split(command))
+
+
+def _whole(note: str) -> str:
+    """The note as a sentence, unless it begins with the name of a file."""
+    said = sentence(note) if note.partition(" ")[0].isalpha() else note
+    return said if said.endswith((".", "?", "!")) else f"{said}."
 
 
 def file_name(value: object) -> object:

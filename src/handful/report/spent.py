@@ -79,7 +79,8 @@ def figure(spent: Mapping[str, float]) -> Figure:
     import plotly.graph_objects as go
 
     parts = parts_of(spent)
-    names, seconds = list(parts), [round(value, 4) for value in parts.values()]
+    names = sorted(parts, key=lambda name: (name == "everything else", -parts[name]))
+    seconds = [round(parts[name], 4) for name in names]
     plot = blank("seconds", "")
     plot.add_trace(go.Bar(x=seconds, y=names, orientation="h"))
     plot.update_yaxes(autorange="reversed")

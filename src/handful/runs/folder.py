@@ -11,7 +11,7 @@ from typing import TextIO
 from torch import Tensor, nn
 
 from handful.base import files
-from handful.base.errors import HandfulError, shown
+from handful.base.errors import HandfulError, did_you_mean, shown
 from handful.base.plan import Plan
 from handful.base.stopwatch import part
 from handful.models.base import Model
@@ -123,7 +123,11 @@ class RunFolder:
     def plan(self) -> Plan:
         """The plan of the run in this folder. HandfulError when it holds none."""
         if not self.path.is_dir():
-            raise HandfulError(f"there is no run folder {self.path}")
+            runs = {
+                str(plan.parent) for parent in (self.path.parent, Path("runs")) for plan in parent.glob("*/plan.toml")
+            }
+            near = did_you_mean(str(self.path), runs) if runs else ""
+            raise HandfulError(f"there is no run folder {self.path}{near and '.'}{near}")
         return Plan.load(self.path / "plan.toml")
 
     def pipeline(self) -> Pipeline:

@@ -4,7 +4,6 @@ import csv
 import datetime
 import json
 import math
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handful.base.errors import HandfulError
-from handful.base.files import atomic
+from handful.base.files import atomic, written_down
 from handful.data.base import Column, Source
 from handful.data.media.folder import file_names
 from handful.data.tables.dialect import SAMPLE
@@ -164,17 +163,13 @@ _WRITERS: dict[str, Callable[[Path, Iterator[Chunk]], None]] = {
 
 @contextmanager
 def _spooled(stream: BufferedIOBase, schema: Mapping[str, Column]) -> Iterator[Source]:
-    """Standard input as a CSV file, to be read as one: same types, same missing values.
+    """Standard input as a file of CSV or JSON Lines, to be read as one: same types, same missing values.
 
     For a model of one text it may also be lines of text: it is that where the first line does not name the column.
     """
     with tempfile.TemporaryDirectory(prefix="handful-") as folder:
-        path = Path(folder) / "input.csv"
-        with open(path, "wb") as file:
-            shutil.copyfileobj(stream, file)
-        if path.stat().st_size < 1024 and not path.read_bytes().strip():
-            raise HandfulError("standard input is empty; give it CSV with a header line")
-        if [column.kind for column in schema.values()] == ["text"]:
+        path = written_down(stream, Path(folder) / "input")
+        if path.suffix == ".csv" and [column.kind for column in schema.values()] == ["text"]:
             with open(path, "rb") as sample:
                 dialect = find_dialect(sample.read(SAMPLE + 1), ".csv")
             with open(path, encoding="utf-8-sig", errors="replace", newline="") as lines:

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from handful.base.errors import HandfulError, did_you_mean, some
+from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Batch, Column, Source
 from handful.data.gather import Array
 from handful.data.options import Collate
@@ -19,7 +18,7 @@ from handful.transform.auto import NO_ARGUMENTS, Arguments, InputChooser, Steps,
 from handful.transform.columns import as_trained, check_same, foreign
 from handful.transform.inputs import Input, Layout, SingleInput
 from handful.transform.language import LanguageSource, language_source
-from handful.transform.rows import cache, check_infinite, check_weights, chunks_of, original_rows
+from handful.transform.rows import by_place, cache, check_infinite, check_weights, chunks_of, original_rows
 from handful.transform.steps.step import Inputs
 from handful.transform.steps.stored import Json, pack, stored, unpack
 from handful.transform.steps.text import Tokenize
@@ -27,7 +26,6 @@ from handful.transform.target import NextTokens, Target
 from handful.transform.target_fit import TargetFitter
 
 _FORMAT = 1
-_LOOK = 256  # training rows whose lengths are compared
 
 
 @stored
@@ -313,9 +311,11 @@ def _check_source(source: Source, weights: Sequence[str | None], need_target: bo
         raise HandfulError(f"{source.name} has no training rows")
     if source.target is None and need_target:
         hints = "".join(f". {note.rstrip('.')}" for note in source.notes if "no label" in note or "labels" in note)
+        names = list(source.columns)
+        known = names if len(names) < 10 else [*names[:4], "...", *names[-4:]]  # the target is often the last
         raise HandfulError(
             f"{source.name} has no target; name the column to predict with target=... (it has "
-            f"{some(list(source.columns), 8)}){hints}"
+            f"{', '.join(known)}){hints}"
         )
 
 
@@ -378,19 +378,11 @@ class TrainingRows:
         if task is None and self._transcripts():
             task = "sequence"
             self.notes.append(f"'{self.target.name}' is the text of each sound: its characters are to be recognised.")
-        found = self.target.decide(own_model, task, own_model and self._by_place())
+        found = self.target.decide(
+            own_model, task, own_model and by_place(self.source, self.inputs, self.loss == "model")
+        )
         self.notes += self.target.notes
         return found
-
-    def _by_place(self) -> bool:
-        """Whether whole numbers are classes of a row's places: as many as of an input, or for a loss that the model makes."""
-        goal, columns = self.source.target, self.source.columns
-        if goal is None or not columns[goal].varies or columns[goal].kind == "audio":
-            return False
-        varying = [name for name in self.inputs if columns[name].varies and columns[name].kind != "audio"]
-        look = self.source.take(range(min(len(self.source), _LOOK)), [goal, *varying])
-        ends = look.ragged(goal).offsets
-        return self.loss == "model" or any(torch.equal(ends, look.ragged(name).offsets) for name in varying)
 
     def _transcripts(self) -> bool:
         """Whether sound is to become free text."""

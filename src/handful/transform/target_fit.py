@@ -15,7 +15,7 @@ from handful.data.base import Column, Rows, Value
 from handful.data.tables.strings import composed, read_numbers, reader
 from handful.data.tables.types import TEXT
 from handful.data.targets import names_of
-from handful.losses.left_out import ignored_id
+from handful.losses.left_out import ignored_id, task_of
 from handful.losses.loss import IGNORED, name_of
 from handful.transform.steps.numbers import strings
 from handful.transform.steps.statistics import Moments
@@ -149,7 +149,9 @@ class TargetFitter:
         if self._of_classes(shape, task):
             return self._of_shares(outputs)
         ignored = None if floating or task not in (None, "classification") else self._set_aside(own_model, len(shape))
-        task = task or (self._guess_dense if dense else self._guess)(own_model, floating)
+        task = task or (
+            self._guess_dense(own_model, floating) if dense else self._by_loss() or self._guess(own_model, floating)
+        )
         dtype = str(self.tensor.dtype).removeprefix("torch.").replace("bfloat16", "float32")  # NumPy has none
         if task == "classification" and not dense:
             return replace(self._of_values(dtype, shape, own_model, ignored), ignored=ignored)
@@ -164,7 +166,7 @@ class TargetFitter:
         if task == "multilabel":
             if not self.binary:
                 raise HandfulError(f"a multilabel target holds 0 and 1 only; '{self.name}' holds other values")
-            self._note(f"holds {outputs} label(s) of 0 or 1: each is predicted on its own.")
+            self._note(f"holds {outputs} times 0 or 1: each is predicted on its own.")
             return Multilabel(self.name, dtype, shape, outputs, as_is=own_model and floating)
         if own_model:
             return Regression(self.name, dtype, shape, outputs, form=form_of(self.column))
@@ -229,6 +231,11 @@ class TargetFitter:
             return "regression"
         return "classification" if self.loss == "model" else "sequence"  # a model may make either of its labels
 
+    def _by_loss(self) -> str | None:
+        """The task of the caller's loss, where the values can be what it compares."""
+        task = None if self.tensor.dtype == torch.bool else task_of(self.loss)
+        return None if task == "classification" and not self.whole else task
+
     def _guess(self, own_model: bool, floating: bool) -> str:
         n, k = self.n, len(self.unique)
         if self.tensor.dtype == torch.bool:
@@ -236,10 +243,15 @@ class TargetFitter:
         if floating and own_model:
             return "multilabel" if self.binary and k == 2 else "regression"
         if floating:
-            if not self.whole or k > max(2, min(20, math.sqrt(n))):
-                return "regression"
-            why = f"only {k} different whole numbers, so they are taken for classes"
-            self._note(f"holds {why}; task='regression' predicts the number.")
+            if self.whole and k <= 2:
+                self._note(
+                    f"holds {k} different whole numbers, taken for classes; task='regression' predicts the number."
+                )
+                return "classification"
+            if self.whole and k <= max(20, math.sqrt(n)):
+                why = f"{k} different whole numbers with decimals, as amounts have them, so it is predicted as a number"
+                self._note(f"holds {why}; task='classification' takes them for classes.")
+            return "regression"
         elif not (own_model and self._are_ids()) and (self.many or k > max(20, math.sqrt(n)) or (k > 10 and 2 * k > n)):
             count = f"more than {_UNIQUE}" if self.many else str(k)
             why = f"{count} different whole numbers in {n} rows, too many for classes"

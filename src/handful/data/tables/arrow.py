@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -127,7 +128,10 @@ def with_target(o: Options, names: Sequence[str], notes: list[str]) -> Options:
     """Check the named target, or guess it when there is no doubt, and note so."""
     if o.target is not None:
         if o.target not in names:
-            raise HandfulError(f"{o.name} has no column '{o.target}' to use as target.{did_you_mean(o.target, names)}")
+            own_file = Path(o.target).is_file()
+            hint = " Labels in a file of their own have to be joined to it first" if own_file else ""
+            hint = hint or did_you_mean(o.target, names)
+            raise HandfulError(f"{o.name} has no column '{o.target}' to use as target.{hint}")
         return o
     likely = likely_target(names, o)
     if likely is not None:

@@ -370,7 +370,7 @@ def _decide_labels(key: str, lists: Lists, o: Options, notes: list[str]) -> Colu
     known = tuple(sorted(strings.first_spelled(lists.labels or ())))
     if len(known) < 2:
         found = f"more than {MOST_LABELS:,}" if lists.labels is None else len(known)
-        raise HandfulError(f"{o.name}: the lists of '{key}' hold {found} label(s); a target needs two or more")
+        raise HandfulError(f"{o.name}: the lists of '{key}' hold {found} different labels; a target needs two or more")
     shown = ", ".join(known[:6]) + (", ..." if len(known) > 6 else "")
     notes.append(f"the target '{key}' holds {len(known)} labels that a row may have together: {shown}.")
     return Column("tensor", "uint8", (len(known),), labels=known)

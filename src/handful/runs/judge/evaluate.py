@@ -20,7 +20,7 @@ from handful.report.markup import folded, picture_grid, sound_list, table_html, 
 from handful.report.page import Judged
 from handful.report.tables import Grid, print_table
 from handful.report.truth import figure_against, figure_calibration, figure_matrix, figure_residuals, interval
-from handful.report.words import say_count, say_name, say_score, say_share, say_value, sentence, split_score
+from handful.report.words import say_count, say_name, say_number, say_score, say_share, say_value, sentence, split_score
 from handful.runs.judge.examples import contents, pictures_of, shorten, sounds_of
 from handful.runs.judge.tally import Details, Floats, Row
 from handful.training.evaluation import evaluate as evaluate_rows
@@ -130,7 +130,20 @@ class Evaluation:
     def held_out(self, score: str | None) -> Judged:
         """What the page of a run shows of its held-out rows."""
         classes: list[Part] = [table_html(Grid.of(self.classes), caption="By class")] if self.classes else []
-        return Judged(self.rows, [*self.figures(), *classes], self.mistakes(), self.interval(score or ""))
+        return Judged(
+            self.rows, [*self.figures(), *classes], self.mistakes(), self.interval(score or ""), self.chance()
+        )
+
+    def chance(self) -> str:
+        """What one same answer for all rows would reach: the commonest class, or the mean of one number."""
+        if self.confusion is not None and self.confusion.any():
+            rows = self.confusion.sum(1)
+            return f"Always '{self.labels[rows.argmax()]}' would be right on {say_share(rows.max() / rows.sum())}."
+        if self.residuals is None or self.residuals[0].shape[1] > 1:
+            return ""
+        off, unit = self.residuals[0].mean(), self.unit and f" {self.unit}"
+        mean, away = say_number(off), say_number(np.abs(self.residuals[0] - off).mean())
+        return f"Always the mean, {mean}{unit}, would be off by {away}{unit} on average."
 
     def interval(self, score: str) -> tuple[float, float] | None:
         """The 95% interval of the accuracy, by Wilson, or of a score of a regression of one number, from 1,000
@@ -167,7 +180,11 @@ class Evaluation:
             return []
         target, prediction = self.residuals
         outputs = target.shape[1]
-        names = (self.labels or [f"output {k}" for k in range(outputs)]) if outputs > 1 else [self.target]
+        names = (
+            (self.labels or [f"{self.target or 'output'} {k + 1}" for k in range(outputs)])
+            if outputs > 1
+            else [self.target]
+        )
         return [
             draw(target[:, k], prediction[:, k], names[k], self.unit)
             for k in range(min(outputs, 4))
