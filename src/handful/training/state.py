@@ -222,8 +222,9 @@ def laid_out(model: nn.Module, weights: Weights) -> Weights:
 
 def load_weights(model: nn.Module, weights: Weights) -> None:
     """Put parameters and buffers into the model; HandfulError when they belong to another model."""
+    lazy = any(map(nn.parameter.is_lazy, [*model.parameters(), *model.buffers()]))  # they take the weights' shapes
     try:
-        model.load_state_dict(laid_out(model, weights), strict=True)
+        model.load_state_dict(weights if lazy else laid_out(model, weights), strict=True)
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:300]
         raise HandfulError(f"the saved weights do not fit this model ({type(model).__name__}): {detail}") from None
