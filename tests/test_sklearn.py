@@ -416,3 +416,13 @@ def test_weights_of_a_pass_count_whether_or_not_other_passes_had_some():
         without.partial_fit(X[rows], Y[rows], classes=[0, 1, 2])
     np.testing.assert_allclose(with_zeros.predict_proba(X), without.predict_proba(X), rtol=1e-4)
     with_zeros.partial_fit(X, Y)
+
+
+def test_whole_numbers_reach_an_own_module_as_floats_unless_it_embeds_them():
+    x = np.round(X).astype(np.int64)
+    for make in (MiniBatchClassifier, MiniBatchRegressor):
+        whole, floats = (make(net, preprocess="none", **QUICK).fit(rows, Y) for rows in (x, x.astype(np.float32)))
+        np.testing.assert_array_equal(whole.predict(x), floats.predict(x.astype(np.float64)))
+        assert make(net).partial_fit(x > 2, Y, *([0, 1, 2],) * (make is MiniBatchClassifier)).predict(x > 2).ndim == 1
+    words = torch.nn.Sequential(torch.nn.Embedding(10, 4), torch.nn.Flatten(), torch.nn.Linear(16, 3))
+    assert MiniBatchClassifier(words, **QUICK).fit(x, Y).score(x, Y) > 0.8

@@ -1,4 +1,5 @@
-"""Rows of a class target that stand for no class: the id that a loss leaves out, also one of the caller's own."""
+"""What a loss says of its target: whether it holds numbers or classes, and which rows stand for no class: the id that a
+loss leaves out, also one of the caller's own."""
 
 import copy
 from collections.abc import Sequence
@@ -9,7 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.errors import MISTAKES
-from handful.losses.loss import IGNORED, Counted, LossFunction, as_loss, cross_entropy, token_cross_entropy
+from handful.losses.loss import (
+    IGNORED,
+    Aligned,
+    Counted,
+    LossFunction,
+    as_loss,
+    cross_entropy,
+    focal,
+    huber,
+    mae,
+    mse,
+    quantile,
+    token_cross_entropy,
+)
 from handful.losses.loss import model as of_model
 from handful.losses.outputs import named_parts
 
@@ -47,6 +61,24 @@ def leaving_out(loss: LossFunction, ignored: int | None, classes: int, places: i
         return loss
     found = ignored_id(loss, sorted({*range(classes), ignored}), places)
     return LeavingOut(loss, ignored) if found == ignored else loss
+
+
+def task_of(loss: object) -> str | None:
+    """What a target [m] is by the loss that it is for; None where the loss does not tell.
+
+    >>> task_of("mse"), task_of(nn.SmoothL1Loss()), task_of(nn.functional.cross_entropy), task_of("auto")
+    ('regression', 'regression', 'classification', None)
+    """
+    if loss in (None, "auto"):
+        return None
+    match as_loss(loss)[0]:
+        case mse() | mae() | huber() | quantile() | nn.PoissonNLLLoss():
+            return "regression"
+        case Aligned(values=values) if not isinstance(values, nn.BCELoss | nn.BCEWithLogitsLoss):
+            return "regression"
+        case cross_entropy() | focal() | Counted():
+            return "classification"
+    return None
 
 
 def ignored_id(loss: object, classes: Sequence[int] = (), places: int = 0) -> int | None:

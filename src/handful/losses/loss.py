@@ -290,7 +290,7 @@ def _module_values(loss: _Loss) -> tuple[LossFunction, str, list[str]]:
         case nn.CrossEntropyLoss() | nn.NLLLoss():
             return Counted(values), repr(loss), notes
         case _ if isinstance(values, _ELEMENTWISE):
-            return _Aligned(values), repr(loss), notes
+            return Aligned(values), repr(loss), notes
     return values, repr(loss), notes
 
 
@@ -310,7 +310,7 @@ class Counted:
 
 
 @dataclass(frozen=True)
-class _Aligned:
+class Aligned:
     """A loss module that compares number with number, given the target in the output's dtype and shape."""
 
     values: nn.Module
@@ -323,7 +323,7 @@ class _Aligned:
 def of_probabilities(loss: LossFunction) -> bool:
     """Whether the model's outputs are probabilities for this loss, and not logits."""
     match loss:
-        case binary_cross_entropy_of_probabilities() | nn.BCELoss() | _Aligned(values=nn.BCELoss()):
+        case binary_cross_entropy_of_probabilities() | nn.BCELoss() | Aligned(values=nn.BCELoss()):
             return True
     return False
 

@@ -94,9 +94,12 @@ class RunFolder:
             return f"a damaged one ({error})"
 
     @part("saving")
-    def start(self, plan: Plan, pipeline: Pipeline, model: nn.Module, state: State, tensors: Weights) -> None:
-        """Write what does not change: plan, preprocessing, how to build the model; and the state as it is. A run that
-        is replaced goes."""
+    def start(
+        self, plan: Plan, pipeline: Pipeline, model: nn.Module, state: State, tensors: Weights,
+        beginning: tuple[Weights, Row] | None = None,
+    ) -> None:  # fmt: skip
+        """Write what does not change: plan, preprocessing, how to build the model, what stood before steps that were
+        taken while measuring; and the state as it is. A run that is replaced goes."""
         with files.changing(self.path):
             (self.path / "plan.toml").unlink(missing_ok=True)  # first: what is left from here on is no run
             for old in self.path.iterdir():
@@ -111,6 +114,8 @@ class RunFolder:
         files.write_json(self.path / "model.json", ours)
         self.rewrite_history(state.history)
         state.back = state.step
+        if beginning is not None:
+            checkpoint.write_start(self.checkpoints, *beginning)
         self.save_checkpoint(state, tensors)
         plan.save(self.path / "plan.toml")  # last: a folder that has a plan has the rest
 

@@ -24,7 +24,7 @@ from handful.plan.build import assemble
 from handful.plan.config import OPTIONS, ConfigOptions, TrainingOptions, spelled_out
 from handful.runs.history import History
 from handful.runs.run import Run
-from handful.sklearn.inputs import Array, Input, checked, columns_of
+from handful.sklearn.inputs import Array, Input, as_floats, checked, columns_of
 from handful.training.objective import Objective
 
 Given = str | nn.Module | Callable[[int, int], nn.Module]
@@ -88,7 +88,7 @@ class MiniBatch(BaseEstimator):  # type: ignore[misc]
         """Train on checked x and y, from new weights or, with warm_start, from those of the last fit."""
         self.seed_ = seed = _seed(self.random_state)
         self.passes_, net = 0, self._network(outputs, seed)
-        columns = self._columns(x, y, sample_weight)
+        columns = self._columns(self._rows_for(net, x), y, sample_weight)
         given = self._options() | {"seed": seed, "batch": self._batch(len(y)), "weight": weight_in(columns), **more}
         if self._goes_on:
             net, given["preprocess"] = self.model_, self.run_.pipeline
@@ -108,6 +108,7 @@ class MiniBatch(BaseEstimator):  # type: ignore[misc]
         given |= {"valid": None, "schedule": "constant", "ema": None, **more}
         if not hasattr(self, "run_"):
             self._begin(x, y, outputs, given)
+        x = self._rows_for(self.model_, x)
         state, n = self.run_.state, len(y)
         given["optimizer"] = self.optimizer if state is None else state.optimizer
         given["lr"] = self.lr if state is None else "auto"
@@ -130,11 +131,12 @@ class MiniBatch(BaseEstimator):  # type: ignore[misc]
             raise HandfulError("partial_fit takes numbers alone until fit has learned what other columns hold")
         self.seed_, self.passes_, self.loss_curve_ = _seed(self.random_state), 0, list[float]()
         rows = np.arange(len(y) * math.ceil(2 * outputs / len(y))) % len(y)
-        shown = x[rows]  # type: ignore[index]
+        net = self._network(outputs, self.seed_)
+        shown = self._rows_for(net, x)[rows]  # type: ignore[index]
         columns = {"x": shown, TARGET: self._shape_of_target(len(rows), y)}
         preprocess = "none" if isinstance(self.preprocess, str) and self.preprocess == "auto" else self.preprocess
         own = {"preprocess": preprocess, "optimizer": self.optimizer, "lr": self.lr, "l2": self.l2, "seed": self.seed_}
-        t = assemble(self._network(outputs, self.seed_), columns, {**given, **own, "class_weight": None}, measure=False)
+        t = assemble(net, columns, {**given, **own, "class_weight": None}, measure=False)
         t.state.average = None
         self.run_ = Run(t.objective.model, t.plan, t.state, History([]), t.pipeline, t.objective, "")
         self.model_ = t.objective.model
@@ -167,6 +169,13 @@ class MiniBatch(BaseEstimator):  # type: ignore[misc]
         """A name as it is; a copy of a module, so that every fit starts alike; or what a callable makes."""
         return network(self.model, getattr(self, "n_features_in_", 1), outputs, seed)
 
+    def _rows_for(self, net: str | nn.Module, x: Input) -> Input:
+        """x as the network takes it: for a module of the caller's own that embeds nothing, whole numbers as floats."""
+        embeds = isinstance(net, nn.Module) and any(
+            isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in net.modules()
+        )
+        return x if embeds or isinstance(self.model, str) else as_floats(x)
+
     def _batch(self, n: int) -> int | str:
         """The batch asked for, or every training row where there are fewer: folds may be small."""
         if not isinstance(self.batch, int | np.integer) or isinstance(self.batch, bool):
@@ -183,7 +192,7 @@ class MiniBatch(BaseEstimator):  # type: ignore[misc]
         """The model's raw outputs [n, ...]."""
         check_is_fitted(self)
         x = checked(self, x, self.run_.pipeline.schema, finite=self._finite())
-        return self.run_.outputs(columns_of(x))
+        return self.run_.outputs(columns_of(self._rows_for(self.model_, x)))
 
     def __getstate__(self) -> dict[str, object]:
         """What predictions and further passes need; scores stay behind, and the loss and the optimizer's state where

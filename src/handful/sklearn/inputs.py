@@ -63,6 +63,14 @@ def columns_of(x: Input, *, varying: bool = False) -> dict[str, object]:
     return {str(name): x[name] for name in names}
 
 
+def as_floats(x: Input) -> Input:
+    """Whole numbers and truth values [n, features] as float32; anything else as it is."""
+    match x:
+        case np.ndarray(ndim=2, dtype=np.dtype(kind="i" | "u" | "b")):
+            return x.astype(np.float32)
+    return x
+
+
 def checked(
     estimator: BaseEstimator, x: Input, fitted: Mapping[str, object] | None, *, finite: str | bool, least: int = 1
 ) -> Input:

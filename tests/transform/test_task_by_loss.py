@@ -1,0 +1,67 @@
+"""Whether whole numbers are classes or numbers: by how they are written, by the loss, by task=; alike everywhere."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import handful
+
+HOW = {"until": "epochs(1)", "batch": 32, "lr": 0.02, "quiet": True, "valid": None}
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(400, 2)).astype(np.float32)
+RATINGS = np.clip(np.round(5 + 3 * X[:, 0]), 0, 10)
+
+
+def task(model, data, **options):
+    """The task that is found, and what is noted of the target."""
+    run = handful.fit(model, data, **HOW | {"until": "steps(1)"} | options)
+    return run.pipeline.task, [note for note in run.plan.notes if note.startswith("'y'")]
+
+
+@pytest.mark.parametrize("values", [RATINGS, RATINGS // 4 - 20.0])
+def test_floats_are_numbers_in_every_container(values, tmp_path):
+    frame = pd.DataFrame({"a": X[:, 0], "b": X[:, 1], "y": values})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_parquet(tmp_path / "t.parquet", index=False)
+    rows = [json.dumps(row) for row in frame.to_dict("records")]
+    (tmp_path / "t.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    handful.prepare(tmp_path / "t.csv", tmp_path / "store", target="y")
+    for data in (frame, dict(frame.items()), *(tmp_path / name for name in ("t.csv", "t.parquet", "t.jsonl", "store"))):
+        found, notes = task("linear", data, target="y")
+        assert found == "regression"
+        assert any("task='classification' takes them for classes" in note for note in notes)
+    assert task("linear", frame, target="y", task="classification")[0] == "classification"
+    assert task("linear", frame, target="y", loss="cross_entropy")[0] == "classification"
+
+
+def test_two_values_and_whole_numbers_are_classes():
+    assert task("linear", (X, (RATINGS > 5) * 1.0))[0] == "classification"
+    assert task("linear", (X, RATINGS.astype(int)))[0] == "classification"
+    assert task("linear", (X, RATINGS.astype(int)), loss=nn.SmoothL1Loss())[0] == "regression"
+    assert task("linear", (X, RATINGS + 0.5), loss="huber")[0] == "regression"
+
+
+@pytest.mark.parametrize("shift", [0, -20])
+@pytest.mark.parametrize("loss", ["mse", nn.MSELoss(), F.l1_loss, nn.HuberLoss, F.smooth_l1_loss])
+def test_a_loss_of_numbers_compares_the_numbers_themselves(shift, loss):
+    y = RATINGS.astype(np.int64) + shift
+    torch.manual_seed(0)
+    made = [nn.Linear(2, 1) for _ in range(2)]
+    made[1].load_state_dict(made[0].state_dict())
+    runs = [handful.fit(net, (X, values), loss=loss, **HOW) for net, values in zip(made, (y, y.astype(np.float64)))]
+    np.testing.assert_array_equal(*(run.predict(X) for run in runs))
+    assert runs[0].evaluate((X, y))["mae"] == pytest.approx(np.abs(runs[0].predict(X) - y).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", nn.CrossEntropyLoss(), F.cross_entropy, "focal"])
+def test_a_loss_of_classes_takes_whole_floats_for_classes(loss):
+    y = np.clip(RATINGS, 4, 6)
+    run = handful.fit(nn.Linear(2, 3), (X, y), loss=loss, **HOW | {"until": "epochs(15)"})
+    assert run.pipeline.task == "classification"
+    assert set(run.predict(X)) <= {4.0, 5.0, 6.0}
+    assert run.evaluate((X, y))["accuracy"] == (run.predict(X) == y).mean() > 0.8
