@@ -3,9 +3,9 @@
     python benchmarks/bench_cold.py [--rows 200000] [--rounds 3] [--folder FOLDER]
 
 Rows of 3 KB. Before each contender the pages of all files are dropped (posix_fadvise DONTNEED, which needs no rights);
-the disk's pace is that of reading them from end to end in pieces of 4 MiB. `read twice` is what the process had the disk
-read (/proc/self/io) over the size of the files. A machine below may have a cache of its own, so that "cold" is at best
-cold for this system: the disk's pace beside it has the same. Writes benchmarks/results/cold.md.
+the disk's pace is that of reading them from end to end in pieces of 4 MiB. Bytes read are those that the process had
+the disk read (/proc/self/io). A machine below may have a cache of its own, so that "cold" is at best cold for this
+system: the disk's pace beside it has the same. Writes benchmarks/results/cold.md.
 """
 
 import argparse
@@ -100,11 +100,15 @@ def main() -> None:
                 read[title].append((had_read() - before) / sum(f.stat().st_size for f in files) * n / max(1, rows))
     pace = rates["the disk: the store's files from end to end"]
     lines = [
-        "# Cold data", "",
-        f"{n:,} rows of {WIDTH} bytes in mini-batches of {BATCH}, one epoch each (at most {args.seconds:g} s), opening included. "
-        f"{platform.machine()}, torch {torch.__version__}; {args.rounds} interleaved rounds; `python benchmarks/bench_cold.py`.",
-        "", "| | rows a second, median (min-max) | of the disk's pace, median | bytes read over those of its rows |", "|---|---|---|---|",
-    ]  # fmt: skip
+        "# Cold data",
+        "",
+        f"{n:,} rows of {WIDTH} bytes in mini-batches of {BATCH}, one epoch each (at most {args.seconds:g} s), opening "
+        f"included. {platform.machine()}, torch {torch.__version__}; {args.rounds} interleaved rounds, load "
+        f"{os.getloadavg()[1]:.0f} on {os.cpu_count()} cores; `python benchmarks/bench_cold.py`.",
+        "",
+        "| | rows a second, median (min-max) | of the disk's pace, median | bytes read over those of its rows |",
+        "|---|---|---|---|",
+    ]
     for title, found in rates.items():
         share = statistics.median(a / b for a, b in zip(found, pace, strict=True))
         lines.append(f"| {title} | {statistics.median(found):,.0f} ({min(found):,.0f}-{max(found):,.0f}) | {share:.2f} "
