@@ -52,7 +52,7 @@ def mean_weight(
     for start in range(0, len(every), 65536):
         part = every[start : start + 65536]
         each = torch.ones(len(part), dtype=torch.float64)
-        if (target := pipeline.target) is not None and pipeline.task == "classification":
+        if (target := pipeline.target) is not None and pipeline.task == "classification" and target.counted:
             value = train.read_column(target.column, part)
             y = target.encode(value, pipeline.columns[target.column], part, train.name).long()
             of = torch.tensor([1.0] * pipeline.outputs if class_weight is None else class_weight, dtype=torch.float64)

@@ -15,6 +15,7 @@ from handful.base.keys import drawing
 from handful.base.plan import Choice
 from handful.base.stopwatch import part
 from handful.batches.batches import Batches, Transform, pinned
+from handful.batches.class_weights import class_weights
 from handful.batches.order import Order
 from handful.data.base import Batch, Column, Ragged, Rows, Source
 from handful.data.open import open as open_source
@@ -38,11 +39,13 @@ from handful.transform.auto import Arguments, Steps
 from handful.transform.inputs import TableInput
 from handful.transform.language import language_source
 from handful.transform.pipeline import Pipeline, fit_pipeline
+from handful.transform.rows import check_weights
 from handful.transform.seen import Repeated, of_known_classes, overlapping, seen
 from handful.transform.steps.numbers import strings
 
 # Data that are this small after preprocessing are kept in memory so, and a step costs one gather and no arithmetic.
 CACHED_BYTES = 256 << 20
+BALANCED, WEIGHTED = "balanced", "weighted by "  # ways to draw rows, with replacement
 HASHED = 16 << 20  # bytes of data that are known by all of their rows when a run goes on
 
 
@@ -95,7 +98,7 @@ def open_data(
             **called_with(model, options),
         )
     used = {} if language else pipeline.on(source).columns
-    pipeline, digest = replace(pipeline, collate=options.collate), drawing("fingerprint")(fingerprint)
+    pipeline, digest = replace(pipeline, collate=source.collate), drawing("fingerprint")(fingerprint)
     chooser.set("fingerprint", digest(source, pipeline, used), "found", "of the data; checked on resume")
     if HeldOut.of(options.valid) is None:
         valid = open_valid(source, options, chooser, pipeline, language)
@@ -112,14 +115,23 @@ def open_data(
     return Data(source, rows, valid, pipeline, counts, name is None)
 
 
+def sampling_column(shuffle: str) -> str | None:
+    """The column of the weights by which rows are drawn, or None.
+
+    >>> sampling_column("weighted by need"), sampling_column("exact")
+    ('need', None)
+    """
+    return shuffle.removeprefix(WEIGHTED).strip() if shuffle.startswith(WEIGHTED) else None
+
+
 def called_with(model: str | nn.Module, options: Config) -> dict[str, Any]:
     """What the preprocessing has to know of the loss, and of how a model of the caller's is called."""
-    loss: dict[str, Any] = {"loss": options.loss}
+    loss: dict[str, Any] = {"loss": options.loss, "aside": sampling_column(options.shuffle)}
     match model:
         case str():
             return loss
     if options.loss == "auto" and makes_loss(model):
-        loss = {"loss": "model"}
+        loss["loss"] = "model"
     return {**loss, "arguments": Arguments(needed_arguments(model), first_argument(model), length_arguments(model))}
 
 
@@ -168,6 +180,8 @@ def select_columns(
     that was asked for. name: of a ready-made model; given: the preprocessing of an earlier run, or of this one that
     goes on: the data are read by what it learned."""
     columns = None if given is None or isinstance(train, Source) else with_weight(given, options).trained_on
+    if columns is not None and (drawn_by := sampling_column(options.shuffle)):
+        columns = {**columns, drawn_by: Column("number", "float64")}
     goal = options.target or (given.target.column if given and given.target else None)
     source = open_source(train, target=goal, columns=columns, bad_rows=options.bad_rows, collate=options.collate)
     if options.collate is not None:
@@ -215,7 +229,7 @@ def open_valid(source: Source, options: Config, chooser: Chooser, pipeline: Pipe
         columns = None if isinstance(options.valid, Source) else pipeline.trained_on
         goal = options.target or source.target
         valid = open_source(
-            options.valid, target=goal, columns=columns, bad_rows=options.bad_rows, collate=options.collate
+            options.valid, target=goal, columns=columns, bad_rows=options.bad_rows, collate=pipeline.collate
         )
         valid, said = of_known_classes(valid, pipeline)
         chooser.notes += said
@@ -288,9 +302,28 @@ def make_batches(data: Data, options: Config, chooser: Chooser, device: torch.de
     if device.type == "cuda":
         transforms.append(pinned)
         prefetch = 4
-    order = Order(n, seed=seed, shuffle=options.shuffle)
+    order = order_of(data, options, chooser)
     batches = Batches(cached or data.train, order, transforms, prefetch=prefetch)
     return batches, size.value if size else None
+
+
+def order_of(data: Data, options: Config, chooser: Chooser) -> Order:
+    """The order of the training rows; drawn with replacement, if classes are balanced or rows weighted by a column."""
+    n, how, every = len(data.train), options.shuffle, np.arange(len(data.train), dtype=np.int64)
+    if how != BALANCED and not sampling_column(how):
+        return Order(n, seed=options.seed, shuffle=how)
+    chooser.notes.append(
+        f"Rows are drawn with replacement ({how}): an epoch is {n:,} draws, in which some rows come twice."
+    )
+    if name := sampling_column(how):
+        weights = check_weights(data.train.read_column(name, every), name, every, data.train.name)
+        return Order(n, seed=options.seed, shuffle="replacement", weights=weights.double().numpy())
+    target = data.pipeline.target
+    if target is None or data.pipeline.task != "classification" or target.dense or not target.counted:
+        raise HandfulError(f"shuffle='{BALANCED}' draws classes equally often, and this task is {data.pipeline.task}")
+    value = data.train.read_column(target.column, every)
+    y = target.encode(value, data.pipeline.columns[target.column], every, data.train.name)
+    return Order(n, seed=options.seed, shuffle="replacement", weights=class_weights(y))
 
 
 def validation_batches(data: Data, chooser: Chooser) -> Batches | None:

@@ -29,6 +29,7 @@ from handful.transform.pipeline import Pipeline
 
 RATE_IS_OPEN = ("default", "measured")  # the statuses of a rate that nobody asked for
 CONSIDERED = 16  # times in a run that the batch may grow
+FULL = 1000  # rows of the history of a run whose length is not known, before they are fewer
 AHEAD = 64  # steps whose rates are computed at once
 NEAR = 0.05  # of the lowest held-out loss: evaluations so near it are told apart by the score first
 
@@ -172,6 +173,13 @@ class Training:
         s = self.state
         crossed = s.position // every > (s.position - s.batch) // every
         return crossed or (self.planned is not None and s.position >= self.planned)
+
+    @property
+    def logged_every(self) -> int:
+        """Examples between two logged moments. In a run whose length is not known twice as many whenever it has become
+        twice as long, so that the history grows by FULL / 2 rows a doubling and not with the run."""
+        so_far = 0 if self.planned is not None else self.state.position // (FULL * self.log_every)
+        return self.log_every << so_far.bit_length()
 
     @property
     def open_looks(self) -> bool:
