@@ -32,9 +32,9 @@ def wide_number() -> Rows:
     return number(*datasets.make_regression(250, 800, n_informative=10, noise=20, random_state=21)[:2])
 
 
-def rare(n: int, share: float) -> Rows:
-    """One row in 1 / share is of the second class."""
-    return labelled(n, 15, 12, n_informative=8, weights=[1 - share], flip_y=0, class_sep=1.0)
+def rare(share: float) -> Rows:
+    """A share of the rows is of the second class; so many rows that what tests has some hundred of it."""
+    return labelled(150_000, 15, 12, n_informative=8, weights=[1 - share], flip_y=0, class_sep=1.0)
 
 
 def heavy() -> Rows:

@@ -213,7 +213,6 @@ CASES: list[tuple[str, Any, dict[str, Any], str]] = [
     ("endless path", "x" * 5000, {}, "cannot be looked up"),
     ("a number", 3, {}, "cannot open a int"),
     ("an empty generator", iter(()), {}, "gave no row"),
-    ("data loader", torch.utils.data.DataLoader([1, 2]), {}, "pass the data set it reads, loader.dataset"),
     ("numbers of an iterable data set", (Stream(), B), {}, "Stream"),
     ("no length", NoLength(), {}, "__len__"),
     ("empty data set", torch.utils.data.Subset(NoLength(), []), {}, "0 rows"),

@@ -16,13 +16,15 @@ from handful import replay
 from handful.base import files
 from handful.cli import app
 from handful.data.base import Batch
-from handful.plan.probe import batch_growth
+from handful.plan.probe import batch_growth, decide, steps
 from handful.runs.diff import diff
 from handful.runs.judge.examples import pictures_of
 from handful.runs.replay import find
 from handful.runs.run import Run
 from handful.training.process import checkpoint
+from handful.training.state import copy_weights
 from handful.training.step import ExactGradient
+from handful.training.training import Training
 
 Truth = dict[int, tuple[dict[str, Tensor], dict[str, Tensor]]]
 
@@ -334,6 +336,57 @@ def test_rows_of_a_model_of_several_members_have_losses(tmp_path: Path) -> None:
     found = replay(tmp_path / "run", 4)
     assert found.losses is not None
     assert found.losses.mean() == pytest.approx(found.loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("until", [pytest.param("epochs(12)", marks=pytest.mark.slow), "steps(900)"])
+def test_steps_that_measuring_took_are_the_runs_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until: str
+) -> None:
+    """Each branch of a race is taken down: a step taken again stands on the weights of one of them, at its rate, and
+    the last leads to the first checkpoint."""
+    taken: list[tuple[int, float, dict[str, Tensor], dict[str, Tensor]]] = []
+    update = steps.update
+
+    def recorded(t: Training, *given: Any) -> float:
+        before = copy_weights(t.objective.model)
+        rate = update(t, *given)
+        taken.append((t.state.step + 1, rate, before, copy_weights(t.objective.model)))
+        return rate
+
+    monkeypatch.setattr(steps, "update", recorded)
+    monkeypatch.setattr(decide, "update", recorded)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 10))
+    run = handful.fit(net, "digits", deterministic=True, until=until, out=tmp_path / "run", quiet=True, ema=0.9,
+                      clip_norm=1.0, augment="noise(0.1)", save_every=300)  # fmt: skip
+    monkeypatch.undo()
+    assert run.history[1]["note"].startswith("the first") or run.history[0]["note"].startswith("the first")
+    first = checkpoint.first_step(tmp_path / "run" / "checkpoints")
+    assert first > 30
+    own = {step: [(rate, b, a) for s, rate, b, a in taken if s == step] for step in range(1, first + 1)}
+    assert max(map(len, own.values())) > 1  # there was a race
+    before = sorted(p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file())
+    for step in sorted({1, 2, first // 2, *range(first - 3, first + 1)}):
+        found = replay(tmp_path / "run", step, model=net)
+        assert (found.step, found.differs, found.problem) == (step, None, None)
+        weights = found.model.state_dict()
+        same = [after for rate, b, after in own[step] if rate == found.rate and same_bits(b, weights)]
+        assert same, step
+    after = replay(tmp_path / "run", first + 1, model=net)
+    assert after.differs is None
+    assert any(same_bits(a, after.model.state_dict()) for a in same)
+    assert sorted(p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()) == before
+    start = tmp_path / "run" / "checkpoints" / "start.json"
+    meta = files.read_json(start)
+    meta["trail"][2][3] += 1e-9
+    files.write_json(start, meta)
+    assert "part at step 3" in str(replay(tmp_path / "run", 5, model=net).differs)
+    start.unlink()
+    with pytest.raises(handful.HandfulError, match=r"step 5 cannot be taken again: .* there is no start.json"):
+        replay(tmp_path / "run", 5, model=net)
+
+
+def same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(v, b[n]) for n, v in a.items())
 
 
 def test_steps_before_the_first_checkpoint_are_refused_in_a_sentence(tmp_path: Path) -> None:

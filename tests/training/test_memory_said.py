@@ -9,6 +9,7 @@ import handful
 from handful.base.errors import HandfulError
 from handful.batches.batches import Batches
 from handful.batches.order import Order
+from handful.training import training
 
 X = torch.randn(300, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = X.sum(1, keepdim=True)
@@ -90,3 +91,22 @@ def test_memory_that_runs_out_where_rows_are_read_is_named_and_the_run_keeps_wha
     assert "memory ran out while 32 rows of" in run.stopped_because
     assert (run.exit_status, run.state.step) == (3, 4)
     assert handful.load(tmp_path / "run", model=Hungry(1000, 1000)).stopped_because == run.stopped_because
+
+
+def test_the_history_of_a_run_of_unknown_length_grows_ever_more_slowly(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "FULL", 100)
+
+    def until(step):
+        return lambda event, info: "enough" if event == "step" and info["step"] == step else None
+
+    given = {"batch": 10, "valid": None, "until": "loss_below(-1)", "save_every": 50, "quiet": True}
+    run = fit(Hungry(1000, 1000), **given, callbacks=[until(1700)])
+    steps = [row["step"] for row in run.history]
+    apart = np.diff([0, *steps])
+    assert len(steps) == 100 + 4 * 50 + 3
+    assert [set(apart[np.array(steps) <= n]) for n in (100, 200, 400)] == [{1}, {1, 2}, {1, 2, 4}]
+    path = tmp_path / "run"
+    fit(Hungry(1000, 1000), **given, callbacks=[until(333)], out=path)
+    again = handful.resume(path, model=Hungry(1000, 1000), train=(X, Y), callbacks=[until(1700)], quiet=True)
+    assert [row["step"] for row in again.history] == steps
+    assert [row["train_loss"] for row in again.history] == [row["train_loss"] for row in run.history]

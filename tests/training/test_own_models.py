@@ -189,3 +189,97 @@ def test_refusals_are_one_sentence() -> None:
         handful.fit(Nothing(), (X, Y), until="steps(2)", **USUAL)
     with pytest.raises(HandfulError, match="loss='model' needs a model whose forward takes the target"):
         handful.fit(nn.Linear(5, 2), (X, Y), until="steps(2)", loss="model", **USUAL)
+
+
+class Keeps(nn.Module):
+    """A hidden state that no buffer holds."""
+
+    def __init__(self, detach):
+        super().__init__()
+        self.n, self.h, self.detach = nn.Linear(8, 3), None, detach
+
+    def forward(self, x):
+        h = torch.zeros(len(x), 4) if self.h is None or len(self.h) != len(x) else self.h
+        out = self.n(torch.cat([x, h], 1))
+        self.h = torch.cat([out, out[:, :1]], 1)
+        self.h = self.h.detach() if self.detach else self.h
+        return out
+
+
+class TakesDict(nn.Linear):
+    def forward(self, batch):
+        return super().forward(batch["a"]) + 0 * batch["b"].sum()
+
+
+class TakesNames(nn.Linear):
+    def forward(self, **given):
+        return super().forward(given["x"])
+
+
+class Margin(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.eye(3))
+
+    def forward(self, output, target):
+        return nn.functional.cross_entropy(output @ self.w, target, reduction="none")
+
+
+class Reconstructs(nn.Linear):
+    def forward(self, x):
+        found = super().forward(x)
+        return {"loss": ((found - x) ** 2).mean(), "found": found}
+
+
+ROUGH = np.random.default_rng(3).normal(size=(48, 4)).astype("float32")
+KINDS = np.arange(48) % 3
+SHORT = {"batch": 12, "lr": 0.05, "until": "steps(4)", "quiet": True}
+
+
+def linear(kind, outputs=3):
+    torch.manual_seed(0)
+    return kind(4, outputs)
+
+
+def test_a_state_that_no_buffer_holds_is_told():
+    run = handful.fit(Keeps(True), (ROUGH, KINDS), **SHORT)
+    assert any("it keeps something between calls that is no buffer" in note for note in run.plan.notes)
+    with pytest.raises(HandfulError, match="keeps a Tensor of the mini-batch before with its graph"):
+        handful.fit(Keeps(False), (ROUGH, KINDS), **SHORT, valid=None)
+    assert not any("between calls" in n for n in handful.fit(linear(nn.Linear), (ROUGH, KINDS), **SHORT).plan.notes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"), [(TakesDict, {"a": ROUGH, "b": ROUGH, "y": KINDS}), (TakesNames, (ROUGH, KINDS))]
+)
+def test_inputs_in_a_dict_or_by_any_name(kind, data):
+    plain = linear(nn.Linear)
+    handful.fit(plain, (ROUGH, KINDS), **SHORT, valid=None)
+    found = linear(kind)
+    handful.fit(found, data, target="y", **SHORT, valid=None)
+    assert torch.equal(found.weight, plain.weight)
+
+
+def test_a_loss_with_parameters_is_refused_and_a_frozen_one_taken():
+    with pytest.raises(HandfulError, match=r"the loss \(Margin\) has parameters, which would not be trained"):
+        handful.fit(linear(nn.Linear), (ROUGH, KINDS), loss=Margin(), **SHORT)
+    handful.fit(linear(nn.Linear), (ROUGH, KINDS), loss=Margin().requires_grad_(False), **SHORT)
+
+
+@pytest.mark.parametrize("loss", ["auto", "model"])
+def test_a_loss_of_inputs_alone_is_trained_and_evaluated(tmp_path, loss):
+    model = linear(Reconstructs, 4)
+    run = handful.fit(model, ROUGH, loss=loss, out=tmp_path / "run", **SHORT)
+    with torch.no_grad():
+        wanted = float(model(torch.tensor(ROUGH))["loss"])
+    assert run.evaluate(ROUGH) == {"loss": pytest.approx(wanted, rel=1e-5)}
+    loaded = handful.load(tmp_path / "run", model=linear(Reconstructs, 4))
+    assert loaded.evaluate(ROUGH)["loss"] == pytest.approx(wanted, rel=1e-5)
+    with pytest.raises(HandfulError, match="there are no predictions"):
+        run.predict(ROUGH)
+
+
+def test_lazy_layers_are_loaded(tmp_path):
+    make = lambda: nn.Sequential(nn.LazyLinear(6), nn.LazyBatchNorm1d(), nn.LazyLinear(3))
+    run = handful.fit(make(), (ROUGH, KINDS), out=tmp_path / "run", **SHORT)
+    assert handful.load(tmp_path / "run", model=make()).predict(ROUGH).tolist() == run.predict(ROUGH).tolist()

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 import handful
 from handful.base.errors import HandfulError
+from handful.plan import defaults as choose
+from handful.plan.config import Config
 from handful.training.own_step import OwnStep
 from handful.transform.augment.base import Address
 
@@ -283,3 +285,11 @@ def test_a_step_that_fails_half_way_goes_on_from_the_one_before(tmp_path: Path) 
     assert "no update was made by this loss, 1 by others in the step before it" in run.stopped_because
     newest = sorted((tmp_path / "run" / "checkpoints").glob("*.json"))[-1]
     assert json.loads(newest.read_text().split("\n", 1)[-1])["step"] == 5
+
+
+def test_several_ranks_are_refused():
+    options = Config.of({"training_step": lambda model, batch, step: None, "lr": 0.1})
+    with pytest.raises(
+        HandfulError, match="training_step evaluates the loss several times in a step: train on one rank"
+    ):
+        choose.optimizer(options, nn.Linear(2, 1), choose.Chooser(), ranks=2)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -155,6 +155,7 @@ class Source(ABC):
     serial:    whether it is read by code of the caller's that draws random numbers, or puts rows together: one batch
                after the other, with what it draws keyed by the batch
     whole:     why the rows of a batch cannot be told apart in what is read, or None where they can
+    collate:   the caller's function that puts rows together, if one does
     """
 
     name: str = "data"
@@ -166,6 +167,7 @@ class Source(ABC):
     horizon: int = 0
     serial: bool = False
     whole: str | None = None
+    collate: Callable[[list[Any]], object] | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -251,7 +253,7 @@ class View(Source):
     def __init__(self, base: Source, columns: Mapping[str, Column] | None = None) -> None:
         self.base, self.columns = base, base.columns if columns is None else dict(columns)
         self.name, self.where, self.notes, self.in_memory = base.name, base.where, base.notes, base.in_memory
-        self.horizon, self.serial, self.whole = base.horizon, base.serial, base.whole
+        self.horizon, self.serial, self.whole, self.collate = base.horizon, base.serial, base.whole, base.collate
         self.target = base.target if base.target in self.columns else None
 
     def __len__(self) -> int:

@@ -139,6 +139,24 @@ def _as_dict(item: object) -> dict[str, object]:
     return {"x": item}
 
 
+def rows_in(batch: object) -> list[object]:
+    """The rows of a batch that someone else put together: dicts, pairs (x, y), or x alone.
+
+    >>> rows_in({"x": torch.tensor([[1], [2]]), "name": ["a", "b"]})
+    [{'x': tensor([1]), 'name': 'a'}, {'x': tensor([2]), 'name': 'b'}]
+    """
+    parts = _as_dict(batch)
+    sizes = {len(part) if hasattr(part, "__len__") else -1 for part in parts.values()}
+    if len(sizes) > 1 or -1 in sizes:
+        raise HandfulError(
+            f"a batch of the DataLoader has parts of unlike sizes ({', '.join(parts)}): pass its dataset"
+        )
+    rows = zip(*parts.values(), strict=True)
+    if isinstance(batch, Mapping) or len(parts) > 2:
+        return [dict(zip(parts, row, strict=True)) for row in rows]
+    return [row if len(parts) > 1 else row[0] for row in rows]
+
+
 class DatasetRows(Source):
     """A map-style Dataset, read when asked: `__getitems__` once per read if it has one, else item by item.
 
@@ -156,7 +174,7 @@ class DatasetRows(Source):
             raise HandfulError(f"{o.name} has no length: give its class a __len__") from error
         if self._n == 0:
             raise HandfulError(f"{o.name} has 0 rows: there is nothing to learn from")
-        self._many, self._collate = callable(getattr(dataset, "__getitems__", None)), o.collate
+        self._many, self.collate = callable(getattr(dataset, "__getitems__", None)), o.collate
         how = "its __getitems__, one call per batch" if self._many else "its __getitem__, one call per row"
         self.notes = [f"{o.name} is read through {how}; handful.prepare makes it faster."] if not o.collate else []
         # nine rows tell lengths that vary; were they to miss it, `read` names the row that differs
@@ -187,9 +205,9 @@ class DatasetRows(Source):
             if not all(hasattr(v, "__len__") and getattr(v, "shape", (m,)) != () and len(v) == m for v, m in values):  # type: ignore[arg-type]
                 self.whole = f"the collate function gives '{key}' for all rows of a batch together"
         self.notes.append(f"{self.name} is put together by the caller's collate function: {', '.join(names)}.")
-        return names, lambda key: self._collated(key, [(part[key], m) for part, m in pairs])
+        return names, lambda key: self._given(key, [(part[key], m) for part, m in pairs])
 
-    def _collated(self, key: str, values: list[tuple[object, int]]) -> Column:
+    def _given(self, key: str, values: list[tuple[object, int]]) -> Column:
         """What the collate function gives under this name: numbers of each row, where it is the target."""
         arrays = [torch.as_tensor(v) for v, m in values if isinstance(v, Tensor | np.ndarray) and v.shape[:1] == (m,)]
         if key != self.target or len(arrays) < len(values):
@@ -201,9 +219,9 @@ class DatasetRows(Source):
 
     def _batch(self, rows: Rows) -> dict[str, Any]:
         """What the collate function makes of some rows."""
-        assert self._collate is not None
+        assert self.collate is not None
         try:
-            found = self._collate(list(self._fetch(rows)))
+            found = self.collate(list(self._fetch(rows)))
         except Exception as error:  # someone else's code
             raise HandfulError(
                 f"{self.name}: the collate function fails on {len(rows)} rows, {some_of(rows.tolist(), 3)}: "
@@ -260,7 +278,7 @@ class DatasetRows(Source):
             ) from error
 
     def read(self, rows: Rows) -> dict[str, Value]:
-        if self._collate is not None:
+        if self.collate is not None:
             found = self._batch(rows)
             return {key: found[key] for key in self.columns}
         items = [_as_dict(item) for item in self._fetch(rows)]

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler, default_collate
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Source, View
@@ -23,6 +23,7 @@ from handful.data.datasets import (
     open_embedded,
     open_hugging_face,
     open_torch,
+    rows_in,
 )
 from handful.data.media.folder import open_folder, open_zip
 from handful.data.options import Collate, Names, Options, Size, checked
@@ -145,7 +146,7 @@ def _open_object(where: object, o: Options) -> Source:
         case _ if is_table(where):
             return open_table(to_table(where, o.name), o)
         case DataLoader():
-            raise HandfulError("a DataLoader draws batches of its own: pass the data set it reads, loader.dataset")
+            return _open_loader(where, o)
         case [*rows] if rows and len(named := [row for row in rows if isinstance(row, Mapping)]) == len(rows):
             return open_rows(named, o)
         case list() if _is_pairs(where):
@@ -159,6 +160,23 @@ def _open_object(where: object, o: Options) -> Source:
     raise HandfulError(
         f"handful cannot open a {type(where).__name__}: pass a path, arrays, a DataFrame or a data set with a length"
     )
+
+
+def _open_loader(loader: "DataLoader[object]", o: Options) -> Source:
+    """What a DataLoader reads: its data set, put together by its collate function; where it draws rows by a sampler of
+    the caller's, or from a stream, the rows of all batches that it gives."""
+    o = replace(o, name="DataLoader")
+    if type(loader.sampler) in (RandomSampler, SequentialSampler) and type(loader.batch_sampler) is BatchSampler:
+        own = None if loader.collate_fn is default_collate else loader.collate_fn
+        source = open(loader.dataset, o.target, columns=o.schema or o.columns, collate=own)
+        said = "the data set of the DataLoader is read; the size and the order of mini-batches are chosen here."
+    else:
+        source = _open_object([row for batch in loader for row in rows_in(batch)], o)
+        said = (
+            f"{len(source):,} rows are what one pass over the DataLoader gives: its batches are taken apart in memory."
+        )
+    source.notes = [said, *source.notes]
+    return source
 
 
 def _open_tuple(where: tuple[object, ...], o: Options) -> Source:

@@ -37,6 +37,44 @@ def by_pattern(patterns: Iterable[str], names: Iterable[str], what: str) -> dict
     return found
 
 
+def by_depth(model: nn.Module, top: float, factor: float) -> dict[str, float]:
+    """Rates by depth, for `lr=`: `top` for all behind the blocks of a model, `factor` times as much for each block
+    before it, and again for what comes before the first (layer-wise decay, Clark et al. 2020, "ELECTRA", appendix A).
+
+    The blocks are the parts of the ModuleList or Sequential that holds most parameters, whole.
+
+    >>> model = nn.ModuleDict({"stem": nn.Linear(1, 1), "blocks": nn.Sequential(nn.Linear(1, 9), nn.Linear(9, 9)),
+    ...                        "head": nn.Linear(9, 1)})
+    >>> {name: round(rate, 4) for name, rate in by_depth(model, 0.1, 0.5).items()}
+    {'stem': 0.0125, 'blocks.0': 0.025, 'blocks.1': 0.05, '*': 0.1}
+    """
+    kinds = nn.ModuleList | nn.Sequential
+    lists = {name: m for name, m in model.named_modules() if isinstance(m, kinds) and len(m) > 1}
+    sizes = {name: sum(p.numel() for p in m.parameters() if p.requires_grad) for name, m in lists.items()}
+    if not any(sizes.values()):
+        raise HandfulError(
+            f"{type(model).__name__} has no ModuleList or Sequential of blocks: give rates by name, lr=..."
+        )
+    path = max(sizes, key=lambda name: sizes[name])
+    inside = [name for name in sizes if name.startswith(f"{path}." if path else "") and 2 * sizes[name] > sizes[path]]
+    path = max(inside or [path], key=len)  # as of a backbone that stands in a Sequential with its head
+    prefix, names = (f"{path}." if path else ""), list(trainable(model)[0])
+    blocks = [
+        f"{prefix}{k}" for k, part in lists[path].named_children() if any(p.requires_grad for p in part.parameters())
+    ]
+    first = next(k for k, name in enumerate(names) if name.startswith(prefix))
+    before = dict.fromkeys(_apart(name, prefix) for name in names[:first])
+    rates = {name: top * factor ** (len(blocks) + 1) for name in before}
+    return rates | {name: top * factor ** (len(blocks) - k) for k, name in enumerate(blocks)} | {REST: top}
+
+
+def _apart(name: str, prefix: str) -> str:
+    """The largest part of the model that holds a parameter, but nothing behind the prefix."""
+    parts = name.split(".")
+    places = (".".join(parts[: k + 1]) for k in range(len(parts)))
+    return next(place for place in places if not prefix.startswith(f"{place}."))
+
+
 def _fits(pattern: str, name: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
 

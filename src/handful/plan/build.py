@@ -39,7 +39,7 @@ from handful.training.process import static
 from handful.training.process.agreement import same_start
 from handful.training.process.device import autocast, choose_device, using_threads
 from handful.training.process.parallel import ALONE, Ranks
-from handful.training.state import State, copy_weights
+from handful.training.state import State, beginning, copy_weights
 from handful.training.training import RATE_IS_OPEN, Training
 
 LOOK = 32  # steps at least between two rows of the history on a GPU, where a run has more than 50 times as many
@@ -120,7 +120,7 @@ def _assemble(
     if folder:
         tensors = t.tensors()  # of all ranks together, where the model is sharded
         if ranks.rank == 0:
-            folder.start(t.plan, data.pipeline, net, t.state, tensors)
+            folder.start(t.plan, data.pipeline, net, t.state, tensors, found.beginning)
     return t
 
 
@@ -175,6 +175,7 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
     """Put what was measured into the Training, and what follows from its batch; then the plan is whole."""
     state, n = t.state, t.examples
     if found.start is not None:
+        found.beginning = beginning(state, t.planned, found.start.state.trail) if t.folder else None
         found.start.hand_over(t)
     if found.throughput is not None and found.throughput.tested:
         times = {str(n): s for n, s in zip(found.throughput.sizes, found.throughput.seconds, strict=True)}
@@ -340,7 +341,7 @@ def make_training(
         ranks=ranks,
         folder=folder,
         held_out=data.held_out,
-        evenness=evenness(data.counts),
+        evenness=evenness(data.pipeline, data.counts),
         parameters=[p for p in net.parameters() if p.requires_grad],
         training_step=options.training_step,
     )

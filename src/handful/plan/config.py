@@ -236,7 +236,10 @@ class Config:
         "seconds of a step by batch size, as the plan of an earlier run has them; 'auto' measures them",
         Kind("seconds by batch size", lambda value: isinstance(value, Mapping)) | "auto",
     ] = "auto"
-    shuffle: Annotated[str, "how rows are drawn: exact, block, none, replacement"] = "exact"
+    shuffle: Annotated[
+        str,
+        "how rows are drawn: exact, block, none, replacement; balanced (classes equally often), 'weighted by COLUMN'",
+    ] = "exact"
     evaluate_every: Annotated[
         float | Auto,
         "epochs between evaluations; 'auto': one, or less in the first epoch and in short runs",

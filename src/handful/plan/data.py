@@ -15,6 +15,7 @@ from handful.base.keys import drawing
 from handful.base.plan import Choice
 from handful.base.stopwatch import part
 from handful.batches.batches import Batches, Transform, pinned
+from handful.batches.class_weights import class_weights
 from handful.batches.order import Order
 from handful.data.base import Batch, Column, Ragged, Rows, Source
 from handful.data.open import open as open_source
@@ -29,18 +30,22 @@ from handful.plan.defaults import Chooser, describe
 from handful.runs.folder import RunFolder
 from handful.training.adapters import first_argument, length_arguments, makes_loss, needed_arguments
 from handful.transform import columns as recipes
+from handful.transform.augment import mirror
 from handful.transform.augment.augment import as_augment
 from handful.transform.augment.base import Augment
-from handful.transform.augment.default import suggest
+from handful.transform.augment.default import flips, suggest
+from handful.transform.augment.mirror import Mirrored
 from handful.transform.auto import Arguments, Steps
 from handful.transform.inputs import TableInput
 from handful.transform.language import language_source
 from handful.transform.pipeline import Pipeline, fit_pipeline
+from handful.transform.rows import check_weights
 from handful.transform.seen import Repeated, of_known_classes, overlapping, seen
 from handful.transform.steps.numbers import strings
 
 # Data that are this small after preprocessing are kept in memory so, and a step costs one gather and no arithmetic.
 CACHED_BYTES = 256 << 20
+BALANCED, WEIGHTED = "balanced", "weighted by "  # ways to draw rows, with replacement
 HASHED = 16 << 20  # bytes of data that are known by all of their rows when a run goes on
 
 
@@ -49,6 +54,7 @@ class Data:
     """What is trained on, what is held out, and the fitted way from raw rows to x and y.
 
     counts: training rows of each class, and of all, last; None for other tasks. own_model: the model is the caller's.
+    mirrored: what training pictures say of their mirror images, where they may be flipped.
     """
 
     source: Source
@@ -57,6 +63,7 @@ class Data:
     pipeline: Pipeline
     counts: NDArray[np.int64] | None = None
     own_model: bool = False
+    mirrored: Mirrored | None = None
 
     @property
     def gaps(self) -> bool:
@@ -91,7 +98,7 @@ def open_data(
             **called_with(model, options),
         )
     used = {} if language else pipeline.on(source).columns
-    pipeline, digest = replace(pipeline, collate=options.collate), drawing("fingerprint")(fingerprint)
+    pipeline, digest = replace(pipeline, collate=source.collate), drawing("fingerprint")(fingerprint)
     chooser.set("fingerprint", digest(source, pipeline, used), "found", "of the data; checked on resume")
     if HeldOut.of(options.valid) is None:
         valid = open_valid(source, options, chooser, pipeline, language)
@@ -108,14 +115,23 @@ def open_data(
     return Data(source, rows, valid, pipeline, counts, name is None)
 
 
+def sampling_column(shuffle: str) -> str | None:
+    """The column of the weights by which rows are drawn, or None.
+
+    >>> sampling_column("weighted by need"), sampling_column("exact")
+    ('need', None)
+    """
+    return shuffle.removeprefix(WEIGHTED).strip() if shuffle.startswith(WEIGHTED) else None
+
+
 def called_with(model: str | nn.Module, options: Config) -> dict[str, Any]:
     """What the preprocessing has to know of the loss, and of how a model of the caller's is called."""
-    loss: dict[str, Any] = {"loss": options.loss}
+    loss: dict[str, Any] = {"loss": options.loss, "aside": sampling_column(options.shuffle)}
     match model:
         case str():
             return loss
     if options.loss == "auto" and makes_loss(model):
-        loss = {"loss": "model"}
+        loss["loss"] = "model"
     return {**loss, "arguments": Arguments(needed_arguments(model), first_argument(model), length_arguments(model))}
 
 
@@ -164,6 +180,8 @@ def select_columns(
     that was asked for. name: of a ready-made model; given: the preprocessing of an earlier run, or of this one that
     goes on: the data are read by what it learned."""
     columns = None if given is None or isinstance(train, Source) else with_weight(given, options).trained_on
+    if columns is not None and (drawn_by := sampling_column(options.shuffle)):
+        columns = {**columns, drawn_by: Column("number", "float64")}
     goal = options.target or (given.target.column if given and given.target else None)
     source = open_source(train, target=goal, columns=columns, bad_rows=options.bad_rows, collate=options.collate)
     if options.collate is not None:
@@ -211,7 +229,7 @@ def open_valid(source: Source, options: Config, chooser: Chooser, pipeline: Pipe
         columns = None if isinstance(options.valid, Source) else pipeline.trained_on
         goal = options.target or source.target
         valid = open_source(
-            options.valid, target=goal, columns=columns, bad_rows=options.bad_rows, collate=options.collate
+            options.valid, target=goal, columns=columns, bad_rows=options.bad_rows, collate=pipeline.collate
         )
         valid, said = of_known_classes(valid, pipeline)
         chooser.notes += said
@@ -244,7 +262,14 @@ def augmentation(data: Data, options: Config) -> tuple[Augment | None, str]:
     if data.own_model:
         return None, "none for a model of your own, unless augment= names some"
     shape = tuple(int(s) for s in data.pipeline.shape if s is not None)
-    text, reason = suggest(data.pipeline.inputs.kind, shape, data.pipeline.task or "", len(data.train))
+    kind, task = data.pipeline.inputs.kind, data.pipeline.task or ""
+    if data.mirrored is None and kind == "image" and flips(shape):
+        rows = Order(len(data.train), seed=options.seed)[: min(len(data.train), mirror.ROWS)]
+        batch = data.pipeline(data.train.take(rows))
+        match batch.columns["x"], batch.columns["y"]:
+            case Tensor() as x, Tensor() as y:
+                data.mirrored = mirror.mirrored(x, y, len(data.pipeline.classes or ()) or None)
+    text, reason = suggest(kind, shape, task, len(data.train), data.mirrored)
     return as_augment(text), reason
 
 
@@ -277,9 +302,28 @@ def make_batches(data: Data, options: Config, chooser: Chooser, device: torch.de
     if device.type == "cuda":
         transforms.append(pinned)
         prefetch = 4
-    order = Order(n, seed=seed, shuffle=options.shuffle)
+    order = order_of(data, options, chooser)
     batches = Batches(cached or data.train, order, transforms, prefetch=prefetch)
     return batches, size.value if size else None
+
+
+def order_of(data: Data, options: Config, chooser: Chooser) -> Order:
+    """The order of the training rows; drawn with replacement, if classes are balanced or rows weighted by a column."""
+    n, how, every = len(data.train), options.shuffle, np.arange(len(data.train), dtype=np.int64)
+    if how != BALANCED and not sampling_column(how):
+        return Order(n, seed=options.seed, shuffle=how)
+    chooser.notes.append(
+        f"Rows are drawn with replacement ({how}): an epoch is {n:,} draws, in which some rows come twice."
+    )
+    if name := sampling_column(how):
+        weights = check_weights(data.train.read_column(name, every), name, every, data.train.name)
+        return Order(n, seed=options.seed, shuffle="replacement", weights=weights.double().numpy())
+    target = data.pipeline.target
+    if target is None or data.pipeline.task != "classification" or target.dense or not target.counted:
+        raise HandfulError(f"shuffle='{BALANCED}' draws classes equally often, and this task is {data.pipeline.task}")
+    value = data.train.read_column(target.column, every)
+    y = target.encode(value, data.pipeline.columns[target.column], every, data.train.name)
+    return Order(n, seed=options.seed, shuffle="replacement", weights=class_weights(y))
 
 
 def validation_batches(data: Data, chooser: Chooser) -> Batches | None:

@@ -161,7 +161,7 @@ def optimizer(
         )
     several = type(built.optimizer).__name__ if needs_closure(built.optimizer) else "training_step"
     if ranks > 1 and (needs_closure(built.optimizer) or options.training_step is not None):
-        raise HandfulError(f"{several} evaluates the loss several times in a step: train on one rank")
+        raise HandfulError(f"{several} evaluates the loss several times in a step: train on one rank, with join=False")
     return built.optimizer
 
 

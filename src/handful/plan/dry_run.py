@@ -77,6 +77,15 @@ def loss_of(objective: Objective, sample: Batch, name: str, own: bool) -> None:
         )
 
 
+def keeps_state(objective: Objective, sample: Batch) -> bool:
+    """Whether the model gives other outputs when it is called on the same rows again, with the same random numbers."""
+    found: list[list[Tensor]] = [[], []]
+    for tensors in found:
+        output = quietly(objective.model, lambda: objective.forward(sample))
+        mapped(output, lambda o, keep=tensors: keep.append(o.clone()) or o)  # type: ignore[misc]
+    return any(not torch.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in zip(*found, strict=True))
+
+
 def in_training_alone(objective: Objective, output: object, sample: Batch, held_out: bool) -> bool:
     """Whether a model that makes its loss gave none in evaluation mode, but does in training mode, as those that find
     objects; its mini-batches are then kept whole. HandfulError where held-out rows would need it, too."""

@@ -79,8 +79,9 @@ def _loss_of_task(output: object, pipeline: Pipeline) -> tuple[str, str]:
             return "binary_cross_entropy", "two classes and one output: its logit"
         if output.ndim == 3:
             return "token_cross_entropy", "a class for each token"
-        _check_scores(output, classes)
-        return "cross_entropy", f"the target is one of {classes} classes"
+        _check_scores(output, classes or pipeline.outputs)
+        of = f"one of {classes} classes" if classes else f"the shares of {pipeline.outputs} classes"
+        return "cross_entropy", f"the target is {of}"
     if task == "language":
         return "token_cross_entropy", "the next token"
     if task == "multilabel":

@@ -151,6 +151,16 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
     return scored(objective, data, options, chooser)
 
 
+def check_frozen(loss: object) -> None:
+    """Raise HandfulError for a loss with parameters that would not be trained."""
+    match loss:
+        case nn.Module() if any(p.requires_grad for p in loss.parameters()):
+            raise HandfulError(
+                f"the loss ({type(loss).__name__}) has parameters, which would not be trained: make it a part of the "
+                "model, whose forward(x, y) returns the loss, or freeze it with loss.requires_grad_(False)"
+            )
+
+
 def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) -> Objective:
     """The objective with the loss and the metrics of the run."""
     rows = range(min(2, len(data.train)))
@@ -165,7 +175,7 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
         chooser.set("task", data.pipeline.task, "found")
     loss, choice, notes = losses.loss(asked, output, data, options.label_smoothing, options.class_weight)
     chooser.choices |= losses.softening(loss, options.class_weight)
-    note_loss(objective, choice, asked != options.loss, output, chooser)
+    note_loss(objective, choice, asked != options.loss, output, sample, chooser)
     warning = dry_run.warn_of_probabilities(output, str(choice.value))
     chooser.notes += [*notes, warning] if warning else notes
     some = np.unique(np.linspace(0, len(data.train) - 1, ROWS_OF_FORM).astype(np.int64))
@@ -205,6 +215,7 @@ def unscored(objective: Objective, data: Data, chooser: Chooser) -> Objective:
 def first_output(objective: Objective, asked: object, sample: Batch) -> object:
     """The model's output for two rows: all of it, if the loss is the model's or one of the caller's own that takes it,
     else the scores in it."""
+    check_frozen(asked)
     objective.whole = callable(asked)
     if asked == "model":
         objective.minimise(of_model(), [])
@@ -214,10 +225,17 @@ def first_output(objective: Objective, asked: object, sample: Batch) -> object:
     return output
 
 
-def note_loss(objective: Objective, choice: Choice, found: bool, output: object, chooser: Chooser) -> None:
+def note_loss(
+    objective: Objective, choice: Choice, found: bool, output: object, sample: Batch, chooser: Chooser
+) -> None:
     """The loss, and what it is given, in the plan. found: it is the model's, by its forward."""
     why = "the model makes it, in its forward"
     chooser.put("loss", Choice(choice.value, "found", why) if found else choice)
+    if dry_run.keeps_state(objective, sample):
+        chooser.notes.append(
+            "called twice on the same rows, in evaluation mode, the model gives other outputs: it keeps something "
+            "between calls that is no buffer, and scores, micro-batches and resumed runs depend on it"
+        )
     if objective.whole and not torch.is_tensor(output):
         chooser.set("output", "whole", "found", "the loss takes all that the model returns")
 

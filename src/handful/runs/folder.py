@@ -30,7 +30,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path.absolute()  # whoever changes the working directory meanwhile
         self.checkpoints = path / "checkpoints"
         self.made: list[Path] = []  # folders that `claim` made
         self.notes: list[str] = []
@@ -44,19 +44,19 @@ class RunFolder:
             self.made = [p for p in (self.path, *self.path.parents) if not os.path.exists(p)]
             self.path.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
-            raise HandfulError(f"{self.path} is a file; a run needs a folder of its own") from None
+            raise HandfulError(f"{files.said(self.path)} is a file; a run needs a folder of its own") from None
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", error)
-            raise HandfulError(f"the run folder {shown(str(self.path))} cannot be made: {why}") from None
+            raise HandfulError(f"the run folder {shown(files.said(self.path))} cannot be made: {why}") from None
         begun = (self.path / LOCK).exists()  # by a run that was killed before it had a plan
         if not begun and any(self.path.iterdir()) and not self.holds_run():
-            raise HandfulError(f"{self.path} holds other files; give the run a new folder with out=")
+            raise HandfulError(f"{files.said(self.path)} holds other files; give the run a new folder with out=")
         self.hold()
         if self.holds_run() and not overwrite:
-            contents = self.contents()
+            contents, name = self.contents(), files.said(self.path)
             self.release()
             raise HandfulError(
-                f"{self.path} already holds a run, {contents}: go on with it by handful resume {self.path} (in Python "
+                f"{name} already holds a run, {contents}: go on with it by handful resume {name} (in Python "
                 "handful.resume, or fit(..., resume='auto')), choose another folder, or pass overwrite"
             )
 
@@ -94,9 +94,12 @@ class RunFolder:
             return f"a damaged one ({error})"
 
     @part("saving")
-    def start(self, plan: Plan, pipeline: Pipeline, model: nn.Module, state: State, tensors: Weights) -> None:
-        """Write what does not change: plan, preprocessing, how to build the model; and the state as it is. A run that
-        is replaced goes."""
+    def start(
+        self, plan: Plan, pipeline: Pipeline, model: nn.Module, state: State, tensors: Weights,
+        beginning: tuple[Weights, Row] | None = None,
+    ) -> None:  # fmt: skip
+        """Write what does not change: plan, preprocessing, how to build the model, what stood before steps that were
+        taken while measuring; and the state as it is. A run that is replaced goes."""
         with files.changing(self.path):
             (self.path / "plan.toml").unlink(missing_ok=True)  # first: what is left from here on is no run
             for old in self.path.iterdir():
@@ -111,6 +114,8 @@ class RunFolder:
         files.write_json(self.path / "model.json", ours)
         self.rewrite_history(state.history)
         state.back = state.step
+        if beginning is not None:
+            checkpoint.write_start(self.checkpoints, *beginning)
         self.save_checkpoint(state, tensors)
         plan.save(self.path / "plan.toml")  # last: a folder that has a plan has the rest
 
@@ -127,7 +132,7 @@ class RunFolder:
                 str(plan.parent) for parent in (self.path.parent, Path("runs")) for plan in parent.glob("*/plan.toml")
             }
             near = did_you_mean(str(self.path), runs) if runs else ""
-            raise HandfulError(f"there is no run folder {self.path}{near and '.'}{near}")
+            raise HandfulError(f"there is no run folder {files.said(self.path)}{near and '.'}{near}")
         return Plan.load(self.path / "plan.toml")
 
     def pipeline(self) -> Pipeline:
@@ -169,7 +174,7 @@ class RunFolder:
             weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             if weights:
                 return weights, meta["best"], result["stopped_because"] if result else why
-        raise HandfulError(f"the checkpoint in {self.path} holds no weights")
+        raise HandfulError(f"the checkpoint in {files.said(self.path)} holds no weights")
 
     def append_history(self, row: Row) -> None:
         """Add a row to history.jsonl; a full disk does not stop a run, and the next checkpoint writes all rows."""

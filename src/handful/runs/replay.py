@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from handful.base.errors import HandfulError
 from handful.data.base import Batch
 from handful.data.media.folder import file_names
+from handful.optim.build import set_base
 from handful.report.document import Page, Part, Section
 from handful.report.markup import picture_grid, table_html, tiles
 from handful.report.tables import Grid, print_table
@@ -135,12 +136,39 @@ def take_again(folder: RunFolder, step: int | Literal["worst", "spike"], make: C
                 step = first + int(np.argmax(losses))
         if step < 1:
             raise HandfulError(f"steps are counted from 1, not {step!r}")
+        start = folder.checkpoints / checkpoint.START
+        if step <= checkpoint.first_step(folder.checkpoints) and start.exists():
+            return _from_start(folder, step, make())
         t = _before(folder, step, make)
         with using_threads(t.plan.threads):
             found = examine(t, folder.path.name)
     finally:
         torch.random.set_rng_state(generator_state)
     found.differs = check_same(history, t.state.history)
+    return found
+
+
+def _from_start(folder: RunFolder, step: int, t: Training) -> Replay:
+    """One of the steps that were taken while the run was measured, by the way there that its start tells."""
+    tensors, meta = checkpoint.read(folder.checkpoints / checkpoint.START)
+    trail, t.planned, t.batch_size, t.folder = meta.pop("trail"), meta.pop("planned"), None, None
+    t.state.restore(tensors, meta)
+    state, here = t.state, list[Row]()
+    with using_threads(t.plan.threads):
+        training_mode(t.objective.model)
+        for size, part, rate, _ in trail[:step]:
+            state.batch, state.micro_batch = size, part
+            set_base(state.optimizer, rate)
+            if state.step == step - 1:
+                break
+            batch = t.batches.at(state.position, size)
+            exact, _ = gradient_that_fits(t.objective, batch, part, t.ranks, seed=t.plan.seed, step=state.step)
+            update(t)
+            state.position, state.step = state.position + size, state.step + 1
+            here.append({"step": state.step, "train_loss": float(exact.total.loss) / float(exact.total.weight)})
+        found = examine(t, folder.path.name)
+    here.append({"step": step, "train_loss": found.loss})
+    found.differs = check_same([{"step": k, "train_loss": kept[3]} for k, kept in enumerate(trail, 1)], here)
     return found
 
 

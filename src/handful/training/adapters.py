@@ -5,6 +5,7 @@ returns for the rows of a batch (ignored positions, several members), and what m
 """
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 
@@ -57,8 +58,15 @@ def _by_inputs(model: nn.Module, batch: Batch) -> Call:
         raise HandfulError(
             f"the model ({type(model).__name__}) has no forward, so it cannot be called on rows: define it"
         )
-    names = input_names(batch)
-    if names != ["x"]:
+    names, own = input_names(batch), _parameters(model)
+    by_name = {p.name for p in own.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    anything = any(p.kind is p.VAR_KEYWORD for p in own.values())
+    if names != ["x"] and own and not anything and not set(names) <= by_name:
+        if len(own) == 1:  # all of them in one dict
+            return lambda batch: model({name: batch.columns[name] for name in names})
+        if all(re.fullmatch(r"x\d+", name) for name in names):  # of a tuple
+            return lambda batch: model(*(batch.columns[name] for name in names))
+    if names != ["x"] or (anything and len(own) == 1):
         return lambda batch: model(**{name: batch.columns[name] for name in names})
     if _takes_ids(model) and not batch.tensor("x").is_floating_point():
         return lambda batch: model(input_ids=batch.columns["x"], attention_mask=_attended(model, batch.tensor("x")))

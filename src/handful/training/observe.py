@@ -57,7 +57,7 @@ class Observer:
         t, s = self.t, self.t.state
         if t.planned is not None and s.position >= t.planned:
             return 0
-        intervals = [t.log_every, t.evaluate_every]
+        intervals = [t.logged_every, t.evaluate_every]
         if t.grower is not None:
             intervals.append(max(1, (t.planned or 0) // CONSIDERED))
         marks = [(s.position // every + 1) * every for every in intervals]
@@ -72,7 +72,7 @@ class Observer:
         since = t.state.position - t.state.restarted
         early = any(since - t.state.batch < n <= since for n in self.early)
         evaluated = t.valid is not None and (early or t.due(t.evaluate_every))
-        if logged := evaluated or t.due(t.log_every):
+        if logged := evaluated or t.due(t.logged_every):
             self.log(rate, evaluated)
             if said := diverged(t.state.history):
                 t.say(said)

@@ -21,6 +21,7 @@ from handful.optim.state import averages_itself, switch
 from handful.training.objective import LossSums, Unmeasured, measure
 
 Weights = dict[str, Tensor]
+Kept = tuple[int, int | None, float, float]  # a step: its rows, of a part, the base rate, the mean loss
 SEEN = 64  # mini-batches that metrics see at once
 
 
@@ -98,6 +99,7 @@ class State:
     went_back: list[int] = field(default_factory=list)  # steps gone back to so far; each time halves the learning rate
     skipped: list[int] = field(default_factory=lambda: [0, 0])  # mini-batches in a row, and the step after the last
     restarted: int = 0  # position at which the run last went back to its best weights
+    trail: list[Kept] = field(default_factory=list)  # the steps so far, while measuring takes them: see `beginning`
     stopped_because: str | None = None
     callbacks: Callbacks = field(default_factory=Callbacks)
     torn: bool = False  # in the middle of a step of several updates: the checkpoint before is the one to go on from
@@ -198,6 +200,13 @@ class Held:
         return {k: v.clone() for k, v in self.kept[0].items()}, copy.deepcopy(self.kept[1])
 
 
+def beginning(state: State, planned: int | None, trail: list[Kept]) -> tuple[Weights, Row]:
+    """(tensors, meta) of a state from which steps will be taken while the run is measured, with what it takes to take
+    them again: the planned length as it was taken to be then, and the steps that were kept."""
+    tensors = {k: v.detach().clone() for k, v in state.tensors().items()}
+    return tensors, copy.deepcopy(state.meta()) | {"planned": planned, "trail": trail}
+
+
 def copy_weights(model: nn.Module, *, clone: bool = True) -> Weights:
     """Parameters and buffers by name."""
     return {
@@ -213,8 +222,9 @@ def laid_out(model: nn.Module, weights: Weights) -> Weights:
 
 def load_weights(model: nn.Module, weights: Weights) -> None:
     """Put parameters and buffers into the model; HandfulError when they belong to another model."""
+    lazy = any(map(nn.parameter.is_lazy, [*model.parameters(), *model.buffers()]))  # they take the weights' shapes
     try:
-        model.load_state_dict(laid_out(model, weights), strict=True)
+        model.load_state_dict(weights if lazy else laid_out(model, weights), strict=True)
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:300]
         raise HandfulError(f"the saved weights do not fit this model ({type(model).__name__}): {detail}") from None

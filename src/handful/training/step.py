@@ -215,11 +215,17 @@ class ExactGradient(OneStep):
                     "one row at a time does not fit in memory; use a smaller model or shorter rows"
                 ) from None
             raise TooLarge((self.size + 1) // 2) from None
-        elif isinstance(error, ValueError) and "more than 1 value per channel" in str(error):
-            raise HandfulError(
-                f"{mode_coupling(self.objective.model) or 'a layer normalises over the rows of a batch'}, and one row "
-                "has no spread: let batch and micro_batch be at least 2"
-            ) from error
+        match error:
+            case ValueError() if "more than 1 value per channel" in str(error):
+                raise HandfulError(
+                    f"{mode_coupling(self.objective.model) or 'a layer normalises over the rows of a batch'}, and one "
+                    "row has no spread: let batch and micro_batch be at least 2"
+                ) from error
+            case RuntimeError() if "backward through the graph a second time" in str(error):
+                raise HandfulError(
+                    f"the model ({type(self.objective.model).__name__}) keeps a Tensor of the mini-batch before with "
+                    "its graph, as a hidden state may be: keep state.detach()"
+                ) from error
 
     def put_back(self) -> None:
         """No step was made: buffers (running statistics) are as they were."""

@@ -29,6 +29,7 @@ from handful.transform.pipeline import Pipeline
 
 RATE_IS_OPEN = ("default", "measured")  # the statuses of a rate that nobody asked for
 CONSIDERED = 16  # times in a run that the batch may grow
+FULL = 1000  # rows of the history of a run whose length is not known, before they are fewer
 AHEAD = 64  # steps whose rates are computed at once
 NEAR = 0.05  # of the lowest held-out loss: evaluations so near it are told apart by the score first
 
@@ -102,7 +103,7 @@ class Training:
     next_moment: int = 0  # position before which nothing is due: see `Observer`
     asked_from: float = 0  # position before which the rule does not stop the run
     one_by_one: bool = False  # whether each step's sums are wanted, so that none may be a graph
-    resident: dict[str, Tensor] = field(default_factory=dict)  # all rows as the model takes them, where it is a graph
+    resident: dict[str, Tensor] | None = None  # all rows as the model takes them, for a graph; {}: they do not fit
     clock: float = 0.0  # when seconds were last counted
     told: bool = False  # whether callbacks want to know of each step
     training_step: Callable[..., object] | None = None  # the caller's, in place of forward, loss and update
@@ -172,6 +173,13 @@ class Training:
         s = self.state
         crossed = s.position // every > (s.position - s.batch) // every
         return crossed or (self.planned is not None and s.position >= self.planned)
+
+    @property
+    def logged_every(self) -> int:
+        """Examples between two logged moments. In a run whose length is not known twice as many whenever it has become
+        twice as long, so that the history grows by FULL / 2 rows a doubling and not with the run."""
+        so_far = 0 if self.planned is not None else self.state.position // (FULL * self.log_every)
+        return self.log_every << so_far.bit_length()
 
     @property
     def open_looks(self) -> bool:

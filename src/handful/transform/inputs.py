@@ -243,7 +243,7 @@ class NamedInputs:
     def notes(self) -> list[str]:
         """Sentences on what was fitted."""
         own = [f"{name}: {note}" for name, part in self.parts.items() for note in part.notes()]
-        return [f"The model is called with the keyword arguments {', '.join(self.parts)}.", *own]
+        return [f"The model gets its inputs by name: {', '.join(self.parts)}.", *own]
 
 
 def _flat(x: Tensor) -> Tensor:

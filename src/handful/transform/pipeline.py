@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from handful.base.errors import HandfulError, did_you_mean
@@ -19,7 +18,7 @@ from handful.transform.auto import NO_ARGUMENTS, Arguments, InputChooser, Steps,
 from handful.transform.columns import as_trained, check_same, foreign
 from handful.transform.inputs import Input, Layout, SingleInput
 from handful.transform.language import LanguageSource, language_source
-from handful.transform.rows import cache, check_infinite, check_weights, chunks_of, original_rows
+from handful.transform.rows import by_place, cache, check_infinite, check_weights, chunks_of, original_rows
 from handful.transform.steps.step import Inputs
 from handful.transform.steps.stored import Json, pack, stored, unpack
 from handful.transform.steps.text import Tokenize
@@ -27,7 +26,6 @@ from handful.transform.target import NextTokens, Target
 from handful.transform.target_fit import TargetFitter
 
 _FORMAT = 1
-_LOOK = 256  # training rows whose lengths are compared
 
 
 @stored
@@ -261,6 +259,7 @@ def fit_pipeline(
     own_model: bool,
     task: str | None = None,
     weight: str | None = None,
+    aside: str | None = None,
     max_length: int | None = None,
     vocabulary: int | None = None,
     layout: Layout = "auto",
@@ -272,7 +271,7 @@ def fit_pipeline(
 
     steps: "auto", "none" (x as it is), "standardize", "minmax", "normalize", or steps of handful.preprocess.
     own_model: the model is the user's: tensors are passed on as they are, and the target is not standardised.
-    task: overrides what is found in the target. weight: the column of row weights, at least 0.
+    task: overrides what is found in the target. weight: the column of row weights, at least 0; aside: is no input.
     max_length: tokens or frames at which a row is cut. vocabulary: the most token ids (20,000).
     layout: of a table, see TableInput; auto: "split" for ready-made models, "matrix" for own ones.
     pictures: a ready-made model takes rows [H, W] or [C, H, W] of any number of channels for pictures.
@@ -281,12 +280,12 @@ def fit_pipeline(
     Raises HandfulError: no rows, no input columns, no target (ready-made models), a target that is missing in
     a row or the same in every row, unknown names.
     """
-    _check_source(source, weight, need_target=not own_model)
+    _check_source(source, [weight, aside], need_target=not own_model)
     if isinstance(source, LanguageSource) and steps == "auto" and task in (None, "language"):
         return _language(source)
     text = Tokenize(size=vocabulary or Tokenize.size, max_length=max_length)
     chooser = InputChooser(source, steps, own_model, layout, text, pictures, arguments)
-    unfitted = chooser.choose([name for name in source.inputs if name != weight])
+    unfitted = chooser.choose([name for name in source.inputs if name not in (weight, aside)])
     kept = [*unfitted.uses, *(name for name in (source.target, weight) if name)]
     columns = {name: column for name, column in source.columns.items() if name in kept}
     reader = TrainingRows(source, kept, unfitted.uses, weight, loss)
@@ -299,12 +298,15 @@ def fit_pipeline(
     if own_model and list(fitted.parts) == ["x"] and not fitted.parts["x"].steps:
         scale = unscaled(source.read_column(fitted.uses[0], np.arange(min(len(source), 4096), dtype=np.int64)))
         notes += [scale] if scale else []
-    return Pipeline(fitted, target, columns, weight, None, tuple(notes), source.name, trained_on=trained_on)
+    return Pipeline(
+        fitted, target, columns, weight, None, tuple(dict.fromkeys(notes)), source.name, trained_on=trained_on
+    )
 
 
-def _check_source(source: Source, weight: str | None, need_target: bool) -> None:
-    if weight is not None and weight not in source.columns:
-        raise HandfulError(f"{source.name} has no column '{weight}' for weights.{did_you_mean(weight, source.columns)}")
+def _check_source(source: Source, weights: Sequence[str | None], need_target: bool) -> None:
+    for name in filter(None, weights):
+        if name not in source.columns:
+            raise HandfulError(f"{source.name} has no column '{name}' for weights.{did_you_mean(name, source.columns)}")
     if len(source) == 0:
         raise HandfulError(f"{source.name} has no training rows")
     if source.target is None and need_target:
@@ -376,20 +378,11 @@ class TrainingRows:
         if task is None and self._transcripts():
             task = "sequence"
             self.notes.append(f"'{self.target.name}' is the text of each sound: its characters are to be recognised.")
-        found = self.target.decide(own_model, task, own_model and self._by_place())
+        found = self.target.decide(
+            own_model, task, own_model and by_place(self.source, self.inputs, self.loss == "model")
+        )
         self.notes += self.target.notes
         return found
-
-    def _by_place(self) -> bool:
-        """Whether whole numbers are classes of the places of a row: there are as many as of an input, or the model
-        makes its loss of them."""
-        goal, columns = self.source.target, self.source.columns
-        if goal is None or not columns[goal].varies or columns[goal].kind == "audio":
-            return False
-        varying = [name for name in self.inputs if columns[name].varies and columns[name].kind != "audio"]
-        look = self.source.take(range(min(len(self.source), _LOOK)), [goal, *varying])
-        ends = look.ragged(goal).offsets
-        return self.loss == "model" or any(torch.equal(ends, look.ragged(name).offsets) for name in varying)
 
     def _transcripts(self) -> bool:
         """Whether sound is to become free text."""

@@ -12,6 +12,8 @@ from handful.data.base import Batch, Column, Rows, Source, Value, View
 from handful.data.gather import Block, gather_ragged, offsets_of
 from handful.transform.steps.numbers import padded
 
+_LOOK = 256  # training rows whose lengths are compared
+
 
 def blocks(n: int, size: int) -> Iterator[Rows]:
     """The row ids 0..n-1 in order, `size` at a time."""
@@ -40,6 +42,17 @@ def original_rows(source: Source, rows: Rows) -> Rows:
     while isinstance(source, View):
         rows, source = source.ids(rows), source.base
     return rows
+
+
+def by_place(source: Source, inputs: Sequence[str], own_loss: bool) -> bool:
+    """Whether the whole numbers of a target that differs in length are classes of a row's places: as many as an input
+    has, or for a loss that the model makes."""
+    goal, columns = source.target, source.columns
+    if goal is None or not columns[goal].varies or columns[goal].kind == "audio":
+        return False
+    varying = [name for name in inputs if columns[name].varies and columns[name].kind != "audio"]
+    look = source.take(range(min(len(source), _LOOK)), [goal, *varying])
+    return own_loss or any(torch.equal(look.ragged(goal).offsets, look.ragged(name).offsets) for name in varying)
 
 
 def check_infinite(name: str, value: Value, source: Source, rows: Rows) -> None:

@@ -56,6 +56,11 @@ class Target:
         return None in self.shape or self.size > 1 or len(self.shape) > 1
 
     @property
+    def counted(self) -> bool:
+        """Whether y is class ids, of which those that stand for no class do not count."""
+        return True
+
+    @property
     def size(self) -> int:
         """The numbers of a row; a side that varies counts as 1."""
         return math.prod(side or 1 for side in self.shape)
@@ -224,6 +229,24 @@ class ClassValues(Classification):
         return found
 
 
+class Shares(Classification):
+    """Shares of classes [m, k] that add up to 1 in every row: y is they, and so are predictions."""
+
+    @property
+    def dense(self) -> bool:
+        return False
+
+    @property
+    def counted(self) -> bool:
+        return False
+
+    def encode(self, value: Value, column: Column, rows: Rows, where: str) -> Tensor:
+        return self._numbers(value, column, rows, where)
+
+    def _decode(self, outputs: Tensor) -> Array:
+        return np.asarray(self.probabilities(outputs).numpy().astype(self.dtype))
+
+
 class ClassIds(Classification):
     """Class ids already, [m, ...], as an own model takes them; IGNORED is a row or place that the loss leaves out."""
 
@@ -242,6 +265,23 @@ class ClassIds(Classification):
 
     def resolve_task(self, output: object) -> Target:
         return self._resolved(output, self.outputs <= 2, self.outputs)
+
+
+class OneHot(ClassIds):
+    """A matrix [m, k] with one 1 per row: y is its place, int64 [m]; predictions are places, too."""
+
+    def encode(self, value: Value, column: Column, rows: Rows, where: str) -> Tensor:
+        y = self._numbers(value, column, rows, where)
+        wrong = ((y != 0) & (y != 1)).any(1) | (y.to(torch.float32).sum(1) != 1)
+        for row in wrong.nonzero()[:1].flatten().tolist():
+            raise HandfulError(
+                f"the target '{self.column}' has no single 1 {in_row(rows[row], where)}, as every row of training has; "
+                "task='multilabel' takes rows with any number of them"
+            )
+        return y.to(torch.float32).argmax(1)
+
+    def resolve_task(self, output: object) -> Target:
+        return self
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,9 @@ from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Column, Rows, Value
 from handful.data.tables.strings import composed, read_numbers, reader
 from handful.data.tables.types import TEXT
+from handful.data.targets import names_of
 from handful.losses.left_out import ignored_id, task_of
-from handful.losses.loss import IGNORED
+from handful.losses.loss import IGNORED, name_of
 from handful.transform.steps.numbers import strings
 from handful.transform.steps.statistics import Moments
 from handful.transform.target import (
@@ -27,7 +28,9 @@ from handful.transform.target import (
     LabelSequence,
     Multilabel,
     NextTokens,
+    OneHot,
     Regression,
+    Shares,
     Target,
 )
 from handful.transform.target_values import check_present, form_of, in_row, labels_of, plain_numbers, written
@@ -51,6 +54,7 @@ class TargetFitter:
         self.names, self.ragged, self.labels = dict[str, str](), False, set[Label]()  # names by their composed form
         self.binary, self.whole, self.tensor = True, True, torch.zeros(0)
         self.moments = Moments()
+        self.sums_to_one = True  # whether the numbers of every row add up to 1, none below 0
 
     def update(self, value: Value, rows: Rows) -> None:
         """Add the target of some training rows; rows: their numbers, for messages."""
@@ -78,6 +82,9 @@ class TargetFitter:
         self.tensor = value[:0]
         self.moments.update(value)
         self.binary = self.binary and bool(((value == 0) | (value == 1)).all())
+        if self.sums_to_one and value.ndim == 2:
+            sums = value.to(torch.float64).sum(1)
+            self.sums_to_one = bool((value >= 0).all()) and bool(((sums - 1).abs() < 1e-4).all())
         if value.is_floating_point():
             self.whole = self.whole and bool((value == value.round()).all())
         if value[:1].numel() <= 1 and not self.many:
@@ -139,6 +146,8 @@ class TargetFitter:
         shape = self.column.shape if self.column.varies else shape  # where a batch has a length of its own
         floating, outputs = self.tensor.is_floating_point(), math.prod(side or 1 for side in shape)
         dense = outputs > 1 or len(shape) > 1 or None in shape
+        if self._of_classes(shape, task):
+            return self._of_shares(outputs)
         ignored = None if floating or task not in (None, "classification") else self._set_aside(own_model, len(shape))
         task = task or (
             self._guess_dense(own_model, floating) if dense else self._by_loss() or self._guess(own_model, floating)
@@ -167,6 +176,25 @@ class TargetFitter:
         self._note("is predicted as a number, standardised for training; scores are in its own units.")
         spread, form = torch.where(std > 0, std, 1.0), form_of(self.column)
         return Regression(self.name, dtype, shape, outputs, form=form, mean=mean, std=spread)
+
+    def _of_classes(self, shape: tuple[int | None, ...], task: str | None) -> bool:
+        """Whether each row's numbers are the shares of classes, as the usual loss takes them. Labels that have names
+        are labels."""
+        named = self.column.labels or names_of(self.name)
+        usual = self.loss in (None, "auto") or "cross_entropy" in (self.loss, name_of(self.loss))
+        one_row = len(shape) == 1 and (shape[0] or 0) > 1 and not named
+        return one_row and usual and self.sums_to_one and task in (None, "classification")
+
+    def _of_shares(self, k: int) -> Target:
+        dtype = str(self.tensor.dtype).removeprefix("torch.").replace("bfloat16", "float32")
+        if self.binary:
+            self._note(
+                f"has one 1 per row, so it is taken for {k} classes, 0 to {k - 1}; task='multilabel' for labels."
+            )
+            return OneHot(self.name, "int64", (), k, tuple(range(k)))
+        self._note(f"holds numbers that add up to 1 in every row, so they are taken for the shares of {k} classes; "
+                   "task='regression' predicts them as numbers.")  # fmt: skip
+        return Shares(self.name, dtype, (k,), k)
 
     def _set_aside(self, own_model: bool, places: int) -> int | None:
         """Take the id that the loss leaves out from the classes, where the others are ids; the id, None elsewhere."""

@@ -196,8 +196,10 @@ def measure_noise(t: Training, d: Decision, tp: Throughput, size: int, share: fl
         start.restore()
         d.spend(found.parts, b)
     else:  # the gradient that lies in `.grad` trains the model
-        set_base(t.state.optimizer, rate * min(rise, rate_follows(t, size, found.examples, d.noise.value)))
+        raised = rate * min(rise, rate_follows(t, size, found.examples, d.noise.value))
+        set_base(t.state.optimizer, raised)
         update(t)
+        t.state.trail.append((found.examples, b, raised, float(outcome.loss) / float(outcome.weight)))
         set_base(t.state.optimizer, rate)
         t.state.window.add(outcome)
         t.state.position, t.state.step = position + found.examples, t.state.step + 1

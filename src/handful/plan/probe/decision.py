@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, field
 
-from handful.base.plan import Choice
+from handful.base.plan import Choice, Row
 from handful.plan.probe.lr_race import Branch, Race
 from handful.plan.probe.memory import Memory
 from handful.plan.probe.noise_scale import NoiseScale
 from handful.plan.probe.snapshot import Snapshot
 from handful.plan.probe.step_time import Throughput
+from handful.training.state import Weights
 from handful.training.training import Training
 
 SHARE = 0.05  # of the planned examples, for everything that is tried and does not train the model
@@ -33,6 +34,7 @@ class Decision:
     noise: NoiseScale | None = None
     races: list[Race] = field(default_factory=list)
     start: Snapshot | None = None
+    beginning: tuple[Weights, Row] | None = None  # for a folder: to take the steps up to `start` again from
     cap: int = 0
     notes: list[str] = field(default_factory=list)
     examples: int = 0

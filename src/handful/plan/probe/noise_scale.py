@@ -14,6 +14,7 @@ delete-one jackknife over micro-batches (Tukey 1958).
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal
 
 import numpy as np
@@ -218,7 +219,9 @@ def _products(
         stacked = torch.stack([(torch.zeros_like(p) if g is None else g).reshape(-1) for g in column])
         gram += _gram(stacked)
         if total is not None:
-            p.grad = (stacked.sum(0) / total).reshape(p.shape)
+            p.grad = (
+                reduce(torch.add, (g for g in column if g is not None)) / total
+            )  # in order: a replay has these bits
     return gram
 
 

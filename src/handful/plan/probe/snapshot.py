@@ -29,7 +29,9 @@ class Snapshot:
         self.modes = [(m, m.training) for m in model.modules()]
         self.optimizer = {p: deepcopy(entry) for p, entry in s.optimizer.state.items()}
         self.options = [deepcopy({k: v for k, v in g.items() if k != "params"}) for g in s.optimizer.param_groups]
-        self.state = replace(s, noise=list(s.noise), window=deepcopy(s.window), average=deepcopy(s.average))
+        self.state = replace(
+            s, noise=list(s.noise), trail=list(s.trail), window=deepcopy(s.window), average=deepcopy(s.average)
+        )
         self.logged = len(s.history)
         self.restore_random = random_states()
 
@@ -61,7 +63,7 @@ class Snapshot:
         s.optimizer.state.update({p: deepcopy(entry) for p, entry in self.optimizer.items()})
         if s.average is not None:
             s.average = deepcopy(kept.average)
-        s.position, s.step, s.window = kept.position, kept.step, deepcopy(kept.window)
+        s.position, s.step, s.window, s.trail = kept.position, kept.step, deepcopy(kept.window), list(kept.trail)
 
 
 @contextmanager

@@ -23,10 +23,12 @@ def step(t: Training, batch: Batch, factor: float | None) -> float:
     exact, s.micro_batch = gradient_that_fits(t.objective, batch, s.micro_batch, seed=t.plan.seed, step=s.step)
     outcome = exact.total
     update(t, factor)
+    loss = float(outcome.loss) / float(outcome.weight)
+    s.trail.append((len(batch), s.micro_batch, float(s.optimizer.param_groups[0]["initial_lr"]), loss))
     s.window.add(outcome)
     s.position += len(batch)
     s.step += 1
-    return float(outcome.loss) / float(outcome.weight)
+    return loss
 
 
 def train(t: Training, size: int, steps: int, give_up: Callable[[list[float]], bool] | None = None) -> list[float]:

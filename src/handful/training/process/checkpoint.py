@@ -16,6 +16,7 @@ from handful.base.files import a_file, atomic, changing, read_json, sha256, writ
 from handful.base.plan import Row
 
 KEPT = 2
+START = "start.json"
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], told: dict[str, str] | None = None) -> str:
@@ -67,6 +68,15 @@ def _save(folder: Path, step: int, tensors: dict[str, Tensor], meta: Row, keep: 
         leftover.unlink(missing_ok=True)
 
 
+def write_start(folder: Path, tensors: dict[str, Tensor], meta: Row) -> None:
+    """Write what stood before the steps that measuring took: no checkpoint to go on from, but steps can be taken again
+    from it."""
+    with changing(folder):
+        folder.mkdir(exist_ok=True)
+    digest = write_tensors(folder / "start.safetensors", tensors)
+    write_json(folder / START, {**meta, "tensors": digest})
+
+
 def first_step(folder: Path) -> int:
     """The step of the oldest checkpoint: from there on steps can be taken again."""
     return min((int(manifest.stem) for manifest in folder.glob("[0-9]*.json")), default=0)
@@ -90,7 +100,7 @@ def load(folder: Path, before: int | None = None) -> tuple[dict[str, Tensor], Ro
         if before <= first:
             raise HandfulError(
                 f"step {before:,} cannot be taken again: the first checkpoint in {folder} is of step {first:,} (the "
-                "steps before it were taken while rates were compared)"
+                f"steps before it were taken while rates were compared, and there is no {START})"
             )
         manifests = [m for m in manifests if int(m.stem) < before]
     for manifest in manifests:

@@ -8,20 +8,24 @@ from torch import Tensor
 from handful.base.errors import HandfulError
 from handful.data.base import Batch
 from handful.transform.augment.base import Augment
+from handful.transform.augment.mirror import Mirrored
 
 
-def suggest(kind: str, shape: tuple[int | None, ...], task: str | None, n: int) -> tuple[str | None, str]:
+def suggest(
+    kind: str, shape: tuple[int | None, ...], task: str | None, n: int, seen: Mirrored | None = None
+) -> tuple[str | None, str]:
     """The text of a usual augmentation for some data, or None, and the reason in a sentence.
 
     kind: "image", "audio", "text", "language", "table", ...; shape: of one row of x after preprocessing, [C,
-    H, W] for pictures; task: as `Pipeline.task`; n: training rows.
+    H, W] for pictures; task: as `Pipeline.task`; n: training rows; seen: what training pictures say of mirror
+    images, where they were looked at.
 
     >>> suggest("image", (3, 32, 32), "classification", 50_000)[0]
     'flip | shift(2)'
     """
     match kind:
         case "image" if len(shape) in (2, 3) and None not in shape:
-            return _suggest_image([side or 0 for side in shape])
+            return _suggest_image([side or 0 for side in shape], seen)
         case "audio" if task == "sequence":
             return "time_mask(0.05, 2) | frequency_mask(0.2, 2)", (
                 "masks over time and frequency (SpecAugment), short in time, so that no label of the sequence is hidden"
@@ -37,14 +41,24 @@ def suggest(kind: str, shape: tuple[int | None, ...], task: str | None, n: int) 
     return None, "for plain numbers no change is known that keeps the target"
 
 
-def _suggest_image(shape: Sequence[int]) -> tuple[str | None, str]:
+def flips(shape: Sequence[int]) -> bool:
+    """Whether pictures of a shape, [C, H, W], are usually flipped: they may be photographs."""
+    return len(shape) == 3 and shape[0] >= 3 and min(shape[-2:]) >= 28
+
+
+def _suggest_image(shape: Sequence[int], seen: Mirrored | None) -> tuple[str | None, str]:
     height, width = shape[-2:]
     side = min(shape[-2:])
     no_flip = "no flip, since mirrored digits and letters are other characters or none"
-    if len(shape) == 3 and shape[0] >= 3 and side >= 28:
+    if flips(shape) and seen is not None and seen.harms:
+        return f"shift({round(side / 16)})", (
+            f"a slightly moved picture shows the same thing; no flip, which does harm here: {_explained(seen)}"
+        )
+    if flips(shape):
         return f"flip | shift({round(side / 16)})", (
-            "a mirrored or slightly moved photograph shows the same thing; take flip out where left and right differ "
-            "(text, signs, medical pictures)"
+            "a mirrored or slightly moved photograph shows the same thing"
+            + (f": {_explained(seen)}" if seen else "")
+            + "; take flip out where left and right differ (text, signs, medical pictures)"
         )
     if side >= 16:
         why = "small turns and moves keep what a small or grey picture shows"
@@ -53,6 +67,14 @@ def _suggest_image(shape: Sequence[int]) -> tuple[str | None, str]:
         why = f"at {height} x {width} pixels a move of one pixel is already large, so only small turns"
         return "rotate(10)", f"{why}; {no_flip}"
     return None, f"at {height} x {width} pixels every change is large"
+
+
+def _explained(seen: Mirrored) -> str:
+    straight, mirrored = (f"{max(r2, 0):.1%}" for r2 in seen[:2])
+    return (
+        f"a small model, taught on half of {seen.rows:,} training pictures, explains {straight} of the others' target, "
+        f"{mirrored} when taught on mirror images, too"
+    )
 
 
 def picture(
