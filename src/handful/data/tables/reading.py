@@ -124,10 +124,7 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
     in some rows.
     """
     is_target = key == o.target
-    fits = {way: one for way, one in known.readings.items() if one.odd is not None and one.rows and _few(one, known)}
-    digits = fits.pop(DIGITS, None)
-    if digits is not None and not digits.odd and not is_target and TIME_NAME.search(key) is not None:
-        fits = {DIGITS: digits}
+    fits = _fitting(known, not is_target and TIME_NAME.search(key) is not None)
     least = min((one.odd_rows for one in fits.values()), default=0)
     best = [way for way, one in fits.items() if one.odd_rows == least]
     best = [way for way in best if way != DURATION] or best  # 12:30 in all rows is a time of day
@@ -163,6 +160,13 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
     if way in DATES:
         return Column("number", "float64", dates=way, missing=missing)
     return Column("number", "float64", decimal=way, unit=unit, missing=missing)
+
+
+def _fitting(known: StringStats, timed: bool) -> dict[str, Reading]:
+    """The ways that read the strings; eight digits are days where all are and the name says so (timed)."""
+    fits = {way: one for way, one in known.readings.items() if one.odd is not None and one.rows and _few(one, known)}
+    digits = fits.pop(DIGITS, None)
+    return {DIGITS: digits} if digits is not None and not digits.odd and timed else fits
 
 
 def of_dates(key: str, way: str) -> str:
