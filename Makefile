@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-.PHONY: demo test test-slow test-lowest test-cuda bench tour lint docs clean
+.PHONY: demo test test-slow test-lowest test-cuda bench tour readme-pictures lint docs clean
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "handful needs Python >= 3.11; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11 ...")'
@@ -45,6 +45,9 @@ bench: $(BIN)/.dev
 
 tour: $(BIN)/.dev  ## every number and picture of docs/measured.md and docs/zh/measured.md
 	$(BIN)/python benchmarks/tour.py
+
+readme-pictures: $(BIN)/.dev  ## the pictures of README.md and what its six lines print
+	$(BIN)/python benchmarks/readme_pictures.py
 
 lint: $(BIN)/.dev
 	$(BIN)/ruff check .

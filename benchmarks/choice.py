@@ -320,7 +320,8 @@ STORY = (
 )
 UNSEEN_STORY = (
     "The six were named before any of them was run, and scored once. Targets, oracle and `without probing` are as in "
-    "[choice.md](choice.md); shorter runs and a coarser grid than there.",
+    "[choice.md](choice.md); shorter runs and a coarser grid than there. In use, runs so short measure nothing: they "
+    "take the learned rate and a usual batch; here the laws of step time make them measure.",
     "",
 )
 

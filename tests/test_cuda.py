@@ -169,6 +169,15 @@ def test_a_replayed_step_is_the_captured_one_to_the_bit(monkeypatch, model, data
     assert same(graph, fit(model, (data, Y), augment=None, **options))
 
 
+@pytest.mark.parametrize(("model", "data"), [("mlp(hidden=[32])", X), ("cnn", PICTURES)])
+def test_mini_batches_that_the_host_augments_are_replayed_to_the_bit(monkeypatch, model, data):
+    counts = counted_looks(monkeypatch)
+    graph = fit(model, (data, Y), augment="noise(0.1)", ema=0.99)
+    assert sum(counts) == graph.state.step - 1
+    monkeypatch.setattr(graphs, "captured", lambda body, device: body)  # the same code, as it is
+    assert same(graph, fit(model, (data, Y), augment="noise(0.1)", ema=0.99))
+
+
 def test_a_replayed_step_is_the_plain_one_but_for_rounding():
     graph, plain = fit(precision="float32"), fit(precision="float32", graph=False)
     assert graph.plan.graph is True

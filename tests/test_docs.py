@@ -1,5 +1,6 @@
 """README and docs tell the truth: code runs, the loop is the loop, links and paths lead somewhere, names exist."""
 
+import ast
 import importlib
 import inspect
 import json
@@ -8,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 
 from handful.runs.run import Run
 from handful.training.loop import descend
@@ -20,21 +22,20 @@ README = PAGES[0].read_text()
 CODE, LOOP = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_six_lines_of_the_readme_run_and_choose_what_it_shows(tmp_path, monkeypatch, capfd):
+def test_the_six_lines_of_the_readme_print_what_it_shows(tmp_path, monkeypatch):
+    """As `make readme-pictures` runs them; another processor may round otherwise."""
     monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
     names: dict[str, object] = {}
-    exec(CODE.replace("epochs(40)", "epochs(3)"), names)
+    exec(CODE.replace("verbose=True", "verbose=True, deterministic=True"), names)
     assert (tmp_path / "runs" / "digits" / "report.html").exists()
-    printed = capfd.readouterr().out
-    assert "valid_accuracy" in printed
-    assert "'0'" in printed
     run = names["run"]
     assert isinstance(run, Run)
-    shown = re.findall(r"^(batch|lr|until) .*?(given|default|measured|bounded)", README, re.MULTILINE)
-    assert [name for name, _ in shown] == ["batch", "lr", "until"]
-    assert all(name in run.plan.choices for name, _ in shown)
-    assert run.plan.choices["batch"].status in ("measured", "bounded", "default")  # default: a machine too busy to tell
-    assert run.scores["valid_accuracy"] > 0.8
+    shown = re.findall(r"^(batch|lr|until) +(.*?)  +(given|default|measured|bounded)", README, re.MULTILINE)
+    assert shown == [(n, str(run.plan.choices[n].value), run.plan.choices[n].status) for n in ("batch", "lr", "until")]
+    scores = ast.literal_eval(re.findall(r"^\{'valid_loss.*\}$", README, re.MULTILINE)[0])
+    assert run.scores == pytest.approx(scores, rel=0.02)
+    assert str(run.predict("digits")[:5]) in README
 
 
 def test_the_loop_of_the_readme_is_the_loop():

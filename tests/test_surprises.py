@@ -93,6 +93,17 @@ def test_a_folder_that_is_renamed_in_mid_run_keeps_what_was_saved(tmp_path, whol
     assert bits(go_on(tmp_path / "b")) == whole
 
 
+def test_whoever_changes_the_working_directory_meanwhile_loses_nothing(tmp_path, whole, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    run = fit("run", callbacks=[at(7, lambda: os.chdir("elsewhere"))])
+    assert (bits(run), run.exit_status) == (whole, 0)
+    assert run.replay(3).differs is None
+    assert run.report() == tmp_path / "run" / "report.html"
+    assert bits(handful.load(run.path, model=net())) == whole
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_a_disk_that_becomes_read_only_in_mid_run(tmp_path, whole):
     path = tmp_path / "run"
 

@@ -304,7 +304,7 @@ def write_down(run: Run, t: Training, watch: Stopwatch) -> None:
         run.report()
     except HandfulError as error:
         if not run.unsaved:
-            again = f"handful report {t.folder.path}"
+            again = f"handful report {files.said(t.folder.path)}"
             print(f"handful: the run is saved, but for its page: {error}; {again} writes it", file=sys.stderr)
     if lacking:
         t.live.note(lacking)

@@ -150,7 +150,8 @@ def test_adam_goes_more_slowly_where_few_rows_are_of_another_class_than_the_comm
     assert rate(few(4000, 20), lr=0.01).value == 0.01
     assert rate(few(4000, 20), optimizer="sgd").value == rate(few(4000, 1000), optimizer="sgd").value
     labels = np.eye(3)[:, :2].astype(np.float32)[np.where(few(4000, 20)[1] == 1, 0, 2)]  # a label for 20 rows of 4,000
-    assert rate((few(4000, 20)[0], labels), task="multilabel").value < usual.value / 3
+    for rows in (labels, np.stack([1 - labels[:, 0], labels[:, 1]], 1)):  # or all but 20 have it
+        assert rate((few(4000, 20)[0], rows), task="multilabel").value < usual.value / 3
 
 
 def test_a_balanced_score_on_few_rare_rows_decides_only_beyond_its_own_error():
@@ -161,6 +162,17 @@ def test_a_balanced_score_on_few_rare_rows_decides_only_beyond_its_own_error():
     # one of ten more is found: 0.05, where the error of (p + 0.99) / 2 is that of p over ten rows, 0.07, and not 0.016
     assert not t.better({"valid_loss": 0.101, "valid_balanced_accuracy": 0.65}, before)
     assert t.better({"valid_loss": 0.101, "valid_balanced_accuracy": 0.80}, before)
+    assert t.evenness == pytest.approx(4 * 0.01 * 0.99)
+
+    def labels(rows):
+        return rows[0], rows[1][:, None].astype(np.float32)
+
+    one = torch.nn.Linear(6, 1)
+    t = assemble(one, labels(few(2000, 20)), {"valid": labels(few(1000, 10, 1)), "task": "multilabel", "quiet": True})
+    before = {"valid_loss": 0.100, "valid_f1": 0.60}
+    assert t.plan.score == "valid_f1"
+    assert not t.better({"valid_loss": 0.101, "valid_f1": 0.70}, before)
+    assert t.better({"valid_loss": 0.101, "valid_f1": 0.90}, before)
 
 
 X3 = np.random.default_rng(1).normal(size=(120, 3))

@@ -103,6 +103,47 @@ def test_so_it_is_with_running_statistics_rows_that_are_weighted_and_numbers_to_
     assert sum(taken) == 3 * 89
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model": "mlp(hidden=[8])", "augment": "noise(0.3)"},
+        {"model": "mlp(hidden=[8], dropout=0.2)", "augment": "noise(0.3) | mixup", "ema": 0.9, "on_nonfinite": "skip"},
+        {"batch": 16, "batch_growth": "grow_batch(every=1)", "until": "epochs(4)"},
+        {"model": "mlp(hidden=[8])", "data": {"x": X, "y": Y, "w": WEIGHT}, "target": "y", "weight": "w"},
+        {
+            "model": "cnn",
+            "data": (X[:, :9].reshape(-1, 1, 3, 3), Y),
+            "augment": "shift(1) | noise",
+            "until": "steps(9)",
+        },
+    ],
+)
+def test_so_it_is_where_the_host_draws_or_augments_the_rows(taken, monkeypatch, options):
+    monkeypatch.setattr(graphs, "room", lambda column, rows: False)
+    assert_same(fit(**options), plain(**options))
+    assert sum(taken) > 7
+    assert max(taken) <= static.FED
+
+
+def test_a_row_that_is_not_finite_is_named_where_the_host_draws_the_rows(taken, monkeypatch):
+    monkeypatch.setattr(graphs, "room", lambda column, rows: False)
+    x = X.copy()
+    x[411, 3] = math.nan
+    options = {"valid": None, "batch": 8, "preprocess": None, "ema": 0.9}
+    a, b = fit(data=(x, Y), **options), plain(data=(x, Y), **options)
+    assert "rows 411" in a.stopped_because
+    assert_same(a, b)
+
+
+def test_mini_batches_of_several_shapes_are_taken_one_by_one_and_it_is_said(taken):
+    words = [" ".join(["good" if y else "bad"] * (1 + k % 9)) for k, y in enumerate(Y)]
+    options = {"model": "text", "data": {"x": words, "y": Y}, "target": "y", "until": "steps(20)", "batch": 2}
+    a, b = fit(**options), plain(**options)
+    for name, value in b.state.tensors().items():
+        assert torch.equal(value, a.state.tensors()[name]), name
+    assert any("several shapes" in note for note in a.plan.notes)
+
+
 def test_many_are_taken_between_two_looks_and_one_at_a_time_where_callbacks_count(taken):
     fit(valid=None, until="epochs(40)", batch=4)
     assert max(taken) > 8
@@ -193,7 +234,6 @@ def test_warming_up_leaves_no_trace_where_a_model_cannot_be_captured(taken, monk
         ({"optimizer": "muon", "model": "mlp(hidden=[8, 8])"}, "fused step"),
         ({"optimizer": "lbfgs", "batch": "full"}, "several times"),
         ({"micro_batch": 8}, "in parts"),
-        ({"augment": "noise", "model": "mlp"}, "augmented"),
         ({"schedule": {"layers.0": "frozen(until=1)", "*": "cosine"}}, "schedules of their own"),
         ({"profile": True}, "timed"),
     ],

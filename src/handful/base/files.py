@@ -74,6 +74,17 @@ def a_file(path: Path) -> Path:
     return path
 
 
+def said(path: Path) -> str:
+    """A path as it is shown: from where we are, if it is below that.
+
+    >>> said(Path("runs/one").absolute())
+    'runs/one'
+    """
+    with contextlib.suppress(OSError, ValueError):  # the folder where we were is gone; or it is elsewhere
+        return str(path.relative_to(Path.cwd()))
+    return str(path)
+
+
 def sha256(path: Path) -> str:
     """Of a file's bytes, as hexadecimal digits."""
     with open(a_file(path), "rb") as file:

@@ -29,6 +29,7 @@ from handful.data.open import open as open_source
 from handful.data.split import split as split_rows
 from handful.optim.build import Optimizers
 from handful.optim.build import build as optimizer_of
+from handful.report.page import file_name
 from handful.report.tables import text_table
 from handful.report.words import say_bytes, say_count, say_number, say_score, say_seconds, say_value
 from handful.training import stop
@@ -132,7 +133,7 @@ def compare(
     task = replace(task, seconds=min((s for s in (seconds, share.seconds) if s is not None), default=None))
     tuned, runs, variance, surface = _measure(task, chosen, lrs, usual, share, quiet)
     comparison = _summary(task, runs, choose_target(runs, reach), tuned, variance, surface)
-    comparison.title = f"{model if isinstance(model, str) else type(model).__name__} on {source.name}"
+    comparison.title = f"{model if isinstance(model, str) else type(model).__name__} on {file_name(source.name)}"
     comparison.choices = _choices(task, runs, lrs, comparison.target) | share.choice
     if out is not None:
         comparison.save(out)

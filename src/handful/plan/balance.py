@@ -78,27 +78,28 @@ def uneven(counts: NDArray[np.int64] | None) -> bool:
 
 def calmer(pipeline: Pipeline, counts: NDArray[np.int64] | None) -> tuple[float, int]:
     """(factor, rows): what the open rate of Adam and its kin is multiplied by where few rows are of another class than
-    the commonest (or have any label), and how many those are. All others are soon right, and the few decide the loss;
-    but a step of Adam is as long whatever the gradient, so that they are learned by heart while held-out rows, of which
-    a few are like them, cannot tell. The root was set on one task in which 1 row in 200 is of the rare class."""
+    the commonest (of each label: have it, or have it not), and how many those are. All others are soon right, and the
+    few decide the loss; but a step of Adam is as long whatever the gradient, so that they are learned by heart while
+    held-out rows, of which a few are like them, cannot tell. The root was set on one task in which 1 row in 200 is of
+    the rare class."""
     if counts is None or not counts[-1]:
         return 1.0, 0
     each, rows = counts[:-1], int(counts[-1])
-    others = int(each.sum() if pipeline.task == "multilabel" else each.sum() - each.max())
+    rarer = np.minimum(each, rows - each)  # of a label: to have it, or not
+    others = int(rarer.sum() if pipeline.task == "multilabel" else each.sum() - each.max())
     return math.sqrt(min(1.0, others / min(ENOUGH, rows / 8))) if others else 1.0, others
 
 
-def evenness(counts: NDArray[np.int64] | None) -> float:
-    """How many even rows tell as much of a score that counts every class the same as one of these does: its error is
-    that of the mean of the classes' shares, of which a rare class's is known by few rows.
-
-    >>> evenness(np.array([50, 50, 100])), evenness(np.array([990, 10, 1000]))
-    (1.0, 0.0396)
-    """
-    if not uneven(counts) or counts is None:
+def evenness(pipeline: Pipeline, counts: NDArray[np.int64] | None) -> float:
+    """How many rows of an even task tell as much of a score as one of these does. Where every class counts the same,
+    its error is that of the mean of the classes' shares, of which a rare class's is known by few rows: k^2 / sum of 1 /
+    share; F1 of labels is known by the rows that have one."""
+    if counts is None or not counts[-1]:
         return 1.0
     classes = counts[:-1][counts[:-1] > 0]
-    return float(len(classes) ** 2 / (classes.sum() * (1 / classes).sum()))
+    if pipeline.task == "multilabel":
+        return min(1.0, float(classes.sum() / counts[-1]))
+    return float(len(classes) ** 2 / (classes.sum() * (1 / classes).sum())) if uneven(counts) else 1.0
 
 
 def describe(pipeline: Pipeline, counts: NDArray[np.int64] | None, *, weighted: bool) -> list[str]:

@@ -341,7 +341,7 @@ def make_training(
         ranks=ranks,
         folder=folder,
         held_out=data.held_out,
-        evenness=evenness(data.counts),
+        evenness=evenness(data.pipeline, data.counts),
         parameters=[p for p in net.parameters() if p.requires_grad],
         training_step=options.training_step,
     )

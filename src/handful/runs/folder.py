@@ -30,7 +30,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path.absolute()  # whoever changes the working directory meanwhile
         self.checkpoints = path / "checkpoints"
         self.made: list[Path] = []  # folders that `claim` made
         self.notes: list[str] = []
@@ -44,19 +44,19 @@ class RunFolder:
             self.made = [p for p in (self.path, *self.path.parents) if not os.path.exists(p)]
             self.path.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
-            raise HandfulError(f"{self.path} is a file; a run needs a folder of its own") from None
+            raise HandfulError(f"{files.said(self.path)} is a file; a run needs a folder of its own") from None
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", error)
-            raise HandfulError(f"the run folder {shown(str(self.path))} cannot be made: {why}") from None
+            raise HandfulError(f"the run folder {shown(files.said(self.path))} cannot be made: {why}") from None
         begun = (self.path / LOCK).exists()  # by a run that was killed before it had a plan
         if not begun and any(self.path.iterdir()) and not self.holds_run():
-            raise HandfulError(f"{self.path} holds other files; give the run a new folder with out=")
+            raise HandfulError(f"{files.said(self.path)} holds other files; give the run a new folder with out=")
         self.hold()
         if self.holds_run() and not overwrite:
-            contents = self.contents()
+            contents, name = self.contents(), files.said(self.path)
             self.release()
             raise HandfulError(
-                f"{self.path} already holds a run, {contents}: go on with it by handful resume {self.path} (in Python "
+                f"{name} already holds a run, {contents}: go on with it by handful resume {name} (in Python "
                 "handful.resume, or fit(..., resume='auto')), choose another folder, or pass overwrite"
             )
 
@@ -132,7 +132,7 @@ class RunFolder:
                 str(plan.parent) for parent in (self.path.parent, Path("runs")) for plan in parent.glob("*/plan.toml")
             }
             near = did_you_mean(str(self.path), runs) if runs else ""
-            raise HandfulError(f"there is no run folder {self.path}{near and '.'}{near}")
+            raise HandfulError(f"there is no run folder {files.said(self.path)}{near and '.'}{near}")
         return Plan.load(self.path / "plan.toml")
 
     def pipeline(self) -> Pipeline:
@@ -174,7 +174,7 @@ class RunFolder:
             weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             if weights:
                 return weights, meta["best"], result["stopped_because"] if result else why
-        raise HandfulError(f"the checkpoint in {self.path} holds no weights")
+        raise HandfulError(f"the checkpoint in {files.said(self.path)} holds no weights")
 
     def append_history(self, row: Row) -> None:
         """Add a row to history.jsonl; a full disk does not stop a run, and the next checkpoint writes all rows."""

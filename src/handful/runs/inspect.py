@@ -8,6 +8,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from torch import Tensor
 
+from handful.base import files
 from handful.base.errors import HandfulError, shown
 from handful.batches.order import Order
 from handful.data.base import Rows, Source
@@ -213,6 +214,6 @@ def show_result(run: Run) -> None:
     if run.state and "profile" in run.plan.choices:
         spent.show(run.spent, run.state.step)
     if run.path:
-        print(f"report: {run.path / 'report.html'}")
+        print(f"report: {files.said(run.path / 'report.html')}")
         if run.stopped_because == INTERRUPTED:
-            print(f"go on with: handful resume {run.path}")
+            print(f"go on with: handful resume {files.said(run.path)}")

@@ -222,7 +222,7 @@ class Run:
         if not self.path or not (found := spike(self.history)):
             return []
         step, times = found
-        why = f"handful replay {self.path} --spike shows its rows"
+        why = f"handful replay {files.said(self.path)} --spike shows its rows"
         return [f"The training loss at step {step:,} is {times:.3g} times that of the moments before it: {why}"]
 
     def _spent(self) -> list[Part]:

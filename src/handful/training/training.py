@@ -103,7 +103,7 @@ class Training:
     next_moment: int = 0  # position before which nothing is due: see `Observer`
     asked_from: float = 0  # position before which the rule does not stop the run
     one_by_one: bool = False  # whether each step's sums are wanted, so that none may be a graph
-    resident: dict[str, Tensor] = field(default_factory=dict)  # all rows as the model takes them, where it is a graph
+    resident: dict[str, Tensor] | None = None  # all rows as the model takes them, for a graph; {}: they do not fit
     clock: float = 0.0  # when seconds were last counted
     told: bool = False  # whether callbacks want to know of each step
     training_step: Callable[..., object] | None = None  # the caller's, in place of forward, loss and update

@@ -66,6 +66,35 @@ def wait_for(before: torch.cuda.Event | None, device: torch.device) -> torch.cud
     return event
 
 
+class Lane:
+    """A stream of its own for copies to the device, so that they go on while it computes with what came before."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.read: dict[int, torch.cuda.Event | None] = {}  # by place: when the device has read what lay there
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def copying(self, place: int) -> Iterator[None]:
+        """Copies of the block begin once the device has read what lies at that place, and it waits for them before what
+        comes next."""
+        if self.stream is None:
+            yield
+            return
+        computing = torch.cuda.current_stream(self.device)
+        if (event := self.read.get(place)) is None:
+            self.stream.wait_stream(computing)
+        else:
+            self.stream.wait_event(event)
+        with torch.cuda.stream(self.stream):
+            yield
+        computing.wait_stream(self.stream)
+
+    def reads(self, place: int) -> None:
+        """All that reads what lies at that place has been given to the device."""
+        self.read[place] = wait_for(None, self.device)
+
+
 def room(column: Tensor, rows: int) -> bool:
     """Whether so many rows of a column fit in half of what is free on its device."""
     if column.device.type != "cuda":

@@ -1,13 +1,14 @@
 """The step as a function of buffers that stay where they are: on a GPU captured once as one graph, and replayed.
 
-The ids and rates of many steps ahead lie on the device, as all training rows do. A step takes the next of them, gathers
-its rows, and changes weights, optimizer state, averages and sums in place; Python costs it a call. The host looks where
+The ids and rates of many steps ahead lie on the device, as all training rows do; where these do not fit, or the host
+augments them, the mini-batches of a few steps ahead, copied there while others are computed. A step takes the next of
+them and changes weights, optimizer state, averages and sums in place; Python costs it a call. The host looks where
 something is due. A loss that was not finite has turned off all updates since: the run then goes back to that step and
 takes it by itself, which names the rows.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch.optim import Optimizer
 from handful.base.errors import MISTAKES, HandfulError
 from handful.batches.batches import pinned
 from handful.batches.prefetch import EpochPrefetcher
-from handful.data.base import Batch, Rows
+from handful.data.base import Batch
 from handful.optim.fused import in_place
 from handful.optim.rates import clip, set_lr
 from handful.optim.state import needs_closure, parts_of
@@ -32,6 +33,7 @@ from handful.transform.augment.base import Augment
 
 DEVICES = ("cuda",)  # where steps are captured; the tests add the CPU, where they are called as they are
 IDS, SOON = 1 << 18, 0.1  # at most: rows of the steps that are sent at once; seconds they take
+FED = 4  # mini-batches that the device holds, where it does not hold all rows
 WARM = 3  # times that a step is taken to warm up, without a trace
 SAME = 0.01  # of the distance that a step moves the weights: what a replayed one may differ by
 
@@ -50,7 +52,6 @@ def why_not(t: Training) -> str | None:
         "the parts of each step are timed": "profile" in t.plan.choices,
         "mini-batches go through the model in parts": micro is not None and micro < t.state.batch,
         "rows without a class are looked for in each step": objective.gaps,
-        "rows are augmented by the host": any(isinstance(f, Augment) for f in t.batches.transforms),
     }
     found = next((reason for reason, holds in reasons.items() if holds), None)
     if found is None and in_place(optimizer, [off] * len(optimizer.param_groups), off) is None:
@@ -86,9 +87,13 @@ class Graph:
             self.step = self.made()
         if self.step is None or not (numbers := self.ahead(self.step, 1 if t.told else self.most)):
             return False
+        if not self.step.draws(len(numbers)):
+            self.step.look()
+            self.given_up("its mini-batches are of several shapes")
+            return False
         with interrupts.one_update():
             if self.step.take_all(numbers) < SOON:
-                self.most = max(1, min(2 * self.most, AHEAD, IDS // s.batch))
+                self.most = min(2 * self.most, self.step.most)
             s.position, s.step = s.position + len(numbers) * s.batch, s.step + len(numbers)
         due = s.position >= t.next_moment or (s.position >= t.asked_from and t.rule(t.progress()) is not None)
         if due and self.step.look():  # the run stands before a step whose loss is not finite
@@ -102,9 +107,13 @@ class Graph:
         try:
             return StaticStep(self.t)
         except (RuntimeError, MemoryError, HandfulError, *MISTAKES) as error:
-            self.open = False
-            self.t.say(f"steps are not captured as a graph but taken one by one: {str(error).splitlines()[0]}")
+            self.given_up(str(error).splitlines()[0])
         return None
+
+    def given_up(self, why: str) -> None:
+        """Take all steps one by one from here on, and say why."""
+        self.open = False
+        self.t.say(f"steps are not captured as a graph but taken one by one: {why}")
 
     def ahead(self, step: "StaticStep", most: int) -> list[list[float]]:
         """The rate of each group, and what the weights count for in their average, of the next steps, see
@@ -133,11 +142,20 @@ class StaticStep(OneStep):
 
     def __init__(self, t: Training) -> None:
         self.t, self.size, self.objective, device = t, t.state.batch, t.objective, t.objective.device
-        t.resident = self.columns = t.resident or resident(t)
+        self.drawn: list[Batch] = []  # mini-batches that are to be copied, where rows do not lie on the device
+        self.stream: Iterator[Batch] | None = None
+        self.reached = 0  # the position of the stream
+        self.lane = graphs.Lane(device)
+        if t.resident is None:
+            t.resident = {} if any(isinstance(f, Augment) for f in t.batches.transforms) else resident(t)
+        self.columns, self.most = t.resident or self.ring(), FED
+        if t.resident:
+            self.most = max(1, min(AHEAD, IDS // self.size))
         real = torch.float64 if device.type == "cpu" else torch.float32  # as the kernels take rates
-        most, groups = max(1, min(AHEAD, IDS // self.size)), len(t.state.optimizer.param_groups)
-        self.ids = torch.zeros(most, self.size, dtype=torch.int64, device=device)
-        self.numbers = torch.zeros(most, groups + 1, dtype=real, device=device)
+        groups = len(t.state.optimizer.param_groups)
+        self.start = FED  # in the ring: mini-batches go to its halves by turns
+        self.ids = torch.zeros(self.most, self.size, dtype=torch.int64, device=device)
+        self.numbers = torch.zeros(max(self.most, 2 * FED), groups + 1, dtype=real, device=device)
         self.at = torch.zeros(1, dtype=torch.int64, device=device)  # which of them come next
         self.now = torch.zeros(1, groups + 1, dtype=real, device=device)  # the numbers of this step
         self.off = torch.zeros((), device=device)  # 1: this step changes nothing
@@ -160,8 +178,10 @@ class StaticStep(OneStep):
         """The next of the mini-batches that were sent. Nothing in a step depends on the host, nor is anything read
         there; each operation costs a graph about a microsecond."""
         torch.index_select(self.numbers, 0, self.at, out=self.now)
-        ids = self.ids.index_select(0, self.at)[0]
+        ids = self.ids.index_select(0, self.at)[0] if self.t.resident else self.at
         columns = {name: column.index_select(0, ids) for name, column in self.columns.items()}
+        if not self.t.resident:
+            columns = {name: column[0] for name, column in columns.items()}
         return Batch(dict(columns), np.empty(self.size, dtype=np.int64))
 
     def parts(self, batch: Batch) -> tuple[Batch]:
@@ -207,7 +227,8 @@ class StaticStep(OneStep):
         known, places = set(optimizer.state), self.places()
         before = [place.clone() for place in places]
         rates = [*(float(group["lr"]) for group in optimizer.param_groups), 0.5]
-        self.send(t.batches.order[t.state.position : t.state.position + self.size], [rates])
+        assert self.draws(1)
+        self.send([rates])
         try:
             seed_dropout(t.plan.seed, t.state.step, t.ranks.rank, device)
             on_host = graphs.on_host(model, device)
@@ -235,7 +256,7 @@ class StaticStep(OneStep):
         """The weights after one step with the first of the rows that were sent."""
         t = self.t
         seed_dropout(t.plan.seed, t.state.step, t.ranks.rank, t.objective.device)
-        self.at.zero_()
+        self.at.fill_(self.start)
         self.run()
         return [p.detach().clone() for p in t.parameters]
 
@@ -264,13 +285,40 @@ class StaticStep(OneStep):
         """Whether this is still the step of the run, which may move its weights, or grow its batch, where it looks."""
         return bool(self.unseen) or self.signature() == self.made_for
 
-    def send(self, rows: Rows, numbers: Sequence[Sequence[float]]) -> None:
-        """Put row ids and numbers of some steps on the device, to be taken from there one after the other."""
-        n, device = len(numbers), self.t.objective.device
-        self.ids[:n].copy_(graphs.sendable(torch.from_numpy(rows).view(n, -1), device), non_blocking=True)
+    def draws(self, n: int) -> bool:
+        """Have the next mini-batches drawn by the host, where rows do not lie on the device. Whether all are of the
+        shapes that the graph is made for."""
+        s = self.t.state
+        if self.t.resident:
+            return True
+        if self.stream is None or self.reached != s.position:
+            self.stream, self.reached, self.drawn = self.t.batches.stream(s.position, self.size), s.position, []
+        while len(self.drawn) < n:
+            self.drawn.append(next(self.stream))
+        return all(same_shapes(batch, self.columns) for batch in self.drawn)
+
+    def ring(self) -> dict[str, Tensor]:
+        """Room for some mini-batches on the device. HandfulError where they are not numbers."""
+        batch = self.t.objective.to_device(self.t.batches.at(self.t.state.position, self.size))
+        if len(batch.tensors()) < len(batch.columns):
+            raise HandfulError("its rows are not all numbers of one shape")
+        return {name: value.new_empty((2 * FED, *value.shape)) for name, value in batch.tensors().items()}
+
+    def send(self, numbers: Sequence[Sequence[float]]) -> None:
+        """Put the row ids, or the rows, and the numbers of the next steps on the device, to be taken from there one
+        after the other."""
+        n, device, at = len(numbers), self.t.objective.device, self.t.state.position
+        self.start = 0 if self.t.resident else FED - self.start
+        if self.t.resident:
+            rows = torch.from_numpy(self.t.batches.order[at : at + n * self.size])
+            self.ids[:n].copy_(graphs.sendable(rows.view(n, -1), device), non_blocking=True)
+        with self.lane.copying(self.start):
+            for k, batch in enumerate(self.drawn[:n], start=self.start):
+                for name, value in batch.tensors().items():
+                    self.columns[name][k].copy_(value, non_blocking=True)
         values = torch.tensor(numbers, dtype=self.numbers.dtype)
-        self.numbers[:n].copy_(graphs.sendable(values, device), non_blocking=True)
-        self.at.zero_()
+        self.numbers[self.start :][:n].copy_(graphs.sendable(values, device), non_blocking=True)
+        self.at.fill_(self.start)
 
     def take_all(self, numbers: Sequence[Sequence[float]]) -> float:
         """Take as many steps; the host runs ahead of the device by as many at most. Returns the seconds."""
@@ -282,11 +330,13 @@ class StaticStep(OneStep):
                 for place, value in zip(total, s.window.metrics.get(name, np.zeros(len(total))), strict=True):
                     place.fill_(float(value))
         self.epochs.reached(s.position)
-        self.send(t.batches.order[s.position : s.position + len(numbers) * self.size], numbers)
+        self.send(numbers)
+        self.drawn, self.reached = self.drawn[len(numbers) :], s.position + len(numbers) * self.size
         for k in range(len(numbers)):
             if self.seeded:
                 seed_dropout(t.plan.seed, s.step + k, t.ranks.rank, t.objective.device)
             self.run()
+        self.lane.reads(self.start)
         self.unseen += numbers
         self.before = graphs.wait_for(self.before, t.objective.device)
         return time.perf_counter() - began
@@ -315,12 +365,18 @@ def squares(these: Sequence[Tensor], those: Sequence[Tensor]) -> float:
     return sum(float((a - b).double().square().sum()) for a, b in zip(these, those, strict=False))
 
 
+def same_shapes(batch: Batch, columns: Mapping[str, Tensor]) -> bool:
+    """Whether a mini-batch is as those that there is room for."""
+    shapes = {name: value.shape for name, value in batch.tensors().items()}
+    return shapes == {name: column.shape[1:] for name, column in columns.items()}
+
+
 def resident(t: Training) -> dict[str, Tensor]:
-    """All training rows as the model takes them, on its device. HandfulError where they are not numbers of one shape
-    for every row, or too many."""
+    """All training rows as the model takes them, on its device; none where they are not numbers of one shape for every
+    row, or too many."""
     n = t.examples
     kept: dict[str, Tensor] = {}
-    changes = [f for f in t.batches.transforms if f is not pinned and not isinstance(f, Augment)]
+    changes = [f for f in t.batches.transforms if f is not pinned]
     for start in range(0, n, 4096):
         rows = np.arange(start, min(start + 4096, n))
         batch = Batch(t.batches.source.read(rows), rows)
@@ -330,7 +386,7 @@ def resident(t: Training) -> dict[str, Tensor]:
         tensors = batch.tensors()
         kept = kept or {name: v.new_empty((n, *v.shape[1:])) for name, v in tensors.items() if graphs.room(v, n)}
         if len(kept) < len(batch.columns) or any(v.shape[1:] != kept[name].shape[1:] for name, v in tensors.items()):
-            raise HandfulError("its rows are not numbers of one shape that fit in the device's memory")
+            return {}
         for name, value in tensors.items():
             kept[name][start : start + len(rows)] = value
     return kept
