@@ -160,8 +160,8 @@ def rows_in(batch: object) -> list[object]:
 def taken_apart(read: object, said: list[str], name: str) -> tuple[object, list[str]]:
     """What was read from an iterator: rows, or batches of them where all parts of each have one size, which is the same
     but for the last, that is smaller. Where a size is the same throughout, they are taken for rows, which is noted."""
-    match read:
-        case [*items] if items and all(type(item) in (tuple, list, dict) for item in items):
+    match read:  # nothing is said of what was no iterator
+        case [*items] if said and items and all(type(item) in (tuple, list, dict) for item in items):
             each = [{getattr(part, "shape", ())[:1] for part in _as_dict(item).values()} for item in items]
         case _:
             return read, said

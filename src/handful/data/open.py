@@ -110,9 +110,7 @@ def open(
             return _collated(where, o)
         if o.where is not None:
             return _open_path(o.where, o)
-        rows, said = plainer(where, o)
-        if said:  # it was read to its end
-            rows, said = taken_apart(rows, said, o.name)
+        rows, said = taken_apart(*plainer(where, o), o.name)
         source = _open_object(rows, o)
     except UnicodeDecodeError as error:
         raise HandfulError(f"{o.name} holds text that is not UTF-8 ({error}): write it again as UTF-8") from error
