@@ -3,6 +3,7 @@
 import contextlib
 import faulthandler
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -226,6 +227,43 @@ def test_a_run_that_breaks_off_has_its_exit_status(monkeypatch, tmp_path, capsys
     printed = capsys.readouterr()
     assert stop.value.code == 3, printed
     assert "not finite" in printed.out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["inspect", "run"],
+        ["evaluate", "run", "wine"],
+        ["predict", "run", "wine"],
+        ["report", "run"],
+        ["export", "run", "w.safetensors"],
+        ["prepare", "wine", "store"],
+        ["tune", "wine"],
+        ["compare", "wine"],
+    ],
+    ids=lambda c: c[0],
+)
+@pytest.mark.parametrize(("given", "status"), [((), 130), ((143,), 143), ((129,), 129)])
+def test_a_signal_at_any_command_is_said_and_has_its_status(monkeypatch, tmp_path, capsys, command, given, status):
+    """Ctrl-C raises KeyboardInterrupt; SIGTERM and SIGHUP one with their status."""
+    from handful import cli
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt(*given)
+
+    monkeypatch.chdir(tmp_path)
+    for module, names in {"handful.fit": ["load"], "handful.runs.inspect": ["show_run", "show_data"],
+                          "handful.data.store.prepare": ["prepare"], "handful.plan.advise": ["advise"],
+                          "handful.compare.compare": ["compare"], "handful.data.open": ["open"]}.items():  # fmt: skip
+        for name in names:
+            monkeypatch.setattr(importlib.import_module(module), name, stop, raising=False)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "plan.toml").touch()
+    monkeypatch.setattr(sys, "argv", ["handful", *command])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert (stopped.value.code, capsys.readouterr().err) == (status, "handful: interrupted\n")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]
 
 
 # Damaged files

@@ -102,9 +102,6 @@ def main() -> None:
         print(f"handful: {in_flags(str(error))}", file=sys.stderr)
         sys.last_value = error
         sys.exit(error.exit_status)
-    except KeyboardInterrupt as stop:
-        print("handful: interrupted", file=sys.stderr)
-        sys.exit(stop.args[0] if stop.args else 130)
     except BrokenPipeError:  # `handful predict ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
