@@ -13,6 +13,7 @@ from handful.data.open import open as open_source
 from handful.data.options import Options
 from handful.data.tables.types import TEXT, is_moment, named
 from handful.data.tables.values import apply
+from handful.data.tables.written import DIGITS, as_digits
 from handful.transform.steps.numbers import strings
 
 # recipe -> the kinds of columns that are its input
@@ -101,7 +102,9 @@ _WRITABLE = {"number", "category", "text"}  # kinds whose values can be written 
 
 def foreign(now: Column, trained: Column) -> bool:
     """Whether values that were read without knowing the training data mean something else: "007" was a number there."""
-    return now.kind != trained.kind and {now.kind, trained.kind} <= _WRITABLE and "number" in (now.kind, trained.kind)
+    digits = now.kind == trained.kind == "number" and (now.dates == DIGITS) != (trained.dates == DIGITS)
+    other = now.kind != trained.kind and {now.kind, trained.kind} <= _WRITABLE and "number" in (now.kind, trained.kind)
+    return other or (digits and not is_moment(named(now.type)))
 
 
 def as_trained(
@@ -110,7 +113,7 @@ def as_trained(
     """Values of a `foreign` column as training had them, and what they are; HandfulError where they are not."""
     o = Options(where, target, schema={name: trained})
     if isinstance(value, Tensor) and now.classes is None:
-        written = pa.array(value.numpy(), from_pandas=True)
+        written = pa.array(as_digits(value.numpy()) if now.dates == DIGITS else value.numpy(), from_pandas=True)
         if is_moment(kind := named(now.type)):
             written = pc.multiply(written, 1e6).cast(pa.int64(), safe=False).cast(pa.timestamp("us"))
         elif kind == pa.bool_():

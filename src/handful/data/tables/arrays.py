@@ -23,6 +23,7 @@ from handful.data.tables.arrow import BEYOND, is_frame
 from handful.data.tables.strings import is_plain
 from handful.data.tables.types import BYTES, TEXT
 from handful.data.tables.values import convert
+from handful.data.tables.written import DIGITS, of_digits
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -73,9 +74,11 @@ def _typed(value: object, wanted: Column) -> object:
     """One value per row as an Arrow array, which is read as training was; what is not such, and plain numbers, as it
     is."""
     match value:
-        case Tensor() if value.ndim == 1 and wanted.kind != "number":
+        case Tensor() if value.ndim == 1 and (wanted.kind != "number" or wanted.dates == DIGITS):
             return _typed(value.detach().cpu().numpy(), wanted)
-        case np.ndarray() if value.ndim != 1 or (wanted.kind == "number" and value.dtype.kind in "iufb"):
+        case np.ndarray() if value.ndim != 1 or (
+            wanted.kind == "number" and wanted.dates != DIGITS and value.dtype.kind in "iufb"
+        ):
             return value
         case list() | tuple() | range() | np.ndarray() if not np.ma.isMaskedArray(value):
             with suppress(pa.ArrowException, TypeError, OverflowError):  # said below
@@ -181,7 +184,9 @@ def _from_array(key: str, value: Array, o: Options, notes: list[str]) -> Stored:
         raise HandfulError(_text_in_array(key, value, o))
     if kind in "OUST":
         return _from_list(key, value.tolist(), o, notes, "objects" if kind == "O" else "a list")
-    if value.dtype == np.uint64 and value.ndim == 1:
+    number = kind in "iuf" and value.ndim == 1 and key != o.target
+    day = number and bool(np.isfinite(of_digits(value[:1].astype(np.float64))).any())
+    if day or (value.dtype == np.uint64 and value.ndim == 1):
         return _from_arrow(key, pa.chunked_array([pa.array(value)]), o, notes)
     if kind in "Mm" and value.ndim == 1:
         return _from_arrow(key, pa.chunked_array([pa.array(value.astype(f"{kind}8[us]"))]), o, notes)

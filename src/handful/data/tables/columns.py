@@ -1,9 +1,7 @@
 """Mergeable statistics of a column's blocks, and `decide`, the one place where its kind is decided."""
 
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import date
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +16,9 @@ from handful.data.media.images import header as image_header
 from handful.data.media.items import BinaryItems, kind_of
 from handful.data.options import Options
 from handful.data.tables import strings
-from handful.data.tables.reading import Reading, StringStats, of_dates, readings, written_as
+from handful.data.tables.reading import TIME_NAME, Reading, StringStats, of_dates, readings, written_as
 from handful.data.tables.types import BYTES, TEXT, as_numbers, flat_list, is_list, is_number, is_text, join_types
-from handful.data.tables.written import DURATION, TIME_OF_DAY, is_blank, is_missing
+from handful.data.tables.written import DIGITS, DURATION, TIME_OF_DAY, is_blank, is_missing, of_digits
 
 # Bytes of different strings that are kept of a column: beyond, it cannot be a category.
 MOST_DISTINCT = 64 << 20
@@ -109,7 +107,8 @@ class Media:
 @dataclass
 class ColumnStats:
     """Statistics of one column's rows so far. type: Arrow's; missing: rows without a value, NaN too; nulls: those that
-    are not NaN; least, most: of its numbers; names: of the classes that its whole numbers stand for."""
+    are not NaN; least, most: of its numbers; days: whether all are days, as 20240229 is; names: of the classes that
+    whole numbers stand for."""
 
     type: pa.DataType
     rows: int
@@ -117,6 +116,7 @@ class ColumnStats:
     missing: int
     least: float | None = None
     most: float | None = None
+    days: bool = True
     names: tuple[str, ...] | None = None
     texts: Texts | None = None
     lists: Lists | None = None
@@ -134,6 +134,7 @@ class ColumnStats:
         self.media = self.media or other.media
         self.least = min((v for v in (self.least, other.least) if v is not None), default=None)
         self.most = max((v for v in (self.most, other.most) if v is not None), default=None)
+        self.days = self.days and other.days
         self.type, self.rows = join_types(self.type, other.type) or self.type, self.rows + other.rows
         self.nulls, self.missing = self.nulls + other.nulls, self.missing + other.missing
 
@@ -162,6 +163,7 @@ def column_stats(key: str, column: pa.ChunkedArray, o: Options, *, headers: bool
                 stats.missing += pc.sum(pc.is_nan(numbers)).as_py()
             bounds = pc.min_max(numbers)
             stats.least, stats.most = bounds["min"].as_py(), bounds["max"].as_py()
+            stats.days = is_number(column.type) and _all_days(numbers, stats)
     return stats
 
 
@@ -268,26 +270,26 @@ def _decide_number(key: str, stats: ColumnStats, o: Options, notes: list[str]) -
     dtype = native(key, np.array([stats.most], dtype), o, notes).dtype
     if stats.names and dtype.kind in "iu" and (stats.least or 0) >= -1 and (stats.most or 0) < len(stats.names):
         return Column("category", "int64", (), stats.names, type=str(kind))
-    if t.is_integer(kind) and _is_day(stats.least) and _is_day(stats.most):
-        notes.append(
-            f"'{key}' is read as plain numbers, though {stats.least} looks like a day: written as "
-            f"{_is_day(stats.least)}, such are read as dates."
-        )
+    if key != o.target and stats.days and _says_days(key, stats):
+        notes.append(of_dates(key, DIGITS))
+        return Column("number", "float64", dates=DIGITS, type=str(kind))
     words = o.words if key == o.target else None
     return Column("number", dtype.name, dates=dates, type=str(kind), decimal=o.decimal, words=words)
 
 
-def _is_day(number: float | None) -> date | None:
-    """The day of these two centuries that eight digits may stand for.
+def _all_days(numbers: pa.ChunkedArray, stats: ColumnStats) -> bool:
+    """Whether every number stands for a day: 20240229 does, 20230229 does not."""
+    if not (stats.least and stats.most and stats.least >= 19000101 and stats.most < 21000000):
+        return False
+    values = pc.drop_null(numbers).cast(pa.float64()).to_numpy()
+    return bool((np.isnan(values) | ~np.isnan(of_digits(values))).all())
 
-    >>> _is_day(20240229), _is_day(20230229)
-    (datetime.date(2024, 2, 29), None)
-    """
-    if number is None or not 19000101 <= number < 21000101:
-        return None
-    with suppress(ValueError):
-        return date(int(number) // 10000, int(number) // 100 % 100, int(number) % 100)
-    return None
+
+def _says_days(key: str, stats: ColumnStats) -> bool:
+    """Whether numbers that are all days are dates: by the column's name, or as twenty, of several months, which numbers
+    of another kind are not by chance (one in 27 is a day)."""
+    several = stats.rows - stats.missing >= 20 and (stats.least or 0) // 100 != (stats.most or 0) // 100
+    return stats.least is not None and (several or TIME_NAME.search(key) is not None)
 
 
 def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: list[str]) -> Column | None:

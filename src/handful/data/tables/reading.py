@@ -12,7 +12,7 @@ from handful.base.errors import HandfulError
 from handful.data.base import Column, Rows
 from handful.data.options import Options
 from handful.data.tables.types import TEXT
-from handful.data.tables.written import DATES, DURATION, TIME_OF_DAY, dates, is_money, numbers, trimmed
+from handful.data.tables.written import DATES, DIGITS, DURATION, TIME_OF_DAY, dates, is_money, numbers, trimmed
 
 _MOST_CLASSES = 20  # different numbers up to which a target is rather classes than numbers
 _EURO_LIKE = ("€", "EUR", "kr", "zł", "R$", "₺", "₫")  # where points part thousands
@@ -124,7 +124,7 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
     in some rows.
     """
     is_target = key == o.target
-    fits = {way: one for way, one in known.readings.items() if one.odd is not None and one.rows and _few(one, known)}
+    fits = _fitting(known, not is_target and TIME_NAME.search(key) is not None)
     least = min((one.odd_rows for one in fits.values()), default=0)
     best = [way for way, one in fits.items() if one.odd_rows == least]
     best = [way for way in best if way != DURATION] or best  # 12:30 in all rows is a time of day
@@ -162,12 +162,21 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
     return Column("number", "float64", decimal=way, unit=unit, missing=missing)
 
 
+def _fitting(known: StringStats, timed: bool) -> dict[str, Reading]:
+    """The ways that read the strings; eight digits are days where all are and the name says so (timed)."""
+    fits = {way: one for way, one in known.readings.items() if one.odd is not None and one.rows and _few(one, known)}
+    digits = fits.pop(DIGITS, None)
+    return {DIGITS: digits} if digits is not None and not digits.odd and timed else fits
+
+
 def of_dates(key: str, way: str) -> str:
     """A note on dates."""
     if way == TIME_OF_DAY:
         return f"'{key}' holds times of day: read as seconds since midnight."
     if way == DURATION:
         return f"'{key}' holds durations: read as seconds."
+    if way == DIGITS:
+        way += ", written as numbers"
     return f"'{key}' holds dates, {way}: read as seconds since 1970-01-01 (UTC)."
 
 

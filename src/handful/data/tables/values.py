@@ -33,7 +33,7 @@ from handful.data.tables.types import (
     named,
     plain_column,
 )
-from handful.data.tables.written import DURATION, TIME_OF_DAY
+from handful.data.tables.written import DIGITS, DURATION, TIME_OF_DAY, of_digits
 
 MEDIA = ("image", "audio")
 _SECONDS: dict[str, Callable[[pa.DataType], bool]] = {TIME_OF_DAY: pa.types.is_time, DURATION: pa.types.is_duration}
@@ -99,9 +99,22 @@ def _numbers(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> D
             middle = pa.uint8() if pa.types.is_boolean(numbers.type) else numbers.type
             numbers = numbers.cast(middle).cast(pa.float64(), safe=False)
         array = native(key, np.ascontiguousarray(numbers.to_numpy()), o, [])
+        if wanted.dates == DIGITS and is_number(column.type):
+            array = _days(key, array.astype(np.float64), o)
     if wanted.dtype.startswith("float") and array.dtype != wanted.dtype:
         array = array.astype(wanted.dtype)
     return Dense(array, wanted if array.dtype == wanted.dtype else Column("number", array.dtype.name))
+
+
+def _days(key: str, values: NDArray[np.float64], o: Options) -> NDArray[np.float64]:
+    """Numbers of eight digits as the days that they stand for; HandfulError for one that stands for none."""
+    found = of_digits(values)
+    odd = np.flatnonzero(np.isnan(found) & ~np.isnan(values))
+    if len(odd):
+        way_on = "correct it, or leave it empty where it is missing"
+        said = f"must be a date, {DIGITS}, but is {values[odd[0]]:.15g} in row {odd[0]}"
+        raise HandfulError(f"{o.name}: column '{key}' {said}: {way_on}")
+    return found
 
 
 def _alike(kind: pa.DataType, wanted: Column, empty: bool) -> bool:
@@ -109,7 +122,7 @@ def _alike(kind: pa.DataType, wanted: Column, empty: bool) -> bool:
     if empty or wanted.type is None:
         return True
     if wanted.dates is not None:
-        return bool(_SECONDS.get(wanted.dates, is_moment)(kind))
+        return (wanted.dates == DIGITS and is_number(kind)) or bool(_SECONDS.get(wanted.dates, is_moment)(kind))
     return not (pa.types.is_duration(kind) or is_moment(kind) or pa.types.is_time(kind))
 
 

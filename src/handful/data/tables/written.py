@@ -176,7 +176,7 @@ _WEEKDAY = rf"(?:(?i:mon|tue|wed|thu|fri|sat|sun)[a-z]{{0,6}}\.?,?{_BLANK}+)?"
 _NAME = r"(?P<name>(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec))(?P<rest>[a-z]{0,6})\.?"
 _MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
            "november", "december")  # fmt: skip
-TIME_OF_DAY, DURATION = "time of day", "duration"
+TIME_OF_DAY, DURATION, DIGITS = "time of day", "duration", "yyyymmdd"
 # Ways to write dates. Where dots stand between them, days come before months.
 DATES = {
     "year-month-day": rf"^(?P<y>\d{{4}})(?P<a>[-/.]){_MONTH}(?P<b>[-/.]){_DAY}{_TIME}$",
@@ -187,6 +187,7 @@ DATES = {
     "year-month": r"^(?P<y>\d{4})[-/](?P<m>\d{1,2})$",
     "month year": rf"^{_NAME},?[-\s/](?P<y>\d{{4}}|\d{{2}})$",
     "year quarter": r"^(?P<y>\d{4})[-\s]?[qQ](?P<q>[1-4])$",
+    DIGITS: r"^(?P<y>(?:19|20)\d{2})(?P<m>\d{2})(?P<d>\d{2})$",
     TIME_OF_DAY: rf"^{_CLOCK}$",
     DURATION: rf"^(?:(?P<D>-?\d{{1,6}}) days?(?:,?{_BLANK}\+?|$))?(?P<sign>-?)"
     r"(?:(?P<H>\d{1,6})(?::|h ?)(?P<M>\d{2})(?::(?P<S>\d{2}(?:\.\d{1,9})?))?)?$",
@@ -220,6 +221,34 @@ def dates(texts: pa.Array, way: str) -> Floats:
         whole = whole + day * _SECONDS - (_zone(found["zone"]) if "zone" in found else 0)
     values[at] = np.where(valid, whole + second, np.nan)
     return values
+
+
+def of_digits(values: Floats) -> Floats:
+    """Numbers such as 20240229, which stand for days from 1900 to 2099, as seconds since 1970; NaN for others.
+
+    >>> of_digits(np.array([19700102.0, 20230229.0, 1970.0])).tolist()
+    [86400.0, nan, nan]
+    """
+    whole = np.where((values >= 19000101) & (values < 21000000) & (values == np.floor(values)), values, 0)
+    whole = whole.astype(np.int64)
+    day, valid = _in_calendar(whole // 10000, whole // 100 % 100, whole % 100)
+    return np.where(valid, day * float(_SECONDS), np.nan)
+
+
+def as_digits(seconds: Floats) -> Floats:
+    """The numbers that `of_digits` reads as these seconds."""
+    days = np.where(np.isnan(seconds), 0, seconds).astype("datetime64[s]").astype("datetime64[D]")
+    months = days.astype("datetime64[M]")
+    month, day = months.astype(np.int64), (days - months).astype(np.int64) + 1
+    return np.where(np.isnan(seconds), np.nan, (1970 + month // 12) * 10000.0 + (month % 12 + 1) * 100 + day)
+
+
+def _in_calendar(year: Days, month: Days, day: Days) -> tuple[Days, Mask]:
+    """(days since 1970-01-01, whether the calendar has the day)."""
+    months = (year - 1970) * 12 + month - 1
+    days = months.astype("datetime64[M]").astype("datetime64[D]") + (day - 1)
+    there = (month >= 1) & (month <= 12) & (day >= 1) & (days.astype("datetime64[M]").astype(np.int64) == months)
+    return days.astype(np.int64), there
 
 
 def _clock(found: Mapping[str, pa.Array]) -> tuple[Days, Floats, Mask]:
@@ -281,10 +310,8 @@ def _day(found: Mapping[str, pa.Array]) -> tuple[Days, Mask]:
         dotted = _mask(pc.equal(found["a"], "."))
         brief = pc.less(pc.add(pc.binary_length(found["d"]), pc.binary_length(found["m"])), 4)
         valid &= ~(dotted & short & _mask(brief))  # 1.2.13 is a version
-    months = (year - 1970) * 12 + month - 1
-    days = months.astype("datetime64[M]").astype("datetime64[D]") + (day - 1)
-    valid &= (month >= 1) & (month <= 12) & (day >= 1) & (days.astype("datetime64[M]").astype(np.int64) == months)
-    return days.astype(np.int64), valid
+    days, there = _in_calendar(year, month, day)
+    return days, valid & there
 
 
 def _zone(zone: pa.Array) -> Days:
