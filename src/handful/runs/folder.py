@@ -129,9 +129,11 @@ class RunFolder:
         """The plan of the run in this folder. HandfulError when it holds none."""
         if not self.path.is_dir():
             runs = {
-                str(plan.parent) for parent in (self.path.parent, Path("runs")) for plan in parent.glob("*/plan.toml")
+                files.said(plan.parent.absolute())
+                for parent in (self.path.parent, Path("runs"))
+                for plan in parent.glob("*/plan.toml")
             }
-            near = did_you_mean(str(self.path), runs) if runs else ""
+            near = did_you_mean(files.said(self.path), runs) if runs else ""
             raise HandfulError(f"there is no run folder {files.said(self.path)}{near and '.'}{near}")
         return Plan.load(self.path / "plan.toml")
 
