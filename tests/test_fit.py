@@ -253,15 +253,17 @@ def test_export(tmp_path):
 
 
 def test_the_loop_reads_as_the_seven_steps():
-    source = (Path(handful.__file__).parent / "training/loop.py").read_text()
-    loop = source[source.index("def descend(") : source.index("def descend_by_hand")]
-    for words in (
-        "Step 1, to initialise", "2. choose a random mini-batch", "3. forward", "4. mean loss", "5. backward",
-        "6. update by the learning rate", "7. repeat until it should stop",
-    ):  # fmt: skip
-        assert words in loop
-    assert len(loop.splitlines()) < 30
-    steps = [next(k for k, line in enumerate(loop.splitlines()) if f"# {n}. " in line) for n in (3, 4, 5)]
+    training = Path(handful.__file__).parent / "training"
+    source, whole = (training / "loop.py").read_text(), (training / "step.py").read_text()
+    loop = source[source.index("def descend(") : source.index("class StepByStep")]
+    step = whole[whole.index("    def take(") : whole.index("    @abstractmethod")]
+    assert "step.take()  # 2. to 6." in loop
+    for part, words in ((loop, ("Step 1, to initialise", "7. repeat until it should stop")), (step, (
+        "2. choose a random mini-batch", "3. forward", "4. mean loss", "5. backward", "6. update by the learning rate",
+    ))):  # fmt: skip
+        assert all(word in part for word in words)
+    assert len(loop.splitlines()) + len(step.splitlines()) < 30
+    steps = [next(k for k, line in enumerate(step.splitlines()) if f"# {n}. " in line) for n in (3, 4, 5)]
     assert steps == [steps[0], steps[0] + 1, steps[0] + 2]  # forward, loss and backward stand under each other
 
 

@@ -298,3 +298,21 @@ def test_what_is_drawn_for_ready_made_models_is_drawn_anew_in_every_epoch():
     data = Samples(lambda row: (seen.append(row) or torch.randn(4), int(LABELS[row])))
     handful.fit("mlp", data, **FIT | {"until": "epochs(3)"}, valid=None)
     assert len(seen) > 3 * N  # nothing is kept from the first epoch
+
+
+def test_a_generator_of_ready_batches_is_taken_apart():
+    x, y = RNG.normal(size=(50, 4)).astype("float32"), np.arange(50) % 3
+    batches = ((x[k : k + 8], y[k : k + 8]) for k in range(0, 50, 8))
+    one, other = made(lambda: nn.Linear(4, 3)), made(lambda: nn.Linear(4, 3))
+    run = handful.fit(one, batches, **FIT)
+    handful.fit(other, (x, y), **FIT)
+    assert torch.equal(one.weight, other.weight)
+    assert any("gives batches of 8 rows, which are taken apart: 50 rows" in note for note in run.plan.notes)
+    named = handful.open({"x": x[k : k + 8], "y": y[k : k + 8]} for k in range(0, 50, 8))
+    assert named.take(range(50)).tensor("y").tolist() == y.tolist()
+    rows = handful.open((x[k : k + 10], y[k : k + 10]) for k in range(0, 50, 10))
+    assert len(rows) == 5
+    assert any("is taken for a row; for a batch of rows give a DataLoader" in note for note in rows.notes)
+    plain = handful.open((row, label) for row, label in zip(x, y))
+    assert len(plain) == 50
+    assert not any("taken" in note and "batch" in note for note in plain.notes)

@@ -157,6 +157,28 @@ def rows_in(batch: object) -> list[object]:
     return [row if len(parts) > 1 else row[0] for row in rows]
 
 
+def taken_apart(read: object, said: list[str], name: str) -> tuple[object, list[str]]:
+    """What was read from an iterator: rows, or batches of them where all parts of each have one size, which is the same
+    but for the last, that is smaller. Where a size is the same throughout, they are taken for rows, which is noted."""
+    match read:  # nothing is said of what was no iterator
+        case [*items] if said and items and all(type(item) in (tuple, list, dict) for item in items):
+            each = [{getattr(part, "shape", ())[:1] for part in _as_dict(item).values()} for item in items]
+        case _:
+            return read, said
+    sizes = [sum(next(iter(size))) if len(size) == 1 else 0 for size in each]
+    if min(sizes) < 1 or max(sizes) < 2 or len(_as_dict(items[0])) < 2:
+        return read, said
+    if len(items) > 1 and len(set(sizes[:-1])) == 1 and sizes[-1] < sizes[0]:
+        rows = [row for item in items for row in rows_in(item)]
+        return rows, [
+            f"{name} gives batches of {sizes[0]:,} rows, which are taken apart: {len(rows):,} rows in memory."
+        ]
+    same = len(set(sizes)) == 1
+    more = f"each item of {name}, with {sizes[0]:,} values in all parts, is taken for a row; "
+    more += "for a batch of rows give a DataLoader."
+    return read, [*said, more] if same else said
+
+
 class DatasetRows(Source):
     """A map-style Dataset, read when asked: `__getitems__` once per read if it has one, else item by item.
 

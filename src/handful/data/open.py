@@ -24,6 +24,7 @@ from handful.data.datasets import (
     open_hugging_face,
     open_torch,
     rows_in,
+    taken_apart,
 )
 from handful.data.media.folder import open_folder, open_zip
 from handful.data.options import Collate, Names, Options, Size, checked
@@ -109,7 +110,7 @@ def open(
             return _collated(where, o)
         if o.where is not None:
             return _open_path(o.where, o)
-        rows, said = plainer(where, o)
+        rows, said = taken_apart(*plainer(where, o), o.name)
         source = _open_object(rows, o)
     except UnicodeDecodeError as error:
         raise HandfulError(f"{o.name} holds text that is not UTF-8 ({error}): write it again as UTF-8") from error

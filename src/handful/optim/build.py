@@ -350,12 +350,6 @@ def _muon(model: nn.Module, notes: list[str], groups: list[Group], **keywords: o
     return parts[0] if len(parts) == 1 else OptimizerGroup(parts)
 
 
-def _undecayed(model: nn.Module) -> set[int]:
-    """Ids of the parameters of normalisation layers."""
-    norms = [module for module in model.modules() if "Norm" in type(module).__name__]
-    return {id(parameter) for module in norms for parameter in module.parameters(recurse=False)}
-
-
 def _check_owned(parts: list[Optimizer], parameters: Parameters, notes: list[str]) -> None:
     owned = {id(parameter): name for name, parameter in parameters.items()}
     held: dict[int, nn.Parameter] = {}
