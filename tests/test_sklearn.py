@@ -422,6 +422,7 @@ def test_whole_numbers_reach_an_own_module_as_floats_unless_it_embeds_them():
     x = np.round(X).astype(np.int64)
     for make in (MiniBatchClassifier, MiniBatchRegressor):
         whole, floats = (make(net, preprocess="none", **QUICK).fit(rows, Y) for rows in (x, x.astype(np.float32)))
+        assert make(net, preprocess="none", **QUICK).fit(csr_array(x), Y).predict(x).ndim == 1
         np.testing.assert_array_equal(whole.predict(x), floats.predict(x.astype(np.float64)))
         assert make(net).partial_fit(x > 2, Y, *([0, 1, 2],) * (make is MiniBatchClassifier)).predict(x > 2).ndim == 1
     words = torch.nn.Sequential(torch.nn.Embedding(10, 4), torch.nn.Flatten(), torch.nn.Linear(16, 3))

@@ -192,7 +192,13 @@ def test_the_docs_site_needs_no_network(browser, tmp_path):
     pytest.importorskip("material", reason="mkdocs-material is not installed")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"]
     subprocess.run(command, cwd=ROOT, check=True, env={"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": ":".join(sys.path)})
-    for path in sorted((tmp_path / "site").rglob("*.html")):
+    page = seen(browser, (tmp_path / "site" / "index.html").as_uri(), phone=False, dark=False, drawn=False)
+    page.keyboard.press("s")  # the search, of a page from a file
+    page.wait_for_timeout(500)
+    page.keyboard.type("micro-batch")
+    page.locator(".md-search-result__item").first.wait_for(timeout=30_000)
+    page.context.close()
+    for path in sorted({*(tmp_path / "site").rglob("*.html")} - {tmp_path / "site" / "404.html"}):
         for phone in (False, True):
             page = seen(browser, path.as_uri(), phone=phone, dark=phone, drawn=False)
             judge(page)

@@ -214,7 +214,7 @@ def test_names_that_tell_nothing_are_noted():
     frame["took"] = [f"{k}h{k % 7}" for k in range(59)] + ["0h0"]
     frame["y"] = np.arange(60) * 0.5
     notes = handful.open(frame, "y").notes
-    assert not any("dates" in note for note in notes)
+    assert not any("holds dates" in note for note in notes)
     assert any("'took' is a category with 59 values, most of which are of one row alone" in note for note in notes)
 
 

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_consistent_length, validate_data
 
 from handful.base.errors import HandfulError, some
 from handful.data.open import open as open_source
+from handful.data.tables.arrays import is_sparse
 
 Array = NDArray[np.generic]
 
@@ -64,10 +65,12 @@ def columns_of(x: Input, *, varying: bool = False) -> dict[str, object]:
 
 
 def as_floats(x: Input) -> Input:
-    """Whole numbers and truth values [n, features] as float32; anything else as it is."""
+    """Whole numbers and truth values [n, features], sparse or not, as float32; anything else as it is."""
     match x:
         case np.ndarray(ndim=2, dtype=np.dtype(kind="i" | "u" | "b")):
             return x.astype(np.float32)
+        case _ if is_sparse(x) and x.dtype.kind in "iub":
+            return x.astype(np.float32)  # type: ignore[no-any-return]
     return x
 
 
