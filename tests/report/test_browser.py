@@ -76,7 +76,7 @@ def sounds(out):
 def language(out):
     text = out.with_suffix(".txt")
     text.write_text("the sun rises and the sun sets, and the rivers run into the sea. " * 60)
-    handful.fit("language(width=16, depth=1)", str(text), out=out, batch=8, lr=0.01, quiet=True, until="steps(20)")
+    handful.fit("language(width=16, layers=1)", str(text), out=out, batch=8, lr=0.01, quiet=True, until="steps(20)")
     return out / "report.html"
 
 
