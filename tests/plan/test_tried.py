@@ -125,3 +125,26 @@ def test_a_run_with_a_plain_loss_of_torchs_resumes_without_it(tmp_path):
     whole = handful.fit(make(), (X, labels), **given | {"until": "steps(5)"})
     assert longer.plan.choices["loss"].value == "cross_entropy"
     assert torch.equal(longer.model.weight, whole.model.weight)
+
+
+@pytest.mark.parametrize(
+    ("times", "model", "said"),
+    [
+        (1e6, nn.Linear(6, 1), True),
+        (1.0, nn.Linear(6, 1), False),
+        (1e6, nn.Sequential(nn.Linear(6, 1), nn.Linear(1, 1).requires_grad_(False)), True),
+        (1e-6, nn.Linear(6, 1), False),
+    ],
+)
+def test_numbers_far_from_a_new_model_are_noted(times, model, said):
+    plan = handful.fit(model, (X, ((Y + 3) * times).astype(np.float32)), loss="mse", **QUIET).plan
+    assert any("divide them by such a number" in note for note in plan.notes) == said
+
+    class Millions(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * times + 3 * times
+
+    plan = handful.fit(Millions(6, 1), (X, ((Y + 3) * times).astype(np.float32)), loss="mse", **QUIET).plan
+    assert not any("divide them by such a number" in note for note in plan.notes)
+    ready = handful.fit("linear", {"x": X, "y": (Y + 3) * times}, target="y", **QUIET).plan
+    assert not any("divide them by such a number" in note for note in ready.notes)

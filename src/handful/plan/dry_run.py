@@ -1,6 +1,7 @@
 """The model and the loss, tried on a few rows: mistakes are reported before anything is trained, and which part of the
 output predicts the target is found."""
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -20,6 +21,8 @@ from handful.training.objective import Objective
 from handful.transform.target import Target
 
 T = TypeVar("T")
+
+FAR = 30.0  # times a model's first outputs
 
 
 def output_of(model: nn.Module, forward: Callable[[Batch], object], sample: Batch) -> object:
@@ -156,6 +159,20 @@ def _mean(result: Tensor | tuple[Tensor, Tensor]) -> Tensor:
         total: Tensor = result[0].double().sum() / torch.as_tensor(result[1]).double().sum()
         return total
     return torch.as_tensor(result).double().mean()
+
+
+def warn_of_distance(output: object, target: object) -> str | None:
+    """A note where numbers to be predicted are far from a new model's outputs, which small steps may never reach."""
+    if not isinstance(output, Tensor) or not isinstance(target, Tensor) or output.numel() != target.numel():
+        return None
+    y = target.double().abs().mean().item()
+    if not FAR * max(1.0, output.double().abs().mean().item()) < y < math.inf:
+        return None
+    size = f"{float(f'{y:.1g}'):,.0f}"
+    return (
+        f"the target's numbers are around {size} in size and your own model's outputs start far below: as it gets "
+        "them as they are, divide them by such a number, or let the model's last step multiply"
+    )
 
 
 def warn_of_probabilities(output: object, loss_text: str) -> str | None:

@@ -161,6 +161,17 @@ def check_frozen(loss: object) -> None:
             )
 
 
+def place_numbers(objective: Objective, data: Data, output: object, sample: Batch, chooser: Chooser) -> None:
+    """Give the scores of a regression a number near its targets, and note where a model of the caller's own starts far
+    from them."""
+    if data.train.target is None:
+        return
+    first = data.train.take(range(min(256, len(data.train))), [data.train.target])
+    objective.centre(first.tensor(data.train.target))
+    if data.own_model and (far := dry_run.warn_of_distance(output, sample.columns.get("y"))):
+        chooser.notes.append(far)
+
+
 def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) -> Objective:
     """The objective with the loss and the metrics of the run."""
     rows = range(min(2, len(data.train)))
@@ -188,9 +199,8 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     metrics, choice = losses.metrics(options.metrics, data.pipeline, seen, uneven(data.counts))
     chooser.put("metrics", choice)
     objective.minimise(loss, metrics, data.pipeline.target_scale)
-    if data.pipeline.task == "regression" and data.train.target is not None:
-        first = data.train.take(range(min(256, len(data.train))), [data.train.target])
-        objective.centre(first.tensor(data.train.target))
+    if data.pipeline.task == "regression":
+        place_numbers(objective, data, seen, sample, chooser)
     if objective.of_probabilities:
         data.pipeline = data.pipeline.of_probabilities()
     sample = objective.to_device(data.pipeline(data.train.take(rows)))  # its target may be settled now
