@@ -2,11 +2,15 @@
 on the CPU, also where there is a GPU. `make test-cuda` runs tests/test_cuda.py with the GPU in sight."""
 
 import os
+import signal
 
 from hypothesis import settings
 
 if "HANDFUL_TEST_CUDA" not in os.environ:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a shell: tests press Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("handful", deadline=None)
 settings.load_profile("handful")

@@ -55,13 +55,13 @@ def test_times_that_are_no_line_are_used_as_they_are():
 def test_real_steps_are_timed_and_a_slow_part_is_seen(training):
     class Slow(nn.Module):
         def forward(self, x):
-            time.sleep(2e-3 + 1e-4 * len(x))
+            time.sleep(2e-3 + 5e-4 * len(x))
             return x
 
     found = measure_throughput(training(mlp(extra=[Slow()])), [1, 4, 16, 64], budget=3.0)
     assert found.sizes == (1, 4, 16, 64)
     assert found.a > 1.5e-3
-    assert found.b > 0.6e-4  # a sleep is never shorter than asked, and on a busy machine longer
+    assert found.b > 2e-4  # a sleep is never shorter than asked, and on a busy machine longer
     assert all(lo <= mid <= hi for lo, mid, hi in zip(found.low, found.seconds, found.high, strict=True))
 
 

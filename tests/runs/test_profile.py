@@ -50,7 +50,7 @@ def test_what_is_slow_is_named(slow, owner, name, monkeypatch):
     calls = []
 
     def slowly(*args, **options):
-        calls.append(time.sleep(0.01))
+        calls.append(time.sleep(0.03))
         return method(*args, **options)
 
     monkeypatch.setattr(owner, name, slowly)

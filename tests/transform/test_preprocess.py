@@ -543,13 +543,15 @@ class TestTarget:
         assert any("400 different whole numbers" in note for note in pipeline.notes)
         pipeline, _ = target_of(many, task="classification")
         assert pipeline.outputs == 400
-        few = torch.tensor([1.0, 2.0, 3.0] * 20)
+        few = torch.tensor([1.0, 2.0, 4.0] * 20)
         pipeline, _ = target_of(few)
-        assert pipeline.task == "classification"
-        assert any("only 3 different whole numbers" in note for note in pipeline.notes)
-        assert pipeline.decode(torch.eye(3)).tolist() == [1.0, 2.0, 3.0]
-        pipeline, _ = target_of(few, task="regression")
         assert pipeline.task == "regression"
+        assert any("3 different whole numbers with decimals" in note for note in pipeline.notes)
+        pipeline, _ = target_of(few, task="classification")
+        assert pipeline.task == "classification"
+        assert pipeline.decode(torch.eye(3)).tolist() == [1.0, 2.0, 4.0]
+        pipeline, _ = target_of(few.long())
+        assert any("taken for 3 classes, 1 to 4" in note for note in pipeline.notes)
         with pytest.raises(HandfulError, match="Did you mean 'regression'"):
             target_of(few, task="regresion")
         with pytest.raises(HandfulError, match="holds text such as 'a'"):

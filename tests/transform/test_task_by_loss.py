@@ -42,6 +42,10 @@ def test_floats_are_numbers_in_every_container(values, tmp_path):
 def test_two_values_and_whole_numbers_are_classes():
     assert task("linear", (X, (RATINGS > 5) * 1.0))[0] == "classification"
     assert task("linear", (X, RATINGS.astype(int)))[0] == "classification"
+    for ids in (RATINGS // 4, RATINGS // 4 + 1):  # 0.0, 1.0, 2.0 as numpy.loadtxt reads labels
+        found, notes = task("linear", (X, ids))
+        assert found == "classification"
+        assert any("task='regression' predicts the number" in note for note in notes)
     assert task("linear", (X, RATINGS.astype(int)), loss=nn.SmoothL1Loss())[0] == "regression"
     assert task("linear", (X, RATINGS + 0.5), loss="huber")[0] == "regression"
 

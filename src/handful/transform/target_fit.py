@@ -37,6 +37,9 @@ from handful.transform.target_values import check_present, form_of, in_row, labe
 
 TASKS = ("classification", "regression", "multilabel", "language", "sequence")
 _PLACES = 1 << 16  # ids of the places of a row that are told apart
+MOST_IDS = (
+    10  # whole numbers with decimals, counted from 0 or 1, that are ids of classes, as NumPy's text reader gives them
+)
 _UNIQUE = 1_000_000  # distinct values kept while looking for classes
 
 
@@ -243,12 +246,14 @@ class TargetFitter:
         if floating and own_model:
             return "multilabel" if self.binary and k == 2 else "regression"
         if floating:
-            if self.whole and k <= 2:
+            few = k <= max(20, math.sqrt(n))
+            ids = k <= MOST_IDS and self.whole and set(self.unique) in (set(range(k)), set(range(1, k + 1)))
+            if self.whole and (k <= 2 or ids or (few and self.column.dates is not None)):
                 self._note(
                     f"holds {k} different whole numbers, taken for classes; task='regression' predicts the number."
                 )
                 return "classification"
-            if self.whole and k <= max(20, math.sqrt(n)):
+            if self.whole and few:
                 why = f"{k} different whole numbers with decimals, as amounts have them, so it is predicted as a number"
                 self._note(f"holds {why}; task='classification' takes them for classes.")
             return "regression"
