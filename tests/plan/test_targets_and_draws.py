@@ -165,3 +165,16 @@ def test_rates_by_depth():
     assert groups == pytest.approx({"0.0": 0.025, "0.2": 0.05, "*": 0.1})
     with pytest.raises(HandfulError, match="has no ModuleList or Sequential of blocks"):
         by_depth(nn.Linear(2, 2), 0.1, 0.5)
+
+
+@pytest.mark.parametrize("how", [{"weight": "kind"}, {"shuffle": "weighted by kind"}, {"shuffle": "weighted by y"}])
+def test_names_are_no_weights(how):
+    data = {"x": np.arange(60.0), "kind": list("abc") * 20, "y": list("uv") * 30}
+    with pytest.raises(HandfulError, match="are a category, and must be one number per row"):
+        handful.fit("linear", data, target="y", **FIT | how)
+
+
+@pytest.mark.parametrize("how", ["weighted", "weighted by ", "balance"])
+def test_other_ways_to_draw_are_refused_with_all_that_are_known(how):
+    with pytest.raises(HandfulError, match=r"is not known.*(balanced|weighted by COLUMN)"):
+        handful.fit("linear", {"x": np.arange(60.0), "y": list("uv") * 30}, target="y", **FIT | {"shuffle": how})

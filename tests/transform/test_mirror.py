@@ -60,6 +60,7 @@ def test_too_few_rows_and_other_targets_are_not_judged():
     assert looked_at(x[:50], np.zeros(50, np.float32)) is None
     assert looked_at(x, np.zeros((300, 4, 4), np.float32)) is None
     assert looked_at(x, np.full(300, -1), classes=2) is None
+    assert looked_at(x, np.arange(300) % 200, classes=200) is None
 
 
 @pytest.mark.parametrize(("text", "flips"), [("bdpq", False), ("AHIMOTUVWXY", True)])

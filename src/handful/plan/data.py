@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, did_you_mean
 from handful.base.keys import drawing
 from handful.base.plan import Choice
 from handful.base.stopwatch import part
 from handful.batches.batches import Batches, Transform, pinned
 from handful.batches.class_weights import class_weights
-from handful.batches.order import Order
+from handful.batches.order import SHUFFLES, Order
 from handful.data.base import Batch, Column, Ragged, Rows, Source
 from handful.data.open import open as open_source
 from handful.data.split import HeldOut, held_out
@@ -310,7 +310,10 @@ def make_batches(data: Data, options: Config, chooser: Chooser, device: torch.de
 def order_of(data: Data, options: Config, chooser: Chooser) -> Order:
     """The order of the training rows; drawn with replacement, if classes are balanced or rows weighted by a column."""
     n, how, every = len(data.train), options.shuffle, np.arange(len(data.train), dtype=np.int64)
-    if how != BALANCED and not sampling_column(how):
+    if how not in (*SHUFFLES, BALANCED) and not sampling_column(how):
+        known = (*SHUFFLES, BALANCED, f"{WEIGHTED}COLUMN")
+        raise HandfulError(f"shuffle '{how}' is not known.{did_you_mean(how, known)}")
+    if how in SHUFFLES:
         return Order(n, seed=options.seed, shuffle=how)
     chooser.notes.append(
         f"Rows are drawn with replacement ({how}): an epoch is {n:,} draws, in which some rows come twice."

@@ -307,6 +307,8 @@ def _check_source(source: Source, weights: Sequence[str | None], need_target: bo
     for name in filter(None, weights):
         if name not in source.columns:
             raise HandfulError(f"{source.name} has no column '{name}' for weights.{did_you_mean(name, source.columns)}")
+        if source.columns[name].classes is not None:
+            raise HandfulError(f"the weights '{name}' of {source.name} are a category, and must be one number per row")
     if len(source) == 0:
         raise HandfulError(f"{source.name} has no training rows")
     if source.target is None and need_target:

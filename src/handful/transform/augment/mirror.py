@@ -41,7 +41,7 @@ def mirrored(x: Tensor, y: Tensor, classes: int | None) -> Mirrored | None:
         return None
     known = (y >= 0 if classes and y.dim() == 1 else torch.isfinite(y)).reshape(len(y), -1).all(1)
     x, y = x[known].cpu().double(), y[known].cpu()
-    if len(x) < FEWEST:
+    if len(x) < max(FEWEST, 2 * (classes or 0)):  # or a class has no row on each side
         return None
     target = torch.nn.functional.one_hot(y.long(), classes) if classes and y.dim() == 1 else y.reshape(len(y), -1)
     half = len(x) // 2
