@@ -39,8 +39,8 @@ from handful.fit import run_training
 from handful.plan.build import assemble
 from handful.plan.probe.decide import batch_cap
 from handful.plan.probe.step_time import Throughput, measure_throughput, powers_of_two
-from handful.training.evaluation import evaluate
 from handful.training.training import Training
+from handful.training.watch.evaluation import evaluate
 
 LAWS = (8, 32, 128, 512)
 SCORED = {"last": 2, "averaged": 3}  # columns of a curve

@@ -29,7 +29,6 @@ from handful.training import loop
 from handful.training.loop import MiniBatches
 from handful.training.loop import train as train_loop
 from handful.training.objective import LossSums, Objective
-from handful.training.observe import Observer, restore_best
 from handful.training.process import checkpoint
 from handful.training.process.agreement import same_start
 from handful.training.process.device import choose_device, using_threads
@@ -38,6 +37,7 @@ from handful.training.process.messages import PeerLost
 from handful.training.process.parallel import Ranks, joined, restarted
 from handful.training.step import ExactGradient
 from handful.training.training import Training
+from handful.training.watch.observe import Observer, restore_best
 
 AfterStep = Callable[[LossSums, float], None]
 ENDS = {DONE: "finished", BROKEN_OFF: "failed"}

@@ -23,10 +23,10 @@ from handful.plan.probe.memory import saved_by_autograd, tensors_of
 from handful.plan.probe.snapshot import untouched
 from handful.report.words import as_float
 from handful.runs.run import Run
-from handful.training import stop
-from handful.training.evaluation import evaluate
 from handful.training.process.interrupts import INTERRUPTED
 from handful.training.training import Training
+from handful.training.watch import stop
+from handful.training.watch.evaluation import evaluate
 
 SAMPLE = 2048  # training rows on which the training scores are measured
 MOMENTS = 40  # at which a run is scored

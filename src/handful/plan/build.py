@@ -30,17 +30,17 @@ from handful.plan.probe.step_time import Throughput, fit_times
 from handful.plan.probe.timing import choose_threads, measure_precision
 from handful.report.live import Live
 from handful.runs.folder import RunFolder
-from handful.training import stop
-from handful.training.coupling import by_rank, mode_coupling, training_mode
 from handful.training.objective import Objective
-from handful.training.observe import look
-from handful.training.own_step import moved_by_name
 from handful.training.process import static
 from handful.training.process.agreement import same_start
 from handful.training.process.device import autocast, choose_device, using_threads
 from handful.training.process.parallel import ALONE, Ranks
+from handful.training.special.coupling import by_rank, mode_coupling, training_mode
+from handful.training.special.own_step import moved_by_name
 from handful.training.state import State, beginning, copy_weights
 from handful.training.training import RATE_IS_OPEN, Training
+from handful.training.watch import stop
+from handful.training.watch.observe import look
 
 LOOK = 32  # steps at least between two rows of the history on a GPU, where a run has more than 50 times as many
 GRAPH = "rows lie on the device, and a step is one CUDA graph that is replayed, if it can be captured"

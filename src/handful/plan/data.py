@@ -28,7 +28,7 @@ from handful.plan import defaults as choose
 from handful.plan.config import Config
 from handful.plan.defaults import Chooser, describe
 from handful.runs.folder import RunFolder
-from handful.training.adapters import first_argument, length_arguments, makes_loss, needed_arguments
+from handful.training.special.adapters import first_argument, length_arguments, makes_loss, needed_arguments
 from handful.transform import columns as recipes
 from handful.transform.augment import mirror
 from handful.transform.augment.augment import as_augment

@@ -24,19 +24,19 @@ from handful.runs.folder import RunFolder
 from handful.runs.history import Row, rises, usual_loss
 from handful.runs.judge.examples import contents, pictures_of, shorten
 from handful.runs.judge.tally import row_losses
-from handful.training import adapters, own_step
-from handful.training.coupling import rows as some_rows
-from handful.training.coupling import training_mode
-from handful.training.guards import NonFiniteLoss
 from handful.training.loop import MiniBatches, train
 from handful.training.objective import LossSums, Objective
-from handful.training.observe import Observer
 from handful.training.process import checkpoint
 from handful.training.process.device import using_threads
 from handful.training.process.interrupts import Interrupts
+from handful.training.special import adapters, own_step
+from handful.training.special.coupling import rows as some_rows
+from handful.training.special.coupling import training_mode
 from handful.training.step import gradient_that_fits, seed_dropout
-from handful.training.stop import steps
 from handful.training.training import Training, update
+from handful.training.watch.guards import NonFiniteLoss
+from handful.training.watch.observe import Observer
+from handful.training.watch.stop import steps
 from handful.transform.rows import original_rows
 
 _LISTED, _SHOWN = 64, {"most": 8, "length": 300}  # rows; columns and characters of a row

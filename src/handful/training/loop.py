@@ -8,15 +8,15 @@ import torch
 
 from handful.base.errors import StepError
 from handful.data.base import Batch
-from handful.training import own_step
-from handful.training.coupling import training_mode
-from handful.training.guards import NonFiniteLoss, in_parts_that_fit
 from handful.training.objective import LossSums
 from handful.training.process.interrupts import INTERRUPTED, Interrupts
 from handful.training.process.static import Graph
+from handful.training.special import own_step
+from handful.training.special.coupling import training_mode
 from handful.training.state import Held
 from handful.training.step import ExactGradient
 from handful.training.training import Training, update
+from handful.training.watch.guards import NonFiniteLoss, in_parts_that_fit
 
 
 def descend(t: Training, after_step: Callable[[LossSums, float], None], interrupts: Interrupts) -> str:

@@ -14,7 +14,7 @@ from handful.losses.loss import model as model_loss
 from handful.losses.metric import Metric, SumMetric
 from handful.losses.outputs import mapped
 from handful.models.base import Model
-from handful.training import adapters
+from handful.training.special import adapters
 
 Scale = tuple[Tensor, Tensor]
 Unmeasured = tuple[Sequence[SumMetric], Tensor, Tensor]  # metrics that count, and an output and a target to see
@@ -70,7 +70,7 @@ class Objective:
     """What is minimised, and what is measured along with it.
 
     How the model is called, and what its output and target are to the metrics, is decided once, at the first batch:
-    see `handful.training.adapters`.
+    see `handful.training.special.adapters`.
     """
 
     def __init__(

@@ -15,8 +15,11 @@ from torch.autograd.graph import _engine_run_backward as run_backward
 from handful.base.errors import HandfulError
 from handful.base.keys import key
 from handful.data.base import Batch
-from handful.training.coupling import mode_coupling, rows
-from handful.training.guards import (
+from handful.training.objective import LossSums, Objective
+from handful.training.process.exchange import Said
+from handful.training.process.parallel import ALONE, Ranks
+from handful.training.special.coupling import mode_coupling, rows
+from handful.training.watch.guards import (
     NonFiniteLoss,
     OutOfMemory,
     TooLarge,
@@ -25,9 +28,6 @@ from handful.training.guards import (
     is_out_of_memory,
     non_finite,
 )
-from handful.training.objective import LossSums, Objective
-from handful.training.process.exchange import Said
-from handful.training.process.parallel import ALONE, Ranks
 
 NOTHING = LossSums(torch.zeros(()), torch.zeros(()))
 as_double = partial(torch.tensor, dtype=torch.float64)

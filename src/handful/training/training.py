@@ -20,11 +20,11 @@ from handful.optim.rates import clip, follow, set_lr
 from handful.optim.schedule import Schedule
 from handful.optim.state import averages_itself
 from handful.report.live import Live
-from handful.training import stop
 from handful.training.objective import Objective
 from handful.training.process.parallel import Ranks
 from handful.training.state import Held, State, Weights, average_weight, reader, update_average
 from handful.training.step import add_l1
+from handful.training.watch import stop
 from handful.transform.pipeline import Pipeline
 
 RATE_IS_OPEN = ("default", "measured")  # the statuses of a rate that nobody asked for

@@ -15,9 +15,9 @@ from handful.plan.probe.lr_race import standard_error
 from handful.plan.probe.noise_scale import GradientMoments, gradient_in_parts, pool
 from handful.plan.probe.snapshot import untouched
 from handful.plan.probe.steps import FAILED, loss_on, train
-from handful.training.coupling import training_mode
-from handful.training.guards import NonFiniteLoss, is_out_of_memory
+from handful.training.special.coupling import training_mode
 from handful.training.training import CONSIDERED, Training
+from handful.training.watch.guards import NonFiniteLoss, is_out_of_memory
 
 GAIN = 1.05  # the least predicted gain in progress per second
 EARLIEST = 0.02  # share of the run before which the noise scale is still climbing: nothing is decided from it

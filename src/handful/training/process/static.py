@@ -22,13 +22,13 @@ from handful.data.base import Batch
 from handful.optim.fused import in_place
 from handful.optim.rates import clip, set_lr
 from handful.optim.state import needs_closure, parts_of
-from handful.training.guards import all_finite
 from handful.training.objective import LossSums
 from handful.training.process import graphs
 from handful.training.process.interrupts import Interrupts
 from handful.training.state import Window, average_weight, update_average
 from handful.training.step import NOTHING, OneStep, add_l1, differentiate, seed_dropout
 from handful.training.training import AHEAD, Training
+from handful.training.watch.guards import all_finite
 from handful.transform.augment.base import Augment
 
 DEVICES = ("cuda",)  # where steps are captured; the tests add the CPU, where they are called as they are

@@ -11,12 +11,12 @@ from handful.base.plan import Row
 from handful.base.stopwatch import part
 from handful.optim.build import set_base
 from handful.optim.state import switch
-from handful.training.evaluation import evaluate
-from handful.training.guards import diverged
 from handful.training.objective import LossSums
 from handful.training.process.interrupts import INTERRUPTED
 from handful.training.state import Best, Weights, Window, load_weights
 from handful.training.training import CONSIDERED, NEAR, Training
+from handful.training.watch.evaluation import evaluate
+from handful.training.watch.guards import diverged
 
 RISES = 3  # so many looks, all worse than before them, send a run back,
 SETTLED = 30  # after this many steps at least: running statistics and averages lag behind that long

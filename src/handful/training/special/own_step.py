@@ -18,12 +18,12 @@ from handful.data.base import Batch
 from handful.optim.fused import Closure, Move, stepper
 from handful.optim.groups import by_pattern, trainable
 from handful.optim.state import parts_of
-from handful.training.adapters import added_up
-from handful.training.guards import NonFiniteLoss, in_parts_that_fit
 from handful.training.objective import LossSums, Objective
+from handful.training.special.adapters import added_up
 from handful.training.state import average_weight, update_average
 from handful.training.step import ExactGradient, exact_gradient, seed_dropout
 from handful.training.training import Moved, Training, update
+from handful.training.watch.guards import NonFiniteLoss, in_parts_that_fit
 from handful.transform.augment.base import Address
 
 Loss = Callable[[Batch], Tensor | tuple[Tensor, Tensor]]

@@ -13,12 +13,12 @@ from torch import Tensor
 from handful.base.errors import MISTAKES, HandfulError
 from handful.data.base import Batch
 from handful.losses.metric import Metric, SumMetric
-from handful.training.adapters import Seen, counted
-from handful.training.coupling import rows as rows_of
-from handful.training.coupling import training_mode
-from handful.training.guards import OutOfMemory, is_out_of_memory
 from handful.training.objective import Objective
 from handful.training.process.parallel import ALONE, Ranks
+from handful.training.special.adapters import Seen, counted
+from handful.training.special.coupling import rows as rows_of
+from handful.training.special.coupling import training_mode
+from handful.training.watch.guards import OutOfMemory, is_out_of_memory
 
 
 def outputs(objective: Objective, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Batch, Any]]:
