@@ -129,9 +129,7 @@ def compare(
     task = Task(copy.deepcopy(model), rows, held_out, given, seed, epochs, seconds, rule)
     usual, found = _prepare(task, optimizer, reach)
     task = replace(task, given={**given, **{name: choice.value for name, choice in found.items()}})
-    setup, longest = costs(task, max(m.size or 1 for m in chosen))
-    tries, spent = _tries(lrs), time.perf_counter() - began
-    share = share_out(budget, spent, setup, len(chosen), tries, seeds, fixed=lrs != "tune", longest=longest)
+    share = _share(task, chosen, lrs, seeds, budget, began)
     task = replace(task, seconds=min((s for s in (seconds, share.seconds) if s is not None), default=None))
     tuned, runs, variance, surface = _measure(task, chosen, lrs, usual, share, quiet)
     comparison = _summary(task, runs, choose_target(runs, reach), tuned, variance, surface)
@@ -140,6 +138,15 @@ def compare(
     if out is not None:
         comparison.save(out)
     return comparison
+
+
+def _share(
+    task: Task, chosen: list[Method], lrs: Rates, seeds: int, budget: float | None, began: float
+) -> Share:  # fmt: skip
+    """What each run gets of the budget, of which a part is gone since `began`."""
+    setup, longest = costs(task, max(m.size or 1 for m in chosen))
+    spent, fixed = time.perf_counter() - began, lrs != "tune"
+    return share_out(budget, spent, setup, len(chosen), _tries(lrs), seeds, fixed=fixed, longest=longest)
 
 
 def _measure(
