@@ -41,7 +41,7 @@ from handful.training.state import State
 from handful.training.training import RATE_IS_OPEN, Training
 from handful.training.watch import stop
 from handful.training.watch.observe import look, open_looks
-from handful.training.watch.record import every_tensor, log, moment
+from handful.training.watch.record import every_tensor, log, moment, noted
 from handful.training.watch.saved import beginning
 from handful.training.watch.weights import copy_weights
 
@@ -144,9 +144,7 @@ def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughpu
         times = fit_times({int(size): [float(seconds)] for size, seconds in options.step_times.items()})
     if needs_closure(t.state.optimizer):  # what is measured are steps of one evaluation
         open_precision = open_threads = False
-    open_choices = {
-        "precision": open_precision, "threads": open_threads, "batch": open_batch, "lr": open_lr,
-    }  # fmt: skip
+    open_choices = {"precision": open_precision, "threads": open_threads, "batch": open_batch, "lr": open_lr}
     if not any(open_choices.values()):
         return Decision()
     t.live.note(f"measuring: {', '.join(name for name, is_open in open_choices.items() if is_open)}")
@@ -229,10 +227,8 @@ def begin(t: Training, found: Decision) -> None:
     """Note what the measuring cost; look at the held-out rows after the first steps, which were taken meanwhile."""
     if found.steps or found.races:
         share = f" ({found.examples / t.planned:.1%} of the run)" if t.planned else ""
-        t.state.history.append(
-            {**moment(t), "note": f"the first {t.state.step:,} steps are those of the best trial; {found.steps:,} "
-             f"more on {found.examples:,} examples{share} were spent on measuring"}
-        )  # fmt: skip
+        words = f"the first {t.state.step:,} steps are those of the best trial; {found.steps:,} more on"
+        t.state.history.append(noted(t, f"{words} {found.examples:,} examples{share} were spent on measuring"))
     if t.state.position and open_looks(t):
         with using_threads(t.plan.threads):
             t.state.history.append(look(t, moment(t)))
@@ -302,7 +298,7 @@ def adopt(t: Training, before: Plan) -> bool:
         state.micro_batch = choices["micro_batch"].value
     t.saved_at = state.seconds
     if names:
-        log(t, {**moment(t), "note": t.plan.notes[-1]})
+        log(t, noted(t, t.plan.notes[-1]))
     return bool(names)
 
 

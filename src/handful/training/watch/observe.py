@@ -18,7 +18,7 @@ from handful.training.state import Best
 from handful.training.training import RATE_IS_OPEN, Training
 from handful.training.watch.evaluation import evaluate
 from handful.training.watch.guards import diverged
-from handful.training.watch.record import checkpoint_due, crossed, log, moment, save, say
+from handful.training.watch.record import checkpoint_due, crossed, log, moment, noted, save, say
 from handful.training.watch.saved import evaluated
 from handful.training.watch.weights import Weights, load_weights
 from handful.training.watch.window import Window
@@ -91,7 +91,7 @@ class Observer:
         for change in (t.grower, restart if evaluated and may_restart(t) else None):
             if change is not None and (note := change(t)):  # what it decides is saved with the step it belongs to
                 t.live.note(note)
-                log(t, {**moment(t), "note": note})
+                log(t, noted(t, note))
         self.step = t.state.step  # the state is one to go on from
         if (t.folder is not None or t.held is not None) and checkpoint_due(t, logged):
             save(t, due=True)

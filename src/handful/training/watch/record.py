@@ -25,10 +25,15 @@ def log(t: Training, row: Row) -> None:
         t.folder.append_history(row)
 
 
+def noted(t: Training, text: str) -> Row:
+    """A row of the history with a note."""
+    return {**moment(t), "note": text}
+
+
 def say(t: Training, text: str) -> None:
     """Say what happened: on the console, in the history, and among the notes of the plan."""
     t.live.note(text)
-    log(t, {**moment(t), "note": text})
+    log(t, noted(t, text))
     if text not in t.plan.notes:  # a run that was resumed may come by the same place again
         t.plan = Plan(t.plan.choices, (*t.plan.notes, text))
         if t.folder and t.ranks.rank == 0:
