@@ -29,8 +29,8 @@ def recommended_window(batch: int, block: int) -> int:
     return 20 * batch * block
 
 
-class Arguments:
-    """What decides the rows of an `Order`."""
+class OfOrder:
+    """What an `Order` is made of: it decides the rows."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Arguments:
         return order
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Arguments) and self.to_dict() == other.to_dict()
+        return isinstance(other, OfOrder) and self.to_dict() == other.to_dict()
 
     def __hash__(self) -> int:
         return hash(tuple(self.to_dict().values()))

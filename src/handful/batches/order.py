@@ -10,13 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 from handful.base import keys
 from handful.base.errors import whole
 from handful.batches import shuffle_quality
-from handful.batches.arguments import Arguments, span
+from handful.batches.arguments import OfOrder, span
 from handful.batches.permutation import CHUNK, Blocks, Cipher, Recent, RowIds, Rows, sorted_rows
 
 SORTED_EPOCH = 1 << 25  # rows; a sort of 2^25 takes about 4 s per epoch and 0.4 GB while it lasts
 
 
-class Order(Arguments):
+class Order(OfOrder):
     """The order in which rows are visited: `order[start:stop]` -> int64 row ids, epoch after epoch, endless.
 
     n:       rows; `len(order)` is n, the rows of one epoch
