@@ -131,8 +131,8 @@ def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughpu
     """Measure what was left open: precision, threads, batch and learning rate. times: step times, given instead of
     measured; own: the model is the caller's."""
     open_batch, open_lr = (chooser.choices[name].status == "default" for name in ("batch", "lr"))
-    low_precision = getattr(t.objective.model, "low_precision", False)
-    open_precision = options.precision == "auto" and t.objective.device.type == "cpu" and low_precision
+    lower = t.objective.device.type == "cpu" and getattr(t.objective.model, "low_precision", False)
+    open_precision = lower and chooser.choices["precision"].status == "default"
     open_threads = options.threads == "auto"
     if t.ranks.size > 1:
         chooser.notes.append("with several ranks nothing is measured: batch and lr are stated defaults")
