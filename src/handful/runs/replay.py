@@ -32,7 +32,7 @@ from handful.training.process.interrupts import Interrupts
 from handful.training.special import adapters, own_step
 from handful.training.special.coupling import rows as some_rows
 from handful.training.special.coupling import training_mode
-from handful.training.special.exact import gradient_that_fits
+from handful.training.special.exact import again, gradient_that_fits
 from handful.training.step import seed_dropout
 from handful.training.training import Training, update
 from handful.training.watch.guards import NonFiniteLoss
@@ -227,7 +227,7 @@ def examine(t: Training, name: str) -> Replay:
             sums, rate = own_step.take(t, batch)
         loss = float(sums.loss) / float(sums.weight)
         gradients = {n: p.grad.clone() for n, p in objective.model.named_parameters() if p.grad is not None}
-        rate = update(t, again=exact.again) if rate is None else rate
+        rate = update(t, again=again(exact)) if rate is None else rate
     except NonFiniteLoss as error:
         problem = str(error)
     ids = original_rows(source, batch.rows)

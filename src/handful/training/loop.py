@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from handful.data.base import Batch
+from handful.optim.state import needs_closure
 from handful.training.objective import LossSums
 from handful.training.process.interrupts import INTERRUPTED, Interrupts
 from handful.training.process.static import Graph
+from handful.training.special.ahead import factors, foreseen
+from handful.training.special.exact import again
 from handful.training.step import ExactGradient
 from handful.training.training import Training, update
 
@@ -39,7 +42,8 @@ class StepByStep(ExactGradient):
         self.t, self.interrupts, self.rate = t, interrupts, 0.0
         self.stream: Iterator[Batch] | None = None  # of mini-batches of `drawn` rows
         self.drawn = self.at = 0
-        self.foreseen, self.factors = t.foreseen, list[float]()  # of the base rate, of the next steps, the last first
+        self.foreseen, self.factors = foreseen(t), list[float]()  # of the base rate, of the next steps, the last first
+        self.again = again(self) if needs_closure(t.state.optimizer) else None
         super().__init__(t.objective, Batch({}, NO_ROWS), t.state.micro_batch, t.ranks, seed=t.plan.seed)
 
     def choose(self) -> Batch:
@@ -57,7 +61,7 @@ class StepByStep(ExactGradient):
         """The update, which no signal cuts in two."""
         t, interrupts = self.t, self.interrupts
         if not self.factors and self.foreseen:
-            self.factors = t.ahead(self.foreseen)[::-1]
+            self.factors = factors(t, self.foreseen)[::-1]
         interrupts.held = True
         self.rate = update(t, self.factors.pop() if self.factors else None, self.again)
         t.state.position += t.state.batch

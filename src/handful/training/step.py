@@ -90,7 +90,7 @@ class ExactGradient(OneStep):
     def parts(self, batch: Batch) -> Iterable[Batch]:
         """The rows on the model's device: all at once, or in parts of `micro_batch` rows."""
         objective, m, alone = self.objective, len(batch.rows), self.ranks.size == 1
-        self.batch, self.total, self.passing, self.asked = batch, NOTHING, m > 0, 0  # asked: see `again`
+        self.batch, self.total, self.passing = batch, NOTHING, m > 0
         most = max(1, m if alone else self.ranks.most(m))
         self.size = most if self.micro_batch is None else min(self.micro_batch, most)
         # Alone and undivided, the mean itself is differentiated, so the bits are those of the plain textbook loop.
@@ -150,20 +150,6 @@ class ExactGradient(OneStep):
             raise non_finite(self.objective, self.part, self.step)
         if not answers[1]:  # the weight is 0, and nothing counts
             self.forget()
-
-    def again(self) -> float:
-        """The mean loss of the same mini-batch where the weights are now, and its gradient, with the same dropout: the
-        closure of an optimizer such as LBFGS. It asks for the gradient that is known first. A loss that is not finite
-        is an answer to it: the next step names the rows."""
-        now: ExactGradient = self
-        self.asked += 1
-        if self.asked > 1:
-            now = ExactGradient(
-                self.objective, self.batch, self.micro_batch, seed=self.seed, step=self.step, answers=True
-            )
-            now.take()
-        sums = now.total
-        return float(sums.loss / sums.weight.to(sums.loss.dtype))  # as a loss's own mean has it, in its dtype
 
     def __enter__(self) -> Self:
         return self

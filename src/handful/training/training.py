@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from handful.base.errors import HandfulError
 from handful.base.plan import Plan, Progress
 from handful.batches.batches import Batches
 from handful.data.base import Source
@@ -22,7 +21,6 @@ from handful.training.watch.weights import average_weight, reader, update_averag
 from handful.transform.pipeline import Pipeline
 
 RATE_IS_OPEN = ("default", "measured")  # the statuses of a rate that nobody asked for
-AHEAD = 64  # steps whose rates are computed at once
 
 
 @dataclass
@@ -104,27 +102,6 @@ class Training:
         reason = self.rule(here)
         self.asked_from = self.rule.silent_until(here, self.state.batch if self.batch_size is None else None)
         return reason
-
-    @property
-    def foreseen(self) -> int:
-        """Of how many steps factors of the rate can be computed ahead; none where parts of the model have their own."""
-        return 0 if self.schedule.patterns or self.schedule.by_clock else AHEAD
-
-    def ahead(self, most: int) -> list[float]:
-        """The factors of the base rate of the next steps: up to `most`, to where something is due, the rule stops the
-        run, or the batch has another size; none where that is now."""
-        s, p, found = self.state, self.progress(), list[float]()
-        while len(found) < most and (self.batch_size is None or self.batch_size(p) == s.batch):
-            try:
-                found.append(self.schedule(p))
-            except HandfulError:  # said where it is that step's turn
-                if not found:
-                    raise
-                break
-            p = Progress(p.position + s.batch, p.step + 1, p.examples, p.seconds, p.planned, p.history)
-            if p.position >= self.next_moment or (p.position >= self.asked_from and self.rule(p)):
-                break
-        return found
 
 
 def update(t: Training, factor: float | None = None, again: Closure | None = None, of: Moved | None = None) -> float:

@@ -24,8 +24,9 @@ from handful.optim.state import needs_closure, parts_of
 from handful.training.objective import LossSums
 from handful.training.process import graphs
 from handful.training.process.interrupts import Interrupts
+from handful.training.special.ahead import AHEAD, factors
 from handful.training.step import NOTHING, OneStep, differentiate, seed_dropout
-from handful.training.training import AHEAD, Training
+from handful.training.training import Training
 from handful.training.watch.guards import all_finite
 from handful.training.watch.record import say
 from handful.training.watch.weights import average_weight, update_average
@@ -117,13 +118,13 @@ class Graph:
 
     def ahead(self, step: "StaticStep", most: int) -> list[list[float]]:
         """The rate of each group, and what the weights count for in their average, of the next steps, see
-        `Training.ahead`."""
+        `special.ahead`."""
         t, s = self.t, self.t.state
         numbers: list[list[float]] = []
         groups, share = s.optimizer.param_groups, 0.5 ** len(s.went_back)
         if not step.unseen:
             step.rates = [float(group["lr"]) for group in groups]
-        for k, factor in enumerate(t.ahead(most)):
+        for k, factor in enumerate(factors(t, most)):
             set_lr(s.optimizer, factor * share)
             numbers.append([*(float(group["lr"]) for group in groups), average_weight(t.ema, s.step + k)])
         return numbers

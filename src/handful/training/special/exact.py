@@ -8,7 +8,7 @@ import torch
 
 from handful.base.errors import HandfulError
 from handful.data.base import Batch
-from handful.training.loop import StepByStep
+from handful.optim.fused import Closure
 from handful.training.objective import LossSums, Objective
 from handful.training.process.exchange import Said
 from handful.training.process.parallel import ALONE, Ranks
@@ -92,10 +92,6 @@ class OverRanks(ExactGradient):
         super().undone(error)
 
 
-class StepOfRanks(OverRanks, StepByStep):
-    """The steps of a run of several ranks."""
-
-
 def exact_gradient(
     objective: Objective,
     batch: Batch,
@@ -110,6 +106,25 @@ def exact_gradient(
     with kind(objective, batch, micro_batch, ranks, seed=seed, step=step) as exact:
         exact.take()
     return exact
+
+
+def again(of: ExactGradient) -> Closure:
+    """Takes the gradient of a step's mini-batch where the weights are now, with the same dropout, and returns its mean
+    loss: for an optimizer such as LBFGS. It asks for the gradient that is known first. A loss that is not finite is an
+    answer to it: the next step names the rows."""
+    answered: LossSums | None = None
+
+    def closure() -> float:
+        nonlocal answered
+        now, known = of, answered is not of.total
+        answered = of.total
+        if not known:
+            now = ExactGradient(of.objective, of.batch, of.micro_batch, seed=of.seed, step=of.step, answers=True)
+            now.take()
+        sums = now.total
+        return float(sums.loss / sums.weight.to(sums.loss.dtype))  # as a loss's own mean has it, in its dtype
+
+    return closure
 
 
 def gradient(

@@ -21,7 +21,7 @@ from handful.optim.state import parts_of
 from handful.training.loop import StepByStep
 from handful.training.objective import LossSums, Objective
 from handful.training.special.adapters import added_up
-from handful.training.special.exact import exact_gradient
+from handful.training.special.exact import again, exact_gradient
 from handful.training.step import ExactGradient, seed_dropout
 from handful.training.training import Moved, Training, update
 from handful.training.watch.guards import NonFiniteLoss, in_parts_that_fit
@@ -92,7 +92,7 @@ class OwnStep:
         with only(objective.parameters, t.parameters):
             exact, fitted = in_parts_that_fit(t.state.micro_batch, once)
             fit_in(t, fitted)
-            self.rate = update(t, again=exact.again, of=t.moved[of])
+            self.rate = update(t, again=again(exact), of=t.moved[of])
         sums, self.updates = exact.total, self.updates + 1
         self._losses[of] = self._losses[of] + sums if of in self._losses else sums
         self._at(f"after {self.updates}")

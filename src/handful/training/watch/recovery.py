@@ -7,7 +7,7 @@ from handful.training.loop import AfterStep, StepByStep, descend
 from handful.training.objective import LossSums
 from handful.training.process.interrupts import Interrupts
 from handful.training.special.coupling import training_mode
-from handful.training.special.exact import StepOfRanks
+from handful.training.special.exact import OverRanks
 from handful.training.special.own_step import ByHand
 from handful.training.training import Training
 from handful.training.watch.guards import NonFiniteLoss, in_parts_that_fit
@@ -15,6 +15,10 @@ from handful.training.watch.record import fit_in, save, say
 from handful.training.watch.saved import Held, restore
 
 SKIPS, RETURNS = 10, 5  # at most: mini-batches passed over in a row; times that a run goes back
+
+
+class StepOfRanks(OverRanks, StepByStep):
+    """The steps of a run of several ranks."""
 
 
 def train(t: Training, after_step: AfterStep, interrupts: Interrupts) -> str:
