@@ -1,5 +1,6 @@
 """Model + loss + metrics -> sums and weights over exactly the rows given: never a mean of means."""
 
+import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,6 @@ from handful.losses.loss import LossFunction, of_probabilities
 from handful.losses.loss import model as model_loss
 from handful.losses.metric import Metric, SumMetric
 from handful.losses.outputs import mapped
-from handful.models.base import Model
 from handful.training.special import adapters
 
 Scale = tuple[Tensor, Tensor]
@@ -100,8 +100,8 @@ class Objective:
         self.at_once: int | None = None  # rows that an evaluation puts through the model, where memory ran out
         self.coupling: str | None = None  # why the loss of a mini-batch cannot be computed in parts
         self.collated = False  # whether batches hold what a collate function gives, tensors somewhere in it
+        self._autocast = autocast
         self.minimise(loss, metrics, scale)
-        self.autocast = autocast
 
     def _of(self, model: nn.Module) -> None:
         self.model = model
@@ -115,15 +115,18 @@ class Objective:
         self.count = all(m.counts for m in self.sum_metrics)  # so that they may see many mini-batches at once
         self.of_probabilities = of_probabilities(loss)
         self.of_model = loss == model_loss() or loss in [form(model_loss()) for form in FORMS.values()]  # it makes it
-        self.row_losses = adapters.row_losses(self.model, loss)
-        self.view: adapters.View = self._first_view
+        self._anew()
+
+    def _anew(self) -> None:
+        """Adapt to the next batch."""
+        self.row_losses = adapters.row_losses(self.model, self.loss)
         self.forward: adapters.Call = self._first_forward
+        self.view: adapters.View = self._first_view
 
     def put(self, model: nn.Module) -> None:
         """Take another form of the same model."""
         self._of(model)
-        self.row_losses = adapters.row_losses(model, self.loss)
-        self.view, self.autocast = self._first_view, self._autocast
+        self._anew()
 
     def centre(self, target: Tensor) -> None:
         """Take the sums of metrics about these targets [m, ...], in the user's units: the same for all of a run."""
@@ -137,7 +140,7 @@ class Objective:
     @autocast.setter
     def autocast(self, dtype: torch.dtype | None) -> None:
         self._autocast = dtype
-        self.forward = self._first_forward
+        self._anew()
 
     def __getstate__(self) -> dict[str, object]:
         return {k: v for k, v in self.__dict__.items() if k not in _NOT_KEPT}
@@ -145,15 +148,12 @@ class Objective:
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self.source = None
-        self.row_losses = adapters.row_losses(self.model, self.loss)
-        self.forward, self.view = self._first_forward, self._first_view
+        self._anew()
 
     def with_metrics(self, metrics: Iterable[Metric]) -> "Objective":
         """The same model and loss with other metrics."""
-        other = Objective(self.model, self.loss, metrics, device=self.device, autocast=self.autocast, scale=self.scale)
-        other.part, other.coupling, other.gaps, other.whole = self.part, self.coupling, self.gaps, self.whole
-        other.collated = self.collated
-        other.row_weight = self.row_weight
+        other = copy.copy(self)
+        other.minimise(self.loss, metrics, self.scale)
         return other
 
     def to_device(self, batch: Batch) -> Batch:
@@ -207,17 +207,6 @@ class Objective:
         """The loss of each row, in a pass of its own; None where the loss is one number for all rows."""
         with torch.no_grad():
             return adapters.row_losses(self.model, self.loss, by_row=True)(self.forward(batch), batch)[2]
-
-    def infer(self, batch: Batch) -> object:
-        """The output outside training. Of a ready-made model of vectors, a row's is the same to the bit alone and among
-        others: the last row is repeated up to a multiple of 16, for products of matrices have kernels of their own for
-        few rows, and what is left over from whole vector registers is computed apart (torch 2.13 on x86)."""
-        tensors, rows = batch.tensors().values(), len(batch)
-        vectors = all(v.ndim <= 2 for v in tensors) and any(v.is_floating_point() for v in tensors)
-        if not (-rows % 16 and vectors and isinstance(self.model, Model)):
-            return self.forward(batch)
-        whole = batch.on_tensors(lambda v: torch.cat([v, v[-1:].expand(-rows % 16, *v.shape[1:])]))
-        return mapped(self.forward(whole), lambda output: output[:rows])
 
     def sums(self, batch: Batch, *, metrics: bool = True) -> LossSums:
         """Steps 3 and 4 of the algorithm for the rows of the batch."""
