@@ -4,6 +4,7 @@ import json
 import math
 import re
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from handful.compare.findings import (
     separated,
 )
 from handful.compare.gradient_variance import Point, fit_slope, gradient_variance
+from handful.compare.page import compare_page
 from handful.data.split import split as split_rows
 from handful.plan.build import assemble
 
@@ -270,6 +272,10 @@ def test_the_page_and_the_folder(comparison, tmp_path):
         assert finding.question in html
     assert html.count("<li><b>") == 7
     assert "Held-out loss against seconds" in html
+    assert "saw the same examples" in html
+    first = comparison.table[0]
+    short = replace(comparison, table=[first | {"examples": 30}, *comparison.table[1:]])
+    assert "had the same time: in it they saw different numbers of examples" in str(compare_page(short).html())
     saved = json.loads((page.parent / "comparison.json").read_text())
     assert saved["table"] == comparison.table
     assert len(saved["runs"]) == 8

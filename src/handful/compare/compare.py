@@ -364,7 +364,11 @@ def _choices(task: Task, runs: list[Experiment], lrs: Rates, target: TargetScore
     luck = 2 / math.comb(2 * seeds, seeds)
     certain = f"a winner is named where all its seeds beat all of the other's: by luck alone, {luck:.0%} of the time"
     out = {
-        "length": Choice(f"{task.epochs:g} epochs", "given", f"equal examples for every method{limit}"),
+        "length": Choice(
+            f"{task.epochs:g} epochs",
+            "given",
+            f"equal examples for every method{limit and ' where the time allows'}{limit}",
+        ),
         "learning rates": Choice(rates, "measured" if lrs == "tune" else "given", how),
         "seeds": Choice(seeds, "given", certain if seeds >= SEEDS else "too few to name a winner: that takes 3"),
         "target": Choice(target.words, "given" if target.why == "given" else "measured", target.why),
