@@ -1,7 +1,7 @@
 """Model + loss + metrics -> sums and weights over exactly the rows given: never a mean of means."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,15 +10,13 @@ from torch import Tensor, nn
 
 from handful.data.base import Batch, Source
 from handful.losses.forms import FORMS
-from handful.losses.loss import LossFunction, of_probabilities
+from handful.losses.loss import LossFunction
 from handful.losses.loss import model as model_loss
-from handful.losses.metric import Metric, SumMetric
+from handful.losses.metric import Metric
 from handful.losses.outputs import mapped
 from handful.training.special import adapters
+from handful.training.special.measured import Measured, Scale, Unmeasured, measure
 
-Scale = tuple[Tensor, Tensor]
-Unmeasured = tuple[Sequence[SumMetric], Tensor, Tensor]  # metrics that count, and an output and a target to see
-LATER = 1 << 13  # numbers in an output that is kept to be measured with others
 _NOT_KEPT = ("forward", "view", "row_losses", "source")  # when pickled: functions, and data
 
 
@@ -55,18 +53,7 @@ class LossSums:
         return LossSums(self.loss + other.loss.detach(), self.weight + other.weight.detach(), metrics)
 
 
-def measure(seen: Sequence[Unmeasured]) -> dict[str, Tensor]:
-    """The sums of metrics that count over what was seen of some mini-batches, of one kind: the same bits in one go."""
-    if not seen:
-        return {}
-    metrics, output, target = seen[0]
-    if len(seen) > 1:
-        output, target = torch.cat([o for _, o, _ in seen]), torch.cat([t for _, _, t in seen])
-    with torch.no_grad():
-        return {m.name: m.sums(output, target, None) for m in metrics}
-
-
-class Objective:
+class Objective(Measured):
     """What is minimised, and what is measured along with it.
 
     How the model is called, and what its output and target are to the metrics, is decided once, at the first batch:
@@ -91,10 +78,8 @@ class Objective:
         self._of(model)
         floating = [p.dtype for p in self.parameters if p.is_floating_point()]
         self.dtype = floating[0] if floating else torch.get_default_dtype()
-        self.part = ""  # of the model's output, which metrics see
         self.whole = True  # whether the loss takes all parts of the model's output, and not its scores alone
         self.row_weight: float | None = None  # what a training row counts for on average, where that is not the same
-        self.gaps = False  # whether training rows are left out, their class being IGNORED
         self.source: Source | None = None  # the training rows as they were given, to name them in messages
         self.guarded = False  # whether a gradient that is not finite is looked for, too
         self.at_once: int | None = None  # rows that an evaluation puts through the model, where memory ran out
@@ -110,10 +95,8 @@ class Objective:
 
     def minimise(self, loss: LossFunction, metrics: Iterable[Metric], scale: Scale | None = None) -> None:
         """Decide on loss and metrics, where they follow from the model's output."""
-        self.loss, self.metrics, self.scale = loss, list(metrics), scale
-        self.sum_metrics = [m for m in self.metrics if isinstance(m, SumMetric)]
-        self.count = all(m.counts for m in self.sum_metrics)  # so that they may see many mini-batches at once
-        self.of_probabilities = of_probabilities(loss)
+        self.loss = loss
+        self.look_at(metrics, scale)
         self.of_model = loss == model_loss() or loss in [form(model_loss()) for form in FORMS.values()]  # it makes it
         self._anew()
 
@@ -121,16 +104,12 @@ class Objective:
         """Adapt to the next batch."""
         self.row_losses = adapters.row_losses(self.model, self.loss)
         self.forward: adapters.Call = self._first_forward
-        self.view: adapters.View = self._first_view
+        self.view: adapters.View = self.first_view
 
     def put(self, model: nn.Module) -> None:
         """Take another form of the same model."""
         self._of(model)
         self._anew()
-
-    def centre(self, target: Tensor) -> None:
-        """Take the sums of metrics about these targets [m, ...], in the user's units: the same for all of a run."""
-        self.sum_metrics = [m.about(target.to(self.device)) for m in self.sum_metrics]
 
     @property
     def autocast(self) -> torch.dtype | None:
@@ -178,11 +157,6 @@ class Objective:
         )
         return output
 
-    def _first_view(self, output: object, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None] | None:
-        """Output, target and weight for metrics: numbers in the user's units, or logits; None if they are neither."""
-        self.view = adapters.viewing(self.model, self.loss, output, batch, self.scale, self.part)
-        return self.view(output, batch)
-
     def sums_of(self, output: object, batch: Batch, *, metrics: bool = True) -> LossSums:
         """Step 4: the sums over the rows of the batch, whose output is known.
 
@@ -193,15 +167,9 @@ class Objective:
         loss, weight, _ = self.row_losses(output, batch)
         if self.row_weight is not None and self.model.training:
             weight = torch.full_like(weight, self.row_weight * len(batch.rows))
-        if not metrics or not self.sum_metrics or not (seen := self.view(output, batch)):
+        if not metrics or not self.sum_metrics:
             return LossSums(loss, weight)
-        scores, target, of_rows = seen
-        small = scores.numel() <= LATER and scores.ndim == 2 and target.ndim == 1 and of_rows is None
-        if small and self.count and not self.gaps and isinstance(output, Tensor) and not output._is_view():
-            return LossSums(loss, weight, {}, ((self.sum_metrics, scores, target),))  # no view: it will not change
-        with torch.no_grad():
-            seen = adapters.counted(seen) if self.gaps else seen
-            return LossSums(loss, weight, {m.name: m.sums(*seen) for m in self.sum_metrics})
+        return LossSums(loss, weight, *self.measured(output, batch))
 
     def values(self, batch: Batch) -> Tensor | None:
         """The loss of each row, in a pass of its own; None where the loss is one number for all rows."""

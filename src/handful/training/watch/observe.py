@@ -6,7 +6,6 @@ Due moments are functions of position, never of time (but for checkpoints, which
 import math
 from dataclasses import dataclass
 
-from handful.base.errors import HandfulError
 from handful.base.plan import Row
 from handful.base.score import direction, lower_is_better
 from handful.base.stopwatch import part
@@ -42,6 +41,7 @@ class Observer:
 
     def __post_init__(self) -> None:
         self.step, self.t.told, self.t.next_moment = self.t.state.step, bool(self.t.state.callbacks.all), 0
+        self.t.state.callbacks.may_stop = self.t.ranks.size == 1
         if open_looks(self.t):
             self.early = tuple(n for n in (self.t.examples // k for k in (8, 4, 2)) if 0 < n < self.t.evaluate_every)
 
@@ -49,8 +49,6 @@ class Observer:
         """Let every callback know of an event. info: None: where the run is."""
         state = self.t.state
         state.callbacks.tell(event, info or {"step": state.step, "position": state.position})
-        if state.callbacks.reason and self.t.ranks.size > 1:
-            raise HandfulError("a callback cannot stop a run of several ranks: they go by until= alone")
 
     def __call__(self, sums: LossSums, rate: float) -> None:
         t, state = self.t, self.t.state
@@ -59,7 +57,7 @@ class Observer:
             self.moment(rate)
             t.next_moment, t.asked_from = self.next_moment(), 0
         elif state.callbacks.all:
-            self.tell("step")
+            state.callbacks.tell("step", {"step": state.step, "position": state.position})
         self.step = state.step
 
     def next_moment(self) -> int:

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from handful.losses.metric import SumMetric
-from handful.training.objective import LossSums, Unmeasured, measure
+from handful.training.objective import LossSums
+from handful.training.special.measured import Unmeasured, measure
 
 MetricSums = dict[str, NDArray[np.float64]]
 SEEN = 64  # mini-batches that metrics see at once
