@@ -151,7 +151,7 @@ CASES: list[tuple[str, Any, dict[str, Any], str]] = [
     ("unknown protocol", lambda f: "nosuch://set/none.csv", {}, "cannot be opened"),
     ("not a file", lambda f: (os.mkfifo(f / "p.csv"), f / "p.csv")[1], {}, "not an ordinary file"),
     ("empty folder", tree(), {}, "is empty"),
-    ("no media", tree(a_pdf=b"x", b_pdf=b"x"), {}, "no images or sounds: its files end in .pdf"),
+    ("no media", tree(a_pdf=b"x", b_pdf=b"x"), {}, "no images, sounds or texts: its files end in .pdf"),
     ("empty class", class_without_files, {}, "class folder 'emu' is empty"),
     ("only one class has files", one_of_two_classes, {}, "class folder 'emu' is empty"),
     ("loose file", tree(cat__1_png=png(), dog__1_png=png(), z_png=png()), {}, "'z.png' lies next to"),

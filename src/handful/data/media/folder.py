@@ -1,4 +1,4 @@
-"""A folder, or a zip of one, of images or sounds: the name of the sub-folder is the class."""
+"""A folder, or a zip of one, of images, sounds or texts: the name of the sub-folder is the class."""
 
 import os
 import stat
@@ -13,16 +13,18 @@ import numpy as np
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.arrays import Arrays, Dense, Stored
 from handful.data.base import Column, Rows
-from handful.data.media import audio, images
+from handful.data.media import audio, images, texts
 from handful.data.media.bad_rows import without_bad
-from handful.data.media.items import IMAGES, SOUNDS, FileItems, Items, ZipItems, points_outside
+from handful.data.media.items import IMAGES, SOUNDS, TEXTS, FileItems, Items, ZipItems, points_outside
 from handful.data.options import Options
 from handful.data.tables.arrow import chosen, with_target
 from handful.data.tables.files import open_zipped
 from handful.data.tables.parts import open_parts, parts
 
 _TABLES = {".csv", ".tsv", ".jsonl", ".json"}  # of which a zip may hold one alone
-_WHAT = {"image": "images", "audio": "sounds"}
+_WHAT = {"image": "images", "audio": "sounds", "text": "texts"}
+_READ = {"image": images.from_items, "audio": audio.from_items, "text": texts.from_items}
+_OF_TABLES = {*_TABLES, ".parquet", ".arrow", ".feather"}
 _SPLITS = {"train", "training", "valid", "val", "validation", "test", "dev"}
 
 
@@ -99,7 +101,7 @@ def _open(
     o: Options,
     items: Callable[[str, list[int]], Items],
 ) -> Arrays:
-    """Columns `image` or `audio`, and `label`, a category, when the files lie in sub-folders."""
+    """Columns `image`, `audio` or `text`, and `label`, a category, when the files lie in sub-folders."""
     notes: list[str] = []
     shown = [i for i, f in enumerate(files) if _shown(f)]
     key, keep = _kept(path, files, shown)
@@ -121,7 +123,7 @@ def _open(
     def read(rows: Rows, o: Options) -> Arrays:
         said, stored, kept = list(notes), dict[str, Stored](), [keep[row] for row in rows]
         if key in wanted:
-            stored[key] = (images if key == "image" else audio).from_items(items(key, kept), o, said)
+            stored[key] = _READ[key](items(key, kept), o, said)
         if labels is not None and "label" in wanted:
             stored["label"] = _codes(path, [labels[row] for row in rows], o)
         return Arrays(stored, o.target, name=o.name, where=o.where, notes=said)
@@ -129,29 +131,31 @@ def _open(
     return without_bad(len(keep), o, read)
 
 
-def _kept(path: Path, files: Sequence[PurePosixPath], shown: list[int]) -> tuple[str, list[int]]:
-    """(`image` or `audio`, which of the files are such); HandfulError where they are both, or none is."""
-    pictures = [i for i in shown if files[i].suffix.lower() in IMAGES]
-    sounds = [i for i in shown if files[i].suffix.lower() in SOUNDS]
+def _kept(path: Path, files: Sequence[PurePath], shown: list[int]) -> tuple[str, list[int]]:
+    """(`image`, `audio` or `text`, which of the files are such); HandfulError where they are both images and sounds,
+    or none is. Texts beside others are about these."""
+    pictures, sounds, written = ([i for i in shown if files[i].suffix.lower() in e] for e in (IMAGES, SOUNDS, TEXTS))
     if pictures and sounds:
         both = f"both images ({files[pictures[0]]}) and sounds ({files[sounds[0]]})"
         raise HandfulError(f"{path} holds {both}: keep them in two folders")
-    if not pictures and not sounds:
+    if pictures or sounds:
+        return ("image", pictures) if pictures else ("audio", sounds)
+    if not written or any(files[i].suffix.lower() in _OF_TABLES for i in shown):
         raise HandfulError(_nothing(path, [files[i] for i in shown]))
-    return ("image", pictures) if pictures else ("audio", sounds)
+    return "text", written
 
 
-def _nothing(path: Path, files: Sequence[PurePosixPath]) -> str:
+def _nothing(path: Path, files: Sequence[PurePath]) -> str:
     if not files:
-        return f"{path} is empty: put images or sounds in it, one sub-folder per class"
+        return f"{path} is empty: put images, sounds or texts in it, one sub-folder per class"
     endings = ", ".join(e or "no ending" for e, _ in Counter(f.suffix.lower() for f in files).most_common(3))
-    known = ", ".join(sorted(IMAGES | SOUNDS))
-    if {f.suffix.lower() for f in files} <= {*_TABLES, ".parquet", ".arrow", ".feather"}:
+    known = ", ".join(sorted(IMAGES | SOUNDS | TEXTS))
+    if {f.suffix.lower() for f in files} <= _OF_TABLES:
         return (
             f"{path} holds tables ({endings}): open one of them, or those that belong together, as in "
             f"'{path / '*'}{files[0].suffix}', or write all as a store with handful.prepare."
         )
-    return f"{path} holds no images or sounds: its files end in {endings}; handful reads {known} from folders"
+    return f"{path} holds no images, sounds or texts: its files end in {endings}; handful reads {known} from folders"
 
 
 def _labels(
@@ -192,7 +196,7 @@ def _codes(path: Path, labels: list[str], o: Options) -> Stored:
 
 
 def file_names(data: object) -> list[str]:
-    """The files of a folder or zip of pictures or sounds, in the order of the rows; [] for other data."""
+    """The files of a folder or zip of pictures, sounds or texts, in the order of the rows; [] for other data."""
     if not isinstance(data, str | Path):
         return []
     path = Path(data).expanduser()
@@ -202,4 +206,6 @@ def file_names(data: object) -> list[str]:
     elif path.suffix == ".zip" and path.is_file():
         with zipfile.ZipFile(path) as archive:
             found = [PurePosixPath(name) for name in sorted(archive.namelist()) if not name.endswith("/")]
-    return [f.as_posix() for f in found if _shown(f) and f.suffix.lower() in IMAGES | SOUNDS]
+    shown = [f for f in found if _shown(f)]
+    media = [f for f in shown if f.suffix.lower() in IMAGES | SOUNDS]
+    return [f.as_posix() for f in media or shown if f.suffix.lower() in IMAGES | SOUNDS | TEXTS]

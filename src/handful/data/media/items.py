@@ -1,4 +1,4 @@
-"""Encoded images and sounds, wherever they lie: one item per row, read as bytes, named for messages."""
+"""Encoded images, sounds and texts, wherever they lie: one item per row, read as bytes, named for messages."""
 
 import os
 import re
@@ -24,6 +24,7 @@ from handful.data.options import Options
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 SOUNDS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff"}
+TEXTS = {".txt"}
 # Below this mean size decoding is mostly Python, and a second thread may only fight for the interpreter lock:
 # 32x32 JPEGs of 0.3 KB took 172 us each on one thread and 182 us on two (2 cores, Pillow 13).
 SMALL = 4096
