@@ -91,6 +91,7 @@ class State:
     window: Window = field(default_factory=Window)
     average: Weights | None = None
     best: Best | None = None
+    first: Weights | None = None  # of the look before the first step, while the run may go back to them
     micro_batch: int | None = None
     batch: int = 0
     noise: list[list[float]] = field(default_factory=list)  # what handful.plan.probe.batch_growth has measured lately
@@ -128,6 +129,7 @@ class State:
         named |= {f"optimizer.{k}": v for k, v in state_tensors(self.optimizer)[0].items()}
         named |= {f"average.{k}": v for k, v in (self.average or {}).items()}
         named |= {f"best.{k}": v for k, v in (self.best.weights if self.best else {}).items()}
+        named |= {f"first.{k}": v for k, v in (self.first or {}).items()}
         if averages_itself(self.optimizer):
             with self.evaluated() as weights:  # for a run that is loaded before its end
                 kept = {f"evaluated.{k}": v.clone() for k, v in weights.items()}
@@ -177,6 +179,7 @@ class State:
         load_weights(self.model, weights)
         load_state(self.optimizer, group("optimizer."), meta["optimizer"])
         self.average = laid_out(self.model, group("average.")) or None
+        self.first = laid_out(self.model, group("first.")) or None
         self.best = Best(meta["best"], laid_out(self.model, group("best."))) if meta["best"] else None
         self.position, self.step, self.seconds = meta["position"], meta["step"], meta["seconds"]
         self.micro_batch, self.batch = meta["micro_batch"], meta["batch"]

@@ -138,7 +138,7 @@ class Training:
     def progress(self) -> Progress:
         """How far the run has come, for rules and schedules."""
         s = self.state
-        return Progress(s.position, s.step, self.examples, s.seconds, self.planned, s.history)
+        return Progress(s.position, s.step, self.examples, s.seconds, self.planned, s.history, s.restarted)
 
     def stops(self) -> str | None:
         """Why the rule stops the run here, or None: then it need not be asked again before `asked_from`."""
@@ -163,7 +163,7 @@ class Training:
                 if not found:
                     raise
                 break
-            p = Progress(p.position + s.batch, p.step + 1, p.examples, p.seconds, p.planned, p.history)
+            p = Progress(p.position + s.batch, p.step + 1, p.examples, p.seconds, p.planned, p.history, p.restarted)
             if p.position >= self.next_moment or (p.position >= self.asked_from and self.rule(p)):
                 break
         return found

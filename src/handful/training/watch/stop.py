@@ -209,7 +209,10 @@ class plateau(Watching, Rule):
 
     @remembered
     def __call__(self, progress: Progress) -> str | None:
-        seen = improvements(progress.history, self.name, self.better, self.min_delta)
+        history = progress.history
+        if progress.restarted:  # patience begins again, too
+            history = [row for row in history if row["position"] > progress.restarted]
+        seen = improvements(history, self.name, self.better, self.min_delta)
         stale = len(seen)
         why = "it was never a number"
         for count, (index, value, improved) in enumerate(seen, start=1):
