@@ -217,7 +217,7 @@ class plateau(Watching, Rule):
         why = "it was never a number"
         for count, (index, value, improved) in enumerate(seen, start=1):
             if improved:
-                stale, why = len(seen) - count, f"best {_where(progress.history, index, value)}"
+                stale, why = len(seen) - count, f"best {_where(history, index, value)}"
         if stale < self.patience:
             return None
         return f"{self.name} has not improved for {_count(stale, 'evaluation')} ({why})"
