@@ -31,9 +31,9 @@ from handful.plan.probe.decide import batch_cap
 from handful.plan.probe.snapshot import untouched
 from handful.plan.probe.step_time import Throughput, powers_of_two
 from handful.plan.probe.steps import step
-from handful.training.evaluation import evaluate
-from handful.training.guards import NonFiniteLoss, OutOfMemory
 from handful.training.training import Training
+from handful.training.watch.evaluation import evaluate
+from handful.training.watch.guards import NonFiniteLoss, OutOfMemory
 
 SEEDS = 3
 STEPS, LOW, HIGH = 100, 1e-7, 10.0

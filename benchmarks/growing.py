@@ -27,7 +27,7 @@ from sklearn import datasets
 from handful.plan.build import assemble
 from handful.plan.probe.decide import batch_cap
 from handful.plan.probe.step_time import Throughput, powers_of_two
-from handful.training.evaluation import evaluate
+from handful.training.watch.evaluation import evaluate
 
 LAWS = (128, 512)
 ROWS = 38_000

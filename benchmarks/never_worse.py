@@ -35,8 +35,8 @@ from torch import nn
 from handful.fit import Run, run_training
 from handful.plan.build import assemble
 from handful.runs.history import History
-from handful.training.evaluation import evaluate
 from handful.training.training import Training
+from handful.training.watch.evaluation import evaluate
 
 CACHE = HERE / ".cache" / "never_worse"
 CODE = "1"

@@ -38,7 +38,7 @@ from handful.base.errors import HandfulError
 from handful.losses.loss import as_loss
 from handful.models.auto import named
 from handful.optim import schedule
-from handful.training import stop
+from handful.training.watch import stop
 from handful.transform.augment import augment
 
 LIMIT = 10  # seconds

@@ -27,7 +27,7 @@ _NAMES = {
     "HandfulError": "handful.base.errors",
 }
 _MODULES = {
-    "stop": "handful.training.stop",
+    "stop": "handful.training.watch.stop",
     "schedule": "handful.optim.schedule",
     "augment": "handful.transform.augment",
     "preprocess": "handful.transform",
@@ -59,7 +59,7 @@ if TYPE_CHECKING:  # what the lazy names below are, for type checkers
     from handful.plan.advise import advise
     from handful.report import tracking as callback
     from handful.runs.run import Run
-    from handful.training import stop
+    from handful.training.watch import stop
     from handful.transform import augment
 
 

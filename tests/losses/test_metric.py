@@ -14,8 +14,8 @@ from handful.base.errors import HandfulError
 from handful.data.base import Batch
 from handful.losses.asked import as_metrics
 from handful.losses.loss import binary_cross_entropy, cross_entropy, mse
-from handful.training.evaluation import evaluate as evaluate_rows
 from handful.training.objective import Objective
+from handful.training.watch.evaluation import evaluate as evaluate_rows
 
 
 class Doubles(torch.nn.Identity):

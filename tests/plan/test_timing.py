@@ -18,7 +18,7 @@ from handful.plan.probe.memory import saved_by_autograd
 from handful.plan.probe.noise_scale import t95
 from handful.plan.probe.snapshot import Snapshot
 from handful.plan.probe.step_time import Throughput, powers_of_two
-from handful.training.guards import NonFiniteLoss
+from handful.training.watch.guards import NonFiniteLoss
 
 from .conftest import fingerprint, mlp
 

@@ -11,10 +11,10 @@ import handful
 from handful.base.errors import HandfulError
 from handful.data.base import Batch
 from handful.losses.loss import cross_entropy
-from handful.training.coupling import loss_form
-from handful.training.guards import OutOfMemory
 from handful.training.objective import Objective
-from handful.training.step import gradient, gradient_that_fits
+from handful.training.special.coupling import loss_form
+from handful.training.special.exact import gradient, gradient_that_fits
+from handful.training.watch.guards import OutOfMemory
 
 X = torch.randn(96, 4, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > 0).long() + (X[:, 1] > 0.5).long()

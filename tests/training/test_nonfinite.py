@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import handful
 from handful.base.errors import HandfulError
 from handful.cli import app
-from handful.training.guards import finite
+from handful.training.watch.guards import finite
 
 N, BATCH = 240, 16
 X = torch.randn(N, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

@@ -16,7 +16,7 @@ import handful
 from handful.base.errors import HandfulError
 from handful.plan import defaults as choose
 from handful.plan.config import Config
-from handful.training.own_step import OwnStep
+from handful.training.special.own_step import OwnStep
 from handful.transform.augment.base import Address
 
 GENERATOR = torch.Generator().manual_seed(0)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from handful.base.errors import HandfulError
 from handful.base.plan import Progress
 from handful.base.score import lower_is_better
-from handful.training import stop
-from handful.training.stop import both, either
+from handful.training.watch import stop
+from handful.training.watch.stop import both, either
 
 NAN, INF = float("nan"), float("inf")
 

@@ -23,10 +23,10 @@ from handful.plan.probe.memory import saved_by_autograd, tensors_of
 from handful.plan.probe.snapshot import untouched
 from handful.report.words import as_float
 from handful.runs.run import Run
-from handful.training import stop
-from handful.training.evaluation import evaluate
 from handful.training.process.interrupts import INTERRUPTED
 from handful.training.training import Training
+from handful.training.watch import stop
+from handful.training.watch.evaluation import evaluate
 
 SAMPLE = 2048  # training rows on which the training scores are measured
 MOMENTS = 40  # at which a run is scored
@@ -202,6 +202,20 @@ def run_experiment(
     return Experiment(
         method, seed, float(t.plan.lr), watch.records, typical, setup, initial, run, counted, weights=watch.weights
     )
+
+
+def costs(task: Task, largest: int) -> tuple[float, float]:
+    """The seconds that it takes to set up a run and to score it at its beginning and its end, and those of a step of
+    the largest batch, whose backward pass takes twice as long as the forward pass (Kaplan et al. 2020, section 2.1)."""
+    began = time.perf_counter()
+    t = task.training(Method(1, 1), task.seed, 1e-3)
+    sample = plain_rows(t.batches, task.seed, SAMPLE)
+    assembled = time.perf_counter()
+    evaluate(t.objective, sample.epoch(512))
+    forward = time.perf_counter() - assembled
+    held_out = 0 if task.held_out is None else len(task.held_out)
+    scoring = forward * (1 + held_out / len(sample.source))
+    return assembled - began + 3 * scoring, 3 * forward * largest / len(sample.source)
 
 
 def fingerprint(model: nn.Module) -> str:

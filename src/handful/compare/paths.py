@@ -17,8 +17,8 @@ from torch.nn.utils import vector_to_parameters
 from handful.batches.batches import Batches
 from handful.compare.experiment import Experiment, Method, Task
 from handful.compare.gradient_variance import plain_rows
-from handful.training.evaluation import evaluate
 from handful.training.objective import Objective
+from handful.training.watch.evaluation import evaluate
 
 Floats = NDArray[np.float64]
 ROWS = 512  # training rows whose loss is the height

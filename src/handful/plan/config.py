@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from handful.optim.build import Optimizers
     from handful.optim.schedule import Schedule, grow_batch
     from handful.plan.probe.batch_growth import growth
-    from handful.training.stop import Rule
+    from handful.training.watch.stop import Rule
     from handful.transform.augment import Augment, Augmentation
     from handful.transform.auto import Steps
     from handful.transform.pipeline import Pipeline
@@ -157,7 +157,7 @@ class Config:
     training_step: Annotated[
         "Callable[..., object] | None",
         "a function (model, batch, step) of your own in place of forward, loss and update: for several losses and "
-        "optimizers, see handful.training.own_step.OwnStep; held-out rows are scored where loss= is given",
+        "optimizers, see handful.training.special.own_step.OwnStep; held-out rows are scored where loss= is given",
         Kind("a function (model, batch, step)", lambda value: value is None or callable(value)),
     ] = None
     metrics: Annotated[

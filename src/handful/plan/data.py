@@ -14,9 +14,11 @@ from handful.base.errors import HandfulError, did_you_mean
 from handful.base.keys import drawing
 from handful.base.plan import Choice
 from handful.base.stopwatch import part
-from handful.batches.batches import Batches, Transform, pinned
+from handful.batches.arguments import SHUFFLES
+from handful.batches.batches import Batches, Transform
 from handful.batches.class_weights import class_weights
-from handful.batches.order import SHUFFLES, Order
+from handful.batches.order import Order
+from handful.batches.prefetch import pinned
 from handful.data.base import Batch, Column, Ragged, Rows, Source
 from handful.data.open import open as open_source
 from handful.data.split import HeldOut, held_out
@@ -28,7 +30,7 @@ from handful.plan import defaults as choose
 from handful.plan.config import Config
 from handful.plan.defaults import Chooser, describe
 from handful.runs.folder import RunFolder
-from handful.training.adapters import first_argument, length_arguments, makes_loss, needed_arguments
+from handful.training.special.adapters import first_argument, length_arguments, makes_loss, needed_arguments
 from handful.transform import columns as recipes
 from handful.transform.augment import mirror
 from handful.transform.augment.augment import as_augment

@@ -19,10 +19,10 @@ from handful.optim.build import build as build_optimizer
 from handful.optim.initial_lr import ADAPTIVE
 from handful.optim.state import averages_itself, needs_closure, parts_of
 from handful.plan.config import Config
-from handful.training import stop
 from handful.training.objective import Objective
 from handful.training.process.parallel import Ranks
 from handful.training.process.sharding import Sharding, check_steps
+from handful.training.watch import stop
 from handful.transform.pipeline import Pipeline
 
 FEW_ROWS = 50_000  # so few are soon learned by heart: they are looked at more often, and weights are averaged

@@ -14,10 +14,10 @@ from handful.data.base import Batch
 from handful.losses import ctc
 from handful.losses.loss import IGNORED, LossFunction, as_loss, class_axis
 from handful.losses.outputs import loss_in, mapped, named_parts
-from handful.training.adapters import decodes, makes_loss
-from handful.training.coupling import training_mode
-from handful.training.evaluation import evaluate
 from handful.training.objective import Objective
+from handful.training.special.adapters import decodes, makes_loss
+from handful.training.special.coupling import training_mode
+from handful.training.watch.evaluation import evaluate
 from handful.transform.target import Target
 
 T = TypeVar("T")

@@ -33,7 +33,7 @@ from handful.plan.probe.snapshot import Snapshot, untouched
 from handful.plan.probe.step_time import Throughput, fit_times, measure_throughput, powers_of_two
 from handful.plan.probe.steps import effort
 from handful.report.words import say_seconds
-from handful.training.coupling import mode_coupling, training_mode
+from handful.training.special.coupling import mode_coupling, training_mode
 from handful.training.training import Training, update
 
 ROWS_PER_BATCH = 50  # a batch is at most a fiftieth of the data,

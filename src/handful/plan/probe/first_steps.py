@@ -14,7 +14,7 @@ from handful.plan.probe.lr_race import FORWARD, FURTHER, LOSERS, Race, forwards_
 from handful.plan.probe.snapshot import Snapshot
 from handful.plan.probe.steps import train
 from handful.report.words import say_number
-from handful.training.coupling import training_mode
+from handful.training.special.coupling import training_mode
 from handful.training.training import Training
 
 FIRST_STEPS = 30  # where a fiftieth of the run are fewer, but at most twice that

@@ -21,7 +21,7 @@ from handful.optim.build import set_base
 from handful.plan.probe.noise_scale import t95
 from handful.plan.probe.snapshot import Snapshot
 from handful.plan.probe.steps import FAILED, train
-from handful.training.coupling import training_mode
+from handful.training.special.coupling import training_mode
 from handful.training.step import seed_dropout
 from handful.training.training import Training
 

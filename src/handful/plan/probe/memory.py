@@ -21,10 +21,10 @@ from handful.plan.probe.snapshot import untouched
 from handful.plan.probe.step_time import powers_of_two
 from handful.plan.probe.steps import clock, step
 from handful.report.words import say_bytes
-from handful.training.coupling import mode_coupling, training_mode
-from handful.training.guards import OutOfMemory, TooLarge
+from handful.training.special.coupling import mode_coupling, training_mode
 from handful.training.step import ExactGradient
 from handful.training.training import Training, update
+from handful.training.watch.guards import OutOfMemory, TooLarge
 
 HEADROOM = 0.9  # of the accelerator's memory; fragments and other processes have the rest
 HOST_SHARE = 0.5  # of the memory that is free on the host, where running out kills the process

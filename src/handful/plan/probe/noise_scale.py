@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 from handful.data.base import Batch
 from handful.report.words import say_number
-from handful.training.coupling import rows
-from handful.training.guards import ZERO_WEIGHT, NonFiniteLoss, non_finite
 from handful.training.objective import LossSums, Objective
+from handful.training.special.coupling import rows
 from handful.training.step import seed_dropout
+from handful.training.watch.guards import ZERO_WEIGHT, NonFiniteLoss, non_finite
 
 PARTS = 16
 LOOK = 4  # parts after which it is asked whether they are enough

@@ -12,9 +12,9 @@ from handful.base.keys import key
 from handful.base.stopwatch import part
 from handful.plan.probe.snapshot import Snapshot, untouched
 from handful.plan.probe.steps import clock, step
-from handful.training.coupling import training_mode
-from handful.training.guards import NonFiniteLoss, OutOfMemory
+from handful.training.special.coupling import training_mode
 from handful.training.training import Training
+from handful.training.watch.guards import NonFiniteLoss, OutOfMemory
 
 PEAK = 0.9  # B0: the smallest batch with this share of the best throughput
 MIDDLE = 32  # the size that is timed first

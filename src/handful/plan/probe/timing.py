@@ -15,12 +15,12 @@ import torch
 from handful.base.plan import Choice
 from handful.base.stopwatch import part
 from handful.plan.probe.snapshot import untouched
-from handful.training.coupling import training_mode
-from handful.training.guards import NonFiniteLoss, OutOfMemory, TooLarge
 from handful.training.objective import Objective
 from handful.training.process.device import using_threads
-from handful.training.step import gradient
+from handful.training.special.coupling import training_mode
+from handful.training.special.exact import gradient
 from handful.training.training import Training
+from handful.training.watch.guards import NonFiniteLoss, OutOfMemory, TooLarge
 
 FEWER_THREADS = 1.3  # one thread must be so many times faster than all: a tie, or noise, leaves torch's own setting
 LOWER_PRECISION = 1.25  # bfloat16 must be so many times faster: it keeps 8 bits of a number's 24

@@ -23,8 +23,8 @@ from handful.report.truth import figure_against, figure_calibration, figure_matr
 from handful.report.words import say_count, say_name, say_number, say_score, say_share, say_value, sentence, split_score
 from handful.runs.judge.examples import contents, pictures_of, shorten, sounds_of
 from handful.runs.judge.tally import Details, Floats, Row
-from handful.training.evaluation import evaluate as evaluate_rows
 from handful.training.objective import Objective
+from handful.training.watch.evaluation import evaluate as evaluate_rows
 from handful.transform.pipeline import Pipeline
 from handful.transform.rows import original_rows
 from handful.transform.seen import Repeated

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from handful.base.errors import MISTAKES
 from handful.data.base import Batch
 from handful.losses.outputs import mapped
-from handful.training import adapters
-from handful.training.adapters import RowLosses
 from handful.training.objective import Objective
+from handful.training.special import adapters
+from handful.training.special.adapters import RowLosses
 
 CLOSE = 1e-4  # of the largest loss of a row: float32 adds up to less
 KEPT_WHOLE = "so a mini-batch is kept whole, and the held-out loss is the mean over batches of up to 512 rows"
