@@ -322,8 +322,7 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
         words = None if kept is None else tuple(kept["text"].to_pylist())
         return replace(written, type=str(TEXT), words=words)
     if is_input:
-        if distinct is not None and texts.filled >= _IDENTIFIER_ROWS:
-            strings.note_sum(key, distinct, notes)
+        strings.note_sum(key, distinct, notes)
         mean = texts.words / texts.filled
         if mean >= 3 and (count is None or count > 0.5 * texts.filled):
             many = "" if count is None else f", {count:,} different in {texts.filled:,} rows"

@@ -182,6 +182,7 @@ def _as_array(classes: tuple[str, ...]) -> pa.Array:
     return pa.array(map(composed, classes), TEXT)
 
 
+_MANY = 20  # rows from which on one of them may be the sum of the others
 _SUMS = ("total", "totals", "grand total", "sum", "average", "mean", "gesamt", "summe", "总计", "合计")
 _MOST = 1 << 16  # labels whose writing is kept
 _LONGEST = 2**63  # whole numbers below have their own bits
@@ -244,8 +245,10 @@ def parse_cells(dialect: Dialect, cells: pa.Array) -> pa.ChunkedArray:
     return plain(arrow_csv.read_csv(pa.BufferReader(text.getvalue()), options, parse, conversion(dialect)))["cells"]
 
 
-def note_sum(key: str, distinct: pa.Table, notes: list[str]) -> None:
+def note_sum(key: str, distinct: pa.Table | None, notes: list[str]) -> None:
     """Say where one row alone is named as the sum of the others is."""
+    if distinct is None or (pc.sum(distinct["rows"]).as_py() or 0) < _MANY:
+        return
     alone = distinct.filter(pc.equal(distinct["rows"], 1))["text"]
     word = pc.utf8_lower(pc.utf8_trim(alone, " :.*"))
     for name in alone.filter(pc.is_in(word, pa.array(_SUMS, word.type))).to_pylist():
