@@ -229,6 +229,16 @@ def test_a_run_that_breaks_off_has_its_exit_status(monkeypatch, tmp_path, capsys
     assert "not finite" in printed.out
 
 
+@pytest.fixture
+def own_handlers():
+    """The command's handlers of signals go with the test."""
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -243,13 +253,13 @@ def test_a_run_that_breaks_off_has_its_exit_status(monkeypatch, tmp_path, capsys
     ],
     ids=lambda c: c[0],
 )
-@pytest.mark.parametrize(("given", "status"), [((), 130), ((143,), 143), ((129,), 129)])
-def test_a_signal_at_any_command_is_said_and_has_its_status(monkeypatch, tmp_path, capsys, command, given, status):
-    """Ctrl-C raises KeyboardInterrupt; SIGTERM and SIGHUP one with their status."""
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+@pytest.mark.usefixtures("own_handlers")
+def test_a_signal_at_any_command_is_said_and_has_its_status(monkeypatch, tmp_path, capsys, command, name, status):
     from handful import cli
 
     def stop(*_, **__):
-        raise KeyboardInterrupt(*given)
+        signal.raise_signal(getattr(signal, name))
 
     monkeypatch.chdir(tmp_path)
     for module, names in {"handful.fit": ["load"], "handful.runs.inspect": ["show_run", "show_data"],
