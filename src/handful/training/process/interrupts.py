@@ -21,10 +21,10 @@ def interrupt(number: int, _frame: object) -> None:
         with suppress(OSError):
             os.write(2, b"handful: interrupted\n")
         os._exit(128 + number)
-    stop(number)
+    end_by(number)
 
 
-def stop(number: int) -> NoReturn:
+def end_by(number: int) -> NoReturn:
     """Have the command end as the signal asks."""
     heard.append(number)
     raise KeyboardInterrupt
