@@ -174,7 +174,7 @@ def cut(name: str, kind: str, place: Path, before: dict[str, bytes], after: dict
         bad.append(f"status {status}: {text[-1500:]}")
     elif hit and status not in (0, -9, 4) and text.count("handful: ") != 1 and name != "profile":
         bad.append(f"sentences: {text[-500:]}")
-    if kind != "KILL" and (left := [p for p in unfinished(place) if not p.startswith(".store.")]):
+    if kind != "KILL" and (left := [p for p in unfinished(place) if ".store." not in p]):
         bad.append(f"left: {left}")
     return hit, f"{name}, after {kind}: {', '.join(bad)}" if bad else ""
 

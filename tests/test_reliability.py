@@ -253,13 +253,13 @@ def own_handlers():
     ],
     ids=lambda c: c[0],
 )
-@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+@pytest.mark.parametrize(("sent", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 @pytest.mark.usefixtures("own_handlers")
-def test_a_signal_at_any_command_is_said_and_has_its_status(monkeypatch, tmp_path, capsys, command, name, status):
+def test_a_signal_at_any_command_is_said_and_has_its_status(monkeypatch, tmp_path, capsys, command, sent, status):
     from handful import cli
 
     def stop(*_, **__):
-        signal.raise_signal(getattr(signal, name))
+        signal.raise_signal(getattr(signal, sent))
 
     monkeypatch.chdir(tmp_path)
     for module, names in {"handful.fit": ["load"], "handful.runs.inspect": ["show_run", "show_data"],

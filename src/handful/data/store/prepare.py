@@ -70,6 +70,8 @@ def prepare(
     alone: dict[str, object] = {"handful": __version__}
     identity, provenance = identity_of(files, options) if files else (None, alone)
     provenance["identity"] = identity
+    if (old := path.with_name(f".{path.name}.old")).exists() and not path.exists():
+        os.rename(old, path)  # a call was killed between the two renamings
     if path.exists() and not overwrite:
         return _existing(path, identity)
     feed = open_feed(where, target, columns, image_size, rate, images, provenance, bad_rows, outside)
