@@ -26,5 +26,6 @@ def main() -> None:
         sys.last_value = stopped = HandfulError("interrupted")
         stopped.exit_status = status = 128 + heard[0]
         print(f"handful: {stopped}", file=sys.stderr)
+        exec("")  # CPython ends by the signal, not by the status, where the last exec of a text was interrupted
     heard.append(0)  # what was done is done: from here on a signal ends the process at once
     sys.exit(status)
