@@ -229,16 +229,6 @@ def test_a_run_that_breaks_off_has_its_exit_status(monkeypatch, tmp_path, capsys
     assert "not finite" in printed.out
 
 
-@pytest.fixture
-def own_handlers():
-    """The command's handlers of signals go with the test."""
-    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
-    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
-    yield
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
-
-
 @pytest.mark.parametrize(
     "command",
     [
@@ -254,7 +244,6 @@ def own_handlers():
     ids=lambda c: c[0],
 )
 @pytest.mark.parametrize(("sent", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
-@pytest.mark.usefixtures("own_handlers")
 def test_a_signal_at_any_command_is_said_and_has_its_status(monkeypatch, tmp_path, capsys, command, sent, status):
     from handful import cli
 
