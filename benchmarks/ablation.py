@@ -26,8 +26,8 @@ import handful
 from handful import models
 from handful.data.base import Source
 from handful.optim import build as optimizer
-from handful.training.state import copy_weights, load_weights
 from handful.training.watch.evaluation import evaluate
+from handful.training.watch.weights import copy_weights, load_weights
 
 HERE = Path(__file__).resolve().parent
 CACHE, DATA = HERE / ".cache" / "ablation", HERE.parents[1] / "shared" / "data"

@@ -41,6 +41,7 @@ from handful.plan.probe.decide import batch_cap
 from handful.plan.probe.step_time import Throughput, measure_throughput, powers_of_two
 from handful.training.training import Training
 from handful.training.watch.evaluation import evaluate
+from handful.training.watch.observe import EVALUATION_BATCH
 
 LAWS = (8, 32, 128, 512)
 SCORED = {"last": 2, "averaged": 3}  # columns of a curve
@@ -94,7 +95,7 @@ class Average:
                 kept = [v.clone() for v in self.weights]
                 torch._foreach_copy_(self.weights, self.mean)
                 assert self.t.valid is not None
-                loss = evaluate(self.t.objective, self.t.valid.epoch(self.t.evaluation_batch))["loss"]
+                loss = evaluate(self.t.objective, self.t.valid.epoch(EVALUATION_BATCH))["loss"]
                 torch._foreach_copy_(self.weights, kept)
                 self.curve.append([info["step"], info["position"], info["valid_loss"], loss])
 

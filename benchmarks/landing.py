@@ -19,8 +19,9 @@ from never_worse_data import SETS, Set
 from handful.fit import run_training
 from handful.plan.build import assemble
 from handful.plan.probe.steps import step
-from handful.training.state import Weights, copy_weights, load_weights
 from handful.training.watch.observe import restore_best
+from handful.training.watch.saved import evaluated
+from handful.training.watch.weights import Weights, copy_weights, load_weights
 
 KINDS: dict[str, dict[str, object]] = {"open": {}, "given": {"lr": 1e-3, "until": "epochs(60) | plateau(5)"}}
 LENGTH, LOOKS = 0.15, 4
@@ -52,7 +53,7 @@ def landed(s: Set, seed: int, options: dict[str, object]) -> str:
     for k in range(steps):
         step(t, t.batches.at(state.position, state.batch), factor * (1 - k / steps))
         if (k + 1) % (steps // LOOKS) == 0:
-            with state.evaluated():
+            with evaluated(state):
                 best = min(best, (score(model, valid)["loss"], score(model, test)["loss"]), key=lambda pair: pair[0])
             model.train()
     return f"{best[1] / before:.3f} ({position / t.examples:.3g} epochs, {factor:.2f})"

@@ -102,6 +102,15 @@ def test_what_takes_long_to_load_is_loaded_where_it_is_needed(tmp_path):
     )
     done = outside("-c", code, cwd=tmp_path)
     assert done.stdout == "[]\n", done.stderr
+    code = (
+        "import sys, handful\n"
+        "open('a.csv', 'w').write('x,y\\n' + ''.join(f'{i % 7},c{i % 2}\\n' for i in range(200)))\n"
+        "handful.fit('mlp', 'a.csv', target='y', until='epochs(2)', quiet=True, out='run')\n"
+        "handful.resume('run', until='epochs(3)', quiet=True)\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = outside("-c", code, cwd=tmp_path)
+    assert done.stdout == "False\n", done.stderr
     code = "import sys, handful.cli; sys.argv = ['handful', '--help']\ntry:\n    handful.cli.main()\nfinally:\n"
     assert outside("-c", code + "    print('rich' in sys.modules)", cwd=tmp_path).stdout.endswith("False\n")
 

@@ -2,7 +2,7 @@
 
 import copy
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -26,8 +26,7 @@ from handful.runs.judge import extras
 from handful.runs.replay import Replay, take_again
 from handful.runs.run import BROKEN_OFF, DONE, SPENT, UNSAVED, Run, open_run
 from handful.training import loop
-from handful.training.loop import MiniBatches
-from handful.training.loop import train as train_loop
+from handful.training.loop import AfterStep, StepByStep
 from handful.training.objective import LossSums, Objective
 from handful.training.process import checkpoint
 from handful.training.process.agreement import same_start
@@ -35,16 +34,19 @@ from handful.training.process.device import choose_device, using_threads
 from handful.training.process.interrupts import INTERRUPTED, Interrupts
 from handful.training.process.messages import PeerLost
 from handful.training.process.parallel import Ranks, joined, restarted
+from handful.training.special.exact import OverRanks
 from handful.training.step import ExactGradient
 from handful.training.training import Training
 from handful.training.watch.observe import Observer, restore_best
+from handful.training.watch.record import save
+from handful.training.watch.recovery import train
+from handful.training.watch.saved import restore
 
-AfterStep = Callable[[LossSums, float], None]
 ENDS = {DONE: "finished", BROKEN_OFF: "failed"}
 UNTRACED, TRACED = 10, 20  # steps of a profile before the trace, and in it
 PARTS = (  # of a step: whose method, and what its time is called
-    (MiniBatches, "next", WAITING), (Objective, "to_device", COPYING), (Objective, "sums_of", LOSS),
-    (ExactGradient, "backward", BACKWARD), (loop, "update", UPDATE),
+    (StepByStep, "choose", WAITING), (Objective, "to_device", COPYING), (Objective, "sums_of", LOSS),
+    (ExactGradient, "backward", BACKWARD), (OverRanks, "backward", BACKWARD), (loop, "update", UPDATE),
 )  # fmt: skip
 
 
@@ -123,7 +125,7 @@ def _go_on(
     try:
         training = assemble(model, train, dict(options), out=path, resuming=plan, ranks=ranks)
         tensors, meta, notes = checkpoint.load(folder.checkpoints)
-        training.state.restore(tensors, meta)
+        restore(training.state, tensors, meta)
         adopt(training, plan)
         same_start(ranks, training.plan, training.objective.model, training.state.step)
         training.folder = folder
@@ -210,7 +212,7 @@ def _run_training(t: Training, watch: Stopwatch) -> Run:
             observer.tell("start", {"plan": t.plan, "training": t})
             observer.begin()
             with part(STEPS), watched(t, observer, watch) as after_step:
-                state.stopped_because = observer.ended(train_loop(t, after_step, interrupts))
+                state.stopped_because = observer.ended(train(t, after_step, interrupts))
         except KeyboardInterrupt:
             if interrupts.held or t.ranks.sharding:  # in the middle of an update: what was saved last stays
                 raise
@@ -218,7 +220,7 @@ def _run_training(t: Training, watch: Stopwatch) -> Run:
             t.ranks.leave(KeyboardInterrupt())
         except PeerLost:  # the last whole step stays, and whoever started the ranks starts them again
             if observer.step == state.step and not t.ranks.sharding:
-                t.save()
+                save(t)
             raise
         except StepError as error:
             if state.step == 0:
@@ -227,7 +229,7 @@ def _run_training(t: Training, watch: Stopwatch) -> Run:
         finally:
             torch.random.set_rng_state(generator_state)
         if observer.step == state.step and not state.torn:  # or the checkpoint before is the one to go on from
-            unsaved = t.save()
+            unsaved = save(t)
         restore_best(t)
         t.live.close(state.stopped_because)
     if state.stopped_because == INTERRUPTED:

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,12 +15,15 @@ from typer.testing import CliRunner
 
 import handful
 from handful.base.errors import HandfulError
+from handful.base.plan import Choice
 from handful.cli.program import app
+from handful.compare.budget import share_out
 from handful.compare.compare import compare
 from handful.compare.experiment import Experiment, Method, fingerprint, methods, step_memory
 from handful.compare.findings import (
     TargetScore,
     cheapest_step,
+    choose_target,
     deviation,
     findings,
     first_to_target,
@@ -27,6 +31,7 @@ from handful.compare.findings import (
     separated,
 )
 from handful.compare.gradient_variance import Point, fit_slope, gradient_variance
+from handful.compare.page import compare_page
 from handful.data.split import split as split_rows
 from handful.plan.build import assemble
 
@@ -267,6 +272,10 @@ def test_the_page_and_the_folder(comparison, tmp_path):
         assert finding.question in html
     assert html.count("<li><b>") == 7
     assert "Held-out loss against seconds" in html
+    assert "saw the same examples" in html
+    first = comparison.table[0]
+    short = replace(comparison, table=[first | {"examples": 30}, *comparison.table[1:]])
+    assert "had the same time: in it they saw different numbers of examples" in str(compare_page(short).html())
     saved = json.loads((page.parent / "comparison.json").read_text())
     assert saved["table"] == comparison.table
     assert len(saved["runs"]) == 8
@@ -322,6 +331,19 @@ def test_the_moment_a_target_is_reached():
     assert target.reached(trial_of([math.nan, math.nan, 0.5]))["examples"] == 20
     up = TargetScore("valid_accuracy", 0.9, "given")
     assert up.reached(trial_of([0.1, 0.8, 1.0], "valid_accuracy"))["examples"] == pytest.approx(15)
+
+
+def test_a_target_is_below_where_all_begin_though_most_methods_never_learned():
+    def of(size, values):
+        one = trial_of(values)
+        one.method = Method(size, size)
+        return one
+
+    runs = [of(1, [2.3, 3.2]), of(32, [2.3, 0.05]), of(64, [2.3, 0.09]), of(1617, [2.3, 18.8])]
+    target = choose_target(runs, None)
+    assert 0.09 < target.value < 2.3
+    assert [target.reached(one) is not None for one in runs] == [False, True, True, False]
+    assert choose_target([of(1, [2.3, 3.2]), of(2, [2.3, 2.4])], None).value == 2.3  # nothing learned: nothing below
 
 
 def test_findings_of_one_method(comparison):
@@ -397,6 +419,23 @@ def test_a_budget_is_kept_by_fewer_rates_and_shorter_runs_not_overrun():
     assert c.choices["time"].value == "4 s"
     assert "of training for each run" in c.choices["time"].reason
     assert max(r.last["seconds"] for r in c.runs) < 4
+
+
+def test_a_step_of_all_rows_is_left_room_for():
+    free = share_out(100.0, 0.0, 0.1, methods=4, tries=0, seeds=1)
+    long = share_out(100.0, 0.0, 0.1, methods=4, tries=0, seeds=1, longest=20.0)
+    assert 1.3 * (free.seconds - long.seconds) == pytest.approx(20.0 / 4)  # 0.3 of a limit goes to scoring
+
+
+def test_what_is_measured_of_the_machine_is_measured_once_for_all_runs(monkeypatch):
+    asked = []
+    choice = Choice("float32", "measured", "as fast")
+    monkeypatch.setattr("handful.plan.build.measure_precision", lambda t: asked.append(t) or choice)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    c = compare("cnn", digits(60), [20, "full"], epochs=1, lrs=0.1, seeds=2, quiet=True)
+    assert len(asked) == 1
+    assert c.choices["precision"] == choice
+    assert {r.run.plan.precision for r in c.runs} == {"float32"}
 
 
 def test_the_surface_has_the_loss_of_the_runs_where_they_went():

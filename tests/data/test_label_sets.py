@@ -68,3 +68,36 @@ def test_a_label_that_training_did_not_have_is_one_sentence(tmp_path):
         handful.open(write(tmp_path / "d.jsonl", [{"text": "x", "tags": ["sport"]}] * 4), target="tags")
     source = handful.open(write(tmp_path / "e.jsonl", rows(9)))
     assert any("target='tags' takes them for labels" in note for note in source.notes)
+
+
+def in_order(n, twice):
+    return [{"n": float(i), "tags": ["D", "N", "D"] if i < twice else ["D", "N"]} for i in range(n)]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "frame", "dict", "parquet"])
+def test_labels_in_order_are_not_taken_for_a_set(tmp_path, form):
+    pandas = pytest.importorskip("pandas")
+    records = in_order(60, 40)
+    frame = pandas.DataFrame(records)
+    if form == "parquet":
+        frame.to_parquet(tmp_path / "a.parquet")
+    data = {
+        "jsonl": lambda: write(tmp_path / "a.jsonl", records),
+        "frame": lambda: frame,
+        "dict": lambda: {key: [r[key] for r in records] for key in ("n", "tags")},
+        "parquet": lambda: str(tmp_path / "a.parquet"),
+    }[form]()
+    with pytest.raises(HandfulError, match="40 of 60 lists of 'tags' hold a label more than once"):
+        handful.open(data, target="tags")
+
+
+def test_a_label_written_twice_in_few_rows_counts_once_and_is_noted(tmp_path):
+    data = handful.open(write(tmp_path / "a.jsonl", in_order(60, 3)), target="tags")
+    assert "3 lists of 'tags' hold a label more than once: it counts once." in data.notes
+    assert np.array_equal(np.asarray(data.take(np.array([0]))["tags"]), [[1, 1]])
+
+
+def test_labels_in_order_need_a_model_with_an_answer_for_each_place():
+    ids = [np.arange(1 + i % 3) for i in range(60)]
+    with pytest.raises(HandfulError, match="holds labels in order, and the model gives one answer for a whole row"):
+        handful.fit("auto", {"x": ids, "y": ids}, target="y", batch=8, lr=0.01, until="epochs(1)", quiet=True)

@@ -11,7 +11,7 @@ from handful.data.base import Batch
 from handful.losses.asked import as_metrics
 from handful.losses.loss import cross_entropy, mse
 from handful.training.objective import Objective
-from handful.training.step import gradient
+from handful.training.special.exact import gradient
 
 TABLE = {"n_numbers": 3, "cardinalities": (4, 7)}
 GIVEN = {"features": 3, "cardinalities": [4, 7], "outputs": 5, "width": 16, "blocks": 1, "dropout": 0.0}

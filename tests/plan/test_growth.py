@@ -16,7 +16,7 @@ from handful.plan.build import assemble
 from handful.plan.probe import batch_growth as growth_module
 from handful.plan.probe.batch_growth import Grower, as_growth, growth, stalled
 from handful.plan.probe.noise_scale import GradientMoments
-from handful.training.training import CONSIDERED
+from handful.training.watch.observe import CONSIDERED
 
 LAW = "growth(at_most=128, a=0.02, b=1e-05)"  # a step costs what 2,000 rows do: larger batches pay
 

@@ -14,7 +14,7 @@ from handful.plan.probe.decide import tells_enough
 from handful.plan.probe.noise_scale import GradientMoments, fieller, gradient_in_parts, moments, pool
 from handful.plan.probe.step_time import Throughput, powers_of_two
 from handful.training.objective import Objective
-from handful.training.step import gradient
+from handful.training.special.exact import gradient
 from handful.training.watch.guards import NonFiniteLoss
 
 from .conftest import digits, mlp

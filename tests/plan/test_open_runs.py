@@ -16,7 +16,7 @@ from handful.batches.batches import Batches
 from handful.batches.order import Order
 from handful.plan.build import assemble
 from handful.plan.probe import decide as decide_module
-from handful.training.training import Training
+from handful.training.watch import observe
 
 
 def noisy(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -154,14 +154,14 @@ def judge(n: int, status: str, history=()):
 )
 def test_the_score_decides_beyond_its_standard_error_and_near_the_lowest_loss(accuracy, loss_then, loss_now, better):
     old, new = ({"valid_accuracy": a, "valid_loss": v} for a, v in ((0.9, loss_then), (accuracy, loss_now)))
-    assert judge(100, "default").better(new, old) is better
-    assert judge(100, "given").better(new, old) is (accuracy > 0.9)
+    assert observe.better(judge(100, "default"), new, old) is better
+    assert observe.better(judge(100, "given"), new, old) is (accuracy > 0.9)
 
 
 def test_losses_near_the_lowest_are_so_over_the_whole_run_not_from_one_kept_to_the_next():
     t = judge(100, "default", [{"valid_loss": 0.30}, {"valid_loss": 0.31}])
     old, new = {"valid_accuracy": 0.8, "valid_loss": 0.31}, {"valid_accuracy": 0.9, "valid_loss": 0.32}
-    assert not t.better(new, old)
+    assert not observe.better(t, new, old)
 
 
 def test_an_open_run_that_is_cut_ends_with_the_same_bits(tmp_path):
@@ -212,7 +212,7 @@ def test_a_run_whose_held_out_loss_rises_from_its_first_looks_on_restarts_at_a_s
     assert "goes back and on at a smaller rate" in run.plan.choices["evaluate_every"].reason
     assert min(looks(run)) < 0.97 * looks(run)[0]
     assert loss(run.model, test) < 0.98 * math.log(2)
-    monkeypatch.setattr(Training, "may_restart", False)
+    monkeypatch.setattr(observe, "may_restart", lambda t: False)
     assert min(looks(handful.fit(Loud(), train, **given))) > 1.02 * min(looks(run))
 
 

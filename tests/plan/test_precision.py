@@ -45,6 +45,7 @@ def test_it_leaves_no_trace(training):
 def test_an_own_model_keeps_float32_and_a_ready_made_one_trains_in_what_was_measured(monkeypatch, tmp_path):
     half = choose.Choice("bfloat16", "measured", "twice as fast")
     monkeypatch.setattr("handful.plan.build.measure_precision", lambda t: half)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
     options = {"batch": 64, "lr": 1e-3, "until": "epochs(1)", "augment": None, "quiet": True}
     own = handful.fit(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), "digits", **options)
     assert own.plan.precision == "float32"
@@ -54,3 +55,17 @@ def test_an_own_model_keeps_float32_and_a_ready_made_one_trains_in_what_was_meas
     assert run.scores["valid_accuracy"] > 0.5
     again = handful.load(tmp_path / "run")
     assert again.objective.autocast == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("known", "may"), [({"avx2": True, "avx512_bf16": False}, False), ({"neon": True, "bf16": True}, True), ({}, True)]
+)
+def test_nothing_is_measured_where_the_processor_has_no_bfloat16(monkeypatch, known, may):
+    asked = []
+    choice = choose.Choice("float32", "measured", "as fast")
+    monkeypatch.setattr("handful.plan.build.measure_precision", lambda t: asked.append(t) or choice)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    options = {"batch": 64, "lr": 1e-3, "until": "steps(1)", "augment": None, "quiet": True}
+    run = handful.fit("cnn", "digits", **options)
+    assert bool(asked) == may
+    assert run.plan.choices["precision"].status == ("measured" if may else "found")

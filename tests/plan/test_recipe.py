@@ -12,6 +12,7 @@ from handful.losses.loss import as_loss
 from handful.plan import balance
 from handful.plan.build import assemble
 from handful.sklearn import MiniBatchClassifier
+from handful.training.watch.observe import better
 from handful.transform.pipeline import fit_pipeline
 
 RNG = np.random.default_rng(0)
@@ -158,10 +159,10 @@ def test_a_balanced_score_on_few_rare_rows_decides_only_beyond_its_own_error():
     t = assemble(net(), few(2000, 20), {"valid": few(1000, 10, 1), "quiet": True, "batch": 32, "lr": 1e-3})
     assert t.plan.score == "valid_balanced_accuracy"
     before = {"valid_loss": 0.100, "valid_balanced_accuracy": 0.60}
-    assert t.better(before | {"valid_loss": 0.099}, before)
+    assert better(t, before | {"valid_loss": 0.099}, before)
     # one of ten more is found: 0.05, where the error of (p + 0.99) / 2 is that of p over ten rows, 0.07, and not 0.016
-    assert not t.better({"valid_loss": 0.101, "valid_balanced_accuracy": 0.65}, before)
-    assert t.better({"valid_loss": 0.101, "valid_balanced_accuracy": 0.80}, before)
+    assert not better(t, {"valid_loss": 0.101, "valid_balanced_accuracy": 0.65}, before)
+    assert better(t, {"valid_loss": 0.101, "valid_balanced_accuracy": 0.80}, before)
     assert t.evenness == pytest.approx(4 * 0.01 * 0.99)
 
     def labels(rows):
@@ -171,8 +172,8 @@ def test_a_balanced_score_on_few_rare_rows_decides_only_beyond_its_own_error():
     t = assemble(one, labels(few(2000, 20)), {"valid": labels(few(1000, 10, 1)), "task": "multilabel", "quiet": True})
     before = {"valid_loss": 0.100, "valid_f1": 0.60}
     assert t.plan.score == "valid_f1"
-    assert not t.better({"valid_loss": 0.101, "valid_f1": 0.70}, before)
-    assert t.better({"valid_loss": 0.101, "valid_f1": 0.90}, before)
+    assert not better(t, {"valid_loss": 0.101, "valid_f1": 0.70}, before)
+    assert better(t, {"valid_loss": 0.101, "valid_f1": 0.90}, before)
 
 
 X3 = np.random.default_rng(1).normal(size=(120, 3))

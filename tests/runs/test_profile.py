@@ -25,10 +25,10 @@ def fit(out=None, **options):
 
 
 def test_a_profile_changes_no_bit_and_leaves_nothing_behind():
-    before = loop.update, Objective.sums_of, loop.MiniBatches.next
+    before = loop.update, Objective.sums_of, loop.StepByStep.choose
     plain, profiled = fit(), fit(profile=True)
     assert all(torch.equal(a, b) for a, b in zip(plain.model.parameters(), profiled.model.parameters(), strict=True))
-    assert (loop.update, Objective.sums_of, loop.MiniBatches.next) == before
+    assert (loop.update, Objective.sums_of, loop.StepByStep.choose) == before
     assert not profiled.model._forward_hooks
     assert not profiled.model._forward_pre_hooks
 

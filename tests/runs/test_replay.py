@@ -22,9 +22,9 @@ from handful.runs.judge.examples import pictures_of
 from handful.runs.replay import find
 from handful.runs.run import Run
 from handful.training.process import checkpoint
-from handful.training.state import copy_weights
 from handful.training.step import ExactGradient
 from handful.training.training import Training
+from handful.training.watch.weights import copy_weights
 
 Truth = dict[int, tuple[dict[str, Tensor], dict[str, Tensor]]]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from handful.training.state import average_weight, copy_weights, reader, update_average
+from handful.training.watch.weights import average_weight, copy_weights, reader, update_average
 
 
 class Tied(nn.Module):

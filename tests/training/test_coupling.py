@@ -13,7 +13,7 @@ from handful.data.base import Batch
 from handful.losses.loss import cross_entropy
 from handful.training.objective import Objective
 from handful.training.special.coupling import loss_form
-from handful.training.step import gradient, gradient_that_fits
+from handful.training.special.exact import gradient, gradient_that_fits
 from handful.training.watch.guards import OutOfMemory
 
 X = torch.randn(96, 4, generator=torch.Generator().manual_seed(0))

@@ -9,7 +9,7 @@ import handful
 from handful.base.errors import HandfulError
 from handful.batches.batches import Batches
 from handful.batches.order import Order
-from handful.training import training
+from handful.training.watch import observe
 
 X = torch.randn(300, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = X.sum(1, keepdim=True)
@@ -94,7 +94,7 @@ def test_memory_that_runs_out_where_rows_are_read_is_named_and_the_run_keeps_wha
 
 
 def test_the_history_of_a_run_of_unknown_length_grows_ever_more_slowly(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "FULL", 100)
+    monkeypatch.setattr(observe, "FULL", 100)
 
     def until(step):
         return lambda event, info: "enough" if event == "step" and info["step"] == step else None

@@ -12,6 +12,7 @@ import handful
 from handful.optim.fused import in_place
 from handful.training.process import graphs, static
 from handful.training.process.static import StaticStep
+from handful.training.watch.saved import tensors_of
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(700, 12)).astype(np.float32)
@@ -61,8 +62,8 @@ def timeless(run):
 def assert_same(a, b):
     for name, value in a.model.state_dict().items():
         assert torch.equal(value, b.model.state_dict()[name]), name
-    for name, value in a.state.tensors().items():
-        assert torch.equal(value, b.state.tensors()[name]), name
+    for name, value in tensors_of(a.state).items():
+        assert torch.equal(value, tensors_of(b.state)[name]), name
     assert timeless(a) == timeless(b)
     assert a.stopped_because == b.stopped_because
 
@@ -139,8 +140,8 @@ def test_mini_batches_of_several_shapes_are_taken_one_by_one_and_it_is_said(take
     words = [" ".join(["good" if y else "bad"] * (1 + k % 9)) for k, y in enumerate(Y)]
     options = {"model": "text", "data": {"x": words, "y": Y}, "target": "y", "until": "steps(20)", "batch": 2}
     a, b = fit(**options), plain(**options)
-    for name, value in b.state.tensors().items():
-        assert torch.equal(value, a.state.tensors()[name]), name
+    for name, value in tensors_of(b.state).items():
+        assert torch.equal(value, tensors_of(a.state)[name]), name
     assert any("several shapes" in note for note in a.plan.notes)
 
 
@@ -224,8 +225,8 @@ def test_warming_up_leaves_no_trace_where_a_model_cannot_be_captured(taken, monk
     a = fit(Net(norm=True), ema=0.9)
     assert any(note.endswith("when stream is capturing") for note in a.plan.notes)
     b = plain(Net(norm=True), ema=0.9)
-    for name, value in b.state.tensors().items():
-        assert torch.equal(value, a.state.tensors()[name]), name
+    for name, value in tensors_of(b.state).items():
+        assert torch.equal(value, tensors_of(a.state)[name]), name
 
 
 @pytest.mark.parametrize(

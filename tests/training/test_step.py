@@ -11,12 +11,13 @@ from sklearn.datasets import load_digits
 from handful.data.base import Batch
 from handful.losses.asked import as_metrics
 from handful.losses.loss import as_loss, cross_entropy, ctc, mae, mse, token_cross_entropy
+from handful.optim.rates import add_l1
 from handful.training.objective import LossSums, Objective
 from handful.training.special.coupling import mode_coupling
-from handful.training.state import Window
-from handful.training.step import add_l1, gradient, gradient_that_fits
+from handful.training.special.exact import gradient, gradient_that_fits
 from handful.training.watch.evaluation import evaluate
 from handful.training.watch.guards import NonFiniteLoss, OutOfMemory, is_out_of_memory
+from handful.training.watch.window import Window
 
 DIGITS = load_digits()
 X = torch.from_numpy(DIGITS.data / 16.0)

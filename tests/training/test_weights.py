@@ -8,7 +8,7 @@ from torch import nn
 
 import handful
 from handful.base.errors import HandfulError
-from handful.training.step import gradient
+from handful.training.special.exact import gradient
 
 RNG = np.random.default_rng(0)
 N = 60

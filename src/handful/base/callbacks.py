@@ -25,6 +25,7 @@ class Callbacks:
 
     def __init__(self) -> None:
         self.all: tuple[Callback, ...] = ()
+        self.may_stop = True  # not a run of several ranks
         self.reason: str | None = None  # why one of them asks the run to stop
         self._told: list[Callback] = []  # of the start, and not of the end yet
         self._saved: Row = {}  # states, by class and place among its like; also those of callbacks that are not here
@@ -42,6 +43,8 @@ class Callbacks:
                 self._told.append(callback)
             match callback(event, info):
                 case str(reason) if event in ("step", "evaluate"):
+                    if not self.may_stop:
+                        raise HandfulError("a callback cannot stop a run of several ranks: they go by until= alone")
                     self.reason = self.reason or reason
 
     def end(self, info: Row) -> None:

@@ -4,14 +4,13 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from handful.base.errors import HandfulError, StepError, whole
+from handful.base.errors import StepError, whole
 from handful.base.keys import drawing
 from handful.base.threads import R, in_order
+from handful.batches.arguments import check_call, check_reading
 from handful.batches.permutation import RowOrder
-from handful.batches.prefetch import EpochPrefetcher, RowPrefetcher
+from handful.batches.prefetch import EpochPrefetcher, RowPrefetcher, one_thread
 from handful.data.base import Batch, Rows, Source, as_rows
 
 Transform = Callable[[Batch], Batch]
@@ -40,14 +39,7 @@ class Batches:
         prefetch: int | None = None,
     ) -> None:
         """prefetch: batches read ahead by threads; 0 reads in the caller; None: 0 for data in memory, else 4."""
-        if not isinstance(source, Source):
-            kind = type(source).__name__
-            raise HandfulError(f"mini-batches are read from a source: pass handful.open(...) of the {kind}")
-        if not hasattr(order, "epochs"):
-            raise HandfulError(f"the order must be a handful.Order(len(source), ...), not a {type(order).__name__}")
-        if len(order) != len(source):
-            both = f"the order is for {len(order):,} rows but the source has {len(source):,}"
-            raise HandfulError(f"{both}; make it with Order(len(source))")
+        check_reading(source, order)
         self.source, self.order, self.transforms = source, order, tuple(transforms)
         self.prefetch = (0 if source.in_memory else 4) if prefetch is None else whole("prefetch", prefetch, least=0)
         self.seed = getattr(order, "seed", 0)
@@ -62,7 +54,7 @@ class Batches:
 
         share: (rank, ranks): only this rank's contiguous part of the batch; the parts of all ranks make the batch.
         """
-        rank, ranks = _check(position, size, share)
+        rank, ranks = check_call(position, size, share)
         start, stop = position + size * rank // ranks, position + size * (rank + 1) // ranks
         return self._read(start, as_rows(self.order[start:stop], len(self.source)), self.order.epochs(start, stop))
 
@@ -88,7 +80,7 @@ class Batches:
 
         What was read ahead and not used costs nothing to abandon: there is no sampler state to repair.
         """
-        _check(position, size, share)
+        check_call(position, size, share)
         return (self._stream_here if self.prefetch == 0 else self._stream_ahead)(position, size, share)
 
     def _stream_ahead(self, position: int, size: int, share: tuple[int, int]) -> Generator[Batch, None, None]:
@@ -104,7 +96,7 @@ class Batches:
 
     def _ahead(self, read: Callable[[R], Batch], inputs: Iterable[R], ahead: int) -> Iterator[Batch]:
         workers = min(2, self.prefetch)
-        return in_order(read, inputs, workers, ahead, name="handful-loader", start=_one_thread, wait=False)
+        return in_order(read, inputs, workers, ahead, name="handful-loader", start=one_thread, wait=False)
 
     def _stream_here(self, position: int, size: int, share: tuple[int, int]) -> Generator[Batch, None, None]:
         """Rows are drawn in stretches of many mini-batches. The first is of one, so that a run resumes as soon as it
@@ -130,35 +122,3 @@ class Batches:
         own = starts[len(starts) * rank // ranks : len(starts) * (rank + 1) // ranks]
         spans = (np.arange(start, min(start + size, n)) for start in own)
         yield from self._ahead(lambda rows: self._read(0, rows, np.zeros_like(rows)), spans, self.prefetch)
-
-
-def pinned(batch: Batch, pin: Callable[[Tensor], Tensor] = Tensor.pin_memory) -> Batch:
-    """The batch with its tensors in page-locked memory. It comes from torch's own cache of such memory, which gives it
-    out again only after the copies from it are done."""
-    return batch.on_tensors(pin)
-
-
-def _check(position: int, size: int, share: tuple[int, int]) -> tuple[int, int]:
-    whole("position", position, least=0)
-    check_size(size)
-    return check_share(share)
-
-
-def check_size(size: int) -> int:
-    """The rows of a mini-batch; HandfulError for anything but a positive integer."""
-    if whole("the size of a mini-batch", size) < 1:
-        raise HandfulError(f"a mini-batch needs at least one row, not {size}")
-    return size
-
-
-def check_share(share: tuple[int, int]) -> tuple[int, int]:
-    """(rank, ranks); HandfulError if there is no such rank."""
-    if not 0 <= share[0] < share[1]:
-        raise HandfulError(f"share must be (rank, ranks) with 0 <= rank < ranks, not {share}")
-    return share
-
-
-def _one_thread() -> None:
-    # A loader thread that used several would fight the training thread for the cores (100-fold slower, measured).
-    # OpenMP keeps the setting per thread, so the training thread's own is untouched.
-    torch.set_num_threads(1)

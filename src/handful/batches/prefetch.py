@@ -1,10 +1,14 @@
 """What will be read, asked for before it is needed: rows, sorted and joined into runs, and the next epoch's order."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import torch
+from torch import Tensor
+
 from handful.batches.permutation import RowOrder
-from handful.data.base import Source
+from handful.data.base import Batch, Source
 
 _BATCHES = 16
 _LONG = 1 << 17
@@ -51,3 +55,15 @@ class EpochPrefetcher:
                 prepare = self._order.prepare
                 threading.Thread(target=prepare, args=(epoch,), name="handful-epoch", daemon=True).start()
             self._asked = epoch
+
+
+def pinned(batch: Batch, pin: Callable[[Tensor], Tensor] = Tensor.pin_memory) -> Batch:
+    """The batch with its tensors in page-locked memory. It comes from torch's own cache of such memory, which gives it
+    out again only after the copies from it are done."""
+    return batch.on_tensors(pin)
+
+
+def one_thread() -> None:
+    # A loader thread that used several would fight the training thread for the cores (100-fold slower, measured).
+    # OpenMP keeps the setting per thread, so the training thread's own is untouched.
+    torch.set_num_threads(1)

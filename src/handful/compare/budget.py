@@ -30,9 +30,12 @@ class Share:
 
 
 def share_out(
-    budget: float | None, spent: float, setup: float, methods: int, tries: int, seeds: int, *, fixed: bool = False
-) -> Share:
-    """What each run of the comparison gets of `budget` seconds, of which `spent` are gone; to set up one takes `setup`.
+    budget: float | None, spent: float, setup: float, methods: int, tries: int, seeds: int, *, fixed: bool = False,
+    longest: float = 0.0,
+) -> Share:  # fmt: skip
+    """What each run of the comparison gets of `budget` seconds, of which `spent` are gone; to set up one and score its
+    beginning and end takes `setup`, a step of the largest batch `longest`, for which all limits together leave room,
+    as it is taken whole.
 
     Where setting up would take more than a third of what there is, fewer rates are tried (unless they are fixed), then
     none but the usual one, then fewer seeds are run: one run of each method always is.
@@ -47,7 +50,7 @@ def share_out(
     left = max(0.0, budget - spent)
     ways = [(tries, seeds)] + ([] if fixed else [(t, seeds) for t in (FEW, 0) if t < tries])
     ways += [(ways[-1][0], n) for n in range(seeds - 1, 0, -1)]
-    each = [RUNS * left / (methods * (t + n)) for t, n in ways]
+    each = [RUNS * left / (methods * (t + n)) - longest / methods for t, n in ways]
     k = next((k for k, seconds in enumerate(each) if seconds >= 3 * setup), len(ways) - 1)
     limit = max(0.02, (each[k] - setup) / (1 + SCORING))
     names = ("learning rates tried", "seeds")

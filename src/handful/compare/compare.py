@@ -19,7 +19,7 @@ from handful.base.files import write_text
 from handful.base.plan import Choice
 from handful.base.score import direction
 from handful.compare.budget import Counter, Share, share_out
-from handful.compare.experiment import Experiment, Method, Task, methods, run_experiment
+from handful.compare.experiment import Experiment, Method, Task, costs, methods, run_experiment
 from handful.compare.findings import SEEDS, Results, Row, TargetScore, choose_target, findings, table
 from handful.compare.gradient_variance import GradientVariance, gradient_variance
 from handful.compare.page import compare_page
@@ -127,17 +127,26 @@ def compare(
     given = {**more, "target": target, "optimizer": optimizer, "schedule": schedule, "seed": seed}
     rule = None if until is None else stop.as_rule(until)
     task = Task(copy.deepcopy(model), rows, held_out, given, seed, epochs, seconds, rule)
-    usual, setup = _prepare(task, optimizer, reach)
-    tries, spent = _tries(lrs), time.perf_counter() - began
-    share = share_out(budget, spent, setup, len(chosen), tries, seeds, fixed=lrs != "tune")
+    usual, found = _prepare(task, optimizer, reach)
+    task = replace(task, given={**given, **{name: choice.value for name, choice in found.items()}})
+    share = _share(task, chosen, lrs, seeds, budget, began)
     task = replace(task, seconds=min((s for s in (seconds, share.seconds) if s is not None), default=None))
     tuned, runs, variance, surface = _measure(task, chosen, lrs, usual, share, quiet)
     comparison = _summary(task, runs, choose_target(runs, reach), tuned, variance, surface)
     comparison.title = f"{model if isinstance(model, str) else type(model).__name__} on {file_name(source.name)}"
-    comparison.choices = _choices(task, runs, lrs, comparison.target) | share.choice
+    comparison.choices = _choices(task, runs, lrs, comparison.target) | found | share.choice
     if out is not None:
         comparison.save(out)
     return comparison
+
+
+def _share(
+    task: Task, chosen: list[Method], lrs: Rates, seeds: int, budget: float | None, began: float
+) -> Share:  # fmt: skip
+    """What each run gets of the budget, of which a part is gone since `began`."""
+    setup, longest = costs(task, max(m.size or 1 for m in chosen))
+    spent, fixed = time.perf_counter() - began, lrs != "tune"
+    return share_out(budget, spent, setup, len(chosen), _tries(lrs), seeds, fixed=fixed, longest=longest)
 
 
 def _measure(
@@ -244,19 +253,19 @@ def words(rows: Sequence[Row], score: str) -> list[dict[str, str]]:
     return lines
 
 
-def _prepare(task: Task, optimizer: Optimizers, reach: tuple[str, float] | None) -> tuple[float, float]:
+def _prepare(task: Task, optimizer: Optimizers, reach: tuple[str, float] | None) -> tuple[float, dict[str, Choice]]:
     """Assemble one run, so that mistakes are reported before the first; returns the optimizer's usual learning rate,
-    and the seconds that took."""
+    and what was measured of the machine, which is the same for all runs."""
     t = task.training(Method(1, 1), task.seed, 1e-3)
     parts = ("train",) if task.held_out is None else ("train", "valid")
     known = [f"{part}_{name}" for part in parts for name in ("loss", *(m.name for m in t.objective.metrics))]
     if reach is not None and reach[0] not in known:
         raise HandfulError(f"there is no score called '{reach[0]}' to reach.{did_you_mean(str(reach[0]), known)}")
-    usual, began = optimizer_of(optimizer, t.objective.model).lr.value, time.perf_counter()
+    usual = optimizer_of(optimizer, t.objective.model).lr.value
     if isinstance(usual, dict):
         raise HandfulError("compare looks for one learning rate for each batch size; give it one optimizer")
-    task.training(Method(1, 1), task.seed, 1e-3)  # once more: the first waits for what is loaded once
-    return float(usual), time.perf_counter() - began
+    machine = {name: t.plan.choices[name] for name in ("precision", "threads")}
+    return float(usual), {name: choice for name, choice in machine.items() if choice.status == "measured"}
 
 
 def _variances(
@@ -355,7 +364,11 @@ def _choices(task: Task, runs: list[Experiment], lrs: Rates, target: TargetScore
     luck = 2 / math.comb(2 * seeds, seeds)
     certain = f"a winner is named where all its seeds beat all of the other's: by luck alone, {luck:.0%} of the time"
     out = {
-        "length": Choice(f"{task.epochs:g} epochs", "given", f"equal examples for every method{limit}"),
+        "length": Choice(
+            f"{task.epochs:g} epochs",
+            "given",
+            f"equal examples for every method{limit and ' where the time allows'}{limit}",
+        ),
         "learning rates": Choice(rates, "measured" if lrs == "tune" else "given", how),
         "seeds": Choice(seeds, "given", certain if seeds >= SEEDS else "too few to name a winner: that takes 3"),
         "target": Choice(target.words, "given" if target.why == "given" else "measured", target.why),

@@ -204,6 +204,20 @@ def run_experiment(
     )
 
 
+def costs(task: Task, largest: int) -> tuple[float, float]:
+    """The seconds that it takes to set up a run and to score it at its beginning and its end, and those of a step of
+    the largest batch, whose backward pass takes twice as long as the forward pass (Kaplan et al. 2020, section 2.1)."""
+    began = time.perf_counter()
+    t = task.training(Method(1, 1), task.seed, 1e-3)
+    sample = plain_rows(t.batches, task.seed, SAMPLE)
+    assembled = time.perf_counter()
+    evaluate(t.objective, sample.epoch(512))
+    forward = time.perf_counter() - assembled
+    held_out = 0 if task.held_out is None else len(task.held_out)
+    scoring = forward * (1 + held_out / len(sample.source))
+    return assembled - began + 3 * scoring, 3 * forward * largest / len(sample.source)
+
+
 def fingerprint(model: nn.Module) -> str:
     """A hash of parameters and buffers."""
     digest = hashlib.sha256()

@@ -97,9 +97,11 @@ def choose_target(runs: Sequence[Experiment], given: tuple[str, float] | None) -
     def lowest(one: Experiment) -> float:
         return min(v if math.isfinite(v) else math.inf for v in one.column(name))
 
+    start = runs[0].records[0][name]
     worst = sorted(max(map(lowest, of_method)) for of_method in group(runs).values())
-    enough = min(len(worst), max(2, 3 * len(worst) // 4))
-    lowest_shared, start = worst[enough - 1], runs[0].records[0][name]
+    learned = sum(loss < start for loss in worst)  # a target where all begin is none
+    enough = min(len(worst), max(2, 3 * len(worst) // 4), learned or len(worst))
+    lowest_shared = worst[enough - 1]
     # Above the lowest itself, which the last of them reaches at one lucky moment; and below where all begin.
     above = min(lowest_shared * SLACK, (lowest_shared + start) / 2) if start > lowest_shared else lowest_shared
     how = f"{above / lowest_shared - 1:.0%} above" if lowest_shared > 0 else "near"

@@ -30,6 +30,7 @@ from handful.transform.pipeline import Pipeline
 
 POPULATION = 2048  # rows that the law is measured on: enough for three decades of B, and cheap
 LEAST, MOST = 64, 256  # mini-batches drawn of each size; of single rows four times as many, as the law starts there
+FEWEST = 128  # rows that it is measured on where time is short
 HURRIED = 8  # drawn of each size where time is short
 CLOUD = 64  # gradients of each size that the picture shows
 FEW = 16  # single rows whose differences give the picture its second direction
@@ -87,13 +88,21 @@ def gradient_variance(
     Sizes are the powers of two up to half the rows, and `sizes` where they are smaller than all rows. Mini-batches
     are drawn by `Order`, and never span two epochs, so that each is a uniform subset. Of more than 2,048 rows, a
     fixed random sample of that many stands for all. Augmentation is off and the model is in evaluation mode: what
-    varies is the rows alone. seconds: of each size fewer mini-batches are drawn, at least 8, if all take longer.
+    varies is the rows alone. seconds: of each size fewer mini-batches are drawn, at least 8, if all take longer; of
+    fewer rows, at least 128, where these would.
     Raises HandfulError for fewer than 4 rows.
     """
     rows = plain_rows(batches, seed, POPULATION)
+    if len(rows.source) < 4:
+        raise HandfulError(
+            f"{len(rows.source)} training rows are too few to measure how their gradients vary; it takes 4"
+        )
+    if math.isfinite(seconds):
+        began, first = time.perf_counter(), next(iter(rows.epoch(512)))
+        _gradient(objective, first)
+        each = (time.perf_counter() - began) / len(first)
+        rows = plain_rows(batches, seed, min(len(rows.source), max(FEWEST, round(seconds / each / (2 * HURRIED + 1)))))
     n = len(rows.source)
-    if n < 4:
-        raise HandfulError(f"{n} training rows are too few to measure how their gradients vary; it takes 4")
     wanted = sorted({2**k for k in range(int(math.log2(n / 2)) + 1)} | {s for s in sizes if 1 <= s < n})
     was_training = objective.model.training
     objective.model.eval()

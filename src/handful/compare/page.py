@@ -41,11 +41,12 @@ def compare_page(c: Results) -> Page:
         variance = [fill(TEMPLATE, "about_variance", law[-1]), *figures, fill(TEMPLATE, "slopes", law)]
     ways: list[Part] = [fill(TEMPLATE, "about_paths", c.surface), paths_figure(c.surface)] if c.surface else []
     dial = fill(TEMPLATE, "dial", _dial(c, rows), c.target)
+    seen = [number(row, "examples") for row in rows]
+    last = max((size for row in rows if (size := number(row, "batch")) < c.rows), default=0)  # it may be over the end
+    about = fill(TEMPLATE, "about_dial", c.rows, max(seen) - min(seen) <= last)
     sections = [
         Section("What the batch size changed", [fill(TEMPLATE, "findings", c.findings)]),
-        Section(
-            "The dial from one row to all of them", [fill(TEMPLATE, "about_dial", c.rows), dial, *_dial_figures(c)]
-        ),
+        Section("The dial from one row to all of them", [about, dial, *_dial_figures(c)]),
         Section("The ways down", ways),
         Section("Learning, against examples, steps and seconds", [fill(TEMPLATE, "about_curves"), *_curves(c)]),
         Section("Why the gradients of larger batches are less noisy", variance),
@@ -60,7 +61,8 @@ def compare_page(c: Results) -> Page:
 MISSING = "not reached"
 DIAL: dict[str, tuple[str, Callable[[list[float]], float] | None]] = {  # name in the table -> title, which one is best
     "batch": ("examples per step", None),
-    "steps": ("steps in the same examples", max),
+    "examples": ("examples seen", None),
+    "steps": ("steps", max),
     "step_seconds": ("time per step", min),
     "examples_per_second": ("examples per second", max),
     "work": ("share of the rows a step reads", min),

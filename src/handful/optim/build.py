@@ -24,7 +24,6 @@ from handful.base.expression import number
 from handful.base.plan import Choice
 from handful.base.shards import is_shard
 from handful.models.base import Model
-from handful.optim.fused import without_compiler
 from handful.optim.groups import REST, Group, Parameters, by_pattern, only, parameter_groups, trainable, undecayed
 from handful.optim.initial_lr import ADAPTIVE, rate_of_shapes
 from handful.optim.muon import Muon
@@ -40,6 +39,7 @@ from handful.optim.state import (
     parts_of,
     state_tensors,
     switch,
+    without_compiler,
 )  # fmt: skip
 
 __all__ = [

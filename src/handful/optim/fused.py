@@ -1,7 +1,6 @@
 """One update in as few calls as torch has: its fused kernels without its walk to them."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -125,15 +124,3 @@ def _sgd(group: Group, state: States, lr: float | Tensor, off: Tensor | None = N
 
 
 _KERNELS = {AdamW: _adam, Adam: _adam, SGD: _sgd}
-
-
-@contextmanager
-def without_compiler() -> Iterator[None]:
-    """Optimizers made in the block do not import torch's compiler, 2.4 s of a process's first call, to be left out of
-    what it may compile (torch 2.13 wraps the method for that)."""
-    wrapped = Optimizer.add_param_group
-    setattr(Optimizer, "add_param_group", getattr(wrapped, "__wrapped__", wrapped))  # noqa: B010
-    try:
-        yield
-    finally:
-        setattr(Optimizer, "add_param_group", wrapped)  # noqa: B010

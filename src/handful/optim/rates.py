@@ -93,3 +93,10 @@ def clip(parameters: Iterable[Tensor], norm: float | None = None, value: float |
     if value is not None:
         nn.utils.clip_grad_value_(parameters, value)
     return total
+
+
+def add_l1(parameters: Iterable[Tensor], l1: float) -> None:
+    """Add the subgradient of l1 * sum |w| to the gradients: l1 * sign(w), 0 at 0 (Tibshirani 1996)."""
+    for p in parameters:
+        if p.grad is not None:
+            p.grad.add_(p.detach().sign(), alpha=l1)

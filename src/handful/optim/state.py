@@ -7,7 +7,8 @@ neither a tensor nor a number.
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -140,7 +141,8 @@ def state_tensors(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, ob
     ['0.exp_avg', '0.exp_avg_sq', '0.step']
     """
     tensors: dict[str, Tensor] = {}
-    whole = optimizer.state_dict()
+    with without_compiler():
+        whole = optimizer.state_dict()
     state = {str(index): _pack(entry, str(index), tensors) for index, entry in sorted(whole["state"].items())}
     groups = []
     for at, group in enumerate(whole["param_groups"]):
@@ -148,6 +150,20 @@ def state_tensors(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, ob
         options = {name: _pack(group[name], f"group{at}.{name}", tensors) for name in names}
         groups.append({"size": len(group["params"]), "options": options})
     return tensors, {"class": type(optimizer).__name__, "state": state, "groups": groups}
+
+
+@contextmanager
+def without_compiler() -> Iterator[None]:
+    """In the block, optimizers are made and say their state without an import of torch's compiler, 2.4 s of a process's
+    first call, to be left out of what it may compile (torch 2.13 wraps the methods for that)."""
+    wrapped = {name: getattr(Optimizer, name) for name in ("add_param_group", "state_dict")}
+    for name, method in wrapped.items():
+        setattr(Optimizer, name, getattr(method, "__wrapped__", method))
+    try:
+        yield
+    finally:
+        for name, method in wrapped.items():
+            setattr(Optimizer, name, method)
 
 
 def load_state(optimizer: Optimizer, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:

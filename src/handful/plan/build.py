@@ -37,10 +37,13 @@ from handful.training.process.device import autocast, choose_device, using_threa
 from handful.training.process.parallel import ALONE, Ranks
 from handful.training.special.coupling import by_rank, mode_coupling, training_mode
 from handful.training.special.own_step import moved_by_name
-from handful.training.state import State, beginning, copy_weights
+from handful.training.state import State
 from handful.training.training import RATE_IS_OPEN, Training
 from handful.training.watch import stop
-from handful.training.watch.observe import look
+from handful.training.watch.observe import look, open_looks
+from handful.training.watch.record import every_tensor, log, moment, noted
+from handful.training.watch.saved import beginning
+from handful.training.watch.weights import copy_weights
 
 LOOK = 32  # steps at least between two rows of the history on a GPU, where a run has more than 50 times as many
 GRAPH = "rows lie on the device, and a step is one CUDA graph that is replayed, if it can be captured"
@@ -118,7 +121,7 @@ def _assemble(
     same_start(ranks, t.plan, t.objective.model, t.state.step, (t.state.average or {}).values())
     begin(t, found)
     if folder:
-        tensors = t.tensors()  # of all ranks together, where the model is sharded
+        tensors = every_tensor(t)  # of all ranks together, where the model is sharded
         if ranks.rank == 0:
             folder.start(t.plan, data.pipeline, net, t.state, tensors, found.beginning)
     return t
@@ -128,8 +131,8 @@ def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughpu
     """Measure what was left open: precision, threads, batch and learning rate. times: step times, given instead of
     measured; own: the model is the caller's."""
     open_batch, open_lr = (chooser.choices[name].status == "default" for name in ("batch", "lr"))
-    low_precision = getattr(t.objective.model, "low_precision", False)
-    open_precision = options.precision == "auto" and t.objective.device.type == "cpu" and low_precision
+    lower = t.objective.device.type == "cpu" and getattr(t.objective.model, "low_precision", False)
+    open_precision = lower and chooser.choices["precision"].status == "default"
     open_threads = options.threads == "auto"
     if t.ranks.size > 1:
         chooser.notes.append("with several ranks nothing is measured: batch and lr are stated defaults")
@@ -141,9 +144,7 @@ def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughpu
         times = fit_times({int(size): [float(seconds)] for size, seconds in options.step_times.items()})
     if needs_closure(t.state.optimizer):  # what is measured are steps of one evaluation
         open_precision = open_threads = False
-    open_choices = {
-        "precision": open_precision, "threads": open_threads, "batch": open_batch, "lr": open_lr,
-    }  # fmt: skip
+    open_choices = {"precision": open_precision, "threads": open_threads, "batch": open_batch, "lr": open_lr}
     if not any(open_choices.values()):
         return Decision()
     t.live.note(f"measuring: {', '.join(name for name, is_open in open_choices.items() if is_open)}")
@@ -155,7 +156,7 @@ def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughpu
         return Decision()
     with using_threads(chooser.choices["threads"].value):
         if options.evaluate_every == "auto" and t.valid is not None:
-            t.state.history.append(look(t, t.moment()))
+            t.state.history.append(look(t, moment(t)))
         return decide(t, batch=open_batch, lr=open_lr, throughput=times, weigh=True,
                       open_length=options.until in ("auto", None))  # fmt: skip
 
@@ -226,13 +227,11 @@ def begin(t: Training, found: Decision) -> None:
     """Note what the measuring cost; look at the held-out rows after the first steps, which were taken meanwhile."""
     if found.steps or found.races:
         share = f" ({found.examples / t.planned:.1%} of the run)" if t.planned else ""
-        t.state.history.append(
-            {**t.moment(), "note": f"the first {t.state.step:,} steps are those of the best trial; {found.steps:,} "
-             f"more on {found.examples:,} examples{share} were spent on measuring"}
-        )  # fmt: skip
-    if t.state.position and t.open_looks:
+        words = f"the first {t.state.step:,} steps are those of the best trial; {found.steps:,} more on"
+        t.state.history.append(noted(t, f"{words} {found.examples:,} examples{share} were spent on measuring"))
+    if t.state.position and open_looks(t):
         with using_threads(t.plan.threads):
-            t.state.history.append(look(t, t.moment()))
+            t.state.history.append(look(t, moment(t)))
 
 
 def as_planned(
@@ -299,7 +298,7 @@ def adopt(t: Training, before: Plan) -> bool:
         state.micro_batch = choices["micro_batch"].value
     t.saved_at = state.seconds
     if names:
-        t.log({**t.moment(), "note": t.plan.notes[-1]})
+        log(t, noted(t, t.plan.notes[-1]))
     return bool(names)
 
 

@@ -10,7 +10,7 @@ from handful.base.machine import cores, memory_left
 from handful.base.version import __version__
 from handful.plan.data import CACHED_BYTES
 from handful.report.words import say_bytes
-from handful.training.process.device import choose_device
+from handful.training.process.device import bfloat16_on_cpu, choose_device
 
 # Packages that are not asked for but used where they are installed: what for.
 OPTIONAL = {
@@ -55,6 +55,8 @@ def _device() -> tuple[str, object, str]:
 def _low_precision() -> tuple[str, object, str]:
     if torch.cuda.is_available() and torch.cuda.is_bf16_supported():
         return "bfloat16", "yes", "autocast by default; precision='float32' turns it off"
+    if not bfloat16_on_cpu():
+        return "bfloat16", "no", "neither a GPU nor instructions of the processor for it: float32"
     return "bfloat16", "no GPU for it", "on a CPU it is used where a run measures that it is faster"
 
 

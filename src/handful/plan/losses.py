@@ -87,6 +87,11 @@ def _loss_of_task(output: object, pipeline: Pipeline) -> tuple[str, str]:
     if task == "multilabel":
         return "binary_cross_entropy", "several yes-or-no labels per row"
     if task == "sequence":
+        if output.ndim != 3:
+            raise HandfulError(
+                "the target holds labels in order, and the model gives one answer for a whole row; pass a model of "
+                f"your own that gives scores [rows, places, classes], not [{', '.join(map(str, output.shape))}]"
+            )
         return "ctc", "sequences of unaligned labels"
     return "mse", "the target is a number"
 

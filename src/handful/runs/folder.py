@@ -17,7 +17,9 @@ from handful.base.stopwatch import part
 from handful.models.base import Model
 from handful.runs.history import History, Row
 from handful.training.process import checkpoint
-from handful.training.state import State, Weights
+from handful.training.state import State
+from handful.training.watch.saved import meta_of
+from handful.training.watch.weights import Weights
 from handful.transform.pipeline import Pipeline
 
 LOCK = "run.lock"
@@ -227,7 +229,7 @@ class RunFolder:
         if self.behind:
             self.rewrite_history(state.history)
         keep = {state.back, *state.went_back}
-        checkpoint.save(self.checkpoints, state.step, tensors, state.meta(), keep)
+        checkpoint.save(self.checkpoints, state.step, tensors, meta_of(state), keep)
 
     def checkpoint(self, step: int) -> tuple[dict[str, Tensor], Row]:
         """(tensors, meta) of the checkpoint of a step. HandfulError where it is not whole."""

@@ -24,7 +24,7 @@ from handful.runs.folder import RunFolder
 from handful.runs.history import Row, rises, usual_loss
 from handful.runs.judge.examples import contents, pictures_of, shorten
 from handful.runs.judge.tally import row_losses
-from handful.training.loop import MiniBatches, train
+from handful.training.loop import StepByStep
 from handful.training.objective import LossSums, Objective
 from handful.training.process import checkpoint
 from handful.training.process.device import using_threads
@@ -32,10 +32,13 @@ from handful.training.process.interrupts import Interrupts
 from handful.training.special import adapters, own_step
 from handful.training.special.coupling import rows as some_rows
 from handful.training.special.coupling import training_mode
-from handful.training.step import gradient_that_fits, seed_dropout
+from handful.training.special.exact import again, gradient_that_fits
+from handful.training.step import seed_dropout
 from handful.training.training import Training, update
 from handful.training.watch.guards import NonFiniteLoss
 from handful.training.watch.observe import Observer
+from handful.training.watch.recovery import train
+from handful.training.watch.saved import restore
 from handful.training.watch.stop import steps
 from handful.transform.rows import original_rows
 
@@ -152,7 +155,7 @@ def _from_start(folder: RunFolder, step: int, t: Training) -> Replay:
     """One of the steps that were taken while the run was measured, by the way there that its start tells."""
     tensors, meta = checkpoint.read(folder.checkpoints / checkpoint.START)
     trail, t.planned, t.batch_size, t.folder = meta.pop("trail"), meta.pop("planned"), None, None
-    t.state.restore(tensors, meta)
+    restore(t.state, tensors, meta)
     state, here = t.state, list[Row]()
     with using_threads(t.plan.threads):
         training_mode(t.objective.model)
@@ -177,7 +180,7 @@ def _before(folder: RunFolder, step: int, make: Callable[[], Training]) -> Train
     t = make()
     t.folder = None
     tensors, meta, _ = checkpoint.load(folder.checkpoints, before=step)
-    t.state.restore(tensors, meta)
+    restore(t.state, tensors, meta)
     with using_threads(t.plan.threads):
         Observer(t).begin()  # the look before the first step: schedules and rules may go by it
     _descend(t, step - 1)
@@ -211,7 +214,7 @@ def examine(t: Training, name: str) -> Replay:
     objective, state, source = t.objective, t.state, t.rows
     training_mode(objective.model)
     model = copy.deepcopy(objective.model)
-    batch = MiniBatches(t).next()
+    batch = StepByStep(t, Interrupts()).choose()
     before = {n: p.detach().clone() for n, p in objective.model.named_parameters()}
     losses = _losses(t, batch) if t.training_step is None else None
     position, step, loss, rate, problem = state.position, state.step, float("nan"), None, None
@@ -224,7 +227,7 @@ def examine(t: Training, name: str) -> Replay:
             sums, rate = own_step.take(t, batch)
         loss = float(sums.loss) / float(sums.weight)
         gradients = {n: p.grad.clone() for n, p in objective.model.named_parameters() if p.grad is not None}
-        rate = update(t, again=exact.again) if rate is None else rate
+        rate = update(t, again=again(exact)) if rate is None else rate
     except NonFiniteLoss as error:
         problem = str(error)
     ids = original_rows(source, batch.rows)

@@ -41,10 +41,11 @@ from handful.runs.raw_input import open_raw
 from handful.runs.replay import Replay
 from handful.training.objective import Objective
 from handful.training.process.device import autocast, choose_device
-from handful.training.state import State, load_weights
-from handful.training.training import Recorder
+from handful.training.state import State
 from handful.training.watch.evaluation import evaluate as evaluate_rows
 from handful.training.watch.evaluation import outputs as model_outputs
+from handful.training.watch.saved import Recorder
+from handful.training.watch.weights import load_weights
 from handful.transform.pipeline import Pipeline
 from handful.transform.seen import Repeated, of_known_classes
 

@@ -1,6 +1,7 @@
 """Model + loss + metrics -> sums and weights over exactly the rows given: never a mean of means."""
 
-from collections.abc import Iterable, Sequence
+import copy
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,16 +10,13 @@ from torch import Tensor, nn
 
 from handful.data.base import Batch, Source
 from handful.losses.forms import FORMS
-from handful.losses.loss import LossFunction, of_probabilities
+from handful.losses.loss import LossFunction
 from handful.losses.loss import model as model_loss
-from handful.losses.metric import Metric, SumMetric
+from handful.losses.metric import Metric
 from handful.losses.outputs import mapped
-from handful.models.base import Model
 from handful.training.special import adapters
+from handful.training.special.measured import Measured, Scale, Unmeasured, measure
 
-Scale = tuple[Tensor, Tensor]
-Unmeasured = tuple[Sequence[SumMetric], Tensor, Tensor]  # metrics that count, and an output and a target to see
-LATER = 1 << 13  # numbers in an output that is kept to be measured with others
 _NOT_KEPT = ("forward", "view", "row_losses", "source")  # when pickled: functions, and data
 
 
@@ -55,18 +53,7 @@ class LossSums:
         return LossSums(self.loss + other.loss.detach(), self.weight + other.weight.detach(), metrics)
 
 
-def measure(seen: Sequence[Unmeasured]) -> dict[str, Tensor]:
-    """The sums of metrics that count over what was seen of some mini-batches, of one kind: the same bits in one go."""
-    if not seen:
-        return {}
-    metrics, output, target = seen[0]
-    if len(seen) > 1:
-        output, target = torch.cat([o for _, o, _ in seen]), torch.cat([t for _, _, t in seen])
-    with torch.no_grad():
-        return {m.name: m.sums(output, target, None) for m in metrics}
-
-
-class Objective:
+class Objective(Measured):
     """What is minimised, and what is measured along with it.
 
     How the model is called, and what its output and target are to the metrics, is decided once, at the first batch:
@@ -91,17 +78,15 @@ class Objective:
         self._of(model)
         floating = [p.dtype for p in self.parameters if p.is_floating_point()]
         self.dtype = floating[0] if floating else torch.get_default_dtype()
-        self.part = ""  # of the model's output, which metrics see
         self.whole = True  # whether the loss takes all parts of the model's output, and not its scores alone
         self.row_weight: float | None = None  # what a training row counts for on average, where that is not the same
-        self.gaps = False  # whether training rows are left out, their class being IGNORED
         self.source: Source | None = None  # the training rows as they were given, to name them in messages
         self.guarded = False  # whether a gradient that is not finite is looked for, too
         self.at_once: int | None = None  # rows that an evaluation puts through the model, where memory ran out
         self.coupling: str | None = None  # why the loss of a mini-batch cannot be computed in parts
         self.collated = False  # whether batches hold what a collate function gives, tensors somewhere in it
+        self._autocast = autocast
         self.minimise(loss, metrics, scale)
-        self.autocast = autocast
 
     def _of(self, model: nn.Module) -> None:
         self.model = model
@@ -110,24 +95,21 @@ class Objective:
 
     def minimise(self, loss: LossFunction, metrics: Iterable[Metric], scale: Scale | None = None) -> None:
         """Decide on loss and metrics, where they follow from the model's output."""
-        self.loss, self.metrics, self.scale = loss, list(metrics), scale
-        self.sum_metrics = [m for m in self.metrics if isinstance(m, SumMetric)]
-        self.count = all(m.counts for m in self.sum_metrics)  # so that they may see many mini-batches at once
-        self.of_probabilities = of_probabilities(loss)
+        self.loss = loss
+        self.look_at(metrics, scale)
         self.of_model = loss == model_loss() or loss in [form(model_loss()) for form in FORMS.values()]  # it makes it
-        self.row_losses = adapters.row_losses(self.model, loss)
-        self.view: adapters.View = self._first_view
+        self._anew()
+
+    def _anew(self) -> None:
+        """Adapt to the next batch."""
+        self.row_losses = adapters.row_losses(self.model, self.loss)
         self.forward: adapters.Call = self._first_forward
+        self.view: adapters.View = self.first_view
 
     def put(self, model: nn.Module) -> None:
         """Take another form of the same model."""
         self._of(model)
-        self.row_losses = adapters.row_losses(model, self.loss)
-        self.view, self.autocast = self._first_view, self._autocast
-
-    def centre(self, target: Tensor) -> None:
-        """Take the sums of metrics about these targets [m, ...], in the user's units: the same for all of a run."""
-        self.sum_metrics = [m.about(target.to(self.device)) for m in self.sum_metrics]
+        self._anew()
 
     @property
     def autocast(self) -> torch.dtype | None:
@@ -137,7 +119,7 @@ class Objective:
     @autocast.setter
     def autocast(self, dtype: torch.dtype | None) -> None:
         self._autocast = dtype
-        self.forward = self._first_forward
+        self._anew()
 
     def __getstate__(self) -> dict[str, object]:
         return {k: v for k, v in self.__dict__.items() if k not in _NOT_KEPT}
@@ -145,15 +127,12 @@ class Objective:
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self.source = None
-        self.row_losses = adapters.row_losses(self.model, self.loss)
-        self.forward, self.view = self._first_forward, self._first_view
+        self._anew()
 
     def with_metrics(self, metrics: Iterable[Metric]) -> "Objective":
         """The same model and loss with other metrics."""
-        other = Objective(self.model, self.loss, metrics, device=self.device, autocast=self.autocast, scale=self.scale)
-        other.part, other.coupling, other.gaps, other.whole = self.part, self.coupling, self.gaps, self.whole
-        other.collated = self.collated
-        other.row_weight = self.row_weight
+        other = copy.copy(self)
+        other.minimise(self.loss, metrics, self.scale)
         return other
 
     def to_device(self, batch: Batch) -> Batch:
@@ -178,11 +157,6 @@ class Objective:
         )
         return output
 
-    def _first_view(self, output: object, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None] | None:
-        """Output, target and weight for metrics: numbers in the user's units, or logits; None if they are neither."""
-        self.view = adapters.viewing(self.model, self.loss, output, batch, self.scale, self.part)
-        return self.view(output, batch)
-
     def sums_of(self, output: object, batch: Batch, *, metrics: bool = True) -> LossSums:
         """Step 4: the sums over the rows of the batch, whose output is known.
 
@@ -193,31 +167,14 @@ class Objective:
         loss, weight, _ = self.row_losses(output, batch)
         if self.row_weight is not None and self.model.training:
             weight = torch.full_like(weight, self.row_weight * len(batch.rows))
-        if not metrics or not self.sum_metrics or not (seen := self.view(output, batch)):
+        if not metrics or not self.sum_metrics:
             return LossSums(loss, weight)
-        scores, target, of_rows = seen
-        small = scores.numel() <= LATER and scores.ndim == 2 and target.ndim == 1 and of_rows is None
-        if small and self.count and not self.gaps and isinstance(output, Tensor) and not output._is_view():
-            return LossSums(loss, weight, {}, ((self.sum_metrics, scores, target),))  # no view: it will not change
-        with torch.no_grad():
-            seen = adapters.counted(seen) if self.gaps else seen
-            return LossSums(loss, weight, {m.name: m.sums(*seen) for m in self.sum_metrics})
+        return LossSums(loss, weight, *self.measured(output, batch))
 
     def values(self, batch: Batch) -> Tensor | None:
         """The loss of each row, in a pass of its own; None where the loss is one number for all rows."""
         with torch.no_grad():
             return adapters.row_losses(self.model, self.loss, by_row=True)(self.forward(batch), batch)[2]
-
-    def infer(self, batch: Batch) -> object:
-        """The output outside training. Of a ready-made model of vectors, a row's is the same to the bit alone and among
-        others: the last row is repeated up to a multiple of 16, for products of matrices have kernels of their own for
-        few rows, and what is left over from whole vector registers is computed apart (torch 2.13 on x86)."""
-        tensors, rows = batch.tensors().values(), len(batch)
-        vectors = all(v.ndim <= 2 for v in tensors) and any(v.is_floating_point() for v in tensors)
-        if not (-rows % 16 and vectors and isinstance(self.model, Model)):
-            return self.forward(batch)
-        whole = batch.on_tensors(lambda v: torch.cat([v, v[-1:].expand(-rows % 16, *v.shape[1:])]))
-        return mapped(self.forward(whole), lambda output: output[:rows])
 
     def sums(self, batch: Batch, *, metrics: bool = True) -> LossSums:
         """Steps 3 and 4 of the algorithm for the rows of the batch."""

@@ -72,17 +72,20 @@ class Texts:
 @dataclass
 class Lists:
     """Statistics of lists. lengths: the least and the greatest of each level; gap: the first row without a list;
-    missing: whether some hold missing values; labels: the strings in them, or None when they are too many."""
+    missing: whether some hold missing values; labels: the strings in them, or None when they are too many; twice: how
+    many rows hold a string more than once."""
 
     lengths: list[tuple[int, int] | None]
     gap: int | None
     missing: bool
     labels: dict[str, None] | None  # in the order in which they came
+    twice: int
 
     def merge(self, other: "Lists", offset: int) -> None:
         if self.gap is None and other.gap is not None:
             self.gap = other.gap + offset
         self.missing |= other.missing
+        self.twice += other.twice
         both = [[pair for pair in level if pair] for level in zip(self.lengths, other.lengths, strict=True)]
         self.lengths = [(min(a for a, _ in some), max(b for _, b in some)) if some else None for some in both]
         labels = None if self.labels is None or other.labels is None else self.labels | other.labels
@@ -208,8 +211,17 @@ def _lists(column: pa.ChunkedArray) -> Lists:
         low, high = bounds["min"].as_py(), bounds["max"].as_py()
         lengths.append(None if low is None else (low, high))
         inner = pc.list_flatten(inner)
-    words = dict.fromkeys(pc.unique(inner.cast(TEXT)).drop_null().to_pylist() if _is_words(inner.type) else ())
-    return Lists(lengths, gap, inner.null_count > 0, words)
+    if not _is_words(inner.type):
+        return Lists(lengths, gap, inner.null_count > 0, {}, 0)
+    words = dict.fromkeys(pc.unique(inner.cast(TEXT)).drop_null().to_pylist())
+    return Lists(lengths, gap, inner.null_count > 0, words, _twice(column) if len(lengths) == 1 else 0)
+
+
+def _twice(column: pa.ChunkedArray) -> int:
+    """How many rows hold a string more than once."""
+    held = pa.table({"row": pc.list_parent_indices(column), "text": pc.list_flatten(column).cast(TEXT)})
+    counts = held.group_by(["row", "text"]).aggregate([([], "count_all")])
+    return len(pc.unique(counts.filter(pc.greater(counts["count_all"], 1))["row"]))
 
 
 def _is_words(kind: pa.DataType) -> bool:
@@ -235,7 +247,7 @@ def decide(key: str, stats: ColumnStats, o: Options, notes: list[str]) -> Column
     if stats.texts is not None:
         return _decide_text(key, stats, stats.texts, o, notes)
     if stats.lists is not None:
-        return _decide_lists(key, stats.type, stats.lists, o, notes)
+        return _decide_lists(key, stats, stats.lists, o, notes)
     if stats.media is not None:
         if stats.media.kind is None:
             return _left_out(key, "its bytes are not of an image or sound format that handful knows", notes)
@@ -349,13 +361,13 @@ def _composed(key: str, distinct: pa.Table | None, notes: list[str]) -> pa.Table
     return found
 
 
-def _decide_lists(key: str, kind: pa.DataType, lists: Lists, o: Options, notes: list[str]) -> Column | None:
+def _decide_lists(key: str, stats: ColumnStats, lists: Lists, o: Options, notes: list[str]) -> Column | None:
     """Blocks of numbers, numbers whose count varies, or, as a target, the labels that a row has together."""
-    leaf = flat_list(pa.chunked_array([], kind)).type
+    leaf = flat_list(pa.chunked_array([], stats.type)).type
     if lists.gap is not None:
         raise HandfulError(f"{o.name}: column '{key}' has no list in row {lists.gap}: fill or remove such rows")
     if key == o.target and _is_words(leaf):
-        return _decide_labels(key, lists, o, notes)
+        return _decide_labels(key, lists, stats.rows, o, notes)
     if None in (lists.shape[1:] if lists.shape[0] is not None else lists.shape[:-1]):
         return _left_out(key, "its inner lists differ in length", notes)
     if lists.missing or not is_number(leaf):
@@ -368,11 +380,19 @@ def _decide_lists(key: str, kind: pa.DataType, lists: Lists, o: Options, notes: 
     return Column("tokens" if tokens else "tensor", dtype.name, lists.shape)
 
 
-def _decide_labels(key: str, lists: Lists, o: Options, notes: list[str]) -> Column:
+def _decide_labels(key: str, lists: Lists, rows: int, o: Options, notes: list[str]) -> Column:
     known = tuple(sorted(strings.first_spelled(lists.labels or ())))
     if len(known) < 2:
         found = f"more than {MOST_LABELS:,}" if lists.labels is None else len(known)
         raise HandfulError(f"{o.name}: the lists of '{key}' hold {found} different labels; a target needs two or more")
+    if 10 * lists.twice > rows:
+        raise HandfulError(
+            f"{o.name}: {lists.twice:,} of {rows:,} lists of '{key}' hold a label more than once, so they are labels "
+            "in order, as of tokens, not labels that a row has together; pass them as whole numbers, in lists of the "
+            "tokens' length, to a model of your own that gives scores [rows, tokens, classes]"
+        )
+    if lists.twice:
+        notes.append(f"{lists.twice:,} lists of '{key}' hold a label more than once: it counts once.")
     shown = ", ".join(known[:6]) + (", ..." if len(known) > 6 else "")
     notes.append(f"the target '{key}' holds {len(known)} labels that a row may have together: {shown}.")
     return Column("tensor", "uint8", (len(known),), labels=known)

@@ -16,8 +16,10 @@ from handful.plan.probe.noise_scale import GradientMoments, gradient_in_parts, p
 from handful.plan.probe.snapshot import untouched
 from handful.plan.probe.steps import FAILED, loss_on, train
 from handful.training.special.coupling import training_mode
-from handful.training.training import CONSIDERED, Training
+from handful.training.training import Training
 from handful.training.watch.guards import NonFiniteLoss, is_out_of_memory
+from handful.training.watch.observe import CONSIDERED
+from handful.training.watch.record import crossed, log, moment
 
 GAIN = 1.05  # the least predicted gain in progress per second
 EARLIEST = 0.02  # share of the run before which the noise scale is still climbing: nothing is decided from it
@@ -100,7 +102,7 @@ class Grower:
         s, planned = t.state, t.planned or 0
         old, unit = s.batch, max(1, planned // CONSIDERED)
         every = unit * math.ceil(LEAST_PARTS * old / PROBING / unit)  # so seldom that each may take LEAST_PARTS batches
-        if not (EARLIEST * planned <= s.position < LATEST * planned and t.due(every)):
+        if not (EARLIEST * planned <= s.position < LATEST * planned and crossed(t, every)):
             return None
         steps = {n: max(STEPS, math.ceil(BRANCH * planned / n)) for n in (2 * old, 4 * old) if n <= self.spec.at_most}
         sizes = [n for n in steps if steps[n] * n <= TRIAL * planned]
@@ -116,7 +118,7 @@ class Grower:
             return None
         phi = pool(map(GradientMoments.from_list, s.noise))
         if phi.value is not None:
-            t.log({**t.moment(), "noise_scale": phi.value, "note": f"noise scale {phi}"})
+            log(t, {**moment(t), "noise_scale": phi.value, "note": f"noise scale {phi}"})
         believed = phi.value if phi.value is not None else phi.low if phi.status == "bounded" else 0.0
         new = max(sizes, key=lambda n: self.spec.gain(old, n, believed))
         predicted = self.spec.gain(old, new, believed)

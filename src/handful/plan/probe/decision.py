@@ -8,8 +8,8 @@ from handful.plan.probe.memory import Memory
 from handful.plan.probe.noise_scale import NoiseScale
 from handful.plan.probe.snapshot import Snapshot
 from handful.plan.probe.step_time import Throughput
-from handful.training.state import Weights
 from handful.training.training import Training
+from handful.training.watch.weights import Weights
 
 SHARE = 0.05  # of the planned examples, for everything that is tried and does not train the model
 TIMING, NOISE = 0.005, 0.015  # of the planned examples, for the step times and for the noise scale

@@ -8,7 +8,7 @@ import torch
 
 from handful.base.errors import HandfulError
 from handful.data.base import Batch
-from handful.training.step import gradient_that_fits
+from handful.training.special.exact import gradient_that_fits
 from handful.training.training import Training, update
 from handful.training.watch.evaluation import evaluate
 from handful.training.watch.guards import NonFiniteLoss, OutOfMemory

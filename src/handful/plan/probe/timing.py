@@ -18,7 +18,7 @@ from handful.plan.probe.snapshot import untouched
 from handful.training.objective import Objective
 from handful.training.process.device import using_threads
 from handful.training.special.coupling import training_mode
-from handful.training.step import gradient
+from handful.training.special.exact import gradient
 from handful.training.training import Training
 from handful.training.watch.guards import NonFiniteLoss, OutOfMemory, TooLarge
 

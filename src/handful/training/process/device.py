@@ -1,6 +1,6 @@
 """Where and how a step is computed: device, precision, threads."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -8,6 +8,8 @@ from torch import nn
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.base.plan import Choice
+
+BFLOAT16 = ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16", "sve_bf16")  # of `torch.cpu.get_capabilities`
 
 
 def choose_device(asked: str) -> Choice:
@@ -40,9 +42,17 @@ def choose_precision(asked: str, device: str, model: nn.Module) -> tuple[Choice,
         choice = Choice("float32", "default", "the model's own precision")
     elif device.startswith("cuda") and torch.cuda.is_bf16_supported():
         choice = Choice("bfloat16", "default", "autocast on a GPU that supports it; the weights stay float32")
+    elif device == "cpu" and not bfloat16_on_cpu():
+        choice = Choice("float32", "found", "this processor has no arithmetic of lower precision")
     else:
         choice = Choice("float32", "default", "the model's own precision")
     return choice, autocast(str(choice.value))
+
+
+def bfloat16_on_cpu() -> bool:
+    """Whether the processor may compute faster in bfloat16: it has instructions for it, or this torch cannot say."""
+    known: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return not known or any(known.get(name) for name in BFLOAT16)
 
 
 def autocast(precision: str) -> torch.dtype | None:

@@ -16,19 +16,21 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from handful.base.errors import MISTAKES, HandfulError
-from handful.batches.batches import pinned
-from handful.batches.prefetch import EpochPrefetcher
+from handful.batches.prefetch import EpochPrefetcher, pinned
 from handful.data.base import Batch
 from handful.optim.fused import in_place
-from handful.optim.rates import clip, set_lr
+from handful.optim.rates import add_l1, clip, set_lr
 from handful.optim.state import needs_closure, parts_of
 from handful.training.objective import LossSums
 from handful.training.process import graphs
 from handful.training.process.interrupts import Interrupts
-from handful.training.state import Window, average_weight, update_average
-from handful.training.step import NOTHING, OneStep, add_l1, differentiate, seed_dropout
-from handful.training.training import AHEAD, Training
+from handful.training.special.ahead import AHEAD, factors
+from handful.training.step import NOTHING, OneStep, differentiate, seed_dropout
+from handful.training.training import Training
 from handful.training.watch.guards import all_finite
+from handful.training.watch.record import say
+from handful.training.watch.weights import average_weight, update_average
+from handful.training.watch.window import Window
 from handful.transform.augment.base import Augment
 
 DEVICES = ("cuda",)  # where steps are captured; the tests add the CPU, where they are called as they are
@@ -99,7 +101,6 @@ class Graph:
         if due and self.step.look():  # the run stands before a step whose loss is not finite
             return False
         self.after_step(NOTHING, float(s.optimizer.param_groups[0]["lr"]))
-        t.tick()
         return True
 
     def made(self) -> "StaticStep | None":
@@ -113,17 +114,17 @@ class Graph:
     def given_up(self, why: str) -> None:
         """Take all steps one by one from here on, and say why."""
         self.open = False
-        self.t.say(f"steps are not captured as a graph but taken one by one: {why}")
+        say(self.t, f"steps are not captured as a graph but taken one by one: {why}")
 
     def ahead(self, step: "StaticStep", most: int) -> list[list[float]]:
         """The rate of each group, and what the weights count for in their average, of the next steps, see
-        `Training.ahead`."""
+        `special.ahead`."""
         t, s = self.t, self.t.state
         numbers: list[list[float]] = []
         groups, share = s.optimizer.param_groups, 0.5 ** len(s.went_back)
         if not step.unseen:
             step.rates = [float(group["lr"]) for group in groups]
-        for k, factor in enumerate(t.ahead(most)):
+        for k, factor in enumerate(factors(t, most)):
             set_lr(s.optimizer, factor * share)
             numbers.append([*(float(group["lr"]) for group in groups), average_weight(t.ema, s.step + k)])
         return numbers
@@ -193,7 +194,7 @@ class StaticStep(OneStep):
 
     def backward(self, sums: LossSums) -> None:
         """The gradient of the mean, finite or not."""
-        differentiate(sums.loss, sums.weight.to(sums.loss.dtype).reciprocal())
+        differentiate((sums.loss,), (sums.weight.to(sums.loss.dtype).reciprocal(),))
         self.sums = sums.detached()
 
     def update(self) -> None:

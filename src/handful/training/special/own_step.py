@@ -18,12 +18,15 @@ from handful.data.base import Batch
 from handful.optim.fused import Closure, Move, stepper
 from handful.optim.groups import by_pattern, trainable
 from handful.optim.state import parts_of
+from handful.training.loop import StepByStep
 from handful.training.objective import LossSums, Objective
 from handful.training.special.adapters import added_up
-from handful.training.state import average_weight, update_average
-from handful.training.step import ExactGradient, exact_gradient, seed_dropout
+from handful.training.special.exact import again, exact_gradient
+from handful.training.step import ExactGradient, seed_dropout
 from handful.training.training import Moved, Training, update
 from handful.training.watch.guards import NonFiniteLoss, in_parts_that_fit
+from handful.training.watch.record import fit_in
+from handful.training.watch.weights import average_weight, update_average
 from handful.transform.augment.base import Address
 
 Loss = Callable[[Batch], Tensor | tuple[Tensor, Tensor]]
@@ -88,8 +91,8 @@ class OwnStep:
         objective = PartObjective(t.objective, t.moved[of].parameters, own)
         with only(objective.parameters, t.parameters):
             exact, fitted = in_parts_that_fit(t.state.micro_batch, once)
-            t.fit_in(fitted)
-            self.rate = update(t, again=exact.again, of=t.moved[of])
+            fit_in(t, fitted)
+            self.rate = update(t, again=again(exact), of=t.moved[of])
         sums, self.updates = exact.total, self.updates + 1
         self._losses[of] = self._losses[of] + sums if of in self._losses else sums
         self._at(f"after {self.updates}")
@@ -152,6 +155,17 @@ def take(t: Training, batch: Batch) -> tuple[LossSums, float]:
     if t.state.average is not None:
         update_average(t.state.average, t.weights(), average_weight(t.ema, t.state.step))
     return sums, step.rate
+
+
+class ByHand(StepByStep):
+    """The steps of a run whose steps 3 to 6 are by the caller's own training_step."""
+
+    def take(self) -> None:
+        batch, state = self.choose(), self.t.state
+        with self.interrupts.one_update():
+            self.total, self.rate = take(self.t, batch)
+            state.position += state.batch
+            state.step += 1
 
 
 def moved_by_name(t: Training, names: Sequence[str]) -> dict[str | None, Moved]:

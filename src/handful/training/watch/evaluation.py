@@ -13,12 +13,14 @@ from torch import Tensor
 from handful.base.errors import MISTAKES, HandfulError
 from handful.data.base import Batch
 from handful.losses.metric import Metric, SumMetric
+from handful.losses.outputs import mapped
+from handful.models.base import Model
 from handful.training.objective import Objective
 from handful.training.process.parallel import ALONE, Ranks
 from handful.training.special.adapters import Seen, counted
 from handful.training.special.coupling import rows as rows_of
 from handful.training.special.coupling import training_mode
-from handful.training.watch.guards import OutOfMemory, is_out_of_memory
+from handful.training.watch.guards import ONE_ROW, OutOfMemory, is_out_of_memory
 
 
 def outputs(objective: Objective, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Batch, Any]]:
@@ -31,18 +33,28 @@ def outputs(objective: Objective, batches: Iterable[Batch]) -> Iterator[tuple[Ba
             part = read if size == rows else rows_of(read, slice(start, start + size))
             try:
                 batch = objective.to_device(part)
-                output = objective.infer(batch)
+                output = infer(objective, batch)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 if size == 1:
-                    raise OutOfMemory(
-                        "one row at a time does not fit in memory; use a smaller model or shorter rows"
-                    ) from None
+                    raise OutOfMemory(ONE_ROW) from None
                 objective.at_once = (size + 1) // 2
                 continue
             yield part, batch, output
             start += size
+
+
+def infer(objective: Objective, batch: Batch) -> object:
+    """The output outside training. Of a ready-made model of vectors, a row's is the same to the bit alone and among
+    others: the last row is repeated up to a multiple of 16, for products of matrices have kernels of their own for few
+    rows, and what is left over from whole vector registers is computed apart (torch 2.13 on x86)."""
+    tensors, rows = batch.tensors().values(), len(batch)
+    vectors = all(v.ndim <= 2 for v in tensors) and any(v.is_floating_point() for v in tensors)
+    if not (-rows % 16 and vectors and isinstance(objective.model, Model)):
+        return objective.forward(batch)
+    whole = batch.on_tensors(lambda v: torch.cat([v, v[-1:].expand(-rows % 16, *v.shape[1:])]))
+    return mapped(objective.forward(whole), lambda output: output[:rows])
 
 
 def evaluate(

@@ -2,20 +2,22 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from handful.base.errors import StepError, some
+from handful.base.errors import HandfulError, StepError, some
 from handful.base.plan import Row
 from handful.base.shards import is_shard, whole
 from handful.data.base import Batch
 from handful.losses.loss import IGNORED
 from handful.training.objective import Objective
+from handful.training.special.coupling import mode_coupling
 from handful.transform.rows import original_rows
 
 T = TypeVar("T")
+ONE_ROW = "one row at a time does not fit in memory; use a smaller model or shorter rows"
 ZERO_WEIGHT = "the weights of all rows of a mini-batch are zero, so it has no mean loss; drop such rows"
 
 
@@ -57,6 +59,42 @@ def in_parts_that_fit(micro_batch: int | None, compute: Callable[[int | None], T
         # Outside the except clause: its traceback would keep the failed step's tensors alive.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+class Pass(Protocol):
+    """Some rows on their way through a model."""
+
+    objective: Objective
+    size: int  # rows at a time
+
+    def forget(self) -> None: ...
+
+
+def what_failed(step: Pass, error: BaseException) -> None:
+    """Raise what went wrong in the middle of a step, in words; TooLarge where it may go in smaller parts. Nothing,
+    where the error says it itself."""
+    objective, size = step.objective, step.size
+    if is_out_of_memory(error):
+        step.forget()
+        if objective.coupling:
+            raise OutOfMemory(
+                f"a mini-batch of {size} rows does not fit in memory, and it cannot be cut into parts because "
+                f"{objective.coupling}; use a smaller batch"
+            ) from None
+        if size == 1:
+            raise OutOfMemory(ONE_ROW) from None
+        raise TooLarge((size + 1) // 2) from None
+    match error:
+        case ValueError() if "more than 1 value per channel" in str(error):
+            raise HandfulError(
+                f"{mode_coupling(objective.model) or 'a layer normalises over the rows of a batch'}, and one row has "
+                "no spread: let batch and micro_batch be at least 2"
+            ) from error
+        case RuntimeError() if "backward through the graph a second time" in str(error):
+            raise HandfulError(
+                f"the model ({type(objective.model).__name__}) keeps a Tensor of the mini-batch before with its "
+                "graph, as a hidden state may be: keep state.detach()"
+            ) from error
 
 
 def non_finite(

@@ -6,18 +6,26 @@ Due moments are functions of position, never of time (but for checkpoints, which
 import math
 from dataclasses import dataclass
 
-from handful.base.errors import HandfulError
 from handful.base.plan import Row
+from handful.base.score import direction, lower_is_better
 from handful.base.stopwatch import part
 from handful.optim.build import set_base
-from handful.optim.state import switch
+from handful.optim.state import averages_itself, switch
 from handful.training.objective import LossSums
 from handful.training.process.interrupts import INTERRUPTED
-from handful.training.state import Best, Weights, Window, load_weights
-from handful.training.training import CONSIDERED, NEAR, Training
+from handful.training.state import Best
+from handful.training.training import RATE_IS_OPEN, Training
 from handful.training.watch.evaluation import evaluate
 from handful.training.watch.guards import diverged
+from handful.training.watch.record import checkpoint_due, crossed, log, moment, noted, save, say
+from handful.training.watch.saved import evaluated
+from handful.training.watch.weights import Weights, load_weights
+from handful.training.watch.window import Window
 
+CONSIDERED = 16  # times in a run that the batch may grow
+FULL = 1000  # rows of the history of a run whose length is not known, before they are fewer
+NEAR = 0.05  # of the lowest held-out loss: evaluations so near it are told apart by the score first
+EVALUATION_BATCH = 512  # rows read at a time when scores are computed; the scores do not depend on it
 RISES = 3  # so many looks, all worse than before them, send a run back,
 SETTLED = 30  # after this many steps at least: running statistics and averages lag behind that long
 LOWER = 8.0  # what its rate is divided by then
@@ -33,14 +41,14 @@ class Observer:
 
     def __post_init__(self) -> None:
         self.step, self.t.told, self.t.next_moment = self.t.state.step, bool(self.t.state.callbacks.all), 0
-        if self.t.open_looks:
+        self.t.state.callbacks.may_stop = self.t.ranks.size == 1
+        if open_looks(self.t):
             self.early = tuple(n for n in (self.t.examples // k for k in (8, 4, 2)) if 0 < n < self.t.evaluate_every)
 
-    def tell(self, event: str, info: Row) -> None:
-        """Let every callback know of an event."""
-        self.t.state.callbacks.tell(event, info)
-        if self.t.state.callbacks.reason and self.t.ranks.size > 1:
-            raise HandfulError("a callback cannot stop a run of several ranks: they go by until= alone")
+    def tell(self, event: str, info: Row | None = None) -> None:
+        """Let every callback know of an event. info: None: where the run is."""
+        state = self.t.state
+        state.callbacks.tell(event, info or {"step": state.step, "position": state.position})
 
     def __call__(self, sums: LossSums, rate: float) -> None:
         t, state = self.t, self.t.state
@@ -49,7 +57,7 @@ class Observer:
             self.moment(rate)
             t.next_moment, t.asked_from = self.next_moment(), 0
         elif state.callbacks.all:
-            self.tell("step", t.here())
+            state.callbacks.tell("step", {"step": state.step, "position": state.position})
         self.step = state.step
 
     def next_moment(self) -> int:
@@ -57,7 +65,7 @@ class Observer:
         t, s = self.t, self.t.state
         if t.planned is not None and s.position >= t.planned:
             return 0
-        intervals = [t.logged_every, t.evaluate_every]
+        intervals = [logged_every(t), t.evaluate_every]
         if t.grower is not None:
             intervals.append(max(1, (t.planned or 0) // CONSIDERED))
         marks = [(s.position // every + 1) * every for every in intervals]
@@ -71,26 +79,26 @@ class Observer:
         t = self.t
         since = t.state.position - t.state.restarted
         early = any(since - t.state.batch < n <= since for n in self.early)
-        evaluated = t.valid is not None and (early or t.due(t.evaluate_every))
-        if logged := evaluated or t.due(t.logged_every):
+        evaluated = t.valid is not None and (early or crossed(t, t.evaluate_every))
+        if logged := evaluated or crossed(t, logged_every(t)):
             self.log(rate, evaluated)
             if said := diverged(t.state.history):
-                t.say(said)
+                say(t, said)
         elif t.state.callbacks.all:
-            self.tell("step", t.here())
-        for change in (t.grower, restart if evaluated and t.may_restart else None):
+            self.tell("step")
+        for change in (t.grower, restart if evaluated and may_restart(t) else None):
             if change is not None and (note := change(t)):  # what it decides is saved with the step it belongs to
                 t.live.note(note)
-                t.log({**t.moment(), "note": note})
+                log(t, noted(t, note))
         self.step = t.state.step  # the state is one to go on from
-        if (t.folder is not None or t.held is not None) and t.checkpoint_due(logged):
-            t.save(due=True)
-            self.tell("checkpoint", t.here())
+        if (t.folder is not None or t.held is not None) and checkpoint_due(t, logged):
+            save(t, due=True)
+            self.tell("checkpoint")
 
     def begin(self) -> None:
         """A look at the held-out rows before the first step, unless the run has had it."""
-        if self.t.open_looks and self.t.state.best is None:
-            self.looked(look(self.t, self.t.moment()))
+        if open_looks(self.t) and self.t.state.best is None:
+            self.looked(look(self.t, moment(self.t)))
 
     def ended(self, why: str) -> str:
         """Take a last look at the held-out rows where a rule without a plan (seconds) chose the last step: else what
@@ -100,7 +108,7 @@ class Observer:
         if t.valid is None or looked or why == INTERRUPTED:  # whoever interrupted waits
             return why
         if history and history[-1]["step"] == t.state.step:
-            self.looked(look(t, t.moment()))
+            self.looked(look(t, moment(t)))
         else:
             self.log(float(t.state.optimizer.param_groups[0]["lr"]), evaluated=True)
         return why
@@ -109,10 +117,10 @@ class Observer:
         """A row of the history: where the run is, the training scores since the last row, and held-out ones."""
         t = self.t
         metrics = t.objective.sum_metrics if t.training_step is None else None
-        row = {**t.moment(), "lr": rate, **t.state.window.scores(metrics)}
+        row = {**moment(t), "lr": rate, **t.state.window.scores(metrics)}
         t.state.window = Window()
         if not evaluated or t.valid is None:
-            t.log(row)
+            log(t, row)
             self.tell("step", row)
             t.live.update(row)
             return
@@ -121,9 +129,9 @@ class Observer:
     def looked(self, row: Row) -> None:
         """Log a row with held-out scores."""
         t = self.t
-        t.log(row)
+        log(t, row)
         if self.step != t.state.step:  # a last look comes after its step was told
-            self.tell("step", t.here())
+            self.tell("step")
         self.tell("evaluate", row)
         t.live.evaluation(row)
 
@@ -134,15 +142,17 @@ def look(t: Training, row: Row) -> Row:
     assert t.valid is not None
     t.ranks.spread(t.objective.buffers)  # running statistics follow rank 0's share of the batch
     before = t.objective.at_once
-    with t.state.evaluated() as weights:
+    with evaluated(t.state) as weights:
         batches, spare = (
-            t.valid.epoch(t.evaluation_batch, t.ranks.share),
+            t.valid.epoch(EVALUATION_BATCH, t.ranks.share),
             t.valid.at(0, 1) if t.ranks.sharding else None,
         )
         scores = evaluate(t.objective, batches, ranks=t.ranks, spare=spare)
         row |= {f"valid_{name}": value for name, value in scores.items()}
         if t.objective.at_once != before:
-            t.say(f"memory ran out in an evaluation: {t.objective.at_once:,} rows at a time go through the model there")
+            say(
+                t, f"memory ran out in an evaluation: {t.objective.at_once:,} rows at a time go through the model there"
+            )
         keep_best(t, row, weights)
     return row
 
@@ -150,7 +160,7 @@ def look(t: Training, row: Row) -> Row:
 def keep_best(t: Training, row: Row, weights: Weights) -> None:
     """Remember the weights if this evaluation is the best so far; equal scores are told apart by the lower loss."""
     best = t.state.best
-    if best is None or t.better(row, best.row):
+    if best is None or better(t, row, best.row):
         t.state.best = Best(dict(row), {k: v.clone() for k, v in weights.items()})
 
 
@@ -197,3 +207,55 @@ def rises(t: Training, best: Row) -> bool:
     since = max(best["position"], s.restarted)
     losses = [row["valid_loss"] for row in s.history if row["position"] > since and "valid_loss" in row]
     return len(losses) >= RISES and not any(loss <= lowest + NEAR * abs(lowest) for loss in losses)
+
+
+def logged_every(t: Training) -> int:
+    """Examples between two logged moments. In a run whose length is not known twice as many whenever it has become
+    twice as long, so that the history grows by FULL / 2 rows a doubling and not with the run."""
+    so_far = 0 if t.planned is not None else t.state.position // (FULL * t.log_every)
+    return t.log_every << so_far.bit_length()
+
+
+def open_looks(t: Training) -> bool:
+    """Whether there are held-out rows, and when they are looked at was left open: then early, too."""
+    choice = t.plan.choices.get("evaluate_every")
+    return t.valid is not None and choice is not None and choice.status == "default"
+
+
+def may_restart(t: Training) -> bool:
+    """Whether a held-out loss that rises from the first looks on may lower the rate, which nobody asked for."""
+    is_open = t.plan.choices["lr"].status in RATE_IS_OPEN and t.training_step is None
+    return is_open and open_looks(t) and not averages_itself(t.state.optimizer)
+
+
+def better(t: Training, row: Row, than: Row) -> bool:
+    """Whether an evaluation beats another: by the run's score, then by the loss. A score that nobody asked for
+    decides only beyond its standard error, and only among losses near the lowest so far: a network that learns its
+    rows by heart may still gain in accuracy while its probabilities are ruined."""
+    score = t.plan.score
+    sign = -1 if lower_is_better(score, direction(t.plan)) else 1
+
+    def finite(value: float) -> float:
+        return value if math.isfinite(value) else -math.inf
+
+    def rank(r: Row) -> tuple[float, float]:
+        return finite(sign * r.get(score, math.nan)), finite(-r.get("valid_loss", math.nan))
+
+    (new, new_loss), (old, old_loss) = rank(row), rank(than)
+    if t.valid is not None and score != "valid_loss" and t.plan.choices["score"].status == "default":
+        lowest = max(rank(r)[1] for r in [row, than, *t.state.history])
+        near = lowest - NEAR * abs(lowest)
+        told_by = round(t.evenness * len(t.valid.source))
+        if min(new_loss, old_loss) < near or abs(new - old) <= standard_error(abs(old), told_by):
+            return new_loss > old_loss
+    return (new, new_loss) > (old, old_loss)
+
+
+def standard_error(share: float, rows: int) -> float:
+    """Of a share of so many rows (one more of each kind, so that none and all have an error, too).
+
+    >>> round(standard_error(0.5, 98), 3)
+    0.05
+    """
+    p = (min(1.0, share) * rows + 1) / (rows + 2)
+    return math.sqrt(p * (1 - p) / (rows + 2)) if math.isfinite(share) else 0.0

@@ -1,0 +1,87 @@
+"""The way on where a step went wrong: in smaller parts, past a mini-batch, back to a checkpoint."""
+
+import torch
+
+from handful.base.errors import StepError
+from handful.training.loop import AfterStep, StepByStep, descend
+from handful.training.objective import LossSums
+from handful.training.process.interrupts import Interrupts
+from handful.training.special.coupling import training_mode
+from handful.training.special.exact import OverRanks
+from handful.training.special.own_step import ByHand
+from handful.training.training import Training
+from handful.training.watch.guards import NonFiniteLoss, in_parts_that_fit
+from handful.training.watch.record import fit_in, save, say
+from handful.training.watch.saved import Held, restore
+
+SKIPS, RETURNS = 10, 5  # at most: mini-batches passed over in a row; times that a run goes back
+
+
+class StepOfRanks(OverRanks, StepByStep):
+    """The steps of a run of several ranks."""
+
+
+def train(t: Training, after_step: AfterStep, interrupts: Interrupts) -> str:
+    """`descend`, which goes on at the same step in parts of half as many rows where memory runs out, and as
+    `on_nonfinite` says after a loss that is not finite."""
+
+    def from_here(micro_batch: int | None) -> str:
+        fit_in(t, micro_batch)
+        training_mode(t.objective.model)
+        return descend(t, kind(t, interrupts), after_step, interrupts)
+
+    own, ranks = t.training_step is not None, t.ranks.size > 1
+    kind = ByHand if own else StepOfRanks if ranks else StepByStep
+    if t.folder is None and t.on_nonfinite == "rollback" and t.held is None:
+        t.held = Held()
+        save(t, due=True)
+    while True:
+        try:
+            return in_parts_that_fit(t.state.micro_batch, from_here)[0]
+        except NonFiniteLoss as error:
+            lost = error
+        match t.on_nonfinite:
+            case "skip":
+                skip(t, lost, after_step)
+            case "rollback":
+                go_back(t, lost)
+            case _:
+                raise lost
+
+
+def skip(t: Training, lost: NonFiniteLoss, after_step: AfterStep) -> None:
+    """Pass over a mini-batch: a step without an update. Raises where that leads nowhere."""
+    state = t.state
+    many = state.skipped[0] + 1 if state.skipped[1] == state.step else 1
+    if lost.in_weights:
+        raise lost
+    if many > SKIPS:
+        raise StepError(f"{SKIPS} mini-batches in a row had to be skipped, and the next: {lost}")
+    state.position, state.step = state.position + state.batch, state.step + 1
+    state.skipped = [many, state.step]
+    say(t, f"the mini-batch of step {state.step:,} was skipped: {lost}")
+    after_step(LossSums(torch.zeros(()), torch.zeros(())), float(state.optimizer.param_groups[0]["lr"]))
+
+
+def go_back(t: Training, lost: NonFiniteLoss) -> None:
+    """To the newest checkpoint; from there the same rows come in the same order, at half the learning rate. Raises
+    where that leads nowhere."""
+    state, times = t.state, len(t.state.went_back) + 1
+    said = [int(number) for text in t.ranks.gather(f"{lost.in_rows:d} {state.back}") for number in text.split()]
+    if any(said[::2]):  # on whichever rank
+        raise lost
+    if times > RETURNS:
+        raise StepError(f"the run went back {RETURNS} times, at half the learning rate each, and again: {lost}")
+    to, vault = min(said[1::2]), t.folder or t.held
+    assert vault is not None
+    seconds, went_back = state.seconds, [*state.went_back, to]
+    restore(state, *vault.checkpoint(to))
+    state.seconds, state.went_back, t.next_moment = seconds, went_back, 0
+    if t.folder is not None:
+        t.folder.behind = True  # the rows after that checkpoint are of a past that is given up
+    say(
+        t,
+        f"{lost}; the run went back to step {to:,} and goes on at half the learning rate ({times} of at most {RETURNS} "
+        "times)",
+    )
+    save(t, due=True)

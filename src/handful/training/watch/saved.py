@@ -1,0 +1,131 @@
+"""The state of a run as it is written down, tensors and JSON, and as it becomes that again."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+from handful.base.errors import HandfulError
+from handful.base.plan import Plan, Row
+from handful.optim.build import load_state, state_tensors
+from handful.optim.state import averages_itself, switch
+from handful.training.state import Best, Kept, State
+from handful.training.watch.weights import Weights, copy_weights, laid_out, load_weights
+from handful.training.watch.window import Window
+
+PLAIN = (  # of the state: numbers, and lists and dicts of them
+    "position", "step", "seconds", "micro_batch", "batch", "noise", "probing_cost", "back", "went_back", "skipped",
+    "restarted", "history",
+)  # fmt: skip
+
+
+@contextmanager
+def evaluated(state: State) -> Iterator[Weights]:
+    """Inside the block the model has the weights that are scored and kept: the average, those that the optimizer
+    evaluates with, or its own; afterwards those that it trains, to the bit. Yields them: clone what is kept."""
+    trained = None
+    if state.average is not None:
+        trained = copy_weights(state.model)
+        load_weights(state.model, state.average)
+    elif averages_itself(state.optimizer):
+        trained = copy_weights(state.model)
+        switch(state.optimizer, "eval")
+    try:
+        yield copy_weights(state.model, clone=False)
+    finally:
+        if trained is not None:
+            switch(state.optimizer, "train")
+            load_weights(state.model, trained)
+
+
+def tensors_of(state: State) -> dict[str, Tensor]:
+    """Every tensor of the state by name."""
+    named = {f"model.{k}": v for k, v in copy_weights(state.model, clone=False).items()}
+    named |= {f"optimizer.{k}": v for k, v in state_tensors(state.optimizer)[0].items()}
+    named |= {f"average.{k}": v for k, v in (state.average or {}).items()}
+    named |= {f"best.{k}": v for k, v in (state.best.weights if state.best else {}).items()}
+    if averages_itself(state.optimizer):
+        with evaluated(state) as weights:  # for a run that is loaded before its end
+            kept = {f"evaluated.{k}": v.clone() for k, v in weights.items()}
+        named |= kept
+    return named
+
+
+def meta_of(state: State) -> Row:
+    """The rest of the state, as JSON holds it."""
+    w, best = state.window, state.best
+    return {name: getattr(state, name) for name in PLAIN} | {
+        "optimizer": state_tensors(state.optimizer)[1],
+        "window": [w.loss, w.weight, {k: v.tolist() for k, v in w.metrics.items()}],
+        "best": best.row if best else None,
+        "callbacks": state.callbacks.state(),
+    }
+
+
+def restore(state: State, tensors: dict[str, Tensor], meta: Row) -> None:
+    """Become the saved state, to the bit. Raises HandfulError for that of another version of handful, or of another
+    model."""
+    if unlike := sorted(meta_of(state).keys() ^ (meta.keys() - {"tensors"})):
+        raise HandfulError(
+            f"another version of handful wrote this checkpoint: {unlike[0]!r} is not in both; go on with that one"
+        )
+
+    def group(prefix: str) -> Weights:
+        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+    weights = group("model.")
+    for name, value in copy_weights(state.model, clone=False).items():
+        if name in weights and weights[name].dtype != value.dtype:
+            was, now = (str(v.dtype).removeprefix("torch.") for v in (weights[name], value))
+            raise HandfulError(f"{name} is {was} in this run and {now} in the model given to go on with; give it {was}")
+    load_weights(state.model, weights)
+    load_state(state.optimizer, group("optimizer."), meta["optimizer"])
+    state.average = laid_out(state.model, group("average.")) or None
+    state.best = Best(meta["best"], laid_out(state.model, group("best."))) if meta["best"] else None
+    for name in PLAIN:
+        setattr(state, name, copy.copy(meta[name]))
+    loss, weight, metrics = meta["window"]
+    state.window = Window(loss, weight, {k: np.array(v) for k, v in metrics.items()})
+    state.callbacks.restore(meta["callbacks"])
+
+
+class Recorder(Protocol):
+    """Where a run is written down while it goes on: its folder."""
+
+    path: Path
+    behind: bool  # history.jsonl: it is written anew with the next checkpoint
+
+    def append_history(self, row: Row) -> None: ...
+
+    def save_checkpoint(self, state: State, tensors: Weights) -> None: ...
+
+    def checkpoint(self, step: int) -> tuple[Weights, Row]: ...
+
+    def save_plan(self, plan: Plan) -> None: ...
+
+    def finish(self, model: nn.Module, stopped_because: str, best: Row | None, history: list[Row]) -> None: ...
+
+    def release(self) -> None: ...
+
+
+class Held:
+    """The newest checkpoint of a run that has no folder, in memory."""
+
+    def save_checkpoint(self, state: State, tensors: Weights) -> None:
+        """Keep the state as it is, in place of what was kept before."""
+        self.kept = {k: v.detach().clone() for k, v in tensors.items()}, copy.deepcopy(meta_of(state))
+
+    def checkpoint(self, step: int) -> tuple[Weights, Row]:
+        """What was kept last: (tensors, meta)."""
+        return {k: v.clone() for k, v in self.kept[0].items()}, copy.deepcopy(self.kept[1])
+
+
+def beginning(state: State, planned: int | None, trail: list[Kept]) -> tuple[Weights, Row]:
+    """(tensors, meta) of a state from which steps will be taken while the run is measured, with what it takes to take
+    them again: the planned length as it was taken to be then, and the steps that were kept."""
+    tensors = {k: v.detach().clone() for k, v in tensors_of(state).items()}
+    return tensors, copy.deepcopy(meta_of(state)) | {"planned": planned, "trail": trail}
