@@ -176,6 +176,15 @@ def test_a_model_of_your_own_with_several_inputs_and_outputs(tmp_path):
     np.testing.assert_allclose(found.numpy(), expected(run, rows), rtol=1e-6)
 
 
+def test_a_loaded_run_exports_what_the_run_itself_exports(tmp_path):
+    handful.fit("mlp", "wine", batch=16, lr=0.01, until="steps(3)", out=tmp_path / "run", quiet=True)
+    loaded = handful.load(tmp_path / "run")
+    found = program_of(loaded, tmp_path / "a.pt2")(
+        {name: torch.ones(2, dtype=torch.float64) for name in loaded.pipeline.uses}
+    )
+    assert torch.isfinite(found).all()
+
+
 def test_export_leaves_the_run_as_it_was(tmp_path):
     run = handful.fit("table", frame("class"), target="y", **HOW)
     rows = frame("class").drop(columns="y")

@@ -91,7 +91,7 @@ class Target:
 
     def numbers(self, outputs: Tensor) -> Array:
         """Predictions of a regression in the target's units, of dates and times seconds."""
-        raise NotImplementedError
+        raise HandfulError(f"what predicts '{self.column}' is not known; run.outputs(data) gives the outputs")
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """float64 [m, classes] from logits: softmax; of a single logit, sigmoid as the second class's."""

@@ -1,5 +1,6 @@
 """An exported model as a file: weights, a torch.export program, or ONNX."""
 
+import io
 import json
 import logging
 import math
@@ -50,9 +51,10 @@ def write_export(
 
 def write_program(program: Program, facts: Facts, path: Path) -> None:
     """A torch.export program whose module takes a dict of Tensors by column; `facts` in its extra file handful.json."""
-    exported = traced(program)
-    with files.atomic(path) as temporary, open(temporary, "wb") as file:
-        torch.export.save(exported, file, extra_files={"handful.json": json.dumps(facts)})
+    packed = io.BytesIO()  # torch's own writer ends the process where the disk is full
+    torch.export.save(traced(program), packed, extra_files={"handful.json": json.dumps(facts)})
+    with files.atomic(path) as temporary:
+        temporary.write_bytes(packed.getbuffer())
 
 
 def write_onnx(program: Program, facts: Facts, path: Path) -> None:
