@@ -4,6 +4,7 @@ on the CPU, also where there is a GPU. `make test-cuda` runs tests/test_cuda.py 
 import os
 import signal
 
+import pytest
 from hypothesis import settings
 
 if "HANDFUL_TEST_CUDA" not in os.environ:
@@ -14,3 +15,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the backgrou
 
 settings.register_profile("handful", deadline=None)
 settings.load_profile("handful")
+
+
+@pytest.fixture(autouse=True)
+def own_handlers():
+    """The command's handlers of signals go with the test that calls it."""
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)

@@ -10,8 +10,10 @@ where something grew.
 """
 
 import argparse
+import contextlib
 import ctypes
 import gc
+import itertools
 import json
 import os
 import statistics
@@ -20,7 +22,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,15 @@ def now(place: Path) -> Seen:
         "descriptors": len(os.listdir("/proc/self/fd")),
         "files": sum(1 for path in place.rglob("*") if path.is_file()),
     }
+
+
+def opened() -> dict[str, str]:
+    """Number of each open file -> what it is."""
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+            found[number] = os.readlink(f"/proc/self/fd/{number}")
+    return found
 
 
 def make_data(place: Path) -> dict[str, dict[str, object]]:
@@ -134,7 +144,12 @@ def main() -> None:
         made = make_data(place)
         for what in ("cycles", "one run"):
             seen: list[Seen] = []
-            look = partial(lambda rows: rows.append(now(place)), seen)
+            files: list[dict[str, str]] = []
+
+            def look(seen: list[Seen] = seen, files: list[dict[str, str]] = files) -> None:
+                seen.append(now(place))
+                files.append(opened())
+
             if what == "one run":
                 one_run(half, place, look)
             else:
@@ -143,6 +158,9 @@ def main() -> None:
                     cycle(place, made)
                     look()
             print(json.dumps({what: [row["memory"] for row in seen], "last": seen[-1]}), flush=True)
+            for before, after in itertools.pairwise(files):
+                if new := [f"{k}: {v}" for k, v in after.items() if before.get(k) != v]:
+                    print(json.dumps({"opened": new, "of": len(after)}), flush=True)
             wrong += [f"{what}: {words}" for words in grown(seen)]
     print(json.dumps({"wrong": wrong}))
     sys.exit(bool(wrong))

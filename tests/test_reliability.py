@@ -243,13 +243,12 @@ def test_a_run_that_breaks_off_has_its_exit_status(monkeypatch, tmp_path, capsys
     ],
     ids=lambda c: c[0],
 )
-@pytest.mark.parametrize(("given", "status"), [((), 130), ((143,), 143), ((129,), 129)])
-def test_a_signal_at_any_command_is_said_and_has_its_status(monkeypatch, tmp_path, capsys, command, given, status):
-    """Ctrl-C raises KeyboardInterrupt; SIGTERM and SIGHUP one with their status."""
+@pytest.mark.parametrize(("sent", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_at_any_command_is_said_and_has_its_status(monkeypatch, tmp_path, capsys, command, sent, status):
     from handful import cli
 
     def stop(*_, **__):
-        raise KeyboardInterrupt(*given)
+        signal.raise_signal(getattr(signal, sent))
 
     monkeypatch.chdir(tmp_path)
     for module, names in {"handful.fit": ["load"], "handful.runs.inspect": ["show_run", "show_data"],

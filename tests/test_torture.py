@@ -40,6 +40,17 @@ def test_signals_once_and_twice_and_a_closed_pipe(signals):
     assert found["hits"] >= 60
 
 
+@pytest.mark.parametrize("hits", [20, pytest.param(300, marks=pytest.mark.slow)])
+def test_every_command_cut_short_leaves_whole_files(hits):
+    assert run("commands.py", "--hits", hits)["hits"] >= hits
+
+
+@pytest.mark.parametrize("hits", [8, pytest.param(100, marks=pytest.mark.slow)])
+def test_commands_are_cut_short_while_they_begin(hits):
+    found = run("commands.py", "--fresh", "--hits", hits, "--only", "inspect,predict csv", "--signals", "INT,TERM,HUP")
+    assert found["hits"] >= hits
+
+
 def test_mutated_inputs_are_one_sentence_each():
     found = run("mutations.py", "--count", 200)
     assert found["refused"] > 50

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import handful
 from handful.base.errors import HandfulError
 from handful.base.plan import Choice
-from handful.cli import app
+from handful.cli.program import app
 from handful.compare.budget import share_out
 from handful.compare.compare import compare
 from handful.compare.experiment import Experiment, Method, fingerprint, methods, step_memory

@@ -193,3 +193,52 @@ def test_a_libsvm_file_too_wide_for_memory_is_refused(tmp_path):
     (tmp_path / "a.libsvm").write_text("1 5:1 900000000:2\n0 1:1\n")
     with pytest.raises(HandfulError, match=r"900,000,000 columns, too many for mini-batches in memory.*TruncatedSVD"):
         handful.open(tmp_path / "a.libsvm")
+
+
+TITLES = ["Sales of 2024\n\n", "Sales of 2024,,,\n", "# exported\n# by me\n", "\n\nSales of 2024\n"]
+
+
+@pytest.mark.parametrize("title", TITLES)
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_what_stands_above_the_header_is_left_out_and_said(title, separator, tmp_path):
+    """pandas reads the same of it where it is told how many lines to skip."""
+    rng = np.random.default_rng(0)
+    shops = rng.choice(["Bern", "Ulm"], 200)
+    frame = pd.DataFrame({"shop": shops, "size": rng.normal(size=200), "n": rng.integers(0, 9, 200)})
+    frame["y"] = frame["size"] + frame["n"]
+    title, where = title.replace(",", separator), tmp_path / "sales.csv"
+    where.write_text(title + frame.to_csv(index=False, sep=separator))
+    expected = pd.read_csv(where, sep=separator, skiprows=title.count("\n"))
+    source = handful.open(where, target="y")
+    assert list(source.columns) == list(expected)
+    for name in ("size", "n", "y"):
+        np.testing.assert_array_equal(values(source, name), expected[name])
+    (said,) = [note for note in source.notes if "what stands before it is left out" in note]
+    assert f"in line {title.count(chr(10)) + 1};" in said
+    assert title.strip().splitlines()[0].strip(",; \t") in said
+    store = handful.prepare(where, tmp_path / "store", target="y")
+    np.testing.assert_array_equal(values(store, "y"), expected["y"])
+    run = handful.fit("linear", source, until="steps(20)", batch=16, lr=0.01, valid=None, quiet=True)
+    whole = run.predict(frame.drop(columns="y"))
+    one = tmp_path / "one.csv"
+    one.write_text(title + frame.drop(columns="y")[3:4].to_csv(index=False, sep=separator))
+    np.testing.assert_array_equal(run.predict(one), whole[3:4])
+
+
+def test_lines_of_one_value_are_no_titles(tmp_path):
+    (tmp_path / "texts.csv").write_text("text\nHello there\nnine, ten\nten, nine\n")
+    with pytest.raises(HandfulError, match="Expected 1 columns, got 2"):
+        handful.open(tmp_path / "texts.csv")
+    (tmp_path / "one.csv").write_text("n\n1\n2\n3\n")
+    assert handful.open(tmp_path / "one.csv").columns.keys() == {"n"}
+
+
+@pytest.mark.parametrize("kind", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_files_in_utf_16_as_a_spreadsheet_writes_them(kind, tmp_path):
+    frame = pd.DataFrame({"größe": [1.5, 2.5, 3.5] * 9, "wo": ["Köln", "Ulm", "Zürich"] * 9})
+    where = tmp_path / "t.csv"
+    mark = "" if kind == "utf-16" else "\ufeff"
+    where.write_bytes((mark + frame.to_csv(index=False, sep="\t")).encode(kind))
+    source = handful.open(where)
+    assert source.columns["wo"].classes == ("Köln", "Ulm", "Zürich")
+    np.testing.assert_array_equal(values(source, "größe"), frame["größe"])

@@ -462,3 +462,17 @@ def test_a_compressed_tar_that_is_cut_short_is_named(tmp_path):
     (tmp_path / "a.tar.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(HandfulError, match=r"a\.tar\.gz cannot be unpacked"):
         prepare(tmp_path / "a.tar.gz", tmp_path / "s")
+
+
+def test_killed_between_the_two_renamings_the_store_is_the_old_one(tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("a,y\n" + "1,x\n2,z\n" * 9)
+    handful.prepare(table, tmp_path / "store")
+    (tmp_path / "store").rename(tmp_path / ".store.old")
+    assert len(handful.prepare(table, tmp_path / "store")) == 18
+    (tmp_path / "store").rename(tmp_path / ".store.old")
+    table.write_text("a,y\n" + "1,x\n2,z\n" * 5)
+    with pytest.raises(handful.HandfulError, match="is there already"):
+        handful.prepare(table, tmp_path / "store")
+    assert len(handful.prepare(table, tmp_path / "store", overwrite=True)) == 10
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["store", "t.csv"]

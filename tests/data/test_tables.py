@@ -108,7 +108,7 @@ def test_missing_values_dates_and_decimals_are_numbers_and_said() -> None:
             "t": [datetime.datetime(1970, 1, 1, 0, 0, 1, 500000), None, datetime.datetime(2020, 1, 1)],
             "m": [decimal.Decimal("1.25"), decimal.Decimal("2.50"), None],
             "u": pa.array([1, 2, 65535], pa.uint16()),
-            "h": pa.array([1, 2, 3.5], pa.float16()),
+            "h": pa.array(np.array([1, 2, 3.5], np.float16)),
         }
     )
     source = open_source(table)

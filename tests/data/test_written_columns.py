@@ -167,6 +167,13 @@ AMOUNTS = {
     "30 sq ft": 30,
     "1.5e3 m": 1500,
     "16GB": 16,
+    "3.4M": 3_400_000,
+    "512k": 512_000,
+    "-2.5K": -2500,
+    "$1.25B": 1_250_000_000,
+    "€3.5 million": 3_500_000,
+    "1,5 Mio": 1_500_000,
+    "15 mn": 15_000_000,
 }
 
 
@@ -185,6 +192,74 @@ def test_thousands_with_points_are_those_of_a_currency():
     )
     assert values(source, "eur")[:2].tolist() == [5000, 6500]
     assert values(source, "usd")[:2].tolist() == [3.459, 3.219]
+
+
+def test_thousands_and_millions_are_multiples_of_one_number(tmp_path):
+    """Followers as sites write them: 990, 1.2K, 3.4M; of a single row, too."""
+    rng = np.random.default_rng(0)
+    size = 10 ** rng.uniform(1, 7, 300)
+    shown = [f"{v / 1e6:.1f}M" if v >= 1e6 else f"{v / 1e3:.1f}K" if v >= 1e3 else f"{v:.0f}" for v in size]
+    of = {"M": 1e6, "K": 1e3}
+    plain = np.array([float(text.rstrip("MK")) * of.get(text[-1], 1.0) for text in shown])
+    for name, where in containers(tmp_path, pd.DataFrame({"followers": shown, "y": size.round(3)})).items():
+        np.testing.assert_allclose(
+            values(handful.open(where, target="y"), "followers"), plain, rtol=1e-15, err_msg=name
+        )
+    rows = {"followers": shown, "y": np.log(size)}
+    run = handful.fit("linear", rows, target="y", until="steps(30)", batch=16, lr=0.05, valid=None, quiet=True)
+    whole = run.predict({"followers": shown})
+    assert [run.predict({"followers": text})[0] for text in shown[:3]] == whole[:3].tolist()
+    assert run.predict({"followers": 2500})[0] == run.predict({"followers": "2.5K"})[0]
+    kelvin = handful.open({"t": ["300 K", "280 K", "12 K"] * 5, "y": [0, 1, 2] * 5}, target="y")
+    assert values(kelvin, "t")[:3].tolist() == [300, 280, 12]
+
+
+def test_names_that_are_one_but_for_blanks_and_capitals_are_said(tmp_path):
+    frame = pd.DataFrame(
+        {"c": ["x", "x ", " y", "y"] * 15, "d": ["a", "b"] * 30, "y": ["yes", "no", "Yes", "NO "] * 15}
+    )
+    for name, where in containers(tmp_path, frame).items():
+        said = [note for note in handful.open(where, target="y").notes if "blanks and capitals" in note]
+        assert len(said) == 2, name
+        assert "'c' has 4 values, but 2 but for blanks and capitals ('x', 'x ')" in said[0], name
+        assert "'y' has 4 values, but 2 " in said[1], name
+
+
+@pytest.mark.parametrize("word", ["Total", "TOTAL:", "Grand total", "Summe"])
+@pytest.mark.parametrize("unique", [False, True])
+def test_a_row_of_totals_is_said(word, unique, tmp_path):
+    shops = [f"shop {k if unique else k % 9}" for k in range(59)] + [word]
+    sizes = np.random.default_rng(0).normal(10, 1, 59).round(2).tolist()
+    frame = pd.DataFrame({"shop": shops, "size": [*sizes, sum(sizes)], "y": [*sizes, sum(sizes)]})
+    for name, where in containers(tmp_path, frame).items():
+        if unique and name == "dict":  # which refuses identifiers
+            continue
+        source = handful.open(where, target="y")
+        assert f"'shop' is '{word}' in one row: leave it out if it is made of the others." in source.notes, name
+    frame["shop"] = [f"shop {k % 9}" for k in range(58)] + [word, word]  # a name among others
+    assert not any("made of the others" in note for note in handful.open(frame, target="y").notes)
+
+
+@pytest.mark.parametrize("model", ["linear", "own"])
+def test_a_row_that_makes_the_variance_of_the_target_is_said(model):
+    import torch
+
+    rng = np.random.default_rng(0)
+    rows = {"x": rng.normal(size=(200, 1)), "y": rng.normal(size=200)}
+    how = {"target": "y", "until": "steps(2)", "batch": 16, "lr": 0.01, "valid": None, "quiet": True}
+    net = torch.nn.Linear(1, 1) if model == "own" else model
+
+    def said(y):
+        notes = handful.fit(net, rows | {"y": y}, **how).plan.notes
+        return [note for note in notes if "alone makes" in note]
+
+    assert said(rows["y"]) == []
+    far = rows["y"].copy()
+    far[123] = 1e4
+    share = (far - far.mean())[123] ** 2 / ((far - far.mean()) ** 2).sum()
+    (note,) = said(far)
+    assert "'y' is 10000 in row 123" in note
+    assert f"alone makes {share:.0%} of their variance" in note
 
 
 def test_two_currencies_are_no_numbers_and_the_cells_are_named():

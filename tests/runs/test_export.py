@@ -176,6 +176,15 @@ def test_a_model_of_your_own_with_several_inputs_and_outputs(tmp_path):
     np.testing.assert_allclose(found.numpy(), expected(run, rows), rtol=1e-6)
 
 
+def test_a_loaded_run_exports_what_the_run_itself_exports(tmp_path):
+    handful.fit("mlp", "wine", batch=16, lr=0.01, until="steps(3)", out=tmp_path / "run", quiet=True)
+    loaded = handful.load(tmp_path / "run")
+    found = program_of(loaded, tmp_path / "a.pt2")(
+        {name: torch.ones(2, dtype=torch.float64) for name in loaded.pipeline.uses}
+    )
+    assert torch.isfinite(found).all()
+
+
 def test_export_leaves_the_run_as_it_was(tmp_path):
     run = handful.fit("table", frame("class"), target="y", **HOW)
     rows = frame("class").drop(columns="y")
@@ -217,3 +226,76 @@ def test_what_cannot_be_exported_is_said(tmp_path):
     with pytest.raises(HandfulError, match=r"m.h5: export writes .onnx, .pt2"):
         run.export(tmp_path / "m.h5")
     assert not list(tmp_path.iterdir())
+
+
+class Spreads(nn.Conv2d):
+    """A class for each place of a picture, in three channels."""
+
+    def __init__(self):
+        super().__init__(1, 3, 3, padding=1)
+
+
+class Tags(nn.Module):
+    """A class for each step; the first state is made by len(x), which torch.export takes for a fixed number."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell, self.out = nn.GRU(4, 5, batch_first=True), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.out(self.cell(x, x.new_zeros(1, len(x), 5))[0])
+
+
+class Turned(nn.Module):
+    """A parametrised layer, whose weight is no tensor of its own in memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.utils.parametrizations.orthogonal(nn.Linear(4, 4))
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+@pytest.mark.parametrize(("model", "shape", "places"), [(Spreads, (1, 6, 6), (6, 6)), (Tags, (5, 4), (5,)),
+                                                       (Turned, (4,), ())])  # fmt: skip
+@pytest.mark.parametrize("ending", ["pt2", pytest.param("onnx", marks=onnx)])
+def test_own_models_are_exported_for_any_number_of_rows(model, shape, places, ending, tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(ROWS, *shape)).astype("float32"), rng.integers(0, 3, (ROWS, *places))
+    run = handful.fit(model(), (x, y), **HOW)
+    with torch.no_grad():
+        scores = run.model.eval()(torch.from_numpy(x)).double()
+    right = scores.softmax(1 if model is Spreads else -1).numpy()
+    file = run.export(tmp_path / f"m.{ending}")
+    if ending == "pt2":
+        module = torch.export.load(file).module()
+        given = lambda rows: module({"x": torch.from_numpy(rows)}).numpy()
+    else:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(file))
+        given = lambda rows: session.run(None, {"x": rows})[0]
+    for rows in (1, 2, 3, 50):
+        np.testing.assert_allclose(given(x[:rows]), right[:rows], atol=2e-6)
+
+
+def test_a_model_that_goes_through_its_rows_is_named_as_such(tmp_path):
+    class OneByOne(nn.Linear):
+        def forward(self, x):
+            return torch.stack([super(OneByOne, self).forward(row) for row in x])
+
+    run = handful.fit(OneByOne(2, 2), (torch.randn(40, 2), torch.arange(40) % 2), **HOW)
+    with pytest.raises(HandfulError, match=r"cannot trace OneByOne: its forward goes through the rows, or counts them"):
+        run.export(tmp_path / "m.pt2")
+
+
+@onnx
+def test_an_operator_that_onnx_does_not_have_is_named(tmp_path):
+    class Exponential(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) @ torch.linalg.matrix_exp(self.weight)
+
+    run = handful.fit(Exponential(3, 3), (torch.randn(40, 3), torch.arange(40) % 3), **HOW)
+    with pytest.raises(HandfulError, match=r"torch.onnx cannot write Exponential; export .pt2 \(.*matrix_exp"):
+        run.export(tmp_path / "m.onnx")

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import handful
 from handful import replay
 from handful.base import files
-from handful.cli import app
+from handful.cli.program import app
 from handful.data.base import Batch
 from handful.plan.probe import batch_growth, decide, steps
 from handful.runs.diff import diff

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import handful
 from handful.base.errors import HandfulError
-from handful.cli import app
+from handful.cli.program import app
 from handful.training.watch.guards import finite
 
 N, BATCH = 240, 16

@@ -283,3 +283,27 @@ def test_lazy_layers_are_loaded(tmp_path):
     make = lambda: nn.Sequential(nn.LazyLinear(6), nn.LazyBatchNorm1d(), nn.LazyLinear(3))
     run = handful.fit(make(), (ROUGH, KINDS), out=tmp_path / "run", **SHORT)
     assert handful.load(tmp_path / "run", model=make()).predict(ROUGH).tolist() == run.predict(ROUGH).tolist()
+
+
+class Slope(nn.Module):
+    """Its loss is of the derivative of its output by its input."""
+
+    def __init__(self):
+        super().__init__()
+        self.n = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
+
+    def forward(self, x):
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            u = self.n(x)
+            (slope,) = torch.autograd.grad(u.sum(), x, create_graph=True)
+        return {"u": u, "loss": (slope + u).squeeze(1) ** 2}
+
+
+def test_a_model_that_differentiates_in_its_forward_is_trained_evaluated_and_asked(tmp_path):
+    model, x = linear(lambda *sizes: Slope(), 1), ROUGH[:, :1].copy()
+    run = handful.fit(model, x, loss="model", out=tmp_path / "run", **SHORT)
+    with torch.no_grad():
+        wanted = model(torch.tensor(x))
+    assert run.evaluate(x)["loss"] == pytest.approx(float(wanted["loss"].mean()), rel=1e-5)
+    torch.testing.assert_close(run.outputs(x)["u"].detach(), wanted["u"].detach())

@@ -269,3 +269,12 @@ def test_a_rule_says_before_which_position_it_need_not_be_asked(text, batch):
             assert later.position >= until or rule(later) is None
             if later.position >= until:
                 break
+
+
+def test_patience_begins_again_where_the_run_did():
+    rows = [{"epoch": k, "position": 10 * k, "valid_loss": v} for k, v in enumerate([0.5, 0.3, 0.6, 0.5, 0.4])]
+    assert stop.plateau(3)(Progress(40, 4, 10, history=rows))
+    assert stop.plateau(3)(Progress(40, 4, 10, history=rows, restarted=10)) is None
+    rows += [{"epoch": k, "position": 10 * k, "valid_loss": 0.45} for k in (5, 6, 7)]
+    said = stop.plateau(3)(Progress(70, 7, 10, history=rows, restarted=10))
+    assert said == "valid_loss has not improved for 3 evaluations (best 0.4 at epoch 4)"

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -30,6 +31,9 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            if not _lives(left.name.split(".")[-2]):
+                left.unlink(missing_ok=True)  # of a process that was killed
         temporary.touch()  # with the permissions that the umask leaves; some writers make files for their owner alone
         mode = temporary.stat().st_mode
         yield temporary
@@ -169,8 +173,13 @@ def _is_gone(holder: str) -> bool:
         case None:
             return False
         case found if found[2] == socket.gethostname():
-            return not Path(f"/proc/{found[1]}").exists() and Path("/proc").exists()
+            return not _lives(found[1])
     return False
+
+
+def _lives(pid: str) -> bool:
+    """Whether there is a process of this number on this machine; True where that cannot be told."""
+    return Path("/proc", pid).exists() or not Path("/proc/self").exists()
 
 
 def written_down(stream: BufferedIOBase | BinaryIO, beside: Path) -> Path:

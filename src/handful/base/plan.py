@@ -180,7 +180,8 @@ class Progress:
     """How far a run has come: all that schedules and stop rules may look at.
 
     position: examples consumed; step: updates made; examples: rows in one epoch; planned: examples that the run
-    will use at most, if the stop rule says; seconds: spent training so far; history: one dict per logged moment.
+    will use at most, if the stop rule says; seconds: spent training so far; history: one dict per logged moment;
+    restarted: the position at which the run began again last, if it did.
     """
 
     position: int
@@ -189,6 +190,7 @@ class Progress:
     seconds: float = 0.0
     planned: int | None = None
     history: list[Row] = field(default_factory=list)
+    restarted: int = 0
 
     @property
     def epoch(self) -> float:

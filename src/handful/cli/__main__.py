@@ -1,5 +1,5 @@
 """`python -m handful.cli`."""
 
-from handful.cli.main import main
+from handful.cli import main
 
 main()

@@ -29,15 +29,6 @@ class Commands(TyperGroup):
         for command in self.commands.values():
             command.short_help = command.help  # whole, not cut at the edge
 
-    def invoke(self, *given: object) -> object:
-        """A signal is said, and has the status that it stands for; typer would make 130 of each, without a word."""
-        try:
-            return super().invoke(*given)  # type: ignore[arg-type]  # the context's class has not one name in all typers
-        except KeyboardInterrupt as stop:
-            error = HandfulError("interrupted")
-            error.exit_status = stop.args[0] if stop.args else 130
-            raise error from None
-
 
 app = typer.Typer(
     cls=Commands,

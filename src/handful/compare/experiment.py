@@ -23,7 +23,7 @@ from handful.plan.probe.memory import saved_by_autograd, tensors_of
 from handful.plan.probe.snapshot import untouched
 from handful.report.words import as_float
 from handful.runs.run import Run
-from handful.training.process.interrupts import INTERRUPTED
+from handful.training.process.interrupts import INTERRUPTED, end_by
 from handful.training.training import Training
 from handful.training.watch import stop
 from handful.training.watch.evaluation import evaluate
@@ -194,7 +194,7 @@ def run_experiment(
     setup = time.perf_counter() - began
     run = run_training(t, [watch])
     if run.stopped_because == INTERRUPTED:  # a method that was cut off is not to be compared with the others
-        raise KeyboardInterrupt(run.exit_status)
+        end_by(run.exit_status - 128)
     # none is seen from outside where all were taken while rates were compared
     typical = float(np.median(watch.durations)) if watch.durations else t.state.seconds / max(1, t.state.step)
     size = min(t.state.batch, t.state.micro_batch or t.state.batch)

@@ -203,9 +203,9 @@ def _descend(t: Training, last: int) -> list[float]:
     t.rule, t.one_by_one = steps(last) | rule, True
     with using_threads(t.plan.threads), Interrupts() as interrupts:
         train(t, after_step, interrupts)
+        if interrupts.asked:
+            raise KeyboardInterrupt
     t.rule = rule
-    if interrupts.asked:
-        raise KeyboardInterrupt
     return losses
 
 

@@ -107,7 +107,7 @@ class Run:
         batches = self.open(data, need_target=False)
         if self.model.training:
             self.model.eval()
-        with torch.inference_mode(), _memory_said(self.objective):
+        with torch.no_grad(), _memory_said(self.objective):
             for read, _, found in model_outputs(self.objective, batches.epoch(batch)):
                 yield read, mapped(ctc.only_valid(found), lambda o: (o.float() if o.is_floating_point() else o).cpu())
 

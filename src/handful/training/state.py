@@ -34,6 +34,7 @@ class State:
     window: Window = field(default_factory=Window)
     average: Weights | None = None
     best: Best | None = None
+    first: Weights | None = None  # of the look before the first step, while the run may begin again from them
     micro_batch: int | None = None
     batch: int = 0
     noise: list[list[float]] = field(default_factory=list)  # what handful.plan.probe.batch_growth has measured lately
@@ -41,7 +42,7 @@ class State:
     back: int = 0  # the step of the checkpoint to go back to where a loss is not finite
     went_back: list[int] = field(default_factory=list)  # steps gone back to so far; each time halves the learning rate
     skipped: list[int] = field(default_factory=lambda: [0, 0])  # mini-batches in a row, and the step after the last
-    restarted: int = 0  # position at which the run last went back to its best weights
+    restarted: int = 0  # position at which the run last began again, at a smaller rate
     trail: list[Kept] = field(default_factory=list)  # the steps so far, while measuring takes them: see `beginning`
     stopped_because: str | None = None
     callbacks: Callbacks = field(default_factory=Callbacks)

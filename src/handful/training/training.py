@@ -94,7 +94,7 @@ class Training:
     def progress(self) -> Progress:
         """How far the run has come, for rules and schedules."""
         s = self.state
-        return Progress(s.position, s.step, self.examples, s.seconds, self.planned, s.history)
+        return Progress(s.position, s.step, self.examples, s.seconds, self.planned, s.history, s.restarted)
 
     def stops(self) -> str | None:
         """Why the rule stops the run here, or None: then it need not be asked again before `asked_from`."""

@@ -63,7 +63,7 @@ class Target:
     @property
     def size(self) -> int:
         """The numbers of a row; a side that varies counts as 1."""
-        return math.prod(side or 1 for side in self.shape)
+        return math.prod([side or 1 for side in self.shape])  # a list: torch.export traces it, too
 
     def encode(self, value: Value, column: Column, rows: Rows, where: str) -> Tensor:
         """y of some rows. column: of the source the values came from; rows, where: for messages.
@@ -91,7 +91,7 @@ class Target:
 
     def numbers(self, outputs: Tensor) -> Array:
         """Predictions of a regression in the target's units, of dates and times seconds."""
-        raise NotImplementedError
+        raise HandfulError(f"what predicts '{self.column}' is not known; run.outputs(data) gives the outputs")
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """float64 [m, classes] from logits: softmax; of a single logit, sigmoid as the second class's."""
@@ -135,7 +135,7 @@ class Target:
 
     def _axis(self, outputs: Tensor) -> int:
         """Where an output holds the classes."""
-        return (class_axis(tuple(outputs.shape), (len(outputs), *self.shape)) if self.dense else None) or -1
+        return (class_axis(tuple(outputs.shape), (outputs.shape[0], *self.shape)) if self.dense else None) or -1
 
     def _numbers(self, value: Value, column: Column, rows: Rows, where: str) -> Tensor:
         """The values, checked to be numbers and all there."""

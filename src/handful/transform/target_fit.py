@@ -40,6 +40,7 @@ _PLACES = 1 << 16  # ids of the places of a row that are told apart
 MOST_IDS = (
     10  # whole numbers with decimals, counted from 0 or 1, that are ids of classes, as NumPy's text reader gives them
 )
+_FEW, _FAR = 50, 0.25  # rows from which on one is far from the others; of the variance, the part that it makes then
 _UNIQUE = 1_000_000  # distinct values kept while looking for classes
 
 
@@ -171,6 +172,7 @@ class TargetFitter:
                 raise HandfulError(f"a multilabel target holds 0 and 1 only; '{self.name}' holds other values")
             self._note(f"holds {outputs} times 0 or 1: each is predicted on its own.")
             return Multilabel(self.name, dtype, shape, outputs, as_is=own_model and floating)
+        self._say_far()
         if own_model:
             return Regression(self.name, dtype, shape, outputs, form=form_of(self.column))
         mean, std = self.moments.mean, self.moments.std
@@ -179,6 +181,19 @@ class TargetFitter:
         self._note("is predicted as a number, standardised for training; scores are in its own units.")
         spread, form = torch.where(std > 0, std, 1.0), form_of(self.column)
         return Regression(self.name, dtype, shape, outputs, form=form, mean=mean, std=spread)
+
+    def _say_far(self) -> None:
+        """Say where one row is so far from the others that a loss of squares is mostly its own."""
+        if self.many or self.n < _FEW or not len(self.counts):
+            return
+        squares = (self.unique.astype(np.float64) - float(self.moments.mean)) ** 2
+        at = int(squares.argmax())
+        share = squares[at] / max(float(self.moments.m2), 1e-300)
+        if share > _FAR:
+            self._note(
+                f"is {self.unique[at]:.6g} {in_row(self.first[at], self.where)}, so far from the others that this row "
+                f"alone makes {share:.0%} of their variance: leave it out if it is a mistake or a total."
+            )
 
     def _of_classes(self, shape: tuple[int | None, ...], task: str | None) -> bool:
         """Whether each row's numbers are the shares of classes, as the usual loss takes them. Labels that have names

@@ -90,7 +90,10 @@ def _place(store: "str | os.PathLike[str]") -> Path:
         raise HandfulError(f"the store must be the name of a folder to write, not {store!r}")
     if is_remote(str(os.fspath(store))):
         raise HandfulError(f"a store is written on this machine: give a folder instead of {store}, and copy it there")
-    return Path(os.fspath(store)).expanduser().absolute()
+    path = Path(os.fspath(store)).expanduser().absolute()
+    if (old := path.with_name(f".{path.name}.old")).exists() and not path.exists():
+        os.rename(old, path)  # a call was killed between the two renamings
+    return path
 
 
 def _plain(columns: Sequence[str] | Mapping[str, Column] | None) -> dict[str, str] | list[str] | None:

@@ -322,6 +322,7 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
         words = None if kept is None else tuple(kept["text"].to_pylist())
         return replace(written, type=str(TEXT), words=words)
     if is_input:
+        strings.note_sum(key, distinct, notes)
         mean = texts.words / texts.filled
         if mean >= 3 and (count is None or count > 0.5 * texts.filled):
             many = "" if count is None else f", {count:,} different in {texts.filled:,} rows"
@@ -343,6 +344,7 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
     if is_input and 2 * len(classes) > texts.filled >= _IDENTIFIER_ROWS:
         said += ", most of which are of one row alone and tell nothing of others; numbers and dates of a known form do"
     notes.append(f"{said}.")
+    strings.note_alike(key, distinct["text"], notes)
     return Column("category", "int64", (), classes)
 
 

@@ -15,6 +15,8 @@ SAMPLE = 1 << 16  # bytes at the start of a file that are looked at
 RECORDS = 50
 _SEPARATORS = (",", ";", "\t", "|")
 BLANKS = " "  # one or more of them
+_TITLES = 10  # lines among which the header is looked for
+_OF_TITLES = " ,;|\t\r\n\ufeff"  # around a title
 # A quoted value; blanks between two values; those at either end of a line.
 _RUNS = re.compile(rb'("[^"]*")|(?<=[^\s])([ \t]+)(?=[^\s])|[ \t]+')
 _COMMA, _POINT = re.compile(r"\s*[+-]?\d+,\d+\s*"), re.compile(r"\s*[+-]?\d+\.\d+\s*")
@@ -25,13 +27,15 @@ _NOTHING = {"", "?", "na", "n/a", "nan", "null", "-", "none"}
 
 class Dialect(NamedTuple):
     """The separator of values, and the sign before decimals. names: of the columns, where the file has no header;
-    counts: whether its first line counts rows and columns, as scikit-learn's files do; classes: which it names;
-    codes: the columns that are no numbers, though of digits alone, see `_codes`."""
+    skip: lines before the header, or before the values; title: the first of these; classes: those that the first line
+    names, which counts rows and columns, as in scikit-learn's files; codes: the columns that are no numbers, though of
+    digits alone, see `_codes`."""
 
     separator: str = ","
     decimal: str = "."
     names: tuple[str, ...] = ()
-    counts: bool = False
+    skip: int = 0
+    title: str = ""
     classes: tuple[str, ...] = ()
     codes: tuple[str, ...] = ()
 
@@ -44,7 +48,9 @@ class Dialect(NamedTuple):
         elif self.separator not in (",", "\t") or self.decimal == ",":
             decimals = ", and decimals are written with ','" if self.decimal == "," else ""
             found.append(f"values are separated by '{self.separator}'{decimals}.")
-        if self.counts:
+        if self.title:
+            found.append(f"the header is in line {self.skip + 1}; what stands before it is left out: '{self.title}'.")
+        if self.classes:
             found.append(
                 "the first line counts rows and columns and names the classes, as in files of scikit-learn: the "
                 f"columns are named {self.names[0]} to {self.names[-2]} and {self.names[-1]}."
@@ -81,26 +87,58 @@ def find(head: bytes, ending: str, trained: Dialect | None = None) -> Dialect:
     ('column_0', 'column_1', 'column_2')
     """
     text, cut = head[:SAMPLE].decode("utf-8-sig", errors="replace"), len(head) > SAMPLE
+    separators = ("\t",) if ending.startswith(".tsv") else _SEPARATORS
     if not ending.startswith(".tsv"):
         counted = _counted(_records(text, ",", cut))
         if counted is not None:
             return counted
-    separators = ("\t",) if ending.startswith(".tsv") else _SEPARATORS
-    if trained is not None:
-        return _as_trained(text, cut, separators, trained)
+    skip, title = _before_header(text, cut, separators, trained)
+    text = text.split("\n", skip)[skip]
+    found = _as_trained(text, cut, separators, trained) if trained else _of_new(text, cut, separators)
+    return found._replace(skip=skip, title=title)
+
+
+def _of_new(text: str, cut: bool, separators: Sequence[str]) -> Dialect:
+    """The same of data that are read for the first time, from the header on."""
     found = {separator: _records(text, separator, cut) for separator in separators}
     agreed = {s: _numeric(records) for s, records in found.items() if _agree(records)}
     separator = max(agreed, key=lambda s: agreed[s], default=None)  # in 1,5;2,5 both would do
     if separator is None:
         blanks = _records(text, BLANKS, cut)
-        if not ending.startswith(".tsv") and _agree(blanks) and blanks[1:] and _numeric(blanks):
+        if len(separators) > 1 and _agree(blanks) and blanks[1:] and _numeric(blanks):
             separator, found[BLANKS] = BLANKS, blanks
         else:
             return Dialect(separators[0])
     records = found[separator]
-    decimal = "." if ending.startswith(".tsv") else _decimal(separator, records)
+    decimal = "." if len(separators) == 1 else _decimal(separator, records)
     names = tuple(f"column_{i}" for i in range(len(records[0]))) if _is_values(records) else ()
     return Dialect(separator, decimal, names, codes=_codes(names or records[0], records[not names :]))
+
+
+def _before_header(text: str, cut: bool, separators: Sequence[str], trained: Dialect | None) -> tuple[int, str]:
+    """(how many lines stand before the header, the first of them that is not blank): titles and comments, each one
+    value, over records of several that agree, some of them numbers; or over the names that training knows.
+
+    >>> _before_header("Sales 2024,,\\n\\na,b,c\\nred,2,3\\nblue,5,6\\n", False, (",",), None)
+    (2, 'Sales 2024')
+    >>> _before_header("name\\nSmith, John\\nDoe, Jane\\n", False, (",",), None)
+    (0, '')
+    """
+    lines = text.split("\n", _TITLES)
+    for skip, line in enumerate(lines[:_TITLES]):
+        title = next((line.strip(_OF_TITLES)[:60] for line in lines[:skip] if line.strip(_OF_TITLES)), "")
+        records = {s: _records("\n".join(lines[skip:]), s, cut) for s in separators if s in line} if title else {}
+        if trained is not None:
+            header = any(
+                2 * len({*found[0]} & {*trained.names}) >= len(trained.names) for found in records.values() if found
+            )
+        else:
+            header = any(_agree(found) and found[1:] and _numeric(found) for found in records.values())
+        if header:
+            return skip, title
+        if '"' in line or any(len([cell for cell in line.split(s) if cell.strip()]) > 1 for s in separators):
+            break
+    return 0, ""
 
 
 def _numeric(records: list[list[str]]) -> int:
@@ -226,7 +264,7 @@ def _counted(records: list[list[str]]) -> Dialect | None:
     if not fits or not codes or any(map(_NUMBER.fullmatch, classes)):
         return None
     names = (*(f"column_{i}" for i in range(columns)), "target")
-    return Dialect(",", ".", names, True, classes)
+    return Dialect(",", ".", names, 1, classes=classes)
 
 
 def text_blocks(stream: BinaryIO, size: int, quoted: bool) -> Iterator[bytes]:

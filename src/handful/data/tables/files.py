@@ -1,6 +1,7 @@
 """The one reader of table files: CSV, JSON lines, Parquet and Arrow, here or far away, whole or in blocks."""
 
 import bz2
+import codecs
 import contextlib
 import gzip
 import io
@@ -232,7 +233,7 @@ def _csv(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> It
         dialect = table
     data.seek(0)
     names = list(dialect.names) or None  # None: in the text itself
-    if dialect.counts:
+    for _ in range(dialect.skip):
         data.readline()
     for place, text in _texts(data, where, whole, quoted=True):
         text = one_blank(text) if dialect.separator == BLANKS else text
@@ -312,10 +313,8 @@ def _json(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> I
     """A list of objects, one a row, or an object of columns, as pandas writes them."""
     found = json.loads(stream.read().decode("utf-8-sig"))
     if isinstance(found, list) and found and all(isinstance(row, dict) for row in found):
-        names = dict.fromkeys(
-            name for row in found for name in row
-        )  # of all rows: `from_pylist` looks at the first alone
-        yield typed_block(where, pa.table({name: [row.get(name) for row in found] for name in names}))
+        names = dict.fromkeys(name for row in found for name in row)  # `from_pylist` looks at the first row's alone
+        yield typed_block(where, pa.table({k: [row.get(k) for row in found] for k in names}))
         return
     if isinstance(found, dict) and found and all(isinstance(column, list | dict) for column in found.values()):
         columns = {k: list(v.values()) if isinstance(v, dict) else v for k, v in found.items()}
@@ -376,7 +375,7 @@ STREAMED = tuple(kind for kind in TABLES if kind != ".json")
 
 
 def _unpacked(stream: BinaryIO, where: str) -> BinaryIO:
-    """The text in a file that is packed, to be read from its beginning as often as is needed."""
+    """The text in a file that is packed or in UTF-16, to be read from its beginning as often as is needed."""
     match Path(where.lower()).suffix:
         case ".gz":
             return cast(BinaryIO, gzip.GzipFile(fileobj=stream))
@@ -386,7 +385,8 @@ def _unpacked(stream: BinaryIO, where: str) -> BinaryIO:
             return cast(BinaryIO, lzma.LZMAFile(stream))
         case ".zst":  # pyarrow's stream cannot go back
             return io.BytesIO(pa.CompressedInputStream(stream, "zstd").read())
-    return stream
+    wide, _ = stream.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), stream.seek(0)
+    return io.BytesIO(stream.read().decode("utf-16").encode()) if wide else stream
 
 
 def _texts(data: BinaryIO, where: str, whole: bool, quoted: bool) -> Iterator[tuple[str, bytes]]:

@@ -182,6 +182,8 @@ def _as_array(classes: tuple[str, ...]) -> pa.Array:
     return pa.array(map(composed, classes), TEXT)
 
 
+_MANY = 20  # rows from which on one of them may be the sum of the others
+_SUMS = ("total", "totals", "grand total", "sum", "average", "mean", "gesamt", "summe", "总计", "合计")
 _MOST = 1 << 16  # labels whose writing is kept
 _LONGEST = 2**63  # whole numbers below have their own bits
 Parse = Callable[[pa.Array], pa.ChunkedArray]  # the cells of a column -> as the reader of text files types them
@@ -241,3 +243,24 @@ def parse_cells(dialect: Dialect, cells: pa.Array) -> pa.ChunkedArray:
     options = arrow_csv.ReadOptions(use_threads=False, block_size=text.tell() + 1)
     parse = arrow_csv.ParseOptions(newlines_in_values=True)
     return plain(arrow_csv.read_csv(pa.BufferReader(text.getvalue()), options, parse, conversion(dialect)))["cells"]
+
+
+def note_sum(key: str, distinct: pa.Table | None, notes: list[str]) -> None:
+    """Say where one row alone is named as the sum of the others is."""
+    if distinct is None or (pc.sum(distinct["rows"]).as_py() or 0) < _MANY:
+        return
+    alone = distinct.filter(pc.equal(distinct["rows"], 1))["text"]
+    word = pc.utf8_lower(pc.utf8_trim(alone, " :.*"))
+    for name in alone.filter(pc.is_in(word, pa.array(_SUMS, word.type))).to_pylist():
+        notes.append(f"'{key}' is '{name}' in one row: leave it out if it is made of the others.")
+
+
+def note_alike(key: str, names: pa.ChunkedArray, notes: list[str]) -> None:
+    """Say which names differ in blanks or capitals alone."""
+    form = pc.utf8_lower(pc.utf8_trim_whitespace(names))
+    alike = pa.table({"form": form, "name": names}).group_by("form", use_threads=False).aggregate([("name", "list")])
+    first = next((found for found in alike["name_list"].to_pylist() if len(found) > 1), None)
+    if first is not None:
+        shown = ", ".join(f"'{name}'" for name in first[:4])
+        notes.append(f"'{key}' has {len(names):,} values, but {len(alike):,} but for blanks and capitals ({shown}): "
+                     "spell alike what means the same.")  # fmt: skip

@@ -31,8 +31,20 @@ _CURRENCY = rf"(?:US|CA|AU|NZ|HK|R|S|A|C)?\$|[€£¥₹₽₩₺₪₫฿₴₦
 # What may stand right behind a number; after a blank any short word may.
 _GLUED = (
     rf"{_CURRENCY}|%|‰|°[CF]?|[kMGT]?(?:Hz|W|Wh|V|A|Pa|B|J)|[nµmck]?m|[mk]?g|[mµcd]?[lL]|ms|s|sec|min|h|hrs?|lbs?|oz|ft|in|"
-    r"mi|mph|km/h|m/s|km2|km²|m2|m²|m3|m³|kcal|cal|px|pt|ha|ppm|bpm|rpm|x"
+    r"mi|mph|km/h|m/s|km2|km²|m2|m²|m3|m³|kcal|cal|px|pt|ha|ppm|bpm|rpm|x|[kKMB]|[mb]n"
 )
+# What multiplies the number, right behind it or after a blank, where K alone is kelvin; T is tonnes.
+_TIMES = {"k": 1e3, "M": 1e6, "mn": 1e6, "bn": 1e9}
+_TIMES_GLUED = _TIMES | {"K": 1e3, "B": 1e9}
+_TIMES_WORD = _TIMES | {
+    "thousand": 1e3,
+    "million": 1e6,
+    "Mio": 1e6,
+    "Mio.": 1e6,
+    "billion": 1e9,
+    "Mrd": 1e9,
+    "Mrd.": 1e9,
+}
 _WORD = r"[^\d\s.,;:()'+\-/#_\"](?:[^\d();\"]{0,14}[^\s\d();,\"])?"
 _SIGNS_OF_MONEY = rf"^(?:{_CURRENCY})$"
 
@@ -88,13 +100,13 @@ _BEHIND = re.compile(rf"(?:\s+({_WORD})|({_GLUED}))?(-?)(\)?)")
 
 def numbers(texts: pa.Array, decimal: str) -> Numbers:
     """Strings (`trimmed`) as numbers with these decimals, and with what people write around them: currencies and
-    other units, thousands, a minus behind, brackets for it.
+    other units, thousands, a minus behind, brackets for it, and 3.4M or $2 billion.
 
     >>> found = numbers(pa.array(["1e3", "$1,200.50", "(3)", "12 %", "€-5", "red"], pa.large_string()), ".")
     >>> found.values.tolist(), found.units.tolist()
     ([1000.0, 1200.5, -3.0, 12.0, -5.0, nan], ['', '$', '', '%', '€', ''])
-    >>> numbers(pa.array(["5.000,50 €"], pa.large_string()), ",").values.tolist()
-    [5000.5]
+    >>> numbers(pa.array(["5.000,50 €", "1,2 Mio", "-3k"], pa.large_string()), ",").values.tolist()
+    [5000.5, 1200000.0, -3000.0]
     """
     n = len(texts)
     values, units = np.full(n, np.nan), np.full(n, "", object)
@@ -123,16 +135,17 @@ def numbers(texts: pa.Array, decimal: str) -> Numbers:
 
 
 def _around(before: str, behind: str) -> tuple[float, str]:
-    """(1, or -1 for a minus, or NaN where no number is written so; the unit)."""
+    """(1, or -1 for a minus, a thousand for K and so on, or NaN where no number is written so; the unit)."""
     left, right = _BEFORE.fullmatch(before), _BEHIND.fullmatch(behind)
     if left is None or right is None:
         return np.nan, ""
     (bracket, sign, first, second), (word, glued, last, closed) = left.groups(""), right.groups("")
-    unit = first or word or glued
+    times = _TIMES_WORD.get(word, 0.0) or _TIMES_GLUED.get(glued, 0.0)
+    unit = first or ("" if times else word or glued)
     minuses = [part for part in (sign, second, last, bracket) if part]
-    if bool(bracket) != bool(closed) or len(minuses) > 1 or (first and (word or glued)):
+    if bool(bracket) != bool(closed) or len(minuses) > 1 or (first and (word or glued) and not times):
         return np.nan, ""
-    return (-1.0 if minuses and minuses != ["+"] else 1.0), unit
+    return (-1.0 if minuses and minuses != ["+"] else 1.0) * (times or 1.0), unit
 
 
 def _parts(texts: pa.Array, pattern: str) -> tuple[Days, Mapping[str, pa.Array]]:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields, replace
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from handful.base.errors import HandfulError
 from handful.data.base import Batch, Column
@@ -56,6 +57,9 @@ class Program(nn.Module):
     def __init__(self, pipeline: Pipeline, objective: Objective) -> None:
         super().__init__()
         self.model = copy.deepcopy(objective.model).to("cpu").eval().requires_grad_(False)
+        for layer in list(self.model.modules()):  # weights as they are: what makes them is for training
+            for name in list(getattr(layer, "parametrizations", ()) if parametrize.is_parametrized(layer) else ()):
+                parametrize.remove_parametrizations(layer, name)
         self.objective = Objective(self.model, objective.loss)
         self.objective.whole = objective.whole
         self.target, self.columns = pipeline.target, dict(pipeline.trained_on)

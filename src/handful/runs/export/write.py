@@ -1,5 +1,6 @@
 """An exported model as a file: weights, a torch.export program, or ONNX."""
 
+import io
 import json
 import logging
 import math
@@ -50,9 +51,10 @@ def write_export(
 
 def write_program(program: Program, facts: Facts, path: Path) -> None:
     """A torch.export program whose module takes a dict of Tensors by column; `facts` in its extra file handful.json."""
-    exported = traced(program)
-    with files.atomic(path) as temporary, open(temporary, "wb") as file:
-        torch.export.save(exported, file, extra_files={"handful.json": json.dumps(facts)})
+    packed = io.BytesIO()  # torch's own writer ends the process where the disk is full
+    torch.export.save(traced(program), packed, extra_files={"handful.json": json.dumps(facts)})
+    with files.atomic(path) as temporary:
+        temporary.write_bytes(packed.getbuffer())
 
 
 def write_onnx(program: Program, facts: Facts, path: Path) -> None:
@@ -63,9 +65,21 @@ def write_onnx(program: Program, facts: Facts, path: Path) -> None:
     import onnx
 
     names = [raw.name for raw in program.raws]
-    with _quiet():
-        exported = traced(program).run_decompositions(_IN_DOUBLE)
-        made = torch.onnx.export(exported, dynamo=True, verbose=False, input_names=names, output_names=[program.gives])
+    exported = traced(program)
+    try:
+        with _quiet():
+            exported = exported.run_decompositions(_IN_DOUBLE)
+            made = torch.onnx.export(
+                exported, dynamo=True, verbose=False, input_names=names, output_names=[program.gives]
+            )
+    except MISTAKES as error:
+        root: BaseException = error
+        while root.__cause__ is not None:
+            root = root.__cause__
+        why = str(root).strip().partition("\n")[0]
+        raise HandfulError(
+            f"{path.name}: torch.onnx cannot write {type(program.model).__name__}; export .pt2 ({why})"
+        ) from error
     assert made is not None
     model = made.model_proto
     for raw in program.raws:
@@ -85,25 +99,31 @@ def traced(program: Program) -> ExportedProgram:
         raw.name: {0: rows} | {d + 1: Dim.DYNAMIC for d, side in enumerate(raw.shape) if side is None}
         for raw in program.raws
     }
-    try:
-        with _quiet():
-            return torch.export.export(program, (program.example(3),), dynamic_shapes=(sides,), strict=False)
-    except MISTAKES as error:
-        first = str(error).strip().partition("\n")[0]
-        raise HandfulError(f"torch.export cannot trace {type(program.model).__name__}: {first}") from error
+    errors: list[Exception] = []
+    for strict in (False, True):  # the second way is slow, and takes len(x) for any number of rows
+        try:
+            with _quiet():
+                return torch.export.export(program, (program.example(3),), dynamic_shapes=(sides,), strict=strict)
+        except MISTAKES as error:
+            errors.append(error)
+    why = str(errors[-1]).strip().partition("\n")[0]
+    if why.startswith("Constraints violated"):
+        why = (
+            "its forward goes through the rows, or counts them, in Python; let it work on whole tensors, as x.shape[0]"
+        )
+    raise HandfulError(f"torch.export cannot trace {type(program.model).__name__}: {why}") from errors[0]
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without what the exporters say of themselves."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings(action="ignore"):
             yield
     finally:
-        log.setLevel(level)
+        logging.disable(disabled)
 
 
 def _only_in_double(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

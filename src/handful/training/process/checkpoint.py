@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -35,7 +36,9 @@ def read_tensors(path: Path, digest: str | None = None) -> dict[str, Tensor]:
     try:
         if digest is not None and sha256(path) != digest:
             raise HandfulError(f"{path} is damaged: its checksum does not match")
-        return safetensors.torch.load_file(a_file(path))
+        found = safetensors.torch.load_file(a_file(path))
+        # torch.export.save (2.13) takes no empty tensor that has an address, as one in a mapped file
+        return {name: value if value.numel() else torch.empty_like(value) for name, value in found.items()}
     except (OSError, SafetensorError) as error:
         raise HandfulError(f"{path} cannot be read as safetensors: {error}") from None
 

@@ -1,18 +1,33 @@
 """Ctrl-C, SIGTERM and SIGHUP, so that they end a run between two steps."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
 INTERRUPTED = "it was interrupted"
 Handler = Callable[[int, FrameType | None], object] | int | None
 
 
+heard: list[int] = []  # the signals by which a command ends, or what it runs
+
+
 def interrupt(number: int, _frame: object) -> None:
-    """What Ctrl-C does, of another signal: the command's handler."""
-    raise KeyboardInterrupt(128 + number)
+    """What a signal does to a command: the first ends it in order, another one at once."""
+    if heard:
+        with suppress(OSError):
+            os.write(2, b"handful: interrupted\n")
+        os._exit(128 + number)
+    end_by(number)
+
+
+def end_by(number: int) -> NoReturn:
+    """Have the command end as the signal asks."""
+    heard.append(number)
+    raise KeyboardInterrupt
 
 
 class Interrupts:
@@ -32,7 +47,9 @@ class Interrupts:
                     self.before[number] = signal.signal(number, self.ask)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is KeyboardInterrupt and self.asked:
+            heard.append(self.asked)
         for number, handler in self.before.items():
             signal.signal(number, handler)
 

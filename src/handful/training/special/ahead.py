@@ -23,7 +23,7 @@ def factors(t: Training, most: int) -> list[float]:
             if not found:
                 raise
             break
-        p = Progress(p.position + s.batch, p.step + 1, p.examples, p.seconds, p.planned, p.history)
+        p = Progress(p.position + s.batch, p.step + 1, p.examples, p.seconds, p.planned, p.history, p.restarted)
         if p.position >= t.next_moment or (p.position >= t.asked_from and t.rule(p)):
             break
     return found

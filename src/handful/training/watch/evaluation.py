@@ -79,8 +79,8 @@ def evaluate(
     was_training = objective.model.training
     objective.model.eval()
     try:
-        # FSDP would keep its buffers as inference tensors, which it cannot fill in training (torch 2.13)
-        with torch.inference_mode() if spare is None else torch.no_grad():
+        # no inference mode: FSDP's buffers would stay in it (torch 2.13), and a model that differentiates would fail
+        with torch.no_grad():
             for read, batch, output in outputs(objective, batches if spare is None else ranks.in_step(batches, spare)):
                 if read is spare:
                     continue

@@ -29,6 +29,11 @@ EVALUATION_BATCH = 512  # rows read at a time when scores are computed; the scor
 RISES = 3  # so many looks, all worse than before them, send a run back,
 SETTLED = 30  # after this many steps at least: running statistics and averages lag behind that long
 LOWER = 8.0  # what its rate is divided by then
+BY_HEART = 4  # so many looks worse than the best, the training loss being lower than that: rows are learned by heart.
+EARLY = 0.25  # Where the best look was in this share of the plan the run begins again, once, its rate divided by
+LESS = 4.0
+AS_GOOD = 0.5  # of a standard error: what the best look is allowed for having been the lowest of several
+RISEN, LEARNED = "the held-out loss rose from the first looks on", "the rows were learned by heart early"
 
 
 @dataclass
@@ -160,8 +165,20 @@ def look(t: Training, row: Row) -> Row:
 def keep_best(t: Training, row: Row, weights: Weights) -> None:
     """Remember the weights if this evaluation is the best so far; equal scores are told apart by the lower loss."""
     best = t.state.best
-    if best is None or better(t, row, best.row):
+    if best is None or better(t, row, best.row) or as_good(t, row, best.row):
         t.state.best = Best(dict(row), {k: v.clone() for k, v in weights.items()})
+        is_open = t.plan.choices["lr"].status in RATE_IS_OPEN and t.plan.choices["until"].status == "default"
+        if t.state.step == 0 and t.state.average is not None and is_open:
+            t.state.first = t.state.best.weights
+
+
+def as_good(t: Training, row: Row, best: Row) -> bool:
+    """Whether, after a run began again from its first weights, a look comes about as low as the best one before that,
+    which was the lowest of a curve that went up and down. The standard error is that of a loss spread by its mean."""
+    if t.state.first is None or t.valid is None or not 0 < best["position"] <= t.state.restarted:
+        return False
+    lowest = best.get("valid_loss", math.nan)
+    return bool(row["valid_loss"] <= lowest + AS_GOOD * abs(lowest) / math.sqrt(len(t.valid.source)))
 
 
 def restore_best(t: Training) -> None:
@@ -179,34 +196,45 @@ def restore_best(t: Training) -> None:
 
 
 def restart(t: Training) -> str | None:
-    """Put a run whose held-out loss rises from its first looks on back to its best weights, at a smaller rate; its rows
-    and its schedule go on. Returns what was done, in words, or None."""
+    """Begin again, at a smaller rate, where the held-out loss rises from the first looks on, or, on few rows, where
+    these are learned by heart so soon that a smaller rate would come further; the order of rows and the schedule go on.
+    From the first weights where they were kept, else from the best. Returns what was done, in words, or None."""
     s = t.state
-    if s.best is None or not rises(t, s.best.row):
+    if s.best is None or not (why := rises(t, s.best.row)):
         return None
-    rate = float(s.optimizer.param_groups[0]["initial_lr"])
-    load_weights(t.objective.model, s.best.weights)
+    rate, weights = float(s.optimizer.param_groups[0]["initial_lr"]), s.first or s.best.weights
+    load_weights(t.objective.model, weights)
     if s.average is not None:
-        s.average = {name: value.clone() for name, value in s.best.weights.items()}
+        s.average = {name: value.clone() for name, value in weights.items()}
     s.optimizer.state.clear()  # in place: the parts of an OptimizerGroup share one dict
-    set_base(s.optimizer, rate / LOWER)
+    lower = rate / (LOWER if why == RISEN else LESS)
+    set_base(s.optimizer, lower)
     s.restarted, s.noise = s.position, []
     return (
-        f"the held-out loss rose from the first looks on ({s.best.row['valid_loss']:.4g} at step "
-        f"{s.best.row['step']:,}): restarted from there at a rate of {rate / LOWER:.3g} instead of {rate:.3g}"
+        f"{why} ({s.best.row['valid_loss']:.4g} at step {s.best.row['step']:,}): restarted from "
+        f"{'the first weights' if s.first else 'there'} at a rate of {lower:.3g} instead of {rate:.3g}"
     )
 
 
-def rises(t: Training, best: Row) -> bool:
-    """Whether the looks since the best one, which is of the beginning, are all clearly worse: while hardly a row was
-    trained on twice, so that it is the rate, and not that rows are learned by heart."""
-    s, first = t.state, max(t.examples, 2 * SETTLED * t.state.batch)
-    lowest = best["valid_loss"]
-    if not SETTLED * s.batch <= s.position - s.restarted <= first + s.batch or not math.isfinite(lowest):
-        return False
-    since = max(best["position"], s.restarted)
-    losses = [row["valid_loss"] for row in s.history if row["position"] > since and "valid_loss" in row]
-    return len(losses) >= RISES and not any(loss <= lowest + NEAR * abs(lowest) for loss in losses)
+def rises(t: Training, best: Row) -> str:
+    """Why the run should begin again at a smaller rate; empty: it should not. While hardly a row was trained on twice,
+    all looks since the best one, which is of the beginning, are clearly worse: it is the rate. Later the latest ones
+    are, after a best one that is early in the plan, and the training loss is lower: rows are learned by heart, once."""
+    s, looks = t.state, [row for row in t.state.history if "valid_loss" in row]
+    if s.first is not None and not s.restarted and best["position"] > EARLY * (t.planned or 0):
+        s.first = None
+    from_row = looks[0] if s.restarted and s.first is not None else best
+    since, lowest = s.position - s.restarted, from_row["valid_loss"]
+    if since < SETTLED * s.batch or not math.isfinite(lowest):
+        return ""
+    after = [row for row in looks if row["position"] > max(from_row["position"], s.restarted)]
+    needed, why = RISES, RISEN
+    if since > max(t.examples, 2 * SETTLED * s.batch) + s.batch:
+        after, needed, why = after[-BY_HEART:], BY_HEART, LEARNED
+        if s.first is None or s.restarted or sum(row.get("train_loss", math.inf) - lowest for row in after) >= 0:
+            return ""
+    worse = all(not row["valid_loss"] <= lowest + NEAR * abs(lowest) for row in after)
+    return why if worse and len(after) >= needed else ""
 
 
 def logged_every(t: Training) -> int:

@@ -48,6 +48,7 @@ def tensors_of(state: State) -> dict[str, Tensor]:
     named |= {f"optimizer.{k}": v for k, v in state_tensors(state.optimizer)[0].items()}
     named |= {f"average.{k}": v for k, v in (state.average or {}).items()}
     named |= {f"best.{k}": v for k, v in (state.best.weights if state.best else {}).items()}
+    named |= {f"first.{k}": v for k, v in (state.first or {}).items()}
     if averages_itself(state.optimizer):
         with evaluated(state) as weights:  # for a run that is loaded before its end
             kept = {f"evaluated.{k}": v.clone() for k, v in weights.items()}
@@ -85,6 +86,7 @@ def restore(state: State, tensors: dict[str, Tensor], meta: Row) -> None:
     load_weights(state.model, weights)
     load_state(state.optimizer, group("optimizer."), meta["optimizer"])
     state.average = laid_out(state.model, group("average.")) or None
+    state.first = laid_out(state.model, group("first.")) or None
     state.best = Best(meta["best"], laid_out(state.model, group("best."))) if meta["best"] else None
     for name in PLAIN:
         setattr(state, name, copy.copy(meta[name]))

@@ -209,12 +209,15 @@ class plateau(Watching, Rule):
 
     @remembered
     def __call__(self, progress: Progress) -> str | None:
-        seen = improvements(progress.history, self.name, self.better, self.min_delta)
+        history = progress.history
+        if progress.restarted:  # patience begins again, too
+            history = [row for row in history if row["position"] > progress.restarted]
+        seen = improvements(history, self.name, self.better, self.min_delta)
         stale = len(seen)
         why = "it was never a number"
         for count, (index, value, improved) in enumerate(seen, start=1):
             if improved:
-                stale, why = len(seen) - count, f"best {_where(progress.history, index, value)}"
+                stale, why = len(seen) - count, f"best {_where(history, index, value)}"
         if stale < self.patience:
             return None
         return f"{self.name} has not improved for {_count(stale, 'evaluation')} ({why})"

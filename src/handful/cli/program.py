@@ -1,9 +1,8 @@
-"""The entry point of the command. A user's mistake is one sentence on standard error and exit status 2, never a
+"""The command with all its parts. A user's mistake is one sentence on standard error and exit status 2, never a
 traceback."""
 
 import os
 import re
-import signal
 import sys
 from typing import Annotated
 
@@ -14,7 +13,6 @@ from handful.base.version import __version__
 from handful.cli import data, results, training, watch
 from handful.cli.flags import app
 from handful.plan.config import OPTIONS
-from handful.training.process.interrupts import interrupt
 
 COMMANDS = (training, results, watch, data)  # imported: their commands are known to `app`
 USAGE: type[Exception] = typer.BadParameter.__mro__[1]  # click's UsageError, wherever this typer has click
@@ -80,31 +78,29 @@ def asked_wrongly(problem: Exception) -> str:
     return text[:1].lower() + text[1:].rstrip(".")
 
 
-def main() -> None:
-    """The entry point of the command.
+def run() -> int:
+    """Run the command that was asked for; its exit status.
 
-    Exit statuses: 0; 1 for a pipe that was closed; 2 for a mistake, a file that cannot be read or written; those of a
-    run that did not end as it should (3, 4, 129, 130, 143): see `Run.exit_status`.
+    0; 1 for a pipe that was closed; 2 for a mistake, a file that cannot be read or written; those of a run that did not
+    end as it should (3, 4, 129, 130, 143): see `Run.exit_status`.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):  # a scheduler's stop, a closed terminal: the best weights are kept
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, interrupt)
     try:
         status = app(standalone_mode=False)
-        sys.exit(status if type(status) is int else 0)
+        sys.stdout.flush()
+        return status if type(status) is int else 0
     except USAGE as problem:
         if type(problem).__name__ != "NoArgsIsHelpError":  # whose text is the help
             print(f"handful: {asked_wrongly(problem)}", file=sys.stderr)
         elif text := str(problem):
             print(text)
-        sys.exit(2)
+        return 2
     except HandfulError as error:
         print(f"handful: {in_flags(str(error))}", file=sys.stderr)
         sys.last_value = error
-        sys.exit(error.exit_status)
+        return error.exit_status
     except BrokenPipeError:  # `handful predict ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        return 1
     except (OSError, MemoryError) as error:  # a full disk under standard output, a folder that is gone
         print(f"handful: {shown(error) or 'memory ran out; give it fewer rows'}", file=sys.stderr)
-        sys.exit(2)
+        return 2
