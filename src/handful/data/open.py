@@ -62,7 +62,7 @@ def open(
         (.csv, .tsv, .jsonl, .parquet, .arrow, .feather, .npy, .npz, .txt), local or remote (s3://, https://,
         memory://); a folder or .zip of images, sounds or texts, where sub-folders are classes; a folder of the parts
         of one table (part-0.csv, part-1.csv; year=2024/...parquet), or a pattern for them (data/train-*.parquet); a
-        store that `prepare` wrote, local or remote; a torch Dataset; a Hugging Face Dataset; the name of a data set that
+        store that `prepare` wrote, local or remote; a torch Dataset; a Hugging Face Dataset; the name of a set that
         scikit-learn ships (digits, iris, wine, breast_cancer, diabetes); a Source, which is returned as it is.
     target: the column to be predicted. When it is not given, it is guessed only if there is no doubt. Several, as a
         list or with commas ("toxic,rude"), are labels that a row may have together, or numbers: see `several`.
