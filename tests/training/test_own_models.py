@@ -307,3 +307,20 @@ def test_a_model_that_differentiates_in_its_forward_is_trained_evaluated_and_ask
         wanted = model(torch.tensor(x))
     assert run.evaluate(x)["loss"] == pytest.approx(float(wanted["loss"].mean()), rel=1e-5)
     torch.testing.assert_close(run.outputs(x)["u"].detach(), wanted["u"].detach())
+
+
+def test_the_logarithm_of_a_rate_is_not_taken_for_the_rate():
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((300, 3)).astype(np.float32)
+    y = generator.poisson(np.exp(1 + x[:, 0])).astype(np.float32)
+    net = nn.Sequential(nn.Linear(3, 1), nn.Flatten(0))
+    options = {"loss": nn.PoissonNLLLoss(), "batch": 16, "lr": 0.05, "until": "epochs(20)", "quiet": True}
+    run = handful.fit(net, (x, y), **options)
+    assert list(run.scores) == ["valid_loss"]
+    rates = np.exp(np.asarray(run.outputs(x)))
+    assert 1 - ((rates - y) ** 2).sum() / ((y - y.mean()) ** 2).sum() > 0.5
+    with pytest.raises(HandfulError, match=r"do not predict 'y'.*run.outputs\(data\) gives them"):
+        run.predict(x)
+    given = nn.Sequential(nn.Linear(3, 1), nn.Softplus(), nn.Flatten(0))
+    rate = handful.fit(given, (x, y), **options | {"loss": nn.PoissonNLLLoss(log_input=False)})
+    assert "valid_r2" in rate.scores

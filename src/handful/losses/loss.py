@@ -320,6 +320,20 @@ class Aligned:
         return result
 
 
+def of_logarithms(loss: object) -> bool:
+    """Whether a loss takes the logarithm of what the target is, which the output is not a prediction of then.
+
+    >>> of_logarithms(nn.PoissonNLLLoss()), of_logarithms(nn.PoissonNLLLoss(log_input=False))
+    (True, False)
+    """
+    match loss:
+        case Aligned(values=values):
+            return of_logarithms(values)
+        case nn.PoissonNLLLoss(log_input=log_input):
+            return bool(log_input)
+    return False
+
+
 def of_probabilities(loss: LossFunction) -> bool:
     """Whether the model's outputs are probabilities for this loss, and not logits."""
     match loss:

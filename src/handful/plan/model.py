@@ -19,7 +19,7 @@ from handful.batches.order import Order
 from handful.data.base import Batch
 from handful.losses.forms import FORMS, Summed
 from handful.losses.left_out import ignored_id
-from handful.losses.loss import Counted, LossFunction, unknown
+from handful.losses.loss import Counted, LossFunction, of_logarithms, unknown
 from handful.losses.loss import model as of_model
 from handful.losses.outputs import part_of, scores_in
 from handful.models.base import Model
@@ -193,7 +193,7 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     leave_out(loss, data, str(choice.value))
     objective.gaps = data.gaps
     if own := callable(asked) or asked == "model":
-        nothing = dry_run.makes_more(objective.model, sample)
+        nothing = dry_run.makes_more(objective.model, sample) or of_logarithms(loss)
         find_prediction(objective, loss, data.pipeline(data.train.take(some)), data, chooser, nothing=nothing)
     seen = part_of(output, objective.part)
     metrics, choice = losses.metrics(options.metrics, data.pipeline, seen, uneven(data.counts))
