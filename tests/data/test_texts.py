@@ -7,7 +7,7 @@ import pytest
 
 import handful
 from handful.base.errors import HandfulError
-from handful.cli import app
+from handful.cli.program import app
 
 WORDS = {"pos": "a lovely film", "neg": "a dull film"}
 

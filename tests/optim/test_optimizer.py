@@ -7,10 +7,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+import handful
 from handful.base.errors import HandfulError
 from handful.optim import build as opt
 from handful.optim.muon import Muon, orthogonal
@@ -567,3 +569,31 @@ def test_groups_that_share_a_tensor_as_their_rate_are_taken_apart():
     opt.rescale(built, 32, 128, 4.0)
     assert [float(group["lr"]) for group in built.param_groups] == [0.25, 0.25]  # the root of 4, once each
     assert len({id(group["lr"]) for group in built.param_groups}) == 2
+
+
+class Bag(nn.Module):
+    """A table with sparse gradients, and a layer without."""
+
+    def __init__(self, table=nn.EmbeddingBag):
+        super().__init__()
+        self.words, self.out = table(20, 4, sparse=True), nn.Linear(4, 2)
+
+    def forward(self, x):
+        found = self.words(x)
+        return self.out(found.mean(1) if found.ndim == 3 else found)
+
+
+@pytest.mark.parametrize("table", [nn.EmbeddingBag, nn.Embedding])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "rmsprop", torch.optim.Adam])
+def test_what_cannot_take_sparse_gradients_is_told_before_the_first_step(optimizer, table):
+    with pytest.raises(HandfulError, match=r"cannot take the sparse gradients of 'words.weight': leave sparse out"):
+        opt.build(optimizer, Bag(table))
+
+
+def test_what_takes_sparse_gradients_alone_is_given_those():
+    with pytest.raises(HandfulError, match="SparseAdam takes sparse gradients alone"):
+        opt.build(torch.optim.SparseAdam, Bag())
+    x = np.random.default_rng(0).integers(0, 20, (64, 3))
+    options = {"batch": 16, "lr": 0.01, "until": "epochs(1)", "quiet": True}
+    for optimizer in ("sgd", "momentum", {"words": torch.optim.SparseAdam, "*": "adamw"}):
+        assert handful.fit(Bag(), (x, x[:, 0] % 2), optimizer=optimizer, **options).scores["valid_loss"] > 0

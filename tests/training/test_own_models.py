@@ -324,3 +324,15 @@ def test_the_logarithm_of_a_rate_is_not_taken_for_the_rate():
     given = nn.Sequential(nn.Linear(3, 1), nn.Softplus(), nn.Flatten(0))
     rate = handful.fit(given, (x, y), **options | {"loss": nn.PoissonNLLLoss(log_input=False)})
     assert "valid_r2" in rate.scores
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_scripted_model_trains_as_the_plain_one() -> None:
+    x = np.random.default_rng(0).standard_normal((80, 4)).astype(np.float32)
+    data, options = (x, (x[:, 0] > 0).astype(int)), {"batch": 16, "lr": 0.01, "until": "epochs(2)", "quiet": True}
+    plain = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    scripted = torch.jit.script(plain)
+    start = {name: value.clone() for name, value in plain.state_dict().items()}
+    given = handful.fit(scripted, data, **options)
+    plain.load_state_dict(start)
+    assert given.scores == handful.fit(plain, data, **options).scores

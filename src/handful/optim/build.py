@@ -24,7 +24,17 @@ from handful.base.expression import number
 from handful.base.plan import Choice
 from handful.base.shards import is_shard
 from handful.models.base import Model
-from handful.optim.groups import REST, Group, Parameters, by_pattern, only, parameter_groups, trainable, undecayed
+from handful.optim.groups import (
+    REST,
+    Group,
+    Parameters,
+    by_pattern,
+    check_sparse,
+    only,
+    parameter_groups,
+    trainable,
+    undecayed,
+)
 from handful.optim.initial_lr import ADAPTIVE, rate_of_shapes
 from handful.optim.muon import Muon
 from handful.optim.rates import clip, set_base, set_lr
@@ -295,6 +305,7 @@ def _construct(
     optimizer = as_optimizer(made)
     if optimizer is None:
         raise HandfulError(f"the optimizer {title} is {made!r}, which is not a torch optimizer")
+    check_sparse(optimizer, model)
     return optimizer
 
 

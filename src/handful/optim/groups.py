@@ -1,12 +1,15 @@
 """The parameters of a model in groups: by patterns on their names, and those that decay apart from the others."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError, some
+from handful.optim.state import parts_of
 
 T = TypeVar("T")
 Parameters = dict[str, nn.Parameter]
@@ -126,3 +129,28 @@ def trainable(model: nn.Module) -> tuple[Parameters, list[str]]:
         raise HandfulError(f"the model {type(model).__name__} has nothing to train: {what}")
     frozen = len(parameters) - len(found)
     return found, [f"{frozen} of {len(parameters)} parameters are frozen and left out."] if frozen else []
+
+
+def check_sparse(optimizer: Optimizer, model: nn.Module) -> None:
+    """HandfulError where an optimizer cannot step what has sparse gradients, or what has none, of its parameters: it is
+    tried on a few numbers, as torch's say so in their first step only."""
+    tables = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
+    sparse = {m.weight: f"{name}.weight" for name, m in tables if m.sparse}
+    for part in parts_of(optimizer) if sparse else ():
+        make: Callable[[list[dict[str, object]]], Optimizer] = type(part)
+        for group in part.param_groups:
+            for found in {sparse.get(p) is None: sparse.get(p) for p in group["params"]}.values():
+                zeros = torch.zeros(2, 2)
+                tried = nn.Parameter(zeros.clone())
+                tried.grad = zeros.to_sparse(1) if found else zeros
+                try:
+                    make([{**group, "params": [tried]}]).step()
+                except (RuntimeError, TypeError, ValueError) as error:
+                    if "sparse" in str(error) or "dense" in str(error):
+                        raise HandfulError(_sparse(type(part).__name__, found)) from error
+
+
+def _sparse(optimizer: str, found: str | None) -> str:
+    if found is None:
+        return f"{optimizer} takes sparse gradients alone, and not all parameters have them: give it those by a pattern"
+    return f"{optimizer} cannot take the sparse gradients of '{found}': leave sparse out of the layer, or take 'sgd'"

@@ -38,6 +38,8 @@ def load_weights(model: nn.Module, weights: Weights) -> None:
 def reader(model: nn.Module) -> Callable[[], Weights]:
     """What gives the model's tensors of the moment as `copy_weights(model, clone=False)` does, for every step: from
     where the modules hold them, without building a state dict. Where that has more or others to say, it is asked."""
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):  # it lists what it does not hold
+        return partial(copy_weights, model, clone=False)
     places = {
         f"{prefix}.{name}" if prefix else name: (held, name)
         for prefix, module in model.named_modules(remove_duplicate=False)
