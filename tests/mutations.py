@@ -307,6 +307,8 @@ def main() -> None:
             began = time.monotonic()
             before = set(home.iterdir()) | set(Path(folder).iterdir())
             answer = attempt(readers[kind], copied)
+            if answer is not None and answer.startswith("takes"):  # again: on a busy machine a disk may be waited for
+                answer = attempt(readers[kind], copied)
             os.chdir(home)
             of[kind] += 1
             took[kind] += time.monotonic() - began
