@@ -84,7 +84,8 @@ class Grid:
         from rich.text import Text
 
         short = self.short
-        cells = [[Text("" if v is None else plain(say_value_of(v, s))) for v, s in zip(row, short)] for row in self.rows]
+        said = [["" if v is None else plain(say_value_of(v, s)) for v, s in zip(row, short)] for row in self.rows]
+        cells = [[Text(cell) for cell in row] for row in said]
         table = Table(box=box, pad_edge=False, padding=(0, 1) if box else (0, 2, 0, 0))
         for name, numeric in zip(self.columns, self.numeric, strict=True):
             # Text, not str: a user's "[red]" is shown, not obeyed
