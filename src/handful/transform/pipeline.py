@@ -14,11 +14,13 @@ from handful.data.base import Batch, Column, Source
 from handful.data.gather import Array
 from handful.data.options import Collate
 from handful.data.targets import names_of
+from handful.losses.metric import NAMED, Metric
 from handful.transform.auto import NO_ARGUMENTS, Arguments, InputChooser, Steps, unscaled
 from handful.transform.columns import as_trained, check_same, foreign
 from handful.transform.inputs import Input, Layout, SingleInput
 from handful.transform.language import LanguageSource, language_source
 from handful.transform.rows import by_place, cache, check_infinite, check_weights, chunks_of, original_rows
+from handful.transform.several import Several, SeveralFitter
 from handful.transform.steps.step import Inputs
 from handful.transform.steps.stored import Json, pack, stored, unpack
 from handful.transform.steps.text import Tokenize
@@ -96,8 +98,21 @@ class Pipeline:
         return self if self.target is None else replace(self, target=self.target.resolve_task(output))
 
     @property
+    def several(self) -> Several | None:
+        """The target, where it is several that are not alike."""
+        match self.target:
+            case Several() as several:
+                return several
+        return None
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """The metrics that have names."""
+        return self.several.metrics if self.several else NAMED
+
+    @property
     def task(self) -> str | None:
-        """classification, regression, multilabel, language or sequence; None without a target."""
+        """classification, regression, multilabel, language, sequence or several; None without a target."""
         return self.target.task if self.target else None
 
     @property
@@ -116,6 +131,8 @@ class Pipeline:
     def names(self) -> tuple[str, ...]:
         """What each output stands for: the classes, or the columns of a target of several; "0", "1", ... else."""
         parts: Sequence[str] = ()
+        if self.several:
+            return self.several.of_outputs
         if self.target and self.task in ("multilabel", "regression"):
             column = self.trained_on.get(self.target.column)
             parts = (column.labels if column else None) or names_of(self.target.column)
@@ -346,8 +363,11 @@ class TrainingRows:
         self._restart()
 
     def _restart(self) -> None:
-        goal = self.source.target
-        self.target = TargetFitter(goal, self.source.columns[goal], self.source.name, self.loss) if goal else None
+        self.target: TargetFitter | SeveralFitter | None = None
+        if goal := self.source.target:
+            column, name = self.source.columns[goal], self.source.name
+            several = column.kind == "several"
+            self.target = SeveralFitter(goal, column, name) if several else TargetFitter(goal, column, name, self.loss)
 
     def __call__(self) -> Iterator[Batch]:
         if self.seen:
