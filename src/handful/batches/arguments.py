@@ -54,6 +54,10 @@ class OfOrder:
         if shuffle == "block":
             self.block, self.window = _blocks(block, window)
         self.weights = None if weights is None else _weights(weights, self.n)
+        self.begin()
+
+    def begin(self) -> None:
+        """All is checked."""
 
     def __len__(self) -> int:
         return self.n

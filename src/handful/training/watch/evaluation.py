@@ -11,9 +11,11 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from handful.base.errors import MISTAKES, HandfulError
+from handful.batches.batches import Batches
 from handful.data.base import Batch
+from handful.losses import ctc
 from handful.losses.metric import Metric, SumMetric
-from handful.losses.outputs import mapped
+from handful.losses.outputs import mapped, put_back, tensors_in
 from handful.models.base import Model
 from handful.training.objective import Objective
 from handful.training.process.parallel import ALONE, Ranks
@@ -43,6 +45,37 @@ def outputs(objective: Objective, batches: Iterable[Batch]) -> Iterator[tuple[Ba
                 continue
             yield part, batch, output
             start += size
+
+
+def outputs_of_all(objective: Objective, batches: Batches, size: int, ranks: Ranks) -> Iterator[tuple[Batch, Any]]:
+    """(batch, output on the CPU) for all rows in order, on every rank: batches of `size` rows are dealt out, and what
+    each rank makes of its own is told to all. Of a batch of several ranks no more is there than which rows it has."""
+    mine = batches.epoch(size, ranks.share, dealt=True)
+    for _ in range(0, len(batches.source), size * ranks.size):
+        read = next(mine, None)
+        found = outputs(
+            objective, [batches.at(0, 1) if read is None else read]
+        )  # or a row, to see what outputs are like
+        parts = [(part, mapped(ctc.only_valid(output), _kept)) for part, _, output in found]
+        if ranks.size == 1:
+            yield from parts
+            continue
+        content: dict[str, Tensor] = {}
+        for k, (part, output) in enumerate(parts if read is not None else ()):
+            tensors = [torch.from_numpy(part.rows), *tensors_in(output)]
+            content |= {f"{k} {i}": tensor.contiguous().clone() for i, tensor in enumerate(tensors)}
+        for said in map(load, ranks.gather_bytes(save(content))):
+            columns: dict[int, dict[int, Tensor]] = {}
+            for name, tensor in said.items():
+                k, i = map(int, name.split())
+                columns.setdefault(k, {})[i] = tensor
+            for k in sorted(columns):
+                rows, *tensors = (columns[k][i] for i in range(len(columns[k])))
+                yield Batch({}, rows.numpy()), put_back(parts[0][1], tensors)
+
+
+def _kept(output: Tensor) -> Tensor:
+    return (output.float() if output.is_floating_point() else output).cpu()
 
 
 def infer(objective: Objective, batch: Batch) -> object:
