@@ -16,6 +16,7 @@ from handful.losses.together import heads, together
 from handful.plan.balance import ClassWeight, class_weights
 from handful.plan.data import Data
 from handful.transform.pipeline import Pipeline
+from handful.transform.several import Several
 from handful.transform.target import Target
 
 
@@ -68,15 +69,7 @@ def softening(function: LossFunction, class_weight: ClassWeight) -> dict[str, Ch
 def _loss_of_task(output: object, pipeline: Pipeline) -> tuple[str, str]:
     task = pipeline.task
     if several := pipeline.several:
-        found = heads(output, several.names, several.sizes)
-        if not several.sizes or found is None:
-            raise HandfulError(
-                f"the model's output does not fit the targets {several.column}: let it return a dict of these names, "
-                f"or a tuple in this order, with {', '.join(str(part.outputs) for part in several.parts)} scores; or "
-                "pass loss=, a callable (output, target)"
-            )
-        each = [_loss_of_task(head, replace(pipeline, target=part))[0] for head, part in zip(found, several.parts)]
-        return together(each, sizes=several.sizes).text(), "the sum of each target's usual loss"
+        return _loss_of_several(output, pipeline, several)
     output = ctc.only_valid(output) if task == "sequence" else output
     if not isinstance(output, Tensor):
         raise HandfulError(
@@ -111,6 +104,18 @@ def _loss_of_task(output: object, pipeline: Pipeline) -> tuple[str, str]:
             )
         return "ctc", "sequences of unaligned labels"
     return "mse", "the target is a number"
+
+
+def _loss_of_several(output: object, pipeline: Pipeline, several: Several) -> tuple[str, str]:
+    found = heads(output, several.names, several.sizes)
+    if not several.sizes or found is None:
+        raise HandfulError(
+            f"the model's output does not fit the targets {several.column}: let it return a dict of these names, "
+            f"or a tuple in this order, with {', '.join(str(part.outputs) for part in several.parts)} scores; or "
+            "pass loss=, a callable (output, target)"
+        )
+    each = [_loss_of_task(head, replace(pipeline, target=part))[0] for head, part in zip(found, several.parts)]
+    return together(each, sizes=several.sizes).text(), "the sum of each target's usual loss"
 
 
 def _check_scores(output: Tensor, classes: int) -> None:
