@@ -109,7 +109,7 @@ def begin(command: list[str], folder: Path, limit: int | None, fresh: bool) -> i
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         sys.argv = ["handful", *command]
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         cli.main()
     except SystemExit as stop:

@@ -12,6 +12,8 @@ if "HANDFUL_TEST_CUDA" not in os.environ:
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a shell: tests press Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # started by nohup: tests hang up
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 settings.register_profile("handful", deadline=None)
 settings.load_profile("handful")

@@ -6,11 +6,12 @@ import json
 import math
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,9 @@ def write_predictions(run: Run, data: object, out: Path | None, *, probabilities
     if out is not None and out.suffix not in _WRITERS:
         raise HandfulError(f"{out.name}: predictions are written as .csv, .jsonl or .parquet")
     chunks = predicted_of(run, data, probabilities=probabilities, beams=beams)
+    if run.rank > 0:  # rank 0 writes for all
+        deque(chunks, maxlen=0)
+        return
     if out is None:
         _write_csv(sys.stdout, chunks)
         return
@@ -87,8 +91,10 @@ def predicted(run: Run, data: object, *, probabilities: bool = False, beams: int
         yield chunk
 
 
-def _columns(name: str, values: NDArray[np.generic], names: tuple[str, ...]) -> Chunk:
+def _columns(name: str, values: NDArray[Any], names: tuple[str, ...]) -> Chunk:
     """One column of values [m], or one for each of the numbers of a row [m, ...], called by its name or number."""
+    if values.dtype.names:  # several targets
+        return {f"{name}_{part}": _plain(values[part]) for part in values.dtype.names}
     if values.ndim == 1:
         return {name: _plain(values)}
     flat = values.reshape(len(values), -1)

@@ -22,7 +22,7 @@ from pyarrow import csv as arrow_csv
 from pyarrow import json as arrow_json
 from pyarrow import parquet
 
-from handful.base.errors import HandfulError
+from handful.base.errors import TO_UTF8, HandfulError
 from handful.data.arrays import Arrays
 from handful.data.base import Column
 from handful.data.media.bad_rows import Bad, BadRows, left_out, ragged
@@ -131,7 +131,7 @@ def reading(where: str, what: str, fix: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise HandfulError(f"{where} does not exist") from error
     except UnicodeDecodeError as error:
-        raise HandfulError(f"{where} is not UTF-8: convert it, for example with iconv -f latin1 -t utf8") from error
+        raise HandfulError(f"{where} is not UTF-8: {TO_UTF8}") from error
     except _BROKEN as error:
         reason = " ".join(str(error).split())[:300].rstrip(".")
         raise HandfulError(f"{where} is not {what} that can be read ({reason}): {fix}") from error
@@ -278,7 +278,7 @@ def _parse_csv(
                 raise BadRows(bad) from error
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_binary(column.type):
-            raise HandfulError(f"{where}: column '{name}' is not UTF-8: convert the file, for example with iconv")
+            raise HandfulError(f"{where}: column '{name}' is not UTF-8: {TO_UTF8}")
     return table.replace_schema_metadata(dialect.metadata)
 
 
@@ -336,8 +336,7 @@ def _parquet(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -
 
 def _arrow(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:
     """Both layouts under one ending: the file format, and the stream format that some libraries write."""
-    magic = stream.read(6)
-    stream.seek(0)
+    magic, _ = stream.read(6), stream.seek(0)
     source = stream if is_remote(where) else pa.memory_map(where)
     with pa.ipc.open_file(source) if magic == b"ARROW1" else pa.ipc.open_stream(source) as reader:
         if whole:
@@ -358,6 +357,7 @@ def _placed(where: str, tables: Iterator[pa.Table]) -> Iterator[TableBlock]:
 
 def typed_block(where: str, table: pa.Table) -> TableBlock:
     """A block that states its types."""
+    table.validate(full=True)  # the offsets of a damaged file lead out of its memory: the process would end
     return TableBlock(where, lambda types, only, skipped: table)
 
 
