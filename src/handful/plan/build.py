@@ -113,8 +113,7 @@ def _assemble(
         t.state.micro_batch = chooser.put("micro_batch", parts)
     found = Decision()
     if measure and resuming is None:
-        times = None if isinstance(measure, bool) else measure
-        found = decide_open(t, options, chooser, times, own=data.own_model)
+        found = decide_open(t, options, chooser, None if isinstance(measure, bool) else measure, own=data.own_model)
     settle(t, options, found, chooser)
     if resuming is not None:
         return t

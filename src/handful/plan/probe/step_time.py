@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -126,10 +127,7 @@ def measure_throughput(
     Raises HandfulError when no size can be run.
     """
     timer = timer or clock
-
-    def now() -> float:
-        return agreed(t, timer(t))
-
+    now = partial(_now, t, timer)
     started = now()
     times = {n: list(seconds) for n, seconds in (known or {}).items()}
     failed: list[tuple[int, str]] = []
@@ -144,14 +142,10 @@ def measure_throughput(
             if n >= most or (timed and now() - started + 3 * _expected(times, n) > budget):
                 most = min(n, most)
                 continue
-            own = t.ranks.most_of(n)
-            t.state.micro_batch = ceiling if ceiling and ceiling < own else snapshot.state.micro_batch
+            fits = ceiling if ceiling and ceiling < t.ranks.most_of(n) else snapshot.state.micro_batch
             try:
-                _timed(t, n, timer)  # warms up
-                times[n] = [_timed(t, n, timer), _timed(t, n, timer)]
+                times[n] = _twice(t, n, fits, timer, micro)
                 timed += 1
-                if t.state.micro_batch is not None and t.state.micro_batch < own:
-                    micro[n] = t.state.micro_batch
             except caught as error:
                 failed.append((n, str(error).splitlines()[0]))
                 most = n if isinstance(error, OutOfMemory) else most
@@ -161,6 +155,22 @@ def measure_throughput(
     if not times:
         raise HandfulError(f"no trial step could be taken: {failed[0][1] if failed else 'there are no sizes to try'}")
     return fit_times(times, failed=tuple(failed), spent=now() - started, micro=micro)
+
+
+def _twice(
+    t: Training, n: int, fits: int | None, timer: Callable[[Training], float], micro: dict[int, int]
+) -> list[float]:
+    """The times of two steps of n rows, `fits` at once, after one that warms up; in `micro`, what fitted of them."""
+    t.state.micro_batch = fits
+    _timed(t, n, timer)
+    times = [_timed(t, n, timer), _timed(t, n, timer)]
+    if t.state.micro_batch is not None and t.state.micro_batch < t.ranks.most_of(n):
+        micro[n] = t.state.micro_batch
+    return times
+
+
+def _now(t: Training, timer: Callable[[Training], float]) -> float:
+    return agreed(t, timer(t))
 
 
 def _time_again(
