@@ -40,6 +40,7 @@ from handful.transform.augment.mirror import Mirrored
 from handful.transform.auto import Arguments, Steps
 from handful.transform.inputs import TableInput
 from handful.transform.language import language_source
+from handful.transform.names import Named, names_in
 from handful.transform.pipeline import Pipeline, fit_pipeline
 from handful.transform.rows import check_weights
 from handful.transform.seen import Repeated, of_known_classes, overlapping, seen
@@ -84,6 +85,11 @@ def open_data(
     source, options, recipe = select_columns(train, options, chooser, name, fitted_before(options) or known)
     language = is_language(source, options)
     rows, valid = hold_out(source, options, chooser, language)
+    if name is not None and kept is None and not language:
+        names, said = names_in(rows, [options.weight, sampling_column(options.shuffle)])
+        if names:
+            source, rows, valid = Named(source, names), Named(rows, names), valid and Named(valid, names)
+            source.notes = [*source.notes, *said]
     if (given := fitted_before(options)) is not None:
         pipeline = taken_over(with_weight(given, options), rows, name)
     elif kept is not None:
