@@ -20,8 +20,8 @@ _SURE = 4.0  # standard deviations by which values must differ
 _SCATTER = 0.5  # of the variance between values, how much must lie between neighbours: none on a line, all by chance
 _ID = re.compile(r"(^|[_. -])(id|ids|code|zip|zip_?code|postcode|plz|sku)$|[a-z](Id|ID|Code)$|编号$|编码$")
 _MAYBE = re.compile(
-    r"(id|code|no|nr|num|number)$|(^|[_. -])(store|shop|branch|dep(t|artment)|county|state|region|district|city|country|"
-    r"firm|company|school|subject|patient|person|user|customer|client|item|product|article|brand|team|player|seller|"
+    r"(id|code|no|nr|num|number)$|(^|[_. -])(store|shop|branch|dep(t|artment)|county|state|region|district|city|"
+    r"country|firm|company|school|subject|patient|person|user|customer|client|item|product|article|brand|team|player|seller|"
     r"vendor|group|cluster|site|station|sensor|device|machine|meter|zone|route|event|filiale|kunde|artikel|category|type)"
     r"s?([_. -]|$)|[店户品]$",
     re.I,
@@ -60,8 +60,8 @@ class Named(View):
 
 
 def names_in(source: Source, keep: Sequence[str | None] = ()) -> tuple[dict[str, NDArray[np.int64]], list[str]]:
-    """The values of the columns of whole numbers that are names, of training rows, and a sentence on each. keep: columns
-    that are needed as they are.
+    """The values of the columns of whole numbers that are names, of training rows, and a sentence on each. keep:
+    columns that are needed as they are.
 
     A column is names where it is called so (user_id), or where it may be (store) and values of the target differ from
     one number to another, and from one to the next as much as between any two: they have no order that says anything.
