@@ -9,12 +9,14 @@ for each kind, with the seed that makes it again. Exits with 1 where there is an
 
 import argparse
 import contextlib
+import gzip
 import io
 import json
 import os
 import random
 import shutil
 import signal
+import sqlite3
 import sys
 import tarfile
 import tempfile
@@ -25,10 +27,14 @@ import wave
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pyarrow.feather
+import pyarrow.orc
 import pyarrow.parquet
 import torch
 from PIL import Image
@@ -105,7 +111,32 @@ def sources(place: Path) -> tuple[dict[str, list[Path]], dict[str, Read]]:
     csv = ["a,b,day,label", *(",".join(map(str, row.values())) for row in rows)]
     (place / "t.csv").write_text("\n".join(csv) + "\n")
     (place / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    pa.parquet.write_table(pa.Table.from_pylist(rows), place / "t.parquet")
+    packed, table = (place / "t.csv").read_bytes(), pa.Table.from_pylist(rows)
+    (place / "t.csv.gz").write_bytes(gzip.compress(packed))
+    (place / "t.csv.zst").write_bytes(pa.Codec("zstd").compress(packed, asbytes=True))
+    pa.parquet.write_table(table, place / "t.parquet")
+    pa.feather.write_feather(table, place / "t.feather", compression="uncompressed")
+    pa.orc.write_table(table, place / "t.orc")
+    arff = ["@relation t", "@attribute a numeric", "@attribute b real", "@attribute label {red,blue}", "@data"]
+    (place / "t.arff").write_text("\n".join([*arff, *(f"{r['a']},{r['b']},{r['label']}" for r in rows)]) + "\n")
+    libsvm = [f"{k % 2} 1:{r['a']} 3:{r['b']}" for k, r in enumerate(rows)]
+    (place / "t.svm").write_text("\n".join(libsvm) + "\n")
+    with contextlib.closing(sqlite3.connect(place / "t.db")) as base:
+        base.execute("create table t (a real, b real, day text, label text)")
+        base.executemany("insert into t values (:a, :b, :day, :label)", rows)
+        base.commit()
+    idx = (np.arange(30 * 6 * 6) % 251).astype(np.uint8)
+    (place / "t-images-idx3-ubyte").write_bytes(
+        bytes([0, 0, 8, 3, 0, 0, 0, 30, 0, 0, 0, 6, 0, 0, 0, 6]) + idx.tobytes()
+    )
+    (place / "p.txt").write_text("a lovely film, and a dull one\n" * 3, encoding="utf-8")
+    if find_spec("openpyxl"):
+        pd.DataFrame(rows).to_excel(place / "t.xlsx", index=False)
+        with zipfile.ZipFile(place / "t.xlsx") as book:
+            for name in ("sheet1", "styles", "workbook"):
+                inner = next((n for n in book.namelist() if n.endswith(f"{name}.xml")), None)
+                if inner:
+                    (place / f"{name}.xml").write_bytes(book.read(inner))
     np.save(place / "t.npy", numbers)
     np.savez(place / "t.npz", x=numbers, y=np.arange(30) % 2)
     pictures = place / "pictures"
@@ -145,6 +176,14 @@ def sources(place: Path) -> tuple[dict[str, list[Path]], dict[str, Read]]:
         finally:
             shutil.rmtree(folder)
 
+    def in_book(path: Path) -> object:
+        """One of the files inside an Excel file is the one with faults."""
+        book = path.with_name("book.xlsx")
+        with zipfile.ZipFile(place / "t.xlsx") as right, zipfile.ZipFile(book, "w") as archive:
+            for name in right.namelist():
+                archive.writestr(name, path.read_bytes() if name.endswith(path.name) else right.read(name))
+        return whole(book)
+
     def prepared(path: Path) -> object:
         store = path.parent / "store"
         try:
@@ -158,7 +197,13 @@ def sources(place: Path) -> tuple[dict[str, list[Path]], dict[str, Read]]:
         "deflated": ("deflated.zip", whole), "packed": ("packed.npz", whole), "tar": ("t.tar", prepared),
         "png": ("p.png", in_folder),
         "jpeg": ("p.jpg", in_folder), "wav": ("s.wav", in_folder), "stream": ("t.csv", prepared),
+        "txt": ("p.txt", in_folder),
+        "gz": ("t.csv.gz", whole), "zst": ("t.csv.zst", whole), "arff": ("t.arff", whole), "libsvm": ("t.svm", whole),
+        "excel": ("t.xlsx", whole), "sheet": ("sheet1.xml", in_book), "styles": ("styles.xml", in_book),
+        "workbook": ("workbook.xml", in_book), "sqlite": ("t.db", whole), "feather": ("t.feather", whole),
+        "orc": ("t.orc", whole), "idx": ("t-images-idx3-ubyte", whole), "gz stream": ("t.csv.gz", prepared),
     }  # fmt: skip
+    kinds = {kind: (name, read) for kind, (name, read) in kinds.items() if (place / name).exists()}
     for kind, (name, _) in kinds.items():
         files[kind] = [place / name]
     return files, {kind: read for kind, (_, read) in kinds.items()}

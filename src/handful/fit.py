@@ -1,6 +1,8 @@
 """fit(), resume(), load() and replay(): a run from what the user gives to what is left of it."""
 
 import copy
+import errno
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from handful.base.stopwatch import STEPS, TRACE, Stopwatch, part, stopwatch
 from handful.data.options import Collate
 from handful.plan.build import adopt, assemble
 from handful.plan.config import Config, ConfigOptions, spelled_out
+from handful.report.live import Live
 from handful.report.spent import BACKWARD, COPYING, FORWARD, LOSS, UPDATE, WAITING
 from handful.runs.folder import RunFolder
 from handful.runs.history import History
@@ -257,7 +260,7 @@ def watched(t: Training, after_step: AfterStep, watch: Stopwatch) -> Iterator[Af
         if watch.open[-1] == TRACE:
             profiler.stop()
             if t.folder and t.ranks.rank == 0:
-                profiler.export_chrome_trace(str(t.folder.path / "trace.json"))
+                write_trace(profiler, t.folder.path / "trace.json", t.live)
             watch.leave()
 
     def then(sums: LossSums, rate: float) -> None:
@@ -286,6 +289,21 @@ def watched(t: Training, after_step: AfterStep, watch: Stopwatch) -> Iterator[Af
         after.remove()
         stop_tracing()
         watch.wait = None
+
+
+def write_trace(profiler: torch.profiler.profile, path: Path, live: Live) -> None:
+    """Write what was traced; said where that cannot be done. torch does not say whether it could write all of it."""
+    try:
+        with files.atomic(path) as temporary:
+            try:
+                profiler.export_chrome_trace(str(temporary))
+                json.loads(temporary.read_bytes())
+            except ValueError:
+                raise OSError(errno.EIO, "torch could write a part of it alone") from None
+            finally:
+                temporary.with_name(f"{temporary.name}.tmp").unlink(missing_ok=True)  # torch's own
+    except HandfulError as error:
+        live.note(f"the trace is not saved: {error}")
 
 
 def write_down(run: Run, t: Training, watch: Stopwatch) -> None:

@@ -17,6 +17,7 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
+from pyarrow import feather, orc
 
 import handful
 from handful.base.errors import HandfulError
@@ -130,6 +131,13 @@ CASES: list[tuple[str, Any, dict[str, Any], str]] = [
     ("cut parquet", cut_parquet, {}, "not a Parquet file that can be read"),
     ("no parquet at all", text(".parquet", "hello"), {}, "not a Parquet file"),
     ("no arrow at all", text(".arrow", "hello"), {}, "not an Arrow file"),
+    (
+        "arff with a short row",
+        text(".arff", "@relation t\n@attribute a real\n@attribute b {u,v}\n@data\n1,u\n2\n"),
+        {},
+        "data.arff cannot be read (list index out of range): write it again, or read it with liac-arff",
+    ),
+    ("arff without rows", text(".arff", "@relation t\n@attribute a numeric\n"), {}, "(it ends too soon)"),
     ("no npy at all", text(".npy", "hello"), {}, "not a .npy file"),
     ("empty npy", text(".npy", ""), {}, "not a .npy file"),
     ("pickled npy", saved(np.array([{}, 1], dtype=object), True), {}, "allow_pickle"),
@@ -240,6 +248,43 @@ def test_file_without_permission(tmp_path: Path) -> None:
         pytest.skip("this user may read everything")
     with pytest.raises(HandfulError, match="permission denied"):
         open_source(path)
+
+
+@pytest.mark.parametrize("ending", ["feather", "arrow", "arrow stream", "orc"])
+@pytest.mark.parametrize("kind", ["offsets", "letters", "codes"])
+def test_values_that_lead_out_of_a_damaged_file_are_named(tmp_path: Path, ending: str, kind: str) -> None:
+    """Arrow reads such files as they are; who then follows their offsets ends by a bus error, or reads other memory."""
+    words = pa.array([f"word{k:02d}" for k in range(40)])
+    codes = pa.DictionaryArray.from_arrays(pa.array([k % 2 for k in range(40)], pa.int32()), ["u", "v"])
+    table, path = (
+        pa.table({"a": codes if kind == "codes" else words, "b": [k % 7 for k in range(40)], "y": range(40)}),
+        tmp_path / f"t.{ending[:7]}",
+    )
+    match ending:
+        case "orc":
+            if kind == "codes":
+                table = table.set_column(0, "a", table["a"].cast(pa.string()))
+            orc.write_table(table, path, compression="uncompressed")
+        case "feather":
+            feather.write_feather(table, path, compression="uncompressed")
+        case _:
+            path = tmp_path / "t.arrow"
+            new = pa.ipc.new_stream if ending == "arrow stream" else pa.ipc.new_file
+            with new(path, table.schema) as writer:
+                writer.write_table(table)
+    assert len(open_source(path)) == 40
+    old, new_bytes = {
+        "offsets": (np.arange(6, 24, 6, "<i4").tobytes(), np.array([6, 2**30, 18], "<i4").tobytes()),
+        "letters": (b"word07", b"wor\xff\xfe7"),
+        "codes": (np.array([0, 1, 0, 1], "<i4").tobytes(), np.array([0, 1, 9**9, 1], "<i4").tobytes()),
+    }[kind]
+    data = path.read_bytes()
+    if old not in data:
+        pytest.skip("ORC packs them otherwise")
+    path.write_bytes(data.replace(old, new_bytes, 1))
+    for deed in (open_source, lambda p: handful.prepare(p, tmp_path / "store")):
+        with pytest.raises(HandfulError, match=rf"{path.name}.* cannot be read|{path.name}.* that can be read"):
+            deed(path)
 
 
 def test_item_that_fails_is_named() -> None:

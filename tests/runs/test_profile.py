@@ -1,6 +1,7 @@
 """A profile says where the time of a run goes, and changes nothing of it."""
 
 import json
+import resource
 import time
 
 import numpy as np
@@ -73,6 +74,27 @@ def test_a_folder_has_the_picture_and_a_trace_with_the_parts_by_name(tmp_path):
     assert "Where the time went" in page
     again = handful.load(tmp_path / "run", model=nn.Linear(8, 2))
     assert again.spent.keys() == run.spent.keys()
+
+
+def test_a_trace_that_cannot_be_written_is_said_and_ends_no_run(tmp_path, capfd):
+    """The file of an earlier profile stays as it is; nothing half-written is left."""
+    limits, plain = resource.getrlimit(resource.RLIMIT_FSIZE), fit()
+
+    def limit(event, info):
+        if event == "start":
+            (tmp_path / "run" / "trace.json").write_text("earlier")
+        if event == "step" and info["step"] in (20, 40):
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits if info["step"] == 40 else (3000, limits[1]))
+
+    try:
+        run = fit(tmp_path / "run", profile=True, quiet=False, callbacks=[limit], save_every=100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "the trace is not saved" in " ".join("".join(capfd.readouterr()).split())
+    assert (tmp_path / "run" / "trace.json").read_text() == "earlier"
+    assert not list((tmp_path / "run").glob(".*"))
+    assert run.exit_status == 0
+    assert all(torch.equal(a, b) for a, b in zip(plain.model.parameters(), run.model.parameters(), strict=True))
 
 
 def test_what_passes_before_the_first_step_is_always_there():

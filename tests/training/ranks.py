@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import handful
+from handful.runs.predict import write_predictions
 
 N = 203
 RNG = np.random.default_rng(0)
@@ -294,3 +295,66 @@ def go_on(rank, folder, kill, out):
     run = handful.fit(model, (X, Y), out=folder / "run", resume="auto", callbacks=[slowly], quiet=True, **options)
     np.save(folder / f"{out}.npy", np.concatenate([p.detach().numpy().ravel() for p in run.model.parameters()]))
     return run.exit_status
+
+
+# --- rows that are shared ---------------------------------------------------------------------------------------------
+
+
+class Twofold(nn.Module):
+    """An output of several Tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return {"logits": self.out(x), "hidden": x[:, :2]}
+
+
+def of_logits(output, target):
+    return nn.functional.cross_entropy(output["logits"], target, reduction="none")
+
+
+SERIES = RNG.normal(size=1201)
+TOGETHER = {  # name -> data to train on, of which all is looked at again; options
+    "classes": ({"x": X.repeat(6, 0), "y": Y.repeat(6)}, {"target": "y"}),
+    "numbers": ({"a": SERIES, "b": SERIES**2, "y": 3 * SERIES}, {"target": "y", "metrics": "mae, r2"}),
+    "labels": ({"x": X.repeat(3, 0), "y": (X.repeat(3, 0)[:, :3] > 0).astype(np.int64)}, {"target": "y"}),
+    "few rows": ({"x": X[:40], "y": Y[:40]}, {"target": "y"}),
+}
+
+
+def found_in(run, data, folder):
+    """All that a run says of data."""
+    said = run.evaluation(data)
+    kept = {name: np.asarray(getattr(said, name)) for name in ("confusion", "calibration", "residuals")}
+    kept |= {"worst": [row["row"] for row in said.worst], "notes": said.notes, "classes": said.classes}
+    kept |= {"scores": run.evaluate(data), "outputs": run.outputs(data).numpy()}
+    write_predictions(run, data, folder / "said.csv")
+    kept["csv"] = (folder / "said.csv").read_text() if run.rank == 0 else None
+    return kept | {"predict": run.predict(data)}
+
+
+def share(rank, folder):
+    for name, (data, options) in TOGETHER.items():
+        run = handful.fit("mlp", data, **PLAIN | options | {"batch": 20}, quiet=True, join=False)
+        with run.shared() as together:
+            torch.save(found_in(together, data, folder), folder / f"{name}{rank}.pt")
+        assert len(run.predict(data)) == len(data["y"])  # alone again
+    torch.manual_seed(0)
+    how = {**PLAIN, "loss": of_logits, "metrics": None}
+    two = handful.fit(Twofold().double(), (X, Y), **how, quiet=True, join=False)
+    alone = two.outputs((X, Y), batch=20)
+    with two.shared() as together:
+        again = together.outputs((X, Y), batch=20)
+    for part, values in alone.items():
+        assert torch.equal(again[part], values), part
+
+
+def differ(rank, what):
+    """Ranks that do not have the same rows, or not the same run."""
+    torch.manual_seed(rank if what == "model" else 0)
+    run = handful.fit(mlp(rank if what == "model" else 0), (X, Y), **PLAIN, quiet=True, join=False)
+    x = {"rows": X[: len(X) - rank], "values": X + rank}.get(what, X)
+    with run.shared(20) as together:
+        together.predict(x)

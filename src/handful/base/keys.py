@@ -76,17 +76,29 @@ def drawing(*address: int | str) -> Iterator[None]:
     ...     first == (random.random(), np.random.rand(), float(torch.rand(())))
     True
     """
-    before = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-    seed = key(*address, bits=32)
+    restore, seed = random_states(), key(*address, bits=32)
     random.seed(seed)
     np.random.seed(seed)
     torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.random.set_rng_state(before[2])
+        restore()
+
+
+def random_states() -> Callable[[], None]:
+    """Keep the random states of Python, NumPy and torch; call the result to put them back."""
+    of_python, of_numpy, on_cpu = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+    on_cuda = torch.cuda.get_rng_state_all() if torch.cuda._initialized else []
+
+    def restore() -> None:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
+        torch.random.set_rng_state(on_cpu)
+        if on_cuda:
+            torch.cuda.set_rng_state_all(on_cuda)
+
+    return restore
 
 
 def drawn(call: Callable[[], T]) -> tuple[T, bool]:

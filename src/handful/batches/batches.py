@@ -112,13 +112,14 @@ class Batches:
                 yield self._read(position + at + first, rows[at + first : at + last], epochs[at + first : at + last])
             position, count = stop, min(2 * count, most)
 
-    def epoch(self, size: int, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+    def epoch(self, size: int, share: tuple[int, int] = (0, 1), *, dealt: bool = False) -> Iterator[Batch]:
         """Every row of the source once, in storage order, the last batch short: what evaluation and prediction read.
 
-        share: (rank, ranks): only this rank's part of these batches, one after the other.
+        share: (rank, ranks): only this rank's part of these batches, one after the other; dealt: those that fall to it
+        when they are given out in turn.
         """
         n, (rank, ranks) = len(self.source), share
         starts = range(0, n, size)
-        own = starts[len(starts) * rank // ranks : len(starts) * (rank + 1) // ranks]
+        own = starts[rank::ranks] if dealt else starts[len(starts) * rank // ranks : len(starts) * (rank + 1) // ranks]
         spans = (np.arange(start, min(start + size, n)) for start in own)
         yield from self._ahead(lambda rows: self._read(0, rows, np.zeros_like(rows)), spans, self.prefetch)

@@ -42,18 +42,10 @@ class Order(OfOrder):
     True
     """
 
-    def __init__(
-        self,
-        n: int,
-        seed: int = 0,
-        shuffle: str = "exact",
-        block: int | None = None,
-        window: int | None = None,
-        weights: ArrayLike | None = None,
-    ) -> None:
-        super().__init__(n, seed, shuffle, block, window, weights)
+    def begin(self) -> None:
+        """Nothing is drawn yet."""
         self._cumulative = None if self.weights is None else _cumulative(self.weights)
-        self._whole_epochs = shuffle == "exact" and self.n <= SORTED_EPOCH
+        self._whole_epochs = self.shuffle == "exact" and self.n <= SORTED_EPOCH
         self._pieces: Recent[RowIds] = Recent(2 if self._whole_epochs else 4)
         self._epochs: Recent[Cipher | Blocks] = Recent(2)
 

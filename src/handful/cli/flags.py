@@ -4,12 +4,14 @@ import functools
 import io
 import json
 import math
+import os
+import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, BinaryIO, TypeVar
 
 import typer
 from typer.core import TyperGroup
@@ -98,6 +100,19 @@ def with_options(*names: str, **defaults: str) -> Callable[[F], F]:
         return run  # type: ignore[return-value]
 
     return decorate
+
+
+def rank_0_speaks(rank: int, status: int = 0) -> None:
+    """End the command here on the other ranks."""
+    if rank > 0:
+        raise typer.Exit(status)
+
+
+def standard_input() -> BinaryIO:
+    """Standard input; HandfulError where several processes would each get some of it."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise HandfulError("several ranks cannot share standard input: name a file")
+    return sys.stdin.buffer
 
 
 def options_of(path: Path, known: set[str]) -> dict[str, object]:

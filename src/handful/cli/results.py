@@ -1,13 +1,12 @@
 """Commands on a run that ended: evaluate, predict, sample, replay, diff, report, export."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from handful.base.errors import HandfulError
-from handful.cli.flags import Data, RunPath, command
+from handful.cli.flags import Data, RunPath, command, rank_0_speaks, standard_input
 
 
 @command
@@ -22,8 +21,9 @@ def evaluate(
     """Score a trained run on DATA: scores, classes or residuals, and the rows it is most wrong about."""
     from handful.fit import load
 
-    trained = load(run)
-    found = trained.evaluation(data, metrics)
+    with load(run).shared() as trained:
+        found = trained.evaluation(data, metrics)
+    rank_0_speaks(trained.rank)
     found.show()
     page = found.write(out or run / "evaluation.html", f"{trained.plan.model}: evaluation")
     print(f"\nreport: {page}")
@@ -49,13 +49,16 @@ def predict(
     from handful.fit import load
     from handful.runs.predict import predicted_of, write_predictions
 
-    where = sys.stdin.buffer if data == ["-"] else data[0] if len(data) == 1 else data
-    trained = load(run)
-    if ctx.params["json"] and out is None:
-        chunks = predicted_of(trained, where, probabilities=probabilities, beams=beams)
-        return [dict(zip(chunk, values)) for chunk in chunks for values in zip(*chunk.values())]
-    write_predictions(trained, where, out, probabilities=probabilities, beams=beams)
-    return {"predictions": out}
+    where = standard_input() if data == ["-"] else data[0] if len(data) == 1 else data
+    with load(run).shared() as trained:
+        if ctx.params["json"] and out is None:
+            chunks = predicted_of(trained, where, probabilities=probabilities, beams=beams)
+            answer: object = [dict(zip(chunk, values)) for chunk in chunks for values in zip(*chunk.values())]
+        else:
+            write_predictions(trained, where, out, probabilities=probabilities, beams=beams)
+            answer = {"predictions": out}
+    rank_0_speaks(trained.rank)
+    return answer
 
 
 @command

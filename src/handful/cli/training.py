@@ -1,6 +1,5 @@
 """Commands that train: train, resume, compare, tune."""
 
-import sys
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Annotated, Unpack
@@ -11,7 +10,7 @@ from handful.base import files
 from handful.base.errors import HandfulError
 from handful.base.files import free_folder
 from handful.base.plan import IN_PYTHON
-from handful.cli.flags import Data, Quiet, RunPath, command, with_options
+from handful.cli.flags import Data, Quiet, RunPath, command, rank_0_speaks, standard_input, with_options
 from handful.plan.config import OPTIONS, ConfigOptions
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def train(
         raise HandfulError("--resume goes on with the run in a folder: name it by --out")
     if data == "-":
         out = out or free_folder("stdin")
-        data = str(files.written_down(sys.stdin.buffer, Path(mkdtemp()) / "stdin" if dry_run else out))
+        data = str(files.written_down(standard_input(), Path(mkdtemp()) / "stdin" if dry_run else out))
     if dry_run:
         plan = assemble(model, data, {**options, "quiet": True}).plan
         print_choices(plan.choices)
@@ -159,8 +158,7 @@ def _show(run: "Run") -> dict[str, object]:
     """The result in words, and as values."""
     from handful.runs.inspect import show_result
 
-    if run.rank > 0:  # rank 0 speaks for all
-        return {"exit_status": run.exit_status}
+    rank_0_speaks(run.rank, run.exit_status)
     show_result(run)
     seconds = run.history[-1]["seconds"] if run.history else 0.0
     return {"scores": run.scores, "seconds": seconds, "stopped_because": run.stopped_because, "folder": run.path,

@@ -19,7 +19,7 @@ from handful.fit import run_training  # what `fit` is, with the Training in the 
 from handful.optim.build import state_tensors
 from handful.plan import defaults as choose
 from handful.plan.build import assemble
-from handful.plan.probe.memory import saved_by_autograd, tensors_of
+from handful.plan.probe.memory import saved_by_autograd
 from handful.plan.probe.snapshot import untouched
 from handful.report.words import as_float
 from handful.runs.run import Run
@@ -246,7 +246,7 @@ def step_memory(t: Training, size: int) -> StepMemory:
         batch = t.objective.to_device(t.batches.at(0, size))
         sums = t.objective.sums(batch, metrics=False)
     del sums  # until here, or a storage's address could be given to another
-    for value in map(Tensor.untyped_storage, tensors_of(batch)):
+    for value in map(Tensor.untyped_storage, batch.tensors().values()):
         storages[value.data_ptr()] = value.nbytes()
     trained = sum(p.numel() * p.element_size() for p in t.parameters)
     held = sum(p.numel() * p.element_size() for p in t.objective.model.parameters()) + trained

@@ -109,13 +109,27 @@ def exact(output: Tensor) -> Tensor:
 def joined(outputs: Sequence[object]) -> object:
     """The outputs of several batches as one: each Tensor [n, ...]; where batches were padded to lengths of their own,
     with 0 behind the shorter ones."""
-    each: list[list[Tensor]] = []
-    for output in outputs:
-        found: list[Tensor] = []
-        mapped(output, lambda o, keep=found: keep.append(o) or o)  # type: ignore[misc]
-        each.append(found)
-    whole = iter([_one(column) if column[0].ndim else column[0] for column in zip(*each, strict=True)])
-    return mapped(outputs[0], lambda o: next(whole))
+    each = [tensors_in(output) for output in outputs]
+    whole = [_one(column) if column[0].ndim else column[0] for column in zip(*each, strict=True)]
+    return put_back(outputs[0], whole)
+
+
+def tensors_in(output: object) -> list[Tensor]:
+    """The Tensors that an output is made of, in the order of `mapped`."""
+    found: list[Tensor] = []
+    mapped(output, lambda o: found.append(o) or o)  # type: ignore[func-returns-value]
+    return found
+
+
+def put_back(like: object, tensors: Sequence[Tensor]) -> object:
+    """An output made as another one is, of other Tensors. HandfulError where they are not as many."""
+    if len(tensors) != len(tensors_in(like)):
+        raise HandfulError(
+            f"the model returns {len(tensors)} Tensors for some rows and {len(tensors_in(like))} for others, which "
+            "cannot be put together"
+        )
+    values = iter(tensors)
+    return mapped(like, lambda o: next(values))
 
 
 def _one(parts: Sequence[Tensor]) -> Tensor:

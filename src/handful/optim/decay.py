@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -26,10 +26,18 @@ class Schedule(Expression):
     def __call__(self, progress: Progress) -> float:
         """The factor for the step that starts at `progress.position`."""
 
+    @property
+    def inside(self) -> Sequence["Schedule"]:
+        """The schedules that it is made of; none where it is a formula."""
+        return ()
+
     def check(self, first: Progress, last: Progress) -> None:
         """Raise HandfulError, before the first step, where it can be told that it does not fit a run of such steps."""
-        self(first)
-        self(last)
+        if not self.inside:
+            self(first)
+            self(last)
+        for schedule in self.inside:
+            schedule.check(first, last)
 
     def batch(self, progress: Progress, base: int) -> int:
         """The batch size for that step, where `base` is the run's batch size."""
@@ -47,22 +55,22 @@ class Schedule(Expression):
     @property
     def by_clock(self) -> bool:
         """Whether it may look at the seconds, so that no factor can be computed ahead."""
-        return False
+        return any(schedule.by_clock for schedule in self.inside)
 
     @property
     def grows(self) -> bool:
         """Whether `batch` is ever another size than the base."""
-        return False
+        return any(schedule.grows for schedule in self.inside)
 
     @property
     def scores(self) -> frozenset[str]:
         """The names of the scores it looks at."""
-        return frozenset()
+        return frozenset().union(*(schedule.scores for schedule in self.inside))
 
     @property
     def notes(self) -> list[str]:
         """What the user should know about it."""
-        return []
+        return [note for schedule in self.inside for note in schedule.notes]
 
     def __str__(self) -> str:
         return super().__str__().removesuffix("()")

@@ -167,12 +167,12 @@ class by_name(Schedule):
     def __call__(self, progress: Progress) -> float:
         return self.main(progress)
 
-    def check(self, first: Progress, last: Progress) -> None:
-        for part in self.parts.values():
-            part.check(first, last)
-
     def batch(self, progress: Progress, base: int) -> int:
         return self.main.batch(progress, base)
+
+    @property
+    def inside(self) -> list[Schedule]:
+        return [*self.parts.values()]
 
     @property
     def patterns(self) -> Mapping[str, Schedule]:
@@ -181,14 +181,6 @@ class by_name(Schedule):
     @property
     def grows(self) -> bool:
         return self.main.grows
-
-    @property
-    def scores(self) -> frozenset[str]:
-        return frozenset().union(*(part.scores for part in self.parts.values()))
-
-    @property
-    def notes(self) -> list[str]:
-        return [note for part in self.parts.values() for note in part.notes]
 
     def __str__(self) -> str:
         return str({pattern: str(part) for pattern, part in self.parts.items()})

@@ -8,7 +8,7 @@ that the stop rule plans. `cosine`, `polynomial` and `one_cycle` end with the ru
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, cast
@@ -55,24 +55,9 @@ class _Around(Schedule):
         """The schedule inside."""
         return cast(Schedule, self.schedule)  # a text was parsed by the field's check
 
-    def check(self, first: Progress, last: Progress) -> None:
-        self.inner.check(first, last)
-
     @property
-    def by_clock(self) -> bool:
-        return self.inner.by_clock
-
-    @property
-    def grows(self) -> bool:
-        return self.inner.grows
-
-    @property
-    def scores(self) -> frozenset[str]:
-        return self.inner.scores
-
-    @property
-    def notes(self) -> list[str]:
-        return self.inner.notes
+    def inside(self) -> Sequence[Schedule]:
+        return (self.inner,)
 
 
 @dataclass(frozen=True)

@@ -41,17 +41,16 @@ from handful.training.state import State
 from handful.training.training import RATE_IS_OPEN, Training
 from handful.training.watch import stop
 from handful.training.watch.observe import look, open_looks
-from handful.training.watch.record import every_tensor, log, moment, noted
+from handful.training.watch.record import every_tensor, moment, noted
 from handful.training.watch.saved import beginning
 from handful.training.watch.weights import copy_weights
 
 LOOK = 32  # steps at least between two rows of the history on a GPU, where a run has more than 50 times as many
 GRAPH = "rows lie on the device, and a step is one CUDA graph that is replayed, if it can be captured"
 # What may be changed when a run goes on: how it is computed, how large a step is, when something happens.
-CHANGEABLE = {
-    "until", "lr", "schedule", "batch", "micro_batch", "batch_growth", "l1", "clip_norm", "clip_value", "augment",
-    "evaluate_every", "save_every", "on_nonfinite", "threads", "compile", "graph", "device", "profile", "sharding",
-}  # fmt: skip
+COMPUTED = {"micro_batch", "threads", "compile", "graph", "device", "profile", "sharding"}
+CHANGEABLE = COMPUTED | {"until", "lr", "schedule", "batch", "batch_growth", "l1", "clip_norm", "clip_value", "augment",
+                         "evaluate_every", "save_every", "on_nonfinite"}  # fmt: skip
 
 
 def assemble(
@@ -286,10 +285,13 @@ def as_changed(plan: Plan, now: Mapping[str, Choice], given: Mapping[str, object
     return Plan({**now, **plan.choices, **changed}, (*plan.notes, *notes))
 
 
-def adopt(t: Training, before: Plan) -> bool:
-    """Let what the plan of a run that goes on has changed act on its state, which was restored. Whether it has."""
-    names = [name for name in CHANGEABLE if t.plan.choices.get(name) != before.choices.get(name)]
-    state, choices = t.state, t.plan.choices
+def adopt(t: Training, before: Plan) -> None:
+    """Let what the plan of a run that goes on has changed act on its state, which was restored. Raises HandfulError
+    where no step follows: a change would be told and do nothing."""
+    state, choices, ended = t.state, t.plan.choices, t.rule(t.progress())
+    names = sorted(name for name in CHANGEABLE if choices.get(name) != before.choices.get(name))
+    if ended and (idle := [name for name in names if name not in {*COMPUTED, "until"}]):
+        raise HandfulError(f"{idle[0]} would change nothing: the run has ended ({ended}); give a later until=... too")
     if "lr" in names:
         set_base(state.optimizer, choices["lr"].value)
     if "batch" in names:
@@ -298,8 +300,7 @@ def adopt(t: Training, before: Plan) -> bool:
         state.micro_batch = choices["micro_batch"].value
     t.saved_at = state.seconds
     if names:
-        log(t, noted(t, t.plan.notes[-1]))
-    return bool(names)
+        state.history.append(noted(t, t.plan.notes[-1]))
 
 
 def make_training(

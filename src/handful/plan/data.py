@@ -23,7 +23,7 @@ from handful.data.base import Batch, Column, Ragged, Rows, Source
 from handful.data.open import open as open_source
 from handful.data.split import HeldOut, held_out
 from handful.data.tables.strings import composed
-from handful.losses.outputs import mapped
+from handful.losses.outputs import tensors_in
 from handful.models import MODELS, named
 from handful.plan import balance
 from handful.plan import defaults as choose
@@ -373,9 +373,7 @@ def fingerprint(source: Source, pipeline: Pipeline, known: Mapping[str, Column])
                 case Ragged(values, offsets):
                     data = _bytes(values) + _bytes(offsets)
                 case _ if columns[name].kind == "collated":
-                    found: list[bytes] = []
-                    mapped(value, lambda v, keep=found: keep.append(_bytes(v)) or v)  # type: ignore[misc]
-                    data = b"".join(found)
+                    data = b"".join(map(_bytes, tensors_in(value)))
                 case _:
                     data = repr([composed(text) for text in strings(value, columns[name])]).encode()
             digest.update(name.encode() + data)

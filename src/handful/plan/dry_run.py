@@ -13,7 +13,7 @@ from handful.base.errors import MISTAKES, HandfulError
 from handful.data.base import Batch
 from handful.losses import ctc
 from handful.losses.loss import IGNORED, LossFunction, as_loss, class_axis
-from handful.losses.outputs import loss_in, mapped, named_parts
+from handful.losses.outputs import loss_in, mapped, named_parts, tensors_in
 from handful.training.objective import Objective
 from handful.training.special.adapters import decodes, makes_loss
 from handful.training.special.coupling import training_mode
@@ -82,11 +82,9 @@ def loss_of(objective: Objective, sample: Batch, name: str, own: bool) -> None:
 
 def keeps_state(objective: Objective, sample: Batch) -> bool:
     """Whether the model gives other outputs when it is called on the same rows again, with the same random numbers."""
-    found: list[list[Tensor]] = [[], []]
-    for tensors in found:
-        output = quietly(objective.model, lambda: objective.forward(sample))
-        mapped(output, lambda o, keep=tensors: keep.append(o.clone()) or o)  # type: ignore[misc]
-    return any(not torch.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in zip(*found, strict=True))
+    outputs = [mapped(quietly(objective.model, lambda: objective.forward(sample)), Tensor.clone) for _ in range(2)]
+    pairs = zip(*map(tensors_in, outputs), strict=True)
+    return any(not torch.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in pairs)
 
 
 def in_training_alone(objective: Objective, output: object, sample: Batch, held_out: bool) -> bool:

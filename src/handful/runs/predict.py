@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedIOBase
@@ -39,6 +40,9 @@ def write_predictions(run: Run, data: object, out: Path | None, *, probabilities
     if out is not None and out.suffix not in _WRITERS:
         raise HandfulError(f"{out.name}: predictions are written as .csv, .jsonl or .parquet")
     chunks = predicted_of(run, data, probabilities=probabilities, beams=beams)
+    if run.rank > 0:  # rank 0 writes for all
+        deque(chunks, maxlen=0)
+        return
     if out is None:
         _write_csv(sys.stdout, chunks)
         return

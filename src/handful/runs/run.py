@@ -25,7 +25,7 @@ from handful.losses.asked import Metrics, as_metrics
 from handful.losses.forms import FORMS
 from handful.losses.left_out import leaving_out
 from handful.losses.loss import as_loss, planned_loss, unknown
-from handful.losses.outputs import joined, mapped
+from handful.losses.outputs import joined as put_together
 from handful.models import from_config
 from handful.report import spent
 from handful.report.document import Part
@@ -40,10 +40,12 @@ from handful.runs.judge.evaluate import Evaluation, evaluate
 from handful.runs.raw_input import open_raw
 from handful.runs.replay import Replay
 from handful.training.objective import Objective
+from handful.training.process.agreement import same_rows
 from handful.training.process.device import autocast, choose_device
+from handful.training.process.parallel import ALONE, Ranks, joined
 from handful.training.state import State
 from handful.training.watch.evaluation import evaluate as evaluate_rows
-from handful.training.watch.evaluation import outputs as model_outputs
+from handful.training.watch.evaluation import outputs_of_all
 from handful.training.watch.saved import Recorder
 from handful.training.watch.weights import load_weights
 from handful.transform.pipeline import Pipeline
@@ -78,6 +80,7 @@ class Run:
     exit_status: int = DONE
     unsaved: str | None = None
     rank: int = 0
+    ranks: Ranks = ALONE  # that share the rows of predictions and evaluations: see `shared`
     again: Callable[..., Replay] | None = None  # handful.replay of this run
     spent: dict[str, float] = field(default_factory=dict)  # seconds by part, from the call to the end
 
@@ -100,7 +103,7 @@ class Run:
         For sequences, rows of fewer frames go on with blanks.
         """
         parts = [o for _, o in self.stream(data, batch=batch)]
-        return ctc.join(parts) if self.pipeline.task == "sequence" else joined(parts)
+        return ctc.join(parts) if self.pipeline.task == "sequence" else put_together(parts)
 
     def stream(self, data: object, *, batch: int = 512) -> Iterator[tuple[Batch, Any]]:
         """(batch, outputs) for every row once, in order, in bounded memory."""
@@ -108,8 +111,7 @@ class Run:
         if self.model.training:
             self.model.eval()
         with torch.no_grad(), _memory_said(self.objective):
-            for read, _, found in model_outputs(self.objective, batches.epoch(batch)):
-                yield read, mapped(ctc.only_valid(found), lambda o: (o.float() if o.is_floating_point() else o).cpu())
+            yield from outputs_of_all(self.objective, batches, batch, self.ranks)
 
     def predict(self, data: object, *, probabilities: bool = False, beams: int = 1) -> NDArray[Any] | Tensor:
         """Predictions for raw input (anything `handful.open` reads, with or without the target; a sentence, a list of
@@ -121,6 +123,25 @@ class Run:
         """
         outputs = self.outputs(data)
         return self.pipeline.probabilities(outputs) if probabilities else self.pipeline.decode(outputs, beams)
+
+    @contextmanager
+    def shared(self, timeout: float = 120.0) -> Iterator["Run"]:
+        """This run; inside the block, `predict` and `evaluate` share the rows among the ranks of torchrun.
+
+        All ranks call the same, with the same data, and all get what one process would: of each batch of rows one rank
+        asks the model. timeout: seconds that they wait for one another. Where there is one process, nothing changes.
+
+        >>> import handful
+        >>> with handful.fit("linear", "iris", lr=0.1, until="steps(9)", quiet=True).shared() as run:
+        ...     len(run.predict("iris"))
+        150
+        """
+        with joined(self.objective.device.type, timeout) as ranks:
+            self.rank, self.ranks = ranks.rank, ranks
+            try:
+                yield self
+            finally:
+                self.ranks = ALONE
 
     def as_function(self, *, probabilities: bool = False) -> Callable[[object], object]:
         """`predict` as a plain function, for a service: of one row (a dict of its values by column; a text, a path) it
@@ -161,8 +182,10 @@ class Run:
         (batches, said), repeated = self._scored(data), Repeated(self.pipeline.seen)
         scorer = self.scorer(metrics)
         with _memory_said(scorer):
-            scores = evaluate_rows(scorer, repeated.among(batches.epoch(512)))
-        for note in [*said, *repeated.of(batches.source, "rows")]:
+            rows = repeated.among(batches.epoch(512, self.ranks.share))
+            scores = evaluate_rows(scorer, rows, ranks=self.ranks)
+        said += repeated.of(batches.source, "rows", self.ranks.gather_bytes)
+        for note in said if self.rank == 0 else ():
             print(f"handful: note: {shown(note)}", file=sys.stderr)
         return scores
 
@@ -177,7 +200,7 @@ class Run:
     def evaluation(self, data: object, metrics: Metrics = None) -> Evaluation:
         """Evaluate in detail: scores, classes or residuals, and the rows of highest loss."""
         batches, said = self._scored(data)
-        found = evaluate(self.scorer(metrics), self.pipeline, batches, data)
+        found = evaluate(self.scorer(metrics), self.pipeline, batches, data, ranks=self.ranks)
         found.notes[:0] = said
         return found
 
@@ -271,7 +294,9 @@ class Run:
         return self._batches(source, need_target)
 
     def _batches(self, source: Source, need_target: bool) -> Batches:
-        return Batches(source, Order(len(source), shuffle="none"), [self.pipeline.on(source, target=need_target)])
+        batches = Batches(source, Order(len(source), shuffle="none"), [self.pipeline.on(source, target=need_target)])
+        same_rows(self.ranks, batches, self.model)
+        return batches
 
 
 @contextmanager

@@ -5,7 +5,7 @@ What the pipeline makes of a row is the same to the bit in whatever container it
 again in a frame. Kept for data that are small enough to be in memory after preprocessing, up to MOST rows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -79,8 +79,11 @@ class Repeated:
                 self.ids = np.concatenate([self.ids, batch.rows[self.trained[at] == hashes]])
             yield batch
 
-    def of(self, source: Source, what: str) -> list[str]:
-        """A sentence on the rows of `source` that were found, if any. what: they are called."""
+    def of(self, source: Source, what: str, gather: Callable[[bytes], list[bytes]] | None = None) -> list[str]:
+        """A sentence on the rows of `source` that were found, if any. what: they are called; gather: gives the bytes of
+        all ranks that shared the rows."""
+        if gather is not None:
+            self.ids = np.frombuffer(b"".join(gather(self.ids.tobytes())), np.int64)
         if not len(self.ids):
             return []
         named = some(original_rows(source, self.ids).tolist(), 3)

@@ -336,8 +336,7 @@ def _parquet(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -
 
 def _arrow(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:
     """Both layouts under one ending: the file format, and the stream format that some libraries write."""
-    magic = stream.read(6)
-    stream.seek(0)
+    magic, _ = stream.read(6), stream.seek(0)
     source = stream if is_remote(where) else pa.memory_map(where)
     with pa.ipc.open_file(source) if magic == b"ARROW1" else pa.ipc.open_stream(source) as reader:
         if whole:
@@ -358,6 +357,7 @@ def _placed(where: str, tables: Iterator[pa.Table]) -> Iterator[TableBlock]:
 
 def typed_block(where: str, table: pa.Table) -> TableBlock:
     """A block that states its types."""
+    table.validate(full=True)  # the offsets of a damaged file lead out of its memory: the process would end
     return TableBlock(where, lambda types, only, skipped: table)
 
 

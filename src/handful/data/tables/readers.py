@@ -5,6 +5,7 @@ import gzip
 import io
 import re
 import sqlite3
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -67,7 +68,9 @@ def _sparse(where: str, parts: Mapping[str, Array]) -> dict[str, object]:
 def _orc(where: str) -> object:
     from pyarrow import orc  # none of these is needed often
 
-    return orc.read_table(where)
+    table = orc.read_table(where)
+    table.validate(full=True)
+    return table
 
 
 def _by_pandas(read: str) -> Callable[[str], object]:
@@ -102,6 +105,11 @@ def _sqlite(where: str) -> object:
         return [dict(zip([column[0] for column in found.description], row)) for row in found]
 
 
+# What those libraries raise at a damaged file, besides what `reading` knows.
+_OF_OTHERS = (sqlite3.Error, struct.error, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError,
+              StopIteration)  # fmt: skip
+
+
 def _by_another(read: Callable[[str], object]) -> Callable[[str, Options], Arrays]:
     """Of a format that another library reads: what it gives, opened as if it had been passed."""
 
@@ -113,8 +121,9 @@ def _by_another(read: Callable[[str], object]) -> Callable[[str, Options], Array
                 found = read(where)
         except ImportError as error:
             raise HandfulError(f"{where} needs another package: {error}") from error
-        except (sqlite3.Error, TypeError, NotImplementedError) as error:
-            raise HandfulError(f"{where} cannot be read: {error}; {route_of(where)}") from error
+        except _OF_OTHERS as error:
+            why = str(error) or "it ends too soon"
+            raise HandfulError(f"{where} cannot be read ({why}): write it again, or {route_of(where)}") from error
         match found:
             case dict():
                 return open_columns(found, o)
@@ -173,7 +182,7 @@ _ROUTES: dict[str, str] = {
     ".nii": f"read it with nibabel (load(path).get_fdata()) and {_ARRAYS}",
     ".nii.gz": f"read it with nibabel (load(path).get_fdata()) and {_ARRAYS}",
     ".mat": f"read it with scipy.io.loadmat, or h5py if it is of version 7.3, and {_ARRAYS}",
-    ".arff": f"read it with scipy.io.arff.loadarff and {_FRAME}: pandas.DataFrame(data)",
+    ".arff": f"read it with liac-arff (arff.load(file)) and {_FRAME}: pandas.DataFrame(read['data'])",
     ".ts": f"read it with aeon.datasets.load_from_ts_file and {_ARRAYS}",
     ".dta": f"read it with pandas.read_stata and {_FRAME}",
     **dict.fromkeys((".h5", ".hdf5", ".hdf"), f"read it with h5py and {_ARRAYS}; if pandas wrote it, with read_hdf"),

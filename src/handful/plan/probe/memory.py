@@ -122,7 +122,7 @@ def in_parts(t: Training) -> Choice | None:
             with saved_by_autograd(objective.model) as storages:
                 sums = objective.sums(part, metrics=False)
             del sums  # until here, or a storage's address could be given to another
-            tried.append((size, float(sum(v.nbytes for v in tensors_of(part)) + 2 * sum(storages.values()))))
+            tried.append((size, float(sum(v.nbytes for v in part.tensors().values()) + 2 * sum(storages.values()))))
     (per_row, fixed), limit = _fit(tried), HOST_SHARE * memory_left(page_cache=False)
     if fixed + per_row * batch <= limit:
         return None
@@ -159,7 +159,7 @@ def _need(t: Training, batch: Batch) -> float:
         return float(torch.cuda.max_memory_allocated() - before)
     with saved_by_autograd(t.objective.model) as storages:
         _whole_step(t, batch)
-    return float(sum(value.nbytes for value in tensors_of(batch)) + 2 * sum(storages.values()))
+    return float(sum(value.nbytes for value in batch.tensors().values()) + 2 * sum(storages.values()))
 
 
 def _whole_step(t: Training, batch: Batch) -> None:
@@ -185,11 +185,6 @@ def saved_by_autograd(model: nn.Module) -> Iterator[dict[int, int]]:
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         yield storages
-
-
-def tensors_of(batch: Batch) -> list[Tensor]:
-    """The columns that are Tensors."""
-    return [value for value in batch.columns.values() if isinstance(value, Tensor)]
 
 
 def longest_rows(t: Training, count: int) -> Batch:

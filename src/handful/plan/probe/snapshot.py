@@ -1,14 +1,13 @@
 """Probes leave no trace: everything a trial step changes is put back, to the bit, however the probe ends."""
 
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 
-import numpy as np
 import torch
 
+from handful.base.keys import random_states
 from handful.training.training import Training
 
 
@@ -74,19 +73,3 @@ def untouched(t: Training) -> Iterator[Snapshot]:
         yield snapshot
     finally:
         snapshot.restore()
-
-
-def random_states() -> Callable[[], None]:
-    """Keep the random states of torch, NumPy and Python; call the result to put them back."""
-    on_cpu = torch.random.get_rng_state()
-    on_cuda = torch.cuda.get_rng_state_all() if torch.cuda._initialized else []
-    of_numpy, of_python = np.random.get_state(), random.getstate()
-
-    def restore() -> None:
-        torch.random.set_rng_state(on_cpu)
-        if on_cuda:
-            torch.cuda.set_rng_state_all(on_cuda)
-        np.random.set_state(of_numpy)
-        random.setstate(of_python)
-
-    return restore

@@ -24,7 +24,8 @@ FITS = 0.25  # a relative residual beyond which T(B) is not taken to be a line
 @dataclass(frozen=True)
 class Throughput:
     """Seconds per step by batch size: `sizes` and `seconds` [k] (medians; `low`, `high` the quartiles), and the line
-    T(B) = a + b B through them with 90% intervals. tested: whether the sizes were run (False for a given law)."""
+    T(B) = a + b B through them. tested: whether the sizes were run (False for a given law); times: of each step that
+    was."""
 
     sizes: tuple[int, ...]
     seconds: tuple[float, ...]
@@ -32,12 +33,11 @@ class Throughput:
     high: tuple[float, ...]
     a: float
     b: float
-    a_interval: tuple[float, float] = (0.0, math.inf)
-    b_interval: tuple[float, float] = (0.0, math.inf)
     tested: bool = True
     failed: tuple[tuple[int, str], ...] = ()
     spent: float = 0.0
     micro_batches: dict[int, int] = field(default_factory=dict)
+    times: Mapping[int, Sequence[float]] = field(default_factory=dict)
 
     @classmethod
     def law(cls, a: float, b: float, sizes: Sequence[int]) -> "Throughput":
@@ -47,7 +47,14 @@ class Throughput:
         (9, 16, 72)
         """
         t = tuple(a + b * n for n in sizes)
-        return cls(tuple(sizes), t, t, t, a, b, (a, a), (b, b), tested=False)
+        return cls(tuple(sizes), t, t, t, a, b, tested=False)
+
+    def intervals(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """90% intervals of a and b, from a bootstrap over the timed steps (Efron 1979)."""
+        generator = np.random.default_rng(key("bootstrap", len(self.sizes)))
+        drawn = [np.median(generator.choice(t, (200, len(t))), axis=1) for t in (self.times[n] for n in self.sizes)]
+        a, b = (np.quantile(ends, (0.05, 0.95)).tolist() for ends in fit_line(self.sizes, np.stack(drawn, axis=1)))
+        return (a[0], a[1]), (b[0], b[1])
 
     @property
     def is_line(self) -> bool:
@@ -193,7 +200,7 @@ def fit_times(
     spent: float = 0.0,
     micro: dict[int, int] | None = None,
 ) -> Throughput:
-    """Medians, quartiles, and the line with 90% intervals from a bootstrap over the timed steps (Efron 1979).
+    """Medians, quartiles, and the line through the medians.
 
     >>> found = fit_times({n: [0.01 + 0.001 * n] * 3 for n in (1, 4, 16, 64)})
     >>> round(found.a, 6), round(found.b, 6)
@@ -202,13 +209,10 @@ def fit_times(
     sizes = sorted(times)
     medians = [float(np.median(times[n])) for n in sizes]
     low, high = (tuple(float(np.quantile(times[n], q)) for n in sizes) for q in (0.25, 0.75))
-    generator = np.random.default_rng(key("bootstrap", len(sizes)))
-    drawn = np.stack([np.median(generator.choice(times[n], (200, len(times[n]))), axis=1) for n in sizes], axis=1)
-    a_ends, b_ends = ((float(np.quantile(v, 0.05)), float(np.quantile(v, 0.95))) for v in fit_line(sizes, drawn))
     a, b = map(float, fit_line(sizes, medians))
     return Throughput(
-        tuple(sizes), tuple(medians), low, high, a, b, a_ends, b_ends, failed=failed, spent=spent,
-        micro_batches=micro or {},
+        tuple(sizes), tuple(medians), low, high, a, b, failed=failed, spent=spent, micro_batches=micro or {},
+        times=times,
     )  # fmt: skip
 
 

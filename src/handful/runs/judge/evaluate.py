@@ -24,6 +24,7 @@ from handful.report.words import say_count, say_name, say_number, say_score, say
 from handful.runs.judge.examples import contents, pictures_of, shorten, sounds_of
 from handful.runs.judge.tally import Details, Floats, Row
 from handful.training.objective import Objective
+from handful.training.process.parallel import ALONE, Ranks
 from handful.training.watch.evaluation import evaluate as evaluate_rows
 from handful.transform.pipeline import Pipeline
 from handful.transform.rows import original_rows
@@ -208,21 +209,23 @@ def _short(value: object) -> object:
 
 
 def evaluate(
-    objective: Objective, pipeline: Pipeline, batches: Batches, data: object = None, raw: Source | None = None
-) -> Evaluation:
+    objective: Objective, pipeline: Pipeline, batches: Batches, data: object = None, raw: Source | None = None,
+    ranks: Ranks = ALONE,
+) -> Evaluation:  # fmt: skip
     """Score a model on every row of `batches` (with the target), in one pass, and keep what a page shows of it.
 
     data: where the rows are from, to name the files of a folder; raw: the rows before preprocessing, where `batches`
-    does not hold them. Raises what Objective.evaluate raises.
+    does not hold them; ranks: that share the rows, and find the same. Raises what Objective.evaluate raises.
     """
     details = Details(objective, pipeline)
     repeated = Repeated(pipeline.seen)
-    scores = evaluate_rows(objective, repeated.among(batches.epoch(512)), details)
+    scores = evaluate_rows(objective, repeated.among(batches.epoch(512, ranks.share)), details, ranks)
+    details.of_all(ranks)
     source, tally, target = raw or batches.source, details.tally, pipeline.target
     found = Evaluation(
         source.name, scores, len(source), tally.classes(), tally.confusion, tally.labels, tally.residuals(),
-        notes=repeated.of(source, "rows"), calibration=tally.calibration, target=target.column if target else "",
-        unit=tally.unit,
+        notes=repeated.of(source, "rows", ranks.gather_bytes), calibration=tally.calibration,
+        target=target.column if target else "", unit=tally.unit,
     )  # fmt: skip
     ids = np.array([wrong.row for wrong in details.worst], dtype=np.int64)
     if len(ids):

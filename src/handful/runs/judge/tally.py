@@ -1,17 +1,21 @@
 """What is counted and remembered of each row while a run is evaluated: by kind of target, and the worst rows."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load, save
 from torch import Tensor
 
 from handful.data.base import Batch
 from handful.losses.outputs import part_of
 from handful.report.truth import BINS
 from handful.training.objective import Objective
+from handful.training.process.parallel import Ranks
 from handful.transform.pipeline import Pipeline
 from handful.transform.target_values import written
 
@@ -53,6 +57,17 @@ class Details:
             found = [Wrong(float(losses[i]), int(batch.rows[i]), targets[i], predictions[i], sure[i]) for i in largest]
             self.worst = sorted(self.worst + found, key=lambda w: (-w.loss, w.row))[:WORST]
 
+    def of_all(self, ranks: Ranks) -> None:
+        """From the rows of this rank to those of all, in their order."""
+        if ranks.size == 1:
+            return
+        kept = save({str(k): torch.from_numpy(counts) for k, counts in enumerate(self.tally.kept())})
+        parts = map(load, ranks.gather_bytes(kept))
+        self.tally.take([[part[str(k)].numpy() for k in range(len(part))] for part in parts])
+        said = map(json.loads, ranks.gather(json.dumps([*map(vars, self.worst)])))
+        found = [Wrong(**wrong) for worst in said for wrong in worst]
+        self.worst = sorted(found, key=lambda w: (-w.loss, w.row))[:WORST]
+
 
 Said = tuple[Sequence[object], Sequence[object], Sequence[float | None]]
 
@@ -72,6 +87,15 @@ class Tally:
         """Count some rows; returns the target and the prediction of each, in the user's terms, and how sure of it the
         model is."""
         return [None] * len(y), [None] * len(y), [None] * len(y)
+
+    def kept(self) -> list[NDArray[Any]]:
+        """What was counted."""
+        return []
+
+    def take(self, parts: Sequence[Sequence[NDArray[Any]]]) -> None:
+        """Have counted what was kept of all these parts together."""
+        for own, *counts in zip(self.kept(), *parts, strict=True):
+            own[...] = sum(counts)
 
     def classes(self) -> list[Row]:
         """Precision, recall and F1 of every class or label, from counts of rows; None where they are 0 / 0."""
@@ -106,6 +130,9 @@ class Confusion(Tally):
         self.sure += np.stack(counted, axis=1)
         return [self.labels[i] if i >= 0 else None for i in true], [self.labels[i] for i in guess], sure.tolist()
 
+    def kept(self) -> list[NDArray[Any]]:
+        return [self.counts, self.sure]
+
     def classes(self) -> list[Row]:
         return _by_class(self.labels, self.counts.sum(1), self.counts.sum(0), np.diagonal(self.counts))
 
@@ -123,6 +150,9 @@ class Labels(Tally):
         guess = (self.pipeline.probabilities(output) > 0.5).numpy().reshape(len(y), -1)
         self.counts += np.stack([has.sum(0), guess.sum(0), (has & guess).sum(0)])
         return [self._listed(row) for row in has], [self._listed(row) for row in guess], [None] * len(y)
+
+    def kept(self) -> list[NDArray[Any]]:
+        return [self.counts]
 
     def _listed(self, has: NDArray[np.bool_]) -> str:
         return ", ".join(self.labels[k] for k in np.flatnonzero(has).tolist()) or "none"
@@ -148,6 +178,12 @@ class Residuals(Tally):
         self.pairs.append((np.asarray(true, float).reshape(len(y), -1), np.asarray(guess, float).reshape(len(y), -1)))
         said = [[_numbers(row, self.form) for row in part] for part in self.pairs[-1]]
         return said[0], said[1], [None] * len(y)
+
+    def kept(self) -> list[NDArray[Any]]:
+        return [np.concatenate(parts) for parts in zip(*self.pairs, strict=True)]
+
+    def take(self, parts: Sequence[Sequence[NDArray[Any]]]) -> None:
+        self.pairs = [(part[0], part[1]) for part in parts if part]
 
     def residuals(self) -> tuple[Floats, Floats] | None:
         if not self.pairs:

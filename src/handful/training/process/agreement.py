@@ -3,13 +3,17 @@
 import json
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError, some
 from handful.base.files import of_text
 from handful.base.plan import Plan
 from handful.base.shards import is_shard
+from handful.batches.batches import Batches
+from handful.data.base import Batch
 from handful.training.process.messages import Messages
+from handful.transform.seen import row_hashes
 
 OWN = {"device", "threads", "step_times", "data"}  # may differ by rank: the data are known by their fingerprint
 WORDS = {"fingerprint": "other data", "rows": "data of another length"}
@@ -29,6 +33,24 @@ def same_start(messages: Messages, plan: Plan, model: nn.Module, step: int, othe
     if len(set(messages.gather(of_text(text)))) > 1:
         raise HandfulError(difference([json.loads(said) for said in messages.gather(text)]))
     messages.spread(t for t in [*named.values(), *others] if not is_shard(t))
+
+
+def same_rows(messages: Messages, batches: Batches, model: nn.Module) -> None:
+    """Compare the rows that the ranks are about to share, by their number and some of them, and the weights. Raises
+    HandfulError, on every rank alike."""
+    if messages.size == 1:
+        return
+    n = len(batches.source)
+    rows = np.unique(np.linspace(0, n - 1, 64).astype(np.int64)) if n else np.arange(0)
+    batch = Batch(batches.source.read(rows), rows)
+    for transform in batches.transforms if n else ():
+        batch = transform(batch)
+    weights = [float(p.detach().double().sum()) for p in model.parameters()]
+    said = messages.gather(json.dumps([weights, n, row_hashes(batch).tolist()]))
+    for rank, other in enumerate(said):
+        if other != said[0]:
+            what = "another trained model" if json.loads(other)[0] != json.loads(said[0])[0] else "other data"
+            raise HandfulError(f"rank {rank} has {what} than rank 0; all ranks must be given the same")
 
 
 def difference(said: list[Mapping[str, str]]) -> str:

@@ -85,8 +85,9 @@ class Graph:
         t, s = self.t, self.t.state
         if not begun(s.optimizer):
             return False
-        if self.step is None or not self.step.holds():
-            self.step = self.made()
+        if self.step is not None and not self.step.holds():
+            self.step = None  # its memory is free before there is another
+        self.step = self.step or self.made()
         if self.step is None or not (numbers := self.ahead(self.step, 1 if t.told else self.most)):
             return False
         if not self.step.draws(len(numbers)):

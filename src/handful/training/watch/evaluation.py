@@ -11,9 +11,11 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from handful.base.errors import MISTAKES, HandfulError
+from handful.batches.batches import Batches
 from handful.data.base import Batch
+from handful.losses import ctc
 from handful.losses.metric import Metric, SumMetric
-from handful.losses.outputs import mapped
+from handful.losses.outputs import mapped, put_back, tensors_in
 from handful.models.base import Model
 from handful.training.objective import Objective
 from handful.training.process.parallel import ALONE, Ranks
@@ -43,6 +45,37 @@ def outputs(objective: Objective, batches: Iterable[Batch]) -> Iterator[tuple[Ba
                 continue
             yield part, batch, output
             start += size
+
+
+def outputs_of_all(objective: Objective, batches: Batches, size: int, ranks: Ranks) -> Iterator[tuple[Batch, Any]]:
+    """(batch, output on the CPU) for all rows in order, on every rank: batches of `size` rows are dealt out, and what
+    each rank makes of its own is told to all. Of a batch of several ranks no more is there than which rows it has."""
+    mine = batches.epoch(size, ranks.share, dealt=True)
+    for _ in range(0, len(batches.source), size * ranks.size):
+        read = next(mine, None)
+        found = outputs(
+            objective, [batches.at(0, 1) if read is None else read]
+        )  # or a row, to see what outputs are like
+        parts = [(part, mapped(ctc.only_valid(output), _kept)) for part, _, output in found]
+        if ranks.size == 1:
+            yield from parts
+            continue
+        content: dict[str, Tensor] = {}
+        for k, (part, output) in enumerate(parts if read is not None else ()):
+            tensors = [torch.from_numpy(part.rows), *tensors_in(output)]
+            content |= {f"{k} {i}": tensor.contiguous().clone() for i, tensor in enumerate(tensors)}
+        for said in map(load, ranks.gather_bytes(save(content))):
+            columns: dict[int, dict[int, Tensor]] = {}
+            for name, tensor in said.items():
+                k, i = map(int, name.split())
+                columns.setdefault(k, {})[i] = tensor
+            for k in sorted(columns):
+                rows, *tensors = (columns[k][i] for i in range(len(columns[k])))
+                yield Batch({}, rows.numpy()), put_back(parts[0][1], tensors)
+
+
+def _kept(output: Tensor) -> Tensor:
+    return (output.float() if output.is_floating_point() else output).cpu()
 
 
 def infer(objective: Objective, batch: Batch) -> object:
@@ -93,7 +126,7 @@ def evaluate(
                     for m in by_sums:
                         sums[m.name] = sums.get(m.name, 0.0) + m.sums(*both).cpu().numpy().astype(np.float64)
                     if whole:
-                        seen.append((_as_numpy_has(both[0]), *both[1:]))
+                        seen.append((both[0].to(torch.promote_types(both[0].dtype, torch.float32)), *both[1:]))
                 if keep:
                     keep(batch, output)
     finally:
@@ -128,10 +161,6 @@ def _columns(seen: Sequence[Seen]) -> list[tuple[int, list[Tensor]]]:
     """Outputs, targets and weights, each of all batches, as far as there are some."""
     columns = [[v for v in column if v is not None] for column in zip(*seen)]
     return [(i, column) for i, column in enumerate(columns) if column]
-
-
-def _as_numpy_has(output: Tensor) -> Tensor:
-    return output if output.dtype == torch.float64 else output.float()
 
 
 def _scores(
