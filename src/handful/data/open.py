@@ -304,14 +304,16 @@ def _open_several(again: Callable[..., Source], where: object, target: str | Seq
     """
     names, schema = names_of(target), columns if isinstance(columns, Mapping) else {}
     if isinstance(target, str):
-        if target in schema and schema[target].kind != "tensor":  # as a run was trained on one such column
+        if target in schema and not schema[target].parts:  # as a run was trained on one such column
             return again([target], columns=columns)
         if not schema and target in again(columns=columns).columns:
             return again([target], columns=columns)
     if len(set(names)) < len(names):
         raise HandfulError(f"the target names a column twice: {', '.join(names)}")
+    trained = schema.get(",".join(names))
     if schema:  # as a run was trained, where the target is one column
-        columns = {name: column for name, column in schema.items() if name != ",".join(names)}
+        columns = {name: column for name, column in schema.items() if column is not trained}
+        columns |= dict(zip(names, trained.parts if trained else (), strict=False))
     elif columns is not None:
         columns = [*columns, *(name for name in names if name not in columns)]
     inputs = again(columns=columns)
@@ -321,4 +323,4 @@ def _open_several(again: Callable[..., Source], where: object, target: str | Seq
         if name not in goal.columns:
             hint = did_you_mean(name, goal.columns)
             raise HandfulError(f"{goal.name} has no column '{name}' to use as target.{hint}")
-    return MultiTarget(inputs, goal, names)
+    return MultiTarget(inputs, goal, names, trained)

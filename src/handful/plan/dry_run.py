@@ -215,6 +215,8 @@ def predicting_part(objective: Objective, batch: Batch, target: Target | None) -
     class in every row, which no loss does that takes the numbers for anything else.
     """
     output = objective.forward(batch)
+    if objective.several is not None:
+        return objective.several.part
     if target is None or target.task in ("sequence", "language") or ctc.only_valid(output) is not output:
         return ""
     for name, found in named_parts(output):
