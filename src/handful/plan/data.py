@@ -371,15 +371,17 @@ def fingerprint(source: Source, pipeline: Pipeline, known: Mapping[str, Column])
             match value:
                 case Tensor() if columns[name].classes is None:
                     number = columns[name].kind == "number"
-                    data = _bytes(value.to(torch.float64).nan_to_num(torch.inf) if number else value)
+                    data = [_bytes(value.to(torch.float64).nan_to_num(torch.inf) if number else value)]
                 case Ragged(values, offsets):
-                    data = _bytes(values) + _bytes(offsets)
+                    data = [_bytes(values), _bytes(offsets)]
                 case _ if columns[name].kind == "collated":
-                    data = b"".join(map(_bytes, tensors_in(value)))
+                    data = [*map(_bytes, tensors_in(value))]
                 case _:
-                    data = repr([composed(text) for text in strings(value, columns[name])]).encode()
-            digest.update(name.encode() + data)
-            size += len(data)
+                    data = [memoryview(repr([composed(text) for text in strings(value, columns[name])]).encode())]
+            digest.update(name.encode())
+            for piece in data:
+                digest.update(piece)
+            size += sum(map(len, data))
         return size
 
     digest.update(repr(n).encode())
@@ -390,6 +392,6 @@ def fingerprint(source: Source, pipeline: Pipeline, known: Mapping[str, Column])
     return digest.hexdigest()[:32]
 
 
-def _bytes(value: Tensor) -> bytes:
+def _bytes(value: Tensor) -> memoryview:
     flat = value.detach().cpu().contiguous().flatten()
-    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
