@@ -295,18 +295,18 @@ def _parse_jsonl(
     with reading(where, TABLES[".jsonl"].what, TABLES[".jsonl"].fix):
         str(text, "utf-8")  # which Arrow's reader takes for granted
         table = arrow_json.read_json(pa.BufferReader(text), options)
-        stated = [_as_text(field, field.name, types) for field in table.schema]
-        if not pa.schema(stated).equals(table.schema):  # strings that look like times, here alone
-            parse = arrow_json.ParseOptions(explicit_schema=pa.schema(stated))
+        stated = pa.schema(map(_as_text, table.schema))
+        if stated != table.schema:  # strings that look like times, which are written in many ways
+            parse = arrow_json.ParseOptions(explicit_schema=stated)
             table = arrow_json.read_json(pa.BufferReader(text), options, parse)
     return table
 
 
-def _as_text(field: pa.Field, path: str, types: Types) -> pa.Field:
-    """The field, times in it being strings where `types` says that other blocks have others."""
+def _as_text(field: pa.Field) -> pa.Field:
+    """The field, with strings for times: JSON has none."""
     if pa.types.is_struct(field.type):
-        return pa.field(field.name, pa.struct([_as_text(inner, f"{path}.{inner.name}", types) for inner in field.type]))
-    return pa.field(field.name, pa.string()) if types.get(path) == TEXT and pa.types.is_timestamp(field.type) else field
+        return pa.field(field.name, pa.struct([_as_text(inner) for inner in field.type]))
+    return pa.field(field.name, pa.string()) if pa.types.is_timestamp(field.type) else field
 
 
 def _json(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:
