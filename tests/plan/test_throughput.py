@@ -22,9 +22,10 @@ def test_the_line_is_found_through_noise_and_interruptions():
     found = fit_times(times)
     assert found.a == pytest.approx(2e-3, rel=0.15)
     assert found.b == pytest.approx(3e-5, rel=0.15)
-    assert found.a_interval[0] <= found.a <= found.a_interval[1]
-    assert found.b_interval[0] <= found.b <= found.b_interval[1]
-    assert found.b_interval[1] < 4e-5
+    of_a, of_b = found.intervals()
+    assert of_a[0] <= found.a <= of_a[1]
+    assert of_b[0] <= found.b <= of_b[1]
+    assert of_b[1] < 4e-5
 
 
 def test_the_interval_of_the_line_covers_it():
@@ -32,7 +33,7 @@ def test_the_interval_of_the_line_covers_it():
     for seed in range(30):
         generator = np.random.default_rng(seed)
         times = {n: list((1e-2 + 1e-4 * n) * generator.lognormal(0, 0.1, 9)) for n in powers_of_two(512)}
-        low, high = fit_times(times).b_interval
+        low, high = fit_times(times).intervals()[1]
         covered += low <= 1e-4 <= high
     assert covered >= 22  # of 30, at a nominal 27
 

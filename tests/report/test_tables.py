@@ -8,7 +8,7 @@ from rich.cells import cell_len
 
 from handful.base.plan import Choice, Plan
 from handful.report.live import Live
-from handful.report.markup import choices_html
+from handful.report.markup import choices_html, table_html
 from handful.report.tables import Grid, print_choices, text_table
 from handful.report.words import say_score
 
@@ -54,8 +54,15 @@ def test_a_terminal_gets_a_table_that_fits(width):
 
 
 def test_numbers_are_aligned_and_wide_characters_counted():
-    text = text_table([{"name": "猫", "rows": 5}, {"name": "cat", "rows": 1234}])
-    assert text.splitlines() == ["name   rows", "猫        5", "cat   1,234"]
+    text = text_table([{"name": "猫", "rows": 5}, {"name": "cat", "rows": 12345}])
+    assert text.splitlines() == ["name    rows", "猫         5", "cat   12,345"]
+
+
+def test_years_are_written_as_they_are():
+    rows = [{"built": year, "value": value} for year, value in ((1987, 1234.0), (None, 12345.0))]
+    assert text_table(rows).splitlines() == ["built   value", " 1987   1,234", "       12,345"]
+    assert ">1987<" in table_html(Grid.of(rows))
+    assert ">1,234<" in table_html(Grid.of(rows))
 
 
 def test_ragged_and_empty_rows():

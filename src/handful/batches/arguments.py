@@ -64,10 +64,11 @@ class OfOrder:
 
     def to_dict(self) -> dict[str, int | str | None]:
         """All that decides the rows, ready for JSON; weights, as large as the data, only as a hash."""
+        weights = b"" if self.weights is None else self.weights.astype("<f8").tobytes()
         return {
             "algorithm": ALGORITHM,
             **{name: getattr(self, name) for name in ("n", "seed", "shuffle", "block", "window")},
-            "weights": None if self.weights is None else _digest(self.weights),
+            "weights": hashlib.blake2b(weights, digest_size=16).hexdigest() if weights else None,
         }
 
     @classmethod
@@ -142,10 +143,6 @@ def _weights(weights: ArrayLike, n: int) -> NDArray[np.float64]:
         raise HandfulError("all weights are zero, so no row can be drawn: give at least one row a positive weight")
     values.flags.writeable = False
     return values
-
-
-def _digest(weights: NDArray[np.float64]) -> str:
-    return hashlib.blake2b(weights.astype("<f8").tobytes(), digest_size=16).hexdigest()
 
 
 def check_call(position: int, size: int, share: tuple[int, int]) -> tuple[int, int]:

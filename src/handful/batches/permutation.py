@@ -176,7 +176,8 @@ class Blocks:
         places = np.empty(last - first, dtype=np.int64)
         at = first
         while at < last:
-            window = ((self._block_at(at) + 1) * self.windows - 1) // self.count
+            block = (at + self.missing * (at >= self._cut)) // self.block
+            window = ((block + 1) * self.windows - 1) // self.count
             start, stop = self._start(window), self._start(window + 1)
             end = min(stop, last)
             inside = np.arange(at - start, end - start, dtype=np.int64)
@@ -192,9 +193,6 @@ class Blocks:
     def _window(self, window: int, size: int) -> Cipher | RowIds:
         key = keys.key("order/window", self.seed, self.epoch, window, bits=128)
         return self._windows.get((window,), lambda: permute(key, size))
-
-    def _block_at(self, place: int) -> int:
-        return place // self.block if place < self._cut else (place + self.missing) // self.block
 
     @property
     def _cut(self) -> int:

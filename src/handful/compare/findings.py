@@ -224,7 +224,9 @@ def headline(rows: Sequence[Row], target: TargetScore) -> str:
     best, time = tied[0], say_seconds(tied[0]["target_seconds"])
     text = f"{_names([best])} reached {target.words} first, in {time}."
     if len(tied) > 1:
-        text = f"{_names(tied)} could not be told apart: {target.words} took them {_list_of_times(tied)}."
+        low, high = time, say_seconds(tied[-1]["target_seconds"])
+        times = f"about {low} each" if low == high else f"{low} to {high}"
+        text = f"{_names(tied)} could not be told apart: {target.words} took them {times}."
     for row in others[-1:]:
         text += f" {_names([row])} took {_times(best, row, 'target_seconds')} as long."
     return text
@@ -316,12 +318,6 @@ def _open(tied: Sequence[Row]) -> str:
     seeds = int(number(tied[0], "seeds"))
     few = "" if seeds >= SEEDS else f" ({'one run' if seeds == 1 else f'{seeds} runs'} of each: chance may decide)"
     return f"Could not tell between {_list(map(called, tied))}{few}"
-
-
-def _list_of_times(rows: Sequence[Row]) -> str:
-    """The median times to the target: from the least to the most."""
-    low, high = (say_seconds(pick(number(r, "target_seconds") for r in rows)) for pick in (min, max))
-    return f"about {low} each" if low == high else f"{low} to {high}"
 
 
 def _factors(best: Row, others: Sequence[Row]) -> str:

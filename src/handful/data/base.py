@@ -14,7 +14,7 @@ from handful.base.errors import HandfulError, did_you_mean, whole
 
 Rows = NDArray[np.int64]
 RowsLike = Rows | range | slice | list[int] | Tensor
-Kind = Literal["number", "category", "text", "image", "audio", "tokens", "tensor", "collated"]
+Kind = Literal["number", "category", "text", "image", "audio", "tokens", "tensor", "several", "collated"]
 T = TypeVar("T")
 
 
@@ -44,6 +44,7 @@ class Column:
              audio     samples, float32, of varying length: a Ragged; `rate` in Hz
              tokens    integers of varying length: a Ragged
              tensor    any other fixed-shape block of numbers
+             several   [k] per row of a target of k columns: codes of classes and numbers side by side, float64
              collated  whatever a collate function of the caller's makes of some rows
     dtype:   NumPy's name ("float32", "int64", "uint8"), "bfloat16" or "str"
     shape:   of one row; None where it varies
@@ -58,6 +59,7 @@ class Column:
     missing: what stands in text for a number that is missing, other than the usual marks
     open:    whether a category may hold strings that are not among `classes`: when data are read as those of training,
              these are then classes, too, behind the known ones; else they are missing
+    parts:   of a target of several columns: what each of them holds
     """
 
     kind: Kind
@@ -73,6 +75,7 @@ class Column:
     missing: tuple[str, ...] = ()
     type: str | None = None
     words: tuple[str, ...] | None = None
+    parts: tuple["Column", ...] = ()
 
     @property
     def varies(self) -> bool:

@@ -134,9 +134,17 @@ def _as_dict(item: object) -> dict[str, object]:
     match item:
         case Mapping():
             return {str(key): value for key, value in item.items()}
+        case (x, y) if isinstance(y, Mapping):  # several targets
+            return {**_as_dict(x), **_as_dict(y)}
         case tuple() | list():
             return _named(item)
     return {"x": item}
+
+
+def _unlike(values: Sequence[object]) -> bool:
+    """Whether each is a tuple with whole numbers and others in the same places."""
+    kinds = {tuple(np.asarray(part).dtype.kind in "iub" for part in v) for v in values if isinstance(v, tuple)}
+    return len(kinds) == 1 and len(set(*kinds)) == 2
 
 
 def rows_in(batch: object) -> list[object]:
@@ -271,6 +279,11 @@ class DatasetRows(Source):
     def _column(self, key: str, values: list[object]) -> Column:
         if isinstance(values[0], str):
             return Column("text", "str")
+        if key == self.target and _unlike(values):
+            raise HandfulError(
+                f"{self.name}: '{key}' is a tuple of whole and other numbers, which would become one Tensor: give each "
+                "a name, as in (x, {'kind': 1, 'size': 2.5}) with target='kind,size'"
+            )
         array = self._array(key, values[0], 0)
         dtype, whole = str(array.dtype).removeprefix("torch."), not array.dtype.is_floating_point
         classes = getattr(self._dataset, "classes", None)

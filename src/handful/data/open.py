@@ -10,7 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler, default_collate
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    default_collate,
+)
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Source, View
@@ -172,6 +180,9 @@ def _open_loader(loader: "DataLoader[object]", o: Options) -> Source:
         source = open(loader.dataset, o.target, columns=o.schema or o.columns, collate=own)
         said = "the data set of the DataLoader is read; the size and the order of mini-batches are chosen here."
     else:
+        match loader.dataset:
+            case IterableDataset() if loader.num_workers:  # of which each may give all rows: one pass is wanted
+                loader = DataLoader(loader.dataset, loader.batch_size, collate_fn=loader.collate_fn)
         source = _open_object([row for batch in loader for row in rows_in(batch)], o)
         said = (
             f"{len(source):,} rows are what one pass over the DataLoader gives: its batches are taken apart in memory."
@@ -304,14 +315,16 @@ def _open_several(again: Callable[..., Source], where: object, target: str | Seq
     """
     names, schema = names_of(target), columns if isinstance(columns, Mapping) else {}
     if isinstance(target, str):
-        if target in schema and schema[target].kind != "tensor":  # as a run was trained on one such column
+        if target in schema and not schema[target].parts:  # as a run was trained on one such column
             return again([target], columns=columns)
         if not schema and target in again(columns=columns).columns:
             return again([target], columns=columns)
     if len(set(names)) < len(names):
         raise HandfulError(f"the target names a column twice: {', '.join(names)}")
+    trained = schema.get(",".join(names))
     if schema:  # as a run was trained, where the target is one column
-        columns = {name: column for name, column in schema.items() if name != ",".join(names)}
+        columns = {name: column for name, column in schema.items() if column is not trained}
+        columns |= dict(zip(names, trained.parts if trained else (), strict=False))
     elif columns is not None:
         columns = [*columns, *(name for name in names if name not in columns)]
     inputs = again(columns=columns)
@@ -321,4 +334,4 @@ def _open_several(again: Callable[..., Source], where: object, target: str | Seq
         if name not in goal.columns:
             hint = did_you_mean(name, goal.columns)
             raise HandfulError(f"{goal.name} has no column '{name}' to use as target.{hint}")
-    return MultiTarget(inputs, goal, names)
+    return MultiTarget(inputs, goal, names, trained)

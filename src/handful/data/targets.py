@@ -1,6 +1,7 @@
 """Several columns as one target: labels that a row may have together, or numbers that are predicted together."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -27,30 +28,52 @@ def names_of(target: str | Sequence[str] | None) -> list[str]:
 class MultiTarget(View):
     """A source whose target is several columns side by side: one column, named by all of them with commas.
 
-    inputs: the rows; targets: a source of the same rows with the columns `names`. The target is uint8 [m, k] of zeros
-    and ones where each column holds 0 and 1, booleans, or words such as yes and no; float64 [m, k] where they are
-    numbers. Raises HandfulError for other words, and where labels and numbers are mixed.
+    inputs: the rows; targets: a source of the same rows with the columns `names`; trained: what the target was to a run
+    that is to read these rows. The target is uint8 [m, k] of zeros and ones where each column holds 0 and 1, booleans,
+    or words such as yes and no; float64 [m, k] where they are numbers; elsewhere each is what it is by itself, see
+    `Column.parts`. Raises HandfulError for columns of other kinds.
     """
 
-    def __init__(self, inputs: Source, targets: Source, names: Sequence[str]) -> None:
+    def __init__(self, inputs: Source, targets: Source, names: Sequence[str], trained: Column | None = None) -> None:
         self.targets, self.parts = targets, tuple(names)
         self.yes = {name: _yes(targets, name) for name in names}
         every = np.arange(len(targets))
         values = targets.take(every, names)
-        labels = [name for name in names if self.yes[name] is not None or _zeros_and_ones(values.tensor(name))]
-        if labels and len(labels) < len(names):
-            numbers = [name for name in names if name not in labels]
-            both = f"labels ({', '.join(labels)}) with numbers ({', '.join(numbers)})"
-            raise HandfulError(f"the target mixes {both}: predict one kind at a time")
-        self.dtype = torch.uint8 if labels else torch.float64
-        column = Column("tensor", "uint8" if labels else "float64", (len(names),))
+        own = tuple(replace(targets.columns[n], open=targets.columns[n].classes is not None) for n in names)
+        column = replace(self._together(values) if trained is None else trained, parts=own)
+        self.kind, self.dtype = column.kind, getattr(torch, column.dtype)
         rest = {name: column for name, column in inputs.columns.items() if name not in names}
         super().__init__(inputs, rest | {",".join(names): column})
         self.target, self.in_memory = ",".join(names), inputs.in_memory and targets.in_memory
         self._stacked(values)  # a missing value is reported now
-        what = "labels that a row may have together" if labels else "numbers that are predicted together"
+        what = (
+            "labels that a row may have together" if column.dtype == "uint8" else "numbers that are predicted together"
+        )
+        what = "classes and numbers, each with a loss of its own" if column.kind == "several" else what
         self.notes = [note for note in inputs.notes if "target" not in note]
         self.notes.append(f"the target is {len(names)} columns, {what}: {', '.join(names)}.")
+
+    def _together(self, values: Batch) -> Column:
+        """What the columns are together: labels, numbers, or each something of its own."""
+        shape, own = (len(self.parts),), [self.targets.columns[name] for name in self.parts]
+        for name, column in zip(self.parts, own, strict=True):
+            if column.kind not in ("number", "category"):
+                raise self._other(name)
+        labels = [yes is not None or (c.kind == "number" and _zeros_and_ones(values.tensor(name)))
+                  for (name, yes), c in zip(self.yes.items(), own, strict=True)]  # fmt: skip
+        if all(labels):
+            return Column("tensor", "uint8", shape)
+        kinds = {np.dtype(column.dtype).kind in "iub" for column in own if column.kind == "number"}
+        alike = not any(labels) and len(kinds) == 1 and all(column.kind == "number" for column in own)
+        return Column("tensor" if alike else "several", "float64", shape)
+
+    def _other(self, name: str) -> HandfulError:
+        column = self.targets.columns[name]
+        shown = ", ".join((column.classes or ())[:3]) or column.kind
+        return HandfulError(
+            f"a target of several columns takes classes, numbers, or labels such as 0 and 1, yes and no; '{name}' of "
+            f"{self.targets.name} holds {shown}"
+        )
 
     def read_column(self, name: str, rows: Rows) -> Value:
         return (
@@ -63,12 +86,16 @@ class MultiTarget(View):
         return torch.stack([self._part(name, batch) for name in self.parts], dim=1)
 
     def _part(self, name: str, batch: Batch) -> Tensor:
-        value, yes = batch.tensor(name), self.yes[name]
-        missing = value < 0 if yes is not None else torch.isnan(value)
+        value, yes, number = batch.tensor(name), self.yes[name], self.targets.columns[name].kind == "number"
+        missing = torch.isnan(value) if number else value < 0
         if missing.any():
             row = int(batch.rows[int(missing.nonzero()[0])])
             raise HandfulError(f"{self.name}: target '{name}' is missing in row {row}: fill it in or remove such rows")
-        return (value if yes is None else value == yes).to(self.dtype)
+        if self.kind != "several":
+            if (yes is None and not number) or (self.dtype == torch.uint8 and number and not _zeros_and_ones(value)):
+                raise self._other(name)  # as training had it not
+            value = value if yes is None else value == yes
+        return value.to(self.dtype)
 
     def cheap(self, name: str) -> bool:
         return self.targets.cheap(self.parts[0]) if name == self.target else super().cheap(name)
@@ -79,16 +106,10 @@ def _zeros_and_ones(values: Tensor) -> bool:
 
 
 def _yes(targets: Source, name: str) -> int | None:
-    """The code that stands for yes, of a column of words (-2: none does); None for a column of numbers."""
+    """The code that stands for yes, of a column of such words (-2: none does); None for any other column."""
     column = targets.columns[name]
-    if column.kind == "number":
-        return None
     words = [word.strip().lower() for word in column.classes or ()]
     found = [code for code, word in enumerate(words) if word in _YES]
     if column.kind != "category" or not set(words) <= _NO | _YES or len(found) > 1:
-        shown = ", ".join((column.classes or ())[:3]) or column.kind
-        raise HandfulError(
-            f"a target of several columns takes numbers, or 0 and 1, true and false, yes and no; '{name}' of "
-            f"{targets.name} holds {shown}"
-        )
+        return None
     return found[0] if found else -2

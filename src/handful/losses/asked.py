@@ -40,7 +40,7 @@ class Accumulator(Protocol):
     def compute(self) -> object: ...
 
 
-def as_metrics(metrics: Metrics, space: int | None = None) -> list[Metric]:
+def as_metrics(metrics: Metrics, space: int | None = None, known: Mapping[str, Metric] = NAMED) -> list[Metric]:
     """Metrics of a name, several names ("accuracy, f1"), Metric objects, callables (outputs, targets) -> score, objects
     of torchmetrics, a list of any of these, or a dict that names them.
 
@@ -48,7 +48,8 @@ def as_metrics(metrics: Metrics, space: int | None = None) -> list[Metric]:
     outputs [n, ...] (of one output [n]) and targets [n, ...]: numbers in the user's units, or class ids. Weights of the
     rows go to its argument `sample_weight`, if it has one. A function of sklearn.metrics is given what it is for:
     numbers, class ids, or, where its arguments say so, probabilities.
-    space: the label between words, for the word error rate of sequences of characters (`Pipeline.space`).
+    space: the label between words, for the word error rate of sequences of characters (`Pipeline.space`); known: the
+    metrics that have names (`Pipeline.metrics`).
 
     >>> [m.name for m in as_metrics("accuracy, f1")]
     ['accuracy', 'f1']
@@ -62,12 +63,12 @@ def as_metrics(metrics: Metrics, space: int | None = None) -> list[Metric]:
         case str():
             asked = filter(None, (part.strip() for part in metrics.split(",")))
         case Mapping() | nn.ModuleDict():  # the latter: a collection of torchmetrics
-            return _told_apart([replace(_metric(one, space), name=str(name)) for name, one in metrics.items()])
+            return _told_apart([replace(_metric(one, space, known), name=str(name)) for name, one in metrics.items()])
         case Iterable() if not callable(metrics):
             asked = metrics
         case _:
             asked = [metrics]
-    return _told_apart([_metric(one, space) for one in asked])
+    return _told_apart([_metric(one, space, known) for one in asked])
 
 
 def _told_apart(metrics: Sequence[Metric]) -> list[Metric]:
@@ -83,16 +84,16 @@ def _told_apart(metrics: Sequence[Metric]) -> list[Metric]:
     return list(found.values())
 
 
-def _metric(asked: object, space: int | None) -> Metric:
+def _metric(asked: object, space: int | None, known: Mapping[str, Metric]) -> Metric:
     match asked:
         case SumMetric() | WholeMetric():
             return asked
         case str():
             if asked == "word_error_rate":
                 return error_rate(asked, space)
-            if asked in NAMED:
-                return NAMED[asked]
-            raise HandfulError(f"there is no metric called '{asked}'.{did_you_mean(asked, NAMED)}")
+            if asked in known:
+                return known[asked]
+            raise HandfulError(f"there is no metric called '{asked}'.{did_you_mean(asked, known)}")
         case Accumulator():
             higher = getattr(asked, "higher_is_better", None)
             better: Better = "auto" if higher is None else "higher" if higher else "lower"

@@ -32,7 +32,12 @@ def stepper(optimizer: Optimizer) -> Move:
     """
     if needs_closure(optimizer):
         return lambda closure: optimizer.step(closure)
-    steps = [_stepper(part) for part in parts_of(optimizer)]
+    return stepper_of(parts_of(optimizer))
+
+
+def stepper_of(parts: Sequence[Optimizer]) -> Move:
+    """The same of several optimizers, none of which evaluates the loss again."""
+    steps = [_stepper(part) for part in parts]
     return steps[0] if len(steps) == 1 else lambda closure=None: [step() for step in steps]
 
 

@@ -1,6 +1,7 @@
 """The loss and the metrics of a run: those of the task, or those asked for, with their reasons."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -11,9 +12,11 @@ from handful.losses.asked import Metrics, as_metrics
 from handful.losses.left_out import leaving_out
 from handful.losses.loss import LossFunction, as_loss, class_axis, cross_entropy, name_of
 from handful.losses.metric import Metric
+from handful.losses.together import heads, together
 from handful.plan.balance import ClassWeight, class_weights
 from handful.plan.data import Data
 from handful.transform.pipeline import Pipeline
+from handful.transform.several import Several
 from handful.transform.target import Target
 
 
@@ -39,6 +42,11 @@ def loss(
     if smoothing or class_weight is not None:
         raise HandfulError("label_smoothing and class_weight go with loss='auto'; give them to your own loss instead")
     function, text, notes = as_loss(asked)
+    if (several := data.pipeline.several) and several.sizes and isinstance(output, Tensor):
+        match function:
+            case together(sizes=()):
+                function = replace(function, sizes=several.sizes)
+                asked = text = function.text()
     if target := data.pipeline.target:
         function = leaving_out(function, target.ignored, target.outputs, len(target.shape))
     return function, Choice(text, "given") if isinstance(asked, str) else Choice.own(text), notes
@@ -60,6 +68,8 @@ def softening(function: LossFunction, class_weight: ClassWeight) -> dict[str, Ch
 
 def _loss_of_task(output: object, pipeline: Pipeline) -> tuple[str, str]:
     task = pipeline.task
+    if several := pipeline.several:
+        return _loss_of_several(output, pipeline, several)
     output = ctc.only_valid(output) if task == "sequence" else output
     if not isinstance(output, Tensor):
         raise HandfulError(
@@ -96,6 +106,18 @@ def _loss_of_task(output: object, pipeline: Pipeline) -> tuple[str, str]:
     return "mse", "the target is a number"
 
 
+def _loss_of_several(output: object, pipeline: Pipeline, several: Several) -> tuple[str, str]:
+    found = heads(output, several.names, several.sizes)
+    if not several.sizes or found is None:
+        raise HandfulError(
+            f"the model's output does not fit the targets {several.column}: let it return a dict of these names, "
+            f"or a tuple in this order, with {', '.join(str(part.outputs) for part in several.parts)} scores; or "
+            "pass loss=, a callable (output, target)"
+        )
+    each = [_loss_of_task(head, replace(pipeline, target=part))[0] for head, part in zip(found, several.parts)]
+    return together(each, sizes=several.sizes).text(), "the sum of each target's usual loss"
+
+
 def _check_scores(output: Tensor, classes: int) -> None:
     if output.shape[1] < classes:
         raise HandfulError(
@@ -130,7 +152,7 @@ def _weights(asked: ClassWeight, data: Data, output: object) -> tuple[float, ...
 def metrics(asked: Metrics, pipeline: Pipeline, output: object, uneven: bool = False) -> tuple[list[Metric], Choice]:
     """The usual scores of the task; where classes are uneven, those that count every class the same come first."""
     if not (isinstance(asked, str) and asked == "auto"):
-        found = as_metrics(asked, pipeline.space)
+        found = as_metrics(asked, pipeline.space, pipeline.metrics)
         listed = asked if isinstance(asked, Sequence) and not isinstance(asked, str) else [asked]
         by_name = all(isinstance(one, str | None) for one in listed)
         return found, Choice(", ".join(m.name for m in found), "given") if by_name else Choice.own("metrics")
@@ -143,6 +165,9 @@ def metrics(asked: Metrics, pipeline: Pipeline, output: object, uneven: bool = F
     }.get(pipeline.task or "", "")
     if pipeline.task == "multilabel" and pipeline.target is not None and len(pipeline.target.shape) > 1:
         names = "label_accuracy"  # of pixels
+    if pipeline.several:
+        usual = pipeline.several.usual
+        return as_metrics(usual, None, pipeline.metrics), Choice(usual, "found", "usual for each target")
     if not isinstance(ctc.only_valid(output), Tensor) or (pipeline.target and pipeline.target.part is None):
         names = ""
     return as_metrics(names, pipeline.space), Choice(

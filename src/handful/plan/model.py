@@ -137,6 +137,7 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
         net.double()
     objective = Objective(net, undecided, device=device, autocast=lower)
     objective.collated = any(column.kind == "collated" for column in data.train.columns.values())
+    objective.several = data.pipeline.several
     if data.train.whole:
         objective.coupling = data.train.whole
         chooser.notes.append(f"{data.train.whole}, {KEPT_WHOLE}")
@@ -168,8 +169,11 @@ def place_numbers(objective: Objective, data: Data, output: object, sample: Batc
         return
     first = data.train.take(range(min(256, len(data.train))), [data.train.target])
     objective.centre(first.tensor(data.train.target))
-    if data.own_model and (far := dry_run.warn_of_distance(output, sample.columns.get("y"))):
-        chooser.notes.append(far)
+    pairs: list[tuple[object, object]] = [(output, sample.columns.get("y"))]
+    if objective.several:
+        pairs = [*objective.several.numbers_of(output, sample.columns["y"])]  # type: ignore[arg-type]
+    far = [dry_run.warn_of_distance(*pair) for pair in pairs if data.own_model]
+    chooser.notes += [note for note in far if note]
 
 
 def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) -> Objective:
@@ -181,8 +185,9 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     if asked in (None, "auto") and dry_run.only_its_own(objective.model, sample, output):
         asked, output = "model", first_output(objective, "model", sample)
     in_training = asked == "model" and dry_run.in_training_alone(objective, output, sample, data.held_out is not None)
-    if options.task is None:
+    if options.task is None or objective.several:
         data.pipeline = data.pipeline.resolve_task(output)
+        objective.several = data.pipeline.several
         chooser.set("task", data.pipeline.task, "found")
     loss, choice, notes = losses.loss(asked, output, data, options.label_smoothing, options.class_weight)
     chooser.choices |= losses.softening(loss, options.class_weight)
@@ -199,7 +204,7 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     metrics, choice = losses.metrics(options.metrics, data.pipeline, seen, uneven(data.counts))
     chooser.put("metrics", choice)
     objective.minimise(loss, metrics, data.pipeline.target_scale)
-    if data.pipeline.task == "regression":
+    if data.pipeline.task in ("regression", "several"):
         place_numbers(objective, data, seen, sample, chooser)
     if objective.of_probabilities:
         data.pipeline = data.pipeline.of_probabilities()

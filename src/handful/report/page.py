@@ -67,12 +67,13 @@ def run_page(
     ("valid_accuracy"); details: further figures and tables; pictures: from picture_grid; spent: where the time went;
     command: makes the run again; reload: of a run that goes on: the page loads itself again.
     """
+    pairs = [*_in_words(history, scores).items()]
     drawn: list[Part] = [*curves(history)] or ["The run logged nothing to draw."]
     why = stopped_because.strip().rstrip(".")
     chance = held_out.chance if held_out else ""
     said = [text for text in (looks(history, scores, held_out), chance, why and f"Stopped: {why}.") if text]
     sections = [
-        Section("Result", [_result(history, scores), *said]),
+        Section("Result", [tiles(pairs) if pairs else "The run logged no scores.", *said]),
         Section("The run", [*drawn, *_constants(history)]),
         Section("On the held-out rows", held_out.figures if held_out else ()),
         Section("Where it is most wrong", held_out.mistakes if held_out else ()),
@@ -186,12 +187,6 @@ def _constants(history: History) -> list[str]:
     columns = {words: column(history, name)[1] for name, words in SETTINGS.items()}
     out = [f"The {words} was {say_number(y[0])} throughout." for words, y in columns.items() if len(np.unique(y)) == 1]
     return [" ".join(out)] if out else []
-
-
-def _result(history: History, scores: Scores) -> Part:
-    """The scores, and what the run took, in large."""
-    pairs = [*_in_words(history, scores).items()]
-    return tiles(pairs) if pairs else "The run logged no scores."
 
 
 def _in_words(history: History, scores: Scores) -> dict[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from handful.base.plan import Choice
-from handful.report.words import is_number, plain, say_value_of
+from handful.report.words import as_float, is_number, plain, say_value_of
 
 if TYPE_CHECKING:
     from rich.box import Box
@@ -40,6 +40,12 @@ class Grid:
         """For each column, whether its cells are all numbers."""
         present = [[row[i] for row in self.rows if row[i] is not None] for i in range(len(self.columns))]
         return [bool(values) and all(map(is_number, values)) for values in present]
+
+    @property
+    def short(self) -> list[bool]:
+        """For each column, whether its numbers are whole and below 10,000: years are written as they are, 1987."""
+        numbers = [[as_float(row[i]) for row in self.rows if is_number(row[i])] for i in range(len(self.columns))]
+        return [all(abs(v) < 10_000 and v.is_integer() for v in values) for values in numbers]
 
     def text(self, width: int | None = None) -> str:
         """Plain text: columns two spaces apart, numbers to the right, the last one wrapped to `width`.
@@ -77,7 +83,9 @@ class Grid:
         from rich.table import Table
         from rich.text import Text
 
-        cells = [[Text("" if v is None else plain(say_value_of(v))) for v in row] for row in self.rows]
+        short = self.short
+        said = [["" if v is None else plain(say_value_of(v, s)) for v, s in zip(row, short)] for row in self.rows]
+        cells = [[Text(cell) for cell in row] for row in said]
         table = Table(box=box, pad_edge=False, padding=(0, 1) if box else (0, 2, 0, 0))
         for name, numeric in zip(self.columns, self.numeric, strict=True):
             # Text, not str: a user's "[red]" is shown, not obeyed

@@ -172,11 +172,13 @@ def say_seconds(value: object) -> str:
     return f"{count:,} {large} {rest} {small}" if rest else f"{count:,} {large}"
 
 
-def say_value_of(value: object) -> str:
+def say_value_of(value: object, short: bool = False) -> str:
     """Any value of a choice or table cell as short text: numbers shortened, lists joined, None as "none".
 
-    >>> say_value_of((0.9, 0.999)), say_value_of(None), say_value_of("adamw")
-    ('0.9, 0.999', 'none', 'adamw')
+    short: whole numbers of four digits stand among no longer ones, and are not separated.
+
+    >>> say_value_of((0.9, 0.999)), say_value_of(None), say_value_of("adamw"), say_value_of(1987, short=True)
+    ('0.9, 0.999', 'none', 'adamw', '1987')
     """
     match value:
         case None:
@@ -187,7 +189,9 @@ def say_value_of(value: object) -> str:
             return ", ".join(f"{key} {say_value_of(item)}" for key, item in value.items())
         case list() | tuple():
             return ", ".join(say_value_of(item) for item in value)
-    return say_number(value, 4) if is_number(value) else str(value)
+    if not is_number(value):
+        return str(value)
+    return say_number(value, 4).replace(",", "") if short else say_number(value, 4)
 
 
 def is_number(value: object) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,8 +91,10 @@ def predicted(run: Run, data: object, *, probabilities: bool = False, beams: int
         yield chunk
 
 
-def _columns(name: str, values: NDArray[np.generic], names: tuple[str, ...]) -> Chunk:
+def _columns(name: str, values: NDArray[Any], names: tuple[str, ...]) -> Chunk:
     """One column of values [m], or one for each of the numbers of a row [m, ...], called by its name or number."""
+    if values.dtype.names:  # several targets
+        return {f"{name}_{part}": _plain(values[part]) for part in values.dtype.names}
     if values.ndim == 1:
         return {name: _plain(values)}
     flat = values.reshape(len(values), -1)

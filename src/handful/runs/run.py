@@ -214,7 +214,7 @@ class Run:
         """The run's loss with other metrics (names, callables), or with its own."""
         if metrics is None:
             return self.objective
-        return self.objective.with_metrics(as_metrics(metrics, self.pipeline.space))
+        return self.objective.with_metrics(as_metrics(metrics, self.pipeline.space, self.pipeline.metrics))
 
     def sample(
         self, prompt: str = "\n", length: int = 300, temperature: float = 0.8, *, top: int | None = None, seed: int = 0
@@ -334,9 +334,10 @@ def open_run(
     if "loss_form" in plan.choices and function is not unknown:
         function = FORMS[plan.choices["loss_form"].value](function)
     objective = Objective(
-        model, function, as_metrics(metrics, pipeline.space), device=where, autocast=autocast(plan.precision),
-        scale=pipeline.target_scale,
+        model, function, as_metrics(metrics, pipeline.space, pipeline.metrics), device=where,
+        autocast=autocast(plan.precision), scale=pipeline.target_scale,
     )  # fmt: skip
+    objective.several = pipeline.several
     objective.collated = any(column.kind == "collated" for column in pipeline.trained_on.values())
     objective.part, objective.whole = (pipeline.target and pipeline.target.part) or "", "output" in plan.choices
     history = folder.history()

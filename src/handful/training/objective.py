@@ -16,6 +16,7 @@ from handful.losses.metric import Metric
 from handful.losses.outputs import mapped
 from handful.training.special import adapters
 from handful.training.special.measured import Measured, Scale, Unmeasured, measure
+from handful.transform.several import Several
 
 _NOT_KEPT = ("forward", "view", "row_losses", "source")  # when pickled: functions, and data
 
@@ -84,6 +85,7 @@ class Objective(Measured):
         self.guarded = False  # whether a gradient that is not finite is looked for, too
         self.at_once: int | None = None  # rows that an evaluation puts through the model, where memory ran out
         self.coupling: str | None = None  # why the loss of a mini-batch cannot be computed in parts
+        self.several: Several | None = None  # the target, where it is several that are not alike
         self.collated = False  # whether batches hold what a collate function gives, tensors somewhere in it
         self._autocast = autocast
         self.minimise(loss, metrics, scale)
@@ -138,12 +140,14 @@ class Objective(Measured):
     def to_device(self, batch: Batch) -> Batch:
         """The batch on the model's device, floats in the model's dtype; itself if it is there already."""
         moved: dict[str, Any] = {}
+        if self.several is not None and isinstance(y := batch.columns.get("y"), Tensor):
+            batch = batch.replace({**batch.columns, "y": self.several.apart(y)})  # type: ignore[dict-item]
         for name, value in batch.columns.items():
             if isinstance(value, Tensor):
                 dtype = self.dtype if value.is_floating_point() else value.dtype
                 if value.dtype != dtype or value.device != self.device:
                     moved[name] = value.to(self.device, dtype, non_blocking=True)
-            elif self.collated:
+            elif self.collated or self.several is not None:
                 moved[name] = mapped(value, self._moved)
         return batch.replace({**batch.columns, **moved}) if moved else batch
 

@@ -3,7 +3,7 @@
 Everything is fitted on the training rows only, in one streaming pass where the steps allow it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,16 +14,17 @@ from handful.data.base import Batch, Column, Source
 from handful.data.gather import Array
 from handful.data.options import Collate
 from handful.data.targets import names_of
+from handful.losses.metric import NAMED, Metric
 from handful.transform.auto import NO_ARGUMENTS, Arguments, InputChooser, Steps, unscaled
 from handful.transform.columns import as_trained, check_same, foreign
 from handful.transform.inputs import Input, Layout, SingleInput
 from handful.transform.language import LanguageSource, language_source
-from handful.transform.rows import by_place, cache, check_infinite, check_weights, chunks_of, original_rows
+from handful.transform.rows import TrainingRows, cache, check_weights, original_rows
+from handful.transform.several import Several
 from handful.transform.steps.step import Inputs
 from handful.transform.steps.stored import Json, pack, stored, unpack
 from handful.transform.steps.text import Tokenize
 from handful.transform.target import NextTokens, Target
-from handful.transform.target_fit import TargetFitter
 
 _FORMAT = 1
 
@@ -96,8 +97,21 @@ class Pipeline:
         return self if self.target is None else replace(self, target=self.target.resolve_task(output))
 
     @property
+    def several(self) -> Several | None:
+        """The target, where it is several that are not alike."""
+        match self.target:
+            case Several() as several:
+                return several
+        return None
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """The metrics that have names."""
+        return self.several.metrics if self.several else NAMED
+
+    @property
     def task(self) -> str | None:
-        """classification, regression, multilabel, language or sequence; None without a target."""
+        """classification, regression, multilabel, language, sequence or several; None without a target."""
         return self.target.task if self.target else None
 
     @property
@@ -116,6 +130,8 @@ class Pipeline:
     def names(self) -> tuple[str, ...]:
         """What each output stands for: the classes, or the columns of a target of several; "0", "1", ... else."""
         parts: Sequence[str] = ()
+        if self.several:
+            return self.several.of_outputs
         if self.target and self.task in ("multilabel", "regression"):
             column = self.trained_on.get(self.target.column)
             parts = (column.labels if column else None) or names_of(self.target.column)
@@ -329,66 +345,3 @@ def _language(source: LanguageSource) -> Pipeline:
     columns = dict(source.columns)
     windows = SingleInput(("x",), "language", (), as_is=True, shape=shape, vocabulary=source.vocabulary)
     return Pipeline(windows, target, columns, None, source.tokenizer, notes, source.name, trained_on=dict(columns))
-
-
-class TrainingRows:
-    """The training rows, as often as asked; on the first pass the target and the weights are looked at too.
-
-    notes: what was decided about the target.
-    """
-
-    def __init__(
-        self, source: Source, names: Sequence[str], inputs: Sequence[str], weight: str | None, loss: object
-    ) -> None:
-        self.source, self.names, self.inputs = source, names, inputs
-        self.weight, self.loss = weight, loss
-        self.seen, self.notes = False, list[str]()
-        self._restart()
-
-    def _restart(self) -> None:
-        goal = self.source.target
-        self.target = TargetFitter(goal, self.source.columns[goal], self.source.name, self.loss) if goal else None
-
-    def __call__(self) -> Iterator[Batch]:
-        if self.seen:
-            yield from chunks_of(self.source, self.names)
-            return
-        self._restart()  # a pass that was broken off does not count
-        for batch in chunks_of(self.source, self.names):
-            for name in self.inputs:
-                check_infinite(name, batch[name], self.source, batch.rows)
-            self._look(batch)
-            yield batch
-        self.seen = True
-
-    def _look(self, batch: Batch) -> None:
-        rows = original_rows(self.source, batch.rows)
-        if self.target:
-            self.target.update(batch[self.target.name], rows)
-        if self.weight:
-            check_weights(batch[self.weight], self.weight, rows, self.source.name)
-
-    def decide(self, own_model: bool, task: str | None) -> Target | None:
-        """What the target is; it is looked at now if no step had the rows read."""
-        names = [name for name in (self.source.target, self.weight) if name]
-        if not self.seen and names:
-            self._restart()
-            for batch in chunks_of(self.source, names):
-                self._look(batch)
-        if self.target is None:
-            return None
-        if task is None and self._transcripts():
-            task = "sequence"
-            self.notes.append(f"'{self.target.name}' is the text of each sound: its characters are to be recognised.")
-        found = self.target.decide(
-            own_model, task, own_model and by_place(self.source, self.inputs, self.loss == "model")
-        )
-        self.notes += self.target.notes
-        return found
-
-    def _transcripts(self) -> bool:
-        """Whether sound is to become free text."""
-        if self.source.target is None or [self.source.columns[name].kind for name in self.inputs] != ["audio"]:
-            return False
-        column = self.source.columns[self.source.target]
-        return column.kind == "text" or len(column.classes or ()) > max(20, len(self.source) ** 0.5)

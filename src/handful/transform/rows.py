@@ -10,7 +10,10 @@ from handful.base.errors import HandfulError
 from handful.data.arrays import Arrays, Dense, RaggedValues, Stored
 from handful.data.base import Batch, Column, Rows, Source, Value, View
 from handful.data.gather import Block, gather_ragged, offsets_of
+from handful.transform.several import SeveralFitter
 from handful.transform.steps.numbers import padded
+from handful.transform.target import Target
+from handful.transform.target_fit import TargetFitter
 
 _LOOK = 256  # training rows whose lengths are compared
 
@@ -128,3 +131,69 @@ def _trim(value: Tensor) -> tuple[Tensor, Tensor]:
     steps = torch.arange(1, rows.shape[1] + 1)
     lengths = (filled * steps).amax(1).clamp(min=1)
     return rows[steps <= lengths[:, None]], lengths
+
+
+class TrainingRows:
+    """The training rows, as often as asked; on the first pass the target and the weights are looked at too.
+
+    notes: what was decided about the target.
+    """
+
+    def __init__(
+        self, source: Source, names: Sequence[str], inputs: Sequence[str], weight: str | None, loss: object
+    ) -> None:
+        self.source, self.names, self.inputs = source, names, inputs
+        self.weight, self.loss = weight, loss
+        self.seen, self.notes = False, list[str]()
+        self._restart()
+
+    def _restart(self) -> None:
+        self.target: TargetFitter | SeveralFitter | None = None
+        if goal := self.source.target:
+            column, name = self.source.columns[goal], self.source.name
+            several = column.kind == "several"
+            self.target = SeveralFitter(goal, column, name) if several else TargetFitter(goal, column, name, self.loss)
+
+    def __call__(self) -> Iterator[Batch]:
+        if self.seen:
+            yield from chunks_of(self.source, self.names)
+            return
+        self._restart()  # a pass that was broken off does not count
+        for batch in chunks_of(self.source, self.names):
+            for name in self.inputs:
+                check_infinite(name, batch[name], self.source, batch.rows)
+            self._look(batch)
+            yield batch
+        self.seen = True
+
+    def _look(self, batch: Batch) -> None:
+        rows = original_rows(self.source, batch.rows)
+        if self.target:
+            self.target.update(batch[self.target.name], rows)
+        if self.weight:
+            check_weights(batch[self.weight], self.weight, rows, self.source.name)
+
+    def decide(self, own_model: bool, task: str | None) -> Target | None:
+        """What the target is; it is looked at now if no step had the rows read."""
+        names = [name for name in (self.source.target, self.weight) if name]
+        if not self.seen and names:
+            self._restart()
+            for batch in chunks_of(self.source, names):
+                self._look(batch)
+        if self.target is None:
+            return None
+        if task is None and self._transcripts():
+            task = "sequence"
+            self.notes.append(f"'{self.target.name}' is the text of each sound: its characters are to be recognised.")
+        found = self.target.decide(
+            own_model, task, own_model and by_place(self.source, self.inputs, self.loss == "model")
+        )
+        self.notes += self.target.notes
+        return found
+
+    def _transcripts(self) -> bool:
+        """Whether sound is to become free text."""
+        if self.source.target is None or [self.source.columns[name].kind for name in self.inputs] != ["audio"]:
+            return False
+        column = self.source.columns[self.source.target]
+        return column.kind == "text" or len(column.classes or ()) > max(20, len(self.source) ** 0.5)

@@ -20,7 +20,7 @@ BLOCK = 16 << 20  # bytes under one digest: what has to be read again to find a 
 Layout = Literal["fixed", "ragged", "text", "image"]
 
 # fields of a column that are written where they say something
-_SELDOM = ("labels", "dates", "open", "decimal", "unit", "missing", "type", "words")
+_SELDOM = ("labels", "dates", "open", "decimal", "unit", "missing", "type", "words", "parts")
 _NAME = re.compile(r"[0-9]{5}/[0-9]{3}\.(values|offsets)")
 
 

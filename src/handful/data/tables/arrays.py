@@ -32,6 +32,10 @@ _READ = 512  # rows that are read at a time when all of them are gone through
 _NUMBERS = (bool, int, float, np.generic, datetime.date, decimal.Decimal)
 
 
+class LeftOut(HandfulError):
+    """A column that tells nothing, for the reason that is the last note."""
+
+
 def from_values(key: str, value: object, o: Options, notes: list[str]) -> Stored:
     """One column from an array, Tensor, list, Series or Arrow array; HandfulError if it cannot be one."""
     try:
@@ -104,7 +108,7 @@ def _series(key: str, value: object, o: Options) -> pa.Array | pa.ChunkedArray:
 def _from_arrow(key: str, value: pa.ChunkedArray, o: Options, notes: list[str]) -> Stored:
     stored = convert(key, value, o, notes)
     if stored is None:
-        raise HandfulError(f"{o.name}: '{key}' cannot be used: {notes[-1].rstrip('.')}")
+        raise LeftOut(f"{o.name}: '{key}' cannot be used: {notes[-1].rstrip('.')}")
     return stored
 
 

@@ -131,7 +131,7 @@ def _category(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, not
     column, classes = class_names(key, column, wanted, o), wanted.classes or ()
     codes, unknown = codes_of(column, classes)
     if not len(unknown):
-        return Dense(codes, replace(wanted, open=False))
+        return Dense(codes, replace(wanted, open=False) if wanted.open else wanted)
     said = f"'{key}' has {len(unknown):,} values not seen before (first '{column[int(unknown[0])].as_py()}')"
     if key == o.target:  # what becomes of such rows is said where they are scored
         classes = (*classes, *sorted(pc.unique(column.take(pa.array(unknown))).to_pylist()))

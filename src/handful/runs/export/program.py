@@ -20,6 +20,7 @@ NEVER_SEEN = "\0"  # stands for every category that training did not have
 _GIVES = {
     "probabilities": "float64 [rows, classes or labels], in the order of their names",
     "numbers": "float64 [rows] or [rows, numbers], in the units of the target; dates in seconds since 1970",
+    "scores": "float64 [rows, outputs], probabilities of classes, and numbers in their units, by their names",
     "outputs": "what the network gives",
 }
 VARYING = 7  # length of the rows of an example, where it varies
@@ -64,9 +65,8 @@ class Program(nn.Module):
         self.objective.whole = objective.whole
         self.target, self.columns = pipeline.target, dict(pipeline.trained_on)
         self.task, self.names = pipeline.task, pipeline.names
-        self.gives = {"regression": "numbers", "classification": "probabilities", "multilabel": "probabilities"}.get(
-            self.task or "", "outputs"
-        )
+        self.gives = {"regression": "numbers", "classification": "probabilities", "multilabel": "probabilities",
+                      "several": "scores"}.get(self.task or "", "outputs")  # fmt: skip
         self.raws, self.outside = list[Raw](), dict[str, dict[str, object]]()
         self.input = self._input(pipeline.input)
         if any(raw.dtype == "bfloat16" or (raw.dtype.startswith("uint") and raw.dtype != "uint8") for raw in self.raws):

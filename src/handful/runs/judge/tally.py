@@ -47,10 +47,10 @@ class Details:
         self.worst: list[Wrong] = []  # the WORST rows so far; of equal losses the first rows
 
     def __call__(self, batch: Batch, output: object) -> None:
-        seen = part_of(output, self.part)
-        if not isinstance(seen, Tensor) or "y" not in batch.columns:
+        seen, y = part_of(output, self.part), batch.columns.get("y")
+        if not isinstance(seen, Tensor) or not isinstance(y, Tensor):
             return
-        targets, predictions, sure = self.tally.add(batch.tensor("y"), seen.float().cpu())
+        targets, predictions, sure = self.tally.add(y, seen.float().cpu())
         losses = row_losses(self.loss(output, batch.columns["y"]), len(batch))
         if losses is not None:
             largest = [i for i in np.argsort(-losses, kind="stable")[:WORST].tolist() if not np.isnan(losses[i])]

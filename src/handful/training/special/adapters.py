@@ -19,6 +19,7 @@ from handful.losses.left_out import ignored_id
 from handful.losses.loss import IGNORED, LossFunction, cross_entropy, of_probabilities
 from handful.losses.outputs import mapped, part_of, scores_in
 from handful.models.base import Model
+from handful.transform.several import Several
 
 _TARGETS = ("labels", "label", "targets", "target", "y")  # arguments for the target, as models call them
 # arguments for what follows from the lengths of the rows: how many steps they have, or which steps are theirs
@@ -213,9 +214,9 @@ def row_losses(model: nn.Module, loss: LossFunction, *, by_row: bool = False) ->
     def of_members(output: object, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         if not model.training:
             return usual(output, batch)
-        target = batch.tensor("y").repeat_interleave(members, dim=0)
+        target = mapped(batch.columns["y"], lambda y: y.repeat_interleave(members, dim=0))
         weight = None if batch.weight is None else batch.weight.repeat_interleave(members, dim=0)
-        total, counted, values = added_up(loss(output, target), len(target), weight)
+        total, counted, values = added_up(loss(output, target), len(batch) * members, weight)
         if values is not None:
             values = values.reshape(-1, members, *values.shape[1:]).mean(1)
         return total / members, counted / members, values
@@ -276,6 +277,19 @@ def counted(seen: Seen) -> Seen:
     return output[kept], target[kept], None if weight is None else weight[kept]
 
 
+def _beside(several: Several) -> View:
+    """The view of several targets: outputs and targets side by side."""
+
+    def view(output: object, batch: Batch) -> Seen | None:
+        match output:
+            case Tensor() if len(output) != len(batch):  # of members
+                output = output.reshape(len(batch), -1, *output.shape[1:]).mean(1)
+        found = several.beside(output, batch.columns["y"])  # type: ignore[arg-type]
+        return found and (*found, batch.weight)
+
+    return view
+
+
 def viewing(
     model: nn.Module,
     loss: LossFunction,
@@ -283,10 +297,13 @@ def viewing(
     batch: Batch,
     scale: tuple[Tensor, Tensor] | None,
     part: str = "",
+    several: Several | None = None,
 ) -> View:
     """What metrics see of an output and a batch like these: sequences cut to their frames, members as their mean,
     numbers in the user's own units, probabilities as logits, and the positions that the loss ignores as IGNORED.
-    part: of the output, see `handful.losses.outputs`."""
+    part: of the output, see `handful.losses.outputs`; several: the target, where it is several that are not alike."""
+    if several is not None:
+        return _beside(several)
     sequences = not isinstance(output, Tensor)
     output = part_of(output, part)
     target = batch.columns.get("y")

@@ -161,5 +161,7 @@ def _weighs(means: Sequence[float], first: Sequence[float], close: float) -> boo
 
 def rows(batch: Batch, part: slice) -> Batch:
     """Some consecutive rows of a batch that is through its pipeline."""
-    columns = {name: value[part] for name, value in batch.columns.items()}
+    columns = {
+        name: mapped(v, lambda t: t[part]) if isinstance(v, dict) else v[part] for name, v in batch.columns.items()
+    }
     return Batch(columns, batch.rows[part], batch.epochs[part], batch.position + (part.start or 0))  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from handful.data.base import Batch
 from handful.losses.loss import LossFunction, of_probabilities
 from handful.losses.metric import Metric, SumMetric
 from handful.training.special.adapters import Seen, View, counted, viewing
+from handful.transform.several import Several
 
 Scale = tuple[Tensor, Tensor]
 Unmeasured = tuple[Sequence[SumMetric], Tensor, Tensor]  # metrics that count, and an output and a target to see
@@ -33,6 +34,7 @@ class Measured:
     loss: LossFunction
     device: torch.device
     view: View
+    several: Several | None
     part = ""  # of the model's output, which metrics see
     gaps = False  # whether training rows are left out, their class being IGNORED
 
@@ -49,7 +51,7 @@ class Measured:
 
     def first_view(self, output: object, batch: Batch) -> Seen | None:
         """Output, target and weight for metrics: numbers in the user's units, or logits; None if they are neither."""
-        self.view = viewing(self.model, self.loss, output, batch, self.scale, self.part)
+        self.view = viewing(self.model, self.loss, output, batch, self.scale, self.part, self.several)
         return self.view(output, batch)
 
     def measured(self, output: object, batch: Batch) -> tuple[dict[str, Tensor], tuple[Unmeasured, ...]]:

@@ -5,7 +5,6 @@ Order, parts of a mini-batch, schedules, penalties, checkpoints, stop rules and 
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from itertools import count
 from math import prod
 
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from handful.base.errors import HandfulError, StepError, did_you_mean
 from handful.base.keys import key
 from handful.data.base import Batch
-from handful.optim.fused import Closure, Move, stepper
+from handful.optim.fused import stepper_of
 from handful.optim.groups import by_pattern, trainable
 from handful.optim.state import parts_of
 from handful.training.loop import StepByStep
@@ -177,13 +176,8 @@ def moved_by_name(t: Training, names: Sequence[str]) -> dict[str | None, Moved]:
         mine = [p for name, p in parameters.items() if fitting[name] == pattern]
         ids = set(map(id, mine))
         own = [o for o in parts_of(t.state.optimizer) if ids & {id(p) for g in o.param_groups for p in g["params"]}]
-        found[pattern] = Moved(mine, [p for p in mine if p.ndim > 1], partial(_all, [stepper(o) for o in own]))
+        found[pattern] = Moved(mine, [p for p in mine if p.ndim > 1], stepper_of(own))
     return found
-
-
-def _all(moves: Sequence[Move], again: Closure | None = None) -> None:
-    for move in moves:
-        move()
 
 
 @contextmanager

@@ -126,7 +126,7 @@ def evaluate(
                     for m in by_sums:
                         sums[m.name] = sums.get(m.name, 0.0) + m.sums(*both).cpu().numpy().astype(np.float64)
                     if whole:
-                        seen.append((_as_numpy_has(both[0]), *both[1:]))
+                        seen.append((both[0].to(torch.promote_types(both[0].dtype, torch.float32)), *both[1:]))
                 if keep:
                     keep(batch, output)
     finally:
@@ -161,10 +161,6 @@ def _columns(seen: Sequence[Seen]) -> list[tuple[int, list[Tensor]]]:
     """Outputs, targets and weights, each of all batches, as far as there are some."""
     columns = [[v for v in column if v is not None] for column in zip(*seen)]
     return [(i, column) for i, column in enumerate(columns) if column]
-
-
-def _as_numpy_has(output: Tensor) -> Tensor:
-    return output if output.dtype == torch.float64 else output.float()
 
 
 def _scores(
