@@ -254,3 +254,9 @@ def test_idx_files_of_pictures_bring_their_labels(pack, tmp_path):
     assert source.target == "y"
     assert np.array_equal(source.take(range(5)).tensor("x")[:, 0], pixels)
     assert source.take(range(5)).tensor("y").tolist() == list(labels)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_workers_do_not_double_the_rows_of_a_stream(workers):
+    loader = torch.utils.data.DataLoader(Stream(), batch_size=4, num_workers=workers)
+    assert rows(handful.open(loader, target="label")) == rows(handful.open(list(Stream()), target="label"))
