@@ -74,9 +74,11 @@ def open_table(
 
     def read(rows: Rows, o: Options) -> Arrays:
         kept = table if o.rows is None else table.take(pa.array(rows))
-        return _open_plain(kept, o, extra or {}, list(notes))
+        return _open_plain(kept, o, {}, list(notes))
 
-    return read(np.zeros(0, np.int64), o) if extra else without_bad(table.num_rows, o, read)
+    if extra:  # whoever gives them has left rows out of both
+        return _open_plain(table, o, extra, list(notes))
+    return without_bad(table.num_rows, o, read)
 
 
 def _open_plain(table: pa.Table, o: Options, extra: dict[str, Stored], said: list[str]) -> Arrays:
