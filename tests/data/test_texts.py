@@ -75,7 +75,7 @@ def test_what_is_not_utf8_is_named_or_left_out(tmp_path):
         handful.open(folder)
     data = handful.open(folder, bad_rows="skip")
     assert len(data) == 39
-    assert any("1 text that is not UTF-8 of 40 rows" in note and "07.txt" in note for note in data.notes)
+    assert any("1 non-UTF-8 text of 40 rows" in note and "07.txt" in note for note in data.notes)
 
 
 @pytest.mark.parametrize(

@@ -29,4 +29,4 @@ def _text(items: Items, i: int) -> str:
     except UnicodeDecodeError as error:
         byte = f"byte {error.object[error.start]:#04x} at {error.start:,}"
         what = f"is not UTF-8 ({byte}): {TO_UTF8}"
-        raise BadItem("text that is not UTF-8", items.describe(i), what) from error
+        raise BadItem("non-UTF-8 text", items.describe(i), what) from error

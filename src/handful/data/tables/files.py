@@ -25,7 +25,7 @@ from pyarrow import parquet
 from handful.base.errors import TO_UTF8, HandfulError
 from handful.data.arrays import Arrays
 from handful.data.base import Column
-from handful.data.media.bad_rows import Bad, BadRows, left_out, ragged
+from handful.data.media.bad_rows import Bad, BadRows, left_out, of_whole_lines, ragged
 from handful.data.options import Options
 from handful.data.tables.arrow import check_names, likely_target, open_table
 from handful.data.tables.dialect import BLANKS, SAMPLE, Dialect, header, one_blank, text_blocks
@@ -130,11 +130,11 @@ def reading(where: str, what: str, fix: str) -> Iterator[None]:
         raise HandfulError(f"{where}: permission denied; change its permissions") from error
     except FileNotFoundError as error:
         raise HandfulError(f"{where} does not exist") from error
-    except UnicodeDecodeError as error:
-        raise HandfulError(f"{where} is not UTF-8: {TO_UTF8}") from error
     except _BROKEN as error:
         reason = " ".join(str(error).split())[:300].rstrip(".")
-        raise HandfulError(f"{where} is not {what} that can be read ({reason}): {fix}") from error
+        coded = "invalid UTF8" in reason or reason.startswith("'utf-8' codec")
+        said = f"UTF-8: {TO_UTF8}" if coded else f"{what} that can be read ({reason}): {fix}"
+        raise HandfulError(f"{where} is not {said}") from error
 
 
 def ending(where: str) -> str:
@@ -268,7 +268,7 @@ def _parse_csv(
             options = arrow_csv.ReadOptions(use_threads=names is None, block_size=size, column_names=names)
             table = arrow_csv.read_csv(pa.BufferReader(text), options, parse, convert)
         except pa.ArrowInvalid as error:
-            if (names is not None and not dialect.names) or "Expected" not in str(error):
+            if "Expected" not in str(error):
                 raise
             options.use_threads = False  # once more: one thread counts the rows
             bad = [] if skipped is None else skipped
@@ -294,7 +294,7 @@ def _parse_jsonl(
     options = arrow_json.ReadOptions(use_threads=whole, block_size=_LONGEST if whole else len(text) + 1)
     with reading(where, TABLES[".jsonl"].what, TABLES[".jsonl"].fix):
         str(text, "utf-8")  # which Arrow's reader takes for granted
-        table = arrow_json.read_json(pa.BufferReader(text), options)
+        table, text = of_whole_lines(text, where, skipped, lambda t: arrow_json.read_json(pa.BufferReader(t), options))
         stated = pa.schema(map(_as_text, table.schema))
         if stated != table.schema:  # strings that look like times, which are written in many ways
             parse = arrow_json.ParseOptions(explicit_schema=stated)
