@@ -115,7 +115,7 @@ class InputChooser:
             names = self._without_labels(self._without_ids(names))
         if not names:
             raise HandfulError(f"{source.name} has no input columns: all are the target, weights or identifiers")
-        kinds = {columns[name].kind for name in names}
+        kinds = {"number" if columns[name].labels else columns[name].kind for name in names}
         if "collated" in kinds and self.own_model:
             made = {name: SingleInput((name,), "collated", (), as_is=True) for name in names}
             return made["x"] if names == ["x"] else NamedInputs(made)

@@ -130,11 +130,11 @@ def reading(where: str, what: str, fix: str) -> Iterator[None]:
         raise HandfulError(f"{where}: permission denied; change its permissions") from error
     except FileNotFoundError as error:
         raise HandfulError(f"{where} does not exist") from error
-    except UnicodeDecodeError as error:
-        raise HandfulError(f"{where} is not UTF-8: {TO_UTF8}") from error
     except _BROKEN as error:
         reason = " ".join(str(error).split())[:300].rstrip(".")
-        raise HandfulError(f"{where} is not {what} that can be read ({reason}): {fix}") from error
+        coded = "invalid UTF8" in reason or reason.startswith("'utf-8' codec")
+        said = f"UTF-8: {TO_UTF8}" if coded else f"{what} that can be read ({reason}): {fix}"
+        raise HandfulError(f"{where} is not {said}") from error
 
 
 def ending(where: str) -> str:
