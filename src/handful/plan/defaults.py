@@ -28,7 +28,7 @@ from handful.transform.pipeline import Pipeline
 
 FEW_ROWS = 50_000  # so few are soon learned by heart: they are looked at more often, and weights are averaged
 EMA = 0.99
-LEAST_LEARNED = 40_000  # examples that a single layer is planned to see: Adam needs thousands of steps for it
+LEAST_LEARNED = 20_000  # examples that a single layer is planned to see: Adam needs thousands of steps for it
 MOMENTS = 200  # rows of the history of a run, besides evaluations: each costs as much as a small step
 
 
