@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -54,6 +55,8 @@ COMMANDS: dict[str, list[str]] = {
     "watch": ["watch", RUN],
     "profile": ["profile", DATA, "--target", "label", "--steps", "20", "--out", "profiled"],
 }
+if all(map(find_spec, ("onnx", "onnxscript"))):
+    COMMANDS["export onnx"] = ["export", RUN, "out.onnx"]
 CLOCKED = {"compare", "tune", "profile"}  # what they write holds times: whole is what ends as it should
 
 
@@ -64,7 +67,7 @@ def place_of(folder: Path) -> None:
     for name, seed in ((RUN, 0), ("other", 1)):
         handful.fit("mlp", folder / DATA, target="label", batch=32, lr=0.01, until="steps(20)", seed=seed, quiet=True,
                     out=folder / name, save_every=10, evaluate_every=10)  # fmt: skip
-    for ending in ("csv", "jsonl", "parquet", "html", "safetensors", "pt2", "card.md"):
+    for ending in ("csv", "jsonl", "parquet", "html", "safetensors", "pt2", "onnx", "card.md"):
         (folder / f"out.{ending}").write_text("earlier\n")
     (folder / "out").mkdir()
     for name in ("comparison.json", "report.html"):

@@ -47,7 +47,7 @@ from handful.optim import schedule
 from handful.training.watch import stop
 from handful.transform.augment import augment
 
-LIMIT = 10  # seconds
+LIMIT = 10  # seconds of computing; six times as many of waiting, as the machine may be busy
 Read = Callable[[Path], object]
 
 
@@ -251,7 +251,9 @@ def attempt(read: Read, path: Path) -> str | None:
         raise TooLong
 
     signal.signal(signal.SIGALRM, late)
-    signal.alarm(LIMIT)
+    signal.signal(signal.SIGPROF, late)
+    signal.setitimer(signal.ITIMER_PROF, LIMIT)
+    signal.alarm(6 * LIMIT)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
@@ -266,6 +268,7 @@ def attempt(read: Read, path: Path) -> str | None:
         return f"{type(error).__name__} at {where}: {str(error)[:200]}"
     finally:
         signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     return None
 
 

@@ -265,6 +265,33 @@ def test_a_signal_at_any_command_is_said_and_has_its_status(monkeypatch, tmp_pat
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]
 
 
+LOST = """
+import signal, sys, time
+from handful import cli
+from handful.cli import program
+
+class Dying:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+        list(range(10))
+
+def run():
+    for _ in range(50):
+        Dying()
+        time.sleep(0.1)
+    print("it went on")
+
+program.run = run
+cli.main()
+"""
+
+
+def test_a_signal_that_python_drops_ends_a_command_all_the_same():
+    """What is raised in a destructor, or a weak reference's callback, is dropped there and a traceback printed."""
+    done = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "handful: interrupted\n")
+
+
 # Damaged files
 
 

@@ -359,3 +359,34 @@ class TestPrepare:
     def test_a_tar_member_that_cannot_be_used_is_named(self, tmp_path, members, says):
         with pytest.raises(HandfulError, match=re.escape(says)):
             handful.prepare(tar_of(tmp_path / "a.tar", members), tmp_path / "store")
+
+
+@pytest.mark.parametrize("kinds", [("images", "masks"), ("Image", "GT"), ("photos", "labels")])
+def test_pictures_and_their_masks_are_no_two_classes(tmp_path, kinds):
+    for kind in kinds:
+        (tmp_path / kind).mkdir()
+        for k in range(6):
+            Image.new("RGB", (8, 8), (k, k, k)).save(tmp_path / kind / f"{k}.png")
+    with pytest.raises(HandfulError, match=f"their '{kinds[1]}', which are no class of picture"):
+        handful.open(tmp_path)
+    (tmp_path / kinds[1] / "5.png").rename(tmp_path / kinds[1] / "other.png")
+    assert handful.open(tmp_path).columns["label"].classes == tuple(sorted(kinds))
+
+
+def test_a_file_that_is_not_utf8_is_said_to_be_so_wherever_the_letter_stands(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes("Betrag;Netto\n1,50 €;1,2\n".encode("cp1252") * 3)
+    with pytest.raises(HandfulError, match="is not UTF-8"):
+        handful.open(path, target="Netto")
+
+
+def test_addresses_alone_are_texts(tmp_path):
+    path = tmp_path / "a.csv"
+    ends = ["top/win-prize", "org/page"]
+    path.write_text("url,y\n" + "\n".join(f"http://www.{k * 7919}.{ends[k % 2]}?id={k},{k % 2}" for k in range(200)))
+    run = handful.fit("auto", str(path), target="y", batch=16, lr=0.01, until="epochs(3)", quiet=True)
+    assert run.scores["valid_accuracy"] == 1
+    assert run.predict({"url": "https://new.top/win-prize?id=5"}).tolist() == [0]
+    path.write_text("code,y\n" + "\n".join(f"P{k:05d},{k % 2}" for k in range(200)))
+    with pytest.raises(HandfulError, match="as in an identifier"):
+        handful.open(path, target="y")

@@ -1,9 +1,12 @@
 """Rows that cannot be read: all named, in one sentence and at once, or skipped and counted."""
 
+import gzip
 import io
+import json
 import os
 import re
 import struct
+import tarfile
 import time
 import zipfile
 
@@ -106,6 +109,53 @@ def test_zips_and_bytes_in_tables(folder, tmp_path):
     note = next(note for note in source.notes if "1 empty cell, 1 unreadable image of 30 rows" in note)
     assert note.endswith("'image' in row 5, row 10).")
     assert len(handful.prepare(tmp_path / "t.parquet", tmp_path / "s", bad_rows=2)) == 28
+
+
+def test_tars_whose_rows_have_more_than_a_picture(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for i, data in enumerate(FILES):
+            for name, held in ((f"{i:02d}.png", b"junk" if i in (4, 9) else data), (f"{i:02d}.cls", b"%d" % (i % 2))):
+                info = tarfile.TarInfo(name)
+                info.size = len(held)
+                archive.addfile(info, io.BytesIO(held))
+    with pytest.raises(HandfulError, match=r"04\.png is not a readable image .*; nor can be read: .*09\.png$"):
+        handful.prepare(tmp_path / "a.tar", tmp_path / "s")
+    store = handful.prepare(tmp_path / "a.tar", tmp_path / "s", bad_rows="skip")
+    kept = [i for i in range(30) if i not in (4, 9)]
+    rows = store.take(np.arange(28))
+    np.testing.assert_array_equal(rows.tensor("label").numpy(), [i % 2 for i in kept])
+    np.testing.assert_array_equal(rows.tensor("image").numpy(), PIXELS[kept].transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "*.jsonl"])
+def test_lines_of_json_that_are_no_objects(tmp_path, ending):
+    """A line that is cut, one of words, a list; a string in which a line ends is none of them."""
+    lines = [json.dumps({"x": k * 0.5, "z": "a\nb" if k % 3 else "c", "y": "uv"[k % 2]}) for k in range(60)]
+    for k, broken in {7: '{"x": 1', 20: "[1, 2]", 41: "nonsense \xe9" * 20}.items():
+        lines[k] = broken
+    text = "\n".join(lines).encode() + b"\n"
+    where = tmp_path / f"t.{ending.removeprefix('*.')}"
+    where.write_bytes(gzip.compress(text) if ending.endswith("gz") else text)
+    if "*" in ending:
+        where = str(tmp_path / "*.jsonl")
+    for deed in (handful.open, lambda f, **o: handful.prepare(f, tmp_path / "s", overwrite=True, **o)):
+        with pytest.raises(HandfulError, match=r"\(line 8: {\"x\": 1\): .*; nor can be read: line 21, line 42$"):
+            deed(where)
+        with pytest.raises(HandfulError, match="3 broken lines of 60 rows cannot be read, more than the 2 that may be"):
+            deed(where, bad_rows=2)
+        source = deed(where, bad_rows="skip")
+        assert any("3 broken lines of 60 rows (" in note for note in source.notes)
+        x = source.take(np.arange(57)).tensor("x").numpy()
+        np.testing.assert_array_equal(x, [k * 0.5 for k in range(60) if k not in (7, 20, 41)])
+
+
+def test_ragged_lines_of_a_table_that_is_read_in_blocks_are_all_named(tmp_path):
+    lines = [f"{k},{k % 7},{'uv'[k % 2]}" for k in range(60)]
+    lines[7], lines[20] = "1", "1,2,u,9"
+    with gzip.open(tmp_path / "t.csv.gz", "wt") as file:
+        file.write("a,b,y\n" + "\n".join(lines) + "\n")
+    with pytest.raises(HandfulError, match=r"Row #8: Expected 3 columns, got 1: .*; nor can be read: Row #21$"):
+        handful.prepare(tmp_path / "t.csv.gz", tmp_path / "s")
 
 
 @pytest.fixture

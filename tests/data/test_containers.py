@@ -254,3 +254,26 @@ def test_idx_files_of_pictures_bring_their_labels(pack, tmp_path):
     assert source.target == "y"
     assert np.array_equal(source.take(range(5)).tensor("x")[:, 0], pixels)
     assert source.take(range(5)).tensor("y").tolist() == list(labels)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_workers_do_not_double_the_rows_of_a_stream(workers):
+    loader = torch.utils.data.DataLoader(Stream(), batch_size=4, num_workers=workers)
+    assert rows(handful.open(loader, target="label")) == rows(handful.open(list(Stream()), target="label"))
+
+
+@pytest.mark.parametrize("batches", [False, True])
+def test_a_stream_is_spooled_into_a_store_from_which_a_run_goes_on(batches, tmp_path):
+    x = np.random.default_rng(0).normal(size=(130, 3)).astype("float32")
+    stream = ({"x": x[i], "label": i % 2} for i in range(130))
+    if batches:
+        stream = ({"x": x[i : i + 40], "label": np.arange(i, min(i + 40, 130)) % 2} for i in range(0, 130, 40))
+    store = handful.prepare(stream, tmp_path / "store", target="label")
+    assert any("130 rows" in note for note in store.notes)
+    np.testing.assert_array_equal(store.take(range(130)).tensor("x").numpy(), x)
+    halt = lambda event, info: "x" if event == "step" and info["step"] == 2 else None
+    how = {"batch": 16, "lr": 0.1, "until": "steps(6)", "quiet": True}
+    run = handful.fit("linear", tmp_path / "store", **how)
+    handful.fit("linear", tmp_path / "store", out=tmp_path / "run", callbacks=[halt], **how)
+    again = handful.resume(tmp_path / "run", quiet=True)
+    assert all(torch.equal(a, b) for a, b in zip(run.model.parameters(), again.model.parameters(), strict=True))

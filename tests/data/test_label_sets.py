@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 import handful
 from handful.base.errors import HandfulError
@@ -66,8 +67,38 @@ def test_a_label_that_training_did_not_have_is_one_sentence(tmp_path):
         handful.open(write(tmp_path / "c.jsonl", [*rows(3), {"text": "x", "tags": ["sport", None]}]), target="tags")
     with pytest.raises(HandfulError, match="1 different labels"):
         handful.open(write(tmp_path / "d.jsonl", [{"text": "x", "tags": ["sport"]}] * 4), target="tags")
-    source = handful.open(write(tmp_path / "e.jsonl", rows(9)))
+    many = [{"n": i % 7, "tags": [f"{i}-{k}" for k in range(20)]} for i in range(20)]
+    source = handful.open(write(tmp_path / "e.jsonl", many))
     assert any("target='tags' takes them for labels" in note for note in source.notes)
+
+
+def visits(n, seed=0):
+    generator = np.random.default_rng(seed)
+    tags = [[tag for tag in WORDS if generator.random() < 0.5] for _ in range(n)]
+    spent = [2.0 * ("sport" in have) - 3.0 * ("tech" in have) + 0.1 * generator.normal() for have in tags]
+    return [
+        {"age": float(i % 7), "tags": have, "spent": y} for i, (have, y) in enumerate(zip(tags, spent, strict=True))
+    ]
+
+
+@pytest.mark.parametrize("model", ["table(members=1)", "linear"])
+def test_labels_beside_other_columns_are_learned_from(tmp_path, model):
+    run = handful.fit(model, write(tmp_path / "a.jsonl", visits(600)), target="spent", batch=32, lr=0.02, until=15,
+                      quiet=True, out=tmp_path / "run")  # fmt: skip
+    new = visits(50, seed=1)
+    found = run.predict(write(tmp_path / "b.jsonl", [{k: row[k] for k in ("age", "tags")} for row in new]))
+    assert np.abs(found - [row["spent"] for row in new]).max() < 0.8  # left out: 2.5 on average
+    again = handful.load(tmp_path / "run")
+    assert np.array_equal(again.predict({key: [row[key] for row in new] for key in ("age", "tags")}), found)
+    assert abs(again.predict({"age": 1.0, "tags": []})) < 0.5
+    odd = again.predict({"age": 1.0, "tags": ["sport", "music"]})  # one that training did not have
+    assert np.array_equal(odd, again.predict({"age": 1.0, "tags": ["sport"]}))
+
+
+def test_a_model_of_the_callers_own_gets_them_as_columns(tmp_path):
+    run = handful.fit(torch.nn.Linear(4, 1), write(tmp_path / "a.jsonl", visits(300)), target="spent", batch=32, lr=0.1,
+                      optimizer="adam", until=20, quiet=True)  # fmt: skip
+    assert np.allclose(run.model.weight[0, 1:].detach(), [0, 1, -1.5], atol=0.2)  # of 0 and 1 standardised
 
 
 def in_order(n, twice):

@@ -153,6 +153,20 @@ def test_nothing_is_left_out_silently() -> None:
     assert list(named.columns) == ["kept", "constant", "identifier"]
 
 
+@pytest.mark.parametrize("form", [dict, pd.DataFrame, lambda c: {k: np.array(v) for k, v in c.items()}])
+def test_what_tells_nothing_is_left_out_of_every_container(form: Any) -> None:
+    columns = {"id": [f"id-{k}" for k in range(40)], "same": ["a"] * 40, "x": list(range(40)), "y": [0, 1] * 20}
+    source = open_source(form(columns), target="y")
+    assert list(source.columns) == ["x", "y"]
+    assert [note.split(":")[0] for note in source.notes if "left out" in note] == [
+        "column 'id' was left out",
+        "column 'same' was left out",
+    ]
+    assert list(open_source(form(columns), target="y", columns=["id", "x"]).columns) == ["id", "x", "y"]
+    with pytest.raises(HandfulError, match="no column to learn from: column 'id' was left out"):
+        open_source(form({name: columns[name] for name in ("id", "y")}), target="y")
+
+
 def test_marks_for_missing_numbers_and_stray_values() -> None:
     n = 12
     source = open_source(

@@ -69,11 +69,13 @@ def test_a_folder_without_classes_is_text_for_a_language_model(tmp_path):
 def test_what_is_not_utf8_is_named_or_left_out(tmp_path):
     folder = write(tmp_path / "films", 20)
     (folder / "neg" / "07.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(HandfulError, match=r"neg/07.txt is not UTF-8 \(byte 0xe9 at 3\): convert it first"):
+    with pytest.raises(
+        HandfulError, match=r"neg/07.txt is not UTF-8 \(byte 0xe9 at 3\): convert it, for example with iconv"
+    ):
         handful.open(folder)
     data = handful.open(folder, bad_rows="skip")
     assert len(data) == 39
-    assert any("1 text that is not UTF-8 of 40 rows" in note and "07.txt" in note for note in data.notes)
+    assert any("1 non-UTF-8 text of 40 rows" in note and "07.txt" in note for note in data.notes)
 
 
 @pytest.mark.parametrize(

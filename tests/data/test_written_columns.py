@@ -53,6 +53,10 @@ WRITINGS = {
     "%d %B %Y": "day month year",
     "%b %d, %Y": "month day year",
     "%b-%d-%Y": "month day year",
+    "%Y年%m月%d日": "year年month月day日",
+    "%Y년 %m월 %d일": "year年month月day日",
+    "%Y年%m月%d日 %H:%M": "year年month月day日",
+    "%Y年%m月": "year年month月",
     "%Y-%m": "year-month",
     "%b %Y": "month year",
     "%b-%y": "month year",
@@ -174,6 +178,14 @@ AMOUNTS = {
     "€3.5 million": 3_500_000,
     "1,5 Mio": 1_500_000,
     "15 mn": 15_000_000,
+    "3.5万元": 35_000,
+    "1.2亿": 120_000_000,
+    "¥1.5万": 15_000,
+    "5千元": 5_000,
+    "5,000円": 5_000,
+    "2.5만원": 25_000,
+    "95.5平方米": 95.5,
+    "12千米": 12,
 }
 
 

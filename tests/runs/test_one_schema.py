@@ -4,7 +4,9 @@ import csv
 import datetime as dt
 import io
 import json
+import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import orc
 
 import handful
 from handful.base.errors import HandfulError
@@ -75,6 +78,35 @@ def as_parquet(folder, columns):
     return folder / "new.parquet"
 
 
+def as_orc(folder, columns):
+    arrays = {name: pa.array(values) for name, values in columns.items()}  # ORC has no type for nothing but gaps
+    arrays = {name: a.cast(pa.string()) if pa.types.is_null(a.type) else a for name, a in arrays.items()}
+    orc.write_table(pa.table(arrays), folder / "new.orc")
+    return folder / "new.orc"
+
+
+def as_sqlite(folder, columns):
+    (folder / "new.db").unlink(missing_ok=True)
+    with closing(sqlite3.connect(folder / "new.db")) as base:
+        base.execute(f"create table t ({', '.join(columns)})")
+        marks = ", ".join("?" * len(columns))
+        base.executemany(f"insert into t values ({marks})", zip(*columns.values(), strict=True))
+        base.commit()
+    return folder / "new.db"
+
+
+def as_arff(folder, columns):
+    """Numbers, and nominal values of those that are there."""
+    numbers = [name for name, values in columns.items() if {type(v) for v in values} <= {int, float, type(None)}]
+    lines = ["@relation t"]
+    for name, values in columns.items():
+        levels = ", ".join(f"'{v}'" for v in dict.fromkeys(values) if v is not None)
+        lines.append(f"@attribute {name} {'numeric' if name in numbers else '{' + levels + '}'}")
+    cells = [["?" if v is None else str(v) if k in numbers else f"'{v}'" for v in vs] for k, vs in columns.items()]
+    (folder / "new.arff").write_text("\n".join([*lines, "@data", *map(",".join, zip(*cells, strict=True))]) + "\n")
+    return folder / "new.arff"
+
+
 def as_frame(_, columns):
     return pd.DataFrame(columns)
 
@@ -102,6 +134,10 @@ CONTAINERS = {
     "typed pandas": typed_frame,
     "pyarrow-backed pandas": on_pyarrow,
     "polars": lambda _, columns: pl.DataFrame(columns),
+    "polars, lazy": lambda _, columns: pl.DataFrame(columns).lazy(),
+    "orc": as_orc,
+    "sqlite": as_sqlite,
+    "arff": as_arff,
     "arrow": lambda _, columns: pa.table({name: pa.array(values) for name, values in columns.items()}),
     "dict": lambda _, columns: columns,
     "arrays": lambda _, columns: {name: np.array(values, dtype=object) for name, values in columns.items()},
@@ -369,6 +405,22 @@ def test_predictions_join_back_to_the_file(kind, model, tmp_path):
     assert [str(v) for v in run.predict({"x": columns["x"][:1]})] == columns["label"][:1]
 
 
+WORDS = ["leading zeros", "dates", "slashed dates", "moments", "truth", "past 2**63"]
+OTHERS = {"parquet": "moments", "dict": "dates", "polars, lazy": "truth", "orc": "dates", "sqlite": "leading zeros"}
+
+
+@pytest.mark.parametrize(("container", "kind"), [*(("jsonl", kind) for kind in WORDS), *OTHERS.items()])
+def test_predictions_are_in_the_words_that_training_came_in(container, kind, tmp_path):
+    labels = LABELS[kind]
+    columns = {"x": [k % 2 for k in range(60)], "label": [labels[k % 2] for k in range(60)]}
+    given = CONTAINERS[container](tmp_path, columns)
+    run = train(given, "linear", target="label", task="classification", until="steps(60)", batch=10, lr=0.1)
+    assert run.predict({"x": [0, 1]}).tolist() == labels
+    path = as_csv(tmp_path, rows_of(columns, [1, 3]))
+    assert run.evaluate(path)["accuracy"] == 1
+    assert run.predict(path).tolist() == [labels[1]] * 2
+
+
 def test_numbers_with_decimals_as_classes_are_as_written(tmp_path):
     columns = {"x": [k % 2 for k in range(80)], "label": [["1.50", "2.00"][k % 2] for k in range(80)]}
     run = train(as_csv(tmp_path, columns), "linear", target="label", task="classification", until="epochs(60)", lr=0.1)
@@ -381,6 +433,9 @@ def test_a_date_as_a_number_is_predicted_as_a_date(tmp_path):
     run = train(as_csv(tmp_path, columns), "linear", target="when", task="regression", until="epochs(60)", lr=0.05)
     found = run.predict({"x": [150]}).tolist()[0]
     assert abs((dt.date.fromisoformat(found) - days[150]).days) < 20
+    for way in (as_jsonl, as_frame):
+        [found] = train(way(tmp_path, columns), "linear", target="when", task="regression").predict({"x": [150]})
+        assert str(dt.date.fromisoformat(found)) == found
     typed = pd.DataFrame({"x": range(300), "when": pd.to_datetime(days)})
     found = train(typed, "linear", target="when", task="regression", until="epochs(60)", lr=0.05).predict({"x": [150]})
     assert found.dtype.kind == "M"

@@ -14,7 +14,12 @@ import torch
 from torch import nn
 
 import handful
+from handful.losses.asked import as_metrics
+from handful.plan.probe import decide
+from handful.plan.probe.noise_scale import gradient_in_parts
 from handful.runs.predict import write_predictions
+from handful.training.objective import Objective
+from handful.training.process.parallel import joined
 
 N = 203
 RNG = np.random.default_rng(0)
@@ -358,3 +363,44 @@ def differ(rank, what):
     x = {"rows": X[: len(X) - rank], "values": X + rank}.get(what, X)
     with run.shared(20) as together:
         together.predict(x)
+
+
+# --- measured together ------------------------------------------------------------------------------------------------
+
+
+def measure(rank, folder, name):
+    """What the ranks measure and choose together, and where the run ends that begins so."""
+    make, options = MEASURED[name]
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(6000, 6))
+    data = (x, (x @ rng.normal(size=(6, 3)) + rng.normal(size=(6000, 3))).argmax(1))
+    decide.SHORT = 0.0  # or no run of a test is long enough to measure anything
+    run = handful.fit(make(rank), data, **{"until": "epochs(3)", "quiet": True, **options})
+    found = {k: (c.value, c.status, c.reason) for k, c in run.plan.choices.items() if k not in ("threads", "data")}
+    found |= {"notes": run.plan.notes, "steps": [row["step"] for row in run.history], "position": run.state.position}
+    found |= {"weights": [p.detach().numpy() for p in run.model.parameters()]}
+    torch.save(found, folder / f"{name}{rank}.pt")
+
+
+def normed(rank):
+    torch.manual_seed(rank)
+    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)).double()
+
+
+MEASURED = {  # name -> model, options
+    "all": (mlp, {}),
+    "batch": (normed, {"lr": 0.05, "optimizer": "sgd"}),
+    "rate": (of(Unused), {"batch": 30, "micro_batch": 4}),
+    "stated": (mlp, {"deterministic": True}),
+}
+
+
+def moments_of(rank, folder):
+    """The noise scale of one mini-batch, by this rank's parts of it; and the gradient that is left."""
+    with joined("cpu", 30.0) as here:
+        objective = Objective(of(Unused)(0), nn.CrossEntropyLoss(reduction="none"), as_metrics("accuracy", "logits"))
+        source = handful.open({"x": X, "y": Y, "weight": WEIGHTS}, target="y")
+        batch = handful.Batches(source, handful.Order(N, seed=3)).at(0, 96, here.share)
+        sums, found = gradient_in_parts(objective, batch, 12 // here.size, here)
+        grads = {name: p.grad.numpy() for name, p in objective.model.named_parameters() if p.grad is not None}
+        torch.save([found.as_list(), float(sums.loss), float(sums.weight), grads], folder / f"{rank}.pt")

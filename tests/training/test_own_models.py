@@ -336,3 +336,64 @@ def test_a_scripted_model_trains_as_the_plain_one() -> None:
     given = handful.fit(scripted, data, **options)
     plain.load_state_dict(start)
     assert given.scores == handful.fit(plain, data, **options).scores
+
+
+class MeanAndSpread(nn.Module):
+    """Each [rows, 1], as a layer gives them."""
+
+    def __init__(self, tuples: bool) -> None:
+        super().__init__()
+        self.a, self.b, self.tuples = nn.Linear(4, 1), nn.Linear(4, 1), tuples
+
+    def forward(self, x: Tensor) -> object:
+        mean, spread = self.a(x), nn.functional.softplus(self.b(x)) + 0.1
+        return (mean, spread) if self.tuples else {"mean": mean, "spread": spread}
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size")  # torch's own, of the first of them
+@pytest.mark.parametrize(
+    ("tuples", "loss"),
+    [
+        (False, lambda o, y: nn.functional.mse_loss(o["mean"], y)),
+        (False, lambda o, y: ((o["mean"] - y) ** 2 / o["spread"] + o["spread"].log()).mean(1)),
+        (True, lambda o, y: ((o[0] - y) ** 2 / o[1] + o[1].log()).mean()),
+    ],
+)
+def test_parts_of_an_output_that_spread_against_the_target_are_refused(tuples: bool, loss: Any) -> None:
+    amounts = ROUGH[:, 0] * 2
+    with pytest.raises(HandfulError, match=r"the output is \[rows, 1\] and the target \[rows\], which spread"):
+        handful.fit(MeanAndSpread(tuples), (ROUGH, amounts), loss=loss, **SHORT)
+    handful.fit(MeanAndSpread(tuples), (ROUGH, amounts), loss=lambda o, y: loss(o, y[:, None]), **SHORT)
+
+
+def test_a_loss_that_differentiates_the_output_is_told_what_can_be_done() -> None:
+    class Penalised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1), nn.Flatten(0))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            x = x.detach().requires_grad_()
+            return self.net(x), x
+
+    def loss(output: Any, y: Tensor) -> Tensor:
+        (slope,) = torch.autograd.grad(output[0].sum(), output[1], create_graph=True)
+        return (output[0] - y) ** 2 + 0.1 * slope.square().sum(1)
+
+    amounts = ROUGH[:, 0] * 2
+    with pytest.raises(HandfulError, match=r"differentiates what the model gives, .* inside torch.enable_grad"):
+        handful.fit(linear(lambda *sizes: Penalised()), (ROUGH, amounts), loss=loss, **SHORT)
+
+    class Told(Penalised):
+        def forward(self, x: Tensor, y: "Tensor | None" = None) -> Any:
+            with torch.enable_grad():
+                output = super().forward(x)
+                return output[0] if y is None else {"loss": loss(output, y), "found": output[0]}
+
+    one, other = linear(lambda *sizes: Told()), linear(lambda *sizes: Penalised())
+    run = handful.fit(one, (ROUGH, amounts), loss="model", valid=None, **SHORT)
+    step = lambda model, batch, step: step.minimise(lambda part: loss(model(part["x"]), part["y"]))
+    handful.fit(other, (ROUGH, amounts), training_step=step, valid=None, **SHORT)
+    for found, due in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(found, due)
+    assert run.evaluate((ROUGH, amounts))["loss"] > 0

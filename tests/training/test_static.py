@@ -1,6 +1,8 @@
 """The step that a GPU replays as a graph, here taken by the CPU without one: the same bits as the plain step."""
 
+import gc
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -193,6 +195,20 @@ def test_a_run_that_is_broken_off_ends_with_the_same_bits(taken, tmp_path):
     assert [row["train_loss"] for row in whole.history if "train_loss" in row] == [
         row["train_loss"] for row in resumed.history if "train_loss" in row
     ]
+
+
+def test_a_graph_is_let_go_before_another_is_made(taken, monkeypatch):
+    alive, begin, before = weakref.WeakSet(), StaticStep.__init__, []
+
+    def made(self, t):
+        gc.collect()  # without a graph, a step holds itself
+        before.append(len(alive))
+        alive.add(self)
+        begin(self, t)
+
+    monkeypatch.setattr(StaticStep, "__init__", made)
+    fit(batch=16, batch_growth="grow_batch(every=1)", until="epochs(3)")
+    assert before == [0, 0, 0]
 
 
 class Random(Net):

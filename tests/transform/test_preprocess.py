@@ -12,6 +12,7 @@ import handful
 from handful.base.errors import HandfulError
 from handful.data.base import Column, Source
 from handful.transform import Categories, CyclicTime, Impute, MinMax, Normalize, RobustAsinh, Standardize, Whiten
+from handful.transform.auto import unscaled
 from handful.transform.pipeline import Pipeline, fit_pipeline
 from handful.transform.steps.numbers import ScaleImage
 from handful.transform.steps.statistics import Moments, Sample
@@ -697,3 +698,15 @@ def test_real_data_end_to_end():
             pipeline.on(again)
         new = open_source({c: x[:5, i] for i, c in enumerate(source.inputs)}, columns=pipeline.schema)
         torch.testing.assert_close(pipeline.on(new)(everything(new))["numbers"], out["numbers"][:5])
+
+
+def test_a_scale_that_makes_learning_slow_is_said_as_numpy_has_it():
+    x = np.random.default_rng(0).normal(1e3, 0.25, size=(300, 40)).astype(np.float32)
+    said = unscaled(torch.from_numpy(x))
+    assert f"mean {x.mean(dtype=float):.3g}, standard deviation {x.astype(float).std():.3g}" in said
+    assert unscaled(torch.from_numpy(x - 1e3)) is None
+    assert unscaled(torch.from_numpy(1e200 * (x - 1e3).astype(float))) is not None
+    x[7, 3] = np.nan
+    assert "missing or infinite" in unscaled(torch.from_numpy(x))
+    assert "missing or infinite" in unscaled(torch.tensor([1.0, np.inf]))
+    assert unscaled(torch.arange(3)) is None

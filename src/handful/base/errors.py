@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 # What code of the caller's own raises on values that it is not made for.
 MISTAKES = (RuntimeError, TypeError, ValueError, LookupError, AssertionError, NotImplementedError, AttributeError)
+TO_UTF8 = "convert it, for example with iconv -f cp1252 -t utf8 (-f gb18030 for Chinese, shift_jis for Japanese)"
 
 
 _USER = re.compile(r"(\w[\w+.-]*://)[^/\s'\"]*@")

@@ -8,9 +8,20 @@ from handful.base.errors import HandfulError
 from handful.training.process.interrupts import heard, interrupt
 
 
+def hear_again(lost: "sys.UnraisableHookArgs") -> None:
+    """A signal that came in a destructor or the like, where Python drops what is raised, is raised a moment later."""
+    if not heard or lost.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(lost)
+        return
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+
 def main() -> None:
     """The entry point of the command: it ends with an exit status (see `program.run`), that of a signal included."""
     heard.clear()
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = hear_again
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a scheduler's stop, a closed terminal, too
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, interrupt)

@@ -1,7 +1,6 @@
 """Look at a run while it goes on: in the terminal, or as a page that this machine alone can open."""
 
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +9,8 @@ from handful.base.errors import HandfulError
 from handful.cli.flags import RunPath, command
 
 if TYPE_CHECKING:
+    from http.server import ThreadingHTTPServer
+
     from handful.runs.folder import RunFolder
 
 EVERY = 0.5  # seconds between two looks at the folder
@@ -51,8 +52,9 @@ def follow(folder: "RunFolder") -> dict[str, object]:
             time.sleep(EVERY)
 
 
-def server_of(folder: "RunFolder", port: int) -> ThreadingHTTPServer:
+def server_of(folder: "RunFolder", port: int) -> "ThreadingHTTPServer":
     """A server of one page, for this machine alone: the run as it is now or, when it has ended, its report."""
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer  # a quarter of the time of `handful --help`
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

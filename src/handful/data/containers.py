@@ -85,7 +85,8 @@ def _read(rows: Iterator[object], kind: str, o: Options) -> tuple[object, list[s
     if not found:
         raise HandfulError(f"{o.name}: the {kind} gave no row; one that was read to its end before gives none again")
     as_dict = _fields_of(found[0])
-    what = f"{len(found):,} rows were read from a {kind} into memory; to go on with a run, give it anew."
+    what = f"{len(found):,} rows were read from a {kind} into memory; to go on with a run, give it anew, or "
+    what += "write it as a store once, with handful.prepare, and train on that."
     return ([as_dict(row) for row in found] if as_dict else found), [what]
 
 

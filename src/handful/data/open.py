@@ -10,7 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler, default_collate
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    default_collate,
+)
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Source, View
@@ -172,6 +180,9 @@ def _open_loader(loader: "DataLoader[object]", o: Options) -> Source:
         source = open(loader.dataset, o.target, columns=o.schema or o.columns, collate=own)
         said = "the data set of the DataLoader is read; the size and the order of mini-batches are chosen here."
     else:
+        match loader.dataset:
+            case IterableDataset() if loader.num_workers:  # of which each may give all rows: one pass is wanted
+                loader = DataLoader(loader.dataset, loader.batch_size, collate_fn=loader.collate_fn)
         source = _open_object([row for batch in loader for row in rows_in(batch)], o)
         said = (
             f"{len(source):,} rows are what one pass over the DataLoader gives: its batches are taken apart in memory."

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pyarrow as pa
 
 from handful.base.errors import HandfulError
-from handful.data.arrays import Arrays
+from handful.data.arrays import Arrays, Stored
 from handful.data.options import Options
-from handful.data.tables.arrays import from_values, is_sparse
-from handful.data.tables.arrow import chosen, is_frame, open_table, to_table, with_target
+from handful.data.tables.arrays import LeftOut, from_values, is_sparse
+from handful.data.tables.arrow import check_inputs, chosen, is_frame, open_table, to_table, with_target
 from handful.data.tables.types import TEXT
 
 
@@ -22,9 +22,15 @@ def open_columns(values: Mapping[str, object], o: Options, notes: list[str] | No
         raise HandfulError(f"{o.name} is an empty dict: give at least one column")
     o = with_target(o, names, notes)
     keep = chosen(o, names)
-    stored = {str(key): from_values(str(key), v, o, notes) for key, v in values.items() if str(key) in keep}
-    if not [key for key in stored if key != o.target]:
-        raise HandfulError(f"{o.name} has no column to learn from: only the target '{o.target}' is there")
+    stored: dict[str, Stored] = {}
+    for key, value in values.items():
+        try:
+            if str(key) in keep:
+                stored[str(key)] = from_values(str(key), value, o, notes)
+        except LeftOut:
+            if o.columns is not None or str(key) == o.target:
+                raise
+    check_inputs(stored, o, notes)
     return Arrays(stored, o.target, name=o.name, where=o.where, notes=notes)
 
 

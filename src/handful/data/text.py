@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from handful.base.errors import HandfulError
+from handful.base.errors import TO_UTF8, HandfulError
 from handful.data.arrays import Arrays, Strings
 from handful.data.base import Column, Rows
 from handful.data.options import Options
@@ -43,7 +43,7 @@ def open_text(path: Path, o: Options) -> Arrays:
 
 def _not_utf8(path: Path, error: UnicodeDecodeError, start: int) -> HandfulError:
     byte, at = error.object[error.start], start + error.start
-    return HandfulError(f"{path} is not UTF-8 (byte {byte:#04x} at {at:,}): convert it first, for example with iconv")
+    return HandfulError(f"{path} is not UTF-8 (byte {byte:#04x} at {at:,}): {TO_UTF8}")
 
 
 class Pieces:

@@ -147,8 +147,7 @@ def _r2(sums: Array) -> float:
         return float("nan")
     spread = squares - d**2 / weight
     varies = spread > 4 * np.finfo(np.float64).eps * squares
-    explained = 1 - residual / np.where(varies, spread, 1)
-    return float(np.mean(np.where(varies, explained, np.where(residual == 0, 1.0, 0.0))))
+    return float(np.where(varies, 1 - residual / np.where(varies, spread, 1), residual == 0).mean())
 
 
 def _perplexity_sums(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:

@@ -24,7 +24,7 @@ from handful.plan.data import Data, make_batches, open_data, validation_batches
 from handful.plan.defaults import Chooser
 from handful.plan.model import compile_if_asked, make_model, make_objective, show_rows, start_from
 from handful.plan.probe.batch_growth import Grower, as_growth
-from handful.plan.probe.decide import batch_cap, decide, stated_times
+from handful.plan.probe.decide import batch_cap, decide, not_by_ranks, stated_times
 from handful.plan.probe.decision import Decision
 from handful.plan.probe.memory import in_parts
 from handful.plan.probe.step_time import Throughput, fit_times
@@ -107,14 +107,14 @@ def _assemble(
     batches, size = make_batches(data, options, chooser, device)
     choose.sharding(options, objective, ranks, chooser)
     t = make_training(data, objective, batches, size, options, chooser, ranks, folder)
+    same_start(ranks, t.plan, t.objective.model, t.state.step)
     if t.training_step is not None:
         measure, t.moved = False, moved_by_name(t, choose.names_of(options.optimizer))
     elif chooser.choices["micro_batch"].status == "default" and (parts := in_parts(t)):
         t.state.micro_batch = chooser.put("micro_batch", parts)
     found = Decision()
     if measure and resuming is None:
-        times = None if isinstance(measure, bool) else measure
-        found = decide_open(t, options, chooser, times, own=data.own_model)
+        found = decide_open(t, options, chooser, None if isinstance(measure, bool) else measure, own=data.own_model)
     settle(t, options, found, chooser)
     if resuming is not None:
         return t
@@ -134,16 +134,16 @@ def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughpu
     lower = t.objective.device.type == "cpu" and getattr(t.objective.model, "low_precision", False)
     open_precision = lower and chooser.choices["precision"].status == "default"
     open_threads = options.threads == "auto"
-    if t.ranks.size > 1:
-        chooser.notes.append("with several ranks nothing is measured: batch and lr are stated defaults")
+    if t.ranks.size > 1 or needs_closure(t.state.optimizer):  # what is measured are steps of one evaluation
+        open_precision = open_threads = False
+    if t.ranks.size > 1 and (open_batch or open_lr) and (why := not_by_ranks(t)):
+        chooser.notes.append(why)
         return Decision()
     if options.deterministic:
         open_precision = open_threads = False
         times = stated_times(t)
     elif times is None and not isinstance(options.step_times, str):
         times = fit_times({int(size): [float(seconds)] for size, seconds in options.step_times.items()})
-    if needs_closure(t.state.optimizer):  # what is measured are steps of one evaluation
-        open_precision = open_threads = False
     open_choices = {"precision": open_precision, "threads": open_threads, "batch": open_batch, "lr": open_lr}
     if not any(open_choices.values()):
         return Decision()

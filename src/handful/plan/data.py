@@ -40,6 +40,7 @@ from handful.transform.augment.mirror import Mirrored
 from handful.transform.auto import Arguments, Steps
 from handful.transform.inputs import TableInput
 from handful.transform.language import language_source
+from handful.transform.names import Named, names_in
 from handful.transform.pipeline import Pipeline, fit_pipeline
 from handful.transform.rows import check_weights
 from handful.transform.seen import Repeated, of_known_classes, overlapping, seen
@@ -83,7 +84,7 @@ def open_data(
     known = kept if kept is not None and within(options.valid, kept) else None
     source, options, recipe = select_columns(train, options, chooser, name, fitted_before(options) or known)
     language = is_language(source, options)
-    rows, valid = hold_out(source, options, chooser, language)
+    rows, valid = hold_out(source, options, chooser, language, ready_made=name is not None and kept is None)
     if (given := fitted_before(options)) is not None:
         pipeline = taken_over(with_weight(given, options), rows, name)
     elif kept is not None:
@@ -199,8 +200,11 @@ def select_columns(
     return source, options, asked
 
 
-def hold_out(source: Source, options: Config, chooser: Chooser, language: bool) -> tuple[Source, Source | None]:
-    """Training rows and, where a share or a number of them is to be held out, validation rows."""
+def hold_out(
+    source: Source, options: Config, chooser: Chooser, language: bool, ready_made: bool
+) -> tuple[Source, Source | None]:
+    """Training rows and, where a share or a number of them is to be held out, validation rows; for a ready-made model
+    with whole numbers that are names as categories."""
     asked = HeldOut.of(options.valid)
     if asked is None:
         asked = HeldOut(0)
@@ -220,6 +224,10 @@ def hold_out(source: Source, options: Config, chooser: Chooser, language: bool) 
         of = f"{len(valid):,} of {len(source) if not language else len(rows) + len(valid):,} rows held out"
         chooser.set("valid", options.valid, "default" if options.valid == 0.1 else "given", of)
         chooser.notes += [] if language or asked.last or asked.by or source.horizon else overlapping(source)
+    names, said = names_in(rows, [options.weight, sampling_column(options.shuffle)]) if ready_made else ({}, [])
+    if names:
+        chooser.notes += said
+        return Named(rows, names), valid and Named(valid, names)
     return rows, valid
 
 
@@ -363,15 +371,17 @@ def fingerprint(source: Source, pipeline: Pipeline, known: Mapping[str, Column])
             match value:
                 case Tensor() if columns[name].classes is None:
                     number = columns[name].kind == "number"
-                    data = _bytes(value.to(torch.float64).nan_to_num(torch.inf) if number else value)
+                    data = [_bytes(value.to(torch.float64).nan_to_num(torch.inf) if number else value)]
                 case Ragged(values, offsets):
-                    data = _bytes(values) + _bytes(offsets)
+                    data = [_bytes(values), _bytes(offsets)]
                 case _ if columns[name].kind == "collated":
-                    data = b"".join(map(_bytes, tensors_in(value)))
+                    data = [*map(_bytes, tensors_in(value))]
                 case _:
-                    data = repr([composed(text) for text in strings(value, columns[name])]).encode()
-            digest.update(name.encode() + data)
-            size += len(data)
+                    data = [memoryview(repr([composed(text) for text in strings(value, columns[name])]).encode())]
+            digest.update(name.encode())
+            for piece in data:
+                digest.update(piece)
+            size += sum(map(len, data))
         return size
 
     digest.update(repr(n).encode())
@@ -382,6 +392,6 @@ def fingerprint(source: Source, pipeline: Pipeline, known: Mapping[str, Column])
     return digest.hexdigest()[:32]
 
 
-def _bytes(value: Tensor) -> bytes:
+def _bytes(value: Tensor) -> memoryview:
     flat = value.detach().cpu().contiguous().flatten()
-    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")

@@ -70,10 +70,16 @@ def loss_of(objective: Objective, sample: Batch, name: str, own: bool) -> None:
                 f"the loss ({name}) fails without a target: there is no target column, so the loss receives None; name "
                 f"one, or pass (x, x) to learn x itself ({_words(error)})"
             ) from error
+        if "does not require grad" in str(error):
+            raise HandfulError(
+                f"the loss ({name}) differentiates what the model gives, which has no gradient where rows are only "
+                "scored: let the model do that in its forward, inside torch.enable_grad(), and return the result, or "
+                "make the loss in a training_step"
+            ) from error
         raise HandfulError(
             f"the loss ({name}) fails on two rows ({_shapes({'output': output, 'target': target})}): {_words(error)}"
         ) from error
-    if own and isinstance(output, Tensor) and isinstance(target, Tensor) and _spreads(objective.loss, output, target):
+    if own and target is not None and _spreads(objective.loss, output, target):
         raise HandfulError(
             f"the loss ({name}) compares every row's output with every row's target: the output is "
             f"[rows, 1] and the target [rows], which spread to [rows, rows]. Let the model return output.squeeze(1)"
@@ -138,18 +144,26 @@ def metrics_of(objective: Objective, batch: Batch, *, every_row: bool) -> None:
                 raise
 
 
-def _spreads(loss: LossFunction, output: Tensor, target: Tensor) -> bool:
-    """Whether two rows, [2, 1] against [2], have another mean than each row alone, and [2] against [2] the same: then
-    it is the shapes that couple the rows, and no loss that compares rows on purpose."""
-    if output.ndim != 2 or output.shape[1] != 1 or target.ndim != 1:
-        return False
-    o, t = output.new_tensor([[0.3], [0.6]]), target.new_tensor([0, 1])  # right for any loss, and unlike
-    try:
-        both, flat = _mean(loss(o, t)), _mean(loss(o[:, 0], t))
-        alone = (_mean(loss(o[:1], t[:1])) + _mean(loss(o[1:], t[1:]))) / 2
-    except Exception:  # whatever it is made for, it is not such rows in any of these shapes
-        return False
-    return bool(torch.isclose(flat, alone)) and not bool(torch.isclose(both, alone))
+def _spreads(loss: LossFunction, output: object, target: object) -> bool:
+    """Whether two rows, [2, 1] in the output against [2] in the target, have another mean than each row alone, and [2]
+    against [2] the same: then it is the shapes that couple the rows, and no loss that compares rows on purpose."""
+    o = mapped(output, lambda v: v.new_tensor([[0.3], [0.6]]) if v.shape == (2, 1) else v)  # right for any loss, unlike
+    t = mapped(target, lambda v: v.new_tensor([0, 1]) if v.shape == (2,) else v)
+
+    def mean(rows: slice, columns: bool = False, flat: bool = False) -> Tensor:
+        some = mapped(o, lambda v: (v[:, 0] if flat and v.shape == (2, 1) else v)[rows] if v.ndim else v)
+        return _mean(loss(some, mapped(t, lambda v: (v[:, None] if columns and v.shape == (2,) else v)[rows])))
+
+    for columns in (False, True):  # the output as [2], or the target as [2, 1]
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                both, same = mean(slice(2)), mean(slice(2), columns, flat=not columns)
+                alone = (mean(slice(1)) + mean(slice(1, 2))) / 2
+        except Exception:  # whatever it is made for, it is not such rows in any of these shapes
+            continue
+        return bool(torch.isclose(same, alone)) and not bool(torch.isclose(both, alone))
+    return False
 
 
 def _mean(result: Tensor | tuple[Tensor, Tensor]) -> Tensor:

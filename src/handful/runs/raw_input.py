@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from handful.base.errors import HandfulError
+from handful.base.errors import TO_UTF8, HandfulError
 from handful.data.arrays import Arrays
 from handful.data.base import Column, Source
 from handful.data.media import audio, images
@@ -70,7 +70,7 @@ def _lines(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise HandfulError(f"{path} is not UTF-8 (byte {error.start:,}): convert it first") from error
+        raise HandfulError(f"{path} is not UTF-8 (byte {error.start:,}): {TO_UTF8}") from error
     if not lines:
         raise HandfulError(f"{path} is empty: it holds one text per line")
     return lines

@@ -1,5 +1,6 @@
 """Which inputs a source's columns become, by their kinds; the steps are not fitted yet."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -114,7 +115,7 @@ class InputChooser:
             names = self._without_labels(self._without_ids(names))
         if not names:
             raise HandfulError(f"{source.name} has no input columns: all are the target, weights or identifiers")
-        kinds = {columns[name].kind for name in names}
+        kinds = {"number" if columns[name].labels else columns[name].kind for name in names}
         if "collated" in kinds and self.own_model:
             made = {name: SingleInput((name,), "collated", (), as_is=True) for name in names}
             return made["x"] if names == ["x"] else NamedInputs(made)
@@ -302,10 +303,9 @@ def unscaled(value: Value) -> str | None:
     """A sentence on x [m, ...] whose scale makes learning slow, or None: seen on the given rows."""
     if not isinstance(value, Tensor) or not value.is_floating_point() or not len(value):
         return None
-    known = value[torch.isfinite(value)].to(torch.float64)
-    if len(known) < value.numel():
+    std, mean = (float(found) for found in torch.std_mean(value.double(), correction=0))
+    if not math.isfinite(std) and not torch.isfinite(value).all():
         return "x holds missing or infinite values; your own model gets them as they are."
-    mean, std = float(known.mean()), float(known.std(correction=0))
     if abs(mean) < 5 and (std == 0 or 0.05 < std < 20):
         return None
     scale = f"mean {mean:.3g}, standard deviation {std:.3g}"

@@ -167,20 +167,19 @@ class TableInput:
             if isinstance(step, Standardize) and all(before.keeps_missing for before in done.steps):
                 # of the values that are there, not of those that were filled in
                 idle = all(before.idle for before in done.steps)
-                step = step.of(moments) if idle else step.fit(done.shaped(batch) for batch in read())
+                step = step.of(moments) if idle else step.fit(done.shaped(done.matrix(batch)) for batch in read())
             else:
-                step = step.fit(done.shaped(batch, done.impute) for batch in read())
+                step = step.fit(done.shaped(impute.fill(done.matrix(batch))) for batch in read())
             done = replace(done, steps=(*done.steps, step))
         return replace(done, width=done.dense(head).shape[1])
 
     def dense(self, batch: Batch) -> Tensor:
         """The numbers after the steps, and behind them the flags of missing ones: float32 [m, F]."""
-        flags = self.impute.flags(self.matrix(batch))
-        return torch.cat([self.shaped(batch, self.impute).to(torch.float32), flags], dim=1)
+        x = self.matrix(batch)
+        return torch.cat([self.shaped(self.impute.fill(x)).to(torch.float32), self.impute.flags(x)], dim=1)
 
-    def shaped(self, batch: Batch, impute: Impute | None = None) -> Tensor:
-        """The numbers after the steps; missing ones stay NaN without `impute`."""
-        x = self.matrix(batch) if impute is None else impute.fill(self.matrix(batch))
+    def shaped(self, x: Tensor) -> Tensor:
+        """The numbers after the steps; missing ones stay NaN where they were not filled."""
         for step in self.steps:
             x = step(x)
         return x

@@ -23,7 +23,8 @@ def form_of(column: Column) -> str:
         return "%H:%M:%S" if column.dates == TIME_OF_DAY else ""
     if is_moment(kind) and column.decimal is None:
         return "datetime64[D]" if pa.types.is_date(kind) else "datetime64[us]"
-    return "%Y-%m-%d" if pa.types.is_date(kind) else "%Y-%m-%d %H:%M:%S"
+    days = pa.types.is_date(kind) or (column.words is not None and not any(":" in word for word in column.words))
+    return "%Y-%m-%d" if days else "%Y-%m-%d %H:%M:%S"
 
 
 def written(seconds: Array, form: str) -> Array:

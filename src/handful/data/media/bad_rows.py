@@ -1,11 +1,13 @@
 """Rows that cannot be read: all of them named at once, or left out and counted, as the caller asked."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from pyarrow.csv import InvalidRow
 
 from handful.base.errors import HandfulError, some
@@ -54,6 +56,36 @@ def ragged(where: str, bad: list[Bad], row: InvalidRow) -> str:
     fix = "every row must have as many values as the header, quoted where needed"
     bad.append(Bad(row.number, "ragged line", f"Row #{row.number}", f"{said}: {fix}"))
     return "skip"
+
+
+def of_whole_lines(
+    text: bytes, where: str, skipped: list[Bad] | None, read: Callable[[bytes], pa.Table]
+) -> tuple[pa.Table, bytes]:
+    """What `read` makes of JSON lines, and these: without those that are no objects, which are added to `skipped`."""
+    try:
+        return read(text), text
+    except pa.ArrowInvalid as error:
+        bad, whole = list[Bad](), list[bytes]()
+        for number, line in enumerate(text.splitlines(keepends=True), 1):
+            if _is_object(line) or not line.strip():
+                whole.append(line)
+                continue
+            start = line[:100].decode(errors="replace").strip()
+            said = f"{where} is not a JSON-lines file that can be read (line {number}: {start})"
+            bad.append(Bad(number, "broken line", f"line {number}", f"{said}: each line must be one object"))
+        if not bad:
+            raise
+        if skipped is None:
+            raise BadRows(bad) from error
+    skipped += bad
+    return read(b"".join(whole)), b"".join(whole)
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return type(json.loads(line)) is dict
+    except ValueError:
+        return False
 
 
 def without_bad(count: int, o: Options, read: Callable[[Rows, Options], Arrays]) -> Arrays:

@@ -1,6 +1,7 @@
 """A folder, or a zip of one, of images, sounds or texts: the name of the sub-folder is the class."""
 
 import os
+import re
 import stat
 import zipfile
 from collections import Counter
@@ -25,6 +26,7 @@ _TABLES = {".csv", ".tsv", ".jsonl", ".json"}  # of which a zip may hold one alo
 _WHAT = {"image": "images", "audio": "sounds", "text": "texts"}
 _READ = {"image": images.from_items, "audio": audio.from_items, "text": texts.from_items}
 _OF_TABLES = {*_TABLES, ".parquet", ".arrow", ".feather"}
+_MASKS = re.compile(r"^(masks?|labels?|annotations?|segmentations?|seg|gt|ground_?truth|targets?)$", re.I)
 _SPLITS = {"train", "training", "valid", "val", "validation", "test", "dev"}
 
 
@@ -180,6 +182,12 @@ def _labels(
         parts = ", ".join(sorted(set(labels)))
         raise HandfulError(
             f"{path} is split into {parts}: open one, '{path.name}/{labels[0]}', and another as valid=..."
+        )
+    masks = sorted(v for v in {*labels} if _MASKS.search(v))
+    if masks and len({*labels}) == 2 and 2 * len({f.stem for f in files}) == len(files):
+        raise HandfulError(
+            f"{path} holds pictures and, under the same names, their '{masks[0]}', which are no class of picture: read "
+            "both into arrays, and pass (pictures, masks) to a model of your own that scores each pixel's classes"
         )
     notes.append(f"'label' is the name of the sub-folder: {len(set(labels)):,} classes.")
     return labels

@@ -1,5 +1,6 @@
 """Texts, each in a file of its own."""
 
+from handful.base.errors import TO_UTF8
 from handful.data.arrays import Strings
 from handful.data.base import Column
 from handful.data.media.bad_rows import Bad, BadItem, BadRows
@@ -27,5 +28,5 @@ def _text(items: Items, i: int) -> str:
         return bytes(items[i]).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         byte = f"byte {error.object[error.start]:#04x} at {error.start:,}"
-        what = f"is not UTF-8 ({byte}): convert it first, for example with iconv"
-        raise BadItem("text that is not UTF-8", items.describe(i), what) from error
+        what = f"is not UTF-8 ({byte}): {TO_UTF8}"
+        raise BadItem("non-UTF-8 text", items.describe(i), what) from error

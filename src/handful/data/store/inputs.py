@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from handful.base.errors import HandfulError
+from handful.base.machine import memory_budget
 from handful.data.base import Source
-from handful.data.datasets import is_hugging_face, is_transformed
+from handful.data.containers import plainer
+from handful.data.datasets import is_hugging_face, is_transformed, taken_apart
 from handful.data.open import open as open_source
 from handful.data.options import Names, Options, Size, checked
 from handful.data.paths import matching, names_of_files, remote_files
@@ -52,10 +54,13 @@ def open_feed(
         if streamed and (len(files) > 1 or _large(files[0])) and not _beside_folders(o.where, files):
             return TableFeed(TableFiles(files), o, provenance, images)
     memory = None if isinstance(where, Source) else 0
+    # an iterator is read to its end, pictures in it stay encoded
+    rows, said = taken_apart(*plainer(where, replace(o, budget=memory_budget())), o.name)
     source = open_source(
-        where, target, columns=columns, image_size=image_size, rate=rate, memory=memory, bad_rows=bad_rows,
+        rows, target, columns=columns, image_size=image_size, rate=rate, memory=memory, bad_rows=bad_rows,
         outside=outside,
     )  # fmt: skip
+    source.notes = [*said, *source.notes]
     return SourceFeed(source, provenance, images)
 
 

@@ -23,7 +23,7 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
-from handful.base.errors import HandfulError, some
+from handful.base.errors import TO_UTF8, HandfulError, some
 from handful.data.arrays import Arrays, Stored, native, ragged_column
 from handful.data.base import Column, Kind, Ragged, Rows
 from handful.data.gather import Array, ragged_of
@@ -263,9 +263,7 @@ def _utf8(items: TarItems, i: int) -> str:
     try:
         return items[i].decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadItem(
-            "undecodable text", items.describe(i), f"is not UTF-8 ({error.reason}): convert it first"
-        ) from None
+        raise BadItem("undecodable text", items.describe(i), f"is not UTF-8 ({error.reason}): {TO_UTF8}") from None
 
 
 def _whole(items: TarItems, i: int) -> int:

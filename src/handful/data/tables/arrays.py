@@ -32,6 +32,10 @@ _READ = 512  # rows that are read at a time when all of them are gone through
 _NUMBERS = (bool, int, float, np.generic, datetime.date, decimal.Decimal)
 
 
+class LeftOut(HandfulError):
+    """A column that tells nothing, for the reason that is the last note."""
+
+
 def from_values(key: str, value: object, o: Options, notes: list[str]) -> Stored:
     """One column from an array, Tensor, list, Series or Arrow array; HandfulError if it cannot be one."""
     try:
@@ -104,7 +108,7 @@ def _series(key: str, value: object, o: Options) -> pa.Array | pa.ChunkedArray:
 def _from_arrow(key: str, value: pa.ChunkedArray, o: Options, notes: list[str]) -> Stored:
     stored = convert(key, value, o, notes)
     if stored is None:
-        raise HandfulError(f"{o.name}: '{key}' cannot be used: {notes[-1].rstrip('.')}")
+        raise LeftOut(f"{o.name}: '{key}' cannot be used: {notes[-1].rstrip('.')}")
     return stored
 
 
@@ -249,7 +253,8 @@ def _from_list(key: str, values: list[object], o: Options, notes: list[str], wha
     if not values:
         raise HandfulError(f"{o.name}: '{key}' has 0 rows: there is nothing to learn from")
     first = next((v for v in values if v is not None), None)
-    words = _words(values) if key == o.target else None
+    known = key in o.schema and o.schema[key].labels is not None
+    words = _words(values, known) if key != "x" or key == o.target or known else None  # x of a pair: a block of numbers
     if words:
         return _from_arrow(key, pa.chunked_array([pa.array(words, pa.large_list(TEXT))]), o, notes)
     match first:
@@ -279,10 +284,10 @@ def _from_list(key: str, values: list[object], o: Options, notes: list[str], wha
     )
 
 
-def _words(values: list[object]) -> list[list[str]] | None:
-    """The strings of each row, sorted, if all rows are lists or sets of strings."""
+def _words(values: list[object], known: bool) -> list[list[str]] | None:
+    """The strings of each row, sorted, if all rows are lists or sets of strings; known: empty ones are such, too."""
     rows = [sorted(row, key=str) for row in values if isinstance(row, list | tuple | set | frozenset)]
-    strings = any(rows) and all(isinstance(word, str) for row in rows for word in row)
+    strings = (known or any(rows)) and all(isinstance(word, str) for row in rows for word in row)
     return rows if strings and len(rows) == len(values) else None
 
 

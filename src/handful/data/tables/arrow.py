@@ -16,11 +16,12 @@ from handful.data.base import Column, Rows
 from handful.data.containers import plain_frame
 from handful.data.media.bad_rows import without_bad
 from handful.data.options import Options
-from handful.data.tables.strings import is_plain
-from handful.data.tables.types import plain
-from handful.data.tables.values import convert
+from handful.data.tables.strings import is_plain, parts_per_row
+from handful.data.tables.types import is_text, plain
+from handful.data.tables.values import apply, convert
 
 BEYOND = "beyond 64 bits: convert them to floats, or labels to text"
+_PARTS = 3  # of which different strings have to be made to be learned from
 _TARGET_NAMES = {"label", "labels", "target", "class", "y", "outcome"}
 
 
@@ -73,9 +74,11 @@ def open_table(
 
     def read(rows: Rows, o: Options) -> Arrays:
         kept = table if o.rows is None else table.take(pa.array(rows))
-        return _open_plain(kept, o, extra or {}, list(notes))
+        return _open_plain(kept, o, {}, list(notes))
 
-    return read(np.zeros(0, np.int64), o) if extra else without_bad(table.num_rows, o, read)
+    if extra:  # whoever gives them has left rows out of both
+        return _open_plain(table, o, extra, list(notes))
+    return without_bad(table.num_rows, o, read)
 
 
 def _open_plain(table: pa.Table, o: Options, extra: dict[str, Stored], said: list[str]) -> Arrays:
@@ -95,6 +98,10 @@ def _open_plain(table: pa.Table, o: Options, extra: dict[str, Stored], said: lis
             check_usable(key, found, o, said)
             if found is not None:
                 stored[key] = found
+    for key in keep if stored.keys() <= {o.target} and not extra else ():  # addresses, say, of parts that come again
+        if key != o.target and is_text(table[key].type) and parts_per_row(table[key]) >= _PARTS:
+            said.append(f"'{key}' is read as a text nevertheless, as there is no other column to learn from.")
+            stored[key] = apply(key, table[key], Column("text", "str"), o, said)
     stored.update({key: value for key, value in extra.items() if key in keep})
     check_inputs(stored, o, said)
     return Arrays(stored, o.target, name=o.name, where=o.where, notes=said)

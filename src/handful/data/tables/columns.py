@@ -23,7 +23,7 @@ from handful.data.tables.written import DIGITS, DURATION, TIME_OF_DAY, is_blank,
 # Bytes of different strings that are kept of a column: beyond, it cannot be a category.
 MOST_DISTINCT = 64 << 20
 MOST_LABELS = 1 << 16
-_IDENTIFIER_ROWS = 20
+_IDENTIFIER_ROWS, _LABELS = 20, 256  # labels that a column of inputs may have
 
 
 @dataclass
@@ -364,18 +364,18 @@ def _composed(key: str, distinct: pa.Table | None, notes: list[str]) -> pa.Table
 
 
 def _decide_lists(key: str, stats: ColumnStats, lists: Lists, o: Options, notes: list[str]) -> Column | None:
-    """Blocks of numbers, numbers whose count varies, or, as a target, the labels that a row has together."""
+    """Blocks of numbers, numbers whose count varies, or labels that a row has together."""
     leaf = flat_list(pa.chunked_array([], stats.type)).type
     if lists.gap is not None:
         raise HandfulError(f"{o.name}: column '{key}' has no list in row {lists.gap}: fill or remove such rows")
-    if key == o.target and _is_words(leaf):
+    few = lists.labels is not None and 2 <= len(lists.labels) <= _LABELS and 10 * lists.twice <= stats.rows
+    if _is_words(leaf) and (key == o.target or (few and not lists.missing)):
         return _decide_labels(key, lists, stats.rows, o, notes)
     if None in (lists.shape[1:] if lists.shape[0] is not None else lists.shape[:-1]):
         return _left_out(key, "its inner lists differ in length", notes)
     if lists.missing or not is_number(leaf):
         reason = "they have missing values" if lists.missing else f"they hold {leaf}"
-        if _is_words(leaf):
-            reason += f"; target='{key}' takes them for labels that a row may have together"
+        reason += f"; target='{key}' takes them for labels that a row may have together" if _is_words(leaf) else ""
         return _left_out(key, f"of lists, handful reads those of numbers, and {reason}", notes)
     dtype = native(key, np.empty(0, leaf.to_pandas_dtype()), o, notes).dtype
     tokens = lists.shape == (None,) and dtype.kind in "iu"
@@ -393,8 +393,8 @@ def _decide_labels(key: str, lists: Lists, rows: int, o: Options, notes: list[st
             "in order, as of tokens, not labels that a row has together; pass them as whole numbers, in lists of the "
             "tokens' length, to a model of your own that gives scores [rows, tokens, classes]"
         )
-    if lists.twice:
-        notes.append(f"{lists.twice:,} lists of '{key}' hold a label more than once: it counts once.")
+    notes += [f"{lists.twice:,} lists of '{key}' hold a label more than once: it counts once."] * (lists.twice > 0)
     shown = ", ".join(known[:6]) + (", ..." if len(known) > 6 else "")
-    notes.append(f"the target '{key}' holds {len(known)} labels that a row may have together: {shown}.")
+    what = "the target " if key == o.target else ""
+    notes.append(f"{what}'{key}' holds {len(known)} labels that a row may have together: {shown}.")
     return Column("tensor", "uint8", (len(known),), labels=known)

@@ -22,10 +22,10 @@ from pyarrow import csv as arrow_csv
 from pyarrow import json as arrow_json
 from pyarrow import parquet
 
-from handful.base.errors import HandfulError
+from handful.base.errors import TO_UTF8, HandfulError
 from handful.data.arrays import Arrays
 from handful.data.base import Column
-from handful.data.media.bad_rows import Bad, BadRows, left_out, ragged
+from handful.data.media.bad_rows import Bad, BadRows, left_out, of_whole_lines, ragged
 from handful.data.options import Options
 from handful.data.tables.arrow import check_names, likely_target, open_table
 from handful.data.tables.dialect import BLANKS, SAMPLE, Dialect, header, one_blank, text_blocks
@@ -130,11 +130,11 @@ def reading(where: str, what: str, fix: str) -> Iterator[None]:
         raise HandfulError(f"{where}: permission denied; change its permissions") from error
     except FileNotFoundError as error:
         raise HandfulError(f"{where} does not exist") from error
-    except UnicodeDecodeError as error:
-        raise HandfulError(f"{where} is not UTF-8: convert it, for example with iconv -f latin1 -t utf8") from error
     except _BROKEN as error:
         reason = " ".join(str(error).split())[:300].rstrip(".")
-        raise HandfulError(f"{where} is not {what} that can be read ({reason}): {fix}") from error
+        coded = "invalid UTF8" in reason or reason.startswith("'utf-8' codec")
+        said = f"UTF-8: {TO_UTF8}" if coded else f"{what} that can be read ({reason}): {fix}"
+        raise HandfulError(f"{where} is not {said}") from error
 
 
 def ending(where: str) -> str:
@@ -268,7 +268,7 @@ def _parse_csv(
             options = arrow_csv.ReadOptions(use_threads=names is None, block_size=size, column_names=names)
             table = arrow_csv.read_csv(pa.BufferReader(text), options, parse, convert)
         except pa.ArrowInvalid as error:
-            if (names is not None and not dialect.names) or "Expected" not in str(error):
+            if "Expected" not in str(error):
                 raise
             options.use_threads = False  # once more: one thread counts the rows
             bad = [] if skipped is None else skipped
@@ -278,7 +278,7 @@ def _parse_csv(
                 raise BadRows(bad) from error
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_binary(column.type):
-            raise HandfulError(f"{where}: column '{name}' is not UTF-8: convert the file, for example with iconv")
+            raise HandfulError(f"{where}: column '{name}' is not UTF-8: {TO_UTF8}")
     return table.replace_schema_metadata(dialect.metadata)
 
 
@@ -294,19 +294,19 @@ def _parse_jsonl(
     options = arrow_json.ReadOptions(use_threads=whole, block_size=_LONGEST if whole else len(text) + 1)
     with reading(where, TABLES[".jsonl"].what, TABLES[".jsonl"].fix):
         str(text, "utf-8")  # which Arrow's reader takes for granted
-        table = arrow_json.read_json(pa.BufferReader(text), options)
-        stated = [_as_text(field, field.name, types) for field in table.schema]
-        if not pa.schema(stated).equals(table.schema):  # strings that look like times, here alone
-            parse = arrow_json.ParseOptions(explicit_schema=pa.schema(stated))
+        table, text = of_whole_lines(text, where, skipped, lambda t: arrow_json.read_json(pa.BufferReader(t), options))
+        stated = pa.schema(map(_as_text, table.schema))
+        if stated != table.schema:  # strings that look like times, which are written in many ways
+            parse = arrow_json.ParseOptions(explicit_schema=stated)
             table = arrow_json.read_json(pa.BufferReader(text), options, parse)
     return table
 
 
-def _as_text(field: pa.Field, path: str, types: Types) -> pa.Field:
-    """The field, times in it being strings where `types` says that other blocks have others."""
+def _as_text(field: pa.Field) -> pa.Field:
+    """The field, with strings for times: JSON has none."""
     if pa.types.is_struct(field.type):
-        return pa.field(field.name, pa.struct([_as_text(inner, f"{path}.{inner.name}", types) for inner in field.type]))
-    return pa.field(field.name, pa.string()) if types.get(path) == TEXT and pa.types.is_timestamp(field.type) else field
+        return pa.field(field.name, pa.struct([_as_text(inner) for inner in field.type]))
+    return pa.field(field.name, pa.string()) if pa.types.is_timestamp(field.type) else field
 
 
 def _json(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:

@@ -83,7 +83,7 @@ def apply(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: 
         if column.null_count:
             row = pc.index(pc.is_null(column), True).as_py()
             raise HandfulError(f"{o.name}: column '{key}' has no list in row {row}: fill or remove such rows")
-        return _label_sets(key, column, wanted.labels, o) if wanted.labels else _lists(key, column, wanted, o)
+        return _label_sets(key, column, wanted.labels, o, notes) if wanted.labels else _lists(key, column, wanted, o)
     return _numbers(key, column, wanted, o)
 
 
@@ -131,7 +131,7 @@ def _category(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, not
     column, classes = class_names(key, column, wanted, o), wanted.classes or ()
     codes, unknown = codes_of(column, classes)
     if not len(unknown):
-        return Dense(codes, replace(wanted, open=False))
+        return Dense(codes, replace(wanted, open=False) if wanted.open else wanted)
     said = f"'{key}' has {len(unknown):,} values not seen before (first '{column[int(unknown[0])].as_py()}')"
     if key == o.target:  # what becomes of such rows is said where they are scored
         classes = (*classes, *sorted(pc.unique(column.take(pa.array(unknown))).to_pylist()))
@@ -207,8 +207,8 @@ def _lists(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> Sto
     return Dense(array.reshape(rows, *shape), Column("tensor", array.dtype.name, shape))
 
 
-def _label_sets(key: str, lists: pa.ChunkedArray, known: tuple[str, ...], o: Options) -> Dense:
-    """The labels that a row has together: uint8 [n, k] of zeros and ones."""
+def _label_sets(key: str, lists: pa.ChunkedArray, known: tuple[str, ...], o: Options, notes: list[str]) -> Dense:
+    """The labels that a row has together: uint8 [n, k] of zeros and ones. Of inputs, new ones are left out."""
     words = flat_list(lists).cast(TEXT)
     at = np.repeat(np.arange(len(lists)), pc.list_value_length(lists).to_numpy())
     codes, _ = codes_of(words, known)
@@ -216,7 +216,10 @@ def _label_sets(key: str, lists: pa.ChunkedArray, known: tuple[str, ...], o: Opt
         bad = int(np.flatnonzero(codes < 0)[0])
         word = words[bad].as_py()
         what = "holds a missing label" if word is None else f"holds '{word}', which is none of the labels of training"
-        raise HandfulError(f"{o.name}: column '{key}' {what}, in row {at[bad]}: correct or remove such rows")
+        if key == o.target or word is None:
+            raise HandfulError(f"{o.name}: column '{key}' {what}, in row {at[bad]}: correct or remove such rows")
+        notes.append(f"'{key}' {what}: such labels are left out.")
+        at, codes = at[codes >= 0], codes[codes >= 0]
     block = np.zeros((len(lists), len(known)), dtype=np.uint8)
     block[at, codes] = 1
     return Dense(block, Column("tensor", "uint8", (len(known),), labels=known))

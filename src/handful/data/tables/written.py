@@ -27,11 +27,12 @@ _SPACES = "\u00a0\u2009\u202f"
 _BLANK = rf"[\s{_SPACES}]"  # \s is of ASCII alone
 _SMALL = 500  # strings up to which Python is quicker, as it keeps the patterns that it compiled
 _CODES = "USD|EUR|GBP|JPY|CHF|CNY|INR|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|BRL|MXN|ZAR|KRW|SGD|HKD"
-_CURRENCY = rf"(?:US|CA|AU|NZ|HK|R|S|A|C)?\$|[€£¥₹₽₩₺₪₫฿₴₦₱₿¢]|{_CODES}|Rs\.?|kr\.?|Fr\.?|zł"
+_CURRENCY = rf"(?:US|CA|AU|NZ|HK|R|S|A|C)?\$|[€£¥₹₽₩₺₪₫฿₴₦₱₿¢]|{_CODES}|Rs\.?|kr\.?|Fr\.?|zł|人民币|RMB|[元圆円원]"
 # What may stand right behind a number; after a blank any short word may.
 _GLUED = (
     rf"{_CURRENCY}|%|‰|°[CF]?|[kMGT]?(?:Hz|W|Wh|V|A|Pa|B|J)|[nµmck]?m|[mk]?g|[mµcd]?[lL]|ms|s|sec|min|h|hrs?|lbs?|oz|ft|in|"
-    r"mi|mph|km/h|m/s|km2|km²|m2|m²|m3|m³|kcal|cal|px|pt|ha|ppm|bpm|rpm|x|[kKMB]|[mb]n"
+    r"mi|mph|km/h|m/s|km2|km²|m2|m²|m3|m³|kcal|cal|px|pt|ha|ppm|bpm|rpm|x|[kKMB]|[mb]n|[㎡㎞㎏℃]|"
+    r"[\u4e00-\u9fff\uac00-\ud7a3]{1,2}(?:[/每\u4e00-\u9fff\uac00-\ud7a3]{0,3}[㎡\u4e00-\u9fff\uac00-\ud7a3])?"
 )
 # What multiplies the number, right behind it or after a blank, where K alone is kelvin; T is tonnes.
 _TIMES = {"k": 1e3, "M": 1e6, "mn": 1e6, "bn": 1e9}
@@ -45,6 +46,9 @@ _TIMES_WORD = _TIMES | {
     "Mrd": 1e9,
     "Mrd.": 1e9,
 }
+# Chinese, Japanese and Korean have no blank there: 3.5万元, 1.2亿. 千 also begins units: 千米, 千克.
+_TIMES_HAN = re.compile(r"([百千]?[万萬만]|[十百千]?[亿億억]|千(?=[元人]?$))(.*)")
+_HAN = {"十": 1e1, "百": 1e2, "千": 1e3, "万": 1e4, "萬": 1e4, "만": 1e4, "亿": 1e8, "億": 1e8, "억": 1e8}
 _WORD = r"[^\d\s.,;:()'+\-/#_\"](?:[^\d();\"]{0,14}[^\s\d();,\"])?"
 _SIGNS_OF_MONEY = rf"^(?:{_CURRENCY})$"
 
@@ -107,6 +111,9 @@ def numbers(texts: pa.Array, decimal: str) -> Numbers:
     ([1000.0, 1200.5, -3.0, 12.0, -5.0, nan], ['', '$', '', '%', '€', ''])
     >>> numbers(pa.array(["5.000,50 €", "1,2 Mio", "-3k"], pa.large_string()), ",").values.tolist()
     [5000.5, 1200000.0, -3000.0]
+    >>> found = numbers(pa.array(["3.5万元", "8000元", "1.2亿", "3千米"], pa.large_string()), ".")
+    >>> found.values.tolist(), found.units.tolist()
+    ([35000.0, 8000.0, 120000000.0, 3.0], ['元', '元', '', '千米'])
     """
     n = len(texts)
     values, units = np.full(n, np.nan), np.full(n, "", object)
@@ -141,6 +148,9 @@ def _around(before: str, behind: str) -> tuple[float, str]:
         return np.nan, ""
     (bracket, sign, first, second), (word, glued, last, closed) = left.groups(""), right.groups("")
     times = _TIMES_WORD.get(word, 0.0) or _TIMES_GLUED.get(glued, 0.0)
+    if han := _TIMES_HAN.fullmatch(word or glued):
+        times, word, glued = float(np.prod([_HAN[sign] for sign in han[1]])), "", ""
+        first = first or han[2]
     unit = first or ("" if times else word or glued)
     minuses = [part for part in (sign, second, last, bracket) if part]
     if bool(bracket) != bool(closed) or len(minuses) > 1 or (first and (word or glued) and not times):
@@ -197,6 +207,8 @@ DATES = {
     "month/day/year": rf"^{_MONTH}(?P<a>[-/]){_DAY}(?P<b>[-/]){_YEAR}{_TIME}$",
     "day month year": rf"^{_WEEKDAY}{_DAY}(?:st|nd|rd|th)?(?P<a>[-\s/]){_NAME},?(?P<b>[-\s/]){_YEAR}{_TIME}$",
     "month day year": rf"^{_WEEKDAY}{_NAME}[-\s]{_DAY}(?:st|nd|rd|th)?(?:,?\s+|-)(?P<y>\d{{4}}){_TIME}$",
+    "year年month月day日": rf"^(?P<y>\d{{4}})(?:年|년 ?){_MONTH}(?:月|월 ?){_DAY}[日号일]?{_TIME}$",
+    "year年month月": r"^(?P<y>\d{4})(?:年|년 ?)(?P<m>\d{1,2})[月월]$",
     "year-month": r"^(?P<y>\d{4})[-/](?P<m>\d{1,2})$",
     "month year": rf"^{_NAME},?[-\s/](?P<y>\d{{4}}|\d{{2}})$",
     "year quarter": r"^(?P<y>\d{4})[-\s]?[qQ](?P<q>[1-4])$",

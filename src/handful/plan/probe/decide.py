@@ -27,11 +27,11 @@ from handful.plan.probe.decision import (
     raced_examples,
 )
 from handful.plan.probe.first_steps import first_steps, rate_follows
-from handful.plan.probe.memory import measure_memory
+from handful.plan.probe.memory import memory_of_all
 from handful.plan.probe.noise_scale import PARTS, GradientMoments, gradient_in_parts, pool
 from handful.plan.probe.snapshot import Snapshot, untouched
-from handful.plan.probe.step_time import Throughput, fit_times, measure_throughput, powers_of_two
-from handful.plan.probe.steps import effort
+from handful.plan.probe.step_time import OF_ALL, Throughput, fit_times, measure_throughput, powers_of_two
+from handful.plan.probe.steps import agreed, effort
 from handful.report.words import say_seconds
 from handful.training.special.coupling import mode_coupling, training_mode
 from handful.training.training import Training, update
@@ -65,6 +65,7 @@ def decide(
     started = time.perf_counter()
     d = Decision(cap=batch_cap(t.examples))
     beginning, size = Snapshot(t), t.state.batch
+    caught: tuple[type[Exception], ...] = OF_ALL if t.ranks.size > 1 else (HandfulError,)
     try:
         whole = batch and t.objective.coupling  # it cannot be cut into parts: only a batch that was run is taken
         short = too_short(t, d, throughput, SHORT * OPEN if open_length else SHORT) if weigh and not whole else ""
@@ -83,7 +84,7 @@ def decide(
             follow(t, d, rate, size, choose_batch(t, d, tp))
         if t.state.step > beginning.state.step:
             d.start = Snapshot(t)
-    except HandfulError as error:
+    except caught as error:
         d.notes.append(f"measuring failed, so defaults are used: {error}")
     finally:
         beginning.restore()
@@ -91,7 +92,7 @@ def decide(
         d.batch = d.growth = d.micro_batch = None
     if not lr:
         d.lr = None
-    d.seconds = time.perf_counter() - started
+    d.seconds = agreed(t, time.perf_counter() - started)
     return d
 
 
@@ -102,7 +103,7 @@ def too_short(t: Training, d: Decision, known: Throughput | None, limit: float) 
     (`known`), it decides the same."""
     if known is not None and len(known.sizes) > 1:
         return ""
-    first = known or measure_throughput(t, [min(USUAL, d.cap)], budget=0.2, repeats=3, timer=effort)
+    first = known or measure_throughput(t, [usual(t, d.cap)], budget=0.2, repeats=3, timer=effort)
     size, step = first.sizes[0], first.low[0]
     if planned_examples(t) * step / size > limit:
         return ""
@@ -143,8 +144,25 @@ def batch_cap(n: int) -> int:
 
 
 def sizes_to_time(t: Training, cap: int) -> list[int]:
-    """The batch sizes to choose from, the smallest of which a layer that normalises over rows needs two of."""
-    return powers_of_two(cap, 2 if mode_coupling(training_mode(t.objective.model)) else min(4, cap))
+    """The batch sizes to choose from."""
+    return powers_of_two(cap, max(least_rows(t), min(4, cap)))
+
+
+def least_rows(t: Training) -> int:
+    """The fewest rows of a mini-batch to time: one on each rank, or two of a layer that normalises over rows."""
+    return t.ranks.size * (2 if mode_coupling(training_mode(t.objective.model)) else 1)
+
+
+def not_by_ranks(t: Training) -> str:
+    """Why these ranks cannot measure batch and rate together; empty where they can."""
+    why = "a sharded model" if t.ranks.sharding else "so few rows" if least_rows(t) > batch_cap(t.examples) else ""
+    why = why or t.objective.coupling or ""
+    return f"several ranks measure nothing of {why}: batch and lr are stated defaults" if why else ""
+
+
+def usual(t: Training, cap: int) -> int:
+    """The mini-batch that is timed first."""
+    return max(min(USUAL, cap), least_rows(t))
 
 
 def stated_times(t: Training) -> Throughput:
@@ -155,14 +173,14 @@ def stated_times(t: Training) -> Throughput:
 def measure_times(t: Training, d: Decision, share: float, *, quick: bool) -> Throughput:
     """Memory, and step times up to the batch cap."""
     if t.objective.coupling:  # a mini-batch that does not fit cannot be cut
-        d.memory = measure_memory(t, d.cap, budget=1.0)
+        d.memory = memory_of_all(t, d.cap, budget=1.0)
         d.cap = min(d.cap, d.memory.ceiling)
     sizes = sizes_to_time(t, d.cap)
-    first = measure_throughput(t, [min(32, d.cap)], budget=0.2, repeats=3)
+    first = measure_throughput(t, [usual(t, d.cap)], budget=0.2, repeats=3)
     whole_run = planned_examples(t) * first.seconds[0] / first.sizes[0]
     limit = min(30.0, max(0.25, TIMING * whole_run)) if quick else max(2.0, min(60.0, share * whole_run))
-    d.memory = d.memory or measure_memory(t, d.cap, budget=0.1 * limit)
-    known = {first.sizes[0]: first.seconds} if first.sizes[0] <= d.memory.ceiling else {}
+    d.memory = d.memory or memory_of_all(t, d.cap, budget=0.1 * limit)
+    known = {first.sizes[0]: first.seconds} if t.ranks.most_of(first.sizes[0]) <= d.memory.ceiling else {}
     measured = measure_throughput(t, sizes, budget=limit, ceiling=d.memory.ceiling, known=known)
     d.notes += [f"a trial step with a batch of {size:,} failed: {why}" for size, why in measured.failed]
     return measured
@@ -178,7 +196,8 @@ def measure_noise(t: Training, d: Decision, tp: Throughput, size: int, share: fl
         return
     layers = mode_coupling(training_mode(t.objective.model))
     allowed = share * planned * tp(size) / size  # seconds
-    affordable = [(m * n, m, n) for m in (PARTS, PARTS // 2) for n in powers_of_two(d.cap) if m * tp(n) <= allowed]
+    some = [t.ranks.size * t.ranks.most_of(m) for m in (PARTS, PARTS // 2)]  # as many on each rank
+    affordable = [(m * n, m, n) for m in some for n in powers_of_two(d.cap) if m * tp(n) <= allowed]
     _, parts, b = max(affordable, default=(0, 0, 0))  # the most examples, and of as many the most parts
     if not parts or position < WARM * raced_examples(t) or (layers and b < LEAST):
         d.notes.append(
@@ -188,8 +207,8 @@ def measure_noise(t: Training, d: Decision, tp: Throughput, size: int, share: fl
     sizes = tested_sizes(tp, d.cap)
     start, rate = Snapshot(t), base_rate(t)
     outcome, found = gradient_in_parts(
-        t.objective, t.batches.at(position, parts * b), parts, seed=t.plan.seed, step=t.state.step,
-        enough=lambda so_far: tells_enough(so_far, tp, sizes),
+        t.objective, t.batches.at(position, parts * b, t.ranks.share), parts // t.ranks.size, t.ranks,
+        seed=t.plan.seed, step=t.state.step, enough=lambda so_far: tells_enough(so_far, tp, sizes),
     )  # fmt: skip
     d.noise = pool([found])
     if d.noise.value is None:
@@ -299,6 +318,8 @@ def choose_growth(t: Training, d: Decision, tp: Throughput, size: int) -> Choice
         why = "the noise scale could not be measured"
     elif isinstance(t.schedule, from_torch):
         why = "the schedule counts steps, not examples"
+    elif t.ranks.size > 1:
+        why = "several ranks do not measure it again"
     elif t.planned is None:
         why = "the stop rule sets no length"
     elif not tp.is_line:

@@ -225,10 +225,14 @@ def losses_before(t: Training, size: int, steps: int, chosen: Iterable[int]) -> 
     training_mode(t.objective.model)
     found = [math.nan] * steps
     for k in chosen:
-        batch = t.objective.to_device(t.batches.at(t.state.position + k * size, size))
-        seed_dropout(t.plan.seed, t.state.step + k, 0, t.objective.device)
-        with torch.no_grad():
-            sums = t.objective.sums(batch, metrics=False)
-        loss = float(sums.loss) / max(float(sums.weight), 1e-30)
+        batch = t.batches.at(t.state.position + k * size, size, t.ranks.share)
+        seed_dropout(t.plan.seed, t.state.step + k, t.ranks.rank, t.objective.device)
+        loss_and_weight = torch.zeros(2, dtype=torch.float64)
+        if len(batch):
+            with torch.no_grad():
+                sums = t.objective.sums(t.objective.to_device(batch), metrics=False)
+            loss_and_weight = torch.stack([sums.loss.double().cpu(), sums.weight.double().cpu()])
+        total, weight = t.ranks.summed(loss_and_weight).tolist()
+        loss = total / max(weight, 1e-30)
         found[k] = math.inf if math.isnan(loss) else loss  # NaN stands for those that were not taken
     return found

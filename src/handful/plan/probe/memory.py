@@ -1,6 +1,7 @@
 """The largest micro-batch: whole steps with the longest rows and the optimizer's state allocated, headroom left."""
 
 import gc
+import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from handful.base.stopwatch import part
 from handful.data.base import Batch, Ragged, Rows, Source
 from handful.plan.probe.snapshot import untouched
 from handful.plan.probe.step_time import powers_of_two
-from handful.plan.probe.steps import clock, step
+from handful.plan.probe.steps import clock
 from handful.report.words import say_bytes
 from handful.training.special.coupling import mode_coupling, training_mode
 from handful.training.step import ExactGradient
@@ -80,7 +81,7 @@ def measure_memory(t: Training, cap: int, *, budget: float = 60.0) -> Memory:
     with untouched(t):
         least = 1 if mode_coupling(training_mode(model)) is None else 2
         rows = longest_rows(t, min(cap, LOOKED_AT))
-        step(t, repeat(rows, least), 0.0)  # the optimizer's state is allocated from here on
+        _whole_step(t, repeat(rows, least))  # the optimizer's state is allocated from here on
         limit = _free_on_device(t) if on_cuda else HOST_SHARE * memory_left(page_cache=False)
         started = clock(t)
         for size in [*powers_of_two(cap - 1, least), cap]:
@@ -106,12 +107,29 @@ def measure_memory(t: Training, cap: int, *, budget: float = 60.0) -> Memory:
     return Memory(tried[-1][0], status, why, *_fit(tried), limit, tuple(tried))
 
 
+def memory_of_all(t: Training, cap: int, *, budget: float = 60.0) -> Memory:
+    """`measure_memory` for mini-batches of `cap` rows over all ranks: each measures by itself, and that with the least
+    counts. Raises HandfulError on all ranks where one fails."""
+    cap = t.ranks.most_of(cap)
+    if t.ranks.size == 1:
+        return measure_memory(t, cap, budget=budget)
+    try:
+        mine: object = vars(measure_memory(t, cap, budget=budget))
+    except HandfulError as error:
+        mine = str(error)
+    found = [*map(json.loads, t.ranks.gather(json.dumps(mine)))]
+    for rank, said in enumerate(found):
+        if said == str(said):
+            raise HandfulError(f"rank {rank}: {said}")
+    return min((Memory(**said) for said in found), key=lambda memory: memory.ceiling)
+
+
 def in_parts(t: Training) -> Choice | None:
     """The rows to put through the model at a time, where a large mini-batch would take more than half of the memory
     that is free on the host, where running out kills the process; None where all of them fit. What the backward pass
-    keeps is counted on a few rows; the run is left as it was."""
-    batch, objective = t.state.batch, t.objective
-    if batch <= FEW_ROWS or t.ranks.size > 1 or objective.coupling or objective.device.type == "cuda":
+    keeps is counted on a few rows; the run is left as it was. Of several ranks, that with the fewest."""
+    batch, objective = t.ranks.most_of(t.state.batch), t.objective
+    if batch <= FEW_ROWS or t.ranks.sharding or objective.coupling or objective.device.type == "cuda":
         return None
     tried: list[tuple[int, float]] = []
     with untouched(t):
@@ -124,9 +142,12 @@ def in_parts(t: Training) -> Choice | None:
             del sums  # until here, or a storage's address could be given to another
             tried.append((size, float(sum(v.nbytes for v in part.tensors().values()) + 2 * sum(storages.values()))))
     (per_row, fixed), limit = _fit(tried), HOST_SHARE * memory_left(page_cache=False)
-    if fixed + per_row * batch <= limit:
+    size = batch
+    if fixed + per_row * batch > limit:
+        size = 1 << max(0, int(math.log2(max(1.0, (limit / 2 - fixed) / max(per_row, 1.0)))))
+    size = min(map(int, t.ranks.gather(str(size))))
+    if size == batch:
         return None
-    size = 1 << max(0, int(math.log2(max(1.0, (limit / 2 - fixed) / max(per_row, 1.0)))))
     need = say_bytes(fixed + per_row * batch)
     return Choice(size, "bounded", f"{batch:,} rows at once would need about {need}, more than half of the free memory")
 

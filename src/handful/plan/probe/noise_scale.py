@@ -11,6 +11,7 @@ ratio of sums, never as a mean of ratios. The interval is Fieller's for a ratio 
 delete-one jackknife over micro-batches (Tukey 1958).
 """
 
+import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -25,11 +26,15 @@ from torch import Tensor, nn
 from handful.data.base import Batch
 from handful.report.words import say_number
 from handful.training.objective import LossSums, Objective
+from handful.training.process.parallel import ALONE, Ranks
 from handful.training.special.coupling import rows
-from handful.training.step import seed_dropout
+from handful.training.special.exact import as_double
+from handful.training.step import NOTHING, seed_dropout
 from handful.training.watch.guards import ZERO_WEIGHT, NonFiniteLoss, non_finite
 
 PARTS = 16
+Floats = NDArray[np.float64]
+COLUMNS = 1 << 18  # of gradients that are made float64 at once
 LOOK = 4  # parts after which it is asked whether they are enough
 
 
@@ -84,30 +89,28 @@ class NoiseScale:
         return f"not measurable from {self.examples:,} examples: the estimate of |G|^2 is not positive"
 
 
-def moments(
-    gram: NDArray[np.float64], b: int, weights: NDArray[np.float64] | None = None, position: int = 0
-) -> GradientMoments:
-    """The estimates from the Gram matrix [M, M] of the micro-batches' gradients g_i.
+def moments(products: Floats, b: int, weights: Floats | None = None, position: int = 0) -> GradientMoments:
+    """The estimates from products [2, M] of the micro-batches' gradients g_i: |g_i|^2, and g_i times the sum of all.
 
     weights [M]: what each micro-batch counts for (rows, tokens, summed row weights) where they differ; the g_i are
     then gradients of sums over the mean weight, and the mean's own fluctuation is taken out to first order (the
     ratio estimator of survey sampling, Cochran 1977, section 6.5), so that phi is in units of rows.
 
     >>> g = np.array([[1.0, 0.0], [0.0, 1.0]])          # two orthogonal gradients: no common part
-    >>> m = moments(g @ g.T, b=4)
+    >>> m = moments(np.array([(g**2).sum(1), g @ g.sum(0)]), b=4)
     >>> m.gradient_sq, m.trace
     (0.0, 4.0)
     """
-    k = np.asarray(gram, dtype=np.float64)
-    m = len(k)
-    if weights is not None and np.ptp(weights) > 0:
-        mix = np.eye(m) + (1 - weights / weights.mean())[:, None] / m
-        k = mix @ k @ mix.T
-    diagonal, q, s = np.diag(k), float(np.trace(k)), float(k.sum())
+    (squares, sums), m = products, products.shape[1]
+    s = float(sums.sum())
+    if weights is not None and np.ptp(weights) > 0:  # of g_i + c_i times their mean
+        c = 1 - weights / weights.mean()
+        squares, sums = squares + 2 * c * sums / m + c**2 * s / m**2, sums + c * s / m
+    q = float(squares.sum())
     estimates = _estimates(q, s, m, b)
     if m < 3:
         return GradientMoments(*estimates, (math.inf, 0.0, math.inf), b, m, position)
-    left = np.array([_estimates(q - d, s - 2 * r + d, m - 1, b) for d, r in zip(diagonal, k.sum(1), strict=True)])
+    left = np.array([_estimates(q - d, s - 2 * r + d, m - 1, b) for d, r in zip(squares, sums, strict=True)])
     c = (m - 1) / m * (left - left.mean(0)).T @ (left - left.mean(0))
     return GradientMoments(*estimates, (float(c[0, 0]), float(c[0, 1]), float(c[1, 1])), b, m, position)
 
@@ -165,6 +168,7 @@ def gradient_in_parts(
     objective: Objective,
     batch: Batch,
     parts: int = PARTS,
+    ranks: Ranks = ALONE,
     *,
     seed: int = 0,
     step: int = 0,
@@ -173,65 +177,74 @@ def gradient_in_parts(
     """`step.gradient` with micro-batches of len(batch) / parts rows, which are measured on the way.
 
     Leaves in `.grad` the gradient of the whole mini-batch, exactly; keeps `parts` gradients in memory meanwhile.
-    enough: asked after every LOOK parts; where it says so, the rest of the batch is left out.
+    ranks: each of which has such a batch, of the mini-batch of all.
+    enough: asked after every LOOK parts, of one process; where it says so, the rest of the batch is left out.
     Raises NonFiniteLoss as `gradient` does.
     """
     model = objective.model
     parameters = [p for p in model.parameters() if p.requires_grad]
     b = len(batch) // parts
     assert b * parts == len(batch), "the parts must be of equal size"
-    seed_dropout(seed, step, 0, objective.device)
+    seed_dropout(seed, step, ranks.rank, objective.device)
     kept: list[list[Tensor | None]] = []
     weights: list[Tensor] = []
-    total: LossSums | None = None
+    total, wrong = NOTHING, ""
     for i in range(parts):
         model.zero_grad(set_to_none=True)
         part = objective.to_device(rows(batch, slice(i * b, (i + 1) * b)))
         sums = objective.sums(part)
         if not torch.isfinite(sums.loss.detach()):
-            raise non_finite(objective, part, step)
+            wrong = str(non_finite(objective, part, step))
+            break
         sums.loss.backward()  # type: ignore[no-untyped-call]
         kept.append([p.grad for p in parameters])
         weights.append(sums.weight.detach().double())
-        total = sums.detached() if total is None else total + sums
-        if enough is not None and len(kept) % LOOK == 0 and len(kept) < parts:
+        total = sums.detached() if total is NOTHING else total + sums
+        if enough is not None and ranks.size == 1 and len(kept) % LOOK == 0 and len(kept) < parts:
             w = torch.stack(weights).cpu().numpy()
-            if w.sum() and enough(moments(_products(parameters, kept, None) / w.mean() ** 2, b, w, batch.position)):
+            if w.sum() and enough(moments(_products(parameters, kept, ranks) / w.mean() ** 2, b, w, batch.position)):
                 break
-    assert total is not None
-    w = torch.stack(weights).cpu().numpy()
+    if wrong := next(filter(None, ranks.gather(wrong)), ""):
+        raise NonFiniteLoss(wrong)
+    w = ranks.joined(torch.stack(weights).cpu()).numpy()
     if w.sum() == 0:
         raise NonFiniteLoss(f"at step {step} {ZERO_WEIGHT}")
-    gram = _products(parameters, kept, float(w.sum()))
-    return total, moments(gram / w.mean() ** 2, b, w, batch.position)
+    products = _products(parameters, kept, ranks, float(w.sum())) / w.mean() ** 2
+    return _of_all(total, ranks), moments(products, b, w, int(ranks.told(str(batch.position))))
+
+
+def _of_all(own: LossSums, ranks: Ranks) -> LossSums:
+    """The sums over all ranks."""
+    if ranks.size == 1:
+        return own
+    names = sorted(own.metrics)
+    each = [as_double([float(own.loss), float(own.weight)]), *(own.metrics[name].cpu().double() for name in names)]
+    loss, *metrics = (ranks.joined(values[None]).sum(0) for values in each)
+    return LossSums(loss[0], loss[1], dict(zip(names, metrics, strict=True)))
 
 
 def _products(
-    parameters: list[nn.Parameter], kept: list[list[Tensor | None]], total: float | None
-) -> NDArray[np.float64]:
-    """The Gram matrix of the parts' gradients, float64 [M, M]; with `total`, their sum over it is left in `.grad`."""
-    gram = np.zeros((len(kept), len(kept)))
+    parameters: list[nn.Parameter], kept: list[list[Tensor | None]], ranks: Ranks, total: float | None = None
+) -> Floats:
+    """Of the gradients of all ranks' parts the squares and the products with their sum, float64 [2, M]; with `total`,
+    their sum over it is left in `.grad`."""
+    own, found = [any(grads[k] is not None for grads in kept) for k in range(len(parameters))], []
+    anywhere = np.any([json.loads(said) for said in ranks.gather(json.dumps(own))], axis=0)
     for k, p in enumerate(parameters):
-        column = [grads[k] for grads in kept]
-        if all(g is None for g in column):
+        if not anywhere[k]:
             p.grad = None
             continue
+        column = [grads[k] for grads in kept]
         stacked = torch.stack([(torch.zeros_like(p) if g is None else g).reshape(-1) for g in column])
-        gram += _gram(stacked)
-        if total is not None:
-            p.grad = (
-                reduce(torch.add, (g for g in column if g is not None)) / total
-            )  # in order: a replay has these bits
-    return gram
+        found += [_with_their_sum(part, ranks) for part in torch.split(stacked, COLUMNS, dim=1)]
+        if total is not None:  # in order: a replay has these bits
+            own_sum = reduce(torch.add, [g for g in column if g is not None] or [torch.zeros_like(p)])
+            p.grad = ranks.summed(own_sum) / total
+    products = sum(found, torch.zeros(len(kept), 2, dtype=torch.float64))
+    return ranks.joined(products).numpy().T
 
 
-def _gram(stacked: Tensor, columns: int = 1 << 18) -> NDArray[np.float64]:
-    """stacked [M, p] times its transpose in float64, some columns at a time."""
-    if stacked.device.type == "mps":  # no float64 there
-        return (stacked @ stacked.T).cpu().double().numpy()
-    out = torch.zeros(len(stacked), len(stacked), dtype=torch.float64, device=stacked.device)
-    for part in torch.split(stacked, columns, dim=1):
-        wide = part.double()
-        out += wide @ wide.T
-    result: NDArray[np.float64] = out.cpu().numpy()
-    return result
+def _with_their_sum(stacked: Tensor, ranks: Ranks) -> Tensor:
+    """Of the rows of stacked [M, p] their squares, and their products with the sum of all ranks', float64 [M, 2]."""
+    wide = (stacked.cpu() if stacked.device.type == "mps" else stacked).double()  # no float64 there
+    return torch.stack([wide.square().sum(1), wide @ ranks.summed(wide.sum(0))], 1).cpu()

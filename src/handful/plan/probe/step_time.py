@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,13 +12,14 @@ from handful.base.errors import HandfulError
 from handful.base.keys import key
 from handful.base.stopwatch import part
 from handful.plan.probe.snapshot import Snapshot, untouched
-from handful.plan.probe.steps import clock, step
+from handful.plan.probe.steps import agreed, clock, step
 from handful.training.special.coupling import training_mode
 from handful.training.training import Training
 from handful.training.watch.guards import NonFiniteLoss, OutOfMemory
 
 PEAK = 0.9  # B0: the smallest batch with this share of the best throughput
 MIDDLE = 32  # the size that is timed first
+OF_ALL = (NonFiniteLoss, OutOfMemory)  # what goes wrong with a step on all ranks alike
 FITS = 0.25  # a relative residual beyond which T(B) is not taken to be a line
 
 
@@ -121,11 +123,12 @@ def measure_throughput(
     thrown away. budget: seconds for all of it: from MIDDLE up, then from there down, a size whose turns are not
     expected to fit is left out, but one always is timed: of a slow step the small sizes alone would say that the
     largest of them is best. known: seconds of steps that were timed before. ceiling: the most rows that fit in memory
-    at once; larger batches are run in micro-batches of at most that. timer: what is read for the clock. Raises
-    HandfulError when no size can be run.
+    at once, on one rank; larger batches are run in micro-batches of at most that. timer: what is read for the clock.
+    Raises HandfulError when no size can be run.
     """
     timer = timer or clock
-    started = timer(t)
+    now = partial(_now, t, timer)
+    started = now()
     times = {n: list(seconds) for n, seconds in (known or {}).items()}
     failed: list[tuple[int, str]] = []
     micro: dict[int, int] = {}
@@ -134,35 +137,49 @@ def measure_throughput(
     with untouched(t) as snapshot:
         training_mode(t.objective.model)
         most, timed = math.inf, 0
+        caught = OF_ALL if t.ranks.size > 1 else (*OF_ALL, RuntimeError, ValueError)
         for n in (n for n in order if n not in times):
-            if n >= most or (timed and timer(t) - started + 3 * _expected(times, n) > budget):
+            if n >= most or (timed and now() - started + 3 * _expected(times, n) > budget):
                 most = min(n, most)
                 continue
-            t.state.micro_batch = ceiling if ceiling and ceiling < n else snapshot.state.micro_batch
+            fits = ceiling if ceiling and ceiling < t.ranks.most_of(n) else snapshot.state.micro_batch
             try:
-                _timed(t, n, timer)  # warms up
-                times[n] = [_timed(t, n, timer), _timed(t, n, timer)]
+                times[n] = _twice(t, n, fits, timer, micro)
                 timed += 1
-                if t.state.micro_batch is not None and t.state.micro_batch < n:
-                    micro[n] = t.state.micro_batch
-            except (NonFiniteLoss, OutOfMemory, RuntimeError, ValueError) as error:
+            except caught as error:
                 failed.append((n, str(error).splitlines()[0]))
                 most = n if isinstance(error, OutOfMemory) else most
                 snapshot.restore()
                 training_mode(t.objective.model)
-        _time_again(t, snapshot, times, micro, repeats - 2, started + budget, timer)
+        _time_again(t, snapshot, times, micro, repeats - 2, started + budget, timer, now)
     if not times:
         raise HandfulError(f"no trial step could be taken: {failed[0][1] if failed else 'there are no sizes to try'}")
-    return fit_times(times, failed=tuple(failed), spent=timer(t) - started, micro=micro)
+    return fit_times(times, failed=tuple(failed), spent=now() - started, micro=micro)
+
+
+def _twice(
+    t: Training, n: int, fits: int | None, timer: Callable[[Training], float], micro: dict[int, int]
+) -> list[float]:
+    """The times of two steps of n rows, `fits` at once, after one that warms up; in `micro`, what fitted of them."""
+    t.state.micro_batch = fits
+    _timed(t, n, timer)
+    times = [_timed(t, n, timer), _timed(t, n, timer)]
+    if t.state.micro_batch is not None and t.state.micro_batch < t.ranks.most_of(n):
+        micro[n] = t.state.micro_batch
+    return times
+
+
+def _now(t: Training, timer: Callable[[Training], float]) -> float:
+    return agreed(t, timer(t))
 
 
 def _time_again(
     t: Training, snapshot: Snapshot, times: Mapping[int, list[float]], micro: Mapping[int, int], rounds: int,
-    end: float, timer: Callable[[Training], float],
+    end: float, timer: Callable[[Training], float], now: Callable[[], float],
 ) -> None:  # fmt: skip
     """Further rounds of a step at each size, as long as another is expected to be over by `end`."""
     for _ in range(rounds):
-        if not times or timer(t) + sum(seconds[-1] for seconds in times.values()) > end:
+        if not times or now() + sum(seconds[-1] for seconds in times.values()) > end:
             return
         for n, seconds in times.items():
             t.state.micro_batch = micro.get(n)
@@ -189,8 +206,9 @@ def _expected(times: Mapping[int, Sequence[float]], n: int) -> float:
 
 def _timed(t: Training, size: int, timer: Callable[[Training], float]) -> float:
     before = timer(t)
-    step(t, t.batches.at(t.state.position, size), 0.0)  # a rate of 0: the weights stay where the loss is finite
-    return timer(t) - before
+    batch = t.batches.at(t.state.position, size, t.ranks.share)
+    step(t, batch, size, 0.0)  # a rate of 0: the weights stay where the loss is finite
+    return agreed(t, timer(t) - before)
 
 
 def fit_times(

@@ -16,17 +16,17 @@ from handful.training.watch.guards import NonFiniteLoss, OutOfMemory
 FAILED = math.inf  # the loss of a trial that broke off
 
 
-def step(t: Training, batch: Batch, factor: float | None) -> float:
-    """One whole step on a batch that is drawn already, at `factor` times the base learning rate, or, None, by the
-    schedule; its mean loss."""
-    s = t.state
-    exact, s.micro_batch = gradient_that_fits(t.objective, batch, s.micro_batch, seed=t.plan.seed, step=s.step)
+def step(t: Training, batch: Batch, size: int, factor: float | None) -> float:
+    """One whole step on a batch that is drawn already, of `size` rows over all ranks, at `factor` times the base
+    learning rate, or, None, by the schedule; its mean loss."""
+    s, t.ranks.batch = t.state, size
+    exact, s.micro_batch = gradient_that_fits(t.objective, batch, s.micro_batch, t.ranks, seed=t.plan.seed, step=s.step)
     outcome = exact.total
     update(t, factor)
     loss = float(outcome.loss) / float(outcome.weight)
-    s.trail.append((len(batch), s.micro_batch, float(s.optimizer.param_groups[0]["initial_lr"]), loss))
+    s.trail.append((size, s.micro_batch, float(s.optimizer.param_groups[0]["initial_lr"]), loss))
     s.window.add(outcome)
-    s.position += len(batch)
+    s.position += size
     s.step += 1
     return loss
 
@@ -35,10 +35,10 @@ def train(t: Training, size: int, steps: int, give_up: Callable[[list[float]], b
     """The losses of `steps` steps of `size` rows from the state's position on, by the run's schedule. A step that is
     not finite ends the trial with FAILED. give_up: asked after every step but the last."""
     losses = []
-    stream = t.batches.stream(t.state.position, size)
+    stream = t.batches.stream(t.state.position, size, t.ranks.share)
     try:
         for _ in range(steps):
-            losses.append(step(t, next(stream), None))
+            losses.append(step(t, next(stream), size, None))
             if not math.isfinite(losses[-1]):
                 raise NonFiniteLoss("not finite")
             if give_up is not None and len(losses) < steps and give_up(losses):
@@ -57,6 +57,11 @@ def loss_on(t: Training, batches: Sequence[Batch]) -> float:
     except HandfulError:
         return FAILED
     return loss if math.isfinite(loss) else FAILED
+
+
+def agreed(t: Training, seconds: float) -> float:
+    """A time as rank 0 has it, so that all ranks decide alike by it."""
+    return float(t.ranks.told(repr(seconds)))
 
 
 def clock(t: Training) -> float:

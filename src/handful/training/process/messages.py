@@ -47,7 +47,7 @@ class Messages:
     limit: float = 120.0
     roll: Roll | None = None
     group: dist.ProcessGroup | None = None
-    asked: Callable[[], int] = lambda: 0
+    asked: Callable[[], int] = int
     lost: PeerLost | None = None
 
     def send(self, start: Callable[[dist.ProcessGroup | None], dist.Work | None], tensor: Tensor) -> dist.Work:
@@ -134,6 +134,16 @@ class Messages:
         if padded.numel():
             self.finish(self.send(lambda group: dist.all_gather(parts, padded, group, async_op=True), padded), padded)
         return [part[: int(n)] for part, n in zip(parts, counts, strict=True)]
+
+    def joined(self, rows: T) -> Tensor:
+        """The rows of all ranks, one after the other."""
+        return rows if self.size == 1 else torch.cat(self.gather_rows(rows))
+
+    def summed(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor over all ranks, in place."""
+        if self.size > 1:
+            self.finish(self.sum(tensor), tensor)
+        return tensor
 
     def gather_bytes(self, content: bytes) -> list[bytes]:
         """The bytes of every rank."""

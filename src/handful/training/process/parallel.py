@@ -48,7 +48,11 @@ class Ranks(Messages):
 
     def most(self, rows: int) -> int:
         """The rows of the largest share of a mini-batch of which this rank's has so many."""
-        return max(rows, -(-self.batch // self.size))
+        return max(rows, self.most_of(self.batch))
+
+    def most_of(self, batch: int) -> int:
+        """The rows of the largest share of a mini-batch of so many."""
+        return -(-batch // self.size)
 
     def stopped(self, interrupts: Interrupts) -> bool:
         """Whether a signal has asked any of several ranks to stop: it then asks all."""

@@ -1,0 +1,140 @@
+"""Whole numbers that are names: users, items, shops. Told by the column's name, or by what training rows say of it."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from handful.data.base import Column, Rows, Source, Value, View
+from handful.data.tables.reading import TIME_NAME
+from handful.data.tables.types import TEXT, named
+from handful.transform.rows import chunks_of
+
+LOOK = 10_000  # training rows that are looked at
+FEWEST, ROWS_OF_EACH = 10, 3  # values, and rows of each on average, from which it is asked
+MOST = 1 << 16  # values that may be names
+_SURE = 4.0  # standard deviations by which values must differ
+_SCATTER = 0.5  # of the variance between values, how much must lie between neighbours: none on a line, all by chance
+_ID = re.compile(r"(^|[_. -])(id|ids|code|zip|zip_?code|postcode|plz|sku)$|[a-z](Id|ID|Code)$|编号$|编码$")
+_MAYBE = re.compile(
+    r"(id|code|no|nr|num|number)$|(^|[_. -])(store|shop|branch|dep(t|artment)|county|state|region|district|city|"
+    r"country|firm|company|school|subject|patient|person|user|customer|client|item|product|article|brand|team|player|seller|"
+    r"vendor|group|cluster|site|station|sensor|device|machine|meter|zone|route|event|filiale|kunde|artikel|category|type)"
+    r"s?([_. -]|$)|[店户品]$",
+    re.I,
+)
+Floats = NDArray[np.float64]
+
+
+class Named(View):
+    """A source in which some columns of whole numbers are categories: a number's class is the text that it is.
+
+    >>> import handful
+    >>> rows = Named(handful.open({"shop": [7, 3, 7], "y": [0.5, 1.5, 0.25]}, target="y"), {"shop": np.array([3, 7])})
+    >>> rows.columns["shop"].classes, rows.take([0, 1])["shop"].tolist()
+    (('3', '7'), [1, 0])
+    """
+
+    def __init__(self, base: Source, values: Mapping[str, NDArray[np.int64]]) -> None:
+        ordered = {name: sorted(map(str, known.tolist())) for name, known in values.items()}
+        found = {name: Column("category", "int64", (), tuple(names), type=str(TEXT)) for name, names in ordered.items()}
+        super().__init__(base, {name: found.get(name, column) for name, column in base.columns.items()})
+        self.known = values
+        self.places = {n: np.argsort(np.argsort([str(v) for v in known.tolist()])) for n, known in values.items()}
+
+    def read(self, rows: Rows) -> dict[str, Value]:
+        return {name: self._coded(name, value) for name, value in self.base.read(rows).items()}
+
+    def read_column(self, name: str, rows: Rows) -> Value:
+        return self._coded(name, self.base.read_column(name, rows))
+
+    def _coded(self, name: str, value: Value) -> Value:
+        if name not in self.known or not isinstance(value, Tensor):
+            return value
+        numbers, known = value.numpy(), self.known[name]
+        at = np.searchsorted(known, np.nan_to_num(numbers)).clip(max=len(known) - 1)
+        return torch.from_numpy(np.where(known[at] == numbers, self.places[name][at], -1))
+
+
+def names_in(source: Source, keep: Sequence[str | None] = ()) -> tuple[dict[str, NDArray[np.int64]], list[str]]:
+    """The values of the columns of whole numbers that are names, of training rows, and a sentence on each. keep:
+    columns that are needed as they are.
+
+    A column is names where it is called so (user_id), or where it may be (store) and values of the target differ from
+    one number to another, and from one to the next as much as between any two: they have no order that says anything.
+    Ranks of a target of numbers are compared, 0 and 1 for each class of others. Of real tables' other columns, a weight
+    that each of some patients has in many rows looks the same.
+    """
+    asked = [name for name in source.inputs if name not in keep and _whole(name, source.columns[name])]
+    goal = source.columns[source.target] if source.target else None
+    if not asked or goal is None or goal.varies or goal.kind not in ("number", "category", "tensor"):
+        return {}, []
+    rows = np.unique(np.linspace(0, len(source) - 1, min(len(source), LOOK)).astype(np.int64))
+    look = source.take(rows, [*asked, source.target or ""])
+    y = _outputs(look.tensor(source.target or "").numpy(), goal)
+    found, notes = dict[str, NDArray[np.int64]](), list[str]()
+    for name in asked:
+        x = look.tensor(name).numpy()
+        kept = np.isfinite(x) & np.isfinite(y).all(1)
+        if not kept.any() or (x[kept] % 1 != 0).any() or len(np.unique(x[kept])) * ROWS_OF_EACH > kept.sum():
+            continue
+        called = _ID.search(name) is not None and len(np.unique(x[kept])) > 2
+        if not called and not (_MAYBE.search(name) and scattered(x[kept], y[kept])):
+            continue
+        parts = [np.unique(batch.tensor(name).numpy()) for batch in chunks_of(source, [name])]
+        values = np.unique(np.concatenate(parts))
+        values = values[np.isfinite(values)].astype(np.int64)
+        if len(values) > MOST:
+            continue
+        why = "as its name says" if called else "those next to one another differ as much as any two"
+        notes.append(
+            f"'{name}' holds whole numbers that stand for names ({why}): a category with {len(values):,} values."
+        )
+        found[name] = values
+    return found, notes
+
+
+def _whole(name: str, column: Column) -> bool:
+    kind = named(column.type)
+    integers = kind is not None and str(kind).lstrip("u").startswith("int")
+    return column.kind == "number" and integers and column.dates is None and not TIME_NAME.search(name)
+
+
+def _outputs(y: NDArray[np.generic], column: Column) -> Floats:
+    """The target as columns [m, k] whose means may be compared."""
+    flat = y.reshape(len(y), -1).astype(np.float64)
+    values = np.unique(flat[np.isfinite(flat)])
+    if flat.shape[1] > 1:
+        return flat
+    if column.classes is not None or len(values) <= 20:
+        return (flat == values[None, :]).astype(np.float64) if len(values) <= 300 else flat
+    ranks = np.argsort(np.argsort(flat, axis=0), axis=0) / len(flat)
+    return np.where(np.isfinite(flat), ranks, np.nan)
+
+
+def scattered(x: NDArray[np.generic], y: Floats) -> bool:
+    """Whether y [m, k] differs between the values of x [m] (by F), and between neighbours as much as between any two
+    (by the mean square of successive differences, von Neumann 1941, less the noise within a value).
+
+    >>> draw = np.random.default_rng(0)
+    >>> x = draw.integers(0, 40, 4000)
+    >>> noise, of_value = draw.normal(size=(4000, 1)), draw.normal(size=(40, 1))
+    >>> scattered(x, noise), scattered(x, noise + x[:, None] / 10), scattered(x, noise + of_value[x])
+    (False, False, True)
+    """
+    values, group, counts = np.unique(x, return_inverse=True, return_counts=True)
+    m, g = len(x), len(values)
+    if g < FEWEST or m <= 2 * g:
+        return False
+    means = np.stack([np.bincount(group, y[:, k]) for k in range(y.shape[1])], 1) / counts[:, None]
+    within = ((y - means[group]) ** 2).sum() / (m - g)
+    between = (counts[:, None] * (means - y.mean(0)) ** 2).sum() / (g - 1)
+    if between <= within * (1 + _SURE * np.sqrt(2 / (g - 1) + 2 / (m - g))):
+        return False
+    variance = (between - within) * (g - 1) / (m - (counts**2).sum() / m)
+    pairs = counts[:-1] * counts[1:] / (counts[:-1] + counts[1:])  # how sure the difference of two neighbours is
+    apart = (pairs * ((means[:-1] - means[1:]) ** 2).sum(1)).sum() - within * (g - 1)
+    return bool(apart / pairs.sum() / 2 > _SCATTER * variance)

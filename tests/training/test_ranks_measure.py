@@ -1,0 +1,47 @@
+"""Several ranks measure together: one answer, the noise scale of one process, nothing that hangs."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+import ranks
+
+
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_the_noise_scale_is_that_of_one_process(size, tmp_path):
+    found = []
+    for n in (1, size):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        jobs = ranks.launch(n, ranks.moments_of, folder, folder=folder)
+        statuses, said = ranks.ends(jobs, folder)
+        assert statuses == [0] * n, said
+        found += [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(n)]
+    alone, *together = found
+    for moments, loss, weight, grads in together:
+        np.testing.assert_allclose([*moments, loss, weight], [*alone[0], *alone[1:3]], rtol=1e-9)
+        assert grads.keys() == alone[3].keys()
+        for name, grad in grads.items():
+            np.testing.assert_allclose(grad, alone[3][name], rtol=1e-9, atol=1e-15, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("all", 2), ("batch", 2), *(pytest.param(*case, marks=pytest.mark.slow) for case in
+     (("all", 3), ("batch", 3), ("rate", 2), ("rate", 3), ("stated", 2)))],
+)  # fmt: skip
+def test_ranks_measure_batch_and_rate_together(name, size, tmp_path):
+    jobs = ranks.launch(size, ranks.measure, tmp_path, name, folder=tmp_path)
+    statuses, said = ranks.ends(jobs, tmp_path)
+    assert statuses == [0] * size, said
+    first, *others = (torch.load(tmp_path / f"{name}{rank}.pt", weights_only=False) for rank in range(size))
+    options = ranks.MEASURED[name][1]
+    for choice in {"batch", "lr"} - options.keys():
+        assert first[choice][1] in ("measured", "bounded"), first[choice]
+    assert first["position"] >= 3 * 5400
+    for other in others:  # to the bit
+        np.testing.assert_equal(other, first)

@@ -1,0 +1,105 @@
+"""Whole numbers that are names (user_id, store) are learned as categories, whatever the rows come in."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_array_equal
+
+import handful
+from handful.transform.names import Named, names_in
+
+N, SHOPS = 3000, 60
+SHORT = {"batch": 64, "lr": 0.01, "until": 6, "quiet": True, "deterministic": True}
+
+
+def sales(name="store", of_shop=1.0, seed=0):
+    """Each shop sells at its own level; shops are numbered without order."""
+    draw = np.random.default_rng(seed)
+    shop, day = 1000 + 7 * draw.integers(0, SHOPS, N), draw.integers(0, 30, N)
+    level = np.random.default_rng(9).normal(size=1000 + 7 * SHOPS)
+    y = of_shop * level[shop] + 0.05 * day + 0.3 * draw.normal(size=N)
+    return pd.DataFrame({name: shop, "stock": day, "y": y})
+
+
+@pytest.mark.parametrize(
+    ("name", "of_shop", "found"),
+    [("shop_id", 1, True), ("shopId", 1, True), ("shop_id", 0, True), ("store", 1, True), ("store", 0, False),
+     ("paid", 0, False), ("weight", 1, False), ("year", 1, False), ("门店编号", 0, True)],
+)  # fmt: skip
+def test_which_columns_are_names(name, of_shop, found):
+    rows = handful.open(sales(name, of_shop), target="y")
+    assert list(names_in(rows)[0]) == ([name] if found else [])
+    assert names_in(rows, [name])[0] == {}
+
+
+def test_an_order_that_says_something_is_kept():
+    rows = sales("group", 0)
+    rows["y"] += rows["group"] / 100
+    assert names_in(handful.open(rows, target="y"))[0] == {}
+
+
+def test_classes_and_labels_as_targets_tell_too():
+    rows = sales()
+    rows["y"] = np.where(rows["y"] > 1, "much", "little")
+    assert list(names_in(handful.open(rows, target="y"))[0]) == ["store"]
+    several = handful.open(
+        {"store": rows["store"], "y": np.stack([rows["y"] == "much"] * 2, 1).astype(int)}, target="y"
+    )
+    assert list(names_in(several)[0]) == ["store"]
+
+
+def test_values_are_coded_by_the_text_that_they_are():
+    base = handful.open({"shop": [100, 9, 20, 9], "y": [0.5, 1.5, 2.5, 3.5]}, target="y")
+    rows = Named(base, {"shop": np.array([9, 20, 100])})
+    shop = rows.columns["shop"]
+    assert [shop.classes[code] for code in rows.take([0, 1, 2, 3])["shop"]] == ["100", "9", "20", "9"]
+    assert_array_equal(rows.take([1, 2], ["shop"])["shop"], rows.take([1, 2])["shop"])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("names")
+    sales().to_csv(folder / "sales.csv", index=False)
+    return folder, handful.fit("table(members=1)", str(folder / "sales.csv"), target="y", out=folder / "run", **SHORT)
+
+
+def test_new_rows_are_read_so_in_every_container(trained):
+    folder, run = trained
+    assert any("'store' holds whole numbers that stand for names" in note for note in run.plan.notes)
+    new = sales(seed=1).head(50)
+    new.to_csv(folder / "new.csv", index=False)
+    new.to_parquet(folder / "new.parquet")
+    expected = run.predict(new)
+    total = ((new["y"] - new["y"].mean()) ** 2).sum()
+    assert 1 - ((new["y"] - expected) ** 2).sum() / total > 0.8  # as a number: below 0.2
+    loaded = handful.load(folder / "run")
+    for rows in (str(folder / "new.csv"), str(folder / "new.parquet"), new.to_dict("list"), new.to_dict("records")):
+        assert_array_equal(loaded.predict(rows), expected)
+    assert_array_equal(run.predict(handful.open(str(folder / "new.csv"), target="y")), expected)
+    one = {"store": int(new["store"][0]), "stock": int(new["stock"][0])}
+    assert run.predict(one) == pytest.approx(expected[:1], rel=1e-5)
+    assert run.evaluate(str(folder / "new.csv"))["r2"] > 0.8
+
+
+def test_a_run_goes_on_with_the_same_names(trained):
+    folder, _ = trained
+    again = handful.resume(folder / "run", until="epochs(7)")
+    assert again.stopped_because == "reached 7 epochs"
+
+
+def test_a_model_of_the_callers_own_gets_the_numbers():
+    import torch
+
+    seen = []
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.out = torch.nn.Linear(1, 1)
+
+        def forward(self, shop_id, stock):
+            seen.append(shop_id.max().item())
+            return self.out(stock[:, None].float())
+
+    handful.fit(Net(), sales("shop_id"), target="y", **SHORT)
+    assert max(seen) > 1000
