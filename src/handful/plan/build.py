@@ -13,7 +13,6 @@ from handful.base.keys import drawing
 from handful.base.plan import Choice, Plan, Progress
 from handful.batches.batches import Batches
 from handful.optim import schedule
-from handful.optim.initial_lr import fans_in
 from handful.optim.rates import set_base
 from handful.optim.schedule import Schedule
 from handful.optim.state import needs_closure
@@ -368,9 +367,7 @@ def make_rules(
     score = chooser.put("score", choice)
     if better != "auto":
         chooser.set("better", better, "found" if options.better == "auto" else "given")
-    single, number = len(fans_in(objective.model)) == 1, data.pipeline.task == "regression"
-    held = len(data.held_out) if data.held_out is not None else 0
-    rule, choice = choose.until(options.until, n, held, score, better, single=single, number=number)
+    rule, choice = choose.until(options.until, n, len(data.held_out or ()), score, better, objective, data.pipeline)
     chooser.put("until", choice)
     planned = rule.limit(n, size)
     shape = choose.schedule_of(options, planned, optimizer, chooser)

@@ -16,7 +16,7 @@ from handful.models.base import Model
 from handful.optim import schedule
 from handful.optim.build import Optimizers, set_base
 from handful.optim.build import build as build_optimizer
-from handful.optim.initial_lr import ADAPTIVE
+from handful.optim.initial_lr import ADAPTIVE, fans_in
 from handful.optim.state import averages_itself, needs_closure, parts_of
 from handful.plan.config import Config
 from handful.training.objective import Objective
@@ -221,19 +221,19 @@ def ema(options: Config, net: nn.Module, optimizer: Optimizer, *, rows: int | No
 
 
 def until(
-    asked: str | float | stop.Rule | None, n: int, held: int, score: str, better: Better = "auto", *,
-    single: bool = False, number: bool = False,
+    asked: str | float | stop.Rule | None, n: int, held: int, score: str, better: Better, objective: Objective,
+    pipeline: Pipeline,
 ) -> tuple[stop.Rule, Choice]:  # fmt: skip
     """The stop rule; by default a number of epochs that falls with the size of the data, and patience of a third. held:
-    rows held out; single: whether the model is a single layer; number: whether one is predicted, of which few rows
-    cannot tell when it is no longer learned (see `as_good`)."""
+    rows held out. A single layer on few rows is trained for longer; of a number, few held-out rows cannot tell when it
+    is no longer learned (see `as_good`)."""
     if asked is None or asked == "auto":
         usual = round(float(np.clip(15 * (10_000 / n) ** 0.25, 10, 40)))
-        epochs = max(usual, LEAST_LEARNED // n) if single else usual
+        epochs = max(usual, LEAST_LEARNED // n) if len(fans_in(objective.model)) == 1 else usual
         text = f"epochs({epochs})"
         why = f"{LEAST_LEARNED:,} examples for a single layer" if epochs > usual else "fewer for more data, 10 to 40"
         reason = f"{epochs} epochs of {n:,} rows: {why}"
-        if number and n <= 10 * FEW_HELD and 0 < held <= FEW_HELD:
+        if pipeline.task == "regression" and n <= 10 * FEW_HELD and 0 < held <= FEW_HELD:
             reason += f"; {held} held-out rows are too few to tell that it should stop sooner"
         elif held:
             patience = max(5, round(usual / 3 / look_every(n)))
