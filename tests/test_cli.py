@@ -365,6 +365,24 @@ def umask():
     return found
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "wine", "--config", "none.toml"], "none.toml cannot be read: No such file or directory"),
+        (["train", "wine", "--config", "."], ". cannot be read: it is a folder, a pipe, a device or the like"),
+        (["watch", "RUN", "--serve", "--port", "70000"], "port 70000 cannot be had (ports are 0 to 65535)"),
+        (["inspect", "wine", "--verify"], "wine has no manifest.json, so it is not a store"),
+        (["train", "wine", "--out", "RUN"], " or --resume; choose another folder; or replace it by --overwrite\n"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_is_wrong_is_said_in_the_words_of_the_command(command, trained, arguments, said):
+    status, _, err = command(*(trained[0] if a == "RUN" else a for a in arguments))
+    assert (status, err.count("\n")) == (2, 1)
+    assert err.startswith("handful: ")
+    assert said in err
+
+
 def test_a_mistake_is_one_sentence_and_status_2(command, trained):
     for arguments in (("evaluate", trained[0], "digit"), ("train", "digits", "--optimizer", "adamm"), ("report", "no")):
         status, out, err = command(*arguments)

@@ -84,6 +84,21 @@ def test_categories_are_texts_if_they_are_asked_to_be(tmp_path):
     assert len(run.predict(["good bad"])) == 1
 
 
+@pytest.mark.parametrize("model", ["table", "mlp", "linear"])
+@pytest.mark.parametrize("form", ["csv", "frame", "dict"])
+def test_a_model_of_tables_leaves_free_text_out_and_says_so(model, form, tmp_path):
+    columns = {"size": [k % 7 + 0.5 for k in range(60)], "kind": ["a", "b", "c"] * 20, "y": [k % 2 for k in range(60)]}
+    texts = [f"the item number {k} was rather good on day {k * 3 % 11}" for k in range(60)]
+    frame = pd.DataFrame(columns | {"said": texts})
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    given = {"csv": tmp_path / "rows.csv", "frame": frame, "dict": {**columns, "said": texts}}[form]
+    quick = {"target": "y", "until": "steps(3)", "batch": 8, "lr": 0.01, "quiet": True}
+    run, plain = (handful.fit(model, data, **quick) for data in (given, columns))
+    assert "Left out, because a table takes no free text: said." in run.plan.notes
+    assert set(run.pipeline.schema) == {"size", "kind"}
+    assert torch.equal(run.outputs(given), plain.outputs(columns))
+
+
 def test_the_language_of_a_column_of_a_table_and_a_resumed_run(tmp_path):
     source = handful.open(reviews(200), target="answer")
     _, choices = plan(source, recipe="language", until="steps(2)", batch=4, out=tmp_path / "run")

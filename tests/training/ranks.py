@@ -233,6 +233,8 @@ class Faulty(nn.Module):
         if os.environ["RANK"] == "1" and self.training:
             if self.what == "memory" and len(x) > 4:
                 raise torch.OutOfMemoryError("out of memory")
+            if self.what == "no memory" and self.calls > 6:
+                raise torch.OutOfMemoryError("out of memory")
             if self.what == "back" and self.calls == 8:
                 return self.out(x) * torch.inf
             if self.calls > 6:
@@ -250,7 +252,7 @@ class Faulty(nn.Module):
 def suffer(rank, what, folder, limit, more=None):
     x, y = X.copy(), Y
     options = {"lr": 0.1, "optimizer": "sgd", "batch": 20, "until": "steps(12)", "save_every": 3, "valid": None}
-    if what in ("SIGTERM", "SIGINT"):
+    if what in ("SIGTERM", "SIGINT", "link"):
         options["until"] = "steps(1000000)"
     if what == "back":
         options |= {"on_nonfinite": "rollback"}

@@ -121,6 +121,8 @@ def options_of(path: Path, known: set[str]) -> dict[str, object]:
         read = tomllib.loads(a_file(path).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise HandfulError(f"{path} is not TOML: {problem}") from None
+    except OSError as problem:
+        raise HandfulError(f"{path} cannot be read: {problem.strerror}") from None
     found = {name.replace("-", "_"): value for name, value in read.items()}
     for name in found:
         if name not in known:

@@ -79,8 +79,9 @@ def server_of(folder: "RunFolder", port: int) -> "ThreadingHTTPServer":
 
     try:
         return ThreadingHTTPServer((LOOPBACK, port), Handler)
-    except OSError as problem:
-        raise HandfulError(f"port {port} cannot be had ({problem.strerror}); give --port another, or 0") from None
+    except (OSError, OverflowError) as problem:
+        why = getattr(problem, "strerror", "ports are 0 to 65535")
+        raise HandfulError(f"port {port} cannot be had ({why}); give --port another, or 0") from None
 
 
 def page_of(folder: "RunFolder") -> bytes:

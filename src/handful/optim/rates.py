@@ -10,7 +10,6 @@ from handful.base.errors import HandfulError, StepError
 from handful.base.plan import Progress
 from handful.optim.decay import Schedule
 from handful.optim.groups import Group
-from handful.optim.state import write
 
 
 def set_lr(optimizer: Optimizer, factor: float, only: Group | None = None) -> None:
@@ -27,9 +26,13 @@ def set_lr(optimizer: Optimizer, factor: float, only: Group | None = None) -> No
     if not 0 <= factor < math.inf:
         raise StepError(f"the schedule asks for {factor:g} times the learning rate; no step is made at such a rate")
     for group in optimizer.param_groups if only is None else [only]:
+        held = group["lr"]
         if "initial_lr" not in group:
-            group["initial_lr"] = float(group["lr"])
-        write(group, "lr", group["initial_lr"] * factor)
+            group["initial_lr"] = float(held)
+        if isinstance(held, Tensor):  # as `write`, without its call in every step
+            held.fill_(group["initial_lr"] * factor)
+        else:
+            group["lr"] = group["initial_lr"] * factor
 
 
 def follow(optimizer: Optimizer, schedule: Schedule, progress: Progress, share: float = 1.0) -> None:

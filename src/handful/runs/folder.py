@@ -58,8 +58,8 @@ class RunFolder:
             contents, name = self.contents(), files.said(self.path)
             self.release()
             raise HandfulError(
-                f"{name} already holds a run, {contents}: go on with it by handful resume {name} (in Python "
-                "handful.resume, or fit(..., resume='auto')), choose another folder, or pass overwrite"
+                f"{name} already holds a run, {contents}: go on with it by handful resume {name}, or resume=True; "
+                "choose another folder; or replace it by overwrite=True"
             )
 
     def hold(self) -> None:

@@ -152,8 +152,10 @@ def _reads(source: Store, batch: int) -> list[str]:
 
 
 def check_store(where: str) -> None:
-    """Compare every byte with its digest; one line for each damage, and HandfulError at the end if there is any."""
+    """Compare every byte with its digest. HandfulError where there is damage; of several one line each before."""
     damage = verify(where)
+    if len(damage) == 1:
+        raise HandfulError(damage[0])
     for problem in damage:
         print(problem)
     if damage:

@@ -289,7 +289,7 @@ def check_same(there: list[Row], here: list[Row]) -> str | None:
         if row["step"] in known and "note" not in row and known[row["step"]] != timeless(row):
             return (
                 f"this replay is not the run's own: their histories part at step {row['step']:,} (another machine, "
-                "version or thread count, or options that were changed on resume)"
+                "version or number of threads or ranks, or options that were changed on resume)"
             )
     return None
 

@@ -138,6 +138,9 @@ class Run:
         """
         with joined(self.objective.device.type, timeout) as ranks:
             self.rank, self.ranks = ranks.rank, ranks
+            if (place := ranks.place(self.objective.device.type)).index is not None:  # the GPU of this rank
+                self.objective.device = place
+                self.objective.put(self.model.to(place))
             try:
                 yield self
             finally:

@@ -38,14 +38,17 @@ def check(recipe: str | None) -> str | None:
 
 def of_model(source: Source, kinds: tuple[str, ...]) -> str | None:
     """The recipe of a model that is for one kind of data only, where the source has a column of that kind; float arrays
-    of pictures, which cannot be told from other blocks of numbers, count as pictures then.
+    of pictures, which cannot be told from other blocks of numbers, count as pictures then. Of one for tables: "table",
+    where texts stand beside numbers or categories.
 
     >>> of_model(open_source({"x": [[[0.5, 0.2], [0.1, 0.9]]] * 4, "y": [0, 1, 0, 1]}, target="y"), ("image",))
     'image'
     """
+    columns = [source.columns[name] for name in source.inputs]
+    if "table" in kinds and {c.kind for c in columns} - {"number", "category"} == {"text"} != {c.kind for c in columns}:
+        return "table"
     if len(kinds) != 1 or kinds[0] not in KINDS:
         return None
-    columns = [source.columns[name] for name in source.inputs]
     fits = any(c.kind in KINDS[kinds[0]] or (kinds[0] == "image" and _picture(c)) for c in columns)
     fits = fits or (kinds[0] == "text" and {c.kind for c in columns} == {"category"})  # texts that repeat
     return kinds[0] if fits else None
@@ -72,7 +75,11 @@ def select(source: Source, recipe: str | None, keep: Iterable[str | None] = (), 
             f"recipe '{recipe}' needs a column of {' or '.join(kinds)}; {source.name} has {found or 'no input'}"
         )
     extra = [name for name in (None if recipe == "language" else source.target, *keep) if name]
-    return View(source, {name: column for name, column in source.columns.items() if name in {*fits, *extra}})
+    view = View(source, {name: column for name, column in source.columns.items() if name in {*fits, *extra}})
+    texts = [name for name in source.inputs if name not in view.columns and source.columns[name].kind == "text"]
+    if recipe == "table" and texts:
+        view.notes = [*source.notes, f"Left out, because a table takes no free text: {', '.join(texts)}."]
+    return view
 
 
 def _picture(column: Column) -> bool:
