@@ -291,3 +291,116 @@ def test_a_run_that_is_cut_around_its_second_beginning_ends_with_the_same_bits(a
     assert looks(end) == looks(whole)
     for a, b in zip(end.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def few(n: int, seed: int):
+    """A number that 4 of 12 columns tell, with as much noise, which is heavy-tailed."""
+    g = np.random.default_rng(seed)
+    x = g.normal(size=(n, 12)).astype(np.float32)
+    return x, (x[:, :4].sum(1) + 1.5 * g.standard_t(3, size=n)).astype(np.float32)[:, None]
+
+
+def single() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(12, 1)
+
+
+def test_a_single_layer_on_few_rows_is_trained_until_it_is_where_ridge_regression_comes():
+    g = np.random.default_rng(0)
+    x = g.normal(size=(90, 12)).astype(np.float32)
+    x[:, 6:] = x[:, :6] + 0.3 * x[:, 6:]  # columns that are nearly one another: 40 epochs are not enough
+    y = (x @ np.where(np.arange(12) < 6, 1.0, -1.0) + 0.05 * g.normal(size=90)).astype(np.float32)[:, None]
+    run = handful.fit(single(), (x[:60], y[:60]), valid=(x[60:], y[60:]), quiet=True)
+    assert run.plan.until == "epochs(333)"
+    assert "20,000 examples for a single layer; 30 held-out rows are too few" in run.plan.choices["until"].reason
+    with torch.no_grad():
+        got = float(((run.model(torch.tensor(x[60:])) - torch.tensor(y[60:])) ** 2).mean())
+    a = np.c_[x[:60], np.ones(60)].astype(np.float64)
+    w = np.linalg.solve(a.T @ a + 1e-3 * np.eye(13), a.T @ y[:60])
+    assert got < 2 * float(((np.c_[x[60:], np.ones(30)] @ w - y[60:]) ** 2).mean())
+    epochs = [row["epoch"] for row in run.history if "valid_loss" in row]
+    apart = np.diff([e for e in epochs if e > 1])
+    assert len(epochs) < 300
+    assert apart[0] == pytest.approx(0.5, abs=0.3)
+    assert apart[-2] == pytest.approx(8, abs=0.5)
+
+
+def test_how_far_few_held_out_rows_are_behind_the_lowest_look_is_in_standard_errors_paired_by_row():
+    (x, y), valid = few(80, 0), few(15, 1)
+    seen = []
+
+    class Watched(nn.Linear):
+        def forward(self, rows):
+            out = super().forward(rows)
+            if not self.training and len(rows) == 15:
+                seen.append(((out.detach() - torch.tensor(valid[1])) ** 2).double().flatten().numpy())
+            return out
+
+    torch.manual_seed(0)
+    run = handful.fit(
+        Watched(12, 1), (x, y), valid=valid, lr=0.5, schedule="constant", ema=None, until="epochs(9)", quiet=True
+    )
+    rows = [row for row in run.history if "behind" in row]
+    looks = seen[-len(rows) :]
+    for k, row in enumerate(rows):
+        lowest = min(range(k + 1), key=lambda j: looks[j].mean())
+        d = looks[k] - looks[lowest]
+        z = d.mean() / (d.std(ddof=1) / math.sqrt(15)) if lowest != k else 0.0
+        assert row["behind"] == pytest.approx(z, rel=1e-3, abs=1e-6)
+    assert any(row["behind"] > 0.5 for row in rows)
+
+
+def outliers(n: int, seed: int):
+    """A curve of two of five columns, and a far error in one row of six."""
+    g = np.random.default_rng(seed)
+    x = g.uniform(-1, 1, (n, 5)).astype(np.float32)
+    y = np.sin(4 * x[:, 0]) + 2 * x[:, 1] * x[:, 2]
+    return x, (y + g.normal(size=n) * np.where(g.random(n) < 1 / 6, 1.5, 0.1)).astype(np.float32)[:, None]
+
+
+def test_of_a_number_the_lowest_of_looks_at_few_rows_is_kept_only_where_later_ones_are_clearly_above_it(monkeypatch):
+    def net():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(5, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 1))
+
+    def of(run, rows):
+        with torch.no_grad():
+            return float(((run.model(torch.tensor(rows[0])) - torch.tensor(rows[1])) ** 2).mean())
+
+    ratios = []
+    for seed in (0, 3, 6):
+        train, valid, test = outliers(250, seed), outliers(8, seed + 1), outliers(4000, seed + 2)
+        run = handful.fit(net(), train, valid=valid, quiet=True)
+        assert "plateau" not in run.plan.until
+        assert run.best["behind"] <= observe.TELLS
+        with monkeypatch.context() as patch:
+            patch.setattr(observe, "TELLS", -math.inf)  # by the lowest loss alone
+            ratios.append(of(run, test) / of(handful.fit(net(), train, valid=valid, quiet=True), test))
+    assert np.exp(np.mean(np.log(ratios))) < 0.98, ratios
+
+
+def test_more_held_out_rows_or_a_class_are_told_by_their_loss():
+    x, y = few(300, 0)
+    run = handful.fit(single(), (x, y), valid=few(101, 1), until="epochs(2)", quiet=True)
+    assert not any("behind" in row for row in run.history)
+    assert "plateau" in handful.fit(network(), noisy(90), valid=noisy(50, 1), quiet=True).plan.until
+
+
+@pytest.mark.parametrize("step", [40, 120])
+def test_a_run_of_few_held_out_rows_that_is_cut_ends_with_the_same_bits(step, tmp_path):
+    def cut(event, info):
+        if event == "checkpoint" and info["step"] == step:
+            raise KeyboardInterrupt
+
+    def net():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 1))
+
+    given = {"valid": few(12, 1), "save_every": 40, "quiet": True}
+    whole = handful.fit(net(), few(60, 0), out=tmp_path / "whole", **given)
+    handful.fit(net(), few(60, 0), out=tmp_path / "cut", callbacks=[cut], **given)
+    end = handful.resume(tmp_path / "cut", model=net(), train=few(60, 0), valid=few(12, 1), quiet=True)
+    assert [row.get("behind") for row in end.history] == [row.get("behind") for row in whole.history]
+    assert end.best["step"] == whole.best["step"]
+    for a, b in zip(end.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(a, b)

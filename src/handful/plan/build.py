@@ -367,7 +367,7 @@ def make_rules(
     score = chooser.put("score", choice)
     if better != "auto":
         chooser.set("better", better, "found" if options.better == "auto" else "given")
-    rule, choice = choose.until(options.until, n, validated, score, better)
+    rule, choice = choose.until(options.until, n, len(data.held_out or ()), score, better, objective, data.pipeline)
     chooser.put("until", choice)
     planned = rule.limit(n, size)
     shape = choose.schedule_of(options, planned, optimizer, chooser)

@@ -16,17 +16,19 @@ from handful.models.base import Model
 from handful.optim import schedule
 from handful.optim.build import Optimizers, set_base
 from handful.optim.build import build as build_optimizer
-from handful.optim.initial_lr import ADAPTIVE
+from handful.optim.initial_lr import ADAPTIVE, fans_in
 from handful.optim.state import averages_itself, needs_closure, parts_of
 from handful.plan.config import Config
 from handful.training.objective import Objective
 from handful.training.process.parallel import Ranks
 from handful.training.process.sharding import Sharding, check_steps
 from handful.training.watch import stop
+from handful.training.watch.observe import FEW_HELD, NEARER
 from handful.transform.pipeline import Pipeline
 
 FEW_ROWS = 50_000  # so few are soon learned by heart: they are looked at more often, and weights are averaged
 EMA = 0.99
+LEAST_LEARNED = 20_000  # examples that a single layer is planned to see: Adam needs thousands of steps for it
 MOMENTS = 200  # rows of the history of a run, besides evaluations: each costs as much as a small step
 
 
@@ -219,15 +221,22 @@ def ema(options: Config, net: nn.Module, optimizer: Optimizer, *, rows: int | No
 
 
 def until(
-    asked: str | float | stop.Rule | None, n: int, validated: bool, score: str, better: Better = "auto"
-) -> tuple[stop.Rule, Choice]:
-    """The stop rule; by default a number of epochs that falls with the size of the data, and patience of a third."""
+    asked: str | float | stop.Rule | None, n: int, held: int, score: str, better: Better, objective: Objective,
+    pipeline: Pipeline,
+) -> tuple[stop.Rule, Choice]:  # fmt: skip
+    """The stop rule; by default a number of epochs that falls with the size of the data, and patience of a third. held:
+    rows held out. A single layer on few rows is trained for longer; of a number, few held-out rows cannot tell when it
+    is no longer learned (see `as_good`)."""
     if asked is None or asked == "auto":
-        epochs = round(float(np.clip(15 * (10_000 / n) ** 0.25, 10, 40)))
+        usual = round(float(np.clip(15 * (10_000 / n) ** 0.25, 10, 40)))
+        epochs = max(usual, LEAST_LEARNED // n) if len(fans_in(objective.model)) == 1 else usual
         text = f"epochs({epochs})"
-        reason = f"{epochs} epochs of {n:,} rows: fewer for more data, 10 to 40"
-        if validated:
-            patience = max(5, round(epochs / 3 / look_every(n)))
+        why = f"{LEAST_LEARNED:,} examples for a single layer" if epochs > usual else "fewer for more data, 10 to 40"
+        reason = f"{epochs} epochs of {n:,} rows: {why}"
+        if pipeline.task == "regression" and n <= 10 * FEW_HELD and 0 < held <= FEW_HELD:
+            reason += f"; {held} held-out rows are too few to tell that it should stop sooner"
+        elif held:
+            patience = max(5, round(usual / 3 / look_every(n)))
             # An accuracy over few rows stands still while the loss still falls; an overfitting net's loss rises while
             # its accuracy still climbs. Only when neither moves is there nothing to wait for.
             watched: dict[str, Better] = {"valid_loss": "auto", score: better}
@@ -283,6 +292,8 @@ def intervals(
         short = planned is not None and planned < 10 * usual
         every = max(size, planned // 10) if short and planned else usual
         why = "epochs; a tenth of the run" if short else "epochs"
+        if open_length and planned is not None and planned > NEARER * every:
+            why += f", twice as many from the {NEARER}th on, and again whenever the run is twice as long"
         why += "; and before the first step, and in the first epoch"
         why += "; where the loss rises from there on, it goes back and on at a smaller rate" if restarts else ""
         choice = Choice(every / n, "default", why)

@@ -175,10 +175,11 @@ class Objective(Measured):
             return LossSums(loss, weight)
         return LossSums(loss, weight, *self.measured(output, batch))
 
-    def values(self, batch: Batch) -> Tensor | None:
-        """The loss of each row, in a pass of its own; None where the loss is one number for all rows."""
+    def values(self, batch: Batch, output: object = None) -> Tensor | None:
+        """The loss of each row, whose output is known or a pass of its own; None where it is one number for all."""
         with torch.no_grad():
-            return adapters.row_losses(self.model, self.loss, by_row=True)(self.forward(batch), batch)[2]
+            output = self.forward(batch) if output is None else output
+            return adapters.row_losses(self.model, self.loss, by_row=True)(output, batch)[2]
 
     def sums(self, batch: Batch, *, metrics: bool = True) -> LossSums:
         """Steps 3 and 4 of the algorithm for the rows of the batch."""

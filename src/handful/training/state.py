@@ -35,6 +35,7 @@ class State:
     average: Weights | None = None
     best: Best | None = None
     first: Weights | None = None  # of the look before the first step, while the run may begin again from them
+    lowest: list[float] = field(default_factory=list)  # the loss of each held-out row at the lowest look, of few rows
     micro_batch: int | None = None
     batch: int = 0
     noise: list[list[float]] = field(default_factory=list)  # what handful.plan.probe.batch_growth has measured lately

@@ -45,7 +45,7 @@ class PartObjective(Objective):
     def sums_of(self, output: object, batch: Batch, *, metrics: bool = True) -> LossSums:
         return LossSums(*self._added_up(batch)[:2])
 
-    def values(self, batch: Batch) -> Tensor | None:
+    def values(self, batch: Batch, output: object = None) -> Tensor | None:
         return self._added_up(batch)[2]
 
 

@@ -6,9 +6,13 @@ Due moments are functions of position, never of time (but for checkpoints, which
 import math
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from handful.base.plan import Row
 from handful.base.score import direction, lower_is_better
 from handful.base.stopwatch import part
+from handful.data.base import Batch
 from handful.optim.build import set_base
 from handful.optim.state import averages_itself, switch
 from handful.training.objective import LossSums
@@ -23,6 +27,9 @@ from handful.training.watch.weights import Weights, load_weights
 from handful.training.watch.window import Window
 
 CONSIDERED = 16  # times in a run that the batch may grow
+FEW_HELD = 100  # held-out rows, and fewer: whether their loss is higher than at another look is told by its error
+TELLS = 1.0  # so many of its standard errors, paired by row
+NEARER = 80  # looks of an open run, after which they are twice as far apart, and again whenever it is twice as long
 FULL = 1000  # rows of the history of a run whose length is not known, before they are fewer
 NEAR = 0.05  # of the lowest held-out loss: evaluations so near it are told apart by the score first
 EVALUATION_BATCH = 512  # rows read at a time when scores are computed; the scores do not depend on it
@@ -70,7 +77,7 @@ class Observer:
         t, s = self.t, self.t.state
         if t.planned is not None and s.position >= t.planned:
             return 0
-        intervals = [logged_every(t), t.evaluate_every]
+        intervals = [logged_every(t), looked_every(t)]
         if t.grower is not None:
             intervals.append(max(1, (t.planned or 0) // CONSIDERED))
         marks = [(s.position // every + 1) * every for every in intervals]
@@ -84,7 +91,7 @@ class Observer:
         t = self.t
         since = t.state.position - t.state.restarted
         early = any(since - t.state.batch < n <= since for n in self.early)
-        evaluated = t.valid is not None and (early or crossed(t, t.evaluate_every))
+        evaluated = t.valid is not None and (early or crossed(t, looked_every(t)))
         if logged := evaluated or crossed(t, logged_every(t)):
             self.log(rate, evaluated)
             if said := diverged(t.state.history):
@@ -152,14 +159,35 @@ def look(t: Training, row: Row) -> Row:
             t.valid.epoch(EVALUATION_BATCH, t.ranks.share),
             t.valid.at(0, 1) if t.ranks.sharding else None,
         )
-        scores = evaluate(t.objective, batches, ranks=t.ranks, spare=spare)
-        row |= {f"valid_{name}": value for name, value in scores.items()}
+        rows: list[Tensor | None] = []
+
+        def losses(read: Batch, output: object) -> None:
+            rows.append(t.objective.values(t.objective.to_device(read), output))
+
+        few = t.ranks.size == 1 and len(t.valid.source) <= FEW_HELD
+        scores = evaluate(t.objective, batches, losses if few else None, ranks=t.ranks, spare=spare)
+        row |= {f"valid_{name}": value for name, value in scores.items()} | behind(t, scores["loss"], rows)
         if t.objective.at_once != before:
             say(
                 t, f"memory ran out in an evaluation: {t.objective.at_once:,} rows at a time go through the model there"
             )
         keep_best(t, row, weights)
     return row
+
+
+def behind(t: Training, loss: float, rows: list[Tensor | None]) -> Row:
+    """{"behind": by how many of its standard errors, paired by row, the held-out loss is above the lowest so far}, of
+    few held-out rows whose losses are known; 0 where it is the lowest."""
+    values = [v.reshape(len(v), -1).mean(1).double().cpu() for v in rows if v is not None]
+    if not math.isfinite(loss) or not values or len(values) < len(rows):
+        return {}
+    now, s = torch.cat(values), t.state
+    if not s.lowest or all(not row.get("valid_loss", math.inf) <= loss for row in s.history):
+        s.lowest = now.tolist()
+        return {"behind": 0.0}
+    difference = now - torch.tensor(s.lowest, dtype=torch.float64)
+    error = float(difference.std(correction=min(1, len(now) - 1))) / math.sqrt(len(now))
+    return {"behind": float(difference.mean()) / max(error, 1e-30)}
 
 
 def keep_best(t: Training, row: Row, weights: Weights) -> None:
@@ -173,8 +201,12 @@ def keep_best(t: Training, row: Row, weights: Weights) -> None:
 
 
 def as_good(t: Training, row: Row, best: Row) -> bool:
-    """Whether, after a run began again from its first weights, a look comes about as low as the best one before that,
-    which was the lowest of a curve that went up and down. The standard error is that of a loss spread by its mean."""
+    """Whether, of a number, a later look is not clearly above the lowest, by few held-out rows: more of the training
+    is in it. Classes are learned by heart, and a few rows, surely wrong, widen the error. Or whether, after a run began
+    again from its first weights, a look comes about as low as the best one before that, which was the lowest of a curve
+    that went up and down. The standard error is that of a loss spread by its mean then."""
+    if t.pipeline.task == "regression" and row.get("behind", math.inf) <= TELLS:
+        return True
     if t.state.first is None or t.valid is None or not 0 < best["position"] <= t.state.restarted:
         return False
     lowest = best.get("valid_loss", math.nan)
@@ -233,8 +265,18 @@ def rises(t: Training, best: Row) -> str:
         after, needed, why = after[-BY_HEART:], BY_HEART, LEARNED
         if s.first is None or s.restarted or sum(row.get("train_loss", math.inf) - lowest for row in after) >= 0:
             return ""
-    worse = all(not row["valid_loss"] <= lowest + NEAR * abs(lowest) for row in after)
+    worse = all(
+        not row["valid_loss"] <= lowest + NEAR * abs(lowest) and row.get("behind", math.inf) > TELLS for row in after
+    )
     return why if worse and len(after) >= needed else ""
+
+
+def looked_every(t: Training) -> int:
+    """Examples between two looks at the held-out rows."""
+    until = t.plan.choices.get("until")
+    if not open_looks(t) or until is None or until.status != "default":
+        return t.evaluate_every
+    return t.evaluate_every << (t.state.position // (NEARER * t.evaluate_every)).bit_length()
 
 
 def logged_every(t: Training) -> int:

@@ -19,7 +19,7 @@ from handful.training.watch.window import Window
 
 PLAIN = (  # of the state: numbers, and lists and dicts of them
     "position", "step", "seconds", "micro_batch", "batch", "noise", "probing_cost", "back", "went_back", "skipped",
-    "restarted", "history",
+    "restarted", "history", "lowest",
 )  # fmt: skip
 
 
