@@ -246,11 +246,11 @@ def test_rates_that_cannot_be(sounds, rate, memory):
     data = bytearray((sounds / "a" / "00.wav").read_bytes())
     data[24:28] = struct.pack("<I", rate)
     (sounds / "b" / "03.wav").write_bytes(data)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(HandfulError, match=rf"b/03\.wav has a rate of {rate:,} Hz, which cannot be"):
         handful.open(sounds, memory=memory)
     source = handful.open(sounds, bad_rows="skip", memory=memory)
-    assert time.perf_counter() - start < 5  # a second on a machine that is not busy
+    assert time.process_time() - start < 5  # of computing, where a hang was
     assert (len(source), source.columns["audio"].rate) == (19, 8000)
 
 

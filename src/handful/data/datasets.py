@@ -388,5 +388,5 @@ def open_embedded(name: str, o: Options) -> Arrays:
     o = with_target(o, list(stored), notes)
     keep = chosen(o, list(stored))
     if not [key for key in keep if key != o.target]:
-        raise HandfulError(f"{o.name} has no column to learn from: name one besides the target in columns=[...]")
+        raise HandfulError(f"{o.name} has no column to learn from: name one besides the target in columns=...")
     return Arrays({key: stored[key] for key in keep}, o.target, name=o.name, where=o.where, notes=notes)

@@ -14,8 +14,18 @@ from handful.transform.pipeline import Pipeline
 
 ClassWeight = str | Sequence[float] | Mapping[object, float] | None
 
+BALANCED, WEIGHTED = "balanced", "weighted by "  # ways to draw rows, with replacement
 UNEVEN = 5.0  # times that the commonest class is larger than the rarest: then accuracy hides how the rare ones fare
 ENOUGH = 500  # rows of other classes than the commonest, or an eighth of few rows: below, Adam goes more slowly
+
+
+def sampling_column(shuffle: str) -> str | None:
+    """The column of the weights by which rows are drawn, or None.
+
+    >>> sampling_column("weighted by need"), sampling_column("exact")
+    ('need', None)
+    """
+    return shuffle.removeprefix(WEIGHTED).strip() if shuffle.startswith(WEIGHTED) else None
 
 
 def count(pipeline: Pipeline, train: Source) -> NDArray[np.int64] | None:

@@ -172,6 +172,10 @@ class Config:
         str | None, "classification, regression, multilabel, language or sequence, where it is not clear"
     ] = None
     recipe: Annotated[str | None, "image, text, language, audio or table: which columns to learn from"] = None
+    columns: Annotated[
+        str | Sequence[str] | None,
+        "the columns to learn from, 'rooms, area', or those to leave out, '-id, -agent'; in Python also a list",
+    ] = None
     weight: Annotated[str | None, "column of row weights"] = None
     collate: Annotated[
         "Callable[..., object] | None",
@@ -316,6 +320,7 @@ class ConfigOptions(TrainingOptions, total=False):
     init: "str | PathLike[str] | None"
     task: str | None
     recipe: str | None
+    columns: str | Sequence[str] | None
     weight: str | None
     collate: "Callable[..., object] | None"
     bad_rows: "int | str"

@@ -27,6 +27,7 @@ from handful.losses.outputs import tensors_in
 from handful.models import MODELS, named
 from handful.plan import balance
 from handful.plan import defaults as choose
+from handful.plan.balance import BALANCED, WEIGHTED, sampling_column
 from handful.plan.config import Config
 from handful.plan.defaults import Chooser, describe
 from handful.runs.folder import RunFolder
@@ -48,7 +49,6 @@ from handful.transform.steps.numbers import strings
 
 # Data that are this small after preprocessing are kept in memory so, and a step costs one gather and no arithmetic.
 CACHED_BYTES = 256 << 20
-BALANCED, WEIGHTED = "balanced", "weighted by "  # ways to draw rows, with replacement
 HASHED = 16 << 20  # bytes of data that are known by all of their rows when a run goes on
 
 
@@ -108,7 +108,8 @@ def open_data(
     note_recipe(pipeline, options, chooser, recipe)
     chooser.put("preprocess", describe(options.preprocess, "default" if options.preprocess == "auto" else "given"))
     chooser.set("task", pipeline.task, "given" if options.task else "found")
-    chooser.choices |= {"weight": Choice(options.weight, "given")} if options.weight else {}
+    for option in ("weight", "columns"):
+        chooser.choices |= {option: Choice(value, "given")} if (value := getattr(options, option)) else {}
     chooser.notes += [*source.notes, *(rows.notes if language else ()), *pipeline.notes]
     if valid is not None:
         # A bad row is better reported now than after an epoch.
@@ -118,18 +119,10 @@ def open_data(
     return Data(source, rows, valid, pipeline, counts, name is None)
 
 
-def sampling_column(shuffle: str) -> str | None:
-    """The column of the weights by which rows are drawn, or None.
-
-    >>> sampling_column("weighted by need"), sampling_column("exact")
-    ('need', None)
-    """
-    return shuffle.removeprefix(WEIGHTED).strip() if shuffle.startswith(WEIGHTED) else None
-
-
 def called_with(model: str | nn.Module, options: Config) -> dict[str, Any]:
     """What the preprocessing has to know of the loss, and of how a model of the caller's is called."""
-    loss: dict[str, Any] = {"loss": options.loss, "aside": sampling_column(options.shuffle)}
+    named = options.columns is not None and not recipes.asked_for(options.columns, ())[1]
+    loss: dict[str, Any] = {"loss": options.loss, "aside": sampling_column(options.shuffle), "named": named}
     match model:
         case str():
             return loss
@@ -186,7 +179,12 @@ def select_columns(
     if columns is not None and (drawn_by := sampling_column(options.shuffle)):
         columns = {**columns, drawn_by: Column("number", "float64")}
     goal = options.target or (given.target.column if given and given.target else None)
-    source = open_source(train, target=goal, columns=columns, bad_rows=options.bad_rows, collate=options.collate)
+    beside = (goal, options.weight, sampling_column(options.shuffle), getattr(HeldOut.of(options.valid), "by", None))
+    named, out = recipes.asked_for(None if columns else options.columns, beside)
+    source = open_source(
+        train, target=goal, columns=columns or named, bad_rows=options.bad_rows, collate=options.collate
+    )
+    source = recipes.without(source, out)
     if options.collate is not None:
         chooser.put("collate", describe(options.collate, "given"))
     chooser.put("data", Choice.place(source.where) if source.where else Choice.own(source.name))

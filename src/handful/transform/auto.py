@@ -56,7 +56,7 @@ class InputChooser:
 
     name: of the preprocessing ("given" where steps are), given: the steps; own_model: the model is the user's; layout:
     of a table; text: for text columns; pictures: a block of numbers is a picture, whatever its shape and type say;
-    arguments: of the user's model.
+    arguments: of the user's model; named: the caller named the columns, and means those that number the rows, too.
     notes: what was chosen or dropped.
     """
 
@@ -67,6 +67,7 @@ class InputChooser:
     text: Tokenize
     pictures: bool
     arguments: Arguments = NO_ARGUMENTS
+    named: bool = False
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -112,7 +113,7 @@ class InputChooser:
             self.notes += [f"Left out, as the model's forward has no need of them: {some(left)}."] if left else []
             names = needed
         elif len(names) > 1:
-            names = self._without_labels(self._without_ids(names))
+            names = self._without_labels(names if self.named else self._without_ids(names))
         if not names:
             raise HandfulError(f"{source.name} has no input columns: all are the target, weights or identifiers")
         kinds = {"number" if columns[name].labels else columns[name].kind for name in names}
@@ -187,7 +188,7 @@ class InputChooser:
         if ragged is not None:
             raise HandfulError(
                 f"'{ragged}' of {self.source.name} has rows of different lengths and stands beside other columns: pad "
-                "them to one, or name the columns to learn from in columns=[...]"
+                "them to one, or name the columns to learn from in columns=..."
             )
         numbers = tuple(name for name in names if columns[name].kind != "category")
         categories = tuple(name for name in names if columns[name].kind == "category")

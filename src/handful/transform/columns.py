@@ -1,6 +1,6 @@
 """What kind of data a run learns from: found from the columns, or asked for and checked; the same at every reading."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ from handful.data.options import Options
 from handful.data.tables.types import TEXT, is_moment, named
 from handful.data.tables.values import apply
 from handful.data.tables.written import DIGITS, as_digits
+from handful.data.targets import names_of
 from handful.transform.steps.numbers import strings
 
 # recipe -> the kinds of columns that are its input
@@ -52,6 +53,45 @@ def of_model(source: Source, kinds: tuple[str, ...]) -> str | None:
     fits = any(c.kind in KINDS[kinds[0]] or (kinds[0] == "image" and _picture(c)) for c in columns)
     fits = fits or (kinds[0] == "text" and {c.kind for c in columns} == {"category"})  # texts that repeat
     return kinds[0] if fits else None
+
+
+def asked_for(columns: object, beside: Iterable[str | None]) -> tuple[list[str] | None, list[str]]:
+    """What `columns=` says: (the names to learn from, with those that are needed `beside` them, or None for all; those
+    to leave out, which have a minus in front).
+
+    >>> asked_for("rooms, area", ["price", None]), asked_for(["-id"], ["price"])
+    ((['rooms', 'area', 'price'], []), (None, ['id']))
+    """
+    if columns is None:
+        return None, []
+    listed = columns.split(",") if isinstance(columns, str) else columns
+    if not isinstance(listed, Sequence) or not listed or not all(isinstance(name, str) for name in listed):
+        raise HandfulError(f"columns must be names of columns, 'rooms, area' or '-id', not {columns!r}")
+    names = [name.strip() for name in listed]
+    out = [name[1:] for name in names if name.startswith("-")]
+    if "" in (*names, *out) or 0 < len(out) < len(names):
+        raise HandfulError(
+            "columns names all columns to learn from, or, with a minus in front of each, all to leave out, "
+            f"not {', '.join(map(repr, names))}"
+        )
+    needed = [name for one in beside if one for name in names_of(one) or [one]]
+    return (None, out) if out else (list(dict.fromkeys([*names, *needed])), [])
+
+
+def without(source: Source, out: Sequence[str]) -> Source:
+    """The source without these columns. HandfulError for one that it has not and had not, or that is the target."""
+    if not out:
+        return source
+    for name in out:
+        if name == source.target:
+            raise HandfulError(f"'{name}' is the target, so it cannot be left out; is target=... another column?")
+        if name not in source.columns and not any(f"'{name}'" in note for note in source.notes):
+            raise HandfulError(f"{source.name} has no column '{name}'.{did_you_mean(name, source.columns)}")
+    kept = View(source, {name: column for name, column in source.columns.items() if name not in out})
+    if not kept.inputs:
+        raise HandfulError(f"columns leaves nothing of {source.name} to learn from")
+    kept.notes = [*source.notes, f"Left out, as asked: {', '.join(out)}."]
+    return kept
 
 
 def select(source: Source, recipe: str | None, keep: Iterable[str | None] = (), where: object = None) -> Source:

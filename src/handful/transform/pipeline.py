@@ -282,6 +282,7 @@ def fit_pipeline(
     pictures: bool = False,
     loss: object = None,
     arguments: Arguments = NO_ARGUMENTS,
+    named: bool = False,
 ) -> Pipeline:
     """The pipeline of a model, fitted on `source`: pass the training rows only.
 
@@ -291,7 +292,7 @@ def fit_pipeline(
     max_length: tokens or frames at which a row is cut. vocabulary: the most token ids (20,000).
     layout: of a table, see TableInput; auto: "split" for ready-made models, "matrix" for own ones.
     pictures: a ready-made model takes rows [H, W] or [C, H, W] of any number of channels for pictures.
-    arguments: of the user's model.
+    arguments: of the user's model. named: the caller named the columns: those that only number the rows are kept.
     loss: that is to be minimised, None for that of the task: it may leave out rows of a class id.
     Raises HandfulError: no rows, no input columns, no target (ready-made models), a target that is missing in
     a row or the same in every row, unknown names.
@@ -300,7 +301,7 @@ def fit_pipeline(
     if isinstance(source, LanguageSource) and steps == "auto" and task in (None, "language"):
         return _language(source)
     text = Tokenize(size=vocabulary or Tokenize.size, max_length=max_length)
-    chooser = InputChooser(source, steps, own_model, layout, text, pictures, arguments)
+    chooser = InputChooser(source, steps, own_model, layout, text, pictures, arguments, named)
     unfitted = chooser.choose([name for name in source.inputs if name not in (weight, aside)])
     kept = [*unfitted.uses, *(name for name in (source.target, weight) if name)]
     columns = {name: column for name, column in source.columns.items() if name in kept}

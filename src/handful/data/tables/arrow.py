@@ -168,7 +168,7 @@ def without_index(o: Options, names: Sequence[str], indexes: Collection[str], no
     if not unasked < set(names) - {o.target}:
         return list(names)
     for name in sorted(unasked):
-        why = "it is the index of the frame that was written; name it in columns=[...] to keep it"
+        why = "it is the index of the frame that was written; name it in columns=... to keep it"
         notes.append(f"column '{name}' was left out: {why}.")
     return [name for name in names if name not in unasked]
 

@@ -330,7 +330,7 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
             return Column("text", "str")
         if texts.once and texts.filled == stats.rows >= _IDENTIFIER_ROWS and o.columns is None:
             every = f"each of its {stats.rows:,} values occurs once, as in an identifier"
-            return _left_out(key, f"{every}; name it in columns=[...] to keep it", notes)
+            return _left_out(key, f"{every}; name it in columns=... to keep it", notes)
         if distinct is not None and count == 1 and texts.filled == stats.rows > 1 and o.columns is None:
             return _left_out(key, f"it is '{distinct['text'][0]}' in every row", notes)
     if distinct is None:
