@@ -80,6 +80,7 @@ def happens(what: str, seed: int) -> str:
         os.kill(jobs[1].pid, signal.SIGCONT)
     statuses, said = ranks.ends(jobs, folder, LIMIT + SPARE)
     if holder is not None:
+        subprocess.run(["ip", "link", "del", "v0"], check=True)
         holder.kill()
         holder.wait()
     right = all(isinstance(status, int) and status != 0 for status in statuses)
