@@ -237,3 +237,11 @@ def test_an_input_cannot_have_the_name_of_the_row_weights():
     data = {"picture": np.zeros((8, 3, 4), np.float32), "weight": np.arange(8.0), "y": np.arange(8) % 2}
     with pytest.raises(HandfulError, match="'weight' is the name of the row weights there: rename the column"):
         handful.fit(torch.nn.Linear(2, 2), data, target="y", until="steps(1)", quiet=True)
+
+
+@pytest.mark.parametrize("augment", ["flip", "shift(2)", "mixup", "noise(0.1)"])
+def test_an_augmentation_that_the_data_are_not_for_is_refused_before_anything_is_written(augment, tmp_path):
+    table = {"size": np.arange(40.0), "kind": ["a", "b"] * 20, "y": np.arange(40.0) % 7}
+    with pytest.raises(HandfulError, match=r"is for models that get one tensor x, and this one gets numbers, categ"):
+        handful.fit("table", table, target="y", augment=augment, until="steps(5)", quiet=True, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

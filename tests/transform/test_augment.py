@@ -340,7 +340,7 @@ def test_text_form_round_trips():
         (lambda: augment.as_augment(7), "text such as"),
         (lambda: augment.parse("mixup")(Batch({"x": POOL}, np.arange(N))), "bind"),
         (lambda: augment.parse("flip")(Batch({"x": TOKENS}, np.arange(N))), "floating-point"),
-        (lambda: augment.parse("flip")(Batch({"a": POOL}, np.arange(N))), "column 'x'"),
+        (lambda: augment.parse("flip")(Batch({"a": POOL}, np.arange(N))), "one tensor x"),
         (lambda: augment.parse("flip")(Batch({"x": POOL, "y": POOL}, np.arange(N))), "target is a picture"),
         (lambda: augment.parse("gain")(Batch({"x": SPECTRA}, np.arange(N))), "colour"),
         (lambda: augment.parse("token_dropout")(Batch({"x": POOL}, np.arange(N))), "token ids"),

@@ -108,8 +108,7 @@ def open_data(
     note_recipe(pipeline, options, chooser, recipe)
     chooser.put("preprocess", describe(options.preprocess, "default" if options.preprocess == "auto" else "given"))
     chooser.set("task", pipeline.task, "given" if options.task else "found")
-    for option in ("weight", "columns"):
-        chooser.choices |= {option: Choice(value, "given")} if (value := getattr(options, option)) else {}
+    chooser.choices |= {k: Choice(v, "given") for k in ("weight", "columns") if (v := getattr(options, k))}
     chooser.notes += [*source.notes, *(rows.notes if language else ()), *pipeline.notes]
     if valid is not None:
         # A bad row is better reported now than after an epoch.
@@ -300,7 +299,12 @@ def make_batches(data: Data, options: Config, chooser: Chooser, device: torch.de
             batch = source.take(rows)
             return batch if cached is not None else data.pipeline(batch)
 
-        transforms.append(steps.bind(seed=seed, fetch=fetch, n=n, classes=len(data.pipeline.classes or ()) or None))
+        bound = steps.bind(seed=seed, fetch=fetch, n=n, classes=len(data.pipeline.classes or ()) or None)
+        if not reason and not data.train.serial:
+            bound(
+                fetch(np.arange(min(2, n), dtype=np.int64))
+            )  # what is asked of data that it is not for is refused now
+        transforms.append(bound)
     chooser.set("augment", str(steps) if steps else None, "found" if reason else "given", reason)
     chooser.set("shuffle", options.shuffle, "default" if options.shuffle == "exact" else "given")
     size = choose.batch_size(options.batch, n)

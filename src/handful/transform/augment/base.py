@@ -131,8 +131,8 @@ class Augmentation:
 
     def column(self, batch: Batch) -> Tensor:
         """The column `x` as a Tensor; HandfulError if there is none."""
-        have = ", ".join(batch.columns) or "none"
-        self.check("x" in batch.tensors(), f"it changes the column 'x' as a Tensor; columns are: {have}")
+        have = ", ".join(name for name in batch.columns if name not in ("y", "weight")) or "nothing"
+        self.check("x" in batch.tensors(), f"it is for models that get one tensor x, and this one gets {have}")
         return batch.tensor("x")
 
     def floating(self, batch: Batch, dims: tuple[int, ...], of: str) -> Tensor:
