@@ -67,7 +67,16 @@ def profile(
 
 @command
 @with_options(
-    "target", "valid", "optimizer", "schedule", "device", "seed", "quiet", optimizer="sgd", schedule="constant"
+    "target",
+    "columns",
+    "valid",
+    "optimizer",
+    "schedule",
+    "device",
+    "seed",
+    "quiet",
+    optimizer="sgd",
+    schedule="constant",
 )
 def compare(
     data: Data,
@@ -106,7 +115,7 @@ def compare(
 
 
 @command
-@with_options("target", "valid", "optimizer", "until", "device", "seed")
+@with_options("target", "columns", "valid", "optimizer", "until", "device", "seed")
 def tune(
     data: Data,
     model: Annotated[str, typer.Option(help="auto, or a ready-made model")] = "auto",
