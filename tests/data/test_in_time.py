@@ -122,3 +122,87 @@ def test_a_series_of_its_own_past():
     batch = source.take(np.arange(900))
     assert batch.tensor("x").shape == (900, 10, 1)
     assert batch.tensor("a").tolist() == list(range(10, 910))
+
+
+def shops(days=40, count=3, seed=0):
+    """Days of several shops, in one table, mixed; shop k opens k days later than the first."""
+    rng = np.random.default_rng(seed)
+    parts = [
+        {"day": np.arange(k, days) * 1.0, "shop": np.full(days - k, 10 * k), "sold": 1000.0 * k + np.arange(k, days)}
+        for k in range(count)
+    ]
+    rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    mixed = rng.permutation(len(rows["day"]))
+    return {name: values[mixed] for name, values in rows.items()}
+
+
+@pytest.mark.parametrize("names", [False, True])
+def test_windows_of_several_series_have_rows_of_one(names):
+    rows = shops()
+    rows["shop"] = rows["shop"].astype(str) if names else rows["shop"]
+    source = handful.open(rows, target="sold").windows(5, 2, order="day", by="shop")
+    assert len(source) == sum(40 - k - 5 - 2 + 1 for k in range(3))
+    batch = source.take(range(len(source)))
+    x, y = batch.tensor("x").numpy()[:, :, 0], batch.tensor("sold").numpy()
+    assert batch.tensor("x").shape[2] == 1  # neither the day nor the shop
+    np.testing.assert_array_equal(np.diff(np.concatenate([x, y], 1), axis=1), 1)
+    assert (np.diff(y[:, 0] % 1000) >= 0).all()  # in the order of time
+    expected = {1000.0 * k + day for k in range(3) for day in range(k + 5, 40 - 1)}
+    assert set(y[:, 0].tolist()) == expected
+    ahead = handful.open(rows, target="sold").windows(5, 0, order="day", by="shop")
+    assert sorted(rows["sold"][ahead.last[-3:]]) == [39, 1039, 2039]
+    np.testing.assert_array_equal(rows["sold"][ahead.last], ahead.take(range(len(ahead))).tensor("x")[:, -1, 0])
+
+
+def test_no_series_is_trained_on_what_is_held_out_of_it():
+    source = handful.open(shops(), target="sold").windows(5, 4, order="day", by="shop")
+    train, valid = held_out(source, HeldOut.of(0.2), seed=3)
+    predicted = [set(part.take(range(len(part))).tensor("sold").flatten().tolist()) for part in (train, valid)]
+    assert not predicted[0] & predicted[1]
+    kept = set(range(len(source))) - set(train.rows) - set(valid.rows)
+    assert len(kept) == 3 * 3  # three windows of each shop predict some of the same days
+    assert {int(v // 1000) for v in predicted[1]} == {0, 1, 2}
+
+
+def test_without_an_order_each_series_stands_in_order():
+    rows = {"shop": np.repeat([1, 2], 30), "sold": np.concatenate([np.arange(30.0), 100 + np.arange(30.0)])}
+    source = handful.open(rows, target="sold").windows(4, 1, by="shop")
+    assert source.take(range(4)).tensor("sold").tolist() == [4, 104, 5, 105]
+
+
+def test_a_run_on_several_series_goes_on_with_each():
+    rows = shops(90)
+    rows["sold"] = np.sin(rows["day"] / 4 + rows["shop"]) + rows["shop"] / 10
+    source = handful.open(rows, target="sold").windows(10, 1, order="day", by="shop")
+    run = handful.fit("linear", source, **HOW | {"until": "epochs(80)", "lr": 0.05})
+    assert run.scores["valid_r2"] > 0.99
+    again = handful.open(rows, target="sold").windows(10, 0, order="day", by="shop")
+    last = again.last[-3:]
+    np.testing.assert_allclose(
+        run.predict(again)[-3:], np.sin(90 / 4 + rows["shop"][last]) + rows["shop"][last] / 10, atol=0.3
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "asked", "said"),
+    [
+        ({}, {"order": "day"}, "'day' has the same value in .* rows of several series are told apart by by=COLUMN"),
+        ({"day": [np.nan, *range(116)]}, {"order": "day", "by": "shop"}, "'day' lacks a value in row 0"),
+        ({}, {"order": "day", "by": "shp"}, "no column 'shp'.*Did you mean 'shop'"),
+        ({"day": np.arange(117) // 9}, {"order": "day", "by": "shop"}, "also within one 'shop'"),
+    ],
+)
+def test_series_that_cannot_be_told_apart_are_said(change, asked, said):
+    rows = shops() | {name: np.asarray(values, float) for name, values in change.items()}
+    with pytest.raises(HandfulError, match=said):
+        handful.open(rows, target="sold").windows(4, 1, **asked)
+    with pytest.raises(HandfulError, match="40 rows in the longest series of 'shop', too few for 40 and the next 1"):
+        handful.open(shops(), target="sold").windows(40, 1, order="day", by="shop")
+
+
+def test_gaps_and_short_series_are_said():
+    rows = shops()
+    keep = ~((rows["shop"] == 0) & (rows["day"] == 20)) & ~((rows["shop"] == 20) & (rows["day"] > 5))
+    source = handful.open({k: v[keep] for k, v in rows.items()}, target="sold").windows(4, 1, order="day", by="shop")
+    assert any("1 of 79 steps of 'day' are longer than the usual one" in note for note in source.notes)
+    assert any("1 of 3 series of 'shop' have fewer than 5 rows: no window" in note for note in source.notes)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from handful.base.errors import HandfulError, did_you_mean, whole
+from handful.data.series import in_series
 
 Rows = NDArray[np.int64]
 RowsLike = Rows | range | slice | list[int] | Tensor
@@ -155,6 +156,7 @@ class Source(ABC):
     in_memory: True if a read costs no more than a copy (then no prefetch thread is used)
     where:     what handful.open would need to open it again (a str), or None if only the caller has it
     horizon:   of windows of a time series, how many steps ahead a row predicts; 0 of other rows
+    starts:    of windows, int64 [n], where each begins: those less than `horizon` apart predict some of the same values
     serial:    whether it is read by code of the caller's that draws random numbers, or puts rows together: one batch
                after the other, with what it draws keyed by the batch
     whole:     why the rows of a batch cannot be told apart in what is read, or None where they can
@@ -168,6 +170,7 @@ class Source(ABC):
     in_memory: bool = True
     where: str | None = None
     horizon: int = 0
+    starts: Rows | None = None
     serial: bool = False
     whole: str | None = None
     collate: Callable[[list[Any]], object] | None = None
@@ -231,10 +234,16 @@ class Source(ABC):
         return [dict(zip(parts, row, strict=True)) for row in zip(*parts.values(), strict=True)]
 
     def windows(
-        self, length: int, horizon: int = 1, *, order: str | None = None, target: str | None = None
-    ) -> "Source":
-        """Windows of the rows, a time series, to predict the target from what came before: see `Windows`."""
-        return Windows(self, length, horizon, order, target or self.target)
+        self,
+        length: int,
+        horizon: int = 1,
+        *,
+        order: str | None = None,
+        by: str | None = None,
+        target: str | None = None,
+    ) -> "Windows":
+        """Windows of the rows, of one time series or, told apart `by` a column, several: see `Windows`."""
+        return Windows(self, length, horizon, order, by, target or self.target)
 
 
 def _one_by_one(value: Value, column: Column) -> list[object]:
@@ -256,7 +265,8 @@ class View(Source):
     def __init__(self, base: Source, columns: Mapping[str, Column] | None = None) -> None:
         self.base, self.columns = base, base.columns if columns is None else dict(columns)
         self.name, self.where, self.notes, self.in_memory = base.name, base.where, base.notes, base.in_memory
-        self.horizon, self.serial, self.whole, self.collate = base.horizon, base.serial, base.whole, base.collate
+        self.horizon, self.starts, self.serial = base.horizon, base.starts, base.serial
+        self.whole, self.collate = base.whole, base.collate
         self.target = base.target if base.target in self.columns else None
 
     def __len__(self) -> int:
@@ -289,6 +299,7 @@ class Subset(View):
     def __init__(self, base: Source, rows: Rows) -> None:
         super().__init__(base)
         self.rows = as_rows(rows, len(base))
+        self.starts = None if base.starts is None else base.starts[self.rows]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -301,12 +312,13 @@ class Subset(View):
 
 
 class Windows(View):
-    """Row i: `x`, float32 [length, columns], the numbers of rows i to i + length - 1 of a time series, and the target
-    in the next `horizon` rows, float32 [] or [horizon].
+    """Row i: `x`, float32 [length, columns], the numbers of `length` rows of a time series, one after another, and the
+    target in the next `horizon` rows, float32 [] or [horizon].
 
     order: a column of numbers or dates by which the rows are sorted, and which is not in x; else they stand in order.
-    The past of the target is in x. A run holds out the last windows, and leaves out those before that predict some of
-    the same values. horizon=0: x alone, up to the last row, for `predict`.
+    by: a column that tells several series apart, and is not in x: no window has rows of two. Windows stand in the order
+    of time. The past of the target is in x. A run holds out the last windows, and leaves out those before that predict
+    some of the same values. horizon=0: x alone, up to the last row, for `predict`. last: int64 [n], where each ends.
 
     >>> import handful
     >>> rows = handful.open({"t": [3, 1, 2, 4], "sold": [30.0, 10.0, 20.0, 40.0]}, target="sold").windows(2, order="t")
@@ -314,34 +326,42 @@ class Windows(View):
     ([[10.0, 20.0], [20.0, 30.0]], [30.0, 40.0])
     """
 
-    def __init__(self, base: Source, length: int, horizon: int, order: str | None, target: str | None) -> None:
+    starts: Rows
+
+    def __init__(
+        self, base: Source, length: int, horizon: int, order: str | None, by: str | None, target: str | None
+    ) -> None:
         length, horizon = whole("length", length, least=1), whole("horizon", horizon, least=0)
         if target is None or target == "x" or base.column(target).kind != "number":
             raise HandfulError(f"windows of {base.name} need target=, a column of numbers that is not called x")
-        names = [name for name in base.columns if name != order]
+        names = [name for name in base.columns if name not in (order, by)]
         other = next((name for name in names if base.columns[name].kind != "number"), None)
         if other is not None:
             raise HandfulError(
                 f"column '{other}' of {base.name} is {base.columns[other].kind}, and windows hold numbers: leave it "
-                "out with columns=[...], or write it as numbers"
+                "out with columns=..., write it as numbers, or, if it tells several series apart, name it in by=..."
             )
-        if len(base) < length + max(1, horizon):
-            raise HandfulError(f"{base.name} has {len(base):,} rows, too few for {length} and the next {horizon}")
-        self.sorted: Rows = np.arange(len(base))
-        if order is not None and base.column(order):
-            self.sorted = np.argsort(base.take(range(len(base)), [order]).tensor(order).numpy(), kind="stable")
         goal = Column("tensor", "float32", (horizon,)) if horizon > 1 else Column("number", "float32")
         future = {target: goal} if horizon else {}
         super().__init__(base, {"x": Column("tensor", "float32", (length, len(names)))} | future)
         self.length, self.horizon, self.names, self.where = length, horizon, names, None
         self.target = target if horizon else None
+        every = range(len(base))
+        when = np.arange(len(base)) if order is None else base.take(every, [order]).tensor(order).numpy()
+        series: Rows = np.zeros(len(base), np.int64)
+        if by is not None and base.column(by):
+            told = base.take(every, [by]).columns[by]
+            series = np.unique(told.numpy() if isinstance(told, Tensor) else told, return_inverse=True)[1]
+        self.sorted, self.starts, said = in_series(when, series, length, horizon, order, by)
+        self.last: Rows = self.sorted[self.starts + length - 1]
+        self.notes = [*base.notes, *said]
 
     def __len__(self) -> int:
-        return len(self.base) - self.length - self.horizon + 1
+        return len(self.starts)
 
     def read_column(self, name: str, rows: Rows) -> Value:
         first, many = (0, self.length) if name == "x" else (self.length, self.horizon)
-        at = self.sorted[rows[:, None] + np.arange(first, first + many)].reshape(-1)
+        at = self.sorted[self.starts[rows][:, None] + np.arange(first, first + many)].reshape(-1)
         names = self.names if name == "x" else [name]
         taken = self.base.take(at, names)
         values = torch.stack([taken.tensor(name).to(torch.float32) for name in names], 1)

@@ -37,7 +37,7 @@ from handful.data.datasets import (
 from handful.data.media.folder import open_folder, open_zip
 from handful.data.options import Collate, Names, Options, Size, checked
 from handful.data.pairs import is_table, open_columns, open_pair, open_rows
-from handful.data.paths import local_files
+from handful.data.store.paths import local_files
 from handful.data.store.read import is_store, open_store
 from handful.data.store.remote import open_remote_store
 from handful.data.store.tar import TARS

@@ -78,12 +78,18 @@ def _latest(source: Source, rows: HeldOut) -> tuple[Source, Source]:
             raise HandfulError(f"column '{rows.by}' lacks a value in row {row}, so that row has no place in time")
         order = np.argsort(when, kind="stable")
         first = int(np.searchsorted(when[order], when[order[first]]))
-    before = first - max(0, source.horizon - 1)
-    if before < 1:
+    before = order[:first]
+    if source.starts is not None and source.horizon > 1:
+        held_at, at = np.sort(source.starts[order[first:]]), source.starts[before]
+        near = np.minimum(np.searchsorted(held_at, at - source.horizon + 1), len(held_at) - 1)
+        before = before[np.abs(held_at[near] - at) >= source.horizon]
+    if not len(before):
         raise HandfulError(f"the last {count:,} of {n:,} rows of {source.name} leave no earlier ones to train on")
-    train, held = (source.subset(np.sort(ids)) for ids in (order[:before], order[first:]))
+    train, held = (source.subset(np.sort(ids)) for ids in (before, order[first:]))
     gap = (
-        f"; {first - before} before them, which predict some of the same values, are left out" if first > before else ""
+        f"; {first - len(before)} before them, which predict some of the same values, are left out"
+        if len(before) < first
+        else ""
     )
     by = f" by '{rows.by}'" if rows.by else ""
     held.notes = [*held.notes, f"The last {len(held):,} of {n:,} rows{by} are held out for validation{gap}."]

@@ -12,8 +12,8 @@ from handful.data.containers import plainer
 from handful.data.datasets import is_hugging_face, is_transformed, taken_apart
 from handful.data.open import open as open_source
 from handful.data.options import Names, Options, Size, checked
-from handful.data.paths import matching, names_of_files, remote_files
 from handful.data.store.chunks import SourceFeed
+from handful.data.store.paths import matching, names_of_files, remote_files
 from handful.data.store.stream import DatasetBlocks, TableFeed, TableFiles
 from handful.data.store.tar import TARS, open_tars
 from handful.data.store.write import Feed

@@ -10,10 +10,10 @@ from handful.base.errors import HandfulError, whole
 from handful.base.machine import cores
 from handful.base.version import __version__
 from handful.data.base import Column, Source
-from handful.data.paths import local_files
 from handful.data.store.chunks import identity_of
 from handful.data.store.inputs import open_feed
 from handful.data.store.manifest import FILE
+from handful.data.store.paths import local_files
 from handful.data.store.read import open_store, read_manifest
 from handful.data.store.write import Feed, write_store
 from handful.data.tables.files import is_remote
