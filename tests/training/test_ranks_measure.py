@@ -41,7 +41,8 @@ def test_ranks_measure_batch_and_rate_together(name, size, tmp_path):
     first, *others = (torch.load(tmp_path / f"{name}{rank}.pt", weights_only=False) for rank in range(size))
     options = ranks.MEASURED[name][1]
     for choice in {"batch", "lr"} - options.keys():
-        assert first[choice][1] in ("measured", "bounded"), first[choice]
+        _, status, reason = first[choice]  # a large batch by the clock leaves too few steps for a race of rates
+        assert status in ("measured", "bounded") or (choice == "lr" and "too short to try others" in reason), reason
     assert first["position"] >= 3 * 5400
     for other in others:  # to the bit
         np.testing.assert_equal(other, first)
