@@ -187,13 +187,22 @@ def test_a_run_on_several_series_goes_on_with_each():
     ("change", "asked", "said"),
     [
         ({}, {"order": "day"}, "'day' has the same value in .* rows of several series are told apart by by=COLUMN"),
-        ({"day": [np.nan, *range(116)]}, {"order": "day", "by": "shop"}, "'day' lacks a value in row 0"),
+        ({"day": np.array([np.nan, *range(116)])}, {"order": "day", "by": "shop"}, "'day' .* lacks a value in row 0"),
         ({}, {"order": "day", "by": "shp"}, "no column 'shp'.*Did you mean 'shop'"),
-        ({"day": np.arange(117) // 9}, {"order": "day", "by": "shop"}, "also within one 'shop'"),
+        ({"day": np.arange(117) // 9.0}, {"order": "day", "by": "shop"}, "also within one 'shop'"),
+        (
+            {"day": ["Mon", "Tue", "Wed"] * 39},
+            {"order": "day", "by": "shop"},
+            "'day' .* is category, so the rows cannot",
+        ),
+        ({}, {"order": "dey", "by": "shop"}, "no column 'dey'"),
+        ({"shop": [None, *["a", "b"] * 58]}, {"order": "day", "by": "shop"}, "'shop' .* lacks a value in row 0"),
+        ({"shop": [np.nan, *np.arange(116.0) % 3]}, {"order": "day", "by": "shop"}, "'shop' .* lacks a value in row 0"),
+        ({"shop": np.zeros((117, 2))}, {"order": "day", "by": "shop"}, "so series cannot be told by it"),
     ],
 )
 def test_series_that_cannot_be_told_apart_are_said(change, asked, said):
-    rows = shops() | {name: np.asarray(values, float) for name, values in change.items()}
+    rows = shops() | change
     with pytest.raises(HandfulError, match=said):
         handful.open(rows, target="sold").windows(4, 1, **asked)
     with pytest.raises(HandfulError, match="40 rows in the longest series of 'shop', too few for 40 and the next 1"):

@@ -346,12 +346,9 @@ class Windows(View):
         super().__init__(base, {"x": Column("tensor", "float32", (length, len(names)))} | future)
         self.length, self.horizon, self.names, self.where = length, horizon, names, None
         self.target = target if horizon else None
-        every = range(len(base))
-        when = np.arange(len(base)) if order is None else base.take(every, [order]).tensor(order).numpy()
-        series: Rows = np.zeros(len(base), np.int64)
-        if by is not None and base.column(by):
-            told = base.take(every, [by]).columns[by]
-            series = np.unique(told.numpy() if isinstance(told, Tensor) else told, return_inverse=True)[1]
+        when = None if order is None else _told(base, order, ("number",), "the rows cannot be ordered by it")
+        told = None if by is None else _told(base, by, ("number", "category", "text"), "series cannot be told by it")
+        series: Rows = np.zeros(len(base), np.int64) if told is None else np.unique(told, return_inverse=True)[1]
         self.sorted, self.starts, said = in_series(when, series, length, horizon, order, by)
         self.last: Rows = self.sorted[self.starts + length - 1]
         self.notes = [*base.notes, *said]
@@ -366,6 +363,17 @@ class Windows(View):
         taken = self.base.take(at, names)
         values = torch.stack([taken.tensor(name).to(torch.float32) for name in names], 1)
         return values.view(len(rows), many, -1) if name == "x" else values.view(len(rows), -1).squeeze(1)
+
+
+def _told(base: Source, name: str, kinds: tuple[str, ...], why: str) -> NDArray[Any]:
+    """The values of a column, one of each row. Raises HandfulError for other kinds, and for a row that lacks one."""
+    column = base.column(name)
+    if column.kind not in kinds or column.shape:
+        raise HandfulError(f"column '{name}' of {base.name} is {column.kind}, so {why}")
+    values = np.asarray(base.take(range(len(base)), [name]).columns[name])
+    for row in np.flatnonzero(values < 0 if column.kind == "category" else values != values)[:1]:
+        raise HandfulError(f"column '{name}' of {base.name} lacks a value in row {row}, so {why}")
+    return values
 
 
 def as_rows(rows: RowsLike, n: int) -> Rows:

@@ -10,27 +10,25 @@ _REPEATED = 0.01  # share of moments that come twice in one series, as an hour d
 
 
 def in_series(
-    when: NDArray[np.generic], series: Rows, length: int, horizon: int, order: str | None, by: str | None
+    when: NDArray[np.generic] | None, series: Rows, length: int, horizon: int, order: str | None, by: str | None
 ) -> tuple[Rows, Rows, list[str]]:
     """(the rows, series after series, each in the order of time; the places there at which windows of `length` rows and
     the next `horizon` begin, in the order of the time that each predicts; what is to be said).
 
-    when: [n] of each row; series: [n] codes; order, by: the columns that these come from, for messages. Raises
-    HandfulError for rows without a time, for moments that come again and again, and where no window fits.
+    when: [n] of each row, None: each series as it stands; series: [n] codes; order, by: the columns that these come
+    from, for messages. Raises HandfulError for moments that come again and again, and where no window fits.
 
     >>> rows, starts, _ = in_series(np.array([0, 1, 2, 0, 1]), np.array([0, 0, 0, 1, 1]), 1, 1, "day", "shop")
     >>> rows.tolist(), starts.tolist()
     ([0, 1, 2, 3, 4], [0, 3, 1])
     """
-    if when.dtype.kind == "f":
-        for row in np.flatnonzero(np.isnan(when))[:1]:
-            raise HandfulError(f"column '{order}' lacks a value in row {row}, so that row has no place in time")
-    rows = np.lexsort((when, series))
-    code, time, said = series[rows], when[rows].astype(np.float64), list[str]()
+    rows = np.argsort(series, kind="stable") if when is None else np.lexsort((when, series))
+    code, said = series[rows], list[str]()
     begins = np.flatnonzero(np.diff(code, prepend=-1))
     sizes = np.diff(begins, append=len(rows))
     within = np.diff(code) == 0
-    steps = np.diff(time)[within]
+    time = np.arange(len(rows)) - np.repeat(begins, sizes) if when is None else when[rows]
+    steps = np.diff(time.astype(np.float64))[within]
     if order is not None and len(steps):
         again = int((steps == 0).sum())
         if again > max(1, _REPEATED * len(steps)):
@@ -38,7 +36,7 @@ def in_series(
             raise HandfulError(f"'{order}' has the same value in {again:,} pairs of neighbouring rows: {way}")
         usual = float(np.median(steps))
         longer = int((steps > 1.5 * usual).sum())
-        said += [f"'{order}' has the same value twice in {again:,} places."] if again else []
+        said += [f"'{order}' has the same value in neighbouring rows, {again:,} times."] if again else []
         said += [f"{longer:,} of {len(steps):,} steps of '{order}' are longer than the usual one; windows go on over "
                  "them."] if longer else []  # fmt: skip
     many = np.maximum(sizes - length - horizon + 1, 0)
@@ -49,7 +47,5 @@ def in_series(
         said.append(f"{short:,} of {len(sizes):,} series of '{by}' have fewer than {length + horizon} rows: no window.")
     starts = np.repeat(begins - np.cumsum(many) + many, many) + np.arange(many.sum())
     if by is not None:
-        place = starts + length - (0 if horizon else 1)
-        moment = time[place] if order is not None else (place - np.repeat(begins, many)).astype(np.float64)
-        starts = starts[np.argsort(moment, kind="stable")]
+        starts = starts[np.argsort(time[starts + length - (0 if horizon else 1)], kind="stable")]
     return rows, starts, said
