@@ -39,9 +39,10 @@ class MiniBatchClassifier(ClassifierMixin, MiniBatch):  # type: ignore[misc]
     The other parameters are those of handful.fit, with the same defaults. Options of a model or an optimizer that is
     given by name are parameters for searches: `model__hidden`, `optimizer__momentum`.
 
-    X: array or sparse matrix [n, features] (or [n, ...] for an nn.Module); a DataFrame, whose columns may be categories
-    too for ready-made models; a list of texts. Missing values are imputed for ready-made models. y: [n] labels of any
-    kind, or [n, k] of 0 and 1, for labels that a row may have together.
+    X: array or sparse matrix [n, features] (or [n, ...] for an nn.Module); a DataFrame, whose columns may be
+    categories too for ready-made models, and which is an array where all are numbers, identifiers too; a list of
+    texts. Missing values are imputed for ready-made models. y: [n] labels of any kind, or [n, k] of 0 and 1, for
+    labels that a row may have together.
 
     After fit: classes_, n_features_in_, feature_names_in_, n_iter_ (whole epochs), loss_curve_ (mean training loss of
     each epoch), model_ (the trained module) and run_ (the handful.Run: history, plan, report). HandfulError is a
