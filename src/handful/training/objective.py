@@ -1,7 +1,7 @@
 """Model + loss + metrics -> sums and weights over exactly the rows given: never a mean of means."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from handful.training.special import adapters
 from handful.training.special.measured import Measured, Scale, Unmeasured, measure
 from handful.transform.several import Several
 
-_NOT_KEPT = ("forward", "view", "row_losses", "source")  # when pickled: functions, and data
+_NOT_KEPT = ("forward", "view", "row_losses", "source", "over_ranks")  # when pickled: functions, and data
 
 
 @dataclass(slots=True)
@@ -85,6 +85,8 @@ class Objective(Measured):
         self.guarded = False  # whether a gradient that is not finite is looked for, too
         self.at_once: int | None = None  # rows that an evaluation puts through the model, where memory ran out
         self.coupling: str | None = None  # why the loss of a mini-batch cannot be computed in parts
+        self.by_outputs = False  # whether that is a loss that compares the outputs of rows
+        self.over_ranks: Callable[[adapters.RowLosses], adapters.RowLosses] | None = None  # then: see `all_rows`
         self.several: Several | None = None  # the target, where it is several that are not alike
         self.collated = False  # whether batches hold what a collate function gives, tensors somewhere in it
         self._autocast = autocast
@@ -105,12 +107,19 @@ class Objective(Measured):
     def _anew(self) -> None:
         """Adapt to the next batch."""
         self.row_losses = adapters.row_losses(self.model, self.loss)
+        if self.over_ranks is not None:
+            self.row_losses = self.over_ranks(self.row_losses)
         self.forward: adapters.Call = self._first_forward
         self.view: adapters.View = self.first_view
 
     def put(self, model: nn.Module) -> None:
         """Take another form of the same model."""
         self._of(model)
+        self._anew()
+
+    def together(self, over_ranks: Callable[[adapters.RowLosses], adapters.RowLosses]) -> None:
+        """Compute the loss of a mini-batch over the rows of all ranks."""
+        self.over_ranks = over_ranks
         self._anew()
 
     @property
@@ -128,7 +137,7 @@ class Objective(Measured):
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
-        self.source = None
+        self.source = self.over_ranks = None
         self._anew()
 
     def with_metrics(self, metrics: Iterable[Metric]) -> "Objective":

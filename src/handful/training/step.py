@@ -186,3 +186,8 @@ def seed_dropout(seed: int, step: int, rank: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(word)
     if device.type == "cuda":
         torch.cuda.manual_seed(word)
+
+
+def state_of_dropout(device: torch.device) -> Tensor:
+    """The state of the generator that dropout draws from."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.default_generator.get_state()

@@ -9,6 +9,7 @@ from handful.training.process.interrupts import Interrupts
 from handful.training.special.coupling import training_mode
 from handful.training.special.exact import OverRanks
 from handful.training.special.own_step import ByHand
+from handful.training.step import seed_dropout, state_of_dropout
 from handful.training.training import Training
 from handful.training.watch.guards import NonFiniteLoss, in_parts_that_fit
 from handful.training.watch.record import fit_in, save, say
@@ -17,8 +18,23 @@ from handful.training.watch.saved import Held, restore
 SKIPS, RETURNS = 10, 5  # at most: mini-batches passed over in a row; times that a run goes back
 
 
+DRAWN = "the model draws random numbers in training, as dropout does, and each rank draws its own"
+
+
 class StepOfRanks(OverRanks, StepByStep):
     """The steps of a run of several ranks."""
+
+    looked = False  # whether the model draws random numbers
+
+    def update(self) -> None:
+        """Say so after the first pass, if it does."""
+        if not self.looked and len(self.batch):
+            self.looked = True
+            drawn = state_of_dropout(self.objective.device)
+            seed_dropout(self.seed, self.step, self.ranks.rank, self.objective.device)
+            if not torch.equal(drawn, state_of_dropout(self.objective.device)):
+                say(self.t, DRAWN)
+        super().update()
 
 
 def train(t: Training, after_step: AfterStep, interrupts: Interrupts) -> str:
