@@ -17,7 +17,7 @@ from handful.training.process.exchange import Said
 from handful.training.process.parallel import ALONE, Ranks
 from handful.training.special.adapters import RowLosses
 from handful.training.special.coupling import rows
-from handful.training.step import NOTHING, ExactGradient
+from handful.training.step import NOTHING, ExactGradient, differentiate
 from handful.training.watch.guards import NonFiniteLoss, in_parts_that_fit, is_out_of_memory, non_finite
 
 as_double = partial(torch.tensor, dtype=torch.float64)
@@ -80,7 +80,7 @@ class OverRanks(ExactGradient):
             return
         if self.bad is None and not math.isfinite(loss.item()):
             self.bad = self.part
-        loss.backward()  # type: ignore[no-untyped-call]
+        differentiate((loss,), (torch.ones_like(loss),))
         self.total = sums.detached() if self.total is NOTHING else self.total + sums
 
     def add_up(self, no_memory: bool) -> bool:
