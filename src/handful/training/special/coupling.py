@@ -86,19 +86,19 @@ def loss_form(objective: Objective, batch: Batch) -> LossForm:
             warnings.simplefilter("ignore")  # as of the variance of one row
             output = objective.forward(batch)
             loss = copy.deepcopy(objective.loss) if isinstance(objective.loss, nn.Module) else objective.loss
-            row_losses = adapters.row_losses(objective.model, loss)
+            row_losses, sizes = adapters.row_losses(objective.model, loss), [k for k in (1, 2, 4) if m >= 2 * k]
             if objective.of_model:
-                for how in (_disturbed(objective.model), nullcontext()):
-                    with how:
-                        tried = [_form(row_losses, objective.forward, batch, size) for size in (1, 2, 4) if m >= 2 * size]
-                    if found := next(filter(None, tried), None):
-                        return found
+                for disturbed in (_disturbed(objective.model), nullcontext()):
+                    with disturbed:
+                        tried = (_form(row_losses, objective.forward, batch, size) for size in sizes)
+                        if found := next(filter(None, tried), None):
+                            return found
                 return LossForm()
             noise = torch.Generator().manual_seed(0)
             for disturb in (_added, _scaled):
                 changed = mapped(output, partial(disturb, noise))
-                for size in (1, 2, 4):
-                    if m >= 2 * size and (form := _form(row_losses, changed, batch, size)):
+                for size in sizes:
+                    if form := _form(row_losses, changed, batch, size):
                         return form
     finally:
         training_mode(objective.model, was_training)
