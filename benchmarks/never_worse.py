@@ -236,7 +236,7 @@ def geometric(values: list[float]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=lambda s: s.split(","))
-    parser.add_argument("--sets", choices=("seen", "held-out", "last", "odd", "all"), default="seen")
+    parser.add_argument("--sets", choices=("seen", "held-out", "last", "odd", "new", "all"), default="seen")
     parser.add_argument("--seeds", type=lambda s: [int(k) for k in s.split(",")], default=[0, 1, 2])
     parser.add_argument("--label", default=f"handful{CODE}")
     parser.add_argument("--options", default="", help="others than the defaults, as Python keywords")
