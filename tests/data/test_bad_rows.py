@@ -95,6 +95,22 @@ def test_training_skips_them_too(folder):
     assert any("2 unreadable images of 27 rows" in note for note in run.plan.notes)
 
 
+@pytest.mark.parametrize("opened", [False, True], ids=["by fit", "by open"])
+def test_such_a_run_goes_on_and_its_rows_are_called_as_in_the_data(folder, tmp_path, opened):
+    """The plan holds what may be left out; rows behind those that are keep their numbers, and their files' names."""
+    train, given = (handful.open(folder, bad_rows=5), {}) if opened else (folder, {"bad_rows": 5})
+    run = handful.fit("linear", train, valid=None, until="steps(2)", batch=25, lr=0.01, quiet=True, save_every=1,
+                      out=tmp_path / "run", **given)  # fmt: skip
+    assert run.plan.choices["bad_rows"].value == 5
+    assert handful.resume(tmp_path / "run", until="steps(3)", quiet=True).state.step == 3
+    again = handful.replay(tmp_path / "run", 3)
+    assert again.differs is None
+    assert sorted(again.rows.tolist()) == KEPT
+    for i, row in enumerate(again.rows.tolist()):
+        assert again.shown.holds[i]["file"] == f"{'ab'[row // 15]}/{row:02d}.png"
+        np.testing.assert_array_equal(again.shown.pictures[i], PIXELS[row].transpose(2, 0, 1))
+
+
 def test_zips_and_bytes_in_tables(folder, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for i, data in enumerate(FILES):
