@@ -156,7 +156,7 @@ def numbers(text: str, flag: str) -> list[float]:
 @command
 @with_options("quiet", *(name for name in OPTIONS if name in CHANGEABLE - IN_PYTHON))
 def resume(run: RunPath, **options: Unpack[ConfigOptions]) -> object:
-    """Go on with a run that was cut off, from its newest whole checkpoint; one that ended goes on to a later --until."""
+    """Go on with a run that was cut off, from its newest whole checkpoint; with one that ended, to a later --until."""
     from handful.fit import resume as go_on
 
     return _show(go_on(run, **options))
