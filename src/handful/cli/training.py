@@ -44,7 +44,7 @@ def train(
         return {"choices": {name: vars(choice) for name, choice in plan.choices.items()}, "notes": plan.notes}
     out = out or _free_folder(data)
     with named(data, out) as where:
-        return _show(fit(model, where, out=out, **options))
+        return _show(fit(model, where, out=out, **options), options)
 
 
 @command
@@ -62,7 +62,7 @@ def profile(
     given: ConfigOptions = {**options, "until": f"steps({steps})", "profile": True}
     out = out or _free_folder(data, "-profile")
     with named(data, out) as where:
-        return _show(fit(model, where, out=out, **given))
+        return _show(fit(model, where, out=out, **given), given)
 
 
 @command
@@ -159,15 +159,15 @@ def resume(run: RunPath, **options: Unpack[ConfigOptions]) -> object:
     """Go on with a run that was cut off, from its newest whole checkpoint; with one that ended, to a later --until."""
     from handful.fit import resume as go_on
 
-    return _show(go_on(run, **options))
+    return _show(go_on(run, **options), options)
 
 
-def _show(run: "Run") -> dict[str, object]:
+def _show(run: "Run", options: ConfigOptions) -> dict[str, object]:
     """The result in words, and as values."""
     from handful.runs.inspect import show_result
 
     rank_0_speaks(run.rank, run.exit_status)
-    show_result(run)
+    show_result(run, why=bool(options.get("quiet")))
     seconds = run.history[-1]["seconds"] if run.history else 0.0
     return {"scores": run.scores, "seconds": seconds, "stopped_because": run.stopped_because, "folder": run.path,
             "report": run.path / "report.html" if run.path else None, "exit_status": run.exit_status}  # fmt: skip
