@@ -260,7 +260,7 @@ class Observed(nn.Module):
 def test_what_is_tried_before_the_first_step_leaves_no_trace_in_what_a_model_observes(how: dict[str, Any]) -> None:
     torch.manual_seed(0)
     model, plain = Observed(), Observed()
-    plain.load_state_dict({k: v for k, v in model.state_dict().items()})
+    plain.load_state_dict(model.state_dict())
     run = handful.fit(model, (ONE["x"], KINDS), **{
         "batch": B, "lr": 0.05, "until": "steps(3)", "optimizer": "sgd", "schedule": "constant", "l2": 0, "valid": None,
         "quiet": True, "precision": "float32", **how,
