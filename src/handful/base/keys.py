@@ -101,6 +101,18 @@ def random_states() -> Callable[[], None]:
     return restore
 
 
+def dropout_key(seed: int, step: int, rank: int) -> int:
+    """What dropout is keyed by: its draws are a function of (seed, step, rank), so no random state need be saved."""
+    return key("dropout", seed, step, rank) >> 1
+
+
+def seed_dropout(key: int, device: torch.device) -> None:
+    """Have the generators that dropout draws from begin at a key."""
+    torch.default_generator.manual_seed(key)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(key)
+
+
 def drawn(call: Callable[[], T]) -> tuple[T, bool]:
     """What a call returns, and whether it draws from these generators, which stay as they are."""
     with drawing("look"):
