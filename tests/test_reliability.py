@@ -631,6 +631,22 @@ def test_two_runs_in_one_process_and_a_resume_of_a_live_run_are_refused(tmp_path
 # Disks
 
 
+def test_a_lock_on_a_full_disk_is_held_and_let_go(tmp_path):
+    """What it could not write it does not try again where it is closed, in the place of what is said there."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+        held = files.hold(tmp_path / "run.lock")
+        with pytest.raises(HandfulError, match="is being written by another process"):
+            files.hold(tmp_path / "run.lock")
+        held.close()
+        with pytest.raises(HandfulError, match=r"pipeline\.safetensors could not be written"):
+            short(tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert short(tmp_path / "run").exit_status == 0
+
+
 @pytest.mark.parametrize("recovers", [False, True])
 def test_no_write_that_fails_ends_a_run(tmp_path, monkeypatch, capsys, recovers):
     """RLIMIT_FSIZE, by which every write beyond some bytes fails, from step 3 on; to the end, or to step 20."""
@@ -654,6 +670,24 @@ def test_no_write_that_fails_ends_a_run(tmp_path, monkeypatch, capsys, recovers)
     again = go_on(tmp_path / "run")  # from what was written last
     assert bits(again.model) == bits(reference.model)
     assert rows_without_time(tmp_path / "run")[-1]["step"] == run.state.step
+
+
+def test_a_last_state_that_cannot_be_written_is_said_beside_a_model_that_can(tmp_path, monkeypatch, capsys):
+    """The weights that were kept are there, but a later stop would go on from further back: status 4."""
+    save = RunFolder.save_checkpoint
+
+    def full(folder, state, tensors):
+        if state.step == 6:
+            raise HandfulError("the disk is full")
+        save(folder, state, tensors)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "save_checkpoint", full)
+        run = short(tmp_path / "run")
+    assert (run.exit_status, run.unsaved) == (4, "the disk is full")
+    assert "the model is saved, but not the last state of the run: the disk is full" in capsys.readouterr().err
+    assert bits(handful.load(tmp_path / "run", model=mlp()).model) == bits(run.model)
+    assert bits(go_on(tmp_path / "run").model) == bits(run.model)
 
 
 def test_a_folder_that_is_gone_does_not_end_a_run(tmp_path, capsys):

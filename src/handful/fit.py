@@ -314,7 +314,9 @@ def write_down(run: Run, t: Training, watch: Stopwatch) -> None:
         if run.stopped_because != INTERRUPTED:  # whoever interrupted waits
             lacking = extras.write(t.folder.path, t)
         t.folder.finish(run.model, run.stopped_because, run.best, run.history)
-        run.unsaved = None  # the weights that were kept are there
+        if run.unsaved:
+            run.exit_status = UNSAVED
+            print(f"handful: the model is saved, but not the last state of the run: {run.unsaved}", file=sys.stderr)
     except HandfulError as error:
         run.unsaved, run.exit_status = str(error), UNSAVED
         print(f"handful: what the run learned is not saved: {run.unsaved}", file=sys.stderr)

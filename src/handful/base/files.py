@@ -159,10 +159,9 @@ def hold(path: Path) -> TextIO:
             f"{path.parent} is being written by {holder or 'another process'}; wait until it ends, or choose another "
             "folder"
         )
-    with contextlib.suppress(OSError):  # a full disk does not undo the lock
+    with contextlib.suppress(OSError):  # a full disk does not undo the lock; nothing is left over for close() to write
         file.truncate(0)
-        file.write(here)
-        file.flush()
+        os.write(file.fileno(), here.encode())
     _HELD.add(file)
     return file
 

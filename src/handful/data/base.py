@@ -161,6 +161,7 @@ class Source(ABC):
                after the other, with what it draws keyed by the batch
     whole:     why the rows of a batch cannot be told apart in what is read, or None where they can
     collate:   the caller's function that puts rows together, if one does
+    left_out:  (rows that cannot be read and are not counted here, `bad_rows` as it was given); None with "stop"
     """
 
     name: str = "data"
@@ -174,6 +175,7 @@ class Source(ABC):
     serial: bool = False
     whole: str | None = None
     collate: Callable[[list[Any]], object] | None = None
+    left_out: tuple[Rows, int | str] | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -266,7 +268,7 @@ class View(Source):
         self.base, self.columns = base, base.columns if columns is None else dict(columns)
         self.name, self.where, self.notes, self.in_memory = base.name, base.where, base.notes, base.in_memory
         self.horizon, self.starts, self.serial = base.horizon, base.starts, base.serial
-        self.whole, self.collate = base.whole, base.collate
+        self.whole, self.collate, self.left_out = base.whole, base.collate, base.left_out
         self.target = base.target if base.target in self.columns else None
 
     def __len__(self) -> int:
