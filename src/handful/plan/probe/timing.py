@@ -41,8 +41,8 @@ def time_in_turn(
     take turns, so that a slow moment of the machine falls on all. None where a step failed. Leaves no trace.
 
     budget: seconds after which no further round begins (there are two rounds at least, and one before to warm up).
-    now: the seconds that are counted; `effort` where all is done by one thread, whose time other users of the machine do
-    not lengthen.
+    now: the seconds that are counted; `effort` where one thread does it all, whose time others on the machine do not
+    lengthen.
     """
     times: list[list[float]] = [[] for _ in settings]
     started = time.perf_counter()
