@@ -106,11 +106,14 @@ def dropout_key(seed: int, step: int, rank: int) -> int:
     return key("dropout", seed, step, rank) >> 1
 
 
-def seed_dropout(key: int, device: torch.device) -> None:
-    """Have the generators that dropout draws from begin at a key."""
-    torch.default_generator.manual_seed(key)
-    if device.type == "cuda":
+def dropout_seeder(device: torch.device) -> Callable[[int], object]:
+    """What has the generators that dropout draws from begin at a key."""
+
+    def seed(key: int) -> None:
+        torch.default_generator.manual_seed(key)
         torch.cuda.manual_seed(key)
+
+    return seed if device.type == "cuda" else torch.default_generator.manual_seed
 
 
 def drawn(call: Callable[[], T]) -> tuple[T, bool]:

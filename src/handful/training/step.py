@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import _engine_run_backward as run_backward
 
-from handful.base.keys import dropout_key, seed_dropout
+from handful.base.keys import dropout_key
 from handful.data.base import Batch
 from handful.optim.fused import Closure
 from handful.optim.rates import add_l1, clip, follow
@@ -100,7 +100,7 @@ class ExactGradient(Watched, OneStep):
         for parameter in objective.parameters:
             parameter.grad = None
         self.buffers = [b.detach().clone() for b in objective.buffers]
-        seed_dropout(self.dropout, objective.device)
+        objective.seed_dropout(self.dropout)
         if not self.whole or objective.guarded:
             return self.in_parts(batch)
         self.part = objective.to_device(batch)

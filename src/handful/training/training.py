@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from handful.base.keys import dropout_key, seed_dropout
+from handful.base.keys import dropout_key
 from handful.base.plan import Plan, Progress
 from handful.batches.batches import Batches
 from handful.data.base import Source
@@ -98,7 +98,7 @@ class Training:
 
     def seed_dropout(self, ahead: int = 0) -> None:
         """As the step that is so many further has it."""
-        seed_dropout(dropout_key(self.plan.seed, self.state.step + ahead, self.ranks.rank), self.objective.device)
+        self.objective.seed_dropout(dropout_key(self.plan.seed, self.state.step + ahead, self.ranks.rank))
 
     def stops(self) -> str | None:
         """Why the rule stops the run here, or None: then it need not be asked again before `asked_from`."""

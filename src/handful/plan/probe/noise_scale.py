@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from handful.base.keys import dropout_key, seed_dropout
+from handful.base.keys import dropout_key
 from handful.data.base import Batch
 from handful.report.words import say_number
 from handful.training.objective import LossSums, Objective
@@ -186,7 +186,7 @@ def gradient_in_parts(
     parameters = [p for p in model.parameters() if p.requires_grad]
     b = len(batch) // parts
     assert b * parts == len(batch), "the parts must be of equal size"
-    seed_dropout(dropout_key(seed, step, ranks.rank), objective.device)
+    objective.seed_dropout(dropout_key(seed, step, ranks.rank))
     kept: list[list[Tensor | None]] = []
     weights: list[Tensor] = []
     total, wrong = NOTHING, ""

@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from handful.base.keys import dropout_seeder
 from handful.data.base import Batch, Source
 from handful.losses.forms import FORMS
 from handful.losses.loss import LossFunction, of_probabilities
@@ -21,7 +22,7 @@ from handful.transform.several import Several
 Scale = tuple[Tensor, Tensor]
 Unmeasured = tuple[Sequence[SumMetric], Tensor, Tensor]  # metrics that count, and an output and a target to see
 LATER = 1 << 13  # numbers in an output that is kept to be measured with others
-_NOT_KEPT = ("forward", "view", "row_losses", "source")  # when pickled: functions, and data
+_NOT_KEPT = ("forward", "view", "row_losses", "seed_dropout", "source")  # when pickled: functions, and data
 
 
 def measure(seen: Sequence[Unmeasured]) -> dict[str, Tensor]:
@@ -78,6 +79,7 @@ class Adapted:
 
     def _anew(self) -> None:
         """Adapt to the next batch."""
+        self.seed_dropout = dropout_seeder(self.device)
         self.row_losses = adapters.row_losses(self.model, self.loss)
         self.forward: adapters.Call = self._first_forward
         self.view: adapters.View = self.first_view
