@@ -81,15 +81,7 @@ class Objective(Adapted):
 
     def to_device(self, batch: Batch) -> Batch:
         """The batch on the model's device, floats in the model's dtype; itself if it is there already."""
-        if self.collated or self.several is not None:
-            return self.nested_to_device(batch)
-        moved = {
-            name: self.moved(value)
-            for name, value in batch.columns.items()
-            if isinstance(value, Tensor)
-            and (value.device != self.device or (value.is_floating_point() and value.dtype != self.dtype))
-        }
-        return batch.replace({**batch.columns, **moved}) if moved else batch
+        return self.placed(batch, self.device, self.dtype)
 
     def sums_of(self, output: object, batch: Batch, *, metrics: bool = True) -> LossSums:
         """Step 4: the sums over the rows of the batch, whose output is known.

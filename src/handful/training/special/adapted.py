@@ -3,18 +3,18 @@ what its metrics see, in the user's units, whatever the model puts out."""
 
 import copy
 from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from functools import partial
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from handful.base.keys import dropout_seeder
-from handful.data.base import Batch, Source
+from handful.data.base import Batch, Column, Source
 from handful.losses.forms import FORMS
 from handful.losses.loss import LossFunction, of_probabilities
 from handful.losses.loss import model as model_loss
 from handful.losses.metric import Metric, SumMetric
-from handful.losses.outputs import mapped
 from handful.training.special import adapters
 from handful.training.special.adapters import Seen, counted, viewing
 from handful.transform.several import Several
@@ -45,8 +45,6 @@ class Adapted:
     source: Source | None
     dtype: torch.dtype
     whole: bool
-    several: Several | None = None  # the target, where it is several that are not alike
-    collated = False  # whether batches hold what a collate function gives, tensors somewhere in it
     part = ""  # of the model's output, which metrics see
     gaps = False  # whether training rows are left out, their class being IGNORED
 
@@ -60,12 +58,20 @@ class Adapted:
     ) -> None:
         self._autocast = autocast
         self._of(model)
+        self.takes(None)
         self.minimise(loss, metrics, scale)
 
     def _of(self, model: nn.Module) -> None:
         self.model = model
         # Listed once: walking the tree of modules costs more than a small model's forward pass.
         self.parameters, self.buffers = list(model.parameters()), list(model.buffers())
+
+    def takes(self, several: Several | None, columns: Iterable[Column] = ()) -> None:
+        """Decide how batches get to the device. several: the target, where it is several that are not alike; columns:
+        of the data."""
+        self.several = several
+        nested = several is not None or any(column.kind == "collated" for column in columns)
+        self.placed: adapters.Place = partial(adapters.place_nested, several) if nested else adapters.place
 
     def minimise(self, loss: LossFunction, metrics: Iterable[Metric], scale: Scale | None = None) -> None:
         """Decide on loss and metrics, where they follow from the model's output."""
@@ -113,6 +119,15 @@ class Adapted:
         other.minimise(self.loss, metrics, self.scale)
         return other
 
+    def whole_outputs(self) -> Self:
+        """The same model, of whose output all parts are given, and not the scores alone that the loss takes."""
+        if self.whole:
+            return self
+        other = copy.copy(self)
+        other.whole = True
+        other._anew()
+        return other
+
     def _first_forward(self, batch: Batch) -> object:
         """Step 3 for the first batch, which lies on the model's device."""
         self.forward, output = adapters.first_call(
@@ -125,18 +140,6 @@ class Adapted:
         with torch.no_grad():
             output = self.forward(batch) if output is None else output
             return adapters.row_losses(self.model, self.loss, by_row=True)(output, batch)[2]
-
-    def moved(self, value: Tensor) -> Tensor:
-        """On the model's device, and floats in its dtype."""
-        return value.to(self.device, self.dtype if value.is_floating_point() else value.dtype, non_blocking=True)
-
-    def nested_to_device(self, batch: Batch) -> Batch:
-        """The batch there, where targets stand side by side or a collate function gave what holds tensors."""
-        columns: dict[str, Any] = dict(batch.columns)
-        if self.several is not None and isinstance(y := columns.get("y"), Tensor):
-            columns["y"] = self.several.apart(y)
-        moved: dict[str, Any] = {name: mapped(value, self.moved) for name, value in columns.items()}
-        return batch.replace(moved)
 
     def centre(self, target: Tensor) -> None:
         """Take the sums of metrics about these targets [m, ...], in the user's units: the same for all of a run."""
