@@ -362,8 +362,8 @@ def make_rules(
     score = chooser.put("score", choice)
     if better != "auto":
         chooser.set("better", better, "found" if options.better == "auto" else "given")
-    rule, choice = choose.until(options.until, n, len(data.held_out or ()), score, better, objective, data.pipeline)
-    chooser.put("until", choice)
+    held = len(data.held_out or ())
+    rule = choose.until(options.until, n, held, score, better, objective, data.pipeline, chooser)
     planned = rule.limit(n, size)
     shape = choose.schedule_of(options, planned, optimizer, chooser)
     choose.check_rules(

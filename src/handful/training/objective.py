@@ -3,17 +3,16 @@
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from handful.data.base import Batch, Source
+from handful.data.base import Batch, Column, Source
 from handful.losses.forms import FORMS
 from handful.losses.loss import LossFunction
 from handful.losses.loss import model as model_loss
 from handful.losses.metric import Metric
-from handful.losses.outputs import mapped
 from handful.training.special import adapters
 from handful.training.special.measured import Measured, Scale, Unmeasured, measure
 from handful.transform.several import Several
@@ -85,15 +84,21 @@ class Objective(Measured):
         self.guarded = False  # whether a gradient that is not finite is looked for, too
         self.at_once: int | None = None  # rows that an evaluation puts through the model, where memory ran out
         self.coupling: str | None = None  # why the loss of a mini-batch cannot be computed in parts
-        self.several: Several | None = None  # the target, where it is several that are not alike
-        self.collated = False  # whether batches hold what a collate function gives, tensors somewhere in it
         self._autocast = autocast
+        self.takes(None)
         self.minimise(loss, metrics, scale)
 
     def _of(self, model: nn.Module) -> None:
         self.model = model
         # Listed once: walking the tree of modules costs more than a small model's forward pass.
         self.parameters, self.buffers = list(model.parameters()), list(model.buffers())
+
+    def takes(self, several: Several | None, columns: Iterable[Column] = ()) -> None:
+        """Decide how batches get to the device. several: the target, where it is several that are not alike; columns:
+        of the data."""
+        self.several = several
+        nested = several is not None or any(column.kind == "collated" for column in columns)
+        self.placed: adapters.Place = partial(adapters.place_nested, several) if nested else adapters.place
 
     def minimise(self, loss: LossFunction, metrics: Iterable[Metric], scale: Scale | None = None) -> None:
         """Decide on loss and metrics, where they follow from the model's output."""
@@ -137,22 +142,18 @@ class Objective(Measured):
         other.minimise(self.loss, metrics, self.scale)
         return other
 
+    def whole_outputs(self) -> "Objective":
+        """The same model, of whose output all parts are given, and not the scores alone that the loss takes."""
+        if self.whole:
+            return self
+        other = copy.copy(self)
+        other.whole = True
+        other._anew()
+        return other
+
     def to_device(self, batch: Batch) -> Batch:
         """The batch on the model's device, floats in the model's dtype; itself if it is there already."""
-        moved: dict[str, Any] = {}
-        if self.several is not None and isinstance(y := batch.columns.get("y"), Tensor):
-            batch = batch.replace({**batch.columns, "y": self.several.apart(y)})  # type: ignore[dict-item]
-        for name, value in batch.columns.items():
-            if isinstance(value, Tensor):
-                dtype = self.dtype if value.is_floating_point() else value.dtype
-                if value.dtype != dtype or value.device != self.device:
-                    moved[name] = value.to(self.device, dtype, non_blocking=True)
-            elif self.collated or self.several is not None:
-                moved[name] = mapped(value, self._moved)
-        return batch.replace({**batch.columns, **moved}) if moved else batch
-
-    def _moved(self, value: Tensor) -> Tensor:
-        return value.to(self.device, self.dtype if value.is_floating_point() else value.dtype)
+        return self.placed(batch, self.device, self.dtype)
 
     def _first_forward(self, batch: Batch) -> object:
         """Step 3, for the first batch: the model's output for its rows (on the model's device already)."""

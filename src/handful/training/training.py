@@ -1,5 +1,6 @@
 """Everything a run needs, built and checked; what changes while it runs is in its State alone."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -74,7 +75,7 @@ class Training:
     asked_from: float = 0  # position before which the rule does not stop the run
     one_by_one: bool = False  # whether each step's sums are wanted, so that none may be a graph
     resident: dict[str, Tensor] | None = None  # all rows as the model takes them, for a graph; {}: they do not fit
-    clock: float = 0.0  # when seconds were last counted
+    clock: float = field(default_factory=time.perf_counter)  # when seconds were last counted
     infinite: bool = False  # whether weights held infinity before the first step, as those of a mask may
     told: bool = False  # whether callbacks want to know of each step
     training_step: Callable[..., object] | None = None  # the caller's, in place of forward, loss and update
