@@ -332,7 +332,7 @@ def test_a_row_of_nan_is_named_by_its_number_in_the_users_data(loss, normed):
     model = torch.nn.Sequential(torch.nn.BatchNorm1d(64), mlp()) if normed else mlp()
     run = fit(model, (x, Y), until="epochs(2)", valid=0.3, loss=loss)
     assert rows_named(run) == [bad]
-    assert "at step 6, for rows" in run.stopped_because
+    assert "at step 7, for rows" in run.stopped_because
     assert "of arrays (rows count from 0)" in run.stopped_because
 
 

@@ -23,7 +23,7 @@ from handful.runs.folder import RunFolder
 from handful.runs.history import Row, rises, usual_loss
 from handful.runs.judge.examples import shorten
 from handful.runs.judge.tally import row_losses
-from handful.runs.shown import Shown, shown
+from handful.runs.shown import SEEN, Shown, shown
 from handful.training.loop import StepByStep
 from handful.training.objective import LossSums, Objective
 from handful.training.process import checkpoint
@@ -117,9 +117,12 @@ class Replay:
             if pictures is not None:
                 grids.append(picture_grid(pictures[self.order()[:_LISTED]], captions, title=title))
         notes: list[Part] = [s for s in (self.problem, self.differs) if s is not None]
+        rows: list[Part] = grids or [table_html(Grid.of(listed))]
+        if any(SEEN in name for name in listed[0]):
+            rows.append("A point stands for a token that augmentation dropped, � for one that training did not know.")
         sections = [
             Section("The step", [tiles(self._facts()), *notes]),
-            Section("Rows, of highest loss first", grids or [table_html(Grid.of(listed))]),
+            Section("Rows, of highest loss first", rows),
             Section("Layers", [table_html(Grid.of(self.layers))]),
         ]
         return Page(f"{self.name}: step {self.step:,}", sections).write(path)

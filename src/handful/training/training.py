@@ -76,6 +76,7 @@ class Training:
     one_by_one: bool = False  # whether each step's sums are wanted, so that none may be a graph
     resident: dict[str, Tensor] | None = None  # all rows as the model takes them, for a graph; {}: they do not fit
     clock: float = field(default_factory=time.perf_counter)  # when seconds were last counted
+    infinite: bool = False  # whether weights held infinity before the first step, as those of a mask may
     told: bool = False  # whether callbacks want to know of each step
     training_step: Callable[..., object] | None = None  # the caller's, in place of forward, loss and update
     moved: dict[str | None, Moved] = field(default_factory=dict)  # by that, under the names of the optimizers

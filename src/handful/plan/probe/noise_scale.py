@@ -209,7 +209,7 @@ def gradient_in_parts(
         raise NonFiniteLoss(wrong)
     w = ranks.joined(torch.stack(weights).cpu()).numpy()
     if w.sum() == 0:
-        raise NonFiniteLoss(f"at step {step} {ZERO_WEIGHT}")
+        raise NonFiniteLoss(f"at step {step + 1:,} {ZERO_WEIGHT}")
     products = _products(parameters, kept, ranks, float(w.sum())) / w.mean() ** 2
     return _of_all(total, ranks), moments(products, b, w, int(ranks.told(str(batch.position))))
 

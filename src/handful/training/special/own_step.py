@@ -125,7 +125,7 @@ class OwnStep:
     def _sums(self) -> LossSums:
         """What the step has minimised, as one loss: the sum of the losses of its optimizers."""
         if not self.updates:
-            raise StepError(f"training_step made no update at step {self.number}: call step.minimise(loss)")
+            raise StepError(f"training_step made no update at step {self.number + 1:,}: call step.minimise(loss)")
         named = {n: torch.stack([s.loss.double(), s.weight.double()]).cpu() for n, s in self._losses.items()}
         logged = self._logged | {f"{name}_loss": pair for name, pair in named.items() if name is not None}
         if list(named) == [None]:

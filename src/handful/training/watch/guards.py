@@ -127,8 +127,8 @@ def non_finite(
     objective: Objective, batch: Batch, step: int, *, look: bool = True, what: str = "loss"
 ) -> NonFiniteLoss:
     """The error that names the rows to blame, by their numbers in the data that the user gave: those that hold NaN or
-    infinity and have such a loss; else those of such a loss. look: whether the model is asked for the loss of each;
-    what: is not finite, the loss or the gradient."""
+    infinity and have such a loss; else those of such a loss. step: taken before; look: whether the model is asked for
+    the loss of each; what: is not finite, the loss or the gradient."""
     lost = _not_finite(objective.values(batch) if look else None, len(batch))
     lost = lost if lost.any() else ~lost
     held = {name: bad for name, v in batch.tensors().items() if (bad := _not_finite(v, len(batch)) & lost).any()}
@@ -143,14 +143,17 @@ def non_finite(
     if wrong is not None:
         cause = f"column '{wrong}' itself holds NaN or infinity there"
     elif in_weights:
-        cause = "the weights themselves are not finite since an update before it; a smaller lr or clip_norm may help"
+        cause = (
+            "the weights themselves are not finite since an update before it; a smaller lr, clip_norm or "
+            "on_nonfinite='rollback' may help"
+        )
     elif isinstance(target, Tensor) and bool((target == IGNORED).all()):
         cause = (
             f"all its targets are {IGNORED}, of which a loss that returns one number has no mean: let it return values"
         )
     error = NonFiniteLoss(
-        f"the {what} is not finite at step {step}, {where} of {'the training data' if source is None else source.name} "
-        f"(rows count from 0); {cause}; no update was made"
+        f"the {what} is not finite at step {step + 1:,}, {where} of "
+        f"{'the training data' if source is None else source.name} (rows count from 0); {cause}; no update was made"
     )
     error.in_rows, error.in_weights = wrong is not None, in_weights
     return error
