@@ -33,8 +33,8 @@ from handful.training.special import adapters, own_step
 from handful.training.special.coupling import rows as some_rows
 from handful.training.special.coupling import training_mode
 from handful.training.special.exact import again, gradient_that_fits
-from handful.training.step import seed_dropout
-from handful.training.training import Training, update
+from handful.training.step import update
+from handful.training.training import Training
 from handful.training.watch.guards import NonFiniteLoss
 from handful.training.watch.observe import Observer
 from handful.training.watch.recovery import train
@@ -251,7 +251,7 @@ def _losses(t: Training, batch: Batch) -> Floats | None:
     """The loss of each row, with the step's dropout; nothing of the model changes."""
     objective, size = t.objective, t.state.micro_batch or len(batch)
     kept = [b.detach().clone() for b in objective.buffers]
-    seed_dropout(t.plan.seed, t.state.step, t.ranks.rank, objective.device)
+    t.seed_dropout()
     found: list[Floats | None] = []
     with torch.no_grad():
         for start in range(0, len(batch), size):
