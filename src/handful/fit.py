@@ -233,7 +233,7 @@ def _run_training(t: Training, watch: Stopwatch) -> Run:
             torch.random.set_rng_state(generator_state)
         if observer.step == state.step and not state.torn:  # or the checkpoint before is the one to go on from
             unsaved = save(t)
-        restore_best(t)
+        state.stopped_because += restore_best(t)
         t.live.close(state.stopped_because)
     if state.stopped_because == INTERRUPTED:
         status = interrupts.exit_status
@@ -314,7 +314,9 @@ def write_down(run: Run, t: Training, watch: Stopwatch) -> None:
         if run.stopped_because != INTERRUPTED:  # whoever interrupted waits
             lacking = extras.write(t.folder.path, t)
         t.folder.finish(run.model, run.stopped_because, run.best, run.history)
-        run.unsaved = None  # the weights that were kept are there
+        if run.unsaved:
+            run.exit_status = UNSAVED
+            print(f"handful: the model is saved, but not the last state of the run: {run.unsaved}", file=sys.stderr)
     except HandfulError as error:
         run.unsaved, run.exit_status = str(error), UNSAVED
         print(f"handful: what the run learned is not saved: {run.unsaved}", file=sys.stderr)

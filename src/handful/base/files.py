@@ -64,6 +64,14 @@ def changing(folder: Path) -> Iterator[None]:
         raise HandfulError(f"{error.filename or folder} could not be written: {error.strerror}") from error
 
 
+def made(folder: str | Path) -> Path:
+    """A folder, made where it is not there; one sentence where it cannot be."""
+    where = Path(folder)
+    with changing(where):
+        where.mkdir(parents=True, exist_ok=True)
+    return where
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic(path) as temporary:
@@ -159,10 +167,9 @@ def hold(path: Path) -> TextIO:
             f"{path.parent} is being written by {holder or 'another process'}; wait until it ends, or choose another "
             "folder"
         )
-    with contextlib.suppress(OSError):  # a full disk does not undo the lock
+    with contextlib.suppress(OSError):  # a full disk does not undo the lock; nothing is left over for close() to write
         file.truncate(0)
-        file.write(here)
-        file.flush()
+        os.write(file.fileno(), here.encode())
     _HELD.add(file)
     return file
 

@@ -216,6 +216,7 @@ def show_result(run: Run, *, why: bool = True) -> None:
     if run.state and "profile" in run.plan.choices:
         spent.show(run.spent, run.state.step)
     if run.path:
-        print(f"report: {files.said(run.path / 'report.html')}")
+        if (page := run.path / "report.html").is_file():  # the disk may have been full
+            print(f"report: {files.said(page)}")
         if run.stopped_because == INTERRUPTED:
             print(f"go on with: handful resume {files.said(run.path)}")
