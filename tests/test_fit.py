@@ -200,7 +200,7 @@ def test_non_finite_loss_stops_before_the_update_and_keeps_what_was_learned(tmp_
     bad = int(handful.Order(len(X))[64 * 6 : 64 * 7][10])
     x[bad] = float("nan")
     run = fit(mlp(), (x, Y), until="epochs(2)", out=tmp_path / "run")
-    assert f"step 6, for rows {bad}" in run.stopped_because
+    assert f"at step 7, for rows {bad}" in run.stopped_because
     assert all(torch.isfinite(p).all() for p in run.model.parameters())
 
 
