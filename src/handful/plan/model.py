@@ -34,6 +34,7 @@ from handful.training.process.checkpoint import read_tensors
 from handful.training.process.device import choose_precision
 from handful.training.special.adapters import input_names, target_argument
 from handful.training.special.coupling import KEPT_WHOLE, LossForm, loss_form, still_layers
+from handful.training.watch.weights import buffers_kept
 from handful.transform.augment.geometry import Flip
 from handful.transform.rows import original_rows
 from handful.transform.target_values import in_row
@@ -130,14 +131,18 @@ def start_from(net: nn.Module, init: str | PathLike[str] | None, chooser: Choose
 
 @part("making the model")
 def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser, device: torch.device) -> Objective:
-    """Model + loss + metrics, tried on two rows."""
+    """Model + loss + metrics, tried on a few rows, which leaves the model as it was."""
+    with buffers_kept(net):
+        return _tried(net, data, options, chooser, device)
+
+
+def _tried(net: nn.Module, data: Data, options: Config, chooser: Chooser, device: torch.device) -> Objective:
     choice, lower = choose_precision(options.precision, str(device), net)
     chooser.put("precision", choice)
     if choice.value == "float64":
         net.double()
     objective = Objective(net, undecided, device=device, autocast=lower)
-    objective.collated = any(column.kind == "collated" for column in data.train.columns.values())
-    objective.several = data.pipeline.several
+    objective.takes(data.pipeline.several, data.train.columns.values())
     if data.train.whole:
         objective.coupling = data.train.whole
         chooser.notes.append(f"{data.train.whole}, {KEPT_WHOLE}")
@@ -187,7 +192,7 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     in_training = asked == "model" and dry_run.in_training_alone(objective, output, sample, data.held_out is not None)
     if options.task is None or objective.several:
         data.pipeline = data.pipeline.resolve_task(output)
-        objective.several = data.pipeline.several
+        objective.takes(data.pipeline.several, data.train.columns.values())
         chooser.set("task", data.pipeline.task, "found")
     loss, choice, notes = losses.loss(asked, output, data, options.label_smoothing, options.class_weight)
     chooser.choices |= losses.softening(loss, options.class_weight)

@@ -1,5 +1,7 @@
 """The way on where a step went wrong: in smaller parts, past a mini-batch, back to a checkpoint."""
 
+from functools import partial
+
 import torch
 
 from handful.base.errors import StepError
@@ -9,7 +11,6 @@ from handful.training.process.interrupts import Interrupts
 from handful.training.special.coupling import training_mode
 from handful.training.special.exact import OverRanks
 from handful.training.special.own_step import ByHand
-from handful.training.step import seed_dropout, state_of_dropout
 from handful.training.training import Training
 from handful.training.watch.guards import NonFiniteLoss, in_parts_that_fit
 from handful.training.watch.record import fit_in, save, say
@@ -30,9 +31,11 @@ class StepOfRanks(OverRanks, StepByStep):
         """Say so after the first pass, if it does."""
         if not self.looked and len(self.batch):
             self.looked = True
-            drawn = state_of_dropout(self.objective.device)
-            seed_dropout(self.seed, self.step, self.ranks.rank, self.objective.device)
-            if not torch.equal(drawn, state_of_dropout(self.objective.device)):
+            on_cuda, device = self.objective.device.type == "cuda", self.objective.device
+            found = partial(torch.cuda.get_rng_state, device) if on_cuda else torch.default_generator.get_state
+            drawn = found()
+            self.objective.seed_dropout(self.dropout)
+            if not torch.equal(drawn, found()):
                 say(self.t, DRAWN)
         super().update()
 
