@@ -551,8 +551,9 @@ def test_resume_auto_starts_goes_on_and_refuses_what_differs(tmp_path, whole):
     fit(mlp(), out=path, save_every=1, resume="auto", callbacks=[cut])
     with pytest.raises(HandfulError, match=r"already holds a run, of your own Sequential on .* handful resume .*run"):
         fit(mlp(), out=path, save_every=1)
-    with pytest.raises(HandfulError, match="seed is 0 in this run and stays so"):
-        fit(mlp(), out=path, save_every=1, resume="auto", seed=3)
+    for name, value in {"seed": 3, "valid": 0.3, "optimizer": "adam", "loss": "mae"}.items():
+        with pytest.raises(HandfulError, match=f"^{name} is .* in this run and stays so"):
+            fit(mlp(), out=path, save_every=1, resume="auto", **{name: value})
     run = fit(mlp(5), out=path, save_every=1, resume="auto")
     assert bits(run.model) == bits(whole.model)
     assert bits(fit(mlp(5), out=path, save_every=1, resume=True).model) == bits(whole.model)  # it has ended
@@ -672,6 +673,16 @@ def test_no_write_that_fails_ends_a_run(tmp_path, monkeypatch, capsys, recovers)
     assert rows_without_time(tmp_path / "run")[-1]["step"] == run.state.step
 
 
+def test_a_folder_that_cannot_be_made_is_said_before_anything_is_measured(tmp_path, ready_made):
+    (tmp_path / "file").touch()
+    began = time.monotonic()
+    with pytest.raises(HandfulError, match=r"file/out could not be written: Not a directory$"):
+        handful.compare("mlp", "iris", batches=["full"], epochs=1000, seeds=100, out=tmp_path / "file" / "out")
+    assert time.monotonic() - began < 60
+    with pytest.raises(HandfulError, match=r"file/sub could not be written: Not a directory$"):
+        handful.load(ready_made[0]).report(tmp_path / "file" / "sub" / "page.html")
+
+
 def test_a_last_state_that_cannot_be_written_is_said_beside_a_model_that_can(tmp_path, monkeypatch, capsys):
     """The weights that were kept are there, but a later stop would go on from further back: status 4."""
     save = RunFolder.save_checkpoint
@@ -709,10 +720,12 @@ def short(path, **given):
 
 
 class Writes:
-    """Counts the files and rows that a run writes; those of which `fails` says so go over RLIMIT_FSIZE."""
+    """Counts the files and rows that a run writes; those of which `fails` says so go over RLIMIT_FSIZE: hit, where they
+    hold anything."""
 
     def __init__(self, patch, fails=lambda _: False):
         self.count, self.fails, atomic, append = 0, fails, files.atomic, RunFolder.append_history
+        self.hit = False
 
         @contextlib.contextmanager
         def limited(path):
@@ -734,6 +747,9 @@ class Writes:
         resource.setrlimit(resource.RLIMIT_FSIZE, (8, before[1]) if self.fails(self.count) else before)
         try:
             yield
+        except HandfulError:
+            self.hit = True
+            raise
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
@@ -773,12 +789,16 @@ def test_every_write_of_a_run_may_fail(tmp_path, monkeypatch, stride):
         for fails in (lambda n, k=k: n == k, lambda n, k=k: n >= k):
             path = tmp_path / "run"
 
-            def limited(path=path, fails=fails):
+            writes = list[Writes]()
+
+            def limited(path=path, fails=fails, writes=writes):
                 with monkeypatch.context() as patch:
-                    Writes(patch, fails)
+                    writes.append(Writes(patch, fails))
                     return short(path)
 
-            ended.append(ended_or_refused(path, expected, limited))
+            done = ended_or_refused(path, expected, limited)
+            if writes[0].hit:  # and not a history that has no rows yet
+                ended.append(done)
             shutil.rmtree(path)
     assert sum(ended) > len(ended) / 2
     assert ended == sorted(ended)  # only what is written before step 1 can be refused

@@ -233,7 +233,7 @@ def _run_training(t: Training, watch: Stopwatch) -> Run:
             torch.random.set_rng_state(generator_state)
         if observer.step == state.step and not state.torn:  # or the checkpoint before is the one to go on from
             unsaved = save(t)
-        restore_best(t)
+        state.stopped_because += restore_best(t)
         t.live.close(state.stopped_because)
     if state.stopped_because == INTERRUPTED:
         status = interrupts.exit_status

@@ -354,6 +354,7 @@ def test_sounds_and_texts_are_shown_as_the_model_met_them(tmp_path: Path) -> Non
         assert all(a in ("·", b) for a, b in zip(kept, whole, strict=False))
         assert len(kept) <= len(whole)
     assert "·" in str(found.listed())
+    assert "that augmentation dropped" in found.write(tmp_path / "page.html").read_text()
 
     text = " ".join(rng.choice(words, 400))
     (tmp_path / "novel.txt").write_text(text)

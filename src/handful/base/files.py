@@ -64,6 +64,14 @@ def changing(folder: Path) -> Iterator[None]:
         raise HandfulError(f"{error.filename or folder} could not be written: {error.strerror}") from error
 
 
+def made(folder: str | Path) -> Path:
+    """A folder, made where it is not there; one sentence where it cannot be."""
+    where = Path(folder)
+    with changing(where):
+        where.mkdir(parents=True, exist_ok=True)
+    return where
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic(path) as temporary:

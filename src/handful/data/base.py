@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -89,7 +89,6 @@ class Batch:
     """Some rows: one value per column, and where each row came from.
 
     rows:    int64 [m], row ids in the source
-    epochs:  int64 [m], the epoch each row was drawn in (0 when it was not drawn by an Order)
     columns: name -> Tensor [m, ...], Ragged, or list of m strings
     After the pipeline of transforms a training batch has the columns `x` (or several named inputs), `y` and,
     if rows are weighted, `weight`.
@@ -97,12 +96,13 @@ class Batch:
 
     columns: dict[str, Value]
     rows: Rows
-    epochs: Rows = field(default=None)  # type: ignore[arg-type]
+    drawn_in: Rows | None = None
     position: int = 0
 
-    def __post_init__(self) -> None:
-        if self.epochs is None:
-            self.epochs = np.zeros(len(self.rows), dtype=np.int64)
+    @property
+    def epochs(self) -> Rows:
+        """The epoch each row was drawn in, int64 [m]; 0 when it was not drawn by an Order."""
+        return np.zeros(len(self.rows), dtype=np.int64) if self.drawn_in is None else self.drawn_in
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -117,7 +117,7 @@ class Batch:
 
     def replace(self, columns: Mapping[str, Value]) -> "Batch":
         """The same rows with other columns."""
-        return Batch(dict(columns), self.rows, self.epochs, self.position)
+        return Batch(dict(columns), self.rows, self.drawn_in, self.position)
 
     def on_tensors(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         """The same batch with `change` done to each column that is a Tensor."""

@@ -79,9 +79,11 @@ def assemble(
         if resuming is not None:
             t.plan = as_changed(resuming, t.plan.choices, asked)
         return t
-    except BaseException:
+    except BaseException as error:
         if folder:
             folder.release()
+        if resuming is not None and isinstance(error, HandfulError) and (fixed := resuming.unlike(asked)):
+            raise resuming.stays(fixed[0]) from error
         raise
 
 
@@ -272,10 +274,7 @@ def as_changed(plan: Plan, now: Mapping[str, Choice], given: Mapping[str, object
     changed = {k: c for k, c in changed.items() if c.value != plan.choices.get(k, missing).value}
     fixed = [name for name in changed if name not in CHANGEABLE]
     if fixed:
-        raise HandfulError(
-            f"{fixed[0]} is {plan.choices.get(fixed[0], missing).value!r} in this run and stays so when it goes on; "
-            f"what may change is {', '.join(sorted(CHANGEABLE))}"
-        )
+        raise plan.stays(fixed[0])
     words = [f"{name} {plan.choices.get(name, missing).value} -> {choice.value}" for name, choice in changed.items()]
     notes = [f"changed when the run went on: {', '.join(words)}"] if words else []
     return Plan({**now, **plan.choices, **changed}, (*plan.notes, *notes))

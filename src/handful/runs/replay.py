@@ -23,7 +23,7 @@ from handful.runs.folder import RunFolder
 from handful.runs.history import Row, rises, usual_loss
 from handful.runs.judge.examples import shorten
 from handful.runs.judge.tally import row_losses
-from handful.runs.shown import Shown, shown
+from handful.runs.shown import SEEN, Shown, shown
 from handful.training.loop import StepByStep
 from handful.training.objective import LossSums, Objective
 from handful.training.process import checkpoint
@@ -33,8 +33,8 @@ from handful.training.special import adapters, own_step
 from handful.training.special.coupling import rows as some_rows
 from handful.training.special.coupling import training_mode
 from handful.training.special.exact import again, gradient_that_fits
-from handful.training.step import seed_dropout
-from handful.training.training import Training, update
+from handful.training.step import update
+from handful.training.training import Training
 from handful.training.watch.guards import NonFiniteLoss
 from handful.training.watch.observe import Observer
 from handful.training.watch.recovery import train
@@ -117,9 +117,12 @@ class Replay:
             if pictures is not None:
                 grids.append(picture_grid(pictures[self.order()[:_LISTED]], captions, title=title))
         notes: list[Part] = [s for s in (self.problem, self.differs) if s is not None]
+        rows: list[Part] = grids or [table_html(Grid.of(listed))]
+        if any(SEEN in name for name in listed[0]):
+            rows.append("A point stands for a token that augmentation dropped, � for one that training did not know.")
         sections = [
             Section("The step", [tiles(self._facts()), *notes]),
-            Section("Rows, of highest loss first", grids or [table_html(Grid.of(listed))]),
+            Section("Rows, of highest loss first", rows),
             Section("Layers", [table_html(Grid.of(self.layers))]),
         ]
         return Page(f"{self.name}: step {self.step:,}", sections).write(path)
@@ -248,7 +251,7 @@ def _losses(t: Training, batch: Batch) -> Floats | None:
     """The loss of each row, with the step's dropout; nothing of the model changes."""
     objective, size = t.objective, t.state.micro_batch or len(batch)
     kept = [b.detach().clone() for b in objective.buffers]
-    seed_dropout(t.plan.seed, t.state.step, t.ranks.rank, objective.device)
+    t.seed_dropout()
     found: list[Floats | None] = []
     with torch.no_grad():
         for start in range(0, len(batch), size):

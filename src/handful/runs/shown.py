@@ -14,6 +14,7 @@ from handful.runs.places import places
 from handful.transform.pipeline import Pipeline
 from handful.transform.steps.text import PAD, Tokenize
 
+SEEN = "as the model saw it"
 HEARD, _SHOWN = 12, {"most": 8, "length": 300}  # sounds; columns and characters of a row
 
 
@@ -49,7 +50,7 @@ def shown(source: Source, pipeline: Pipeline, batch: Batch, first: NDArray[np.in
         elif isinstance(value, Tensor) and value.ndim == 4 and found.seen is None:
             found.pictures, found.seen = pictures_of(raw, part.uses[0]), pictures_of(batch, name)
     for name, step in tokenizers.items():
-        said = "as the model saw it" if len(tokenizers) == 1 else f"{name} as the model saw it"
+        said = SEEN if len(tokenizers) == 1 else f"{name} {SEEN}"
         for row, ids in zip(found.holds, batch.tensor(name), strict=True):
             row[said] = shorten(_written(step, ids.tolist()), _SHOWN["length"])
     return found

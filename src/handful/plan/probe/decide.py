@@ -34,7 +34,8 @@ from handful.plan.probe.step_time import OF_ALL, Throughput, fit_times, measure_
 from handful.plan.probe.steps import agreed, clock, effort
 from handful.report.words import say_seconds
 from handful.training.special.coupling import mode_coupling, training_mode
-from handful.training.training import Training, update
+from handful.training.step import update
+from handful.training.training import Training
 
 ROWS_PER_BATCH = 50  # a batch is at most a fiftieth of the data,
 LEAST_CAP = 16  # or this,
