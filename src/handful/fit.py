@@ -16,7 +16,7 @@ from torch import nn
 
 from handful.base import files
 from handful.base.callbacks import Callback
-from handful.base.errors import HandfulError, StepError
+from handful.base.errors import HandfulError, StepError, shown
 from handful.base.stopwatch import STEPS, TRACE, Stopwatch, part, stopwatch
 from handful.data.options import Collate
 from handful.plan.build import adopt, assemble
@@ -316,10 +316,12 @@ def write_down(run: Run, t: Training, watch: Stopwatch) -> None:
         t.folder.finish(run.model, run.stopped_because, run.best, run.history)
         if run.unsaved:
             run.exit_status = UNSAVED
-            print(f"handful: the model is saved, but not the last state of the run: {run.unsaved}", file=sys.stderr)
+            print(
+                f"handful: the model is saved, but not the last state of the run: {shown(run.unsaved)}", file=sys.stderr
+            )
     except HandfulError as error:
         run.unsaved, run.exit_status = str(error), UNSAVED
-        print(f"handful: what the run learned is not saved: {run.unsaved}", file=sys.stderr)
+        print(f"handful: what the run learned is not saved: {shown(run.unsaved)}", file=sys.stderr)
     try:
         run.spent = watch.so_far()
         files.write_json(t.folder.path / SPENT, run.spent)

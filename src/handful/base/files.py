@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, TextIO
 
 from safetensors import SafetensorError
 
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, shown
 
 
 @contextlib.contextmanager
@@ -29,7 +29,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
     Nothing half-written ever has the final name. A full disk is one clear sentence, and the temporary file is removed.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = here(path).with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
             if not _lives(left.name.split(".")[-2]):
@@ -66,7 +66,7 @@ def changing(folder: Path) -> Iterator[None]:
 
 def made(folder: str | Path) -> Path:
     """A folder, made where it is not there; one sentence where it cannot be."""
-    where = Path(folder)
+    where = here(Path(folder))
     with changing(where):
         where.mkdir(parents=True, exist_ok=True)
     return where
@@ -86,6 +86,20 @@ def a_file(path: Path) -> Path:
     return path
 
 
+def here(path: Path) -> Path:
+    """The path. Raises HandfulError for an address, which would be taken for folders of that name.
+
+    >>> here(Path("s3://b/run"))
+    Traceback (most recent call last):
+      ...
+    handful.base.errors.HandfulError: s3://b/run is an address; runs, pages and exports lie on a disk of this machine
+    """
+    if path.parts and re.fullmatch(r"[\w+.-]{2,}:", path.parts[0]):
+        address = f"{path}".replace(":/", "://", 1)
+        raise HandfulError(f"{address} is an address; runs, pages and exports lie on a disk of this machine")
+    return path
+
+
 def said(path: Path) -> str:
     """A path as it is shown: from where we are, if it is below that.
 
@@ -93,8 +107,8 @@ def said(path: Path) -> str:
     'runs/one'
     """
     with contextlib.suppress(OSError, ValueError):  # the folder where we were is gone; or it is elsewhere
-        return str(path.relative_to(Path.cwd()))
-    return str(path)
+        return shown(str(path.relative_to(Path.cwd())))
+    return shown(str(path))
 
 
 def sha256(path: Path) -> str:

@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, shown
 from handful.base.files import atomic, written_down
 from handful.data.base import Column, Source
 from handful.data.media.folder import file_names
@@ -49,7 +49,7 @@ def write_predictions(run: Run, data: object, out: Path | None, *, probabilities
         return
     with atomic(out) as temporary:
         _WRITERS[out.suffix](Path(temporary), chunks)
-    print(out)
+    print(shown(out))
 
 
 def predicted_of(run: Run, data: object, *, probabilities: bool = False, beams: int = 1) -> Iterator[Chunk]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
+from handful.base.errors import shown as escaped
 from handful.data.base import Batch
 from handful.optim.build import set_base
 from handful.report.document import Page, Part, Section
@@ -98,7 +99,7 @@ class Replay:
         print()
         print_table(self.layers)
         for sentence in filter(None, (self.problem, self.differs)):
-            print(sentence)
+            print(escaped(sentence))
 
     def _facts(self) -> list[tuple[str, str]]:
         facts = [("step", say_count(self.step)), ("epoch", f"{self.epoch:.4g}"), ("rows", say_count(len(self.rows)))]

@@ -279,7 +279,7 @@ class Run:
         weights alone. Raises HandfulError for another ending, and for a model that torch cannot trace.
         """
         where = Path(path)
-        write_export(where, self.objective, self.pipeline, self.plan, self.scores, self.stopped_because)
+        write_export(files.here(where), self.objective, self.pipeline, self.plan, self.scores, self.stopped_because)
         return where
 
     def open(self, data: object, *, need_target: bool = True) -> Batches:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from handful.base.errors import shown
 from handful.base.keys import drawing
 from handful.batches.batches import Batches
 from handful.data.base import Source
@@ -79,10 +80,10 @@ class Evaluation:
         for name, value in self.scores.items():
             print(say_score(name, value))
         for note in self.notes:
-            print(f"note: {note}")
+            print(f"note: {shown(note)}")
         for part in self._each():
             if part.classes:
-                print(f"\n{part.target}:" if self.parts else "")
+                print(f"\n{shown(part.target)}:" if self.parts else "")
                 print_table(part.classes)
         if self.worst:
             print("\nrows of highest loss:")
