@@ -9,7 +9,8 @@ at the held-out rows after every epoch. Time: seconds of the processor, from the
 goal, everything counted; another process may slow them, but not one contender alone. Goal: 5% of the way back from the
 lowest held-out loss that Adam at batch 32 reaches, from another seed, to the loss of the first weights. A contender
 that never gets there counts with twice the time of its whole run. Where "open" and "default" are one run, every
-held-out loss being the same to the bit, their ratio is 1, whatever the clock says of the two. One thread. Writes benchmarks/results/short_runs.md.
+held-out loss being the same to the bit, their ratio is 1, whatever the clock says of the two. One thread. Writes
+benchmarks/results/short_runs.md.
 """
 
 import argparse
@@ -34,9 +35,7 @@ from handful.plan.probe import decide
 
 EPOCHS = 15
 Rows = tuple[Any, Any]
-Found = tuple[
-    float, bool, tuple[float, ...]
-]  # seconds, whether the goal was reached, and the held-out losses on the way
+Found = tuple[float, bool, tuple[float, ...]]  # seconds, whether the goal was reached, held-out losses on the way
 
 
 def friedman(n: int) -> Rows:
