@@ -30,25 +30,14 @@ def one_copy(messages: Messages, source: Source, batches: Iterable[Batches | Non
     there. That memory is freed with the last process, however it ends. Nothing is done where a system has no such
     memory, or too little of it, nor for arrays of the caller's own: a sentence on these is returned.
     """
-    arrays: dict[int, Array] = {}
     _give_back()
     if messages.size == 1 or not hasattr(os, "memfd_create"):
         return []
-
-    def see(array: Array) -> Array:
-        if array.nbytes >= LARGE and type(array) is np.ndarray and array.flags.c_contiguous:
-            arrays.setdefault(id(array), array)
-        return array
-
     given, bytes_given = _below(source), 0
     below = [given, *(_below(b.source) for b in batches if b)]
     if source.where is None:
-        _put(given, see)
-        below, bytes_given = [b for b in below if b is not given], sum(array.nbytes for array in arrays.values())
-        arrays.clear()
-    for kept in below:
-        _put(kept, see)
-    own = list(arrays.values())
+        bytes_given, below = sum(array.nbytes for array in _large([given])), [b for b in below if b is not given]
+    own = _large(below)
     host = f"{MACHINE.read_text()} {os.readlink('/proc/self/ns/pid')}" if MACHINE.exists() else str(messages.rank)
     mine = json.dumps([host, *((array.dtype.str, array.shape) for array in own)])
     alike = [rank for rank, theirs in enumerate(messages.gather(mine)) if theirs == mine]
@@ -65,7 +54,6 @@ def one_copy(messages: Messages, source: Source, batches: Iterable[Batches | Non
     new = {id(array): other if _equal(array, other) else array for array, other in zip(own, there, strict=False)}
     for kept in below:
         _put(kept, lambda array: new.get(id(array), array))
-    arrays.clear()
     own.clear()
     new.clear()
     _give_back()
@@ -79,6 +67,20 @@ def _give_back() -> None:
     """Give back what Arrow keeps of the memory that reading took; that is as much as the data (pyarrow 26)."""
     if arrow := sys.modules.get("pyarrow"):
         arrow.default_memory_pool().release_unused()
+
+
+def _large(sources: Iterable[Source]) -> list[Array]:
+    """The large arrays of some data in memory, each once."""
+    arrays: dict[int, Array] = {}
+
+    def see(array: Array) -> Array:
+        if array.nbytes >= LARGE and type(array) is np.ndarray and array.flags.c_contiguous:
+            arrays.setdefault(id(array), array)
+        return array
+
+    for source in sources:
+        _put(source, see)
+    return list(arrays.values())
 
 
 def _below(source: Source) -> Source:
