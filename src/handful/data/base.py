@@ -60,6 +60,7 @@ class Column:
     missing: what stands in text for a number that is missing, other than the usual marks
     open:    whether a category may hold strings that are not among `classes`: when data are read as those of training,
              these are then classes, too, behind the known ones; else they are missing
+    separator: what stands between the values of a tensor [k] in the cells of a text: numbers, or labels
     parts:   of a target of several columns: what each of them holds
     """
 
@@ -76,6 +77,7 @@ class Column:
     missing: tuple[str, ...] = ()
     type: str | None = None
     words: tuple[str, ...] | None = None
+    separator: str | None = None
     parts: tuple["Column", ...] = ()
 
     @property

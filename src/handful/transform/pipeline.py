@@ -19,6 +19,7 @@ from handful.transform.auto import NO_ARGUMENTS, Arguments, InputChooser, Steps,
 from handful.transform.columns import as_trained, check_same, foreign
 from handful.transform.inputs import Input, Layout, SingleInput
 from handful.transform.language import LanguageSource, language_source
+from handful.transform.names import doubtful
 from handful.transform.rows import TrainingRows, cache, check_weights, original_rows
 from handful.transform.several import Several
 from handful.transform.steps.step import Inputs
@@ -311,7 +312,7 @@ def fit_pipeline(
     trained_on = {name: replace(column, open=name in fitted.open) for name, column in columns.items()}
     if target and target.task == "sequence" and target.dtype == "str":
         trained_on[target.column] = Column("text", "str")  # other texts than those of training are no unknown classes
-    notes += reader.notes + fitted.notes()
+    notes += reader.notes + fitted.notes() + doubtful(source, fitted.uses)
     if own_model and list(fitted.parts) == ["x"] and not fitted.parts["x"].steps:
         scale = unscaled(source.read_column(fitted.uses[0], np.arange(min(len(source), 4096), dtype=np.int64)))
         notes += [scale] if scale else []
