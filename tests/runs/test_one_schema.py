@@ -4,6 +4,7 @@ import csv
 import datetime as dt
 import io
 import json
+import os
 import sqlite3
 import tempfile
 from contextlib import closing
@@ -538,7 +539,7 @@ def same(seen, whole):
     return torch.equal(*(torch.nn.functional.pad(x, (0, longest - x.shape[1])) for x in (seen, whole)))
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=int(os.environ.get("EXAMPLES", "12")), deadline=None, suppress_health_check=list(HealthCheck))
 @given(tables(), st.data())
 def test_a_prediction_does_not_depend_on_what_a_row_comes_in_or_with(columns, data):
     n = len(columns["label"])
