@@ -330,11 +330,8 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
             many = "" if count is None else f", {count:,} different in {texts.filled:,} rows"
             notes.append(f"'{key}' is a text: {mean:.0f} words per row on average{many}.")
             return Column("text", "str")
-        if texts.once and texts.filled == stats.rows >= _IDENTIFIER_ROWS and o.columns is None:
-            every = f"each of its {stats.rows:,} values occurs once, as in an identifier"
-            return _left_out(key, f"{every}; name it in columns=... to keep it", notes)
-        if distinct is not None and count == 1 and texts.filled == stats.rows > 1 and o.columns is None:
-            return _left_out(key, f"it is '{distinct['text'][0]}' in every row", notes)
+        if o.columns is None and (why := _tells_nothing(stats, texts, distinct)):
+            return _left_out(key, why, notes)
     if distinct is None:
         if not is_input:
             raise HandfulError(f"{o.name}: target '{key}' has too many classes to keep in memory: group some of them")
@@ -348,6 +345,14 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
     notes.append(f"{said}.")
     strings.note_alike(key, distinct["text"], notes)
     return Column("category", "int64", (), classes)
+
+
+def _tells_nothing(stats: ColumnStats, texts: Texts, distinct: pa.Table | None) -> str:
+    """Why strings tell nothing of the target, or ""."""
+    if texts.once and texts.filled == stats.rows >= _IDENTIFIER_ROWS:
+        return f"each of its {stats.rows:,} values occurs once, as in an identifier; name it in columns=... to keep it"
+    one = distinct is not None and distinct.num_rows == 1 and texts.filled == stats.rows > 1
+    return f"it is '{distinct.column('text')[0]}' in every row" if distinct is not None and one else ""
 
 
 def _decide_lists(key: str, stats: ColumnStats, lists: Lists, o: Options, notes: list[str]) -> Column | None:
@@ -371,11 +376,10 @@ def _decide_lists(key: str, stats: ColumnStats, lists: Lists, o: Options, notes:
 
 def _decide_cells(key: str, several: Column, texts: pa.ChunkedArray, o: Options, notes: list[str]) -> Column:
     """Cells that hold several numbers each, or labels."""
-    shown = next(text for text in texts.to_pylist() if str(several.separator) in text)
-    notes.append(f"'{key}' has several {'numbers' if several.shape else 'labels'} in a cell, as in '{shown[:60]}'.")
-    lists = None if several.shape else _lists(strings.cells(o.name, texts, several))
-    found = several if lists is None else _decide_labels(key, lists, len(texts), o, notes)
-    return replace(found, separator=several.separator, type=str(TEXT))
+    if strings.note_cells(key, several, texts, notes):
+        return several
+    labels = _decide_labels(key, _lists(strings.cells(o.name, texts, several)), len(texts), o, notes)
+    return replace(labels, separator=several.separator, type=several.type)
 
 
 def _decide_labels(key: str, lists: Lists, rows: int, o: Options, notes: list[str]) -> Column:

@@ -316,12 +316,19 @@ def in_cells(texts: pa.ChunkedArray) -> Column | None:
     look = [text.strip() for text in texts[:1000].to_pylist()]
     if len(texts) > _CELL and (found := _NUMBERS_IN_CELL.fullmatch(look[0])):
         counts = {text.count(found[1]) + 1 if _NUMBERS_IN_CELL.fullmatch(text) else 0 for text in look}
-        return None if len(counts) > 1 else Column("tensor", "float64", (*counts,), separator=found[1])
+        return None if len(counts) > 1 else Column("tensor", "float64", (*counts,), separator=found[1], type=str(TEXT))
     for separator in ";|":
         parts = [{part.strip() for part in text.split(separator)} for text in look]
         if len(set(map(len, parts))) > 1 and len(set().union(*parts)) < len(look):
-            return Column("tensor", "uint8", separator=separator)
+            return Column("tensor", "uint8", separator=separator, type=str(TEXT))
     return None
+
+
+def note_cells(key: str, column: Column, texts: pa.ChunkedArray, notes: list[str]) -> bool:
+    """Say that cells hold several values; whether these are numbers."""
+    shown = next(text for text in texts.to_pylist() if str(column.separator) in text)[:60]
+    notes.append(f"'{key}' has several {'numbers' if column.shape else 'labels'} in a cell, as in '{shown}'.")
+    return bool(column.shape)
 
 
 def cells(where: str, texts: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:
