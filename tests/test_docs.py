@@ -49,6 +49,7 @@ def test_the_chinese_readme_has_the_same_code_figures_tests_and_links():
     def facts(text: str) -> list[object]:
         code = re.findall(r"^```\w*\n.*?^```$", text, re.MULTILINE | re.DOTALL)
         figures = re.findall(r"^- (?:\D|-10)*?(\d+\.\d+).*?[(（]\[.*?\]\((.*?)\)[)）]", text, re.MULTILINE)
+        code = [re.sub(r" +# .*", "", block) for block in code]  # each page explains in its own language
         return [code, figures, re.findall(r"`(tests/[\w/.]*)`", text)]
 
     assert facts((ROOT / "README.zh-CN.md").read_text()) == facts(README)
@@ -129,3 +130,10 @@ def test_each_row_of_coming_from_is_an_example_that_runs(tmp_path, monkeypatch):
             exec(code.replace("\\|", "|"), names)
         except Exception as error:
             raise AssertionError(f"{row}: {error}") from error
+
+
+def test_what_the_docs_site_is_made_of_is_in_the_tree():
+    named = re.findall(r"[\w/-]+\.(?:md|py|css|js)\b", (ROOT / "mkdocs.yml").read_text())
+    assert len(named) > 12
+    for name in named:
+        assert (ROOT / name).exists() or (ROOT / "docs" / name).exists(), f"mkdocs.yml names {name}"

@@ -13,9 +13,9 @@ from pathlib import Path
 from torch import nn
 from torch.optim import Optimizer
 
+from handful.base import files
 from handful.base.errors import HandfulError, did_you_mean
 from handful.base.expression import number, positive_integer
-from handful.base.files import write_text
 from handful.base.plan import Choice
 from handful.base.score import direction
 from handful.compare.budget import Counter, Share, share_out
@@ -32,6 +32,7 @@ from handful.optim.build import build as optimizer_of
 from handful.report.page import file_name
 from handful.report.tables import text_table
 from handful.report.words import say_bytes, say_count, say_number, say_score, say_seconds, say_value
+from handful.runs.folder import RunFolder
 from handful.training.watch import stop
 
 GRID = 3.0  # the factor between two learning rates that are tried
@@ -55,8 +56,7 @@ class Comparison(Results):
 
     def save(self, folder: str | Path) -> Path:
         """Write comparison.json (all numbers, curves included) and report.html into a folder; returns the page."""
-        where = Path(folder)
-        where.mkdir(parents=True, exist_ok=True)
+        where = files.made(folder)
         whole = {
             "target": vars(self.target),
             "table": self.table,
@@ -65,7 +65,7 @@ class Comparison(Results):
             "variance": [{**vars(v), "points": [vars(p) for p in v.points]} for v in self.variance],
             "runs": [{"method": r.method.name, "seed": r.seed, "lr": r.lr, "records": r.records} for r in self.runs],
         }
-        write_text(where / "comparison.json", json.dumps(whole, indent=1))
+        files.write_text(where / "comparison.json", json.dumps(whole, indent=1))
         return self.report(where / "report.html")
 
 
@@ -120,7 +120,7 @@ def compare(
     [('8 rows', 68), ('full batch', 4)]
     """
     began = time.perf_counter()
-    _check(model, seeds, {"epochs": epochs, "budget": budget, "seconds": seconds}, optimizer, reach, more)
+    _check(model, seeds, {"epochs": epochs, "budget": budget, "seconds": seconds}, optimizer, reach, more, out)
     source = open_source(train, target=target)
     rows, held_out = _hold_out(source, valid, seed)
     chosen = methods(batches, len(rows))
@@ -328,8 +328,10 @@ INSTEAD = {
 
 def _check(
     model: object, seeds: object, limits: dict[str, object], optimizer: object, reach: object,
-    more: dict[str, object],
+    more: dict[str, object], out: str | Path | None,
 ) -> None:  # fmt: skip
+    if out is not None and RunFolder(files.made(out)).holds_run():  # made now: what is measured takes minutes
+        raise HandfulError(f"{out} holds a run: give the comparison a folder of its own")
     if not isinstance(model, str | nn.Module):
         raise HandfulError(f"model must be an nn.Module or the name of a ready-made one, not {type(model).__name__}")
     positive_integer(seeds, "seeds")
