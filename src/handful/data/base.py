@@ -58,8 +58,8 @@ class Column:
     words:   how the values of a target are written in the text they were read from, where Python writes them otherwise
     unit:    what a number in text has before or behind it ("€", "%", "kg"), or ""
     missing: what stands in text for a number that is missing, other than the usual marks
-    open:    whether a category may hold strings that are not among `classes`: when data are read as those of training,
-             these are then classes, too, behind the known ones; else they are missing
+    open:    whether strings of a category that are not among `classes` are classes, too, behind the known ones, when data
+             are read as those of training; else they are missing
     separator: what stands between the values of a tensor [k] in the cells of a text: numbers, or labels
     parts:   of a target of several columns: what each of them holds
     """
