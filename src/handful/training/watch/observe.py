@@ -22,7 +22,7 @@ from handful.training.process.interrupts import INTERRUPTED
 from handful.training.state import Best
 from handful.training.training import RATE_IS_OPEN, Training
 from handful.training.watch.evaluation import evaluate
-from handful.training.watch.guards import diverged, finite
+from handful.training.watch.guards import diverged, finite, not_finite_in
 from handful.training.watch.record import checkpoint_due, crossed, log, moment, noted, save, say
 from handful.training.watch.saved import evaluated
 from handful.training.watch.weights import Weights, load_weights
@@ -178,6 +178,10 @@ def look(t: Training, row: Row) -> Row:
                 t, f"memory ran out in an evaluation: {t.objective.at_once:,} rows at a time go through the model there"
             )
         keep_best(t, row, weights)
+    if not math.isfinite(scores["loss"]) and all(math.isfinite(r.get("valid_loss", 0.0)) for r in t.state.history):
+        cause = t.held_out and not_finite_in(t.valid.epoch(EVALUATION_BATCH), t.held_out)
+        if cause:  # said once
+            say(t, f"the held-out loss is not finite: {cause}")
     return row
 
 
