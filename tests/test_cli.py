@@ -142,6 +142,29 @@ def test_resume_goes_on_to_a_later_stop(command, trained, tmp_path):
     assert handful.load(path, device="cpu").history.last("step") > before
 
 
+def test_resume_takes_what_may_change_and_no_more(command, trained, tmp_path):
+    path = shutil.copytree(trained[0], tmp_path / "run")
+    assert command("resume", path, "--until", "epochs(3)", "--lr", "0.001", "--schedule", "constant", "--quiet")[0] == 0
+    run = handful.load(path, device="cpu")
+    assert run.plan.lr == 0.001
+    assert run.history.last("lr") == pytest.approx(0.001)
+    assert "--seed" in command("resume", path, "--seed", "1")[2]
+
+
+def test_a_table_is_piped_in_wherever_data_are_named(command, monkeypatch, tmp_path):
+    values = np.random.default_rng(0).normal(size=60)
+    table = "x,label\n" + "".join(f"{x:.4f},{'yes' if x > 0 else 'no'}\n" for x in values)
+    (tmp_path / "rows.csv").write_text(table)
+    short = ["--model", "linear", "--quiet"]
+    assert command("train", tmp_path / "rows.csv", *short, "--until", "epochs(2)", "--out", tmp_path / "run")[0] == 0
+    for words in (["evaluate", tmp_path / "run", "-"], ["tune", "-", "--model", "linear", "--until", "epochs(2)"],
+                  ["profile", "-", *short, "--steps", "3", "--out", tmp_path / "profiled"]):  # fmt: skip
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(table.encode())))
+        status, _, err = command(*words)
+        assert (status, err) == (0, ""), words
+    assert (tmp_path / "profiled.csv").read_text() == table
+
+
 def test_evaluate_prints_scores_classes_and_worst_rows(command, trained):
     path, _ = trained
     status, out, err = command("evaluate", path, "digits")

@@ -50,6 +50,32 @@ def test_two_values_and_whole_numbers_are_classes():
     assert task("linear", (X, RATINGS + 0.5), loss="huber")[0] == "regression"
 
 
+AMOUNTS = {  # whole numbers that are counted or measured, more than ten of them
+    "rings": RNG.negative_binomial(12, 0.55, 4000),
+    "visits": RNG.geometric(0.3, 900) - 1,
+    "ages": np.clip(RNG.normal(40, 14, 8000), 18, 90).astype(int),
+}
+IDS = {  # as many ids of classes, balanced or not, in an order that means nothing
+    "letters": RNG.integers(0, 26, 4000),
+    "exactly": np.arange(4000) % 20,
+    "topics": RNG.choice(RNG.permutation(46), 6000, p=(p := 1 / np.arange(1.0, 47)) / p.sum()),
+    "vowels": RNG.integers(1, 12, 500),
+}
+
+
+@pytest.mark.parametrize("name", [*AMOUNTS, *IDS])
+def test_whole_numbers_next_to_one_another_about_as_common_are_amounts(name, tmp_path):
+    values = (AMOUNTS | IDS)[name]
+    frame = pd.DataFrame({"a": RNG.normal(size=len(values)).astype(np.float32), "y": values})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    for data in (frame, tmp_path / "t.csv"):
+        found, notes = task("linear", data, target="y")
+        assert found == ("regression" if name in AMOUNTS else "classification")
+        assert any(("about as common" in note) == (name in AMOUNTS) for note in notes)
+    given = "classification" if name in AMOUNTS else "regression"
+    assert task("linear", frame, target="y", task=given)[0] == given
+
+
 @pytest.mark.parametrize("shift", [0, -20])
 @pytest.mark.parametrize("loss", ["mse", nn.MSELoss(), F.l1_loss, nn.HuberLoss, F.smooth_l1_loss])
 def test_a_loss_of_numbers_compares_the_numbers_themselves(shift, loss):

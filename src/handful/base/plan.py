@@ -61,6 +61,10 @@ IN_PYTHON = {
     "join",
     "training_step",
 }
+# What may be changed when a run goes on: how it is computed, how large a step is, when something happens.
+COMPUTED = {"micro_batch", "threads", "compile", "graph", "device", "profile", "sharding"}
+CHANGEABLE = COMPUTED | {"until", "lr", "schedule", "batch", "batch_growth", "l1", "clip_norm", "clip_value", "augment",
+                         "evaluate_every", "save_every", "on_nonfinite"}  # fmt: skip
 _CLOCKED = ("step_times", "threads", "precision", "micro_batch")  # depend on the machine and its moment
 
 

@@ -7,17 +7,18 @@ import math
 import os
 import sys
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, redirect_stdout
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from inspect import Parameter, Signature, signature
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, BinaryIO, TypeVar
 
 import typer
 from typer.core import TyperGroup
 
 from handful.base.errors import HandfulError, did_you_mean
-from handful.base.files import a_file
+from handful.base.files import a_file, written_down
 from handful.plan.config import OPTIONS, Option
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -43,7 +44,7 @@ app = typer.Typer(
 Data = Annotated[
     str,
     typer.Argument(
-        help="a file, a folder, or a name: digits, wine, iris, breast_cancer, diabetes; train: - for standard input"
+        help="a file, a folder, or a name: digits, wine, iris, breast_cancer, diabetes; - for standard input"
     ),
 ]
 RunPath = Annotated[Path, typer.Argument(help="a run folder, as `handful train` printed it")]
@@ -113,6 +114,16 @@ def standard_input() -> BinaryIO:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise HandfulError("several ranks cannot share standard input: name a file")
     return sys.stdin.buffer
+
+
+@contextmanager
+def named(data: str, beside: Path | None = None) -> Iterator[str]:
+    """DATA by name; what is piped in, for -, as a file beside that folder or, without one, until the command's end."""
+    if data != "-":
+        yield data
+        return
+    with TemporaryDirectory() as folder:
+        yield str(written_down(standard_input(), beside or Path(folder) / "stdin"))
 
 
 def options_of(path: Path, known: set[str]) -> dict[str, object]:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from handful.base.errors import HandfulError
-from handful.cli.flags import Data, RunPath, command, rank_0_speaks, standard_input
+from handful.cli.flags import Data, RunPath, command, named, rank_0_speaks, standard_input
 
 
 @command
@@ -21,8 +21,8 @@ def evaluate(
     """Score a trained run on DATA: scores, classes or residuals, and the rows it is most wrong about."""
     from handful.fit import load
 
-    with load(run).shared() as trained:
-        found = trained.evaluation(data, metrics)
+    with load(run).shared() as trained, named(data) as where:
+        found = trained.evaluation(where, metrics)
     rank_0_speaks(trained.rank)
     found.show()
     page = found.write(out or run / "evaluation.html", f"{trained.plan.model}: evaluation")

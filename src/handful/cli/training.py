@@ -1,16 +1,14 @@
 """Commands that train: train, resume, compare, tune."""
 
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Annotated, Unpack
 
 import typer
 
-from handful.base import files
 from handful.base.errors import HandfulError
 from handful.base.files import free_folder
-from handful.base.plan import IN_PYTHON
-from handful.cli.flags import Data, Quiet, RunPath, command, rank_0_speaks, standard_input, with_options
+from handful.base.plan import CHANGEABLE, IN_PYTHON
+from handful.cli.flags import Data, RunPath, command, named, rank_0_speaks, with_options
 from handful.plan.config import OPTIONS, ConfigOptions
 
 if TYPE_CHECKING:
@@ -37,16 +35,16 @@ def train(
 
     if options.get("resume") and out is None:
         raise HandfulError("--resume goes on with the run in a folder: name it by --out")
-    if data == "-":
-        out = out or free_folder("stdin")
-        data = str(files.written_down(standard_input(), Path(mkdtemp()) / "stdin" if dry_run else out))
     if dry_run:
-        plan = assemble(model, data, {**options, "quiet": True}).plan
+        with named(data) as where:
+            plan = assemble(model, where, {**options, "quiet": True}).plan
         print_choices(plan.choices)
         for note in plan.notes:
             print(f"note: {note}")
         return {"choices": {name: vars(choice) for name, choice in plan.choices.items()}, "notes": plan.notes}
-    return _show(fit(model, data, out=out or free_folder(data), **options))
+    out = out or _free_folder(data)
+    with named(data, out) as where:
+        return _show(fit(model, where, out=out, **options), options)
 
 
 @command
@@ -62,7 +60,9 @@ def profile(
     from handful.fit import fit
 
     given: ConfigOptions = {**options, "until": f"steps({steps})", "profile": True}
-    return _show(fit(model, data, out=out or free_folder(data, "-profile"), **given))
+    out = out or _free_folder(data, "-profile")
+    with named(data, out) as where:
+        return _show(fit(model, where, out=out, **given), given)
 
 
 @command
@@ -106,13 +106,14 @@ def compare(
             raise HandfulError(f"--reach must be a score and its value, as 'valid_accuracy=0.95', not '{reach}'")
         goal = (name.strip(), _number(value, "reach"))
     rates = lrs if lrs in ("tune", "auto") else [_number(part, "lrs") for part in lrs.split(",")]
-    where = out or free_folder(data + "-compare")
+    out = out or _free_folder(data, "-compare")
     sizes = [part.strip() for part in batches.split(",")]
-    found = measure(model, data, sizes, epochs=epochs, budget=budget, seconds=seconds, lrs=rates, seeds=seeds,
-                    reach=goal, out=where, **options)  # fmt: skip
-    print(f"{found}\nreport: {where / 'report.html'}")
+    with named(data) as where:
+        found = measure(model, where, sizes, epochs=epochs, budget=budget, seconds=seconds, lrs=rates, seeds=seeds,
+                        reach=goal, out=out, **options)  # fmt: skip
+    print(f"{found}\nreport: {out / 'report.html'}")
     answers = [vars(finding) for finding in found.findings]
-    return {"table": found.table, "target": vars(found.target), "findings": answers, "report": where / "report.html"}
+    return {"table": found.table, "target": vars(found.target), "findings": answers, "report": out / "report.html"}
 
 
 @command
@@ -134,7 +135,8 @@ def tune(
     if link and len(between) != 2:
         raise HandfulError(f"--link takes two numbers, as 2e-5,1e10, not {link!r}")
     pair = (between[0], between[1]) if link else None
-    found = advise(model, data, ranks=map(int, counts), link=pair, **options)
+    with named(data) as where:
+        found = advise(model, where, ranks=map(int, counts), link=pair, **options)
     print(found)
     page = found.report(out) if out else None
     if page:
@@ -153,26 +155,27 @@ def numbers(text: str, flag: str) -> list[float]:
 
 
 @command
-def resume(
-    run: RunPath,
-    until: Annotated[str | None, typer.Option(help="a later stop, for a run that had ended")] = None,
-    quiet: Quiet = False,
-) -> object:
-    """Go on with a run that was cut off, from its newest whole checkpoint."""
+@with_options("quiet", *(name for name in OPTIONS if name in CHANGEABLE - IN_PYTHON))
+def resume(run: RunPath, **options: Unpack[ConfigOptions]) -> object:
+    """Go on with a run that was cut off, from its newest whole checkpoint; with one that ended, to a later --until."""
     from handful.fit import resume as go_on
 
-    return _show(go_on(run, quiet=quiet, until=until) if until else go_on(run, quiet=quiet))
+    return _show(go_on(run, **options), options)
 
 
-def _show(run: "Run") -> dict[str, object]:
+def _show(run: "Run", options: ConfigOptions) -> dict[str, object]:
     """The result in words, and as values."""
     from handful.runs.inspect import show_result
 
     rank_0_speaks(run.rank, run.exit_status)
-    show_result(run)
+    show_result(run, why=bool(options.get("quiet")))
     seconds = run.history[-1]["seconds"] if run.history else 0.0
     return {"scores": run.scores, "seconds": seconds, "stopped_because": run.stopped_because, "folder": run.path,
             "report": run.path / "report.html" if run.path else None, "exit_status": run.exit_status}  # fmt: skip
+
+
+def _free_folder(data: str, suffix: str = "") -> Path:
+    return free_folder("stdin" if data == "-" else data, suffix)
 
 
 def _number(text: str, flag: str) -> float:

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError
 from handful.base.keys import drawing
-from handful.base.plan import Choice, Plan, Progress
+from handful.base.plan import CHANGEABLE, COMPUTED, Choice, Plan, Progress
 from handful.batches.batches import Batches
 from handful.optim import schedule
 from handful.optim.rates import set_base
@@ -47,10 +47,6 @@ from handful.training.watch.weights import copy_weights
 
 LOOK = 32  # steps at least between two rows of the history on a GPU, where a run has more than 50 times as many
 GRAPH = "rows lie on the device, and a step is one CUDA graph that is replayed, if it can be captured"
-# What may be changed when a run goes on: how it is computed, how large a step is, when something happens.
-COMPUTED = {"micro_batch", "threads", "compile", "graph", "device", "profile", "sharding"}
-CHANGEABLE = COMPUTED | {"until", "lr", "schedule", "batch", "batch_growth", "l1", "clip_norm", "clip_value", "augment",
-                         "evaluate_every", "save_every", "on_nonfinite"}  # fmt: skip
 
 
 def assemble(

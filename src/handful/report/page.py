@@ -76,7 +76,7 @@ def run_page(
         Section("Result", [tiles(pairs) if pairs else "The run logged no scores.", *said]),
         Section("The run", [*drawn, *_constants(history)]),
         Section("On the held-out rows", held_out.figures if held_out else ()),
-        Section("Where it is most wrong", held_out.mistakes if held_out else ()),
+        Section("Rows of highest loss", held_out.mistakes if held_out else ()),
         Section("In detail", details),
         Section("Pictures", pictures),
         Section("Time", spent),

@@ -203,14 +203,14 @@ def show_run(path: Path, *, full: bool = False) -> Row:
     return {"choices": choices, "notes": plan.notes, "last": history[-1] if history else None}
 
 
-def show_result(run: Run) -> None:
-    """How a run ended: scores, time, why it stopped, where its time went if that was asked for, where the report is."""
+def show_result(run: Run, *, why: bool = True) -> None:
+    """How a run ended: scores, time, why it stopped (unless its course said so), where its time went if that was asked
+    for, where the report is."""
     seconds = run.history[-1]["seconds"] if run.history else 0.0
     scores = [say_score(name, value) for name, value in run.scores.items()]
     scores.sort(key=lambda words: "loss" in words)
-    print(
-        f"{', '.join(scores) or 'no scores'} after {say_seconds(seconds)}; stopped because {shown(run.stopped_because)}"
-    )
+    because = f"; stopped because {shown(run.stopped_because)}" if why else ""
+    print(f"{', '.join(scores) or 'no scores'} after {say_seconds(seconds)}{because}")
     if run.pipeline.task == "language" and run.pipeline.tokenizer is not None:
         print(f"it writes: {run.sample(length=200)}")
     if run.state and "profile" in run.plan.choices:

@@ -229,6 +229,8 @@ class TargetFitter:
         elif not kept.all() and ignored is not None:
             self._note(f"is {ignored} in some places, which stand for no class: neither loss nor scores count them.")
         self.unique, self.n = others, self.n - self.left
+        if len(self.counts):
+            self.counts, self.first = self.counts[kept], self.first[kept]
         return ignored
 
     def _say_left_out(self, ignored: int | None) -> None:
@@ -277,10 +279,24 @@ class TargetFitter:
             why = f"{count} different whole numbers in {n} rows, too many for classes"
             self._note(f"holds {why}: a number is predicted; task='classification' takes them for classes.")
             return "regression"
+        elif not own_model and self._are_amounts():
+            why = f"{k} different whole numbers of which those next to one another are about as common, as amounts are"
+            self._note(f"holds {why}: a number is predicted; task='classification' takes them for classes.")
+            return "regression"
         elif not own_model and k > 2 and not self.column.words:
             least, most = self.unique[0], self.unique[-1]
             self._note(f"is taken for {k} classes, {least} to {most}; task='regression' predicts it as a number.")
         return "classification"
+
+    def _are_amounts(self) -> bool:
+        """Whether more than ten whole numbers are counted or measured: next to one another they are about as common,
+        where the order of ids means nothing. By von Neumann's ratio (1941) of the roots of the counts (variance 1/4 by
+        chance alone): squared differences over squared deviations, 2 on average for an order without meaning."""
+        if len(self.unique) <= MOST_IDS or self.column.words or self.column.dates is not None:
+            return False
+        roots = np.sqrt(self.counts)
+        deviations = float(np.square(roots - roots.mean()).sum())
+        return deviations > len(roots) and float(np.square(np.diff(roots)).sum()) < 0.6 * deviations
 
     def _are_ids(self) -> bool:
         """Class ids already: 0..k-1, of which most occur."""
