@@ -263,7 +263,7 @@ def test_predictions_name_series_and_time_and_need_no_more_than_the_last_rows(ho
     for row in table[::37]:
         assert lines[int(row["row"])].startswith(f"{row['at'][:16]},{row['region']},")
     last = [r for r in rows if r[1] == "south"][-12:]
-    new = [{"at": at, "region": "west", "load": load, "wind": wind} for at, _, load, wind in last]  # a series of its own
+    new = [{"at": at, "region": "west", "load": load, "wind": wind} for at, _, load, wind in last]  # another series
     found = windowed.as_function()(new)
     np.testing.assert_allclose(found, windowed.predict(str(path))[-1:], rtol=1e-3)
     with pytest.raises(HandfulError, match="11 rows in the longest series of 'region', too few for 12"):
@@ -272,8 +272,9 @@ def test_predictions_name_series_and_time_and_need_no_more_than_the_last_rows(ho
 
 def test_a_run_on_windows_goes_on_from_its_folder(hours, tmp_path):
     whole = handful.fit("linear", str(hours[0]), out=tmp_path / "whole", **WINDOWED | {"valid": str(hours[0])})
-    handful.fit("linear", str(hours[0]), out=tmp_path / "cut", **WINDOWED | {"valid": str(hours[0])},
-                callbacks=[lambda event, info: "enough" if event == "step" and info["step"] == 20 else None])  # fmt: skip
+    stop = [lambda event, info: "enough" if event == "step" and info["step"] == 20 else None]
+    cut_off = WINDOWED | {"valid": str(hours[0]), "callbacks": stop}
+    handful.fit("linear", str(hours[0]), out=tmp_path / "cut", **cut_off)
     cut = handful.resume(tmp_path / "cut", quiet=True)
     for mine, theirs in zip(cut.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(mine, theirs)
