@@ -349,8 +349,8 @@ class Windows(View):
         super().__init__(base, {"x": Column("tensor", "float32", (length, len(names)))} | future)
         self.length, self.horizon, self.names, self.where = length, horizon, names, None
         self.target = target if horizon else None
-        when = self.order and _told(base, self.order, ("number",), "the rows cannot be ordered by it")
-        told = by and _told(base, by, ("number", "category", "text"), "series cannot be told by it")
+        when = None if self.order is None else _told(base, self.order, ("number",), "the rows cannot be ordered by it")
+        told = None if by is None else _told(base, by, ("number", "category", "text"), "series cannot be told by it")
         self.series: Rows = np.zeros(len(base), np.int64) if told is None else np.unique(told, return_inverse=True)[1]
         self.sorted, self.starts, said = in_series(when, self.series, length, horizon, self.order, by)
         self.last: Rows = self.sorted[self.starts + length - 1]

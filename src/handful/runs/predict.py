@@ -82,10 +82,10 @@ def predicted(run: Run, data: object, *, probabilities: bool = False, beams: int
         raise HandfulError(
             "probabilities of every place do not fit a table; in Python: run.predict(data, probabilities=True)"
         )
-    files, cut = file_names(data), run.pipeline.cut
-    data = run.open(data, need_target=False).source if cut else data
-    for batch, outputs in run.stream(data):
-        chunk: Chunk = _ends(windows, batch) if (windows := windows_of(data)) else {"row": batch.rows.tolist()}
+    files, rows = file_names(data), run.open(data, need_target=False).source if run.pipeline.cut else None
+    windows = None if rows is None else windows_of(rows)
+    for batch, outputs in run.stream(rows or data):
+        chunk: Chunk = _ends(windows, batch) if windows else {"row": batch.rows.tolist()}
         if files:
             chunk["file"] = [files[row] if row < len(files) else "" for row in batch.rows.tolist()]
         chunk |= _columns("prediction", run.pipeline.decode(outputs, beams), run.pipeline.names)

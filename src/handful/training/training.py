@@ -51,6 +51,7 @@ class Training:
     schedule: Schedule
     live: Live
     planned: int | None
+    affordable: int | None = None  # examples that the rule leaves time for, where it names a time and steps were timed
     log_every: int = 1
     evaluate_every: int = 1
     batch_size: Callable[[Progress], int] | None = None  # None: as it is in the state

@@ -74,8 +74,8 @@ class Cut:
                 "windows says how many rows the model gets, and may say horizon, order and by: 24, or "
                 f"'24, horizon=3, order=time, by=shop'; not {windows!r}"
             )
-        columns = {name: str(given[name]) for name in ("order", "by") if given.get(name) is not None}
-        return cls(int(numbers["length"]), int(numbers["horizon"]), **columns)
+        order, by = (None if given.get(name) is None else str(given[name]) for name in ("order", "by"))
+        return cls(int(numbers["length"]), int(numbers["horizon"]), order, by)
 
     @classmethod
     def of(cls, source: Source) -> "Cut | None":

@@ -67,6 +67,7 @@ def decide(
     beginning, size = Snapshot(t), t.state.batch
     caught: tuple[type[Exception], ...] = OF_ALL if t.ranks.size > 1 else (HandfulError,)
     try:
+        t.affordable = affordable(t, d, throughput)
         whole = batch and t.objective.coupling  # it cannot be cut into parts: only a batch that was run is taken
         short = too_short(t, d, throughput, SHORT * OPEN if open_length else SHORT) if weigh and not whole else ""
         ask_batch = (batch or measure_all) and not short
@@ -94,6 +95,15 @@ def decide(
         d.lr = None
     d.seconds = agreed(t, time.perf_counter() - started)
     return d
+
+
+def affordable(t: Training, d: Decision, known: Throughput | None) -> int | None:
+    """The examples that there is time for, by the clock, where the stop rule names a time: what is tried may take its
+    share of those, however many rows there are."""
+    if not math.isfinite(limit := t.rule.time()):
+        return None
+    tp = known if known and known.tested else measure_throughput(t, [usual(t, d.cap)], budget=0.2, repeats=3)
+    return max(1, round(limit * max(size / tp(size) for size in tp.sizes)))
 
 
 def too_short(t: Training, d: Decision, known: Throughput | None, limit: float) -> str:

@@ -57,8 +57,10 @@ class Decision:
 
 
 def planned_examples(t: Training) -> int:
-    """The examples that the run will use at most; ten epochs where the stop rule does not say."""
-    return t.planned or 10 * t.examples
+    """The examples that the run will use at most; ten epochs where the stop rule does not say, or as many as there is
+    time for."""
+    planned = t.planned or 10 * t.examples
+    return planned if t.affordable is None else min(planned, t.affordable)
 
 
 def raced_examples(t: Training) -> int:

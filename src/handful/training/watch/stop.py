@@ -38,6 +38,10 @@ class Rule(Expression):
         """
         return None
 
+    def time(self) -> float:
+        """The seconds after which this rule is sure to stop the run; infinite if there are none."""
+        return math.inf
+
     def silent_until(self, progress: Progress, batch: int | None = None) -> float:
         """The position before which it stops no run whose history stays as it is, in steps of `batch` rows (None: of
         various sizes). It is asked at every step from there on; one of the caller's own at all of them."""
@@ -127,6 +131,9 @@ class seconds(Rule):
 
     def __call__(self, progress: Progress) -> str | None:
         return _reached(self.s, "second") if progress.seconds >= self.s else None
+
+    def time(self) -> float:
+        return self.s
 
 
 @dataclass(frozen=True)
@@ -258,6 +265,9 @@ class either(_Many):
         limits = [rule.limit(examples, batch) for rule in self.rules]
         return min((n for n in limits if n is not None), default=None)
 
+    def time(self) -> float:
+        return min(rule.time() for rule in self.rules)
+
     def silent_until(self, progress: Progress, batch: int | None = None) -> float:
         return min(rule.silent_until(progress, batch) for rule in self.rules)
 
@@ -280,6 +290,9 @@ class both(_Many):
         limits = [rule.limit(examples, batch) for rule in self.rules]
         known = [n for n in limits if n is not None]
         return max(known) if len(known) == len(limits) else None
+
+    def time(self) -> float:
+        return max(rule.time() for rule in self.rules)
 
     def silent_until(self, progress: Progress, batch: int | None = None) -> float:
         return max(rule.silent_until(progress, batch) for rule in self.rules)
