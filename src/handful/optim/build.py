@@ -285,9 +285,9 @@ def _construct(
         if name in options and name == "weight_decay":
             raise HandfulError(f"the optimizer {title} takes no '{name}' here; use l2")
         if takes is not None and name not in takes:
-            known = f"'{name}'.{did_you_mean(name, takes)}" if takes else f"'{name}'; set it where the optimizer is made"
-            other = f"'{name}', so no l2: add the penalty to a loss of your own, or choose another optimizer"
-            raise HandfulError(f"the optimizer {title} takes no {known if name in keywords or not takes else other}")
+            instead = f".{did_you_mean(name, takes)}" if takes else "; set it where the optimizer is made"
+            instead = instead if name in keywords or not takes else ", so no l2: choose another, or add it to the loss"
+            raise HandfulError(f"the optimizer {title} takes no '{name}'{instead}")
     decays = l2 is not None or "weight_decay" in (takes or ())
     groups = parameter_groups(model, parameters, (l2.value if l2 else None) if decays else 0.0, patterns)
     groups = only(groups, chosen)

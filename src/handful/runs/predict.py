@@ -82,9 +82,9 @@ def predicted(run: Run, data: object, *, probabilities: bool = False, beams: int
         raise HandfulError(
             "probabilities of every place do not fit a table; in Python: run.predict(data, probabilities=True)"
         )
-    files, rows = file_names(data), run.open(data, need_target=False).source if run.pipeline.cut else None
-    windows = None if rows is None else windows_of(rows)
-    for batch, outputs in run.stream(rows or data):
+    source = run.open(data, need_target=False).source
+    files, windows = file_names(source.where), windows_of(source)
+    for batch, outputs in run.stream(source):
         chunk: Chunk = _ends(windows, batch) if windows else {"row": batch.rows.tolist()}
         if files:
             chunk["file"] = [files[row] if row < len(files) else "" for row in batch.rows.tolist()]

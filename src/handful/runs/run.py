@@ -203,7 +203,7 @@ class Run:
     def evaluation(self, data: object, metrics: Metrics = None) -> Evaluation:
         """Evaluate in detail: scores, classes or residuals, and the rows of highest loss."""
         batches, said = self._scored(data)
-        found = evaluate(self.scorer(metrics), self.pipeline, batches, data, ranks=self.ranks)
+        found = evaluate(self.scorer(metrics), self.pipeline, batches, ranks=self.ranks)
         found.notes[:0] = said
         return found
 

@@ -39,7 +39,7 @@ def write(folder: Path, t: Training) -> str | None:
     try:
         known = t.pipeline.task in DETAILED and len(t.pipeline.classes or ()) <= CLASSES
         if t.valid is not None and t.held_out is not None and known:
-            found = evaluate(t.objective, t.pipeline, t.valid, t.held_out.where, t.held_out)
+            found = evaluate(t.objective, t.pipeline, t.valid, t.held_out)
             files.write_text(folder / EXTRAS, json.dumps(found.as_json()))
         pixels = augmented(t.batches, t.pipeline)
         if pixels is not None:
