@@ -128,7 +128,7 @@ def test_a_folder_with_one_table_of_labels_is_opened_by_it(pictures: Path, tmp_p
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
         for path in (pictures, *sorted(pictures.parent.glob("images/*"))):
             archive.write(path, path.relative_to(pictures.parent))
-    with pytest.raises(HandfulError, match="all.zip holds labels.csv beside the files that it may name: unpack it"):
+    with pytest.raises(HandfulError, match=r"all\.zip holds labels.csv beside the files that it may name: unpack it"):
         handful.open(tmp_path / "all.zip", target="size")
 
 
