@@ -88,7 +88,7 @@ def _sheet(where: str) -> object:
     import pandas
 
     frame = pandas.read_excel(where)
-    for name in frame.columns[frame.dtypes == object]:
+    for name in [name for name, column in frame.items() if column.dtype == object]:
         frame[name] = _of_one_type(frame[name].tolist())
     return frame
 
