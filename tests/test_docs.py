@@ -130,3 +130,10 @@ def test_each_row_of_coming_from_is_an_example_that_runs(tmp_path, monkeypatch):
             exec(code.replace("\\|", "|"), names)
         except Exception as error:
             raise AssertionError(f"{row}: {error}") from error
+
+
+def test_what_the_docs_site_is_made_of_is_in_the_tree():
+    named = re.findall(r"[\w/-]+\.(?:md|py|css|js)\b", (ROOT / "mkdocs.yml").read_text())
+    assert len(named) > 12
+    for name in named:
+        assert (ROOT / name).exists() or (ROOT / "docs" / name).exists(), f"mkdocs.yml names {name}"

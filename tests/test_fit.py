@@ -200,7 +200,7 @@ def test_non_finite_loss_stops_before_the_update_and_keeps_what_was_learned(tmp_
     bad = int(handful.Order(len(X))[64 * 6 : 64 * 7][10])
     x[bad] = float("nan")
     run = fit(mlp(), (x, Y), until="epochs(2)", out=tmp_path / "run")
-    assert f"step 6, for rows {bad}" in run.stopped_because
+    assert f"at step 7, for rows {bad}" in run.stopped_because
     assert all(torch.isfinite(p).all() for p in run.model.parameters())
 
 
@@ -332,7 +332,7 @@ def test_a_row_of_nan_is_named_by_its_number_in_the_users_data(loss, normed):
     model = torch.nn.Sequential(torch.nn.BatchNorm1d(64), mlp()) if normed else mlp()
     run = fit(model, (x, Y), until="epochs(2)", valid=0.3, loss=loss)
     assert rows_named(run) == [bad]
-    assert "at step 6, for rows" in run.stopped_because
+    assert "at step 7, for rows" in run.stopped_because
     assert "of arrays (rows count from 0)" in run.stopped_because
 
 

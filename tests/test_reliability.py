@@ -551,8 +551,9 @@ def test_resume_auto_starts_goes_on_and_refuses_what_differs(tmp_path, whole):
     fit(mlp(), out=path, save_every=1, resume="auto", callbacks=[cut])
     with pytest.raises(HandfulError, match=r"already holds a run, of your own Sequential on .* handful resume .*run"):
         fit(mlp(), out=path, save_every=1)
-    with pytest.raises(HandfulError, match="seed is 0 in this run and stays so"):
-        fit(mlp(), out=path, save_every=1, resume="auto", seed=3)
+    for name, value in {"seed": 3, "valid": 0.3, "optimizer": "adam", "loss": "mae"}.items():
+        with pytest.raises(HandfulError, match=f"^{name} is .* in this run and stays so"):
+            fit(mlp(), out=path, save_every=1, resume="auto", **{name: value})
     run = fit(mlp(5), out=path, save_every=1, resume="auto")
     assert bits(run.model) == bits(whole.model)
     assert bits(fit(mlp(5), out=path, save_every=1, resume=True).model) == bits(whole.model)  # it has ended
@@ -631,6 +632,22 @@ def test_two_runs_in_one_process_and_a_resume_of_a_live_run_are_refused(tmp_path
 # Disks
 
 
+def test_a_lock_on_a_full_disk_is_held_and_let_go(tmp_path):
+    """What it could not write it does not try again where it is closed, in the place of what is said there."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+        held = files.hold(tmp_path / "run.lock")
+        with pytest.raises(HandfulError, match="is being written by another process"):
+            files.hold(tmp_path / "run.lock")
+        held.close()
+        with pytest.raises(HandfulError, match=r"pipeline\.safetensors could not be written"):
+            short(tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert short(tmp_path / "run").exit_status == 0
+
+
 @pytest.mark.parametrize("recovers", [False, True])
 def test_no_write_that_fails_ends_a_run(tmp_path, monkeypatch, capsys, recovers):
     """RLIMIT_FSIZE, by which every write beyond some bytes fails, from step 3 on; to the end, or to step 20."""
@@ -656,6 +673,34 @@ def test_no_write_that_fails_ends_a_run(tmp_path, monkeypatch, capsys, recovers)
     assert rows_without_time(tmp_path / "run")[-1]["step"] == run.state.step
 
 
+def test_a_folder_that_cannot_be_made_is_said_before_anything_is_measured(tmp_path, ready_made):
+    (tmp_path / "file").touch()
+    began = time.monotonic()
+    with pytest.raises(HandfulError, match=r"file/out could not be written: Not a directory$"):
+        handful.compare("mlp", "iris", batches=["full"], epochs=1000, seeds=100, out=tmp_path / "file" / "out")
+    assert time.monotonic() - began < 60
+    with pytest.raises(HandfulError, match=r"file/sub could not be written: Not a directory$"):
+        handful.load(ready_made[0]).report(tmp_path / "file" / "sub" / "page.html")
+
+
+def test_a_last_state_that_cannot_be_written_is_said_beside_a_model_that_can(tmp_path, monkeypatch, capsys):
+    """The weights that were kept are there, but a later stop would go on from further back: status 4."""
+    save = RunFolder.save_checkpoint
+
+    def full(folder, state, tensors):
+        if state.step == 6:
+            raise HandfulError("the disk is full")
+        save(folder, state, tensors)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "save_checkpoint", full)
+        run = short(tmp_path / "run")
+    assert (run.exit_status, run.unsaved) == (4, "the disk is full")
+    assert "the model is saved, but not the last state of the run: the disk is full" in capsys.readouterr().err
+    assert bits(handful.load(tmp_path / "run", model=mlp()).model) == bits(run.model)
+    assert bits(go_on(tmp_path / "run").model) == bits(run.model)
+
+
 def test_a_folder_that_is_gone_does_not_end_a_run(tmp_path, capsys):
     def gone(event, info):
         if event == "step" and info["step"] == 5:
@@ -675,10 +720,12 @@ def short(path, **given):
 
 
 class Writes:
-    """Counts the files and rows that a run writes; those of which `fails` says so go over RLIMIT_FSIZE."""
+    """Counts the files and rows that a run writes; those of which `fails` says so go over RLIMIT_FSIZE: hit, where they
+    hold anything."""
 
     def __init__(self, patch, fails=lambda _: False):
         self.count, self.fails, atomic, append = 0, fails, files.atomic, RunFolder.append_history
+        self.hit = False
 
         @contextlib.contextmanager
         def limited(path):
@@ -700,6 +747,9 @@ class Writes:
         resource.setrlimit(resource.RLIMIT_FSIZE, (8, before[1]) if self.fails(self.count) else before)
         try:
             yield
+        except HandfulError:
+            self.hit = True
+            raise
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
@@ -739,12 +789,16 @@ def test_every_write_of_a_run_may_fail(tmp_path, monkeypatch, stride):
         for fails in (lambda n, k=k: n == k, lambda n, k=k: n >= k):
             path = tmp_path / "run"
 
-            def limited(path=path, fails=fails):
+            writes = list[Writes]()
+
+            def limited(path=path, fails=fails, writes=writes):
                 with monkeypatch.context() as patch:
-                    Writes(patch, fails)
+                    writes.append(Writes(patch, fails))
                     return short(path)
 
-            ended.append(ended_or_refused(path, expected, limited))
+            done = ended_or_refused(path, expected, limited)
+            if writes[0].hit:  # and not a history that has no rows yet
+                ended.append(done)
             shutil.rmtree(path)
     assert sum(ended) > len(ended) / 2
     assert ended == sorted(ended)  # only what is written before step 1 can be refused

@@ -175,6 +175,13 @@ def test_mistakes_are_said():
         MiniBatchClassifier().fit(X, np.zeros(150))
     with pytest.raises(HandfulError, match=r"not an nn\.Module"):
         MiniBatchClassifier(lambda features, classes: None, **QUICK).fit(X, Y)
+    mixed = pd.DataFrame({"kind": np.where(Y == 0, "a", "b"), "size": X[:, 0]})
+    for y in (mixed, mixed[["kind", "kind"]], np.c_[Y, Y]):
+        with pytest.raises(HandfulError, match=r"several columns .* target='kind,size'"):
+            MiniBatchClassifier("linear", **QUICK).fit(X, y)
+    for y in (mixed, mixed["kind"]):
+        with pytest.raises(HandfulError, match=r"y holds words .* MiniBatchClassifier learns classes"):
+            MiniBatchRegressor("linear", **QUICK).fit(X, y)
     with pytest.raises(HandfulError, match="no option 'bach'"):
         MiniBatchClassifier("linear", options={"bach": 3}, **QUICK).fit(X, Y)
     with pytest.raises(ValueError, match="NaN"):

@@ -16,7 +16,7 @@ from torch import nn
 
 from handful.base import files
 from handful.base.callbacks import Callback
-from handful.base.errors import HandfulError, StepError
+from handful.base.errors import HandfulError, StepError, shown
 from handful.base.stopwatch import STEPS, TRACE, Stopwatch, part, stopwatch
 from handful.data.options import Collate
 from handful.plan.build import adopt, assemble
@@ -233,7 +233,7 @@ def _run_training(t: Training, watch: Stopwatch) -> Run:
             torch.random.set_rng_state(generator_state)
         if observer.step == state.step and not state.torn:  # or the checkpoint before is the one to go on from
             unsaved = save(t)
-        restore_best(t)
+        state.stopped_because += restore_best(t)
         t.live.close(state.stopped_because)
     if state.stopped_because == INTERRUPTED:
         status = interrupts.exit_status
@@ -314,10 +314,14 @@ def write_down(run: Run, t: Training, watch: Stopwatch) -> None:
         if run.stopped_because != INTERRUPTED:  # whoever interrupted waits
             lacking = extras.write(t.folder.path, t)
         t.folder.finish(run.model, run.stopped_because, run.best, run.history)
-        run.unsaved = None  # the weights that were kept are there
+        if run.unsaved:
+            run.exit_status = UNSAVED
+            print(
+                f"handful: the model is saved, but not the last state of the run: {shown(run.unsaved)}", file=sys.stderr
+            )
     except HandfulError as error:
         run.unsaved, run.exit_status = str(error), UNSAVED
-        print(f"handful: what the run learned is not saved: {run.unsaved}", file=sys.stderr)
+        print(f"handful: what the run learned is not saved: {shown(run.unsaved)}", file=sys.stderr)
     try:
         run.spent = watch.so_far()
         files.write_json(t.folder.path / SPENT, run.spent)

@@ -1,5 +1,8 @@
 """Passwords in addresses are never shown nor stored; what would steer a terminal is written out."""
 
+import os
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ import torch
 import handful
 from handful.base.errors import HandfulError, shown, without_secrets
 from handful.base.plan import Choice, Plan
+from handful.cli import program
 
 SECRETS = {
     "https://me:s3cret@host/data.csv": "https://***@host/data.csv",
@@ -18,6 +22,7 @@ SECRETS = {
     "s3://bucket/part-?.csv": "s3://bucket/part-?.csv",
     "s3://bucket/a@b.csv": "s3://bucket/a@b.csv",
     "filecache::https://me:s3cret@host/x.csv": "filecache::https://***@host/x.csv",
+    "a path: https:/me:s3cret@host/x.csv?k=s3cret": "a path: https:/***@host/x.csv?***",
     "two: https://a:s3cret@h/x?k=s3cret, https://b:s3cret@h/y": "two: https://***@h/x?***, https://***@h/y",
 }
 
@@ -98,3 +103,46 @@ def test_a_name_that_steers_a_terminal_is_shown_escaped(tmp_path, capfd):
     run.report()
     said = "".join(capfd.readouterr())
     assert "\x1b" not in said
+
+
+@pytest.mark.parametrize("where", ["https://joe:s3cret@127.0.0.1:9/x.pt2", "s3://bucket/x.html?token=s3cret"])
+def test_an_address_in_the_place_of_a_path_is_refused_and_no_folder_is_called_so(tmp_path, monkeypatch, capfd, where):
+    monkeypatch.chdir(tmp_path)
+    given = {"batch": 8, "lr": 0.01, "until": "steps(1)", "quiet": True}
+    run = handful.fit("linear", "iris", out="run", **given)
+    for deed in (
+        lambda: handful.fit("linear", "iris", out=where, **given),
+        lambda: handful.load(where),
+        lambda: handful.resume(where),
+        lambda: handful.replay(where, 1),
+        lambda: run.report(where),
+        lambda: run.export(where),
+        lambda: handful.compare("linear", "iris", out=where),
+    ):
+        with pytest.raises(
+            HandfulError, match=r" is an address; runs, pages and exports lie on a disk of this"
+        ) as error:
+            deed()
+        assert "s3cret" not in str(error.value)
+    assert "s3cret" not in "".join(capfd.readouterr())
+    assert os.listdir() == ["run"]
+
+
+def test_no_command_writes_what_steers_a_terminal(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    evil = "\x1b[31mEVIL\x1b]0;t\x07"
+    rows = [f"{i},{i * i % 7},{'p' + evil if i % 2 else 'q'}" for i in range(40)]
+    (tmp_path / f"x{evil}.csv").write_text("\n".join([f"a,b{evil},y", *rows]) + "\n")
+    data, run = f"x{evil}.csv", f"run{evil}"
+    flags = ["--model", "linear", "--batch", "8", "--lr", "0.01", "--until", "steps(2)", "--target", "y"]
+    for command in (
+        ["train", data, "--out", run, *flags], ["inspect", data], ["inspect", run, "--full"], ["evaluate", run, data],
+        ["predict", run, data, "--out", f"p{evil}.csv"], ["report", run], ["replay", run, "--step", "2"],
+        ["export", run, f"m{evil}.safetensors"], ["diff", run, run], ["prepare", data, f"s{evil}", "--target", "y"],
+        ["resume", run, "--until", "steps(3)"], ["train", f"none{evil}.csv"], ["train", data, "--target", evil],
+    ):  # fmt: skip
+        monkeypatch.setattr(sys, "argv", ["handful", *command])
+        program.run()
+        said = "".join(capfd.readouterr())
+        assert said
+        assert "\x1b" not in said, command

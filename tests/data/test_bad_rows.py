@@ -95,6 +95,22 @@ def test_training_skips_them_too(folder):
     assert any("2 unreadable images of 27 rows" in note for note in run.plan.notes)
 
 
+@pytest.mark.parametrize("opened", [False, True], ids=["by fit", "by open"])
+def test_such_a_run_goes_on_and_its_rows_are_called_as_in_the_data(folder, tmp_path, opened):
+    """The plan holds what may be left out; rows behind those that are keep their numbers, and their files' names."""
+    train, given = (handful.open(folder, bad_rows=5), {}) if opened else (folder, {"bad_rows": 5})
+    run = handful.fit("linear", train, valid=None, until="steps(2)", batch=25, lr=0.01, quiet=True, save_every=1,
+                      out=tmp_path / "run", **given)  # fmt: skip
+    assert run.plan.choices["bad_rows"].value == 5
+    assert handful.resume(tmp_path / "run", until="steps(3)", quiet=True).state.step == 3
+    again = handful.replay(tmp_path / "run", 3)
+    assert again.differs is None
+    assert sorted(again.rows.tolist()) == KEPT
+    for i, row in enumerate(again.rows.tolist()):
+        assert again.shown.holds[i]["file"] == f"{'ab'[row // 15]}/{row:02d}.png"
+        np.testing.assert_array_equal(again.shown.pictures[i], PIXELS[row].transpose(2, 0, 1))
+
+
 def test_zips_and_bytes_in_tables(folder, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for i, data in enumerate(FILES):
@@ -111,20 +127,61 @@ def test_zips_and_bytes_in_tables(folder, tmp_path):
     assert len(handful.prepare(tmp_path / "t.parquet", tmp_path / "s", bad_rows=2)) == 28
 
 
+def write_tar(path, members):
+    with tarfile.open(path, "w") as archive:
+        for name, held in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(held)
+            archive.addfile(info, io.BytesIO(held))
+
+
 def test_tars_whose_rows_have_more_than_a_picture(tmp_path):
-    with tarfile.open(tmp_path / "a.tar", "w") as archive:
-        for i, data in enumerate(FILES):
-            for name, held in ((f"{i:02d}.png", b"junk" if i in (4, 9) else data), (f"{i:02d}.cls", b"%d" % (i % 2))):
-                info = tarfile.TarInfo(name)
-                info.size = len(held)
-                archive.addfile(info, io.BytesIO(held))
+    members = {}
+    for i, data in enumerate(FILES):
+        members |= {f"{i:02d}.png": b"junk" if i in (4, 9) else data, f"{i:02d}.cls": b"%d" % (i % 2)}
+    write_tar(tmp_path / "a.tar", members)
     with pytest.raises(HandfulError, match=r"04\.png is not a readable image .*; nor can be read: .*09\.png$"):
         handful.prepare(tmp_path / "a.tar", tmp_path / "s")
     store = handful.prepare(tmp_path / "a.tar", tmp_path / "s", bad_rows="skip")
-    kept = [i for i in range(30) if i not in (4, 9)]
-    rows = store.take(np.arange(28))
+    check_kept(store, [i for i in range(30) if i not in (4, 9)])
+
+
+def check_kept(source, kept):
+    rows = source.take(np.arange(len(kept)))
     np.testing.assert_array_equal(rows.tensor("label").numpy(), [i % 2 for i in kept])
     np.testing.assert_array_equal(rows.tensor("image").numpy(), PIXELS[kept].transpose(0, 3, 1, 2))
+
+
+def test_tars_with_lost_members_and_broken_arrays(tmp_path):
+    """A picture gone, a class gone, an array of junk, one cut short, an object that is none: named, or left out."""
+    members = {}
+    for i, data in enumerate(FILES):
+        array = io.BytesIO()
+        np.save(array, np.full(5, i, np.float32))
+        members |= {f"{i:02d}.png": data, f"{i:02d}.cls": b"%d" % (i % 2), f"{i:02d}.npy": array.getvalue()}
+        members[f"{i:02d}.json"] = b'{"z": %d}' % i
+    del members["03.png"], members["17.cls"]
+    write_tar(tmp_path / "lost.tar", members)
+    said = (
+        r"lost\.tar: the row of 03\.cls has no \.png, .*complete it; nor can be read: .*lost\.tar: the row of 17\.png$"
+    )
+    with pytest.raises(HandfulError, match=said):
+        handful.prepare(tmp_path / "lost.tar", tmp_path / "s", target="label")
+    for bad in (2, "skip"):
+        source = handful.prepare(tmp_path / "lost.tar", tmp_path / f"s{bad}", target="label", bad_rows=bad)
+        check_kept(source, [i for i in range(30) if i not in (3, 17)])
+        assert any("2 incomplete rows of 30 rows (" in note for note in source.notes)
+    members |= {"05.npy": b"junk", "21.npy": members["21.npy"][:-4], "29.json": b"[1]"}
+    write_tar(tmp_path / "worse.tar", members)
+    with pytest.raises(
+        HandfulError, match=r"2 incomplete rows, .* of 30 rows cannot be read, more than the 3 that may be"
+    ):
+        handful.prepare(tmp_path / "worse.tar", tmp_path / "s", target="label", bad_rows="skip")
+    kept = [i for i in range(30) if i not in (3, 5, 17, 21, 29)]
+    store = handful.prepare(tmp_path / "worse.tar", tmp_path / "s", target="label", bad_rows=5)
+    check_kept(store, kept)
+    np.testing.assert_array_equal(store.take(np.arange(25)).tensor("npy").numpy(), np.repeat(kept, 5).reshape(25, 5))
+    np.testing.assert_array_equal(store.take(np.arange(25)).tensor("z").numpy(), kept)
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "*.jsonl"])

@@ -83,14 +83,11 @@ def test_an_array_larger_than_its_member_says_so(tmp_path, monkeypatch):
         handful.open(tmp_path / "a.npz")
 
 
-@pytest.mark.parametrize("save", ["savez", "savez_compressed"])
-def test_memory_does_not_grow_with_the_array(tmp_path, save):
-    """200 MB are opened, read in mini-batches and written as a store within a third of that."""
+def test_memory_does_not_grow_with_the_array(tmp_path):
+    """160 MB, as they are and compressed, are opened, read in mini-batches and written as a store within a third."""
     script = textwrap.dedent(
         """
         import sys, threading, time, handful, numpy as np
-        from handful.data.store import prepare
-        handful.prepare({"x": np.zeros((10, 1000))}, sys.argv[1] + "/tiny")
 
         def own():
             return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))
@@ -100,32 +97,25 @@ def test_memory_does_not_grow_with_the_array(tmp_path, save):
                 most[0] = max(most[0], own())
                 time.sleep(0.005)
 
-        start, most, done = own(), [0], []
-        thread = threading.Thread(target=watch)
-        thread.start()
-        source = handful.open(sys.argv[1] + "/a.npz", memory=0)
-        stream = handful.Batches(source, handful.Order(len(source))).stream(0, 64)
-        for _ in range(20):
-            next(stream)
-        handful.prepare(sys.argv[1] + "/a.npz", sys.argv[1] + "/store")
-        done.append(1)
-        thread.join()
-        print(most[0] - start)
+        for save in ("tiny", "savez", "savez_compressed"):  # the first, so that all is imported
+            path = f"{sys.argv[1]}/{save}"
+            start, most, done = own(), [0], []
+            thread = threading.Thread(target=watch)
+            thread.start()
+            source = handful.open(path + ".npz", memory=0)
+            stream = handful.Batches(source, handful.Order(len(source))).stream(0, 64)
+            for _ in range(20):
+                next(stream)
+            handful.prepare(path + ".npz", path)
+            done.append(1)
+            thread.join()
+            print(most[0] - start)
         """
     )
-    getattr(np, save)(tmp_path / "a.npz", x=np.zeros((25_000, 1000)))
+    np.savez(tmp_path / "tiny", x=np.zeros((200, 1000)))
+    for save in (np.savez, np.savez_compressed):
+        save(tmp_path / save.__name__, x=np.zeros((20_000, 1000)))
     run = subprocess.run([sys.executable, "-c", script, tmp_path], check=True, stdout=subprocess.PIPE, text=True)
-    assert int(run.stdout) * 1024 < 200e6 / 3
-
-
-@pytest.mark.parametrize("dtype", ["<u2", "<u4", ">i4", ">f8", "<u8", "<i8"])
-def test_a_mapped_array_is_converted_as_it_is_read(tmp_path, dtype):
-    array = np.arange(300).reshape(100, 3).astype(dtype)
-    np.save(tmp_path / "a.npy", array)
-    source = handful.open(tmp_path / "a.npy")
-    found = source.take([5, 99, 0]).tensor("x")
-    assert found.tolist() == array[[5, 99, 0]].tolist()
-    assert str(found.dtype) == f"torch.{source.columns['x'].dtype}"
-    assert source.in_memory == (dtype == "<u8")
-    store = handful.prepare(tmp_path / "a.npy", tmp_path / "store")
-    assert store.take([5, 99, 0]).tensor("x").tolist() == found.tolist()
+    _, *grown = map(int, run.stdout.split())
+    assert len(grown) == 2
+    assert max(grown) * 1024 < 160e6 / 3

@@ -181,9 +181,6 @@ def cut(table, at):
     return [{name: values[a:b] for name, values in table.items()} for a, b in itertools.pairwise(bounds)]
 
 
-QUICK = settings(max_examples=24, deadline=None, suppress_health_check=list(HealthCheck))
-
-
 def check(table, kind, write=None, **options):
     """The whole file opened, streamed, and cut in two or three parts, which are opened and streamed."""
     write = write or WRITERS[kind]
@@ -202,35 +199,35 @@ def check(table, kind, write=None, **options):
             same(in_small_blocks(parts, folder / f"t{number}", **options), joined)
 
 
-@QUICK
-@given(tables())
-def test_csv(table):
-    check(table, "csv")
-
-
-@QUICK
-@given(tables())
-def test_csv_of_commas(table):
+def of_commas(table):
     header = {"price; total": 0.5, "c d": 1}  # so that the first records tell separator and decimals
     numbers = len(next(iter(table.values())))
     table = {name: [value] * numbers for name, value in header.items()} | table
     check(table, "csv", lambda path, part: write_csv(path, part, separator=";", comma=True))
 
 
-@QUICK
-@given(tables(lists=True))
-def test_json_lines(table):
-    check(table, "jsonl")
-
-
-@QUICK
-@given(tables(lists=True))
-def test_parquet(table):
+def of_parquet(table):
     try:
         table = {name: pa.array(values).to_pylist() for name, values in table.items()}
     except pa.ArrowException:  # a column of several types is not one of Parquet
         return
     check(table, "parquet")
+
+
+CHECKS = {
+    "csv": (tables(), lambda table: check(table, "csv")),
+    "csv of commas": (tables(), of_commas),
+    "json lines": (tables(lists=True), lambda table: check(table, "jsonl")),
+    "parquet": (tables(lists=True), of_parquet),
+}
+
+
+@pytest.mark.parametrize("examples", [8, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", CHECKS)
+def test_any_table_of(kind, examples):
+    drawn, checked = CHECKS[kind]
+    health = list(HealthCheck)
+    settings(max_examples=examples, deadline=None, suppress_health_check=health)(given(drawn)(checked))()
 
 
 def test_codes_with_zeros_stay_what_they_are_in_files_of_their_own(tmp_path):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from handful import models as model
 from handful.base.errors import HandfulError
 from handful.models.attention import rotary, rotate
-from handful.models.base import Model
+from handful.models.base import Dropout, Model
 from handful.models.ngrams import NGrams
 from handful.optim import build as optimizer
 
@@ -418,3 +418,34 @@ def test_cnn_reaches_97_percent_of_the_digits():
     with torch.no_grad():
         accuracy = (net.eval()(x[b]).argmax(1) == y[b]).double().mean()
     assert accuracy >= 0.97
+
+
+@pytest.mark.parametrize("p", [0.1, 0.3, 0.5])
+def test_dropout_leaves_out_so_many_numbers_divides_the_rest_and_depends_on_the_seed_alone(p):
+    """Against torch's: the shares of what is left out, row by row and column by column, are those of fair draws."""
+    x, layer = torch.full((400, 300), 2.0, requires_grad=True), Dropout(p)
+    torch.manual_seed(3)
+    y = layer(x)
+    share = round(256 * (1 - p)) / 256
+    kept = (y != 0).double()
+    assert abs(share - (1 - p)) <= 1 / 512
+    assert torch.equal(y, torch.where(kept > 0, torch.tensor(2.0) * (1 / share), 0.0))
+    for along in (0, 1):  # chi-squared over its degrees of freedom, near 1 for independent draws
+        n = kept.shape[along]
+        spread = ((kept.mean(along) - share) ** 2 / (share * (1 - share) / n)).mean()
+        assert 0.7 < spread < 1.3
+    assert abs(float((kept[:, 1:] * kept[:, :-1]).mean()) - share**2) < 0.01
+    y.sum().backward()
+    assert torch.equal(x.grad * 2, y.detach())
+    torch.manual_seed(3)
+    assert torch.equal(layer(x), y)
+    assert not torch.equal(layer(x), y)
+    assert torch.equal(layer.eval()(x), x)
+
+
+def test_dropout_of_none_all_and_odd_sizes_is_torchs():
+    ones = torch.ones(7)
+    assert torch.equal(Dropout(0.0)(ones), ones)
+    assert not Dropout(1.0)(ones).any()
+    assert Dropout(0.5)(torch.ones(0, 3)).shape == (0, 3)
+    assert Dropout(0.5)(torch.ones(3, 5, dtype=torch.bfloat16)[:, ::2]).dtype == torch.bfloat16

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLR
 
 import handful
 from handful.base.errors import HandfulError
+from handful.base.keys import dropout_key
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(96, 5, generator=GENERATOR)
@@ -148,7 +149,7 @@ def test_lbfgs_is_the_plain_loop_to_the_bit(options: dict[str, Any]) -> None:
     for step in range(4):
 
         def closure(step: int = step) -> Tensor:
-            handful.training.step.seed_dropout(0, step, 0, torch.device("cpu"))
+            torch.default_generator.manual_seed(dropout_key(0, step, 0))
             optimizer.zero_grad()
             loss = nn.functional.mse_loss(twin(X[rows[step]]), Z[rows[step]])
             loss.backward()

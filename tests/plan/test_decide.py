@@ -75,20 +75,6 @@ def test_what_is_tried_stays_near_a_twentieth_of_the_runs_time(constant):
         assert spent <= 0.07 * t.planned * law(before) / before  # 5%, and steps are whole
 
 
-@pytest.mark.parametrize("until", ["seconds(20)", "epochs(50) | seconds(20)"])
-def test_of_a_run_that_ends_by_the_clock_only_a_share_of_its_time_is_tried(until, monkeypatch):
-    slow = Throughput.law(0.032, 0.001, [32])  # 500 rows a second: 10,000 of 180,000 that ten epochs are
-    monkeypatch.setattr(decide_module, "measure_throughput", lambda *args, **given: slow)
-    t = built(until=until, lr="auto")
-    d = decide(t, batch=False)
-    assert t.affordable == 10_000
-    assert d.start.state.position <= 0.2 * 10_000
-    assert d.examples <= 0.05 * 10_000  # what trains no model; of ten epochs the first steps alone would be 3,600
-    longer = built(until="epochs(10) & seconds(20)", lr="auto")
-    decide(longer, batch=False)
-    assert longer.affordable is None
-
-
 def test_the_default_of_sgd_rises_with_the_batch_and_nearly_in_proportion_below_the_usual_noise():
     def rate(optimizer: str, size: int) -> float:
         options = {"batch": 32, "optimizer": optimizer, "quiet": True}

@@ -14,6 +14,7 @@ import handful
 from handful.base.plan import Choice, Plan
 from handful.batches.batches import Batches
 from handful.batches.order import Order
+from handful.plan import build, defaults
 from handful.plan.build import assemble
 from handful.plan.probe import decide as decide_module
 from handful.training.watch import observe
@@ -99,6 +100,32 @@ def test_a_busy_machine_does_not_make_a_short_run_a_long_one():
     assert decide_module.SHORT < 40 * 900 / 16 * 0.1
     assert decided.batch is not None
     assert decided.batch.status == "default"
+
+
+def test_a_run_that_is_given_a_time_spends_no_more_of_it_on_measuring_than_one_of_that_length():
+    """By ten epochs at this step time it would be measured for longer than it may take."""
+    given = {"quiet": True, "threads": 1, "step_times": {"32": 0.1}}
+    rate = assemble(network(), noisy(4000), given | {"until": "seconds(0.5)"}).plan.choices["lr"]
+    assert (rate.status, rate.reason.split("; ")[-1]) == (
+        "default",
+        "the run will take 500 ms at most, too little to earn back a measurement",
+    )
+    raced = assemble(network(), noisy(4000), given | {"until": "epochs(10)"})
+    assert raced.state.step > 0
+
+
+def test_a_time_counts_what_is_measured_and_what_it_does_not_count_is_said(monkeypatch):
+    def slowly(t):
+        t.clock -= 9
+        return Choice(1, "measured", "slowly")
+
+    monkeypatch.setattr(build, "choose_threads", slowly)
+    monkeypatch.setattr(defaults, "elapsed", lambda: 12.0)
+    t = assemble(network(), noisy(1000), {"until": "seconds(9)", "quiet": True})
+    assert t.state.seconds > 9
+    assert "to read and prepare the data took 12 s before the time of seconds(9) began" in t.plan.notes
+    other = assemble(network(), noisy(1000), {"until": "epochs(1) & seconds(9)", "quiet": True})
+    assert not any("to read" in note for note in other.plan.notes)
 
 
 def test_a_long_run_is_measured(monkeypatch):

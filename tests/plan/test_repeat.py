@@ -71,10 +71,10 @@ def test_deterministic_reads_no_clock_and_gives_the_same_bits(monkeypatch, given
 @pytest.mark.parametrize("model", ["table", "mlp", lambda features, outputs: torch.nn.Linear(features, outputs)])
 def test_an_estimator_of_one_random_state_is_one_model(monkeypatch, estimator, model):
     no_clock(monkeypatch)
-    made = [estimator(model, until="epochs(3)", random_state=5).fit(X[:300], Y[:300]) for _ in range(2)]
+    made = [estimator(model, until="steps(6)", random_state=5).fit(X[:300], Y[:300]) for _ in range(2)]
     assert bits(made[0].model_) == bits(made[1].model_)
     assert not made[0].__sklearn_tags__().non_deterministic
-    other = estimator(model, until="epochs(3)", random_state=6).fit(X[:300], Y[:300])
+    other = estimator(model, until="steps(6)", random_state=6).fit(X[:300], Y[:300])
     assert bits(other.model_) != bits(made[0].model_)
 
 

@@ -66,6 +66,14 @@ def test_there_are_two_rounds_whatever_the_budget(training, clock):
     assert clock.order == ["slow", "fast"] * 3  # and one before them
 
 
+def test_precision_is_told_by_the_thread_s_own_time_on_a_busy_machine(training, clock, monkeypatch):
+    clock.costs = {"": [90.0, 1.0] * 9}  # by the clock float32 takes 90 times as long
+    monkeypatch.setattr(timing.time, "thread_time", lambda: float(len(clock.order)))
+    choice = timing.measure_precision(training(), budget=math.inf)
+    assert (choice.value, choice.status) == ("float32", "measured")
+    assert len(clock.order) == 12
+
+
 def test_a_step_that_fails_tells_nothing_and_leaves_no_trace(training, monkeypatch):
     t = training(mlp(extra=[nn.BatchNorm1d(32), nn.Dropout(0.2)]))
     before = fingerprint(t)

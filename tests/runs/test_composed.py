@@ -40,12 +40,17 @@ SPELLED = {
 }
 
 
+@pytest.fixture(scope="module", params=SPELLED)
+def trained(request, tmp_path_factory):
+    """A table spelled in one way, and a run on it."""
+    data, path = frame(SPELLED[request.param]), tmp_path_factory.mktemp(request.param) / "train.csv"
+    data.to_csv(path, index=False)
+    return data, handful.fit("table", path, target="label", **QUICK)
+
+
 @pytest.mark.parametrize("way", ["csv", "parquet", "pandas", "polars", "categorical", "dicts", "store", "text store"])
-@pytest.mark.parametrize("trained", SPELLED)
 def test_a_row_is_the_same_however_its_letters_are_written(trained, way, tmp_path):
-    data = frame(SPELLED[trained])
-    data.to_csv(tmp_path / "train.csv", index=False)
-    run = handful.fit("table", tmp_path / "train.csv", target="label", **QUICK)
+    data, run = trained
     whole, words = run.outputs(data), run.predict(data)
     assert run.evaluate(data)["accuracy"] > 0.9
     for name, other in SPELLED.items():

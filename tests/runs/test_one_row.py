@@ -61,9 +61,9 @@ def test_probabilities_go_by_the_names_of_the_classes(trained):
 
 def test_threads_share_a_function(trained):
     run, frame = trained
-    judge, rows = handful.load(run.path).as_function(), rows_of(frame)  # its first call comes from many threads
+    judge, rows = handful.load(run.path).as_function(), rows_of(frame)[:60]  # its first call comes from many threads
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(judge, rows * 2)) == run.predict(frame).tolist() * 2
+        assert list(pool.map(judge, rows * 2)) == run.predict(frame).tolist()[:60] * 2
 
 
 @pytest.mark.parametrize("wrong", [{"size": [1.0, 2.0], "colour": ["red", "red"]}, {"size": 1.0}])

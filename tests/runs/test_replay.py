@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+import soundfile
 import torch
+from pyarrow import parquet
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -18,6 +21,7 @@ from handful.cli.program import app
 from handful.data.base import Batch
 from handful.plan.probe import batch_growth, decide, steps
 from handful.runs.diff import diff
+from handful.runs.history import Row
 from handful.runs.judge.examples import pictures_of
 from handful.runs.replay import find
 from handful.runs.run import Run
@@ -232,8 +236,8 @@ def test_augmentation_and_batch_statistics(tmp_path: Path) -> None:
     check(record, run, model=model, train=(x, y))
     assert all(torch.equal(v, weights[n]) for n, v in model.state_dict().items())  # the caller's model is left alone
     found = replay(tmp_path / "run", 8, model=model, train=(x, y))
-    assert found.seen is not None
-    assert found.seen.shape == (16, 1, 8, 8)
+    assert found.shown.seen is not None
+    assert found.shown.seen.shape == (16, 1, 8, 8)
 
 
 def test_losses_and_rows_are_those_of_the_file(tmp_path: Path) -> None:
@@ -262,6 +266,101 @@ def test_losses_and_rows_are_those_of_the_file(tmp_path: Path) -> None:
     page = found.write(tmp_path / "page.html").read_text()
     assert "step 9" in page
     assert "update / weights" in page
+
+
+def lines_of(tmp_path: Path, where: Path | str, **given: Any) -> list[Row]:
+    """Of a step that holds every row, in the order of the data: where each stands and what it holds."""
+    options = {"batch": 40, "lr": 0.01, "valid": None, "until": "steps(1)", "save_every": 1, "quiet": True}
+    handful.fit("linear", where, target="y", out=tmp_path / "run", overwrite=True, **options | given)
+    found = replay(tmp_path / "run", 1)
+    assert found.differs is None
+    assert len(found.rows) == 40
+    return sorted(found.listed(), key=lambda row: row["row"])
+
+
+def test_rows_stand_in_a_line_of_a_file(tmp_path: Path) -> None:
+    """A title, blank lines, a cell of two lines, semicolons; lines that are left out; the parts of a table; Parquet."""
+    rng = np.random.default_rng(0)
+    rows = [[f"{v:.3f}" for v in rng.normal(size=2)] + ["ab"[i % 2]] for i in range(40)]
+    lines = ["Sales 2024", "a;b;y;t"] + [f'{r[0]};{r[1]};{r[2]};"one{chr(10)}two"' for r in rows]
+    lines[20] = f"\n{lines[20]}"
+    where = tmp_path / "table.csv"
+
+    def check(found: list[Row], files: dict[str, str]) -> None:
+        for row, cells in zip(found, rows, strict=True):
+            text = files[row.get("file", where.name)].splitlines()[row["line"] - 1]
+            assert cells[0] in text
+            assert list(row)[: list(row).index("y") + 1][-1] == "y"  # the target comes first
+            assert row["a"] == pytest.approx(float(cells[0]))
+
+    where.write_text("\n".join(lines) + "\n")
+    found = lines_of(tmp_path, where)
+    check(found, {where.name: where.read_text()})
+    assert [row["line"] for row in found[:2]] == [3, 5]
+    ragged = ["a,b,y", *[",".join(r) for r in rows]]
+    ragged[5:5] = ["1,2", "1,2,3,4"]
+    where.write_text("\n".join(ragged) + "\n")
+    found = lines_of(tmp_path, where, bad_rows=2)
+    check(found, {where.name: where.read_text()})
+    assert [row["line"] for row in found[2:6]] == [4, 5, 8, 9]
+    objects = [json.dumps({"a": float(r[0]), "b": float(r[1]), "y": r[2]}) for r in rows]
+    objects[7:7] = ["[1]", ""]
+    (tmp_path / "t.jsonl").write_text("\n".join(objects))
+    found = lines_of(tmp_path, tmp_path / "t.jsonl", bad_rows=1)
+    assert [row["line"] for row in found[5:9]] == [6, 7, 10, 11]
+    files = {}
+    for k in range(2):
+        files[f"part-{k}.csv"] = "\n".join(["a,b,y", *[",".join(r) for r in rows[20 * k : 20 * k + 20]]]) + "\n"
+        (tmp_path / f"part-{k}.csv").write_text(files[f"part-{k}.csv"])
+    found = lines_of(tmp_path, str(tmp_path / "part-*.csv"))
+    check(found, files)
+    assert (found[0]["file"], found[39]["file"], found[39]["line"]) == ("part-0.csv", "part-1.csv", 21)
+    table = pa.table({"a": [float(r[0]) for r in rows], "b": [float(r[1]) for r in rows], "y": [r[2] for r in rows]})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    assert not {"file", "line"} & lines_of(tmp_path, tmp_path / "t.parquet")[0].keys()
+
+
+def test_sounds_and_texts_are_shown_as_the_model_met_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for k in range(12):
+        path = tmp_path / "sounds" / "ab"[k % 2] / f"{k:02d}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, 0.1 * rng.normal(size=1600), 8000, subtype="PCM_16")
+    options = {"batch": 8, "lr": 0.01, "valid": None, "until": "steps(2)", "save_every": 1, "quiet": True}
+    handful.fit("audio", tmp_path / "sounds", out=tmp_path / "heard", **options)
+    found = replay(tmp_path / "heard", 2)
+    highest = found.listed()[0]
+    samples, _ = soundfile.read(tmp_path / "sounds" / str(highest["file"]), dtype="int16")
+    heard = np.frombuffer(found.shown.sounds[0][44:], "<i2")
+    np.testing.assert_allclose(heard, samples, atol=1)
+    assert found.shown.seen is not None
+    assert found.shown.seen.shape[0] == 8
+    page = found.write(tmp_path / "page.html").read_text()
+    assert page.count("data:audio/wav") == 8
+    assert page.count("data:image/png") == 8
+
+    words = ["sun", "rain", "snow", "wind"]
+    rows = [{"text": " ".join(rng.choice(words, 6)), "mood": "ab"[k % 2]} for k in range(40)]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    handful.fit(
+        "text", tmp_path / "t.jsonl", target="mood", augment="token_dropout(0.5)", out=tmp_path / "read", **options
+    )
+    found = replay(tmp_path / "read", 2)
+    for row in found.listed():
+        kept = str(row["as the model saw it"]).split()
+        assert row["text"] == rows[row["row"]]["text"]
+        assert row["line"] == row["row"] + 1
+        whole = str(row["text"]).split()
+        assert all(a in ("·", b) for a, b in zip(kept, whole, strict=False))
+        assert len(kept) <= len(whole)
+    assert "·" in str(found.listed())
+    assert "that augmentation dropped" in found.write(tmp_path / "page.html").read_text()
+
+    text = " ".join(rng.choice(words, 400))
+    (tmp_path / "novel.txt").write_text(text)
+    handful.fit("language", tmp_path / "novel.txt", out=tmp_path / "novel", **options)
+    found = replay(tmp_path / "novel", 2)
+    assert all(str(row["as the model saw it"]) in text for row in found.listed())
 
 
 def test_the_step_at_which_a_run_broke_off(tmp_path: Path) -> None:

@@ -299,3 +299,49 @@ def test_finite_is_of_every_value():
             wrong = torch.zeros(3)
             wrong[at] = value
             assert not finite([*good, wrong])
+
+
+@pytest.mark.parametrize("save_every", [1, 3])
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_weights_that_are_not_finite_are_not_saved_and_the_run_goes_on_from_those_before(tmp_path, save_every, ema):
+    """A gradient that is not finite under a finite loss, with "stop": said in the next step, the weights being lost.
+    What was saved before is the model, and what a resume begins with."""
+    x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+    y = x.sum(1, keepdim=True)
+    x[17, 2] = torch.inf  # tanh of it is 1, and its gradient 0 times infinity
+
+    def model():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+
+    given = {"batch": 8, "lr": 0.05, "optimizer": "sgd", "preprocess": None, "valid": None, "until": "epochs(2)",
+             "schedule": "constant", "quiet": True, "ema": ema, "save_every": save_every}  # fmt: skip
+    run = handful.fit(model(), (x, y), out=tmp_path / "run", **given)
+    at = next(i for i in range(8) if 17 in handful.Order(64)[8 * i : 8 * i + 8])  # so many steps went well
+    last = at // save_every * save_every
+    assert run.exit_status == 3
+    assert f"not finite at step {at + 2}, " in run.stopped_because
+    assert run.stopped_because.endswith(f"the weights of step {last} are kept, from which it can be gone on with")
+    assert np.isfinite(np.asarray(run.predict(x[:5]))).all()
+    assert np.isfinite(np.asarray(handful.load(tmp_path / "run", model=model()).predict(x[:5]))).all()
+    on = handful.resume(tmp_path / "run", model=model(), train=(x, y), on_nonfinite="skip", quiet=True)
+    whole = handful.fit(model(), (x, y), on_nonfinite="skip", **given)
+    assert on.exit_status == 0
+    assert all(map(torch.equal, on.model.state_dict().values(), whole.model.state_dict().values()))
+
+
+def test_weights_that_are_infinite_from_the_start_are_saved(tmp_path):
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w, self.mask = nn.Parameter(torch.zeros(3, 1)), nn.Parameter(torch.tensor([0.0, -torch.inf]))
+
+        def forward(self, x):
+            return x @ self.w * self.mask.softmax(0)[0]
+
+    x = torch.randn(32, 3, generator=torch.Generator().manual_seed(0))
+    given = {"batch": 8, "lr": 0.1, "optimizer": "sgd", "preprocess": None, "valid": None, "until": "steps(4)",
+             "quiet": True, "l2": 0.0}  # fmt: skip
+    run = handful.fit(Masked(), (x, x.sum(1, keepdim=True)), out=tmp_path / "run", **given)
+    assert run.exit_status == 0
+    assert (tmp_path / "run" / "checkpoints" / "000000000004.json").exists()

@@ -397,3 +397,44 @@ def test_a_loss_that_differentiates_the_output_is_told_what_can_be_done() -> Non
     for found, due in zip(one.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(found, due)
     assert run.evaluate((ROUGH, amounts))["loss"] > 0
+
+
+class Causal(nn.Module):
+    """A small language model that makes its loss, of its labels or of those that follow."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.words, self.head, self.first = nn.Embedding(20, 8), nn.Linear(8, 20), first
+            self.head.weight.data *= 0.01  # as new models are: all losses are nearly the same
+            self.head.bias.data *= 0.01
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        logits = self.head(self.words(input_ids))
+        if labels is None:
+            return {"logits": logits}
+        scores, due = logits[:, : logits.shape[1] - self.first], labels[:, self.first :]
+        return {"loss": F.cross_entropy(scores.flatten(0, 1), due.flatten()), "logits": logits}
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_what_a_new_models_loss_is_a_mean_of_is_found_though_all_losses_are_nearly_the_same(first: int) -> None:
+    generator = np.random.default_rng(0)
+    rows = [torch.tensor(generator.integers(1, 20, 2 + k % 5)) for k in range(30)]
+    model, twin = Causal(first).double(), Causal(first).double()
+    run = handful.fit(
+        model, [{"input_ids": ids, "labels": ids} for ids in rows], target="labels", loss="model", micro_batch=2,
+        batch=6, optimizer="sgd", lr=0.5, l2=0, schedule="constant", valid=None, until="steps(5)", quiet=True,
+    )  # fmt: skip
+    assert run.plan.choices["loss_form"].value == f"mean over places{' but the first' * first}"
+    optimizer, order = torch.optim.SGD(twin.parameters(), lr=0.5), handful.Order(30, seed=0)
+    pad = torch.nn.utils.rnn.pad_sequence
+    for k in range(5):
+        some = [rows[row] for row in order[6 * k : 6 * k + 6]]
+        optimizer.zero_grad()
+        ids, labels = pad(some, batch_first=True), pad(some, batch_first=True, padding_value=-100)
+        twin(ids, ids > 0, labels)["loss"].backward()
+        optimizer.step()
+    for found, due in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(found, due, rtol=1e-10, atol=1e-12)

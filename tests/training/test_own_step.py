@@ -236,7 +236,7 @@ def one(loss: Callable[..., Any], of: str | None = None) -> Callable[..., None]:
 @pytest.mark.parametrize(
     ("step", "more", "words"),
     [
-        (lambda model, batch, step: None, {}, "training_step made no update at step 0: call step.minimise"),
+        (lambda model, batch, step: None, {}, "training_step made no update at step 1: call step.minimise"),
         (
             one(lambda m, p: m["critic"](p["x"]), "critics"),
             {},
@@ -244,7 +244,7 @@ def one(loss: Callable[..., Any], of: str | None = None) -> Callable[..., None]:
         ),
         (one(lambda m, p: m["critic"](p["x"]), "critic"), {"optimizer": "adam"}, "leave `of` out"),
         (one(lambda m, p: "low"), {}, "must return a Tensor or a pair of Tensors, not str"),
-        (one(lambda m, p: m["critic"](p["x"]) * torch.nan), {}, "the loss is not finite at step 0, among rows"),
+        (one(lambda m, p: m["critic"](p["x"]) * torch.nan), {}, "the loss is not finite at step 1, among rows"),
         (gan_step, {"valid": 0.3}, "held-out rows are scored by loss="),
         (gan_step, {"until": "plateau(3)"}, "watches valid_loss, but no rows are held out"),
         ("gan", {}, "training_step must be a function (model, batch, step), not 'gan'"),
@@ -281,7 +281,7 @@ def test_a_step_that_fails_half_way_goes_on_from_the_one_before(tmp_path: Path) 
         step.minimise(lambda part: generators_loss(model, step.normal(part, 2)) * lost, of="generator")
 
     run = handful.fit(gan(), X, training_step=failing, out=tmp_path / "run", save_every=1, **GAN)
-    assert "not finite at step 5" in run.stopped_because
+    assert "not finite at step 6" in run.stopped_because
     assert "no update was made by this loss, 1 by others in the step before it" in run.stopped_because
     newest = sorted((tmp_path / "run" / "checkpoints").glob("*.json"))[-1]
     assert json.loads(newest.read_text().split("\n", 1)[-1])["step"] == 5

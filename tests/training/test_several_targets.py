@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import f1_score, r2_score
+from sklearn.metrics import confusion_matrix, f1_score, r2_score
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -196,3 +196,46 @@ def test_new_rows_are_read_as_those_of_training_were() -> None:
         "linear", {"x": X, "rooms": IDS, "price": SIZES}, target="rooms,price", task="regression", **FIT
     )
     assert kinds.predict({"x": X[:2]})["rooms"].dtype == np.float64
+
+
+def test_probabilities_and_the_page_of_each_target_are_those_of_the_target_by_itself(tmp_path: Path) -> None:
+    rows = FRAME.assign(low=np.where(X[:, 2] < 0, "yes", "no"))
+    run = handful.fit("mlp", rows, target="kind,size,low", out=tmp_path / "run", **FIT | {"valid": 0.2})
+    likely, guess = run.predict(rows, probabilities=True).numpy(), run.predict(rows)
+    names = ("kind=big", "kind=low", "kind=mid", "low=no", "low=yes")
+    assert run.pipeline.of_classes == names
+    outputs = torch.as_tensor(run.outputs(rows)).double()
+    np.testing.assert_allclose(likely[:, :3], outputs[:, :3].softmax(1))
+    assert ([["big", "low", "mid"][k] for k in likely[:, :3].argmax(1)] == guess["kind"]).all()
+    one = run.as_function(probabilities=True)(rows.iloc[0].to_dict())
+    assert one == pytest.approx(dict(zip(names, likely[0].tolist(), strict=True)))
+    assert run.as_function()(rows.iloc[0].to_dict())["kind"] == guess["kind"][0]
+    write_predictions(run, rows, tmp_path / "out.csv", probabilities=True)
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "out.csv")["probability_low=no"], likely[:, 3], atol=1e-6)
+
+    found = run.evaluation(rows)
+    kind, size, low = found.parts
+    np.testing.assert_array_equal(kind.confusion, confusion_matrix(rows["kind"], guess["kind"]))
+    np.testing.assert_array_equal(low.confusion, confusion_matrix(rows["low"], guess["low"]))
+    np.testing.assert_allclose(np.hstack(size.residuals), np.c_[SIZES, guess["size"]], rtol=1e-5)
+    worst = found.worst[0]
+    assert worst["target"].split(", ")[::2] == [NAMES[worst["row"]], rows["low"][worst["row"]]]
+    again = type(found).from_json(json.loads(json.dumps(found.as_json())))
+    assert [part.classes for part in again.parts] == [kind.classes, [], low.classes]
+    assert "size: Always the mean" in found.chance()
+    page = run.evaluation_report(rows, tmp_path / "page.html").read_text()
+    assert all(words in page for words in ("Confusion matrix of kind", "By low"))
+    assert "By kind" in run.report(tmp_path / "report.html").read_text()
+    step = handful.replay(tmp_path / "run", 5, train=rows)
+    assert step.losses is not None
+    assert step.loss == pytest.approx(step.losses.mean())
+    numbers = handful.fit("mlp", rows.assign(more=X[:, 1] + X[:, 0]), target="size,more", **FIT)
+    with pytest.raises(HandfulError, match="no probabilities"):
+        numbers.predict(rows, probabilities=True)
+
+
+def test_outputs_of_an_own_model_are_named_by_its_class_ids() -> None:
+    data = {"x": X, "kind": IDS, "size": SIZES}
+    run = handful.fit(made(), data, target="kind,size", loss=loss, **PLAIN)
+    assert run.pipeline.names == ("kind=0", "kind=1", "kind=2", "size")
+    assert run.predict(data, probabilities=True).shape == (N, 3)

@@ -84,6 +84,7 @@ def assert_same(a, b):
         {"until": "epochs(3) | plateau(2)", "evaluate_every": 0.3},
         {"until": "steps(77) & epochs(1)", "valid": None},
         {"batch": 16, "batch_growth": "grow_batch(every=1)", "until": "epochs(4)"},
+        {"batch": 16, "batch_growth": "grow_batch(every=7)", "until": "epochs(29)", "valid": None, "optimizer": "sgd"},
         {"loss": nn.functional.cross_entropy, "metrics": "accuracy, f1"},
         {"class_weight": "balanced"},
         {"save_every": 7},

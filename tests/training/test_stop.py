@@ -62,6 +62,8 @@ def test_limits_combine() -> None:
     assert (time | stop.plateau(3)).limit(100) is None
     assert ((a & time) | b).limit(100, 20) == 200
     assert stop.examples(7).limit(100) == 7
+    assert [rule.time() for rule in (a, a | time, a & time, (a & time) | stop.seconds(9))] == [None, 5, None, 9]
+    assert (time & stop.seconds(9)).time() == 9
 
 
 def test_combined_reasons() -> None:

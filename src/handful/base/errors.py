@@ -10,8 +10,8 @@ MISTAKES = (RuntimeError, TypeError, ValueError, LookupError, AssertionError, No
 TO_UTF8 = "convert it, for example with iconv -f cp1252 -t utf8 (-f gb18030 for Chinese, shift_jis for Japanese)"
 
 
-_USER = re.compile(r"(\w[\w+.-]*://)[^/\s'\"]*@")
-_QUERY = re.compile(r"(\w[\w+.-]*://[^\s'\"?]*)\?[^\s'\"]*=[^\s'\"),;]*")
+_USER = re.compile(r"(\w[\w+.-]*:/{1,2})[^/\s'\"]*@")
+_QUERY = re.compile(r"(\w[\w+.-]*:/{1,2}[^\s'\"?]*)\?[^\s'\"]*=[^\s'\"),;]*")
 
 
 def without_secrets(text: str) -> str:
@@ -20,7 +20,7 @@ def without_secrets(text: str) -> str:
     >>> without_secrets("s3://me:pw@host/a@b.csv and https://host/x.csv?sig=abc&t=1, memory://part-?.csv")
     's3://***@host/a@b.csv and https://host/x.csv?***, memory://part-?.csv'
     """
-    return _QUERY.sub(r"\1?***", _USER.sub(r"\1***@", text)) if "://" in text else text
+    return _QUERY.sub(r"\1?***", _USER.sub(r"\1***@", text)) if ":/" in text else text
 
 
 def shown(text: object) -> str:

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, TextIO
 
 from safetensors import SafetensorError
 
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, shown
 
 
 @contextlib.contextmanager
@@ -29,7 +29,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
     Nothing half-written ever has the final name. A full disk is one clear sentence, and the temporary file is removed.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = here(path).with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
             if not _lives(left.name.split(".")[-2]):
@@ -64,6 +64,14 @@ def changing(folder: Path) -> Iterator[None]:
         raise HandfulError(f"{error.filename or folder} could not be written: {error.strerror}") from error
 
 
+def made(folder: str | Path) -> Path:
+    """A folder, made where it is not there; one sentence where it cannot be."""
+    where = here(Path(folder))
+    with changing(where):
+        where.mkdir(parents=True, exist_ok=True)
+    return where
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic(path) as temporary:
@@ -78,6 +86,20 @@ def a_file(path: Path) -> Path:
     return path
 
 
+def here(path: Path) -> Path:
+    """The path. Raises HandfulError for an address, which would be taken for folders of that name.
+
+    >>> here(Path("s3://b/run"))
+    Traceback (most recent call last):
+      ...
+    handful.base.errors.HandfulError: s3://b/run is an address; runs, pages and exports lie on a disk of this machine
+    """
+    if path.parts and re.fullmatch(r"[\w+.-]{2,}:", path.parts[0]):
+        address = f"{path}".replace(":/", "://", 1)
+        raise HandfulError(f"{address} is an address; runs, pages and exports lie on a disk of this machine")
+    return path
+
+
 def said(path: Path) -> str:
     """A path as it is shown: from where we are, if it is below that.
 
@@ -85,8 +107,8 @@ def said(path: Path) -> str:
     'runs/one'
     """
     with contextlib.suppress(OSError, ValueError):  # the folder where we were is gone; or it is elsewhere
-        return str(path.relative_to(Path.cwd()))
-    return str(path)
+        return shown(str(path.relative_to(Path.cwd())))
+    return shown(str(path))
 
 
 def sha256(path: Path) -> str:
@@ -159,10 +181,9 @@ def hold(path: Path) -> TextIO:
             f"{path.parent} is being written by {holder or 'another process'}; wait until it ends, or choose another "
             "folder"
         )
-    with contextlib.suppress(OSError):  # a full disk does not undo the lock
+    with contextlib.suppress(OSError):  # a full disk does not undo the lock; nothing is left over for close() to write
         file.truncate(0)
-        file.write(here)
-        file.flush()
+        os.write(file.fileno(), here.encode())
     _HELD.add(file)
     return file
 

@@ -101,6 +101,21 @@ def random_states() -> Callable[[], None]:
     return restore
 
 
+def dropout_key(seed: int, step: int, rank: int) -> int:
+    """What dropout is keyed by: its draws are a function of (seed, step, rank), so no random state need be saved."""
+    return key("dropout", seed, step, rank) >> 1
+
+
+def dropout_seeder(device: torch.device) -> Callable[[int], object]:
+    """What has the generators that dropout draws from begin at a key."""
+
+    def seed(key: int) -> None:
+        torch.default_generator.manual_seed(key)
+        torch.cuda.manual_seed(key)
+
+    return seed if device.type == "cuda" else torch.default_generator.manual_seed
+
+
 def drawn(call: Callable[[], T]) -> tuple[T, bool]:
     """What a call returns, and whether it draws from these generators, which stay as they are."""
     with drawing("look"):

@@ -104,6 +104,18 @@ class Plan:
             if (choice.status == "given" or name in _CLOCKED) and choice.reproducible and name not in ("data", "model")
         }
 
+    def unlike(self, given: Mapping[str, object]) -> list[str]:
+        """Which options, with plain values, are not those of the plan and may not change when its run goes on."""
+        plain = {k: v for k, v in given.items() if isinstance(v, str | int | float) and v != "auto"}
+        kept = {k: self.choices[k] for k in plain if k in self.choices and k not in CHANGEABLE}
+        return [k for k, choice in kept.items() if choice.reproducible and choice.value != plain[k]]
+
+    def stays(self, name: str) -> HandfulError:
+        """That an option stays as it is when the run goes on."""
+        now = self.choices[name].value if name in self.choices else None
+        may = ", ".join(sorted(CHANGEABLE))
+        return HandfulError(f"{name} is {now!r} in this run and stays so when it goes on; what may change is {may}")
+
     @property
     def command(self) -> str:
         """The command that trains so again, measuring again what was measured; "" where a file of Python is needed.

@@ -96,6 +96,12 @@ def stopwatch() -> Iterator[Stopwatch]:
         _running.reset(token)
 
 
+def elapsed() -> float:
+    """The seconds since the call began that a stopwatch runs for; 0 without one."""
+    watch = _running.get()
+    return 0.0 if watch is None else sum(watch.so_far().values())
+
+
 @contextmanager
 def part(name: str) -> Iterator[None]:
     """What happens inside belongs to this part; also a decorator. Without a stopwatch, nothing."""

@@ -1,7 +1,7 @@
 """Work done ahead by threads, its results in order."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ def in_order(
     name: str,
     start: Callable[[], None] | None = None,
     wait: bool = True,
-) -> Iterator[T]:
+) -> Generator[T, None, None]:
     """`work` done on each of `inputs` by threads, its results in the same order; with 0 workers by the caller itself.
 
     ahead: inputs begun besides the one whose result is waited for; start: called in each new thread; wait: whether a

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from handful.base.errors import HandfulError, did_you_mean, whole
+from handful.batches import shuffle_quality
 from handful.batches.permutation import RowOrder
 from handful.data.base import Source
 
@@ -61,6 +62,16 @@ class OfOrder:
 
     def __len__(self) -> int:
         return self.n
+
+    def quality(
+        self: RowOrder, batch: int, epochs: int | None = None, labels: ArrayLike | None = None
+    ) -> shuffle_quality.Quality:
+        """How random the mini-batches of `batch` rows are: a table, see `shuffle_quality.measure`.
+
+        epochs: how many are looked at (default: two, or enough for 4,096 batches or 2^22 rows).
+        labels: [n], numbers or strings, to measure how classes spread over batches as well.
+        """
+        return shuffle_quality.measure(self, batch, epochs, labels)
 
     def to_dict(self) -> dict[str, int | str | None]:
         """All that decides the rows, ready for JSON; weights, as large as the data, only as a hash."""

@@ -1,16 +1,15 @@
 """Order + source + transforms -> batches: which rows, read at once, transformed, and fetched ahead of need."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 
 from handful.base.errors import StepError, whole
 from handful.base.keys import drawing
-from handful.base.threads import R, in_order
 from handful.batches.arguments import check_call, check_reading
 from handful.batches.permutation import RowOrder
-from handful.batches.prefetch import EpochPrefetcher, RowPrefetcher, one_thread
+from handful.batches.prefetch import EpochPrefetcher, in_threads, positions_ahead
 from handful.data.base import Batch, Rows, Source
 from handful.data.series import as_rows
 
@@ -82,22 +81,10 @@ class Batches:
         What was read ahead and not used costs nothing to abandon: there is no sampler state to repair.
         """
         check_call(position, size, share)
-        return (self._stream_here if self.prefetch == 0 else self._stream_ahead)(position, size, share)
-
-    def _stream_ahead(self, position: int, size: int, share: tuple[int, int]) -> Generator[Batch, None, None]:
-        with closing(RowPrefetcher(self.source, self.order, position, size)) as rows_ahead:
-
-            def positions(at: int) -> Iterator[int]:
-                while True:
-                    rows_ahead.reached(at)
-                    yield at
-                    at += size
-
-            yield from self._ahead(lambda at: self.at(at, size, share), positions(position), self.prefetch - 1)
-
-    def _ahead(self, read: Callable[[R], Batch], inputs: Iterable[R], ahead: int) -> Iterator[Batch]:
-        workers = min(2, self.prefetch)
-        return in_order(read, inputs, workers, ahead, name="handful-loader", start=one_thread, wait=False)
+        if self.prefetch == 0:
+            return self._stream_here(position, size, share)
+        ahead = positions_ahead(self.source, self.order, position, size)
+        return in_threads(lambda at: self.at(at, size, share), ahead, self.prefetch, self.prefetch - 1)
 
     def _stream_here(self, position: int, size: int, share: tuple[int, int]) -> Generator[Batch, None, None]:
         """Rows are drawn in stretches of many mini-batches. The first is of one, so that a run resumes as soon as it
@@ -113,7 +100,7 @@ class Batches:
                 yield self._read(position + at + first, rows[at + first : at + last], epochs[at + first : at + last])
             position, count = stop, min(2 * count, most)
 
-    def epoch(self, size: int, share: tuple[int, int] = (0, 1), *, dealt: bool = False) -> Iterator[Batch]:
+    def epoch(self, size: int, share: tuple[int, int] = (0, 1), *, dealt: bool = False) -> Generator[Batch, None, None]:
         """Every row of the source once, in storage order, the last batch short: what evaluation and prediction read.
 
         share: (rank, ranks): only this rank's part of these batches, one after the other; dealt: those that fall to it
@@ -123,4 +110,4 @@ class Batches:
         starts = range(0, n, size)
         own = starts[rank::ranks] if dealt else starts[len(starts) * rank // ranks : len(starts) * (rank + 1) // ranks]
         spans = (np.arange(start, min(start + size, n)) for start in own)
-        yield from self._ahead(lambda rows: self._read(0, rows, np.zeros_like(rows)), spans, self.prefetch)
+        return in_threads(lambda rows: self._read(0, rows, np.zeros_like(rows)), spans, self.prefetch, self.prefetch)

@@ -5,13 +5,11 @@ integer, and batch size, thread count and rank count may change at any position.
 """
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from handful.base import keys
 from handful.base.errors import whole
-from handful.batches import shuffle_quality
 from handful.batches.arguments import OfOrder, span
-from handful.batches.permutation import CHUNK, Blocks, Cipher, Recent, RowIds, Rows, sorted_rows
+from handful.batches.permutation import CHUNK, Blocks, Cipher, Draws, Recent, RowIds, Rows, sorted_rows
 
 SORTED_EPOCH = 1 << 25  # rows; a sort of 2^25 takes about 4 s per epoch and 0.4 GB while it lasts
 
@@ -44,7 +42,7 @@ class Order(OfOrder):
 
     def begin(self) -> None:
         """Nothing is drawn yet."""
-        self._cumulative = None if self.weights is None else _cumulative(self.weights)
+        self._draws = Draws(self.seed, self.n, self.weights)
         self._whole_epochs = self.shuffle == "exact" and self.n <= SORTED_EPOCH
         self._pieces: Recent[RowIds] = Recent(2 if self._whole_epochs else 4)
         self._epochs: Recent[Cipher | Blocks] = Recent(2)
@@ -55,7 +53,7 @@ class Order(OfOrder):
         if self.shuffle == "none":
             return np.arange(start, stop, dtype=np.int64) % self.n
         if self.shuffle == "replacement":
-            return self._draws(np.arange(start, stop, dtype=np.int64))
+            return self._draws.rows(start, stop)
         rows = np.empty(stop - start, dtype=np.int64)
         size = self.n if self._whole_epochs else CHUNK
         at = start
@@ -88,16 +86,6 @@ class Order(OfOrder):
             return np.full(last - first, epoch, dtype=np.int64)  # nearly always: no division per row
         return np.arange(first, last, dtype=np.int64) // self.n
 
-    def quality(
-        self, batch: int, epochs: int | None = None, labels: ArrayLike | None = None
-    ) -> shuffle_quality.Quality:
-        """How random the mini-batches of `batch` rows are: a table, see `shuffle_quality.measure`.
-
-        epochs: how many are looked at (default: two, or enough for 4,096 batches or 2^22 rows).
-        labels: [n], numbers or strings, to measure how classes spread over batches as well.
-        """
-        return shuffle_quality.measure(self, batch, epochs, labels)
-
     def _piece(self, epoch: int, piece: int) -> RowIds:
         """The rows of one whole epoch, or of CHUNK positions of it; built once however many threads ask."""
         if self._whole_epochs:
@@ -113,16 +101,3 @@ class Order(OfOrder):
         if self.block is None or self.window is None:
             return Cipher(keys.key("order", self.seed, epoch, bits=128), self.n)
         return Blocks(self.seed, epoch, self.n, self.block, self.window)
-
-    def _draws(self, positions: Rows) -> Rows:
-        """Inverse of the cumulative distribution at one keyed uniform number per position."""
-        u = keys.uniform("order/replacement", self.seed, np.zeros_like(positions), positions, 1)[:, 0]
-        if self._cumulative is None:
-            return (u * self.n).astype(np.int64)
-        return np.searchsorted(self._cumulative, u, side="right").astype(np.int64, copy=False)
-
-
-def _cumulative(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Share of the weight up to and with each row; exactly 1 from the last row of positive weight on."""
-    sums = np.cumsum(weights / weights.max())  # scaled first, so that no sum overflows
-    return np.asarray(sums / sums[-1])

@@ -1,4 +1,4 @@
-"""Keyed permutations of 0..n-1, each from a 128-bit key, a small store for those in use, and what an order is.
+"""Keyed permutations of 0..n-1, each from a 128-bit key, a small store for those in use, draws, and what an order is.
 
 Two ways to permute are used:
 
@@ -206,3 +206,24 @@ class Blocks:
         ids = self._full[np.minimum(j - (j > self.short), self.n // self.block - 1)]
         ids = np.where(j == self.short, self.n // self.block, ids)
         return np.asarray(ids * self.block + (shifted - j * self.block), dtype=np.int64)
+
+
+class Draws:
+    """Independent draws of 0..n-1, uniform or in proportion to weights: inverse of the cumulative distribution at one
+    keyed uniform number per position."""
+
+    def __init__(self, seed: int, n: int, weights: NDArray[np.float64] | None) -> None:
+        self.seed, self.n, self._shares = seed, n, None
+        if weights is not None:
+            sums = np.cumsum(weights / weights.max())  # scaled first, so that no sum overflows
+            self._shares = (
+                sums / sums[-1]
+            )  # of the weight up to and with each row; exactly 1 from the last that has any
+
+    def rows(self, first: int, last: int) -> Rows:
+        """The rows at positions first..last-1."""
+        positions = np.arange(first, last, dtype=np.int64)
+        u = keys.uniform("order/replacement", self.seed, np.zeros_like(positions), positions, 1)[:, 0]
+        if self._shares is None:
+            return (u * self.n).astype(np.int64)
+        return np.searchsorted(self._shares, u, side="right").astype(np.int64, copy=False)

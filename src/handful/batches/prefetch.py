@@ -1,12 +1,14 @@
 """What will be read, asked for before it is needed: rows, sorted and joined into runs, and the next epoch's order."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import torch
 from torch import Tensor
 
+from handful.base.threads import R, in_order
 from handful.batches.permutation import RowOrder
 from handful.data.base import Batch, Source
 
@@ -37,6 +39,22 @@ class RowPrefetcher:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
+def positions_ahead(source: Source, order: RowOrder, position: int, size: int) -> Iterator[int]:
+    """Where the mini-batches from a position on begin; the rows behind each are asked for."""
+    with closing(RowPrefetcher(source, order, position, size)) as rows_ahead:
+        while True:
+            rows_ahead.reached(position)
+            yield position
+            position += size
+
+
+def in_threads(
+    read: Callable[[R], Batch], inputs: Iterable[R], threads: int, ahead: int
+) -> Generator[Batch, None, None]:
+    """The batches that `read` gives of the inputs, read ahead by up to two threads; with none, by the caller."""
+    return in_order(read, inputs, min(2, threads), ahead, name="handful-loader", start=_one_thread, wait=False)
+
+
 class EpochPrefetcher:
     """Has an order's next epoch built by a thread once half of this one is read.
 
@@ -63,7 +81,7 @@ def pinned(batch: Batch, pin: Callable[[Tensor], Tensor] = Tensor.pin_memory) ->
     return batch.on_tensors(pin)
 
 
-def one_thread() -> None:
+def _one_thread() -> None:
     # A loader thread that used several would fight the training thread for the cores (100-fold slower, measured).
     # OpenMP keeps the setting per thread, so the training thread's own is untouched.
     torch.set_num_threads(1)

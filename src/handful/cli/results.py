@@ -1,11 +1,12 @@
 """Commands on a run that ended: evaluate, predict, sample, replay, diff, report, export."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, shown
 from handful.cli.flags import Data, RunPath, command, named, rank_0_speaks, standard_input
 
 
@@ -26,7 +27,7 @@ def evaluate(
     rank_0_speaks(trained.rank)
     found.show()
     page = found.write(out or run / "evaluation.html", f"{trained.plan.model}: evaluation")
-    print(f"\nreport: {page}")
+    print(f"\nreport: {shown(page)}")
     return {"scores": found.scores, "rows": found.rows, "classes": found.classes, "worst": found.worst,
             "notes": found.notes, "report": page}  # fmt: skip
 
@@ -73,7 +74,7 @@ def sample(
     from handful.fit import load
 
     text = prompt.lstrip("\n") + load(run).sample(prompt, length, temperature, seed=seed)
-    print(text)
+    print(shown(text) if sys.stdout.isatty() else text)
     return {"text": text}
 
 
@@ -93,7 +94,7 @@ def replay(
     found = again(run, step if step is not None else "worst" if worst else "spike")
     found.show()
     page = found.write(out or run / f"replay-{found.step}.html")
-    print(f"\nreport: {page}")
+    print(f"\nreport: {shown(page)}")
     return {"step": found.step, "epoch": found.epoch, "loss": found.loss, "usual": found.usual, "lr": found.rate,
             "rows": found.rows.tolist(), "layers": found.layers, "problem": found.problem, "differs": found.differs,
             "report": page}  # fmt: skip
@@ -126,7 +127,7 @@ def report(
         folders = {run.name if alone else str(run): RunFolder(run) for run in runs}
         found = {name: (folder.plan().choices, *folder.so_far()[:2]) for name, folder in folders.items()}
         page = runs_page(found).write(out or runs[0].parent / "side-by-side.html")
-    print(page)
+    print(shown(page))
     return {"report": page}
 
 
@@ -136,5 +137,5 @@ def export(run: RunPath, path: Annotated[Path, typer.Argument(help=".onnx, .pt2 
     from handful.fit import load
 
     written = load(run, device="cpu").export(path)
-    print(written)
+    print(shown(written))
     return {"export": written}

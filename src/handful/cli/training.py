@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Unpack
 
 import typer
 
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, shown
 from handful.base.files import free_folder
 from handful.base.plan import CHANGEABLE, IN_PYTHON
 from handful.cli.flags import Data, RunPath, command, named, rank_0_speaks, with_options
@@ -40,7 +40,7 @@ def train(
             plan = assemble(model, where, {**options, "quiet": True}).plan
         print_choices(plan.choices)
         for note in plan.notes:
-            print(f"note: {note}")
+            print(f"note: {shown(note)}")
         return {"choices": {name: vars(choice) for name, choice in plan.choices.items()}, "notes": plan.notes}
     out = out or _free_folder(data)
     with named(data, out) as where:
@@ -111,7 +111,7 @@ def compare(
     with named(data) as where:
         found = measure(model, where, sizes, epochs=epochs, budget=budget, seconds=seconds, lrs=rates, seeds=seeds,
                         reach=goal, out=out, **options)  # fmt: skip
-    print(f"{found}\nreport: {out / 'report.html'}")
+    print(f"{found}\nreport: {shown(out / 'report.html')}")
     answers = [vars(finding) for finding in found.findings]
     return {"table": found.table, "target": vars(found.target), "findings": answers, "report": out / "report.html"}
 
@@ -140,7 +140,7 @@ def tune(
     print(found)
     page = found.report(out) if out else None
     if page:
-        print(f"report: {page}")
+        print(f"report: {shown(page)}")
     reasons = {name: vars(choice) for name, choice in found.reasons.items()}
     return {"batch": found.batch, "micro_batch": found.micro_batch, "lr": found.lr, "reasons": reasons,
             "table": found.table, "ranks": found.ranks, "notes": found.notes, "report": page}  # fmt: skip

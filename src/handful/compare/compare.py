@@ -13,9 +13,9 @@ from pathlib import Path
 from torch import nn
 from torch.optim import Optimizer
 
+from handful.base import files
 from handful.base.errors import HandfulError, did_you_mean
 from handful.base.expression import number, positive_integer
-from handful.base.files import write_text
 from handful.base.plan import Choice
 from handful.base.score import direction
 from handful.compare.budget import Counter, Share, share_out
@@ -59,8 +59,7 @@ class Comparison(Results):
 
     def save(self, folder: str | Path) -> Path:
         """Write comparison.json (all numbers, curves included) and report.html into a folder; returns the page."""
-        where = Path(folder)
-        where.mkdir(parents=True, exist_ok=True)
+        where = files.made(folder)
         whole = {
             "target": vars(self.target),
             "table": self.table,
@@ -69,7 +68,7 @@ class Comparison(Results):
             "variance": [{**vars(v), "points": [vars(p) for p in v.points]} for v in self.variance],
             "runs": [{"method": r.method.name, "seed": r.seed, "lr": r.lr, "records": r.records} for r in self.runs],
         }
-        write_text(where / "comparison.json", json.dumps(whole, indent=1))
+        files.write_text(where / "comparison.json", json.dumps(whole, indent=1))
         return self.report(where / "report.html")
 
 
@@ -124,7 +123,7 @@ def compare(
     [('8 rows', 68), ('full batch', 4)]
     """
     began = time.perf_counter()
-    _check(model, seeds, {"epochs": epochs, "budget": budget, "seconds": seconds}, optimizer, reach, more)
+    _check(model, seeds, {"epochs": epochs, "budget": budget, "seconds": seconds}, optimizer, reach, more, out)
     source = open_source(train, target=target)
     rows, held_out = _hold_out(source, valid, seed)
     chosen = methods(batches, len(rows))
@@ -332,8 +331,10 @@ INSTEAD = {
 
 def _check(
     model: object, seeds: object, limits: dict[str, object], optimizer: object, reach: object,
-    more: dict[str, object],
+    more: dict[str, object], out: str | Path | None,
 ) -> None:  # fmt: skip
+    if out is not None:
+        files.made(out)  # or what was measured for minutes would be lost there
     if not isinstance(model, str | nn.Module):
         raise HandfulError(f"model must be an nn.Module or the name of a ready-made one, not {type(model).__name__}")
     positive_integer(seeds, "seeds")

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -89,7 +89,6 @@ class Batch:
     """Some rows: one value per column, and where each row came from.
 
     rows:    int64 [m], row ids in the source
-    epochs:  int64 [m], the epoch each row was drawn in (0 when it was not drawn by an Order)
     columns: name -> Tensor [m, ...], Ragged, or list of m strings
     After the pipeline of transforms a training batch has the columns `x` (or several named inputs), `y` and,
     if rows are weighted, `weight`.
@@ -97,12 +96,13 @@ class Batch:
 
     columns: dict[str, Value]
     rows: Rows
-    epochs: Rows = field(default=None)  # type: ignore[arg-type]
+    drawn_in: Rows | None = None
     position: int = 0
 
-    def __post_init__(self) -> None:
-        if self.epochs is None:
-            self.epochs = np.zeros(len(self.rows), dtype=np.int64)
+    @property
+    def epochs(self) -> Rows:
+        """The epoch each row was drawn in, int64 [m]; 0 when it was not drawn by an Order."""
+        return np.zeros(len(self.rows), dtype=np.int64) if self.drawn_in is None else self.drawn_in
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -117,7 +117,7 @@ class Batch:
 
     def replace(self, columns: Mapping[str, Value]) -> "Batch":
         """The same rows with other columns."""
-        return Batch(dict(columns), self.rows, self.epochs, self.position)
+        return Batch(dict(columns), self.rows, self.drawn_in, self.position)
 
     def on_tensors(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         """The same batch with `change` done to each column that is a Tensor."""
@@ -161,6 +161,7 @@ class Source(ABC):
                after the other, with what it draws keyed by the batch
     whole:     why the rows of a batch cannot be told apart in what is read, or None where they can
     collate:   the caller's function that puts rows together, if one does
+    left_out:  (rows that cannot be read and are not counted here, `bad_rows` as it was given); None with "stop"
     """
 
     name: str = "data"
@@ -174,6 +175,7 @@ class Source(ABC):
     serial: bool = False
     whole: str | None = None
     collate: Callable[[list[Any]], object] | None = None
+    left_out: tuple[Rows, int | str] | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -266,7 +268,7 @@ class View(Source):
         self.base, self.columns = base, base.columns if columns is None else dict(columns)
         self.name, self.where, self.notes, self.in_memory = base.name, base.where, base.notes, base.in_memory
         self.horizon, self.starts, self.serial = base.horizon, base.starts, base.serial
-        self.whole, self.collate = base.whole, base.collate
+        self.whole, self.collate, self.left_out = base.whole, base.collate, base.left_out
         self.target = base.target if base.target in self.columns else None
 
     def __len__(self) -> int:

@@ -108,10 +108,20 @@ def exact(output: Tensor) -> Tensor:
 
 def joined(outputs: Sequence[object]) -> object:
     """The outputs of several batches as one: each Tensor [n, ...]; where batches were padded to lengths of their own,
-    with 0 behind the shorter ones."""
+    with 0 behind the shorter ones. A part of a dict that is neither Tensors nor a plain value is None."""
     each = [tensors_in(output) for output in outputs]
     whole = [_one(column) if column[0].ndim else column[0] for column in zip(*each, strict=True)]
-    return put_back(outputs[0], whole)
+    return _known(put_back(outputs[0], whole))
+
+
+def _known(output: object) -> object:
+    """Without objects that belong to one batch, as a cache."""
+    if not isinstance(output, MutableMapping):
+        return output
+    for name, value in output.items():
+        if not (tensors_in(value) or isinstance(value, str | int | float | None)):
+            output[name] = None
+    return output
 
 
 def tensors_in(output: object) -> list[Tensor]:

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
+from handful.models.base import Dropout
 
 
 def rotary(length: int, size: int, device: torch.device, base: float = 10000.0) -> tuple[Tensor, Tensor]:
@@ -40,7 +41,7 @@ class TransformerBlock(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.proj = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
         self.into, self.back = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, positions: tuple[Tensor, Tensor], mask: Tensor | None = None) -> Tensor:
         m, length, width = x.shape

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
-from handful.models.base import InputFacts, Model, Shape
+from handful.models.base import Dropout, InputFacts, Model, Shape
 
 
 class Audio(Model):
@@ -44,7 +44,7 @@ class Audio(Model):
             bands = (mels + 1) // 2 // 2 // 2
             self.fold = nn.Linear(4 * width * bands, pooled)
             self.context.extend(DilatedConv(pooled, dilation) for dilation in (1, 2, 4))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.out = nn.Linear(pooled, outputs)
 
     @classmethod

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from handful.base.errors import HandfulError, did_you_mean
 
@@ -30,6 +30,23 @@ class InputFacts:
         found = inputs if isinstance(inputs, Mapping) else vars(inputs) if inputs is not None else {}
         known = {field.name for field in fields(cls)}
         return cls(**{key: value for key, value in found.items() if key in known} | {"rows": rows})
+
+
+class Dropout(nn.Dropout):
+    """nn.Dropout, but on a CPU a byte is drawn for each number, not more: that was two fifths of a step of the table
+    model. p is met within 1/512, the mean exactly: what is kept, in so many of 256 cases, is divided by that share.
+
+    >>> Dropout(0.1)(torch.ones(100_000)).mean().round(decimals=1)
+    tensor(1.)
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = round(256 * (1 - self.p))
+        if not self.training or x.device.type != "cpu" or not 0 < kept < 256 or torch.compiler.is_compiling():
+            return super().forward(x)
+        drawn = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None).view(torch.uint8)
+        mask = torch.lt(drawn[: x.numel()].view(x.shape), kept, out=torch.empty_like(x))
+        return x * mask.mul_(256 / kept)
 
 
 class Model(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
-from handful.models.base import InputFacts, Model, Shape, fixed
+from handful.models.base import Dropout, InputFacts, Model, Shape, fixed
 
 STEM = 24  # channels after the first convolution
 PATCHES = 100_000  # that the covariance of a whitening is taken from, about
@@ -90,7 +90,7 @@ class Cnn(Pictures):
         self.stages = nn.ModuleList(
             PooledConv(a, b, nn.ReLU(), pool=k < 2) for k, (a, b) in enumerate(pairwise(widths))
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.out = nn.Linear(widths[-1], outputs)
 
     def scores(self, x: Tensor) -> Tensor:
@@ -148,7 +148,7 @@ class Resnet(Pictures):
             layers.append(stage)
             layers += [ResidualConv(width, drop_path * (k * depth + d + 1) / blocks) for d in range(depth)]
         self.layers = nn.Sequential(*layers)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.out = nn.Linear(widths[-1], outputs)
 
     def begin(self, x: Tensor) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.models import base
-from handful.models.base import InputFacts, Model, Shape, fixed
+from handful.models.base import Dropout, InputFacts, Model, Shape, fixed
 
 
 class Features(nn.Module):
@@ -68,7 +68,7 @@ class Linear(OfRows):
     def __init__(self, features: int, outputs: int, cardinalities: Sequence[int] = (), dropout: float = 0.0) -> None:
         super().__init__(features=features, outputs=outputs, cardinalities=list(cardinalities), dropout=dropout)
         self.features = Features(features, cardinalities)
-        self.layers = nn.Dropout(dropout)
+        self.layers = Dropout(dropout)
         self.out = nn.Linear(self.features.width, outputs)
 
 
@@ -102,7 +102,7 @@ class Mlp(OfRows):
         layers: list[nn.Module] = []
         width = self.features.width
         for size in hidden:
-            layers += [nn.Linear(width, size), *_norm(norm, size), base.activation(activation), nn.Dropout(dropout)]
+            layers += [nn.Linear(width, size), *_norm(norm, size), base.activation(activation), Dropout(dropout)]
             width = size
         self.layers = nn.Sequential(*layers)
         self.out = nn.Linear(width, outputs)

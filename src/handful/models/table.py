@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
-from handful.models.base import InputFacts, Model, Shape
+from handful.models.base import Dropout, InputFacts, Model, Shape
 from handful.models.members import Factors, Heads, mean_of_members
 from handful.models.plain import numbers_per_row
 from handful.models.rare import Rare
@@ -43,7 +43,7 @@ class ResidualLayer(nn.Module):
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
         self.norm, self.into = nn.LayerNorm(width), nn.Linear(width, 2 * width)
-        self.back, self.dropout = nn.Linear(2 * width, width), nn.Dropout(dropout)
+        self.back, self.dropout = nn.Linear(2 * width, width), Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         change: Tensor = self.back(self.dropout(torch.relu(self.into(self.norm(x)))))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
 from handful.models.attention import TransformerBlock, rotary
-from handful.models.base import InputFacts, Model, Shape
+from handful.models.base import Dropout, InputFacts, Model, Shape
 from handful.models.ngrams import NGrams
 
 # On 6,200 reviews the linear path alone classified 76.2% of others with 2^17 buckets and 75.0% with 2^15 (five folds);
@@ -69,7 +69,7 @@ class Text(Model):
         kernels, layers = kernels if encoder == "convolution" else (), layers if encoder == "transformer" else 0
         self.convs = nn.ModuleList(nn.Conv1d(width, filters, k) for k in kernels)
         self.blocks = nn.ModuleList(TransformerBlock(width, heads, dropout, causal=False) for _ in range(layers))
-        self.heads, self.dropout = heads, nn.Dropout(dropout)
+        self.heads, self.dropout = heads, Dropout(dropout)
         pooled = width + (filters * len(kernels) if not layers else width)
         self.out = nn.Linear(pooled, outputs)
         self.wide = NGrams(vocabulary, outputs, ngrams, buckets) if ngrams else None
@@ -124,7 +124,7 @@ class Language(Model):
         super().__init__(vocabulary=vocabulary, width=width, layers=layers, heads=heads, dropout=dropout)
         self.heads = heads
         self.embedding = nn.Embedding(vocabulary, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(TransformerBlock(width, heads, dropout, causal=True) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         for module in self.modules():

@@ -23,16 +23,22 @@ def set_lr(optimizer: Optimizer, factor: float, only: Group | None = None) -> No
 
     Raises StepError for a factor that is negative or no number.
     """
-    if not 0 <= factor < math.inf:
-        raise StepError(f"the schedule asks for {factor:g} times the learning rate; no step is made at such a rate")
+    checked(factor)
     for group in optimizer.param_groups if only is None else [only]:
         held = group["lr"]
         if "initial_lr" not in group:
             group["initial_lr"] = float(held)
-        if isinstance(held, Tensor):  # as `write`, without its call in every step
+        if isinstance(held, Tensor):
             held.fill_(group["initial_lr"] * factor)
         else:
             group["lr"] = group["initial_lr"] * factor
+
+
+def checked(factor: float) -> float:
+    """A factor of the learning rate; StepError for one that is negative or no number."""
+    if not 0 <= factor < math.inf:
+        raise StepError(f"the schedule asks for {factor:g} times the learning rate; no step is made at such a rate")
+    return factor
 
 
 def follow(optimizer: Optimizer, schedule: Schedule, progress: Progress, share: float = 1.0) -> None:

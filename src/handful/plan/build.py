@@ -79,9 +79,11 @@ def assemble(
         if resuming is not None:
             t.plan = as_changed(resuming, t.plan.choices, asked)
         return t
-    except BaseException:
+    except BaseException as error:
         if folder:
             folder.release()
+        if resuming is not None and isinstance(error, HandfulError) and (fixed := resuming.unlike(asked)):
+            raise resuming.stays(fixed[0]) from error
         raise
 
 
@@ -272,10 +274,7 @@ def as_changed(plan: Plan, now: Mapping[str, Choice], given: Mapping[str, object
     changed = {k: c for k, c in changed.items() if c.value != plan.choices.get(k, missing).value}
     fixed = [name for name in changed if name not in CHANGEABLE]
     if fixed:
-        raise HandfulError(
-            f"{fixed[0]} is {plan.choices.get(fixed[0], missing).value!r} in this run and stays so when it goes on; "
-            f"what may change is {', '.join(sorted(CHANGEABLE))}"
-        )
+        raise plan.stays(fixed[0])
     words = [f"{name} {plan.choices.get(name, missing).value} -> {choice.value}" for name, choice in changed.items()]
     notes = [f"changed when the run went on: {', '.join(words)}"] if words else []
     return Plan({**now, **plan.choices, **changed}, (*plan.notes, *notes))
@@ -363,8 +362,8 @@ def make_rules(
     score = chooser.put("score", choice)
     if better != "auto":
         chooser.set("better", better, "found" if options.better == "auto" else "given")
-    rule, choice = choose.until(options.until, n, len(data.held_out or ()), score, better, objective, data.pipeline)
-    chooser.put("until", choice)
+    held = len(data.held_out or ())
+    rule = choose.until(options.until, n, held, score, better, objective, data.pipeline, chooser)
     planned = rule.limit(n, size)
     shape = choose.schedule_of(options, planned, optimizer, chooser)
     choose.check_rules(

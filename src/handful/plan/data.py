@@ -171,9 +171,8 @@ def taken_over(pipeline: Pipeline, rows: Source, name: str | None) -> Pipeline:
 def select_columns(
     train: object, options: Config, chooser: Chooser, name: str | None, given: Pipeline | None
 ) -> tuple[Source, Config, str | None]:
-    """The data with the columns to learn from, the options with the recipe that the model stands for, and the recipe
-    that was asked for. name: of a ready-made model; given: the preprocessing of an earlier run, or of this one that
-    goes on: the data are read by what it learned."""
+    """The data with the columns to learn from, the options with the model's recipe, and the recipe that was asked for.
+    name: of a ready-made model; given: the preprocessing of an earlier run, or of this one, by which data are read."""
     columns = None if given is None or isinstance(train, Source) else with_weight(given, options).table
     if columns is not None and (drawn_by := sampling_column(options.shuffle)):
         columns = {**columns, drawn_by: Column("number", "float64")}
@@ -185,6 +184,8 @@ def select_columns(
         train, target=goal, columns=columns or named, bad_rows=options.bad_rows, collate=options.collate
     )
     source = cut.windows(recipes.without(source, out)) if cut else recipes.without(source, out)
+    if source.left_out is not None:
+        chooser.set("bad_rows", source.left_out[1], "given")
     if options.collate is not None:
         chooser.put("collate", describe(options.collate, "given"))
     chooser.put("data", Choice.place(source.where) if source.where else Choice.own(source.name))
@@ -241,9 +242,8 @@ def open_valid(source: Source, options: Config, chooser: Chooser, pipeline: Pipe
         )
         valid, said = of_known_classes(pipeline.rows(valid), pipeline)
         chooser.notes += said
-    count = f"{len(valid):,} rows"
-    own = Choice.own("validation data", reason=count)
-    chooser.put("valid", Choice.place(valid.where, count) if valid.where else own)
+    n = f"{len(valid):,} rows"
+    chooser.put("valid", Choice.place(valid.where, n) if valid.where else Choice.own("validation data", reason=n))
     return valid
 
 

@@ -1,5 +1,6 @@
 """The choices a user may leave open: each function looks at what there is and returns a Choice with its reason."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeGuard
@@ -11,6 +12,7 @@ from torch.optim import Optimizer
 from handful.base.errors import HandfulError, did_you_mean, whole
 from handful.base.plan import Choice, Progress, Status
 from handful.base.score import Better, has_direction, lower_is_better
+from handful.base.stopwatch import elapsed
 from handful.losses import metric
 from handful.models.base import Model
 from handful.optim import schedule
@@ -19,6 +21,7 @@ from handful.optim.build import build as build_optimizer
 from handful.optim.initial_lr import ADAPTIVE, fans_in
 from handful.optim.state import averages_itself, needs_closure, parts_of
 from handful.plan.config import Config
+from handful.report.words import say_seconds
 from handful.training.objective import Objective
 from handful.training.process.parallel import Ranks
 from handful.training.process.sharding import Sharding, check_steps
@@ -29,6 +32,7 @@ from handful.transform.pipeline import Pipeline
 FEW_ROWS = 50_000  # so few are soon learned by heart: they are looked at more often, and weights are averaged
 EMA = 0.99
 LEAST_LEARNED = 20_000  # examples that a single layer is planned to see: Adam needs thousands of steps for it
+BEFORE = 0.2  # of the time that a stop rule gives: as long a wait before it is said
 MOMENTS = 200  # rows of the history of a run, besides evaluations: each costs as much as a small step
 
 
@@ -222,11 +226,11 @@ def ema(options: Config, net: nn.Module, optimizer: Optimizer, *, rows: int | No
 
 def until(
     asked: str | float | stop.Rule | None, n: int, held: int, score: str, better: Better, objective: Objective,
-    pipeline: Pipeline,
-) -> tuple[stop.Rule, Choice]:  # fmt: skip
+    pipeline: Pipeline, chooser: Chooser,
+) -> stop.Rule:  # fmt: skip
     """The stop rule; by default a number of epochs that falls with the size of the data, and patience of a third. held:
     rows held out. A single layer on few rows is trained for longer; of a number, few held-out rows cannot tell when it
-    is no longer learned (see `as_good`)."""
+    is no longer learned (see `as_good`). Of a rule that gives a time, what came before that is said."""
     if asked is None or asked == "auto":
         usual = round(float(np.clip(15 * (10_000 / n) ** 0.25, 10, 40)))
         epochs = max(usual, LEAST_LEARNED // n) if len(fans_in(objective.model)) == 1 else usual
@@ -244,9 +248,14 @@ def until(
             text += " | " + " & ".join(f"plateau({patience}, score='{name}'{way})" for name, way in ways.items())
             has = "has" if len(watched) == 1 else "have"
             reason += f"; or sooner, when {' and '.join(watched)} {has} not improved for {patience} evaluations"
-        return stop.parse(text), Choice(text, "default", reason)
+        chooser.set("until", text, "default", reason)
+        return stop.parse(text)
     rule = stop.as_rule(asked)
-    return rule, in_words(rule, stop.parse, "given")
+    chooser.put("until", in_words(rule, stop.parse, "given"))
+    before = elapsed()
+    if before > BEFORE * (rule.time() or math.inf):
+        chooser.notes.append(f"to read and prepare the data took {say_seconds(before)} before the time of {rule} began")
+    return rule
 
 
 def score(

@@ -136,8 +136,7 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
     if choice.value == "float64":
         net.double()
     objective = Objective(net, undecided, device=device, autocast=lower)
-    objective.collated = any(column.kind == "collated" for column in data.train.columns.values())
-    objective.several = data.pipeline.several
+    objective.takes(data.pipeline.several, data.train.columns.values())
     if data.train.whole:
         objective.coupling = data.train.whole
         chooser.notes.append(f"{data.train.whole}, {KEPT_WHOLE}")
@@ -187,7 +186,7 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     in_training = asked == "model" and dry_run.in_training_alone(objective, output, sample, data.held_out is not None)
     if options.task is None or objective.several:
         data.pipeline = data.pipeline.resolve_task(output)
-        objective.several = data.pipeline.several
+        objective.takes(data.pipeline.several, data.train.columns.values())
         chooser.set("task", data.pipeline.task, "found")
     loss, choice, notes = losses.loss(asked, output, data, options.label_smoothing, options.class_weight)
     chooser.choices |= losses.softening(loss, options.class_weight)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from handful.base.files import write_text
+from handful.base.files import made, write_text
 from handful.report.figure import Figure
 from handful.report.markup import environment
 
@@ -70,7 +70,7 @@ class Page:
     def write(self, path: str | os.PathLike[str]) -> Path:
         """Write the page to `path`, whole or not at all; return the path. Folders are made where needed."""
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        made(target.parent)
         write_text(target, self.html())
         return target
 

@@ -32,7 +32,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path.absolute()  # whoever changes the working directory meanwhile
+        self.path = files.here(path).absolute()  # whoever changes the working directory meanwhile
         self.checkpoints = path / "checkpoints"
         self.made: list[Path] = []  # folders that `claim` made
         self.notes: list[str] = []
@@ -49,7 +49,7 @@ class RunFolder:
             raise HandfulError(f"{files.said(self.path)} is a file; a run needs a folder of its own") from None
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", error)
-            raise HandfulError(f"the run folder {shown(files.said(self.path))} cannot be made: {why}") from None
+            raise HandfulError(f"the run folder {files.said(self.path)} cannot be made: {why}") from None
         begun = (self.path / LOCK).exists()  # by a run that was killed before it had a plan
         if not begun and any(self.path.iterdir()) and not self.holds_run():
             raise HandfulError(f"{files.said(self.path)} holds other files; give the run a new folder with out=")

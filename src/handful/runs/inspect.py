@@ -62,7 +62,7 @@ def show_data(where: str, batch: int, out: Path | None = None, *, full: bool = F
             found.reads = _reads(source, size)
             print("\n" + "\n".join(found.reads))
     if out is not None:
-        print(_page(source, found).write(out))
+        print(shown(_page(source, found).write(out)))
     return described | {"classes": found.classes, "values": found.values, "shuffle": found.shuffle, "report": out}
 
 
@@ -111,7 +111,7 @@ def _choose_rows(n: int, labels: Labels | None) -> Rows:
 
 def show_columns(source: Source) -> Row:
     """What there is: rows, columns, and on disk their sizes."""
-    print(f"{source.name}: {say_count(len(source))} rows")
+    print(f"{shown(source.name)}: {say_count(len(source))} rows")
     columns, notes = _describe(source)
     print_table(columns)
     for note in notes:
@@ -157,10 +157,10 @@ def check_store(where: str) -> None:
     if len(damage) == 1:
         raise HandfulError(damage[0])
     for problem in damage:
-        print(problem)
+        print(shown(problem))
     if damage:
         raise HandfulError(f"{where} is damaged in {len(damage)} places")
-    print(f"{where}: every file is whole.")
+    print(f"{shown(where)}: every file is whole.")
 
 
 def _balance(source: Source) -> DataSummary:
@@ -194,7 +194,7 @@ def show_run(path: Path, *, full: bool = False) -> Row:
     plan, history = folder.plan(), folder.history()
     print_choices(plan.choices, full=full)
     for note in plan.notes:
-        print(f"- {note}")
+        print(f"- {shown(note)}")
     if history:
         row = history[-1]
         scores = ", ".join(say_score(k, v) for k, v in row.items() if k.startswith(("train_", "valid_")))
@@ -212,10 +212,11 @@ def show_result(run: Run, *, why: bool = True) -> None:
     because = f"; stopped because {shown(run.stopped_because)}" if why else ""
     print(f"{', '.join(scores) or 'no scores'} after {say_seconds(seconds)}{because}")
     if run.pipeline.task == "language" and run.pipeline.tokenizer is not None:
-        print(f"it writes: {run.sample(length=200)}")
+        print(f"it writes: {shown(run.sample(length=200))}")
     if run.state and "profile" in run.plan.choices:
         spent.show(run.spent, run.state.step)
     if run.path:
-        print(f"report: {files.said(run.path / 'report.html')}")
+        if (page := run.path / "report.html").is_file():  # the disk may have been full
+            print(f"report: {files.said(page)}")
         if run.stopped_because == INTERRUPTED:
             print(f"go on with: handful resume {files.said(run.path)}")

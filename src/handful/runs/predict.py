@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, shown
 from handful.base.files import atomic, written_down
 from handful.data.base import Batch, Column, Source, Windows
 from handful.data.media.folder import file_names
@@ -35,8 +35,8 @@ def write_predictions(run: Run, data: object, out: Path | None, *, probabilities
 
     data: anything `handful.open` reads, with or without the target; or a binary stream of CSV with a header line.
     Columns: row (from 0; of windows of a series the last row before what is predicted, with its series and time); file,
-    for a folder or zip of files; prediction (prediction_NAME for several labels or
-    numbers); with `probabilities` one per class (label), probability_NAME. The file appears whole or not at all,
+    for a folder or zip of files; prediction (prediction_NAME for several labels or numbers); with `probabilities` one
+    per class (label), probability_NAME (of several targets probability_TARGET=NAME). The file appears whole or not,
     and only one batch is in memory at a time. Raises HandfulError for an unknown ending, and where the data do
     not fit the run.
     """
@@ -51,7 +51,7 @@ def write_predictions(run: Run, data: object, out: Path | None, *, probabilities
         return
     with atomic(out) as temporary:
         _WRITERS[out.suffix](Path(temporary), chunks)
-    print(out)
+    print(shown(out))
 
 
 def predicted_of(run: Run, data: object, *, probabilities: bool = False, beams: int = 1) -> Iterator[Chunk]:
@@ -75,7 +75,7 @@ def predicted_of(run: Run, data: object, *, probabilities: bool = False, beams: 
 def predicted(run: Run, data: object, *, probabilities: bool = False, beams: int = 1) -> Iterator[Chunk]:
     """The predictions batch by batch; columns as `write_predictions` says. beams: as in `Run.predict`."""
     task = run.pipeline.task
-    if probabilities and task not in ("classification", "multilabel"):
+    if probabilities and not (task in ("classification", "multilabel") or run.pipeline.several):
         raise HandfulError(f"this run's task is {task}: it has no class probabilities")
     target = run.pipeline.target
     if probabilities and task == "classification" and target is not None and target.dense:
@@ -91,7 +91,7 @@ def predicted(run: Run, data: object, *, probabilities: bool = False, beams: int
         chunk |= _columns("prediction", run.pipeline.decode(outputs, beams), run.pipeline.names)
         if probabilities:
             numbers = np.round(run.pipeline.probabilities(outputs).numpy(), 6)
-            chunk |= {f"probability_{name}": numbers[:, k].tolist() for k, name in enumerate(run.pipeline.names)}
+            chunk |= {f"probability_{name}": numbers[:, k].tolist() for k, name in enumerate(run.pipeline.of_classes)}
         yield chunk
 
 

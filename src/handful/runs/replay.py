@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -12,18 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
+from handful.base.errors import shown as escaped
 from handful.data.base import Batch
-from handful.data.media.folder import file_names
 from handful.optim.build import set_base
 from handful.report.document import Page, Part, Section
-from handful.report.markup import picture_grid, table_html, tiles
+from handful.report.markup import picture_grid, sound_list, table_html, tiles
 from handful.report.tables import Grid, print_table
 from handful.report.words import say_count, say_number, say_value_of
 from handful.runs.diff import timeless
 from handful.runs.folder import RunFolder
 from handful.runs.history import Row, rises, usual_loss
-from handful.runs.judge.examples import contents, pictures_of, shorten
+from handful.runs.judge.examples import shorten
 from handful.runs.judge.tally import row_losses
+from handful.runs.shown import SEEN, Shown, shown
 from handful.training.loop import StepByStep
 from handful.training.objective import LossSums, Objective
 from handful.training.process import checkpoint
@@ -33,8 +34,8 @@ from handful.training.special import adapters, own_step
 from handful.training.special.coupling import rows as some_rows
 from handful.training.special.coupling import training_mode
 from handful.training.special.exact import again, gradient_that_fits
-from handful.training.step import seed_dropout
-from handful.training.training import Training, update
+from handful.training.step import update
+from handful.training.training import Training
 from handful.training.watch.guards import NonFiniteLoss
 from handful.training.watch.observe import Observer
 from handful.training.watch.recovery import train
@@ -42,7 +43,7 @@ from handful.training.watch.saved import restore
 from handful.training.watch.stop import steps
 from handful.transform.rows import original_rows
 
-_LISTED, _SHOWN = 64, {"most": 8, "length": 300}  # rows; columns and characters of a row
+_LISTED = 64  # rows
 Floats = NDArray[np.float64]
 
 
@@ -60,6 +61,7 @@ class Replay:
     model:    with the weights it had before the step
     problem:  why the step could not be taken, or None
     differs:  where this replay and the run's history part, or None: then it is the run's step to the bit
+    shown:    of each row where it stands (file, line), what it holds and what the model saw of it
     """
 
     name: str
@@ -74,17 +76,18 @@ class Replay:
     rate: float | None
     layers: list[Row]
     model: nn.Module
+    shown: Shown
     problem: str | None = None
     differs: str | None = None
-    holds: list[Row] = field(default_factory=list)
-    pictures: NDArray[np.uint8] | None = None
-    seen: NDArray[np.uint8] | None = None
+
+    def order(self) -> NDArray[np.int64]:
+        """Places in the batch, int64 [m]: of the rows of highest loss first; as they are where that is not known."""
+        return by_loss(self.losses, len(self.rows))
 
     def listed(self) -> list[Row]:
-        """The rows with what they hold, of highest loss first (in the batch's order where that is not known)."""
-        order = np.arange(len(self.rows)) if self.losses is None else np.argsort(-self.losses, kind="stable")
+        """The rows with what they hold, in their order."""
         known = [{} if self.losses is None else {"loss": float(self.losses[i])} for i in range(len(self.rows))]
-        return [{"row": int(self.rows[i]), **known[i], **self.holds[i]} for i in order.tolist()]
+        return [{"row": int(self.rows[i]), **known[i], **self.shown.holds[i]} for i in self.order().tolist()]
 
     def show(self, most: int = 10) -> None:
         """Print the step, its rows of highest loss, and its layers."""
@@ -96,7 +99,7 @@ class Replay:
         print()
         print_table(self.layers)
         for sentence in filter(None, (self.problem, self.differs)):
-            print(sentence)
+            print(escaped(sentence))
 
     def _facts(self) -> list[tuple[str, str]]:
         facts = [("step", say_count(self.step)), ("epoch", f"{self.epoch:.4g}"), ("rows", say_count(len(self.rows)))]
@@ -107,17 +110,20 @@ class Replay:
 
     def write(self, path: str | Path) -> Path:
         """Write the page to `path` and return it."""
-        listed = self.listed()[:_LISTED]
-        place = {row: i for i, row in enumerate(self.rows.tolist())}
-        chosen = [place[row["row"]] for row in listed]
-        grids: list[Part] = []
-        for title, pictures in (("In the data", self.pictures), ("As the model saw them", self.seen)):
+        listed, grids = self.listed()[:_LISTED], list[Part]()
+        captions = [_caption(row) for row in listed]
+        if sounds := self.shown.sounds:
+            grids.append(sound_list(sounds, captions[: len(sounds)]))
+        for title, pictures in (("In the data", self.shown.pictures), ("As the model saw them", self.shown.seen)):
             if pictures is not None:
-                grids.append(picture_grid(pictures[chosen], [_caption(row) for row in listed], title=title))
+                grids.append(picture_grid(pictures[self.order()[:_LISTED]], captions, title=title))
         notes: list[Part] = [s for s in (self.problem, self.differs) if s is not None]
+        rows: list[Part] = grids or [table_html(Grid.of(listed))]
+        if any(SEEN in name for name in listed[0]):
+            rows.append("A point stands for a token that augmentation dropped, � for one that training did not know.")
         sections = [
             Section("The step", [tiles(self._facts()), *notes]),
-            Section("Rows, of highest loss first", grids or [table_html(Grid.of(listed))]),
+            Section("Rows, of highest loss first", rows),
             Section("Layers", [table_html(Grid.of(self.layers))]),
         ]
         return Page(f"{self.name}: step {self.step:,}", sections).write(path)
@@ -230,27 +236,23 @@ def examine(t: Training, name: str) -> Replay:
         rate = update(t, again=again(exact)) if rate is None else rate
     except NonFiniteLoss as error:
         problem = str(error)
-    ids = original_rows(source, batch.rows)
-    names = t.pipeline.uses if t.pipeline.tokenizer is None else list(source.columns)
-    raw, files = source.take(batch.rows), file_names(source.where)
-    held = contents(source, raw, [*names, *([source.target] if source.target else [])], **_SHOWN)
-    holds: list[Row] = [{n: values[i] for n, values in held.items()} for i in range(len(ids))]
-    if len(files):
-        holds = [{"file": files[row], **held_by} for row, held_by in zip(ids.tolist(), holds, strict=True)]
-    pictures = len(names) == 1 and "x" in batch.columns and batch.tensor("x").ndim == 4
     return Replay(
-        name, step + 1, position, position / t.examples, batch, ids, losses, loss,
-        usual_loss(state.history, step + 1), rate, _layers(objective.model, before, gradients), model, problem,
-        holds=holds, pictures=pictures_of(raw, names[0]) if pictures else None,
-        seen=pictures_of(batch, "x") if pictures else None,
+        name, step + 1, position, position / t.examples, batch, original_rows(source, batch.rows), losses, loss,
+        usual_loss(state.history, step + 1), rate, _layers(objective.model, before, gradients), model,
+        shown(source, t.pipeline, batch, by_loss(losses, len(batch))), problem,
     )  # fmt: skip
+
+
+def by_loss(losses: Floats | None, count: int) -> NDArray[np.int64]:
+    """Places in a batch of `count` rows, of highest loss first; as they are where losses are not known."""
+    return np.arange(count) if losses is None else np.argsort(-losses, kind="stable")
 
 
 def _losses(t: Training, batch: Batch) -> Floats | None:
     """The loss of each row, with the step's dropout; nothing of the model changes."""
     objective, size = t.objective, t.state.micro_batch or len(batch)
     kept = [b.detach().clone() for b in objective.buffers]
-    seed_dropout(t.plan.seed, t.state.step, t.ranks.rank, objective.device)
+    t.seed_dropout()
     found: list[Floats | None] = []
     with torch.no_grad():
         for start in range(0, len(batch), size):

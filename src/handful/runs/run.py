@@ -96,32 +96,36 @@ class Run:
         prefix = "valid_" if self.best else "train_"
         return {k: v for k, v in row.items() if k.startswith(prefix)}
 
-    def outputs(self, data: object, *, batch: int = 512) -> Any:
+    def outputs(self, data: object, *, batch: int = 512, whole: bool = True) -> Any:
         """The model's raw outputs for every row, float32 [n, ...], in order; of a model that gives a dict or a tuple,
-        the same with each Tensor so.
+        the same with each Tensor so (and None for what is neither, as a cache); not whole: the scores in it alone.
 
         For sequences, rows of fewer frames go on with blanks.
         """
-        parts = [o for _, o in self.stream(data, batch=batch)]
+        parts = [o for _, o in self.stream(data, batch=batch, whole=whole)]
         return ctc.join(parts) if self.pipeline.task == "sequence" else put_together(parts)
 
-    def stream(self, data: object, *, batch: int = 512) -> Iterator[tuple[Batch, Any]]:
-        """(batch, outputs) for every row once, in order, in bounded memory."""
+    def stream(self, data: object, *, batch: int = 512, whole: bool = False) -> Iterator[tuple[Batch, Any]]:
+        """(batch, outputs) for every row once, in order, in bounded memory; whole: as in `outputs`."""
+        objective = self.objective.whole_outputs() if whole else self.objective
         batches = self.open(data, need_target=False)
         if self.model.training:
             self.model.eval()
-        with torch.no_grad(), _memory_said(self.objective):
-            yield from outputs_of_all(self.objective, batches, batch, self.ranks)
+        with torch.no_grad(), _memory_said(objective):
+            yield from outputs_of_all(objective, batches, batch, self.ranks)
 
     def predict(self, data: object, *, probabilities: bool = False, beams: int = 1) -> NDArray[Any] | Tensor:
         """Predictions for raw input (anything `handful.open` reads, with or without the target; a sentence, a list of
         texts, the path of one picture or sound: see `handful.runs.raw_input.open_raw`), in the target's own terms:
         class names or ids, or numbers in its units; texts or arrays of labels for sequences. Array [n] or [n, k].
 
-        probabilities: for a classification, [n, classes] instead. beams: above 1, sequences are decoded by CTC's prefix
+        Several targets come as a structured array with a field for each.
+
+        probabilities: for a classification, [n, classes] instead; of several targets those of all classes side by side,
+        as `run.pipeline.of_classes` names them. beams: above 1, sequences are decoded by CTC's prefix
         search (slower, somewhat better) instead of its best path.
         """
-        outputs = self.outputs(data)
+        outputs = self.outputs(data, whole=False)
         return self.pipeline.probabilities(outputs) if probabilities else self.pipeline.decode(outputs, beams)
 
     @contextmanager
@@ -148,7 +152,7 @@ class Run:
 
     def as_function(self, *, probabilities: bool = False) -> Callable[[object], object]:
         """`predict` as a plain function, for a service: of one row (a dict of its values by column; a text, a path) it
-        gives the prediction, of a list of rows the list of theirs, as Python's own values.
+        gives the prediction, of a list of rows the list of theirs, as Python's own values; several targets as a dict.
 
         probabilities: for a classification, {class: probability} of a row instead. It holds model and preprocessing,
         and changes neither, so that threads may share it. Raises HandfulError, naming the column, for a row that the
@@ -161,11 +165,12 @@ class Run:
         >>> judge({"size": 3.7}), judge([{"size": 1.2}, {"size": 3.9}])
         ('high', ['low', 'high'])
         """
-        names = self.pipeline.names
+        fields = self.pipeline.several and self.pipeline.several.names
+        names = self.pipeline.of_classes if probabilities else fields
 
         def function(rows: object) -> object:
             values = self.predict(rows, probabilities=probabilities).tolist()
-            found = [dict(zip(names, row, strict=True)) for row in values] if probabilities else values
+            found = [dict(zip(names, row, strict=True)) for row in values] if names else values
             match rows, found:
                 case list(), _:
                     return found
@@ -274,7 +279,7 @@ class Run:
         weights alone. Raises HandfulError for another ending, and for a model that torch cannot trace.
         """
         where = Path(path)
-        write_export(where, self.objective, self.pipeline, self.plan, self.scores, self.stopped_because)
+        write_export(files.here(where), self.objective, self.pipeline, self.plan, self.scores, self.stopped_because)
         return where
 
     def open(self, data: object, *, need_target: bool = True) -> Batches:
@@ -340,8 +345,7 @@ def open_run(
         model, function, as_metrics(metrics, pipeline.space, pipeline.metrics), device=where,
         autocast=autocast(plan.precision), scale=pipeline.target_scale,
     )  # fmt: skip
-    objective.several = pipeline.several
-    objective.collated = any(column.kind == "collated" for column in pipeline.trained_on.values())
+    objective.takes(pipeline.several, pipeline.trained_on.values())
     objective.part, objective.whole = (pipeline.target and pipeline.target.part) or "", "output" in plan.choices
     history = folder.history()
     plan = Plan(plan.choices, (*plan.notes, *dict.fromkeys(folder.notes)))

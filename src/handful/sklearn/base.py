@@ -192,7 +192,7 @@ class MiniBatch(BaseEstimator):  # type: ignore[misc]
         """The model's raw outputs [n, ...]."""
         check_is_fitted(self)
         x = checked(self, x, self.run_.pipeline.schema, finite=self._finite())
-        return self.run_.outputs(columns_of(self._rows_for(self.model_, x)))
+        return self.run_.outputs(columns_of(self._rows_for(self.model_, x)), whole=False)
 
     def __getstate__(self) -> dict[str, object]:
         """What predictions and further passes need; scores stay behind, and the loss and the optimizer's state where

@@ -25,6 +25,9 @@ class ClassifierOptions(TrainingOptions, total=False):
     label_smoothing: float
 
 
+_TOGETHER = "handful.fit(..., target='kind,size') learns such columns together, each as it is"
+
+
 class MiniBatchClassifier(ClassifierMixin, MiniBatch):  # type: ignore[misc]
     """Classification by mini-batch gradient descent.
 
@@ -145,7 +148,13 @@ class MiniBatchClassifier(ClassifierMixin, MiniBatch):  # type: ignore[misc]
         if y is None:
             raise HandfulError("a classifier requires y to be passed, but the target y is None")
         y = plain_labels(y)
-        if type_of_target(y, raise_unknown=True).startswith("multilabel"):
+        try:
+            kind = type_of_target(y, raise_unknown=True)
+        except TypeError:  # columns of numbers beside columns of words
+            kind = "mixed"
+        if kind in ("mixed", "multiclass-multioutput", "continuous-multioutput"):
+            raise HandfulError(f"y has several columns that are not all 0 and 1: {_TOGETHER}")
+        if kind.startswith("multilabel"):
             y = check_array(y, accept_sparse=["csr"], dtype=None)
             labels: Array = np.asarray(y.toarray() if hasattr(y, "toarray") else y, dtype=np.uint8)
         else:
@@ -210,7 +219,15 @@ class MiniBatchRegressor(RegressorMixin, MiniBatch):  # type: ignore[misc]
         """x and y as scikit-learn checks them."""
         finite = self._finite() if least > 1 or not fresh else True
         x = checked(self, x, None if fresh else self.run_.pipeline.schema, finite=finite, least=least)
-        numbers: Array = np.asarray(_check_y(y, multi_output=True, y_numeric=True, estimator=self), dtype=np.float64)
+        if y is None:
+            raise HandfulError("a regressor requires y to be passed, but the target y is None")
+        try:
+            read = _check_y(y, multi_output=True, y_numeric=True, estimator=self)
+            numbers: Array = np.asarray(read, dtype=np.float64)
+        except ValueError as error:
+            if not str(error).startswith("could not convert string"):
+                raise
+            raise HandfulError(f"y holds words ({error}): MiniBatchClassifier learns classes; {_TOGETHER}") from error
         same_length(x, numbers)
         outputs = numbers.shape[1] if numbers.ndim > 1 else 1
         if not fresh and outputs != self.n_outputs_:

@@ -10,10 +10,10 @@ from handful.optim.state import needs_closure
 from handful.training.objective import LossSums
 from handful.training.process.interrupts import INTERRUPTED, Interrupts
 from handful.training.process.static import Graph
-from handful.training.special.ahead import factors, foreseen
+from handful.training.special.ahead import AHEAD, Coming, coming
 from handful.training.special.exact import again
-from handful.training.step import ExactGradient
-from handful.training.training import Training, update
+from handful.training.step import ExactGradient, update
+from handful.training.training import Training
 
 AfterStep = Callable[[LossSums, float], None]
 NO_ROWS = np.empty(0, dtype=np.int64)
@@ -42,28 +42,28 @@ class StepByStep(ExactGradient):
         self.t, self.interrupts, self.rate = t, interrupts, 0.0
         self.stream: Iterator[Batch] | None = None  # of mini-batches of `drawn` rows
         self.drawn = self.at = 0
-        self.foreseen, self.factors = foreseen(t), list[float]()  # of the base rate, of the next steps, the last first
+        self.coming, self.most = list[Coming](), 1 if t.schedule.by_clock else AHEAD  # the next steps, the last first
         self.again = again(self) if needs_closure(t.state.optimizer) else None
         super().__init__(t.objective, Batch({}, NO_ROWS), t.state.micro_batch, t.ranks, seed=t.plan.seed)
 
     def choose(self) -> Batch:
         """The mini-batch at the state's position. Its size may change between two steps: no row is lost."""
         t, state = self.t, self.t.state
-        self.step = state.step
         size = state.batch if t.batch_size is None else t.batch_size(t.progress())
         if self.stream is None or size != self.drawn or self.at != state.position:
             state.batch = t.ranks.batch = self.drawn = size
             self.stream = t.batches.stream(state.position, size, t.ranks.share)
         self.at = state.position + size
+        if not self.coming or self.coming[-1].step != state.step:
+            self.coming = coming(t, self.most)[::-1]
+        self.step, self.rates, self.dropout = self.coming.pop()
         return next(self.stream)
 
     def update(self) -> None:
         """The update, which no signal cuts in two."""
         t, interrupts = self.t, self.interrupts
-        if not self.factors and self.foreseen:
-            self.factors = factors(t, self.foreseen)[::-1]
         interrupts.held = True
-        self.rate = update(t, self.factors.pop() if self.factors else None, self.again)
+        self.rate = update(t, self.rates, again=self.again)
         t.state.position += t.state.batch
         t.state.step += 1
         interrupts.held = False

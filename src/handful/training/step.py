@@ -2,21 +2,23 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from types import TracebackType
-from typing import Self
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import _engine_run_backward as run_backward
 
-from handful.base.keys import key
+from handful.base.keys import dropout_key
 from handful.data.base import Batch
+from handful.optim.fused import Closure
+from handful.optim.rates import add_l1, clip, follow
 from handful.training.objective import LossSums, Objective
 from handful.training.process.parallel import ALONE, Ranks
 from handful.training.special.coupling import rows
-from handful.training.watch.guards import finite, non_finite, what_failed
+from handful.training.training import Moved, Training
+from handful.training.watch.guards import Watched, finite, non_finite
+from handful.training.watch.weights import average_weight, update_average
 
 # What `(loss * share).backward()` leaves, both 0-d and of one dtype, without that product, which costs a twentieth of a
 # small step. (`loss.backward(share)` has torch import sympy, to compare their shapes.)
@@ -58,14 +60,13 @@ class OneStep(ABC):
         return
 
 
-class ExactGradient(OneStep):
+class ExactGradient(Watched, OneStep):
     """Steps 3 to 5 for one mini-batch: leaves in `.grad` the gradient of sum(loss) / sum(weight) over the whole
     mini-batch, exactly; `total` holds the sums. Over several ranks: `OverRanks`.
 
     Dropout is keyed by (seed, step). micro_batch: rows put through the model at a time; None: all at once. answers:
-    whether a loss that is not finite is an answer, too.
-    Inside a `with` block it raises NonFiniteLoss, before any update, with the rows to blame; TooLarge where memory runs
-    out, with buffers (running statistics) put back; OutOfMemory when one row does not fit.
+    whether a loss that is not finite is an answer, too; else it raises NonFiniteLoss, before any update, with the rows
+    to blame. For what else can go wrong it is used in a `with` block: see `Watched`.
     """
 
     def __init__(
@@ -81,10 +82,11 @@ class ExactGradient(OneStep):
     ) -> None:
         self.objective, self.batch, self.micro_batch, self.ranks = objective, batch, micro_batch, ranks
         self.seed, self.step, self.answers = seed, step, answers
-        self.total, self.passing = NOTHING, False  # passing: in the middle of a pass
+        self.total = NOTHING
 
     def choose(self) -> Batch:
         """The mini-batch that it is of."""
+        self.dropout = dropout_key(self.seed, self.step, self.ranks.rank)
         return self.batch
 
     def parts(self, batch: Batch) -> Iterable[Batch]:
@@ -98,7 +100,7 @@ class ExactGradient(OneStep):
         for parameter in objective.parameters:
             parameter.grad = None
         self.buffers = [b.detach().clone() for b in objective.buffers]
-        seed_dropout(self.seed, self.step, self.ranks.rank, objective.device)
+        objective.seed_dropout(self.dropout)
         if not self.whole or objective.guarded:
             return self.in_parts(batch)
         self.part = objective.to_device(batch)
@@ -151,38 +153,30 @@ class ExactGradient(OneStep):
         if not answers[1]:  # the weight is 0, and nothing counts
             self.forget()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if error is not None and self.passing:
-            self.passing = False
-            self.undone(error)
-
-    def undone(self, error: BaseException) -> None:
-        """No step was made. Raises what it was, in words."""
-        self.put_back()
-        what_failed(self, error)
-
-    def put_back(self) -> None:
-        """Buffers (running statistics) are as they were."""
-        for buffer, saved in zip(self.objective.buffers, self.buffers, strict=True):
-            buffer.detach().copy_(saved)
-
-    def forget(self) -> None:
-        """Leave no gradients: of a mini-batch in which nothing counts, as where all targets are ignored, an optimizer
-        then changes nothing."""
-        for parameter in self.objective.parameters:
-            parameter.grad = None
-
     def gradients(self) -> list[Tensor]:
         """All that there are."""
         return [p.grad for p in self.objective.parameters if p.grad is not None]
 
 
-def seed_dropout(seed: int, step: int, rank: int, device: torch.device) -> None:
-    """Key the generators that dropout draws from by (seed, step, rank): no random state needs to be saved."""
-    word = key("dropout", seed, step, rank) >> 1
-    torch.default_generator.manual_seed(word)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(word)
+def update(
+    t: Training, rates: Sequence[float] | None = None, *, again: Closure | None = None, of: Moved | None = None
+) -> float:
+    """Step 6: penalties and clipping on the exact gradient, then the optimizer. Returns the learning rate used.
+
+    rates: of each group of the optimizer; (): as they are; None: by the schedule. again: for an optimizer that
+    evaluates the loss several times, as LBFGS. of: one of several optimizers, in a step of the caller's own.
+    """
+    moved, groups = t if of is None else of, t.state.optimizer.param_groups
+    if rates is None:
+        follow(t.state.optimizer, t.schedule, t.progress(), 0.5 ** len(t.state.went_back))
+    else:
+        for group, rate in zip(groups, rates, strict=False):
+            group["lr"] = rate
+    if t.l1:
+        add_l1(moved.decayed, t.l1)
+    if t.clip_norm is not None or t.clip_value is not None:
+        clip(moved.parameters, norm=t.clip_norm, value=t.clip_value)
+    moved.move(again)
+    if of is None and t.state.average is not None:
+        update_average(t.state.average, t.weights(), average_weight(t.ema, t.state.step))
+    return float(groups[0]["lr"])

@@ -1,15 +1,16 @@
 """Everything a run needs, built and checked; what changes while it runs is in its State alone."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from handful.base.keys import dropout_key
 from handful.base.plan import Plan, Progress
 from handful.batches.batches import Batches
 from handful.data.base import Source
-from handful.optim.fused import Closure, Move, stepper
-from handful.optim.rates import add_l1, clip, follow, set_lr
+from handful.optim.fused import Move, stepper
 from handful.optim.schedule import Schedule
 from handful.report.live import Live
 from handful.training.objective import Objective
@@ -17,7 +18,7 @@ from handful.training.process.parallel import Ranks
 from handful.training.state import State
 from handful.training.watch import stop
 from handful.training.watch.saved import Held, Recorder
-from handful.training.watch.weights import average_weight, reader, update_average
+from handful.training.watch.weights import reader
 from handful.transform.pipeline import Pipeline
 
 RATE_IS_OPEN = ("default", "measured")  # the statuses of a rate that nobody asked for
@@ -51,7 +52,6 @@ class Training:
     schedule: Schedule
     live: Live
     planned: int | None
-    affordable: int | None = None  # examples that the rule leaves time for, where it names a time and steps were timed
     log_every: int = 1
     evaluate_every: int = 1
     batch_size: Callable[[Progress], int] | None = None  # None: as it is in the state
@@ -75,7 +75,8 @@ class Training:
     asked_from: float = 0  # position before which the rule does not stop the run
     one_by_one: bool = False  # whether each step's sums are wanted, so that none may be a graph
     resident: dict[str, Tensor] | None = None  # all rows as the model takes them, for a graph; {}: they do not fit
-    clock: float = 0.0  # when seconds were last counted
+    clock: float = field(default_factory=time.perf_counter)  # when seconds were last counted
+    infinite: bool = False  # whether weights held infinity before the first step, as those of a mask may
     told: bool = False  # whether callbacks want to know of each step
     training_step: Callable[..., object] | None = None  # the caller's, in place of forward, loss and update
     moved: dict[str | None, Moved] = field(default_factory=dict)  # by that, under the names of the optimizers
@@ -97,31 +98,13 @@ class Training:
         s = self.state
         return Progress(s.position, s.step, self.examples, s.seconds, self.planned, s.history, s.restarted)
 
+    def seed_dropout(self, ahead: int = 0) -> None:
+        """As the step that is so many further has it."""
+        self.objective.seed_dropout(dropout_key(self.plan.seed, self.state.step + ahead, self.ranks.rank))
+
     def stops(self) -> str | None:
         """Why the rule stops the run here, or None: then it need not be asked again before `asked_from`."""
         here = self.progress()
         reason = self.rule(here)
         self.asked_from = self.rule.silent_until(here, self.state.batch if self.batch_size is None else None)
         return reason
-
-
-def update(t: Training, factor: float | None = None, again: Closure | None = None, of: Moved | None = None) -> float:
-    """Step 6: penalties and clipping on the exact gradient, then the optimizer. Returns the learning rate used.
-
-    factor: of the base learning rate; None: the schedule's. again: for an optimizer that evaluates the loss several
-    times, as LBFGS. of: one of several optimizers, in the middle of a step of the caller's own.
-    """
-    moved = t if of is None else of
-    share = 0.5 ** len(t.state.went_back)
-    if factor is None:
-        follow(t.state.optimizer, t.schedule, t.progress(), share)
-    else:
-        set_lr(t.state.optimizer, factor * share)
-    if t.l1:
-        add_l1(moved.decayed, t.l1)
-    if t.clip_norm is not None or t.clip_value is not None:
-        clip(moved.parameters, norm=t.clip_norm, value=t.clip_value)
-    moved.move(again)
-    if of is None and t.state.average is not None:
-        update_average(t.state.average, t.weights(), average_weight(t.ema, t.state.step))
-    return float(t.state.optimizer.param_groups[0]["lr"])

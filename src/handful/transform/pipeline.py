@@ -140,6 +140,11 @@ class Pipeline:
         return self.classes or (tuple(parts) if len(parts) == self.outputs else numbered)
 
     @property
+    def of_classes(self) -> tuple[str, ...]:
+        """What each probability stands for: the classes or labels, of several targets as `kind=big`."""
+        return self.several.of_classes if self.several else self.names
+
+    @property
     def inputs(self) -> Inputs:
         """What a model needs to know of its input."""
         return self.input.info()
@@ -168,7 +173,8 @@ class Pipeline:
         return target.numbers(target.prediction(outputs))
 
     def probabilities(self, outputs: object) -> Tensor:
-        """float64 [m, classes] (or [m, labels]) from the model's outputs; HandfulError for a regression."""
+        """float64 [m, classes] (or [m, labels]) from the model's outputs, as `of_classes` names them; HandfulError for
+        a regression."""
         target = self._fitted_target()
         return target.probabilities(target.prediction(outputs))
 

@@ -44,6 +44,8 @@ def original_rows(source: Source, rows: Rows) -> Rows:
     """The rows' numbers in the file or array that the user gave: through all views."""
     while isinstance(source, View):
         rows, source = source.ids(rows), source.base
+    if source.left_out is not None and len(gone := source.left_out[0]):  # each moves those behind it on by one
+        rows = rows + np.searchsorted(gone - np.arange(len(gone)), rows, side="right")
     return rows
 
 

@@ -116,10 +116,10 @@ def overlapping(source: Source) -> list[str]:
         size = one.shape[axis]
         a, b = (part.movedim(axis, 1).reshape(len(first), size, -1) for part in (one, two))
         for x, y in ((a, b), (b, a)):
-            begins = (x[:, 1:-1] == y[:, :1]).all(2).sum(0) >= 0.9 * len(first)  # few steps, of up to thousands
-            for step in (begins.nonzero().flatten() + 1).tolist():
+            alike = _alike(x, y)
+            for step in ((alike.sum(0) >= 0.9 * len(first)).nonzero().flatten() + 1).tolist():
                 shared = x[:, step:]
-                same = (shared == y[:, :-step]).all(1).all(1) & (shared != shared[:, :1]).any(1).any(1)
+                same = alike[:, step - 1] & (shared != shared[:, :1]).any(1).any(1)
                 if same.sum() >= 0.9 * len(first):
                     return [
                         f"consecutive rows of {source.name} share {size - step} of {size} steps, as windows of one "
@@ -127,6 +127,19 @@ def overlapping(source: Source) -> list[str]:
                         "of later times; valid='last 0.1' holds out the end of the series"
                     ]
     return []
+
+
+def _alike(x: Tensor, y: Tensor) -> Tensor:
+    """Whether y begins as x goes on after 1, 2, ... size - 2 steps, bool [m, size - 2], of blocks [m, size, ...]: place
+    after place, until that can hold for no more than a few of the rows, which are then not looked at to the end."""
+    m, size = x.shape[:2]
+    alike = torch.ones(m, max(0, size - 2), dtype=torch.bool)
+    for place in range(size - 1):
+        longer = min(size - 2, size - 1 - place)  # so many steps share such a place
+        alike[:, :longer] &= (x[:, 1 + place : 1 + place + longer] == y[:, place : place + 1]).all(2)
+        if not (alike[:, :longer].sum(0) >= 0.9 * m).any():
+            break
+    return alike
 
 
 def _block(batch: Batch, names: Sequence[str]) -> Tensor:

@@ -55,8 +55,12 @@ class Several(Target):
         sizes = tuple(head[:1].numel() for head in found) if found and all(map(_fits, found, self.parts)) else ()
         return replace(self, sizes=sizes, part="" if sizes else None)
 
+    def heads_of(self, outputs: object) -> list[Tensor] | None:
+        """The parts of a model's outputs that predict each target; None where that is not known."""
+        return heads(outputs, self.names, self.sizes) if self.part is not None else None
+
     def prediction(self, outputs: object) -> Tensor:
-        found = heads(outputs, self.names, self.sizes) if self.part is not None else None
+        found = self.heads_of(outputs)
         if found is None:
             raise HandfulError(
                 f"it is not known which of the model's outputs predict {some(self.names)}: let it return a dict of "
@@ -105,10 +109,24 @@ class Several(Target):
     def of_outputs(self) -> tuple[str, ...]:
         """What each output stands for."""
         return tuple(
-            f"{part.column}={label}" if part.classes else part.column
-            for part in self.parts
-            for label in (part.words or part.classes or (part.column,))
+            name
+            for k, part in enumerate(self.parts)
+            for name in (self._classes(k) if part.task == "classification" else (part.column,))
         )
+
+    @property
+    def of_classes(self) -> tuple[str, ...]:
+        """The classes of all parts that have some, as probabilities come: `kind=big`."""
+        return tuple(
+            name for k, part in enumerate(self.parts) if part.task != "regression" for name in self._classes(k)
+        )
+
+    def _classes(self, k: int) -> list[str]:
+        """The classes of a part, by name, or by number where an own model may score more than training had."""
+        part = self.parts[k]
+        known = part.words or part.classes
+        scored = max(part.outputs, self.sizes[k] if self.sizes else 0)
+        return [f"{part.column}={name}" for name in (*known, *range(len(known), scored))]
 
     def _decode(self, outputs: Tensor) -> Array:
         """A structured array [m] with a field for each column."""
@@ -119,7 +137,12 @@ class Several(Target):
         return found
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        raise HandfulError(f"{some(self.names)} are predicted together, which have no probabilities of their own")
+        """float64 [m, classes of all parts that have some], as `of_classes` names them."""
+        each = zip(self.parts, self._split(outputs), strict=True)
+        found = [part.probabilities(x) for part, x in each if part.task == "classification"]
+        if not found:
+            raise HandfulError(f"{some(self.names)} are numbers, which have no probabilities; use the predictions")
+        return torch.cat(found, 1)
 
     def scores(self, outputs: Tensor) -> Tensor:
         each = zip(self.parts, self._split(exact(outputs)), strict=True)

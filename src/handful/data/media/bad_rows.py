@@ -67,7 +67,7 @@ def of_whole_lines(
     except pa.ArrowInvalid as error:
         bad, whole = list[Bad](), list[bytes]()
         for number, line in enumerate(text.splitlines(keepends=True), 1):
-            if _is_object(line) or not line.strip():
+            if is_object(line) or not line.strip():
                 whole.append(line)
                 continue
             start = line[:100].decode(errors="replace").strip()
@@ -81,7 +81,8 @@ def of_whole_lines(
     return read(b"".join(whole)), b"".join(whole)
 
 
-def _is_object(line: bytes) -> bool:
+def is_object(line: bytes) -> bool:
+    """Whether it is one object as JSON writes them."""
     try:
         return type(json.loads(line)) is dict
     except ValueError:
@@ -106,6 +107,7 @@ def without_bad(count: int, o: Options, read: Callable[[Rows, Options], Arrays])
             left_out(gone, len(rows), o)
             continue
         found.notes += left_out(gone, len(rows), o)
+        found.left_out = None if o.bad_rows == "stop" else (np.array(sorted(b.row for b in gone), np.int64), o.bad_rows)
         return found
 
 

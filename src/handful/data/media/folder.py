@@ -1,5 +1,6 @@
 """A folder, or a zip of one, of images, sounds or texts: the name of the sub-folder is the class."""
 
+import glob
 import os
 import re
 import stat
@@ -19,7 +20,7 @@ from handful.data.media.bad_rows import without_bad
 from handful.data.media.items import IMAGES, SOUNDS, TEXTS, FileItems, Items, ZipItems, points_outside
 from handful.data.options import Options
 from handful.data.tables.arrow import chosen, with_target
-from handful.data.tables.files import open_zipped
+from handful.data.tables.files import TABLES, ending, open_zipped
 from handful.data.tables.parts import open_parts, parts
 from handful.data.tables.readers import open_file
 
@@ -213,6 +214,16 @@ def _codes(path: Path, labels: list[str], o: Options) -> Stored:
         raise HandfulError(f"{path}: class folder '{unknown[0]}' is not known.{did_you_mean(unknown[0], classes)}")
     number = {c: i for i, c in enumerate(classes)}
     return Dense(np.array([number[v] for v in labels], np.int64), Column("category", "int64", (), classes))
+
+
+def table_files(where: str) -> list[Path]:
+    """The files that are read as one table, in the order of the rows: one, the parts in a folder, those that a pattern
+    names; [] for what is no table on this machine."""
+    path = Path(where)
+    if path.is_dir():
+        return [path / f for f in parts([f for f in _walk(path)[0] if _shown(f)])]
+    found = [path] if path.is_file() else sorted(p for p in map(Path, glob.glob(where, recursive=True)) if p.is_file())
+    return found if all(ending(p.name) in TABLES for p in found) else []
 
 
 def file_names(data: object) -> list[str]:

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import lzma
+import math
 import mmap
 import re
 import shutil
@@ -28,7 +29,7 @@ from handful.data.arrays import Arrays, Stored, native, ragged_column
 from handful.data.base import Column, Kind, Ragged, Rows
 from handful.data.gather import Array, ragged_of
 from handful.data.media import audio, images
-from handful.data.media.bad_rows import BadItem, without_bad
+from handful.data.media.bad_rows import Bad, BadItem, BadRows, without_bad
 from handful.data.media.items import IMAGES, SOUNDS, Items, are_small, in_parallel, points_outside
 from handful.data.options import Options
 from handful.data.store.npz import HEADER
@@ -94,18 +95,22 @@ def open_tars(files: Sequence[Path], o: Options) -> Arrays:
     fields: dict[str, list[str]] = {}
     for field, name in _columns_of(rows).items():
         fields.setdefault(name, []).append(field)
-    members: dict[str, tuple[str, list[Member]]] = {}
+    members: dict[str, tuple[str, list[Member | None]]] = {}
+    incomplete: dict[int, Bad] = {}
     for name, endings in fields.items():
         found = [next((row[field] for field in endings if field in row), None) for row in rows]
-        lacking = next((row for row, member in zip(rows, found, strict=True) if member is None), None)
-        if lacking is not None:
-            first, ending = next(iter(lacking.values())).name, " or .".join(endings)
-            raise HandfulError(f"{o.name}: the row of {first} has no .{ending}, which other rows have: complete it")
-        members[name] = (endings[0], [member for member in found if member is not None])
+        members[name] = (endings[0], found)
+        for i, member in enumerate(found):
+            if member is None:
+                first = next(iter(rows[i].values()))
+                said = f"has no .{' or .'.join(endings)}, which other rows have: complete it"
+                incomplete[i] = BadItem("incomplete row", f"{first.path}: the row of {first.name}", said).at(i)
 
     def read(ids: Rows, o: Options) -> Arrays:
-        items = {name: (field, TarItems(name, [kept[i] for i in ids])) for name, (field, kept) in members.items()}
-        return _columns(items, o, list(notes))
+        if bad := [incomplete[i]._replace(row=k) for k, i in enumerate(ids.tolist()) if i in incomplete]:
+            raise BadRows(bad)
+        kept = {name: (field, [m for i in ids if (m := found[i])]) for name, (field, found) in members.items()}
+        return _columns({n: (field, TarItems(n, found)) for n, (field, found) in kept.items()}, o, list(notes))
 
     return without_bad(len(rows), o, read)
 
@@ -279,26 +284,26 @@ def _object(items: TarItems, i: int) -> dict[str, object]:
     except ValueError as error:
         raise BadItem("broken JSON object", items.describe(i), f"is not JSON ({error})") from None
     if not isinstance(found, dict):
-        raise HandfulError(f"{items.describe(i)} is not a JSON object")
+        raise BadItem("broken JSON object", items.describe(i), "is not a JSON object")
     return found
 
 
 class ArrayItems:
     """A column of arrays of one dtype, of one shape, or of shapes that differ in their first dimension only.
 
-    Every header is looked at before the first row is read. Raises HandfulError, naming the member, for one that is not
-    a .npy file, holds objects, is cut short, or is unlike the first.
+    Every header is looked at before the first row is read. Raises BadRows, naming the members, where some are no .npy
+    files or are cut short; HandfulError for one that holds objects or is unlike the first.
     """
 
     in_memory = False
 
     def __init__(self, items: Items, o: Options, notes: list[str]) -> None:
         self.items = items
-        shape, dtype = self._header(0)
+        headers = in_parallel(self._header, len(items), small=True)
+        shape, dtype = headers[0]
         self._dtype = native(items.key, np.empty(0, dtype), o, notes).dtype
         fixed = True
-        for i in range(1, len(items)):
-            other, found = self._header(i)
+        for i, (other, found) in enumerate(headers):
             if found != dtype or len(other) != len(shape) or other[1:] != shape[1:]:
                 both = f"is {found} {list(other)}, but the first is {dtype} {list(shape)}"
                 raise HandfulError(f"{items.describe(i)} {both}: make them alike but for the first dimension")
@@ -320,10 +325,13 @@ class ArrayItems:
         stream = io.BytesIO(self.items[i])
         try:
             shape, _, dtype = HEADER[npy.read_magic(stream)](stream)
-        except (ValueError, KeyError, EOFError) as error:
-            raise HandfulError(f"{self.items.describe(i)} is not a .npy file ({error}): write it again") from error
+        except (ValueError, KeyError, EOFError, TypeError) as error:
+            what = f"is not a .npy file ({error}): write it again"
+            raise BadItem("broken array", self.items.describe(i), what) from error
         if dtype.kind not in "biuf":
             raise HandfulError(f"{self.items.describe(i)} holds {dtype}: handful reads arrays of numbers")
+        if stream.tell() + dtype.itemsize * math.prod(shape) > len(self.items[i]):
+            raise BadItem("broken array", self.items.describe(i), "is cut short: write it again")
         return shape, dtype
 
     def _array(self, i: int) -> Array:

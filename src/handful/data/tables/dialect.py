@@ -311,6 +311,24 @@ def header(block: bytes, dialect: Dialect) -> tuple[list[str], int]:
     return next(csv.reader(io.StringIO(text), delimiter=dialect.separator), []), stop
 
 
+def record_lines(text: str, dialect: Dialect) -> list[tuple[int, int]]:
+    """(the line in which it begins, counted from 1; how many values) of each record, the header too; no blank lines.
+
+    >>> record_lines('a,b\\n1,"x\\ny"\\n\\n2,z\\n3\\n', Dialect())
+    [(1, 2), (2, 2), (5, 2), (6, 1)]
+    """
+    lines = io.StringIO(text.removeprefix("\ufeff"), newline="")
+    for _ in range(dialect.skip):
+        lines.readline()
+    blanks, at, found = dialect.separator == BLANKS, 0, list[tuple[int, int]]()
+    reader = csv.reader(lines, delimiter=dialect.separator, skipinitialspace=blanks)
+    for record in reader:
+        if record:
+            found.append((dialect.skip + at + 1, len(record)))
+        at = reader.line_num
+    return found
+
+
 def one_blank(text: bytes) -> bytes:
     """A text with one blank between values, none at the ends of lines; as they are in quotes.
 

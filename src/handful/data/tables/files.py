@@ -218,7 +218,7 @@ def table_dialect(files: Sequence[str]) -> Dialect | None:
     head = b""
     for file in files if ".csv" in ending(files[0]) else ():
         with reading(file, _CSV.what, _CSV.fix), open_stream(file) as stream:
-            more = _unpacked(stream, file).read(SAMPLE + 1 - len(head))
+            more = unpacked(stream, file).read(SAMPLE + 1 - len(head))
         head += more[more.find(b"\n") + 1 :] if head else more
         if len(head) > SAMPLE:
             break
@@ -226,7 +226,7 @@ def table_dialect(files: Sequence[str]) -> Dialect | None:
 
 
 def _csv(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:
-    data = _unpacked(stream, where)
+    data = unpacked(stream, where)
     trained = table if table is not None and not table.separator else None
     dialect = find_dialect(data.read(SAMPLE + 1), ending(where), trained)
     if table is not None and table.separator == dialect.separator:
@@ -283,7 +283,7 @@ def _parse_csv(
 
 
 def _jsonl(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:
-    for place, text in _texts(_unpacked(stream, where), where, whole, quoted=False):
+    for place, text in _texts(unpacked(stream, where), where, whole, quoted=False):
         if text.strip():
             yield TableBlock(place, partial(_parse_jsonl, text, place, whole), loose=True)
 
@@ -374,7 +374,7 @@ TABLES: dict[str, _Format] = {
 STREAMED = tuple(kind for kind in TABLES if kind != ".json")
 
 
-def _unpacked(stream: BinaryIO, where: str) -> BinaryIO:
+def unpacked(stream: BinaryIO, where: str) -> BinaryIO:
     """The text in a file that is packed or in UTF-16, to be read from its beginning as often as is needed."""
     match Path(where.lower()).suffix:
         case ".gz":

@@ -8,7 +8,7 @@ at least 90% of the best throughput.
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from handful.base.errors import HandfulError
 from handful.base.plan import Choice, Status
@@ -31,10 +31,11 @@ from handful.plan.probe.memory import memory_of_all
 from handful.plan.probe.noise_scale import PARTS, GradientMoments, gradient_in_parts, pool
 from handful.plan.probe.snapshot import Snapshot, untouched
 from handful.plan.probe.step_time import OF_ALL, Throughput, fit_times, measure_throughput, powers_of_two
-from handful.plan.probe.steps import agreed, effort
+from handful.plan.probe.steps import agreed, clock, effort
 from handful.report.words import say_seconds
 from handful.training.special.coupling import mode_coupling, training_mode
-from handful.training.training import Training, update
+from handful.training.step import update
+from handful.training.training import Training
 
 ROWS_PER_BATCH = 50  # a batch is at most a fiftieth of the data,
 LEAST_CAP = 16  # or this,
@@ -62,12 +63,10 @@ def decide(
     measure_all: measure what no choice needs, too (for `advise`); weigh: take the defaults, where the run is so short
     that measuring would not earn back what it costs; open_length: whether the stop rule is ours.
     """
-    started = time.perf_counter()
     d = Decision(cap=batch_cap(t.examples))
     beginning, size = Snapshot(t), t.state.batch
     caught: tuple[type[Exception], ...] = OF_ALL if t.ranks.size > 1 else (HandfulError,)
     try:
-        t.affordable = affordable(t, d, throughput)
         whole = batch and t.objective.coupling  # it cannot be cut into parts: only a batch that was run is taken
         short = too_short(t, d, throughput, SHORT * OPEN if open_length else SHORT) if weigh and not whole else ""
         ask_batch = (batch or measure_all) and not short
@@ -75,7 +74,7 @@ def decide(
             size = take_usual(t, d, short, open_length=open_length)
         if ask_batch:
             tp = d.throughput = throughput or measure_times(t, d, share, quick=not measure_all)
-            size = fallback_batch(tp, d.cap, planned_examples(t))
+            size = fallback_batch(tp, d.cap, planned_examples(t, d))
         rate = first_steps(
             t, d, size, share, beginning, batch=ask_batch, lr=lr or measure_all, short=short,
             learned=bool(short) and not open_length,
@@ -93,17 +92,8 @@ def decide(
         d.batch = d.growth = d.micro_batch = None
     if not lr:
         d.lr = None
-    d.seconds = agreed(t, time.perf_counter() - started)
+    d.seconds = agreed(t, time.perf_counter() - t.clock)
     return d
-
-
-def affordable(t: Training, d: Decision, known: Throughput | None) -> int | None:
-    """The examples that there is time for, by the clock, where the stop rule names a time: what is tried may take its
-    share of those, however many rows there are."""
-    if not math.isfinite(limit := t.rule.time()):
-        return None
-    tp = known if known and known.tested else measure_throughput(t, [usual(t, d.cap)], budget=0.2, repeats=3)
-    return max(1, round(limit * max(size / tp(size) for size in tp.sizes)))
 
 
 def too_short(t: Training, d: Decision, known: Throughput | None, limit: float) -> str:
@@ -111,15 +101,25 @@ def too_short(t: Training, d: Decision, known: Throughput | None, limit: float) 
     may, or where step times are given. How long it computes counts, not how long other processes keep it waiting: a
     busy machine decides as a quiet one. The time of the one size that was asked about stands in the plan: given again
     (`known`), it decides the same."""
+    first = timed_first(t, d, effort if t.rule.time() is None else clock, known)
     if known is not None and len(known.sizes) > 1:
         return ""
-    first = known or measure_throughput(t, [usual(t, d.cap)], budget=0.2, repeats=3, timer=effort)
     size, step = first.sizes[0], first.low[0]
-    if planned_examples(t) * step / size > limit:
+    if planned_examples(t, d) * step / size > limit:
         return ""
     d.throughput = fit_times({size: [step]})
-    run = say_seconds(planned_examples(t) * step / size)
+    run = say_seconds(planned_examples(t, d) * step / size)
     return f"the run will take {run} at most, too little to earn back a measurement"
+
+
+def timed_first(
+    t: Training, d: Decision, timer: Callable[[Training], float], known: Throughput | None = None
+) -> Throughput:
+    """A step of the usual mini-batch, timed; and what the run can train on in the time that the stop rule gives it."""
+    first = known or measure_throughput(t, [usual(t, d.cap)], budget=0.2, repeats=3, timer=timer)
+    if (most := t.rule.time()) is not None and first.tested:
+        d.within = max(1, int(most * first.sizes[0] / first.seconds[0]))
+    return first
 
 
 def take_usual(t: Training, d: Decision, why: str, *, open_length: bool) -> int:
@@ -128,7 +128,7 @@ def take_usual(t: Training, d: Decision, why: str, *, open_length: bool) -> int:
     size = min(USUAL, d.cap)
     reason = "the usual, but no more than a fiftieth of few rows"
     if not open_length:
-        size = max(size, min(LARGEST, d.cap, powers_of_two(max(1, planned_examples(t) // UPDATES))[-1]))
+        size = max(size, min(LARGEST, d.cap, powers_of_two(max(1, planned_examples(t, d) // UPDATES))[-1]))
         reason = f"{USUAL} to {LARGEST}, as large as leaves {UPDATES} updates, but no more than a fiftieth of few rows"
     d.batch = Choice(size, "default", f"{reason}; {why}")
     d.growth = Choice(None, "default", f"the batch stays: {why}")
@@ -186,8 +186,8 @@ def measure_times(t: Training, d: Decision, share: float, *, quick: bool) -> Thr
         d.memory = memory_of_all(t, d.cap, budget=1.0)
         d.cap = min(d.cap, d.memory.ceiling)
     sizes = sizes_to_time(t, d.cap)
-    first = measure_throughput(t, [usual(t, d.cap)], budget=0.2, repeats=3)
-    whole_run = planned_examples(t) * first.seconds[0] / first.sizes[0]
+    first = timed_first(t, d, clock)
+    whole_run = planned_examples(t, d) * first.seconds[0] / first.sizes[0]
     limit = min(30.0, max(0.25, TIMING * whole_run)) if quick else max(2.0, min(60.0, share * whole_run))
     d.memory = d.memory or memory_of_all(t, d.cap, budget=0.1 * limit)
     known = {first.sizes[0]: first.seconds} if t.ranks.most_of(first.sizes[0]) <= d.memory.ceiling else {}
@@ -200,7 +200,7 @@ def measure_times(t: Training, d: Decision, share: float, *, quick: bool) -> Thr
 def measure_noise(t: Training, d: Decision, tp: Throughput, size: int, share: float, *, rise: float) -> None:
     """phi from the next gradients, with which one step is taken; or a note on why not. rise: the most by which the rate
     may be raised for that large batch; 1 where it was given."""
-    planned, position = planned_examples(t), t.state.position
+    planned, position = planned_examples(t, d), t.state.position
     if t.objective.coupling:
         d.notes.append(f"{t.objective.coupling}; its noise scale has no meaning, and the throughput rule is used")
         return
@@ -209,7 +209,7 @@ def measure_noise(t: Training, d: Decision, tp: Throughput, size: int, share: fl
     some = [t.ranks.size * t.ranks.most_of(m) for m in (PARTS, PARTS // 2)]  # as many on each rank
     affordable = [(m * n, m, n) for m in some for n in powers_of_two(d.cap) if m * tp(n) <= allowed]
     _, parts, b = max(affordable, default=(0, 0, 0))  # the most examples, and of as many the most parts
-    if not parts or position < WARM * raced_examples(t) or (layers and b < LEAST):
+    if not parts or position < WARM * raced_examples(t, d) or (layers and b < LEAST):
         d.notes.append(
             f"the run is too short ({planned:,} examples) to measure its noise scale; the throughput rule is used"
         )
@@ -286,7 +286,7 @@ def best_batch(phi: float, throughput: Throughput, sizes: Sequence[int]) -> int:
 def choose_batch(t: Training, d: Decision, tp: Throughput) -> int:
     """The batch, the micro-batch where the batch needs one, and whether the batch may grow, with their reasons."""
     tested, phi = tested_sizes(tp, d.cap), d.noise
-    fallback = fallback_batch(tp, d.cap, planned_examples(t))
+    fallback = fallback_batch(tp, d.cap, planned_examples(t, d))
     rule = (
         f"the smallest with 90% of the best throughput among those that leave {UPDATES} updates "
         f"({_speed(tp, fallback)})"

@@ -36,6 +36,7 @@ class Decision:
     start: Snapshot | None = None
     beginning: tuple[Weights, Row] | None = None  # for a folder: to take the steps up to `start` again from
     cap: int = 0
+    within: int | None = None  # examples that the time which the stop rule gives the run is enough for, as timed
     notes: list[str] = field(default_factory=list)
     examples: int = 0
     steps: int = 0
@@ -56,16 +57,14 @@ class Decision:
         return [branch for found in self.races for branch in found.branches]
 
 
-def planned_examples(t: Training) -> int:
-    """The examples that the run will use at most; ten epochs where the stop rule does not say, or as many as there is
-    time for."""
-    planned = t.planned or 10 * t.examples
-    return planned if t.affordable is None else min(planned, t.affordable)
+def planned_examples(t: Training, d: Decision) -> int:
+    """The examples that the run will use at most; ten epochs where the stop rule does not say."""
+    return min((n for n in (t.planned, d.within) if n), default=10 * t.examples)
 
 
-def raced_examples(t: Training) -> int:
+def raced_examples(t: Training, d: Decision) -> int:
     """The examples of the run of which the first steps and races take a share."""
-    return min(planned_examples(t), RACED_EPOCHS * t.examples)
+    return min(planned_examples(t, d), RACED_EPOCHS * t.examples)
 
 
 def base_rate(t: Training) -> float:

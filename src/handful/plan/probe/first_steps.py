@@ -37,7 +37,7 @@ def first_steps(
     """Begin the run with batches of `size`: some steps, then a race of rates where the run is long enough for one, and
     `short` does not say why it is not. Leaves the training there; returns the base rate that it has. learned: begin at
     the rate that was learned for short runs."""
-    planned = raced_examples(t)
+    planned = raced_examples(t, d)
     if not lr:
         return _begin(t, d, base_rate(t), size, beginning, tries=1)[0]
     rate, why = default_rate(t, size, learned=learned)
@@ -52,7 +52,7 @@ def first_steps(
         short = short or f"the run is too short to try others ({budget:.0%} of it are {most:.0f} steps)"
         d.lr = Choice(rate, "default", f"{why}; {short}")
         return taken
-    waited = _leave_plateau(t, size, losses)
+    waited = _leave_plateau(t, d, size, losses)
     return _races(t, d, rate, why, size, steps, budget * planned if again else 0.0, waited)
 
 
@@ -71,7 +71,7 @@ def _begin(
 ) -> tuple[float, list[float]]:
     """The run's first steps, before anything can be told from it; a rate that breaks off is lowered until one does not,
     in so many tries. Returns the rate that they were taken at, which the optimizer then has, and their losses."""
-    planned = raced_examples(t)
+    planned = raced_examples(t, d)
     steps = max(math.ceil(WARM * planned / size), min(FIRST_STEPS, math.ceil(d.in_time(2 * WARM * planned, size))))
     set_base(t.state.optimizer, rate)
     if WARM * planned < size:
@@ -89,12 +89,12 @@ def _begin(
     return rate, []
 
 
-def _leave_plateau(t: Training, size: int, losses: list[float]) -> int:
+def _leave_plateau(t: Training, d: Decision, size: int, losses: list[float]) -> int:
     """Go on while the loss stands still, as SGD's may at first: a race there compares noise. Up to LATEST_FALL of the
     run, for a rate that is far too small looks alike; then, or before a step that is not finite, the training stays.
     Returns the steps that were waited for."""
     steps, began = len(losses), t.state.step
-    while not fell(losses) and t.state.position + steps * size <= LATEST_FALL * raced_examples(t):
+    while not fell(losses) and t.state.position + steps * size <= LATEST_FALL * raced_examples(t, d):
         before = Snapshot(t)
         losses += train(t, size, steps)
         if not math.isfinite(losses[-1]):
@@ -137,7 +137,7 @@ def _races(t: Training, d: Decision, rate: float, why: str, size: int, steps: in
             rate = found.winner.lr
         (found.end or start).restore()
         set_base(t.state.optimizer, rate)
-        late = t.state.position - waited * size > LATEST_RACE * raced_examples(t)
+        late = t.state.position - waited * size > LATEST_RACE * raced_examples(t, d)
         if not found.open_above or left < steps * size or late:
             break
         if not math.isfinite(train(t, size, t.state.step - waited)[-1]):  # as many steps again: the run goes on

@@ -22,7 +22,6 @@ from handful.plan.probe.noise_scale import t95
 from handful.plan.probe.snapshot import Snapshot
 from handful.plan.probe.steps import FAILED, train
 from handful.training.special.coupling import training_mode
-from handful.training.step import seed_dropout
 from handful.training.training import Training
 
 SPACING = 2.0  # between two rates of a race
@@ -226,7 +225,7 @@ def losses_before(t: Training, size: int, steps: int, chosen: Iterable[int]) -> 
     found = [math.nan] * steps
     for k in chosen:
         batch = t.batches.at(t.state.position + k * size, size, t.ranks.share)
-        seed_dropout(t.plan.seed, t.state.step + k, t.ranks.rank, t.objective.device)
+        t.seed_dropout(k)
         loss_and_weight = torch.zeros(2, dtype=torch.float64)
         if len(batch):
             with torch.no_grad():

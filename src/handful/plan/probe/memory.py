@@ -20,11 +20,11 @@ from handful.base.stopwatch import part
 from handful.data.base import Batch, Ragged, Rows, Source
 from handful.plan.probe.snapshot import untouched
 from handful.plan.probe.step_time import powers_of_two
-from handful.plan.probe.steps import clock
+from handful.plan.probe.steps import clock, update_at_rest
 from handful.report.words import say_bytes
 from handful.training.special.coupling import mode_coupling, training_mode
 from handful.training.step import ExactGradient
-from handful.training.training import Training, update
+from handful.training.training import Training
 from handful.training.watch.guards import OutOfMemory, TooLarge
 
 HEADROOM = 0.9  # of the accelerator's memory; fragments and other processes have the rest
@@ -187,7 +187,7 @@ def _whole_step(t: Training, batch: Batch) -> None:
     with ExactGradient(t.objective, batch, seed=t.plan.seed, step=t.state.step) as gradient:
         gradient.take()
         gradient.passing = True  # the update, too, may run out of memory
-        update(t, 0.0)
+        update_at_rest(t)
         gradient.passing = False
 
 

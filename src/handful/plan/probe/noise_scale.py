@@ -23,13 +23,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from handful.base.keys import dropout_key
 from handful.data.base import Batch
 from handful.report.words import say_number
 from handful.training.objective import LossSums, Objective
 from handful.training.process.parallel import ALONE, Ranks
 from handful.training.special.coupling import rows
 from handful.training.special.exact import as_double
-from handful.training.step import NOTHING, seed_dropout
+from handful.training.step import NOTHING
 from handful.training.watch.guards import ZERO_WEIGHT, NonFiniteLoss, non_finite
 
 PARTS = 16
@@ -185,7 +186,7 @@ def gradient_in_parts(
     parameters = [p for p in model.parameters() if p.requires_grad]
     b = len(batch) // parts
     assert b * parts == len(batch), "the parts must be of equal size"
-    seed_dropout(seed, step, ranks.rank, objective.device)
+    objective.seed_dropout(dropout_key(seed, step, ranks.rank))
     kept: list[list[Tensor | None]] = []
     weights: list[Tensor] = []
     total, wrong = NOTHING, ""
@@ -208,7 +209,7 @@ def gradient_in_parts(
         raise NonFiniteLoss(wrong)
     w = ranks.joined(torch.stack(weights).cpu()).numpy()
     if w.sum() == 0:
-        raise NonFiniteLoss(f"at step {step} {ZERO_WEIGHT}")
+        raise NonFiniteLoss(f"at step {step + 1:,} {ZERO_WEIGHT}")
     products = _products(parameters, kept, ranks, float(w.sum())) / w.mean() ** 2
     return _of_all(total, ranks), moments(products, b, w, int(ranks.told(str(batch.position))))
 

@@ -8,27 +8,35 @@ import torch
 
 from handful.base.errors import HandfulError
 from handful.data.base import Batch
+from handful.optim.rates import set_lr
 from handful.training.special.exact import gradient_that_fits
-from handful.training.training import Training, update
+from handful.training.step import update
+from handful.training.training import Training
 from handful.training.watch.evaluation import evaluate
 from handful.training.watch.guards import NonFiniteLoss, OutOfMemory
 
 FAILED = math.inf  # the loss of a trial that broke off
 
 
-def step(t: Training, batch: Batch, size: int, factor: float | None) -> float:
-    """One whole step on a batch that is drawn already, of `size` rows over all ranks, at `factor` times the base
-    learning rate, or, None, by the schedule; its mean loss."""
+def step(t: Training, batch: Batch, size: int, *, still: bool = False) -> float:
+    """One whole step on a batch that is drawn already, of `size` rows over all ranks; its mean loss. still: at a rate
+    of 0, so that weights stay where the loss is finite."""
     s, t.ranks.batch = t.state, size
     exact, s.micro_batch = gradient_that_fits(t.objective, batch, s.micro_batch, t.ranks, seed=t.plan.seed, step=s.step)
     outcome = exact.total
-    update(t, factor)
+    update_at_rest(t) if still else update(t)
     loss = float(outcome.loss) / float(outcome.weight)
     s.trail.append((size, s.micro_batch, float(s.optimizer.param_groups[0]["initial_lr"]), loss))
     s.window.add(outcome)
     s.position += size
     s.step += 1
     return loss
+
+
+def update_at_rest(t: Training) -> None:
+    """An update at a rate of 0."""
+    set_lr(t.state.optimizer, 0.0)
+    update(t, ())
 
 
 def train(t: Training, size: int, steps: int, give_up: Callable[[list[float]], bool] | None = None) -> list[float]:
@@ -38,7 +46,7 @@ def train(t: Training, size: int, steps: int, give_up: Callable[[list[float]], b
     stream = t.batches.stream(t.state.position, size, t.ranks.share)
     try:
         for _ in range(steps):
-            losses.append(step(t, next(stream), size, None))
+            losses.append(step(t, next(stream), size))
             if not math.isfinite(losses[-1]):
                 raise NonFiniteLoss("not finite")
             if give_up is not None and len(losses) < steps and give_up(losses):

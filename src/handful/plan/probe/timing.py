@@ -15,6 +15,7 @@ import torch
 from handful.base.plan import Choice
 from handful.base.stopwatch import part
 from handful.plan.probe.snapshot import untouched
+from handful.plan.probe.steps import clock, effort
 from handful.training.objective import Objective
 from handful.training.process.device import using_threads
 from handful.training.special.coupling import training_mode
@@ -34,11 +35,14 @@ def time_in_turn(
     *,
     budget: float,
     rounds: int,
+    now: Callable[[Training], float] = clock,
 ) -> list[float] | None:
     """The median milliseconds of forward and backward pass of `size` rows in each setting (a context manager), which
     take turns, so that a slow moment of the machine falls on all. None where a step failed. Leaves no trace.
 
     budget: seconds after which no further round begins (there are two rounds at least, and one before to warm up).
+    now: the seconds that are counted; `effort` where one thread does it all, whose time others on the machine do not
+    lengthen.
     """
     times: list[list[float]] = [[] for _ in settings]
     started = time.perf_counter()
@@ -48,12 +52,12 @@ def time_in_turn(
         for k in range(rounds + 1):
             for setting, measured in zip(settings, times, strict=True):
                 with setting():
-                    before = time.perf_counter()
+                    before = now(t)
                     try:
                         gradient(t.objective, batch, t.state.micro_batch, seed=t.plan.seed, step=0)
                     except (NonFiniteLoss, OutOfMemory, TooLarge):
                         return None
-                    measured.append(1000 * (time.perf_counter() - before))
+                    measured.append(1000 * (now(t) - before))
             if k >= 2 and time.perf_counter() - started > budget:
                 break
     return [statistics.median(measured[1:]) for measured in times]
@@ -83,7 +87,7 @@ def measure_precision(t: Training, *, budget: float = 1.0, rounds: int = 5) -> C
     size = min(ROWS, t.examples)
     settings = [partial(computing_in, t.objective, dtype) for dtype in (None, torch.bfloat16)]
     with using_threads(1):
-        measured = time_in_turn(t, settings, size, budget=budget, rounds=rounds)
+        measured = time_in_turn(t, settings, size, budget=budget, rounds=rounds, now=effort)
     if measured is None:
         return Choice("float32", "default", "the model's own precision; the trial step failed")
     whole, half = measured

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from handful.base.errors import shown
 from handful.base.keys import drawing
 from handful.batches.batches import Batches
 from handful.data.base import Source
@@ -22,7 +23,7 @@ from handful.report.tables import Grid, print_table
 from handful.report.truth import figure_against, figure_calibration, figure_matrix, figure_residuals, interval
 from handful.report.words import say_count, say_name, say_number, say_score, say_share, say_value, sentence, split_score
 from handful.runs.judge.examples import contents, pictures_of, shorten, sounds_of
-from handful.runs.judge.tally import Details, Floats, Row
+from handful.runs.judge.tally import Details, Floats, Row, Tally
 from handful.training.objective import Objective
 from handful.training.process.parallel import ALONE, Ranks
 from handful.training.watch.evaluation import evaluate as evaluate_rows
@@ -55,6 +56,7 @@ class Evaluation:
     calibration: float64 [10, 3], as `figure_calibration` takes it; None where a row has no single class
     sounds:    WAV files of the worst rows of a set of sounds
     target, unit: the name of the target, and of a regression the unit of its values, or ""
+    parts:     of several targets: what was counted of each by itself, without scores and rows
     """
 
     name: str
@@ -71,16 +73,18 @@ class Evaluation:
     sounds: list[bytes] = field(default_factory=list)
     target: str = ""
     unit: str = ""
+    parts: list["Evaluation"] = field(default_factory=list)
 
     def show(self, worst: int = 10) -> None:
         """Print scores, the table of classes and the worst rows."""
         for name, value in self.scores.items():
             print(say_score(name, value))
         for note in self.notes:
-            print(f"note: {note}")
-        if self.classes:
-            print()
-            print_table(self.classes)
+            print(f"note: {shown(note)}")
+        for part in self._each():
+            if part.classes:
+                print(f"\n{shown(part.target)}:" if self.parts else "")
+                print_table(part.classes)
         if self.worst:
             print("\nrows of highest loss:")
             print_table([{k: _short(v) for k, v in row.items()} for row in self.worst[:worst]])
@@ -89,12 +93,9 @@ class Evaluation:
         """Write the page to `path` and return it."""
         pairs = [(say_name(name), say_value(name, value)) for name, value in self.scores.items()]
         pairs.append(("rows", say_count(self.rows)))
-        detail: list[Part] = [*self.figures()]
-        if self.classes:
-            detail.append(table_html(Grid.of(self.classes), caption="By class"))
         sections = [
             Section("Result", [tiles(sorted(pairs, key=lambda pair: "loss" in pair[0]))]),
-            Section("In detail", detail),
+            Section("In detail", self.detail()),
             Section("Rows of highest loss", self.mistakes()),
         ]
         first = next((n for n in self.scores if n != "loss"), "loss")
@@ -113,6 +114,7 @@ class Evaluation:
             step = -(-max(self.pictures.shape[2:]) // 128)  # every k-th pixel of large ones
             small = np.ascontiguousarray(self.pictures[:, :, ::step, ::step])
             kept["pictures"] = [small.shape, base64.b64encode(zlib.compress(small.tobytes())).decode("ascii")]
+        kept["parts"] = [part.as_json(rows) for part in self.parts]
         kept["sounds"] = [base64.b64encode(sound).decode("ascii") for sound in self.sounds]
         return kept
 
@@ -126,17 +128,30 @@ class Evaluation:
             kept["pictures"] = np.frombuffer(zlib.decompress(base64.b64decode(packed)), np.uint8).reshape(shape)
         pairs = tuple(np.array(values, np.float64) for values in kept["residuals"])
         kept |= {"labels": tuple(kept["labels"]), "residuals": pairs or None}
-        return cls(**kept | {"sounds": [base64.b64decode(sound) for sound in kept["sounds"]]})
+        parts = [cls.from_json(part) for part in kept.get("parts", ())]
+        return cls(**kept | {"sounds": [base64.b64decode(sound) for sound in kept["sounds"]], "parts": parts})
 
     def held_out(self, score: str | None) -> Judged:
         """What the page of a run shows of its held-out rows."""
-        classes: list[Part] = [table_html(Grid.of(self.classes), caption="By class")] if self.classes else []
-        return Judged(
-            self.rows, [*self.figures(), *classes], self.mistakes(), self.interval(score or ""), self.chance()
-        )
+        return Judged(self.rows, self.detail(), self.mistakes(), self.interval(score or ""), self.chance())
+
+    def _each(self) -> list["Evaluation"]:
+        """By target, where there are several."""
+        return self.parts or [self]
+
+    def detail(self) -> list[Part]:
+        """The figures and the table of classes, of each target."""
+        found: list[Part] = []
+        for part in self._each():
+            found += part.figures(f" of {part.target}" if self.parts else "")
+            if part.classes:
+                found.append(table_html(Grid.of(part.classes), caption=f"By {part.target if self.parts else 'class'}"))
+        return found
 
     def chance(self) -> str:
         """What one same answer for all rows would reach: the commonest class, or the mean of one number."""
+        if self.parts:
+            return " ".join(f"{part.target}: {said}" for part in self.parts if (said := part.chance()))
         if self.confusion is not None and self.confusion.any():
             rows = self.confusion.sum(1)
             return f"Always '{self.labels[rows.argmax()]}' would be right on {say_share(rows.max() / rows.sum())}."
@@ -172,11 +187,14 @@ class Evaluation:
             listed.insert(0, sound_list(self.sounds, captions[: len(self.sounds)]))
         return listed
 
-    def figures(self) -> list[Figure]:
-        """The confusion matrix and the calibration, or predictions and residuals of each output of a regression."""
+    def figures(self, of: str = "") -> list[Figure]:
+        """The confusion matrix and the calibration, or predictions and residuals of each output of a regression. of: of
+        which of several targets, for titles."""
         if self.confusion is not None:
-            sure = [] if self.calibration is None or not self.rows else [figure_calibration(self.calibration)]
-            return [figure_matrix(self.confusion, self.labels, "Confusion matrix"), *sure]
+            sure = (
+                [] if self.calibration is None or not self.calibration.any() else [figure_calibration(self.calibration)]
+            )
+            return [figure_matrix(self.confusion, self.labels, f"Confusion matrix{of}"), *sure]
         if self.residuals is None:
             return []
         target, prediction = self.residuals
@@ -208,6 +226,16 @@ def _short(value: object) -> object:
     return shorten(value, 60) if isinstance(value, str) else value
 
 
+def _counted(tally: Tally, name: str, rows: int, scores: dict[str, float]) -> Evaluation:
+    """What was counted, of each target too."""
+    target = tally.pipeline.target
+    return Evaluation(
+        name, scores, rows, tally.classes(), tally.confusion, tally.labels, tally.residuals(),
+        calibration=tally.calibration, target=target.column if target else "", unit=tally.unit,
+        parts=[_counted(part, name, rows, {}) for part in tally.parts],
+    )  # fmt: skip
+
+
 def evaluate(
     objective: Objective, pipeline: Pipeline, batches: Batches, raw: Source | None = None, ranks: Ranks = ALONE
 ) -> Evaluation:
@@ -220,12 +248,9 @@ def evaluate(
     repeated = Repeated(pipeline.seen)
     scores = evaluate_rows(objective, repeated.among(batches.epoch(512, ranks.share)), details, ranks)
     details.of_all(ranks)
-    source, tally, target = raw or batches.source, details.tally, pipeline.target
-    found = Evaluation(
-        source.name, scores, len(source), tally.classes(), tally.confusion, tally.labels, tally.residuals(),
-        notes=repeated.of(source, "rows", ranks.gather_bytes), calibration=tally.calibration,
-        target=target.column if target else "", unit=tally.unit,
-    )  # fmt: skip
+    source = raw or batches.source
+    found = _counted(details.tally, source.name, len(source), scores)
+    found.notes = repeated.of(source, "rows", ranks.gather_bytes)
     ids = np.array([wrong.row for wrong in details.worst], dtype=np.int64)
     if len(ids):
         with drawing("look"):

@@ -26,7 +26,7 @@ from handful.transform.pipeline import Pipeline
 from handful.transform.steps.numbers import ScaleImage
 
 EXTRAS = "extras.json"
-DETAILED = ("classification", "multilabel", "regression")
+DETAILED = ("classification", "multilabel", "regression", "several")
 CLASSES = 1000  # with more classes a matrix says little and its file is large
 
 
@@ -37,7 +37,8 @@ def write(folder: Path, t: Training) -> str | None:
     Never fails a run that has been trained: returns a sentence where something could not be collected, else None.
     """
     try:
-        known = t.pipeline.task in DETAILED and len(t.pipeline.classes or ()) <= CLASSES
+        classes = t.pipeline.of_classes if t.pipeline.several else t.pipeline.classes or ()
+        known = t.pipeline.task in DETAILED and len(classes) <= CLASSES
         if t.valid is not None and t.held_out is not None and known:
             found = evaluate(t.objective, t.pipeline, t.valid, t.held_out)
             files.write_text(folder / EXTRAS, json.dumps(found.as_json()))

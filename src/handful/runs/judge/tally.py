@@ -1,8 +1,8 @@
 """What is counted and remembered of each row while a run is evaluated: by kind of target, and the worst rows."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,11 @@ from torch import Tensor
 from handful.data.base import Batch
 from handful.losses.outputs import part_of
 from handful.report.truth import BINS
+from handful.report.words import say_value_of
 from handful.training.objective import Objective
 from handful.training.process.parallel import Ranks
 from handful.transform.pipeline import Pipeline
+from handful.transform.several import Several
 from handful.transform.target_values import written
 
 WORST = 24  # rows that are listed
@@ -47,10 +49,10 @@ class Details:
         self.worst: list[Wrong] = []  # the WORST rows so far; of equal losses the first rows
 
     def __call__(self, batch: Batch, output: object) -> None:
-        seen, y = part_of(output, self.part), batch.columns.get("y")
-        if not isinstance(seen, Tensor) or not isinstance(y, Tensor):
+        said = self.tally.of(batch.columns.get("y"), part_of(output, self.part))
+        if said is None:
             return
-        targets, predictions, sure = self.tally.add(y, seen.float().cpu())
+        targets, predictions, sure = said
         losses = row_losses(self.loss(output, batch.columns["y"]), len(batch))
         if losses is not None:
             largest = [i for i in np.argsort(-losses, kind="stable")[:WORST].tolist() if not np.isnan(losses[i])]
@@ -79,13 +81,18 @@ class Tally:
     confusion: NDArray[np.int64] | None = None
     calibration: Floats | None = None
     unit = ""
+    parts: Sequence["Tally"] = ()  # of several targets, each by itself
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
 
-    def add(self, y: Tensor, output: Tensor) -> Said:
+    def of(self, y: object, output: object) -> Said | None:
         """Count some rows; returns the target and the prediction of each, in the user's terms, and how sure of it the
-        model is."""
+        model is. None where they cannot be told."""
+        return self.add(y, output.float().cpu()) if isinstance(y, Tensor) and isinstance(output, Tensor) else None
+
+    def add(self, y: Tensor, output: Tensor) -> Said:
+        """The same of Tensors."""
         return [None] * len(y), [None] * len(y), [None] * len(y)
 
     def kept(self) -> list[NDArray[Any]]:
@@ -180,10 +187,10 @@ class Residuals(Tally):
         return said[0], said[1], [None] * len(y)
 
     def kept(self) -> list[NDArray[Any]]:
-        return [np.concatenate(parts) for parts in zip(*self.pairs, strict=True)]
+        return [np.concatenate(parts) for parts in zip(*self.pairs, strict=True)] or [np.zeros((0, 1))] * 2
 
     def take(self, parts: Sequence[Sequence[NDArray[Any]]]) -> None:
-        self.pairs = [(part[0], part[1]) for part in parts if part]
+        self.pairs = [(part[0], part[1]) for part in parts if len(part[0])]
 
     def residuals(self) -> tuple[Floats, Floats] | None:
         if not self.pairs:
@@ -193,6 +200,35 @@ class Residuals(Tally):
         return true[::every] / scale, guess[::every] / scale
 
 
+class Each(Tally):
+    """Of several targets that are not alike: each as it is by itself."""
+
+    def __init__(self, pipeline: Pipeline, several: Several) -> None:
+        super().__init__(pipeline)
+        self.several = several
+        self.parts = [tally_of(replace(pipeline, target=part)) for part in several.parts]
+
+    def of(self, y: object, output: object) -> Said | None:
+        found = self.several.heads_of(output)
+        if found is None or not isinstance(y, Mapping):
+            return None
+        each = [part.add(y[name], head.float().cpu()) for name, part, head in zip(y, self.parts, found, strict=True)]
+        targets, predictions = (
+            [", ".join(map(say_value_of, row)) for row in zip(*(said[k] for said in each), strict=True)] for k in (0, 1)
+        )
+        return targets, predictions, [None] * len(targets)
+
+    def kept(self) -> list[NDArray[Any]]:
+        return [counts for part in self.parts for counts in part.kept()]
+
+    def take(self, parts: Sequence[Sequence[NDArray[Any]]]) -> None:
+        start = 0
+        for own in self.parts:
+            end = start + len(own.kept())
+            own.take([part[start:end] for part in parts])
+            start = end
+
+
 def tally_of(pipeline: Pipeline) -> Tally:
     """What to count for the task of the pipeline."""
     target = pipeline.target
@@ -200,6 +236,8 @@ def tally_of(pipeline: Pipeline) -> Tally:
         return Tally(pipeline)
     if target.part:
         pipeline = pipeline.predicted_by("")  # the part is taken already
+    if isinstance(target, Several):
+        return Each(pipeline, target)
     dense = len(target.shape) > 1  # pixels have no names
     if pipeline.task == "classification" and pipeline.classes:
         return Confusion(pipeline)

@@ -19,13 +19,13 @@ from handful.base.errors import MISTAKES, HandfulError
 from handful.batches.prefetch import EpochPrefetcher, pinned
 from handful.data.base import Batch
 from handful.optim.fused import in_place
-from handful.optim.rates import add_l1, clip, set_lr
+from handful.optim.rates import add_l1, clip
 from handful.optim.state import needs_closure, parts_of
 from handful.training.objective import LossSums
 from handful.training.process import graphs
 from handful.training.process.interrupts import Interrupts
-from handful.training.special.ahead import AHEAD, factors
-from handful.training.step import NOTHING, OneStep, differentiate, seed_dropout
+from handful.training.special.ahead import AHEAD, coming
+from handful.training.step import NOTHING, OneStep, differentiate
 from handful.training.training import Training
 from handful.training.watch.guards import all_finite
 from handful.training.watch.record import say
@@ -122,12 +122,13 @@ class Graph:
         `special.ahead`."""
         t, s = self.t, self.t.state
         numbers: list[list[float]] = []
-        groups, share = s.optimizer.param_groups, 0.5 ** len(s.went_back)
         if not step.unseen:
-            step.rates = [float(group["lr"]) for group in groups]
-        for k, factor in enumerate(factors(t, most)):
-            set_lr(s.optimizer, factor * share)
-            numbers.append([*(float(group["lr"]) for group in groups), average_weight(t.ema, s.step + k)])
+            step.rates = [float(group["lr"]) for group in s.optimizer.param_groups]
+        for number, rates, _ in coming(t, most):
+            assert rates is not None  # or there is a reason not to
+            numbers.append([*rates, average_weight(t.ema, number)])
+            for group, rate in zip(s.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
         return numbers
 
 
@@ -232,7 +233,7 @@ class StaticStep(OneStep):
         assert self.draws(1)
         self.send([rates])
         try:
-            seed_dropout(t.plan.seed, t.state.step, t.ranks.rank, device)
+            t.seed_dropout()
             on_host = graphs.on_host(model, device)
             with graphs.aside(device):
                 first = self.once()
@@ -257,7 +258,7 @@ class StaticStep(OneStep):
     def once(self) -> list[Tensor]:
         """The weights after one step with the first of the rows that were sent."""
         t = self.t
-        seed_dropout(t.plan.seed, t.state.step, t.ranks.rank, t.objective.device)
+        t.seed_dropout()
         self.at.fill_(self.start)
         self.run()
         return [p.detach().clone() for p in t.parameters]
@@ -336,7 +337,7 @@ class StaticStep(OneStep):
         self.drawn, self.reached = self.drawn[len(numbers) :], s.position + len(numbers) * self.size
         for k in range(len(numbers)):
             if self.seeded:
-                seed_dropout(t.plan.seed, s.step + k, t.ranks.rank, t.objective.device)
+                t.seed_dropout(k)
             self.run()
         self.lane.reads(self.start)
         self.unseen += numbers

@@ -8,6 +8,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,31 @@ Seen = tuple[Tensor, Tensor, Tensor | None]  # output, target, weight for metric
 Call = Callable[[Batch], object]  # the model's output for a batch
 RowLosses = Callable[[object, Batch], tuple[Tensor, Tensor, Tensor | None]]  # loss, weight, values of the rows
 View = Callable[[object, Batch], Seen | None]
+Place = Callable[[Batch, torch.device, torch.dtype], Batch]
+
+
+def place(batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
+    """The batch on the device, floats as this dtype; itself if it is there already."""
+    moved: dict[str, Value] = {}
+    for name, value in batch.columns.items():
+        if isinstance(value, Tensor):
+            kind = dtype if value.is_floating_point() else value.dtype
+            if value.dtype != kind or value.device != device:
+                moved[name] = value.to(device, kind, non_blocking=True)
+    return batch.replace({**batch.columns, **moved}) if moved else batch
+
+
+def place_nested(several: Several | None, batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
+    """The same where columns hold Tensors inside dicts and lists: of a collate function's, or of several targets, which
+    are told apart here."""
+    columns: dict[str, Any] = dict(batch.columns)
+    if several is not None and isinstance(y := columns.get("y"), Tensor):
+        columns["y"] = several.apart(y)
+
+    def move(value: Tensor) -> Tensor:
+        return value.to(device, dtype if value.is_floating_point() else value.dtype, non_blocking=True)
+
+    return batch.replace({name: mapped(value, move) for name, value in columns.items()})  # type: ignore[misc]
 
 
 def first_call(

@@ -4,7 +4,8 @@ sum of its parts'."""
 import copy
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -74,8 +75,8 @@ def loss_form(objective: Objective, batch: Batch) -> LossForm:
     """What the loss makes of the rows of a batch, found from its values on all of them and on each alone, or on a few
     where it has none of one row. In evaluation mode, without gradients; a loss with a state of its own keeps it.
 
-    The outputs are disturbed, because those of a model that starts at zero are all the same, and so are then the losses
-    of rows that weigh differently.
+    The outputs are disturbed (of a model that makes its loss, those of its layers), because those of a new model are
+    all nearly the same, and so are then the losses of rows that weigh differently.
     """
     m = len(batch)
     was_training = objective.model.training
@@ -85,15 +86,19 @@ def loss_form(objective: Objective, batch: Batch) -> LossForm:
             warnings.simplefilter("ignore")  # as of the variance of one row
             output = objective.forward(batch)
             loss = copy.deepcopy(objective.loss) if isinstance(objective.loss, nn.Module) else objective.loss
-            row_losses = adapters.row_losses(objective.model, loss)
+            row_losses, sizes = adapters.row_losses(objective.model, loss), [k for k in (1, 2, 4) if m >= 2 * k]
             if objective.of_model:
-                tried = (_form(row_losses, objective.forward, batch, size) for size in (1, 2, 4) if m >= 2 * size)
-                return next(filter(None, tried), LossForm())
+                for disturbed in (_disturbed(objective.model), nullcontext()):
+                    with disturbed:
+                        tried = (_form(row_losses, objective.forward, batch, size) for size in sizes)
+                        if found := next(filter(None, tried), None):
+                            return found
+                return LossForm()
             noise = torch.Generator().manual_seed(0)
             for disturb in (_added, _scaled):
                 changed = mapped(output, partial(disturb, noise))
-                for size in (1, 2, 4):
-                    if m >= 2 * size and (form := _form(row_losses, changed, batch, size)):
+                for size in sizes:
+                    if form := _form(row_losses, changed, batch, size):
                         return form
     finally:
         training_mode(objective.model, was_training)
@@ -108,6 +113,27 @@ def _added(noise: torch.Generator, output: Tensor) -> Tensor:
 def _scaled(noise: torch.Generator, output: Tensor) -> Tensor:
     """As probabilities may be, too."""
     return output * (1 - 0.5 * _like(output, torch.rand(output.shape, generator=noise)))
+
+
+@contextmanager
+def _disturbed(model: nn.Module) -> Iterator[None]:
+    """The model as if the biases of its layers were others."""
+
+    def add(layer: nn.Module, given: object, output: object) -> object:
+        if not isinstance(output, Tensor) or not output.is_floating_point():
+            return output
+        places = len(getattr(layer, "kernel_size", ()))  # of a convolution, which are behind its channels
+        size = output.shape[output.ndim - places - 1]
+        bias = 0.5 * torch.randn(size, generator=torch.Generator().manual_seed(size))
+        return output + bias.to(output).reshape(size, *[1] * places)
+
+    layers = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    handles = [layer.register_forward_hook(add) for layer in model.modules() if isinstance(layer, layers)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _like(output: Tensor, values: Tensor) -> Tensor:

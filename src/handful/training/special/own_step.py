@@ -21,8 +21,8 @@ from handful.training.loop import StepByStep
 from handful.training.objective import LossSums, Objective
 from handful.training.special.adapters import added_up
 from handful.training.special.exact import again, exact_gradient
-from handful.training.step import ExactGradient, seed_dropout
-from handful.training.training import Moved, Training, update
+from handful.training.step import ExactGradient, update
+from handful.training.training import Moved, Training
 from handful.training.watch.guards import NonFiniteLoss, in_parts_that_fit
 from handful.training.watch.record import fit_in
 from handful.training.watch.weights import average_weight, update_average
@@ -125,7 +125,7 @@ class OwnStep:
     def _sums(self) -> LossSums:
         """What the step has minimised, as one loss: the sum of the losses of its optimizers."""
         if not self.updates:
-            raise StepError(f"training_step made no update at step {self.number}: call step.minimise(loss)")
+            raise StepError(f"training_step made no update at step {self.number + 1:,}: call step.minimise(loss)")
         named = {n: torch.stack([s.loss.double(), s.weight.double()]).cpu() for n, s in self._losses.items()}
         logged = self._logged | {f"{name}_loss": pair for name, pair in named.items() if name is not None}
         if list(named) == [None]:
@@ -140,7 +140,7 @@ def take(t: Training, batch: Batch) -> tuple[LossSums, float]:
     """Steps 3 to 6 by the caller's training_step; what it minimised, and the rate of its last update."""
     assert t.training_step is not None
     batch = t.objective.to_device(batch)
-    seed_dropout(t.plan.seed, t.state.step, t.ranks.rank, t.objective.device)
+    t.seed_dropout()
     step, t.state.torn = OwnStep(t, batch), False
     try:
         t.training_step(t.objective.model, batch, step)

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import Protocol, TypeVar
+from types import TracebackType
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -61,16 +62,41 @@ def in_parts_that_fit(micro_batch: int | None, compute: Callable[[int | None], T
             torch.cuda.empty_cache()
 
 
-class Pass(Protocol):
-    """Some rows on their way through a model."""
+class Watched:
+    """A pass of some rows through a model, inside a `with` block: what ends it there is raised in words, with the
+    buffers (running statistics) put back: TooLarge where it may go in smaller parts, OutOfMemory where it may not."""
 
     objective: Objective
     size: int  # rows at a time
+    buffers: list[Tensor]  # as they were before it
+    passing = False  # in the middle of it
 
-    def forget(self) -> None: ...
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if error is not None and self.passing:
+            self.passing = False
+            self.undone(error)
+
+    def undone(self, error: BaseException) -> None:
+        """No step was made. Raises what it was, in words."""
+        self.put_back()
+        what_failed(self, error)
+
+    def put_back(self) -> None:
+        """Buffers are as they were."""
+        for buffer, saved in zip(self.objective.buffers, self.buffers, strict=True):
+            buffer.detach().copy_(saved)
+
+    def forget(self) -> None:
+        """Leave no gradients: of a mini-batch in which nothing counts, as where all targets are ignored, an optimizer
+        then changes nothing."""
+        for parameter in self.objective.parameters:
+            parameter.grad = None
 
 
-def what_failed(step: Pass, error: BaseException) -> None:
+def what_failed(step: Watched, error: BaseException) -> None:
     """Raise what went wrong in the middle of a step, in words; TooLarge where it may go in smaller parts. Nothing,
     where the error says it itself."""
     objective, size = step.objective, step.size
@@ -101,8 +127,8 @@ def non_finite(
     objective: Objective, batch: Batch, step: int, *, look: bool = True, what: str = "loss"
 ) -> NonFiniteLoss:
     """The error that names the rows to blame, by their numbers in the data that the user gave: those that hold NaN or
-    infinity and have such a loss; else those of such a loss. look: whether the model is asked for the loss of each;
-    what: is not finite, the loss or the gradient."""
+    infinity and have such a loss; else those of such a loss. step: taken before; look: whether the model is asked for
+    the loss of each; what: is not finite, the loss or the gradient."""
     lost = _not_finite(objective.values(batch) if look else None, len(batch))
     lost = lost if lost.any() else ~lost
     held = {name: bad for name, v in batch.tensors().items() if (bad := _not_finite(v, len(batch)) & lost).any()}
@@ -117,14 +143,17 @@ def non_finite(
     if wrong is not None:
         cause = f"column '{wrong}' itself holds NaN or infinity there"
     elif in_weights:
-        cause = "the weights themselves are not finite since an update before it; a smaller lr or clip_norm may help"
+        cause = (
+            "the weights themselves are not finite since an update before it; a smaller lr, clip_norm or "
+            "on_nonfinite='rollback' may help"
+        )
     elif isinstance(target, Tensor) and bool((target == IGNORED).all()):
         cause = (
             f"all its targets are {IGNORED}, of which a loss that returns one number has no mean: let it return values"
         )
     error = NonFiniteLoss(
-        f"the {what} is not finite at step {step}, {where} of {'the training data' if source is None else source.name} "
-        f"(rows count from 0); {cause}; no update was made"
+        f"the {what} is not finite at step {step + 1:,}, {where} of "
+        f"{'the training data' if source is None else source.name} (rows count from 0); {cause}; no update was made"
     )
     error.in_rows, error.in_weights = wrong is not None, in_weights
     return error

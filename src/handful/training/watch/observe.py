@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from handful.base.errors import HandfulError
 from handful.base.plan import Row
 from handful.base.score import direction, lower_is_better
 from handful.base.stopwatch import part
@@ -16,11 +17,12 @@ from handful.data.base import Batch
 from handful.optim.build import set_base
 from handful.optim.state import averages_itself, switch
 from handful.training.objective import LossSums
+from handful.training.process import checkpoint
 from handful.training.process.interrupts import INTERRUPTED
 from handful.training.state import Best
 from handful.training.training import RATE_IS_OPEN, Training
 from handful.training.watch.evaluation import evaluate
-from handful.training.watch.guards import diverged
+from handful.training.watch.guards import diverged, finite
 from handful.training.watch.record import checkpoint_due, crossed, log, moment, noted, save, say
 from handful.training.watch.saved import evaluated
 from handful.training.watch.weights import Weights, load_weights
@@ -108,7 +110,8 @@ class Observer:
             self.tell("checkpoint")
 
     def begin(self) -> None:
-        """A look at the held-out rows before the first step, unless the run has had it."""
+        """A look at the weights, and at the held-out rows before the first step, unless the run has had it."""
+        self.t.infinite = not finite(self.t.parameters)
         if open_looks(self.t) and self.t.state.best is None:
             self.looked(look(self.t, moment(self.t)))
 
@@ -213,9 +216,10 @@ def as_good(t: Training, row: Row, best: Row) -> bool:
     return bool(row["valid_loss"] <= lowest + AS_GOOD * abs(lowest) / math.sqrt(len(t.valid.source)))
 
 
-def restore_best(t: Training) -> None:
+def restore_best(t: Training) -> str:
     """Leave the model, whole, with its best weights: of the best evaluation, or, with nothing held out, the last
-    (averaged)."""
+    (averaged); or, where these are not finite, those of the newest checkpoint. Returns that last, to be said behind why
+    the run broke off; else ""."""
     state = t.state
     switch(state.optimizer, "eval")
     if state.best is not None:
@@ -225,6 +229,15 @@ def restore_best(t: Training) -> None:
     if t.ranks.sharding:
         t.objective.put(t.ranks.sharding.gathered())
     t.objective.model.eval()
+    if t.folder is None or state.best is not None or t.ranks.size > 1 or t.infinite or finite(t.parameters):
+        return ""
+    try:
+        tensors, meta, _ = checkpoint.load(t.folder.checkpoints)
+    except HandfulError:  # none could be written
+        return ""
+    kind = "model." if state.average is None else "average."
+    load_weights(t.objective.model, {k.removeprefix(kind): v for k, v in tensors.items() if k.startswith(kind)})
+    return f"; the weights of step {meta['step']:,} are kept, from which it can be gone on with"
 
 
 def restart(t: Training) -> str | None:

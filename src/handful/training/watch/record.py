@@ -6,6 +6,7 @@ from handful.base.errors import HandfulError
 from handful.base.plan import Plan, Row
 from handful.base.stopwatch import part
 from handful.training.training import Training
+from handful.training.watch.guards import finite
 from handful.training.watch.saved import tensors_of
 from handful.training.watch.weights import Weights
 
@@ -70,7 +71,10 @@ def checkpoint_due(t: Training, logged: bool) -> bool:
 @part("saving")
 def save(t: Training, *, due: bool = False) -> str | None:
     """Write a checkpoint. What does not work is said and tried again at the next one: the run goes on in memory.
-    Returns why nothing was written. due: it is one to go back to."""
+    Returns why nothing was written. Weights that are not finite are none to go on from: those before them stay. due: it
+    is one to go back to."""
+    if not (t.infinite or finite(t.parameters)):
+        return None
     why, before, began = None, t.state.back, time.monotonic()
     if due:
         t.state.back = t.state.step

@@ -99,6 +99,7 @@ class Recorder(Protocol):
     """Where a run is written down while it goes on: its folder."""
 
     path: Path
+    checkpoints: Path
     behind: bool  # history.jsonl: it is written anew with the next checkpoint
 
     def append_history(self, row: Row) -> None: ...

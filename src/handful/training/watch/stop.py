@@ -38,14 +38,14 @@ class Rule(Expression):
         """
         return None
 
-    def time(self) -> float:
-        """The seconds after which this rule is sure to stop the run; infinite if there are none."""
-        return math.inf
-
     def silent_until(self, progress: Progress, batch: int | None = None) -> float:
         """The position before which it stops no run whose history stays as it is, in steps of `batch` rows (None: of
         various sizes). It is asked at every step from there on; one of the caller's own at all of them."""
         return 0
+
+    def time(self) -> float | None:
+        """The seconds after which this rule is sure to stop the run, or None if there are none."""
+        return None
 
     @property
     def scores(self) -> frozenset[str]:
@@ -121,7 +121,7 @@ class examples(Rule):
 
 @dataclass(frozen=True)
 class seconds(Rule):
-    """Stop after `s` seconds of training.
+    """Stop after `s` seconds of training and of what is measured for it; to read the data comes before.
 
     >>> seconds(60)(Progress(position=0, step=0, examples=10, seconds=61.5))
     'reached 60 seconds'
@@ -265,8 +265,8 @@ class either(_Many):
         limits = [rule.limit(examples, batch) for rule in self.rules]
         return min((n for n in limits if n is not None), default=None)
 
-    def time(self) -> float:
-        return min(rule.time() for rule in self.rules)
+    def time(self) -> float | None:
+        return min((s for rule in self.rules if (s := rule.time()) is not None), default=None)
 
     def silent_until(self, progress: Progress, batch: int | None = None) -> float:
         return min(rule.silent_until(progress, batch) for rule in self.rules)
@@ -291,8 +291,9 @@ class both(_Many):
         known = [n for n in limits if n is not None]
         return max(known) if len(known) == len(limits) else None
 
-    def time(self) -> float:
-        return max(rule.time() for rule in self.rules)
+    def time(self) -> float | None:
+        known = [s for rule in self.rules if (s := rule.time()) is not None]
+        return max(known) if len(known) == len(self.rules) else None
 
     def silent_until(self, progress: Progress, batch: int | None = None) -> float:
         return max(rule.silent_until(progress, batch) for rule in self.rules)

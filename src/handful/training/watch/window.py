@@ -8,7 +8,7 @@ from torch import Tensor
 
 from handful.losses.metric import SumMetric
 from handful.training.objective import LossSums
-from handful.training.special.measured import Unmeasured, measure
+from handful.training.special.adapted import Unmeasured, measure
 
 MetricSums = dict[str, NDArray[np.float64]]
 SEEN = 64  # mini-batches that metrics see at once

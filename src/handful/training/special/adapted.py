@@ -1,0 +1,163 @@
+"""The sides of an `Objective` that are chosen once: its model and loss, adapted to each other at the first batch, and
+what its metrics see, in the user's units, whatever the model puts out."""
+
+import copy
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from handful.base.keys import dropout_seeder
+from handful.data.base import Batch, Column, Source
+from handful.losses.forms import FORMS
+from handful.losses.loss import LossFunction, of_probabilities
+from handful.losses.loss import model as model_loss
+from handful.losses.metric import Metric, SumMetric
+from handful.training.special import adapters
+from handful.training.special.adapters import Seen, counted, viewing
+from handful.transform.several import Several
+
+Scale = tuple[Tensor, Tensor]
+Unmeasured = tuple[Sequence[SumMetric], Tensor, Tensor]  # metrics that count, and an output and a target to see
+LATER = 1 << 13  # numbers in an output that is kept to be measured with others
+_NOT_KEPT = ("forward", "view", "row_losses", "seed_dropout", "source")  # when pickled: functions, and data
+
+
+def measure(seen: Sequence[Unmeasured]) -> dict[str, Tensor]:
+    """The sums of metrics that count over what was seen of some mini-batches, of one kind: the same bits in one go."""
+    if not seen:
+        return {}
+    metrics, output, target = seen[0]
+    if len(seen) > 1:
+        output, target = torch.cat([o for _, o, _ in seen]), torch.cat([t for _, _, t in seen])
+    with torch.no_grad():
+        return {m.name: m.sums(output, target, None) for m in metrics}
+
+
+class Adapted:
+    """What is minimised, and how: decided once, at the first batch; see `handful.training.special.adapters`."""
+
+    model: nn.Module
+    loss: LossFunction
+    device: torch.device
+    source: Source | None
+    dtype: torch.dtype
+    whole: bool
+    part = ""  # of the model's output, which metrics see
+    gaps = False  # whether training rows are left out, their class being IGNORED
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: LossFunction,
+        metrics: Iterable[Metric],
+        autocast: torch.dtype | None,
+        scale: Scale | None,
+    ) -> None:
+        self._autocast = autocast
+        self._of(model)
+        self.takes(None)
+        self.minimise(loss, metrics, scale)
+
+    def _of(self, model: nn.Module) -> None:
+        self.model = model
+        # Listed once: walking the tree of modules costs more than a small model's forward pass.
+        self.parameters, self.buffers = list(model.parameters()), list(model.buffers())
+
+    def takes(self, several: Several | None, columns: Iterable[Column] = ()) -> None:
+        """Decide how batches get to the device. several: the target, where it is several that are not alike; columns:
+        of the data."""
+        self.several = several
+        nested = several is not None or any(column.kind == "collated" for column in columns)
+        self.placed: adapters.Place = partial(adapters.place_nested, several) if nested else adapters.place
+
+    def minimise(self, loss: LossFunction, metrics: Iterable[Metric], scale: Scale | None = None) -> None:
+        """Decide on loss and metrics, where they follow from the model's output."""
+        self.loss = loss
+        self.metrics, self.scale = list(metrics), scale
+        self.sum_metrics = [m for m in self.metrics if isinstance(m, SumMetric)]
+        self.count = all(m.counts for m in self.sum_metrics)  # so that they may see many mini-batches at once
+        self.of_probabilities = of_probabilities(loss)
+        self.of_model = loss == model_loss() or loss in [form(model_loss()) for form in FORMS.values()]  # it makes it
+        self._anew()
+
+    def _anew(self) -> None:
+        """Adapt to the next batch."""
+        self.seed_dropout = dropout_seeder(self.device)
+        self.row_losses = adapters.row_losses(self.model, self.loss)
+        self.forward: adapters.Call = self._first_forward
+        self.view: adapters.View = self.first_view
+
+    def put(self, model: nn.Module) -> None:
+        """Take another form of the same model."""
+        self._of(model)
+        self._anew()
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """The lower precision of the forward pass, or None. To change it is to adapt the model anew."""
+        return self._autocast
+
+    @autocast.setter
+    def autocast(self, dtype: torch.dtype | None) -> None:
+        self._autocast = dtype
+        self._anew()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {k: v for k, v in self.__dict__.items() if k not in _NOT_KEPT}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self.source = None
+        self._anew()
+
+    def with_metrics(self, metrics: Iterable[Metric]) -> Self:
+        """The same model and loss with other metrics."""
+        other = copy.copy(self)
+        other.minimise(self.loss, metrics, self.scale)
+        return other
+
+    def whole_outputs(self) -> Self:
+        """The same model, of whose output all parts are given, and not the scores alone that the loss takes."""
+        if self.whole:
+            return self
+        other = copy.copy(self)
+        other.whole = True
+        other._anew()
+        return other
+
+    def _first_forward(self, batch: Batch) -> object:
+        """Step 3 for the first batch, which lies on the model's device."""
+        self.forward, output = adapters.first_call(
+            self.model, batch, self.device, self._autocast, whole=self.whole or self.of_model, target=self.of_model
+        )
+        return output
+
+    def values(self, batch: Batch, output: object = None) -> Tensor | None:
+        """The loss of each row, whose output is known or a pass of its own; None where it is one number for all."""
+        with torch.no_grad():
+            output = self.forward(batch) if output is None else output
+            return adapters.row_losses(self.model, self.loss, by_row=True)(output, batch)[2]
+
+    def centre(self, target: Tensor) -> None:
+        """Take the sums of metrics about these targets [m, ...], in the user's units: the same for all of a run."""
+        self.sum_metrics = [m.about(target.to(self.device)) for m in self.sum_metrics]
+
+    def first_view(self, output: object, batch: Batch) -> Seen | None:
+        """Output, target and weight for metrics: numbers in the user's units, or logits; None if they are neither."""
+        self.view = viewing(self.model, self.loss, output, batch, self.scale, self.part, self.several)
+        return self.view(output, batch)
+
+    def measured(self, output: object, batch: Batch) -> tuple[dict[str, Tensor], tuple[Unmeasured, ...]]:
+        """The sums over the rows of a batch that are known, and what metrics that count have still to see."""
+        if not (seen := self.view(output, batch)):
+            return {}, ()
+        scores, target, of_rows = seen
+        small = scores.numel() <= LATER and scores.ndim == 2 and target.ndim == 1 and of_rows is None
+        if small and self.count and not self.gaps and isinstance(output, Tensor) and not output._is_view():
+            return {}, ((self.sum_metrics, scores, target),)  # no view: it will not change
+        with torch.no_grad():
+            seen = counted(seen) if self.gaps else seen
+            return {m.name: m.sums(*seen) for m in self.sum_metrics}, ()
