@@ -289,8 +289,7 @@ def _construct(
             instead = instead if name in keywords or not takes else ", so no l2: choose another, or add it to the loss"
             raise HandfulError(f"the optimizer {title} takes no '{name}'{instead}")
     decays = l2 is not None or "weight_decay" in (takes or ())
-    groups = parameter_groups(model, parameters, (l2.value if l2 else None) if decays else 0.0, patterns)
-    groups = only(groups, chosen)
+    groups = only(parameter_groups(model, parameters, (l2.value if l2 else None) if decays else 0.0, patterns), chosen)
     if patterns and takes == ():
         raise HandfulError(f"a ready {title} has groups of its own; give a class or a function for options by pattern")
     given: list[Group] | list[nn.Parameter] = groups
