@@ -207,6 +207,7 @@ class Evaluation:
         return [
             draw(target[:, k], prediction[:, k], names[k], self.unit)
             for k in range(min(outputs, 4))
+            if np.isfinite(prediction[:, k]).any()
             for draw in (figure_against, figure_residuals)
         ]
 
