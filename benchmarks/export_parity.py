@@ -18,6 +18,7 @@ import torch
 import handful
 
 ROWS = 1000
+BOTH = "a class and a number"
 HOW = {"batch": 64, "lr": 3e-3, "until": "steps(60)", "quiet": True, "seed": 0}
 rng = np.random.default_rng(0)
 LABELS = rng.choice(["one", "two", "three"], ROWS)
@@ -58,10 +59,11 @@ def sounds():
 
 def differences(model, rows, given, target, folder):
     """(largest difference, largest value, seconds of the export, bytes of the file)."""
-    y = LABELS if target == "class" else rng.normal(100, 5, ROWS)
-    data = rows.assign(y=y) if isinstance(rows, pd.DataFrame) else rows | {"y": y}
+    y = {"class": LABELS, "number": rng.normal(100, 5, ROWS)}
+    goal = {BOTH: y}.get(target) or {target: y[target]}
+    data = rows.assign(**goal) if isinstance(rows, pd.DataFrame) else rows | goal
     more = {"rate": 8000} if "sound" in rows else {}
-    source = handful.open(data, target="y", **more)
+    source = handful.open(data, target=",".join(goal), **more)
     run = handful.fit(model, source, **HOW)
     start = time.perf_counter()
     path = run.export(folder / "m.onnx")
@@ -73,6 +75,8 @@ def differences(model, rows, given, target, folder):
     session = onnxruntime.InferenceSession(str(path))
     found = session.run(None, given)[0]
     right = run.predict(asked) if target == "number" else run.predict(asked, probabilities=True).numpy()
+    if len(goal) > 1:
+        right = np.c_[right, run.predict(asked)["number"]]
     left = ", ".join(s["step"] for s in json.loads(session.get_modelmeta().custom_metadata_map["outside"]).values())
     return np.abs(found - right).max(), np.abs(right).max(), seconds, path.stat().st_size, left or "nothing"
 
@@ -82,6 +86,7 @@ def main():
     models = [
         ("table", "linear", "class"), ("table", "linear", "number"), ("table", "mlp", "class"),
         ("table", "mlp", "number"), ("table", "table", "class"), ("table", "table", "number"),
+        ("table", "linear", BOTH), ("table", "mlp", BOTH), ("table", "table", BOTH),
         ("pictures", "linear", "class"), ("pictures", "mlp", "class"), ("pictures", "cnn", "class"),
         ("pictures", "resnet", "class"), ("texts", "text", "class"), ("texts", "text(encoder='convolution')", "class"),
         ("texts", "text(encoder='transformer')", "class"), ("sounds", "audio", "class"),

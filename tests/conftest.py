@@ -1,8 +1,10 @@
 """Shared settings: on a shared machine no test may fail because a moment was slow; and promises to the bit are tested
 on the CPU, also where there is a GPU. `make test-cuda` runs tests/test_cuda.py with the GPU in sight."""
 
+import io
 import os
 import signal
+import sys
 
 import pytest
 from hypothesis import settings
@@ -14,6 +16,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the backgrou
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # started by nohup: tests hang up
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+from handful.cli import main
 
 settings.register_profile("handful", deadline=None)
 settings.load_profile("handful")
@@ -27,3 +31,22 @@ def own_handlers():
     yield
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """The command in this process: (exit status, standard output, standard error)."""
+
+    def run(*arguments, stdin=None):
+        monkeypatch.setattr(sys, "argv", ["handful", *map(str, arguments)])
+        if stdin is not None:
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        status = 0
+        try:
+            main()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run

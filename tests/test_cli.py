@@ -18,28 +18,10 @@ import safetensors.numpy
 import torch
 
 import handful
-from handful.cli import main
 from handful.cli.watch import server_of
 from handful.runs.folder import RunFolder
 
 TINY = ["--model", "linear", "--batch", "64", "--lr", "0.02", "--until", "epochs(2)"]
-
-
-def run_here(monkeypatch, capsys, *arguments):
-    """(exit status, standard output, standard error) of a command in this process."""
-    monkeypatch.setattr(sys, "argv", ["handful", *map(str, arguments)])
-    status = 0
-    try:
-        main()
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    printed = capsys.readouterr()
-    return status, printed.out, printed.err
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    return lambda *arguments: run_here(monkeypatch, capsys, *arguments)
 
 
 def outside(*arguments, cwd):

@@ -678,6 +678,8 @@ def test_a_folder_that_cannot_be_made_is_said_before_anything_is_measured(tmp_pa
     began = time.monotonic()
     with pytest.raises(HandfulError, match=r"file/out could not be written: Not a directory$"):
         handful.compare("mlp", "iris", batches=["full"], epochs=1000, seeds=100, out=tmp_path / "file" / "out")
+    with pytest.raises(HandfulError, match=r"holds a run: give the comparison a folder of its own$"):
+        handful.compare("mlp", "iris", batches=["full"], epochs=1000, seeds=100, out=ready_made[0])
     assert time.monotonic() - began < 60
     with pytest.raises(HandfulError, match=r"file/sub could not be written: Not a directory$"):
         handful.load(ready_made[0]).report(tmp_path / "file" / "sub" / "page.html")

@@ -17,6 +17,7 @@ import handful
 from handful.base.errors import HandfulError
 from handful.data.base import Ragged
 from handful.data.store import manifest as m
+from handful.data.store import prepare as prepare_module
 from handful.data.store import read as store_module
 from handful.data.store import write as store_write
 from handful.data.store.prepare import prepare
@@ -434,3 +435,19 @@ def test_memory_does_not_grow_with_what_is_written(tmp_path):
     run = subprocess.run([sys.executable, "-c", script, tmp_path], check=True, stdout=subprocess.PIPE, text=True)
     small, large = (int(kilobytes) * 1024 for kilobytes in run.stdout.split())
     assert large < small + size / 3
+
+
+def test_whoever_writes_a_store_second_is_told_and_leaves_nothing(tmp_path, monkeypatch):
+    """The other call publishes it after this one has looked whether it is there."""
+    source, opened = ({"x": np.arange(8.0), "y": [0, 1] * 4}), prepare_module.open_feed
+
+    def meanwhile(*given):
+        monkeypatch.setattr(prepare_module, "open_feed", opened)
+        handful.prepare(source, tmp_path / "s")
+        return opened(*given)
+
+    monkeypatch.setattr(prepare_module, "open_feed", meanwhile)
+    with pytest.raises(HandfulError, match="was just written by another process: open it"):
+        handful.prepare(source, tmp_path / "s")
+    assert len(handful.open(tmp_path / "s")) == 8
+    assert os.listdir(tmp_path) == ["s"]

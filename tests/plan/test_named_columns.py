@@ -1,8 +1,5 @@
 """columns=: what is learned from is named, or what is not; the same in every container, at every later reading."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -90,10 +87,12 @@ def test_names_that_cannot_be(columns, said):
     assert said in str(refused.value)
 
 
-def test_the_command_line_names_them_too(tmp_path):
-    homes().to_csv(tmp_path / "homes.csv", index=False)
-    command = [sys.executable, "-m", "handful", "train", "homes.csv", "--target", "rent", "--dry-run"]
-    done = subprocess.run([*command, "--columns", "-bill"], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "Left out, as asked: bill." in done.stdout
-    done = subprocess.run([*command, "--columns", "-bil"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (2, "handful: homes.csv has no column 'bil'. Did you mean 'bill'?\n")
+def test_the_command_line_names_them_too(tmp_path, command, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    homes().to_csv("homes.csv", index=False)
+    train = ["train", "homes.csv", "--target", "rent", "--dry-run", "--columns"]
+    status, out, _ = command(*train, "-bill")
+    assert status == 0
+    assert "Left out, as asked: bill." in out
+    status, _, err = command(*train, "-bil")
+    assert (status, err) == (2, "handful: homes.csv has no column 'bil'. Did you mean 'bill'?\n")

@@ -66,26 +66,36 @@ def test_real_steps_are_timed_and_a_slow_part_is_seen(training):
     assert all(lo <= mid <= hi for lo, mid, hi in zip(found.low, found.seconds, found.high, strict=True))
 
 
-def test_the_budget_leaves_out_the_largest_sizes(training):
-    class Slow(nn.Module):
-        def forward(self, x):
-            time.sleep(2e-3 * len(x))
-            return x
+class Slow(nn.Module):
+    """A layer that takes so many seconds by its own clock, which nothing else moves."""
 
-    found = measure_throughput(training(mlp(extra=[Slow()])), powers_of_two(256), budget=0.8)
+    def __init__(self, seconds):
+        super().__init__()
+        self.seconds, self.now = seconds, 0.0
+
+    def forward(self, x):
+        self.now += self.seconds(len(x))
+        return x
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def clock(self, _):
+        return self.now
+
+
+def test_the_budget_leaves_out_the_largest_sizes(training):
+    slow = Slow(lambda rows: 2e-3 * rows)
+    found = measure_throughput(training(mlp(extra=[slow])), powers_of_two(256), budget=0.8, timer=slow.clock)
     assert 1 < len(found.sizes) < 9
     assert found.sizes[-1] < 256
 
 
 def test_a_slow_step_is_not_timed_at_its_smallest_sizes_alone(training):
     """It once was, and the largest of those was chosen: 4 rows a step, each as long as a step of 64."""
-
-    class Slow(nn.Module):
-        def forward(self, x):
-            time.sleep(5e-2)
-            return x
-
-    found = measure_throughput(training(mlp(extra=[Slow()])), powers_of_two(256), budget=0.4, known={32: [0.05]})
+    slow, sizes = Slow(lambda rows: 5e-2), powers_of_two(256)
+    given = {"budget": 0.4, "known": {32: [0.05]}, "timer": slow.clock}
+    found = measure_throughput(training(mlp(extra=[slow])), sizes, **given)
     assert {32, 64} <= set(found.sizes)
     assert found.a > 2e-2
 

@@ -3,8 +3,6 @@
 import io
 import json
 import shlex
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -228,14 +226,14 @@ def test_sounds_that_are_taken_for_others_can_be_heard(tmp_path):
     assert page.count("data:audio/wav;base64") == len(found.sounds) == 12
 
 
-def test_the_command_of_a_plan_makes_the_plan_again(tmp_path):
+def test_the_command_of_a_plan_makes_the_plan_again(tmp_path, command):
     options = {"l1": 0.5, "until": "steps(1) | seconds(9)", "batch": 16, "lr": 0.1, "augment": None}
     run = handful.fit("linear", "digits", quiet=True, **options)
     words = shlex.split(run.plan.command)
     assert words[:3] == ["handful", "train", "digits"]
-    called = subprocess.run([sys.executable, "-m", "handful", *words[1:], "--dry-run", "--json"],
-                            capture_output=True, text=True, check=True)  # fmt: skip
-    again = json.loads(called.stdout)["choices"]
+    status, out, _ = command(*words[1:], "--dry-run", "--json")
+    assert status == 0
+    again = json.loads(out)["choices"]
     for name in options:
         assert again[name]["value"] == run.plan.choices[name].value
         assert again[name]["status"] == "given"

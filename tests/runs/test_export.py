@@ -299,3 +299,73 @@ def test_an_operator_that_onnx_does_not_have_is_named(tmp_path):
     run = handful.fit(Exponential(3, 3), (torch.randn(40, 3), torch.arange(40) % 3), **HOW)
     with pytest.raises(HandfulError, match=r"torch.onnx cannot write Exponential; export .pt2 \(.*matrix_exp"):
         run.export(tmp_path / "m.onnx")
+
+
+class Means(nn.Module):
+    """The mean of each row's steps, of vectors or of ids, by the lengths of the rows or a mask."""
+
+    def __init__(self, by):
+        super().__init__()
+        self.first, self.out = (
+            (nn.Linear(2, 5), nn.Linear(5, 3)) if by == "lengths" else (nn.Embedding(20, 5), nn.Linear(5, 3))
+        )
+        self.forward = self.of_vectors if by == "lengths" else self.of_ids
+
+    def of_vectors(self, x, lengths):
+        here = torch.arange(x.shape[1]) < lengths[:, None]
+        return self.out((self.first(x).relu() * here[..., None]).sum(1) / lengths[:, None])
+
+    def of_ids(self, x, attention_mask):
+        here = attention_mask[..., None].float()
+        return self.out((self.first(x) * here).sum(1) / here.sum(1))
+
+
+class Waves(nn.Sequential):
+    """It takes rows of 60 numbers at least."""
+
+    def __init__(self, by):
+        super().__init__(nn.Unflatten(1, (1, -1)), nn.Conv1d(1, 4, 60, 8, bias=False), nn.AdaptiveAvgPool1d(1),
+                         nn.Flatten(), nn.Linear(4, 3))  # fmt: skip
+
+
+class Recurrent(Tags):
+    def __init__(self, by):
+        super().__init__()
+        self.cell = nn.GRU(2, 5, batch_first=True)
+
+    def forward(self, x):
+        return super().forward(x).amax(1)
+
+
+@pytest.mark.parametrize(("model", "by"), [(Means, "lengths"), (Means, "attention_mask"), (Waves, ""), (Recurrent, "")])
+@pytest.mark.parametrize("ending", ["pt2", pytest.param("onnx", marks=onnx)])
+def test_rows_of_different_lengths_come_padded_with_what_follows_from_their_lengths(model, by, ending, tmp_path):
+    rng = np.random.default_rng(0)
+    shape = {"lengths": (2,), "attention_mask": (), "": () if model is Waves else (2,)}[by]
+    lengths = rng.integers(60, 90, 40) if model is Waves else rng.integers(2, 9, 40)
+    drawn = lambda n: rng.integers(1, 20, n) if by == "attention_mask" else rng.normal(size=(n, *shape)).astype("f")
+    rows = [torch.from_numpy(drawn(n)) for n in lengths]
+    data = [(row, int(k)) for row, k in zip(rows, rng.integers(0, 3, 40), strict=True)]
+    run = handful.fit(model(by), data, **HOW | {"batch": 8})
+    if model is Recurrent:
+        with pytest.raises(HandfulError, match="recurrent layers are traced for one length of rows alone"):
+            run.export(tmp_path / f"m.{ending}")
+        return
+    given = {"x": nn.utils.rnn.pad_sequence(rows, batch_first=True).numpy()}
+    if by == "lengths":
+        given["lengths"] = lengths
+    if by == "attention_mask":
+        given[by] = (np.arange(lengths.max()) < lengths[:, None]).astype("int64")
+    right, file = run.predict(data, probabilities=True).numpy(), run.export(tmp_path / f"m.{ending}")
+    if ending == "pt2":
+        module = torch.export.load(file).module()
+        found = module({name: torch.from_numpy(value) for name, value in given.items()}).numpy()
+        told = torch.export.load(file, extra_files=(extra := {"handful.json": ""})) and json.loads(
+            extra["handful.json"]
+        )
+        assert set(told["outside"]) == set(given)
+    else:
+        import onnxruntime
+
+        found = onnxruntime.InferenceSession(str(file)).run(None, given)[0]
+    np.testing.assert_allclose(found, right, atol=2e-6)

@@ -1,6 +1,5 @@
 """Raw input as a person has it at hand: each way of giving it predicts what the table of training would."""
 
-import io
 import json
 import subprocess
 import sys
@@ -12,20 +11,6 @@ from PIL import Image
 
 import handful
 from handful.base.errors import HandfulError
-from handful.cli import main
-
-
-def run_main(arguments, monkeypatch, capsys, stdin=None):
-    """The command in this process: exit status, standard output, standard error."""
-    monkeypatch.setattr(sys, "argv", ["handful", *map(str, arguments)])
-    if stdin is not None:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-    try:
-        main()
-        code = 0
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    return code, *capsys.readouterr()
 
 
 def quick(model, data, **given):
@@ -66,13 +51,13 @@ def test_a_sentence_with_dots_and_digits_is_a_sentence_but_a_file_name_is_not(se
             sentences.predict(name)
 
 
-def test_the_command_takes_a_sentence_and_lines_from_standard_input(sentences, monkeypatch, capsys):
-    code, out, _ = run_main(["predict", sentences.path, GOOD], monkeypatch, capsys)
+def test_the_command_takes_a_sentence_and_lines_from_standard_input(sentences, command):
+    code, out, _ = command("predict", sentences.path, GOOD)
     assert (code, out) == (0, "row,prediction\n0,good\n")
     for stdin in (f"{BAD}\n{GOOD}\n", f"review\n{BAD}\n{GOOD}\n"):
-        code, out, _ = run_main(["predict", sentences.path, "-"], monkeypatch, capsys, stdin.encode())
+        code, out, _ = command("predict", sentences.path, "-", stdin=stdin.encode())
         assert (code, out) == (0, "row,prediction\n0,bad\n1,good\n")
-        code, out, _ = run_main(["predict", sentences.path, "-", "--json"], monkeypatch, capsys, stdin.encode())
+        code, out, _ = command("predict", sentences.path, "-", "--json", stdin=stdin.encode())
         assert json.loads(out) == [{"row": 0, "prediction": "bad"}, {"row": 1, "prediction": "good"}]
 
 

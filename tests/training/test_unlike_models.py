@@ -237,3 +237,39 @@ def test_each_update_is_the_plain_loops_and_a_run_goes_on(name: str, tmp_path: P
     assert all(torch.equal(value, found[key]) for key, value in other.state_dict().items())
     again = handful.load(tmp_path / "run", model=made(case), loss=case.loss)
     assert again.evaluate(data)["loss"] == pytest.approx(wanted, rel=1e-6)
+
+
+class Observed(nn.Module):
+    """It keeps the largest outputs that it has seen, in evaluation mode, too, as observers for a quantisation do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(6, 3)
+        self.register_buffer("largest", torch.zeros(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.a(x)
+        seen = out.detach().abs().amax(0)
+        if not len(self.largest):  # type: ignore[arg-type]
+            self.largest.resize_(3).copy_(seen)  # type: ignore[operator]
+        self.largest.copy_(torch.maximum(seen, self.largest * 0.9))  # type: ignore[arg-type, operator]
+        return torch.clamp(out, -self.largest, self.largest)  # type: ignore[operator, type-var]
+
+
+@pytest.mark.parametrize("how", [{}, {"loss": F.cross_entropy}, {"batch": "auto", "lr": "auto", "until": "steps(2)"}])
+def test_what_is_tried_before_the_first_step_leaves_no_trace_in_what_a_model_observes(how: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model, plain = Observed(), Observed()
+    plain.load_state_dict(model.state_dict())
+    run = handful.fit(model, (ONE["x"], KINDS), **{
+        "batch": B, "lr": 0.05, "until": "steps(3)", "optimizer": "sgd", "schedule": "constant", "l2": 0, "valid": None,
+        "quiet": True, "precision": "float32", **how,
+    })  # fmt: skip
+    optimizer = torch.optim.SGD(plain.parameters(), lr=run.history[0]["lr"])
+    size = run.history[0]["batch"]
+    for k in range(3 if how.get("batch") is None else 2):
+        rows = np.asarray(handful.Order(N, seed=0)[size * k : size * k + size])
+        optimizer.zero_grad()
+        F.cross_entropy(plain(torch.tensor(ONE["x"][rows]).float()), torch.tensor(KINDS[rows])).backward()
+        optimizer.step()
+    torch.testing.assert_close(model.largest, plain.largest, rtol=1e-5, atol=1e-7)

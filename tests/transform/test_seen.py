@@ -1,8 +1,6 @@
 """Rows that were trained on are known again, in any container, and rows that are on both sides of a split are said."""
 
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -73,13 +71,13 @@ def test_the_target_counts_too_and_weights_do_not():
     assert counted(run.evaluation((x[:100], y[:100])).notes, 100) == 100
 
 
-def test_the_page_and_the_command_line_say_it(tmp_path):
+def test_the_page_and_the_command_line_say_it(tmp_path, command):
     frame = table(100)
     frame.to_csv(tmp_path / "all.csv", index=False)
     handful.fit("linear", str(tmp_path / "all.csv"), target="y", valid=0, out=tmp_path / "run", **QUICK)
-    command = [sys.executable, "-m", "handful", "evaluate", str(tmp_path / "run"), str(tmp_path / "all.csv")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "all 100 rows of" in done.stdout
+    status, out, _ = command("evaluate", tmp_path / "run", tmp_path / "all.csv")
+    assert status == 0
+    assert "all 100 rows of" in out
     assert "All 100 rows of" in (tmp_path / "run" / "evaluation.html").read_text()
 
 

@@ -32,6 +32,7 @@ from handful.optim.build import build as optimizer_of
 from handful.report.page import file_name
 from handful.report.tables import text_table
 from handful.report.words import say_bytes, say_count, say_number, say_score, say_seconds, say_value
+from handful.runs.folder import RunFolder
 from handful.training.watch import stop
 
 GRID = 3.0  # the factor between two learning rates that are tried
@@ -47,6 +48,10 @@ class Comparison(Results):
 
     def __str__(self) -> str:
         answers = "\n".join(f"{f.question} {f.answer}" for f in self.findings)
+        seen = {str(row["method"]): float(row["examples"]) for row in self.table}
+        if min(seen.values()) < 0.9 * max(seen.values()):
+            each = ", ".join(f"{name} {say_number(n)}" for name, n in seen.items())
+            answers = f"length: time ran out before all had seen as many examples ({each})\n{answers}"
         return f"{text_table(words(self.table, self.score))}\n\ntarget: {self.target.words}\n{answers}"
 
     def report(self, path: str | Path = "comparison.html") -> Path:
@@ -329,8 +334,8 @@ def _check(
     model: object, seeds: object, limits: dict[str, object], optimizer: object, reach: object,
     more: dict[str, object], out: str | Path | None,
 ) -> None:  # fmt: skip
-    if out is not None:
-        files.made(out)  # or what was measured for minutes would be lost there
+    if out is not None and RunFolder(files.made(out)).holds_run():  # made now: what is measured takes minutes
+        raise HandfulError(f"{out} holds a run: give the comparison a folder of its own")
     if not isinstance(model, str | nn.Module):
         raise HandfulError(f"model must be an nn.Module or the name of a ready-made one, not {type(model).__name__}")
     positive_integer(seeds, "seeds")

@@ -34,6 +34,7 @@ from handful.training.process.checkpoint import read_tensors
 from handful.training.process.device import choose_precision
 from handful.training.special.adapters import input_names, target_argument
 from handful.training.special.coupling import KEPT_WHOLE, LossForm, loss_form, still_layers
+from handful.training.watch.weights import buffers_kept
 from handful.transform.augment.geometry import Flip
 from handful.transform.rows import original_rows
 from handful.transform.target_values import in_row
@@ -130,7 +131,12 @@ def start_from(net: nn.Module, init: str | PathLike[str] | None, chooser: Choose
 
 @part("making the model")
 def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser, device: torch.device) -> Objective:
-    """Model + loss + metrics, tried on two rows."""
+    """Model + loss + metrics, tried on a few rows, which leaves the model as it was."""
+    with buffers_kept(net):
+        return _tried(net, data, options, chooser, device)
+
+
+def _tried(net: nn.Module, data: Data, options: Config, chooser: Chooser, device: torch.device) -> Objective:
     choice, lower = choose_precision(options.precision, str(device), net)
     chooser.put("precision", choice)
     if choice.value == "float64":

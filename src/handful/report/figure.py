@@ -68,10 +68,12 @@ def blank(x_label: str, y_label: str, **layout: object) -> "go.Figure":
     """An empty figure with labelled axes, further options of Plotly's layout as given."""
     import plotly.graph_objects as go
 
-    plot = go.Figure(layout={"showlegend": False, "margin": {"l": 8, "r": 12, "t": 28, "b": 8}})
-    plot.update_layout(template=None, **layout)
-    for axes, label in ((plot.update_xaxes, x_label), (plot.update_yaxes, y_label)):
-        axes(title_text=html.escape(label), automargin=True, zeroline=False)
+    own = {"showlegend": False, "margin": {"l": 8, "r": 12, "t": 28, "b": 8}, **layout}
+    for name, label in (("xaxis", x_label), ("yaxis", y_label)):
+        own[name] = {"title": {"text": html.escape(label)}, "automargin": True, "zeroline": False}
+    # An empty template: to copy Plotly's own, and leave it out again, took nine tenths of the time.
+    plot = go.Figure(layout={"template": go.layout.Template(), **own})
+    plot.layout.template = None
     return plot
 
 

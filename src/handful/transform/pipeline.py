@@ -16,7 +16,7 @@ from handful.data.options import Collate
 from handful.data.targets import names_of
 from handful.losses.metric import NAMED, Metric
 from handful.transform.auto import NO_ARGUMENTS, Arguments, InputChooser, Steps, unscaled
-from handful.transform.columns import as_trained, check_same, foreign
+from handful.transform.columns import Cut, as_trained, check_same, foreign
 from handful.transform.inputs import Input, Layout, SingleInput
 from handful.transform.language import LanguageSource, language_source
 from handful.transform.rows import TrainingRows, cache, check_weights, original_rows
@@ -35,8 +35,8 @@ class Pipeline:
     """A callable Batch -> Batch with `x` (or several named inputs), `y`, and `weight` if rows are weighted.
 
     Frozen: what it was fitted to is input, target, weight, tokenizer (of a language model), notes (sentences on what
-    was found, chosen, dropped and fitted), trained_on (the training columns) and seen (of the training rows: see
-    `handful.transform.seen`). What it is fed from, see `on`, is not
+    was found, chosen, dropped and fitted), trained_on (the training columns), seen (of the training rows: see
+    `handful.transform.seen`) and cut (how rows are windows of a table). What it is fed from, see `on`, is not
     written down: columns and where (the source's name), source (to look up row numbers for messages), with_target
     (False leaves `y` and `weight` out), foreign (read as something else than in training), collate (of samples).
     """
@@ -51,6 +51,7 @@ class Pipeline:
     with_target: bool = True
     trained_on: dict[str, Column] = field(default_factory=dict)
     seen: Tensor | None = None
+    cut: Cut | None = None
     source: Source | None = None
     foreign: tuple[str, ...] = ()
     collate: Collate | None = None
@@ -135,7 +136,7 @@ class Pipeline:
         if self.target and self.task in ("multilabel", "regression"):
             column = self.trained_on.get(self.target.column)
             parts = (column.labels if column else None) or names_of(self.target.column)
-        numbered = tuple(map(str, range(self.outputs)))
+        numbered = tuple(str(k + bool(self.cut)) for k in range(self.outputs))  # steps ahead count from 1
         return self.classes or (tuple(parts) if len(parts) == self.outputs else numbered)
 
     @property
@@ -220,9 +221,19 @@ class Pipeline:
         )  # fmt: skip
 
     @property
+    def table(self) -> dict[str, Column]:
+        """The columns, target and weight too, as they were in training; of windows those of the table."""
+        return self.cut.table if self.cut else self.trained_on
+
+    @property
     def schema(self) -> dict[str, Column]:
-        """The input columns as they were in training, for handful.open(new, columns=pipeline.schema)."""
-        return {name: self.trained_on[name] for name in self.uses}
+        """The columns that a prediction needs, for handful.open(new, columns=pipeline.schema)."""
+        return self.cut.table if self.cut else {name: self.trained_on[name] for name in self.uses}
+
+    def rows(self, source: Source, ahead: bool = False) -> Source:
+        """The rows of what was opened by `table` or `schema`: windows of them, where training had windows. ahead: to
+        predict what comes after the last row."""
+        return self.cut.windows(source, ahead) if self.cut else source
 
     def windows(self, source: Source) -> LanguageSource:
         """Another text in the windows and tokens that a language model was trained with."""

@@ -66,7 +66,7 @@ class Several(Target):
                 f"it is not known which of the model's outputs predict {some(self.names)}: let it return a dict of "
                 "these names, or a tuple in this order; run.outputs(data) gives them"
             )
-        return torch.cat([head.reshape(len(head), -1) for head in found], dim=1)
+        return torch.cat([head.reshape(head.shape[0], -1) for head in found], dim=1)
 
     def _split(self, outputs: Tensor) -> tuple[Tensor, ...]:
         return torch.split(outputs, list(self.sizes), 1)
@@ -146,7 +146,7 @@ class Several(Target):
 
     def scores(self, outputs: Tensor) -> Tensor:
         each = zip(self.parts, self._split(exact(outputs)), strict=True)
-        return torch.cat([part.scores(x).reshape(len(x), -1) for part, x in each], dim=1)
+        return torch.cat([part.scores(x).reshape(x.shape[0], -1) for part, x in each], dim=1)
 
 
 def _own(values: Tensor, column: Column) -> Tensor:

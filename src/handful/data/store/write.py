@@ -256,6 +256,7 @@ def _alone(folder: Path, store: Path) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise HandfulError(f"{store} is being written by another process: wait for it to end") from None
-        if not folder.exists():  # the other one published it between our mkdir and our lock
+        if store.exists() or not folder.exists():  # the other one published it before our lock
+            shutil.rmtree(folder, ignore_errors=True)
             raise HandfulError(f"{store} was just written by another process: open it")
         yield

@@ -5,10 +5,9 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 
-import torch
-
 from handful.base.keys import random_states
 from handful.training.training import Training
+from handful.training.watch.weights import put_back
 
 
 class Snapshot:
@@ -55,9 +54,8 @@ class Snapshot:
         """Let a Training of the same model go on from here: weights, what the optimizer remembers (not its options),
         the average, position, step and window."""
         s, kept = to.state, self.state
-        with torch.no_grad():
-            for tensor, value in self.weights:
-                tensor.copy_(value)
+        for tensor, value in self.weights:
+            put_back(tensor, value)
         s.optimizer.state.clear()  # in place: an optimizer of two parts shares one dict between them
         s.optimizer.state.update({p: deepcopy(entry) for p, entry in self.optimizer.items()})
         if s.average is not None:

@@ -1,6 +1,7 @@
 """The whole way from raw rows to predictions as one nn.Module, which can be exported."""
 
 import copy
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
@@ -8,13 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from handful.base.errors import HandfulError
+from handful.base.errors import MISTAKES, HandfulError
 from handful.data.base import Batch, Column
 from handful.losses.ctc import only_valid
 from handful.training.objective import Objective
 from handful.transform.inputs import Input, NamedInputs, SingleInput, TableInput
 from handful.transform.pipeline import Pipeline
+from handful.transform.steps.numbers import PadRows
 from handful.transform.steps.step import AnyStep
+from handful.transform.steps.text import Lengths
 
 NEVER_SEEN = "\0"  # stands for every category that training did not have
 _GIVES = {
@@ -23,7 +26,7 @@ _GIVES = {
     "scores": "float64 [rows, outputs], probabilities of classes, and numbers in their units, by their names",
     "outputs": "what the network gives",
 }
-VARYING = 7  # length of the rows of an example, where it varies
+VARYING = (7, 97, 997, 9973)  # lengths of the rows of an example, where they vary: the first that the model takes
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,9 @@ class Raw:
     classes: tuple[str, ...] | None = None
     missing: tuple[str, ...] = ()
 
-    def example(self, rows: int) -> Tensor:
+    def example(self, rows: int, length: int) -> Tensor:
         """So many rows of ones."""
-        sides = (VARYING if side is None else side for side in self.shape)
+        sides = (length if side is None else side for side in self.shape)
         return torch.ones(rows, *sides, dtype=getattr(torch, self.dtype))
 
 
@@ -71,7 +74,10 @@ class Program(nn.Module):
         self.input = self._input(pipeline.input)
         if any(raw.dtype == "bfloat16" or (raw.dtype.startswith("uint") and raw.dtype != "uint8") for raw in self.raws):
             raise HandfulError(f"rows of {self.raws[0].dtype} cannot be exported; train on float32 or int32")
-        self(self.example(2))  # how the model is called is decided at the first batch
+        for self.length in VARYING:
+            with suppress(*MISTAKES if self.length != VARYING[-1] else ()):
+                self(self.example(2))  # how the model is called is decided at the first batch
+                break
 
     def facts(self) -> dict[str, object]:
         """What goes in, what comes out, and what is left to do outside, as JSON."""
@@ -82,7 +88,7 @@ class Program(nn.Module):
 
     def example(self, rows: int) -> dict[str, Tensor]:
         """So many rows of ones."""
-        return {raw.name: raw.example(rows) for raw in self.raws}
+        return {raw.name: raw.example(rows, self.length) for raw in self.raws}
 
     def forward(self, rows: dict[str, Tensor]) -> Tensor:
         batch = Batch(dict(rows), np.zeros(0, dtype=np.int64))
@@ -101,7 +107,7 @@ class Program(nn.Module):
                 return self._table(given)
             case SingleInput():
                 return self._single(given)
-        return NamedInputs({name: self._single(part) for name, part in given.parts.items()})
+        return NamedInputs({name: self._single(part, name) for name, part in given.parts.items()})
 
     def _table(self, table: TableInput) -> TableInput:
         for name in table.numbers:
@@ -115,9 +121,14 @@ class Program(nn.Module):
             self.columns[name] = replace(column, classes=(*classes, NEVER_SEEN))
         return table
 
-    def _single(self, part: SingleInput) -> SingleInput:
+    def _single(self, part: SingleInput, called: str = "") -> SingleInput:
         name, column = " ".join(part.uses), self.columns[part.uses[0]]
         left = part.steps[0].outside() if part.steps else None
+        match part.steps:
+            case (PadRows(), *_):
+                left = column.dtype, column.shape, "rows of any length become one block, with 0 behind the end of a row"
+            case (Lengths(), *_):  # beside those rows, of the same column
+                name = called
         if left is None:
             if column.kind == "collated":
                 raise HandfulError(

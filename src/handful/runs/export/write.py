@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from handful.base import files
@@ -108,9 +108,14 @@ def traced(program: Program) -> ExportedProgram:
             errors.append(error)
     why = str(errors[-1]).strip().partition("\n")[0]
     if why.startswith("Constraints violated"):
+        recurrent = any(isinstance(layer, nn.RNNBase) for layer in program.model.modules())
         why = (
             "its forward goes through the rows, or counts them, in Python; let it work on whole tensors, as x.shape[0]"
         )
+        if recurrent and any(None in raw.shape for raw in program.raws):
+            why = (
+                "recurrent layers are traced for one length of rows alone: export .safetensors, or pad all rows to one"
+            )
     raise HandfulError(f"torch.export cannot trace {type(program.model).__name__}: {why}") from errors[0]
 
 

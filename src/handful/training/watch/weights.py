@@ -1,6 +1,7 @@
 """The tensors of a model by name: copied, put back, averaged over the steps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -23,6 +24,33 @@ def laid_out(model: nn.Module, weights: Weights) -> Weights:
     """Weights where the model's own are: on its device, shared out among the ranks as they are."""
     own = copy_weights(model, clone=False)
     return {k: as_shared(v.to(own[k].device), own[k]) if k in own else v for k, v in weights.items()}
+
+
+def put_back(tensor: Tensor, before: Tensor) -> None:
+    """Let a tensor of a model be as it was; a buffer may have taken another size."""
+    with torch.no_grad():
+        if tensor.shape != before.shape:
+            tensor.resize_(before.shape)
+        tensor.copy_(before)
+
+
+@contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Afterwards all buffers are as they were: some, such as what observes for a quantisation, change in evaluation
+    mode, too."""
+    kept = [
+        (module, name, value, value.detach().clone())
+        for module in model.modules()
+        for name, value in module.named_buffers(recurse=False)
+        if not nn.parameter.is_lazy(value)
+    ]
+    try:
+        yield
+    finally:
+        for module, name, value, before in kept:
+            put_back(value, before)
+            if not isinstance(module, torch.jit.ScriptModule):
+                module._buffers[name] = value
 
 
 def load_weights(model: nn.Module, weights: Weights) -> None:

@@ -257,6 +257,11 @@ class Lengths(Step[Ragged]):
         found = (int(offsets.diff().max()) for _, offsets in chunks if len(offsets) > 1)
         return replace(self, longest=max(found, default=1)) if self.cut else self
 
+    def outside(self) -> tuple[str, tuple[int | None, ...], str]:
+        cut = "" if self.longest is None else f", at most {self.longest}"
+        return ("int64", (None,), f"1 for each place of a row{cut}, 0 behind its end") if self.mask else (
+            "int64", (), f"the length of each row{cut}")  # fmt: skip
+
     def __call__(self, value: Ragged) -> Tensor:
         lengths = value.offsets.diff()
         lengths = lengths if self.longest is None else lengths.clamp(max=self.longest)
