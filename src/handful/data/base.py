@@ -47,8 +47,7 @@ class Column:
              tensor    any other fixed-shape block of numbers
              several   [k] per row of a target of k columns: codes of classes and numbers side by side, float64
              collated  whatever a collate function of the caller's makes of some rows
-    dtype:   NumPy's name ("float32", "int64", "uint8"), "bfloat16" or "str"
-    shape:   of one row; None where it varies
+    dtype:   NumPy's name ("float32", "uint8"), "bfloat16" or "str"; shape: of one row, None where it varies
     labels:  what the zeros and ones of a tensor [k] stand for, where they came from lists of strings
     dates:   how a number, seconds since 1970 (UTC), or since midnight for "time of day", is written as a date in text:
              one of DATES in tables/written.py; set for dates of typed columns, too
@@ -58,8 +57,9 @@ class Column:
     words:   how the values of a target are written in the text they were read from, where Python writes them otherwise
     unit:    what a number in text has before or behind it ("€", "%", "kg"), or ""
     missing: what stands in text for a number that is missing, other than the usual marks
-    open:    whether a category may hold strings that are not among `classes`: when data are read as those of training,
-             these are then classes, too, behind the known ones; else they are missing
+    open:    whether strings of a category that are not among `classes` are classes, too, behind the known ones, when
+             data are read as those of training; else they are missing
+    separator: what stands between the values of a tensor [k] in the cells of a text: numbers, or labels
     parts:   of a target of several columns: what each of them holds
     """
 
@@ -76,6 +76,7 @@ class Column:
     missing: tuple[str, ...] = ()
     type: str | None = None
     words: tuple[str, ...] | None = None
+    separator: str | None = None
     parts: tuple["Column", ...] = ()
 
     @property

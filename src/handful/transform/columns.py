@@ -227,7 +227,8 @@ def foreign(now: Column, trained: Column) -> bool:
     """Whether values that were read without knowing the training data mean something else: "007" was a number there."""
     digits = now.kind == trained.kind == "number" and (now.dates == DIGITS) != (trained.dates == DIGITS)
     other = now.kind != trained.kind and {now.kind, trained.kind} <= _WRITABLE and "number" in (now.kind, trained.kind)
-    return other or (digits and not is_moment(named(now.type)))
+    cells = trained.separator is not None and now.kind in _WRITABLE
+    return other or cells or (digits and not is_moment(named(now.type)))
 
 
 def as_trained(
@@ -250,14 +251,14 @@ def as_trained(
 def check_same(name: str, trained: Column, source: Source) -> None:
     """Raise HandfulError if the column is of another kind, shape or rate than in training."""
     now, where = source.columns[name], f"column '{name}' of {source.name}"
-    if now.kind != trained.kind and not {now.kind, trained.kind} <= _WRITABLE:
+    if now.kind != trained.kind and not {now.kind, trained.kind} <= _WRITABLE and not foreign(now, trained):
         if trained.kind == "collated":
             raise HandfulError(f"{where} is to be put together as in training: handful.open(data, collate=...)")
         example = f" ('{now.classes[0]}')" if now.classes else ""
         raise HandfulError(f"{where} is {now.kind}{example}, but was {trained.kind} in training")
     if trained.kind == "image" and (now.dtype == "uint8") != (trained.dtype == "uint8"):
         raise HandfulError(f"{where} holds pictures of {now.dtype}, but of {trained.dtype} in training")
-    if None not in trained.shape and now.shape != trained.shape:
+    if None not in trained.shape and not foreign(now, trained) and now.shape != trained.shape:
         raise HandfulError(f"{where} has rows of shape {now.shape}, but of {trained.shape} in training")
     if now.rate != trained.rate:
         raise HandfulError(

@@ -17,9 +17,10 @@ from handful.data.targets import names_of
 from handful.losses.metric import NAMED, Metric
 from handful.transform.auto import NO_ARGUMENTS, Arguments, InputChooser, Steps, unscaled
 from handful.transform.columns import Cut, as_trained, check_same, foreign
-from handful.transform.inputs import Input, Layout, SingleInput
+from handful.transform.inputs import Infinite, Input, Layout, SingleInput
 from handful.transform.language import LanguageSource, language_source
-from handful.transform.rows import TrainingRows, cache, check_weights, original_rows
+from handful.transform.names import doubtful
+from handful.transform.rows import TrainingRows, cache, check_weights, infinite, original_rows
 from handful.transform.several import Several
 from handful.transform.steps.step import Inputs
 from handful.transform.steps.stored import Json, pack, stored, unpack
@@ -59,14 +60,17 @@ class Pipeline:
     def __call__(self, batch: Batch) -> Batch:
         """The batch as the model takes it; `y` and `weight` are there if their columns are.
 
-        Raises HandfulError naming the row for a missing target, a class that training did not have or a bad
-        weight.
+        Raises HandfulError naming the row for a missing target, a class that training did not have, a bad weight or an
+        infinite number in a table.
         """
         batch, columns = self.translated(batch)
-        out = self.input(batch, columns)
         rows = batch.rows
         if self.source is not None and len(rows) and rows.max() < len(self.source):
             rows = original_rows(self.source, rows)
+        try:
+            out = self.input(batch, columns)
+        except Infinite as error:
+            raise infinite(error.column, self.where, int(rows[error.at])) from None
         if self.with_target and self.target is not None and self.target.column in batch.columns:
             name = self.target.column
             out["y"] = self.target.encode(batch[name], columns[name], rows, self.where)
@@ -328,7 +332,7 @@ def fit_pipeline(
     trained_on = {name: replace(column, open=name in fitted.open) for name, column in columns.items()}
     if target and target.task == "sequence" and target.dtype == "str":
         trained_on[target.column] = Column("text", "str")  # other texts than those of training are no unknown classes
-    notes += reader.notes + fitted.notes()
+    notes += reader.notes + fitted.notes() + doubtful(source, fitted.uses)
     if own_model and list(fitted.parts) == ["x"] and not fitted.parts["x"].steps:
         scale = unscaled(source.read_column(fitted.uses[0], np.arange(min(len(source), 4096), dtype=np.int64)))
         notes += [scale] if scale else []
