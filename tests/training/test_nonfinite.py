@@ -345,3 +345,20 @@ def test_weights_that_are_infinite_from_the_start_are_saved(tmp_path):
     run = handful.fit(Masked(), (x, x.sum(1, keepdim=True)), out=tmp_path / "run", **given)
     assert run.exit_status == 0
     assert (tmp_path / "run" / "checkpoints" / "000000000004.json").exists()
+
+
+def test_infinity_in_held_out_rows_is_named_once(tmp_path, capfd):
+    x = torch.randn(90, 3, generator=torch.Generator().manual_seed(0))
+    y = x.sum(1, keepdim=True)
+    x[77, 1], x[81, 0] = torch.inf, torch.nan
+    given = {"batch": 15, "lr": 0.01, "until": "epochs(3)", "preprocess": None}
+    source = handful.open((x, y))
+    held = (source.subset(np.arange(60)), source.subset(np.arange(60, 90)))
+    run = handful.fit(nn.Linear(3, 1), held[0], valid=held[1], out=tmp_path / "run", **given)
+    assert run.exit_status == 0
+    said = (
+        "the held-out loss is not finite: column 'x' holds NaN or infinity in rows 77, 81 of arrays (rows count from 0)"
+    )
+    assert "".join(capfd.readouterr()).count(said) == 1
+    assert [row["note"] for row in run.history if "note" in row] == [said]
+    assert run.plan.notes.count(said) == 1

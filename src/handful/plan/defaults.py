@@ -271,8 +271,8 @@ def score(
         if pipeline.task in ("classification", "multilabel", "sequence") and metrics:
             name = list(known)[1]
             why = (
-                "the first metric, where it differs by more than its standard error and valid_loss is within 5% of the "
-                f"lowest; else valid_loss; score='{name}' keeps by it alone"
+                "the first metric, where it differs by more than two standard errors and valid_loss is within 5% of "
+                f"the lowest; else valid_loss; score='{name}' keeps by it alone"
             )
             chosen = Choice(name, "default", why)
     elif asked not in known:

@@ -186,14 +186,21 @@ def interval(right: ArrayLike, rows: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def _pairs(target: ArrayLike, prediction: ArrayLike) -> tuple[Floats, Floats, slice, list[str]]:
-    """(target, prediction) float64 [n], which rows are drawn, and a note where that is not all."""
+    """(target, prediction) float64 [n], which rows are drawn, and notes where that is not all."""
     y, p = np.asarray(target, dtype=np.float64), np.asarray(prediction, dtype=np.float64)
     if y.shape != p.shape or y.ndim != 1 or not len(y):
         raise HandfulError(
             f"residuals need as many targets {list(y.shape)} as predictions {list(p.shape)}, at least one"
         )
+    known, notes = np.isfinite(p), list[str]()
+    if not known.any():
+        raise HandfulError("no prediction is finite: there is nothing to draw")
+    if lost := int(np.count_nonzero(~known)):
+        notes.append(f"{lost:,} of {len(p):,} predictions are not finite: left out here.")
+        y, p = y[known], p[known]
     every = -(-len(y) // POINTS)
-    return y, p, slice(None, None, every), [f"{len(y[::every]):,} of {len(y):,} rows are drawn."] if every > 1 else []
+    notes += [f"{len(y[::every]):,} of {len(y):,} rows are drawn."] if every > 1 else []
+    return y, p, slice(None, None, every), notes
 
 
 def _scatter(x: Floats, y: Floats, x_label: str, y_label: str, hover: str) -> "go.Figure":

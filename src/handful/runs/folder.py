@@ -33,7 +33,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = files.here(path).absolute()  # whoever changes the working directory meanwhile
-        self.checkpoints = path / "checkpoints"
+        self.checkpoints = self.path / "checkpoints"
         self.made: list[Path] = []  # folders that `claim` made
         self.notes: list[str] = []
         self.held: TextIO | None = None

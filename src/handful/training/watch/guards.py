@@ -11,7 +11,7 @@ from torch import Tensor
 from handful.base.errors import HandfulError, StepError, some
 from handful.base.plan import Row
 from handful.base.shards import is_shard, whole
-from handful.data.base import Batch
+from handful.data.base import Batch, Source
 from handful.losses.loss import IGNORED
 from handful.training.objective import Objective
 from handful.training.special.coupling import mode_coupling
@@ -157,6 +157,18 @@ def non_finite(
     )
     error.in_rows, error.in_weights = wrong is not None, in_weights
     return error
+
+
+def not_finite_in(batches: Iterable[Batch], source: Source) -> str | None:
+    """Which column of rows of a source holds NaN or infinity, as the model gets it, and in which; None where none."""
+    found: dict[str, list[int]] = {}
+    for batch in batches:
+        for name, value in batch.tensors().items():
+            if (bad := _not_finite(value, len(batch))).any():
+                found.setdefault(name, []).extend(original_rows(source, batch.rows[bad.numpy()]).tolist())
+    for name, rows in found.items():
+        return f"column '{name}' holds NaN or infinity in rows {some(rows, 5)} of {source.name} (rows count from 0)"
+    return None
 
 
 def all_finite(tensors: Iterable[Tensor]) -> Tensor:

@@ -22,7 +22,7 @@ from handful.training.process.interrupts import INTERRUPTED
 from handful.training.state import Best
 from handful.training.training import RATE_IS_OPEN, Training
 from handful.training.watch.evaluation import evaluate
-from handful.training.watch.guards import diverged, finite
+from handful.training.watch.guards import diverged, finite, not_finite_in
 from handful.training.watch.record import checkpoint_due, crossed, log, moment, noted, save, say
 from handful.training.watch.saved import evaluated
 from handful.training.watch.weights import Weights, load_weights
@@ -30,7 +30,10 @@ from handful.training.watch.window import Window
 
 CONSIDERED = 16  # times in a run that the batch may grow
 FEW_HELD = 100  # held-out rows, and fewer: whether their loss is higher than at another look is told by its error
-TELLS = 1.0  # so many of its standard errors, paired by row
+TELLS = 1.0  # so many of its standard errors, paired by row;
+LATER = 0.25  # and a number's later look is as good as the lowest within so many: later is not always better
+AGAIN = 1.5  # a second beginning is kept within so many: so far below is the lowest of some twenty looks by chance
+BEYOND = 2.0  # standard errors by which a score nobody asked for decides: the best of dozens of looks is one out
 NEARER = 80  # looks of an open run, after which they are twice as far apart, and again whenever it is twice as long
 FULL = 1000  # rows of the history of a run whose length is not known, before they are fewer
 NEAR = 0.05  # of the lowest held-out loss: evaluations so near it are told apart by the score first
@@ -39,7 +42,7 @@ RISES = 3  # so many looks, all worse than before them, send a run back,
 SETTLED = 30  # after this many steps at least: running statistics and averages lag behind that long
 LOWER = 8.0  # what its rate is divided by then
 BY_HEART = 4  # so many looks worse than the best, the training loss being lower than that: rows are learned by heart.
-EARLY = 0.25  # Where the best look was in this share of the plan the run begins again, once, its rate divided by
+EARLY = 0.5  # Where the best look was in this share of the plan the run begins again, once, its rate divided by
 LESS = 4.0
 AS_GOOD = 0.5  # of a standard error: what the best look is allowed for having been the lowest of several
 RISEN, LEARNED = "the held-out loss rose from the first looks on", "the rows were learned by heart early"
@@ -175,6 +178,10 @@ def look(t: Training, row: Row) -> Row:
                 t, f"memory ran out in an evaluation: {t.objective.at_once:,} rows at a time go through the model there"
             )
         keep_best(t, row, weights)
+    if not math.isfinite(scores["loss"]) and all(math.isfinite(r.get("valid_loss", 0.0)) for r in t.state.history):
+        cause = t.held_out and not_finite_in(t.valid.epoch(EVALUATION_BATCH), t.held_out)
+        if cause:  # said once
+            say(t, f"the held-out loss is not finite: {cause}")
     return row
 
 
@@ -204,14 +211,16 @@ def keep_best(t: Training, row: Row, weights: Weights) -> None:
 
 
 def as_good(t: Training, row: Row, best: Row) -> bool:
-    """Whether, of a number, a later look is not clearly above the lowest, by few held-out rows: more of the training
-    is in it. Classes are learned by heart, and a few rows, surely wrong, widen the error. Or whether, after a run began
-    again from its first weights, a look comes about as low as the best one before that, which was the lowest of a curve
-    that went up and down. The standard error is that of a loss spread by its mean then."""
-    if t.pipeline.task == "regression" and row.get("behind", math.inf) <= TELLS:
+    """Whether, of a number, a later look is hardly above the lowest, by few held-out rows: more of the training is in
+    it. Or whether, after a run began again from its first weights, a look comes about as low as the best one before
+    that, which was the lowest of a curve that went up and down: by few rows within AGAIN standard errors, paired by
+    row, by more within half of one of a loss spread by its mean."""
+    if t.pipeline.task == "regression" and row.get("behind", math.inf) <= LATER:
         return True
     if t.state.first is None or t.valid is None or not 0 < best["position"] <= t.state.restarted:
         return False
+    if "behind" in row:  # few held-out rows
+        return bool(row["behind"] <= AGAIN)
     lowest = best.get("valid_loss", math.nan)
     return bool(row["valid_loss"] <= lowest + AS_GOOD * abs(lowest) / math.sqrt(len(t.valid.source)))
 
@@ -313,7 +322,7 @@ def may_restart(t: Training) -> bool:
 
 def better(t: Training, row: Row, than: Row) -> bool:
     """Whether an evaluation beats another: by the run's score, then by the loss. A score that nobody asked for
-    decides only beyond its standard error, and only among losses near the lowest so far: a network that learns its
+    decides only beyond two standard errors, and only among losses near the lowest so far: a network that learns its
     rows by heart may still gain in accuracy while its probabilities are ruined."""
     score = t.plan.score
     sign = -1 if lower_is_better(score, direction(t.plan)) else 1
@@ -329,7 +338,7 @@ def better(t: Training, row: Row, than: Row) -> bool:
         lowest = max(rank(r)[1] for r in [row, than, *t.state.history])
         near = lowest - NEAR * abs(lowest)
         told_by = round(t.evenness * len(t.valid.source))
-        if min(new_loss, old_loss) < near or abs(new - old) <= standard_error(abs(old), told_by):
+        if min(new_loss, old_loss) < near or abs(new - old) <= BEYOND * standard_error(abs(old), told_by):
             return new_loss > old_loss
     return (new, new_loss) > (old, old_loss)
 
