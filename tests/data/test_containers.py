@@ -280,7 +280,7 @@ def test_a_stream_is_spooled_into_a_store_from_which_a_run_goes_on(batches, tmp_
 
 
 def test_a_number_column_with_other_cells_is_read_from_a_data_base_as_from_csv(tmp_path):
-    area = [90.5 if k % 40 else "k.A." for k in range(100)]
+    area = [90.5 + k if k % 40 else "k.A." for k in range(100)]
     rows = [(a, "-" if k % 30 == 7 else k, f"{k % 7}a") for k, a in enumerate(area)]
     with sqlite3.connect(tmp_path / "h.db") as base:
         base.execute("create table houses (area real, rooms integer, kind text)")

@@ -273,8 +273,9 @@ class Run:
 
         `.onnx` (needs the extra handful[onnx]) and `.pt2` (torch.export) take raw rows, any number of them: a column as
         in training, by name; numbers of tables float64 with NaN where one is missing, pictures as decoded. They give
-        probabilities, or numbers in the target's units. Categories come by name to ONNX, as their places among the
-        classes to `.pt2`. Text, sound and rows of tokens come as the numbers that the step left outside makes of them.
+        probabilities, or numbers in the target's units, and compute in float32, also where the run does in bfloat16.
+        Categories come by name to ONNX, as their places among the classes to `.pt2`. Text, sound and rows of tokens
+        come as the numbers that the step left outside makes of them.
         All of that is told in the file: metadata of ONNX, the extra file handful.json of `.pt2`. `.safetensors`: the
         weights alone. Raises HandfulError for another ending, and for a model that torch cannot trace.
         """
