@@ -421,7 +421,9 @@ def hold_data(rank, path, folder, worth):
     def count(event, info):
         if event == "step":
             rollup = Path("/proc/self/smaps_rollup").read_text()
-            held.append(int(re.search(r"^Pss:\s+(\d+) kB", rollup, re.M)[1]) * 1024)
+            held.append(
+                1024 * sum(map(int, re.findall(r"^Pss_(?:Anon|Shmem):\s+(\d+) kB", rollup, re.M)))
+            )  # not libraries
 
     torch.manual_seed(0)
     how = {**PLAIN, "until": "steps(3)", "preprocess": None, "target": "y"}
