@@ -103,7 +103,7 @@ CALLS = {
     "an optimizer of another model": (
         lambda: fit(optimizer=torch.optim.SGD(linear().parameters(), lr=0.1), lr="auto"), "param"
     ),
-    "lbfgs": (lambda: fit(optimizer=torch.optim.LBFGS, l2=0.1), "LBFGS takes no 'weight_decay'"),
+    "lbfgs": (lambda: fit(optimizer=torch.optim.LBFGS, l2=0.1), "LBFGS takes no 'weight_decay', so no l2"),
     "validation with other columns": (
         lambda: fit("wine", model="table", valid="iris"), "column"
     ),

@@ -276,6 +276,7 @@ def test_the_page_and_the_folder(comparison, tmp_path):
     first = comparison.table[0]
     short = replace(comparison, table=[first | {"examples": 30}, *comparison.table[1:]])
     assert "had the same time: in it they saw different numbers of examples" in str(compare_page(short).html())
+    assert "length: time ran out before all had seen as many examples (" in str(short)
     saved = json.loads((page.parent / "comparison.json").read_text())
     assert saved["table"] == comparison.table
     assert len(saved["runs"]) == 8

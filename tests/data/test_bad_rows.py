@@ -288,6 +288,31 @@ def test_ragged_lines(tmp_path):
     assert any("4 ragged lines of 80 rows (a1.csv: Row #8" in note for note in parts.notes)
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "frame", "dicts"])
+@pytest.mark.parametrize("values", [[0.5, 1.5], ["no", "yes"], [3, 4]], ids=["numbers", "names", "counts"])
+def test_rows_without_a_value_of_the_target(values, kind, tmp_path):
+    frame = pd.DataFrame({"x": range(40), "y": pd.array(values * 20, dtype="Int64" if values[0] == 3 else None)})
+    frame.loc[[3, 30], "y"] = None
+    data = {"frame": frame, "dicts": frame.astype({"y": object}).where(frame.notna(), None).to_dict("records")}.get(
+        kind, tmp_path / f"a.{kind}"
+    )
+    match kind:
+        case "csv":
+            frame.to_csv(data, index=False)
+        case "jsonl":
+            frame.to_json(data, orient="records", lines=True)
+        case "parquet":
+            frame.to_parquet(data)
+    with pytest.raises(HandfulError, match=r"target 'y' is .* in row 3 .*1 more.*leave them out with bad_rows='skip'$"):
+        handful.open(data, target="y")
+    source = handful.open(data, target="y", bad_rows="skip")
+    assert source.take(range(38)).tensor("x").tolist() == [i for i in range(40) if i not in (3, 30)]
+    assert "left out, as they cannot be read: 2 missing targets of 40 rows (row 3, row 30)." in source.notes
+    assert len(handful.open(data, target="x").columns) == 2  # where it is an input, it may be missing
+    with pytest.raises(HandfulError, match="more than the 1 that may be skipped"):
+        handful.open(data, target="y", bad_rows=1)
+
+
 @pytest.fixture
 def sounds(tmp_path):
     for i in range(20):

@@ -277,3 +277,19 @@ def test_a_stream_is_spooled_into_a_store_from_which_a_run_goes_on(batches, tmp_
     handful.fit("linear", tmp_path / "store", out=tmp_path / "run", callbacks=[halt], **how)
     again = handful.resume(tmp_path / "run", quiet=True)
     assert all(torch.equal(a, b) for a, b in zip(run.model.parameters(), again.model.parameters(), strict=True))
+
+
+def test_a_number_column_with_other_cells_is_read_from_a_data_base_as_from_csv(tmp_path):
+    area = [90.5 + k if k % 40 else "k.A." for k in range(100)]
+    rows = [(a, "-" if k % 30 == 7 else k, f"{k % 7}a") for k, a in enumerate(area)]
+    with sqlite3.connect(tmp_path / "h.db") as base:
+        base.execute("create table houses (area real, rooms integer, kind text)")
+        base.executemany("insert into houses values (?, ?, ?)", rows)
+    base.close()
+    lines = ["area,rooms,kind", *(",".join(map(str, row)) for row in rows)]
+    (tmp_path / "h.csv").write_text("\n".join(lines) + "\n")
+    one, other = (handful.open(tmp_path / name, target="kind") for name in ("h.db", "h.csv"))
+    assert one.columns["area"].kind == one.columns["rooms"].kind == "number"
+    for name in ("area", "rooms"):
+        np.testing.assert_array_equal(*(s.take(range(100)).tensor(name).numpy() for s in (one, other)))
+    assert [n for n in one.notes if "'area'" in n] == [n for n in other.notes if "'area'" in n]

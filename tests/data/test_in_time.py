@@ -1,5 +1,7 @@
 """Rows that belong together, or follow one another: held out so that nothing leaks; windows of a time series."""
 
+import csv
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 import handful
 from handful.base.errors import HandfulError
 from handful.data.split import HeldOut, held_out
+from handful.runs.predict import write_predictions
 
 HOW = {"batch": 16, "lr": 0.02, "until": "epochs(2)", "quiet": True}
 
@@ -215,3 +218,80 @@ def test_gaps_and_short_series_are_said():
     source = handful.open({k: v[keep] for k, v in rows.items()}, target="sold").windows(4, 1, order="day", by="shop")
     assert any("1 of 79 steps of 'day' are longer than the usual one" in note for note in source.notes)
     assert any("1 of 3 series of 'shop' have fewer than 5 rows: no window" in note for note in source.notes)
+
+
+@pytest.fixture(scope="module")
+def hours(tmp_path_factory):
+    """A table of two regions, its rows mixed, as CSV; and the same in order."""
+    rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("hours")
+    moments = np.datetime_as_string(np.datetime64("2024-01-01T00:00") + np.arange(150).astype("timedelta64[h]"))
+    rows = [(at.replace("T", " "), r, np.sin(k / 4 + i) * (i + 1) + 0.1 * rng.normal(), k % 7)
+            for i, r in enumerate(("north", "south")) for k, at in enumerate(moments)]  # fmt: skip
+    lines = [f"{at},{region},{load:.4f},{wind}" for at, region, load, wind in rows]
+    path = folder / "hours.csv"
+    path.write_text("\n".join(["at,region,load,wind", *(lines[i] for i in rng.permutation(len(lines)))]) + "\n")
+    return path, rows
+
+
+WINDOWED = HOW | {"target": "load", "windows": "12, horizon=2, by=region", "lr": 0.05, "until": "epochs(8)"}
+
+
+@pytest.fixture(scope="module")
+def windowed(hours, tmp_path_factory):
+    return handful.fit("linear", str(hours[0]), out=tmp_path_factory.mktemp("windowed") / "run", **WINDOWED)
+
+
+def test_windows_of_a_file_are_those_of_the_opened_table(hours, windowed):
+    path, _ = hours
+    by_hand = handful.open(path, target="load").windows(12, 2, order="at", by="region")
+    other = handful.fit("linear", by_hand, **{k: v for k, v in WINDOWED.items() if k not in ("windows", "target")})
+    for mine, theirs in zip(windowed.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    ahead = handful.open(path, target="load").windows(12, 0, order="at", by="region")
+    np.testing.assert_array_equal(windowed.predict(str(path)), windowed.predict(ahead))
+    assert windowed.evaluate(str(path)) == windowed.evaluate(by_hand)
+    assert any("series in the order of 'at'" in note for note in windowed.plan.notes)
+    assert any("window: load, wind of 12 rows; it predicts 'load' in each" in note for note in windowed.plan.notes)
+
+
+def test_predictions_name_series_and_time_and_need_no_more_than_the_last_rows(hours, windowed, tmp_path):
+    path, rows = hours
+    write_predictions(handful.load(windowed.path), str(path), tmp_path / "all.csv")
+    table = list(csv.DictReader((tmp_path / "all.csv").read_text().splitlines()))
+    assert [*table[0]] == ["row", "region", "at", "prediction_1", "prediction_2"]
+    lines = path.read_text().splitlines()[1:]
+    for row in table[::37]:
+        assert lines[int(row["row"])].startswith(f"{row['at'][:16]},{row['region']},")
+    last = [r for r in rows if r[1] == "south"][-12:]
+    new = [{"at": at, "region": "west", "load": load, "wind": wind} for at, _, load, wind in last]  # another series
+    found = windowed.as_function()(new)
+    np.testing.assert_allclose(found, windowed.predict(str(path))[-1:], rtol=1e-3)
+    with pytest.raises(HandfulError, match="11 rows in the longest series of 'region', too few for 12"):
+        windowed.predict(new[1:])
+
+
+def test_a_run_on_windows_goes_on_from_its_folder(hours, tmp_path):
+    whole = handful.fit("linear", str(hours[0]), out=tmp_path / "whole", **WINDOWED | {"valid": str(hours[0])})
+    stop = [lambda event, info: "enough" if event == "step" and info["step"] == 20 else None]
+    cut_off = WINDOWED | {"valid": str(hours[0]), "callbacks": stop}
+    handful.fit("linear", str(hours[0]), out=tmp_path / "cut", **cut_off)
+    cut = handful.resume(tmp_path / "cut", quiet=True)
+    for mine, theirs in zip(cut.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_whole_series_or_the_last_windows_are_held_out(hours):
+    source = handful.open(hours[0], target="load").windows(12, 2, by="region")
+    train, valid = held_out(source, HeldOut.of("0.5 by region"))
+    regions = [{*source.series[source.last[part.rows]].tolist()} for part in (train, valid)]
+    assert sorted(regions, key=min) == [{0}, {1}]
+    by_time, plain = (held_out(source, HeldOut.of(asked)) for asked in ("last 0.2 by at", "last 0.2"))
+    assert [part.rows.tolist() for part in by_time] == [part.rows.tolist() for part in plain]
+    with pytest.raises(HandfulError, match="not by 'wind'"):
+        held_out(source, HeldOut.of("0.2 by wind"))
+
+
+@pytest.mark.parametrize("asked", ["a day", "24, horizn=2", 0.5, {"horizon": 2}, "12, by"])
+def test_windows_that_are_not_understood_are_said(hours, asked):
+    with pytest.raises(HandfulError, match="windows says how many rows the model gets"):
+        handful.fit("linear", str(hours[0]), **WINDOWED | {"windows": asked})

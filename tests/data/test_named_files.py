@@ -3,7 +3,9 @@
 import csv
 import gzip
 import wave
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from PIL import Image
 import handful
 from handful.base.errors import HandfulError
 from handful.data.base import Ragged
+from handful.runs.predict import predicted
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 255, (12, 10, 8, 3), dtype=np.uint8)
@@ -112,6 +115,21 @@ def test_a_flat_folder_with_a_table_says_to_open_the_table(pictures: Path) -> No
     (pictures.parent / "images" / "labels.csv").write_bytes(pictures.read_bytes())
     with pytest.raises(HandfulError, match=r"has no target.*labels.csv may name the files and their labels"):
         handful.fit("auto", pictures.parent / "images", until="steps(1)", quiet=True)
+
+
+def test_a_folder_with_one_table_of_labels_is_opened_by_it(pictures: Path, tmp_path: Path) -> None:
+    lines = pictures.read_text().splitlines()
+    pictures.write_text("\n".join([lines[0], *lines[:0:-1]]) + "\n")  # not in the order of the files' names
+    how: dict[str, Any] = {"target": "size", "until": "steps(1)", "batch": 4, "lr": 0.01, "quiet": True, "valid": None}
+    run = handful.fit("cnn", pictures.parent, columns="-kind", **how)
+    assert run.pipeline.uses == ("file",)
+    np.testing.assert_array_equal(run.predict(pictures.parent), run.predict(pictures))
+    assert list(next(predicted(run, pictures.parent))) == ["row", "prediction"]  # whose rows are not the sorted files
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for path in (pictures, *sorted(pictures.parent.glob("images/*"))):
+            archive.write(path, path.relative_to(pictures.parent))
+    with pytest.raises(HandfulError, match=r"all\.zip holds labels.csv beside the files that it may name: unpack it"):
+        handful.open(tmp_path / "all.zip", target="size")
 
 
 def test_fields_of_structs_are_columns(tmp_path: Path) -> None:

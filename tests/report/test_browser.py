@@ -198,7 +198,10 @@ def test_the_docs_site_needs_no_network(browser, tmp_path):
     page.keyboard.type("micro-batch")
     page.locator(".md-search-result__item").first.wait_for(timeout=30_000)
     page.context.close()
+    beside = {"results": "step", "examples": "digits"}  # pages alike: one of each
     for path in sorted({*(tmp_path / "site").rglob("*.html")} - {tmp_path / "site" / "404.html"}):
+        if beside.get(path.parent.name, path.stem) != path.stem:
+            continue
         for phone in (False, True):
             page = seen(browser, path.as_uri(), phone=phone, dark=phone, drawn=False)
             judge(page)

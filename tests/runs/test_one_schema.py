@@ -4,6 +4,7 @@ import csv
 import datetime as dt
 import io
 import json
+import os
 import sqlite3
 import tempfile
 from contextlib import closing
@@ -545,16 +546,19 @@ def same(seen, whole):
     return torch.equal(*(torch.nn.functional.pad(x, (0, longest - x.shape[1])) for x in (seen, whole)))
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=int(os.environ.get("EXAMPLES", "12")), deadline=None, suppress_health_check=list(HealthCheck))
 @given(tables(), st.data())
 def test_a_prediction_does_not_depend_on_what_a_row_comes_in_or_with(columns, data):
     n = len(columns["label"])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = as_csv(folder, columns).rename(folder / "whole.csv")
-        run = train(
-            path, model="auto", target="label", until="steps(1)", batch=8, valid=0
-        )  # a text wins where it is long
+        try:  # a text wins where it is long
+            run = train(path, model="auto", target="label", until="steps(1)", batch=8, valid=0)
+        except HandfulError as refused:  # a column of "Inf" and marks for missing values alone
+            if "holds an infinite value in row" not in str(refused):
+                raise
+            return
         whole, predicted, scores = inputs(run, path), run.predict(path), run.outputs(path)
         assert set(map(str, predicted)) <= set(columns["label"])
         row = data.draw(st.integers(0, n - 1))

@@ -70,6 +70,11 @@ class Counting(nn.Module):
         return F.cross_entropy(o, t)
 
 
+def pairs(o, t):
+    """Of rows of two classes each: no value where one of them is missing, as in a single row."""
+    return F.softplus(o[t == 0, 0][None] - o[t != 0, 0][:, None]).mean()
+
+
 def net(start=None):
     torch.manual_seed(0)
     model = nn.Linear(4, 3)
@@ -105,6 +110,7 @@ def by_hand(loss, divide=False):
         (couples, "the loss couples the rows of a batch"),
         (couples_by_row, "the loss couples the rows of a batch"),
         (spreads, "the loss couples the rows of a batch"),
+        (pairs, "the rows of a batch"),
     ],
 )
 def test_the_update_is_that_of_the_whole_mini_batch(loss, note, micro):

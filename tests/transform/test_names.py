@@ -103,3 +103,50 @@ def test_a_model_of_the_callers_own_gets_the_numbers():
 
     handful.fit(Net(), sales("shop_id"), target="y", **SHORT)
     assert max(seen) > 1000
+
+
+X = np.random.default_rng(0).normal(size=300)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (np.where(np.arange(300) % 20 == 0, -999, 500 + 4500 * np.abs(X)), "'a' is -999 in 15 of 300 rows"),
+        (np.where(np.arange(300) % 50 == 0, 9999, 15 + 3 * X), "'a' is 9999 in 6 of 300 rows"),
+        (np.where(np.arange(300) % 50 == 0, -99, np.abs(X).round()), "'a' is -99 in 6 of 300 rows"),
+        (np.where(np.arange(300) == 0, 9999, 15 + 3 * X), ""),  # one row
+        (np.where(np.arange(300) % 20 == 0, 999, np.linspace(5, 998, 300)), ""),  # among the others
+        (np.where(np.arange(300) % 20 == 0, -1, np.abs(X).round()), ""),
+    ],
+)
+@pytest.mark.parametrize("place", ["input", "target"])
+def test_numbers_that_stand_for_missing_ones_are_said(values, said, place):
+    data = {"a": values.round(2), "b": X} if place == "input" else {"b": X, "y": values.round(2)}
+    data |= {"y": X + np.random.default_rng(1).normal(size=300)} if place == "input" else {}
+    notes = handful.fit("linear", data, target="y", task="regression", valid=0, **SHORT).plan.notes
+    found = [note for note in notes if "stands for a missing value" in note]
+    assert [note.partition(",")[0] for note in found] == (
+        [said.replace("'a'", "'y'" if place == "target" else "'a'")] if said else []
+    )
+
+
+LEAKS = {
+    "code of the class": (np.where(X > 0, 7, 3), np.where(X > 0, "yes", "no"), True),
+    "name of the class": (np.where(X > 0, "paid", "open"), np.where(X > 0, "yes", "no"), True),
+    "bound": (X, np.where(X > 0.3, "yes", "no"), True),
+    "converted": ((1.1 * X + 3).round(4), X.round(4), True),
+    "squared": (X, X**2, True),
+    "nearly": (X + 0.1 * np.random.default_rng(1).normal(size=300), X, False),
+    "but for one row": (np.where(np.arange(300) == 9, 9 - 18 * (X > 0.3), X), np.where(X > 0.3, "yes", "no"), False),
+}
+
+
+@pytest.mark.parametrize("kind", LEAKS)
+def test_an_input_that_tells_the_target_alone_is_named_and_can_be_left_out(kind):
+    values, y, told = LEAKS[kind]
+    data = pd.DataFrame({"other": np.random.default_rng(2).normal(size=300), "a": values, "y": y})
+    due = "'y' is told by 'a' alone: if that is not known where predictions are made, leave it out: columns='-a'."
+    assert (due in handful.fit("linear", data, target="y", valid=0, **SHORT).plan.notes) == told
+    run = handful.fit("linear", data, target="y", columns="-a", **SHORT)
+    assert run.pipeline.uses == ("other",)
+    assert due not in run.plan.notes

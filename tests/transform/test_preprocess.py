@@ -364,6 +364,16 @@ class TestTable:
         with pytest.raises(HandfulError, match=r"'income' of rows.csv holds an infinite value in row 44"):
             fit_pipeline(source.subset(np.arange(40, 60)), own_model=False)
 
+    def test_one_in_other_data_is_named_too(self):
+        """Held out, evaluated or predicted, where values far away are cut to ten deviations."""
+        source = table()
+        pipeline = fit_pipeline(source.subset(np.arange(40)), own_model=False)
+        source.values["income"][44] = -torch.inf
+        with pytest.raises(HandfulError, match=r"'income' of rows.csv holds an infinite value in row 44"):
+            pipeline.on(source.subset(np.arange(40, 60)))(source.subset(np.arange(40, 60)).take(range(20)))
+        with pytest.raises(HandfulError, match=r"'income' of rows.csv holds an infinite value in row 44"):
+            pipeline.on(source)(source.take([3, 44]))
+
     @pytest.mark.parametrize(("steps", "reference"), [("minmax", MinMaxScaler()), ("standardize", StandardScaler())])
     def test_other_steps_for_the_numbers(self, steps, reference):
         x = draw(30, 2)

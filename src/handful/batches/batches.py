@@ -10,7 +10,8 @@ from handful.base.keys import drawing
 from handful.batches.arguments import check_call, check_reading
 from handful.batches.permutation import RowOrder
 from handful.batches.prefetch import EpochPrefetcher, in_threads, positions_ahead
-from handful.data.base import Batch, Rows, Source, as_rows
+from handful.data.base import Batch, Rows, Source
+from handful.data.series import as_rows
 
 Transform = Callable[[Batch], Batch]
 STRETCH = 4096  # rows drawn from the order and checked at a time: a call each would cost 10 us per mini-batch

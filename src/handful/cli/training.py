@@ -69,6 +69,7 @@ def profile(
 @with_options(
     "target",
     "columns",
+    "windows",
     "valid",
     "optimizer",
     "schedule",
@@ -116,7 +117,7 @@ def compare(
 
 
 @command
-@with_options("target", "columns", "valid", "optimizer", "until", "device", "seed")
+@with_options("target", "columns", "windows", "valid", "optimizer", "until", "device", "seed")
 def tune(
     data: Data,
     model: Annotated[str, typer.Option(help="auto, or a ready-made model")] = "auto",

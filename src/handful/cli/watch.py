@@ -1,7 +1,10 @@
 """Look at a run while it goes on: in the terminal, or as a page that this machine alone can open."""
 
+import math
 import time
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -43,13 +46,24 @@ def follow(folder: "RunFolder") -> dict[str, object]:
     with Live(None) as live:
         while True:
             history, scores, why = folder.so_far()
-            for row in history[shown:]:
-                (live.evaluation if "valid_loss" in row else live.update)(row)
+            for before, row in list(pairwise([{}, *history]))[shown:]:
+                show = live.evaluation if "valid_loss" in row else live.update
+                show({**row, "examples_per_second": speed(before, row)})
             shown = len(history)
             if why:
                 live.close(why)
                 return {"scores": scores, "stopped_because": why, "folder": folder.path}
             time.sleep(EVERY)
+
+
+def speed(before: Mapping[str, Any], row: Mapping[str, Any]) -> float:
+    """Examples per second of the run, not of the look at it, between two rows of its history; NaN where no time did.
+
+    >>> speed({"position": 32, "seconds": 1.0}, {"position": 96, "seconds": 1.5})
+    128.0
+    """
+    seconds = row.get("seconds", 0.0) - before.get("seconds", 0.0)
+    return (row.get("position", 0) - before.get("position", 0)) / seconds if seconds > 0 else math.nan
 
 
 def server_of(folder: "RunFolder", port: int) -> "ThreadingHTTPServer":

@@ -48,6 +48,10 @@ class Comparison(Results):
 
     def __str__(self) -> str:
         answers = "\n".join(f"{f.question} {f.answer}" for f in self.findings)
+        seen = {str(row["method"]): float(row["examples"]) for row in self.table}
+        if min(seen.values()) < 0.9 * max(seen.values()):
+            each = ", ".join(f"{name} {say_number(n)}" for name, n in seen.items())
+            answers = f"length: time ran out before all had seen as many examples ({each})\n{answers}"
         return f"{text_table(words(self.table, self.score))}\n\ntarget: {self.target.words}\n{answers}"
 
     def report(self, path: str | Path = "comparison.html") -> Path:

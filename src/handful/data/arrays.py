@@ -231,8 +231,16 @@ def _blocks(stored: dict[str, Stored]) -> list[tuple[list[str], Array]]:
     return blocks
 
 
+class NoTarget(HandfulError):
+    """Rows whose target is missing, or is not a finite number."""
+
+    def __init__(self, sentence: str, rows: Rows) -> None:
+        super().__init__(sentence)
+        self.rows = rows
+
+
 def check_target(name: str, target: str, value: Stored) -> None:
-    """Raise HandfulError, naming the first row, when a target is missing, NaN or infinite."""
+    """Raise NoTarget, naming the first row, when a target is missing, NaN or infinite."""
     if not isinstance(value, Dense) or not value.in_memory:
         return
     category = value.column.kind == "category"
@@ -248,6 +256,7 @@ def check_target(name: str, target: str, value: Stored) -> None:
     if len(wrong):
         what = "missing" if category else "not a finite number"
         more = f" (and in {len(wrong) - 1:,} more rows)" if len(wrong) > 1 else ""
-        raise HandfulError(
-            f"{name}: target '{target}' is {what} in row {wrong[0]}{more}: correct or remove such rows first"
+        raise NoTarget(
+            f"{name}: target '{target}' is {what} in row {wrong[0]}{more}: correct or remove such rows first",
+            wrong,
         )

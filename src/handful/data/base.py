@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from handful.base.errors import HandfulError, did_you_mean, whole
-from handful.data.series import in_series
+from handful.data.series import RowsLike, as_rows, in_series
 
 Rows = NDArray[np.int64]
-RowsLike = Rows | range | slice | list[int] | Tensor
 Kind = Literal["number", "category", "text", "image", "audio", "tokens", "tensor", "several", "collated"]
 T = TypeVar("T")
+NO_MOMENT = (None, "time of day", "duration")  # `Column.dates` of what is no moment in time
 
 
 class Ragged(NamedTuple):
@@ -47,8 +47,7 @@ class Column:
              tensor    any other fixed-shape block of numbers
              several   [k] per row of a target of k columns: codes of classes and numbers side by side, float64
              collated  whatever a collate function of the caller's makes of some rows
-    dtype:   NumPy's name ("float32", "int64", "uint8"), "bfloat16" or "str"
-    shape:   of one row; None where it varies
+    dtype:   NumPy's name ("float32", "uint8"), "bfloat16" or "str"; shape: of one row, None where it varies
     labels:  what the zeros and ones of a tensor [k] stand for, where they came from lists of strings
     dates:   how a number, seconds since 1970 (UTC), or since midnight for "time of day", is written as a date in text:
              one of DATES in tables/written.py; set for dates of typed columns, too
@@ -58,8 +57,9 @@ class Column:
     words:   how the values of a target are written in the text they were read from, where Python writes them otherwise
     unit:    what a number in text has before or behind it ("€", "%", "kg"), or ""
     missing: what stands in text for a number that is missing, other than the usual marks
-    open:    whether a category may hold strings that are not among `classes`: when data are read as those of training,
-             these are then classes, too, behind the known ones; else they are missing
+    open:    whether strings of a category that are not among `classes` are classes, too, behind the known ones, when
+             data are read as those of training; else they are missing
+    separator: what stands between the values of a tensor [k] in the cells of a text: numbers, or labels
     parts:   of a target of several columns: what each of them holds
     """
 
@@ -76,6 +76,7 @@ class Column:
     missing: tuple[str, ...] = ()
     type: str | None = None
     words: tuple[str, ...] | None = None
+    separator: str | None = None
     parts: tuple["Column", ...] = ()
 
     @property
@@ -317,7 +318,8 @@ class Windows(View):
     """Row i: `x`, float32 [length, columns], the numbers of `length` rows of a time series, one after another, and the
     target in the next `horizon` rows, float32 [] or [horizon].
 
-    order: a column of numbers or dates by which the rows are sorted, and which is not in x; else they stand in order.
+    order: a column of numbers or dates by which the rows are sorted, and which is not in x; the one column of dates
+    where there is just one; else they stand in order.
     by: a column that tells several series apart, and is not in x: no window has rows of two. Windows stand in the order
     of time. The past of the target is in x. A run holds out the last windows, and leaves out those before that predict
     some of the same values. horizon=0: x alone, up to the last row, for `predict`. last: int64 [n], where each ends.
@@ -336,7 +338,9 @@ class Windows(View):
         length, horizon = whole("length", length, least=1), whole("horizon", horizon, least=0)
         if target is None or target == "x" or base.column(target).kind != "number":
             raise HandfulError(f"windows of {base.name} need target=, a column of numbers that is not called x")
-        names = [name for name in base.columns if name not in (order, by)]
+        dated = [n for n, c in base.columns.items() if c.dates not in NO_MOMENT and n not in (by, target)]
+        self.order, self.by = dated[0] if order is None and len(dated) == 1 else order, by
+        names = [name for name in base.columns if name not in (self.order, by)]
         other = next((name for name in names if base.columns[name].kind != "number"), None)
         if other is not None:
             raise HandfulError(
@@ -348,12 +352,19 @@ class Windows(View):
         super().__init__(base, {"x": Column("tensor", "float32", (length, len(names)))} | future)
         self.length, self.horizon, self.names, self.where = length, horizon, names, None
         self.target = target if horizon else None
-        when = None if order is None else _told(base, order, ("number",), "the rows cannot be ordered by it")
+        when = None if self.order is None else _told(base, self.order, ("number",), "the rows cannot be ordered by it")
         told = None if by is None else _told(base, by, ("number", "category", "text"), "series cannot be told by it")
-        series: Rows = np.zeros(len(base), np.int64) if told is None else np.unique(told, return_inverse=True)[1]
-        self.sorted, self.starts, said = in_series(when, series, length, horizon, order, by)
+        self.series: Rows = np.zeros(len(base), np.int64) if told is None else np.unique(told, return_inverse=True)[1]
+        self.sorted, self.starts, said = in_series(when, self.series, length, horizon, self.order, by)
         self.last: Rows = self.sorted[self.starts + length - 1]
+        said = ([f"The rows are a series in the order of '{self.order}', the one column of dates."]
+                if order != self.order else []) + said  # fmt: skip
+        said = [f"Each row is a window: {', '.join(names)} of {length} rows; it predicts '{target}' in "
+                f"{'the next row' if horizon == 1 else f'each of the next {horizon} rows'}.", *said]  # fmt: skip
         self.notes = [*base.notes, *said]
+
+    def ids(self, rows: Rows) -> Rows:
+        return self.last[rows]
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -376,24 +387,3 @@ def _told(base: Source, name: str, kinds: tuple[str, ...], why: str) -> NDArray[
     for row in np.flatnonzero(values < 0 if column.kind == "category" else values != values)[:1]:
         raise HandfulError(f"column '{name}' of {base.name} lacks a value in row {row}, so {why}")
     return values
-
-
-def as_rows(rows: RowsLike, n: int) -> Rows:
-    """Row ids as int64 [m]. Raises IndexError for one outside 0..n-1, TypeError for anything but a list of integers."""
-    match rows:
-        case slice():
-            ids = np.arange(*rows.indices(n), dtype=np.int64)
-        case range():
-            ids = np.arange(rows.start, rows.stop, rows.step, dtype=np.int64)
-        case Tensor():
-            ids = rows.cpu().numpy()
-        case _:
-            ids = np.asarray(rows)
-    if ids.size == 0:
-        ids = ids.astype(np.int64)
-    if ids.ndim != 1 or ids.dtype.kind not in "iu":
-        raise TypeError(f"rows must be a one-dimensional list of integers, not {ids.dtype} of shape {ids.shape}")
-    ids = ids.astype(np.int64, copy=False)
-    if len(ids) and (ids.min() < 0 or ids.max() >= n):
-        raise IndexError(f"row {ids[(ids < 0) | (ids >= n)][0]} is outside 0..{n - 1}")
-    return ids

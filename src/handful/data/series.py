@@ -1,11 +1,13 @@
-"""Where the windows of time series begin, of one series or of several in one table."""
+"""Which rows: ids as a caller may give them; where windows of time series begin, of one or of several in a table."""
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from handful.base.errors import HandfulError
 
 Rows = NDArray[np.int64]
+RowsLike = Rows | range | slice | list[int] | Tensor
 _REPEATED = 0.01  # share of moments that come twice in one series, as an hour does when clocks are put back
 
 
@@ -49,3 +51,24 @@ def in_series(
     if by is not None:
         starts = starts[np.argsort(time[starts + length - (0 if horizon else 1)], kind="stable")]
     return rows, starts, said
+
+
+def as_rows(rows: RowsLike, n: int) -> Rows:
+    """Row ids as int64 [m]. Raises IndexError for one outside 0..n-1, TypeError for anything but a list of integers."""
+    match rows:
+        case slice():
+            ids = np.arange(*rows.indices(n), dtype=np.int64)
+        case range():
+            ids = np.arange(rows.start, rows.stop, rows.step, dtype=np.int64)
+        case Tensor():
+            ids = rows.cpu().numpy()
+        case _:
+            ids = np.asarray(rows)
+    if ids.size == 0:
+        ids = ids.astype(np.int64)
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise TypeError(f"rows must be a one-dimensional list of integers, not {ids.dtype} of shape {ids.shape}")
+    ids = ids.astype(np.int64, copy=False)
+    if len(ids) and (ids.min() < 0 or ids.max() >= n):
+        raise IndexError(f"row {ids[(ids < 0) | (ids >= n)][0]} is outside 0..{n - 1}")
+    return ids

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from handful.base import keys
 from handful.base.errors import HandfulError, whole
-from handful.data.base import Column, Rows, Source, View
+from handful.data.base import Column, Rows, Source, View, Windows
 
 Groups = str | NDArray[np.generic] | list[int] | list[str] | None
 Stratify = bool | str
@@ -53,6 +53,14 @@ def held_out(source: Source, rows: HeldOut, seed: int = 0) -> tuple[Source, Sour
     """
     if not rows.share:
         return source, None
+    if isinstance(source, Windows) and rows.by is not None:
+        if not rows.last and rows.by == source.by:
+            return split(source, rows.share, seed, groups=source.series[source.last])
+        if not rows.last or rows.by != source.order:
+            raise HandfulError(
+                f"of windows the last are held out, or whole series by their column in windows, not by '{rows.by}'"
+            )
+        rows = HeldOut(rows.share, last=True)
     if rows.last or source.horizon:
         return _latest(source, rows)
     train, held = split(source, rows.share, seed, groups=rows.by)

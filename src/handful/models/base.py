@@ -57,6 +57,7 @@ class Model(nn.Module):
     where the user leaves it open (None: the optimizer's default), and the reason. ema: the decay of averaged weights
     where the user leaves it open (None: no average). members: how many outputs a row has while training, one after the
     other, each to be right by itself; the loss of a row is their mean. In evaluation mode a row has one output.
+    fills_up: whether it sees to `sixteens` by itself, as it makes many rows of one.
     """
 
     name: ClassVar[str] = ""
@@ -65,6 +66,7 @@ class Model(nn.Module):
     adamw_l2: ClassVar[float | None] = None
     adamw_l2_reason: ClassVar[str] = ""
     ema: ClassVar[float | None] = None
+    fills_up: ClassVar[bool] = False
     members: int = 1
     config: dict[str, Any]
 
@@ -79,6 +81,18 @@ class Model(nn.Module):
     def arguments(cls, kind: str, shape: Shape, outputs: int, facts: InputFacts) -> dict[str, object]:
         """The constructor's arguments that the data decide. Raises HandfulError if the model is not for such data."""
         raise NotImplementedError
+
+
+def sixteens(x: Tensor) -> Tensor:
+    """The rows of x [m, ...], the last one repeated up to a multiple of 16: among so many a row has the same bits as
+    among all. Products of matrices have kernels of their own for few rows, and what is left over from whole vector
+    registers is computed apart (torch 2.13 on x86).
+
+    >>> sixteens(torch.zeros(5, 3)).shape
+    torch.Size([16, 3])
+    """
+    more = -len(x) % 16
+    return torch.cat([x, x[-1:].expand(more, *x.shape[1:])]) if more else x
 
 
 @contextmanager

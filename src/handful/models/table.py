@@ -1,13 +1,13 @@
 """A strong small network for tables: embedded categories, periodic embeddings of numbers, residual layers, members."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
-from handful.models.base import Dropout, InputFacts, Model, Shape
+from handful.models.base import Dropout, InputFacts, Model, Shape, sixteens
 from handful.models.members import Factors, Heads, mean_of_members
 from handful.models.plain import numbers_per_row
 from handful.models.rare import Rare
@@ -68,6 +68,7 @@ class Table(Model):
     name = "table"
     kinds = ("table", "vector")
     ema = 0.99
+    fills_up = True
 
     def __init__(
         self,
@@ -127,12 +128,21 @@ class Table(Model):
         if numbers is not None and numbers.shape[1]:
             parts.append(numbers)
             if self.periodic is not None:
-                parts.append(self.periodic(numbers).flatten(1))
+                parts.append(self._apart(self.periodic, numbers).flatten(1))
         if categories is not None:
             categories = categories if self.rare is None else self.rare(categories)
             parts += [embedding(categories[:, k]) for k, embedding in enumerate(self.embeddings)]
         row = torch.cat(parts, dim=1)
-        y: Tensor = self.out(self.blocks(self.into(row if self.factors is None else self.factors(row))))
-        if self.members == 1:
-            return y
+        if self.factors is not None:
+            row = self.factors(row).flatten(0, 1)
+        hidden = self._apart(lambda rows: self.blocks(self.into(rows)), row)
+        if self.factors is None:
+            return self._apart(self.out, hidden)
+        y = self._apart(self.out, hidden.view(-1, self.members, hidden.shape[1]))
         return y.flatten(0, 1) if self.training else mean_of_members(y)
+
+    def _apart(self, layer: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        """layer(rows); outside training to the same bits for a row whatever others there are: see `sixteens`."""
+        if self.training or torch.compiler.is_compiling():
+            return layer(rows)
+        return layer(sixteens(rows))[: len(rows)]

@@ -285,11 +285,11 @@ def _construct(
         if name in options and name == "weight_decay":
             raise HandfulError(f"the optimizer {title} takes no '{name}' here; use l2")
         if takes is not None and name not in takes:
-            instead = did_you_mean(name, takes) if takes else "; set it where the optimizer is made"
-            raise HandfulError(f"the optimizer {title} takes no '{name}'{'.' if takes else ''}{instead}")
+            instead = f".{did_you_mean(name, takes)}" if takes else "; set it where the optimizer is made"
+            instead = instead if name in keywords or not takes else ", so no l2: choose another, or add it to the loss"
+            raise HandfulError(f"the optimizer {title} takes no '{name}'{instead}")
     decays = l2 is not None or "weight_decay" in (takes or ())
-    groups = parameter_groups(model, parameters, (l2.value if l2 else None) if decays else 0.0, patterns)
-    groups = only(groups, chosen)
+    groups = only(parameter_groups(model, parameters, (l2.value if l2 else None) if decays else 0.0, patterns), chosen)
     if patterns and takes == ():
         raise HandfulError(f"a ready {title} has groups of its own; give a class or a function for options by pattern")
     given: list[Group] | list[nn.Parameter] = groups

@@ -176,6 +176,11 @@ class Config:
         str | Sequence[str] | None,
         "the columns to learn from, 'rooms, area', or those to leave out, '-id, -agent'; in Python also a list",
     ] = None
+    windows: Annotated[
+        "int | str | Mapping[str, object] | None",
+        "rows of a time series: how many the model gets to predict the next; '24, horizon=3, order=time, by=shop'",
+        Kind(read=reads(int)) | None,
+    ] = None
     weight: Annotated[str | None, "column of row weights"] = None
     collate: Annotated[
         "Callable[..., object] | None",
@@ -321,6 +326,7 @@ class ConfigOptions(TrainingOptions, total=False):
     task: str | None
     recipe: str | None
     columns: str | Sequence[str] | None
+    windows: int | str | Mapping[str, object] | None
     weight: str | None
     collate: "Callable[..., object] | None"
     bad_rows: "int | str"

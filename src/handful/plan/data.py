@@ -100,15 +100,15 @@ def open_data(
             pictures=options.recipe == "image",
             **called_with(model, options),
         )
-    used = {} if language else pipeline.on(source).columns
-    pipeline, digest = replace(pipeline, collate=source.collate), drawing("fingerprint")(fingerprint)
-    chooser.set("fingerprint", digest(source, pipeline, used), "found", "of the data; checked on resume")
+    pipeline = replace(pipeline, collate=source.collate, cut=recipes.Cut.of(source))
+    found = drawing("fingerprint")(fingerprint)(source, pipeline, {} if language else pipeline.on(source).columns)
+    chooser.set("fingerprint", found, "found", "of the data; checked on resume")
     if HeldOut.of(options.valid) is None:
         valid = open_valid(source, options, chooser, pipeline, language)
     note_recipe(pipeline, options, chooser, recipe)
     chooser.put("preprocess", describe(options.preprocess, "default" if options.preprocess == "auto" else "given"))
     chooser.set("task", pipeline.task, "given" if options.task else "found")
-    chooser.choices |= {k: Choice(v, "given") for k in ("weight", "columns") if (v := getattr(options, k))}
+    chooser.choices |= {k: Choice(v, "given") for k in ("weight", "columns", "windows") if (v := getattr(options, k))}
     chooser.notes += [*source.notes, *(rows.notes if language else ()), *pipeline.notes]
     if valid is not None:
         # A bad row is better reported now than after an epoch.
@@ -139,7 +139,7 @@ def learned(saved: RunFolder | None) -> Pipeline | None:
 def within(valid: object, pipeline: Pipeline) -> bool:
     """Whether rows are held out by no column but those that the pipeline knows."""
     asked = HeldOut.of(valid)
-    return asked is None or asked.by is None or asked.by in pipeline.trained_on
+    return asked is None or asked.by is None or asked.by in pipeline.table
 
 
 def fitted_before(options: Config) -> Pipeline | None:
@@ -173,16 +173,17 @@ def select_columns(
 ) -> tuple[Source, Config, str | None]:
     """The data with the columns to learn from, the options with the model's recipe, and the recipe that was asked for.
     name: of a ready-made model; given: the preprocessing of an earlier run, or of this one, by which data are read."""
-    columns = None if given is None or isinstance(train, Source) else with_weight(given, options).trained_on
+    columns = None if given is None or isinstance(train, Source) else with_weight(given, options).table
     if columns is not None and (drawn_by := sampling_column(options.shuffle)):
         columns = {**columns, drawn_by: Column("number", "float64")}
     goal = options.target or (given.target.column if given and given.target else None)
+    cut = recipes.Cut.asked(options.windows) or (given and given.cut)
     beside = (goal, options.weight, sampling_column(options.shuffle), getattr(HeldOut.of(options.valid), "by", None))
-    named, out = recipes.asked_for(None if columns else options.columns, beside)
+    named, out = recipes.asked_for(None if columns else options.columns, (*beside, *(cut.columns if cut else ())))
     source = open_source(
         train, target=goal, columns=columns or named, bad_rows=options.bad_rows, collate=options.collate
     )
-    source = recipes.without(source, out)
+    source = cut.windows(recipes.without(source, out)) if cut else recipes.without(source, out)
     if source.left_out is not None:
         chooser.set("bad_rows", source.left_out[1], "given")
     if options.collate is not None:
@@ -234,16 +235,15 @@ def open_valid(source: Source, options: Config, chooser: Chooser, pipeline: Pipe
     if language:
         valid: Source = pipeline.windows(open_source(options.valid))
     else:
-        columns = None if isinstance(options.valid, Source) else pipeline.trained_on
+        columns = None if isinstance(options.valid, Source) else pipeline.table
         goal = options.target or source.target
         valid = open_source(
             options.valid, target=goal, columns=columns, bad_rows=options.bad_rows, collate=pipeline.collate
         )
-        valid, said = of_known_classes(valid, pipeline)
+        valid, said = of_known_classes(pipeline.rows(valid), pipeline)
         chooser.notes += said
-    count = f"{len(valid):,} rows"
-    own = Choice.own("validation data", reason=count)
-    chooser.put("valid", Choice.place(valid.where, count) if valid.where else own)
+    n = f"{len(valid):,} rows"
+    chooser.put("valid", Choice.place(valid.where, n) if valid.where else Choice.own("validation data", reason=n))
     return valid
 
 

@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 
 from handful.base.errors import HandfulError, shown
 from handful.base.files import atomic, written_down
-from handful.data.base import Column, Source
+from handful.data.base import Batch, Column, Source, Windows
 from handful.data.media.folder import file_names
 from handful.data.tables.dialect import SAMPLE
 from handful.data.tables.dialect import find as find_dialect
+from handful.runs.judge.examples import contents
 from handful.runs.raw_input import open_raw
 from handful.runs.run import Run
+from handful.transform.columns import windows_of
 
 Chunk = dict[str, list[object]]  # column -> values; all columns are as long
 
@@ -32,9 +34,9 @@ def write_predictions(run: Run, data: object, out: Path | None, *, probabilities
     """Predict every row of the data, in its order; write .csv, .jsonl or .parquet, or CSV to standard output.
 
     data: anything `handful.open` reads, with or without the target; or a binary stream of CSV with a header line.
-    Columns: row (from 0); file, for a folder or zip of files; prediction (prediction_NAME for several labels or
-    numbers); with `probabilities` one per class (label), probability_NAME (of several
-    targets probability_TARGET=NAME). The file appears whole or not at all,
+    Columns: row (from 0; of windows of a series the last row before what is predicted, with its series and time); file,
+    for a folder or zip of files; prediction (prediction_NAME for several labels or numbers); with `probabilities` one
+    per class (label), probability_NAME (of several targets probability_TARGET=NAME). The file appears whole or not,
     and only one batch is in memory at a time. Raises HandfulError for an unknown ending, and where the data do
     not fit the run.
     """
@@ -80,9 +82,10 @@ def predicted(run: Run, data: object, *, probabilities: bool = False, beams: int
         raise HandfulError(
             "probabilities of every place do not fit a table; in Python: run.predict(data, probabilities=True)"
         )
-    files = file_names(data)
-    for batch, outputs in run.stream(data):
-        chunk: Chunk = {"row": batch.rows.tolist()}
+    source = run.open(data, need_target=False).source
+    files, windows = file_names(source.where), windows_of(source)
+    for batch, outputs in run.stream(source):
+        chunk: Chunk = _ends(windows, batch) if windows else {"row": batch.rows.tolist()}
         if files:
             chunk["file"] = [files[row] if row < len(files) else "" for row in batch.rows.tolist()]
         chunk |= _columns("prediction", run.pipeline.decode(outputs, beams), run.pipeline.names)
@@ -90,6 +93,14 @@ def predicted(run: Run, data: object, *, probabilities: bool = False, beams: int
             numbers = np.round(run.pipeline.probabilities(outputs).numpy(), 6)
             chunk |= {f"probability_{name}": numbers[:, k].tolist() for k, name in enumerate(run.pipeline.of_classes)}
         yield chunk
+
+
+def _ends(windows: Windows, batch: Batch) -> Chunk:
+    """Where each window of the batch ends: the row of the table, and what it has in the columns of order and series."""
+    rows = windows.ids(batch.rows)
+    names = [name for name in (windows.by, windows.order) if name is not None]
+    read = windows.base.take(rows, names)
+    return {"row": rows.tolist(), **contents(windows.base, read, names, most=2, length=200)}
 
 
 def _columns(name: str, values: NDArray[Any], names: tuple[str, ...]) -> Chunk:

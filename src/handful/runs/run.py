@@ -208,7 +208,7 @@ class Run:
     def evaluation(self, data: object, metrics: Metrics = None) -> Evaluation:
         """Evaluate in detail: scores, classes or residuals, and the rows of highest loss."""
         batches, said = self._scored(data)
-        found = evaluate(self.scorer(metrics), self.pipeline, batches, data, ranks=self.ranks)
+        found = evaluate(self.scorer(metrics), self.pipeline, batches, ranks=self.ranks)
         found.notes[:0] = said
         return found
 
@@ -273,8 +273,9 @@ class Run:
 
         `.onnx` (needs the extra handful[onnx]) and `.pt2` (torch.export) take raw rows, any number of them: a column as
         in training, by name; numbers of tables float64 with NaN where one is missing, pictures as decoded. They give
-        probabilities, or numbers in the target's units. Categories come by name to ONNX, as their places among the
-        classes to `.pt2`. Text, sound and rows of tokens come as the numbers that the step left outside makes of them.
+        probabilities, or numbers in the target's units, and compute in float32, also where the run does in bfloat16.
+        Categories come by name to ONNX, as their places among the classes to `.pt2`. Text, sound and rows of tokens
+        come as the numbers that the step left outside makes of them.
         All of that is told in the file: metadata of ONNX, the extra file handful.json of `.pt2`. `.safetensors`: the
         weights alone. Raises HandfulError for another ending, and for a model that torch cannot trace.
         """
@@ -293,13 +294,13 @@ class Run:
         elif not need_target or p.target is None:
             source = open_raw(data, p.schema, collate=p.collate)
         else:
-            columns = None if isinstance(data, Source) else p.trained_on
+            columns = None if isinstance(data, Source) else p.table
             source = open_source(data, target=target, columns=columns, collate=p.collate)
             if source.target is None:
                 raise HandfulError(
                     f"{source.name} has no target column '{target}', so there is nothing to compare with; use predict"
                 )
-        return self._batches(source, need_target)
+        return self._batches(p.rows(source, ahead=not need_target), need_target)
 
     def _batches(self, source: Source, need_target: bool) -> Batches:
         batches = Batches(source, Order(len(source), shuffle="none"), [self.pipeline.on(source, target=need_target)])

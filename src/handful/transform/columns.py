@@ -1,6 +1,7 @@
 """What kind of data a run learns from: found from the columns, or asked for and checked; the same at every reading."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +9,7 @@ import pyarrow.compute as pc
 from torch import Tensor
 
 from handful.base.errors import HandfulError, did_you_mean
-from handful.data.base import Column, Source, Value, View
+from handful.data.base import Column, Source, Value, View, Windows
 from handful.data.open import open as open_source
 from handful.data.options import Options
 from handful.data.tables.types import TEXT, is_moment, named
@@ -16,6 +17,7 @@ from handful.data.tables.values import apply
 from handful.data.tables.written import DIGITS, as_digits
 from handful.data.targets import names_of
 from handful.transform.steps.numbers import strings
+from handful.transform.steps.stored import stored
 
 # recipe -> the kinds of columns that are its input
 KINDS: dict[str, tuple[str, ...]] = {
@@ -26,6 +28,80 @@ KINDS: dict[str, tuple[str, ...]] = {
     "table": ("number", "category"),
 }
 OTHER = "arrays"  # blocks of numbers, tokens, several named inputs: what only a caller in Python has
+
+
+@stored
+@dataclass(frozen=True)
+class Cut:
+    """How windows of a time series are cut from a table: see `handful.data.base.Windows`. table: its columns as they
+    were in training.
+
+    >>> Cut.asked("24, horizon=3, by=shop")
+    Cut(length=24, horizon=3, order=None, by='shop', target=None, table={})
+    """
+
+    length: int
+    horizon: int = 1
+    order: str | None = None
+    by: str | None = None
+    target: str | None = None
+    table: dict[str, Column] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> tuple[str | None, ...]:
+        """Those that order the rows and tell series apart."""
+        return self.order, self.by
+
+    @classmethod
+    def asked(cls, windows: object) -> "Cut | None":
+        """What `windows=` says: a length; words; a mapping of the same names. Raises HandfulError for anything else."""
+        given: dict[str, object] = {}
+        match windows:
+            case None:
+                return None
+            case Mapping():
+                given = {str(name): value for name, value in windows.items()}
+            case _:
+                for name, part in zip(("length", "horizon"), str(windows).split(","), strict=False):
+                    given |= {} if "=" in part else {name: part.strip()}
+                named = [part.partition("=") for part in str(windows).split(",")[len(given) :]]
+                given |= {name.strip(): value.strip() for name, _, value in named}
+        numbers = {name: str(given.get(name, 1)) for name in ("length", "horizon")}
+        if not {"length"} <= set(given) <= {"length", "horizon", "order", "by"} or not all(
+            number.isdecimal() and int(number) for number in numbers.values()
+        ):
+            raise HandfulError(
+                "windows says how many rows the model gets, and may say horizon, order and by: 24, or "
+                f"'24, horizon=3, order=time, by=shop'; not {windows!r}"
+            )
+        order, by = (None if given.get(name) is None else str(given[name]) for name in ("order", "by"))
+        return cls(int(numbers["length"]), int(numbers["horizon"]), order, by)
+
+    @classmethod
+    def of(cls, source: Source) -> "Cut | None":
+        """How the windows that `source` is, or is a view of, were cut; None where it is of other rows."""
+        if (w := windows_of(source)) is None or not w.horizon:
+            return None
+        table = {name: w.base.columns[name] for name in (*w.names, w.order, w.by) if name is not None}
+        table |= {name: replace(table[name], open=True) for name in table if name == w.by}  # other series may follow
+        return cls(w.length, w.horizon, w.order, w.by, w.target, table)
+
+    def windows(self, source: Source, ahead: bool = False) -> Source:
+        """The windows of a table; a source that has windows is as it is. ahead: up to the last row, without what comes
+        after it."""
+        if windows_of(source):
+            return source
+        horizon = 0 if ahead else self.horizon
+        found = source.windows(self.length, horizon, order=self.order, by=self.by, target=self.target)
+        found.where = source.where
+        return found
+
+
+def windows_of(source: Source) -> Windows | None:
+    """The windows that the source is or is a view of; None where it is of other rows."""
+    while isinstance(source, View) and not isinstance(source, Windows):
+        source = source.base
+    return source if isinstance(source, Windows) else None
 
 
 def check(recipe: str | None) -> str | None:
@@ -151,7 +227,8 @@ def foreign(now: Column, trained: Column) -> bool:
     """Whether values that were read without knowing the training data mean something else: "007" was a number there."""
     digits = now.kind == trained.kind == "number" and (now.dates == DIGITS) != (trained.dates == DIGITS)
     other = now.kind != trained.kind and {now.kind, trained.kind} <= _WRITABLE and "number" in (now.kind, trained.kind)
-    return other or (digits and not is_moment(named(now.type)))
+    cells = trained.separator is not None and now.kind in _WRITABLE
+    return other or cells or (digits and not is_moment(named(now.type)))
 
 
 def as_trained(
@@ -174,14 +251,14 @@ def as_trained(
 def check_same(name: str, trained: Column, source: Source) -> None:
     """Raise HandfulError if the column is of another kind, shape or rate than in training."""
     now, where = source.columns[name], f"column '{name}' of {source.name}"
-    if now.kind != trained.kind and not {now.kind, trained.kind} <= _WRITABLE:
+    if now.kind != trained.kind and not {now.kind, trained.kind} <= _WRITABLE and not foreign(now, trained):
         if trained.kind == "collated":
             raise HandfulError(f"{where} is to be put together as in training: handful.open(data, collate=...)")
         example = f" ('{now.classes[0]}')" if now.classes else ""
         raise HandfulError(f"{where} is {now.kind}{example}, but was {trained.kind} in training")
     if trained.kind == "image" and (now.dtype == "uint8") != (trained.dtype == "uint8"):
         raise HandfulError(f"{where} holds pictures of {now.dtype}, but of {trained.dtype} in training")
-    if None not in trained.shape and now.shape != trained.shape:
+    if None not in trained.shape and not foreign(now, trained) and now.shape != trained.shape:
         raise HandfulError(f"{where} has rows of shape {now.shape}, but of {trained.shape} in training")
     if now.rate != trained.rate:
         raise HandfulError(

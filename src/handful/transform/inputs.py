@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
+from handful.base.errors import HandfulError
 from handful.data.base import Batch, Column, Value
 from handful.transform.steps.numbers import Categories, Impute, Standardize, strings
 from handful.transform.steps.statistics import Moments
@@ -101,6 +102,14 @@ class SingleInput:
         return [note for step in self.steps for note in step.notes()]
 
 
+class Infinite(HandfulError):
+    """A value of a table that is infinite: its column, and its place in the batch."""
+
+    def __init__(self, column: str, at: int) -> None:
+        super().__init__(f"column '{column}' holds an infinite value")
+        self.column, self.at = column, at
+
+
 @stored
 @dataclass(frozen=True, eq=False)
 class TableInput:
@@ -176,6 +185,9 @@ class TableInput:
     def dense(self, batch: Batch) -> Tensor:
         """The numbers after the steps, and behind them the flags of missing ones: float32 [m, F]."""
         x = self.matrix(batch)
+        if not torch.compiler.is_compiling() and (wrong := torch.isinf(x)).any():
+            at, column = wrong.nonzero()[0].tolist()
+            raise Infinite(self.features[column], at)
         return torch.cat([self.shaped(self.impute.fill(x)).to(torch.float32), self.impute.flags(x)], dim=1)
 
     def shaped(self, x: Tensor) -> Tensor:

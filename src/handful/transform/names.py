@@ -1,4 +1,5 @@
-"""Whole numbers that are names: users, items, shops. Told by the column's name, or by what training rows say of it."""
+"""What training rows say of columns: whole numbers that are names (users, items, shops), which the column's name may
+tell, too; numbers that stand for missing ones; a column that alone tells the target."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from handful.base.errors import some
 from handful.data.base import Column, Rows, Source, Value, View
 from handful.data.tables.reading import TIME_NAME
 from handful.data.tables.types import TEXT, named
@@ -26,6 +28,9 @@ _MAYBE = re.compile(
     r"s?([_. -]|$)|[店户品]$",
     re.I,
 )
+_MISSING = {sign * (10**k - 1) for k in range(2, 10) for sign in (-1, 1)}  # 99, -999, ...: what often stands for it
+_FEW, _SOME = 50, 2_000  # rows from which on something is said of columns; rows that are looked at for it
+_TELLS = 1e-3  # of the target's variance, what a column leaves open that tells it
 Floats = NDArray[np.float64]
 
 
@@ -138,3 +143,71 @@ def scattered(x: NDArray[np.generic], y: Floats) -> bool:
     pairs = counts[:-1] * counts[1:] / (counts[:-1] + counts[1:])  # how sure the difference of two neighbours is
     apart = (pairs * ((means[:-1] - means[1:]) ** 2).sum(1)).sum() - within * (g - 1)
     return bool(apart / pairs.sum() / 2 > _SCATTER * variance)
+
+
+def doubtful(source: Source, names: Sequence[str]) -> list[str]:
+    """Sentences on what may be wrong with a table that can be learned from: numbers far from all others that often
+    stand for a missing one, in the inputs `names` or the target; one of several inputs that tells the target alone.
+
+    >>> import handful
+    >>> table = {"x": [*range(1, 80), -999] * 2, "paid": [1, 3] * 80, "y": ["no", "yes"] * 80}
+    >>> for note in doubtful(handful.open(table, target="y"), ["x", "paid"]):
+    ...     print(note)
+    'x' is -999 in 2 of 160 rows, far from all others (1 to 79): if it stands for a missing value, leave it empty.
+    'y' is told by 'paid' alone: if that is not known where predictions are made, leave it out: columns='-paid'.
+    """
+    goal, n = source.target, min(len(source), _SOME)
+    single = [name for name in names if source.columns[name].kind in ("number", "category")]
+    if n < _FEW or goal is None or not single or source.columns[goal].kind not in ("number", "category"):
+        return []
+    look = source.take(np.unique(np.linspace(0, len(source) - 1, n).astype(np.int64)), [*single, goal])
+    numbers = [name for name in (*single, goal) if source.columns[name].kind == "number"]
+    plain = {name: look.tensor(name).numpy().astype(np.float64) for name in numbers}
+    found = [_stands_for_missing(name, x) for name, x in plain.items() if source.columns[name].dates is None]
+    y = look.tensor(goal).numpy().astype(np.float64)
+    classes = source.columns[goal].classes is not None or len(np.unique(y)) <= 20
+    telling = [name for name in single if tells(look.tensor(name).numpy().astype(np.float64), y, classes)]
+    if 0 < len(telling) < len(names):
+        out = ", ".join(f"-{name}" for name in telling)
+        found.append(f"'{goal}' is told by {some([repr(name) for name in telling])} alone: if that is not known where "
+                     f"predictions are made, leave it out: columns='{out}'.")  # fmt: skip
+    return [note for note in found if note]
+
+
+def _stands_for_missing(name: str, x: Floats) -> str:
+    """Where the least or greatest of x [m] is of nines alone, in two rows or more, and as far from the others as half
+    of what lies between these, or below zero where no other is."""
+    x = x[np.isfinite(x)]
+    for value in {x.min(), x.max()} & _MISSING if len(x) else ():
+        others, count = x[x != value], int((x == value).sum())
+        if count < 2 or len(others) < _FEW // 2:
+            continue
+        low, high = others.min(), others.max()
+        if max(low - value, value - high) > (high - low) / 2 or value < 0 <= low:
+            return (f"'{name}' is {value:.0f} in {count:,} of {len(x):,} rows, far from all others ({low:.6g} to "
+                    f"{high:.6g}): if it stands for a missing value, leave it empty.")  # fmt: skip
+    return ""
+
+
+def tells(x: Floats, y: Floats, classes: bool) -> bool:
+    """Whether x [m] alone tells y [m]: a class for each of a few values, or between two bounds; or, where y is numbers,
+    so that each second y lies on a line between its neighbours by x but for a thousandth of the
+    variance, one in fifty aside.
+
+    >>> x = np.linspace(0, 1, 100)
+    >>> tells(x, np.floor(2.9 * x), True), tells(x, np.sin(3 * x), False), tells(x, x + np.arange(100) % 2, False)
+    (True, True, False)
+    """
+    kept = np.isfinite(x) & np.isfinite(y)
+    x, y = x[kept], y[kept]
+    if len(y) < _FEW or y.min() == y.max():
+        return False
+    order = np.lexsort((y, x))
+    x, y = x[order], y[order]
+    values, starts, counts = np.unique(x, return_index=True, return_counts=True)
+    if not classes:
+        off = np.sort((y[1::2] - np.interp(x[1::2], x[::2], y[::2])) ** 2)
+        return len(values) > _FEW // 2 and float(off[: -len(off) // 50].sum()) < _TELLS * len(off) * float(y.var())
+    ends = starts + counts - 1
+    pure = bool((y[starts] == y[ends]).all())
+    return pure and bool(10 * len(values) <= len(y) or np.count_nonzero(np.diff(y)) < len(np.unique(y)))

@@ -16,10 +16,11 @@ from handful.data.options import Collate
 from handful.data.targets import names_of
 from handful.losses.metric import NAMED, Metric
 from handful.transform.auto import NO_ARGUMENTS, Arguments, InputChooser, Steps, unscaled
-from handful.transform.columns import as_trained, check_same, foreign
-from handful.transform.inputs import Input, Layout, SingleInput
+from handful.transform.columns import Cut, as_trained, check_same, foreign
+from handful.transform.inputs import Infinite, Input, Layout, SingleInput
 from handful.transform.language import LanguageSource, language_source
-from handful.transform.rows import TrainingRows, cache, check_weights, original_rows
+from handful.transform.names import doubtful
+from handful.transform.rows import TrainingRows, cache, check_weights, infinite, original_rows
 from handful.transform.several import Several
 from handful.transform.steps.step import Inputs
 from handful.transform.steps.stored import Json, pack, stored, unpack
@@ -35,8 +36,8 @@ class Pipeline:
     """A callable Batch -> Batch with `x` (or several named inputs), `y`, and `weight` if rows are weighted.
 
     Frozen: what it was fitted to is input, target, weight, tokenizer (of a language model), notes (sentences on what
-    was found, chosen, dropped and fitted), trained_on (the training columns) and seen (of the training rows: see
-    `handful.transform.seen`). What it is fed from, see `on`, is not
+    was found, chosen, dropped and fitted), trained_on (the training columns), seen (of the training rows: see
+    `handful.transform.seen`) and cut (how rows are windows of a table). What it is fed from, see `on`, is not
     written down: columns and where (the source's name), source (to look up row numbers for messages), with_target
     (False leaves `y` and `weight` out), foreign (read as something else than in training), collate (of samples).
     """
@@ -51,6 +52,7 @@ class Pipeline:
     with_target: bool = True
     trained_on: dict[str, Column] = field(default_factory=dict)
     seen: Tensor | None = None
+    cut: Cut | None = None
     source: Source | None = None
     foreign: tuple[str, ...] = ()
     collate: Collate | None = None
@@ -58,14 +60,17 @@ class Pipeline:
     def __call__(self, batch: Batch) -> Batch:
         """The batch as the model takes it; `y` and `weight` are there if their columns are.
 
-        Raises HandfulError naming the row for a missing target, a class that training did not have or a bad
-        weight.
+        Raises HandfulError naming the row for a missing target, a class that training did not have, a bad weight or an
+        infinite number in a table.
         """
         batch, columns = self.translated(batch)
-        out = self.input(batch, columns)
         rows = batch.rows
         if self.source is not None and len(rows) and rows.max() < len(self.source):
             rows = original_rows(self.source, rows)
+        try:
+            out = self.input(batch, columns)
+        except Infinite as error:
+            raise infinite(error.column, self.where, int(rows[error.at])) from None
         if self.with_target and self.target is not None and self.target.column in batch.columns:
             name = self.target.column
             out["y"] = self.target.encode(batch[name], columns[name], rows, self.where)
@@ -135,7 +140,7 @@ class Pipeline:
         if self.target and self.task in ("multilabel", "regression"):
             column = self.trained_on.get(self.target.column)
             parts = (column.labels if column else None) or names_of(self.target.column)
-        numbered = tuple(map(str, range(self.outputs)))
+        numbered = tuple(str(k + bool(self.cut)) for k in range(self.outputs))  # steps ahead count from 1
         return self.classes or (tuple(parts) if len(parts) == self.outputs else numbered)
 
     @property
@@ -220,9 +225,19 @@ class Pipeline:
         )  # fmt: skip
 
     @property
+    def table(self) -> dict[str, Column]:
+        """The columns, target and weight too, as they were in training; of windows those of the table."""
+        return self.cut.table if self.cut else self.trained_on
+
+    @property
     def schema(self) -> dict[str, Column]:
-        """The input columns as they were in training, for handful.open(new, columns=pipeline.schema)."""
-        return {name: self.trained_on[name] for name in self.uses}
+        """The columns that a prediction needs, for handful.open(new, columns=pipeline.schema)."""
+        return self.cut.table if self.cut else {name: self.trained_on[name] for name in self.uses}
+
+    def rows(self, source: Source, ahead: bool = False) -> Source:
+        """The rows of what was opened by `table` or `schema`: windows of them, where training had windows. ahead: to
+        predict what comes after the last row."""
+        return self.cut.windows(source, ahead) if self.cut else source
 
     def windows(self, source: Source) -> LanguageSource:
         """Another text in the windows and tokens that a language model was trained with."""
@@ -317,7 +332,7 @@ def fit_pipeline(
     trained_on = {name: replace(column, open=name in fitted.open) for name, column in columns.items()}
     if target and target.task == "sequence" and target.dtype == "str":
         trained_on[target.column] = Column("text", "str")  # other texts than those of training are no unknown classes
-    notes += reader.notes + fitted.notes()
+    notes += reader.notes + fitted.notes() + doubtful(source, fitted.uses)
     if own_model and list(fitted.parts) == ["x"] and not fitted.parts["x"].steps:
         scale = unscaled(source.read_column(fitted.uses[0], np.arange(min(len(source), 4096), dtype=np.int64)))
         notes += [scale] if scale else []

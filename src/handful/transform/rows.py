@@ -65,10 +65,13 @@ def check_infinite(name: str, value: Value, source: Source, rows: Rows) -> None:
     if isinstance(value, Tensor) and value.is_floating_point() and torch.isinf(value).any():
         first = int(torch.isinf(value).reshape(len(value), -1).any(1).nonzero()[0])
         row = int(original_rows(source, rows[first : first + 1])[0])
-        raise HandfulError(
-            f"column '{name}' of {source.name} holds an infinite value in row {row} (rows count from 0); "
-            "replace it by a number or leave it empty"
-        )
+        raise infinite(name, source.name, row)
+
+
+def infinite(name: str, where: str, row: int) -> HandfulError:
+    """What is said of an infinite value in a column."""
+    said = f"column '{name}' of {where} holds an infinite value in row {row} (rows count from 0)"
+    return HandfulError(f"{said}; replace it by a number or leave it empty")
 
 
 def check_weights(value: Value, name: str, rows: Rows, where: str) -> Tensor:

@@ -178,7 +178,8 @@ class TargetFitter:
         mean, std = self.moments.mean, self.moments.std
         if (std == 0).all():
             raise self._wrong("is the same in every training row; there is nothing to learn")
-        self._note("is predicted as a number, standardised for training; scores are in its own units.")
+        units = "seconds (a day has 86,400)" if self.column.dates else "its own units"
+        self._note(f"is predicted as a number, standardised for training; scores are in {units}.")
         spread, form = torch.where(std > 0, std, 1.0), form_of(self.column)
         return Regression(self.name, dtype, shape, outputs, form=form, mean=mean, std=spread)
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyarrow.csv import InvalidRow
 
 from handful.base.errors import HandfulError, some
-from handful.data.arrays import Arrays
+from handful.data.arrays import Arrays, NoTarget
 from handful.data.base import Rows
 from handful.data.options import Options
 
@@ -58,12 +58,10 @@ def ragged(where: str, bad: list[Bad], row: InvalidRow) -> str:
     return "skip"
 
 
-def of_whole_lines(
-    text: bytes, where: str, skipped: list[Bad] | None, read: Callable[[bytes], pa.Table]
-) -> tuple[pa.Table, bytes]:
-    """What `read` makes of JSON lines, and these: without those that are no objects, which are added to `skipped`."""
+def of_whole_lines(text: bytes, where: str, skipped: list[Bad] | None, read: Callable[[bytes], pa.Table]) -> pa.Table:
+    """What `read` makes of JSON lines: without those that are no objects, which are added to `skipped`."""
     try:
-        return read(text), text
+        return read(text)
     except pa.ArrowInvalid as error:
         bad, whole = list[Bad](), list[bytes]()
         for number, line in enumerate(text.splitlines(keepends=True), 1):
@@ -78,7 +76,7 @@ def of_whole_lines(
         if skipped is None:
             raise BadRows(bad) from error
     skipped += bad
-    return read(b"".join(whole)), b"".join(whole)
+    return read(b"".join(whole))
 
 
 def is_object(line: bytes) -> bool:
@@ -99,16 +97,23 @@ def without_bad(count: int, o: Options, read: Callable[[Rows, Options], Arrays])
     while True:
         try:
             found = read(rows, replace(o, rows=rows) if gone else o)
-        except BadRows as error:
-            if o.bad_rows == "stop":
+        except (BadRows, NoTarget) as error:
+            if o.bad_rows == "stop" and isinstance(error, BadRows):
                 raise
-            gone += [b._replace(row=int(rows[b.row])) for b in error.bad]
-            rows = np.delete(rows, [b.row for b in error.bad])
+            if o.bad_rows == "stop":
+                raise HandfulError(f"{error}, or leave them out with bad_rows='skip'") from error
+            bad = error.bad if isinstance(error, BadRows) else _without_target(error, rows)
+            gone += [b._replace(row=int(rows[b.row])) for b in bad]
+            rows = np.delete(rows, [b.row for b in bad])
             left_out(gone, len(rows), o)
             continue
         found.notes += left_out(gone, len(rows), o)
         found.left_out = None if o.bad_rows == "stop" else (np.array(sorted(b.row for b in gone), np.int64), o.bad_rows)
         return found
+
+
+def _without_target(error: NoTarget, rows: Rows) -> list[Bad]:
+    return [Bad(row, "missing target", f"row {rows[row]}", str(error)) for row in error.rows.tolist()]
 
 
 def left_out(bad: Sequence[Bad], kept: int, o: Options) -> list[str]:

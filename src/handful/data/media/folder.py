@@ -22,6 +22,7 @@ from handful.data.options import Options
 from handful.data.tables.arrow import chosen, with_target
 from handful.data.tables.files import TABLES, ending, open_zipped
 from handful.data.tables.parts import open_parts, parts
+from handful.data.tables.readers import open_file
 
 _TABLES = {".csv", ".tsv", ".jsonl", ".json"}  # of which a zip may hold one alone
 _WHAT = {"image": "images", "audio": "sounds", "text": "texts"}
@@ -41,6 +42,9 @@ def open_folder(path: Path, o: Options) -> Arrays:
             raise HandfulError(f"{odd} is not an ordinary file: copy its contents into one")
         return open_parts(path, tables, o)
     listed = [PurePosixPath(*p.parts) for p in files]
+    if (table := _telling(listed, o)) is not None:
+        named = str(path / table)
+        return open_file(named, replace(o, where=str(Path(o.where or path) / table), name=named))
     return _open(path, listed, folders, o, lambda key, keep: FileItems(key, [path / files[i] for i in keep]))
 
 
@@ -81,8 +85,16 @@ def open_zip(path: Path, o: Options) -> Arrays:
     seen = [i for i, f in enumerate(listed) if _shown(f)]
     if len(seen) == 1 and listed[seen[0]].suffix.lower() in _TABLES:
         return open_zipped(path, files[seen[0]].filename, o)
+    if (table := _telling(listed, o)) is not None:
+        raise HandfulError(f"{path} holds {table} beside the files that it may name: unpack it, and open that table")
     folders = [_inside(m) for m in members if m.is_dir()]
     return _open(path, listed, folders, o, lambda key, keep: ZipItems(key, path, [files[i] for i in keep]))
+
+
+def _telling(files: Sequence[PurePosixPath], o: Options) -> PurePosixPath | None:
+    """The one table among the files of a folder of media, where columns are asked for that only a table can have."""
+    tables = [f for f in files if _shown(f) and f.suffix.lower() in _OF_TABLES]
+    return tables[0] if len(tables) == 1 and {o.target, *o.schema} - {None, "label", *_READ} else None
 
 
 def _inside(member: zipfile.ZipInfo) -> PurePosixPath:

@@ -192,7 +192,7 @@ def _manifest(plain: dict[str, Any]) -> Manifest:
 def _column(c: dict[str, Any]) -> Column:
     classes = None if c["classes"] is None else tuple(c["classes"])
     labels = tuple(c["labels"]) if c.get("labels") else None
-    rest = {name: c[name] for name in ("dates", "decimal", "unit", "type") if name in c}
+    rest = {name: c[name] for name in ("dates", "decimal", "unit", "type", "separator") if name in c}
     missing, words = tuple(c.get("missing", ())), tuple(c["words"]) if c.get("words") else None
     where = c["kind"], c["dtype"], tuple(c["shape"]), classes, c["rate"], labels
     return Column(*where, missing=missing, words=words, **rest)

@@ -311,7 +311,7 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
         notes.append(f"'{key}' is a category with {len(texts.levels):,} values, in the order it came with.")
         return Column("category", "int64", (), texts.levels)
     texts.count()
-    distinct, is_input = _composed(key, texts.distinct, notes), key != o.target
+    distinct, is_input = strings.note_composed(key, texts.distinct, notes), key != o.target
     count = None if distinct is None else distinct.num_rows
     told = stats.rows - stats.nulls - texts.marks.total()
     different = np.inf if count is None else count - len([mark for mark in texts.marks if mark.strip()])
@@ -321,6 +321,8 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
         kept = distinct if not is_input and count is not None and count <= MOST_LABELS else None
         words = None if kept is None else tuple(kept["text"].to_pylist())
         return replace(written, type=str(TEXT), words=words)
+    if distinct is not None and (several := strings.in_cells(distinct["text"])):
+        return _decide_cells(key, several, distinct["text"], o, notes)
     if is_input:
         strings.note_sum(key, distinct, notes)
         mean = texts.words / texts.filled
@@ -328,11 +330,8 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
             many = "" if count is None else f", {count:,} different in {texts.filled:,} rows"
             notes.append(f"'{key}' is a text: {mean:.0f} words per row on average{many}.")
             return Column("text", "str")
-        if texts.once and texts.filled == stats.rows >= _IDENTIFIER_ROWS and o.columns is None:
-            every = f"each of its {stats.rows:,} values occurs once, as in an identifier"
-            return _left_out(key, f"{every}; name it in columns=... to keep it", notes)
-        if distinct is not None and count == 1 and texts.filled == stats.rows > 1 and o.columns is None:
-            return _left_out(key, f"it is '{distinct['text'][0]}' in every row", notes)
+        if o.columns is None and (why := _tells_nothing(stats, texts, distinct)):
+            return _left_out(key, why, notes)
     if distinct is None:
         if not is_input:
             raise HandfulError(f"{o.name}: target '{key}' has too many classes to keep in memory: group some of them")
@@ -348,19 +347,12 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
     return Column("category", "int64", (), classes)
 
 
-def _composed(key: str, distinct: pa.Table | None, notes: list[str]) -> pa.Table | None:
-    """The strings, those that are one in composed form as the first of them is spelled."""
-    if distinct is None:
-        return None
-    form = pc.utf8_normalize(distinct["text"], "NFC")
-    if form.equals(distinct["text"]):
-        return distinct
-    grouped = distinct.append_column("form", form).group_by("form", use_threads=False)
-    found = grouped.aggregate([("text", "first"), ("rows", "sum")]).select([1, 2]).rename_columns(["text", "rows"])
-    twice = distinct.num_rows - found.num_rows
-    said = f"'{key}' has letters written as several characters: values are compared in composed form (Unicode NFC)"
-    notes.append(said + (f", by which {twice:,} are others written so." if twice else "."))
-    return found
+def _tells_nothing(stats: ColumnStats, texts: Texts, distinct: pa.Table | None) -> str:
+    """Why strings tell nothing of the target, or ""."""
+    if texts.once and texts.filled == stats.rows >= _IDENTIFIER_ROWS:
+        return f"each of its {stats.rows:,} values occurs once, as in an identifier; name it in columns=... to keep it"
+    one = distinct is not None and distinct.num_rows == 1 and texts.filled == stats.rows > 1
+    return f"it is '{distinct.column('text')[0]}' in every row" if distinct is not None and one else ""
 
 
 def _decide_lists(key: str, stats: ColumnStats, lists: Lists, o: Options, notes: list[str]) -> Column | None:
@@ -380,6 +372,14 @@ def _decide_lists(key: str, stats: ColumnStats, lists: Lists, o: Options, notes:
     dtype = native(key, np.empty(0, leaf.to_pandas_dtype()), o, notes).dtype
     tokens = lists.shape == (None,) and dtype.kind in "iu"
     return Column("tokens" if tokens else "tensor", dtype.name, lists.shape)
+
+
+def _decide_cells(key: str, several: Column, texts: pa.ChunkedArray, o: Options, notes: list[str]) -> Column:
+    """Cells that hold several numbers each, or labels."""
+    if strings.note_cells(key, several, texts, notes):
+        return several
+    labels = _decide_labels(key, _lists(strings.cells(o.name, texts, several)), len(texts), o, notes)
+    return replace(labels, separator=several.separator, type=several.type)
 
 
 def _decide_labels(key: str, lists: Lists, rows: int, o: Options, notes: list[str]) -> Column:

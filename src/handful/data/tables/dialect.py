@@ -6,10 +6,12 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO, NamedTuple
 
+from handful.data.base import Column
 from handful.data.tables.reading import TIME_NAME
+from handful.data.tables.types import TEXT
 
 SAMPLE = 1 << 16  # bytes at the start of a file that are looked at
 RECORDS = 50
@@ -69,6 +71,13 @@ class Dialect(NamedTuple):
         """The classes that the whole numbers of the last column stand for, in a schema, as Hugging Face writes them."""
         features = {self.names[-1]: {"names": self.classes}} if self.classes else None
         return {"huggingface": json.dumps({"info": {"features": features}})} if features else None
+
+
+def trained_dialect(trained: Mapping[str, Column]) -> Dialect | None:
+    """What training learned of how tables are written, whatever stands between their values."""
+    typed = (column for column in trained.values() if column.type not in (None, str(TEXT)))
+    decimal = next((column.decimal for column in typed if column.decimal), "")
+    return Dialect("", decimal, tuple(trained)) if trained else None
 
 
 def find(head: bytes, ending: str, trained: Dialect | None = None) -> Dialect:

@@ -28,15 +28,15 @@ from handful.data.base import Column
 from handful.data.media.bad_rows import Bad, BadRows, left_out, of_whole_lines, ragged
 from handful.data.options import Options
 from handful.data.tables.arrow import check_names, likely_target, open_table
-from handful.data.tables.dialect import BLANKS, SAMPLE, Dialect, header, one_blank, text_blocks
+from handful.data.tables.dialect import BLANKS, SAMPLE, Dialect, header, one_blank, text_blocks, trained_dialect
 from handful.data.tables.dialect import find as find_dialect
 from handful.data.tables.strings import conversion, parse_cells, typed
-from handful.data.tables.types import TEXT, cell_type, plain
+from handful.data.tables.types import TEXT, cell_type, plain, without_times
 
 BLOCK = 16 << 20  # bytes of text parsed at a time
 ROWS = 1 << 14  # rows of a Parquet or Arrow file at a time
 # pyarrow parses in blocks and refuses a row longer than one; its default of 1 MB is short for documents.
-_LONGEST = 16 * 1024**2
+_LONGEST, _HEAD = 16 * 1024**2, 1 << 14
 _BROKEN = (pa.ArrowException, OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError,
            zlib.error, lzma.LZMAError, tokenize.TokenError, SyntaxError, MemoryError, TypeError)  # fmt: skip
 
@@ -175,13 +175,6 @@ class _Format(NamedTuple):
     blocks: Callable[[BinaryIO, str, bool, Dialect | None], Iterator[TableBlock]]
 
 
-def trained_dialect(trained: Mapping[str, Column]) -> Dialect | None:
-    """What training learned of how tables are written, whatever stands between their values."""
-    typed = (column for column in trained.values() if column.type not in (None, str(TEXT)))
-    decimal = next((column.decimal for column in typed if column.decimal), "")
-    return Dialect("", decimal, tuple(trained)) if trained else None
-
-
 def read_blocks(where: str, whole: bool = False, table: Dialect | None = None) -> Iterator[TableBlock]:
     """The rows of a file that ends as one of TABLES, in blocks, or in one. table: the dialect of the table of which the
     file is a part, or as `trained_dialect`."""
@@ -294,19 +287,23 @@ def _parse_jsonl(
     options = arrow_json.ReadOptions(use_threads=whole, block_size=_LONGEST if whole else len(text) + 1)
     with reading(where, TABLES[".jsonl"].what, TABLES[".jsonl"].fix):
         str(text, "utf-8")  # which Arrow's reader takes for granted
-        table, text = of_whole_lines(text, where, skipped, lambda t: arrow_json.read_json(pa.BufferReader(t), options))
-        stated = pa.schema(map(_as_text, table.schema))
-        if stated != table.schema:  # strings that look like times, which are written in many ways
-            parse = arrow_json.ParseOptions(explicit_schema=stated)
-            table = arrow_json.read_json(pa.BufferReader(text), options, parse)
-    return table
+        return of_whole_lines(text, where, skipped, partial(_read_lines, options))
 
 
-def _as_text(field: pa.Field) -> pa.Field:
-    """The field, with strings for times: JSON has none."""
-    if pa.types.is_struct(field.type):
-        return pa.field(field.name, pa.struct([_as_text(inner) for inner in field.type]))
-    return pa.field(field.name, pa.string()) if pa.types.is_timestamp(field.type) else field
+def _read_lines(options: arrow_json.ReadOptions, text: bytes) -> pa.Table:
+    """Lines of JSON, which has no times: strings like them are told by the first lines, and read as written."""
+
+    def read(lines: bytes, stated: pa.Schema) -> pa.Table:
+        return arrow_json.read_json(pa.BufferReader(lines), options, arrow_json.ParseOptions(explicit_schema=stated))
+
+    end = text.find(b"\n", _HEAD) + 1 or len(text)
+    head = table = read(text[:end], pa.schema([]))
+    times = [field for field in head.schema if pa.types.is_timestamp(field.type)]
+    if times or end < len(text):
+        table = read(text, without_times(pa.schema(times)))
+    if (stated := without_times(table.schema)) != table.schema:  # one that later lines alone have
+        table = read(text, stated)
+    return table.select(dict.fromkeys([*head.column_names, *table.column_names]))
 
 
 def _json(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:

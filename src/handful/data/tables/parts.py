@@ -14,13 +14,13 @@ from handful.data.arrays import Arrays
 from handful.data.media.bad_rows import Bad, left_out
 from handful.data.options import Options
 from handful.data.tables.arrow import check_names, likely_target, open_table
+from handful.data.tables.dialect import trained_dialect
 from handful.data.tables.files import (
     TABLES,
     TableBlock,
     ending,
     read_blocks,
     table_dialect,
-    trained_dialect,
 )
 from handful.data.tables.strings import Words, parse_cells, typed
 from handful.data.tables.types import TEXT, join_types

@@ -1,6 +1,7 @@
 """What opens a file by its ending: tables, NumPy's arrays, LIBSVM's text; the way on for other formats."""
 
 import contextlib
+import datetime
 import gzip
 import io
 import re
@@ -82,6 +83,29 @@ def _by_pandas(read: str) -> Callable[[str], object]:
     return frame
 
 
+def _sheet(where: str) -> object:
+    """The first sheet of a workbook, as pandas reads it."""
+    import pandas
+
+    frame = pandas.read_excel(where)
+    for name in [name for name, column in frame.items() if column.dtype == object]:
+        frame[name] = _of_one_type(frame[name].tolist())
+    return frame
+
+
+def _of_one_type(cells: list[object]) -> list[object]:
+    """Cells of which some are text and others numbers or dates, as text, as a CSV file has them; others as they are.
+
+    >>> _of_one_type([1.5, "k.A.", None]), _of_one_type([1, None])
+    (['1.5', 'k.A.', None], [1, None])
+    """
+    there = [cell for cell in cells if cell is not None and cell == cell]
+    plain = all(isinstance(cell, str | int | float | datetime.date | datetime.time) for cell in there)
+    if not plain or len({isinstance(cell, str) for cell in there}) < 2:
+        return cells
+    return [None if cell is None or cell != cell else str(cell) for cell in cells]
+
+
 def _arff(where: str) -> dict[str, object]:
     from scipy.io import arff
 
@@ -102,7 +126,9 @@ def _sqlite(where: str) -> object:
             raise HandfulError(f"{where} holds {len(tables)} tables ({some(tables, 5)}): {_ROUTES['.db']}")
         quoted = tables[0].replace('"', '""')
         found = base.execute(f'select * from "{quoted}"')
-        return [dict(zip([column[0] for column in found.description], row)) for row in found]
+        names, rows = [column[0] for column in found.description], found.fetchall()
+        columns = [_of_one_type(list(cells)) for cells in zip(*rows, strict=True)]
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 # What those libraries raise at a damaged file, besides what `reading` knows.
@@ -167,7 +193,7 @@ READERS: dict[str, Callable[[str, Options], Arrays]] = {
     ".npz": _npz,
     ".orc": _by_another(_orc),
     ".arff": _by_another(_arff),
-    **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods"), _by_another(_by_pandas("read_excel"))),
+    **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods"), _by_another(_sheet)),
     **dict.fromkeys((".db", ".sqlite", ".sqlite3"), _by_another(_sqlite)),
     ".dta": _by_another(_by_pandas("read_stata")),
     **dict.fromkeys((".sas7bdat", ".xpt"), _by_another(_by_pandas("read_sas"))),

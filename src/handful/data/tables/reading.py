@@ -20,8 +20,18 @@ TIME_NAME = re.compile(
     r"(^|[_ ])(year|quarter|month|week|day|date|hour|minute|second|time|timestamp|datetime)s?($|[_ ])", re.I
 )
 _MOST_ODD = 100  # different strings that a way of writing does not read, beyond which it is not that of the column
-_SAMPLE = 1000
+_SAMPLE = 128  # strings, from first to last, of which a way reads none where it is not that of the column
 NUMBERS = (".", ",")  # the ways to write numbers, by the sign before decimals
+
+# What strings of each way have in them.
+_NEEDS = {way: re.compile(r"\d|inf", re.I) for way in NUMBERS} | {
+    way: re.compile(
+        "[年년]" if "年" in way else "[qQ]" if "quarter" in way else r"\d{8}" if way == DIGITS else "[:h]|day"
+        if way in (TIME_OF_DAY, DURATION) else "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec" if "(?P<name>" in form
+        else r"\d[-/.]\d", re.I,
+    )
+    for way, form in DATES.items()
+}  # fmt: skip
 
 At = tuple[str, int]  # a string, and the first row that holds it
 
@@ -70,18 +80,28 @@ def readings(texts: pa.Array, rows: Rows, first: Rows) -> dict[str, Reading]:
     """How different strings (large_string), none of them missing, fare in every way. rows: that hold each; first: the
     first of these."""
     bare = trimmed(texts)
-    return {way: _reading(way, texts, bare, rows, first) for way in (*NUMBERS, *DATES)}
+    if len(texts) <= 2 * _SAMPLE:
+        return _in_each(texts, bare, rows, first)
+    some = np.arange(0, len(texts), len(texts) // _SAMPLE)
+    found = _in_each(texts.take(pa.array(some)), bare.take(pa.array(some)), rows[some], first[some])
+    read = {way for way, one in found.items() if one.odd is not None or one.rows}
+    return found | {way: _reading(way, texts, bare, rows, first) for way in read}
+
+
+def _in_each(texts: pa.Array, bare: pa.Array, rows: Rows, first: Rows) -> dict[str, Reading]:
+    """The same of a few strings: most ways are ruled out by what is in none of them."""
+    whole = "\n".join(bare.to_pylist())
+    return {
+        way: _reading(way if needs.search(whole) else "", texts, bare, rows, first) for way, needs in _NEEDS.items()
+    }
 
 
 def _reading(way: str, texts: pa.Array, bare: pa.Array, rows: Rows, first: Rows) -> Reading:
-    if len(texts) > _SAMPLE:
-        sample = _reading(way, texts[:_SAMPLE], bare[:_SAMPLE], rows[:_SAMPLE], first[:_SAMPLE])
-        if sample.odd is None and sample.rows == 0:
-            return sample
-    found, signs = Reading(), np.ones(len(texts), np.bool_)
+    """way: "" for one that reads none of them."""
+    found, there, signs = Reading(), np.zeros(len(texts), np.bool_), np.ones(len(texts), np.bool_)
     if way in DATES:
         there = ~np.isnan(dates(bare, way))
-    else:
+    elif way:
         read = numbers(bare, way)
         there, signs = ~np.isnan(read.values), read.signs
         found = Reading(grouped=bool((read.grouped & there).any()), zeros=_zeros(bare))
@@ -91,7 +111,9 @@ def _reading(way: str, texts: pa.Array, bare: pa.Array, rows: Rows, first: Rows)
     found.rows = int(rows[there].sum())
     found.signs, found.stray = _at(texts, first, np.flatnonzero(there & signs)), _at(texts, first, odd)
     many = len(odd) > _MOST_ODD or len(found.units) > _MOST_ODD
-    found.odd = None if many else {texts[int(i)].as_py(): (int(rows[i]), int(first[i])) for i in odd}
+    found.odd = (
+        None if many else dict(zip(texts.take(pa.array(odd)).to_pylist(), zip(rows[odd].tolist(), first[odd].tolist())))
+    )
     return found
 
 

@@ -1,5 +1,6 @@
 """Strings as the numbers, dates or classes that their column is known to hold; their words."""
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, time
@@ -283,3 +284,72 @@ def note_alike(key: str, names: pa.ChunkedArray, notes: list[str]) -> None:
         shown = ", ".join(f"'{name}'" for name in first[:4])
         notes.append(f"'{key}' has {len(names):,} values, but {len(alike):,} but for blanks and capitals ({shown}): "
                      "spell alike what means the same.")  # fmt: skip
+
+
+def note_composed(key: str, distinct: pa.Table | None, notes: list[str]) -> pa.Table | None:
+    """The strings, those that are one in composed form as the first of them is spelled."""
+    if distinct is None:
+        return None
+    form = pc.utf8_normalize(distinct["text"], "NFC")
+    if form.equals(distinct["text"]):
+        return distinct
+    grouped = distinct.append_column("form", form).group_by("form", use_threads=False)
+    found = grouped.aggregate([("text", "first"), ("rows", "sum")]).select([1, 2]).rename_columns(["text", "rows"])
+    twice = distinct.num_rows - found.num_rows
+    said = f"'{key}' has letters written as several characters: values are compared in composed form (Unicode NFC)"
+    notes.append(said + (f", by which {twice:,} are others written so." if twice else "."))
+    return found
+
+
+_CELL = 20  # different cells from which on some of several numbers each are not the names of classes
+_BRACKETS = r"^[\s(\[{]+|[\s)\]}]+$"
+_NUMBERS_IN_CELL = re.compile(r"[(\[{]?\s*[-+]?[\d.]+\s*([,;|])\s*[-+]?[\d.]+(\s*\1\s*[-+]?[\d.]+)*\s*[)\]}]?")
+
+
+def in_cells(texts: pa.ChunkedArray) -> Column | None:
+    """What different strings of a column hold, several in each: numbers, always as many, as in "(48.1, 11.6)"; or
+    labels (a Column of shape ()) that come alone and with others, as in "crime" and "crime;drama". None for others.
+
+    >>> in_cells(pa.chunked_array([["a", "b", "c", "a;b", "b;c"]])).separator, in_cells(pa.chunked_array([["a;b"]]))
+    (';', None)
+    """
+    look = [text.strip() for text in texts[:1000].to_pylist()]
+    if len(texts) > _CELL and (found := _NUMBERS_IN_CELL.fullmatch(look[0])):
+        counts = {text.count(found[1]) + 1 if _NUMBERS_IN_CELL.fullmatch(text) else 0 for text in look}
+        return None if len(counts) > 1 else Column("tensor", "float64", (*counts,), separator=found[1], type=str(TEXT))
+    for separator in ";|":
+        parts = [{part.strip() for part in text.split(separator)} for text in look]
+        if len(set(map(len, parts))) > 1 and len(set().union(*parts)) < len(look):
+            return Column("tensor", "uint8", separator=separator, type=str(TEXT))
+    return None
+
+
+def note_cells(key: str, column: Column, texts: pa.ChunkedArray, notes: list[str]) -> bool:
+    """Say that cells hold several values; whether these are numbers."""
+    shown = next(text for text in texts.to_pylist() if str(column.separator) in text)[:60]
+    notes.append(f"'{key}' has several {'numbers' if column.shape else 'labels'} in a cell, as in '{shown}'.")
+    return bool(column.shape)
+
+
+def cells(where: str, texts: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:
+    """Cells as the lists that such a column holds: of labels, none in an empty cell; or of numbers, NaN where all are
+    missing. HandfulError for what is no number."""
+    bare = pc.fill_null(texts.combine_chunks(), "")
+    if column.dtype == "float64":
+        gaps = ["nan"] * (column.shape[0] or 0)
+        bare = pc.replace_substring_regex(bare, _BRACKETS, "")
+        bare = pc.if_else(pa.array(is_missing(bare)), (column.separator or "").join(gaps), bare)
+    lists = pc.split_pattern(bare, column.separator)
+    parts, rows = pc.utf8_trim_whitespace(pc.list_flatten(lists)), pc.list_parent_indices(lists)
+    kept = pc.not_equal(parts, "")
+    parts, rows = parts.filter(kept), rows.filter(kept).to_numpy()
+    if column.dtype == "float64":
+        values = numbers(parts, ".").values
+        odd = np.flatnonzero(np.isnan(values) & ~is_missing(parts))
+        if len(odd):
+            row = int(rows[odd[0]])
+            way_on = "correct it, or leave it empty where it is missing"
+            raise HandfulError(f"{where} must hold numbers but is '{texts[row].as_py()}' in row {row}: {way_on}")
+        parts = pa.array(values)
+    offsets = np.concatenate([[0], np.bincount(rows, minlength=len(texts)).cumsum()])
+    return pa.chunked_array([pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), parts)])

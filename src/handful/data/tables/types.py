@@ -33,6 +33,17 @@ def is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
 
 
+def without_times(schema: pa.Schema) -> pa.Schema:
+    """The schema, with strings for times."""
+    return pa.schema([(field.name, _without_times(field.type)) for field in schema])
+
+
+def _without_times(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _without_times(field.type)) for field in kind])
+    return pa.string() if pa.types.is_timestamp(kind) else kind
+
+
 def plain(table: pa.Table, known: Collection[str] = ()) -> pa.Table:
     """The table with few types: the fields of structs are columns, `user.age`, and the ends of intervals, but for those
     of a `known` name; see `plain_column` for the others."""

@@ -19,7 +19,7 @@ from handful.data.media.bad_rows import Bad, BadRows
 from handful.data.media.items import IMAGES, SOUNDS, BinaryItems, FileItems, Items
 from handful.data.options import Options
 from handful.data.tables.columns import column_stats, decide
-from handful.data.tables.strings import codes_of, read_numbers, reader
+from handful.data.tables.strings import cells, codes_of, read_numbers, reader
 from handful.data.tables.types import (
     BYTES,
     TEXT,
@@ -75,6 +75,10 @@ def apply(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: 
         return _media(key, BinaryItems(key, column, o), wanted, o, notes)
     if pa.types.is_null(column.type) and wanted.kind != "number":
         column = column.cast(TEXT)
+    if wanted.separator and is_text(column.type):
+        found = apply(key, cells(f"{o.name}: column '{key}'", as_text(column), wanted), wanted, o, notes)
+        found.column = wanted
+        return found
     if wanted.kind == "text":
         return Strings(as_text(column).to_pylist(), Column("text", "str"))
     if wanted.kind == "category":

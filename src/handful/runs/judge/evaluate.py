@@ -238,13 +238,12 @@ def _counted(tally: Tally, name: str, rows: int, scores: dict[str, float]) -> Ev
 
 
 def evaluate(
-    objective: Objective, pipeline: Pipeline, batches: Batches, data: object = None, raw: Source | None = None,
-    ranks: Ranks = ALONE,
-) -> Evaluation:  # fmt: skip
+    objective: Objective, pipeline: Pipeline, batches: Batches, raw: Source | None = None, ranks: Ranks = ALONE
+) -> Evaluation:
     """Score a model on every row of `batches` (with the target), in one pass, and keep what a page shows of it.
 
-    data: where the rows are from, to name the files of a folder; raw: the rows before preprocessing, where `batches`
-    does not hold them; ranks: that share the rows, and find the same. Raises what Objective.evaluate raises.
+    raw: the rows before preprocessing, where `batches` does not hold them; ranks: that share the rows, and find the
+    same. Raises what Objective.evaluate raises.
     """
     details = Details(objective, pipeline)
     repeated = Repeated(pipeline.seen)
@@ -256,7 +255,7 @@ def evaluate(
     ids = np.array([wrong.row for wrong in details.worst], dtype=np.int64)
     if len(ids):
         with drawing("look"):
-            read, files = source.take(ids), file_names(data)
+            read, files = source.take(ids), file_names(source.where)
         holds = contents(source, read, pipeline.uses, **_SHOWN)
         for i, (wrong, row) in enumerate(zip(details.worst, original_rows(source, ids).tolist(), strict=True)):
             known = {"target": wrong.target, "prediction": wrong.prediction, "probability": wrong.sure}

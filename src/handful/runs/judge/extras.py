@@ -40,7 +40,7 @@ def write(folder: Path, t: Training) -> str | None:
         classes = t.pipeline.of_classes if t.pipeline.several else t.pipeline.classes or ()
         known = t.pipeline.task in DETAILED and len(classes) <= CLASSES
         if t.valid is not None and t.held_out is not None and known:
-            found = evaluate(t.objective, t.pipeline, t.valid, t.held_out.where, t.held_out)
+            found = evaluate(t.objective, t.pipeline, t.valid, t.held_out)
             files.write_json(folder / EXTRAS, found.as_json())
         pixels = augmented(t.batches, t.pipeline)
         if pixels is not None:

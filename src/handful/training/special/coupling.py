@@ -20,6 +20,7 @@ from handful.training.special import adapters
 from handful.training.special.adapters import RowLosses
 
 CLOSE = 1e-4  # of the largest loss of a row: float32 adds up to less
+_SIZES = (1, 2, 4, 8)  # rows of the parts that are tried
 KEPT_WHOLE = "so a mini-batch is kept whole, and the held-out loss is the mean over batches of up to 512 rows"
 
 
@@ -72,8 +73,9 @@ class LossForm:
 
 
 def loss_form(objective: Objective, batch: Batch) -> LossForm:
-    """What the loss makes of the rows of a batch, found from its values on all of them and on each alone, or on a few
-    where it has none of one row. In evaluation mode, without gradients; a loss with a state of its own keeps it.
+    """What the loss makes of the rows of a batch, found from its values on all of them and on each alone, or on some
+    where it has none of one row; where it has none of any part, as of pairs of classes, it couples them. In evaluation
+    mode, without gradients; a loss with a state of its own keeps it.
 
     The outputs are disturbed (of a model that makes its loss, those of its layers), because those of a new model are
     all nearly the same, and so are then the losses of rows that weigh differently.
@@ -86,7 +88,7 @@ def loss_form(objective: Objective, batch: Batch) -> LossForm:
             warnings.simplefilter("ignore")  # as of the variance of one row
             output = objective.forward(batch)
             loss = copy.deepcopy(objective.loss) if isinstance(objective.loss, nn.Module) else objective.loss
-            row_losses, sizes = adapters.row_losses(objective.model, loss), [k for k in (1, 2, 4) if m >= 2 * k]
+            row_losses, sizes = adapters.row_losses(objective.model, loss), [k for k in _SIZES if m >= 2 * k]
             if objective.of_model:
                 for disturbed in (_disturbed(objective.model), nullcontext()):
                     with disturbed:
@@ -97,7 +99,7 @@ def loss_form(objective: Objective, batch: Batch) -> LossForm:
             noise = torch.Generator().manual_seed(0)
             for disturb in (_added, _scaled):
                 changed = mapped(output, partial(disturb, noise))
-                for size in sizes:
+                for size in (*sizes, *[m] * (m > 1)):  # at last all of them: see `_form`
                     if form := _form(row_losses, changed, batch, size):
                         return form
     finally:
@@ -141,8 +143,8 @@ def _like(output: Tensor, values: Tensor) -> Tensor:
 
 
 def _form(row_losses: RowLosses, output: object, batch: Batch, size: int) -> LossForm | None:
-    """The form by parts of `size` rows; None where the loss fails on them or is not finite. output: of the batch, or
-    the call that gives it, where it holds the loss."""
+    """The form by parts of `size` rows; None where the loss fails on them or is not finite. Of all rows: that it is
+    finite there, as nowhere else. output: of the batch, or the call that gives it, where it holds the loss."""
     m = len(batch) // size * size
     parts = [slice(start, start + size) for start in range(0, m, size)]
 
@@ -154,13 +156,15 @@ def _form(row_losses: RowLosses, output: object, batch: Batch, size: int) -> Los
         taken = output(some) if callable(output) else mapped(output, lambda o: o[part] if _of_rows(o, batch) else o)
         total, weight, values = row_losses(taken, some)
         by_row.append(values is not None)
-        return float(total.double() / weight), float(weight)
+        return (float(total.double() / weight), float(weight)) if float(weight) else (0.0, 0.0)  # no row counts
 
     try:
         whole, each = value(slice(0, m)), [value(part) for part in parts]
         means, weights = zip(*each, strict=True)
         if not all(map(math.isfinite, (*whole, *means))):
             return None
+        if size == len(batch):
+            return LossForm(coupling=f"the loss couples the rows of a batch: it has no value for parts of {m} rows")
         mean = sum(v * w for v, w in each) / sum(weights)
         close = CLOSE * max(map(abs, (whole[0], *means)))
         if abs(whole[0] - mean) <= close:

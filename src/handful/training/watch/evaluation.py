@@ -16,7 +16,7 @@ from handful.data.base import Batch
 from handful.losses import ctc
 from handful.losses.metric import Metric, SumMetric
 from handful.losses.outputs import mapped, put_back, tensors_in
-from handful.models.base import Model
+from handful.models.base import Model, sixteens
 from handful.training.objective import Objective
 from handful.training.process.parallel import ALONE, Ranks
 from handful.training.special.adapters import Seen, counted
@@ -80,13 +80,12 @@ def _kept(output: Tensor) -> Tensor:
 
 def infer(objective: Objective, batch: Batch) -> object:
     """The output outside training. Of a ready-made model of vectors, a row's is the same to the bit alone and among
-    others: the last row is repeated up to a multiple of 16, for products of matrices have kernels of their own for few
-    rows, and what is left over from whole vector registers is computed apart (torch 2.13 on x86)."""
-    tensors, rows = batch.tensors().values(), len(batch)
+    others, see `sixteens`."""
+    tensors, rows, model = batch.tensors().values(), len(batch), objective.model
     vectors = all(v.ndim <= 2 for v in tensors) and any(v.is_floating_point() for v in tensors)
-    if not (-rows % 16 and vectors and isinstance(objective.model, Model)):
+    if not (-rows % 16 and vectors and isinstance(model, Model)) or model.fills_up:
         return objective.forward(batch)
-    whole = batch.on_tensors(lambda v: torch.cat([v, v[-1:].expand(-rows % 16, *v.shape[1:])]))
+    whole = batch.on_tensors(sixteens)
     return mapped(objective.forward(whole), lambda output: output[:rows])
 
 
