@@ -1,6 +1,6 @@
 """What happens to one of two ranks, again and again: whether both end, with a sentence, in time.
 
-    python benchmarks/ranks_faults.py [--times 10] [--kills 20] [--torchrun 5]
+    python benchmarks/ranks_faults.py [--times 10] [--kills 20] [--torchrun 20]
 
 Each fault of tests/training/ranks.py so many times, and a cut link: the ranks in two network namespaces (as root, on
 Linux), the link between which goes down while they train. A rank that was stopped goes on when the other has ended,
@@ -51,7 +51,7 @@ def joined(rank: int, what: str, folder: Path, place: int) -> int:
 
 def linked() -> tuple[subprocess.Popen, int]:
     """Another network namespace, held by a process, and a link to it: 10.9.0.1 here, 10.9.0.2 there."""
-    holder = subprocess.Popen(["unshare", "-n", "sleep", "100"])
+    holder = subprocess.Popen(["unshare", "-n", "sleep", "3000"])
     time.sleep(0.5)
     there = ["nsenter", "-t", str(holder.pid), "-n"]
     for command in (
@@ -92,13 +92,14 @@ def end_of(folder: Path) -> np.ndarray:
     return np.load(folder / "end.npy")
 
 
-def killed(seed: int, torchrun: bool) -> str:
-    """What is wrong with the end of a run of which ranks were killed, or ""."""
+def killed(seed: int, torchrun: bool) -> tuple[str, int]:
+    """What is wrong with the end of a run of which ranks were killed, or ""; and how many kills hit a run at work."""
     rng, folder, alone = np.random.default_rng(seed), Path(tempfile.mkdtemp()), Path(tempfile.mkdtemp())
     (job,) = ranks.launch(1, ranks.go_on, alone, (-1, 0), "end", folder=alone)
     job.join(100)
+    hits = 0
     for size in (2, 3, 1):
-        kill = (int(rng.integers(size)), float(rng.uniform(0.05, 0.4))) if size > 1 else (-1, 0)
+        kill = (int(rng.integers(size)), float(rng.uniform(0.05, 0.35))) if size > 1 else (-1, 0)
         if torchrun:
             command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(size), __file__]
             ended = subprocess.run([*command, "--go-on", f"{folder},{kill[0]},{kill[1]}"], capture_output=True)
@@ -106,16 +107,19 @@ def killed(seed: int, torchrun: bool) -> str:
         else:
             jobs = ranks.launch(size, ranks.go_on, folder, kill, "end", folder=folder)
             statuses, _ = ranks.ends(jobs, folder)
+        hits += any(statuses)
     if statuses != [0]:
-        return f"the last one ended with {statuses}"
-    return "" if np.allclose(end_of(folder), end_of(alone), rtol=1e-9, atol=1e-12) else "other weights"
+        return f"the last one ended with {statuses}", hits
+    same = np.allclose(end_of(folder), end_of(alone), rtol=1e-9, atol=1e-12)
+    return "" if same else "other weights", hits
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--torchrun", type=int, default=5)
+    parser.add_argument("--torchrun", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="of the first time")
     parser.add_argument("--faults", default=",".join(FAULTS))
     parser.add_argument("--go-on", help="a rank that torchrun started: folder, rank to kill, seconds")
     parser.add_argument("--inside", action="store_true", help="the network is our own")
@@ -126,17 +130,27 @@ def main() -> None:
     if not args.inside:
         sys.exit(subprocess.run(["unshare", "-n", sys.executable, *sys.argv, "--inside"]).returncode)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    counts = [(f"{what} on rank 1", args.times, [happens(what, k) for k in range(args.times)])
-              for what in args.faults.split(",") if what]  # fmt: skip
-    for how, times in (("by hand", args.kills), ("by torchrun", args.torchrun)):
-        name = f"SIGKILL of 1 of 2 ranks, of 1 of 3, then one process, {how}"
-        counts.append((name, times, [killed(seed, how == "by torchrun") for seed in range(times)]))
     lines = ["# What happens to one rank", "", __doc__.split("\n\n")[2].replace("\n", " "), "",
              "| what happened | times | ended as they should |", "|---|---|---|"]  # fmt: skip
-    for name, times, wrong in counts:
-        lines.append(f"| {name} | {times} | {wrong.count('')} |")
-        print(lines[-1], *filter(None, wrong), sep="\n", flush=True)
-    (ROOT / "benchmarks" / "results" / "ranks_faults.md").write_text("\n".join(lines) + "\n")
+
+    def tell(name: str, wrong: list[str]) -> None:
+        lines[row:] = [f"| {name} | {len(wrong)} | {wrong.count('')} |"]
+        print(lines[-1], wrong[-1], flush=True)
+        (ROOT / "benchmarks" / "results" / "ranks_faults.md").write_text("\n".join(lines) + "\n")
+
+    times = range(args.seed, args.seed + args.times)
+    for what in filter(None, args.faults.split(",")):
+        row, wrong = len(lines), list[str]()
+        for seed in times:
+            wrong.append(happens(what, seed))
+            tell(f"{what} on rank 1", wrong)
+    for how, many in (("by hand", args.kills), ("by torchrun", args.torchrun)):
+        row, wrong, hits = len(lines), [], 0
+        for seed in range(args.seed, args.seed + many):
+            said, hit = killed(seed, how == "by torchrun")
+            wrong, hits = [*wrong, said], hits + hit
+            kills = f"{hits} of {2 * len(wrong)} kills hit a run"
+            tell(f"SIGKILL of 1 of 2 ranks, of 1 of 3, then one process, {how} ({kills})", wrong)
 
 
 if __name__ == "__main__":

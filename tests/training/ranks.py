@@ -3,11 +3,13 @@
 import functools
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from handful.plan.probe.noise_scale import gradient_in_parts
 from handful.runs.predict import write_predictions
 from handful.training.objective import Objective
 from handful.training.process.parallel import joined
+from handful.training.special import one_copy
 
 N = 203
 RNG = np.random.default_rng(0)
@@ -290,7 +293,7 @@ def suffer(rank, what, folder, limit, more=None):
 
 
 def go_on(rank, folder, kill, out):
-    """A run of 40 steps that is saved often, of which one rank may be killed at some moment: kill = (rank, seconds)."""
+    """A run of 60 steps that is saved often, of which one rank may be killed at some moment: kill = (rank, seconds)."""
     model = mlp(rank)
 
     def slowly(event, info):
@@ -298,7 +301,7 @@ def go_on(rank, folder, kill, out):
         if event == "start" and rank == kill[0]:
             threading.Timer(kill[1], os.kill, (os.getpid(), signal.SIGKILL)).start()
 
-    options = {**PLAIN, "optimizer": "momentum", "until": "steps(40)", "save_every": 3}
+    options = {**PLAIN, "optimizer": "momentum", "until": "steps(60)", "save_every": 3}
     run = handful.fit(model, (X, Y), out=folder / "run", resume="auto", callbacks=[slowly], quiet=True, **options)
     np.save(folder / f"{out}.npy", np.concatenate([p.detach().numpy().ravel() for p in run.model.parameters()]))
     return run.exit_status
@@ -406,3 +409,21 @@ def moments_of(rank, folder):
         sums, found = gradient_in_parts(objective, batch, 12 // here.size, here)
         grads = {name: p.grad.numpy() for name, p in objective.model.named_parameters() if p.grad is not None}
         torch.save([found.as_list(), float(sums.loss), float(sums.weight), grads], folder / f"{rank}.pt")
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def hold_data(rank, path, folder, worth):
+    """How much memory a rank takes up while it trains on data in memory, in bytes, and where the run ends."""
+    one_copy.WORTH, held = worth, []
+
+    def count(event, info):
+        if event == "step":
+            rollup = Path("/proc/self/smaps_rollup").read_text()
+            held.append(int(re.search(r"^Pss:\s+(\d+) kB", rollup, re.M)[1]) * 1024)
+
+    torch.manual_seed(0)
+    how = {**PLAIN, "until": "steps(3)", "preprocess": None, "target": "y"}
+    run = handful.fit(nn.Linear(512, 3), path, callbacks=[count], quiet=True, **how)
+    np.savez(folder / f"held{rank}.npz", held=held[-1], weights=run.model.weight.detach().numpy())

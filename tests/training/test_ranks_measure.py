@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -46,3 +48,21 @@ def test_ranks_measure_batch_and_rate_together(name, size, tmp_path):
     assert first["position"] >= 3 * 5400
     for other in others:  # to the bit
         np.testing.assert_equal(other, first)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="the kernel does not tell")
+def test_the_ranks_of_a_machine_hold_data_in_memory_once(tmp_path):
+    """Two ranks take up less by one copy of the data than where each keeps its own, and end the same to the bit."""
+    rng, rows = np.random.default_rng(0), 30_000
+    x = pa.FixedSizeListArray.from_arrays(pa.array(rng.random(rows * 512, dtype=np.float32)), 512)
+    pq.write_table(pa.table({"x": x, "y": rng.integers(0, 3, rows)}), tmp_path / "rows.parquet", compression="none")
+    found = []
+    for worth in (1 << 20, 1 << 60):
+        jobs = ranks.launch(2, ranks.hold_data, str(tmp_path / "rows.parquet"), tmp_path, worth, folder=tmp_path)
+        statuses, said = ranks.ends(jobs, tmp_path)
+        assert statuses == [0, 0], said
+        found.append([dict(np.load(tmp_path / f"held{rank}.npz")) for rank in range(2)])
+    shared, apart = (sum(int(rank["held"]) for rank in ranks_) for ranks_ in found)
+    assert apart - shared > 0.85 * rows * 512 * 4, (shared, apart)
+    for rank in (*found[0], *found[1]):
+        np.testing.assert_array_equal(rank["weights"], found[0][0]["weights"])

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import handful
-from handful.plan.defaults import check_ranks
+from handful.plan.defaults import over_ranks
 from handful.training.objective import Objective
 from handful.training.process import sharding
 from handful.training.process.parallel import Ranks
@@ -124,7 +124,7 @@ def test_what_cannot_be_shared_out_is_refused(what):
 def test_a_batch_norm_of_all_ranks_is_refused_on_cpus():
     objective = Objective(nn.Sequential(nn.Linear(2, 2), nn.SyncBatchNorm(2)), nn.MSELoss())
     with pytest.raises(handful.HandfulError, match="works between GPUs only"):
-        check_ranks(8, Ranks(0, 2), None, objective)
+        over_ranks(8, Ranks(0, 2), None, objective)
 
 
 def test_blocks_are_the_members_of_lists_and_cut_where_they_are_large():

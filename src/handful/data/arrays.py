@@ -1,6 +1,6 @@
 """Columns in memory (or mapped into it), each gathered in one go."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 import numpy as np
@@ -199,6 +199,19 @@ class Arrays(Source):
 
     def cheap(self, name: str) -> bool:
         return self.stored[name].in_memory
+
+    def put(self, place: Callable[[Array], Array]) -> None:
+        """Have the arrays somewhere else: place(array) is an equal one."""
+        for key in self._single:
+            match self.stored[key]:
+                case Dense(array=np.ndarray() as array, column=column):
+                    self.stored[key] = Dense(place(array), column)
+                case RaggedValues(values=np.ndarray()) | SparseRows() as kept:
+                    kept.values = place(cast(Array, kept.values))
+        self._blocks = [(names, place(block)) for names, block in self._blocks]
+        for names, block in self._blocks:
+            for j, key in enumerate(names):
+                self.stored[key] = Dense(block[:, j], self.columns[key])
 
 
 def _common_length(name: str, stored: dict[str, Stored]) -> int:

@@ -186,7 +186,8 @@ class ctc:
         if lengths is None:
             lengths = torch.full((len(logits),), logits.shape[1], dtype=torch.int64)
         target_lengths = (target > 0).sum(1)
-        log_p = F.log_softmax(logits.float(), dim=-1).transpose(0, 1)
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        log_p = F.log_softmax(logits.to(wide), dim=-1).transpose(0, 1)
         values = F.ctc_loss(
             log_p, target, lengths.cpu(), target_lengths.cpu(), blank=0, reduction="none", zero_infinity=True
         )

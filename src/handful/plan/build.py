@@ -35,7 +35,8 @@ from handful.training.process import static
 from handful.training.process.agreement import same_start
 from handful.training.process.device import autocast, choose_device, using_threads
 from handful.training.process.parallel import ALONE, Ranks
-from handful.training.special.coupling import by_rank, mode_coupling, training_mode
+from handful.training.special.coupling import mode_coupling, training_mode
+from handful.training.special.one_copy import one_copy
 from handful.training.special.own_step import moved_by_name
 from handful.training.state import State
 from handful.training.training import RATE_IS_OPEN, Training
@@ -97,14 +98,14 @@ def _assemble(
     device = ranks.place(chooser.put("device", choose_device(options.device)))
     net = make_model(model, data, options, chooser, device, saved).to(device)
     objective = drawing("data", options.seed)(make_objective)(net, data, options, chooser, device)
-    if not data.own_model and resuming is None:
-        show_rows(net, objective, data, options.seed)
     if resuming is None:
+        show_rows(net, objective, data, options.seed)
         start_from(net, options.init, chooser)
     batches, size = make_batches(data, options, chooser, device)
     choose.sharding(options, objective, ranks, chooser)
     t = make_training(data, objective, batches, size, options, chooser, ranks, folder)
     same_start(ranks, t.plan, t.objective.model, t.state.step)
+    chooser.notes += one_copy(ranks, data.source, [batches, t.valid])
     if t.training_step is not None:
         measure, t.moved = False, moved_by_name(t, choose.names_of(options.optimizer))
     elif chooser.choices["micro_batch"].status == "default" and (parts := in_parts(t)):
@@ -199,12 +200,11 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
         steps = max(1, -(-t.planned // state.batch))
         last = Progress((steps - 1) * state.batch, steps - 1, n, 0.0, t.planned)
         t.schedule.check(Progress(0, 0, n, 0.0, t.planned), last)
-    coupling = mode_coupling(training_mode(t.objective.model)) or t.objective.coupling
+    chooser.notes += choose.over_ranks(state.batch, t.ranks, state.optimizer, t.objective)
+    of_loss = "" if t.objective.over_ranks else t.objective.coupling
+    coupling = mode_coupling(training_mode(t.objective.model)) or of_loss
     if coupling and ((state.micro_batch is not None and state.micro_batch < state.batch) or t.ranks.size > 1):
         chooser.notes.append(f"{coupling}: in parts, the gradient of a batch is not that of the whole batch")
-    if t.ranks.size > 1:
-        chooser.notes += by_rank(t.objective.model)
-        choose.check_ranks(state.batch, t.ranks, state.optimizer, t.objective)
     compile_if_asked(t.objective.model, options, chooser)
     choose_graph(t, options, chooser)
     t.live = Live(t.planned, quiet=options.quiet or t.ranks.rank > 0, verbose=options.verbose)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -25,6 +26,8 @@ from handful.report.words import say_seconds
 from handful.training.objective import Objective
 from handful.training.process.parallel import Ranks
 from handful.training.process.sharding import Sharding, check_steps
+from handful.training.special.coupling import by_rank
+from handful.training.special.exact import all_rows
 from handful.training.watch import stop
 from handful.training.watch.observe import FEW_HELD, NEARER
 from handful.transform.pipeline import Pipeline
@@ -108,22 +111,28 @@ def sharding(options: Config, objective: Objective, ranks: Ranks, chooser: Choos
     objective.put(ranks.sharding.model)
 
 
-def check_ranks(batch: int, ranks: Ranks, optimizer: Optimizer, objective: Objective) -> None:
-    """HandfulError for what several ranks cannot do, or those that share a model out."""
+def over_ranks(batch: int, ranks: Ranks, optimizer: Optimizer, objective: Objective) -> list[str]:
+    """Have several ranks compute a loss that compares rows together. Returns what is otherwise than in one process, in
+    sentences. HandfulError for what they cannot do, or those that share a model out."""
+    if ranks.size == 1:
+        return []
     if objective.device.type == "cpu" and any(type(m) is nn.SyncBatchNorm for m in objective.model.modules()):
         raise HandfulError(
             "torch.nn.SyncBatchNorm works between GPUs only: on CPUs give nn.BatchNorm1d, 2d or 3d, by which each rank "
             "normalises over its own share"
         )
-    if ranks.sharding is None:
-        return
-    if batch < ranks.size:
+    objective.coupling = ranks.told(objective.coupling or "") or None
+    together = objective.coupling is not None and objective.by_outputs
+    if batch < ranks.size and (ranks.sharding or together):
+        why = "a loss that compares rows" if together else "sharding='fsdp'"
         raise HandfulError(
-            f"a batch of {batch} has no row for each of {ranks.size} ranks, which sharding='fsdp' needs: give a larger "
-            "batch"
+            f"a batch of {batch} has no row for each of {ranks.size} ranks, which {why} needs: give a larger batch"
         )
-    for part in parts_of(optimizer):
+    if together:
+        objective.together(partial(all_rows, model=objective.model, ranks=ranks))
+    for part in parts_of(optimizer) if ranks.sharding else ():
         check_steps(part, objective.device)
+    return by_rank(objective.model)
 
 
 def of_own_step(options: Config) -> Config:

@@ -90,7 +90,7 @@ def make_model(
 
 def show_rows(net: nn.Module, objective: Objective, data: Data, seed: int) -> None:
     """Let a ready-made model that asks for it look at some training rows, drawn by the seed, before the first step."""
-    if not isinstance(net, Model) or type(net).begin is Model.begin:
+    if data.own_model or not isinstance(net, Model) or type(net).begin is Model.begin:
         return
     rows = Order(len(data.train), seed=seed)[: min(len(data.train), ROWS_SHOWN)]
     batch = objective.to_device(data.pipeline(data.train.take(rows)))
@@ -357,7 +357,7 @@ def note_form(objective: Objective, batch: Batch, chooser: Chooser) -> None:
         chooser.set("loss_form", "sum", "found", why)
         chooser.notes.append(why)
     if form.coupling:
-        objective.coupling = form.coupling
+        objective.coupling, objective.by_outputs = form.coupling, not objective.of_model
         chooser.notes.append(f"{form.coupling}, {KEPT_WHOLE}")
 
 

@@ -75,6 +75,7 @@ class Objective(Adapted):
         self.guarded = False  # whether a gradient that is not finite is looked for, too
         self.at_once: int | None = None  # rows that an evaluation puts through the model, where memory ran out
         self.coupling: str | None = None  # why the loss of a mini-batch cannot be computed in parts
+        self.by_outputs = False  # whether that is a loss that compares the outputs of rows
         super().__init__(model, loss, metrics, autocast, scale)
         floating = [p.dtype for p in self.parameters if p.is_floating_point()]
         self.dtype = floating[0] if floating else torch.get_default_dtype()

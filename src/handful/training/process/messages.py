@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from handful.base.errors import StepError
+from handful.base.errors import HandfulError, StepError
 from handful.training.process.roll import Roll, end_at_once
 
 T = TypeVar("T", bound=Tensor)
@@ -123,10 +123,15 @@ class Messages:
         return self.lost
 
     def gather_rows(self, rows: Tensor) -> list[Tensor]:
-        """The Tensor [n, ...] of every rank. They may differ in n, and in nothing else."""
-        own = torch.tensor([len(rows)])
+        """The Tensor [n, ...] of every rank. They may differ in n, and in nothing else: HandfulError on all, if so."""
+        own = torch.tensor(rows.shape)
         counts = [torch.zeros_like(own) for _ in range(self.size)]
         self.finish(self.send(lambda group: dist.all_gather(counts, own, group, async_op=True), own), own)
+        if any(not torch.equal(shape[1:], own[1:]) for shape in counts):
+            shapes = ", ".join(str(shape.tolist()) for shape in counts)
+            raise HandfulError(f"the ranks have Tensors of other shapes than one another, {shapes}: let them differ in "
+                               "rows alone")  # fmt: skip
+        counts = [shape[0] for shape in counts]
         most = max(int(n) for n in counts)
         padded = rows.new_zeros((most, *rows.shape[1:]))
         padded[: len(rows)] = rows

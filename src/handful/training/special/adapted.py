@@ -2,7 +2,7 @@
 what its metrics see, in the user's units, whatever the model puts out."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Self
 
@@ -22,7 +22,14 @@ from handful.transform.several import Several
 Scale = tuple[Tensor, Tensor]
 Unmeasured = tuple[Sequence[SumMetric], Tensor, Tensor]  # metrics that count, and an output and a target to see
 LATER = 1 << 13  # numbers in an output that is kept to be measured with others
-_NOT_KEPT = ("forward", "view", "row_losses", "seed_dropout", "source")  # when pickled: functions, and data
+_NOT_KEPT = (
+    "forward",
+    "view",
+    "row_losses",
+    "seed_dropout",
+    "source",
+    "over_ranks",
+)  # when pickled: functions, and data
 
 
 def measure(seen: Sequence[Unmeasured]) -> dict[str, Tensor]:
@@ -47,6 +54,7 @@ class Adapted:
     whole: bool
     part = ""  # of the model's output, which metrics see
     gaps = False  # whether training rows are left out, their class being IGNORED
+    over_ranks: Callable[[adapters.RowLosses], adapters.RowLosses] | None = None  # see `all_rows`
 
     def __init__(
         self,
@@ -87,12 +95,19 @@ class Adapted:
         """Adapt to the next batch."""
         self.seed_dropout = dropout_seeder(self.device)
         self.row_losses = adapters.row_losses(self.model, self.loss)
+        if self.over_ranks is not None:
+            self.row_losses = self.over_ranks(self.row_losses)
         self.forward: adapters.Call = self._first_forward
         self.view: adapters.View = self.first_view
 
     def put(self, model: nn.Module) -> None:
         """Take another form of the same model."""
         self._of(model)
+        self._anew()
+
+    def together(self, over_ranks: Callable[[adapters.RowLosses], adapters.RowLosses]) -> None:
+        """Compute the loss of a mini-batch over the rows of all ranks."""
+        self.over_ranks = over_ranks
         self._anew()
 
     @property

@@ -51,16 +51,10 @@ def training_mode(model: nn.Module, on: bool = True) -> nn.Module:
 
 def by_rank(model: nn.Module) -> list[str]:
     """What in a model depends on how a batch is shared among ranks, in sentences."""
-    layers = list(model.modules())
-    notes = []
-    if any(getattr(layer, "p", 0) for layer in layers):
-        notes.append("dropout draws by rank: on another number of ranks other outputs are dropped")
-    if any(isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) for layer in layers):
-        notes.append(
-            "each rank normalises over its own share of a batch; on GPUs, over all of it once the model is "
-            "torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)"
-        )
-    return notes
+    if not any(isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) for layer in model.modules()):
+        return []
+    return ["each rank normalises over its own share of a batch; on GPUs, over all of it once the model is "
+            "torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)"]  # fmt: skip
 
 
 @dataclass(frozen=True)

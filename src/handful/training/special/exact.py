@@ -1,22 +1,51 @@
 """The exact gradient of one mini-batch, alone or over several ranks: for probes, and for steps of the caller's own."""
 
+import json
 import math
 from collections.abc import Iterable, Iterator
 from functools import partial
 
 import torch
+from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
 from handful.data.base import Batch
+from handful.losses.outputs import mapped
 from handful.optim.fused import Closure
 from handful.training.objective import LossSums, Objective
 from handful.training.process.exchange import Said
 from handful.training.process.parallel import ALONE, Ranks
+from handful.training.special.adapters import RowLosses
 from handful.training.special.coupling import rows
-from handful.training.step import NOTHING, ExactGradient
+from handful.training.step import NOTHING, ExactGradient, differentiate
 from handful.training.watch.guards import NonFiniteLoss, in_parts_that_fit, is_out_of_memory, non_finite
 
 as_double = partial(torch.tensor, dtype=torch.float64)
+
+
+def all_rows(row_losses: RowLosses, model: nn.Module, ranks: Ranks) -> RowLosses:
+    """The losses of a mini-batch of all ranks, where the loss compares rows with one another: each rank computes it of
+    the outputs of all, and has the gradient by its own. The sums are rank 0's; on the others they are 0."""
+
+    def everywhere(own: Tensor) -> Tensor:
+        if own.ndim == 0:
+            raise HandfulError(
+                "the loss compares the rows of a mini-batch, so the ranks tell one another all that the model gives; a "
+                "single number among it has no rows: let the model give that in another way"
+            )
+        parts = ranks.gather_rows(own.detach())
+        parts[ranks.rank] = own
+        return torch.cat(parts)
+
+    def together(output: object, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        if not model.training:
+            return row_losses(output, batch)
+        columns = {name: mapped(batch.columns[name], everywhere) for name in ("y", "weight") if name in batch.columns}
+        whole = Batch(columns, everywhere(torch.from_numpy(batch.rows)).numpy())  # type: ignore[arg-type]
+        loss, weight, _ = row_losses(mapped(output, everywhere), whole)
+        return (loss, weight, None) if ranks.rank == 0 else (loss - loss.detach(), weight * 0, None)
+
+    return together
 
 
 class OverRanks(ExactGradient):
@@ -51,7 +80,7 @@ class OverRanks(ExactGradient):
             return
         if self.bad is None and not math.isfinite(loss.item()):
             self.bad = self.part
-        loss.backward()  # type: ignore[no-untyped-call]
+        differentiate((loss,), (torch.ones_like(loss),))
         self.total = sums.detached() if self.total is NOTHING else self.total + sums
 
     def add_up(self, no_memory: bool) -> bool:
@@ -67,8 +96,9 @@ class OverRanks(ExactGradient):
             together = self.ranks.sharding is not None  # all ask the model, or none
             bad = self.bad or (self.part if together else self.batch)
             found = non_finite(self.objective, bad, self.step, look=together or self.bad is not None)
-            named = [text for text in self.ranks.gather(str(found) if self.bad is not None else "") if text]
-            error = NonFiniteLoss(named[0]) if named else found
+            mine = [not found.in_rows, str(found)] if self.bad is not None else []
+            named = sorted(filter(None, map(json.loads, self.ranks.gather(json.dumps(mine)))))
+            error = NonFiniteLoss(named[0][1]) if named else found
             error.in_rows, error.in_weights = found.in_rows, found.in_weights
             raise error
         if said.weight == 0:

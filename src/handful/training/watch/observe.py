@@ -3,6 +3,7 @@
 Due moments are functions of position, never of time (but for checkpoints, which change nothing).
 """
 
+import json
 import math
 from dataclasses import dataclass
 
@@ -170,9 +171,10 @@ def look(t: Training, row: Row) -> Row:
         def losses(read: Batch, output: object) -> None:
             rows.append(t.objective.values(t.objective.to_device(read), output))
 
-        few = t.ranks.size == 1 and len(t.valid.source) <= FEW_HELD
+        few = len(t.valid.source) <= FEW_HELD
         scores = evaluate(t.objective, batches, losses if few else None, ranks=t.ranks, spare=spare)
-        row |= {f"valid_{name}": value for name, value in scores.items()} | behind(t, scores["loss"], rows)
+        row |= {f"valid_{name}": value for name, value in scores.items()}
+        row |= behind(t, scores["loss"], rows) if few else {}
         if t.objective.at_once != before:
             say(
                 t, f"memory ran out in an evaluation: {t.objective.at_once:,} rows at a time go through the model there"
@@ -188,10 +190,12 @@ def look(t: Training, row: Row) -> Row:
 def behind(t: Training, loss: float, rows: list[Tensor | None]) -> Row:
     """{"behind": by how many of its standard errors, paired by row, the held-out loss is above the lowest so far}, of
     few held-out rows whose losses are known; 0 where it is the lowest."""
-    values = [v.reshape(len(v), -1).mean(1).double().cpu() for v in rows if v is not None]
-    if not math.isfinite(loss) or not values or len(values) < len(rows):
+    own = [v.reshape(len(v), -1).mean(1).double().tolist() for v in rows if v is not None]
+    told = json.dumps(own if len(own) == len(rows) else None)  # all ranks have the same
+    said = [json.loads(text) for text in t.ranks.gather(told)]
+    if not math.isfinite(loss) or None in said or not any(said):
         return {}
-    now, s = torch.cat(values), t.state
+    now, s = torch.tensor([v for own in said for part in own for v in part], dtype=torch.float64), t.state
     if not s.lowest or all(not row.get("valid_loss", math.inf) <= loss for row in s.history):
         s.lowest = now.tolist()
         return {"behind": 0.0}

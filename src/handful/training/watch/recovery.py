@@ -1,5 +1,7 @@
 """The way on where a step went wrong: in smaller parts, past a mini-batch, back to a checkpoint."""
 
+from functools import partial
+
 import torch
 
 from handful.base.errors import StepError
@@ -17,8 +19,25 @@ from handful.training.watch.saved import Held, restore
 SKIPS, RETURNS = 10, 5  # at most: mini-batches passed over in a row; times that a run goes back
 
 
+DRAWN = "the model draws random numbers in training, as dropout does, and each rank draws its own"
+
+
 class StepOfRanks(OverRanks, StepByStep):
     """The steps of a run of several ranks."""
+
+    looked = False  # whether the model draws random numbers
+
+    def update(self) -> None:
+        """Say so after the first pass, if it does."""
+        if not self.looked and len(self.batch):
+            self.looked = True
+            on_cuda, device = self.objective.device.type == "cuda", self.objective.device
+            found = partial(torch.cuda.get_rng_state, device) if on_cuda else torch.default_generator.get_state
+            drawn = found()
+            self.objective.seed_dropout(self.dropout)
+            if not torch.equal(drawn, found()):
+                say(self.t, DRAWN)
+        super().update()
 
 
 def train(t: Training, after_step: AfterStep, interrupts: Interrupts) -> str:
