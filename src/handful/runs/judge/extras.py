@@ -3,7 +3,6 @@
 Collected when a run ends, while its data are at hand; kept in the run folder, for the page may be written again.
 """
 
-import json
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from handful.base import files
+from handful.base.errors import HandfulError
 from handful.base.stopwatch import part
 from handful.batches.batches import Batches
 from handful.report.markup import picture_grid
@@ -41,7 +41,7 @@ def write(folder: Path, t: Training) -> str | None:
         known = t.pipeline.task in DETAILED and len(classes) <= CLASSES
         if t.valid is not None and t.held_out is not None and known:
             found = evaluate(t.objective, t.pipeline, t.valid, t.held_out)
-            files.write_text(folder / EXTRAS, json.dumps(found.as_json()))
+            files.write_json(folder / EXTRAS, found.as_json())
         pixels = augmented(t.batches, t.pipeline)
         if pixels is not None:
             image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
@@ -84,8 +84,8 @@ def read(folder: Path | None) -> tuple[Evaluation | None, list[Markup]]:
     pictures: list[Markup] = []
     if folder is None:
         return found, pictures
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        found = Evaluation.from_json(json.loads(files.a_file(folder / EXTRAS).read_text(encoding="utf-8")))
+    with suppress(HandfulError, KeyError, TypeError, ValueError):
+        found = Evaluation.from_json(files.read_json(folder / EXTRAS))
     with suppress(OSError, ValueError), Image.open(files.a_file(folder / "augmented.png")) as image:
         pixels = np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
         title = "Augmented training rows: as they are, and as the model sees them in four epochs"
