@@ -150,6 +150,7 @@ CASES: list[tuple[str, Any, dict[str, Any], str]] = [
         {},
         "ends in '.avro', which handful does not read; read it with fastavro",
     ),
+    ("a text by another name", text(".md", "# hello"), {}, "to learn from its text, copy it to a name that ends in"),
     ("no ending", text("", "hello"), {}, "data has no ending by which handful knows it; it reads .csv"),
     ("empty text", text(".txt", ""), {}, "is empty"),
     ("latin-1 text", text(".txt", b"caf\xe9"), {}, "byte 0xe9 at 3"),

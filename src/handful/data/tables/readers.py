@@ -235,6 +235,8 @@ _ROUTES: dict[str, str] = {
     **dict.fromkeys((".edf", ".bdf", ".fif"), f"read it with mne and {_ARRAYS}"),
     **dict.fromkeys((".bz2", ".xz", ".zst", ".gz", ".7z", ".rar"), "unpack it first"),
     **dict.fromkeys((".pdf", ".docx"), "take its text out into a .txt file"),
+    **dict.fromkeys((".md", ".rst", ".tex", ".log", ".py", ".js", ".c", ".java"),
+                    "to learn from its text, copy it to a name that ends in .txt"),
 }  # fmt: skip
 
 
@@ -246,7 +248,9 @@ def route_of(where: str) -> str | None:
 
 def refused(where: str, known: Sequence[str]) -> HandfulError:
     """What a file is that no reader is for, and the way on. known: endings that are read there."""
-    kind, way = ending(where), route_of(where) or f"it reads {', '.join(known)}, and folders"
+    plain = [name for name in known if not re.fullmatch(r"\.\w+\.\w+", name)]  # .csv, not .csv.gz
+    reads = f"it reads {', '.join(plain)}, tables in text also as .gz, .bz2, .xz and .zst, and folders"
+    kind, way = ending(where), route_of(where) or reads
     how = f"ends in '{kind}', which handful does not read" if kind else "has no ending by which handful knows it"
     return HandfulError(f"{where} {how}; {way}")
 
