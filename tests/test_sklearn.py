@@ -176,7 +176,7 @@ def test_mistakes_are_said():
     with pytest.raises(HandfulError, match=r"not an nn\.Module"):
         MiniBatchClassifier(lambda features, classes: None, **QUICK).fit(X, Y)
     mixed = pd.DataFrame({"kind": np.where(Y == 0, "a", "b"), "size": X[:, 0]})
-    for y in (mixed, mixed[["kind", "kind"]], np.c_[Y, Y]):
+    for y in (mixed, mixed.assign(size=mixed["kind"]), np.c_[Y, Y]):
         with pytest.raises(HandfulError, match=r"several columns .* target='kind,size'"):
             MiniBatchClassifier("linear", **QUICK).fit(X, y)
     for y in (mixed, mixed["kind"]):

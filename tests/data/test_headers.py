@@ -198,6 +198,7 @@ def test_a_libsvm_file_too_wide_for_memory_is_refused(tmp_path):
 TITLES = ["Sales of 2024\n\n", "Sales of 2024,,,\n", "# exported\n# by me\n", "\n\nSales of 2024\n"]
 
 
+@pytest.mark.filterwarnings("ignore:The 'float_precision' argument")  # what newer versions of pandas do by themselves
 @pytest.mark.parametrize("title", TITLES)
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_what_stands_above_the_header_is_left_out_and_said(title, separator, tmp_path):

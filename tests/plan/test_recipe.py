@@ -352,12 +352,12 @@ def test_a_model_of_transformers_is_trained_as_it_is_called_there(make, tmp_path
     assert run.evaluate(data)["accuracy"] > 0.9
     with torch.no_grad():
         expected = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits
-    torch.testing.assert_close(run.outputs({"input_ids": ids, "attention_mask": mask}), expected)
+    torch.testing.assert_close(run.outputs({"input_ids": ids, "attention_mask": mask})["logits"], expected)
     rows = [row[: n.sum()] for row, n in zip(ids, mask, strict=True)]
     alone = handful.fit(model, (rows, labels), batch=12, lr=1e-9, until="steps(1)", quiet=True)
-    torch.testing.assert_close(alone.outputs({"x": rows}), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(alone.outputs({"x": rows})["logits"], expected, atol=1e-5, rtol=1e-4)
     again = handful.load(tmp_path / "run", model=make())
     inputs = {"input_ids": ids, "attention_mask": mask}
     saved = handful.fit(model, data, batch=12, lr=1e-9, until="steps(1)", quiet=True, out=tmp_path / "other")
-    assert handful.load(tmp_path / "other", model=make()).outputs(inputs).equal(saved.outputs(inputs))
-    torch.testing.assert_close(again.outputs(inputs), expected)
+    assert handful.load(tmp_path / "other", model=make()).outputs(inputs)["logits"].equal(saved.outputs(inputs)["logits"])
+    torch.testing.assert_close(again.outputs(inputs)["logits"], expected)

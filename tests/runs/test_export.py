@@ -13,7 +13,7 @@ from torch import nn
 import handful
 from handful.base.errors import HandfulError
 
-HOW = {"batch": 32, "lr": 1e-2, "until": "steps(8)", "quiet": True}
+HOW = {"batch": 32, "lr": 1e-2, "until": "steps(8)", "precision": "float32", "quiet": True}
 ROWS = 120
 onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),

@@ -70,7 +70,7 @@ def tones(tmp_path_factory):
         (folder / "data" / name).mkdir(parents=True, exist_ok=True)
         wave = np.sin(2 * np.pi * hertz * np.arange(2400 + 50 * i) / 8000) + 0.05 * rng.normal(size=2400 + 50 * i)
         soundfile.write(folder / "data" / name / f"{i}.wav", 0.5 * wave, 8000)
-    return folder, quick("audio", folder / "data", out=folder / "run", until="epochs(6)", valid=4)
+    return folder, quick("audio", folder / "data", out=folder / "run", until="epochs(15)", valid=4)
 
 
 def test_one_sound_several_and_a_flat_folder(tones, tmp_path):

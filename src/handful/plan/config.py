@@ -326,7 +326,7 @@ class ConfigOptions(TrainingOptions, total=False):
     task: str | None
     recipe: str | None
     columns: str | Sequence[str] | None
-    windows: int | str | Mapping[str, object] | None
+    windows: "int | str | Mapping[str, object] | None"
     weight: str | None
     collate: "Callable[..., object] | None"
     bad_rows: "int | str"
