@@ -313,6 +313,27 @@ def test_rows_without_a_value_of_the_target(values, kind, tmp_path):
         handful.open(data, target="y", bad_rows=1)
 
 
+def test_an_evaluation_leaves_out_what_its_run_did(tmp_path, capsys):
+    frame = pd.DataFrame({"x": np.arange(40.0), "y": np.arange(40.0)})
+    frame.loc[[3, 30], "y"] = None
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    how = {"target": "y", "until": "steps(2)", "batch": 8, "lr": 0.01, "quiet": True, "valid": None}
+    strict = handful.fit("linear", frame.dropna(), **how)
+    with pytest.raises(HandfulError, match="bad_rows='skip'"):
+        strict.evaluate(tmp_path / "a.csv")
+    with pytest.raises(HandfulError, match="bad_rows=2 allows so many"):
+        strict.evaluate(tmp_path / "a.csv", bad_rows=1)
+    run = handful.fit("linear", tmp_path / "a.csv", bad_rows=2, **how)
+    capsys.readouterr()
+    scores = run.evaluate(tmp_path / "a.csv")
+    assert "2 missing targets of 40 rows (row 3, row 30)" in capsys.readouterr().err
+    assert scores == pytest.approx(run.evaluate(frame.dropna()), rel=1e-6)
+    assert strict.evaluate(tmp_path / "a.csv", bad_rows="skip") == pytest.approx(
+        strict.evaluate(frame.dropna()), rel=1e-6
+    )
+    assert run.evaluation(tmp_path / "a.csv").rows == 38
+
+
 @pytest.fixture
 def sounds(tmp_path):
     for i in range(20):

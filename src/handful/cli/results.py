@@ -18,12 +18,16 @@ def evaluate(
         str | None, typer.Option(help="names: 'accuracy, f1, auroc'; those of the run by default")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="where to write the page; evaluation.html of the run")] = None,
+    bad_rows: Annotated[
+        str | None, typer.Option(help="rows that cannot be read: stop, skip (one in ten), or a number; as trained")
+    ] = None,
 ) -> object:
     """Score a trained run on DATA: scores, classes or residuals, and the rows it is most wrong about."""
     from handful.fit import load
 
     with load(run).shared() as trained, named(data) as where:
-        found = trained.evaluation(where, metrics)
+        allowed = int(bad_rows) if bad_rows and bad_rows.isdecimal() else bad_rows
+        found = trained.evaluation(where, metrics, bad_rows=allowed)
     rank_0_speaks(trained.rank)
     found.show()
     page = found.write(out or run / "evaluation.html", f"{trained.plan.model}: evaluation")

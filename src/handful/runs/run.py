@@ -18,6 +18,7 @@ from handful.base.plan import Plan
 from handful.batches.batches import Batches
 from handful.batches.order import Order
 from handful.data.base import Batch, Source
+from handful.data.media.bad_rows import LEFT_OUT
 from handful.data.open import open as open_source
 from handful.data.options import Collate
 from handful.losses import ctc
@@ -180,14 +181,15 @@ class Run:
 
         return function
 
-    def evaluate(self, data: object, metrics: Metrics = None) -> dict[str, float]:
+    def evaluate(self, data: object, metrics: Metrics = None, *, bad_rows: int | str | None = None) -> dict[str, float]:
         """Loss and metrics over all rows of the data, each row once: {"loss": ..., "accuracy": ...}.
 
-        Rows of a class that training did not have are left out, if they are a tenth at most; how many they are, and how
-        many were trained on as far as the run knows its rows (up to a million that fit in memory), is printed to
-        standard error.
+        bad_rows: as `fit` takes it, of rows that cannot be read or have no target; None: as the run was trained. Rows
+        of a class that training did not have are left out, if they are a tenth at most; how many they are, and how many
+        were trained on as far as the run knows its rows (up to a million that fit in memory), is printed to standard
+        error.
         """
-        (batches, said), repeated = self._scored(data), Repeated(self.pipeline.seen)
+        (batches, said), repeated = self._scored(data, bad_rows), Repeated(self.pipeline.seen)
         scorer = self.scorer(metrics)
         with _memory_said(scorer):
             rows = repeated.among(batches.epoch(512, self.ranks.share))
@@ -205,18 +207,19 @@ class Run:
         where = Path(path) if path is not None else (self.path or Path()) / "evaluation.html"
         return self.evaluation(data, metrics).write(where, f"{self.plan.model}: evaluation")
 
-    def evaluation(self, data: object, metrics: Metrics = None) -> Evaluation:
-        """Evaluate in detail: scores, classes or residuals, and the rows of highest loss."""
-        batches, said = self._scored(data)
+    def evaluation(self, data: object, metrics: Metrics = None, *, bad_rows: int | str | None = None) -> Evaluation:
+        """Evaluate in detail: scores, classes or residuals, and the rows of highest loss. bad_rows: see `evaluate`."""
+        batches, said = self._scored(data, bad_rows)
         found = evaluate(self.scorer(metrics), self.pipeline, batches, ranks=self.ranks)
         found.notes[:0] = said
         return found
 
-    def _scored(self, data: object) -> tuple[Batches, list[str]]:
+    def _scored(self, data: object, bad_rows: int | str | None) -> tuple[Batches, list[str]]:
         """The rows of raw data that can be scored, and what is to be said of others."""
-        batches = self.open(data)
+        batches = self.open(data, bad_rows=bad_rows)
         source, said = of_known_classes(batches.source, self.pipeline)
-        return (self._batches(source, True) if said else batches), said
+        gone = [note for note in batches.source.notes if note.startswith(LEFT_OUT)]
+        return (self._batches(source, True) if said else batches), [*gone, *said]
 
     def scorer(self, metrics: Metrics = None) -> Objective:
         """The run's loss with other metrics (names, callables), or with its own."""
@@ -283,8 +286,10 @@ class Run:
         write_export(files.here(where), self.objective, self.pipeline, self.plan, self.scores, self.stopped_because)
         return where
 
-    def open(self, data: object, *, need_target: bool = True) -> Batches:
+    def open(self, data: object, *, need_target: bool = True, bad_rows: int | str | None = None) -> Batches:
         """Every row of raw data in order, read and preprocessed as the run's own; checked to hold what it needs."""
+        bad = self.plan.choices.get("bad_rows") if bad_rows is None else None
+        skip = bad_rows or (bad.value if bad else "stop")
         p, choice = self.pipeline, self.plan.choices.get("target")
         target = choice.value if choice else None
         if p.tokenizer is not None:
@@ -295,7 +300,7 @@ class Run:
             source = open_raw(data, p.schema, collate=p.collate)
         else:
             columns = None if isinstance(data, Source) else p.table
-            source = open_source(data, target=target, columns=columns, collate=p.collate)
+            source = open_source(data, target=target, columns=columns, collate=p.collate, bad_rows=skip)
             if source.target is None:
                 raise HandfulError(
                     f"{source.name} has no target column '{target}', so there is nothing to compare with; use predict"

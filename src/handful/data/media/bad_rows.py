@@ -16,6 +16,7 @@ from handful.data.base import Rows
 from handful.data.options import Options
 
 NAMED = 20  # of many rows that cannot be read
+LEFT_OUT = "left out"  # how the note on rows that are not there begins
 
 
 class Bad(NamedTuple):
@@ -126,5 +127,8 @@ def left_out(bad: Sequence[Bad], kept: int, o: Options) -> list[str]:
     counted = ", ".join(f"{n:,} {kind}{'s' * (n > 1)}" for kind, n in kinds) + f" of {count:,} rows"
     places = some([b.place for b in sorted(bad)], NAMED)
     if len(bad) > most or not kept:
-        raise HandfulError(f"{o.name}: {counted} cannot be read, more than the {most:,} that may be skipped: {places}")
-    return [f"left out, as they cannot be read: {counted} ({places})."]
+        raise HandfulError(
+            f"{o.name}: {counted} cannot be read, more than the {most:,} that may be skipped: {places}; "
+            f"bad_rows={len(bad)} allows so many"
+        )
+    return [f"{LEFT_OUT}, as they cannot be read: {counted} ({places})."]
