@@ -2,7 +2,7 @@
 # pyarrow 26.0.1 (mimalloc, its default pool): a process that read a Parquet file and dropped the table keeps more than twice
 # the table's size, while the pool says that nothing is allocated.
 #
-# A good guess: a table of 57 MiB costs about that while it is held, and `pyarrow.total_allocated_bytes()`, which says 0 when it
+# A good guess: a table of 59 MiB costs about that while it is held, and `pyarrow.total_allocated_bytes()`, which says 0 when it
 # was dropped, tells what Arrow costs the process then.
 # What happens: reading takes two and a half times the table (pages of the file, decoded pages, columns, from several threads), and
 # all of that stays resident after `del`, seconds later as well: the counter counts what is handed out, not what is kept.

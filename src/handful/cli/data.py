@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from handful.base.errors import HandfulError
-from handful.cli.flags import command
+from handful.cli.flags import as_bad_rows, command
 
 
 @command
@@ -33,7 +33,7 @@ def prepare(
 
     written = write(
         where, store, target=target, image_size=image_size, rate=rate, images=images, shards=shards, workers=workers,
-        overwrite=overwrite, bad_rows=int(bad_rows) if bad_rows.isdigit() else bad_rows, outside=outside,
+        overwrite=overwrite, bad_rows=as_bad_rows(bad_rows), outside=outside,
     )  # fmt: skip
     return show_columns(written)
 

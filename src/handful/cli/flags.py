@@ -126,6 +126,15 @@ def named(data: str, beside: Path | None = None) -> Iterator[str]:
         yield str(written_down(standard_input(), beside or Path(folder) / "stdin"))
 
 
+def as_bad_rows(text: str | None) -> Any:
+    """The rows that may be skipped as `fit` reads its own option from text; None where nothing was given.
+
+    >>> as_bad_rows("60"), as_bad_rows("skip"), as_bad_rows(None)
+    (60, 'skip', None)
+    """
+    return None if text is None else OPTIONS["bad_rows"].kind.read(text)
+
+
 def options_of(path: Path, known: set[str]) -> dict[str, object]:
     """The options in a TOML file, spelled as flags or as in Python. HandfulError for one that the command lacks."""
     try:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from handful.base.errors import HandfulError, shown
-from handful.cli.flags import Data, RunPath, command, named, rank_0_speaks, standard_input
+from handful.cli.flags import Data, RunPath, as_bad_rows, command, named, rank_0_speaks, standard_input
 
 
 @command
@@ -26,8 +26,7 @@ def evaluate(
     from handful.fit import load
 
     with load(run).shared() as trained, named(data) as where:
-        allowed = int(bad_rows) if bad_rows and bad_rows.isdecimal() else bad_rows
-        found = trained.evaluation(where, metrics, bad_rows=allowed)
+        found = trained.evaluation(where, metrics, bad_rows=as_bad_rows(bad_rows))
     rank_0_speaks(trained.rank)
     found.show()
     page = found.write(out or run / "evaluation.html", f"{trained.plan.model}: evaluation")

@@ -301,10 +301,8 @@ def make_batches(data: Data, options: Config, chooser: Chooser, device: torch.de
             return batch if cached is not None else data.pipeline(batch)
 
         bound = steps.bind(seed=seed, fetch=fetch, n=n, classes=len(data.pipeline.classes or ()) or None)
-        if not reason and not data.train.serial:
-            bound(
-                fetch(np.arange(min(2, n), dtype=np.int64))
-            )  # what is asked of data that it is not for is refused now
+        if not reason and not data.train.serial:  # what the data are not for is refused now
+            bound(fetch(np.arange(min(2, n), dtype=np.int64)))
         transforms.append(bound)
     chooser.set("augment", str(steps) if steps else None, "found" if reason else "given", reason)
     chooser.set("shuffle", options.shuffle, "default" if options.shuffle == "exact" else "given")
