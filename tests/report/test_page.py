@@ -257,6 +257,9 @@ def test_speed_is_examples_over_seconds():
     assert (kept.tolist(), rate.tolist()) == ([1], [320.0])
     kept, rate = speed([{"examples_per_second": 5.0}, {}, {"examples_per_second": 7.0}])
     assert (kept.tolist(), rate.tolist()) == ([0, 2], [5.0, 7.0])
+    look = {"position": 128, "seconds": 1.0, "valid_loss": 1.0}  # what is logged first where rates were compared before
+    steps = [{"position": 128 + 16 * k, "seconds": 1.0 + 0.1 * (k - 1), "lr": 0.1} for k in (1, 2, 3)]
+    assert speed([look, *steps])[1] == pytest.approx([160.0, 160.0])
 
 
 def test_every_figure_has_its_numbers_as_a_table(tmp_path):

@@ -36,7 +36,7 @@ class Judged:
     """How the weights that were kept do on the held-out rows.
 
     rows: how many these are; figures, mistakes: what a page shows of them; interval: the 95% interval of the score that
-    is named first, where that is known; chance: what a guess without looking reaches.
+    is named first, where that is known; chance: what a guess without looking reaches; unit: of the target, or "".
     """
 
     rows: int
@@ -44,6 +44,7 @@ class Judged:
     mistakes: Sequence[Part] = ()
     interval: tuple[float, float] | None = None
     chance: str = ""
+    unit: str = ""
 
 
 def run_page(
@@ -67,8 +68,9 @@ def run_page(
     ("valid_accuracy"); details: further figures and tables; pictures: from picture_grid; spent: where the time went;
     command: makes the run again; reload: of a run that goes on: the page loads itself again.
     """
-    pairs = [*_in_words(history, scores).items()]
-    drawn: list[Part] = [*curves(history)] or ["The run logged nothing to draw."]
+    unit = held_out.unit if held_out else ""
+    pairs = [*_in_words(history, scores, unit).items()]
+    drawn: list[Part] = [*curves(history, unit)] or ["The run logged nothing to draw."]
     why = stopped_because.strip().rstrip(".")
     chance = held_out.chance if held_out else ""
     said = [text for text in (looks(history, scores, held_out), chance, why and f"Stopped: {why}.") if text]
@@ -85,7 +87,7 @@ def run_page(
         Section("Notes", [bullet_list([_whole(note) for note in notes])] if notes else []),
     ]
     rows = held_out.rows if held_out else None
-    return Page(title, sections, headline=headline(history, scores, rows), reload=reload)
+    return Page(title, sections, headline=headline(history, scores, rows, unit), reload=reload)
 
 
 def runs_page(runs: Mapping[str, tuple[Mapping[str, Choice], History, Scores]]) -> Page:
@@ -146,19 +148,19 @@ def looks(history: History, scores: Scores, held_out: Judged | None) -> str:
     on = f"{say_count(held_out.rows)} held-out rows" if held_out else "the held-out rows"
     said = f"The best of {count:,} looks at {on}" if count > 1 else f"One look at {on}"
     if held_out and held_out.interval:
-        low, high = (say_value(name, edge) for edge in held_out.interval)
+        low, high = (say_value(name, edge, held_out.unit) for edge in held_out.interval)
         said += f"; on other such rows one expects {low} to {high} (95% interval)"
     return f"{said}."
 
 
-def headline(history: History, scores: Scores, rows: int | None = None) -> str:
-    """The result in one line. rows: how many were held out.
+def headline(history: History, scores: Scores, rows: int | None = None, unit: str = "") -> str:
+    """The result in one line. rows: how many were held out; unit: of the target.
 
     >>> headline([{"epoch": 24.0, "seconds": 12.2}], {"valid_accuracy": 0.978}, 180)
     'Accuracy 97.8% on 180 held-out rows after 24 epochs, 12 s.'
     """
     name = main_score(scores)
-    said = sentence(say_score(name, scores[name])) if name else "No score"
+    said = sentence(say_score(name, scores[name], unit)) if name else "No score"
     if name and split_score(name)[0] == "valid":
         said += " on held-out rows" if rows is None else f" on {say_count(rows)} held-out rows"
     last = history[-1] if history else {}
@@ -189,8 +191,8 @@ def _constants(history: History) -> list[str]:
     return [" ".join(out)] if out else []
 
 
-def _in_words(history: History, scores: Scores) -> dict[str, str]:
-    pairs = [(say_name(n), say_value(n, v)) for n, v in scores.items()]
+def _in_words(history: History, scores: Scores, unit: str = "") -> dict[str, str]:
+    pairs = [(say_name(n), say_value(n, v, unit)) for n, v in scores.items()]
     pairs.sort(key=lambda pair: "loss" in pair[0])
     last = history[-1] if history else {}
     if "seconds" in last:
