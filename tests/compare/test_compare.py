@@ -346,6 +346,7 @@ def test_a_target_is_below_where_all_begin_though_most_methods_never_learned():
     assert 0.09 < target.value < 2.3
     assert [target.reached(one) is not None for one in runs] == [False, True, True, False]
     assert choose_target([of(1, [2.3, 3.2]), of(2, [2.3, 2.4])], None).value == 2.3  # nothing learned: nothing below
+    assert choose_target([of(1, [2.3058, 2.3051]), of(2, [2.3058, 2.3049])], None).value < 2.3058  # rounded, not above
 
 
 def test_findings_of_one_method(comparison):
