@@ -153,6 +153,9 @@ def test_the_page_says_the_result_and_every_choice(tmp_path):
     assert "Accuracy 97.8% on 180 held-out rows after 24 epochs, 48 s." in text
     assert "The best of 48 looks at 180 held-out rows; on other such rows one expects 94.4% to 99.1%" in text
     assert "Stopped: 40 epochs are done." in text
+    given = {"data": Choice("/home/me/prices.csv", "given")}
+    noted = report(tmp_path, history(480), plan=given, notes=["2 rows of /home/me/prices.csv are left out"])
+    assert ("2 rows of prices.csv are left out." in noted, "/home/me" in noted) == (True, False)
     for word in ("batch", "256", "measured", "goodput is highest", "seed", "default", "replays"):
         assert word in text
 

@@ -256,5 +256,8 @@ def test_a_target_of_dates_is_judged_in_dates_and_times_and_one_with_a_unit_in_i
     found.show()
     assert re.search(r"mean absolute error \d[\d,]* d", capsys.readouterr().out)
     (tmp_path / "price.csv").write_text("area,price\n" + "".join(f"{k},€{1000 * k + 7}\n" for k in range(1, 200)))
-    fit("linear", tmp_path / "price.csv", target="price", out=tmp_path / "price")
+    run = fit("linear", tmp_path / "price.csv", target="price", out=tmp_path / "price")
     assert re.search(r"Mean absolute error [\d,.]+ € on 20 held-out rows", (tmp_path / "price/report.html").read_text())
+    judged = run.evaluation(tmp_path / "price.csv").write(tmp_path / "judged.html", "judged").read_text()
+    assert re.search(r"Mean absolute error [\d,.]+ € on 199 rows of price.csv\.", judged)
+    assert str(tmp_path) not in judged

@@ -68,7 +68,7 @@ def run_page(
     ("valid_accuracy"); details: further figures and tables; pictures: from picture_grid; spent: where the time went;
     command: makes the run again; reload: of a run that goes on: the page loads itself again.
     """
-    unit = held_out.unit if held_out else ""
+    unit, data = held_out.unit if held_out else "", [plan[name].value for name in ("data", "valid") if name in plan]
     pairs = [*_in_words(history, scores, unit).items()]
     drawn: list[Part] = [*curves(history, unit)] or ["The run logged nothing to draw."]
     why = stopped_because.strip().rstrip(".")
@@ -84,7 +84,7 @@ def run_page(
         Section("Time", spent),
         Section("Choices", [folded(f"All {len(plan)} choices, each with its reason", choices_html(_by_name(plan)))]),
         Section("The run again", [preformatted(_from_here(command))] if command else []),
-        Section("Notes", [bullet_list([_whole(note) for note in notes])] if notes else []),
+        Section("Notes", [bullet_list([_whole(without_paths(note, data)) for note in notes])] if notes else []),
     ]
     rows = held_out.rows if held_out else None
     return Page(title, sections, headline=headline(history, scores, rows, unit), reload=reload)
@@ -117,6 +117,17 @@ def _by_name(plan: Mapping[str, Choice]) -> dict[str, Choice]:
 def _from_here(command: str) -> str:
     """The command as it is given in the folder where the data lie: others have no use for the path to it."""
     return shlex.join(str(file_name(word)) if word.startswith("/") else word for word in shlex.split(command))
+
+
+def without_paths(text: str, paths: Sequence[object]) -> str:
+    """The text with the names of files in place of the paths to them.
+
+    >>> without_paths("2 rows of /home/me/prices.csv", ["/home/me/prices.csv", "me"])
+    '2 rows of prices.csv'
+    """
+    for path in (path for path in paths if isinstance(path, str) and path.startswith("/")):
+        text = text.replace(path, str(file_name(path)))
+    return text
 
 
 def _whole(note: str) -> str:

@@ -90,13 +90,13 @@ def say_off(value: object, unit: str) -> str:
 def say_share(value: object) -> str:
     """A share of 1 in per cent, one decimal; more where one would round to a false 0% or 100%.
 
-    >>> say_share(1.0), say_share(0.99996), say_share(0.5)
+    >>> say_share(1 - 1e-12), say_share(0.99996), say_share(0.5)
     ('100%', '99.996%', '50.0%')
     """
     share = as_float(value)
     if not math.isfinite(share):
         return say_number(share)
-    if share in (0.0, 1.0):
+    if round(share, 8) in (0.0, 1.0):
         return f"{share:.0%}"
     for decimals in range(1, 7):
         text = f"{share:.{decimals}%}"

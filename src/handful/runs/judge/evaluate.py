@@ -18,7 +18,7 @@ from handful.data.media.folder import file_names
 from handful.report.document import Page, Part, Section
 from handful.report.figure import Figure
 from handful.report.markup import folded, picture_grid, sound_list, table_html, tiles
-from handful.report.page import Judged
+from handful.report.page import Judged, without_paths
 from handful.report.tables import Grid, print_table
 from handful.report.truth import figure_against, figure_calibration, figure_matrix, figure_residuals, interval
 from handful.report.words import (
@@ -111,11 +111,9 @@ class Evaluation:
         ]
         first = next((n for n in self.scores if n != "loss"), "loss")
         best = sentence(say_score(first, self.scores[first], self.unit))
-        said = [
-            f"{best} on {say_count(self.rows)} rows of {self.name}.",
-            *(f"{sentence(note)}." for note in self.notes),
-        ]
-        return Page(title, sections, headline=" ".join(said)).write(path)
+        said = [f"{best} on {say_count(self.rows)} rows of {self.name}", *map(sentence, self.notes)]
+        headline = without_paths(" ".join(f"{text}." for text in said), [self.name])
+        return Page(title, sections, headline=headline).write(path)
 
     def as_json(self, rows: int = 2000) -> dict[str, object]:
         """What the page of a run shows of it, as values that JSON holds: of a regression at most so many rows."""
