@@ -218,8 +218,31 @@ def compare(s: Set, seeds: list[int], label: str, options: dict[str, Any]) -> di
         "plain": mean(best), "mine": mean(mine), "batch": min(BATCHES, key=lambda b: mean(simple[b])),
         "seconds": statistics.mean(r["seconds"] for r in mine), "plain_seconds": seconds,
         "first": max(r["curve"][0][0] for r in mine), "plans": [r["plan"] for r in mine],
+        "level": [level(m, p) for m, p in zip(mine, simple[32], strict=True)],
         "best": [r["best"] for r in mine], "until": [r["curve"][-1][0] for r in mine],
     }  # fmt: skip
+
+
+def level(mine: dict[str, Any], plain: dict[str, Any]) -> float | None:
+    """Seconds until the lowest held-out loss of a plain run was reached, over those that it took itself; None: never.
+    A run's seconds are taken to be spread evenly over its epochs."""
+    curve, (ends, _) = plain["curve"], mine["curve"][-1]
+    reached = next((epoch for epoch, loss in mine["curve"] if loss <= min(curve)), None)
+    itself = plain["seconds"] * (1 + curve.index(min(curve))) / len(curve)
+    return None if reached is None else mine["seconds"] * max(reached, 1 / 8) / ends / itself
+
+
+def in_seconds(rows: list[dict[str, Any]]) -> str:
+    """What the calls took, against Adam at batch 32."""
+    whole = [r["seconds"] / r["plain_seconds"][32] for r in rows]
+    runs = [v for r in rows for v in r["level"]]
+    there = [v for v in runs if v is not None]
+    return (
+        f"The call took {geometric(whole):.2f} times the seconds of Adam at batch 32 (geometric mean; {min(whole):.2f} "
+        f"to {max(whole):.2f}); the lowest held-out loss of that run was reached by {len(there)} of {len(runs)} runs, "
+        f"in {geometric(there):.2f} times the seconds that it took itself (median {statistics.median(there):.2f}, "
+        f"worst {max(there):.2f})."
+    )
 
 
 HEAD = (
@@ -286,6 +309,7 @@ def write(labels: list[str], seeds: list[int]) -> None:
             + f". Seeds: {', '.join(f'{name} {n}' for name, _, n in rows if n < len(seeds)) or 'all'}"
             + (f", the others {len(seeds)}" if any(n < len(seeds) for *_, n in rows) else f" {len(seeds)}")
             + ".\n",
+            in_seconds([row for _, row, _ in rows]) + "\n",
             HEAD, *(line(name, row) for name, row, _ in rows), "",
         ]  # fmt: skip
     by_hand = path.read_text().partition(BY_HAND)[2] if path.exists() else ""
