@@ -19,11 +19,11 @@ from handful.base.plan import Choice
 from handful.base.score import direction
 from handful.compare.budget import Clock, Counter, Share, share_out
 from handful.compare.experiment import Experiment, Method, Task, costs, methods, run_experiment
-from handful.compare.findings import SEEDS, Results, Row, TargetScore, choose_target, findings, table
+from handful.compare.findings import SEEDS, Results, Row, choose_target, findings, table
 from handful.compare.gradient_variance import FEWEST, HURRIED, LEAST_ROWS, GradientVariance, gradient_variance
 from handful.compare.page import compare_page
-from handful.compare.paths import SECONDS, Surface, loss_surface
-from handful.compare.rates import GRID, TRIES, Rates, Tuned, most_tries, tune_all
+from handful.compare.paths import SECONDS, loss_surface
+from handful.compare.rates import GRID, TRIES, Rates, most_tries, tune_all
 from handful.data.base import Source
 from handful.data.open import open as open_source
 from handful.data.split import split as split_rows
@@ -126,41 +126,36 @@ def compare(
     given = {**more, "target": target, "optimizer": optimizer, "schedule": schedule, "seed": seed}
     rule = None if until is None else stop.as_rule(until)
     task = Task(copy.deepcopy(model), rows, held_out, given, seed, epochs, seconds, rule)
-    usual, found = _prepare(task, optimizer, reach)
-    task = replace(task, given={**given, **{name: choice.value for name, choice in found.items()}})
+    task, usual, found = _prepare(task, optimizer, reach)
     setup, longest = costs(task, max(m.size or 1 for m in chosen))
     share = share_out(clock.left, setup, len(chosen), most_tries(lrs), seeds, fixed=lrs != "tune", longest=longest)
-    task = task.limited(share.seconds)
-    with Counter(len(chosen) * (share.tries + share.seeds), quiet=quiet) as counter:
-        tuned = tune_all(task, chosen, lrs, usual, share, clock, counter)
-        task = task.limited(share.limit(clock.left, len(chosen), clock.slowest))
-        runs = _run_all(task, {m: lr for m, (lr, _) in tuned.items()}, share, clock, counter)
-        variance = _variances(task, runs, chosen, share, clock, counter)
-        ways = loss_surface(task, [r for r in runs if r.seed == seed], min(SECONDS, share.following(clock.left, 1)))
-    comparison = _summary(task, runs, choose_target(runs, reach), tuned, variance, ways)
+    comparison, limit = _measure(task.limited(share.seconds), chosen, lrs, usual, share, clock, reach, quiet)
     comparison.title = f"{model if isinstance(model, str) else type(model).__name__} on {file_name(source.name)}"
-    comparison.choices = _choices(task, runs, lrs, comparison) | found
-    if budget is not None:
-        comparison.choices["time"] = _time(budget, task, share, comparison, most_tries(lrs), seeds)
+    time = _time(budget, limit, share, comparison, most_tries(lrs), seeds)
+    comparison.choices = _choices(task.limited(limit), lrs, comparison) | found | time
     if out is not None:
         comparison.save(out)
     return comparison
 
 
-def _summary(
-    task: Task,
-    runs: list[Experiment],
-    target: TargetScore,
-    tuned: dict[Method, Tuned],
-    variance: list[GradientVariance],
-    surface: Surface | None,
-) -> Comparison:
-    """What was measured, with the table and the answers."""
-    plan, n = runs[0].run.plan, len(task.train)
+def _measure(
+    task: Task, chosen: list[Method], lrs: Rates, usual: float, share: Share, clock: Clock,
+    reach: tuple[str, float] | None, quiet: bool,
+) -> tuple[Comparison, float | None]:  # fmt: skip
+    """All there is to run: the rates of every method, the runs, what their gradients do, and where they went. With the
+    limit of time that the runs had."""
+    with Counter(len(chosen) * (share.tries + share.seeds), quiet=quiet) as counter:
+        tuned = tune_all(task, chosen, lrs, usual, share, clock, counter)
+        task = task.limited(share.limit(clock.left, len(chosen), clock.slowest))
+        runs = _run_all(task, {m: lr for m, (lr, _) in tuned.items()}, share, clock, counter)
+        variance = _variances(task, runs, chosen, share, clock, counter)
+        first = [r for r in runs if r.seed == task.seed]
+        surface = loss_surface(task, first, min(SECONDS, share.following(clock.left, 1)))
+    plan, n, target = runs[0].run.plan, len(task.train), choose_target(runs, reach)
     lines = table(runs, target, variance, n)
     answers = findings(lines, target, variance, plan.score, direction(plan))
     tried = {method.name: pairs for method, (_, pairs) in tuned.items() if pairs}
-    return Comparison(lines, runs, answers, target, variance, tried, {}, plan.score, n, "", surface)
+    return Comparison(lines, runs, answers, target, variance, tried, {}, plan.score, n, "", surface), task.seconds
 
 
 def words(rows: Sequence[Row], score: str) -> list[dict[str, str]]:
@@ -190,9 +185,11 @@ def words(rows: Sequence[Row], score: str) -> list[dict[str, str]]:
     return lines
 
 
-def _prepare(task: Task, optimizer: Optimizers, reach: tuple[str, float] | None) -> tuple[float, dict[str, Choice]]:
+def _prepare(
+    task: Task, optimizer: Optimizers, reach: tuple[str, float] | None
+) -> tuple[Task, float, dict[str, Choice]]:
     """Assemble one run, so that mistakes are reported before the first; returns the optimizer's usual learning rate,
-    and what was measured of the machine, which is the same for all runs."""
+    and what was measured of the machine, which is the same for all runs, with the task that has it."""
     t = task.training(Method(1, 1), task.seed, 1e-3)
     parts = ("train",) if task.held_out is None else ("train", "valid")
     known = [f"{part}_{name}" for part in parts for name in ("loss", *(m.name for m in t.objective.metrics))]
@@ -202,7 +199,9 @@ def _prepare(task: Task, optimizer: Optimizers, reach: tuple[str, float] | None)
     if isinstance(usual, dict):
         raise HandfulError("compare looks for one learning rate for each batch size; give it one optimizer")
     machine = {name: t.plan.choices[name] for name in ("precision", "threads")}
-    return float(usual), {name: choice for name, choice in machine.items() if choice.status == "measured"}
+    found = {name: choice for name, choice in machine.items() if choice.status == "measured"}
+    given = {**task.given, **{name: choice.value for name, choice in found.items()}}
+    return replace(task, given=given), float(usual), found
 
 
 def _variances(
@@ -297,16 +296,22 @@ def _check(
         raise HandfulError(f"compare sets {name} itself; {INSTEAD[name]}")
 
 
-def _time(budget: float, task: Task, share: Share, c: Comparison, tries: int, seeds: int) -> Choice:
+def _time(
+    budget: float | None, limit: float | None, share: Share, c: Comparison, tries: int, seeds: int
+) -> dict[str, Choice]:
     """The budget, and what it was not enough for."""
+    if budget is None:
+        return {}
     tried = min([share.tries, *(len(pairs) for pairs in c.tried.values() if len(pairs) < min(share.tries, TRIES))])
-    short = len(task.train) >= LEAST_ROWS and not c.variance
+    short = c.rows >= LEAST_ROWS and not c.variance
     without = "no time to measure the gradients' variance" if short else ""
-    return share.said(budget, task.seconds or 0.0, (tried, tries), (len({r.seed for r in c.runs}), seeds), without)
+    said = share.said(budget, limit or 0.0, (tried, tries), (len({r.seed for r in c.runs}), seeds), without)
+    return {"time": said}
 
 
-def _choices(task: Task, runs: list[Experiment], lrs: Rates, c: Comparison) -> dict[str, Choice]:
-    plan, seeds, target = runs[0].run.plan, len({r.seed for r in runs}), c.target
+def _choices(task: Task, lrs: Rates, c: Comparison) -> dict[str, Choice]:
+    runs, target = c.runs, c.target
+    plan, seeds = runs[0].run.plan, len({r.seed for r in runs})
     rates = {r.method.name: say_number(r.lr, 2) for r in runs}
     counts = sorted({len(pairs) for pairs in c.tried.values()} or {0})
     several = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
