@@ -317,6 +317,8 @@ def test_a_winner_is_only_named_when_every_seed_agrees():
         assert "Could not tell" in first_to_target(rows, target).answer
         assert not cheapest_step(rows).told
         assert "could not be told apart" in headline(rows, target)
+    single = first_to_target([planted("8 rows", [1.0], 1), planted("full batch", [2.0], 1)], target)
+    assert " to " not in single.answer.partition("took")[2]  # one run has no range
     assert separated(clear[0], clear[1], "target_seconds")
     assert not separated(clear[1], clear[0], "target_seconds")
 

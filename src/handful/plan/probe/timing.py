@@ -95,9 +95,7 @@ def measure_precision(t: Training, *, budget: float = 1.0, rounds: int = 5) -> C
     with using_threads(1):
         measured = time_in_turn(t, settings, size, budget=budget, rounds=rounds, now=effort)
     if measured is None:
-        return Choice(
-            "float32", "default", "the model's own; the trial step failed, or is too slow to try more"
-        )
+        return Choice("float32", "default", "the model's own; the trial step failed, or is too slow to try more")
     whole, half = measured
     reason = f"a step of {size} rows takes {half:.3g} ms in bfloat16 (autocast) and {whole:.3g} ms in float32"
     return Choice("bfloat16" if whole > LOWER_PRECISION * half else "float32", "measured", reason)
