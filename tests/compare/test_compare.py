@@ -465,6 +465,14 @@ def test_where_others_keep_the_machine_busy_a_comparison_ends_in_time_with_what_
     assert (f"{fewest} of 7 learning rates tried" in reason) == (fewest < 5)
 
 
+def test_what_there_is_no_time_for_is_left_out_and_said_but_never_all_but_one(monkeypatch):
+    clock = Busy(monkeypatch, 40.0)
+    c = compare("linear", digits(60), [1, 8, 16, "full"], epochs=0.5, budget=100, lrs=0.1, seeds=1, quiet=True)
+    assert [row["method"] for row in c.table] == ["1 row", "8 rows"]
+    assert "no time for 16 rows; no time for full batch" in c.choices["time"].reason
+    assert clock.runs == 2
+
+
 def test_the_usual_rate_is_tried_first_and_time_before_the_call_counts(monkeypatch):
     clock = Busy(monkeypatch, 12.0)
     c = compare("linear", digits(60), [8], epochs=0.5, budget=100, seeds=2, quiet=True)
