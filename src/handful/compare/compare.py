@@ -97,7 +97,8 @@ def compare(
     epochs:   that every run is given: equal examples for all; seconds: a limit of time for every run as well
               (epochs=1000, seconds=5 compares at equal time instead); until: a further stop rule, such as "plateau(5)"
     budget:   seconds for the whole comparison, page included, or None. Where it is short, or others keep the machine
-              busy, all runs get the same limit of time, fewer rates are tried, fewer seeds run; `choices` says so
+              busy, all runs get the same limit of time, fewer rates are tried, fewer seeds and batch sizes are run,
+              down to one seed of two sizes; `choices` says so
     began:    the time.perf_counter() that the budget counts from; by default that of the call
     lrs:      "tune": for every batch size, five learning rates a factor 3 apart around the optimizer's usual one
               times sqrt(batch / 32), each as long as the runs, with a seed of their own; while the best is at an end
