@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
-from handful.models.base import Dropout, InputFacts, Model, Shape, sixteens
+from handful.models.base import Dropout, Inputs, Model, sixteens
 from handful.models.members import Factors, Heads, mean_of_members
 from handful.models.plain import numbers_per_row
 from handful.models.rare import Rare
@@ -84,11 +84,7 @@ class Table(Model):
         members: int = 1,
         counts: Sequence[Sequence[int]] = (),
     ) -> None:
-        super().__init__(
-            features=features, outputs=outputs, cardinalities=list(cardinalities), width=width, blocks=blocks,
-            encoding=encoding, frequencies=frequencies, sigma=sigma, dropout=dropout, members=members,
-            counts=[list(rows) for rows in counts],
-        )  # fmt: skip
+        super().__init__(locals())
         if encoding not in ("periodic", "plain"):
             raise HandfulError(f"encoding must be 'periodic' or 'plain', not '{encoding}'")
         sizes = [min(32, max(2, round(1.6 * n**0.56))) for n in cardinalities]
@@ -107,16 +103,15 @@ class Table(Model):
         self.out = nn.Sequential(nn.LayerNorm(width), nn.ReLU(), last)
 
     @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: InputFacts) -> dict[str, object]:
-        features = numbers_per_row(cls.name, kind, shape, facts)
-        of_columns = kind == "table"
+    def arguments(cls, inputs: Inputs, outputs: int, rows: int | None) -> dict[str, object]:
+        features = numbers_per_row(cls.name, inputs)
         return {
             "features": features,
             "outputs": outputs,
-            "cardinalities": list(facts.cardinalities) if of_columns else [],
-            "counts": [list(rows) for rows in facts.counts] if of_columns else [],
+            "cardinalities": inputs.cardinalities if inputs.kind == "table" else (),
+            "counts": inputs.counts if inputs.kind == "table" else (),
             "encoding": "periodic" if features <= PERIODIC else "plain",
-            "members": FEWER if (facts.rows or 0) > MANY_ROWS else MEMBERS,
+            "members": FEWER if (rows or 0) > MANY_ROWS else MEMBERS,
             "dropout": 0.1 if outputs == 1 else 0.3,  # one output: a regression, which noise in the layers blurs
         }
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
 from handful.models.attention import TransformerBlock, rotary
-from handful.models.base import Dropout, InputFacts, Model, Shape
+from handful.models.base import Dropout, Inputs, Model
 from handful.models.ngrams import NGrams
 
 # On 6,200 reviews the linear path alone classified 76.2% of others with 2^17 buckets and 75.0% with 2^15 (five folds);
@@ -53,10 +53,7 @@ class Text(Model):
         ngrams: int = 2,
         buckets: int = BUCKETS,
     ) -> None:
-        super().__init__(
-            vocabulary=vocabulary, outputs=outputs, width=width, encoder=encoder, kernels=list(kernels),
-            filters=filters, layers=layers, heads=heads, dropout=dropout, ngrams=ngrams, buckets=buckets,
-        )  # fmt: skip
+        super().__init__(locals())
         if encoder not in ("mean", "convolution", "transformer"):
             raise HandfulError(f"encoder must be 'mean', 'convolution' or 'transformer', not '{encoder}'")
         if ngrams and (buckets < 1 or buckets & (buckets - 1)):
@@ -75,12 +72,12 @@ class Text(Model):
         self.wide = NGrams(vocabulary, outputs, ngrams, buckets) if ngrams else None
 
     @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: InputFacts) -> dict[str, object]:
-        if not facts.vocabulary:
+    def arguments(cls, inputs: Inputs, outputs: int, rows: int | None) -> dict[str, object]:
+        if not inputs.vocabulary:
             raise HandfulError("model text is for text; of this input 'vocabulary' is not known")
         # The table has vocabulary + buckets weights per output: at most 2^18 buckets, and fewer for many outputs.
         buckets = 1 << max(14, min(18, (_WEIGHTS // outputs).bit_length() - 1))
-        return {"vocabulary": facts.vocabulary, "outputs": outputs, "buckets": buckets}
+        return {"vocabulary": inputs.vocabulary, "outputs": outputs, "buckets": buckets}
 
     def forward(self, x: Tensor) -> Tensor:
         mask = x != 0
@@ -121,7 +118,7 @@ class Language(Model):
     def __init__(
         self, vocabulary: int, width: int = 128, layers: int = 4, heads: int = 4, dropout: float = 0.0
     ) -> None:
-        super().__init__(vocabulary=vocabulary, width=width, layers=layers, heads=heads, dropout=dropout)
+        super().__init__(locals())
         self.heads = heads
         self.embedding = nn.Embedding(vocabulary, width)
         self.dropout = Dropout(dropout)
@@ -135,8 +132,8 @@ class Language(Model):
                 nn.init.normal_(last.weight, std=0.02 / math.sqrt(2 * layers))  # type: ignore[arg-type, union-attr]
 
     @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: InputFacts) -> dict[str, object]:
-        return {"vocabulary": facts.vocabulary or outputs}
+    def arguments(cls, inputs: Inputs, outputs: int, rows: int | None) -> dict[str, object]:
+        return {"vocabulary": inputs.vocabulary or outputs}
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.dropout(self.embedding(x))

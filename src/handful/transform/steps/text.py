@@ -17,9 +17,10 @@ from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Ragged
 from handful.data.gather import ragged_of
 from handful.data.tables.strings import UNSPACED, composed
+from handful.models.base import Inputs
 from handful.transform.steps.numbers import index_of, padded
 from handful.transform.steps.statistics import Sample
-from handful.transform.steps.step import Inputs, Names, Step
+from handful.transform.steps.step import Names, Step
 
 PAD, UNKNOWN = 0, 1
 _MODES = ("bpe", "word", "character")
