@@ -7,11 +7,10 @@ from pathlib import Path
 
 from handful.base.errors import HandfulError
 from handful.base.machine import memory_budget
-from handful.data.base import Source
 from handful.data.containers import plainer
 from handful.data.datasets import is_hugging_face, is_transformed, taken_apart
-from handful.data.open import open as open_source
-from handful.data.options import Names, Options, Size, checked
+from handful.data.open import open_as
+from handful.data.options import Options
 from handful.data.store.chunks import SourceFeed
 from handful.data.store.paths import matching, names_of_files, remote_files
 from handful.data.store.stream import DatasetBlocks, TableFeed, TableFiles
@@ -24,22 +23,9 @@ from handful.data.tables.values import media_named
 SMALL = 64 << 20  # a table up to this many bytes is opened whole; larger ones are streamed
 
 
-def open_feed(
-    where: object,
-    target: str | None,
-    columns: Names,
-    image_size: Size,
-    rate: int | None,
-    images: str,
-    provenance: dict[str, object],
-    bad_rows: int | str = "stop",
-    outside: bool = False,
-) -> Feed:
+def open_feed(where: object, o: Options, images: str, provenance: dict[str, object]) -> Feed:
     """The feed that suits the input."""
-    o = checked(
-        where, target, columns=columns, image_size=image_size, rate=rate, memory=0, bad_rows=bad_rows, outside=outside
-    )
-    streamed = bad_rows == "stop"  # rows to be left out are found with the whole at hand
+    streamed = o.bad_rows == "stop"  # rows to be left out are found with the whole at hand
     if not streamed and isinstance(where, list | tuple):
         raise HandfulError("bad_rows is not for lists of files: name them by a pattern, as in 'data/*.parquet'")
     if streamed and is_hugging_face(where) and not is_transformed(where):
@@ -53,13 +39,9 @@ def open_feed(
         _one_kind(files, o)
         if streamed and (len(files) > 1 or _large(files[0])) and not _beside_folders(o.where, files):
             return TableFeed(TableFiles(files), o, provenance, images)
-    memory = None if isinstance(where, Source) else 0
     # an iterator is read to its end, pictures in it stay encoded
     rows, said = taken_apart(*plainer(where, replace(o, budget=memory_budget())), o.name)
-    source = open_source(
-        rows, target, columns=columns, image_size=image_size, rate=rate, memory=memory, bad_rows=bad_rows,
-        outside=outside,
-    )  # fmt: skip
+    source = open_as(rows, o.target, o)
     source.notes = [*said, *source.notes]
     return SourceFeed(source, provenance, images)
 
