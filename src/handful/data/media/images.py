@@ -76,15 +76,14 @@ class Form:
         return Column("image", self.dtype, self.shape)
 
 
-class Encoded:
+class Encoded(Stored):
     """Images that stay encoded, as they would not fit decoded; each read decodes its rows on all cores."""
 
-    def __init__(self, items: Items, form: Form) -> None:
-        self.items, self.form = items, form
-        self.column, self.in_memory = form.column, False
+    in_memory = False
 
-    def __len__(self) -> int:
-        return len(self.items)
+    def __init__(self, items: Items, form: Form) -> None:
+        super().__init__(form.column, len(items))
+        self.items, self.form = items, form
 
     def read(self, rows: Rows) -> Tensor:
         return torch.from_numpy(_decoded(self.items, rows, self.form)[0])

@@ -36,7 +36,7 @@ from handful.data.tables.columns import ColumnStats, Media, column_stats, decide
 from handful.data.tables.files import TableBlock, read_blocks, table_dialect, typed_block
 from handful.data.tables.parts import JointSchema, words_in
 from handful.data.tables.types import TEXT
-from handful.data.tables.values import apply
+from handful.data.tables.values import MEDIA, apply
 
 
 class Tables(Protocol):
@@ -187,13 +187,11 @@ class TableFeed:
         return decide(name, stats, o, notes)
 
     def _media_column(self, name: str, media: Media, o: Options, notes: list[str]) -> Column:
-        wanted = o.schema.get(name)
         if media.kind == "audio":
-            rate = choose_rate(name, media.sounds, o.rate, wanted, notes)
+            rate = choose_rate(name, media.sounds, o, notes)
             return Column("audio", "float32", (None,), rate=rate)
-        form = choose_form(name, media.images, o, notes)
-        self._forms[name] = form
-        return form.column
+        self._forms[name] = choose_form(name, media.images, o, notes)
+        return self._forms[name].column
 
     def raw(self, first: int) -> Iterator[TableBlock]:
         return islice(iter(self._tables), first, None)
@@ -204,7 +202,7 @@ class TableFeed:
 
     def _piece(self, name: str, column: pa.ChunkedArray, o: Options) -> Piece:
         wanted = self._columns[name]
-        if wanted.kind in ("image", "audio"):
+        if wanted.kind in MEDIA:
             return self._media_piece(name, BinaryItems(name, column, o), wanted)
         stored = apply(name, column, wanted, o, [])
         if name == o.target:

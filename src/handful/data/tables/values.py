@@ -35,7 +35,9 @@ from handful.data.tables.types import (
 )
 from handful.data.tables.written import DIGITS, DURATION, TIME_OF_DAY, of_digits
 
-MEDIA = ("image", "audio")
+# kind -> what reads encoded rows of it
+MEDIA: dict[str, Callable[[Items, Options, list[str]], Stored]]
+MEDIA = {"image": images.from_items, "audio": audio.from_items}
 _SECONDS: dict[str, Callable[[pa.DataType], bool]] = {TIME_OF_DAY: pa.types.is_time, DURATION: pa.types.is_duration}
 
 
@@ -72,7 +74,7 @@ def apply(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: 
     """Some rows of a column (of a table that `plain` made) as `wanted` says. Nothing is inferred: a row has the same
     value whatever other rows come with it. HandfulError, with its row, for a value that cannot be one."""
     if wanted.kind in MEDIA:
-        return _media(key, BinaryItems(key, column, o), wanted, o, notes)
+        return MEDIA[wanted.kind](BinaryItems(key, column, o), o, notes)
     if pa.types.is_null(column.type) and wanted.kind != "number":
         column = column.cast(TEXT)
     if wanted.separator and is_text(column.type):
@@ -229,10 +231,6 @@ def _label_sets(key: str, lists: pa.ChunkedArray, known: tuple[str, ...], o: Opt
     return Dense(block, Column("tensor", "uint8", (len(known),), labels=known))
 
 
-def _media(key: str, items: Items, wanted: Column, o: Options, notes: list[str]) -> Stored:
-    return images.from_items(items, o, notes) if wanted.kind == "image" else audio.from_items(items, o, notes)
-
-
 def media_named(column: pa.ChunkedArray) -> Column | None:
     """What the first strings of a column name, if more than half end as the names of pictures do, or of sounds."""
     found = [Path(name).suffix.lower() for name in column[:64].cast(TEXT).drop_null().to_pylist() if name]
@@ -270,7 +268,7 @@ def _named_files(key: str, column: pa.ChunkedArray, o: Options, notes: list[str]
     if bad:
         raise BadRows(bad)
     notes.append(f"'{key}' holds names of {'pictures' if named.kind == 'image' else 'sounds'}: the files are read.")
-    return _media(key, FileItems(key, paths), named, o, notes)
+    return MEDIA[named.kind](FileItems(key, paths), o, notes)
 
 
 def _lack_of(path: Path, name: str | None) -> str:
