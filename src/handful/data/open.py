@@ -142,8 +142,10 @@ def _open_object(where: object, o: Options) -> Source:
     match where:
         case bytes() | bytearray():
             raise HandfulError("handful cannot open bytes: pass the path of a file, or the bytes of rows as a list")
+        case (x, y) if isinstance(where, tuple):
+            return open_pair(x, y, o)
         case tuple():
-            return _open_tuple(where, o)
+            raise HandfulError(f"a tuple must be (X, y), not {len(where)} values: pass a dict name -> array for more")
         case _ if is_sparse(where):  # one form is a dict
             return open_columns({"x": where}, o)
         case Mapping():
@@ -190,12 +192,6 @@ def _open_loader(loader: "DataLoader[object]", o: Options) -> Source:
     return source
 
 
-def _open_tuple(where: tuple[object, ...], o: Options) -> Source:
-    if len(where) != 2:
-        raise HandfulError(f"a tuple must be (X, y), not {len(where)} values: pass a dict name -> array for more")
-    return open_pair(where[0], where[1], o)
-
-
 def _open_mapping(where: Mapping[str, object], o: Options) -> Source:
     splits = [str(key) for key, value in where.items() if is_hugging_face(value)]
     if splits:
@@ -223,16 +219,12 @@ def _open_path(where: str, o: Options) -> Source:
         raise HandfulError(f"'{where[:60]}' cannot be looked up: {error.strerror}") from error
     absolute = replace(o, where=str(path.absolute()))  # so that a run can be resumed from another folder
     if there:
-        return _open_folder(path, absolute) if path.is_dir() else _open_local(path, absolute)
+        return _of_store(open_store(path), absolute) if is_store(path) else _open_local(path, absolute)
     if where in NAMES:
         return open_embedded(where, o)
     if glob.has_magic(where):
         return _open_pattern(path, absolute)
     raise HandfulError(f"'{where}' is not a file, a folder or a data set that handful knows.{_near(path, NAMES)}")
-
-
-def _open_folder(path: Path, o: Options) -> Source:
-    return _of_store(open_store(path), o) if is_store(path) else open_folder(path, o)
 
 
 def _of_store(store: Source, o: Options) -> Source:
@@ -248,6 +240,8 @@ _LOCAL: dict[str, Callable[[Path, Options], Source]] = {".zip": open_zip, ".txt"
 
 def _open_local(path: Path, o: Options) -> Source:
     kind = ending(path.name)
+    if path.is_dir():
+        return open_folder(path, o)
     if not path.is_file():
         raise HandfulError(f"{path} is not an ordinary file: copy its contents into one")
     if not os.access(path, os.R_OK):

@@ -57,7 +57,7 @@ class Audio(Model):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x[:, None] if x.dim() == 3 else x
-        valid = frames(x)
+        valid = frames(x).clamp_min(1)
         x = x.contiguous(memory_format=torch.channels_last)
         for stage in self.stages:
             x, valid = stage(x, valid)
@@ -111,9 +111,9 @@ class DilatedConv(nn.Module):
 
 
 def frames(x: Tensor) -> Tensor:
-    """Frames of each row of x [m, ..., frames] before the trailing frames of zeros, int64 [m], at least 1."""
-    sounding = (x != 0).flatten(1, -2).any(1)
-    return (sounding * torch.arange(1, x.shape[-1] + 1, device=x.device)).amax(1).clamp_min(1)
+    """Frames of each row of x [m, ..., frames] before the trailing frames of zeros, int64 [m]."""
+    sounding = (x != 0).flatten(1, -2).any(1) if x.dim() > 2 else x != 0
+    return (sounding * torch.arange(1, x.shape[-1] + 1, device=x.device)).amax(1)
 
 
 def _within(valid: Tensor, length: int) -> Tensor:

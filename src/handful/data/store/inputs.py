@@ -36,7 +36,9 @@ def open_feed(where: object, o: Options, images: str, provenance: dict[str, obje
         o = o if o.where else replace(o, name=f"{files[0]} and others")
         if all(ending(f) in TARS for f in files):
             return SourceFeed(open_tars([Path(f) for f in files], o), provenance, images)
-        _one_kind(files, o)
+        kinds = {"." + ending(f).split(".")[1] for f in files}
+        if len(kinds) > 1:
+            raise HandfulError(f"{o.name} mixes {' and '.join(sorted(kinds))} files: prepare one kind at a time")
         if streamed and (len(files) > 1 or _large(files[0])) and not _beside_folders(o.where, files):
             return TableFeed(TableFiles(files), o, provenance, images)
     # an iterator is read to its end, pictures in it stay encoded
@@ -74,12 +76,6 @@ def _named_files(where: object) -> list[str]:
     if odd and several:
         raise HandfulError(f"{odd}: a list of files may hold {', '.join(kinds)}")
     return [] if odd else listed
-
-
-def _one_kind(files: Sequence[str], o: Options) -> None:
-    kinds = {"." + ending(f).split(".")[1] for f in files}
-    if len(kinds) > 1:
-        raise HandfulError(f"{o.name} mixes {' and '.join(sorted(kinds))} files: prepare one kind at a time")
 
 
 def _large(file: str) -> bool:
