@@ -14,7 +14,7 @@ arguments of its class that have a default.
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from handful.base.errors import HandfulError, did_you_mean
@@ -74,12 +74,13 @@ def _find(name: str) -> type[Model]:
 
 
 def _make(model: type[Model], arguments: dict[str, object], seed: int) -> Model:
+    make: Callable[..., Model] = model
     known = [p for p in inspect.signature(model.__init__).parameters if p != "self"]
     for key in arguments:
         if key not in known:
             raise HandfulError(f"model {model.name} has no option '{key}'.{did_you_mean(key, known)}")
     try:
         with seeded(seed):
-            return model(**arguments)
+            return make(**arguments)
     except (ValueError, TypeError, RuntimeError) as error:
         raise HandfulError(f"model {model.name} cannot be made with these options: {error}") from None

@@ -191,7 +191,7 @@ def _manifest(plain: dict[str, Any]) -> Manifest:
 
 def _column(c: dict[str, Any]) -> Column:
     own = {f.name: c[f.name] for f in fields(Column) if f.name in c}
-    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}
+    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}
     return Column(**plain | {"parts": tuple(map(_column, c.get("parts", ())))})
 
 

@@ -135,19 +135,22 @@ def _columns_of(rows: Sequence[dict[str, Member]]) -> dict[str, str]:
 def _unpacked(path: Path) -> mmap.mmap:
     """The file, or its contents in a temporary one without a name, mapped: members are then read in place."""
     try:
-        with open(path, "rb") as packed:
-            head = packed.read(6)
+        with open(path, "rb") as file:
+            head = file.read(6)
             if not head:
                 raise HandfulError(f"{path} is empty (0 bytes)")
             if not head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
-                return mmap.mmap(packed.fileno(), 0, access=mmap.ACCESS_READ)
-        unpacker = {0x1F: gzip.open, 0x42: bz2.open}.get(head[0], lzma.open)
-        with tempfile.TemporaryFile(prefix="handful-tar-") as whole, unpacker(path) as stream:
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        with tempfile.TemporaryFile(prefix="handful-tar-") as whole, _decompressed(path, head) as stream:
             shutil.copyfileobj(stream, whole, 1 << 20)
             whole.flush()
             return mmap.mmap(whole.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise HandfulError(f"{path} cannot be unpacked ({error}): copy it again, or unpack it yourself") from error
+
+
+def _decompressed(path: Path, head: bytes) -> gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile:
+    return gzip.open(path) if head[0] == 0x1F else bz2.open(path) if head[0] == 0x42 else lzma.open(path)
 
 
 def _index(path: Path, tar: mmap.mmap, notes: list[str]) -> list[dict[str, Member]]:
