@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any
 
+from torch.utils.data import DataLoader
+
 from handful.base.errors import HandfulError, whole, without_secrets
 from handful.base.machine import memory_budget
 from handful.data.base import Column, Rows
@@ -74,7 +76,8 @@ def checked(
     if not (collate is None or callable(collate)):
         raise HandfulError(f"collate must be a function of a list of samples, not {collate!r}")
     path = str(os.fspath(where)) if isinstance(where, str | os.PathLike) else None
-    held = "arrays" if type(where).__module__.split(".")[0] in ("builtins", "numpy", "torch") else type(where).__name__
+    of = type(where.dataset if isinstance(where, DataLoader) else where)
+    held = "arrays" if of.__module__.split(".")[0] in ("builtins", "numpy", "torch") else of.__name__
     return Options(
         name=name or (path and without_secrets(path)) or held,
         target=target,

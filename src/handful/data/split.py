@@ -134,9 +134,8 @@ def split(
     n, count = len(source), rows_held_out(len(source), valid, source.name)
     keyed = _keys(n, seed)
     if groups is not None:
-        if stratify not in ("auto", False):
-            raise HandfulError("a split is either by groups or stratified: leave one of the two out")
-        chosen, how = _by_group(_group_codes(source, groups), count, seed), "whole groups, drawn at random"
+        codes, how = _group_codes(source, groups, stratify), "whole groups, drawn at random"
+        chosen = _by_group(codes, count, seed)
     else:
         classes = _classes(source, stratify, count)
         chosen = np.argsort(keyed, kind="stable")[:count] if classes is None else _by_class(classes, keyed, count)
@@ -161,9 +160,7 @@ def k_fold(
     if not 2 <= whole("k", k) <= n:
         raise HandfulError(f"k must be 2 to {n:,}, the number of rows, not {k}")
     if groups is not None:
-        if stratify not in ("auto", False):
-            raise HandfulError("folds are either by groups or stratified: leave one of the two out")
-        fold = _fold_groups(_group_codes(source, groups), k, seed)
+        fold = _fold_groups(_group_codes(source, groups, stratify), k, seed)
     else:
         classes = _classes(source, stratify, n // k)
         keyed = _keys(n, seed)
@@ -279,7 +276,9 @@ def _by_class(classes: NDArray[np.int64], keyed: NDArray[np.uint64], count: int)
     return rows
 
 
-def _group_codes(source: Source, groups: Groups) -> NDArray[np.int64]:
+def _group_codes(source: Source, groups: Groups, stratify: Stratify) -> NDArray[np.int64]:
+    if stratify not in ("auto", False):
+        raise HandfulError("a split is either by groups or stratified: leave one of the two out")
     if isinstance(groups, str):
         source.column(groups)
         values = _values(source, groups)
