@@ -20,8 +20,8 @@ from handful.data.media.items import IMAGES, SOUNDS, TEXTS, FileItems, Items, Zi
 from handful.data.media.texts import from_items
 from handful.data.options import Options
 from handful.data.tables.arrow import chosen, with_target
-from handful.data.tables.files import TABLES, ending, open_zipped
-from handful.data.tables.parts import open_parts, parts
+from handful.data.tables.files import TABLES, ending
+from handful.data.tables.parts import open_parts, open_zipped, parts
 from handful.data.tables.readers import open_file
 from handful.data.tables.values import MEDIA
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import Protocol
 
@@ -34,7 +35,8 @@ from handful.data.tables.arrow import (
 )
 from handful.data.tables.columns import ColumnStats, Media, column_stats, decide, mergeable
 from handful.data.tables.files import TableBlock, read_blocks, table_dialect, typed_block
-from handful.data.tables.parts import JointSchema, words_in
+from handful.data.tables.parts import JointSchema
+from handful.data.tables.strings import Words, parse_cells, typed
 from handful.data.tables.types import TEXT
 from handful.data.tables.values import MEDIA, apply
 
@@ -123,6 +125,19 @@ def again_stats(
     return found
 
 
+def words_in(blocks: Iterable[TableBlock], o: Options, rows: int) -> tuple[pa.DataType | None, Words]:
+    """(the type, how they are written) of the target's cells; None where these are not of CSV read for the first
+    time."""
+    found = list[pa.Array]()
+    for block in blocks:
+        if block.dialect is None or (label := block.label(o)) is None:
+            return None, None
+        parse = partial(parse_cells, block.dialect)
+        found.append(block.table({label: TEXT}, {label})[label].unique())
+    values, words = typed(pa.chunked_array(found), parse, rows)
+    return values.type, words
+
+
 _Look = tuple[TableBlock, pa.Table, dict[str, ColumnStats]]
 
 
@@ -155,8 +170,8 @@ class TableFeed:
         o = replace(with_target(o, names, notes), decimal=seen.decimal)
         self._types = seen.schema.types
         goal = o.target or ""
-        if goal in self._types and goal not in o.schema and self._types[goal] != TEXT:
-            kind, words = words_in(tables, goal, seen.rows)
+        if self._types.get(goal, TEXT) != TEXT:
+            kind, words = words_in(tables, o, seen.rows)
             o = replace(o, words=words)
             if kind == TEXT:
                 self._types[goal] = kind
