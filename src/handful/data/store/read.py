@@ -18,7 +18,7 @@ from handful.base.machine import memory_budget, memory_left
 from handful.data.base import Ragged, Rows, Source, Value
 from handful.data.gather import Array, gather, gather_ragged, offsets_of
 from handful.data.media.images import Encoded, Form
-from handful.data.media.items import SMALL
+from handful.data.media.items import Items
 from handful.data.store import manifest as m
 from handful.data.store.manifest import Manifest, Part, file_name
 from handful.data.store.readahead import FilePrefetcher, random_access, will_need
@@ -202,16 +202,13 @@ class PartReader:
         return total
 
 
-class StoredItems:
+class StoredItems(Items):
     """Encoded images of one shard."""
 
     def __init__(self, reader: PartReader, shard: int) -> None:
-        self.key, self._values, self._offsets = reader.part.columns[0], reader.values[shard], reader.offsets[shard]
-        self._first = int(reader.starts[shard])
-        self.small = len(self._values) < SMALL * len(self)
-
-    def __len__(self) -> int:
-        return len(self._offsets) - 1
+        self._values, self._offsets = reader.values[shard], reader.offsets[shard]
+        self._first, count = int(reader.starts[shard]), len(self._offsets) - 1
+        super().__init__(reader.part.columns[0], count, [len(self._values) / max(1, count)])
 
     def __getitem__(self, i: int) -> bytes:
         return self._values[self._offsets[i] : self._offsets[i + 1]].tobytes()

@@ -29,7 +29,7 @@ from handful.data.arrays import Arrays, Stored, native, ragged_column
 from handful.data.base import Column, Kind, Ragged, Rows
 from handful.data.gather import Array, ragged_of
 from handful.data.media.bad_rows import Bad, BadItem, BadRows, without_bad
-from handful.data.media.items import IMAGES, SOUNDS, Items, are_small, in_parallel, points_outside
+from handful.data.media.items import IMAGES, SOUNDS, Items, in_parallel, points_outside
 from handful.data.media.texts import text_of
 from handful.data.options import Options
 from handful.data.store.npz import HEADER
@@ -62,15 +62,12 @@ class Member(NamedTuple):
     name: str
 
 
-class TarItems:
+class TarItems(Items):
     """One member of a tar per row, read in place."""
 
     def __init__(self, key: str, members: list[Member]) -> None:
-        self.key, self._members = key, members
-        self.small = are_small([m.size for m in members[:1000]])
-
-    def __len__(self) -> int:
-        return len(self._members)
+        super().__init__(key, len(members), [m.size for m in members[:1000]])
+        self._members = members
 
     def __getitem__(self, i: int) -> bytes:
         _, tar, start, size, _ = self._members[i]
