@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +13,7 @@ from handful.base.machine import cores
 from handful.base.threads import in_order
 from handful.data.arrays import Dense, RaggedValues, Stored, Strings, check_target
 from handful.data.base import Column
-from handful.data.datasets import HubTable, HuggingFace
+from handful.data.datasets import HubTable
 from handful.data.media.audio import choose_rate, decode
 from handful.data.media.images import Encoded, Form, choose_form
 from handful.data.media.items import BinaryItems
@@ -41,40 +40,31 @@ from handful.data.tables.types import TEXT
 from handful.data.tables.values import MEDIA, apply
 
 
-class Tables(Protocol):
-    """Blocks, the same at every look. classes: names of whole-number columns' classes, where the data set brings them;
-    notes: on what is read."""
+@dataclass
+class Tables:
+    """A table in blocks, the same at every look. classes: names of whole-number columns' classes, where the data set
+    brings them; notes: on what is read."""
 
-    classes: dict[str, tuple[str, ...]]
+    blocks: Callable[[], Iterator[TableBlock]]
     notes: list[str]
+    classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def __iter__(self) -> Iterator[TableBlock]: ...
+    def __iter__(self) -> Iterator[TableBlock]:
+        return self.blocks()
 
 
-class TableFiles:
+def of_files(files: Sequence[str]) -> Tables:
     """Many files of one schema."""
-
-    def __init__(self, files: Sequence[str]) -> None:
-        self._dialect = table_dialect(files) if len(files) > 1 else None
-        self.files, self.classes = list(files), dict[str, tuple[str, ...]]()
-        self.notes = [f"{len(files):,} files are read as one table."] if len(files) > 1 else []
-
-    def __iter__(self) -> Iterator[TableBlock]:
-        for file in self.files:
-            yield from read_blocks(file, table=self._dialect)
+    dialect = table_dialect(files) if len(files) > 1 else None
+    notes = [f"{len(files):,} files are read as one table."] if len(files) > 1 else []
+    return Tables(lambda: (block for file in files for block in read_blocks(file, table=dialect)), notes)
 
 
-class DatasetBlocks:
+def of_hub(hub: HubTable, name: str) -> Tables:
     """A Hugging Face data set, through its Arrow format."""
-
-    def __init__(self, dataset: HuggingFace, name: str) -> None:
-        self.hub, self._name = HubTable(dataset, name), name
-        self.notes, self.classes = self.hub.notes, self.hub.classes
-
-    def __iter__(self) -> Iterator[TableBlock]:
-        for start in range(0, self.hub.rows, table_files.ROWS):
-            rows = slice(start, start + table_files.ROWS)
-            yield typed_block(f"{self._name}, row {start:,}", self.hub.read(rows, whole=False))
+    rows = [slice(start, start + table_files.ROWS) for start in range(0, hub.rows, table_files.ROWS)]
+    read = lambda part: typed_block(f"{name}, row {part.start:,}", hub.read(part, whole=False))  # noqa: E731
+    return Tables(lambda: map(read, rows), hub.notes, hub.classes)
 
 
 @dataclass
