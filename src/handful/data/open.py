@@ -149,7 +149,10 @@ def _open_object(where: object, o: Options) -> Source:
         case _ if is_sparse(where):  # one form is a dict
             return open_columns({"x": where}, o)
         case Mapping():
-            return _open_mapping(where, o)
+            if splits := [str(key) for key, value in where.items() if is_hugging_face(value)]:
+                held = f"{o.name} holds the splits {', '.join(splits)}"
+                raise HandfulError(f"{held}: pass one, as in data['{splits[0]}']")
+            return open_columns(where, o)
         case _ if is_hugging_face(where):
             return open_hugging_face(where, o)
         case Dataset():
@@ -190,13 +193,6 @@ def _open_loader(loader: "DataLoader[object]", o: Options) -> Source:
         )
     source.notes = [said, *source.notes]
     return source
-
-
-def _open_mapping(where: Mapping[str, object], o: Options) -> Source:
-    splits = [str(key) for key, value in where.items() if is_hugging_face(value)]
-    if splits:
-        raise HandfulError(f"{o.name} holds the splits {', '.join(splits)}: pass one, as in data['{splits[0]}']")
-    return open_columns(where, o)
 
 
 def _is_pairs(rows: list[object]) -> bool:

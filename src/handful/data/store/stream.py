@@ -184,19 +184,15 @@ class TableFeed:
         self.plan = Manifest(o.name, seen.rows, o.target, dict(self._columns), parts, [], notes, provenance)
 
     def _column(self, name: str, stats: ColumnStats, o: Options, notes: list[str]) -> Column | None:
-        wanted = o.schema.get(name)
-        if stats.media is not None and stats.media.kind is not None:
-            return self._media_column(name, stats.media, o, notes)
-        if wanted is not None:
-            return replace(wanted, open=False)  # what one block brings, another does not know
+        match stats.media:
+            case Media(kind="audio", sounds=sounds):
+                return Column("audio", "float32", (None,), rate=choose_rate(name, sounds, o, notes))
+            case Media(kind="image", images=images):
+                self._forms[name] = choose_form(name, images, o, notes)
+                return self._forms[name].column
+        if name in o.schema:
+            return replace(o.schema[name], open=False)  # what one block brings, another does not know
         return decide(name, stats, o, notes)
-
-    def _media_column(self, name: str, media: Media, o: Options, notes: list[str]) -> Column:
-        if media.kind == "audio":
-            rate = choose_rate(name, media.sounds, o, notes)
-            return Column("audio", "float32", (None,), rate=rate)
-        self._forms[name] = choose_form(name, media.images, o, notes)
-        return self._forms[name].column
 
     def raw(self, first: int) -> Iterator[TableBlock]:
         return islice(iter(self._tables), first, None)

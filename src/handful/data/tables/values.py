@@ -1,7 +1,7 @@
 """The values of a column: `apply`, the one place where what was decided or learned of a column is applied."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -161,7 +161,8 @@ def class_names(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -
     if pa.types.is_floating(column.type):
         distinct = distinct.filter(pc.invert(pc.is_nan(distinct)))
     if pa.types.is_integer(column.type) and pa.types.is_integer(named(wanted.type)):
-        names = [_of_code(code, classes) for code in distinct.to_pylist()]
+        known = dict(enumerate(classes)) | {-1: None}
+        names = [known.get(code, str(code)) for code in distinct.to_pylist()]
     else:
         read = reader(str(column.type))
         means: dict[float, list[str]] = {}
@@ -170,10 +171,6 @@ def class_names(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -
                 means.setdefault(read(name), []).append(name)
         names = [_meant(key, text, means.get(read(text), []), o) for text in distinct.cast(TEXT).to_pylist()]
     return pc.take(pa.array(names, TEXT), pc.index_in(column, value_set=distinct))
-
-
-def _of_code(code: int, classes: Sequence[str]) -> str | None:
-    return classes[code] if 0 <= code < len(classes) else None if code == -1 else str(code)
 
 
 def _meant(key: str, text: str, names: list[str], o: Options) -> str:
