@@ -19,14 +19,17 @@ from handful.data.store.write import Feed
 from handful.data.tables.files import PACKED, STREAMED, ending, is_remote, read_blocks
 from handful.data.tables.types import is_text
 from handful.data.tables.values import media_named
+from handful.data.targets import names_of
 
 SMALL = 64 << 20  # a table up to this many bytes is opened whole; larger ones are streamed
 
 
 def open_feed(where: object, o: Options, images: str, provenance: dict[str, object]) -> Feed:
     """The feed that suits the input."""
-    streamed = o.bad_rows == "stop"  # rows to be left out are found with the whole at hand
-    if not streamed and isinstance(where, list | tuple):
+    skips, listed = o.bad_rows != "stop", isinstance(where, list | tuple)
+    # rows to be left out, and several targets, need the whole at hand
+    streamed = not skips and (listed or not names_of(o.target))
+    if skips and listed:
         raise HandfulError("bad_rows is not for lists of files: name them by a pattern, as in 'data/*.parquet'")
     if streamed and is_hugging_face(where) and not is_transformed(where):
         hub = HubTable(where, o.name)
