@@ -188,9 +188,8 @@ def _open_loader(loader: "DataLoader[object]", o: Options) -> Source:
             case IterableDataset() if loader.num_workers:  # of which each may give all rows: one pass is wanted
                 loader = DataLoader(loader.dataset, loader.batch_size, collate_fn=loader.collate_fn)
         source = _open_object([row for batch in loader for row in rows_in(batch)], o)
-        said = (
-            f"{len(source):,} rows are what one pass over the DataLoader gives: its batches are taken apart in memory."
-        )
+        given = f"{len(source):,} rows are what one pass over the DataLoader gives"
+        said = f"{given}: its batches are taken apart in memory."
     source.notes = [said, *source.notes]
     return source
 

@@ -94,11 +94,8 @@ def _latest(source: Source, rows: HeldOut) -> tuple[Source, Source]:
     if not len(before):
         raise HandfulError(f"the last {count:,} of {n:,} rows of {source.name} leave no earlier ones to train on")
     train, held = (source.subset(np.sort(ids)) for ids in (before, order[first:]))
-    gap = (
-        f"; {first - len(before)} before them, which predict some of the same values, are left out"
-        if len(before) < first
-        else ""
-    )
+    lost = first - len(before)
+    gap = f"; {lost} before them, which predict some of the same values, are left out" if lost else ""
     by = f" by '{rows.by}'" if rows.by else ""
     held.notes = [*held.notes, f"The last {len(held):,} of {n:,} rows{by} are held out for validation{gap}."]
     return train, held
@@ -199,18 +196,16 @@ def rows_held_out(n: int, valid: float, name: str = "the data") -> int:
 
 def _same_columns(source: Source, valid: Source) -> None:
     needed = [*source.inputs, *([source.target] if source.target else [])]
-    for name, theirs in [(name, valid.column(name)) for name in needed]:
-        ours = source.columns[name]
+    for name in needed:
+        ours, theirs = source.columns[name], valid.column(name)
         if ours.kind != theirs.kind or ours.classes != theirs.classes:
             kinds = f"a {_described(ours)} in {source.name} but a {_described(theirs)} in {valid.name}"
             raise HandfulError(f"column '{name}' is {kinds}: open the latter with columns=train.columns")
 
 
 def _described(column: Column) -> str:
-    classes = column.classes
-    return (
-        column.kind if classes is None else f"{column.kind} of {len(classes)} classes ({', '.join(classes[:3])}, ...)"
-    )
+    known = column.classes
+    return column.kind + (f" of {len(known)} classes ({', '.join(known[:3])}, ...)" if known is not None else "")
 
 
 def _values(source: Source, name: str) -> NDArray[np.generic] | None:

@@ -127,9 +127,8 @@ class Pipeline:
     @property
     def classes(self) -> tuple[str, ...] | None:
         """Names of the target's classes, in the order of their ids; None if there are none."""
-        return (
-            tuple(map(str, self.target.words or self.target.classes)) if self.target and self.target.classes else None
-        )
+        target = self.target
+        return tuple(map(str, target.words or target.classes)) if target and target.classes else None
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -39,9 +39,7 @@ def _is_pandas(value: object) -> bool:
 
 def to_table(value: object, name: str) -> pa.Table:
     """A pyarrow Table; HandfulError names the column that cannot be converted."""
-    if (
-        type(value) is pa.Table
-    ):  # out and in again through its stream, views of strings ended the process (pyarrow 18.1)
+    if type(value) is pa.Table:  # through its stream, views of strings ended the process (pyarrow 18.1)
         return value
     try:
         if hasattr(value, "to_frame") and not hasattr(value, "columns"):  # a Series of pandas or polars

@@ -112,10 +112,8 @@ def _reading(way: str, texts: pa.Array, bare: pa.Array, rows: Rows, first: Rows)
     odd = np.flatnonzero(~there)
     found.rows = int(rows[there].sum())
     found.signs, found.stray = _at(texts, first, np.flatnonzero(there & signs)), _at(texts, first, odd)
-    many = len(odd) > _MOST_ODD or len(found.units) > _MOST_ODD
-    found.odd = (
-        None if many else dict(zip(texts.take(pa.array(odd)).to_pylist(), zip(rows[odd].tolist(), first[odd].tolist())))
-    )
+    told = zip(texts.take(pa.array(odd[:_MOST_ODD])).to_pylist(), zip(rows[odd].tolist(), first[odd].tolist()))
+    found.odd = None if max(len(odd), len(found.units)) > _MOST_ODD else dict(told)
     return found
 
 

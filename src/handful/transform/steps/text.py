@@ -94,16 +94,15 @@ class Tokenize(Step[Sequence[str]]):
         return "".join(sorted(sorted(counts, key=lambda c: (-counts[c], c))[: self.size - 2]))
 
     def _train(self, texts: Iterable[list[str]]) -> str:
-        kinds, special = tokenizers.pre_tokenizers, ["[PAD]", "[UNK]"]
-        trainer: tokenizers.trainers.Trainer
+        kinds, trainers = tokenizers.pre_tokenizers, tokenizers.trainers
+        options = {"vocab_size": self.size, "min_frequency": 2, "special_tokens": ["[PAD]", "[UNK]"]}
+        options |= {"show_progress": False}
         if self.mode == "word":
             model = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token="[UNK]"))
             letter = kinds.Split(tokenizers.Regex(UNSPACED + r"\p{M}*"), behavior="isolated")
             model.pre_tokenizer = kinds.Sequence([letter, kinds.BertPreTokenizer()])
             model.normalizer = tokenizers.normalizers.BertNormalizer(strip_accents=False, lowercase=self.lowercase)
-            trainer = tokenizers.trainers.WordLevelTrainer(
-                vocab_size=self.size, min_frequency=2, special_tokens=special, show_progress=False
-            )
+            trainer = trainers.WordLevelTrainer(**options)
         else:
             if self.size < 300:
                 raise HandfulError(f"byte-level tokens need a size of 300 or more, not {self.size}")
@@ -112,13 +111,7 @@ class Tokenize(Step[Sequence[str]]):
             model.decoder = tokenizers.decoders.ByteLevel()
             if self.lowercase:
                 model.normalizer = tokenizers.normalizers.Lowercase()
-            trainer = tokenizers.trainers.BpeTrainer(
-                vocab_size=self.size,
-                min_frequency=2,
-                special_tokens=special,
-                initial_alphabet=kinds.ByteLevel.alphabet(),
-                show_progress=False,
-            )
+            trainer = trainers.BpeTrainer(initial_alphabet=kinds.ByteLevel.alphabet(), **options)
         model.train_from_iterator(texts, trainer)
         model.encode_special_tokens = True  # "[PAD]" in a user's text is text
         return str(model.to_str())
@@ -226,10 +219,12 @@ class PadTokens(Step[Ragged]):
         return Inputs("text", shape=shape, vocabulary=self.vocabulary, max_length=self.max_length or 0)
 
     def outside(self) -> tuple[str, tuple[int | None, ...], str]:
-        shifted = (
-            f"{self.shift} is added to each id up to {self.largest}, others become {UNKNOWN}; " if self.shift else ""
+        shifted = f"{self.shift} is added to each id up to {self.largest}, others become {UNKNOWN}; "
+        return (
+            "int64",
+            (None,),
+            f"{shifted if self.shift else ''}a row is cut at {self.max_length} ids; {PAD} behind the end",
         )
-        return "int64", (None,), f"{shifted}a row is cut at {self.max_length} ids; {PAD} behind the end"
 
     def __call__(self, value: Ragged) -> Tensor:
         ids = value.values.numpy().astype(np.int64)
