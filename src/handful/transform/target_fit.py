@@ -37,9 +37,7 @@ from handful.transform.target_values import check_present, form_of, in_row, labe
 
 TASKS = ("classification", "regression", "multilabel", "language", "sequence")
 _PLACES = 1 << 16  # ids of the places of a row that are told apart
-MOST_IDS = (
-    10  # whole numbers with decimals, counted from 0 or 1, that are ids of classes, as NumPy reads them from text
-)
+MOST_IDS = 10  # whole numbers with decimals, counted from 0 or 1, that are ids of classes, as NumPy reads text
 _FEW, _FAR = 50, 0.25  # rows from which on one is far from the others; of the variance, the part that it makes then
 _UNIQUE = 1_000_000  # distinct values kept while looking for classes
 

@@ -5,7 +5,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import tokenizers
@@ -95,8 +95,9 @@ class Tokenize(Step[Sequence[str]]):
 
     def _train(self, texts: Iterable[list[str]]) -> str:
         kinds, trainers = tokenizers.pre_tokenizers, tokenizers.trainers
-        options = {"vocab_size": self.size, "min_frequency": 2, "special_tokens": ["[PAD]", "[UNK]"]}
-        options |= {"show_progress": False}
+        trainer: tokenizers.trainers.Trainer
+        options: dict[str, Any] = {"vocab_size": self.size, "min_frequency": 2, "special_tokens": ["[PAD]", "[UNK]"]}
+        options["show_progress"] = False
         if self.mode == "word":
             model = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token="[UNK]"))
             letter = kinds.Split(tokenizers.Regex(UNSPACED + r"\p{M}*"), behavior="isolated")
@@ -219,12 +220,9 @@ class PadTokens(Step[Ragged]):
         return Inputs("text", shape=shape, vocabulary=self.vocabulary, max_length=self.max_length or 0)
 
     def outside(self) -> tuple[str, tuple[int | None, ...], str]:
-        shifted = f"{self.shift} is added to each id up to {self.largest}, others become {UNKNOWN}; "
-        return (
-            "int64",
-            (None,),
-            f"{shifted if self.shift else ''}a row is cut at {self.max_length} ids; {PAD} behind the end",
-        )
+        cut = f"a row is cut at {self.max_length} ids; {PAD} behind the end"
+        shifted = f"{self.shift} is added to each id up to {self.largest}, others become {UNKNOWN}; {cut}"
+        return "int64", (None,), shifted if self.shift else cut
 
     def __call__(self, value: Ragged) -> Tensor:
         ids = value.values.numpy().astype(np.int64)
