@@ -141,11 +141,6 @@ def ragged_column(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> Column
     return Column(kind, dtype.name, (None, *shape))
 
 
-def ragged(key: str, values: Array, offsets: NDArray[np.int64]) -> Stored:
-    """A column of rows of different lengths."""
-    return RaggedValues(values, offsets, ragged_column(values.dtype, values.shape[1:]))
-
-
 class Arrays(Source):
     """Named columns of equal length.
 

@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from handful.base.errors import HandfulError
-from handful.data.arrays import Dense, Stored, Strings, native, ragged
+from handful.data.arrays import Dense, RaggedValues, Stored, Strings, native, ragged_column
 from handful.data.base import Column
+from handful.data.gather import offsets_of
 from handful.data.media import audio, images
 from handful.data.media.bad_rows import Bad, BadRows
 from handful.data.media.items import IMAGES, SOUNDS, BinaryItems, FileItems, Items
@@ -202,11 +203,10 @@ def _lists(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> Sto
         inner = pc.list_flatten(inner)
     if is_list(inner.type):
         raise HandfulError(f"{o.name}: column '{key}' must be {wanted.kind} {list(wanted.shape)} but is {column.type}")
-    if wanted.shape[:1] == (None,):
-        offsets = np.zeros(rows + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        return ragged(key, array, offsets)
     shape = tuple(size or 0 for size in wanted.shape)
+    if wanted.shape[:1] == (None,):
+        offsets = offsets_of(pc.list_value_length(column).to_numpy())
+        return RaggedValues(array.reshape(-1, *shape[1:]), offsets, ragged_column(array.dtype, shape[1:]))
     return Dense(array.reshape(rows, *shape), Column("tensor", array.dtype.name, shape))
 
 
