@@ -363,7 +363,7 @@ def _decide_lists(key: str, stats: ColumnStats, lists: Lists, o: Options, notes:
     few = lists.labels is not None and 2 <= len(lists.labels) <= _LABELS and 10 * lists.twice <= stats.rows
     if _is_words(leaf) and (key == o.target or (few and not lists.missing)):
         return _decide_labels(key, lists, stats.rows, o, notes)
-    if None in lists.shape[1:]:
+    if None in (lists.shape[1:] if lists.shape[0] is not None else lists.shape[:-1]):
         return _left_out(key, "its inner lists differ in length", notes)
     if lists.missing or not is_number(leaf):
         reason = "they have missing values" if lists.missing else f"they hold {leaf}"
