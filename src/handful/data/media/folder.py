@@ -17,13 +17,13 @@ from handful.data.arrays import Arrays, Dense, Stored
 from handful.data.base import Column, Rows
 from handful.data.media.bad_rows import without_bad
 from handful.data.media.items import IMAGES, SOUNDS, TEXTS, FileItems, Items, ZipItems, points_outside
-from handful.data.media.texts import from_items
 from handful.data.options import Options
 from handful.data.tables.arrow import chosen, with_target
 from handful.data.tables.files import TABLES, ending
 from handful.data.tables.parts import open_parts, open_zipped, parts
 from handful.data.tables.readers import open_file
 from handful.data.tables.values import MEDIA
+from handful.data.text import from_items
 
 _TABLES = {".csv", ".tsv", ".jsonl", ".json"}  # of which a zip may hold one alone
 _WHAT = {"image": "images", "audio": "sounds", "text": "texts"}

@@ -30,11 +30,11 @@ from handful.data.base import Column, Kind, Ragged, Rows
 from handful.data.gather import Array, ragged_of
 from handful.data.media.bad_rows import Bad, BadItem, BadRows, without_bad
 from handful.data.media.items import IMAGES, SOUNDS, Items, in_parallel, points_outside
-from handful.data.media.texts import text_of
 from handful.data.options import Options
 from handful.data.store.npz import HEADER
 from handful.data.tables.arrow import open_table, with_target
 from handful.data.tables.values import MEDIA
+from handful.data.text import text_of
 
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _MEDIA: dict[str, Kind] = {
