@@ -99,7 +99,10 @@ def changed_by_a_call(objective: Objective, batch: Batch) -> str | None:
     """What of its own weights and buffers the model changes when it is called in training mode, in words; None where
     nothing. They are left as they were."""
     model = training_mode(objective.model)
-    held = lambda: {name: v.detach().clone() for name, v in chain(model.named_parameters(), model.named_buffers())}  # noqa: E731
+
+    def held() -> dict[str, Tensor]:
+        return {name: v.detach().clone() for name, v in chain(model.named_parameters(), model.named_buffers())}
+
     with buffers_kept(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
         kept = held()
         for weight in filter(lambda p: p.requires_grad, model.parameters()):
