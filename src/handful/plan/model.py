@@ -36,7 +36,10 @@ from handful.training.special.adapters import input_names, target_argument
 from handful.training.special.coupling import KEPT_WHOLE, LossForm, loss_form, still_layers
 from handful.training.watch.weights import buffers_kept
 from handful.transform.augment.geometry import Flip
+from handful.transform.inputs import NamedInputs
+from handful.transform.pipeline import Pipeline
 from handful.transform.rows import original_rows
+from handful.transform.steps.stored import same_values
 from handful.transform.target_values import in_row
 
 TRIED = 512  # rows on which metrics of the caller's own are tried
@@ -98,9 +101,9 @@ def show_rows(net: nn.Module, objective: Objective, data: Data, seed: int) -> No
 
 
 @part("making the model")
-def start_from(net: nn.Module, init: str | PathLike[str] | None, chooser: Chooser) -> None:
-    """Give the model those weights of a file or a run that fit its own by name and shape, and say what did not; say
-    also which layers are still."""
+def start_from(net: nn.Module, init: str | PathLike[str] | None, here: Pipeline, chooser: Chooser) -> None:
+    """Give the model those weights of a file or a run that fit its own by name and shape, and say what did not, and what
+    a run's were learned with that is not so here; say also which layers are still."""
     if layers := still_layers(net):
         chooser.notes.append(
             f"In evaluation mode throughout, as their weights are frozen: {some(layers)} ({len(layers)} of batch "
@@ -111,7 +114,11 @@ def start_from(net: nn.Module, init: str | PathLike[str] | None, chooser: Choose
     path, own = Path(init), net.state_dict()
     if not path.exists():
         raise HandfulError(f"init: there is no {path}")
-    found = RunFolder(path).kept_weights()[0] if path.is_dir() else read_tensors(path)
+    if path.is_dir():
+        found = RunFolder(path).kept_weights()[0]
+        chooser.notes += learned_with(RunFolder(path).pipeline(), here, str(path))
+    else:
+        found = read_tensors(path)
     fitting = {name: v for name, v in found.items() if name in own and own[name].shape == v.shape}
     if not fitting:
         raise HandfulError(
@@ -127,6 +134,21 @@ def start_from(net: nn.Module, init: str | PathLike[str] | None, chooser: Choose
     said = "; ".join(f"{what}: {some(names)}" for what, names in parts if names)
     chooser.put("init", Choice.place(str(init), f"{len(fitting)} of {len(own)} weights"))
     chooser.notes.append(f"{len(fitting)} of {len(own)} weights are those of {path}{said and f'; {said}'}.")
+
+
+def learned_with(there: Pipeline, here: Pipeline, where: str) -> list[str]:
+    """What the weights of a run were learned with that is not so here. Raises HandfulError for the same inputs in
+    another order, which no shape tells."""
+    before, now = there.input.uses, here.input.uses
+    if before != now and sorted(before) == sorted(now) and not isinstance(here.input, NamedInputs):
+        raise HandfulError(f"init: the weights of {where} take {', '.join(before)} in this order; put the columns so")
+    unlike = [f"{what} were {some(list(old))}"
+              for what, old, new in (("inputs", before, now), ("classes", there.classes, here.classes))
+              if old and set(old) != set(new or ())]  # fmt: skip
+    if before == now and not same_values(there.input, here.input):
+        unlike.append("inputs were prepared by the means, classes or words of other rows")
+    way = "to go on with them so, pass the model of handful.load and preprocess=, its pipeline"
+    return [f"The weights of {where} were learned where {' and '.join(unlike)}; {way}."] if unlike else []
 
 
 @part("making the model")
