@@ -61,10 +61,11 @@ def test_what_the_weights_of_a_run_were_learned_with_is_held_against_what_is_her
     rng = np.random.default_rng(0)
     rows = {name: rng.normal(size=64) for name in "abc"} | {"y": rng.choice(["no", "yes"], 64)}
     handful.fit("linear", rows, target="y", out=tmp_path / "first", **HOW)
-    notes: Any = lambda data: [  # noqa: E731
-        note for note in handful.fit("linear", data, target="y", init=tmp_path / "first", **HOW).plan.notes
-        if "were learned where" in note
-    ]  # fmt: skip
+
+    def notes(data: dict[str, Any]) -> list[str]:
+        run = handful.fit("linear", data, target="y", init=tmp_path / "first", **HOW)
+        return [note for note in run.plan.notes if "were learned where" in note]
+
     assert notes(rows) == []
     with pytest.raises(HandfulError, match="first take a, b, c in this order; put the columns so"):
         notes({name: rows[name] for name in "cbay"})  # of the same shape: it had another column's weights, silently

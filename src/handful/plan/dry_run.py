@@ -1,6 +1,7 @@
 """The model and the loss, tried on a few rows: mistakes are reported before anything is trained, and which part of the
 output predicts the target is found."""
 
+import contextlib
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from handful.base.errors import MISTAKES, HandfulError
 from handful.data.base import Batch
 from handful.losses import ctc
 from handful.losses.loss import IGNORED, LossFunction, as_loss, class_axis
-from handful.losses.outputs import loss_in, mapped, named_parts, tensors_in
+from handful.losses.outputs import loss_in, mapped, named_parts, part_of, tensors_in
 from handful.training.objective import Objective
 from handful.training.special.adapters import decodes, makes_loss
 from handful.training.special.coupling import training_mode
@@ -239,6 +240,30 @@ def predicting_part(objective: Objective, batch: Batch, target: Target | None) -
             if by_shape or _pulls(objective, output, found, batch):
                 return name
     return None
+
+
+def link_by_slope(objective: Objective, batch: Batch) -> str:
+    """By which of `LINKS` numbers come of what a loss of the caller's own takes: that by which the targets themselves,
+    put in the place of the outputs, leave the loss without slope; "" where none does."""
+    output = objective.forward(batch)
+    found, y = part_of(output, objective.part), batch.columns.get("y")
+    if not isinstance(found, Tensor) or not isinstance(y, Tensor) or found.numel() != y.numel():
+        return ""
+    y = y.to(found).reshape(found.shape)
+
+    def slope(at: Tensor) -> float:
+        scores = at.clone().requires_grad_()
+        loss = objective.row_losses(mapped(output, lambda o: scores if o is found else o), batch)[0]
+        return float(torch.autograd.grad(loss, scores)[0].abs().max())
+
+    tried = {"": y, "sigmoid": torch.logit(y, eps=1e-3), "exp": y.clamp_min(1e-3).log()}
+    for link, at in tried.items():
+        if (link and float(y.min()) < 0) or (link == "sigmoid" and float(y.max()) > 1):
+            continue
+        with torch.enable_grad(), contextlib.suppress(*MISTAKES):
+            if slope(at) < 1e-2 * slope(at + 0.5):
+                return link
+    return ""
 
 
 def _has_shape(found: Tensor, batch: Batch, target: Target) -> bool:

@@ -1,7 +1,6 @@
 """The model of a run, built or the caller's own, with its loss and metrics; tried on two rows first."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ from handful.base.stopwatch import part
 from handful.batches.order import Order
 from handful.data.base import Batch
 from handful.losses.forms import FORMS, Summed
-from handful.losses.left_out import ignored_id
-from handful.losses.loss import Counted, LossFunction, of_logarithms, unknown
+from handful.losses.loss import Counted, LossFunction, unknown
 from handful.losses.loss import model as of_model
 from handful.losses.outputs import part_of, scores_in
 from handful.models.base import Model
@@ -38,9 +36,7 @@ from handful.training.watch.weights import buffers_kept
 from handful.transform.augment.geometry import Flip
 from handful.transform.inputs import NamedInputs
 from handful.transform.pipeline import Pipeline
-from handful.transform.rows import original_rows
 from handful.transform.steps.stored import same_values
-from handful.transform.target_values import in_row
 
 TRIED = 512  # rows on which metrics of the caller's own are tried
 ROWS_OF_FORM = 16  # on which a loss of the caller's own is tried, whole and in parts
@@ -102,8 +98,8 @@ def show_rows(net: nn.Module, objective: Objective, data: Data, seed: int) -> No
 
 @part("making the model")
 def start_from(net: nn.Module, init: str | PathLike[str] | None, here: Pipeline, chooser: Chooser) -> None:
-    """Give the model those weights of a file or a run that fit its own by name and shape, and say what did not, and what
-    a run's were learned with that is not so here; say also which layers are still."""
+    """Give the model those weights of a file or a run that fit its own by name and shape, and say what did not, what a
+    run's were learned with that is not so here, and which layers are still."""
     if layers := still_layers(net):
         chooser.notes.append(
             f"In evaluation mode throughout, as their weights are frozen: {some(layers)} ({len(layers)} of batch "
@@ -222,11 +218,12 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     warning = dry_run.warn_of_probabilities(output, str(choice.value))
     chooser.notes += [*notes, warning] if warning else notes
     some = np.unique(np.linspace(0, len(data.train) - 1, ROWS_OF_FORM).astype(np.int64))
-    leave_out(loss, data, str(choice.value))
+    losses.leave_out(loss, data, str(choice.value))
     objective.gaps = data.gaps
     if own := callable(asked) or asked == "model":
-        nothing = dry_run.makes_more(objective.model, sample) or of_logarithms(loss)
+        nothing = dry_run.makes_more(objective.model, sample)
         find_prediction(objective, loss, data.pipeline(data.train.take(some)), data, chooser, nothing=nothing)
+    losses.link_outputs(objective, loss, data.pipeline(data.train.take(some)), data, chooser)
     seen = part_of(output, objective.part)
     metrics, choice = losses.metrics(options.metrics, data.pipeline, seen, uneven(data.counts))
     chooser.put("metrics", choice)
@@ -322,21 +319,6 @@ def spread_weights(
             "the weights count within each mini-batch, as the loss divides by their sum there: in a mini-batch of few "
             "rows they cancel, in one of a single row altogether"
         )
-
-
-def leave_out(loss: LossFunction, data: Data, name: str) -> None:
-    """Hold the target to what the loss leaves out; HandfulError where training rows stand for no class all the same."""
-    if data.pipeline.target is None or ignored_id(loss) is not None:
-        return
-    target, every = data.pipeline.target, np.arange(len(data.train), dtype=np.int64)
-    if data.gaps:
-        values = data.train.read_column(target.column, every)
-        row = original_rows(data.train, np.flatnonzero(np.asarray(values) == target.ignored)[:1])[0]
-        raise HandfulError(
-            f"the target '{target.column}' is {target.ignored} {in_row(row, data.train.name)}, which {name} does not "
-            "leave out: remove such rows, or train with cross_entropy and an output for each class"
-        )
-    data.pipeline = replace(data.pipeline, target=replace(target, ignored=None))
 
 
 def try_metrics(objective: Objective, data: Data) -> None:

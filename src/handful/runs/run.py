@@ -358,6 +358,7 @@ def open_run(
         autocast=autocast(plan.precision), scale=pipeline.target_scale,
     )  # fmt: skip
     objective.takes(pipeline.several, pipeline.trained_on.values())
+    objective.link = getattr(pipeline.target, "link", "")
     objective.part, objective.whole = (pipeline.target and pipeline.target.part) or "", "output" in plan.choices
     history = folder.history()
     plan = Plan(plan.choices, (*plan.notes, *dict.fromkeys(folder.notes)))

@@ -288,7 +288,9 @@ class ScaleImage(Step[Tensor]):
         return found + ([f"{self.gaps:,} missing values become the channel's training mean."] if self.gaps else [])
 
 
-@functools.lru_cache(256)  # one row after another is read with the same classes
+_TABLES: dict[tuple[int | None, ...], tuple[object, object, Tensor]] = {}  # with what they are of, whose ids stay so
+
+
 def code_table(
     known: tuple[str, ...], classes: tuple[str, ...], first: int, other: int, missing: int | None = None
 ) -> Tensor:
@@ -296,6 +298,18 @@ def code_table(
 
     For each of `classes` its place in `known` plus `first`, or `other` where it is not there; the last entry,
     which the code -1 (missing) picks, is `missing`, by default `other`, too."""
+    asked = id(known), id(classes), first, other, missing  # to compare 200,000 names takes longer than a mini-batch
+    if (found := _TABLES.get(asked)) is None:
+        if len(_TABLES) >= 256:
+            _TABLES.clear()
+        found = _TABLES[asked] = (known, classes, _code_table(known, classes, first, other, missing))
+    return found[2]
+
+
+@functools.lru_cache(256)  # one row after another is read with the same classes
+def _code_table(
+    known: tuple[str, ...], classes: tuple[str, ...], first: int, other: int, missing: int | None
+) -> Tensor:
     ids = {composed(name): i + first for i, name in enumerate(known)}
     last = other if missing is None else missing
     return torch.tensor([*(ids.get(composed(name), other) for name in classes), last], dtype=torch.int64)
