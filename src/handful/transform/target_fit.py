@@ -17,7 +17,7 @@ from handful.data.tables.types import TEXT
 from handful.data.targets import names_of
 from handful.losses.left_out import ignored_id, link_of, task_of
 from handful.losses.loss import IGNORED, as_loss, name_of
-from handful.transform.steps.numbers import strings
+from handful.transform.steps.categories import strings
 from handful.transform.steps.statistics import Moments
 from handful.transform.target import (
     AsItIs,
