@@ -188,7 +188,7 @@ def warn_of_distance(output: object, target: object) -> str | None:
     )
 
 
-def warn_of_probabilities(output: object, loss_text: str) -> str | None:
+def warn_of_probabilities(output: object, loss_text: str) -> list[str]:
     """A note if the outputs look like probabilities where logits are wanted: a common and costly mistake."""
     if (
         isinstance(output, Tensor)
@@ -198,8 +198,8 @@ def warn_of_probabilities(output: object, loss_text: str) -> str | None:
     ):
         o = output.float()
         if (o >= 0).all() and torch.allclose(o.sum(1), torch.ones(len(o)).to(o), atol=1e-4):
-            return "the model's outputs add up to 1 like probabilities; cross_entropy wants logits: no softmax"
-    return None
+            return ["the model's outputs add up to 1 like probabilities; cross_entropy wants logits: no softmax"]
+    return []
 
 
 def quietly(model: nn.Module, call: Callable[[], T]) -> T:

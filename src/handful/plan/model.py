@@ -215,15 +215,14 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     loss, choice, notes = losses.loss(asked, output, data, options.label_smoothing, options.class_weight)
     chooser.choices |= losses.softening(loss, options.class_weight)
     note_loss(objective, choice, asked != options.loss, output, sample, chooser)
-    warning = dry_run.warn_of_probabilities(output, str(choice.value))
-    chooser.notes += [*notes, warning] if warning else notes
+    chooser.notes += [*notes, *dry_run.warn_of_probabilities(output, str(choice.value))]
     some = np.unique(np.linspace(0, len(data.train) - 1, ROWS_OF_FORM).astype(np.int64))
     losses.leave_out(loss, data, str(choice.value))
     objective.gaps = data.gaps
+    tried = data.pipeline(data.train.take(some))
     if own := callable(asked) or asked == "model":
-        nothing = dry_run.makes_more(objective.model, sample)
-        find_prediction(objective, loss, data.pipeline(data.train.take(some)), data, chooser, nothing=nothing)
-    losses.link_outputs(objective, loss, data.pipeline(data.train.take(some)), data, chooser)
+        find_prediction(objective, loss, tried, data, chooser, nothing=dry_run.makes_more(objective.model, sample))
+    losses.link_outputs(objective, loss, tried, data, chooser)
     seen = part_of(output, objective.part)
     metrics, choice = losses.metrics(options.metrics, data.pipeline, seen, uneven(data.counts))
     chooser.put("metrics", choice)

@@ -172,6 +172,9 @@ class TargetFitter:
                 raise HandfulError(f"a multilabel target holds 0 and 1 only; '{self.name}' holds other values")
             self._note(f"holds {outputs} times 0 or 1: each is predicted on its own.")
             return Multilabel(self.name, dtype, shape, outputs, as_is=own_model and floating)
+        return self._amounts(own_model, dtype, shape, outputs)
+
+    def _amounts(self, own_model: bool, dtype: str, shape: tuple[int | None, ...], outputs: int) -> Target:
         self._say_far()
         link = self._link()
         if own_model:
@@ -181,8 +184,8 @@ class TargetFitter:
             raise self._wrong("is the same in every training row; there is nothing to learn")
         if link:
             self._note(f"is predicted by {link} of what the model gives; scores are in its own units.")
-            zero = torch.zeros_like(mean)
-            return Regression(self.name, dtype, shape, outputs, mean=zero, std=mean if link == "exp" else zero + 1)
+            size = torch.where((mean > 0) & (link == "exp"), mean, 1.0)  # so that rates begin near their mean
+            return Regression(self.name, dtype, shape, outputs, mean=torch.zeros_like(mean), std=size)
         units = "seconds (a day has 86,400)" if self.column.dates else "its own units"
         self._note(f"is predicted as a number, standardised for training; scores are in {units}.")
         spread, form = torch.where(std > 0, std, 1.0), form_of(self.column)

@@ -337,7 +337,6 @@ def viewing(
     if not isinstance(ctc.only_valid(output), Tensor) or not isinstance(target, Tensor):
         return lambda output, batch: None
     ignored = ignored_id(loss) if target.ndim > 1 else None
-    ignored = None if ignored == IGNORED else ignored
     members = isinstance(model, Model) and model.members > 1
     logits = of_probabilities(loss) and not link
     mean, std = (None, None) if scale is None else (s.to(target.device) for s in scale)
@@ -349,13 +348,11 @@ def viewing(
         seen = seen.detach()
         if members and len(seen) != len(target):
             seen = seen.reshape(len(target), -1, *seen.shape[1:]).mean(1)
-        if link:
-            seen = LINKS[link](seen.double())
-        if logits:
-            seen = torch.logit(seen, eps=1e-12)
+        if link or logits:
+            seen = LINKS[link](seen.double()) if link else torch.logit(seen, eps=1e-12)
         if mean is not None and std is not None:
             seen, target = seen if logits else seen.double() * std + mean, target.double() * std + mean
-        if ignored is not None:
+        if ignored not in (None, IGNORED):
             target = torch.where(target == ignored, IGNORED, target)
         weight = batch.columns.get("weight")
         assert weight is None or isinstance(weight, Tensor)
