@@ -44,20 +44,11 @@ class cross_entropy:
     class_weight: tuple[float, ...] | None = None
 
     def __call__(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | Tensor:
-        weight = None if self.class_weight is None else _beside(output, self.class_weight)
+        weight = None if self.class_weight is None else beside(output, self.class_weight)
         return _softmax_loss(output, target, weight, self.label_smoothing)
 
-    def total(self, output: Any, target: Any) -> tuple[Tensor, Tensor] | None:
-        """What the values and what they count for add up to, in one pass, or None where there is no such pass."""
-        if target.ndim != 1 or target.is_floating_point() or self.label_smoothing:
-            return None
-        weight = None if self.class_weight is None else _beside(output, self.class_weight)
-        log_p = F.log_softmax(output, dim=1)
-        loss, counted = torch.ops.aten.nll_loss_forward(log_p, target, weight, 2, -100)  # 2: the sum
-        return loss, counted
 
-
-def _beside(output: Tensor, numbers: float | tuple[float, ...]) -> Tensor:
+def beside(output: Tensor, numbers: float | tuple[float, ...]) -> Tensor:
     """The numbers as a Tensor of the output's dtype and device, made once."""
     return _numbers(numbers, output.dtype, output.device)
 
@@ -110,7 +101,7 @@ class binary_cross_entropy:
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         target = _like(target, output)
         return F.binary_cross_entropy_with_logits(
-            output, target, reduction="none", pos_weight=_beside(output, self.positive_weight)
+            output, target, reduction="none", pos_weight=beside(output, self.positive_weight)
         )
 
 
