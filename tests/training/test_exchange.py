@@ -73,9 +73,12 @@ def test_sums_are_float64_sums_behind_gradients_of_any_type(dtype):
     heard, counts = step(dtype, lambda rank: {"r2": torch.tensor([values[rank], float(rank)], dtype=torch.float64)})
     for said, grad, idle in heard:
         assert said.loss == pytest.approx(sum(LOSSES), rel=1e-15)
-        assert said.weight == SIZE and said.signals == [1.0, 0.0] and not said.out_of_memory
+        assert said.weight == SIZE
+        assert said.signals == [1.0, 0.0]
+        assert not said.out_of_memory
         torch.testing.assert_close(said.metrics["r2"], torch.tensor([sum(values), 3.0], dtype=torch.float64))
-        assert torch.equal(grad, torch.full_like(grad, 2)) and idle is None
+        assert torch.equal(grad, torch.full_like(grad, 2))
+        assert idle is None
     assert counts == [1 if dtype.is_floating_point else 2] * SIZE
 
 
@@ -83,7 +86,8 @@ def test_sums_are_float64_sums_behind_gradients_of_any_type(dtype):
 def test_what_is_not_finite_on_one_rank_is_so_in_the_sum(value):
     heard, _ = step(torch.float32, lambda rank: {"m": torch.tensor([value if rank == 1 else 2.0], dtype=torch.float64)})
     for said, grad, _ in heard:
-        assert str(said.metrics["m"].item()) == str(value) and torch.isfinite(grad).all()
+        assert str(said.metrics["m"].item()) == str(value)
+        assert torch.isfinite(grad).all()
 
 
 def test_sums_that_are_many_are_a_message_of_their_own(monkeypatch):
