@@ -8,7 +8,6 @@ from typing import Any
 
 from handful.base.errors import HandfulError, whole
 from handful.base.machine import cores
-from handful.base.version import __version__
 from handful.data.base import Column, Source
 from handful.data.options import checked
 from handful.data.store.chunks import identity_of
@@ -67,10 +66,7 @@ def prepare(
     path = _place(store)
     options = {"target": target, "columns": _plain(columns), "size": image_size, "rate": rate, "bad_rows": bad_rows}
     options |= {"images": images, "shards": shards}
-    files = local_files(where)
-    alone: dict[str, object] = {"handful": __version__}
-    identity, provenance = identity_of(files, options) if files else (None, alone)
-    provenance["identity"] = identity
+    identity, provenance = identity_of(local_files(where), options)
     if path.exists() and not overwrite:
         return _existing(path, identity)
     o = checked(
