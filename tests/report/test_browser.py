@@ -130,7 +130,16 @@ def seen(browser, address, *, phone, dark, drawn=True):
     context = browser.new_context(viewport=size, color_scheme="dark" if dark else "light", is_mobile=phone)
     page = context.new_page()
     asked, here = [], address.rpartition("/")[0] if address.startswith("http") else "file:"
-    page.route("**/*", lambda route: route.continue_() if route.request.url.startswith(here) else asked.append(route))
+    opened = []
+
+    def answer(route):
+        opened.append(route) if route.request.is_navigation_request() else None
+        if len(opened) > 1 and route is opened[-1]:
+            route.fulfill(status=204)  # a page that loads itself again stays as it is while it is judged
+        else:
+            route.continue_() if route.request.url.startswith(here) else asked.append(route)
+
+    page.route("**/*", answer)
     said = []
     page.on("console", lambda message: said.append(message.text))
     page.goto(address)
