@@ -274,6 +274,11 @@ def test_resumed_to_the_bit(name: str, tmp_path: Path) -> None:
     assert same(whole, second)
 
 
+class Rateless(torch.optim.Optimizer):
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, {})
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -296,6 +301,7 @@ def test_resumed_to_the_bit(name: str, tmp_path: Path) -> None:
         ({"schedule": lambda progress: -1.0}, "asks for -1 times the learning rate"),
         ({"schedule": lambda progress: math.nan}, "asks for nan times the learning rate"),
         ({"schedule": lambda progress: "fast"}, "must return a number, the factor of the learning rate, not 'fast'"),
+        ({"optimizer": lambda params: Rateless(params), "lr": "auto"}, "whose groups have no rate ('lr')"),
         ({"schedule": 3}, "schedule must be a schedule"),
     ],
 )

@@ -1,13 +1,14 @@
 """What other libraries, and Python itself, hold rows in -> what `open` reads: nothing is copied that need not be."""
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, ValuesView
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from io import BytesIO, IOBase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from handful.base.errors import HandfulError
 from handful.data.gather import Array
@@ -25,6 +26,7 @@ _WHOLE = {
     ("duckdb", "DuckDBPyRelation"): "to_arrow_table",
     ("_duckdb", "DuckDBPyRelation"): "to_arrow_table",
 }
+_KNOWN = ("pandas", "polars", "pyarrow")  # whose tables are taken as they are
 _CHECKED = 64  # rows after which it is first estimated how much memory all of an iterator would take
 
 
@@ -47,16 +49,41 @@ def plainer(where: object, o: Options) -> tuple[object, list[str]]:
             return {name: where[name] for name in where.dtype.names}, []
         case [first, *_] if (as_dict := _fields_of(first)) and all(type(row) is type(first) for row in where):
             return [as_dict(row) for row in where], []
+        case _ if getattr(where, "description", None) and hasattr(where, "fetchall"):  # a cursor of a data base
+            names = [str(column[0]) for column in where.description]  # type: ignore[attr-defined]
+            return _read((dict(zip(names, row)) for row in where.fetchall()), kind.__name__, o)
         case Iterator():
             return _read(where, kind.__name__, o)
         case _ if isinstance(where, Iterable) and _is_stream(where):
             return _read(iter(where), kind.__name__, o)
+        case _ if hasattr(where, "__arrow_c_stream__") and kind.__module__.split(".")[0] not in _KNOWN:
+            return pa.table(where), []
     return where, []
 
 
 def _is_stream(where: object) -> bool:
     """Whether it is a data set that can only be read from its beginning on."""
     return any(one.__name__ == "IterableDataset" for one in type(where).__mro__)
+
+
+def named(parts: Sequence[object]) -> dict[str, object]:
+    """x; x and y of two; x0, x1, ... of more."""
+    names = ["x", "y"] if len(parts) == 2 else ["x"] if len(parts) == 1 else [f"x{i}" for i in range(len(parts))]
+    return dict(zip(names, parts))
+
+
+def as_dict(item: object) -> dict[str, object]:
+    """The columns of one item: a Mapping's own, or the parts of a tuple or list, or the item itself as x."""
+    match item:
+        case Mapping():
+            return {str(key): value for key, value in item.items()}
+        case (x, y) if isinstance(y, Mapping):  # several targets
+            return {**as_dict(x), **as_dict(y)}
+        case (Mapping() as x, y):  # several inputs
+            return {**as_dict(x), "y": y}
+        case tuple() | list():
+            return named(item)
+    return {"x": item}
 
 
 def _fields_of(row: object) -> Callable[[object], dict[str, object]] | None:
@@ -66,6 +93,8 @@ def _fields_of(row: object) -> Callable[[object], dict[str, object]] | None:
     if is_dataclass(row) and not isinstance(row, type):
         names = [field.name for field in fields(row)]
         return lambda row: {name: getattr(row, name) for name in names}
+    if isinstance(row, tuple) and len(row) == 2 and any(isinstance(part, Mapping) for part in row):
+        return as_dict
     return None
 
 

@@ -303,8 +303,9 @@ def _construct(
     except (ValueError, TypeError, RuntimeError) as error:
         raise HandfulError(f"the optimizer {title} could not be made: {error}") from None
     optimizer = as_optimizer(made)
-    if optimizer is None:
-        raise HandfulError(f"the optimizer {title} is {made!r}, which is not a torch optimizer")
+    if optimizer is None or not all("lr" in group for group in optimizer.param_groups):
+        what = "not a torch optimizer" if optimizer is None else "one whose groups have no rate ('lr')"
+        raise HandfulError(f"the optimizer {title} is {made!r}, which is {what}")
     check_sparse(optimizer, model)
     return optimizer
 
