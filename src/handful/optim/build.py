@@ -304,8 +304,9 @@ def _construct(
         raise HandfulError(f"the optimizer {title} could not be made: {error}") from None
     optimizer = as_optimizer(made)
     if optimizer is None or not all("lr" in group for group in optimizer.param_groups):
-        what = "not a torch optimizer" if optimizer is None else "one whose groups have no rate ('lr')"
-        raise HandfulError(f"the optimizer {title} is {made!r}, which is {what}")
+        raise HandfulError(
+            f"the optimizer {title} is {made!r}, which is no torch optimizer whose groups have a rate, lr"
+        )
     check_sparse(optimizer, model)
     return optimizer
 
