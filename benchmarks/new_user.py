@@ -21,7 +21,8 @@ import pandas as pd
 from sklearn.datasets import load_breast_cancer, load_diabetes
 
 ROOT = Path(__file__).resolve().parents[1]
-DATA, PAGE = ROOT.parent / "shared" / "data", ROOT / "docs" / "tasks.md"
+DATA = Path(os.environ.get("HANDFUL_DATA", ROOT.parent / "shared" / "data"))
+PAGE = ROOT / "docs" / "tasks.md"
 TASKS = [
     ("classes", "scikit-learn's breast cancer as a CSV file, 569 rows", "handful train cells.csv --target diagnosis"),
     ("a number", "scikit-learn's diabetes as a CSV file, 442 rows", "handful train patients.csv --target progression"),

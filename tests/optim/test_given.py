@@ -346,9 +346,8 @@ def test_whatever_an_optimizer_keeps_comes_back_and_lies_as_it_did(tmp_path: Pat
     assert same(whole, resumed.model)
     state = resumed.state.optimizer.state if resumed.state else {}
     kept = state[resumed.model[0].weight]  # type: ignore[index]
-    assert (
-        kept["basis"].stride() == torch.linalg.qr(torch.eye(len(kept["basis"])))[0].stride() != kept["basis"].T.stride()
-    )
+    assert kept["basis"].T.is_contiguous()
+    assert not kept["basis"].is_contiguous()
     assert state["all"] == {"seen": 6}  # type: ignore[index]
     broken = torch.optim.SGD(whole.parameters(), lr=0.1)
     broken.state_dict = dict  # type: ignore[method-assign, assignment]
