@@ -294,8 +294,7 @@ def _construct(
         raise HandfulError(f"a ready {title} has groups of its own; give a class or a function for options by pattern")
     given: list[Group] | list[nn.Parameter] = groups
     if not decays:
-        for group in groups:
-            del group["weight_decay"]
+        groups = [{option: value for option, value in group.items() if option != "weight_decay"} for group in groups]
         given = groups if patterns or title == "lbfgs" else list(chosen.values())
     try:
         with without_compiler():
