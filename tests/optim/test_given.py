@@ -305,7 +305,7 @@ class Rateless(torch.optim.Optimizer):
         ({"schedule": lambda progress: "fast"}, "must return a number, the factor of the learning rate, not 'fast'"),
         (
             {"optimizer": lambda params: Rateless(params), "lr": "auto"},
-            "no torch optimizer whose groups have a rate, lr",
+            "not a torch optimizer whose groups have a rate, lr",
         ),
         ({"schedule": 3}, "schedule must be a schedule"),
     ],

@@ -267,14 +267,9 @@ def _called(make: Callable[..., Optimizer]) -> _Maker:
 
 
 def _construct(
-    maker: _Maker,
-    model: nn.Module,
-    parameters: Parameters,
-    chosen: Parameters,
-    lr: Choice | None,
-    l2: Choice | None,
+    maker: _Maker, model: nn.Module, parameters: Parameters, chosen: Parameters, lr: Choice | None, l2: Choice | None,
     patterns: Mapping[str, Mapping[str, object]],
-) -> Optimizer:
+) -> Optimizer:  # fmt: skip
     """Every optimizer is made here. Asking for what it has no name for is an error; l2 is for the groups that decay."""
     title, make, takes, options = maker
     usual = () if lr is None else lr.value.values() if "lr" in patterns else (lr.value,)
@@ -304,7 +299,7 @@ def _construct(
     optimizer = as_optimizer(made)
     if optimizer is None or not all("lr" in group for group in optimizer.param_groups):
         raise HandfulError(
-            f"the optimizer {title} is {made!r}, which is no torch optimizer whose groups have a rate, lr"
+            f"the optimizer {title} is {made!r}, which is not a torch optimizer whose groups have a rate, lr"
         )
     check_sparse(optimizer, model)
     return optimizer
