@@ -54,13 +54,14 @@ def plainer(where: object, o: Options) -> tuple[object, list[str]]:
             return _read((dict(zip(names, row)) for row in where.fetchall()), kind.__name__, o)
         case Iterator():
             return _read(where, kind.__name__, o)
-        case _ if isinstance(where, Iterable) and _is_stream(where):
+        case Iterable() if any(one.__name__ == "IterableDataset" for one in kind.__mro__):  # read from its start on
             return _read(iter(where), kind.__name__, o)
         case _ if hasattr(where, "__arrow_c_stream__") and kind.__module__.split(".")[0] not in _KNOWN:
             return pa.table(where), []
     return where, []
 
 
+<<<<<<< HEAD
 def _is_stream(where: object) -> bool:
     """Whether it is a data set that can only be read from its beginning on."""
     return any(one.__name__ == "IterableDataset" for one in type(where).__mro__)
@@ -86,6 +87,8 @@ def as_dict(item: object) -> dict[str, object]:
     return {"x": item}
 
 
+=======
+>>>>>>> main
 def _fields_of(row: object) -> Callable[[object], dict[str, object]] | None:
     """How a row with named fields, which is no mapping, becomes one."""
     if isinstance(row, tuple) and hasattr(row, "_asdict"):

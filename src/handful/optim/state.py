@@ -99,7 +99,7 @@ def averages_itself(optimizer: Optimizer) -> bool:
 def switch(optimizer: Optimizer, mode: Literal["train", "eval"]) -> None:
     """Put the weights that it steps, or those that are evaluated, into the parameters, where they differ."""
     match optimizer:
-        case TwoWeights() if optimizer.state:  # before its first step they are the same
+        case TwoWeights():
             optimizer.train() if mode == "train" else optimizer.eval()
 
 
