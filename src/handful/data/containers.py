@@ -61,12 +61,6 @@ def plainer(where: object, o: Options) -> tuple[object, list[str]]:
     return where, []
 
 
-<<<<<<< HEAD
-def _is_stream(where: object) -> bool:
-    """Whether it is a data set that can only be read from its beginning on."""
-    return any(one.__name__ == "IterableDataset" for one in type(where).__mro__)
-
-
 def named(parts: Sequence[object]) -> dict[str, object]:
     """x; x and y of two; x0, x1, ... of more."""
     names = ["x", "y"] if len(parts) == 2 else ["x"] if len(parts) == 1 else [f"x{i}" for i in range(len(parts))]
@@ -87,8 +81,6 @@ def as_dict(item: object) -> dict[str, object]:
     return {"x": item}
 
 
-=======
->>>>>>> main
 def _fields_of(row: object) -> Callable[[object], dict[str, object]] | None:
     """How a row with named fields, which is no mapping, becomes one."""
     if isinstance(row, tuple) and hasattr(row, "_asdict"):
