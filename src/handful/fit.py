@@ -17,6 +17,7 @@ from torch import nn
 from handful.base import files
 from handful.base.callbacks import Callback
 from handful.base.errors import HandfulError, StepError, shown
+from handful.base.keys import IN_TURN
 from handful.base.stopwatch import STEPS, TRACE, Stopwatch, part, stopwatch
 from handful.data.base import Batch
 from handful.data.options import Collate
@@ -231,7 +232,8 @@ def _run_training(t: Training, watch: Stopwatch) -> Run:
                 raise
             state.stopped_because, status = str(error), BROKEN_OFF  # what was learned before is kept
         finally:
-            torch.random.set_rng_state(generator_state)
+            with IN_TURN:
+                torch.random.set_rng_state(generator_state)
         if t.looked_at == state.step and not state.torn:  # or the checkpoint before is the one to go on from
             unsaved = save(t)
         state.stopped_because += restore_best(t)

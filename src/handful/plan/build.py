@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError
-from handful.base.keys import drawing
+from handful.base.keys import IN_TURN, drawing
 from handful.base.plan import CHANGEABLE, COMPUTED, Choice, Plan, Progress
 from handful.batches.batches import Batches
 from handful.optim import schedule
@@ -113,7 +113,8 @@ def _assemble(
         t.state.micro_batch = chooser.put("micro_batch", parts)
     found = Decision()
     if measure and resuming is None:
-        found = decide_open(t, options, chooser, None if isinstance(measure, bool) else measure, own=data.own_model)
+        with IN_TURN:
+            found = decide_open(t, options, chooser, None if isinstance(measure, bool) else measure, own=data.own_model)
     settle(t, options, found, chooser)
     if resuming is not None:
         return t
