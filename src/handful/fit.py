@@ -210,7 +210,7 @@ def run_training(t: Training, callbacks: Sequence[Callback]) -> Run:
 
 def _run_training(t: Training, watch: Stopwatch) -> Run:
     state, observer = t.state, Observer(t)
-    generator_state, status, unsaved = torch.random.get_rng_state(), DONE, None
+    generator_state, status = torch.random.get_rng_state(), DONE
     with t.live, using_threads(t.plan.threads), Interrupts() as interrupts:
         t.live.start(t.plan.choices, t.plan.notes)
         try:
@@ -234,8 +234,8 @@ def _run_training(t: Training, watch: Stopwatch) -> Run:
         finally:
             with IN_TURN:
                 torch.random.set_rng_state(generator_state)
-        if t.looked_at == state.step and not state.torn:  # or the checkpoint before is the one to go on from
-            unsaved = save(t)
+        # or the checkpoint before is the one to go on from
+        unsaved = save(t) if t.looked_at == state.step and not state.torn else None
         state.stopped_because += restore_best(t)
         t.live.close(state.stopped_because)
     if state.stopped_because == INTERRUPTED:

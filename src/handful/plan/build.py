@@ -113,8 +113,7 @@ def _assemble(
         t.state.micro_batch = chooser.put("micro_batch", parts)
     found = Decision()
     if measure and resuming is None:
-        with IN_TURN:
-            found = decide_open(t, options, chooser, None if isinstance(measure, bool) else measure, own=data.own_model)
+        found = decide_open(t, options, chooser, None if isinstance(measure, bool) else measure, own=data.own_model)
     settle(t, options, found, chooser)
     if resuming is not None:
         return t
@@ -154,7 +153,7 @@ def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughpu
         measure_threads(t, chooser, own=own)
     if not (open_batch or open_lr):
         return Decision()
-    with using_threads(chooser.choices["threads"].value):
+    with IN_TURN, using_threads(chooser.choices["threads"].value):
         if options.evaluate_every == "auto" and t.valid is not None:
             t.state.history.append(look(t, moment(t)))
         return decide(t, batch=open_batch, lr=open_lr, throughput=times, weigh=True,
