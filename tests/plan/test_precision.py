@@ -8,7 +8,7 @@ from torch import nn
 
 import handful
 from handful.plan import defaults as choose
-from handful.plan.probe import timing as precision
+from handful.plan.probe import step_time as precision
 
 
 def state_hash(t):

@@ -7,8 +7,8 @@ from sklearn.datasets import load_digits
 
 import handful
 from handful.plan.build import assemble
-from handful.plan.probe import timing as threads
-from handful.plan.probe.snapshot import Snapshot
+from handful.plan.probe import step_time as threads
+from handful.plan.probe.steps import Snapshot
 
 DIGITS = load_digits()
 DATA = (torch.from_numpy(DIGITS.data).float() / 16, torch.from_numpy(DIGITS.target))

@@ -101,11 +101,11 @@ def compare(
 
     goal: tuple[str, float] | None = None
     if reach is not None:
-        name, equals, value = reach.partition("=")
-        if not equals:
+        name, _, value = reach.partition("=")
+        if len(values := numbers(value, "--reach")) != 1:
             raise HandfulError(f"--reach must be a score and its value, as 'valid_accuracy=0.95', not '{reach}'")
-        goal = (name.strip(), _number(value, "reach"))
-    rates = lrs if lrs in ("tune", "auto") else [_number(part, "lrs") for part in lrs.split(",")]
+        goal = (name.strip(), values[0])
+    rates = lrs if lrs in ("tune", "auto") else numbers(lrs, "--lrs")
     out = out or _free_folder(data, "-compare")
     sizes = [part.strip() for part in batches.split(",")]
     with named(data) as where:
@@ -176,10 +176,3 @@ def _show(run: "Run", options: ConfigOptions) -> dict[str, object]:
 
 def _free_folder(data: str, suffix: str = "") -> Path:
     return free_folder("stdin" if data == "-" else data, suffix)
-
-
-def _number(text: str, flag: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise HandfulError(f"--{flag} must hold numbers, not {text.strip()!r}") from None

@@ -20,7 +20,7 @@ from handful.optim.build import state_tensors
 from handful.plan import defaults as choose
 from handful.plan.build import assemble
 from handful.plan.probe.memory import saved_by_autograd
-from handful.plan.probe.snapshot import untouched
+from handful.plan.probe.steps import untouched
 from handful.report.words import as_float
 from handful.runs.run import Run
 from handful.training.process.interrupts import INTERRUPTED, end_by

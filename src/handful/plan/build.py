@@ -26,8 +26,7 @@ from handful.plan.probe.batch_growth import Grower, as_growth
 from handful.plan.probe.decide import batch_cap, decide, not_by_ranks, stated_times
 from handful.plan.probe.decision import Decision
 from handful.plan.probe.memory import in_parts
-from handful.plan.probe.step_time import Throughput, fit_times
-from handful.plan.probe.timing import choose_threads, measure_precision
+from handful.plan.probe.step_time import Throughput, choose_threads, fit_times, measure_precision
 from handful.report.live import Live
 from handful.runs.folder import RunFolder
 from handful.training.objective import Objective

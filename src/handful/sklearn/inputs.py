@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_consistent_length, validate_data
+from sklearn.utils.validation import validate_data
 
 from handful.base.errors import HandfulError, some
 from handful.data.open import open as open_source
@@ -111,8 +111,3 @@ def plain_labels(y: Any) -> Any:
     if y.isna().any():
         raise HandfulError("y lacks values: fill them in or remove such rows")
     return y.to_numpy(kind)
-
-
-def same_length(x: Input, *others: object) -> None:
-    """Raise ValueError where X and y differ in their number of rows."""
-    check_consistent_length(x, *others)

@@ -29,9 +29,8 @@ from handful.plan.probe.decision import (
 from handful.plan.probe.first_steps import first_steps, rate_follows
 from handful.plan.probe.memory import memory_of_all
 from handful.plan.probe.noise_scale import PARTS, GradientMoments, gradient_in_parts, pool
-from handful.plan.probe.snapshot import Snapshot, untouched
 from handful.plan.probe.step_time import OF_ALL, Throughput, fit_times, measure_throughput, powers_of_two
-from handful.plan.probe.steps import agreed, clock, effort
+from handful.plan.probe.steps import Snapshot, agreed, clock, effort, untouched
 from handful.report.words import say_seconds
 from handful.training.special.coupling import mode_coupling, training_mode
 from handful.training.step import update

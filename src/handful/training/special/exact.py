@@ -157,13 +157,6 @@ def again(of: ExactGradient) -> Closure:
     return closure
 
 
-def gradient(
-    objective: Objective, batch: Batch, micro_batch: int | None = None, *, seed: int = 0, step: int = 0
-) -> LossSums:
-    """`exact_gradient`, and its sums: what probes time and measure."""
-    return exact_gradient(objective, batch, micro_batch, seed=seed, step=step).total
-
-
 def gradient_that_fits(
     objective: Objective,
     batch: Batch,
