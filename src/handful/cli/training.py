@@ -164,7 +164,6 @@ def resume(run: RunPath, **options: Unpack[ConfigOptions]) -> object:
 
 
 def _show(run: "Run", options: ConfigOptions) -> dict[str, object]:
-    """The result in words, and as values."""
     from handful.runs.inspect import show_result
 
     rank_0_speaks(run.rank, run.exit_status)

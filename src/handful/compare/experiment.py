@@ -118,11 +118,9 @@ class Experiment:
 
     @property
     def last(self) -> Record:
-        """The scores at the end."""
         return self.records[-1]
 
     def column(self, name: str) -> list[float]:
-        """The values of a score or measure of progress at every scored moment."""
         return [row.get(name, math.nan) for row in self.records]
 
 
@@ -219,7 +217,6 @@ def costs(task: Task, largest: int) -> tuple[float, float]:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A hash of parameters and buffers."""
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
         if isinstance(value, Tensor):

@@ -143,7 +143,6 @@ def within(valid: object, pipeline: Pipeline) -> bool:
 
 
 def fitted_before(options: Config) -> Pipeline | None:
-    """The preprocessing of an earlier run, where that is given."""
     match options.preprocess:
         case Pipeline() as pipeline:
             return pipeline

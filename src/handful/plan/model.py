@@ -182,7 +182,6 @@ def place_numbers(objective: Objective, data: Data, output: object, sample: Batc
 
 
 def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) -> Objective:
-    """The objective with the loss and the metrics of the run."""
     rows = range(min(2, len(data.train)))
     sample = objective.to_device(data.pipeline(data.train.take(rows)))
     asked = asked_loss(objective.model, sample, options, data)
@@ -362,7 +361,6 @@ def note_form(objective: Objective, batch: Batch, chooser: Chooser) -> None:
 
 
 def compile_if_asked(net: nn.Module, options: Config, chooser: Chooser) -> None:
-    """torch.compile, in place."""
     compiled = options.compile is True
     status: Status = "default" if options.compile == "auto" else "given"
     why = "" if compiled else "compiling takes about a minute, which only long runs earn back"

@@ -58,7 +58,6 @@ def diff(first: Path, second: Path) -> Difference:
 
 
 def timeless(row: Row) -> Row:
-    """A logged moment without its clock."""
     return {name: value for name, value in row.items() if name != "seconds"}
 
 

@@ -140,7 +140,6 @@ class RunFolder:
         return Plan.load(self.path / "plan.toml")
 
     def pipeline(self) -> Pipeline:
-        """The fitted preprocessing."""
         table = files.read_json(self.path / "pipeline.json", "tensors", "pipeline")
         tensors = checkpoint.read_tensors(self.path / "pipeline.safetensors", table["tensors"])
         return Pipeline.from_dict(table["pipeline"], tensors)
@@ -220,7 +219,6 @@ class RunFolder:
         )
 
     def rewrite_history(self, rows: list[Row]) -> None:
-        """Replace history.jsonl, atomically."""
         files.write_text(self.path / "history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         self.behind = False
 

@@ -109,7 +109,6 @@ class Replay:
         return facts if self.rate is None else [*facts, ("learning rate", say_number(self.rate))]
 
     def write(self, path: str | Path) -> Path:
-        """Write the page to `path` and return it."""
         listed, grids = self.listed()[:_LISTED], list[Part]()
         captions = [_caption(row) for row in listed]
         if sounds := self.shown.sounds:

@@ -261,7 +261,6 @@ class Run:
         return [f"The training loss at step {step:,} is {times:.3g} times that of the moments before it: {why}"]
 
     def _spent(self) -> list[Part]:
-        """Where the time went, for the page."""
         said = spent.verdict(self.spent)
         return [spent.figure(self.spent), *([said] if said else [])] if self.spent else []
 

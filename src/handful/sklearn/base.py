@@ -159,7 +159,6 @@ class MiniBatch(BaseEstimator):  # type: ignore[misc]
         return self.task
 
     def _columns(self, x: Input, y: Array, sample_weight: ArrayLike | None) -> dict[str, object]:
-        """Inputs, target and weights by name."""
         columns = columns_of(x, varying=not hasattr(self, "run_") or not self._goes_on) | {TARGET: y}
         if sample_weight is not None:
             columns[WEIGHT] = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
@@ -227,7 +226,6 @@ class MiniBatch(BaseEstimator):  # type: ignore[misc]
 
 
 def weight_in(columns: Mapping[str, object]) -> str | None:
-    """The column of row weights, where there is one."""
     return WEIGHT if WEIGHT in columns else None
 
 

@@ -34,7 +34,6 @@ Input = ArrayLike | Frame
 
 
 def is_text(x: Input) -> bool:
-    """Whether the rows are strings."""
     match x:
         case [str(), *rest]:
             return all(isinstance(row, str) for row in rest)
@@ -46,7 +45,6 @@ def is_text(x: Input) -> bool:
 
 
 def is_mixed(x: Input) -> bool:
-    """Whether x is a frame in which some column is not of numbers."""
     return isinstance(x, Frame) and any(_is_other(x[name]) for name in x.columns)
 
 

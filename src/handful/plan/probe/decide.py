@@ -153,7 +153,6 @@ def batch_cap(n: int) -> int:
 
 
 def sizes_to_time(t: Training, cap: int) -> list[int]:
-    """The batch sizes to choose from."""
     return powers_of_two(cap, max(least_rows(t), min(4, cap)))
 
 
@@ -267,7 +266,6 @@ def loss_of_progress(size: int, phi: float, throughput: Throughput, sizes: Seque
 
 
 def tested_sizes(throughput: Throughput, cap: int) -> list[int]:
-    """The sizes to choose from."""
     return [n for n in throughput.sizes if LEAST <= n <= cap] or [max(throughput.sizes)]
 
 

@@ -68,5 +68,4 @@ def raced_examples(t: Training, d: Decision) -> int:
 
 
 def base_rate(t: Training) -> float:
-    """The base learning rate that the optimizer has."""
     return float(t.state.optimizer.param_groups[0]["initial_lr"])

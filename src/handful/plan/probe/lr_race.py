@@ -69,7 +69,6 @@ class Race:
 
     @property
     def before(self) -> float:
-        """The loss where they began."""
         return float(np.nanmean(self.losses_before))
 
     @property

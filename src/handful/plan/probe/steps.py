@@ -48,7 +48,6 @@ class Snapshot:
         self.restore_random = random_states()
 
     def restore(self) -> None:
-        """Put everything back."""
         s, kept = self.t.state, self.state
         self.hand_over(self.t)
         for p, grad in self.grads:
@@ -103,7 +102,6 @@ def step(t: Training, batch: Batch, size: int, *, still: bool = False) -> float:
 
 
 def update_at_rest(t: Training) -> None:
-    """An update at a rate of 0."""
     set_lr(t.state.optimizer, 0.0)
     update(t, ())
 

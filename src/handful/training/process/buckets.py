@@ -103,6 +103,5 @@ class Buckets:
             torch._foreach_mul_(self.flats, self.rows / weight)
 
     def close(self) -> None:
-        """Leave the parameters alone."""
         for hook in self.hooks:
             hook.remove()

@@ -126,7 +126,6 @@ class Adapted:
         self._anew()
 
     def with_metrics(self, metrics: Iterable[Metric]) -> Self:
-        """The same model and loss with other metrics."""
         other = copy.copy(self)
         other.minimise(self.loss, metrics, self.scale)
         return other

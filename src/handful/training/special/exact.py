@@ -52,7 +52,6 @@ class OverRanks(ExactGradient):
     """The gradient over the whole mini-batch of all ranks; `total` holds the sums over all, once the pass is over."""
 
     def parts(self, batch: Batch) -> Iterable[Batch]:
-        """The rows of this rank's share."""
         self.told = False  # whether the end of the pass was told to the other ranks
         self.bad: Batch | None = None  # the first part of this rank whose loss is not finite
         return super().parts(batch)

@@ -43,7 +43,6 @@ def evaluated(state: State) -> Iterator[Weights]:
 
 
 def tensors_of(state: State) -> dict[str, Tensor]:
-    """Every tensor of the state by name."""
     named = {f"model.{k}": v for k, v in copy_weights(state.model, clone=False).items()}
     named |= {f"optimizer.{k}": v for k, v in state_tensors(state.optimizer)[0].items()}
     named |= {f"average.{k}": v for k, v in (state.average or {}).items()}
