@@ -308,13 +308,13 @@ def time_in_turn(
 
 
 @part("measuring threads")
-def choose_threads(t: Training, *, budget: float = 1.0, rounds: int = 7) -> Choice:
+def choose_threads(t: Training) -> Choice:
     """All threads, or one where a step of the provisional batch is clearly faster with it."""
     everything = torch.get_num_threads()
     if t.objective.device.type != "cpu" or everything == 1:
         return Choice(everything, "default", "torch's own setting")
     settings = [partial(using_threads, count) for count in (everything, 1)]
-    measured = time_in_turn(t, settings, t.state.batch, budget=budget, rounds=rounds)
+    measured = time_in_turn(t, settings, t.state.batch, budget=1.0, rounds=7)
     if measured is None:
         return Choice(everything, "default", "torch's own setting; the trial step failed")
     many, one = measured

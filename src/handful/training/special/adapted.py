@@ -50,6 +50,8 @@ class Adapted:
     source: Source | None
     dtype: torch.dtype
     whole: bool
+    several: Several | None = None  # the target, where it is several that are not alike
+    nested = False  # whether columns hold Tensors inside dicts and lists
     part = ""  # of the model's output, which metrics see
     gaps = False  # whether training rows are left out, their class being IGNORED
     over_ranks: Callable[[adapters.RowLosses], adapters.RowLosses] | None = None  # see `all_rows`
@@ -64,7 +66,6 @@ class Adapted:
     ) -> None:
         self._autocast = autocast
         self._of(model)
-        self.takes(None)
         self.minimise(loss, metrics, scale)
 
     def _of(self, model: nn.Module) -> None:
