@@ -32,8 +32,8 @@ from handful.optim.build import build as optimizer_of
 from handful.report.page import file_name
 from handful.report.tables import text_table
 from handful.report.words import say_bytes, say_count, say_number, say_score, say_seconds, say_value
-from handful.runs.folder import RunFolder
 from handful.training.watch import stop
+from handful.training.watch.folder import RunFolder
 
 GRID = 3.0  # the factor between two learning rates that are tried
 TRIES, MORE = 5, 2  # learning rates tried for every method; further ones where the best is at the end of the grid

@@ -28,7 +28,6 @@ from handful.plan.probe.decision import Decision
 from handful.plan.probe.memory import in_parts
 from handful.plan.probe.step_time import Throughput, choose_threads, fit_times, measure_precision
 from handful.report.live import Live
-from handful.runs.folder import RunFolder
 from handful.training.objective import Objective
 from handful.training.process import static
 from handful.training.process.agreement import same_start
@@ -40,6 +39,7 @@ from handful.training.special.own_step import moved_by_name
 from handful.training.state import State
 from handful.training.training import RATE_IS_OPEN, Training
 from handful.training.watch import stop
+from handful.training.watch.folder import RunFolder
 from handful.training.watch.observe import look, open_looks
 from handful.training.watch.record import every_tensor, moment, noted
 from handful.training.watch.saved import beginning

@@ -30,8 +30,8 @@ from handful.plan import defaults as choose
 from handful.plan.balance import BALANCED, WEIGHTED, sampling_column
 from handful.plan.config import Config
 from handful.plan.defaults import Chooser, describe
-from handful.runs.folder import RunFolder
 from handful.training.special.adapters import first_argument, length_arguments, makes_loss, needed_arguments
+from handful.training.watch.folder import RunFolder
 from handful.transform import columns as recipes
 from handful.transform.augment import mirror
 from handful.transform.augment.augment import as_augment

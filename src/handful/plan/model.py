@@ -28,12 +28,12 @@ from handful.plan.balance import mean_weight, uneven
 from handful.plan.config import Config
 from handful.plan.data import Data, augmentation
 from handful.plan.defaults import Chooser, describe
-from handful.runs.folder import RunFolder
 from handful.training.objective import Objective
 from handful.training.process.checkpoint import read_tensors
 from handful.training.process.device import choose_precision
 from handful.training.special.adapters import input_names, target_argument
 from handful.training.special.coupling import KEPT_WHOLE, LossForm, loss_form, still_layers
+from handful.training.watch.folder import RunFolder
 from handful.training.watch.weights import buffers_kept
 from handful.transform.augment.geometry import Flip
 from handful.transform.rows import original_rows

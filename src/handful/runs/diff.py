@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from handful.base.plan import Plan, versions_of
+from handful.base.plan import Plan, Row, versions_of
 from handful.report.tables import print_table
-from handful.runs.folder import RunFolder
-from handful.runs.history import Row
+from handful.training.watch.folder import RunFolder
 
 ABSENT = "-"
 

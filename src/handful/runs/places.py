@@ -9,13 +9,13 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from handful.base.errors import HandfulError
+from handful.base.plan import Row
 from handful.data.base import Rows, Source, View
 from handful.data.media.bad_rows import is_object
 from handful.data.media.folder import file_names, table_files
 from handful.data.tables.dialect import SAMPLE, record_lines
 from handful.data.tables.dialect import find as find_dialect
 from handful.data.tables.files import ending, open_stream, unpacked
-from handful.runs.history import Row
 from handful.transform.rows import original_rows
 
 _LARGEST = 1 << 28  # bytes of a text whose lines are counted

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from handful.base.plan import Row
 from handful.data.base import Batch, Source
-from handful.runs.history import Row
 from handful.runs.judge.examples import contents, pictures_of, shorten, sounds_of
 from handful.runs.places import places
 from handful.transform.pipeline import Pipeline

@@ -22,10 +22,10 @@ from handful.fit import fit
 from handful.models.base import seeded
 from handful.plan.build import assemble
 from handful.plan.config import OPTIONS, ConfigOptions, TrainingOptions, spelled_out
-from handful.runs.history import History
 from handful.runs.run import Run
 from handful.sklearn.inputs import Array, Input, as_floats, checked, columns_of
 from handful.training.objective import Objective
+from handful.training.watch.history import History
 
 Given = str | nn.Module | Callable[[int, int], nn.Module]
 RandomState = int | np.random.RandomState | np.random.Generator | None

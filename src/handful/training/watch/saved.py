@@ -3,14 +3,12 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from handful.base.errors import HandfulError
-from handful.base.plan import Plan, Row
+from handful.base.plan import Row
 from handful.optim.build import load_state, state_tensors
 from handful.optim.state import averages_itself, switch
 from handful.training.state import Best, Kept, State
@@ -92,26 +90,6 @@ def restore(state: State, tensors: dict[str, Tensor], meta: Row) -> None:
     loss, weight, metrics = meta["window"]
     state.window = Window(loss, weight, {k: np.array(v) for k, v in metrics.items()})
     state.callbacks.restore(meta["callbacks"])
-
-
-class Recorder(Protocol):
-    """Where a run is written down while it goes on: its folder."""
-
-    path: Path
-    checkpoints: Path
-    behind: bool  # history.jsonl: it is written anew with the next checkpoint
-
-    def append_history(self, row: Row) -> None: ...
-
-    def save_checkpoint(self, state: State, tensors: Weights) -> None: ...
-
-    def checkpoint(self, step: int) -> tuple[Weights, Row]: ...
-
-    def save_plan(self, plan: Plan) -> None: ...
-
-    def finish(self, model: nn.Module, stopped_because: str, best: Row | None, history: list[Row]) -> None: ...
-
-    def release(self) -> None: ...
 
 
 class Held:

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from handful.base import files
 from handful.base.errors import HandfulError, did_you_mean, shown
-from handful.base.plan import Plan
+from handful.base.plan import Plan, Row
 from handful.base.stopwatch import part
 from handful.models.base import Model
-from handful.runs.history import History, Row
 from handful.training.process import checkpoint
 from handful.training.state import State
+from handful.training.watch.history import History
 from handful.training.watch.saved import meta_of
 from handful.training.watch.weights import Weights
 from handful.transform.pipeline import Pipeline
