@@ -10,7 +10,7 @@ from inspect import Parameter, signature
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Annotated, ForwardRef, Literal, TypedDict, TypeVar, cast, get_args
 
-from handful.base.errors import HandfulError, did_you_mean
+from handful.base.errors import HandfulError, no_option
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -289,7 +289,7 @@ class Config:
         """The options given by name, checked as far as can be without the data. Raises HandfulError."""
         for name, value in given.items():
             if name not in OPTIONS:
-                raise HandfulError(f"there is no option '{name}'.{did_you_mean(name, OPTIONS)}")
+                raise HandfulError(no_option(name, OPTIONS))
             kind = OPTIONS[name].kind
             if not kind.fits(value):
                 raise HandfulError(f"{name} must be {kind.words}, not {value!r}")

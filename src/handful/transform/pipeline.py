@@ -15,6 +15,7 @@ from handful.data.gather import Array
 from handful.data.options import Collate
 from handful.data.targets import names_of
 from handful.losses.metric import NAMED, Metric
+from handful.report.words import DATES
 from handful.transform.auto import NO_ARGUMENTS, Arguments, InputChooser, Steps, unscaled
 from handful.transform.columns import Cut, as_trained, check_same, foreign
 from handful.transform.inputs import Infinite, Input, Layout, SingleInput
@@ -142,6 +143,12 @@ class Pipeline:
             parts = (column.labels if column else None) or names_of(self.target.column)
         numbered = tuple(str(k + bool(self.cut)) for k in range(self.outputs))  # steps ahead count from 1
         return self.classes or (tuple(parts) if len(parts) == self.outputs else numbered)
+
+    @property
+    def unit(self) -> str:
+        """Of the numbers of a target: as its column has it; DATES of dates; "" of none."""
+        column = self.trained_on.get(self.target.column) if self.target else None
+        return DATES if self.target and self.target.form else column.unit if column else ""
 
     @property
     def of_classes(self) -> tuple[str, ...]:
