@@ -211,7 +211,7 @@ def _run_training(t: Training, watch: Stopwatch) -> Run:
     state, observer = t.state, Observer(t)
     generator_state, status, unsaved = torch.random.get_rng_state(), DONE, None
     with t.live, using_threads(t.plan.threads), Interrupts() as interrupts:
-        t.live.start(t.plan.choices, t.plan.notes)
+        t.live.start(t.plan.choices, t.plan.notes, t.planned)
         try:
             observer.tell("start", {"plan": t.plan, "training": t})
             observer.begin()

@@ -206,7 +206,6 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
         chooser.notes.append(f"{coupling}: in parts, the gradient of a batch is not that of the whole batch")
     compile_if_asked(t.objective.model, options, chooser)
     choose_graph(t, options, chooser)
-    t.live = Live(t.planned, quiet=options.quiet or t.ranks.rank > 0, verbose=options.verbose)
     t.plan = Plan(chooser.choices, tuple(chooser.notes))
 
 
