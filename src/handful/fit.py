@@ -265,8 +265,7 @@ def watched(t: Training, watch: Stopwatch) -> Iterator[None]:
             watch.leave()
 
     def choose(step: StepByStep) -> Batch:
-        taken = next(steps)
-        if taken == UNTRACED:
+        if (taken := next(steps)) == UNTRACED:
             watch.enter(TRACE)
             profiler.start()
         elif taken == UNTRACED + TRACED:

@@ -59,10 +59,15 @@ def test_a_run_is_a_start_and_its_init_is_not_asked_for_again(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "init: there is no"), ({"other": torch.zeros(1)}, "it has other, the model 0.weight, 0.bias"), (b"no", "")],
+    [
+        (None, "init: there is no"),
+        ({"other": torch.zeros(1)}, "it has other, the model 0.weight, 0.bias"),
+        (b"no", ""),
+        (b"PK", "is a pickle, which is never read"),
+    ],
 )
 def test_what_cannot_be_a_start_is_said(content: Any, words: str, tmp_path: Path) -> None:
-    where = tmp_path / "w.safetensors"
+    where = tmp_path / ("w.pt" if content == b"PK" else "w.safetensors")
     match content:
         case dict():
             save_file(content, where)
@@ -71,6 +76,8 @@ def test_what_cannot_be_a_start_is_said(content: Any, words: str, tmp_path: Path
     with pytest.raises(HandfulError) as caught:
         handful.fit(net(), (X, Y), init=str(where), **HOW)
     assert words in str(caught.value)
+    with pytest.raises(HandfulError, match="not OrderedDict: weights in memory are put in by"):
+        handful.fit(net(), (X, Y), init=net().state_dict(), **HOW)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("micro_batch", [3, 16])

@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -249,8 +250,62 @@ def test_a_state_that_no_buffer_holds_is_told():
     assert not any("between calls" in n for n in handful.fit(linear(nn.Linear), (ROUGH, KINDS), **SHORT).plan.notes)
 
 
+class ByKeyword(nn.Linear):
+    def forward(self, *, rows):
+        return super().forward(rows)
+
+
+class Centred(nn.Linear):
+    """Takes a running mean off its rows, or has a frozen copy that follows its weights."""
+
+    def __init__(self, *sizes, follows=False):
+        super().__init__(*sizes)
+        self.register_buffer("mean", torch.zeros(sizes[0]))
+        self.copy = nn.Parameter(self.weight.detach().clone(), requires_grad=False) if follows else None
+
+    def forward(self, x):
+        if self.training and self.copy is not None:
+            self.copy.data.lerp_(self.weight.data, 0.1)
+        elif self.training:
+            self.mean = 0.9 * self.mean + 0.1 * x.mean(0).detach()
+        return super().forward(x - self.mean)
+
+
+@pytest.mark.parametrize("follows", [False, True])
+def test_what_a_call_changes_is_told_where_a_mini_batch_is_cut_into_parts(follows):
+    net = linear(partial(Centred, follows=follows))
+    before = net.weight.detach().clone()
+    given = SHORT | {"batch": 16, "until": "steps(1)", "lr": 1e-30}
+    notes = handful.fit(net, (ROUGH, KINDS), **given, micro_batch=8).plan.notes
+    name = "copy" if follows else "mean"
+    assert [n for n in notes if f"the model changes {name} at each call in training mode: in parts" in n]
+    assert torch.equal(net.weight, before)
+    assert follows or net.mean.any()
+    assert not [n for n in handful.fit(net, (ROUGH, KINDS), **given).plan.notes if "changes" in n]
+
+
+def test_a_model_of_complex_weights_gets_rows_as_exact_as_they_are():
+    class Complex(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(ROUGH.shape[1], 3, dtype=torch.complex128) / 3)
+
+        def forward(self, x):
+            self.got = x.dtype
+            return (x @ self.w.abs()) + 0 * self.w.real.sum()
+
+    net = Complex()
+    handful.fit(net, (ROUGH.astype("float64"), KINDS), **SHORT)
+    assert net.got is torch.float64
+
+
 @pytest.mark.parametrize(
-    ("kind", "data"), [(TakesDict, {"a": ROUGH, "b": ROUGH, "y": KINDS}), (TakesNames, (ROUGH, KINDS))]
+    ("kind", "data"),
+    [
+        (TakesDict, {"a": ROUGH, "b": ROUGH, "y": KINDS}),
+        (TakesNames, (ROUGH, KINDS)),
+        (ByKeyword, (ROUGH, KINDS)),
+    ],
 )
 def test_inputs_in_a_dict_or_by_any_name(kind, data):
     plain = linear(nn.Linear)
@@ -336,6 +391,8 @@ def test_a_scripted_model_trains_as_the_plain_one() -> None:
     given = handful.fit(scripted, data, **options)
     plain.load_state_dict(start)
     assert given.scores == handful.fit(plain, data, **options).scores
+    with pytest.raises(HandfulError, match="a scripted model is a program already"):
+        given.export("m.pt2")
 
 
 class MeanAndSpread(nn.Module):

@@ -4,12 +4,13 @@ output predicts the target is found."""
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from handful.base.errors import MISTAKES, HandfulError
+from handful.base.errors import MISTAKES, HandfulError, some
 from handful.data.base import Batch
 from handful.losses import ctc
 from handful.losses.loss import IGNORED, LossFunction, as_loss, class_axis
@@ -18,6 +19,7 @@ from handful.training.objective import Objective
 from handful.training.special.adapters import decodes, makes_loss
 from handful.training.special.coupling import training_mode
 from handful.training.watch.evaluation import evaluate
+from handful.training.watch.weights import buffers_kept
 from handful.transform.target import Target
 
 T = TypeVar("T")
@@ -91,6 +93,26 @@ def keeps_state(objective: Objective, sample: Batch) -> bool:
     outputs = [mapped(quietly(objective.model, lambda: objective.forward(sample)), Tensor.clone) for _ in range(2)]
     pairs = zip(*map(tensors_in, outputs), strict=True)
     return any(not torch.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in pairs)
+
+
+def changed_by_a_call(objective: Objective, batch: Batch) -> str | None:
+    """What of its own weights and buffers the model changes when it is called in training mode, in words; None where
+    nothing. They are left as they were."""
+    model = training_mode(objective.model)
+
+    def held() -> dict[str, Tensor]:
+        return {name: v.detach().clone() for name, v in chain(model.named_parameters(), model.named_buffers())}
+
+    with buffers_kept(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        kept = held()
+        for weight in filter(lambda p: p.requires_grad, model.parameters()):
+            weight.add_(0.01)  # else what follows the weights, as an average does, is at first what it will be
+        before = held()
+        objective.forward(objective.to_device(batch))
+        names = [name for name, value in held().items() if not torch.equal(value, before[name])]
+        for name, weight in model.named_parameters():
+            weight.copy_(kept[name])
+    return f"the model changes {some(names)} at each call in training mode" if names else None
 
 
 def in_training_alone(objective: Objective, output: object, sample: Batch, held_out: bool) -> bool:

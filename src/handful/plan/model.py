@@ -108,9 +108,19 @@ def start_from(net: nn.Module, init: str | PathLike[str] | None, chooser: Choose
         )
     if init is None:
         return
+    if not isinstance(init, str | PathLike):
+        raise HandfulError(
+            f"init takes the path of a .safetensors file or of a run, not {type(init).__name__}: weights in memory are "
+            "put in by model.load_state_dict(weights) before"
+        )
     path, own = Path(init), net.state_dict()
     if not path.exists():
         raise HandfulError(f"init: there is no {path}")
+    if path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
+        raise HandfulError(
+            f"init: {path} is a pickle, which is never read, as it can run any code; rewrite it where it is your own: "
+            f"safetensors.torch.save_file(torch.load('{path}', weights_only=True), '{path.stem}.safetensors')"
+        )
     found = RunFolder(path).kept_weights()[0] if path.is_dir() else read_tensors(path)
     fitting = {name: v for name, v in found.items() if name in own and own[name].shape == v.shape}
     if not fitting:

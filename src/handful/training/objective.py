@@ -78,7 +78,7 @@ class Objective(Adapted):
         self.coupling: str | None = None  # why the loss of a mini-batch cannot be computed in parts
         self.by_outputs = False  # whether that is a loss that compares the outputs of rows
         super().__init__(model, loss, metrics, autocast, scale)
-        floating = [p.dtype for p in self.parameters if p.is_floating_point()]
+        floating = [p.dtype.to_real() for p in self.parameters if p.is_floating_point() or p.is_complex()]
         self.dtype = floating[0] if floating else torch.get_default_dtype()
 
     def to_device(self, batch: Batch) -> Batch:

@@ -82,6 +82,8 @@ def _by_inputs(model: nn.Module, batch: Batch) -> Call:
             return lambda batch: model({name: batch.columns[name] for name in names})
         if all(re.fullmatch(r"x\d+", name) for name in names):  # of a tuple
             return lambda batch: model(*(batch.columns[name] for name in names))
+    if names == ["x"] and own and all(p.kind is p.KEYWORD_ONLY for p in own.values()):
+        return lambda batch: model(**{first_argument(model): batch.columns["x"]})
     if names != ["x"] or (anything and len(own) == 1):
         return lambda batch: model(**{name: batch.columns[name] for name in names})
     if _takes_ids(model) and not batch.tensor("x").is_floating_point():
@@ -124,7 +126,8 @@ def length_arguments(model: nn.Module) -> dict[str, bool]:
 
 def first_argument(model: nn.Module) -> str:
     """The name of what the model's forward is given first; x where that is not known."""
-    return next((n for n, p in _parameters(model).items() if p.kind is p.POSITIONAL_OR_KEYWORD), "x")
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return next((n for n, p in _parameters(model).items() if p.kind in kinds), "x")
 
 
 def makes_loss(model: nn.Module) -> bool:
