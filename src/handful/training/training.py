@@ -17,8 +17,7 @@ from handful.training.objective import Objective
 from handful.training.process.parallel import Ranks
 from handful.training.state import State
 from handful.training.watch import stop
-from handful.training.watch.folder import RunFolder
-from handful.training.watch.saved import Held
+from handful.training.watch.folder import Held, RunFolder
 from handful.training.watch.weights import reader
 from handful.transform.pipeline import Pipeline
 

@@ -1,6 +1,7 @@
 """The run folder: what a run leaves on disk, and a run loaded from it."""
 
 import contextlib
+import copy
 import json
 import os
 import shutil
@@ -254,3 +255,15 @@ class RunFolder:
             (self.path / "result.json").unlink(missing_ok=True)
         self.rewrite_history(history)
         plan.save(self.path / "plan.toml")
+
+
+class Held:
+    """The newest checkpoint of a run that has no folder, in memory."""
+
+    def save_checkpoint(self, state: State, tensors: Weights) -> None:
+        """Keep the state as it is, in place of what was kept before."""
+        self.kept = {k: v.detach().clone() for k, v in tensors.items()}, copy.deepcopy(meta_of(state))
+
+    def checkpoint(self, step: int) -> tuple[Weights, Row]:
+        """What was kept last: (tensors, meta)."""
+        return {k: v.clone() for k, v in self.kept[0].items()}, copy.deepcopy(self.kept[1])

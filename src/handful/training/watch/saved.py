@@ -92,18 +92,6 @@ def restore(state: State, tensors: dict[str, Tensor], meta: Row) -> None:
     state.callbacks.restore(meta["callbacks"])
 
 
-class Held:
-    """The newest checkpoint of a run that has no folder, in memory."""
-
-    def save_checkpoint(self, state: State, tensors: Weights) -> None:
-        """Keep the state as it is, in place of what was kept before."""
-        self.kept = {k: v.detach().clone() for k, v in tensors.items()}, copy.deepcopy(meta_of(state))
-
-    def checkpoint(self, step: int) -> tuple[Weights, Row]:
-        """What was kept last: (tensors, meta)."""
-        return {k: v.clone() for k, v in self.kept[0].items()}, copy.deepcopy(self.kept[1])
-
-
 def beginning(state: State, planned: int | None, trail: list[Kept]) -> tuple[Weights, Row]:
     """(tensors, meta) of a state from which steps will be taken while the run is measured, with what it takes to take
     them again: the planned length as it was taken to be then, and the steps that were kept."""
