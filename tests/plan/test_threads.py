@@ -29,7 +29,7 @@ def test_a_busy_machine_gets_one_thread_and_a_quiet_one_all(monkeypatch):
         def gradient(*_, slow=slow_many, clock=clock, **__):
             clock[0] += 1.0 if slow and torch.get_num_threads() > 1 else 0.1
 
-        monkeypatch.setattr(threads, "gradient", gradient)
+        monkeypatch.setattr(threads, "exact_gradient", gradient)
         monkeypatch.setattr(threads.time, "perf_counter", lambda clock=clock: clock[0])
         with threads.using_threads(4):
             choice = threads.choose_threads(t)
