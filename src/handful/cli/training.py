@@ -43,7 +43,7 @@ def train(
         for note in plan.notes:
             print(f"note: {shown(note)}")
         return {"choices": {name: vars(choice) for name, choice in plan.choices.items()}, "notes": plan.notes}
-    out = out or _free_folder(data)
+    out = out or free_folder(data)
     with named(data, out) as where:
         return _show(fit(model, where, out=out, **options), options)
 
@@ -61,7 +61,7 @@ def profile(
     from handful.fit import fit
 
     given: ConfigOptions = {**options, "until": f"steps({steps})", "profile": True}
-    out = out or _free_folder(data, "-profile")
+    out = out or free_folder(data, "-profile")
     with named(data, out) as where:
         return _show(fit(model, where, out=out, **given), given)
 
@@ -108,7 +108,7 @@ def compare(
             raise HandfulError(f"--reach must be a score and its value, as 'valid_accuracy=0.95', not '{reach}'")
         goal = (name.strip(), values[0])
     rates = lrs if lrs in ("tune", "auto") else numbers(lrs, "--lrs")
-    out = out or _free_folder(data, "-compare")
+    out = out or free_folder(data, "-compare")
     sizes = [part.strip() for part in batches.split(",")]
     with named(data) as where:
         found = measure(model, where, sizes, epochs=epochs, budget=budget, began=began, seconds=seconds, lrs=rates,
@@ -173,7 +173,3 @@ def _show(run: "Run", options: ConfigOptions) -> dict[str, object]:
     seconds = run.history[-1]["seconds"] if run.history else 0.0
     return {"scores": run.scores, "seconds": seconds, "stopped_because": run.stopped_because, "folder": run.path,
             "report": run.path / "report.html" if run.path else None, "exit_status": run.exit_status}  # fmt: skip
-
-
-def _free_folder(data: str, suffix: str = "") -> Path:
-    return free_folder("stdin" if data == "-" else data, suffix)

@@ -107,7 +107,8 @@ def _assemble(
     same_start(ranks, t.plan, t.objective.model, t.state.step)
     chooser.notes += one_copy(ranks, data.source, [batches, t.valid])
     if t.training_step is not None:
-        measure, t.moved = False, moved_by_name(t, choose.names_of(options.optimizer))
+        names = tuple(options.optimizer) if isinstance(options.optimizer, Mapping) else ()
+        measure, t.moved = False, moved_by_name(t, names)
     elif chooser.choices["micro_batch"].status == "default" and (parts := in_parts(t)):
         t.state.micro_batch = chooser.put("micro_batch", parts)
     found = Decision()

@@ -81,11 +81,12 @@ def open_data(
     """Open the data, hold out the validation rows, and fit the preprocessing on the training rows alone."""
     name = named(model)[0] if isinstance(model, str) else None
     kept = learned(saved)
+    given = options.preprocess if isinstance(options.preprocess, Pipeline) else None  # of an earlier run
     known = kept if kept is not None and within(options.valid, kept) else None
-    source, options, recipe = select_columns(train, options, chooser, name, fitted_before(options) or known)
+    source, options, recipe = select_columns(train, options, chooser, name, given or known)
     language = is_language(source, options)
     rows, valid = hold_out(source, options, chooser, language, ready_made=name is not None and kept is None)
-    if (given := fitted_before(options)) is not None:
+    if given is not None:
         pipeline = taken_over(with_weight(given, options), rows, name)
     elif kept is not None:
         pipeline = replace(kept.on(rows, target=kept.target is not None), source=None)
@@ -140,13 +141,6 @@ def within(valid: object, pipeline: Pipeline) -> bool:
     """Whether rows are held out by no column but those that the pipeline knows."""
     asked = HeldOut.of(valid)
     return asked is None or asked.by is None or asked.by in pipeline.table
-
-
-def fitted_before(options: Config) -> Pipeline | None:
-    match options.preprocess:
-        case Pipeline() as pipeline:
-            return pipeline
-    return None
 
 
 def with_weight(pipeline: Pipeline, options: Config) -> Pipeline:

@@ -143,28 +143,24 @@ def start_from(net: nn.Module, init: str | PathLike[str] | None, chooser: Choose
 def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser, device: torch.device) -> Objective:
     """Model + loss + metrics, tried on a few rows, which leaves the model as it was."""
     with buffers_kept(net):
-        return _tried(net, data, options, chooser, device)
-
-
-def _tried(net: nn.Module, data: Data, options: Config, chooser: Chooser, device: torch.device) -> Objective:
-    choice, lower = choose_precision(options.precision, str(device), net)
-    chooser.put("precision", choice)
-    if choice.value == "float64":
-        net.double()
-    objective = Objective(net, undecided, device=device, autocast=lower)
-    objective.takes(data.pipeline.several, data.train.columns.values())
-    if data.train.whole:
-        objective.coupling = data.train.whole
-        chooser.notes.append(f"{data.train.whole}, {KEPT_WHOLE}")
-    if options.training_step is not None:
-        chooser.put("training_step", describe(options.training_step, "given"))
-        if options.loss in (None, "auto"):
-            return unscored(objective, data, chooser)
-    elif hasattr(net, "training_step"):
-        chooser.notes.append(
-            "The model's own training_step is not called; see training_step=, of (model, batch, step)."
-        )
-    return scored(objective, data, options, chooser)
+        choice, lower = choose_precision(options.precision, str(device), net)
+        chooser.put("precision", choice)
+        if choice.value == "float64":
+            net.double()
+        objective = Objective(net, undecided, device=device, autocast=lower)
+        objective.takes(data.pipeline.several, data.train.columns.values())
+        if data.train.whole:
+            objective.coupling = data.train.whole
+            chooser.notes.append(f"{data.train.whole}, {KEPT_WHOLE}")
+        if options.training_step is not None:
+            chooser.put("training_step", describe(options.training_step, "given"))
+            if options.loss in (None, "auto"):
+                return unscored(objective, data, chooser)
+        elif hasattr(net, "training_step"):
+            chooser.notes.append(
+                "The model's own training_step is not called; see training_step=, of (model, batch, step)."
+            )
+        return scored(objective, data, options, chooser)
 
 
 def check_frozen(loss: object) -> None:
