@@ -112,8 +112,7 @@ def open_data(
     chooser.choices |= {k: Choice(v, "given") for k in ("weight", "columns", "windows") if (v := getattr(options, k))}
     chooser.notes += [*source.notes, *(rows.notes if language else ()), *pipeline.notes]
     if valid is not None:
-        # A bad row is better reported now than after an epoch.
-        pipeline.on(valid, target=True)(valid.take(range(min(256, len(valid)))))
+        pipeline.on(valid, target=True)(valid.take(range(min(256, len(valid)))))  # bad rows are said now
     counts = balance.count(pipeline, rows)
     chooser.notes += balance.describe(pipeline, counts, weighted=options.class_weight is not None)
     return Data(source, rows, valid, pipeline, counts, name is None)
