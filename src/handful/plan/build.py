@@ -100,7 +100,7 @@ def _assemble(
     objective = drawing("data", options.seed)(make_objective)(net, data, options, chooser, device)
     if resuming is None:
         show_rows(net, objective, data, options.seed)
-        start_from(net, options.init, chooser)
+        start_from(net, options.init, data.pipeline, chooser)
     batches, size = make_batches(data, options, chooser, device)
     choose.sharding(options, objective, ranks, chooser)
     t = make_training(data, objective, batches, size, options, chooser, ranks, folder)

@@ -1,6 +1,7 @@
 """The model and the loss, tried on a few rows: mistakes are reported before anything is trained, and which part of the
 output predicts the target is found."""
 
+import contextlib
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from handful.base.errors import MISTAKES, HandfulError, some
 from handful.data.base import Batch
 from handful.losses import ctc
 from handful.losses.loss import IGNORED, LossFunction, as_loss, class_axis
-from handful.losses.outputs import loss_in, mapped, named_parts, tensors_in
+from handful.losses.outputs import loss_in, mapped, named_parts, part_of, tensors_in
 from handful.training.objective import Objective
 from handful.training.special.adapters import decodes, makes_loss
 from handful.training.special.coupling import training_mode
@@ -209,7 +210,7 @@ def warn_of_distance(output: object, target: object) -> str | None:
     )
 
 
-def warn_of_probabilities(output: object, loss_text: str) -> str | None:
+def warn_of_probabilities(output: object, loss_text: str) -> list[str]:
     """A note if the outputs look like probabilities where logits are wanted: a common and costly mistake."""
     if (
         isinstance(output, Tensor)
@@ -219,8 +220,8 @@ def warn_of_probabilities(output: object, loss_text: str) -> str | None:
     ):
         o = output.float()
         if (o >= 0).all() and torch.allclose(o.sum(1), torch.ones(len(o)).to(o), atol=1e-4):
-            return "the model's outputs add up to 1 like probabilities; cross_entropy wants logits: no softmax"
-    return None
+            return ["the model's outputs add up to 1 like probabilities; cross_entropy wants logits: no softmax"]
+    return []
 
 
 def quietly(model: nn.Module, call: Callable[[], T]) -> T:
@@ -261,6 +262,30 @@ def predicting_part(objective: Objective, batch: Batch, target: Target | None) -
             if by_shape or _pulls(objective, output, found, batch):
                 return name
     return None
+
+
+def link_by_slope(objective: Objective, batch: Batch) -> str:
+    """By which of `LINKS` numbers come of what a loss of the caller's own takes: that by which the targets themselves,
+    put in the place of the outputs, leave the loss without slope; "" where none does."""
+    output = objective.forward(batch)
+    found, y = part_of(output, objective.part), batch.columns.get("y")
+    if not isinstance(found, Tensor) or not isinstance(y, Tensor) or found.numel() != y.numel():
+        return ""
+    y = y.to(found).reshape(found.shape)
+
+    def slope(at: Tensor) -> float:
+        scores = at.clone().requires_grad_()
+        loss = objective.row_losses(mapped(output, lambda o: scores if o is found else o), batch)[0]
+        return float(torch.autograd.grad(loss, scores)[0].abs().max())
+
+    tried = {"": y, "sigmoid": torch.logit(y, eps=1e-3), "exp": y.clamp_min(1e-3).log()}
+    for link, at in tried.items():
+        if (link and float(y.min()) < 0) or (link == "sigmoid" and float(y.max()) > 1):
+            continue
+        with torch.enable_grad(), contextlib.suppress(*MISTAKES):
+            if slope(at) < 1e-2 * slope(at + 0.5):
+                return link
+    return ""
 
 
 def _has_shape(found: Tensor, batch: Batch, target: Target) -> bool:

@@ -11,7 +11,7 @@ from handful.base.errors import HandfulError, some, whole
 from handful.data.base import Column, Rows, Source, Value
 from handful.data.gather import Array
 from handful.data.tables.strings import composed
-from handful.transform.steps.numbers import strings
+from handful.transform.steps.categories import strings
 from handful.transform.steps.text import Tokenize
 
 LARGE = 64 << 20  # bytes of tokens that are kept in memory; more of them go to a file

@@ -94,6 +94,10 @@ class Pipeline:
         """The pipeline for a model whose outputs are probabilities."""
         return self if self.target is None else replace(self, target=replace(self.target, of_probabilities=True))
 
+    def linked(self, *links: str) -> "Pipeline":
+        """The pipeline for a model of whose outputs links make numbers, one for each of several targets."""
+        return self if self.target is None else replace(self, target=self.target.linked(*links))
+
     def predicted_by(self, part: str | None) -> "Pipeline":
         """The pipeline for a model of which a part of the output predicts the target, or none (None)."""
         return self if self.target is None else replace(self, target=replace(self.target, part=part))

@@ -51,7 +51,7 @@ BY_ROWS: dict[str, Callable[[Floats, Floats], Floats]] = {  # scores of [samples
 _SHOWN = {"most": 8, "length": 300}  # columns and characters of a listed row
 
 
-@dataclass
+@dataclass(repr=False)
 class Evaluation:
     """What `evaluate` found.
 
@@ -85,6 +85,10 @@ class Evaluation:
     target: str = ""
     unit: str = ""
     parts: list["Evaluation"] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{name} {value:.4g}" for name, value in self.scores.items())
+        return shown(f"<Evaluation of {self.name}, {self.rows:,} rows: {scores}>")
 
     def show(self, worst: int = 10) -> None:
         """Print scores, the table of classes and the worst rows."""

@@ -53,6 +53,7 @@ class Adapted:
     several: Several | None = None  # the target, where it is several that are not alike
     nested = False  # whether columns hold Tensors inside dicts and lists
     part = ""  # of the model's output, which metrics see
+    link = ""  # of `LINKS`, by which they see numbers
     gaps = False  # whether training rows are left out, their class being IGNORED
     over_ranks: Callable[[adapters.RowLosses], adapters.RowLosses] | None = None  # see `all_rows`
 
@@ -159,5 +160,5 @@ class Adapted:
 
     def first_view(self, output: object, batch: Batch) -> Seen | None:
         """Output, target and weight for metrics: numbers in the user's units, or logits; None if they are neither."""
-        self.view = viewing(self.model, self.loss, output, batch, self.scale, self.part, self.several)
+        self.view = viewing(self.model, self.loss, output, batch, self.scale, self.part, self.link, self.several)
         return self.view(output, batch)

@@ -19,7 +19,7 @@ from handful.data.base import Batch, Value
 from handful.losses import ctc
 from handful.losses.left_out import ignored_id
 from handful.losses.loss import IGNORED, LossFunction, beside, cross_entropy, of_probabilities
-from handful.losses.outputs import mapped, part_of, scores_in
+from handful.losses.outputs import LINKS, mapped, part_of, scores_in
 from handful.models.base import Model
 from handful.transform.several import Several
 
@@ -318,11 +318,12 @@ def viewing(
     batch: Batch,
     scale: tuple[Tensor, Tensor] | None,
     part: str = "",
+    link: str = "",
     several: Several | None = None,
 ) -> View:
     """What metrics see of an output and a batch like these: sequences cut to their frames, members as their mean,
     numbers in the user's own units, probabilities as logits, and the positions that the loss ignores as IGNORED.
-    part: of the output, see `handful.losses.outputs`; several: the target, where it is several that are not alike."""
+    part, link: of the output, see `handful.losses.outputs`; several: the target where it is several, not alike."""
     if several is not None:
         return _beside(several)
     sequences = not isinstance(output, Tensor)
@@ -331,9 +332,8 @@ def viewing(
     if not isinstance(ctc.only_valid(output), Tensor) or not isinstance(target, Tensor):
         return lambda output, batch: None
     ignored = ignored_id(loss) if target.ndim > 1 else None
-    ignored = None if ignored == IGNORED else ignored
     members = isinstance(model, Model) and model.members > 1
-    logits = of_probabilities(loss)
+    logits = of_probabilities(loss) and not link
     mean, std = (None, None) if scale is None else (s.to(target.device) for s in scale)
 
     def view(output: object, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -343,11 +343,11 @@ def viewing(
         seen = seen.detach()
         if members and len(seen) != len(target):
             seen = seen.reshape(len(target), -1, *seen.shape[1:]).mean(1)
-        if logits:
-            seen = torch.logit(seen, eps=1e-12)
+        if link or logits:
+            seen = LINKS[link](seen.double()) if link else torch.logit(seen, eps=1e-12)
         if mean is not None and std is not None:
             seen, target = seen if logits else seen.double() * std + mean, target.double() * std + mean
-        if ignored is not None:
+        if ignored not in (None, IGNORED):
             target = torch.where(target == ignored, IGNORED, target)
         weight = batch.columns.get("weight")
         assert weight is None or isinstance(weight, Tensor)
