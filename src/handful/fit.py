@@ -25,8 +25,6 @@ from handful.plan.build import adopt, assemble
 from handful.plan.config import Config, ConfigOptions, spelled_out
 from handful.report.live import Live
 from handful.report.spent import BACKWARD, COPYING, FORWARD, LOSS, UPDATE, WAITING
-from handful.runs.folder import RunFolder
-from handful.runs.history import History
 from handful.runs.judge import extras
 from handful.runs.replay import Replay, take_again
 from handful.runs.run import BROKEN_OFF, DONE, SPENT, UNSAVED, Run, open_run
@@ -42,6 +40,8 @@ from handful.training.process.parallel import Ranks, joined, restarted
 from handful.training.special.exact import OverRanks
 from handful.training.step import ExactGradient
 from handful.training.training import Training
+from handful.training.watch.folder import RunFolder
+from handful.training.watch.history import History
 from handful.training.watch.observe import Observer, restore_best
 from handful.training.watch.record import save
 from handful.training.watch.recovery import train
@@ -212,7 +212,7 @@ def _run_training(t: Training, watch: Stopwatch) -> Run:
     state, observer = t.state, Observer(t)
     generator_state, status = torch.random.get_rng_state(), DONE
     with t.live, using_threads(t.plan.threads), Interrupts() as interrupts:
-        t.live.start(t.plan.choices, t.plan.notes)
+        t.live.start(t.plan.choices, t.plan.notes, t.planned)
         try:
             observer.tell("start", {"plan": t.plan, "training": t})
             observer.begin()

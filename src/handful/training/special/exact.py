@@ -53,7 +53,6 @@ class OverRanks(ExactGradient):
     """The gradient over the whole mini-batch of all ranks; `total` holds the sums over all, once the pass is over."""
 
     def parts(self, batch: Batch) -> Iterable[Batch]:
-        """The rows of this rank's share."""
         self.told = False  # whether the end of the pass was told to the other ranks
         self.bad: Batch | None = None  # the first part of this rank whose loss is not finite
         return super().parts(batch)
@@ -156,13 +155,6 @@ def again(of: ExactGradient) -> Closure:
         return float(sums.loss / sums.weight.to(sums.loss.dtype))  # as a loss's own mean has it, in its dtype
 
     return closure
-
-
-def gradient(
-    objective: Objective, batch: Batch, micro_batch: int | None = None, *, seed: int = 0, step: int = 0
-) -> LossSums:
-    """`exact_gradient`, and its sums: what probes time and measure."""
-    return exact_gradient(objective, batch, micro_batch, seed=seed, step=step).total
 
 
 def gradient_that_fits(

@@ -141,7 +141,6 @@ class Observer:
         self.looked(look(t, row))
 
     def looked(self, row: Row) -> None:
-        """Log a row with held-out scores."""
         t = self.t
         log(t, row)
         if t.looked_at != t.state.step:  # a last look comes after its step was told
