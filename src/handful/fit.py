@@ -234,8 +234,7 @@ def _run_training(t: Training, watch: Stopwatch) -> Run:
         finally:
             with IN_TURN:
                 torch.random.set_rng_state(generator_state)
-        # or the checkpoint before is the one to go on from
-        unsaved = save(t) if t.looked_at == state.step and not state.torn else None
+        unsaved = save(t) if t.looked_at == state.step and not state.torn else None  # else it goes on from before
         state.stopped_because += restore_best(t)
         t.live.close(state.stopped_because)
     if state.stopped_because == INTERRUPTED:
