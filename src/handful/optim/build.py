@@ -37,8 +37,7 @@ from handful.optim.groups import (
 )
 from handful.optim.initial_lr import ADAPTIVE, rate_of_shapes
 from handful.optim.muon import Muon
-from handful.optim.rates import clip, set_base, set_lr
-from handful.optim.rescale import gain, rescale
+from handful.optim.rates import clip, gain, rescale, set_base, set_lr
 from handful.optim.state import (
     OptimizerGroup,
     as_optimizer,

@@ -46,7 +46,6 @@ class OptimizerGroup(Optimizer):
         self._share()  # load_state_dict has made new groups and a new state
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step of every part."""
         loss = evaluated(closure)
         for part in self.parts:
             part.step()

@@ -108,15 +108,15 @@ class Evaluation:
         """Write the page to `path` and return it."""
         pairs = [(say_name(name), say_value(name, value, self.unit)) for name, value in self.scores.items()]
         pairs.append(("rows", say_count(self.rows)))
+        notes = [without_paths(f"{sentence(note)}.", [self.name]) for note in self.notes]
         sections = [
-            Section("Result", [tiles(sorted(pairs, key=lambda pair: "loss" in pair[0]))]),
+            Section("Result", [tiles(sorted(pairs, key=lambda pair: "loss" in pair[0])), *notes]),
             Section("In detail", self.detail()),
             Section("Rows of highest loss", self.mistakes()),
         ]
         first = next((n for n in self.scores if n != "loss"), "loss")
         best = sentence(say_score(first, self.scores[first], self.unit))
-        said = [f"{best} on {say_count(self.rows)} rows of {self.name}", *map(sentence, self.notes)]
-        headline = without_paths(" ".join(f"{text}." for text in said), [self.name])
+        headline = without_paths(f"{best} on {say_count(self.rows)} rows of {self.name}.", [self.name])
         return Page(title, sections, headline=headline).write(path)
 
     def as_json(self, rows: int = 2000) -> dict[str, object]:
@@ -136,7 +136,6 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, kept: dict[str, Any]) -> "Evaluation":
-        """What `as_json` made."""
         arrays = {"confusion": np.int64, "calibration": np.float64}
         kept |= {name: np.array(kept[name], kind) for name, kind in arrays.items() if kept[name] is not None}
         if "pictures" in kept:
@@ -152,7 +151,6 @@ class Evaluation:
         return Judged(self.rows, self.detail(), self.mistakes(), self.interval(score or ""), self.chance(), self.unit)
 
     def _each(self) -> list["Evaluation"]:
-        """By target, where there are several."""
         return self.parts or [self]
 
     def detail(self) -> list[Part]:
