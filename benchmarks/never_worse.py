@@ -36,9 +36,9 @@ from torch import nn
 
 from handful.fit import Run, run_training
 from handful.plan.build import assemble
-from handful.runs.history import History
 from handful.training.training import Training
 from handful.training.watch.evaluation import evaluate
+from handful.training.watch.history import History
 
 CACHE = HERE / ".cache" / "never_worse"
 CODE = "3"

@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 import handful
 from handful import replay
 from handful.base import files
+from handful.base.plan import Row
 from handful.cli.program import app
 from handful.data.base import Batch
 from handful.plan.probe import batch_growth, decide, steps
 from handful.runs.diff import diff
-from handful.runs.history import Row
 from handful.runs.judge.examples import pictures_of
 from handful.runs.replay import find
 from handful.runs.run import Run
@@ -264,6 +264,7 @@ def test_losses_and_rows_are_those_of_the_file(tmp_path: Path) -> None:
         assert row["y"] == cells[2]
         assert row["x"] == pytest.approx(float(cells[1]), rel=1e-6)
     page = found.write(tmp_path / "page.html").read_text()
+    assert f"Step {found.step}: loss" in page
     assert "step 9" in page
     assert "update / weights" in page
 

@@ -106,7 +106,8 @@ def choose_target(runs: Sequence[Experiment], given: tuple[str, float] | None) -
     above = min(lowest_shared * SLACK, (lowest_shared + start) / 2) if start > lowest_shared else lowest_shared
     how = f"{above / lowest_shared - 1:.0%} above" if lowest_shared > 0 else "near"
     why = f"{how} the lowest that {enough} of {len(worst)} methods reach with every seed"
-    return TargetScore(name, float(f"{above:.3g}"), why)
+    rounded = (float(f"{above:.{digits}g}") for digits in (3, 5, 9))
+    return TargetScore(name, next((v for v in rounded if v < start), above), why)
 
 
 def group(runs: Sequence[Experiment]) -> dict[Method, list[Experiment]]:
@@ -171,7 +172,6 @@ def _spread(name: str, values: Sequence[float]) -> dict[str, float]:
 
 
 def number(row: Row, name: str) -> float:
-    """A number of the table."""
     return float(row[name])
 
 
@@ -354,7 +354,7 @@ def _times(a: Row, b: Row, name: str) -> str:
 
 def _with_range(row: Row, name: str, say: Callable[[float], str]) -> str:
     middle, low, high = (say(number(row, key)) for key in (name, f"{name}_low", f"{name}_high"))
-    return f"{middle} ({low} to {high})"
+    return middle if low == high else f"{middle} ({low} to {high})"
 
 
 def _names(rows: Iterable[Row]) -> str:

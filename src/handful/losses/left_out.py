@@ -1,13 +1,15 @@
 """What a loss says of its target: whether it holds numbers or classes, and which rows stand for no class: the id that a
-loss leaves out, also one of the caller's own."""
+loss leaves out; losses of the caller's own as a sum and what it is divided by, so that it can be computed in parts."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.loss import _Loss
 
 from handful.base.errors import MISTAKES
 from handful.losses.loss import (
@@ -16,11 +18,14 @@ from handful.losses.loss import (
     Counted,
     LossFunction,
     as_loss,
+    binary_cross_entropy,
+    binary_cross_entropy_of_probabilities,
     cross_entropy,
     focal,
     huber,
     mae,
     mse,
+    poisson,
     quantile,
     token_cross_entropy,
 )
@@ -55,6 +60,42 @@ class LeavingOut:
         return torch.where(counted, values, 0), counted
 
 
+@dataclass(frozen=True)
+class Summed:
+    """A loss of the caller's own that returns the sum over the rows: (sum, rows), so that the mean is minimised."""
+
+    loss: LossFunction
+
+    def __call__(self, output: Any, target: Any) -> tuple[Tensor, Tensor]:
+        match self.loss(output, target):
+            case (total, rows):  # the rows that count
+                return total / rows.clamp_min(1), rows
+            case total:
+                count = len(target if isinstance(target, Tensor) else output)
+                total = torch.as_tensor(total)
+                return total, torch.full((), float(count), device=total.device)
+
+
+@dataclass(frozen=True)
+class ByPlace:
+    """A model's loss that is a mean over the places of all rows, from `first` on, that stand for a class: (sum,
+    places)."""
+
+    loss: LossFunction
+    first: int
+
+    def __call__(self, output: Any, target: Any) -> tuple[Tensor, Tensor]:
+        counted = (target[:, self.first :] != IGNORED).sum()
+        return torch.where(counted > 0, torch.as_tensor(self.loss(output, target)), 0) * counted, counted
+
+
+FORMS: dict[str, Callable[[LossFunction], LossFunction]] = {
+    "sum": Summed,
+    "mean over places": partial(ByPlace, first=0),
+    "mean over places but the first": partial(ByPlace, first=1),
+}
+
+
 def leaving_out(loss: LossFunction, ignored: int | None, classes: int, places: int) -> LossFunction:
     """The loss, which leaves out the rows of the id `ignored` if it is one of the caller's own that does."""
     if ignored is None or ignored_id(loss) is not None:
@@ -72,12 +113,32 @@ def task_of(loss: object) -> str | None:
     if loss in (None, "auto"):
         return None
     match as_loss(loss)[0]:
-        case mse() | mae() | huber() | quantile() | nn.PoissonNLLLoss():
+        case mse() | mae() | huber() | quantile() | poisson():
             return "regression"
         case Aligned(values=values) if not isinstance(values, nn.BCELoss | nn.BCEWithLogitsLoss):
             return "regression"
         case cross_entropy() | focal() | Counted():
             return "classification"
+    return None
+
+
+def link_of(loss: object) -> str | None:
+    """What of `LINKS` makes numbers of a loss's outputs; "" where they are numbers themselves, None if it is not known.
+
+    >>> link_of(poisson()), link_of(nn.BCEWithLogitsLoss()), link_of(mse()), link_of(lambda o, t: (o - t) ** 2)
+    ('exp', 'sigmoid', '', None)
+    """
+    match loss:
+        case Aligned(values=values):
+            return link_of(values)
+        case poisson() | nn.PoissonNLLLoss(log_input=True):
+            return "exp"
+        case binary_cross_entropy() | nn.BCEWithLogitsLoss():
+            return "sigmoid"
+        case binary_cross_entropy_of_probabilities() | nn.BCELoss():
+            return "itself"
+        case _Loss() | mse() | mae() | huber() | quantile():
+            return ""
     return None
 
 

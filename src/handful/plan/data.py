@@ -21,7 +21,7 @@ from handful.batches.order import Order
 from handful.batches.prefetch import pinned
 from handful.data.base import Batch, Column, Ragged, Rows, Source
 from handful.data.open import open as open_source
-from handful.data.split import HeldOut, held_out
+from handful.data.split import HeldOut, Usual, held_out
 from handful.data.tables.strings import composed
 from handful.losses.outputs import tensors_in
 from handful.models import MODELS, named
@@ -30,11 +30,10 @@ from handful.plan import defaults as choose
 from handful.plan.balance import BALANCED, WEIGHTED, sampling_column
 from handful.plan.config import Config
 from handful.plan.defaults import Chooser, describe
-from handful.runs.folder import RunFolder
 from handful.training.special.adapters import first_argument, length_arguments, makes_loss, needed_arguments
+from handful.training.watch.folder import RunFolder
 from handful.transform import columns as recipes
-from handful.transform.augment import mirror
-from handful.transform.augment.augment import as_augment
+from handful.transform.augment import as_augment, mirror
 from handful.transform.augment.base import Augment
 from handful.transform.augment.default import flips, suggest
 from handful.transform.augment.mirror import Mirrored
@@ -45,7 +44,7 @@ from handful.transform.names import Named, names_in
 from handful.transform.pipeline import Pipeline, fit_pipeline
 from handful.transform.rows import check_weights
 from handful.transform.seen import Repeated, of_known_classes, overlapping, seen
-from handful.transform.steps.numbers import strings
+from handful.transform.steps.categories import strings
 
 # Data that are this small after preprocessing are kept in memory so, and a step costs one gather and no arithmetic.
 CACHED_BYTES = 256 << 20
@@ -81,11 +80,12 @@ def open_data(
     """Open the data, hold out the validation rows, and fit the preprocessing on the training rows alone."""
     name = named(model)[0] if isinstance(model, str) else None
     kept = learned(saved)
+    given = options.preprocess if isinstance(options.preprocess, Pipeline) else None  # of an earlier run
     known = kept if kept is not None and within(options.valid, kept) else None
-    source, options, recipe = select_columns(train, options, chooser, name, fitted_before(options) or known)
+    source, options, recipe = select_columns(train, options, chooser, name, given or known)
     language = is_language(source, options)
     rows, valid = hold_out(source, options, chooser, language, ready_made=name is not None and kept is None)
-    if (given := fitted_before(options)) is not None:
+    if given is not None:
         pipeline = taken_over(with_weight(given, options), rows, name)
     elif kept is not None:
         pipeline = replace(kept.on(rows, target=kept.target is not None), source=None)
@@ -111,8 +111,7 @@ def open_data(
     chooser.choices |= {k: Choice(v, "given") for k in ("weight", "columns", "windows") if (v := getattr(options, k))}
     chooser.notes += [*source.notes, *(rows.notes if language else ()), *pipeline.notes]
     if valid is not None:
-        # A bad row is better reported now than after an epoch.
-        pipeline.on(valid, target=True)(valid.take(range(min(256, len(valid)))))
+        pipeline.on(valid, target=True)(valid.take(range(min(256, len(valid)))))  # bad rows are said now
     counts = balance.count(pipeline, rows)
     chooser.notes += balance.describe(pipeline, counts, weighted=options.class_weight is not None)
     return Data(source, rows, valid, pipeline, counts, name is None)
@@ -140,14 +139,6 @@ def within(valid: object, pipeline: Pipeline) -> bool:
     """Whether rows are held out by no column but those that the pipeline knows."""
     asked = HeldOut.of(valid)
     return asked is None or asked.by is None or asked.by in pipeline.table
-
-
-def fitted_before(options: Config) -> Pipeline | None:
-    """The preprocessing of an earlier run, where that is given."""
-    match options.preprocess:
-        case Pipeline() as pipeline:
-            return pipeline
-    return None
 
 
 def with_weight(pipeline: Pipeline, options: Config) -> Pipeline:
@@ -204,7 +195,7 @@ def hold_out(
 ) -> tuple[Source, Source | None]:
     """Training rows and, where a share or a number of them is to be held out, validation rows; for a ready-made model
     with whole numbers that are names as categories."""
-    asked = HeldOut.of(options.valid)
+    asked, usual = HeldOut.of(options.valid, 0 if language else len(source)), isinstance(options.valid, Usual)
     if asked is None:
         asked = HeldOut(0)
     elif not asked.share:
@@ -221,7 +212,7 @@ def hold_out(
         rows, valid = held_out(source, asked, options.seed)
     if asked.share and valid is not None:
         of = f"{len(valid):,} of {len(source) if not language else len(rows) + len(valid):,} rows held out"
-        chooser.set("valid", options.valid, "default" if options.valid == 0.1 else "given", of)
+        chooser.set("valid", asked.share if usual else options.valid, "default" if usual else "given", of)
         chooser.notes += [] if language or asked.last or asked.by or source.horizon else overlapping(source)
     names, said = names_in(rows, [options.weight, sampling_column(options.shuffle)]) if ready_made else ({}, [])
     if names:

@@ -1,6 +1,6 @@
 """Callbacks, and those that send a run's history to TensorBoard, MLflow or Weights & Biases, or prune it by Optuna:
 
-    fit(..., callbacks=[handful.callback.TensorBoard("runs/board")])        pip install handful[track]
+    fit(..., callbacks=[handful.callback.TensorBoard("runs/board")])        pip install 'handful[track]'
 
 A callback is any callable f(event, info); info is a dict:
 
@@ -33,11 +33,10 @@ Info = Mapping[str, object]
 
 
 def _missing(library: str) -> HandfulError:
-    return HandfulError(f"{library} is not installed: pip install handful[track]")
+    return HandfulError(f"{library} is not installed: pip install 'handful[track]'")
 
 
 def _scalars(row: Info) -> Iterator[tuple[str, float]]:
-    """The numbers of a history row other than those that say where the run is."""
     return ((name, as_float(v)) for name, v in row.items() if name not in _PROGRESS and is_number(v))
 
 

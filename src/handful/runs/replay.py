@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
 from handful.base.errors import shown as escaped
+from handful.base.plan import Row
 from handful.data.base import Batch
 from handful.optim.build import set_base
 from handful.report.document import Page, Part, Section
@@ -20,13 +21,11 @@ from handful.report.markup import picture_grid, sound_list, table_html, tiles
 from handful.report.tables import Grid, print_table
 from handful.report.words import say_count, say_number, say_value_of
 from handful.runs.diff import timeless
-from handful.runs.folder import RunFolder
-from handful.runs.history import Row, rises, usual_loss
 from handful.runs.judge.examples import shorten
 from handful.runs.judge.tally import row_losses
 from handful.runs.shown import SEEN, Shown, shown
 from handful.training.loop import StepByStep
-from handful.training.objective import LossSums, Objective
+from handful.training.objective import Objective
 from handful.training.process import checkpoint
 from handful.training.process.device import using_threads
 from handful.training.process.interrupts import Interrupts
@@ -36,7 +35,9 @@ from handful.training.special.coupling import training_mode
 from handful.training.special.exact import again, gradient_that_fits
 from handful.training.step import update
 from handful.training.training import Training
+from handful.training.watch.folder import RunFolder
 from handful.training.watch.guards import NonFiniteLoss
+from handful.training.watch.history import rises, usual_loss
 from handful.training.watch.observe import Observer
 from handful.training.watch.recovery import train
 from handful.training.watch.saved import restore
@@ -109,7 +110,6 @@ class Replay:
         return facts if self.rate is None else [*facts, ("learning rate", say_number(self.rate))]
 
     def write(self, path: str | Path) -> Path:
-        """Write the page to `path` and return it."""
         listed, grids = self.listed()[:_LISTED], list[Part]()
         captions = [_caption(row) for row in listed]
         if sounds := self.shown.sounds:
@@ -126,7 +126,8 @@ class Replay:
             Section("Rows, of highest loss first", rows),
             Section("Layers", [table_html(Grid.of(self.layers))]),
         ]
-        return Page(f"{self.name}: step {self.step:,}", sections).write(path)
+        headline = f"Step {self.step:,}: loss {say_number(self.loss)} on {say_count(len(self.rows))} rows."
+        return Page(f"{self.name}: step {self.step:,}", sections, headline=headline).write(path)
 
 
 def _caption(row: Row) -> str:
@@ -202,9 +203,11 @@ def _descend(t: Training, last: int) -> list[float]:
         return losses
     rule, observe = t.rule, Observer(t)
 
-    def after_step(sums: LossSums, rate: float) -> None:
+    def after_step() -> None:
+        sums = t.state.window.added[-1]
         losses.append(float(sums.loss / sums.weight))  # NaN for a step without an update
-        observe(sums, rate)
+        observe()
+        t.next_moment = 0  # it is called after each
 
     t.rule, t.one_by_one = steps(last) | rule, True
     with using_threads(t.plan.threads), Interrupts() as interrupts:

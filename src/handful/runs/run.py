@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from handful.base import files
 from handful.base.errors import HandfulError, shown
-from handful.base.plan import Plan
+from handful.base.plan import Plan, Row
 from handful.batches.batches import Batches
 from handful.batches.order import Order
 from handful.data.base import Batch, Source
@@ -23,8 +23,7 @@ from handful.data.open import open as open_source
 from handful.data.options import Collate
 from handful.losses import ctc
 from handful.losses.asked import Metrics, as_metrics
-from handful.losses.forms import FORMS
-from handful.losses.left_out import leaving_out
+from handful.losses.left_out import FORMS, leaving_out
 from handful.losses.loss import as_loss, planned_loss, unknown
 from handful.losses.outputs import joined as put_together
 from handful.models import from_config
@@ -33,9 +32,7 @@ from handful.report.document import Part
 from handful.report.markup import preformatted
 from handful.report.page import file_name, main_score, run_page
 from handful.runs.export.write import write_export
-from handful.runs.folder import RunFolder
 from handful.runs.generate import sample
-from handful.runs.history import History, Row, spike
 from handful.runs.judge import extras
 from handful.runs.judge.evaluate import Evaluation, evaluate
 from handful.runs.raw_input import open_raw
@@ -47,7 +44,8 @@ from handful.training.process.parallel import ALONE, Ranks, joined
 from handful.training.state import State
 from handful.training.watch.evaluation import evaluate as evaluate_rows
 from handful.training.watch.evaluation import outputs_of_all
-from handful.training.watch.saved import Recorder
+from handful.training.watch.folder import RunFolder
+from handful.training.watch.history import History, spike
 from handful.training.watch.weights import load_weights
 from handful.transform.pipeline import Pipeline
 from handful.transform.seen import Repeated, of_known_classes
@@ -56,7 +54,7 @@ SPENT = "spent.json"
 DONE, BROKEN_OFF, UNSAVED = 0, 3, 4  # how a run ends, as `handful train` says by its exit status
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """A trained model and everything there is to know about how it came to be.
 
@@ -77,13 +75,19 @@ class Run:
     objective: Objective
     stopped_because: str
     best: Row | None = None
-    folder: Recorder | None = None
+    folder: RunFolder | None = None
     exit_status: int = DONE
     unsaved: str | None = None
     rank: int = 0
     ranks: Ranks = ALONE  # that share the rows of predictions and evaluations: see `shared`
     again: Callable[..., Replay] | None = None  # handful.replay of this run
     spent: dict[str, float] = field(default_factory=dict)  # seconds by part, from the call to the end
+
+    def __repr__(self) -> str:
+        """One line, as a notebook shows it: all that a run holds is thousands."""
+        scores = "".join(f", {name} {value:.4g}" for name, value in self.scores.items())
+        made = f"{type(self.model).__name__} on {self.plan.choices['data'].value}{scores}"
+        return shown(f"<Run: {made}; stopped: {self.stopped_because}{f'; {self.path}' if self.path else ''}>")
 
     @property
     def path(self) -> Path | None:
@@ -261,7 +265,6 @@ class Run:
         return [f"The training loss at step {step:,} is {times:.3g} times that of the moments before it: {why}"]
 
     def _spent(self) -> list[Part]:
-        """Where the time went, for the page."""
         said = spent.verdict(self.spent)
         return [spent.figure(self.spent), *([said] if said else [])] if self.spent else []
 
@@ -352,6 +355,7 @@ def open_run(
         autocast=autocast(plan.precision), scale=pipeline.target_scale,
     )  # fmt: skip
     objective.takes(pipeline.several, pipeline.trained_on.values())
+    objective.link = getattr(pipeline.target, "link", "")
     objective.part, objective.whole = (pipeline.target and pipeline.target.part) or "", "output" in plan.choices
     history = folder.history()
     plan = Plan(plan.choices, (*plan.notes, *dict.fromkeys(folder.notes)))

@@ -15,6 +15,8 @@ from handful.data.gather import Array
 from handful.data.options import Collate
 from handful.data.targets import names_of
 from handful.losses.metric import NAMED, Metric
+from handful.models.base import Inputs
+from handful.report.words import DATES
 from handful.transform.auto import NO_ARGUMENTS, Arguments, InputChooser, Steps, unscaled
 from handful.transform.columns import Cut, as_trained, check_same, foreign
 from handful.transform.inputs import Infinite, Input, Layout, SingleInput
@@ -22,7 +24,6 @@ from handful.transform.language import LanguageSource, language_source
 from handful.transform.names import doubtful
 from handful.transform.rows import TrainingRows, cache, check_weights, infinite, original_rows
 from handful.transform.several import Several
-from handful.transform.steps.step import Inputs
 from handful.transform.steps.stored import Json, pack, stored, unpack
 from handful.transform.steps.text import Tokenize
 from handful.transform.target import NextTokens, Target
@@ -93,6 +94,10 @@ class Pipeline:
         """The pipeline for a model whose outputs are probabilities."""
         return self if self.target is None else replace(self, target=replace(self.target, of_probabilities=True))
 
+    def linked(self, *links: str) -> "Pipeline":
+        """The pipeline for a model of whose outputs links make numbers, one for each of several targets."""
+        return self if self.target is None else replace(self, target=self.target.linked(*links))
+
     def predicted_by(self, part: str | None) -> "Pipeline":
         """The pipeline for a model of which a part of the output predicts the target, or none (None)."""
         return self if self.target is None else replace(self, target=replace(self.target, part=part))
@@ -127,9 +132,8 @@ class Pipeline:
     @property
     def classes(self) -> tuple[str, ...] | None:
         """Names of the target's classes, in the order of their ids; None if there are none."""
-        return (
-            tuple(map(str, self.target.words or self.target.classes)) if self.target and self.target.classes else None
-        )
+        target = self.target
+        return tuple(map(str, target.words or target.classes)) if target and target.classes else None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -142,6 +146,12 @@ class Pipeline:
             parts = (column.labels if column else None) or names_of(self.target.column)
         numbered = tuple(str(k + bool(self.cut)) for k in range(self.outputs))  # steps ahead count from 1
         return self.classes or (tuple(parts) if len(parts) == self.outputs else numbered)
+
+    @property
+    def unit(self) -> str:
+        """Of the numbers of a target: as its column has it; DATES of dates; "" of none."""
+        column = self.trained_on.get(self.target.column) if self.target else None
+        return DATES if self.target and self.target.form else column.unit if column else ""
 
     @property
     def of_classes(self) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """What is to be predicted: encoded for the loss, and decoded to the user's terms."""
 
 import math
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from handful.data.gather import Array
 from handful.data.tables.strings import composed
 from handful.losses import ctc
 from handful.losses.loss import IGNORED, class_axis
-from handful.losses.outputs import exact, part_of
-from handful.transform.steps.numbers import code_table, index_of, padded, strings
+from handful.losses.outputs import LINKS, exact, part_of
+from handful.transform.steps.categories import code_table, strings
+from handful.transform.steps.numbers import index_of, padded
 from handful.transform.steps.stored import stored
 from handful.transform.target_values import check_present, in_row, labels_of, plain_numbers, written
 
@@ -101,6 +102,10 @@ class Target:
     def scores(self, outputs: Tensor) -> Tensor:
         """What an exported model gives, float64: probabilities of classes and labels, numbers in the target's units."""
         return self.probabilities(outputs)
+
+    def linked(self, *links: str) -> "Target":
+        """The target where links (of `LINKS`, or "") make numbers of the outputs, one for each of several targets."""
+        return self
 
     def prediction(self, outputs: object) -> Tensor:
         """The part of a model's outputs that predicts the target; HandfulError where there is none."""
@@ -196,7 +201,7 @@ class ClassNames(Classification):
 
     def _ids(self, value: Value, column: Column, where: str) -> Tensor:
         """The id of each row's class, -1 where training did not have it or it is missing."""
-        known = tuple(map(str, self.classes))
+        known = cast(tuple[str, ...], self.classes)
         if column.classes is not None and isinstance(value, Tensor):
             return code_table(known, column.classes, 0, -1)[value]
         if column.dtype == "str":
@@ -286,15 +291,20 @@ class OneHot(ClassIds):
 
 @dataclass(frozen=True, eq=False)
 class Regression(Target):
-    """Numbers. mean, std: float64 [] or [k], by which y is standardised; None where an own model gets y as it is."""
+    """Numbers. mean, std: float64 [] or [k], by which y is standardised; None where an own model gets y as it is; link:
+    see `linked`."""
 
     task: ClassVar[str] = "regression"
     mean: Tensor | None = None
     std: Tensor | None = None
+    link: str = ""
 
     @property
     def scale(self) -> tuple[Tensor, Tensor] | None:
         return None if self.mean is None or self.std is None else (self.mean, self.std)
+
+    def linked(self, *links: str) -> Target:
+        return replace(self, link=links[0])
 
     def encode(self, value: Value, column: Column, rows: Rows, where: str) -> Tensor:
         y = self._numbers(value, column, rows, where)
@@ -308,6 +318,7 @@ class Regression(Target):
     def scores(self, outputs: Tensor) -> Tensor:
         x = exact(outputs)
         x = x.reshape(x.shape[0], *map(int, filter(None, self.shape))) if x[:1].numel() == self.size else x
+        x = LINKS[self.link](x) if self.link else x
         return x * self.scale[1] + self.scale[0] if self.scale else x
 
     def numbers(self, outputs: Tensor) -> Array:

@@ -15,9 +15,9 @@ from handful.data.base import Column, Rows, Value
 from handful.data.tables.strings import composed, read_numbers, reader
 from handful.data.tables.types import TEXT
 from handful.data.targets import names_of
-from handful.losses.left_out import ignored_id, task_of
-from handful.losses.loss import IGNORED, name_of
-from handful.transform.steps.numbers import strings
+from handful.losses.left_out import ignored_id, link_of, task_of
+from handful.losses.loss import IGNORED, as_loss, name_of
+from handful.transform.steps.categories import strings
 from handful.transform.steps.statistics import Moments
 from handful.transform.target import (
     AsItIs,
@@ -37,9 +37,7 @@ from handful.transform.target_values import check_present, form_of, in_row, labe
 
 TASKS = ("classification", "regression", "multilabel", "language", "sequence")
 _PLACES = 1 << 16  # ids of the places of a row that are told apart
-MOST_IDS = (
-    10  # whole numbers with decimals, counted from 0 or 1, that are ids of classes, as NumPy's text reader gives them
-)
+MOST_IDS = 10  # whole numbers with decimals, counted from 0 or 1, that are ids of classes, as NumPy reads text
 _FEW, _FAR = 50, 0.25  # rows from which on one is far from the others; of the variance, the part that it makes then
 _UNIQUE = 1_000_000  # distinct values kept while looking for classes
 
@@ -93,11 +91,8 @@ class TargetFitter:
             self.whole = self.whole and bool((value == value.round()).all())
         if value[:1].numel() <= 1 and not self.many:
             found, at, counts = np.unique(plain_numbers(value), return_index=True, return_counts=True)
-            both, counts, first = (
-                np.append(self.unique.astype(found.dtype), found),
-                np.append(self.counts, counts),
-                np.append(self.first, rows[at]),
-            )
+            both, first = np.append(self.unique.astype(found.dtype), found), np.append(self.first, rows[at])
+            counts = np.append(self.counts, counts)
             self.unique, at, same = np.unique(both, return_index=True, return_inverse=True)
             self.counts, self.first = np.bincount(same, counts).astype(np.int64), first[at]
             self.many = len(self.unique) > _UNIQUE
@@ -150,13 +145,13 @@ class TargetFitter:
         shape = self.column.shape if self.column.varies else shape  # where a batch has a length of its own
         floating, outputs = self.tensor.is_floating_point(), math.prod(side or 1 for side in shape)
         dense = outputs > 1 or len(shape) > 1 or None in shape
+        dtype = str(self.tensor.dtype).removeprefix("torch.").replace("bfloat16", "float32")  # NumPy has none
         if self._of_classes(shape, task):
-            return self._of_shares(outputs)
+            return self._of_shares(outputs, dtype)
         ignored = None if floating or task not in (None, "classification") else self._set_aside(own_model, len(shape))
         task = task or (
             self._guess_dense(own_model, floating) if dense else self._by_loss() or self._guess(own_model, floating)
         )
-        dtype = str(self.tensor.dtype).removeprefix("torch.").replace("bfloat16", "float32")  # NumPy has none
         if task == "classification" and not dense:
             return replace(self._of_values(dtype, shape, own_model, ignored), ignored=ignored)
         if task in ("sequence", "language", "classification"):
@@ -172,16 +167,33 @@ class TargetFitter:
                 raise HandfulError(f"a multilabel target holds 0 and 1 only; '{self.name}' holds other values")
             self._note(f"holds {outputs} times 0 or 1: each is predicted on its own.")
             return Multilabel(self.name, dtype, shape, outputs, as_is=own_model and floating)
+        return self._amounts(own_model, dtype, shape, outputs)
+
+    def _amounts(self, own_model: bool, dtype: str, shape: tuple[int | None, ...], outputs: int) -> Target:
         self._say_far()
+        link = self._link()
         if own_model:
             return Regression(self.name, dtype, shape, outputs, form=form_of(self.column))
         mean, std = self.moments.mean, self.moments.std
         if (std == 0).all():
             raise self._wrong("is the same in every training row; there is nothing to learn")
+        if link:
+            self._note(f"is predicted by {link} of what the model gives; scores are in its own units.")
+            size = torch.where((mean > 0) & (link == "exp"), mean, 1.0)  # so that rates begin near their mean
+            return Regression(self.name, dtype, shape, outputs, mean=torch.zeros_like(mean), std=size)
         units = "seconds (a day has 86,400)" if self.column.dates else "its own units"
         self._note(f"is predicted as a number, standardised for training; scores are in {units}.")
         spread, form = torch.where(std > 0, std, 1.0), form_of(self.column)
         return Regression(self.name, dtype, shape, outputs, form=form, mean=mean, std=spread)
+
+    def _link(self) -> str:
+        """What makes numbers of the outputs by the loss, if that is not the identity; the target is held to it."""
+        link = None if self.loss in (None, "auto", "model") else link_of(as_loss(self.loss)[0])
+        low, high = float(self.moments.low.min()), float(self.moments.high.max())
+        if link and (low < 0 or (high > 1 and link != "exp")):
+            wanted = "counts or rates of 0 or more" if link == "exp" else "0 to 1"
+            raise self._wrong(f"goes from {low:.6g} to {high:.6g}, and the loss is for {wanted}")
+        return link or ""
 
     def _say_far(self) -> None:
         """Say where one row is so far from the others that a loss of squares is mostly its own."""
@@ -204,8 +216,7 @@ class TargetFitter:
         one_row = len(shape) == 1 and (shape[0] or 0) > 1 and not named
         return one_row and usual and self.sums_to_one and task in (None, "classification")
 
-    def _of_shares(self, k: int) -> Target:
-        dtype = str(self.tensor.dtype).removeprefix("torch.").replace("bfloat16", "float32")
+    def _of_shares(self, k: int, dtype: str) -> Target:
         if self.binary:
             self._note(
                 f"has one 1 per row, so it is taken for {k} classes, 0 to {k - 1}; task='multilabel' for labels."

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,9 +40,7 @@ def _is_pandas(value: object) -> bool:
 
 def to_table(value: object, name: str) -> pa.Table:
     """A pyarrow Table; HandfulError names the column that cannot be converted."""
-    if (
-        type(value) is pa.Table
-    ):  # out and in again through its stream, views of strings ended the process (pyarrow 18.1)
+    if type(value) is pa.Table:  # through its stream, views of strings ended the process (pyarrow 18.1)
         return value
     try:
         if hasattr(value, "to_frame") and not hasattr(value, "columns"):  # a Series of pandas or polars
@@ -53,7 +52,21 @@ def to_table(value: object, name: str) -> pa.Table:
     except OverflowError as error:
         raise HandfulError(f"{name}: a column holds whole numbers {BEYOND}") from error
     except (pa.ArrowException, TypeError) as error:
-        raise HandfulError(f"{name}: a column mixes types or holds objects, so it cannot be read: {error}") from error
+        raise HandfulError(f"{name}: {_unreadable(value) or f'a column cannot be read: {error}'}") from error
+
+
+def _unreadable(frame: Any) -> str:
+    """What is said of the first column of a frame of pandas that Arrow cannot hold."""
+    for key, column in frame.items() if _is_pandas(frame) and hasattr(frame, "columns") else ():
+        try:
+            pa.array(column, from_pandas=True)
+        except (pa.ArrowException, TypeError):
+            kinds = sorted({type(v).__name__ for v in column.head(1000)})
+            return (
+                f"column '{key}' mixes types or holds objects ({', '.join(kinds)}), so it cannot be read: make it "
+                "numbers or text, or leave it out"
+            )
+    return ""
 
 
 def check_names(names: Sequence[str], name: str) -> None:
@@ -124,9 +137,9 @@ def check_usable(key: str, found: object | None, o: Options, notes: Sequence[str
 def check_inputs(columns: Iterable[str], o: Options, notes: Sequence[str]) -> None:
     """HandfulError when only the target is left."""
     if all(key == o.target for key in columns):
-        raise HandfulError(
-            f"{o.name} has no column to learn from: {' '.join(notes).rstrip('.') or 'only the target is there'}"
-        )
+        way_on = "; name one besides the target in columns=..." if o.columns is not None else ""
+        said = " ".join(notes).rstrip(".") or "only the target is there"
+        raise HandfulError(f"{o.name} has no column to learn from: {said}{way_on}")
 
 
 def likely_target(names: Sequence[str], o: Options) -> str | None:

@@ -29,9 +29,8 @@ from handful.plan.probe.decision import (
 from handful.plan.probe.first_steps import first_steps, rate_follows
 from handful.plan.probe.memory import memory_of_all
 from handful.plan.probe.noise_scale import PARTS, GradientMoments, gradient_in_parts, pool
-from handful.plan.probe.snapshot import Snapshot, untouched
 from handful.plan.probe.step_time import OF_ALL, Throughput, fit_times, measure_throughput, powers_of_two
-from handful.plan.probe.steps import agreed, clock, effort
+from handful.plan.probe.steps import Snapshot, agreed, clock, effort, untouched
 from handful.report.words import say_seconds
 from handful.training.special.coupling import mode_coupling, training_mode
 from handful.training.step import update
@@ -43,6 +42,7 @@ UPDATES = 550  # and leaves the throughput rule at least so many updates
 LEAST = 8
 USUAL, LARGEST = 32, 128  # the batch where none is measured
 SHORT = 10.0  # seconds: a run that will be over in so many takes the defaults, for measuring takes up to one;
+FEW = 100  # steps in the time that a run has: it takes the defaults, for measuring takes a dozen;
 OPEN = 12.0  # times as long if its length is open: few rows, which are learned by heart long before
 STEP_COST = 64  # rows that a step costs besides its own, where times are stated: that of small networks on a CPU
 LITTLE = 0.05  # of the predicted progress per second: less is not worth more measuring
@@ -105,11 +105,13 @@ def too_short(t: Training, d: Decision, known: Throughput | None, limit: float) 
     if known is not None and len(known.sizes) > 1:
         return ""
     size, step = first.sizes[0], first.low[0]
-    if planned_examples(t, d) * step / size > limit:
+    planned = planned_examples(t, d)
+    seconds, few = planned * step / size, d.within is not None and d.within < FEW * size
+    if seconds > limit and not few:
         return ""
     d.throughput = fit_times({size: [step]})
-    run = say_seconds(planned_examples(t, d) * step / size)
-    return f"the run will take {run} at most, too little to earn back a measurement"
+    long = f"will take {say_seconds(seconds)} at most" if seconds <= limit else f"has time for {planned // size} steps"
+    return f"the run {long}, too little to earn back a measurement"
 
 
 def timed_first(
@@ -154,7 +156,6 @@ def batch_cap(n: int) -> int:
 
 
 def sizes_to_time(t: Training, cap: int) -> list[int]:
-    """The batch sizes to choose from."""
     return powers_of_two(cap, max(least_rows(t), min(4, cap)))
 
 
@@ -230,7 +231,7 @@ def measure_noise(t: Training, d: Decision, tp: Throughput, size: int, share: fl
         update(t)
         t.state.trail.append((found.examples, b, raised, float(outcome.loss) / float(outcome.weight)))
         set_base(t.state.optimizer, rate)
-        t.state.window.add(outcome)
+        t.state.window.added.append(outcome)
         t.state.position, t.state.step = position + found.examples, t.state.step + 1
         d.steps += found.parts - 1
     if layers:
@@ -268,7 +269,6 @@ def loss_of_progress(size: int, phi: float, throughput: Throughput, sizes: Seque
 
 
 def tested_sizes(throughput: Throughput, cap: int) -> list[int]:
-    """The sizes to choose from."""
     return [n for n in throughput.sizes if LEAST <= n <= cap] or [max(throughput.sizes)]
 
 

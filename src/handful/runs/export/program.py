@@ -45,7 +45,6 @@ class Raw:
     missing: tuple[str, ...] = ()
 
     def example(self, rows: int, length: int) -> Tensor:
-        """So many rows of ones."""
         sides = (length if side is None else side for side in self.shape)
         return torch.ones(rows, *sides, dtype=getattr(torch, self.dtype))
 
@@ -60,6 +59,11 @@ class Program(nn.Module):
 
     def __init__(self, pipeline: Pipeline, objective: Objective) -> None:
         super().__init__()
+        if any(isinstance(layer, torch.jit.ScriptModule) for layer in objective.model.modules()):
+            raise HandfulError(
+                "a scripted model is a program already, which torch.jit.save(run.model, path) writes; .onnx and .pt2 "
+                "need the nn.Module that it was made from: run.export('weights.safetensors') has its weights"
+            )
         self.model = copy.deepcopy(objective.model).to("cpu").eval().requires_grad_(False)
         for layer in list(self.model.modules()):  # weights as they are: what makes them is for training
             for name in list(getattr(layer, "parametrizations", ()) if parametrize.is_parametrized(layer) else ()):
@@ -87,7 +91,6 @@ class Program(nn.Module):
         return {"task": self.task or "none", "inputs": inputs, "output": output, "outside": self.outside}
 
     def example(self, rows: int) -> dict[str, Tensor]:
-        """So many rows of ones."""
         return {raw.name: raw.example(rows, self.length) for raw in self.raws}
 
     def forward(self, rows: dict[str, Tensor]) -> Tensor:

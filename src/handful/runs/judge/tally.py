@@ -14,7 +14,7 @@ from torch import Tensor
 from handful.data.base import Batch
 from handful.losses.outputs import part_of
 from handful.report.truth import BINS
-from handful.report.words import say_value_of
+from handful.report.words import DAY, say_value_of
 from handful.training.objective import Objective
 from handful.training.process.parallel import Ranks
 from handful.transform.pipeline import Pipeline
@@ -23,7 +23,6 @@ from handful.transform.target_values import written
 
 WORST = 24  # rows that are listed
 _KEPT = 100_000  # rows of a regression that the figure of residuals is drawn from
-DAY = 86400.0  # seconds: dates are drawn in days
 Row = dict[str, object]
 Floats = NDArray[np.float64]
 
@@ -92,11 +91,9 @@ class Tally:
         return self.add(y, output.float().cpu()) if isinstance(y, Tensor) and isinstance(output, Tensor) else None
 
     def add(self, y: Tensor, output: Tensor) -> Said:
-        """The same of Tensors."""
         return [None] * len(y), [None] * len(y), [None] * len(y)
 
     def kept(self) -> list[NDArray[Any]]:
-        """What was counted."""
         return []
 
     def take(self, parts: Sequence[Sequence[NDArray[Any]]]) -> None:
@@ -176,8 +173,7 @@ class Residuals(Tally):
         self.labels = pipeline.names if pipeline.names[0] != "0" else ()
         self.pairs: list[tuple[Floats, Floats]] = []
         self.form = pipeline.target.form if pipeline.target else ""
-        column = pipeline.trained_on.get(pipeline.target.column) if pipeline.target else None
-        self.unit = "days since 1970" if self.form else column.unit if column else ""
+        self.unit = pipeline.unit
 
     def add(self, y: Tensor, output: Tensor) -> Said:
         numbers = self.pipeline.numbers

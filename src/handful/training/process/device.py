@@ -18,7 +18,10 @@ def choose_device(asked: str) -> Choice:
         try:
             torch.empty(0, device=asked)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise HandfulError(f"device '{asked}' cannot be used here: {str(error).splitlines()[0]}") from None
+            why = str(error).splitlines()[0].partition(". ")[0]
+            if "Expected one of" in why:
+                raise HandfulError(f"there is no device '{asked}': name cpu, cuda, cuda:1, mps, xpu or auto") from None
+            raise HandfulError(f"device '{asked}' cannot be used here: {why}") from None
         return Choice(asked, "given")
     if torch.cuda.is_available():
         return Choice("cuda", "found", torch.cuda.get_device_name())
@@ -39,7 +42,8 @@ def choose_precision(asked: str, device: str, model: nn.Module) -> tuple[Choice,
     elif own == {torch.float64}:
         choice = Choice("float64", "found", "the model's own weights")
     elif own - {torch.float32}:
-        choice = Choice("float32", "default", "the model's own precision")
+        kinds = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in own))
+        choice = Choice("float32", "default", f"no autocast; the model's own weights are {kinds}")
     elif device.startswith("cuda") and torch.cuda.is_bf16_supported():
         choice = Choice("bfloat16", "default", "autocast on a GPU that supports it; the weights stay float32")
     elif device == "cpu" and not bfloat16_on_cpu():
