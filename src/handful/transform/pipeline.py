@@ -160,8 +160,8 @@ class Pipeline:
 
     @property
     def target_scale(self) -> tuple[Tensor, Tensor] | None:
-        """Mean and standard deviation, float64 [] or [k], by which y was standardised; None if it was not."""
-        return self.target.scale if self.target else None
+        """What is added to y for metrics to see it, and multiplies it before, float64 [] or [k]; None: as it is."""
+        return self.target.in_scores if self.target else None
 
     def decode(self, outputs: object, beams: int = 1) -> Array:
         """Predictions in the user's terms, a NumPy array.

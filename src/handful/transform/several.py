@@ -83,8 +83,8 @@ class Several(Target):
         outputs = list(self._split(self.prediction(output).detach().double()))
         targets = [v.double() for v in y.values()]
         for k, part in enumerate(self.parts):
-            if part.scale:
-                mean, std = (s.to(outputs[k].device) for s in part.scale)
+            if part.in_scores:
+                mean, std = (s.to(outputs[k].device) for s in part.in_scores)
                 outputs[k], targets[k] = outputs[k] * std + mean, targets[k] * std + mean
         return torch.cat(outputs, 1), torch.stack(targets, 1)
 

@@ -18,7 +18,7 @@ from handful.losses.loss import IGNORED, class_axis
 from handful.losses.outputs import exact, part_of
 from handful.transform.steps.numbers import code_table, index_of, padded, strings
 from handful.transform.steps.stored import stored
-from handful.transform.target_values import check_present, in_row, labels_of, plain_numbers, written
+from handful.transform.target_values import DAY, check_present, in_row, labels_of, plain_numbers, written
 
 Label = str | int | float | bool
 
@@ -116,6 +116,11 @@ class Target:
     def scale(self) -> tuple[Tensor, Tensor] | None:
         """Mean and standard deviation, float64 [] or [k], by which y was standardised; None if it was not."""
         return None
+
+    @property
+    def in_scores(self) -> tuple[Tensor, Tensor] | None:
+        """What is added to y and to outputs for metrics to see them, and multiplies them before; None: as they are."""
+        return self.scale
 
     def resolve_task(self, output: object) -> "Target":
         """The target of an own model whose output for some rows is known, where whole numbers [m, ...] leave the task
@@ -295,6 +300,18 @@ class Regression(Target):
     @property
     def scale(self) -> tuple[Tensor, Tensor] | None:
         return None if self.mean is None or self.std is None else (self.mean, self.std)
+
+    @property
+    def in_days(self) -> bool:
+        """Whether scores tell how many days a date is off, not seconds."""
+        return self.form.startswith(("%Y", "datetime64"))
+
+    @property
+    def in_scores(self) -> tuple[Tensor, Tensor] | None:
+        if not self.in_days:
+            return self.scale
+        mean, std = self.scale or torch.tensor([0.0, 1.0], dtype=torch.float64)
+        return mean / DAY, std / DAY
 
     def encode(self, value: Value, column: Column, rows: Rows, where: str) -> Tensor:
         y = self._numbers(value, column, rows, where)

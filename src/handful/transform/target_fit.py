@@ -173,15 +173,18 @@ class TargetFitter:
             self._note(f"holds {outputs} times 0 or 1: each is predicted on its own.")
             return Multilabel(self.name, dtype, shape, outputs, as_is=own_model and floating)
         self._say_far()
+        found = Regression(self.name, dtype, shape, outputs, form=form_of(self.column))
         if own_model:
-            return Regression(self.name, dtype, shape, outputs, form=form_of(self.column))
+            if found.in_days:
+                self._note("is dates: scores are in days.")
+            return found
         mean, std = self.moments.mean, self.moments.std
         if (std == 0).all():
             raise self._wrong("is the same in every training row; there is nothing to learn")
-        units = "seconds (a day has 86,400)" if self.column.dates else "its own units"
+        found = replace(found, mean=mean, std=torch.where(std > 0, std, 1.0))
+        units = "its own units" if self.column.dates is None else "days" if found.in_days else "seconds"
         self._note(f"is predicted as a number, standardised for training; scores are in {units}.")
-        spread, form = torch.where(std > 0, std, 1.0), form_of(self.column)
-        return Regression(self.name, dtype, shape, outputs, form=form, mean=mean, std=spread)
+        return found
 
     def _say_far(self) -> None:
         """Say where one row is so far from the others that a loss of squares is mostly its own."""

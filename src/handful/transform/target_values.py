@@ -14,6 +14,8 @@ from handful.data.tables.types import is_moment, named
 from handful.data.tables.written import DURATION, TIME_OF_DAY
 from handful.transform.steps.numbers import strings
 
+DAY = 86400.0  # seconds: dates are scored and drawn in days
+
 
 def form_of(column: Column) -> str:
     """How the numbers of a column that stand for dates or times are given back, "" for others: as NumPy's dates where

@@ -235,7 +235,7 @@ def _media(key: str, items: Items, wanted: Column, o: Options, notes: list[str])
 
 def media_named(column: pa.ChunkedArray) -> Column | None:
     """What the first strings of a column name, if more than half end as the names of pictures do, or of sounds."""
-    found = [Path(name).suffix.lower() for name in column[:64].cast(TEXT).drop_null().to_pylist() if name]
+    found = [os.path.splitext(name)[1].lower() for name in column[:64].cast(TEXT).to_pylist() if name]
     if 2 * sum(ending in IMAGES for ending in found) > len(found):
         return Column("image", "uint8", (None, None, None))
     sounds = 2 * sum(ending in SOUNDS for ending in found) > len(found)
