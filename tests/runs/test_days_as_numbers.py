@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 
@@ -34,6 +35,9 @@ def test_the_same_predictions_from_every_container_and_as_dates_themselves(tmp_p
     arrays = {name: FRAME[name].to_numpy() for name in FRAME}
     tensors = {name: torch.tensor(values) for name, values in arrays.items()}
     held = [FRAME, arrays, tensors, records, pl.from_pandas(FRAME)]
+    held += [
+        pa.table(arrays).set_column(FRAME.columns.get_loc("sold"), "sold", pa.array(NUMBERS).cast(pa.decimal128(19)))
+    ]
     held += [tmp_path / name for name in ("t.csv", "t.parquet", "t.jsonl", "store")]
     due = torch.tensor((DAYS - pd.Timestamp(0)).dt.total_seconds().tolist(), dtype=torch.float64)
     for data in held:

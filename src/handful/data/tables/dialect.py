@@ -25,7 +25,7 @@ _OF_TITLES = " ,;|\t\r\n\ufeff"  # around a title
 _RUNS = re.compile(rb'("[^"]*")|(?<=[^\s])([ \t]+)(?=[^\s])|[ \t]+')
 _COMMA, _POINT = re.compile(r"\s*[+-]?\d+,\d+\s*"), re.compile(r"\s*[+-]?\d+\.\d+\s*")
 _NUMBER = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*")
-VERSION = re.compile(r"\d{1,3}\.[0-3]?\d")
+_DIGIT, VERSION = re.compile(r"\d"), re.compile(r"\d{1,3}\.[0-3]?\d")
 _NOTHING = {"", "?", "na", "n/a", "nan", "null", "-", "none"}
 
 
@@ -127,22 +127,21 @@ def _two_lines(records: list[list[str]]) -> tuple[tuple[str, ...], str] | None:
     >>> _two_lines([["size", "kind"], ["[cm]", ""], ["2", "a"]])
     (('size', 'kind'), "its second holds units and is left out: '[cm]'")
     """
-    if not _agree(records[:3]) or len(records) < 3 or not _agree(records):
+    if len(records) < 3 or not _agree(records):
         return None
     first, second = ([cell.strip() for cell in record] for record in records[:2])
-    numeric = [k for k, values in enumerate(zip(*records[2:], strict=True)) if _is_numeric(values)]
-    words = [cell for cell in second if cell.lower() not in _NOTHING and not _NUMBER.fullmatch(cell)]
-    over = [second[k] for k in numeric if second[k].lower() not in _NOTHING]
-    if not over or any(map(_NUMBER.fullmatch, second)) or not (first[0] or second[0]):
+    told = [[value for value in values if value.strip().lower() not in _NOTHING] for values in zip(*records[2:])]
+    words = [cell for cell in second if cell.lower() not in _NOTHING]
+    over = [cell for cell, values in zip(second, told) if cell in words and values and all(map(_DIGIT.search, values))]
+    if not over or any(map(_NUMBER.fullmatch, second)):
         return None
     groups = [next(filter(None, reversed(first[: k + 1])), "") for k in range(len(first))]
-    names = tuple(
-        name if not below else f"{group} {below}" for name, group, below in zip(first, groups, second, strict=True)
-    )
+    names = tuple(f"{group} {below}" if below else name for name, group, below in zip(first, groups, second))
     grouped = ("" in first[1:] or len(set(first)) < len(first)) and all(map(any, zip(first, second, strict=True)))
+    grouped = grouped and not any(cell in values for cell, values in zip(second, told))
     if grouped and len(set(names)) == len(names) and len(words) >= 2:
         return names, f"'{first[-1] or groups[-1]}' over '{second[-1]}' is the column '{names[-1]}'"
-    if len(set(first)) == len(first) and all(first) and all(map(is_unit, over)):
+    if len(set(first)) == len(first) and all(first) and all(map(is_unit, over)) and (over[1:] or over[0][0] in "[("):
         return tuple(first), f"its second holds units and is left out: {', '.join(map(repr, words[:5]))}"
     return None
 

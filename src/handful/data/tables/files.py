@@ -209,11 +209,12 @@ def open_zipped(archive: Path, name: str, o: Options) -> Arrays:
 
 def table_dialect(files: Sequence[str]) -> Dialect | None:
     """How a table whose parts are `files` is written: as its first records are, as if it were one file."""
-    head = b""
+    head, first = b"", None
     for file in files if ".csv" in ending(files[0]) else ():
         with reading(file, _CSV.what, _CSV.fix), open_stream(file) as stream:
             more = unpacked(stream, file).read(SAMPLE + 1 - len(head))
-        head += more[more.find(b"\n") + 1 :] if head else more
+        first = first or find_dialect(more, ".csv")
+        head += b"".join(more.splitlines(keepends=True)[first.skip + (not first.names) :]) if head else more
         if len(head) > SAMPLE:
             break
     return find_dialect(head, ".csv") if head else None

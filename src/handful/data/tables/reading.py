@@ -97,7 +97,7 @@ def _in_each(texts: pa.Array, bare: pa.Array, rows: Rows, first: Rows) -> dict[s
     return {
         way: _reading(way, texts, bare, rows, first)
         if any(may_read(text, way) for text in listed)
-        else replace(none, odd=none.odd and dict(none.odd), units={})
+        else replace(none, odd=None if none.odd is None else dict(none.odd), units={})
         for way in (*NUMBERS, *DATES)
     }
 
@@ -111,7 +111,7 @@ def _reading(way: str, texts: pa.Array, bare: pa.Array, rows: Rows, first: Rows)
     elif way:
         read = numbers(bare, way)
         there, signs = ~np.isnan(read.values), read.signs
-        broken = int(rows[there & (read.values % 1 != 0)].sum())
+        broken = int(rows[there & (np.trunc(read.values) != read.values)].sum())
         found = Reading(grouped=bool((read.grouped & there).any()), zeros=_zeros(bare), broken=broken)
         found.bare = _at(texts, first, np.flatnonzero(there & (read.units == "") & (read.values != 0))[:1])
         for at in np.flatnonzero(there & (read.units != "")).tolist():

@@ -26,6 +26,7 @@ from handful.data.tables.types import (
     as_numbers,
     as_text,
     flat_list,
+    is_amount,
     is_list,
     is_moment,
     is_number,
@@ -103,7 +104,7 @@ def _numbers(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> D
             middle = pa.uint8() if pa.types.is_boolean(numbers.type) else numbers.type
             numbers = numbers.cast(middle).cast(pa.float64(), safe=False)
         array = native(key, np.ascontiguousarray(numbers.to_numpy()), o, [])
-        if wanted.dates == DIGITS and is_number(column.type):
+        if wanted.dates == DIGITS and is_amount(column.type):
             array = _days(key, array.astype(np.float64), o)
     if wanted.dtype.startswith("float") and array.dtype != wanted.dtype:
         array = array.astype(wanted.dtype)
@@ -126,7 +127,7 @@ def _alike(kind: pa.DataType, wanted: Column, empty: bool) -> bool:
     if empty or wanted.type is None:
         return True
     if wanted.dates is not None:
-        return (wanted.dates == DIGITS and is_number(kind)) or bool(_SECONDS.get(wanted.dates, is_moment)(kind))
+        return (wanted.dates == DIGITS and is_amount(kind)) or bool(_SECONDS.get(wanted.dates, is_moment)(kind))
     return not (pa.types.is_duration(kind) or is_moment(kind) or pa.types.is_time(kind))
 
 
