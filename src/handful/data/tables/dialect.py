@@ -141,7 +141,8 @@ def _two_lines(records: list[list[str]]) -> tuple[tuple[str, ...], str] | None:
     grouped = grouped and not any(cell in values for cell, values in zip(second, told))
     if grouped and len(set(names)) == len(names) and len(words) >= 2:
         return names, f"'{first[-1] or groups[-1]}' over '{second[-1]}' is the column '{names[-1]}'"
-    if len(set(first)) == len(first) and all(first) and all(map(is_unit, over)) and (over[1:] or over[0][0] in "[("):
+    sure = len(over) > 1 or words == over or all(word[0] in "([" for word in words)
+    if sure and len(set(first)) == len(first) and all(first) and all(map(is_unit, over)):
         return tuple(first), f"its second holds units and is left out: {', '.join(map(repr, words[:5]))}"
     return None
 
