@@ -109,6 +109,9 @@ def parts_per_row(values: pa.ChunkedArray) -> float:
     return float(pc.mean(pc.count_substring_regex(values.cast(pa.large_string()), r"[\pL\pN]+")).as_py() or 0)
 
 
+_SHORT = ("year-month", "year quarter")  # as periods of pandas are written, which came as dates
+
+
 class _Way(NamedTuple):
     """What a string of a column of numbers or dates is read by: see `Column`."""
 
@@ -154,6 +157,8 @@ def _read_all(texts: pa.Array, way: _Way) -> tuple[Floats, str | None]:
         bare = pc.if_else(pc.equal(flags, "true"), "1", pc.if_else(pc.equal(flags, "false"), "0", bare))
     if way.dates is not None:
         found = dates(bare, way.dates)
+        for short in _SHORT if way.dates == "year-month-day" and np.isnan(found).any() else ():
+            found = np.where(np.isnan(found), dates(bare, short), found)
     else:
         read = numbers(bare, way.decimal)
         found = read.values
