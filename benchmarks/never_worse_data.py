@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from choice_workloads import SHARED, Language, cnn, lines, pictures, shakespeare, speech, table
+from never_worse_fresh import FRESH
 from never_worse_more import (
     Attention,
     arm,
@@ -54,8 +55,8 @@ Rows = tuple[Any, Any]  # inputs and targets, one entry a row
 @dataclass(frozen=True)
 class Set:
     """Rows, and a fresh model for them: an nn.Module of one's own, or the name of a ready-made one. group: "seen"
-    while the rules were set; "held-out": by nobody; "last", "new": named before they were trained; "odd": to break
-    them on. kept: rows that do not test, where it is not two thirds."""
+    while the rules were set; "held-out": by nobody; "last", "new", "fresh": named before they were trained; "odd": to
+    break them on. kept: rows that do not test, where it is not two thirds."""
 
     name: str
     rows: Callable[[], Rows]
@@ -249,4 +250,5 @@ SETS = {
         Set("few-digits", few_digits, normalised_cnn, "odd"),
     )
 }  # fmt: skip
-SETS |= {name: Set(name, rows, model, "new") for name, (rows, model) in NAMED_LATER.items()}
+for group, named in (("new", NAMED_LATER), ("fresh", FRESH)):
+    SETS |= {name: Set(name, rows, model, group) for name, (rows, model) in named.items()}

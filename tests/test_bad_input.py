@@ -54,7 +54,7 @@ CALLS = {
     "unknown preprocessing": (lambda: fit(preprocess="standardise"), "standardize"),
     "unknown shuffle": (lambda: fit(shuffle="exakt"), "exact"),
     "unknown precision": (lambda: fit(precision="float8"), "float8"),
-    "unknown device": (lambda: fit(device="gpu"), "gpu"),
+    "unknown device": (lambda: fit(device="gpu"), "there is no device 'gpu': name cpu, cuda"),
     "unknown score": (lambda: fit(score="valid_acuracy"), "valid_accuracy"),
     "unknown target": (lambda: fit("wine", model="table", target="colour"), "colour"),
     "code in a rule": (lambda: fit(until="__import__('os').system('true')"), "cannot be read|not|unknown|stop rule"),

@@ -18,6 +18,7 @@ import safetensors.numpy
 import torch
 
 import handful
+from handful.base.errors import HandfulError
 from handful.cli.watch import server_of
 from handful.runs.folder import RunFolder
 
@@ -217,7 +218,7 @@ def test_what_a_newcomer_gets_wrong_is_answered_with_what_to_do(command, trained
     shutil.copytree(trained[0], tmp_path / "runs" / "digits-1")
     for named in ("digits-1", "runs/digits"):
         assert "Did you mean 'runs/digits-1'?" in command("resume", named)[2]
-    assert "here it is --device cuda" in command("train", "digits", "--gpu")[2]
+    assert "here it is --device 'cuda'" in command("train", "digits", "--gpu")[2]
 
 
 def test_inspect_data_and_run(command, trained):
@@ -295,12 +296,23 @@ def test_export_weights_and_a_program(command, trained, raw, tmp_path):
 
 @pytest.mark.parametrize(
     ("wrong", "right"),
-    [("--epochs", "--until 'epochs(N)'"), ("--batch-size", "--batch N"), ("--learning-rate", "--lr X")],
-)
+    [("--epochs", "--until 'epochs(N)'"), ("--batch-size", "--batch N"), ("--learning_rate", "--lr X"),
+     ("--num-train-epochs", "--until 'epochs(N)'"), ("--output-dir", "--out FOLDER")],
+)  # fmt: skip
 def test_the_flag_of_another_tool_is_answered_with_the_right_one(command, wrong, right):
     status, out, err = command("train", "digits", wrong, "3")
     assert (status, out) == (2, "")
     assert err == f"handful: there is no {wrong}; here it is {right}\n"
+
+
+def test_so_it_is_in_a_file_of_options_and_in_python(command, tmp_path):
+    file = tmp_path / "options.toml"
+    file.write_text("num_epochs = 3\n")
+    err = command("train", "digits", "--config", file)[2]
+    assert err == f"handful: {file}: there is no num_epochs; here it is --until 'epochs(N)'\n"
+    with pytest.raises(HandfulError, match=r"there is no batch_size; here it is batch=N$"):
+        handful.fit("linear", "iris", batch_size=8)
+    assert command("compare", "digits", "--budget", "0")[2].startswith("handful: --budget must be ")
 
 
 def test_mistakes_speak_of_flags_in_one_sentence(command):

@@ -11,6 +11,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_iris, make_multilabel_classification
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_selection import RFE
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -31,7 +32,8 @@ SLOW = {"check_classifiers_train", "check_class_weight_classifiers"}
 
 
 def estimators():
-    return [MiniBatchClassifier("mlp", **CHECKED), MiniBatchRegressor("mlp", **CHECKED)]
+    checked = [MiniBatchClassifier("mlp", **CHECKED), MiniBatchRegressor("mlp", **CHECKED)]
+    return [*checked, MiniBatchClassifier(), MiniBatchRegressor()]  # and with all defaults
 
 
 def net(features, outputs):
@@ -136,6 +138,40 @@ def test_several_outputs_keep_their_shape():
     model = MiniBatchRegressor("linear", **QUICK | {"until": "epochs(30)"}).fit(x, both)
     assert model.predict(x[:5]).shape == (5, 2)
     assert model.score(x, both) > 0.45
+
+
+@pytest.mark.parametrize("preprocess", ["auto", "none", "standardize", "minmax"])
+def test_coefficients_of_a_linear_model_are_in_the_units_of_x(preprocess):
+    x, y = X * [1.0, 100.0, 0.01, 1.0] + [0.0, 5000.0, 0.0, -3.0], X[:, 1] * 7 + 30
+    given = QUICK | {"preprocess": preprocess, "precision": "float64", "until": "epochs(3)"}
+    for classes in (3, 2):
+        model = MiniBatchClassifier("linear", **given).fit(x[: 50 * classes], Y[: 50 * classes])
+        logits = x @ model.coef_.T + model.intercept_
+        p = model.predict_proba(x)
+        wanted = np.log(p[:, 1:] / p[:, :1])
+        np.testing.assert_allclose(
+            logits if classes == 2 else logits[:, 1:] - logits[:, :1], wanted, rtol=1e-3, atol=1e-4
+        )
+    model = MiniBatchRegressor("linear", **given).fit(x, y)
+    np.testing.assert_allclose(x @ model.coef_ + model.intercept_, model.predict(x), rtol=1e-5, atol=1e-4)
+    both = MiniBatchRegressor(torch.nn.Linear(4, 2), **given | {"preprocess": "standardize"}).fit(x, np.c_[y, -y])
+    np.testing.assert_allclose(x @ both.coef_.T + both.intercept_, both.predict(x), rtol=1e-5, atol=1e-4)
+
+
+def test_features_are_chosen_by_coefficients_and_models_without_them_say_why():
+    noise = np.random.default_rng(0).normal(size=(len(X), 3))
+    chosen = RFE(MiniBatchClassifier("linear", **QUICK), n_features_to_select=2).fit(np.c_[noise, X[:, 2:]], Y)
+    assert chosen.support_.tolist() == [False] * 3 + [True] * 2
+    for model, x, preprocess, why in (
+        ("mlp", X, "auto", "only 'linear'"),
+        ("linear", pd.DataFrame({"a": X[:, 0], "b": ["x", "y"] * 75}), "auto", "numbers alone"),
+        ("linear", X, "normalize", "Normalize is not linear"),
+    ):
+        given = QUICK | {"until": "epochs(1)", "preprocess": preprocess}
+        fitted = MiniBatchClassifier(model, **given).fit(x, Y)
+        assert not hasattr(fitted, "coef_")
+        with pytest.raises(AttributeError, match=why):
+            fitted.coef_  # noqa: B018
 
 
 def test_class_weight_shifts_the_decision():

@@ -18,6 +18,7 @@ from handful.base import files
 from handful.base.callbacks import Callback
 from handful.base.errors import HandfulError, StepError, shown
 from handful.base.stopwatch import STEPS, TRACE, Stopwatch, part, stopwatch
+from handful.data.base import Batch
 from handful.data.options import Collate
 from handful.plan.build import adopt, assemble
 from handful.plan.config import Config, ConfigOptions, spelled_out
@@ -29,8 +30,8 @@ from handful.runs.judge import extras
 from handful.runs.replay import Replay, take_again
 from handful.runs.run import BROKEN_OFF, DONE, SPENT, UNSAVED, Run, open_run
 from handful.training import loop
-from handful.training.loop import AfterStep, StepByStep
-from handful.training.objective import LossSums, Objective
+from handful.training.loop import StepByStep
+from handful.training.objective import Objective
 from handful.training.process import checkpoint
 from handful.training.process.agreement import same_start
 from handful.training.process.device import choose_device, using_threads
@@ -214,15 +215,15 @@ def _run_training(t: Training, watch: Stopwatch) -> Run:
         try:
             observer.tell("start", {"plan": t.plan, "training": t})
             observer.begin()
-            with part(STEPS), watched(t, observer, watch) as after_step:
-                state.stopped_because = observer.ended(train(t, after_step, interrupts))
+            with part(STEPS), watched(t, watch):
+                state.stopped_because = observer.ended(train(t, observer, interrupts))
         except KeyboardInterrupt:
             if interrupts.held or t.ranks.sharding:  # in the middle of an update: what was saved last stays
                 raise
             state.stopped_because = INTERRUPTED
             t.ranks.leave(KeyboardInterrupt())
         except PeerLost:  # the last whole step stays, and whoever started the ranks starts them again
-            if observer.step == state.step and not t.ranks.sharding:
+            if t.looked_at == state.step and not t.ranks.sharding:
                 save(t)
             raise
         except StepError as error:
@@ -231,7 +232,7 @@ def _run_training(t: Training, watch: Stopwatch) -> Run:
             state.stopped_because, status = str(error), BROKEN_OFF  # what was learned before is kept
         finally:
             torch.random.set_rng_state(generator_state)
-        if observer.step == state.step and not state.torn:  # or the checkpoint before is the one to go on from
+        if t.looked_at == state.step and not state.torn:  # or the checkpoint before is the one to go on from
             unsaved = save(t)
         state.stopped_because += restore_best(t)
         t.live.close(state.stopped_because)
@@ -249,12 +250,12 @@ def _run_training(t: Training, watch: Stopwatch) -> Run:
 
 
 @contextmanager
-def watched(t: Training, after_step: AfterStep, watch: Stopwatch) -> Iterator[AfterStep]:
+def watched(t: Training, watch: Stopwatch) -> Iterator[None]:
     """Where a profile was asked for, time the parts of each step and trace some; the loop has no line for it."""
     if "profile" not in t.plan.choices:
-        yield after_step
+        yield
         return
-    steps, profiler = count(1), torch.profiler.profile()
+    steps, profiler = count(), torch.profiler.profile()
 
     def stop_tracing() -> None:
         if watch.open[-1] == TRACE:
@@ -263,25 +264,26 @@ def watched(t: Training, after_step: AfterStep, watch: Stopwatch) -> Iterator[Af
                 write_trace(profiler, t.folder.path / "trace.json", t.live)
             watch.leave()
 
-    def then(sums: LossSums, rate: float) -> None:
-        after_step(sums, rate)
-        step = next(steps)
-        if step == UNTRACED:
+    def choose(step: StepByStep) -> Batch:
+        if (taken := next(steps)) == UNTRACED:
             watch.enter(TRACE)
             profiler.start()
-        elif step == UNTRACED + TRACED:
+        elif taken == UNTRACED + TRACED:
             stop_tracing()
+        return chosen(step)
 
     if t.objective.device.type != "cpu":
         watch.wait = partial(torch.accelerator.synchronize, t.objective.device)
     kept = [(owner, name, getattr(owner, name)) for owner, name, _ in PARTS]
     for owner, name, label in PARTS:
         setattr(owner, name, watch.timed(getattr(owner, name), label))
+    chosen = StepByStep.choose
+    setattr(StepByStep, "choose", choose)  # noqa: B010
     model = t.objective.model
     before = model.register_forward_pre_hook(lambda *_: watch.enter_step(FORWARD))
     after = model.register_forward_hook(lambda *_: watch.leave_step(), always_call=True)
     try:
-        yield then
+        yield
     finally:
         for owner, name, method in kept:
             setattr(owner, name, method)

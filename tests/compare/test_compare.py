@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import sys
 import time
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ from handful.base.plan import Choice
 from handful.cli.program import app
 from handful.compare.budget import share_out
 from handful.compare.compare import compare
-from handful.compare.experiment import Experiment, Method, fingerprint, methods, step_memory
+from handful.compare.experiment import Experiment, Method, fingerprint, methods, run_experiment, step_memory
 from handful.compare.findings import (
     TargetScore,
     cheapest_step,
@@ -345,6 +346,7 @@ def test_a_target_is_below_where_all_begin_though_most_methods_never_learned():
     assert 0.09 < target.value < 2.3
     assert [target.reached(one) is not None for one in runs] == [False, True, True, False]
     assert choose_target([of(1, [2.3, 3.2]), of(2, [2.3, 2.4])], None).value == 2.3  # nothing learned: nothing below
+    assert choose_target([of(1, [2.3058, 2.3051]), of(2, [2.3058, 2.3049])], None).value < 2.3058  # rounded, not above
 
 
 def test_findings_of_one_method(comparison):
@@ -422,9 +424,57 @@ def test_a_budget_is_kept_by_fewer_rates_and_shorter_runs_not_overrun():
     assert max(r.last["seconds"] for r in c.runs) < 4
 
 
+class Busy:
+    """A clock for `compare` on a machine where a run takes `slow` times its limit, from the run `since` on."""
+
+    def __init__(self, monkeypatch, slow, since=0):
+        self.now, self.runs, self.slow, self.since = 0.0, 0, slow, since
+        budget, rates, compared = (sys.modules[f"handful.compare.{name}"] for name in ("budget", "rates", "compare"))
+        for module in (budget, rates):
+            monkeypatch.setattr(module, "time", self)
+        for module in (rates, compared):
+            monkeypatch.setattr(module, "run_experiment", self.run)
+
+    def perf_counter(self):
+        return self.now
+
+    def run(self, task, *args, **given):
+        self.runs += 1
+        self.now += task.seconds * (self.slow if self.runs > self.since else 1.3)
+        return run_experiment(replace(task, seconds=None), *args, **given)
+
+
+@pytest.mark.parametrize(("slow", "since"), [(1.3, 0), (2.0, 0), (4.0, 0), (12.0, 0), (4.0, 12)])
+def test_where_others_keep_the_machine_busy_a_comparison_ends_in_time_with_what_there_is(monkeypatch, slow, since):
+    clock = Busy(monkeypatch, slow, since)
+    c = compare("linear", digits(60), [8, "full"], epochs=0.5, budget=100, seeds=4, quiet=True)
+    assert clock.now < 100
+    seeds = len({r.seed for r in c.runs})
+    assert len(c.runs) == 2 * seeds  # every method has every seed that is shown
+    assert {len({r.run.plan.lr for r in c.runs if r.method == m}) for m in {r.method for r in c.runs}} == {1}
+    reason = c.choices["time"].reason
+    if slow == 1.3:
+        assert (seeds, "of" in reason.split("each run")[1]) == (4, False)
+        assert c.variance
+    else:
+        assert seeds < 4 or "rates tried" in reason
+        assert (f"{seeds} of 4 seeds" in reason) == (seeds < 4)
+    fewest = min(len(pairs) for pairs in c.tried.values())
+    assert (f"{fewest} of 7 learning rates tried" in reason) == (fewest < 5)
+
+
+def test_the_usual_rate_is_tried_first_and_time_before_the_call_counts(monkeypatch):
+    clock = Busy(monkeypatch, 12.0)
+    c = compare("linear", digits(60), [8], epochs=0.5, budget=100, seeds=2, quiet=True)
+    assert [rate for rate, _ in c.tried["8 rows"]] == [pytest.approx(0.1 * math.sqrt(8 / 32), rel=0.05)]
+    clock.now = 170.0
+    compare("linear", digits(60), [8], epochs=0.5, budget=100, began=100.0, seeds=1, quiet=True)
+    assert clock.now < 200
+
+
 def test_a_step_of_all_rows_is_left_room_for():
-    free = share_out(100.0, 0.0, 0.1, methods=4, tries=0, seeds=1)
-    long = share_out(100.0, 0.0, 0.1, methods=4, tries=0, seeds=1, longest=20.0)
+    free = share_out(100.0, 0.1, methods=4, tries=0, seeds=1)
+    long = share_out(100.0, 0.1, methods=4, tries=0, seeds=1, longest=20.0)
     assert 1.3 * (free.seconds - long.seconds) == pytest.approx(20.0 / 4)  # 0.3 of a limit goes to scoring
 
 

@@ -191,7 +191,7 @@ CASES: list[tuple[str, Any, dict[str, Any], str]] = [
     ("empty frame", pd.DataFrame({"a": []}), {}, "0 rows"),
     ("text among numbers", (np.array([["1", "2"], ["a", "3"]]), [0, 1]), {}, "'a' in row 1, column 0"),
     ("text in a list of rows", ([[1, 2], [3, "b"]], [0, 1]), {}, "'b' in row 1"),
-    ("mixed list", ([1, 2.5, "x"], [0, 1, 0]), {}, "'x' in row 2"),
+    ("mixed list", ([1, 2.5, [3]], [0, 1, 0]), {}, "mixes numbers with list ([3] in row 2)"),
     ("objects", (np.array([object(), object()]), [0, 1]), {}, "objects of object"),
     ("complex", (A + 1j, B), {}, "complex"),
     ("complex tensor", (torch.zeros(3, 2, dtype=torch.complex64), B), {}, "complex"),
@@ -208,7 +208,12 @@ CASES: list[tuple[str, Any, dict[str, Any], str]] = [
     ("y of two columns", (A, pd.DataFrame({"a": [1, 2, 3], "b": [1, 2, 3]})), {}, "y has 2 columns"),
     ("y in X", (pd.DataFrame({"y": [1, 2]}), pd.Series([1, 2], name="y")), {}, "both a column of X and"),
     ("repeated column", DUPLICATES, {}, "2 columns are named 'a'"),
-    ("mixed frame column", pd.DataFrame({"a": [1, "x", None], "b": [1, 2, 3]}), {}, "mixes types"),
+    (
+        "mixed frame column",
+        pd.DataFrame({"a": [1, {2}, None], "b": [1, 2, 3]}),
+        {},
+        "column 'a' mixes types or holds objects (NoneType, int, set)",
+    ),
     (
         "rows of other shape",
         [np.zeros((2, 3)), np.zeros((2, 4)), np.zeros((2, 3))],

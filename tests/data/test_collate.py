@@ -155,6 +155,8 @@ def test_what_holds_for_all_rows_of_a_batch_together_is_kept_whole():
     assert run.plan.choices["micro_batch"].value is None
     whole = run.model(*(merged([graph(row) for row in range(N)])[name] for name in ("nodes", "edges", "graph")))
     assert run.predict(Samples(graph)).tolist() == whole.argmax(1).tolist()
+    measured = handful.fit(Graphs(), Samples(graph), collate=merged, target="y", until="epochs(2)", quiet=True)
+    assert measured.plan.batch > 0  # with batch and rate open, its rows were taken apart: IndexError in the model
 
 
 class Finder(nn.Module):

@@ -4,6 +4,7 @@ import datetime
 import decimal
 import subprocess
 import sys
+import uuid
 
 import numpy as np
 import pandas as pd
@@ -110,3 +111,18 @@ def test_periods_in_a_file_are_dates_where_pandas_is_not_loaded(tmp_path):
     command = [sys.executable, "-c", script, str(tmp_path / "a.parquet")]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert out.split() == [str(month.start_time.timestamp()) for month in MONTHS[:2]]
+
+
+def test_texts_and_numbers_side_by_side_are_what_a_file_of_them_is(tmp_path):
+    cells = [[1, "one", 2.5, None, np.float64("nan"), True, np.int64(7)][k % 7] for k in range(70)]
+    frame = pd.DataFrame({"m": pd.Series(cells, dtype=object), "a": np.arange(70.0), "y": [0, 1] * 35})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    ids = [uuid.UUID(int=k % 3) for k in range(70)]
+    source, file = handful.open(frame, target="y"), handful.open(tmp_path / "t.csv", target="y")
+    for found in (source, handful.open({"m": cells, "a": np.arange(70.0), "y": [0, 1] * 35}, target="y")):
+        assert found.columns["m"].classes == file.columns["m"].classes == ("1", "2.5", "7", "True", "one")
+        assert found.take(range(70)).tensor("m").tolist() == file.take(range(70)).tensor("m").tolist()
+    few = handful.open(frame.assign(m=["?" if k == 7 else "x" if k == 9 else float(k) for k in range(70)]), target="y")
+    assert few.columns["m"].kind == "number"
+    assert few.take(range(70)).tensor("m").isnan().nonzero().flatten().tolist() == [7, 9]
+    assert handful.open(frame.assign(m=ids), target="y").columns["m"].classes == tuple(map(str, ids[:3]))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from handful.base.errors import HandfulError
 from handful.data.base import Source, Subset
 from handful.data.open import open as open_source
-from handful.data.split import k_fold, split
+from handful.data.split import HeldOut, k_fold, split
+from handful.plan.config import Config
 
 
 def ids(part: Source) -> Any:
@@ -139,6 +140,11 @@ def test_impossible_splits(valid: Any, options: Any, says: str) -> None:
     with pytest.raises(HandfulError) as caught:
         split(open_source("iris"), valid, **options)
     assert says in str(caught.value)
+
+
+def test_of_many_rows_no_more_are_held_out_than_tell_scores_unless_asked_for() -> None:
+    assert HeldOut.of(Config.of({}).valid, 2_000_000) == HeldOut(20_000)
+    assert HeldOut.of(Config.of({}).valid, 2_000) == HeldOut.of(0.1, 2_000_000) == HeldOut(0.1)
 
 
 def test_impossible_folds_and_single_rows() -> None:

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    CyclicLR,
+    LambdaLR,
+    LRScheduler,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    StepLR,
+)
 
 import handful
 from handful.base.errors import HandfulError
@@ -89,9 +97,11 @@ def test_several_optimizers_by_pattern() -> None:
 @pytest.mark.parametrize(
     ("asked", "scheduler"),
     [
-        (partial(StepLR, step_size=5, gamma=0.5), partial(StepLR, step_size=5, gamma=0.5)),
-        (lambda optimizer: OneCycleLR(optimizer, 1.0, 12), lambda o: OneCycleLR(o, 0.05, 12, cycle_momentum=False)),
-        (partial(LambdaLR, lr_lambda=lambda k: 0.9**k), partial(LambdaLR, lr_lambda=lambda k: 0.9**k)),
+        (own := partial(StepLR, step_size=5, gamma=0.5), own),
+        (own := partial(OneCycleLR, max_lr=0.02, total_steps=12, cycle_momentum=False), own),  # rates of their own
+        (own := lambda optimizer: CyclicLR(optimizer, 0.001, 0.01, step_size_up=3, cycle_momentum=False), own),
+        (own := partial(CosineAnnealingLR, T_max=12, eta_min=0.001), own),
+        (own := partial(LambdaLR, lr_lambda=lambda k: 0.9**k), own),
         (lambda progress: 0.9**progress.step, partial(LambdaLR, lr_lambda=lambda k: 0.9**k)),
     ],
 )
@@ -112,6 +122,13 @@ def test_torchs_schedulers_and_functions_of_progress(asked: Any, scheduler: Call
             moving.step()
     for p, q in zip(model.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-13)
+
+
+def test_a_scheduler_with_rates_of_its_own_needs_the_rate() -> None:
+    for inner in (partial(CyclicLR, base_lr=0.001, max_lr=0.01), partial(CosineAnnealingLR, T_max=9, eta_min=0.001)):
+        for asked in (inner, {"*": inner}, handful.schedule.warmup(inner, share=0.1)):
+            with pytest.raises(HandfulError, match="rates of its own, so that lr cannot be open"):
+                handful.fit(plain(), (X, Y), **{**USUAL, "schedule": asked, "lr": "auto"})
 
 
 def test_a_part_is_frozen_and_thawed_by_its_schedule() -> None:

@@ -86,9 +86,10 @@ def test_the_longest_rows_are_the_ones_tried(training):
     assert all(width[row] == max(width) for row in rows.rows[:2])
 
 
-def test_repeat_gives_as_many_rows_as_asked():
+def test_repeat_gives_as_many_rows_as_asked(training):
+    t = training(mlp())
     batch = Batch({"x": torch.arange(3.0)}, np.arange(3))
-    assert repeat(batch, 7).tensor("x").tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert repeat(t, batch, 7).tensor("x").tolist() == [0, 1, 2, 0, 1, 2, 0]
 
 
 def test_free_memory_is_known_here():

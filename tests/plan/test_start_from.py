@@ -57,12 +57,40 @@ def test_a_run_is_a_start_and_its_init_is_not_asked_for_again(tmp_path: Path) ->
     handful.resume(tmp_path / "second", model=net(), train=(X, Y), until="steps(12)", quiet=True)
 
 
+def test_what_the_weights_of_a_run_were_learned_with_is_held_against_what_is_here(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = {name: rng.normal(size=64) for name in "abc"} | {"y": rng.choice(["no", "yes"], 64)}
+    handful.fit("linear", rows, target="y", out=tmp_path / "first", **HOW)
+
+    def notes(data: dict[str, Any]) -> list[str]:
+        run = handful.fit("linear", data, target="y", init=tmp_path / "first", **HOW)
+        return [note for note in run.plan.notes if "were learned where" in note]
+
+    assert notes(rows) == []
+    with pytest.raises(HandfulError, match="first take a, b, c in this order; put the columns so"):
+        notes({name: rows[name] for name in "cbay"})  # of the same shape: it had another column's weights, silently
+    (other,) = notes({"d" if name == "c" else name: values for name, values in rows.items()})
+    assert "inputs were a, b, c" in other
+    (cat,) = notes(rows | {"y": np.where(rows["y"] == "yes", "cat", "no")})
+    assert "classes were no, yes" in cat
+    (scaled,) = notes(rows | {"c": 100 * rows["c"]})
+    assert "prepared by the means, classes or words of other rows" in scaled
+    of_first = handful.load(tmp_path / "first")
+    run = handful.fit(of_first.model, rows, target="y", preprocess=of_first.pipeline, **HOW)
+    assert not any("were learned where" in note for note in run.plan.notes)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "init: there is no"), ({"other": torch.zeros(1)}, "it has other, the model 0.weight, 0.bias"), (b"no", "")],
+    [
+        (None, "init: there is no"),
+        ({"other": torch.zeros(1)}, "it has other, the model 0.weight, 0.bias"),
+        (b"no", ""),
+        (b"PK", "is a pickle, which is never read"),
+    ],
 )
 def test_what_cannot_be_a_start_is_said(content: Any, words: str, tmp_path: Path) -> None:
-    where = tmp_path / "w.safetensors"
+    where = tmp_path / ("w.pt" if content == b"PK" else "w.safetensors")
     match content:
         case dict():
             save_file(content, where)
@@ -71,6 +99,8 @@ def test_what_cannot_be_a_start_is_said(content: Any, words: str, tmp_path: Path
     with pytest.raises(HandfulError) as caught:
         handful.fit(net(), (X, Y), init=str(where), **HOW)
     assert words in str(caught.value)
+    with pytest.raises(HandfulError, match="not OrderedDict: weights in memory are put in by"):
+        handful.fit(net(), (X, Y), init=net().state_dict(), **HOW)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("micro_batch", [3, 16])

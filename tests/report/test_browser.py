@@ -135,7 +135,7 @@ def seen(browser, address, *, phone, dark, drawn=True):
     page.on("console", lambda message: said.append(message.text))
     page.goto(address)
     if drawn and page.locator(".plot").count():
-        page.wait_for_function("document.documentElement.dataset.drawn === 'yes'", timeout=60_000)
+        page.locator("html[data-drawn=yes]").wait_for(state="attached", timeout=60_000)  # a string would be evaluated
     assert not asked
     assert not said
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "wider than the window"

@@ -58,6 +58,8 @@ def test_speed_and_time_left_are_of_the_last_seconds(clock):
         clock.now += 1
         live.evaluation({"position": i * 200})
     assert out.getvalue().splitlines()[-1] == "20%  40 s left  200 examples/s"
+    live.evaluation({"position": 2000, "examples_per_second": 0.0, "valid_accuracy": 0.9})  # a last look: no step
+    assert out.getvalue().splitlines()[-1] == "20%  accuracy 90.0%"
 
 
 def test_a_run_without_a_limit_counts_examples(clock):

@@ -153,6 +153,9 @@ def test_the_page_says_the_result_and_every_choice(tmp_path):
     assert "Accuracy 97.8% on 180 held-out rows after 24 epochs, 48 s." in text
     assert "The best of 48 looks at 180 held-out rows; on other such rows one expects 94.4% to 99.1%" in text
     assert "Stopped: 40 epochs are done." in text
+    given = {"data": Choice("/home/me/prices.csv", "given")}
+    noted = report(tmp_path, history(480), plan=given, notes=["2 rows of /home/me/prices.csv are left out"])
+    assert ("2 rows of prices.csv are left out." in noted, "/home/me" in noted) == (True, False)
     for word in ("batch", "256", "measured", "goodput is highest", "seed", "default", "replays"):
         assert word in text
 
@@ -257,6 +260,9 @@ def test_speed_is_examples_over_seconds():
     assert (kept.tolist(), rate.tolist()) == ([1], [320.0])
     kept, rate = speed([{"examples_per_second": 5.0}, {}, {"examples_per_second": 7.0}])
     assert (kept.tolist(), rate.tolist()) == ([0, 2], [5.0, 7.0])
+    look = {"position": 128, "seconds": 1.0, "valid_loss": 1.0}  # what is logged first where rates were compared before
+    steps = [{"position": 128 + 16 * k, "seconds": 1.0 + 0.1 * (k - 1), "lr": 0.1} for k in (1, 2, 3)]
+    assert speed([look, *steps])[1] == pytest.approx([160.0, 160.0])
 
 
 def test_every_figure_has_its_numbers_as_a_table(tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shlex
 
 import numpy as np
@@ -237,3 +238,26 @@ def test_the_command_of_a_plan_makes_the_plan_again(tmp_path, command):
     for name in options:
         assert again[name]["value"] == run.plan.choices[name].value
         assert again[name]["status"] == "given"
+
+
+def test_a_target_of_dates_is_judged_in_dates_and_times_and_one_with_a_unit_in_it(tmp_path, capsys):
+    weeks = np.random.default_rng(0).integers(0, 500, 300)
+    felled = np.datetime64("2010-01-01") + (7 * weeks).astype("timedelta64[D]")
+    table = {"rings": weeks / 52.0, "felled": felled}
+    run = fit("linear", table, target="felled", until="epochs(30)", out=tmp_path / "dates")
+    page = (tmp_path / "dates" / "report.html").read_text()
+    assert re.search(r"Mean absolute error \d[\d,]* d( \d+ h)? on 30 held-out rows", page)
+    assert re.search(r"Always the mean, 201\d-\d\d-\d\d, would be off by \d+ d( \d+ h)? on average", page)
+    assert "since 1970 on" not in page
+    assert "mean absolute error (days)" in page
+    found = run.evaluation(table)
+    low, high = found.interval("mae")
+    assert low < found.scores["mae"] < high
+    found.show()
+    assert re.search(r"mean absolute error \d[\d,]* d", capsys.readouterr().out)
+    (tmp_path / "price.csv").write_text("area,price\n" + "".join(f"{k},€{1000 * k + 7}\n" for k in range(1, 200)))
+    run = fit("linear", tmp_path / "price.csv", target="price", out=tmp_path / "price")
+    assert re.search(r"Mean absolute error [\d,.]+ € on 20 held-out rows", (tmp_path / "price/report.html").read_text())
+    judged = run.evaluation(tmp_path / "price.csv").write(tmp_path / "judged.html", "judged").read_text()
+    assert re.search(r"Mean absolute error [\d,.]+ € on 199 rows of price.csv\.", judged)
+    assert str(tmp_path) not in judged

@@ -261,36 +261,3 @@ def test_ways_to_write_durations(cells, seconds, rows):
     source = handful.open(data, target="y")
     assert source.columns["t"].dates == "duration"
     assert source.read_column("t", np.arange(3)).tolist() == seconds
-
-
-@pytest.mark.parametrize("container", ["csv", "dotted csv", "frame", "own model", "moments"])
-def test_errors_of_dates_are_told_in_days(container, tmp_path):
-    """Against the dates that the run itself predicts, by pandas."""
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=200)
-    days = pd.Timestamp("2021-06-01") + pd.to_timedelta(np.round(40 * x + rng.normal(size=200)), unit="D")
-    moments = pd.Timestamp("2021-06-01") + pd.to_timedelta(np.round(9000 * x), unit="s")
-    frame = pd.DataFrame({"x": x, "due": moments if container == "moments" else days})
-    data: object = frame
-    if "csv" in container:
-        frame.to_csv(tmp_path / "t.csv", index=False, date_format="%d.%m.%Y" if "dotted" in container else "%Y-%m-%d")
-        data = tmp_path / "t.csv"
-    model = (
-        torch.nn.Sequential(torch.nn.Unflatten(0, (-1, 1)), torch.nn.Linear(1, 1), torch.nn.Flatten(0))
-        if container == "own model"
-        else "linear"
-    )
-    own = {"columns": "x, due", "task": "regression", "loss": "mse"} if container == "own model" else {}
-    run = handful.fit(model, data, target="due", until="steps(60)", batch=32, lr=0.05, quiet=True, metrics="mae", **own)
-    predicted = pd.to_datetime(pd.Series(np.asarray(run.predict(data))))
-    off = (predicted - frame["due"]).dt.total_seconds().abs().mean() / 86_400
-    assert run.evaluate(data)["mae"] == pytest.approx(off, rel=0.02, abs=0.51 if "csv" in container else 0.01)
-    assert any("scores are in days" in note for note in run.plan.notes)
-
-
-def test_errors_of_times_of_day_and_durations_stay_seconds():
-    clock = [f"{8 + k % 9:02d}:{k % 60:02d}" for k in range(120)]
-    run = handful.fit("linear", {"x": np.arange(120.0), "at": clock}, target="at", until="steps(3)", batch=16, lr=0.1,
-                      quiet=True)  # fmt: skip
-    assert any("scores are in seconds" in note for note in run.plan.notes)
-    assert run.evaluate({"x": np.arange(120.0), "at": clock})["mae"] > 1000

@@ -102,3 +102,13 @@ def test_many_classes_of_a_category_and_new_texts_stay_right_in_the_caches():
     with pytest.raises(HandfulError, match=r"column 'a' must be a number but is '\$3' in row 0"):
         run.predict({"a": "$3", "b": "$3", "c": "c1"})
     assert np.isfinite(run.predict({"a": "3,5", "b": "$3", "c": "never seen"})).all()
+
+
+def test_a_row_with_fields_inside_a_field(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [
+        {"user": {"age": float(a), "town": {"name": "ab"[k % 2]}}, "y": float(a)} for k, a in enumerate(rng.random(40))
+    ]
+    run = fit("linear", rows, target="y")
+    bare = [{"user": row["user"]} for row in rows]
+    assert run.predict(rows[3])[0] == run.predict(bare[3])[0] == run.as_function()(bare[3]) == run.predict(bare)[3]

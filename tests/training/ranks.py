@@ -232,7 +232,7 @@ class Faulty(nn.Module):
         self.out, self.what, self.calls = nn.Linear(6, 3), what, 0
 
     def forward(self, x):
-        self.calls += self.training
+        self.calls += self.training and torch.is_grad_enabled()  # a call that learns nothing counts for none
         if os.environ["RANK"] == "1" and self.training:
             if self.what == "memory" and len(x) > 4:
                 raise torch.OutOfMemoryError("out of memory")

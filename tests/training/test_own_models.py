@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.linear_model import PoissonRegressor
+from sklearn.metrics import r2_score
 from torch import Tensor, nn
 
 import handful
@@ -249,8 +252,62 @@ def test_a_state_that_no_buffer_holds_is_told():
     assert not any("between calls" in n for n in handful.fit(linear(nn.Linear), (ROUGH, KINDS), **SHORT).plan.notes)
 
 
+class ByKeyword(nn.Linear):
+    def forward(self, *, rows):
+        return super().forward(rows)
+
+
+class Centred(nn.Linear):
+    """Takes a running mean off its rows, or has a frozen copy that follows its weights."""
+
+    def __init__(self, *sizes, follows=False):
+        super().__init__(*sizes)
+        self.register_buffer("mean", torch.zeros(sizes[0]))
+        self.copy = nn.Parameter(self.weight.detach().clone(), requires_grad=False) if follows else None
+
+    def forward(self, x):
+        if self.training and self.copy is not None:
+            self.copy.data.lerp_(self.weight.data, 0.1)
+        elif self.training:
+            self.mean = 0.9 * self.mean + 0.1 * x.mean(0).detach()
+        return super().forward(x - self.mean)
+
+
+@pytest.mark.parametrize("follows", [False, True])
+def test_what_a_call_changes_is_told_where_a_mini_batch_is_cut_into_parts(follows):
+    net = linear(partial(Centred, follows=follows))
+    before = net.weight.detach().clone()
+    given = SHORT | {"batch": 16, "until": "steps(1)", "lr": 1e-30}
+    notes = handful.fit(net, (ROUGH, KINDS), **given, micro_batch=8).plan.notes
+    name = "copy" if follows else "mean"
+    assert [n for n in notes if f"the model changes {name} at each call in training mode: in parts" in n]
+    assert torch.equal(net.weight, before)
+    assert follows or net.mean.any()
+    assert not [n for n in handful.fit(net, (ROUGH, KINDS), **given).plan.notes if "changes" in n]
+
+
+def test_a_model_of_complex_weights_gets_rows_as_exact_as_they_are():
+    class Complex(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(ROUGH.shape[1], 3, dtype=torch.complex128) / 3)
+
+        def forward(self, x):
+            self.got = x.dtype
+            return (x @ self.w.abs()) + 0 * self.w.real.sum()
+
+    net = Complex()
+    handful.fit(net, (ROUGH.astype("float64"), KINDS), **SHORT)
+    assert net.got is torch.float64
+
+
 @pytest.mark.parametrize(
-    ("kind", "data"), [(TakesDict, {"a": ROUGH, "b": ROUGH, "y": KINDS}), (TakesNames, (ROUGH, KINDS))]
+    ("kind", "data"),
+    [
+        (TakesDict, {"a": ROUGH, "b": ROUGH, "y": KINDS}),
+        (TakesNames, (ROUGH, KINDS)),
+        (ByKeyword, (ROUGH, KINDS)),
+    ],
 )
 def test_inputs_in_a_dict_or_by_any_name(kind, data):
     plain = linear(nn.Linear)
@@ -309,21 +366,51 @@ def test_a_model_that_differentiates_in_its_forward_is_trained_evaluated_and_ask
     torch.testing.assert_close(run.outputs(x)["u"].detach(), wanted["u"].detach())
 
 
-def test_the_logarithm_of_a_rate_is_not_taken_for_the_rate():
+@pytest.mark.parametrize("own", [False, True])
+def test_logarithms_and_logits_are_not_taken_for_the_numbers(own):
     generator = np.random.default_rng(0)
     x = generator.standard_normal((300, 3)).astype(np.float32)
-    y = generator.poisson(np.exp(1 + x[:, 0])).astype(np.float32)
-    net = nn.Sequential(nn.Linear(3, 1), nn.Flatten(0))
-    options = {"loss": nn.PoissonNLLLoss(), "batch": 16, "lr": 0.05, "until": "epochs(20)", "quiet": True}
-    run = handful.fit(net, (x, y), **options)
-    assert list(run.scores) == ["valid_loss"]
-    rates = np.exp(np.asarray(run.outputs(x)))
-    assert 1 - ((rates - y) ** 2).sum() / ((y - y.mean()) ** 2).sum() > 0.5
-    with pytest.raises(HandfulError, match=r"do not predict 'y'.*run.outputs\(data\) gives them"):
-        run.predict(x)
-    given = nn.Sequential(nn.Linear(3, 1), nn.Softplus(), nn.Flatten(0))
-    rate = handful.fit(given, (x, y), **options | {"loss": nn.PoissonNLLLoss(log_input=False)})
-    assert "valid_r2" in rate.scores
+    counts = generator.poisson(np.exp(1 + x[:, 0])).astype(np.float32)
+    shares = 1 / (1 + np.exp(-x[:, 0] - 0.3 * x[:, 1]))
+    logit = nn.functional.binary_cross_entropy_with_logits
+    rate = nn.functional.poisson_nll_loss
+    losses = [
+        (torch.exp, counts, (lambda o, t: rate(o, t, reduction="none")) if own else nn.PoissonNLLLoss()),
+        (torch.sigmoid, shares, (lambda o, t: logit(o, t, reduction="none")) if own else nn.BCEWithLogitsLoss()),
+        (lambda o: o, shares, (lambda o, t: (o - t) ** 2) if own else nn.MSELoss()),
+    ]
+    for link, y, loss in losses:
+        y = y.astype("float32")
+        net = nn.Sequential(nn.Linear(3, 1), nn.Flatten(0) if own else nn.Identity())
+        run = handful.fit(net, (x, y), loss=loss, batch=16, lr=0.05, until="epochs(20)", quiet=True)
+        with torch.no_grad():
+            wanted = link(net(torch.tensor(x)).flatten()).numpy()
+        np.testing.assert_allclose(run.predict(x), wanted, rtol=1e-5)
+        found = run.evaluate((x, y))
+        assert found["mae"] == pytest.approx(np.abs(wanted - y).mean(), rel=1e-5)
+        assert found["r2"] == pytest.approx(r2_score(y, wanted), rel=1e-4)
+
+
+def test_counts_and_shares_of_ready_made_models(tmp_path):
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((300, 2))
+    share = 1 / (1 + np.exp(-x[:, 1]))
+    rows = {"a": x[:, 0], "b": x[:, 1], "count": generator.poisson(np.exp(5 + 0.5 * x[:, 0])), "share": share}
+    how = {"batch": 16, "lr": 0.03, "until": "epochs(20)", "quiet": True}
+    run = handful.fit("linear", rows, target="count", columns="-share", loss="poisson", **how)
+    wanted = PoissonRegressor(alpha=0, tol=1e-9).fit(x, rows["count"]).predict(x)  # log-linear, too
+    np.testing.assert_allclose(run.predict(rows), wanted, rtol=0.05)
+    both = handful.fit("linear", rows, target="count,share", out=tmp_path / "run",
+                       loss="together(['poisson', 'binary_cross_entropy'])", **how)  # fmt: skip
+    found, scores = both.predict(rows), both.evaluate(rows)
+    np.testing.assert_allclose(found["count"], wanted, rtol=0.05)
+    np.testing.assert_allclose(found["share"], share, atol=0.02)
+    assert scores["count_mae"] == pytest.approx(np.abs(found["count"] - rows["count"]).mean(), rel=1e-5)
+    assert scores["share_r2"] == pytest.approx(r2_score(share, found["share"]), rel=1e-5)
+    assert handful.load(tmp_path / "run").evaluate(rows) == scores
+    for bad, loss, words in ((-rows["count"], "poisson", "0 or more"), (3 * share, nn.BCEWithLogitsLoss(), "0 to 1")):
+        with pytest.raises(HandfulError, match=f"and the loss is for .*{words}"):
+            handful.fit("linear", rows | {"bad": bad}, target="bad", loss=loss, **how)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
@@ -336,6 +423,8 @@ def test_a_scripted_model_trains_as_the_plain_one() -> None:
     given = handful.fit(scripted, data, **options)
     plain.load_state_dict(start)
     assert given.scores == handful.fit(plain, data, **options).scores
+    with pytest.raises(HandfulError, match="a scripted model is a program already"):
+        given.export("m.pt2")
 
 
 class MeanAndSpread(nn.Module):

@@ -246,6 +246,21 @@ class TestSteps:
         assert step(["c", "zzz", "", "a"]).tolist() == [3, 0, 0, 1]
         assert step.recode(torch.tensor([0, 1, -1, 2]), ("c", "new", "a")).tolist() == [3, 0, 0, 1]
 
+    def test_the_same_classes_are_not_looked_at_anew_for_every_batch(self):
+        class Name(str):
+            hashed = 0
+
+            def __hash__(self):
+                Name.hashed += 1
+                return super().__hash__()
+
+        classes, seen = tuple(map(Name, "cab")), []
+        step = Categories().fit([["a", "b", "c"]])
+        for _ in range(3):  # of 200,000 names, each time took longer than to learn from the batch
+            assert step.recode(torch.tensor([0, 2]), classes).tolist() == [3, 2]
+            seen.append(Name.hashed)
+        assert seen[0] == seen[1] == seen[2] > 0
+
     def test_bytes_are_scaled_per_channel_exactly_as_in_numpy(self):
         x = torch.tensor(np.random.default_rng(0).integers(0, 256, (40, 3, 5, 7), dtype=np.uint8))
         step = ScaleImage().fit([x[:1], x[1:8], x[8:]])

@@ -66,6 +66,59 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Known: {', '.join(names)}"
 
 
+# What other tools call an option, in the words of Python, which the command line puts in those of its flags.
+CALLED = {
+    "epochs": "until='epochs(N)'",
+    "steps": "until='steps(N)'",
+    "iter": "until='steps(N)'",
+    "time": "until='seconds(N)'",
+    "patience": "until='epochs(N) | plateau(N)'",
+    "early_stopping": "until='epochs(N) | plateau(N)'",
+    "batch_size": "batch=N",
+    "bs": "batch=N",
+    "learning_rate": "lr=X",
+    "momentum": "optimizer='sgd(momentum=0.9)'",
+    "lr_scheduler": "schedule=NAME",
+    "scheduler": "schedule=NAME",
+    "weight_decay": "l2=X",
+    "wd": "l2=X",
+    "grad_norm": "clip_norm=X",
+    "gradient_clip_val": "clip_norm=X",
+    "accumulate_grad_batches": "micro_batch=ROWS",
+    "gradient_accumulation_steps": "micro_batch=ROWS",
+    "criterion": "loss=NAME",
+    "output": "out=FOLDER",
+    "output_dir": "out=FOLDER",
+    "dtype": "precision=NAME",
+    "fp16": "precision='float16'",
+    "bf16": "precision='bfloat16'",
+    "gpu": "device='cuda', and by itself where there is one",
+    "metric": "metrics=NAME",
+    "label": "target=COLUMN",
+    "labels": "target=COLUMN",
+    "val": "valid=SHARE",
+    "validation": "valid=SHARE",
+    "validation_split": "valid=SHARE",
+    "validation_data": "valid=DATA",
+    "test": "valid=DATA, or afterwards `handful evaluate RUN TEST`",
+    "random_state": "seed=N",
+    "transform": "augment=NAME, or preprocess=NAME",
+}
+
+
+def no_option(name: str, known: Iterable[str]) -> str:
+    """That there is none of that name, and what it is called here.
+
+    >>> no_option("num_epochs", ["lr"]), no_option("lrr", ["lr"])
+    ("there is no num_epochs; here it is until='epochs(N)'", "there is no option 'lrr'. Did you mean 'lr'?")
+    """
+    plain = name.lstrip("-").replace("-", "_").lower()
+    here = CALLED.get(re.sub("^(num|n|nb|max)_(train_)?", "", plain))
+    return (
+        f"there is no {name}; here it is {here}" if here else f"there is no option '{name}'.{did_you_mean(name, known)}"
+    )
+
+
 def some(names: Sequence[object], limit: int = 3) -> str:
     """The first few of many names, and how many more there are.
 

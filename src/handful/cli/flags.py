@@ -17,7 +17,7 @@ from typing import Annotated, Any, BinaryIO, TypeVar
 import typer
 from typer.core import TyperGroup
 
-from handful.base.errors import HandfulError, did_you_mean
+from handful.base.errors import HandfulError, no_option
 from handful.base.files import a_file, written_down
 from handful.plan.config import OPTIONS, Option
 
@@ -146,7 +146,7 @@ def options_of(path: Path, known: set[str]) -> dict[str, object]:
     found = {name.replace("-", "_"): value for name, value in read.items()}
     for name in found:
         if name not in known:
-            raise HandfulError(f"{path}: there is no option '{name}'.{did_you_mean(name, known)}")
+            raise HandfulError(f"{path}: {no_option(name, known)}")
     return {name: Path(str(value)) if name == "out" else value for name, value in found.items()}
 
 

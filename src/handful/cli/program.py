@@ -8,38 +8,15 @@ from typing import Annotated
 
 import typer
 
-from handful.base.errors import HandfulError, shown
+from handful.base.errors import HandfulError, no_option, shown
 from handful.base.version import __version__
 from handful.cli import data, results, training, watch
 from handful.cli.flags import app
 from handful.plan.config import OPTIONS
 
+OWN = {"budget", "seeds", "seconds", "epochs", "lrs", "reach", "steps"}  # of a command, not of `fit`
 COMMANDS = (training, results, watch, data)  # imported: their commands are known to `app`
 USAGE: type[Exception] = typer.BadParameter.__mro__[1]  # click's UsageError, wherever this typer has click
-CALLED = {  # what other tools call an option, and what it is here
-    "--epochs": "--until 'epochs(N)'",
-    "--max-epochs": "--until 'epochs(N)'",
-    "--steps": "--until 'steps(N)'",
-    "--max-steps": "--until 'steps(N)'",
-    "--patience": "--until 'plateau(N)'",
-    "--batch-size": "--batch N",
-    "--bs": "--batch N",
-    "--learning-rate": "--lr X",
-    "--weight-decay": "--l2 X",
-    "--wd": "--l2 X",
-    "--output": "--out FOLDER",
-    "--output-dir": "--out FOLDER",
-    "--dtype": "--precision",
-    "--gpu": "--device cuda, and by itself where there is one",
-    "--metric": "--metrics NAME",
-    "--label": "--target COLUMN",
-    "--labels": "--target COLUMN",
-    "--val": "--valid",
-    "--validation": "--valid",
-    "--test": "--valid, or afterwards `handful evaluate RUN TEST`",
-    "--validation-split": "--valid SHARE",
-    "--random-state": "--seed N",
-}
 
 
 def _version(value: bool) -> None:
@@ -63,17 +40,17 @@ def in_flags(text: str) -> str:
     >>> in_flags("bad_rows must be 'stop' or a number, not -1"), in_flags("no target; name it with target=...")
     ("--bad-rows must be 'stop' or a number, not -1", 'no target; name it with --target ...')
     """
-    name = text.partition(" ")[0]
-    text = f"--{name.replace('_', '-')}{text[len(name) :]}" if name in OPTIONS else text
-    named = rf"(?<![\w-])({'|'.join(OPTIONS)})=('[^']*'|\"[^\"]*\"|\.\.\.|[\w.]*\w)"
+    name, rest = text.partition(" ")[::2]
+    text = f"--{name.replace('_', '-')} {rest}" if name in OPTIONS or (name in OWN and rest[:4] == "must") else text
+    named = rf"(?<![\w-])({'|'.join((*OPTIONS, 'out'))})=('[^']*'|\"[^\"]*\"|\.\.\.|[\w.]*\w)"
     return re.sub(named, lambda found: f"--{found[1].replace('_', '-')} {found[2]}".removesuffix(" True"), text)
 
 
 def asked_wrongly(problem: Exception) -> str:
     """A usage error as one sentence, with the right name where another tool's was given."""
-    name = str(getattr(problem, "option_name", ""))
-    if name in CALLED:
-        return f"there is no {name}; here it is {CALLED[name]}"
+    name = getattr(problem, "option_name", None)
+    if isinstance(name, str) and "; here it is " in (said := no_option(name, ())):
+        return in_flags(said)
     text = re.sub(r"\s+", " ", str(problem.format_message() if hasattr(problem, "format_message") else problem))
     return text[:1].lower() + text[1:].rstrip(".")
 

@@ -2,7 +2,8 @@
 
 import math
 import sys
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -13,50 +14,101 @@ from handful.report.words import say_seconds
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-RUNS, AFTER = 0.7, 0.05  # of a budget: for all runs; for each of what follows them
+RUNS, AFTER = 0.7, 0.05  # of what is left: planned for all runs; for each of what follows them
+KEPT = 0.2  # of it, which no further run may take,
+DRAWN = 0.1  # and for the page
 FEW = 3  # learning rates tried where time is short
+
+
+class Clock:
+    """How much is left of `budget` seconds that count from `began`; no end where there is no budget.
+
+    >>> Clock(None).left, Clock(5.0, time.perf_counter() - 6).left
+    (inf, 0.0)
+    """
+
+    def __init__(self, budget: float | None, began: float | None = None) -> None:
+        self.budget = math.inf if budget is None else budget
+        self._began = time.perf_counter() if began is None else began
+        self.slowest = 0.0  # seconds, of the runs that `fits` was told of
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return max(0.0, self.budget - time.perf_counter() + self._began)
+
+    def fits(self, seconds: float, keep: float) -> bool:
+        """Whether what took so long may be done once more, where `keep` seconds are wanted for what follows it."""
+        self.slowest = max(self.slowest, seconds)
+        return self.left - seconds >= keep
 
 
 @dataclass(frozen=True)
 class Share:
     """seconds: the limit of each run, None for no limit; tries: learning rates of each batch size; seeds: runs of each;
-    after: seconds for each measurement that follows the runs; choice: the same in words, with the reason."""
+    left: what all of them and what follows were given; setup: what a run takes besides its training."""
 
     seconds: float | None
     tries: int
     seeds: int
-    after: float = math.inf
-    choice: dict[str, Choice] = field(default_factory=dict)
+    left: float = math.inf
+    setup: float = 0.0
+
+    def after_rates(self, part: float) -> float:
+        """The seconds to be left once such a part of the learning rates has been tried."""
+        return self.left * (1 - RUNS * part * self.tries / max(1, self.tries + self.seeds))
+
+    @property
+    def after_runs(self) -> float:
+        """The seconds to be left when the last run ends."""
+        return KEPT * self.left
+
+    def limit(self, left: float, methods: int, slowest: float) -> float | None:
+        """The limit of the compared runs, where so many seconds are left: one run of each fits, if it takes no longer
+        than the `slowest` of those that tried rates."""
+        if self.seconds is None:
+            return None
+        each = (left - self.after_runs) / methods
+        return min(self.seconds, training(each, self.setup), max(0.02, self.seconds * each / max(slowest, 1e-9)))
+
+    def following(self, left: float, more: int) -> float:
+        """The seconds for the next of `more` measurements that follow the runs."""
+        return math.inf if math.isinf(left) else max(0.0, min(AFTER * self.left, (left - DRAWN * self.left) / more))
+
+    def said(self, budget: float, limit: float, rates: tuple[int, int], seeds: tuple[int, int], without: str) -> Choice:
+        """The budget and what it was enough for: of the learning rates and seeds, how many of how many."""
+        counted = {"learning rates tried": rates, "seeds": seeds}
+        fewer = [f"{new} of {old} {name}" for name, (new, old) in counted.items() if new < old]
+        why = [f"at most {say_seconds(limit)} of training for each run", *fewer, without]
+        return Choice(say_seconds(budget), "given", "; ".join(filter(None, why)))
 
 
 def share_out(
-    budget: float | None, spent: float, setup: float, methods: int, tries: int, seeds: int, *, fixed: bool = False,
-    longest: float = 0.0,
-) -> Share:  # fmt: skip
-    """What each run of the comparison gets of `budget` seconds, of which `spent` are gone; to set up one and score its
-    beginning and end takes `setup`, a step of the largest batch `longest`, for which all limits together leave room,
-    as it is taken whole.
+    left: float, setup: float, methods: int, tries: int, seeds: int, *, fixed: bool = False, longest: float = 0.0
+) -> Share:
+    """What each run of the comparison gets of the seconds that are left; to set up one and score its beginning and its
+    end takes `setup`, a step of the largest batch, which is taken whole, `longest`: all limits together leave room.
 
     Where setting up would take more than a third of what there is, fewer rates are tried (unless they are fixed), then
     none but the usual one, then fewer seeds are run: one run of each method always is.
 
-    >>> share_out(100.0, 0.0, 0.1, methods=4, tries=7, seeds=3).seconds
+    >>> share_out(100.0, 0.1, methods=4, tries=7, seeds=3).seconds
     1.2692307692307692
-    >>> share_out(2.0, 0.0, 0.2, methods=4, tries=7, seeds=3).seeds
+    >>> share_out(2.0, 0.2, methods=4, tries=7, seeds=3).seeds
     1
     """
-    if budget is None:
+    if math.isinf(left):
         return Share(None, tries, seeds)
-    left = max(0.0, budget - spent)
     ways = [(tries, seeds)] + ([] if fixed else [(t, seeds) for t in (FEW, 0) if t < tries])
     ways += [(ways[-1][0], n) for n in range(seeds - 1, 0, -1)]
     each = [RUNS * left / (methods * (t + n)) - longest / methods for t, n in ways]
     k = next((k for k, seconds in enumerate(each) if seconds >= 3 * setup), len(ways) - 1)
-    limit = max(0.02, (each[k] - setup) / (1 + SCORING))
-    names = ("learning rates tried", "seeds")
-    fewer = [f"{new} of {old} {name}" for new, old, name in zip(ways[k], (tries, seeds), names) if new < old]
-    why = "; ".join([f"at most {say_seconds(limit)} of training for each run", *fewer])
-    return Share(limit, *ways[k], AFTER * left, {"time": Choice(say_seconds(budget), "given", why)})
+    return Share(training(each[k], setup), *ways[k], left, setup)
+
+
+def training(each: float, setup: float) -> float:
+    """The seconds of training of a run that takes `each` with its setting up and scoring."""
+    return max(0.02, (each - setup) / (1 + SCORING))
 
 
 class Counter:

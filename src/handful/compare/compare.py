@@ -4,7 +4,6 @@ import copy
 import json
 import math
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,12 +17,13 @@ from handful.base.errors import HandfulError, did_you_mean
 from handful.base.expression import number, positive_integer
 from handful.base.plan import Choice
 from handful.base.score import direction
-from handful.compare.budget import Counter, Share, share_out
+from handful.compare.budget import Clock, Counter, Share, share_out
 from handful.compare.experiment import Experiment, Method, Task, costs, methods, run_experiment
-from handful.compare.findings import SEEDS, Results, Row, TargetScore, choose_target, findings, table
-from handful.compare.gradient_variance import GradientVariance, gradient_variance
+from handful.compare.findings import SEEDS, Results, Row, choose_target, findings, table
+from handful.compare.gradient_variance import FEWEST, HURRIED, LEAST_ROWS, GradientVariance, gradient_variance
 from handful.compare.page import compare_page
-from handful.compare.paths import SECONDS, Surface, loss_surface
+from handful.compare.paths import SECONDS, loss_surface
+from handful.compare.rates import GRID, TRIES, Rates, most_tries, tune_all
 from handful.data.base import Source
 from handful.data.open import open as open_source
 from handful.data.split import split as split_rows
@@ -34,13 +34,6 @@ from handful.report.tables import text_table
 from handful.report.words import say_bytes, say_count, say_number, say_score, say_seconds, say_value
 from handful.runs.folder import RunFolder
 from handful.training.watch import stop
-
-GRID = 3.0  # the factor between two learning rates that are tried
-TRIES, MORE = 5, 2  # learning rates tried for every method; further ones where the best is at the end of the grid
-REFERENCE = 32  # the batch that an optimizer's usual learning rate is taken to be for
-
-Rates = str | float | Sequence[float]
-Tuned = tuple[float | str, list[tuple[float, float]]]  # the rate of a method; the rates tried, with the training loss
 
 
 class Comparison(Results):
@@ -82,6 +75,7 @@ def compare(
     valid: object = 0.1,
     epochs: float = 6,
     budget: float | None = 300,
+    began: float | None = None,
     seconds: float | None = None,
     until: stop.Rule | str | float | None = None,
     lrs: Rates = "tune",
@@ -102,8 +96,9 @@ def compare(
     batches:  examples per step: 1 (stochastic gradient descent), mini-batches, "full" (batch gradient descent), "auto"
     epochs:   that every run is given: equal examples for all; seconds: a limit of time for every run as well
               (epochs=1000, seconds=5 compares at equal time instead); until: a further stop rule, such as "plateau(5)"
-    budget:   seconds for the whole comparison, or None. Where it is short, all runs get the same limit of time, fewer
-              rates are tried, and fewer seeds are run; `choices` says so
+    budget:   seconds for the whole comparison, page included, or None. Where it is short, or others keep the machine
+              busy, all runs get the same limit of time, fewer rates are tried, fewer seeds run; `choices` says so
+    began:    the time.perf_counter() that the budget counts from; by default that of the call
     lrs:      "tune": for every batch size, five learning rates a factor 3 apart around the optimizer's usual one
               times sqrt(batch / 32), each as long as the runs, with a seed of their own; while the best is at an end
               of the grid, up to two more beyond it; the lowest training loss wins. Or learning rates to try; or one
@@ -123,7 +118,7 @@ def compare(
     >>> [(row["method"], row["steps"]) for row in c.table]
     [('8 rows', 68), ('full batch', 4)]
     """
-    began = time.perf_counter()
+    clock = Clock(budget, began)
     _check(model, seeds, {"epochs": epochs, "budget": budget, "seconds": seconds}, optimizer, reach, more, out)
     source = open_source(train, target=target)
     rows, held_out = _hold_out(source, valid, seed)
@@ -131,103 +126,36 @@ def compare(
     given = {**more, "target": target, "optimizer": optimizer, "schedule": schedule, "seed": seed}
     rule = None if until is None else stop.as_rule(until)
     task = Task(copy.deepcopy(model), rows, held_out, given, seed, epochs, seconds, rule)
-    usual, found = _prepare(task, optimizer, reach)
-    task = replace(task, given={**given, **{name: choice.value for name, choice in found.items()}})
-    share = _share(task, chosen, lrs, seeds, budget, began)
-    task = replace(task, seconds=min((s for s in (seconds, share.seconds) if s is not None), default=None))
-    tuned, runs, variance, surface = _measure(task, chosen, lrs, usual, share, quiet)
-    comparison = _summary(task, runs, choose_target(runs, reach), tuned, variance, surface)
+    task, usual, found = _prepare(task, optimizer, reach)
+    setup, longest = costs(task, max(m.size or 1 for m in chosen))
+    share = share_out(clock.left, setup, len(chosen), most_tries(lrs), seeds, fixed=lrs != "tune", longest=longest)
+    comparison, limit = _measure(task.limited(share.seconds), chosen, lrs, usual, share, clock, reach, quiet)
     comparison.title = f"{model if isinstance(model, str) else type(model).__name__} on {file_name(source.name)}"
-    comparison.choices = _choices(task, runs, lrs, comparison.target) | found | share.choice
+    time = _time(budget, limit, share, comparison, most_tries(lrs), seeds)
+    comparison.choices = _choices(task.limited(limit), lrs, comparison) | found | time
     if out is not None:
         comparison.save(out)
     return comparison
 
 
-def _share(
-    task: Task, chosen: list[Method], lrs: Rates, seeds: int, budget: float | None, began: float
-) -> Share:  # fmt: skip
-    """What each run gets of the budget, of which a part is gone since `began`."""
-    setup, longest = costs(task, max(m.size or 1 for m in chosen))
-    spent, fixed = time.perf_counter() - began, lrs != "tune"
-    return share_out(budget, spent, setup, len(chosen), _tries(lrs), seeds, fixed=fixed, longest=longest)
-
-
 def _measure(
-    task: Task, chosen: list[Method], lrs: Rates, usual: float, share: Share, quiet: bool
-) -> tuple[dict[Method, Tuned], list[Experiment], list[GradientVariance], Surface | None]:
-    """All there is to run: the rates of every method, the runs, what their gradients do, and where they went."""
+    task: Task, chosen: list[Method], lrs: Rates, usual: float, share: Share, clock: Clock,
+    reach: tuple[str, float] | None, quiet: bool,
+) -> tuple[Comparison, float | None]:  # fmt: skip
+    """All there is to run: the rates of every method, the runs, what their gradients do, and where they went. With the
+    limit of time that the runs had."""
     with Counter(len(chosen) * (share.tries + share.seeds), quiet=quiet) as counter:
-        tuned = {m: tune(task, m, lrs, usual, task.seed + share.seeds, share.tries, counter) for m in chosen}
-        runs = _run_all(task, {m: lr for m, (lr, _) in tuned.items()}, share.seeds, counter)
-        variance = _variances(task, runs, chosen, share.after, counter)
-        surface = loss_surface(task, [r for r in runs if r.seed == task.seed], min(SECONDS, share.after))
-    return tuned, runs, variance, surface
-
-
-def _summary(
-    task: Task,
-    runs: list[Experiment],
-    target: TargetScore,
-    tuned: dict[Method, Tuned],
-    variance: list[GradientVariance],
-    surface: Surface | None,
-) -> Comparison:
-    """What was measured, with the table and the answers."""
-    plan, n = runs[0].run.plan, len(task.train)
+        tuned = tune_all(task, chosen, lrs, usual, share, clock, counter)
+        task = task.limited(share.limit(clock.left, len(chosen), clock.slowest))
+        runs = _run_all(task, {m: lr for m, (lr, _) in tuned.items()}, share, clock, counter)
+        variance = _variances(task, runs, chosen, share, clock, counter)
+        first = [r for r in runs if r.seed == task.seed]
+        surface = loss_surface(task, first, min(SECONDS, share.following(clock.left, 1)))
+    plan, n, target = runs[0].run.plan, len(task.train), choose_target(runs, reach)
     lines = table(runs, target, variance, n)
     answers = findings(lines, target, variance, plan.score, direction(plan))
     tried = {method.name: pairs for method, (_, pairs) in tuned.items() if pairs}
-    return Comparison(lines, runs, answers, target, variance, tried, {}, plan.score, n, "", surface)
-
-
-def _tries(lrs: Rates) -> int:
-    """How many learning rates are tried for each batch size, at most."""
-    match lrs:
-        case "tune":
-            return TRIES + MORE
-        case str() | int() | float():
-            return 0
-    return len(lrs)
-
-
-def tune(task: Task, method: Method, lrs: Rates, usual: float, seed: int, tries: int, counter: Counter) -> Tuned:
-    """The learning rate of a method: given, or the best of runs as long as the compared ones; and the (rate, training
-    loss) of each. usual: the optimizer's usual rate, for a batch of REFERENCE rows; tries: rates at most."""
-    match lrs:
-        case "auto":
-            return "auto", []
-        case "tune":
-            centre = usual * math.sqrt((method.size or 2 * REFERENCE) / REFERENCE)
-            waiting = [_round(centre * GRID ** (k - min(tries, TRIES) // 2)) for k in range(min(tries, TRIES))]
-            if not waiting:
-                return _round(centre), []
-        case bool() | str() | []:
-            raise HandfulError(f"lrs must be 'tune', 'auto', a learning rate or a list of them, not {lrs!r}")
-        case int() | float():
-            return float(lrs), []
-        case _:
-            waiting = [float(v) for v in lrs]
-    losses: dict[float, float] = {}
-    best = waiting[0]
-    while waiting:
-        lr = waiting.pop(0)
-        final = run_experiment(task, method, seed, lr, moments=0).last["train_loss"]
-        losses[lr] = final if math.isfinite(final) else math.inf
-        counter.done()
-        best = min(losses, key=lambda lr: losses[lr])
-        if lrs == "tune" and not waiting and len(losses) < tries and best in (min(losses), max(losses)):
-            waiting = [_round(best / GRID if best == min(losses) else best * GRID)]
-    tried = sorted(losses.items())
-    low, high = tried[0][0], tried[-1][0]
-    if not math.isfinite(losses[best]):
-        raise HandfulError(f"with {method.name} every learning rate from {low:g} to {high:g} diverged; give lower lrs")
-    counter.done(tries - len(losses))
-    counter.say(
-        f"{method.name}: learning rate {say_number(best)}, best of {len(tried)} from {say_number(low)} to "
-        f"{say_number(high)} (training loss {say_number(losses[best])})"
-    )
-    return best, tried
+    return Comparison(lines, runs, answers, target, variance, tried, {}, plan.score, n, "", surface), task.seconds
 
 
 def words(rows: Sequence[Row], score: str) -> list[dict[str, str]]:
@@ -257,9 +185,11 @@ def words(rows: Sequence[Row], score: str) -> list[dict[str, str]]:
     return lines
 
 
-def _prepare(task: Task, optimizer: Optimizers, reach: tuple[str, float] | None) -> tuple[float, dict[str, Choice]]:
+def _prepare(
+    task: Task, optimizer: Optimizers, reach: tuple[str, float] | None
+) -> tuple[Task, float, dict[str, Choice]]:
     """Assemble one run, so that mistakes are reported before the first; returns the optimizer's usual learning rate,
-    and what was measured of the machine, which is the same for all runs."""
+    and what was measured of the machine, which is the same for all runs, with the task that has it."""
     t = task.training(Method(1, 1), task.seed, 1e-3)
     parts = ("train",) if task.held_out is None else ("train", "valid")
     known = [f"{part}_{name}" for part in parts for name in ("loss", *(m.name for m in t.objective.metrics))]
@@ -269,25 +199,30 @@ def _prepare(task: Task, optimizer: Optimizers, reach: tuple[str, float] | None)
     if isinstance(usual, dict):
         raise HandfulError("compare looks for one learning rate for each batch size; give it one optimizer")
     machine = {name: t.plan.choices[name] for name in ("precision", "threads")}
-    return float(usual), {name: choice for name, choice in machine.items() if choice.status == "measured"}
+    found = {name: choice for name, choice in machine.items() if choice.status == "measured"}
+    given = {**task.given, **{name: choice.value for name, choice in found.items()}}
+    return replace(task, given=given), float(usual), found
 
 
 def _variances(
-    task: Task, runs: list[Experiment], chosen: list[Method], seconds: float, counter: Counter
+    task: Task, runs: list[Experiment], chosen: list[Method], share: Share, clock: Clock, counter: Counter
 ) -> list[GradientVariance]:
-    """The gradient's variance at the initial weights and at the end of the best run of the first seed, each measured in
-    about so many seconds at most."""
-    if len(task.train) < 4:
+    """The gradient's variance at the initial weights and at the end of the best run of the first seed; none where there
+    is no time for it."""
+    if len(task.train) < LEAST_ROWS:
         return []
     first = [r for r in runs if r.seed == task.seed]
     best = min(first, key=lambda r: r.last.get("valid_loss", r.last["train_loss"]))
     t = task.training(Method(1, 1), task.seed, best.lr)  # its model has the initial weights
     sizes = sorted({m.size for m in chosen if m.size} | {int(r.last["batch"]) for r in first})
     states = {"before training": t.objective, f"after training ({best.method.name})": best.run.objective}
-    measured = [
-        gradient_variance(objective, t.batches, sizes=sizes, seed=task.seed, state=state, seconds=seconds)
-        for state, objective in states.items()
-    ]
+    least = 2 * HURRIED * FEWEST * min(r.step_seconds / r.last["batch"] for r in first)
+    measured: list[GradientVariance] = []
+    for state, objective in states.items():
+        left = share.following(clock.left, 3 - len(measured))
+        if left >= least:
+            found = gradient_variance(objective, t.batches, sizes=sizes, seed=task.seed, state=state, seconds=left)
+            measured.append(found)
     for v in measured:
         counter.say(
             f"gradient variance {v.state}: slope {v.slope:.3f}, 95% interval {v.low:.3f} to {v.high:.3f} (the law: -1)"
@@ -295,11 +230,16 @@ def _variances(
     return measured
 
 
-def _run_all(task: Task, rates: dict[Method, float | str], seeds: int, counter: Counter) -> list[Experiment]:
-    """Every method with every seed. A method whose batch was chosen by measurement pays for it: setting up took that
-    much longer than for others."""
+def _run_all(
+    task: Task, rates: dict[Method, float | str], share: Share, clock: Clock, counter: Counter
+) -> list[Experiment]:
+    """Every method with every seed for which there is time. A method whose batch was chosen by measurement pays for it:
+    setting up took that much longer than for others."""
     runs: list[Experiment] = []
-    for seed in range(task.seed, task.seed + seeds):
+    before = clock.left
+    for seed in range(task.seed, task.seed + share.seeds):
+        if runs and not clock.fits((before - clock.left) / (seed - task.seed), share.after_runs):
+            break
         for method, lr in rates.items():
             runs.append(run_experiment(task, method, seed, lr, memory=seed == task.seed))
             counter.done()
@@ -356,14 +296,28 @@ def _check(
         raise HandfulError(f"compare sets {name} itself; {INSTEAD[name]}")
 
 
-def _choices(task: Task, runs: list[Experiment], lrs: Rates, target: TargetScore) -> dict[str, Choice]:
+def _time(
+    budget: float | None, limit: float | None, share: Share, c: Comparison, tries: int, seeds: int
+) -> dict[str, Choice]:
+    """The budget, and what it was not enough for."""
+    if budget is None:
+        return {}
+    tried = min([share.tries, *(len(pairs) for pairs in c.tried.values() if len(pairs) < min(share.tries, TRIES))])
+    short = c.rows >= LEAST_ROWS and not c.variance
+    without = "no time to measure the gradients' variance" if short else ""
+    said = share.said(budget, limit or 0.0, (tried, tries), (len({r.seed for r in c.runs}), seeds), without)
+    return {"time": said}
+
+
+def _choices(task: Task, lrs: Rates, c: Comparison) -> dict[str, Choice]:
+    runs, target = c.runs, c.target
     plan, seeds = runs[0].run.plan, len({r.seed for r in runs})
     rates = {r.method.name: say_number(r.lr, 2) for r in runs}
-    tuning = (
-        f"{TRIES} to {TRIES + MORE} rates a factor {GRID:g} apart for each batch size, each as long as the runs, on "
-    )
-    tuning += "a seed of their own; the lowest training loss won"
-    how = tuning if lrs == "tune" else "as fit chooses" if lrs == "auto" else ""
+    counts = sorted({len(pairs) for pairs in c.tried.values()} or {0})
+    several = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    tuning = f"{several} rates a factor {GRID:g} apart for each batch size, each as long as the runs, on a seed of "
+    tuning += "their own; the lowest training loss won"
+    how = tuning if c.tried and lrs == "tune" else "as fit chooses" if lrs == "auto" else ""
     limit = "" if task.seconds is None else f", and at most {say_seconds(task.seconds)}"
     limit += "" if task.until is None else f", or until {task.until}"
     held = "nothing held out" if task.held_out is None else f"{len(task.held_out):,} held out, the same for all"
@@ -375,7 +329,7 @@ def _choices(task: Task, runs: list[Experiment], lrs: Rates, target: TargetScore
             "given",
             f"equal examples for every method{limit and ' where the time allows'}{limit}",
         ),
-        "learning rates": Choice(rates, "measured" if lrs == "tune" else "given", how),
+        "learning rates": Choice(rates, "measured" if c.tried else "given" if lrs != "tune" else "default", how),
         "seeds": Choice(seeds, "given", certain if seeds >= SEEDS else "too few to name a winner: that takes 3"),
         "target": Choice(target.words, "given" if target.why == "given" else "measured", target.why),
         "rows": Choice(plan.rows, "found", held),
@@ -391,7 +345,3 @@ def _outcome(one: Experiment) -> str:
     names = [k for k in dict.fromkeys(("train_loss", "valid_loss", one.run.plan.score)) if k in last]
     scores = [f"{'held-out ' if k.startswith('valid_') else ''}{say_score(k, last[k])}" for k in names]
     return f"{', '.join(scores)} after {say_count(last['step'])} steps, {say_seconds(last['seconds'])}"
-
-
-def _round(value: float) -> float:
-    return float(f"{value:.2g}")

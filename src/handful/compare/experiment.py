@@ -5,7 +5,7 @@ import hashlib
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -81,6 +81,10 @@ class Task:
     epochs: float
     seconds: float | None
     until: stop.Rule | None
+
+    def limited(self, seconds: float | None) -> "Task":
+        """With such a limit of time for every run, where it has none that is shorter."""
+        return self if seconds is None else replace(self, seconds=min(seconds, self.seconds or seconds))
 
     def training(self, method: Method, seed: int, lr: float | str) -> Training:
         """A Training ready to run, from the model's initial weights; the caller's own module is copied."""

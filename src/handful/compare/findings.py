@@ -106,7 +106,8 @@ def choose_target(runs: Sequence[Experiment], given: tuple[str, float] | None) -
     above = min(lowest_shared * SLACK, (lowest_shared + start) / 2) if start > lowest_shared else lowest_shared
     how = f"{above / lowest_shared - 1:.0%} above" if lowest_shared > 0 else "near"
     why = f"{how} the lowest that {enough} of {len(worst)} methods reach with every seed"
-    return TargetScore(name, float(f"{above:.3g}"), why)
+    rounded = (float(f"{above:.{digits}g}") for digits in (3, 5, 9))
+    return TargetScore(name, next((v for v in rounded if v < start), above), why)
 
 
 def group(runs: Sequence[Experiment]) -> dict[Method, list[Experiment]]:

@@ -28,6 +28,7 @@ from handful.data.base import Batch
 from handful.training.objective import Objective
 from handful.transform.pipeline import Pipeline
 
+LEAST_ROWS = 4  # with fewer it says nothing
 POPULATION = 2048  # rows that the law is measured on: enough for three decades of B, and cheap
 LEAST, MOST = 64, 256  # mini-batches drawn of each size; of single rows four times as many, as the law starts there
 FEWEST = 128  # rows that it is measured on where time is short
@@ -93,9 +94,9 @@ def gradient_variance(
     Raises HandfulError for fewer than 4 rows.
     """
     rows = plain_rows(batches, seed, POPULATION)
-    if len(rows.source) < 4:
+    if len(rows.source) < LEAST_ROWS:
         raise HandfulError(
-            f"{len(rows.source)} training rows are too few to measure how their gradients vary; it takes 4"
+            f"{len(rows.source)} training rows are too few to measure how their gradients vary; it takes {LEAST_ROWS}"
         )
     if math.isfinite(seconds):
         began, first = time.perf_counter(), next(iter(rows.epoch(512)))

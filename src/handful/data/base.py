@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from handful.base.errors import HandfulError, did_you_mean, whole
+from handful.base.errors import HandfulError, did_you_mean, shown, whole
 from handful.data.series import RowsLike, as_rows, in_series
 
 Rows = NDArray[np.int64]
@@ -180,6 +180,10 @@ class Source(ABC):
 
     @abstractmethod
     def __len__(self) -> int: ...
+
+    def __repr__(self) -> str:
+        what = f"{self.name}: {len(self):,} rows, {len(self.columns)} columns, target {self.target}"
+        return shown(f"<{type(self).__name__} {what}>")
 
     @abstractmethod
     def read(self, rows: Rows) -> dict[str, Value]:

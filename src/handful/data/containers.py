@@ -143,12 +143,17 @@ def listed(value: object) -> object:
 
 
 def _plain(values: Collection[object]) -> Collection[object]:
-    """Paths as text, pictures of Pillow as the bytes of a file, members of an Enum as their names."""
+    """Paths, addresses and ids as text, pictures of Pillow as the bytes of a file, members of an Enum as their names;
+    texts and numbers side by side as a text file has them."""
     first = next((value for value in values if value is not None), None)
     change: Callable[[object], object] | None = None
     match first:
+        case str() | int() | float() if any(isinstance(value, str) for value in values):
+            return _as_texts(values)
         case str() | bytes() | int() | float():
             return values
+        case _ if type(first).__module__ in ("uuid", "ipaddress"):
+            change = lambda value: value if value is None else str(value)  # noqa: E731
         case os.PathLike():
             change = lambda value: os.fspath(value) if isinstance(value, os.PathLike) else value  # noqa: E731
         case Enum():
@@ -156,6 +161,14 @@ def _plain(values: Collection[object]) -> Collection[object]:
         case _ if hasattr(first, "getbands"):
             change = _encoded
     return values if change is None else [change(value) for value in values]
+
+
+def _as_texts(values: Collection[object]) -> Collection[object]:
+    """Numbers among texts written out, as in a text file; other values as they are."""
+    there = [v for v in values if not (v is None or (isinstance(v, float) and v != v) or type(v).__name__ == "NAType")]
+    if all(isinstance(v, str) for v in there) or not all(isinstance(v, str | int | float | np.number) for v in there):
+        return values
+    return [str(v) if isinstance(v, str | int | float | np.number) and v == v else None for v in values]
 
 
 def _encoded(picture: Any) -> object:

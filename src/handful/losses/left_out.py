@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.loss import _Loss
 
 from handful.base.errors import MISTAKES
 from handful.losses.loss import (
@@ -16,11 +17,14 @@ from handful.losses.loss import (
     Counted,
     LossFunction,
     as_loss,
+    binary_cross_entropy,
+    binary_cross_entropy_of_probabilities,
     cross_entropy,
     focal,
     huber,
     mae,
     mse,
+    poisson,
     quantile,
     token_cross_entropy,
 )
@@ -72,12 +76,32 @@ def task_of(loss: object) -> str | None:
     if loss in (None, "auto"):
         return None
     match as_loss(loss)[0]:
-        case mse() | mae() | huber() | quantile() | nn.PoissonNLLLoss():
+        case mse() | mae() | huber() | quantile() | poisson():
             return "regression"
         case Aligned(values=values) if not isinstance(values, nn.BCELoss | nn.BCEWithLogitsLoss):
             return "regression"
         case cross_entropy() | focal() | Counted():
             return "classification"
+    return None
+
+
+def link_of(loss: object) -> str | None:
+    """What of `LINKS` makes numbers of a loss's outputs; "" where they are numbers themselves, None if it is not known.
+
+    >>> link_of(poisson()), link_of(nn.BCEWithLogitsLoss()), link_of(mse()), link_of(lambda o, t: (o - t) ** 2)
+    ('exp', 'sigmoid', '', None)
+    """
+    match loss:
+        case Aligned(values=values):
+            return link_of(values)
+        case poisson() | nn.PoissonNLLLoss(log_input=True):
+            return "exp"
+        case binary_cross_entropy() | nn.BCEWithLogitsLoss():
+            return "sigmoid"
+        case binary_cross_entropy_of_probabilities() | nn.BCELoss():
+            return "itself"
+        case _Loss() | mse() | mae() | huber() | quantile():
+            return ""
     return None
 
 

@@ -44,20 +44,11 @@ class cross_entropy:
     class_weight: tuple[float, ...] | None = None
 
     def __call__(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | Tensor:
-        weight = None if self.class_weight is None else _beside(output, self.class_weight)
+        weight = None if self.class_weight is None else beside(output, self.class_weight)
         return _softmax_loss(output, target, weight, self.label_smoothing)
 
-    def total(self, output: Any, target: Any) -> tuple[Tensor, Tensor] | None:
-        """What the values and what they count for add up to, in one pass, or None where there is no such pass."""
-        if target.ndim != 1 or target.is_floating_point() or self.label_smoothing:
-            return None
-        weight = None if self.class_weight is None else _beside(output, self.class_weight)
-        log_p = F.log_softmax(output, dim=1)
-        loss, counted = torch.ops.aten.nll_loss_forward(log_p, target, weight, 2, -100)  # 2: the sum
-        return loss, counted
 
-
-def _beside(output: Tensor, numbers: float | tuple[float, ...]) -> Tensor:
+def beside(output: Tensor, numbers: float | tuple[float, ...]) -> Tensor:
     """The numbers as a Tensor of the output's dtype and device, made once."""
     return _numbers(numbers, output.dtype, output.device)
 
@@ -110,7 +101,7 @@ class binary_cross_entropy:
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         target = _like(target, output)
         return F.binary_cross_entropy_with_logits(
-            output, target, reduction="none", pos_weight=_beside(output, self.positive_weight)
+            output, target, reduction="none", pos_weight=beside(output, self.positive_weight)
         )
 
 
@@ -172,6 +163,15 @@ class quantile:
 
 
 @dataclass(frozen=True)
+class poisson:
+    """Negative log-likelihood of counts or rates, at least 0, of outputs [m], [m, 1] or [m, k] that are the logarithms
+    of what is expected (Poisson regression); the term of the target alone is left out, as in torch."""
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        return F.poisson_nll_loss(output, _like(target, output), reduction="none")
+
+
+@dataclass(frozen=True)
 class ctc:
     """Connectionist temporal classification (Graves et al. 2006): logits [m, T, C + 1] with blank 0; targets
     [m, L] of ids 1..C padded with 0; or a pair (logits, lengths) where the frames of a row end early.
@@ -205,17 +205,25 @@ class model:
 
 _ALL: tuple[Callable[..., LossFunction], ...] = (
     cross_entropy, token_cross_entropy, binary_cross_entropy, binary_cross_entropy_of_probabilities, focal, mse, mae,
-    huber, quantile, ctc, model,
+    huber, quantile, poisson, ctc, model,
 )  # fmt: skip
 NAMED = {f.__name__: f for f in _ALL}
 
 # Torch's losses that compare number with number: with a target [m] an output [m, 1] would spread to [m, m].
-_ELEMENTWISE = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss)
+_ELEMENTWISE = (
+    nn.MSELoss,
+    nn.L1Loss,
+    nn.SmoothL1Loss,
+    nn.HuberLoss,
+    nn.BCELoss,
+    nn.BCEWithLogitsLoss,
+    nn.PoissonNLLLoss,
+)
 _SAME: dict[object, str] = {
     nn.CrossEntropyLoss: "cross_entropy", F.cross_entropy: "cross_entropy", nn.MSELoss: "mse", F.mse_loss: "mse",
     nn.L1Loss: "mae", F.l1_loss: "mae", nn.HuberLoss: "huber", F.huber_loss: "huber",
     nn.BCEWithLogitsLoss: "binary_cross_entropy", F.binary_cross_entropy_with_logits: "binary_cross_entropy",
-    nn.BCELoss: "binary_cross_entropy_of_probabilities",
+    nn.PoissonNLLLoss: "poisson", F.poisson_nll_loss: "poisson", nn.BCELoss: "binary_cross_entropy_of_probabilities",
     F.binary_cross_entropy: "binary_cross_entropy_of_probabilities",
 }  # fmt: skip
 # Functions whose modules take the same options.
@@ -236,6 +244,8 @@ def name_of(loss: object) -> str | None:
         case _Loss() if loss.reduction != "mean" or any(True for _ in loss.buffers()):
             return None
         case nn.CrossEntropyLoss() if loss.label_smoothing or loss.ignore_index != -100:
+            return None
+        case nn.PoissonNLLLoss() if loss.full or not loss.log_input:
             return None
         case nn.HuberLoss() if loss.delta != 1 and type(loss) in _SAME:
             return f"huber(delta={loss.delta})"
@@ -319,20 +329,6 @@ class Aligned:
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         result: Tensor = self.values(output, _like(target, output))
         return result
-
-
-def of_logarithms(loss: object) -> bool:
-    """Whether a loss takes the logarithm of what the target is, which the output is not a prediction of then.
-
-    >>> of_logarithms(nn.PoissonNLLLoss()), of_logarithms(nn.PoissonNLLLoss(log_input=False))
-    (True, False)
-    """
-    match loss:
-        case Aligned(values=values):
-            return of_logarithms(values)
-        case nn.PoissonNLLLoss(log_input=log_input):
-            return bool(log_input)
-    return False
 
 
 def of_probabilities(loss: LossFunction) -> bool:

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from handful.base.errors import HandfulError
 
+# What makes numbers like the target's of what a loss takes: a rate of its logarithm, a probability of its logit.
+LINKS: dict[str, Callable[[Tensor], Tensor]] = {"exp": torch.exp, "sigmoid": torch.sigmoid, "itself": lambda x: x}
+
 
 def mapped(output: object, change: Callable[[Tensor], Tensor]) -> object:
     """A model's output with each of its Tensors changed.

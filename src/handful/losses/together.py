@@ -68,6 +68,14 @@ class together:
         return f"together({list(self.losses)}{more})"
 
 
+def losses_of(loss: object, count: int) -> Sequence[str | None]:
+    """The loss of each of several targets, None where it is left open or one for all of them."""
+    match None if loss in (None, "auto", "model") else as_loss(loss)[0]:
+        case together(losses=losses) if len(losses) == count:
+            return losses
+    return [None] * count
+
+
 NAMED[together.__name__] = together  # which is made of the others
 
 

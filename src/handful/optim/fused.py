@@ -1,10 +1,11 @@
 """One update in as few calls as torch has: its fused kernels without its walk to them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
@@ -15,6 +16,15 @@ Move = Callable[..., object]  # of a Closure, or of nothing
 Group = dict[str, Any]  # as torch's optimizers hold them
 States = dict[Tensor, dict[str, Any]]
 Kernel = Callable[..., None]  # of a group, all states, a rate, and whether it is off, and on: 0-d
+
+
+@dataclass
+class Moved:
+    """Parameters, those of them that l1 is for, and what moves them."""
+
+    parameters: list[nn.Parameter]
+    decayed: list[nn.Parameter]
+    move: Move
 
 
 def stepper(optimizer: Optimizer) -> Move:

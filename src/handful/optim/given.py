@@ -25,9 +25,10 @@ from handful.optim.groups import REST
 class from_torch(Schedule):
     """Any scheduler of torch.optim.lr_scheduler: `from_torch(lambda optimizer: StepLR(optimizer, 30))`.
 
-    factory: called with an optimizer whose learning rate is 1, so that what it sets is a factor: OneCycleLR's max_lr is
-    1 where the base learning rate should be the peak, and `eta_min` is a share of it. every: "step" or "epoch", when
-    the scheduler's own step() is called; it counts these, not examples, so the batch size matters.
+    factory: called with an optimizer whose learning rate is 1, so that what it sets is a factor, or, for one whose
+    rates do not go with the optimizer's (max_lr, eta_min), the run's own, which has to be given: see `bind`. every:
+    "step" or "epoch", when the scheduler's own step() is called; it counts these, not examples, so the batch size
+    matters.
 
     A replay on that optimizer, of one parameter, gives the factor of any step, in any order of asking. Raises
     HandfulError for ReduceLROnPlateau (use `on_plateau`), and past the end of a scheduler that has one: torch goes on
@@ -44,15 +45,20 @@ class from_torch(Schedule):
         if every not in ("step", "epoch"):
             raise HandfulError(f"from_torch(every) must be 'step' or 'epoch', not {every!r}")
         self.every, self.inferred = every, False  # inferred: nobody said that it moves at steps
-        self._optimizer = trial_optimizer()
+        self.factory = factory
+        self._begin(1.0)
+
+    def _begin(self, lr: float) -> None:
+        """At its first step again, for an optimizer with this learning rate."""
+        self.lr, self._optimizer = lr, trial_optimizer(lr)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._scheduler = factory(self._optimizer)
+            self._scheduler = self.factory(self._optimizer)
         match self._scheduler:
             case ReduceLROnPlateau():
                 raise HandfulError("ReduceLROnPlateau steps on scores; use handful.schedule.on_plateau instead")
             case LRScheduler():
-                self._factors = [float(self._optimizer.param_groups[0]["lr"])]
+                self._factors = [float(self._optimizer.param_groups[0]["lr"]) / lr]
             case other:
                 raise HandfulError(f"from_torch needs a function optimizer -> scheduler, but it returned {other!r}")
 
@@ -63,6 +69,22 @@ class from_torch(Schedule):
         while len(self._factors) <= index:
             self._advance()
         return self._factors[index]
+
+    def bind(self, lr: float | None) -> None:
+        """Set the rates that the scheduler sets on an optimizer whose learning rate is this one; None: it is open."""
+        found = []
+        for tried in (1.0, 0.5):
+            self._begin(tried)
+            while len(self._factors) <= min(_LOOKED, _last(self._scheduler)):
+                self._advance()
+            found.append(self._factors)
+        if all(math.isclose(a, b, abs_tol=1e-99) for a, b in zip(*found, strict=True)):  # they go with it
+            self._begin(1.0)
+        elif lr is None:
+            name = type(self._scheduler).__name__
+            raise HandfulError(f"the torch scheduler {name} has rates of its own, so that lr cannot be open: give lr=")
+        else:
+            self._begin(lr)
 
     def check(self, first: Progress, last: Progress) -> None:
         super().check(first, replace(last, step=min(last.step, _REPLAYED)))
@@ -77,7 +99,7 @@ class from_torch(Schedule):
                 self._scheduler.step()
         except ValueError as error:
             raise self._over(len(self._factors), str(error)) from None
-        factor = float(self._optimizer.param_groups[0]["lr"])
+        factor = float(self._optimizer.param_groups[0]["lr"]) / self.lr
         if not 0 <= factor < math.inf:
             raise self._over(len(self._factors), f"its rate would be {factor:g} there")
         self._factors.append(factor)
@@ -115,6 +137,7 @@ def _last(scheduler: LRScheduler) -> float:
     return math.inf
 
 
+_LOOKED = 1_000  # steps of it by which is told whether its rates go with the optimizer's
 _REPLAYED = 20_000  # steps of a torch scheduler that are looked at before the first one, in about a second
 _MOMENTUM = 0.123  # a value no scheduler would set, to see whether one did
 
@@ -186,9 +209,17 @@ class by_name(Schedule):
         return str({pattern: str(part) for pattern, part in self.parts.items()})
 
 
-def trial_optimizer() -> torch.optim.Optimizer:
-    """Of one parameter and a learning rate of 1, for a scheduler to move."""
-    return torch.optim.SGD([torch.zeros((), requires_grad=True)], lr=1.0, momentum=_MOMENTUM)
+def bind(schedule: Schedule, lr: float | None) -> None:
+    """Let torch's schedulers in it have the learning rate of the run; None where that is open."""
+    if isinstance(schedule, from_torch):
+        schedule.bind(lr)
+    for part in schedule.inside:
+        bind(part, lr)
+
+
+def trial_optimizer(lr: float = 1.0) -> torch.optim.Optimizer:
+    """Of one parameter, for a scheduler to move."""
+    return torch.optim.SGD([torch.zeros((), requires_grad=True)], lr=lr, momentum=_MOMENTUM)
 
 
 def called(function: Callable[..., object]) -> Schedule:

@@ -40,7 +40,7 @@ class BatchRow(TypedDict):
     verdict: str
 
 
-@dataclass
+@dataclass(repr=False)
 class Advice:
     """What was measured and what it advises.
 
@@ -62,7 +62,7 @@ class Advice:
     decision: Decision
     ranks: list[RankRow] = field(default_factory=list)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:  # what a notebook shows, and print
         rows = [
             {
                 "batch": row["batch"],

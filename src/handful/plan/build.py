@@ -21,6 +21,7 @@ from handful.plan.balance import calmer, evenness
 from handful.plan.config import OPTIONS, Config
 from handful.plan.data import Data, make_batches, open_data, validation_batches
 from handful.plan.defaults import Chooser
+from handful.plan.dry_run import changed_by_a_call
 from handful.plan.model import compile_if_asked, make_model, make_objective, show_rows, start_from
 from handful.plan.probe.batch_growth import Grower, as_growth
 from handful.plan.probe.decide import batch_cap, decide, not_by_ranks, stated_times
@@ -100,7 +101,7 @@ def _assemble(
     objective = drawing("data", options.seed)(make_objective)(net, data, options, chooser, device)
     if resuming is None:
         show_rows(net, objective, data, options.seed)
-        start_from(net, options.init, chooser)
+        start_from(net, options.init, data.pipeline, chooser)
     batches, size = make_batches(data, options, chooser, device)
     choose.sharding(options, objective, ranks, chooser)
     t = make_training(data, objective, batches, size, options, chooser, ranks, folder)
@@ -203,8 +204,10 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
     chooser.notes += choose.over_ranks(state.batch, t.ranks, state.optimizer, t.objective)
     of_loss = "" if t.objective.over_ranks else t.objective.coupling
     coupling = mode_coupling(training_mode(t.objective.model)) or of_loss
-    if coupling and ((state.micro_batch is not None and state.micro_batch < state.batch) or t.ranks.size > 1):
-        chooser.notes.append(f"{coupling}: in parts, the gradient of a batch is not that of the whole batch")
+    if (state.micro_batch is not None and state.micro_batch < state.batch) or t.ranks.size > 1:
+        changed = None if t.ranks.sharding else changed_by_a_call(t.objective, t.batches.at(0, 2))
+        if why := coupling or changed:
+            chooser.notes.append(f"{why}: in parts, the gradient of a batch is not that of the whole batch")
     compile_if_asked(t.objective.model, options, chooser)
     choose_graph(t, options, chooser)
     t.live = Live(t.planned, quiet=options.quiet or t.ranks.rank > 0, verbose=options.verbose)

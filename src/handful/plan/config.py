@@ -10,7 +10,8 @@ from inspect import Parameter, signature
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Annotated, ForwardRef, Literal, TypedDict, TypeVar, cast, get_args
 
-from handful.base.errors import HandfulError, did_you_mean
+from handful.base.errors import HandfulError, no_option
+from handful.data.split import USUAL
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -117,10 +118,10 @@ class Config:
     target: Annotated[str | None, "the column to predict, where it is not clear; several with commas"] = None
     valid: Annotated[
         "float | Data",
-        "share of rows held out (0.1), a number of rows, '0.2 by patient' (whole groups), 'last 0.2', "
-        "'last 0.2 by date', other data, or none",
+        "share of rows held out (0.1, by default at most 20,000 rows), a number of rows, '0.2 by patient' (whole "
+        "groups), 'last 0.2', 'last 0.2 by date', other data, or none",
         Kind(read=reads(int, float)) | None,
-    ] = 0.1
+    ] = USUAL
     batch: Annotated[
         "int | str | grow_batch",
         "examples per update: a number, 'full' (batch gradient descent), 1 (stochastic), or 'auto'",
@@ -289,7 +290,7 @@ class Config:
         """The options given by name, checked as far as can be without the data. Raises HandfulError."""
         for name, value in given.items():
             if name not in OPTIONS:
-                raise HandfulError(f"there is no option '{name}'.{did_you_mean(name, OPTIONS)}")
+                raise HandfulError(no_option(name, OPTIONS))
             kind = OPTIONS[name].kind
             if not kind.fits(value):
                 raise HandfulError(f"{name} must be {kind.words}, not {value!r}")

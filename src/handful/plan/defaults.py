@@ -19,6 +19,7 @@ from handful.models.base import Model
 from handful.optim import schedule
 from handful.optim.build import Optimizers, set_base
 from handful.optim.build import build as build_optimizer
+from handful.optim.given import bind
 from handful.optim.initial_lr import ADAPTIVE, fans_in
 from handful.optim.state import averages_itself, needs_closure, parts_of
 from handful.plan.config import Config
@@ -28,6 +29,7 @@ from handful.training.process.parallel import Ranks
 from handful.training.process.sharding import Sharding, check_steps
 from handful.training.special.coupling import by_rank
 from handful.training.special.exact import all_rows
+from handful.training.training import RATE_IS_OPEN
 from handful.training.watch import stop
 from handful.training.watch.observe import FEW_HELD, NEARER
 from handful.transform.pipeline import Pipeline
@@ -202,6 +204,7 @@ def schedule_of(options: Config, planned: int | None, optimizer: Optimizer, choo
             "the stop rule sets no length, so the decay has no end point; with epochs(...) in it: cosine",
         )
     shape = schedule.as_schedule(asked)
+    bind(shape, None if chooser.choices["lr"].status in RATE_IS_OPEN else float(optimizer.param_groups[0]["lr"]))
     status: Status = "default" if options.schedule == "cosine" else "given"
     if shape.patterns:
         parts = {name: in_words(part, schedule.parse, status) for name, part in shape.patterns.items()}

@@ -34,7 +34,7 @@ def examine_machine() -> list[dict[str, object]]:
         ("handful", __version__, f"on Python {platform.python_version()}, {platform.system()} {platform.machine()}"),
         ("torch", torch.__version__, f"CPU kernels for {torch.backends.cpu.get_cpu_capability()}"),
         _device(),
-        ("cores", cores(), f"torch has {torch.get_num_threads()} threads; each run measures how many its steps need"),
+        ("cores", cores(), f"threads of torch: {torch.get_num_threads()}; each run measures how many its steps need"),
         _low_precision(),
         ("memory", say_bytes(memory_left()), f"preprocessed rows are kept in memory up to {say_bytes(CACHED_BYTES)}"),
         ("disk", say_bytes(shutil.disk_usage(".").free), "free here, where `runs/` goes"),

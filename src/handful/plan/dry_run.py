@@ -1,23 +1,26 @@
 """The model and the loss, tried on a few rows: mistakes are reported before anything is trained, and which part of the
 output predicts the target is found."""
 
+import contextlib
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from handful.base.errors import MISTAKES, HandfulError
+from handful.base.errors import MISTAKES, HandfulError, some
 from handful.data.base import Batch
 from handful.losses import ctc
 from handful.losses.loss import IGNORED, LossFunction, as_loss, class_axis
-from handful.losses.outputs import loss_in, mapped, named_parts, tensors_in
+from handful.losses.outputs import loss_in, mapped, named_parts, part_of, tensors_in
 from handful.training.objective import Objective
 from handful.training.special.adapters import decodes, makes_loss
 from handful.training.special.coupling import training_mode
 from handful.training.watch.evaluation import evaluate
+from handful.training.watch.weights import buffers_kept
 from handful.transform.target import Target
 
 T = TypeVar("T")
@@ -91,6 +94,26 @@ def keeps_state(objective: Objective, sample: Batch) -> bool:
     outputs = [mapped(quietly(objective.model, lambda: objective.forward(sample)), Tensor.clone) for _ in range(2)]
     pairs = zip(*map(tensors_in, outputs), strict=True)
     return any(not torch.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in pairs)
+
+
+def changed_by_a_call(objective: Objective, batch: Batch) -> str | None:
+    """What of its own weights and buffers the model changes when it is called in training mode, in words; None where
+    nothing. They are left as they were."""
+    model = training_mode(objective.model)
+
+    def held() -> dict[str, Tensor]:
+        return {name: v.detach().clone() for name, v in chain(model.named_parameters(), model.named_buffers())}
+
+    with buffers_kept(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        kept = held()
+        for weight in filter(lambda p: p.requires_grad, model.parameters()):
+            weight.add_(0.01)  # else what follows the weights, as an average does, is at first what it will be
+        before = held()
+        objective.forward(objective.to_device(batch))
+        names = [name for name, value in held().items() if not torch.equal(value, before[name])]
+        for name, weight in model.named_parameters():
+            weight.copy_(kept[name])
+    return f"the model changes {some(names)} at each call in training mode" if names else None
 
 
 def in_training_alone(objective: Objective, output: object, sample: Batch, held_out: bool) -> bool:
@@ -187,7 +210,7 @@ def warn_of_distance(output: object, target: object) -> str | None:
     )
 
 
-def warn_of_probabilities(output: object, loss_text: str) -> str | None:
+def warn_of_probabilities(output: object, loss_text: str) -> list[str]:
     """A note if the outputs look like probabilities where logits are wanted: a common and costly mistake."""
     if (
         isinstance(output, Tensor)
@@ -197,8 +220,8 @@ def warn_of_probabilities(output: object, loss_text: str) -> str | None:
     ):
         o = output.float()
         if (o >= 0).all() and torch.allclose(o.sum(1), torch.ones(len(o)).to(o), atol=1e-4):
-            return "the model's outputs add up to 1 like probabilities; cross_entropy wants logits: no softmax"
-    return None
+            return ["the model's outputs add up to 1 like probabilities; cross_entropy wants logits: no softmax"]
+    return []
 
 
 def quietly(model: nn.Module, call: Callable[[], T]) -> T:
@@ -239,6 +262,30 @@ def predicting_part(objective: Objective, batch: Batch, target: Target | None) -
             if by_shape or _pulls(objective, output, found, batch):
                 return name
     return None
+
+
+def link_by_slope(objective: Objective, batch: Batch) -> str:
+    """By which of `LINKS` numbers come of what a loss of the caller's own takes: that by which the targets themselves,
+    put in the place of the outputs, leave the loss without slope; "" where none does."""
+    output = objective.forward(batch)
+    found, y = part_of(output, objective.part), batch.columns.get("y")
+    if not isinstance(found, Tensor) or not isinstance(y, Tensor) or found.numel() != y.numel():
+        return ""
+    y = y.to(found).reshape(found.shape)
+
+    def slope(at: Tensor) -> float:
+        scores = at.clone().requires_grad_()
+        loss = objective.row_losses(mapped(output, lambda o: scores if o is found else o), batch)[0]
+        return float(torch.autograd.grad(loss, scores)[0].abs().max())
+
+    tried = {"": y, "sigmoid": torch.logit(y, eps=1e-3), "exp": y.clamp_min(1e-3).log()}
+    for link, at in tried.items():
+        if (link and float(y.min()) < 0) or (link == "sigmoid" and float(y.max()) > 1):
+            continue
+        with torch.enable_grad(), contextlib.suppress(*MISTAKES):
+            if slope(at) < 1e-2 * slope(at + 0.5):
+                return link
+    return ""
 
 
 def _has_shape(found: Tensor, batch: Batch, target: Target) -> bool:

@@ -3,21 +3,28 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 from torch import Tensor
 
 from handful.base.errors import HandfulError
 from handful.base.plan import Choice
+from handful.data.base import Batch
 from handful.losses import ctc
 from handful.losses.asked import Metrics, as_metrics
-from handful.losses.left_out import leaving_out
+from handful.losses.left_out import ignored_id, leaving_out, link_of
 from handful.losses.loss import LossFunction, as_loss, class_axis, cross_entropy, name_of
 from handful.losses.metric import Metric
 from handful.losses.together import heads, together
+from handful.plan import dry_run
 from handful.plan.balance import ClassWeight, class_weights
 from handful.plan.data import Data
+from handful.plan.defaults import Chooser
+from handful.training.objective import Objective
 from handful.transform.pipeline import Pipeline
+from handful.transform.rows import original_rows
 from handful.transform.several import Several
 from handful.transform.target import Target
+from handful.transform.target_values import in_row
 
 
 def loss(
@@ -50,6 +57,41 @@ def loss(
     if target := data.pipeline.target:
         function = leaving_out(function, target.ignored, target.outputs, len(target.shape))
     return function, Choice(text, "given") if isinstance(asked, str) else Choice.own(text), notes
+
+
+def leave_out(loss: LossFunction, data: Data, name: str) -> None:
+    """Hold the target to what the loss leaves out; HandfulError where training rows stand for no class all the same."""
+    if data.pipeline.target is None or ignored_id(loss) is not None:
+        return
+    target, every = data.pipeline.target, np.arange(len(data.train), dtype=np.int64)
+    if data.gaps:
+        values = data.train.read_column(target.column, every)
+        row = original_rows(data.train, np.flatnonzero(np.asarray(values) == target.ignored)[:1])[0]
+        raise HandfulError(
+            f"the target '{target.column}' is {target.ignored} {in_row(row, data.train.name)}, which {name} does not "
+            "leave out: remove such rows, or train with cross_entropy and an output for each class"
+        )
+    data.pipeline = replace(data.pipeline, target=replace(target, ignored=None))
+
+
+def link_outputs(objective: Objective, loss: LossFunction, batch: Batch, data: Data, chooser: Chooser) -> None:
+    """Find out whether outputs are the numbers that the target holds, or their logarithms or logits, as the loss takes
+    them."""
+    target = data.pipeline.target
+    match loss:
+        case together(losses=losses) if objective.several:
+            data.pipeline = data.pipeline.linked(*(link_of(as_loss(name)[0]) or "" for name in losses))
+            objective.takes(data.pipeline.several, data.train.columns.values())
+        case _ if target is not None and target.task == "regression" and target.part is not None:
+            link = link_of(loss)
+            if link is None:
+                batch = objective.to_device(batch)
+                link = dry_run.quietly(objective.model, lambda: dry_run.link_by_slope(objective, batch))
+            data.pipeline, objective.link = data.pipeline.linked(link), link
+            if link in ("exp", "sigmoid") and data.own_model:
+                chooser.notes.append(
+                    f"'{target.column}' is predicted by {link} of what the model gives, as the loss takes it"
+                )
 
 
 def softening(function: LossFunction, class_weight: ClassWeight) -> dict[str, Choice]:

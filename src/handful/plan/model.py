@@ -1,7 +1,6 @@
 """The model of a run, built or the caller's own, with its loss and metrics; tried on two rows first."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ from handful.base.stopwatch import part
 from handful.batches.order import Order
 from handful.data.base import Batch
 from handful.losses.forms import FORMS, Summed
-from handful.losses.left_out import ignored_id
-from handful.losses.loss import Counted, LossFunction, of_logarithms, unknown
+from handful.losses.loss import Counted, LossFunction, unknown
 from handful.losses.loss import model as of_model
 from handful.losses.outputs import part_of, scores_in
 from handful.models.base import Model
@@ -36,8 +34,9 @@ from handful.training.special.adapters import input_names, target_argument
 from handful.training.special.coupling import KEPT_WHOLE, LossForm, loss_form, still_layers
 from handful.training.watch.weights import buffers_kept
 from handful.transform.augment.geometry import Flip
-from handful.transform.rows import original_rows
-from handful.transform.target_values import in_row
+from handful.transform.inputs import NamedInputs
+from handful.transform.pipeline import Pipeline
+from handful.transform.steps.stored import same_values
 
 TRIED = 512  # rows on which metrics of the caller's own are tried
 ROWS_OF_FORM = 16  # on which a loss of the caller's own is tried, whole and in parts
@@ -98,9 +97,9 @@ def show_rows(net: nn.Module, objective: Objective, data: Data, seed: int) -> No
 
 
 @part("making the model")
-def start_from(net: nn.Module, init: str | PathLike[str] | None, chooser: Chooser) -> None:
-    """Give the model those weights of a file or a run that fit its own by name and shape, and say what did not; say
-    also which layers are still."""
+def start_from(net: nn.Module, init: str | PathLike[str] | None, here: Pipeline, chooser: Chooser) -> None:
+    """Give the model those weights of a file or a run that fit its own by name and shape, and say what did not, what a
+    run's were learned with that is not so here, and which layers are still."""
     if layers := still_layers(net):
         chooser.notes.append(
             f"In evaluation mode throughout, as their weights are frozen: {some(layers)} ({len(layers)} of batch "
@@ -108,10 +107,22 @@ def start_from(net: nn.Module, init: str | PathLike[str] | None, chooser: Choose
         )
     if init is None:
         return
+    if not isinstance(init, str | PathLike):
+        raise HandfulError(
+            f"init takes the path of a .safetensors file or of a run, not {type(init).__name__}: weights in memory are "
+            "put in by model.load_state_dict(weights) before"
+        )
     path, own = Path(init), net.state_dict()
     if not path.exists():
         raise HandfulError(f"init: there is no {path}")
-    found = RunFolder(path).kept_weights()[0] if path.is_dir() else read_tensors(path)
+    if path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
+        raise HandfulError(
+            f"init: {path} is a pickle, which is never read, as it can run any code; rewrite it where it is your own: "
+            f"safetensors.torch.save_file(torch.load('{path}', weights_only=True), '{path.stem}.safetensors')"
+        )
+    run = RunFolder(path) if path.is_dir() else None
+    found = run.kept_weights()[0] if run else read_tensors(path)
+    chooser.notes += learned_with(run.pipeline(), here, str(path)) if run else []
     fitting = {name: v for name, v in found.items() if name in own and own[name].shape == v.shape}
     if not fitting:
         raise HandfulError(
@@ -127,6 +138,21 @@ def start_from(net: nn.Module, init: str | PathLike[str] | None, chooser: Choose
     said = "; ".join(f"{what}: {some(names)}" for what, names in parts if names)
     chooser.put("init", Choice.place(str(init), f"{len(fitting)} of {len(own)} weights"))
     chooser.notes.append(f"{len(fitting)} of {len(own)} weights are those of {path}{said and f'; {said}'}.")
+
+
+def learned_with(there: Pipeline, here: Pipeline, where: str) -> list[str]:
+    """What the weights of a run were learned with that is not so here. Raises HandfulError for the same inputs in
+    another order, which no shape tells."""
+    before, now = there.input.uses, here.input.uses
+    if before != now and sorted(before) == sorted(now) and not isinstance(here.input, NamedInputs):
+        raise HandfulError(f"init: the weights of {where} take {', '.join(before)} in this order; put the columns so")
+    unlike = [f"{what} were {some(list(old))}"
+              for what, old, new in (("inputs", before, now), ("classes", there.classes, here.classes))
+              if old and set(old) != set(new or ())]  # fmt: skip
+    if before == now and not same_values(there.input, here.input):
+        unlike.append("inputs were prepared by the means, classes or words of other rows")
+    way = "to go on with them so, pass the model of handful.load and preprocess=, its pipeline"
+    return [f"The weights of {where} were learned where {' and '.join(unlike)}; {way}."] if unlike else []
 
 
 @part("making the model")
@@ -197,14 +223,14 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     loss, choice, notes = losses.loss(asked, output, data, options.label_smoothing, options.class_weight)
     chooser.choices |= losses.softening(loss, options.class_weight)
     note_loss(objective, choice, asked != options.loss, output, sample, chooser)
-    warning = dry_run.warn_of_probabilities(output, str(choice.value))
-    chooser.notes += [*notes, warning] if warning else notes
+    chooser.notes += [*notes, *dry_run.warn_of_probabilities(output, str(choice.value))]
     some = np.unique(np.linspace(0, len(data.train) - 1, ROWS_OF_FORM).astype(np.int64))
-    leave_out(loss, data, str(choice.value))
+    losses.leave_out(loss, data, str(choice.value))
     objective.gaps = data.gaps
+    tried = data.pipeline(data.train.take(some))
     if own := callable(asked) or asked == "model":
-        nothing = dry_run.makes_more(objective.model, sample) or of_logarithms(loss)
-        find_prediction(objective, loss, data.pipeline(data.train.take(some)), data, chooser, nothing=nothing)
+        find_prediction(objective, loss, tried, data, chooser, nothing=dry_run.makes_more(objective.model, sample))
+    losses.link_outputs(objective, loss, tried, data, chooser)
     seen = part_of(output, objective.part)
     metrics, choice = losses.metrics(options.metrics, data.pipeline, seen, uneven(data.counts))
     chooser.put("metrics", choice)
@@ -300,21 +326,6 @@ def spread_weights(
             "the weights count within each mini-batch, as the loss divides by their sum there: in a mini-batch of few "
             "rows they cancel, in one of a single row altogether"
         )
-
-
-def leave_out(loss: LossFunction, data: Data, name: str) -> None:
-    """Hold the target to what the loss leaves out; HandfulError where training rows stand for no class all the same."""
-    if data.pipeline.target is None or ignored_id(loss) is not None:
-        return
-    target, every = data.pipeline.target, np.arange(len(data.train), dtype=np.int64)
-    if data.gaps:
-        values = data.train.read_column(target.column, every)
-        row = original_rows(data.train, np.flatnonzero(np.asarray(values) == target.ignored)[:1])[0]
-        raise HandfulError(
-            f"the target '{target.column}' is {target.ignored} {in_row(row, data.train.name)}, which {name} does not "
-            "leave out: remove such rows, or train with cross_entropy and an output for each class"
-        )
-    data.pipeline = replace(data.pipeline, target=replace(target, ignored=None))
 
 
 def try_metrics(objective: Objective, data: Data) -> None:

@@ -1,6 +1,7 @@
 """The course of a run as figures: scores, learning rate, batch, speed."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from handful.base.score import has_direction, lower_is_better
 from handful.report.figure import Figure, figure_lines
 from handful.report.traces import Floats, Line, Marker
-from handful.report.words import as_float, is_share, say_name, say_value, sentence, split_score
+from handful.report.words import DATES, DAY, OFF, as_float, is_share, say_name, say_value, sentence, split_score
 
 History = Sequence[Mapping[str, object]]
 
@@ -24,14 +25,15 @@ def column(history: History, name: str) -> tuple[NDArray[np.int64], Floats]:
     return kept, np.array([as_float(history[i][name]) for i in kept.tolist()], dtype=np.float64)
 
 
-def curves(history: History) -> list[Figure]:
-    """The figures of a run, for what its history holds: loss, other scores, learning rate, batch, speed."""
+def curves(history: History, unit: str = "") -> list[Figure]:
+    """The figures of a run, for what its history holds: loss, other scores, learning rate, batch, speed. unit: of the
+    target."""
     xs = _positions(history)
     if not xs:
         return []
     names = dict.fromkeys(name for row in history for name in row)
     metrics = dict.fromkeys(split_score(n)[1] for n in names if split_score(n)[0] and not n.endswith("_rows"))
-    figures = [_score_figure(history, m, xs) for m in sorted(metrics, key=lambda m: m != "loss")]
+    figures = [_score_figure(history, m, xs, unit) for m in sorted(metrics, key=lambda m: m != "loss")]
     for name, words in {**SETTINGS, "noise_scale": "noise scale"}.items():
         kept, y = column(history, name)
         if len(np.unique(y)) > 1:
@@ -56,9 +58,10 @@ def curves_of(runs: Mapping[str, History]) -> list[Figure]:
             kept, y = column(history, name)
             if len(kept):
                 lines.append(Line(run, _pick(_positions(history), kept), y, points=True))
-        title = sentence(say_name(name))
         log = split_score(name)[1] == "loss" and _spans_decades(*(np.asarray(line.y) for line in lines))
-        figures.append(figure_lines(title, "", title.lower(), lines, log_y=log, percent=is_share(name)))
+        figures.append(
+            figure_lines(sentence(say_name(name)), "", say_name(name), lines, log_y=log, percent=is_share(name))
+        )
     return figures
 
 
@@ -80,9 +83,10 @@ def _spans_decades(*ys: Floats) -> bool:
     return bool(len(values) and values.min() > 0 and values.max() > 10 * values.min())
 
 
-def _score_figure(history: History, metric: str, xs: Mapping[str, Floats]) -> Figure:
+def _score_figure(history: History, metric: str, xs: Mapping[str, Floats], unit: str) -> Figure:
     found = {which: column(history, f"{which}_{metric}") for which in SETS}
-    found = {which: (kept, y) for which, (kept, y) in found.items() if len(kept)}
+    scale, unit = (DAY, "days") if unit == DATES and metric in OFF else (1.0, unit if metric in OFF else "")
+    found = {which: (kept, y / scale) for which, (kept, y) in found.items() if len(kept)}
     lines = [
         Line(
             SETS[which], _pick(xs, kept), y, points=which != "train", smooth=_smoothed(y) if which == "train" else None
@@ -94,11 +98,12 @@ def _score_figure(history: History, metric: str, xs: Mapping[str, Floats]) -> Fi
     best = _best(metric, y) if np.isfinite(y).sum() > 1 else None
     if best is not None:
         at = {label: float(values[kept[best]]) for label, values in xs.items()}
-        markers.append(Marker(f"best {say_value(metric, y[best])}", at, float(y[best])))
-    title, is_loss = sentence(say_name(metric)), metric == "loss"
+        markers.append(Marker(f"best {say_value(metric, y[best], unit)}", at, float(y[best])))
+    name, is_loss = say_name(metric), metric == "loss"
     log = is_loss and _spans_decades(*(y for _, y in found.values()))
+    label = f"{name} ({unit})" if unit else name
     return figure_lines(
-        title, "", title.lower(), lines, log_y=log, markers=markers, percent=is_share(metric), wide=is_loss
+        sentence(name), "", label, lines, log_y=log, markers=markers, percent=is_share(metric), wide=is_loss
     )
 
 
@@ -123,10 +128,12 @@ def _best(metric: str, y: Floats) -> int | None:
 
 
 def speed(history: History) -> tuple[NDArray[np.int64], Floats]:
-    """(rows, examples per second up to each): as logged, or else from positions and seconds between rows."""
+    """(rows, examples per second up to each): as logged, or else from positions and seconds between rows of steps; a
+    look at the first weights that are evaluated is none: its time is that at which the step after it begins."""
     kept, logged = column(history, "examples_per_second")
     if len(kept):
         return kept, logged
     examples, time = (np.diff([as_float(row.get(key)) for row in history]) for key in ("position", "seconds"))
-    good = np.flatnonzero((time > 0) & (examples > 0))
+    stepped = np.array([("lr" in row) >= ("lr" in after) for row, after in pairwise(history)], dtype=bool)
+    good = np.flatnonzero((time > 0) & (examples > 0) & stepped)
     return good + 1, examples[good] / time[good]

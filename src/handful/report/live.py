@@ -130,8 +130,8 @@ class Live:
         for name in sorted(self._scores, key=lambda name: split_score(name)[1] == "loss")[:2]:
             held_out = "held-out " if name == "valid_loss" else ""  # next to the training loss
             out.append(held_out + say_score(name, self._scores[name]))
-        if math.isfinite(speed):
-            if task.remaining is not None and speed > 0:
+        if math.isfinite(speed) and speed > 0:  # a last look is no step
+            if task.remaining is not None:
                 left = max(0.0, task.remaining) / speed
                 out.append(f"{say_seconds(left if left < 10 else round(left))} left")
             out.append(f"{say_count(speed)} examples/s")

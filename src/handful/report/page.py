@@ -36,7 +36,7 @@ class Judged:
     """How the weights that were kept do on the held-out rows.
 
     rows: how many these are; figures, mistakes: what a page shows of them; interval: the 95% interval of the score that
-    is named first, where that is known; chance: what a guess without looking reaches.
+    is named first, where that is known; chance: what a guess without looking reaches; unit: of the target, or "".
     """
 
     rows: int
@@ -44,6 +44,7 @@ class Judged:
     mistakes: Sequence[Part] = ()
     interval: tuple[float, float] | None = None
     chance: str = ""
+    unit: str = ""
 
 
 def run_page(
@@ -67,8 +68,9 @@ def run_page(
     ("valid_accuracy"); details: further figures and tables; pictures: from picture_grid; spent: where the time went;
     command: makes the run again; reload: of a run that goes on: the page loads itself again.
     """
-    pairs = [*_in_words(history, scores).items()]
-    drawn: list[Part] = [*curves(history)] or ["The run logged nothing to draw."]
+    unit, data = held_out.unit if held_out else "", [plan[name].value for name in ("data", "valid") if name in plan]
+    pairs = [*_in_words(history, scores, unit).items()]
+    drawn: list[Part] = [*curves(history, unit)] or ["The run logged nothing to draw."]
     why = stopped_because.strip().rstrip(".")
     chance = held_out.chance if held_out else ""
     said = [text for text in (looks(history, scores, held_out), chance, why and f"Stopped: {why}.") if text]
@@ -82,10 +84,10 @@ def run_page(
         Section("Time", spent),
         Section("Choices", [folded(f"All {len(plan)} choices, each with its reason", choices_html(_by_name(plan)))]),
         Section("The run again", [preformatted(_from_here(command))] if command else []),
-        Section("Notes", [bullet_list([_whole(note) for note in notes])] if notes else []),
+        Section("Notes", [bullet_list([_whole(without_paths(note, data)) for note in notes])] if notes else []),
     ]
     rows = held_out.rows if held_out else None
-    return Page(title, sections, headline=headline(history, scores, rows), reload=reload)
+    return Page(title, sections, headline=headline(history, scores, rows, unit), reload=reload)
 
 
 def runs_page(runs: Mapping[str, tuple[Mapping[str, Choice], History, Scores]]) -> Page:
@@ -117,6 +119,17 @@ def _from_here(command: str) -> str:
     return shlex.join(str(file_name(word)) if word.startswith("/") else word for word in shlex.split(command))
 
 
+def without_paths(text: str, paths: Sequence[object]) -> str:
+    """The text with the names of files in place of the paths to them.
+
+    >>> without_paths("2 rows of /home/me/prices.csv", ["/home/me/prices.csv", "me"])
+    '2 rows of prices.csv'
+    """
+    for path in (path for path in paths if isinstance(path, str) and path.startswith("/")):
+        text = text.replace(path, str(file_name(path)))
+    return text
+
+
 def _whole(note: str) -> str:
     """The note as a sentence, unless it begins with the name of a file."""
     said = sentence(note) if note.partition(" ")[0].isalpha() else note
@@ -146,19 +159,19 @@ def looks(history: History, scores: Scores, held_out: Judged | None) -> str:
     on = f"{say_count(held_out.rows)} held-out rows" if held_out else "the held-out rows"
     said = f"The best of {count:,} looks at {on}" if count > 1 else f"One look at {on}"
     if held_out and held_out.interval:
-        low, high = (say_value(name, edge) for edge in held_out.interval)
+        low, high = (say_value(name, edge, held_out.unit) for edge in held_out.interval)
         said += f"; on other such rows one expects {low} to {high} (95% interval)"
     return f"{said}."
 
 
-def headline(history: History, scores: Scores, rows: int | None = None) -> str:
-    """The result in one line. rows: how many were held out.
+def headline(history: History, scores: Scores, rows: int | None = None, unit: str = "") -> str:
+    """The result in one line. rows: how many were held out; unit: of the target.
 
     >>> headline([{"epoch": 24.0, "seconds": 12.2}], {"valid_accuracy": 0.978}, 180)
     'Accuracy 97.8% on 180 held-out rows after 24 epochs, 12 s.'
     """
     name = main_score(scores)
-    said = sentence(say_score(name, scores[name])) if name else "No score"
+    said = sentence(say_score(name, scores[name], unit)) if name else "No score"
     if name and split_score(name)[0] == "valid":
         said += " on held-out rows" if rows is None else f" on {say_count(rows)} held-out rows"
     last = history[-1] if history else {}
@@ -189,8 +202,8 @@ def _constants(history: History) -> list[str]:
     return [" ".join(out)] if out else []
 
 
-def _in_words(history: History, scores: Scores) -> dict[str, str]:
-    pairs = [(say_name(n), say_value(n, v)) for n, v in scores.items()]
+def _in_words(history: History, scores: Scores, unit: str = "") -> dict[str, str]:
+    pairs = [(say_name(n), say_value(n, v, unit)) for n, v in scores.items()]
     pairs.sort(key=lambda pair: "loss" in pair[0])
     last = history[-1] if history else {}
     if "seconds" in last:

@@ -12,7 +12,7 @@ from handful.base.errors import HandfulError
 from handful.report.figure import Figure, blank
 from handful.report.tables import Grid
 from handful.report.traces import PALETTE, Floats, as_json
-from handful.report.words import say_count, say_number, say_share, sentence
+from handful.report.words import DATES, say_count, say_number, say_off, say_share, sentence
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -97,19 +97,20 @@ def figure_against(target: ArrayLike, prediction: ArrayLike, name: str = "", uni
     """
     y, p, chosen, notes = _pairs(target, prediction)
     off, what = np.abs(p - y), name or "value"
-    in_unit = f" {unit}" if unit else ""
     title = f"Predicted {what} against the true one"
-    axis = f" {what} ({unit})" if unit else f" {what}"
+    axis = f" {what}{_in(unit)}"
     plot = _scatter(y[chosen], p[chosen], f"true{axis}", f"predicted{axis}", "true %{x:.4~g}, predicted %{y:.4~g}")
     low, high = float(min(y.min(), p.min())), float(max(y.max(), p.max()))
     _guide(plot, [low, high], [low, high])
-    rows = [[say_share(share), float(np.quantile(off, share))] for share in (0.5, 0.75, 0.9, 0.95, 1.0)]
+    if unit == DATES:
+        _as_dates(plot, "x", "y")
+    rows = [[say_share(share), say_off(np.quantile(off, share), unit)] for share in (0.5, 0.75, 0.9, 0.95, 1.0)]
     summary = (
-        f"{title}: scatter, {say_count(len(y))} rows; they are off by {say_number(off.mean())}{in_unit} on average, "
-        f"half of them by less than {say_number(np.median(off))}{in_unit}."
+        f"{title}: scatter, {say_count(len(y))} rows; they are off by {say_off(off.mean(), unit)} on average, "
+        f"half of them by less than {say_off(np.median(off), unit)}."
     )
     notes = [sentence(summary.rpartition("; ")[2]), *notes]
-    return Figure(title, plot, Grid(["share of the rows", f"off by at most{in_unit}"], rows), summary, notes)
+    return Figure(title, plot, Grid(["share of the rows", "off by at most"], rows), summary, notes)
 
 
 def figure_residuals(target: ArrayLike, prediction: ArrayLike, name: str = "", unit: str = "") -> Figure:
@@ -126,12 +127,14 @@ def figure_residuals(target: ArrayLike, prediction: ArrayLike, name: str = "", u
     residual, title = p - y, f"Residuals of {name}" if name else "Residuals"
     rows: list[list[object]] = []
     for part in np.array_split(np.argsort(p, kind="stable"), min(5, len(p))):
-        edges = f"{say_number(p[part].min())} to {say_number(p[part].max())}"
+        edges = " to ".join(f"{_day(v)}" if unit == DATES else say_number(v) for v in (p[part].min(), p[part].max()))
         rows.append([edges, len(part), *np.quantile(residual[part], _SHARES).tolist()])
-    in_unit = f" ({unit})" if unit else ""
-    plot = _scatter(p[chosen], residual[chosen], f"predicted {name or 'value'}{in_unit}", f"predicted - true{in_unit}",
+    apart = " (days)" if unit == DATES else _in(unit)
+    plot = _scatter(p[chosen], residual[chosen], f"predicted {name or 'value'}{_in(unit)}", f"predicted - true{apart}",
                     "predicted %{x:.4~g}, residual %{y:.4~g}")  # fmt: skip
     _guide(plot, [float(p.min()), float(p.max())], [0.0, 0.0])
+    if unit == DATES:
+        _as_dates(plot, "x")
     summary = (
         f"{title}: scatter of prediction - target over the prediction, {say_count(len(y))} rows, mean "
         f"{say_number(residual.mean())}, from {say_number(residual.min())} to {say_number(residual.max())}."
@@ -208,6 +211,22 @@ def _scatter(x: Floats, y: Floats, x_label: str, y_label: str, hover: str) -> "g
     marker = {"color": PALETTE[0][0], "size": 5, "opacity": 0.6}
     plot.add_scatter(x=as_json(x), y=as_json(y), mode="markers", marker=marker, hovertemplate=f"{hover}<extra></extra>")
     return plot
+
+
+def _in(unit: str) -> str:
+    return f" ({unit})" if unit and unit != DATES else ""
+
+
+def _day(days: float) -> np.datetime64:
+    return np.datetime64(round(days), "D")
+
+
+def _as_dates(plot: "go.Figure", *axes: str) -> None:
+    """Days since 1970 on these axes as dates."""
+    for trace in plot.data:
+        trace.update({axis: [None if v is None else str(_day(v)) for v in trace[axis]] for axis in axes})
+        for axis in axes:
+            trace.hovertemplate = (trace.hovertemplate or "").replace(f"%{{{axis}:.4~g}}", f"%{{{axis}}}") or None
 
 
 def _guide(plot: "go.Figure", x: list[float], y: list[float]) -> None:

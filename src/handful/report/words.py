@@ -10,6 +10,9 @@ NAMES = {
     "mae": "mean absolute error", "mse": "mean squared error", "rmse": "root mean squared error", "r2": "R²",
     "auroc": "area under the ROC curve",
 }  # fmt: skip
+DATES = "days since 1970"  # the unit of dates: what they are off by is a time, and a score of it in seconds
+DAY = 86400.0  # seconds
+OFF = ("mae", "rmse")  # scores in the target's unit
 _SETS = {"valid": "", "train": "training ", "test": "test "}
 
 
@@ -55,34 +58,45 @@ def say_name(name: str) -> str:
     return _SETS.get(which, "") + NAMES.get(metric, metric.replace("_", " "))
 
 
-def say_score(name: str, value: object) -> str:
-    """A score in words.
+def say_score(name: str, value: object, unit: str = "") -> str:
+    """A score in words; unit: of the target, where it has one.
 
     >>> say_score("valid_accuracy", 0.978), say_score("train_loss", 0.08314)
     ('accuracy 97.8%', 'training loss 0.0831')
     """
-    return f"{say_name(name)} {say_value(name, value)}"
+    return f"{say_name(name)} {say_value(name, value, unit)}"
 
 
-def say_value(name: str, value: object) -> str:
-    """The value alone of the score `name`: per cent for shares.
+def say_value(name: str, value: object, unit: str = "") -> str:
+    """The value alone of the score `name`: per cent for shares, in the unit of the target where it is in that.
 
-    >>> say_value("valid_accuracy", 0.9996)
-    '99.96%'
+    >>> say_value("valid_accuracy", 0.9996), say_value("valid_mae", 1.5, "€"), say_value("mae", 93600.0, DATES)
+    ('99.96%', '1.5 €', '1 d 2 h')
     """
+    if unit and split_score(name)[1] in OFF:
+        return say_seconds(value) if unit == DATES else f"{say_number(value)} {unit}"
     return say_share(value) if is_share(name) else say_number(value)
+
+
+def say_off(value: object, unit: str) -> str:
+    """What values of a target are apart: of dates, whose values are days, a time.
+
+    >>> say_off(1.25, "€"), say_off(1.25, DATES), say_off(3, "")
+    ('1.25 €', '1 d 6 h', '3')
+    """
+    return say_seconds(DAY * as_float(value)) if unit == DATES else f"{say_number(value)} {unit}".rstrip()
 
 
 def say_share(value: object) -> str:
     """A share of 1 in per cent, one decimal; more where one would round to a false 0% or 100%.
 
-    >>> say_share(1.0), say_share(0.99996), say_share(0.5)
+    >>> say_share(1 - 1e-12), say_share(0.99996), say_share(0.5)
     ('100%', '99.996%', '50.0%')
     """
     share = as_float(value)
     if not math.isfinite(share):
         return say_number(share)
-    if share in (0.0, 1.0):
+    if round(share, 8) in (0.0, 1.0):
         return f"{share:.0%}"
     for decimals in range(1, 7):
         text = f"{share:.{decimals}%}"

@@ -207,7 +207,7 @@ def show_result(run: Run, *, why: bool = True) -> None:
     """How a run ended: scores, time, why it stopped (unless its course said so), where its time went if that was asked
     for, where the report is."""
     seconds = run.history[-1]["seconds"] if run.history else 0.0
-    scores = [say_score(name, value) for name, value in run.scores.items()]
+    scores = [say_score(name, value, run.pipeline.unit) for name, value in run.scores.items()]
     scores.sort(key=lambda words: "loss" in words)
     because = f"; stopped because {shown(run.stopped_because)}" if why else ""
     print(f"{', '.join(scores) or 'no scores'} after {say_seconds(seconds)}{because}")

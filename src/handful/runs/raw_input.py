@@ -50,7 +50,7 @@ def open_raw(
 
 def _is_several(value: object) -> bool:
     """Whether it is the values of several rows, rather than that of one."""
-    return not isinstance(value, str | bytes | np.generic) and hasattr(value, "__len__")
+    return not isinstance(value, str | bytes | Mapping | np.generic) and hasattr(value, "__len__")
 
 
 def _texts(data: object) -> list[str] | None:

@@ -26,7 +26,7 @@ from handful.runs.judge.examples import shorten
 from handful.runs.judge.tally import row_losses
 from handful.runs.shown import SEEN, Shown, shown
 from handful.training.loop import StepByStep
-from handful.training.objective import LossSums, Objective
+from handful.training.objective import Objective
 from handful.training.process import checkpoint
 from handful.training.process.device import using_threads
 from handful.training.process.interrupts import Interrupts
@@ -202,9 +202,11 @@ def _descend(t: Training, last: int) -> list[float]:
         return losses
     rule, observe = t.rule, Observer(t)
 
-    def after_step(sums: LossSums, rate: float) -> None:
+    def after_step() -> None:
+        sums = t.state.window.added[-1]
         losses.append(float(sums.loss / sums.weight))  # NaN for a step without an update
-        observe(sums, rate)
+        observe()
+        t.next_moment = 0  # it is called after each
 
     t.rule, t.one_by_one = steps(last) | rule, True
     with using_threads(t.plan.threads), Interrupts() as interrupts:

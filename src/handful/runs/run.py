@@ -56,7 +56,7 @@ SPENT = "spent.json"
 DONE, BROKEN_OFF, UNSAVED = 0, 3, 4  # how a run ends, as `handful train` says by its exit status
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """A trained model and everything there is to know about how it came to be.
 
@@ -84,6 +84,12 @@ class Run:
     ranks: Ranks = ALONE  # that share the rows of predictions and evaluations: see `shared`
     again: Callable[..., Replay] | None = None  # handful.replay of this run
     spent: dict[str, float] = field(default_factory=dict)  # seconds by part, from the call to the end
+
+    def __repr__(self) -> str:
+        """One line, as a notebook shows it: all that a run holds is thousands."""
+        scores = "".join(f", {name} {value:.4g}" for name, value in self.scores.items())
+        made = f"{type(self.model).__name__} on {self.plan.choices['data'].value}{scores}"
+        return shown(f"<Run: {made}; stopped: {self.stopped_because}{f'; {self.path}' if self.path else ''}>")
 
     @property
     def path(self) -> Path | None:
@@ -352,6 +358,7 @@ def open_run(
         autocast=autocast(plan.precision), scale=pipeline.target_scale,
     )  # fmt: skip
     objective.takes(pipeline.several, pipeline.trained_on.values())
+    objective.link = getattr(pipeline.target, "link", "")
     objective.part, objective.whole = (pipeline.target and pipeline.target.part) or "", "output" in plan.choices
     history = folder.history()
     plan = Plan(plan.choices, (*plan.notes, *dict.fromkeys(folder.notes)))

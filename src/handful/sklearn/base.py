@@ -9,7 +9,7 @@ from inspect import signature
 from typing import Any, Self, Unpack
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
@@ -25,6 +25,7 @@ from handful.plan.config import OPTIONS, ConfigOptions, TrainingOptions, spelled
 from handful.runs.history import History
 from handful.runs.run import Run
 from handful.sklearn.inputs import Array, Input, as_floats, checked, columns_of
+from handful.sklearn.linear import affine
 from handful.training.objective import Objective
 
 Given = str | nn.Module | Callable[[int, int], nn.Module]
@@ -193,6 +194,20 @@ class MiniBatch(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         x = checked(self, x, self.run_.pipeline.schema, finite=self._finite())
         return self.run_.outputs(columns_of(self._rows_for(self.model_, x)), whole=False)
+
+    @property
+    def coef_(self) -> NDArray[np.float64]:
+        """Weights of a linear model in the units of X, in scikit-learn's shapes; AttributeError for other models."""
+        return self._as_linear(*affine(self.run_, self.n_features_in_))[0]
+
+    @property
+    def intercept_(self) -> NDArray[np.float64]:
+        """What a linear model gives where X is 0; AttributeError for other models."""
+        return self._as_linear(*affine(self.run_, self.n_features_in_))[1]
+
+    def _as_linear(self, weights: NDArray[np.float64], bias: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+        """Weights and bias of the outputs as scikit-learn has them."""
+        raise NotImplementedError
 
     def __getstate__(self) -> dict[str, object]:
         """What predictions and further passes need; scores stay behind, and the loss and the optimizer's state where

@@ -48,8 +48,8 @@ class MiniBatchClassifier(ClassifierMixin, MiniBatch):  # type: ignore[misc]
     labels that a row may have together.
 
     After fit: classes_, n_features_in_, feature_names_in_, n_iter_ (whole epochs), loss_curve_ (mean training loss of
-    each epoch), model_ (the trained module) and run_ (the handful.Run: history, plan, report). HandfulError is a
-    ValueError.
+    each epoch), model_ (the trained module) and run_ (the handful.Run: history, plan, report); of linear models coef_
+    and intercept_, in the units of X. HandfulError is a ValueError.
 
     >>> from sklearn.datasets import load_iris
     >>> x, y = load_iris(return_X_y=True)
@@ -137,6 +137,10 @@ class MiniBatchClassifier(ClassifierMixin, MiniBatch):  # type: ignore[misc]
         with np.errstate(divide="ignore"):
             return np.asarray(np.log(self.predict_proba(X)))
 
+    def _as_linear(self, weights: NDArray[np.float64], bias: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+        two = len(weights) == 2 and not self.multilabel_  # one row of weights, for the second class
+        return (weights[1:] - weights[:1], bias[1:] - bias[:1]) if two else (weights, bias)
+
     @property
     def _task(self) -> str:
         return "multilabel" if self.multilabel_ else self.task
@@ -214,6 +218,9 @@ class MiniBatchRegressor(RegressorMixin, MiniBatch):  # type: ignore[misc]
         outputs = self._outputs(X)
         found = np.asarray(self.run_.pipeline.decode(outputs), dtype=np.float64)
         return found.reshape(len(found)) if self.n_outputs_ == 1 else found
+
+    def _as_linear(self, weights: NDArray[np.float64], bias: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+        return (weights[0] if self.n_outputs_ == 1 else weights), bias
 
     def _checked(self, x: Input, y: ArrayLike, *, fresh: bool, least: int) -> tuple[Input, Array]:
         """x and y as scikit-learn checks them."""

@@ -7,7 +7,6 @@ import numpy as np
 
 from handful.data.base import Batch
 from handful.optim.state import needs_closure
-from handful.training.objective import LossSums
 from handful.training.process.interrupts import INTERRUPTED, Interrupts
 from handful.training.process.static import Graph
 from handful.training.special.ahead import AHEAD, Coming, coming
@@ -15,23 +14,24 @@ from handful.training.special.exact import again
 from handful.training.step import ExactGradient, update
 from handful.training.training import Training
 
-AfterStep = Callable[[LossSums, float], None]
 NO_ROWS = np.empty(0, dtype=np.int64)
 
 
-def descend(t: Training, step: "StepByStep", after_step: AfterStep, interrupts: Interrupts) -> str:
+def descend(t: Training, step: "StepByStep", moment: Callable[[], None], interrupts: Interrupts) -> str:
     """Mini-batch gradient descent. Step 1, to initialise the parameters, is done: they are in `t.state`.
 
-    after_step: gets the sums over the mini-batch and the rate of the update; it logs, evaluates and saves.
-    Returns why it stopped.
+    moment: what is done where something is due. Returns why it stopped.
     """
-    t.clock, t.asked_from = time.perf_counter(), 0
-    with Graph(t, after_step) as graph, step:
+    state, t.clock, t.asked_from = t.state, time.perf_counter(), 0
+    with Graph(t) as graph, step:
         while not (reason := should_stop(t, interrupts)):  # 7. repeat until it should stop
-            if graph.open and graph.steps(interrupts):  # many at once, where each is one graph
-                continue
-            step.take()  # 2. to 6., see `OneStep`
-            after_step(step.total, step.rate)
+            if not (graph.open and graph.steps(interrupts)):  # many at once, where each is one graph
+                step.take()  # 2. to 6., see `OneStep`
+            if state.position >= t.next_moment:
+                moment()  # log, evaluate, save, grow
+            elif state.callbacks.all:
+                state.callbacks.tell("step", {"step": state.step, "position": state.position})
+            t.looked_at = state.step
     return reason
 
 
@@ -39,7 +39,7 @@ class StepByStep(ExactGradient):
     """The steps of a run, one by one: mini-batches that the host draws, and what they add up to."""
 
     def __init__(self, t: Training, interrupts: Interrupts) -> None:
-        self.t, self.interrupts, self.rate = t, interrupts, 0.0
+        self.t, self.interrupts = t, interrupts
         self.stream: Iterator[Batch] | None = None  # of mini-batches of `drawn` rows
         self.drawn = self.at = 0
         self.coming, self.most = list[Coming](), 1 if t.schedule.by_clock else AHEAD  # the next steps, the last first
@@ -56,6 +56,7 @@ class StepByStep(ExactGradient):
         self.at = state.position + size
         if not self.coming or self.coming[-1].step != state.step:
             self.coming = coming(t, self.most)[::-1]
+            state.window.whole()
         self.step, self.rates, self.dropout = self.coming.pop()
         return next(self.stream)
 
@@ -63,9 +64,10 @@ class StepByStep(ExactGradient):
         """The update, which no signal cuts in two."""
         t, interrupts = self.t, self.interrupts
         interrupts.held = True
-        self.rate = update(t, self.rates, again=self.again)
+        update(t, self.rates, again=self.again)
         t.state.position += t.state.batch
         t.state.step += 1
+        t.state.window.added.append(self.total)
         interrupts.held = False
         if interrupts.again:
             raise KeyboardInterrupt
@@ -79,6 +81,4 @@ def should_stop(t: Training, interrupts: Interrupts) -> str | None:
     state.seconds += seconds if t.ranks.size == 1 else t.ranks.elapsed(seconds)
     if interrupts.asked if t.ranks.size == 1 else t.ranks.stopped(interrupts):
         return INTERRUPTED
-    if state.position < t.asked_from:
-        return state.callbacks.reason
-    return state.callbacks.reason or t.stops()
+    return state.callbacks.reason or (t.stops() if state.position >= t.asked_from else None)

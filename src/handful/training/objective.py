@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from handful.data.base import Batch, Source
+from handful.data.base import Batch, Source, Value
 from handful.losses.loss import LossFunction
 from handful.losses.metric import Metric
+from handful.training.special import adapters
 from handful.training.special.adapted import Adapted, Scale, Unmeasured, measure
 
-_NOT_KEPT = ("forward", "view", "row_losses", "source")  # when pickled: functions, and data
+LATER = 1 << 13  # numbers in an output that is kept to be measured with others
 
 
 @dataclass(slots=True)
@@ -77,12 +78,20 @@ class Objective(Adapted):
         self.coupling: str | None = None  # why the loss of a mini-batch cannot be computed in parts
         self.by_outputs = False  # whether that is a loss that compares the outputs of rows
         super().__init__(model, loss, metrics, autocast, scale)
-        floating = [p.dtype for p in self.parameters if p.is_floating_point()]
+        floating = [p.dtype.to_real() for p in self.parameters if p.is_floating_point() or p.is_complex()]
         self.dtype = floating[0] if floating else torch.get_default_dtype()
 
     def to_device(self, batch: Batch) -> Batch:
         """The batch on the model's device, floats in the model's dtype; itself if it is there already."""
-        return self.placed(batch, self.device, self.dtype)
+        if self.nested:
+            return adapters.place_nested(self.several, batch, self.device, self.dtype)
+        moved: dict[str, Value] = {}
+        for name, value in batch.columns.items():
+            if isinstance(value, Tensor):
+                kind = self.dtype if value.is_floating_point() else value.dtype
+                if value.dtype != kind or value.device != self.device:
+                    moved[name] = value.to(self.device, kind, non_blocking=True)
+        return batch.replace({**batch.columns, **moved}) if moved else batch
 
     def sums_of(self, output: object, batch: Batch, *, metrics: bool = True) -> LossSums:
         """Step 4: the sums over the rows of the batch, whose output is known.
@@ -94,9 +103,15 @@ class Objective(Adapted):
         loss, weight, _ = self.row_losses(output, batch)
         if self.row_weight is not None and self.model.training:
             weight = torch.full_like(weight, self.row_weight * len(batch.rows))
-        if not metrics or not self.sum_metrics:
+        if not metrics or not self.sum_metrics or not (seen := self.view(output, batch)):
             return LossSums(loss, weight)
-        return LossSums(loss, weight, *self.measured(output, batch))
+        scores, target, of_rows = seen
+        small = scores.numel() <= LATER and scores.ndim == 2 and target.ndim == 1 and of_rows is None
+        if small and self.count and not self.gaps and isinstance(output, Tensor) and not output._is_view():
+            return LossSums(loss, weight, seen=((self.sum_metrics, scores, target),))  # no view: it will not change
+        with torch.no_grad():
+            seen = adapters.counted(seen) if self.gaps else seen
+            return LossSums(loss, weight, {m.name: m.sums(*seen) for m in self.sum_metrics})
 
     def sums(self, batch: Batch, *, metrics: bool = True) -> LossSums:
         """Steps 3 and 4 of the algorithm for the rows of the batch."""

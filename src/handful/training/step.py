@@ -11,12 +11,12 @@ from torch.autograd.graph import _engine_run_backward as run_backward
 
 from handful.base.keys import dropout_key
 from handful.data.base import Batch
-from handful.optim.fused import Closure
+from handful.optim.fused import Closure, Moved
 from handful.optim.rates import add_l1, clip, follow
 from handful.training.objective import LossSums, Objective
 from handful.training.process.parallel import ALONE, Ranks
 from handful.training.special.coupling import rows
-from handful.training.training import Moved, Training
+from handful.training.training import Training
 from handful.training.watch.guards import Watched, finite, non_finite
 from handful.training.watch.weights import average_weight, update_average
 

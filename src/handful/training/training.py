@@ -10,7 +10,7 @@ from handful.base.keys import dropout_key
 from handful.base.plan import Plan, Progress
 from handful.batches.batches import Batches
 from handful.data.base import Source
-from handful.optim.fused import Move, stepper
+from handful.optim.fused import Moved, stepper
 from handful.optim.schedule import Schedule
 from handful.report.live import Live
 from handful.training.objective import Objective
@@ -22,15 +22,6 @@ from handful.training.watch.weights import reader
 from handful.transform.pipeline import Pipeline
 
 RATE_IS_OPEN = ("default", "measured")  # the statuses of a rate that nobody asked for
-
-
-@dataclass
-class Moved:
-    """Parameters, those of them that l1 is for, and what moves them."""
-
-    parameters: list[nn.Parameter]
-    decayed: list[nn.Parameter]
-    move: Move
 
 
 @dataclass
@@ -73,11 +64,11 @@ class Training:
     examples: int = 0  # rows in one epoch
     next_moment: int = 0  # position before which nothing is due: see `Observer`
     asked_from: float = 0  # position before which the rule does not stop the run
+    looked_at: int = -1  # the last step that was looked at to the end, so that the state is one to go on from
     one_by_one: bool = False  # whether each step's sums are wanted, so that none may be a graph
     resident: dict[str, Tensor] | None = None  # all rows as the model takes them, for a graph; {}: they do not fit
     clock: float = field(default_factory=time.perf_counter)  # when seconds were last counted
     infinite: bool = False  # whether weights held infinity before the first step, as those of a mask may
-    told: bool = False  # whether callbacks want to know of each step
     training_step: Callable[..., object] | None = None  # the caller's, in place of forward, loss and update
     moved: dict[str | None, Moved] = field(default_factory=dict)  # by that, under the names of the optimizers
 
@@ -90,8 +81,7 @@ class Training:
     @property
     def on_nonfinite(self) -> str:
         """What is done about a loss or a gradient that is not finite: "stop", "skip" or "rollback"."""
-        choice = self.plan.choices.get("on_nonfinite")
-        return "stop" if choice is None else str(choice.value)
+        return str(self.plan.on_nonfinite) if "on_nonfinite" in self.plan.choices else "stop"
 
     def progress(self) -> Progress:
         """How far the run has come, for rules and schedules."""

@@ -16,7 +16,7 @@ from handful.data.tables.types import TEXT, is_moment, named
 from handful.data.tables.values import apply
 from handful.data.tables.written import DIGITS, as_digits
 from handful.data.targets import names_of
-from handful.transform.steps.numbers import strings
+from handful.transform.steps.categories import strings
 from handful.transform.steps.stored import stored
 
 # recipe -> the kinds of columns that are its input

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from handful.base.errors import HandfulError
 from handful.data.base import Batch, Column, Value
-from handful.transform.steps.numbers import Categories, Impute, Standardize, strings
+from handful.transform.steps.categories import Categories, strings
+from handful.transform.steps.numbers import Impute, Standardize
 from handful.transform.steps.statistics import Moments
 from handful.transform.steps.step import AnyStep, Inputs
 from handful.transform.steps.stored import stored

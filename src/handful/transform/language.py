@@ -11,7 +11,7 @@ from handful.base.errors import HandfulError, some, whole
 from handful.data.base import Column, Rows, Source, Value
 from handful.data.gather import Array
 from handful.data.tables.strings import composed
-from handful.transform.steps.numbers import strings
+from handful.transform.steps.categories import strings
 from handful.transform.steps.text import Tokenize
 
 LARGE = 64 << 20  # bytes of tokens that are kept in memory; more of them go to a file
@@ -154,7 +154,9 @@ def language_source(
             texts = evenly(texts, _PIECE)
         parts.append(array_of(map(tokenize.ids, texts), dtype))
     train = LanguageSource(parts[0], length, stride=stride, tokenizer=tokenize, name=f"{source.name} (training part)")
-    train.notes = [f"The text is {total} characters, {sum(map(len, parts))} tokens of {tokenize.vocabulary} kinds."]
+    train.notes = [
+        f"The text is {total:,} characters, {sum(map(len, parts)):,} tokens of {tokenize.vocabulary:,} kinds."
+    ]
     if end == total:
         return train, None
     test = LanguageSource(parts[1], length, tokenizer=tokenize, name=f"{source.name} (validation part)")

@@ -15,6 +15,7 @@ from handful.data.gather import Array
 from handful.data.options import Collate
 from handful.data.targets import names_of
 from handful.losses.metric import NAMED, Metric
+from handful.report.words import DATES
 from handful.transform.auto import NO_ARGUMENTS, Arguments, InputChooser, Steps, unscaled
 from handful.transform.columns import Cut, as_trained, check_same, foreign
 from handful.transform.inputs import Infinite, Input, Layout, SingleInput
@@ -93,6 +94,10 @@ class Pipeline:
         """The pipeline for a model whose outputs are probabilities."""
         return self if self.target is None else replace(self, target=replace(self.target, of_probabilities=True))
 
+    def linked(self, *links: str) -> "Pipeline":
+        """The pipeline for a model of whose outputs links make numbers, one for each of several targets."""
+        return self if self.target is None else replace(self, target=self.target.linked(*links))
+
     def predicted_by(self, part: str | None) -> "Pipeline":
         """The pipeline for a model of which a part of the output predicts the target, or none (None)."""
         return self if self.target is None else replace(self, target=replace(self.target, part=part))
@@ -144,6 +149,12 @@ class Pipeline:
         return self.classes or (tuple(parts) if len(parts) == self.outputs else numbered)
 
     @property
+    def unit(self) -> str:
+        """Of the numbers of a target: as its column has it; DATES of dates; "" of none."""
+        column = self.trained_on.get(self.target.column) if self.target else None
+        return DATES if self.target and self.target.form else column.unit if column else ""
+
+    @property
     def of_classes(self) -> tuple[str, ...]:
         """What each probability stands for: the classes or labels, of several targets as `kind=big`."""
         return self.several.of_classes if self.several else self.names
@@ -160,8 +171,8 @@ class Pipeline:
 
     @property
     def target_scale(self) -> tuple[Tensor, Tensor] | None:
-        """What is added to y for metrics to see it, and multiplies it before, float64 [] or [k]; None: as it is."""
-        return self.target.in_scores if self.target else None
+        """Mean and standard deviation, float64 [] or [k], by which y was standardised; None if it was not."""
+        return self.target.scale if self.target else None
 
     def decode(self, outputs: object, beams: int = 1) -> Array:
         """Predictions in the user's terms, a NumPy array.

@@ -1,6 +1,6 @@
 """Rows of a source: read in chunks, checked, called by their numbers in the user's file, kept after the pipeline."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -25,10 +25,14 @@ def blocks(n: int, size: int) -> Iterator[Rows]:
 
 
 def chunks_of(source: Source, names: Sequence[str], at_most: int = 1 << 22) -> Iterator[Batch]:
-    """The columns `names` of all rows of a source in order, as Batches of about `at_most` bytes (1 to 65,536 rows)."""
-    size = min(65536, max(1, at_most // max(1, sum(_row_bytes(source.columns[name]) for name in names))))
-    for rows in blocks(len(source), size):
+    """The columns `names` of all rows of a source in order, as Batches of about `at_most` bytes."""
+    for rows in blocks(len(source), _at_once(source, names, at_most)):
         yield source.take(rows, None if set(names) == set(source.columns) else names)
+
+
+def _at_once(source: Source, names: Iterable[str], at_most: int) -> int:
+    """The rows that take about so many bytes, 1 to 65,536."""
+    return min(65536, max(1, at_most // max(1, sum(_row_bytes(source.columns[name]) for name in names))))
 
 
 def _row_bytes(column: Column) -> int:
@@ -111,7 +115,7 @@ def cache(source: Source, pipeline: Callable[[Batch], Batch], ragged: set[str], 
     need more than `at_most` bytes. ragged: columns whose last axis varies (tokens, frames), kept without padding."""
     made: list[dict[str, Tensor]] = []
     used = 0
-    for rows in blocks(len(source), 512):
+    for rows in blocks(len(source), _at_once(source, source.columns, 1 << 22)):
         batch = pipeline(source.take(rows))
         tensors = batch.tensors()
         used += sum(value.nbytes for value in tensors.values())
@@ -157,7 +161,7 @@ class TrainingRows:
         if goal := self.source.target:
             column, name = self.source.columns[goal], self.source.name
             several = column.kind == "several"
-            self.target = SeveralFitter(goal, column, name) if several else TargetFitter(goal, column, name, self.loss)
+            self.target = (SeveralFitter if several else TargetFitter)(goal, column, name, self.loss)
 
     def __call__(self) -> Iterator[Batch]:
         if self.seen:

@@ -18,7 +18,7 @@ from handful.base.errors import some
 from handful.data.base import Batch, Rows, Source
 from handful.transform.pipeline import Pipeline
 from handful.transform.rows import chunks_of, original_rows
-from handful.transform.steps.numbers import strings
+from handful.transform.steps.categories import strings
 
 ODD_ROWS = 0.1  # the largest share of rows whose labels may be of no class that training had
 MOST = 1 << 20  # rows whose hashes are kept

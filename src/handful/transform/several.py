@@ -14,8 +14,8 @@ from handful.data.base import Column, Rows, Value
 from handful.data.gather import Array
 from handful.data.targets import names_of
 from handful.losses.metric import NAMED, Metric
-from handful.losses.outputs import exact
-from handful.losses.together import heads, of_part
+from handful.losses.outputs import LINKS, exact
+from handful.losses.together import heads, losses_of, of_part
 from handful.transform.target import Target
 from handful.transform.target_fit import TargetFitter
 
@@ -55,6 +55,9 @@ class Several(Target):
         sizes = tuple(head[:1].numel() for head in found) if found and all(map(_fits, found, self.parts)) else ()
         return replace(self, sizes=sizes, part="" if sizes else None)
 
+    def linked(self, *links: str) -> Target:
+        return replace(self, parts=tuple(part.linked(link) for part, link in zip(self.parts, links, strict=True)))
+
     def heads_of(self, outputs: object) -> list[Tensor] | None:
         """The parts of a model's outputs that predict each target; None where that is not known."""
         return heads(outputs, self.names, self.sizes) if self.part is not None else None
@@ -83,8 +86,10 @@ class Several(Target):
         outputs = list(self._split(self.prediction(output).detach().double()))
         targets = [v.double() for v in y.values()]
         for k, part in enumerate(self.parts):
-            if part.in_scores:
-                mean, std = (s.to(outputs[k].device) for s in part.in_scores)
+            if link := getattr(part, "link", ""):
+                outputs[k] = LINKS[link](outputs[k])
+            if part.scale:
+                mean, std = (s.to(outputs[k].device) for s in part.scale)
                 outputs[k], targets[k] = outputs[k] * std + mean, targets[k] * std + mean
         return torch.cat(outputs, 1), torch.stack(targets, 1)
 
@@ -162,10 +167,10 @@ def _fits(head: Tensor, part: Target) -> bool:
 class SeveralFitter:
     """What each column of a target of several is, as `TargetFitter` finds it."""
 
-    def __init__(self, name: str, column: Column, where: str) -> None:
-        self.name, self.columns = name, column.parts
-        parts = zip(names_of(name), column.parts, strict=True)
-        self.parts = [TargetFitter(part, own, where) for part, own in parts]
+    def __init__(self, name: str, column: Column, where: str, loss: object = None) -> None:
+        self.name, self.columns, names = name, column.parts, names_of(name)
+        each = zip(names, column.parts, losses_of(loss, len(names)), strict=True)
+        self.parts = [TargetFitter(part, own, where, its) for part, own, its in each]
 
     @property
     def notes(self) -> list[str]:

@@ -1,8 +1,8 @@
 """What is to be predicted: encoded for the loss, and decoded to the user's terms."""
 
 import math
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -15,10 +15,11 @@ from handful.data.gather import Array
 from handful.data.tables.strings import composed
 from handful.losses import ctc
 from handful.losses.loss import IGNORED, class_axis
-from handful.losses.outputs import exact, part_of
-from handful.transform.steps.numbers import code_table, index_of, padded, strings
+from handful.losses.outputs import LINKS, exact, part_of
+from handful.transform.steps.categories import code_table, strings
+from handful.transform.steps.numbers import index_of, padded
 from handful.transform.steps.stored import stored
-from handful.transform.target_values import DAY, check_present, in_row, labels_of, plain_numbers, written
+from handful.transform.target_values import check_present, in_row, labels_of, plain_numbers, written
 
 Label = str | int | float | bool
 
@@ -102,6 +103,10 @@ class Target:
         """What an exported model gives, float64: probabilities of classes and labels, numbers in the target's units."""
         return self.probabilities(outputs)
 
+    def linked(self, *links: str) -> "Target":
+        """The target where links (of `LINKS`, or "") make numbers of the outputs, one for each of several targets."""
+        return self
+
     def prediction(self, outputs: object) -> Tensor:
         """The part of a model's outputs that predicts the target; HandfulError where there is none."""
         found = None if self.part is None else part_of(outputs, self.part)
@@ -116,11 +121,6 @@ class Target:
     def scale(self) -> tuple[Tensor, Tensor] | None:
         """Mean and standard deviation, float64 [] or [k], by which y was standardised; None if it was not."""
         return None
-
-    @property
-    def in_scores(self) -> tuple[Tensor, Tensor] | None:
-        """What is added to y and to outputs for metrics to see them, and multiplies them before; None: as they are."""
-        return self.scale
 
     def resolve_task(self, output: object) -> "Target":
         """The target of an own model whose output for some rows is known, where whole numbers [m, ...] leave the task
@@ -201,7 +201,7 @@ class ClassNames(Classification):
 
     def _ids(self, value: Value, column: Column, where: str) -> Tensor:
         """The id of each row's class, -1 where training did not have it or it is missing."""
-        known = tuple(map(str, self.classes))
+        known = cast(tuple[str, ...], self.classes)
         if column.classes is not None and isinstance(value, Tensor):
             return code_table(known, column.classes, 0, -1)[value]
         if column.dtype == "str":
@@ -291,27 +291,20 @@ class OneHot(ClassIds):
 
 @dataclass(frozen=True, eq=False)
 class Regression(Target):
-    """Numbers. mean, std: float64 [] or [k], by which y is standardised; None where an own model gets y as it is."""
+    """Numbers. mean, std: float64 [] or [k], by which y is standardised; None where an own model gets y as it is; link:
+    see `linked`."""
 
     task: ClassVar[str] = "regression"
     mean: Tensor | None = None
     std: Tensor | None = None
+    link: str = ""
 
     @property
     def scale(self) -> tuple[Tensor, Tensor] | None:
         return None if self.mean is None or self.std is None else (self.mean, self.std)
 
-    @property
-    def in_days(self) -> bool:
-        """Whether scores tell how many days a date is off, not seconds."""
-        return self.form.startswith(("%Y", "datetime64"))
-
-    @property
-    def in_scores(self) -> tuple[Tensor, Tensor] | None:
-        if not self.in_days:
-            return self.scale
-        mean, std = self.scale or torch.tensor([0.0, 1.0], dtype=torch.float64)
-        return mean / DAY, std / DAY
+    def linked(self, *links: str) -> Target:
+        return replace(self, link=links[0])
 
     def encode(self, value: Value, column: Column, rows: Rows, where: str) -> Tensor:
         y = self._numbers(value, column, rows, where)
@@ -325,6 +318,7 @@ class Regression(Target):
     def scores(self, outputs: Tensor) -> Tensor:
         x = exact(outputs)
         x = x.reshape(x.shape[0], *map(int, filter(None, self.shape))) if x[:1].numel() == self.size else x
+        x = LINKS[self.link](x) if self.link else x
         return x * self.scale[1] + self.scale[0] if self.scale else x
 
     def numbers(self, outputs: Tensor) -> Array:

@@ -15,9 +15,9 @@ from handful.data.base import Column, Rows, Value
 from handful.data.tables.strings import composed, read_numbers, reader
 from handful.data.tables.types import TEXT
 from handful.data.targets import names_of
-from handful.losses.left_out import ignored_id, task_of
-from handful.losses.loss import IGNORED, name_of
-from handful.transform.steps.numbers import strings
+from handful.losses.left_out import ignored_id, link_of, task_of
+from handful.losses.loss import IGNORED, as_loss, name_of
+from handful.transform.steps.categories import strings
 from handful.transform.steps.statistics import Moments
 from handful.transform.target import (
     AsItIs,
@@ -172,19 +172,33 @@ class TargetFitter:
                 raise HandfulError(f"a multilabel target holds 0 and 1 only; '{self.name}' holds other values")
             self._note(f"holds {outputs} times 0 or 1: each is predicted on its own.")
             return Multilabel(self.name, dtype, shape, outputs, as_is=own_model and floating)
+        return self._amounts(own_model, dtype, shape, outputs)
+
+    def _amounts(self, own_model: bool, dtype: str, shape: tuple[int | None, ...], outputs: int) -> Target:
         self._say_far()
-        found = Regression(self.name, dtype, shape, outputs, form=form_of(self.column))
+        link = self._link()
         if own_model:
-            if found.in_days:
-                self._note("is dates: scores are in days.")
-            return found
+            return Regression(self.name, dtype, shape, outputs, form=form_of(self.column))
         mean, std = self.moments.mean, self.moments.std
         if (std == 0).all():
             raise self._wrong("is the same in every training row; there is nothing to learn")
-        found = replace(found, mean=mean, std=torch.where(std > 0, std, 1.0))
-        units = "its own units" if self.column.dates is None else "days" if found.in_days else "seconds"
+        if link:
+            self._note(f"is predicted by {link} of what the model gives; scores are in its own units.")
+            size = torch.where((mean > 0) & (link == "exp"), mean, 1.0)  # so that rates begin near their mean
+            return Regression(self.name, dtype, shape, outputs, mean=torch.zeros_like(mean), std=size)
+        units = "seconds (a day has 86,400)" if self.column.dates else "its own units"
         self._note(f"is predicted as a number, standardised for training; scores are in {units}.")
-        return found
+        spread, form = torch.where(std > 0, std, 1.0), form_of(self.column)
+        return Regression(self.name, dtype, shape, outputs, form=form, mean=mean, std=spread)
+
+    def _link(self) -> str:
+        """What makes numbers of the outputs by the loss, if that is not the identity; the target is held to it."""
+        link = None if self.loss in (None, "auto", "model") else link_of(as_loss(self.loss)[0])
+        low, high = float(self.moments.low.min()), float(self.moments.high.max())
+        if link and (low < 0 or (high > 1 and link != "exp")):
+            wanted = "counts or rates of 0 or more" if link == "exp" else "0 to 1"
+            raise self._wrong(f"goes from {low:.6g} to {high:.6g}, and the loss is for {wanted}")
+        return link or ""
 
     def _say_far(self) -> None:
         """Say where one row is so far from the others that a loss of squares is mostly its own."""

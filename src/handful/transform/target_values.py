@@ -12,9 +12,7 @@ from handful.data.gather import Array
 from handful.data.tables.strings import composed
 from handful.data.tables.types import is_moment, named
 from handful.data.tables.written import DURATION, TIME_OF_DAY
-from handful.transform.steps.numbers import strings
-
-DAY = 86400.0  # seconds: dates are scored and drawn in days
+from handful.transform.steps.categories import strings
 
 
 def form_of(column: Column) -> str:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -53,7 +54,21 @@ def to_table(value: object, name: str) -> pa.Table:
     except OverflowError as error:
         raise HandfulError(f"{name}: a column holds whole numbers {BEYOND}") from error
     except (pa.ArrowException, TypeError) as error:
-        raise HandfulError(f"{name}: a column mixes types or holds objects, so it cannot be read: {error}") from error
+        raise HandfulError(f"{name}: {_unreadable(value) or f'a column cannot be read: {error}'}") from error
+
+
+def _unreadable(frame: Any) -> str:
+    """What is said of the first column of a frame of pandas that Arrow cannot hold."""
+    for key, column in frame.items() if _is_pandas(frame) and hasattr(frame, "columns") else ():
+        try:
+            pa.array(column, from_pandas=True)
+        except (pa.ArrowException, TypeError):
+            kinds = sorted({type(v).__name__ for v in column.head(1000)})
+            return (
+                f"column '{key}' mixes types or holds objects ({', '.join(kinds)}), so it cannot be read: make it "
+                "numbers or text, or leave it out"
+            )
+    return ""
 
 
 def check_names(names: Sequence[str], name: str) -> None:

@@ -230,7 +230,7 @@ def measure_noise(t: Training, d: Decision, tp: Throughput, size: int, share: fl
         update(t)
         t.state.trail.append((found.examples, b, raised, float(outcome.loss) / float(outcome.weight)))
         set_base(t.state.optimizer, rate)
-        t.state.window.add(outcome)
+        t.state.window.added.append(outcome)
         t.state.position, t.state.step = position + found.examples, t.state.step + 1
         d.steps += found.parts - 1
     if layers:

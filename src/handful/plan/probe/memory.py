@@ -81,7 +81,7 @@ def measure_memory(t: Training, cap: int, *, budget: float = 60.0) -> Memory:
     with untouched(t):
         least = 1 if mode_coupling(training_mode(model)) is None else 2
         rows = longest_rows(t, min(cap, LOOKED_AT))
-        _whole_step(t, repeat(rows, least))  # the optimizer's state is allocated from here on
+        _whole_step(t, repeat(t, rows, least))  # the optimizer's state is allocated from here on
         limit = _free_on_device(t) if on_cuda else HOST_SHARE * memory_left(page_cache=False)
         started = clock(t)
         for size in [*powers_of_two(cap - 1, least), cap]:
@@ -94,7 +94,7 @@ def measure_memory(t: Training, cap: int, *, budget: float = 60.0) -> Memory:
                 why, status = f"{size:,} would need {need}, more than is free", "measured"
                 break
             try:
-                tried.append((size, _need(t, repeat(rows, size))))
+                tried.append((size, _need(t, repeat(t, rows, size))))
             except (TooLarge, OutOfMemory):
                 why, status = f"{size:,} rows did not fit", "measured"
                 break
@@ -136,7 +136,7 @@ def in_parts(t: Training) -> Choice | None:
         training_mode(objective.model)
         rows = longest_rows(t, 64)
         for size in (8, 32):
-            part = objective.to_device(repeat(rows, size))
+            part = objective.to_device(repeat(t, rows, size))
             with saved_by_autograd(objective.model) as storages:
                 sums = objective.sums(part, metrics=False)
             del sums  # until here, or a storage's address could be given to another
@@ -217,7 +217,11 @@ def longest_rows(t: Training, count: int) -> Batch:
         return t.batches.at(0, min(count, n))
     spread = np.unique(np.linspace(0, t.examples - 1, n).astype(np.int64))
     lengths = np.max([_lengths(source, name, spread) for name in varying], axis=0)
-    batch = source.take(spread[np.argsort(-lengths, kind="stable")[: min(count, 64)]])
+    return _drawn(t, spread[np.argsort(-lengths, kind="stable")[: min(count, 64)]])
+
+
+def _drawn(t: Training, rows: Rows) -> Batch:
+    batch = t.batches.source.take(rows)
     for transform in t.batches.transforms:
         batch = transform(batch)
     return batch
@@ -233,8 +237,10 @@ def _lengths(source: Source, name: str, rows: Rows) -> NDArray[np.int64]:
             return np.array([len(text) for text in texts])
 
 
-def repeat(batch: Batch, size: int) -> Batch:
+def repeat(t: Training, batch: Batch, size: int) -> Batch:
     """The batch's rows, over and over, until there are `size`."""
     index = torch.arange(size) % len(batch)
+    if t.batches.source.whole:  # its rows cannot be told apart in it
+        return _drawn(t, batch.rows[index.numpy()])
     columns = {k: v[index] if isinstance(v, Tensor) else v for k, v in batch.columns.items()}
     return Batch(columns, batch.rows[index.numpy()], batch.epochs[index.numpy()], batch.position)

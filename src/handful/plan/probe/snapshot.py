@@ -28,7 +28,7 @@ class Snapshot:
         self.optimizer = {p: deepcopy(entry) for p, entry in s.optimizer.state.items()}
         self.options = [deepcopy({k: v for k, v in g.items() if k != "params"}) for g in s.optimizer.param_groups]
         self.state = replace(
-            s, noise=list(s.noise), trail=list(s.trail), window=deepcopy(s.window), average=deepcopy(s.average)
+            s, noise=list(s.noise), trail=list(s.trail), window=deepcopy(s.window.whole()), average=deepcopy(s.average)
         )
         self.logged = len(s.history)
         self.restore_random = random_states()

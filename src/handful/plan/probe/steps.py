@@ -27,7 +27,7 @@ def step(t: Training, batch: Batch, size: int, *, still: bool = False) -> float:
     update_at_rest(t) if still else update(t)
     loss = float(outcome.loss) / float(outcome.weight)
     s.trail.append((size, s.micro_batch, float(s.optimizer.param_groups[0]["initial_lr"]), loss))
-    s.window.add(outcome)
+    s.window.added.append(outcome)
     s.position += size
     s.step += 1
     return loss
@@ -55,6 +55,7 @@ def train(t: Training, size: int, steps: int, give_up: Callable[[list[float]], b
         losses.append(FAILED)
     finally:
         stream.close()
+        t.state.window.whole()
     return losses
 
 

@@ -60,6 +60,11 @@ class Program(nn.Module):
 
     def __init__(self, pipeline: Pipeline, objective: Objective) -> None:
         super().__init__()
+        if any(isinstance(layer, torch.jit.ScriptModule) for layer in objective.model.modules()):
+            raise HandfulError(
+                "a scripted model is a program already, which torch.jit.save(run.model, path) writes; .onnx and .pt2 "
+                "need the nn.Module that it was made from: run.export('weights.safetensors') has its weights"
+            )
         self.model = copy.deepcopy(objective.model).to("cpu").eval().requires_grad_(False)
         for layer in list(self.model.modules()):  # weights as they are: what makes them is for training
             for name in list(getattr(layer, "parametrizations", ()) if parametrize.is_parametrized(layer) else ()):

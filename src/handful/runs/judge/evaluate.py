@@ -18,10 +18,21 @@ from handful.data.media.folder import file_names
 from handful.report.document import Page, Part, Section
 from handful.report.figure import Figure
 from handful.report.markup import folded, picture_grid, sound_list, table_html, tiles
-from handful.report.page import Judged
+from handful.report.page import Judged, without_paths
 from handful.report.tables import Grid, print_table
 from handful.report.truth import figure_against, figure_calibration, figure_matrix, figure_residuals, interval
-from handful.report.words import say_count, say_name, say_number, say_score, say_share, say_value, sentence, split_score
+from handful.report.words import (
+    DATES,
+    DAY,
+    say_count,
+    say_name,
+    say_off,
+    say_score,
+    say_share,
+    say_value,
+    sentence,
+    split_score,
+)
 from handful.runs.judge.examples import contents, pictures_of, shorten, sounds_of
 from handful.runs.judge.tally import Details, Floats, Row, Tally
 from handful.training.objective import Objective
@@ -40,7 +51,7 @@ BY_ROWS: dict[str, Callable[[Floats, Floats], Floats]] = {  # scores of [samples
 _SHOWN = {"most": 8, "length": 300}  # columns and characters of a listed row
 
 
-@dataclass
+@dataclass(repr=False)
 class Evaluation:
     """What `evaluate` found.
 
@@ -75,10 +86,14 @@ class Evaluation:
     unit: str = ""
     parts: list["Evaluation"] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{name} {value:.4g}" for name, value in self.scores.items())
+        return shown(f"<Evaluation of {self.name}, {self.rows:,} rows: {scores}>")
+
     def show(self, worst: int = 10) -> None:
         """Print scores, the table of classes and the worst rows."""
         for name, value in self.scores.items():
-            print(say_score(name, value))
+            print(say_score(name, value, self.unit))
         for note in self.notes:
             print(f"note: {shown(note)}")
         for part in self._each():
@@ -91,7 +106,7 @@ class Evaluation:
 
     def write(self, path: str | Path, title: str) -> Path:
         """Write the page to `path` and return it."""
-        pairs = [(say_name(name), say_value(name, value)) for name, value in self.scores.items()]
+        pairs = [(say_name(name), say_value(name, value, self.unit)) for name, value in self.scores.items()]
         pairs.append(("rows", say_count(self.rows)))
         sections = [
             Section("Result", [tiles(sorted(pairs, key=lambda pair: "loss" in pair[0]))]),
@@ -99,8 +114,9 @@ class Evaluation:
             Section("Rows of highest loss", self.mistakes()),
         ]
         first = next((n for n in self.scores if n != "loss"), "loss")
-        headline = f"{sentence(say_score(first, self.scores[first]))} on {say_count(self.rows)} rows of {self.name}."
-        headline = " ".join([headline, *(f"{sentence(note)}." for note in self.notes)])
+        best = sentence(say_score(first, self.scores[first], self.unit))
+        said = [f"{best} on {say_count(self.rows)} rows of {self.name}", *map(sentence, self.notes)]
+        headline = without_paths(" ".join(f"{text}." for text in said), [self.name])
         return Page(title, sections, headline=headline).write(path)
 
     def as_json(self, rows: int = 2000) -> dict[str, object]:
@@ -133,7 +149,7 @@ class Evaluation:
 
     def held_out(self, score: str | None) -> Judged:
         """What the page of a run shows of its held-out rows."""
-        return Judged(self.rows, self.detail(), self.mistakes(), self.interval(score or ""), self.chance())
+        return Judged(self.rows, self.detail(), self.mistakes(), self.interval(score or ""), self.chance(), self.unit)
 
     def _each(self) -> list["Evaluation"]:
         """By target, where there are several."""
@@ -157,9 +173,10 @@ class Evaluation:
             return f"Always '{self.labels[rows.argmax()]}' would be right on {say_share(rows.max() / rows.sum())}."
         if self.residuals is None or self.residuals[0].shape[1] > 1:
             return ""
-        off, unit = self.residuals[0].mean(), self.unit and f" {self.unit}"
-        mean, away = say_number(off), say_number(np.abs(self.residuals[0] - off).mean())
-        return f"Always the mean, {mean}{unit}, would be off by {away}{unit} on average."
+        mean = self.residuals[0].mean()
+        said = f"{np.datetime64(round(mean), 'D')}" if self.unit == DATES else say_off(mean, self.unit)
+        away = say_off(np.abs(self.residuals[0] - mean).mean(), self.unit)
+        return f"Always the mean, {said}, would be off by {away} on average."
 
     def interval(self, score: str) -> tuple[float, float] | None:
         """The 95% interval of the accuracy, by Wilson, or of a score of a regression of one number, from 1,000
@@ -171,7 +188,7 @@ class Evaluation:
         if name not in BY_ROWS or self.residuals is None or self.residuals[0].shape != (self.rows, 1):
             return None
         rows = np.random.default_rng(0).integers(0, self.rows, (1000, self.rows))
-        true, guess = self.residuals
+        true, guess = (part * (DAY if self.unit == DATES else 1.0) for part in self.residuals)
         low, high = np.quantile(BY_ROWS[name](true[:, 0][rows], guess[:, 0][rows]), [0.025, 0.975])
         return float(low), float(high)
 

@@ -14,15 +14,14 @@ from torch import Tensor
 from handful.data.base import Batch
 from handful.losses.outputs import part_of
 from handful.report.truth import BINS
-from handful.report.words import say_value_of
+from handful.report.words import DAY, say_value_of
 from handful.training.objective import Objective
 from handful.training.process.parallel import Ranks
 from handful.transform.pipeline import Pipeline
 from handful.transform.several import Several
-from handful.transform.target_values import DAY, written
+from handful.transform.target_values import written
 
 WORST = 24  # rows that are listed
-_DAYS = "days since 1970"
 _KEPT = 100_000  # rows of a regression that the figure of residuals is drawn from
 Row = dict[str, object]
 Floats = NDArray[np.float64]
@@ -176,8 +175,7 @@ class Residuals(Tally):
         self.labels = pipeline.names if pipeline.names[0] != "0" else ()
         self.pairs: list[tuple[Floats, Floats]] = []
         self.form = pipeline.target.form if pipeline.target else ""
-        column = pipeline.trained_on.get(pipeline.target.column) if pipeline.target else None
-        self.unit = _DAYS if self.form not in ("", "%H:%M:%S") else column.unit if column else ""
+        self.unit = pipeline.unit
 
     def add(self, y: Tensor, output: Tensor) -> Said:
         numbers = self.pipeline.numbers
@@ -196,7 +194,7 @@ class Residuals(Tally):
         if not self.pairs:
             return None
         true, guess = (np.concatenate(parts).astype(np.float64) for parts in zip(*self.pairs, strict=True))
-        every, scale = -(-len(true) // _KEPT), DAY if self.unit == _DAYS else 1.0
+        every, scale = -(-len(true) // _KEPT), DAY if self.form else 1.0
         return true[::every] / scale, guess[::every] / scale
 
 

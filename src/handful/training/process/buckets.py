@@ -31,29 +31,37 @@ class Buckets:
 
     They are summed over the ranks, and divided by `rows` as they are put in, so that they need no second pass where
     that is the total weight. Which parameters there are, and in which order they are sent, is the same on all ranks.
-    apart: the parameters of sparse gradients, by number; they are not put into buckets.
+    apart: the parameters of sparse gradients, by number; they are not put into buckets. behind: what is summed with
+    them behind the last gradient, in the type of that.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], apart: Sequence[int], send: Send, *, early: bool) -> None:
-        """early: whether buckets are sent while the backward pass runs; it must then touch each gradient once."""
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], apart: Sequence[int], send: Send, *, early: bool, behind: int = 0
+    ) -> None:
+        """early: whether buckets are sent while the backward pass runs; it must then touch each gradient once.
+        behind: how many numbers go behind the last gradient."""
         self.parameters, self.send = list(parameters), send
         self.flats: list[Tensor] = []
         self.views: dict[int, Tensor] = {}
         self.bucket_of: dict[int, int] = {}
         self.numbers: list[list[int]] = []
         number = {parameter: i for i, parameter in enumerate(self.parameters) if i not in apart}
-        for run in in_chunks(reversed(list(number)), FIRST):
-            self._add([number[parameter] for parameter in run])
+        runs = list(in_chunks(reversed(list(number)), FIRST))
+        for run in runs:
+            self._add([number[parameter] for parameter in run], behind if run is runs[-1] else 0)
+        self.behind = self.flats[-1][-behind:] if behind else None
+        self.soon = len(self.flats) - (behind > 0)  # the buckets that need not wait for the end of the backward pass
         self.filled: set[int] = set()
         self.works: list[dist.Work] = []
         self.rows = 1
         self.open = False
         self.hooks = [hooked(self.parameters[i], partial(self._ready, i)) for i in (self.views if early else ())]
 
-    def _add(self, numbers: list[int]) -> None:
+    def _add(self, numbers: list[int], behind: int) -> None:
         own = [self.parameters[i] for i in numbers]
-        flat = torch.empty(sum(p.numel() for p in own), dtype=own[0].dtype, device=own[0].device)
-        for i, part in zip(numbers, torch.split(flat, [p.numel() for p in own]), strict=True):
+        sizes = [p.numel() for p in own]
+        flat = torch.empty(sum(sizes) + behind, dtype=own[0].dtype, device=own[0].device)
+        for i, part in zip(numbers, torch.split(flat, [*sizes, behind]), strict=False):
             self.views[i] = part.view(self.parameters[i].shape)
             self.bucket_of[i] = len(self.flats)
         self.flats.append(flat)
@@ -69,7 +77,7 @@ class Buckets:
     def _ready(self, i: int, _: Tensor) -> None:
         if self.open:
             self._fill(i)
-            while len(self.works) < len(self.flats) and not self.missing[len(self.works)]:
+            while len(self.works) < self.soon and not self.missing[len(self.works)]:
                 self.works.append(self.send(self.flats[len(self.works)]))
 
     @torch.no_grad()

@@ -18,7 +18,10 @@ def choose_device(asked: str) -> Choice:
         try:
             torch.empty(0, device=asked)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise HandfulError(f"device '{asked}' cannot be used here: {str(error).splitlines()[0]}") from None
+            why = str(error).splitlines()[0].partition(". ")[0]
+            if "Expected one of" in why:
+                raise HandfulError(f"there is no device '{asked}': name cpu, cuda, cuda:1, mps, xpu or auto") from None
+            raise HandfulError(f"device '{asked}' cannot be used here: {why}") from None
         return Choice(asked, "given")
     if torch.cuda.is_available():
         return Choice("cuda", "found", torch.cuda.get_device_name())

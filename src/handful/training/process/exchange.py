@@ -1,4 +1,4 @@
-"""What the ranks tell one another at the end of a step: the sums of their gradients, and one vector with all else."""
+"""What the ranks tell one another at the end of a step: the sums of their gradients, and all else."""
 
 import json
 from collections.abc import Sequence
@@ -12,6 +12,9 @@ from handful.base.shards import own_rows
 from handful.training.process.buckets import Buckets, hooked
 from handful.training.process.messages import SIGNALS, Messages
 from handful.training.process.sharding import Sharding
+
+HEAD = 4 + len(SIGNALS)  # numbers that a step says beside its metrics' sums
+ROOM = 1 << 14  # numbers behind the gradients, at most
 
 
 @dataclass
@@ -66,15 +69,11 @@ class Exchange:
         has = self.sharding.used() if self.sharding else [p.grad is not None for p in self.parameters]
         lists = [_list(own.metrics.get(name), n) for name, n in self.sizes.items()]
         head = [own.loss, own.weight, own.out_of_memory, own.seconds, *own.signals]
-        vector = torch.tensor([*head, *has, *(v for values in lists for v in values)], dtype=torch.float64)
-        buckets.send_the_rest(rows)
-        work = self.messages.sum(vector)
-        for sent, flat in zip(buckets.works, buckets.flats, strict=True):
-            self.messages.finish(sent, flat)
-        self.messages.finish(work, vector)
-        loss, weight, failed, seconds, *signals = vector[: len(head)].tolist()
-        anywhere = (vector[len(head) :][: len(has)] > 0).tolist()
-        sums = torch.split(vector[len(head) + len(has) :], list(self.sizes.values()))
+        numbers = torch.tensor([*head, *(v for values in lists for v in values)], dtype=torch.float64)
+        numbers, flags = self._sum(buckets, numbers, torch.tensor(has, dtype=torch.float64), rows)
+        loss, weight, failed, seconds, *signals = numbers[: len(head)].tolist()
+        anywhere = (flags > 0).tolist()
+        sums = torch.split(numbers[len(head) :], list(self.sizes.values()))
         all_said = Said(loss, weight, dict(zip(self.sizes, sums, strict=True)), bool(failed), signals, seconds)
         if not failed:
             buckets.scale(weight)
@@ -87,6 +86,34 @@ class Exchange:
                 parameter.grad = None
         return all_said
 
+    def _sum(self, buckets: Buckets, numbers: Tensor, flags: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """The sums of these over all ranks, and in the buckets those of the gradients. A message costs a small model as
+        much as its gradients do, so there is room for them behind those, or else they are a message of their own."""
+        ranks, rank = self.messages.size, self.messages.rank
+        if buckets.behind is None:
+            alone = torch.cat([numbers, flags])
+            work = self.messages.sum(alone)
+        else:
+            places, counts = buckets.behind[: -len(flags)].view(ranks, -1), buckets.behind[-len(flags) :]
+            places.zero_()[rank] = numbers.view(torch.uint8)
+            counts.copy_(flags)
+        buckets.send_the_rest(rows)
+        for sent, flat in zip(buckets.works, buckets.flats, strict=True):
+            self.messages.finish(sent, flat)
+        if buckets.behind is None:
+            self.messages.finish(work, alone)
+            return alone[: len(numbers)], alone[len(numbers) :]
+        return places.to(torch.uint8).view(torch.float64).sum(0), counts
+
+    def _room(self) -> int:
+        """How many numbers go behind the gradients: the 8 bytes of each float64, in a place of each rank's own, so that
+        a sum of whatever type leaves them as they are, and a flag for each parameter. 0: they are sent apart, where
+        they are many, or the gradients are not where this process reads."""
+        dense = [p for i, p in enumerate(self.summed) if i not in self.apart]
+        room = 8 * (HEAD + sum(self.sizes.values())) * self.messages.size
+        fits = room <= ROOM and dense and dense[0].device.type == "cpu" and dense[0].is_floating_point()
+        return room + len(self.summed) if fits else 0
+
     def _meet(self, own: Said) -> Buckets:
         """The buckets, as the gradients and sums of all ranks want them."""
         sparse = [i for i, p in enumerate(self.summed) if p.grad is not None and p.grad.is_sparse]
@@ -98,7 +125,7 @@ class Exchange:
         self.sizes = dict(sorted(self.sizes.items()))
         self.close()
         early = max(times for _, _, times in said) < 2
-        self.buckets = Buckets(self.summed, self.apart, self.messages.sum, early=early)
+        self.buckets = Buckets(self.summed, self.apart, self.messages.sum, early=early, behind=self._room())
         return self.buckets
 
     def _sum_apart(self, parameter: nn.Parameter, weight: float) -> None:

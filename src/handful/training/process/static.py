@@ -8,7 +8,7 @@ takes it by itself, which names the rows.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from handful.training.objective import LossSums
 from handful.training.process import graphs
 from handful.training.process.interrupts import Interrupts
 from handful.training.special.ahead import AHEAD, coming
-from handful.training.step import NOTHING, OneStep, differentiate
+from handful.training.step import OneStep, differentiate
 from handful.training.training import Training
 from handful.training.watch.guards import all_finite
 from handful.training.watch.record import say
@@ -62,13 +62,10 @@ def why_not(t: Training) -> str | None:
 
 
 class Graph:
-    """Takes the steps of a run, many at a time, where they can be captured.
+    """Takes the steps of a run, many at a time, where they can be captured."""
 
-    after_step: as of `descend`, after the last of some steps.
-    """
-
-    def __init__(self, t: Training, after_step: Callable[[LossSums, float], None]) -> None:
-        self.t, self.after_step, self.most = t, after_step, 1
+    def __init__(self, t: Training) -> None:
+        self.t, self.most = t, 1
         choice = t.plan.choices.get("graph")
         self.open = not t.one_by_one and (choice is None or bool(choice.value)) and why_not(t) is None
         self.step: StaticStep | None = None
@@ -88,7 +85,7 @@ class Graph:
         if self.step is not None and not self.step.holds():
             self.step = None  # its memory is free before there is another
         self.step = self.step or self.made()
-        if self.step is None or not (numbers := self.ahead(self.step, 1 if t.told else self.most)):
+        if self.step is None or not (numbers := self.ahead(self.step, 1 if s.callbacks.all else self.most)):
             return False
         if not self.step.draws(len(numbers)):
             self.step.look()
@@ -99,10 +96,7 @@ class Graph:
                 self.most = min(2 * self.most, self.step.most)
             s.position, s.step = s.position + len(numbers) * s.batch, s.step + len(numbers)
         due = s.position >= t.next_moment or (s.position >= t.asked_from and t.rule(t.progress()) is not None)
-        if due and self.step.look():  # the run stands before a step whose loss is not finite
-            return False
-        self.after_step(NOTHING, float(s.optimizer.param_groups[0]["lr"]))
-        return True
+        return not (due and self.step.look())  # or the run stands before a step whose loss is not finite
 
     def made(self) -> "StaticStep | None":
         """The step as it is now; None, and it is said why, where it cannot be captured."""
@@ -327,10 +321,11 @@ class StaticStep(OneStep):
         """Take as many steps; the host runs ahead of the device by as many at most. Returns the seconds."""
         t, s, began = self.t, self.t.state, time.perf_counter()
         if not self.unseen:  # go on adding to what the window has
-            for place, value in zip(self.totals, (s.window.loss, s.window.weight), strict=True):
+            window = s.window.whole()
+            for place, value in zip(self.totals, (window.loss, window.weight), strict=True):
                 place.fill_(value)
             for name, total in self.metrics.items():
-                for place, value in zip(total, s.window.metrics.get(name, np.zeros(len(total))), strict=True):
+                for place, value in zip(total, window.metrics.get(name, np.zeros(len(total))), strict=True):
                     place.fill_(float(value))
         self.epochs.reached(s.position)
         self.send(numbers)

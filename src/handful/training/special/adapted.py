@@ -3,7 +3,6 @@ what its metrics see, in the user's units, whatever the model puts out."""
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Self
 
 import torch
@@ -16,12 +15,11 @@ from handful.losses.loss import LossFunction, of_probabilities
 from handful.losses.loss import model as model_loss
 from handful.losses.metric import Metric, SumMetric
 from handful.training.special import adapters
-from handful.training.special.adapters import Seen, counted, viewing
+from handful.training.special.adapters import Seen, viewing
 from handful.transform.several import Several
 
 Scale = tuple[Tensor, Tensor]
 Unmeasured = tuple[Sequence[SumMetric], Tensor, Tensor]  # metrics that count, and an output and a target to see
-LATER = 1 << 13  # numbers in an output that is kept to be measured with others
 _NOT_KEPT = (
     "forward",
     "view",
@@ -53,6 +51,7 @@ class Adapted:
     dtype: torch.dtype
     whole: bool
     part = ""  # of the model's output, which metrics see
+    link = ""  # of `LINKS`, by which they see numbers
     gaps = False  # whether training rows are left out, their class being IGNORED
     over_ranks: Callable[[adapters.RowLosses], adapters.RowLosses] | None = None  # see `all_rows`
 
@@ -78,8 +77,7 @@ class Adapted:
         """Decide how batches get to the device. several: the target, where it is several that are not alike; columns:
         of the data."""
         self.several = several
-        nested = several is not None or any(column.kind == "collated" for column in columns)
-        self.placed: adapters.Place = partial(adapters.place_nested, several) if nested else adapters.place
+        self.nested = several is not None or any(column.kind == "collated" for column in columns)
 
     def minimise(self, loss: LossFunction, metrics: Iterable[Metric], scale: Scale | None = None) -> None:
         """Decide on loss and metrics, where they follow from the model's output."""
@@ -162,17 +160,5 @@ class Adapted:
 
     def first_view(self, output: object, batch: Batch) -> Seen | None:
         """Output, target and weight for metrics: numbers in the user's units, or logits; None if they are neither."""
-        self.view = viewing(self.model, self.loss, output, batch, self.scale, self.part, self.several)
+        self.view = viewing(self.model, self.loss, output, batch, self.scale, self.part, self.link, self.several)
         return self.view(output, batch)
-
-    def measured(self, output: object, batch: Batch) -> tuple[dict[str, Tensor], tuple[Unmeasured, ...]]:
-        """The sums over the rows of a batch that are known, and what metrics that count have still to see."""
-        if not (seen := self.view(output, batch)):
-            return {}, ()
-        scores, target, of_rows = seen
-        small = scores.numel() <= LATER and scores.ndim == 2 and target.ndim == 1 and of_rows is None
-        if small and self.count and not self.gaps and isinstance(output, Tensor) and not output._is_view():
-            return {}, ((self.sum_metrics, scores, target),)  # no view: it will not change
-        with torch.no_grad():
-            seen = counted(seen) if self.gaps else seen
-            return {m.name: m.sums(*seen) for m in self.sum_metrics}, ()

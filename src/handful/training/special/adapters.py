@@ -11,14 +11,15 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
 from handful.data.base import Batch, Value
 from handful.losses import ctc
 from handful.losses.left_out import ignored_id
-from handful.losses.loss import IGNORED, LossFunction, cross_entropy, of_probabilities
-from handful.losses.outputs import mapped, part_of, scores_in
+from handful.losses.loss import IGNORED, LossFunction, beside, cross_entropy, of_probabilities
+from handful.losses.outputs import LINKS, mapped, part_of, scores_in
 from handful.models.base import Model
 from handful.transform.several import Several
 
@@ -31,23 +32,11 @@ Seen = tuple[Tensor, Tensor, Tensor | None]  # output, target, weight for metric
 Call = Callable[[Batch], object]  # the model's output for a batch
 RowLosses = Callable[[object, Batch], tuple[Tensor, Tensor, Tensor | None]]  # loss, weight, values of the rows
 View = Callable[[object, Batch], Seen | None]
-Place = Callable[[Batch, torch.device, torch.dtype], Batch]
-
-
-def place(batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
-    """The batch on the device, floats as this dtype; itself if it is there already."""
-    moved: dict[str, Value] = {}
-    for name, value in batch.columns.items():
-        if isinstance(value, Tensor):
-            kind = dtype if value.is_floating_point() else value.dtype
-            if value.dtype != kind or value.device != device:
-                moved[name] = value.to(device, kind, non_blocking=True)
-    return batch.replace({**batch.columns, **moved}) if moved else batch
 
 
 def place_nested(several: Several | None, batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
-    """The same where columns hold Tensors inside dicts and lists: of a collate function's, or of several targets, which
-    are told apart here."""
+    """`Objective.to_device` where columns hold Tensors inside dicts and lists: of a collate function's, or of several
+    targets, which are told apart here."""
     columns: dict[str, Any] = dict(batch.columns)
     if several is not None and isinstance(y := columns.get("y"), Tensor):
         columns["y"] = several.apart(y)
@@ -93,6 +82,8 @@ def _by_inputs(model: nn.Module, batch: Batch) -> Call:
             return lambda batch: model({name: batch.columns[name] for name in names})
         if all(re.fullmatch(r"x\d+", name) for name in names):  # of a tuple
             return lambda batch: model(*(batch.columns[name] for name in names))
+    if names == ["x"] and own and all(p.kind is p.KEYWORD_ONLY for p in own.values()):
+        return lambda batch: model(**{first_argument(model): batch.columns["x"]})
     if names != ["x"] or (anything and len(own) == 1):
         return lambda batch: model(**{name: batch.columns[name] for name in names})
     if _takes_ids(model) and not batch.tensor("x").is_floating_point():
@@ -135,7 +126,8 @@ def length_arguments(model: nn.Module) -> dict[str, bool]:
 
 def first_argument(model: nn.Module) -> str:
     """The name of what the model's forward is given first; x where that is not known."""
-    return next((n for n, p in _parameters(model).items() if p.kind is p.POSITIONAL_OR_KEYWORD), "x")
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return next((n for n, p in _parameters(model).items() if p.kind in kinds), "x")
 
 
 def makes_loss(model: nn.Module) -> bool:
@@ -225,12 +217,15 @@ def _float32(output: object) -> object:
 def row_losses(model: nn.Module, loss: LossFunction, *, by_row: bool = False) -> RowLosses:
     """(sum, weight, values of the rows or None) of an output and its batch; a row with several outputs
     (`Model.members`, in training) has the mean of their losses. by_row: the values too, where the loss can tell."""
-    total = loss.total if isinstance(loss, cross_entropy) and not by_row else None
+    entropy = loss if isinstance(loss, cross_entropy) and not (by_row or loss.label_smoothing) else None
 
-    def usual(output: object, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+    def usual(output: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         target, weight = batch.columns.get("y"), batch.columns.get("weight")
-        if total is not None and weight is None and (both := total(output, target)):
-            return *both, None
+        ids = isinstance(target, Tensor) and target.ndim == 1 and not target.is_floating_point()
+        if ids and entropy is not None and weight is None:  # in one pass, 2: the sum
+            each = None if entropy.class_weight is None else beside(output, entropy.class_weight)
+            log_p = F.log_softmax(output, dim=1)
+            return *torch.ops.aten.nll_loss_forward(log_p, target, each, 2, IGNORED), None
         return added_up(loss(output, target), len(batch.rows), weight)
 
     if not isinstance(model, Model) or model.members == 1:
@@ -323,11 +318,12 @@ def viewing(
     batch: Batch,
     scale: tuple[Tensor, Tensor] | None,
     part: str = "",
+    link: str = "",
     several: Several | None = None,
 ) -> View:
     """What metrics see of an output and a batch like these: sequences cut to their frames, members as their mean,
     numbers in the user's own units, probabilities as logits, and the positions that the loss ignores as IGNORED.
-    part: of the output, see `handful.losses.outputs`; several: the target, where it is several that are not alike."""
+    part, link: of the output, see `handful.losses.outputs`; several: the target where it is several, not alike."""
     if several is not None:
         return _beside(several)
     sequences = not isinstance(output, Tensor)
@@ -336,9 +332,8 @@ def viewing(
     if not isinstance(ctc.only_valid(output), Tensor) or not isinstance(target, Tensor):
         return lambda output, batch: None
     ignored = ignored_id(loss) if target.ndim > 1 else None
-    ignored = None if ignored == IGNORED else ignored
     members = isinstance(model, Model) and model.members > 1
-    logits = of_probabilities(loss)
+    logits = of_probabilities(loss) and not link
     mean, std = (None, None) if scale is None else (s.to(target.device) for s in scale)
 
     def view(output: object, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -348,11 +343,11 @@ def viewing(
         seen = seen.detach()
         if members and len(seen) != len(target):
             seen = seen.reshape(len(target), -1, *seen.shape[1:]).mean(1)
-        if logits:
-            seen = torch.logit(seen, eps=1e-12)
+        if link or logits:
+            seen = LINKS[link](seen.double()) if link else torch.logit(seen, eps=1e-12)
         if mean is not None and std is not None:
             seen, target = seen if logits else seen.double() * std + mean, target.double() * std + mean
-        if ignored is not None:
+        if ignored not in (None, IGNORED):
             target = torch.where(target == ignored, IGNORED, target)
         weight = batch.columns.get("weight")
         assert weight is None or isinstance(weight, Tensor)

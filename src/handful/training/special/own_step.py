@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from handful.base.errors import HandfulError, StepError, did_you_mean
 from handful.base.keys import key
 from handful.data.base import Batch
-from handful.optim.fused import stepper_of
+from handful.optim.fused import Moved, stepper_of
 from handful.optim.groups import by_pattern, trainable
 from handful.optim.state import parts_of
 from handful.training.loop import StepByStep
@@ -22,7 +22,7 @@ from handful.training.objective import LossSums, Objective
 from handful.training.special.adapters import added_up
 from handful.training.special.exact import again, exact_gradient
 from handful.training.step import ExactGradient, update
-from handful.training.training import Moved, Training
+from handful.training.training import Training
 from handful.training.watch.guards import NonFiniteLoss, in_parts_that_fit
 from handful.training.watch.record import fit_in
 from handful.training.watch.weights import average_weight, update_average
@@ -162,7 +162,7 @@ class ByHand(StepByStep):
     def take(self) -> None:
         batch, state = self.choose(), self.t.state
         with self.interrupts.one_update():
-            self.total, self.rate = take(self.t, batch)
+            state.window.added.append(take(self.t, batch)[0])
             state.position += state.batch
             state.step += 1
 

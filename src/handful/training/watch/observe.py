@@ -17,7 +17,6 @@ from handful.base.stopwatch import part
 from handful.data.base import Batch
 from handful.optim.build import set_base
 from handful.optim.state import averages_itself, switch
-from handful.training.objective import LossSums
 from handful.training.process import checkpoint
 from handful.training.process.interrupts import INTERRUPTED
 from handful.training.state import Best
@@ -51,14 +50,13 @@ RISEN, LEARNED = "the held-out loss rose from the first looks on", "the rows wer
 
 @dataclass
 class Observer:
-    """Looks at a run after every step, and tells its callbacks."""
+    """Looks at a run where something is due, and tells its callbacks."""
 
     t: Training
-    step: int = -1  # the last one that was looked at to the end, so that the state is one to go on from
     early: tuple[int, ...] = ()  # examples after which, in the first epoch, the held-out rows are looked at, too
 
     def __post_init__(self) -> None:
-        self.step, self.t.told, self.t.next_moment = self.t.state.step, bool(self.t.state.callbacks.all), 0
+        self.t.looked_at, self.t.next_moment = self.t.state.step, 0
         self.t.state.callbacks.may_stop = self.t.ranks.size == 1
         if open_looks(self.t):
             self.early = tuple(n for n in (self.t.examples // k for k in (8, 4, 2)) if 0 < n < self.t.evaluate_every)
@@ -68,15 +66,9 @@ class Observer:
         state = self.t.state
         state.callbacks.tell(event, info or {"step": state.step, "position": state.position})
 
-    def __call__(self, sums: LossSums, rate: float) -> None:
-        t, state = self.t, self.t.state
-        state.window.add(sums)
-        if state.position >= t.next_moment:
-            self.moment(rate)
-            t.next_moment, t.asked_from = self.next_moment(), 0
-        elif state.callbacks.all:
-            state.callbacks.tell("step", {"step": state.step, "position": state.position})
-        self.step = state.step
+    def __call__(self) -> None:
+        self.moment()
+        self.t.next_moment, self.t.asked_from, self.t.looked_at = self.next_moment(), 0, self.t.state.step
 
     def next_moment(self) -> int:
         """A position before which nothing of `moment` is due."""
@@ -92,23 +84,23 @@ class Observer:
             marks.append(s.position + (t.save_every - s.step % t.save_every) * s.batch if t.batch_size is None else 0)
         return min(marks)
 
-    def moment(self, rate: float) -> None:
+    def moment(self) -> None:
         """What is due at a position: a row of the history, an evaluation, a larger batch, a checkpoint."""
         t = self.t
         since = t.state.position - t.state.restarted
         early = any(since - t.state.batch < n <= since for n in self.early)
         evaluated = t.valid is not None and (early or crossed(t, looked_every(t)))
         if logged := evaluated or crossed(t, logged_every(t)):
-            self.log(rate, evaluated)
+            self.log(evaluated)
             if said := diverged(t.state.history):
                 say(t, said)
-        elif t.state.callbacks.all:
+        else:
             self.tell("step")
         for change in (t.grower, restart if evaluated and may_restart(t) else None):
             if change is not None and (note := change(t)):  # what it decides is saved with the step it belongs to
                 t.live.note(note)
                 log(t, noted(t, note))
-        self.step = t.state.step  # the state is one to go on from
+        t.looked_at = t.state.step  # the state is one to go on from
         if (t.folder is not None or t.held is not None) and checkpoint_due(t, logged):
             save(t, due=True)
             self.tell("checkpoint")
@@ -129,13 +121,14 @@ class Observer:
         if history and history[-1]["step"] == t.state.step:
             self.looked(look(t, moment(t)))
         else:
-            self.log(float(t.state.optimizer.param_groups[0]["lr"]), evaluated=True)
+            self.log(evaluated=True)
         return why
 
-    def log(self, rate: float, evaluated: bool) -> None:
+    def log(self, evaluated: bool) -> None:
         """A row of the history: where the run is, the training scores since the last row, and held-out ones."""
         t = self.t
         metrics = t.objective.sum_metrics if t.training_step is None else None
+        rate = float(t.state.optimizer.param_groups[0]["lr"])
         row = {**moment(t), "lr": rate, **t.state.window.scores(metrics)}
         t.state.window = Window()
         if not evaluated or t.valid is None:
@@ -149,7 +142,7 @@ class Observer:
         """Log a row with held-out scores."""
         t = self.t
         log(t, row)
-        if self.step != t.state.step:  # a last look comes after its step was told
+        if t.looked_at != t.state.step:  # a last look comes after its step was told
             self.tell("step")
         self.tell("evaluate", row)
         t.live.evaluation(row)

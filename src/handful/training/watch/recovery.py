@@ -1,16 +1,17 @@
 """The way on where a step went wrong: in smaller parts, past a mini-batch, back to a checkpoint."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 
 from handful.base.errors import StepError
-from handful.training.loop import AfterStep, StepByStep, descend
-from handful.training.objective import LossSums
+from handful.training.loop import StepByStep, descend
 from handful.training.process.interrupts import Interrupts
 from handful.training.special.coupling import training_mode
 from handful.training.special.exact import OverRanks
 from handful.training.special.own_step import ByHand
+from handful.training.step import NOTHING
 from handful.training.training import Training
 from handful.training.watch.guards import NonFiniteLoss, in_parts_that_fit
 from handful.training.watch.record import fit_in, save, say
@@ -40,14 +41,14 @@ class StepOfRanks(OverRanks, StepByStep):
         super().update()
 
 
-def train(t: Training, after_step: AfterStep, interrupts: Interrupts) -> str:
+def train(t: Training, moment: Callable[[], None], interrupts: Interrupts) -> str:
     """`descend`, which goes on at the same step in parts of half as many rows where memory runs out, and as
     `on_nonfinite` says after a loss that is not finite."""
 
     def from_here(micro_batch: int | None) -> str:
         fit_in(t, micro_batch)
         training_mode(t.objective.model)
-        return descend(t, kind(t, interrupts), after_step, interrupts)
+        return descend(t, kind(t, interrupts), moment, interrupts)
 
     own, ranks = t.training_step is not None, t.ranks.size > 1
     kind = ByHand if own else StepOfRanks if ranks else StepByStep
@@ -61,14 +62,15 @@ def train(t: Training, after_step: AfterStep, interrupts: Interrupts) -> str:
             lost = error
         match t.on_nonfinite:
             case "skip":
-                skip(t, lost, after_step)
+                skip(t, lost)
+                moment()
             case "rollback":
                 go_back(t, lost)
             case _:
                 raise lost
 
 
-def skip(t: Training, lost: NonFiniteLoss, after_step: AfterStep) -> None:
+def skip(t: Training, lost: NonFiniteLoss) -> None:
     """Pass over a mini-batch: a step without an update. Raises where that leads nowhere."""
     state = t.state
     many = state.skipped[0] + 1 if state.skipped[1] == state.step else 1
@@ -79,7 +81,7 @@ def skip(t: Training, lost: NonFiniteLoss, after_step: AfterStep) -> None:
     state.position, state.step = state.position + state.batch, state.step + 1
     state.skipped = [many, state.step]
     say(t, f"the mini-batch of step {state.step:,} was skipped: {lost}")
-    after_step(LossSums(torch.zeros(()), torch.zeros(())), float(state.optimizer.param_groups[0]["lr"]))
+    state.window.added.append(NOTHING)
 
 
 def go_back(t: Training, lost: NonFiniteLoss) -> None:

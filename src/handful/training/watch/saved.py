@@ -58,7 +58,7 @@ def tensors_of(state: State) -> dict[str, Tensor]:
 
 def meta_of(state: State) -> Row:
     """The rest of the state, as JSON holds it."""
-    w, best = state.window, state.best
+    w, best = state.window.whole(), state.best
     return {name: getattr(state, name) for name in PLAIN} | {
         "optimizer": state_tensors(state.optimizer)[1],
         "window": [w.loss, w.weight, {k: v.tolist() for k, v in w.metrics.items()}],

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from handful.base.errors import HandfulError
@@ -39,6 +40,12 @@ def pack(value: object, tensors: dict[str, Tensor], path: str = "") -> Json:
     assert is_dataclass(value)
     own = parts((f.name, getattr(value, f.name)) for f in fields(value))
     return {"type": type(value).__name__, "fields": own}
+
+
+def same_values(one: object, other: object) -> bool:
+    """Whether both would be written down alike, to the bit."""
+    of_one, of_other = dict[str, Tensor](), dict[str, Tensor]()
+    return pack(one, of_one) == pack(other, of_other) and all(torch.equal(v, of_other[k]) for k, v in of_one.items())
 
 
 def unpack(value: Json, tensors: Mapping[str, Tensor]) -> object:
