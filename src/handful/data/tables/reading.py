@@ -176,9 +176,8 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
             raise HandfulError(f"{o.name}: target {several}: bring them to one")
         notes.append(f"{several}: not read as numbers.")
         return None
-    plain = one.signs is None
+    plain, odd = one.signs is None, known.told - one.rows
     named = plain and TIME_NAME.search(key) is not None
-    odd = known.told - one.rows
     if plain and not (known.marks or odd or (named and not is_target)):
         return None
     counted = plain or (unit and not is_money(unit) and unit not in "%‰")

@@ -37,15 +37,8 @@ _GLUED = (
 # What multiplies the number, right behind it or after a blank, where K alone is kelvin; T is tonnes.
 _TIMES = {"k": 1e3, "M": 1e6, "mn": 1e6, "bn": 1e9}
 _TIMES_GLUED = _TIMES | {"K": 1e3, "B": 1e9}
-_TIMES_WORD = _TIMES | {
-    "thousand": 1e3,
-    "million": 1e6,
-    "Mio": 1e6,
-    "Mio.": 1e6,
-    "billion": 1e9,
-    "Mrd": 1e9,
-    "Mrd.": 1e9,
-}
+_TIMES_WORD = _TIMES | dict.fromkeys(("million", "Mio", "Mio."), 1e6) | dict.fromkeys(("billion", "Mrd", "Mrd."), 1e9)
+_TIMES_WORD |= {"thousand": 1e3}
 # Chinese, Japanese and Korean have no blank there: 3.5万元, 1.2亿. 千 also begins units: 千米, 千克.
 _TIMES_HAN = re.compile(r"([百千]?[万萬만]|[十百千]?[亿億억]|千(?=[元人]?$))(.*)")
 _HAN = {"十": 1e1, "百": 1e2, "千": 1e3, "万": 1e4, "萬": 1e4, "만": 1e4, "亿": 1e8, "億": 1e8, "억": 1e8}
