@@ -1,4 +1,4 @@
-"""What rare categories cost the table model, and what is gained by not learning them by heart (handful.models.rare).
+"""What rare categories cost the table model, and what is gained by not learning them by heart (models/table.py: Rare).
 
     pip install -e '.[bench]'
     python benchmarks/rare_categories.py [--only cpu,epa2021] [--seeds 3]
@@ -20,7 +20,7 @@ import torch
 from sklearn.model_selection import train_test_split
 
 import handful
-from handful.models import rare
+from handful.models import table as rare
 
 CACHE = Path(__file__).parent / ".cache" / "rare"
 CODE = "1"

@@ -45,7 +45,7 @@ from handful.losses.loss import as_loss
 from handful.models.auto import named
 from handful.optim import schedule
 from handful.training.watch import stop
-from handful.transform.augment import augment
+from handful.transform import augment
 
 LIMIT = 10  # seconds of computing; six times as many of waiting, as the machine may be busy
 Read = Callable[[Path], object]

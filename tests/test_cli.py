@@ -249,6 +249,7 @@ def test_reports_side_by_side(command, trained, tmp_path):
     assert (status, out.strip()) == (0, str(tmp_path / "both.html"))
     page = (tmp_path / "both.html").read_text()
     assert "2 runs side by side" in page
+    assert str(trained[0].parent) not in page  # nor any other path
     assert page.count(other.name) >= 2
     assert str(tmp_path) not in page
 

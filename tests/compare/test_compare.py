@@ -317,6 +317,8 @@ def test_a_winner_is_only_named_when_every_seed_agrees():
         assert "Could not tell" in first_to_target(rows, target).answer
         assert not cheapest_step(rows).told
         assert "could not be told apart" in headline(rows, target)
+    single = first_to_target([planted("8 rows", [1.0], 1), planted("full batch", [2.0], 1)], target)
+    assert " to " not in single.answer.partition("took")[2]  # one run has no range
     assert separated(clear[0], clear[1], "target_seconds")
     assert not separated(clear[1], clear[0], "target_seconds")
 
@@ -461,6 +463,14 @@ def test_where_others_keep_the_machine_busy_a_comparison_ends_in_time_with_what_
         assert (f"{seeds} of 4 seeds" in reason) == (seeds < 4)
     fewest = min(len(pairs) for pairs in c.tried.values())
     assert (f"{fewest} of 7 learning rates tried" in reason) == (fewest < 5)
+
+
+def test_what_there_is_no_time_for_is_left_out_and_said_but_never_all_but_one(monkeypatch):
+    clock = Busy(monkeypatch, 40.0)
+    c = compare("linear", digits(60), [1, 8, 16, "full"], epochs=0.5, budget=100, lrs=0.1, seeds=1, quiet=True)
+    assert [row["method"] for row in c.table] == ["1 row", "8 rows"]
+    assert "no time for 16 rows; no time for full batch" in c.choices["time"].reason
+    assert clock.runs == 2
 
 
 def test_the_usual_rate_is_tried_first_and_time_before_the_call_counts(monkeypatch):

@@ -262,6 +262,12 @@ def test_workers_do_not_double_the_rows_of_a_stream(workers):
     assert rows(handful.open(loader, target="label")) == rows(handful.open(list(Stream()), target="label"))
 
 
+def test_what_is_asked_of_a_loader_holds_for_its_data_set():
+    sounds = [(np.sin(np.arange(80, dtype=np.float32) * k), k % 2) for k in range(6)]
+    source = handful.open(torch.utils.data.DataLoader(sounds, 2), rate=8000, name="bells")
+    assert (source.columns["x"].kind, source.columns["x"].rate, source.name) == ("audio", 8000, "bells")
+
+
 @pytest.mark.parametrize("batches", [False, True])
 def test_a_stream_is_spooled_into_a_store_from_which_a_run_goes_on(batches, tmp_path):
     x = np.random.default_rng(0).normal(size=(130, 3)).astype("float32")

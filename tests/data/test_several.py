@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import handful
+from handful.data.store import inputs
 from handful.runs.predict import write_predictions
 
 
@@ -31,6 +32,18 @@ def test_words_booleans_and_numbers_become_labels(frame):
     np.testing.assert_array_equal(y.numpy(), expected)
     assert set(source.inputs) == {"p", "q", "r", "size", "depth"}
     assert handful.open(frame, target=["low", "rude", "spam"]).target == source.target
+    assert handful.open(handful.open(frame), target=["low", "rude", "spam"]).target == source.target
+
+
+def test_a_class_and_a_number_are_learned_from_a_store_as_from_a_frame(frame, tmp_path, monkeypatch):
+    store = handful.prepare(frame, tmp_path / "store", target="rude,size")
+    assert store.columns["rude,size"] == handful.open(frame, target="rude,size").columns["rude,size"]
+    runs = [fit(where, target="rude,size", until="steps(3)") for where in (frame, store)]
+    assert runs[0].scores == runs[1].scores
+    frame.to_csv(tmp_path / "data.csv", index=False)
+    monkeypatch.setattr(inputs, "SMALL", 0)  # a file that would be read in blocks
+    large = handful.prepare(tmp_path / "data.csv", tmp_path / "large", target="rude,size")
+    assert [part.kind for part in large.columns["rude,size"].parts] == ["category", "number"]
 
 
 def test_labels_are_learned_scored_and_predicted_by_name(frame, tmp_path):

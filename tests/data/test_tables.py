@@ -201,6 +201,19 @@ def test_missing_category_is_minus_one() -> None:
     assert any("2 rows lack one" in note for note in source.notes)
 
 
+def test_rows_of_vectors_that_were_arrays_in_training_are_read_from_lists(tmp_path: Path) -> None:
+    rows = [np.arange(3.0 * n).reshape(n, 3) / 7 for n in (2, 4, 3, 1)]
+    table = pa.table({"points": [row.tolist() for row in rows], "y": [1.0, 2.0, 3.0, 4.0]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    arrays = open_source({"points": rows, "y": [1.0, 2.0, 3.0, 4.0]}, target="y")
+    for other in (table, tmp_path / "a.parquet"):
+        source = open_source(other, target="y", columns=arrays.columns)
+        assert source.columns["points"] == arrays.columns["points"]
+        ours, theirs = (where.take([3, 0]).ragged("points") for where in (source, arrays))
+        assert torch.equal(ours.values, theirs.values)
+        assert torch.equal(ours.offsets, theirs.offsets)
+
+
 def test_lists() -> None:
     table = pa.table(
         {

@@ -118,9 +118,11 @@ def test_fields_that_only_later_rows_have_and_names_that_clash(tmp_path):
     for i in range(4):
         found = {"width": i / 2, "label": f"w{i % 2}"} | ({"late": 10 * i} if i else {})
         members |= {f"{i}.json": json.dumps(found).encode(), f"{i}.cls": b"%d" % (i % 2), f"{i}.a.b.txt": b"x y z"}
-        members |= {f"{i}.meta.json": b'{"age": %d}' % i}
-    store = prepared(tmp_path, members, target="label", columns=["width", "label", "late", "json.label", "meta.age"])
+        members |= {f"{i}.meta.json": b'{"age": %d}' % i, f"{i}.txt": b"\xef\xbb\xbfa b c %d" % i}  # a mark of UTF-8
+    columns = ["width", "label", "late", "json.label", "meta.age", "text"]
+    store = prepared(tmp_path, members, target="label", columns=columns)
     batch = store.take(range(4))
+    assert batch["text"] == [f"a b c {i}" for i in range(4)]
     np.testing.assert_array_equal(batch.tensor("late").numpy(), [np.nan, 10, 20, 30])
     assert batch.tensor("label").tolist() == [0, 1, 0, 1]
     assert store.columns["json.label"].classes == ("w0", "w1")

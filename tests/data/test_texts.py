@@ -78,6 +78,15 @@ def test_what_is_not_utf8_is_named_or_left_out(tmp_path):
     assert any("1 non-UTF-8 text of 40 rows" in note and "07.txt" in note for note in data.notes)
 
 
+def test_blank_texts_are_counted_and_a_mark_of_utf8_is_no_letter(tmp_path):
+    folder = write(tmp_path / "films", 4)
+    (folder / "neg" / "00.txt").write_text("  \n")
+    (folder / "pos" / "00.txt").write_bytes(b"\xef\xbb\xbffine")
+    data = handful.open(folder)
+    assert data.take([4])["text"] == ["fine"]
+    assert any(note.startswith("1 files of") and note.endswith("hold no text.") for note in data.notes)
+
+
 @pytest.mark.parametrize(
     ("beside", "message"),
     [("README.txt", "'README.txt' lies next to the class folders"), ("neg/t.csv", "no images, sounds or texts")],

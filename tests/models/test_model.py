@@ -8,9 +8,8 @@ import torch.nn.functional as F
 
 from handful import models as model
 from handful.base.errors import HandfulError
-from handful.models.attention import rotary, rotate
 from handful.models.base import Dropout, Model
-from handful.models.ngrams import NGrams
+from handful.models.text import NGrams, rotary, rotate
 from handful.optim import build as optimizer
 
 TABLE = {"n_numbers": 3, "cardinalities": (4, 7)}

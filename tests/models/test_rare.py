@@ -5,8 +5,7 @@ import pandas as pd
 import torch
 
 import handful
-from handful.models.rare import Rare
-from handful.models.table import Table
+from handful.models.table import Rare, Table
 
 
 def tickets(n: int, seed: int) -> pd.DataFrame:

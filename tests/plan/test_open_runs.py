@@ -111,6 +111,9 @@ def test_a_run_that_is_given_a_time_spends_no_more_of_it_on_measuring_than_one_o
         "default",
         "the run will take 500 ms at most, too little to earn back a measurement",
     )
+    slow = given | {"step_times": {"32": 0.5}, "until": "seconds(20)"}  # a race and a noise scale would take half of it
+    rate = assemble(network(), noisy(4000), slow).plan.choices["lr"]
+    assert "the run has time for 40 steps, too little to earn back a measurement" in rate.reason
     raced = assemble(network(), noisy(4000), given | {"until": "epochs(10)"})
     assert raced.state.step > 0
 
@@ -450,3 +453,13 @@ def test_a_run_of_few_held_out_rows_that_is_cut_ends_with_the_same_bits(step, tm
     assert end.best["step"] == whole.best["step"]
     for a, b in zip(end.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_run_whose_time_was_spent_on_measuring_says_so(monkeypatch):
+    def slowly(t):
+        t.clock -= 99
+        return Choice(1, "measured", "slowly")
+
+    monkeypatch.setattr(build, "choose_threads", slowly)
+    run = handful.fit(network(), noisy(1000), until="seconds(9)", step_times={"32": 5.0}, quiet=True)
+    assert (run.state.step, run.stopped_because.partition(":")[0]) == (0, "reached 9 seconds before the first step")

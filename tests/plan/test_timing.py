@@ -18,6 +18,7 @@ from handful.plan.probe.memory import saved_by_autograd
 from handful.plan.probe.noise_scale import t95
 from handful.plan.probe.snapshot import Snapshot
 from handful.plan.probe.step_time import Throughput, powers_of_two
+from handful.training.watch import stop
 from handful.training.watch.guards import NonFiniteLoss
 
 from .conftest import fingerprint, mlp
@@ -59,6 +60,15 @@ def test_settings_take_turns_and_the_first_round_warms_up(training, clock):
 def test_one_slow_moment_does_not_move_the_medians(training, clock):
     clock.costs = {"slow": [4.0, 4.0, 4.0, 90.0], "fast": [1.0, 1.0, 70.0, 1.0]}
     assert timing.time_in_turn(training(), clock.ways(), 8, budget=math.inf, rounds=3) == [4000.0, 1000.0]
+
+
+def test_of_a_run_that_would_spend_its_time_on_it_nothing_is_tried_twice(training, clock):
+    t = training()
+    t.rule = stop.seconds(100)
+    assert timing.time_in_turn(t, clock.ways(), 8, budget=0.0, rounds=7) is None
+    assert clock.order == ["slow", "fast"]
+    t.rule = stop.seconds(200)
+    assert timing.time_in_turn(t, clock.ways(), 8, budget=0.0, rounds=7) == [4000.0, 1000.0]
 
 
 def test_there_are_two_rounds_whatever_the_budget(training, clock):

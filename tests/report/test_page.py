@@ -396,3 +396,10 @@ def test_a_browser_draws_every_figure(tmp_path):
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert 'data-drawn="yes"' in dom
     assert len(re.findall('<div class="[^"]*svg-container', dom)) == len(specs(page))
+
+
+def test_the_names_of_many_classes_have_room():
+    for k, wide in ((12, False), (30, True), (60, True)):
+        figure = figure_matrix(np.eye(k, dtype=int), [f"a class of a long name, {j}" for j in range(k)], "Confusion")
+        shown = figure.spec["layout"]["xaxis"]["ticktext"]
+        assert (figure.wide, len(shown) <= 20, len(shown) >= min(k, 10)) == (wide, True, True)

@@ -26,7 +26,7 @@ ROW = {"step": 3, "position": 192, "epoch": 0.1, "seconds": 2.0, "lr": 1e-3, "tr
 )  # fmt: skip
 def test_a_missing_library_is_one_sentence(make, module, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(HandfulError, match=r"is not installed: pip install handful\[track\]"):
+    with pytest.raises(HandfulError, match=r"is not installed: pip install 'handful\[track\]'"):
         make()
 
 

@@ -264,6 +264,7 @@ def test_losses_and_rows_are_those_of_the_file(tmp_path: Path) -> None:
         assert row["y"] == cells[2]
         assert row["x"] == pytest.approx(float(cells[1]), rel=1e-6)
     page = found.write(tmp_path / "page.html").read_text()
+    assert f"Step {found.step}: loss" in page
     assert "step 9" in page
     assert "update / weights" in page
 

@@ -216,9 +216,7 @@ class Draws:
         self.seed, self.n, self._shares = seed, n, None
         if weights is not None:
             sums = np.cumsum(weights / weights.max())  # scaled first, so that no sum overflows
-            self._shares = (
-                sums / sums[-1]
-            )  # of the weight up to and with each row; exactly 1 from the last that has any
+            self._shares = sums / sums[-1]  # of the weight up to and with each row; 1 from the last that has any
 
     def rows(self, first: int, last: int) -> Rows:
         """The rows at positions first..last-1."""

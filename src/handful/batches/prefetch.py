@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -52,7 +53,10 @@ def in_threads(
     read: Callable[[R], Batch], inputs: Iterable[R], threads: int, ahead: int
 ) -> Generator[Batch, None, None]:
     """The batches that `read` gives of the inputs, read ahead by up to two threads; with none, by the caller."""
-    return in_order(read, inputs, min(2, threads), ahead, name="handful-loader", start=_one_thread, wait=False)
+    # A loader thread that used several would fight the training thread for the cores (100-fold slower, measured).
+    # OpenMP keeps the setting per thread, so the training thread's own is untouched.
+    one = partial(torch.set_num_threads, 1)
+    return in_order(read, inputs, min(2, threads), ahead, name="handful-loader", start=one, wait=False)
 
 
 class EpochPrefetcher:
@@ -79,9 +83,3 @@ def pinned(batch: Batch, pin: Callable[[Tensor], Tensor] = Tensor.pin_memory) ->
     """The batch with its tensors in page-locked memory. It comes from torch's own cache of such memory, which gives it
     out again only after the copies from it are done."""
     return batch.on_tensors(pin)
-
-
-def _one_thread() -> None:
-    # A loader thread that used several would fight the training thread for the cores (100-fold slower, measured).
-    # OpenMP keeps the setting per thread, so the training thread's own is untouched.
-    torch.set_num_threads(1)

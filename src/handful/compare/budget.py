@@ -46,13 +46,15 @@ class Clock:
 @dataclass(frozen=True)
 class Share:
     """seconds: the limit of each run, None for no limit; tries: learning rates of each batch size; seeds: runs of each;
-    left: what all of them and what follows were given; setup: what a run takes besides its training."""
+    left: what all of them and what follows were given; setup: what a run takes besides its training; longest: a step
+    of the largest batch."""
 
     seconds: float | None
     tries: int
     seeds: int
     left: float = math.inf
     setup: float = 0.0
+    longest: float = 0.0
 
     def after_rates(self, part: float) -> float:
         """The seconds to be left once such a part of the learning rates has been tried."""
@@ -75,12 +77,14 @@ class Share:
         """The seconds for the next of `more` measurements that follow the runs."""
         return math.inf if math.isinf(left) else max(0.0, min(AFTER * self.left, (left - DRAWN * self.left) / more))
 
-    def said(self, budget: float, limit: float, rates: tuple[int, int], seeds: tuple[int, int], without: str) -> Choice:
+    def said(
+        self, budget: float, limit: float, rates: tuple[int, int], seeds: tuple[int, int], without: list[str]
+    ) -> Choice:
         """The budget and what it was enough for: of the learning rates and seeds, how many of how many."""
         counted = {"learning rates tried": rates, "seeds": seeds}
         fewer = [f"{new} of {old} {name}" for name, (new, old) in counted.items() if new < old]
-        why = [f"at most {say_seconds(limit)} of training for each run", *fewer, without]
-        return Choice(say_seconds(budget), "given", "; ".join(filter(None, why)))
+        why = [f"at most {say_seconds(limit)} of training for each run", *fewer, *without]
+        return Choice(say_seconds(budget), "given", "; ".join(why))
 
 
 def share_out(
@@ -103,7 +107,7 @@ def share_out(
     ways += [(ways[-1][0], n) for n in range(seeds - 1, 0, -1)]
     each = [RUNS * left / (methods * (t + n)) - longest / methods for t, n in ways]
     k = next((k for k, seconds in enumerate(each) if seconds >= 3 * setup), len(ways) - 1)
-    return Share(training(each[k], setup), *ways[k], left, setup)
+    return Share(training(each[k], setup), *ways[k], left, setup, longest)
 
 
 def training(each: float, setup: float) -> float:

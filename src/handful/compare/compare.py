@@ -17,7 +17,7 @@ from handful.base.errors import HandfulError, did_you_mean
 from handful.base.expression import number, positive_integer
 from handful.base.plan import Choice
 from handful.base.score import direction
-from handful.compare.budget import Clock, Counter, Share, share_out
+from handful.compare.budget import DRAWN, Clock, Counter, Share, share_out
 from handful.compare.experiment import Experiment, Method, Task, costs, methods, run_experiment
 from handful.compare.findings import SEEDS, Results, Row, choose_target, findings, table
 from handful.compare.gradient_variance import FEWEST, HURRIED, LEAST_ROWS, GradientVariance, gradient_variance
@@ -97,7 +97,8 @@ def compare(
     epochs:   that every run is given: equal examples for all; seconds: a limit of time for every run as well
               (epochs=1000, seconds=5 compares at equal time instead); until: a further stop rule, such as "plateau(5)"
     budget:   seconds for the whole comparison, page included, or None. Where it is short, or others keep the machine
-              busy, all runs get the same limit of time, fewer rates are tried, fewer seeds run; `choices` says so
+              busy, all runs get the same limit of time, fewer rates are tried, fewer seeds and batch sizes are run,
+              down to one seed of two sizes; `choices` says so
     began:    the time.perf_counter() that the budget counts from; by default that of the call
     lrs:      "tune": for every batch size, five learning rates a factor 3 apart around the optimizer's usual one
               times sqrt(batch / 32), each as long as the runs, with a seed of their own; while the best is at an end
@@ -129,9 +130,9 @@ def compare(
     task, usual, found = _prepare(task, optimizer, reach)
     setup, longest = costs(task, max(m.size or 1 for m in chosen))
     share = share_out(clock.left, setup, len(chosen), most_tries(lrs), seeds, fixed=lrs != "tune", longest=longest)
-    comparison, limit = _measure(task.limited(share.seconds), chosen, lrs, usual, share, clock, reach, quiet)
+    comparison, limit = _measure(task.limited(share.seconds, setup), chosen, lrs, usual, share, clock, reach, quiet)
     comparison.title = f"{model if isinstance(model, str) else type(model).__name__} on {file_name(source.name)}"
-    time = _time(budget, limit, share, comparison, most_tries(lrs), seeds)
+    time = _time(budget, limit, share, comparison, most_tries(lrs), seeds, chosen)
     comparison.choices = _choices(task.limited(limit), lrs, comparison) | found | time
     if out is not None:
         comparison.save(out)
@@ -233,17 +234,23 @@ def _variances(
 def _run_all(
     task: Task, rates: dict[Method, float | str], share: Share, clock: Clock, counter: Counter
 ) -> list[Experiment]:
-    """Every method with every seed for which there is time. A method whose batch was chosen by measurement pays for it:
-    setting up took that much longer than for others."""
+    """Every method with every seed for which there is time, at least two with one. A method whose batch was chosen by
+    measurement pays for it: setting up took that much longer than for others."""
     runs: list[Experiment] = []
     before = clock.left
     for seed in range(task.seed, task.seed + share.seeds):
         if runs and not clock.fits((before - clock.left) / (seed - task.seed), share.after_runs):
             break
         for method, lr in rates.items():
+            whole = share.longest if method.size == max(m.size or 1 for m in rates) else 0.0
+            each = (before - clock.left) / max(1, len(runs)) + whole
+            if len(runs) > 1 and seed == task.seed and not clock.fits(each, DRAWN * share.left):
+                counter.say(f"{method.name}: no time is left for it")
+                continue
             runs.append(run_experiment(task, method, seed, lr, memory=seed == task.seed))
             counter.done()
             counter.say(f"{method.name}, seed {seed}: {_outcome(runs[-1])}")
+        rates = {r.method: rates[r.method] for r in runs}
     plain = [r.setup_seconds for r in runs if r.method.size is not None]
     for r in runs:
         if r.method.size is None and plain and r.run.plan.choices["batch"].status in ("measured", "bounded"):
@@ -297,14 +304,20 @@ def _check(
 
 
 def _time(
-    budget: float | None, limit: float | None, share: Share, c: Comparison, tries: int, seeds: int
+    budget: float | None,
+    limit: float | None,
+    share: Share,
+    c: Comparison,
+    tries: int,
+    seeds: int,
+    chosen: Sequence[Method],
 ) -> dict[str, Choice]:
     """The budget, and what it was not enough for."""
     if budget is None:
         return {}
     tried = min([share.tries, *(len(pairs) for pairs in c.tried.values() if len(pairs) < min(share.tries, TRIES))])
-    short = c.rows >= LEAST_ROWS and not c.variance
-    without = "no time to measure the gradients' variance" if short else ""
+    without = [f"no time for {m.name}" for m in chosen if m not in {r.method for r in c.runs}]
+    without += ["no time to measure the gradients' variance"] * (c.rows >= LEAST_ROWS and not c.variance)
     said = share.said(budget, limit or 0.0, (tried, tries), (len({r.seed for r in c.runs}), seeds), without)
     return {"time": said}
 

@@ -28,7 +28,7 @@ from handful.training.training import Training
 from handful.training.watch import stop
 from handful.training.watch.evaluation import evaluate
 
-SAMPLE = 2048  # training rows on which the training scores are measured
+SAMPLE, LEAST_SAMPLE = 2048, 256  # training rows on which the training scores are measured; where time is short
 MOMENTS = 40  # at which a run is scored
 KEPT_BYTES = 2**28  # of weights along a run, kept for the picture of its path
 SCORING = 0.3  # the share of a limit of time that scoring may take on top
@@ -81,10 +81,15 @@ class Task:
     epochs: float
     seconds: float | None
     until: stop.Rule | None
+    sample: int = SAMPLE
 
-    def limited(self, seconds: float | None) -> "Task":
-        """With such a limit of time for every run, where it has none that is shorter."""
-        return self if seconds is None else replace(self, seconds=min(seconds, self.seconds or seconds))
+    def limited(self, seconds: float | None, setup: float = 0.0) -> "Task":
+        """With such a limit of time for every run, where it has none that is shorter; scored on fewer training rows
+        where to set up and score a run takes longer."""
+        if seconds is None:
+            return self
+        rows = LEAST_SAMPLE if setup > seconds else self.sample
+        return replace(self, seconds=min(seconds, self.seconds or seconds), sample=rows)
 
     def training(self, method: Method, seed: int, lr: float | str) -> Training:
         """A Training ready to run, from the model's initial weights; the caller's own module is copied."""
@@ -193,7 +198,7 @@ def run_experiment(
     due = sorted({max(1, round(p)) for p in wanted})
     size = 4 * MOMENTS * sum(p.numel() for p in t.parameters)
     most = math.inf if task.seconds is None else SCORING * task.seconds
-    watch = Watch(t, plain_rows(t.batches, task.seed, SAMPLE), due, memory and size <= KEPT_BYTES, most=most)
+    watch = Watch(t, plain_rows(t.batches, task.seed, task.sample), due, memory and size <= KEPT_BYTES, most=most)
     watch.spent = t.state.seconds
     setup = time.perf_counter() - began
     run = run_training(t, [watch])

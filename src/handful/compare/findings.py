@@ -355,7 +355,7 @@ def _times(a: Row, b: Row, name: str) -> str:
 
 def _with_range(row: Row, name: str, say: Callable[[float], str]) -> str:
     middle, low, high = (say(number(row, key)) for key in (name, f"{name}_low", f"{name}_high"))
-    return f"{middle} ({low} to {high})"
+    return middle if low == high else f"{middle} ({low} to {high})"
 
 
 def _names(rows: Iterable[Row]) -> str:

@@ -252,7 +252,7 @@ def _numbers(c: Results) -> Grid:
     lines: list[list[str]] = []
     for name in dict.fromkeys(name for row in c.table for name in row):
         if name != "method" and not name.endswith(("_low", "_high")):
-            words = name.replace("train_", "training ").replace("valid_", "held-out ").replace("_", " ")
+            words = ("held-out " if name.startswith("valid_") else "") + say_name(name)
             lines.append([titles.get(name, words), *(_with_range(name, row) for row in c.table)])
     return Grid(["median, lowest to highest seed", *(str(row["method"]) for row in c.table)], lines)
 

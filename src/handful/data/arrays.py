@@ -1,7 +1,8 @@
 """Columns in memory (or mapped into it), each gathered in one go."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -25,22 +26,28 @@ _WIDER: dict[np.dtype[np.generic], np.dtype[np.generic]] = {
 }
 
 
-class Stored(Protocol):
+class Stored(ABC):
     """One column: what it holds, how many rows, and a vectorised read."""
 
-    column: Column
-    in_memory: bool
+    in_memory = True
 
-    def __len__(self) -> int: ...
+    def __init__(self, column: Column, rows: int) -> None:
+        self.column, self._rows = column, rows
 
-    def read(self, rows: Rows) -> Value: ...
+    def __len__(self) -> int:
+        return self._rows
+
+    @abstractmethod
+    def read(self, rows: Rows) -> Value:
+        """The values of these rows, in that order."""
 
 
-class Dense:
+class Dense(Stored):
     """A column of fixed shape: an array or Tensor [n, ...]."""
 
     def __init__(self, data: Block, column: Column) -> None:
-        self.data, self.column = data, column
+        super().__init__(column, len(data))
+        self.data = data
         self.in_memory = not isinstance(data, np.memmap)
         # of a plain array, whose mini-batches malloc serves well, so much is known before the first is read: each call
         # saved is 1% of a mini-batch of 256 rows of 3 KB
@@ -49,71 +56,56 @@ class Dense:
         if self.array is not None and plain(self.array):
             self._most = SMALLEST // self.array.strides[0]
 
-    def __len__(self) -> int:
-        return len(self.data)
-
     def read(self, rows: Rows) -> Tensor:
         if len(rows) < self._most:
             return torch.from_numpy(self._take(rows, 0, None, "clip"))
         return gather(self.data, rows)
 
 
-class Widened:
+class Widened(Stored):
     """A mapped column whose numbers become `dtype` as they are read, so that it need not be converted as a whole."""
 
     in_memory = False
 
     def __init__(self, data: Array, dtype: np.dtype[np.generic], column: Column) -> None:
-        self.data, self.column, self._dtype = data, column, dtype
-
-    def __len__(self) -> int:
-        return len(self.data)
+        super().__init__(column, len(data))
+        self.data, self._dtype = data, dtype
 
     def read(self, rows: Rows) -> Tensor:
         return torch.from_numpy(np.asarray(self.data[rows], self._dtype))
 
 
-class Strings:
+class Strings(Stored):
     """A column of strings; None is read as ""."""
 
     def __init__(self, values: Sequence[str | None], column: Column) -> None:
+        super().__init__(column, len(values))
         self.data: NDArray[np.object_] = np.empty(len(values), dtype=object)
         self.data[:] = ["" if v is None else v for v in values]
-        self.column, self.in_memory = column, True
-
-    def __len__(self) -> int:
-        return len(self.data)
 
     def read(self, rows: Rows) -> list[str]:
         return list(self.data[rows])
 
 
-class RaggedValues:
+class RaggedValues(Stored):
     """A column whose rows have different lengths: values [total, ...], offsets int64 [n + 1]."""
 
     def __init__(self, values: Block, offsets: NDArray[np.int64], column: Column) -> None:
-        self.values, self.offsets, self.column = values, offsets, column
+        super().__init__(column, len(offsets) - 1)
+        self.values, self.offsets = values, offsets
         self.in_memory = not isinstance(values, np.memmap)
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
 
     def read(self, rows: Rows) -> Value:
         return gather_ragged(self.values, self.offsets, rows)
 
 
-class SparseRows:
+class SparseRows(Stored):
     """A matrix of which most values are 0, kept as the others alone: values [stored], the column that each is in, int64
     [stored], and where each row begins, int64 [n + 1]. Read as a Tensor [m, width], with the zeros."""
 
-    in_memory = True
-
     def __init__(self, values: Array, places: NDArray[np.int64], offsets: NDArray[np.int64], width: int) -> None:
+        super().__init__(Column("tensor", values.dtype.name, (width,), type=SPARSE), len(offsets) - 1)
         self.values, self.places, self.offsets, self.width = values, places, offsets, width
-        self.column = Column("tensor", values.dtype.name, (width,), type=SPARSE)
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
 
     def read(self, rows: Rows) -> Tensor:
         found, places = (gather_ragged(block, self.offsets, rows).values for block in (self.values, self.places))
@@ -147,11 +139,6 @@ def ragged_column(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> Column
     """Of rows of different lengths, whose values have that shape: tokens for whole numbers, else a tensor."""
     kind: Kind = "tokens" if dtype.kind in "iu" and not shape else "tensor"
     return Column(kind, dtype.name, (None, *shape))
-
-
-def ragged(key: str, values: Array, offsets: NDArray[np.int64]) -> Stored:
-    """A column of rows of different lengths."""
-    return RaggedValues(values, offsets, ragged_column(values.dtype, values.shape[1:]))
 
 
 class Arrays(Source):

@@ -51,7 +51,7 @@ def plainer(where: object, o: Options) -> tuple[object, list[str]]:
             return [as_dict(row) for row in where], []
         case Iterator():
             return _read(where, kind.__name__, o)
-        case _ if isinstance(where, Iterable) and _is_stream(where):
+        case Iterable() if any(one.__name__ == "IterableDataset" for one in kind.__mro__):  # read from its start on
             return _read(iter(where), kind.__name__, o)
     return where, []
 
@@ -77,11 +77,6 @@ def of_xarray(where: Any) -> tuple[object, list[str]]:
             lost.append(str(name))
     said = f"a row is a place along '{along}'" + (f"; left out, as they have none: {', '.join(lost)}" if lost else "")
     return columns, [f"{said}."]
-
-
-def _is_stream(where: object) -> bool:
-    """Whether it is a data set that can only be read from its beginning on."""
-    return any(one.__name__ == "IterableDataset" for one in type(where).__mro__)
 
 
 def _fields_of(row: object) -> Callable[[object], dict[str, object]] | None:

@@ -16,7 +16,7 @@ from torch.utils.data import Subset as TorchSubset
 from handful.base.errors import HandfulError
 from handful.base.errors import some as some_of
 from handful.base.keys import drawn
-from handful.data.arrays import Arrays, Dense, Stored
+from handful.data.arrays import Arrays
 from handful.data.base import Column, Ragged, Rows, Source, Value
 from handful.data.gather import offsets_of
 from handful.data.options import Options
@@ -106,8 +106,12 @@ def open_hugging_face(value: HuggingFace, o: Options) -> Source:
         return DatasetRows(cast("Dataset[object]", value), o)
     hub = HubTable(value, o.name)
     o = replace(o, schema={**hub.schema, **o.schema})
-    source = open_table(hub.read(slice(None), whole=True), o, notes=hub.notes)
-    for key, names in hub.classes.items():
+    return _with_names(open_table(hub.read(slice(None), whole=True), o, notes=hub.notes), hub.classes)
+
+
+def _with_names(source: Arrays, classes: Mapping[str, tuple[str, ...]]) -> Arrays:
+    """The source, of which whole numbers in some columns have names."""
+    for key, names in classes.items():
         if key in source.stored:
             source.stored[key] = named_classes(source.stored[key], names)
             source.columns[key] = source.stored[key].column
@@ -371,22 +375,9 @@ def open_embedded(name: str, o: Options) -> Arrays:
     from sklearn import datasets
 
     data = getattr(datasets, f"load_{name}")()
-    number = Column("number", "float64")
-    stored: dict[str, Stored] = {}
-    if name == "digits":
-        images = data.images.astype(np.uint8)[:, None]
-        stored["image"] = Dense(images, Column("image", "uint8", images.shape[1:]))
-    else:
-        columns = map(np.ascontiguousarray, data.data.T)
-        stored |= {str(feature): Dense(column, number) for feature, column in zip(data.feature_names, columns)}
-    classes = tuple(str(c) for c in data.get("target_names", ()))
-    if classes:
-        stored["target"] = Dense(data.target.astype(np.int64), Column("category", "int64", (), classes, type="int64"))
-    else:
-        stored["target"] = Dense(data.target.astype(np.float64), number)
+    images = {"image": data.images.astype(np.uint8)[:, None]} if name == "digits" else {}
+    columns = images or dict(zip(map(str, data.feature_names), data.data.T))
     notes = [f"'{name}' is the data set that scikit-learn ships, {len(data.target):,} rows."]
-    o = with_target(o, list(stored), notes)
-    keep = chosen(o, list(stored))
-    if not [key for key in keep if key != o.target]:
-        raise HandfulError(f"{o.name} has no column to learn from: name one besides the target in columns=...")
-    return Arrays({key: stored[key] for key in keep}, o.target, name=o.name, where=o.where, notes=notes)
+    classes = tuple(map(str, data.get("target_names", ())))
+    source = open_columns({**columns, "target": data.target}, o, notes)
+    return _with_names(source, {"target": classes} if classes else {})

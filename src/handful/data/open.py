@@ -6,7 +6,6 @@ import glob
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -21,7 +20,7 @@ from torch.utils.data import (
 )
 
 from handful.base.errors import HandfulError, did_you_mean
-from handful.data.base import Source, View
+from handful.data.base import Column, Source, View
 from handful.data.containers import plainer
 from handful.data.datasets import (
     NAMES,
@@ -97,24 +96,25 @@ def open(
     >>> source.target, source.take([2, 0])["x"].tolist()
     ('y', [[4.0, 5.0], [0.0, 1.0]])
     """
+    o = checked(
+        where, name=name, columns=columns, image_size=image_size, rate=rate, memory=memory, bad_rows=bad_rows,
+        outside=outside, collate=collate,
+    )  # fmt: skip
+    return open_as(where, target, o)
+
+
+def open_as(where: object, target: str | Sequence[str] | None, o: Options) -> Source:
+    """`open`, of arguments that are checked."""
     given = [target] if isinstance(target, str | None) else list(target) if isinstance(target, Sequence) else [target]
     if not given or not all(isinstance(name, str | None) for name in given):
         raise HandfulError(f"target must be the name of a column, or a list of names, not {target!r}")
-    if target is not None and not (isinstance(where, Source) and target in where.columns) and names_of(target):
-        again = partial(
-            open, where, name=name, image_size=image_size, rate=rate, memory=memory, bad_rows=bad_rows, outside=outside,
-            collate=collate,
-        )  # fmt: skip
-        return _open_several(again, where, target, columns)
-    one = given[0]
-    if isinstance(where, Source) and collate is None:
-        return _with(where, one, columns)
-    o = checked(
-        where, one, name=name, columns=columns, image_size=image_size, rate=rate, memory=memory, bad_rows=bad_rows,
-        outside=outside, collate=collate,
-    )  # fmt: skip
+    if names_of(target) and not (isinstance(where, Source) and isinstance(target, str) and target in where.columns):
+        return _open_several(where, target, o)
+    o = replace(o, target=given[0])
+    if isinstance(where, Source) and o.collate is None:
+        return _with(where, o)
     try:
-        if collate is not None:
+        if o.collate is not None:
             return _collated(where, o)
         if o.where is not None:
             return _open_path(o.where, o)
@@ -133,7 +133,7 @@ def _collated(where: object, o: Options) -> Source:
             return DatasetRows(where, o)
         case _ if is_hugging_face(where):
             return DatasetRows(cast("Dataset[object]", where), o)
-    source = open(where, o.target, name=o.name, image_size=o.image_size, rate=o.rate, bad_rows=o.bad_rows)
+    source = open_as(where, o.target, replace(o.choosing(None), collate=None))
     return DatasetRows(RowsOf(source), replace(o, name=source.name))
 
 
@@ -142,12 +142,17 @@ def _open_object(where: object, o: Options) -> Source:
     match where:
         case bytes() | bytearray():
             raise HandfulError("handful cannot open bytes: pass the path of a file, or the bytes of rows as a list")
+        case (x, y) if isinstance(where, tuple):
+            return open_pair(x, y, o)
         case tuple():
-            return _open_tuple(where, o)
+            raise HandfulError(f"a tuple must be (X, y), not {len(where)} values: pass a dict name -> array for more")
         case _ if is_sparse(where):  # one form is a dict
             return open_columns({"x": where}, o)
         case Mapping():
-            return _open_mapping(where, o)
+            if splits := [str(key) for key, value in where.items() if is_hugging_face(value)]:
+                held = f"{o.name} holds the splits {', '.join(splits)}"
+                raise HandfulError(f"{held}: pass one, as in data['{splits[0]}']")
+            return open_columns(where, o)
         case _ if is_hugging_face(where):
             return open_hugging_face(where, o)
         case Dataset():
@@ -174,34 +179,19 @@ def _open_object(where: object, o: Options) -> Source:
 def _open_loader(loader: "DataLoader[object]", o: Options) -> Source:
     """What a DataLoader reads: its data set, put together by its collate function; where it draws rows by a sampler of
     the caller's, or from a stream, the rows of all batches that it gives."""
-    o = replace(o, name="DataLoader")
     if type(loader.sampler) in (RandomSampler, SequentialSampler) and type(loader.batch_sampler) is BatchSampler:
         own = None if loader.collate_fn is default_collate else loader.collate_fn
-        source = open(loader.dataset, o.target, columns=o.schema or o.columns, collate=own)
+        source = open_as(loader.dataset, o.target, replace(o, collate=own))
         said = "the data set of the DataLoader is read; the size and the order of mini-batches are chosen here."
     else:
         match loader.dataset:
             case IterableDataset() if loader.num_workers:  # of which each may give all rows: one pass is wanted
                 loader = DataLoader(loader.dataset, loader.batch_size, collate_fn=loader.collate_fn)
         source = _open_object([row for batch in loader for row in rows_in(batch)], o)
-        said = (
-            f"{len(source):,} rows are what one pass over the DataLoader gives: its batches are taken apart in memory."
-        )
+        given = f"{len(source):,} rows are what one pass over the DataLoader gives"
+        said = f"{given}: its batches are taken apart in memory."
     source.notes = [said, *source.notes]
     return source
-
-
-def _open_tuple(where: tuple[object, ...], o: Options) -> Source:
-    if len(where) != 2:
-        raise HandfulError(f"a tuple must be (X, y), not {len(where)} values: pass a dict name -> array for more")
-    return open_pair(where[0], where[1], o)
-
-
-def _open_mapping(where: Mapping[str, object], o: Options) -> Source:
-    splits = [str(key) for key, value in where.items() if is_hugging_face(value)]
-    if splits:
-        raise HandfulError(f"{o.name} holds the splits {', '.join(splits)}: pass one, as in data['{splits[0]}']")
-    return open_columns(where, o)
 
 
 def _is_pairs(rows: list[object]) -> bool:
@@ -224,7 +214,7 @@ def _open_path(where: str, o: Options) -> Source:
         raise HandfulError(f"'{where[:60]}' cannot be looked up: {error.strerror}") from error
     absolute = replace(o, where=str(path.absolute()))  # so that a run can be resumed from another folder
     if there:
-        return _open_folder(path, absolute) if path.is_dir() else _open_local(path, absolute)
+        return _of_store(open_store(path), absolute) if is_store(path) else _open_local(path, absolute)
     if where in NAMES:
         return open_embedded(where, o)
     if glob.has_magic(where):
@@ -232,15 +222,12 @@ def _open_path(where: str, o: Options) -> Source:
     raise HandfulError(f"'{where}' is not a file, a folder or a data set that handful knows.{_near(path, NAMES)}")
 
 
-def _open_folder(path: Path, o: Options) -> Source:
-    return _of_store(open_store(path), o) if is_store(path) else open_folder(path, o)
-
-
 def _of_store(store: Source, o: Options) -> Source:
     """The store with the columns that are asked for."""
     names = chosen(o, list(store.columns))
     every = len(names) == len(store.columns)
-    return _with(store if every else View(store, {name: store.columns[name] for name in names}), o.target, None)
+    view = store if every else View(store, {name: store.columns[name] for name in names})
+    return _with(view, o.choosing(None))
 
 
 _LOCAL: dict[str, Callable[[Path, Options], Source]] = {".zip": open_zip, ".txt": open_text}
@@ -248,6 +235,8 @@ _LOCAL: dict[str, Callable[[Path, Options], Source]] = {".zip": open_zip, ".txt"
 
 def _open_local(path: Path, o: Options) -> Source:
     kind = ending(path.name)
+    if path.is_dir():
+        return open_folder(path, o)
     if not path.is_file():
         raise HandfulError(f"{path} is not an ordinary file: copy its contents into one")
     if not os.access(path, os.R_OK):
@@ -294,42 +283,39 @@ def _near(path: Path, names: Sequence[str]) -> str:
     return f" The folder {path.parent} holds {', '.join(sorted(beside)[:5])}"
 
 
-def _with(source: Source, target: str | None, columns: Names) -> Source:
+def _with(source: Source, o: Options) -> Source:
     """A Source passes through; with another target it is a shallow copy."""
-    for wanted in [*(columns or ()), *([target] if target else [])]:
-        if wanted not in source.columns:
-            raise HandfulError(f"{source.name} has no column '{wanted}'.{did_you_mean(wanted, source.columns)}")
-    if columns is not None and set(columns) != set(source.columns):
+    for wanted in [*(o.columns or ()), *([o.target] if o.target else [])]:
+        source.column(wanted)
+    if o.columns is not None and set(o.columns) != set(source.columns):
         raise HandfulError(f"{source.name} is open already: choose its columns when you open it first")
-    if target is None or target == source.target:
+    if o.target is None or o.target == source.target:
         return source
     other = copy.copy(source)
-    other.target = target
+    other.target = o.target
     return other
 
 
-def _open_several(again: Callable[..., Source], where: object, target: str | Sequence[str], columns: Names) -> Source:
-    """`where` with several columns as target; one column whose own name has a comma is that column.
-
-    again: `open` of `where`, given target and columns. HandfulError for a column that is not there.
-    """
-    names, schema = names_of(target), columns if isinstance(columns, Mapping) else {}
-    if isinstance(target, str):
-        if target in schema and not schema[target].parts:  # as a run was trained on one such column
-            return again([target], columns=columns)
-        if not schema and target in again(columns=columns).columns:
-            return again([target], columns=columns)
+def _open_several(where: object, target: str | Sequence[str] | None, o: Options) -> Source:
+    """`where` with several columns as target; one column whose own name has a comma is that column. HandfulError for
+    a column that is not there."""
+    names, schema = names_of(target), o.schema
+    if isinstance(target, str):  # one column, as a run was trained on it, or as it is called there
+        alone = target in schema and not schema[target].parts
+        if alone or (not schema and target in open_as(where, None, o).columns):
+            return open_as(where, [target], o)
     if len(set(names)) < len(names):
         raise HandfulError(f"the target names a column twice: {', '.join(names)}")
-    trained = schema.get(",".join(names))
+    trained: Column | None = schema.get(",".join(names))
+    columns: Names = o.columns
     if schema:  # as a run was trained, where the target is one column
         columns = {name: column for name, column in schema.items() if column is not trained}
         columns |= dict(zip(names, trained.parts if trained else (), strict=False))
-    elif columns is not None:
-        columns = [*columns, *(name for name in names if name not in columns)]
-    inputs = again(columns=columns)
+    elif o.columns is not None:
+        columns = [*o.columns, *(name for name in names if name not in o.columns)]
+    inputs = open_as(where, None, o.choosing(columns))
     here = isinstance(where, Source) or set(names) <= set(inputs.columns)
-    goal = inputs if here else again(columns=names)  # which leaves no constant column out
+    goal = inputs if here else open_as(where, None, o.choosing(names))  # which leaves no constant column out
     for name in names:
         if name not in goal.columns:
             hint = did_you_mean(name, goal.columns)

@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any
+
+from torch.utils.data import DataLoader
 
 from handful.base.errors import HandfulError, whole, without_secrets
 from handful.base.machine import memory_budget
@@ -41,10 +43,15 @@ class Options:
     words: tuple[str, ...] | None = None
     collate: Collate | None = None
 
+    def choosing(self, columns: Names) -> "Options":
+        """The same with other columns to keep, as `open` takes them."""
+        schema = columns if isinstance(columns, Mapping) else {}
+        return replace(self, columns=None if columns is None else tuple(columns), schema=schema)
+
 
 def checked(
     where: object,
-    target: str | None,
+    target: str | None = None,
     *,
     name: str | None = None,
     columns: Names = None,
@@ -69,11 +76,11 @@ def checked(
     if not (collate is None or callable(collate)):
         raise HandfulError(f"collate must be a function of a list of samples, not {collate!r}")
     path = str(os.fspath(where)) if isinstance(where, str | os.PathLike) else None
+    of = type(where.dataset if isinstance(where, DataLoader) else where)
+    held = "arrays" if of.__module__.split(".")[0] in ("builtins", "numpy", "torch") else of.__name__
     return Options(
-        name=name or (path and without_secrets(path)) or _called(where),
+        name=name or (path and without_secrets(path)) or held,
         target=target,
-        columns=None if columns is None else tuple(columns),
-        schema=columns if isinstance(columns, Mapping) else {},
         image_size=None if sides is None else (size[0], size[1]),
         rate=rate,
         budget=memory_budget() if memory is None else whole("memory, in bytes,", memory, least=0),
@@ -81,9 +88,4 @@ def checked(
         bad_rows=bad_rows,
         outside=outside,
         collate=collate,
-    )
-
-
-def _called(where: object) -> str:
-    module = type(where).__module__.split(".")[0]
-    return "arrays" if module in ("builtins", "numpy", "torch") else type(where).__name__
+    ).choosing(columns)

@@ -107,11 +107,8 @@ def _latest(source: Source, rows: HeldOut) -> tuple[Source, Source]:
     if not len(before):
         raise HandfulError(f"the last {count:,} of {n:,} rows of {source.name} leave no earlier ones to train on")
     train, held = (source.subset(np.sort(ids)) for ids in (before, order[first:]))
-    gap = (
-        f"; {first - len(before)} before them, which predict some of the same values, are left out"
-        if len(before) < first
-        else ""
-    )
+    lost = first - len(before)
+    gap = f"; {lost} before them, which predict some of the same values, are left out" if lost else ""
     by = f" by '{rows.by}'" if rows.by else ""
     held.notes = [*held.notes, f"The last {len(held):,} of {n:,} rows{by} are held out for validation{gap}."]
     return train, held
@@ -147,9 +144,8 @@ def split(
     n, count = len(source), rows_held_out(len(source), valid, source.name)
     keyed = _keys(n, seed)
     if groups is not None:
-        if stratify not in ("auto", False):
-            raise HandfulError("a split is either by groups or stratified: leave one of the two out")
-        chosen, how = _by_group(_group_codes(source, groups), count, seed), "whole groups, drawn at random"
+        codes, how = _group_codes(source, groups, stratify), "whole groups, drawn at random"
+        chosen = _by_group(codes, count, seed)
     else:
         classes = _classes(source, stratify, count)
         chosen = np.argsort(keyed, kind="stable")[:count] if classes is None else _by_class(classes, keyed, count)
@@ -174,9 +170,7 @@ def k_fold(
     if not 2 <= whole("k", k) <= n:
         raise HandfulError(f"k must be 2 to {n:,}, the number of rows, not {k}")
     if groups is not None:
-        if stratify not in ("auto", False):
-            raise HandfulError("folds are either by groups or stratified: leave one of the two out")
-        fold = _fold_groups(_group_codes(source, groups), k, seed)
+        fold = _fold_groups(_group_codes(source, groups, stratify), k, seed)
     else:
         classes = _classes(source, stratify, n // k)
         keyed = _keys(n, seed)
@@ -215,18 +209,16 @@ def rows_held_out(n: int, valid: float, name: str = "the data") -> int:
 
 def _same_columns(source: Source, valid: Source) -> None:
     needed = [*source.inputs, *([source.target] if source.target else [])]
-    for name, theirs in [(name, valid.column(name)) for name in needed]:
-        ours = source.columns[name]
+    for name in needed:
+        ours, theirs = source.columns[name], valid.column(name)
         if ours.kind != theirs.kind or ours.classes != theirs.classes:
             kinds = f"a {_described(ours)} in {source.name} but a {_described(theirs)} in {valid.name}"
             raise HandfulError(f"column '{name}' is {kinds}: open the latter with columns=train.columns")
 
 
 def _described(column: Column) -> str:
-    classes = column.classes
-    return (
-        column.kind if classes is None else f"{column.kind} of {len(classes)} classes ({', '.join(classes[:3])}, ...)"
-    )
+    known = column.classes
+    return column.kind + (f" of {len(known)} classes ({', '.join(known[:3])}, ...)" if known is not None else "")
 
 
 def _values(source: Source, name: str) -> NDArray[np.generic] | None:
@@ -292,7 +284,9 @@ def _by_class(classes: NDArray[np.int64], keyed: NDArray[np.uint64], count: int)
     return rows
 
 
-def _group_codes(source: Source, groups: Groups) -> NDArray[np.int64]:
+def _group_codes(source: Source, groups: Groups, stratify: Stratify) -> NDArray[np.int64]:
+    if stratify not in ("auto", False):
+        raise HandfulError("a split is either by groups or stratified: leave one of the two out")
     if isinstance(groups, str):
         source.column(groups)
         values = _values(source, groups)

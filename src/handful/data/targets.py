@@ -46,10 +46,9 @@ class MultiTarget(View):
         super().__init__(inputs, rest | {",".join(names): column})
         self.target, self.in_memory = ",".join(names), inputs.in_memory and targets.in_memory
         self._stacked(values)  # a missing value is reported now
-        what = (
-            "labels that a row may have together" if column.dtype == "uint8" else "numbers that are predicted together"
-        )
-        what = "classes and numbers, each with a loss of its own" if column.kind == "several" else what
+        kinds = {"uint8": "labels that a row may have together", "float64": "numbers that are predicted together"}
+        several = "classes and numbers, each with a loss of its own"
+        what = several if column.kind == "several" else kinds[column.dtype]
         self.notes = [note for note in inputs.notes if "target" not in note]
         self.notes.append(f"the target is {len(names)} columns, {what}: {', '.join(names)}.")
 
@@ -76,11 +75,8 @@ class MultiTarget(View):
         )
 
     def read_column(self, name: str, rows: Rows) -> Value:
-        return (
-            self._stacked(self.targets.take(rows, self.parts))
-            if name == self.target
-            else super().read_column(name, rows)
-        )
+        own = name == self.target
+        return self._stacked(self.targets.take(rows, self.parts)) if own else super().read_column(name, rows)
 
     def _stacked(self, batch: Batch) -> Tensor:
         return torch.stack([self._part(name, batch) for name in self.parts], dim=1)

@@ -1,14 +1,17 @@
-"""Plain text, for language models: one document, in pieces where it is large."""
+"""Plain text: one document for language models, in pieces where it is large; or many, each in a file of its own."""
 
 import mmap
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from handful.base.errors import TO_UTF8, HandfulError
-from handful.data.arrays import Arrays, Strings
+from handful.data.arrays import Arrays, Stored, Strings
 from handful.data.base import Column, Rows
+from handful.data.media.bad_rows import BadItem
+from handful.data.media.items import Items, in_parallel
 from handful.data.options import Options
 
 LARGE = 64 << 20  # a file up to this many bytes is one row, in memory
@@ -33,7 +36,7 @@ def open_text(path: Path, o: Options) -> Arrays:
         try:
             text = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
-            raise _not_utf8(path, error, 0) from error
+            raise HandfulError(f"{path} {not_utf8(error)}") from error
         if not text:
             raise HandfulError(f"{path} is empty: there is nothing to learn from")
         stored, characters, more = Strings([text], Column("text", "str")), len(text), []
@@ -41,18 +44,13 @@ def open_text(path: Path, o: Options) -> Arrays:
     return Arrays({"text": stored}, None, name=o.name, where=o.where, notes=notes)
 
 
-def _not_utf8(path: Path, error: UnicodeDecodeError, start: int) -> HandfulError:
-    byte, at = error.object[error.start], start + error.start
-    return HandfulError(f"{path} is not UTF-8 (byte {byte:#04x} at {at:,}): {TO_UTF8}")
-
-
-class Pieces:
+class Pieces(Stored):
     """The rows of a large text file, mapped: read from the disk, and decoded, when they are asked for."""
 
     in_memory = False
 
     def __init__(self, path: Path) -> None:
-        self.column, self.characters, self._path = Column("text", "str"), 0, path
+        self.characters, self._path = 0, path
         self._bytes = _map(path)
         spans: list[tuple[int, int]] = []
         for start, stop in _lines(self._bytes):
@@ -60,9 +58,7 @@ class Pieces:
             self.characters += len(self._text(start, stop)) + 1
         self.characters -= 1  # a newline between two rows, none after the last
         self._spans = np.array(spans, np.int64)
-
-    def __len__(self) -> int:
-        return len(self._spans)
+        super().__init__(Column("text", "str"), len(spans))
 
     def read(self, rows: Rows) -> list[str]:
         return [self._text(start, stop) for start, stop in self._spans[rows].tolist()]
@@ -71,7 +67,7 @@ class Pieces:
         try:
             text = self._bytes[start:stop].decode("utf-8")
         except UnicodeDecodeError as error:
-            raise _not_utf8(self._path, error, start) from error
+            raise HandfulError(f"{self._path} {not_utf8(error, start)}") from error
         return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
     def __getstate__(self) -> dict[str, object]:
@@ -109,3 +105,24 @@ def _blank(before: bytes, after: bytes) -> bool:
     """Whether the lines that meet there do not both have a visible character where they do."""
     last, first = before.decode("utf-8", "ignore").rstrip("\r")[-1:], after.decode("utf-8", "ignore")[:1]
     return not last or last.isspace() or not first or first.isspace()
+
+
+def from_items(items: Items, o: Options, notes: list[str]) -> Strings:
+    """The texts, in memory. Raises BadRows for those that cannot be read, or are not UTF-8, naming the byte."""
+    texts = in_parallel(partial(text_of, items), len(items), items.small)
+    if blank := sum(not text.strip() for text in texts):
+        notes.append(f"{blank:,} files of {o.name} hold no text.")
+    return Strings(texts, Column("text", "str"))
+
+
+def text_of(items: Items, i: int) -> str:
+    """One of them."""
+    try:
+        return bytes(items[i]).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadItem("non-UTF-8 text", items.describe(i), not_utf8(error)) from error
+
+
+def not_utf8(error: UnicodeDecodeError, start: int = 0) -> str:
+    """What is said of bytes, of which byte `start` is the first, that are no text."""
+    return f"is not UTF-8 (byte {error.object[error.start]:#04x} at {start + error.start:,}): {TO_UTF8}"

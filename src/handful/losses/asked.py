@@ -97,14 +97,11 @@ def _metric(asked: object, space: int | None, known: Mapping[str, Metric]) -> Me
         case Accumulator():
             higher = getattr(asked, "higher_is_better", None)
             better: Better = "auto" if higher is None else "higher" if higher else "lower"
-            return WholeMetric(_snake(type(asked).__name__), _accumulated(asked), better)
+            name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(asked).__name__).lower()
+            return WholeMetric(name, _accumulated(asked), better)
         case _ if callable(asked):
             return _of_callable(asked)
     raise HandfulError(f"a metric must be a name or a callable (outputs, targets), not {type(asked).__name__}")
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def _of_callable(asked: Callable[..., object]) -> Metric:

@@ -135,10 +135,6 @@ def _r2_sums(centre: Tensor, output: Tensor, target: Tensor, weight: Tensor | No
     return torch.cat([rows, w.sum(0), (w * d).sum(0), (w * d * d).sum(0), (w * (o - t).square()).sum(0)])
 
 
-def _r2_about(centre: Tensor) -> Sums:
-    return partial(_r2_sums, centre)
-
-
 def _r2(sums: Array) -> float:
     """Coefficient of determination, the mean over outputs; of one that does not vary 1 without error and else 0, of
     fewer than two rows undefined (all as scikit-learn's `r2_score`)."""
@@ -269,7 +265,7 @@ NAMED: dict[str, Metric] = {
         SumMetric("mae", _error(1), _ratio),
         SumMetric("mse", _error(2), _ratio),
         SumMetric("rmse", _error(2), lambda sums: float(np.sqrt(_ratio(sums)))),
-        SumMetric("r2", _r2_about(torch.zeros(())), _r2, _r2_about),
+        SumMetric("r2", partial(_r2_sums, torch.zeros(())), _r2, lambda centre: partial(_r2_sums, centre)),
         SumMetric("perplexity", _perplexity_sums, _perplexity),
         error_rate("character_error_rate"),
         error_rate("word_error_rate"),

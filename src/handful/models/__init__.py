@@ -14,11 +14,12 @@ arguments of its class that have a default.
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.models.auto import MODELS, choose, named
-from handful.models.base import InputFacts, Model, Shape, seeded
+from handful.models.base import Inputs, Model, Shape, seeded
 
 __all__ = ["MODELS", "Model", "build", "choose", "from_config", "named", "seeded"]
 
@@ -29,7 +30,7 @@ def build(
     kind: str,
     shape: Shape,
     outputs: int,
-    inputs: object = None,
+    inputs: Inputs | Mapping[str, Any] | None = None,
     rows: int | None = None,
     seed: int = 0,
     **options: object,
@@ -50,7 +51,7 @@ def build(
         fit = [n for n, m in MODELS.items() if kind in m.kinds]
         instead = f"take {' or '.join(fit)}" if fit else "bring a model of your own"
         raise HandfulError(f"model {name} is for {' or '.join(model.kinds)} data, and this is {kind}: {instead}")
-    return _make(model, model.arguments(kind, tuple(shape), outputs, InputFacts.of(inputs, rows)) | options, seed)
+    return _make(model, model.arguments(Inputs.of(kind, shape, inputs), outputs, rows) | options, seed)
 
 
 def from_config(config: Mapping[str, object], seed: int = 0) -> Model:
@@ -73,12 +74,13 @@ def _find(name: str) -> type[Model]:
 
 
 def _make(model: type[Model], arguments: dict[str, object], seed: int) -> Model:
+    make: Callable[..., Model] = model
     known = [p for p in inspect.signature(model.__init__).parameters if p != "self"]
     for key in arguments:
         if key not in known:
             raise HandfulError(f"model {model.name} has no option '{key}'.{did_you_mean(key, known)}")
     try:
         with seeded(seed):
-            return model(**arguments)
+            return make(**arguments)
     except (ValueError, TypeError, RuntimeError) as error:
         raise HandfulError(f"model {model.name} cannot be made with these options: {error}") from None

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
-from handful.models.base import Dropout, InputFacts, Model, Shape
+from handful.models.base import Dropout, Inputs, Model
 
 
 class Audio(Model):
@@ -28,7 +28,7 @@ class Audio(Model):
     kinds = ("audio",)
 
     def __init__(self, mels: int, outputs: int, width: int = 24, ctc: bool = False, dropout: float = 0.1) -> None:
-        super().__init__(mels=mels, outputs=outputs, width=width, ctc=ctc, dropout=dropout)
+        super().__init__(locals())
         if mels < 8:
             raise HandfulError(f"model audio needs at least 8 mel bands, not {mels}")
         self.ctc = ctc
@@ -48,16 +48,16 @@ class Audio(Model):
         self.out = nn.Linear(pooled, outputs)
 
     @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: InputFacts) -> dict[str, object]:
-        sides = [s for s in shape[:-1] if s is not None]
-        mels = facts.mels or (sides[-1] if sides else 0)
+    def arguments(cls, inputs: Inputs, outputs: int, rows: int | None) -> dict[str, object]:
+        sides = [s for s in inputs.shape[:-1] if s is not None]
+        mels = inputs.mels or (sides[-1] if sides else 0)
         if not mels:
             raise HandfulError("model audio is for log-mel spectrograms; of this input 'mels' is not known")
         return {"mels": mels, "outputs": outputs}
 
     def forward(self, x: Tensor) -> Tensor:
         x = x[:, None] if x.dim() == 3 else x
-        valid = frames(x)
+        valid = frames(x).clamp_min(1)
         x = x.contiguous(memory_format=torch.channels_last)
         for stage in self.stages:
             x, valid = stage(x, valid)
@@ -111,9 +111,9 @@ class DilatedConv(nn.Module):
 
 
 def frames(x: Tensor) -> Tensor:
-    """Frames of each row of x [m, ..., frames] before the trailing frames of zeros, int64 [m], at least 1."""
-    sounding = (x != 0).flatten(1, -2).any(1)
-    return (sounding * torch.arange(1, x.shape[-1] + 1, device=x.device)).amax(1).clamp_min(1)
+    """Frames of each row of x [m, ..., frames] before the trailing frames of zeros, int64 [m]."""
+    sounding = (x != 0).flatten(1, -2).any(1) if x.dim() > 2 else x != 0
+    return (sounding * torch.arange(1, x.shape[-1] + 1, device=x.device)).amax(1)
 
 
 def _within(valid: Tensor, length: int) -> Tensor:

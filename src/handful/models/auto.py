@@ -1,12 +1,13 @@
 """The ready-made models by name, which one to take for some data when the user does not say, and their options."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from handful.base import expression
 from handful.base.errors import HandfulError
 from handful.models.audio import Audio
-from handful.models.base import InputFacts, Model, Shape
+from handful.models.base import Inputs, Model, Shape
 from handful.models.image import Cnn, Resnet
 from handful.models.plain import Linear, Mlp
 from handful.models.table import Table
@@ -31,8 +32,9 @@ _BY_KIND: dict[str, Chosen] = {
 
 
 def choose(
-    kind: str, n: int, shape: Shape, *, inputs: object = None, task: str | None = None, device: str = "cpu"
-) -> Chosen:
+    kind: str, n: int, shape: Shape, *, inputs: Inputs | Mapping[str, Any] | None = None, task: str | None = None,
+    device: str = "cpu",
+) -> Chosen:  # fmt: skip
     """The name of a model, options for `build`, and the reason in a sentence.
 
     kind, shape, inputs: of the input, as in `build`; n: training rows; task: as `Pipeline.task`; device: "cpu",
@@ -46,7 +48,7 @@ def choose(
     if kind in ("table", "vector", "tensor") and n < 200:
         return "linear", {}, f"{n} rows are too few for hidden layers"
     if kind == "table":
-        return _table(n, InputFacts.of(inputs))
+        return _table(n, Inputs.of(kind, shape, inputs))
     if kind == "audio" and task == "sequence":
         return "audio", {"ctc": True}, "labels in order but without times: convolutions trained with CTC"
     if kind not in _BY_KIND:
@@ -67,8 +69,8 @@ def _image(n: int, shape: Shape, device: str) -> Chosen:
     return "cnn", {}, "pictures; a network that two CPU cores train in minutes"
 
 
-def _table(n: int, facts: InputFacts) -> Chosen:
-    columns = facts.n_numbers + sum(facts.cardinalities)
+def _table(n: int, inputs: Inputs) -> Chosen:
+    columns = inputs.n_numbers + sum(inputs.cardinalities)
     if n < 2000:
         return "table", {"width": 64, "dropout": 0.2}, f"a table of {n} rows: a narrow network with more dropout"
     return "table", {}, f"a table of {n} rows and about {columns} features" if columns else f"a table of {n} rows"

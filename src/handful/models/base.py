@@ -1,8 +1,9 @@
 """What the ready-made models share: a config that rebuilds them, and weights that come from a seed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -14,22 +15,34 @@ Shape = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
-class InputFacts:
-    """What models want to know of their input (see `handful.transform.inputs.Inputs`), and the rows to train on."""
+class Inputs:
+    """What a model is called with.
 
+    kind: image, vector, table, text, audio, language or tensor; or "named" for several. names: the batch
+    columns, ("x",) or the model's keyword arguments. shape: of one row, None where it varies from batch to
+    batch. n_numbers, cardinalities: of a table; counts: training rows of each id of a category; vocabulary: number of
+    ids; max_length: of a row of ids or frames; channels, size: of pictures; mels, rate: of sound.
+    """
+
+    kind: str
+    names: tuple[str, ...] = ("x",)
+    shape: Shape = ()
     n_numbers: int = 0
-    cardinalities: Sequence[int] = ()
-    counts: Sequence[Sequence[int]] = ()
+    cardinalities: tuple[int, ...] = ()
+    counts: tuple[tuple[int, ...], ...] = ()
     vocabulary: int = 0
+    max_length: int = 0
+    channels: int = 0
+    size: tuple[int, int] = (0, 0)
     mels: int = 0
-    rows: int | None = None
+    rate: int = 0
 
     @classmethod
-    def of(cls, inputs: object, rows: int | None = None) -> "InputFacts":
-        """Those of an `Inputs`, or of a mapping with the same keys."""
-        found = inputs if isinstance(inputs, Mapping) else vars(inputs) if inputs is not None else {}
-        known = {field.name for field in fields(cls)}
-        return cls(**{key: value for key, value in found.items() if key in known} | {"rows": rows})
+    def of(cls, kind: str, shape: Shape, known: "Inputs | Mapping[str, Any] | None") -> "Inputs":
+        """Those of this kind and shape, of which more is known."""
+        if isinstance(known, Inputs):
+            return replace(known, kind=kind, shape=tuple(shape))
+        return cls(kind, shape=tuple(shape), **(known or {}))
 
 
 class Dropout(nn.Dropout):
@@ -70,17 +83,24 @@ class Model(nn.Module):
     members: int = 1
     config: dict[str, Any]
 
-    def __init__(self, **arguments: object) -> None:
+    def __init__(self, given: Mapping[str, object]) -> None:
+        """given: the local names of the constructor, its arguments among them."""
         super().__init__()
-        self.config = {"model": self.name, **arguments}
+        arguments = {name: given[name] for name in inspect.signature(type(self).__init__).parameters if name != "self"}
+        self.config = {"model": self.name, **{name: _plain(value) for name, value in arguments.items()}}
 
     def begin(self, x: Any) -> None:
         """Look at some training rows, as the model gets them, before the first step; most models need not."""
 
     @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: InputFacts) -> dict[str, object]:
+    def arguments(cls, inputs: Inputs, outputs: int, rows: int | None) -> dict[str, object]:
         """The constructor's arguments that the data decide. Raises HandfulError if the model is not for such data."""
         raise NotImplementedError
+
+
+def _plain(value: object) -> object:
+    """As JSON gives it back."""
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def sixteens(x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Cnn and resnet: for pictures of any size from 4 x 4 and any number of channels."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
-from handful.models.base import Dropout, InputFacts, Model, Shape, fixed
+from handful.models.base import Dropout, Inputs, Model, fixed
 
 STEM = 24  # channels after the first convolution
 PATCHES = 100_000  # that the covariance of a whitening is taken from, about
@@ -25,16 +25,16 @@ class Pictures(Model):
     low_precision = True
     positions: ClassVar[int]  # that the stem leaves on the shorter side, at least
 
-    def __init__(self, views: int, **arguments: object) -> None:
-        super().__init__(views=views, **arguments)
+    def __init__(self, views: int, given: Mapping[str, object]) -> None:
+        super().__init__(given)
         if views not in (1, 2, 6):
             raise HandfulError(f"views must be 1, 2 or 6, not {views!r}")
         self.views = views
 
     @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: InputFacts) -> dict[str, object]:
+    def arguments(cls, inputs: Inputs, outputs: int, rows: int | None) -> dict[str, object]:
         """Channels, outputs, and a stride, a power of two, after which `positions` are left on the shorter side."""
-        sides = fixed(cls.name, shape, (2, 3), "pictures [channels, height, width] of one size")
+        sides = fixed(cls.name, inputs.shape, (2, 3), "pictures [channels, height, width] of one size")
         stride = 2 ** max(0, int(math.log2(min(sides[-2:]) / cls.positions)))
         return {"channels": sides[0] if len(sides) == 3 else 1, "outputs": outputs, "stride": stride}
 
@@ -82,9 +82,7 @@ class Cnn(Pictures):
         dropout: float = 0.0,
         views: int = 1,
     ) -> None:
-        super().__init__(
-            channels=channels, outputs=outputs, stride=stride, width=width, depth=depth, dropout=dropout, views=views
-        )
+        super().__init__(views, locals())
         self.stem = _stem(channels, width, stride)
         widths = [width, 2 * width] + [4 * width] * max(0, depth - 1)
         self.stages = nn.ModuleList(
@@ -134,10 +132,7 @@ class Resnet(Pictures):
         views: int = 1,
         whiten: bool = False,
     ) -> None:
-        super().__init__(
-            channels=channels, outputs=outputs, stride=stride, widths=list(widths), depth=depth, dropout=dropout,
-            drop_path=drop_path, views=views, whiten=whiten,
-        )  # fmt: skip
+        super().__init__(views, locals())
         whitening = Whitening(channels, stride) if whiten else None
         self.stem = whitening or _stem(channels, STEM, stride)
         layers: list[nn.Module] = []

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.models import base
-from handful.models.base import Dropout, InputFacts, Model, Shape, fixed
+from handful.models.base import Dropout, Inputs, Model, fixed
 
 
 class Features(nn.Module):
@@ -44,9 +44,9 @@ class OfRows(Model):
     out: nn.Linear
 
     @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: InputFacts) -> dict[str, object]:
-        given = {"features": numbers_per_row(cls.name, kind, shape, facts), "outputs": outputs}
-        return given | ({"cardinalities": list(facts.cardinalities)} if kind == "table" else {})
+    def arguments(cls, inputs: Inputs, outputs: int, rows: int | None) -> dict[str, object]:
+        given = {"features": numbers_per_row(cls.name, inputs), "outputs": outputs}
+        return given | ({"cardinalities": list(inputs.cardinalities)} if inputs.kind == "table" else {})
 
     def forward(
         self, x: Tensor | None = None, numbers: Tensor | None = None, categories: Tensor | None = None
@@ -66,7 +66,7 @@ class Linear(OfRows):
     name = "linear"
 
     def __init__(self, features: int, outputs: int, cardinalities: Sequence[int] = (), dropout: float = 0.0) -> None:
-        super().__init__(features=features, outputs=outputs, cardinalities=list(cardinalities), dropout=dropout)
+        super().__init__(locals())
         self.features = Features(features, cardinalities)
         self.layers = Dropout(dropout)
         self.out = nn.Linear(self.features.width, outputs)
@@ -94,10 +94,7 @@ class Mlp(OfRows):
         activation: str = "relu",
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(
-            features=features, outputs=outputs, cardinalities=list(cardinalities), hidden=list(hidden), norm=norm,
-            activation=activation, dropout=dropout,
-        )  # fmt: skip
+        super().__init__(locals())
         self.features = Features(features, cardinalities)
         layers: list[nn.Module] = []
         width = self.features.width
@@ -108,9 +105,9 @@ class Mlp(OfRows):
         self.out = nn.Linear(width, outputs)
 
 
-def numbers_per_row(name: str, kind: str, shape: Shape, facts: InputFacts) -> int:
+def numbers_per_row(name: str, inputs: Inputs) -> int:
     """The `features` of a model of whole rows."""
-    return facts.n_numbers if kind == "table" else math.prod(fixed(name, shape, (), "one fixed shape"))
+    return inputs.n_numbers if inputs.kind == "table" else math.prod(fixed(name, inputs.shape, (), "one fixed shape"))
 
 
 def _norm(name: str, size: int) -> list[nn.Module]:

@@ -7,10 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
-from handful.models.base import Dropout, InputFacts, Model, Shape, sixteens
-from handful.models.members import Factors, Heads, mean_of_members
+from handful.models.base import Dropout, Inputs, Model, sixteens
 from handful.models.plain import numbers_per_row
-from handful.models.rare import Rare
 
 # With more numbers per row (pixels, spectra) each tells little by itself, and an encoding of each fits its noise.
 PERIODIC = 32
@@ -18,6 +16,7 @@ PERIODIC_SIZE = 8  # numbers that one is encoded in
 # The paper's 32 members would cost a CPU four times as much as 8, and on large tables, whose epochs are long, the
 # fourth to the eighth add little (benchmarks/results/members.md).
 MEMBERS, FEWER, MANY_ROWS = 8, 4, 20_000
+SHARE = 3.0  # rows that say nothing of a category, which its own stand beside: see `Rare`
 
 
 class Periodic(nn.Module):
@@ -50,13 +49,107 @@ class ResidualLayer(nn.Module):
         return x + change
 
 
+class Factors(nn.Module):
+    """A row once for each member, every feature times the member's own number for it. Members share all weights but
+    these and those of an output layer of their own (TabM of Gorishniy, Kotelnikov and Babenko 2024, arXiv:2410.24210,
+    in its "mini" form).
+
+    sizes: for each feature, how many numbers of the row belong to it, one after the other; signs: whether factors begin
+    as 1 or -1, and else from N(0, 1), as there for features that are encoded. x: float [m, sum(sizes)]; returns
+    [m, members, sum(sizes)].
+
+    >>> Factors(4, [1, 8], signs=False)(torch.zeros(5, 9)).shape
+    torch.Size([5, 4, 9])
+    """
+
+    def __init__(self, members: int, sizes: Sequence[int], signs: bool) -> None:
+        super().__init__()
+        self.members = members
+        shape = (members * len(sizes),)
+        self.factor = nn.Parameter(torch.randint(0, 2, shape) * 2.0 - 1.0 if signs else torch.randn(shape))
+        feature = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+        self.feature: Tensor
+        self.register_buffer("feature", feature, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, None, :] * self.factor.view(self.members, -1)[:, self.feature]
+
+
+class Heads(nn.Module):
+    """A linear layer for each member, begun as nn.Linear. x: float [m, members, width]; returns [m, members, outputs].
+
+    >>> Heads(4, 16, 3)(torch.zeros(5, 4, 16)).shape
+    torch.Size([5, 4, 3])
+    """
+
+    def __init__(self, members: int, width: int, outputs: int) -> None:
+        super().__init__()
+        self.members, bound = members, width**-0.5
+        self.weight = nn.Parameter(torch.empty(members * outputs, width).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(members * outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.weight.view(self.members, -1, self.weight.shape[1]), self.bias.view(self.members, -1)
+        return torch.einsum("mkw,kow->mko", x, weight) + bias
+
+
+def mean_of_members(y: Tensor) -> Tensor:
+    """[m, members, outputs] to [m, outputs], added one after the other: torch's `mean` adds in another order where rows
+    are few, and a row would not have the same bits alone.
+
+    >>> mean_of_members(torch.tensor([[[1.0], [2.0]]]))
+    tensor([[1.5000]])
+    """
+    total = y[:, 0]
+    for k in range(1, y.shape[1]):
+        total = total + y[:, k]
+    return total / y.shape[1]
+
+
+class Rare(nn.Module):
+    """In training, takes a category of n training rows for one that was never seen with probability 3 / (3 + n).
+
+    What is learned of one row tells little of the next, so the layers behind must not lean on it as on a category of a
+    thousand; and what stands for the never seen is learned on the way. (A count of 3 rows that say nothing is the
+    m-estimate of Cestnik 1990, which target encoding uses, Micci-Barreca 2001.)
+
+    counts: training rows of each id of a column: 0 (missing), the names', and last that of names never seen.
+    categories: int64 [m, K]; returns the same. Missing ones stay missing.
+
+    >>> rare = Rare([[0, 1, 10**9, 0]])
+    >>> ids = torch.tensor([[0], [1], [2]]).repeat(10_000, 1)
+    >>> shares = [float((rare(ids)[k::3] == 3).float().mean()) for k in range(3)]
+    >>> shares[0], 0.7 < shares[1] < 0.8, shares[2] < 0.01
+    (0.0, True, True)
+    >>> bool((rare.eval()(ids) == ids).all())
+    True
+    """
+
+    def __init__(self, counts: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        width = max(map(len, counts))
+        chance = torch.zeros(len(counts), width)
+        for k, rows in enumerate(counts):
+            chance[k, 1 : len(rows) - 1] = SHARE / (SHARE + torch.tensor(rows[1:-1], dtype=torch.float32))
+        self.register_buffer("chance", chance, persistent=False)
+        self.register_buffer("last", torch.tensor([len(rows) - 1 for rows in counts]), persistent=False)
+
+    def forward(self, categories: Tensor) -> Tensor:
+        if not self.training:
+            return categories
+        chance, last = self.get_buffer("chance"), self.get_buffer("last")
+        column = torch.arange(len(last), device=categories.device)
+        taken = torch.rand(categories.shape, device=categories.device) < chance[column, categories]
+        return torch.where(taken, last, categories)
+
+
 class Table(Model):
     """For tables of numbers and categories.
 
     numbers: float [m, F], standardised; categories: int64 [m, K], ids in 0..cardinality - 1; or x: float [m, F].
-    counts: training rows of each id, so that rare ones are not learned by heart (see `handful.models.rare`).
+    counts: training rows of each id, so that rare ones are not learned by heart (see `Rare`).
     Returns [m, outputs]. encoding: "periodic", or "plain" (the numbers alone; chosen for F above 32). members: networks
-    that share most weights (see `handful.models.members`); where there are several, training returns [m * members,
+    that share most weights (see `Factors`); where there are several, training returns [m * members,
     outputs], a row's members one after the other, each to be right by itself, and evaluation their mean. LayerNorm, so
     that rows of a batch do not touch each other.
 
@@ -84,11 +177,7 @@ class Table(Model):
         members: int = 1,
         counts: Sequence[Sequence[int]] = (),
     ) -> None:
-        super().__init__(
-            features=features, outputs=outputs, cardinalities=list(cardinalities), width=width, blocks=blocks,
-            encoding=encoding, frequencies=frequencies, sigma=sigma, dropout=dropout, members=members,
-            counts=[list(rows) for rows in counts],
-        )  # fmt: skip
+        super().__init__(locals())
         if encoding not in ("periodic", "plain"):
             raise HandfulError(f"encoding must be 'periodic' or 'plain', not '{encoding}'")
         sizes = [min(32, max(2, round(1.6 * n**0.56))) for n in cardinalities]
@@ -107,16 +196,15 @@ class Table(Model):
         self.out = nn.Sequential(nn.LayerNorm(width), nn.ReLU(), last)
 
     @classmethod
-    def arguments(cls, kind: str, shape: Shape, outputs: int, facts: InputFacts) -> dict[str, object]:
-        features = numbers_per_row(cls.name, kind, shape, facts)
-        of_columns = kind == "table"
+    def arguments(cls, inputs: Inputs, outputs: int, rows: int | None) -> dict[str, object]:
+        features = numbers_per_row(cls.name, inputs)
         return {
             "features": features,
             "outputs": outputs,
-            "cardinalities": list(facts.cardinalities) if of_columns else [],
-            "counts": [list(rows) for rows in facts.counts] if of_columns else [],
+            "cardinalities": inputs.cardinalities if inputs.kind == "table" else (),
+            "counts": inputs.counts if inputs.kind == "table" else (),
             "encoding": "periodic" if features <= PERIODIC else "plain",
-            "members": FEWER if (facts.rows or 0) > MANY_ROWS else MEMBERS,
+            "members": FEWER if (rows or 0) > MANY_ROWS else MEMBERS,
             "dropout": 0.1 if outputs == 1 else 0.3,  # one output: a regression, which noise in the layers blurs
         }
 

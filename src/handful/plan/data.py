@@ -33,8 +33,7 @@ from handful.plan.defaults import Chooser, describe
 from handful.runs.folder import RunFolder
 from handful.training.special.adapters import first_argument, length_arguments, makes_loss, needed_arguments
 from handful.transform import columns as recipes
-from handful.transform.augment import mirror
-from handful.transform.augment.augment import as_augment
+from handful.transform.augment import as_augment, mirror
 from handful.transform.augment.base import Augment
 from handful.transform.augment.default import flips, suggest
 from handful.transform.augment.mirror import Mirrored

@@ -16,7 +16,7 @@ from handful.base.plan import Choice, Status
 from handful.base.stopwatch import part
 from handful.batches.order import Order
 from handful.data.base import Batch
-from handful.losses.forms import FORMS, Summed
+from handful.losses.left_out import FORMS, Summed
 from handful.losses.loss import Counted, LossFunction, unknown
 from handful.losses.loss import model as of_model
 from handful.losses.outputs import part_of, scores_in

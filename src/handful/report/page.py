@@ -95,10 +95,9 @@ def runs_page(runs: Mapping[str, tuple[Mapping[str, Choice], History, Scores]]) 
 
     runs: the plan, the history and the final scores of each, by its name.
     """
-    names = list(dict.fromkeys(name for plan, _, _ in runs.values() for name in plan))
-    values = {
-        name: [say_value_of(plan[name].value) if name in plan else "" for plan, _, _ in runs.values()] for name in names
-    }
+    plans = [_by_name(plan) for plan, _, _ in runs.values()]
+    names = list(dict.fromkeys(name for plan in plans for name in plan))
+    values = {name: [say_value_of(plan[name].value) if name in plan else "" for plan in plans] for name in names}
     differing = [[name.replace("_", " "), *row] for name, row in values.items() if len(set(row)) > 1]
     scores = [{"run": run, **_in_words(history, found)} for run, (_, history, found) in runs.items()]
     sections = [

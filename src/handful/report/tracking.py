@@ -1,6 +1,6 @@
 """Callbacks, and those that send a run's history to TensorBoard, MLflow or Weights & Biases, or prune it by Optuna:
 
-    fit(..., callbacks=[handful.callback.TensorBoard("runs/board")])        pip install handful[track]
+    fit(..., callbacks=[handful.callback.TensorBoard("runs/board")])        pip install 'handful[track]'
 
 A callback is any callable f(event, info); info is a dict:
 
@@ -33,7 +33,7 @@ Info = Mapping[str, object]
 
 
 def _missing(library: str) -> HandfulError:
-    return HandfulError(f"{library} is not installed: pip install handful[track]")
+    return HandfulError(f"{library} is not installed: pip install 'handful[track]'")
 
 
 def _scalars(row: Info) -> Iterator[tuple[str, float]]:

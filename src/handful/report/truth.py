@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 SCALE = [[0.0, "#f4f7fb"], [0.5, "#6baed6"], [1.0, "#08427d"]]  # a dark page reverses its ends, in page.js
-MATRIX_CLASSES = 60
+MATRIX_CLASSES, NAMED_CLASSES = 60, 20  # drawn at most; whose names fit beside each other
 POINTS = 2000  # rows of a regression that are drawn at most
 _SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 BINS = 10  # of how sure the model is
@@ -55,14 +55,13 @@ def figure_matrix(matrix: ArrayLike, labels: Sequence[str], title: str) -> Figur
     right = say_share(np.trace(counts) / counts.sum()) if counts.sum() else "none"
     summary = f"{title}: matrix of {k} classes, {right} of {say_count(counts.sum())} rows on the diagonal."
     part, of = counts[np.ix_(drawn, drawn)], np.maximum(total[drawn], 1)[:, None]
-    return Figure(
-        title, _heatmap(part, part / of, [labels[i] for i in drawn.tolist()]), table, summary, notes, tall=True
-    )
+    plot = _heatmap(part, part / of, [labels[i] for i in drawn.tolist()])
+    return Figure(title, plot, table, summary, notes, wide=k > 12, tall=True)
 
 
 def _heatmap(counts: NDArray[np.int64], share: NDArray[np.float64], names: list[str]) -> "go.Figure":
     k = len(names)
-    every, gap = max(1, math.ceil(k / 30)), 1 if k <= 30 else 0
+    every, gap = math.ceil(max(k, 1) / NAMED_CLASSES), 1 if k <= 30 else 0
     short = [html.escape(n if len(n) <= 18 else n[:17] + "…") for n in names]
     plot = blank("predicted class", "true class")
     # Positions, not names, on the axes: two classes of one name would be merged by a category axis.

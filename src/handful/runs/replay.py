@@ -126,7 +126,8 @@ class Replay:
             Section("Rows, of highest loss first", rows),
             Section("Layers", [table_html(Grid.of(self.layers))]),
         ]
-        return Page(f"{self.name}: step {self.step:,}", sections).write(path)
+        headline = f"Step {self.step:,}: loss {say_number(self.loss)} on {say_count(len(self.rows))} rows."
+        return Page(f"{self.name}: step {self.step:,}", sections, headline=headline).write(path)
 
 
 def _caption(row: Row) -> str:

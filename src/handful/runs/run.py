@@ -23,8 +23,7 @@ from handful.data.open import open as open_source
 from handful.data.options import Collate
 from handful.losses import ctc
 from handful.losses.asked import Metrics, as_metrics
-from handful.losses.forms import FORMS
-from handful.losses.left_out import leaving_out
+from handful.losses.left_out import FORMS, leaving_out
 from handful.losses.loss import as_loss, planned_loss, unknown
 from handful.losses.outputs import joined as put_together
 from handful.models import from_config

@@ -162,13 +162,10 @@ class InputChooser:
             kept, why = media, f"the {'picture' if kinds[media[0]] == 'image' else 'sound'} is the input"
         elif not texts or not others or (self.own_model and not others <= _TABLE):
             return names
+        elif long := [name for name in texts if words_per_row(self._look.strings(name)) >= _WORDS]:
+            kept, why = long, "the text is the input"
         else:
-            kept, why = (
-                [name for name in texts if words_per_row(self._look.strings(name)) >= _WORDS],
-                "the text is the input",
-            )
-            if not kept:
-                kept, why = [n for n in names if n not in texts], "short texts, different in most rows"
+            kept, why = [n for n in names if n not in texts], "short texts, different in most rows"
         self.notes.append(f"Left out ({why}): {', '.join(name for name in names if name not in kept)}.")
         return kept
 
@@ -192,9 +189,8 @@ class InputChooser:
             )
         numbers = tuple(name for name in names if columns[name].kind != "category")
         categories = tuple(name for name in names if columns[name].kind == "category")
-        long: tuple[AnyStep, ...] = (
-            () if self.own_model else (CyclicTime(known=_times(columns, numbers)), RobustAsinh())
-        )
+        times = CyclicTime(known=_times(columns, numbers))
+        long: tuple[AnyStep, ...] = () if self.own_model else (times, RobustAsinh())
         imputes = [step for step in self.given if isinstance(step, Impute)]
         chosen: dict[str, tuple[AnyStep, ...]] = {
             "auto": (*long, Standardize(clip=10.0)),

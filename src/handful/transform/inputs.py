@@ -10,10 +10,11 @@ from torch import Tensor
 
 from handful.base.errors import HandfulError
 from handful.data.base import Batch, Column, Value
+from handful.models.base import Inputs
 from handful.transform.steps.categories import Categories, strings
 from handful.transform.steps.numbers import Impute, Standardize
 from handful.transform.steps.statistics import Moments
-from handful.transform.steps.step import AnyStep, Inputs
+from handful.transform.steps.step import AnyStep
 from handful.transform.steps.stored import stored
 
 Read = Callable[[], Iterator[Batch]]  # the training rows, from the first, each time it is called

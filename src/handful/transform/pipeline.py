@@ -15,6 +15,7 @@ from handful.data.gather import Array
 from handful.data.options import Collate
 from handful.data.targets import names_of
 from handful.losses.metric import NAMED, Metric
+from handful.models.base import Inputs
 from handful.report.words import DATES
 from handful.transform.auto import NO_ARGUMENTS, Arguments, InputChooser, Steps, unscaled
 from handful.transform.columns import Cut, as_trained, check_same, foreign
@@ -23,7 +24,6 @@ from handful.transform.language import LanguageSource, language_source
 from handful.transform.names import doubtful
 from handful.transform.rows import TrainingRows, cache, check_weights, infinite, original_rows
 from handful.transform.several import Several
-from handful.transform.steps.step import Inputs
 from handful.transform.steps.stored import Json, pack, stored, unpack
 from handful.transform.steps.text import Tokenize
 from handful.transform.target import NextTokens, Target
@@ -132,9 +132,8 @@ class Pipeline:
     @property
     def classes(self) -> tuple[str, ...] | None:
         """Names of the target's classes, in the order of their ids; None if there are none."""
-        return (
-            tuple(map(str, self.target.words or self.target.classes)) if self.target and self.target.classes else None
-        )
+        target = self.target
+        return tuple(map(str, target.words or target.classes)) if target and target.classes else None
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from handful.base.errors import HandfulError
 from handful.data.arrays import Arrays, Dense, RaggedValues, Stored
 from handful.data.base import Batch, Column, Rows, Source, Value, View
 from handful.data.gather import Block, gather_ragged, offsets_of
+from handful.models.audio import frames
 from handful.transform.several import SeveralFitter
 from handful.transform.steps.numbers import padded
 from handful.transform.target import Target
@@ -135,11 +136,8 @@ def _block(value: Tensor) -> Block:
 
 def _trim(value: Tensor) -> tuple[Tensor, Tensor]:
     """The rows of value [m, ..., T] without trailing zeros, joined [total, ...], and their lengths [m], at least 1."""
-    rows = value.movedim(-1, 1)
-    filled = (rows.flatten(2) != 0).any(2) if rows.dim() > 2 else rows != 0
-    steps = torch.arange(1, rows.shape[1] + 1)
-    lengths = (filled * steps).amax(1).clamp(min=1)
-    return rows[steps <= lengths[:, None]], lengths
+    rows, lengths = value.movedim(-1, 1), frames(value).clamp(min=1)
+    return rows[torch.arange(rows.shape[1]) < lengths[:, None]], lengths
 
 
 class TrainingRows:

@@ -37,9 +37,7 @@ from handful.transform.target_values import check_present, form_of, in_row, labe
 
 TASKS = ("classification", "regression", "multilabel", "language", "sequence")
 _PLACES = 1 << 16  # ids of the places of a row that are told apart
-MOST_IDS = (
-    10  # whole numbers with decimals, counted from 0 or 1, that are ids of classes, as NumPy's text reader gives them
-)
+MOST_IDS = 10  # whole numbers with decimals, counted from 0 or 1, that are ids of classes, as NumPy reads text
 _FEW, _FAR = 50, 0.25  # rows from which on one is far from the others; of the variance, the part that it makes then
 _UNIQUE = 1_000_000  # distinct values kept while looking for classes
 
@@ -93,11 +91,8 @@ class TargetFitter:
             self.whole = self.whole and bool((value == value.round()).all())
         if value[:1].numel() <= 1 and not self.many:
             found, at, counts = np.unique(plain_numbers(value), return_index=True, return_counts=True)
-            both, counts, first = (
-                np.append(self.unique.astype(found.dtype), found),
-                np.append(self.counts, counts),
-                np.append(self.first, rows[at]),
-            )
+            both, first = np.append(self.unique.astype(found.dtype), found), np.append(self.first, rows[at])
+            counts = np.append(self.counts, counts)
             self.unique, at, same = np.unique(both, return_index=True, return_inverse=True)
             self.counts, self.first = np.bincount(same, counts).astype(np.int64), first[at]
             self.many = len(self.unique) > _UNIQUE
@@ -150,13 +145,13 @@ class TargetFitter:
         shape = self.column.shape if self.column.varies else shape  # where a batch has a length of its own
         floating, outputs = self.tensor.is_floating_point(), math.prod(side or 1 for side in shape)
         dense = outputs > 1 or len(shape) > 1 or None in shape
+        dtype = str(self.tensor.dtype).removeprefix("torch.").replace("bfloat16", "float32")  # NumPy has none
         if self._of_classes(shape, task):
-            return self._of_shares(outputs)
+            return self._of_shares(outputs, dtype)
         ignored = None if floating or task not in (None, "classification") else self._set_aside(own_model, len(shape))
         task = task or (
             self._guess_dense(own_model, floating) if dense else self._by_loss() or self._guess(own_model, floating)
         )
-        dtype = str(self.tensor.dtype).removeprefix("torch.").replace("bfloat16", "float32")  # NumPy has none
         if task == "classification" and not dense:
             return replace(self._of_values(dtype, shape, own_model, ignored), ignored=ignored)
         if task in ("sequence", "language", "classification"):
@@ -221,8 +216,7 @@ class TargetFitter:
         one_row = len(shape) == 1 and (shape[0] or 0) > 1 and not named
         return one_row and usual and self.sums_to_one and task in (None, "classification")
 
-    def _of_shares(self, k: int) -> Target:
-        dtype = str(self.tensor.dtype).removeprefix("torch.").replace("bfloat16", "float32")
+    def _of_shares(self, k: int, dtype: str) -> Target:
         if self.binary:
             self._note(
                 f"has one 1 per row, so it is taken for {k} classes, 0 to {k - 1}; task='multilabel' for labels."

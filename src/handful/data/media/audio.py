@@ -29,29 +29,26 @@ def from_items(items: Items, o: Options, notes: list[str]) -> Stored:
 
     Raises HandfulError, naming file or row, for a sound that cannot be decoded or is empty.
     """
-    wanted = o.schema.get(items.key)
     if o.budget == 0:
         heads = Counter(in_parallel(lambda i: header(items, i), len(items), small=True))
         if o.bad_rows != "stop":
             in_parallel(lambda i: len(_decode(items, i)[0]), len(items), small=False)
-        return Sounds(items, choose_rate(items.key, heads, o.rate, wanted, notes))
+        return Sounds(items, choose_rate(items.key, heads, o, notes))
     found = in_parallel(lambda i: _decode(items, i), len(items), small=False)
-    rate = choose_rate(items.key, Counter(head for _, head in found), o.rate, wanted, notes)
+    rate = choose_rate(items.key, Counter(head for _, head in found), o, notes)
     sounds = in_parallel(lambda i: _resample(items, i, *found[i], rate), len(found), small=False)
     offsets = offsets_of([len(s) for s in sounds])
     return RaggedValues(np.concatenate(sounds), offsets, Column("audio", "float32", (None,), rate=rate))
 
 
-class Sounds:
+class Sounds(Stored):
     """Sounds that stay encoded; a read decodes its rows to float32 samples, one channel, at one rate in Hz."""
 
     in_memory = False
 
     def __init__(self, items: Items, rate: int) -> None:
-        self.items, self.rate, self.column = items, rate, Column("audio", "float32", (None,), rate=rate)
-
-    def __len__(self) -> int:
-        return len(self.items)
+        super().__init__(Column("audio", "float32", (None,), rate=rate), len(items))
+        self.items, self.rate = items, rate
 
     def read(self, rows: Rows) -> Ragged:
         return ragged_of(decode(self.items, rows, self.rate), (), np.dtype(np.float32))
@@ -67,14 +64,12 @@ def decode(items: Items, rows: Rows, rate: int) -> list[Samples]:
     return in_parallel(work, len(rows), small=False)
 
 
-def choose_rate(
-    key: str, heads: Counter[tuple[int, int]], rate: int | None, wanted: Column | None, notes: list[str]
-) -> int:
+def choose_rate(key: str, heads: Counter[tuple[int, int]], o: Options, notes: list[str]) -> int:
     """The rate asked for, or the commonest; what is averaged or resampled is noted. heads: (Hz, channels) -> sounds."""
-    rates: Counter[int] = Counter()
+    rates, wanted = Counter[int](), o.schema.get(key)
     for (hz, _), count in heads.items():
         rates[hz] += count
-    chosen = rate or (wanted.rate if wanted else None) or rates.most_common(1)[0][0]
+    chosen = o.rate or (wanted.rate if wanted else None) or rates.most_common(1)[0][0]
     several = sum(count for (_, channels), count in heads.items() if channels > 1)
     if several:
         notes.append(f"{several:,} sounds of '{key}' have several channels: averaged into one.")

@@ -103,7 +103,9 @@ def without_bad(count: int, o: Options, read: Callable[[Rows, Options], Arrays])
                 raise
             if o.bad_rows == "stop":
                 raise HandfulError(f"{error}, or leave them out with bad_rows='skip'") from error
-            bad = error.bad if isinstance(error, BadRows) else _without_target(error, rows)
+            bad = error.bad if isinstance(error, BadRows) else [
+                Bad(row, "missing target", f"row {rows[row]}", str(error)) for row in error.rows.tolist()
+            ]  # fmt: skip
             gone += [b._replace(row=int(rows[b.row])) for b in bad]
             rows = np.delete(rows, [b.row for b in bad])
             left_out(gone, len(rows), o)
@@ -111,10 +113,6 @@ def without_bad(count: int, o: Options, read: Callable[[Rows, Options], Arrays])
         found.notes += left_out(gone, len(rows), o)
         found.left_out = None if o.bad_rows == "stop" else (np.array(sorted(b.row for b in gone), np.int64), o.bad_rows)
         return found
-
-
-def _without_target(error: NoTarget, rows: Rows) -> list[Bad]:
-    return [Bad(row, "missing target", f"row {rows[row]}", str(error)) for row in error.rows.tolist()]
 
 
 def left_out(bad: Sequence[Bad], kept: int, o: Options) -> list[str]:

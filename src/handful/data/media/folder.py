@@ -15,18 +15,19 @@ import numpy as np
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.arrays import Arrays, Dense, Stored
 from handful.data.base import Column, Rows
-from handful.data.media import audio, images, texts
 from handful.data.media.bad_rows import without_bad
 from handful.data.media.items import IMAGES, SOUNDS, TEXTS, FileItems, Items, ZipItems, points_outside
 from handful.data.options import Options
 from handful.data.tables.arrow import chosen, with_target
-from handful.data.tables.files import TABLES, ending, open_zipped
-from handful.data.tables.parts import open_parts, parts
+from handful.data.tables.files import TABLES, ending
+from handful.data.tables.parts import open_parts, open_zipped, parts
 from handful.data.tables.readers import open_file
+from handful.data.tables.values import MEDIA
+from handful.data.text import from_items
 
 _TABLES = {".csv", ".tsv", ".jsonl", ".json"}  # of which a zip may hold one alone
 _WHAT = {"image": "images", "audio": "sounds", "text": "texts"}
-_READ = {"image": images.from_items, "audio": audio.from_items, "text": texts.from_items}
+_READ = {**MEDIA, "text": from_items}
 _OF_TABLES = {*_TABLES, ".parquet", ".arrow", ".feather"}
 _MASKS = re.compile(r"^(masks?|labels?|annotations?|segmentations?|seg|gt|ground_?truth|targets?)$", re.I)
 _SPLITS = {"train", "training", "valid", "val", "validation", "test", "dev"}

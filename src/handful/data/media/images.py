@@ -76,15 +76,14 @@ class Form:
         return Column("image", self.dtype, self.shape)
 
 
-class Encoded:
+class Encoded(Stored):
     """Images that stay encoded, as they would not fit decoded; each read decodes its rows on all cores."""
 
-    def __init__(self, items: Items, form: Form) -> None:
-        self.items, self.form = items, form
-        self.column, self.in_memory = form.column, False
+    in_memory = False
 
-    def __len__(self) -> int:
-        return len(self.items)
+    def __init__(self, items: Items, form: Form) -> None:
+        super().__init__(form.column, len(items))
+        self.items, self.form = items, form
 
     def read(self, rows: Rows) -> Tensor:
         return torch.from_numpy(_decoded(self.items, rows, self.form)[0])
@@ -259,13 +258,10 @@ def choose_form(key: str, headers: Counter[Header], o: Options, notes: list[str]
 
 def _pixels(image: ImageFile.ImageFile, form: Form) -> Pixels:
     """One image as [channels, height, width]; _Differs when it is not of a form that is not fitted."""
-    if form.strict and (
-        (image.mode in _GREY) != (form.channels == 1)
-        or _has_alpha(image)
-        or depth_of(image) != "uint8"
-        or _several(image)
-    ):
-        raise _Differs
+    if form.strict:
+        found = _measure(image)
+        if found.grey != (form.channels == 1) or found.alpha or found.depth != "uint8" or found.several:
+            raise _Differs
     if form.dtype != "uint8":
         return _deep_pixels(image, form)
     if form.fit and image.format == "JPEG" and _halves(form, image.height, image.width):

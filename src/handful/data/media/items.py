@@ -7,10 +7,11 @@ import threading
 import time
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -34,24 +35,30 @@ _CHUNK = 64
 T = TypeVar("T")
 
 
-class Items(Protocol):
+class Items(ABC):
     """Encoded rows. key: the column's name; small: whether one thread decodes them fastest."""
 
-    key: str
-    small: bool
+    def __init__(self, key: str, count: int, sizes: Sequence[float] | NDArray[np.int64]) -> None:
+        """sizes: the bytes of some of them."""
+        self.key, self._count, self.small = key, count, float(np.mean(sizes)) < SMALL
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        return self._count
 
-    def __getitem__(self, i: int) -> bytes | memoryview: ...
+    @abstractmethod
+    def __getitem__(self, i: int) -> bytes | memoryview:
+        """The bytes of a row. Raises BadItem where they cannot be read."""
 
-    def describe(self, i: int) -> str: ...
+    @abstractmethod
+    def describe(self, i: int) -> str:
+        """Where it is, for messages."""
 
 
-class BinaryItems:
+class BinaryItems(Items):
     """The rows of a binary Arrow column, sliced from its buffers without a copy."""
 
     def __init__(self, key: str, column: pa.ChunkedArray, o: Options) -> None:
-        self.key, self._name, self._rows = key, o.name, o.rows
+        self._name, self._rows = o.name, o.rows
         if column.null_count:
             said = f"{o.name}: column '{key}' has no bytes in row %d: fill or remove such rows"
             lacking = np.flatnonzero(pc.is_null(column).to_numpy()).tolist()
@@ -70,10 +77,7 @@ class BinaryItems:
             stops.append(ends[1:])
             self._data.append(memoryview(data if data is not None else b""))
         self._chunk, self._start, self._stop = (np.concatenate(a) for a in (chunk, starts, stops))
-        self.small = are_small(self._stop - self._start)
-
-    def __len__(self) -> int:
-        return len(self._start)
+        super().__init__(key, len(self._start), self._stop - self._start)
 
     def __getitem__(self, i: int) -> memoryview:
         data: memoryview = self._data[self._chunk[i]][self._start[i] : self._stop[i]]
@@ -83,15 +87,12 @@ class BinaryItems:
         return f"{self._name}: '{self.key}' in row {i if self._rows is None else self._rows[i]}"
 
 
-class FileItems:
+class FileItems(Items):
     """One file per row."""
 
     def __init__(self, key: str, paths: Sequence[Path]) -> None:
-        self.key, self.paths = key, list(paths)
-        self.small = are_small([found.st_size for found in map(_stat, self.paths[:1000]) if found] or [0])
-
-    def __len__(self) -> int:
-        return len(self.paths)
+        self.paths = list(paths)
+        super().__init__(key, len(paths), [found.st_size for found in map(_stat, self.paths[:1000]) if found] or [0])
 
     def __getitem__(self, i: int) -> bytes:
         path = self.paths[i]
@@ -116,18 +117,15 @@ def _stat(path: Path) -> os.stat_result | None:
         return None
 
 
-class ZipItems:
+class ZipItems(Items):
     """One member of a zip file per row, read in place."""
 
     def __init__(self, key: str, path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
-        self.key, self.path, self.members = key, path, list(members)
-        self.small = are_small([m.file_size for m in self.members[:1000]])
+        super().__init__(key, len(members), [m.file_size for m in members[:1000]])
+        self.path, self.members = path, list(members)
         self._lock = threading.Lock()
         self._zip: zipfile.ZipFile | None = None
         self._owner = 0
-
-    def __len__(self) -> int:
-        return len(self.members)
 
     def __getitem__(self, i: int) -> bytes:
         size = self.members[i].file_size
@@ -154,11 +152,6 @@ class ZipItems:
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._lock, self._zip = threading.Lock(), None
-
-
-def are_small(sizes: Sequence[int] | NDArray[np.int64]) -> bool:
-    """Whether one thread decodes items of these many bytes fastest."""
-    return float(np.mean(sizes)) < SMALL
 
 
 def points_outside(name: str) -> bool:

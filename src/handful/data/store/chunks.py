@@ -139,15 +139,20 @@ def _part(name: str, c: Column, encoded: dict[str, bool]) -> Part:
     return Part((name,), layout, c.dtype, shape)
 
 
-def identity_of(files: Sequence[Path], options: Mapping[str, object]) -> tuple[str, dict[str, object]]:
-    """(what tells this input from any other, what the manifest says of it), by names, sizes and times of files."""
+def identity_of(files: Sequence[Path], options: Mapping[str, object]) -> tuple[str | None, dict[str, object]]:
+    """(what tells this input from any other, what the manifest says of it), by names, sizes and times of files; None
+    for an input that is no files."""
+    if not files:
+        return None, {"handful": __version__, "identity": None}
     listed = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     text = json.dumps([listed, options, __version__], sort_keys=True)
     said = [{"file": name, "bytes": size} for name, size, _ in islice(listed, 1000)]
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), {
+    identity = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return identity, {
         "handful": __version__,
         "files": len(listed),
         "bytes": sum(size for _, size, _ in listed),
         "first": said,
         "options": options,
+        "identity": identity,
     }

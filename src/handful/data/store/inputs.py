@@ -7,59 +7,46 @@ from pathlib import Path
 
 from handful.base.errors import HandfulError
 from handful.base.machine import memory_budget
-from handful.data.base import Source
 from handful.data.containers import plainer
-from handful.data.datasets import is_hugging_face, is_transformed, taken_apart
-from handful.data.open import open as open_source
-from handful.data.options import Names, Options, Size, checked
+from handful.data.datasets import HubTable, is_hugging_face, is_transformed, taken_apart
+from handful.data.open import open_as
+from handful.data.options import Options
 from handful.data.store.chunks import SourceFeed
 from handful.data.store.paths import matching, names_of_files, remote_files
-from handful.data.store.stream import DatasetBlocks, TableFeed, TableFiles
+from handful.data.store.stream import TableFeed, of_files, of_hub
 from handful.data.store.tar import TARS, open_tars
 from handful.data.store.write import Feed
-from handful.data.tables.files import PACKED, STREAMED, ending, is_remote
+from handful.data.tables.files import PACKED, STREAMED, ending, is_remote, read_blocks
 from handful.data.tables.types import is_text
 from handful.data.tables.values import media_named
+from handful.data.targets import names_of
 
 SMALL = 64 << 20  # a table up to this many bytes is opened whole; larger ones are streamed
 
 
-def open_feed(
-    where: object,
-    target: str | None,
-    columns: Names,
-    image_size: Size,
-    rate: int | None,
-    images: str,
-    provenance: dict[str, object],
-    bad_rows: int | str = "stop",
-    outside: bool = False,
-) -> Feed:
+def open_feed(where: object, o: Options, images: str, provenance: dict[str, object]) -> Feed:
     """The feed that suits the input."""
-    o = checked(
-        where, target, columns=columns, image_size=image_size, rate=rate, memory=0, bad_rows=bad_rows, outside=outside
-    )
-    streamed = bad_rows == "stop"  # rows to be left out are found with the whole at hand
-    if not streamed and isinstance(where, list | tuple):
+    skips, listed = o.bad_rows != "stop", isinstance(where, list | tuple)
+    # rows to be left out, and several targets, need the whole at hand
+    streamed = not skips and (listed or not names_of(o.target))
+    if skips and listed:
         raise HandfulError("bad_rows is not for lists of files: name them by a pattern, as in 'data/*.parquet'")
     if streamed and is_hugging_face(where) and not is_transformed(where):
-        blocks = DatasetBlocks(where, o.name)
-        return TableFeed(blocks, replace(o, schema={**blocks.hub.schema, **o.schema}), provenance, images)
+        hub = HubTable(where, o.name)
+        return TableFeed(of_hub(hub, o.name), replace(o, schema={**hub.schema, **o.schema}), provenance, images)
     files = _named_files(where)
     if files:
         o = o if o.where else replace(o, name=f"{files[0]} and others")
         if all(ending(f) in TARS for f in files):
             return SourceFeed(open_tars([Path(f) for f in files], o), provenance, images)
-        _one_kind(files, o)
+        kinds = {"." + ending(f).split(".")[1] for f in files}
+        if len(kinds) > 1:
+            raise HandfulError(f"{o.name} mixes {' and '.join(sorted(kinds))} files: prepare one kind at a time")
         if streamed and (len(files) > 1 or _large(files[0])) and not _beside_folders(o.where, files):
-            return TableFeed(TableFiles(files), o, provenance, images)
-    memory = None if isinstance(where, Source) else 0
+            return TableFeed(of_files(files), o, provenance, images)
     # an iterator is read to its end, pictures in it stay encoded
     rows, said = taken_apart(*plainer(where, replace(o, budget=memory_budget())), o.name)
-    source = open_source(
-        rows, target, columns=columns, image_size=image_size, rate=rate, memory=memory, bad_rows=bad_rows,
-        outside=outside,
-    )  # fmt: skip
+    source = open_as(rows, o.target, o)
     source.notes = [*said, *source.notes]
     return SourceFeed(source, provenance, images)
 
@@ -71,7 +58,7 @@ def _beside_folders(where: str | None, files: Sequence[str]) -> bool:
     path = Path(where).expanduser()
     if path.is_dir() and any("=" in part for f in files for part in Path(f).relative_to(path.absolute()).parts[:-1]):
         return True
-    block = next(iter(TableFiles(files[:1])), None)
+    block = next(read_blocks(files[0]), None)
     return block is not None and any(is_text(c.type) and media_named(c) for c in block.table().columns)
 
 
@@ -92,12 +79,6 @@ def _named_files(where: object) -> list[str]:
     if odd and several:
         raise HandfulError(f"{odd}: a list of files may hold {', '.join(kinds)}")
     return [] if odd else listed
-
-
-def _one_kind(files: Sequence[str], o: Options) -> None:
-    kinds = {"." + ending(f).split(".")[1] for f in files}
-    if len(kinds) > 1:
-        raise HandfulError(f"{o.name} mixes {' and '.join(sorted(kinds))} files: prepare one kind at a time")
 
 
 def _large(file: str) -> bool:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from itertools import accumulate
 from math import prod
 from typing import Any, Literal
@@ -190,12 +190,9 @@ def _manifest(plain: dict[str, Any]) -> Manifest:
 
 
 def _column(c: dict[str, Any]) -> Column:
-    classes = None if c["classes"] is None else tuple(c["classes"])
-    labels = tuple(c["labels"]) if c.get("labels") else None
-    rest = {name: c[name] for name in ("dates", "decimal", "unit", "type", "separator") if name in c}
-    missing, words = tuple(c.get("missing", ())), tuple(c["words"]) if c.get("words") else None
-    where = c["kind"], c["dtype"], tuple(c["shape"]), classes, c["rate"], labels
-    return Column(*where, missing=missing, words=words, **rest)
+    own = {f.name: c[f.name] for f in fields(Column) if f.name in c}
+    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}
+    return Column(**plain | {"parts": tuple(map(_column, c.get("parts", ())))})
 
 
 def _check(m: Manifest) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from handful.base.errors import HandfulError, whole
 from handful.base.machine import cores
-from handful.base.version import __version__
 from handful.data.base import Column, Source
+from handful.data.options import checked
 from handful.data.store.chunks import identity_of
 from handful.data.store.inputs import open_feed
 from handful.data.store.manifest import FILE
@@ -66,13 +66,13 @@ def prepare(
     path = _place(store)
     options = {"target": target, "columns": _plain(columns), "size": image_size, "rate": rate, "bad_rows": bad_rows}
     options |= {"images": images, "shards": shards}
-    files = local_files(where)
-    alone: dict[str, object] = {"handful": __version__}
-    identity, provenance = identity_of(files, options) if files else (None, alone)
-    provenance["identity"] = identity
+    identity, provenance = identity_of(local_files(where), options)
     if path.exists() and not overwrite:
         return _existing(path, identity)
-    feed = open_feed(where, target, columns, image_size, rate, images, provenance, bad_rows, outside)
+    o = checked(
+        where, target, columns=columns, image_size=image_size, rate=rate, memory=0, bad_rows=bad_rows, outside=outside
+    )
+    feed = open_feed(where, o, images, provenance)
     if feed.plan.rows < shards:
         raise HandfulError(f"{feed.plan.name} has {feed.plan.rows:,} rows, too few for {shards} shards")
     try:

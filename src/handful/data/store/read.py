@@ -1,13 +1,11 @@
 """A store: plain columns on disk, memory-mapped, read by one vectorised gather."""
 
 import os
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from math import prod
 from pathlib import Path
-from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -20,14 +18,13 @@ from handful.base.machine import memory_budget, memory_left
 from handful.data.base import Ragged, Rows, Source, Value
 from handful.data.gather import Array, gather, gather_ragged, offsets_of
 from handful.data.media.images import Encoded, Form
-from handful.data.media.items import SMALL
+from handful.data.media.items import Items
 from handful.data.store import manifest as m
-from handful.data.store.manifest import Layout, Manifest, Part, file_name
+from handful.data.store.manifest import Manifest, Part, file_name
 from handful.data.store.readahead import FilePrefetcher, random_access, will_need
 
 CHECKED_AT_OPEN = 32 << 20  # stores up to this many bytes are verified whenever they are opened: it takes 50 ms
 _ROOM = 0.7  # of the memory that is left: a store up to that is kept by the page cache once it was read
-V = TypeVar("V", bound=Value)
 Mapped = Callable[[str, np.dtype[np.generic]], Array]  # (file name, dtype) -> the file as a flat array
 
 
@@ -86,7 +83,7 @@ class Store(StoreRows):
         return {name: found[name] for name in self.columns}
 
     def read_column(self, name: str, rows: Rows) -> Value:
-        return self._of[name].column(name, rows)
+        return self._of[name].columns(rows)[name]
 
     def prefetcher(self) -> Callable[[Rows], int]:
         return self.will_need
@@ -139,21 +136,29 @@ def _among(rows: Rows, ids: Rows) -> bool:
     return len(ids) > 0 and bool((ids[places] == rows).all())
 
 
-class PartReader(ABC, Generic[V]):
+class PartReader:
     """One part, over all shards: its values and, unless rows are of fixed size, their offsets, both mapped."""
 
     def __init__(self, part: Part, starts: Rows, values: list[Array], offsets: list[NDArray[np.int64]]) -> None:
         self.part, self.starts, self.values, self.offsets = part, starts, values, offsets
 
-    @abstractmethod
-    def _of_shard(self, shard: int, rows: Rows) -> V:
+    def _of_shard(self, shard: int, rows: Rows) -> Value:
         """Rows of one shard, counted from its first."""
+        part, values = self.part, self.values[shard]
+        if part.layout == "fixed":
+            return _typed(gather(values, rows), part)
+        if part.layout == "image":
+            channels, height, width = part.shape
+            form = Form(channels, height, width, fit=part.fit, dtype=part.dtype)
+            return Encoded(StoredItems(self, shard), form).read(rows)
+        packed = gather_ragged(values, self.offsets[shard], rows)
+        if part.layout == "ragged":
+            return Ragged(_typed(packed.values, part), packed.offsets)
+        data = packed.values.numpy().tobytes()
+        return [data[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise(packed.offsets.tolist())]
 
-    @abstractmethod
-    def _merged(self, pieces: Sequence[V], places: Sequence[Rows]) -> V:
-        """Rows of several shards; row i of a piece is row places[i] of the whole."""
-
-    def read(self, rows: Rows) -> V:
+    def read(self, rows: Rows) -> Value:
+        """Rows, of all its columns."""
         if len(self.values) == 1:
             return self._of_shard(0, rows)
         which = np.searchsorted(self.starts, rows, side="right") - 1
@@ -161,15 +166,15 @@ class PartReader(ABC, Generic[V]):
         if len(shards) == 1:
             return self._of_shard(shards[0], rows - self.starts[shards[0]])
         places = [np.flatnonzero(which == s) for s in shards]
-        return self._merged([self._of_shard(s, rows[at] - self.starts[s]) for s, at in zip(shards, places)], places)
+        return _merged([self._of_shard(s, rows[at] - self.starts[s]) for s, at in zip(shards, places)], places)
 
     def columns(self, rows: Rows) -> dict[str, Value]:
         """The same by column."""
-        return {self.part.columns[0]: self.read(rows)}
-
-    def column(self, name: str, rows: Rows) -> Value:
-        """One of them."""
-        return self.read(rows)
+        match self.read(rows):
+            case Tensor() as block if self.part.block:
+                return dict(zip(self.part.columns, block.unbind(1)))
+            case value:
+                return {self.part.columns[0]: value}
 
     def used(self, ids: Rows) -> int:
         """Bytes of these sorted rows."""
@@ -197,46 +202,13 @@ class PartReader(ABC, Generic[V]):
         return total
 
 
-class FixedReader(PartReader[Tensor]):
-    """Rows of fixed size: one column, or several of one number per row, side by side."""
-
-    def _of_shard(self, shard: int, rows: Rows) -> Tensor:
-        return _typed(gather(self.values[shard], rows), self.part)
-
-    def _merged(self, pieces: Sequence[Tensor], places: Sequence[Rows]) -> Tensor:
-        out = pieces[0].new_empty((sum(map(len, places)), *pieces[0].shape[1:]))
-        for piece, at in zip(pieces, places):
-            out[torch.from_numpy(at)] = piece
-        return out
-
-    def columns(self, rows: Rows) -> dict[str, Value]:
-        value = self.read(rows)
-        return dict(zip(self.part.columns, value.unbind(1) if self.part.block else [value]))
-
-    def column(self, name: str, rows: Rows) -> Tensor:
-        value = self.read(rows)
-        return value[:, self.part.columns.index(name)] if self.part.block else value
-
-
-class ImageReader(FixedReader):
-    """Encoded images, decoded when read."""
-
-    def _of_shard(self, shard: int, rows: Rows) -> Tensor:
-        channels, height, width = self.part.shape
-        form = Form(channels, height, width, fit=self.part.fit, dtype=self.part.dtype)
-        return Encoded(StoredItems(self, shard), form).read(rows)
-
-
-class StoredItems:
+class StoredItems(Items):
     """Encoded images of one shard."""
 
-    def __init__(self, reader: ImageReader, shard: int) -> None:
-        self.key, self._values, self._offsets = reader.part.columns[0], reader.values[shard], reader.offsets[shard]
-        self._first = int(reader.starts[shard])
-        self.small = len(self._values) < SMALL * len(self)
-
-    def __len__(self) -> int:
-        return len(self._offsets) - 1
+    def __init__(self, reader: PartReader, shard: int) -> None:
+        self._values, self._offsets = reader.values[shard], reader.offsets[shard]
+        self._first, count = int(reader.starts[shard]), len(self._offsets) - 1
+        super().__init__(reader.part.columns[0], count, [len(self._values) / max(1, count)])
 
     def __getitem__(self, i: int) -> bytes:
         return self._values[self._offsets[i] : self._offsets[i + 1]].tobytes()
@@ -245,41 +217,28 @@ class StoredItems:
         return f"'{self.key}' in row {self._first + i} of the store"
 
 
-class RaggedReader(PartReader[Ragged]):
-    """Rows of different lengths."""
-
-    def _of_shard(self, shard: int, rows: Rows) -> Ragged:
-        found = gather_ragged(self.values[shard], self.offsets[shard], rows)
-        return Ragged(_typed(found.values, self.part), found.offsets)
-
-    def _merged(self, pieces: Sequence[Ragged], places: Sequence[Rows]) -> Ragged:
-        lengths = np.concatenate([np.diff(piece.offsets.numpy()) for piece in pieces])
-        values = torch.cat([piece.values for piece in pieces])
-        return gather_ragged(values, offsets_of(lengths), np.argsort(np.concatenate(places)))
-
-
-class TextReader(PartReader[list[str]]):
-    """Strings, kept as UTF-8."""
-
-    def _of_shard(self, shard: int, rows: Rows) -> list[str]:
-        packed = gather_ragged(self.values[shard], self.offsets[shard], rows)
-        data = packed.values.numpy().tobytes()
-        return [data[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise(packed.offsets.tolist())]
-
-    def _merged(self, pieces: Sequence[list[str]], places: Sequence[Rows]) -> list[str]:
-        texts = [text for piece in pieces for text in piece]
-        return [texts[i] for i in np.argsort(np.concatenate(places)).tolist()]
-
-
-_READERS: dict[Layout, type[PartReader[Any]]]
-_READERS = {"fixed": FixedReader, "image": ImageReader, "ragged": RaggedReader, "text": TextReader}
+def _merged(pieces: Sequence[Value], places: Sequence[Rows]) -> Value:
+    """Rows of several shards; row i of a piece is row places[i] of the whole."""
+    order = np.concatenate(places)
+    match pieces[0]:
+        case Tensor() as first:
+            out = first.new_empty((len(order), *first.shape[1:]))
+            for piece, at in zip(pieces, places):
+                out[torch.from_numpy(at)] = piece  # type: ignore[assignment]
+            return out
+        case Ragged():
+            rows = [piece for piece in pieces if isinstance(piece, Ragged)]
+            lengths = np.concatenate([np.diff(piece.offsets.numpy()) for piece in rows])
+            return gather_ragged(torch.cat([piece.values for piece in rows]), offsets_of(lengths), np.argsort(order))
+    texts = [text for piece in pieces for text in piece if isinstance(text, str)]
+    return [texts[i] for i in np.argsort(order).tolist()]
 
 
 def _typed(values: Tensor, part: Part) -> Tensor:
     return values.view(torch.bfloat16) if part.dtype == "bfloat16" else values
 
 
-def _part_reader(manifest: Manifest, number: int, mapped: Mapped, where: str) -> PartReader[Any]:
+def _part_reader(manifest: Manifest, number: int, mapped: Mapped, where: str) -> PartReader:
     part, values, offsets = manifest.parts[number], [], []
     for s, shard in enumerate(manifest.shards):
         flat = mapped(file_name(s, number, "values"), part.storage)
@@ -292,7 +251,7 @@ def _part_reader(manifest: Manifest, number: int, mapped: Mapped, where: str) ->
                 due = f"it does not end where '{part.columns[0]}' does"
                 raise HandfulError(f"{where}: {name} is damaged ({due}): write the store again")
             offsets.append(ends)
-    return _READERS[part.layout](part, manifest.starts, values, offsets)
+    return PartReader(part, manifest.starts, values, offsets)
 
 
 def open_store(where: "str | os.PathLike[str]", target: str | None = None) -> Store:

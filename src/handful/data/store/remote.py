@@ -41,7 +41,8 @@ class Located(NamedTuple):
     stops: Rows
 
     def spans(self) -> list[Span]:
-        return _spans(self.file, self.starts, self.stops)
+        first, last = runs(self.starts, self.stops)
+        return [(self.file, a, b) for a, b in zip(first.tolist(), last.tolist()) if b > a]
 
 
 class RemoteStore(StoreRows):
@@ -116,11 +117,6 @@ class RemoteStore(StoreRows):
         ends = np.concatenate(self.pages.gather(offsets)).view(np.int64).reshape(-1, 2)
         starts, stops = (ends * self.manifest.parts[offsets.part].width).T
         return Located(offsets.part, offsets.file.replace("offsets", "values"), starts, stops)
-
-
-def _spans(name: str, starts: Rows, stops: Rows) -> list[Span]:
-    first, last = runs(starts, stops)
-    return [(name, a, b) for a, b in zip(first.tolist(), last.tolist()) if b > a]
 
 
 def _renumbered(rows: Rows) -> Rows:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ from handful.base.machine import cores
 from handful.base.threads import in_order
 from handful.data.arrays import Dense, RaggedValues, Stored, Strings, check_target
 from handful.data.base import Column
-from handful.data.datasets import HubTable, HuggingFace
+from handful.data.datasets import HubTable
 from handful.data.media.audio import choose_rate, decode
 from handful.data.media.images import Encoded, Form, choose_form
 from handful.data.media.items import BinaryItems
@@ -34,45 +34,37 @@ from handful.data.tables.arrow import (
 )
 from handful.data.tables.columns import ColumnStats, Media, column_stats, decide, mergeable
 from handful.data.tables.files import TableBlock, read_blocks, table_dialect, typed_block
-from handful.data.tables.parts import JointSchema, words_in
+from handful.data.tables.parts import JointSchema
+from handful.data.tables.strings import Words, parse_cells, typed
 from handful.data.tables.types import TEXT
-from handful.data.tables.values import apply
+from handful.data.tables.values import MEDIA, apply
 
 
-class Tables(Protocol):
-    """Blocks, the same at every look. classes: names of whole-number columns' classes, where the data set brings them;
-    notes: on what is read."""
+@dataclass
+class Tables:
+    """A table in blocks, the same at every look. classes: names of whole-number columns' classes, where the data set
+    brings them; notes: on what is read."""
 
-    classes: dict[str, tuple[str, ...]]
+    blocks: Callable[[], Iterator[TableBlock]]
     notes: list[str]
+    classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def __iter__(self) -> Iterator[TableBlock]: ...
+    def __iter__(self) -> Iterator[TableBlock]:
+        return self.blocks()
 
 
-class TableFiles:
+def of_files(files: Sequence[str]) -> Tables:
     """Many files of one schema."""
-
-    def __init__(self, files: Sequence[str]) -> None:
-        self._dialect = table_dialect(files) if len(files) > 1 else None
-        self.files, self.classes = list(files), dict[str, tuple[str, ...]]()
-        self.notes = [f"{len(files):,} files are read as one table."] if len(files) > 1 else []
-
-    def __iter__(self) -> Iterator[TableBlock]:
-        for file in self.files:
-            yield from read_blocks(file, table=self._dialect)
+    dialect = table_dialect(files) if len(files) > 1 else None
+    notes = [f"{len(files):,} files are read as one table."] if len(files) > 1 else []
+    return Tables(lambda: (block for file in files for block in read_blocks(file, table=dialect)), notes)
 
 
-class DatasetBlocks:
+def of_hub(hub: HubTable, name: str) -> Tables:
     """A Hugging Face data set, through its Arrow format."""
-
-    def __init__(self, dataset: HuggingFace, name: str) -> None:
-        self.hub, self._name = HubTable(dataset, name), name
-        self.notes, self.classes = self.hub.notes, self.hub.classes
-
-    def __iter__(self) -> Iterator[TableBlock]:
-        for start in range(0, self.hub.rows, table_files.ROWS):
-            rows = slice(start, start + table_files.ROWS)
-            yield typed_block(f"{self._name}, row {start:,}", self.hub.read(rows, whole=False))
+    rows = [slice(start, start + table_files.ROWS) for start in range(0, hub.rows, table_files.ROWS)]
+    read = lambda part: typed_block(f"{name}, row {part.start:,}", hub.read(part, whole=False))  # noqa: E731
+    return Tables(lambda: map(read, rows), hub.notes, hub.classes)
 
 
 @dataclass
@@ -123,6 +115,19 @@ def again_stats(
     return found
 
 
+def words_in(blocks: Iterable[TableBlock], o: Options, rows: int) -> tuple[pa.DataType | None, Words]:
+    """(the type, how they are written) of the target's cells; None where these are not of CSV read for the first
+    time."""
+    found = list[pa.Array]()
+    for block in blocks:
+        if block.dialect is None or (label := block.label(o)) is None:
+            return None, None
+        parse = partial(parse_cells, block.dialect)
+        found.append(block.table({label: TEXT}, {label})[label].unique())
+    values, words = typed(pa.chunked_array(found), parse, rows)
+    return values.type, words
+
+
 _Look = tuple[TableBlock, pa.Table, dict[str, ColumnStats]]
 
 
@@ -155,8 +160,8 @@ class TableFeed:
         o = replace(with_target(o, names, notes), decimal=seen.decimal)
         self._types = seen.schema.types
         goal = o.target or ""
-        if goal in self._types and goal not in o.schema and self._types[goal] != TEXT:
-            kind, words = words_in(tables, goal, seen.rows)
+        if self._types.get(goal, TEXT) != TEXT:
+            kind, words = words_in(tables, o, seen.rows)
             o = replace(o, words=words)
             if kind == TEXT:
                 self._types[goal] = kind
@@ -179,21 +184,15 @@ class TableFeed:
         self.plan = Manifest(o.name, seen.rows, o.target, dict(self._columns), parts, [], notes, provenance)
 
     def _column(self, name: str, stats: ColumnStats, o: Options, notes: list[str]) -> Column | None:
-        wanted = o.schema.get(name)
-        if stats.media is not None and stats.media.kind is not None:
-            return self._media_column(name, stats.media, o, notes)
-        if wanted is not None:
-            return replace(wanted, open=False)  # what one block brings, another does not know
+        match stats.media:
+            case Media(kind="audio", sounds=sounds):
+                return Column("audio", "float32", (None,), rate=choose_rate(name, sounds, o, notes))
+            case Media(kind="image", images=images):
+                self._forms[name] = choose_form(name, images, o, notes)
+                return self._forms[name].column
+        if name in o.schema:
+            return replace(o.schema[name], open=False)  # what one block brings, another does not know
         return decide(name, stats, o, notes)
-
-    def _media_column(self, name: str, media: Media, o: Options, notes: list[str]) -> Column:
-        wanted = o.schema.get(name)
-        if media.kind == "audio":
-            rate = choose_rate(name, media.sounds, o.rate, wanted, notes)
-            return Column("audio", "float32", (None,), rate=rate)
-        form = choose_form(name, media.images, o, notes)
-        self._forms[name] = form
-        return form.column
 
     def raw(self, first: int) -> Iterator[TableBlock]:
         return islice(iter(self._tables), first, None)
@@ -204,7 +203,7 @@ class TableFeed:
 
     def _piece(self, name: str, column: pa.ChunkedArray, o: Options) -> Piece:
         wanted = self._columns[name]
-        if wanted.kind in ("image", "audio"):
+        if wanted.kind in MEDIA:
             return self._media_piece(name, BinaryItems(name, column, o), wanted)
         stored = apply(name, column, wanted, o, [])
         if name == o.target:

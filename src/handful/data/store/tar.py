@@ -24,16 +24,17 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
-from handful.base.errors import TO_UTF8, HandfulError, some
+from handful.base.errors import HandfulError, some
 from handful.data.arrays import Arrays, Stored, native, ragged_column
 from handful.data.base import Column, Kind, Ragged, Rows
 from handful.data.gather import Array, ragged_of
-from handful.data.media import audio, images
 from handful.data.media.bad_rows import Bad, BadItem, BadRows, without_bad
-from handful.data.media.items import IMAGES, SOUNDS, Items, are_small, in_parallel, points_outside
+from handful.data.media.items import IMAGES, SOUNDS, Items, in_parallel, points_outside
 from handful.data.options import Options
 from handful.data.store.npz import HEADER
 from handful.data.tables.arrow import open_table, with_target
+from handful.data.tables.values import MEDIA
+from handful.data.text import text_of
 
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _MEDIA: dict[str, Kind] = {
@@ -61,15 +62,12 @@ class Member(NamedTuple):
     name: str
 
 
-class TarItems:
+class TarItems(Items):
     """One member of a tar per row, read in place."""
 
     def __init__(self, key: str, members: list[Member]) -> None:
-        self.key, self._members = key, members
-        self.small = are_small([m.size for m in members[:1000]])
-
-    def __len__(self) -> int:
-        return len(self._members)
+        super().__init__(key, len(members), [m.size for m in members[:1000]])
+        self._members = members
 
     def __getitem__(self, i: int) -> bytes:
         _, tar, start, size, _ = self._members[i]
@@ -134,12 +132,12 @@ def _columns_of(rows: Sequence[dict[str, Member]]) -> dict[str, str]:
 def _unpacked(path: Path) -> mmap.mmap:
     """The file, or its contents in a temporary one without a name, mapped: members are then read in place."""
     try:
-        with open(path, "rb") as packed:
-            head = packed.read(6)
+        with open(path, "rb") as file:
+            head = file.read(6)
             if not head:
                 raise HandfulError(f"{path} is empty (0 bytes)")
             if not head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
-                return mmap.mmap(packed.fileno(), 0, access=mmap.ACCESS_READ)
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         with tempfile.TemporaryFile(prefix="handful-tar-") as whole, _decompressed(path, head) as stream:
             shutil.copyfileobj(stream, whole, 1 << 20)
             whole.flush()
@@ -212,7 +210,10 @@ def _columns(items: Mapping[str, tuple[str, TarItems]], o: Options, notes: list[
                 )
     o = with_target(o, [*media, *table], notes)
     wanted = [name for name in media if o.columns is None or name in o.columns or name == o.target]
-    extra = {name: _stored(_MEDIA[endings[name]], items[name][1], o, notes) for name in wanted}
+    extra: dict[str, Stored] = {}
+    for name in wanted:
+        decoder = MEDIA.get(_MEDIA[endings[name]], ArrayItems)
+        extra[name] = decoder(items[name][1], replace(o, budget=0), notes)  # they stay encoded
     if not extra and not table:
         raise HandfulError(f"{o.name} holds nothing to learn from. {' '.join(notes)}")
     if not table:
@@ -228,7 +229,7 @@ def _parsed(name: str, ending: str, found: TarItems) -> dict[str, pa.Array]:
     if ending in _NUMBERS:
         return {name: pa.array(in_parallel(partial(_whole, found), len(found), small=True))}
     if ending in _TEXTS:
-        return {name: pa.array(in_parallel(partial(_utf8, found), len(found), small=True), pa.large_string())}
+        return {name: pa.array(in_parallel(partial(text_of, found), len(found), small=True), pa.large_string())}
     if ending in _OBJECTS:
         rows = in_parallel(partial(_object, found), len(found), small=True)
         keys = dict.fromkeys(key for row in rows for key in row)  # of all rows: pyarrow looks at the first alone
@@ -246,13 +247,6 @@ def _values(found: TarItems, key: str, values: list[object]) -> pa.Array:
         ) from error
 
 
-def _stored(kind: Kind, found: TarItems, o: Options, notes: list[str]) -> Stored:
-    if kind in ("image", "audio"):
-        decoder = images.from_items if kind == "image" else audio.from_items
-        return decoder(found, replace(o, budget=0), notes)
-    return ArrayItems(found, o, notes)
-
-
 def _name_classes(source: Arrays, target: str) -> None:
     """Class numbers that count from 0 without names are classes all the same."""
     if source.columns[target].kind != "number":
@@ -262,13 +256,6 @@ def _name_classes(source: Arrays, target: str) -> None:
     if count <= max(2, len(source) // 2) and np.array_equal(found, np.arange(count)) and found.dtype.kind in "iu":
         named = Column("category", "int64", (), tuple(map(str, range(count))))
         source.columns[target] = source.stored[target].column = named
-
-
-def _utf8(items: TarItems, i: int) -> str:
-    try:
-        return items[i].decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadItem("undecodable text", items.describe(i), f"is not UTF-8 ({error.reason}): {TO_UTF8}") from None
 
 
 def _whole(items: TarItems, i: int) -> int:
@@ -288,7 +275,7 @@ def _object(items: TarItems, i: int) -> dict[str, object]:
     return found
 
 
-class ArrayItems:
+class ArrayItems(Stored):
     """A column of arrays of one dtype, of one shape, or of shapes that differ in their first dimension only.
 
     Every header is looked at before the first row is read. Raises BadRows, naming the members, where some are no .npy
@@ -308,11 +295,8 @@ class ArrayItems:
                 both = f"is {found} {list(other)}, but the first is {dtype} {list(shape)}"
                 raise HandfulError(f"{items.describe(i)} {both}: make them alike but for the first dimension")
             fixed = fixed and other == shape
-        kind: Kind = "tensor" if shape else "number"
-        self.column = Column(kind, self._dtype.name, shape) if fixed else ragged_column(self._dtype, shape[1:])
-
-    def __len__(self) -> int:
-        return len(self.items)
+        one = Column("tensor" if shape else "number", self._dtype.name, shape)
+        super().__init__(one if fixed else ragged_column(self._dtype, shape[1:]), len(items))
 
     def read(self, rows: Rows) -> Tensor | Ragged:
         arrays = [self._array(row) for row in rows.tolist()]

@@ -1,6 +1,7 @@
 """Chunks of columns -> a store: streamed, in bounded memory, resumed after a kill, published in one rename."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handful.base.errors import HandfulError
-from handful.base.files import a_file
+from handful.base.files import a_file, write_text
 from handful.base.threads import in_order
 from handful.data.gather import Array
 from handful.data.store import manifest as m
@@ -115,7 +116,8 @@ class Writer:
 
     def add(self, pieces: dict[str, Piece]) -> None:
         """Append one chunk, split where a shard ends."""
-        count = _rows_of(pieces)
+        piece = next(iter(pieces.values()))
+        count = len(piece.values if piece.lengths is None else piece.lengths)
         if self.row + count > self.plan.rows:
             raise HandfulError(f"{self.plan.name} gave more rows than the {self.plan.rows:,} it had: it was changed")
         done = 0
@@ -169,7 +171,7 @@ class Writer:
         """Note what is safely on the disk; the journal itself is replaced in one rename."""
         self._flush()
         state = {"identity": self._identity, "chunks": self.chunks, "rows": self.row, "files": self._sizes}
-        write_whole(self.folder / _JOURNAL, json.dumps(state))
+        write_text(self.folder / _JOURNAL, json.dumps(state))
         self._pending = 0
 
     def close(self) -> None:
@@ -188,22 +190,6 @@ class Writer:
             names = [file_name(s, i, what) for i, part in enumerate(self.plan.parts) for what in part.files]
             shards.append(Shard(stop - start, {n: self._sizes[n] for n in names}))
         return replace(self.plan, shards=shards, block=m.BLOCK)
-
-
-def _rows_of(pieces: dict[str, Piece]) -> int:
-    piece = next(iter(pieces.values()))
-    return len(piece.values) if piece.lengths is None else len(piece.lengths)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that readers see whole, the old one or the new one; what a kill leaves, the next call replaces."""
-    new = path.with_name(path.name + ".new")
-    with open(new, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(new, path)
-    _sync_folder(path.parent)
 
 
 def _sync_folder(path: Path) -> None:
@@ -233,7 +219,7 @@ def write_store(feed: Feed, store: Path, shards: int, workers: int) -> None:
             described = writer.manifest()
         finally:
             writer.close()
-        write_whole(folder / m.FILE, described.to_json())
+        write_text(folder / m.FILE, described.to_json())
         (folder / _JOURNAL).unlink(missing_ok=True)
         for shard in range(shards):
             _sync_folder(folder / f"{shard:05d}")
@@ -246,11 +232,6 @@ def write_store(feed: Feed, store: Path, shards: int, workers: int) -> None:
 @contextlib.contextmanager
 def _alone(folder: Path, store: Path) -> Iterator[None]:
     """Two processes that write one store would mix their bytes; the lock goes with the process that holds it."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows: there the second to open a file for writing fails
-        yield
-        return
     with open(folder / "lock", "w") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from handful.base.errors import HandfulError
-from handful.data.arrays import Dense, RaggedValues, SparseRows, Stored, Widened, native, ragged
+from handful.data.arrays import Dense, RaggedValues, SparseRows, Stored, Widened, native, ragged_column
 from handful.data.base import Column
 from handful.data.containers import is_xarray, listed, of_xarray, unmasked
 from handful.data.gather import Array, Block, offsets_of
@@ -329,7 +329,8 @@ def _from_nested(key: str, values: list[object], o: Options, notes: list[str]) -
     if sound is not None:
         column = Column("audio", "float32", (None,), rate=sound)
         return RaggedValues(np.concatenate(rows).astype(np.float32), offsets, column)
-    return ragged(key, native(key, np.concatenate([a for a in rows if len(a)] or rows), o, notes), offsets)
+    whole = native(key, np.concatenate([a for a in rows if len(a)] or rows), o, notes)
+    return RaggedValues(whole, offsets, ragged_column(whole.dtype, whole.shape[1:]))
 
 
 def _row(key: str, row: int, value: object, o: Options) -> Array:

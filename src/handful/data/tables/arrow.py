@@ -40,9 +40,7 @@ def _is_pandas(value: object) -> bool:
 
 def to_table(value: object, name: str) -> pa.Table:
     """A pyarrow Table; HandfulError names the column that cannot be converted."""
-    if (
-        type(value) is pa.Table
-    ):  # out and in again through its stream, views of strings ended the process (pyarrow 18.1)
+    if type(value) is pa.Table:  # through its stream, views of strings ended the process (pyarrow 18.1)
         return value
     try:
         if hasattr(value, "to_frame") and not hasattr(value, "columns"):  # a Series of pandas or polars
@@ -139,9 +137,9 @@ def check_usable(key: str, found: object | None, o: Options, notes: Sequence[str
 def check_inputs(columns: Iterable[str], o: Options, notes: Sequence[str]) -> None:
     """HandfulError when only the target is left."""
     if all(key == o.target for key in columns):
-        raise HandfulError(
-            f"{o.name} has no column to learn from: {' '.join(notes).rstrip('.') or 'only the target is there'}"
-        )
+        way_on = "; name one besides the target in columns=..." if o.columns is not None else ""
+        said = " ".join(notes).rstrip(".") or "only the target is there"
+        raise HandfulError(f"{o.name} has no column to learn from: {said}{way_on}")
 
 
 def likely_target(names: Sequence[str], o: Options) -> str | None:

@@ -23,15 +23,14 @@ from pyarrow import json as arrow_json
 from pyarrow import parquet
 
 from handful.base.errors import TO_UTF8, HandfulError
-from handful.data.arrays import Arrays
 from handful.data.base import Column
 from handful.data.containers import of_json
-from handful.data.media.bad_rows import Bad, BadRows, is_object, left_out, of_whole_lines, ragged
+from handful.data.media.bad_rows import Bad, BadRows, is_object, of_whole_lines, ragged
 from handful.data.options import Options
-from handful.data.tables.arrow import check_names, likely_target, open_table
-from handful.data.tables.dialect import BLANKS, SAMPLE, Dialect, header, one_blank, text_blocks, trained_dialect
+from handful.data.tables.arrow import check_names, likely_target
+from handful.data.tables.dialect import BLANKS, SAMPLE, Dialect, header, one_blank, text_blocks
 from handful.data.tables.dialect import find as find_dialect
-from handful.data.tables.strings import conversion, parse_cells, typed
+from handful.data.tables.strings import conversion
 from handful.data.tables.types import TEXT, cell_type, plain, without_times
 
 BLOCK = 16 << 20  # bytes of text parsed at a time
@@ -72,30 +71,22 @@ class TableBlock:
         """The sign before decimals."""
         return self.dialect.decimal if self.dialect else None
 
-    def as_trained(self, trained: Mapping[str, Column]) -> pa.Table:
+    def as_trained(self, trained: Mapping[str, Column], label: str | None = None) -> pa.Table:
         """The rows, where the cells of a text are read as those of the training data were, or as text if one of them
-        cannot be; what other columns hold is found out."""
+        cannot be; what other columns hold is found out. label: a column whose cells stay as they are written."""
         types = {name: cell_type(column) for name, column in trained.items()}
+        own = {} if label is None else {label: TEXT}
         try:
-            return plain(self.parse(types, None, self.skipped))
+            return plain(self.parse(types | own, None, self.skipped))
         except HandfulError:
             if self.skipped:
                 self.skipped.clear()
-            return plain(self.parse(dict.fromkeys(types, TEXT), None, self.skipped))
+            return plain(self.parse(dict.fromkeys(types, TEXT) | own, None, self.skipped))
 
-    def in_words(self, o: Options) -> tuple[pa.Table, Options]:
-        """The rows, and besides the options how the target is written, where the data are read for the first time."""
-        o, goal = replace(o, decimal=self.decimal), likely_target(self.names, o)
-        if goal not in self.names or goal in o.schema or self.dialect is None:
-            return self.as_trained(o.schema), o
-        table = plain(self.parse({goal: TEXT}, None, self.skipped))
-        found, words = typed(table[goal], partial(parse_cells, self.dialect))
-        return table.set_column(table.column_names.index(goal), goal, found), replace(o, words=words)
-
-    def labels(self, goal: str) -> pa.ChunkedArray:
-        """The cells of one column of CSV, each once."""
-        cells = plain(self.parse({goal: TEXT}, {goal}, self.skipped))[goal]
-        return pa.chunked_array([cells.unique()])
+    def label(self, o: Options) -> str | None:
+        """The target, where this is CSV that is read for the first time."""
+        goal = likely_target(self.names, o)
+        return goal if self.dialect is not None and goal in self.names and goal not in o.schema else None
 
     def table(self, types: Types | None = None, only: Collection[str] | None = None) -> pa.Table:
         """The rows as a table that `plain` made, its columns of `types` and in their order where these are given; only:
@@ -187,24 +178,11 @@ def read_blocks(where: str, whole: bool = False, table: Dialect | None = None) -
         yield from blocks(stream, where, whole, table)
 
 
-def open_table_file(where: str, o: Options) -> Arrays:
-    """A whole file as a source."""
-    return _open_block(next(read_blocks(where, True, trained_dialect(o.schema))), o)
-
-
-def _open_block(block: TableBlock, o: Options, *notes: str) -> Arrays:
-    block = block.skipping(o)
-    (table, o), said = block.in_words(o), [*notes, *([block.note] if block.note else [])]
-    return open_table(table, o, notes=said + left_out(block.skipped or [], table.num_rows, o))
-
-
-def open_zipped(archive: Path, name: str, o: Options) -> Arrays:
-    """A table in a zip of nothing else."""
-    blocks = TABLES[ending(name)].blocks
+def read_zipped(archive: Path, name: str, table: Dialect | None) -> TableBlock:
+    """The rows of a table in a zip of nothing else. table: as in `read_blocks`."""
     where = f"{archive}: {name}"
     with reading(where, "a table", "pack it again"), zipfile.ZipFile(archive) as opened, opened.open(name) as member:
-        block = next(blocks(io.BytesIO(member.read()), where, True, trained_dialect(o.schema)))
-    return _open_block(block, o, f"{name} is read from the zip.")
+        return next(TABLES[ending(name)].blocks(io.BytesIO(member.read()), where, True, table))
 
 
 def table_dialect(files: Sequence[str]) -> Dialect | None:

@@ -1,7 +1,7 @@
 """Several table files of one schema, read as one table: the parts of a data set, as other programs write it."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePath
@@ -13,17 +13,18 @@ from handful.base.errors import HandfulError
 from handful.data.arrays import Arrays
 from handful.data.media.bad_rows import Bad, left_out
 from handful.data.options import Options
-from handful.data.tables.arrow import check_names, likely_target, open_table
+from handful.data.tables.arrow import check_names, open_table
 from handful.data.tables.dialect import trained_dialect
 from handful.data.tables.files import (
     TABLES,
     TableBlock,
     ending,
     read_blocks,
+    read_zipped,
     table_dialect,
 )
-from handful.data.tables.strings import Words, parse_cells, typed
-from handful.data.tables.types import TEXT, join_types
+from handful.data.tables.strings import parse_cells, typed
+from handful.data.tables.types import join_types
 
 _NOTHING = "__HIVE_DEFAULT_PARTITION__"  # the folder of rows that have no value
 
@@ -46,19 +47,6 @@ def parts(files: Sequence[PurePath]) -> list[PurePath]:
         return kept
     alike = len({re.sub(r"\d+", "0", f.name) for f in kept}) == 1 and len({f.parent for f in kept}) == 1
     return kept if alike and len(kept) > 1 else []
-
-
-def words_in(blocks: Iterable[TableBlock], goal: str | None, rows: int) -> tuple[pa.DataType | None, Words]:
-    """(the type, how they are written) of the labels of several blocks of CSV; None for others."""
-    found, dialect = list[pa.Array](), None
-    for block in blocks:
-        if block.dialect is None or goal not in block.names:
-            return None, None
-        found, dialect = [*found, *block.labels(str(goal)).chunks], block.dialect
-    if dialect is None:
-        return None, None
-    values, words = typed(pa.chunked_array(found), partial(parse_cells, dialect), rows)
-    return values.type, words
 
 
 class JointSchema:
@@ -90,32 +78,45 @@ class JointSchema:
             self.types[name] = joint
 
 
+def open_table_file(where: str, o: Options) -> Arrays:
+    """A whole file as a source."""
+    return _together([lambda: next(read_blocks(where, True, trained_dialect(o.schema)))], [PurePath()], o)
+
+
+def open_zipped(archive: Path, name: str, o: Options) -> Arrays:
+    """A table in a zip of nothing else."""
+    read = [lambda: read_zipped(archive, name, trained_dialect(o.schema))]
+    return _together(read, [PurePath()], o, f"{name} is read from the zip.")
+
+
 def open_parts(root: Path, files: Sequence[PurePath], o: Options) -> Arrays:
     """The rows of all files, one after the other in sorted order. files: relative to `root`; the folders `key=value`
     that they lie in are columns."""
-    joint, notes = JointSchema(), dict[str, None]()
     dialect = trained_dialect(o.schema) or table_dialect([str(root / file) for file in files])
-    tables, gone = list[pa.Table](), list[Bad]()
-    for file in files:
-        block = next(read_blocks(str(root / file), True, dialect)).skipping(o)
-        tables.append(block.as_trained(o.schema))
+    reads = [lambda file=file: next(read_blocks(str(root / file), True, dialect)) for file in files]
+    return _together(reads, files, o, f"{len(files):,} files are read as one table.")
+
+
+def _together(reads: Sequence[Callable[[], TableBlock]], files: Sequence[PurePath], o: Options, *said: str) -> Arrays:
+    """The rows of several files, or of one. files: for messages, and for their folders."""
+    joint, notes, tables, gone = JointSchema(), dict.fromkeys(said), list[pa.Table](), list[Bad]()
+    for read, file in zip(reads, files, strict=True):
+        block = read().skipping(o)
+        tables.append(block.as_trained(o.schema, label := block.label(o)))
         o = replace(o, decimal=block.decimal)
-        gone += [b._replace(place=f"{file}: {b.place}") for b in block.skipped or []]
+        gone += [b._replace(place=f"{file}: {b.place}" if file.name else b.place) for b in block.skipped or []]
         joint.add(block, tables[-1].schema)
         notes |= {block.note: None} if block.note else {}
-    goal = likely_target(tuple(joint.types), o)
-    if goal in joint.types and goal not in o.schema and joint.types[goal] != TEXT:
-        blocks = (next(read_blocks(str(root / file), True, dialect)).skipping(o) for file in files)
-        kind, words = words_in(blocks, goal, sum(table.num_rows for table in tables))
-        joint.types[goal], o = TEXT if kind == TEXT else joint.types[goal], replace(o, words=words)
     for number, (table, file) in enumerate(zip(tables, files, strict=True)):
         if dict(zip(table.column_names, table.schema.types, strict=True)) != joint.types:
             # read anew: "00501" alone may have been a number
-            table = next(read_blocks(str(root / file), True, dialect)).skipping(o).table(joint.types)
+            table = reads[number]().skipping(o).table(joint.types)
         tables[number] = _with_folders(table.select(list(joint.types)), file, files)
     whole = pa.concat_tables([t.replace_schema_metadata(tables[0].schema.metadata) for t in tables])
-    said = [f"{len(files):,} files are read as one table.", *notes, *left_out(gone, len(whole), o)]
-    return open_table(whole, o, notes=said)
+    if label is not None and block.dialect is not None:
+        found, words = typed(whole[label], partial(parse_cells, block.dialect))
+        whole, o = whole.set_column(whole.column_names.index(label), label, found), replace(o, words=words)
+    return open_table(whole, o, notes=[*notes, *left_out(gone, len(whole), o)])
 
 
 def _with_folders(table: pa.Table, file: PurePath, files: Sequence[PurePath]) -> pa.Table:

@@ -22,7 +22,8 @@ from handful.data.pairs import open_columns, open_rows
 from handful.data.store.npz import read_npz
 from handful.data.tables.arrow import check_names, open_table, to_table
 from handful.data.tables.dialect import RECORDS, SAMPLE, find, trained_dialect
-from handful.data.tables.files import TABLES, ending, is_remote, open_stream, open_table_file, reading
+from handful.data.tables.files import TABLES, ending, is_remote, open_stream, reading
+from handful.data.tables.parts import open_table_file
 
 
 def open_file(where: str, o: Options) -> Arrays:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 
 import numpy as np
 import pyarrow as pa
@@ -112,26 +113,21 @@ def _reading(way: str, texts: pa.Array, bare: pa.Array, rows: Rows, first: Rows)
         read = numbers(bare, way)
         there, signs = ~np.isnan(read.values), read.signs
         broken = int(rows[there & (np.trunc(read.values) != read.values)].sum())
-        found = Reading(grouped=bool((read.grouped & there).any()), zeros=_zeros(bare), broken=broken)
+        zeros = bool(pc.any(pc.match_substring_regex(bare, r"^[-+]?0\d")).as_py())
+        found = Reading(grouped=bool((read.grouped & there).any()), zeros=zeros, broken=broken)
         found.bare = _at(texts, first, np.flatnonzero(there & (read.units == "") & (read.values != 0))[:1])
         for at in np.flatnonzero(there & (read.units != "")).tolist():
             found.units.setdefault(read.units[at], (texts[at].as_py(), int(first[at])))
     odd = np.flatnonzero(~there)
     found.rows = int(rows[there].sum())
     found.signs, found.stray = _at(texts, first, np.flatnonzero(there & signs)), _at(texts, first, odd)
-    many = len(odd) > _MOST_ODD or len(found.units) > _MOST_ODD
-    found.odd = (
-        None if many else dict(zip(texts.take(pa.array(odd)).to_pylist(), zip(rows[odd].tolist(), first[odd].tolist())))
-    )
+    told = zip(texts.take(pa.array(odd[:_MOST_ODD])).to_pylist(), zip(rows[odd].tolist(), first[odd].tolist()))
+    found.odd = None if max(len(odd), len(found.units)) > _MOST_ODD else dict(told)
     return found
 
 
 def _at(texts: pa.Array, first: Rows, which: Rows) -> At | None:
     return (texts[int(which[0])].as_py(), int(first[which[0]])) if len(which) else None
-
-
-def _zeros(texts: pa.Array) -> bool:
-    return bool(pc.any(pc.match_substring_regex(texts, r"^[-+]?0\d")).as_py())
 
 
 @dataclass(frozen=True)
@@ -166,11 +162,13 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
     one, what = fits[way], "dates" if way in DATES else "numbers"
     if len(best) > 1 and way in DATES:
         why = "but days and months cannot be told apart: written as 2026-01-31 they are read"
-        notes.append(f"'{key}' holds dates such as '{_first(one)}', {why}.")
+        notes.append(f"'{key}' holds dates such as '{one.signs[0].strip() if one.signs else ''}', {why}.")
         return None
     unit = min(one.units, key=lambda unit: one.units[unit][1], default="")
     if len(one.units) > 1 and any(np.isnan(in_unit(other, unit)) for other in one.units):
-        shown = " and ".join(f"'{text}' in row {row}" for text, row in sorted(one.units.values(), key=_row)[:2])
+        shown = " and ".join(
+            f"'{text}' in row {row}" for text, row in sorted(one.units.values(), key=itemgetter(1))[:2]
+        )
         several = f"'{key}' holds amounts in several units ({shown})"
         if is_target and known.different > _MOST_CLASSES:
             raise HandfulError(f"{o.name}: target {several}: bring them to one")
@@ -237,14 +235,6 @@ def _decimal(fits: Mapping[str, Reading]) -> str:
     point, comma = fits["."], fits[","]
     euros = any(unit in _EURO_LIKE for unit in comma.units)
     return "," if euros and comma.grouped and not point.grouped else "."
-
-
-def _first(one: Reading) -> str:
-    return one.signs[0].strip() if one.signs else ""
-
-
-def _row(at: At) -> int:
-    return at[1]
 
 
 def _note_mostly(key: str, known: StringStats, o: Options, notes: list[str]) -> None:

@@ -15,6 +15,7 @@ from pyarrow import csv as arrow_csv
 
 from handful.base.errors import HandfulError
 from handful.data.base import Column, Rows
+from handful.data.gather import offsets_of
 from handful.data.tables.dialect import VERSION, Dialect
 from handful.data.tables.types import TEXT, is_moment, plain
 from handful.data.tables.written import ANY, DURATION, TIME_OF_DAY, Floats, dates, in_unit, is_missing, numbers, trimmed
@@ -361,5 +362,5 @@ def cells(where: str, texts: pa.ChunkedArray, column: Column) -> pa.ChunkedArray
             way_on = "correct it, or leave it empty where it is missing"
             raise HandfulError(f"{where} must hold numbers but is '{texts[row].as_py()}' in row {row}: {way_on}")
         parts = pa.array(values)
-    offsets = np.concatenate([[0], np.bincount(rows, minlength=len(texts)).cumsum()])
-    return pa.chunked_array([pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), parts)])
+    offsets = offsets_of(np.bincount(rows, minlength=len(texts)))
+    return pa.chunked_array([pa.LargeListArray.from_arrays(pa.array(offsets), parts)])

@@ -99,8 +99,6 @@ def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if t.is_dictionary(kind):
         values = plain_column(pa.chunked_array([], kind.value_type)).type
         return column.cast(pa.dictionary(pa.int32(), TEXT, kind.ordered) if values == TEXT else kind.value_type)
-    if kind == TEXT or is_number(kind):
-        return column
     if t.is_string(kind) or t.is_string_view(kind):
         return column.cast(TEXT)
     if t.is_binary(kind) or t.is_fixed_size_binary(kind) or t.is_binary_view(kind):

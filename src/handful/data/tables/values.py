@@ -1,7 +1,7 @@
 """The values of a column: `apply`, the one place where what was decided or learned of a column is applied."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from handful.base.errors import HandfulError
-from handful.data.arrays import Dense, Stored, Strings, native, ragged
+from handful.data.arrays import Dense, RaggedValues, Stored, Strings, native, ragged_column
 from handful.data.base import Column
+from handful.data.gather import offsets_of
 from handful.data.media import audio, images
 from handful.data.media.bad_rows import Bad, BadRows
 from handful.data.media.items import IMAGES, SOUNDS, BinaryItems, FileItems, Items
@@ -36,7 +37,9 @@ from handful.data.tables.types import (
 )
 from handful.data.tables.written import DIGITS, DURATION, TIME_OF_DAY, of_digits
 
-MEDIA = ("image", "audio")
+# kind -> what reads encoded rows of it
+MEDIA: dict[str, Callable[[Items, Options, list[str]], Stored]]
+MEDIA = {"image": images.from_items, "audio": audio.from_items}
 _SECONDS: dict[str, Callable[[pa.DataType], bool]] = {TIME_OF_DAY: pa.types.is_time, DURATION: pa.types.is_duration}
 
 
@@ -73,7 +76,7 @@ def apply(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: 
     """Some rows of a column (of a table that `plain` made) as `wanted` says. Nothing is inferred: a row has the same
     value whatever other rows come with it. HandfulError, with its row, for a value that cannot be one."""
     if wanted.kind in MEDIA:
-        return _media(key, BinaryItems(key, column, o), wanted, o, notes)
+        return MEDIA[wanted.kind](BinaryItems(key, column, o), o, notes)
     if pa.types.is_null(column.type) and wanted.kind != "number":
         column = column.cast(TEXT)
     if wanted.separator and is_text(column.type):
@@ -160,7 +163,8 @@ def class_names(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -
     if pa.types.is_floating(column.type):
         distinct = distinct.filter(pc.invert(pc.is_nan(distinct)))
     if pa.types.is_integer(column.type) and pa.types.is_integer(named(wanted.type)):
-        names = [_of_code(code, classes) for code in distinct.to_pylist()]
+        known = dict(enumerate(classes)) | {-1: None}
+        names = [known.get(code, str(code)) for code in distinct.to_pylist()]
     else:
         read = reader(str(column.type))
         means: dict[float, list[str]] = {}
@@ -169,10 +173,6 @@ def class_names(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -
                 means.setdefault(read(name), []).append(name)
         names = [_meant(key, text, means.get(read(text), []), o) for text in distinct.cast(TEXT).to_pylist()]
     return pc.take(pa.array(names, TEXT), pc.index_in(column, value_set=distinct))
-
-
-def _of_code(code: int, classes: Sequence[str]) -> str | None:
-    return classes[code] if 0 <= code < len(classes) else None if code == -1 else str(code)
 
 
 def _meant(key: str, text: str, names: list[str], o: Options) -> str:
@@ -204,11 +204,10 @@ def _lists(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> Sto
         inner = pc.list_flatten(inner)
     if is_list(inner.type):
         raise HandfulError(f"{o.name}: column '{key}' must be {wanted.kind} {list(wanted.shape)} but is {column.type}")
-    if wanted.shape[:1] == (None,):
-        offsets = np.zeros(rows + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        return ragged(key, array, offsets)
     shape = tuple(size or 0 for size in wanted.shape)
+    if wanted.shape[:1] == (None,):
+        offsets = offsets_of(pc.list_value_length(column).to_numpy())
+        return RaggedValues(array.reshape(-1, *shape[1:]), offsets, ragged_column(array.dtype, shape[1:]))
     return Dense(array.reshape(rows, *shape), Column("tensor", array.dtype.name, shape))
 
 
@@ -228,10 +227,6 @@ def _label_sets(key: str, lists: pa.ChunkedArray, known: tuple[str, ...], o: Opt
     block = np.zeros((len(lists), len(known)), dtype=np.uint8)
     block[at, codes] = 1
     return Dense(block, Column("tensor", "uint8", (len(known),), labels=known))
-
-
-def _media(key: str, items: Items, wanted: Column, o: Options, notes: list[str]) -> Stored:
-    return images.from_items(items, o, notes) if wanted.kind == "image" else audio.from_items(items, o, notes)
 
 
 def media_named(column: pa.ChunkedArray) -> Column | None:
@@ -271,7 +266,7 @@ def _named_files(key: str, column: pa.ChunkedArray, o: Options, notes: list[str]
     if bad:
         raise BadRows(bad)
     notes.append(f"'{key}' holds names of {'pictures' if named.kind == 'image' else 'sounds'}: the files are read.")
-    return _media(key, FileItems(key, paths), named, o, notes)
+    return MEDIA[named.kind](FileItems(key, paths), o, notes)
 
 
 def _lack_of(path: Path, name: str | None) -> str:

@@ -43,6 +43,7 @@ UPDATES = 550  # and leaves the throughput rule at least so many updates
 LEAST = 8
 USUAL, LARGEST = 32, 128  # the batch where none is measured
 SHORT = 10.0  # seconds: a run that will be over in so many takes the defaults, for measuring takes up to one;
+FEW = 100  # steps in the time that a run has: it takes the defaults, for measuring takes a dozen;
 OPEN = 12.0  # times as long if its length is open: few rows, which are learned by heart long before
 STEP_COST = 64  # rows that a step costs besides its own, where times are stated: that of small networks on a CPU
 LITTLE = 0.05  # of the predicted progress per second: less is not worth more measuring
@@ -105,11 +106,13 @@ def too_short(t: Training, d: Decision, known: Throughput | None, limit: float) 
     if known is not None and len(known.sizes) > 1:
         return ""
     size, step = first.sizes[0], first.low[0]
-    if planned_examples(t, d) * step / size > limit:
+    planned = planned_examples(t, d)
+    seconds, few = planned * step / size, d.within is not None and d.within < FEW * size
+    if seconds > limit and not few:
         return ""
     d.throughput = fit_times({size: [step]})
-    run = say_seconds(planned_examples(t, d) * step / size)
-    return f"the run will take {run} at most, too little to earn back a measurement"
+    long = f"will take {say_seconds(seconds)} at most" if seconds <= limit else f"has time for {planned // size} steps"
+    return f"the run {long}, too little to earn back a measurement"
 
 
 def timed_first(

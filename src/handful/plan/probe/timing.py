@@ -4,6 +4,7 @@ Threads of one operation wait for each other. On a busy machine, where one of th
 have been measured 100 times slower than one; no one would guess it, and it can be measured in a moment.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ from handful.training.watch.guards import NonFiniteLoss, OutOfMemory, TooLarge
 
 FEWER_THREADS = 1.3  # one thread must be so many times faster than all: a tie, or noise, leaves torch's own setting
 LOWER_PRECISION = 1.25  # bfloat16 must be so many times faster: it keeps 8 bits of a number's 24
+SLOW = 0.04  # of the time that a run has: where one round takes longer, nothing is measured
 ROWS = 64  # of a trial batch in float32 and bfloat16, at most
 
 
@@ -38,7 +40,8 @@ def time_in_turn(
     now: Callable[[Training], float] = clock,
 ) -> list[float] | None:
     """The median milliseconds of forward and backward pass of `size` rows in each setting (a context manager), which
-    take turns, so that a slow moment of the machine falls on all. None where a step failed. Leaves no trace.
+    take turns, so that a slow moment of the machine falls on all. None where a step failed, or is so slow that trying
+    some would eat up the time that the run has. Leaves no trace.
 
     budget: seconds after which no further round begins (there are two rounds at least, and one before to warm up).
     now: the seconds that are counted; `effort` where one thread does it all, whose time others on the machine do not
@@ -58,7 +61,10 @@ def time_in_turn(
                     except (NonFiniteLoss, OutOfMemory, TooLarge):
                         return None
                     measured.append(1000 * (now(t) - before))
-            if k >= 2 and time.perf_counter() - started > budget:
+            spent = time.perf_counter() - started
+            if k == 0 and spent > SLOW * (t.rule.time() or math.inf):
+                return None
+            if k >= 2 and spent > budget:
                 break
     return [statistics.median(measured[1:]) for measured in times]
 
@@ -72,7 +78,7 @@ def choose_threads(t: Training, *, budget: float = 1.0, rounds: int = 7) -> Choi
     settings = [partial(using_threads, count) for count in (everything, 1)]
     measured = time_in_turn(t, settings, t.state.batch, budget=budget, rounds=rounds)
     if measured is None:
-        return Choice(everything, "default", "torch's own setting; the trial step failed")
+        return Choice(everything, "default", "torch's own setting; the trial step failed, or is too slow to try more")
     many, one = measured
     reason = f"a step takes {many:.3g} ms with {everything} threads and {one:.3g} ms with one"
     if many > FEWER_THREADS * one:
@@ -89,7 +95,7 @@ def measure_precision(t: Training, *, budget: float = 1.0, rounds: int = 5) -> C
     with using_threads(1):
         measured = time_in_turn(t, settings, size, budget=budget, rounds=rounds, now=effort)
     if measured is None:
-        return Choice("float32", "default", "the model's own precision; the trial step failed")
+        return Choice("float32", "default", "the model's own; the trial step failed, or is too slow to try more")
     whole, half = measured
     reason = f"a step of {size} rows takes {half:.3g} ms in bfloat16 (autocast) and {whole:.3g} ms in float32"
     return Choice("bfloat16" if whole > LOWER_PRECISION * half else "float32", "measured", reason)

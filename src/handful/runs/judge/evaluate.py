@@ -108,15 +108,15 @@ class Evaluation:
         """Write the page to `path` and return it."""
         pairs = [(say_name(name), say_value(name, value, self.unit)) for name, value in self.scores.items()]
         pairs.append(("rows", say_count(self.rows)))
+        notes = [without_paths(f"{sentence(note)}.", [self.name]) for note in self.notes]
         sections = [
-            Section("Result", [tiles(sorted(pairs, key=lambda pair: "loss" in pair[0]))]),
+            Section("Result", [tiles(sorted(pairs, key=lambda pair: "loss" in pair[0])), *notes]),
             Section("In detail", self.detail()),
             Section("Rows of highest loss", self.mistakes()),
         ]
         first = next((n for n in self.scores if n != "loss"), "loss")
         best = sentence(say_score(first, self.scores[first], self.unit))
-        said = [f"{best} on {say_count(self.rows)} rows of {self.name}", *map(sentence, self.notes)]
-        headline = without_paths(" ".join(f"{text}." for text in said), [self.name])
+        headline = without_paths(f"{best} on {say_count(self.rows)} rows of {self.name}.", [self.name])
         return Page(title, sections, headline=headline).write(path)
 
     def as_json(self, rows: int = 2000) -> dict[str, object]:

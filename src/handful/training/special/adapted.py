@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from handful.base.keys import dropout_seeder
 from handful.data.base import Batch, Column, Source
-from handful.losses.forms import FORMS
+from handful.losses.left_out import FORMS
 from handful.losses.loss import LossFunction, of_probabilities
 from handful.losses.loss import model as model_loss
 from handful.losses.metric import Metric, SumMetric

@@ -115,6 +115,8 @@ class Observer:
         """Take a last look at the held-out rows where a rule without a plan (seconds) chose the last step: else what
         was learned since the look before would count for nothing. Returns why the run stopped."""
         t, history = self.t, self.t.state.history
+        if not t.state.step and t.state.seconds >= (t.rule.time() or math.inf) and why != INTERRUPTED:
+            why += " before the first step: batch=, lr= and precision= spare it what is measured for them"
         looked = any("valid_loss" in row and row["step"] == t.state.step for row in history[-3:])
         if t.valid is None or looked or why == INTERRUPTED:  # whoever interrupted waits
             return why

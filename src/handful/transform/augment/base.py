@@ -19,6 +19,7 @@ from torch import Tensor
 from handful.base import keys
 from handful.base.errors import HandfulError
 from handful.data.base import Batch, Rows
+from handful.models.audio import frames
 
 Floats = NDArray[np.float64]
 Number = TypeVar("Number", int, float)
@@ -273,9 +274,5 @@ def row_lengths(batch: Batch, x: Tensor) -> NDArray[np.int64]:
     zeros after standardising; real frames are not all exactly 0). So it does not matter to which length a
     batch was padded.
     """
-    if "lengths" in batch.columns:
-        lengths = batch.tensor("lengths")
-    else:
-        sounding = (x != 0).flatten(1, -2).any(1) if x.dim() > 2 else x != 0
-        lengths = (sounding * torch.arange(1, x.shape[-1] + 1, device=x.device)).amax(1)
+    lengths = batch.tensor("lengths") if "lengths" in batch.columns else frames(x)
     return lengths.cpu().numpy().astype(np.int64)

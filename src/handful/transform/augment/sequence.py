@@ -72,9 +72,7 @@ class TimeShift(base.Augmentation):
         source = np.arange(x.shape[-1]) - move[:, None]
         ok = (source >= 0) & (source < lengths[:, None]) & (np.arange(x.shape[-1]) < lengths[:, None])
         index = base.per_row(base.on_device(np.where(ok, source, 0), x), x, 1).expand(x.shape)
-        return batch.replace(
-            batch.columns | {"x": x.gather(-1, index).masked_fill(~base.per_row(base.on_device(ok, x), x, 1), 0)}
-        )
+        return base.with_x(batch, x.gather(-1, index).masked_fill(~base.per_row(base.on_device(ok, x), x, 1), 0))
 
 
 @dataclass(frozen=True)

@@ -56,9 +56,7 @@ class Cutout(base.Augmentation):
         size = base.pixels(self.size, min(sides))
         first = np.floor(address.uniform(batch, 2) * sides).astype(np.int64) - size // 2
         at = [np.arange(n) - first[:, k : k + 1] for k, n in enumerate(sides)]
-        return batch.replace(
-            batch.columns | {"x": x.masked_fill(base.squares([(a >= 0) & (a < size) for a in at], x), 0)}
-        )
+        return base.with_x(batch, x.masked_fill(base.squares([(a >= 0) & (a < size) for a in at], x), 0))
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from handful.base.errors import HandfulError
 from handful.data.base import Ragged
+from handful.models.base import Inputs
 from handful.transform.steps.statistics import Moments
-from handful.transform.steps.step import Inputs, Names, Step
+from handful.transform.steps.step import Names, Step
 
 
 def mel_filters(rate: int, fft: int, mels: int, low: float = 20.0) -> Tensor:

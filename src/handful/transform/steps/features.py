@@ -132,16 +132,10 @@ class CyclicTime(Step[Tensor]):
     times: tuple[tuple[int, str], ...] | None = None
 
     def learn(self, chunks: Iterator[Tensor]) -> Self:
-        hours = torch.zeros(0, dtype=torch.bool)  # the features of which some are not at midnight
-
-        def looked_at() -> Iterator[Tensor]:
-            nonlocal hours
-            for x in chunks:
-                within = (x % _DAY > 0).reshape(len(x), -1).any(dim=0)
-                hours = within if not len(hours) else hours | within
-                yield x
-
-        moments = Moments(looked_at())
+        moments, hours = Moments(), torch.zeros(1, dtype=torch.bool)  # which features are not always at midnight
+        for x in chunks:
+            moments.update(x)
+            hours = hours | (x % _DAY > 0).reshape(len(x), -1).any(dim=0)
         found, written = [], dict(self.known)
         for k, (first, last) in enumerate(zip(moments.low.reshape(-1).tolist(), moments.high.reshape(-1).tolist())):
             if written.get(k) == TIME_OF_DAY:

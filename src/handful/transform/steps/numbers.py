@@ -1,6 +1,7 @@
 """Steps for numbers, categories and pictures. All statistics are float64 and of the training rows only."""
 
 import functools
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Self
@@ -135,19 +136,14 @@ class Impute(Step[Tensor]):
     missing: Tensor | None = None  # int64: the flat features that had missing values
 
     def learn(self, chunks: Iterator[Tensor]) -> Self:
-        shape: tuple[int, ...] | None = None
-
-        def rows() -> Iterator[Tensor]:
-            nonlocal shape
-            for chunk in chunks:
-                shape = tuple(chunk.shape[1:])
-                yield chunk[:, None].flatten(1)
-
-        known, missing = known_values(rows())
-        if shape is None:
+        first = next(chunks, None)
+        if first is None:
             raise HandfulError("Impute cannot be fitted on no rows")
+        known, missing = known_values(chunk[:, None].flatten(1) for chunk in itertools.chain([first], chunks))
         medians = torch.tensor([float(np.median(c)) if len(c) else 0.0 for c in known], dtype=torch.float64)
-        return replace(self, median=medians.view(shape), missing=torch.from_numpy(missing).nonzero().flatten())
+        return replace(
+            self, median=medians.view(first.shape[1:]), missing=torch.from_numpy(missing).nonzero().flatten()
+        )
 
     def fill(self, value: Tensor) -> Tensor:
         """NaN replaced by medians, without the added features."""
@@ -257,16 +253,10 @@ class ScaleImage(Step[Tensor]):
         return replace(self, mean=moments.mean, std=moments.std, most=most, gaps=gaps)
 
     @functools.cached_property
-    def _of_bytes(self) -> Scaling:
-        return self._affine(255.0)
-
-    @functools.cached_property
-    def _of_numbers(self) -> Scaling:
-        return self._affine(1.0)
-
-    def _affine(self, divisor: float) -> Scaling:
-        shift, scale = self.fitted(self.mean) * divisor, inverse(self.fitted(self.std)) / divisor
-        return Scaling(shift.view(-1, 1, 1), scale.view(-1, 1, 1))
+    def _affine(self) -> dict[bool, Scaling]:
+        """By whether they are bytes."""
+        mean, scale = self.fitted(self.mean).view(-1, 1, 1), inverse(self.fitted(self.std)).view(-1, 1, 1)
+        return {False: Scaling(mean, scale), True: Scaling(mean * 255, scale / 255)}
 
     def __call__(self, value: Tensor) -> Tensor:
         if value.dtype in (torch.int8, torch.int16):  # so that the same numbers in a wider type give the same bits
@@ -275,7 +265,7 @@ class ScaleImage(Step[Tensor]):
             most = 255.0 if value.dtype == torch.uint8 else self.most
             wide = torch.float64 if value.dtype in (torch.int32, torch.int64) else torch.float32
             return value.to(wide).div(most).to(torch.float32) if most != 1 else value.to(torch.float32)
-        x = (self._of_bytes if value.dtype == torch.uint8 else self._of_numbers)(value).to(torch.float32)
+        x = self._affine[value.dtype == torch.uint8](value).to(torch.float32)
         return x.nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf) if self.gaps else x
 
     def notes(self, names: Names = None) -> list[str]:

@@ -13,35 +13,12 @@ from torch import Tensor
 
 from handful.base.errors import HandfulError, some
 from handful.data.base import Ragged
+from handful.models.base import Inputs
 from handful.transform.steps.stored import stored
 
 T = TypeVar("T")
 V = TypeVar("V")  # what a step takes: a Tensor, a Ragged or strings
 Names = list[str] | None
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a model is called with.
-
-    kind: image, vector, table, text, audio, language or tensor; or "named" for several. names: the batch
-    columns, ("x",) or the model's keyword arguments. shape: of one row, None where it varies from batch to
-    batch. n_numbers, cardinalities: of a table; counts: training rows of each id of a category; vocabulary: number of
-    ids; max_length: of a row of ids or frames; channels, size: of pictures; mels, rate: of sound.
-    """
-
-    kind: str
-    names: tuple[str, ...] = ("x",)
-    shape: tuple[int | None, ...] = ()
-    n_numbers: int = 0
-    cardinalities: tuple[int, ...] = ()
-    counts: tuple[tuple[int, ...], ...] = ()
-    vocabulary: int = 0
-    max_length: int = 0
-    channels: int = 0
-    size: tuple[int, int] = (0, 0)
-    mels: int = 0
-    rate: int = 0
 
 
 @dataclass(frozen=True, eq=False)

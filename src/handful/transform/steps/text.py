@@ -5,7 +5,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import tokenizers
@@ -17,9 +17,10 @@ from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Ragged
 from handful.data.gather import ragged_of
 from handful.data.tables.strings import UNSPACED, composed
+from handful.models.base import Inputs
 from handful.transform.steps.numbers import index_of, padded
 from handful.transform.steps.statistics import Sample
-from handful.transform.steps.step import Inputs, Names, Step
+from handful.transform.steps.step import Names, Step
 
 PAD, UNKNOWN = 0, 1
 _MODES = ("bpe", "word", "character")
@@ -93,16 +94,16 @@ class Tokenize(Step[Sequence[str]]):
         return "".join(sorted(sorted(counts, key=lambda c: (-counts[c], c))[: self.size - 2]))
 
     def _train(self, texts: Iterable[list[str]]) -> str:
-        kinds, special = tokenizers.pre_tokenizers, ["[PAD]", "[UNK]"]
+        kinds, trainers = tokenizers.pre_tokenizers, tokenizers.trainers
         trainer: tokenizers.trainers.Trainer
+        options: dict[str, Any] = {"vocab_size": self.size, "min_frequency": 2, "special_tokens": ["[PAD]", "[UNK]"]}
+        options["show_progress"] = False
         if self.mode == "word":
             model = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token="[UNK]"))
             letter = kinds.Split(tokenizers.Regex(UNSPACED + r"\p{M}*"), behavior="isolated")
             model.pre_tokenizer = kinds.Sequence([letter, kinds.BertPreTokenizer()])
             model.normalizer = tokenizers.normalizers.BertNormalizer(strip_accents=False, lowercase=self.lowercase)
-            trainer = tokenizers.trainers.WordLevelTrainer(
-                vocab_size=self.size, min_frequency=2, special_tokens=special, show_progress=False
-            )
+            trainer = trainers.WordLevelTrainer(**options)
         else:
             if self.size < 300:
                 raise HandfulError(f"byte-level tokens need a size of 300 or more, not {self.size}")
@@ -111,13 +112,7 @@ class Tokenize(Step[Sequence[str]]):
             model.decoder = tokenizers.decoders.ByteLevel()
             if self.lowercase:
                 model.normalizer = tokenizers.normalizers.Lowercase()
-            trainer = tokenizers.trainers.BpeTrainer(
-                vocab_size=self.size,
-                min_frequency=2,
-                special_tokens=special,
-                initial_alphabet=kinds.ByteLevel.alphabet(),
-                show_progress=False,
-            )
+            trainer = trainers.BpeTrainer(initial_alphabet=kinds.ByteLevel.alphabet(), **options)
         model.train_from_iterator(texts, trainer)
         model.encode_special_tokens = True  # "[PAD]" in a user's text is text
         return str(model.to_str())
@@ -225,10 +220,9 @@ class PadTokens(Step[Ragged]):
         return Inputs("text", shape=shape, vocabulary=self.vocabulary, max_length=self.max_length or 0)
 
     def outside(self) -> tuple[str, tuple[int | None, ...], str]:
-        shifted = (
-            f"{self.shift} is added to each id up to {self.largest}, others become {UNKNOWN}; " if self.shift else ""
-        )
-        return "int64", (None,), f"{shifted}a row is cut at {self.max_length} ids; {PAD} behind the end"
+        cut = f"a row is cut at {self.max_length} ids; {PAD} behind the end"
+        shifted = f"{self.shift} is added to each id up to {self.largest}, others become {UNKNOWN}; {cut}"
+        return "int64", (None,), shifted if self.shift else cut
 
     def __call__(self, value: Ragged) -> Tensor:
         ids = value.values.numpy().astype(np.int64)
