@@ -166,17 +166,15 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
         return None
     unit = min(one.units, key=lambda unit: one.units[unit][1], default="")
     if len(one.units) > 1 and any(np.isnan(in_unit(other, unit)) for other in one.units):
-        shown = " and ".join(
-            f"'{text}' in row {row}" for text, row in sorted(one.units.values(), key=itemgetter(1))[:2]
-        )
+        two = sorted(one.units.values(), key=itemgetter(1))[:2]
+        shown = " and ".join(f"'{text}' in row {row}" for text, row in two)
         several = f"'{key}' holds amounts in several units ({shown})"
         if is_target and known.different > _MOST_CLASSES:
             raise HandfulError(f"{o.name}: target {several}: bring them to one")
         notes.append(f"{several}: not read as numbers.")
         return None
     plain, odd = one.signs is None, known.told - one.rows
-    named = plain and TIME_NAME.search(key) is not None
-    if plain and not (known.marks or odd or (named and not is_target)):
+    if plain and not (known.marks or odd or (TIME_NAME.search(key) and not is_target)):
         return None
     counted = plain or (unit and not is_money(unit) and unit not in "%‰")
     if is_target and counted and (known.different - len(one.odd or ()) <= _MOST_CLASSES or one.zeros):
@@ -197,7 +195,7 @@ def _fitting(known: StringStats, timed: bool) -> dict[str, Reading]:
     """The ways that read the strings; eight digits are days where all are and the name says so (timed)."""
     fits = {way: one for way, one in known.readings.items() if one.rows and _few(one, known)}
     digits = fits.pop(DIGITS, None)
-    return {DIGITS: digits} if digits is not None and not digits.odd and timed else fits
+    return {DIGITS: digits} if timed and digits is not None and digits.rows == known.told else fits
 
 
 def of_dates(key: str, way: str) -> str:
