@@ -46,7 +46,6 @@ class OptimizerGroup(Optimizer):
         self._share()  # load_state_dict has made new groups and a new state
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step of every part."""
         loss = evaluated(closure)
         for part in self.parts:
             part.step()
@@ -100,6 +99,25 @@ def switch(optimizer: Optimizer, mode: Literal["train", "eval"]) -> None:
     match optimizer:
         case TwoWeights():
             optimizer.train() if mode == "train" else optimizer.eval()
+
+
+def low_precision(optimizer: Optimizer) -> list[str]:
+    """What rounding does to the moments that torch's optimizers keep in the weights' own dtype.
+
+    A decay by less than a quarter of the dtype's epsilon is rounded back to what it was, whatever the value.
+    """
+    for part in parts_of(optimizer):
+        for group in part.param_groups if type(part).__module__.startswith("torch.optim") else ():
+            beta = group.get("betas", (0.0, 0.0))[1]
+            for dtype in {p.dtype for p in group["params"]} & {torch.bfloat16, torch.float16}:
+                if 1 - beta < torch.finfo(dtype).eps / 4:
+                    title, kind = type(part).__name__, str(dtype).removeprefix("torch.")
+                    return [
+                        f"The weights are {kind}, and so is the second moment of {title}: times {beta:g} it is rounded "
+                        "back, so it grows and never shrinks, and steps get shorter. Use weights in float32 with "
+                        "precision='bfloat16', or smaller betas, as in adamw(betas=[0.9, 0.95])."
+                    ]
+    return []
 
 
 def needs_closure(optimizer: Optimizer) -> bool:

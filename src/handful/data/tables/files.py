@@ -84,9 +84,10 @@ class TableBlock:
             return plain(self.parse(dict.fromkeys(types, TEXT) | own, None, self.skipped))
 
     def label(self, o: Options) -> str | None:
-        """The target, where this is CSV that is read for the first time."""
+        """The target, where this is CSV that is read for the first time; None also for one of codes, which are text."""
         goal = likely_target(self.names, o)
-        return goal if self.dialect is not None and goal in self.names and goal not in o.schema else None
+        known = self.dialect is None or goal in o.schema or goal in self.dialect.codes
+        return goal if goal in self.names and not known else None
 
     def table(self, types: Types | None = None, only: Collection[str] | None = None) -> pa.Table:
         """The rows as a table that `plain` made, its columns of `types` and in their order where these are given; only:
