@@ -44,6 +44,7 @@ from handful.optim.state import (
     averages_itself,
     decoupled,
     load_state,
+    low_precision,
     needs_closure,
     parts_of,
     state_tensors,
@@ -182,7 +183,7 @@ def _what_to_know(optimizer: Optimizer, model: nn.Module, *, decays: bool) -> li
     rates = {group["initial_lr"] for group in optimizer.param_groups}
     if len(rates) > 1:
         notes.append(f"The groups of the optimizer have learning rates from {min(rates):g} to {max(rates):g}.")
-    return notes + (_of_two_weights(optimizer, model) if averages_itself(optimizer) else [])
+    return notes + low_precision(optimizer) + (_of_two_weights(optimizer, model) if averages_itself(optimizer) else [])
 
 
 def _rates(lr: Auto | Mapping[str, float]) -> tuple[Choice | None, dict[str, Mapping[str, object]]]:

@@ -101,6 +101,25 @@ def switch(optimizer: Optimizer, mode: Literal["train", "eval"]) -> None:
             optimizer.train() if mode == "train" else optimizer.eval()
 
 
+def low_precision(optimizer: Optimizer) -> list[str]:
+    """What rounding does to the moments that torch's optimizers keep in the weights' own dtype.
+
+    A decay by less than a quarter of the dtype's epsilon is rounded back to what it was, whatever the value.
+    """
+    for part in parts_of(optimizer):
+        for group in part.param_groups if type(part).__module__.startswith("torch.optim") else ():
+            beta = group.get("betas", (0.0, 0.0))[1]
+            for dtype in {p.dtype for p in group["params"]} & {torch.bfloat16, torch.float16}:
+                if 1 - beta < torch.finfo(dtype).eps / 4:
+                    title, kind = type(part).__name__, str(dtype).removeprefix("torch.")
+                    return [
+                        f"The weights are {kind}, and so is the second moment of {title}: times {beta:g} it is rounded "
+                        "back, so it grows and never shrinks, and steps get shorter. Use weights in float32 with "
+                        "precision='bfloat16', or smaller betas, as in adamw(betas=[0.9, 0.95])."
+                    ]
+    return []
+
+
 def needs_closure(optimizer: Optimizer) -> bool:
     """Whether its step has to be given the loss to evaluate, as LBFGS's."""
     closure = inspect.signature(optimizer.step).parameters.get("closure")
