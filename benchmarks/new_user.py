@@ -101,7 +101,7 @@ def main() -> None:
             rows.append(f"| {task} | {data} | {shown} | {seconds:.0f} s | {found[0]} |")
     said = (
         f"Each was done from a wheel in an empty environment ({installing:.0f} s to install), with the files named and "
-        f"nothing else,\nby `python benchmarks/new_user.py` ({os.cpu_count()} cores at a load of {os.getloadavg()[0]:.0f}; "
+        f"nothing else,\nby `python benchmarks/new_user.py` ({os.cpu_count()} cores, load {os.getloadavg()[0]:.0f}; "
         "from the command to its end, the report included).\n\n"
     )
     page = PAGE.read_text(encoding="utf-8")
