@@ -28,9 +28,8 @@ from choice_workloads import HERE, WORKLOADS, Workload
 
 from handful.plan.build import assemble
 from handful.plan.probe.decide import batch_cap
-from handful.plan.probe.snapshot import untouched
 from handful.plan.probe.step_time import Throughput, powers_of_two
-from handful.plan.probe.steps import step
+from handful.plan.probe.steps import step, untouched
 from handful.training.training import Training
 from handful.training.watch.evaluation import evaluate
 from handful.training.watch.guards import NonFiniteLoss, OutOfMemory

@@ -36,9 +36,9 @@ from torch import nn
 
 from handful.fit import Run, run_training
 from handful.plan.build import assemble
-from handful.runs.history import History
 from handful.training.training import Training
 from handful.training.watch.evaluation import evaluate
+from handful.training.watch.history import History
 
 CACHE = HERE / ".cache" / "never_worse"
 CODE = "3"
@@ -296,6 +296,13 @@ def there(s: Set, labels: list[str], seeds: list[int]) -> tuple[str, list[int]]:
     return best, found[best]
 
 
+def counted(seeds: list[tuple[str, int]]) -> str:
+    """How many seeds the sets have, those with fewer than the most by name."""
+    most = max(n for _, n in seeds)
+    fewer = ", ".join(f"{name} {n}" for name, n in seeds if n < most)
+    return f"{fewer}, the others {most}" if fewer else f"all {most}"
+
+
 def write(labels: list[str], seeds: list[int]) -> None:
     """The page of the runs that are there, each data set by the seeds for which all three are; those of other labels
     than the first have a star. What is below BY_HAND stays."""
@@ -315,9 +322,7 @@ def write(labels: list[str], seeds: list[int]) -> None:
             f"## {title}\n",
             f"Geometric mean **{geometric(ratios):.3f}**, worst **{max(ratios):.3f}** of {len(ratios)}"
             + (f"; of the {len(usual)} above 0.3 {geometric(usual):.3f}" if 0 < len(usual) < len(ratios) else "")
-            + f". Seeds: {', '.join(f'{name} {n}' for name, _, n in rows if n < len(seeds)) or 'all'}"
-            + (f", the others {len(seeds)}" if any(n < len(seeds) for *_, n in rows) else f" {len(seeds)}")
-            + ".\n",
+            + f". Seeds: {counted([(name, n) for name, _, n in rows])}.\n",
             in_seconds([row for _, row, _ in rows]) + "\n",
             HEAD, *(line(name, row) for name, row, _ in rows), "",
         ]  # fmt: skip

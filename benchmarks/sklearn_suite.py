@@ -2,6 +2,10 @@
 
     python benchmarks/sklearn_suite.py            # results/sklearn_suite.md is what it prints
     python benchmarks/sklearn_suite.py -k warm    # only some of them: nothing is written
+    python benchmarks/sklearn_suite.py --from-the-end     # a second process beside the first, from the last test on
+
+What each test came to is kept in .cache/sklearn_suite.jsonl as it ends, so that a run which was cut goes on there, and
+two processes share the tests; remove the file to begin anew.
 
 The tests are read from the installed package; nothing of them is kept here. Their estimators are exchanged for classes
 that hold one of handful's and translate what is written otherwise (docs/coming-from.md has the list): names of
@@ -14,6 +18,7 @@ ASIDE names, each after it was read, with the reason.
 """
 
 import inspect
+import json
 import re
 import signal
 import sys
@@ -32,6 +37,7 @@ from torch import nn
 from handful.sklearn import MiniBatchClassifier, MiniBatchRegressor
 
 LIMIT = 100
+KEPT = Path(__file__).parent / ".cache" / "sklearn_suite.jsonl"
 # Why tests ask for something else than behaviour that both promise, and below it which: their names, as patterns.
 ASIDE = r"""
 an estimator without labels, which is no part of handful
@@ -233,16 +239,25 @@ def prepare() -> list[str]:
     return [str(where / "neural_network/tests/test_mlp.py"), str(where / "linear_model/tests/test_sgd.py")]
 
 
+def ended() -> dict[str, str]:
+    """What the tests that ended came to, by name."""
+    return dict(map(json.loads, KEPT.read_text(encoding="utf-8").splitlines())) if KEPT.exists() else {}
+
+
 class Tally:
     """What became of each test; one that takes more than LIMIT seconds of a processor fails."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: bool, backwards: bool) -> None:
         self.outcome: dict[str, str] = {}
         self.aside: dict[str, int] = {}
+        self.kept, self.backwards = kept, backwards
 
     def pytest_collection_modifyitems(self, items):
         self.aside = {why: sum(reason(item.nodeid) == why for item in items) for why in OTHER}
-        items[:] = [item for item in items if reason(item.nodeid) is None]
+        items[:] = [item for item in items if reason(item.nodeid) is None][:: -1 if self.backwards else 1]
+
+    def pytest_runtest_protocol(self, item):
+        return True if self.kept and item.nodeid in ended() else None
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item):
@@ -260,23 +275,29 @@ class Tally:
         if report.when == "call" or report.failed or report.skipped:
             words = str((getattr(report.longrepr, "reprcrash", None) and report.longrepr.reprcrash.message) or "")
             self.outcome[report.nodeid] = "passed" if report.passed else f"failed: {' '.join(words.split())[:110]}"
+            if self.kept:
+                with KEPT.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps([report.nodeid, self.outcome[report.nodeid]]) + "\n")
 
 
 def main() -> None:
-    tally, paths = Tally(), prepare()
+    backwards = sys.argv[1:] == ["--from-the-end"]
+    given = [] if backwards else sys.argv[1:]
+    KEPT.parent.mkdir(exist_ok=True)
+    tally, paths = Tally(not given, backwards), prepare()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         (Path(folder) / "pytest.ini").write_text("[pytest]\n")
         options = ["-q", "--no-header", "-p", "no:cacheprovider", "-c", f"{folder}/pytest.ini", "--tb=line"]
-        options += [*sys.argv[1:], "--import-mode=importlib"]
+        options += [*given, "--import-mode=importlib"]
         pytest.main([*options, *paths], plugins=[tally])
-    report(tally.outcome, tally.aside)
+    report(tally.outcome if given else ended(), tally.aside, written=not given)
 
 
 def reason(test: str) -> str | None:
     return next((why for why, tests in OTHER.items() if re.fullmatch(tests, test.split("::")[-1])), None)
 
 
-def report(outcome: dict[str, str], aside: dict[str, int]) -> None:
+def report(outcome: dict[str, str], aside: dict[str, int], *, written: bool) -> None:
     """The page of results."""
     good = sum(what == "passed" for what in outcome.values())
     lines = [
@@ -297,7 +318,7 @@ def report(outcome: dict[str, str], aside: dict[str, int]) -> None:
     ]
     text = "\n".join(lines) + "\n"
     print(text)
-    if not sys.argv[1:]:
+    if written:
         (Path(__file__).parent / "results" / "sklearn_suite.md").write_text(text, encoding="utf-8")
 
 

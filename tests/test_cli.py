@@ -20,7 +20,7 @@ import torch
 import handful
 from handful.base.errors import HandfulError
 from handful.cli.watch import server_of
-from handful.runs.folder import RunFolder
+from handful.training.watch.folder import RunFolder
 
 TINY = ["--model", "linear", "--batch", "64", "--lr", "0.02", "--until", "epochs(2)"]
 

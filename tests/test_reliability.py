@@ -25,10 +25,10 @@ from handful.base import files
 from handful.base.errors import HandfulError
 from handful.cli.watch import page_of
 from handful.runs.diff import diff
-from handful.runs.folder import RunFolder
 from handful.runs.inspect import show_run
 from handful.training.process import checkpoint
 from handful.training.process.interrupts import Interrupts
+from handful.training.watch.folder import RunFolder
 
 DIGITS = load_digits()
 X = torch.from_numpy((DIGITS.data / 16).astype(np.float32))

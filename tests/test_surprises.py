@@ -1,6 +1,7 @@
 """Faults that nobody lists: folders that move, data that change, forks, threads, handlers, modes of the process."""
 
 import contextlib
+import copy
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -308,6 +310,22 @@ def test_a_run_in_a_run_a_thread_and_in_other_modes_is_the_same(tmp_path, whole)
 
     found["seeds"] = bits(fit(tmp_path / "seeds", callbacks=[lambda *_: seeds()]))
     assert found == dict.fromkeys(found, whole)
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_runs_at_the_same_time_in_threads_are_those_alone(by_name):
+    x = np.random.default_rng(0).normal(size=(96, 5)).astype("float32")
+    y, base = (x[:, 0] > 0).astype(int), nn.Sequential(nn.Linear(5, 32), nn.Dropout(0.5), nn.Linear(32, 2))
+
+    def run(seed):
+        model = "mlp(hidden=[16], dropout=0.3)" if by_name else copy.deepcopy(base)
+        how = {"batch": 16, "lr": 0.01, "until": "steps(40)", "quiet": True}
+        return handful.fit(model, (x, y), seed=seed, **how).model.state_dict().values()
+
+    alone = [run(seed) for seed in (0, 1)]
+    with ThreadPoolExecutor(4) as pool:  # dropout draws from the one random state of the process
+        for k, found in enumerate(pool.map(run, [0, 1, 0, 1])):
+            assert all(map(torch.equal, found, alone[k % 2]))
 
 
 def test_a_signal_stops_the_run_around_a_run_and_a_comparison(tmp_path):

@@ -17,6 +17,7 @@ from torch import nn
 from handful.base import files
 from handful.base.callbacks import Callback
 from handful.base.errors import HandfulError, StepError, shown
+from handful.base.keys import IN_TURN
 from handful.base.stopwatch import STEPS, TRACE, Stopwatch, part, stopwatch
 from handful.data.base import Batch
 from handful.data.options import Collate
@@ -24,8 +25,6 @@ from handful.plan.build import adopt, assemble
 from handful.plan.config import Config, ConfigOptions, spelled_out
 from handful.report.live import Live
 from handful.report.spent import BACKWARD, COPYING, FORWARD, LOSS, UPDATE, WAITING
-from handful.runs.folder import RunFolder
-from handful.runs.history import History
 from handful.runs.judge import extras
 from handful.runs.replay import Replay, take_again
 from handful.runs.run import BROKEN_OFF, DONE, SPENT, UNSAVED, Run, open_run
@@ -41,6 +40,8 @@ from handful.training.process.parallel import Ranks, joined, restarted
 from handful.training.special.exact import OverRanks
 from handful.training.step import ExactGradient
 from handful.training.training import Training
+from handful.training.watch.folder import RunFolder
+from handful.training.watch.history import History
 from handful.training.watch.observe import Observer, restore_best
 from handful.training.watch.record import save
 from handful.training.watch.recovery import train
@@ -209,9 +210,9 @@ def run_training(t: Training, callbacks: Sequence[Callback]) -> Run:
 
 def _run_training(t: Training, watch: Stopwatch) -> Run:
     state, observer = t.state, Observer(t)
-    generator_state, status, unsaved = torch.random.get_rng_state(), DONE, None
+    generator_state, status = torch.random.get_rng_state(), DONE
     with t.live, using_threads(t.plan.threads), Interrupts() as interrupts:
-        t.live.start(t.plan.choices, t.plan.notes)
+        t.live.start(t.plan.choices, t.plan.notes, t.planned)
         try:
             observer.tell("start", {"plan": t.plan, "training": t})
             observer.begin()
@@ -231,9 +232,9 @@ def _run_training(t: Training, watch: Stopwatch) -> Run:
                 raise
             state.stopped_because, status = str(error), BROKEN_OFF  # what was learned before is kept
         finally:
-            torch.random.set_rng_state(generator_state)
-        if t.looked_at == state.step and not state.torn:  # or the checkpoint before is the one to go on from
-            unsaved = save(t)
+            with IN_TURN:
+                torch.random.set_rng_state(generator_state)
+        unsaved = save(t) if t.looked_at == state.step and not state.torn else None  # else it goes on from before
         state.stopped_because += restore_best(t)
         t.live.close(state.stopped_because)
     if state.stopped_because == INTERRUPTED:

@@ -115,6 +115,58 @@ def test_iterators_are_read_to_their_end_and_said_to_be():
         handful.open(endless(), memory=10_000_000)
 
 
+class Named(torch.utils.data.Dataset):
+    """Samples with several inputs in a dict, one of which no Tensor can hold, beside the target."""
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, i):
+        return {"a": float(i), "b": [i, 2.0 * i], "tags": ["x", "y"]}, i % 2
+
+
+class Sums(torch.nn.Linear):
+    def forward(self, a, b):
+        return super().forward(torch.cat([a[:, None], b], 1))
+
+
+def test_samples_of_several_inputs_beside_the_target():
+    """From a Dataset, an iterator, a list and a DataLoader: the same weights as from columns."""
+    samples = [(({"a": x["a"], "b": np.float32(x["b"])}), y) for x, y in map(Named().__getitem__, range(12))]
+    columns = {"a": np.arange(12.0, dtype="f4"), "b": np.array([x["b"] for x, _ in samples]), "y": np.arange(12) % 2}
+
+    def weight(data):
+        torch.manual_seed(0)
+        how = {"target": "y", "valid": None, "lr": 0.1, "batch": 4, "until": "epochs(2)", "quiet": True}
+        run = handful.fit(Sums(3, 2), data, **how)
+        return run.model.weight.detach(), run.plan.notes
+
+    expected, _ = weight(columns)
+    for data in (Named(), iter(samples), samples, torch.utils.data.DataLoader(samples, 5, shuffle=True)):
+        found, notes = weight(data)
+        torch.testing.assert_close(found, expected)
+        assert not isinstance(data, Named) or any(
+            "cannot become Tensors (collate=... makes such): tags" in n for n in notes
+        )
+    with pytest.raises(HandfulError, match="'tags' of row 0 is a list, which cannot become a Tensor"):
+        handful.open(Named(), target="tags")
+
+
+def test_a_cursor_of_a_data_base_and_any_stream_of_arrow():
+    data_base = sqlite3.connect(":memory:")
+    FRAME.to_sql("t", data_base, index=False)
+    assert rows(handful.open(data_base.execute("select a, label from t"))) == {
+        "a": [1.5, 2.5, -3.0],
+        "label": [0, 1, 0],
+    }
+
+    class Capsule:
+        def __arrow_c_stream__(self, requested_schema=None):
+            return TABLE.__arrow_c_stream__(requested_schema)
+
+    assert rows(handful.open(Capsule())) == rows(handful.open(FRAME))
+
+
 def test_a_masked_value_is_a_missing_one():
     masked = np.ma.masked_array([[1, 2], [3, 4]], [[True, False], [False, False]])
     source = handful.open((masked, [0, 1]))

@@ -7,6 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 import handful
 from handful.base.errors import HandfulError
@@ -379,3 +380,76 @@ def test_fractions_of_seconds_are_kept(tmp_path):
     for name, where in containers(tmp_path, pd.DataFrame({"t": texts, "y": Y})).items():
         found = values(handful.open(where, target="y"), "t")
         assert found[0] == moment.replace(tzinfo=datetime.UTC).timestamp(), name
+
+
+# --- several units, free text beside amounts ---
+
+LENGTHS = [3000.0, 250.0, 0.5, 12.0] * 15  # metres
+UNITS = {  # how they are written -> in the unit of the first row
+    "km, m, cm": (["3 km", "250 m", "50 cm", "12 m"] * 15, [3.0, 0.25, 0.0005, 0.012] * 15),
+    "g, kg": ([f"{k} g" if k % 2 else f"{k / 1000} kg" for k in range(1, 61)], list(range(1, 61))),
+    "h, min": ([f"{k / 4} h" if k % 3 == 0 else f"{15 * k} min" for k in range(60)], [k / 4 for k in range(60)]),
+    "per cent and none": ([f"{k}%" if k % 2 == 0 else f"{k}" for k in range(60)], list(range(60))),
+    "ml, l": ([f"{k} ml" if k % 2 == 0 else f"{k / 1000} l" for k in range(60)], list(range(60))),
+}
+
+
+@pytest.mark.parametrize("role", ["input", "target"])
+@pytest.mark.parametrize("kind", UNITS)
+def test_units_of_one_kind_are_brought_to_that_of_the_first_row(kind, role):
+    cells, due = UNITS[kind]
+    data = {"z": [0.5 * (k % 7) for k in range(60)], "d": cells}
+    source = handful.open(data, target="d" if role == "target" else "z")
+    if source.columns["d"].kind == "category":  # a target of few different values
+        assert len(set(due)) <= 20
+        return
+    assert source.take(range(60))["d"].numpy() == pytest.approx(due, rel=1e-12)
+    assert any("'d' is in " in note for note in source.notes)
+    if role == "input":
+        run = handful.fit("linear", data, target="z", until="steps(2)", batch=8, lr=0.1, quiet=True)
+        whole = run.outputs(data)
+        for row in (0, 1, 2):
+            assert torch.equal(run.outputs({"d": cells[row]}), whole[row : row + 1])
+        with pytest.raises(HandfulError, match="'d' must be a number but is '3 EUR' in row 0"):
+            run.predict({"d": "3 EUR"})
+
+
+@pytest.mark.parametrize("other", ["kg", "€"])
+def test_units_of_several_kinds_are_no_numbers(other):
+    cells = [f"{k} km" if k % 3 else f"{k} {other}" for k in range(60)]
+    assert any("amounts in several units" in n for n in handful.open({"d": cells * 2, "z": [0, 1] * 60}, "z").notes)
+    with pytest.raises(HandfulError, match="amounts in several units"):
+        handful.open({"d": cells, "z": [0, 1] * 30}, target="d")
+
+
+WORDS = ["not done", "haemolysed, repeat", "<0.1"]
+
+
+@pytest.mark.parametrize("kind", ["amounts", "ages", "dates"])
+def test_free_text_beside_amounts_is_missing_there_and_later(kind):
+    numbers = [k / 8 for k in range(90)] if kind == "amounts" else [20 + k for k in range(90)]
+    days = [str(np.datetime64("2020-01-01") + k) for k in range(90)]
+    text = WORDS if kind != "ages" else WORDS[:1]
+    cells = [text[k % len(text)] if k % 3 == 0 else days[k] if kind == "dates" else str(numbers[k]) for k in range(90)]
+    data = {"d": cells, "z": [0, 1] * 45}
+    source = handful.open(data, target="z")
+    found = source.take(range(90))["d"].numpy()
+    assert np.isnan(found).tolist() == [k % 3 == 0 for k in range(90)]
+    assert any("30 of 90 rows hold something else and are read as missing" in n for n in source.notes)
+    run = handful.fit("table", data, target="z", until="steps(2)", batch=8, lr=0.1, quiet=True)
+    whole = run.outputs(data)
+    for new in (cells[0], "something quite new", None, ""):
+        assert torch.equal(run.outputs({"d": new}), whole[:1])
+    assert torch.equal(run.outputs([{"d": cells[4]}]), whole[4:5])
+    with pytest.raises(HandfulError, match="target 'd' is a number in 60 of 90 rows but 'not done' in row 0"):
+        handful.open(data, target="d")
+
+
+def test_names_beside_numbers_stay_names():
+    """Few different numbers, codes with zeros in front, and whole numbers beside as many other names, as tickets."""
+    few = [["10", "20", "30", "x"][k % 4] for k in range(60)]
+    codes = [f"{k:05d}" if k % 3 else f"K{k % 9}A" for k in range(60)]
+    tickets = [str(10_000 + 37 * k) if k % 3 else f"PC {k}" for k in range(60)]
+    source = handful.open({"few": few, "codes": codes * 2, "tickets": tickets * 2, "z": [0, 1] * 60}
+                          | {"few": few * 2}, target="z")  # fmt: skip
+    assert {source.columns[name].kind for name in ("few", "codes", "tickets")} == {"category"}

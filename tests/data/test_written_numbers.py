@@ -70,7 +70,7 @@ def test_json(orient: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('{"a": 1}\n{"a": 2}', "lines of one object each end in .jsonl"),
+        ('{"a": 1}\n[2]', "each line must be one object"),
         ("[1, 2]", "neither a list of objects"),
         ('{"a": [1, 2], "b": [1]}', "columns of one length"),
         ("[]", "neither a list of objects"),

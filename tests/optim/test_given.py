@@ -1,6 +1,7 @@
 """Optimizers and schedules as a torch user brings them, against plain loops, and resumed after an interruption."""
 
 import math
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from torch.optim.lr_scheduler import (
 import handful
 from handful.base.errors import HandfulError
 from handful.base.keys import dropout_key
+from handful.optim.state import state_tensors
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(96, 5, generator=GENERATOR)
@@ -274,6 +276,11 @@ def test_resumed_to_the_bit(name: str, tmp_path: Path) -> None:
     assert same(whole, second)
 
 
+class Rateless(torch.optim.Optimizer):
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, {})
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -296,6 +303,10 @@ def test_resumed_to_the_bit(name: str, tmp_path: Path) -> None:
         ({"schedule": lambda progress: -1.0}, "asks for -1 times the learning rate"),
         ({"schedule": lambda progress: math.nan}, "asks for nan times the learning rate"),
         ({"schedule": lambda progress: "fast"}, "must return a number, the factor of the learning rate, not 'fast'"),
+        (
+            {"optimizer": lambda params: Rateless(params), "lr": "auto"},
+            "not a torch optimizer whose groups have a rate, lr",
+        ),
         ({"schedule": 3}, "schedule must be a schedule"),
     ],
 )
@@ -303,6 +314,45 @@ def test_refused_in_one_sentence(given: dict[str, Any], words: str) -> None:
     with pytest.raises(HandfulError) as caught:
         fit(plain(), **given)
     assert words in str(caught.value)
+
+
+class Keeps(torch.optim.SGD):
+    """Keeps what AdaShift, AggMo, EmoNavi, Kron and LoRARite (pytorch_optimizer 4.1) do: of all parameters together, in
+    deques, by numbers, types, and matrices that lie column by column."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, lr=0.05)
+        self.param_groups[0]["dtype"] = torch.float32
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        own: Any = self.state
+        own.setdefault("all", {"seen": 0})["seen"] += 1
+        for p in self.param_groups[0]["params"]:
+            kept = self.state[p]
+            kept.setdefault("last", deque(maxlen=2)).append(p.grad.to(self.param_groups[0]["dtype"]))
+            old = kept.setdefault("by", {0.5: torch.zeros_like(p)})[0.5]
+            kept["by"][0.5] = 0.5 * old + sum(kept["last"])
+            square = kept["by"][0.5].reshape(len(p), -1) @ kept["by"][0.5].reshape(len(p), -1).T
+            kept["basis"] = torch.linalg.qr(square + torch.eye(len(p)))[0]
+            p.sub_((kept["basis"] @ p.grad.reshape(len(p), -1)).reshape(p.shape), alpha=0.05 / own["all"]["seen"])
+
+
+def test_whatever_an_optimizer_keeps_comes_back_and_lies_as_it_did(tmp_path: Path) -> None:
+    whole, made = plain(), {"optimizer": lambda params: Keeps(params), "schedule": "constant", "lr": "auto"}
+    fit(whole, **made, until="steps(6)")
+    fit(plain(), **made, until="steps(3)", out=tmp_path / "run")
+    resumed = handful.resume(tmp_path / "run", model=plain(), train=(X, Y), until="steps(6)", quiet=True, **made)
+    assert same(whole, resumed.model)
+    state = resumed.state.optimizer.state if resumed.state else {}
+    kept = state[resumed.model[0].weight]  # type: ignore[index]
+    assert kept["basis"].T.is_contiguous()
+    assert not kept["basis"].is_contiguous()
+    assert state["all"] == {"seen": 6}  # type: ignore[index]
+    broken = torch.optim.SGD(whole.parameters(), lr=0.1)
+    broken.state_dict = dict  # type: ignore[method-assign, assignment]
+    with pytest.raises(HandfulError, match=r"SGD cannot be stored: its state_dict\(\) has no 'state'"):
+        state_tensors(broken)
 
 
 def test_rate_and_decay_in_text_are_its_own_and_lr_has_precedence() -> None:

@@ -597,3 +597,19 @@ def test_what_takes_sparse_gradients_alone_is_given_those():
     options = {"batch": 16, "lr": 0.01, "until": "epochs(1)", "quiet": True}
     for optimizer in ("sgd", "momentum", {"words": torch.optim.SparseAdam, "*": "adamw"}):
         assert handful.fit(Bag(), (x, x[:, 0] % 2), optimizer=optimizer, **options).scores["valid_loss"] > 0
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "nadam", "radam", "adamax"])
+def test_moments_that_are_rounded_back(name):
+    """Where the note is given a spike of the gradient is never forgotten, elsewhere it is."""
+    for dtype, beta in ((torch.bfloat16, 0.999), (torch.bfloat16, 0.99), (torch.float32, 0.999)):
+        model = nn.Linear(1, 1, bias=False, dtype=dtype)
+        built = opt.build(f"{name}(betas=[0.9, {beta}], foreach=False)", model)
+        assert any("never shrinks" in note for note in built.notes) == (dtype == torch.bfloat16 and beta == 0.999)
+        spikes = []
+        for step in range(30):
+            model.weight.grad = torch.full_like(model.weight, 1000.0 if step == 0 else 0.0)
+            built.optimizer.step()
+            state = built.optimizer.state[model.weight]
+            spikes.append(float(state["exp_inf"] if name == "adamax" else state["exp_avg_sq"]))
+        assert (spikes[-1] == spikes[0]) == any("never shrinks" in note for note in built.notes)

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 import handful
 from handful.base.errors import HandfulError
 from handful.optim.build import build
-from handful.optim.rescale import rescale
+from handful.optim.rates import rescale
 
 DIGITS = load_digits()
 X = torch.from_numpy((DIGITS.data / 16).astype(np.float32))

@@ -309,6 +309,19 @@ def test_rows_that_are_learned_by_heart_early_are_begun_with_again_once_at_a_sma
     assert loss(run.model, test) < loss(once.model, test)
 
 
+@pytest.mark.parametrize(("share", "begins"), [(0.4, True), (0.6, False), (1.0, False)])
+def test_a_second_beginning_needs_half_of_the_plan(share, begins):
+    """Later it has neither the time nor the rate to come as low."""
+    t = judge(400, "default")
+    t.planned, t.state.first, t.state.position = 40 * t.examples, {}, round(share * 40 * t.examples)
+    t.state.history = [
+        {"position": k, "valid_loss": 0.3, "train_loss": 0.1} for k in range(t.state.position - 4, t.state.position)
+    ]
+    best = {"position": t.examples, "valid_loss": 0.2}
+    assert bool(observe.rises(t, best)) is begins
+    assert (t.state.first is not None) is begins
+
+
 @pytest.mark.parametrize("after", [False, True])
 def test_a_run_that_is_cut_around_its_second_beginning_ends_with_the_same_bits(after, tmp_path):
     given = {"valid": wide(400, 1), "save_every": 13, "quiet": True}

@@ -8,7 +8,7 @@ from torch import nn
 
 import handful
 from handful.plan import defaults as choose
-from handful.plan.probe import timing as precision
+from handful.plan.probe import step_time as precision
 
 
 def state_hash(t):
@@ -27,7 +27,7 @@ def test_only_a_clear_gain_is_taken(training, monkeypatch, half, expected):
     def gradient(objective, *_, **__):
         clock[0] += half if objective.autocast == torch.bfloat16 else 1.0
 
-    monkeypatch.setattr(precision, "gradient", gradient)
+    monkeypatch.setattr(precision, "exact_gradient", gradient)
     monkeypatch.setattr(precision, "effort", lambda _: clock[0])
     choice = precision.measure_precision(t)
     assert choice.value == expected

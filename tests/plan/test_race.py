@@ -17,9 +17,8 @@ from handful.plan.probe import lr_race as race_module
 from handful.plan.probe.decide import decide
 from handful.plan.probe.first_steps import fell
 from handful.plan.probe.lr_race import Branch, better, branch, harmed, improvement, losses_before, race
-from handful.plan.probe.snapshot import Snapshot
 from handful.plan.probe.step_time import Throughput
-from handful.plan.probe.steps import FAILED, train
+from handful.plan.probe.steps import FAILED, Snapshot, train
 
 from .conftest import fingerprint, mlp
 

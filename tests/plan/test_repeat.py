@@ -11,7 +11,7 @@ import handful
 from handful import schedule, stop
 from handful.base.errors import HandfulError
 from handful.base.plan import Plan
-from handful.plan.probe import decide, step_time, timing
+from handful.plan.probe import decide, step_time
 from handful.sklearn import MiniBatchClassifier, MiniBatchRegressor
 
 DIGITS = load_digits()
@@ -37,7 +37,7 @@ def no_clock(monkeypatch):
 
     monkeypatch.setattr(step_time, "clock", read)
     monkeypatch.setattr(decide, "effort", read)
-    monkeypatch.setattr(timing, "time_in_turn", read)
+    monkeypatch.setattr(step_time, "time_in_turn", read)
 
 
 def slow_moments(monkeypatch, seed):

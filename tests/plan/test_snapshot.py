@@ -12,8 +12,7 @@ from handful.plan.probe import memory
 from handful.plan.probe import step_time as throughput
 from handful.plan.probe.decide import decide
 from handful.plan.probe.lr_race import race
-from handful.plan.probe.snapshot import Snapshot, untouched
-from handful.plan.probe.steps import train
+from handful.plan.probe.steps import Snapshot, train, untouched
 
 from .conftest import fingerprint, mlp
 

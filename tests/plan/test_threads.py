@@ -7,8 +7,8 @@ from sklearn.datasets import load_digits
 
 import handful
 from handful.plan.build import assemble
-from handful.plan.probe import timing as threads
-from handful.plan.probe.snapshot import Snapshot
+from handful.plan.probe import step_time as threads
+from handful.plan.probe.steps import Snapshot
 
 DIGITS = load_digits()
 DATA = (torch.from_numpy(DIGITS.data).float() / 16, torch.from_numpy(DIGITS.target))
@@ -29,7 +29,7 @@ def test_a_busy_machine_gets_one_thread_and_a_quiet_one_all(monkeypatch):
         def gradient(*_, slow=slow_many, clock=clock, **__):
             clock[0] += 1.0 if slow and torch.get_num_threads() > 1 else 0.1
 
-        monkeypatch.setattr(threads, "gradient", gradient)
+        monkeypatch.setattr(threads, "exact_gradient", gradient)
         monkeypatch.setattr(threads.time, "perf_counter", lambda clock=clock: clock[0])
         with threads.using_threads(4):
             choice = threads.choose_threads(t)

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from handful.plan.probe import timing
+from handful.plan.probe import step_time
 from handful.plan.probe.first_steps import _outcome, default_rate, rate_follows
 from handful.plan.probe.lr_race import Branch, harmed, race
 from handful.plan.probe.memory import saved_by_autograd
 from handful.plan.probe.noise_scale import t95
-from handful.plan.probe.snapshot import Snapshot
 from handful.plan.probe.step_time import Throughput, powers_of_two
+from handful.plan.probe.steps import Snapshot
 from handful.training.watch import stop
 from handful.training.watch.guards import NonFiniteLoss
 
@@ -46,40 +46,40 @@ def clock(monkeypatch):
 
     made = Clock()
     made.order = []
-    monkeypatch.setattr(timing, "gradient", made.gradient)
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: made.now)
+    monkeypatch.setattr(step_time, "exact_gradient", made.gradient)
+    monkeypatch.setattr(step_time.time, "perf_counter", lambda: made.now)
     return made
 
 
 def test_settings_take_turns_and_the_first_round_warms_up(training, clock):
     clock.costs = {"slow": [100.0, 4.0, 4.0, 4.0], "fast": [100.0, 1.0, 1.0, 1.0]}
-    assert timing.time_in_turn(training(), clock.ways(), 8, budget=math.inf, rounds=3) == [4000.0, 1000.0]
+    assert step_time.time_in_turn(training(), clock.ways(), 8, budget=math.inf, rounds=3) == [4000.0, 1000.0]
     assert clock.order == ["slow", "fast"] * 4
 
 
 def test_one_slow_moment_does_not_move_the_medians(training, clock):
     clock.costs = {"slow": [4.0, 4.0, 4.0, 90.0], "fast": [1.0, 1.0, 70.0, 1.0]}
-    assert timing.time_in_turn(training(), clock.ways(), 8, budget=math.inf, rounds=3) == [4000.0, 1000.0]
+    assert step_time.time_in_turn(training(), clock.ways(), 8, budget=math.inf, rounds=3) == [4000.0, 1000.0]
 
 
 def test_of_a_run_that_would_spend_its_time_on_it_nothing_is_tried_twice(training, clock):
     t = training()
     t.rule = stop.seconds(100)
-    assert timing.time_in_turn(t, clock.ways(), 8, budget=0.0, rounds=7) is None
+    assert step_time.time_in_turn(t, clock.ways(), 8, budget=0.0, rounds=7) is None
     assert clock.order == ["slow", "fast"]
     t.rule = stop.seconds(200)
-    assert timing.time_in_turn(t, clock.ways(), 8, budget=0.0, rounds=7) == [4000.0, 1000.0]
+    assert step_time.time_in_turn(t, clock.ways(), 8, budget=0.0, rounds=7) == [4000.0, 1000.0]
 
 
 def test_there_are_two_rounds_whatever_the_budget(training, clock):
-    assert timing.time_in_turn(training(), clock.ways(), 8, budget=0.0, rounds=7) == [4000.0, 1000.0]
+    assert step_time.time_in_turn(training(), clock.ways(), 8, budget=0.0, rounds=7) == [4000.0, 1000.0]
     assert clock.order == ["slow", "fast"] * 3  # and one before them
 
 
 def test_precision_is_told_by_the_thread_s_own_time_on_a_busy_machine(training, clock, monkeypatch):
     clock.costs = {"": [90.0, 1.0] * 9}  # by the clock float32 takes 90 times as long
-    monkeypatch.setattr(timing.time, "thread_time", lambda: float(len(clock.order)))
-    choice = timing.measure_precision(training(), budget=math.inf)
+    monkeypatch.setattr(step_time.time, "thread_time", lambda: float(len(clock.order)))
+    choice = step_time.measure_precision(training(), budget=math.inf)
     assert (choice.value, choice.status) == ("float32", "measured")
     assert len(clock.order) == 12
 
@@ -96,8 +96,8 @@ def test_a_step_that_fails_tells_nothing_and_leaves_no_trace(training, monkeypat
         if len(calls) == 4:
             raise NonFiniteLoss("planted")
 
-    monkeypatch.setattr(timing, "gradient", gradient)
-    choice = timing.measure_precision(t)
+    monkeypatch.setattr(step_time, "exact_gradient", gradient)
+    choice = step_time.measure_precision(t)
     assert (choice.value, choice.status) == ("float32", "default")
     assert "the trial step failed" in choice.reason
     assert calls == [None, torch.bfloat16] * 2

@@ -11,7 +11,7 @@ import pytest
 
 import handful
 from handful.cli.watch import server_of
-from handful.runs.folder import RunFolder
+from handful.training.watch.folder import RunFolder
 
 pytestmark = pytest.mark.slow
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 
@@ -34,6 +35,9 @@ def test_the_same_predictions_from_every_container_and_as_dates_themselves(tmp_p
     arrays = {name: FRAME[name].to_numpy() for name in FRAME}
     tensors = {name: torch.tensor(values) for name, values in arrays.items()}
     held = [FRAME, arrays, tensors, records, pl.from_pandas(FRAME)]
+    held += [
+        pa.table(arrays).set_column(FRAME.columns.get_loc("sold"), "sold", pa.array(NUMBERS).cast(pa.decimal128(19)))
+    ]
     held += [tmp_path / name for name in ("t.csv", "t.parquet", "t.jsonl", "store")]
     due = torch.tensor((DAYS - pd.Timestamp(0)).dt.total_seconds().tolist(), dtype=torch.float64)
     for data in held:
@@ -77,3 +81,13 @@ def test_plain_numbers_of_training_stay_so_where_a_file_holds_days_alone():
 def test_a_target_stays_the_number_that_it_is():
     frame = FRAME.assign(y=NUMBERS)
     assert handful.open(frame, "y").columns["y"].dates is None
+
+
+@pytest.mark.parametrize(("freq", "written"), [("M", "2020-03"), ("Q", "2020Q2"), ("D", "2020-01-03")])
+def test_periods_written_as_text_are_the_dates_that_they_came_as(freq, written, tmp_path):
+    frame = pd.DataFrame({"when": pd.period_range("2020-01-01", periods=40, freq=freq), "y": [0, 1] * 20})
+    run = train(frame)
+    row = frame["when"].astype(str).tolist().index(written)
+    (tmp_path / "one.csv").write_text(f"when\n{written}\n")
+    for given in ({"when": written}, tmp_path / "one.csv", frame[row : row + 1]):
+        assert torch.equal(run.outputs(given), run.outputs(frame)[row : row + 1])

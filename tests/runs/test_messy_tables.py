@@ -135,6 +135,8 @@ def test_a_target_of_codes_is_given_back_as_it_was_written(tmp_path):
     run = train(run_csv(frame, tmp_path), "mlp", until="epochs(60)", lr=0.02)
     assert run.predict(frame).tolist() == frame["y"].tolist()
     store = handful.prepare(tmp_path / "data.csv", tmp_path / "store", target="y")
+    assert store.columns["y"] == handful.open(tmp_path / "data.csv", target="y").columns["y"]
+    assert store.columns["y"].classes == ("007", "010", "100")
     assert run.evaluate(store)["accuracy"] == 1
 
 

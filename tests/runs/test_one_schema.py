@@ -7,7 +7,7 @@ import json
 import os
 import sqlite3
 import tempfile
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -519,6 +519,20 @@ KINDS = {
     "amounts": st.integers(0, 9999).map(lambda k: f"${k:,}"),
     "marked numbers": st.one_of(st.integers(0, 99).map(str), st.sampled_from(["?", "NA", "-"])),
     "words": few(st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=4)),
+    "truth with gaps": st.one_of(st.none(), st.booleans()),
+    "whole numbers past 2**53": st.integers(2**53 - 3, 2**53 + 3),
+    "days as numbers": DAYS.map(lambda day: int(day.strftime("%Y%m%d"))),
+    "named months": DAYS.map(lambda day: day.strftime("%d %b %Y")),
+    "american dates": DAYS.map(lambda day: day.strftime("%B %d, %Y")),
+    "durations": st.integers(0, 3000).map(lambda k: f"{k // 60}:{k % 60:02d}"),
+    "decimal commas": st.integers(0, 9999).map(lambda k: f"{k // 100},{k % 100:02d}"),
+    "euros": st.integers(0, 999_999).map(lambda k: f"{k // 1000}.{k % 1000:03d},50 €"),
+    "units": st.builds("{} {}".format, st.integers(0, 99), st.sampled_from(["km", "m", "cm"])),
+    "per cent": st.builds("{}{}".format, st.integers(0, 99), st.sampled_from(["%", "%", ""])),
+    "amounts or words": st.one_of(st.floats(0, 9).map("{:.3f}".format), st.sampled_from(["<0.1", "none seen"])),
+    "letters": few(st.sampled_from(["\u00e9", "e\u0301", "\u00c5", "A\u030a", "\ufb01", "E"])),
+    "labels": st.lists(st.sampled_from("abc"), min_size=1, unique=True).map(";".join),
+    "versions": st.sampled_from(["1.1", "1.10", "1.2"]),
     "text": st.lists(st.sampled_from(["the", "film", "was", "7", "so-so", "x,y"]), min_size=3, max_size=8).map(
         " ".join
     ),
@@ -538,6 +552,21 @@ def tables(draw):
     code = draw(st.lists(st.sampled_from(labels), min_size=rows, max_size=rows))
     columns["label"] = [*labels, *code][:rows]
     return columns
+
+
+TEXTS = (pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string()))
+NUMBERS = (pa.int32(), pa.uint64(), pa.float64(), pa.decimal128(38, 3), pa.decimal256(50, 3))
+
+
+def retyped(column, draw):
+    """The same values as an Arrow array of another type that holds them."""
+    known = [pa.array(column)]
+    plain = known[0].type
+    for kind in TEXTS if plain == pa.string() else NUMBERS if plain in (pa.int64(), pa.float64()) else ():
+        with suppress(pa.ArrowException):
+            found = known[0].cast(kind)
+            known += [found] if found.cast(plain).equals(known[0]) else []
+    return draw(st.sampled_from(known))
 
 
 def same(seen, whole):
@@ -569,6 +598,9 @@ def test_a_prediction_does_not_depend_on_what_a_row_comes_in_or_with(columns, da
             assert run.predict(given).tolist() == predicted[[row]].tolist(), container
             if run.plan.model == "table":
                 assert torch.equal(run.outputs(given), scores[[row]]), container
+        typed = pa.table({name: retyped(values, data.draw) for name, values in one.items()})
+        for given in (typed, typed.to_pandas(types_mapper=pd.ArrowDtype)):
+            assert same(inputs(run, given), whole[[row]]), typed.schema
         store = handful.prepare(path, folder / "store", target="label")
         assert same(inputs(run, store), whole)
         some = sorted(data.draw(st.sets(st.integers(0, n - 1), min_size=1)))

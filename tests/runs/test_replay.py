@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 import handful
 from handful import replay
 from handful.base import files
+from handful.base.plan import Row
 from handful.cli.program import app
 from handful.data.base import Batch
 from handful.plan.probe import batch_growth, decide, steps
 from handful.runs.diff import diff
-from handful.runs.history import Row
 from handful.runs.judge.examples import pictures_of
 from handful.runs.replay import find
 from handful.runs.run import Run

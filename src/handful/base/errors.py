@@ -52,18 +52,18 @@ class StepError(HandfulError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the nearest known name, or the list of names when none is near.
+    """Return " Did you mean 'x'?" for the nearest known name, or the names, of very many the first, when none is near.
 
-    >>> did_you_mean("adamm", ["sgd", "adam"])
-    " Did you mean 'adam'?"
+    >>> did_you_mean("adamm", ["sgd", "adam"]), did_you_mean("C", ["a", "c"])
+    (" Did you mean 'adam'?", " Did you mean 'c'?")
     >>> did_you_mean("zzz", ["sgd", "adam"])
     ' Known: adam, sgd'
     """
     names = sorted(set(known))
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if near:
-        return f" Did you mean '{near[0]}'?"
-    return f" Known: {', '.join(names)}"
+    near = [n for n in names if n.casefold() == name.casefold()] or difflib.get_close_matches(
+        name, names, 1, cutoff=0.6
+    )
+    return f" Did you mean '{near[0]}'?" if near else f" Known: {some(names, 200)}"
 
 
 # What other tools call an option, in the words of Python, which the command line puts in those of its flags.

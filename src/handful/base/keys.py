@@ -7,6 +7,7 @@ Flood 2014, "Fast splittable pseudorandom number generators").
 
 import hashlib
 import random
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -16,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 T = TypeVar("T")
+# Held by whoever sets random states and draws from them: a process has one of each, and runs in other threads wait.
+IN_TURN = threading.RLock()
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -76,14 +79,15 @@ def drawing(*address: int | str) -> Iterator[None]:
     ...     first == (random.random(), np.random.rand(), float(torch.rand(())))
     True
     """
-    restore, seed = random_states(), key(*address, bits=32)
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        restore()
+    with IN_TURN:
+        restore, seed = random_states(), key(*address, bits=32)
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            restore()
 
 
 def random_states() -> Callable[[], None]:

@@ -175,7 +175,6 @@ def versions() -> dict[str, str]:
 
 
 def versions_of(path: Path) -> dict[str, str]:
-    """The versions that a plan was written with."""
     found: dict[str, str] = tomllib.loads(path.read_text(encoding="utf-8"))["versions"]
     return found
 

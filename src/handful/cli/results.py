@@ -121,7 +121,7 @@ def report(
     """Write the page of a run again, or one page of several runs side by side."""
     from handful.fit import load
     from handful.report.page import runs_page
-    from handful.runs.folder import RunFolder
+    from handful.training.watch.folder import RunFolder
 
     if len(runs) == 1:
         page = load(runs[0], device="cpu").report(out)

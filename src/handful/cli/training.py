@@ -43,7 +43,7 @@ def train(
         for note in plan.notes:
             print(f"note: {shown(note)}")
         return {"choices": {name: vars(choice) for name, choice in plan.choices.items()}, "notes": plan.notes}
-    out = out or _free_folder(data)
+    out = out or free_folder(data)
     with named(data, out) as where:
         return _show(fit(model, where, out=out, **options), options)
 
@@ -61,7 +61,7 @@ def profile(
     from handful.fit import fit
 
     given: ConfigOptions = {**options, "until": f"steps({steps})", "profile": True}
-    out = out or _free_folder(data, "-profile")
+    out = out or free_folder(data, "-profile")
     with named(data, out) as where:
         return _show(fit(model, where, out=out, **given), given)
 
@@ -103,12 +103,12 @@ def compare(
 
     goal: tuple[str, float] | None = None
     if reach is not None:
-        name, equals, value = reach.partition("=")
-        if not equals:
+        name, _, value = reach.partition("=")
+        if len(values := numbers(value, "--reach")) != 1:
             raise HandfulError(f"--reach must be a score and its value, as 'valid_accuracy=0.95', not '{reach}'")
-        goal = (name.strip(), _number(value, "reach"))
-    rates = lrs if lrs in ("tune", "auto") else [_number(part, "lrs") for part in lrs.split(",")]
-    out = out or _free_folder(data, "-compare")
+        goal = (name.strip(), values[0])
+    rates = lrs if lrs in ("tune", "auto") else numbers(lrs, "--lrs")
+    out = out or free_folder(data, "-compare")
     sizes = [part.strip() for part in batches.split(",")]
     with named(data) as where:
         found = measure(model, where, sizes, epochs=epochs, budget=budget, began=began, seconds=seconds, lrs=rates,
@@ -166,7 +166,6 @@ def resume(run: RunPath, **options: Unpack[ConfigOptions]) -> object:
 
 
 def _show(run: "Run", options: ConfigOptions) -> dict[str, object]:
-    """The result in words, and as values."""
     from handful.runs.inspect import show_result
 
     rank_0_speaks(run.rank, run.exit_status)
@@ -174,14 +173,3 @@ def _show(run: "Run", options: ConfigOptions) -> dict[str, object]:
     seconds = run.history[-1]["seconds"] if run.history else 0.0
     return {"scores": run.scores, "seconds": seconds, "stopped_because": run.stopped_because, "folder": run.path,
             "report": run.path / "report.html" if run.path else None, "exit_status": run.exit_status}  # fmt: skip
-
-
-def _free_folder(data: str, suffix: str = "") -> Path:
-    return free_folder("stdin" if data == "-" else data, suffix)
-
-
-def _number(text: str, flag: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise HandfulError(f"--{flag} must hold numbers, not {text.strip()!r}") from None

@@ -14,7 +14,7 @@ from handful.cli.flags import RunPath, command
 if TYPE_CHECKING:
     from http.server import ThreadingHTTPServer
 
-    from handful.runs.folder import RunFolder
+    from handful.training.watch.folder import RunFolder
 
 EVERY = 0.5  # seconds between two looks at the folder
 LOOPBACK = "127.0.0.1"
@@ -27,7 +27,7 @@ def watch(
     port: Annotated[int, typer.Option(help="of the page; 0: any that is free")] = 8421,
 ) -> object:
     """Follow a run that another process trains, in the terminal or, with --serve, as a page."""
-    from handful.runs.folder import RunFolder
+    from handful.training.watch.folder import RunFolder
 
     folder = RunFolder(run)
     folder.plan()  # or the mistake is said

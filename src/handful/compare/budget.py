@@ -140,7 +140,6 @@ class Counter:
             self._bar.stop()
 
     def done(self, runs: int = 1) -> None:
-        """Count some more."""
         if self._bar is not None:
             self._bar.advance(self._bar.task_ids[0], runs)
 

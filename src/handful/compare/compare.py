@@ -32,8 +32,8 @@ from handful.optim.build import build as optimizer_of
 from handful.report.page import file_name
 from handful.report.tables import text_table
 from handful.report.words import say_bytes, say_count, say_number, say_score, say_seconds, say_value
-from handful.runs.folder import RunFolder
 from handful.training.watch import stop
+from handful.training.watch.folder import RunFolder
 
 
 class Comparison(Results):

@@ -20,7 +20,7 @@ from handful.optim.build import state_tensors
 from handful.plan import defaults as choose
 from handful.plan.build import assemble
 from handful.plan.probe.memory import saved_by_autograd
-from handful.plan.probe.snapshot import untouched
+from handful.plan.probe.steps import untouched
 from handful.report.words import as_float
 from handful.runs.run import Run
 from handful.training.process.interrupts import INTERRUPTED, end_by
@@ -127,11 +127,9 @@ class Experiment:
 
     @property
     def last(self) -> Record:
-        """The scores at the end."""
         return self.records[-1]
 
     def column(self, name: str) -> list[float]:
-        """The values of a score or measure of progress at every scored moment."""
         return [row.get(name, math.nan) for row in self.records]
 
 
@@ -228,7 +226,6 @@ def costs(task: Task, largest: int) -> tuple[float, float]:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A hash of parameters and buffers."""
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
         if isinstance(value, Tensor):

@@ -172,7 +172,6 @@ def _spread(name: str, values: Sequence[float]) -> dict[str, float]:
 
 
 def number(row: Row, name: str) -> float:
-    """A number of the table."""
     return float(row[name])
 
 

@@ -32,7 +32,6 @@ TEMPLATE = "compare.html"
 
 
 def compare_page(c: Results) -> Page:
-    """The page; `Page.write` writes it."""
     rows = sorted(c.table, key=lambda row: number(row, "batch"))
     law = c.variance
     variance: list[Part] = []

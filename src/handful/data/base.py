@@ -56,7 +56,7 @@ class Column:
     decimal: the sign before the decimals of a number, where it was read from text
     words:   how the values of a target are written in the text they were read from, where Python writes them otherwise
     unit:    what a number in text has before or behind it ("€", "%", "kg"), or ""
-    missing: what stands in text for a number that is missing, other than the usual marks
+    missing: what stands in text for a number that is missing, other than the usual marks; ("",): all that is none
     open:    whether strings of a category that are not among `classes` are classes, too, behind the known ones, when
              data are read as those of training; else they are missing
     separator: what stands between the values of a tensor [k] in the cells of a text: numbers, or labels

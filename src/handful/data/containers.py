@@ -1,13 +1,14 @@
 """What other libraries, and Python itself, hold rows in -> what `open` reads: nothing is copied that need not be."""
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, ValuesView
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from io import BytesIO, IOBase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from handful.base.errors import HandfulError
 from handful.data.gather import Array
@@ -25,6 +26,7 @@ _WHOLE = {
     ("duckdb", "DuckDBPyRelation"): "to_arrow_table",
     ("_duckdb", "DuckDBPyRelation"): "to_arrow_table",
 }
+_KNOWN = ("pandas", "polars", "pyarrow")  # whose tables are taken as they are
 _CHECKED = 64  # rows after which it is first estimated how much memory all of an iterator would take
 
 
@@ -40,6 +42,8 @@ def plainer(where: object, o: Options) -> tuple[object, list[str]]:
     method = _WHOLE.get((kind.__module__.split(".")[0], kind.__name__))
     if method is not None:
         return getattr(where, method)(), []
+    if is_xarray(where):
+        return of_xarray(where)
     match where:
         case IOBase():
             raise HandfulError(f"handful cannot open a {kind.__name__}: pass the path of a file, or a DataFrame of it")
@@ -47,11 +51,59 @@ def plainer(where: object, o: Options) -> tuple[object, list[str]]:
             return {name: where[name] for name in where.dtype.names}, []
         case [first, *_] if (as_dict := _fields_of(first)) and all(type(row) is type(first) for row in where):
             return [as_dict(row) for row in where], []
+        case _ if getattr(where, "description", None) and hasattr(where, "fetchall"):  # a cursor of a data base
+            names = [str(column[0]) for column in where.description]  # type: ignore[attr-defined]
+            return _read((dict(zip(names, row)) for row in where.fetchall()), kind.__name__, o)
         case Iterator():
             return _read(where, kind.__name__, o)
         case Iterable() if any(one.__name__ == "IterableDataset" for one in kind.__mro__):  # read from its start on
             return _read(iter(where), kind.__name__, o)
+        case _ if hasattr(where, "__arrow_c_stream__") and kind.__module__.split(".")[0] not in _KNOWN:
+            return pa.table(where), []
     return where, []
+
+
+def named(parts: Sequence[object]) -> dict[str, object]:
+    """x; x and y of two; x0, x1, ... of more."""
+    names = ["x", "y"] if len(parts) == 2 else ["x"] if len(parts) == 1 else [f"x{i}" for i in range(len(parts))]
+    return dict(zip(names, parts))
+
+
+def as_dict(item: object) -> dict[str, object]:
+    """The columns of one item: a Mapping's own, or the parts of a tuple or list, or the item itself as x."""
+    match item:
+        case Mapping():
+            return {str(key): value for key, value in item.items()}
+        case (x, y) if isinstance(y, Mapping):  # several targets
+            return {**as_dict(x), **as_dict(y)}
+        case (Mapping() as x, y):  # several inputs
+            return {**as_dict(x), "y": y}
+        case tuple() | list():
+            return named(item)
+    return {"x": item}
+
+
+def is_xarray(value: object) -> bool:
+    """Whether it is a Dataset or DataArray of xarray."""
+    return type(value).__module__.split(".")[0] == "xarray"
+
+
+def of_xarray(where: Any) -> tuple[object, list[str]]:
+    """The variables of a Dataset of xarray as columns, its rows along the first dimension of the first of them, and
+    the coordinates that have a value a row; the values of a DataArray. What else there is, is said."""
+    if not hasattr(where, "data_vars"):
+        names = ", ".join(map(str, where.coords))
+        how = f"the coordinates of '{where.name or 'x'}' are no columns: {names}; to_dataset() makes them such."
+        return np.asarray(where), [how] * bool(names)
+    along = next((variable.dims[0] for variable in where.data_vars.values() if variable.dims), None)
+    columns, lost = dict[str, object](), list[str]()
+    for name, variable in [*where.coords.items(), *where.data_vars.items()]:
+        if along in variable.dims and (name in where.data_vars or len(variable.dims) == 1):
+            columns[str(name)] = np.asarray(variable.transpose(along, ...))
+        else:
+            lost.append(str(name))
+    said = f"a row is a place along '{along}'" + (f"; left out, as they have none: {', '.join(lost)}" if lost else "")
+    return columns, [f"{said}."]
 
 
 def _fields_of(row: object) -> Callable[[object], dict[str, object]] | None:
@@ -61,6 +113,8 @@ def _fields_of(row: object) -> Callable[[object], dict[str, object]] | None:
     if is_dataclass(row) and not isinstance(row, type):
         names = [field.name for field in fields(row)]
         return lambda row: {name: getattr(row, name) for name in names}
+    if isinstance(row, tuple) and len(row) == 2 and any(isinstance(part, Mapping) for part in row):
+        return as_dict
     return None
 
 
@@ -104,8 +158,6 @@ def listed(value: object) -> object:
         case str() | bytes() | Mapping():
             return value
         case memoryview():
-            return np.asarray(value)
-        case _ if type(value).__module__.split(".")[0] == "xarray":
             return np.asarray(value)
         case list() | tuple() | range():
             return _plain(value)
@@ -179,3 +231,64 @@ def plain_frame(frame: "pandas.DataFrame") -> "pandas.DataFrame":
         for name, values in changed.items():
             frame[name] = values
     return frame
+
+
+def of_json(found: object, where: str) -> tuple[dict[str, list[Any]], str | None]:
+    """The columns that a value of JSON holds, and a note on what else it holds: a list of objects, one a row, the
+    only one so far up; an object of columns or of rows, as pandas writes them; one row. HandfulError for others.
+
+    >>> of_json({"meta": {"of": 2026}, "data": [{"a": 1}, {"a": 2, "b": 3}]}, "x.json")
+    ({'a': [1, 2], 'b': [None, 3]}, "the rows are in 'data'; what is beside it is left out: meta.")
+    >>> of_json({"columns": ["a", "b"], "index": [0], "data": [[1, 2]]}, "x.json")
+    ({'a': [1], 'b': [2]}, None)
+    """
+    match found:
+        case {"columns": [*names], "data": [list(), *_] as rows} if all(len(row) == len(names) for row in rows):
+            return {str(name): [row[k] for row in rows] for k, name in enumerate(names)}, None
+        case dict() if found and all(isinstance(column, list | dict) for column in found.values()):
+            columns: dict[str, Any] = found
+            if all(isinstance(column, dict) for column in found.values()) and _are_rows(found):
+                return _of_rows(list(found.values())), None
+            columns = {name: list(v.values()) if isinstance(v, dict) else v for name, v in found.items()}
+            if len({len(v) for v in columns.values()}) == 1 and (len(found) > 1 or not _tables(found)):
+                return columns, None
+        case dict() if found and not any(isinstance(value, list | dict) for value in found.values()):
+            return _of_rows([found]), None
+    tables = _tables(found)
+    least = min((path.count("\0") for path in tables), default=0)
+    tables = {path.replace("\0", "."): rows for path, rows in tables.items() if path.count("\0") == least}
+    if len(tables) != 1:
+        several = "has several lists of objects: " + ", ".join(tables) + "; write one of them alone"
+        neither = "is neither a list of objects, one per row, nor an object of columns of one length"
+        raise HandfulError(f"{where} {several if tables else neither}")
+    ((path, rows),) = tables.items()
+    beside = [name for name in found if name != path.partition(".")[0]] if isinstance(found, dict) else []
+    rest = f"; what is beside it is left out: {', '.join(beside)}" if beside else ""
+    return _of_rows(rows), f"the rows are in '{path}'{rest}." if path else None
+
+
+def _of_rows(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
+
+
+def _tables(found: object, path: str = "") -> dict[str, list[dict[str, Any]]]:
+    """The lists of objects in a value of JSON, but for those in rows of others, by the names that lead there."""
+    match found:
+        case [*rows] if rows and len(objects := [row for row in rows if isinstance(row, dict)]) == len(rows):
+            return {path: objects}
+        case dict():
+            inner = (_tables(value, f"{path}\0{name}" if path else name) for name, value in found.items())
+            return {name: rows for tables in inner for name, rows in tables.items()}
+    return {}
+
+
+def _are_rows(found: dict[str, dict[str, Any]]) -> bool:
+    """Whether an object of objects is rows by their names, not columns: its own names count, or the types of values
+    within each differ, as columns' do not."""
+
+    def mixed(parts: Iterable[Iterable[object]]) -> bool:
+        return any(len({isinstance(v, str) for v in part if v is not None}) > 1 for part in parts)
+
+    across = _of_rows(list(found.values()))
+    counted, within = all(map(str.isdigit, found)), not any(map(str.isdigit, across))
+    return (counted and within) or (mixed(v.values() for v in found.values()) and not mixed(across.values()))

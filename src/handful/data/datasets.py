@@ -18,6 +18,7 @@ from handful.base.errors import some as some_of
 from handful.base.keys import drawn
 from handful.data.arrays import Arrays
 from handful.data.base import Column, Ragged, Rows, Source, Value
+from handful.data.containers import as_dict, named
 from handful.data.gather import offsets_of
 from handful.data.options import Options
 from handful.data.pairs import open_columns
@@ -121,28 +122,10 @@ def _with_names(source: Arrays, classes: Mapping[str, tuple[str, ...]]) -> Array
 def open_torch(value: "Dataset[object]", o: Options) -> Source:
     """TensorDataset: its tensors. Subset: a view. Any other map-style data set: item by item, stacked."""
     if type(value) is TensorDataset:
-        return open_columns(_named(value.tensors), o)
+        return open_columns(named(value.tensors), o)
     if type(value) is TorchSubset and len(value):
         return open_torch(value.dataset, o).subset(np.asarray(value.indices, dtype=np.int64))
     return DatasetRows(value, o)
-
-
-def _named(parts: Sequence[object]) -> dict[str, object]:
-    """x; x and y of two; x0, x1, ... of more."""
-    names = ["x", "y"] if len(parts) == 2 else ["x"] if len(parts) == 1 else [f"x{i}" for i in range(len(parts))]
-    return dict(zip(names, parts))
-
-
-def _as_dict(item: object) -> dict[str, object]:
-    """The columns of one item: a Mapping's own, or the parts of a tuple or list, or the item itself as x."""
-    match item:
-        case Mapping():
-            return {str(key): value for key, value in item.items()}
-        case (x, y) if isinstance(y, Mapping):  # several targets
-            return {**_as_dict(x), **_as_dict(y)}
-        case tuple() | list():
-            return _named(item)
-    return {"x": item}
 
 
 def _unlike(values: Sequence[object]) -> bool:
@@ -157,14 +140,14 @@ def rows_in(batch: object) -> list[object]:
     >>> rows_in({"x": torch.tensor([[1], [2]]), "name": ["a", "b"]})
     [{'x': tensor([1]), 'name': 'a'}, {'x': tensor([2]), 'name': 'b'}]
     """
-    parts = _as_dict(batch)
+    parts = as_dict(batch)
     sizes = {len(part) if hasattr(part, "__len__") else -1 for part in parts.values()}
     if len(sizes) > 1 or -1 in sizes:
         raise HandfulError(
             f"a batch of the DataLoader has parts of unlike sizes ({', '.join(parts)}): pass its dataset"
         )
     rows = zip(*parts.values(), strict=True)
-    if isinstance(batch, Mapping) or len(parts) > 2:
+    if isinstance(batch, Mapping) or not parts.keys() <= {"x", "y"}:
         return [dict(zip(parts, row, strict=True)) for row in rows]
     return [row if len(parts) > 1 else row[0] for row in rows]
 
@@ -174,11 +157,11 @@ def taken_apart(read: object, said: list[str], name: str) -> tuple[object, list[
     but for the last, that is smaller. Where a size is the same throughout, they are taken for rows, which is noted."""
     match read:  # nothing is said of what was no iterator
         case [*items] if said and items and all(type(item) in (tuple, list, dict) for item in items):
-            each = [{getattr(part, "shape", ())[:1] for part in _as_dict(item).values()} for item in items]
+            each = [{getattr(part, "shape", ())[:1] for part in as_dict(item).values()} for item in items]
         case _:
             return read, said
     sizes = [sum(next(iter(size))) if len(size) == 1 else 0 for size in each]
-    if min(sizes) < 1 or max(sizes) < 2 or len(_as_dict(items[0])) < 2:
+    if min(sizes) < 1 or max(sizes) < 2 or len(as_dict(items[0])) < 2:
         return read, said
     if len(items) > 1 and len(set(sizes[:-1])) == 1 and sizes[-1] < sizes[0]:
         rows = [row for item in items for row in rows_in(item)]
@@ -191,11 +174,15 @@ def taken_apart(read: object, said: list[str], name: str) -> tuple[object, list[
     return read, [*said, more] if same else said
 
 
+class NotNumbers(HandfulError):
+    """A value of an item that cannot become a Tensor."""
+
+
 class DatasetRows(Source):
     """A map-style Dataset, read when asked: `__getitems__` once per read if it has one, else item by item.
 
-    Items are a Tensor, array, image or number (column `x`), a pair (x, y), or a dict. Raises HandfulError,
-    naming the row, when an item fails or is not like item 0.
+    Items are a Tensor, array, image or number (column `x`), a dict, or a pair (x, y), of which either may be a dict.
+    Raises HandfulError, naming the row, when an item fails or is not like item 0.
     """
 
     in_memory = False
@@ -221,11 +208,20 @@ class DatasetRows(Source):
             )
         o = with_target(o, first, self.notes)
         self.target = o.target
-        self.columns = {key: columns(key) for key in chosen(o, first)}
+        self.columns, left = {}, dict[str, HandfulError]()
+        for key in chosen(o, first):
+            try:
+                self.columns[key] = columns(key)
+            except NotNumbers as error:
+                left[key] = error
+        if left and (self.target in left or not self.columns.keys() - {self.target}):
+            raise next(iter(left.values()))
+        if left:
+            self.notes.append(f"Left out, as they cannot become Tensors (collate=... makes such): {some_of([*left])}.")
 
     def _as_columns(self, some: Rows) -> tuple[list[str], Callable[[str], Column]]:
         """The names of the columns, and what each holds, seen on some rows."""
-        seen = [_as_dict(item) for item in self._fetch(some)]
+        seen = [as_dict(item) for item in self._fetch(some)]
         return list(seen[0]), lambda key: self._column(key, [item[key] for item in seen if key in item])
 
     def _put_together(self, some: Rows) -> tuple[list[str], Callable[[str], Column]]:
@@ -261,7 +257,7 @@ class DatasetRows(Source):
                 f"{self.name}: the collate function fails on {len(rows)} rows, {some_of(rows.tolist(), 3)}: "
                 f"{type(error).__name__}: {error}"
             ) from error
-        return {key: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for key, v in _as_dict(found).items()}
+        return {key: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for key, v in as_dict(found).items()}
 
     def samples(self, rows: Rows) -> Sequence[object]:
         return self._fetch(rows)
@@ -312,15 +308,13 @@ class DatasetRows(Source):
             return torch.tensor(pixels)
         except (TypeError, ValueError) as error:
             kind = type(value).__name__
-            raise HandfulError(
-                f"{self.name}: '{key}' of row {row} is a {kind}, which cannot become a Tensor"
-            ) from error
+            raise NotNumbers(f"{self.name}: '{key}' of row {row} is a {kind}, which cannot become a Tensor") from error
 
     def read(self, rows: Rows) -> dict[str, Value]:
         if self.collate is not None:
             found = self._batch(rows)
             return {key: found[key] for key in self.columns}
-        items = [_as_dict(item) for item in self._fetch(rows)]
+        items = [as_dict(item) for item in self._fetch(rows)]
         for row, item in zip(rows, items):
             missing = [key for key in self.columns if key not in item]
             if missing:

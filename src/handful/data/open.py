@@ -107,7 +107,8 @@ def open_as(where: object, target: str | Sequence[str] | None, o: Options) -> So
     """`open`, of arguments that are checked."""
     given = [target] if isinstance(target, str | None) else list(target) if isinstance(target, Sequence) else [target]
     if not given or not all(isinstance(name, str | None) for name in given):
-        raise HandfulError(f"target must be the name of a column, or a list of names, not {target!r}")
+        as_text = f"; columns that are numbered are named by text, '{target}'" if isinstance(target, int) else ""
+        raise HandfulError(f"target must be the name of a column, or a list of names, not {target!r}{as_text}")
     if names_of(target) and not (isinstance(where, Source) and isinstance(target, str) and target in where.columns):
         return _open_several(where, target, o)
     o = replace(o, target=given[0])

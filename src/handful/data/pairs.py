@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from handful.base.errors import HandfulError
 from handful.data.arrays import Arrays, Stored
+from handful.data.containers import is_xarray, of_xarray
 from handful.data.options import Options
 from handful.data.tables.arrays import LeftOut, from_values, is_sparse
 from handful.data.tables.arrow import check_inputs, chosen, is_frame, open_table, to_table, with_target
@@ -53,13 +54,14 @@ def open_pair(x: object, y: object, o: Options) -> Arrays:
     if y is None:
         raise HandfulError(f"{o.name}: y is None; pass X alone for data without a target")
     name, y = _named(y, o)
+    x, said = of_xarray(x) if is_xarray(x) and isinstance(x, Mapping) else (x, [])
     table = to_table(x, o.name) if is_table(x) else None
     values: Mapping[str, object] = x if isinstance(x, Mapping) and not is_sparse(x) else {"x": x}
     if name in map(str, values if table is None else table.column_names):
         raise HandfulError(f"{o.name}: '{name}' is both a column of X and the name of y: rename one")
     if o.target not in (None, name):
         raise HandfulError(f"{o.name}: the target of a pair (X, y) is '{name}', not '{o.target}'; leave target out")
-    o, notes = replace(o, target=name), _different_index(x, y)
+    o, notes = replace(o, target=name), said + _different_index(x, y)
     if table is None:
         return open_columns({**values, name: y}, o, notes)
     return open_table(table, o, {name: from_values(name, y, o, notes)}, notes)

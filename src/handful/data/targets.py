@@ -20,7 +20,8 @@ def names_of(target: str | Sequence[str] | None) -> list[str]:
     >>> names_of("toxic, rude"), names_of(["a", "b"]), names_of("a")
     (['toxic', 'rude'], ['a', 'b'], [])
     """
-    parts = [part.strip() for part in target.split(",")] if isinstance(target, str) else list(target or ())
+    given = target.split(",") if isinstance(target, str) else target if isinstance(target, Sequence) else ()
+    parts = [part.strip() if isinstance(part, str) else part for part in given]
     names = [name for name in parts if name]
     return names if len(names) > 1 else []
 

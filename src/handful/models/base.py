@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError, did_you_mean
+from handful.base.keys import IN_TURN
 
 Shape = tuple[int | None, ...]
 
@@ -126,7 +127,7 @@ def seeded(seed: int) -> Iterator[None]:
     >>> bool(a == b)
     True
     """
-    with torch.random.fork_rng(devices=[]):
+    with IN_TURN, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach other devices too
         yield
 

@@ -37,14 +37,14 @@ from handful.optim.groups import (
 )
 from handful.optim.initial_lr import ADAPTIVE, rate_of_shapes
 from handful.optim.muon import Muon
-from handful.optim.rates import clip, set_base, set_lr
-from handful.optim.rescale import gain, rescale
+from handful.optim.rates import clip, gain, rescale, set_base, set_lr
 from handful.optim.state import (
     OptimizerGroup,
     as_optimizer,
     averages_itself,
     decoupled,
     load_state,
+    low_precision,
     needs_closure,
     parts_of,
     state_tensors,
@@ -183,7 +183,7 @@ def _what_to_know(optimizer: Optimizer, model: nn.Module, *, decays: bool) -> li
     rates = {group["initial_lr"] for group in optimizer.param_groups}
     if len(rates) > 1:
         notes.append(f"The groups of the optimizer have learning rates from {min(rates):g} to {max(rates):g}.")
-    return notes + (_of_two_weights(optimizer, model) if averages_itself(optimizer) else [])
+    return notes + low_precision(optimizer) + (_of_two_weights(optimizer, model) if averages_itself(optimizer) else [])
 
 
 def _rates(lr: Auto | Mapping[str, float]) -> tuple[Choice | None, dict[str, Mapping[str, object]]]:
@@ -267,14 +267,9 @@ def _called(make: Callable[..., Optimizer]) -> _Maker:
 
 
 def _construct(
-    maker: _Maker,
-    model: nn.Module,
-    parameters: Parameters,
-    chosen: Parameters,
-    lr: Choice | None,
-    l2: Choice | None,
+    maker: _Maker, model: nn.Module, parameters: Parameters, chosen: Parameters, lr: Choice | None, l2: Choice | None,
     patterns: Mapping[str, Mapping[str, object]],
-) -> Optimizer:
+) -> Optimizer:  # fmt: skip
     """Every optimizer is made here. Asking for what it has no name for is an error; l2 is for the groups that decay."""
     title, make, takes, options = maker
     usual = () if lr is None else lr.value.values() if "lr" in patterns else (lr.value,)
@@ -294,8 +289,7 @@ def _construct(
         raise HandfulError(f"a ready {title} has groups of its own; give a class or a function for options by pattern")
     given: list[Group] | list[nn.Parameter] = groups
     if not decays:
-        for group in groups:
-            del group["weight_decay"]
+        groups = [{option: value for option, value in group.items() if option != "weight_decay"} for group in groups]
         given = groups if patterns or title == "lbfgs" else list(chosen.values())
     try:
         with without_compiler():
@@ -303,8 +297,10 @@ def _construct(
     except (ValueError, TypeError, RuntimeError) as error:
         raise HandfulError(f"the optimizer {title} could not be made: {error}") from None
     optimizer = as_optimizer(made)
-    if optimizer is None:
-        raise HandfulError(f"the optimizer {title} is {made!r}, which is not a torch optimizer")
+    if optimizer is None or not all("lr" in group for group in optimizer.param_groups):
+        raise HandfulError(
+            f"the optimizer {title} is {made!r}, which is not a torch optimizer whose groups have a rate, lr"
+        )
     check_sparse(optimizer, model)
     return optimizer
 

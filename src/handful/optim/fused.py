@@ -90,14 +90,13 @@ def in_place(optimizer: Optimizer, rates: Sequence[Tensor], off: Tensor) -> Call
 
 def _kernel(optimizer: Optimizer) -> Kernel | None:
     """What takes the step of one group: torch's fused kernel, where its own `step` would take that, without extras."""
-    groups = optimizer.param_groups
-    kinds = {(p.device, p.dtype) for group in groups for p in group["params"]}
-    return _KERNELS.get(type(optimizer)) if len(kinds) == 1 and all(map(_plain, groups)) else None
-
-
-def _plain(group: Group) -> bool:
-    extras = ("amsgrad", "maximize", "capturable", "differentiable")
-    return bool(group.get("fused")) and not any(group.get(e) for e in extras) and isinstance(group["lr"], float)
+    kinds = set()
+    for group in optimizer.param_groups:
+        extras = any(map(group.get, ("amsgrad", "maximize", "capturable", "differentiable")))
+        if not group.get("fused") or extras or not isinstance(group["lr"], float):
+            return None
+        kinds |= {(p.device, p.dtype) for p in group["params"]}
+    return _KERNELS.get(type(optimizer)) if len(kinds) == 1 else None
 
 
 def _adam(group: Group, state: States, lr: float | Tensor, off: Tensor | None = None, on: Tensor | int = 1) -> None:

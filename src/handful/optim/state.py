@@ -7,6 +7,7 @@ neither a tensor nor a number.
 
 import inspect
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError
-from handful.base.shards import as_shared
+from handful.base.shards import as_shared, is_shard
 from handful.optim.muon import Muon, evaluated
 
 # how a step is computed, not what; taken from the live optimizer, which may be on another device
@@ -46,7 +47,6 @@ class OptimizerGroup(Optimizer):
         self._share()  # load_state_dict has made new groups and a new state
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step of every part."""
         loss = evaluated(closure)
         for part in self.parts:
             part.step()
@@ -102,6 +102,25 @@ def switch(optimizer: Optimizer, mode: Literal["train", "eval"]) -> None:
             optimizer.train() if mode == "train" else optimizer.eval()
 
 
+def low_precision(optimizer: Optimizer) -> list[str]:
+    """What rounding does to the moments that torch's optimizers keep in the weights' own dtype.
+
+    A decay by less than a quarter of the dtype's epsilon is rounded back to what it was, whatever the value.
+    """
+    for part in parts_of(optimizer):
+        for group in part.param_groups if type(part).__module__.startswith("torch.optim") else ():
+            beta = group.get("betas", (0.0, 0.0))[1]
+            for dtype in {p.dtype for p in group["params"]} & {torch.bfloat16, torch.float16}:
+                if 1 - beta < torch.finfo(dtype).eps / 4:
+                    title, kind = type(part).__name__, str(dtype).removeprefix("torch.")
+                    return [
+                        f"The weights are {kind}, and so is the second moment of {title}: times {beta:g} it is rounded "
+                        "back, so it grows and never shrinks, and steps get shorter. Use weights in float32 with "
+                        "precision='bfloat16', or smaller betas, as in adamw(betas=[0.9, 0.95])."
+                    ]
+    return []
+
+
 def needs_closure(optimizer: Optimizer) -> bool:
     """Whether its step has to be given the loss to evaluate, as LBFGS's."""
     closure = inspect.signature(optimizer.step).parameters.get("closure")
@@ -130,8 +149,8 @@ def state_tensors(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, ob
     """The whole state of an optimizer: tensors by name ("0.exp_avg" of parameter 0), and the rest as JSON-able data.
 
     Parameters are numbered in the order of the groups. The tensors are detached and contiguous but share
-    memory with the optimizer where they can: write or clone them before the next step. Numbers, bools,
-    strings, None, tuples, lists and dicts of any depth are kept; anything else raises HandfulError.
+    memory with the optimizer where they can: write or clone them before the next step. Numbers, bools, strings, None,
+    types of numbers, tuples, lists, deques and dicts of any depth are kept; anything else raises HandfulError.
 
     >>> weight = torch.nn.Parameter(torch.zeros(2))
     >>> weight.grad = torch.ones(2)
@@ -143,7 +162,13 @@ def state_tensors(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, ob
     tensors: dict[str, Tensor] = {}
     with without_compiler():
         whole = optimizer.state_dict()
-    state = {str(index): _pack(entry, str(index), tensors) for index, entry in sorted(whole["state"].items())}
+    if not whole.keys() >= {"state", "param_groups"}:
+        raise HandfulError(
+            f"the optimizer {type(optimizer).__name__} cannot be stored: its state_dict() has no 'state' and "
+            "'param_groups', as torch's have"
+        )
+    named = {str(i) if isinstance(i, int) else f"own {i}": entry for i, entry in whole["state"].items()}
+    state = {name: _pack(named[name], name, tensors) for name in sorted(named)}
     groups = []
     for at, group in enumerate(whole["param_groups"]):
         names = [name for name in group if name != "params" and name not in _PLUMBING]
@@ -183,10 +208,12 @@ def load_state(optimizer: Optimizer, tensors: Mapping[str, Tensor], meta: Mappin
             "it belongs to another model"
         )
     owners = [(parameter, group) for group in optimizer.param_groups for parameter in group["params"]]
-    state = {}
+    state: dict[Any, Any] = {}
     for index, entry in meta["state"].items():
-        parameter, group = owners[int(index)]
-        state[parameter] = _unpack(entry, tensors, parameter, bool(group.get("capturable") or group.get("fused")))
+        parameter, group = owners[int(index) if index.isdecimal() else 0]
+        on_device = bool(group.get("capturable") or group.get("fused"))
+        key = parameter if index.isdecimal() else index.removeprefix("own ")  # what it keeps of all parameters together
+        state[key] = _unpack(entry, tensors, parameter, on_device)
     options = [
         {name: _unpack(value, tensors, group["params"][0], False) for name, value in saved["options"].items()}
         for group, saved in zip(optimizer.param_groups, meta["groups"], strict=True)
@@ -204,7 +231,8 @@ def _pack(value: object, name: str, tensors: dict[str, Tensor]) -> object:
     match value:
         case Tensor():
             tensors[name] = value.detach().contiguous()
-            return {"tensor": name, "device": value.device.type}
+            strides = {"strides": list(value.stride())} if _permuted(value) else {}
+            return {"tensor": name, "device": value.device.type, **strides}
         case float() if not math.isfinite(value):
             return {"float": str(value)}  # JSON has no inf and no nan
         case None | bool() | int() | float() | str():
@@ -213,9 +241,23 @@ def _pack(value: object, name: str, tensors: dict[str, Tensor]) -> object:
             return {"tuple": [_pack(item, f"{name}.{index}", tensors) for index, item in enumerate(value)]}
         case list():
             return {"list": [_pack(item, f"{name}.{index}", tensors) for index, item in enumerate(value)]}
-        case dict() if all(isinstance(key, str | int) for key in value):
+        case deque():
+            return {
+                "deque": [_pack(item, f"{name}.{i}", tensors) for i, item in enumerate(value)],
+                "most": value.maxlen,
+            }
+        case torch.dtype():
+            return {"dtype": str(value).removeprefix("torch.")}
+        case dict() if all(isinstance(key, str | int | float) for key in value):
             return {"dict": [[key, _pack(item, f"{name}.{key}", tensors)] for key, item in value.items()]}
     raise HandfulError(f"the optimizer keeps a {type(value).__name__} at '{name}', which cannot be stored safely")
+
+
+def _permuted(value: Tensor) -> bool:
+    """Whether its numbers lie side by side in another order than that of its dimensions."""
+    if is_shard(value) or value.is_contiguous() or value.layout is not torch.strided:
+        return False
+    return value.permute(sorted(range(value.ndim), key=lambda d: value.stride()[d], reverse=True)).is_contiguous()
 
 
 def _unpack(form: Any, tensors: Mapping[str, Tensor], parameter: Tensor, scalars_too: bool) -> Any:
@@ -223,6 +265,10 @@ def _unpack(form: Any, tensors: Mapping[str, Tensor], parameter: Tensor, scalars
         case {"tensor": name, "device": device}:
             if name not in tensors:
                 raise HandfulError(f"the stored optimizer state lacks the tensor '{name}'")
+            if strides := form.get("strides"):  # of another order, other sums would round otherwise
+                like = tensors[name]
+                laid = torch.empty_strided(like.shape, strides, dtype=like.dtype, device=parameter.device)
+                return laid.copy_(like)
             return _place(tensors[name], device, parameter, scalars_too)
         case {"float": text}:
             return float(text)
@@ -230,6 +276,10 @@ def _unpack(form: Any, tensors: Mapping[str, Tensor], parameter: Tensor, scalars
             return tuple(_unpack(item, tensors, parameter, scalars_too) for item in items)
         case {"list": items}:
             return [_unpack(item, tensors, parameter, scalars_too) for item in items]
+        case {"deque": items, "most": most}:
+            return deque((_unpack(item, tensors, parameter, scalars_too) for item in items), most)
+        case {"dtype": str(text)} if isinstance(found := getattr(torch, text, None), torch.dtype):
+            return found
         case {"dict": items}:
             return {key: _unpack(item, tensors, parameter, scalars_too) for key, item in items}
         case dict():

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError
-from handful.base.keys import drawing
+from handful.base.keys import IN_TURN, drawing
 from handful.base.plan import CHANGEABLE, COMPUTED, Choice, Plan, Progress
 from handful.batches.batches import Batches
 from handful.optim import schedule
@@ -27,10 +27,8 @@ from handful.plan.probe.batch_growth import Grower, as_growth
 from handful.plan.probe.decide import batch_cap, decide, not_by_ranks, stated_times
 from handful.plan.probe.decision import Decision
 from handful.plan.probe.memory import in_parts
-from handful.plan.probe.step_time import Throughput, fit_times
-from handful.plan.probe.timing import choose_threads, measure_precision
+from handful.plan.probe.step_time import Throughput, choose_threads, fit_times, measure_precision
 from handful.report.live import Live
-from handful.runs.folder import RunFolder
 from handful.training.objective import Objective
 from handful.training.process import static
 from handful.training.process.agreement import same_start
@@ -42,6 +40,7 @@ from handful.training.special.own_step import moved_by_name
 from handful.training.state import State
 from handful.training.training import RATE_IS_OPEN, Training
 from handful.training.watch import stop
+from handful.training.watch.folder import RunFolder
 from handful.training.watch.observe import look, open_looks
 from handful.training.watch.record import every_tensor, moment, noted
 from handful.training.watch.saved import beginning
@@ -108,7 +107,8 @@ def _assemble(
     same_start(ranks, t.plan, t.objective.model, t.state.step)
     chooser.notes += one_copy(ranks, data.source, [batches, t.valid])
     if t.training_step is not None:
-        measure, t.moved = False, moved_by_name(t, choose.names_of(options.optimizer))
+        names = tuple(options.optimizer) if isinstance(options.optimizer, Mapping) else ()
+        measure, t.moved = False, moved_by_name(t, names)
     elif chooser.choices["micro_batch"].status == "default" and (parts := in_parts(t)):
         t.state.micro_batch = chooser.put("micro_batch", parts)
     found = Decision()
@@ -153,7 +153,7 @@ def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughpu
         measure_threads(t, chooser, own=own)
     if not (open_batch or open_lr):
         return Decision()
-    with using_threads(chooser.choices["threads"].value):
+    with IN_TURN, using_threads(chooser.choices["threads"].value):
         if options.evaluate_every == "auto" and t.valid is not None:
             t.state.history.append(look(t, moment(t)))
         return decide(t, batch=open_batch, lr=open_lr, throughput=times, weigh=True,
@@ -210,7 +210,6 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
             chooser.notes.append(f"{why}: in parts, the gradient of a batch is not that of the whole batch")
     compile_if_asked(t.objective.model, options, chooser)
     choose_graph(t, options, chooser)
-    t.live = Live(t.planned, quiet=options.quiet or t.ranks.rank > 0, verbose=options.verbose)
     t.plan = Plan(chooser.choices, tuple(chooser.notes))
 
 

@@ -30,8 +30,8 @@ from handful.plan import defaults as choose
 from handful.plan.balance import BALANCED, WEIGHTED, sampling_column
 from handful.plan.config import Config
 from handful.plan.defaults import Chooser, describe
-from handful.runs.folder import RunFolder
 from handful.training.special.adapters import first_argument, length_arguments, makes_loss, needed_arguments
+from handful.training.watch.folder import RunFolder
 from handful.transform import columns as recipes
 from handful.transform.augment import as_augment, mirror
 from handful.transform.augment.base import Augment
@@ -80,11 +80,12 @@ def open_data(
     """Open the data, hold out the validation rows, and fit the preprocessing on the training rows alone."""
     name = named(model)[0] if isinstance(model, str) else None
     kept = learned(saved)
+    given = options.preprocess if isinstance(options.preprocess, Pipeline) else None  # of an earlier run
     known = kept if kept is not None and within(options.valid, kept) else None
-    source, options, recipe = select_columns(train, options, chooser, name, fitted_before(options) or known)
+    source, options, recipe = select_columns(train, options, chooser, name, given or known)
     language = is_language(source, options)
     rows, valid = hold_out(source, options, chooser, language, ready_made=name is not None and kept is None)
-    if (given := fitted_before(options)) is not None:
+    if given is not None:
         pipeline = taken_over(with_weight(given, options), rows, name)
     elif kept is not None:
         pipeline = replace(kept.on(rows, target=kept.target is not None), source=None)
@@ -110,8 +111,7 @@ def open_data(
     chooser.choices |= {k: Choice(v, "given") for k in ("weight", "columns", "windows") if (v := getattr(options, k))}
     chooser.notes += [*source.notes, *(rows.notes if language else ()), *pipeline.notes]
     if valid is not None:
-        # A bad row is better reported now than after an epoch.
-        pipeline.on(valid, target=True)(valid.take(range(min(256, len(valid)))))
+        pipeline.on(valid, target=True)(valid.take(range(min(256, len(valid)))))  # bad rows are said now
     counts = balance.count(pipeline, rows)
     chooser.notes += balance.describe(pipeline, counts, weighted=options.class_weight is not None)
     return Data(source, rows, valid, pipeline, counts, name is None)
@@ -139,14 +139,6 @@ def within(valid: object, pipeline: Pipeline) -> bool:
     """Whether rows are held out by no column but those that the pipeline knows."""
     asked = HeldOut.of(valid)
     return asked is None or asked.by is None or asked.by in pipeline.table
-
-
-def fitted_before(options: Config) -> Pipeline | None:
-    """The preprocessing of an earlier run, where that is given."""
-    match options.preprocess:
-        case Pipeline() as pipeline:
-            return pipeline
-    return None
 
 
 def with_weight(pipeline: Pipeline, options: Config) -> Pipeline:

@@ -17,8 +17,8 @@ from handful.base.stopwatch import elapsed
 from handful.losses import metric
 from handful.models.base import Model
 from handful.optim import schedule
-from handful.optim.build import Optimizers, set_base
 from handful.optim.build import build as build_optimizer
+from handful.optim.build import set_base
 from handful.optim.given import bind
 from handful.optim.initial_lr import ADAPTIVE, fans_in
 from handful.optim.state import averages_itself, needs_closure, parts_of
@@ -147,11 +147,6 @@ def of_own_step(options: Config) -> Config:
             "one, or valid=None"
         )
     return replace(options, valid=None)
-
-
-def names_of(optimizers: Optimizers) -> tuple[str, ...]:
-    """The names that a training_step calls several optimizers by."""
-    return tuple(optimizers) if isinstance(optimizers, Mapping) else ()
 
 
 def optimizer(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.errors import MISTAKES, HandfulError, some
+from handful.base.keys import IN_TURN
 from handful.data.base import Batch
 from handful.losses import ctc
 from handful.losses.loss import IGNORED, LossFunction, as_loss, class_axis
@@ -227,7 +228,7 @@ def warn_of_probabilities(output: object, loss_text: str) -> list[str]:
 def quietly(model: nn.Module, call: Callable[[], T]) -> T:
     """In evaluation mode, without gradients, from random numbers of its own."""
     model.eval()
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with IN_TURN, torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(0)
         return call()
 

@@ -26,12 +26,12 @@ from handful.plan.balance import mean_weight, uneven
 from handful.plan.config import Config
 from handful.plan.data import Data, augmentation
 from handful.plan.defaults import Chooser, describe
-from handful.runs.folder import RunFolder
 from handful.training.objective import Objective
 from handful.training.process.checkpoint import read_tensors
 from handful.training.process.device import choose_precision
 from handful.training.special.adapters import input_names, target_argument
 from handful.training.special.coupling import KEPT_WHOLE, LossForm, loss_form, still_layers
+from handful.training.watch.folder import RunFolder
 from handful.training.watch.weights import buffers_kept
 from handful.transform.augment.geometry import Flip
 from handful.transform.inputs import NamedInputs
@@ -159,28 +159,24 @@ def learned_with(there: Pipeline, here: Pipeline, where: str) -> list[str]:
 def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser, device: torch.device) -> Objective:
     """Model + loss + metrics, tried on a few rows, which leaves the model as it was."""
     with buffers_kept(net):
-        return _tried(net, data, options, chooser, device)
-
-
-def _tried(net: nn.Module, data: Data, options: Config, chooser: Chooser, device: torch.device) -> Objective:
-    choice, lower = choose_precision(options.precision, str(device), net)
-    chooser.put("precision", choice)
-    if choice.value == "float64":
-        net.double()
-    objective = Objective(net, undecided, device=device, autocast=lower)
-    objective.takes(data.pipeline.several, data.train.columns.values())
-    if data.train.whole:
-        objective.coupling = data.train.whole
-        chooser.notes.append(f"{data.train.whole}, {KEPT_WHOLE}")
-    if options.training_step is not None:
-        chooser.put("training_step", describe(options.training_step, "given"))
-        if options.loss in (None, "auto"):
-            return unscored(objective, data, chooser)
-    elif hasattr(net, "training_step"):
-        chooser.notes.append(
-            "The model's own training_step is not called; see training_step=, of (model, batch, step)."
-        )
-    return scored(objective, data, options, chooser)
+        choice, lower = choose_precision(options.precision, str(device), net)
+        chooser.put("precision", choice)
+        if choice.value == "float64":
+            net.double()
+        objective = Objective(net, undecided, device=device, autocast=lower)
+        objective.takes(data.pipeline.several, data.train.columns.values())
+        if data.train.whole:
+            objective.coupling = data.train.whole
+            chooser.notes.append(f"{data.train.whole}, {KEPT_WHOLE}")
+        if options.training_step is not None:
+            chooser.put("training_step", describe(options.training_step, "given"))
+            if options.loss in (None, "auto"):
+                return unscored(objective, data, chooser)
+        elif hasattr(net, "training_step"):
+            chooser.notes.append(
+                "The model's own training_step is not called; see training_step=, of (model, batch, step)."
+            )
+        return scored(objective, data, options, chooser)
 
 
 def check_frozen(loss: object) -> None:
@@ -208,7 +204,6 @@ def place_numbers(objective: Objective, data: Data, output: object, sample: Batc
 
 
 def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) -> Objective:
-    """The objective with the loss and the metrics of the run."""
     rows = range(min(2, len(data.train)))
     sample = objective.to_device(data.pipeline(data.train.take(rows)))
     asked = asked_loss(objective.model, sample, options, data)
@@ -373,7 +368,6 @@ def note_form(objective: Objective, batch: Batch, chooser: Chooser) -> None:
 
 
 def compile_if_asked(net: nn.Module, options: Config, chooser: Chooser) -> None:
-    """torch.compile, in place."""
     compiled = options.compile is True
     status: Status = "default" if options.compile == "auto" else "given"
     why = "" if compiled else "compiling takes about a minute, which only long runs earn back"

@@ -93,7 +93,6 @@ def predict(
 
 
 def as_text(rows: Iterable[RankRow]) -> str:
-    """The rows as a table."""
     return text_table(
         [
             {

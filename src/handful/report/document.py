@@ -32,7 +32,6 @@ class Section:
 
     @property
     def figures(self) -> list[Figure]:
-        """The figures among the parts."""
         return [part for part in self.parts if isinstance(part, Figure)]
 
     @property
@@ -63,7 +62,6 @@ class Page:
     reload: bool = False
 
     def html(self) -> str:
-        """The whole page."""
         plotly = _packed_plotly() if any(section.figures for section in self.sections) else ""
         return environment().get_template("page.html").render(page=self, plotly=plotly)
 

@@ -51,7 +51,6 @@ def table_html(table: Grid, caption: str = "") -> Markup:
 
 
 def choices_html(choices: Mapping[str, Choice]) -> Markup:
-    """The table of choices: what, its value, its status, and why."""
     return fill("parts.html", "choices", choices)
 
 

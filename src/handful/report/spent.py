@@ -75,7 +75,6 @@ def verdict(spent: Mapping[str, float]) -> str:
 
 
 def figure(spent: Mapping[str, float]) -> Figure:
-    """A bar for each part."""
     import plotly.graph_objects as go
 
     parts = parts_of(spent)

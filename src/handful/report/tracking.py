@@ -37,7 +37,6 @@ def _missing(library: str) -> HandfulError:
 
 
 def _scalars(row: Info) -> Iterator[tuple[str, float]]:
-    """The numbers of a history row other than those that say where the run is."""
     return ((name, as_float(v)) for name, v in row.items() if name not in _PROGRESS and is_number(v))
 
 

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from handful.base.plan import Plan, versions_of
+from handful.base.plan import Plan, Row, versions_of
 from handful.report.tables import print_table
-from handful.runs.folder import RunFolder
-from handful.runs.history import Row
+from handful.training.watch.folder import RunFolder
 
 ABSENT = "-"
 
@@ -58,7 +57,6 @@ def diff(first: Path, second: Path) -> Difference:
 
 
 def timeless(row: Row) -> Row:
-    """A logged moment without its clock."""
     return {name: value for name, value in row.items() if name != "seconds"}
 
 

@@ -19,10 +19,10 @@ from handful.report.document import Page, Section
 from handful.report.markup import bullet_list, picture_grid, preformatted, table_html
 from handful.report.tables import Grid, print_choices, print_table
 from handful.report.words import say_count, say_score, say_seconds
-from handful.runs.folder import RunFolder
 from handful.runs.judge.examples import class_name, contents, pictures_of
 from handful.runs.run import Run
 from handful.training.process.interrupts import INTERRUPTED
+from handful.training.watch.folder import RunFolder
 
 Labels = NDArray[np.generic]
 Row = dict[str, object]

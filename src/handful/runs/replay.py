@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
 from handful.base.errors import shown as escaped
+from handful.base.plan import Row
 from handful.data.base import Batch
 from handful.optim.build import set_base
 from handful.report.document import Page, Part, Section
@@ -20,8 +21,6 @@ from handful.report.markup import picture_grid, sound_list, table_html, tiles
 from handful.report.tables import Grid, print_table
 from handful.report.words import say_count, say_number, say_value_of
 from handful.runs.diff import timeless
-from handful.runs.folder import RunFolder
-from handful.runs.history import Row, rises, usual_loss
 from handful.runs.judge.examples import shorten
 from handful.runs.judge.tally import row_losses
 from handful.runs.shown import SEEN, Shown, shown
@@ -36,7 +35,9 @@ from handful.training.special.coupling import training_mode
 from handful.training.special.exact import again, gradient_that_fits
 from handful.training.step import update
 from handful.training.training import Training
+from handful.training.watch.folder import RunFolder
 from handful.training.watch.guards import NonFiniteLoss
+from handful.training.watch.history import rises, usual_loss
 from handful.training.watch.observe import Observer
 from handful.training.watch.recovery import train
 from handful.training.watch.saved import restore
@@ -109,7 +110,6 @@ class Replay:
         return facts if self.rate is None else [*facts, ("learning rate", say_number(self.rate))]
 
     def write(self, path: str | Path) -> Path:
-        """Write the page to `path` and return it."""
         listed, grids = self.listed()[:_LISTED], list[Part]()
         captions = [_caption(row) for row in listed]
         if sounds := self.shown.sounds:

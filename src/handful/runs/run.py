@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from handful.base import files
 from handful.base.errors import HandfulError, shown
-from handful.base.plan import Plan
+from handful.base.plan import Plan, Row
 from handful.batches.batches import Batches
 from handful.batches.order import Order
 from handful.data.base import Batch, Source
@@ -32,9 +32,7 @@ from handful.report.document import Part
 from handful.report.markup import preformatted
 from handful.report.page import file_name, main_score, run_page
 from handful.runs.export.write import write_export
-from handful.runs.folder import RunFolder
 from handful.runs.generate import sample
-from handful.runs.history import History, Row, spike
 from handful.runs.judge import extras
 from handful.runs.judge.evaluate import Evaluation, evaluate
 from handful.runs.raw_input import open_raw
@@ -46,7 +44,8 @@ from handful.training.process.parallel import ALONE, Ranks, joined
 from handful.training.state import State
 from handful.training.watch.evaluation import evaluate as evaluate_rows
 from handful.training.watch.evaluation import outputs_of_all
-from handful.training.watch.saved import Recorder
+from handful.training.watch.folder import RunFolder
+from handful.training.watch.history import History, spike
 from handful.training.watch.weights import load_weights
 from handful.transform.pipeline import Pipeline
 from handful.transform.seen import Repeated, of_known_classes
@@ -76,7 +75,7 @@ class Run:
     objective: Objective
     stopped_because: str
     best: Row | None = None
-    folder: Recorder | None = None
+    folder: RunFolder | None = None
     exit_status: int = DONE
     unsaved: str | None = None
     rank: int = 0
@@ -266,7 +265,6 @@ class Run:
         return [f"The training loss at step {step:,} is {times:.3g} times that of the moments before it: {why}"]
 
     def _spent(self) -> list[Part]:
-        """Where the time went, for the page."""
         said = spent.verdict(self.spent)
         return [spent.figure(self.spent), *([said] if said else [])] if self.spent else []
 

@@ -22,11 +22,11 @@ from handful.fit import fit
 from handful.models.base import seeded
 from handful.plan.build import assemble
 from handful.plan.config import OPTIONS, ConfigOptions, TrainingOptions, spelled_out
-from handful.runs.history import History
 from handful.runs.run import Run
 from handful.sklearn.inputs import Array, Input, as_floats, checked, columns_of
 from handful.sklearn.linear import affine
 from handful.training.objective import Objective
+from handful.training.watch.history import History
 
 Given = str | nn.Module | Callable[[int, int], nn.Module]
 RandomState = int | np.random.RandomState | np.random.Generator | None
@@ -88,7 +88,7 @@ class MiniBatch(BaseEstimator):  # type: ignore[misc]
     def _fit(self, x: Input, y: Array, outputs: int, sample_weight: ArrayLike | None, **more: object) -> Self:
         """Train on checked x and y, from new weights or, with warm_start, from those of the last fit."""
         self.seed_ = seed = _seed(self.random_state)
-        self.passes_, net = 0, self._network(outputs, seed)
+        self.passes_, net = 0, network(self, outputs, seed)
         columns = self._columns(self._rows_for(net, x), y, sample_weight)
         given = self._options() | {"seed": seed, "batch": self._batch(len(y)), "weight": weight_in(columns), **more}
         if self._goes_on:
@@ -132,7 +132,7 @@ class MiniBatch(BaseEstimator):  # type: ignore[misc]
             raise HandfulError("partial_fit takes numbers alone until fit has learned what other columns hold")
         self.seed_, self.passes_, self.loss_curve_ = _seed(self.random_state), 0, list[float]()
         rows = np.arange(len(y) * math.ceil(2 * outputs / len(y))) % len(y)
-        net = self._network(outputs, self.seed_)
+        net = network(self, outputs, self.seed_)
         shown = self._rows_for(net, x)[rows]  # type: ignore[index]
         columns = {"x": shown, TARGET: self._shape_of_target(len(rows), y)}
         preprocess = "none" if isinstance(self.preprocess, str) and self.preprocess == "auto" else self.preprocess
@@ -160,15 +160,10 @@ class MiniBatch(BaseEstimator):  # type: ignore[misc]
         return self.task
 
     def _columns(self, x: Input, y: Array, sample_weight: ArrayLike | None) -> dict[str, object]:
-        """Inputs, target and weights by name."""
         columns = columns_of(x, varying=not hasattr(self, "run_") or not self._goes_on) | {TARGET: y}
         if sample_weight is not None:
             columns[WEIGHT] = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
         return columns
-
-    def _network(self, outputs: int, seed: int) -> str | nn.Module:
-        """A name as it is; a copy of a module, so that every fit starts alike; or what a callable makes."""
-        return network(self.model, getattr(self, "n_features_in_", 1), outputs, seed)
 
     def _rows_for(self, net: str | nn.Module, x: Input) -> Input:
         """x as the network takes it: for a module of the caller's own that embeds nothing, whole numbers as floats."""
@@ -188,6 +183,15 @@ class MiniBatch(BaseEstimator):  # type: ignore[misc]
 
     def _finite(self) -> str | bool:
         return "allow-nan" if self.__sklearn_tags__().input_tags.allow_nan else True
+
+    def _checked_x(self, x: Input, y: ArrayLike | None, fresh: bool, least: int) -> Input:
+        """x as scikit-learn checks it; HandfulError without y."""
+        finite = self._finite() if least > 1 or not fresh else True
+        x = checked(self, x, None if fresh else self.run_.pipeline.schema, finite=finite, least=least)
+        if y is None:
+            kind = "classifier" if self.task == "classification" else "regressor"
+            raise HandfulError(f"a {kind} requires y to be passed, but the target y is None")
+        return x
 
     def _outputs(self, x: Input) -> object:
         """The model's raw outputs [n, ...]."""
@@ -237,7 +241,6 @@ class MiniBatch(BaseEstimator):  # type: ignore[misc]
 
 
 def weight_in(columns: Mapping[str, object]) -> str | None:
-    """The column of row weights, where there is one."""
     return WEIGHT if WEIGHT in columns else None
 
 
@@ -253,8 +256,9 @@ def loss_curve(history: History, epochs: int) -> list[float]:
     return [loss / seen for loss, seen in sums if seen]
 
 
-def network(model: Given, features: int, outputs: int, seed: int) -> str | nn.Module:
+def network(estimator: MiniBatch, outputs: int, seed: int) -> str | nn.Module:
     """A name as it is; a copy of a module, so that every fit starts alike; or what a callable makes."""
+    model = estimator.model
     if isinstance(model, str):
         return model
     if isinstance(model, nn.Module):
@@ -264,7 +268,7 @@ def network(model: Given, features: int, outputs: int, seed: int) -> str | nn.Mo
             f"model must be a name, an nn.Module or a callable (features, outputs), not {type(model).__name__}"
         )
     with seeded(seed):
-        made = model(features, outputs)
+        made = model(getattr(estimator, "n_features_in_", 1), outputs)
     if not isinstance(made, nn.Module):
         raise HandfulError(f"model={model!r} returned {type(made).__name__}, not an nn.Module")
     return made

@@ -7,13 +7,13 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import _check_y, check_array, column_or_1d
+from sklearn.utils.validation import _check_y, check_array, check_consistent_length, column_or_1d
 
 from handful.base.errors import HandfulError
 from handful.plan.balance import ClassWeight, class_weights
 from handful.plan.config import ConfigOptions, TrainingOptions, spelled_out
 from handful.sklearn.base import Given, MiniBatch, RandomState
-from handful.sklearn.inputs import Array, Input, checked, plain_labels, same_length
+from handful.sklearn.inputs import Array, Input, plain_labels
 
 Labels = ArrayLike | None
 
@@ -146,12 +146,7 @@ class MiniBatchClassifier(ClassifierMixin, MiniBatch):  # type: ignore[misc]
         return "multilabel" if self.multilabel_ else self.task
 
     def _checked(self, x: Input, y: ArrayLike, *, fresh: bool, least: int) -> tuple[Input, Array]:
-        """x and y as scikit-learn checks them."""
-        finite = self._finite() if least > 1 or not fresh else True
-        x = checked(self, x, None if fresh else self.run_.pipeline.schema, finite=finite, least=least)
-        if y is None:
-            raise HandfulError("a classifier requires y to be passed, but the target y is None")
-        y = plain_labels(y)
+        x, y = self._checked_x(x, y, fresh, least), plain_labels(y)
         try:
             kind = type_of_target(y, raise_unknown=True)
         except TypeError:  # columns of numbers beside columns of words
@@ -164,7 +159,7 @@ class MiniBatchClassifier(ClassifierMixin, MiniBatch):  # type: ignore[misc]
         else:
             labels = column_or_1d(y, warn=True)
             check_classification_targets(labels)
-        same_length(x, labels)
+        check_consistent_length(x, labels)
         return x, labels
 
     def _ids(self, y: Array) -> Array:
@@ -223,11 +218,7 @@ class MiniBatchRegressor(RegressorMixin, MiniBatch):  # type: ignore[misc]
         return (weights[0] if self.n_outputs_ == 1 else weights), bias
 
     def _checked(self, x: Input, y: ArrayLike, *, fresh: bool, least: int) -> tuple[Input, Array]:
-        """x and y as scikit-learn checks them."""
-        finite = self._finite() if least > 1 or not fresh else True
-        x = checked(self, x, None if fresh else self.run_.pipeline.schema, finite=finite, least=least)
-        if y is None:
-            raise HandfulError("a regressor requires y to be passed, but the target y is None")
+        x = self._checked_x(x, y, fresh, least)
         try:
             read = _check_y(y, multi_output=True, y_numeric=True, estimator=self)
             numbers: Array = np.asarray(read, dtype=np.float64)
@@ -235,7 +226,7 @@ class MiniBatchRegressor(RegressorMixin, MiniBatch):  # type: ignore[misc]
             if not str(error).startswith("could not convert string"):
                 raise
             raise HandfulError(f"y holds words ({error}): MiniBatchClassifier learns classes; {_TOGETHER}") from error
-        same_length(x, numbers)
+        check_consistent_length(x, numbers)
         outputs = numbers.shape[1] if numbers.ndim > 1 else 1
         if not fresh and outputs != self.n_outputs_:
             raise HandfulError(f"y has {outputs} numbers per row, but {self.n_outputs_} at the first call")

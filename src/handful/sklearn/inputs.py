@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_consistent_length, validate_data
+from sklearn.utils.validation import validate_data
 
 from handful.base.errors import HandfulError, some
 from handful.data.open import open as open_source
@@ -34,7 +34,6 @@ Input = ArrayLike | Frame
 
 
 def is_text(x: Input) -> bool:
-    """Whether the rows are strings."""
     match x:
         case [str(), *rest]:
             return all(isinstance(row, str) for row in rest)
@@ -46,7 +45,6 @@ def is_text(x: Input) -> bool:
 
 
 def is_mixed(x: Input) -> bool:
-    """Whether x is a frame in which some column is not of numbers."""
     return isinstance(x, Frame) and any(_is_other(x[name]) for name in x.columns)
 
 
@@ -111,8 +109,3 @@ def plain_labels(y: Any) -> Any:
     if y.isna().any():
         raise HandfulError("y lacks values: fill them in or remove such rows")
     return y.to_numpy(kind)
-
-
-def same_length(x: Input, *others: object) -> None:
-    """Raise ValueError where X and y differ in their number of rows."""
-    check_consistent_length(x, *others)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from handful.base.keys import IN_TURN
 from handful.data.base import Batch
 from handful.optim.state import needs_closure
 from handful.training.process.interrupts import INTERRUPTED, Interrupts
@@ -59,6 +60,11 @@ class StepByStep(ExactGradient):
             state.window.whole()
         self.step, self.rates, self.dropout = self.coming.pop()
         return next(self.stream)
+
+    def take(self) -> None:
+        """The same, alone: of the runs in the threads of a process one sets and draws from torch's random state."""
+        with IN_TURN:
+            super().take()
 
     def update(self) -> None:
         """The update, which no signal cuts in two."""

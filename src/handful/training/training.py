@@ -17,7 +17,7 @@ from handful.training.objective import Objective
 from handful.training.process.parallel import Ranks
 from handful.training.state import State
 from handful.training.watch import stop
-from handful.training.watch.saved import Held, Recorder
+from handful.training.watch.folder import Held, RunFolder
 from handful.training.watch.weights import reader
 from handful.transform.pipeline import Pipeline
 
@@ -53,7 +53,7 @@ class Training:
     save_every: int | None = None
     grower: Callable[["Training"], str | None] | None = None
     ranks: Ranks = field(default_factory=Ranks)
-    folder: Recorder | None = None
+    folder: RunFolder | None = None
     held_out: Source | None = None
     evenness: float = 1.0  # of the classes: so many rows a held-out one stands for in the error of a score of them all
     parameters: list[nn.Parameter] = field(default_factory=list)

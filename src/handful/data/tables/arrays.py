@@ -16,7 +16,7 @@ from torch import Tensor
 from handful.base.errors import HandfulError
 from handful.data.arrays import Dense, RaggedValues, SparseRows, Stored, Widened, native, ragged_column
 from handful.data.base import Column
-from handful.data.containers import listed, unmasked
+from handful.data.containers import is_xarray, listed, of_xarray, unmasked
 from handful.data.gather import Array, Block, offsets_of
 from handful.data.options import Options
 from handful.data.tables.arrow import BEYOND, is_frame
@@ -53,6 +53,9 @@ def _from_values(key: str, value: object, o: Options, notes: list[str]) -> Store
     wanted = o.schema.get(key)
     if wanted is not None and wanted.kind in ("number", "category", "text"):
         value = _typed(value, wanted)
+    if is_xarray(value):
+        value, said = of_xarray(value)
+        notes += said if key != o.target else ()
     value = listed(value)
     match value:
         case Tensor():

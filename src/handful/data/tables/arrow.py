@@ -102,7 +102,8 @@ def _open_plain(table: pa.Table, o: Options, extra: dict[str, Stored], said: lis
     o = with_target(o, [*names, *extra], said)
     keep = without_index(o, chosen(o, [*names, *extra]), index_columns(table.schema), said)
     if table.num_rows == 0:
-        raise HandfulError(f"{o.name} has column names but 0 rows: there is nothing to learn from")
+        what = "predict or score" if o.schema else "learn from"
+        raise HandfulError(f"{o.name} has column names but 0 rows: there is nothing to {what}")
     classes = class_names(table.schema)
     stored: dict[str, Stored] = {}
     for key, column in zip(names, table.columns, strict=True):

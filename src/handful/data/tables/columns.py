@@ -166,7 +166,7 @@ def column_stats(key: str, column: pa.ChunkedArray, o: Options, *, headers: bool
                 stats.missing += pc.sum(pc.is_nan(numbers)).as_py()
             bounds = pc.min_max(numbers)
             stats.least, stats.most = bounds["min"].as_py(), bounds["max"].as_py()
-            stats.days = is_number(column.type) and _all_days(numbers, stats)
+            stats.days = not pa.types.is_temporal(column.type) and _all_days(numbers, stats)
     return stats
 
 

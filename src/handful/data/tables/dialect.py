@@ -7,11 +7,13 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import BinaryIO, NamedTuple
 
 from handful.data.base import Column
 from handful.data.tables.reading import TIME_NAME
 from handful.data.tables.types import TEXT
+from handful.data.tables.written import is_unit
 
 SAMPLE = 1 << 16  # bytes at the start of a file that are looked at
 RECORDS = 50
@@ -23,7 +25,7 @@ _OF_TITLES = " ,;|\t\r\n\ufeff"  # around a title
 _RUNS = re.compile(rb'("[^"]*")|(?<=[^\s])([ \t]+)(?=[^\s])|[ \t]+')
 _COMMA, _POINT = re.compile(r"\s*[+-]?\d+,\d+\s*"), re.compile(r"\s*[+-]?\d+\.\d+\s*")
 _NUMBER = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*")
-VERSION = re.compile(r"\d{1,3}\.[0-3]?\d")
+_DIGIT, VERSION = re.compile(r"\d"), re.compile(r"\d{1,3}\.[0-3]?\d")
 _NOTHING = {"", "?", "na", "n/a", "nan", "null", "-", "none"}
 
 
@@ -31,7 +33,7 @@ class Dialect(NamedTuple):
     """The separator of values, and the sign before decimals. names: of the columns, where the file has no header;
     skip: lines before the header, or before the values; title: the first of these; classes: those that the first line
     names, which counts rows and columns, as in scikit-learn's files; codes: the columns that are no numbers, though of
-    digits alone, see `_codes`."""
+    digits alone, see `_codes`; below: what stands in a second line of the header, see `_two_lines`."""
 
     separator: str = ","
     decimal: str = "."
@@ -40,6 +42,7 @@ class Dialect(NamedTuple):
     title: str = ""
     classes: tuple[str, ...] = ()
     codes: tuple[str, ...] = ()
+    below: str = ""
 
     @property
     def note(self) -> str | None:
@@ -51,12 +54,15 @@ class Dialect(NamedTuple):
             decimals = ", and decimals are written with ','" if self.decimal == "," else ""
             found.append(f"values are separated by '{self.separator}'{decimals}.")
         if self.title:
-            found.append(f"the header is in line {self.skip + 1}; what stands before it is left out: '{self.title}'.")
+            line = self.skip + 1 - 2 * bool(self.below)
+            found.append(f"the header is in line {line}; what stands before it is left out: '{self.title}'.")
         if self.classes:
             found.append(
                 "the first line counts rows and columns and names the classes, as in files of scikit-learn: the "
                 f"columns are named {self.names[0]} to {self.names[-2]} and {self.names[-1]}."
             )
+        elif self.below:
+            found.append(f"the header has two lines: {self.below}.")
         elif self.names:
             found.append(
                 f"the first line holds values, not names: the columns are named {self.names[0]} to {self.names[-1]}."
@@ -104,7 +110,41 @@ def find(head: bytes, ending: str, trained: Dialect | None = None) -> Dialect:
     skip, title = _before_header(text, cut, separators, trained)
     text = text.split("\n", skip)[skip]
     found = _as_trained(text, cut, separators, trained) if trained else _of_new(text, cut, separators)
+    records = _records(text, found.separator, cut)
+    if not found.names and (two := _two_lines(records)) and (not trained or {*two[0]} & {*trained.names}):
+        names, below = two
+        codes = found.codes if trained else _codes(names, records[2:])
+        return found._replace(skip=skip + 2, title=title, names=names, below=below, codes=codes)
     return found._replace(skip=skip, title=title)
+
+
+def _two_lines(records: list[list[str]]) -> tuple[tuple[str, ...], str] | None:
+    """(the names of columns, what is said of it) where two records of words stand over numbers: names in groups, of
+    which the first record names each once, or in each column; or names and their units.
+
+    >>> _two_lines([["id", "size", "", "kind"], ["", "w", "h", ""], ["1", "2", "3", "a"]])[0]
+    ('id', 'size w', 'size h', 'kind')
+    >>> _two_lines([["size", "kind"], ["[cm]", ""], ["2", "a"]])
+    (('size', 'kind'), "its second holds units and is left out: '[cm]'")
+    """
+    if len(records) < 3 or not _agree(records):
+        return None
+    first, second = ([cell.strip() for cell in record] for record in records[:2])
+    told = [[value for value in values if value.strip().lower() not in _NOTHING] for values in zip(*records[2:])]
+    words = [cell for cell in second if cell.lower() not in _NOTHING]
+    over = [cell for cell, values in zip(second, told) if cell in words and values and all(map(_DIGIT.search, values))]
+    if not over or any(map(_NUMBER.fullmatch, second)):
+        return None
+    groups = [next(filter(None, reversed(first[: k + 1])), "") for k in range(len(first))]
+    names = tuple(f"{group} {below}" if below else name for name, group, below in zip(first, groups, second))
+    grouped = ("" in first[1:] or len(set(first)) < len(first)) and all(map(any, zip(first, second, strict=True)))
+    grouped = grouped and not any(cell in values for cell, values in zip(second, told))
+    if grouped and len(set(names)) == len(names) and len(words) >= 2:
+        return names, f"'{first[-1] or groups[-1]}' over '{second[-1]}' is the column '{names[-1]}'"
+    sure = len(over) > 1 or words == over or all(word[0] in "([" for word in words)
+    if sure and len(set(first)) == len(first) and all(first) and all(map(is_unit, over)):
+        return tuple(first), f"its second holds units and is left out: {', '.join(map(repr, words[:5]))}"
+    return None
 
 
 def _of_new(text: str, cut: bool, separators: Sequence[str]) -> Dialect:
@@ -138,11 +178,11 @@ def _before_header(text: str, cut: bool, separators: Sequence[str], trained: Dia
         title = next((line.strip(_OF_TITLES)[:60] for line in lines[:skip] if line.strip(_OF_TITLES)), "")
         records = {s: _records("\n".join(lines[skip:]), s, cut) for s in separators if s in line} if title else {}
         if trained is not None:
-            header = any(
-                2 * len({*found[0]} & {*trained.names}) >= len(trained.names) for found in records.values() if found
-            )
+            header = any(2 * _known(found, trained) >= len(trained.names) for found in records.values() if found)
         else:
-            header = any(_agree(found) and found[1:] and _numeric(found) for found in records.values())
+            header = any(
+                _agree(found) and found[1:] and (_numeric(found) or _two_lines(found)) for found in records.values()
+            )
         if header:
             return skip, title
         if '"' in line or any(len([cell for cell in line.split(s) if cell.strip()]) > 1 for s in separators):
@@ -164,8 +204,12 @@ def _decimal(separator: str, records: list[list[str]]) -> str:
 def _as_trained(text: str, cut: bool, separators: Sequence[str], trained: Dialect) -> Dialect:
     """The same, whatever the values are: with the separator by which the first record holds most of the trained names.
     Where it holds none, and training had no header, all records are values, set apart by what they agree on."""
-    found = {separator: _records(text, separator, cut) or [[]] for separator in (*separators, BLANKS)}
-    known = {separator: len({*records[0]} & {*trained.names}) for separator, records in found.items()}
+    found, known = dict[str, list[list[str]]](), dict[str, int]()
+    for separator in (*separators, BLANKS):
+        found[separator] = _records(text, separator, cut) or [[]]
+        known[separator] = _known(found[separator], trained)
+        if known[separator] == len(trained.names):
+            break
     best = max(known, key=lambda separator: known[separator])
     numbered = [int(name[7:]) for name in trained.names if re.fullmatch(r"column_\d+", name)]
     if known[best] or not numbered:
@@ -176,6 +220,14 @@ def _as_trained(text: str, cut: bool, separators: Sequence[str], trained: Dialec
     if "target" in trained.names and len(names) == max(numbered) + 2:  # as in files of scikit-learn
         names[-1] = "target"
     return Dialect(best, trained.decimal or _decimal(best, [[], *found[best]]), tuple(names))
+
+
+def _known(records: list[list[str]], trained: Dialect) -> int:
+    """How many names of training the first record holds, or the first two together."""
+    known = {*trained.names}
+    count = len({*records[0]} & known)
+    two = _two_lines(records) if count < len(known) else None
+    return max(count, len({*two[0]} & known)) if two else count
 
 
 def _codes(names: Sequence[str], records: list[list[str]]) -> tuple[str, ...]:
@@ -206,6 +258,7 @@ def _codes(names: Sequence[str], records: list[list[str]]) -> tuple[str, ...]:
     return tuple(found)
 
 
+@lru_cache(4)
 def _records(text: str, separator: str, cut: bool) -> list[list[str]]:
     """The first records; without the last one where the text was cut."""
     found: list[list[str]] = []

@@ -24,7 +24,8 @@ from pyarrow import parquet
 
 from handful.base.errors import TO_UTF8, HandfulError
 from handful.data.base import Column
-from handful.data.media.bad_rows import Bad, BadRows, of_whole_lines, ragged
+from handful.data.containers import of_json
+from handful.data.media.bad_rows import Bad, BadRows, is_object, of_whole_lines, ragged
 from handful.data.options import Options
 from handful.data.tables.arrow import check_names, likely_target
 from handful.data.tables.dialect import BLANKS, SAMPLE, Dialect, header, one_blank, text_blocks
@@ -83,9 +84,10 @@ class TableBlock:
             return plain(self.parse(dict.fromkeys(types, TEXT) | own, None, self.skipped))
 
     def label(self, o: Options) -> str | None:
-        """The target, where this is CSV that is read for the first time."""
+        """The target, where this is CSV that is read for the first time; None also for one of codes, which are text."""
         goal = likely_target(self.names, o)
-        return goal if self.dialect is not None and goal in self.names and goal not in o.schema else None
+        known = self.dialect is None or goal in o.schema or goal in self.dialect.codes
+        return goal if goal in self.names and not known else None
 
     def table(self, types: Types | None = None, only: Collection[str] | None = None) -> pa.Table:
         """The rows as a table that `plain` made, its columns of `types` and in their order where these are given; only:
@@ -186,11 +188,12 @@ def read_zipped(archive: Path, name: str, table: Dialect | None) -> TableBlock:
 
 def table_dialect(files: Sequence[str]) -> Dialect | None:
     """How a table whose parts are `files` is written: as its first records are, as if it were one file."""
-    head = b""
+    head, first = b"", None
     for file in files if ".csv" in ending(files[0]) else ():
         with reading(file, _CSV.what, _CSV.fix), open_stream(file) as stream:
             more = unpacked(stream, file).read(SAMPLE + 1 - len(head))
-        head += more[more.find(b"\n") + 1 :] if head else more
+        first = first or find_dialect(more, ".csv")
+        head += b"".join(more.splitlines(keepends=True)[first.skip + (not first.names) :]) if head else more
         if len(head) > SAMPLE:
             break
     return find_dialect(head, ".csv") if head else None
@@ -285,18 +288,16 @@ def _read_lines(options: arrow_json.ReadOptions, text: bytes) -> pa.Table:
 
 
 def _json(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:
-    """A list of objects, one a row, or an object of columns, as pandas writes them."""
-    found = json.loads(stream.read().decode("utf-8-sig"))
-    if isinstance(found, list) and found and all(isinstance(row, dict) for row in found):
-        names = dict.fromkeys(name for row in found for name in row)  # `from_pylist` looks at the first row's alone
-        yield typed_block(where, pa.table({k: [row.get(k) for row in found] for k in names}))
+    """One value of JSON, or lines of it, which many tools call so, too."""
+    text = stream.read().decode("utf-8-sig")
+    try:
+        columns, note = of_json(json.loads(text), where)
+    except json.JSONDecodeError:
+        if not is_object(text.strip().encode().partition(b"\n")[0]):
+            raise
+        yield from _jsonl(io.BytesIO(text.encode()), where, whole, table)
         return
-    if isinstance(found, dict) and found and all(isinstance(column, list | dict) for column in found.values()):
-        columns = {k: list(v.values()) if isinstance(v, dict) else v for k, v in found.items()}
-        if len({len(v) for v in columns.values()}) == 1:
-            yield typed_block(where, pa.table(columns))
-            return
-    raise HandfulError(f"{where} is neither a list of objects, one per row, nor an object of columns of one length")
+    yield replace(typed_block(where, pa.table(columns)), note=note)
 
 
 def _parquet(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:

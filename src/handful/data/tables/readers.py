@@ -15,12 +15,13 @@ import numpy as np
 
 from handful.base.errors import HandfulError, some
 from handful.data.arrays import Arrays
+from handful.data.base import Column
 from handful.data.gather import Array
 from handful.data.options import Options
 from handful.data.pairs import open_columns, open_rows
 from handful.data.store.npz import read_npz
-from handful.data.tables.arrow import open_table, to_table
-from handful.data.tables.dialect import RECORDS, SAMPLE
+from handful.data.tables.arrow import check_names, open_table, to_table
+from handful.data.tables.dialect import RECORDS, SAMPLE, find, trained_dialect
 from handful.data.tables.files import TABLES, ending, is_remote, open_stream, reading
 from handful.data.tables.parts import open_table_file
 
@@ -67,7 +68,10 @@ def _sparse(where: str, parts: Mapping[str, Array]) -> dict[str, object]:
     return {"x": getattr(sparse, f"{kind}_array")(values, tuple(parts["shape"]))}
 
 
-def _orc(where: str) -> object:
+_Read = Callable[[str, Mapping[str, Column], list[str]], object]  # where, the columns of training, notes -> rows
+
+
+def _orc(where: str, *_: object) -> object:
     from pyarrow import orc  # none of these is needed often
 
     table = orc.read_table(where)
@@ -75,8 +79,8 @@ def _orc(where: str) -> object:
     return table
 
 
-def _by_pandas(read: str) -> Callable[[str], object]:
-    def frame(where: str) -> object:
+def _by_pandas(read: str) -> _Read:
+    def frame(where: str, *_: object) -> object:
         import pandas
 
         return getattr(pandas, read)(where)
@@ -84,14 +88,23 @@ def _by_pandas(read: str) -> Callable[[str], object]:
     return frame
 
 
-def _sheet(where: str) -> object:
-    """The first sheet of a workbook, as pandas reads it."""
+def _sheet(where: str, trained: Mapping[str, Column], notes: list[str]) -> object:
+    """The first sheet of a workbook, its header found as that of a CSV file is."""
     import pandas
 
-    frame = pandas.read_excel(where)
-    for name in [name for name, column in frame.items() if column.dtype == object]:
-        frame[name] = _of_one_type(frame[name].tolist())
-    return frame
+    with pandas.ExcelFile(where) as book:
+        first, *others = book.sheet_names
+        cells = book.parse(first, header=None, dtype=object, keep_default_na=False, na_values=[""])
+    head = cells.head(2 * RECORDS).replace(r"\s+", " ", regex=True).to_csv(sep="\t", header=False, index=False)
+    dialect = find(head.encode(), ".tsv", trained_dialect(trained))
+    told = [str(name) if name == name else "" for name in cells.iloc[dialect.skip]] if len(cells) else []
+    names = dialect.names or [name or f"Unnamed: {k}" for k, name in enumerate(told)]
+    check_names(names, where)
+    rows = cells.iloc[dialect.skip + (not dialect.names) :].dropna(how="all")
+    columns = {name: _of_one_type(rows[k].tolist()) for k, name in enumerate(names) if told[k] or rows[k].notna().any()}
+    notes += [f"the sheet '{first}' is read, and no other: {some(others, 5)}."] if others else []
+    notes += [dialect.note] if dialect.note else []
+    return pandas.DataFrame(columns).infer_objects()
 
 
 def _of_one_type(cells: list[object]) -> list[object]:
@@ -107,10 +120,10 @@ def _of_one_type(cells: list[object]) -> list[object]:
     return [None if cell is None or cell != cell else str(cell) for cell in cells]
 
 
-def _arff(where: str) -> dict[str, object]:
+def _arff(where: str, *_: object) -> dict[str, object]:
     from scipy.io import arff
 
-    rows, _ = arff.loadarff(where)
+    rows = arff.loadarff(where)[0]
     return {name: _words(rows[name]) if rows[name].dtype.kind == "S" else rows[name] for name in rows.dtype.names}
 
 
@@ -119,7 +132,7 @@ def _words(values: Array) -> list[str | None]:
     return [None if value == b"?" else value.decode() for value in values.tolist()]
 
 
-def _sqlite(where: str) -> object:
+def _sqlite(where: str, *_: object) -> object:
     with contextlib.closing(sqlite3.connect(f"{Path(where).absolute().as_uri()}?mode=ro", uri=True)) as base:
         names = [name for (name,) in base.execute("select name from sqlite_master where type in ('table', 'view')")]
         tables = [name for name in names if not name.startswith("sqlite_")]
@@ -137,15 +150,16 @@ _OF_OTHERS = (sqlite3.Error, struct.error, LookupError, ArithmeticError, Attribu
               StopIteration)  # fmt: skip
 
 
-def _by_another(read: Callable[[str], object]) -> Callable[[str, Options], Arrays]:
+def _by_another(read: _Read) -> Callable[[str, Options], Arrays]:
     """Of a format that another library reads: what it gives, opened as if it had been passed."""
 
     def reader(where: str, o: Options) -> Arrays:
+        notes = list[str]()
         if is_remote(where):
             raise HandfulError(f"{where}: such files are read from this machine alone: copy it, or {route_of(where)}")
         try:
             with reading(where, f"a {ending(where)} file", f"write it again, or {route_of(where)}"):
-                found = read(where)
+                found = read(where, o.schema, notes)
         except ImportError as error:
             raise HandfulError(f"{where} needs another package: {error}") from error
         except _OF_OTHERS as error:
@@ -156,7 +170,7 @@ def _by_another(read: Callable[[str], object]) -> Callable[[str, Options], Array
                 return open_columns(found, o)
             case list():
                 return open_rows(found, o)
-        return open_table(to_table(found, o.name), o)
+        return open_table(to_table(found, o.name), o, notes=notes)
 
     return reader
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 
 import numpy as np
@@ -13,7 +13,19 @@ from handful.base.errors import HandfulError
 from handful.data.base import Column, Rows
 from handful.data.options import Options
 from handful.data.tables.types import TEXT
-from handful.data.tables.written import DATES, DIGITS, DURATION, TIME_OF_DAY, dates, is_money, numbers, trimmed
+from handful.data.tables.written import (
+    ANY,
+    DATES,
+    DIGITS,
+    DURATION,
+    TIME_OF_DAY,
+    dates,
+    in_unit,
+    is_money,
+    may_read,
+    numbers,
+    trimmed,
+)
 
 _MOST_CLASSES = 20  # different numbers up to which a target is rather classes than numbers
 _EURO_LIKE = ("€", "EUR", "kr", "zł", "R$", "₺", "₫")  # where points part thousands
@@ -21,18 +33,8 @@ TIME_NAME = re.compile(
     r"(^|[_ ])(year|quarter|month|week|day|date|hour|minute|second|time|timestamp|datetime)s?($|[_ ])", re.I
 )
 _MOST_ODD = 100  # different strings that a way of writing does not read, beyond which it is not that of the column
-_SAMPLE = 128  # strings, from first to last, of which a way reads none where it is not that of the column
+_SAMPLE = 32  # strings, from first to last, of which a way reads none where it is not that of the column
 NUMBERS = (".", ",")  # the ways to write numbers, by the sign before decimals
-
-# What strings of each way have in them.
-_NEEDS = {way: re.compile(r"\d|inf", re.I) for way in NUMBERS} | {
-    way: re.compile(
-        "[年년]" if "年" in way else "[qQ]" if "quarter" in way else r"\d{8}" if way == DIGITS else "[:h]|day"
-        if way in (TIME_OF_DAY, DURATION) else "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec" if "(?P<name>" in form
-        else r"\d[-/.]\d", re.I,
-    )
-    for way, form in DATES.items()
-}  # fmt: skip
 
 At = tuple[str, int]  # a string, and the first row that holds it
 
@@ -40,21 +42,24 @@ At = tuple[str, int]  # a string, and the first row that holds it
 @dataclass
 class Reading:
     """How the strings of a column fare in one way of writing them. rows: that it reads; odd: strings that it does not
-    read -> (rows, the first of them), None when they are too many; units: of numbers -> where the first stands; signs:
-    the first number that is more than a plain one, or the first date; stray: the first that is not read; grouped:
-    whether thousands are parted; zeros: whether some begin with a zero, as in 007."""
+    read -> (rows, the first of them), None when they are too many; units: of numbers -> where the first stands; bare:
+    the first number without one, but for 0; signs: the first number that is more than a plain one, or the first date;
+    stray: the first that is not read; grouped: whether thousands are parted; zeros: whether some begin with a zero, as
+    in 007; broken: rows of numbers that are not whole, or of dates."""
 
     rows: int = 0
     odd: dict[str, tuple[int, int]] | None = field(default_factory=dict)
     units: dict[str, At] = field(default_factory=dict)
+    bare: At | None = None
     signs: At | None = None
     stray: At | None = None
     grouped: bool = False
     zeros: bool = False
+    broken: int = 0
 
     def merge(self, other: "Reading", offset: int) -> None:
         """Add the rows of the next block, which begins at row `offset`."""
-        self.rows += other.rows
+        self.rows, self.broken = self.rows + other.rows, self.broken + other.broken
         if self.odd is None or other.odd is None:
             self.odd = None
         else:
@@ -64,13 +69,9 @@ class Reading:
             self.odd = self.odd if len(self.odd) <= _MOST_ODD else None
         self.units = {unit: (text, row + offset) for unit, (text, row) in other.units.items()} | self.units
         self.odd = self.odd if len(self.units) <= _MOST_ODD else None
-        self.signs, self.stray = self.signs or _moved(other.signs, offset), self.stray or _moved(other.stray, offset)
+        for name in ("bare", "signs", "stray"):
+            setattr(self, name, getattr(self, name) or _moved(getattr(other, name), offset))
         self.grouped, self.zeros = self.grouped or other.grouped, self.zeros or other.zeros
-
-    @property
-    def odd_rows(self) -> int:
-        """Rows with a string that is not read."""
-        return sum(rows for rows, _ in (self.odd or {}).values())
 
 
 def _moved(at: At | None, offset: int) -> At | None:
@@ -85,15 +86,20 @@ def readings(texts: pa.Array, rows: Rows, first: Rows) -> dict[str, Reading]:
         return _in_each(texts, bare, rows, first)
     some = np.arange(0, len(texts), len(texts) // _SAMPLE)
     found = _in_each(texts.take(pa.array(some)), bare.take(pa.array(some)), rows[some], first[some])
-    read = {way for way, one in found.items() if one.odd is not None or one.rows}
-    return found | {way: _reading(way, texts, bare, rows, first) for way in read}
+    return {
+        way: _reading(way, texts, bare, rows, first) if one.rows else replace(one, odd=None)
+        for way, one in found.items()
+    }
 
 
 def _in_each(texts: pa.Array, bare: pa.Array, rows: Rows, first: Rows) -> dict[str, Reading]:
-    """The same of a few strings: most ways are ruled out by what is in none of them."""
-    whole = "\n".join(bare.to_pylist())
+    """The same of a few strings: most ways read none of them, which is soon told."""
+    listed, none = bare.to_pylist(), _reading("", texts, bare, rows, first)
     return {
-        way: _reading(way if needs.search(whole) else "", texts, bare, rows, first) for way, needs in _NEEDS.items()
+        way: _reading(way, texts, bare, rows, first)
+        if any(may_read(text, way) for text in listed)
+        else replace(none, odd=None if none.odd is None else dict(none.odd), units={})
+        for way in (*NUMBERS, *DATES)
     }
 
 
@@ -102,11 +108,14 @@ def _reading(way: str, texts: pa.Array, bare: pa.Array, rows: Rows, first: Rows)
     found, there, signs = Reading(), np.zeros(len(texts), np.bool_), np.ones(len(texts), np.bool_)
     if way in DATES:
         there = ~np.isnan(dates(bare, way))
+        found.broken = int(rows[there].sum())
     elif way:
         read = numbers(bare, way)
         there, signs = ~np.isnan(read.values), read.signs
+        broken = int(rows[there & (np.trunc(read.values) != read.values)].sum())
         zeros = bool(pc.any(pc.match_substring_regex(bare, r"^[-+]?0\d")).as_py())
-        found = Reading(grouped=bool((read.grouped & there).any()), zeros=zeros)
+        found = Reading(grouped=bool((read.grouped & there).any()), zeros=zeros, broken=broken)
+        found.bare = _at(texts, first, np.flatnonzero(there & (read.units == "") & (read.values != 0))[:1])
         for at in np.flatnonzero(there & (read.units != "")).tolist():
             found.units.setdefault(read.units[at], (texts[at].as_py(), int(first[at])))
     odd = np.flatnonzero(~there)
@@ -137,14 +146,14 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
     """The numbers or dates that a column's strings are, noted; None where they are strings.
 
     They are numbers, or dates, where all are; or where at least ten numbers differ, none begins with 0 as codes do, and
-    at most one row in 20 holds something else. Plain numbers alone stay strings: someone quoted them, unless the
-    column's name says that they are years, days or the like. HandfulError for a target of numbers with something else
-    in some rows.
+    at most one row in 20 holds something else, or fewer than half do beside amounts (see `_few`). Plain numbers alone
+    stay strings: someone quoted them, unless the column's name says that they are years, days or the like. HandfulError
+    for a target of numbers with something else in some rows.
     """
     is_target = key == o.target
     fits = _fitting(known, not is_target and TIME_NAME.search(key) is not None)
-    least = min((one.odd_rows for one in fits.values()), default=0)
-    best = [way for way, one in fits.items() if one.odd_rows == least]
+    most = max((one.rows for one in fits.values()), default=0)
+    best = [way for way, one in fits.items() if one.rows == most]
     best = [way for way in best if way != DURATION] or best  # 12:30 in all rows is a time of day
     if not best:
         _note_mostly(key, known, o, notes)
@@ -155,28 +164,28 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
         why = "but days and months cannot be told apart: written as 2026-01-31 they are read"
         notes.append(f"'{key}' holds dates such as '{one.signs[0].strip() if one.signs else ''}', {why}.")
         return None
-    if len(one.units) > 1:
-        shown = " and ".join(
-            f"'{text}' in row {row}" for text, row in sorted(one.units.values(), key=itemgetter(1))[:2]
-        )
+    unit = min(one.units, key=lambda unit: one.units[unit][1], default="")
+    if len(one.units) > 1 and any(np.isnan(in_unit(other, unit)) for other in one.units):
+        two = sorted(one.units.values(), key=itemgetter(1))[:2]
+        shown = " and ".join(f"'{text}' in row {row}" for text, row in two)
         several = f"'{key}' holds amounts in several units ({shown})"
         if is_target and known.different > _MOST_CLASSES:
             raise HandfulError(f"{o.name}: target {several}: bring them to one")
         notes.append(f"{several}: not read as numbers.")
         return None
-    unit, plain = next(iter(one.units), ""), one.signs is None
-    named = plain and TIME_NAME.search(key) is not None
-    if plain and not (known.marks or one.odd or (named and not is_target)):
+    plain, odd = one.signs is None, known.told - one.rows
+    if plain and not (known.marks or odd or (TIME_NAME.search(key) and not is_target)):
         return None
     counted = plain or (unit and not is_money(unit) and unit not in "%‰")
     if is_target and counted and (known.different - len(one.odd or ()) <= _MOST_CLASSES or one.zeros):
         return None
-    if is_target and one.odd:
-        raise _mixed(key, one.rows, known, one.odd, o)
+    if is_target and odd:
+        raise _mixed(key, one, known, o)
     _note_written(key, way, one, known, what, notes)
-    if plain and not known.marks and not one.odd:
+    _note_units(key, unit, one, way, notes)
+    if plain and not known.marks and not odd:
         notes.append(f"'{key}' is numbers, as its name says.")
-    missing = tuple(sorted(one.odd or ()))
+    missing = ANY if _many(one, known) else tuple(sorted(one.odd or ()))
     if way in DATES:
         return Column("number", "float64", dates=way, missing=missing)
     return Column("number", "float64", decimal=way, unit=unit, missing=missing)
@@ -184,9 +193,9 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
 
 def _fitting(known: StringStats, timed: bool) -> dict[str, Reading]:
     """The ways that read the strings; eight digits are days where all are and the name says so (timed)."""
-    fits = {way: one for way, one in known.readings.items() if one.odd is not None and one.rows and _few(one, known)}
+    fits = {way: one for way, one in known.readings.items() if one.rows and _few(one, known)}
     digits = fits.pop(DIGITS, None)
-    return {DIGITS: digits} if digits is not None and not digits.odd and timed else fits
+    return {DIGITS: digits} if timed and digits is not None and digits.rows == known.told else fits
 
 
 def of_dates(key: str, way: str) -> str:
@@ -201,11 +210,22 @@ def of_dates(key: str, way: str) -> str:
 
 
 def _few(one: Reading, known: StringStats) -> bool:
-    """Whether few enough strings are not read for the others to tell what the column holds."""
-    if not one.odd:
+    """Whether few enough strings are not read for the others to tell what the column holds: one row in 20; or fewer
+    than half, where most numbers are not whole or these are dates, or ten times as many numbers differ as other strings
+    do, more than classes would be."""
+    if one.rows == known.told:
         return True
-    numbers_ = known.different - len(one.odd)
-    return one.odd_rows * 20 <= known.told and numbers_ >= 10 and not one.zeros
+    different = known.different - _MOST_ODD if one.odd is None else known.different - len(one.odd)
+    if different < 10 or one.zeros or one.rows * 2 <= known.told:
+        return False
+    if not _many(one, known):
+        return one.odd is not None
+    return one.broken * 2 > one.rows or (different > _MOST_CLASSES and 10 * (known.different - different) <= different)
+
+
+def _many(one: Reading, known: StringStats) -> bool:
+    """Whether more than one row in 20 is not read: then whatever is no number is missing, in other data, too."""
+    return (known.told - one.rows) * 20 > known.told
 
 
 def _decimal(fits: Mapping[str, Reading]) -> str:
@@ -222,21 +242,33 @@ def _note_mostly(key: str, known: StringStats, o: Options, notes: list[str]) -> 
         return
     text, row = one.stray
     if key == o.target and known.different > _MOST_CLASSES and known.different * 2 > known.told:
-        raise _mixed(key, one.rows, known, {text: (known.told - one.rows, row)}, o)
+        raise _mixed(key, one, known, o)
     what = "dates" if way in DATES else "numbers"
     notes.append(f"'{key}' is mostly {what} but is read as strings, because of '{text}' in row {row}.")
 
 
-def _mixed(key: str, read: int, known: StringStats, odd: Mapping[str, tuple[int, int]], o: Options) -> HandfulError:
-    found = f"is a number in {read:,} of {known.told:,} rows but {_listed(odd)}"
+def _mixed(key: str, one: Reading, known: StringStats, o: Options) -> HandfulError:
+    found = f"is a number in {one.rows:,} of {known.told:,} rows but {_listed(one)}"
     return HandfulError(f"{o.name}: target '{key}' {found}: correct or remove such rows")
 
 
-def _listed(odd: Mapping[str, tuple[int, int]]) -> str:
+def _listed(one: Reading) -> str:
     """The strings that are not read, by their first rows."""
+    odd = one.odd or {text: (1, row) for text, row in (one.stray and [one.stray]) or ()}
     first = sorted(odd.items(), key=lambda item: item[1][1])
     more = f" and {len(first) - 3} others" if len(first) > 3 else ""
     return ", ".join(f"'{text}' in row {row}" for text, (_, row) in first[:3]) + more
+
+
+def _note_units(key: str, unit: str, one: Reading, way: str, notes: list[str]) -> None:
+    """Say what numbers of other units, or of none, are taken for."""
+    for other, (text, _) in one.units.items():
+        if other != unit:
+            value = numbers(trimmed(pa.array([text], TEXT)), way).values[0] * in_unit(other, unit)
+            notes.append(f"'{key}' is in {unit}: '{text.strip()}' is read as {value:.15g}.")
+    if unit and one.bare:
+        notes.append(f"'{key}' is in {unit}, and so are taken numbers without a unit, as '{one.bare[0].strip()}' in "
+                     f"row {one.bare[1]}.")  # fmt: skip
 
 
 def _note_written(key: str, way: str, one: Reading, known: StringStats, what: str, notes: list[str]) -> None:
@@ -250,6 +282,7 @@ def _note_written(key: str, way: str, one: Reading, known: StringStats, what: st
         marks = sorted({mark.strip() for mark in known.marks} - {""})
         shown = ", ".join(f"'{mark}'" for mark in marks) or "nothing"
         notes.append(f"'{key}' is {what}; {gaps:,} rows hold {shown} and are read as missing (NaN).")
-    if one.odd:
-        rest = f"{one.odd_rows:,} of {known.rows:,} rows hold something else and are read as missing (NaN)"
-        notes.append(f"'{key}' is {what}, but {rest}: {_listed(one.odd)}.")
+    if odd := known.told - one.rows:
+        rest = f"{odd:,} of {known.rows:,} rows hold something else and are read as missing (NaN)"
+        other = "; so is whatever else is none" if _many(one, known) else ""
+        notes.append(f"'{key}' is {what}, but {rest}: {_listed(one)}{other}.")

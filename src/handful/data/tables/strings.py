@@ -18,7 +18,7 @@ from handful.data.base import Column, Rows
 from handful.data.gather import offsets_of
 from handful.data.tables.dialect import VERSION, Dialect
 from handful.data.tables.types import TEXT, is_moment, plain
-from handful.data.tables.written import DURATION, TIME_OF_DAY, Floats, dates, is_missing, numbers, trimmed
+from handful.data.tables.written import ANY, DURATION, TIME_OF_DAY, Floats, dates, in_unit, is_missing, numbers, trimmed
 
 # Letters of scripts that set no spaces between words: Thai, Lao, Burmese, Khmer, kana and Chinese characters.
 UNSPACED = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
@@ -110,6 +110,9 @@ def parts_per_row(values: pa.ChunkedArray) -> float:
     return float(pc.mean(pc.count_substring_regex(values.cast(pa.large_string()), r"[\pL\pN]+")).as_py() or 0)
 
 
+_SHORT = ("year-month", "year quarter")  # as periods of pandas are written, which came as dates
+
+
 class _Way(NamedTuple):
     """What a string of a column of numbers or dates is read by: see `Column`."""
 
@@ -155,13 +158,20 @@ def _read_all(texts: pa.Array, way: _Way) -> tuple[Floats, str | None]:
         bare = pc.if_else(pc.equal(flags, "true"), "1", pc.if_else(pc.equal(flags, "false"), "0", bare))
     if way.dates is not None:
         found = dates(bare, way.dates)
+        for short in _SHORT if way.dates == "year-month-day" and np.isnan(found).any() else ():
+            found = np.where(np.isnan(found), dates(bare, short), found)
     else:
         read = numbers(bare, way.decimal)
-        found = np.where(np.isin(read.units, ["", way.unit]), read.values, np.nan)
+        found = read.values
+        if read.units.any():
+            times = {unit: in_unit(unit, way.unit) for unit in set(read.units.tolist())}
+            found = found * np.array([times[unit] for unit in read.units.tolist()])
     known = np.isnan(found)  # no usual mark can be read as a number
     if known.any():
         known &= is_missing(texts)
-    if way.missing:
+    if way.missing == ANY:
+        known = np.isnan(found)
+    elif way.missing:
         known |= pc.is_in(texts, pa.array(way.missing, TEXT)).to_numpy(zero_copy_only=False)
     odd = np.flatnonzero(np.isnan(found) & ~known)
     found[known] = np.nan

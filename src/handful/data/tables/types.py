@@ -33,6 +33,11 @@ def is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
 
 
+def is_amount(kind: pa.DataType) -> bool:
+    """Numbers of any kind, decimals too."""
+    return is_number(kind) or bool(pa.types.is_decimal(kind))
+
+
 def without_times(schema: pa.Schema) -> pa.Schema:
     """The schema, with strings for times."""
     return pa.schema([(field.name, _without_times(field.type)) for field in schema])

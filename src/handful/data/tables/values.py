@@ -27,6 +27,7 @@ from handful.data.tables.types import (
     as_numbers,
     as_text,
     flat_list,
+    is_amount,
     is_list,
     is_moment,
     is_number,
@@ -106,7 +107,7 @@ def _numbers(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> D
             middle = pa.uint8() if pa.types.is_boolean(numbers.type) else numbers.type
             numbers = numbers.cast(middle).cast(pa.float64(), safe=False)
         array = native(key, np.ascontiguousarray(numbers.to_numpy()), o, [])
-        if wanted.dates == DIGITS and is_number(column.type):
+        if wanted.dates == DIGITS and is_amount(column.type):
             array = _days(key, array.astype(np.float64), o)
     if wanted.dtype.startswith("float") and array.dtype != wanted.dtype:
         array = array.astype(wanted.dtype)
@@ -129,7 +130,7 @@ def _alike(kind: pa.DataType, wanted: Column, empty: bool) -> bool:
     if empty or wanted.type is None:
         return True
     if wanted.dates is not None:
-        return (wanted.dates == DIGITS and is_number(kind)) or bool(_SECONDS.get(wanted.dates, is_moment)(kind))
+        return (wanted.dates == DIGITS and is_amount(kind)) or bool(_SECONDS.get(wanted.dates, is_moment)(kind))
     return not (pa.types.is_duration(kind) or is_moment(kind) or pa.types.is_time(kind))
 
 
@@ -230,7 +231,7 @@ def _label_sets(key: str, lists: pa.ChunkedArray, known: tuple[str, ...], o: Opt
 
 def media_named(column: pa.ChunkedArray) -> Column | None:
     """What the first strings of a column name, if more than half end as the names of pictures do, or of sounds."""
-    found = [Path(name).suffix.lower() for name in column[:64].cast(TEXT).drop_null().to_pylist() if name]
+    found = [os.path.splitext(name)[1].lower() for name in column[:64].cast(TEXT).to_pylist() if name]
     if 2 * sum(ending in IMAGES for ending in found) > len(found):
         return Column("image", "uint8", (None, None, None))
     sounds = 2 * sum(ending in SOUNDS for ending in found) > len(found)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -37,20 +37,34 @@ _GLUED = (
 # What multiplies the number, right behind it or after a blank, where K alone is kelvin; T is tonnes.
 _TIMES = {"k": 1e3, "M": 1e6, "mn": 1e6, "bn": 1e9}
 _TIMES_GLUED = _TIMES | {"K": 1e3, "B": 1e9}
-_TIMES_WORD = _TIMES | {
-    "thousand": 1e3,
-    "million": 1e6,
-    "Mio": 1e6,
-    "Mio.": 1e6,
-    "billion": 1e9,
-    "Mrd": 1e9,
-    "Mrd.": 1e9,
-}
+_TIMES_WORD = _TIMES | dict.fromkeys(("million", "Mio", "Mio."), 1e6) | dict.fromkeys(("billion", "Mrd", "Mrd."), 1e9)
+_TIMES_WORD |= {"thousand": 1e3}
 # Chinese, Japanese and Korean have no blank there: 3.5万元, 1.2亿. 千 also begins units: 千米, 千克.
 _TIMES_HAN = re.compile(r"([百千]?[万萬만]|[十百千]?[亿億억]|千(?=[元人]?$))(.*)")
 _HAN = {"十": 1e1, "百": 1e2, "千": 1e3, "万": 1e4, "萬": 1e4, "만": 1e4, "亿": 1e8, "億": 1e8, "억": 1e8}
+# Units of one kind -> how many of the first each is.
+_PREFIXES = {"n": 1e-9, "µ": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+_KINDS: tuple[dict[str, float], ...] = (
+    {"m": 1.0, "km": 1e3, "dm": 0.1, "cm": 1e-2, "mm": 1e-3, "µm": 1e-6, "nm": 1e-9,
+     "in": 0.0254, "ft": 0.3048, "mi": 1609.344, "yd": 0.9144},
+    {"g": 1.0, "kg": 1e3, "mg": 1e-3, "µg": 1e-6, "lb": 453.59237, "lbs": 453.59237, "oz": 28.349523125},
+    {"s": 1.0, "sec": 1.0, "ms": 1e-3, "min": 60.0, "h": 3600.0, "hr": 3600.0, "hrs": 3600.0},
+    {"l": 1.0, "L": 1.0, "dl": 0.1, "dL": 0.1, "cl": 1e-2, "cL": 1e-2, "ml": 1e-3, "mL": 1e-3, "µl": 1e-6, "µL": 1e-6},
+    {"m2": 1.0, "m²": 1.0, "㎡": 1.0, "ha": 1e4, "km2": 1e6, "km²": 1e6}, {"m3": 1.0, "m³": 1.0},
+    {"m/s": 1.0, "km/h": 1 / 3.6, "mph": 0.44704}, {"%": 1.0, "‰": 0.1}, {"cal": 1.0, "kcal": 1e3},
+    *({prefix + unit: times for prefix, times in _PREFIXES.items()} for unit in ("Hz", "W", "Wh", "V", "A", "Pa", "J")),
+)  # fmt: skip
 _WORD = r"[^\d\s.,;:()'+\-/#_\"](?:[^\d();\"]{0,14}[^\s\d();,\"])?"
 _SIGNS_OF_MONEY = rf"^(?:{_CURRENCY})$"
+
+
+def is_unit(text: str) -> bool:
+    """Whether it is a unit, or anything in brackets, as stands below the names of columns.
+
+    >>> is_unit("kg"), is_unit("[m/s2]"), is_unit("unknown")
+    (True, True, False)
+    """
+    return re.fullmatch(rf"(?:{_GLUED}|[(\[].*[)\]])", text.strip()) is not None
 
 
 @dataclass(frozen=True)
@@ -81,6 +95,17 @@ def is_money(unit: str) -> bool:
     (True, False)
     """
     return bool(pc.match_substring_regex(pa.scalar(unit), _SIGNS_OF_MONEY).as_py())
+
+
+def in_unit(unit: str, wanted: str) -> float:
+    """How many of the `wanted` unit one of `unit` is, or a number without a unit; NaN where it cannot be one.
+
+    >>> in_unit("m", "km"), in_unit("", "€"), in_unit("$", "€")
+    (0.001, 1.0, nan)
+    """
+    if unit in ("", wanted):
+        return 1.0
+    return next((kind[unit] / kind[wanted] for kind in _KINDS if unit in kind and wanted in kind), np.nan)
 
 
 @cache
@@ -141,6 +166,24 @@ def numbers(texts: pa.Array, decimal: str) -> Numbers:
     return Numbers(values, units, signs, grouped)
 
 
+def may_read(text: str, way: str) -> bool:
+    """Whether a string (as `trimmed` gives it) is written so: a number, by the sign before its decimals, or one of
+    DATES, if the calendar has it.
+
+    >>> may_read("5 kg", "."), may_read("2026-01-31", "."), may_read("2026-01-31", "year-month-day")
+    (True, False, True)
+    """
+    if way in DATES:
+        return _compiled(DATES[way]).match(text) is not None
+    if _compiled(_PLAIN.replace(r"\.", rf"\{way}")).match(text):
+        return True
+    found = _compiled(_NUMBER).match(text)
+    if found is None or _compiled(_form(way)).match(found["digits"]) is None:
+        return False
+    return not np.isnan(_around(found["before"], found["behind"])[0])
+
+
+@lru_cache(1024)
 def _around(before: str, behind: str) -> tuple[float, str]:
     """(1, or -1 for a minus, a thousand for K and so on, or NaN where no number is written so; the unit)."""
     left, right = _BEFORE.fullmatch(before), _BEHIND.fullmatch(behind)
@@ -199,6 +242,7 @@ _WEEKDAY = rf"(?:(?i:mon|tue|wed|thu|fri|sat|sun)[a-z]{{0,6}}\.?,?{_BLANK}+)?"
 _NAME = r"(?P<name>(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec))(?P<rest>[a-z]{0,6})\.?"
 _MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
            "november", "december")  # fmt: skip
+ANY = ("",)  # `Column.missing` where all that cannot be read is missing
 TIME_OF_DAY, DURATION, DIGITS = "time of day", "duration", "yyyymmdd"
 # Ways to write dates. Where dots stand between them, days come before months.
 DATES = {

@@ -13,8 +13,7 @@ from handful.optim.build import gain as gain_of
 from handful.optim.build import rescale
 from handful.plan.probe.lr_race import standard_error
 from handful.plan.probe.noise_scale import GradientMoments, gradient_in_parts, pool
-from handful.plan.probe.snapshot import untouched
-from handful.plan.probe.steps import FAILED, loss_on, train
+from handful.plan.probe.steps import FAILED, loss_on, train, untouched
 from handful.training.special.coupling import training_mode
 from handful.training.training import Training
 from handful.training.watch.guards import NonFiniteLoss, is_out_of_memory

@@ -29,9 +29,8 @@ from handful.plan.probe.decision import (
 from handful.plan.probe.first_steps import first_steps, rate_follows
 from handful.plan.probe.memory import memory_of_all
 from handful.plan.probe.noise_scale import PARTS, GradientMoments, gradient_in_parts, pool
-from handful.plan.probe.snapshot import Snapshot, untouched
 from handful.plan.probe.step_time import OF_ALL, Throughput, fit_times, measure_throughput, powers_of_two
-from handful.plan.probe.steps import agreed, clock, effort
+from handful.plan.probe.steps import Snapshot, agreed, clock, effort, untouched
 from handful.report.words import say_seconds
 from handful.training.special.coupling import mode_coupling, training_mode
 from handful.training.step import update
@@ -157,7 +156,6 @@ def batch_cap(n: int) -> int:
 
 
 def sizes_to_time(t: Training, cap: int) -> list[int]:
-    """The batch sizes to choose from."""
     return powers_of_two(cap, max(least_rows(t), min(4, cap)))
 
 
@@ -271,7 +269,6 @@ def loss_of_progress(size: int, phi: float, throughput: Throughput, sizes: Seque
 
 
 def tested_sizes(throughput: Throughput, cap: int) -> list[int]:
-    """The sizes to choose from."""
     return [n for n in throughput.sizes if LEAST <= n <= cap] or [max(throughput.sizes)]
 
 

@@ -6,8 +6,8 @@ from handful.base.plan import Choice, Row
 from handful.plan.probe.lr_race import Branch, Race
 from handful.plan.probe.memory import Memory
 from handful.plan.probe.noise_scale import NoiseScale
-from handful.plan.probe.snapshot import Snapshot
 from handful.plan.probe.step_time import Throughput
+from handful.plan.probe.steps import Snapshot
 from handful.training.training import Training
 from handful.training.watch.weights import Weights
 
@@ -68,5 +68,4 @@ def raced_examples(t: Training, d: Decision) -> int:
 
 
 def base_rate(t: Training) -> float:
-    """The base learning rate that the optimizer has."""
     return float(t.state.optimizer.param_groups[0]["initial_lr"])

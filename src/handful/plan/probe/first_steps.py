@@ -11,8 +11,7 @@ from handful.optim.build import gain, set_base
 from handful.optim.initial_lr import learned_rate, rate_of_shapes
 from handful.plan.probe.decision import NOISE, SHARE, TIMING, WARM, Decision, base_rate, raced_examples
 from handful.plan.probe.lr_race import FORWARD, FURTHER, LOSERS, Race, forwards_of, race, standard_error
-from handful.plan.probe.snapshot import Snapshot
-from handful.plan.probe.steps import train
+from handful.plan.probe.steps import Snapshot, train
 from handful.report.words import say_number
 from handful.training.special.coupling import training_mode
 from handful.training.training import Training

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from handful.optim.build import set_base
 from handful.plan.probe.noise_scale import t95
-from handful.plan.probe.snapshot import Snapshot
-from handful.plan.probe.steps import FAILED, train
+from handful.plan.probe.steps import FAILED, Snapshot, train
 from handful.training.special.coupling import training_mode
 from handful.training.training import Training
 
@@ -70,7 +69,6 @@ class Race:
 
     @property
     def before(self) -> float:
-        """The loss where they began."""
         return float(np.nanmean(self.losses_before))
 
     @property

@@ -18,9 +18,8 @@ from handful.base.machine import memory_left
 from handful.base.plan import Choice
 from handful.base.stopwatch import part
 from handful.data.base import Batch, Ragged, Rows, Source
-from handful.plan.probe.snapshot import untouched
 from handful.plan.probe.step_time import powers_of_two
-from handful.plan.probe.steps import clock, update_at_rest
+from handful.plan.probe.steps import clock, untouched, update_at_rest
 from handful.report.words import say_bytes
 from handful.training.special.coupling import mode_coupling, training_mode
 from handful.training.step import ExactGradient

@@ -215,7 +215,6 @@ def gradient_in_parts(
 
 
 def _of_all(own: LossSums, ranks: Ranks) -> LossSums:
-    """The sums over all ranks."""
     if ranks.size == 1:
         return own
     names = sorted(own.metrics)

@@ -1,26 +1,42 @@
-"""How long a step takes at each batch size: real steps, loader and update included, fitted by T(B) = a + b B."""
+"""How long a step takes at each batch size: real steps, loader and update included, fitted by T(B) = a + b B; and,
+timed in turn, with how many CPU threads and in which precision.
+
+Threads of one operation wait for each other. On a busy machine, where one of them is kept off its core, two threads
+have been measured 100 times slower than one; no one would guess it, and it can be measured in a moment.
+"""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from handful.base.errors import HandfulError
 from handful.base.keys import key
+from handful.base.plan import Choice
 from handful.base.stopwatch import part
-from handful.plan.probe.snapshot import Snapshot, untouched
-from handful.plan.probe.steps import agreed, clock, step
+from handful.plan.probe.steps import Snapshot, agreed, clock, effort, step, untouched
+from handful.training.objective import Objective
+from handful.training.process.device import using_threads
 from handful.training.special.coupling import training_mode
+from handful.training.special.exact import exact_gradient
 from handful.training.training import Training
-from handful.training.watch.guards import NonFiniteLoss, OutOfMemory
+from handful.training.watch.guards import NonFiniteLoss, OutOfMemory, TooLarge
 
 PEAK = 0.9  # B0: the smallest batch with this share of the best throughput
 MIDDLE = 32  # the size that is timed first
 OF_ALL = (NonFiniteLoss, OutOfMemory)  # what goes wrong with a step on all ranks alike
 FITS = 0.25  # a relative residual beyond which T(B) is not taken to be a line
+FEWER_THREADS = 1.3  # one thread must be so many times faster than all: a tie, or noise, leaves torch's own setting
+LOWER_PRECISION = 1.25  # bfloat16 must be so many times faster: it keeps 8 bits of a number's 24
+SLOW = 0.04  # of the time that a run has: where one round takes longer, nothing is measured
+ROWS = 64  # of a trial batch in float32 and bfloat16, at most
 
 
 @dataclass(frozen=True)
@@ -255,3 +271,84 @@ def fit_line(sizes: ArrayLike, seconds: ArrayLike) -> tuple[NDArray[np.float64],
         scale = 1.345 * np.maximum(1.4826 * np.median(residual, axis=-1, keepdims=True), 1e-3)
         trust = np.minimum(1.0, scale / np.maximum(residual, 1e-12))
     return a, b
+
+
+def time_in_turn(
+    t: Training,
+    settings: Sequence[Callable[[], AbstractContextManager[None]]],
+    size: int,
+    *,
+    budget: float,
+    rounds: int,
+    now: Callable[[Training], float] = clock,
+) -> list[float] | None:
+    """The median milliseconds of forward and backward pass of `size` rows in each setting (a context manager), which
+    take turns, so that a slow moment of the machine falls on all. None where a step failed, or is so slow that trying
+    some would eat up the time that the run has. Leaves no trace.
+
+    budget: seconds after which no further round begins (there are two rounds at least, and one before to warm up).
+    now: the seconds that are counted; `effort` where one thread does it all, whose time others on the machine do not
+    lengthen.
+    """
+    times: list[list[float]] = [[] for _ in settings]
+    started = time.perf_counter()
+    with untouched(t):
+        training_mode(t.objective.model)
+        batch = t.batches.at(t.state.position, size)
+        for k in range(rounds + 1):
+            for setting, measured in zip(settings, times, strict=True):
+                with setting():
+                    before = now(t)
+                    try:
+                        exact_gradient(t.objective, batch, t.state.micro_batch, seed=t.plan.seed, step=0)
+                    except (NonFiniteLoss, OutOfMemory, TooLarge):
+                        return None
+                    measured.append(1000 * (now(t) - before))
+            spent = time.perf_counter() - started
+            if k == 0 and spent > SLOW * (t.rule.time() or math.inf):
+                return None
+            if k >= 2 and spent > budget:
+                break
+    return [statistics.median(measured[1:]) for measured in times]
+
+
+@part("measuring threads")
+def choose_threads(t: Training) -> Choice:
+    """All threads, or one where a step of the provisional batch is clearly faster with it."""
+    everything = torch.get_num_threads()
+    if t.objective.device.type != "cpu" or everything == 1:
+        return Choice(everything, "default", "torch's own setting")
+    settings = [partial(using_threads, count) for count in (everything, 1)]
+    measured = time_in_turn(t, settings, t.state.batch, budget=1.0, rounds=7)
+    if measured is None:
+        return Choice(everything, "default", "torch's own setting; the trial step failed, or is too slow to try more")
+    many, one = measured
+    reason = f"a step takes {many:.3g} ms with {everything} threads and {one:.3g} ms with one"
+    if many > FEWER_THREADS * one:
+        return Choice(1, "measured", f"{reason} on this busy machine")
+    return Choice(everything, "measured", reason)
+
+
+@part("measuring precision")
+def measure_precision(t: Training, *, budget: float = 1.0, rounds: int = 5) -> Choice:
+    """float32, or bfloat16 autocast where a step is clearly faster in it; on one thread, so that other users of the
+    machine cannot tip the scales."""
+    size = min(ROWS, t.examples)
+    settings = [partial(computing_in, t.objective, dtype) for dtype in (None, torch.bfloat16)]
+    with using_threads(1):
+        measured = time_in_turn(t, settings, size, budget=budget, rounds=rounds, now=effort)
+    if measured is None:
+        return Choice("float32", "default", "the model's own; the trial step failed, or is too slow to try more")
+    whole, half = measured
+    reason = f"a step of {size} rows takes {half:.3g} ms in bfloat16 (autocast) and {whole:.3g} ms in float32"
+    return Choice("bfloat16" if whole > LOWER_PRECISION * half else "float32", "measured", reason)
+
+
+@contextmanager
+def computing_in(objective: Objective, autocast: torch.dtype | None) -> Iterator[None]:
+    """The forward pass in this precision (None: the model's own) inside the block."""
+    before, objective.autocast = objective.autocast, autocast
+    try:
+        yield
+    finally:
+        objective.autocast = before

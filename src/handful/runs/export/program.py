@@ -45,7 +45,6 @@ class Raw:
     missing: tuple[str, ...] = ()
 
     def example(self, rows: int, length: int) -> Tensor:
-        """So many rows of ones."""
         sides = (length if side is None else side for side in self.shape)
         return torch.ones(rows, *sides, dtype=getattr(torch, self.dtype))
 
@@ -92,7 +91,6 @@ class Program(nn.Module):
         return {"task": self.task or "none", "inputs": inputs, "output": output, "outside": self.outside}
 
     def example(self, rows: int) -> dict[str, Tensor]:
-        """So many rows of ones."""
         return {raw.name: raw.example(rows, self.length) for raw in self.raws}
 
     def forward(self, rows: dict[str, Tensor]) -> Tensor:

@@ -136,7 +136,6 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, kept: dict[str, Any]) -> "Evaluation":
-        """What `as_json` made."""
         arrays = {"confusion": np.int64, "calibration": np.float64}
         kept |= {name: np.array(kept[name], kind) for name, kind in arrays.items() if kept[name] is not None}
         if "pictures" in kept:
@@ -152,7 +151,6 @@ class Evaluation:
         return Judged(self.rows, self.detail(), self.mistakes(), self.interval(score or ""), self.chance(), self.unit)
 
     def _each(self) -> list["Evaluation"]:
-        """By target, where there are several."""
         return self.parts or [self]
 
     def detail(self) -> list[Part]:

@@ -91,11 +91,9 @@ class Tally:
         return self.add(y, output.float().cpu()) if isinstance(y, Tensor) and isinstance(output, Tensor) else None
 
     def add(self, y: Tensor, output: Tensor) -> Said:
-        """The same of Tensors."""
         return [None] * len(y), [None] * len(y), [None] * len(y)
 
     def kept(self) -> list[NDArray[Any]]:
-        """What was counted."""
         return []
 
     def take(self, parts: Sequence[Sequence[NDArray[Any]]]) -> None:

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from handful.base.errors import HandfulError
 from handful.training.process.messages import in_chunks
@@ -16,13 +16,9 @@ FIRST = 1 << 20  # bytes of the first bucket, which sets out early
 Send = Callable[[Tensor], dist.Work]
 
 
-class Hook(Protocol):
-    def remove(self) -> None: ...
-
-
-def hooked(parameter: nn.Parameter, act: Callable[[Tensor], None]) -> Hook:
+def hooked(parameter: nn.Parameter, act: Callable[[Tensor], None]) -> RemovableHandle:
     """Have `act` called each time a backward pass has added to the parameter's gradient."""
-    hook: Hook = parameter.register_post_accumulate_grad_hook(act)  # type: ignore[no-untyped-call]
+    hook: RemovableHandle = parameter.register_post_accumulate_grad_hook(act)  # type: ignore[no-untyped-call]
     return hook
 
 
@@ -111,6 +107,5 @@ class Buckets:
             torch._foreach_mul_(self.flats, self.rows / weight)
 
     def close(self) -> None:
-        """Leave the parameters alone."""
         for hook in self.hooks:
             hook.remove()

@@ -42,7 +42,8 @@ def choose_precision(asked: str, device: str, model: nn.Module) -> tuple[Choice,
     elif own == {torch.float64}:
         choice = Choice("float64", "found", "the model's own weights")
     elif own - {torch.float32}:
-        choice = Choice("float32", "default", "the model's own precision")
+        kinds = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in own))
+        choice = Choice("float32", "default", f"no autocast; the model's own weights are {kinds}")
     elif device.startswith("cuda") and torch.cuda.is_bf16_supported():
         choice = Choice("bfloat16", "default", "autocast on a GPU that supports it; the weights stay float32")
     elif device == "cpu" and not bfloat16_on_cpu():

@@ -137,7 +137,6 @@ class Exchange:
         parameter.grad = torch.sparse_coo_tensor(places, values, grad.shape, check_invariants=False).coalesce()
 
     def close(self) -> None:
-        """Leave the parameters alone."""
         for hook in self.hooks:
             hook.remove()
         if self.buckets is not None:

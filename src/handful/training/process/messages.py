@@ -151,12 +151,10 @@ class Messages:
         return tensor
 
     def gather_bytes(self, content: bytes) -> list[bytes]:
-        """The bytes of every rank."""
         own = torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
         return [content] if self.size == 1 else [part.numpy().tobytes() for part in self.gather_rows(own)]
 
     def gather(self, text: str) -> list[str]:
-        """The text of every rank."""
         return [part.decode() for part in self.gather_bytes(text.encode())]
 
     def told(self, text: str) -> str:

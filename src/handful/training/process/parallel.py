@@ -80,7 +80,6 @@ class Ranks(Messages):
         return float(self.told(str(seconds))) if self.sharding else seconds
 
     def part_is_last(self, parameters: Sequence[nn.Parameter]) -> None:
-        """The next backward pass ends this rank's share of a mini-batch."""
         self._exchange(parameters).begin(max(1, self.batch))
 
     def add_up(self, parameters: Sequence[nn.Parameter], own: Said) -> Said:
@@ -99,7 +98,6 @@ class Ranks(Messages):
         return self.exchange
 
     def close(self) -> None:
-        """Leave the model alone."""
         if self.exchange is not None:
             self.exchange.close()
             self.exchange = None

@@ -46,7 +46,6 @@ class Roll:
             self.thread.start()
 
     def rest(self) -> None:
-        """The message has come."""
         self.waiting.clear()
         self.missing = None
 
@@ -111,7 +110,6 @@ def prefixed(name: str, store: "Store") -> "Store":
 
 
 def process() -> str:
-    """This process, in words."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 

@@ -87,7 +87,6 @@ class Sharding:
             yield spare if item is None else item
 
     def whole(self, tensor: Tensor) -> Tensor:
-        """All rows of a tensor, on every rank."""
         return torch.cat(self.messages.gather_rows(own_rows(tensor))) if is_shard(tensor) else tensor
 
     def on_rank_0(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -182,7 +182,6 @@ class StaticStep(OneStep):
         return Batch(dict(columns), np.empty(self.size, dtype=np.int64))
 
     def parts(self, batch: Batch) -> tuple[Batch]:
-        """All of it."""
         self.kept = [buffer.detach().clone() for buffer in self.objective.buffers]
         for parameter in self.objective.parameters:
             parameter.grad = None
@@ -359,7 +358,6 @@ class StaticStep(OneStep):
 
 
 def squares(these: Sequence[Tensor], those: Sequence[Tensor]) -> float:
-    """The sum of squared differences, of as many tensors as the first list has."""
     return sum(float((a - b).double().square().sum()) for a, b in zip(these, those, strict=False))
 
 

@@ -50,6 +50,8 @@ class Adapted:
     source: Source | None
     dtype: torch.dtype
     whole: bool
+    several: Several | None = None  # the target, where it is several that are not alike
+    nested = False  # whether columns hold Tensors inside dicts and lists
     part = ""  # of the model's output, which metrics see
     link = ""  # of `LINKS`, by which they see numbers
     gaps = False  # whether training rows are left out, their class being IGNORED
@@ -65,7 +67,6 @@ class Adapted:
     ) -> None:
         self._autocast = autocast
         self._of(model)
-        self.takes(None)
         self.minimise(loss, metrics, scale)
 
     def _of(self, model: nn.Module) -> None:
@@ -127,7 +128,6 @@ class Adapted:
         self._anew()
 
     def with_metrics(self, metrics: Iterable[Metric]) -> Self:
-        """The same model and loss with other metrics."""
         other = copy.copy(self)
         other.minimise(self.loss, metrics, self.scale)
         return other

@@ -145,7 +145,6 @@ def _form(row_losses: RowLosses, output: object, batch: Batch, size: int) -> Los
     by_row: list[bool] = []
 
     def value(part: slice) -> tuple[float, float]:
-        """Mean loss and weight of consecutive rows."""
         some = rows(batch, part)
         taken = output(some) if callable(output) else mapped(output, lambda o: o[part] if _of_rows(o, batch) else o)
         total, weight, values = row_losses(taken, some)

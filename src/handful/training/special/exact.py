@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
+from handful.base.keys import IN_TURN
 from handful.data.base import Batch
 from handful.losses.outputs import mapped
 from handful.optim.fused import Closure
@@ -52,7 +53,6 @@ class OverRanks(ExactGradient):
     """The gradient over the whole mini-batch of all ranks; `total` holds the sums over all, once the pass is over."""
 
     def parts(self, batch: Batch) -> Iterable[Batch]:
-        """The rows of this rank's share."""
         self.told = False  # whether the end of the pass was told to the other ranks
         self.bad: Batch | None = None  # the first part of this rank whose loss is not finite
         return super().parts(batch)
@@ -133,7 +133,7 @@ def exact_gradient(
 ) -> ExactGradient:
     """The exact gradient of one mini-batch, left in `.grad`."""
     kind = ExactGradient if ranks.size == 1 else OverRanks
-    with kind(objective, batch, micro_batch, ranks, seed=seed, step=step) as exact:
+    with IN_TURN, kind(objective, batch, micro_batch, ranks, seed=seed, step=step) as exact:
         exact.take()
     return exact
 
@@ -155,13 +155,6 @@ def again(of: ExactGradient) -> Closure:
         return float(sums.loss / sums.weight.to(sums.loss.dtype))  # as a loss's own mean has it, in its dtype
 
     return closure
-
-
-def gradient(
-    objective: Objective, batch: Batch, micro_batch: int | None = None, *, seed: int = 0, step: int = 0
-) -> LossSums:
-    """`exact_gradient`, and its sums: what probes time and measure."""
-    return exact_gradient(objective, batch, micro_batch, seed=seed, step=step).total
 
 
 def gradient_that_fits(

@@ -124,7 +124,6 @@ def _mapped(path: str, arrays: Sequence[Array]) -> list[Array]:
 
 
 def _equal(one: Array, other: Array) -> bool:
-    """Whether all bytes are."""
     starts = range(0, one.nbytes, PIECE)
     return all(np.array_equal(_bytes(one)[k : k + PIECE], _bytes(other)[k : k + PIECE]) for k in starts)
 

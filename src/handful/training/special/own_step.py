@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError, StepError, did_you_mean
-from handful.base.keys import key
+from handful.base.keys import IN_TURN, key
 from handful.data.base import Batch
 from handful.optim.fused import Moved, stepper_of
 from handful.optim.groups import by_pattern, trainable
@@ -161,7 +161,7 @@ class ByHand(StepByStep):
 
     def take(self) -> None:
         batch, state = self.choose(), self.t.state
-        with self.interrupts.one_update():
+        with IN_TURN, self.interrupts.one_update():
             state.window.added.append(take(self.t, batch)[0])
             state.position += state.batch
             state.step += 1

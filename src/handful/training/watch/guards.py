@@ -85,7 +85,6 @@ class Watched:
         what_failed(self, error)
 
     def put_back(self) -> None:
-        """Buffers are as they were."""
         for buffer, saved in zip(self.objective.buffers, self.buffers, strict=True):
             buffer.detach().copy_(saved)
 

@@ -42,7 +42,7 @@ RISES = 3  # so many looks, all worse than before them, send a run back,
 SETTLED = 30  # after this many steps at least: running statistics and averages lag behind that long
 LOWER = 8.0  # what its rate is divided by then
 BY_HEART = 4  # so many looks worse than the best, the training loss being lower than that: rows are learned by heart.
-EARLY = 0.5  # Where the best look was in this share of the plan the run begins again, once, its rate divided by
+EARLY = 0.5  # In this share of the plan the run begins again, once (later none of eight came as low), its rate over
 LESS = 4.0
 AS_GOOD = 0.5  # of a standard error: what the best look is allowed for having been the lowest of several
 RISEN, LEARNED = "the held-out loss rose from the first looks on", "the rows were learned by heart early"
@@ -141,7 +141,6 @@ class Observer:
         self.looked(look(t, row))
 
     def looked(self, row: Row) -> None:
-        """Log a row with held-out scores."""
         t = self.t
         log(t, row)
         if t.looked_at != t.state.step:  # a last look comes after its step was told
@@ -272,9 +271,9 @@ def restart(t: Training) -> str | None:
 def rises(t: Training, best: Row) -> str:
     """Why the run should begin again at a smaller rate; empty: it should not. While hardly a row was trained on twice,
     all looks since the best one, which is of the beginning, are clearly worse: it is the rate. Later the latest ones
-    are, after a best one that is early in the plan, and the training loss is lower: rows are learned by heart, once."""
+    are, while half of the plan is left, and the training loss is lower: rows are learned by heart, once."""
     s, looks = t.state, [row for row in t.state.history if "valid_loss" in row]
-    if s.first is not None and not s.restarted and best["position"] > EARLY * (t.planned or 0):
+    if s.first is not None and not s.restarted and s.position > EARLY * (t.planned or 0):
         s.first = None
     from_row = looks[0] if s.restarted and s.first is not None else best
     since, lowest = s.position - s.restarted, from_row["valid_loss"]

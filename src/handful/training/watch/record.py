@@ -27,7 +27,6 @@ def log(t: Training, row: Row) -> None:
 
 
 def noted(t: Training, text: str) -> Row:
-    """A row of the history with a note."""
     return {**moment(t), "note": text}
 
 

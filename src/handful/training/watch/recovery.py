@@ -13,9 +13,10 @@ from handful.training.special.exact import OverRanks
 from handful.training.special.own_step import ByHand
 from handful.training.step import NOTHING
 from handful.training.training import Training
+from handful.training.watch.folder import Held
 from handful.training.watch.guards import NonFiniteLoss, in_parts_that_fit
 from handful.training.watch.record import fit_in, save, say
-from handful.training.watch.saved import Held, restore
+from handful.training.watch.saved import restore
 
 SKIPS, RETURNS = 10, 5  # at most: mini-batches passed over in a row; times that a run goes back
 

@@ -3,14 +3,12 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from handful.base.errors import HandfulError
-from handful.base.plan import Plan, Row
+from handful.base.plan import Row
 from handful.optim.build import load_state, state_tensors
 from handful.optim.state import averages_itself, switch
 from handful.training.state import Best, Kept, State
@@ -43,7 +41,6 @@ def evaluated(state: State) -> Iterator[Weights]:
 
 
 def tensors_of(state: State) -> dict[str, Tensor]:
-    """Every tensor of the state by name."""
     named = {f"model.{k}": v for k, v in copy_weights(state.model, clone=False).items()}
     named |= {f"optimizer.{k}": v for k, v in state_tensors(state.optimizer)[0].items()}
     named |= {f"average.{k}": v for k, v in (state.average or {}).items()}
@@ -93,38 +90,6 @@ def restore(state: State, tensors: dict[str, Tensor], meta: Row) -> None:
     loss, weight, metrics = meta["window"]
     state.window = Window(loss, weight, {k: np.array(v) for k, v in metrics.items()})
     state.callbacks.restore(meta["callbacks"])
-
-
-class Recorder(Protocol):
-    """Where a run is written down while it goes on: its folder."""
-
-    path: Path
-    checkpoints: Path
-    behind: bool  # history.jsonl: it is written anew with the next checkpoint
-
-    def append_history(self, row: Row) -> None: ...
-
-    def save_checkpoint(self, state: State, tensors: Weights) -> None: ...
-
-    def checkpoint(self, step: int) -> tuple[Weights, Row]: ...
-
-    def save_plan(self, plan: Plan) -> None: ...
-
-    def finish(self, model: nn.Module, stopped_because: str, best: Row | None, history: list[Row]) -> None: ...
-
-    def release(self) -> None: ...
-
-
-class Held:
-    """The newest checkpoint of a run that has no folder, in memory."""
-
-    def save_checkpoint(self, state: State, tensors: Weights) -> None:
-        """Keep the state as it is, in place of what was kept before."""
-        self.kept = {k: v.detach().clone() for k, v in tensors.items()}, copy.deepcopy(meta_of(state))
-
-    def checkpoint(self, step: int) -> tuple[Weights, Row]:
-        """What was kept last: (tensors, meta)."""
-        return {k: v.clone() for k, v in self.kept[0].items()}, copy.deepcopy(self.kept[1])
 
 
 def beginning(state: State, planned: int | None, trail: list[Kept]) -> tuple[Weights, Row]:

@@ -59,6 +59,13 @@ class Rule(Expression):
         return both((self, other)) if isinstance(other, Rule) else NotImplemented
 
 
+class OfScores(Rule):
+    """A rule that looks at scores alone, so that it stays as it is until there are new ones."""
+
+    def silent_until(self, progress: Progress, batch: int | None = None) -> float:
+        return math.inf if self(progress) is None else 0
+
+
 @dataclass(frozen=True)
 class steps(Rule):
     """Stop after `n` updates.
@@ -137,7 +144,7 @@ class seconds(Rule):
 
 
 @dataclass(frozen=True)
-class loss_below(Rule):
+class loss_below(OfScores):
     """Stop when the latest logged `train_loss` is below `x`; for the validation loss see `reaches`.
 
     >>> loss_below(0.1)(Progress(0, 9, 10, history=[{"step": 9, "train_loss": 0.09}]))
@@ -152,16 +159,13 @@ class loss_below(Rule):
         loss = next(losses, math.inf)
         return f"train_loss {loss:.4g} is below {self.x:g}" if loss < self.x else None
 
-    def silent_until(self, progress: Progress, batch: int | None = None) -> float:
-        return math.inf if self(progress) is None else 0
-
     @property
     def scores(self) -> frozenset[str]:
         return frozenset(["train_loss"])
 
 
 @dataclass(frozen=True)
-class reaches(Rule):
+class reaches(OfScores):
     """Stop once the score `name` has been as good as `value` in any evaluation so far.
 
     It knows that a loss or an error is better when lower and an accuracy when higher; for a score of your own, set
@@ -188,16 +192,13 @@ class reaches(Rule):
         good = top[1] <= self.value if lower_is_better(self.name, self.better) else top[1] >= self.value
         return f"{self.name} reached {self.value:g} ({_where(progress.history, *top)})" if good else None
 
-    def silent_until(self, progress: Progress, batch: int | None = None) -> float:
-        return math.inf if self(progress) is None else 0
-
     @property
     def scores(self) -> frozenset[str]:
         return frozenset([self.name])
 
 
 @dataclass(frozen=True)
-class plateau(Watching, Rule):
+class plateau(Watching, OfScores):
     """Stop when a score has not improved by more than `min_delta` for `patience` evaluations in a row.
 
     score: "auto" is `valid_loss`, which moves at every evaluation where an accuracy may stand still; a run
@@ -229,9 +230,6 @@ class plateau(Watching, Rule):
             return None
         return f"{self.name} has not improved for {_count(stale, 'evaluation')} ({why})"
 
-    def silent_until(self, progress: Progress, batch: int | None = None) -> float:
-        return math.inf if self(progress) is None else 0
-
 
 @dataclass(frozen=True)
 class _Many(Rule):
@@ -256,10 +254,7 @@ class either(_Many):
     """
 
     def __call__(self, progress: Progress) -> str | None:
-        for rule in self.rules:
-            if reason := rule(progress):
-                return reason
-        return None
+        return next(filter(None, (rule(progress) for rule in self.rules)), None)
 
     def limit(self, examples: int, batch: int | None = None) -> int | None:
         limits = [rule.limit(examples, batch) for rule in self.rules]
@@ -280,10 +275,7 @@ class both(_Many):
     """Stop when all of the rules do; written `a & b`."""
 
     def __call__(self, progress: Progress) -> str | None:
-        reasons = []
-        for rule in self.rules:
-            if reason := rule(progress):
-                reasons.append(reason)
+        reasons = [reason for rule in self.rules if (reason := rule(progress))]
         return " and ".join(reasons) if len(reasons) == len(self.rules) else None
 
     def limit(self, examples: int, batch: int | None = None) -> int | None:

@@ -14,7 +14,6 @@ Weights = dict[str, Tensor]
 
 
 def copy_weights(model: nn.Module, *, clone: bool = True) -> Weights:
-    """Parameters and buffers by name."""
     return {
         k: v.detach().clone() if clone else v.detach() for k, v in model.state_dict().items() if isinstance(v, Tensor)
     }

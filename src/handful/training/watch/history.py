@@ -2,12 +2,13 @@
 
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, SupportsIndex, overload
+from typing import TYPE_CHECKING, SupportsIndex, overload
+
+from handful.base.plan import Row
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-Row = dict[str, Any]  # a logged moment, as JSON holds it: numbers, None, and the text of a note
 Value = float | str | None
 
 

@@ -1,6 +1,7 @@
 """The run folder: what a run leaves on disk, and a run loaded from it."""
 
 import contextlib
+import copy
 import json
 import os
 import shutil
@@ -12,12 +13,12 @@ from torch import Tensor, nn
 
 from handful.base import files
 from handful.base.errors import HandfulError, did_you_mean, shown
-from handful.base.plan import Plan
+from handful.base.plan import Plan, Row
 from handful.base.stopwatch import part
 from handful.models.base import Model
-from handful.runs.history import History, Row
 from handful.training.process import checkpoint
 from handful.training.state import State
+from handful.training.watch.history import History
 from handful.training.watch.saved import meta_of
 from handful.training.watch.weights import Weights
 from handful.transform.pipeline import Pipeline
@@ -140,7 +141,6 @@ class RunFolder:
         return Plan.load(self.path / "plan.toml")
 
     def pipeline(self) -> Pipeline:
-        """The fitted preprocessing."""
         table = files.read_json(self.path / "pipeline.json", "tensors", "pipeline")
         tensors = checkpoint.read_tensors(self.path / "pipeline.safetensors", table["tensors"])
         return Pipeline.from_dict(table["pipeline"], tensors)
@@ -220,7 +220,6 @@ class RunFolder:
         )
 
     def rewrite_history(self, rows: list[Row]) -> None:
-        """Replace history.jsonl, atomically."""
         files.write_text(self.path / "history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         self.behind = False
 
@@ -256,3 +255,15 @@ class RunFolder:
             (self.path / "result.json").unlink(missing_ok=True)
         self.rewrite_history(history)
         plan.save(self.path / "plan.toml")
+
+
+class Held:
+    """The newest checkpoint of a run that has no folder, in memory."""
+
+    def save_checkpoint(self, state: State, tensors: Weights) -> None:
+        """Keep the state as it is, in place of what was kept before."""
+        self.kept = {k: v.detach().clone() for k, v in tensors.items()}, copy.deepcopy(meta_of(state))
+
+    def checkpoint(self, step: int) -> tuple[Weights, Row]:
+        """What was kept last: (tensors, meta)."""
+        return {k: v.clone() for k, v in self.kept[0].items()}, copy.deepcopy(self.kept[1])
