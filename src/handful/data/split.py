@@ -16,7 +16,7 @@ Groups = str | NDArray[np.generic] | list[int] | list[str] | None
 Stratify = bool | str
 
 
-# Unasked, no more rows are held out than tell scores well enough: predicting 200,000 takes as long as learning from them.
+# Unasked, no more rows are held out than tell scores well enough: predicting 200,000 takes as long as learning them.
 SHARE, MOST = 0.1, 20_000
 
 
