@@ -213,6 +213,8 @@ def hold_out(
     if asked.share and valid is not None:
         of = f"{len(valid):,} of {len(source) if not language else len(rows) + len(valid):,} rows held out"
         chooser.set("valid", asked.share if usual else options.valid, "default" if usual else "given", of)
+        if isinstance(asked.share, int) and len(valid) < 10:
+            chooser.notes.append(f"valid={asked.share} is a number of rows, too few to score well; a share is below 1.")
         chooser.notes += [] if language or asked.last or asked.by or source.horizon else overlapping(source)
     names, said = names_in(rows, [options.weight, sampling_column(options.shuffle)]) if ready_made else ({}, [])
     if names:
