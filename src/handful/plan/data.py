@@ -113,7 +113,7 @@ def open_data(
     if valid is not None:
         pipeline.on(valid, target=True)(valid.take(range(min(256, len(valid)))))  # bad rows are said now
     counts = balance.count(pipeline, rows)
-    chooser.notes += balance.describe(pipeline, counts, weighted=options.class_weight is not None)
+    chooser.notes += balance.describe(pipeline, counts, valid, weighted=options.class_weight is not None)
     return Data(source, rows, valid, pipeline, counts, name is None)
 
 
