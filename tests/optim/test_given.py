@@ -1,10 +1,11 @@
 """Optimizers and schedules as a torch user brings them, against plain loops, and resumed after an interruption."""
 
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -353,6 +354,71 @@ def test_whatever_an_optimizer_keeps_comes_back_and_lies_as_it_did(tmp_path: Pat
     broken.state_dict = dict  # type: ignore[method-assign, assignment]
     with pytest.raises(HandfulError, match=r"SGD cannot be stored: its state_dict\(\) has no 'state'"):
         state_tensors(broken)
+
+
+class Beside(torch.optim.SGD):
+    """Steps by what it keeps in attributes, in a helper's, in a scheduler's and in what only its state_dict tells."""
+
+    def __init__(self, params: Any, lr: float = 0.1) -> None:
+        super().__init__(params, lr=lr)
+        self.count, self.mean, self.by = 0, torch.zeros(3), defaultdict(float)
+        self.helper, self.refers = SimpleNamespace(seen=0), self.param_groups[0]["params"]
+        self.twin = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        self.decay = torch.optim.lr_scheduler.ExponentialLR(self.twin, 0.9)
+
+    def step(self, closure: Any = None) -> None:
+        self.count, self.mean[0] = self.count + 1, self.mean[0] + 1
+        self.by["x"] += 0.5
+        self.helper.seen += 2
+        self.twin.step()
+        self.decay.step()
+        times = self.twin.param_groups[0]["lr"] + self.count + float(self.mean[0]) + self.by["x"] + self.helper.seen
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.data.sub_(p.grad, alpha=0.01 * times)
+
+
+class Tells(Beside):
+    """The same, of which one number is in a closure, that only its own state_dict tells."""
+
+    def __init__(self, params: Any, lr: float = 0.1) -> None:
+        super().__init__(params, lr)
+        kept = [0]
+        self.hidden = lambda: kept
+
+    def step(self, closure: Any = None) -> None:
+        self.hidden()[0] += 1
+        self.count += self.hidden()[0]
+        super().step()
+
+    def state_dict(self) -> Any:
+        return super().state_dict() | {"hidden": self.hidden()[0]}
+
+    def load_state_dict(self, state: Any) -> None:
+        super().load_state_dict({name: state[name] for name in ("state", "param_groups")})
+        self.hidden()[0] = state["hidden"]
+
+
+@pytest.mark.parametrize("kind", [Beside, Tells, "several"])
+def test_what_an_optimizer_keeps_beside_its_state_comes_back(tmp_path: Path, kind: Any) -> None:
+    of = {"*": Beside, "0.bias": torch.optim.SGD} if kind == "several" else kind
+    whole, made = plain(), {"optimizer": of, "schedule": "constant", "lr": 0.1}
+    fit(whole, **made, until="steps(6)")
+    fit(plain(), **made, until="steps(3)", out=tmp_path / "run")
+    resumed = handful.resume(tmp_path / "run", model=plain(), train=(X, Y), until="steps(6)", quiet=True, **made)
+    assert same(whole, resumed.model)
+    assert "no checkpoint" not in " ".join(resumed.plan.notes)
+
+
+def test_what_no_checkpoint_holds_of_an_optimizer_is_said(tmp_path: Path) -> None:
+    class Odd(torch.optim.SGD):
+        def __init__(self, params: Any, lr: float = 0.1) -> None:
+            super().__init__(params, lr=lr)
+            self.noise = torch.Generator()
+
+    run = fit(plain(), optimizer=Odd, lr="auto", until="steps(3)", out=tmp_path / "run")
+    said = [note for note in run.plan.notes if "no checkpoint holds" in note]
+    assert [note.split(",")[0] for note in said] == ["Odd keeps a Generator in 'noise'"]
 
 
 def test_rate_and_decay_in_text_are_its_own_and_lr_has_precedence() -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError
@@ -150,7 +150,8 @@ def state_tensors(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, ob
 
     Parameters are numbered in the order of the groups. The tensors are detached and contiguous but share
     memory with the optimizer where they can: write or clone them before the next step. Numbers, bools, strings, None,
-    types of numbers, tuples, lists, deques and dicts of any depth are kept; anything else raises HandfulError.
+    types of numbers, tuples, lists, deques and dicts of any depth are kept; anything else raises HandfulError. So is
+    what it keeps beside its groups and their state, see `untold` for what is not.
 
     >>> weight = torch.nn.Parameter(torch.zeros(2))
     >>> weight.grad = torch.ones(2)
@@ -174,7 +175,106 @@ def state_tensors(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, ob
         names = [name for name in group if name != "params" and name not in _PLUMBING]
         options = {name: _pack(group[name], f"group{at}.{name}", tensors) for name in names}
         groups.append({"size": len(group["params"]), "options": options})
-    return tensors, {"class": type(optimizer).__name__, "state": state, "groups": groups}
+    beside = _beside(optimizer, whole, tensors)[0]
+    return tensors, {"class": type(optimizer).__name__, "state": state, "groups": groups, "beside": beside}
+
+
+def untold(optimizer: Optimizer) -> list[str]:
+    """A note on what an optimizer keeps, beside its groups and their state, that no checkpoint holds, if it does.
+
+    >>> sgd = type("Odd", (torch.optim.SGD,), {"__module__": "mine"})([torch.zeros(2)], lr=0.1)
+    >>> sgd.seen = {1, 2}
+    >>> untold(sgd)
+    ["Odd keeps a set in 'seen', which its state_dict() does not tell and ... a resumed run begins with a new one."]
+    """
+    with without_compiler():
+        odd = _beside(optimizer, optimizer.state_dict(), {})[1]
+    title = type(optimizer).__name__
+    return [
+        f"{title} keeps a {kind} in '{name}', which its state_dict() does not tell and no checkpoint holds: a resumed "
+        "run begins with a new one."
+        for name, kind in odd.items()
+    ]
+
+
+def _holders(optimizer: Any, name: str = "", around: Sequence[object] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The attributes of an optimizer, and of those that it is made of (they share its state), by where these are."""
+    module = type(optimizer).__module__
+    if not module.startswith(("torch.optim", "handful.")):
+        yield name, vars(optimizer)
+    for attribute, value in list(vars(optimizer).items()):
+        for at, part in enumerate(value if isinstance(value, list) else [value]):
+            if _shares(part, optimizer) and all(part is not other for other in (optimizer, *around)):
+                yield from _holders(part, f"{name}{attribute}.{at}.", (optimizer, *around))
+
+
+def _shares(part: object, optimizer: Any) -> bool:
+    return getattr(part, "state", None) is optimizer.state and hasattr(part, "step")
+
+
+def _beside(
+    optimizer: Optimizer, whole: Mapping[str, Any], tensors: dict[str, Tensor]
+) -> tuple[dict[str, object], dict[str, str]]:
+    """What it keeps beside its groups and their state, packed by name: what else its state_dict() tells (" name"), and
+    in attributes plain values, and the state or attributes of other objects; by name, too, the kinds of what cannot be
+    packed."""
+    told = {f" {name}": value for name, value in whole.items() if name not in ("state", "param_groups")}
+    found, odd = dict(told), {}
+    weights = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    for place, held in _holders(optimizer):
+        for name, value in held.items():
+            if name in (*_PLUMBING, "defaults", "state", "param_groups") or name.startswith("_optimizer_"):
+                continue
+            if not _shares(value, optimizer) and not _static(value, weights):
+                found[place + name] = value
+    packed: dict[str, object] = {}
+    for name, value in found.items():
+        new: dict[str, Tensor] = {}
+        try:
+            packed[name] = _pack(_inside(value), f"beside.{name}", new)
+            tensors |= new
+        except HandfulError:
+            odd[name.strip()] = type(value).__name__
+    return packed, {} if told and packed.keys() >= told.keys() else odd
+
+
+def _inside(value: Any) -> Any:
+    """Its state, or its attributes, where it is no plain value and has them."""
+    if hasattr(value, "load_state_dict"):
+        return value.state_dict()
+    plain = isinstance(value, Tensor | dict | list | tuple | deque | int | float | str)
+    return value if plain else getattr(value, "__dict__", None) or value
+
+
+def _static(value: object, weights: set[int]) -> bool:
+    """Whether it is code, a model, a device, or made of the weights themselves."""
+    match value:
+        case list() | tuple():
+            return any(_static(item, weights) for item in value)
+        case dict():
+            return any(_static(item, weights) for item in (*value.keys(), *value.values()))
+    return id(value) in weights or callable(value) or isinstance(value, nn.Module | torch.device)
+
+
+def _put_beside(optimizer: Optimizer, beside: Mapping[str, Any]) -> None:
+    """Give it what `_beside` found, in place where it is kept in place."""
+    if more := {name[1:]: value for name, value in beside.items() if name.startswith(" ")}:
+        with without_compiler():
+            optimizer.load_state_dict(optimizer.state_dict() | more)
+    for place, held in _holders(optimizer):
+        for name in held.keys() & {name.removeprefix(place) for name in beside if name.startswith(place)}:
+            match held[name], beside[place + name]:
+                case Tensor() as old, Tensor() as new if old.shape == new.shape and old.dtype == new.dtype:
+                    old.detach().copy_(new)
+                case dict() as old, new:
+                    old.clear()
+                    old.update(new)
+                case old, new if hasattr(old, "load_state_dict"):
+                    old.load_state_dict(new)
+                case old, dict() as new if hasattr(old, "__dict__"):
+                    vars(old).update(new)
+                case _, new:
+                    held[name] = new
 
 
 @contextmanager
@@ -214,10 +314,12 @@ def load_state(optimizer: Optimizer, tensors: Mapping[str, Tensor], meta: Mappin
         on_device = bool(group.get("capturable") or group.get("fused"))
         key = parameter if index.isdecimal() else index.removeprefix("own ")  # what it keeps of all parameters together
         state[key] = _unpack(entry, tensors, parameter, on_device)
+    beside = {name: _unpack(form, tensors, owners[0][0], False) for name, form in meta.get("beside", {}).items()}
     options = [
         {name: _unpack(value, tensors, group["params"][0], False) for name, value in saved["options"].items()}
         for group, saved in zip(optimizer.param_groups, meta["groups"], strict=True)
     ]
+    _put_beside(optimizer, beside)
     for group, restored in zip(optimizer.param_groups, options, strict=True):
         kept = {name: group[name] for name in ("params", *_PLUMBING) if name in group}
         group.clear()

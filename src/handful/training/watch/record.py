@@ -5,6 +5,7 @@ import time
 from handful.base.errors import HandfulError
 from handful.base.plan import Plan, Row
 from handful.base.stopwatch import part
+from handful.optim.state import untold
 from handful.training.training import Training
 from handful.training.watch.guards import finite
 from handful.training.watch.saved import tensors_of
@@ -77,6 +78,9 @@ def save(t: Training, *, due: bool = False) -> str | None:
     why, before, began = None, t.state.back, time.monotonic()
     if due:
         t.state.back = t.state.step
+    for text in untold(t.state.optimizer) if t.folder else ():
+        if text not in t.plan.notes:
+            say(t, text)
     tensors = every_tensor(t) if t.folder or t.held is not None else {}
     if t.folder and t.ranks.rank == 0:
         try:
