@@ -143,7 +143,7 @@ def describe(
         first = int(np.where(few, held[:-1], FEW).argmin())
         said.append(
             f"{few.sum():,} of {len(each):,} classes have fewer than {FEW} held-out rows ('{names[first]}' "
-            f"{held[first]}): balanced accuracy hardly tells how they fare; hold out more rows (valid=0.3), or find more"
+            f"{held[first]}): balanced accuracy hardly tells how they fare; hold out more rows (valid=0.3) or find more"
         )
     return said
 
