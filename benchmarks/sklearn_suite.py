@@ -297,6 +297,24 @@ def reason(test: str) -> str | None:
     return next((why for why, tests in OTHER.items() if re.fullmatch(tests, test.split("::")[-1])), None)
 
 
+def why_not(test: str) -> str:
+    return next((why for tests, why in WHY.items() if re.fullmatch(tests, test.split("::")[-1])), "")
+
+
+# why a test fails, by its name
+WHY = {
+    r".*_fit_for_all_backends.*|test_balanced_weight.*": "dozens of fits of up to 1,000 epochs: a fit costs more here",
+    r"test_multi_core_gridsearch.*": "the exchanged classes stand in this script, which a new process does not import",
+    r"test_multi_thread_multi_class.*": "the held-out loss goes on falling, where scikit-learn looks at the accuracy",
+    r"test_mlp_param_dtypes.*": "a regressor's predictions are float64, whatever the type of X",
+    r"test_mlp_loading_from_joblib.*": "one row alone is refused, as nothing can be learned of a spread",
+    r"test_preserve_feature_names.*": "a target of one value is refused",
+    r"test_sgd_l1.*": "L1 adds its subgradient: weights come near 0, and are not cut there",
+    r"test_large_regularization.*": "a rate times a penalty above 1 is not cut off at 1",
+    r"test_partial_fit_equal_fit.*": "without random_state each fit begins at other small weights, not at zeros",
+}
+
+
 def report(outcome: dict[str, str], aside: dict[str, int], *, written: bool) -> None:
     """The page of results."""
     good = sum(what == "passed" for what in outcome.values())
@@ -307,9 +325,9 @@ def report(outcome: dict[str, str], aside: dict[str, int], *, written: bool) -> 
         f"({good / max(1, len(outcome)):.0%}); {sum(aside.values())} others, each of them read, are set aside for the "
         f"reasons below. A test that takes more than {LIMIT} s of a processor fails. What the exchanged "
         "classes translate is said at the top of the script.\n",
-        "| fails | how |\n|---|---|",
+        "| fails | how | why |\n|---|---|---|",
         *(
-            f"| {test.split('::')[-1]} | {what.removeprefix('failed: ').replace('|', '/')} |"
+            f"| {test.split('::')[-1]} | {what.removeprefix('failed: ').replace('|', '/')} | {why_not(test)} |"
             for test, what in outcome.items()
             if what != "passed"
         ),

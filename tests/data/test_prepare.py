@@ -104,7 +104,7 @@ def test_a_glob_a_list_and_a_folder_equal_one_file(tmp_path, small_blocks, kind)
 
 
 def test_a_type_that_shows_late_is_seen(tmp_path, small_blocks):
-    lines = ["a,b,label"] + [f"{i},{i},{i % 2}" for i in range(100)] + ["1.5,x,0"] * 10
+    lines = ["a,b,label"] + [f"{i},{i},{i % 2}" for i in range(100)] + [f"1.5,w{i % 7},0" for i in range(150)]
     (tmp_path / "in.csv").write_text("\n".join(lines))
     store = prepare(str(tmp_path / "in.csv"), tmp_path / "s", columns=["a", "b", "label"])
     assert store.columns["a"].dtype == "float64"

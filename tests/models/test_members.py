@@ -11,7 +11,7 @@ from handful.data.base import Batch
 from handful.losses.asked import as_metrics
 from handful.losses.loss import cross_entropy, mse
 from handful.training.objective import Objective
-from handful.training.special.exact import gradient
+from handful.training.special.exact import exact_gradient
 
 TABLE = {"n_numbers": 3, "cardinalities": (4, 7)}
 GIVEN = {"features": 3, "cardinalities": [4, 7], "outputs": 5, "width": 16, "blocks": 1, "dropout": 0.0}
@@ -74,7 +74,7 @@ def test_the_loss_of_a_row_is_the_mean_over_its_members_whatever_the_micro_batch
     objective = Objective(
         net, cross_entropy() if task == "classes" else mse(), as_metrics("accuracy" if task == "classes" else "mae")
     )
-    outcome = gradient(objective, Batch(columns, np.arange(M)), micro)
+    outcome = exact_gradient(objective, Batch(columns, np.arange(M)), micro).total
     for ours, expected in zip(net.parameters(), reference, strict=True):
         torch.testing.assert_close(ours.grad, expected, rtol=1e-9, atol=1e-14)
     assert float(outcome.loss / outcome.weight) == pytest.approx(total.item(), rel=1e-12)

@@ -14,7 +14,7 @@ from handful.plan.probe.decide import tells_enough
 from handful.plan.probe.noise_scale import GradientMoments, fieller, gradient_in_parts, moments, pool
 from handful.plan.probe.step_time import Throughput, powers_of_two
 from handful.training.objective import Objective
-from handful.training.special.exact import gradient
+from handful.training.special.exact import exact_gradient
 from handful.training.watch.guards import NonFiniteLoss
 
 from .conftest import digits, mlp
@@ -110,7 +110,7 @@ def test_what_stops_early_is_the_gradient_of_what_was_measured():
     x, y = (torch.from_numpy(v) for v in digits())
     model = mlp().double()
     objective = Objective(model, as_loss("cross_entropy")[0])
-    gradient(objective, drawn(x.double(), y, np.arange(16)))
+    exact_gradient(objective, drawn(x.double(), y, np.arange(16)))
     expected = [p.grad.clone() for p in model.parameters()]
     outcome, found = gradient_in_parts(
         objective, drawn(x.double(), y, np.arange(32)), 16, enough=lambda m: m.parts >= 8
@@ -156,7 +156,7 @@ def test_in_parts_the_gradient_is_that_of_the_whole_batch():
     model = mlp().double()
     objective = Objective(model, as_loss("cross_entropy")[0])
     batch = drawn(x.double(), y, np.arange(48))
-    whole = gradient(objective, batch)
+    whole = exact_gradient(objective, batch).total
     expected = [p.grad.clone() for p in model.parameters()]
     outcome, _ = gradient_in_parts(objective, batch, 16)
     for p, e in zip(model.parameters(), expected, strict=True):
@@ -177,7 +177,7 @@ def test_weighted_rows_give_the_exact_gradient_and_per_row_noise():
         rows = generator.integers(0, len(x), 128)
         batch = Batch({"x": x[rows].double(), "y": y[rows], "weight": weight[rows]}, rows)
         found.append(gradient_in_parts(objective, batch, 16)[1])
-    gradient(objective, batch)
+    exact_gradient(objective, batch)
     expected = [p.grad.clone() for p in model.parameters()]
     gradient_in_parts(objective, batch, 16)
     for p, e in zip(model.parameters(), expected, strict=True):

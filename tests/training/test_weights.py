@@ -8,7 +8,7 @@ from torch import nn
 
 import handful
 from handful.base.errors import HandfulError
-from handful.training.special.exact import gradient
+from handful.training.special.exact import exact_gradient
 
 RNG = np.random.default_rng(0)
 N = 60
@@ -69,7 +69,7 @@ def test_pixels_of_classes_and_a_regression():
             grads = []
             for start in range(0, 12, size):
                 objective.model.zero_grad()
-                gradient(objective, run.pipeline(source.take(range(start, start + size))))
+                exact_gradient(objective, run.pipeline(source.take(range(start, start + size))))
                 grads.append(torch.cat([p.grad.reshape(-1) for p in objective.parameters]))
             means.append(torch.stack(grads).mean(0))
         torch.testing.assert_close(means[1], means[0], rtol=1e-9, atol=1e-12)

@@ -16,14 +16,8 @@ Groups = str | NDArray[np.generic] | list[int] | list[str] | None
 Stratify = bool | str
 
 
-class Usual(float):
-    """A share that was not asked for: of many rows no more are held out than tell scores well enough, as to predict
-    200,000 of two million takes as long as to learn from as many."""
-
-    most = 20_000
-
-
-USUAL = Usual(0.1)
+# Unasked, no more rows are held out than tell scores well enough: predicting 200,000 takes as long as learning them.
+SHARE, MOST = 0.1, 20_000
 
 
 @dataclass(frozen=True)
@@ -46,8 +40,8 @@ class HeldOut:
         match valid:
             case None:
                 return cls(0)
-            case Usual() if valid * rows > valid.most:
-                return cls(valid.most)
+            case str() if valid == "auto":
+                return cls(SHARE if rows * SHARE <= MOST else MOST)
             case Real():
                 return cls(valid)  # type: ignore[arg-type]
             case str() if words := re.fullmatch(r"(last +)?(\d+|\d*\.\d+)( +by +(.+?))?", valid.strip()):

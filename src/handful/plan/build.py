@@ -205,7 +205,8 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
     of_loss = "" if t.objective.over_ranks else t.objective.coupling
     coupling = mode_coupling(training_mode(t.objective.model)) or of_loss
     if (state.micro_batch is not None and state.micro_batch < state.batch) or t.ranks.size > 1:
-        changed = None if t.ranks.sharding else changed_by_a_call(t.objective, t.batches.at(0, 2))
+        asked = not (t.ranks.sharding or options.training_step is not None)
+        changed = changed_by_a_call(t.objective, t.batches.at(0, 2)) if asked else None
         if why := coupling or changed:
             chooser.notes.append(f"{why}: in parts, the gradient of a batch is not that of the whole batch")
     compile_if_asked(t.objective.model, options, chooser)

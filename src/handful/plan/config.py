@@ -11,7 +11,6 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Annotated, ForwardRef, Literal, TypedDict, TypeVar, cast, get_args
 
 from handful.base.errors import HandfulError, no_option
-from handful.data.split import USUAL
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -119,10 +118,10 @@ class Config:
     target: Annotated[str | None, "the column to predict, where it is not clear; several with commas"] = None
     valid: Annotated[
         "float | Data",
-        "share of rows held out (0.1, by default at most 20,000 rows), a number of rows, '0.2 by patient' (whole "
+        "share of rows held out (auto: 0.1, at most 20,000 rows), a number of rows, '0.2 by patient' (whole "
         "groups), 'last 0.2', 'last 0.2 by date', other data, or none",
         Kind(read=reads(int, float)) | None,
-    ] = USUAL
+    ] = "auto"
     batch: Annotated[
         "int | str | grow_batch",
         "examples per update: a number, 'full' (batch gradient descent), 1 (stochastic), or 'auto'",

@@ -21,7 +21,7 @@ from handful.batches.order import Order
 from handful.batches.prefetch import pinned
 from handful.data.base import Batch, Column, Ragged, Rows, Source
 from handful.data.open import open as open_source
-from handful.data.split import HeldOut, Usual, held_out
+from handful.data.split import HeldOut, held_out
 from handful.data.tables.strings import composed
 from handful.losses.outputs import tensors_in
 from handful.models import MODELS, named
@@ -113,7 +113,7 @@ def open_data(
     if valid is not None:
         pipeline.on(valid, target=True)(valid.take(range(min(256, len(valid)))))  # bad rows are said now
     counts = balance.count(pipeline, rows)
-    chooser.notes += balance.describe(pipeline, counts, weighted=options.class_weight is not None)
+    chooser.notes += balance.describe(pipeline, counts, valid, weighted=options.class_weight is not None)
     return Data(source, rows, valid, pipeline, counts, name is None)
 
 
@@ -195,7 +195,7 @@ def hold_out(
 ) -> tuple[Source, Source | None]:
     """Training rows and, where a share or a number of them is to be held out, validation rows; for a ready-made model
     with whole numbers that are names as categories."""
-    asked, usual = HeldOut.of(options.valid, 0 if language else len(source)), isinstance(options.valid, Usual)
+    asked = HeldOut.of(options.valid, 0 if language else len(source))
     if asked is None:
         asked = HeldOut(0)
     elif not asked.share:
@@ -212,7 +212,8 @@ def hold_out(
         rows, valid = held_out(source, asked, options.seed)
     if asked.share and valid is not None:
         of = f"{len(valid):,} of {len(source) if not language else len(rows) + len(valid):,} rows held out"
-        chooser.set("valid", asked.share if usual else options.valid, "default" if usual else "given", of)
+        auto = isinstance(options.valid, str) and options.valid == "auto"
+        chooser.set("valid", asked.share if auto else options.valid, "default" if auto else "given", of)
         if isinstance(asked.share, int) and len(valid) < 10:
             chooser.notes.append(f"valid={asked.share} is a number of rows, too few to score well; a share is below 1.")
         chooser.notes += [] if language or asked.last or asked.by or source.horizon else overlapping(source)

@@ -141,7 +141,7 @@ def of_own_step(options: Config) -> Config:
     """The options of a run with a training_step: nothing is held out where no loss is given to score it by."""
     if options.training_step is None or options.loss not in (None, "auto"):
         return options
-    if options.valid not in (None, 0, 0.1):
+    if options.valid not in (None, 0, 0.1, "auto"):
         raise HandfulError(
             "held-out rows are scored by loss=, a loss of the model's output, which training_step does not tell: give "
             "one, or valid=None"
