@@ -96,7 +96,7 @@ def number(words: str, holds: Callable[[float], bool] = lambda value: True, whol
 
 AT_LEAST_0 = number("a number of at least 0", lambda v: v >= 0)
 AT_LEAST_1 = number("a whole number of at least 1", lambda v: v >= 1, whole=True)
-SEED = number("a whole number from 0 to 9,223,372,036,854,775,807", lambda v: 0 <= v < 2**63, whole=True)
+SEED = number("a whole number from 0 to 9e18", lambda v: 0 <= v <= 9e18, whole=True)
 ABOVE_0 = number("a number above 0", lambda v: v > 0)
 RATES = Kind(
     ABOVE_0.words,

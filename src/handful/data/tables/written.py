@@ -234,6 +234,7 @@ def _mask(values: pa.Array) -> Mask:
     return found
 
 
+_COUNT, _AND = r"\d{1,7}", rf"(?:,|{_BLANK}and)?{_BLANK}*"
 _CLOCK = rf"(?P<H>\d{{1,2}}):(?P<M>\d{{2}})(?::(?P<S>\d{{2}}(?:\.\d{{1,9}})?))?{_BLANK}*(?P<half>(?i:[ap]\.?m\.?)?)"
 _TIME = rf"(?:(?:,?{_BLANK}+|T){_CLOCK}{_BLANK}*(?P<zone>(?:Z|UTC|GMT|[-+]\d{{2}}:?\d{{2}})?))?"
 _DAY, _MONTH, _YEAR = r"(?P<d>\d{1,2})", r"(?P<m>\d{1,2})", r"(?P<y>\d{4}|\d{2})"
@@ -241,7 +242,6 @@ _WEEKDAY = rf"(?:(?i:mon|tue|wed|thu|fri|sat|sun)[a-z]{{0,6}}\.?,?{_BLANK}+)?"
 _NAME = r"(?P<name>(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec))(?P<rest>[a-z]{0,6})\.?"
 _MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
            "november", "december")  # fmt: skip
-_COUNT, _AND = r"\d{1,7}", rf"(?:,|{_BLANK}and)?{_BLANK}*"
 ANY = ("",)  # `Column.missing` where all that cannot be read is missing
 TIME_OF_DAY, DURATION, DIGITS = "time of day", "duration", "yyyymmdd"
 # Ways to write dates. Where dots stand between them, days come before months.
@@ -344,11 +344,9 @@ def _lasting(found: Mapping[str, pa.Array]) -> tuple[Days, Floats, Mask]:
     day, hour, minute = (_whole(found[of]) + _whole(found[f"{of}w"]) + _whole(found[f"{of}i"]) for of in "DHM")
     second = sum(_filled(found[of]).cast(pa.float64()).to_numpy() for of in ("S", "Sw", "Si"))
     sign, minus = (np.where(_mask(pc.equal(found[of], "-")), -1, 1) for of in ("sign", "minus"))
-    amounts = (part for of, part in found.items() if of not in ("sign", "minus"))
-    told = pc.not_equal(pc.binary_join_element_wise(*amounts, pa.scalar("", TEXT)), "")
-    valid = (
-        _mask(told) & ((minute < 60) | (hour == 0) & _mask(pc.equal(found["H"], ""))) & ((second < 60) | (minute == 0))
-    )
+    told = np.any([_mask(pc.not_equal(found[of], "")) for of in found if len(of) < 3], axis=0)
+    no_more = (hour == 0) & _mask(pc.equal(found["H"], ""))
+    valid = told & ((minute < 60) | no_more) & ((second < 60) | (minute == 0))
     return minus * (day * _SECONDS + sign * (hour * 3600 + minute * 60)), minus * sign * second, valid
 
 
