@@ -53,7 +53,8 @@ def test_labels_are_learned_scored_and_predicted_by_name(frame, tmp_path):
     assert run.plan.choices["task"].value == "multilabel"
     assert run.evaluate(tmp_path / "data.csv")["label_accuracy"] > 0.9
     found = run.evaluation(tmp_path / "data.csv")
-    assert [row["class"] for row in found.classes] == ["low", "rude", "spam"]
+    assert "By label" in found.write(tmp_path / "page.html", "labels").read_text()
+    assert [row["label"] for row in found.classes] == ["low", "rude", "spam"]
     assert [row["rows"] for row in found.classes] == [
         frame["low"].sum(),
         (frame["rude"] == "Yes").sum(),

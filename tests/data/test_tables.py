@@ -20,6 +20,8 @@ from sklearn import datasets
 from handful.base.errors import HandfulError
 from handful.data.base import Column, Source
 from handful.data.open import open as open_source
+from handful.data.options import Options
+from handful.data.tables.arrow import chosen
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -445,3 +447,23 @@ def test_keys_that_the_first_object_of_a_json_table_lacks_are_columns(tmp_path: 
         batch = open_source(tmp_path / name, target="y").take(range(3))
         np.testing.assert_array_equal(batch.tensor("late").numpy(), [np.nan, 5, 7])
         np.testing.assert_array_equal(batch.tensor("a").numpy(), [1, 2, np.nan])
+
+
+class Counted(str):
+    """A name that counts how often it is compared."""
+
+    compared = 0
+
+    def __eq__(self, other):
+        Counted.compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_columns_are_chosen_by_their_hash_not_one_by_one():
+    names = [Counted(f"g{k}") for k in range(400)]
+    assert list(chosen(Options("a table", columns=tuple(map(str, names))), names)) == names
+    assert Counted.compared < 10 * len(names)
+    with pytest.raises(HandfulError, match="a table has no column 'x'"):
+        chosen(Options("a table", columns=("x",)), names)

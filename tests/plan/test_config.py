@@ -79,8 +79,9 @@ def test_text_of_the_command_line_is_read_as_the_option_wants_it(name, text, val
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"seed": 1.5}, "seed must be a whole number, not 1.5"),
-        ({"seed": True}, "seed must be a whole number, not True"),
+        ({"seed": 1.5}, "seed must be a whole number from 0 to 9e18, not 1.5"),
+        ({"seed": True}, "seed must be a whole number from 0 to 9e18, not True"),
+        ({"seed": -1}, "seed must be a whole number from 0 to 9e18, not -1"),
         ({"micro_batch": 0}, "micro_batch must be a whole number of at least 1, None, or 'auto', not 0"),
         ({"l1": float("nan")}, "l1 must be a number of at least 0, not nan"),
         ({"clip_norm": "big"}, "clip_norm must be a number of at least 0, or None, not 'big'"),

@@ -130,6 +130,7 @@ def test_uneven_classes_are_said_with_numbers_and_balanced_accuracy_decides():
     (said,) = [note for note in run.plan.notes if "uneven" in note]
     assert "'common' is 95.0% of the training rows, 'rare' 5.0% (9 rows)" in said
     assert "class_weight" not in said
+    assert "1 of 2 classes have fewer than 5 held-out rows ('rare' 1)" in " ".join(run.plan.notes)
     plain, _ = plan((x, y), model="linear", until="epochs(30)", lr=0.05)
     assert any("class_weight='balanced' lets" in note for note in plain.plan.notes)
     assert (
@@ -139,6 +140,14 @@ def test_uneven_classes_are_said_with_numbers_and_balanced_accuracy_decides():
     even, choices = plan((x, np.arange(200) % 2), model="linear")
     assert choices["metrics"].value == "accuracy"
     assert not any("uneven" in note for note in even.plan.notes)
+
+
+def test_the_share_of_a_very_rare_class_is_not_said_to_be_none_or_all():
+    y = np.array(["common"] * 9998 + ["rare"] * 2)
+    run, _ = plan((RNG.normal(size=(10_000, 2)), y), model="linear", until="steps(2)", lr=0.05)
+    (said,) = [note for note in run.plan.notes if "uneven" in note]
+    assert "'common' is 99.99% of the training rows, 'rare' 0.01% (1 row); always" in said
+    assert "100.0%" not in said
 
 
 def net() -> torch.nn.Module:

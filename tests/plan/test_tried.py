@@ -148,3 +148,50 @@ def test_numbers_far_from_a_new_model_are_noted(times, model, said):
     assert not any("divide them by such a number" in note for note in plan.notes)
     ready = handful.fit("linear", {"x": X, "y": (Y + 3) * times}, target="y", **QUIET).plan
     assert not any("divide them by such a number" in note for note in ready.notes)
+
+
+@pytest.mark.parametrize(
+    ("y", "said"),
+    [
+        (
+            ["a", "b", "c"],
+            r"target 'y' is classes \(a, b, c\), and mae compares numbers: leave loss out, or pass [^;]*$",
+        ),
+        (
+            [0, 1, 2],
+            r"gives 3 numbers per row but the target 'y' is one: let it give one, or pass loss='cross_entropy'",
+        ),
+    ],
+)
+def test_a_loss_of_numbers_for_classes_says_which_fit(y, said):
+    data = {"u": X[:30, 0], "v": X[:30, 1], "y": y * 10}
+    with pytest.raises(HandfulError, match=said):
+        handful.fit(nn.Linear(2, 3), data, target="y", loss="mae", until="steps(1)", quiet=True)
+
+
+def test_tuples_of_a_collate_function_say_the_way_on():
+    class Boxes(torch.utils.data.Dataset):
+        def __len__(self):
+            return 12
+
+        def __getitem__(self, i):
+            return torch.from_numpy(X[i]), {"box": torch.from_numpy(X[i, :2])}
+
+    samples = Boxes()
+    given = {"collate": lambda rows: tuple(zip(*rows)), "until": "steps(1)", "quiet": True, "valid": None}
+    with pytest.raises(HandfulError, match=r"x is a tuple, as the collate function gives it: .* loss='model'"):
+        handful.fit(nn.Linear(6, 1), samples, **given)
+
+    class Apart(nn.Linear):
+        def forward(self, x):
+            return [super(Apart, self).forward(row) for row in x]
+
+    with pytest.raises(HandfulError, match=r"target is a tuple, as the collate function gives it: .* loss='model'"):
+        handful.fit(Apart(6, 1), samples, loss="mse", **given)
+    with pytest.raises(HandfulError, match=r"returns list, so its loss cannot be guessed.* loss='model'"):
+        handful.fit(Apart(6, 1), samples, **given)
+
+
+def test_a_few_held_out_rows_are_said_to_be_rows():
+    run = handful.fit(nn.Linear(6, 1), (X, Y), valid=2, until="steps(1)", quiet=True)
+    assert "valid=2 is a number of rows, too few to score well; a share is below 1." in run.plan.notes

@@ -14,6 +14,7 @@ from sklearn.preprocessing import OneHotEncoder
 
 import handful
 from handful.base.errors import HandfulError
+from handful.runs.predict import write_predictions
 
 
 def train(data, model="linear", **options):
@@ -248,6 +249,20 @@ def test_durations_are_seconds_in_every_container(tmp_path):
             run.predict({"t": "soon", "z": 0.0})
 
 
+def test_a_typed_duration_is_given_back_as_one(tmp_path):
+    hours = np.arange(60.0)
+    frame = pd.DataFrame({"x": hours, "z": hours % 7, "t": pd.to_timedelta(hours, unit="h")})
+    run = handful.fit("linear", frame, target="t", until="steps(300)", quiet=True, seed=0, batch=16)
+    found = run.predict(frame[:3])
+    assert found.dtype == "timedelta64[us]"
+    assert np.allclose(found.astype(np.float64) / 3.6e9, [0, 1, 2], atol=0.1)
+    paths = [tmp_path / f"p.{kind}" for kind in ("csv", "parquet", "jsonl")]
+    for path in paths:
+        write_predictions(run, frame, path)
+        source = handful.open(path, target="prediction")
+        assert source.columns["prediction"].dates == "duration"
+
+
 @pytest.mark.parametrize(
     ("cells", "seconds"),
     [
@@ -255,6 +270,10 @@ def test_durations_are_seconds_in_every_container(tmp_path):
         (["7h05", "1h30", "25h00"], [25_500, 5_400, 90_000]),
         (["1:02:03.5", "27:00:00", "-0:00:01.25"], [3723.5, 97_200, -1.25]),
         (["1 day, 2:00:00", "0:30:00", "400 days, 0:00:01"], [93_600, 1_800, 34_560_001]),
+        (["5h 12m", "45m", "1d 2h 3m 4s"], [18_720, 2_700, 93_784]),
+        (["2 hours and 3 minutes", "1 hr, 5 mins", "-90 sec"], [7_380, 3_900, -90]),
+        (["PT5H12M", "P1DT1.5S", "-PT90M"], [18_720, 86_401.5, -5_400]),
+        (["2 h", "5 m", "1 day"], [7_200, 300, 86_400]),
     ],
 )
 @pytest.mark.parametrize("rows", [30, 1800])

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Batch, Source
 from handful.data.tables.strings import composed
+from handful.report.words import say_share
 from handful.transform.pipeline import Pipeline
 
 ClassWeight = str | Sequence[float] | Mapping[object, float] | None
 
 BALANCED, WEIGHTED = "balanced", "weighted by "  # ways to draw rows, with replacement
 UNEVEN = 5.0  # times that the commonest class is larger than the rarest: then accuracy hides how the rare ones fare
+FEW = 5  # held-out rows of a class: below, its share of balanced accuracy moves in steps of a quarter or more
 ENOUGH = 500  # rows of other classes than the commonest, or an eighth of few rows: below, Adam goes more slowly
 
 
@@ -112,27 +114,38 @@ def evenness(pipeline: Pipeline, counts: NDArray[np.int64] | None) -> float:
     return float(len(classes) ** 2 / (classes.sum() * (1 / classes).sum())) if uneven(counts) else 1.0
 
 
-def describe(pipeline: Pipeline, counts: NDArray[np.int64] | None, *, weighted: bool) -> list[str]:
-    """Sentences on the balance, where it matters. weighted: the loss weights classes already."""
+def describe(
+    pipeline: Pipeline, counts: NDArray[np.int64] | None, valid: Source | None = None, *, weighted: bool
+) -> list[str]:
+    """Sentences on the balance, where it matters. valid: the held-out rows; weighted: the loss weights classes."""
     if counts is None or not counts[-1]:
         return []
     rows, each = int(counts[-1]), counts[:-1]
     if pipeline.task == "multilabel":
         shares = each / rows
         return [
-            f"a row has {each.sum() / rows:.2g} of {len(each)} labels on average; a label is in {shares.min():.1%} to "
-            f"{shares.max():.1%} of the training rows"
+            f"a row has {each.sum() / rows:.2g} of {len(each)} labels on average; a label is in "
+            f"{say_share(shares.min())} to {say_share(shares.max())} of the training rows"
         ]
     if not uneven(counts):
         return []
     names = pipeline.classes or tuple(map(str, range(len(each))))
     most, least = int(each.argmax()), int(np.where(each > 0, each, rows + 1).argmin())
+    share = say_share(each[most] / rows)
     note = (
-        f"classes are uneven: '{names[most]}' is {each[most] / rows:.1%} of the training rows, '{names[least]}' "
-        f"{each[least] / rows:.1%} ({each[least]:,} rows); always predicting '{names[most]}' scores "
-        f"{each[most] / rows:.1%} accuracy, so balanced accuracy decides"
+        f"classes are uneven: '{names[most]}' is {share} of the training rows, '{names[least]}' "
+        f"{say_share(each[least] / rows)} ({each[least]:,} row{'s' * int(each[least] > 1)}); always predicting "
+        f"'{names[most]}' scores {share} accuracy, so balanced accuracy decides"
     )
-    return [note if weighted else f"{note}; class_weight='balanced' lets every class count the same in the loss"]
+    said = [note if weighted else f"{note}; class_weight='balanced' lets every class count the same in the loss"]
+    held = None if valid is None else count(pipeline.on(valid, target=True), valid)
+    if held is not None and (few := (each > 0) & (held[:-1] < FEW)).any():
+        first = int(np.where(few, held[:-1], FEW).argmin())
+        said.append(
+            f"{few.sum():,} of {len(each):,} classes have fewer than {FEW} held-out rows ('{names[first]}' "
+            f"{held[first]}): balanced accuracy hardly tells how they fare; hold out more rows (valid=0.3) or find more"
+        )
+    return said
 
 
 def class_weights(

@@ -96,6 +96,7 @@ def number(words: str, holds: Callable[[float], bool] = lambda value: True, whol
 
 AT_LEAST_0 = number("a number of at least 0", lambda v: v >= 0)
 AT_LEAST_1 = number("a whole number of at least 1", lambda v: v >= 1, whole=True)
+SEED = number("a whole number from 0 to 9e18", lambda v: 0 <= v <= 9e18, whole=True)
 ABOVE_0 = number("a number above 0", lambda v: v > 0)
 RATES = Kind(
     ABOVE_0.words,
@@ -236,7 +237,7 @@ class Config:
     threads: Annotated[
         int | Auto, "CPU threads per step; 'auto': all, unless fewer are measured to be faster", AT_LEAST_1 | "auto"
     ] = "auto"
-    seed: Annotated[int, "of everything random", number("a whole number", whole=True)] = 0
+    seed: Annotated[int, "of everything random", SEED] = 0
     deterministic: Annotated[
         bool, "choose by no clock: the same seed gives the same model; step times are stated, not measured"
     ] = False

@@ -113,7 +113,7 @@ def open_data(
     if valid is not None:
         pipeline.on(valid, target=True)(valid.take(range(min(256, len(valid)))))  # bad rows are said now
     counts = balance.count(pipeline, rows)
-    chooser.notes += balance.describe(pipeline, counts, weighted=options.class_weight is not None)
+    chooser.notes += balance.describe(pipeline, counts, valid, weighted=options.class_weight is not None)
     return Data(source, rows, valid, pipeline, counts, name is None)
 
 
@@ -214,6 +214,8 @@ def hold_out(
         of = f"{len(valid):,} of {len(source) if not language else len(rows) + len(valid):,} rows held out"
         auto = isinstance(options.valid, str) and options.valid == "auto"
         chooser.set("valid", asked.share if auto else options.valid, "default" if auto else "given", of)
+        if isinstance(asked.share, int) and len(valid) < 10:
+            chooser.notes.append(f"valid={asked.share} is a number of rows, too few to score well; a share is below 1.")
         chooser.notes += [] if language or asked.last or asked.by or source.horizon else overlapping(source)
     names, said = names_in(rows, [options.weight, sampling_column(options.shuffle)]) if ready_made else ({}, [])
     if names:

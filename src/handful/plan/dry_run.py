@@ -42,6 +42,7 @@ def output_of(model: nn.Module, forward: Callable[[Batch], object], sample: Batc
         given = {k: v for k, v in sample.columns.items() if k not in ("y", "weight")}
         raise HandfulError(
             f"the model ({type(model).__name__}) fails on a batch of two rows ({_shapes(given)}): {_words(error)}"
+            f"{_in_tuples(given)}"
         ) from error
 
 
@@ -82,12 +83,20 @@ def loss_of(objective: Objective, sample: Batch, name: str, own: bool) -> None:
             ) from error
         raise HandfulError(
             f"the loss ({name}) fails on two rows ({_shapes({'output': output, 'target': target})}): {_words(error)}"
+            f"{_in_tuples({'target': target})}"
         ) from error
     if own and target is not None and _spreads(objective.loss, output, target):
         raise HandfulError(
             f"the loss ({name}) compares every row's output with every row's target: the output is "
             f"[rows, 1] and the target [rows], which spread to [rows, rows]. Let the model return output.squeeze(1)"
         )
+
+
+def _in_tuples(given: Mapping[str, object]) -> str:
+    """The way on where a collate function left rows apart."""
+    apart = [f"{name} is a tuple" for name, v in given.items() if isinstance(v, tuple)]
+    way = "let it return Tensors, or pass loss='model' for a model whose forward takes them so and makes its own loss"
+    return f"; {', '.join(apart)}, as the collate function gives it: {way}" if apart else ""
 
 
 def keeps_state(objective: Objective, sample: Batch) -> bool:

@@ -12,7 +12,18 @@ from handful.data.base import Batch
 from handful.losses import ctc
 from handful.losses.asked import Metrics, as_metrics
 from handful.losses.left_out import ignored_id, leaving_out, link_of
-from handful.losses.loss import LossFunction, as_loss, class_axis, cross_entropy, name_of
+from handful.losses.loss import (
+    LossFunction,
+    as_loss,
+    class_axis,
+    cross_entropy,
+    huber,
+    mae,
+    mse,
+    name_of,
+    poisson,
+    quantile,
+)
 from handful.losses.metric import Metric
 from handful.losses.together import heads, together
 from handful.plan import dry_run
@@ -49,6 +60,7 @@ def loss(
     if smoothing or class_weight is not None:
         raise HandfulError("label_smoothing and class_weight go with loss='auto'; give them to your own loss instead")
     function, text, notes = as_loss(asked)
+    _check_kind(function, text, output, data.pipeline)
     if (several := data.pipeline.several) and several.sizes and isinstance(output, Tensor):
         match function:
             case together(sizes=()):
@@ -57,6 +69,27 @@ def loss(
     if target := data.pipeline.target:
         function = leaving_out(function, target.ignored, target.outputs, len(target.shape))
     return function, Choice(text, "given") if isinstance(asked, str) else Choice.own(text), notes
+
+
+def _check_kind(function: LossFunction, name: str, output: object, pipeline: Pipeline) -> None:
+    """Raise HandfulError for a loss of numbers where the model scores classes, one of which a row has."""
+    target = pipeline.target
+    match function:
+        case mse() | mae() | huber() | quantile() | poisson() if target:
+            if target.dense or not isinstance(output, Tensor) or output.ndim != 2 or output.shape[1] == 1:
+                return
+            if pipeline.task == "regression":
+                raise HandfulError(
+                    f"the model gives {output.shape[1]} numbers per row but the target '{target.column}' is one: let "
+                    "it give one, or pass loss='cross_entropy' where the target's numbers are classes"
+                )
+            shown = f" ({', '.join(map(str, target.classes[:3]))}{', ...' if len(target.classes) > 3 else ''})"
+            numbers = target.dtype != "str"
+            way = "; to predict them as numbers pass task='regression' and a model of one output" if numbers else ""
+            raise HandfulError(
+                f"the target '{target.column}' is classes{shown if target.classes else ''}, and {name} compares "
+                f"numbers: leave loss out, or pass cross_entropy or focal{way}"
+            )
 
 
 def leave_out(loss: LossFunction, data: Data, name: str) -> None:
@@ -117,7 +150,7 @@ def _loss_of_task(output: object, pipeline: Pipeline) -> tuple[str, str]:
     if not isinstance(output, Tensor):
         raise HandfulError(
             f"the model returns {type(output).__name__}, so its loss cannot be guessed; pass loss=, a callable "
-            "(output, target) that returns one value per row"
+            "(output, target) that returns one value per row, or loss='model' where it makes its own of (x, y)"
         )
     classes = len(pipeline.classes or ())
     target = pipeline.target

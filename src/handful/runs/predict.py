@@ -152,6 +152,8 @@ def _json_value(value: object) -> object:
     match value:
         case float():
             return value if math.isfinite(value) else None
+        case datetime.timedelta():
+            return str(value)
         case datetime.date():
             return str(value)
     return value

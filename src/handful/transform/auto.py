@@ -145,7 +145,7 @@ class InputChooser:
 
     def _without_ids(self, names: list[str]) -> list[str]:
         """The columns without those that only number the rows."""
-        ids = [name for name in names if looks_like_id(name, self._look, self.source.columns[name])]
+        ids = {name: None for name in names if looks_like_id(name, self._look, self.source.columns[name])}
         if not ids or len(ids) == len(names):
             return names
         shown = ", ".join(name or "the one without a name" for name in ids)
@@ -165,8 +165,9 @@ class InputChooser:
         elif long := [name for name in texts if words_per_row(self._look.strings(name)) >= _WORDS]:
             kept, why = long, "the text is the input"
         else:
-            kept, why = [n for n in names if n not in texts], "short texts, different in most rows"
-        self.notes.append(f"Left out ({why}): {', '.join(name for name in names if name not in kept)}.")
+            kept, why = [name for name in names if kinds[name] != "text"], "short texts, different in most rows"
+        stay = set(kept)
+        self.notes.append(f"Left out ({why}): {', '.join(name for name in names if name not in stay)}.")
         return kept
 
     @cached_property

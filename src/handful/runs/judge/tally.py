@@ -138,7 +138,7 @@ class Confusion(Tally):
         return [self.counts, self.sure]
 
     def classes(self) -> list[Row]:
-        return _by_class(self.labels, self.counts.sum(1), self.counts.sum(0), np.diagonal(self.counts))
+        return _by("class", self.labels, self.counts.sum(1), self.counts.sum(0), np.diagonal(self.counts))
 
 
 class Labels(Tally):
@@ -162,7 +162,7 @@ class Labels(Tally):
         return ", ".join(self.labels[k] for k in np.flatnonzero(has).tolist()) or "none"
 
     def classes(self) -> list[Row]:
-        return _by_class(self.labels, *self.counts)
+        return _by("label", self.labels, *self.counts)
 
 
 class Residuals(Tally):
@@ -242,11 +242,11 @@ def tally_of(pipeline: Pipeline) -> Tally:
     return Residuals(pipeline) if pipeline.task == "regression" else Tally(pipeline)
 
 
-def _by_class(labels: Sequence[str], *counts: NDArray[np.int64]) -> list[Row]:
-    """counts: int64 [k] each, rows of the class, rows predicted as it, and rows that are both."""
+def _by(what: str, labels: Sequence[str], *counts: NDArray[np.int64]) -> list[Row]:
+    """what: class or label; counts: int64 [k] each, rows of the class, predicted as it, and both."""
     return [
         {
-            "class": name,
+            what: name,
             "rows": n,
             "predicted": m,
             "precision": right / m if m else None,

@@ -96,7 +96,8 @@ class LogMel(Step[Ragged | Tensor]):
             padded[i, :n] = piece if piece.dim() == 1 else piece.mean(1)
         hann = torch.hann_window(window)
         spectrum = torch.stft(padded, fft, hop, window, hann, center=True, pad_mode="constant", return_complex=True)
-        power = torch.view_as_real(spectrum).square_().sum(-1)
+        squares = torch.view_as_real(spectrum).square_()
+        power = squares[..., 0] + squares[..., 1]  # a sum over the last two takes five times as long
         mel = mel_filters(self._rate, fft, self.bands).to(torch.float32) @ power
         frames = 1 + lengths // hop
         if self.max_length:
