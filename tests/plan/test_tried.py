@@ -105,7 +105,7 @@ def test_bce_with_logits_takes_class_ids():
         (nn.Linear(6, 1), X, lambda o, y: (o - y) ** 2, r"fails without a target.*pass \(x, x\)"),
         (nn.Linear(6, 1), (X, Y), lambda o, y: o @ y[:, :3], r"fails on two rows \(output: float32 \[2, 1\], target"),
         (nn.Linear(6, 1), (X, Y), nn.GaussianNLLLoss(), "GaussianNLLLoss.* fails on two rows"),
-        (nn.Linear(6, 3), (X, Y), nn.MSELoss(), "must hold as many numbers per row"),
+        (nn.Linear(6, 3), (X, Y), nn.MSELoss(), "the model gives 3 numbers per row but the target 'y' is one"),
         (nn.Linear(5, 1), (X, Y), nn.MSELoss(), r"the model \(Linear\) fails on a batch of two rows"),
         (nn.Linear(6, 1), (X, Y), nn.Linear, "loss is the class Linear; give an object of it"),
     ],
