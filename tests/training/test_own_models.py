@@ -286,6 +286,28 @@ def test_what_a_call_changes_is_told_where_a_mini_batch_is_cut_into_parts(follow
     assert not [n for n in handful.fit(net, (ROUGH, KINDS), **given).plan.notes if "changes" in n]
 
 
+class Interrupted(nn.Module):
+    """Ctrl-C comes in a call that is made before step 1, to see whether it changes anything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and not torch.is_grad_enabled():
+            raise KeyboardInterrupt
+        return self.out(x)
+
+
+def test_what_is_tried_before_the_first_step_leaves_the_weights_where_it_is_interrupted() -> None:
+    model = Interrupted()
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(KeyboardInterrupt):
+        handful.fit(model, (torch.randn(40, 4), torch.randn(40, 1)), loss="mse", batch=8, micro_batch=4, lr=0.1,
+                    until="steps(2)", quiet=True)  # fmt: skip
+    assert all(map(torch.equal, model.parameters(), before))
+
+
 def test_a_model_of_complex_weights_gets_rows_as_exact_as_they_are():
     class Complex(nn.Module):
         def __init__(self):

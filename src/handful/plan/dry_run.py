@@ -116,13 +116,15 @@ def changed_by_a_call(objective: Objective, batch: Batch) -> str | None:
 
     with buffers_kept(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
         kept = held()
-        for weight in filter(lambda p: p.requires_grad, model.parameters()):
-            weight.add_(0.01)  # else what follows the weights, as an average does, is at first what it will be
-        before = held()
-        objective.forward(objective.to_device(batch))
-        names = [name for name, value in held().items() if not torch.equal(value, before[name])]
-        for name, weight in model.named_parameters():
-            weight.copy_(kept[name])
+        try:
+            for weight in filter(lambda p: p.requires_grad, model.parameters()):
+                weight.add_(0.01)  # else what follows the weights, as an average does, is at first what it will be
+            before = held()
+            objective.forward(objective.to_device(batch))
+            names = [name for name, value in held().items() if not torch.equal(value, before[name])]
+        finally:  # also after Ctrl-C
+            for name, weight in model.named_parameters():
+                weight.copy_(kept[name])
     return f"the model changes {some(names)} at each call in training mode" if names else None
 
 
