@@ -21,13 +21,13 @@ from handful.plan.balance import calmer, evenness
 from handful.plan.config import OPTIONS, Config
 from handful.plan.data import Data, make_batches, open_data, validation_batches
 from handful.plan.defaults import Chooser
-from handful.plan.dry_run import changed_by_a_call
 from handful.plan.model import compile_if_asked, make_model, make_objective, show_rows, start_from
 from handful.plan.probe.batch_growth import Grower, as_growth
 from handful.plan.probe.decide import batch_cap, decide, not_by_ranks, stated_times
 from handful.plan.probe.decision import Decision
 from handful.plan.probe.memory import in_parts
 from handful.plan.probe.step_time import Throughput, choose_threads, fit_times, measure_precision
+from handful.plan.row_by_row import uneven
 from handful.report.live import Live
 from handful.training.objective import Objective
 from handful.training.process import static
@@ -206,8 +206,7 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
     coupling = mode_coupling(training_mode(t.objective.model)) or of_loss
     if (state.micro_batch is not None and state.micro_batch < state.batch) or t.ranks.size > 1:
         asked = not (t.ranks.sharding or options.training_step is not None)
-        changed = changed_by_a_call(t.objective, t.batches.at(0, 2)) if asked else None
-        if why := coupling or changed:
+        if why := coupling or (asked and uneven(t.objective, t.batches.at(0, min(16, t.examples)))):
             chooser.notes.append(f"{why}: in parts, the gradient of a batch is not that of the whole batch")
     compile_if_asked(t.objective.model, options, chooser)
     choose_graph(t, options, chooser)
@@ -288,7 +287,10 @@ def adopt(t: Training, before: Plan) -> None:
     where no step follows: a change would be told and do nothing."""
     state, choices, ended = t.state, t.plan.choices, t.rule(t.progress())
     names = sorted(name for name in CHANGEABLE if choices.get(name) != before.choices.get(name))
-    if ended and (idle := [name for name in names if name not in {*COMPUTED, "until"}]):
+    if ended and (idle := [name for name in names if name not in COMPUTED]):
+        if "until" in names:  # a reason that was not the one, if the run is past it
+            at = f"the run, which stands at step {state.step:,}, epoch {t.progress().epoch:.4g}"
+            raise HandfulError(f"until='{t.rule}' lies behind {at}: give a later one ({ended})")
         raise HandfulError(f"{idle[0]} would change nothing: the run has ended ({ended}); give a later until=... too")
     if "lr" in names:
         set_base(state.optimizer, choices["lr"].value)

@@ -21,7 +21,7 @@ from handful.losses.loss import Counted, LossFunction, unknown
 from handful.losses.loss import model as of_model
 from handful.losses.outputs import part_of, scores_in
 from handful.models.base import Model
-from handful.plan import dry_run, losses
+from handful.plan import dry_run, losses, row_by_row
 from handful.plan.balance import mean_weight, uneven
 from handful.plan.config import Config
 from handful.plan.data import Data, augmentation
@@ -237,6 +237,8 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     sample = objective.to_device(data.pipeline(data.train.take(rows)))  # its target may be settled now
     if not in_training:
         dry_run.loss_of(objective, sample, str(chooser.choices["loss"].value), own=callable(options.loss))
+    if data.own_model and (said := row_by_row.beside(objective, objective.to_device(tried))):
+        chooser.notes.append(said)
     if own and not objective.coupling:
         note_form(objective, objective.to_device(data.pipeline(data.train.take(some))), chooser)
     spread_weights(objective, data, options, some, chooser)
@@ -272,7 +274,7 @@ def note_loss(
     """The loss, and what it is given, in the plan. found: it is the model's, by its forward."""
     why = "the model makes it, in its forward"
     chooser.put("loss", Choice(choice.value, "found", why) if found else choice)
-    if dry_run.keeps_state(objective, sample):
+    if row_by_row.keeps_state(objective, sample):
         chooser.notes.append(
             "called twice on the same rows, in evaluation mode, the model gives other outputs: it keeps something "
             "between calls that is no buffer, and scores, micro-batches and resumed runs depend on it"
