@@ -72,7 +72,7 @@ def test_the_ready_made_model_learns_them_goes_on_and_says_what_it_is_for(tmp_pa
     assert handful.load(path).evaluate(ids.reshape(-1, 30))["accuracy"] == 1.0
     for call, told in [
         (lambda: run.predict(ids), "use sample, or run.model on token ids"),
-        (lambda: run.sample(), "no text for them: call run.model"),
+        (lambda: run.sample(), "it has no text: call run.model"),
         (lambda: run.evaluate({"text": ["a text of words"] * 9}), "holds no token ids"),
         (lambda: run.evaluate(np.arange(99)), "has token 98; training had ids below 30"),
         (lambda: run.evaluate(ids - 1), "counted from 0, and 'x' of arrays has -1"),

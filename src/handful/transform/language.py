@@ -152,7 +152,7 @@ def language_source(
     """
     names = [name for name, column in source.columns.items() if column.kind == "text"]
     names = names or [name for name, column in source.columns.items() if is_ids(column)]
-    if len(names) != 1:
+    if len(names) != 1 or names == [source.target]:
         raise HandfulError(
             f"a language model learns from one column of text or token ids; {source.name} has {some(names) or 'none'}"
         )
