@@ -590,7 +590,8 @@ def test_a_wrapped_model_is_the_model_inside_and_stays_compiled(kind: str, tmp_p
     assert all(map(torch.equal, run.model.parameters(), plain.parameters()))
     assert all(map(torch.equal, one.parameters(), plain.parameters()))  # trained in place
     if kind != "in parallel":
-        assert (16, 5) in shapes and (2, 5) not in shapes  # mini-batches; not the rows that are tried before
+        assert (16, 5) in shapes
+        assert (2, 5) not in shapes  # the rows that are tried before
         assert run.plan.choices["compile"].value == (kind == "all of it")
         assert torch.equal(one(X), plain(X))
     for other in (made(), Frozen()):  # either takes the weights of the other
