@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import _engine_run_backward as run_backward
 
-from handful.base.keys import dropout_key
+from handful.base.keys import dropout_key, in_turn
 from handful.data.base import Batch
 from handful.optim.fused import Closure, Moved
 from handful.optim.rates import add_l1, clip, follow
@@ -33,6 +33,7 @@ class OneStep(ABC):
 
     objective: Objective
 
+    @in_turn
     def take(self) -> None:
         """Steps 2 to 6 of the algorithm."""
         batch = self.choose()  # 2. choose a random mini-batch
