@@ -33,7 +33,6 @@ class OneStep(ABC):
 
     objective: Objective
 
-    @in_turn
     def take(self) -> None:
         """Steps 2 to 6 of the algorithm."""
         batch = self.choose()  # 2. choose a random mini-batch
@@ -69,6 +68,8 @@ class ExactGradient(Watched, OneStep):
     whether a loss that is not finite is an answer, too; else it raises NonFiniteLoss, before any update, with the rows
     to blame. For what else can go wrong it is used in a `with` block: see `Watched`.
     """
+
+    take = in_turn(OneStep.take)  # it seeds and draws
 
     def __init__(
         self,
