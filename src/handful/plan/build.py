@@ -12,6 +12,7 @@ from handful.base.errors import HandfulError
 from handful.base.keys import IN_TURN, drawing
 from handful.base.plan import CHANGEABLE, COMPUTED, Choice, Plan, Progress
 from handful.batches.batches import Batches
+from handful.models.wrapped import uncompiled
 from handful.optim import schedule
 from handful.optim.rates import set_base
 from handful.optim.schedule import Schedule
@@ -21,7 +22,7 @@ from handful.plan.balance import calmer, evenness
 from handful.plan.config import OPTIONS, Config
 from handful.plan.data import Data, make_batches, open_data, validation_batches
 from handful.plan.defaults import Chooser
-from handful.plan.model import compile_if_asked, make_model, make_objective, show_rows, start_from
+from handful.plan.model import as_given, compile_if_asked, make_model, make_objective, show_rows, start_from
 from handful.plan.probe.batch_growth import Grower, as_growth
 from handful.plan.probe.decide import batch_cap, decide, not_by_ranks, stated_times
 from handful.plan.probe.decision import Decision
@@ -60,10 +61,9 @@ def assemble(
     measure: bool | Throughput = True,
     ranks: Ranks = ALONE,
 ) -> Training:
-    """Make every choice that the user left open and build the Training. Where rates were raced, the winner's
-    first steps are taken.
+    """Make every choice that the user left open and build the Training; the winner's steps of a race are taken.
 
-    measure: whether open choices are measured; provisional values stand in for them if not. Step times may be given.
+    measure: whether open choices are measured, or stand in provisionally; step times may be given.
     resuming: the plan of a run to go on with: its choices are taken over, and `given` holds only what replaces them.
     """
     asked = given
@@ -75,8 +75,10 @@ def assemble(
     folder = RunFolder(Path(out)) if out is not None else None
     if folder and resuming is None and ranks.rank == 0:
         folder.claim(overwrite=options.overwrite)
+    model = as_given(model, chooser := Chooser())
     try:
-        t = _assemble(model, train, options, folder, resuming, measure, ranks)
+        with uncompiled(model):
+            t = _assemble(model, train, options, chooser, folder, resuming, measure, ranks)
         if resuming is not None:
             t.plan = as_changed(resuming, t.plan.choices, asked)
         return t
@@ -89,10 +91,9 @@ def assemble(
 
 
 def _assemble(
-    model: str | nn.Module, train: object, options: Config, folder: RunFolder | None, resuming: Plan | None,
-    measure: bool | Throughput, ranks: Ranks,
+    model: str | nn.Module, train: object, options: Config, chooser: Chooser, folder: RunFolder | None,
+    resuming: Plan | None, measure: bool | Throughput, ranks: Ranks,
 ) -> Training:  # fmt: skip
-    chooser = Chooser()
     saved = folder if resuming is not None else None
     data = drawing("data", options.seed)(open_data)(train, options, chooser, model, saved)
     device = ranks.place(chooser.put("device", choose_device(options.device)))
@@ -205,8 +206,8 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
     of_loss = "" if t.objective.over_ranks else t.objective.coupling
     coupling = mode_coupling(training_mode(t.objective.model)) or of_loss
     if (state.micro_batch is not None and state.micro_batch < state.batch) or t.ranks.size > 1:
-        asked = not (t.ranks.sharding or options.training_step is not None)
-        if why := coupling or (asked and uneven(t.objective, t.batches.at(0, min(16, t.examples)))):
+        tried = not t.ranks.sharding and options.training_step is None
+        if why := coupling or (tried and uneven(t.objective, t.batches.at(0, min(16, t.examples)))):
             chooser.notes.append(f"{why}: in parts, the gradient of a batch is not that of the whole batch")
     compile_if_asked(t.objective.model, options, chooser)
     choose_graph(t, options, chooser)
@@ -263,8 +264,7 @@ def is_open(value: object) -> bool:
 
 
 def as_changed(plan: Plan, now: Mapping[str, Choice], given: Mapping[str, object]) -> Plan:
-    """The plan of a run that goes on, with what the caller changes and may change. Raises HandfulError for the rest, by
-    name: a run of other data, another model or another loss is another run."""
+    """The plan of a run that goes on, with the caller's changes. Raises HandfulError for what makes another run, by name."""
     if plan.fingerprint != now["fingerprint"].value:
         rows = int(now["rows"].value)
         differ = "other values in them" if rows == plan.rows else f"{plan.rows:,} rows then, {rows:,} now"
@@ -288,10 +288,10 @@ def adopt(t: Training, before: Plan) -> None:
     state, choices, ended = t.state, t.plan.choices, t.rule(t.progress())
     names = sorted(name for name in CHANGEABLE if choices.get(name) != before.choices.get(name))
     if ended and (idle := [name for name in names if name not in COMPUTED]):
-        if "until" in names:  # a reason that was not the one, if the run is past it
-            at = f"the run, which stands at step {state.step:,}, epoch {t.progress().epoch:.4g}"
-            raise HandfulError(f"until='{t.rule}' lies behind {at}: give a later one ({ended})")
-        raise HandfulError(f"{idle[0]} would change nothing: the run has ended ({ended}); give a later until=... too")
+        at = f"step {state.step:,}, epoch {t.progress().epoch:.4g}"
+        past = f"until='{t.rule}' lies behind the run, which stands at {at}: give a later one ({ended})"
+        ends = f"{idle[0]} would change nothing: the run has ended ({ended}); give a later until=... too"
+        raise HandfulError(past if "until" in names else ends)
     if "lr" in names:
         set_base(state.optimizer, choices["lr"].value)
     if "batch" in names:
