@@ -264,7 +264,7 @@ def is_open(value: object) -> bool:
 
 
 def as_changed(plan: Plan, now: Mapping[str, Choice], given: Mapping[str, object]) -> Plan:
-    """The plan of a run that goes on, with the caller's changes. Raises HandfulError for what makes another run, by name."""
+    """The plan of a run that goes on, with the caller's changes. HandfulError for what makes it another run."""
     if plan.fingerprint != now["fingerprint"].value:
         rows = int(now["rows"].value)
         differ = "other values in them" if rows == plan.rows else f"{plan.rows:,} rows then, {rows:,} now"
