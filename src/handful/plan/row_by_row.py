@@ -31,7 +31,7 @@ def _changed_by_a_call(objective: Objective, batch: Batch) -> str | None:
     def held() -> dict[str, Tensor]:
         return {name: v.detach().clone() for name, v in chain(model.named_parameters(), model.named_buffers())}
 
-    with buffers_kept(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
         kept = held()
         try:
             for weight in filter(lambda p: p.requires_grad, model.parameters()):
@@ -71,7 +71,8 @@ def beside(objective: Objective, batch: Batch) -> str | None:
 
 def uneven(objective: Objective, batch: Batch) -> str | None:
     """Why the gradient of a batch is not the sum of its parts', by trying it; None where it is."""
-    return _changed_by_a_call(objective, batch) or _uneven_backward(objective, objective.to_device(batch))
+    with buffers_kept(objective.model):
+        return _changed_by_a_call(objective, batch) or _uneven_backward(objective, objective.to_device(batch))
 
 
 def _uneven_backward(objective: Objective, batch: Batch) -> str | None:
