@@ -33,9 +33,14 @@ class Clock:
         self.slowest = 0.0  # seconds, of the runs that `fits` was told of
 
     @property
+    def passed(self) -> float:
+        """Seconds."""
+        return time.perf_counter() - self._began
+
+    @property
     def left(self) -> float:
         """Seconds."""
-        return max(0.0, self.budget - time.perf_counter() + self._began)
+        return max(0.0, self.budget - self.passed)
 
     def fits(self, seconds: float, keep: float) -> bool:
         """Whether what took so long may be done once more, where `keep` seconds are wanted for what follows it."""

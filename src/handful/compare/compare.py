@@ -237,13 +237,13 @@ def _run_all(
     """Every method with every seed for which there is time, at least two with one. A method whose batch was chosen by
     measurement pays for it: setting up took that much longer than for others."""
     runs: list[Experiment] = []
-    before = clock.left
+    began = clock.passed
     for seed in range(task.seed, task.seed + share.seeds):
-        if runs and not clock.fits((before - clock.left) / (seed - task.seed), share.after_runs):
+        if runs and not clock.fits((clock.passed - began) / (seed - task.seed), share.after_runs):
             break
         for method, lr in rates.items():
             whole = share.longest if method.size == max(m.size or 1 for m in rates) else 0.0
-            each = (before - clock.left) / max(1, len(runs)) + whole
+            each = (clock.passed - began) / max(1, len(runs)) + whole
             if len(runs) > 1 and seed == task.seed and not clock.fits(each, DRAWN * share.left):
                 counter.say(f"{method.name}: no time is left for it")
                 continue

@@ -94,7 +94,8 @@ class Task:
     def training(self, method: Method, seed: int, lr: float | str) -> Training:
         """A Training ready to run, from the model's initial weights; the caller's own module is copied."""
         rule: stop.Rule = stop.epochs(self.epochs)
-        for more in (stop.seconds(self.seconds) if self.seconds else None, self.until):
+        # one step at least: what was measured before it may have taken all the time
+        for more in (stop.seconds(self.seconds) & stop.steps(1) if self.seconds else None, self.until):
             rule = rule | more if more is not None else rule
         own = {"batch": method.asked, "lr": lr, "seed": seed, "until": rule, "valid": self.held_out, "quiet": True}
         # fit itself scores only its end, so that its weights there are the run's last; the rest is scored by Watch
