@@ -473,6 +473,19 @@ def test_what_there_is_no_time_for_is_left_out_and_said_but_never_all_but_one(mo
     assert clock.runs == 2
 
 
+def test_without_a_budget_every_batch_size_has_every_seed():
+    c = compare("linear", digits(60), [1, 8, 16, "full"], epochs=0.5, budget=None, lrs=0.1, seeds=2, quiet=True)
+    assert [(r.method.name, r.seed) for r in c.runs] == [
+        (name, seed) for seed in (0, 1) for name in ("1 row", "8 rows", "16 rows", "full batch")
+    ]
+    assert "time" not in c.choices
+
+
+def test_a_run_takes_a_step_however_little_time_there_is():
+    c = compare("linear", digits(60), [8, "auto"], epochs=0.5, seconds=1e-6, lrs=0.1, seeds=1, quiet=True)
+    assert all(row["steps"] >= 1 for row in c.table)
+
+
 def test_the_usual_rate_is_tried_first_and_time_before_the_call_counts(monkeypatch):
     clock = Busy(monkeypatch, 12.0)
     c = compare("linear", digits(60), [8], epochs=0.5, budget=100, seeds=2, quiet=True)

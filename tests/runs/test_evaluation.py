@@ -108,7 +108,7 @@ def test_regression_shows_residuals_in_the_units_of_the_target(tmp_path):
     np.testing.assert_allclose(guess[:, 0], run.predict({"x": x}))
     worst = int(np.argmax(np.abs(guess[:, 0] - y)))
     assert found.worst[0]["row"] == worst
-    assert found.worst[0]["target"] == pytest.approx(y[worst])
+    assert found.worst[0]["target"] == y[worst]  # as it was given, not as it was scaled
     assert "Residuals" in run.evaluation_report((x, y), tmp_path / "e.html").read_text(encoding="utf-8")
     assert found.classes == []
 
@@ -124,6 +124,18 @@ def test_worst_rows_of_a_table_and_of_texts_show_what_they_hold(tmp_path):
     page = run.evaluation_report(frame, tmp_path / "e.html").read_text(encoding="utf-8")
     assert "&lt;Bern&gt;" in page
     assert "<Bern>" not in page
+
+
+def test_a_column_of_the_users_with_the_name_of_ours_and_one_with_a_unit(tmp_path, capsys):
+    x = np.arange(60)
+    frame = pd.DataFrame({"loss": 10.0 * x, "far": [f"{k} km" for k in x], "y": x % 2})
+    run = fit("linear", frame, target="y", batch=16, until="steps(2)")
+    found = run.evaluation(frame)
+    first = found.worst[0]
+    assert first["column 'loss'"] == 10 * first["row"]
+    assert first["loss"] > 0
+    found.show(worst=1)
+    assert "far (km)" in capsys.readouterr().out
 
 
 def test_labels_of_a_multilabel_run():
@@ -201,6 +213,7 @@ def test_a_regression_shows_predictions_dates_and_blanks_in_the_users_words(tmp_
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "Predicted price against the true one" in page
     assert "predicted price (\\u20ac)" in page  # as JSON writes it
+    assert "target (€)</th>" in page
     assert "2020-0" in page
     assert str(tmp_path) not in page.replace(f"handful train {tmp_path}", "")
     found, _ = extras.read(tmp_path / "run")

@@ -18,7 +18,7 @@ from handful.base.expression import number, positive_integer
 from handful.base.plan import Choice
 from handful.base.score import direction
 from handful.compare.budget import DRAWN, Clock, Counter, Share, share_out
-from handful.compare.experiment import Experiment, Method, Task, costs, methods, run_experiment
+from handful.compare.experiment import LEAST_SAMPLE, Experiment, Method, Task, costs, methods, run_experiment
 from handful.compare.findings import SEEDS, Results, Row, choose_target, findings, table
 from handful.compare.gradient_variance import FEWEST, HURRIED, LEAST_ROWS, GradientVariance, gradient_variance
 from handful.compare.page import compare_page
@@ -128,9 +128,13 @@ def compare(
     rule = None if until is None else stop.as_rule(until)
     task = Task(copy.deepcopy(model), rows, held_out, given, seed, epochs, seconds, rule)
     task, usual, found = _prepare(task, optimizer, reach)
-    setup, longest = costs(task, max(m.size or 1 for m in chosen))
-    share = share_out(clock.left, setup, len(chosen), most_tries(lrs), seeds, fixed=lrs != "tune", longest=longest)
-    comparison, limit = _measure(task.limited(share.seconds, setup), chosen, lrs, usual, share, clock, reach, quiet)
+    setup, hurried, longest = costs(task, max(m.size or 1 for m in chosen))
+    asked, fixed = (len(chosen), most_tries(lrs), seeds), lrs != "tune"
+    share = share_out(clock.left, setup, *asked, fixed=fixed, longest=longest)
+    if share.seconds is not None and share.seconds < setup:
+        task = replace(task, sample=LEAST_SAMPLE)
+        share = share_out(clock.left, hurried, *asked, fixed=fixed, longest=longest)
+    comparison, limit = _measure(task.limited(share.seconds), chosen, lrs, usual, share, clock, reach, quiet, seeds)
     comparison.title = f"{model if isinstance(model, str) else type(model).__name__} on {file_name(source.name)}"
     time = _time(budget, limit, share, comparison, most_tries(lrs), seeds, chosen)
     comparison.choices = _choices(task.limited(limit), lrs, comparison) | found | time
@@ -141,14 +145,14 @@ def compare(
 
 def _measure(
     task: Task, chosen: list[Method], lrs: Rates, usual: float, share: Share, clock: Clock,
-    reach: tuple[str, float] | None, quiet: bool,
+    reach: tuple[str, float] | None, quiet: bool, seeds: int,
 ) -> tuple[Comparison, float | None]:  # fmt: skip
     """All there is to run: the rates of every method, the runs, what their gradients do, and where they went. With the
     limit of time that the runs had."""
-    with Counter(len(chosen) * (share.tries + share.seeds), quiet=quiet) as counter:
-        tuned = tune_all(task, chosen, lrs, usual, share, clock, counter)
+    with Counter(len(chosen) * (share.tries + seeds), quiet=quiet) as counter:
+        tuned = tune_all(task, chosen, lrs, usual, task.seed + seeds, share, clock, counter)
         task = task.limited(share.limit(clock.left, len(chosen), clock.slowest))
-        runs = _run_all(task, {m: lr for m, (lr, _) in tuned.items()}, share, clock, counter)
+        runs = _run_all(task, {m: lr for m, (lr, _) in tuned.items()}, seeds, share, clock, counter)
         variance = _variances(task, runs, chosen, share, clock, counter)
         first = [r for r in runs if r.seed == task.seed]
         surface = loss_surface(task, first, min(SECONDS, share.following(clock.left, 1)))
@@ -232,13 +236,13 @@ def _variances(
 
 
 def _run_all(
-    task: Task, rates: dict[Method, float | str], share: Share, clock: Clock, counter: Counter
+    task: Task, rates: dict[Method, float | str], seeds: int, share: Share, clock: Clock, counter: Counter
 ) -> list[Experiment]:
     """Every method with every seed for which there is time, at least two with one. A method whose batch was chosen by
     measurement pays for it: setting up took that much longer than for others."""
     runs: list[Experiment] = []
     began = clock.passed
-    for seed in range(task.seed, task.seed + share.seeds):
+    for seed in range(task.seed, task.seed + seeds):
         if runs and not clock.fits((clock.passed - began) / (seed - task.seed), share.after_runs):
             break
         for method, lr in rates.items():

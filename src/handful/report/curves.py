@@ -33,6 +33,7 @@ def curves(history: History, unit: str = "") -> list[Figure]:
         return []
     names = dict.fromkeys(name for row in history for name in row)
     metrics = dict.fromkeys(split_score(n)[1] for n in names if split_score(n)[0] and not n.endswith("_rows"))
+    metrics = {m: None for m in metrics if any(len(column(history, f"{which}_{m}")[0]) > 1 for which in SETS)}
     figures = [_score_figure(history, m, xs, unit) for m in sorted(metrics, key=lambda m: m != "loss")]
     for name, words in {**SETTINGS, "noise_scale": "noise scale"}.items():
         kept, y = column(history, name)

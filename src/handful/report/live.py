@@ -50,11 +50,14 @@ class Live:
         self._next = math.inf if quiet else 0.0 if self._terminal else time.perf_counter() + EVERY_PLAIN
         self._progress: Progress | None = None
         self._scores: dict[str, object] = {}
+        self._unit = ""
 
-    def start(self, plan: Mapping[str, Choice], notes: Sequence[str] = (), total_examples: int | None = None) -> None:
+    def start(
+        self, plan: Mapping[str, Choice], notes: Sequence[str] = (), total_examples: int | None = None, unit: str = ""
+    ) -> None:
         """Print the plan in four lines (every choice if verbose) and the notes; learn how many examples there will
-        be at most."""
-        self.total = total_examples or self.total
+        be at most, and the unit of the target."""
+        self.total, self._unit = total_examples or self.total, unit
         if self._quiet:
             return
         try:
@@ -129,7 +132,7 @@ class Live:
             out.append(f"loss {say_number(row['train_loss'])}")
         for name in sorted(self._scores, key=lambda name: split_score(name)[1] == "loss")[:2]:
             held_out = "held-out " if name == "valid_loss" else ""  # next to the training loss
-            out.append(held_out + say_score(name, self._scores[name]))
+            out.append(held_out + say_score(name, self._scores[name], self._unit))
         if math.isfinite(speed) and speed > 0:  # a last look is no step
             if task.remaining is not None:
                 left = max(0.0, task.remaining) / speed

@@ -29,6 +29,7 @@ from handful.report.words import (
 Scores = Mapping[str, object]
 
 FIRST = ("valid", "test", "", "train")  # whose score is named first
+EARLY = ("it was interrupted", "it broke off", "it was cut off")  # so begins why a run ended before its rule said so
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def run_page(
     """
     unit, data = held_out.unit if held_out else "", [plan[name].value for name in ("data", "valid") if name in plan]
     pairs = [*_in_words(history, scores, unit).items()]
-    drawn: list[Part] = [*curves(history, unit)] or ["The run logged nothing to draw."]
+    drawn: list[Part] = [*curves(history, unit)] or ["Too little was logged to draw."]
     why = stopped_because.strip().rstrip(".")
     chance = held_out.chance if held_out else ""
     said = [text for text in (looks(history, scores, held_out), chance, why and f"Stopped: {why}.") if text]
@@ -87,7 +88,7 @@ def run_page(
         Section("Notes", [bullet_list([_whole(without_paths(note, data)) for note in notes])] if notes else []),
     ]
     rows = held_out.rows if held_out else None
-    return Page(title, sections, headline=headline(history, scores, rows, unit), reload=reload)
+    return Page(title, sections, headline=headline(history, scores, rows, unit, why), reload=reload)
 
 
 def runs_page(runs: Mapping[str, tuple[Mapping[str, Choice], History, Scores]]) -> Page:
@@ -163,11 +164,13 @@ def looks(history: History, scores: Scores, held_out: Judged | None) -> str:
     return f"{said}."
 
 
-def headline(history: History, scores: Scores, rows: int | None = None, unit: str = "") -> str:
-    """The result in one line. rows: how many were held out; unit: of the target.
+def headline(history: History, scores: Scores, rows: int | None = None, unit: str = "", why: str = "") -> str:
+    """The result in one line. rows: how many were held out; unit: of the target; why: it stopped.
 
     >>> headline([{"epoch": 24.0, "seconds": 12.2}], {"valid_accuracy": 0.978}, 180)
     'Accuracy 97.8% on 180 held-out rows after 24 epochs, 12 s.'
+    >>> headline([{"epoch": 2.0}], {"train_loss": 0.5}, why="it broke off: the loss is not finite at step 7")
+    'Training loss 0.5 after 2 epochs, when it broke off.'
     """
     name = main_score(scores)
     said = sentence(say_score(name, scores[name], unit)) if name else "No score"
@@ -181,7 +184,8 @@ def headline(history: History, scores: Scores, rows: int | None = None, unit: st
         spent.append(f"{text} epoch" if text == "1" else f"{text} epochs")
     if math.isfinite(seconds):
         spent.append(say_seconds(seconds))
-    return said + (f" after {', '.join(spent)}." if spent else ".")
+    early = next((f"when {how}" for how in EARLY if why.startswith(how)), None)
+    return said + (f" after {', '.join(filter(None, [*spent, early]))}." if spent else ".")
 
 
 def main_score(scores: Scores) -> str | None:
