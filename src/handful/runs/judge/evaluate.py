@@ -33,7 +33,7 @@ from handful.report.words import (
     sentence,
     split_score,
 )
-from handful.runs.judge.examples import contents, pictures_of, shorten, sounds_of
+from handful.runs.judge.examples import contents, pictures_of, shorten, sounds_of, titled, units_of
 from handful.runs.judge.tally import Details, Floats, Row, Tally
 from handful.training.objective import Objective
 from handful.training.process.parallel import ALONE, Ranks
@@ -48,6 +48,7 @@ BY_ROWS: dict[str, Callable[[Floats, Floats], Floats]] = {  # scores of [samples
     "rmse": lambda true, guess: np.sqrt(((guess - true) ** 2).mean(1)),
     "r2": lambda true, guess: 1 - ((guess - true) ** 2).mean(1) / true.var(1),
 }
+_LISTED = ("row", "target", "prediction", "probability", "loss", "file")  # of a row, before what it holds
 _SHOWN = {"most": 8, "length": 300}  # columns and characters of a listed row
 
 
@@ -104,7 +105,7 @@ class Evaluation:
                 print_table(part.classes)
         if self.worst:
             print("\nrows of highest loss:")
-            print_table([{k: _short(v) for k, v in row.items()} for row in self._titled()[:worst]])
+            print_table([{k: _short(v) for k, v in row.items()} for row in titled(self.worst[:worst], self.units)])
 
     def write(self, path: str | Path, title: str) -> Path:
         """Write the page to `path` and return it."""
@@ -193,16 +194,11 @@ class Evaluation:
         low, high = np.quantile(BY_ROWS[name](true[:, 0][rows], guess[:, 0][rows]), [0.025, 0.975])
         return float(low), float(high)
 
-    def _titled(self) -> list[Row]:
-        """`worst` with the units behind the names of its columns."""
-        titles = {name: f"{name} ({unit})" for name, unit in self.units.items()}
-        return [{titles.get(name, name): value for name, value in row.items()} for row in self.worst]
-
     def mistakes(self) -> list[Part]:
         """The rows of highest loss: as pictures or sounds, where they are that, and as a table."""
         if not self.worst:
             return []
-        rows, captions = table_html(Grid.of(self._titled())), [_caption(row) for row in self.worst]
+        rows, captions = table_html(Grid.of(titled(self.worst, self.units))), [_caption(row) for row in self.worst]
         listed: list[Part] = [folded("The same as a table", rows) if self.pictures is not None or self.sounds else rows]
         if self.pictures is not None:
             listed.insert(0, picture_grid(self.pictures, captions[: len(self.pictures)]))
@@ -253,9 +249,9 @@ def _as_given(found: Evaluation, column: Column | None, read: Batch) -> list[obj
     return list(read.tensor(found.target).tolist())
 
 
-def _apart(name: str, taken: Row) -> str:
+def _apart(name: str) -> str:
     """The name of a column, told from what else is listed of a row."""
-    return f"column '{name}'" if name in taken else name
+    return f"column '{name}'" if name in _LISTED else name
 
 
 def _short(value: object) -> object:
@@ -297,11 +293,10 @@ def evaluate(
             known = {"target": true[i] if true else wrong.target, "prediction": wrong.prediction}
             known |= {"probability": wrong.sure, "loss": wrong.loss}
             known |= {"file": files[wrong.row]} if len(files) == len(source) else {}
-            listed = {"row": row, **known}
-            listed |= {_apart(name, listed): values[i] for name, values in holds.items()}
+            listed = {"row": row, **known, **{_apart(name): values[i] for name, values in holds.items()}}
             found.worst.append({name: value for name, value in listed.items() if value is not None})
-        units = {"target": found.unit, "prediction": found.unit} | {name: source.columns[name].unit for name in holds}
-        found.units = {name: unit for name, unit in units.items() if unit not in ("", DATES)}
+        of_target = {"target": found.unit, "prediction": found.unit} if found.unit not in ("", DATES) else {}
+        found.units = {_apart(name): unit for name, unit in units_of(source, holds).items()} | of_target
         kinds = {source.columns[name].kind: name for name in reversed(pipeline.uses)}
         found.pictures = pictures_of(read, kinds["image"]) if "image" in kinds else None
         found.sounds = sounds_of(read, kinds["audio"], source.columns[kinds["audio"]]) if "audio" in kinds else []
