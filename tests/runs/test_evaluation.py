@@ -17,10 +17,12 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 import handful
 from handful.base.errors import HandfulError
+from handful.cli.watch import page_of
 from handful.report.truth import figure_residuals
 from handful.runs.judge import extras
 from handful.runs.judge.evaluate import Evaluation
 from handful.runs.judge.tally import WORST, row_losses
+from handful.training.watch.folder import RunFolder
 
 DIGITS = load_digits()
 PICTURES = DIGITS.images.astype(np.uint8)[:, None]
@@ -253,7 +255,7 @@ def test_the_command_of_a_plan_makes_the_plan_again(tmp_path, command):
         assert again[name]["status"] == "given"
 
 
-def test_a_target_of_dates_is_judged_in_dates_and_times_and_one_with_a_unit_in_it(tmp_path, capsys):
+def test_a_target_of_dates_is_judged_in_dates_and_times_and_one_with_a_unit_in_it(tmp_path, capsys, command):
     weeks = np.random.default_rng(0).integers(0, 500, 300)
     felled = np.datetime64("2010-01-01") + (7 * weeks).astype("timedelta64[D]")
     table = {"rings": weeks / 52.0, "felled": felled}
@@ -274,3 +276,12 @@ def test_a_target_of_dates_is_judged_in_dates_and_times_and_one_with_a_unit_in_i
     judged = run.evaluation(tmp_path / "price.csv").write(tmp_path / "judged.html", "judged").read_text()
     assert re.search(r"Mean absolute error [\d,.]+ € on 199 rows of price.csv\.", judged)
     assert str(tmp_path) not in judged
+    side, served = tmp_path / "side.html", page_of(RunFolder(tmp_path / "price")).decode()
+    assert command("report", tmp_path / "dates", tmp_path / "price", "--out", side)[0] == 0
+    both = side.read_text()
+    assert re.search(r"<td>\d[\d,]* d( \d+ h)?</td>", both)
+    assert re.search(r"<td>[\d,.]+ €</td>", both)
+    assert '"dates (days)"' in both
+    assert '"price (\\u20ac)"' in both
+    assert "mean absolute error (\\u20ac)" in served
+    assert command("watch", tmp_path / "price")[2].count(" €") > 1

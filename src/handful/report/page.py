@@ -62,14 +62,16 @@ def run_page(
     spent: Sequence[Part] = (),
     command: str = "",
     reload: bool = False,
+    unit: str = "",
 ) -> Page:
     """The page of a run.
 
     plan: its choices by name; history: the run's rows, as in history.jsonl; scores: the final ones by name
     ("valid_accuracy"); details: further figures and tables; pictures: from picture_grid; spent: where the time went;
-    command: makes the run again; reload: of a run that goes on: the page loads itself again.
+    command: makes the run again; reload: of a run that goes on: the page loads itself again; unit: of the target, where
+    nothing was held out.
     """
-    unit, data = held_out.unit if held_out else "", [plan[name].value for name in ("data", "valid") if name in plan]
+    unit, data = held_out.unit if held_out else unit, [plan[name].value for name in ("data", "valid") if name in plan]
     pairs = [*_in_words(history, scores, unit).items()]
     drawn: list[Part] = [*curves(history, unit)] or ["Too little was logged to draw."]
     why = stopped_because.strip().rstrip(".")
@@ -91,19 +93,19 @@ def run_page(
     return Page(title, sections, headline=headline(history, scores, rows, unit, why), reload=reload)
 
 
-def runs_page(runs: Mapping[str, tuple[Mapping[str, Choice], History, Scores]]) -> Page:
+def runs_page(runs: Mapping[str, tuple[Mapping[str, Choice], History, Scores, str]]) -> Page:
     """The page of several runs side by side: their scores, their curves, and the choices that differ.
 
-    runs: the plan, the history and the final scores of each, by its name.
+    runs: the plan, the history, the final scores and the unit of the target of each, by its name.
     """
-    plans = [_by_name(plan) for plan, _, _ in runs.values()]
+    plans = [_by_name(plan) for plan, *_ in runs.values()]
     names = list(dict.fromkeys(name for plan in plans for name in plan))
     values = {name: [say_value_of(plan[name].value) if name in plan else "" for plan in plans] for name in names}
     differing = [[name.replace("_", " "), *row] for name, row in values.items() if len(set(row)) > 1]
-    scores = [{"run": run, **_in_words(history, found)} for run, (_, history, found) in runs.items()]
+    scores = [{"run": run, **_in_words(history, found, unit)} for run, (_, history, found, unit) in runs.items()]
     sections = [
         Section("Scores", [table_html(Grid.of(scores))]),
-        Section("The runs", curves_of({run: history for run, (_, history, _) in runs.items()})),
+        Section("The runs", curves_of({run: (history, unit) for run, (_, history, _, unit) in runs.items()})),
         Section("Choices that differ", [table_html(Grid(["choice", *runs], differing))] if differing else ["None."]),
     ]
     return Page("handful report", sections, headline=f"{len(runs)} runs side by side.")

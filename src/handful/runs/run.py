@@ -255,6 +255,7 @@ class Run:
             notes=[*self.plan.notes, *self._spikes()],
             held_out=found.held_out(main_score(self.scores)) if found else None,
             details=self._samples(), pictures=pictures, spent=self._spent(), command=self.plan.command,
+            unit=self.pipeline.unit,
         ).write(where)  # fmt: skip
 
     def _way_on(self) -> str:
