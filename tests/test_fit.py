@@ -195,7 +195,7 @@ def test_interrupt_keeps_the_best_weights_and_the_page_says_so(tmp_path):
     assert run.stopped_because == "it was interrupted"
     assert run.best["valid_loss"] == min(seen)
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert re.search(r" on \d+ held-out rows after .* s, when it was interrupted\.", page)
+    assert re.search(r" on \d+ held-out rows after .*s, when it was interrupted\.", page)
     assert re.search(r"The best of \d looks at \d+ held-out rows", page)
     assert "handful resume run goes on with it" in page
 
@@ -206,7 +206,7 @@ def test_non_finite_loss_stops_before_the_update_and_keeps_what_was_learned(tmp_
     x[bad] = float("nan")
     run = fit(mlp(), (x, Y), until="epochs(2)", out=tmp_path / "run")
     assert f"it broke off: the loss is not finite at step 7, for rows {bad}" in run.stopped_because
-    assert " s, when it broke off." in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "s, when it broke off." in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert all(torch.isfinite(p).all() for p in run.model.parameters())
 
 

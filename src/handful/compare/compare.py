@@ -45,7 +45,9 @@ class Comparison(Results):
         if min(seen.values()) < 0.9 * max(seen.values()):
             each = ", ".join(f"{name} {say_number(n)}" for name, n in seen.items())
             answers = f"length: time ran out before all had seen as many examples ({each})\n{answers}"
-        return f"{text_table(words(self.table, self.score))}\n\ntarget: {self.target.words}\n{answers}"
+        return (
+            f"{text_table(words(self.table, self.score, self.target.unit))}\n\ntarget: {self.target.words}\n{answers}"
+        )
 
     def report(self, path: str | Path = "comparison.html") -> Path:
         """Write the page that shows the comparison, one file that opens offline. Returns its path."""
@@ -156,15 +158,16 @@ def _measure(
         variance = _variances(task, runs, chosen, share, clock, counter)
         first = [r for r in runs if r.seed == task.seed]
         surface = loss_surface(task, first, min(SECONDS, share.following(clock.left, 1)))
-    plan, n, target = runs[0].run.plan, len(task.train), choose_target(runs, reach)
+    plan, n, unit = runs[0].run.plan, len(task.train), runs[0].run.pipeline.unit
+    target = replace(choose_target(runs, reach), unit=unit)
     lines = table(runs, target, variance, n)
     answers = findings(lines, target, variance, plan.score, direction(plan))
     tried = {method.name: pairs for method, (_, pairs) in tuned.items() if pairs}
     return Comparison(lines, runs, answers, target, variance, tried, {}, plan.score, n, "", surface), task.seconds
 
 
-def words(rows: Sequence[Row], score: str) -> list[dict[str, str]]:
-    """The table's main columns as a person would write them."""
+def words(rows: Sequence[Row], score: str, unit: str = "") -> list[dict[str, str]]:
+    """The table's main columns as a person would write them; unit: of the task's target."""
 
     def spread(row: Row, name: str, say: Callable[[object], str]) -> str:
         if name not in row:
@@ -185,7 +188,7 @@ def words(rows: Sequence[Row], score: str) -> list[dict[str, str]]:
         for name in dict.fromkeys(["valid_loss", score]):
             if name in row and name.startswith("valid_"):
                 title = "held-out " + name.removeprefix("valid_").replace("_", " ")
-                line[title] = spread(row, name, partial(say_value, name))
+                line[title] = spread(row, name, partial(say_value, name, unit=unit))
         lines.append(line)
     return lines
 
@@ -322,6 +325,7 @@ def _time(
     tried = min([share.tries, *(len(pairs) for pairs in c.tried.values() if len(pairs) < min(share.tries, TRIES))])
     without = [f"no time for {m.name}" for m in chosen if m not in {r.method for r in c.runs}]
     without += ["no time to measure the gradients' variance"] * (c.rows >= LEAST_ROWS and not c.variance)
+    without += ["the paths are not drawn"] * (c.surface is None)
     said = share.said(budget, limit or 0.0, (tried, tries), (len({r.seed for r in c.runs}), seeds), without)
     return {"time": said}
 
@@ -360,5 +364,7 @@ def _choices(task: Task, lrs: Rates, c: Comparison) -> dict[str, Choice]:
 def _outcome(one: Experiment) -> str:
     last = one.last
     names = [k for k in dict.fromkeys(("train_loss", "valid_loss", one.run.plan.score)) if k in last]
-    scores = [f"{'held-out ' if k.startswith('valid_') else ''}{say_score(k, last[k])}" for k in names]
+    scores = [
+        f"{'held-out ' if k.startswith('valid_') else ''}{say_score(k, last[k], one.run.pipeline.unit)}" for k in names
+    ]
     return f"{', '.join(scores)} after {say_count(last['step'])} steps, {say_seconds(last['seconds'])}"
