@@ -130,12 +130,7 @@ def compare(
     rule = None if until is None else stop.as_rule(until)
     task = Task(copy.deepcopy(model), rows, held_out, given, seed, epochs, seconds, rule)
     task, usual, found = _prepare(task, optimizer, reach)
-    setup, hurried, longest = costs(task, max(m.size or 1 for m in chosen))
-    asked, fixed = (len(chosen), most_tries(lrs), seeds), lrs != "tune"
-    share = share_out(clock.left, setup, *asked, fixed=fixed, longest=longest)
-    if share.seconds is not None and share.seconds < setup:
-        task = replace(task, sample=LEAST_SAMPLE)
-        share = share_out(clock.left, hurried, *asked, fixed=fixed, longest=longest)
+    task, share = _shared_out(task, chosen, lrs, seeds, clock)
     comparison, limit = _measure(task.limited(share.seconds), chosen, lrs, usual, share, clock, reach, quiet, seeds)
     comparison.title = f"{model if isinstance(model, str) else type(model).__name__} on {file_name(source.name)}"
     time = _time(budget, limit, share, comparison, most_tries(lrs), seeds, chosen)
@@ -143,6 +138,16 @@ def compare(
     if out is not None:
         comparison.save(out)
     return comparison
+
+
+def _shared_out(task: Task, chosen: list[Method], lrs: Rates, seeds: int, clock: Clock) -> tuple[Task, Share]:
+    """What each run gets of the time; where to score it would take longer than to train, it is scored on fewer rows."""
+    setup, hurried, longest = costs(task, max(m.size or 1 for m in chosen))
+    asked, fixed = (len(chosen), most_tries(lrs), seeds), lrs != "tune"
+    share = share_out(clock.left, setup, *asked, fixed=fixed, longest=longest)
+    if share.seconds is None or share.seconds >= setup:
+        return task, share
+    return replace(task, sample=LEAST_SAMPLE), share_out(clock.left, hurried, *asked, fixed=fixed, longest=longest)
 
 
 def _measure(
