@@ -186,7 +186,11 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
             chooser.notes.append(
                 "The model's own training_step is not called; see training_step=, of (model, batch, step)."
             )
-        return scored(objective, data, options, chooser)
+        scored(objective, data, options, chooser)
+        if data.own_model:
+            some = np.unique(np.linspace(0, len(data.train) - 1, ROWS_OF_FORM).astype(np.int64))
+            chooser.notes += row_by_row.beside(objective, objective.to_device(data.pipeline(data.train.take(some))))
+        return objective
 
 
 def check_frozen(loss: object) -> None:
@@ -247,8 +251,6 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     sample = objective.to_device(data.pipeline(data.train.take(rows)))  # its target may be settled now
     if not in_training:
         dry_run.loss_of(objective, sample, str(chooser.choices["loss"].value), own=callable(options.loss))
-    if data.own_model and (said := row_by_row.beside(objective, objective.to_device(tried))):
-        chooser.notes.append(said)
     if own and not objective.coupling:
         note_form(objective, objective.to_device(data.pipeline(data.train.take(some))), chooser)
     spread_weights(objective, data, options, some, chooser)

@@ -45,8 +45,8 @@ def _changed_by_a_call(objective: Objective, batch: Batch) -> str | None:
     return f"the model changes {some(names)} at each call in training mode" if names else None
 
 
-def beside(objective: Objective, batch: Batch) -> str | None:
-    """That what the model gives for a row depends on the rows beside it, in evaluation mode, in words; None where it
+def beside(objective: Objective, batch: Batch) -> list[str]:
+    """That what the model gives for a row depends on the rows beside it, in evaluation mode, in words; nothing where it
     does not, or where that cannot be told, as of one that draws random numbers."""
 
     def given(some: Batch, seed: int = 0) -> list[Tensor]:
@@ -62,11 +62,11 @@ def beside(objective: Objective, batch: Batch) -> str | None:
 
     with contextlib.suppress(*MISTAKES):
         if len(batch) > 1 and quietly(objective.model, look):
-            return (
+            return [
                 f"what the model ({type(objective.model).__name__}) gives for a row depends on the rows beside it, in "
                 "evaluation mode, too, as with attention or softmax over the first axis: so do predictions and scores"
-            )
-    return None
+            ]
+    return []
 
 
 def uneven(objective: Objective, batch: Batch) -> str | None:
