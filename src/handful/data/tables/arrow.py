@@ -22,7 +22,7 @@ from handful.data.tables.types import is_text, plain
 from handful.data.tables.values import apply, convert
 
 BEYOND = "beyond 64 bits: convert them to floats, or labels to text"
-_PARTS = 2  # of which different strings have to be made to be learned from
+_PARTS = 3  # of which different strings have to be made to be learned from
 _TARGET_NAMES = {"label", "labels", "target", "class", "y", "outcome"}
 
 
@@ -126,7 +126,7 @@ def texts_alone(
     as texts, where there is nothing else to learn from."""
     found: dict[str, Stored] = {}
     for key, values in columns.items() if stored.keys() <= {o.target} else ():
-        if key != o.target and is_text(values.type) and parts_per_row(values) >= _PARTS:
+        if key != o.target and is_text(values.type) and (parts_per_row(values) >= _PARTS or " " in str(values[0])):
             notes.append(f"'{key}' is read as a text nevertheless, as there is no other column to learn from.")
             found[key] = apply(key, values, Column("text", "str"), o, notes)
     return found
