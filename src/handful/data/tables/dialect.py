@@ -279,7 +279,8 @@ def _agree(records: list[list[str]]) -> bool:
     return bool(records) and len(records[0]) > 1 and all(len(r) == len(records[0]) for r in records)
 
 
-def _is_numeric(values: Sequence[str]) -> bool:
+@lru_cache(512)
+def _is_numeric(values: tuple[str, ...]) -> bool:
     """Whether all values are numbers, but for marks for missing ones."""
     told = [value for value in values if value.strip().lower() not in _NOTHING]
     return bool(told) and all(map(_NUMBER.fullmatch, told))
