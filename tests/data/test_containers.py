@@ -306,6 +306,8 @@ def test_idx_files_of_pictures_bring_their_labels(pack, tmp_path):
     assert source.target == "y"
     assert np.array_equal(source.take(range(5)).tensor("x")[:, 0], pixels)
     assert source.take(range(5)).tensor("y").tolist() == list(labels)
+    with pytest.raises(HandfulError, match=f"opened one at a time: .*train-images-idx3-ubyte{ending}'"):
+        handful.open(tmp_path)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

@@ -302,6 +302,8 @@ class Rateless(torch.optim.Optimizer):
         ({"schedule": StepLR}, "StepLR could not be made"),
         ({"schedule": partial(ReduceLROnPlateau, factor=0.5)}, "use handful.schedule.on_plateau"),
         ({"schedule": lambda progress: -1.0}, "asks for -1 times the learning rate"),
+        ({"schedule": lambda step: 0.9**step}, "called with how far the run has come, p.fraction"),  # as for LambdaLR
+        ({"schedule": lambda epoch, lr: lr / 2}, "called with how far the run has come, p.fraction"),  # as in Keras
         ({"schedule": lambda progress: math.nan}, "asks for nan times the learning rate"),
         ({"schedule": lambda progress: "fast"}, "must return a number, the factor of the learning rate, not 'fast'"),
         (

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import handful
 from handful.base.errors import HandfulError
+from handful.models.wrapped import compile_calls
 from handful.sklearn import MiniBatchClassifier
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -549,3 +550,65 @@ def test_what_a_new_models_loss_is_a_mean_of_is_found_though_all_losses_are_near
         optimizer.step()
     for found, due in zip(model.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(found, due, rtol=1e-10, atol=1e-12)
+
+
+class Frozen(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head = nn.Sequential(nn.Linear(5, 8), nn.Tanh()), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", ["all of it", "a part", "in parallel"])
+def test_a_wrapped_model_is_the_model_inside_and_stays_compiled(kind: str, tmp_path: Path) -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def backend(graph: Any, example: Any) -> Any:
+        shapes.extend(tuple(v.shape) for v in example if torch.is_tensor(v))
+        return graph.forward
+
+    def made() -> nn.Module:
+        model = Frozen()
+        match kind:
+            case "all of it":
+                return torch.compile(model, backend=backend)  # type: ignore[return-value]
+            case "a part":
+                model.body[0] = torch.compile(model.body[0], backend=backend)
+            case "in parallel":
+                return nn.DataParallel(model)
+        return model
+
+    torch._dynamo.reset()
+    plain, one = Frozen(), made()
+    handful.fit(plain, (X, Y), until="steps(6)", **USUAL)
+    run = handful.fit(one, (X, Y), until="steps(6)", out=tmp_path / "run", **USUAL | {"lr": {"body": 0.1, "*": 0.1}})
+    assert list(run.model.state_dict()) == list(plain.state_dict())
+    assert all(map(torch.equal, run.model.parameters(), plain.parameters()))
+    assert all(map(torch.equal, one.parameters(), plain.parameters()))  # trained in place
+    if kind != "in parallel":
+        assert (16, 5) in shapes
+        assert (2, 5) not in shapes  # the rows that are tried before
+        assert run.plan.choices["compile"].value == (kind == "all of it")
+        assert torch.equal(one(X), plain(X))
+    for other in (made(), Frozen()):  # either takes the weights of the other
+        again = handful.load(tmp_path / "run", model=other)
+        assert np.array_equal(again.predict(X.numpy()), run.predict(X.numpy()))
+    weights = run.export(tmp_path / "weights.safetensors")
+    begun = handful.fit(made(), (X, Y), init=weights, until="steps(1)", **USUAL | {"lr": 1e-30})
+    assert all(map(torch.equal, begun.model.parameters(), plain.parameters()))
+    handful.fit(made(), (X, Y), until="steps(3)", out=tmp_path / "other", **USUAL)
+    gone_on = handful.resume(tmp_path / "other", model=made(), train=(X, Y), until="steps(6)", quiet=True)
+    assert all(map(torch.equal, gone_on.model.parameters(), plain.parameters()))
+
+
+def test_layers_of_torch_are_compiled_where_a_call_of_them_is() -> None:
+    graphs: list[Any] = []
+    torch._dynamo.reset()
+    model = nn.Sequential(nn.Linear(5, 2))
+    compile_calls(model, partial(torch.compile, backend=lambda graph, _: graphs.append(graph) or graph.forward))
+    assert torch.equal(model(X), model[0](X))
+    assert len(graphs) == 1

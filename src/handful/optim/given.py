@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
-from handful.base.errors import HandfulError, StepError
+from handful.base.errors import MISTAKES, HandfulError, StepError
 from handful.base.plan import Progress
 from handful.optim.decay import Schedule
 from handful.optim.groups import REST
@@ -156,7 +156,15 @@ class of_progress(Schedule):
         self.title = getattr(function, "__name__", type(function).__name__)
 
     def __call__(self, progress: Progress) -> float:
-        found: Any = self.function(progress)
+        try:
+            found: Any = self.function(progress)
+        except HandfulError:
+            raise
+        except MISTAKES as error:
+            raise HandfulError(
+                f"the schedule {self.title} failed ({error}): it is called with how far the run has come, p.fraction "
+                "(0 to 1), p.epoch, p.step, p.position, and returns the factor of the learning rate"
+            ) from error
         try:
             factor = float(found)
         except (TypeError, ValueError):

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError, some
+from handful.models.wrapped import unwrapped
 from handful.optim.state import parts_of
 
 T = TypeVar("T")
@@ -51,7 +52,7 @@ def by_depth(model: nn.Module, top: float, factor: float) -> dict[str, float]:
     >>> {name: round(rate, 4) for name, rate in by_depth(model, 0.1, 0.5).items()}
     {'stem': 0.0125, 'blocks.0': 0.025, 'blocks.1': 0.05, '*': 0.1}
     """
-    kinds = nn.ModuleList | nn.Sequential
+    model, kinds = unwrapped(model), nn.ModuleList | nn.Sequential
     lists = {name: m for name, m in model.named_modules() if isinstance(m, kinds) and len(m) > 1}
     sizes = {name: sum(p.numel() for p in m.parameters() if p.requires_grad) for name, m in lists.items()}
     if not any(sizes.values()):

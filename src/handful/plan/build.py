@@ -12,6 +12,7 @@ from handful.base.errors import HandfulError
 from handful.base.keys import IN_TURN, drawing
 from handful.base.plan import CHANGEABLE, COMPUTED, Choice, Plan, Progress
 from handful.batches.batches import Batches
+from handful.models.wrapped import uncompiled
 from handful.optim import schedule
 from handful.optim.rates import set_base
 from handful.optim.schedule import Schedule
@@ -22,7 +23,7 @@ from handful.plan.config import OPTIONS, Config
 from handful.plan.data import Data, make_batches, open_data, validation_batches
 from handful.plan.defaults import Chooser
 from handful.plan.dry_run import changed_by_a_call
-from handful.plan.model import compile_if_asked, make_model, make_objective, show_rows, start_from
+from handful.plan.model import as_given, compile_if_asked, make_model, make_objective, show_rows, start_from
 from handful.plan.probe.batch_growth import Grower, as_growth
 from handful.plan.probe.decide import batch_cap, decide, not_by_ranks, stated_times
 from handful.plan.probe.decision import Decision
@@ -75,8 +76,10 @@ def assemble(
     folder = RunFolder(Path(out)) if out is not None else None
     if folder and resuming is None and ranks.rank == 0:
         folder.claim(overwrite=options.overwrite)
+    model = as_given(model, chooser := Chooser())
     try:
-        t = _assemble(model, train, options, folder, resuming, measure, ranks)
+        with uncompiled(model):
+            t = _assemble(model, train, options, chooser, folder, resuming, measure, ranks)
         if resuming is not None:
             t.plan = as_changed(resuming, t.plan.choices, asked)
         return t
@@ -89,10 +92,9 @@ def assemble(
 
 
 def _assemble(
-    model: str | nn.Module, train: object, options: Config, folder: RunFolder | None, resuming: Plan | None,
-    measure: bool | Throughput, ranks: Ranks,
+    model: str | nn.Module, train: object, options: Config, chooser: Chooser, folder: RunFolder | None,
+    resuming: Plan | None, measure: bool | Throughput, ranks: Ranks,
 ) -> Training:  # fmt: skip
-    chooser = Chooser()
     saved = folder if resuming is not None else None
     data = drawing("data", options.seed)(open_data)(train, options, chooser, model, saved)
     device = ranks.place(chooser.put("device", choose_device(options.device)))

@@ -21,6 +21,7 @@ from handful.losses.loss import Counted, LossFunction, unknown
 from handful.losses.loss import model as of_model
 from handful.losses.outputs import part_of, scores_in
 from handful.models.base import Model
+from handful.models.wrapped import SHARED, compile_calls, is_compiled, unwrapped
 from handful.plan import dry_run, losses
 from handful.plan.balance import mean_weight, uneven
 from handful.plan.config import Config
@@ -43,14 +44,23 @@ ROWS_OF_FORM = 16  # on which a loss of the caller's own is tried, whole and in 
 ROWS_SHOWN = 256  # to a ready-made model before the first step
 
 
+def as_given(model: str | nn.Module, chooser: Chooser) -> str | nn.Module:
+    """The model, or the module inside what torch wraps it in, which is said."""
+    if isinstance(model, str):
+        return model
+    net = unwrapped(model)
+    if isinstance(model, SHARED):
+        chooser.notes.append(f"the module inside {type(model).__name__} is trained: its gradients are added up here")
+    if is_compiled(net):
+        chooser.set("compile", True, "found", "the model came so; what is tried and measured before is not")
+    return net
+
+
 @part("making the model")
 def make_model(
     model: str | nn.Module, data: Data, options: Config, chooser: Chooser, device: torch.device, saved: RunFolder | None
 ) -> nn.Module:
     """The user's module as it is, or a ready-made one built for the data."""
-    if isinstance(model, nn.parallel.DistributedDataParallel):
-        chooser.notes.append("the module inside DistributedDataParallel is trained: its gradients are added up here")
-        model = model.module
     if isinstance(model, nn.Module):
         if any(not nn.parameter.is_lazy(p) and p.is_inference() for p in model.parameters()):
             raise HandfulError(
@@ -368,11 +378,13 @@ def note_form(objective: Objective, batch: Batch, chooser: Chooser) -> None:
 
 
 def compile_if_asked(net: nn.Module, options: Config, chooser: Chooser) -> None:
+    if "compile" in chooser.choices:
+        return
     compiled = options.compile is True
     status: Status = "default" if options.compile == "auto" else "given"
     why = "" if compiled else "compiling takes about a minute, which only long runs earn back"
     if chooser.set("compile", compiled, status, why):
-        net.compile()
+        compile_calls(net)
 
 
 def undecided(output: object, target: object) -> Tensor:

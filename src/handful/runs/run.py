@@ -27,6 +27,7 @@ from handful.losses.left_out import FORMS, leaving_out
 from handful.losses.loss import as_loss, planned_loss, unknown
 from handful.losses.outputs import joined as put_together
 from handful.models import from_config
+from handful.models.wrapped import unwrapped
 from handful.report import spent
 from handful.report.document import Part
 from handful.report.markup import preformatted
@@ -337,6 +338,7 @@ def open_run(
         if not config:
             raise HandfulError(f"this run trained {plan.model}; pass an instance: handful.load(path, model=...)")
         model = from_config(config)
+    model = unwrapped(model)
     weights, best, why = folder.kept_weights()
     load_weights(model, weights)
     where = choose_device(device).value

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from handful.base.keys import IN_TURN
 from handful.data.base import Batch
 from handful.optim.state import needs_closure
 from handful.training.process.interrupts import INTERRUPTED, Interrupts
@@ -14,8 +13,6 @@ from handful.training.special.ahead import AHEAD, Coming, coming
 from handful.training.special.exact import again
 from handful.training.step import ExactGradient, update
 from handful.training.training import Training
-
-NO_ROWS = np.empty(0, dtype=np.int64)
 
 
 def descend(t: Training, step: "StepByStep", moment: Callable[[], None], interrupts: Interrupts) -> str:
@@ -45,7 +42,7 @@ class StepByStep(ExactGradient):
         self.drawn = self.at = 0
         self.coming, self.most = list[Coming](), 1 if t.schedule.by_clock else AHEAD  # the next steps, the last first
         self.again = again(self) if needs_closure(t.state.optimizer) else None
-        super().__init__(t.objective, Batch({}, NO_ROWS), t.state.micro_batch, t.ranks, seed=t.plan.seed)
+        super().__init__(t.objective, Batch({}, np.empty(0, np.int64)), t.state.micro_batch, t.ranks, seed=t.plan.seed)
 
     def choose(self) -> Batch:
         """The mini-batch at the state's position. Its size may change between two steps: no row is lost."""
@@ -60,11 +57,6 @@ class StepByStep(ExactGradient):
             state.window.whole()
         self.step, self.rates, self.dropout = self.coming.pop()
         return next(self.stream)
-
-    def take(self) -> None:
-        """The same, alone: of the runs in the threads of a process one sets and draws from torch's random state."""
-        with IN_TURN:
-            super().take()
 
     def update(self) -> None:
         """The update, which no signal cuts in two."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import _engine_run_backward as run_backward
 
-from handful.base.keys import dropout_key
+from handful.base.keys import dropout_key, in_turn
 from handful.data.base import Batch
 from handful.optim.fused import Closure, Moved
 from handful.optim.rates import add_l1, clip, follow
@@ -68,6 +68,8 @@ class ExactGradient(Watched, OneStep):
     whether a loss that is not finite is an answer, too; else it raises NonFiniteLoss, before any update, with the rows
     to blame. For what else can go wrong it is used in a `with` block: see `Watched`.
     """
+
+    take = in_turn(OneStep.take)  # it seeds and draws
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ from handful.data.options import Options
 from handful.data.tables.arrow import chosen, with_target
 from handful.data.tables.files import TABLES, ending
 from handful.data.tables.parts import open_parts, open_zipped, parts
-from handful.data.tables.readers import open_file
+from handful.data.tables.readers import READERS, is_idx, open_file
 from handful.data.tables.values import MEDIA
 from handful.data.text import from_items
 
@@ -171,6 +171,10 @@ def _nothing(path: Path, files: Sequence[PurePath]) -> str:
             f"{path} holds tables ({endings}): open one of them, or those that belong together, as in "
             f"'{path / '*'}{files[0].suffix}', or write all as a store with handful.prepare."
         )
+    alone = [f for f in files if ending(f.name) in READERS or is_idx(Path(f))]
+    if alone:
+        first = min(alone, key=lambda f: ("images" not in f.name, f))  # beside these their labels are found
+        return f"{path} holds no images, sounds or texts, but files to be opened one at a time: '{path / first}'"
     return f"{path} holds no images, sounds or texts: its files end in {endings}; handful reads {known} from folders"
 
 

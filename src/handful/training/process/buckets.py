@@ -51,7 +51,8 @@ class Buckets:
         self.works: list[dist.Work] = []
         self.rows = 1
         self.open = False
-        self.hooks = [hooked(self.parameters[i], partial(self._ready, i)) for i in (self.views if early else ())]
+        ahead = [i for i in self.views if early and self.bucket_of[i] < self.soon]
+        self.hooks = [hooked(self.parameters[i], partial(self._ready, i)) for i in ahead]
 
     def _add(self, numbers: list[int], behind: int) -> None:
         own = [self.parameters[i] for i in numbers]

@@ -4,8 +4,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from handful.base.shards import own_rows
@@ -67,13 +70,11 @@ class Exchange:
         or memory ran out on one. Returns what all ranks have said."""
         buckets = self.buckets or self._meet(own)
         has = self.sharding.used() if self.sharding else [p.grad is not None for p in self.parameters]
-        lists = [_list(own.metrics.get(name), n) for name, n in self.sizes.items()]
         head = [own.loss, own.weight, own.out_of_memory, own.seconds, *own.signals]
-        numbers = torch.tensor([*head, *(v for values in lists for v in values)], dtype=torch.float64)
-        numbers, flags = self._sum(buckets, numbers, torch.tensor(has, dtype=torch.float64), rows)
+        lists = [_list(own.metrics.get(name), n) for name, n in self.sizes.items()]
+        numbers, anywhere = self._sum(buckets, np.array([*head, *chain.from_iterable(lists)]), has, rows)
         loss, weight, failed, seconds, *signals = numbers[: len(head)].tolist()
-        anywhere = (flags > 0).tolist()
-        sums = torch.split(numbers[len(head) :], list(self.sizes.values()))
+        sums = torch.split(torch.from_numpy(numbers[len(head) :]), list(self.sizes.values()))
         all_said = Said(loss, weight, dict(zip(self.sizes, sums, strict=True)), bool(failed), signals, seconds)
         if not failed:
             buckets.scale(weight)
@@ -86,24 +87,28 @@ class Exchange:
                 parameter.grad = None
         return all_said
 
-    def _sum(self, buckets: Buckets, numbers: Tensor, flags: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-        """The sums of these over all ranks, and in the buckets those of the gradients. A message costs a small model as
-        much as its gradients do, so there is room for them behind those, or else they are a message of their own."""
+    def _sum(
+        self, buckets: Buckets, numbers: NDArray[np.float64], has: Sequence[bool], rows: int
+    ) -> tuple[NDArray[np.float64], list[float]]:
+        """The sums over all ranks of these numbers [n] in float64 and of these flags, and in the buckets those of the
+        gradients. A message costs a small model as much as its gradients do, so there is room for the rest behind
+        those, or else it is a message of its own."""
         ranks, rank = self.messages.size, self.messages.rank
         if buckets.behind is None:
-            alone = torch.cat([numbers, flags])
+            alone = torch.from_numpy(np.append(numbers, has))
             work = self.messages.sum(alone)
         else:
-            places, counts = buckets.behind[: -len(flags)].view(ranks, -1), buckets.behind[-len(flags) :]
-            places.zero_()[rank] = numbers.view(torch.uint8)
-            counts.copy_(flags)
+            said = np.zeros((ranks, numbers.nbytes), np.uint8)
+            said[rank] = numbers.view(np.uint8)
+            buckets.behind.copy_(torch.from_numpy(np.append(said, has)))
         buckets.send_the_rest(rows)
         for sent, flat in zip(buckets.works, buckets.flats, strict=True):
             self.messages.finish(sent, flat)
         if buckets.behind is None:
             self.messages.finish(work, alone)
-            return alone[: len(numbers)], alone[len(numbers) :]
-        return places.to(torch.uint8).view(torch.float64).sum(0), counts
+            return alone[: len(numbers)].numpy(), alone[len(numbers) :].tolist()
+        places, flags = buckets.behind[: said.size].to(torch.uint8).numpy(), buckets.behind[said.size :].tolist()
+        return places.view(np.float64).reshape(ranks, -1).sum(0), flags
 
     def _room(self) -> int:
         """How many numbers go behind the gradients: the 8 bytes of each float64, in a place of each rank's own, so that

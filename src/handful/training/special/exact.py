@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
-from handful.base.keys import IN_TURN
 from handful.data.base import Batch
 from handful.losses.outputs import mapped
 from handful.optim.fused import Closure
@@ -133,7 +132,7 @@ def exact_gradient(
 ) -> ExactGradient:
     """The exact gradient of one mini-batch, left in `.grad`."""
     kind = ExactGradient if ranks.size == 1 else OverRanks
-    with IN_TURN, kind(objective, batch, micro_batch, ranks, seed=seed, step=step) as exact:
+    with kind(objective, batch, micro_batch, ranks, seed=seed, step=step) as exact:
         exact.take()
     return exact
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError, StepError, did_you_mean
-from handful.base.keys import IN_TURN, key
+from handful.base.keys import in_turn, key
 from handful.data.base import Batch
 from handful.optim.fused import Moved, stepper_of
 from handful.optim.groups import by_pattern, trainable
@@ -159,9 +159,10 @@ def take(t: Training, batch: Batch) -> tuple[LossSums, float]:
 class ByHand(StepByStep):
     """The steps of a run whose steps 3 to 6 are by the caller's own training_step."""
 
+    @in_turn
     def take(self) -> None:
         batch, state = self.choose(), self.t.state
-        with IN_TURN, self.interrupts.one_update():
+        with self.interrupts.one_update():
             state.window.added.append(take(self.t, batch)[0])
             state.position += state.batch
             state.step += 1
