@@ -3,12 +3,14 @@
     python benchmarks/bench_cold.py [--rows 200000] [--rounds 3] [--folder FOLDER]
 
 Rows of 3 KB. Before each contender the pages of all files are dropped (posix_fadvise DONTNEED, which needs no rights);
-the disk's pace is that of reading them from end to end in pieces of 4 MiB. Bytes read are those that the process had
+the disk's pace is that of reading them from end to end in pieces of 256 KiB (larger buffers do not stay in the cores'
+caches, and are slower). Bytes read are those that the process had
 the disk read (/proc/self/io). A machine below may have a cache of its own, so that "cold" is at best cold for this
 system: the disk's pace beside it has the same. Writes benchmarks/results/cold.md.
 """
 
 import argparse
+import gc
 import os
 import platform
 import statistics
@@ -22,8 +24,9 @@ import torch
 from peers import BATCH, WIDTH, handful_stream, read_memmap, write_arrays
 
 import handful
+from handful.data.store import read as store_module
 
-PIECE = 4 << 20
+PIECE = 256 << 10
 
 
 def drop(files: list[Path]) -> None:
@@ -75,14 +78,27 @@ def main() -> None:
         ours = [f for f in (folder / "store").rglob("*") if f.is_file()]
         theirs = [f for f in (folder / "arrays").rglob("*") if f.is_file()]
 
-        def of_store(**order: object) -> Callable[[], int]:
-            return lambda: epoch(handful_stream(handful.open(folder / "store"), **order), n, args.seconds)
+        def of_store(*, full: bool = False, **order: object) -> Callable[[], int]:
+            """full: as if the page cache had no room for the store, which is then read window by window."""
+
+            def run() -> int:
+                known = store_module.memory_budget, store_module.memory_left
+                if full:
+                    store_module.memory_budget, store_module.memory_left = lambda: 1, lambda: 1
+                try:
+                    source = handful.open(folder / "store")
+                finally:
+                    store_module.memory_budget, store_module.memory_left = known
+                return epoch(handful_stream(source, **order), n, args.seconds)
+
+            return run
 
         loader: Callable[[], int] = lambda: epoch(read_memmap(folder / "arrays"), n, args.seconds)  # noqa: E731
         contenders: dict[str, tuple[list[Path], Callable[[], int | None], bool]] = {
             "the disk: the store's files from end to end": (ours, lambda: through(ours), True),
             "handful, block shuffle": (ours, of_store(shuffle="block"), True),
             "handful, exact shuffle": (ours, of_store(), True),
+            "handful, block shuffle, page cache taken as full": (ours, of_store(full=True, shuffle="block"), True),
             "DataLoader over a mapped array, shuffled": (theirs, loader, True),
             "the same with its pages in the cache": (theirs, loader, False),
         }
@@ -90,6 +106,7 @@ def main() -> None:
         read: dict[str, list[float]] = {name: [] for name in contenders}
         for _ in range(args.rounds):
             for title, (files, run, cold) in contenders.items():
+                gc.collect()  # pages that are still mapped are not dropped
                 drop(ours + theirs)
                 if not cold:
                     through(files)

@@ -5,14 +5,18 @@
 AdamW on synthetic rows: an MLP 784-128-10 at each batch, a small CNN (batch 32) and a small GPT (batch 8, 64 tokens).
 Every round runs each loop once, in turn, so that the machine's moods fall on all alike; the table gives medians over
 rounds and the ratio to the bare loop, round by round. --processor counts the processor's time, to which other programs
-add little, in place of the clock's. Writes benchmarks/results/step.md (or step_processor.md).
+add little, in place of the clock's. Lightning takes part where it is installed. Writes benchmarks/results/step.md (or
+step_processor.md).
 """
 
 import argparse
+import logging
 import platform
 import statistics
 import time
+import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -100,6 +104,36 @@ def loader(net: Net, x: Tensor, y: Tensor, batch: int, steps: int) -> float:
     return (time.perf_counter() - start) / (k + 1)
 
 
+def lightning(net: Net, x: Tensor, y: Tensor, batch: int, steps: int) -> float:
+    """A Trainer with all that it writes and shows turned off; from the first step's start to the last one's end."""
+    import lightning as L
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+    class Module(L.LightningModule):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.start = made(net), 0.0
+
+        def on_train_start(self) -> None:
+            self.start = time.perf_counter()
+
+        def training_step(self, rows: list[Tensor], _: int) -> Tensor:
+            return F.cross_entropy(self.net(rows[0]), rows[1])
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.AdamW(self.parameters())
+
+        def on_train_end(self) -> None:
+            self.start = time.perf_counter() - self.start
+
+    off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = L.Trainer(accelerator="cpu", max_steps=steps, max_epochs=-1, **off)
+    module = Module()
+    trainer.fit(module, DataLoader(TensorDataset(x, y), batch_size=batch, shuffle=True))
+    return module.start / steps
+
+
 def ours(net: Net, x: Tensor, y: Tensor, batch: int, steps: int) -> float:
     """handful.fit with its history, accuracy, schedule, stop rule and finiteness check; its own clock."""
     given = {"batch": batch, "lr": 1e-3, "until": f"steps({steps})", "augment": None, "precision": "float32"}
@@ -153,6 +187,9 @@ def main() -> None:
     if args.processor:
         time.perf_counter = time.process_time  # handful's own clock, too
     loops = {"bare torch loop, fused AdamW": bare, "torch DataLoader + AdamW": loader, "handful.fit": ours}
+    if find_spec("lightning"):
+        loops["Lightning"] = lightning
+        warnings.simplefilter("ignore")
     lines = [
         "# Time per step",
         "",

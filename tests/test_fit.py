@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import re
 import signal
 import subprocess
 import sys
@@ -181,7 +182,7 @@ def test_stops_when_told():
     assert run.best["valid_accuracy"] >= 0.9
 
 
-def test_interrupt_keeps_the_best_weights():
+def test_interrupt_keeps_the_best_weights_and_the_page_says_so(tmp_path):
     seen = []
 
     def stop_at_five(event, info):
@@ -190,9 +191,13 @@ def test_interrupt_keeps_the_best_weights():
             if len(seen) == 5:
                 raise KeyboardInterrupt
 
-    run = fit(mlp(), valid=0.2, until="epochs(50)", callbacks=[stop_at_five], score="valid_loss")
+    run = fit(mlp(), valid=0.2, until="epochs(50)", callbacks=[stop_at_five], score="valid_loss", out=tmp_path / "run")
     assert run.stopped_because == "it was interrupted"
     assert run.best["valid_loss"] == min(seen)
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert re.search(r" on \d+ held-out rows after .*s, when it was interrupted\.", page)
+    assert re.search(r"The best of \d looks at \d+ held-out rows", page)
+    assert "handful resume run goes on with it" in page
 
 
 def test_non_finite_loss_stops_before_the_update_and_keeps_what_was_learned(tmp_path):
@@ -200,7 +205,8 @@ def test_non_finite_loss_stops_before_the_update_and_keeps_what_was_learned(tmp_
     bad = int(handful.Order(len(X))[64 * 6 : 64 * 7][10])
     x[bad] = float("nan")
     run = fit(mlp(), (x, Y), until="epochs(2)", out=tmp_path / "run")
-    assert f"at step 7, for rows {bad}" in run.stopped_because
+    assert f"it broke off: the loss is not finite at step 7, for rows {bad}" in run.stopped_because
+    assert "s, when it broke off." in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert all(torch.isfinite(p).all() for p in run.model.parameters())
 
 

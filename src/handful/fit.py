@@ -48,6 +48,7 @@ from handful.training.watch.recovery import train
 from handful.training.watch.saved import restore
 
 ENDS = {DONE: "finished", BROKEN_OFF: "failed"}
+PATIENCE = 0.5  # seconds of a look at the held-out rows: whoever interrupts a run waits for one more, for its page
 UNTRACED, TRACED = 10, 20  # steps of a profile before the trace, and in it
 PARTS = (  # of a step: whose method, and what its time is called
     (StepByStep, "choose", WAITING), (Objective, "to_device", COPYING), (Objective, "sums_of", LOSS),
@@ -212,7 +213,7 @@ def _run_training(t: Training, watch: Stopwatch) -> Run:
     state, observer = t.state, Observer(t)
     generator_state, status = torch.random.get_rng_state(), DONE
     with t.live, using_threads(t.plan.threads), Interrupts() as interrupts:
-        t.live.start(t.plan.choices, t.plan.notes, t.planned)
+        t.live.start(t.plan.choices, t.plan.notes, t.planned, t.pipeline.unit)
         try:
             observer.tell("start", {"plan": t.plan, "training": t})
             observer.begin()
@@ -230,7 +231,7 @@ def _run_training(t: Training, watch: Stopwatch) -> Run:
         except StepError as error:
             if state.step == 0:
                 raise
-            state.stopped_because, status = str(error), BROKEN_OFF  # what was learned before is kept
+            state.stopped_because, status = f"it broke off: {error}", BROKEN_OFF  # what was learned before is kept
         finally:
             with IN_TURN:
                 torch.random.set_rng_state(generator_state)
@@ -314,9 +315,10 @@ def write_down(run: Run, t: Training, watch: Stopwatch) -> None:
     assert t.folder is not None
     lacking = None
     try:
-        if run.stopped_because != INTERRUPTED:  # whoever interrupted waits
-            lacking = extras.write(t.folder.path, t)
         t.folder.finish(run.model, run.stopped_because, run.best, run.history)
+        looks = sum("valid_loss" in row for row in run.history)
+        if run.stopped_because != INTERRUPTED or run.spent.get("held-out rows", 0.0) <= PATIENCE * looks:
+            lacking = extras.write(t.folder.path, t)
         if run.unsaved:
             run.exit_status = UNSAVED
             print(

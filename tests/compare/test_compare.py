@@ -436,6 +436,7 @@ class Busy:
             monkeypatch.setattr(module, "time", self)
         for module in (rates, compared):
             monkeypatch.setattr(module, "run_experiment", self.run)
+        monkeypatch.setattr(compared, "costs", lambda *_: (0.01, 0.01, 0.01))  # not of this machine, which may be busy
 
     def perf_counter(self):
         return self.now
@@ -473,6 +474,19 @@ def test_what_there_is_no_time_for_is_left_out_and_said_but_never_all_but_one(mo
     assert clock.runs == 2
 
 
+def test_without_a_budget_every_batch_size_has_every_seed():
+    c = compare("linear", digits(60), [1, 8, 16, "full"], epochs=0.5, budget=None, lrs=0.1, seeds=2, quiet=True)
+    assert [(r.method.name, r.seed) for r in c.runs] == [
+        (name, seed) for seed in (0, 1) for name in ("1 row", "8 rows", "16 rows", "full batch")
+    ]
+    assert "time" not in c.choices
+
+
+def test_a_run_takes_a_step_however_little_time_there_is():
+    c = compare("linear", digits(60), [8, "auto"], epochs=0.5, seconds=1e-6, lrs=0.1, seeds=1, quiet=True)
+    assert all(row["steps"] >= 1 for row in c.table)
+
+
 def test_the_usual_rate_is_tried_first_and_time_before_the_call_counts(monkeypatch):
     clock = Busy(monkeypatch, 12.0)
     c = compare("linear", digits(60), [8], epochs=0.5, budget=100, seeds=2, quiet=True)
@@ -499,7 +513,8 @@ def test_what_is_measured_of_the_machine_is_measured_once_for_all_runs(monkeypat
     assert {r.run.plan.precision for r in c.runs} == {"float32"}
 
 
-def test_the_surface_has_the_loss_of_the_runs_where_they_went():
+def test_the_surface_has_the_loss_of_the_runs_where_they_went(monkeypatch):
+    monkeypatch.setattr(sys.modules["handful.compare.compare"], "SECONDS", math.inf)  # however busy this machine is
     c = compare(mlp(), digits(300), [10, "full"], valid=None, epochs=3, lrs=0.3, seeds=1, quiet=True)
     assert c.surface is not None
     assert c.surface.rows == 300
@@ -520,3 +535,14 @@ def test_the_cloud_shrinks_with_the_batch_around_the_full_gradient():
     np.testing.assert_allclose(centre, [1, 0], atol=0.1)
     assert (spread[1] > 5 * spread[64]).all()
     assert (spread[1] > 2 * spread[8]).all()
+
+
+def test_scores_have_the_unit_of_the_target(tmp_path):
+    (tmp_path / "p.csv").write_text("area,price\n" + "".join(f"{k},€{1000 * k + 7}\n" for k in range(1, 80)))
+    c = compare(
+        "linear", str(tmp_path / "p.csv"), [8, 16], target="price", epochs=2, lrs=0.1, seeds=1, quiet=True,
+        reach=("valid_mae", 1e6), budget=None,
+    )  # fmt: skip
+    assert c.target.words == "a held-out mean absolute error of 1,000,000 €"
+    page = c.report(tmp_path / "c.html").read_text(encoding="utf-8")
+    assert re.search(r"held-out mean absolute error</td><td[^>]*>[\d,]+ €", page)

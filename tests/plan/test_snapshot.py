@@ -1,5 +1,6 @@
 """Probes leave no trace: parameters, buffers, optimizer, random states and position, by hash."""
 
+import copy
 import random
 
 import numpy as np
@@ -12,7 +13,7 @@ from handful.plan.probe import memory
 from handful.plan.probe import step_time as throughput
 from handful.plan.probe.decide import decide
 from handful.plan.probe.lr_race import race
-from handful.plan.probe.steps import Snapshot, train, untouched
+from handful.plan.probe.steps import Snapshot, copied, train, untouched
 
 from .conftest import fingerprint, mlp
 
@@ -30,6 +31,21 @@ def raced(t, **given):
 
 
 OPTIMIZERS = ["sgd", "momentum", "adamw", "muon", "adagrad"]
+
+
+def test_what_an_optimizer_remembers_is_copied_as_deepcopy_does():
+    """Tensors lie apart from those of the run; one that stands under two names is still one."""
+    first = torch.arange(3.0)
+    entry = {"a": first, "also": first, "deep": [torch.ones(2)], "turned": torch.ones(2, 3).t(), "step": 4}
+    found, due = copied(entry), copy.deepcopy(entry)
+    assert found["a"] is found["also"]
+    for a, b, c in zip(map(torch.as_tensor, (found["a"], found["deep"][0], found["turned"], found["step"])),
+                       map(torch.as_tensor, (due["a"], due["deep"][0], due["turned"], due["step"])),
+                       map(torch.as_tensor, (first, entry["deep"][0], entry["turned"], 5)), strict=True):  # fmt: skip
+        assert torch.equal(a, b)
+        assert a.stride() == b.stride()
+        assert a.data_ptr() != c.data_ptr()
+    assert copied(None) is None
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

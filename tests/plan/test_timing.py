@@ -15,7 +15,7 @@ from handful.plan.probe import step_time
 from handful.plan.probe.first_steps import _outcome, default_rate, rate_follows
 from handful.plan.probe.lr_race import Branch, harmed, race
 from handful.plan.probe.memory import saved_by_autograd
-from handful.plan.probe.noise_scale import t95
+from handful.plan.probe.noise_scale import student
 from handful.plan.probe.step_time import Throughput, powers_of_two
 from handful.plan.probe.steps import Snapshot
 from handful.training.watch import stop
@@ -109,9 +109,9 @@ def test_students_t_is_that_of_the_tables():
     """One-sided 95%, from the tables in use before (Fisher & Yates); the normal distribution's 1.645 far out."""
     table = {1: 6.314, 2: 2.920, 3: 2.353, 4: 2.132, 5: 2.015, 7: 1.895, 10: 1.812, 15: 1.753, 30: 1.697, 60: 1.671}
     for degrees, value in table.items():
-        assert t95(degrees) == pytest.approx(value, abs=5e-4)
-    assert t95(10**6) == pytest.approx(1.645, abs=5e-4)
-    assert t95(0) == t95(1)  # of a single value there is no spread either
+        assert student(degrees) == pytest.approx(value, abs=5e-4)
+    assert student(10**6) == pytest.approx(1.645, abs=5e-4)
+    assert student(0) == student(1)  # of a single value there is no spread either
     assert harmed(Branch(0.1, (1.2,)), before=(1.0,))
     assert not harmed(Branch(0.1, (0.9,)), before=(1.0,))
 

@@ -99,11 +99,11 @@ def test_quiet_is_silent_and_closed_is_closed(clock):
 def test_start_prints_every_choice_and_note(clock):
     out = io.StringIO()
     live = Live(None, file=out, verbose=True)
-    live.start({"batch": Choice(64, "measured", "fast")}, ["3 rows were dropped"], 1000)
-    live.evaluation({"position": 250})
+    live.start({"batch": Choice(64, "measured", "fast")}, ["3 rows were dropped"], 1000, "€")
+    live.evaluation({"position": 250, "valid_mae": 1.5})
     assert "batch   64     measured  fast" in out.getvalue()
     assert "note: 3 rows were dropped" in out.getvalue()
-    assert "25%" in out.getvalue()
+    assert "25%  mean absolute error 1.5 €" in out.getvalue()
 
 
 def test_an_update_between_two_drawings_costs_next_to_nothing():

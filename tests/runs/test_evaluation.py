@@ -17,10 +17,12 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 import handful
 from handful.base.errors import HandfulError
+from handful.cli.watch import page_of
 from handful.report.truth import figure_residuals
 from handful.runs.judge import extras
 from handful.runs.judge.evaluate import Evaluation
 from handful.runs.judge.tally import WORST, row_losses
+from handful.training.watch.folder import RunFolder
 
 DIGITS = load_digits()
 PICTURES = DIGITS.images.astype(np.uint8)[:, None]
@@ -108,7 +110,7 @@ def test_regression_shows_residuals_in_the_units_of_the_target(tmp_path):
     np.testing.assert_allclose(guess[:, 0], run.predict({"x": x}))
     worst = int(np.argmax(np.abs(guess[:, 0] - y)))
     assert found.worst[0]["row"] == worst
-    assert found.worst[0]["target"] == pytest.approx(y[worst])
+    assert found.worst[0]["target"] == y[worst]  # as it was given, not as it was scaled
     assert "Residuals" in run.evaluation_report((x, y), tmp_path / "e.html").read_text(encoding="utf-8")
     assert found.classes == []
 
@@ -124,6 +126,18 @@ def test_worst_rows_of_a_table_and_of_texts_show_what_they_hold(tmp_path):
     page = run.evaluation_report(frame, tmp_path / "e.html").read_text(encoding="utf-8")
     assert "&lt;Bern&gt;" in page
     assert "<Bern>" not in page
+
+
+def test_a_column_of_the_users_with_the_name_of_ours_and_one_with_a_unit(tmp_path, capsys):
+    x = np.arange(60)
+    frame = pd.DataFrame({"loss": 10.0 * x, "far": [f"{k} km" for k in x], "y": x % 2})
+    run = fit("linear", frame, target="y", batch=16, until="steps(2)")
+    found = run.evaluation(frame)
+    first = found.worst[0]
+    assert first["column 'loss'"] == 10 * first["row"]
+    assert first["loss"] > 0
+    found.show(worst=1)
+    assert "far (km)" in capsys.readouterr().out
 
 
 def test_labels_of_a_multilabel_run():
@@ -201,6 +215,7 @@ def test_a_regression_shows_predictions_dates_and_blanks_in_the_users_words(tmp_
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "Predicted price against the true one" in page
     assert "predicted price (\\u20ac)" in page  # as JSON writes it
+    assert "target (€)</th>" in page
     assert "2020-0" in page
     assert str(tmp_path) not in page.replace(f"handful train {tmp_path}", "")
     found, _ = extras.read(tmp_path / "run")
@@ -240,7 +255,7 @@ def test_the_command_of_a_plan_makes_the_plan_again(tmp_path, command):
         assert again[name]["status"] == "given"
 
 
-def test_a_target_of_dates_is_judged_in_dates_and_times_and_one_with_a_unit_in_it(tmp_path, capsys):
+def test_a_target_of_dates_is_judged_in_dates_and_times_and_one_with_a_unit_in_it(tmp_path, capsys, command):
     weeks = np.random.default_rng(0).integers(0, 500, 300)
     felled = np.datetime64("2010-01-01") + (7 * weeks).astype("timedelta64[D]")
     table = {"rings": weeks / 52.0, "felled": felled}
@@ -261,3 +276,12 @@ def test_a_target_of_dates_is_judged_in_dates_and_times_and_one_with_a_unit_in_i
     judged = run.evaluation(tmp_path / "price.csv").write(tmp_path / "judged.html", "judged").read_text()
     assert re.search(r"Mean absolute error [\d,.]+ € on 199 rows of price.csv\.", judged)
     assert str(tmp_path) not in judged
+    side, served = tmp_path / "side.html", page_of(RunFolder(tmp_path / "price")).decode()
+    assert command("report", tmp_path / "dates", tmp_path / "price", "--out", side)[0] == 0
+    both = side.read_text()
+    assert re.search(r"<td>\d[\d,]* d( \d+ h)?</td>", both)
+    assert re.search(r"<td>[\d,.]+ €</td>", both)
+    assert '"dates (days)"' in both
+    assert '"price (\\u20ac)"' in both
+    assert "mean absolute error (\\u20ac)" in served
+    assert command("watch", tmp_path / "price")[2].count(" €") > 1

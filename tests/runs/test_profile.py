@@ -101,6 +101,6 @@ def test_what_passes_before_the_first_step_is_always_there():
     run = handful.fit("mlp", (X, Y), until="epochs(3)", quiet=True)
     assert {"opening the data", "preprocessing", "making the model", "held-out rows", "steps"} <= set(run.spent)
     assert not set(spent.OF_A_STEP) & set(run.spent)
-    assert spent.verdict({"opening the data": 3.0, "preprocessing": 1.0, "steps": 2.0}) == (
+    assert spent.verdict({"opening the data": 3.0, "preprocessing": 1.0, "the trace": 9.0, "steps": 2.0}) == (
         "4 s went by outside the steps, which took 2 s: most on opening the data."
     )

@@ -735,3 +735,6 @@ def test_a_scale_that_makes_learning_slow_is_said_as_numpy_has_it():
     assert "missing or infinite" in unscaled(torch.from_numpy(x))
     assert "missing or infinite" in unscaled(torch.tensor([1.0, np.inf]))
     assert unscaled(torch.arange(3)) is None
+    wide = torch.tensor([[1e3, 2e3]], dtype=torch.float64)
+    assert "mean 1.5e+03, standard deviation 500" in unscaled(wide)
+    assert wide.tolist() == [[1e3, 2e3]]  # the caller's numbers stay

@@ -91,6 +91,7 @@ class Batches:
         can."""
         rank, ranks = share
         first, last = size * rank // ranks, size * (rank + 1) // ranks
+        self.source.prefetcher()  # what memory has room for is read in storage order while its first rows are used
         count, most, epoch = 1, max(1, STRETCH // size), EpochPrefetcher(self.order)
         while True:
             epoch.reached(position)

@@ -21,11 +21,11 @@ class RowPrefetcher:
     """Asks for whole stretches of an order, one stretch ahead of where it is read, by one thread.
 
     A stretch is a window of a block shuffle (its rows, sorted, are whole blocks) or else _BATCHES mini-batches.
-    Sources that cannot be asked, and those in memory, are left alone.
+    Sources that need not be asked are left alone.
     """
 
     def __init__(self, source: Source, order: RowOrder, position: int, size: int) -> None:
-        self._ask = None if source.in_memory else source.prefetcher()
+        self._ask = source.prefetcher()
         self._order, self._done = order, position
         self._step = order.window or _BATCHES * size
         self._pool = ThreadPoolExecutor(1, "handful-prefetch")  # it starts its thread at the first stretch

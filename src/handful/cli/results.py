@@ -128,7 +128,7 @@ def report(
     else:
         alone = len({run.name for run in runs}) == len(runs)
         folders = {run.name if alone else str(run): RunFolder(run) for run in runs}
-        found = {name: (folder.plan().choices, *folder.so_far()[:2]) for name, folder in folders.items()}
+        found = {name: (folder.plan().choices, *folder.so_far()[:2], folder.unit()) for name, folder in folders.items()}
         page = runs_page(found).write(out or runs[0].parent / "side-by-side.html")
     print(shown(page))
     return {"report": page}

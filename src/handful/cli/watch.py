@@ -43,7 +43,7 @@ def follow(folder: "RunFolder") -> dict[str, object]:
     from handful.report.live import Live
 
     shown = 0
-    with Live(None) as live:
+    with Live(None, unit=folder.unit()) as live:
         while True:
             history, scores, why = folder.so_far()
             for before, row in list(pairwise([{}, *history]))[shown:]:
@@ -109,6 +109,6 @@ def page_of(folder: "RunFolder") -> bytes:
     return (
         run_page(
             title=f"{plan.model} on {file_name(plan.data)}", plan=plan.choices, history=history, scores=scores,
-            stopped_because=why, notes=plan.notes, command=plan.command, reload=not why,
+            stopped_because=why, notes=plan.notes, command=plan.command, reload=not why, unit=folder.unit(),
         ).html().encode("utf-8")
     )  # fmt: skip

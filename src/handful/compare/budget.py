@@ -33,9 +33,14 @@ class Clock:
         self.slowest = 0.0  # seconds, of the runs that `fits` was told of
 
     @property
+    def passed(self) -> float:
+        """Seconds."""
+        return time.perf_counter() - self._began
+
+    @property
     def left(self) -> float:
         """Seconds."""
-        return max(0.0, self.budget - time.perf_counter() + self._began)
+        return max(0.0, self.budget - self.passed)
 
     def fits(self, seconds: float, keep: float) -> bool:
         """Whether what took so long may be done once more, where `keep` seconds are wanted for what follows it."""
@@ -45,9 +50,9 @@ class Clock:
 
 @dataclass(frozen=True)
 class Share:
-    """seconds: the limit of each run, None for no limit; tries: learning rates of each batch size; seeds: runs of each;
-    left: what all of them and what follows were given; setup: what a run takes besides its training; longest: a step
-    of the largest batch."""
+    """seconds: the limit of each run, None for no limit; tries: learning rates of each batch size; seeds: runs of each,
+    and more of those asked for where there is time; left: what all of them and what follows were given; setup: what a
+    run takes besides its training; longest: a step of the largest batch."""
 
     seconds: float | None
     tries: int
@@ -83,7 +88,8 @@ class Share:
         """The budget and what it was enough for: of the learning rates and seeds, how many of how many."""
         counted = {"learning rates tried": rates, "seeds": seeds}
         fewer = [f"{new} of {old} {name}" for name, (new, old) in counted.items() if new < old]
-        why = [f"at most {say_seconds(limit)} of training for each run", *fewer, *without]
+        late = ["no time was left for them when the data were read"] if not self.left else []
+        why = [f"at most {say_seconds(limit)} of training for each run", *late, *fewer, *without]
         return Choice(say_seconds(budget), "given", "; ".join(why))
 
 

@@ -18,7 +18,7 @@ from handful.base.expression import number, positive_integer
 from handful.base.plan import Choice
 from handful.base.score import direction
 from handful.compare.budget import DRAWN, Clock, Counter, Share, share_out
-from handful.compare.experiment import Experiment, Method, Task, costs, methods, run_experiment
+from handful.compare.experiment import LEAST_SAMPLE, Experiment, Method, Task, costs, methods, run_experiment
 from handful.compare.findings import SEEDS, Results, Row, choose_target, findings, table
 from handful.compare.gradient_variance import FEWEST, HURRIED, LEAST_ROWS, GradientVariance, gradient_variance
 from handful.compare.page import compare_page
@@ -45,7 +45,9 @@ class Comparison(Results):
         if min(seen.values()) < 0.9 * max(seen.values()):
             each = ", ".join(f"{name} {say_number(n)}" for name, n in seen.items())
             answers = f"length: time ran out before all had seen as many examples ({each})\n{answers}"
-        return f"{text_table(words(self.table, self.score))}\n\ntarget: {self.target.words}\n{answers}"
+        return (
+            f"{text_table(words(self.table, self.score, self.target.unit))}\n\ntarget: {self.target.words}\n{answers}"
+        )
 
     def report(self, path: str | Path = "comparison.html") -> Path:
         """Write the page that shows the comparison, one file that opens offline. Returns its path."""
@@ -128,9 +130,8 @@ def compare(
     rule = None if until is None else stop.as_rule(until)
     task = Task(copy.deepcopy(model), rows, held_out, given, seed, epochs, seconds, rule)
     task, usual, found = _prepare(task, optimizer, reach)
-    setup, longest = costs(task, max(m.size or 1 for m in chosen))
-    share = share_out(clock.left, setup, len(chosen), most_tries(lrs), seeds, fixed=lrs != "tune", longest=longest)
-    comparison, limit = _measure(task.limited(share.seconds, setup), chosen, lrs, usual, share, clock, reach, quiet)
+    task, share = _shared_out(task, chosen, lrs, seeds, clock)
+    comparison, limit = _measure(task.limited(share.seconds), chosen, lrs, usual, share, clock, reach, quiet, seeds)
     comparison.title = f"{model if isinstance(model, str) else type(model).__name__} on {file_name(source.name)}"
     time = _time(budget, limit, share, comparison, most_tries(lrs), seeds, chosen)
     comparison.choices = _choices(task.limited(limit), lrs, comparison) | found | time
@@ -139,28 +140,39 @@ def compare(
     return comparison
 
 
+def _shared_out(task: Task, chosen: list[Method], lrs: Rates, seeds: int, clock: Clock) -> tuple[Task, Share]:
+    """What each run gets of the time; where to score it would take longer than to train, it is scored on fewer rows."""
+    setup, hurried, longest = costs(task, max(m.size or 1 for m in chosen))
+    asked, fixed = (len(chosen), most_tries(lrs), seeds), lrs != "tune"
+    share = share_out(clock.left, setup, *asked, fixed=fixed, longest=longest)
+    if share.seconds is None or share.seconds >= setup:
+        return task, share
+    return replace(task, sample=LEAST_SAMPLE), share_out(clock.left, hurried, *asked, fixed=fixed, longest=longest)
+
+
 def _measure(
     task: Task, chosen: list[Method], lrs: Rates, usual: float, share: Share, clock: Clock,
-    reach: tuple[str, float] | None, quiet: bool,
+    reach: tuple[str, float] | None, quiet: bool, seeds: int,
 ) -> tuple[Comparison, float | None]:  # fmt: skip
     """All there is to run: the rates of every method, the runs, what their gradients do, and where they went. With the
     limit of time that the runs had."""
-    with Counter(len(chosen) * (share.tries + share.seeds), quiet=quiet) as counter:
-        tuned = tune_all(task, chosen, lrs, usual, share, clock, counter)
+    with Counter(len(chosen) * (share.tries + seeds), quiet=quiet) as counter:
+        tuned = tune_all(task, chosen, lrs, usual, task.seed + seeds, share, clock, counter)
         task = task.limited(share.limit(clock.left, len(chosen), clock.slowest))
-        runs = _run_all(task, {m: lr for m, (lr, _) in tuned.items()}, share, clock, counter)
+        runs = _run_all(task, {m: lr for m, (lr, _) in tuned.items()}, seeds, share, clock, counter)
         variance = _variances(task, runs, chosen, share, clock, counter)
         first = [r for r in runs if r.seed == task.seed]
         surface = loss_surface(task, first, min(SECONDS, share.following(clock.left, 1)))
-    plan, n, target = runs[0].run.plan, len(task.train), choose_target(runs, reach)
+    plan, n, unit = runs[0].run.plan, len(task.train), runs[0].run.pipeline.unit
+    target = replace(choose_target(runs, reach), unit=unit)
     lines = table(runs, target, variance, n)
     answers = findings(lines, target, variance, plan.score, direction(plan))
     tried = {method.name: pairs for method, (_, pairs) in tuned.items() if pairs}
     return Comparison(lines, runs, answers, target, variance, tried, {}, plan.score, n, "", surface), task.seconds
 
 
-def words(rows: Sequence[Row], score: str) -> list[dict[str, str]]:
-    """The table's main columns as a person would write them."""
+def words(rows: Sequence[Row], score: str, unit: str = "") -> list[dict[str, str]]:
+    """The table's main columns as a person would write them; unit: of the task's target."""
 
     def spread(row: Row, name: str, say: Callable[[object], str]) -> str:
         if name not in row:
@@ -181,7 +193,7 @@ def words(rows: Sequence[Row], score: str) -> list[dict[str, str]]:
         for name in dict.fromkeys(["valid_loss", score]):
             if name in row and name.startswith("valid_"):
                 title = "held-out " + name.removeprefix("valid_").replace("_", " ")
-                line[title] = spread(row, name, partial(say_value, name))
+                line[title] = spread(row, name, partial(say_value, name, unit=unit))
         lines.append(line)
     return lines
 
@@ -232,18 +244,18 @@ def _variances(
 
 
 def _run_all(
-    task: Task, rates: dict[Method, float | str], share: Share, clock: Clock, counter: Counter
+    task: Task, rates: dict[Method, float | str], seeds: int, share: Share, clock: Clock, counter: Counter
 ) -> list[Experiment]:
     """Every method with every seed for which there is time, at least two with one. A method whose batch was chosen by
     measurement pays for it: setting up took that much longer than for others."""
     runs: list[Experiment] = []
-    before = clock.left
-    for seed in range(task.seed, task.seed + share.seeds):
-        if runs and not clock.fits((before - clock.left) / (seed - task.seed), share.after_runs):
+    began = clock.passed
+    for seed in range(task.seed, task.seed + seeds):
+        if runs and not clock.fits((clock.passed - began) / (seed - task.seed), share.after_runs):
             break
         for method, lr in rates.items():
             whole = share.longest if method.size == max(m.size or 1 for m in rates) else 0.0
-            each = (before - clock.left) / max(1, len(runs)) + whole
+            each = (clock.passed - began) / max(1, len(runs)) + whole
             if len(runs) > 1 and seed == task.seed and not clock.fits(each, DRAWN * share.left):
                 counter.say(f"{method.name}: no time is left for it")
                 continue
@@ -318,6 +330,7 @@ def _time(
     tried = min([share.tries, *(len(pairs) for pairs in c.tried.values() if len(pairs) < min(share.tries, TRIES))])
     without = [f"no time for {m.name}" for m in chosen if m not in {r.method for r in c.runs}]
     without += ["no time to measure the gradients' variance"] * (c.rows >= LEAST_ROWS and not c.variance)
+    without += ["the paths are not drawn"] * (c.surface is None)
     said = share.said(budget, limit or 0.0, (tried, tries), (len({r.seed for r in c.runs}), seeds), without)
     return {"time": said}
 
@@ -356,5 +369,7 @@ def _choices(task: Task, lrs: Rates, c: Comparison) -> dict[str, Choice]:
 def _outcome(one: Experiment) -> str:
     last = one.last
     names = [k for k in dict.fromkeys(("train_loss", "valid_loss", one.run.plan.score)) if k in last]
-    scores = [f"{'held-out ' if k.startswith('valid_') else ''}{say_score(k, last[k])}" for k in names]
+    scores = [
+        f"{'held-out ' if k.startswith('valid_') else ''}{say_score(k, last[k], one.run.pipeline.unit)}" for k in names
+    ]
     return f"{', '.join(scores)} after {say_count(last['step'])} steps, {say_seconds(last['seconds'])}"

@@ -83,18 +83,15 @@ class Task:
     until: stop.Rule | None
     sample: int = SAMPLE
 
-    def limited(self, seconds: float | None, setup: float = 0.0) -> "Task":
-        """With such a limit of time for every run, where it has none that is shorter; scored on fewer training rows
-        where to set up and score a run takes longer."""
-        if seconds is None:
-            return self
-        rows = LEAST_SAMPLE if setup > seconds else self.sample
-        return replace(self, seconds=min(seconds, self.seconds or seconds), sample=rows)
+    def limited(self, seconds: float | None) -> "Task":
+        """With such a limit of time for every run, where it has none that is shorter."""
+        return self if seconds is None else replace(self, seconds=min(seconds, self.seconds or seconds))
 
     def training(self, method: Method, seed: int, lr: float | str) -> Training:
         """A Training ready to run, from the model's initial weights; the caller's own module is copied."""
         rule: stop.Rule = stop.epochs(self.epochs)
-        for more in (stop.seconds(self.seconds) if self.seconds else None, self.until):
+        # one step at least: what was measured before it may have taken all the time
+        for more in (stop.seconds(self.seconds) & stop.steps(1) if self.seconds else None, self.until):
             rule = rule | more if more is not None else rule
         own = {"batch": method.asked, "lr": lr, "seed": seed, "until": rule, "valid": self.held_out, "quiet": True}
         # fit itself scores only its end, so that its weights there are the run's last; the rest is scored by Watch
@@ -211,18 +208,21 @@ def run_experiment(
     )
 
 
-def costs(task: Task, largest: int) -> tuple[float, float]:
-    """The seconds that it takes to set up a run and to score it at its beginning and its end, and those of a step of
-    the largest batch, whose backward pass takes twice as long as the forward pass (Kaplan et al. 2020, section 2.1)."""
+def costs(task: Task, largest: int) -> tuple[float, float, float]:
+    """The seconds that it takes to set up a run and to score it at its beginning and its end; the same where it is
+    scored on LEAST_SAMPLE training rows; and those of a step of the largest batch, whose backward pass takes twice as
+    long as the forward pass (Kaplan et al. 2020, section 2.1)."""
     began = time.perf_counter()
     t = task.training(Method(1, 1), task.seed, 1e-3)
     sample = plain_rows(t.batches, task.seed, SAMPLE)
     assembled = time.perf_counter()
     evaluate(t.objective, sample.epoch(512))
-    forward = time.perf_counter() - assembled
+    row = (time.perf_counter() - assembled) / len(sample.source)
     held_out = 0 if task.held_out is None else len(task.held_out)
-    scoring = forward * (1 + held_out / len(sample.source))
-    return assembled - began + 3 * scoring, 3 * forward * largest / len(sample.source)
+    usual, least = (
+        assembled - began + 3 * row * (min(rows, len(sample.source)) + held_out) for rows in (SAMPLE, LEAST_SAMPLE)
+    )
+    return usual, least, 3 * row * largest
 
 
 def fingerprint(model: nn.Module) -> str:

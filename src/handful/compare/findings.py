@@ -26,17 +26,18 @@ Row = dict[str, float | str]  # of the table: `method` is text, all else numbers
 
 @dataclass(frozen=True)
 class TargetScore:
-    """A score to be reached, and where it comes from."""
+    """A score to be reached, and where it comes from; unit: of the task's target, where that has one."""
 
     name: str
     value: float
     why: str
+    unit: str = ""
 
     @property
     def words(self) -> str:
         """As in "a held-out loss of 0.25"."""
         where = "held-out " if self.name.startswith("valid_") else ""
-        return f"a {where}{say_name(self.name)} of {say_value(self.name, self.value)}"
+        return f"a {where}{say_name(self.name)} of {say_value(self.name, self.value, self.unit)}"
 
     def reached(self, one: Experiment) -> dict[str, float] | None:
         """The examples, steps and seconds at which a run first reached it; None if it did not.
@@ -204,7 +205,7 @@ def findings(
     if variance:
         found.append(most_stable(rows, variance[0]))
     if f"{score}_low" in rows[0] and score.startswith("valid_"):
-        found.append(generalised(rows, score, better))
+        found.append(generalised(rows, score, better, target.unit))
     found.append(lightest(rows))
     return found
 
@@ -285,13 +286,13 @@ def most_stable(rows: Sequence[Row], variance: GradientVariance) -> Finding:
     return Finding("Whose gradients were most stable?", text + law, variance.low <= -1 <= variance.high)
 
 
-def generalised(rows: Sequence[Row], score: str, better: Better) -> Finding:
+def generalised(rows: Sequence[Row], score: str, better: Better, unit: str = "") -> Finding:
     """The best final held-out score."""
     question = "Which generalised best?"
     tied, others = rank(rows, score, lower=lower_is_better(score, better))
 
     def value(row: Row) -> str:
-        return _with_range(row, score, lambda v: say_value(score, v))
+        return _with_range(row, score, lambda v: say_value(score, v, unit))
 
     gaps = _list(f"{say_number(r['gap'], 2).replace('-', '−')} for {called(r)}" for r in rows)
     tail = f" Held-out loss minus training loss: {gaps}."

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 from torch import Tensor
 
 from handful.base.errors import HandfulError
@@ -25,6 +24,7 @@ from handful.base.keys import key
 from handful.batches.batches import Batches
 from handful.batches.order import Order
 from handful.data.base import Batch
+from handful.plan.probe.noise_scale import student
 from handful.training.objective import Objective
 from handful.transform.pipeline import Pipeline
 
@@ -152,7 +152,7 @@ def fit_slope(points: Sequence[Point]) -> tuple[float, float, float]:
     residual = y - np.average(y, weights=weight) - slope * centre
     freedom = len(good) - 2
     birge = max(1.0, float((weight * residual**2).sum()) / freedom)
-    half = float(stdtrit(freedom, 0.975)) * math.sqrt(birge / spread)
+    half = student(freedom, 0.975) * math.sqrt(birge / spread)
     return slope, slope - half, slope + half
 
 

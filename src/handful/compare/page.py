@@ -81,12 +81,12 @@ FURTHER = {
 }
 
 
-def _say(name: str, value: float | str) -> str:
-    """A value of the table's column `name`, in its unit."""
+def _say(name: str, value: float | str, unit: str = "") -> str:
+    """A value of the table's column `name`, in its unit; unit: of the task's target."""
     if name == "work":
         return f"1/{round(1 / float(value)):,}" if float(value) < 1 else "all"
     if name.startswith(("train_", "valid_")):
-        return say_value(name, value)
+        return say_value(name, value, unit)
     if name.endswith("seconds"):
         return say_seconds(value)
     if name.endswith(("steps", "examples", "per_second")):
@@ -252,12 +252,12 @@ def _numbers(c: Results) -> Grid:
     for name in dict.fromkeys(name for row in c.table for name in row):
         if name != "method" and not name.endswith(("_low", "_high")):
             words = ("held-out " if name.startswith("valid_") else "") + say_name(name)
-            lines.append([titles.get(name, words), *(_with_range(name, row) for row in c.table)])
+            lines.append([titles.get(name, words), *(_with_range(name, row, c.target.unit) for row in c.table)])
     return Grid(["median, lowest to highest seed", *(str(row["method"]) for row in c.table)], lines)
 
 
-def _with_range(name: str, row: Row) -> str:
+def _with_range(name: str, row: Row, unit: str) -> str:
     if name not in row:
         return ""
-    value, low, high = (_say(name, row.get(key, row[name])) for key in (name, f"{name}_low", f"{name}_high"))
+    value, low, high = (_say(name, row.get(key, row[name]), unit) for key in (name, f"{name}_low", f"{name}_high"))
     return value if low == high else Markup('{}<span class="note">{} to {}</span>').format(value, low, high)

@@ -29,11 +29,11 @@ def most_tries(lrs: Rates) -> int:
 
 
 def tune_all(
-    task: Task, chosen: Sequence[Method], lrs: Rates, usual: float, share: Share, clock: Clock, counter: Counter
-) -> dict[Method, Tuned]:
+    task: Task, chosen: Sequence[Method], lrs: Rates, usual: float, seed: int, share: Share, clock: Clock,
+    counter: Counter,
+) -> dict[Method, Tuned]:  # fmt: skip
     """The learning rate of every method, each with its part of the time."""
     by = {m: share.after_rates((k + 1) / len(chosen)) for k, m in enumerate(chosen)}
-    seed = task.seed + share.seeds
     return {m: tune(task, m, lrs, usual, seed, share.tries, partial(clock.fits, keep=by[m]), counter) for m in chosen}
 
 

@@ -198,7 +198,8 @@ class Source(ABC):
         return self.in_memory
 
     def prefetcher(self) -> Callable[[Rows], int] | None:
-        """What asks for rows before they are read, and returns how many bytes it asked for; None where nothing does."""
+        """What asks for rows before they are read, and returns how many bytes it asked for; None where nothing does, as
+        where all rows are read ahead, from now on."""
         return None
 
     def check_window(self, rows: int) -> None:

@@ -74,7 +74,7 @@ class Advice:
                 "step": say_seconds(row["seconds"]),
                 "examples/s": say_count(row["examples_per_second"]),
                 "memory": "" if row["memory"] is None else say_bytes(row["memory"]),
-                "time to target": "" if row["relative_time"] is None else f"{row['relative_time']:.2f}",
+                "time to target / best": "" if row["relative_time"] is None else f"{row['relative_time']:.2f}",
                 "verdict": row["verdict"],
             }
             for row in self.table
@@ -183,7 +183,7 @@ def advice_page(advice: Advice) -> Page:
             "time per step": say_seconds(row["seconds"]),
             "examples/s": row["examples_per_second"],
             "memory": None if row["memory"] is None else say_bytes(row["memory"]),
-            "time to target": row["relative_time"],
+            "time to target / best": row["relative_time"],
             "verdict": row["verdict"],
         }
         for row in advice.table

@@ -33,6 +33,7 @@ def curves(history: History, unit: str = "") -> list[Figure]:
         return []
     names = dict.fromkeys(name for row in history for name in row)
     metrics = dict.fromkeys(split_score(n)[1] for n in names if split_score(n)[0] and not n.endswith("_rows"))
+    metrics = {m: None for m in metrics if any(len(column(history, f"{which}_{m}")[0]) > 1 for which in SETS)}
     figures = [_score_figure(history, m, xs, unit) for m in sorted(metrics, key=lambda m: m != "loss")]
     for name, words in {**SETTINGS, "noise_scale": "noise scale"}.items():
         kept, y = column(history, name)
@@ -47,21 +48,27 @@ def curves(history: History, unit: str = "") -> list[Figure]:
     return figures
 
 
-def curves_of(runs: Mapping[str, History]) -> list[Figure]:
-    """The figures of several runs, a line for each: every score that was held out, or, where none was, of training."""
-    names = dict.fromkeys(name for history in runs.values() for row in history for name in row)
+def curves_of(runs: Mapping[str, tuple[History, str]]) -> list[Figure]:
+    """The figures of several runs, a line for each: every score that was held out, or, where none was, of training.
+
+    runs: the history of each and the unit of its target, by its name.
+    """
+    names = dict.fromkeys(name for history, _ in runs.values() for row in history for name in row)
     scores = [n for n in names if split_score(n)[0] == "valid"] or [n for n in names if split_score(n)[0] == "train"]
     figures = []
     for name in sorted(scores, key=lambda n: split_score(n)[1] != "loss"):
-        lines = []
-        for run, history in runs.items():
+        metric, lines = split_score(name)[1], []
+        scales = {run: _scale(metric, unit) for run, (_, unit) in runs.items()}
+        units = {unit for _, unit in scales.values()}
+        label = _with_unit(say_name(name), units.pop() if len(units) == 1 else "")
+        for run, (history, _) in runs.items():
             kept, y = column(history, name)
+            scale, unit = scales[run]
             if len(kept):
-                lines.append(Line(run, _pick(_positions(history), kept), y, points=True))
+                title = _with_unit(run, unit if units else "")
+                lines.append(Line(title, _pick(_positions(history), kept), y / scale, points=True))
         log = split_score(name)[1] == "loss" and _spans_decades(*(np.asarray(line.y) for line in lines))
-        figures.append(
-            figure_lines(sentence(say_name(name)), "", say_name(name), lines, log_y=log, percent=is_share(name))
-        )
+        figures.append(figure_lines(sentence(say_name(name)), "", label, lines, log_y=log, percent=is_share(name)))
     return figures
 
 
@@ -85,7 +92,7 @@ def _spans_decades(*ys: Floats) -> bool:
 
 def _score_figure(history: History, metric: str, xs: Mapping[str, Floats], unit: str) -> Figure:
     found = {which: column(history, f"{which}_{metric}") for which in SETS}
-    scale, unit = (DAY, "days") if unit == DATES and metric in OFF else (1.0, unit if metric in OFF else "")
+    scale, unit = _scale(metric, unit)
     found = {which: (kept, y / scale) for which, (kept, y) in found.items() if len(kept)}
     lines = [
         Line(
@@ -101,10 +108,27 @@ def _score_figure(history: History, metric: str, xs: Mapping[str, Floats], unit:
         markers.append(Marker(f"best {say_value(metric, y[best], unit)}", at, float(y[best])))
     name, is_loss = say_name(metric), metric == "loss"
     log = is_loss and _spans_decades(*(y for _, y in found.values()))
-    label = f"{name} ({unit})" if unit else name
     return figure_lines(
-        sentence(name), "", label, lines, log_y=log, markers=markers, percent=is_share(metric), wide=is_loss
+        sentence(name),
+        "",
+        _with_unit(name, unit),
+        lines,
+        log_y=log,
+        markers=markers,
+        percent=is_share(metric),
+        wide=is_loss,
     )
+
+
+def _scale(metric: str, unit: str) -> tuple[float, str]:
+    """What the values of a score are divided by, and the unit that they have then; unit: of the target."""
+    if metric not in OFF:
+        return 1.0, ""
+    return (DAY, "days") if unit == DATES else (1.0, unit)
+
+
+def _with_unit(name: str, unit: str) -> str:
+    return f"{name} ({unit})" if unit else name
 
 
 def _smoothed(y: Floats) -> Floats | None:

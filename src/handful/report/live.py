@@ -25,7 +25,8 @@ WINDOW = 10.0  # seconds over which speed is measured on a terminal; three plain
 class Live:
     """What the run is doing now: how far, loss, validation score, examples per second, time left, batch, rate.
 
-    total_examples: what the run will use at most, None if unknown; file: standard error unless given. On a
+    total_examples: what the run will use at most, None if unknown; file: standard error unless given; unit: of the
+    target. On a
     terminal, one line redrawn at most ten times a second; elsewhere a plain line at each evaluation and every
     30 seconds in between. `update` may be called at every step: between two drawings it only reads the clock,
     and it looks into the row (which may hold Tensors) only to draw. A file that can no longer be written to
@@ -39,8 +40,9 @@ class Live:
     """
 
     def __init__(
-        self, total_examples: int | None, *, quiet: bool = False, verbose: bool = False, file: TextIO | None = None
-    ) -> None:
+        self, total_examples: int | None, *, quiet: bool = False, verbose: bool = False, file: TextIO | None = None,
+        unit: str = "",
+    ) -> None:  # fmt: skip
         self.total = total_examples or None
         self._file = sys.stderr if file is None else file
         quiet = quiet or self._file is None  # as in a service that has no streams
@@ -50,11 +52,14 @@ class Live:
         self._next = math.inf if quiet else 0.0 if self._terminal else time.perf_counter() + EVERY_PLAIN
         self._progress: Progress | None = None
         self._scores: dict[str, object] = {}
+        self._unit = unit
 
-    def start(self, plan: Mapping[str, Choice], notes: Sequence[str] = (), total_examples: int | None = None) -> None:
+    def start(
+        self, plan: Mapping[str, Choice], notes: Sequence[str] = (), total_examples: int | None = None, unit: str = ""
+    ) -> None:
         """Print the plan in four lines (every choice if verbose) and the notes; learn how many examples there will
-        be at most."""
-        self.total = total_examples or self.total
+        be at most, and the unit of the target."""
+        self.total, self._unit = total_examples or self.total, unit
         if self._quiet:
             return
         try:
@@ -129,7 +134,7 @@ class Live:
             out.append(f"loss {say_number(row['train_loss'])}")
         for name in sorted(self._scores, key=lambda name: split_score(name)[1] == "loss")[:2]:
             held_out = "held-out " if name == "valid_loss" else ""  # next to the training loss
-            out.append(held_out + say_score(name, self._scores[name]))
+            out.append(held_out + say_score(name, self._scores[name], self._unit))
         if math.isfinite(speed) and speed > 0:  # a last look is no step
             if task.remaining is not None:
                 left = max(0.0, task.remaining) / speed

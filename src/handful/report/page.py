@@ -29,6 +29,7 @@ from handful.report.words import (
 Scores = Mapping[str, object]
 
 FIRST = ("valid", "test", "", "train")  # whose score is named first
+EARLY = ("it was interrupted", "it broke off", "it was cut off")  # so begins why a run ended before its rule said so
 
 
 @dataclass(frozen=True)
@@ -61,16 +62,18 @@ def run_page(
     spent: Sequence[Part] = (),
     command: str = "",
     reload: bool = False,
+    unit: str = "",
 ) -> Page:
     """The page of a run.
 
     plan: its choices by name; history: the run's rows, as in history.jsonl; scores: the final ones by name
     ("valid_accuracy"); details: further figures and tables; pictures: from picture_grid; spent: where the time went;
-    command: makes the run again; reload: of a run that goes on: the page loads itself again.
+    command: makes the run again; reload: of a run that goes on: the page loads itself again; unit: of the target, where
+    nothing was held out.
     """
-    unit, data = held_out.unit if held_out else "", [plan[name].value for name in ("data", "valid") if name in plan]
+    unit, data = held_out.unit if held_out else unit, [plan[name].value for name in ("data", "valid") if name in plan]
     pairs = [*_in_words(history, scores, unit).items()]
-    drawn: list[Part] = [*curves(history, unit)] or ["The run logged nothing to draw."]
+    drawn: list[Part] = [*curves(history, unit)] or ["Too little was logged to draw."]
     why = stopped_because.strip().rstrip(".")
     chance = held_out.chance if held_out else ""
     said = [text for text in (looks(history, scores, held_out), chance, why and f"Stopped: {why}.") if text]
@@ -87,22 +90,22 @@ def run_page(
         Section("Notes", [bullet_list([_whole(without_paths(note, data)) for note in notes])] if notes else []),
     ]
     rows = held_out.rows if held_out else None
-    return Page(title, sections, headline=headline(history, scores, rows, unit), reload=reload)
+    return Page(title, sections, headline=headline(history, scores, rows, unit, why), reload=reload)
 
 
-def runs_page(runs: Mapping[str, tuple[Mapping[str, Choice], History, Scores]]) -> Page:
+def runs_page(runs: Mapping[str, tuple[Mapping[str, Choice], History, Scores, str]]) -> Page:
     """The page of several runs side by side: their scores, their curves, and the choices that differ.
 
-    runs: the plan, the history and the final scores of each, by its name.
+    runs: the plan, the history, the final scores and the unit of the target of each, by its name.
     """
-    plans = [_by_name(plan) for plan, _, _ in runs.values()]
+    plans = [_by_name(plan) for plan, *_ in runs.values()]
     names = list(dict.fromkeys(name for plan in plans for name in plan))
     values = {name: [say_value_of(plan[name].value) if name in plan else "" for plan in plans] for name in names}
     differing = [[name.replace("_", " "), *row] for name, row in values.items() if len(set(row)) > 1]
-    scores = [{"run": run, **_in_words(history, found)} for run, (_, history, found) in runs.items()]
+    scores = [{"run": run, **_in_words(history, found, unit)} for run, (_, history, found, unit) in runs.items()]
     sections = [
         Section("Scores", [table_html(Grid.of(scores))]),
-        Section("The runs", curves_of({run: history for run, (_, history, _) in runs.items()})),
+        Section("The runs", curves_of({run: (history, unit) for run, (_, history, _, unit) in runs.items()})),
         Section("Choices that differ", [table_html(Grid(["choice", *runs], differing))] if differing else ["None."]),
     ]
     return Page("handful report", sections, headline=f"{len(runs)} runs side by side.")
@@ -163,11 +166,13 @@ def looks(history: History, scores: Scores, held_out: Judged | None) -> str:
     return f"{said}."
 
 
-def headline(history: History, scores: Scores, rows: int | None = None, unit: str = "") -> str:
-    """The result in one line. rows: how many were held out; unit: of the target.
+def headline(history: History, scores: Scores, rows: int | None = None, unit: str = "", why: str = "") -> str:
+    """The result in one line. rows: how many were held out; unit: of the target; why: it stopped.
 
     >>> headline([{"epoch": 24.0, "seconds": 12.2}], {"valid_accuracy": 0.978}, 180)
     'Accuracy 97.8% on 180 held-out rows after 24 epochs, 12 s.'
+    >>> headline([{"epoch": 2.0}], {"train_loss": 0.5}, why="it broke off: the loss is not finite at step 7")
+    'Training loss 0.5 after 2 epochs, when it broke off.'
     """
     name = main_score(scores)
     said = sentence(say_score(name, scores[name], unit)) if name else "No score"
@@ -181,7 +186,8 @@ def headline(history: History, scores: Scores, rows: int | None = None, unit: st
         spent.append(f"{text} epoch" if text == "1" else f"{text} epochs")
     if math.isfinite(seconds):
         spent.append(say_seconds(seconds))
-    return said + (f" after {', '.join(spent)}." if spent else ".")
+    early = next((f"when {how}" for how in EARLY if why.startswith(how)), None)
+    return said + (f" after {', '.join(filter(None, [*spent, early]))}." if spent else ".")
 
 
 def main_score(scores: Scores) -> str | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from handful.base.stopwatch import STEPS
+from handful.base.stopwatch import STEPS, TRACE
 from handful.report.figure import Figure, blank
 from handful.report.tables import Grid
 from handful.report.words import say_seconds, say_share
@@ -51,7 +51,7 @@ def verdict(spent: Mapping[str, float]) -> str:
     >>> verdict({"forward pass": 1.0, "backward pass": 2.0, "waiting for rows": 3.0, "steps": 0.1})
     'Waiting for rows is 49.2% of a step: the model waits for its rows: `handful prepare` writes them as a store, ...'
     """
-    parts = parts_of(spent)
+    parts = {name: seconds for name, seconds in parts_of(spent).items() if name != TRACE}  # no run has it but a profile
     step = {name: parts[name] for name in OF_A_STEP if name in parts}
     before, rest = sum(v for k, v in parts.items() if k not in step and k != STEPS), sum(step.values())
     rest = rest or parts.get(STEPS, 0.0)

@@ -27,12 +27,19 @@ class Grid:
 
     @classmethod
     def of(cls, rows: Rows) -> "Grid":
-        """The table of dictionaries, its columns in order of appearance.
+        """The table of dictionaries, its columns in order of appearance, those that some rows lack where the others
+        have them.
 
-        >>> Grid.of([{"a": 1}, {"b": "x"}])
-        Grid(columns=['a', 'b'], rows=[[1, None], [None, 'x']])
+        >>> Grid.of([{"a": 1, "c": 2}, {"a": 3, "b": "x", "c": 4}])
+        Grid(columns=['a', 'b', 'c'], rows=[[1, None, 2], [3, 'x', 4]])
         """
-        columns = list(dict.fromkeys(name for row in rows for name in row))
+        columns: list[str] = []
+        for row in rows:
+            at = 0
+            for name in row if row.keys() - set(columns) else ():
+                at = columns.index(name) if name in columns else at
+                columns[at : at + (name in columns)] = [name]
+                at += 1
         return cls(columns, [[row.get(name) for name in columns] for row in rows])
 
     @property

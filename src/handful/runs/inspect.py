@@ -19,7 +19,7 @@ from handful.report.document import Page, Section
 from handful.report.markup import bullet_list, picture_grid, preformatted, table_html
 from handful.report.tables import Grid, print_choices, print_table
 from handful.report.words import say_count, say_score, say_seconds
-from handful.runs.judge.examples import class_name, contents, pictures_of
+from handful.runs.judge.examples import class_name, contents, pictures_of, titled, units_of
 from handful.runs.run import Run
 from handful.training.process.interrupts import INTERRUPTED
 from handful.training.watch.folder import RunFolder
@@ -96,7 +96,7 @@ def _examples(source: Source, labels: Labels | None) -> list[Markup]:
     values = contents(source, batch, source.columns, most=_COLUMNS, length=_TEXT)
     if values:
         shown = [{"row": row, **{n: v[i] for n, v in values.items()}} for i, row in enumerate(rows.tolist())]
-        found.append(table_html(Grid.of(shown)))
+        found.append(table_html(Grid.of(titled(shown, units_of(source, values)))))
     return found
 
 

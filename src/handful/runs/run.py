@@ -41,6 +41,7 @@ from handful.runs.replay import Replay
 from handful.training.objective import Objective
 from handful.training.process.agreement import same_rows
 from handful.training.process.device import autocast, choose_device
+from handful.training.process.interrupts import INTERRUPTED
 from handful.training.process.parallel import ALONE, Ranks, joined
 from handful.training.state import State
 from handful.training.watch.evaluation import evaluate as evaluate_rows
@@ -251,18 +252,24 @@ class Run:
         where = Path(path) if path is not None else (self.path or Path()) / "report.html"
         return run_page(
             title=f"{self.plan.model} on {file_name(self.plan.data)}", plan=self.plan.choices,
-            history=list(self.history), scores=self.scores, stopped_because=self.stopped_because,
+            history=list(self.history), scores=self.scores, stopped_because=self.stopped_because + self._way_on(),
             notes=[*self.plan.notes, *self._spikes()],
             held_out=found.held_out(main_score(self.scores)) if found else None,
             details=self._samples(), pictures=pictures, spent=self._spent(), command=self.plan.command,
+            unit=self.pipeline.unit,
         ).write(where)  # fmt: skip
+
+    def _way_on(self) -> str:
+        """For the page of a run that was interrupted."""
+        there = self.path and self.stopped_because == INTERRUPTED
+        return f"; handful resume {file_name(str(self.path))} goes on with it" if there else ""
 
     def _spikes(self) -> list[str]:
         """Where the training loss rose steeply, for the page, and how to see why."""
         if not self.path or not (found := spike(self.history)):
             return []
         step, times = found
-        why = f"handful replay {files.said(self.path)} --spike shows its rows"
+        why = f"handful replay {file_name(str(self.path))} --spike shows its rows"
         return [f"The training loss at step {step:,} is {times:.3g} times that of the moments before it: {why}"]
 
     def _spent(self) -> list[Part]:

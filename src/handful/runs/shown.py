@@ -19,7 +19,7 @@ from handful.data.media.folder import file_names, table_files
 from handful.data.tables.dialect import SAMPLE, record_lines
 from handful.data.tables.dialect import find as find_dialect
 from handful.data.tables.files import ending, open_stream, unpacked
-from handful.runs.judge.examples import contents, pictures_of, shorten, sounds_of
+from handful.runs.judge.examples import contents, pictures_of, shorten, sounds_of, units_of
 from handful.transform.pipeline import Pipeline
 from handful.transform.rows import original_rows
 from handful.transform.steps.text import PAD, Tokenize
@@ -38,6 +38,7 @@ class Shown:
     pictures: NDArray[np.uint8] | None = None
     seen: NDArray[np.uint8] | None = None
     sounds: list[bytes] = field(default_factory=list)
+    units: dict[str, str] = field(default_factory=dict)  # of what they hold
 
 
 def shown(source: Source, pipeline: Pipeline, batch: Batch, first: NDArray[np.int64]) -> Shown:
@@ -47,7 +48,8 @@ def shown(source: Source, pipeline: Pipeline, batch: Batch, first: NDArray[np.in
     names = [] if pipeline.tokenizer else [*([source.target] if source.target else []), *pipeline.uses]
     held = contents(source, raw, names, **_SHOWN)
     found = Shown(
-        [where | {n: values[i] for n, values in held.items()} for i, where in enumerate(places(source, batch.rows))]
+        [where | {n: values[i] for n, values in held.items()} for i, where in enumerate(places(source, batch.rows))],
+        units=units_of(source, held),
     )
     tokenizers = {"x": pipeline.tokenizer} if pipeline.tokenizer else {}
     for name, part in inputs.items():

@@ -223,8 +223,9 @@ class TableInput:
 
     def notes(self) -> list[str]:
         """Sentences on what was fitted."""
-        numbers = "1 column" if len(self.numbers) == 1 else f"{len(self.numbers)} columns"
-        found = [f"The table has {numbers} of numbers and {len(self.categories)} of categories."]
+        counts = {"numbers": len(self.numbers), "categories": len(self.categories)}
+        said = [f"{n} column{'s' * (n > 1)} of {what}" for what, n in counts.items() if n]
+        found = [f"The table has {' and '.join(said)}."]
         for step in (self.impute, *self.steps) if self.numbers else ():
             found += step.notes(list(self.features))
         return found

@@ -31,9 +31,8 @@ class Target:
     dtype: the user's (numpy's name, or "str"); shape: of one row of the user's target, None where it varies; outputs:
     numbers that a model gives per row (or place); classes: in the order of the ids; of_probabilities: the model's
     outputs are probabilities, not logits; words: how the classes, numbers or dates, are written; form: of numbers that
-    stand for dates or times, as `written` takes it; part: of the model's output that predicts it ("" is the output
-    itself, see `handful.losses.outputs`), or None where no part does, as of embeddings; ignored: the number that stands
-    for no class, in rows (IGNORED in y) that the loss leaves out.
+    stand for dates or times, as `written` takes it; part: of the model's output that predicts it ("" is all of it),
+    or None where no part does, as of embeddings; ignored: the number of rows (IGNORED in y) that the loss leaves out.
     """
 
     column: str
@@ -131,8 +130,9 @@ class Target:
     def _resolved(self, output: object, binary: bool, classes: int) -> "Target":
         if not isinstance(output, Tensor) or not self.dense or np.dtype(self.dtype).kind not in "iub":
             return self
-        if class_axis(tuple(output.shape), (len(output), *self.shape)) is not None:
-            return ClassIds(self.column, self.dtype, self.shape, classes, ignored=self.ignored)
+        for shape in (self.shape, self.shape[self.shape[:1] == (1,) :]):  # without the one channel of pictures in files
+            if class_axis(tuple(output.shape), (len(output), *shape)) is not None:
+                return ClassIds(self.column, self.dtype, shape, classes, ignored=self.ignored)
         if output[:1].numel() == self.size and None not in self.shape:
             kind = Multilabel if binary else Regression
             return kind(self.column, self.dtype, self.shape, self.size)
@@ -260,10 +260,10 @@ class ClassIds(Classification):
             case Ragged(values, offsets):  # a class for each place
                 value = padded(values, offsets.diff(), IGNORED)
         y = self._numbers(value, column, rows, where).to(torch.int64)
+        y = y.squeeze(1) if y.ndim == len(self.shape) + 2 else y
         y = y.masked_fill(self._left_out(y), IGNORED)
-        outside = ((y < 0) & (y != IGNORED)) | (y >= self.outputs)
-        if not self.dense and self.ignored is None:
-            outside |= y == IGNORED
+        none_left_out = not self.dense and self.ignored is None
+        outside = ((y < 0) & ((y != IGNORED) | none_left_out)) | (y >= self.outputs)
         if outside.any():
             self._unseen(int(y[outside][0]), int(rows[int(outside.nonzero()[0, 0])]), where)
         return y

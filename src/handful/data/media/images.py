@@ -25,6 +25,7 @@ from handful.data.media.jpeg import plain_jpeg
 from handful.data.options import Options
 
 _LARGEST_DEFAULT = 224
+_KEPT = 512  # shorter side of images of one size that are left as large as they are
 _GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"}
 _SWAPPING = {5, 6, 7, 8}  # EXIF orientations that exchange height and width
 
@@ -36,8 +37,8 @@ class _Differs(Exception):
 
 
 class Header(NamedTuple):
-    """What is known of an image before it is decoded: pixels, upright; grey, transparent; the type of a channel; and
-    whether there are more pages or frames behind it."""
+    """What is known of an image before it is decoded: pixels, upright; grey, transparent; the type of a channel;
+    whether there are more pages or frames behind it; and whether its pixels are places in a palette."""
 
     height: int
     width: int
@@ -45,6 +46,7 @@ class Header(NamedTuple):
     alpha: bool
     depth: str
     several: bool
+    palette: bool
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Form:
     """What every decoded image is brought to.
 
     dtype: uint8, int32 or float32; fit: resize and crop those of another size; strict: raise _Differs for any that is
-    not so already.
+    not so already; exact: values that do not mix, as a target's do: the nearest pixel's when resized, and of a palette
+    the places.
     """
 
     channels: int
@@ -60,6 +63,7 @@ class Form:
     width: int
     fit: bool = False
     strict: bool = False
+    exact: bool = False
     dtype: str = "uint8"
 
     @property
@@ -92,13 +96,14 @@ class Encoded(Stored):
 def from_items(items: Items, o: Options, notes: list[str]) -> Stored:
     """Decode every image, or keep them encoded when more than `o.budget` bytes would be needed.
 
-    Images of one size keep it. Others are resized (bilinear, shorter side) and cropped at the centre. Raises
-    HandfulError, naming file or row, for an image that cannot be decoded.
+    Images of one size keep it, up to 512 pixels on the shorter side. Others are resized (bilinear, shorter side) and
+    cropped at the centre. A target of one channel keeps its values. Raises HandfulError, naming file or row, for an
+    image that cannot be decoded.
     """
     wanted = o.schema.get(items.key)
     first = _first(items)
-    plain = first.depth == "uint8" and not first.alpha and not first.several
-    if wanted is None and o.image_size is None and plain:
+    plain = first.depth == "uint8" and not first.alpha and not first.several and not _is_large(first)
+    if wanted is None and o.image_size is None and plain and items.key != o.target:
         form = Form(1 if first.grey else 3, first.height, first.width, strict=True)
         with contextlib.suppress(_Differs):
             if len(items) * form.bytes <= o.budget:
@@ -207,7 +212,12 @@ def _measure(image: ImageFile.ImageFile) -> Header:
     width, height = image.size
     if _orientation(image) in _SWAPPING:
         width, height = height, width
-    return Header(height, width, image.mode in _GREY, _has_alpha(image), depth_of(image), _several(image))
+    grey, palette = image.mode in _GREY, image.mode == "P"
+    return Header(height, width, grey, _has_alpha(image), depth_of(image), _several(image), palette)
+
+
+def _is_large(image: Header) -> bool:
+    return min(image.height, image.width) > _KEPT
 
 
 def _orientation(image: Image.Image) -> int:
@@ -229,10 +239,12 @@ def choose_form(key: str, headers: Counter[Header], o: Options, notes: list[str]
     wanted = o.schema.get(key)
     if wanted is not None and None not in wanted.shape:
         channels, height, width = (side or 1 for side in wanted.shape)
-        return Form(channels, height, width, fit=True, dtype=wanted.dtype)
+        return Form(channels, height, width, fit=True, exact=key == o.target and channels == 1, dtype=wanted.dtype)
     sizes = {(h.height, h.width) for h in headers}
-    channels = (wanted.shape[0] if wanted is not None else None) or (1 if all(h.grey for h in headers) else 3)
-    alpha = sum(count for h, count in headers.items() if h.alpha)
+    exact = key == o.target and all(h.grey or h.palette for h in headers)
+    grey = exact or all(h.grey for h in headers)
+    channels = (wanted.shape[0] if wanted is not None else None) or (1 if grey else 3)
+    alpha = sum(count for h, count in headers.items() if h.alpha and not exact)
     if alpha:
         notes.append(f"{alpha:,} images of '{key}' have transparency: laid on white.")
     dtype = choose_dtype(o.name, key, {h.depth for h in headers}, notes)
@@ -243,17 +255,25 @@ def choose_form(key: str, headers: Counter[Header], o: Options, notes: list[str]
     if channels == 3 and any(h.grey for h in headers):
         notes.append(f"'{key}' mixes grey and colour: all are read as RGB.")
     if o.image_size is not None:
-        return Form(channels, *o.image_size, fit=True, dtype=dtype)
+        return Form(channels, *o.image_size, fit=True, exact=exact, dtype=dtype)
     if len(sizes) == 1:
         height, width = sizes.pop()
-        return Form(channels, height, width, dtype=dtype)
+        if not any(map(_is_large, headers)):
+            return Form(channels, height, width, exact=exact, dtype=dtype)
+        scale = _LARGEST_DEFAULT / min(height, width)
+        small = round(height * scale), round(width * scale)
+        notes.append(
+            f"'{key}' has images of {height}x{width} (height x width): resized to {small[0]}x{small[1]}, as all are "
+            f"whose shorter side is above {_KEPT}; image_size=... for another."
+        )
+        return Form(channels, *small, fit=True, exact=exact, dtype=dtype)
     sides = np.repeat([min(h.height, h.width) for h in headers], list(headers.values()))
     side = min(_LARGEST_DEFAULT, int(np.median(sides)))
     notes.append(
         f"'{key}' has images of {len(sizes):,} sizes: resized to {side}x{side} (median shorter side, at most "
         f"{_LARGEST_DEFAULT}), cropped at the centre; image_size=... for another."
     )
-    return Form(channels, side, side, fit=True, dtype=dtype)
+    return Form(channels, side, side, fit=True, exact=exact, dtype=dtype)
 
 
 def _pixels(image: ImageFile.ImageFile, form: Form) -> Pixels:
@@ -267,7 +287,9 @@ def _pixels(image: ImageFile.ImageFile, form: Form) -> Pixels:
     if form.fit and image.format == "JPEG" and _halves(form, image.height, image.width):
         scale = max(form.height, form.width) / min(image.size)
         image.draft(image.mode, (int(2 * scale * image.width) + 1, int(2 * scale * image.height) + 1))
-    plain = _plain(image, "L" if form.channels == 1 else "RGB")
+    places = form.exact and image.mode in ("P", "1")
+    upright = Image.fromarray(np.asarray(image).astype(np.uint8)) if places else image
+    plain = _plain(upright, "L" if form.channels == 1 else "RGB")
     if form.fit:
         plain = _fit(plain, form)
     elif plain.size != (form.width, form.height):
@@ -321,4 +343,5 @@ def _fit(image: Image.Image, form: Form) -> Image.Image:
     width, height = min(form.width / scale, image.width), min(form.height / scale, image.height)
     left, top = (image.width - width) / 2, (image.height - height) / 2
     box = (left, top, left + width, top + height)
-    return image.resize((form.width, form.height), Image.Resampling.BILINEAR, box=box)
+    how = Image.Resampling.NEAREST if form.exact else Image.Resampling.BILINEAR
+    return image.resize((form.width, form.height), how, box=box)

@@ -33,7 +33,9 @@ class SourceFeed:
         self._images = {
             name: stored
             for name, stored in (source.stored if isinstance(source, Arrays) else {}).items()
-            if isinstance(stored, Encoded) and keeps_encoded(images, len(stored) * stored.form.bytes)
+            if isinstance(stored, Encoded)
+            and not stored.form.exact
+            and keeps_encoded(images, len(stored) * stored.form.bytes)
         }
         columns = {name: _probed(source, name, column) for name, column in source.columns.items()}
         parts = plan_parts(columns, {name: e.form.fit for name, e in self._images.items()})

@@ -21,7 +21,7 @@ from handful.data.media.images import Encoded, Form
 from handful.data.media.items import Items
 from handful.data.store import manifest as m
 from handful.data.store.manifest import Manifest, Part, file_name
-from handful.data.store.readahead import FilePrefetcher, random_access, will_need
+from handful.data.store.readahead import FilePrefetcher, distinct, random_access, will_need
 
 CHECKED_AT_OPEN = 32 << 20  # stores up to this many bytes are verified whenever they are opened: it takes 50 ms
 _ROOM = 0.7  # of the memory that is left: a store up to that is kept by the page cache once it was read
@@ -66,17 +66,16 @@ class Store(StoreRows):
         self._large = manifest.bytes > memory_budget()
         self.in_memory = not decoded and not self._large
         self._asked: deque[Rows] = deque(maxlen=3)
-        self._sweep: FilePrefetcher | None = None
-        if self._large and manifest.bytes < _ROOM * memory_left():
-            self._sweep = FilePrefetcher([Path(where) / name for name, _, _ in manifest.files()])
-        elif self._large:  # rows are asked for by will_need: reading around each would push others out of memory
+        fits = not self._large or manifest.bytes < _ROOM * memory_left()
+        self._sweep = FilePrefetcher([Path(where) / name for name, _, _ in manifest.files()]) if fits else None
+        if not fits:  # rows are asked for by will_need: reading around each would push others out of memory
             for reader in self._parts:
                 for values in reader.values:
                     random_access(values)
 
     def read(self, rows: Rows) -> dict[str, Value]:
-        if self._large and not self._coming(rows):
-            self._ask(np.unique(rows))
+        if self._sweep.active if self._sweep is not None else not self._coming(rows):
+            self._ask(distinct(rows))
         found: dict[str, Value] = {}
         for reader in self._parts:
             found.update(reader.columns(rows))
@@ -85,19 +84,17 @@ class Store(StoreRows):
     def read_column(self, name: str, rows: Rows) -> Value:
         return self._of[name].columns(rows)[name]
 
-    def prefetcher(self) -> Callable[[Rows], int]:
-        return self.will_need
+    def prefetcher(self) -> Callable[[Rows], int] | None:
+        """Where the page cache has room for the whole store, all of it is read from now on, once, in storage order, and
+        nothing need be asked for: `read` does so itself for what it cannot wait for."""
+        if self._sweep is None:
+            return self.will_need
+        self._sweep.start()
+        return None
 
     def will_need(self, rows: Rows) -> int:
-        """Ask the system to read `rows` ahead, sorted and joined into runs. Returns the bytes asked for.
-
-        Where the page cache has room for the whole store, all of it is read besides, in storage order.
-        """
-        ids = np.unique(rows)
-        if self._sweep is not None:
-            self._sweep.start()
-            if self._sweep.done:
-                return 0
+        """Ask the system to read `rows` ahead, sorted and joined into runs. Returns the bytes asked for."""
+        ids = distinct(rows)
         self._asked.append(ids)
         return self._ask(ids)
 
@@ -106,13 +103,11 @@ class Store(StoreRows):
 
     def _coming(self, rows: Rows) -> bool:
         """Whether the system was asked for these rows before: each time costs 8 us per row, there or not."""
-        if self._sweep is not None and self._sweep.done:
-            return True
         return any(_among(rows, ids) for ids in list(self._asked))
 
     def reads(self, rows: Rows) -> float:
         """Bytes that the system reads for `rows`, in whole pages, over those that are used."""
-        ids = np.unique(rows)
+        ids = distinct(rows)
         used = sum(reader.used(ids) for reader in self._parts)
         return self._ask(ids) / max(1, used)
 

@@ -13,10 +13,23 @@ from handful.data.base import Rows
 from handful.data.gather import Array
 
 _PAGE = mmap.PAGESIZE
-_PIECE, _AHEAD = 4 << 20, 32 << 20  # bytes: a deep queue is fast, but what is wanted at once waits for it
+_PIECE = (
+    128 << 10
+)  # bytes asked for at once: of more, Linux reads what the device's read-ahead allows and drops the rest
+_STEP, _AHEAD = 4 << 20, 32 << 20  # bytes: a deep queue is fast, but what is wanted at once waits for it
 _GAP = 16 << 10  # bytes between two runs that are cheaper to read than to skip
 _WILL_NEED = getattr(mmap, "MADV_WILLNEED", None)
 _RANDOM = getattr(mmap, "MADV_RANDOM", None)
+
+
+def distinct(rows: Rows) -> Rows:
+    """The rows sorted, each once: what np.unique gives, which takes 30 times as long for a window of a shuffle.
+
+    >>> distinct(np.array([3, 1, 3]))
+    array([1, 3])
+    """
+    ids = np.sort(rows)
+    return ids[np.diff(ids, prepend=ids[:1] - 1) > 0]
 
 
 def runs(starts: Rows, stops: Rows, gap: int = 0) -> tuple[Rows, Rows]:
@@ -41,9 +54,9 @@ def will_need(array: Array, starts: Rows, stops: Rows) -> int:
     total = int((-(-last // _PAGE) * _PAGE - pages).sum())
     if mapping is None or _WILL_NEED is None:
         return total
-    for start, length in zip(pages.tolist(), (np.minimum(last, len(mapping)) - pages).tolist()):
-        if length > 0:
-            mapping.madvise(_WILL_NEED, start, length)
+    for start, stop in zip(pages.tolist(), np.minimum(last, len(mapping)).tolist()):
+        for piece in range(start, stop, _PIECE):
+            mapping.madvise(_WILL_NEED, piece, min(_PIECE, stop - piece))
     return total
 
 
@@ -62,25 +75,26 @@ class FilePrefetcher:
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
-        self._files, self.done = files, False
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+        self._files, self.active = files, False
+        self._begun, self._lock = False, threading.Lock()
 
     def start(self) -> None:
         """Begin, unless it has begun before, on systems that can be asked."""
         with self._lock:
-            if self._thread is None and hasattr(os, "posix_fadvise"):
-                self._thread = threading.Thread(target=self._run, name="handful-prefetch", daemon=True)
-                self._thread.start()
+            if not self._begun and hasattr(os, "posix_fadvise"):
+                self.active = True
+                threading.Thread(target=self._run, name="handful-prefetch", daemon=True).start()
+            self._begun = True
 
     def _run(self) -> None:
         for file in self._files:
             with contextlib.suppress(OSError), open(file, "rb", buffering=0) as stream:
                 fd, size = stream.fileno(), os.fstat(stream.fileno()).st_size
-                for start in range(0, size, _PIECE):
-                    os.posix_fadvise(fd, start, _PIECE, os.POSIX_FADV_WILLNEED)
+                for start in range(0, size, _STEP):
+                    for piece in range(start, min(size, start + _STEP), _PIECE):
+                        os.posix_fadvise(fd, piece, _PIECE, os.POSIX_FADV_WILLNEED)
                     os.pread(fd, 1, max(0, start - _AHEAD))  # waits until that piece is there
-        self.done = True
+        self.active = False
 
 
 def _mapping(array: Array) -> mmap.mmap | None:

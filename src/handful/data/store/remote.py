@@ -18,7 +18,7 @@ from handful.data.gather import offsets_of
 from handful.data.store import manifest as m
 from handful.data.store.manifest import Manifest, Part, file_name
 from handful.data.store.read import Store, StoreRows
-from handful.data.store.readahead import runs
+from handful.data.store.readahead import distinct, runs
 
 CACHE = 4 << 30  # bytes; the environment variable HANDFUL_CACHE sets another bound
 PAGE = 256 << 10  # bytes fetched at a time: a request costs about as long as these take to arrive
@@ -73,7 +73,7 @@ class RemoteStore(StoreRows):
         """Fetch what `rows` need into the cache; returns the bytes fetched."""
         before = self.pages.fetched
         if len(rows):
-            self._fetch(np.unique(rows))
+            self._fetch(distinct(rows))
         return self.pages.fetched - before
 
     def check_window(self, rows: int) -> None:
@@ -84,7 +84,7 @@ class RemoteStore(StoreRows):
 
     def _store(self, rows: Rows) -> Store:
         """A little store in memory that holds just these rows, sorted, each once."""
-        ids = np.unique(rows) if len(rows) else np.zeros(1, np.int64)
+        ids = distinct(rows) if len(rows) else np.zeros(1, np.int64)
         files: dict[str, list[Bytes]] = {}
         lengths: dict[int, list[Rows]] = {}
         for found in self._fetch(ids):

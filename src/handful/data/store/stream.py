@@ -177,7 +177,9 @@ class TableFeed:
                 self._columns[name] = column
         check_inputs(self._columns, o, notes)
         self._encoded = {
-            name: form.fit for name, form in self._forms.items() if keeps_encoded(images, seen.rows * form.bytes)
+            name: form.fit
+            for name, form in self._forms.items()
+            if keeps_encoded(images, seen.rows * form.bytes) and not form.exact
         }
         self._o = replace(o, columns=tuple(self._columns), schema=self._columns, budget=0)
         parts = plan_parts(self._columns, self._encoded)

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from handful.optim.build import set_base
-from handful.plan.probe.noise_scale import t95
+from handful.plan.probe.noise_scale import student
 from handful.plan.probe.steps import FAILED, Snapshot, train
 from handful.training.special.coupling import training_mode
 from handful.training.training import Training
@@ -136,7 +136,7 @@ def harmed(one: Branch, before: Sequence[float]) -> bool:
     if not math.isfinite(one.loss):
         return True
     each = _per_batch_improvement(one, before)
-    return len(each) > 0 and float(-each.mean()) > t95(len(each) - 1) * standard_error(each)
+    return len(each) > 0 and float(-each.mean()) > student(len(each) - 1) * standard_error(each)
 
 
 def improvement(one: Branch, before: Sequence[float]) -> float:

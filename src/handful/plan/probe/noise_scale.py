@@ -134,7 +134,7 @@ def pool(measured: Iterable[GradientMoments]) -> NoiseScale:
     if not found:
         return NoiseScale(None, 0.0, math.inf, "not measurable", t, g, examples)
     tt, tg, gg = (sum(m.covariance[k] for m in found) for k in range(3))
-    low, high = fieller(t, g, tt, tg, gg, t95(sum(m.parts - 1 for m in found)))
+    low, high = fieller(t, g, tt, tg, gg, student(sum(m.parts - 1 for m in found)))
     if g <= 0 or t < 0:
         return NoiseScale(None, low, math.inf, "not measurable", t, g, examples)
     if not math.isfinite(high):
@@ -154,15 +154,16 @@ def fieller(t: float, g: float, tt: float, tg: float, gg: float, z: float) -> tu
     return 0.0, math.inf
 
 
-def t95(degrees: int) -> float:
-    """Student's t, one-sided 95%, for so many degrees of freedom (at least 1): 90% lie between the two limits.
+def student(degrees: int, p: float = 0.95) -> float:
+    """Student's t below which a share p lies, for so many degrees of freedom (at least 1): of 95%, 90% lie between the
+    two limits.
 
-    >>> round(t95(15), 3)
+    >>> round(student(15), 3)
     1.753
     """
     from scipy.special import stdtrit  # a third of a second that most runs do without
 
-    return float(stdtrit(max(1, degrees), 0.95))
+    return float(stdtrit(max(1, degrees), p))
 
 
 def gradient_in_parts(

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from handful.base.errors import HandfulError
 from handful.base.keys import random_states
@@ -21,6 +23,7 @@ from handful.training.watch.evaluation import evaluate
 from handful.training.watch.guards import NonFiniteLoss, OutOfMemory
 from handful.training.watch.weights import put_back
 
+T = TypeVar("T")
 FAILED = math.inf  # the loss of a trial that broke off
 
 
@@ -39,10 +42,10 @@ class Snapshot:
         self.weights = [(p, p.detach().clone()) for p in (*model.parameters(), *model.buffers())]
         self.grads = [(p, None if p.grad is None else p.grad.detach().clone()) for p in model.parameters()]
         self.modes = [(m, m.training) for m in model.modules()]
-        self.optimizer = {p: deepcopy(entry) for p, entry in s.optimizer.state.items()}
+        self.optimizer = {p: copied(entry) for p, entry in s.optimizer.state.items()}
         self.options = [deepcopy({k: v for k, v in g.items() if k != "params"}) for g in s.optimizer.param_groups]
         self.state = replace(
-            s, noise=list(s.noise), trail=list(s.trail), window=deepcopy(s.window.whole()), average=deepcopy(s.average)
+            s, noise=list(s.noise), trail=list(s.trail), window=deepcopy(s.window.whole()), average=copied(s.average)
         )
         self.logged = len(s.history)
         self.restore_random = random_states()
@@ -70,10 +73,16 @@ class Snapshot:
         for tensor, value in self.weights:
             put_back(tensor, value)
         s.optimizer.state.clear()  # in place: an optimizer of two parts shares one dict between them
-        s.optimizer.state.update({p: deepcopy(entry) for p, entry in self.optimizer.items()})
+        s.optimizer.state.update({p: copied(entry) for p, entry in self.optimizer.items()})
         if s.average is not None:
-            s.average = deepcopy(kept.average)
+            s.average = copied(kept.average)
         s.position, s.step, s.window, s.trail = kept.position, kept.step, deepcopy(kept.window), list(kept.trail)
+
+
+def copied(kept: T) -> T:
+    """As deepcopy; plain tensors in a dict are cloned, which takes a tenth of the time."""
+    values = kept.values() if isinstance(kept, dict) else ()
+    return deepcopy(kept, {id(v): v.clone() for v in values if type(v) is Tensor and not v.requires_grad})
 
 
 @contextmanager

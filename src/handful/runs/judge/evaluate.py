@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from handful.base.errors import shown
 from handful.base.keys import drawing
 from handful.batches.batches import Batches
-from handful.data.base import Source
+from handful.data.base import Batch, Column, Source
 from handful.data.media.folder import file_names
 from handful.report.document import Page, Part, Section
 from handful.report.figure import Figure
@@ -33,7 +33,7 @@ from handful.report.words import (
     sentence,
     split_score,
 )
-from handful.runs.judge.examples import contents, pictures_of, shorten, sounds_of
+from handful.runs.judge.examples import contents, pictures_of, shorten, sounds_of, titled, units_of
 from handful.runs.judge.tally import Details, Floats, Row, Tally
 from handful.training.objective import Objective
 from handful.training.process.parallel import ALONE, Ranks
@@ -48,6 +48,7 @@ BY_ROWS: dict[str, Callable[[Floats, Floats], Floats]] = {  # scores of [samples
     "rmse": lambda true, guess: np.sqrt(((guess - true) ** 2).mean(1)),
     "r2": lambda true, guess: 1 - ((guess - true) ** 2).mean(1) / true.var(1),
 }
+_LISTED = ("row", "target", "prediction", "probability", "loss", "file")  # of a row, before what it holds
 _SHOWN = {"most": 8, "length": 300}  # columns and characters of a listed row
 
 
@@ -68,6 +69,7 @@ class Evaluation:
     sounds:    WAV files of the worst rows of a set of sounds
     target, unit: the name of the target, and of a regression the unit of its values, or ""
     parts:     of several targets: what was counted of each by itself, without scores and rows
+    units:     of the columns of `worst` that have one
     """
 
     name: str
@@ -85,6 +87,7 @@ class Evaluation:
     target: str = ""
     unit: str = ""
     parts: list["Evaluation"] = field(default_factory=list)
+    units: dict[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         scores = ", ".join(f"{name} {value:.4g}" for name, value in self.scores.items())
@@ -102,7 +105,7 @@ class Evaluation:
                 print_table(part.classes)
         if self.worst:
             print("\nrows of highest loss:")
-            print_table([{k: _short(v) for k, v in row.items()} for row in self.worst[:worst]])
+            print_table([{k: _short(v) for k, v in row.items()} for row in titled(self.worst[:worst], self.units)])
 
     def write(self, path: str | Path, title: str) -> Path:
         """Write the page to `path` and return it."""
@@ -124,7 +127,7 @@ class Evaluation:
         every = 1 if self.residuals is None else -(-len(self.residuals[0]) // rows)
         kept = {"scores": self.scores, "rows": self.rows, "classes": self.classes, "labels": list(self.labels),
                 "worst": self.worst, "target": self.target, "unit": self.unit, "name": self.name}  # fmt: skip
-        kept |= {"confusion": _listed(self.confusion), "calibration": _listed(self.calibration)}
+        kept |= {"units": self.units, "confusion": _listed(self.confusion), "calibration": _listed(self.calibration)}
         kept["residuals"] = [part[::every].tolist() for part in self.residuals or ()]
         if self.pictures is not None:
             step = -(-max(self.pictures.shape[2:]) // 128)  # every k-th pixel of large ones
@@ -195,7 +198,7 @@ class Evaluation:
         """The rows of highest loss: as pictures or sounds, where they are that, and as a table."""
         if not self.worst:
             return []
-        rows, captions = table_html(Grid.of(self.worst)), [_caption(row) for row in self.worst]
+        rows, captions = table_html(Grid.of(titled(self.worst, self.units))), [_caption(row) for row in self.worst]
         listed: list[Part] = [folded("The same as a table", rows) if self.pictures is not None or self.sounds else rows]
         if self.pictures is not None:
             listed.insert(0, picture_grid(self.pictures, captions[: len(self.pictures)]))
@@ -239,6 +242,18 @@ def _listed(array: NDArray[np.generic] | None) -> object:
     return None if array is None else array.tolist()
 
 
+def _as_given(found: Evaluation, column: Column | None, read: Batch) -> list[object]:
+    """The numbers of the target as they are in the data: those that the model learns from are scaled, in float32."""
+    if found.residuals is None or column is None or column.kind != "number" or column.dates or column.shape:
+        return []
+    return list(read.tensor(found.target).tolist())
+
+
+def _apart(name: str) -> str:
+    """The name of a column, told from what else is listed of a row."""
+    return f"column '{name}'" if name in _LISTED else name
+
+
 def _short(value: object) -> object:
     return shorten(value, 60) if isinstance(value, str) else value
 
@@ -273,12 +288,15 @@ def evaluate(
         with drawing("look"):
             read, files = source.take(ids), file_names(source.where)
         holds = contents(source, read, pipeline.uses, **_SHOWN)
+        true = _as_given(found, source.columns.get(found.target), read)
         for i, (wrong, row) in enumerate(zip(details.worst, original_rows(source, ids).tolist(), strict=True)):
-            known = {"target": wrong.target, "prediction": wrong.prediction, "probability": wrong.sure}
-            known |= {"loss": wrong.loss}
+            known = {"target": true[i] if true else wrong.target, "prediction": wrong.prediction}
+            known |= {"probability": wrong.sure, "loss": wrong.loss}
             known |= {"file": files[wrong.row]} if len(files) == len(source) else {}
-            listed = {"row": row, **known, **{name: values[i] for name, values in holds.items()}}
+            listed = {"row": row, **known, **{_apart(name): values[i] for name, values in holds.items()}}
             found.worst.append({name: value for name, value in listed.items() if value is not None})
+        of_target = {"target": found.unit, "prediction": found.unit} if found.unit not in ("", DATES) else {}
+        found.units = {_apart(name): unit for name, unit in units_of(source, holds).items()} | of_target
         kinds = {source.columns[name].kind: name for name in reversed(pipeline.uses)}
         found.pictures = pictures_of(read, kinds["image"]) if "image" in kinds else None
         found.sounds = sounds_of(read, kinds["audio"], source.columns[kinds["audio"]]) if "audio" in kinds else []

@@ -2,13 +2,14 @@
 
 import io
 import wave
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from handful.base.plan import Row
 from handful.data.base import Batch, Column, Source
 from handful.transform.target_values import form_of, written
 
@@ -32,6 +33,21 @@ def class_name(column: Column, code: float | str) -> str:
     if column.classes is None:
         return str(code)
     return column.classes[int(code)] if int(code) >= 0 else "missing"
+
+
+def units_of(source: Source, names: Iterable[str]) -> dict[str, str]:
+    """The units of those columns that have one."""
+    return {name: unit for name in names if (unit := source.columns[name].unit)}
+
+
+def titled(rows: Iterable[Row], units: Mapping[str, str]) -> list[Row]:
+    """The rows with the units behind the names of their columns.
+
+    >>> titled([{"row": 1, "far": 5.0}], {"far": "km"})
+    [{'row': 1, 'far (km)': 5.0}]
+    """
+    titles = {name: f"{name} ({unit})" for name, unit in units.items()}
+    return [{titles.get(name, name): value for name, value in row.items()} for row in rows]
 
 
 def contents(source: Source, batch: Batch, names: Iterable[str], *, most: int, length: int) -> dict[str, list[object]]:

@@ -145,6 +145,12 @@ class RunFolder:
         tensors = checkpoint.read_tensors(self.path / "pipeline.safetensors", table["tensors"])
         return Pipeline.from_dict(table["pipeline"], tensors)
 
+    def unit(self) -> str:
+        """Of the numbers of the target (see `Pipeline.unit`); "" where that cannot be read."""
+        with contextlib.suppress(HandfulError):
+            return self.pipeline().unit
+        return ""
+
     def model_config(self) -> Row:
         """How to build the ready-made model again; empty for the caller's own."""
         return files.read_json(self.path / "model.json")
