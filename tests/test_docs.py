@@ -103,6 +103,8 @@ def test_both_measured_pages_hold_the_numbers_that_the_tour_measured():
             assert shown == (value if isinstance(value, str) else value[language]), (page.name, key)
     assert keys[0] == keys[1]
     assert len(keys[0]) > 90
+    for page in MEASURED:  # a line that begins with a mark ends the paragraph before it
+        assert not re.search("^<!--", page.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_each_row_of_the_reliability_page_names_tests_that_exist():

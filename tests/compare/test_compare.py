@@ -471,6 +471,7 @@ def test_what_there_is_no_time_for_is_left_out_and_said_but_never_all_but_one(mo
     c = compare("linear", digits(60), [1, 8, 16, "full"], epochs=0.5, budget=100, lrs=0.1, seeds=1, quiet=True)
     assert [row["method"] for row in c.table] == ["1 row", "8 rows"]
     assert "no time for 16 rows; no time for full batch" in c.choices["time"].reason
+    assert f"budget: 1 min 40 s, {c.choices['time'].reason}\n" in str(c)
     assert clock.runs == 2
 
 

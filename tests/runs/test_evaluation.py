@@ -244,6 +244,8 @@ def test_sounds_that_are_taken_for_others_can_be_heard(tmp_path):
 
 def test_the_command_of_a_plan_makes_the_plan_again(tmp_path, command):
     options = {"l1": 0.5, "until": "steps(1) | seconds(9)", "batch": 16, "lr": 0.1, "augment": None}
+    options |= {"shuffle": "balanced", "evaluate_every": 0.5, "save_every": 7, "clip_value": 0.5}
+    options |= {"compile": False, "graph": False}
     run = handful.fit("linear", "digits", quiet=True, **options)
     words = shlex.split(run.plan.command)
     assert words[:3] == ["handful", "train", "digits"]

@@ -49,18 +49,8 @@ class Choice:
         return cls(kept, "given", reason, reproducible=kept == where)
 
 
-# Options of `fit` that `handful train` leaves as they are.
-IN_PYTHON = {
-    "clip_value",
-    "compile",
-    "shuffle",
-    "evaluate_every",
-    "save_every",
-    "batch_growth",
-    "step_times",
-    "join",
-    "training_step",
-}
+# Options of `fit` that are for Python.
+IN_PYTHON = {"batch_growth", "step_times", "join", "training_step"}
 # What may be changed when a run goes on: how it is computed, how large a step is, when something happens.
 COMPUTED = {"micro_batch", "threads", "compile", "graph", "device", "profile", "sharding"}
 CHANGEABLE = COMPUTED | {"until", "lr", "schedule", "batch", "batch_growth", "l1", "clip_norm", "clip_value", "augment",
@@ -129,7 +119,8 @@ class Plan:
         words = ["handful", "train", str(given.pop("data").value)]
         for name, choice in given.items():
             flag = f"--{name.replace('_', '-')}"
-            words += [flag] if choice.value is True else [flag, "none" if choice.value is None else str(choice.value)]
+            bare = choice.value is True and name not in ("compile", "graph")  # which may be "auto", too
+            words += [flag] if bare else [flag, "none" if choice.value is None else str(choice.value)]
         return shlex.join(words)
 
     def save(self, path: Path) -> None:

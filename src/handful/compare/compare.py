@@ -45,9 +45,10 @@ class Comparison(Results):
         if min(seen.values()) < 0.9 * max(seen.values()):
             each = ", ".join(f"{name} {say_number(n)}" for name, n in seen.items())
             answers = f"length: time ran out before all had seen as many examples ({each})\n{answers}"
-        return (
-            f"{text_table(words(self.table, self.score, self.target.unit))}\n\ntarget: {self.target.words}\n{answers}"
-        )
+        if time := self.choices.get("time"):
+            answers = f"budget: {time.value}, {time.reason}\n{answers}"
+        lines = text_table(words(self.table, self.score, self.target.unit))
+        return f"{lines}\n\ntarget: {self.target.words}\n{answers}"
 
     def report(self, path: str | Path = "comparison.html") -> Path:
         """Write the page that shows the comparison, one file that opens offline. Returns its path."""

@@ -183,9 +183,9 @@ def untold(optimizer: Optimizer) -> list[str]:
     """A note on what an optimizer keeps, beside its groups and their state, that no checkpoint holds, if it does.
 
     >>> sgd = type("Odd", (torch.optim.SGD,), {"__module__": "mine"})([torch.zeros(2)], lr=0.1)
-    >>> sgd.seen = {1, 2}
+    >>> sgd.seen = range(2)
     >>> untold(sgd)
-    ["Odd keeps a set in 'seen', which its state_dict() does not tell and ... a resumed run begins with a new one."]
+    ["Odd keeps a range in 'seen', which its state_dict() does not tell and ... a resumed run begins with a new one."]
     """
     with without_compiler():
         odd = _beside(optimizer, optimizer.state_dict(), {})[1]
@@ -242,7 +242,7 @@ def _inside(value: Any) -> Any:
     """Its state, or its attributes, where it is no plain value and has them."""
     if hasattr(value, "load_state_dict"):
         return value.state_dict()
-    plain = isinstance(value, Tensor | dict | list | tuple | deque | int | float | str)
+    plain = isinstance(value, Tensor | dict | list | tuple | set | frozenset | deque | int | float | str)
     return value if plain else getattr(value, "__dict__", None) or value
 
 
@@ -328,6 +328,9 @@ def load_state(optimizer: Optimizer, tensors: Mapping[str, Tensor], meta: Mappin
     optimizer.state.update(state)
 
 
+_OF_ITEMS: dict[str, Any] = {"tuple": tuple, "list": list, "set": set, "frozenset": frozenset}
+
+
 def _pack(value: object, name: str, tensors: dict[str, Tensor]) -> object:
     """JSON-able form: plain values as they are, the rest as a dict whose key names the type."""
     match value:
@@ -339,10 +342,10 @@ def _pack(value: object, name: str, tensors: dict[str, Tensor]) -> object:
             return {"float": str(value)}  # JSON has no inf and no nan
         case None | bool() | int() | float() | str():
             return value
-        case tuple():
-            return {"tuple": [_pack(item, f"{name}.{index}", tensors) for index, item in enumerate(value)]}
-        case list():
-            return {"list": [_pack(item, f"{name}.{index}", tensors) for index, item in enumerate(value)]}
+        case tuple() | list() | set() | frozenset():
+            kind = next(kind for kind, of in _OF_ITEMS.items() if isinstance(value, of))
+            items = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
+            return {kind: [_pack(item, f"{name}.{index}", tensors) for index, item in enumerate(items)]}
         case deque():
             return {
                 "deque": [_pack(item, f"{name}.{i}", tensors) for i, item in enumerate(value)],
@@ -374,10 +377,8 @@ def _unpack(form: Any, tensors: Mapping[str, Tensor], parameter: Tensor, scalars
             return _place(tensors[name], device, parameter, scalars_too)
         case {"float": text}:
             return float(text)
-        case {"tuple": items}:
-            return tuple(_unpack(item, tensors, parameter, scalars_too) for item in items)
-        case {"list": items}:
-            return [_unpack(item, tensors, parameter, scalars_too) for item in items]
+        case {"tuple": items} | {"list": items} | {"set": items} | {"frozenset": items}:
+            return _OF_ITEMS[next(iter(form))](_unpack(item, tensors, parameter, scalars_too) for item in items)
         case {"deque": items, "most": most}:
             return deque((_unpack(item, tensors, parameter, scalars_too) for item in items), most)
         case {"dtype": str(text)} if isinstance(found := getattr(torch, text, None), torch.dtype):

@@ -104,7 +104,12 @@ RATES = Kind(
     lambda text: weights(text) if "=" in text else ABOVE_0.read(text),
     "<float>",
 )
-YES_OR_NO = Kind("True, False", lambda value: isinstance(value, bool))
+YES_OR_NO = Kind(
+    "True, False",
+    lambda value: isinstance(value, bool),
+    lambda text: {"true": True, "false": False}.get(text.lower(), text),
+    "<bool>",
+)
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,9 @@ class Grid:
         Grid(columns=['a', 'b', 'c'], rows=[[1, None, 2], [3, 'x', 4]])
         """
         columns: list[str] = []
-        for row in rows:
-            at = 0
-            for name in row if row.keys() - set(columns) else ():
+        for row in (row for row in rows if row.keys() - set(columns)):
+            at = next((columns.index(name) for name in row if name in columns), len(columns))
+            for name in row:
                 at = columns.index(name) if name in columns else at
                 columns[at : at + (name in columns)] = [name]
                 at += 1
