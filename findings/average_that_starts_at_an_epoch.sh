@@ -7,7 +7,7 @@
 #                     and the one by step, which was given no start, says yes to every step. From epoch 8 on the test by epoch says
 #                     yes, too, after the epoch's last step: that step's weights are averaged twice. That is all the option does.
 # What it costs       `fit` leaves the averaged weights in the model and writes them to `state_dict` of the checkpoints. After 1,000
-#                     steps some 37% of them are the weights after step 1: a model that has a loss of near 0 is saved with a tenth or more of
+#                     steps some 37% of them are the weights after step 1: a model that has a loss of near 0 is saved with nearly a tenth of
 #                     its first one. Validation, which looks at the average, shows a slow learner, and so invites a higher rate.
 # With steps          update_starting_at_step=800 does start there, with the weights as they are then (before that, validation looks at
 #                     the first weights). To have the start by epoch, override should_update(), or multiply by the steps in an epoch.
