@@ -103,10 +103,8 @@ def find(head: bytes, ending: str, trained: Dialect | None = None) -> Dialect:
     """
     text, cut = head[:SAMPLE].decode("utf-8-sig", errors="replace"), len(head) > SAMPLE
     separators = ("\t",) if ending.startswith(".tsv") else _SEPARATORS
-    if not ending.startswith(".tsv"):
-        counted = _counted(_records(text, ",", cut))
-        if counted is not None:
-            return counted
+    if not ending.startswith(".tsv") and (counted := _counted(_records(text, ",", cut))):
+        return counted
     skip, title = _before_header(text, cut, separators, trained)
     text = text.split("\n", skip)[skip]
     found = _as_trained(text, cut, separators, trained) if trained else _of_new(text, cut, separators)
