@@ -97,3 +97,34 @@ def test_numbers_as_a_target():
 def test_what_is_one_value(cells):
     column = handful.open({"c": cells * 20, "y": [0, 1] * (len(cells) * 10)}, target="y").columns["c"]
     assert (column.separator, column.kind in ("category", "number")) == (None, True)
+
+
+@pytest.mark.parametrize("between", ["/", "-", "x", " × "])
+def test_two_numbers_in_each_cell_are_numbers_and_stay_so(tmp_path, between):
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(90, 180, 400), rng.integers(50, 110, 400)
+    frame = pd.DataFrame({"bp": [f"{i}{between}{j}" for i, j in zip(a, b)], "y": np.where(a - b > 70, "high", "low")})
+    frame.loc[7, "bp"] = "n/a"
+    frame.to_csv(tmp_path / "bp.csv", index=False)
+    value = handful.open(str(tmp_path / "bp.csv"), target="y").take(range(8)).tensor("bp").numpy()
+    assert value[:7].tolist() == np.stack([a, b], 1)[:7].tolist()
+    assert np.isnan(value[7]).all()
+    run = handful.fit("mlp", str(tmp_path / "bp.csv"), target="y", lr=0.01, batch=16, until="epochs(20)", quiet=True)
+    assert run.scores["valid_accuracy"] > 0.9  # as 350 categories they told nothing
+    assert run.predict({"bp": f"171{between}60"}).tolist() == ["high"]
+    assert run.predict(frame[7:8]).shape == (1,)
+
+
+def test_codes_few_pairs_seasons_and_targets_are_no_two_numbers():
+    cells = {
+        "code": [f"00-{k}" for k in range(60)],
+        "grade": [f"{k % 5}/5" for k in range(60)],
+        "odd": [f"{k}/5" if k else "a/5" for k in range(60)],
+        "season": [f"{2001 + k % 22}/{(2002 + k % 22) % 100:02}" for k in range(60)],
+    }
+    found = handful.open(
+        {name: values * 2 for name, values in cells.items()} | {"y": list(range(120))}, target="y"
+    ).columns
+    assert {found[name].kind for name in cells} == {"category"}
+    scores = handful.open({"x": list(range(120)), "y": [f"{k}-{k}" for k in range(60)] * 2}, target="y")
+    assert scores.columns["y"].kind == "category"

@@ -141,3 +141,20 @@ def test_fields_that_only_later_rows_have_and_names_that_clash(tmp_path):
 def test_what_is_refused(tmp_path, members, said):
     with pytest.raises(HandfulError, match=re.escape(said)):
         prepared(tmp_path, members)
+
+
+@pytest.mark.parametrize("where", ["x-000000.tar", "*.tar", ""])
+def test_tars_that_are_opened_are_told_the_way_on(tmp_path, where):
+    for k in range(2):
+        with tarfile.open(tmp_path / f"x-{k:06}.tar", "w") as tar:
+            for name, value in ((f"{k}.txt", b"a text"), (f"{k}.cls", b"1")):
+                info = tarfile.TarInfo(name)
+                info.size = len(value)
+                tar.addfile(info, io.BytesIO(value))
+    place = str(tmp_path / where)
+    with pytest.raises(
+        HandfulError, match=r"tar files?: write their rows as a store first, as in handful prepare '"
+    ) as said:
+        handful.open(place)
+    asked = str(said.value).split("'")[-2]
+    assert len(handful.prepare(asked, tmp_path / "store")) == (1 if where.startswith("x") else 2)

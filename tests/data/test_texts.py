@@ -3,6 +3,7 @@
 import zipfile
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import handful
@@ -106,3 +107,24 @@ def test_texts_beside_pictures_are_about_them(tmp_path):
     data = handful.open(folder)
     assert list(data.columns) == ["image", "label"]
     assert any("6 files of" in note and "are not images: left out" in note for note in data.notes)
+
+
+PHRASES = ["cheap flights", "grand hotel", "red shoes", "blue coat", "很好", "不好", "とても良い"]
+
+
+@pytest.mark.parametrize("unique", [True, False])
+@pytest.mark.parametrize("kind", ["dict", "frame", "csv"])
+def test_short_texts_different_in_most_rows_are_texts_where_there_is_nothing_else(tmp_path, kind, unique):
+    numbers = np.arange(210) + (0 if unique else np.where(np.arange(210) == 9, -7, 0))  # one text comes twice
+    data = {"query": [f"{PHRASES[i % 7]} {k}" for i, k in enumerate(numbers)]}
+    data["is"] = ["travel" if i % 7 < 2 else "other" for i in range(210)]
+    frame = pd.DataFrame(data)
+    frame.to_csv(tmp_path / "queries.csv", index=False)
+    given = {"dict": data, "frame": frame, "csv": str(tmp_path / "queries.csv")}[kind]
+    run = handful.fit("auto", given, target="is", batch=16, lr=0.01, until="epochs(8)", quiet=True)
+    assert run.plan.model == "text"
+    assert run.predict({"query": ["grand hotel 999", "red shoes 999", "不好 999"]}).tolist() == [
+        "travel",
+        "other",
+        "other",
+    ]

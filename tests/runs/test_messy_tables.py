@@ -1,6 +1,7 @@
 """Columns that people have and no textbook: codes with zeros in front, numbers past 64 bits, periods, sparse frames."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -247,6 +248,19 @@ def test_durations_are_seconds_in_every_container(tmp_path):
         assert torch.equal(run.outputs(dict(frame.iloc[5])), run.outputs(frame)[[5]])
         with pytest.raises(HandfulError, match="'t' must be a duration but is 'soon' in row 0"):
             run.predict({"t": "soon", "z": 0.0})
+
+
+@pytest.mark.parametrize("write", [lambda m: f"{m // 60}h {m % 60}m", lambda m: str(pd.Timedelta(m, unit="m"))])
+def test_a_duration_in_text_is_given_back_as_text_of_hours(tmp_path, write):
+    minutes = 7 * np.arange(120)
+    frame = pd.DataFrame({"x": minutes, "t": [write(int(m)) for m in minutes]})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    run = handful.fit("linear", str(tmp_path / "t.csv"), target="t", lr=0.3, until="epochs(60)", valid=None, quiet=True)
+    found = run.predict(frame)
+    assert all(re.fullmatch(r"-?\d+:\d\d:\d\d(\.\d+)?", text) for text in found)
+    seconds = pd.to_timedelta(found).total_seconds().to_numpy()  # another reader
+    assert run.evaluate(frame)["mae"] == pytest.approx(np.abs(seconds - 60 * minutes).mean(), abs=0.01)
+    assert np.abs(seconds - 60 * minutes).mean() < 600
 
 
 def test_a_typed_duration_is_given_back_as_one(tmp_path):

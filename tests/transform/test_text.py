@@ -220,7 +220,7 @@ class TestLanguage:
     def test_too_short_or_no_text(self):
         with pytest.raises(HandfulError, match="too few for one window of 128"):
             language_source(Texts(["short"]))
-        with pytest.raises(HandfulError, match="one text column"):
+        with pytest.raises(HandfulError, match="one column of text or token ids"):
             language_source(Tokens([[1]], [0]))
 
 

@@ -33,7 +33,7 @@ from handful.data.datasets import (
     rows_in,
     taken_apart,
 )
-from handful.data.media.folder import open_folder, open_zip
+from handful.data.media.folder import open_folder, open_zip, to_store
 from handful.data.options import Collate, Names, Options, Size, checked
 from handful.data.pairs import is_table, open_columns, open_pair, open_rows
 from handful.data.store.paths import local_files
@@ -251,7 +251,7 @@ def _open_local(path: Path, o: Options) -> Source:
     if kind in READERS:
         return open_file(str(path), o)
     if kind in TARS:
-        raise HandfulError(f"{path} is a tar file: write it as a store first, as in handful prepare {path} STORE")
+        raise HandfulError(f"{path} is a tar file: {to_store(path)}")
     raise refused(str(path), [*READERS, ".txt", ".zip"])
 
 
@@ -261,6 +261,8 @@ def _open_pattern(path: Path, o: Options) -> Source:
     other = [p for p in files if ending(p.name) not in TABLES]
     if not files:
         raise HandfulError(f"'{path}' names folders alone: add a pattern for the files in them, such as /*.csv")
+    if other and len(other) == len(files) and all(ending(p.name) in TARS for p in other):
+        raise HandfulError(f"'{path}' names tar files: {to_store(path)}")
     if other:
         raise HandfulError(
             f"'{path}' names {other[0].name}, which is not a table; patterns are for {', '.join(TABLES)}"

@@ -11,7 +11,15 @@ from handful.data.arrays import Arrays, Stored
 from handful.data.containers import is_xarray, of_xarray
 from handful.data.options import Options
 from handful.data.tables.arrays import LeftOut, from_values, is_sparse
-from handful.data.tables.arrow import check_inputs, chosen, is_frame, open_table, to_table, with_target
+from handful.data.tables.arrow import (
+    check_inputs,
+    chosen,
+    is_frame,
+    open_table,
+    texts_alone,
+    to_table,
+    with_target,
+)
 from handful.data.tables.types import TEXT
 
 
@@ -31,8 +39,14 @@ def open_columns(values: Mapping[str, object], o: Options, notes: list[str] | No
         except LeftOut:
             if o.columns is not None or str(key) == o.target:
                 raise
+    strings = {key: pa.chunked_array([values[key]], TEXT) for key in keep if _of_strings(values.get(key))}
+    stored |= texts_alone(strings, stored, o, notes)
     check_inputs(stored, o, notes)
     return Arrays(stored, o.target, name=o.name, where=o.where, notes=notes)
+
+
+def _of_strings(values: object) -> bool:
+    return isinstance(values, list | tuple) and all(type(value) is str for value in values)
 
 
 def open_rows(rows: Sequence[Mapping[str, object]], o: Options) -> Arrays:

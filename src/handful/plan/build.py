@@ -22,13 +22,13 @@ from handful.plan.balance import calmer, evenness
 from handful.plan.config import OPTIONS, Config
 from handful.plan.data import Data, make_batches, open_data, validation_batches
 from handful.plan.defaults import Chooser
-from handful.plan.dry_run import changed_by_a_call
 from handful.plan.model import as_given, compile_if_asked, make_model, make_objective, show_rows, start_from
 from handful.plan.probe.batch_growth import Grower, as_growth
 from handful.plan.probe.decide import batch_cap, decide, not_by_ranks, stated_times
 from handful.plan.probe.decision import Decision
 from handful.plan.probe.memory import in_parts
 from handful.plan.probe.step_time import Throughput, choose_threads, fit_times, measure_precision
+from handful.plan.row_by_row import uneven
 from handful.report.live import Live
 from handful.training.objective import Objective
 from handful.training.process import static
@@ -61,10 +61,9 @@ def assemble(
     measure: bool | Throughput = True,
     ranks: Ranks = ALONE,
 ) -> Training:
-    """Make every choice that the user left open and build the Training. Where rates were raced, the winner's
-    first steps are taken.
+    """Make every choice that the user left open and build the Training; the winner's steps of a race are taken.
 
-    measure: whether open choices are measured; provisional values stand in for them if not. Step times may be given.
+    measure: whether open choices are measured, or stand in provisionally; step times may be given.
     resuming: the plan of a run to go on with: its choices are taken over, and `given` holds only what replaces them.
     """
     asked = given
@@ -207,9 +206,8 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
     of_loss = "" if t.objective.over_ranks else t.objective.coupling
     coupling = mode_coupling(training_mode(t.objective.model)) or of_loss
     if (state.micro_batch is not None and state.micro_batch < state.batch) or t.ranks.size > 1:
-        asked = not (t.ranks.sharding or options.training_step is not None)
-        changed = changed_by_a_call(t.objective, t.batches.at(0, 2)) if asked else None
-        if why := coupling or changed:
+        tried = not t.ranks.sharding and options.training_step is None
+        if why := coupling or (tried and uneven(t.objective, t.batches.at(0, min(16, t.examples)))):
             chooser.notes.append(f"{why}: in parts, the gradient of a batch is not that of the whole batch")
     compile_if_asked(t.objective.model, options, chooser)
     choose_graph(t, options, chooser)
@@ -266,8 +264,7 @@ def is_open(value: object) -> bool:
 
 
 def as_changed(plan: Plan, now: Mapping[str, Choice], given: Mapping[str, object]) -> Plan:
-    """The plan of a run that goes on, with what the caller changes and may change. Raises HandfulError for the rest, by
-    name: a run of other data, another model or another loss is another run."""
+    """The plan of a run that goes on, with the caller's changes. HandfulError for what makes it another run."""
     if plan.fingerprint != now["fingerprint"].value:
         rows = int(now["rows"].value)
         differ = "other values in them" if rows == plan.rows else f"{plan.rows:,} rows then, {rows:,} now"
@@ -290,8 +287,11 @@ def adopt(t: Training, before: Plan) -> None:
     where no step follows: a change would be told and do nothing."""
     state, choices, ended = t.state, t.plan.choices, t.rule(t.progress())
     names = sorted(name for name in CHANGEABLE if choices.get(name) != before.choices.get(name))
-    if ended and (idle := [name for name in names if name not in {*COMPUTED, "until"}]):
-        raise HandfulError(f"{idle[0]} would change nothing: the run has ended ({ended}); give a later until=... too")
+    if ended and (idle := [name for name in names if name not in COMPUTED]):
+        at = f"step {state.step:,}, epoch {t.progress().epoch:.4g}"
+        past = f"until='{t.rule}' lies behind the run, which stands at {at}: give a later one ({ended})"
+        ends = f"{idle[0]} would change nothing: the run has ended ({ended}); give a later until=... too"
+        raise HandfulError(past if "until" in names else ends)
     if "lr" in names:
         set_base(state.optimizer, choices["lr"].value)
     if "batch" in names:

@@ -184,6 +184,8 @@ def select_columns(
     asked = recipes.check(options.recipe)
     if asked is None and name in MODELS:
         options = replace(options, recipe=recipes.of_model(source, MODELS[name].kinds))
+    elif asked is None and name == "auto" and recipes.short_texts(source):
+        options = replace(options, recipe="text")
     source = recipes.select(source, options.recipe, keep=[options.weight], where=train)
     if source.target is not None:
         chooser.set("target", source.target, "given" if options.target else "found")

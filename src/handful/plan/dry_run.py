@@ -5,13 +5,12 @@ import contextlib
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from itertools import chain
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from handful.base.errors import MISTAKES, HandfulError, some
+from handful.base.errors import MISTAKES, HandfulError
 from handful.base.keys import IN_TURN
 from handful.data.base import Batch
 from handful.losses import ctc
@@ -21,7 +20,6 @@ from handful.training.objective import Objective
 from handful.training.special.adapters import decodes, makes_loss
 from handful.training.special.coupling import training_mode
 from handful.training.watch.evaluation import evaluate
-from handful.training.watch.weights import buffers_kept
 from handful.transform.target import Target
 
 T = TypeVar("T")
@@ -73,7 +71,7 @@ def loss_of(objective: Objective, sample: Batch, name: str, own: bool) -> None:
         if target is None:
             raise HandfulError(
                 f"the loss ({name}) fails without a target: there is no target column, so the loss receives None; name "
-                f"one, or pass (x, x) to learn x itself ({_words(error)})"
+                f"one, or pass (x, x) to learn x itself{_next_token(sample)} ({_words(error)})"
             ) from error
         if "does not require grad" in str(error):
             raise HandfulError(
@@ -92,40 +90,17 @@ def loss_of(objective: Objective, sample: Batch, name: str, own: bool) -> None:
         )
 
 
+def _next_token(sample: Batch) -> str:
+    """The way on where inputs without a target may be token ids."""
+    ids = any(v.ndim < 3 and not v.is_floating_point() for v in tensors_in(list(sample.columns.values())))
+    return ", or task='language' to predict each next token" if ids else ""
+
+
 def _in_tuples(given: Mapping[str, object]) -> str:
     """The way on where a collate function left rows apart."""
     apart = [f"{name} is a tuple" for name, v in given.items() if isinstance(v, tuple)]
     way = "let it return Tensors, or pass loss='model' for a model whose forward takes them so and makes its own loss"
     return f"; {', '.join(apart)}, as the collate function gives it: {way}" if apart else ""
-
-
-def keeps_state(objective: Objective, sample: Batch) -> bool:
-    """Whether the model gives other outputs when it is called on the same rows again, with the same random numbers."""
-    outputs = [mapped(quietly(objective.model, lambda: objective.forward(sample)), Tensor.clone) for _ in range(2)]
-    pairs = zip(*map(tensors_in, outputs), strict=True)
-    return any(not torch.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in pairs)
-
-
-def changed_by_a_call(objective: Objective, batch: Batch) -> str | None:
-    """What of its own weights and buffers the model changes when it is called in training mode, in words; None where
-    nothing. They are left as they were."""
-    model = training_mode(objective.model)
-
-    def held() -> dict[str, Tensor]:
-        return {name: v.detach().clone() for name, v in chain(model.named_parameters(), model.named_buffers())}
-
-    with buffers_kept(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        kept = held()
-        try:
-            for weight in filter(lambda p: p.requires_grad, model.parameters()):
-                weight.add_(0.01)  # else what follows the weights, as an average does, is at first what it will be
-            before = held()
-            objective.forward(objective.to_device(batch))
-            names = [name for name, value in held().items() if not torch.equal(value, before[name])]
-        finally:  # also after Ctrl-C
-            for name, weight in model.named_parameters():
-                weight.copy_(kept[name])
-    return f"the model changes {some(names)} at each call in training mode" if names else None
 
 
 def in_training_alone(objective: Objective, output: object, sample: Batch, held_out: bool) -> bool:

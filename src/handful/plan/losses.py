@@ -17,12 +17,14 @@ from handful.losses.loss import (
     as_loss,
     class_axis,
     cross_entropy,
+    focal,
     huber,
     mae,
     mse,
     name_of,
     poisson,
     quantile,
+    token_cross_entropy,
 )
 from handful.losses.metric import Metric
 from handful.losses.together import heads, together
@@ -56,6 +58,7 @@ def loss(
         if isinstance(output, Tensor) and output.ndim == 2 and target and target.classes and not target.dense:
             _check_scores(output, len(target.classes))
         function = cross_entropy(smoothing, _weights(class_weight, data, output))
+        _check_kind(function, asked, output, data.pipeline)
         return function, Choice(asked, "given"), []
     if smoothing or class_weight is not None:
         raise HandfulError("label_smoothing and class_weight go with loss='auto'; give them to your own loss instead")
@@ -72,9 +75,16 @@ def loss(
 
 
 def _check_kind(function: LossFunction, name: str, output: object, pipeline: Pipeline) -> None:
-    """Raise HandfulError for a loss of numbers where the model scores classes, one of which a row has."""
+    """Raise HandfulError for a loss of numbers where the model scores classes, one of which a row has, or the other way
+    round."""
     target = pipeline.target
     match function:
+        case cross_entropy() | focal() | token_cross_entropy() if target and pipeline.task == "regression":
+            if not target.dense:
+                raise HandfulError(
+                    f"the target '{target.column}' is numbers with decimals or many values, and {name} scores classes: "
+                    "leave loss out, or pass task='classification' where each value is a class"
+                )
         case mse() | mae() | huber() | quantile() | poisson() if target:
             if target.dense or not isinstance(output, Tensor) or output.ndim != 2 or output.shape[1] == 1:
                 return

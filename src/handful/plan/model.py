@@ -22,7 +22,7 @@ from handful.losses.loss import model as of_model
 from handful.losses.outputs import part_of, scores_in
 from handful.models.base import Model
 from handful.models.wrapped import SHARED, compile_calls, is_compiled, unwrapped
-from handful.plan import dry_run, losses
+from handful.plan import dry_run, losses, row_by_row
 from handful.plan.balance import mean_weight, uneven
 from handful.plan.config import Config
 from handful.plan.data import Data, augmentation
@@ -186,7 +186,11 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
             chooser.notes.append(
                 "The model's own training_step is not called; see training_step=, of (model, batch, step)."
             )
-        return scored(objective, data, options, chooser)
+        scored(objective, data, options, chooser)
+        if data.own_model:
+            some = np.unique(np.linspace(0, len(data.train) - 1, ROWS_OF_FORM).astype(np.int64))
+            chooser.notes += row_by_row.beside(objective, objective.to_device(data.pipeline(data.train.take(some))))
+        return objective
 
 
 def check_frozen(loss: object) -> None:
@@ -282,7 +286,7 @@ def note_loss(
     """The loss, and what it is given, in the plan. found: it is the model's, by its forward."""
     why = "the model makes it, in its forward"
     chooser.put("loss", Choice(choice.value, "found", why) if found else choice)
-    if dry_run.keeps_state(objective, sample):
+    if row_by_row.keeps_state(objective, sample):
         chooser.notes.append(
             "called twice on the same rows, in evaluation mode, the model gives other outputs: it keeps something "
             "between calls that is no buffer, and scores, micro-batches and resumed runs depend on it"

@@ -29,8 +29,10 @@ def sample(
     trained with. Raises HandfulError for a run that is not of a language model, and for arguments out of range.
     """
     tokenizer, window = pipeline.tokenizer, pipeline.shape
-    if pipeline.task != "language" or tokenizer is None or window[0] is None:
+    if pipeline.task != "language" or window[0] is None:
         raise HandfulError(f"only a language model continues text; this run's task is {pipeline.task}")
+    if tokenizer is None:
+        raise HandfulError("this run learned from token ids, for which it has no text: call run.model on ids of yours")
     if length < 0 or not temperature >= 0 or (top is not None and top < 1):
         raise HandfulError(f"length and temperature must be at least 0 and top 1, not {length}, {temperature}, {top}")
     ids = tokenizer.encode([prompt])[0].tolist() if prompt else []

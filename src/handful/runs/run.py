@@ -303,9 +303,9 @@ class Run:
         skip = bad_rows or (bad.value if bad else "stop")
         p, choice = self.pipeline, self.plan.choices.get("target")
         target = choice.value if choice else None
-        if p.tokenizer is not None:
+        if p.task == "language":
             if not need_target:
-                raise HandfulError("a language model goes on with a text: use sample")
+                raise HandfulError("a language model goes on with a text: use sample, or run.model on token ids")
             source: Source = p.windows(open_source(data))
         elif not need_target or p.target is None:
             source = open_raw(data, p.schema, collate=p.collate)

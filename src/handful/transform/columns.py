@@ -12,10 +12,12 @@ from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Column, Source, Value, View, Windows
 from handful.data.open import open as open_source
 from handful.data.options import Options
+from handful.data.tables.strings import count_words
 from handful.data.tables.types import TEXT, is_moment, named
 from handful.data.tables.values import apply
 from handful.data.tables.written import DIGITS, as_digits
 from handful.data.targets import names_of
+from handful.transform.language import is_ids
 from handful.transform.steps.categories import strings
 from handful.transform.steps.stored import stored
 
@@ -127,8 +129,23 @@ def of_model(source: Source, kinds: tuple[str, ...]) -> str | None:
     if len(kinds) != 1 or kinds[0] not in KINDS:
         return None
     fits = any(c.kind in KINDS[kinds[0]] or (kinds[0] == "image" and _picture(c)) for c in columns)
+    fits = fits or (kinds[0] == "language" and source.target is None and any(map(is_ids, columns)))
     fits = fits or (kinds[0] == "text" and {c.kind for c in columns} == {"category"})  # texts that repeat
     return kinds[0] if fits else None
+
+
+def short_texts(source: Source) -> bool:
+    """Whether all there is to learn from is one column of strings that are different in most rows and of two words or
+    so: as categories they would tell nothing of other rows.
+
+    >>> rows = [f"{what} {place}" for what in ("flights", "hotel") for place in "abcdefghijk"] + ["hotel a"]
+    >>> short_texts(open_source({"query": rows, "is": [0, 1] * 11 + [0]}, target="is"))
+    True
+    """
+    match [source.columns[name] for name in source.inputs]:
+        case [Column(kind="category", classes=(str(), *_) as texts)] if 20 <= len(source) < 2 * len(texts):
+            return float(pc.mean(count_words(pa.array(texts, TEXT))).as_py()) >= 1.5
+    return False
 
 
 def asked_for(columns: object, beside: Iterable[str | None]) -> tuple[list[str] | None, list[str]]:
@@ -183,6 +200,8 @@ def select(source: Source, recipe: str | None, keep: Iterable[str | None] = (), 
     fits = [name for name in source.inputs if source.columns[name].kind in kinds and name not in set(keep)]
     if not fits and recipe in ("text", "language"):
         source, fits = _categories_as_text(source, keep, source.where or where)
+    if recipe == "language":
+        fits = fits or [name for name in source.inputs if is_ids(source.columns[name])]
     if recipe == "image":
         fits = fits or [name for name in source.inputs if _picture(source.columns[name])]
     if not fits:

@@ -77,11 +77,25 @@ def array_of(parts: Iterable[Array], dtype: np.dtype[np.generic]) -> Array:
         return np.frombuffer(stream.read(), dtype)
 
 
+def is_ids(column: Column) -> bool:
+    """Whether it may hold token ids: whole numbers, one in each row or as many in each.
+
+    >>> is_ids(Column("number", "int64")), is_ids(Column("tensor", "int32", (64,))), is_ids(Column("number", "float64"))
+    (True, True, False)
+    """
+    return column.kind in ("number", "tensor") and "int" in column.dtype and len(column.shape) < 2 and not column.varies
+
+
+def next_token(source: Source) -> str:
+    """The way on for data without a target that may be token ids, for the end of a message."""
+    return ", or task='language' to predict each next token" if any(map(is_ids, source.columns.values())) else ""
+
+
 class LanguageSource(Source):
     """Windows of one long row of tokens: row i is x = tokens[i*stride:][:length] and y, one later.
 
-    tokens: integers [n]; columns `x` and `y`, int64 [m, length]; tokenizer: the fitted Tokenize (or None).
-    Only whole windows are rows.
+    tokens: integers [n]; columns `x` and `y`, int64 [m, length]; tokenizer: the fitted Tokenize (or None); vocabulary:
+    the number of tokens there are. Only whole windows are rows.
     """
 
     def __init__(
@@ -92,6 +106,7 @@ class LanguageSource(Source):
         stride: int | None = None,
         tokenizer: Tokenize | None = None,
         name: str = "text",
+        vocabulary: int | None = None,
     ) -> None:
         if not isinstance(tokens, np.ndarray) or tokens.ndim != 1 or tokens.dtype.kind not in "iu":
             raise HandfulError(f"{name} must be one long array of whole numbers, the token ids, not {tokens!r:.60}")
@@ -107,7 +122,7 @@ class LanguageSource(Source):
         self.in_memory = not isinstance(tokens, np.memmap)
         column = Column("tensor", "int64", (length,))
         self.columns, self.target, self.notes = {"x": column, "y": column}, "y", []
-        self.vocabulary = tokenizer.vocabulary if tokenizer else int(tokens.max()) + 1
+        self.vocabulary = vocabulary or (tokenizer.vocabulary if tokenizer else int(tokens.max()) + 1)
 
     def __len__(self) -> int:
         return (len(self.tokens) - self.length - 1) // self.stride + 1
@@ -126,20 +141,25 @@ def language_source(
     valid: float = 0.1,
     stride: int | None = None,
 ) -> tuple[LanguageSource, LanguageSource | None]:
-    """The training and the validation windows of a source with one text column.
+    """The training and the validation windows of a source with one column of text, or of token ids.
 
     The texts (joined by a newline) are split once: the last `valid` share of the characters is for
     validation, so that no window of it was trained on. tokenize: unfitted, it is fitted on the training part
     only; fitted, it is used as it is; by default characters. length: T, tokens seen by the model at once;
     stride: from the start of one training window to the next (default T: every token is predicted once an
-    epoch). Validation windows never overlap. Raises HandfulError without exactly one text column, or when a
+    epoch). Validation windows never overlap. Raises HandfulError without exactly one such column, or when a
     part is too short for one window.
     """
     names = [name for name, column in source.columns.items() if column.kind == "text"]
-    if len(names) != 1:
-        raise HandfulError(f"a language model learns from one text column; {source.name} has {some(names) or 'none'}")
+    names = names or [name for name, column in source.columns.items() if is_ids(column)]
+    if len(names) != 1 or names == [source.target]:
+        raise HandfulError(
+            f"a language model learns from one column of text or token ids; {source.name} has {some(names) or 'none'}"
+        )
     if not 0 <= valid < 1:
         raise HandfulError(f"the validation share must be from 0 up to, but not including, 1, not {valid}")
+    if is_ids(source.columns[names[0]]):
+        return of_ids(source, names[0], length, valid, stride)
     total = sum(map(len, joined(source, names[0])))
     end = total - round(valid * total)
     tokenize = tokenize or Tokenize("character")
@@ -161,4 +181,30 @@ def language_source(
         return train, None
     test = LanguageSource(parts[1], length, tokenizer=tokenize, name=f"{source.name} (validation part)")
     train.notes.append(f"The last {valid:.0%} of the text is for validation: {len(test)} windows of {length}.")
+    return train, test
+
+
+def of_ids(
+    source: Source, name: str, length: int, valid: float, stride: int | None
+) -> tuple[LanguageSource, LanguageSource | None]:
+    """The same of token ids. One a row: they are one text, in windows of `length`. T a row: each row is a window, T - 1
+    tokens and what follows each of them."""
+    size = source.columns[name].shape[0] if source.columns[name].shape else None
+    if size is not None:
+        length, stride = size - 1, size
+    starts = range(0, len(source), max(1, _PIECE // (size or 1)))
+    values = (source.read_column(name, np.arange(i, min(i + starts.step, len(source)))) for i in starts)
+    tokens = array_of((np.asarray(value).reshape(-1) for value in values), np.dtype(source.columns[name].dtype))
+    if tokens.min() < 0:
+        raise HandfulError(f"token ids are counted from 0, and '{name}' of {source.name} has {tokens.min()}")
+    end, vocabulary = (len(source) - round(valid * len(source))) * (size or 1), int(tokens.max()) + 1
+    train = LanguageSource(
+        tokens[:end], length, stride=stride, name=f"{source.name} (training part)", vocabulary=vocabulary
+    )
+    train.notes = [f"The data are {len(tokens):,} token ids below {vocabulary:,}."]
+    if end == len(tokens):
+        return train, None
+    test = LanguageSource(
+        tokens[end:], length, stride=size, name=f"{source.name} (validation part)", vocabulary=vocabulary
+    )
     return train, test

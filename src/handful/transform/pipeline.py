@@ -20,7 +20,7 @@ from handful.report.words import DATES
 from handful.transform.auto import NO_ARGUMENTS, Arguments, InputChooser, Steps, unscaled
 from handful.transform.columns import Cut, as_trained, check_same, foreign
 from handful.transform.inputs import Infinite, Input, Layout, SingleInput
-from handful.transform.language import LanguageSource, language_source
+from handful.transform.language import LanguageSource, is_ids, language_source, next_token
 from handful.transform.names import doubtful
 from handful.transform.rows import TrainingRows, cache, check_weights, infinite, original_rows
 from handful.transform.several import Several
@@ -250,11 +250,17 @@ class Pipeline:
         return self.cut.windows(source, ahead) if self.cut else source
 
     def windows(self, source: Source) -> LanguageSource:
-        """Another text in the windows and tokens that a language model was trained with."""
-        length = self.shape[0]
-        if self.tokenizer is None or length is None:
+        """Another text in the windows and tokens that a language model was trained with. HandfulError for token ids
+        where it learned from text, and the other way about."""
+        length, of = self.shape[0], "text" if self.tokenizer else "token ids"
+        if self.task != "language" or length is None:
             raise HandfulError(f"only a language model reads windows of text; this task is {self.task}")
-        return language_source(source, length, tokenize=self.tokenizer, valid=0.0)[0]
+        if all(is_ids(column) == bool(self.tokenizer) for column in source.columns.values()):
+            raise HandfulError(f"{source.name} holds no {of}, which this language model learned from")
+        found = language_source(source, length, tokenize=self.tokenizer, valid=0.0)[0]
+        if found.vocabulary > (known := self.inputs.vocabulary or found.vocabulary):
+            raise HandfulError(f"{source.name} has token {found.vocabulary - 1}; training had ids below {known}")
+        return found
 
     @property
     def space(self) -> int | None:
@@ -330,7 +336,7 @@ def fit_pipeline(
     """
     _check_source(source, [weight, aside], need_target=not own_model)
     if isinstance(source, LanguageSource) and steps == "auto" and task in (None, "language"):
-        return _language(source)
+        return _language(source, own_model)
     text = Tokenize(size=vocabulary or Tokenize.size, max_length=max_length)
     chooser = InputChooser(source, steps, own_model, layout, text, pictures, arguments, named)
     unfitted = chooser.choose([name for name in source.inputs if name not in (weight, aside)])
@@ -366,15 +372,16 @@ def _check_source(source: Source, weights: Sequence[str | None], need_target: bo
         known = names if len(names) < 10 else [*names[:4], "...", *names[-4:]]  # the target is often the last
         raise HandfulError(
             f"{source.name} has no target; name the column to predict with target=... (it has "
-            f"{', '.join(known)}){hints}"
+            f"{', '.join(known)}){hints or next_token(source)}"
         )
 
 
-def _language(source: LanguageSource) -> Pipeline:
+def _language(source: LanguageSource, own_model: bool) -> Pipeline:
     """x and y are the windows as they are."""
     shape = (source.length,)
     target = NextTokens("y", "int64", shape, source.vocabulary)
     notes = (f"A language model of {source.vocabulary} tokens learns from windows of {source.length}.",)
     columns = dict(source.columns)
-    windows = SingleInput(("x",), "language", (), as_is=True, shape=shape, vocabulary=source.vocabulary)
+    windows = SingleInput(("x",), "language", (), as_is=True, shape=shape,
+                          vocabulary=0 if own_model else source.vocabulary)  # fmt: skip
     return Pipeline(windows, target, columns, None, source.tokenizer, notes, source.name, trained_on=dict(columns))

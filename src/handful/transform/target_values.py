@@ -17,11 +17,11 @@ from handful.transform.steps.categories import strings
 
 def form_of(column: Column) -> str:
     """How the numbers of a column that stand for dates or times are given back, "" for others: as NumPy's dates where
-    they came so, else as ISO 8601 writes dates and times."""
+    they came so, else as ISO 8601 writes dates and times, and durations as hours:minutes:seconds."""
     kind = named(column.type)
-    if column.dates == DURATION and pa.types.is_duration(kind) and column.decimal is None:
-        return "timedelta64[us]"
-    if column.dates in (None, DURATION, TIME_OF_DAY):
+    if column.dates == DURATION:
+        return "timedelta64[us]" if pa.types.is_duration(kind) and column.decimal is None else DURATION
+    if column.dates in (None, TIME_OF_DAY):
         return "%H:%M:%S" if column.dates == TIME_OF_DAY else ""
     if is_moment(kind) and column.decimal is None:
         return "datetime64[D]" if pa.types.is_date(kind) else "datetime64[us]"
@@ -30,19 +30,31 @@ def form_of(column: Column) -> str:
 
 
 def written(seconds: Array, form: str) -> Array:
-    """Seconds since 1970, or midnight, as NumPy's dates or as texts of a format of strftime; without a form as is.
+    """Seconds since 1970, or midnight, as NumPy's dates or as texts of a format of strftime, or that something lasts;
+    without a form as is.
 
     >>> written(np.array([86400.0]), "%d.%m.%Y").tolist(), written(np.array([86400.0]), "datetime64[D]")
     (['02.01.1970'], array(['1970-01-02'], dtype='datetime64[D]'))
+    >>> written(np.array([95400.0, -62.5, 0.04]), DURATION).tolist()
+    ['26:30:00', '-0:01:02.5', '0:00:00.04']
     """
     if not form:
         return seconds
+    if form == DURATION:
+        return np.array([_lasting(value) for value in np.ravel(seconds).tolist()], dtype=object).reshape(seconds.shape)
     dates: Array = np.round(np.asarray(seconds, np.float64) * 1e6).astype("datetime64[us]")
     if form.startswith("timedelta64"):
         return dates.astype(np.int64).astype(form)
     if form.startswith("datetime64"):
         return np.asarray(dates, dtype=form)
     return np.array([date.strftime(form) for date in dates.tolist()], dtype=object)
+
+
+def _lasting(seconds: float) -> str:
+    """Hours:minutes:seconds, to a thousandth of one."""
+    minutes, thousandths = divmod(round(abs(seconds) * 1000), 60_000)
+    rest = f"{thousandths / 1000:06.3f}".rstrip("0").rstrip(".")
+    return f"{'-' if seconds < 0 else ''}{minutes // 60}:{minutes % 60:02}:{rest:0>2}"
 
 
 def plain_numbers(value: Tensor) -> Array:

@@ -161,11 +161,18 @@ def _kept(path: Path, files: Sequence[PurePath], shown: list[int]) -> tuple[str,
     return "text", written
 
 
+def to_store(tars: Path) -> str:
+    """The way on for tar files, or a folder or a pattern of them."""
+    return f"write their rows as a store first, as in handful prepare '{tars}' STORE"
+
+
 def _nothing(path: Path, files: Sequence[PurePath]) -> str:
     if not files:
         return f"{path} is empty: put images, sounds or texts in it, one sub-folder per class"
     endings = ", ".join(e or "no ending" for e, _ in Counter(f.suffix.lower() for f in files).most_common(3))
     known = ", ".join(sorted(IMAGES | SOUNDS | TEXTS))
+    if all(".tar" in f.name.lower() for f in files):
+        return f"{path} holds tar files: {to_store(path)}"
     if {f.suffix.lower() for f in files} <= _OF_TABLES:
         return (
             f"{path} holds tables ({endings}): open one of them, or those that belong together, as in "

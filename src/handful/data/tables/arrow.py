@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from handful.data.tables.types import is_text, plain
 from handful.data.tables.values import apply, convert
 
 BEYOND = "beyond 64 bits: convert them to floats, or labels to text"
-_PARTS = 3  # of which different strings have to be made to be learned from
+_PARTS = 2  # of which different strings have to be made to be learned from
 _TARGET_NAMES = {"label", "labels", "target", "class", "y", "outcome"}
 
 
@@ -112,13 +112,24 @@ def _open_plain(table: pa.Table, o: Options, extra: dict[str, Stored], said: lis
             check_usable(key, found, o, said)
             if found is not None:
                 stored[key] = found
-    for key in keep if stored.keys() <= {o.target} and not extra else ():  # addresses, say, of parts that come again
-        if key != o.target and is_text(table[key].type) and parts_per_row(table[key]) >= _PARTS:
-            said.append(f"'{key}' is read as a text nevertheless, as there is no other column to learn from.")
-            stored[key] = apply(key, table[key], Column("text", "str"), o, said)
+    if not extra:
+        stored |= texts_alone({key: table[key] for key in keep}, stored, o, said)
     stored.update({key: value for key, value in extra.items() if key in keep})
     check_inputs(stored, o, said)
     return Arrays(stored, o.target, name=o.name, where=o.where, notes=said)
+
+
+def texts_alone(
+    columns: Mapping[str, pa.ChunkedArray], stored: Mapping[str, Stored], o: Options, notes: list[str]
+) -> dict[str, Stored]:
+    """Strings of parts that come again in others, as addresses or searches, which were left out as each occurs once:
+    as texts, where there is nothing else to learn from."""
+    found: dict[str, Stored] = {}
+    for key, values in columns.items() if stored.keys() <= {o.target} else ():
+        if key != o.target and is_text(values.type) and parts_per_row(values) >= _PARTS:
+            notes.append(f"'{key}' is read as a text nevertheless, as there is no other column to learn from.")
+            found[key] = apply(key, values, Column("text", "str"), o, notes)
+    return found
 
 
 def note_numbers(names: Sequence[str], o: Options, notes: list[str]) -> None:

@@ -321,7 +321,7 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
         kept = distinct if not is_input and count is not None and count <= MOST_LABELS else None
         words = None if kept is None else tuple(kept["text"].to_pylist())
         return replace(written, type=str(TEXT), words=words)
-    if distinct is not None and (several := strings.in_cells(distinct["text"])):
+    if distinct is not None and (several := strings.in_cells(distinct["text"], is_input)):
         return _decide_cells(key, several, distinct["text"], o, notes)
     if is_input:
         strings.note_sum(key, distinct, notes)

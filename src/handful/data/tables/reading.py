@@ -194,6 +194,8 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
 def _fitting(known: StringStats, timed: bool) -> dict[str, Reading]:
     """The ways that read the strings; eight digits are days where all are and the name says so (timed)."""
     fits = {way: one for way, one in known.readings.items() if one.rows and _few(one, known)}
+    if (months := fits.get("year-month")) and _many(months, known):  # 2011/12 is a season, where 2015/16 is one
+        del fits["year-month"]
     if lasting := fits.get(DURATION):  # 2 h and 5 m are no amounts of one unit
         fits = {way: one for way, one in fits.items() if one.rows > lasting.rows or not _unlike(one)}
     digits = fits.pop(DIGITS, None)

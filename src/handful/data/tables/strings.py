@@ -326,13 +326,17 @@ def note_composed(key: str, distinct: pa.Table | None, notes: list[str]) -> pa.T
 
 
 _CELL = 20  # different cells from which on some of several numbers each are not the names of classes
+_PAIRS = 30  # from which on two numbers each are not
+_COUNTED = r"(?:0|[1-9]\d*)(?:\.\d+)?"  # no code such as 00-950
+_PAIR = re.compile(rf"{_COUNTED}\s*([-/x×])\s*{_COUNTED}")
 _BRACKETS = r"^[\s(\[{]+|[\s)\]}]+$"
 _NUMBERS_IN_CELL = re.compile(r"[(\[{]?\s*[-+]?[\d.]+\s*([,;|])\s*[-+]?[\d.]+(\s*\1\s*[-+]?[\d.]+)*\s*[)\]}]?")
 
 
-def in_cells(texts: pa.ChunkedArray) -> Column | None:
+def in_cells(texts: pa.ChunkedArray, is_input: bool = False) -> Column | None:
     """What different strings of a column hold, several in each: numbers, always as many, as in "(48.1, 11.6)"; or
-    labels (a Column of shape ()) that come alone and with others, as in "crime" and "crime;drama". None for others.
+    labels (a Column of shape ()) that come alone and with others, as in "crime" and "crime;drama"; in an input also two
+    numbers, as in "120/80", "1920x1080", "10-20", that are more than categories. None for others.
 
     >>> in_cells(pa.chunked_array([["a", "b", "c", "a;b", "b;c"]])).separator, in_cells(pa.chunked_array([["a;b"]]))
     (';', None)
@@ -345,6 +349,11 @@ def in_cells(texts: pa.ChunkedArray) -> Column | None:
         parts = [{part.strip() for part in text.split(separator)} for text in look]
         if len(set(map(len, parts))) > 1 and len(set().union(*parts)) < len(look):
             return Column("tensor", "uint8", separator=separator, type=str(TEXT))
+    if is_input and len(texts) > _PAIRS and (found := _PAIR.fullmatch(look[0]) or _PAIR.fullmatch(look[1])):
+        bare = pc.utf8_trim_whitespace(texts.combine_chunks())
+        pairs = pc.match_substring_regex(bare, f"^{_COUNTED}\\s*{found[1]}\\s*{_COUNTED}$")
+        if np.all(pairs.to_numpy(zero_copy_only=False) | is_missing(bare)):
+            return Column("tensor", "float64", (2,), separator=found[1], type=str(TEXT))
     return None
 
 
