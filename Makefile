@@ -35,7 +35,7 @@ test-lowest:  ## the oldest versions that pyproject.toml allows (torch as pinned
 	sed -n 's/^  "\([A-Za-z0-9-]*\)>=\([0-9.]*\)",$$/\1==\2/p' pyproject.toml | grep -v '^torch==' > $(LOWEST)/lowest.txt
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r $(LOWEST)/lowest.txt 'click<8.2' pytest hypothesis 'pandas>=2.2,<3' 'polars>=1.0'
-	PYTHONPATH=$(CURDIR)/src OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -m 'not slow' -W default tests/test_fit.py tests/test_cli.py tests/test_sklearn.py tests/data
+	PYTHONPATH=$(CURDIR)/src OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -m 'not slow' -W default tests/test_fit.py tests/test_cli.py tests/test_sklearn.py tests/data tests/runs/test_composed.py
 
 test-cuda: $(BIN)/.dev  ## on a machine with a GPU, and a torch that knows it
 	sh benchmarks/on_gpu.sh $(BIN)/python

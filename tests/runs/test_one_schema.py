@@ -462,6 +462,19 @@ def test_typed_labels_come_back_as_they_were(tmp_path):
         assert run.evaluate(frame)["accuracy"] == 1
 
 
+def test_whole_labels_past_2_53_are_told_apart_whatever_they_come_in(tmp_path):
+    code = np.random.default_rng(0).integers(0, 2, 80)
+    labels, x = [str(2**53 + k) for k in code], (code * 1.0).tolist()
+    run = train(as_csv(tmp_path, {"x": x, "label": labels}), "linear", target="label", until="epochs(30)", lr=0.1)
+    whole = pa.array(map(int, labels))
+    for way in (labels, whole, whole.cast(pa.uint64()), whole.cast(pa.decimal128(38, 2)), pd.Series(labels)):
+        assert run.evaluate({"x": x, "label": way})["accuracy"] == 1, way
+    assert run.evaluate(as_jsonl(tmp_path, {"x": x, "label": labels}))["accuracy"] == 1
+    assert run.evaluate({"x": [1.0], "label": [str(2**53 + 1)]})["accuracy"] == 1
+    with pytest.raises(HandfulError, match="from 2\\^53 on as floats"):
+        run.evaluate({"x": x, "label": whole.cast(pa.float64(), safe=False)})
+
+
 # --- estimators ---
 
 

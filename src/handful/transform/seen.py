@@ -88,10 +88,11 @@ class Repeated:
             return []
         named = some(original_rows(source, self.ids).tolist(), 3)
         count = "all" if len(self.ids) == len(source) else f"{len(self.ids):,} of the"
-        return [
-            f"{count} {len(source):,} {what} of {source.name} are, input and target, rows that were trained on "
-            f"(rows {named}, counted from 0): scores on these say nothing of new rows"
-        ]
+        known = f"{count} {len(source):,} {what} of {source.name} are, input and target, rows that were trained on"
+        if len(source) == 1:
+            known = f"the one row of {source.name} is, input and target, a row that was trained on"
+        at = f"row{'s' * (len(self.ids) > 1)} {named}, counted from 0"
+        return [f"{known} ({at}): scores on these say nothing of new rows"]
 
 
 def overlapping(source: Source) -> list[str]:

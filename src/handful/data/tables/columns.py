@@ -18,7 +18,7 @@ from handful.data.options import Options
 from handful.data.tables import strings
 from handful.data.tables.reading import TIME_NAME, Reading, StringStats, of_dates, readings, written_as
 from handful.data.tables.types import BYTES, TEXT, as_numbers, flat_list, is_list, is_number, is_text, join_types
-from handful.data.tables.written import DIGITS, DURATION, TIME_OF_DAY, is_blank, is_missing, of_digits
+from handful.data.tables.written import DIGITS, DURATION, TIME_OF_DAY, is_blank, is_missing, of_digits, trimmed
 
 # Bytes of different strings that are kept of a column: beyond, it cannot be a category.
 MOST_DISTINCT = 64 << 20
@@ -183,8 +183,8 @@ def _texts(column: pa.ChunkedArray) -> Texts:
     rows = np.bincount(codes + 1, minlength=len(texts) + 1)[1:]
     before = np.maximum.accumulate(np.concatenate([[-1], codes]))[:-1]
     first = np.flatnonzero(codes > before)  # codes count up in the order in which strings come
-    missing = is_missing(texts)
-    told, filled = np.flatnonzero(~missing), np.flatnonzero(~is_blank(texts))
+    missing = is_missing(texts, bare := trimmed(texts))
+    told, filled = np.flatnonzero(~missing), np.flatnonzero(~(is_blank(texts) if missing.any() else missing))
     distinct = pa.table({"text": _picked(texts, filled), "rows": rows[filled]})
     words = strings.count_words(distinct["text"])
     return Texts(
@@ -194,7 +194,7 @@ def _texts(column: pa.ChunkedArray) -> Texts:
         words=float((pc.fill_null(words, 0.0).to_numpy() * rows[filled]).sum()),
         levels=None if levels is None else strings.first_spelled(levels),
         marks=Counter({texts[int(i)].as_py(): int(rows[i]) for i in np.flatnonzero(missing)}),
-        readings=readings(_picked(texts, told), rows[told], first[told]),
+        readings=readings(_picked(texts, told), _picked(bare, told), rows[told], first[told]),
     )
 
 
@@ -272,7 +272,7 @@ def _decide_number(key: str, stats: ColumnStats, o: Options, notes: list[str]) -
     if dates is not None:
         notes.append(of_dates(key, dates))
     elif t.is_decimal(kind):
-        notes.append(f"'{key}' holds decimals: read as float64.")
+        notes.append(f"'{key}' holds decimals: read as float64{', where some are one' * ((stats.most or 0) > 2**53)}.")
     if stats.nulls:
         notes.append(f"'{key}' lacks a value in {stats.nulls:,} of {stats.rows:,} rows: NaN there.")
     if not stats.missing and stats.rows > 1 and stats.least == stats.most and key != o.target and o.columns is None:

@@ -103,10 +103,8 @@ def find(head: bytes, ending: str, trained: Dialect | None = None) -> Dialect:
     """
     text, cut = head[:SAMPLE].decode("utf-8-sig", errors="replace"), len(head) > SAMPLE
     separators = ("\t",) if ending.startswith(".tsv") else _SEPARATORS
-    if not ending.startswith(".tsv"):
-        counted = _counted(_records(text, ",", cut))
-        if counted is not None:
-            return counted
+    if not ending.startswith(".tsv") and (counted := _counted(_records(text, ",", cut))):
+        return counted
     skip, title = _before_header(text, cut, separators, trained)
     text = text.split("\n", skip)[skip]
     found = _as_trained(text, cut, separators, trained) if trained else _of_new(text, cut, separators)
@@ -279,7 +277,8 @@ def _agree(records: list[list[str]]) -> bool:
     return bool(records) and len(records[0]) > 1 and all(len(r) == len(records[0]) for r in records)
 
 
-def _is_numeric(values: Sequence[str]) -> bool:
+@lru_cache(512)
+def _is_numeric(values: tuple[str, ...]) -> bool:
     """Whether all values are numbers, but for marks for missing ones."""
     told = [value for value in values if value.strip().lower() not in _NOTHING]
     return bool(told) and all(map(_NUMBER.fullmatch, told))

@@ -78,10 +78,9 @@ def _moved(at: At | None, offset: int) -> At | None:
     return None if at is None else (at[0], at[1] + offset)
 
 
-def readings(texts: pa.Array, rows: Rows, first: Rows) -> dict[str, Reading]:
-    """How different strings (large_string), none of them missing, fare in every way. rows: that hold each; first: the
-    first of these."""
-    bare = trimmed(texts)
+def readings(texts: pa.Array, bare: pa.Array, rows: Rows, first: Rows) -> dict[str, Reading]:
+    """How different strings (large_string), none of them missing, fare in every way. bare: as `trimmed` gives them;
+    rows: that hold each; first: the first of these."""
     if len(texts) <= 2 * _SAMPLE:
         return _in_each(texts, bare, rows, first)
     some = np.arange(0, len(texts), len(texts) // _SAMPLE)
@@ -95,9 +94,10 @@ def readings(texts: pa.Array, rows: Rows, first: Rows) -> dict[str, Reading]:
 def _in_each(texts: pa.Array, bare: pa.Array, rows: Rows, first: Rows) -> dict[str, Reading]:
     """The same of a few strings: most ways read none of them, which is soon told."""
     listed, none = bare.to_pylist(), _reading("", texts, bare, rows, first)
+    dated = [text for text in listed if may_read(text, "")]
     return {
         way: _reading(way, texts, bare, rows, first)
-        if any(may_read(text, way) for text in listed)
+        if any(may_read(text, way) for text in (dated if way in DATES else listed))
         else replace(none, odd=None if none.odd is None else dict(none.odd), units={})
         for way in (*NUMBERS, *DATES)
     }

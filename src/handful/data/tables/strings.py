@@ -33,6 +33,13 @@ def composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def _composed(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Each in that form; pyarrow's own utf8_normalize takes letters apart instead, up to its version 25."""
+    if pc.all(pc.string_is_ascii(texts)).as_py() is not False:
+        return texts
+    return pa.chunked_array([pa.array((t and composed(t) for t in texts.to_pylist()), TEXT)])
+
+
 def first_spelled(names: Iterable[str]) -> tuple[str, ...]:
     """Names without those that are others before them in composed form, in which all names are compared."""
     found: dict[str, str] = {}
@@ -98,6 +105,8 @@ def reader(kind: str) -> Callable[[str], float]:
 def count_words(values: pa.Array) -> pa.Array:
     """Words of each string, about: blanks and one more, and one for two letters where no blanks are set."""
     blanks = pc.add(pc.count_substring(pc.utf8_trim_whitespace(values), " "), 1)
+    if pc.all(pc.string_is_ascii(values)).as_py() is not False:
+        return pc.cast(blanks, pa.float64())
     return pc.add(blanks, pc.divide(pc.cast(pc.count_substring_regex(values, UNSPACED), pa.float64()), 2.0))
 
 
@@ -168,7 +177,7 @@ def _read_all(texts: pa.Array, way: _Way) -> tuple[Floats, str | None]:
             found = found * np.array([times[unit] for unit in read.units.tolist()])
     known = np.isnan(found)  # no usual mark can be read as a number
     if known.any():
-        known &= is_missing(texts)
+        known &= is_missing(texts, bare)
     if way.missing == ANY:
         known = np.isnan(found)
     elif way.missing:
@@ -195,7 +204,7 @@ def codes_of(values: pa.ChunkedArray, classes: Sequence[str]) -> tuple[Rows, Row
     array = (pc.fill_null(codes, -1) if codes.null_count else codes).to_numpy().astype(np.int64)
     other: Rows = np.flatnonzero(array < 0)
     if len(other):
-        rest = pc.utf8_normalize(values.take(pa.array(other)), "NFC")
+        rest = _composed(values.take(pa.array(other)))
         array[other] = pc.fill_null(pc.index_in(rest, value_set=_as_array(known)), -1).to_numpy()
         blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(rest), ""), True).to_numpy()
         other = other[(array[other] < 0) & ~blank]
@@ -280,7 +289,9 @@ def note_sum(key: str, distinct: pa.Table | None, notes: list[str]) -> None:
     """Say where one row alone is named as the sum of the others is."""
     if distinct is None or (pc.sum(distinct["rows"]).as_py() or 0) < _MANY:
         return
-    alone = distinct.filter(pc.equal(distinct["rows"], 1))["text"]
+    alone = distinct["text"].filter(pc.equal(distinct["rows"], 1))
+    if not len(alone):
+        return
     word = pc.utf8_lower(pc.utf8_trim(alone, " :.*"))
     for name in alone.filter(pc.is_in(word, pa.array(_SUMS, word.type))).to_pylist():
         notes.append(f"'{key}' is '{name}' in one row: leave it out if it is made of the others.")
@@ -289,6 +300,8 @@ def note_sum(key: str, distinct: pa.Table | None, notes: list[str]) -> None:
 def note_alike(key: str, names: pa.ChunkedArray, notes: list[str]) -> None:
     """Say which names differ in blanks or capitals alone."""
     form = pc.utf8_lower(pc.utf8_trim_whitespace(names))
+    if pc.count_distinct(form).as_py() == len(names):
+        return
     alike = pa.table({"form": form, "name": names}).group_by("form", use_threads=False).aggregate([("name", "list")])
     first = next((found for found in alike["name_list"].to_pylist() if len(found) > 1), None)
     if first is not None:
@@ -301,7 +314,7 @@ def note_composed(key: str, distinct: pa.Table | None, notes: list[str]) -> pa.T
     """The strings, those that are one in composed form as the first of them is spelled."""
     if distinct is None:
         return None
-    form = pc.utf8_normalize(distinct["text"], "NFC")
+    form = _composed(distinct["text"])
     if form.equals(distinct["text"]):
         return distinct
     grouped = distinct.append_column("form", form).group_by("form", use_threads=False)

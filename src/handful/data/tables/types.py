@@ -178,6 +178,8 @@ def as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
         return as_numbers(column.cast(pa.timestamp("s")))
     if t.is_timestamp(kind) or t.is_time(kind) or t.is_duration(kind):
         count = column.cast(pa.int32() if t.is_time32(kind) else pa.int64()).cast(pa.int64())
+        if kind.unit == "s":
+            return count.cast(pa.float64())
         whole = pc.divide(count, _UNITS[kind.unit])  # apart, so that the sum is rounded once
         rest = pc.subtract(count, pc.multiply(whole, _UNITS[kind.unit]))
         return pc.add(whole.cast(pa.float64()), pc.divide(rest.cast(pa.float64()), float(_UNITS[kind.unit])))

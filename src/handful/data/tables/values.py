@@ -109,9 +109,23 @@ def _numbers(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> D
         array = native(key, np.ascontiguousarray(numbers.to_numpy()), o, [])
         if wanted.dates == DIGITS and is_amount(column.type):
             array = _days(key, array.astype(np.float64), o)
+    if array.dtype.kind == "f" and wanted.dtype.startswith(("int", "uint")) and (np.abs(array) >= 2.0**53).any():
+        array = _to_every_digit(key, column, array, o)
     if wanted.dtype.startswith("float") and array.dtype != wanted.dtype:
         array = array.astype(wanted.dtype)
     return Dense(array, wanted if array.dtype == wanted.dtype else Column("number", array.dtype.name))
+
+
+def _to_every_digit(key: str, column: pa.ChunkedArray, found: NDArray[np.generic], o: Options) -> NDArray[np.generic]:
+    """Whole numbers from 2^53 on, not all of which a float is: of text or decimals. HandfulError for such a target that
+    came as floats."""
+    with suppress(pa.ArrowException):
+        if not (column.null_count or pa.types.is_floating(column.type)):
+            return np.asarray(column.cast(pa.int64()))
+    if key == o.target:
+        found_as = "numbers from 2^53 on as floats, which are not exact: give them as whole numbers, or as text"
+        raise HandfulError(f"{o.name}: column '{key}' holds {found_as}")
+    return found
 
 
 def _days(key: str, values: NDArray[np.float64], o: Options) -> NDArray[np.float64]:
