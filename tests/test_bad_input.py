@@ -87,6 +87,10 @@ CALLS = {
     "wrong input size": (lambda: fit(model=linear(inputs=3)), r"fails on a batch of two rows \(x: float32 \[2, 64\]\)"),
     "a model that is no module": (lambda: fit(model=42), "nn.Module"),
     "no parameters": (lambda: fit(model=torch.nn.Flatten(0, 0), loss="mse", data=(X[:, :1], X[:, 1:2])), "parameter"),
+    "classes of a target of numbers": (
+        lambda: fit(data=(X, X[:, 20] + 0.5), loss="cross_entropy"), "'y' is numbers with decimals or many values"),
+    "classes of a target of numbers, by torch's loss": (
+        lambda: fit(data=(X, X[:, 20] + 0.5), loss=torch.nn.CrossEntropyLoss()), "task='classification'"),
     "a loss of the wrong shape": (lambda: fit(loss=lambda o, t: torch.ones(3)), "3 values for 2 rows"),
     "a loss that returns a float": (lambda: fit(loss=lambda o, t: 1.0), "must return a Tensor"),
     "a picture model for a table": (lambda: fit("wine", model="cnn"), "cnn"),
