@@ -41,7 +41,8 @@ def test_classification(seed, n, parts, weighted):
     output = torch.from_numpy(rng.normal(size=(n, 4)).astype(np.float32))
     target = torch.from_numpy(np.concatenate([np.arange(4), rng.integers(0, 4, n - 4)]))
     weight = torch.from_numpy(rng.uniform(0.1, 2, n).astype(np.float32)) if weighted else None
-    scores = evaluate(output, target, "accuracy, top3, f1, balanced_accuracy, auroc", cross_entropy(), parts, weight)
+    names = "accuracy, top3, f1, balanced_accuracy, auroc, precision, recall, mcc, average_precision"
+    scores = evaluate(output, target, names, cross_entropy(), parts, weight)
     w, t, p = (None if weight is None else weight.numpy()), target.numpy(), output.argmax(1).numpy()
     probability = torch.softmax(output.double(), 1).numpy()
     assert scores["accuracy"] == pytest.approx(sk.accuracy_score(t, p, sample_weight=w), rel=1e-5)
@@ -50,6 +51,12 @@ def test_classification(seed, n, parts, weighted):
     assert scores["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(t, p, sample_weight=w), rel=1e-6)
     one_rest = [sk.roc_auc_score(t == c, probability[:, c], sample_weight=w) for c in range(4)]
     assert scores["auroc"] == pytest.approx(np.mean(one_rest), rel=1e-5)
+    by_class = {"average": "macro", "sample_weight": w, "zero_division": 0}
+    assert scores["precision"] == pytest.approx(sk.precision_score(t, p, **by_class), rel=1e-6)
+    assert scores["recall"] == pytest.approx(sk.recall_score(t, p, **by_class), rel=1e-6)
+    assert scores["mcc"] == pytest.approx(sk.matthews_corrcoef(t, p, sample_weight=w), rel=1e-6, abs=1e-9)
+    one_rest = [sk.average_precision_score(t == c, probability[:, c], sample_weight=w) for c in range(4)]
+    assert scores["average_precision"] == pytest.approx(np.mean(one_rest), rel=1e-5)
     assert scores["loss"] == pytest.approx(sk.log_loss(t, probability, sample_weight=w, labels=range(4)), rel=1e-4)
 
 
@@ -225,3 +232,32 @@ def test_a_metric_that_fails_is_named():
 def test_an_unknown_metric():
     with pytest.raises(HandfulError, match="Did you mean 'auroc'"):
         as_metrics("auroc2")
+
+
+@given(st.integers(0, 2**31), st.booleans(), st.booleans())
+def test_classes_of_pixels(seed, first, weighted):
+    rng = np.random.default_rng(seed)
+    output = torch.from_numpy(rng.normal(size=(7, 3, 4, 5)).astype(np.float32))
+    ids = rng.integers(0, 3, (7, 4, 5))
+    ids[0, 0, :3] = range(3)
+    ids[rng.random(ids.shape) < 0.1] = -100
+    weight = torch.from_numpy(rng.uniform(0.1, 2, 7).astype(np.float32)) if weighted else None
+    given_output = output if first else output.permute(0, 2, 3, 1).contiguous()
+    names = "f1, iou, recall, mcc, auroc"
+    metrics = {m.name: m for m in as_metrics(names)}
+    w = None if weight is None else weight.numpy()
+    scores = {name: m.whole(given_output.numpy(), ids, w) for name, m in metrics.items()}
+    kept = ids != -100
+    t, p, each = (
+        ids[kept],
+        output.argmax(1).numpy()[kept],
+        None if w is None else np.repeat(w, 20).reshape(ids.shape)[kept],
+    )
+    by_class = {"average": "macro", "sample_weight": each}
+    assert scores["f1"] == pytest.approx(sk.f1_score(t, p, **by_class))
+    assert scores["iou"] == pytest.approx(sk.jaccard_score(t, p, **by_class))
+    assert scores["recall"] == pytest.approx(sk.recall_score(t, p, **by_class))
+    assert scores["mcc"] == pytest.approx(sk.matthews_corrcoef(t, p, sample_weight=each), abs=1e-9)
+    shares = torch.softmax(output.double(), 1).permute(0, 2, 3, 1).numpy()[kept]
+    of_each = [sk.roc_auc_score(t == c, shares[:, c], sample_weight=each) for c in range(3)]
+    assert scores["auroc"] == pytest.approx(np.mean(of_each))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from handful.base.errors import HandfulError
 from handful.base.score import Better
 from handful.losses import ctc
-from handful.losses.loss import class_axis
+from handful.losses.loss import IGNORED, class_axis
 
 Array = NDArray[Any]
 Sums = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # output, target, weight [m] or None -> sums [k]
@@ -199,18 +200,42 @@ def probabilities_of(outputs: Array) -> Array:
     return torch.softmax(o, 1).numpy()
 
 
-def _f1(outputs: Array, targets: Array, weights: Array | None) -> float:
-    from sklearn.metrics import f1_score
+def _at_all_places(score: Whole) -> Whole:
+    """The score over all places of all rows, where each has a class of its own, as pixels and tokens have; a place of
+    IGNORED does not count."""
 
-    if targets.ndim > 1:  # several labels per row; one that neither occurs nor is predicted has no F1
+    def at_places(outputs: Array, targets: Array, weights: Array | None) -> float:
+        axis = class_axis(outputs.shape, targets.shape) if targets.dtype.kind in "iu" else None
+        if axis is None:
+            return score(outputs, targets, weights)
+        kept, classes = targets != IGNORED, np.moveaxis(outputs, axis, -1)
+        weights = (
+            None if weights is None else np.broadcast_to(weights.reshape(-1, *[1] * (targets.ndim - 1)), kept.shape)
+        )
+        return score(classes[kept], targets[kept], None if weights is None else weights[kept])
+
+    return at_places
+
+
+def _mean_of_classes(name: str, outputs: Array, targets: Array, weights: Array | None) -> float:
+    """scikit-learn's score of this name of each class or label, and their mean."""
+    score = getattr(import_module("sklearn.metrics"), name)
+    if targets.ndim > 1:  # several labels per row; one that neither occurs nor is predicted has no score
         true, predicted = targets.reshape(len(targets), -1) > 0.5, outputs.reshape(len(targets), -1) > 0
         kept = true.any(0) | predicted.any(0)
         if not kept.any():
             return float("nan")
-        scores = f1_score(true[:, kept], predicted[:, kept], average=None, sample_weight=weights, zero_division=0)
+        scores = score(true[:, kept], predicted[:, kept], average=None, sample_weight=weights, zero_division=0)
         return float(np.mean(scores))
     predicted, true = class_ids(outputs, targets)
-    return float(f1_score(true, predicted, average="macro", sample_weight=weights, zero_division=0))
+    return float(score(true, predicted, average="macro", sample_weight=weights, zero_division=0))
+
+
+def _mcc(outputs: Array, targets: Array, weights: Array | None) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    predicted, true = class_ids(outputs, targets)
+    return float(matthews_corrcoef(true, predicted, sample_weight=weights))
 
 
 def _balanced(outputs: Array, targets: Array, weights: Array | None) -> float:
@@ -221,25 +246,25 @@ def _balanced(outputs: Array, targets: Array, weights: Array | None) -> float:
     return float(recall_score(true, predicted, labels=present, average="macro", sample_weight=weights, zero_division=0))
 
 
-def _auroc(outputs: Array, targets: Array, weights: Array | None) -> float:
-    from sklearn.metrics import roc_auc_score
-
+def _of_ranking(name: str, outputs: Array, targets: Array, weights: Array | None) -> float:
+    """scikit-learn's score of this name, of how each class or label ranks the rows, and the mean over those."""
+    score = getattr(import_module("sklearn.metrics"), name)
     if targets.ndim > 1:
         kept = (targets > 0.5).any(0) & (targets < 0.5).any(0)
         if not kept.any():
             return float("nan")
-        return float(roc_auc_score(targets[:, kept] > 0.5, outputs[:, kept], average="macro", sample_weight=weights))
+        return float(score(targets[:, kept] > 0.5, outputs[:, kept], average="macro", sample_weight=weights))
     o, true = outputs.astype(np.float64), targets.astype(np.int64)
     present = np.unique(true)
     if len(present) < 2:
         return float("nan")
     # The logit of each class against the rest orders rows as its probability does, which would round to 1.
     if o.ndim == 1 or o.shape[1] == 1:
-        return float(roc_auc_score(true, o.reshape(-1), sample_weight=weights))
+        return float(score(true, o.reshape(-1), sample_weight=weights))
     if o.shape[1] == 2:
-        return float(roc_auc_score(true, o[:, 1] - o[:, 0], sample_weight=weights))
+        return float(score(true, o[:, 1] - o[:, 0], sample_weight=weights))
     scores = [
-        roc_auc_score(true == c, o[:, c] - np.logaddexp.reduce(np.delete(o, c, 1), axis=1), sample_weight=weights)
+        score(true == c, o[:, c] - np.logaddexp.reduce(np.delete(o, c, 1), axis=1), sample_weight=weights)
         for c in present
     ]
     return float(np.mean(scores))
@@ -269,9 +294,14 @@ NAMED: dict[str, Metric] = {
         SumMetric("perplexity", _perplexity_sums, _perplexity),
         error_rate("character_error_rate"),
         error_rate("word_error_rate"),
-        WholeMetric("f1", _f1),
-        WholeMetric("balanced_accuracy", _balanced),
-        WholeMetric("auroc", _auroc),
-        WholeMetric("calibration_error", _calibration),
+        WholeMetric("f1", _at_all_places(partial(_mean_of_classes, "f1_score"))),
+        WholeMetric("precision", _at_all_places(partial(_mean_of_classes, "precision_score"))),
+        WholeMetric("recall", _at_all_places(partial(_mean_of_classes, "recall_score"))),
+        WholeMetric("mcc", _at_all_places(_mcc)),
+        WholeMetric("iou", _at_all_places(partial(_mean_of_classes, "jaccard_score"))),
+        WholeMetric("balanced_accuracy", _at_all_places(_balanced)),
+        WholeMetric("auroc", _at_all_places(partial(_of_ranking, "roc_auc_score"))),
+        WholeMetric("average_precision", _at_all_places(partial(_of_ranking, "average_precision_score"))),
+        WholeMetric("calibration_error", _at_all_places(_calibration)),
     )
 }
