@@ -17,11 +17,11 @@ Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Days = NDArray[np.int64]
 
-_MARKS = pa.array((
+_NONE = (
     "?", "-", "--", "---", "\u2013", "\u2014", ".", "..", "...", "*", "na", "n/a", "n.a.", "n.a", "#n/a", "#na",
     "#n/a n/a", "<na>", "nan", "-nan", "nat", "none", "null", "nil", "\\n", "missing", "unknown", "not available",
     "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!",
-), TEXT)  # fmt: skip
+)  # fmt: skip
 _LONGEST = 64  # bytes of a number or a date; longer strings are none
 _SPACES = "\u00a0\u2009\u202f"
 _BLANK = rf"[\s{_SPACES}]"  # \s is of ASCII alone
@@ -78,7 +78,8 @@ class Numbers:
 
 def is_missing(texts: pa.Array, bare: pa.Array | None = None) -> Mask:
     """Which strings (large_string) are blank, or a usual mark for a missing value. bare: as `trimmed` gives them."""
-    return is_blank(texts) | _mask(pc.is_in(pc.utf8_lower(trimmed(texts) if bare is None else bare), _MARKS))
+    lower = pc.utf8_lower(trimmed(texts) if bare is None else bare)
+    return is_blank(texts) | _mask(pc.is_in(lower, pa.array(_NONE, TEXT)))
 
 
 def is_blank(texts: pa.Array) -> Mask:
@@ -117,10 +118,8 @@ def _form(decimal: str) -> str:
 
 _PLAIN = r"^[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|(?i:inf|infinity))$"
 # Before and behind the digits, taken apart by Python: different ones are few.
-_NUMBER = (
-    rf"^(?P<before>[^\d.,]*)(?P<digits>\d(?:[\d.,'’\s{_SPACES}]*\d)?[.,]?|[.,]\d+)"
-    r"(?P<power>(?:[eE][-+]?\d+)?)(?P<behind>.*)$"
-)
+_NUMBER = rf"^(?P<before>[^\d.,]*)(?P<digits>\d(?:[\d.,'’\s{_SPACES}]*\d)?[.,]?|[.,]\d+)"
+_NUMBER += r"(?P<power>(?:[eE][-+]?\d+)?)(?P<behind>.*)$"
 _BEFORE = re.compile(rf"(\(?)([-+\u2212]?)((?:{_CURRENCY})?)\s*([-+\u2212]?)")
 _BEHIND = re.compile(rf"(?:\s+({_WORD})|({_GLUED}))?(-?)(\)?)")
 

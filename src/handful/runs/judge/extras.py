@@ -47,8 +47,8 @@ def write(folder: Path, t: Training) -> str | None:
             image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
             with files.atomic(folder / "augmented.png") as temporary:
                 image.save(temporary, "PNG", optimize=True)
-    except Exception as error:  # a picture is not worth a trained model
-        return f"the report lacks a picture: {type(error).__name__}: {error}"
+    except (Exception, KeyboardInterrupt) as error:  # a picture is not worth a trained model
+        return f"the report lacks a picture: {type(error).__name__}: {error}".rstrip(": ")
     return None
 
 
