@@ -13,7 +13,7 @@ SHARED = (nn.parallel.DistributedDataParallel, nn.DataParallel)
 def unwrapped(model: nn.Module) -> nn.Module:
     """The module itself, so that its weights have the names it gave them. Compiled parts stay compiled, inside it too.
 
-    >>> list(unwrapped(torch.compile(nn.Linear(2, 1))).state_dict())
+    >>> list(unwrapped(torch.compile(nn.Linear(2, 1), backend="eager")).state_dict())
     ['weight', 'bias']
     """
     while isinstance(model, SHARED) or hasattr(model, "_orig_mod"):
