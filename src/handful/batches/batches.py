@@ -31,12 +31,7 @@ class Batches:
     """
 
     def __init__(
-        self,
-        source: Source,
-        order: RowOrder,
-        transforms: Sequence[Transform] = (),
-        *,
-        prefetch: int | None = None,
+        self, source: Source, order: RowOrder, transforms: Sequence[Transform] = (), *, prefetch: int | None = None
     ) -> None:
         """prefetch: batches read ahead by threads; 0 reads in the caller; None: 0 for data in memory, else 4."""
         check_reading(source, order)
