@@ -247,6 +247,8 @@ def test_classes_of_pixels(seed, first, weighted):
     metrics = {m.name: m for m in as_metrics(names)}
     w = None if weight is None else weight.numpy()
     scores = {name: m.whole(given_output.numpy(), ids, w) for name, m in metrics.items()}
+    none = np.full_like(ids, -100)
+    assert all(np.isnan(m.whole(given_output.numpy(), none, w)) for m in metrics.values())
     kept = ids != -100
     t, p, each = (
         ids[kept],

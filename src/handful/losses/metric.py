@@ -209,6 +209,8 @@ def _at_all_places(score: Whole) -> Whole:
         if axis is None:
             return score(outputs, targets, weights)
         kept, classes = targets != IGNORED, np.moveaxis(outputs, axis, -1)
+        if not kept.any():
+            return float("nan")
         weights = (
             None if weights is None else np.broadcast_to(weights.reshape(-1, *[1] * (targets.ndim - 1)), kept.shape)
         )
