@@ -16,6 +16,7 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -106,16 +107,24 @@ def drawing(*address: int | str) -> Iterator[None]:
 def random_states() -> Callable[[], None]:
     """Keep the random states of Python, NumPy and torch; call the result to put them back."""
     of_python, of_numpy, on_cpu = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-    on_cuda = torch.cuda.get_rng_state_all() if torch.cuda._initialized else []
+    on_device, put_back = _of_device()
 
     def restore() -> None:
         random.setstate(of_python)
         np.random.set_state(of_numpy)
         torch.random.set_rng_state(on_cpu)
-        if on_cuda:
-            torch.cuda.set_rng_state_all(on_cuda)
+        put_back(on_device)
 
     return restore
+
+
+def _of_device() -> tuple[list[Tensor], Callable[[list[Tensor]], object]]:
+    """The random states of accelerators, and what sets them."""
+    if torch.cuda._initialized:
+        return torch.cuda.get_rng_state_all(), torch.cuda.set_rng_state_all
+    if torch.backends.mps.is_available():
+        return [torch.mps.get_rng_state()], lambda states: torch.mps.set_rng_state(*states)
+    return [], lambda states: None
 
 
 def dropout_key(seed: int, step: int, rank: int) -> int:
@@ -126,11 +135,16 @@ def dropout_key(seed: int, step: int, rank: int) -> int:
 def dropout_seeder(device: torch.device) -> Callable[[int], object]:
     """What has the generators that dropout draws from begin at a key."""
 
+    if device.type == "cpu":
+        return torch.default_generator.manual_seed
+    module = torch.get_device_module(device)
+
     def seed(key: int) -> None:
         torch.default_generator.manual_seed(key)
-        torch.cuda.manual_seed(key)
+        with torch.accelerator.device_index(device.index):  # of several, the one that this run is on
+            module.manual_seed(key)
 
-    return seed if device.type == "cuda" else torch.default_generator.manual_seed
+    return seed
 
 
 def drawn(call: Callable[[], T]) -> tuple[T, bool]:
@@ -143,4 +157,5 @@ def drawn(call: Callable[[], T]) -> tuple[T, bool]:
 def _position() -> tuple[object, ...]:
     """How far the generators are."""
     numpy = np.random.get_state(legacy=False)
-    return random.getstate(), str(numpy), torch.random.get_rng_state().numpy().tobytes()
+    of_torch = [torch.random.get_rng_state(), *_of_device()[0]]
+    return random.getstate(), str(numpy), *(state.numpy().tobytes() for state in of_torch)

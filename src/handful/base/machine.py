@@ -1,8 +1,19 @@
-"""What this machine has: memory and cores."""
+"""What this machine has: memory, cores, and numbers."""
 
 import contextlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NARROW = ("mps",)  # kinds of device that have no float64
+
+
+def wide(values: "Tensor") -> "Tensor":
+    """The values as float64; on the CPU where their device has no such numbers."""
+    return (values.cpu() if values.device.type in NARROW else values).double()
 
 
 def memory_budget() -> int:

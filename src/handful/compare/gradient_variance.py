@@ -21,6 +21,7 @@ from torch import Tensor
 
 from handful.base.errors import HandfulError
 from handful.base.keys import key
+from handful.base.machine import wide
 from handful.batches.batches import Batches
 from handful.batches.order import Order
 from handful.data.base import Batch
@@ -203,7 +204,7 @@ def _gradient(objective: Objective, batch: Batch, *, mean: bool = True) -> tuple
     parameters = [p for p in objective.model.parameters() if p.requires_grad]
     found = torch.autograd.grad(loss, parameters, allow_unused=True)
     parts = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found)]
-    return torch.cat([part.reshape(-1).double() for part in parts]), float(sums.weight)
+    return torch.cat([wide(part.reshape(-1)) for part in parts]), float(sums.weight)
 
 
 def grid(points: Sequence[Point], rows: int) -> NDArray[np.float64]:

@@ -68,7 +68,7 @@ def beam_search(logits: Tensor, width: int = 16) -> Tensor:
     >>> greedy(p.log()).tolist(), beam_search(p.log()).tolist()
     ([[0]], [[1]])
     """
-    return _padded([_likeliest(row, width) for row in logits.detach().double().log_softmax(-1).cpu().tolist()])
+    return _padded([_likeliest(row, width) for row in logits.detach().cpu().double().log_softmax(-1).tolist()])
 
 
 def _padded(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Tensor:

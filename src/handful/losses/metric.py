@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from handful.base.errors import HandfulError
+from handful.base.machine import wide
 from handful.base.score import Better
 from handful.losses import ctc
 from handful.losses.loss import IGNORED, class_axis
@@ -44,7 +45,7 @@ class SumMetric:
         value add up."""
         if self.centred is None or not len(target):
             return self
-        return replace(self, sums=self.centred(target.double().reshape(len(target), -1).median(0).values))
+        return replace(self, sums=self.centred(wide(target).reshape(len(target), -1).median(0).values))
 
 
 @dataclass(frozen=True)

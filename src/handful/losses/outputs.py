@@ -106,7 +106,7 @@ def part_of(output: object, part: str) -> object:
 
 def exact(output: Tensor) -> Tensor:
     """The numbers as they are, float64 on the CPU, for what is computed of them after the model."""
-    return output.detach().to("cpu", torch.float64)
+    return output.detach().cpu().double()
 
 
 def joined(outputs: Sequence[object]) -> object:

@@ -183,7 +183,7 @@ class Whitening(nn.Module):
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
         places = ((x.shape[2] - kernel) // stride + 1) * ((x.shape[3] - kernel) // stride + 1)
         some = x[: max(1, PATCHES // places)].float()
-        patches = nn.functional.unfold(some, kernel, stride=stride).transpose(1, 2).flatten(0, 1).double().cpu()
+        patches = nn.functional.unfold(some, kernel, stride=stride).transpose(1, 2).flatten(0, 1).cpu().double()
         patches = patches[patches.isfinite().all(1)]
         if not len(patches):
             return

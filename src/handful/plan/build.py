@@ -33,7 +33,7 @@ from handful.report.live import Live
 from handful.training.objective import Objective
 from handful.training.process import static
 from handful.training.process.agreement import same_start
-from handful.training.process.device import autocast, choose_device, using_threads
+from handful.training.process.device import autocast, choose_device, needs_float64, using_threads
 from handful.training.process.parallel import ALONE, Ranks
 from handful.training.special.coupling import mode_coupling, training_mode
 from handful.training.special.one_copy import one_copy
@@ -96,7 +96,7 @@ def _assemble(
 ) -> Training:  # fmt: skip
     saved = folder if resuming is not None else None
     data = drawing("data", options.seed)(open_data)(train, options, chooser, model, saved)
-    device = ranks.place(chooser.put("device", choose_device(options.device)))
+    device = ranks.place(chooser.put("device", choose_device(options.device, needs_float64(model, options.precision))))
     net = make_model(model, data, options, chooser, device, saved).to(device)
     objective = drawing("data", options.seed)(make_objective)(net, data, options, chooser, device)
     if resuming is None:

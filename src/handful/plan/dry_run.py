@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from handful.base.errors import MISTAKES, HandfulError
 from handful.base.keys import IN_TURN
+from handful.base.machine import wide
 from handful.data.base import Batch
 from handful.losses import ctc
 from handful.losses.loss import IGNORED, LossFunction, as_loss, class_axis
@@ -178,17 +179,17 @@ def _spreads(loss: LossFunction, output: object, target: object) -> bool:
 
 def _mean(result: Tensor | tuple[Tensor, Tensor]) -> Tensor:
     if isinstance(result, tuple):
-        total: Tensor = result[0].double().sum() / torch.as_tensor(result[1]).double().sum()
+        total: Tensor = wide(result[0]).sum() / wide(torch.as_tensor(result[1])).sum()
         return total
-    return torch.as_tensor(result).double().mean()
+    return wide(torch.as_tensor(result)).mean()
 
 
 def warn_of_distance(output: object, target: object) -> str | None:
     """A note where numbers to be predicted are far from a new model's outputs, which small steps may never reach."""
     if not isinstance(output, Tensor) or not isinstance(target, Tensor) or output.numel() != target.numel():
         return None
-    y = target.double().abs().mean().item()
-    if not FAR * max(1.0, output.double().abs().mean().item()) < y < math.inf:
+    y = wide(target).abs().mean().item()
+    if not FAR * max(1.0, wide(output).abs().mean().item()) < y < math.inf:
         return None
     size = f"{float(f'{y:.1g}'):,.0f}"
     return (

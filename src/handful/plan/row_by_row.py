@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from handful.base.errors import MISTAKES, some
+from handful.base.machine import wide
 from handful.data.base import Batch
 from handful.losses.outputs import mapped, tensors_in
 from handful.plan.dry_run import quietly
@@ -52,7 +53,7 @@ def beside(objective: Objective, batch: Batch) -> list[str]:
     def given(some: Batch, seed: int = 0) -> list[Tensor]:
         torch.default_generator.manual_seed(seed)
         found = tensors_in(objective.forward(some))
-        return [t.double() for t in found if t.is_floating_point() and t.ndim and len(t) == len(some)]
+        return [wide(t) for t in found if t.is_floating_point() and t.ndim and len(t) == len(some)]
 
     def look() -> bool:
         whole, first, last = given(batch), *(given(half) for half in _halves(batch))

@@ -146,10 +146,12 @@ class ExactGradient(Watched, OneStep):
         self.passing = not self.whole or self.objective.guarded  # whose gradient is looked at, too
 
     def backward_on_device(self, loss: Tensor, share: Tensor) -> None:
-        """The same on an accelerator: the check's answer travels while the backward pass is being queued."""
-        answers = torch.isfinite(torch.stack([loss.detach(), share])).to("cpu", non_blocking=True)
+        """The same on an accelerator: on a GPU the check's answer travels while the backward pass is being queued."""
+        on_cuda = loss.device.type == "cuda"
+        answers = torch.isfinite(torch.stack([loss.detach(), share])).to("cpu", non_blocking=on_cuda)
         differentiate((loss,), (share,))
-        torch.accelerator.current_stream().synchronize()
+        if on_cuda:
+            torch.cuda.current_stream(loss.device).synchronize()
         if not answers[0] and not self.answers:
             raise non_finite(self.objective, self.part, self.step)
         if not answers[1]:  # the weight is 0, and nothing counts

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from handful.base.machine import wide
 from handful.optim.build import set_base
 from handful.plan.probe.noise_scale import student
 from handful.plan.probe.steps import FAILED, Snapshot, train
@@ -228,7 +229,7 @@ def losses_before(t: Training, size: int, steps: int, chosen: Iterable[int]) -> 
         if len(batch):
             with torch.no_grad():
                 sums = t.objective.sums(t.objective.to_device(batch), metrics=False)
-            loss_and_weight = torch.stack([sums.loss.double().cpu(), sums.weight.double().cpu()])
+            loss_and_weight = torch.stack([wide(sums.loss), wide(sums.weight)]).cpu()
         total, weight = t.ranks.summed(loss_and_weight).tolist()
         loss = total / max(weight, 1e-30)
         found[k] = math.inf if math.isnan(loss) else loss  # NaN stands for those that were not taken

@@ -164,19 +164,22 @@ def _free_on_device(t: Training) -> float:
     """Bytes that a step may take on top of weights and optimizer state: what is free and what the allocator keeps
     unused, less the headroom."""
     t.objective.model.zero_grad(set_to_none=True)
-    free, total = torch.cuda.mem_get_info(t.objective.device)
-    return float(free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated() - (1 - HEADROOM) * total)
+    device = t.objective.device
+    free, total = torch.cuda.mem_get_info(device)
+    return float(
+        free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device) - (1 - HEADROOM) * total
+    )
 
 
 def _need(t: Training, batch: Batch) -> float:
     """Bytes that one whole step of the batch at once needs: the allocator's peak, or, on the CPU, twice what autograd
     keeps and the batch."""
-    if t.objective.device.type == "cuda":
+    if (device := t.objective.device).type == "cuda":
         t.objective.model.zero_grad(set_to_none=True)  # as every step begins: its own gradients count as its need
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
         _whole_step(t, batch)
-        return float(torch.cuda.max_memory_allocated() - before)
+        return float(torch.cuda.max_memory_allocated(device) - before)
     with saved_by_autograd(t.objective.model) as storages:
         _whole_step(t, batch)
     return float(sum(value.nbytes for value in batch.tensors().values()) + 2 * sum(storages.values()))

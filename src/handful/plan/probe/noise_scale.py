@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from handful.base.keys import dropout_key
+from handful.base.machine import wide
 from handful.data.base import Batch
 from handful.report.words import say_number
 from handful.training.objective import LossSums, Objective
@@ -200,7 +201,7 @@ def gradient_in_parts(
             break
         sums.loss.backward()  # type: ignore[no-untyped-call]
         kept.append([p.grad for p in parameters])
-        weights.append(sums.weight.detach().double())
+        weights.append(wide(sums.weight.detach()))
         total = sums.detached() if total is NOTHING else total + sums
         if enough is not None and ranks.size == 1 and len(kept) % LOOK == 0 and len(kept) < parts:
             w = torch.stack(weights).cpu().numpy()
@@ -247,5 +248,5 @@ def _products(
 
 def _with_their_sum(stacked: Tensor, ranks: Ranks) -> Tensor:
     """Of the rows of stacked [M, p] their squares, and their products with the sum of all ranks', float64 [M, 2]."""
-    wide = (stacked.cpu() if stacked.device.type == "mps" else stacked).double()  # no float64 there
-    return torch.stack([wide.square().sum(1), wide @ ranks.summed(wide.sum(0))], 1).cpu()
+    exact = wide(stacked)
+    return torch.stack([exact.square().sum(1), exact @ ranks.summed(exact.sum(0))], 1).cpu()

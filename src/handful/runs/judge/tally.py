@@ -262,10 +262,10 @@ def row_losses(result: Tensor | tuple[Tensor, Tensor], rows: int) -> Floats | No
     values, counts = (result, None) if isinstance(result, Tensor) else result
     if values.ndim == 0 or len(values) != rows:
         return None
-    flat = values.detach().double().reshape(rows, -1).cpu()
+    flat = values.detach().cpu().double().reshape(rows, -1)
     if counts is None:
         return flat.mean(1).numpy()
-    counted = counts.double().reshape(rows, -1).cpu()
+    counted = counts.cpu().double().reshape(rows, -1)
     means: Floats = (flat.sum(1) / counted.sum(1).clamp_min(torch.finfo(torch.float64).tiny)).numpy()
     return means
 

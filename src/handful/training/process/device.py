@@ -7,13 +7,14 @@ import torch
 from torch import nn
 
 from handful.base.errors import HandfulError, did_you_mean
+from handful.base.machine import NARROW
 from handful.base.plan import Choice
 
 BFLOAT16 = ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16", "sve_bf16")  # of `torch.cpu.get_capabilities`
 
 
-def choose_device(asked: str) -> Choice:
-    """The accelerator where there is one, else the CPU."""
+def choose_device(asked: str, exact: bool = False) -> Choice:
+    """The accelerator where there is one, else the CPU. exact: float64 is asked for, which Apple's GPU has not."""
     if asked != "auto":
         try:
             torch.empty(0, device=asked)
@@ -22,12 +23,22 @@ def choose_device(asked: str) -> Choice:
             if "Expected one of" in why:
                 raise HandfulError(f"there is no device '{asked}': name cpu, cuda, cuda:1, mps, xpu or auto") from None
             raise HandfulError(f"device '{asked}' cannot be used here: {why}") from None
+        if exact and torch.device(asked).type in NARROW:
+            raise HandfulError(f"device '{asked}' has no float64, which the model or precision asks for: name cpu")
         return Choice(asked, "given")
     if torch.cuda.is_available():
         return Choice("cuda", "found", torch.cuda.get_device_name())
     if torch.backends.mps.is_available():
+        if exact:
+            return Choice("cpu", "found", "Apple's GPU has no float64")
         return Choice("mps", "found", "Apple's GPU")
     return Choice("cpu", "found", "no accelerator")
+
+
+def needs_float64(model: object, precision: str) -> bool:
+    """Whether a run computes in it."""
+    own = {p.dtype for p in model.parameters()} if isinstance(model, nn.Module) else set()
+    return precision == "float64" or bool(own & {torch.float64, torch.complex128})
 
 
 def choose_precision(asked: str, device: str, model: nn.Module) -> tuple[Choice, torch.dtype | None]:

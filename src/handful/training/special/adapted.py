@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.keys import dropout_seeder
+from handful.base.machine import NARROW
 from handful.data.base import Batch, Column, Source
 from handful.losses.left_out import FORMS
 from handful.losses.loss import LossFunction, of_probabilities
@@ -156,9 +157,13 @@ class Adapted:
 
     def centre(self, target: Tensor) -> None:
         """Take the sums of metrics about these targets [m, ...], in the user's units: the same for all of a run."""
-        self.sum_metrics = [m.about(target.to(self.device)) for m in self.sum_metrics]
+        where = "cpu" if self.device.type in NARROW else self.device
+        self.sum_metrics = [m.about(target.to(where)) for m in self.sum_metrics]
 
     def first_view(self, output: object, batch: Batch) -> Seen | None:
         """Output, target and weight for metrics: numbers in the user's units, or logits; None if they are neither."""
-        self.view = viewing(self.model, self.loss, output, batch, self.scale, self.part, self.link, self.several)
+        apart = self.device.type in NARROW
+        first = adapters.on_host(output, batch) if apart else (output, batch)
+        view = viewing(self.model, self.loss, *first, self.scale, self.part, self.link, self.several)
+        self.view = (lambda output, batch: view(*adapters.on_host(output, batch))) if apart else view
         return self.view(output, batch)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
+from handful.base.machine import NARROW
 from handful.data.base import Batch, Value
 from handful.losses import ctc
 from handful.losses.left_out import ignored_id
@@ -279,7 +280,9 @@ def added_up(
 
 
 def _count(n: int, like: Tensor) -> Tensor:
-    return torch.full((), float(n), dtype=torch.float64, device=like.device)  # made there: no copy from the host
+    return torch.full(
+        (), float(n), dtype=torch.float32 if like.device.type in NARROW else torch.float64, device=like.device
+    )
 
 
 def _no_row_weights(row_weight: Tensor | None) -> None:
@@ -309,6 +312,12 @@ def _beside(several: Several) -> View:
         return found and (*found, batch.weight)
 
     return view
+
+
+def on_host(output: object, batch: Batch) -> tuple[object, Batch]:
+    """Both on the CPU, for sums in float64, which their device has not."""
+    columns = {name: mapped(value, Tensor.cpu) for name, value in batch.columns.items()}
+    return mapped(output, Tensor.cpu), batch.replace(columns)  # type: ignore[arg-type]
 
 
 def viewing(

@@ -149,7 +149,7 @@ def _form(row_losses: RowLosses, output: object, batch: Batch, size: int) -> Los
         taken = output(some) if callable(output) else mapped(output, lambda o: o[part] if _of_rows(o, batch) else o)
         total, weight, values = row_losses(taken, some)
         by_row.append(values is not None)
-        return (float(total.double() / weight), float(weight)) if float(weight) else (0.0, 0.0)  # no row counts
+        return (float(total) / float(weight), float(weight)) if float(weight) else (0.0, 0.0)  # no row counts
 
     try:
         whole, each = value(slice(0, m)), [value(part) for part in parts]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from handful.base.errors import HandfulError, StepError, did_you_mean
 from handful.base.keys import in_turn, key
+from handful.base.machine import wide
 from handful.data.base import Batch
 from handful.optim.fused import Moved, stepper_of
 from handful.optim.groups import by_pattern, trainable
@@ -100,7 +101,7 @@ class OwnStep:
     def log(self, name: str, value: Tensor | float) -> None:
         """A score of the history, train_<name>: the mean of all values, of each row or of one number a call, that are
         given between two of its rows."""
-        values = torch.as_tensor(value).detach().double()
+        values = wide(torch.as_tensor(value).detach())
         sums = torch.stack([values.sum(), values.new_tensor(float(values.numel()))]).cpu()
         self._logged[name] = self._logged[name] + sums if name in self._logged else sums
 
@@ -126,7 +127,7 @@ class OwnStep:
         """What the step has minimised, as one loss: the sum of the losses of its optimizers."""
         if not self.updates:
             raise StepError(f"training_step made no update at step {self.number + 1:,}: call step.minimise(loss)")
-        named = {n: torch.stack([s.loss.double(), s.weight.double()]).cpu() for n, s in self._losses.items()}
+        named = {n: torch.stack([wide(s.loss), wide(s.weight)]).cpu() for n, s in self._losses.items()}
         logged = self._logged | {f"{name}_loss": pair for name, pair in named.items() if name is not None}
         if list(named) == [None]:
             loss, weight = named[None]

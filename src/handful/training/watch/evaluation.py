@@ -117,7 +117,7 @@ def evaluate(
                 if read is spare:
                     continue
                 part = objective.sums_of(output, batch, metrics=False)
-                total_loss += float(part.loss.double())
+                total_loss += float(part.loss)
                 total_weight += float(part.weight)
                 if both := objective.view(output, batch) if objective.metrics else None:
                     both = counted(both)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from handful.base.errors import HandfulError, StepError, some
+from handful.base.machine import wide
 from handful.base.plan import Row
 from handful.base.shards import is_shard, whole
 from handful.data.base import Batch, Source
@@ -175,8 +176,8 @@ def all_finite(tensors: Iterable[Tensor]) -> Tensor:
     cannot.)"""
     values = [t.detach() for t in tensors if t.numel() and t.is_floating_point()]
     plain, shards = [v for v in values if not is_shard(v)], [v for v in values if is_shard(v)]
-    largest = [v.double() for v in torch._foreach_norm(plain, torch.inf)] if plain else []
-    largest += [whole(v).abs().max().double() for v in shards]  # one at a time; a rank may hold none of its rows
+    largest = [wide(v) for v in torch._foreach_norm(plain, torch.inf)] if plain else []
+    largest += [wide(whole(v).abs().max()) for v in shards]  # one at a time; a rank may hold none of its rows
     return torch.isfinite(torch.stack(largest or [torch.zeros(())])).all()
 
 

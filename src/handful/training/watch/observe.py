@@ -184,7 +184,7 @@ def look(t: Training, row: Row) -> Row:
 def behind(t: Training, loss: float, rows: list[Tensor | None]) -> Row:
     """{"behind": by how many of its standard errors, paired by row, the held-out loss is above the lowest so far}, of
     few held-out rows whose losses are known; 0 where it is the lowest."""
-    own = [v.reshape(len(v), -1).mean(1).double().tolist() for v in rows if v is not None]
+    own = [v.reshape(len(v), -1).mean(1).tolist() for v in rows if v is not None]
     told = json.dumps(own if len(own) == len(rows) else None)  # all ranks have the same
     said = [json.loads(text) for text in t.ranks.gather(told)]
     if not math.isfinite(loss) or None in said or not any(said):
