@@ -1,11 +1,11 @@
-"""What compiling a step could gain on a CPU: one step of an MLP in forms that do the same arithmetic, beside a bare loop.
+"""What compiling a step could gain on a CPU: a step of an MLP in forms of the same arithmetic, beside a bare loop.
 
     python benchmarks/bench_compiled.py [--rounds 15] [--steps 200] [--batches 64,1]
 
-784-128-10, cross entropy, AdamW, one thread. The forms: a bare loop with the fused optimizer; the same with torch's fused
-kernel called directly (what handful's step does); the gradient traced once to a flat list of torch's operations and
-replayed without autograd (the same bits); the gradient compiled by torch.compile, the kernel called directly; gradient
-and update compiled into one graph; and the gradient written by hand. Times are the processor's, ratios round by round.
+784-128-10, cross entropy, AdamW, one thread. The forms: a bare loop with the fused optimizer; the same with torch's
+fused kernel called directly (what handful's step does); the gradient traced once to a flat list of torch's operations
+and replayed without autograd; the gradient compiled by torch.compile, the kernel called directly; gradient and update
+compiled into one graph; and the gradient written by hand. Times are the processor's, ratios round by round.
 Writes benchmarks/results/compiled.md.
 """
 

@@ -48,8 +48,13 @@ KINDS = {
     "cmyk": [picture(24, 24, "CMYK") for _ in range(8)],
     "turned": [picture(24, 32, exif=turned()), *(picture(32, 24) for _ in range(7))],
     "sizes": [picture(24 + i, 30 + 5 * i) for i in range(8)],
-    "one header, then another": [*map(picture, [24] * 4, [32] * 4), picture(24, 32, exif=turned(), quality=30)]
-    + [picture(24, 32, optimize=True), picture(24, 32, "CMYK"), picture(24, 32)],
+    "one header, then another": [
+        *(picture(24, 32) for _ in range(4)),
+        picture(24, 32, exif=turned(), quality=30),
+        picture(24, 32, optimize=True),
+        picture(24, 32, "CMYK"),
+        picture(24, 32),
+    ],
     "padded": [behind(b"\xff\xff\xff", data=picture(24, 32)) for _ in range(8)],
     "large and small": [picture(200, 220), *(picture(24, 30) for _ in range(7))],
 }
