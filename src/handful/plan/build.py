@@ -14,9 +14,9 @@ from handful.base.plan import CHANGEABLE, COMPUTED, Choice, Plan, Progress
 from handful.batches.batches import Batches
 from handful.models.wrapped import uncompiled
 from handful.optim import schedule
+from handful.optim.parts import needs_closure
 from handful.optim.rates import set_base
 from handful.optim.schedule import Schedule
-from handful.optim.state import needs_closure
 from handful.plan import defaults as choose
 from handful.plan.balance import calmer, evenness
 from handful.plan.config import OPTIONS, Config
