@@ -76,7 +76,7 @@ def beside(objective: Objective, data: Data, count: int) -> list[str]:
     def length(place: int) -> int:
         return sum(t.numel() for t in tensors_in(list(take([place]).columns.values()))) if varies else 0
 
-    few = sorted(sorted(range(m), key=lambda i: (length(i), abs(i - m / 2)))[: 1 if m < 4 else 2])
+    few = sorted(sorted(range(m), key=lambda i: (length(i), abs(i - m / 2)))[: max(1, min(4, m // 2))])
     every, alone = take(range(m)), take(few)  # the shortest; else in the middle, with rows before and behind
 
     def given(some: Batch, seed: int = 0) -> list[Tensor]:
@@ -177,6 +177,6 @@ def _uneven_backward(objective: Objective, batch: Batch) -> str | None:
 def _apart(some: Sequence[Tensor], others: Sequence[Tensor], objective: Objective, least: float = 0.0) -> bool:
     """Whether they differ by more than rounding does. least: a size below which a Tensor may be rounding alone, as the
     gradient of a bias before a normalisation is."""
-    close = 1e-3 if objective.autocast is None else 0.05
+    close = max(1e-3, 8 * torch.finfo(objective.autocast or objective.dtype).eps)
     pairs = ((a, b) for a, b in zip(some, others, strict=True) if a.numel())
     return any(float((a - b).abs().amax()) > close * max(float(a.abs().amax()), least) for a, b in pairs)
