@@ -141,7 +141,8 @@ def _decoded(items: Items, rows: Rows, form: Form) -> tuple[Pixels, Counter[str]
         return _pixels(image, form), lost
 
     def work(place: int) -> Sequence[str]:
-        data, lost = items[int(rows[place])], ()
+        data: bytes | memoryview = items[int(rows[place])]
+        lost: Sequence[str] = ()
         quick = _quick(data, form) if form.dtype == "uint8" else None
         if quick is None:
             out[place], lost = _guarded(items, int(rows[place]), use, data)

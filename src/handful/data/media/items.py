@@ -77,7 +77,7 @@ class BinaryItems(Items):
             stops.append(ends[1:])
             self._data.append(memoryview(data if data is not None else b""))
         found = [np.concatenate(a) for a in (chunk, starts, stops)]
-        self._chunk, self._start, self._stop = map(memoryview, found)  # whose numbers are Python's, sooner than numpy's
+        self._chunk, self._start, self._stop = (a.data for a in found)  # one of which is had sooner than an array's
         super().__init__(key, len(found[0]), found[2] - found[1])
 
     def __getitem__(self, i: int) -> memoryview:
