@@ -441,6 +441,39 @@ def test_by_few_held_out_rows_a_second_beginning_is_kept_where_it_is_not_clearly
     assert not observe.as_good(t, again | {"behind": 1.4}, best)
 
 
+def nearly_told_apart(n: int, seed: int):
+    """Two classes far apart; one row in 200 lies among the others."""
+    g = np.random.default_rng(seed)
+    y = (g.random(n) < 0.5).astype(np.int64)
+    wrong = g.random(n) < 0.005
+    return (g.normal(size=(n, 8)) + 6 * np.where(wrong, 1 - y, y)[:, None]).astype(np.float32), y
+
+
+def test_a_held_out_loss_that_a_few_rows_make_is_told_by_its_error_once_the_run_may_begin_again():
+    """However many rows are held out: all but a few of 600 lose nothing."""
+
+    def net():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+
+    train, valid = nearly_told_apart(600, 0), nearly_told_apart(600, 1)
+    run = handful.fit(net(), train, valid=valid, seed=0, quiet=True)
+    looks = [row for row in run.history if "valid_loss" in row]
+    assert "behind" not in looks[0]  # where nothing is learned all rows lose alike
+    assert any(row.get("behind", 0) > 0 for row in looks)
+    assert all(row.get("behind", 0) >= 0 for row in looks)
+    given = handful.fit(net(), train, valid=valid, seed=0, until="epochs(2)", quiet=True)
+    assert not any("behind" in row for row in given.history)
+
+
+def test_how_many_rows_make_a_loss():
+    g = torch.Generator().manual_seed(0)
+    losses = torch.rand(1000, generator=g, dtype=torch.float64).log().neg()  # spread by their mean
+    assert observe.telling(losses) == pytest.approx(500, rel=0.1)
+    assert observe.telling(torch.zeros(5, dtype=torch.float64)) == 0
+    assert observe.telling(-losses) == observe.telling(losses)
+
+
 def test_more_held_out_rows_or_a_class_are_told_by_their_loss():
     x, y = few(300, 0)
     run = handful.fit(single(), (x, y), valid=few(101, 1), until="epochs(2)", quiet=True)
