@@ -282,7 +282,7 @@ GROUPS = {
     "new": "Data sets named before anything was trained on them, 29 November",
     "fresh": "Data sets named before anything was trained on them, the afternoon of 29 November",
     "later": "Data sets named before anything was trained on them, the evening of 29 November",
-    "separable": "Classes that can nearly be told apart, named when a rule had been changed for such",
+    "separable": "Two kinds that a rule was changed for, named before these were trained on",
     "last": "Six of other kinds, named the day before",
     "odd": "Awkward shapes",
 }

@@ -33,7 +33,7 @@ FEW_HELD = 100  # held-out rows, and fewer: whether their loss is higher than at
 TELLS = 1.0  # so many of its standard errors, paired by row;
 LATER = 0.25  # and a number's later look is as good as the lowest within so many: later is not always better
 AGAIN = 1.5  # a second beginning is kept within so many: so far below is the lowest of some twenty looks by chance,
-FEW_TELL, MOST_HELD = 25, 5000  # there also where the loss of at most so many rows is that of so few of them
+FEW_TELL, MOST_HELD = 10, 5000  # also where the lowest loss, of at most so many rows, is that of so few of them
 BEYOND = 2.0  # standard errors by which a score nobody asked for decides: the best of dozens of looks is one out
 NEARER = 80  # looks of an open run, after which they are twice as far apart, and again whenever it is twice as long
 FULL = 1000  # rows of the history of a run whose length is not known, before they are fewer
@@ -185,19 +185,18 @@ def look(t: Training, row: Row) -> Row:
 
 def behind(t: Training, loss: float, rows: list[Tensor | None]) -> Row:
     """{"behind": by how many of its standard errors, paired by row, the held-out loss is above the lowest so far}, of
-    held-out rows whose losses are known, where few tell it; 0 where it is the lowest."""
+    held-out rows whose losses are known; 0 where it is the lowest."""
     own = [v.reshape(len(v), -1).mean(1).double().tolist() for v in rows if v is not None]
     told = json.dumps(own if len(own) == len(rows) else None)  # all ranks have the same
     said = [json.loads(text) for text in t.ranks.gather(told)]
     if not math.isfinite(loss) or None in said or not any(said):
         return {}
     now, s = torch.tensor([v for own in said for part in own for v in part], dtype=torch.float64), t.state
-    few = len(now) <= FEW_HELD or telling(now) <= FEW_TELL
     if not s.lowest or all(not row.get("valid_loss", math.inf) <= loss for row in s.history):
         s.lowest = now.tolist()
     difference = now - torch.tensor(s.lowest, dtype=torch.float64)
     error = float(difference.std(correction=min(1, len(now) - 1))) / math.sqrt(len(now))
-    return {"behind": float(difference.mean()) / max(error, 1e-30)} if few else {}
+    return {"behind": float(difference.mean()) / max(error, 1e-30)}
 
 
 def telling(losses: Tensor) -> float:
@@ -221,16 +220,18 @@ def keep_best(t: Training, row: Row, weights: Weights) -> None:
 def as_good(t: Training, row: Row, best: Row) -> bool:
     """Whether, of a number, a later look is hardly above the lowest, by few held-out rows: more of the training is in
     it. Or whether, after a run began again from its first weights, a look comes about as low as the best one before
-    that, which was the lowest of a curve that went up and down: by few rows, or few that make the loss, within AGAIN
-    standard errors, paired by row, by more within half of one of a loss spread by its mean."""
-    if t.pipeline.task == "regression" and few_held(t) and row.get("behind", math.inf) <= LATER:
+    that, which was the lowest of a curve that went up and down: by few rows, or where few make that loss, within AGAIN
+    standard errors, paired by row; else within one, and half of one of a loss spread by its mean."""
+    s, few = t.state, few_held(t)
+    if few and t.pipeline.task == "regression" and row.get("behind", math.inf) <= LATER:
         return True
-    if t.state.first is None or t.valid is None or not 0 < best["position"] <= t.state.restarted:
+    if s.first is None or t.valid is None or not 0 < best["position"] <= s.restarted:
         return False
-    if "behind" in row:
+    if "behind" in row and (few or telling(torch.tensor(s.lowest, dtype=torch.float64)) <= FEW_TELL):
         return bool(row["behind"] <= AGAIN)
     lowest = best.get("valid_loss", math.nan)
-    return bool(row["valid_loss"] <= lowest + AS_GOOD * abs(lowest) / math.sqrt(len(t.valid.source)))
+    near = row["valid_loss"] <= lowest + AS_GOOD * abs(lowest) / math.sqrt(len(t.valid.source))
+    return bool(near and row.get("behind", 0.0) <= TELLS)
 
 
 def restore_best(t: Training) -> str:
