@@ -6,8 +6,8 @@ trained on, and in no other benchmark here.
 
 Of river, sktime, scikit-image and mlxtend only the files of data are read. Those whose package is not installed are
 left out. And eight of two kinds, named the same evening when a rule had been changed for such (`--sets separable`):
-classes that can nearly be told apart, so that the loss of hundreds of held-out rows is that of a few; and several labels
-or numbers a row, whose mean loss differs less from row to row.
+classes that can nearly be told apart, so that the loss of hundreds of held-out rows is that of a few; and several
+labels or numbers a row, whose mean loss differs less from row to row.
 """
 
 import functools
