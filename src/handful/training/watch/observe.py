@@ -16,7 +16,7 @@ from handful.base.score import direction, lower_is_better
 from handful.base.stopwatch import part
 from handful.data.base import Batch
 from handful.optim.build import set_base
-from handful.optim.state import averages_itself, switch
+from handful.optim.parts import averages_itself, switch
 from handful.training.process import checkpoint
 from handful.training.process.interrupts import INTERRUPTED
 from handful.training.state import Best
