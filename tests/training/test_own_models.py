@@ -696,7 +696,10 @@ class Beside(nn.Module):
 
     def __init__(self, what: str) -> None:
         super().__init__()
-        self.out, self.what, self.calls = nn.Linear(5, 2), what, 0
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.out = nn.Linear(5, 2)
+        self.what, self.calls = what, 0
         self.register_buffer("seen", torch.zeros(()), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
