@@ -699,7 +699,7 @@ class Beside(nn.Module):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             self.out = nn.Linear(5, 2)
-        self.what, self.calls = what, 0
+        self.what, self.calls, self.drawn = what, 0, torch.Generator().manual_seed(0)
         self.register_buffer("seen", torch.zeros(()), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -707,6 +707,8 @@ class Beside(nn.Module):
             self.calls += 1
         if self.training and self.what == "buffer":
             self.seen += 1
+        if self.training and self.what == "generator":
+            torch.rand(1, generator=self.drawn)
         return self.out(x)
 
 
@@ -723,6 +725,7 @@ class Extra(Beside):
     [
         (lambda: Beside("number"), "changes calls as"),
         (lambda: Beside("buffer"), "changes seen as"),
+        (lambda: Beside("generator"), "changes drawn as"),
         (lambda: Extra("number"), "changes calls, _extra_state as"),
         (lambda: Beside(""), None),
         (lambda: Extra(""), None),
@@ -765,3 +768,30 @@ class Adversaries(nn.Module):
 def test_losses_that_are_added_up_are_named() -> None:
     run = handful.fit(Adversaries(), {"x": X}, loss="model", until="steps(1)", **USUAL)
     assert any("is the sum of of_judge, of_maker" in note and "training_step=" in note for note in run.plan.notes)
+
+
+class Views(nn.Linear):
+    """Two views of each row, one below the other, as for contrastive learning."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([super().forward(x), super().forward(x.flip(1))])
+
+
+def contrast(views: Tensor, target: object) -> Tensor:
+    z, m = F.normalize(views, dim=1), len(views) // 2
+    return F.cross_entropy(z @ z.T - 1e9 * torch.eye(2 * m), torch.arange(2 * m).roll(m))
+
+
+def test_a_loss_over_several_views_of_each_row_is_found_to_couple_rows() -> None:
+    runs = [
+        handful.fit(seeded(Views), {"x": X}, loss=contrast, micro_batch=part, until="steps(3)", **USUAL)
+        for part in (None, 4)
+    ]
+    assert all("couples the rows of a batch" in " ".join(run.plan.notes) for run in runs)
+    assert torch.equal(runs[0].model.weight, runs[1].model.weight)
+
+
+def seeded(made: type[nn.Linear]) -> nn.Linear:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return made(5, 2)

@@ -27,6 +27,7 @@ from handful.losses.loss import (
     token_cross_entropy,
 )
 from handful.losses.metric import Metric
+from handful.losses.outputs import tensors_in
 from handful.losses.together import heads, together
 from handful.plan import dry_run
 from handful.plan.balance import ClassWeight, class_weights
@@ -158,6 +159,10 @@ def _loss_of_task(output: object, pipeline: Pipeline) -> tuple[str, str]:
         return _loss_of_several(output, pipeline, several)
     output = ctc.only_valid(output) if task == "sequence" else output
     if not isinstance(output, Tensor):
+        if not tensors_in(output):
+            raise HandfulError(
+                f"the model returns {type(output).__name__} without a Tensor in it: let its forward return one"
+            )
         raise HandfulError(
             f"the model returns {type(output).__name__}, so its loss cannot be guessed; pass loss=, a callable "
             "(output, target) that returns one value per row, or loss='model' where it makes its own of (x, y)"

@@ -64,14 +64,17 @@ def load_weights(model: nn.Module, weights: Weights) -> None:
 
 
 def beside(model: nn.Module) -> dict[str, object]:
-    """What a model holds that no weights file does: numbers in attributes of its modules, buffers that are not
-    persistent, and what `get_extra_state` gives beside Tensors; by name."""
+    """What a model holds that no weights file does: numbers and generators in attributes of its modules, buffers that
+    are not persistent, and what `get_extra_state` gives beside Tensors; by name."""
     found: dict[str, object] = {}
     for prefix, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             continue
         at = f"{prefix}." if prefix else ""
-        plain = {name: v for name, v in vars(module).items() if type(v) in (int, float, bool) and name != "training"}
+        plain: dict[str, object] = {
+            name: v for name, v in vars(module).items() if type(v) in (int, float, bool) and name != "training"
+        }
+        plain |= {name: v.get_state() for name, v in vars(module).items() if isinstance(v, torch.Generator)}
         aside = {name: module._buffers.get(name) for name in module._non_persistent_buffers_set}
         found |= {at + name: v.detach().clone() if isinstance(v, Tensor) else v for name, v in (plain | aside).items()}
     return found | {name: repr(held) for name, held in model.state_dict().items() if not isinstance(held, Tensor)}
