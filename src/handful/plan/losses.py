@@ -40,6 +40,11 @@ from handful.transform.several import Several
 from handful.transform.target import Target
 from handful.transform.target_values import in_row
 
+OWN_LOSS = (
+    "pass loss=, a callable (output, target) that returns one value per row, or loss='model' where it makes its own of "
+    "(x, y)"
+)
+
 
 def loss(
     asked: str | Callable[..., object] | None, output: object, data: Data, smoothing: float, class_weight: ClassWeight
@@ -159,14 +164,8 @@ def _loss_of_task(output: object, pipeline: Pipeline) -> tuple[str, str]:
         return _loss_of_several(output, pipeline, several)
     output = ctc.only_valid(output) if task == "sequence" else output
     if not isinstance(output, Tensor):
-        if not tensors_in(output):
-            raise HandfulError(
-                f"the model returns {type(output).__name__} without a Tensor in it: let its forward return one"
-            )
-        raise HandfulError(
-            f"the model returns {type(output).__name__}, so its loss cannot be guessed; pass loss=, a callable "
-            "(output, target) that returns one value per row, or loss='model' where it makes its own of (x, y)"
-        )
+        way = OWN_LOSS if tensors_in(output) else "let its forward return a Tensor"
+        raise HandfulError(f"the model returns {type(output).__name__}, so its loss cannot be guessed; {way}")
     classes = len(pipeline.classes or ())
     target = pipeline.target
     if task == "classification" and target is not None and target.dense:
