@@ -11,7 +11,7 @@ from sklearn.datasets import dump_svmlight_file, load_iris
 
 import handful
 from handful.base.errors import HandfulError
-from handful.data.tables.dialect import find
+from handful.data.tables.cells.dialect import find
 
 SHIPPED = Path(sklearn.datasets.__file__).parent / "data"
 IRIS = load_iris()

@@ -174,6 +174,30 @@ def taken_apart(read: object, said: list[str], name: str) -> tuple[object, list[
     return read, [*said, more] if same else said
 
 
+def goals_of(where: object, name: str) -> list[str]:
+    """The targets by name, where samples are pairs of which the second is a dict; [] of others. HandfulError for
+    several that are not all numbers or classes, such as boxes and their labels."""
+    match where:
+        case [(_, Mapping() as named_goals), *_] if isinstance(where, list):
+            goals: Mapping[Any, Any] = named_goals
+        case Dataset() if hasattr(where, "__len__") and type(where) is not TensorDataset:
+            try:
+                item, _ = drawn(lambda: where[0])
+            except Exception:  # someone else's code: said where all rows are read
+                return []
+            return goals_of([item], name)
+        case _:
+            return []
+    other = [str(key) for key, value in goals.items() if np.ndim(value) > 0] if len(goals) > 1 else []
+    if other:
+        raise HandfulError(
+            f"{name}: the second part of a sample holds {', '.join(map(str, goals))}, and '{other[0]}' is neither a "
+            "number nor a class: pass collate=..., a function that puts a list of samples together as your model takes "
+            "them, and a loss of what it gives; or samples (x, y) with one of them as y"
+        )
+    return [str(key) for key in goals]
+
+
 class NotNumbers(HandfulError):
     """A value of an item that cannot become a Tensor."""
 

@@ -22,7 +22,7 @@ from handful.batches.prefetch import pinned
 from handful.data.base import Batch, Column, Ragged, Rows, Source
 from handful.data.open import open as open_source
 from handful.data.split import HeldOut, held_out
-from handful.data.tables.strings import composed
+from handful.data.tables.cells.strings import composed
 from handful.losses.outputs import tensors_in
 from handful.models import MODELS, named
 from handful.plan import balance

@@ -20,8 +20,8 @@ from handful.base.errors import HandfulError, shown
 from handful.base.files import atomic, written_down
 from handful.data.base import Batch, Column, Source, Windows
 from handful.data.media.folder import file_names
-from handful.data.tables.dialect import SAMPLE
-from handful.data.tables.dialect import find as find_dialect
+from handful.data.tables.cells.dialect import SAMPLE
+from handful.data.tables.cells.dialect import find as find_dialect
 from handful.runs.judge.examples import contents
 from handful.runs.raw_input import open_raw
 from handful.runs.run import Run

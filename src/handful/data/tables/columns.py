@@ -15,10 +15,12 @@ from handful.data.media.images import Header
 from handful.data.media.images import header as image_header
 from handful.data.media.items import BinaryItems, kind_of
 from handful.data.options import Options
-from handful.data.tables import strings
-from handful.data.tables.reading import TIME_NAME, Reading, StringStats, of_dates, readings, written_as
+from handful.data.tables.cells import strings
+from handful.data.tables.cells.dates import DIGITS, DURATION, TIME_OF_DAY, of_digits
+from handful.data.tables.cells.reading import TIME_NAME, Reading, StringStats, of_dates, readings, written_as
+from handful.data.tables.cells.several import cells, in_cells, note_cells
+from handful.data.tables.cells.written import is_blank, is_missing, trimmed
 from handful.data.tables.types import BYTES, TEXT, as_numbers, flat_list, is_list, is_number, is_text, join_types
-from handful.data.tables.written import DIGITS, DURATION, TIME_OF_DAY, is_blank, is_missing, of_digits, trimmed
 
 # Bytes of different strings that are kept of a column: beyond, it cannot be a category.
 MOST_DISTINCT = 64 << 20
@@ -321,7 +323,7 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
         kept = distinct if not is_input and count is not None and count <= MOST_LABELS else None
         words = None if kept is None else tuple(kept["text"].to_pylist())
         return replace(written, type=str(TEXT), words=words)
-    if distinct is not None and (several := strings.in_cells(distinct["text"], is_input)):
+    if distinct is not None and (several := in_cells(distinct["text"], is_input)):
         return _decide_cells(key, several, distinct["text"], o, notes)
     if is_input:
         strings.note_sum(key, distinct, notes)
@@ -376,9 +378,9 @@ def _decide_lists(key: str, stats: ColumnStats, lists: Lists, o: Options, notes:
 
 def _decide_cells(key: str, several: Column, texts: pa.ChunkedArray, o: Options, notes: list[str]) -> Column:
     """Cells that hold several numbers each, or labels."""
-    if strings.note_cells(key, several, texts, notes):
+    if note_cells(key, several, texts, notes):
         return several
-    labels = _decide_labels(key, _lists(strings.cells(o.name, texts, several)), len(texts), o, notes)
+    labels = _decide_labels(key, _lists(cells(o.name, texts, several)), len(texts), o, notes)
     return replace(labels, separator=several.separator, type=several.type)
 
 

@@ -25,12 +25,13 @@ from pyarrow import parquet
 from handful.base.errors import TO_UTF8, HandfulError
 from handful.data.base import Column
 from handful.data.containers import of_json
-from handful.data.media.bad_rows import Bad, BadRows, is_object, of_whole_lines, ragged
+from handful.data.media.bad_rows import WHOLE_ROWS, Bad, BadRows, is_object, of_whole_lines, ragged
 from handful.data.options import Options
 from handful.data.tables.arrow import check_names, likely_target
-from handful.data.tables.dialect import BLANKS, SAMPLE, Dialect, header, one_blank, text_blocks
-from handful.data.tables.dialect import find as find_dialect
-from handful.data.tables.strings import conversion
+from handful.data.tables.cells.dialect import SAMPLE, Dialect
+from handful.data.tables.cells.dialect import find as find_dialect
+from handful.data.tables.cells.records import bare_text, header, text_blocks
+from handful.data.tables.cells.strings import conversion
 from handful.data.tables.types import TEXT, cell_type, plain, without_times
 
 BLOCK = 16 << 20  # bytes of text parsed at a time
@@ -169,9 +170,9 @@ class _Format(NamedTuple):
 
 
 def read_blocks(where: str, whole: bool = False, table: Dialect | None = None) -> Iterator[TableBlock]:
-    """The rows of a file that ends as one of TABLES, in blocks, or in one. table: the dialect of the table of which the
-    file is a part, or as `trained_dialect`."""
-    what, fix, blocks = TABLES[ending(where)]
+    """The rows of a file that ends as one of TABLES, else of CSV, in blocks, or in one. table: the dialect of the table
+    of which the file is a part, or as `trained_dialect`."""
+    what, fix, blocks = TABLES.get(ending(where), _CSV)
     with reading(where, what, fix), open_stream(where) as stream:
         if not stream.read(1):
             raise HandfulError(f"{where} is empty (0 bytes)")
@@ -208,9 +209,10 @@ def _csv(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> It
     data.seek(0)
     names = list(dialect.names) or None  # None: in the text itself
     for _ in range(dialect.skip):
-        data.readline()
+        while data.readline().startswith(b"#") and dialect.comments:
+            pass
     for place, text in _texts(data, where, whole, quoted=True):
-        text = one_blank(text) if dialect.separator == BLANKS else text
+        text = bare_text(text, dialect)
         if names is None and not whole:
             names, head = header(text, dialect)
             check_names(names, where)
@@ -253,6 +255,8 @@ def _parse_csv(
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_binary(column.type):
             raise HandfulError(f"{where}: column '{name}' is not UTF-8: {TO_UTF8}")
+    while table.num_columns > 1 and len(table) and all(column[-1].as_py() in (None, "") for column in table.columns):
+        table = table.slice(0, len(table) - 1)  # ;;; as a spreadsheet writes them
     return table.replace_schema_metadata(dialect.metadata)
 
 
@@ -343,7 +347,7 @@ def typed_block(where: str, table: pa.Table) -> TableBlock:
     return TableBlock(where, lambda types, only, skipped: table)
 
 
-_CSV = _Format("a CSV file", "every row must have as many values as the header, quoted where needed", _csv)
+_CSV = _Format("a CSV file", WHOLE_ROWS, _csv)
 _JSONL = _Format("a JSON-lines file", "each line must be one object", _jsonl)
 _ARROW = _Format("an Arrow file", "write it again", _arrow)
 TABLES: dict[str, _Format] = {
@@ -368,7 +372,11 @@ def unpacked(stream: BinaryIO, where: str) -> BinaryIO:
         case ".zst":  # pyarrow's stream cannot go back
             return io.BytesIO(pa.CompressedInputStream(stream, "zstd").read())
     wide, _ = stream.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), stream.seek(0)
-    return io.BytesIO(stream.read().decode("utf-16").encode()) if wide else stream
+    if wide:
+        return io.BytesIO(stream.read().decode("utf-16").encode())
+    head, _ = stream.read(SAMPLE), stream.seek(0)
+    old = b"\r" in head and b"\n" not in head  # lines end as on a Macintosh
+    return io.BytesIO(stream.read().replace(b"\r", b"\n")) if old else stream
 
 
 def _texts(data: BinaryIO, where: str, whole: bool, quoted: bool) -> Iterator[tuple[str, bytes]]:

@@ -19,8 +19,10 @@ from handful.data.media import audio, images
 from handful.data.media.bad_rows import Bad, BadRows
 from handful.data.media.items import IMAGES, SOUNDS, BinaryItems, FileItems, Items
 from handful.data.options import Options
+from handful.data.tables.cells.dates import DIGITS, DURATION, TIME_OF_DAY, of_digits
+from handful.data.tables.cells.several import cells
+from handful.data.tables.cells.strings import codes_of, read_numbers, reader
 from handful.data.tables.columns import column_stats, decide
-from handful.data.tables.strings import cells, codes_of, read_numbers, reader
 from handful.data.tables.types import (
     BYTES,
     TEXT,
@@ -35,7 +37,6 @@ from handful.data.tables.types import (
     named,
     plain_column,
 )
-from handful.data.tables.written import DIGITS, DURATION, TIME_OF_DAY, of_digits
 
 # kind -> what reads encoded rows of it
 MEDIA: dict[str, Callable[[Items, Options, list[str]], Stored]]
