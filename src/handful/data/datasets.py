@@ -1,6 +1,7 @@
 """Other libraries' data sets: torch's map-style Dataset, Hugging Face's Dataset, those that scikit-learn ships."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeGuard, cast
@@ -178,14 +179,12 @@ def goals_of(where: object, name: str) -> list[str]:
     """The targets by name, where samples are pairs of which the second is a dict; [] of others. HandfulError for
     several that are not all numbers or classes, such as boxes and their labels."""
     match where:
-        case [(_, Mapping() as named_goals), *_] if isinstance(where, list):
-            goals: Mapping[Any, Any] = named_goals
+        case [(_, Mapping() as goals), *_] if isinstance(where, list):
+            pass
         case Dataset() if hasattr(where, "__len__") and type(where) is not TensorDataset:
-            try:
-                item, _ = drawn(lambda: where[0])
-            except Exception:  # someone else's code: said where all rows are read
-                return []
-            return goals_of([item], name)
+            with suppress(Exception):  # someone else's code: said where all rows are read
+                return goals_of([drawn(lambda: where[0])[0]], name)
+            return []
         case _:
             return []
     other = [str(key) for key, value in goals.items() if np.ndim(value) > 0] if len(goals) > 1 else []

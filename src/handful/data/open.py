@@ -77,7 +77,7 @@ def open(
 
     where: a pair (X, y) of arrays, Tensors, lists, frames or sparse matrices; one array (column `x`); a dict of
         arrays; a list of dicts, one per row; a DataFrame (pandas, polars, pyarrow or any that Arrow can read); a file
-        (.csv, .tsv, .jsonl, .parquet, .arrow, .feather, .npy, .npz, .txt), local or remote (s3://, https://,
+        (.csv, .tsv, .data, .jsonl, .parquet, .arrow, .feather, .npy, .npz, .txt), local or remote (s3://, https://,
         memory://); a folder or .zip of images, sounds or texts, where sub-folders are classes; a folder of the parts
         of one table (part-0.csv, part-1.csv; year=2024/...parquet), or a pattern for them (data/train-*.parquet); a
         store that `prepare` wrote, local or remote; a torch Dataset; a Hugging Face Dataset; the name of a set that

@@ -22,9 +22,8 @@ from handful.data.tables.cells.several import cells, in_cells, note_cells
 from handful.data.tables.cells.written import is_blank, is_missing, trimmed
 from handful.data.tables.types import BYTES, TEXT, as_numbers, flat_list, is_list, is_number, is_text, join_types
 
-# Bytes of different strings that are kept of a column: beyond, it cannot be a category.
-MOST_DISTINCT = 64 << 20
-MOST_LABELS = 1 << 16
+# Bytes of different strings that are kept of a column: beyond, it cannot be a category. Different labels.
+MOST_DISTINCT, MOST_LABELS = 64 << 20, 1 << 16
 _IDENTIFIER_ROWS, _LABELS = 20, 256  # labels that a column of inputs may have
 
 
@@ -241,9 +240,7 @@ def _media(items: BinaryItems, headers: bool) -> Media:
 
 def decide(key: str, stats: ColumnStats, o: Options, notes: list[str]) -> Column | None:
     """What the column holds, by the statistics of all its rows; None, with the reason as last note, if it is left out.
-
-    Of pictures and sounds only the kind is decided here: size and rate are theirs (see data/media).
-    """
+    Of pictures and sounds only the kind is decided here: size and rate are theirs (see data/media)."""
     if (stats.media is None and stats.missing == stats.rows) or (stats.texts is not None and not stats.texts.filled):
         return _left_out(key, "every value is missing", notes)
     if stats.texts is not None:
@@ -327,8 +324,7 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
         return _decide_cells(key, several, distinct["text"], o, notes)
     if is_input:
         strings.note_sum(key, distinct, notes)
-        mean = texts.words / texts.filled
-        if mean >= 3 and (count is None or count > 0.5 * texts.filled):
+        if (mean := texts.words / texts.filled) >= 3 and (count is None or count > 0.5 * texts.filled):
             many = "" if count is None else f", {count:,} different in {texts.filled:,} rows"
             notes.append(f"'{key}' is a text: {mean:.0f} words per row on average{many}.")
             return Column("text", "str")
@@ -397,6 +393,7 @@ def _decide_labels(key: str, lists: Lists, rows: int, o: Options, notes: list[st
         )
     notes += [f"{lists.twice:,} lists of '{key}' hold a label more than once: it counts once."] * (lists.twice > 0)
     shown = ", ".join(known[:6]) + (", ..." if len(known) > 6 else "")
-    what = "the target " if key == o.target else ""
-    notes.append(f"{what}'{key}' holds {len(known)} labels that a row may have together: {shown}.")
+    notes.append(
+        f"{'the target ' * (key == o.target)}'{key}' holds {len(known)} labels that a row may have together: {shown}."
+    )
     return Column("tensor", "uint8", (len(known),), labels=known)

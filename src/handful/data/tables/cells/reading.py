@@ -148,11 +148,7 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
     """
     is_target = key == o.target
     fits = _fitting(known, not is_target and TIME_NAME.search(key) is not None)
-    most = max((one.rows for one in fits.values()), default=0)
-    best = [way for way, one in fits.items() if one.rows == most]
-    best = [way for way in best if way != DURATION] or best  # 12:30 in all rows is a time of day
-    if known.different > 12:  # 1/1/2020, 2/1/2020 over several years: no one sees the days of each January alone
-        best = [way for way in best if way in DATES and fits[way].firsts][:1] or best
+    best = _best(fits, known)
     if not best:
         _note_mostly(key, known, o, notes)
         return None
@@ -177,11 +173,8 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
     counted = plain or one.bound or (unit and not is_money(unit) and unit not in "%‰")
     if is_target and counted and (known.different - len(one.odd or ()) <= _MOST_CLASSES or one.zeros):
         return None
-    if is_target and odd:
+    if is_target and (odd or one.bound):
         raise _mixed(key, one, known, o)
-    if is_target and one.bound:
-        shown = f"is not a number but a bound in some rows, as '{one.bound[0]}' in row {one.bound[1]}"
-        raise HandfulError(f"{o.name}: target '{key}' {shown}: write the number to learn, or remove such rows")
     _note_written(key, way, one, known, what, notes)
     _note_units(key, unit, one, way, notes)
     if plain and not known.marks and not odd:
@@ -190,6 +183,17 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
     if way in DATES:
         return Column("number", "float64", dates=way, missing=missing)
     return Column("number", "float64", decimal=way, unit=unit, missing=missing)
+
+
+def _best(fits: Mapping[str, Reading], known: StringStats) -> list[str]:
+    """The ways that read most."""
+    most = max((one.rows for one in fits.values()), default=0)
+    best = [way for way, one in fits.items() if one.rows == most]
+    best = [way for way in best if way != DURATION] or best  # 12:30 in all rows is a time of day
+    if known.different <= 12:
+        return best
+    # 1/1/2020, 2/1/2020 over several years: no one sees the days of each January alone
+    return [way for way in best if way in DATES and fits[way].firsts][:1] or best
 
 
 def _fitting(known: StringStats, timed: bool) -> dict[str, Reading]:
@@ -263,6 +267,8 @@ def _note_mostly(key: str, known: StringStats, o: Options, notes: list[str]) -> 
 
 def _mixed(key: str, one: Reading, known: StringStats, o: Options) -> HandfulError:
     found = f"is a number in {one.rows:,} of {known.told:,} rows but {_listed(one)}"
+    if one.bound and one.rows == known.told:
+        found = f"is not a number but a bound in some rows, as '{one.bound[0]}' in row {one.bound[1]}"
     return HandfulError(f"{o.name}: target '{key}' {found}: correct or remove such rows")
 
 
