@@ -182,13 +182,13 @@ def goals_of(where: object, name: str) -> list[str]:
         case [(_, Mapping() as goals), *_] if isinstance(where, list):
             pass
         case Dataset() if hasattr(where, "__len__") and type(where) is not TensorDataset:
+            item: object = None
             with suppress(Exception):  # someone else's code: said where all rows are read
-                return goals_of([drawn(lambda: where[0])[0]], name)
-            return []
+                item, _ = drawn(lambda: where[0])
+            return goals_of([item], name)
         case _:
             return []
-    other = [str(key) for key, value in goals.items() if np.ndim(value) > 0] if len(goals) > 1 else []
-    if other:
+    if len(goals) > 1 and (other := [str(key) for key, value in goals.items() if np.ndim(value) > 0]):
         raise HandfulError(
             f"{name}: the second part of a sample holds {', '.join(map(str, goals))}, and '{other[0]}' is neither a "
             "number nor a class: pass collate=..., a function that puts a list of samples together as your model takes "
