@@ -43,7 +43,7 @@ _BROKEN = (pa.ArrowException, OSError, ValueError, EOFError, KeyError, zipfile.B
 
 Types = Mapping[str, pa.DataType]
 PACKED = (".gz", ".bz2", ".xz", ".zst")
-_TEXTS = (".csv", ".tsv", ".jsonl", ".ndjson")
+_TEXTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".geojson")
 
 
 @dataclass(frozen=True)
@@ -181,10 +181,10 @@ def read_blocks(where: str, whole: bool = False, table: Dialect | None = None) -
 
 
 def read_zipped(archive: Path, name: str, table: Dialect | None) -> TableBlock:
-    """The rows of a table in a zip of nothing else. table: as in `read_blocks`."""
+    """The rows of a table in a zip of nothing else (pandas called it as the zip, once). table: as in `read_blocks`."""
     where = f"{archive}: {name}"
     with reading(where, "a table", "pack it again"), zipfile.ZipFile(archive) as opened, opened.open(name) as member:
-        return next(TABLES[ending(name)].blocks(io.BytesIO(member.read()), where, True, table))
+        return next(TABLES[ending(name.removesuffix(".zip"))].blocks(io.BytesIO(member.read()), where, True, table))
 
 
 def table_dialect(files: Sequence[str]) -> Dialect | None:
@@ -299,7 +299,7 @@ def _read_lines(options: arrow_json.ReadOptions, text: bytes) -> pa.Table:
 
 def _json(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:
     """One value of JSON, or lines of it, which many tools call so, too."""
-    text = stream.read().decode("utf-8-sig")
+    text = unpacked(stream, where).read().decode("utf-8-sig")
     try:
         columns, note = of_json(json.loads(text), where)
     except json.JSONDecodeError:
@@ -350,14 +350,15 @@ def typed_block(where: str, table: pa.Table) -> TableBlock:
 _CSV = _Format("a CSV file", WHOLE_ROWS, _csv)
 _JSONL = _Format("a JSON-lines file", "each line must be one object", _jsonl)
 _ARROW = _Format("an Arrow file", "write it again", _arrow)
+_JSON = _Format("a JSON file", "lines of one object each end in .jsonl", _json)
+_OF_TEXT = {".csv": _CSV, ".tsv": _CSV, ".jsonl": _JSONL, ".ndjson": _JSONL, ".json": _JSON, ".geojson": _JSON}
 TABLES: dict[str, _Format] = {
-    **{f"{text}{packed}": _JSONL if "json" in text else _CSV for packed in ("", *PACKED) for text in _TEXTS},
-    ".json": _Format("a JSON file", "lines of one object each end in .jsonl", _json),
+    **{f"{text}{packed}": kind for packed in ("", *PACKED) for text, kind in _OF_TEXT.items()},
     ".parquet": _Format("a Parquet file", "it may be cut short; download or write it again", _parquet),
     ".arrow": _ARROW,
     ".feather": _ARROW,
 }
-STREAMED = tuple(kind for kind in TABLES if kind != ".json")
+STREAMED = tuple(kind for kind, how in TABLES.items() if how is not _JSON)
 
 
 def unpacked(stream: BinaryIO, where: str) -> BinaryIO:

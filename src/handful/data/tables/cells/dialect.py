@@ -23,7 +23,7 @@ from handful.data.tables.cells.headers import (
 from handful.data.tables.cells.reading import TIME_NAME
 from handful.data.tables.types import TEXT
 
-SAMPLE = 1 << 16  # bytes at the start of a file that are looked at
+SAMPLE = 1 << 18  # bytes at the start of a file that are looked at
 RECORDS = 50
 _SEPARATORS = (",", ";", "\t", "|", "\x01", "^", "~")  # Hive's tables have \x01
 _TITLES = 10  # lines among which the header is looked for
@@ -63,7 +63,7 @@ class Dialect(NamedTuple):
             decimals = ", and decimals are written with ','" if self.decimal == "," else ""
             found.append(f"values are separated by '{self.separator}'{decimals}.")
         if self.title:
-            line = self.skip + 1 - 2 * bool(self.below)
+            line = self.skip + 1 - 2 * bool(self.below) - bool(self.shape)
             found.append(f"the header is in line {line}; what stands before it is left out: '{self.title}'.")
         if self.classes:
             found.append(
@@ -166,9 +166,11 @@ def _without_comments(text: str, cut: bool, separators: Sequence[str]) -> tuple[
 
 def _is_padded(text: str, separator: str, cut: bool) -> bool:
     """Whether a blank stands behind every separator outside quotes, and what they set apart agrees."""
+    if f"{separator} " not in text and f"{separator}\t" not in text:
+        return False
     bare = _QUOTED.sub('"', text)
     odd = re.search(rf"{re.escape(separator)}(?![ \t\r\n]|$)", bare)
-    if odd is not None or not re.search(rf"{re.escape(separator)}[ \t]", bare):
+    if odd is not None:
         return False
     records = _records(unpadded(text, separator), separator, cut)
     return len(records) > 1 and agree(records)
@@ -218,7 +220,8 @@ def _before_header(text: str, cut: bool, separators: Sequence[str], trained: Dia
             header = any(2 * _known(found, trained) >= len(trained.names) for found in records.values() if found)
         else:
             header = any(
-                agree(found) and found[1:] and (_numeric(found) or two_lines(found)) for found in records.values()
+                found[1:] and (agree(found) or shifted(found, s, "")) and (_numeric(found) or two_lines(found))
+                for s, found in records.items()
             )
         if header:
             return skip, title
@@ -228,7 +231,8 @@ def _before_header(text: str, cut: bool, separators: Sequence[str], trained: Dia
 
 
 def is_table(head: bytes) -> bool:
-    """Whether a text that begins so is a table: three records or more of as many values each, some columns numbers."""
+    """Whether a text that begins so is a table: three records or more of as many values each, some columns numbers; or
+    one of many, of which no third is in sight."""
     dialect = find(head, ".csv")
     text = head[:SAMPLE].decode("utf-8-sig", errors="replace")
     if dialect.comments:
@@ -236,7 +240,8 @@ def is_table(head: bytes) -> bool:
     text = text.split("\n", dialect.skip)[-1]
     text = unpadded(text, dialect.separator) if dialect.padded else text
     records = _records(text, dialect.separator, len(head) > SAMPLE)
-    return len(records) > 2 and agree(records[1:]) and _numeric(records) > 0
+    wide = len(head) > SAMPLE and bool(records) and len(records[0]) > RECORDS
+    return (len(records) > 2 or wide) and agree(records[1:] or records) and _numeric(records) > 0
 
 
 def _numeric(records: list[list[str]]) -> int:
@@ -312,7 +317,9 @@ def _records(text: str, separator: str, cut: bool) -> list[list[str]]:
     """The first records; without the last one where the text was cut."""
     found: list[list[str]] = []
     if separator == BLANKS:
-        text = "\n".join(line.strip() for line in text.splitlines())
+        text = "\n".join(
+            re.sub(r'("[^"]*")|[ \t]+', lambda run: run[1] or " ", line).strip() for line in text.splitlines()
+        )
     try:
         for record in csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=separator == BLANKS):
             if record:

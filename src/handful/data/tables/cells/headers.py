@@ -10,7 +10,7 @@ from handful.data.tables.cells.written import is_unit
 BLANKS = " "  # between values: one or more of them
 NUMBER = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*")
 _DIGIT = re.compile(r"\d")
-NOTHING = {"", "?", "na", "n/a", "nan", "null", "-", "none"}
+NOTHING = {"", "?", "na", "n/a", "nan", "null", "<null>", "-", "none"}
 
 
 def two_lines(records: list[list[str]]) -> tuple[tuple[str, ...], str] | None:
@@ -86,7 +86,7 @@ def is_values(records: list[list[str]]) -> bool:
     numeric = [is_numeric(values) for values in below]
     words = [i for i, value in enumerate(first) if value.strip().lower() not in NOTHING and not NUMBER.fullmatch(value)]
     numbers = [i for i in range(len(first)) if NUMBER.fullmatch(first[i])]
-    if any(numeric[i] for i in words) or not all(numeric[i] for i in numbers):
+    if any(numeric[i] for i in words) or not all(numeric[i] or first[i] in below[i] for i in numbers):
         return False
     seen = [first[i] in below[i] for i in words]
     if not numbers:

@@ -19,8 +19,8 @@ Days = NDArray[np.int64]
 
 _NONE = (
     "?", "-", "--", "---", "\u2013", "\u2014", ".", "..", "...", "*", "na", "n/a", "n.a.", "n.a", "#n/a", "#na",
-    "#n/a n/a", "<na>", "nan", "-nan", "nat", "none", "null", "nil", "\\n", "missing", "unknown", "not available",
-    "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!",
+    "#n/a n/a", "<na>", "<null>", "nan", "-nan", "nat", "none", "null", "nil", "\\n", "missing", "unknown",
+    "not available", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!",
 )  # fmt: skip
 _LONGEST = 64  # bytes of a number or a date; longer strings are none
 _SPACES = "\u00a0\u2009\u202f"
