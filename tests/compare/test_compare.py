@@ -18,7 +18,7 @@ import handful
 from handful.base.errors import HandfulError
 from handful.base.plan import Choice
 from handful.cli.program import app
-from handful.compare.budget import share_out
+from handful.compare.budget import PAGE, share_out
 from handful.compare.compare import compare
 from handful.compare.experiment import Experiment, Method, fingerprint, methods, run_experiment, step_memory
 from handful.compare.findings import (
@@ -495,6 +495,22 @@ def test_the_usual_rate_is_tried_first_and_time_before_the_call_counts(monkeypat
     clock.now = 170.0
     compare("linear", digits(60), [8], epochs=0.5, budget=100, began=100.0, seeds=1, quiet=True)
     assert clock.now < 200
+
+
+def test_a_budget_that_could_not_be_kept_is_said_and_one_with_a_page_leaves_time_to_draw_it(monkeypatch, tmp_path):
+    clock = Busy(monkeypatch, 1.3)
+    clock.now = 103.0
+    c = compare("linear", digits(60), [8], epochs=0.5, budget=2, began=100.0, seeds=1, quiet=True)
+    assert c.choices["time"].reason.startswith("not kept: the least that can be compared was done after 3")
+    left = []
+    monkeypatch.setattr(
+        sys.modules["handful.compare.compare"], "share_out", lambda *a, **k: left.append(a[0]) or share_out(*a, **k)
+    )
+    for out in (None, tmp_path):
+        clock.now = 0.0
+        c = compare("linear", digits(60), [8], epochs=0.5, budget=100, lrs=0.1, seeds=1, quiet=True, out=out)
+        assert "not kept" not in c.choices["time"].reason
+    assert left == [100.0, 100.0 - PAGE]
 
 
 def test_a_step_of_all_rows_is_left_room_for():

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shlex
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,16 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from sklearn.datasets import load_diabetes, load_digits
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    confusion_matrix,
+    f1_score,
+    jaccard_score,
+    matthews_corrcoef,
+    precision_recall_fscore_support,
+    precision_score,
+    recall_score,
+)
 
 import handful
 from handful.base.errors import HandfulError
@@ -21,6 +31,7 @@ from handful.cli.watch import page_of
 from handful.report.truth import figure_residuals
 from handful.runs.judge import extras
 from handful.runs.judge.evaluate import Evaluation
+from handful.runs.judge.interval import of_classes
 from handful.runs.judge.tally import WORST, row_losses
 from handful.training.watch.folder import RunFolder
 
@@ -224,6 +235,44 @@ def test_a_regression_shows_predictions_dates_and_blanks_in_the_users_words(tmp_
     true, guess = found.residuals
     low, high = found.interval("valid_mae")
     assert low < np.abs(true - guess).mean() < high
+
+
+@pytest.mark.parametrize("name", ["f1", "precision", "recall", "iou", "balanced_accuracy", "mcc"])
+def test_the_interval_of_a_score_of_classes_holds_the_score_of_other_such_rows(name):
+    """Against scikit-learn: the score itself, and how often the interval of a sample has the score of the whole."""
+    of = {
+        "iou": partial(jaccard_score, average="macro"),
+        "mcc": matthews_corrcoef,
+        "balanced_accuracy": balanced_accuracy_score,
+        "f1": partial(f1_score, average="macro"),
+        "precision": partial(precision_score, average="macro"),
+        "recall": partial(recall_score, average="macro"),
+    }
+    rng = np.random.default_rng(0)
+    true = rng.choice(3, 20_000, p=[0.6, 0.3, 0.1])
+    guess = np.where(rng.random(20_000) < 0.8, true, rng.integers(0, 3, 20_000))
+    whole, held = of[name](true, guess), 0
+    for _ in range(40):
+        rows = rng.choice(20_000, 300)
+        found, low, high = of_classes(name, confusion_matrix(true[rows], guess[rows]))
+        assert found == pytest.approx(of[name](true[rows], guess[rows]))
+        held += low <= whole <= high
+    assert 33 <= held <= 40  # 95% of 40 are 38
+
+
+def test_a_score_over_classes_has_its_interval_in_the_report_and_one_of_weighted_rows_none(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(600, 3)).astype(np.float32)
+    frame = pd.DataFrame(x, columns=list("abc")).assign(y=np.where(x[:, 0] + rng.normal(size=600) > 0.8, "yes", "no"))
+    given = {"target": "y", "valid": frame, "metrics": ["f1"], "score": "valid_f1"}
+    run = fit("linear", frame, out=tmp_path / "run", **given)
+    found = run.evaluation(frame)
+    low, high = found.interval("valid_f1")
+    assert low < found.scores["f1"] < high < 1
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert re.search(r"on other such rows one expects [\d.%]+ to [\d.%]+ \(95% interval\)", page)
+    weighted = fit("linear", frame.assign(w=1 + 9.0 * (frame.y == "yes")), **given | {"valid": 0.5}, weight="w")
+    assert weighted.evaluation(frame.assign(w=1 + 9.0 * (frame.y == "yes"))).interval("valid_f1") is None
 
 
 def test_sounds_that_are_taken_for_others_can_be_heard(tmp_path):

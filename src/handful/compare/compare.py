@@ -17,7 +17,7 @@ from handful.base.errors import HandfulError, did_you_mean
 from handful.base.expression import number, positive_integer
 from handful.base.plan import Choice
 from handful.base.score import direction
-from handful.compare.budget import DRAWN, Clock, Counter, Share, share_out
+from handful.compare.budget import PAGE, Clock, Counter, Share, share_out
 from handful.compare.experiment import LEAST_SAMPLE, Experiment, Method, Task, costs, methods, run_experiment
 from handful.compare.findings import SEEDS, Results, Row, choose_target, findings, table
 from handful.compare.gradient_variance import FEWEST, HURRIED, LEAST_ROWS, GradientVariance, gradient_variance
@@ -122,7 +122,7 @@ def compare(
     >>> [(row["method"], row["steps"]) for row in c.table]
     [('8 rows', 68), ('full batch', 4)]
     """
-    clock = Clock(budget, began)
+    clock = Clock(budget, began, PAGE if out is not None else 0.0)
     _check(model, seeds, {"epochs": epochs, "budget": budget, "seconds": seconds}, optimizer, reach, more, out)
     source = open_source(train, target=target)
     rows, held_out = _hold_out(source, valid, seed)
@@ -134,7 +134,7 @@ def compare(
     task, share = _shared_out(task, chosen, lrs, seeds, clock)
     comparison, limit = _measure(task.limited(share.seconds), chosen, lrs, usual, share, clock, reach, quiet, seeds)
     comparison.title = f"{model if isinstance(model, str) else type(model).__name__} on {file_name(source.name)}"
-    time = _time(budget, limit, share, comparison, most_tries(lrs), seeds, chosen)
+    time = _time(budget, limit, share, comparison, most_tries(lrs), seeds, chosen, clock.passed)
     comparison.choices = _choices(task.limited(limit), lrs, comparison) | found | time
     if out is not None:
         comparison.save(out)
@@ -257,7 +257,7 @@ def _run_all(
         for method, lr in rates.items():
             whole = share.longest if method.size == max(m.size or 1 for m in rates) else 0.0
             each = (clock.passed - began) / max(1, len(runs)) + whole
-            if len(runs) > 1 and seed == task.seed and not clock.fits(each, DRAWN * share.left):
+            if len(runs) > 1 and seed == task.seed and not clock.fits(each, 0.0):
                 counter.say(f"{method.name}: no time is left for it")
                 continue
             runs.append(run_experiment(task, method, seed, lr, memory=seed == task.seed))
@@ -324,6 +324,7 @@ def _time(
     tries: int,
     seeds: int,
     chosen: Sequence[Method],
+    passed: float,
 ) -> dict[str, Choice]:
     """The budget, and what it was not enough for."""
     if budget is None:
@@ -332,7 +333,7 @@ def _time(
     without = [f"no time for {m.name}" for m in chosen if m not in {r.method for r in c.runs}]
     without += ["no time to measure the gradients' variance"] * (c.rows >= LEAST_ROWS and not c.variance)
     without += ["the paths are not drawn"] * (c.surface is None)
-    said = share.said(budget, limit or 0.0, (tried, tries), (len({r.seed for r in c.runs}), seeds), without)
+    said = share.said(budget, limit or 0.0, (tried, tries), (len({r.seed for r in c.runs}), seeds), without, passed)
     return {"time": said}
 
 

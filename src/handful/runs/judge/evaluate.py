@@ -2,7 +2,6 @@
 
 import base64
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from handful.report.figure import Figure
 from handful.report.markup import folded, picture_grid, sound_list, table_html, tiles
 from handful.report.page import Judged, without_paths
 from handful.report.tables import Grid, print_table
-from handful.report.truth import figure_against, figure_calibration, figure_matrix, figure_residuals, interval
+from handful.report.truth import figure_against, figure_calibration, figure_matrix, figure_residuals
 from handful.report.words import (
     DATES,
     DAY,
@@ -34,6 +33,7 @@ from handful.report.words import (
     split_score,
 )
 from handful.runs.judge.examples import contents, pictures_of, shorten, sounds_of, titled, units_of
+from handful.runs.judge.interval import of_classes, of_numbers
 from handful.runs.judge.tally import Details, Floats, Row, Tally
 from handful.training.objective import Objective
 from handful.training.process.parallel import ALONE, Ranks
@@ -42,12 +42,6 @@ from handful.transform.pipeline import Pipeline
 from handful.transform.rows import original_rows
 from handful.transform.seen import Repeated
 
-BY_ROWS: dict[str, Callable[[Floats, Floats], Floats]] = {  # scores of [samples, rows] of a regression
-    "mae": lambda true, guess: np.abs(guess - true).mean(1),
-    "mse": lambda true, guess: ((guess - true) ** 2).mean(1),
-    "rmse": lambda true, guess: np.sqrt(((guess - true) ** 2).mean(1)),
-    "r2": lambda true, guess: 1 - ((guess - true) ** 2).mean(1) / true.var(1),
-}
 _LISTED = ("row", "target", "prediction", "probability", "loss", "file")  # of a row, before what it holds
 _SHOWN = {"most": 8, "length": 300}  # columns and characters of a listed row
 
@@ -181,18 +175,17 @@ class Evaluation:
         return f"Always the mean, {said}, would be off by {away} on average."
 
     def interval(self, score: str) -> tuple[float, float] | None:
-        """The 95% interval of the accuracy, by Wilson, or of a score of a regression of one number, from 1,000
-        bootstrap samples of its rows; None for other scores."""
+        """The 95% interval of a score that counts the rows of classes, or of one of a regression of one number; None
+        for other scores, and where rows weigh."""
         name = split_score(score)[1]
-        if name == "accuracy" and self.confusion is not None and self.confusion.any():
-            low, high = interval(np.trace(self.confusion), self.confusion.sum())
-            return float(low), float(high)
-        if name not in BY_ROWS or self.residuals is None or self.residuals[0].shape != (self.rows, 1):
+        if self.confusion is not None and self.confusion.any():
+            found = of_classes(name, self.confusion)
+        elif self.residuals is not None and self.residuals[0].shape == (self.rows, 1):
+            true, guess = (part[:, 0] * (DAY if self.unit == DATES else 1.0) for part in self.residuals)
+            found = of_numbers(name, true, guess)
+        else:
             return None
-        rows = np.random.default_rng(0).integers(0, self.rows, (1000, self.rows))
-        true, guess = (part * (DAY if self.unit == DATES else 1.0) for part in self.residuals)
-        low, high = np.quantile(BY_ROWS[name](true[:, 0][rows], guess[:, 0][rows]), [0.025, 0.975])
-        return float(low), float(high)
+        return found[1:] if found and np.isclose(found[0], self.scores.get(name, np.nan), rtol=1e-4) else None
 
     def mistakes(self) -> list[Part]:
         """The rows of highest loss: as pictures or sounds, where they are that, and as a table."""
