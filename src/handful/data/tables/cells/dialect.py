@@ -131,7 +131,7 @@ def find(head: bytes, ending: str, trained: Dialect | None = None) -> Dialect:
         skip=skip, title=title, padded=bool(padded) and found.separator == padded, comments=comment is not None
     )
     records = _records(text, found.separator, cut)
-    if named := names_in([n.strip() for r in _records(comment or "", found.separator, False)[:1] for n in r], records):
+    if named := _named(comment, found.separator, records):
         return found._replace(names=named, shape=f"the columns are named in a line that begins with #: {named[0]}")
     if found.names or not records:
         return found
@@ -151,8 +151,8 @@ def find(head: bytes, ending: str, trained: Dialect | None = None) -> Dialect:
 
 
 def _without_comments(text: str, cut: bool, separators: Sequence[str]) -> tuple[str, str | None]:
-    """The text without lines that begin with #, and the last of those before the rows; None where rows may begin so:
-    without them values are set apart alike in all lines, with them they are not."""
+    """The text without lines that begin with #, and the last of those before the rows; None where rows may begin so (without them values are set apart alike in all lines,
+    with them they are not), or they are titles."""
     lines = text.splitlines(keepends=True)
     marked = [line.startswith("#") for line in lines]
     rest = "".join(line for line, one in zip(lines, marked, strict=True) if not one)
@@ -161,7 +161,17 @@ def _without_comments(text: str, cut: bool, separators: Sequence[str]) -> tuple[
     ):
         return text, None
     first = marked.index(False)
-    return rest, lines[first - 1].strip("# \r\n") if first else ""
+    comment = lines[first - 1].strip("# \r\n") if first else ""
+    if first < _TITLES and not any(marked[first:]):  # as any title, unless it names the columns
+        named = any(_named(comment, s, _records(rest, s, cut)) for s in (*separators, BLANKS))
+        return (rest, comment) if named else (text, None)
+    return rest, comment
+
+
+def _named(comment: str | None, separator: str, records: list[list[str]]) -> tuple[str, ...]:
+    """The names of columns in a comment, () for none."""
+    found = _records(comment or "", separator, False)
+    return names_in([name.strip() for name in found[0]], records) if found else ()
 
 
 def _is_padded(text: str, separator: str, cut: bool) -> bool:
