@@ -151,8 +151,8 @@ def find(head: bytes, ending: str, trained: Dialect | None = None) -> Dialect:
 
 
 def _without_comments(text: str, cut: bool, separators: Sequence[str]) -> tuple[str, str | None]:
-    """The text without lines that begin with #, and the last of those before the rows; None where rows may begin so (without them values are set apart alike in all lines,
-    with them they are not), or they are titles."""
+    """The text without lines that begin with #, and the last of those before the rows; None where rows may begin so
+    (without them values are set apart alike in all lines, with them they are not), or they are titles."""
     lines = text.splitlines(keepends=True)
     marked = [line.startswith("#") for line in lines]
     rest = "".join(line for line, one in zip(lines, marked, strict=True) if not one)
