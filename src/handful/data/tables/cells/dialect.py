@@ -23,9 +23,10 @@ from handful.data.tables.cells.headers import (
 from handful.data.tables.cells.reading import TIME_NAME
 from handful.data.tables.types import TEXT
 
-SAMPLE = 1 << 18  # bytes at the start of a file that are looked at
+SAMPLE, _USUAL = 1 << 18, 1 << 16  # bytes at the start of a file that are looked at; where lines are not long
 RECORDS = 50
 _SEPARATORS = (",", ";", "\t", "|", "\x01", "^", "~")  # Hive's tables have \x01
+_FIRST = 1 << 11  # characters in which padding shows
 _TITLES = 10  # lines among which the header is looked for
 _OF_TITLES = " ,;|\t\r\n\ufeff"  # around a title
 _COMMA, _POINT = re.compile(r"\s*[+-]?\d+,\d+\s*"), re.compile(r"\s*[+-]?\d+\.\d+\s*")
@@ -117,7 +118,7 @@ def find(head: bytes, ending: str, trained: Dialect | None = None) -> Dialect:
     >>> find(b"5.1,3.5,setosa\\n4.9,3.0,setosa\\n", ".csv").names
     ('column_0', 'column_1', 'column_2')
     """
-    text, cut = head[:SAMPLE].decode("utf-8-sig", errors="replace"), len(head) > SAMPLE
+    text, cut = _looked_at(head)
     separators = ("\t",) if ending.startswith(".tsv") else _SEPARATORS
     if not ending.startswith(".tsv") and (counted := _counted(_records(text, ",", cut))):
         return counted
@@ -150,15 +151,21 @@ def find(head: bytes, ending: str, trained: Dialect | None = None) -> Dialect:
     return found
 
 
+def _looked_at(head: bytes) -> tuple[str, bool]:
+    """The text that is looked at, and whether there is more."""
+    size = _USUAL if head.count(b"\n", 0, _USUAL) > 3 else SAMPLE
+    return head[:size].decode("utf-8-sig", errors="replace"), len(head) > size
+
+
 def _without_comments(text: str, cut: bool, separators: Sequence[str]) -> tuple[str, str | None]:
     """The text without lines that begin with #, and the last of those before the rows; None where rows may begin so
     (without them values are set apart alike in all lines, with them they are not), or they are titles."""
+    if not text.startswith("#") and "\n#" not in text:
+        return text, None
     lines = text.splitlines(keepends=True)
     marked = [line.startswith("#") for line in lines]
     rest = "".join(line for line, one in zip(lines, marked, strict=True) if not one)
-    if not any(marked) or not any(
-        agree(_records(rest, s, cut)) and not agree(_records(text, s, cut)) for s in (*separators, BLANKS)
-    ):
+    if not any(agree(_records(rest, s, cut)) and not agree(_records(text, s, cut)) for s in (*separators, BLANKS)):
         return text, None
     first = marked.index(False)
     comment = lines[first - 1].strip("# \r\n") if first else ""
@@ -176,7 +183,7 @@ def _named(comment: str | None, separator: str, records: list[list[str]]) -> tup
 
 def _is_padded(text: str, separator: str, cut: bool) -> bool:
     """Whether a blank stands behind every separator outside quotes, and what they set apart agrees."""
-    if f"{separator} " not in text and f"{separator}\t" not in text:
+    if f"{separator} " not in text[:_FIRST] and f"{separator}\t" not in text[:_FIRST]:
         return False
     bare = _QUOTED.sub('"', text)
     odd = re.search(rf"{re.escape(separator)}(?![ \t\r\n]|$)", bare)
@@ -198,7 +205,7 @@ def unpadded(text: str, separator: str) -> str:
 
 def _of_new(text: str, cut: bool, separators: Sequence[str]) -> Dialect:
     """The same of data that are read for the first time, from the header on."""
-    found = {separator: _records(text, separator, cut) for separator in separators}
+    found = {s: _records(text, s, cut) for s in separators if s in text}
     agreed = {s: _numeric(r) for s, r in found.items() if agree(r) or (r and shifted(r, s, text))}
     separator = max(agreed, key=lambda s: agreed[s], default=None)  # in 1,5;2,5 both would do
     if separator is None:
@@ -244,13 +251,13 @@ def is_table(head: bytes) -> bool:
     """Whether a text that begins so is a table: three records or more of as many values each, some columns numbers; or
     one of many, of which no third is in sight."""
     dialect = find(head, ".csv")
-    text = head[:SAMPLE].decode("utf-8-sig", errors="replace")
+    text, cut = _looked_at(head)
     if dialect.comments:
         text = re.sub(r"(?m)^#.*\n?", "", text)
     text = text.split("\n", dialect.skip)[-1]
     text = unpadded(text, dialect.separator) if dialect.padded else text
-    records = _records(text, dialect.separator, len(head) > SAMPLE)
-    wide = len(head) > SAMPLE and bool(records) and len(records[0]) > RECORDS
+    records = _records(text, dialect.separator, cut)
+    wide = cut and bool(records) and len(records[0]) > RECORDS
     return (len(records) > 2 or wide) and agree(records[1:] or records) and _numeric(records) > 0
 
 

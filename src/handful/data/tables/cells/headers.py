@@ -58,8 +58,10 @@ def shifted(records: list[list[str]], separator: str, text: str) -> tuple[tuple[
     ('x', 'kind', '')
     """
     first, rest = tuple(records[0]), records[1:]
+    if len(first) < 2 or not rest or len(rest[0]) == len(first):
+        return None
     widths = {len(record) for record in rest}
-    if len(widths) != 1 or len(first) < 2 or any(map(NUMBER.fullmatch, first)):
+    if len(widths) != 1 or any(map(NUMBER.fullmatch, first)):
         return None
     more = widths.pop() - len(first)
     if more == -1 and not first[-1]:
