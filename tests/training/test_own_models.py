@@ -612,3 +612,41 @@ def test_layers_of_torch_are_compiled_where_a_call_of_them_is() -> None:
     compile_calls(model, partial(torch.compile, backend=lambda graph, _: graphs.append(graph) or graph.forward))
     assert torch.equal(model(X), model[0](X))
     assert len(graphs) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_loaded_run_computes_in_the_precision_of_its_weights(dtype: torch.dtype, tmp_path: Path) -> None:
+    run = handful.fit(Of("pair").to(dtype), (X, Y), until="steps(2)", out=tmp_path / "run", **USUAL)
+    loaded = handful.load(tmp_path / "run", model=Of("pair"))
+    assert {p.dtype for p in loaded.model.parameters()} == {dtype}
+    assert np.array_equal(loaded.outputs({"x": X})[0], run.outputs({"x": X})[0])
+
+
+class Merged(nn.Linear):
+    """A layer with an adapter that is a part of its weight in evaluation mode, as loralib's."""
+
+    def __init__(self) -> None:
+        super().__init__(5, 2)
+        self.weight.requires_grad_(False)
+        self.adapter, self.merged = nn.Parameter(torch.full((2, 5), 0.1)), False
+
+    def train(self, mode: bool = True) -> "Merged":
+        super().train(mode)
+        if self.merged is mode:
+            self.weight.data += self.adapter.data * (-1 if mode else 1)
+            self.merged = not mode
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + (0 if self.merged else F.linear(x, self.adapter))
+
+
+@pytest.mark.parametrize("valid", [None, 0.25])
+def test_a_layer_that_merges_its_weights_for_evaluation_is_loaded_as_it_was(
+    valid: float | None, tmp_path: Path
+) -> None:
+    run = handful.fit(Merged(), (X, Y), until="steps(6)", out=tmp_path / "run", **USUAL | {"valid": valid})
+    by_hand = run.model.train()(X).detach()  # base and adapter apart
+    run.model.eval()
+    assert np.allclose(run.outputs({"x": X}), by_hand, atol=1e-5)
+    assert np.allclose(handful.load(tmp_path / "run", model=Merged()).outputs({"x": X}), by_hand, atol=1e-5)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from handful.optim.state import needs_closure, parts_of
+from handful.optim.parts import needs_closure, parts_of
 
 Closure = Callable[[], float]  # takes the gradient again, where the weights are now; the mean loss there
 Move = Callable[..., object]  # of a Closure, or of nothing

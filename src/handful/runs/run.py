@@ -345,11 +345,14 @@ def open_run(
         if not config:
             raise HandfulError(f"this run trained {plan.model}; pass an instance: handful.load(path, model=...)")
         model = from_config(config)
-    model = unwrapped(model)
+    model = unwrapped(model).eval()  # as the weights were written, of layers that merge them there (LoRA), too
     weights, best, why = folder.kept_weights()
+    kinds = {value.dtype for value in weights.values() if value.is_floating_point() or value.is_complex()}
+    if len(kinds) == 1 and not (kind := kinds.pop()).is_complex:
+        model.to(kind)  # it computes in the precision of the run
     load_weights(model, weights)
     where = choose_device(device).value
-    model.to(where).eval()
+    model.to(where)
     text, metrics = (
         str(choice.value or "") if choice.reproducible else ""
         for choice in (plan.choices["loss"], plan.choices["metrics"])

@@ -214,7 +214,7 @@ class InputChooser:
                 f"column '{names[0]}' has rows of different lengths; pad them to one, or bring a model of your own "
                 "without preprocess, which gets every batch padded with 0 to its longest row"
             )
-        if kind == "ragged":
+        if kind == "ragged" or (as_it_is and kind in ("tokens", "audio")):
             self.notes.append(f"Rows of '{names[0]}' differ in length: a batch is padded with 0 to its longest row.")
             return SingleInput(names, kind, (PadRows(),), as_is=True)
         if kind in ("text", "audio", "tokens"):

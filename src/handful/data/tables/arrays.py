@@ -283,7 +283,7 @@ def _from_list(key: str, values: list[object], o: Options, notes: list[str], wha
             return _from_array(key, array, o, notes)
     raise HandfulError(
         f"{o.name}: '{key}' is {what} of {type(first).__name__}, which cannot become numbers: "
-        "pass numbers, strings or arrays of one dtype"
+        "pass numbers, strings or arrays of one dtype, or collate=, which makes what the model takes of such rows"
     )
 
 

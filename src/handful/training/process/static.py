@@ -19,8 +19,8 @@ from handful.base.errors import MISTAKES, HandfulError
 from handful.batches.prefetch import EpochPrefetcher, pinned
 from handful.data.base import Batch
 from handful.optim.fused import in_place
+from handful.optim.parts import needs_closure, parts_of
 from handful.optim.rates import add_l1, clip
-from handful.optim.state import needs_closure, parts_of
 from handful.training.objective import LossSums
 from handful.training.process import graphs
 from handful.training.process.interrupts import Interrupts
