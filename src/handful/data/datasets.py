@@ -1,7 +1,6 @@
 """Other libraries' data sets: torch's map-style Dataset, Hugging Face's Dataset, those that scikit-learn ships."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeGuard, cast
@@ -181,28 +180,6 @@ def taken_apart(read: object, said: list[str], name: str) -> tuple[object, list[
     more = f"each item of {name}, with {sizes[0]:,} values in all parts, is taken for a row; "
     more += "for a batch of rows give a DataLoader."
     return read, [*said, more] if same else said
-
-
-def goals_of(where: object, name: str) -> list[str]:
-    """The targets by name, where samples are pairs of which the second is a dict; [] of others. HandfulError for
-    several that are not all numbers or classes, such as boxes and their labels."""
-    match where:
-        case [(_, Mapping() as goals), *_] if isinstance(where, list):
-            pass
-        case Dataset() if hasattr(where, "__len__") and type(where) is not TensorDataset:
-            item: object = None
-            with suppress(Exception):  # someone else's code: said where all rows are read
-                item, _ = drawn(lambda: where[0])
-            return goals_of([item], name)
-        case _:
-            return []
-    if len(goals) > 1 and (other := [str(key) for key, value in goals.items() if np.ndim(value) > 0]):
-        raise HandfulError(
-            f"{name}: the second part of a sample holds {', '.join(map(str, goals))}, and '{other[0]}' is neither a "
-            "number nor a class: pass collate=..., a function that puts a list of samples together as your model takes "
-            "them, and a loss of what it gives; or samples (x, y) with one of them as y"
-        )
-    return [str(key) for key in goals]
 
 
 class NotNumbers(HandfulError):

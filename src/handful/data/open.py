@@ -26,7 +26,6 @@ from handful.data.datasets import (
     NAMES,
     DatasetRows,
     RowsOf,
-    goals_of,
     is_hugging_face,
     open_embedded,
     open_hugging_face,
@@ -56,7 +55,7 @@ from handful.data.tables.readers import (
     refused,
     route_of,
 )
-from handful.data.targets import MultiTarget, names_of
+from handful.data.targets import MultiTarget, goals_of, names_of
 from handful.data.text import open_text
 
 
