@@ -50,7 +50,7 @@ from handful.training.watch.folder import RunFolder
 from handful.training.watch.history import History, spike
 from handful.training.watch.weights import Weights, load_weights
 from handful.transform.pipeline import Pipeline
-from handful.transform.seen import Repeated, of_known_classes
+from handful.transform.seen import Repeated, of_known_classes, unlike
 
 SPENT = "spent.json"
 DONE, BROKEN_OFF, UNSAVED = 0, 3, 4  # how a run ends, as `handful train` says by its exit status
@@ -225,7 +225,7 @@ class Run:
         batches = self.open(data, bad_rows=bad_rows)
         source, said = of_known_classes(batches.source, self.pipeline)
         gone = [note for note in batches.source.notes if note.startswith(LEFT_OUT)]
-        return (self._batches(source, True) if said else batches), [*gone, *said]
+        return (self._batches(source, True) if said else batches), [*gone, *said, *unlike(source, self.pipeline)]
 
     def scorer(self, metrics: Metrics = None) -> Objective:
         """The run's loss with other metrics (names, callables), or with its own."""
