@@ -185,7 +185,7 @@ class Pipeline:
         if len(lost) and target.task in ("classification", "multilabel", "several"):  # numbers show it
             raise HandfulError(
                 f"{len(lost)} of these {len(found)} rows, row {int(lost[0])} (from 0) the first, have no class: the "
-                "model's outputs are NaN there, as its input is likely to be; fill in what is missing, or leave the rows out"
+                "model's outputs are NaN there, as their input may be; fill in what is missing, or leave the rows out"
             )
         return target.decode(found, beams)
 
