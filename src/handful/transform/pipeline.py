@@ -181,7 +181,7 @@ class Pipeline:
         outputs that should choose a class are NaN."""
         target = self._fitted_target()
         found = target.prediction(outputs)
-        lost = found.reshape(len(found), -1).isnan().any(1).nonzero() if found.numel() else []
+        lost = found.isnan().flatten(1).any(1).nonzero() if found.dim() > 1 else found.isnan().nonzero()
         if len(lost) and target.task in ("classification", "multilabel", "several"):  # numbers show it
             raise HandfulError(
                 f"{len(lost)} of these {len(found)} rows, row {int(lost[0])} (from 0) the first, have no class: the "
