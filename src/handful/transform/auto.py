@@ -14,8 +14,8 @@ from torch import Tensor
 from handful.base.errors import HandfulError, did_you_mean, some
 from handful.data.arrays import SPARSE
 from handful.data.base import Batch, Column, Source, Value
-from handful.data.tables.strings import UNSPACED
-from handful.data.tables.written import DURATION
+from handful.data.tables.cells.dates import DURATION
+from handful.data.tables.cells.strings import UNSPACED
 from handful.transform.inputs import Input, Layout, NamedInputs, SingleInput, TableInput
 from handful.transform.steps.audio import LogMel
 from handful.transform.steps.features import CyclicTime, RobustAsinh, ScaleNonzero
