@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from choice_workloads import SHARED, Language, cnn, lines, pictures, shakespeare, speech, table
 from never_worse_fresh import FRESH
+from never_worse_later import LATER, SEPARABLE
 from never_worse_more import (
     Attention,
     arm,
@@ -55,8 +56,9 @@ Rows = tuple[Any, Any]  # inputs and targets, one entry a row
 @dataclass(frozen=True)
 class Set:
     """Rows, and a fresh model for them: an nn.Module of one's own, or the name of a ready-made one. group: "seen"
-    while the rules were set; "held-out": by nobody; "last", "new", "fresh": named before they were trained; "odd": to
-    break them on. kept: rows that do not test, where it is not two thirds."""
+    while the rules were set; "held-out": by nobody; "last", "new", "fresh", "later": named before they were trained;
+    "separable": so, too, of one kind; "odd": to break them on. kept: rows that do not test, where it is not two
+    thirds."""
 
     name: str
     rows: Callable[[], Rows]
@@ -250,5 +252,6 @@ SETS = {
         Set("few-digits", few_digits, normalised_cnn, "odd"),
     )
 }  # fmt: skip
-for group, named in (("new", NAMED_LATER), ("fresh", FRESH)):
+named_later = {"new": NAMED_LATER, "fresh": FRESH, "later": LATER, "separable": SEPARABLE}
+for group, named in named_later.items():
     SETS |= {name: Set(name, rows, model, group) for name, (rows, model) in named.items()}

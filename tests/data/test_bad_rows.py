@@ -273,7 +273,7 @@ def test_ragged_lines(tmp_path):
     lines = [f"{i},{i % 3},{i % 2}" for i in range(40)]
     lines[6], lines[30] = "6,0", "30,1,1,1"
     (tmp_path / "a.csv").write_text("\n".join(["p,q,y", *lines]) + "\n")
-    with pytest.raises(HandfulError, match=r"Row #8: Expected 3 columns, got 2: 6,0\): every row .*: Row #32$"):
+    with pytest.raises(HandfulError, match=r"Row #8: Expected 3 columns, got 2: 6,0\): rows need .*: Row #32$"):
         handful.open(tmp_path / "a.csv")
     source = handful.open(tmp_path / "a.csv", bad_rows="skip")
     assert source.take(range(38)).tensor("p").tolist() == [i for i in range(40) if i not in (6, 30)]

@@ -159,6 +159,35 @@ def test_what_holds_for_all_rows_of_a_batch_together_is_kept_whole():
     assert measured.plan.batch > 0  # with batch and rate open, its rows were taken apart: IndexError in the model
 
 
+class Together:
+    """Graphs merged into one object, whose parts are lists, as PyTorch Geometric's."""
+
+    def __init__(self, graphs):
+        self.graphs = graphs
+
+    def __len__(self):
+        return len(self.graphs)
+
+    def __getitem__(self, part):
+        return self.graphs[part]
+
+
+class OfOne(Graphs):
+    def forward(self, together):
+        found = merged(together.graphs)
+        return super().forward(found["nodes"], found["edges"], found["graph"])
+
+
+def test_an_object_whose_parts_are_no_such_objects_is_kept_whole():
+    def collate(graphs):
+        return Together(graphs), torch.tensor([g["y"] for g in graphs])
+
+    run = handful.fit(OfOne(), Samples(graph), collate=collate, micro_batch=3, **FIT)
+    assert any("for all rows of a batch together, so a mini-batch is kept whole" in note for note in run.plan.notes)
+    whole = run.model(Together([graph(row) for row in range(N)]))
+    assert run.predict(Samples(graph)).tolist() == whole.argmax(1).tolist()
+
+
 class Finder(nn.Module):
     """A dict of losses in training, boxes else, of lists of pictures and of dicts."""
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import handful
-from handful.data.tables.dialect import Dialect, find
+from handful.data.tables.cells.dialect import Dialect, find
 
 ROWS = [("12,5", "red", "0"), ("8,25", "green; dark", "1"), ("-3,0", "red", "1"), ("4,75", "blue", "0")]
 

@@ -11,7 +11,7 @@ from sklearn.datasets import dump_svmlight_file, load_iris
 
 import handful
 from handful.base.errors import HandfulError
-from handful.data.tables.dialect import find
+from handful.data.tables.cells.dialect import find
 
 SHIPPED = Path(sklearn.datasets.__file__).parent / "data"
 IRIS = load_iris()
@@ -155,7 +155,6 @@ ROUTES = {
     "a.dta": "pandas.read_stata", "a.h5": "h5py", "a.orc": "pandas.read_orc", "a.nc": "xarray", "a.pkl": "pickle",
     "a.sas7bdat": "pandas.read_sas", "a.sav": "pyreadstat", "a.rds": "pyreadr", "a.tfrecord": "tensorflow",
     "a.xlsx": "pandas.read_excel", "a.db": "sqlite3", "a.pt": "torch.load", "a.xml": "pandas.read_xml",
-    "a.data": ".csv",
 }  # fmt: skip
 
 

@@ -23,6 +23,15 @@ def picture(height, width, mode="RGB", **options):
     return out.getvalue()
 
 
+def segment(marker, data):
+    return b"\xff" + bytes([marker]) + (len(data) + 2).to_bytes(2, "big") + data
+
+
+def behind(*segments, data):
+    """A JPEG with more segments behind its first marker."""
+    return data[:2] + b"".join(segments) + data[2:]
+
+
 def turned():
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -39,6 +48,14 @@ KINDS = {
     "cmyk": [picture(24, 24, "CMYK") for _ in range(8)],
     "turned": [picture(24, 32, exif=turned()), *(picture(32, 24) for _ in range(7))],
     "sizes": [picture(24 + i, 30 + 5 * i) for i in range(8)],
+    "one header, then another": [
+        *(picture(24, 32) for _ in range(4)),
+        picture(24, 32, exif=turned(), quality=30),
+        picture(24, 32, optimize=True),
+        picture(24, 32, "CMYK"),
+        picture(24, 32),
+    ],
+    "padded": [behind(b"\xff\xff\xff", data=picture(24, 32)) for _ in range(8)],
     "large and small": [picture(200, 220), *(picture(24, 30) for _ in range(7))],
 }
 
@@ -73,6 +90,17 @@ def test_it_is_used_for_plain_files_and_for_no_others(monkeypatch):
     assert used["turned"] == [False, *[True] * 7]
     signed = pa.py_buffer(KINDS["plain"][0])  # whose bytes are signed as a memoryview
     assert jpeg.plain_jpeg(memoryview(signed)) is not None
+
+
+def test_what_a_comment_says_is_no_end_of_the_header():
+    pytest.importorskip("simplejpeg")
+    exif = turned().tobytes()
+    for comment in (b"\xff\xda", b"\xff\xda\0\2", b""):
+        data = behind(segment(0xFE, comment), segment(0xE1, exif), data=picture(24, 32))
+        assert Image.open(io.BytesIO(data)).getexif()[0x0112] == 6
+        assert jpeg.plain_jpeg(data) is None
+    said = behind(segment(0xFE, b"Adobe"), data=KINDS["plain"][0])
+    assert jpeg.plain_jpeg(said) is None
 
 
 @pytest.mark.parametrize("installed", [True, False])

@@ -22,7 +22,7 @@ from handful.data.store import inputs
 from handful.data.store.prepare import prepare
 from handful.data.store.remote import PAGE, open_remote_store
 from handful.data.tables import files as table_files
-from handful.data.tables.dialect import text_blocks
+from handful.data.tables.cells.records import text_blocks
 from handful.data.tables.types import join_types
 
 

@@ -9,7 +9,8 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from handful.optim.fused import stepper
+from handful.optim.build import build
+from handful.optim.fused import in_place, stepper
 from handful.optim.state import load_state, state_tensors
 
 MAKERS: dict[str, Callable[[list[dict[str, object]]], Optimizer]] = {
@@ -122,3 +123,40 @@ def test_momentum_of_a_parameter_whose_first_gradient_comes_late(name: str) -> N
     train(theirs, b, b.step, late=True)
     for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+
+
+def test_a_first_step_that_is_off_leaves_zeros_as_momentum() -> None:
+    """torch's own (2.13) leaves what the memory held; filled with NaN here, so that it shows."""
+    net, off = model(), torch.ones(())
+    optimizer = optimizer_of(net, "momentum")
+    step = in_place(optimizer, [torch.tensor(0.1, dtype=torch.float64)] * 2, off)
+    assert step is not None
+    before = [p.detach().clone() for p in net.parameters()]
+    net(torch.ones(8, 5)).sum().backward()
+    torch.use_deterministic_algorithms(True)
+    try:
+        step()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(p, q) for p, q in zip(net.parameters(), before, strict=True))
+    assert all(not state["momentum_buffer"].any() for state in optimizer.state.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("made", ["sgd", "momentum", "adam", "adamw", "adagrad", "own"])
+def test_weights_of_half_precision_move_as_by_the_plain_step(made: str, dtype: torch.dtype) -> None:
+    """torch 2.13's fused SGD leaves all but the last few numbers of such a weight where they were."""
+    net = nn.Linear(48, 4).to(dtype)
+    plain = copy.deepcopy(net)
+    spec = (lambda params: SGD(params, lr=0.5, fused=True)) if made == "own" else made
+    built = build(spec, net, **({} if made == "own" else {"lr": 0.5, "l2": 0.0}))
+    kind, options = type(built.optimizer), {"lr": 0.5, "weight_decay": 0.0}
+    options |= {"momentum": built.optimizer.param_groups[0]["momentum"]} if kind is SGD else {}
+    reference = kind(plain.parameters(), foreach=False, fused=False, **options)
+    for k in range(3):
+        for p, q in zip(net.parameters(), plain.parameters(), strict=True):
+            p.grad, q.grad = torch.full_like(p, 0.25 * (k + 1)), torch.full_like(q, 0.25 * (k + 1))
+        stepper(built.optimizer)()
+        reference.step()
+    for p, q in zip(net.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=0.02, atol=0.01)

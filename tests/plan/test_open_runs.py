@@ -441,6 +441,38 @@ def test_by_few_held_out_rows_a_second_beginning_is_kept_where_it_is_not_clearly
     assert not observe.as_good(t, again | {"behind": 1.4}, best)
 
 
+def test_a_second_beginning_is_told_by_its_error_where_few_of_many_rows_make_the_loss():
+    """And where a row's loss is spread less than its mean, as that of several labels is, by that error, too."""
+    t, g = judge(600, "default"), np.random.default_rng(0)
+    t.pipeline, t.state.first = SimpleNamespace(task="classification"), {}
+    t.state.restarted, best = 100, {"position": 80, "valid_loss": 0.010}
+    again = {"position": 200, "valid_loss": 0.012}
+    t.state.lowest = [6.0, *[0.0] * 599]  # one row
+    assert observe.as_good(t, again | {"behind": 1.4}, best)
+    assert not observe.as_good(t, again | {"behind": 1.6}, best)
+    t.state.lowest = g.exponential(0.010, 600).tolist()
+    assert not observe.as_good(t, again | {"behind": 0.9}, best)  # 20% above it, half an error is 2%
+    assert observe.as_good(t, again | {"valid_loss": 0.0101, "behind": 0.9}, best)
+    assert not observe.as_good(t, again | {"valid_loss": 0.0101, "behind": 1.1}, best)
+
+
+def test_losses_are_compared_by_row_while_the_run_may_begin_again():
+    train, valid = noisy(300), noisy(150, 1)
+    looks = [row for row in handful.fit(network(), train, valid=valid, quiet=True).history if "valid_loss" in row]
+    assert looks[0]["behind"] == 0
+    assert any(row.get("behind", 0) > 1 for row in looks)
+    given = handful.fit(network(), train, valid=valid, until="epochs(1)", quiet=True)
+    assert not any("behind" in row for row in given.history)
+
+
+def test_how_many_rows_make_a_loss():
+    g = torch.Generator().manual_seed(0)
+    losses = torch.rand(1000, generator=g, dtype=torch.float64).log().neg()  # spread by their mean
+    assert observe.telling(losses) == pytest.approx(500, rel=0.1)
+    assert observe.telling(torch.zeros(5, dtype=torch.float64)) == 0
+    assert observe.telling(-losses) == observe.telling(losses)
+
+
 def test_more_held_out_rows_or_a_class_are_told_by_their_loss():
     x, y = few(300, 0)
     run = handful.fit(single(), (x, y), valid=few(101, 1), until="epochs(2)", quiet=True)

@@ -1,5 +1,7 @@
 """Promise 3: the batch is a contract, the micro-batch is plumbing. Reference: a plain float64 torch loop."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -248,6 +250,47 @@ def test_metrics_that_count_see_many_mini_batches_at_once_and_give_the_same_sums
     found, expected = ({k: v.tolist() for k, v in window.whole().metrics.items()} for window in (later, at_once))
     assert found == expected
     assert later.scores(objective.sum_metrics) == at_once.scores(objective.sum_metrics)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_errors_of_many_mini_batches_are_the_same_to_the_bit_however_many_are_seen_at_once(outputs):
+    generator = torch.Generator().manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(5, outputs, dtype=torch.float64), torch.nn.Identity())
+    objective = Objective(model, mse(), as_metrics("mae, rmse, r2"), scale=(torch.tensor(1e6), torch.tensor(3.0)))
+    batches = []
+    for k in range(100):
+        x, y = (torch.randn(1 + 5 * k % 37, w, dtype=torch.float64, generator=generator) for w in (5, outputs))
+        batches.append(Batch({"x": x, "y": y}, np.arange(len(x))))
+    objective.centre(torch.cat([b.columns["y"] for b in batches]) * 3 + 1e6)
+    added = [objective.sums(batch) for batch in batches]
+    assert all(sums.seen and not sums.known for sums in added)
+    windows = {at_once: Window() for at_once in (1, 3, 64, 100)}
+    for at_once, window in windows.items():
+        for k in range(0, 100, at_once):
+            window.added += [sums.detached() for sums in added[k : k + at_once]]
+            window.whole()
+    found = [{k: v.tolist() for k, v in window.metrics.items()} for window in windows.values()]
+    assert found == [found[0]] * 4
+    with torch.no_grad():
+        errors = [3 * (model(b.columns["x"]) - b.columns["y"]) for b in batches]
+    rows = torch.cat(errors)
+    scores = windows[3].scores(objective.sum_metrics)
+    assert scores["train_mae"] == pytest.approx(math.fsum(rows.abs().mean(1).tolist()) / len(rows), rel=1e-9)
+    true = 3 * torch.cat([b.columns["y"] for b in batches])
+    spread = (true - true.mean(0)).square().sum(0)
+    assert scores["train_r2"] == pytest.approx(float((1 - rows.square().sum(0) / spread).mean()), rel=1e-9)
+
+
+def test_outputs_of_several_widths_are_measured_apart():
+    class Widths(torch.nn.Module):
+        def forward(self, x):
+            return x * 1.0
+
+    objective, window = Objective(Widths(), mse(), as_metrics("mae")), Window()
+    for width in (2, 3, 3, 2):
+        x = torch.ones(4, width)
+        window.added.append(objective.sums(Batch({"x": x, "y": 0 * x}, np.arange(4))).detached())
+    assert window.scores(objective.sum_metrics)["train_mae"] == 1.0
 
 
 def test_an_output_that_is_a_view_is_measured_before_an_update_changes_it():

@@ -50,7 +50,7 @@ class Column:
     dtype:   NumPy's name ("float32", "uint8"), "bfloat16" or "str"; shape: of one row, None where it varies
     labels:  what the zeros and ones of a tensor [k] stand for, where they came from lists of strings
     dates:   how a number, seconds since 1970 (UTC), or since midnight for "time of day", is written as a date in text:
-             one of DATES in tables/written.py; set for dates of typed columns, too
+             one of DATES in tables/cells/dates.py; set for dates of typed columns, too
     type:    Arrow's name of the type that the values were of: whether a number stands for a date, a time or a truth
              value, whether a category came as whole numbers, its codes; None where that is not known
     decimal: the sign before the decimals of a number, where it was read from text

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 from torch.utils.data import Subset as TorchSubset
 
-from handful.base.errors import HandfulError
+from handful.base.errors import MISTAKES, HandfulError
 from handful.base.errors import some as some_of
 from handful.base.keys import drawn
 from handful.data.arrays import Arrays
@@ -128,6 +128,14 @@ def open_torch(value: "Dataset[object]", o: Options) -> Source:
     return DatasetRows(value, o)
 
 
+def _has_rows(value: Any, m: int) -> bool:
+    """Whether it can be cut into parts of rows of its own kind, as a Tensor, unlike a merged graph."""
+    try:
+        return len(value) == m and isinstance(value[:1], type(value)) and len(value[:1]) == 1
+    except MISTAKES:
+        return False
+
+
 def _unlike(values: Sequence[object]) -> bool:
     """Whether each is a tuple with whole numbers and others in the same places."""
     kinds = {tuple(np.asarray(part).dtype.kind in "iub" for part in v) for v in values if isinstance(v, tuple)}
@@ -232,7 +240,7 @@ class DatasetRows(Source):
         names = list(pairs[0][0])
         for key in names:
             values = [(part.get(key), m) for part, m in pairs]
-            if not all(hasattr(v, "__len__") and getattr(v, "shape", (m,)) != () and len(v) == m for v, m in values):  # type: ignore[arg-type]
+            if not all(_has_rows(v, m) for v, m in values):
                 self.whole = f"the collate function gives '{key}' for all rows of a batch together"
         self.notes.append(f"{self.name} is put together by the caller's collate function: {', '.join(names)}.")
         return names, lambda key: self._given(key, [(part[key], m) for part, m in pairs])

@@ -43,9 +43,19 @@ from handful.data.store.tar import TARS
 from handful.data.tables.arrays import is_sparse
 from handful.data.tables.arrow import chosen, open_table, to_table
 from handful.data.tables.files import TABLES, ending, is_remote
-from handful.data.tables.parts import open_parts
-from handful.data.tables.readers import READERS, is_idx, is_libsvm, open_file, open_idx, open_libsvm, refused, route_of
-from handful.data.targets import MultiTarget, names_of
+from handful.data.tables.parts import open_parts, open_table_file
+from handful.data.tables.readers import (
+    READERS,
+    is_idx,
+    is_libsvm,
+    is_text_table,
+    open_file,
+    open_idx,
+    open_libsvm,
+    refused,
+    route_of,
+)
+from handful.data.targets import MultiTarget, goals_of, names_of
 from handful.data.text import open_text
 
 
@@ -66,7 +76,7 @@ def open(
 
     where: a pair (X, y) of arrays, Tensors, lists, frames or sparse matrices; one array (column `x`); a dict of
         arrays; a list of dicts, one per row; a DataFrame (pandas, polars, pyarrow or any that Arrow can read); a file
-        (.csv, .tsv, .jsonl, .parquet, .arrow, .feather, .npy, .npz, .txt), local or remote (s3://, https://,
+        (.csv, .tsv, .data, .jsonl, .parquet, .arrow, .feather, .npy, .npz, .txt), local or remote (s3://, https://,
         memory://); a folder or .zip of images, sounds or texts, where sub-folders are classes; a folder of the parts
         of one table (part-0.csv, part-1.csv; year=2024/...parquet), or a pattern for them (data/train-*.parquet); a
         store that `prepare` wrote, local or remote; a torch Dataset; a Hugging Face Dataset; the name of a set that
@@ -105,6 +115,12 @@ def open(
 
 def open_as(where: object, target: str | Sequence[str] | None, o: Options) -> Source:
     """`open`, of arguments that are checked."""
+    goals = goals_of(where, o.name) if target is None and o.collate is None and not o.schema else []
+    return _open_as(where, goals or target, o)
+
+
+def _open_as(where: object, target: str | Sequence[str] | None, o: Options) -> Source:
+    """The same, where no target is guessed by how samples are put together."""
     given = [target] if isinstance(target, str | None) else list(target) if isinstance(target, Sequence) else [target]
     if not given or not all(isinstance(name, str | None) for name in given):
         as_text = f"; columns that are numbered are named by text, '{target}'" if isinstance(target, int) else ""
@@ -246,6 +262,8 @@ def _open_local(path: Path, o: Options) -> Source:
         return open_idx(str(path), o)
     if is_libsvm(path):
         return open_libsvm(path, o)
+    if is_text_table(path, o):
+        return open_table_file(str(path), o)
     if kind in _LOCAL:
         return _LOCAL[kind](path, o)
     if kind in READERS:
@@ -305,8 +323,8 @@ def _open_several(where: object, target: str | Sequence[str] | None, o: Options)
     names, schema = names_of(target), o.schema
     if isinstance(target, str):  # one column, as a run was trained on it, or as it is called there
         alone = target in schema and not schema[target].parts
-        if alone or (not schema and target in open_as(where, None, o).columns):
-            return open_as(where, [target], o)
+        if alone or (not schema and target in _open_as(where, None, o).columns):
+            return _open_as(where, [target], o)
     if len(set(names)) < len(names):
         raise HandfulError(f"the target names a column twice: {', '.join(names)}")
     trained: Column | None = schema.get(",".join(names))
@@ -316,9 +334,9 @@ def _open_several(where: object, target: str | Sequence[str] | None, o: Options)
         columns |= dict(zip(names, trained.parts if trained else (), strict=False))
     elif o.columns is not None:
         columns = [*o.columns, *(name for name in names if name not in o.columns)]
-    inputs = open_as(where, None, o.choosing(columns))
+    inputs = _open_as(where, None, o.choosing(columns))
     here = isinstance(where, Source) or set(names) <= set(inputs.columns)
-    goal = inputs if here else open_as(where, None, o.choosing(names))  # which leaves no constant column out
+    goal = inputs if here else _open_as(where, None, o.choosing(names))  # which leaves no constant column out
     for name in names:
         if name not in goal.columns:
             hint = did_you_mean(name, goal.columns)

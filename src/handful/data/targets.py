@@ -1,13 +1,16 @@
 """Several columns as one target: labels that a row may have together, or numbers that are predicted together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset, TensorDataset
 
 from handful.base.errors import HandfulError
+from handful.base.keys import drawn
 from handful.data.base import Batch, Column, Rows, Source, Value, View
 
 _NO = {"no", "n", "false", "f", "0", "off"}
@@ -24,6 +27,28 @@ def names_of(target: str | Sequence[str] | None) -> list[str]:
     parts = [part.strip() if isinstance(part, str) else part for part in given]
     names = [name for name in parts if name]
     return names if len(names) > 1 else []
+
+
+def goals_of(where: object, name: str) -> list[str]:
+    """The targets by name, where samples are pairs of which the second is a dict; [] of others. HandfulError for
+    several that are not all numbers or classes, such as boxes and their labels."""
+    match where:
+        case [(_, Mapping() as goals), *_] if isinstance(where, list):
+            pass
+        case Dataset() if hasattr(where, "__len__") and type(where) is not TensorDataset:
+            item: object = None
+            with suppress(Exception):  # someone else's code: said where all rows are read
+                item, _ = drawn(lambda: where[0])
+            return goals_of([item], name)
+        case _:
+            return []
+    if len(goals) > 1 and (other := [str(key) for key, value in goals.items() if np.ndim(value) > 0]):
+        raise HandfulError(
+            f"{name}: the second part of a sample holds {', '.join(map(str, goals))}, and '{other[0]}' is neither a "
+            "number nor a class: pass collate=..., a function that puts a list of samples together as your model takes "
+            "them, and a loss of what it gives; or samples (x, y) with one of them as y"
+        )
+    return [str(key) for key in goals]
 
 
 class MultiTarget(View):

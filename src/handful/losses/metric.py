@@ -21,6 +21,7 @@ from handful.losses.loss import IGNORED, class_axis
 Array = NDArray[Any]
 Sums = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # output, target, weight [m] or None -> sums [k]
 Whole = Callable[[Array, Array, Array | None], float]
+_EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,16 @@ class SumMetric:
 
     sums(output, target, weight [m] or None) -> Tensor [k] of sums; finish([k] float64) -> the score.
     centred: the sums about some numbers, where squares would cancel (targets near 1e9 that differ by 1): see `about`.
-    counts: whether it counts rows that have no weights, so that sums are the same to the bit over however many at once.
+    many: what rows of many mini-batches, without weights, add to the sums at once, float64 [n, k]: added one after the
+    other they are the same to the bit however many there are at once.
     """
 
     name: str
     sums: Sums
     finish: Callable[[Array], float]
-    centred: Callable[[Tensor], Sums] | None = None
+    centred: Callable[[Tensor], "SumMetric"] | None = None
     better: Better = "auto"
-    counts: bool = False
+    many: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def about(self, target: Tensor) -> "SumMetric":
         """The same metric, with sums about the median of some targets [m, ...]. About a value that occurs among n rows,
@@ -45,7 +47,8 @@ class SumMetric:
         value add up."""
         if self.centred is None or not len(target):
             return self
-        return replace(self, sums=self.centred(wide(target).reshape(len(target), -1).median(0).values))
+        of = self.centred(wide(target).reshape(len(target), -1).median(0).values)
+        return replace(self, sums=of.sums, many=of.many)
 
 
 @dataclass(frozen=True)
@@ -120,21 +123,43 @@ def _rows(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return o, t
 
 
+def counting(name: str, count: Sums) -> SumMetric:
+    """A metric that counts right rows."""
+    return SumMetric(name, count, _ratio, many=lambda output, target: count(output, target, None)[None])
+
+
+def by_row(name: str, values: Sums, finish: Callable[[Array], float] = _ratio, **more: Any) -> SumMetric:
+    """A metric of the sums of `values`, float64 [m, k]."""
+    return SumMetric(
+        name, lambda *seen: values(*seen).sum(0), finish, many=lambda output, target: values(output, target, None),
+        **more,
+    )  # fmt: skip
+
+
 def _error(power: int) -> Sums:
-    def sums(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    def values(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         o, t = _rows(output, target)
-        return _mean((o - t).abs().pow(power).mean(1), None if weight is None else weight.double())
+        errors, w = (o - t).abs().pow(power).mean(1), _weights(t, weight)
+        return torch.stack([w * errors, w], 1)
 
-    return sums
+    return values
 
 
-def _r2_sums(centre: Tensor, output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-    """[rows, weight, and of each output: d, d^2 and squared error], with d the target's distance from the centre."""
-    o, t = _rows(output, target)
-    d = t - centre.to(t.device)
-    w = torch.ones_like(t[:, :1]) if weight is None else weight.double()[:, None]
-    rows = w.new_full((1,), len(t))
-    return torch.cat([rows, w.sum(0), (w * d).sum(0), (w * d * d).sum(0), (w * (o - t).square()).sum(0)])
+def _weights(rows: Tensor, weight: Tensor | None) -> Tensor:
+    """float64 [m]."""
+    return rows.new_ones(len(rows)) if weight is None else weight.double()
+
+
+def _r2_about(centre: Tensor) -> SumMetric:
+    """By sums of [1, weight, and of each output: d, d^2 and squared error], with d the target's distance from the
+    centre."""
+
+    def values(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        o, t = _rows(output, target)
+        d, w = t - centre.to(t.device), _weights(t, weight)[:, None]
+        return torch.cat([torch.ones_like(w), w, w * d, w * d * d, w * (o - t).square()], 1)
+
+    return by_row("r2", values, _r2, centred=_r2_about)
 
 
 def _r2(sums: Array) -> float:
@@ -144,7 +169,7 @@ def _r2(sums: Array) -> float:
     if rows < 2 or weight == 0:
         return float("nan")
     spread = squares - d**2 / weight
-    varies = spread > 4 * np.finfo(np.float64).eps * squares
+    varies = spread > 4 * _EPS * squares
     return float(np.where(varies, 1 - residual / np.where(varies, spread, 1), residual == 0).mean())
 
 
@@ -286,14 +311,14 @@ def _calibration(outputs: Array, targets: Array, weights: Array | None) -> float
 NAMED: dict[str, Metric] = {
     m.name: m
     for m in (
-        SumMetric("accuracy", _accuracy, _ratio, counts=True),
+        counting("accuracy", _accuracy),
         SumMetric("label_accuracy", _label_accuracy, _ratio),
-        SumMetric("top3", _top(3), _ratio, counts=True),
-        SumMetric("top5", _top(5), _ratio, counts=True),
-        SumMetric("mae", _error(1), _ratio),
-        SumMetric("mse", _error(2), _ratio),
-        SumMetric("rmse", _error(2), lambda sums: float(np.sqrt(_ratio(sums)))),
-        SumMetric("r2", partial(_r2_sums, torch.zeros(())), _r2, lambda centre: partial(_r2_sums, centre)),
+        counting("top3", _top(3)),
+        counting("top5", _top(5)),
+        by_row("mae", _error(1)),
+        by_row("mse", _error(2)),
+        by_row("rmse", _error(2), lambda sums: float(np.sqrt(_ratio(sums)))),
+        _r2_about(torch.zeros(())),
         SumMetric("perplexity", _perplexity_sums, _perplexity),
         error_rate("character_error_rate"),
         error_rate("word_error_rate"),

@@ -98,7 +98,8 @@ def of_part(metric: Metric, name: str, at: slice, k: int, classes: bool) -> Metr
     title = f"{name}_{metric.name}"  # whose last word says which way is better
     match metric:
         case SumMetric(sums=sums, centred=by):
-            centred = None if by is None else (lambda centre: sums_by(by(centre[k : k + 1])))
-            return replace(metric, name=title, sums=sums_by(sums), centred=centred, counts=False)
+            own = replace(metric, name=title, sums=sums_by(sums), many=None)
+            centred = None if by is None else (lambda centre: replace(own, sums=sums_by(by(centre[k : k + 1]).sums)))
+            return replace(own, centred=centred)
         case WholeMetric(whole=whole):
             return replace(metric, name=title, whole=lambda o, t, w: whole(*apart(o, t), w))

@@ -34,23 +34,23 @@ from handful.optim.groups import (
     parameter_groups,
     trainable,
     undecayed,
-)
+)  # fmt: skip
 from handful.optim.initial_lr import ADAPTIVE, rate_of_shapes
 from handful.optim.muon import Muon
-from handful.optim.rates import clip, gain, rescale, set_base, set_lr
-from handful.optim.state import (
+from handful.optim.parts import (
     OptimizerGroup,
     as_optimizer,
     averages_itself,
     decoupled,
-    load_state,
     low_precision,
     needs_closure,
+    not_fused,
     parts_of,
-    state_tensors,
     switch,
     without_compiler,
 )  # fmt: skip
+from handful.optim.rates import clip, gain, rescale, set_base, set_lr
+from handful.optim.state import load_state, state_tensors
 
 __all__ = [
     "Built", "OptimizerGroup", "build", "clip", "gain", "load_state", "names", "rescale", "set_base", "set_lr",
@@ -157,6 +157,7 @@ def build(
         title, own[pattern] = maker.title, (rate_of, decay_of)
     _check_owned(parts, parameters, notes)
     optimizer = parts[0] if len(parts) == 1 else OptimizerGroup([p for part in parts for p in parts_of(part)])
+    not_fused(optimizer)
     groups, held = optimizer.param_groups, "set by the optimizer that was passed"
     if len(parts) > 1:
         rate = rate or Choice({name: float(part.param_groups[0]["lr"]) for name, part in zip(specs, parts)}, "found")

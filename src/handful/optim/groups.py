@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError, some
 from handful.models.wrapped import unwrapped
-from handful.optim.state import parts_of
+from handful.optim.parts import parts_of
 
 T = TypeVar("T")
 Parameters = dict[str, nn.Parameter]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Batch, Source
-from handful.data.tables.strings import composed
+from handful.data.tables.cells.strings import composed
 from handful.report.words import say_share
 from handful.transform.pipeline import Pipeline
 

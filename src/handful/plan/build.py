@@ -14,9 +14,9 @@ from handful.base.plan import CHANGEABLE, COMPUTED, Choice, Plan, Progress
 from handful.batches.batches import Batches
 from handful.models.wrapped import uncompiled
 from handful.optim import schedule
+from handful.optim.parts import needs_closure
 from handful.optim.rates import set_base
 from handful.optim.schedule import Schedule
-from handful.optim.state import needs_closure
 from handful.plan import defaults as choose
 from handful.plan.balance import calmer, evenness
 from handful.plan.config import OPTIONS, Config
@@ -207,7 +207,7 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
     coupling = mode_coupling(training_mode(t.objective.model)) or of_loss
     if (state.micro_batch is not None and state.micro_batch < state.batch) or t.ranks.size > 1:
         tried = not t.ranks.sharding and options.training_step is None
-        if why := coupling or (tried and uneven(t.objective, t.batches.at(0, min(16, t.examples)))):
+        if why := coupling or (tried and uneven(t.objective, t.batches, min(n, state.batch), state.micro_batch or n)):
             chooser.notes.append(f"{why}: in parts, the gradient of a batch is not that of the whole batch")
     compile_if_asked(t.objective.model, options, chooser)
     choose_graph(t, options, chooser)

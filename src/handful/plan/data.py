@@ -22,7 +22,7 @@ from handful.batches.prefetch import pinned
 from handful.data.base import Batch, Column, Ragged, Rows, Source
 from handful.data.open import open as open_source
 from handful.data.split import HeldOut, held_out
-from handful.data.tables.strings import composed
+from handful.data.tables.cells.strings import composed
 from handful.losses.outputs import tensors_in
 from handful.models import MODELS, named
 from handful.plan import balance
@@ -43,7 +43,7 @@ from handful.transform.language import language_source
 from handful.transform.names import Named, names_in
 from handful.transform.pipeline import Pipeline, fit_pipeline
 from handful.transform.rows import check_weights
-from handful.transform.seen import Repeated, of_known_classes, overlapping, seen
+from handful.transform.seen import Repeated, of_known_classes, overlapping, seen, unlike
 from handful.transform.steps.categories import strings
 
 # Data that are this small after preprocessing are kept in memory so, and a step costs one gather and no arithmetic.
@@ -237,7 +237,7 @@ def open_valid(source: Source, options: Config, chooser: Chooser, pipeline: Pipe
             options.valid, target=goal, columns=columns, bad_rows=options.bad_rows, collate=pipeline.collate
         )
         valid, said = of_known_classes(pipeline.rows(valid), pipeline)
-        chooser.notes += said
+        chooser.notes += [*said, *unlike(valid, pipeline)]
     n = f"{len(valid):,} rows"
     chooser.put("valid", Choice.place(valid.where, n) if valid.where else Choice.own("validation data", reason=n))
     return valid

@@ -21,7 +21,7 @@ from handful.optim.build import build as build_optimizer
 from handful.optim.build import set_base
 from handful.optim.given import bind
 from handful.optim.initial_lr import ADAPTIVE, fans_in
-from handful.optim.state import averages_itself, needs_closure, parts_of
+from handful.optim.parts import averages_itself, needs_closure, parts_of
 from handful.plan.config import Config
 from handful.report.words import say_seconds
 from handful.training.objective import Objective

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from handful import models
@@ -15,11 +14,11 @@ from handful.base.errors import HandfulError, some
 from handful.base.plan import Choice, Status
 from handful.base.stopwatch import part
 from handful.batches.order import Order
-from handful.data.base import Batch
+from handful.data.base import Batch, Rows
 from handful.losses.left_out import FORMS, Summed
 from handful.losses.loss import Counted, LossFunction, unknown
 from handful.losses.loss import model as of_model
-from handful.losses.outputs import part_of, scores_in
+from handful.losses.outputs import losses_in, part_of, scores_in
 from handful.models.base import Model
 from handful.models.wrapped import SHARED, compile_calls, is_compiled, unwrapped
 from handful.plan import dry_run, losses, row_by_row
@@ -168,11 +167,11 @@ def learned_with(there: Pipeline, here: Pipeline, where: str) -> list[str]:
 @part("making the model")
 def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser, device: torch.device) -> Objective:
     """Model + loss + metrics, tried on a few rows, which leaves the model as it was."""
+    choice, lower = choose_precision(options.precision, str(device), net)
+    chooser.put("precision", choice)
+    if choice.value == "float64":
+        net.double()
     with buffers_kept(net):
-        choice, lower = choose_precision(options.precision, str(device), net)
-        chooser.put("precision", choice)
-        if choice.value == "float64":
-            net.double()
         objective = Objective(net, undecided, device=device, autocast=lower)
         objective.takes(data.pipeline.several, data.train.columns.values())
         if data.train.whole:
@@ -188,8 +187,8 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
             )
         scored(objective, data, options, chooser)
         if data.own_model:
-            some = np.unique(np.linspace(0, len(data.train) - 1, ROWS_OF_FORM).astype(np.int64))
-            chooser.notes += row_by_row.beside(objective, objective.to_device(data.pipeline(data.train.take(some))))
+            few = min(ROWS_OF_FORM, max(4, options.batch)) if isinstance(options.batch, int) else ROWS_OF_FORM
+            chooser.notes += row_by_row.beside(objective, data, few)
         return objective
 
 
@@ -233,7 +232,7 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     chooser.choices |= losses.softening(loss, options.class_weight)
     note_loss(objective, choice, asked != options.loss, output, sample, chooser)
     chooser.notes += [*notes, *dry_run.warn_of_probabilities(output, str(choice.value))]
-    some = np.unique(np.linspace(0, len(data.train) - 1, ROWS_OF_FORM).astype(np.int64))
+    some = row_by_row.spread(data, ROWS_OF_FORM)
     losses.leave_out(loss, data, str(choice.value))
     objective.gaps = data.gaps
     tried = data.pipeline(data.train.take(some))
@@ -285,8 +284,13 @@ def note_loss(
 ) -> None:
     """The loss, and what it is given, in the plan. found: it is the model's, by its forward."""
     why = "the model makes it, in its forward"
+    if objective.of_model and (several := losses_in(output)):
+        chooser.notes.append(
+            f"the loss is the sum of {', '.join(several)}, as none is called 'loss'; losses that move different "
+            "weights, as a GAN's, are for training_step="
+        )
     chooser.put("loss", Choice(choice.value, "found", why) if found else choice)
-    if row_by_row.keeps_state(objective, sample):
+    if row_by_row.keeps_state(objective, sample, output):
         chooser.notes.append(
             "called twice on the same rows, in evaluation mode, the model gives other outputs: it keeps something "
             "between calls that is no buffer, and scores, micro-batches and resumed runs depend on it"
@@ -309,9 +313,7 @@ def asked_loss(net: nn.Module, sample: Batch, options: Config, data: Data) -> st
     return asked
 
 
-def spread_weights(
-    objective: Objective, data: Data, options: Config, some: NDArray[np.int64], chooser: Chooser
-) -> None:
+def spread_weights(objective: Objective, data: Data, options: Config, some: Rows, chooser: Chooser) -> None:
     """Let weights of rows and classes count over all training rows, where it is known what a row counts for in the
     loss, as some rows show; within each mini-batch, and say so, where not."""
     weights = getattr(objective.loss, "class_weight", None)

@@ -20,12 +20,13 @@ from handful.base.errors import HandfulError, shown
 from handful.base.files import atomic, written_down
 from handful.data.base import Batch, Column, Source, Windows
 from handful.data.media.folder import file_names
-from handful.data.tables.dialect import SAMPLE
-from handful.data.tables.dialect import find as find_dialect
+from handful.data.tables.cells.dialect import SAMPLE
+from handful.data.tables.cells.dialect import find as find_dialect
 from handful.runs.judge.examples import contents
 from handful.runs.raw_input import open_raw
 from handful.runs.run import Run
 from handful.transform.columns import windows_of
+from handful.transform.seen import unlike
 
 Chunk = dict[str, list[object]]  # column -> values; all columns are as long
 
@@ -84,6 +85,8 @@ def predicted(run: Run, data: object, *, probabilities: bool = False, beams: int
         )
     source = run.open(data, need_target=False).source
     files, windows = file_names(source.where), windows_of(source)
+    for note in unlike(source, run.pipeline) if run.rank == 0 else ():
+        print(f"handful: note: {shown(note)}", file=sys.stderr)
     for batch, outputs in run.stream(source):
         chunk: Chunk = _ends(windows, batch) if windows else {"row": batch.rows.tolist()}
         if files:

@@ -15,9 +15,9 @@ from handful.data.media.items import IMAGES, SOUNDS, FileItems
 from handful.data.open import open as open_source
 from handful.data.options import Collate, Options
 from handful.data.store.read import is_store
+from handful.data.tables.cells.strings import UNSPACED
 from handful.data.tables.files import ending
 from handful.data.tables.readers import READERS
-from handful.data.tables.strings import UNSPACED
 
 MEDIA = IMAGES | SOUNDS
 

@@ -48,9 +48,9 @@ from handful.training.watch.evaluation import evaluate as evaluate_rows
 from handful.training.watch.evaluation import outputs_of_all
 from handful.training.watch.folder import RunFolder
 from handful.training.watch.history import History, spike
-from handful.training.watch.weights import load_weights
+from handful.training.watch.weights import Weights, load_weights
 from handful.transform.pipeline import Pipeline
-from handful.transform.seen import Repeated, of_known_classes
+from handful.transform.seen import Repeated, of_known_classes, unlike
 
 SPENT = "spent.json"
 DONE, BROKEN_OFF, UNSAVED = 0, 3, 4  # how a run ends, as `handful train` says by its exit status
@@ -225,7 +225,7 @@ class Run:
         batches = self.open(data, bad_rows=bad_rows)
         source, said = of_known_classes(batches.source, self.pipeline)
         gone = [note for note in batches.source.notes if note.startswith(LEFT_OUT)]
-        return (self._batches(source, True) if said else batches), [*gone, *said]
+        return (self._batches(source, True) if said else batches), [*gone, *said, *unlike(source, self.pipeline)]
 
     def scorer(self, metrics: Metrics = None) -> Objective:
         """The run's loss with other metrics (names, callables), or with its own."""
@@ -334,6 +334,12 @@ def _memory_said(objective: Objective) -> Iterator[None]:
               file=sys.stderr)  # fmt: skip
 
 
+def _in_their_precision(model: nn.Module, weights: Weights) -> nn.Module:
+    """The model as it computes in the precision of these weights, where that is one."""
+    kinds = {value.dtype for value in weights.values() if value.is_floating_point() or value.is_complex()}
+    return model if len(kinds) != 1 or (kind := kinds.pop()).is_complex else model.to(kind)
+
+
 def open_run(
     path: str | Path, *, model: nn.Module | None = None, loss: object = None, collate: Collate | None = None,
     device: str = "auto",
@@ -345,11 +351,11 @@ def open_run(
         if not config:
             raise HandfulError(f"this run trained {plan.model}; pass an instance: handful.load(path, model=...)")
         model = from_config(config)
-    model = unwrapped(model)
+    model = unwrapped(model).eval()  # as the weights were written, of layers that merge them there (LoRA), too
     weights, best, why = folder.kept_weights()
-    load_weights(model, weights)
+    load_weights(_in_their_precision(model, weights), weights)
     where = choose_device(device).value
-    model.to(where).eval()
+    model.to(where)
     text, metrics = (
         str(choice.value or "") if choice.reproducible else ""
         for choice in (plan.choices["loss"], plan.choices["metrics"])

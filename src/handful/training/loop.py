@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from handful.data.base import Batch
-from handful.optim.state import needs_closure
+from handful.optim.parts import needs_closure
 from handful.training.process.interrupts import INTERRUPTED, Interrupts
 from handful.training.process.static import Graph
 from handful.training.special.ahead import AHEAD, Coming, coming

@@ -20,8 +20,8 @@ class LossSums:
     """What some rows add up to. The mean loss is loss / weight.
 
     loss: 0-d, differentiable until sums are added; weight: 0-d (rows, counted tokens, or summed row weights); metrics:
-    name -> float64 sums [k]; known: of those that are known; seen: what metrics that count have still to see, of many
-    mini-batches at once.
+    name -> float64 sums [k]; known: of those that are known; seen: what metrics have still to see, of many mini-batches
+    at once.
 
     >>> a = LossSums(torch.tensor(2.0), torch.tensor(1.0)) + LossSums(torch.tensor(90.0), torch.tensor(9.0))
     >>> float(a.loss / a.weight)
@@ -36,7 +36,11 @@ class LossSums:
     @property
     def metrics(self) -> dict[str, Tensor]:
         """The sums of all metrics."""
-        return self.known | measure(self.seen)
+        return {name: rows.sum(0) for name, rows in self.in_turn().items()}
+
+    def in_turn(self) -> dict[str, Tensor]:
+        """What is added to the sums of metrics, one after the other: float64 [n, k]."""
+        return {name: value[None] for name, value in self.known.items()} | measure(self.seen)
 
     def detached(self) -> "LossSums":
         """The sums without their graph."""
@@ -106,8 +110,8 @@ class Objective(Adapted):
         if not metrics or not self.sum_metrics or not (seen := self.view(output, batch)):
             return LossSums(loss, weight)
         scores, target, of_rows = seen
-        small = scores.numel() <= LATER and scores.ndim == 2 and target.ndim == 1 and of_rows is None
-        if small and self.count and not self.gaps and isinstance(output, Tensor) and not output._is_view():
+        small = scores.numel() <= LATER and scores.ndim <= 2 and target.ndim <= 2 and of_rows is None
+        if small and self.many and not self.gaps and isinstance(output, Tensor) and not output._is_view():
             return LossSums(loss, weight, seen=((self.sum_metrics, scores, target),))  # no view: it will not change
         with torch.no_grad():
             seen = adapters.counted(seen) if self.gaps else seen

@@ -14,8 +14,8 @@ from torch import Tensor
 from handful.base.errors import HandfulError, did_you_mean, some
 from handful.data.arrays import SPARSE
 from handful.data.base import Batch, Column, Source, Value
-from handful.data.tables.strings import UNSPACED
-from handful.data.tables.written import DURATION
+from handful.data.tables.cells.dates import DURATION
+from handful.data.tables.cells.strings import UNSPACED
 from handful.transform.inputs import Input, Layout, NamedInputs, SingleInput, TableInput
 from handful.transform.steps.audio import LogMel
 from handful.transform.steps.features import CyclicTime, RobustAsinh, ScaleNonzero
@@ -214,7 +214,7 @@ class InputChooser:
                 f"column '{names[0]}' has rows of different lengths; pad them to one, or bring a model of your own "
                 "without preprocess, which gets every batch padded with 0 to its longest row"
             )
-        if kind == "ragged":
+        if kind == "ragged" or (as_it_is and kind in ("tokens", "audio")):
             self.notes.append(f"Rows of '{names[0]}' differ in length: a batch is padded with 0 to its longest row.")
             return SingleInput(names, kind, (PadRows(),), as_is=True)
         if kind in ("text", "audio", "tokens"):

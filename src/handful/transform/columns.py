@@ -12,10 +12,10 @@ from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Column, Source, Value, View, Windows
 from handful.data.open import open as open_source
 from handful.data.options import Options
-from handful.data.tables.strings import count_words
+from handful.data.tables.cells.dates import DIGITS, as_digits
+from handful.data.tables.cells.strings import count_words
 from handful.data.tables.types import TEXT, is_moment, named
 from handful.data.tables.values import apply
-from handful.data.tables.written import DIGITS, as_digits
 from handful.data.targets import names_of
 from handful.transform.language import is_ids
 from handful.transform.steps.categories import strings

@@ -10,7 +10,7 @@ import torch
 from handful.base.errors import HandfulError, some, whole
 from handful.data.base import Column, Rows, Source, Value
 from handful.data.gather import Array
-from handful.data.tables.strings import composed
+from handful.data.tables.cells.strings import composed
 from handful.transform.steps.categories import strings
 from handful.transform.steps.text import Tokenize
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from handful.base.errors import some
 from handful.data.base import Column, Rows, Source, Value, View
-from handful.data.tables.reading import TIME_NAME
+from handful.data.tables.cells.reading import TIME_NAME
 from handful.data.tables.types import TEXT, named
 from handful.transform.rows import chunks_of
 

@@ -15,11 +15,15 @@ from torch import Tensor
 
 from handful.base import keys
 from handful.base.errors import some
-from handful.data.base import Batch, Rows, Source
+from handful.data.base import Batch, Column, Rows, Source
+from handful.data.tables.cells.dates import DATES, DURATION, TIME_OF_DAY
+from handful.data.tables.values import NEW
+from handful.transform.inputs import TableInput
 from handful.transform.pipeline import Pipeline
 from handful.transform.rows import chunks_of, original_rows
 from handful.transform.steps.categories import strings
 
+_LOOKED, _FAR = 1000, 4.0  # rows, and standard deviations from the mean within which at least 15 of 16 of training are
 ODD_ROWS = 0.1  # the largest share of rows whose labels may be of no class that training had
 MOST = 1 << 20  # rows whose hashes are kept
 _PAIRS = 64  # rows that are held against those after them, to find windows that overlap
@@ -178,3 +182,29 @@ def of_known_classes(source: Source, pipeline: Pipeline) -> tuple[Source, list[s
         f"({some([*names])}) and are left out of the scores; an accuracy that counts them as wrong "
         f"is {1 - unseen / len(known):.4g} times as high"
     ]
+
+
+def unlike(source: Source, pipeline: Pipeline) -> list[str]:
+    """Sentences on columns of a table that are not as training had them: names that it had not, and numbers of which
+    the middle, in at most _LOOKED rows, is _FAR from those of training, as in another unit or at another time."""
+    found = [note.rstrip(".") for note in source.notes if NEW in note]
+    table = pipeline.input
+    if not isinstance(table, TableInput) or len(source) < 2 or not table.numbers or pipeline.cut:
+        return found
+    rows = np.unique(np.linspace(0, len(source) - 1, _LOOKED).astype(np.int64))
+    x = table.matrix(pipeline.on(source, target=False).translated(source.take(rows, pipeline.uses))[0])
+    scaled, median = table.shaped(x)[:, : x.shape[1]], table.impute.fitted(table.impute.median)
+    for k, name in enumerate(table.features):
+        there = scaled[:, k][~torch.isnan(x[:, k])]
+        if len(there) > 1 and abs(float(there.median())) > _FAR:
+            column = pipeline.trained_on.get(name)
+            here, trained = float(x[:, k].nanmedian()), float(median.flatten()[k])
+            both = f"{_value(here, column)} in the middle here, {_value(trained, column)} there"
+            found.append(f"'{name}' is far from what it was in training ({both}): is it the same, in the same unit?")
+    return found
+
+
+def _value(value: float, column: Column | None) -> str:
+    if column is not None and column.dates in DATES and column.dates not in (TIME_OF_DAY, DURATION):
+        return str(np.datetime64(int(value), "s").astype("datetime64[D]"))
+    return f"{value:.4g}"

@@ -12,7 +12,7 @@ from torch import Tensor
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Column, Ragged, Rows, Value
 from handful.data.gather import Array
-from handful.data.tables.strings import composed
+from handful.data.tables.cells.strings import composed
 from handful.losses import ctc
 from handful.losses.loss import IGNORED, class_axis
 from handful.losses.outputs import LINKS, exact, part_of

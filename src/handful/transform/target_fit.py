@@ -12,7 +12,7 @@ from torch import Tensor
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Column, Rows, Value
-from handful.data.tables.strings import composed, read_numbers, reader
+from handful.data.tables.cells.strings import composed, read_numbers, reader
 from handful.data.tables.types import TEXT
 from handful.data.targets import names_of
 from handful.losses.left_out import ignored_id, link_of, task_of

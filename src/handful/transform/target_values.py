@@ -9,9 +9,9 @@ from torch import Tensor
 from handful.base.errors import HandfulError
 from handful.data.base import Column, Ragged, Rows, Value
 from handful.data.gather import Array
-from handful.data.tables.strings import composed
+from handful.data.tables.cells.dates import DURATION, TIME_OF_DAY
+from handful.data.tables.cells.strings import composed
 from handful.data.tables.types import is_moment, named
-from handful.data.tables.written import DURATION, TIME_OF_DAY
 from handful.transform.steps.categories import strings
 
 

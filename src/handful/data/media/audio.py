@@ -142,11 +142,11 @@ def _is_cut(data: bytes | memoryview) -> bool:
 
 def _resample(items: Items, i: int, samples: Samples, head: tuple[int, int], to: int) -> Samples:
     """Polyphase resampling (scipy.signal.resample_poly, its default Kaiser window)."""
-    from scipy.signal import resample_poly
-
     rate = head[0]
     if rate == to:
         return samples
+    from scipy.signal import resample_poly  # a second of imports
+
     if max(rate, to) > _FURTHEST * min(rate, to):
         what = f"has a rate of {rate:,} Hz, too far from the {to:,} Hz of the others: resample or remove it"
         raise BadItem("far rate", items.describe(i), what)

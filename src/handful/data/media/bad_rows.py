@@ -16,6 +16,7 @@ from handful.data.base import Rows
 from handful.data.options import Options
 
 NAMED = 20  # of many rows that cannot be read
+WHOLE_ROWS = "rows need as many values as the header, quoted where needed; bad_rows='skip' leaves out the others"
 LEFT_OUT = "left out"  # how the note on rows that are not there begins
 
 
@@ -54,8 +55,7 @@ def ragged(where: str, bad: list[Bad], row: InvalidRow) -> str:
     """For pyarrow's reader of CSV: a line of too many or too few values is added to `bad` and skipped."""
     counts = f"Row #{row.number}: Expected {row.expected_columns} columns, got {row.actual_columns}"
     said = f"{where} is not a CSV file that can be read ({counts}: {row.text[:100]})"
-    fix = "every row must have as many values as the header, quoted where needed"
-    bad.append(Bad(row.number, "ragged line", f"Row #{row.number}", f"{said}: {fix}"))
+    bad.append(Bad(row.number, "ragged line", f"Row #{row.number}", f"{said}: {WHOLE_ROWS}"))
     return "skip"
 
 

@@ -84,7 +84,7 @@ def open_zip(path: Path, o: Options) -> Arrays:
     files = [m for m in members if not m.is_dir()]
     listed = [_inside(m) for m in files]
     seen = [i for i, f in enumerate(listed) if _shown(f)]
-    if len(seen) == 1 and listed[seen[0]].suffix.lower() in _TABLES:
+    if len(seen) == 1 and Path(str(listed[seen[0]]).removesuffix(".zip")).suffix.lower() in _TABLES:
         return open_zipped(path, files[seen[0]].filename, o)
     if (table := _telling(listed, o)) is not None:
         raise HandfulError(f"{path} holds {table} beside the files that it may name: unpack it, and open that table")

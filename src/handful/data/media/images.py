@@ -6,7 +6,7 @@ Of bytes: uint8. Of more depth, which is kept: int32 (16 bits, signed or not; 32
 import contextlib
 import io
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple, TypeVar
@@ -140,8 +140,9 @@ def _decoded(items: Items, rows: Rows, form: Form) -> tuple[Pixels, Counter[str]
         lost = _lost(depth_of(image), _several(image), form.dtype)
         return _pixels(image, form), lost
 
-    def work(place: int) -> list[str]:
-        data, lost = items[int(rows[place])], list[str]()
+    def work(place: int) -> Sequence[str]:
+        data: bytes | memoryview = items[int(rows[place])]
+        lost: Sequence[str] = ()
         quick = _quick(data, form) if form.dtype == "uint8" else None
         if quick is None:
             out[place], lost = _guarded(items, int(rows[place]), use, data)

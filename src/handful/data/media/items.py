@@ -76,8 +76,9 @@ class BinaryItems(Items):
             starts.append(ends[:-1])
             stops.append(ends[1:])
             self._data.append(memoryview(data if data is not None else b""))
-        self._chunk, self._start, self._stop = (np.concatenate(a) for a in (chunk, starts, stops))
-        super().__init__(key, len(self._start), self._stop - self._start)
+        found = [np.concatenate(a) for a in (chunk, starts, stops)]
+        self._chunk, self._start, self._stop = (a.data for a in found)  # one of which is had sooner than an array's
+        super().__init__(key, len(found[0]), found[2] - found[1])
 
     def __getitem__(self, i: int) -> memoryview:
         data: memoryview = self._data[self._chunk[i]][self._start[i] : self._stop[i]]

@@ -32,10 +32,10 @@ from handful.data.tables.arrow import (
     with_target,
     without_index,
 )
+from handful.data.tables.cells.strings import Words, parse_cells, typed
 from handful.data.tables.columns import ColumnStats, Media, column_stats, decide, mergeable
 from handful.data.tables.files import TableBlock, read_blocks, table_dialect, typed_block
 from handful.data.tables.parts import JointSchema
-from handful.data.tables.strings import Words, parse_cells, typed
 from handful.data.tables.types import TEXT
 from handful.data.tables.values import MEDIA, apply
 

@@ -20,10 +20,10 @@ from handful.data.containers import is_xarray, listed, of_xarray, unmasked
 from handful.data.gather import Array, Block, offsets_of
 from handful.data.options import Options
 from handful.data.tables.arrow import BEYOND, is_frame
-from handful.data.tables.strings import is_plain
+from handful.data.tables.cells.dates import DIGITS, of_digits
+from handful.data.tables.cells.strings import is_plain
 from handful.data.tables.types import BYTES, TEXT
 from handful.data.tables.values import convert
-from handful.data.tables.written import DIGITS, of_digits
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -283,7 +283,7 @@ def _from_list(key: str, values: list[object], o: Options, notes: list[str], wha
             return _from_array(key, array, o, notes)
     raise HandfulError(
         f"{o.name}: '{key}' is {what} of {type(first).__name__}, which cannot become numbers: "
-        "pass numbers, strings or arrays of one dtype"
+        "pass numbers, strings or arrays of one dtype, or collate=, which makes what the model takes of such rows"
     )
 
 

@@ -17,7 +17,7 @@ from handful.data.base import Column, Rows
 from handful.data.containers import plain_frame
 from handful.data.media.bad_rows import without_bad
 from handful.data.options import Options
-from handful.data.tables.strings import is_plain, parts_per_row
+from handful.data.tables.cells.strings import is_plain, parts_per_row
 from handful.data.tables.types import is_text, plain
 from handful.data.tables.values import apply, convert
 

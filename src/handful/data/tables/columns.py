@@ -15,14 +15,15 @@ from handful.data.media.images import Header
 from handful.data.media.images import header as image_header
 from handful.data.media.items import BinaryItems, kind_of
 from handful.data.options import Options
-from handful.data.tables import strings
-from handful.data.tables.reading import TIME_NAME, Reading, StringStats, of_dates, readings, written_as
+from handful.data.tables.cells import strings
+from handful.data.tables.cells.dates import DIGITS, DURATION, TIME_OF_DAY, of_digits
+from handful.data.tables.cells.reading import TIME_NAME, Reading, StringStats, of_dates, readings, written_as
+from handful.data.tables.cells.several import cells, in_cells, note_cells
+from handful.data.tables.cells.written import is_blank, is_missing, trimmed
 from handful.data.tables.types import BYTES, TEXT, as_numbers, flat_list, is_list, is_number, is_text, join_types
-from handful.data.tables.written import DIGITS, DURATION, TIME_OF_DAY, is_blank, is_missing, of_digits, trimmed
 
-# Bytes of different strings that are kept of a column: beyond, it cannot be a category.
-MOST_DISTINCT = 64 << 20
-MOST_LABELS = 1 << 16
+# Bytes of different strings that are kept of a column: beyond, it cannot be a category. Different labels.
+MOST_DISTINCT, MOST_LABELS = 64 << 20, 1 << 16
 _IDENTIFIER_ROWS, _LABELS = 20, 256  # labels that a column of inputs may have
 
 
@@ -239,9 +240,7 @@ def _media(items: BinaryItems, headers: bool) -> Media:
 
 def decide(key: str, stats: ColumnStats, o: Options, notes: list[str]) -> Column | None:
     """What the column holds, by the statistics of all its rows; None, with the reason as last note, if it is left out.
-
-    Of pictures and sounds only the kind is decided here: size and rate are theirs (see data/media).
-    """
+    Of pictures and sounds only the kind is decided here: size and rate are theirs (see data/media)."""
     if (stats.media is None and stats.missing == stats.rows) or (stats.texts is not None and not stats.texts.filled):
         return _left_out(key, "every value is missing", notes)
     if stats.texts is not None:
@@ -321,12 +320,11 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
         kept = distinct if not is_input and count is not None and count <= MOST_LABELS else None
         words = None if kept is None else tuple(kept["text"].to_pylist())
         return replace(written, type=str(TEXT), words=words)
-    if distinct is not None and (several := strings.in_cells(distinct["text"], is_input)):
+    if distinct is not None and (several := in_cells(distinct["text"], is_input)):
         return _decide_cells(key, several, distinct["text"], o, notes)
     if is_input:
         strings.note_sum(key, distinct, notes)
-        mean = texts.words / texts.filled
-        if mean >= 3 and (count is None or count > 0.5 * texts.filled):
+        if (mean := texts.words / texts.filled) >= 3 and (count is None or count > 0.5 * texts.filled):
             many = "" if count is None else f", {count:,} different in {texts.filled:,} rows"
             notes.append(f"'{key}' is a text: {mean:.0f} words per row on average{many}.")
             return Column("text", "str")
@@ -376,9 +374,9 @@ def _decide_lists(key: str, stats: ColumnStats, lists: Lists, o: Options, notes:
 
 def _decide_cells(key: str, several: Column, texts: pa.ChunkedArray, o: Options, notes: list[str]) -> Column:
     """Cells that hold several numbers each, or labels."""
-    if strings.note_cells(key, several, texts, notes):
+    if note_cells(key, several, texts, notes):
         return several
-    labels = _decide_labels(key, _lists(strings.cells(o.name, texts, several)), len(texts), o, notes)
+    labels = _decide_labels(key, _lists(cells(o.name, texts, several)), len(texts), o, notes)
     return replace(labels, separator=several.separator, type=several.type)
 
 
@@ -395,6 +393,7 @@ def _decide_labels(key: str, lists: Lists, rows: int, o: Options, notes: list[st
         )
     notes += [f"{lists.twice:,} lists of '{key}' hold a label more than once: it counts once."] * (lists.twice > 0)
     shown = ", ".join(known[:6]) + (", ..." if len(known) > 6 else "")
-    what = "the target " if key == o.target else ""
-    notes.append(f"{what}'{key}' holds {len(known)} labels that a row may have together: {shown}.")
+    notes.append(
+        f"{'the target ' * (key == o.target)}'{key}' holds {len(known)} labels that a row may have together: {shown}."
+    )
     return Column("tensor", "uint8", (len(known),), labels=known)

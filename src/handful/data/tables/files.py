@@ -25,12 +25,13 @@ from pyarrow import parquet
 from handful.base.errors import TO_UTF8, HandfulError
 from handful.data.base import Column
 from handful.data.containers import of_json
-from handful.data.media.bad_rows import Bad, BadRows, is_object, of_whole_lines, ragged
+from handful.data.media.bad_rows import WHOLE_ROWS, Bad, BadRows, is_object, of_whole_lines, ragged
 from handful.data.options import Options
 from handful.data.tables.arrow import check_names, likely_target
-from handful.data.tables.dialect import BLANKS, SAMPLE, Dialect, header, one_blank, text_blocks
-from handful.data.tables.dialect import find as find_dialect
-from handful.data.tables.strings import conversion
+from handful.data.tables.cells.dialect import SAMPLE, Dialect
+from handful.data.tables.cells.dialect import find as find_dialect
+from handful.data.tables.cells.records import bare_text, header, text_blocks
+from handful.data.tables.cells.strings import conversion
 from handful.data.tables.types import TEXT, cell_type, plain, without_times
 
 BLOCK = 16 << 20  # bytes of text parsed at a time
@@ -42,7 +43,7 @@ _BROKEN = (pa.ArrowException, OSError, ValueError, EOFError, KeyError, zipfile.B
 
 Types = Mapping[str, pa.DataType]
 PACKED = (".gz", ".bz2", ".xz", ".zst")
-_TEXTS = (".csv", ".tsv", ".jsonl", ".ndjson")
+_TEXTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".geojson")
 
 
 @dataclass(frozen=True)
@@ -169,9 +170,9 @@ class _Format(NamedTuple):
 
 
 def read_blocks(where: str, whole: bool = False, table: Dialect | None = None) -> Iterator[TableBlock]:
-    """The rows of a file that ends as one of TABLES, in blocks, or in one. table: the dialect of the table of which the
-    file is a part, or as `trained_dialect`."""
-    what, fix, blocks = TABLES[ending(where)]
+    """The rows of a file that ends as one of TABLES, else of CSV, in blocks, or in one. table: the dialect of the table
+    of which the file is a part, or as `trained_dialect`."""
+    what, fix, blocks = TABLES.get(ending(where), _CSV)
     with reading(where, what, fix), open_stream(where) as stream:
         if not stream.read(1):
             raise HandfulError(f"{where} is empty (0 bytes)")
@@ -180,10 +181,10 @@ def read_blocks(where: str, whole: bool = False, table: Dialect | None = None) -
 
 
 def read_zipped(archive: Path, name: str, table: Dialect | None) -> TableBlock:
-    """The rows of a table in a zip of nothing else. table: as in `read_blocks`."""
+    """The rows of a table in a zip of nothing else (pandas called it as the zip, once). table: as in `read_blocks`."""
     where = f"{archive}: {name}"
     with reading(where, "a table", "pack it again"), zipfile.ZipFile(archive) as opened, opened.open(name) as member:
-        return next(TABLES[ending(name)].blocks(io.BytesIO(member.read()), where, True, table))
+        return next(TABLES[ending(name.removesuffix(".zip"))].blocks(io.BytesIO(member.read()), where, True, table))
 
 
 def table_dialect(files: Sequence[str]) -> Dialect | None:
@@ -208,9 +209,10 @@ def _csv(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> It
     data.seek(0)
     names = list(dialect.names) or None  # None: in the text itself
     for _ in range(dialect.skip):
-        data.readline()
+        while data.readline().startswith(b"#") and dialect.comments:
+            pass
     for place, text in _texts(data, where, whole, quoted=True):
-        text = one_blank(text) if dialect.separator == BLANKS else text
+        text = bare_text(text, dialect)
         if names is None and not whole:
             names, head = header(text, dialect)
             check_names(names, where)
@@ -253,6 +255,8 @@ def _parse_csv(
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_binary(column.type):
             raise HandfulError(f"{where}: column '{name}' is not UTF-8: {TO_UTF8}")
+    while table.num_columns > 1 and len(table) and all(column[-1].as_py() in (None, "") for column in table.columns):
+        table = table.slice(0, len(table) - 1)  # ;;; as a spreadsheet writes them
     return table.replace_schema_metadata(dialect.metadata)
 
 
@@ -295,7 +299,7 @@ def _read_lines(options: arrow_json.ReadOptions, text: bytes) -> pa.Table:
 
 def _json(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:
     """One value of JSON, or lines of it, which many tools call so, too."""
-    text = stream.read().decode("utf-8-sig")
+    text = unpacked(stream, where).read().decode("utf-8-sig")
     try:
         columns, note = of_json(json.loads(text), where)
     except json.JSONDecodeError:
@@ -343,17 +347,18 @@ def typed_block(where: str, table: pa.Table) -> TableBlock:
     return TableBlock(where, lambda types, only, skipped: table)
 
 
-_CSV = _Format("a CSV file", "every row must have as many values as the header, quoted where needed", _csv)
+_CSV = _Format("a CSV file", WHOLE_ROWS, _csv)
 _JSONL = _Format("a JSON-lines file", "each line must be one object", _jsonl)
 _ARROW = _Format("an Arrow file", "write it again", _arrow)
+_JSON = _Format("a JSON file", "lines of one object each end in .jsonl", _json)
+_OF_TEXT = {".csv": _CSV, ".tsv": _CSV, ".jsonl": _JSONL, ".ndjson": _JSONL, ".json": _JSON, ".geojson": _JSON}
 TABLES: dict[str, _Format] = {
-    **{f"{text}{packed}": _JSONL if "json" in text else _CSV for packed in ("", *PACKED) for text in _TEXTS},
-    ".json": _Format("a JSON file", "lines of one object each end in .jsonl", _json),
+    **{f"{text}{packed}": kind for packed in ("", *PACKED) for text, kind in _OF_TEXT.items()},
     ".parquet": _Format("a Parquet file", "it may be cut short; download or write it again", _parquet),
     ".arrow": _ARROW,
     ".feather": _ARROW,
 }
-STREAMED = tuple(kind for kind in TABLES if kind != ".json")
+STREAMED = tuple(kind for kind, how in TABLES.items() if how is not _JSON)
 
 
 def unpacked(stream: BinaryIO, where: str) -> BinaryIO:
@@ -368,7 +373,11 @@ def unpacked(stream: BinaryIO, where: str) -> BinaryIO:
         case ".zst":  # pyarrow's stream cannot go back
             return io.BytesIO(pa.CompressedInputStream(stream, "zstd").read())
     wide, _ = stream.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), stream.seek(0)
-    return io.BytesIO(stream.read().decode("utf-16").encode()) if wide else stream
+    if wide:
+        return io.BytesIO(stream.read().decode("utf-16").encode())
+    head, _ = stream.read(SAMPLE), stream.seek(0)
+    old = b"\r" in head and b"\n" not in head  # lines end as on a Macintosh
+    return io.BytesIO(stream.read().replace(b"\r", b"\n")) if old else stream
 
 
 def _texts(data: BinaryIO, where: str, whole: bool, quoted: bool) -> Iterator[tuple[str, bytes]]:

@@ -14,7 +14,8 @@ from handful.data.arrays import Arrays
 from handful.data.media.bad_rows import Bad, left_out
 from handful.data.options import Options
 from handful.data.tables.arrow import check_names, open_table
-from handful.data.tables.dialect import trained_dialect
+from handful.data.tables.cells.dialect import trained_dialect
+from handful.data.tables.cells.strings import parse_cells, typed
 from handful.data.tables.files import (
     TABLES,
     TableBlock,
@@ -23,7 +24,6 @@ from handful.data.tables.files import (
     read_zipped,
     table_dialect,
 )
-from handful.data.tables.strings import parse_cells, typed
 from handful.data.tables.types import join_types
 
 _NOTHING = "__HIVE_DEFAULT_PARTITION__"  # the folder of rows that have no value

@@ -21,7 +21,7 @@ from handful.data.options import Options
 from handful.data.pairs import open_columns, open_rows
 from handful.data.store.npz import read_npz
 from handful.data.tables.arrow import check_names, open_table, to_table
-from handful.data.tables.dialect import RECORDS, SAMPLE, find, trained_dialect
+from handful.data.tables.cells.dialect import RECORDS, SAMPLE, find, is_table, trained_dialect
 from handful.data.tables.files import TABLES, ending, is_remote, open_stream, reading
 from handful.data.tables.parts import open_table_file
 
@@ -202,7 +202,21 @@ def _idx(path: Path) -> Array:
         return np.frombuffer(stream.read(), _IDX[head[2]]).reshape(shape)
 
 
+def _any_text(where: str, o: Options) -> Arrays:
+    """A table in text under a name that does not say how it is written."""
+    if is_remote(where):
+        return open_table_file(where, o)
+    with open(where, "rb") as stream:
+        head = stream.read(SAMPLE)
+    if re.match(rb"\s*(%[^\n]*\s+)*@relation", head, re.I):
+        return READERS[".arff"](where, o)
+    if b"\0" in head:
+        raise HandfulError(f"{where} is no table in text: read it with the library that wrote it and {_ARRAYS}")
+    return open_table_file(where, o)
+
+
 READERS: dict[str, Callable[[str, Options], Arrays]] = {
+    **dict.fromkeys((".data", ".dat", ".asc", ".prn", ".tab"), _any_text),
     **dict.fromkeys(TABLES, open_table_file),
     ".npy": _npy,
     ".npz": _npz,
@@ -245,7 +259,6 @@ _ROUTES: dict[str, str] = {
     ".avro": f"read it with fastavro and {_FRAME}",
     ".xml": f"read it with pandas.read_xml and {_FRAME}",
     ".html": f"read it with pandas.read_html and {_FRAME}",
-    **dict.fromkeys((".data", ".dat", ".asc", ".prn"), "if it is a table in text, copy it to a name that ends in .csv"),
     **dict.fromkeys((".mp4", ".avi", ".mov", ".mkv"), f"decode its pictures with PyAV or OpenCV and {_ARRAYS}"),
     **dict.fromkeys((".edf", ".bdf", ".fif"), f"read it with mne and {_ARRAYS}"),
     **dict.fromkeys((".bz2", ".xz", ".zst", ".gz", ".7z", ".rar"), "unpack it first"),
@@ -273,6 +286,15 @@ def refused(where: str, known: Sequence[str]) -> HandfulError:
 def is_idx(path: Path) -> bool:
     """Whether it is named as MNIST's files are."""
     return bool(re.search(r"idx[1-9]-(ubyte|byte|short|int|float|double)(\.gz)?$|\.idx[1-9]?(\.gz)?$", path.name))
+
+
+def is_text_table(path: Path, o: Options) -> bool:
+    """Whether a .txt file is a table, not a document: as training had it, or by its first lines."""
+    if path.suffix.lower() != ".txt" or {*o.schema} == {"text"}:
+        return False
+    with open(path, "rb") as stream:
+        head = stream.read(SAMPLE + 1)
+    return bool(o.schema) or is_table(head)
 
 
 _LIBSVM_LINE = re.compile(

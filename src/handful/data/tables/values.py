@@ -19,8 +19,10 @@ from handful.data.media import audio, images
 from handful.data.media.bad_rows import Bad, BadRows
 from handful.data.media.items import IMAGES, SOUNDS, BinaryItems, FileItems, Items
 from handful.data.options import Options
+from handful.data.tables.cells.dates import DIGITS, DURATION, TIME_OF_DAY, of_digits
+from handful.data.tables.cells.several import cells
+from handful.data.tables.cells.strings import codes_of, read_numbers, reader
 from handful.data.tables.columns import column_stats, decide
-from handful.data.tables.strings import cells, codes_of, read_numbers, reader
 from handful.data.tables.types import (
     BYTES,
     TEXT,
@@ -35,11 +37,11 @@ from handful.data.tables.types import (
     named,
     plain_column,
 )
-from handful.data.tables.written import DIGITS, DURATION, TIME_OF_DAY, of_digits
 
 # kind -> what reads encoded rows of it
 MEDIA: dict[str, Callable[[Items, Options, list[str]], Stored]]
 MEDIA = {"image": images.from_items, "audio": audio.from_items}
+NEW = "not seen before"
 _SECONDS: dict[str, Callable[[pa.DataType], bool]] = {TIME_OF_DAY: pa.types.is_time, DURATION: pa.types.is_duration}
 
 
@@ -154,7 +156,7 @@ def _category(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, not
     codes, unknown = codes_of(column, classes)
     if not len(unknown):
         return Dense(codes, replace(wanted, open=False) if wanted.open else wanted)
-    said = f"'{key}' has {len(unknown):,} values not seen before (first '{column[int(unknown[0])].as_py()}')"
+    said = f"'{key}' has {len(unknown):,} values {NEW} (first '{column[int(unknown[0])].as_py()}')"
     if key == o.target:  # what becomes of such rows is said where they are scored
         classes = (*classes, *sorted(pc.unique(column.take(pa.array(unknown))).to_pylist()))
         codes, _ = codes_of(column, classes)

@@ -19,8 +19,8 @@ from handful.base.errors import MISTAKES, HandfulError
 from handful.batches.prefetch import EpochPrefetcher, pinned
 from handful.data.base import Batch
 from handful.optim.fused import in_place
+from handful.optim.parts import needs_closure, parts_of
 from handful.optim.rates import add_l1, clip
-from handful.optim.state import needs_closure, parts_of
 from handful.training.objective import LossSums
 from handful.training.process import graphs
 from handful.training.process.interrupts import Interrupts
@@ -212,9 +212,9 @@ class StaticStep(OneStep):
             if t.state.average is not None:
                 update_average(t.state.average, t.weights(), self.now[0, -1] * self.going)
             self.totals += torch.where(self.going, torch.stack([sums.loss, sums.weight]), 0.0)
-            for name, values in sums.metrics.items():
-                self.metrics.setdefault(name, torch.zeros_like(values, dtype=torch.float64))
-                self.metrics[name] += torch.where(self.going, values, 0.0)
+            for name, rows in sums.in_turn().items():
+                total = self.metrics.setdefault(name, torch.zeros_like(rows[0], dtype=torch.float64))
+                total.copy_(torch.where(self.going, torch.cat([total[None], rows]).cumsum(0)[-1], total))
             self.at += 1
 
     def capture(self) -> None:

@@ -20,7 +20,7 @@ from handful.training.special.adapters import Seen, viewing
 from handful.transform.several import Several
 
 Scale = tuple[Tensor, Tensor]
-Unmeasured = tuple[Sequence[SumMetric], Tensor, Tensor]  # metrics that count, and an output and a target to see
+Unmeasured = tuple[Sequence[SumMetric], Tensor, Tensor]  # metrics that see many at once, an output and a target to see
 _NOT_KEPT = (
     "forward",
     "view",
@@ -32,14 +32,15 @@ _NOT_KEPT = (
 
 
 def measure(seen: Sequence[Unmeasured]) -> dict[str, Tensor]:
-    """The sums of metrics that count over what was seen of some mini-batches, of one kind: the same bits in one go."""
+    """What was seen of some mini-batches, of one kind, adds to the sums of metrics: float64 [n, k], one after the
+    other."""
     if not seen:
         return {}
     metrics, output, target = seen[0]
     if len(seen) > 1:
         output, target = torch.cat([o for _, o, _ in seen]), torch.cat([t for _, _, t in seen])
     with torch.no_grad():
-        return {m.name: m.sums(output, target, None) for m in metrics}
+        return {m.name: m.many(output, target) for m in metrics if m.many is not None}
 
 
 class Adapted:
@@ -86,7 +87,7 @@ class Adapted:
         self.loss = loss
         self.metrics, self.scale = list(metrics), scale
         self.sum_metrics = [m for m in self.metrics if isinstance(m, SumMetric)]
-        self.count = all(m.counts for m in self.sum_metrics)  # so that they may see many mini-batches at once
+        self.many = all(m.many is not None for m in self.sum_metrics)  # may see many mini-batches at once
         self.of_probabilities = of_probabilities(loss)
         self.of_model = loss == model_loss() or loss in [form(model_loss()) for form in FORMS.values()]  # it makes it
         self._anew()

@@ -16,7 +16,7 @@ from handful.base.score import direction, lower_is_better
 from handful.base.stopwatch import part
 from handful.data.base import Batch
 from handful.optim.build import set_base
-from handful.optim.state import averages_itself, switch
+from handful.optim.parts import averages_itself, switch
 from handful.training.process import checkpoint
 from handful.training.process.interrupts import INTERRUPTED
 from handful.training.state import Best
@@ -32,7 +32,8 @@ CONSIDERED = 16  # times in a run that the batch may grow
 FEW_HELD = 100  # held-out rows, and fewer: whether their loss is higher than at another look is told by its error
 TELLS = 1.0  # so many of its standard errors, paired by row;
 LATER = 0.25  # and a number's later look is as good as the lowest within so many: later is not always better
-AGAIN = 1.5  # a second beginning is kept within so many: so far below is the lowest of some twenty looks by chance
+AGAIN = 1.5  # a second beginning is kept within so many: so far below is the lowest of some twenty looks by chance,
+FEW_TELL, MOST_HELD = 10, 5000  # also where the lowest loss, of at most so many rows, is that of so few of them
 BEYOND = 2.0  # standard errors by which a score nobody asked for decides: the best of dozens of looks is one out
 NEARER = 80  # looks of an open run, after which they are twice as far apart, and again whenever it is twice as long
 FULL = 1000  # rows of the history of a run whose length is not known, before they are fewer
@@ -165,10 +166,11 @@ def look(t: Training, row: Row) -> Row:
         def losses(read: Batch, output: object) -> None:
             rows.append(t.objective.values(t.objective.to_device(read), output))
 
-        few = len(t.valid.source) <= FEW_HELD
-        scores = evaluate(t.objective, batches, losses if few else None, ranks=t.ranks, spare=spare)
+        again = t.state.first is not None or (not t.state.step and may_begin_again(t))
+        by_row = len(t.valid.source) <= (MOST_HELD if again else FEW_HELD)
+        scores = evaluate(t.objective, batches, losses if by_row else None, ranks=t.ranks, spare=spare)
         row |= {f"valid_{name}": value for name, value in scores.items()}
-        row |= behind(t, scores["loss"], rows) if few else {}
+        row |= behind(t, scores["loss"], rows) if by_row else {}
         if t.objective.at_once != before:
             say(
                 t, f"memory ran out in an evaluation: {t.objective.at_once:,} rows at a time go through the model there"
@@ -183,7 +185,7 @@ def look(t: Training, row: Row) -> Row:
 
 def behind(t: Training, loss: float, rows: list[Tensor | None]) -> Row:
     """{"behind": by how many of its standard errors, paired by row, the held-out loss is above the lowest so far}, of
-    few held-out rows whose losses are known; 0 where it is the lowest."""
+    held-out rows whose losses are known; 0 where it is the lowest."""
     own = [v.reshape(len(v), -1).mean(1).tolist() for v in rows if v is not None]
     told = json.dumps(own if len(own) == len(rows) else None)  # all ranks have the same
     said = [json.loads(text) for text in t.ranks.gather(told)]
@@ -192,10 +194,18 @@ def behind(t: Training, loss: float, rows: list[Tensor | None]) -> Row:
     now, s = torch.tensor([v for own in said for part in own for v in part], dtype=torch.float64), t.state
     if not s.lowest or all(not row.get("valid_loss", math.inf) <= loss for row in s.history):
         s.lowest = now.tolist()
-        return {"behind": 0.0}
     difference = now - torch.tensor(s.lowest, dtype=torch.float64)
     error = float(difference.std(correction=min(1, len(now) - 1))) / math.sqrt(len(now))
     return {"behind": float(difference.mean()) / max(error, 1e-30)}
+
+
+def telling(losses: Tensor) -> float:
+    """How many rows a mean loss is made of: so many that lose alike would spread it as much (Kish 1965).
+
+    >>> telling(torch.tensor([0.2, 0.2, 0.2, 0.2])), round(telling(torch.tensor([0.0, 0.01, 5.0, 0.0])), 2)
+    (4.0, 1.0)
+    """
+    return float(losses.abs().sum() ** 2 / losses.square().sum().clamp_min(1e-300))
 
 
 def keep_best(t: Training, row: Row, weights: Weights) -> None:
@@ -203,24 +213,25 @@ def keep_best(t: Training, row: Row, weights: Weights) -> None:
     best = t.state.best
     if best is None or better(t, row, best.row) or as_good(t, row, best.row):
         t.state.best = Best(dict(row), {k: v.clone() for k, v in weights.items()})
-        is_open = t.plan.choices["lr"].status in RATE_IS_OPEN and t.plan.choices["until"].status == "default"
-        if t.state.step == 0 and t.state.average is not None and is_open:
+        if t.state.step == 0 and may_begin_again(t):
             t.state.first = t.state.best.weights
 
 
 def as_good(t: Training, row: Row, best: Row) -> bool:
     """Whether, of a number, a later look is hardly above the lowest, by few held-out rows: more of the training is in
     it. Or whether, after a run began again from its first weights, a look comes about as low as the best one before
-    that, which was the lowest of a curve that went up and down: by few rows within AGAIN standard errors, paired by
-    row, by more within half of one of a loss spread by its mean."""
-    if t.pipeline.task == "regression" and row.get("behind", math.inf) <= LATER:
+    that, which was the lowest of a curve that went up and down: by few rows, or where few make that loss, within AGAIN
+    standard errors, paired by row; else within one, and half of one of a loss spread by its mean."""
+    s, few = t.state, few_held(t)
+    if few and t.pipeline.task == "regression" and row.get("behind", math.inf) <= LATER:
         return True
-    if t.state.first is None or t.valid is None or not 0 < best["position"] <= t.state.restarted:
+    if s.first is None or t.valid is None or not 0 < best["position"] <= s.restarted:
         return False
-    if "behind" in row:  # few held-out rows
+    if "behind" in row and (few or telling(torch.tensor(s.lowest, dtype=torch.float64)) <= FEW_TELL):
         return bool(row["behind"] <= AGAIN)
     lowest = best.get("valid_loss", math.nan)
-    return bool(row["valid_loss"] <= lowest + AS_GOOD * abs(lowest) / math.sqrt(len(t.valid.source)))
+    near = row["valid_loss"] <= lowest + AS_GOOD * abs(lowest) / math.sqrt(len(t.valid.source))
+    return bool(near and row.get("behind", 0.0) <= TELLS)
 
 
 def restore_best(t: Training) -> str:
@@ -245,6 +256,16 @@ def restore_best(t: Training) -> str:
     kind = "model." if state.average is None else "average."
     load_weights(t.objective.model, {k.removeprefix(kind): v for k, v in tensors.items() if k.startswith(kind)})
     return f"; the weights of step {meta['step']:,} are kept, from which it can be gone on with"
+
+
+def few_held(t: Training) -> bool:
+    return t.valid is not None and len(t.valid.source) <= FEW_HELD
+
+
+def may_begin_again(t: Training) -> bool:
+    """Whether the first weights are kept, to begin again from: all is open, and looks are at an average."""
+    open_rate, open_end = t.plan.choices["lr"].status in RATE_IS_OPEN, t.plan.choices["until"].status == "default"
+    return open_rate and open_end and t.state.average is not None
 
 
 def restart(t: Training) -> str | None:
@@ -286,7 +307,9 @@ def rises(t: Training, best: Row) -> str:
         if s.first is None or s.restarted or sum(row.get("train_loss", math.inf) - lowest for row in after) >= 0:
             return ""
     worse = all(
-        not row["valid_loss"] <= lowest + NEAR * abs(lowest) and row.get("behind", math.inf) > TELLS for row in after
+        not row["valid_loss"] <= lowest + NEAR * abs(lowest)
+        and not (few_held(t) and row.get("behind", math.inf) <= TELLS)
+        for row in after
     )
     return why if worse and len(after) >= needed else ""
 

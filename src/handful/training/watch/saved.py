@@ -10,7 +10,7 @@ from torch import Tensor
 from handful.base.errors import HandfulError
 from handful.base.plan import Row
 from handful.optim.build import load_state, state_tensors
-from handful.optim.state import averages_itself, switch
+from handful.optim.parts import averages_itself, switch
 from handful.training.state import Best, Kept, State
 from handful.training.watch.weights import Weights, copy_weights, laid_out, load_weights
 from handful.training.watch.window import Window

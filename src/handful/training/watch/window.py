@@ -1,6 +1,7 @@
 """What the history says of the training rows since its last row."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Self
 
 import numpy as np
@@ -16,7 +17,7 @@ MetricSums = dict[str, NDArray[np.float64]]
 class Window:
     """LossSums since the last logged moment: the training loss and metrics of the history.
 
-    added: the last ones, one by one; all that read the window add them up first. Metrics that count see them at once.
+    added: the last ones, one by one; all that read the window add them up first. Metrics that can see them at once.
     """
 
     def __init__(self, loss: float = 0.0, weight: float = 0.0, metrics: MetricSums | None = None) -> None:
@@ -30,9 +31,13 @@ class Window:
         for sums in added:
             self.loss += float(sums.loss)
             self.weight += float(sums.weight)
-        for name, sum_ in (*(pair for sums in added for pair in sums.known.items()), *measure(seen).items()):
-            value = sum_.cpu().numpy()
-            self.metrics[name] = self.metrics[name] + value if name in self.metrics else value.copy()
+        found = [(name, value[None]) for sums in added for name, value in sums.known.items()]
+        for _, alike in groupby(seen, lambda one: (one[1].shape[1:], one[2].shape[1:])):
+            found += measure(list(alike)).items()
+        for name, value in found:
+            rows = value.cpu().numpy()
+            rows = np.concatenate([self.metrics[name][None], rows]) if name in self.metrics else rows
+            self.metrics[name] = np.add.accumulate(rows)[-1].copy()  # in turn, however many there are at once
         return self
 
     def scores(self, metrics: Sequence[SumMetric] | None) -> dict[str, float]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from handful.data.base import Column, Value
-from handful.data.tables.strings import composed
+from handful.data.tables.cells.strings import composed
 from handful.transform.steps.step import Step
 
 _TABLES: dict[tuple[int | None, ...], tuple[object, object, Tensor]] = {}  # with what they are of, whose ids stay so

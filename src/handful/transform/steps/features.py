@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from handful.data.tables.written import TIME_OF_DAY
+from handful.data.tables.cells.dates import TIME_OF_DAY
 from handful.transform.steps.statistics import Moments, known_values
 from handful.transform.steps.step import Names, Step, listed
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Ragged
 from handful.data.gather import ragged_of
-from handful.data.tables.strings import UNSPACED, composed
+from handful.data.tables.cells.strings import UNSPACED, composed
 from handful.models.base import Inputs
 from handful.transform.steps.numbers import index_of, padded
 from handful.transform.steps.statistics import Sample

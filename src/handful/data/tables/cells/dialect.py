@@ -2,38 +2,45 @@
 
 import csv
 import io
-import itertools
 import json
-import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from handful.data.base import Column
-from handful.data.tables.reading import TIME_NAME
+from handful.data.tables.cells.headers import (
+    BLANKS,
+    NOTHING,
+    NUMBER,
+    agree,
+    is_numeric,
+    is_values,
+    names_in,
+    shifted,
+    two_lines,
+)
+from handful.data.tables.cells.reading import TIME_NAME
 from handful.data.tables.types import TEXT
-from handful.data.tables.written import is_unit
 
-SAMPLE = 1 << 16  # bytes at the start of a file that are looked at
+SAMPLE, _USUAL = 1 << 18, 1 << 16  # bytes at the start of a file that are looked at; where lines are not long
 RECORDS = 50
-_SEPARATORS = (",", ";", "\t", "|")
-BLANKS = " "  # one or more of them
+_SEPARATORS = (",", ";", "\t", "|", "\x01", "^", "~")  # Hive's tables have \x01
+_FIRST = 1 << 11  # characters in which padding shows
 _TITLES = 10  # lines among which the header is looked for
 _OF_TITLES = " ,;|\t\r\n\ufeff"  # around a title
-# A quoted value; blanks between two values; those at either end of a line.
-_RUNS = re.compile(rb'("[^"]*")|(?<=[^\s])([ \t]+)(?=[^\s])|[ \t]+')
 _COMMA, _POINT = re.compile(r"\s*[+-]?\d+,\d+\s*"), re.compile(r"\s*[+-]?\d+\.\d+\s*")
-_NUMBER = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*")
-_DIGIT, VERSION = re.compile(r"\d"), re.compile(r"\d{1,3}\.[0-3]?\d")
-_NOTHING = {"", "?", "na", "n/a", "nan", "null", "-", "none"}
+VERSION = re.compile(r"\d{1,3}\.[0-3]?\d")
+_QUOTED = re.compile(r'"[^"]*"')
 
 
 class Dialect(NamedTuple):
     """The separator of values, and the sign before decimals. names: of the columns, where the file has no header;
     skip: lines before the header, or before the values; title: the first of these; classes: those that the first line
     names, which counts rows and columns, as in scikit-learn's files; codes: the columns that are no numbers, though of
-    digits alone, see `_codes`; below: what stands in a second line of the header, see `_two_lines`."""
+    digits alone, see `_codes`; below: what stands in a second line of the header, see `two_lines`; padded: whether
+    blanks stand around separators; comments: whether lines that begin with # are left out; shape: what is said of a
+    header of another length than rows, see `shifted`."""
 
     separator: str = ","
     decimal: str = "."
@@ -43,6 +50,9 @@ class Dialect(NamedTuple):
     classes: tuple[str, ...] = ()
     codes: tuple[str, ...] = ()
     below: str = ""
+    padded: bool = False
+    comments: bool = False
+    shape: str = ""
 
     @property
     def note(self) -> str | None:
@@ -54,19 +64,23 @@ class Dialect(NamedTuple):
             decimals = ", and decimals are written with ','" if self.decimal == "," else ""
             found.append(f"values are separated by '{self.separator}'{decimals}.")
         if self.title:
-            line = self.skip + 1 - 2 * bool(self.below)
+            line = self.skip + 1 - 2 * bool(self.below) - bool(self.shape)
             found.append(f"the header is in line {line}; what stands before it is left out: '{self.title}'.")
         if self.classes:
             found.append(
                 "the first line counts rows and columns and names the classes, as in files of scikit-learn: the "
                 f"columns are named {self.names[0]} to {self.names[-2]} and {self.names[-1]}."
             )
+        elif self.shape:
+            found.append(f"{self.shape}.")
         elif self.below:
             found.append(f"the header has two lines: {self.below}.")
         elif self.names:
             found.append(
                 f"the first line holds values, not names: the columns are named {self.names[0]} to {self.names[-1]}."
             )
+        if self.comments:
+            found.append("lines that begin with # are left out.")
         if self.codes:
             why = "whole numbers of one length with zeros in front, or such as 1.1 beside 1.10"
             found.append(f"names, not numbers ({why}): {', '.join(self.codes)}.")
@@ -74,7 +88,10 @@ class Dialect(NamedTuple):
 
     @property
     def metadata(self) -> dict[str, str] | None:
-        """The classes that the whole numbers of the last column stand for, in a schema, as Hugging Face writes them."""
+        """The classes that the whole numbers of the last column stand for, in a schema, as Hugging Face writes them; or
+        that the first column names rows, as pandas does."""
+        if self.shape and self.names[0] == "":
+            return {"pandas": json.dumps({"index_columns": [""]})}
         features = {self.names[-1]: {"names": self.classes}} if self.classes else None
         return {"huggingface": json.dumps({"info": {"features": features}})} if features else None
 
@@ -101,64 +118,105 @@ def find(head: bytes, ending: str, trained: Dialect | None = None) -> Dialect:
     >>> find(b"5.1,3.5,setosa\\n4.9,3.0,setosa\\n", ".csv").names
     ('column_0', 'column_1', 'column_2')
     """
-    text, cut = head[:SAMPLE].decode("utf-8-sig", errors="replace"), len(head) > SAMPLE
+    text, cut = _looked_at(head)
     separators = ("\t",) if ending.startswith(".tsv") else _SEPARATORS
     if not ending.startswith(".tsv") and (counted := _counted(_records(text, ",", cut))):
         return counted
+    text, comment = _without_comments(text, cut, separators)
+    padded = next((s for s in separators if s != "\t" and _is_padded(text, s, cut)), "")
+    text = unpadded(text, padded) if padded else text
     skip, title = _before_header(text, cut, separators, trained)
     text = text.split("\n", skip)[skip]
     found = _as_trained(text, cut, separators, trained) if trained else _of_new(text, cut, separators)
+    found = found._replace(
+        skip=skip, title=title, padded=bool(padded) and found.separator == padded, comments=comment is not None
+    )
     records = _records(text, found.separator, cut)
-    if not found.names and (two := _two_lines(records)) and (not trained or {*two[0]} & {*trained.names}):
+    if named := _named(comment, found.separator, records):
+        return found._replace(names=named, shape=f"the columns are named in a line that begins with #: {named[0]}")
+    if found.names or not records:
+        return found
+    if (two := two_lines(records)) and (not trained or {*two[0]} & {*trained.names}):
         names, below = two
         codes = found.codes if trained else _codes(names, records[2:])
-        return found._replace(skip=skip + 2, title=title, names=names, below=below, codes=codes)
-    return found._replace(skip=skip, title=title)
+        return found._replace(skip=skip + 2, names=names, below=below, codes=codes)
+    names, shape = shifted(records, found.separator, text) or (tuple(records[0]), "")
+    blank = sum(not name.strip() for name in names)
+    if shape or blank > 1:
+        names = tuple(name if name.strip() or blank == 1 else f"Unnamed: {k}" for k, name in enumerate(names))
+        codes = found.codes if trained else _codes(names, records[1:])
+        return found._replace(
+            skip=skip + 1, names=names, shape=shape or "columns without a name are Unnamed", codes=codes
+        )
+    return found
 
 
-def _two_lines(records: list[list[str]]) -> tuple[tuple[str, ...], str] | None:
-    """(the names of columns, what is said of it) where two records of words stand over numbers: names in groups, of
-    which the first record names each once, or in each column; or names and their units.
+def _looked_at(head: bytes) -> tuple[str, bool]:
+    """The text that is looked at, and whether there is more."""
+    size = _USUAL if head.count(b"\n", 0, _USUAL) > 3 else SAMPLE
+    return head[:size].decode("utf-8-sig", errors="replace"), len(head) > size
 
-    >>> _two_lines([["id", "size", "", "kind"], ["", "w", "h", ""], ["1", "2", "3", "a"]])[0]
-    ('id', 'size w', 'size h', 'kind')
-    >>> _two_lines([["size", "kind"], ["[cm]", ""], ["2", "a"]])
-    (('size', 'kind'), "its second holds units and is left out: '[cm]'")
+
+def _without_comments(text: str, cut: bool, separators: Sequence[str]) -> tuple[str, str | None]:
+    """The text without lines that begin with #, and the last of those before the rows; None where rows may begin so
+    (without them values are set apart alike in all lines, with them they are not), or they are titles."""
+    if not text.startswith("#") and "\n#" not in text:
+        return text, None
+    lines = text.splitlines(keepends=True)
+    marked = [line.startswith("#") for line in lines]
+    rest = "".join(line for line, one in zip(lines, marked, strict=True) if not one)
+    if not any(agree(_records(rest, s, cut)) and not agree(_records(text, s, cut)) for s in (*separators, BLANKS)):
+        return text, None
+    first = marked.index(False)
+    comment = lines[first - 1].strip("# \r\n") if first else ""
+    if first < _TITLES and not any(marked[first:]):  # as any title, unless it names the columns
+        named = any(_named(comment, s, _records(rest, s, cut)) for s in (*separators, BLANKS))
+        return (rest, comment) if named else (text, None)
+    return rest, comment
+
+
+def _named(comment: str | None, separator: str, records: list[list[str]]) -> tuple[str, ...]:
+    """The names of columns in a comment, () for none."""
+    found = _records(comment or "", separator, False)
+    return names_in([name.strip() for name in found[0]], records) if found else ()
+
+
+def _is_padded(text: str, separator: str, cut: bool) -> bool:
+    """Whether a blank stands behind every separator outside quotes, and what they set apart agrees."""
+    if f"{separator} " not in text[:_FIRST] and f"{separator}\t" not in text[:_FIRST]:
+        return False
+    bare = _QUOTED.sub('"', text)
+    odd = re.search(rf"{re.escape(separator)}(?![ \t\r\n]|$)", bare)
+    if odd is not None:
+        return False
+    records = _records(unpadded(text, separator), separator, cut)
+    return len(records) > 1 and agree(records)
+
+
+def unpadded(text: str, separator: str) -> str:
+    """A text without blanks around separators and lines, but for those in quotes.
+
+    >>> unpadded('a,  "b, c" ,d\\n', ",")
+    'a,"b, c",d\\n'
     """
-    if len(records) < 3 or not _agree(records):
-        return None
-    first, second = ([cell.strip() for cell in record] for record in records[:2])
-    told = [[value for value in values if value.strip().lower() not in _NOTHING] for values in zip(*records[2:])]
-    words = [cell for cell in second if cell.lower() not in _NOTHING]
-    over = [cell for cell, values in zip(second, told) if cell in words and values and all(map(_DIGIT.search, values))]
-    if not over or any(map(_NUMBER.fullmatch, second)):
-        return None
-    groups = [next(filter(None, reversed(first[: k + 1])), "") for k in range(len(first))]
-    names = tuple(f"{group} {below}" if below else name for name, group, below in zip(first, groups, second))
-    grouped = ("" in first[1:] or len(set(first)) < len(first)) and all(map(any, zip(first, second, strict=True)))
-    grouped = grouped and not any(cell in values for cell, values in zip(second, told))
-    if grouped and len(set(names)) == len(names) and len(words) >= 2:
-        return names, f"'{first[-1] or groups[-1]}' over '{second[-1]}' is the column '{names[-1]}'"
-    sure = len(over) > 1 or words == over or all(word[0] in "([" for word in words)
-    if sure and len(set(first)) == len(first) and all(first) and all(map(is_unit, over)):
-        return tuple(first), f"its second holds units and is left out: {', '.join(map(repr, words[:5]))}"
-    return None
+    around = rf'("[^"]*")|[ \t]+(?={re.escape(separator)}|\r?$)|(?:(?<={re.escape(separator)})|^)[ \t]+'
+    return re.sub(around, lambda found: found[1] or "", text, flags=re.M)
 
 
 def _of_new(text: str, cut: bool, separators: Sequence[str]) -> Dialect:
     """The same of data that are read for the first time, from the header on."""
-    found = {separator: _records(text, separator, cut) for separator in separators}
-    agreed = {s: _numeric(records) for s, records in found.items() if _agree(records)}
+    found = {s: _records(text, s, cut) for s in separators if s in text}
+    agreed = {s: _numeric(r) for s, r in found.items() if agree(r) or (r and shifted(r, s, text))}
     separator = max(agreed, key=lambda s: agreed[s], default=None)  # in 1,5;2,5 both would do
     if separator is None:
         blanks = _records(text, BLANKS, cut)
-        if len(separators) > 1 and _agree(blanks) and blanks[1:] and _numeric(blanks):
+        if len(separators) > 1 and blanks[1:] and (agree(blanks) or shifted(blanks, BLANKS, text)) and _numeric(blanks):
             separator, found[BLANKS] = BLANKS, blanks
         else:
             return Dialect(separators[0])
     records = found[separator]
     decimal = "." if len(separators) == 1 else _decimal(separator, records)
-    names = tuple(f"column_{i}" for i in range(len(records[0]))) if _is_values(records) else ()
+    names = tuple(f"column_{i}" for i in range(len(records[0]))) if is_values(records) else ()
     return Dialect(separator, decimal, names, codes=_codes(names or records[0], records[not names :]))
 
 
@@ -179,7 +237,8 @@ def _before_header(text: str, cut: bool, separators: Sequence[str], trained: Dia
             header = any(2 * _known(found, trained) >= len(trained.names) for found in records.values() if found)
         else:
             header = any(
-                _agree(found) and found[1:] and (_numeric(found) or _two_lines(found)) for found in records.values()
+                found[1:] and (agree(found) or shifted(found, s, "")) and (_numeric(found) or two_lines(found))
+                for s, found in records.items()
             )
         if header:
             return skip, title
@@ -188,9 +247,23 @@ def _before_header(text: str, cut: bool, separators: Sequence[str], trained: Dia
     return 0, ""
 
 
+def is_table(head: bytes) -> bool:
+    """Whether a text that begins so is a table: three records or more of as many values each, some columns numbers; or
+    one of many, of which no third is in sight."""
+    dialect = find(head, ".csv")
+    text, cut = _looked_at(head)
+    if dialect.comments:
+        text = re.sub(r"(?m)^#.*\n?", "", text)
+    text = text.split("\n", dialect.skip)[-1]
+    text = unpadded(text, dialect.separator) if dialect.padded else text
+    records = _records(text, dialect.separator, cut)
+    wide = cut and bool(records) and len(records[0]) > RECORDS
+    return (len(records) > 2 or wide) and agree(records[1:] or records) and _numeric(records) > 0
+
+
 def _numeric(records: list[list[str]]) -> int:
     """How many columns are of numbers."""
-    return sum(map(_is_numeric, zip(*(records[1:] or records), strict=True)))
+    return sum(map(is_numeric, zip(*(records[1:] or records), strict=True)))
 
 
 def _decimal(separator: str, records: list[list[str]]) -> str:
@@ -212,7 +285,7 @@ def _as_trained(text: str, cut: bool, separators: Sequence[str], trained: Dialec
     numbered = [int(name[7:]) for name in trained.names if re.fullmatch(r"column_\d+", name)]
     if known[best] or not numbered:
         return Dialect(best, trained.decimal or _decimal(best, found[best]))
-    agreed = {s: _numeric(records) for s, records in found.items() if s != trained.decimal and _agree(records)}
+    agreed = {s: _numeric(records) for s, records in found.items() if s != trained.decimal and agree(records)}
     best = max(agreed, key=lambda s: agreed[s], default=separators[0])
     names = [f"column_{i}" for i in range(len(found[best][0]))]
     if "target" in trained.names and len(names) == max(numbered) + 2:  # as in files of scikit-learn
@@ -224,7 +297,7 @@ def _known(records: list[list[str]], trained: Dialect) -> int:
     """How many names of training the first record holds, or the first two together."""
     known = {*trained.names}
     count = len({*records[0]} & known)
-    two = _two_lines(records) if count < len(known) else None
+    two = two_lines(records) if count < len(known) else None
     return max(count, len({*two[0]} & known)) if two else count
 
 
@@ -241,7 +314,7 @@ def _codes(names: Sequence[str], records: list[list[str]]) -> tuple[str, ...]:
     """
     found = []
     for name, cells in zip(names, zip(*records, strict=True), strict=False):
-        every = [cell.strip() for cell in cells if cell.strip().lower() not in _NOTHING]
+        every = [cell.strip() for cell in cells if cell.strip().lower() not in NOTHING]
         told = set(every)
         if (
             told
@@ -261,7 +334,9 @@ def _records(text: str, separator: str, cut: bool) -> list[list[str]]:
     """The first records; without the last one where the text was cut."""
     found: list[list[str]] = []
     if separator == BLANKS:
-        text = "\n".join(line.strip() for line in text.splitlines())
+        text = "\n".join(
+            re.sub(r'("[^"]*")|[ \t]+', lambda run: run[1] or " ", line).strip() for line in text.splitlines()
+        )
     try:
         for record in csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=separator == BLANKS):
             if record:
@@ -273,47 +348,6 @@ def _records(text: str, separator: str, cut: bool) -> list[list[str]]:
     return found[:-1] if cut else found
 
 
-def _agree(records: list[list[str]]) -> bool:
-    return bool(records) and len(records[0]) > 1 and all(len(r) == len(records[0]) for r in records)
-
-
-@lru_cache(512)
-def _is_numeric(values: tuple[str, ...]) -> bool:
-    """Whether all values are numbers, but for marks for missing ones."""
-    told = [value for value in values if value.strip().lower() not in _NOTHING]
-    return bool(told) and all(map(_NUMBER.fullmatch, told))
-
-
-def _is_values(records: list[list[str]]) -> bool:
-    """Whether the first record holds values as those below it do, and not names.
-
-    It does not where a word stands over numbers, where the first value is blank (as pandas writes its index), or where
-    its numbers rise by even steps, as years, places and wavelengths do. Else it does where numbers stand over numbers,
-    or where, of words alone, each occurs below in its column.
-    """
-    first, below = records[0], list(zip(*records[1:], strict=True))
-    if not first[0].strip():
-        return False
-    if not below:  # a row alone
-        return all(map(_NUMBER.fullmatch, first)) and len(set(first)) < len(first)
-    numeric = [_is_numeric(values) for values in below]
-    words = [
-        i for i, value in enumerate(first) if value.strip().lower() not in _NOTHING and not _NUMBER.fullmatch(value)
-    ]
-    numbers = [i for i in range(len(first)) if _NUMBER.fullmatch(first[i])]
-    if any(numeric[i] for i in words) or not all(numeric[i] for i in numbers):
-        return False
-    seen = [first[i] in below[i] for i in words]
-    if not numbers:
-        return len(words) > 1 and len(records) > 3 and all(seen)
-    amounts = [float(first[i].replace(",", ".")) for i in numbers]
-    steps = [b - a for a, b in itertools.pairwise(amounts)]
-    rises = amounts[0] >= 0 and all(step > 0 for step in steps)
-    even = rises and all(math.isclose(step, steps[0], rel_tol=1e-3) for step in steps)
-    whole = rises and all(first[i].strip().isdigit() for i in numbers)
-    return any(seen) or not ((even and (whole or len(numbers) > 2)) or (whole and (words or len(numbers) > 4)))
-
-
 def _counted(records: list[list[str]]) -> Dialect | None:
     """The dialect of a file whose first line is: rows, columns, names of classes; the last value of the others counts
     these."""
@@ -322,78 +356,7 @@ def _counted(records: list[list[str]]) -> Dialect | None:
     columns, classes = int(records[0][1]), tuple(records[0][2:])
     codes = {record[-1] for record in records[1:] if len(record) == columns + 1 and record[-1].isdigit()}
     fits = all(len(record) == columns + 1 for record in records[1:]) and all(int(code) < len(classes) for code in codes)
-    if not fits or not codes or any(map(_NUMBER.fullmatch, classes)):
+    if not fits or not codes or any(map(NUMBER.fullmatch, classes)):
         return None
     names = (*(f"column_{i}" for i in range(columns)), "target")
     return Dialect(",", ".", names, 1, classes=classes)
-
-
-def text_blocks(stream: BinaryIO, size: int, quoted: bool) -> Iterator[bytes]:
-    """A text in blocks of about `size` bytes, cut between records: at the end of a line outside quotes.
-
-    >>> list(text_blocks(io.BytesIO(b'a\\n"b\\nb"\\nc'), 5, quoted=True))
-    [b'a\\n', b'"b\\nb"\\n', b'c']
-    """
-    rest = b""
-    while True:
-        read = stream.read(size)
-        rest += read
-        if not read:
-            if rest:
-                yield rest
-            return
-        cut = _record_end(rest, quoted)
-        if cut:
-            yield rest[:cut]
-            rest = rest[cut:]
-
-
-def _record_end(block: bytes, quoted: bool) -> int:
-    """Just after the last line end outside quotes, 0 if there is none. A block begins outside quotes."""
-    end = block.rfind(b"\n")
-    if not quoted or end < 0:
-        return end + 1
-    odd = block.count(b'"', 0, end) % 2
-    while end >= 0 and odd:
-        before = block.rfind(b"\n", 0, end)
-        odd ^= block.count(b'"', max(before, 0), end) % 2
-        end = before
-    return end + 1
-
-
-def header(block: bytes, dialect: Dialect) -> tuple[list[str], int]:
-    """The names in the first record, and its length in bytes."""
-    start = len(block) - len(block.lstrip(b"\r\n"))
-    end = block.find(b"\n", start)
-    while end >= 0 and block.count(b'"', 0, end) % 2:
-        end = block.find(b"\n", end + 1)
-    stop = len(block) if end < 0 else end + 1
-    text = block[start:stop].decode("utf-8-sig").rstrip("\r\n")
-    return next(csv.reader(io.StringIO(text), delimiter=dialect.separator), []), stop
-
-
-def record_lines(text: str, dialect: Dialect) -> list[tuple[int, int]]:
-    """(the line in which it begins, counted from 1; how many values) of each record, the header too; no blank lines.
-
-    >>> record_lines('a,b\\n1,"x\\ny"\\n\\n2,z\\n3\\n', Dialect())
-    [(1, 2), (2, 2), (5, 2), (6, 1)]
-    """
-    lines = io.StringIO(text.removeprefix("\ufeff"), newline="")
-    for _ in range(dialect.skip):
-        lines.readline()
-    blanks, at, found = dialect.separator == BLANKS, 0, list[tuple[int, int]]()
-    reader = csv.reader(lines, delimiter=dialect.separator, skipinitialspace=blanks)
-    for record in reader:
-        if record:
-            found.append((dialect.skip + at + 1, len(record)))
-        at = reader.line_num
-    return found
-
-
-def one_blank(text: bytes) -> bytes:
-    """A text with one blank between values, none at the ends of lines; as they are in quotes.
-
-    >>> one_blank(b' 1  "a  b"\t2 \\n')
-    b'1 "a  b" 2\\n'
-    """
-    return _RUNS.sub(lambda found: found[1] or (b" " if found[2] else b""), text)

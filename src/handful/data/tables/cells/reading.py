@@ -12,20 +12,9 @@ import pyarrow.compute as pc
 from handful.base.errors import HandfulError
 from handful.data.base import Column, Rows
 from handful.data.options import Options
+from handful.data.tables.cells.dates import ANY, DATES, DIGITS, DURATION, TIME_OF_DAY, dates, may_read
+from handful.data.tables.cells.written import in_unit, is_money, numbers, trimmed
 from handful.data.tables.types import TEXT
-from handful.data.tables.written import (
-    ANY,
-    DATES,
-    DIGITS,
-    DURATION,
-    TIME_OF_DAY,
-    dates,
-    in_unit,
-    is_money,
-    may_read,
-    numbers,
-    trimmed,
-)
 
 _MOST_CLASSES = 20  # different numbers up to which a target is rather classes than numbers
 _EURO_LIKE = ("€", "EUR", "kr", "zł", "R$", "₺", "₫")  # where points part thousands
@@ -45,7 +34,8 @@ class Reading:
     read -> (rows, the first of them), None when they are too many; units: of numbers -> where the first stands; bare:
     the first number without one, but for 0; signs: the first number that is more than a plain one, or the first date;
     stray: the first that is not read; grouped: whether thousands are parted; zeros: whether some begin with a zero, as
-    in 007; broken: rows of numbers that are not whole, or of dates."""
+    in 007; broken: rows of numbers that are not whole, or of dates; firsts: whether all dates are the first of a month;
+    bound: the first number of which less, more or about is said."""
 
     rows: int = 0
     odd: dict[str, tuple[int, int]] | None = field(default_factory=dict)
@@ -56,6 +46,8 @@ class Reading:
     grouped: bool = False
     zeros: bool = False
     broken: int = 0
+    firsts: bool = True
+    bound: At | None = None
 
     def merge(self, other: "Reading", offset: int) -> None:
         """Add the rows of the next block, which begins at row `offset`."""
@@ -69,9 +61,10 @@ class Reading:
             self.odd = self.odd if len(self.odd) <= _MOST_ODD else None
         self.units = {unit: (text, row + offset) for unit, (text, row) in other.units.items()} | self.units
         self.odd = self.odd if len(self.units) <= _MOST_ODD else None
-        for name in ("bare", "signs", "stray"):
+        for name in ("bare", "signs", "stray", "bound"):
             setattr(self, name, getattr(self, name) or _moved(getattr(other, name), offset))
         self.grouped, self.zeros = self.grouped or other.grouped, self.zeros or other.zeros
+        self.firsts = self.firsts and other.firsts
 
 
 def _moved(at: At | None, offset: int) -> At | None:
@@ -107,8 +100,10 @@ def _reading(way: str, texts: pa.Array, bare: pa.Array, rows: Rows, first: Rows)
     """way: "" for one that reads none of them."""
     found, there, signs = Reading(), np.zeros(len(texts), np.bool_), np.ones(len(texts), np.bool_)
     if way in DATES:
-        there = ~np.isnan(dates(bare, way))
+        there = ~np.isnan(seconds := dates(bare, way))
         found.broken = int(rows[there].sum())
+        days = seconds[there].astype("datetime64[s]").astype("datetime64[D]")
+        found.firsts = bool((days == days.astype("datetime64[M]")).all())
     elif way:
         read = numbers(bare, way)
         there, signs = ~np.isnan(read.values), read.signs
@@ -116,6 +111,7 @@ def _reading(way: str, texts: pa.Array, bare: pa.Array, rows: Rows, first: Rows)
         zeros = bool(pc.any(pc.match_substring_regex(bare, r"^[-+]?0\d")).as_py())
         found = Reading(grouped=bool((read.grouped & there).any()), zeros=zeros, broken=broken)
         found.bare = _at(texts, first, np.flatnonzero(there & (read.units == "") & (read.values != 0))[:1])
+        found.bound = _at(texts, first, np.flatnonzero(there & read.bounds)[:1])
         for at in np.flatnonzero(there & (read.units != "")).tolist():
             found.units.setdefault(read.units[at], (texts[at].as_py(), int(first[at])))
     odd = np.flatnonzero(~there)
@@ -152,9 +148,7 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
     """
     is_target = key == o.target
     fits = _fitting(known, not is_target and TIME_NAME.search(key) is not None)
-    most = max((one.rows for one in fits.values()), default=0)
-    best = [way for way, one in fits.items() if one.rows == most]
-    best = [way for way in best if way != DURATION] or best  # 12:30 in all rows is a time of day
+    best = _best(fits, known)
     if not best:
         _note_mostly(key, known, o, notes)
         return None
@@ -176,10 +170,10 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
     plain, odd = one.signs is None, known.told - one.rows
     if plain and not (known.marks or odd or (TIME_NAME.search(key) and not is_target)):
         return None
-    counted = plain or (unit and not is_money(unit) and unit not in "%‰")
+    counted = plain or one.bound or (unit and not is_money(unit) and unit not in "%‰")
     if is_target and counted and (known.different - len(one.odd or ()) <= _MOST_CLASSES or one.zeros):
         return None
-    if is_target and odd:
+    if is_target and (odd or one.bound):
         raise _mixed(key, one, known, o)
     _note_written(key, way, one, known, what, notes)
     _note_units(key, unit, one, way, notes)
@@ -189,6 +183,17 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
     if way in DATES:
         return Column("number", "float64", dates=way, missing=missing)
     return Column("number", "float64", decimal=way, unit=unit, missing=missing)
+
+
+def _best(fits: Mapping[str, Reading], known: StringStats) -> list[str]:
+    """The ways that read most."""
+    most = max((one.rows for one in fits.values()), default=0)
+    best = [way for way, one in fits.items() if one.rows == most]
+    best = [way for way in best if way != DURATION] or best  # 12:30 in all rows is a time of day
+    if known.different <= 12:
+        return best
+    # 1/1/2020, 2/1/2020 over several years: no one sees the days of each January alone
+    return [way for way in best if way in DATES and fits[way].firsts][:1] or best
 
 
 def _fitting(known: StringStats, timed: bool) -> dict[str, Reading]:
@@ -262,6 +267,8 @@ def _note_mostly(key: str, known: StringStats, o: Options, notes: list[str]) -> 
 
 def _mixed(key: str, one: Reading, known: StringStats, o: Options) -> HandfulError:
     found = f"is a number in {one.rows:,} of {known.told:,} rows but {_listed(one)}"
+    if one.bound and one.rows == known.told:
+        found = f"is not a number but a bound in some rows, as '{one.bound[0]}' in row {one.bound[1]}"
     return HandfulError(f"{o.name}: target '{key}' {found}: correct or remove such rows")
 
 
@@ -279,6 +286,9 @@ def _note_units(key: str, unit: str, one: Reading, way: str, notes: list[str]) -
         if other != unit:
             value = numbers(trimmed(pa.array([text], TEXT)), way).values[0] * in_unit(other, unit)
             notes.append(f"'{key}' is in {unit}: '{text.strip()}' is read as {value:.15g}.")
+    if one.bound:
+        value = numbers(trimmed(pa.array([one.bound[0]], TEXT)), way).values[0]
+        notes.append(f"'{key}' holds bounds, read as the number itself: '{one.bound[0].strip()}' as {value:.15g}.")
     if unit and one.bare:
         notes.append(f"'{key}' is in {unit}, and so are taken numbers without a unit, as '{one.bare[0].strip()}' in "
                      f"row {one.bare[1]}.")  # fmt: skip
@@ -287,7 +297,7 @@ def _note_units(key: str, unit: str, one: Reading, way: str, notes: list[str]) -
 def _note_written(key: str, way: str, one: Reading, known: StringStats, what: str, notes: list[str]) -> None:
     if way in DATES:
         notes.append(of_dates(key, way))
-    elif one.signs is not None:
+    elif one.signs not in (None, one.bound):
         value = numbers(trimmed(pa.array([one.signs[0]], TEXT)), way).values[0]
         notes.append(f"'{key}' is numbers: '{one.signs[0].strip()}' is read as {value:.15g}.")
     gaps = known.rows - known.told

@@ -1,6 +1,5 @@
 """Strings as the numbers, dates or classes that their column is known to hold; their words."""
 
-import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, time
@@ -15,10 +14,10 @@ from pyarrow import csv as arrow_csv
 
 from handful.base.errors import HandfulError
 from handful.data.base import Column, Rows
-from handful.data.gather import offsets_of
-from handful.data.tables.dialect import VERSION, Dialect
+from handful.data.tables.cells.dates import ANY, DURATION, TIME_OF_DAY, dates
+from handful.data.tables.cells.dialect import VERSION, Dialect
+from handful.data.tables.cells.written import Floats, in_unit, is_missing, numbers, trimmed
 from handful.data.tables.types import TEXT, is_moment, plain
-from handful.data.tables.written import ANY, DURATION, TIME_OF_DAY, Floats, dates, in_unit, is_missing, numbers, trimmed
 
 # Letters of scripts that set no spaces between words: Thai, Lao, Burmese, Khmer, kana and Chinese characters.
 UNSPACED = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
@@ -323,66 +322,3 @@ def note_composed(key: str, distinct: pa.Table | None, notes: list[str]) -> pa.T
     said = f"'{key}' has letters written as several characters: values are compared in composed form (Unicode NFC)"
     notes.append(said + (f", by which {twice:,} are others written so." if twice else "."))
     return found
-
-
-_CELL = 20  # different cells from which on some of several numbers each are not the names of classes
-_PAIRS = 30  # from which on two numbers each are not
-_COUNTED = r"(?:0|[1-9]\d*)(?:\.\d+)?"  # no code such as 00-950
-_PAIR = re.compile(rf"{_COUNTED}\s*([-/x×])\s*{_COUNTED}")
-_BRACKETS = r"^[\s(\[{]+|[\s)\]}]+$"
-_NUMBERS_IN_CELL = re.compile(r"[(\[{]?\s*[-+]?[\d.]+\s*([,;|])\s*[-+]?[\d.]+(\s*\1\s*[-+]?[\d.]+)*\s*[)\]}]?")
-
-
-def in_cells(texts: pa.ChunkedArray, is_input: bool = False) -> Column | None:
-    """What different strings of a column hold, several in each: numbers, always as many, as in "(48.1, 11.6)"; or
-    labels (a Column of shape ()) that come alone and with others, as in "crime" and "crime;drama"; in an input also two
-    numbers, as in "120/80", "1920x1080", "10-20", that are more than categories. None for others.
-
-    >>> in_cells(pa.chunked_array([["a", "b", "c", "a;b", "b;c"]])).separator, in_cells(pa.chunked_array([["a;b"]]))
-    (';', None)
-    """
-    look = [text.strip() for text in texts[:1000].to_pylist()]
-    if len(texts) > _CELL and (found := _NUMBERS_IN_CELL.fullmatch(look[0])):
-        counts = {text.count(found[1]) + 1 if _NUMBERS_IN_CELL.fullmatch(text) else 0 for text in look}
-        return None if len(counts) > 1 else Column("tensor", "float64", (*counts,), separator=found[1], type=str(TEXT))
-    for separator in ";|":
-        parts = [{part.strip() for part in text.split(separator)} for text in look]
-        if len(set(map(len, parts))) > 1 and len(set().union(*parts)) < len(look):
-            return Column("tensor", "uint8", separator=separator, type=str(TEXT))
-    if is_input and len(texts) > _PAIRS and (found := _PAIR.fullmatch(look[0]) or _PAIR.fullmatch(look[1])):
-        bare = pc.utf8_trim_whitespace(texts.combine_chunks())
-        pairs = pc.match_substring_regex(bare, f"^{_COUNTED}\\s*{found[1]}\\s*{_COUNTED}$")
-        if np.all(pairs.to_numpy(zero_copy_only=False) | is_missing(bare)):
-            return Column("tensor", "float64", (2,), separator=found[1], type=str(TEXT))
-    return None
-
-
-def note_cells(key: str, column: Column, texts: pa.ChunkedArray, notes: list[str]) -> bool:
-    """Say that cells hold several values; whether these are numbers."""
-    shown = next(text for text in texts.to_pylist() if str(column.separator) in text)[:60]
-    notes.append(f"'{key}' has several {'numbers' if column.shape else 'labels'} in a cell, as in '{shown}'.")
-    return bool(column.shape)
-
-
-def cells(where: str, texts: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:
-    """Cells as the lists that such a column holds: of labels, none in an empty cell; or of numbers, NaN where all are
-    missing. HandfulError for what is no number."""
-    bare = pc.fill_null(texts.combine_chunks(), "")
-    if column.dtype == "float64":
-        gaps = ["nan"] * (column.shape[0] or 0)
-        bare = pc.replace_substring_regex(bare, _BRACKETS, "")
-        bare = pc.if_else(pa.array(is_missing(bare)), (column.separator or "").join(gaps), bare)
-    lists = pc.split_pattern(bare, column.separator)
-    parts, rows = pc.utf8_trim_whitespace(pc.list_flatten(lists)), pc.list_parent_indices(lists)
-    kept = pc.not_equal(parts, "")
-    parts, rows = parts.filter(kept), rows.filter(kept).to_numpy()
-    if column.dtype == "float64":
-        values = numbers(parts, ".").values
-        odd = np.flatnonzero(np.isnan(values) & ~is_missing(parts))
-        if len(odd):
-            row = int(rows[odd[0]])
-            way_on = "correct it, or leave it empty where it is missing"
-            raise HandfulError(f"{where} must hold numbers but is '{texts[row].as_py()}' in row {row}: {way_on}")
-        parts = pa.array(values)
-    offsets = offsets_of(np.bincount(rows, minlength=len(texts)))
-    return pa.chunked_array([pa.LargeListArray.from_arrays(pa.array(offsets), parts)])
