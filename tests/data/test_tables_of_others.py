@@ -123,3 +123,12 @@ def test_one_target_by_name_and_boxes():
     boxes = Samples(lambda k: {"boxes": torch.zeros(k % 3, 4), "labels": torch.zeros(k % 3, dtype=torch.int64)})
     with pytest.raises(HandfulError, match=r"boxes, labels, and 'boxes' is neither a number nor a class: pass collate"):
         handful.open(boxes)
+
+
+def test_a_frame_of_a_padded_file_is_read_as_the_file(tmp_path):
+    (tmp_path / "t.csv").write_text(TEXTS["padded"][1].replace('"', ""))
+    run = handful.fit("linear", handful.open(str(tmp_path / "t.csv"), "y"), until="steps(3)", quiet=True)
+    whole = run.predict(str(tmp_path / "t.csv"))
+    for frame in (pd.read_csv(tmp_path / "t.csv"), pd.read_csv(tmp_path / "t.csv", skipinitialspace=True)):
+        np.testing.assert_array_equal(run.predict(frame), whole)
+        np.testing.assert_array_equal(run.predict(frame[3:4]), whole[3:4])
