@@ -54,6 +54,18 @@ def test_pictures_that_are_not_finite_are_left_to_the_first_step_which_names_the
     assert any(f"{some[3, :, :2].size} missing values become the channel's training mean" in note for note in notes)
 
 
+def test_a_picture_with_values_missing_is_predicted_as_one_with_the_mean_there():
+    """Also where no picture trained on had any."""
+    x, y = labelled(48)
+    run = handful.fit("cnn", (x, y), quiet=True, batch=16, until="steps(2)", valid=None)
+    holes, filled = x[:4].copy(), x[:4].copy()
+    holes[1, 2, 3, 5], holes[2] = np.nan, np.nan
+    mean = x.mean((0, 2, 3), dtype=np.float64)
+    filled[1, 2, 3, 5], filled[2] = mean[2], mean[:, None, None]
+    given, put = (run.predict(rows, probabilities=True) for rows in (holes, filled))
+    torch.testing.assert_close(given, put, rtol=0, atol=1e-5)
+
+
 def labelled(n: int = 160) -> tuple[np.ndarray, np.ndarray]:
     x = pictures(n, side=24).numpy().astype(np.float32)
     y = (x.mean((1, 2, 3)) > 0).astype(np.int64)

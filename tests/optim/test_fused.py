@@ -10,7 +10,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from handful.optim.build import build
-from handful.optim.fused import stepper
+from handful.optim.fused import in_place, stepper
 from handful.optim.state import load_state, state_tensors
 
 MAKERS: dict[str, Callable[[list[dict[str, object]]], Optimizer]] = {
@@ -123,6 +123,23 @@ def test_momentum_of_a_parameter_whose_first_gradient_comes_late(name: str) -> N
     train(theirs, b, b.step, late=True)
     for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+
+
+def test_a_first_step_that_is_off_leaves_zeros_as_momentum() -> None:
+    """torch's own (2.13) leaves what the memory held; filled with NaN here, so that it shows."""
+    net, off = model(), torch.ones(())
+    optimizer = optimizer_of(net, "momentum")
+    step = in_place(optimizer, [torch.tensor(0.1, dtype=torch.float64)] * 2, off)
+    assert step is not None
+    before = [p.detach().clone() for p in net.parameters()]
+    net(torch.ones(8, 5)).sum().backward()
+    torch.use_deterministic_algorithms(True)
+    try:
+        step()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(p, q) for p, q in zip(net.parameters(), before, strict=True))
+    assert all(not state["momentum_buffer"].any() for state in optimizer.state.values())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from torch import nn
 
 import handful
 from handful.base.errors import HandfulError
@@ -202,3 +203,20 @@ def test_a_row_has_the_same_bits_alone_and_among_others(model, tmp_path):
     assert len(np.unique(whole)) > 500
     for rows in ([0], [7, 3], [529], list(range(11)), list(range(100, 417)), [512] * 3):
         np.testing.assert_array_equal(run.predict(table.iloc[rows]), whole[rows])
+
+
+def test_outputs_of_nan_choose_no_class():
+    """They were the first class, or no label, without a word; a number shows it."""
+    x = np.random.default_rng(0).normal(size=(40, 4, 2)).astype(np.float32)
+    holes = x[:5].copy()
+    holes[2, 1, 0] = np.nan
+    for y in ((x[:, 0, 0] > 0).astype(int), (x[:, 0] > 0).astype(int)):
+        own = nn.Sequential(nn.Flatten(), nn.Linear(8, 2))
+        run = handful.fit(own, (x, y), quiet=True, batch=8, until="steps(2)", valid=None)
+        with pytest.raises(HandfulError, match=r"1 of these 5 rows, row 2 \(from 0\) the first, have no class"):
+            run.predict(holes)
+        assert run.predict(holes, probabilities=True).isnan().any(1).tolist() == [False, False, True, False, False]
+        assert len(run.predict(holes[[0, 1, 3]])) == 3
+    own = nn.Sequential(nn.Flatten(), nn.Linear(8, 1))
+    run = handful.fit(own, (x, x[:, 0, 0]), quiet=True, batch=8, until="steps(2)", valid=None)
+    assert np.isnan(run.predict(holes)).tolist() == [False, False, True, False, False]

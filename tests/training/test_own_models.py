@@ -650,3 +650,148 @@ def test_a_layer_that_merges_its_weights_for_evaluation_is_loaded_as_it_was(
     run.model.eval()
     assert np.allclose(run.outputs({"x": X}), by_hand, atol=1e-5)
     assert np.allclose(handful.load(tmp_path / "run", model=Merged()).outputs({"x": X}), by_hand, atol=1e-5)
+
+
+def detached(output: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(output.detach(), target)
+
+
+@pytest.mark.parametrize("how", ["detached", "frozen", "turned off"])
+def test_a_loss_without_a_gradient_is_a_sentence(how: str) -> None:
+    model = nn.Linear(5, 2)
+
+    def meddle(event: str, info: object) -> None:
+        if event == "step":
+            model.requires_grad_(how != "frozen")
+            torch.set_grad_enabled(how != "turned off")
+
+    loss = detached if how == "detached" else "cross_entropy"
+    try:
+        with pytest.raises(HandfulError, match=f"loss of step {1 + (how != 'detached')} has no gradient"):
+            handful.fit(model, (X, Y), loss=loss, until="steps(3)", callbacks=[meddle], **USUAL)
+    finally:
+        torch.set_grad_enabled(True)
+
+
+class Fails(nn.Linear):
+    """In its second call in training mode, as where a row holds what others do not."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += self.training
+        if self.calls > 1:
+            raise IndexError("out of range")
+        return super().forward(x)
+
+
+def test_a_model_that_fails_in_a_step_is_told_with_its_step_and_rows() -> None:
+    with pytest.raises(IndexError) as failed:
+        handful.fit(Fails(5, 2), (X, Y), shuffle="none", until="steps(3)", **USUAL)
+    assert failed.value.__notes__ == ["handful: at step 2, rows 16, 17, 18, 19, 20 and 11 more (counted from 0)"]
+
+
+class Beside(nn.Module):
+    """What it learns depends on something that its state_dict() does not hold."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.out = nn.Linear(5, 2)
+        self.what, self.calls, self.drawn = what, 0, torch.Generator().manual_seed(0)
+        self.register_buffer("seen", torch.zeros(()), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.what == "number":
+            self.calls += 1
+        if self.training and self.what == "buffer":
+            self.seen += 1
+        if self.training and self.what == "generator":
+            torch.rand(1, generator=self.drawn)
+        return self.out(x)
+
+
+class Extra(Beside):
+    def get_extra_state(self) -> dict[str, int]:
+        return {"calls": self.calls}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.calls = state["calls"]
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda: Beside("number"), "changes calls as"),
+        (lambda: Beside("buffer"), "changes seen as"),
+        (lambda: Beside("generator"), "changes drawn as"),
+        (lambda: Extra("number"), "changes calls, _extra_state as"),
+        (lambda: Beside(""), None),
+        (lambda: Extra(""), None),
+    ],
+)
+def test_what_a_model_keeps_beside_its_weights_is_said_and_no_run_is_lost(
+    made: Any, said: str | None, tmp_path: Path
+) -> None:
+    run = handful.fit(made(), (X, Y), until="steps(3)", out=tmp_path / "run", **USUAL)
+    notes = " ".join(row["note"] for row in run.history if "note" in row)
+    assert (f"the model {said}" in notes) if said else "state_dict" not in notes
+    gone_on = handful.resume(tmp_path / "run", model=made(), train=(X, Y), until="steps(6)", quiet=True)
+    whole = made()
+    handful.fit(whole, (X, Y), until="steps(6)", **USUAL)
+    assert all(map(torch.equal, whole.parameters(), gone_on.model.parameters()))  # here nothing follows from it
+    loaded = handful.load(tmp_path / "run", model=made())
+    assert np.array_equal(loaded.predict(X.numpy()), gone_on.predict(X.numpy()))
+
+
+def test_a_model_with_buffers_is_trained_in_float64() -> None:
+    net = nn.Sequential(nn.utils.parametrizations.orthogonal(nn.Linear(5, 5)), nn.BatchNorm1d(5), nn.Linear(5, 2))
+    run = handful.fit(net, (X, Y), precision="float64", until="steps(3)", **USUAL)
+    floating = [t.dtype for t in run.model.state_dict().values() if t.is_floating_point()]
+    assert set(floating) == {torch.float64}
+
+
+class Adversaries(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maker, self.judge = nn.Linear(5, 5), nn.Linear(5, 1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        made = self.maker(x)
+        return {
+            "of_judge": F.softplus(-self.judge(x)).mean() + F.softplus(self.judge(made.detach())).mean(),
+            "of_maker": F.softplus(-self.judge(made)).mean(),
+        }
+
+
+def test_losses_that_are_added_up_are_named() -> None:
+    run = handful.fit(Adversaries(), {"x": X}, loss="model", until="steps(1)", **USUAL)
+    assert any("is the sum of of_judge, of_maker" in note and "training_step=" in note for note in run.plan.notes)
+
+
+class Views(nn.Linear):
+    """Two views of each row, one below the other, as for contrastive learning."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([super().forward(x), super().forward(x.flip(1))])
+
+
+def contrast(views: Tensor, target: object) -> Tensor:
+    z, m = F.normalize(views, dim=1), len(views) // 2
+    return F.cross_entropy(z @ z.T - 1e9 * torch.eye(2 * m), torch.arange(2 * m).roll(m))
+
+
+def test_a_loss_over_several_views_of_each_row_is_found_to_couple_rows() -> None:
+    runs = [
+        handful.fit(seeded(Views), {"x": X}, loss=contrast, micro_batch=part, until="steps(3)", **USUAL)
+        for part in (None, 4)
+    ]
+    assert all("couples the rows of a batch" in " ".join(run.plan.notes) for run in runs)
+    assert torch.equal(runs[0].model.weight, runs[1].model.weight)
+
+
+def seeded(made: type[nn.Linear]) -> nn.Linear:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return made(5, 2)

@@ -25,6 +25,7 @@ _WHOLE = {
     ("pyarrow", "ParquetFile"): "read",
     ("duckdb", "DuckDBPyRelation"): "to_arrow_table",
     ("_duckdb", "DuckDBPyRelation"): "to_arrow_table",
+    ("tensordict", "TensorDict"): "to_dict",
 }
 _KNOWN = ("pandas", "polars", "pyarrow")  # whose tables are taken as they are
 _CHECKED = 64  # rows after which it is first estimated how much memory all of an iterator would take
@@ -60,6 +61,8 @@ def plainer(where: object, o: Options) -> tuple[object, list[str]]:
             return _read(iter(where), kind.__name__, o)
         case _ if hasattr(where, "__arrow_c_stream__") and kind.__module__.split(".")[0] not in _KNOWN:
             return pa.table(where), []
+        case Iterable() if not hasattr(where, "__len__") and not hasattr(where, "__getitem__"):  # as torchdata's nodes
+            return _read(iter(where), kind.__name__, o)
     return where, []
 
 

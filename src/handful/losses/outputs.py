@@ -99,6 +99,13 @@ def loss_in(output: object) -> Tensor:
     return found
 
 
+def losses_in(output: object) -> list[str]:
+    """The names of the losses that `loss_in` adds up, of a dict that holds several and nothing else."""
+    if not isinstance(output, Mapping) or "loss" in output or len(output) < 2:
+        return []
+    return [str(name) for name, part in output.items() if isinstance(part, Tensor) and part.ndim == 0]
+
+
 def part_of(output: object, part: str) -> object:
     """The part of that name; the output itself for ""."""
     return dict(named_parts(output))[part] if part else output

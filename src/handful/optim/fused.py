@@ -128,7 +128,7 @@ def _sgd(group: Group, state: States, lr: float | Tensor, off: Tensor | None = N
     moved = [p for p in group["params"] if p.grad is not None]
     new = {p for p in moved if group["momentum"] and state[p].get("momentum_buffer") is None}
     for p in new:
-        state[p]["momentum_buffer"] = torch.empty_like(p)  # which the kernel fills at a first step
+        state[p]["momentum_buffer"] = torch.zeros_like(p)  # the kernel fills it at a first step that is not off
     for is_first in (True, False):
         if some := [p for p in moved if (p in new) is is_first]:
             momenta = [state[p]["momentum_buffer"] for p in some] if group["momentum"] else []

@@ -27,6 +27,7 @@ from handful.losses.loss import (
     token_cross_entropy,
 )
 from handful.losses.metric import Metric
+from handful.losses.outputs import tensors_in
 from handful.losses.together import heads, together
 from handful.plan import dry_run
 from handful.plan.balance import ClassWeight, class_weights
@@ -38,6 +39,11 @@ from handful.transform.rows import original_rows
 from handful.transform.several import Several
 from handful.transform.target import Target
 from handful.transform.target_values import in_row
+
+OWN_LOSS = (
+    "pass loss=, a callable (output, target) that returns one value per row, or loss='model' where it makes its own of "
+    "(x, y)"
+)
 
 
 def loss(
@@ -158,10 +164,8 @@ def _loss_of_task(output: object, pipeline: Pipeline) -> tuple[str, str]:
         return _loss_of_several(output, pipeline, several)
     output = ctc.only_valid(output) if task == "sequence" else output
     if not isinstance(output, Tensor):
-        raise HandfulError(
-            f"the model returns {type(output).__name__}, so its loss cannot be guessed; pass loss=, a callable "
-            "(output, target) that returns one value per row, or loss='model' where it makes its own of (x, y)"
-        )
+        way = OWN_LOSS if tensors_in(output) else "let its forward return a Tensor"
+        raise HandfulError(f"the model returns {type(output).__name__}, so its loss cannot be guessed; {way}")
     classes = len(pipeline.classes or ())
     target = pipeline.target
     if task == "classification" and target is not None and target.dense:

@@ -18,7 +18,7 @@ from handful.data.base import Batch, Rows
 from handful.losses.left_out import FORMS, Summed
 from handful.losses.loss import Counted, LossFunction, unknown
 from handful.losses.loss import model as of_model
-from handful.losses.outputs import part_of, scores_in
+from handful.losses.outputs import losses_in, part_of, scores_in
 from handful.models.base import Model
 from handful.models.wrapped import SHARED, compile_calls, is_compiled, unwrapped
 from handful.plan import dry_run, losses, row_by_row
@@ -167,11 +167,11 @@ def learned_with(there: Pipeline, here: Pipeline, where: str) -> list[str]:
 @part("making the model")
 def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser, device: torch.device) -> Objective:
     """Model + loss + metrics, tried on a few rows, which leaves the model as it was."""
+    choice, lower = choose_precision(options.precision, str(device), net)
+    chooser.put("precision", choice)
+    if choice.value == "float64":
+        net.double()
     with buffers_kept(net):
-        choice, lower = choose_precision(options.precision, str(device), net)
-        chooser.put("precision", choice)
-        if choice.value == "float64":
-            net.double()
         objective = Objective(net, undecided, device=device, autocast=lower)
         objective.takes(data.pipeline.several, data.train.columns.values())
         if data.train.whole:
@@ -284,6 +284,11 @@ def note_loss(
 ) -> None:
     """The loss, and what it is given, in the plan. found: it is the model's, by its forward."""
     why = "the model makes it, in its forward"
+    if objective.of_model and (several := losses_in(output)):
+        chooser.notes.append(
+            f"the loss is the sum of {', '.join(several)}, as none is called 'loss'; losses that move different "
+            "weights, as a GAN's, are for training_step="
+        )
     chooser.put("loss", Choice(choice.value, "found", why) if found else choice)
     if row_by_row.keeps_state(objective, sample, output):
         chooser.notes.append(

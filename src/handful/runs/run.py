@@ -48,7 +48,7 @@ from handful.training.watch.evaluation import evaluate as evaluate_rows
 from handful.training.watch.evaluation import outputs_of_all
 from handful.training.watch.folder import RunFolder
 from handful.training.watch.history import History, spike
-from handful.training.watch.weights import load_weights
+from handful.training.watch.weights import Weights, load_weights
 from handful.transform.pipeline import Pipeline
 from handful.transform.seen import Repeated, of_known_classes, unlike
 
@@ -334,6 +334,12 @@ def _memory_said(objective: Objective) -> Iterator[None]:
               file=sys.stderr)  # fmt: skip
 
 
+def _in_their_precision(model: nn.Module, weights: Weights) -> nn.Module:
+    """The model as it computes in the precision of these weights, where that is one."""
+    kinds = {value.dtype for value in weights.values() if value.is_floating_point() or value.is_complex()}
+    return model if len(kinds) != 1 or (kind := kinds.pop()).is_complex else model.to(kind)
+
+
 def open_run(
     path: str | Path, *, model: nn.Module | None = None, loss: object = None, collate: Collate | None = None,
     device: str = "auto",
@@ -347,10 +353,7 @@ def open_run(
         model = from_config(config)
     model = unwrapped(model).eval()  # as the weights were written, of layers that merge them there (LoRA), too
     weights, best, why = folder.kept_weights()
-    kinds = {value.dtype for value in weights.values() if value.is_floating_point() or value.is_complex()}
-    if len(kinds) == 1 and not (kind := kinds.pop()).is_complex:
-        model.to(kind)  # it computes in the precision of the run
-    load_weights(model, weights)
+    load_weights(_in_their_precision(model, weights), weights)
     where = choose_device(device).value
     model.to(where)
     text, metrics = (

@@ -36,7 +36,11 @@ class LossSums:
     @property
     def metrics(self) -> dict[str, Tensor]:
         """The sums of all metrics."""
-        return self.known | {name: values.sum(0) for name, values in measure(self.seen).items()}
+        return {name: rows.sum(0) for name, rows in self.in_turn().items()}
+
+    def in_turn(self) -> dict[str, Tensor]:
+        """What is added to the sums of metrics, one after the other: float64 [n, k]."""
+        return {name: value[None] for name, value in self.known.items()} | measure(self.seen)
 
     def detached(self) -> "LossSums":
         """The sums without their graph."""

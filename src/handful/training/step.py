@@ -94,7 +94,7 @@ class ExactGradient(Watched, OneStep):
     def parts(self, batch: Batch) -> Iterable[Batch]:
         """The rows on the model's device: all at once, or in parts of `micro_batch` rows."""
         objective, m, alone = self.objective, len(batch.rows), self.ranks.size == 1
-        self.batch, self.total, self.passing = batch, NOTHING, m > 0
+        self.batch, self.part, self.total, self.passing = batch, batch, NOTHING, m > 0
         most = max(1, m if alone else self.ranks.most(m))
         self.size = most if self.micro_batch is None else min(self.micro_batch, most)
         # Alone and undivided, the mean itself is differentiated, so the bits are those of the plain textbook loop.

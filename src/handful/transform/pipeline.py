@@ -177,9 +177,17 @@ class Pipeline:
         """Predictions in the user's terms, a NumPy array.
 
         Class names or values in the target's own dtype, numbers in their original units, 0 or 1 per label,
-        token ids. outputs: the model's, [m, ...]. beams: of sequences, see `Target.decode`."""
+        token ids. outputs: the model's, [m, ...]. beams: of sequences, see `Target.decode`. HandfulError where
+        outputs that should choose a class are NaN."""
         target = self._fitted_target()
-        return target.decode(target.prediction(outputs), beams)
+        found = target.prediction(outputs)
+        lost = found.isnan().flatten(1).any(1).nonzero() if found.dim() > 1 else found.isnan().nonzero()
+        if len(lost) and target.task in ("classification", "multilabel", "several"):  # numbers show it
+            raise HandfulError(
+                f"{len(lost)} of these {len(found)} rows, row {int(lost[0])} (from 0) the first, have no class: the "
+                "model's outputs are NaN there, as their input may be; fill in what is missing, or leave the rows out"
+            )
+        return target.decode(found, beams)
 
     def numbers(self, outputs: object) -> Array:
         """Predictions of a regression in the target's units; of dates and times, which `decode` writes, in seconds."""

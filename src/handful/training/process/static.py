@@ -212,9 +212,9 @@ class StaticStep(OneStep):
             if t.state.average is not None:
                 update_average(t.state.average, t.weights(), self.now[0, -1] * self.going)
             self.totals += torch.where(self.going, torch.stack([sums.loss, sums.weight]), 0.0)
-            for name, values in sums.metrics.items():
-                self.metrics.setdefault(name, torch.zeros_like(values, dtype=torch.float64))
-                self.metrics[name] += torch.where(self.going, values, 0.0)
+            for name, rows in sums.in_turn().items():
+                total = self.metrics.setdefault(name, torch.zeros_like(rows[0], dtype=torch.float64))
+                total.copy_(torch.where(self.going, torch.cat([total[None], rows]).cumsum(0)[-1], total))
             self.at += 1
 
     def capture(self) -> None:

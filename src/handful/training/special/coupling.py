@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from handful.base.errors import MISTAKES
 from handful.data.base import Batch
-from handful.losses.outputs import mapped
+from handful.losses.outputs import mapped, tensors_in
 from handful.training.objective import Objective
 from handful.training.special import adapters
 from handful.training.special.adapters import RowLosses
@@ -83,7 +83,9 @@ def loss_form(objective: Objective, batch: Batch) -> LossForm:
             output = objective.forward(batch)
             loss = copy.deepcopy(objective.loss) if isinstance(objective.loss, nn.Module) else objective.loss
             row_losses, sizes = adapters.row_losses(objective.model, loss), [k for k in _SIZES if m >= 2 * k]
-            if objective.of_model:
+            if objective.of_model or any(
+                o.ndim and m < len(o) and len(o) % m == 0 for o in tensors_in(output)
+            ):  # views
                 for disturbed in (_disturbed(objective.model), nullcontext()):
                     with disturbed:
                         tried = (_form(row_losses, objective.forward, batch, size) for size in sizes)

@@ -20,7 +20,7 @@ from handful.training.process import checkpoint
 from handful.training.state import State
 from handful.training.watch.history import History
 from handful.training.watch.saved import meta_of
-from handful.training.watch.weights import Weights
+from handful.training.watch.weights import Weights, copy_weights
 from handful.transform.pipeline import Pipeline
 
 LOCK = "run.lock"
@@ -247,7 +247,7 @@ class RunFolder:
 
     def finish(self, model: nn.Module, stopped_because: str, best: Row | None, history: list[Row]) -> None:
         """Write the weights that were kept, and why the run ended."""
-        weights = checkpoint.write_tensors(self.path / "model.safetensors", dict(model.state_dict()))
+        weights = checkpoint.write_tensors(self.path / "model.safetensors", copy_weights(model, clone=False))
         self.rewrite_history(history)
         digest = files.sha256(self.path / "history.jsonl")
         files.write_json(

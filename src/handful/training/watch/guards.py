@@ -69,6 +69,8 @@ class Watched:
     objective: Objective
     size: int  # rows at a time
     buffers: list[Tensor]  # as they were before it
+    part: Batch  # the rows that were given out last
+    step: int  # taken before it
     passing = False  # in the middle of it
 
     def __enter__(self) -> Self:
@@ -120,6 +122,16 @@ def what_failed(step: Watched, error: BaseException) -> None:
                 f"the model ({type(objective.model).__name__}) keeps a Tensor of the mini-batch before with its "
                 "graph, as a hidden state may be: keep state.detach()"
             ) from error
+        case RuntimeError() if "does not require grad" in str(error):
+            raise HandfulError(
+                f"the loss of step {step.step + 1:,} has no gradient: the model or the loss detaches it, or, since the "
+                "run began, a callback has frozen all weights or turned gradients off"
+            ) from error
+        case HandfulError() | KeyboardInterrupt():
+            return
+    source, numbers = objective.source, step.part.rows
+    numbers = numbers if source is None else original_rows(source, numbers)
+    error.add_note(f"handful: at step {step.step + 1:,}, rows {some(sorted(numbers.tolist()), 5)} (counted from 0)")
 
 
 def non_finite(

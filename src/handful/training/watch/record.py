@@ -9,7 +9,7 @@ from handful.optim.state import untold
 from handful.training.training import Training
 from handful.training.watch.guards import finite
 from handful.training.watch.saved import tensors_of
-from handful.training.watch.weights import Weights
+from handful.training.watch.weights import Weights, lost
 
 
 def moment(t: Training) -> Row:
@@ -78,7 +78,7 @@ def save(t: Training, *, due: bool = False) -> str | None:
     why, before, began = None, t.state.back, time.monotonic()
     if due:
         t.state.back = t.state.step
-    for text in untold(t.state.optimizer) if t.folder else ():
+    for text in (*untold(t.state.optimizer), *lost(t.beside, t.objective.model)) if t.folder else ():
         if text not in t.plan.notes:
             say(t, text)
     tensors = every_tensor(t) if t.folder or t.held is not None else {}

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, some
 from handful.base.shards import as_shared, is_shard
 
 Weights = dict[str, Tensor]
@@ -54,12 +54,44 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
 
 def load_weights(model: nn.Module, weights: Weights) -> None:
     """Put parameters and buffers into the model; HandfulError when they belong to another model."""
+    extra = {name: held for name, held in model.state_dict().items() if not isinstance(held, Tensor)}  # see `beside`
     lazy = any(map(nn.parameter.is_lazy, [*model.parameters(), *model.buffers()]))  # they take the weights' shapes
     try:
-        model.load_state_dict(weights if lazy else laid_out(model, weights), strict=True)
+        model.load_state_dict(extra | (weights if lazy else laid_out(model, weights)), strict=True)
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:300]
         raise HandfulError(f"the saved weights do not fit this model ({type(model).__name__}): {detail}") from None
+
+
+def beside(model: nn.Module) -> dict[str, object]:
+    """What a model holds that no weights file does: numbers and generators in attributes of its modules, buffers that
+    are not persistent, and what `get_extra_state` gives beside Tensors; by name."""
+    found: dict[str, object] = {}
+    for prefix, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            continue
+        at = f"{prefix}." if prefix else ""
+        plain: dict[str, object] = {
+            name: v for name, v in vars(module).items() if type(v) in (int, float, bool) and name != "training"
+        }
+        plain |= {name: v.get_state() for name, v in vars(module).items() if isinstance(v, torch.Generator)}
+        aside = {name: module._buffers.get(name) for name in module._non_persistent_buffers_set}
+        found |= {at + name: v.detach().clone() if isinstance(v, Tensor) else v for name, v in (plain | aside).items()}
+    return found | {name: repr(held) for name, held in model.state_dict().items() if not isinstance(held, Tensor)}
+
+
+def lost(before: dict[str, object], model: nn.Module) -> list[str]:
+    """A note on what of `beside` has changed since, if anything has."""
+    now = beside(model)
+    names = [name for name, old in before.items() if not _same(old, now.get(name))]
+    said = f"the model changes {some(names)} as it trains, which neither its state_dict() nor a checkpoint holds"
+    return [f"{said}: a resumed or loaded run begins with a new one; register_buffer keeps it"] if names else []
+
+
+def _same(one: object, other: object) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    return one is other or one == other
 
 
 def reader(model: nn.Module) -> Callable[[], Weights]:

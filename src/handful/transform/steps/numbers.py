@@ -266,7 +266,7 @@ class ScaleImage(Step[Tensor]):
             wide = torch.float64 if value.dtype in (torch.int32, torch.int64) else torch.float32
             return value.to(wide).div(most).to(torch.float32) if most != 1 else value.to(torch.float32)
         x = self._affine[value.dtype == torch.uint8](value).to(torch.float32)
-        return x.nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf) if self.gaps else x
+        return x.nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf) if value.is_floating_point() else x
 
     def notes(self, names: Names = None) -> list[str]:
         if not self.standardize:
