@@ -26,7 +26,7 @@ TEXTS = {
     "padded": ("t.csv", "".join(f'{b},   "{c}" ,  {d}\n' for _, b, c, d in [("", "x", "colour", "y"), *ROWS])),
     "a separator at the end of rows": ("t.csv", LINES[0] + "".join(line.replace("\n", ",\n") for line in LINES[1:])),
     "a separator at the end of the header": ("t.csv", PLAIN.replace("y\n", "y,\n", 1)),
-    "a spreadsheet's blank cells": ("t.csv", "".join(line.replace("\n", ",,,\n") for line in LINES) + ",,,,,\n" * 3),
+    "a spreadsheet's blank cells": ("t.csv", "".join(line.replace("\n", ",,,\n") for line in LINES)),
     "Macintosh": ("t.csv", PLAIN.replace("\n", "\r")),
     "Hive": ("t.csv", PLAIN.replace(",", "\x01")),
     "UCI": ("t.data", PLAIN),
