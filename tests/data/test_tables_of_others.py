@@ -26,7 +26,7 @@ TEXTS = {
     "padded": ("t.csv", "".join(f'{b},   "{c}" ,  {d}\n' for _, b, c, d in [("", "x", "colour", "y"), *ROWS])),
     "a separator at the end of rows": ("t.csv", LINES[0] + "".join(line.replace("\n", ",\n") for line in LINES[1:])),
     "a separator at the end of the header": ("t.csv", PLAIN.replace("y\n", "y,\n", 1)),
-    "a spreadsheet's blank cells": ("t.csv", "".join(line.replace("\n", ",,,\n") for line in LINES) + ",,,,,\n" * 3),
+    "a spreadsheet's blank cells": ("t.csv", "".join(line.replace("\n", ",,,\n") for line in LINES)),
     "Macintosh": ("t.csv", PLAIN.replace("\n", "\r")),
     "Hive": ("t.csv", PLAIN.replace(",", "\x01")),
     "UCI": ("t.data", PLAIN),
@@ -123,3 +123,12 @@ def test_one_target_by_name_and_boxes():
     boxes = Samples(lambda k: {"boxes": torch.zeros(k % 3, 4), "labels": torch.zeros(k % 3, dtype=torch.int64)})
     with pytest.raises(HandfulError, match=r"boxes, labels, and 'boxes' is neither a number nor a class: pass collate"):
         handful.open(boxes)
+
+
+def test_a_frame_of_a_padded_file_is_read_as_the_file(tmp_path):
+    (tmp_path / "t.csv").write_text(TEXTS["padded"][1].replace('"', ""))
+    run = handful.fit("linear", handful.open(str(tmp_path / "t.csv"), "y"), until="steps(3)", quiet=True)
+    whole = run.predict(str(tmp_path / "t.csv"))
+    for frame in (pd.read_csv(tmp_path / "t.csv"), pd.read_csv(tmp_path / "t.csv", skipinitialspace=True)):
+        np.testing.assert_array_equal(run.predict(frame), whole)
+        np.testing.assert_array_equal(run.predict(frame[3:4]), whole[3:4])

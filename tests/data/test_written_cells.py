@@ -113,3 +113,11 @@ def test_labels_in_a_cell(write, tmp_path):
 def test_a_comma_within_names_makes_no_labels():
     cities = ["Austin, TX", "Dallas, TX", "Rome", "Paris, France, Europe"]
     assert column([cities[k % 4] for k in range(80)]).columns["c"].classes == tuple(sorted(cities))
+
+
+@pytest.mark.parametrize(
+    "groups", [["<40", ">=40"], ["<= 1500 sf", "> 1500 sf"], ["1", "2", "3", ">3"], ["<6m", ">6m"]]
+)
+def test_bounds_that_part_the_same_number_are_groups(groups):
+    source = column([groups[k % len(groups)] for k in range(60)])
+    assert source.columns["c"].classes == tuple(sorted(groups))

@@ -84,6 +84,9 @@ def open_table(
     extra: further columns, given beside the table, such as the y of a pair.
     """
     table = plain(table, o.schema)
+    bare = {name: name.strip() for name in table.column_names if name not in o.schema and name.strip() in o.schema}
+    if bare and not {*bare.values()} & {*table.column_names}:  # a padded file as pandas reads it
+        table = table.rename_columns([bare.get(name, name) for name in table.column_names])
 
     def read(rows: Rows, o: Options) -> Arrays:
         kept = table if o.rows is None else table.take(pa.array(rows))

@@ -255,8 +255,6 @@ def _parse_csv(
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_binary(column.type):
             raise HandfulError(f"{where}: column '{name}' is not UTF-8: {TO_UTF8}")
-    while table.num_columns > 1 and len(table) and all(column[-1].as_py() in (None, "") for column in table.columns):
-        table = table.slice(0, len(table) - 1)  # ;;; as a spreadsheet writes them
     return table.replace_schema_metadata(dialect.metadata)
 
 

@@ -8,12 +8,13 @@ from operator import itemgetter
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from handful.base.errors import HandfulError
 from handful.data.base import Column, Rows
 from handful.data.options import Options
 from handful.data.tables.cells.dates import ANY, DATES, DIGITS, DURATION, TIME_OF_DAY, dates, may_read
-from handful.data.tables.cells.written import in_unit, is_money, numbers, trimmed
+from handful.data.tables.cells.written import Numbers, in_unit, is_money, numbers, trimmed
 from handful.data.tables.types import TEXT
 
 _MOST_CLASSES = 20  # different numbers up to which a target is rather classes than numbers
@@ -106,12 +107,12 @@ def _reading(way: str, texts: pa.Array, bare: pa.Array, rows: Rows, first: Rows)
         found.firsts = bool((days == days.astype("datetime64[M]")).all())
     elif way:
         read = numbers(bare, way)
-        there, signs = ~np.isnan(read.values), read.signs
+        there, signs = ~np.isnan(read.values) & ~_as_labels(read, rows), read.signs
         broken = int(rows[there & (np.trunc(read.values) != read.values)].sum())
         zeros = bool(pc.any(pc.match_substring_regex(bare, r"^[-+]?0\d")).as_py())
         found = Reading(grouped=bool((read.grouped & there).any()), zeros=zeros, broken=broken)
         found.bare = _at(texts, first, np.flatnonzero(there & (read.units == "") & (read.values != 0))[:1])
-        found.bound = _at(texts, first, np.flatnonzero(there & read.bounds)[:1])
+        found.bound = _at(texts, first, np.flatnonzero(there & (read.bounds != ""))[:1])
         for at in np.flatnonzero(there & (read.units != "")).tolist():
             found.units.setdefault(read.units[at], (texts[at].as_py(), int(first[at])))
     odd = np.flatnonzero(~there)
@@ -120,6 +121,17 @@ def _reading(way: str, texts: pa.Array, bare: pa.Array, rows: Rows, first: Rows)
     told = zip(texts.take(pa.array(odd[:_MOST_ODD])).to_pylist(), zip(rows[odd].tolist(), first[odd].tolist()))
     found.odd = None if max(len(odd), len(found.units)) > _MOST_ODD else dict(told)
     return found
+
+
+def _as_labels(read: Numbers, rows: Rows) -> NDArray[np.bool_]:
+    """Which bounds are names of groups: of a column with <5 beside >=5, or >3 beside 3 where few strings differ."""
+    bound: NDArray[np.bool_] = np.array([sign != "" for sign in read.bounds.tolist()], np.bool_)
+    if not bound.any():
+        return bound
+    pairs = {*zip(read.values[bound].tolist(), read.bounds[bound].tolist(), strict=True)}
+    twice = len({value for value, _ in pairs}) < len(pairs)
+    same = len(rows) <= _MOST_CLASSES and bool(np.isin(read.values[bound], read.values[~bound]).any())
+    return bound if twice or same else np.zeros(len(rows), np.bool_)
 
 
 def _at(texts: pa.Array, first: Rows, which: Rows) -> At | None:

@@ -198,13 +198,16 @@ def codes_of(values: pa.ChunkedArray, classes: Sequence[str]) -> tuple[Rows, Row
     if len(values) == 1:  # rows that come alone: a look-up costs a hundredth of a call of Arrow
         text = values[0].as_py()
         code = -1 if text is None else _places(known).get(composed(text), -1)
+        code = _places(known).get(composed(text.strip()), -1) if code < 0 and text is not None else code
         return np.array([code]), np.zeros(int(code < 0 and bool(text and text.strip())), np.int64)
     codes = pc.index_in(values, value_set=_as_array(known))
     array = (pc.fill_null(codes, -1) if codes.null_count else codes).to_numpy().astype(np.int64)
     other: Rows = np.flatnonzero(array < 0)
     if len(other):
         rest = _composed(values.take(pa.array(other)))
-        array[other] = pc.fill_null(pc.index_in(rest, value_set=_as_array(known)), -1).to_numpy()
+        at = pc.index_in(rest, value_set=_as_array(known))
+        bare = pc.index_in(pc.utf8_trim_whitespace(rest), value_set=_as_array(known))  # padded, as training was not
+        array[other] = pc.fill_null(pc.coalesce(at, bare), -1).to_numpy()
         blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(rest), ""), True).to_numpy()
         other = other[(array[other] < 0) & ~blank]
     return array, other

@@ -68,14 +68,14 @@ def is_unit(text: str) -> bool:
 @dataclass(frozen=True)
 class Numbers:
     """What some strings are as numbers. values: NaN where there is none; units: what is written before or behind each;
-    signs: where there is more than a plain number; grouped: where thousands are parted; bounds: where it is only known
-    to be less or more, or about, as in <0.01, 90+ and ~5."""
+    signs: where there is more than a plain number; grouped: where thousands are parted; bounds: < or >
+    where it is only known to be less or more, ~ where about, as in <0.01, 90+ and ~5."""
 
     values: Floats
     units: NDArray[np.object_]
     signs: Mask
     grouped: Mask
-    bounds: Mask
+    bounds: NDArray[np.object_]
 
 
 def is_missing(texts: pa.Array, bare: pa.Array | None = None) -> Mask:
@@ -140,7 +140,8 @@ def numbers(texts: pa.Array, decimal: str) -> Numbers:
     """
     n = len(texts)
     values, units = np.full(n, np.nan), np.full(n, "", object)
-    signs, grouped, bounds = (np.zeros(n, np.bool_) for _ in range(3))
+    signs, grouped = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+    bounds = np.full(n, "", object)
     simple = _matching(texts, PLAIN.replace(r"\.", rf"\{decimal}"))
     plain = texts.filter(simple)
     values[mask(simple)] = pc.replace_substring(plain, ",", ".").cast(pa.float64()).to_numpy()
@@ -157,7 +158,7 @@ def numbers(texts: pa.Array, decimal: str) -> Numbers:
         told = [around(*side.partition("0")[::2]) for side in sides.dictionary.to_pylist()]
         which = sides.indices.to_numpy()
         units[at] = np.array([one.unit for one in told], object)[which]
-        bounds[at] = np.array([one.bound for one in told])[which]
+        bounds[at] = np.array([one.bound for one in told], object)[which]
         labels = mask(pc.ends_with(found["digits"], decimal)) & (units[at] != "")  # 2. Married
         values[at] = plain.cast(pa.float64()).to_numpy() * np.array([one.times for one in told])[which]
         values[at[labels]] = np.nan
@@ -167,11 +168,14 @@ def numbers(texts: pa.Array, decimal: str) -> Numbers:
 
 class Around(NamedTuple):
     """What stands around digits. times: 1, -1 for a minus, a thousand for K and so on, NaN where no number is written
-    so; bound: whether less, more or about is meant."""
+    so; bound: <, > or ~, where less, more or about is meant."""
 
     times: float
     unit: str = ""
-    bound: bool = False
+    bound: str = ""
+
+
+_BOUND = {"<": "<", "≤": "<", ">": ">", "≥": ">", "~": "~", "≈": "~"}
 
 
 @lru_cache(1024)
@@ -189,7 +193,11 @@ def around(before: str, behind: str) -> Around:
     minuses = [part for part in (sign, second, last, bracket) if part]
     if bool(bracket) != bool(closed) or len(minuses) > 1 or (first and (word or glued) and not times):
         return Around(np.nan)
-    return Around((-1.0 if minuses and minuses != ["+"] else 1.0) * (times or 1.0), unit, bool(bound or more))
+    return Around(
+        (-1.0 if minuses and minuses != ["+"] else 1.0) * (times or 1.0),
+        unit,
+        _BOUND.get(bound[:1], ">" if more else ""),
+    )
 
 
 def parts_of(texts: pa.Array, pattern: str) -> tuple[Days, Mapping[str, pa.Array]]:
