@@ -239,3 +239,10 @@ def test_codes_with_zeros_stay_what_they_are_in_files_of_their_own(tmp_path):
     for source in (handful.open(data), handful.prepare(data, tmp_path / "store")):
         assert source.columns["code"].classes == ("00501", "00502", "K1A")
         assert source.take(range(4))["code"].tolist() == [0, 1, 2, 0]
+
+
+def test_a_table_of_one_text_that_never_comes_twice_is_read_alike_in_blocks(tmp_path):
+    (tmp_path / "own.csv").write_text("c\n" + "0 %\n" + "".join(f"${20 * k}\n" for k in range(40)))
+    whole = handful.open(tmp_path / "own.csv")
+    assert whole.columns["c"].kind == "text"
+    same(in_small_blocks(tmp_path / "own.csv", tmp_path / "s"), whole)

@@ -21,6 +21,7 @@ from handful.data.tables.arrow import (
     with_target,
 )
 from handful.data.tables.types import TEXT
+from handful.data.tables.values import apply
 
 
 def open_columns(values: Mapping[str, object], o: Options, notes: list[str] | None = None) -> Arrays:
@@ -40,7 +41,8 @@ def open_columns(values: Mapping[str, object], o: Options, notes: list[str] | No
             if o.columns is not None or str(key) == o.target:
                 raise
     strings = {key: pa.chunked_array([values[key]], TEXT) for key in keep if _of_strings(values.get(key))}
-    stored |= texts_alone(strings, stored, o, notes)
+    alone = texts_alone(strings, stored, o, notes)
+    stored |= {key: apply(key, strings[key], column, o, notes) for key, column in alone.items()}
     check_inputs(stored, o, notes)
     return Arrays(stored, o.target, name=o.name, where=o.where, notes=notes)
 

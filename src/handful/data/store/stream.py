@@ -29,6 +29,7 @@ from handful.data.tables.arrow import (
     class_names,
     index_columns,
     note_numbers,
+    texts_alone,
     with_target,
     without_index,
 )
@@ -175,6 +176,9 @@ class TableFeed:
             check_usable(name, column, o, notes)
             if column is not None:
                 self._columns[name] = column
+        texts = {name: seen.stats[name].texts for name in names}
+        alone = {name: t.distinct["text"] for name, t in texts.items() if t is not None and t.distinct is not None}
+        self._columns |= texts_alone(alone, self._columns, o, notes)
         check_inputs(self._columns, o, notes)
         self._encoded = {
             name: form.fit

@@ -116,22 +116,24 @@ def _open_plain(table: pa.Table, o: Options, extra: dict[str, Stored], said: lis
             if found is not None:
                 stored[key] = found
     if not extra:
-        stored |= texts_alone({key: table[key] for key in keep}, stored, o, said)
+        alone = texts_alone({key: table[key] for key in keep}, stored, o, said)
+        stored |= {key: apply(key, table[key], column, o, said) for key, column in alone.items()}
     stored.update({key: value for key, value in extra.items() if key in keep})
     check_inputs(stored, o, said)
     return Arrays(stored, o.target, name=o.name, where=o.where, notes=said)
 
 
 def texts_alone(
-    columns: Mapping[str, pa.ChunkedArray], stored: Mapping[str, Stored], o: Options, notes: list[str]
-) -> dict[str, Stored]:
+    columns: Mapping[str, pa.ChunkedArray], kept: Collection[str], o: Options, notes: list[str]
+) -> dict[str, Column]:
     """Strings of parts that come again in others, as addresses or searches, which were left out as each occurs once:
     as texts, where there is nothing else to learn from."""
-    found: dict[str, Stored] = {}
-    for key, values in columns.items() if stored.keys() <= {o.target} else ():
-        if key != o.target and is_text(values.type) and (parts_per_row(values) >= _PARTS or " " in str(values[0])):
+    found: dict[str, Column] = {}
+    for key, values in columns.items() if set(kept) <= {o.target} else ():
+        first = next((str(value) for value in values if value.is_valid), "")
+        if key != o.target and is_text(values.type) and (parts_per_row(values) >= _PARTS or " " in first):
             notes.append(f"'{key}' is read as a text nevertheless, as there is no other column to learn from.")
-            found[key] = apply(key, values, Column("text", "str"), o, notes)
+            found[key] = Column("text", "str")
     return found
 
 
