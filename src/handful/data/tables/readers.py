@@ -216,8 +216,8 @@ def _any_text(where: str, o: Options) -> Arrays:
 
 
 READERS: dict[str, Callable[[str, Options], Arrays]] = {
-    **dict.fromkeys((".data", ".dat", ".asc", ".prn", ".tab"), _any_text),
     **dict.fromkeys(TABLES, open_table_file),
+    **dict.fromkeys((".data", ".dat", ".asc", ".prn", ".tab"), _any_text),
     ".npy": _npy,
     ".npz": _npz,
     ".orc": _by_another(_orc),
