@@ -10,6 +10,7 @@ machine has other work. Writes benchmarks/results/predict.md.
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -131,7 +132,7 @@ def main() -> None:
         f"one thread, torch {torch.__version__}, pandas {pd.__version__}, pyarrow {pa.__version__}. A loaded run "
         "beside the same network fed by hand (pandas' read_csv, to_datetime and get_dummies, nothing checked), in "
         f"turns; {args.rows:,} rows of 12 columns, or one. Milliseconds of the processor a call, median and least: "
-        "other work ran on both cores. By hand there is no line for the table model's members.",
+        f"the machine was at a load of {os.getloadavg()[0]:.0f}. By hand there is no line for the table model's members.",
         "",
         "| model | data | handful, median | least | by hand, median | least | rows/s |",
         "|---|---|---|---|---|---|---|",
