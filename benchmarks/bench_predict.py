@@ -131,8 +131,8 @@ def main() -> None:
         f"`python benchmarks/bench_predict.py --rounds {args.rounds} --calls {args.calls}`, 2 shared Intel Xeon cores, "
         f"one thread, torch {torch.__version__}, pandas {pd.__version__}, pyarrow {pa.__version__}. A loaded run "
         "beside the same network fed by hand (pandas' read_csv, to_datetime and get_dummies, nothing checked), in "
-        f"turns; {args.rows:,} rows of 12 columns, or one. Milliseconds of the processor a call, median and least: "
-        f"the machine was at a load of {os.getloadavg()[0]:.0f}. By hand there is no line for the table model's members.",
+        f"turns; {args.rows:,} rows of 12 columns, or one. Milliseconds of the processor a call, median and least, at "
+        f"a load of {os.getloadavg()[0]:.0f}. By hand there is no line for the table model's members.",
         "",
         "| model | data | handful, median | least | by hand, median | least | rows/s |",
         "|---|---|---|---|---|---|---|",
