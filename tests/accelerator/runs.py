@@ -73,6 +73,21 @@ def resumed(device):
     return run, [run.history[-1]["train_loss"], run.history[-1]["valid_loss"]]
 
 
+def float64(device):
+    """Where the device has none, on the CPU, if the device is not named."""
+    out = mkdtemp() + "/run"
+    narrow = device == "far" and "FAR_NARROW" in os.environ
+    given = {"batch": 32, "lr": 0.01, "until": "steps(9)", "quiet": True, "device": device, "out": out}
+    if narrow:
+        with suppress(handful.HandfulError):
+            handful.fit(net().double(), (X, LABELS), **given)
+            return None, ["was not refused"]
+        given["device"] = "cpu"
+    handful.fit(net().double(), (X, LABELS), **given)
+    run = handful.load(out, model=net().double(), device="cpu" if narrow else device)
+    return run, [run.evaluate((X, LABELS))["loss"]]
+
+
 def own_step(device):
     def take(model, batch, step):
         def loss(part):
@@ -117,6 +132,7 @@ CASES = {
     "not finite": whole(net, (np.where(np.arange(400)[:, None] == 7, np.inf, X)[8:], LABELS[8:]), on_nonfinite="skip"),
     "sequences": whole("audio(dropout=0)", handful.open(SOUNDS, target="y", rate=8000), task="sequence", batch=16),
     "resume": resumed,
+    "float64": float64,
     "own step": own_step,
     "compare": compared,
     "all chosen": chosen,
@@ -157,7 +173,7 @@ def main():
         try:
             run, there = CASES[name]("far")
             _, here = CASES[name]("cpu")
-            if {p.device.type for p in run.model.parameters()} != {"far"}:
+            if name != "float64" and {p.device.type for p in run.model.parameters()} != {"far"}:
                 wrong = "the model was not there"
             with suppress(AssertionError):
                 np.testing.assert_allclose(there, here, rtol=2e-4, atol=2e-5)

@@ -40,7 +40,7 @@ from handful.runs.raw_input import open_raw
 from handful.runs.replay import Replay
 from handful.training.objective import Objective
 from handful.training.process.agreement import same_rows
-from handful.training.process.device import autocast, choose_device
+from handful.training.process.device import autocast, choose_device, needs_float64
 from handful.training.process.interrupts import INTERRUPTED
 from handful.training.process.parallel import ALONE, Ranks, joined
 from handful.training.state import State
@@ -354,7 +354,7 @@ def open_run(
     model = unwrapped(model).eval()  # as the weights were written, of layers that merge them there (LoRA), too
     weights, best, why = folder.kept_weights()
     load_weights(_in_their_precision(model, weights), weights)
-    where = choose_device(device).value
+    where = choose_device(device, needs_float64(model, "auto")).value
     model.to(where)
     text, metrics = (
         str(choice.value or "") if choice.reproducible else ""
