@@ -10,8 +10,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 T = TypeVar("T")
-P = ParamSpec("P")
 # Held by whoever sets random states and draws from them: a process has one of each, and runs in other threads wait.
 IN_TURN = threading.RLock()
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -69,17 +67,6 @@ def uniform(
     True
     """
     return (words(purpose, seed, epochs, rows, count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def in_turn(act: Callable[P, T]) -> Callable[P, T]:
-    """The same, alone: of the runs in the threads of a process one sets and draws from the random states at a time."""
-
-    @wraps(act)
-    def alone(*args: P.args, **kwargs: P.kwargs) -> T:
-        with IN_TURN:
-            return act(*args, **kwargs)
-
-    return alone
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from handful.data.base import Batch, Source, Value
 from handful.losses.loss import LossFunction
 from handful.losses.metric import Metric
 from handful.training.special import adapters
-from handful.training.special.adapted import Adapted, Scale, Unmeasured, measure
+from handful.training.special.adapted import Adapted, Scale, Unmeasured, each_of
 
 LATER = 1 << 13  # numbers in an output that is kept to be measured with others
 
@@ -36,11 +36,7 @@ class LossSums:
     @property
     def metrics(self) -> dict[str, Tensor]:
         """The sums of all metrics."""
-        return {name: rows.sum(0) for name, rows in self.in_turn().items()}
-
-    def in_turn(self) -> dict[str, Tensor]:
-        """What is added to the sums of metrics, one after the other: float64 [n, k]."""
-        return {name: value[None] for name, value in self.known.items()} | measure(self.seen)
+        return {name: rows.sum(0) for name, rows in each_of(self.known, self.seen).items()}
 
     def detached(self) -> "LossSums":
         """The sums without their graph."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import _engine_run_backward as run_backward
 
-from handful.base.keys import dropout_key, in_turn
+from handful.base.keys import IN_TURN, dropout_key
 from handful.data.base import Batch
 from handful.optim.fused import Closure, Moved
 from handful.optim.rates import add_l1, clip, follow
@@ -69,7 +69,9 @@ class ExactGradient(Watched, OneStep):
     to blame. For what else can go wrong it is used in a `with` block: see `Watched`.
     """
 
-    take = in_turn(OneStep.take)  # it seeds and draws
+    def take(self) -> None:
+        with IN_TURN:  # it seeds and draws
+            super().take()
 
     def __init__(
         self,
@@ -147,10 +149,9 @@ class ExactGradient(Watched, OneStep):
 
     def backward_on_device(self, loss: Tensor, share: Tensor) -> None:
         """The same on an accelerator: on a GPU the check's answer travels while the backward pass is being queued."""
-        on_cuda = loss.device.type == "cuda"
-        answers = torch.isfinite(torch.stack([loss.detach(), share])).to("cpu", non_blocking=on_cuda)
+        answers = torch.isfinite(torch.stack([loss.detach(), share])).to("cpu", non_blocking=loss.is_cuda)
         differentiate((loss,), (share,))
-        if on_cuda:
+        if loss.is_cuda:
             torch.cuda.current_stream(loss.device).synchronize()
         if not answers[0] and not self.answers:
             raise non_finite(self.objective, self.part, self.step)

@@ -24,6 +24,7 @@ from handful.optim.rates import add_l1, clip
 from handful.training.objective import LossSums
 from handful.training.process import graphs
 from handful.training.process.interrupts import Interrupts
+from handful.training.special.adapted import each_of
 from handful.training.special.ahead import AHEAD, coming
 from handful.training.step import OneStep, differentiate
 from handful.training.training import Training
@@ -212,7 +213,7 @@ class StaticStep(OneStep):
             if t.state.average is not None:
                 update_average(t.state.average, t.weights(), self.now[0, -1] * self.going)
             self.totals += torch.where(self.going, torch.stack([sums.loss, sums.weight]), 0.0)
-            for name, rows in sums.in_turn().items():
+            for name, rows in each_of(sums.known, sums.seen).items():
                 total = self.metrics.setdefault(name, torch.zeros_like(rows[0], dtype=torch.float64))
                 total.copy_(torch.where(self.going, torch.cat([total[None], rows]).cumsum(0)[-1], total))
             self.at += 1

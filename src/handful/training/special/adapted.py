@@ -2,7 +2,7 @@
 what its metrics see, in the user's units, whatever the model puts out."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Self
 
 import torch
@@ -29,6 +29,12 @@ _NOT_KEPT = (
     "source",
     "over_ranks",
 )  # when pickled: functions, and data
+
+
+def each_of(known: Mapping[str, Tensor], seen: Sequence[Unmeasured]) -> dict[str, Tensor]:
+    """What is added to the sums of metrics, one after the other, of those that are known and those to see: float64
+    [n, k]."""
+    return {name: value[None] for name, value in known.items()} | measure(seen)
 
 
 def measure(seen: Sequence[Unmeasured]) -> dict[str, Tensor]:

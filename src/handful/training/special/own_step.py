@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError, StepError, did_you_mean
-from handful.base.keys import in_turn, key
+from handful.base.keys import IN_TURN, key
 from handful.base.machine import wide
 from handful.data.base import Batch
 from handful.optim.fused import Moved, stepper_of
@@ -160,13 +160,13 @@ def take(t: Training, batch: Batch) -> tuple[LossSums, float]:
 class ByHand(StepByStep):
     """The steps of a run whose steps 3 to 6 are by the caller's own training_step."""
 
-    @in_turn
     def take(self) -> None:
-        batch, state = self.choose(), self.t.state
-        with self.interrupts.one_update():
-            state.window.added.append(take(self.t, batch)[0])
-            state.position += state.batch
-            state.step += 1
+        with IN_TURN:
+            batch, state = self.choose(), self.t.state
+            with self.interrupts.one_update():
+                state.window.added.append(take(self.t, batch)[0])
+                state.position += state.batch
+                state.step += 1
 
 
 def moved_by_name(t: Training, names: Sequence[str]) -> dict[str | None, Moved]:
