@@ -31,7 +31,7 @@ from handful.cli.watch import page_of
 from handful.report.truth import figure_residuals
 from handful.runs.judge import extras
 from handful.runs.judge.evaluate import Evaluation
-from handful.runs.judge.interval import of_classes
+from handful.runs.judge.interval import of_classes, of_numbers
 from handful.runs.judge.tally import WORST, row_losses
 from handful.training.watch.folder import RunFolder
 
@@ -258,6 +258,19 @@ def test_the_interval_of_a_score_of_classes_holds_the_score_of_other_such_rows(n
         assert found == pytest.approx(of[name](true[rows], guess[rows]))
         held += low <= whole <= high
     assert 33 <= held <= 40  # 95% of 40 are 38
+
+
+def test_there_is_no_interval_where_samples_of_the_rows_tell_nothing():
+    few, right = np.array([[3, 1], [0, 3]]), np.diag([30, 30])
+    for name in ("f1", "mcc", "balanced_accuracy"):
+        assert of_classes(name, few) is None
+        assert of_classes(name, right) is None
+    assert of_classes("accuracy", right)[1] < 0.95  # Wilson's holds there, too
+    numbers = np.arange(30.0)
+    assert of_numbers("r2", numbers[:2], numbers[:2]) is None
+    assert of_numbers("r2", np.ones(30), numbers) is None  # a target that does not vary has no R²
+    assert of_numbers("mae", numbers, numbers) is None
+    assert of_numbers("mae", numbers, numbers[::-1]) is not None
 
 
 def test_a_score_over_classes_has_its_interval_in_the_report_and_one_of_weighted_rows_none(tmp_path):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from handful.report.truth import interval
 from handful.runs.judge.tally import Floats
 
-SAMPLES = 1000  # of the rows, with replacement
+SAMPLES, FEWEST = 1000, 10  # of the rows, with replacement; rows of which samples tell something
 Found = tuple[float, float, float]  # the score, and the ends of its interval
 
 
@@ -32,16 +32,17 @@ BY_ROW: dict[str, Callable[[Floats, Floats], float]] = {
     "mae": lambda true, guess: np.abs(guess - true).mean(),
     "mse": lambda true, guess: ((guess - true) ** 2).mean(),
     "rmse": lambda true, guess: np.sqrt(((guess - true) ** 2).mean()),
-    "r2": lambda true, guess: 1 - ((guess - true) ** 2).mean() / true.var(),
+    "r2": lambda true, guess: 1 - ((guess - true) ** 2).mean() / (true.var() or np.nan),
 }
 
 
 def of_classes(name: str, confusion: NDArray[np.int64]) -> Found | None:
     """Of a score that a confusion matrix [k, k] of true by predicted class tells, the mean over the classes that occur
-    in either: by Wilson of the accuracy, by the bootstrap (Efron 1979) of the others. None for other scores.
+    in either: by Wilson of the accuracy, by the bootstrap (Efron 1979) of the others. None for other scores, and where
+    samples tell nothing: of fewer than FEWEST rows, and where all are right, as all samples of them are.
 
-    >>> of_classes("recall", np.array([[8, 2], [0, 10]]))
-    (0.9, 0.75, 1.0)
+    >>> of_classes("recall", np.array([[8, 2], [0, 10]])), of_classes("recall", np.diag([10, 10]))
+    ((0.9, 0.75, 1.0), None)
     """
     if name not in BY_CLASS:
         return None
@@ -54,19 +55,28 @@ def of_classes(name: str, confusion: NDArray[np.int64]) -> Found | None:
         there = true + said > 0
         return float(BY_CLASS[name](right[there], true[there], said[there]))
 
-    rows = counts.sum()
+    rows = int(counts.sum())
     if name == "accuracy":
         low, high = interval(np.trace(confusion), rows)
-    else:
-        low, high = np.quantile([score(rng.multinomial(rows, counts / rows)) for _ in range(SAMPLES)], [0.025, 0.975])
-    return score(counts), float(low), float(high)
+        return score(counts), float(low), float(high)
+    return _between(score(counts), rows, lambda: score(rng.multinomial(rows, counts / rows)))
 
 
 def of_numbers(name: str, true: Floats, guess: Floats) -> Found | None:
-    """Of a score of a regression [rows], by the bootstrap; None for other scores."""
+    """Of a score of a regression [rows], by the bootstrap; None for other scores, and where samples tell nothing."""
     if name not in BY_ROW:
         return None
-    draw, score = np.random.default_rng(0), BY_ROW[name]
-    samples = [score(true[rows], guess[rows]) for rows in draw.integers(0, len(true), (SAMPLES, len(true)))]
-    low, high = np.quantile(samples, [0.025, 0.975])
-    return float(score(true, guess)), float(low), float(high)
+    rng, score, rows = np.random.default_rng(0), BY_ROW[name], len(true)
+
+    def sample() -> float:
+        some = rng.integers(0, rows, rows)
+        return float(score(true[some], guess[some]))
+
+    return _between(float(score(true, guess)), rows, sample)
+
+
+def _between(score: float, rows: int, sample: Callable[[], float]) -> Found | None:
+    if rows < FEWEST:
+        return None
+    low, high = np.quantile([sample() for _ in range(SAMPLES)], [0.025, 0.975])
+    return (score, float(low), float(high)) if low < high else None
