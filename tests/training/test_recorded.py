@@ -29,7 +29,7 @@ class Odd(nn.Module):
     def __init__(self, what: str) -> None:
         super().__init__()
         self.what, self.calls, self.kept, self.seen = what, 0, None, list[int]()
-        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.first, self.last, self.total = nn.Linear(6, 8), nn.Linear(8, 3), torch.zeros(())
         self.register_buffer("mean", torch.zeros(8))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,6 +60,9 @@ class Odd(nn.Module):
             case "other buffer":
                 self.mean = 0.9 * self.mean + 0.1 * h.detach().mean(0)
                 h = h - self.mean
+            case "unregistered":
+                self.total.add_(h.detach().mean())
+                h = h * self.total
             case "constant":
                 scale = torch.tensor(1.5)
                 scale += 0.5
@@ -135,7 +138,11 @@ def test_the_bits_of_the_steps_as_they_are(given: dict[str, object], monkeypatch
     same(run, as_it_is(monkeypatch, mlp, **given))
 
 
-@pytest.mark.parametrize("make", [Own, picture], ids=["own", "picture"])
+def half() -> nn.Module:
+    return mlp().to(torch.bfloat16)
+
+
+@pytest.mark.parametrize("make", [Own, picture, half], ids=["own", "picture", "bfloat16"])
 def test_other_networks(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     run = train(make)
     assert "from step 7 on" in run.plan.choices["compile"].reason
@@ -143,7 +150,7 @@ def test_other_networks(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("what", ["counter", "kept", "listed", "outside", "random", "numpy's", "item", "array", "data",
-                                  "masked", "other buffer", "constant"])  # fmt: skip
+                                  "masked", "other buffer", "unregistered", "constant"])  # fmt: skip
 def test_what_cannot_be_recorded_is_taken_as_it_is(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def odd() -> nn.Module:
         return Odd(what)

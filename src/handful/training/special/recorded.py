@@ -79,6 +79,8 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
     read: numbers of those whose value was asked for; others: those that neither were known nor come from an operation.
     """
 
+    supports_higher_order_operators = True  # or they would fail
+
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False  # to skip it, torch imports it: 2 s
@@ -87,6 +89,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.operations, self.read, self.sees = list[Operation](), list[int](), False
         self.others, self.numbers, self.count = dict[int, Tensor](), dict[int, tuple[int, ref[Tensor]]](), 0
+        self.versions = list[int]()  # of the others, when they came
         for tensor in known:
             self.add(tensor)
 
@@ -108,6 +111,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 number, found = self.numbers.get(id(value), (-1, None))
                 if found is None or found() is not value:
                     self.others[number := self.add(value)] = value
+                    self.versions.append(0 if value.is_inference() else value._version)
                 return At(number)
         return value
 
@@ -117,7 +121,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func is _aten._local_scalar_dense.default:
             self.read.append(given[0].number)
             return out
-        self.sees |= bool(_SEES & {*func.tags})
+        self.sees |= bool(_SEES & {*getattr(func, "tags", _SEES)})
         match out:
             case list() | tuple():
                 self.operations.append(Operation(func, given, named, [*map(self.add, out)], True))
@@ -127,15 +131,23 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def same(self, other: "Recording") -> bool:
         """Whether these are the same operations, on the same Tensors or on ones made of the same numbers."""
+        if self.operations != other.operations or self.others.keys() != other.others.keys():
+            return False
         made = {o.given[0].number for o in self.operations if o.call is _aten.lift_fresh.default}  # by torch.tensor
-        pairs = [(n in made, a, other.others.get(n)) for n, a in self.others.items()]
-        alike = all(a is b or (is_made and bits(a) == bits(b)) for is_made, a, b in pairs)
-        return self.operations == other.operations and alike
+        pairs = [(a, other.others[n], bits(a) if n in made else None) for n, a in self.others.items()]
+        return all(a is b or (known is not None and known == bits(b)) for a, b, known in pairs)
+
+    def changes_others(self) -> bool:
+        now = [0 if value.is_inference() else value._version for value in self.others.values()]
+        return now != self.versions
 
 
-def bits(tensor: Tensor | None) -> object:
-    """What Tensors of the same numbers have in common."""
-    return tensor is not None and (tensor.dtype, tensor.shape, tensor.detach().numpy().tobytes())
+def bits(*tensors: Tensor) -> list[object] | None:
+    """What Tensors of the same numbers have in common; None where they have no plain numbers."""
+    with suppress(*MISTAKES):
+        plain = [tensor.detach().contiguous() for tensor in tensors]
+        return [(p.dtype, p.shape, p.reshape(-1).view(torch.uint8).numpy().tobytes()) for p in plain]
+    return None
 
 
 def each(value: Any, change: Callable[[int], Any]) -> Any:
@@ -271,7 +283,7 @@ class Recorded:
         whys = {
             "the model or its loss takes numbers out of Tensors": looks.taken or len(recording.read) != 2,  # our own
             "what some of them give depends on the numbers in the data": recording.sees,
-            "the model does more than to call them": in_python(self.t) != before,
+            "the model does more than to call them": in_python(self.t) != before or recording.changes_others(),
             "parameters share a gradient": len({*wanted[len(wanted) - len(body.moved) :]}) < len(body.moved),
             "they differ from step to step": body.first is not None and not recording.same(body.first),
         }
@@ -287,14 +299,14 @@ class Recorded:
     def check(self, step: ExactGradient, body: Body) -> Iterator[Batch]:
         """Take the step as it is, and hold what it comes to against what was recorded, to the bit."""
         assert body.run is not None
-        before, found, buffers = in_python(self.t), list[object](), step.objective.buffers
+        before, found, buffers = in_python(self.t), None, step.objective.buffers
         with suppress(*MISTAKES, MemoryError), torch.no_grad():
             outputs = body.run(*step.part.tensors().values())[1:]
-            found = [*map(bits, [*outputs, *buffers, torch.default_generator.get_state()])]
+            found = bits(*outputs, *buffers, torch.default_generator.get_state())
         step.put_back()
         step.objective.seed_dropout(step.dropout)
         yield step.part
-        if found != [*map(bits, [*left(step, body), *buffers, torch.default_generator.get_state()])]:
+        if found is None or found != bits(*left(step, body), *buffers, torch.default_generator.get_state()):
             self.give_up("they do not give the bits of the step itself")
         elif in_python(self.t) != before:
             self.give_up("the model does more than to call them")
@@ -341,6 +353,7 @@ def may_be(t: Training) -> bool:
         or t.training_step is not None
         or t.state.callbacks.all
         or needs_closure(t.state.optimizer)
+        or any(type(p) not in (Tensor, nn.Parameter) for p in (*objective.parameters, *objective.buffers))
         or any(isinstance(m, torch.jit.ScriptModule) for m in objective.model.modules())
         or any(hooks)
     )
