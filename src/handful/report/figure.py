@@ -133,7 +133,8 @@ def _log_scale(values: Sequence[Floats]) -> dict[str, object]:
     joined = np.concatenate([np.empty(0), *values])
     positive = joined[np.isfinite(joined) & (joined > 0)]
     low, high = (positive.min(), positive.max()) if len(positive) else (1.0, 1.0)
-    ticks = {} if high >= 1e9 * low else {"dtick": "D2" if high < 1e3 * low else 1}
+    own = high >= 1e9 * low or low < high < 5 * low  # of so little, 1, 2, 5 may have none
+    ticks = {} if own else {"dtick": "D2" if high < 1e3 * low else 1}
     return {"type": "log", "tickformat": "~s" if low >= 1 else "~g", **ticks}
 
 
