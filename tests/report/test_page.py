@@ -253,6 +253,29 @@ def test_the_best_held_out_score_is_marked_the_right_way_round():
     assert at == {"Loss": [[1.0]], "Accuracy": [[2.0]], "Wonder": []}  # of a wonder nobody knows which way is better
 
 
+def test_the_look_that_was_kept_is_marked_in_every_figure():
+    pairs = [(3.0, 0.5), (2.0, 0.9), (1.0, 0.8), (1.5, 0.8)]  # that of the lowest loss, not of the highest accuracy
+    rows = [{"step": i, "valid_loss": loss, "valid_accuracy": share} for i, (loss, share) in enumerate(pairs)]
+    found = curves(rows, scores={"valid_loss": 1.0, "valid_accuracy": 0.8})
+    marked = {f.title: [(t["x"], t["text"]) for t in f.spec["data"] if t["mode"] == "markers+text"] for f in found}
+    assert marked == {"Loss": [([2.0], ["best 1"])], "Accuracy": [([2.0], ["kept 80.0%"])]}
+
+
+@pytest.mark.parametrize(("y", "own"), [([0.56, 0.69], True), ([0.5, 0.5], False), ([0.1, 0.9], False)])
+def test_a_log_axis_of_little_span_has_the_ticks_that_fit_it(y, own):
+    axis = figure_lines("t", "x", "y", [Line("a", [1, 2], y)], log_y=True).spec["layout"]["yaxis"]
+    assert ("dtick" not in axis) == own  # of 1, 2 and 5 there may be none between 0.56 and 0.69
+
+
+def test_text_of_several_lines_can_have_lines_of_its_own():
+    text = "a film that " + "goes on and " * 9 + "ends"
+    page = table_html(Grid(["row", "text"], [[1, text], [2, None]]))
+    assert '<table class="told">' in page
+    assert f'<td class="long">{text}</td>' in page
+    assert page.count('class="long"') == 3
+    assert 'class="told"' not in table_html(Grid(["row", "text"], [[1, "short"]]))
+
+
 def test_speed_is_examples_over_seconds():
     kept, rate = speed([{"position": 0, "seconds": 0.0}, {"position": 640, "seconds": 2.0}, {"step": 3}])
     assert (kept.tolist(), rate.tolist()) == ([1], [320.0])
