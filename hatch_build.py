@@ -1,6 +1,6 @@
-"""What the package says of where it lives. There is no public address yet, and none is made up: whoever publishes names it,
-`HANDFUL_ADDRESS=https://example.org/me/handful python -m build`, and the package has its project URLs and a README whose
-links lead there; without it, no URLs, and links as they stand in the tree."""
+"""What the package says of where it lives. There is no public address yet, and none is made up: whoever publishes names
+it, `HANDFUL_ADDRESS=https://example.org/me/handful python -m build`, and the package has its project URLs and a README
+whose links lead there; without it, no URLs, and links as they stand in the tree."""
 
 import os
 import re
