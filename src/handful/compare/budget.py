@@ -98,14 +98,8 @@ class Share:
         fewer = [f"{new} of {old} {name}" for name, (new, old) in counted.items() if new < old]
         late = ["no time was left for them when the data were read"] if not self.left else []
         over = [f"not kept: the least that can be compared was done after {say_seconds(passed)}"] * (passed > budget)
-        why = [
-            *over,
-            "counted once all is loaded",
-            f"at most {say_seconds(limit)} of training for each run",
-            *late,
-            *fewer,
-            *without,
-        ]
+        each = f"at most {say_seconds(limit)} of training for each run"
+        why = [*over, "counted from the opening of the data", each, *late, *fewer, *without]
         return Choice(say_seconds(budget), "given", "; ".join(why))
 
 
