@@ -153,6 +153,9 @@ def test_the_page_says_the_result_and_every_choice(tmp_path):
     assert "Accuracy 97.8% on 180 held-out rows after 24 epochs, 48 s." in text
     assert "The best of 48 looks at 180 held-out rows; on other such rows one expects 94.4% to 99.1%" in text
     assert "Stopped: 40 epochs are done." in text
+    why = "valid_loss has not improved for 8 evaluations (best 0.1 at epoch 9), train_accuracy reached 0.9"
+    said = Reader(report(tmp_path, history(480), stopped_because=why)).text
+    assert "Stopped: held-out loss has not improved for 8 evaluations (best 0.1 at epoch 9), training accuracy" in said
     given = {"data": Choice("/home/me/prices.csv", "given")}
     noted = report(tmp_path, history(480), plan=given, notes=["2 rows of /home/me/prices.csv are left out"])
     assert ("2 rows of prices.csv are left out." in noted, "/home/me" in noted) == (True, False)

@@ -66,19 +66,8 @@ def profile(
 
 
 @command
-@with_options(
-    "target",
-    "columns",
-    "windows",
-    "valid",
-    "optimizer",
-    "schedule",
-    "device",
-    "seed",
-    "quiet",
-    optimizer="sgd",
-    schedule="constant",
-)
+@with_options("target", "columns", "windows", "valid", "optimizer", "schedule", "device", "seed", "quiet",
+              optimizer="sgd", schedule="constant")  # fmt: skip
 def compare(
     data: Data,
     model: Annotated[str, typer.Option(help="auto, or a ready-made model, as in `handful train`")] = "auto",

@@ -84,14 +84,9 @@ class Share:
         return math.inf if math.isinf(left) else min(AFTER * self.left, left / more)
 
     def said(
-        self,
-        budget: float,
-        limit: float,
-        rates: tuple[int, int],
-        seeds: tuple[int, int],
-        without: list[str],
+        self, budget: float, limit: float, rates: tuple[int, int], seeds: tuple[int, int], without: list[str],
         passed: float,
-    ) -> Choice:
+    ) -> Choice:  # fmt: skip
         """The budget and what it was enough for: of the learning rates and seeds, how many of how many; where it was
         not kept, the seconds that had `passed` before the page was drawn."""
         counted = {"learning rates tried": rates, "seeds": seeds}

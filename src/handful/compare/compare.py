@@ -71,26 +71,12 @@ class Comparison(Results):
 
 
 def compare(
-    model: str | nn.Module,
-    train: object,
-    batches: int | str | Sequence[int | str] = (1, 32, "auto", "full"),
-    *,
-    target: str | None = None,
-    valid: object = 0.1,
-    epochs: float = 6,
-    budget: float | None = 300,
-    seconds: float | None = None,
-    until: stop.Rule | str | float | None = None,
-    lrs: Rates = "tune",
-    seeds: int = 3,
-    optimizer: Optimizers = "sgd",
-    schedule: object = "constant",
-    reach: tuple[str, float] | None = None,
-    seed: int = 0,
-    out: str | Path | None = None,
-    quiet: bool = False,
-    **more: object,
-) -> Comparison:
+    model: str | nn.Module, train: object, batches: int | str | Sequence[int | str] = (1, 32, "auto", "full"), *,
+    target: str | None = None, valid: object = 0.1, epochs: float = 6, budget: float | None = 300,
+    seconds: float | None = None, until: stop.Rule | str | float | None = None, lrs: Rates = "tune", seeds: int = 3,
+    optimizer: Optimizers = "sgd", schedule: object = "constant", reach: tuple[str, float] | None = None,
+    seed: int = 0, out: str | Path | None = None, quiet: bool = False, **more: object,
+) -> Comparison:  # fmt: skip
     """Train `model` with each batch size on the same examples, and measure what the batch size changes.
 
     model:    an nn.Module, copied for every run so that all start from its weights and it stays as it is; or the
@@ -316,15 +302,9 @@ def _check(
 
 
 def _time(
-    budget: float | None,
-    limit: float | None,
-    share: Share,
-    c: Comparison,
-    tries: int,
-    seeds: int,
-    chosen: Sequence[Method],
-    passed: float,
-) -> dict[str, Choice]:
+    budget: float | None, limit: float | None, share: Share, c: Comparison, tries: int, seeds: int,
+    chosen: Sequence[Method], passed: float,
+) -> dict[str, Choice]:  # fmt: skip
     """The budget, and what it was not enough for."""
     if budget is None:
         return {}

@@ -112,15 +112,9 @@ def _score_figure(history: History, metric: str, xs: Mapping[str, Floats], unit:
     name, is_loss = say_name(metric), metric == "loss"
     log = is_loss and _spans_decades(*(y for _, y in found.values()))
     return figure_lines(
-        sentence(name),
-        "",
-        _with_unit(name, unit),
-        lines,
-        log_y=log,
-        markers=markers,
-        percent=is_share(metric),
+        sentence(name), "", _with_unit(name, unit), lines, log_y=log, markers=markers, percent=is_share(metric),
         wide=is_loss,
-    )
+    )  # fmt: skip
 
 
 def kept_row(history: History, scores: Mapping[str, object]) -> int | None:

@@ -78,19 +78,10 @@ def blank(x_label: str, y_label: str, **layout: object) -> "go.Figure":
 
 
 def figure_lines(
-    title: str,
-    x_label: str,
-    y_label: str,
-    lines: Sequence[Line],
-    log_x: bool = False,
-    log_y: bool = False,
-    *,
-    bands: Sequence[Band] = (),
-    markers: Sequence[Marker] = (),
-    percent: bool = False,
-    from_zero: bool = False,
+    title: str, x_label: str, y_label: str, lines: Sequence[Line], log_x: bool = False, log_y: bool = False, *,
+    bands: Sequence[Band] = (), markers: Sequence[Marker] = (), percent: bool = False, from_zero: bool = False,
     wide: bool = False,
-) -> Figure:
+) -> Figure:  # fmt: skip
     """Lines over one x, or over several x to choose from; see Line, Band, Marker.
 
     log_x, log_y: logarithmic axes, on which a y that is not positive is a gap; percent: y is a share of 1;

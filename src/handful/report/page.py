@@ -1,6 +1,7 @@
 """The page of a run: what came out, how it went, every choice that was made and why."""
 
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ from handful.report.words import (
 Scores = Mapping[str, object]
 
 FIRST = ("valid", "test", "", "train")  # whose score is named first
+HELD = {"valid": "held-out ", "train": ""}
+SCORE = re.compile(rf"\b({'|'.join(HELD)})_\w+")
 EARLY = ("it was interrupted", "it broke off", "it was cut off")  # so begins why a run ended before its rule said so
 
 
@@ -49,21 +52,11 @@ class Judged:
 
 
 def run_page(
-    *,
-    title: str,
-    plan: Mapping[str, Choice],
-    history: History,
-    scores: Scores,
-    stopped_because: str,
-    notes: Sequence[str] = (),
-    held_out: Judged | None = None,
-    details: Sequence[Part] = (),
-    pictures: Sequence[Markup] = (),
-    spent: Sequence[Part] = (),
-    command: str = "",
-    reload: bool = False,
+    *, title: str, plan: Mapping[str, Choice], history: History, scores: Scores, stopped_because: str,
+    notes: Sequence[str] = (), held_out: Judged | None = None, details: Sequence[Part] = (),
+    pictures: Sequence[Markup] = (), spent: Sequence[Part] = (), command: str = "", reload: bool = False,
     unit: str = "",
-) -> Page:
+) -> Page:  # fmt: skip
     """The page of a run.
 
     plan: its choices by name; history: the run's rows, as in history.jsonl; scores: the final ones by name
@@ -74,7 +67,7 @@ def run_page(
     unit, data = held_out.unit if held_out else unit, [plan[name].value for name in ("data", "valid") if name in plan]
     pairs = [*_in_words(history, scores, unit).items()]
     drawn: list[Part] = [*curves(history, unit, scores)] or ["Too little was logged to draw."]
-    why = stopped_because.strip().rstrip(".")
+    why = SCORE.sub(lambda of: HELD[of[1]] + say_name(of[0]), stopped_because.strip().rstrip("."))
     chance = held_out.chance if held_out else ""
     said = [text for text in (looks(history, scores, held_out), chance, why and f"Stopped: {why}.") if text]
     sections = [
