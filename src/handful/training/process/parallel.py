@@ -80,7 +80,7 @@ class Ranks(Messages):
         return float(self.told(str(seconds))) if self.sharding else seconds
 
     def part_is_last(self, parameters: Sequence[nn.Parameter]) -> None:
-        self._exchange(parameters).begin(max(1, self.batch))
+        self._exchange(parameters).begin()
 
     def add_up(self, parameters: Sequence[nn.Parameter], own: Said) -> Said:
         """Sums and gradients over all ranks: see `Exchange.finish`."""
