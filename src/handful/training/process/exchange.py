@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
@@ -73,9 +73,12 @@ class Exchange:
         `.grad`; none where no rank has a gradient or memory ran out on one. Returns what all ranks have said."""
         buckets = self.buckets or self._meet(own)
         has = self.sharding.used() if self.sharding else [p.grad is not None for p in self.parameters]
-        head = [own.loss.item(), own.weight.item(), own.out_of_memory, own.seconds, *own.signals]
-        lists = [_list(own.metrics.get(name), n) for name, n in self.sizes.items()]
-        numbers, anywhere = self._sum(buckets, np.array([*head, *chain.from_iterable(lists)]), has)
+        mine = np.zeros(HEAD + sum(self.sizes.values()))
+        mine[:HEAD] = own.loss.item(), own.weight.item(), own.out_of_memory, own.seconds, *own.signals
+        for name, values in own.metrics.items():
+            start, end = self.places[name]
+            mine[start:end] = values.tolist()
+        numbers, anywhere = self._sum(buckets, mine, has)
         _, weight, failed, seconds, *signals = numbers[:HEAD].tolist()
         sums = torch.from_numpy(numbers)
         metrics = {name: sums[start:end] for name, (start, end) in self.places.items()}
@@ -88,15 +91,15 @@ class Exchange:
                     torch._foreach_mul_(scaled, share)
             for i in self.apart:
                 self._sum_apart(self.parameters[i], share)
-        if failed or not all(anywhere):
-            for parameter, some in zip(self.parameters, anywhere, strict=True):
+        if failed or not anywhere.all():
+            for parameter, some in zip(self.parameters, anywhere.tolist(), strict=True):
                 if failed or not some:
                     parameter.grad = None
         return all_said
 
     def _sum(
         self, buckets: Buckets, numbers: NDArray[np.float64], has: Sequence[bool]
-    ) -> tuple[NDArray[np.float64], Sequence[float]]:
+    ) -> tuple[NDArray[np.float64], NDArray[np.generic]]:
         """The sums over all ranks of these numbers [n] in float64 and of these flags, and in the buckets those of the
         gradients. A message costs a small model as much as its gradients do, so there is room for the rest behind
         those, or else it is a message of its own."""
@@ -112,7 +115,7 @@ class Exchange:
             self.messages.finish(sent, flat)
         if buckets.behind is None:
             self.messages.finish(work, alone)
-            return alone[: len(numbers)].numpy(), alone[len(numbers) :].tolist()
+            return alone[: len(numbers)].numpy(), alone[len(numbers) :].numpy()
         self.bytes.copy_(buckets.behind if self.messages.size < 256 else buckets.behind.clamp_(max=255))  # flags
         return self.numbers.sum(0), self.flags
 
@@ -158,8 +161,3 @@ class Exchange:
             hook.remove()
         if self.buckets is not None:
             self.buckets.close()
-
-
-def _list(values: Tensor | None, size: int) -> list[float]:
-    found: list[float] = [0.0] * size if values is None else values.tolist()
-    return found

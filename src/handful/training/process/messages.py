@@ -63,9 +63,10 @@ class Messages:
 
     def sum(self, tensor: Tensor) -> dist.Work:
         """Start to sum a tensor over all ranks, in place: as by `dist.all_reduce`, whose checks cost a third of it."""
-        options, flat = dist.AllreduceOptions(), torch.view_as_real(tensor) if tensor.is_complex() else tensor
+        flat = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+        options, usual = dist.AllreduceOptions(), dist.distributed_c10d._get_default_group()
         options.asyncOp = True
-        return self.send(lambda group: (group or dist.group.WORLD).allreduce([flat], options), tensor)
+        return self.send(lambda group: (group or usual).allreduce([flat], options), tensor)
 
     def finish(self, work: dist.Work, tensor: Tensor, *, keep: bool = True) -> None:
         """Wait for a message, in short polls, so that signals act. Raises PeerLost, naming who is gone or silent.
