@@ -1,11 +1,14 @@
 """The way on where a step went wrong: in smaller parts, past a mini-batch, back to a checkpoint."""
 
+import random
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import torch
 
 from handful.base.errors import StepError
+from handful.data.base import Batch
 from handful.training.loop import StepByStep, descend
 from handful.training.process.interrupts import Interrupts
 from handful.training.special.coupling import training_mode
@@ -29,6 +32,12 @@ class StepOfRanks(OverRanks, StepByStep):
 
     looked = False  # whether the model draws random numbers
 
+    def choose(self) -> Batch:
+        """Note what random numbers NumPy and Python are about to draw, before the first pass."""
+        batch = super().choose()
+        self.before = None if self.looked else next_drawn()
+        return batch
+
     def update(self) -> None:
         """Say so after the first pass, if it does."""
         if not self.looked and len(self.batch):
@@ -37,9 +46,15 @@ class StepOfRanks(OverRanks, StepByStep):
             found = partial(torch.cuda.get_rng_state, device) if on_cuda else torch.default_generator.get_state
             drawn = found()
             self.objective.seed_dropout(self.dropout)
-            if not torch.equal(drawn, found()):
+            if not torch.equal(drawn, found()) or self.before != next_drawn():
                 say(self.t, DRAWN)
         super().update()
+
+
+def next_drawn() -> object:
+    """What tells the next random numbers of NumPy and of Python from others."""
+    of_numpy = np.random.get_state(legacy=False)["state"]
+    return random.getstate(), of_numpy["key"].tobytes(), of_numpy["pos"]
 
 
 def train(t: Training, moment: Callable[[], None], interrupts: Interrupts) -> str:
