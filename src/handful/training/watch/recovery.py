@@ -51,10 +51,9 @@ class StepOfRanks(OverRanks, StepByStep):
         super().update()
 
 
-def next_drawn() -> object:
+def next_drawn() -> tuple[object, str]:
     """What tells the next random numbers of NumPy and of Python from others."""
-    of_numpy = np.random.get_state(legacy=False)["state"]
-    return random.getstate(), of_numpy["key"].tobytes(), of_numpy["pos"]
+    return random.getstate(), repr(np.random.get_state(legacy=False))
 
 
 def train(t: Training, moment: Callable[[], None], interrupts: Interrupts) -> str:
