@@ -77,7 +77,6 @@ class Buckets:
             while len(self.works) < self.soon and not self.missing[len(self.works)]:
                 self.works.append(self.send(self.flats[len(self.works)]))
 
-    @torch.no_grad()
     def _fill(self, numbers: Sequence[int]) -> None:
         views, grads = list[Tensor](), list[Tensor]()
         for i in numbers:

@@ -67,7 +67,6 @@ class Exchange:
         else:
             self.touched = [0] * len(self.parameters)
 
-    @torch.no_grad()
     def finish(self, own: Said, rows: int) -> Said:
         """From gradients of a sum divided by `rows` on each rank to the sum over all, divided by the total weight, in
         `.grad`; none where no rank has a gradient or memory ran out on one. Returns what all ranks have said."""
