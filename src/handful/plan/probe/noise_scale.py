@@ -219,12 +219,9 @@ def _of_all(own: LossSums, ranks: Ranks) -> LossSums:
     if ranks.size == 1:
         return own
     names = sorted(own.metrics)
-    each = [
-        torch.stack([own.loss.double(), own.weight.double()]).cpu(),
-        *(own.metrics[name].cpu().double() for name in names),
-    ]
-    loss, *metrics = (ranks.joined(values[None]).sum(0) for values in each)
-    return LossSums(loss[0], loss[1], dict(zip(names, metrics, strict=True)))
+    values = [own.loss, own.weight, *(own.metrics[name] for name in names)]
+    loss, weight, *metrics = (ranks.joined(value.double().cpu()[None]).sum(0) for value in values)
+    return LossSums(loss, weight, dict(zip(names, metrics, strict=True)))
 
 
 def _products(

@@ -51,8 +51,7 @@ class Exchange:
         self.parameters = [p for p in parameters if p.requires_grad]
         self.buckets: Buckets | None = None
         self.apart: list[int] = []  # the parameters of sparse gradients
-        self.sizes: dict[str, int] = {}  # how many sums each metric has
-        self.places: dict[str, tuple[int, int]] = {}  # where they are among the numbers
+        self.places: dict[str, slice] = {}  # of each metric's sums among the numbers, behind those of HEAD
         self.touched = [0] * len(self.parameters)
         self.summed = [] if sharding else self.parameters
         self.hooks = [hooked(p, partial(self._touch, i)) for i, p in enumerate(self.summed)]
@@ -72,15 +71,14 @@ class Exchange:
         `.grad`; none where no rank has a gradient or memory ran out on one. Returns what all ranks have said."""
         buckets = self.buckets or self._meet(own)
         has = self.sharding.used() if self.sharding else [p.grad is not None for p in self.parameters]
-        mine = np.zeros(HEAD + sum(self.sizes.values()))
+        mine = np.zeros(self.count)
         mine[:HEAD] = own.loss.item(), own.weight.item(), own.out_of_memory, own.seconds, *own.signals
         for name, values in own.metrics.items():
-            start, end = self.places[name]
-            mine[start:end] = values.tolist()
+            mine[self.places[name]] = values.tolist()
         numbers, anywhere = self._sum(buckets, mine, has)
         _, weight, failed, seconds, *signals = numbers[:HEAD].tolist()
         sums = torch.from_numpy(numbers)
-        metrics = {name: sums[start:end] for name, (start, end) in self.places.items()}
+        metrics = {name: sums[place] for name, place in self.places.items()}
         all_said = Said(sums[0], sums[1], metrics, bool(failed), signals, seconds)
         if not failed:
             share = rows / (weight or rows)
@@ -123,7 +121,7 @@ class Exchange:
         a sum of whatever type leaves them as they are, and a flag for each parameter. 0: they are sent apart, where
         they are many, or the gradients are not where this process reads."""
         dense = [p for i, p in enumerate(self.summed) if i not in self.apart]
-        room = 8 * (HEAD + sum(self.sizes.values())) * self.messages.size
+        room = 8 * self.count * self.messages.size
         fits = room <= ROOM and dense and dense[0].device.type == "cpu" and dense[0].is_floating_point()
         return room + len(self.summed) if fits else 0
 
@@ -132,14 +130,14 @@ class Exchange:
         sparse = [i for i, p in enumerate(self.summed) if p.grad is not None and p.grad.is_sparse]
         sizes = {name: len(values) for name, values in own.metrics.items()}
         said = [json.loads(t) for t in self.messages.gather(json.dumps([sizes, sparse, max(self.touched, default=0)]))]
-        for sizes, sparse, _ in said:
-            self.sizes |= sizes
+        for others, sparse, _ in said:
+            sizes |= others
             self.apart = sorted({*self.apart, *sparse})
-        self.sizes = dict(sorted(self.sizes.items()))
+        ends = accumulate((sizes[name] for name in sorted(sizes)), initial=HEAD)
+        self.places = {name: slice(*place) for name, place in zip(sorted(sizes), pairwise(ends), strict=True)}
+        self.count = HEAD + sum(sizes.values())
         self.close()
         early = max(times for _, _, times in said) < 2
-        ends = accumulate(self.sizes.values(), initial=HEAD)
-        self.places = dict(zip(self.sizes, pairwise(ends), strict=True))
         room = self._room()
         self.buckets = Buckets(self.summed, self.apart, self.messages.sum, early=early, behind=room)
         self.bytes, flags = torch.zeros(room, dtype=torch.uint8), len(self.summed) if room else 0

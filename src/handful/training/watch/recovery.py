@@ -1,8 +1,7 @@
 """The way on where a step went wrong: in smaller parts, past a mini-batch, back to a checkpoint."""
 
 import random
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -32,28 +31,24 @@ class StepOfRanks(OverRanks, StepByStep):
 
     looked = False  # whether the model draws random numbers
 
-    def choose(self) -> Batch:
-        """Note what random numbers NumPy and Python are about to draw, before the first pass."""
-        batch = super().choose()
-        self.before = None if self.looked else next_drawn()
-        return batch
+    def parts(self, batch: Batch) -> Iterable[Batch]:
+        found = super().parts(batch)  # from here on dropout has its key
+        self.before = None if self.looked or not len(batch) else self.drawn_next()
+        return found
 
     def update(self) -> None:
         """Say so after the first pass, if it does."""
-        if not self.looked and len(self.batch):
+        if self.before is not None:
             self.looked = True
-            on_cuda, device = self.objective.device.type == "cuda", self.objective.device
-            found = partial(torch.cuda.get_rng_state, device) if on_cuda else torch.default_generator.get_state
-            drawn = found()
-            self.objective.seed_dropout(self.dropout)
-            if not torch.equal(drawn, found()) or self.before != next_drawn():
+            if self.before != self.drawn_next():
                 say(self.t, DRAWN)
         super().update()
 
-
-def next_drawn() -> tuple[object, str]:
-    """What tells the next random numbers of NumPy and of Python from others."""
-    return random.getstate(), repr(np.random.get_state(legacy=False))
+    def drawn_next(self) -> list[object]:
+        """What tells the next random numbers of Python, NumPy and torch from others."""
+        device = self.objective.device
+        states = [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+        return [random.getstate(), repr(np.random.get_state(legacy=False)), *(bytes(s.numpy()) for s in states)]
 
 
 def train(t: Training, moment: Callable[[], None], interrupts: Interrupts) -> str:
