@@ -322,6 +322,19 @@ def test_a_second_beginning_needs_half_of_the_plan(share, begins):
     assert (t.state.first is not None) is begins
 
 
+@pytest.mark.parametrize(("then", "begins"), [(0.3, True), (0.79, True), (0.81, False), (2.0, False)])
+def test_a_second_beginning_needs_a_way_that_brought_the_first_one_near(then, begins):
+    """The second half of a cosine is as far as 1/2 - 1/pi of it at the full rate: at a quarter, 0.9 of 40 epochs."""
+    t = judge(400, "default")
+    n, t.state.first = t.examples, {}
+    t.planned, t.state.position = 40 * n, 20 * n
+    left = (1 / 2 - 1 / math.pi) * 20 / 4
+    assert observe.way(t, 20 * n, 40 * n) / 4 == pytest.approx(left * n, rel=0.03)
+    looks = [(0.4, 2.0), (left - 0.1, 1.5), (left + 0.1, then), (12, 0.2), *((16 + k, 0.3) for k in range(5))]
+    t.state.history = [{"position": round(e * n), "valid_loss": v, "train_loss": 0.1} for e, v in looks]
+    assert bool(observe.rises(t, t.state.history[3])) is begins
+
+
 @pytest.mark.parametrize("after", [False, True])
 def test_a_run_that_is_cut_around_its_second_beginning_ends_with_the_same_bits(after, tmp_path):
     given = {"valid": wide(400, 1), "save_every": 13, "quiet": True}
