@@ -53,7 +53,6 @@ class Throughput:
     b: float
     tested: bool = True
     failed: tuple[tuple[int, str], ...] = ()
-    spent: float = 0.0
     micro_batches: dict[int, int] = field(default_factory=dict)
     times: Mapping[int, Sequence[float]] = field(default_factory=dict)
 
@@ -170,7 +169,7 @@ def measure_throughput(
         _time_again(t, snapshot, times, micro, repeats - 2, started + budget, timer, now)
     if not times:
         raise HandfulError(f"no trial step could be taken: {failed[0][1] if failed else 'there are no sizes to try'}")
-    return fit_times(times, failed=tuple(failed), spent=now() - started, micro=micro)
+    return fit_times(times, failed=tuple(failed), micro=micro)
 
 
 def _twice(
@@ -231,7 +230,6 @@ def fit_times(
     times: dict[int, list[float]],
     *,
     failed: tuple[tuple[int, str], ...] = (),
-    spent: float = 0.0,
     micro: dict[int, int] | None = None,
 ) -> Throughput:
     """Medians, quartiles, and the line through the medians.
@@ -245,9 +243,8 @@ def fit_times(
     low, high = (tuple(float(np.quantile(times[n], q)) for n in sizes) for q in (0.25, 0.75))
     a, b = map(float, fit_line(sizes, medians))
     return Throughput(
-        tuple(sizes), tuple(medians), low, high, a, b, failed=failed, spent=spent, micro_batches=micro or {},
-        times=times,
-    )  # fmt: skip
+        tuple(sizes), tuple(medians), low, high, a, b, failed=failed, micro_batches=micro or {}, times=times
+    )
 
 
 def fit_line(sizes: ArrayLike, seconds: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
