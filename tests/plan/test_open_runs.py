@@ -356,6 +356,8 @@ def test_a_second_beginning_needs_a_way_that_brought_the_first_one_near(then, be
     looks = [(0.4, 2.0), (left - 0.1, 1.5), (left + 0.1, then), (12, 0.2), *((16 + k, 0.3) for k in range(5))]
     t.state.history = [{"position": round(e * n), "valid_loss": v, "train_loss": 0.1} for e, v in looks]
     assert bool(observe.rises(t, t.state.history[3])) is begins
+    t.state.history[1]["valid_loss"] = 0.3  # it was near before, and then learned by heart
+    assert observe.rises(t, t.state.history[3])
 
 
 @pytest.mark.parametrize("after", [False, True])

@@ -45,7 +45,7 @@ LOWER = 8.0  # what its rate is divided by then
 BY_HEART = 4  # so many looks worse than the best, the training loss being lower than that: rows are learned by heart.
 EARLY = 0.5  # In this share of the plan the run begins again, once (later none of eight came as low), its rate over
 LESS = 4.0
-FAR = 4.0  # times the lowest loss: so high where the first beginning had gone the way that is left at that rate, not
+FAR = 4.0  # times the lowest loss: where the first beginning never was below it on so long a way as is left, it does not
 AS_GOOD = 0.5  # of a standard error: what the best look is allowed for having been the lowest of several
 RISEN, LEARNED = "the held-out loss rose from the first looks on", "the rows were learned by heart early"
 
@@ -316,12 +316,11 @@ def rises(t: Training, best: Row) -> str:
 
 
 def too_far(t: Training, looks: list[Row], lowest: float) -> bool:
-    """Whether a second beginning could not come near: where the first one had gone as far as the rest of the schedule
-    goes at the smaller rate (the sum of the rates: a step of Adam is as long as its rate), its loss was still FAR times
-    its lowest."""
+    """Whether a second beginning could not come near: on a way as long as is left at the smaller rate (the sum of the
+    rates: a step of Adam is as long as its rate) the first one's loss never was below FAR times its lowest."""
     left = way(t, t.state.position, t.planned or 0) / LESS
-    there = next((row["valid_loss"] for row in looks if way(t, 0, row["position"]) >= left), lowest)
-    return bool(there > FAR * abs(lowest))
+    there = next((k for k, row in enumerate(looks) if way(t, 0, row["position"]) >= left), len(looks))
+    return all(row["valid_loss"] > FAR * abs(lowest) for row in looks[: there + 1])
 
 
 def way(t: Training, start: int, end: int) -> float:
