@@ -238,16 +238,13 @@ def time_figure(advice: Advice, phi: float, ends: tuple[float, float]) -> Figure
     good = predicted <= REGRET
     if good.any():
         bands.append(Band("at most 10% longer", x[good], np.zeros(good.sum()), predicted[good], line=2))
+    marks, axes = (
+        [Marker("advised", advice.batch, float(time([advice.batch], phi)[0]))],
+        ("batch", "over the best one's"),
+    )
+    lines = [Line("predicted", x, predicted)]
     return figure_lines(
-        "Predicted time to a target",
-        "batch",
-        "over that of the best batch",
-        [Line("predicted", x, predicted)],
-        log_x=True,
-        bands=bands,
-        markers=[Marker("advised", advice.batch, float(time([advice.batch], phi)[0]))],
-        from_zero=True,
-        wide=True,
+        "Predicted time to a target", *axes, lines, log_x=True, bands=bands, markers=marks, from_zero=True, wide=True
     )
 
 

@@ -144,9 +144,8 @@ def take_usual(t: Training, d: Decision, why: str, *, open_length: bool) -> int:
 def may_grow(t: Training, d: Decision, size: int, share: float, known: Throughput | None) -> None:
     """Time some sizes, where the run is not over at once, so that the batch may grow later on: the noise scale is then
     measured from 6% of the run on, and what that costs is in proportion to what was trained before."""
-    first = known or d.throughput
-    assert first is not None
-    if len(first.sizes) > 1 or (known is None and planned_examples(t, d) > SHORT * first.rate(first.sizes[0])):
+    first, planned = known or d.throughput, planned_examples(t, d)
+    if first and (len(first.sizes) > 1 or (not known and planned > SHORT * first.rate(first.sizes[0]))):
         d.throughput = known or measure_times(t, d, share, quick=True, few=True)
         d.growth = choose_growth(t, d, d.throughput, size, later=True)
 
@@ -196,8 +195,7 @@ def stated_times(t: Training) -> Throughput:
 
 
 def measure_times(t: Training, d: Decision, share: float, *, quick: bool, few: bool = False) -> Throughput:
-    """Memory, and step times up to the batch cap. few: of the usual size and some from FOURFOLD on, by
-    the seconds computed for."""
+    """Memory, and step times up to the batch cap. few: of the usual size and some from FOURFOLD it on, as computed."""
     if t.objective.coupling:  # a mini-batch that does not fit cannot be cut
         d.memory = memory_of_all(t, d.cap, budget=1.0)
         d.cap = min(d.cap, d.memory.ceiling)
@@ -338,8 +336,7 @@ def choose_batch(t: Training, d: Decision, tp: Throughput) -> int:
 
 
 def choose_growth(t: Training, d: Decision, tp: Throughput, size: int, *, later: bool = False) -> Choice:
-    """How far the batch may grow from `size` on while the run goes on, or why it stays. later: the noise scale was not
-    measured yet."""
+    """How far the batch may grow from `size` on, or why it stays. later: the noise scale was not measured yet."""
     most = min(d.cap, max(tp.sizes))
     why = ""
     if 2 * size > most:

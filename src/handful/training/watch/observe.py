@@ -45,7 +45,7 @@ LOWER = 8.0  # what its rate is divided by then
 BY_HEART = 4  # so many looks worse than the best, the training loss being lower than that: rows are learned by heart.
 EARLY = 0.5  # In this share of the plan the run begins again, once (later none of eight came as low), its rate over
 LESS = 4.0
-FAR = 4.0  # times the lowest loss: where the first beginning never was below it on so long a way as is left, it does not
+FAR = 4.0  # times the lowest loss: not where the first beginning never was below it on a way as long as is left
 AS_GOOD = 0.5  # of a standard error: what the best look is allowed for having been the lowest of several
 RISEN, LEARNED = "the held-out loss rose from the first looks on", "the rows were learned by heart early"
 
