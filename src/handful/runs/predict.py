@@ -91,7 +91,9 @@ def predicted(run: Run, data: object, *, probabilities: bool = False, beams: int
         chunk: Chunk = _ends(windows, batch) if windows else {"row": batch.rows.tolist()}
         if files:
             chunk["file"] = [files[row] if row < len(files) else "" for row in batch.rows.tolist()]
-        chunk |= _columns("prediction", run.pipeline.decode(outputs, beams), run.pipeline.names)
+        rows = chunk["row"]
+        values = run.pipeline.decode(outputs, beams, lambda k, rows=rows: f"{rows[k]} of {source.name}")
+        chunk |= _columns("prediction", values, run.pipeline.names)
         if probabilities:
             numbers = np.round(run.pipeline.probabilities(outputs).numpy(), 6)
             chunk |= {f"probability_{name}": numbers[:, k].tolist() for k, name in enumerate(run.pipeline.of_classes)}

@@ -96,7 +96,8 @@ def evaluate(
     ranks: Ranks = ALONE,
     spare: Batch | None = None,
 ) -> dict[str, float]:
-    """Mean loss and every metric over all rows of the batches, each row once, in evaluation mode.
+    """Mean loss and every metric over all rows of the batches, each row once, in evaluation mode: NaN, all of them,
+    where outputs that count are NaN, which are no class.
 
     keep: called with every batch and its output, for those who want the outputs too; ranks: that look at the rows
     together, each at batches of its own, and all get the same scores; spare: what a rank puts through a sharded model
@@ -121,9 +122,10 @@ def evaluate(
                 total_weight += float(part.weight)
                 if both := objective.view(output, batch) if objective.metrics else None:
                     both = counted(both)
+                    lost = float("nan") if np.isnan(float(part.loss)) and bool(both[0].isnan().any()) else 0.0
                     by_sums = by_sums or [m.about(both[1]) for m in objective.sum_metrics]
                     for m in by_sums:
-                        sums[m.name] = sums.get(m.name, 0.0) + m.sums(*both).cpu().numpy().astype(np.float64)
+                        sums[m.name] = sums.get(m.name, 0.0) + m.sums(*both).cpu().numpy().astype(np.float64) + lost
                     if whole:
                         seen.append((both[0].to(torch.promote_types(both[0].dtype, torch.float32)), *both[1:]))
                 if keep:
@@ -167,13 +169,14 @@ def _scores(
 ) -> dict[str, float]:
     columns = [[v.cpu() for v in column if v is not None] for column in zip(*seen)] or [[], [], []]
     arrays = [torch.cat(column).numpy() if column else None for column in columns]
+    lost = arrays[0] is not None and arrays[0].dtype.kind == "f" and bool(np.isnan(arrays[0]).any())
     scores = {}
     for metric in metrics:
         if isinstance(metric, SumMetric):
             scores[metric.name] = metric.finish(sums[metric.name]) if metric.name in sums else float("nan")
             continue
         try:
-            scores[metric.name] = metric.whole(*arrays)  # type: ignore[arg-type]  # None: no output is a tensor
+            scores[metric.name] = float("nan") if lost else metric.whole(*arrays)  # type: ignore[arg-type]  # None: no output is a tensor
         except MISTAKES as error:
             shapes = " and ".join(str(list(array.shape)) for array in arrays[:2] if array is not None)
             detail = " ".join(str(error).split())[:300]
