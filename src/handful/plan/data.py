@@ -24,7 +24,7 @@ from handful.data.open import open as open_source
 from handful.data.split import HeldOut, held_out
 from handful.data.tables.cells.strings import composed
 from handful.losses.outputs import tensors_in
-from handful.models import MODELS, named
+from handful.models import FEW_ROWS, MODELS, named
 from handful.plan import balance
 from handful.plan import defaults as choose
 from handful.plan.balance import BALANCED, WEIGHTED, sampling_column
@@ -98,6 +98,7 @@ def open_data(
             weight=options.weight,
             layout="matrix" if name in (None, "linear", "mlp") else "auto",
             pictures=options.recipe == "image",
+            single=name == "linear" or (name == "auto" and len(rows) < FEW_ROWS),
             **called_with(model, options),
         )
     pipeline = replace(pipeline, collate=source.collate, cut=recipes.Cut.of(source))
