@@ -157,18 +157,19 @@ class InputChooser:
         """The columns without those next to a picture or sound, and without either labels or the table next to text."""
         kinds = {name: self.source.columns[name].kind for name in names}
         media = [name for name in names if kinds[name] in ("image", "audio")]
-        texts = [name for name in names if kinds[name] == "text"]
+        texts, way = [name for name in names if kinds[name] == "text"], ""
         others = {kind for kind in kinds.values() if kind != "text"}
         if len(media) == 1 and len(names) > 1 and not self.own_model:
             kept, why = media, f"the {'picture' if kinds[media[0]] == 'image' else 'sound'} is the input"
         elif not texts or not others or (self.own_model and not others <= _TABLE):
             return names
         elif long := [name for name in texts if words_per_row(self._look.strings(name)) >= _WORDS]:
-            kept, why = long, "the text is the input"
+            kept, why, way = long, "the text is the input", "; model='table' learns from these instead"
         else:
-            kept, why = [name for name in names if kinds[name] != "text"], "short texts, different in most rows"
+            kept = [name for name in names if kinds[name] != "text"]
+            why, way = "short texts, different in most rows", "; model='text' learns from these instead"
         stay = set(kept)
-        self.notes.append(f"Left out ({why}): {', '.join(name for name in names if name not in stay)}.")
+        self.notes.append(f"Left out ({why}): {', '.join(name for name in names if name not in stay)}{way}.")
         return kept
 
     @cached_property
