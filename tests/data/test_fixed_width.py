@@ -32,7 +32,7 @@ def written(frame, justify):
 
 
 @pytest.mark.parametrize("justify", ["ljust", "rjust"])
-@pytest.mark.parametrize("ending, end", [(".txt", "\n"), (".dat", "\r\n"), (".csv", "\n")])
+@pytest.mark.parametrize(("ending", "end"), [(".txt", "\n"), (".dat", "\r\n"), (".csv", "\n")])
 def test_every_cell_is_read(tmp_path, justify, ending, end):
     path, frame = tmp_path / f"a{ending}", table()
     path.write_bytes(("\ufeff" * (end != "\n") + written(frame, justify).replace("\n", end)).encode())
@@ -63,7 +63,9 @@ def test_what_was_trained_on_it_predicts_files_of_any_length_and_frames_alike(tm
 def test_a_line_that_cannot_be_cut_is_shown(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text(written(table(400), "ljust") + "San Francisco Bay South 12.5   Bo       7\n")
-    with pytest.raises(HandfulError, match="none there: 'San Francisco Bay South 12.5   Bo       7'; read it with panda"):
+    with pytest.raises(
+        HandfulError, match=r"none there: 'San Francisco Bay South 12\.5   Bo       7'; read it with panda"
+    ):
         handful.open(path, "price")
 
 

@@ -184,8 +184,9 @@ class Pipeline:
         lost = found.isnan().flatten(1).any(1).nonzero() if found.dim() > 1 else found.isnan().nonzero()
         if len(lost) and target.task in ("classification", "multilabel", "several"):  # numbers show it
             raise HandfulError(
-                f"{len(lost)} of these {len(found)} rows, row {called(int(lost[0]))} (from 0) the first, have no class: "
-                "the model's outputs are NaN there, as their input may be; fill in what is missing, or leave the rows out"
+                f"{len(lost)} of these {len(found)} rows, row {called(int(lost[0]))} (from 0) the first, have no "
+                "class: the model's outputs are NaN there, as their input may be; fill in what is missing, or leave "
+                "the rows out"
             )
         return target.decode(found, beams)
 
@@ -339,7 +340,8 @@ def fit_pipeline(
     layout: of a table, see TableInput; auto: "split" for ready-made models, "matrix" for own ones.
     pictures: a ready-made model takes rows [H, W] or [C, H, W] of any number of channels for pictures.
     arguments: of the user's model. named: the caller named the columns: those that only number the rows are kept.
-    single: the model is a single layer. loss: that is to be minimised, None for that of the task: it may leave out rows of a class id.
+    single: the model is a single layer.
+    loss: that is to be minimised, None for that of the task: it may leave out rows of a class id.
     Raises HandfulError: no rows, no input columns, no target (ready-made models), a target that is missing in
     a row or the same in every row, unknown names.
     """

@@ -59,8 +59,8 @@ class Lost:
             return []
         rows = f"row{'s' * (len(ids) > 1)} {some(original_rows(source, ids).tolist(), 3)}, counted from 0"
         return [f"{len(ids):,} of the {len(source):,} rows of {source.name} ({rows}) have no prediction: the model's "
-                "outputs are NaN there, as their input may be, and so are the scores; fill in what is missing, or leave "
-                "the rows out"]  # fmt: skip
+                "outputs are NaN there, as their input may be, and so are the scores; fill in what is missing, or "
+                "leave the rows out"]  # fmt: skip
 
 
 class Details:

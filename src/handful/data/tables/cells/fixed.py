@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 
 from handful.base.errors import HandfulError
 
@@ -20,7 +21,7 @@ def gaps(text: str) -> Gaps:
         return ()
     blank = [all(line[k : k + 1] in ("", " ") for line in lines) for k in range(max(map(len, lines)))]
     inked = [k for k, nothing in enumerate(blank) if not nothing]
-    found = [(k + 1, after) for k, after in zip(inked, inked[1:]) if after > k + 1]
+    found = [(k + 1, after) for k, after in itertools.pairwise(inked) if after > k + 1]
     k = 0
     while found and k <= len(found):  # a word of its own in the rows alone, or the header, belongs to what is nearer
         part = slice(found[k - 1][1] if k else 0, found[k][1] if k < len(found) else None)
@@ -35,7 +36,8 @@ def gaps(text: str) -> Gaps:
 
 
 def apart(text: str, between: Gaps) -> str:
-    """The lines as records of CSV; as they are where there are no gaps. HandfulError for a line with no blank where columns are to be cut.
+    """The lines as records of CSV; as they are where there are no gaps. HandfulError for a line with no blank where
+    columns are to be cut.
 
     >>> apart("name      age\\nNew Bo    107\\n\\n          7\\n", ((6, 10),))
     'name,age\\nNew Bo,107\\n\\n,7\\n'
@@ -50,8 +52,8 @@ def apart(text: str, between: Gaps) -> str:
             at = line.ljust(b).find(" ", a, b)
             if at < 0:
                 raise HandfulError(
-                    f"columns stand at fixed places of a line, with blanks at {a + 1} to {b}, and a line has none there: "
-                    f"'{line.strip()[:80]}'; read it with pandas.read_fwf(widths=...), and give the frame"
+                    f"columns stand at fixed places of a line, with blanks at {a + 1} to {b}, and a line has none "
+                    f"there: '{line.strip()[:80]}'; read it with pandas.read_fwf(widths=...), and give the frame"
                 )
             record.append(line[start:at].strip())
             start = at
