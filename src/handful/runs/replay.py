@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
 from handful.base.errors import shown as escaped
+from handful.base.keys import random_states
 from handful.base.plan import Row
 from handful.data.base import Batch
 from handful.optim.build import set_base
@@ -140,7 +141,7 @@ def _caption(row: Row) -> str:
 def take_again(folder: RunFolder, step: int | Literal["worst", "spike"], make: Callable[[], Training]) -> Replay:
     """Take a step of the run in a folder again: see `handful.replay`. make: the run's Training, as for `resume`."""
     history = folder.history()
-    generator_state = torch.random.get_rng_state()
+    generators = random_states()
     try:
         if isinstance(step, str):
             first, step = find(history, step, checkpoint.first_step(folder.checkpoints))
@@ -156,7 +157,7 @@ def take_again(folder: RunFolder, step: int | Literal["worst", "spike"], make: C
         with using_threads(t.plan.threads):
             found = examine(t, folder.path.name)
     finally:
-        torch.random.set_rng_state(generator_state)
+        generators()
     found.differs = check_same(history, t.state.history)
     return found
 

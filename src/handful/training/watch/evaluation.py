@@ -11,6 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from handful.base.errors import MISTAKES, HandfulError
+from handful.base.keys import drawing, dropout_seeder, key
 from handful.batches.batches import Batches
 from handful.data.base import Batch
 from handful.losses import ctc
@@ -112,7 +113,8 @@ def evaluate(
     objective.model.eval()
     try:
         # no inference mode: FSDP's buffers would stay in it (torch 2.13), and a model that differentiates would fail
-        with torch.no_grad():
+        with torch.no_grad(), drawing("evaluate"):  # what a model draws here, it draws at every look
+            dropout_seeder(objective.device)(key("evaluate", bits=32))
             for read, batch, output in outputs(objective, batches if spare is None else ranks.in_step(batches, spare)):
                 if read is spare:
                     continue
