@@ -13,32 +13,22 @@ from torch import Tensor
 from handful.base.errors import HandfulError
 from handful.base.shards import as_shared, is_shard
 
-Drawing = torch.Generator | random.Random | np.random.Generator | np.random.RandomState
+GENERATORS = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
 
 
-def drawn_to(generator: Drawing) -> Any:
+def drawn_to(generator: Any) -> Any:
     """How far a generator is."""
-    match generator:
-        case torch.Generator():
-            return generator.get_state()
-        case random.Random():
-            return generator.getstate()
-        case np.random.Generator():
-            return generator.bit_generator.state
-    return generator.get_state(legacy=False)
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
 
 
-def draw_from(generator: Drawing, state: Any) -> None:
+def draw_from(generator: Any, state: Any) -> None:
     """Let a generator go on from there."""
-    match generator:
-        case torch.Generator():
-            generator.set_state(state)
-        case random.Random():
-            generator.setstate(state)
-        case np.random.Generator():
-            generator.bit_generator.state = state
-        case _:
-            generator.set_state(state)
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    else:
+        (generator.setstate if isinstance(generator, random.Random) else generator.set_state)(state)
 
 
 _OF_ITEMS: dict[str, Any] = {"tuple": tuple, "list": list, "set": set, "frozenset": frozenset}
@@ -68,7 +58,7 @@ def pack(value: object, name: str, tensors: dict[str, Tensor]) -> object:
             return {"array": pack(torch.from_numpy(np.ascontiguousarray(value)), name, tensors)}
         case np.generic():
             return pack(value.item(), name, tensors)
-        case torch.Generator() | random.Random() | np.random.Generator() | np.random.RandomState():
+        case _ if isinstance(value, GENERATORS):
             return {"drawn": pack(drawn_to(value), name, tensors)}
         case torch.dtype():
             return {"dtype": str(value).removeprefix("torch.")}

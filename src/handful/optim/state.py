@@ -96,13 +96,13 @@ def _beside(
     packed."""
     told = {f" {name}": value for name, value in whole.items() if name not in ("state", "param_groups")}
     found, odd = dict(told), {}
-    weights = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    numbers = {id(p): i for i, p in enumerate(_weights(optimizer))}
     for place, held in _holders(optimizer):
         for name, value in held.items():
             if name in (*_PLUMBING, "defaults", "state", "param_groups") or name.startswith("_optimizer_"):
                 continue
-            if not _shares(value, optimizer) and not _static(value, weights):
-                found[place + name] = value
+            if not _shares(value, optimizer) and not _static(kept := _by_number(value, numbers), numbers):
+                found[place + name] = kept
     packed: dict[str, object] = {}
     for name, value in found.items():
         new: dict[str, Tensor] = {}
@@ -114,6 +114,31 @@ def _beside(
     return packed, {} if told and packed.keys() >= told.keys() else odd
 
 
+def _weights(optimizer: Optimizer) -> list[nn.Parameter]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _by_number(value: Any, numbers: Mapping[int, int]) -> Any:
+    """What is kept by weights, or by their ids, with their numbers in place of these."""
+    if not isinstance(value, dict) or not value:
+        return value
+    keys = [("weight", id(key)) if isinstance(key, Tensor) else ("id", key) for key in value]
+    if not all(isinstance(key, int) and key in numbers for _, key in keys):
+        return value
+    return {f"{kind} {numbers[key]}": entry for (kind, key), entry in zip(keys, value.values(), strict=True)}
+
+
+def _by_weight(kept: Any, weights: Sequence[nn.Parameter]) -> Any:
+    """The way back."""
+    found = {}
+    for name, entry in kept.items():
+        kind, _, number = str(name).partition(" ")
+        if kind not in ("weight", "id") or not number.isdecimal():
+            return kept
+        found[weights[int(number)] if kind == "weight" else id(weights[int(number)])] = entry
+    return found
+
+
 def _inside(value: Any) -> Any:
     """Its state, or its attributes, where it is no plain value and has them."""
     if hasattr(value, "load_state_dict"):
@@ -122,7 +147,7 @@ def _inside(value: Any) -> Any:
     return value if plain else getattr(value, "__dict__", None) or value
 
 
-def _static(value: object, weights: set[int]) -> bool:
+def _static(value: object, weights: Mapping[int, int]) -> bool:
     """Whether it is code, a model, a device, or made of the weights themselves."""
     match value:
         case list() | tuple():
@@ -144,7 +169,7 @@ def _put_beside(optimizer: Optimizer, beside: Mapping[str, Any]) -> None:
                     old.detach().copy_(new)
                 case dict() as old, new:
                     old.clear()
-                    old.update(new)
+                    old.update(_by_weight(new, _weights(optimizer)))
                 case old, new if hasattr(old, "load_state_dict"):
                     old.load_state_dict(new)
                 case old, dict() as new if hasattr(old, "__dict__"):

@@ -21,6 +21,7 @@ from handful.training.objective import Objective
 from handful.training.special.adapters import decodes, makes_loss
 from handful.training.special.coupling import training_mode
 from handful.training.watch.evaluation import evaluate
+from handful.training.watch.weights import left_as_it_was
 from handful.transform.target import Target
 
 T = TypeVar("T")
@@ -111,11 +112,9 @@ def in_training_alone(objective: Objective, output: object, sample: Batch, held_
         loss_in(output)
         return False
     except HandfulError:
-        kept = [buffer.clone() for buffer in objective.buffers]
-    with torch.no_grad(), drawing("try"):
+        pass
+    with torch.no_grad(), drawing("try"), left_as_it_was(objective.model):
         loss_in(objective.forward(sample) if training_mode(objective.model) else None)
-        for buffer, before in zip(objective.buffers, kept, strict=True):
-            buffer.copy_(before)
     what = f"the model ({type(objective.model).__name__}) gives its loss in training mode alone"
     if held_out:
         raise HandfulError(f"{what}, so that held-out rows cannot be scored by it: pass valid=None")

@@ -43,6 +43,7 @@ from handful.training.watch.observe import Observer
 from handful.training.watch.recovery import train
 from handful.training.watch.saved import restore
 from handful.training.watch.stop import steps
+from handful.training.watch.weights import left_as_it_was
 from handful.transform.rows import original_rows
 
 _LISTED = 64  # rows
@@ -258,15 +259,12 @@ def by_loss(losses: Floats | None, count: int) -> NDArray[np.int64]:
 def _losses(t: Training, batch: Batch) -> Floats | None:
     """The loss of each row, with the step's dropout; nothing of the model changes."""
     objective, size = t.objective, t.state.micro_batch or len(batch)
-    kept = [b.detach().clone() for b in objective.buffers]
     t.seed_dropout()
     found: list[Floats | None] = []
-    with torch.no_grad():
+    with torch.no_grad(), left_as_it_was(objective.model):
         for start in range(0, len(batch), size):
             part = objective.to_device(some_rows(batch, slice(start, start + size)))
             found.append(_of_rows(objective, objective.forward(part), part))
-        for buffer, value in zip(objective.buffers, kept, strict=True):
-            buffer.copy_(value)
     whole = [values for values in found if values is not None]
     return np.concatenate(whole) if len(whole) == len(found) else None
 

@@ -46,7 +46,7 @@ def say(t: Training, text: str) -> None:
 def fit_in(t: Training, micro_batch: int | None) -> None:
     """Put so many rows through the model at a time from here on; said where that is new."""
     if micro_batch is not None and micro_batch != t.state.micro_batch:
-        why = t.uneven(max(1, micro_batch // 4))
+        why = t.uneven(max(1, micro_batch // 2))
         say(
             t,
             f"memory ran out at step {t.state.step + 1:,}: {micro_batch:,} rows at a time go through the model "

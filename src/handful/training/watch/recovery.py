@@ -31,7 +31,7 @@ class StepOfRanks(OverRanks, StepByStep):
 
     def update(self) -> None:
         """Say so after the first pass, if it does."""
-        if not self.looked and len(self.batch):
+        if self.t.ranks.sharding and not self.looked and len(self.batch):  # else `Training.uneven` has said it
             self.looked = True
             on_cuda, device = self.objective.device.type == "cuda", self.objective.device
             found = partial(torch.cuda.get_rng_state, device) if on_cuda else torch.default_generator.get_state

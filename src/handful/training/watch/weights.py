@@ -1,20 +1,18 @@
 """The tensors of a model by name: copied, put back, averaged over the steps."""
 
-import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError, some
 from handful.base.machine import wide
 from handful.base.shards import as_shared, is_shard
-from handful.optim.packed import draw_from, pack, unpack
+from handful.optim.packed import GENERATORS, draw_from, pack, unpack
 
 Weights = dict[str, Tensor]
 MOST = 1 << 24  # numbers in a Tensor that is kept beside the weights
@@ -51,7 +49,7 @@ def left_as_it_was(model: nn.Module) -> Iterator[None]:
         for name, value in module.named_buffers(recurse=False)
         if not nn.parameter.is_lazy(value)
     ]
-    forms, tensors = beside(model)
+    first, (forms, tensors) = marks(model), beside(model)
     tensors = {name: value.clone() for name, value in tensors.items()}
     places, parts = _places(model).keys(), [name for name, _ in model.named_parameters()]
     try:
@@ -65,7 +63,8 @@ def left_as_it_was(model: nn.Module) -> Iterator[None]:
             for name, (holder, key) in _places(model).items():
                 if name not in places and _packed(holder[key]) is not None:  # made by a call, and so again by the next
                     del holder[key]
-            put_beside(model, forms, tensors)
+            now = marks(model)
+            put_beside(model, {n: form for n, form in forms.items() if now.get(n) != first[n]}, tensors)
 
 
 def load_weights(model: nn.Module, weights: Weights) -> None:
@@ -110,13 +109,11 @@ def beside(model: nn.Module) -> tuple[dict[str, object], dict[str, Tensor]]:
     forms: dict[str, object] = {}
     tensors: dict[str, Tensor] = {}
     weights = set(map(id, chain(model.parameters(), model.buffers(), model.modules())))
-    aside = {id(buffer) for name, buffer in model.named_buffers() if name not in model.state_dict()}
-    for name, (holder, key) in _places(model).items():
-        if (found := _packed(holder[key], name, weights - aside)) is not None:
-            forms[name] = found[0]
-            tensors |= found[1]
-    for name, value in model.state_dict().items():
-        if not isinstance(value, Tensor) and (found := _packed(value, name)) is not None:
+    told = model.state_dict()
+    weights -= {id(buffer) for name, buffer in model.named_buffers() if name not in told}
+    values = {name: holder[key] for name, (holder, key) in _places(model).items()}
+    for name, value in (values | {n: v for n, v in told.items() if not isinstance(v, Tensor)}).items():
+        if (found := _packed(value, name, weights)) is not None:
             forms[name] = found[0]
             tensors |= found[1]
     return forms, tensors
@@ -125,7 +122,9 @@ def beside(model: nn.Module) -> tuple[dict[str, object], dict[str, Tensor]]:
 def _packed(value: object, name: str = "", weights: Collection[int] = ()) -> tuple[object, dict[str, Tensor]] | None:
     new: dict[str, Tensor] = {}
     outer = value if isinstance(value, list | tuple) else [value]
-    if any(id(v) in weights or (isinstance(v, Tensor) and v.grad_fn is not None) for v in outer):
+    if hasattr(value, "_fields") or any(
+        id(v) in weights or (isinstance(v, Tensor) and v.grad_fn is not None) for v in outer
+    ):
         return None
     try:
         form = pack(value, f"beside.{name}", new)
@@ -155,22 +154,23 @@ def changed(model: nn.Module, first: Mapping[str, str]) -> tuple[dict[str, objec
 def put_beside(model: nn.Module, forms: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
     """Give a model what `beside` found, in place where it is kept in place."""
     places, inside = _places(model), dict(model.named_modules())
+    first = next((p.new_empty(0) for p in model.parameters() if not nn.parameter.is_lazy(p)), torch.empty(0))
     for name, form in forms.items():
         path, _, last = name.rpartition(".")
         new = partial(unpack, form, tensors, scalars_too=False)
         if name in places:
             holder, key = places[name]
             old = holder[key]
-            holder[key] = _put(old, new(parameter=old if isinstance(old, Tensor) else torch.empty(0)))
+            holder[key] = _put(old, new(parameter=old if isinstance(old, Tensor) else first))
         elif last == "_extra_state":
-            inside[path].set_extra_state(new(parameter=torch.empty(0)))
+            inside[path].set_extra_state(new(parameter=first))
         elif (own := inside.get(path)) is not None and last not in {*own._parameters, *own._buffers, *own._modules}:
-            vars(own)[last] = new(parameter=torch.empty(0))  # type: ignore[index]
+            vars(own)[last] = new(parameter=first)  # type: ignore[index]
 
 
 def _put(old: Any, new: Any) -> Any:
     match old, new:
-        case Tensor(), Tensor() if old.dtype == new.dtype:
+        case Tensor(), Tensor() if old.dtype == new.dtype and old.shape == new.shape:
             put_back(old.detach(), new)
             return old
         case list(), list():
@@ -181,7 +181,7 @@ def _put(old: Any, new: Any) -> Any:
             for key in old.keys() - new.keys():
                 del old[key]
             return old
-        case torch.Generator() | random.Random() | np.random.Generator() | np.random.RandomState(), _:
+        case _ if isinstance(old, GENERATORS):
             draw_from(old, new)
             return old
     return new
@@ -189,8 +189,7 @@ def _put(old: Any, new: Any) -> Any:
 
 def lost(model: nn.Module, first: Mapping[str, str]) -> list[str]:
     """A note on what of `beside` has changed since, if anything has."""
-    now = marks(model)
-    names = [name for name in now if now[name] != first.get(name)]
+    names = list(changed(model, first)[0])
     said = f"the model changes {some(names)} as it trains, which its state_dict() does not hold"
     return [f"{said}: a resumed run goes on with it, a loaded one begins with a new one; register_buffer keeps it"
             ] if names else []  # fmt: skip
