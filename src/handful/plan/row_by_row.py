@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from handful.base import stopwatch
 from handful.base.errors import MISTAKES, some
-from handful.base.keys import drawing, seed_all
+from handful.base.keys import drawing, drawn, seed_all
 from handful.base.machine import wide
 from handful.data.base import Batch, Rows
 from handful.losses.outputs import tensors_in
@@ -33,19 +33,17 @@ def called_again(objective: Objective, sample: Batch, output: object) -> list[st
     """What it means where the model, called on the same rows again in evaluation mode, gives anything but `output`, in
     words."""
 
-    def same(seed: int) -> bool:
-        def call() -> object:
-            seed_all(seed)
-            return objective.forward(sample.on_tensors(torch.clone))
-
-        pairs = zip(tensors_in(output), tensors_in(quietly(objective.model, call)), strict=True)
-        return all(torch.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in pairs)
-
-    if not same(0):
-        return ["called twice on the same rows, in evaluation mode, the model gives other outputs: it keeps something "
-                "between calls that is no buffer, and scores, micro-batches and loaded runs depend on it"]  # fmt: skip
-    drawn = "the model draws random numbers in evaluation mode, too: scores are of one draw, a prediction of a new one"
-    return [] if same(1) else [drawn]
+    call = lambda: objective.forward(sample.on_tensors(torch.clone))  # noqa: E731
+    again, draws = quietly(objective.model, lambda: drawn(call))
+    if draws:
+        return [
+            "the model draws random numbers in evaluation mode, too: scores are of one draw, a prediction of a new one"
+        ]
+    pairs = zip(tensors_in(output), tensors_in(again), strict=True)
+    if all(torch.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in pairs):
+        return []
+    return ["called twice on the same rows, in evaluation mode, the model gives other outputs: it keeps something "
+            "between calls that is no buffer, and scores, micro-batches and loaded runs depend on it"]  # fmt: skip
 
 
 def _changed_by_a_call(objective: Objective, batch: Batch) -> str | None:
@@ -180,8 +178,7 @@ def _uneven_backward(objective: Objective, batch: Batch) -> str | None:
     they do, or where that cannot be told."""
     weights, m = list(_looked_at(objective.model).values()), len(batch)
 
-    def given(parts: Sequence[slice], seed: int = 0) -> list[Tensor]:
-        seed_all(seed)
+    def given(*parts: slice) -> list[Tensor]:
         total, weight = [torch.zeros_like(w) for w in weights], 0.0
         for part in parts:
             some_rows = rows(batch, part).on_tensors(torch.clone)
@@ -195,11 +192,11 @@ def _uneven_backward(objective: Objective, batch: Batch) -> str | None:
         with torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as of the variance of one row
             training_mode(objective.model)
-            whole, parts = given([slice(0, m)]), given([slice(0, m // 2), slice(m // 2, m)])
-            least = 0.01 * max(float(g.abs().amax()) for g in whole if g.numel())
-            if any(not all(map(torch.equal, whole, given([slice(0, m)], seed))) for seed in (1, 2, 3)):
+            whole, draws = drawn(lambda: given(slice(0, m)))
+            if draws:
                 return "the model draws random numbers in training, as dropout does, and parts of a batch draw others"
-            if _apart(whole, parts, objective, least):
+            least = 0.01 * max(float(g.abs().amax()) for g in whole if g.numel())
+            if _apart(whole, given(slice(0, m // 2), slice(m // 2, m)), objective, least):
                 return "gradients of parts do not add up to that of the batch (a hook, or a layer that sees all rows?)"
             return None
 
