@@ -5,8 +5,11 @@ import importlib
 import inspect
 import json
 import re
+import runpy
+import sys
 import textwrap
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -19,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MEASURED = [ROOT / "docs" / "measured.md", ROOT / "docs" / "zh" / "measured.md"]
 README = PAGES[0].read_text()
-CODE, LOOP = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+CODE, OWN, LOOP = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_six_lines_of_the_readme_print_what_it_shows(tmp_path, monkeypatch):
@@ -36,6 +39,13 @@ def test_the_six_lines_of_the_readme_print_what_it_shows(tmp_path, monkeypatch):
     scores = ast.literal_eval(re.findall(r"^\{'valid_loss.*\}$", README, re.MULTILINE)[0])
     assert run.scores == pytest.approx(scores, rel=0.02)
     assert str(run.predict("digits")[:5]) in README
+
+
+def test_the_lines_for_data_of_ones_own_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(OWN, names := {})
+    assert names["run"].scores["valid_r2"] > 0.2
+    assert names["run"].predict(names["table"][400:405]).shape == (5,)
 
 
 def test_the_loop_of_the_readme_is_the_loop():
@@ -139,3 +149,25 @@ def test_what_the_docs_site_is_made_of_is_in_the_tree():
     assert len(named) > 12
     for name in named:
         assert (ROOT / name).exists() or (ROOT / "docs" / name).exists(), f"mkdocs.yml names {name}"
+
+
+@pytest.mark.parametrize("address", ["", "https://example.org/me/handful"])
+def test_the_package_links_to_the_address_that_it_is_built_with_and_to_none_otherwise(monkeypatch, address):
+    interface = ModuleType("hatchling.metadata.plugin.interface")
+    interface.MetadataHookInterface = object
+    monkeypatch.setitem(sys.modules, interface.__name__, interface)
+    monkeypatch.setenv("HANDFUL_ADDRESS", address)
+    hook = runpy.run_path(str(ROOT / "hatch_build.py"))["CustomMetadataHook"]()
+    hook.root, metadata = str(ROOT), {}
+    hook.update(metadata)
+    text = metadata["readme"]["text"]
+    if not address:
+        assert text == README
+        assert "urls" not in metadata
+        return
+    links = re.findall(r"(!?)\[[^]]*\]\(([^)]+)\)", text)
+    assert all(link.startswith("https://") for _, link in links)
+    assert {f"{address}/raw/main/docs/img/report.png", f"{address}/blob/main/docs/guide.md"} <= {
+        link for _, link in links
+    }
+    assert all(link.startswith(address) for link in metadata["urls"].values())

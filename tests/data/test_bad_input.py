@@ -396,3 +396,12 @@ def test_addresses_alone_are_texts(tmp_path):
     path.write_text("code,y\n" + "\n".join(f"P{k:05d},{k % 2}" for k in range(200)))
     with pytest.raises(HandfulError, match="as in an identifier"):
         handful.open(path, target="y")
+
+
+def test_a_run_that_has_the_name_of_a_data_set_is_not_taken_for_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "iris").mkdir()
+    with pytest.raises(HandfulError, match="iris is empty"):
+        handful.open("iris")
+    (tmp_path / "iris" / "run.lock").touch()  # as `handful train iris --out iris` makes it
+    assert len(handful.open("iris")) == 150

@@ -153,6 +153,9 @@ def test_the_page_says_the_result_and_every_choice(tmp_path):
     assert "Accuracy 97.8% on 180 held-out rows after 24 epochs, 48 s." in text
     assert "The best of 48 looks at 180 held-out rows; on other such rows one expects 94.4% to 99.1%" in text
     assert "Stopped: 40 epochs are done." in text
+    why = "valid_loss has not improved for 8 evaluations (best 0.1 at epoch 9), train_accuracy reached 0.9"
+    said = Reader(report(tmp_path, history(480), stopped_because=why)).text
+    assert "Stopped: held-out loss has not improved for 8 evaluations (best 0.1 at epoch 9), training accuracy" in said
     given = {"data": Choice("/home/me/prices.csv", "given")}
     noted = report(tmp_path, history(480), plan=given, notes=["2 rows of /home/me/prices.csv are left out"])
     assert ("2 rows of prices.csv are left out." in noted, "/home/me" in noted) == (True, False)
@@ -251,6 +254,29 @@ def test_the_best_held_out_score_is_marked_the_right_way_round():
     rows = [{"step": i, "valid_loss": v, "valid_accuracy": v, "valid_wonder": v} for i, v in enumerate([2.0, 1.0, 3.0])]
     at = {f.title: [t["x"] for t in f.spec["data"] if t["mode"] == "markers+text"] for f in curves(rows)}
     assert at == {"Loss": [[1.0]], "Accuracy": [[2.0]], "Wonder": []}  # of a wonder nobody knows which way is better
+
+
+def test_the_look_that_was_kept_is_marked_in_every_figure():
+    pairs = [(3.0, 0.5), (2.0, 0.9), (1.0, 0.8), (1.5, 0.8)]  # that of the lowest loss, not of the highest accuracy
+    rows = [{"step": i, "valid_loss": loss, "valid_accuracy": share} for i, (loss, share) in enumerate(pairs)]
+    found = curves(rows, scores={"valid_loss": 1.0, "valid_accuracy": 0.8})
+    marked = {f.title: [(t["x"], t["text"]) for t in f.spec["data"] if t["mode"] == "markers+text"] for f in found}
+    assert marked == {"Loss": [([2.0], ["best 1"])], "Accuracy": [([2.0], ["kept 80.0%"])]}
+
+
+@pytest.mark.parametrize(("y", "own"), [([0.56, 0.69], True), ([0.5, 0.5], False), ([0.1, 0.9], False)])
+def test_a_log_axis_of_little_span_has_the_ticks_that_fit_it(y, own):
+    axis = figure_lines("t", "x", "y", [Line("a", [1, 2], y)], log_y=True).spec["layout"]["yaxis"]
+    assert ("dtick" not in axis) == own  # of 1, 2 and 5 there may be none between 0.56 and 0.69
+
+
+def test_text_of_several_lines_can_have_lines_of_its_own():
+    text = "a film that " + "goes on and " * 9 + "ends"
+    page = table_html(Grid(["row", "text"], [[1, text], [2, None]]))
+    assert '<table class="told">' in page
+    assert f'<td class="long">{text}</td>' in page
+    assert page.count('class="long"') == 3
+    assert 'class="told"' not in table_html(Grid(["row", "text"], [[1, "short"]]))
 
 
 def test_speed_is_examples_over_seconds():

@@ -343,8 +343,8 @@ def test_a_target_of_dates_is_judged_in_dates_and_times_and_one_with_a_unit_in_i
     side, served = tmp_path / "side.html", page_of(RunFolder(tmp_path / "price")).decode()
     assert command("report", tmp_path / "dates", tmp_path / "price", "--out", side)[0] == 0
     both = side.read_text()
-    assert re.search(r"<td>\d[\d,]* d( \d+ h)?</td>", both)
-    assert re.search(r"<td>[\d,.]+ €</td>", both)
+    assert re.search(r"<td[^>]*>\d[\d,]* d( \d+ h)?</td>", both)
+    assert re.search(r"<td[^>]*>[\d,.]+ €</td>", both)
     assert '"dates (days)"' in both
     assert '"price (\\u20ac)"' in both
     assert "mean absolute error (\\u20ac)" in served

@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 RUNS, AFTER = 0.7, 0.05  # of what is left: planned for all runs; for each of what follows them
 KEPT = 0.2  # of it, which no further run may take
-PAGE = 1.5  # seconds, kept for the page: 1.0 to 1.7 were measured, most of them for what draws it to be loaded
+PAGE = 0.4  # seconds, at least kept for the page: 0.2 to 0.3 were measured, and 0.5 to load what draws it
 FEW = 3  # learning rates tried where time is short
 
 
 class Clock:
-    """How much is left of `budget` seconds that count from `began`, but for those kept for the page; no end where there
-    is no budget.
+    """How much is left of `budget` seconds that count from now, but for those kept for the page; no end where there is
+    no budget.
 
-    >>> Clock(None).left, Clock(5.0, time.perf_counter() - 6).left
+    >>> Clock(None).left, Clock(0.3, page=0.4).left
     (inf, 0.0)
     """
 
-    def __init__(self, budget: float | None, began: float | None = None, page: float = 0.0) -> None:
+    def __init__(self, budget: float | None, page: float = 0.0) -> None:
         self.budget = math.inf if budget is None else budget - page
-        self._began = time.perf_counter() if began is None else began
+        self._began = time.perf_counter()
         self.slowest = 0.0  # seconds, of the runs that `fits` was told of
 
     @property
@@ -84,21 +84,17 @@ class Share:
         return math.inf if math.isinf(left) else min(AFTER * self.left, left / more)
 
     def said(
-        self,
-        budget: float,
-        limit: float,
-        rates: tuple[int, int],
-        seeds: tuple[int, int],
-        without: list[str],
+        self, budget: float, limit: float, rates: tuple[int, int], seeds: tuple[int, int], without: list[str],
         passed: float,
-    ) -> Choice:
+    ) -> Choice:  # fmt: skip
         """The budget and what it was enough for: of the learning rates and seeds, how many of how many; where it was
         not kept, the seconds that had `passed` before the page was drawn."""
         counted = {"learning rates tried": rates, "seeds": seeds}
         fewer = [f"{new} of {old} {name}" for name, (new, old) in counted.items() if new < old]
         late = ["no time was left for them when the data were read"] if not self.left else []
         over = [f"not kept: the least that can be compared was done after {say_seconds(passed)}"] * (passed > budget)
-        why = [*over, f"at most {say_seconds(limit)} of training for each run", *late, *fewer, *without]
+        each = f"at most {say_seconds(limit)} of training for each run"
+        why = [*over, "counted from the opening of the data", each, *late, *fewer, *without]
         return Choice(say_seconds(budget), "given", "; ".join(why))
 
 

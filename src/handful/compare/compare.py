@@ -29,6 +29,7 @@ from handful.data.open import open as open_source
 from handful.data.split import split as split_rows
 from handful.optim.build import Optimizers
 from handful.optim.build import build as optimizer_of
+from handful.report.document import load
 from handful.report.page import file_name
 from handful.report.tables import text_table
 from handful.report.words import say_bytes, say_count, say_number, say_score, say_seconds, say_value
@@ -70,27 +71,12 @@ class Comparison(Results):
 
 
 def compare(
-    model: str | nn.Module,
-    train: object,
-    batches: int | str | Sequence[int | str] = (1, 32, "auto", "full"),
-    *,
-    target: str | None = None,
-    valid: object = 0.1,
-    epochs: float = 6,
-    budget: float | None = 300,
-    began: float | None = None,
-    seconds: float | None = None,
-    until: stop.Rule | str | float | None = None,
-    lrs: Rates = "tune",
-    seeds: int = 3,
-    optimizer: Optimizers = "sgd",
-    schedule: object = "constant",
-    reach: tuple[str, float] | None = None,
-    seed: int = 0,
-    out: str | Path | None = None,
-    quiet: bool = False,
-    **more: object,
-) -> Comparison:
+    model: str | nn.Module, train: object, batches: int | str | Sequence[int | str] = (1, 32, "auto", "full"), *,
+    target: str | None = None, valid: object = 0.1, epochs: float = 6, budget: float | None = 300,
+    seconds: float | None = None, until: stop.Rule | str | float | None = None, lrs: Rates = "tune", seeds: int = 3,
+    optimizer: Optimizers = "sgd", schedule: object = "constant", reach: tuple[str, float] | None = None,
+    seed: int = 0, out: str | Path | None = None, quiet: bool = False, **more: object,
+) -> Comparison:  # fmt: skip
     """Train `model` with each batch size on the same examples, and measure what the batch size changes.
 
     model:    an nn.Module, copied for every run so that all start from its weights and it stays as it is; or the
@@ -99,10 +85,9 @@ def compare(
     batches:  examples per step: 1 (stochastic gradient descent), mini-batches, "full" (batch gradient descent), "auto"
     epochs:   that every run is given: equal examples for all; seconds: a limit of time for every run as well
               (epochs=1000, seconds=5 compares at equal time instead); until: a further stop rule, such as "plateau(5)"
-    budget:   seconds for the whole comparison, page included, or None. Where it is short, or others keep the machine
-              busy, all runs get the same limit of time, fewer rates are tried, fewer seeds and batch sizes are run,
-              down to one seed of two sizes; `choices` says so
-    began:    the time.perf_counter() that the budget counts from; by default that of the call
+    budget:   seconds from the opening of the data to the page, or None; libraries are loaded before. Where it is short,
+              or others keep the machine busy, all runs get the same limit of time, fewer rates are tried, fewer seeds
+              and batch sizes are run, down to one seed of two sizes; `choices` says so
     lrs:      "tune": for every batch size, five learning rates a factor 3 apart around the optimizer's usual one
               times sqrt(batch / 32), each as long as the runs, with a seed of their own; while the best is at an end
               of the grid, up to two more beyond it; the lowest training loss wins. Or learning rates to try; or one
@@ -122,8 +107,8 @@ def compare(
     >>> [(row["method"], row["steps"]) for row in c.table]
     [('8 rows', 68), ('full batch', 4)]
     """
-    clock = Clock(budget, began, PAGE if out is not None else 0.0)
     _check(model, seeds, {"epochs": epochs, "budget": budget, "seconds": seconds}, optimizer, reach, more, out)
+    clock = Clock(budget, 0.0 if out is None else max(PAGE, load() / 2))
     source = open_source(train, target=target)
     rows, held_out = _hold_out(source, valid, seed)
     chosen = methods(batches, len(rows))
@@ -317,15 +302,9 @@ def _check(
 
 
 def _time(
-    budget: float | None,
-    limit: float | None,
-    share: Share,
-    c: Comparison,
-    tries: int,
-    seeds: int,
-    chosen: Sequence[Method],
-    passed: float,
-) -> dict[str, Choice]:
+    budget: float | None, limit: float | None, share: Share, c: Comparison, tries: int, seeds: int,
+    chosen: Sequence[Method], passed: float,
+) -> dict[str, Choice]:  # fmt: skip
     """The budget, and what it was not enough for."""
     if budget is None:
         return {}

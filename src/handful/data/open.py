@@ -230,10 +230,10 @@ def _open_path(where: str, o: Options) -> Source:
     except OSError as error:
         raise HandfulError(f"'{where[:60]}' cannot be looked up: {error.strerror}") from error
     absolute = replace(o, where=str(path.absolute()))  # so that a run can be resumed from another folder
+    if where in NAMES and (not there or (path / "run.lock").exists()):  # a run of that name is no data
+        return open_embedded(where, o)
     if there:
         return _of_store(open_store(path), absolute) if is_store(path) else _open_local(path, absolute)
-    if where in NAMES:
-        return open_embedded(where, o)
     if glob.has_magic(where):
         return _open_pattern(path, absolute)
     raise HandfulError(f"'{where}' is not a file, a folder or a data set that handful knows.{_near(path, NAMES)}")

@@ -25,16 +25,17 @@ def column(history: History, name: str) -> tuple[NDArray[np.int64], Floats]:
     return kept, np.array([as_float(history[i][name]) for i in kept.tolist()], dtype=np.float64)
 
 
-def curves(history: History, unit: str = "") -> list[Figure]:
+def curves(history: History, unit: str = "", scores: Mapping[str, object] | None = None) -> list[Figure]:
     """The figures of a run, for what its history holds: loss, other scores, learning rate, batch, speed. unit: of the
-    target."""
+    target; scores: of the weights that were kept, where they are known."""
     xs = _positions(history)
     if not xs:
         return []
     names = dict.fromkeys(name for row in history for name in row)
     metrics = dict.fromkeys(split_score(n)[1] for n in names if split_score(n)[0] and not n.endswith("_rows"))
     metrics = {m: None for m in metrics if any(len(column(history, f"{which}_{m}")[0]) > 1 for which in SETS)}
-    figures = [_score_figure(history, m, xs, unit) for m in sorted(metrics, key=lambda m: m != "loss")]
+    at = kept_row(history, scores or {})
+    figures = [_score_figure(history, m, xs, unit, at) for m in sorted(metrics, key=lambda m: m != "loss")]
     for name, words in {**SETTINGS, "noise_scale": "noise scale"}.items():
         kept, y = column(history, name)
         if len(np.unique(y)) > 1:
@@ -90,7 +91,7 @@ def _spans_decades(*ys: Floats) -> bool:
     return bool(len(values) and values.min() > 0 and values.max() > 10 * values.min())
 
 
-def _score_figure(history: History, metric: str, xs: Mapping[str, Floats], unit: str) -> Figure:
+def _score_figure(history: History, metric: str, xs: Mapping[str, Floats], unit: str, at_row: int | None) -> Figure:
     found = {which: column(history, f"{which}_{metric}") for which in SETS}
     scale, unit = _scale(metric, unit)
     found = {which: (kept, y / scale) for which, (kept, y) in found.items() if len(kept)}
@@ -102,22 +103,25 @@ def _score_figure(history: History, metric: str, xs: Mapping[str, Floats], unit:
     ]
     markers = []
     kept, y = found.get("valid", (np.empty(0, np.int64), np.empty(0)))
-    best = _best(metric, y) if np.isfinite(y).sum() > 1 else None
-    if best is not None:
-        at = {label: float(values[kept[best]]) for label, values in xs.items()}
-        markers.append(Marker(f"best {say_value(metric, y[best], unit)}", at, float(y[best])))
+    top = best(metric, y) if np.isfinite(y).sum() > 1 else None
+    if top is not None:
+        k = next(iter(np.flatnonzero(kept == at_row)), top)
+        at = {label: float(values[kept[k]]) for label, values in xs.items()}
+        word = "best" if y[k] == y[top] else "kept"
+        markers.append(Marker(f"{word} {say_value(metric, y[k], unit)}", at, float(y[k])))
     name, is_loss = say_name(metric), metric == "loss"
     log = is_loss and _spans_decades(*(y for _, y in found.values()))
     return figure_lines(
-        sentence(name),
-        "",
-        _with_unit(name, unit),
-        lines,
-        log_y=log,
-        markers=markers,
-        percent=is_share(metric),
+        sentence(name), "", _with_unit(name, unit), lines, log_y=log, markers=markers, percent=is_share(metric),
         wide=is_loss,
-    )
+    )  # fmt: skip
+
+
+def kept_row(history: History, scores: Mapping[str, object]) -> int | None:
+    """The row of the look at which the weights that were kept had these scores; None where none was such."""
+    seen = {name: value for name, value in scores.items() if split_score(name)[0] == "valid"}
+    rows = range(len(history)) if seen else ()
+    return next((k for k in rows if all(history[k].get(name) == value for name, value in seen.items())), None)
 
 
 def _scale(metric: str, unit: str) -> tuple[float, str]:
@@ -143,7 +147,7 @@ def _smoothed(y: Floats) -> Floats | None:
     return np.array(out)
 
 
-def _best(metric: str, y: Floats) -> int | None:
+def best(metric: str, y: Floats) -> int | None:
     """The index of the best finite value; None for a score of which it is not known which way is better."""
     if not has_direction(metric):
         return None

@@ -10,6 +10,7 @@ import functools
 import gzip
 import itertools
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,9 @@ from pathlib import Path
 from markupsafe import Markup
 
 from handful.base.files import made, write_text
-from handful.report.figure import Figure
+from handful.report.figure import Figure, figure_lines
 from handful.report.markup import environment
+from handful.report.traces import Line
 
 Part = Figure | Markup | str
 
@@ -73,8 +75,15 @@ class Page:
         return target
 
 
+def load() -> float:
+    """Load what draws pages, by drawing one; the seconds that it took."""
+    began = time.perf_counter()
+    Page("", [Section("", [figure_lines("", "", "", [Line("", [0.0], [0.0])])])]).html()
+    return time.perf_counter() - began
+
+
 @functools.cache
 def _packed_plotly() -> str:
     from plotly.offline import get_plotlyjs
 
-    return base64.b64encode(gzip.compress(get_plotlyjs().encode("utf-8"), 9, mtime=0)).decode("ascii")
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode("utf-8"), 6, mtime=0)).decode("ascii")

@@ -78,19 +78,10 @@ def blank(x_label: str, y_label: str, **layout: object) -> "go.Figure":
 
 
 def figure_lines(
-    title: str,
-    x_label: str,
-    y_label: str,
-    lines: Sequence[Line],
-    log_x: bool = False,
-    log_y: bool = False,
-    *,
-    bands: Sequence[Band] = (),
-    markers: Sequence[Marker] = (),
-    percent: bool = False,
-    from_zero: bool = False,
+    title: str, x_label: str, y_label: str, lines: Sequence[Line], log_x: bool = False, log_y: bool = False, *,
+    bands: Sequence[Band] = (), markers: Sequence[Marker] = (), percent: bool = False, from_zero: bool = False,
     wide: bool = False,
-) -> Figure:
+) -> Figure:  # fmt: skip
     """Lines over one x, or over several x to choose from; see Line, Band, Marker.
 
     log_x, log_y: logarithmic axes, on which a y that is not positive is a gap; percent: y is a share of 1;
@@ -133,7 +124,8 @@ def _log_scale(values: Sequence[Floats]) -> dict[str, object]:
     joined = np.concatenate([np.empty(0), *values])
     positive = joined[np.isfinite(joined) & (joined > 0)]
     low, high = (positive.min(), positive.max()) if len(positive) else (1.0, 1.0)
-    ticks = {} if high >= 1e9 * low else {"dtick": "D2" if high < 1e3 * low else 1}
+    own = high >= 1e9 * low or low < high < 5 * low  # of so little, 1, 2, 5 may have none
+    ticks = {} if own else {"dtick": "D2" if high < 1e3 * low else 1}
     return {"type": "log", "tickformat": "~s" if low >= 1 else "~g", **ticks}
 
 

@@ -1,6 +1,7 @@
 """The page of a run: what came out, how it went, every choice that was made and why."""
 
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from handful.base.plan import Choice
-from handful.report.curves import SETTINGS, History, column, curves, curves_of, speed
+from handful.report.curves import SETTINGS, History, best, column, curves, curves_of, kept_row, speed
 from handful.report.document import Page, Part, Section
 from handful.report.markup import bullet_list, choices_html, folded, preformatted, table_html, tiles
 from handful.report.tables import Grid
@@ -29,6 +30,8 @@ from handful.report.words import (
 Scores = Mapping[str, object]
 
 FIRST = ("valid", "test", "", "train")  # whose score is named first
+HELD = {"valid": "held-out ", "train": ""}
+SCORE = re.compile(rf"\b({'|'.join(HELD)})_\w+")
 EARLY = ("it was interrupted", "it broke off", "it was cut off")  # so begins why a run ended before its rule said so
 
 
@@ -49,21 +52,11 @@ class Judged:
 
 
 def run_page(
-    *,
-    title: str,
-    plan: Mapping[str, Choice],
-    history: History,
-    scores: Scores,
-    stopped_because: str,
-    notes: Sequence[str] = (),
-    held_out: Judged | None = None,
-    details: Sequence[Part] = (),
-    pictures: Sequence[Markup] = (),
-    spent: Sequence[Part] = (),
-    command: str = "",
-    reload: bool = False,
+    *, title: str, plan: Mapping[str, Choice], history: History, scores: Scores, stopped_because: str,
+    notes: Sequence[str] = (), held_out: Judged | None = None, details: Sequence[Part] = (),
+    pictures: Sequence[Markup] = (), spent: Sequence[Part] = (), command: str = "", reload: bool = False,
     unit: str = "",
-) -> Page:
+) -> Page:  # fmt: skip
     """The page of a run.
 
     plan: its choices by name; history: the run's rows, as in history.jsonl; scores: the final ones by name
@@ -73,8 +66,8 @@ def run_page(
     """
     unit, data = held_out.unit if held_out else unit, [plan[name].value for name in ("data", "valid") if name in plan]
     pairs = [*_in_words(history, scores, unit).items()]
-    drawn: list[Part] = [*curves(history, unit)] or ["Too little was logged to draw."]
-    why = stopped_because.strip().rstrip(".")
+    drawn: list[Part] = [*curves(history, unit, scores)] or ["Too little was logged to draw."]
+    why = SCORE.sub(lambda of: HELD[of[1]] + say_name(of[0]), stopped_because.strip().rstrip("."))
     chance = held_out.chance if held_out else ""
     said = [text for text in (looks(history, scores, held_out), chance, why and f"Stopped: {why}.") if text]
     sections = [
@@ -150,16 +143,22 @@ def file_name(value: object) -> object:
 def looks(history: History, scores: Scores, held_out: Judged | None) -> str:
     """How often the held-out rows were looked at before these weights were kept, and how sure their score is.
 
-    >>> rows = [{"valid_accuracy": 0.9}, {"valid_accuracy": 0.95}]
+    >>> rows = [{"valid_accuracy": 0.9, "valid_loss": 0.1}, {"valid_accuracy": 0.95, "valid_loss": 0.2}]
     >>> looks(rows, {"valid_accuracy": 0.95}, Judged(100, interval=(0.888, 0.978)))
     'The best of 2 looks at 100 held-out rows; on other such rows one expects 88.8% to 97.8% (95% interval).'
+    >>> looks(rows, {"valid_accuracy": 0.9, "valid_loss": 0.1}, None)
+    'Kept of 2 looks at the held-out rows (at the best of them 95.0%).'
     """
     name = main_score(scores)
     if name is None or split_score(name)[0] != "valid":
         return ""
-    count = len(column(history, name)[0])
+    seen = column(history, name)[1]
+    count, top, at = len(seen), best(split_score(name)[1], seen), kept_row(history, scores)
     on = f"{say_count(held_out.rows)} held-out rows" if held_out else "the held-out rows"
     said = f"The best of {count:,} looks at {on}" if count > 1 else f"One look at {on}"
+    if top is not None and at is not None and scores[name] != seen[top]:
+        unit = held_out.unit if held_out else ""
+        said = f"Kept of {count:,} looks at {on} (at the best of them {say_value(name, seen[top], unit)})"
     if held_out and held_out.interval:
         low, high = (say_value(name, edge, held_out.unit) for edge in held_out.interval)
         said += f"; on other such rows one expects {low} to {high} (95% interval)"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Rows = Sequence[Mapping[str, object]]
 MIN_LAST = 24  # a last column is wrapped to no fewer columns than this
 NO_LIMIT = 1_000_000
+LONG = 60  # characters
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,12 @@ class Grid:
         """For each column, whether its numbers are whole and below 10,000: years are written as they are, 1987."""
         numbers = [[as_float(row[i]) for row in self.rows if is_number(row[i])] for i in range(len(self.columns))]
         return [all(abs(v) < 10_000 and v.is_integer() for v in values) for values in numbers]
+
+    @property
+    def long(self) -> list[bool]:
+        """For each column, whether it holds text that takes several lines: a small screen gives it lines of its own."""
+        texts = [[row[i] for row in self.rows if isinstance(row[i], str)] for i in range(len(self.columns))]
+        return [any(len(str(text)) > LONG for text in column) for column in texts]
 
     def text(self, width: int | None = None) -> str:
         """Plain text: columns two spaces apart, numbers to the right, the last one wrapped to `width`.

@@ -12,6 +12,7 @@ NAMES = {
 }  # fmt: skip
 DATES = "days since 1970"  # the unit of dates: what they are off by is a time, and a score of it in seconds
 DAY = 86400.0  # seconds
+BEFORE = ("$", "£", "¥", "₹")  # units that are written before the number
 OFF = ("mae", "rmse")  # scores in the target's unit
 _SETS = {"valid": "", "train": "training ", "test": "test "}
 
@@ -74,17 +75,24 @@ def say_value(name: str, value: object, unit: str = "") -> str:
     ('99.96%', '1.5 €', '1 d 2 h')
     """
     if unit and split_score(name)[1] in OFF:
-        return say_seconds(value) if unit == DATES else f"{say_number(value)} {unit}"
+        return say_seconds(value) if unit == DATES else _in_unit(value, unit)
     return say_share(value) if is_share(name) else say_number(value)
 
 
 def say_off(value: object, unit: str) -> str:
     """What values of a target are apart: of dates, whose values are days, a time.
 
-    >>> say_off(1.25, "€"), say_off(1.25, DATES), say_off(3, "")
-    ('1.25 €', '1 d 6 h', '3')
+    >>> say_off(1.25, "€"), say_off(1.25, DATES), say_off(3, ""), say_off(-12000.0, "$")
+    ('1.25 €', '1 d 6 h', '3', '-$12,000')
     """
-    return say_seconds(DAY * as_float(value)) if unit == DATES else f"{say_number(value)} {unit}".rstrip()
+    return say_seconds(DAY * as_float(value)) if unit == DATES else _in_unit(value, unit)
+
+
+def _in_unit(value: object, unit: str) -> str:
+    said = say_number(value)
+    if unit in BEFORE:
+        return f"-{unit}{said[1:]}" if said.startswith("-") else f"{unit}{said}"
+    return f"{said} {unit}".rstrip()
 
 
 def say_share(value: object) -> str:

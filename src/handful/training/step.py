@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -87,6 +87,7 @@ class ExactGradient(Watched, OneStep):
         self.objective, self.batch, self.micro_batch, self.ranks = objective, batch, micro_batch, ranks
         self.seed, self.step, self.answers = seed, step, answers
         self.total = NOTHING
+        self.recorded: Callable[[ExactGradient], Iterable[Batch]] | None = None  # what is left to do: see `Recorded`
 
     def choose(self) -> Batch:
         """The mini-batch that it is of."""
@@ -108,7 +109,7 @@ class ExactGradient(Watched, OneStep):
         if not self.whole or objective.guarded:
             return self.in_parts(batch)
         self.part = objective.to_device(batch)
-        return (self.part,) if m else ()
+        return () if not m else (self.part,) if self.recorded is None else self.recorded(self)
 
     def in_parts(self, batch: Batch) -> Iterator[Batch]:
         """Some rows at a time; behind the last of them, the one division of the gradient of a sum."""
@@ -118,8 +119,7 @@ class ExactGradient(Watched, OneStep):
             self.part = self.objective.to_device(some)
             yield self.part
         if not self.whole:
-            weight = float(self.total.weight)
-            if weight == 0:
+            if (weight := float(self.total.weight)) == 0:
                 self.forget()
             if gradients := self.gradients():
                 torch._foreach_div_(gradients, weight)
@@ -141,10 +141,8 @@ class ExactGradient(Watched, OneStep):
             raise non_finite(self.objective, self.part, self.step)
         elif math.isfinite(share.item()):  # else the weight is 0, and nothing counts
             differentiate((loss,), (share,))
-        if self.total is NOTHING:
-            self.total = LossSums(loss.detach(), sums.weight.detach(), sums.known, sums.seen)
-        else:
-            self.total = self.total + sums
+        own = LossSums(loss.detach(), sums.weight.detach(), sums.known, sums.seen)
+        self.total = own if self.total is NOTHING else self.total + own
         self.passing = not self.whole or self.objective.guarded  # whose gradient is looked at, too
 
     def backward_on_device(self, loss: Tensor, share: Tensor) -> None:

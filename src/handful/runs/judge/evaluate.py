@@ -17,7 +17,7 @@ from handful.data.media.folder import file_names
 from handful.report.document import Page, Part, Section
 from handful.report.figure import Figure
 from handful.report.markup import folded, picture_grid, sound_list, table_html, tiles
-from handful.report.page import Judged, without_paths
+from handful.report.page import Judged, file_name
 from handful.report.tables import Grid, print_table
 from handful.report.truth import figure_against, figure_calibration, figure_matrix, figure_residuals
 from handful.report.words import (
@@ -105,7 +105,7 @@ class Evaluation:
         """Write the page to `path` and return it."""
         pairs = [(say_name(name), say_value(name, value, self.unit)) for name, value in self.scores.items()]
         pairs.append(("rows", say_count(self.rows)))
-        notes = [without_paths(f"{sentence(note)}.", [self.name]) for note in self.notes]
+        notes = [f"{sentence(note)}.".replace(self.name, str(file_name(self.name))) for note in self.notes]
         sections = [
             Section("Result", [tiles(sorted(pairs, key=lambda pair: "loss" in pair[0])), *notes]),
             Section("In detail", self.detail()),
@@ -113,7 +113,7 @@ class Evaluation:
         ]
         first = next((n for n in self.scores if n != "loss"), "loss")
         best = sentence(say_score(first, self.scores[first], self.unit))
-        headline = without_paths(f"{best} on {say_count(self.rows)} rows of {self.name}.", [self.name])
+        headline = f"{best} on {say_count(self.rows)} rows of {file_name(self.name)}."
         return Page(title, sections, headline=headline).write(path)
 
     def as_json(self, rows: int = 2000) -> dict[str, object]:

@@ -39,8 +39,9 @@ def write(folder: Path, t: Training) -> str | None:
     try:
         classes = t.pipeline.of_classes if t.pipeline.several else t.pipeline.classes or ()
         known = t.pipeline.task in DETAILED and len(classes) <= CLASSES
-        if t.valid is not None and t.held_out is not None and known:
-            found = evaluate(t.objective, t.pipeline, t.valid, t.held_out)
+        if t.valid is not None and t.held_out is not None:
+            rows = len(t.valid.source)
+            found = evaluate(t.objective, t.pipeline, t.valid, t.held_out) if known else Evaluation("", {}, rows)
             files.write_json(folder / EXTRAS, found.as_json())
         pixels = augmented(t.batches, t.pipeline)
         if pixels is not None:

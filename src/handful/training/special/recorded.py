@@ -1,0 +1,387 @@
+"""Steps 3 to 5 as the operations of torch that they come to, called one after the other, without autograd and the
+model's Python in between: recorded in two steps, held to the bit against a third, then taken in their place.
+
+Not where operations depend on the numbers in the data, or where the model does more than to call them, as far as that
+can be seen; every 1,024 steps it is looked again.
+"""
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from types import FunctionType
+from typing import Any, NamedTuple
+from weakref import ref
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as every_module
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from handful.base.errors import MISTAKES
+from handful.base.plan import Plan
+from handful.data.base import Batch
+from handful.optim.parts import needs_closure
+from handful.training.objective import LossSums
+from handful.training.step import ExactGradient
+from handful.training.training import Training
+from handful.training.watch.guards import non_finite
+
+FROM, SHAPES, AGAIN = 64, 4, 1024  # steps before one is recorded; shapes of mini-batches; steps from check to check
+SHORT = 0.005  # seconds: longer steps would gain less than it costs to record them
+DONE = "from step {:,} on torch's operations are called as recorded, without autograd and Python in between: same bits"
+NOT = "operations are not called as recorded: "
+_HOST = {"numpy", "tolist", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "get_rng_state", "set_rng_state"}
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_SEES = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.inplace_view}
+_aten = torch.ops.aten
+
+
+class At(NamedTuple):
+    """A Tensor of a recording, by its number."""
+
+    number: int
+
+
+class Operation(NamedTuple):
+    """A call of torch: what it is given, with `At` for Tensors; the numbers of what it gives, and whether as a list."""
+
+    call: Any
+    given: list[Any]
+    named: dict[str, Any]
+    out: list[int]
+    listed: bool
+
+    @property
+    def is_view(self) -> bool:
+        """Whether all that it does is to see a Tensor in another way."""
+        schema = self.call._schema
+        return bool(schema.returns) and not schema.is_mutable and all(r.alias_info for r in schema.returns)
+
+
+class Looks(TorchFunctionMode):
+    """Whether numbers are taken out of Tensors past torch's operations."""
+
+    taken = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> object:
+        self.taken |= getattr(func, "__name__", "") in _HOST or func == torch.Tensor.data.__get__  # type: ignore[attr-defined]
+        return func(*args, **(kwargs or {}))
+
+
+class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The operations of a block. Tensors have numbers: first those that are `known` before it.
+
+    read: numbers of those whose value was asked for; others: those that neither were known nor come from an operation.
+    """
+
+    supports_higher_order_operators = True  # or they would fail
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # to skip it, torch imports it: 2 s
+
+    def __init__(self, known: Sequence[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations, self.read, self.sees = list[Operation](), list[int](), False
+        self.others, self.numbers, self.count = dict[int, Tensor](), dict[int, tuple[int, ref[Tensor]]](), 0
+        self.versions = list[int]()  # of the others, when they came
+        for tensor in known:
+            self.add(tensor)
+
+    def add(self, given: object) -> int:
+        """The next number, of a Tensor; -1 of anything else."""
+        match given:
+            case Tensor():
+                self.numbers[id(given)] = self.count, ref(given)
+                self.count += 1
+                return self.count - 1
+        return -1
+
+    def noted(self, value: Any) -> Any:
+        """An argument, with `At` for each Tensor."""
+        match value:
+            case list() | tuple():
+                return [self.noted(one) for one in value]
+            case Tensor():
+                number, found = self.numbers.get(id(value), (-1, None))
+                if found is None or found() is not value:
+                    self.others[number := self.add(value)] = value
+                    self.versions.append(0 if value.is_inference() else value._version)
+                return At(number)
+        return value
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> object:
+        given, named = self.noted(args), {name: self.noted(value) for name, value in (kwargs or {}).items()}
+        out = func(*args, **(kwargs or {}))
+        if func is _aten._local_scalar_dense.default:
+            self.read.append(given[0].number)
+            return out
+        self.sees |= bool(_SEES & {*getattr(func, "tags", _SEES)})
+        match out:
+            case list() | tuple():
+                self.operations.append(Operation(func, given, named, [*map(self.add, out)], True))
+            case _:
+                self.operations.append(Operation(func, given, named, [self.add(out)], False))
+        return out
+
+    def same(self, other: "Recording") -> bool:
+        """Whether these are the same operations, on the same Tensors or on ones made of the same numbers."""
+        if self.operations != other.operations or self.others.keys() != other.others.keys():
+            return False
+        made = {o.given[0].number for o in self.operations if o.call is _aten.lift_fresh.default}  # by torch.tensor
+        pairs = [(a, other.others[n], bits(a) if n in made else None) for n, a in self.others.items()]
+        return all(a is b or (known is not None and known == bits(b)) for a, b, known in pairs)
+
+    def changes_others(self) -> bool:
+        now = [0 if value.is_inference() else value._version for value in self.others.values()]
+        return now != self.versions
+
+
+def bits(*tensors: Tensor) -> list[object] | None:
+    """What Tensors of the same numbers have in common; None where they have no plain numbers."""
+    with suppress(*MISTAKES):
+        plain = [tensor.detach().contiguous() for tensor in tensors]
+        return [(p.dtype, p.shape, p.reshape(-1).view(torch.uint8).numpy().tobytes()) for p in plain]
+    return None
+
+
+def each(value: Any, change: Callable[[int], Any]) -> Any:
+    """The value, with what stands for the number of each `At` in it."""
+    match value:
+        case At():
+            return change(value.number)
+        case list():
+            return [each(one, change) for one in value]
+    return value
+
+
+def simplified(r: Recording, held: Sequence[Tensor]) -> tuple[list[Operation], dict[int, Tensor], dict[int, int]]:
+    """The operations without those that come to nothing, as to transpose twice; what is the same in every step, by
+    number, as views of the Tensors `held`, which stay where they are; and numbers that are another one's Tensor."""
+    same, turned = dict[int, int](), dict[int, int]()
+    fixed = dict(enumerate(p.detach() for p in held)) | {n: other.detach() for n, other in r.others.items()}
+    kept = list[Operation]()
+    for o in r.operations:
+        given, named = (each(v, lambda n: At(same.get(n, n))) for v in (o.given, list(o.named.values())))
+        o = o._replace(given=given, named=dict(zip(o.named, named)))
+        first = next((v.number for v in given[:1] if type(v) is At), -1)
+        if o.call in (_aten.detach.default, _aten.lift_fresh.default):
+            same[o.out[0]] = first
+        elif o.call is _aten.t.default and first in turned:
+            same[o.out[0]] = turned[first]
+        else:
+            turned |= {o.out[0]: first} if o.call is _aten.t.default else {}
+            if o.is_view and first in fixed and not o.listed:
+                fixed[o.out[0]] = o.call(fixed[first], *given[1:], **o.named)
+            else:
+                kept.append(o)
+    return kept, fixed, same
+
+
+def program(r: Recording, held: Sequence[Tensor], inputs: int, wanted: Sequence[int]) -> Callable[..., list[Tensor]]:
+    """The operations as one function of the inputs, whose numbers come behind those of the Tensors `held`: it gives
+    those wanted, and lets go what is not needed any more."""
+    (kept, fixed, same), lines, scope = simplified(r, held), list[str](), dict[str, Any]()
+
+    def name(value: Any) -> str:
+        scope[found := f"c{len(scope)}"] = value
+        return found
+
+    def written(value: Any) -> str:
+        match value:
+            case list():
+                return f"[{', '.join(map(written, value))}]"
+            case At(number):
+                return name(fixed[number]) if number in fixed else f"t{number}"
+        return name(value)
+
+    results = [At(same.get(n, n)) for n in wanted]
+    needed = {at.number for at in results}
+    for o in reversed(kept):
+        if o.is_view and not needed & {*o.out}:
+            continue
+        used = set[int]()
+        each([o.given, *o.named.values()], used.add)
+        gone = [n for n in {*used, *o.out} - needed - fixed.keys() if n >= len(held) + inputs]
+        needed |= used
+        call = [*map(written, o.given), *(f"{key}={written(value)}" for key, value in o.named.items())]
+        out = ", ".join(f"t{n}" if n >= 0 else "_" for n in o.out) + "," * o.listed
+        lines.append(f" {out} = {name(o.call._op)}({', '.join(call)})" + "".join(f"; del t{n}" for n in gone))
+    head = f"def run({', '.join(f't{len(held) + k}' for k in range(inputs))}):"
+    exec("\n".join([head, *reversed(lines), f" return {written(results)}"]), scope)
+    found: Callable[..., list[Tensor]] = scope["run"]
+    return found
+
+
+@dataclass
+class Body:
+    """What is known of the steps of one shape: how one was recorded, it as a function, whether that was checked; of
+    which metrics it gives sums, of which what they see; which parameters have a gradient, where the weights lie."""
+
+    first: Recording | None = None
+    run: Callable[..., list[Tensor]] | None = None
+    checked: bool = False
+    known: list[str] = field(default_factory=list)
+    seen: list[Any] = field(default_factory=list)
+    moved: list[nn.Parameter] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+
+
+class Recorded:
+    """Takes steps 3 to 5 of a run as they were recorded, from some step on."""
+
+    def __init__(self, t: Training) -> None:
+        self.t, self.open, self.bodies = t, True, dict[object, Body]()
+        self.held = [*t.objective.parameters, *t.objective.buffers]
+
+    def parts(self, step: ExactGradient) -> Iterator[Batch]:
+        """The rows that are to go through the model: none where the step is known and was taken."""
+        part, tensors = step.part, step.part.tensors()
+        key = (len(part.rows), *((v.shape, v.dtype, v.is_contiguous()) for v in tensors.values()))
+        body, new = self.bodies.get(key), self.open and step.step >= FROM and len(tensors) == len(part.columns)
+        if body is None and new and len(self.bodies) < SHAPES and self.t.state.seconds < SHORT * step.step:
+            body = self.bodies[key] = Body()
+        if body is None:
+            yield part
+        elif body.run is None:
+            yield from self.record(step, body)
+        elif body.places != self.places():
+            self.give_up("weights are put elsewhere")
+            yield part
+        elif body.checked and step.step % AGAIN:
+            self.take(step, body)
+        else:
+            yield from self.check(step, body)
+
+    def places(self) -> list[int]:
+        return [tensor.data_ptr() for tensor in self.held]
+
+    def give_up(self, why: str) -> None:
+        self.open = False
+        self.bodies.clear()
+        self.write(NOT + why)
+
+    def write(self, reason: str) -> None:
+        """In the plan."""
+        t = self.t
+        t.plan = Plan({**t.plan.choices, "compile": replace(t.plan.choices["compile"], reason=reason)}, t.plan.notes)
+        if t.folder:
+            t.folder.save_plan(t.plan)
+
+    def record(self, step: ExactGradient, body: Body) -> Iterator[Batch]:
+        """Take the step, and write down its operations; make them a function once two steps had the same."""
+        before, looks, recording = in_python(self.t), Looks(), Recording([*self.held, *step.part.tensors().values()])
+        with looks, recording:
+            yield step.part
+        body.moved = [p for p in step.objective.parameters if p.grad is not None]
+        wanted = [at.number for at in recording.noted(left(step, body))]
+        whys = {
+            "the model or its loss takes numbers out of Tensors": looks.taken or len(recording.read) != 2,  # our own
+            "what some of them give depends on the numbers in the data": recording.sees,
+            "the model does more than to call them": in_python(self.t) != before or recording.changes_others(),
+            "parameters share a gradient": len({*wanted[len(wanted) - len(body.moved) :]}) < len(body.moved),
+            "they differ from step to step": body.first is not None and not recording.same(body.first),
+        }
+        if why := next((why for why, holds in whys.items() if holds), None):
+            self.give_up(why)
+        elif body.first is None:
+            body.first = recording
+        else:
+            body.run = program(recording, self.held, len(step.part.columns), [recording.read[1], *wanted])
+            body.known, body.seen = [*step.total.known], [one[0] for one in step.total.seen]
+            body.first, body.places = None, self.places()
+
+    def check(self, step: ExactGradient, body: Body) -> Iterator[Batch]:
+        """Take the step as it is, and hold what it comes to against what was recorded, to the bit."""
+        assert body.run is not None
+        before, found, buffers = in_python(self.t), None, step.objective.buffers
+        with suppress(*MISTAKES, MemoryError), torch.no_grad():
+            outputs = body.run(*step.part.tensors().values())[1:]
+            found = bits(*outputs, *buffers, torch.default_generator.get_state())
+        step.put_back()
+        step.objective.seed_dropout(step.dropout)
+        yield step.part
+        if found is None or found != bits(*left(step, body), *buffers, torch.default_generator.get_state()):
+            self.give_up("they do not give the bits of the step itself")
+        elif in_python(self.t) != before:
+            self.give_up("the model does more than to call them")
+        elif not body.checked:
+            body.checked = True
+            self.write(DONE.format(step.step + 2))
+
+    def take(self, step: ExactGradient, body: Body) -> None:
+        """Steps 3 to 5 as they were recorded."""
+        assert body.run is not None
+        with torch.no_grad():
+            share, loss, weight, *more = body.run(*step.part.tensors().values())
+        if not math.isfinite(loss.item()):
+            raise non_finite(step.objective, step.part, step.step)
+        k = len(body.known)
+        seen = zip(body.seen, more[k::2], more[k + 1 :: 2])
+        step.total = LossSums(loss, weight, dict(zip(body.known, more)), tuple(seen))
+        if math.isfinite(share.item()):  # else nothing counts
+            for parameter, gradient in zip(body.moved, more[k + 2 * len(body.seen) :], strict=True):
+                parameter.grad = gradient
+        step.passing = False
+
+
+def left(step: ExactGradient, body: Body) -> list[Tensor]:
+    """What steps 3 to 5 came to."""
+    total = step.total
+    found = [total.loss, total.weight, *total.known.values(), *chain(*(one[1:] for one in total.seen))]
+    return [*found, *(p.grad for p in body.moved if p.grad is not None)]
+
+
+def may_be(t: Training) -> bool:
+    """Whether steps are to be recorded, as far as can be told before."""
+    objective, compiled = t.objective, t.plan.choices.get("compile")
+    hooks = chain(
+        (getattr(m, name) for m in objective.model.modules() for name in _HOOKS),
+        (getattr(every_module, f"_global{name}") for name in _HOOKS),
+        (p._backward_hooks or p._post_accumulate_grad_hooks for p in objective.parameters),
+    )
+    return not (
+        objective.device.type != "cpu"
+        or (compiled is None or compiled.value or compiled.status == "given")
+        or "profile" in t.plan.choices
+        or t.ranks.size > 1
+        or t.training_step is not None
+        or t.state.callbacks.all
+        or needs_closure(t.state.optimizer)
+        or any(type(p) not in (Tensor, nn.Parameter) for p in (*objective.parameters, *objective.buffers))
+        or any(isinstance(m, torch.jit.ScriptModule) for m in objective.model.modules())
+        or any(hooks)
+    )
+
+
+def in_python(t: Training) -> list[object]:
+    """What a model and its loss may change besides weights: Python's and NumPy's generators, what they hold, and what
+    their functions find outside."""
+    owners = [*t.objective.model.modules(), t.objective.loss]
+    values = [v for owner in owners for v in getattr(owner, "__dict__", {}).values()]
+    values += chain(*(some.values() for some in values if type(some) is dict))
+    for f in {f for o in owners for f in (o, *vars(type(o)).values()) if type(f) is FunctionType}:
+        values += [f.__globals__[name] for name in f.__code__.co_names if name in f.__globals__]
+        for cell in f.__closure__ or ():
+            with suppress(ValueError):  # it is empty
+                values.append(cell.cell_contents)
+    found: list[object] = [random.getstate(), str(np.random.get_state(legacy=False))]
+    for value in values:  # plain ones as they are, others by which they are, and how much they hold
+        plain, holds = type(value) in (bool, int, float, str), type(value) in (dict, list, set)
+        found += [value] if plain else [One(value), len(value) if holds else 0]
+    return found
+
+
+class One:
+    """Something, kept so that nothing else is taken for it, and compared by that alone."""
+
+    def __init__(self, held: object) -> None:
+        self.held = held
+
+    def __eq__(self, other: object) -> bool:
+        return self.held is getattr(other, "held", None)

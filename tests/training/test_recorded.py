@@ -1,0 +1,223 @@
+"""Steps that are taken as recorded have the bits of the steps as they are, and what cannot be recorded is not."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import handful
+from handful.training.special import recorded
+
+CALLS: list[int] = []
+Make = Callable[[], nn.Module]
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorded, "FROM", 3)
+    monkeypatch.setattr(recorded, "SHORT", 100.0)
+
+
+class Odd(nn.Module):
+    """Does something in its forward that operations do not show, or depend on the rows for."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what, self.calls, self.kept, self.seen = what, 0, None, list[int]()
+        self.first, self.last, self.total = nn.Linear(6, 8), nn.Linear(8, 3), torch.zeros(())
+        self.register_buffer("mean", torch.zeros(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x).relu()
+        match self.what:
+            case "counter":
+                self.calls += 1
+                h = h * (1 if self.calls < 15 else 2)
+            case "kept":
+                self.kept = h.detach()
+            case "listed":
+                self.seen.append(1)
+            case "outside":
+                CALLS.append(1)
+                h = h * (1 if len(CALLS) % 20 else 2)
+            case "random":
+                h = h * (1 if random.random() < 0.5 else 2)
+            case "numpy's":
+                h = h * (1 if np.random.rand() < 0.5 else 2)
+            case "item":
+                h = h * (1 if h.mean().item() < 0.3 else 2)
+            case "array":
+                h = h * (1 if x.numpy().mean() < 0.0 else 2)
+            case "data":
+                h = h * self.last.weight.data.mean()
+            case "masked":
+                h = h + h[h[:, 0] > 0].sum(0)
+            case "other buffer":
+                self.mean = 0.9 * self.mean + 0.1 * h.detach().mean(0)
+                h = h - self.mean
+            case "unregistered":
+                self.total.add_(h.detach().mean())
+                h = h * self.total
+            case "constant":
+                scale = torch.tensor(1.5)
+                scale += 0.5
+                h = h * scale
+        return self.last(h)
+
+
+class Own(nn.Module):
+    """Dropout by function, buffers in place, weights used twice, a mask, a Tensor made of numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.register_buffer("mean", torch.zeros(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.dropout(self.first(x), 0.2, self.training)
+        self.mean.mul_(0.9).add_(h.detach().mean(0), alpha=0.1)
+        h = (h - self.mean).masked_fill(h > 1, 0.0) @ self.last.weight.t() @ self.last.weight * torch.tensor(0.5)
+        return self.last(torch.where(h > 0, h, 0.1 * h))
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.GELU(), nn.Dropout(0.2), nn.Linear(8, 3))
+
+
+def picture() -> nn.Module:
+    layers = nn.Unflatten(1, (1, 2, 3)), nn.Conv2d(1, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ReLU(), nn.MaxPool2d(2)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(4, 3))
+
+
+def rows(n: int = 400) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(n, 6, generator=generator)
+    return x, (x[:, 0] > 0).long() + (x[:, 1] > 0.5).long()
+
+
+def train(
+    make: Make, until: str = "steps(50)", x_y: tuple[Tensor, Tensor] | None = None, **given: object
+) -> handful.Run:
+    CALLS.clear()
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
+    given = {"batch": 32, "lr": 1e-2, "quiet": True, "valid": None, **given}
+    return handful.fit(make(), x_y or rows(), until=until, **given)
+
+
+def same(one: handful.Run, other: handful.Run) -> None:
+    """To the bit: weights, buffers, history."""
+    for (name, a), b in zip(one.model.state_dict().items(), other.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    lines = [[{k: v for k, v in row.items() if k != "seconds"} for row in run.history] for run in (one, other)]
+    assert repr(lines[0]) == repr(lines[1])
+
+
+def as_it_is(monkeypatch: pytest.MonkeyPatch, make: Make, **given: object) -> handful.Run:
+    with monkeypatch.context() as patch:
+        patch.setattr(recorded, "FROM", 10**9)
+        return train(make, **given)
+
+
+GIVEN = [
+    {}, {"optimizer": "sgd"}, {"optimizer": "momentum", "l1": 1e-4, "clip_norm": 0.5}, {"ema": 0.9},
+    {"loss": "cross_entropy", "class_weight": "balanced"}, {"metrics": ("f1",)}, {"evaluate_every": 64, "valid": 0.1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", GIVEN, ids=repr)
+def test_the_bits_of_the_steps_as_they_are(given: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    run = train(mlp, **given)
+    assert "from step 7 on" in run.plan.choices["compile"].reason  # 4 and 5 recorded, 6 checked
+    same(run, as_it_is(monkeypatch, mlp, **given))
+
+
+def half() -> nn.Module:
+    return mlp().to(torch.bfloat16)
+
+
+@pytest.mark.parametrize("make", [Own, picture, half], ids=["own", "picture", "bfloat16"])
+def test_other_networks(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = train(make)
+    assert "from step 7 on" in run.plan.choices["compile"].reason
+    same(run, as_it_is(monkeypatch, make))
+
+
+@pytest.mark.parametrize("what", ["counter", "kept", "listed", "outside", "random", "numpy's", "item", "array", "data",
+                                  "masked", "other buffer", "unregistered", "constant"])  # fmt: skip
+def test_what_cannot_be_recorded_is_taken_as_it_is(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def odd() -> nn.Module:
+        return Odd(what)
+
+    run = train(odd)
+    assert run.plan.choices["compile"].reason.startswith(recorded.NOT)
+    if what not in ("random", "numpy's"):  # which no run keys
+        same(run, as_it_is(monkeypatch, odd))
+
+
+def test_what_changes_later_is_found_at_the_next_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorded, "AGAIN", 16)
+    holder = type("Clock", (), {"factor": 1})
+
+    class Late(Odd):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * holder.factor
+
+    monkeypatch.setattr(recorded.Recorded, "take", _changing(recorded.Recorded.take, holder))
+    run = train(lambda: Late(""))
+    assert run.plan.choices["compile"].reason == f"{recorded.NOT}they do not give the bits of the step itself"
+
+
+def _changing(take: Callable[..., None], holder: type) -> Callable[..., None]:
+    def changed(self: object, step: object, body: object) -> None:
+        take(self, step, body)
+        holder.factor = 3  # type: ignore[attr-defined]
+
+    return changed
+
+
+def test_a_resumed_run_has_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = as_it_is(monkeypatch, mlp, until="steps(40)", schedule="constant")
+    train(mlp, until="steps(20)", schedule="constant", out=tmp_path / "run")
+    resumed = handful.resume(tmp_path / "run", until="steps(40)", model=mlp(), train=rows(), quiet=True)
+    assert "from step 24 on" in resumed.plan.choices["compile"].reason
+    for a, b in zip(resumed.model.state_dict().values(), whole.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_mini_batches_of_several_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"batch": 16, "batch_growth": "grow_batch(every=2)"}
+    same(train(mlp, **given), as_it_is(monkeypatch, mlp, **given))
+
+
+def test_a_loss_that_is_not_finite_is_named_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = rows()
+    x[int(handful.Order(400, seed=0)[330:331][0])] = torch.nan
+    run = train(mlp, x_y=(x, y), preprocess=None)
+    assert "the loss is not finite at step 11" in run.stopped_because
+    same(run, as_it_is(monkeypatch, mlp, x_y=(x, y), preprocess=None))
+
+
+def test_an_error_in_the_model_leaves_no_recording_open() -> None:
+    class Fails(Odd):
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += self.training
+            if torch._C._len_torch_dispatch_stack():
+                raise OSError("of the caller's")
+            return super().forward(x)
+
+    with pytest.raises(OSError, match="of the caller's"):
+        train(lambda: Fails(""))
+    assert torch._C._len_torch_dispatch_stack() == 0
+
+
+@pytest.mark.parametrize("given", [{"compile": False}, {"callbacks": [lambda event, info: None]}, {"micro_batch": 8},
+                                   {"profile": True}], ids=str)  # fmt: skip
+def test_where_it_is_not_to_be(given: dict[str, object]) -> None:
+    assert "record" not in train(mlp, **given).plan.choices["compile"].reason
