@@ -83,9 +83,11 @@ def fit(
     True
     """
     with stopwatch(), joined_as(options) as ranks:
-        out = out and ranks.told(str(out))
-        again = (options.get("resume") or restarted()) and out is not None
-        if again and out is not None and ranks.told("yes" if RunFolder(Path(out)).holds_run() else "no") == "yes":
+        given_by, asked = ranks.gather(str(out or "")), options.get("resume") or restarted()
+        if any(given_by) and not given_by[0]:
+            raise HandfulError("rank 0 writes the run folder: give out= there, too, or on every rank")
+        out = given_by[0] or None
+        if out is not None and ranks.told("yes" if asked and RunFolder(Path(out)).holds_run() else "no") == "yes":
             given = {name: value for name, value in options.items() if name not in ("resume", "overwrite")}
             return _go_on(ranks, out, model, train, callbacks, cast(ConfigOptions, given))
         run = run_training(assemble(model, train, dict(options), out=out, ranks=ranks), callbacks)

@@ -400,6 +400,47 @@ MEASURED = {  # name -> model, options
 }
 
 
+def begin(rank, folder):
+    """The look before the first step, of a run whose rate is open, and where it ends."""
+    run = handful.fit(mlp(rank), (X, Y), batch=20, until="epochs(3)", quiet=True)
+    weights = np.concatenate([p.detach().numpy().ravel() for p in run.model.parameters()])
+    np.savez(folder / f"begun{rank}.npz", looks=[row["valid_loss"] for row in run.history if row["step"] == 0],
+             weights=weights)  # fmt: skip
+
+
+def out_of_one(rank, folder):
+    """A folder and resume= that only one rank gives; a run of a folder is gone on with."""
+    for giver, steps in ((0, 6), (0, 12), (1, 12)):
+        given = {"out": folder / f"run{giver}", "resume": "auto"} if rank == giver else {}
+        try:
+            run = handful.fit(mlp(rank), (X, Y), **{**PLAIN, "until": f"steps({steps})"}, **given, quiet=True)
+            print(run.stopped_because, len(run.history), float(run.model[0].bias[0].detach()), flush=True)
+        except handful.HandfulError as error:
+            print(error, flush=True)
+
+
+class Noisy(nn.Module):
+    """It draws from NumPy's generator in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(6, 3).double()
+
+    def forward(self, x):
+        return self.out(x + (torch.from_numpy(np.random.normal(size=tuple(x.shape))) if self.training else 0))
+
+
+def try_again(rank):
+    """A run whose model draws; two of which one rank leaves the first."""
+    run = handful.fit(Noisy(), (X, Y), **PLAIN, quiet=True)
+    print([note for note in run.plan.notes if "random" in note], flush=True)
+    for _ in range(2):
+        try:
+            suffer(rank, "exception", None, 60.0)
+        except Exception as error:
+            print(f"{rank}: {error}", flush=True)
+
+
 def moments_of(rank, folder):
     """The noise scale of one mini-batch, by this rank's parts of it; and the gradient that is left."""
     with joined("cpu", 30.0) as here:

@@ -2,6 +2,7 @@
 
 import math
 import threading
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -52,9 +53,10 @@ def step(dtype, metrics):
         for _ in range(2):
             before = len(together.sent[rank])
             w.grad = idle.grad = None
-            ranks.begin(rows=SIZE)
-            (w.sum() * (rank + 1)).real.backward()
-            heard[rank] = ranks.finish(Said(LOSSES[rank], 1.0, metrics(rank), False, [rank == 1, 0.0]), SIZE)
+            ranks.begin()
+            (w.sum() * (rank + 1) / SIZE).real.backward()
+            own = map(partial(torch.tensor, dtype=torch.float64), (LOSSES[rank], 1.0))
+            heard[rank] = ranks.finish(Said(*own, metrics(rank), False, [rank == 1, 0.0]), SIZE)
             counts[rank] = len(together.sent[rank]) - before
         heard[rank] = (heard[rank], w.grad.clone(), idle.grad)
         ranks.close()

@@ -71,6 +71,30 @@ def test_what_happens_to_one_rank_ends_all(what, tmp_path):
         assert list((tmp_path / "run" / "checkpoints").glob("*06.json"))  # the last whole step
 
 
+def test_the_folder_that_rank_0_gives_is_that_of_all(tmp_path):
+    jobs = ranks.launch(2, ranks.out_of_one, tmp_path, folder=tmp_path)
+    statuses, said = ranks.ends(jobs, tmp_path)
+    assert statuses == [0, 0], said
+    assert said[0] == said[1]
+    first, second, third = said[0].splitlines()
+    assert first.startswith("reached 6 steps")
+    assert second.startswith("reached 12 steps")
+    assert third == "rank 0 writes the run folder: give out= there, too, or on every rank"
+    assert (tmp_path / "run0" / "result.json").exists()
+    assert not (tmp_path / "run1").exists()
+
+
+def test_no_run_begins_after_one_in_which_the_ranks_lost_one_another(tmp_path):
+    jobs = ranks.launch(2, ranks.try_again, folder=tmp_path)
+    statuses, said = ranks.ends(jobs, tmp_path)
+    assert statuses == [0, 0], said
+    for text in said:
+        assert "each rank draws its own" in text
+        assert re.search(
+            "(?s)the cable is loose.*the ranks lost one another in a run before this one .rank 1 of 2", text
+        )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(int(os.environ.get("HANDFUL_KILLS", "2"))))
 def test_killed_at_any_moment_a_run_goes_on_with_another_number_of_ranks(seed, tmp_path):

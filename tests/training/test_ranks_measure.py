@@ -50,6 +50,18 @@ def test_ranks_measure_batch_and_rate_together(name, size, tmp_path):
         np.testing.assert_equal(other, first)
 
 
+def test_the_look_before_the_first_step_is_at_rank_0s_weights_and_so_may_be_the_end(tmp_path):
+    """Each rank was given other weights, and their average is what is looked at where the rate is open."""
+    jobs = ranks.launch(2, ranks.begin, tmp_path, folder=tmp_path)
+    statuses, said = ranks.ends(jobs, tmp_path)
+    assert statuses == [0, 0], said
+    first, second = (dict(np.load(tmp_path / f"begun{rank}.npz")) for rank in range(2))
+    np.testing.assert_equal(first, second)
+    ranks.begin(0, tmp_path)
+    alone = np.load(tmp_path / "begun0.npz")
+    np.testing.assert_allclose(first["looks"], alone["looks"], rtol=1e-9)
+
+
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="the kernel does not tell")
 def test_the_ranks_of_a_machine_hold_data_in_memory_once(tmp_path):
     """Two ranks take up less by one copy of the data than where each keeps its own, and end the same to the bit."""

@@ -105,7 +105,7 @@ def _assemble(
     batches, size = make_batches(data, options, chooser, device)
     choose.sharding(options, objective, ranks, chooser)
     t = make_training(data, objective, batches, size, options, chooser, ranks, folder)
-    same_start(ranks, t.plan, t.objective.model, t.state.step)
+    same_start(ranks, t.plan, t.objective.model, t.state.step, (t.state.average or {}).values())
     chooser.notes += one_copy(ranks, data.source, [batches, t.valid])
     if t.training_step is not None:
         names = tuple(options.optimizer) if isinstance(options.optimizer, Mapping) else ()

@@ -36,7 +36,8 @@ class LossSums:
     @property
     def metrics(self) -> dict[str, Tensor]:
         """The sums of all metrics."""
-        return {name: rows.sum(0) for name, rows in each_of(self.known, self.seen).items()}
+        found = each_of(self.known, self.seen).items()
+        return {name: rows[0] if len(rows) == 1 else rows.sum(0) for name, rows in found}
 
     def detached(self) -> "LossSums":
         """The sums without their graph."""

@@ -30,7 +30,6 @@ from handful.report.words import say_number
 from handful.training.objective import LossSums, Objective
 from handful.training.process.parallel import ALONE, Ranks
 from handful.training.special.coupling import rows
-from handful.training.special.exact import as_double
 from handful.training.step import NOTHING
 from handful.training.watch.guards import ZERO_WEIGHT, NonFiniteLoss, non_finite
 
@@ -220,9 +219,9 @@ def _of_all(own: LossSums, ranks: Ranks) -> LossSums:
     if ranks.size == 1:
         return own
     names = sorted(own.metrics)
-    each = [as_double([float(own.loss), float(own.weight)]), *(own.metrics[name].cpu().double() for name in names)]
-    loss, *metrics = (ranks.joined(values[None]).sum(0) for values in each)
-    return LossSums(loss[0], loss[1], dict(zip(names, metrics, strict=True)))
+    values = [own.loss, own.weight, *(own.metrics[name] for name in names)]
+    loss, weight, *metrics = (ranks.joined(value.double().cpu()[None]).sum(0) for value in values)
+    return LossSums(loss, weight, dict(zip(names, metrics, strict=True)))
 
 
 def _products(

@@ -25,10 +25,9 @@ def hooked(parameter: nn.Parameter, act: Callable[[Tensor], None]) -> RemovableH
 class Buckets:
     """The gradients of some parameters, side by side in buckets, each of which is sent as soon as it is full.
 
-    They are summed over the ranks, and divided by `rows` as they are put in, so that they need no second pass where
-    that is the total weight. Which parameters there are, and in which order they are sent, is the same on all ranks.
-    apart: the parameters of sparse gradients, by number; they are not put into buckets. behind: what is summed with
-    them behind the last gradient, in the type of that.
+    Which parameters there are, and in which order they are sent, is the same on all ranks. apart: the parameters of
+    sparse gradients, by number; they are not put into buckets. behind: what is summed with them behind the last
+    gradient, in the type of that.
     """
 
     def __init__(
@@ -49,7 +48,6 @@ class Buckets:
         self.soon = len(self.flats) - (behind > 0)  # the buckets that need not wait for the end of the backward pass
         self.filled: set[int] = set()
         self.works: list[dist.Work] = []
-        self.rows = 1
         self.open = False
         ahead = [i for i in self.views if early and self.bucket_of[i] < self.soon]
         self.hooks = [hooked(self.parameters[i], partial(self._ready, i)) for i in ahead]
@@ -64,48 +62,44 @@ class Buckets:
         self.flats.append(flat)
         self.numbers.append(numbers)
 
-    def begin(self, rows: int) -> None:
-        """The next backward pass is the last one of a mini-batch of so many rows."""
-        self.rows, self.open = rows, True
+    def begin(self) -> None:
+        """The next backward pass is the last one of a mini-batch."""
+        self.open = True
         self.filled.clear()
         self.works.clear()
         self.missing = [len(numbers) for numbers in self.numbers]
 
     def _ready(self, i: int, _: Tensor) -> None:
         if self.open:
-            self._fill(i)
+            if i in self.filled:
+                raise HandfulError("the backward pass came to a gradient twice, after it was sent to the other ranks")
+            self._fill([i])
             while len(self.works) < self.soon and not self.missing[len(self.works)]:
                 self.works.append(self.send(self.flats[len(self.works)]))
 
-    @torch.no_grad()
-    def _fill(self, i: int) -> None:
-        parameter, view = self.parameters[i], self.views[i]
-        if i in self.filled:
-            raise HandfulError("the backward pass came to a gradient twice, after it was sent to the other ranks")
-        self.filled.add(i)
-        self.missing[self.bucket_of[i]] -= 1
-        if parameter.grad is None:
-            view.zero_()
-        else:
-            grad = parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad
-            torch.div(grad, self.rows, out=view)
-        parameter.grad = view
+    def _fill(self, numbers: Sequence[int]) -> None:
+        views, grads = list[Tensor](), list[Tensor]()
+        for i in numbers:
+            parameter, view = self.parameters[i], self.views[i]
+            self.filled.add(i)
+            self.missing[self.bucket_of[i]] -= 1
+            if (grad := parameter.grad) is None:
+                view.zero_()
+            else:
+                views.append(view)
+                grads.append(grad.to_dense() if grad.is_sparse else grad)
+            parameter.grad = view
+        if views:
+            torch._foreach_copy_(views, grads)
 
-    def send_the_rest(self, rows: int) -> None:
+    def send_the_rest(self) -> None:
         """The backward pass is over: what it did not touch is zero on this rank."""
         if not self.open:
-            self.begin(rows)
-        for i in self.views:
-            if i not in self.filled:
-                self._fill(i)
+            self.begin()
+        self._fill([i for i in self.views if i not in self.filled])
         self.open = False
         for flat in self.flats[len(self.works) :]:
             self.works.append(self.send(flat))
-
-    def scale(self, weight: float) -> None:
-        """From sums divided by the rows to sums divided by the weight."""
-        if self.flats and weight not in (0, self.rows):
-            torch._foreach_mul_(self.flats, self.rows / weight)
 
     def close(self) -> None:
         for hook in self.hooks:

@@ -62,8 +62,11 @@ class Messages:
         return work
 
     def sum(self, tensor: Tensor) -> dist.Work:
-        """Start to sum a tensor over all ranks, in place."""
-        return self.send(lambda group: dist.all_reduce(tensor, group=group, async_op=True), tensor)
+        """Start to sum a tensor over all ranks, in place: as by `dist.all_reduce`, whose checks cost a third of it."""
+        flat = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+        options, usual = dist.AllreduceOptions(), dist.distributed_c10d._get_default_group()
+        options.asyncOp = True
+        return self.send(lambda group: (group or usual).allreduce([flat], options), tensor)
 
     def finish(self, work: dist.Work, tensor: Tensor, *, keep: bool = True) -> None:
         """Wait for a message, in short polls, so that signals act. Raises PeerLost, naming who is gone or silent.

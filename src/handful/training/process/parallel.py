@@ -21,6 +21,7 @@ from handful.training.process.sharding import Sharding
 
 T = TypeVar("T")
 _MEETINGS = count()
+_LOST: list[BaseException] = []  # why a run of this process lost the other ranks: a message of it is still under way
 LATER = 5.0  # seconds after the limit that torch gives up: its sentence names nobody
 
 
@@ -80,7 +81,7 @@ class Ranks(Messages):
         return float(self.told(str(seconds))) if self.sharding else seconds
 
     def part_is_last(self, parameters: Sequence[nn.Parameter]) -> None:
-        self._exchange(parameters).begin(max(1, self.batch))
+        self._exchange(parameters).begin()
 
     def add_up(self, parameters: Sequence[nn.Parameter], own: Said) -> Said:
         """Sums and gradients over all ranks: see `Exchange.finish`."""
@@ -117,8 +118,11 @@ def joined(device: str, limit: float, *, alone: bool = False) -> Iterator[Ranks]
     """This process's Ranks, for one run. What ends it here is told to the others."""
     ranks = join(device, limit, alone=alone)
     try:
+        if ranks.size > 1 and _LOST:
+            raise HandfulError(f"the ranks lost one another in a run before this one ({_LOST[0]}): start them again")
         yield ranks
     except BaseException as error:
+        _LOST.extend([ranks.lost] if ranks.lost else [])
         ranks.leave(error)
         raise
     finally:

@@ -55,8 +55,8 @@ class Sharding:
             fsdp.set_gradient_divide_factor(1.0)
             fsdp.set_force_sum_reduction_for_comms(True)
             fsdp.set_reduce_scatter_unused_params(True)
-            fsdp.set_custom_all_gather(_Gather(self.messages))  # type: ignore[arg-type]
-            fsdp.set_custom_reduce_scatter(_Reduce(self.messages))  # type: ignore[arg-type]
+            fsdp.set_custom_all_gather(_Message(self.messages, dist.all_gather_single))  # type: ignore[arg-type]
+            fsdp.set_custom_reduce_scatter(_Message(self.messages, dist.reduce_scatter_single))  # type: ignore[arg-type]
             places = [(name, model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in own]
             block.register_forward_pre_hook(partial(self._watch, places))
         return model.to(device)
@@ -109,32 +109,18 @@ class Sharding:
         return self.given
 
 
-class _Messages:
-    """A message of FSDP's with a limit and a name, as ours are."""
+class _Message:
+    """A message of FSDP's, by a function of torch.distributed, with a limit and a name, as ours are."""
 
-    def __init__(self, messages: Messages) -> None:
-        self.messages = messages
+    def __init__(self, messages: Messages, of: Callable[..., dist.Work | None]) -> None:
+        self.messages, self.of = messages, of
 
     def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
         return torch.empty(*size, dtype=dtype, device=device)
 
-
-class _Gather(_Messages):
-    def __call__(self, output_tensor: Tensor, input_tensor: Tensor, group: object, async_op: bool = False) -> None:
-        work = self.messages.send(
-            lambda own: dist.all_gather_single(output_tensor, input_tensor, group=own, async_op=True), input_tensor
-        )
-        self.messages.finish(work, input_tensor, keep=False)
-
-
-class _Reduce(_Messages):
-    def __call__(
-        self, output_tensor: Tensor, input_tensor: Tensor, group: object, op: object, async_op: bool = False
-    ) -> None:
-        work = self.messages.send(
-            lambda own: dist.reduce_scatter_single(output_tensor, input_tensor, group=own, async_op=True), input_tensor
-        )
-        self.messages.finish(work, input_tensor, keep=False)
+    def __call__(self, output_tensor: Tensor, input_tensor: Tensor, **_: object) -> None:
+        start = partial(self.of, output_tensor, input_tensor, async_op=True)
+        self.messages.finish(self.messages.send(lambda own: start(group=own), input_tensor), input_tensor, keep=False)
 
 
 def check(model: nn.Module) -> None:

@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Iterable, Iterator
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +18,6 @@ from handful.training.special.adapters import RowLosses
 from handful.training.special.coupling import rows
 from handful.training.step import NOTHING, ExactGradient, differentiate
 from handful.training.watch.guards import NonFiniteLoss, in_parts_that_fit, is_out_of_memory, non_finite
-
-as_double = partial(torch.tensor, dtype=torch.float64)
 
 
 def all_rows(row_losses: RowLosses, model: nn.Module, ranks: Ranks) -> RowLosses:
@@ -79,19 +76,17 @@ class OverRanks(ExactGradient):
             return
         if self.bad is None and not math.isfinite(loss.item()):
             self.bad = self.part
-        differentiate((loss,), (torch.ones_like(loss),))
+        differentiate((loss,), (torch.full_like(loss, 1 / max(1, self.ranks.batch)),))
         self.total = sums.detached() if self.total is NOTHING else self.total + sums
 
     def add_up(self, no_memory: bool) -> bool:
         """From the gradient of a sum on each rank to that of the mean over all of them; whether one has no memory."""
         own, self.told = self.total, True
-        said = self.ranks.add_up(
-            self.objective.parameters, Said(float(own.loss), float(own.weight), own.metrics, no_memory)
-        )
+        said = self.ranks.add_up(self.objective.parameters, Said(own.loss, own.weight, own.metrics, no_memory))
         if said.out_of_memory:
             return True
-        self.total = LossSums(as_double(said.loss), as_double(said.weight), said.metrics)
-        if not math.isfinite(said.loss):
+        self.total = LossSums(said.loss, said.weight, said.metrics)
+        if not math.isfinite(said.loss.item()):
             together = self.ranks.sharding is not None  # all ask the model, or none
             bad = self.bad or (self.part if together else self.batch)
             found = non_finite(self.objective, bad, self.step, look=together or self.bad is not None)
@@ -100,7 +95,7 @@ class OverRanks(ExactGradient):
             error = NonFiniteLoss(named[0][1]) if named else found
             error.in_rows, error.in_weights = found.in_rows, found.in_weights
             raise error
-        if said.weight == 0:
+        if said.weight.item() == 0:
             self.forget()
         return False
 

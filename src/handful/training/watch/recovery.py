@@ -1,11 +1,13 @@
 """The way on where a step went wrong: in smaller parts, past a mini-batch, back to a checkpoint."""
 
-from collections.abc import Callable
-from functools import partial
+import random
+from collections.abc import Callable, Iterable
 
+import numpy as np
 import torch
 
 from handful.base.errors import StepError
+from handful.data.base import Batch
 from handful.training.loop import StepByStep, descend
 from handful.training.process.interrupts import Interrupts
 from handful.training.special.coupling import training_mode
@@ -29,17 +31,24 @@ class StepOfRanks(OverRanks, StepByStep):
 
     looked = False  # whether the model draws random numbers
 
+    def parts(self, batch: Batch) -> Iterable[Batch]:
+        found = super().parts(batch)  # from here on dropout has its key
+        self.before = None if self.looked or not len(batch) else self.drawn_next()
+        return found
+
     def update(self) -> None:
         """Say so after the first pass, if it does."""
-        if self.t.ranks.sharding and not self.looked and len(self.batch):  # else `Training.uneven` has said it
+        if self.before is not None:
             self.looked = True
-            on_cuda, device = self.objective.device.type == "cuda", self.objective.device
-            found = partial(torch.cuda.get_rng_state, device) if on_cuda else torch.default_generator.get_state
-            drawn = found()
-            self.objective.seed_dropout(self.dropout)
-            if not torch.equal(drawn, found()):
+            if self.before != self.drawn_next():
                 say(self.t, DRAWN)
         super().update()
+
+    def drawn_next(self) -> list[object]:
+        """What tells the next random numbers of Python, NumPy and torch from others."""
+        device = self.objective.device
+        states = [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+        return [random.getstate(), repr(np.random.get_state(legacy=False)), *(bytes(s.numpy()) for s in states)]
 
 
 def train(t: Training, moment: Callable[[], None], interrupts: Interrupts) -> str:
