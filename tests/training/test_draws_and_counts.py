@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import handful
 from handful.base.errors import HandfulError
-from handful.base.keys import dropout_key, seed_all
+from handful.base.keys import Seeder, dropout_key, seed_all
 
 N, B = 48, 12
 X = np.random.default_rng(0).normal(size=(N, 6))
@@ -158,6 +158,12 @@ def test_each_update_is_the_plain_loops_and_a_cut_run_goes_on_to_the_same_bits(k
     run = handful.resume(tmp_path / "run", model=other, train=(X, K), loss=F.cross_entropy, quiet=True)
     assert all(map(torch.equal, other.parameters(), model.parameters()))
     assert ("as it trains" in str(run.plan.notes)) is (kind not in ("random", "np.random", "torch.rand"))
+
+
+@pytest.mark.parametrize("kind", [Net, ByNumPy])
+def test_python_and_numpy_are_seeded_at_each_step_only_where_the_model_draws_from_them(kind: type[Net]) -> None:
+    run = handful.fit(kind(), (X, K), **HOW)
+    assert isinstance(run.objective.seed_dropout, Seeder) is (kind is ByNumPy)
 
 
 class Normalises(Net):

@@ -146,16 +146,17 @@ class Seeder:
 
     def __init__(self, device: torch.device, settled: Callable[[Callable[[int], object]], object]) -> None:
         self.of_torch, self.settled = dropout_seeder(device), settled
-        self.looks, self.known = 4, [_of_host()]  # or where whoever keeps random states has put them back
+        self.looks, self.known = 4, list[object]()  # where whoever keeps random states may put them back to
 
     def __call__(self, key: int) -> None:
-        if self.looks and _of_host() not in self.known:
+        if self.looks and self.known and _of_host() not in self.known:
             self.looks = 0  # from here on for good
         elif self.looks == 1:
             self.settled(self.of_torch)
+        before = _of_host() if self.looks else None
         seed_all(key, self.of_torch)
         if self.looks:
-            self.looks, self.known = self.looks - 1, [*self.known, _of_host()]
+            self.looks, self.known = self.looks - 1, [*self.known, before, _of_host()]
 
 
 def drawn(call: Callable[[], T]) -> tuple[T, bool]:
