@@ -352,9 +352,10 @@ def open_run(
         if not config:
             raise HandfulError(f"this run trained {plan.model}; pass an instance: handful.load(path, model=...)")
         model = from_config(config)
-    model = unwrapped(model).eval()  # as the weights were written, of layers that merge them there (LoRA), too
     weights, best, why = folder.kept_weights()
+    model = unwrapped(model).train(folder.cut)  # as they were written, of layers that merge them there (LoRA), too
     load_weights(_in_their_precision(model, weights), weights)
+    model.eval()
     where = choose_device(device, needs_float64(model, "auto")).value
     model.to(where)
     text, metrics = (

@@ -11,6 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from handful.base.errors import MISTAKES, HandfulError
+from handful.base.keys import drawing, dropout_seeder, key
 from handful.batches.batches import Batches
 from handful.data.base import Batch
 from handful.losses import ctc
@@ -102,7 +103,8 @@ def evaluate(
     keep: called with every batch and its output, for those who want the outputs too; ranks: that look at the rows
     together, each at batches of its own, and all get the same scores; spare: what a rank puts through a sharded model
     where the others have more batches.
-    Leaves the model in the mode it was in. Returns {"loss": ..., metric name: ...}.
+    Leaves the model in the mode it was in. (No inference mode: FSDP's buffers would stay in it, torch 2.13, and a model
+    that differentiates would fail.) Returns {"loss": ..., metric name: ...}.
     """
     total_loss = total_weight = 0.0
     sums: dict[str, NDArray[np.float64]] = {}
@@ -112,8 +114,8 @@ def evaluate(
     was_training = objective.model.training
     objective.model.eval()
     try:
-        # no inference mode: FSDP's buffers would stay in it (torch 2.13), and a model that differentiates would fail
-        with torch.no_grad():
+        with torch.no_grad(), drawing("evaluate"):  # what a model draws here, it draws at every look
+            dropout_seeder(objective.device)(key("evaluate", bits=32))
             for read, batch, output in outputs(objective, batches if spare is None else ranks.in_step(batches, spare)):
                 if read is spare:
                     continue
