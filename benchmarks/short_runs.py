@@ -8,8 +8,9 @@ is the length that everyone plans. Contenders, who take turns: handful as it dec
 at the held-out rows after every epoch. Time: seconds of the processor, from the call to the first look that shows the
 goal, everything counted; another process may slow them, but not one contender alone. Goal: 5% of the way back from the
 lowest held-out loss that Adam at batch 32 reaches, from another seed, to the loss of the first weights. A contender
-that never gets there counts with twice the time of its whole run. Where "open" and "default" are one run, every
-held-out loss being the same to the bit, their ratio is 1, whatever the clock says of the two. One thread. Writes
+that never gets there counts with twice the time of its whole run. Where "open" and "default" are one run, whose batch
+may not grow either and whose held-out losses are the same to the bit, their ratio is 1, whatever the clock says of the
+two. One thread. Writes
 benchmarks/results/short_runs.md.
 """
 
@@ -35,7 +36,7 @@ from handful.plan.probe import decide
 
 EPOCHS = 15
 Rows = tuple[Any, Any]
-Found = tuple[float, bool, tuple[float, ...]]  # seconds, whether the goal was reached, held-out losses on the way
+Found = tuple[float, bool, tuple[Any, ...]]  # seconds, whether the goal was reached; held-out losses, batch_growth
 
 
 def friedman(n: int) -> Rows:
@@ -90,13 +91,15 @@ class _Enough(Exception):
 
 def ours(model: nn.Module, train: Rows, valid: Rows, seed: int, goal: float, short: float | None) -> Found:
     """handful; short: the seconds of a run that takes the defaults, where it is not to decide itself."""
-    started, usual, losses = time.process_time(), decide.SHORT, list[float]()
+    started, usual, losses = time.process_time(), decide.SHORT, list[Any]()
 
     def look(event: str, info: dict[str, Any]) -> None:
         if event == "evaluate":
             losses.append(info["valid_loss"])
             if losses[-1] <= goal:
                 raise _Enough
+        elif event == "start":
+            losses.append(info["plan"].choices["batch_growth"].value)
 
     try:
         decide.SHORT = usual if short is None else short

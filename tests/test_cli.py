@@ -219,6 +219,7 @@ def test_what_a_newcomer_gets_wrong_is_answered_with_what_to_do(command, trained
     for named in ("digits-1", "runs/digits"):
         assert "Did you mean 'runs/digits-1'?" in command("resume", named)[2]
     assert "here it is --device 'cuda'" in command("train", "digits", "--gpu")[2]
+    assert command("train", "digits", "--confg", "c.toml")[2].endswith("'--confg'. Did you mean '--config'?\n")
 
 
 def test_inspect_data_and_run(command, trained):

@@ -69,7 +69,7 @@ def test_the_batch_doubles_when_the_noise_says_so(optimizer):
         ratio = t.state.batch / 16
         assert after["betas"][1] == pytest.approx(before["betas"][1] ** ratio)
     first = min(row["position"] for row in t.state.history if "note" in row)
-    assert first >= growth_module.EARLIEST * t.planned
+    assert first >= t.planned / growth_module.CONSIDERED
 
 
 def test_a_run_of_a_few_thousand_steps_measures_often_enough_to_grow(monkeypatch):

@@ -80,6 +80,29 @@ def test_a_short_run_of_given_length_takes_the_rate_that_was_learned_and_updates
     assert rate.value > 2 * open_rate.value
 
 
+def test_a_longer_run_of_given_length_begins_with_the_defaults_too_and_its_batch_may_grow(monkeypatch):
+    """What is measured for that: three sizes. Given again, their times decide the same."""
+    given = {"quiet": True, "threads": 1, "until": "epochs(15)"}
+    times = {str(n): 4e-3 + 1e-6 * n for n in (32, 128, 256)}
+    made = [
+        assemble(network(), noisy(16_000), given | more) for more in ({"step_times": times}, {"until": "epochs(2)"})
+    ]
+    choices = made[0].plan.choices
+    assert (choices["batch"].value, choices["batch"].status, choices["lr"].status) == (128, "default", "default")
+    assert str(choices["batch_growth"].value).startswith("growth(256, 0.004")
+    assert made[0].state.probing_cost == [0, 0]
+    assert made[0].grower is not None
+    assert made[1].grower is None  # it is over before that pays
+    monkeypatch.setattr(decide_module, "SHORT", 1e-9)
+    monkeypatch.setattr(decide_module, "LONGER", 1e15)
+    clocked = assemble(network(), noisy(16_000), given).plan
+    assert [int(n) for n in clocked.step_times] == [32, 128, 256]
+    monkeypatch.undo()
+    chosen = ("batch", "lr", "batch_growth", "step_times")
+    again = assemble(network(), noisy(16_000), {**clocked.options, "quiet": True}).plan
+    assert [again.choices[k].value for k in chosen] == [clocked.choices[k].value for k in chosen]
+
+
 class Interrupted(nn.Module):
     """Takes the machine's time as where other processes have it, and hardly computes."""
 
@@ -114,7 +137,7 @@ def test_a_run_that_is_given_a_time_spends_no_more_of_it_on_measuring_than_one_o
     slow = given | {"step_times": {"32": 0.5}, "until": "seconds(20)"}  # a race and a noise scale would take half of it
     rate = assemble(network(), noisy(4000), slow).plan.choices["lr"]
     assert "the run has time for 40 steps, too little to earn back a measurement" in rate.reason
-    raced = assemble(network(), noisy(4000), given | {"until": "epochs(10)"})
+    raced = assemble(network(), noisy(4000), given | {"until": "epochs(20)"})
     assert raced.state.step > 0
 
 
@@ -320,6 +343,21 @@ def test_a_second_beginning_needs_half_of_the_plan(share, begins):
     best = {"position": t.examples, "valid_loss": 0.2}
     assert bool(observe.rises(t, best)) is begins
     assert (t.state.first is not None) is begins
+
+
+@pytest.mark.parametrize(("then", "begins"), [(0.3, True), (0.79, True), (0.81, False), (2.0, False)])
+def test_a_second_beginning_needs_a_way_that_brought_the_first_one_near(then, begins):
+    """The second half of a cosine is as far as 1/2 - 1/pi of it at the full rate: at a quarter, 0.9 of 40 epochs."""
+    t = judge(400, "default")
+    n, t.state.first = t.examples, {}
+    t.planned, t.state.position = 40 * n, 20 * n
+    left = (1 / 2 - 1 / math.pi) * 20 / 4
+    assert observe.way(t, 20 * n, 40 * n) / 4 == pytest.approx(left * n, rel=0.03)
+    looks = [(0.4, 2.0), (left - 0.1, 1.5), (left + 0.1, then), (12, 0.2), *((16 + k, 0.3) for k in range(5))]
+    t.state.history = [{"position": round(e * n), "valid_loss": v, "train_loss": 0.1} for e, v in looks]
+    assert bool(observe.rises(t, t.state.history[3])) is begins
+    t.state.history[1]["valid_loss"] = 0.3  # it was near before, and then learned by heart
+    assert observe.rises(t, t.state.history[3])
 
 
 @pytest.mark.parametrize("after", [False, True])

@@ -49,7 +49,8 @@ def in_flags(text: str) -> str:
 def asked_wrongly(problem: Exception) -> str:
     """A usage error as one sentence, with the right name where another tool's was given."""
     name = getattr(problem, "option_name", None)
-    if isinstance(name, str) and "; here it is " in (said := no_option(name, ())):
+    alike = getattr(problem, "possibilities", None) or ()
+    if isinstance(name, str) and ("; here it is " in (said := no_option(name, alike)) or alike):
         return in_flags(said)
     text = re.sub(r"\s+", " ", str(problem.format_message() if hasattr(problem, "format_message") else problem))
     return text[:1].lower() + text[1:].rstrip(".")

@@ -68,17 +68,6 @@ class Advice:
     ranks: list[RankRow] = field(default_factory=list)
 
     def __repr__(self) -> str:  # what a notebook shows, and print
-        rows = [
-            {
-                "batch": row["batch"],
-                "step": say_seconds(row["seconds"]),
-                "examples/s": say_count(row["examples_per_second"]),
-                "memory": "" if row["memory"] is None else say_bytes(row["memory"]),
-                "time to target / best": "" if row["relative_time"] is None else f"{row['relative_time']:.2f}",
-                "verdict": row["verdict"],
-            }
-            for row in self.table
-        ]
         chosen = [
             f"{name.replace('_', ' ')} {say_number(c.value) if c.value is not None else 'whole batch'} "
             f"({c.status}): {c.reason}"
@@ -87,7 +76,7 @@ class Advice:
         ]
         noise = [] if self.noise_scale is None else [f"noise scale: {self.noise_scale}"]
         scaled = ["", as_text(self.ranks)] if self.ranks else []
-        return "\n".join([text_table(rows), "", *chosen, *noise, *(f"note: {n}" for n in self.notes), *scaled])
+        return "\n".join([text_table(cells(self)), "", *chosen, *noise, *(f"note: {n}" for n in self.notes), *scaled])
 
     def report(self, path: str | Path = "advice.html") -> Path:
         """Write the page with the curves, one file that opens offline. Returns its path."""
@@ -174,20 +163,24 @@ def table_of(d: Decision, tp: Throughput, advised: int) -> list[BatchRow]:
     return rows
 
 
-def advice_page(advice: Advice) -> Page:
-    """Everything that was measured, as a page that opens offline."""
-    scale, rate = advice.noise_scale, rate_figure(advice)
-    rows = [
+def cells(advice: Advice) -> list[dict[str, object]]:
+    """The table, in words."""
+    return [
         {
             "batch": row["batch"],
-            "time per step": say_seconds(row["seconds"]),
-            "examples/s": row["examples_per_second"],
-            "memory": None if row["memory"] is None else say_bytes(row["memory"]),
-            "time to target / best": row["relative_time"],
+            "step": say_seconds(row["seconds"]),
+            "examples/s": say_count(row["examples_per_second"]),
+            "memory": "" if row["memory"] is None else say_bytes(row["memory"]),
+            "time to target / best": "" if row["relative_time"] is None else f"{row['relative_time']:.2f}",
             "verdict": row["verdict"],
         }
         for row in advice.table
     ]
+
+
+def advice_page(advice: Advice) -> Page:
+    """Everything that was measured, as a page that opens offline."""
+    scale, rate = advice.noise_scale, rate_figure(advice)
     measured: list[Part] = [throughput_figure(advice)]
     if scale is not None:
         measured.append(f"The gradient noise scale is {scale}.")
@@ -195,7 +188,7 @@ def advice_page(advice: Advice) -> Page:
             ends = (scale.low, scale.high)
             measured += [noise_figure(advice, scale.value, ends), time_figure(advice, scale.value, ends)]
     sections = [
-        Section("Batch sizes", [table_html(Grid.of(rows))]),
+        Section("Batch sizes", [table_html(Grid.of(cells(advice)))]),
         Section("The batch", measured),
         Section("The learning rate", [rate] if rate else []),
         Section("Choices", [choices_html(advice.reasons)]),
@@ -245,23 +238,21 @@ def time_figure(advice: Advice, phi: float, ends: tuple[float, float]) -> Figure
     good = predicted <= REGRET
     if good.any():
         bands.append(Band("at most 10% longer", x[good], np.zeros(good.sum()), predicted[good], line=2))
+    marks, axes = (
+        [Marker("advised", advice.batch, float(time([advice.batch], phi)[0]))],
+        ("batch", "over the best one's"),
+    )
+    lines = [Line("predicted", x, predicted)]
     return figure_lines(
-        "Predicted time to a target",
-        "batch",
-        "over that of the best batch",
-        [Line("predicted", x, predicted)],
-        log_x=True,
-        bands=bands,
-        markers=[Marker("advised", advice.batch, float(time([advice.batch], phi)[0]))],
-        from_zero=True,
-        wide=True,
+        "Predicted time to a target", *axes, lines, log_x=True, bands=bands, markers=marks, from_zero=True, wide=True
     )
 
 
 def rate_figure(advice: Advice) -> Figure | None:
     """Loss against learning rate, of the rates that were raced: to the end, or given up on the way; None for fewer than
     two."""
-    branches = sorted((b for b in advice.decision.branches if math.isfinite(b.loss)), key=lambda b: b.lr)
+    raced = (b for race in advice.decision.races for b in race.branches)
+    branches = sorted((b for b in raced if math.isfinite(b.loss)), key=lambda b: b.lr)
     if len(branches) < 2:
         return None
     lines = [

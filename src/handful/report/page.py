@@ -147,7 +147,7 @@ def looks(history: History, scores: Scores, held_out: Judged | None) -> str:
     >>> looks(rows, {"valid_accuracy": 0.95}, Judged(100, interval=(0.888, 0.978)))
     'The best of 2 looks at 100 held-out rows; on other such rows one expects 88.8% to 97.8% (95% interval).'
     >>> looks(rows, {"valid_accuracy": 0.9, "valid_loss": 0.1}, None)
-    'Kept of 2 looks at the held-out rows (at the best of them 95.0%).'
+    'Of 2 looks at the held-out rows the one whose weights were kept (the best accuracy was 95.0%).'
     """
     name = main_score(scores)
     if name is None or split_score(name)[0] != "valid":
@@ -158,7 +158,8 @@ def looks(history: History, scores: Scores, held_out: Judged | None) -> str:
     said = f"The best of {count:,} looks at {on}" if count > 1 else f"One look at {on}"
     if top is not None and at is not None and scores[name] != seen[top]:
         unit = held_out.unit if held_out else ""
-        said = f"Kept of {count:,} looks at {on} (at the best of them {say_value(name, seen[top], unit)})"
+        best_was = f"the best {say_name(name)} was {say_value(name, seen[top], unit)}"
+        said = f"Of {count:,} looks at {on} the one whose weights were kept ({best_was})"
     if held_out and held_out.interval:
         low, high = (say_value(name, edge, held_out.unit) for edge in held_out.interval)
         said += f"; on other such rows one expects {low} to {high} (95% interval)"

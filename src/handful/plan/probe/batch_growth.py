@@ -21,7 +21,6 @@ from handful.training.watch.observe import CONSIDERED
 from handful.training.watch.record import crossed, log, moment
 
 GAIN = 1.05  # the least predicted gain in progress per second
-EARLIEST = 0.02  # share of the run before which the noise scale is still climbing: nothing is decided from it
 LATEST = 0.8  # share of the run after which growing no longer pays for its branch
 PROBING = 0.015  # of the run's examples, to measure the noise scale
 LEAST_PARTS, MOST_PARTS = 4, 32  # batches that one measurement is made of
@@ -101,7 +100,7 @@ class Grower:
         s, planned = t.state, t.planned or 0
         old, unit = s.batch, max(1, planned // CONSIDERED)
         every = unit * math.ceil(LEAST_PARTS * old / PROBING / unit)  # so seldom that each may take LEAST_PARTS batches
-        if not (EARLIEST * planned <= s.position < LATEST * planned and crossed(t, every)):
+        if not (s.position < LATEST * planned and crossed(t, every)):
             return None
         steps = {n: max(STEPS, math.ceil(BRANCH * planned / n)) for n in (2 * old, 4 * old) if n <= self.spec.at_most}
         sizes = [n for n in steps if steps[n] * n <= TRIAL * planned]

@@ -41,9 +41,10 @@ LEAST_CAP = 16  # or this,
 UPDATES = 550  # and leaves the throughput rule at least so many updates
 LEAST = 8
 USUAL, LARGEST = 32, 128  # the batch where none is measured
-SHORT = 10.0  # seconds: a run that will be over in so many takes the defaults, for measuring takes up to one;
+SHORT = 10.0  # seconds: a run that will be over in so many takes the defaults, for measuring takes up to one,
 FEW = 100  # steps in the time that a run has: it takes the defaults, for measuring takes a dozen;
-OPEN = 12.0  # times as long if its length is open: few rows, which are learned by heart long before
+LONGER = 12.0  # times as long where time is not what was given: it begins with them, and its batch may grow then
+FOURFOLD = 4  # the size before is each that is timed for that
 STEP_COST = 64  # rows that a step costs besides its own, where times are stated: that of small networks on a CPU
 LITTLE = 0.05  # of the predicted progress per second: less is not worth more measuring
 MOST_RISE = 4.0  # of the rate for the one large batch that the noise scale is measured with
@@ -68,10 +69,13 @@ def decide(
     caught: tuple[type[Exception], ...] = OF_ALL if t.ranks.size > 1 else (HandfulError,)
     try:
         whole = batch and t.objective.coupling  # it cannot be cut into parts: only a batch that was run is taken
-        short = too_short(t, d, throughput, SHORT * OPEN if open_length else SHORT) if weigh and not whole else ""
+        limit = SHORT if t.rule.time() is not None else SHORT * LONGER
+        short = too_short(t, d, throughput, limit) if weigh and not whole else ""
         ask_batch = (batch or measure_all) and not short
         if short and batch:
             size = take_usual(t, d, short, open_length=open_length)
+            if limit > SHORT and not open_length and t.ranks.size == 1:
+                may_grow(t, d, size, share, throughput)
         if ask_batch:
             tp = d.throughput = throughput or measure_times(t, d, share, quick=not measure_all)
             size = fallback_batch(tp, d.cap, planned_examples(t, d))
@@ -102,7 +106,7 @@ def too_short(t: Training, d: Decision, known: Throughput | None, limit: float) 
     busy machine decides as a quiet one. The time of the one size that was asked about stands in the plan: given again
     (`known`), it decides the same."""
     first = timed_first(t, d, effort if t.rule.time() is None else clock, known)
-    if known is not None and len(known.sizes) > 1:
+    if known is not None and len(known.sizes) > 1 and known.sizes[1] < FOURFOLD * known.sizes[0]:
         return ""
     size, step = first.sizes[0], first.low[0]
     planned = planned_examples(t, d)
@@ -135,6 +139,15 @@ def take_usual(t: Training, d: Decision, why: str, *, open_length: bool) -> int:
     d.batch = Choice(size, "default", f"{reason}; {why}")
     d.growth = Choice(None, "default", f"the batch stays: {why}")
     return size
+
+
+def may_grow(t: Training, d: Decision, size: int, share: float, known: Throughput | None) -> None:
+    """Time some sizes, where the run is not over at once, so that the batch may grow later on: the noise scale is then
+    measured from 6% of the run on, and what that costs is in proportion to what was trained before."""
+    first, planned = known or d.throughput, planned_examples(t, d)
+    if first and (len(first.sizes) > 1 or (not known and planned > SHORT * first.rate(first.sizes[0]))):
+        d.throughput = known or measure_times(t, d, share, quick=True, few=True)
+        d.growth = choose_growth(t, d, d.throughput, size, later=True)
 
 
 def follow(t: Training, d: Decision, rate: float, size: int, chosen: int) -> None:
@@ -181,18 +194,22 @@ def stated_times(t: Training) -> Throughput:
     return Throughput.law(STEP_COST, 1, sizes_to_time(t, batch_cap(t.examples)))
 
 
-def measure_times(t: Training, d: Decision, share: float, *, quick: bool) -> Throughput:
-    """Memory, and step times up to the batch cap."""
+def measure_times(t: Training, d: Decision, share: float, *, quick: bool, few: bool = False) -> Throughput:
+    """Memory, and step times up to the batch cap. few: of the usual size and some from FOURFOLD it on, as computed."""
     if t.objective.coupling:  # a mini-batch that does not fit cannot be cut
         d.memory = memory_of_all(t, d.cap, budget=1.0)
         d.cap = min(d.cap, d.memory.ceiling)
-    sizes = sizes_to_time(t, d.cap)
-    first = timed_first(t, d, clock)
+    timer, least, repeats = (effort, 0.0, 2) if few else (clock, 0.25, 7)
+    first = timed_first(t, d, timer, d.throughput)
+    above = powers_of_two(d.cap, FOURFOLD * first.sizes[0])
+    sizes = [first.sizes[0], *above[::2], *above[1:][-1:]] if few else sizes_to_time(t, d.cap)
     whole_run = planned_examples(t, d) * first.seconds[0] / first.sizes[0]
-    limit = min(30.0, max(0.25, TIMING * whole_run)) if quick else max(2.0, min(60.0, share * whole_run))
+    limit = min(30.0, max(least, TIMING * whole_run)) if quick else max(2.0, min(60.0, share * whole_run))
     d.memory = d.memory or memory_of_all(t, d.cap, budget=0.1 * limit)
     known = {first.sizes[0]: first.seconds} if t.ranks.most_of(first.sizes[0]) <= d.memory.ceiling else {}
-    measured = measure_throughput(t, sizes, budget=limit, ceiling=d.memory.ceiling, known=known)
+    measured = measure_throughput(
+        t, sizes, budget=limit, repeats=repeats, ceiling=d.memory.ceiling, known=known, timer=timer
+    )
     d.notes += [f"a trial step with a batch of {size:,} failed: {why}" for size, why in measured.failed]
     return measured
 
@@ -318,13 +335,13 @@ def choose_batch(t: Training, d: Decision, tp: Throughput) -> int:
     return size
 
 
-def choose_growth(t: Training, d: Decision, tp: Throughput, size: int) -> Choice:
-    """How far the batch may grow from `size` on while the run goes on, or why it stays."""
+def choose_growth(t: Training, d: Decision, tp: Throughput, size: int, *, later: bool = False) -> Choice:
+    """How far the batch may grow from `size` on, or why it stays. later: the noise scale was not measured yet."""
     most = min(d.cap, max(tp.sizes))
     why = ""
     if 2 * size > most:
         why = f"{size} is the largest batch to consider" if size == d.cap else f"no batch above {size} was tested"
-    elif d.noise is None or d.noise.status == "not measurable":
+    elif not later and (d.noise is None or d.noise.status == "not measurable"):
         why = "the noise scale could not be measured"
     elif isinstance(t.schedule, from_torch):
         why = "the schedule counts steps, not examples"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from handful.base.plan import Choice, Row
-from handful.plan.probe.lr_race import Branch, Race
+from handful.plan.probe.lr_race import Race
 from handful.plan.probe.memory import Memory
 from handful.plan.probe.noise_scale import NoiseScale
 from handful.plan.probe.step_time import Throughput
@@ -51,10 +51,6 @@ class Decision:
         those, and what is spent before is measured against that."""
         tp = self.throughput
         return examples / size if tp is None else examples * min(tp(n) / n for n in tp.sizes) / tp(size)
-
-    @property
-    def branches(self) -> list[Branch]:
-        return [branch for found in self.races for branch in found.branches]
 
 
 def planned_examples(t: Training, d: Decision) -> int:

@@ -53,7 +53,6 @@ class Throughput:
     b: float
     tested: bool = True
     failed: tuple[tuple[int, str], ...] = ()
-    spent: float = 0.0
     micro_batches: dict[int, int] = field(default_factory=dict)
     times: Mapping[int, Sequence[float]] = field(default_factory=dict)
 
@@ -124,15 +123,9 @@ def powers_of_two(cap: int, least: int = 1) -> list[int]:
 
 @part("measuring step times")
 def measure_throughput(
-    t: Training,
-    sizes: Sequence[int],
-    *,
-    budget: float = 1.0,
-    repeats: int = 7,
-    ceiling: int | None = None,
-    known: Mapping[int, Sequence[float]] | None = None,
-    timer: Callable[[Training], float] | None = None,
-) -> Throughput:
+    t: Training, sizes: Sequence[int], *, budget: float = 1.0, repeats: int = 7, ceiling: int | None = None,
+    known: Mapping[int, Sequence[float]] | None = None, timer: Callable[[Training], float] | None = None,
+) -> Throughput:  # fmt: skip
     """Time real steps (loader, forward, backward, update) at each size; the run is left as it was.
 
     Sizes take turns, so that a slow moment of the machine falls on all of them; the first round, which warms up, is
@@ -170,7 +163,7 @@ def measure_throughput(
         _time_again(t, snapshot, times, micro, repeats - 2, started + budget, timer, now)
     if not times:
         raise HandfulError(f"no trial step could be taken: {failed[0][1] if failed else 'there are no sizes to try'}")
-    return fit_times(times, failed=tuple(failed), spent=now() - started, micro=micro)
+    return fit_times(times, failed=tuple(failed), micro=micro)
 
 
 def _twice(
@@ -228,11 +221,7 @@ def _timed(t: Training, size: int, timer: Callable[[Training], float]) -> float:
 
 
 def fit_times(
-    times: dict[int, list[float]],
-    *,
-    failed: tuple[tuple[int, str], ...] = (),
-    spent: float = 0.0,
-    micro: dict[int, int] | None = None,
+    times: dict[int, list[float]], *, failed: tuple[tuple[int, str], ...] = (), micro: dict[int, int] | None = None
 ) -> Throughput:
     """Medians, quartiles, and the line through the medians.
 
@@ -245,9 +234,8 @@ def fit_times(
     low, high = (tuple(float(np.quantile(times[n], q)) for n in sizes) for q in (0.25, 0.75))
     a, b = map(float, fit_line(sizes, medians))
     return Throughput(
-        tuple(sizes), tuple(medians), low, high, a, b, failed=failed, spent=spent, micro_batches=micro or {},
-        times=times,
-    )  # fmt: skip
+        tuple(sizes), tuple(medians), low, high, a, b, failed=failed, micro_batches=micro or {}, times=times
+    )
 
 
 def fit_line(sizes: ArrayLike, seconds: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -274,14 +262,9 @@ def fit_line(sizes: ArrayLike, seconds: ArrayLike) -> tuple[NDArray[np.float64],
 
 
 def time_in_turn(
-    t: Training,
-    settings: Sequence[Callable[[], AbstractContextManager[None]]],
-    size: int,
-    *,
-    budget: float,
-    rounds: int,
-    now: Callable[[Training], float] = clock,
-) -> list[float] | None:
+    t: Training, settings: Sequence[Callable[[], AbstractContextManager[None]]], size: int, *, budget: float,
+    rounds: int, now: Callable[[Training], float] = clock,
+) -> list[float] | None:  # fmt: skip
     """The median milliseconds of forward and backward pass of `size` rows in each setting (a context manager), which
     take turns, so that a slow moment of the machine falls on all. None where a step failed, or is so slow that trying
     some would eat up the time that the run has. Leaves no trace.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from handful.base.errors import HandfulError
-from handful.base.plan import Row
+from handful.base.plan import Progress, Row
 from handful.base.score import direction, lower_is_better
 from handful.base.stopwatch import part
 from handful.data.base import Batch
@@ -45,6 +45,7 @@ LOWER = 8.0  # what its rate is divided by then
 BY_HEART = 4  # so many looks worse than the best, the training loss being lower than that: rows are learned by heart.
 EARLY = 0.5  # In this share of the plan the run begins again, once (later none of eight came as low), its rate over
 LESS = 4.0
+FAR = 4.0  # times the lowest loss: not where the first beginning never was below it on a way as long as is left
 AS_GOOD = 0.5  # of a standard error: what the best look is allowed for having been the lowest of several
 RISEN, LEARNED = "the held-out loss rose from the first looks on", "the rows were learned by heart early"
 
@@ -101,6 +102,8 @@ class Observer:
             if change is not None and (note := change(t)):  # what it decides is saved with the step it belongs to
                 t.live.note(note)
                 log(t, noted(t, note))
+        if (said := t.state.callbacks.unheard) and said not in t.plan.notes:
+            say(t, said)
         t.looked_at = t.state.step  # the state is one to go on from
         if (t.folder is not None or t.held is not None) and checkpoint_due(t, logged):
             save(t, due=True)
@@ -311,7 +314,21 @@ def rises(t: Training, best: Row) -> str:
         and not (few_held(t) and row.get("behind", math.inf) <= TELLS)
         for row in after
     )
-    return why if worse and len(after) >= needed else ""
+    return "" if not worse or len(after) < needed or (why == LEARNED and too_far(t, looks, lowest)) else why
+
+
+def too_far(t: Training, looks: list[Row], lowest: float) -> bool:
+    """Whether a second beginning could not come near: on a way as long as is left at the smaller rate (the sum of the
+    rates: a step of Adam is as long as its rate) the first one's loss never was below FAR times its lowest."""
+    left = way(t, t.state.position, t.planned or 0) / LESS
+    there = next((k for k, row in enumerate(looks) if way(t, 0, row["position"]) >= left), len(looks))
+    return all(row["valid_loss"] > FAR * abs(lowest) for row in looks[: there + 1])
+
+
+def way(t: Training, start: int, end: int) -> float:
+    """The sum of the schedule's factors from one position to another, in steps of a row."""
+    at = [start + (end - start) * k // 64 for k in range(64)]
+    return (end - start) / 64 * sum(t.schedule(Progress(p, p // t.state.batch, t.examples, 0.0, t.planned)) for p in at)
 
 
 def looked_every(t: Training) -> int:
