@@ -38,6 +38,7 @@ NOT = "operations are not called as recorded: "
 _HOST = {"numpy", "tolist", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "get_rng_state", "set_rng_state"}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _SEES = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.inplace_view}
+_MASKS = (torch.bool, torch.uint8)  # what is indexed by them has as many rows as they say
 _aten = torch.ops.aten
 
 
@@ -121,7 +122,8 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func is _aten._local_scalar_dense.default:
             self.read.append(given[0].number)
             return out
-        self.sees |= bool(_SEES & {*getattr(func, "tags", _SEES)})
+        by_number = func is _aten.index.Tensor and not any(i is not None and i.dtype in _MASKS for i in args[1])
+        self.sees |= not by_number and bool(_SEES & {*getattr(func, "tags", _SEES)})
         match out:
             case list() | tuple():
                 self.operations.append(Operation(func, given, named, [*map(self.add, out)], True))
