@@ -50,6 +50,16 @@ def test_classes_that_look_like_plain_numbers_stay_classes(tmp_path: Path) -> No
     assert handful.open(path, target="code").columns["code"].kind == "category"
 
 
+def test_codes_of_which_one_looks_like_an_amount_stay_names(tmp_path: Path) -> None:
+    path, codes = tmp_path / "families.csv", [f"{k:03d}" if k != 36 else "036A" for k in range(1, 60)]
+    frame = pd.DataFrame({"family": codes * 3, "x": range(3 * len(codes)), "y": 1.5})
+    frame.to_csv(path, index=False)
+    for data in (path, frame):
+        assert handful.open(data, target="y").columns["family"].kind == "category"
+    frame.assign(family=[code.lstrip("0") for code in codes * 3]).to_csv(path, index=False)
+    assert handful.open(path, target="y").columns["family"].unit == "A"  # amperes, and said
+
+
 def test_the_index_that_pandas_writes_is_no_input(tmp_path: Path) -> None:
     path = tmp_path / "wine.csv"
     WINE.to_csv(path)  # sorted by class: the index would tell it

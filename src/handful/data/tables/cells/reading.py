@@ -179,6 +179,8 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
             raise HandfulError(f"{o.name}: target {several}: bring them to one")
         notes.append(f"{several}: not read as numbers.")
         return None
+    if one.zeros and unit and one.bare:  # 001 and 136A
+        return None
     plain, odd = one.signs is None, known.told - one.rows
     if plain and not (known.marks or odd or (TIME_NAME.search(key) and not is_target)):
         return None
