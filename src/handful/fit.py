@@ -17,7 +17,7 @@ from torch import nn
 from handful.base import files
 from handful.base.callbacks import Callback
 from handful.base.errors import HandfulError, StepError, shown
-from handful.base.keys import IN_TURN
+from handful.base.keys import IN_TURN, random_states
 from handful.base.stopwatch import STEPS, TRACE, Stopwatch, part, stopwatch
 from handful.data.base import Batch
 from handful.data.options import Collate
@@ -213,7 +213,7 @@ def run_training(t: Training, callbacks: Sequence[Callback]) -> Run:
 
 def _run_training(t: Training, watch: Stopwatch) -> Run:
     state, observer = t.state, Observer(t)
-    generator_state, status = torch.random.get_rng_state(), DONE
+    generators, status = random_states(), DONE
     with t.live, using_threads(t.plan.threads), Interrupts() as interrupts:
         t.live.start(t.plan.choices, t.plan.notes, t.planned, t.pipeline.unit)
         try:
@@ -236,7 +236,7 @@ def _run_training(t: Training, watch: Stopwatch) -> Run:
             state.stopped_because, status = f"it broke off: {error}", BROKEN_OFF  # what was learned before is kept
         finally:
             with IN_TURN:
-                torch.random.set_rng_state(generator_state)
+                generators()
         unsaved = save(t) if t.looked_at == state.step and not state.torn else None  # else it goes on from before
         state.stopped_because += restore_best(t)
         t.live.close(state.stopped_because)

@@ -2,9 +2,11 @@
 
 import datetime
 import decimal
+import re
 import subprocess
 import sys
 import uuid
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -126,3 +128,14 @@ def test_texts_and_numbers_side_by_side_are_what_a_file_of_them_is(tmp_path):
     assert few.columns["m"].kind == "number"
     assert few.take(range(70)).tensor("m").isnan().nonzero().flatten().tolist() == [7, 9]
     assert handful.open(frame.assign(m=ids), target="y").columns["m"].classes == tuple(map(str, ids[:3]))
+
+
+def test_a_column_may_have_the_name_of_anything_that_a_container_is_told_by():
+    """Of a frame, `frame.description` is the column `description`: it was an error of pandas'."""
+    code = "".join(path.read_text() for path in Path(handful.__file__).parent.rglob("*.py"))
+    names = sorted(set(re.findall(r"(?:has|get)attr\([^,()]+, \"([a-z]\w+)\"", code)))
+    assert "description" in names
+    assert len(names) > 40
+    for name in names:
+        frame = pd.DataFrame({name: np.arange(8.0), "y": Y[:8]})
+        assert handful.open(frame, "y").inputs == [name], name

@@ -368,7 +368,9 @@ def test_choices_can_be_built_and_run():
         net = model.build(name, kind=kind, shape=shape, outputs=5, inputs=inputs, **options)
         assert isinstance(net, Model)
     assert model.choose("image", 50_000, (3, 32, 32), device="cuda:0")[0] == "resnet"
-    assert model.choose("table", 100, (5,), inputs=TABLE)[0] == "linear"
+    assert model.choose("table", 74, (5,), inputs=TABLE)[0] == "linear"
+    assert model.choose("table", 75, (5,), inputs=TABLE)[0] == "table"
+    assert model.choose("vector", 100, (5,))[0] == "linear"
 
 
 @pytest.mark.parametrize(

@@ -403,7 +403,27 @@ class Tells(Beside):
         self.hidden()[0] = state["hidden"]
 
 
-@pytest.mark.parametrize("kind", [Beside, Tells, "several"])
+class Keyed(torch.optim.SGD):
+    """Keeps a momentum of its own by weights, or by their ids."""
+
+    ids = False
+
+    def __init__(self, params: Any, lr: float = 0.1) -> None:
+        super().__init__(params, lr=lr)
+        self.slow: dict[Any, Any] = {}
+
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                kept = self.slow.setdefault(id(p) if self.ids else p, {"mean": torch.zeros_like(p)})
+                p.data.sub_(kept["mean"].mul_(0.9).add_(p.grad), alpha=0.01)
+
+
+class KeyedById(Keyed):
+    ids = True
+
+
+@pytest.mark.parametrize("kind", [Beside, Tells, "several", Keyed, KeyedById])
 def test_what_an_optimizer_keeps_beside_its_state_comes_back(tmp_path: Path, kind: Any) -> None:
     of = {"*": Beside, "0.bias": torch.optim.SGD} if kind == "several" else kind
     whole, made = plain(), {"optimizer": of, "schedule": "constant", "lr": 0.1}

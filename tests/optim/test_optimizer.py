@@ -415,7 +415,7 @@ FOREIGN = nn.Linear(2, 2)
         (torch.optim.SGD(FOREIGN.parameters(), lr=0.1), {}, "not the model's"),
         (torch.optim.SGD(FOREIGN.parameters(), lr=0.1), {"lr": 0.2}, "the optimizer SGD takes no 'lr'; set it where"),
         (torch.optim.LBFGS(FOREIGN.parameters()), {}, "not the model's"),
-        (3, {}, "must be a name, a callable or a torch optimizer"),
+        (3, {}, "must be a name, a torch optimizer or a function that makes one, not 3"),
     ],
 )
 def test_errors_are_one_sentence(spec: Any, keywords: dict[str, Any], words: str) -> None:

@@ -94,7 +94,7 @@ def test_a_model_of_tables_leaves_free_text_out_and_says_so(model, form, tmp_pat
     given = {"csv": tmp_path / "rows.csv", "frame": frame, "dict": {**columns, "said": texts}}[form]
     quick = {"target": "y", "until": "steps(3)", "batch": 8, "lr": 0.01, "quiet": True}
     run, plain = (handful.fit(model, data, **quick) for data in (given, columns))
-    assert "Left out, because a table takes no free text: said." in run.plan.notes
+    assert "Left out, because a table takes no free text: said; model='text' does." in run.plan.notes
     assert set(run.pipeline.schema) == {"size", "kind"}
     assert torch.equal(run.outputs(given), plain.outputs(columns))
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import sys
 
 import numpy as np
@@ -205,8 +206,8 @@ def test_a_row_has_the_same_bits_alone_and_among_others(model, tmp_path):
         np.testing.assert_array_equal(run.predict(table.iloc[rows]), whole[rows])
 
 
-def test_outputs_of_nan_choose_no_class():
-    """They were the first class, or no label, without a word; a number shows it."""
+def test_outputs_of_nan_choose_no_class(tmp_path, capsys):
+    """They were the first class, or no label, without a word, in `evaluate` beside a loss of NaN; a number shows it."""
     x = np.random.default_rng(0).normal(size=(40, 4, 2)).astype(np.float32)
     holes = x[:5].copy()
     holes[2, 1, 0] = np.nan
@@ -217,6 +218,22 @@ def test_outputs_of_nan_choose_no_class():
             run.predict(holes)
         assert run.predict(holes, probabilities=True).isnan().any(1).tolist() == [False, False, True, False, False]
         assert len(run.predict(holes[[0, 1, 3]])) == 3
+        many = np.concatenate([x] * 15)
+        many[522, 1, 0] = np.nan  # in the second chunk
+        with pytest.raises(HandfulError, match=r"1 of these 88 rows, row 522 of arrays \(from 0\) the first, have no"):
+            write_predictions(run, many, tmp_path / "p.csv")
+        labels = np.concatenate([y] * 15)
+        scores = run.evaluate((many, labels), "accuracy, f1, auroc" if y.ndim == 1 else "f1, label_accuracy")
+        assert len(scores) > 2
+        assert all(map(np.isnan, scores.values()))
+        said = r"1 of the 600 rows of arrays \(row 522, counted from 0\) have no prediction"
+        assert re.search(said, capsys.readouterr().err)
+        found = run.evaluation((many, labels))
+        assert re.search(said, " ".join(found.notes))
+        assert all(map(np.isnan, found.scores.values()))
+        right = run.evaluation((np.delete(many, 522, 0), np.delete(labels, 522, 0)))
+        assert [row["predicted"] for row in found.classes] == [row["predicted"] for row in right.classes]
+        assert not any("have no prediction" in note for note in right.notes)
     own = nn.Sequential(nn.Flatten(), nn.Linear(8, 1))
     run = handful.fit(own, (x, x[:, 0, 0]), quiet=True, batch=8, until="steps(2)", valid=None)
     assert np.isnan(run.predict(holes)).tolist() == [False, False, True, False, False]

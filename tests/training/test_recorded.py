@@ -1,6 +1,10 @@
 """Steps that are taken as recorded have the bits of the steps as they are, and what cannot be recorded is not."""
 
+import inspect
+import itertools
 import random
+import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +15,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import handful
+from handful.base.plan import Progress
 from handful.training.special import recorded
 
 CALLS: list[int] = []
+COUNTED = [0]
+NEXT = itertools.count()
+
+
+def counted() -> int:
+    COUNTED[0] += 1
+    return COUNTED[0]
+
+
+class Settings:
+    calls = 0
+    __slots__ = ("scale",)
+
+    def __init__(self) -> None:
+        self.scale = 0
+
+
 Make = Callable[[], nn.Module]
 
 
@@ -31,6 +53,8 @@ class Odd(nn.Module):
         self.what, self.calls, self.kept, self.seen = what, 0, None, list[int]()
         self.first, self.last, self.total = nn.Linear(6, 8), nn.Linear(8, 3), torch.zeros(())
         self.register_buffer("mean", torch.zeros(8))
+        self.settings, self.random = Settings(), torch.Generator().manual_seed(0)
+        self.kept_in = types.SimpleNamespace(calls=[0])
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.first(x).relu()
@@ -45,6 +69,26 @@ class Odd(nn.Module):
             case "outside":
                 CALLS.append(1)
                 h = h * (1 if len(CALLS) % 20 else 2)
+            case "in an object":
+                self.kept_in.calls[0] += 1
+            case "in slots":
+                self.settings.scale += 1
+            case "in a class":
+                Settings.calls += 1
+            case "by a function":
+                counted()
+            case "iterator":
+                next(NEXT)
+            case "clock":
+                h = h * (1 if time.time() > 0 else 2)
+            case "imported":
+                from time import time as now
+
+                h = h * (1 if now() > 0 else 2)
+            case "printed":
+                print(h.shape)
+            case "generator":
+                h = h + 0.1 * torch.randn(h.shape, generator=self.random)
             case "random":
                 h = h * (1 if random.random() < 0.5 else 2)
             case "numpy's":
@@ -79,7 +123,7 @@ class Own(nn.Module):
         self.register_buffer("mean", torch.zeros(8))
 
     def forward(self, x: Tensor) -> Tensor:
-        h = F.dropout(self.first(x), 0.2, self.training)
+        h = F.dropout(self.first(x[:, [1, 0, 2, 3, 4, 5]]), 0.2, self.training)
         self.mean.mul_(0.9).add_(h.detach().mean(0), alpha=0.1)
         h = (h - self.mean).masked_fill(h > 1, 0.0) @ self.last.weight.t() @ self.last.weight * torch.tensor(0.5)
         return self.last(torch.where(h > 0, h, 0.1 * h))
@@ -104,6 +148,7 @@ def train(
     make: Make, until: str = "steps(50)", x_y: tuple[Tensor, Tensor] | None = None, **given: object
 ) -> handful.Run:
     CALLS.clear()
+    COUNTED[0], Settings.calls = 0, 0
     torch.manual_seed(0)
     random.seed(0)
     np.random.seed(0)
@@ -149,28 +194,69 @@ def test_other_networks(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     same(run, as_it_is(monkeypatch, make))
 
 
-@pytest.mark.parametrize("what", ["counter", "kept", "listed", "outside", "random", "numpy's", "item", "array", "data",
-                                  "masked", "other buffer", "unregistered", "constant"])  # fmt: skip
+# what is done -> why such a model is taken as it is
+KEEPS = [
+    "counter", "kept", "listed", "outside", "in an object", "in slots", "in a class", "by a function", "random",
+    "numpy's", "item", "array", "data", "masked", "other buffer", "unregistered", "constant",
+]  # fmt: skip
+UNKNOWN = {
+    "iterator": "NEXT",
+    "clock": "time",
+    "imported": "Only.forward",
+    "printed": "Only.forward",
+    "generator": "random",
+}
+
+
+def only(what: str) -> type[nn.Module]:
+    """The class with one of its cases alone: what its code could do is looked at, and not what it does."""
+    before, cases = inspect.getsource(Odd).split("        match self.what:\n")
+    cases, after = cases.split("        return self.last(h)")
+    case = next(c for c in cases.split("            case ") if c.startswith(f'"{what}"'))
+    source = f"{before}        match self.what:\n            case {case}        return self.last(h){after}"
+    scope = {**globals()}
+    exec(source.replace("class Odd", "class Only"), scope)
+    return scope["Only"]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("what", [*KEEPS, *UNKNOWN])
 def test_what_cannot_be_recorded_is_taken_as_it_is(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def odd() -> nn.Module:
-        return Odd(what)
+        made: nn.Module = only(what)(what)
+        if what != "generator":
+            del made.random
+        return made
 
     run = train(odd)
-    assert run.plan.choices["compile"].reason.startswith(recorded.NOT)
+    reason = run.plan.choices["compile"].reason
+    assert reason.startswith(recorded.NOT)
+    assert reason.startswith(f"{recorded.NOT}it is not known what '{UNKNOWN.get(what)}' does") == (what in UNKNOWN)
     if what not in ("random", "numpy's"):  # which no run keys
         same(run, as_it_is(monkeypatch, odd))
+
+
+def test_what_may_be_changed_between_steps_is_not_recorded() -> None:
+    made = mlp()
+
+    def later(progress: Progress) -> float:
+        made[3].p = 0.0 if progress.step > 20 else 0.2
+        return 1.0
+
+    reason = train(lambda: made, schedule=later).plan.choices["compile"].reason
+    assert reason == f"{recorded.NOT}what is called between steps may change the model"
+    assert "from step 7 on" in train(mlp, schedule=lambda progress: 1.0).plan.choices["compile"].reason
 
 
 def test_what_changes_later_is_found_at_the_next_check(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorded, "AGAIN", 16)
     holder = type("Clock", (), {"factor": 1})
 
-    class Late(Odd):
+    class Late(Own):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) * holder.factor
 
     monkeypatch.setattr(recorded.Recorded, "take", _changing(recorded.Recorded.take, holder))
-    run = train(lambda: Late(""))
+    run = train(Late)
     assert run.plan.choices["compile"].reason == f"{recorded.NOT}they do not give the bits of the step itself"
 
 

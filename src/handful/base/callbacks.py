@@ -26,6 +26,7 @@ class Callbacks:
     def __init__(self) -> None:
         self.all: tuple[Callback, ...] = ()
         self.may_stop = True  # not a run of several ranks
+        self.unheard = ""  # that one answered with what stops nothing
         self.reason: str | None = None  # why one of them asks the run to stop
         self._told: list[Callback] = []  # of the start, and not of the end yet
         self._saved: Row = {}  # states, by class and place among its like; also those of callbacks that are not here
@@ -46,6 +47,9 @@ class Callbacks:
                     if not self.may_stop:
                         raise HandfulError("a callback cannot stop a run of several ranks: they go by until= alone")
                     self.reason = self.reason or reason
+                case answer if answer is not None and event in ("step", "evaluate") and not self.unheard:
+                    why = "which does nothing: a text, the reason, stops the run"
+                    self.unheard = f"a callback answered {answer!r} at '{event}', {why}"
 
     def end(self, info: Row) -> None:
         """Let all that were told of the start know of the end, also where one fails there; raises the first error."""

@@ -81,14 +81,19 @@ def drawing(*address: int | str) -> Iterator[None]:
     True
     """
     with IN_TURN:
-        restore, seed = random_states(), key(*address, bits=32)
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.default_generator.manual_seed(seed)
+        restore = random_states()
+        seed_all(key(*address, bits=32))
         try:
             yield
         finally:
             restore()
+
+
+def seed_all(seed: int, of_torch: Callable[[int], object] = torch.default_generator.manual_seed) -> None:
+    """Let the generators of Python, NumPy and torch begin at a seed."""
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)
+    of_torch(seed)
 
 
 def random_states() -> Callable[[], None]:
@@ -134,6 +139,26 @@ def dropout_seeder(device: torch.device) -> Callable[[int], object]:
     return seed
 
 
+class Seeder:
+    """Has the generators that a step draws from begin at its key: torch's, and Python's and NumPy's where one of the
+    first passes draws from them; to seed those takes five times as long. settled: told what is left to do, where none
+    does."""
+
+    def __init__(self, device: torch.device, settled: Callable[[Callable[[int], object]], object]) -> None:
+        self.of_torch, self.settled = dropout_seeder(device), settled
+        self.looks, self.known = 4, list[object]()  # where whoever keeps random states may put them back to
+
+    def __call__(self, key: int) -> None:
+        if self.looks and self.known and _of_host() not in self.known:
+            self.looks = 0  # from here on for good
+        elif self.looks == 1:
+            self.settled(self.of_torch)
+        before = _of_host() if self.looks else None
+        seed_all(key, self.of_torch)
+        if self.looks:
+            self.looks, self.known = self.looks - 1, [*self.known, before, _of_host()]
+
+
 def drawn(call: Callable[[], T]) -> tuple[T, bool]:
     """What a call returns, and whether it draws from these generators, which stay as they are."""
     with drawing("look"):
@@ -143,6 +168,10 @@ def drawn(call: Callable[[], T]) -> tuple[T, bool]:
 
 def _position() -> tuple[object, ...]:
     """How far the generators are."""
-    numpy = np.random.get_state(legacy=False)
     of_torch = [torch.random.get_rng_state(), *_of_device()[0]]
-    return random.getstate(), str(numpy), *(state.numpy().tobytes() for state in of_torch)
+    return *_of_host(), *(state.numpy().tobytes() for state in of_torch)
+
+
+def _of_host() -> tuple[object, ...]:
+    """How far those of Python and NumPy are."""
+    return random.getstate(), str(np.random.get_state(legacy=False))

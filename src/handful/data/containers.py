@@ -52,7 +52,7 @@ def plainer(where: object, o: Options) -> tuple[object, list[str]]:
             return {name: where[name] for name in where.dtype.names}, []
         case [first, *_] if (as_dict := _fields_of(first)) and all(type(row) is type(first) for row in where):
             return [as_dict(row) for row in where], []
-        case _ if getattr(where, "description", None) and hasattr(where, "fetchall"):  # a cursor of a data base
+        case _ if hasattr(where, "fetchall") and callable(where.fetchall) and getattr(where, "description", None):
             names = [str(column[0]) for column in where.description]  # type: ignore[attr-defined]
             return _read((dict(zip(names, row)) for row in where.fetchall()), kind.__name__, o)
         case Iterator():

@@ -16,6 +16,8 @@ from handful.models.text import Language, Text
 MODELS: dict[str, type[Model]] = {
     model.name: model for model in (Linear, Mlp, Table, Cnn, Resnet, Text, Language, Audio)
 }
+FEW_ROWS = 75  # a table of fewer is for a single layer
+FEW_VECTORS = 200  # so are fewer rows of numbers without names, for which the other model is one network alone
 ENOUGH = 1000  # pictures for a larger network
 BY_DATA = ("self", "cardinalities", "counts", "ctc")  # what has a default, and yet is for the data to decide
 
@@ -45,7 +47,7 @@ def choose(
     """
     if kind == "image":
         return _image(n, shape, device)
-    if kind in ("table", "vector", "tensor") and n < 200:
+    if n < {"table": FEW_ROWS, "vector": FEW_VECTORS, "tensor": FEW_VECTORS}.get(kind, 0):
         return "linear", {}, f"{n} rows are too few for hidden layers"
     if kind == "table":
         return _table(n, Inputs.of(kind, shape, inputs))

@@ -7,7 +7,38 @@ from typing import Any
 import torch
 from torch import nn
 
+from handful.base.errors import HandfulError
+
+EXPORTED = "its mode was fixed by torch.export, as of dropout: give the module that was exported"
 SHARED = (nn.parallel.DistributedDataParallel, nn.DataParallel)
+
+
+def must_be_model(model: object) -> None:
+    """Raise HandfulError for what is no model that learns, with the way on."""
+    kind, way = type(model).__name__, ""
+    if isinstance(model, nn.Module):
+        weights = [p for p in model.parameters() if not nn.parameter.is_lazy(p)]
+        if any(p.is_inference() for p in weights):
+            raise HandfulError(
+                "the model was made in torch.inference_mode(), where nothing learns; make it outside of it"
+            )
+        if any(p.is_meta for p in weights):
+            raise HandfulError(
+                "weights of the model are on the device 'meta', where they hold no numbers: make room by "
+                "model.to_empty(device='cpu'), and fill it"
+            )
+        try:
+            model.train(getattr(model, "training", True))
+        except NotImplementedError:
+            raise HandfulError(f"the model ({kind}) can be put into no mode: {EXPORTED}") from None
+    elif not isinstance(model, str):
+        if kind == "ExportedProgram":
+            way = f": {EXPORTED}"
+        elif isinstance(model, type):
+            kind, way = f"a class: give an instance, as {model.__name__}(...) makes it", ""
+        elif callable(model):
+            way = ": call it in the forward of one, which holds its weights as nn.Parameter"
+        raise HandfulError(f"model must be an nn.Module or the name of a ready-made one, not {kind}{way}")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -218,7 +218,8 @@ def _maker(
             return _Maker(type(spec).__name__, lambda params: spec, ()), rate, decay
         case _ if callable(spec):
             return _called(spec), rate, decay
-    raise HandfulError(f"optimizer must be a name, a callable or a torch optimizer, not {spec!r}")
+    said = type(spec).__name__ if "\n" in repr(spec) else repr(spec)
+    raise HandfulError(f"optimizer must be a name, a torch optimizer or a function that makes one, not {said}")
 
 
 def _of_two_weights(optimizer: Optimizer, model: nn.Module) -> list[str]:

@@ -5,7 +5,6 @@ The way back is our own: torch's `load_state_dict` casts what it is given to the
 neither a tensor nor a number.
 """
 
-import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError
-from handful.base.shards import as_shared, is_shard
+from handful.optim.packed import pack, unpack
 from handful.optim.parts import without_compiler
 
 # how a step is computed, not what; taken from the live optimizer, which may be on another device
@@ -46,11 +45,11 @@ def state_tensors(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, ob
             "'param_groups', as torch's have"
         )
     named = {str(i) if isinstance(i, int) else f"own {i}": entry for i, entry in whole["state"].items()}
-    state = {name: _pack(named[name], name, tensors) for name in sorted(named)}
+    state = {name: pack(named[name], name, tensors) for name in sorted(named)}
     groups = []
     for at, group in enumerate(whole["param_groups"]):
         names = [name for name in group if name != "params" and name not in _PLUMBING]
-        options = {name: _pack(group[name], f"group{at}.{name}", tensors) for name in names}
+        options = {name: pack(group[name], f"group{at}.{name}", tensors) for name in names}
         groups.append({"size": len(group["params"]), "options": options})
     beside = _beside(optimizer, whole, tensors)[0]
     return tensors, {"class": type(optimizer).__name__, "state": state, "groups": groups, "beside": beside}
@@ -97,22 +96,47 @@ def _beside(
     packed."""
     told = {f" {name}": value for name, value in whole.items() if name not in ("state", "param_groups")}
     found, odd = dict(told), {}
-    weights = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    numbers = {id(p): i for i, p in enumerate(_weights(optimizer))}
     for place, held in _holders(optimizer):
         for name, value in held.items():
             if name in (*_PLUMBING, "defaults", "state", "param_groups") or name.startswith("_optimizer_"):
                 continue
-            if not _shares(value, optimizer) and not _static(value, weights):
-                found[place + name] = value
+            if not _shares(value, optimizer) and not _static(kept := _by_number(value, numbers), numbers):
+                found[place + name] = kept
     packed: dict[str, object] = {}
     for name, value in found.items():
         new: dict[str, Tensor] = {}
         try:
-            packed[name] = _pack(_inside(value), f"beside.{name}", new)
+            packed[name] = pack(_inside(value), f"beside.{name}", new)
             tensors |= new
         except HandfulError:
             odd[name.strip()] = type(value).__name__
     return packed, {} if told and packed.keys() >= told.keys() else odd
+
+
+def _weights(optimizer: Optimizer) -> list[nn.Parameter]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _by_number(value: Any, numbers: Mapping[int, int]) -> Any:
+    """What is kept by weights, or by their ids, with their numbers in place of these."""
+    if not isinstance(value, dict) or not value:
+        return value
+    keys = [("weight", id(key)) if isinstance(key, Tensor) else ("id", key) for key in value]
+    if not all(isinstance(key, int) and key in numbers for _, key in keys):
+        return value
+    return {f"{kind} {numbers[key]}": entry for (kind, key), entry in zip(keys, value.values(), strict=True)}
+
+
+def _by_weight(kept: Any, weights: Sequence[nn.Parameter]) -> Any:
+    """The way back."""
+    found = {}
+    for name, entry in kept.items():
+        kind, _, number = str(name).partition(" ")
+        if kind not in ("weight", "id") or not number.isdecimal():
+            return kept
+        found[weights[int(number)] if kind == "weight" else id(weights[int(number)])] = entry
+    return found
 
 
 def _inside(value: Any) -> Any:
@@ -123,7 +147,7 @@ def _inside(value: Any) -> Any:
     return value if plain else getattr(value, "__dict__", None) or value
 
 
-def _static(value: object, weights: set[int]) -> bool:
+def _static(value: object, weights: Mapping[int, int]) -> bool:
     """Whether it is code, a model, a device, or made of the weights themselves."""
     match value:
         case list() | tuple():
@@ -145,7 +169,7 @@ def _put_beside(optimizer: Optimizer, beside: Mapping[str, Any]) -> None:
                     old.detach().copy_(new)
                 case dict() as old, new:
                     old.clear()
-                    old.update(new)
+                    old.update(_by_weight(new, _weights(optimizer)))
                 case old, new if hasattr(old, "load_state_dict"):
                     old.load_state_dict(new)
                 case old, dict() as new if hasattr(old, "__dict__"):
@@ -176,10 +200,10 @@ def load_state(optimizer: Optimizer, tensors: Mapping[str, Tensor], meta: Mappin
         parameter, group = owners[int(index) if index.isdecimal() else 0]
         on_device = bool(group.get("capturable") or group.get("fused"))
         key = parameter if index.isdecimal() else index.removeprefix("own ")  # what it keeps of all parameters together
-        state[key] = _unpack(entry, tensors, parameter, on_device)
-    beside = {name: _unpack(form, tensors, owners[0][0], False) for name, form in meta.get("beside", {}).items()}
+        state[key] = unpack(entry, tensors, parameter, on_device)
+    beside = {name: unpack(form, tensors, owners[0][0], False) for name, form in meta.get("beside", {}).items()}
     options = [
-        {name: _unpack(value, tensors, group["params"][0], False) for name, value in saved["options"].items()}
+        {name: unpack(value, tensors, group["params"][0], False) for name, value in saved["options"].items()}
         for group, saved in zip(optimizer.param_groups, meta["groups"], strict=True)
     ]
     _put_beside(optimizer, beside)
@@ -189,75 +213,3 @@ def load_state(optimizer: Optimizer, tensors: Mapping[str, Tensor], meta: Mappin
         group.update(kept | restored)
     optimizer.state.clear()  # in place: the parts of an OptimizerGroup share one dict
     optimizer.state.update(state)
-
-
-_OF_ITEMS: dict[str, Any] = {"tuple": tuple, "list": list, "set": set, "frozenset": frozenset}
-
-
-def _pack(value: object, name: str, tensors: dict[str, Tensor]) -> object:
-    """JSON-able form: plain values as they are, the rest as a dict whose key names the type."""
-    match value:
-        case Tensor():
-            tensors[name] = value.detach().contiguous()
-            strides = {"strides": list(value.stride())} if _permuted(value) else {}
-            return {"tensor": name, "device": value.device.type, **strides}
-        case float() if not math.isfinite(value):
-            return {"float": str(value)}  # JSON has no inf and no nan
-        case None | bool() | int() | float() | str():
-            return value
-        case tuple() | list() | set() | frozenset():
-            kind = next(kind for kind, of in _OF_ITEMS.items() if isinstance(value, of))
-            items = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
-            return {kind: [_pack(item, f"{name}.{index}", tensors) for index, item in enumerate(items)]}
-        case deque():
-            return {
-                "deque": [_pack(item, f"{name}.{i}", tensors) for i, item in enumerate(value)],
-                "most": value.maxlen,
-            }
-        case torch.dtype():
-            return {"dtype": str(value).removeprefix("torch.")}
-        case dict() if all(isinstance(key, str | int | float) for key in value):
-            return {"dict": [[key, _pack(item, f"{name}.{key}", tensors)] for key, item in value.items()]}
-    raise HandfulError(f"the optimizer keeps a {type(value).__name__} at '{name}', which cannot be stored safely")
-
-
-def _permuted(value: Tensor) -> bool:
-    """Whether its numbers lie side by side in another order than that of its dimensions."""
-    if is_shard(value) or value.is_contiguous() or value.layout is not torch.strided:
-        return False
-    return value.permute(sorted(range(value.ndim), key=lambda d: value.stride()[d], reverse=True)).is_contiguous()
-
-
-def _unpack(form: Any, tensors: Mapping[str, Tensor], parameter: Tensor, scalars_too: bool) -> Any:
-    match form:
-        case {"tensor": name, "device": device}:
-            if name not in tensors:
-                raise HandfulError(f"the stored optimizer state lacks the tensor '{name}'")
-            if strides := form.get("strides"):  # of another order, other sums would round otherwise
-                like = tensors[name]
-                laid = torch.empty_strided(like.shape, strides, dtype=like.dtype, device=parameter.device)
-                return laid.copy_(like)
-            return _place(tensors[name], device, parameter, scalars_too)
-        case {"float": text}:
-            return float(text)
-        case {"tuple": items} | {"list": items} | {"set": items} | {"frozenset": items}:
-            return _OF_ITEMS[next(iter(form))](_unpack(item, tensors, parameter, scalars_too) for item in items)
-        case {"deque": items, "most": most}:
-            return deque((_unpack(item, tensors, parameter, scalars_too) for item in items), most)
-        case {"dtype": str(text)} if isinstance(found := getattr(torch, text, None), torch.dtype):
-            return found
-        case {"dict": items}:
-            return {key: _unpack(item, tensors, parameter, scalars_too) for key, item in items}
-        case dict():
-            raise HandfulError(f"the stored optimizer state holds {form!r}, which this version does not know")
-    return form
-
-
-def _place(tensor: Tensor, device: str, parameter: Tensor, scalars_too: bool) -> Tensor:
-    """A copy where the optimizer expects it, laid out like the parameter (channels-last moments stay so)."""
-    if tensor.ndim == 0 and device == "cpu" and not scalars_too:
-        return tensor.clone()
-    if tensor.shape == parameter.shape:
-        shared = as_shared(tensor, parameter)
-        return torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(shared)
-    return tensor.to(parameter.device, copy=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from handful.base.errors import HandfulError
 from handful.base.keys import IN_TURN, drawing
 from handful.base.plan import CHANGEABLE, COMPUTED, Choice, Plan, Progress
 from handful.batches.batches import Batches
-from handful.models.wrapped import uncompiled
+from handful.models.wrapped import must_be_model, uncompiled
 from handful.optim import schedule
 from handful.optim.parts import needs_closure
 from handful.optim.rates import set_base
@@ -35,7 +36,6 @@ from handful.training.process import static
 from handful.training.process.agreement import same_start
 from handful.training.process.device import autocast, choose_device, needs_float64, using_threads
 from handful.training.process.parallel import ALONE, Ranks
-from handful.training.special.coupling import mode_coupling, training_mode
 from handful.training.special.one_copy import one_copy
 from handful.training.special.own_step import moved_by_name
 from handful.training.state import State
@@ -43,9 +43,9 @@ from handful.training.training import RATE_IS_OPEN, Training
 from handful.training.watch import stop
 from handful.training.watch.folder import RunFolder
 from handful.training.watch.observe import look, open_looks
-from handful.training.watch.record import every_tensor, moment, noted
+from handful.training.watch.record import UNEVEN, every_tensor, moment, noted
 from handful.training.watch.saved import beginning
-from handful.training.watch.weights import copy_weights
+from handful.training.watch.weights import copy_weights, marks
 
 LOOK = 32  # steps at least between two rows of the history on a GPU, where a run has more than 50 times as many
 GRAPH = "rows lie on the device, and a step is one CUDA graph that is replayed, if it can be captured"
@@ -69,8 +69,8 @@ def assemble(
     asked = given
     if resuming is not None:
         model, train, given = as_planned(model, train, given, resuming)
-    if not isinstance(model, str | nn.Module):
-        raise HandfulError(f"model must be an nn.Module or the name of a ready-made one, not {type(model).__name__}")
+    must_be_model(model)
+    assert isinstance(model, str | nn.Module)
     options = choose.of_own_step(Config.of(given))
     folder = RunFolder(Path(out)) if out is not None else None
     if folder and resuming is None and ranks.rank == 0:
@@ -203,12 +203,10 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
         last = Progress((steps - 1) * state.batch, steps - 1, n, 0.0, t.planned)
         t.schedule.check(Progress(0, 0, n, 0.0, t.planned), last)
     chooser.notes += choose.over_ranks(state.batch, t.ranks, state.optimizer, t.objective)
-    of_loss = "" if t.objective.over_ranks else t.objective.coupling
-    coupling = mode_coupling(training_mode(t.objective.model)) or of_loss
-    if (state.micro_batch is not None and state.micro_batch < state.batch) or t.ranks.size > 1:
-        tried = not t.ranks.sharding and options.training_step is None
-        if why := coupling or (tried and uneven(t.objective, t.batches, min(n, state.batch), state.micro_batch or n)):
-            chooser.notes.append(f"{why}: in parts, the gradient of a batch is not that of the whole batch")
+    t.uneven = partial(uneven, t)
+    apart = (state.micro_batch is not None and state.micro_batch < state.batch) or t.ranks.size > 1
+    if apart and (why := t.uneven(state.micro_batch or n)):
+        chooser.notes.append(f"{why}: {UNEVEN}")
     compile_if_asked(t.objective.model, options, chooser)
     choose_graph(t, options, chooser)
     t.plan = Plan(chooser.choices, tuple(chooser.notes))
@@ -320,7 +318,7 @@ def make_training(
     chooser.put("micro_batch", Choice(micro, "given") if micro else whole)
     rule, shape, planned = make_rules(data, objective, optimizer, size, options, chooser)
     averaged = choose.ema(options, net, optimizer, rows=len(data.train) if data.held_out is not None else None)
-    ema = chooser.put("ema", averaged) if averaged else None
+    ema, average = (chooser.put("ema", averaged), copy_weights(net)) if averaged else (0.0, None)
     return Training(
         plan=Plan(chooser.choices, tuple(chooser.notes)),
         pipeline=data.pipeline,
@@ -328,7 +326,7 @@ def make_training(
         rows=data.train,
         batches=batches,
         valid=validation_batches(data, chooser),
-        state=State(net, optimizer, micro_batch=micro, batch=size, average=copy_weights(net) if ema else None),
+        state=State(net, optimizer, micro_batch=micro, batch=size, average=average, beside=marks(net)),
         rule=rule,
         schedule=shape,
         live=Live(None, quiet=options.quiet or ranks.rank > 0, verbose=options.verbose),
@@ -336,7 +334,7 @@ def make_training(
         l1=float(options.l1),
         clip_norm=options.clip_norm,
         clip_value=options.clip_value,
-        ema=ema or 0.0,
+        ema=ema,
         save_every=None if options.save_every == "auto" else options.save_every,
         ranks=ranks,
         folder=folder,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.errors import MISTAKES, HandfulError
-from handful.base.keys import IN_TURN
+from handful.base.keys import drawing, seed_all
 from handful.base.machine import wide
 from handful.data.base import Batch
 from handful.losses import ctc
@@ -21,6 +21,7 @@ from handful.training.objective import Objective
 from handful.training.special.adapters import decodes, makes_loss
 from handful.training.special.coupling import training_mode
 from handful.training.watch.evaluation import evaluate
+from handful.training.watch.weights import left_as_it_was
 from handful.transform.target import Target
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ def output_of(model: nn.Module, forward: Callable[[Batch], object], sample: Batc
     Raises HandfulError with the shapes that the model fails on.
     """
     try:
-        return quietly(model, lambda: forward(sample))
+        return quietly(model, lambda: forward(sample.on_tensors(torch.clone)))  # it may change them
     except HandfulError:
         raise
     except MISTAKES as error:
@@ -111,11 +112,9 @@ def in_training_alone(objective: Objective, output: object, sample: Batch, held_
         loss_in(output)
         return False
     except HandfulError:
-        kept = [buffer.clone() for buffer in objective.buffers]
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        pass
+    with torch.no_grad(), drawing("try"), left_as_it_was(objective.model):
         loss_in(objective.forward(sample) if training_mode(objective.model) else None)
-        for buffer, before in zip(objective.buffers, kept, strict=True):
-            buffer.copy_(before)
     what = f"the model ({type(objective.model).__name__}) gives its loss in training mode alone"
     if held_out:
         raise HandfulError(f"{what}, so that held-out rows cannot be scored by it: pass valid=None")
@@ -215,8 +214,8 @@ def warn_of_probabilities(output: object, loss_text: str) -> list[str]:
 def quietly(model: nn.Module, call: Callable[[], T]) -> T:
     """In evaluation mode, without gradients, from random numbers of its own."""
     model.eval()
-    with IN_TURN, torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.default_generator.manual_seed(0)
+    with drawing("try"), torch.no_grad():
+        seed_all(0)
         return call()
 
 

@@ -32,7 +32,7 @@ from handful.training.process.device import choose_precision
 from handful.training.special.adapters import input_names, target_argument
 from handful.training.special.coupling import KEPT_WHOLE, LossForm, loss_form, still_layers
 from handful.training.watch.folder import RunFolder
-from handful.training.watch.weights import buffers_kept
+from handful.training.watch.weights import left_as_it_was
 from handful.transform.augment.geometry import Flip
 from handful.transform.inputs import NamedInputs
 from handful.transform.pipeline import Pipeline
@@ -61,10 +61,6 @@ def make_model(
 ) -> nn.Module:
     """The user's module as it is, or a ready-made one built for the data."""
     if isinstance(model, nn.Module):
-        if any(not nn.parameter.is_lazy(p) and p.is_inference() for p in model.parameters()):
-            raise HandfulError(
-                "the model was made in torch.inference_mode(), where nothing learns; make it outside of it"
-            )
         chooser.put("model", Choice.own(type(model).__name__))
         return model
     if saved is not None:
@@ -132,6 +128,7 @@ def start_from(net: nn.Module, init: str | PathLike[str] | None, here: Pipeline,
     run = RunFolder(path) if path.is_dir() else None
     found = run.kept_weights()[0] if run else read_tensors(path)
     chooser.notes += learned_with(run.pipeline(), here, str(path)) if run else []
+    net.train(not run or run.cut)  # as they were written, of layers that merge them for evaluation (LoRA), too
     fitting = {name: v for name, v in found.items() if name in own and own[name].shape == v.shape}
     if not fitting:
         raise HandfulError(
@@ -171,7 +168,7 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
     chooser.put("precision", choice)
     if choice.value == "float64":
         net.double()
-    with buffers_kept(net):
+    with left_as_it_was(net):
         objective = Objective(net, undecided, device=device, autocast=lower)
         objective.takes(data.pipeline.several, data.train.columns.values())
         if data.train.whole:
@@ -290,11 +287,7 @@ def note_loss(
             "weights, as a GAN's, are for training_step="
         )
     chooser.put("loss", Choice(choice.value, "found", why) if found else choice)
-    if row_by_row.keeps_state(objective, sample, output):
-        chooser.notes.append(
-            "called twice on the same rows, in evaluation mode, the model gives other outputs: it keeps something "
-            "between calls that is no buffer, and scores, micro-batches and resumed runs depend on it"
-        )
+    chooser.notes += row_by_row.called_again(objective, sample, output)
     if objective.whole and not torch.is_tensor(output):
         chooser.set("output", "whole", "found", "the loss takes all that the model returns")
 

@@ -2,6 +2,7 @@
 it on a few rows before step 1: what does not is said."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
@@ -11,15 +12,16 @@ from torch import Tensor, nn
 
 from handful.base import stopwatch
 from handful.base.errors import MISTAKES, some
+from handful.base.keys import drawing, drawn, seed_all
 from handful.base.machine import wide
-from handful.batches.batches import Batches
 from handful.data.base import Batch, Rows
 from handful.losses.outputs import tensors_in
 from handful.plan.data import Data
 from handful.plan.dry_run import quietly
 from handful.training.objective import Objective
-from handful.training.special.coupling import rows, training_mode
-from handful.training.watch.weights import buffers_kept
+from handful.training.special.coupling import mode_coupling, rows, training_mode
+from handful.training.training import Training
+from handful.training.watch.weights import left_as_it_was, marks
 
 TRIED = "trying the model on a few rows"
 MOST = 1 << 23  # weights whose gradients are looked at
@@ -27,16 +29,26 @@ _OF_ANY_LENGTH = ("text", "audio", "tokens", "collated")
 
 
 @stopwatch.part(TRIED)
-def keeps_state(objective: Objective, sample: Batch, output: object) -> bool:
-    """Whether the model, called on the same rows again with the same random numbers, gives anything but `output`."""
-    again = quietly(objective.model, lambda: objective.forward(sample))
+def called_again(objective: Objective, sample: Batch, output: object) -> list[str]:
+    """What it means where the model, called on the same rows again in evaluation mode, gives anything but `output`, in
+    words."""
+
+    call = lambda: objective.forward(sample.on_tensors(torch.clone))  # noqa: E731
+    again, draws = quietly(objective.model, lambda: drawn(call))
+    if draws:
+        return [
+            "the model draws random numbers in evaluation mode, too: scores are of one draw, a prediction of a new one"
+        ]
     pairs = zip(tensors_in(output), tensors_in(again), strict=True)
-    return any(not torch.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in pairs)
+    if all(torch.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in pairs):
+        return []
+    return ["called twice on the same rows, in evaluation mode, the model gives other outputs: it keeps something "
+            "between calls that is no buffer, and scores, micro-batches and loaded runs depend on it"]  # fmt: skip
 
 
 def _changed_by_a_call(objective: Objective, batch: Batch) -> str | None:
-    """What of its own weights and buffers the model changes when it is called in training mode, in words; None where
-    nothing. They are left as they were."""
+    """What the model changes when it is called in training mode, of its weights and buffers, and of its attributes
+    where the next call depends on them, in words; None where nothing. Weights are left as they were."""
     model = training_mode(objective.model)
     moved = _looked_at(model)
 
@@ -46,17 +58,23 @@ def _changed_by_a_call(objective: Objective, batch: Batch) -> str | None:
     def held() -> Iterator[tuple[str, Tensor]]:
         return chain(model.named_parameters(), model.named_buffers())
 
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        kept = {name: value.detach().clone() for name, value in held()}
+    def given() -> list[Tensor]:
+        seed_all(0)
+        return tensors_in(objective.forward(objective.to_device(batch)))
+
+    with torch.no_grad(), drawing("try"):
+        kept, first = {name: value.detach().clone() for name, value in held()}, marks(model)
         try:
             for weight in moved.values():
                 weight.add_(0.01)  # else what follows the weights, as an average does, is at first what it will be
-            objective.forward(objective.to_device(batch))
-            names = [name for name, value in held() if unlike(name, value)]
+            output = given()
+            names, now = [name for name, value in held() if unlike(name, value)], marks(model)
+            if now != first and not all(map(torch.equal, output, given())):
+                names += [name for name, mark in now.items() if mark != first.get(name)]
         finally:  # also after Ctrl-C
             for name, weight in model.named_parameters():
                 weight.copy_(kept[name])
-    return f"the model changes {some(names)} at each call in training mode" if names else None
+    return f"the model changes {some(list(dict.fromkeys(names)))} at each call in training mode" if names else None
 
 
 def spread(data: Data, count: int) -> Rows:
@@ -81,7 +99,7 @@ def beside(objective: Objective, data: Data, count: int) -> list[str]:
     every, alone = take(range(m)), take(few)  # the shortest; else in the middle, with rows before and behind
 
     def given(some: Batch, seed: int = 0) -> list[Tensor]:
-        torch.default_generator.manual_seed(seed)
+        seed_all(seed)
         found = tensors_in(objective.forward(some))
         return [t for t in found if t.is_floating_point() and t.ndim and len(t) == len(some)]
 
@@ -124,16 +142,22 @@ def tried_of(batch: int, part: int) -> int:
 
 
 @stopwatch.part(TRIED)
-def uneven(objective: Objective, batches: Batches, size: int, part: int) -> str | None:
-    """Why the gradient of a batch of that size is not the sum of its parts', by trying it on the first rows; None where
-    it is."""
-    for name, layer in objective.model.named_modules():
+def uneven(t: Training, part: int) -> str | None:
+    """Why the gradient of a mini-batch is not the sum of that of parts of so many rows, as its layers tell, or as the
+    first rows show; None where it is."""
+    model, objective = training_mode(t.objective.model), t.objective
+    if why := mode_coupling(model) or (not objective.over_ranks and objective.coupling):
+        return why
+    if t.ranks.sharding or t.training_step is not None:
+        return None
+    for name, layer in model.named_modules():
         if getattr(layer, "scale_grad_by_freq", False):
             return f"layer '{name}' ({type(layer).__name__}) divides its gradient by how often a word is in the batch"
-    batch = batches.at(0, tried_of(size, part))
-    with buffers_kept(objective.model):  # two rows are in memory whatever a batch needs, and more are given up there
+    batch = t.batches.at(0, tried_of(min(t.examples, t.state.batch), part))
+    with left_as_it_was(model), contextlib.suppress(*MISTAKES, MemoryError):  # said at the first step, or in parts
         few = rows(batch, slice(0, 2))
         return _changed_by_a_call(objective, few) or _uneven_backward(objective, objective.to_device(batch))
+    return None
 
 
 def _looked_at(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -150,29 +174,33 @@ def _looked_at(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _uneven_backward(objective: Objective, batch: Batch) -> str | None:
-    """That gradients of parts of a batch do not add up to that of the batch, in words; None where they do, or where
-    that cannot be told. In evaluation mode: of layers that couple rows in training alone see `mode_coupling`."""
+    """That gradients of parts of a batch, in training mode, do not add up to that of the batch, in words; None where
+    they do, or where that cannot be told."""
     weights, m = list(_looked_at(objective.model).values()), len(batch)
-    halves = [rows(batch, half) for half in (slice(0, m // 2), slice(m // 2, m))]
 
-    def given(some: Batch, mean: bool, seed: int = 0) -> tuple[list[Tensor], float]:
-        torch.default_generator.manual_seed(seed)
-        sums = objective.sums_of(objective.forward(some), some, metrics=False)
-        found = torch.autograd.grad(sums.loss / sums.weight if mean else sums.loss, weights, materialize_grads=True)
-        return [g.to_dense() if g.is_sparse else g for g in found], float(sums.weight)
+    def given(*parts: slice) -> list[Tensor]:
+        total, weight = [torch.zeros_like(w) for w in weights], 0.0
+        for part in parts:
+            some_rows = rows(batch, part).on_tensors(torch.clone)
+            sums = objective.sums_of(objective.forward(some_rows), some_rows, metrics=False)
+            found = torch.autograd.grad(sums.loss, weights, materialize_grads=True)
+            total = [a + b for a, b in zip(total, found, strict=True)]
+            weight += float(sums.weight)
+        return [g.div_(weight) for g in total]
 
-    def look() -> bool:
-        with torch.enable_grad():
-            (whole, _), ((first, a), (last, b)) = given(batch, True), (given(half, False) for half in halves)
-            parts = [x.add_(y).div_(a + b) for x, y in zip(first, last, strict=True)]
-            return _apart(
-                whole, parts, objective, 0.01 * max(float(g.abs().amax()) for g in whole if g.numel())
-            ) and all(map(torch.equal, whole, given(batch, True, 1)[0]))
+    def look() -> str | None:
+        with torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as of the variance of one row
+            training_mode(objective.model)
+            whole, draws = drawn(lambda: given(slice(0, m)))
+            if draws:
+                return "the model draws random numbers in training, as dropout does, and parts of a batch draw others"
+            least = 0.01 * max(float(g.abs().amax()) for g in whole if g.numel())
+            if _apart(whole, given(slice(0, m // 2), slice(m // 2, m)), objective, least):
+                return "gradients of parts do not add up to that of the batch (a hook, or a layer that sees all rows?)"
+            return None
 
-    with contextlib.suppress(*MISTAKES):
-        if len(batch) > 1 and quietly(objective.model, look):
-            return "gradients of parts do not add up to that of the batch (a hook, or a layer that counts its rows?)"
-    return None
+    return quietly(objective.model, look) if m > 1 else None
 
 
 def _apart(some: Sequence[Tensor], others: Sequence[Tensor], objective: Objective, least: float = 0.0) -> bool:

@@ -9,6 +9,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from io import BufferedIOBase
 from pathlib import Path
 from typing import IO, Any
@@ -91,11 +92,16 @@ def predicted(run: Run, data: object, *, probabilities: bool = False, beams: int
         chunk: Chunk = _ends(windows, batch) if windows else {"row": batch.rows.tolist()}
         if files:
             chunk["file"] = [files[row] if row < len(files) else "" for row in batch.rows.tolist()]
-        chunk |= _columns("prediction", run.pipeline.decode(outputs, beams), run.pipeline.names)
+        values = run.pipeline.decode(outputs, beams, partial(_called, chunk["row"], source.name))
+        chunk |= _columns("prediction", values, run.pipeline.names)
         if probabilities:
             numbers = np.round(run.pipeline.probabilities(outputs).numpy(), 6)
             chunk |= {f"probability_{name}": numbers[:, k].tolist() for k, name in enumerate(run.pipeline.of_classes)}
         yield chunk
+
+
+def _called(rows: list[object], where: str, k: int) -> str:
+    return f"{rows[k]} of {where}"
 
 
 def _ends(windows: Windows, batch: Batch) -> Chunk:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
 from handful.base.errors import shown as escaped
+from handful.base.keys import random_states
 from handful.base.plan import Row
 from handful.data.base import Batch
 from handful.optim.build import set_base
@@ -42,6 +43,7 @@ from handful.training.watch.observe import Observer
 from handful.training.watch.recovery import train
 from handful.training.watch.saved import restore
 from handful.training.watch.stop import steps
+from handful.training.watch.weights import left_as_it_was
 from handful.transform.rows import original_rows
 
 _LISTED = 64  # rows
@@ -140,7 +142,7 @@ def _caption(row: Row) -> str:
 def take_again(folder: RunFolder, step: int | Literal["worst", "spike"], make: Callable[[], Training]) -> Replay:
     """Take a step of the run in a folder again: see `handful.replay`. make: the run's Training, as for `resume`."""
     history = folder.history()
-    generator_state = torch.random.get_rng_state()
+    generators = random_states()
     try:
         if isinstance(step, str):
             first, step = find(history, step, checkpoint.first_step(folder.checkpoints))
@@ -156,7 +158,7 @@ def take_again(folder: RunFolder, step: int | Literal["worst", "spike"], make: C
         with using_threads(t.plan.threads):
             found = examine(t, folder.path.name)
     finally:
-        torch.random.set_rng_state(generator_state)
+        generators()
     found.differs = check_same(history, t.state.history)
     return found
 
@@ -257,15 +259,12 @@ def by_loss(losses: Floats | None, count: int) -> NDArray[np.int64]:
 def _losses(t: Training, batch: Batch) -> Floats | None:
     """The loss of each row, with the step's dropout; nothing of the model changes."""
     objective, size = t.objective, t.state.micro_batch or len(batch)
-    kept = [b.detach().clone() for b in objective.buffers]
     t.seed_dropout()
     found: list[Floats | None] = []
-    with torch.no_grad():
+    with torch.no_grad(), left_as_it_was(objective.model):
         for start in range(0, len(batch), size):
             part = objective.to_device(some_rows(batch, slice(start, start + size)))
             found.append(_of_rows(objective, objective.forward(part), part))
-        for buffer, value in zip(objective.buffers, kept, strict=True):
-            buffer.copy_(value)
     whole = [values for values in found if values is not None]
     return np.concatenate(whole) if len(whole) == len(found) else None
 

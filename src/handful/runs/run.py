@@ -36,6 +36,7 @@ from handful.runs.export.write import write_export
 from handful.runs.generate import sample
 from handful.runs.judge import extras
 from handful.runs.judge.evaluate import Evaluation, evaluate
+from handful.runs.judge.tally import Lost
 from handful.runs.raw_input import open_raw
 from handful.runs.replay import Replay
 from handful.training.objective import Objective
@@ -199,8 +200,8 @@ class Run:
         scorer = self.scorer(metrics)
         with _memory_said(scorer):
             rows = repeated.among(batches.epoch(512, self.ranks.share))
-            scores = evaluate_rows(scorer, rows, ranks=self.ranks)
-        said += repeated.of(batches.source, "rows", self.ranks.gather_bytes)
+            scores = evaluate_rows(scorer, rows, lost := Lost(), ranks=self.ranks)
+        said += [*repeated.of(batches.source, "rows", self.ranks.gather_bytes), *lost.of(batches.source, self.ranks)]
         for note in said if self.rank == 0 else ():
             print(f"handful: note: {shown(note)}", file=sys.stderr)
         return scores
@@ -351,9 +352,10 @@ def open_run(
         if not config:
             raise HandfulError(f"this run trained {plan.model}; pass an instance: handful.load(path, model=...)")
         model = from_config(config)
-    model = unwrapped(model).eval()  # as the weights were written, of layers that merge them there (LoRA), too
     weights, best, why = folder.kept_weights()
+    model = unwrapped(model).train(folder.cut)  # as they were written, of layers that merge them there (LoRA), too
     load_weights(_in_their_precision(model, weights), weights)
+    model.eval()
     where = choose_device(device, needs_float64(model, "auto")).value
     model.to(where)
     text, metrics = (

@@ -18,7 +18,7 @@ from handful.training.process.parallel import Ranks
 from handful.training.state import State
 from handful.training.watch import stop
 from handful.training.watch.folder import Held, RunFolder
-from handful.training.watch.weights import beside, reader
+from handful.training.watch.weights import reader
 from handful.transform.pipeline import Pipeline
 
 RATE_IS_OPEN = ("default", "measured")  # the statuses of a rate that nobody asked for
@@ -70,13 +70,13 @@ class Training:
     clock: float = field(default_factory=time.perf_counter)  # when seconds were last counted
     infinite: bool = False  # whether weights held infinity before the first step, as those of a mask may
     training_step: Callable[..., object] | None = None  # the caller's, in place of forward, loss and update
+    uneven: Callable[[int], str | None] = lambda part: None  # why parts of so many rows do not add up to a mini-batch
     moved: dict[str | None, Moved] = field(default_factory=dict)  # by that, under the names of the optimizers
 
     def __post_init__(self) -> None:
         self.examples = len(self.batches.source)
         self.decayed = [p for p in self.parameters if p.ndim > 1]
         self.move, self.weights = stepper(self.state.optimizer), reader(self.objective.model)
-        self.beside = beside(self.objective.model)  # at the start
         self.objective.guarded = self.on_nonfinite != "stop"
 
     @property

@@ -56,8 +56,8 @@ class InputChooser:
 
     name: of the preprocessing ("given" where steps are), given: the steps; own_model: the model is the user's; layout:
     of a table; text: for text columns; pictures: a block of numbers is a picture, whatever its shape and type say;
-    arguments: of the user's model; named: the caller named the columns, and means those that number the rows, too.
-    notes: what was chosen or dropped.
+    arguments: of the user's model; named: the caller named the columns, and means those that number the rows, too;
+    single: the model is a single layer. notes: what was chosen or dropped.
     """
 
     source: Source
@@ -68,6 +68,7 @@ class InputChooser:
     pictures: bool
     arguments: Arguments = NO_ARGUMENTS
     named: bool = False
+    single: bool = False
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -156,18 +157,19 @@ class InputChooser:
         """The columns without those next to a picture or sound, and without either labels or the table next to text."""
         kinds = {name: self.source.columns[name].kind for name in names}
         media = [name for name in names if kinds[name] in ("image", "audio")]
-        texts = [name for name in names if kinds[name] == "text"]
+        texts, way = [name for name in names if kinds[name] == "text"], ""
         others = {kind for kind in kinds.values() if kind != "text"}
         if len(media) == 1 and len(names) > 1 and not self.own_model:
             kept, why = media, f"the {'picture' if kinds[media[0]] == 'image' else 'sound'} is the input"
         elif not texts or not others or (self.own_model and not others <= _TABLE):
             return names
         elif long := [name for name in texts if words_per_row(self._look.strings(name)) >= _WORDS]:
-            kept, why = long, "the text is the input"
+            kept, why, way = long, "the text is the input", "; model='table' learns from these instead"
         else:
-            kept, why = [name for name in names if kinds[name] != "text"], "short texts, different in most rows"
+            kept = [name for name in names if kinds[name] != "text"]
+            why, way = "short texts, different in most rows", "; model='text' learns from these instead"
         stay = set(kept)
-        self.notes.append(f"Left out ({why}): {', '.join(name for name in names if name not in stay)}.")
+        self.notes.append(f"Left out ({why}): {', '.join(name for name in names if name not in stay)}{way}.")
         return kept
 
     @cached_property
@@ -191,7 +193,7 @@ class InputChooser:
         numbers = tuple(name for name in names if columns[name].kind != "category")
         categories = tuple(name for name in names if columns[name].kind == "category")
         times = CyclicTime(known=_times(columns, numbers))
-        long: tuple[AnyStep, ...] = () if self.own_model else (times, RobustAsinh())
+        long: tuple[AnyStep, ...] = () if self.own_model else (times, RobustAsinh(beside=self.single))
         imputes = [step for step in self.given if isinstance(step, Impute)]
         chosen: dict[str, tuple[AnyStep, ...]] = {
             "auto": (*long, Standardize(clip=10.0)),

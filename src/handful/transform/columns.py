@@ -213,7 +213,10 @@ def select(source: Source, recipe: str | None, keep: Iterable[str | None] = (), 
     view = View(source, {name: column for name, column in source.columns.items() if name in {*fits, *extra}})
     texts = [name for name in source.inputs if name not in view.columns and source.columns[name].kind == "text"]
     if recipe == "table" and texts:
-        view.notes = [*source.notes, f"Left out, because a table takes no free text: {', '.join(texts)}."]
+        view.notes = [
+            *source.notes,
+            f"Left out, because a table takes no free text: {', '.join(texts)}; model='text' does.",
+        ]
     return view
 
 

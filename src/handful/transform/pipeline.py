@@ -3,7 +3,7 @@
 Everything is fitted on the training rows only, in one streaming pass where the steps allow it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -173,19 +173,20 @@ class Pipeline:
         """Mean and standard deviation, float64 [] or [k], by which y was standardised; None if it was not."""
         return self.target.scale if self.target else None
 
-    def decode(self, outputs: object, beams: int = 1) -> Array:
+    def decode(self, outputs: object, beams: int = 1, called: Callable[[int], str] = str) -> Array:
         """Predictions in the user's terms, a NumPy array.
 
         Class names or values in the target's own dtype, numbers in their original units, 0 or 1 per label,
-        token ids. outputs: the model's, [m, ...]. beams: of sequences, see `Target.decode`. HandfulError where
-        outputs that should choose a class are NaN."""
+        token ids. outputs: the model's, [m, ...]. beams: of sequences, see `Target.decode`; called: rows by their
+        place. HandfulError where outputs that should choose a class are NaN."""
         target = self._fitted_target()
         found = target.prediction(outputs)
         lost = found.isnan().flatten(1).any(1).nonzero() if found.dim() > 1 else found.isnan().nonzero()
         if len(lost) and target.task in ("classification", "multilabel", "several"):  # numbers show it
             raise HandfulError(
-                f"{len(lost)} of these {len(found)} rows, row {int(lost[0])} (from 0) the first, have no class: the "
-                "model's outputs are NaN there, as their input may be; fill in what is missing, or leave the rows out"
+                f"{len(lost)} of these {len(found)} rows, row {called(int(lost[0]))} (from 0) the first, have no "
+                "class: the model's outputs are NaN there, as their input may be; fill in what is missing, or leave "
+                "the rows out"
             )
         return target.decode(found, beams)
 
@@ -328,6 +329,7 @@ def fit_pipeline(
     loss: object = None,
     arguments: Arguments = NO_ARGUMENTS,
     named: bool = False,
+    single: bool = False,
 ) -> Pipeline:
     """The pipeline of a model, fitted on `source`: pass the training rows only.
 
@@ -338,6 +340,7 @@ def fit_pipeline(
     layout: of a table, see TableInput; auto: "split" for ready-made models, "matrix" for own ones.
     pictures: a ready-made model takes rows [H, W] or [C, H, W] of any number of channels for pictures.
     arguments: of the user's model. named: the caller named the columns: those that only number the rows are kept.
+    single: the model is a single layer.
     loss: that is to be minimised, None for that of the task: it may leave out rows of a class id.
     Raises HandfulError: no rows, no input columns, no target (ready-made models), a target that is missing in
     a row or the same in every row, unknown names.
@@ -346,7 +349,7 @@ def fit_pipeline(
     if isinstance(source, LanguageSource) and steps == "auto" and task in (None, "language"):
         return _language(source, own_model)
     text = Tokenize(size=vocabulary or Tokenize.size, max_length=max_length)
-    chooser = InputChooser(source, steps, own_model, layout, text, pictures, arguments, named)
+    chooser = InputChooser(source, steps, own_model, layout, text, pictures, arguments, named, single)
     unfitted = chooser.choose([name for name in source.inputs if name not in (weight, aside)])
     kept = [*unfitted.uses, *(name for name in (source.target, weight) if name)]
     read = set(kept)

@@ -275,7 +275,7 @@ def evaluate(
     details.of_all(ranks)
     source = raw or batches.source
     found = _counted(details.tally, source.name, len(source), scores)
-    found.notes = repeated.of(source, "rows", ranks.gather_bytes)
+    found.notes = [*repeated.of(source, "rows", ranks.gather_bytes), *details.lost.of(source, ranks)]
     ids = np.array([wrong.row for wrong in details.worst], dtype=np.int64)
     if len(ids):
         with drawing("look"):

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor
 
-from handful.data.base import Batch
-from handful.losses.outputs import part_of
+from handful.base.errors import some
+from handful.data.base import Batch, Rows, Source
+from handful.losses.outputs import part_of, tensors_in
 from handful.report.truth import BINS
 from handful.report.words import DAY, say_value_of
 from handful.training.objective import Objective
 from handful.training.process.parallel import Ranks
 from handful.transform.pipeline import Pipeline
+from handful.transform.rows import original_rows
 from handful.transform.several import Several
 from handful.transform.target_values import written
 
@@ -39,15 +41,38 @@ class Wrong:
     sure: float | None
 
 
+class Lost:
+    """Looks for rows whose outputs are NaN, batch by batch: called as keep(batch, output); `ids`: those found."""
+
+    def __init__(self) -> None:
+        self.ids: Rows = np.zeros(0, dtype=np.int64)
+
+    def __call__(self, batch: Batch, output: object) -> None:
+        for tensor in tensors_in(output):
+            if len(tensor) == len(batch) and bool((nan := tensor.isnan().flatten(1 - (tensor.ndim < 2)).any(-1)).any()):
+                self.ids = np.union1d(self.ids, batch.rows[nan.cpu().numpy()])
+
+    def of(self, source: Source, ranks: Ranks) -> list[str]:
+        """A sentence on them, if there are any."""
+        ids = np.unique(np.frombuffer(b"".join(ranks.gather_bytes(self.ids.tobytes())), np.int64))
+        if not len(ids):
+            return []
+        rows = f"row{'s' * (len(ids) > 1)} {some(original_rows(source, ids).tolist(), 3)}, counted from 0"
+        return [f"{len(ids):,} of the {len(source):,} rows of {source.name} ({rows}) have no prediction: the model's "
+                "outputs are NaN there, as their input may be, and so are the scores; fill in what is missing, or "
+                "leave the rows out"]  # fmt: skip
+
+
 class Details:
     """Counts and remembers, batch by batch, while the scores are computed: called as keep(batch, output)."""
 
     def __init__(self, objective: Objective, pipeline: Pipeline) -> None:
         self.loss, self.tally = objective.loss, tally_of(pipeline)
-        self.part = objective.part
+        self.part, self.lost = objective.part, Lost()
         self.worst: list[Wrong] = []  # the WORST rows so far; of equal losses the first rows
 
     def __call__(self, batch: Batch, output: object) -> None:
+        self.lost(batch, output)
         said = self.tally.of(batch.columns.get("y"), part_of(output, self.part))
         if said is None:
             return
@@ -126,13 +151,15 @@ class Confusion(Tally):
         true = y.long().reshape(-1).cpu().numpy()
         found = self.pipeline.probabilities(output)[:, :k].max(1)
         sure, guess = found.values.numpy(), found.indices.numpy()
-        known = true >= 0
+        known = (true >= 0) & ~np.isnan(sure)
         self.counts += np.bincount(true[known] * k + guess[known], minlength=k * k).reshape(k, k)
         places = np.clip((sure[known] * BINS).astype(np.int64), 0, BINS - 1)
         right = true[known] == guess[known]
         counted = [np.bincount(places, w, BINS) for w in (None, sure[known], right)]
         self.sure += np.stack(counted, axis=1)
-        return [self.labels[i] if i >= 0 else None for i in true], [self.labels[i] for i in guess], sure.tolist()
+        guess[np.isnan(sure)] = -1
+        said = [[self.labels[i] if i >= 0 else None for i in ids] for ids in (true, guess)]
+        return said[0], said[1], sure.tolist()
 
     def kept(self) -> list[NDArray[Any]]:
         return [self.counts, self.sure]
@@ -151,9 +178,11 @@ class Labels(Tally):
 
     def add(self, y: Tensor, output: Tensor) -> Said:
         has = (y > 0.5).cpu().numpy().reshape(len(y), -1)
-        guess = (self.pipeline.probabilities(output) > 0.5).numpy().reshape(len(y), -1)
-        self.counts += np.stack([has.sum(0), guess.sum(0), (has & guess).sum(0)])
-        return [self._listed(row) for row in has], [self._listed(row) for row in guess], [None] * len(y)
+        sure = self.pipeline.probabilities(output).numpy().reshape(len(y), -1)
+        guess, known = sure > 0.5, ~np.isnan(sure).any(1)
+        self.counts += np.stack([part[known].sum(0) for part in (has, guess, has & guess)])
+        found = [self._listed(row) if sees else None for row, sees in zip(guess, known, strict=True)]
+        return [self._listed(row) for row in has], found, [None] * len(y)
 
     def kept(self) -> list[NDArray[Any]]:
         return [self.counts]

@@ -17,6 +17,7 @@ from handful.base.files import a_file, atomic, changing, read_json, sha256, writ
 from handful.base.plan import Row
 
 KEPT = 2
+PAIRS = " as pairs of float64"  # behind the name of a complex128 Tensor
 START = "start.json"
 
 
@@ -25,6 +26,8 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], told: dict[str, str] |
     with atomic(path) as temporary:
         # A clone each: safetensors refuses tensors that share memory (tied weights do).
         copies = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
+        for name in [k for k, v in copies.items() if v.dtype == torch.complex128]:  # which safetensors has not
+            copies[name + PAIRS] = torch.view_as_real(copies.pop(name).resolve_conj())
         safetensors.torch.save_file(copies, temporary, metadata=told)
         digest = sha256(temporary)
     return digest
@@ -37,6 +40,8 @@ def read_tensors(path: Path, digest: str | None = None) -> dict[str, Tensor]:
         if digest is not None and sha256(path) != digest:
             raise HandfulError(f"{path} is damaged: its checksum does not match")
         found = safetensors.torch.load_file(a_file(path))
+        for name in [k for k in found if k.endswith(PAIRS)]:
+            found[name.removesuffix(PAIRS)] = torch.view_as_complex(found.pop(name))
         # torch.export.save (2.13) takes no empty tensor that has an address, as one in a mapped file
         return {name: value if value.numel() else torch.empty_like(value) for name, value in found.items()}
     except (OSError, SafetensorError) as error:

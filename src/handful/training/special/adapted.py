@@ -3,12 +3,13 @@ what its metrics see, in the user's units, whatever the model puts out."""
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from handful.base.keys import dropout_seeder
+from handful.base.keys import Seeder
 from handful.base.machine import NARROW
 from handful.data.base import Batch, Column, Source
 from handful.losses.left_out import FORMS
@@ -100,7 +101,7 @@ class Adapted:
 
     def _anew(self) -> None:
         """Adapt to the next batch."""
-        self.seed_dropout = dropout_seeder(self.device)
+        self.seed_dropout: Callable[[int], object] = Seeder(self.device, partial(setattr, self, "seed_dropout"))
         self.row_losses = adapters.row_losses(self.model, self.loss)
         if self.over_ranks is not None:
             self.row_losses = self.over_ranks(self.row_losses)

@@ -8,17 +8,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from statistics import fmean, stdev
 
 import torch
 from torch import Tensor, nn
 
 from handful.base.errors import MISTAKES
+from handful.base.keys import seed_all
 from handful.data.base import Batch
 from handful.losses.outputs import mapped, tensors_in
 from handful.training.objective import Objective
 from handful.training.special import adapters
 from handful.training.special.adapters import RowLosses
 
+DRAWS = 16  # of a loss that draws random numbers, of which the mean is looked at
 CLOSE = 1e-4  # of the largest loss of a row: float32 adds up to less
 _SIZES = (1, 2, 4, 8)  # rows of the parts that are tried
 KEPT_WHOLE = "so a mini-batch is kept whole, and the held-out loss is the mean over batches of up to 512 rows"
@@ -146,8 +149,9 @@ def _form(row_losses: RowLosses, output: object, batch: Batch, size: int) -> Los
 
     by_row: list[bool] = []
 
-    def value(part: slice) -> tuple[float, float]:
-        some = rows(batch, part)
+    def value(part: slice, seed: int = 0) -> tuple[float, float]:
+        seed_all(seed)
+        some = rows(batch, part).on_tensors(torch.clone)  # or a loss may change them
         taken = output(some) if callable(output) else mapped(output, lambda o: o[part] if _of_rows(o, batch) else o)
         total, weight, values = row_losses(taken, some)
         by_row.append(values is not None)
@@ -156,12 +160,18 @@ def _form(row_losses: RowLosses, output: object, batch: Batch, size: int) -> Los
     try:
         whole, each = value(slice(0, m)), [value(part) for part in parts]
         means, weights = zip(*each, strict=True)
+        noise = 0.0
+        if whole[0] != value(slice(0, m), 1)[0]:  # it draws random numbers
+            drawn = [[value(part, 99 * k + i)[0] for k in range(DRAWS)] for i, part in enumerate([slice(0, m), *parts])]
+            apart = [w - math.fsum(map(math.prod, zip(v, weights))) / sum(weights) for w, *v in zip(*drawn)]
+            noise, means = 4 * stdev(apart) / DRAWS**0.5, tuple(map(fmean, drawn[1:]))
+            whole = (fmean(drawn[0]), whole[1])
         if not all(map(math.isfinite, (*whole, *means))):
             return None
         if size == len(batch):
             return LossForm(coupling=f"the loss couples the rows of a batch: it has no value for parts of {m} rows")
-        mean = sum(v * w for v, w in each) / sum(weights)
-        close = CLOSE * max(map(abs, (whole[0], *means)))
+        mean = sum(v * w for v, w in zip(means, weights, strict=True)) / sum(weights)
+        close = CLOSE * max(map(abs, (whole[0], *means))) + noise
         if abs(whole[0] - mean) <= close:
             return LossForm()
         if not any(by_row) and abs(whole[0] - sum(means)) <= close:

@@ -6,16 +6,13 @@ can be seen; every 1,024 steps it is looked again.
 """
 
 import math
-import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from types import FunctionType
 from typing import Any, NamedTuple
 from weakref import ref
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as every_module
@@ -27,9 +24,11 @@ from handful.base.plan import Plan
 from handful.data.base import Batch
 from handful.optim.parts import needs_closure
 from handful.training.objective import LossSums
+from handful.training.special.side_effects import Reached
 from handful.training.step import ExactGradient
 from handful.training.training import Training
 from handful.training.watch.guards import non_finite
+from handful.transform.pipeline import Pipeline
 
 FROM, SHAPES, AGAIN = 64, 4, 1024  # steps before one is recorded; shapes of mini-batches; steps from check to check
 SHORT = 0.005  # seconds: longer steps would gain less than it costs to record them
@@ -38,6 +37,7 @@ NOT = "operations are not called as recorded: "
 _HOST = {"numpy", "tolist", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "get_rng_state", "set_rng_state"}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _SEES = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.inplace_view}
+_MASKS = (torch.bool, torch.uint8)  # what is indexed by them has as many rows as they say
 _aten = torch.ops.aten
 
 
@@ -121,7 +121,8 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func is _aten._local_scalar_dense.default:
             self.read.append(given[0].number)
             return out
-        self.sees |= bool(_SEES & {*getattr(func, "tags", _SEES)})
+        by_number = func is _aten.index.Tensor and not any(i is not None and i.dtype in _MASKS for i in args[1])
+        self.sees |= not by_number and bool(_SEES & {*getattr(func, "tags", _SEES)})
         match out:
             case list() | tuple():
                 self.operations.append(Operation(func, given, named, [*map(self.add, out)], True))
@@ -283,7 +284,10 @@ class Recorded:
         whys = {
             "the model or its loss takes numbers out of Tensors": looks.taken or len(recording.read) != 2,  # our own
             "what some of them give depends on the numbers in the data": recording.sees,
-            "the model does more than to call them": in_python(self.t) != before or recording.changes_others(),
+            f"it is not known what '{before.unknown}' does, which the model or its loss reaches": before.unknown,
+            "the model does more than to call them": in_python(self.t).values != before.values
+            or recording.changes_others(),
+            "what is called between steps may change the model": body.first is None and before.shares(between(self.t)),
             "parameters share a gradient": len({*wanted[len(wanted) - len(body.moved) :]}) < len(body.moved),
             "they differ from step to step": body.first is not None and not recording.same(body.first),
         }
@@ -308,7 +312,7 @@ class Recorded:
         yield step.part
         if found is None or found != bits(*left(step, body), *buffers, torch.default_generator.get_state()):
             self.give_up("they do not give the bits of the step itself")
-        elif in_python(self.t) != before:
+        elif in_python(self.t).values != before.values:
             self.give_up("the model does more than to call them")
         elif not body.checked:
             body.checked = True
@@ -354,34 +358,17 @@ def may_be(t: Training) -> bool:
         or t.state.callbacks.all
         or needs_closure(t.state.optimizer)
         or any(type(p) not in (Tensor, nn.Parameter) for p in (*objective.parameters, *objective.buffers))
-        or any(isinstance(m, torch.jit.ScriptModule) for m in objective.model.modules())
+        or any(isinstance(m, torch.jit.ScriptModule) or m._compiled_call_impl for m in objective.model.modules())
         or any(hooks)
     )
 
 
-def in_python(t: Training) -> list[object]:
-    """What a model and its loss may change besides weights: Python's and NumPy's generators, what they hold, and what
-    their functions find outside."""
-    owners = [*t.objective.model.modules(), t.objective.loss]
-    values = [v for owner in owners for v in getattr(owner, "__dict__", {}).values()]
-    values += chain(*(some.values() for some in values if type(some) is dict))
-    for f in {f for o in owners for f in (o, *vars(type(o)).values()) if type(f) is FunctionType}:
-        values += [f.__globals__[name] for name in f.__code__.co_names if name in f.__globals__]
-        for cell in f.__closure__ or ():
-            with suppress(ValueError):  # it is empty
-                values.append(cell.cell_contents)
-    found: list[object] = [random.getstate(), str(np.random.get_state(legacy=False))]
-    for value in values:  # plain ones as they are, others by which they are, and how much they hold
-        plain, holds = type(value) in (bool, int, float, str), type(value) in (dict, list, set)
-        found += [value] if plain else [One(value), len(value) if holds else 0]
-    return found
+def in_python(t: Training) -> Reached:
+    """What a model, its loss and its metrics could keep or look at besides Tensors."""
+    return Reached(t.objective.model, t.objective.loss, t.objective.metrics)
 
 
-class One:
-    """Something, kept so that nothing else is taken for it, and compared by that alone."""
-
-    def __init__(self, held: object) -> None:
-        self.held = held
-
-    def __eq__(self, other: object) -> bool:
-        return self.held is getattr(other, "held", None)
+def between(t: Training) -> Reached:
+    """What may be called between two steps."""
+    own = [f for f in t.batches.transforms if not isinstance(f, Pipeline)]
+    return Reached(t.schedule, t.rule, t.batch_size, own)

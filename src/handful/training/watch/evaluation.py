@@ -11,6 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from handful.base.errors import MISTAKES, HandfulError
+from handful.base.keys import drawing, dropout_seeder, key
 from handful.batches.batches import Batches
 from handful.data.base import Batch
 from handful.losses import ctc
@@ -96,12 +97,14 @@ def evaluate(
     ranks: Ranks = ALONE,
     spare: Batch | None = None,
 ) -> dict[str, float]:
-    """Mean loss and every metric over all rows of the batches, each row once, in evaluation mode.
+    """Mean loss and every metric over all rows of the batches, each row once, in evaluation mode: NaN, all of them,
+    where outputs that count are NaN, which are no class.
 
     keep: called with every batch and its output, for those who want the outputs too; ranks: that look at the rows
     together, each at batches of its own, and all get the same scores; spare: what a rank puts through a sharded model
     where the others have more batches.
-    Leaves the model in the mode it was in. Returns {"loss": ..., metric name: ...}.
+    Leaves the model in the mode it was in. (No inference mode: FSDP's buffers would stay in it, torch 2.13, and a model
+    that differentiates would fail.) Returns {"loss": ..., metric name: ...}.
     """
     total_loss = total_weight = 0.0
     sums: dict[str, NDArray[np.float64]] = {}
@@ -111,8 +114,8 @@ def evaluate(
     was_training = objective.model.training
     objective.model.eval()
     try:
-        # no inference mode: FSDP's buffers would stay in it (torch 2.13), and a model that differentiates would fail
-        with torch.no_grad():
+        with torch.no_grad(), drawing("evaluate"):  # what a model draws here, it draws at every look
+            dropout_seeder(objective.device)(key("evaluate", bits=32))
             for read, batch, output in outputs(objective, batches if spare is None else ranks.in_step(batches, spare)):
                 if read is spare:
                     continue
@@ -123,7 +126,7 @@ def evaluate(
                     both = counted(both)
                     by_sums = by_sums or [m.about(both[1]) for m in objective.sum_metrics]
                     for m in by_sums:
-                        sums[m.name] = sums.get(m.name, 0.0) + m.sums(*both).cpu().numpy().astype(np.float64)
+                        sums[m.name] = sums.get(m.name, 0.0) + _sums(m, part.loss, *both)
                     if whole:
                         seen.append((both[0].to(torch.promote_types(both[0].dtype, torch.float32)), *both[1:]))
                 if keep:
@@ -136,6 +139,12 @@ def evaluate(
         raise HandfulError("there is nothing to evaluate: no rows, or none that counts (weight 0, or no class)")
     scores = {"loss": total_loss / total_weight} | _scores(objective.metrics, sums, seen)
     return dict(json.loads(ranks.told(json.dumps(scores)))) if ranks.size > 1 else scores
+
+
+def _sums(metric: SumMetric, loss: Tensor, output: Tensor, *seen: Tensor | None) -> NDArray[np.float64]:
+    """What rows add to the sums: NaN where an output is NaN, which argmax takes for a class."""
+    lost = bool(loss.isnan()) and bool(output.isnan().any())
+    return metric.sums(output, *seen).cpu().numpy().astype(np.float64) + (np.nan if lost else 0.0)  # type: ignore[arg-type]
 
 
 Sums = dict[str, NDArray[np.float64]]
@@ -167,13 +176,14 @@ def _scores(
 ) -> dict[str, float]:
     columns = [[v.cpu() for v in column if v is not None] for column in zip(*seen)] or [[], [], []]
     arrays = [torch.cat(column).numpy() if column else None for column in columns]
+    lost = arrays[0] is not None and arrays[0].dtype.kind == "f" and bool(np.isnan(arrays[0]).any())
     scores = {}
     for metric in metrics:
         if isinstance(metric, SumMetric):
             scores[metric.name] = metric.finish(sums[metric.name]) if metric.name in sums else float("nan")
             continue
         try:
-            scores[metric.name] = metric.whole(*arrays)  # type: ignore[arg-type]  # None: no output is a tensor
+            scores[metric.name] = float("nan") if lost else metric.whole(*arrays)  # type: ignore[arg-type]  # None: no output is a tensor
         except MISTAKES as error:
             shapes = " and ".join(str(list(array.shape)) for array in arrays[:2] if array is not None)
             detail = " ".join(str(error).split())[:300]

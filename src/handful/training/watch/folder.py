@@ -38,6 +38,7 @@ class RunFolder:
         self.made: list[Path] = []  # folders that `claim` made
         self.notes: list[str] = []
         self.held: TextIO | None = None
+        self.cut = False  # whether the weights that were read last are a checkpoint's, written in training mode
         self.behind = False  # history.jsonl, after a write that failed
 
     def claim(self, *, overwrite: bool) -> None:
@@ -177,6 +178,7 @@ class RunFolder:
             except HandfulError as error:
                 self._say(f"{error}; the weights of the newest checkpoint are taken")
         tensors, meta, notes = checkpoint.load(self.checkpoints)
+        self.cut = True
         for note in notes:
             self._say(note)
         why = f"it was cut off after step {meta['step']:,}; handful resume goes on with it"

@@ -102,6 +102,8 @@ class Observer:
             if change is not None and (note := change(t)):  # what it decides is saved with the step it belongs to
                 t.live.note(note)
                 log(t, noted(t, note))
+        if (said := t.state.callbacks.unheard) and said not in t.plan.notes:
+            say(t, said)
         t.looked_at = t.state.step  # the state is one to go on from
         if (t.folder is not None or t.held is not None) and checkpoint_due(t, logged):
             save(t, due=True)

@@ -11,6 +11,8 @@ from handful.training.watch.guards import finite
 from handful.training.watch.saved import tensors_of
 from handful.training.watch.weights import Weights, lost
 
+UNEVEN = "in parts, the gradient of a batch is not that of the whole batch"
+
 
 def moment(t: Training) -> Row:
     """Where the run is, for a row of the history."""
@@ -44,10 +46,11 @@ def say(t: Training, text: str) -> None:
 def fit_in(t: Training, micro_batch: int | None) -> None:
     """Put so many rows through the model at a time from here on; said where that is new."""
     if micro_batch is not None and micro_batch != t.state.micro_batch:
+        why = t.uneven(max(1, micro_batch // 2))
         say(
             t,
             f"memory ran out at step {t.state.step + 1:,}: {micro_batch:,} rows at a time go through the model "
-            "from here on; the update is the same",
+            f"from here on; {f'{why}: {UNEVEN}' if why else 'the update is the same'}",
         )
     t.state.micro_batch = micro_batch
 
@@ -78,7 +81,7 @@ def save(t: Training, *, due: bool = False) -> str | None:
     why, before, began = None, t.state.back, time.monotonic()
     if due:
         t.state.back = t.state.step
-    for text in (*untold(t.state.optimizer), *lost(t.beside, t.objective.model)) if t.folder else ():
+    for text in (*untold(t.state.optimizer), *lost(t.objective.model, t.state.beside)) if t.folder else ():
         if text not in t.plan.notes:
             say(t, text)
     tensors = every_tensor(t) if t.folder or t.held is not None else {}

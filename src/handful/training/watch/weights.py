@@ -1,16 +1,22 @@
 """The tensors of a model by name: copied, put back, averaged over the steps."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError, some
+from handful.base.machine import wide
 from handful.base.shards import as_shared, is_shard
+from handful.optim.packed import GENERATORS, draw_from, pack, unpack
 
 Weights = dict[str, Tensor]
+MOST = 1 << 24  # numbers in a Tensor that is kept beside the weights
+_MODULES_OWN = frozenset(vars(nn.Module())) | {"_compiled_call_impl"}
 
 
 def copy_weights(model: nn.Module, *, clone: bool = True) -> Weights:
@@ -34,15 +40,18 @@ def put_back(tensor: Tensor, before: Tensor) -> None:
 
 
 @contextmanager
-def buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Afterwards all buffers are as they were: some, such as what observes for a quantisation, change in evaluation
-    mode, too."""
+def left_as_it_was(model: nn.Module) -> Iterator[None]:
+    """Afterwards all that a model holds beside its weights is as it was: buffers, some of which change in evaluation
+    mode, too (what observes for a quantisation does), and attributes, such as what counts its calls."""
     kept = [
         (module, name, value, value.detach().clone())
         for module in model.modules()
         for name, value in module.named_buffers(recurse=False)
         if not nn.parameter.is_lazy(value)
     ]
+    first, (forms, tensors) = marks(model), beside(model)
+    tensors = {name: value.clone() for name, value in tensors.items()}
+    places, parts = _places(model).keys(), [name for name, _ in model.named_parameters()]
     try:
         yield
     finally:
@@ -50,6 +59,12 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
             put_back(value, before)
             if not isinstance(module, torch.jit.ScriptModule):
                 module._buffers[name] = value
+        if parts == [name for name, _ in model.named_parameters()]:  # else it was built by its first call
+            for name, (holder, key) in _places(model).items():
+                if name not in places and _packed(holder[key]) is not None:  # made by a call, and so again by the next
+                    del holder[key]
+            now = marks(model)
+            put_beside(model, {n: form for n, form in forms.items() if now.get(n) != first[n]}, tensors)
 
 
 def load_weights(model: nn.Module, weights: Weights) -> None:
@@ -63,35 +78,121 @@ def load_weights(model: nn.Module, weights: Weights) -> None:
         raise HandfulError(f"the saved weights do not fit this model ({type(model).__name__}): {detail}") from None
 
 
-def beside(model: nn.Module) -> dict[str, object]:
-    """What a model holds that no weights file does: numbers and generators in attributes of its modules, buffers that
-    are not persistent, and what `get_extra_state` gives beside Tensors; by name."""
-    found: dict[str, object] = {}
-    for prefix, module in model.named_modules():
+def _places(model: nn.Module, at: str = "", known: set[int] | None = None) -> dict[str, tuple[dict[str, Any], str]]:
+    """Where a model holds what no weights file does, by name: attributes of modules that are not torch's, buffers that
+    are not persistent, all of the modules that stand in attributes and are none of its own."""
+    found: dict[str, tuple[dict[str, Any], str]] = {}
+    hidden, known = known is not None, (known or set()) | set(map(id, model.modules()))
+    for prefix, module in model.named_modules(prefix=at):
         if isinstance(module, torch.jit.ScriptModule):
             continue
         at = f"{prefix}." if prefix else ""
-        plain: dict[str, object] = {
-            name: v for name, v in vars(module).items() if type(v) in (int, float, bool) and name != "training"
-        }
-        plain |= {name: v.get_state() for name, v in vars(module).items() if isinstance(v, torch.Generator)}
-        aside = {name: module._buffers.get(name) for name in module._non_persistent_buffers_set}
-        found |= {at + name: v.detach().clone() if isinstance(v, Tensor) else v for name, v in (plain | aside).items()}
-    return found | {name: repr(held) for name, held in model.state_dict().items() if not isinstance(held, Tensor)}
+        aside: Iterable[str] = module._non_persistent_buffers_set
+        if hidden:
+            found |= {at + name: (module._parameters, name) for name in module._parameters}
+            aside = module._buffers
+        found |= {at + name: (module._buffers, name) for name in aside}
+        if type(module).__module__.startswith(("torch.", "handful.")):
+            continue
+        for name, value in vars(module).items():
+            if name not in _MODULES_OWN:
+                found[at + name] = (vars(module), name)
+                for k, part in enumerate(value if isinstance(value, list | tuple) else [value]):
+                    if isinstance(part, nn.Module) and id(part) not in known:
+                        found |= _places(part, f"{at}{name}.{k}", known)
+    return found
 
 
-def lost(before: dict[str, object], model: nn.Module) -> list[str]:
+def beside(model: nn.Module) -> tuple[dict[str, object], dict[str, Tensor]]:
+    """What a model holds that no weights file does, packed by name: numbers, lists, generators, Tensors in attributes,
+    see `pack`. What is made of its weights, has a gradient to pass on, or is larger than MOST numbers is left out."""
+    forms: dict[str, object] = {}
+    tensors: dict[str, Tensor] = {}
+    weights = set(map(id, chain(model.parameters(), model.buffers(), model.modules())))
+    told = model.state_dict()
+    weights -= {id(buffer) for name, buffer in model.named_buffers() if name not in told}
+    values = {name: holder[key] for name, (holder, key) in _places(model).items()}
+    for name, value in (values | {n: v for n, v in told.items() if not isinstance(v, Tensor)}).items():
+        if (found := _packed(value, name, weights)) is not None:
+            forms[name] = found[0]
+            tensors |= found[1]
+    return forms, tensors
+
+
+def _packed(value: object, name: str = "", weights: Collection[int] = ()) -> tuple[object, dict[str, Tensor]] | None:
+    new: dict[str, Tensor] = {}
+    outer = value if isinstance(value, list | tuple) else [value]
+    if hasattr(value, "_fields") or any(
+        id(v) in weights or (isinstance(v, Tensor) and v.grad_fn is not None) for v in outer
+    ):
+        return None
+    try:
+        form = pack(value, f"beside.{name}", new)
+    except HandfulError:
+        return None
+    plain = all(v.layout is torch.strided and not v.is_nested and not is_shard(v) for v in new.values())
+    return (form, new) if plain and all(v.numel() <= MOST for v in new.values()) else None
+
+
+def marks(model: nn.Module) -> dict[str, str]:
+    """By which what is in `beside` is known again."""
+    forms, tensors = beside(model)
+    real = {name: wide(torch.view_as_real(v) if v.is_complex() else v) for name, v in tensors.items()}
+    sums = {name: [*v.shape, float(v.sum()), float(v.norm())] for name, v in real.items()}
+    of = {name: [s for n, s in sums.items() if f"{n}.".startswith(f"beside.{name}.")] for name in forms}
+    return {name: repr((form, of[name])) for name, form in forms.items()}  # NaN is as it was
+
+
+def changed(model: nn.Module, first: Mapping[str, str]) -> tuple[dict[str, object], dict[str, Tensor]]:
+    """What of `beside` is no longer as `marks` had it."""
+    forms, tensors = beside(model)
+    names = [name for name, mark in marks(model).items() if mark != first.get(name)]
+    of = tuple(f"beside.{name}." for name in names)
+    return {name: forms[name] for name in names}, {n: v for n, v in tensors.items() if f"{n}.".startswith(of)}
+
+
+def put_beside(model: nn.Module, forms: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
+    """Give a model what `beside` found, in place where it is kept in place."""
+    places, inside = _places(model), dict(model.named_modules())
+    first = next((p.new_empty(0) for p in model.parameters() if not nn.parameter.is_lazy(p)), torch.empty(0))
+    for name, form in forms.items():
+        path, _, last = name.rpartition(".")
+        new = partial(unpack, form, tensors, scalars_too=False)
+        if name in places:
+            holder, key = places[name]
+            old = holder[key]
+            holder[key] = _put(old, new(parameter=old if isinstance(old, Tensor) else first))
+        elif last == "_extra_state":
+            inside[path].set_extra_state(new(parameter=first))
+        elif (own := inside.get(path)) is not None and last not in {*own._parameters, *own._buffers, *own._modules}:
+            vars(own)[last] = new(parameter=first)  # type: ignore[index]
+
+
+def _put(old: Any, new: Any) -> Any:
+    match old, new:
+        case Tensor(), Tensor() if old.dtype == new.dtype and old.shape == new.shape:
+            put_back(old.detach(), new)
+            return old
+        case list(), list():
+            old[:] = [_put(*pair) for pair in zip(old, new, strict=True)] if len(old) == len(new) else new
+            return old
+        case dict(), dict():
+            old.update({key: _put(old.get(key), value) for key, value in new.items()})
+            for key in old.keys() - new.keys():
+                del old[key]
+            return old
+        case _ if isinstance(old, GENERATORS):
+            draw_from(old, new)
+            return old
+    return new
+
+
+def lost(model: nn.Module, first: Mapping[str, str]) -> list[str]:
     """A note on what of `beside` has changed since, if anything has."""
-    now = beside(model)
-    names = [name for name, old in before.items() if not _same(old, now.get(name))]
-    said = f"the model changes {some(names)} as it trains, which neither its state_dict() nor a checkpoint holds"
-    return [f"{said}: a resumed or loaded run begins with a new one; register_buffer keeps it"] if names else []
-
-
-def _same(one: object, other: object) -> bool:
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return torch.equal(one, other)
-    return one is other or one == other
+    names = list(changed(model, first)[0])
+    said = f"the model changes {some(names)} as it trains, which its state_dict() does not hold"
+    return [f"{said}: a resumed run goes on with it, a loaded one begins with a new one; register_buffer keeps it"
+            ] if names else []  # fmt: skip
 
 
 def reader(model: nn.Module) -> Callable[[], Weights]:

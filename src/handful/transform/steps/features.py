@@ -26,7 +26,8 @@ class RobustAsinh(Step[Tensor]):
     value, the median distance of the others from it. A tail is long where 1% of the rows, or more, lie beyond `far`
     spreads (normal: 2.6, exponential: 5). Near the median arcsinh is the line, far out the logarithm (Johnson 1949).
     Values [m, features]; float64 stays float64, all else gives float32; NaN stays NaN. The quantiles are exact up to 20
-    million values, of a uniform keyed sample of rows beyond.
+    million values, of a uniform keyed sample of rows beyond. beside: all features stay as they are, and the compressed
+    ones follow: for a single layer, which could not find again what was in proportion to the numbers as they were.
 
     >>> x = torch.tensor([[float(2**k), float(k)] for k in range(12)])
     >>> step = RobustAsinh().fit([x])
@@ -36,6 +37,7 @@ class RobustAsinh(Step[Tensor]):
 
     keeps_missing: ClassVar[bool] = True
     far: float = 4.0
+    beside: bool = False
     long: Tensor | None = None  # int64: the features with a long tail, and of each
     median: Tensor | None = None  # float64
     spread: Tensor | None = None  # float64
@@ -54,12 +56,15 @@ class RobustAsinh(Step[Tensor]):
             return value
         x = value.to(torch.float64)
         at, median, spread = (self.fitted(t).to(x.device) for t in (self.long, self.median, self.spread))
-        x = x.index_copy(1, at, torch.asinh((x[:, at] - median) / spread))
+        small = torch.asinh((x[:, at] - median) / spread)
+        x = torch.cat([x, small], dim=1) if self.beside else x.index_copy(1, at, small)
         return x if value.dtype == torch.float64 else x.to(torch.float32)
 
     def notes(self, names: Names = None) -> list[str]:
         which = listed(self.fitted(self.long).tolist(), names)
-        return [f"Long tails are compressed (arcsinh: logarithmic far from the median): {which}."] if which else []
+        kept = ", beside the numbers as they are, for a single layer" if self.beside else ""
+        said = f"Long tails are compressed (arcsinh: logarithmic far from the median){kept}: {which}."
+        return [said] if which else []
 
 
 def _tail(x: NDArray[np.float64], far: float) -> tuple[float, float] | None:

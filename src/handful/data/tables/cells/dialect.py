@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from handful.data.base import Column
+from handful.data.tables.cells.fixed import Gaps, apart, gaps
 from handful.data.tables.cells.headers import (
     BLANKS,
     NOTHING,
@@ -40,7 +41,7 @@ class Dialect(NamedTuple):
     names, which counts rows and columns, as in scikit-learn's files; codes: the columns that are no numbers, though of
     digits alone, see `_codes`; below: what stands in a second line of the header, see `two_lines`; padded: whether
     blanks stand around separators; comments: whether lines that begin with # are left out; shape: what is said of a
-    header of another length than rows, see `shifted`."""
+    header of another length than rows, see `shifted`; gaps: between columns at fixed places of a line."""
 
     separator: str = ","
     decimal: str = "."
@@ -53,12 +54,15 @@ class Dialect(NamedTuple):
     padded: bool = False
     comments: bool = False
     shape: str = ""
+    gaps: Gaps = ()
 
     @property
     def note(self) -> str | None:
         """What is unusual about it, in a sentence or two."""
         found = []
-        if self.separator == BLANKS:
+        if self.gaps:
+            found.append("columns stand at fixed places of a line.")
+        elif self.separator == BLANKS:
             found.append("values are separated by blanks.")
         elif self.separator not in (",", "\t") or self.decimal == ",":
             decimals = ", and decimals are written with ','" if self.decimal == "," else ""
@@ -131,6 +135,8 @@ def find(head: bytes, ending: str, trained: Dialect | None = None) -> Dialect:
     found = found._replace(
         skip=skip, title=title, padded=bool(padded) and found.separator == padded, comments=comment is not None
     )
+    if found.gaps:
+        return found
     records = _records(text, found.separator, cut)
     if named := _named(comment, found.separator, records):
         return found._replace(names=named, shape=f"the columns are named in a line that begins with #: {named[0]}")
@@ -209,7 +215,9 @@ def _of_new(text: str, cut: bool, separators: Sequence[str]) -> Dialect:
     agreed = {s: _numeric(r) for s, r in found.items() if agree(r) or (r and shifted(r, s, text))}
     separator = max(agreed, key=lambda s: agreed[s], default=None)  # in 1,5;2,5 both would do
     if separator is None:
-        blanks = _records(text, BLANKS, cut)
+        blanks, places = _records(text, BLANKS, cut), _at_places(text, cut) if len(separators) > 1 else None
+        if places and any(len(record) != len(places.gaps) + 1 for record in blanks):
+            return places
         if len(separators) > 1 and blanks[1:] and (agree(blanks) or shifted(blanks, BLANKS, text)) and _numeric(blanks):
             separator, found[BLANKS] = BLANKS, blanks
         else:
@@ -218,6 +226,17 @@ def _of_new(text: str, cut: bool, separators: Sequence[str]) -> Dialect:
     decimal = "." if len(separators) == 1 else _decimal(separator, records)
     names = tuple(f"column_{i}" for i in range(len(records[0]))) if is_values(records) else ()
     return Dialect(separator, decimal, names, codes=_codes(names or records[0], records[not names :]))
+
+
+def _at_places(text: str, cut: bool, trained: Dialect | None = None, least: int = 0) -> Dialect | None:
+    """The dialect of columns at fixed places of a line, if they are that: some of numbers, or, with what training
+    learned, at least so many of its names."""
+    records = _records(apart(text, between), ",", cut) if (between := gaps(text)) else []
+    if trained and records:
+        return Dialect(",", trained.decimal or ".", gaps=between) if _known(records, trained) >= least else None
+    if len(records) < 3 or not _numeric(records) or is_values(records) or len({*records[0]}) < len(records[0]):
+        return None
+    return Dialect(",", codes=_codes(records[0], records[1:]), gaps=between)
 
 
 def _before_header(text: str, cut: bool, separators: Sequence[str], trained: Dialect | None) -> tuple[int, str]:
@@ -255,7 +274,7 @@ def is_table(head: bytes) -> bool:
     if dialect.comments:
         text = re.sub(r"(?m)^#.*\n?", "", text)
     text = text.split("\n", dialect.skip)[-1]
-    text = unpadded(text, dialect.separator) if dialect.padded else text
+    text = unpadded(text, dialect.separator) if dialect.padded else apart(text, dialect.gaps)
     records = _records(text, dialect.separator, cut)
     wide = cut and bool(records) and len(records[0]) > RECORDS
     return (len(records) > 2 or wide) and agree(records[1:] or records) and _numeric(records) > 0
@@ -284,6 +303,8 @@ def _as_trained(text: str, cut: bool, separators: Sequence[str], trained: Dialec
     best = max(known, key=lambda separator: known[separator])
     numbered = [int(name[7:]) for name in trained.names if re.fullmatch(r"column_\d+", name)]
     if known[best] or not numbered:
+        if best in (separators[0], BLANKS) and (places := _at_places(text, cut, trained, max(1, known[best]))):
+            return places
         return Dialect(best, trained.decimal or _decimal(best, found[best]))
     agreed = {s: _numeric(records) for s, records in found.items() if s != trained.decimal and agree(records)}
     best = max(agreed, key=lambda s: agreed[s], default=separators[0])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from handful.data.tables.cells.dialect import Dialect, unpadded
+from handful.data.tables.cells.fixed import apart
 from handful.data.tables.cells.headers import BLANKS
 
 # A quoted value; blanks between two values; those at either end of a line.
@@ -63,7 +64,7 @@ def record_lines(text: str, dialect: Dialect) -> list[tuple[int, int]]:
     >>> record_lines('a,b\\n1,"x\\ny"\\n\\n2,z\\n3\\n', Dialect())
     [(1, 2), (2, 2), (5, 2), (6, 1)]
     """
-    lines = io.StringIO(text.removeprefix("\ufeff"), newline="")
+    lines = io.StringIO(apart(text.removeprefix("\ufeff"), dialect.gaps), newline="")
     for _ in range(dialect.skip):
         lines.readline()
     blanks, at, found = dialect.separator == BLANKS, 0, list[tuple[int, int]]()
@@ -83,6 +84,8 @@ def bare_text(text: bytes, dialect: Dialect) -> bytes:
     """
     if dialect.comments:
         text = re.sub(rb"(?m)^#.*\n?", b"", text)
+    if dialect.gaps:
+        return apart(text.decode(errors="surrogateescape"), dialect.gaps).encode(errors="surrogateescape")
     if dialect.padded:
         return unpadded(text.decode(errors="surrogateescape"), dialect.separator).encode(errors="surrogateescape")
     return (

@@ -1,0 +1,223 @@
+"""What the code of a model and its loss could keep, change or look at besides Tensors.
+
+All that it reaches is written down by value, so that a change shows; of what is of no known kind (an iterator, a file,
+a clock) it cannot be told what it does, and its name is given.
+"""
+
+import builtins
+import dis
+import functools
+import random
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from enum import Enum
+from functools import lru_cache
+from types import BuiltinFunctionType, CodeType, EllipsisType, FunctionType, MethodType, ModuleType, NoneType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+# packages whose functions and classes keep nothing from call to call but what is seen in their objects
+_KNOWN = {"torch", "handful", "math", "cmath", "operator", "_operator", "typing", "collections", "functools",
+          "_functools", "abc", "enum", "dataclasses", "itertools", "numbers", "builtins", "numpy",
+          "random"}  # fmt: skip
+_ACTS = {"print", "input", "open", "exec", "eval", "globals", "__import__", "breakpoint", "SystemRandom", "default_rng"}
+_PLAIN = (bool, int, float, complex, str, bytes, range, slice, NoneType, EllipsisType, np.generic,
+          torch.dtype, torch.device, torch.layout, torch.memory_format)  # fmt: skip
+_WRAPPED = (property, staticmethod, classmethod, functools.cached_property, functools.partialmethod)
+_MOST = 100_000  # values, and bytes in an array
+_ONCE = {"__init__", "__new__", "__init_subclass__", "__class_getitem__", "__post_init__"}  # not called in a step
+
+
+class One:
+    """Something, kept so that nothing else is taken for it, and compared by that alone."""
+
+    def __init__(self, held: object) -> None:
+        self.held = held
+
+    def __eq__(self, other: object) -> bool:
+        return self.held is getattr(other, "held", None)
+
+
+class Reached:
+    """What is reached from some objects. values: what may change, in turn; unknown: the first of no known kind, or "";
+    met: objects; places: of plain values in globals, closures and classes."""
+
+    def __init__(self, *starts: object) -> None:
+        self.values: list[object] = [random.getstate(), str(np.random.get_state(legacy=False))]
+        self.unknown, self.met, self.places = "", dict[int, object](), set[tuple[int, str]]()
+        self.names, self.owners, self.modules = {"forward"}, dict[type, bool](), list[ModuleType]()
+        for start in starts:
+            self.add(start, type(start).__name__)
+        size = -1
+        while size != len(self.met) + len(self.names):  # names reach members, whose code has other names
+            size = len(self.met) + len(self.names)
+            for owner, made in [*self.owners.items()]:
+                self.members(owner, made)
+            for module in self.modules:
+                self.named(vars(module), self.names & vars(module).keys())
+
+    def shares(self, other: "Reached") -> bool:
+        """Whether something that can change is reached from both."""
+        both = (self.met[key] for key in self.met.keys() & other.met.keys())
+        return not self.places.isdisjoint(other.places) or any(
+            isinstance(one, list | dict | set | deque | np.ndarray | nn.Module)
+            or (not isinstance(one, type | FunctionType | ModuleType) and not known(type(one)))
+            for one in both
+        )
+
+    def add(self, value: Any, name: str) -> None:
+        """One object, under the name to call it by."""
+        if len(self.values) > _MOST:
+            self.is_unknown(name)
+            return
+        if isinstance(value, _PLAIN):
+            self.values.append((type(value), value))
+            return
+        self.values.append(One(value))
+        if id(value) in self.met:
+            return
+        self.met[id(value)] = value
+        match value:
+            case Tensor():
+                self.named(vars(value) if type(value) in (Tensor, nn.Parameter) else {}, ())
+            case list() | tuple() | set() | frozenset() | deque():
+                self.values.append(len(value))
+                self.all(value, name)
+            case dict():
+                self.values.append(len(value))
+                self.all(value.keys(), name)
+                self.named(value)
+            case np.ndarray() if not value.dtype.hasobject and value.nbytes <= _MOST:
+                self.values.append(value.tobytes())
+            case ModuleType() if not known(value):
+                self.modules.append(value)
+            case ModuleType() | Enum():
+                pass
+            case _:
+                self.code(value, name)
+
+    def code(self, value: Any, name: str) -> None:
+        """Something that may be called, or that has attributes."""
+        match value:
+            case FunctionType():
+                self.function(value)
+            case MethodType():
+                self.all((value.__func__, value.__self__), name)
+            case functools.partial():
+                self.all((value.func, value.args, value.keywords), name)
+            case functools._lru_cache_wrapper():
+                self.add(value.__wrapped__, name)
+            case type():
+                if not known(value):
+                    self.owners[value] = True
+                elif value.__name__ in _ACTS:
+                    self.is_unknown(name)
+            case BuiltinFunctionType():
+                if not isinstance(value.__self__, ModuleType | NoneType | type):
+                    self.add(value.__self__, name)
+                elif not known(value) or value.__name__ in _ACTS:
+                    self.is_unknown(name)
+            case _ if isinstance(value, _WRAPPED):
+                found = (getattr(value, where, None) for where in ("fget", "__func__", "func"))
+                self.all((one for one in found if one is not None), name)
+            case _ if callable(value) and type(value).__module__ == "builtins":  # a slot of a type of C
+                pass
+            case _:
+                self.instance(value, name)
+
+    def instance(self, value: Any, name: str) -> None:
+        """What has attributes, and a class whose methods may be called."""
+        kind = type(value)
+        slots = [slot for one in kind.__mro__ for slot in _tuple(vars(one).get("__slots__", ()))]
+        if not hasattr(value, "__dict__") and not slots:
+            if not (known(kind) and callable(value)):  # as torch.relu is; not a generator, a lock
+                self.is_unknown(name)
+            return
+        for owner in kind.__mro__:
+            if not known(owner):
+                self.owners.setdefault(owner, False)
+        self.named(getattr(value, "__dict__", {}))
+        for slot in slots:
+            with suppress(AttributeError):
+                self.add(getattr(value, slot), slot)
+
+    def function(self, function: FunctionType) -> None:
+        for cell, name in zip(function.__closure__ or (), function.__code__.co_freevars, strict=True):
+            with suppress(ValueError):  # it is empty
+                self.place(id(cell), name, cell.cell_contents)
+        if known(function):
+            return
+        self.named(vars(function))
+        self.all(function.__defaults__ or (), function.__name__)
+        self.named(function.__kwdefaults__ or {})
+        names, imports = used(function.__code__)
+        self.names |= names
+        if imports or names & _ACTS & vars(builtins).keys() - function.__globals__.keys():
+            self.is_unknown(function.__qualname__)
+        for name in sorted(names & function.__globals__.keys()):
+            self.place(id(function.__globals__), name, function.__globals__[name])
+
+    def place(self, where: int, name: str, value: Any) -> None:
+        """What stands under a name that code may give to something else."""
+        if isinstance(value, _PLAIN):
+            self.places.add((where, name))
+        self.add(value, name)
+
+    def members(self, owner: type, made: bool) -> None:
+        """What a class has under the names that are used; of one whose objects are made in a step, all."""
+        for name, value in [*vars(owner).items()]:
+            magic = name.startswith("__") and name not in _ONCE and callable(value)
+            if (
+                (made or magic or name in self.names)
+                and id(value) not in self.met
+                and name not in ("__dict__", "__weakref__")
+            ):
+                self.place(id(owner), name, value)
+        if made:
+            for base in owner.__bases__:
+                if not known(base):
+                    self.owners[base] = True
+
+    def all(self, values: Iterable[Any], name: str) -> None:
+        for value in values:
+            self.add(value, name)
+
+    def named(self, values: dict[Any, Any], names: Iterable[str] | None = None) -> None:
+        """Of a dict, all values, or those under some names."""
+        for name in [*values] if names is None else sorted(names):
+            if name in values:
+                self.add(values[name], str(name))
+
+    def is_unknown(self, name: str) -> None:
+        self.unknown = self.unknown or name
+
+
+def known(what: Any) -> bool:
+    """Whether it is a function, class or module of a package that is known."""
+    match what:
+        case ModuleType():
+            name = what.__name__
+        case FunctionType():  # not what a decorator has put on it
+            name = what.__globals__.get("__name__", "")
+        case _:
+            name = getattr(what, "__module__", None) or "builtins"
+    return str(name).partition(".")[0] in _KNOWN
+
+
+def _tuple(slots: Any) -> tuple[str, ...]:
+    return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+@lru_cache(4096)
+def used(code: CodeType) -> tuple[frozenset[str], bool]:
+    """The names that code has, with the functions in it; whether it imports something."""
+    names, imports = {*code.co_names}, any(one.opname == "IMPORT_NAME" for one in dis.get_instructions(code))
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            more, also = used(inner)
+            names, imports = names | more, imports or also
+    return frozenset(names), imports
