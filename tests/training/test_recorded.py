@@ -304,6 +304,6 @@ def test_an_error_in_the_model_leaves_no_recording_open() -> None:
 
 
 @pytest.mark.parametrize("given", [{"compile": False}, {"callbacks": [lambda event, info: None]}, {"micro_batch": 8},
-                                   {"profile": True}], ids=str)  # fmt: skip
+                                   {"profile": True}], ids=lambda given: next(iter(given)))  # fmt: skip
 def test_where_it_is_not_to_be(given: dict[str, object]) -> None:
     assert "record" not in train(mlp, **given).plan.choices["compile"].reason
