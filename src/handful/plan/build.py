@@ -45,7 +45,7 @@ from handful.training.watch.folder import RunFolder
 from handful.training.watch.observe import look, open_looks
 from handful.training.watch.record import UNEVEN, every_tensor, moment, noted
 from handful.training.watch.saved import beginning
-from handful.training.watch.weights import copy_weights, marks
+from handful.training.watch.weights import copy_weights, left_as_it_was, marks
 
 LOOK = 32  # steps at least between two rows of the history on a GPU, where a run has more than 50 times as many
 GRAPH = "rows lie on the device, and a step is one CUDA graph that is replayed, if it can be captured"
@@ -98,10 +98,11 @@ def _assemble(
     data = drawing("data", options.seed)(open_data)(train, options, chooser, model, saved)
     device = ranks.place(chooser.put("device", choose_device(options.device, needs_float64(model, options.precision))))
     net = make_model(model, data, options, chooser, device, saved).to(device)
-    objective = drawing("data", options.seed)(make_objective)(net, data, options, chooser, device)
-    if resuming is None:
-        show_rows(net, objective, data, options.seed)
-        start_from(net, options.init, data.pipeline, chooser)
+    with left_as_it_was(options.loss):
+        objective = drawing("data", options.seed)(make_objective)(net, data, options, chooser, device)
+        if resuming is None:
+            show_rows(net, objective, data, options.seed)
+            start_from(net, options.init, data.pipeline, chooser)
     batches, size = make_batches(data, options, chooser, device)
     choose.sharding(options, objective, ranks, chooser)
     t = make_training(data, objective, batches, size, options, chooser, ranks, folder)
@@ -319,6 +320,7 @@ def make_training(
     rule, shape, planned = make_rules(data, objective, optimizer, size, options, chooser)
     averaged = choose.ema(options, net, optimizer, rows=len(data.train) if data.held_out is not None else None)
     ema, average = (chooser.put("ema", averaged), copy_weights(net)) if averaged else (0.0, None)
+    own = options.loss if isinstance(options.loss, nn.Module) else None
     return Training(
         plan=Plan(chooser.choices, tuple(chooser.notes)),
         pipeline=data.pipeline,
@@ -326,7 +328,7 @@ def make_training(
         rows=data.train,
         batches=batches,
         valid=validation_batches(data, chooser),
-        state=State(net, optimizer, micro_batch=micro, batch=size, average=average, beside=marks(net)),
+        state=State(net, optimizer, micro_batch=micro, batch=size, average=average, loss=own, beside=marks(net, own)),
         rule=rule,
         schedule=shape,
         live=Live(None, quiet=options.quiet or ranks.rank > 0, verbose=options.verbose),

@@ -21,7 +21,7 @@ from handful.training.step import update
 from handful.training.training import Training
 from handful.training.watch.evaluation import evaluate
 from handful.training.watch.guards import NonFiniteLoss, OutOfMemory
-from handful.training.watch.weights import put_back
+from handful.training.watch.weights import beside, put_back, put_beside
 
 T = TypeVar("T")
 FAILED = math.inf  # the loss of a trial that broke off
@@ -32,14 +32,15 @@ class Snapshot:
 
     Kept: parameters, buffers (those outside the state dict too), gradients, each module's mode; the optimizer's
     state and options; the average of the weights; position, step, seconds, batch, micro-batch, window; the random
-    states of torch, NumPy and Python. What a module keeps elsewhere (a counter in Python) is not known and not
-    put back.
+    states of torch, NumPy and Python; what modules and the caller's loss hold besides, as far as `beside` knows it.
     """
 
     def __init__(self, t: Training) -> None:
         model, s = t.objective.model, t.state
         self.t = t
         self.weights = [(p, p.detach().clone()) for p in (*model.parameters(), *model.buffers())]
+        forms, tensors = beside(model, s.loss)
+        self.beside = forms, {name: value.clone() for name, value in tensors.items()}
         self.grads = [(p, None if p.grad is None else p.grad.detach().clone()) for p in model.parameters()]
         self.modes = [(m, m.training) for m in model.modules()]
         self.optimizer = {p: copied(entry) for p, entry in s.optimizer.state.items()}
@@ -72,6 +73,7 @@ class Snapshot:
         s, kept = to.state, self.state
         for tensor, value in self.weights:
             put_back(tensor, value)
+        put_beside(s.model, *self.beside, s.loss)
         s.optimizer.state.clear()  # in place: an optimizer of two parts shares one dict between them
         s.optimizer.state.update({p: copied(entry) for p, entry in self.optimizer.items()})
         if s.average is not None:

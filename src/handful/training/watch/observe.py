@@ -25,7 +25,7 @@ from handful.training.watch.evaluation import evaluate
 from handful.training.watch.guards import diverged, finite, not_finite_in
 from handful.training.watch.record import checkpoint_due, crossed, log, moment, noted, save, say
 from handful.training.watch.saved import evaluated
-from handful.training.watch.weights import Weights, load_weights
+from handful.training.watch.weights import Weights, left_as_it_was, load_weights
 from handful.training.watch.window import Window
 
 CONSIDERED = 16  # times in a run that the batch may grow
@@ -159,7 +159,7 @@ def look(t: Training, row: Row) -> Row:
     assert t.valid is not None
     t.ranks.spread(t.objective.buffers)  # running statistics follow rank 0's share of the batch
     before = t.objective.at_once
-    with evaluated(t.state) as weights:
+    with evaluated(t.state) as weights, left_as_it_was(t.state.loss):
         batches, spare = (
             t.valid.epoch(EVALUATION_BATCH, t.ranks.share),
             t.valid.at(0, 1) if t.ranks.sharding else None,

@@ -45,7 +45,7 @@ def tensors_of(state: State) -> dict[str, Tensor]:
     named |= {f"optimizer.{k}": v for k, v in state_tensors(state.optimizer)[0].items()}
     named |= {f"average.{k}": v for k, v in (state.average or {}).items()}
     named |= {f"best.{k}": v for k, v in (state.best.weights if state.best else {}).items()}
-    named |= changed(state.model, state.beside)[1]
+    named |= changed(state.model, state.beside, state.loss)[1]
     named |= {f"first.{k}": v for k, v in (state.first or {}).items()}
     if averages_itself(state.optimizer):
         with evaluated(state) as weights:  # for a run that is loaded before its end
@@ -62,7 +62,7 @@ def meta_of(state: State) -> Row:
         "window": [w.loss, w.weight, {k: v.tolist() for k, v in w.metrics.items()}],
         "best": best.row if best else None,
         "callbacks": state.callbacks.state(),
-        "beside": changed(state.model, state.beside)[0],
+        "beside": changed(state.model, state.beside, state.loss)[0],
     }
 
 
@@ -83,7 +83,7 @@ def restore(state: State, tensors: dict[str, Tensor], meta: Row) -> None:
             was, now = (str(v.dtype).removeprefix("torch.") for v in (weights[name], value))
             raise HandfulError(f"{name} is {was} in this run and {now} in the model given to go on with; give it {was}")
     load_weights(state.model, weights)
-    put_beside(state.model, meta["beside"], tensors)
+    put_beside(state.model, meta["beside"], tensors, state.loss)
     load_state(state.optimizer, group("optimizer."), meta["optimizer"])
     state.average = laid_out(state.model, group("average.")) or None
     state.first = laid_out(state.model, group("first.")) or None

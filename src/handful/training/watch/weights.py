@@ -40,9 +40,13 @@ def put_back(tensor: Tensor, before: Tensor) -> None:
 
 
 @contextmanager
-def left_as_it_was(model: nn.Module) -> Iterator[None]:
-    """Afterwards all that a model holds beside its weights is as it was: buffers, some of which change in evaluation
-    mode, too (what observes for a quantisation does), and attributes, such as what counts its calls."""
+def left_as_it_was(model: object) -> Iterator[None]:
+    """Afterwards all that a model, or a loss that is a module, holds beside its weights is as it was: buffers, some of
+    which change in evaluation mode, too (what observes for a quantisation does), and attributes, such as what counts
+    its calls."""
+    if not isinstance(model, nn.Module):
+        yield
+        return
     kept = [
         (module, name, value, value.detach().clone())
         for module in model.modules()
@@ -103,15 +107,21 @@ def _places(model: nn.Module, at: str = "", known: set[int] | None = None) -> di
     return found
 
 
-def beside(model: nn.Module) -> tuple[dict[str, object], dict[str, Tensor]]:
+def _held(model: nn.Module, loss: nn.Module | None) -> dict[str, tuple[dict[str, Any], str]]:
+    """The same of a model and the caller's loss, no part of which is in a weights file."""
+    return _places(model) | ({} if loss is None else _places(loss, "loss()", {*map(id, model.modules())}))
+
+
+def beside(model: nn.Module, loss: nn.Module | None = None) -> tuple[dict[str, object], dict[str, Tensor]]:
     """What a model holds that no weights file does, packed by name: numbers, lists, generators, Tensors in attributes,
-    see `pack`. What is made of its weights, has a gradient to pass on, or is larger than MOST numbers is left out."""
+    see `pack`; and all that the caller's loss does. What is made of the model's weights, has a gradient to pass on, or
+    is larger than MOST numbers is left out."""
     forms: dict[str, object] = {}
     tensors: dict[str, Tensor] = {}
     weights = set(map(id, chain(model.parameters(), model.buffers(), model.modules())))
     told = model.state_dict()
     weights -= {id(buffer) for name, buffer in model.named_buffers() if name not in told}
-    values = {name: holder[key] for name, (holder, key) in _places(model).items()}
+    values = {name: holder[key] for name, (holder, key) in _held(model, loss).items()}
     for name, value in (values | {n: v for n, v in told.items() if not isinstance(v, Tensor)}).items():
         if (found := _packed(value, name, weights)) is not None:
             forms[name] = found[0]
@@ -134,26 +144,30 @@ def _packed(value: object, name: str = "", weights: Collection[int] = ()) -> tup
     return (form, new) if plain and all(v.numel() <= MOST for v in new.values()) else None
 
 
-def marks(model: nn.Module) -> dict[str, str]:
+def marks(model: nn.Module, loss: nn.Module | None = None) -> dict[str, str]:
     """By which what is in `beside` is known again."""
-    forms, tensors = beside(model)
+    forms, tensors = beside(model, loss)
     real = {name: wide(torch.view_as_real(v) if v.is_complex() else v) for name, v in tensors.items()}
     sums = {name: [*v.shape, float(v.sum()), float(v.norm())] for name, v in real.items()}
     of = {name: [s for n, s in sums.items() if f"{n}.".startswith(f"beside.{name}.")] for name in forms}
     return {name: repr((form, of[name])) for name, form in forms.items()}  # NaN is as it was
 
 
-def changed(model: nn.Module, first: Mapping[str, str]) -> tuple[dict[str, object], dict[str, Tensor]]:
+def changed(
+    model: nn.Module, first: Mapping[str, str], loss: nn.Module | None = None
+) -> tuple[dict[str, object], dict[str, Tensor]]:
     """What of `beside` is no longer as `marks` had it."""
-    forms, tensors = beside(model)
-    names = [name for name, mark in marks(model).items() if mark != first.get(name)]
+    forms, tensors = beside(model, loss)
+    names = [name for name, mark in marks(model, loss).items() if mark != first.get(name)]
     of = tuple(f"beside.{name}." for name in names)
     return {name: forms[name] for name in names}, {n: v for n, v in tensors.items() if f"{n}.".startswith(of)}
 
 
-def put_beside(model: nn.Module, forms: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
-    """Give a model what `beside` found, in place where it is kept in place."""
-    places, inside = _places(model), dict(model.named_modules())
+def put_beside(
+    model: nn.Module, forms: Mapping[str, object], tensors: Mapping[str, Tensor], loss: nn.Module | None = None
+) -> None:
+    """Give a model, and a loss, what `beside` found, in place where it is kept in place."""
+    places, inside = _held(model, loss), dict(model.named_modules())
     first = next((p.new_empty(0) for p in model.parameters() if not nn.parameter.is_lazy(p)), torch.empty(0))
     for name, form in forms.items():
         path, _, last = name.rpartition(".")
@@ -189,7 +203,7 @@ def _put(old: Any, new: Any) -> Any:
 
 def lost(model: nn.Module, first: Mapping[str, str]) -> list[str]:
     """A note on what of `beside` has changed since, if anything has."""
-    names = list(changed(model, first)[0])
+    names = [name for name in changed(model, first)[0] if not name.startswith("loss()")]  # loaded, it is not called
     said = f"the model changes {some(names)} as it trains, which its state_dict() does not hold"
     return [f"{said}: a resumed run goes on with it, a loaded one begins with a new one; register_buffer keeps it"
             ] if names else []  # fmt: skip

@@ -1,0 +1,88 @@
+"""A loss, or a model, of the caller's that keeps a state of its own: as in a loop that calls it once a step."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import handful
+from handful.training.special import recorded
+
+X = torch.randn(200, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+Y = (X[:, 0] > 0).long()
+GIVEN = {"batch": 20, "lr": 0.1, "optimizer": "sgd", "schedule": "constant", "quiet": True}
+
+
+class Centred(nn.Module):
+    """Scores less their running mean, which is kept in a buffer; a queue and a counter stand in attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(2, dtype=torch.float64))
+        self.queue, self.calls = torch.zeros(3, dtype=torch.float64), 0
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        self.mean.mul_(0.9).add_(0.1 * output.detach().mean(0))
+        self.queue = torch.cat([self.queue[1:], output.detach().std().reshape(1)])
+        self.calls += 1
+        return F.cross_entropy((output - self.mean) / (1 + self.queue.mean()), target) * (1 + 0.01 * self.calls)
+
+
+def net() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)).double()
+
+
+def numbers(loss: nn.Module, model: nn.Module) -> list[Tensor]:
+    assert isinstance(loss, Centred)
+    return [*model.state_dict().values(), loss.mean, loss.queue, torch.tensor(loss.calls)]
+
+
+@pytest.mark.parametrize("held", [{"valid": None}, {"valid": (X[:50], Y[:50]), "evaluate_every": 40}], ids=["", "held"])
+def test_it_is_that_of_a_plain_loop(held: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorded, "FROM", 3)
+    model, loss = net(), Centred()
+    sgd, order = torch.optim.SGD(model.parameters(), 0.1), handful.Order(len(X), seed=0)
+    for step in range(20):
+        rows = torch.as_tensor(order[20 * step : 20 * step + 20])
+        sgd.zero_grad()
+        loss(model(X[rows]), Y[rows]).backward()
+        sgd.step()
+    own = Centred()
+    run = handful.fit(net(), (X, Y), loss=own, until="steps(20)", **GIVEN, **held)
+    if held["valid"] is None:  # else the best are kept
+        for ours, theirs in zip(numbers(own, run.model), numbers(loss, model), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-15)
+    assert own.calls == 20
+
+
+@pytest.mark.parametrize("given", [GIVEN, {**GIVEN, "batch": "auto", "lr": "auto"}], ids=["given", "measured"])
+def test_it_goes_on_where_it_was(given: dict[str, object], tmp_path: Path) -> None:
+    held = {"valid": (X[:50], Y[:50]), "evaluate_every": 40, **given}
+    losses = [Centred() for _ in range(3)]
+    whole = handful.fit(net(), (X, Y), loss=losses[0], until="steps(60)", out=tmp_path / "a", **held)
+    handful.fit(net(), (X, Y), loss=losses[1], until="steps(60) | examples(240)", out=tmp_path / "b", **held)
+    resumed = handful.resume(
+        tmp_path / "b", until="steps(60)", model=net(), train=(X, Y), loss=losses[2], valid=(X[:50], Y[:50])
+    )
+    for one, other in zip(numbers(losses[2], resumed.model), numbers(losses[0], whole.model), strict=True):
+        assert torch.equal(one, other)
+
+
+class Counts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.calls = net(), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += self.training
+        return self.inner(x) * (1 + 0.001 * self.calls)  # type: ignore[no-any-return]
+
+
+def test_what_a_model_counts_while_it_is_measured_is_what_the_run_took() -> None:
+    x, y = X.repeat(10, 1), Y.repeat(10)
+    run = handful.fit(Counts(), (x, y), until="epochs(20)", valid=None, deterministic=True, quiet=True)
+    assert run.plan.choices["lr"].status == "measured"
+    assert run.model.calls == run.history[-1]["step"] + 7  # one of them in eight parts, for the noise scale
