@@ -49,7 +49,8 @@ class Lost:
 
     def __call__(self, batch: Batch, output: object) -> None:
         for tensor in tensors_in(output):
-            if len(tensor) == len(batch) and bool((nan := tensor.isnan().flatten(1 - (tensor.ndim < 2)).any(-1)).any()):
+            of_rows = tensor.ndim > 0 and len(tensor) == len(batch)
+            if of_rows and bool((nan := tensor.isnan().reshape(len(batch), -1).any(-1)).any()):
                 self.ids = np.union1d(self.ids, batch.rows[nan.cpu().numpy()])
 
     def of(self, source: Source, ranks: Ranks) -> list[str]:
