@@ -45,7 +45,7 @@ from handful.training.watch.folder import RunFolder
 from handful.training.watch.observe import look, open_looks
 from handful.training.watch.record import UNEVEN, every_tensor, moment, noted
 from handful.training.watch.saved import beginning
-from handful.training.watch.weights import copy_weights, left_as_it_was, marks
+from handful.training.watch.weights import copy_weights, marks
 
 LOOK = 32  # steps at least between two rows of the history on a GPU, where a run has more than 50 times as many
 GRAPH = "rows lie on the device, and a step is one CUDA graph that is replayed, if it can be captured"
@@ -98,11 +98,10 @@ def _assemble(
     data = drawing("data", options.seed)(open_data)(train, options, chooser, model, saved)
     device = ranks.place(chooser.put("device", choose_device(options.device, needs_float64(model, options.precision))))
     net = make_model(model, data, options, chooser, device, saved).to(device)
-    with left_as_it_was(options.loss):
-        objective = drawing("data", options.seed)(make_objective)(net, data, options, chooser, device)
-        if resuming is None:
-            show_rows(net, objective, data, options.seed)
-            start_from(net, options.init, data.pipeline, chooser)
+    objective = drawing("data", options.seed)(make_objective)(net, data, options, chooser, device)
+    if resuming is None:
+        show_rows(net, objective, data, options.seed)
+        start_from(net, options.init, data.pipeline, chooser)
     batches, size = make_batches(data, options, chooser, device)
     choose.sharding(options, objective, ranks, chooser)
     t = make_training(data, objective, batches, size, options, chooser, ranks, folder)

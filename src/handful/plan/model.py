@@ -168,7 +168,7 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
     chooser.put("precision", choice)
     if choice.value == "float64":
         net.double()
-    with left_as_it_was(net):
+    with left_as_it_was(net), left_as_it_was(options.loss):
         objective = Objective(net, undecided, device=device, autocast=lower)
         objective.takes(data.pipeline.several, data.train.columns.values())
         if data.train.whole:
