@@ -307,7 +307,7 @@ def make_training(
 ) -> Training:  # fmt: skip
     """Optimizer, rates and stop rule; then all parts together. What is still open has a provisional value: see
     `settle`."""
-    net, objective.source = objective.model, data.train
+    net, loss, objective.source = objective.model, options.loss, data.train
     note_what_is_fixed(options, chooser)
     optimizer = choose.optimizer(options, net, chooser, ranks.size, calmer(data.pipeline, data.counts))
     size = size or choose.first_batch(optimizer, len(data.train), batch_cap(len(data.train)), chooser)
@@ -319,7 +319,6 @@ def make_training(
     rule, shape, planned = make_rules(data, objective, optimizer, size, options, chooser)
     averaged = choose.ema(options, net, optimizer, rows=len(data.train) if data.held_out is not None else None)
     ema, average = (chooser.put("ema", averaged), copy_weights(net)) if averaged else (0.0, None)
-    own = options.loss if isinstance(options.loss, nn.Module) else None
     return Training(
         plan=Plan(chooser.choices, tuple(chooser.notes)),
         pipeline=data.pipeline,
@@ -327,7 +326,7 @@ def make_training(
         rows=data.train,
         batches=batches,
         valid=validation_batches(data, chooser),
-        state=State(net, optimizer, micro_batch=micro, batch=size, average=average, loss=own, beside=marks(net, own)),
+        state=State(net, optimizer, micro_batch=micro, batch=size, average=average, loss=loss, beside=marks(net, loss)),
         rule=rule,
         schedule=shape,
         live=Live(None, quiet=options.quiet or ranks.rank > 0, verbose=options.verbose),

@@ -47,6 +47,6 @@ class State:
     trail: list[Kept] = field(default_factory=list)  # the steps so far, while measuring takes them: see `beginning`
     stopped_because: str | None = None
     callbacks: Callbacks = field(default_factory=Callbacks)
-    loss: nn.Module | None = None  # of the caller's, which may keep something, too
+    loss: object = None  # as it was given: one that is a module may keep something, too
     beside: dict[str, str] = field(default_factory=dict)  # `marks` of what the model and it held at the start
     torn: bool = False  # in the middle of a step of several updates: the checkpoint before is the one to go on from

@@ -107,12 +107,14 @@ def _places(model: nn.Module, at: str = "", known: set[int] | None = None) -> di
     return found
 
 
-def _held(model: nn.Module, loss: nn.Module | None) -> dict[str, tuple[dict[str, Any], str]]:
+def _held(model: nn.Module, loss: object) -> dict[str, tuple[dict[str, Any], str]]:
     """The same of a model and the caller's loss, no part of which is in a weights file."""
-    return _places(model) | ({} if loss is None else _places(loss, "loss()", {*map(id, model.modules())}))
+    return _places(model) | (
+        _places(loss, "loss()", {*map(id, model.modules())}) if isinstance(loss, nn.Module) else {}
+    )
 
 
-def beside(model: nn.Module, loss: nn.Module | None = None) -> tuple[dict[str, object], dict[str, Tensor]]:
+def beside(model: nn.Module, loss: object = None) -> tuple[dict[str, object], dict[str, Tensor]]:
     """What a model holds that no weights file does, packed by name: numbers, lists, generators, Tensors in attributes,
     see `pack`; and all that the caller's loss does. What is made of the model's weights, has a gradient to pass on, or
     is larger than MOST numbers is left out."""
@@ -144,7 +146,7 @@ def _packed(value: object, name: str = "", weights: Collection[int] = ()) -> tup
     return (form, new) if plain and all(v.numel() <= MOST for v in new.values()) else None
 
 
-def marks(model: nn.Module, loss: nn.Module | None = None) -> dict[str, str]:
+def marks(model: nn.Module, loss: object = None) -> dict[str, str]:
     """By which what is in `beside` is known again."""
     forms, tensors = beside(model, loss)
     real = {name: wide(torch.view_as_real(v) if v.is_complex() else v) for name, v in tensors.items()}
@@ -154,7 +156,7 @@ def marks(model: nn.Module, loss: nn.Module | None = None) -> dict[str, str]:
 
 
 def changed(
-    model: nn.Module, first: Mapping[str, str], loss: nn.Module | None = None
+    model: nn.Module, first: Mapping[str, str], loss: object = None
 ) -> tuple[dict[str, object], dict[str, Tensor]]:
     """What of `beside` is no longer as `marks` had it."""
     forms, tensors = beside(model, loss)
@@ -164,7 +166,7 @@ def changed(
 
 
 def put_beside(
-    model: nn.Module, forms: Mapping[str, object], tensors: Mapping[str, Tensor], loss: nn.Module | None = None
+    model: nn.Module, forms: Mapping[str, object], tensors: Mapping[str, Tensor], loss: object = None
 ) -> None:
     """Give a model, and a loss, what `beside` found, in place where it is kept in place."""
     places, inside = _held(model, loss), dict(model.named_modules())
