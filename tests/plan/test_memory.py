@@ -16,11 +16,13 @@ from .conftest import mlp
 
 
 class Limited(nn.Module):
-    """Out of memory beyond `most` rows, as an accelerator would be."""
+    """Out of memory beyond `most` rows, as an accelerator would be. seen: in the class, where no trial puts it back."""
+
+    seen: list[int]
 
     def __init__(self, most: int) -> None:
         super().__init__()
-        self.most, self.seen = most, []
+        self.most, Limited.seen = most, []
 
     def forward(self, x):
         self.seen.append(len(x))

@@ -22,7 +22,8 @@ def main() -> None:
     heard.clear()
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = hear_again
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a scheduler's stop, a closed terminal, too
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # a scheduler's stop, a closed terminal, too
+    for number in numbers:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, interrupt)
     status = None
@@ -36,7 +37,10 @@ def main() -> None:
     if heard:
         sys.last_value = stopped = HandfulError("interrupted")
         stopped.exit_status = status = 128 + heard[0]
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # it is said once
         print(f"handful: {stopped}", file=sys.stderr)
+        heard.append(0)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
         exec("")  # CPython ends by the signal, not by the status, where the last exec of a text was interrupted
     heard.append(0)  # what was done is done: from here on a signal ends the process at once
     sys.exit(status)

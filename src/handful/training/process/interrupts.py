@@ -12,14 +12,15 @@ INTERRUPTED = "it was interrupted"
 Handler = Callable[[int, FrameType | None], object] | int | None
 
 
-heard: list[int] = []  # the signals by which a command ends, or what it runs
+heard: list[int] = []  # the signals by which a command ends, or what it runs; 0: that is said, or it is done
 
 
 def interrupt(number: int, _frame: object) -> None:
     """What a signal does to a command: the first ends it in order, another one at once."""
     if heard:
-        with suppress(OSError):
-            os.write(2, b"handful: interrupted\n")
+        if len(heard) == 1:  # else it is said
+            with suppress(OSError):
+                os.write(2, b"handful: interrupted\n")
         os._exit(128 + number)
     end_by(number)
 
