@@ -59,3 +59,12 @@ def test_mutated_inputs_are_one_sentence_each():
 @pytest.mark.slow
 def test_many_mutated_inputs_are_one_sentence_each():
     assert run("mutations.py", "--count", 100_000, "--seed", 1)["refused"] > 30_000
+
+
+def test_a_signal_while_torch_is_loaded_ends_the_command_at_once(tmp_path):
+    """torch's C++ aborts where something is raised in what it calls meanwhile."""
+    (tmp_path / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nprint('went on')\n")
+    command = [sys.executable, "-c", "from handful.cli import main; main()", "predict", "run", "rows.csv"]
+    path = os.pathsep.join([str(tmp_path), str(HERE.parent / "src")])
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "handful: interrupted\n")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,9 +17,10 @@ heard: list[int] = []  # the signals by which a command ends, or what it runs; 0
 
 
 def interrupt(number: int, _frame: object) -> None:
-    """What a signal does to a command: the first ends it in order, another one at once."""
-    if heard:
-        if len(heard) == 1:  # else it is said
+    """What a signal does to a command: the first ends it in order, another one at once. So does the first while torch
+    is loaded, which aborts where something is raised in it; nothing is done yet then."""
+    if heard or getattr(getattr(sys.modules.get("torch"), "__spec__", None), "_initializing", False):
+        if 0 not in heard or len(heard) == 1:  # else it is said
             with suppress(OSError):
                 os.write(2, b"handful: interrupted\n")
         os._exit(128 + number)
