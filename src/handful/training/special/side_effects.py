@@ -47,7 +47,8 @@ class Reached:
     met: objects; places: of plain values in globals, closures and classes."""
 
     def __init__(self, *starts: object) -> None:
-        self.values: list[object] = [random.getstate(), str(np.random.get_state(legacy=False))]
+        drawn: Any = np.random.get_state()  # its numbers, and how far they are used
+        self.values: list[object] = [random.getstate(), drawn[1].tobytes(), *drawn[2:]]
         self.unknown, self.met, self.places = "", dict[int, object](), set[tuple[int, str]]()
         self.names, self.owners, self.modules = {"forward"}, dict[type, bool](), list[ModuleType]()
         for start in starts:
