@@ -18,17 +18,23 @@ GENERATORS = (torch.Generator, random.Random, np.random.Generator, np.random.Ran
 
 def drawn_to(generator: Any) -> Any:
     """How far a generator is."""
-    if isinstance(generator, np.random.Generator):
-        return generator.bit_generator.state
-    return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
+    match generator:
+        case np.random.Generator():
+            return generator.bit_generator.state
+        case random.Random():
+            return generator.getstate()
+    return generator.get_state()
 
 
 def draw_from(generator: Any, state: Any) -> None:
     """Let a generator go on from there."""
-    if isinstance(generator, np.random.Generator):
-        generator.bit_generator.state = state
-    else:
-        (generator.setstate if isinstance(generator, random.Random) else generator.set_state)(state)
+    match generator:
+        case np.random.Generator():
+            generator.bit_generator.state = state
+        case random.Random():
+            generator.setstate(state)
+        case _:
+            generator.set_state(state)
 
 
 _OF_ITEMS: dict[str, Any] = {"tuple": tuple, "list": list, "set": set, "frozenset": frozenset}

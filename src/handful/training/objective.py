@@ -36,8 +36,7 @@ class LossSums:
     @property
     def metrics(self) -> dict[str, Tensor]:
         """The sums of all metrics."""
-        found = each_of(self.known, self.seen).items()
-        return {name: rows[0] if len(rows) == 1 else rows.sum(0) for name, rows in found}
+        return {k: rows[0] if len(rows) == 1 else rows.sum(0) for k, rows in each_of(self.known, self.seen).items()}
 
     def detached(self) -> "LossSums":
         """The sums without their graph."""

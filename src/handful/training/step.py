@@ -85,8 +85,7 @@ class ExactGradient(Watched, OneStep):
         answers: bool = False,
     ) -> None:
         self.objective, self.batch, self.micro_batch, self.ranks = objective, batch, micro_batch, ranks
-        self.seed, self.step, self.answers = seed, step, answers
-        self.total = NOTHING
+        self.seed, self.step, self.answers, self.total = seed, step, answers, NOTHING
         self.recorded: Callable[[ExactGradient], Iterable[Batch]] | None = None  # what is left to do: see `Recorded`
 
     def choose(self) -> Batch:

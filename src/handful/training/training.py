@@ -28,8 +28,7 @@ RATE_IS_OPEN = ("default", "measured")  # the statuses of a rate that nobody ask
 class Training:
     """The parts of a run. Examples are the unit of every interval.
 
-    rows, held_out: the training and the held-out rows as they were given; `batches.source` and `valid.source` have the
-    same rows, maybe preprocessed.
+    rows, held_out: as they were given; `batches.source` and `valid.source` have the same rows, maybe preprocessed.
     """
 
     plan: Plan

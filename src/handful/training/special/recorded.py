@@ -370,5 +370,5 @@ def in_python(t: Training) -> Reached:
 
 def between(t: Training) -> Reached:
     """What may be called between two steps."""
-    own = [f for f in t.batches.transforms if not isinstance(f, Pipeline)]
+    own = [f for f in t.batches.transforms if type(f) is not Pipeline]
     return Reached(t.schedule, t.rule, t.batch_size, own)

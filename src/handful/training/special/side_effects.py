@@ -27,7 +27,6 @@ _KNOWN = {"torch", "handful", "math", "cmath", "operator", "_operator", "typing"
 _ACTS = {"print", "input", "open", "exec", "eval", "globals", "__import__", "breakpoint", "SystemRandom", "default_rng"}
 _PLAIN = (bool, int, float, complex, str, bytes, range, slice, NoneType, EllipsisType, np.generic,
           torch.dtype, torch.device, torch.layout, torch.memory_format)  # fmt: skip
-_WRAPPED = (property, staticmethod, classmethod, functools.cached_property, functools.partialmethod)
 _MOST = 100_000  # values, and bytes in an array
 _ONCE = {"__init__", "__new__", "__init_subclass__", "__class_getitem__", "__post_init__"}  # not called in a step
 
@@ -64,18 +63,14 @@ class Reached:
     def shares(self, other: "Reached") -> bool:
         """Whether something that can change is reached from both."""
         both = (self.met[key] for key in self.met.keys() & other.met.keys())
-        return not self.places.isdisjoint(other.places) or any(
-            isinstance(one, list | dict | set | deque | np.ndarray | nn.Module)
-            or (not isinstance(one, type | FunctionType | ModuleType) and not known(type(one)))
-            for one in both
-        )
+        return not self.places.isdisjoint(other.places) or any(map(may_change, both))
 
     def add(self, value: Any, name: str) -> None:
         """One object, under the name to call it by."""
         if len(self.values) > _MOST:
             self.is_unknown(name)
             return
-        if isinstance(value, _PLAIN):
+        if is_plain(value):
             self.values.append((type(value), value))
             return
         self.values.append(One(value))
@@ -122,7 +117,7 @@ class Reached:
                     self.add(value.__self__, name)
                 elif not known(value) or value.__name__ in _ACTS:
                     self.is_unknown(name)
-            case _ if isinstance(value, _WRAPPED):
+            case property() | staticmethod() | classmethod() | functools.cached_property() | functools.partialmethod():
                 found = (getattr(value, where, None) for where in ("fget", "__func__", "func"))
                 self.all((one for one in found if one is not None), name)
             case _ if callable(value) and type(value).__module__ == "builtins":  # a slot of a type of C
@@ -164,7 +159,7 @@ class Reached:
 
     def place(self, where: int, name: str, value: Any) -> None:
         """What stands under a name that code may give to something else."""
-        if isinstance(value, _PLAIN):
+        if is_plain(value):
             self.places.add((where, name))
         self.add(value, name)
 
@@ -209,8 +204,22 @@ def known(what: Any) -> bool:
     return str(name).partition(".")[0] in _KNOWN
 
 
+def is_plain(value: object) -> bool:
+    """Whether it is compared by value, and never changes."""
+    return isinstance(value, _PLAIN)
+
+
+def may_change(value: object) -> bool:
+    match value:
+        case list() | dict() | set() | deque() | np.ndarray() | nn.Module():
+            return True
+        case type() | FunctionType() | ModuleType():
+            return False
+    return not known(type(value))
+
+
 def _tuple(slots: Any) -> tuple[str, ...]:
-    return (slots,) if isinstance(slots, str) else tuple(slots)
+    return (slots,) if type(slots) is str else tuple(slots)
 
 
 @lru_cache(4096)
@@ -218,7 +227,7 @@ def used(code: CodeType) -> tuple[frozenset[str], bool]:
     """The names that code has, with the functions in it; whether it imports something."""
     names, imports = {*code.co_names}, any(one.opname == "IMPORT_NAME" for one in dis.get_instructions(code))
     for inner in code.co_consts:
-        if isinstance(inner, CodeType):
+        if type(inner) is CodeType:
             more, also = used(inner)
             names, imports = names | more, imports or also
     return frozenset(names), imports
