@@ -1,7 +1,9 @@
 """A loss, or a model, of the caller's that keeps a state of its own: as in a loop that calls it once a step."""
 
+from collections import deque
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 
 import handful
 from handful.training.special import recorded
+from handful.training.watch.weights import as_now
 
 X = torch.randn(200, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = (X[:, 0] > 0).long()
@@ -86,3 +89,22 @@ def test_what_a_model_counts_while_it_is_measured_is_what_the_run_took() -> None
     run = handful.fit(Counts(), (x, y), until="epochs(20)", valid=None, deterministic=True, quiet=True)
     assert run.plan.choices["lr"].status == "measured"
     assert run.model.calls == run.history[-1]["step"] + 7  # one of them in eight parts, for the noise scale
+
+
+def test_what_is_put_back_stays_what_it_was() -> None:
+    """In place, where others hold it too, and of its kind."""
+    model = Counts()
+    model.queue, model.ids, model.array = deque([1, 2], maxlen=3), {1, 2}, np.arange(3.0)
+    model.scale = np.float32(0.5)
+    held = [model.queue, model.ids, model.array]
+    back = as_now(model)
+    for _ in range(2):
+        model.queue.append(3)
+        model.ids.add(3)
+        model.array += 1
+        model.scale, model.calls = np.float32(2), 7
+        back()
+        assert all(kept is now for kept, now in zip(held, [model.queue, model.ids, model.array], strict=True))
+        assert (list(model.queue), model.queue.maxlen, model.ids) == ([1, 2], 3, {1, 2})
+        assert model.array.tolist() == [0, 1, 2]
+        assert (model.scale, type(model.scale), model.calls) == (0.5, np.float32, 0)

@@ -10,7 +10,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -149,29 +149,30 @@ class Seeder:
         self.looks, self.known = 4, list[object]()  # where whoever keeps random states may put them back to
 
     def __call__(self, key: int) -> None:
-        if self.looks and self.known and _of_host() not in self.known:
+        if self.looks and self.known and of_host() not in self.known:
             self.looks = 0  # from here on for good
         elif self.looks == 1:
             self.settled(self.of_torch)
-        before = _of_host() if self.looks else None
+        before = of_host() if self.looks else None
         seed_all(key, self.of_torch)
         if self.looks:
-            self.looks, self.known = self.looks - 1, [*self.known, before, _of_host()]
+            self.looks, self.known = self.looks - 1, [*self.known, before, of_host()]
 
 
 def drawn(call: Callable[[], T]) -> tuple[T, bool]:
     """What a call returns, and whether it draws from these generators, which stay as they are."""
     with drawing("look"):
-        before = _position()
-        return call(), _position() != before
+        before = position()
+        return call(), position() != before
 
 
-def _position() -> tuple[object, ...]:
+def position() -> tuple[object, ...]:
     """How far the generators are."""
     of_torch = [torch.random.get_rng_state(), *_of_device()[0]]
-    return *_of_host(), *(state.numpy().tobytes() for state in of_torch)
+    return *of_host(), *(state.numpy().tobytes() for state in of_torch)
 
 
-def _of_host() -> tuple[object, ...]:
+def of_host() -> tuple[object, ...]:
     """How far those of Python and NumPy are."""
-    return random.getstate(), str(np.random.get_state(legacy=False))
+    drawn: Any = np.random.get_state()  # a name, numbers, and how far they are used
+    return random.getstate(), drawn[1].tobytes(), *drawn[2:]

@@ -21,7 +21,7 @@ from handful.training.step import update
 from handful.training.training import Training
 from handful.training.watch.evaluation import evaluate
 from handful.training.watch.guards import NonFiniteLoss, OutOfMemory
-from handful.training.watch.weights import beside, put_back, put_beside
+from handful.training.watch.weights import as_now, put_back
 
 T = TypeVar("T")
 FAILED = math.inf  # the loss of a trial that broke off
@@ -39,8 +39,7 @@ class Snapshot:
         model, s = t.objective.model, t.state
         self.t = t
         self.weights = [(p, p.detach().clone()) for p in (*model.parameters(), *model.buffers())]
-        forms, tensors = beside(model, s.loss)
-        self.beside = forms, {name: value.clone() for name, value in tensors.items()}
+        self.beside = as_now(model, s.loss)
         self.grads = [(p, None if p.grad is None else p.grad.detach().clone()) for p in model.parameters()]
         self.modes = [(m, m.training) for m in model.modules()]
         self.optimizer = {p: copied(entry) for p, entry in s.optimizer.state.items()}
@@ -73,7 +72,7 @@ class Snapshot:
         s, kept = to.state, self.state
         for tensor, value in self.weights:
             put_back(tensor, value)
-        put_beside(s.model, *self.beside, s.loss)
+        self.beside()
         s.optimizer.state.clear()  # in place: an optimizer of two parts shares one dict between them
         s.optimizer.state.update({p: copied(entry) for p, entry in self.optimizer.items()})
         if s.average is not None:

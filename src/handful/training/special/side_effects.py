@@ -7,7 +7,6 @@ a clock) it cannot be told what it does, and its name is given.
 import builtins
 import dis
 import functools
-import random
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
@@ -19,6 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from handful.base.keys import of_host
 
 # packages whose functions and classes keep nothing from call to call but what is seen in their objects
 _KNOWN = {"torch", "handful", "math", "cmath", "operator", "_operator", "typing", "collections", "functools",
@@ -46,8 +47,7 @@ class Reached:
     met: objects; places: of plain values in globals, closures and classes."""
 
     def __init__(self, *starts: object) -> None:
-        drawn: Any = np.random.get_state()  # its numbers, and how far they are used
-        self.values: list[object] = [random.getstate(), drawn[1].tobytes(), *drawn[2:]]
+        self.values: list[object] = [*of_host()]
         self.unknown, self.met, self.places = "", dict[int, object](), set[tuple[int, str]]()
         self.names, self.owners, self.modules = {"forward"}, dict[type, bool](), list[ModuleType]()
         for start in starts:

@@ -1,12 +1,9 @@
 """The way on where a step went wrong: in smaller parts, past a mini-batch, back to a checkpoint."""
 
-import random
 from collections.abc import Callable, Iterable
 
-import numpy as np
-import torch
-
 from handful.base.errors import StepError
+from handful.base.keys import position
 from handful.data.base import Batch
 from handful.training.loop import StepByStep, descend
 from handful.training.process.interrupts import Interrupts
@@ -33,22 +30,16 @@ class StepOfRanks(OverRanks, StepByStep):
 
     def parts(self, batch: Batch) -> Iterable[Batch]:
         found = super().parts(batch)  # from here on dropout has its key
-        self.before = None if self.looked or not len(batch) else self.drawn_next()
+        self.before = None if self.looked or not len(batch) else position()
         return found
 
     def update(self) -> None:
         """Say so after the first pass, if it does."""
         if self.before is not None:
             self.looked = True
-            if self.before != self.drawn_next():
+            if self.before != position():
                 say(self.t, DRAWN)
         super().update()
-
-    def drawn_next(self) -> list[object]:
-        """What tells the next random numbers of Python, NumPy and torch from others."""
-        device = self.objective.device
-        states = [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
-        return [random.getstate(), repr(np.random.get_state(legacy=False)), *(bytes(s.numpy()) for s in states)]
 
 
 def train(t: Training, moment: Callable[[], None], interrupts: Interrupts) -> str:

@@ -1,11 +1,13 @@
 """The tensors of a model by name: copied, put back, averaged over the steps."""
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -53,8 +55,7 @@ def left_as_it_was(model: object) -> Iterator[None]:
         for name, value in module.named_buffers(recurse=False)
         if not nn.parameter.is_lazy(value)
     ]
-    first, (forms, tensors) = marks(model), beside(model)
-    tensors = {name: value.clone() for name, value in tensors.items()}
+    back = as_now(model)
     places, parts = _places(model).keys(), [name for name, _ in model.named_parameters()]
     try:
         yield
@@ -67,8 +68,7 @@ def left_as_it_was(model: object) -> Iterator[None]:
             for name, (holder, key) in _places(model).items():
                 if name not in places and _packed(holder[key]) is not None:  # made by a call, and so again by the next
                     del holder[key]
-            now = marks(model)
-            put_beside(model, {n: form for n, form in forms.items() if now.get(n) != first[n]}, tensors)
+            back()
 
 
 def load_weights(model: nn.Module, weights: Weights) -> None:
@@ -184,8 +184,33 @@ def put_beside(
             vars(own)[last] = new(parameter=first)  # type: ignore[index]
 
 
+def as_now(model: nn.Module, loss: object = None) -> Callable[[], None]:
+    """Keep what `beside` finds; a call of the result puts back what has changed since, any number of times."""
+    first, (forms, tensors) = marks(model, loss), beside(model, loss)
+    tensors = {name: value.clone() for name, value in tensors.items()}
+
+    def back() -> None:
+        now = marks(model, loss)
+        put_beside(model, {n: form for n, form in forms.items() if now.get(n) != first[n]}, tensors, loss)
+
+    return back
+
+
 def _put(old: Any, new: Any) -> Any:
     match old, new:
+        case np.generic(), int() | float() | complex():
+            return type(old)(new)
+        case np.ndarray(), np.ndarray() if old.dtype == new.dtype and old.shape == new.shape:
+            old[...] = new
+            return old
+        case set(), set():
+            old.clear()
+            old.update(new)
+            return old
+        case deque(), deque():
+            old.clear()
+            old.extend(new)
+            return old
         case Tensor(), Tensor() if old.dtype == new.dtype and old.shape == new.shape:
             put_back(old.detach(), new)
             return old
