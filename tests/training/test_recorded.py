@@ -1,6 +1,7 @@
 """Steps that are taken as recorded have the bits of the steps as they are, and what cannot be recorded is not."""
 
 import inspect
+import io
 import itertools
 import random
 import time
@@ -21,6 +22,7 @@ from handful.training.special import recorded
 CALLS: list[int] = []
 COUNTED = [0]
 NEXT = itertools.count()
+OF_ITS_OWN = {"generator": lambda: torch.Generator().manual_seed(0), "own random": lambda: random.Random(0), "file": io.StringIO}
 
 
 def counted() -> int:
@@ -53,7 +55,7 @@ class Odd(nn.Module):
         self.what, self.calls, self.kept, self.seen = what, 0, None, list[int]()
         self.first, self.last, self.total = nn.Linear(6, 8), nn.Linear(8, 3), torch.zeros(())
         self.register_buffer("mean", torch.zeros(8))
-        self.settings, self.random = Settings(), torch.Generator().manual_seed(0)
+        self.settings, self.own = Settings(), OF_ITS_OWN.get(what, lambda: None)()
         self.kept_in = types.SimpleNamespace(calls=[0])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,7 +90,16 @@ class Odd(nn.Module):
             case "printed":
                 print(h.shape)
             case "generator":
-                h = h + 0.1 * torch.randn(h.shape, generator=self.random)
+                h = h + 0.1 * torch.randn(h.shape, generator=self.own)
+            case "own random":
+                h = h * (1 if self.own.random() < 0.95 else 2)
+            case "file":
+                self.own.write("called\n")
+            case "weights":
+                with torch.no_grad():
+                    self.last.weight.mul_(0.99)
+            case "split":
+                h = torch.cat(torch.tensor_split(h, (h[:1, 0] > 0) + torch.tensor(3), 1)[::-1], 1)
             case "random":
                 h = h * (1 if random.random() < 0.5 else 2)
             case "numpy's":
@@ -197,14 +208,16 @@ def test_other_networks(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
 # what is done -> why such a model is taken as it is
 KEEPS = [
     "counter", "kept", "listed", "outside", "in an object", "in slots", "in a class", "by a function", "random",
-    "numpy's", "item", "array", "data", "masked", "other buffer", "unregistered", "constant",
+    "numpy's", "item", "array", "data", "masked", "other buffer", "unregistered", "constant", "weights", "split",
 ]  # fmt: skip
 UNKNOWN = {
     "iterator": "NEXT",
     "clock": "time",
     "imported": "Only.forward",
     "printed": "Only.forward",
-    "generator": "random",
+    "generator": "own",
+    "own random": "own",
+    "file": "own",
 }
 
 
@@ -222,10 +235,7 @@ def only(what: str) -> type[nn.Module]:
 @pytest.mark.parametrize("what", [*KEEPS, *UNKNOWN])
 def test_what_cannot_be_recorded_is_taken_as_it_is(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def odd() -> nn.Module:
-        made: nn.Module = only(what)(what)
-        if what != "generator":
-            del made.random
-        return made
+        return only(what)(what)  # type: ignore[no-any-return, operator]
 
     run = train(odd)
     reason = run.plan.choices["compile"].reason
@@ -245,6 +255,78 @@ def test_what_may_be_changed_between_steps_is_not_recorded() -> None:
     reason = train(lambda: made, schedule=later).plan.choices["compile"].reason
     assert reason == f"{recorded.NOT}what is called between steps may change the model"
     assert "from step 7 on" in train(mlp, schedule=lambda progress: 1.0).plan.choices["compile"].reason
+
+
+class Warmer(Own):
+    """Its forward looks at a number of its own and at an optimizer's rate."""
+
+    warm, rate, looked = 1.0, None, "in a step"
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training and self.looked == "at":
+            self.warm *= 1.1
+        return super().forward(x) * self.warm * (1.0 if self.rate is None else 1 + self.rate[0]["lr"])
+
+    def train(self, mode: bool = True) -> "Warmer":
+        if mode and self.looked == "after" and not self.training:
+            self.warm *= 1.1
+        return super().train(mode)
+
+
+class Turns(torch.optim.SGD):
+    def __init__(self, model: Warmer) -> None:
+        super().__init__(model.parameters(), lr=0.01)
+        self.model, self.steps = model, 0
+
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        super().step()
+        self.steps += 1
+        self.model.warm = 1.0 if self.steps < 20 else 2.0
+
+
+class Reads(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
+    def __init__(self, model: Warmer) -> None:
+        self.model, self.data = model, rows()
+
+    def __len__(self) -> int:
+        return 400
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        self.model.warm *= 1.1 if row == 7 else 1.0
+        return self.data[0][row] + 0.0 * torch.rand(6), self.data[1][row]  # which draws, so that it is read at each step
+
+
+def between_steps(how: str) -> handful.Run:
+    torch.manual_seed(0)
+    model, train_on, given = Warmer(), rows(), {"until": "steps(60)", "batch": 32, "valid": None, "quiet": True}
+    match how:
+        case "hook of the optimizer":
+            given["optimizer"] = torch.optim.SGD(model.parameters(), lr=0.01)
+            calls = itertools.count()
+            given["optimizer"].register_step_post_hook(  # type: ignore[attr-defined]
+                lambda *_: setattr(model, "warm", 1.0 if next(calls) < 20 else 2.0)
+            )
+        case "step of the optimizer":
+            given["optimizer"] = Turns(model)
+        case "rate":
+            given |= {"optimizer": torch.optim.SGD(model.parameters(), lr=0.5)}
+            given |= {"schedule": lambda progress: 1.0 if progress.step < 30 else 0.1}
+            model.rate = given["optimizer"].param_groups  # type: ignore[attr-defined]
+        case "data":
+            train_on, given["lr"] = Reads(model), 0.01  # type: ignore[assignment]
+        case _:
+            model.looked = how
+            given |= {"valid": 0.1, "evaluate_every": 1.0, "lr": 0.01}
+    return handful.fit(model, train_on, **{"schedule": "constant", **given})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("how", ["hook of the optimizer", "step of the optimizer", "rate", "data", "at", "after"])
+def test_what_code_between_steps_or_an_evaluation_changes(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = between_steps(how)
+    by = "an evaluation changes" if how in ("at", "after") else "what is called between steps may change"
+    assert run.plan.choices["compile"].reason.startswith(recorded.NOT + by)
+    monkeypatch.setattr(recorded, "FROM", 10**9)
+    same(run, between_steps(how))
 
 
 def test_what_changes_later_is_found_at_the_next_check(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,8 @@ FROM, SHAPES, AGAIN = 64, 4, 1024  # steps before one is recorded; shapes of min
 SHORT = 0.005  # seconds: longer steps would gain less than it costs to record them
 DONE = "from step {:,} on torch's operations are called as recorded, without autograd and Python in between: same bits"
 NOT = "operations are not called as recorded: "
-_HOST = {"numpy", "tolist", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "get_rng_state", "set_rng_state"}
+_HOST = {"numpy", "tolist", "__array__", "__dlpack__", "data_ptr", "storage", "untyped_storage", "__reduce_ex__",
+         "get_rng_state", "set_rng_state", "tensor_split"}  # fmt: skip
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _SEES = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.inplace_view}
 _MASKS = (torch.bool, torch.uint8)  # what is indexed by them has as many rows as they say
@@ -238,12 +239,14 @@ class Recorded:
 
     def __init__(self, t: Training) -> None:
         self.t, self.open, self.bodies = t, True, dict[object, Body]()
-        self.held = [*t.objective.parameters, *t.objective.buffers]
+        self.held, self.known = [*t.objective.parameters, *t.objective.buffers], list[object]()
 
     def parts(self, step: ExactGradient) -> Iterator[Batch]:
         """The rows that are to go through the model: none where the step is known and was taken."""
         part, tensors = step.part, step.part.tensors()
         key = (len(part.rows), *((v.shape, v.dtype, v.is_contiguous()) for v in tensors.values()))
+        if self.bodies and just_evaluated(self.t) and in_python(self.t).values != self.known:
+            self.give_up("an evaluation changes what the model or its loss reaches")
         body, new = self.bodies.get(key), self.open and step.step >= FROM and len(tensors) == len(part.columns)
         if body is None and new and len(self.bodies) < SHAPES and self.t.state.seconds < SHORT * step.step:
             body = self.bodies[key] = Body()
@@ -277,6 +280,7 @@ class Recorded:
     def record(self, step: ExactGradient, body: Body) -> Iterator[Batch]:
         """Take the step, and write down its operations; make them a function once two steps had the same."""
         before, looks, recording = in_python(self.t), Looks(), Recording([*self.held, *step.part.tensors().values()])
+        self.known, versions = before.values, [p._version for p in step.objective.parameters]
         with looks, recording:
             yield step.part
         body.moved = [p for p in step.objective.parameters if p.grad is not None]
@@ -285,7 +289,8 @@ class Recorded:
             "the model or its loss takes numbers out of Tensors": looks.taken or len(recording.read) != 2,  # our own
             "what some of them give depends on the numbers in the data": recording.sees,
             f"it is not known what '{before.unknown}' does, which the model or its loss reaches": before.unknown,
-            "the model does more than to call them": in_python(self.t).values != before.values
+            "the model changes weights by itself": versions != [p._version for p in step.objective.parameters],
+            "the model does more than to call them": not in_python(self.t).stayed(before)
             or recording.changes_others(),
             "what is called between steps may change the model": body.first is None and before.shares(between(self.t)),
             "parameters share a gradient": len({*wanted[len(wanted) - len(body.moved) :]}) < len(body.moved),
@@ -312,11 +317,13 @@ class Recorded:
         yield step.part
         if found is None or found != bits(*left(step, body), *buffers, torch.default_generator.get_state()):
             self.give_up("they do not give the bits of the step itself")
-        elif in_python(self.t).values != before.values:
+        elif not in_python(self.t).stayed(before):
             self.give_up("the model does more than to call them")
-        elif not body.checked:
-            body.checked = True
-            self.write(DONE.format(step.step + 2))
+        else:
+            self.known = before.values
+            if not body.checked:
+                body.checked = True
+                self.write(DONE.format(step.step + 2))
 
     def take(self, step: ExactGradient, body: Body) -> None:
         """Steps 3 to 5 as they were recorded."""
@@ -332,6 +339,11 @@ class Recorded:
             for parameter, gradient in zip(body.moved, more[k + 2 * len(body.seen) :], strict=True):
                 parameter.grad = gradient
         step.passing = False
+
+
+def just_evaluated(t: Training) -> bool:
+    """Whether the held-out rows were looked at before this step."""
+    return any("valid_loss" in row and row["step"] == t.state.step for row in t.state.history[-3:])  # notes may follow
 
 
 def left(step: ExactGradient, body: Body) -> list[Tensor]:
@@ -371,4 +383,6 @@ def in_python(t: Training) -> Reached:
 def between(t: Training) -> Reached:
     """What may be called between two steps."""
     own = [f for f in t.batches.transforms if type(f) is not Pipeline]
-    return Reached(t.schedule, t.rule, t.batch_size, own)
+    return Reached(
+        t.schedule, t.rule, t.batch_size, own, t.state.optimizer, t.batches.source, calls=("forward", "step")
+    )

@@ -7,11 +7,13 @@ a clock) it cannot be told what it does, and its name is given.
 import builtins
 import dis
 import functools
+import sys
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from enum import Enum
 from functools import lru_cache
+from importlib.machinery import EXTENSION_SUFFIXES
 from types import BuiltinFunctionType, CodeType, EllipsisType, FunctionType, MethodType, ModuleType, NoneType
 from typing import Any
 
@@ -43,13 +45,13 @@ class One:
 
 
 class Reached:
-    """What is reached from some objects. values: what may change, in turn; unknown: the first of no known kind, or "";
-    met: objects; places: of plain values in globals, closures and classes."""
+    """What is reached from some objects. values: what may change, in turn; drawn: how far random states are; unknown:
+    the first of no known kind, or ""; met: objects; places: of plain values in globals, closures and classes."""
 
-    def __init__(self, *starts: object) -> None:
-        self.values: list[object] = [*of_host()]
+    def __init__(self, *starts: object, calls: Iterable[str] = ("forward",)) -> None:
+        self.values, self.drawn = list[object](), of_host()
         self.unknown, self.met, self.places = "", dict[int, object](), set[tuple[int, str]]()
-        self.names, self.owners, self.modules = {"forward"}, dict[type, bool](), list[ModuleType]()
+        self.names, self.owners, self.modules = {*calls}, dict[type, bool](), list[ModuleType]()
         for start in starts:
             self.add(start, type(start).__name__)
         size = -1
@@ -59,6 +61,10 @@ class Reached:
                 self.members(owner, made)
             for module in self.modules:
                 self.named(vars(module), self.names & vars(module).keys())
+
+    def stayed(self, since: "Reached") -> bool:
+        """Whether all is as it was."""
+        return self.values == since.values and self.drawn == since.drawn
 
     def shares(self, other: "Reached") -> bool:
         """Whether something that can change is reached from both."""
@@ -136,6 +142,8 @@ class Reached:
         for owner in kind.__mro__:
             if not known(owner):
                 self.owners.setdefault(owner, False)
+                if compiled(owner):  # what its objects hold cannot be seen
+                    self.is_unknown(name)
         self.named(getattr(value, "__dict__", {}))
         for slot in slots:
             with suppress(AttributeError):
@@ -150,11 +158,11 @@ class Reached:
         self.named(vars(function))
         self.all(function.__defaults__ or (), function.__name__)
         self.named(function.__kwdefaults__ or {})
-        names, imports = used(function.__code__)
+        names, loaded, imports = used(function.__code__)
         self.names |= names
-        if imports or names & _ACTS & vars(builtins).keys() - function.__globals__.keys():
+        if imports or loaded & _ACTS & vars(builtins).keys() - function.__globals__.keys():
             self.is_unknown(function.__qualname__)
-        for name in sorted(names & function.__globals__.keys()):
+        for name in sorted(loaded & function.__globals__.keys()):
             self.place(id(function.__globals__), name, function.__globals__[name])
 
     def place(self, where: int, name: str, value: Any) -> None:
@@ -186,7 +194,7 @@ class Reached:
         """Of a dict, all values, or those under some names."""
         for name in [*values] if names is None else sorted(names):
             if name in values:
-                self.add(values[name], str(name))
+                self.add(values[name], name if isinstance(name, str) else type(values).__name__)
 
     def is_unknown(self, name: str) -> None:
         self.unknown = self.unknown or name
@@ -202,6 +210,12 @@ def known(what: Any) -> bool:
         case _:
             name = getattr(what, "__module__", None) or "builtins"
     return str(name).partition(".")[0] in _KNOWN
+
+
+def compiled(owner: type) -> bool:
+    """Whether a class comes from a module that is no Python."""
+    spec = getattr(sys.modules.get(owner.__module__), "__spec__", None)
+    return spec is not None and (spec.origin == "built-in" or str(spec.origin).endswith(tuple(EXTENSION_SUFFIXES)))
 
 
 def is_plain(value: object) -> bool:
@@ -223,11 +237,13 @@ def _tuple(slots: Any) -> tuple[str, ...]:
 
 
 @lru_cache(4096)
-def used(code: CodeType) -> tuple[frozenset[str], bool]:
-    """The names that code has, with the functions in it; whether it imports something."""
-    names, imports = {*code.co_names}, any(one.opname == "IMPORT_NAME" for one in dis.get_instructions(code))
+def used(code: CodeType) -> tuple[set[str], set[str], bool]:
+    """The names that code has, with the functions in it; those of them that are global; whether it imports."""
+    operations = [*dis.get_instructions(code)]
+    names, imports = {*code.co_names}, any(one.opname == "IMPORT_NAME" for one in operations)
+    loaded = {str(one.argval) for one in operations if one.opname in ("LOAD_GLOBAL", "STORE_GLOBAL", "LOAD_NAME")}
     for inner in code.co_consts:
         if type(inner) is CodeType:
-            more, also = used(inner)
-            names, imports = names | more, imports or also
-    return frozenset(names), imports
+            more, also, too = used(inner)
+            names, loaded, imports = names | more, loaded | also, imports or too
+    return names, loaded, imports
