@@ -22,7 +22,9 @@ from handful.training.special import recorded
 CALLS: list[int] = []
 COUNTED = [0]
 NEXT = itertools.count()
-OF_ITS_OWN = {"generator": lambda: torch.Generator().manual_seed(0), "own random": lambda: random.Random(0), "file": io.StringIO}
+OF_ITS_OWN: dict[str, Callable[[], object]] = {
+    "generator": lambda: torch.Generator().manual_seed(0), "own random": lambda: random.Random(0), "file": io.StringIO,
+}  # fmt: skip
 
 
 def counted() -> int:
@@ -98,6 +100,8 @@ class Odd(nn.Module):
             case "weights":
                 with torch.no_grad():
                     self.last.weight.mul_(0.99)
+            case "input":
+                h = self.first(x.mul_(0.9)).relu()
             case "split":
                 h = torch.cat(torch.tensor_split(h, (h[:1, 0] > 0) + torch.tensor(3), 1)[::-1], 1)
             case "random":
@@ -209,6 +213,7 @@ def test_other_networks(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
 KEEPS = [
     "counter", "kept", "listed", "outside", "in an object", "in slots", "in a class", "by a function", "random",
     "numpy's", "item", "array", "data", "masked", "other buffer", "unregistered", "constant", "weights", "split",
+    "input",
 ]  # fmt: skip
 UNKNOWN = {
     "iterator": "NEXT",
@@ -293,7 +298,7 @@ class Reads(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
         self.model.warm *= 1.1 if row == 7 else 1.0
-        return self.data[0][row] + 0.0 * torch.rand(6), self.data[1][row]  # which draws, so that it is read at each step
+        return self.data[0][row] + 0.0 * torch.rand(6), self.data[1][row]  # draws: no copy is kept
 
 
 def between_steps(how: str) -> handful.Run:

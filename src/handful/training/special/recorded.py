@@ -279,8 +279,9 @@ class Recorded:
 
     def record(self, step: ExactGradient, body: Body) -> Iterator[Batch]:
         """Take the step, and write down its operations; make them a function once two steps had the same."""
-        before, looks, recording = in_python(self.t), Looks(), Recording([*self.held, *step.part.tensors().values()])
-        self.known, versions = before.values, [p._version for p in step.objective.parameters]
+        rows, stay = step.part.tensors().values(), step.objective.parameters
+        before, looks, recording = in_python(self.t), Looks(), Recording([*self.held, *rows])
+        self.known, versions = before.values, [tensor._version for tensor in (*stay, *rows)]
         with looks, recording:
             yield step.part
         body.moved = [p for p in step.objective.parameters if p.grad is not None]
@@ -289,7 +290,7 @@ class Recorded:
             "the model or its loss takes numbers out of Tensors": looks.taken or len(recording.read) != 2,  # our own
             "what some of them give depends on the numbers in the data": recording.sees,
             f"it is not known what '{before.unknown}' does, which the model or its loss reaches": before.unknown,
-            "the model changes weights by itself": versions != [p._version for p in step.objective.parameters],
+            "the model changes weights or its input": versions != [tensor._version for tensor in (*stay, *rows)],
             "the model does more than to call them": not in_python(self.t).stayed(before)
             or recording.changes_others(),
             "what is called between steps may change the model": body.first is None and before.shares(between(self.t)),
