@@ -262,76 +262,106 @@ def test_what_may_be_changed_between_steps_is_not_recorded() -> None:
     assert "from step 7 on" in train(mlp, schedule=lambda progress: 1.0).plan.choices["compile"].reason
 
 
-class Warmer(Own):
-    """Its forward looks at a number of its own and at an optimizer's rate."""
+class Evaluated(Own):
+    """Keeps something of evaluations that its steps depend on."""
 
-    warm, rate, looked = 1.0, None, "in a step"
+    evaluations, warmth = 0, 1.0
+
+    def train(self, mode: bool = True) -> "Evaluated":
+        self.warmth *= 0.9 if mode else 1.0
+        return super().train(mode)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training and self.looked == "at":
-            self.warm *= 1.1
-        return super().forward(x) * self.warm * (1.0 if self.rate is None else 1 + self.rate[0]["lr"])
+        self.evaluations += not self.training
+        return super().forward(x) * self.warmth * (1 + self.evaluations)
 
-    def train(self, mode: bool = True) -> "Warmer":
-        if mode and self.looked == "after" and not self.training:
-            self.warm *= 1.1
-        return super().train(mode)
+
+def test_what_an_evaluation_changes_is_recorded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"valid": 0.1, "evaluate_every": 1.0, "until": "steps(60)"}
+    run = train(Evaluated, **given)
+    assert "from step 7 on" in run.plan.choices["compile"].reason
+    same(run, as_it_is(monkeypatch, Evaluated, **given))
+
+
+class OwnRate(Own):
+    """Looks at its optimizer's learning rate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.optimizers = [torch.optim.SGD(self.parameters(), lr=1e-2)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (1 + self.optimizers[0].param_groups[0]["lr"])
+
+
+def test_a_model_that_looks_at_its_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run() -> handful.Run:
+        torch.manual_seed(0)
+        made = OwnRate()
+        given = {"optimizer": made.optimizers[0], "lr": "auto", "schedule": "step(every=0.4, factor=0.5)"}
+        return train(lambda: made, **given)
+
+    found = run()
+    assert found.plan.choices["compile"].reason == f"{recorded.NOT}what is called between steps may change the model"
+    with monkeypatch.context() as patch:
+        patch.setattr(recorded, "FROM", 10**9)
+        same(found, run())
+
+
+class Counting(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
+    """Its rows become harder, which the model looks at."""
+
+    def __init__(self) -> None:
+        self.x, self.y = (torch.as_tensor(values) for values in rows())
+        self.told = {"read": 0}
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        self.told["read"] += 1
+        return self.x[row] + torch.randn(6), self.y[row]  # what draws is read again in every epoch
+
+
+def test_a_model_that_looks_at_its_data_set() -> None:
+    data, made = Counting(), Own()
+    made.told = data.told
+    run = train(lambda: made, x_y=data)
+    assert run.plan.choices["compile"].reason.startswith(recorded.NOT)
+    assert "from step 7 on" in train(Own, x_y=Counting()).plan.choices["compile"].reason
 
 
 class Turns(torch.optim.SGD):
-    def __init__(self, model: Warmer) -> None:
+    """Changes what the model looks at, in its steps."""
+
+    def __init__(self, model: Evaluated) -> None:
         super().__init__(model.parameters(), lr=0.01)
         self.model, self.steps = model, 0
 
     def step(self, closure: object = None) -> None:  # type: ignore[override]
         super().step()
         self.steps += 1
-        self.model.warm = 1.0 if self.steps < 20 else 2.0
+        self.model.warmth = 1.0 if self.steps < 20 else 2.0
 
 
-class Reads(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
-    def __init__(self, model: Warmer) -> None:
-        self.model, self.data = model, rows()
-
-    def __len__(self) -> int:
-        return 400
-
-    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
-        self.model.warm *= 1.1 if row == 7 else 1.0
-        return self.data[0][row] + 0.0 * torch.rand(6), self.data[1][row]  # draws: no copy is kept
+def hooked(model: Evaluated) -> torch.optim.Optimizer:
+    optimizer, calls = torch.optim.SGD(model.parameters(), lr=0.01), itertools.count()
+    optimizer.register_step_post_hook(lambda *_: setattr(model, "warmth", 1.0 if next(calls) < 20 else 2.0))
+    return optimizer
 
 
-def between_steps(how: str) -> handful.Run:
-    torch.manual_seed(0)
-    model, train_on, given = Warmer(), rows(), {"until": "steps(60)", "batch": 32, "valid": None, "quiet": True}
-    match how:
-        case "hook of the optimizer":
-            given["optimizer"] = torch.optim.SGD(model.parameters(), lr=0.01)
-            calls = itertools.count()
-            given["optimizer"].register_step_post_hook(  # type: ignore[attr-defined]
-                lambda *_: setattr(model, "warm", 1.0 if next(calls) < 20 else 2.0)
-            )
-        case "step of the optimizer":
-            given["optimizer"] = Turns(model)
-        case "rate":
-            given |= {"optimizer": torch.optim.SGD(model.parameters(), lr=0.5)}
-            given |= {"schedule": lambda progress: 1.0 if progress.step < 30 else 0.1}
-            model.rate = given["optimizer"].param_groups  # type: ignore[attr-defined]
-        case "data":
-            train_on, given["lr"] = Reads(model), 0.01  # type: ignore[assignment]
-        case _:
-            model.looked = how
-            given |= {"valid": 0.1, "evaluate_every": 1.0, "lr": 0.01}
-    return handful.fit(model, train_on, **{"schedule": "constant", **given})  # type: ignore[arg-type]
+@pytest.mark.parametrize("of", [Turns, hooked])
+def test_a_model_that_its_optimizer_changes(of: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
+    def run() -> handful.Run:
+        torch.manual_seed(0)
+        made = Evaluated()
+        return train(lambda: made, optimizer=of(made), lr="auto", schedule="constant")
 
-
-@pytest.mark.parametrize("how", ["hook of the optimizer", "step of the optimizer", "rate", "data", "at", "after"])
-def test_what_code_between_steps_or_an_evaluation_changes(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = between_steps(how)
-    by = "an evaluation changes" if how in ("at", "after") else "what is called between steps may change"
-    assert run.plan.choices["compile"].reason.startswith(recorded.NOT + by)
-    monkeypatch.setattr(recorded, "FROM", 10**9)
-    same(run, between_steps(how))
+    found = run()
+    assert found.plan.choices["compile"].reason == f"{recorded.NOT}what is called between steps may change the model"
+    with monkeypatch.context() as patch:
+        patch.setattr(recorded, "FROM", 10**9)
+        same(found, run())
 
 
 def test_what_changes_later_is_found_at_the_next_check(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -239,14 +239,15 @@ class Recorded:
 
     def __init__(self, t: Training) -> None:
         self.t, self.open, self.bodies = t, True, dict[object, Body]()
-        self.held, self.known = [*t.objective.parameters, *t.objective.buffers], list[object]()
+        self.held = [*t.objective.parameters, *t.objective.buffers]
+        self.rows, self.kept = len(t.state.history), list[object]()  # when a body was checked last
 
     def parts(self, step: ExactGradient) -> Iterator[Batch]:
         """The rows that are to go through the model: none where the step is known and was taken."""
         part, tensors = step.part, step.part.tensors()
+        if len(self.t.state.history) != self.rows:
+            self.look()
         key = (len(part.rows), *((v.shape, v.dtype, v.is_contiguous()) for v in tensors.values()))
-        if self.bodies and just_evaluated(self.t) and in_python(self.t).values != self.known:
-            self.give_up("an evaluation changes what the model or its loss reaches")
         body, new = self.bodies.get(key), self.open and step.step >= FROM and len(tensors) == len(part.columns)
         if body is None and new and len(self.bodies) < SHAPES and self.t.state.seconds < SHORT * step.step:
             body = self.bodies[key] = Body()
@@ -261,6 +262,12 @@ class Recorded:
             self.take(step, body)
         else:
             yield from self.check(step, body)
+
+    def look(self) -> None:
+        """Forget what was recorded where an evaluation has changed what the model keeps."""
+        history, self.rows, new = self.t.state.history, len(self.t.state.history), self.rows
+        if self.kept and any("valid_loss" in row for row in history[new:]) and in_python(self.t).values != self.kept:
+            self.bodies.clear()
 
     def places(self) -> list[int]:
         return [tensor.data_ptr() for tensor in self.held]
@@ -279,9 +286,9 @@ class Recorded:
 
     def record(self, step: ExactGradient, body: Body) -> Iterator[Batch]:
         """Take the step, and write down its operations; make them a function once two steps had the same."""
-        rows, stay = step.part.tensors().values(), step.objective.parameters
-        before, looks, recording = in_python(self.t), Looks(), Recording([*self.held, *rows])
-        self.known, versions = before.values, [tensor._version for tensor in (*stay, *rows)]
+        given = [*step.objective.parameters, *step.part.tensors().values()]
+        versions = [tensor._version for tensor in given]
+        before, looks, recording = in_python(self.t), Looks(), Recording([*self.held, *step.part.tensors().values()])
         with looks, recording:
             yield step.part
         body.moved = [p for p in step.objective.parameters if p.grad is not None]
@@ -290,9 +297,8 @@ class Recorded:
             "the model or its loss takes numbers out of Tensors": looks.taken or len(recording.read) != 2,  # our own
             "what some of them give depends on the numbers in the data": recording.sees,
             f"it is not known what '{before.unknown}' does, which the model or its loss reaches": before.unknown,
-            "the model changes weights or its input": versions != [tensor._version for tensor in (*stay, *rows)],
-            "the model does more than to call them": not in_python(self.t).stayed(before)
-            or recording.changes_others(),
+            "the model changes weights or its input": versions != [tensor._version for tensor in given],
+            "the model does more than to call them": in_python(self.t) != before or recording.changes_others(),
             "what is called between steps may change the model": body.first is None and before.shares(between(self.t)),
             "parameters share a gradient": len({*wanted[len(wanted) - len(body.moved) :]}) < len(body.moved),
             "they differ from step to step": body.first is not None and not recording.same(body.first),
@@ -318,13 +324,12 @@ class Recorded:
         yield step.part
         if found is None or found != bits(*left(step, body), *buffers, torch.default_generator.get_state()):
             self.give_up("they do not give the bits of the step itself")
-        elif not in_python(self.t).stayed(before):
+        elif (now := in_python(self.t)) != before:
             self.give_up("the model does more than to call them")
-        else:
-            self.known = before.values
-            if not body.checked:
-                body.checked = True
+        elif not body.checked:
+            if not self.kept:
                 self.write(DONE.format(step.step + 2))
+            body.checked, self.kept = True, now.values
 
     def take(self, step: ExactGradient, body: Body) -> None:
         """Steps 3 to 5 as they were recorded."""
@@ -340,11 +345,6 @@ class Recorded:
             for parameter, gradient in zip(body.moved, more[k + 2 * len(body.seen) :], strict=True):
                 parameter.grad = gradient
         step.passing = False
-
-
-def just_evaluated(t: Training) -> bool:
-    """Whether the held-out rows were looked at before this step."""
-    return any("valid_loss" in row and row["step"] == t.state.step for row in t.state.history[-3:])  # notes may follow
 
 
 def left(step: ExactGradient, body: Body) -> list[Tensor]:

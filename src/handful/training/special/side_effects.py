@@ -45,11 +45,12 @@ class One:
 
 
 class Reached:
-    """What is reached from some objects. values: what may change, in turn; drawn: how far random states are; unknown:
-    the first of no known kind, or ""; met: objects; places: of plain values in globals, closures and classes."""
+    """What is reached from some objects. values: what may change, in turn; host: the random states of Python and NumPy;
+    unknown: the first of no known kind, or ""; met: objects; places: of plain values in globals, closures, classes.
+    calls: methods that are called."""
 
     def __init__(self, *starts: object, calls: Iterable[str] = ("forward",)) -> None:
-        self.values, self.drawn = list[object](), of_host()
+        self.host, self.values = of_host(), list[object]()
         self.unknown, self.met, self.places = "", dict[int, object](), set[tuple[int, str]]()
         self.names, self.owners, self.modules = {*calls}, dict[type, bool](), list[ModuleType]()
         for start in starts:
@@ -62,9 +63,11 @@ class Reached:
             for module in self.modules:
                 self.named(vars(module), self.names & vars(module).keys())
 
-    def stayed(self, since: "Reached") -> bool:
-        """Whether all is as it was."""
-        return self.values == since.values and self.drawn == since.drawn
+    def __eq__(self, other: object) -> bool:
+        match other:
+            case Reached():
+                return (self.host, self.values) == (other.host, other.values)
+        return NotImplemented
 
     def shares(self, other: "Reached") -> bool:
         """Whether something that can change is reached from both."""
@@ -158,11 +161,11 @@ class Reached:
         self.named(vars(function))
         self.all(function.__defaults__ or (), function.__name__)
         self.named(function.__kwdefaults__ or {})
-        names, loaded, imports = used(function.__code__)
+        names, outside, imports = used(function.__code__)
         self.names |= names
-        if imports or loaded & _ACTS & vars(builtins).keys() - function.__globals__.keys():
+        if imports or outside & _ACTS & vars(builtins).keys() - function.__globals__.keys():
             self.is_unknown(function.__qualname__)
-        for name in sorted(loaded & function.__globals__.keys()):
+        for name in sorted(outside & function.__globals__.keys()):
             self.place(id(function.__globals__), name, function.__globals__[name])
 
     def place(self, where: int, name: str, value: Any) -> None:
@@ -237,13 +240,14 @@ def _tuple(slots: Any) -> tuple[str, ...]:
 
 
 @lru_cache(4096)
-def used(code: CodeType) -> tuple[set[str], set[str], bool]:
-    """The names that code has, with the functions in it; those of them that are global; whether it imports."""
-    operations = [*dis.get_instructions(code)]
-    names, imports = {*code.co_names}, any(one.opname == "IMPORT_NAME" for one in operations)
-    loaded = {str(one.argval) for one in operations if one.opname in ("LOAD_GLOBAL", "STORE_GLOBAL", "LOAD_NAME")}
+def used(code: CodeType) -> tuple[frozenset[str], frozenset[str], bool]:
+    """The names that code has, with the functions in it; those of globals; whether it imports something."""
+    told = [*dis.get_instructions(code)]
+    names = {*code.co_names}
+    outside = {one.argval for one in told if one.opname.endswith(("_GLOBAL", "_GLOBALS", "_NAME"))}
+    imports = any(one.opname == "IMPORT_NAME" for one in told)
     for inner in code.co_consts:
         if type(inner) is CodeType:
-            more, also, too = used(inner)
-            names, loaded, imports = names | more, loaded | also, imports or too
-    return names, loaded, imports
+            more, further, also = used(inner)
+            names, outside, imports = names | more, outside | further, imports or also
+    return frozenset(names), frozenset(outside), imports
