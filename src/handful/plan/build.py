@@ -309,6 +309,7 @@ def make_training(
     `settle`."""
     net, loss, objective.source = objective.model, options.loss, data.train
     note_what_is_fixed(options, chooser)
+    options = choose.ridge(options, objective, data.pipeline, data.train, chooser)
     optimizer = choose.optimizer(options, net, chooser, ranks.size, calmer(data.pipeline, data.counts))
     size = size or choose.first_batch(optimizer, len(data.train), batch_cap(len(data.train)), chooser)
     micro = None if options.micro_batch in (None, "auto") else int(options.micro_batch)
