@@ -41,7 +41,7 @@ from handful.transform.steps.statistics import leave_one_out
 FEW_ROWS = 50_000  # so few are soon learned by heart: they are looked at more often, and weights are averaged
 EMA = 0.99
 RIDGE_ROWS = 1000  # so many at most: what is left out of them, row by row, tells the penalty of a single layer
-RIDGE = "adam(decoupled_weight_decay=False)"  # a penalty added to the gradient has its minimum where ridge regression's is
+RIDGE = "adam(decoupled_weight_decay=False)"  # by what is added to a gradient, its minimum is ridge regression's
 LEAST_LEARNED = 20_000  # examples that a single layer is planned to see: Adam needs thousands of steps for it
 BEFORE = 0.2  # of the time that a stop rule gives: as long a wait before it is said
 MOMENTS = 200  # rows of the history of a run, besides evaluations: each costs as much as a small step

@@ -198,7 +198,7 @@ def behind(t: Training, loss: float, rows: list[Tensor | None]) -> Row:
     if not s.lowest or all(not row.get("valid_loss", math.inf) <= loss for row in s.history):
         s.lowest = now.tolist()
     difference = now - torch.tensor(s.lowest, dtype=torch.float64)
-    error = float(difference.std(correction=min(1, len(now) - 1))) / math.sqrt(len(now))
+    error = float(difference.std()) / math.sqrt(len(now)) if len(now) > 1 else math.inf  # one row tells nothing
     return {"behind": float(difference.mean()) / max(error, 1e-30)}
 
 
@@ -238,8 +238,8 @@ def as_good(t: Training, row: Row, best: Row) -> bool:
 
 
 def later_than(t: Training) -> float:
-    """Standard errors by which a later look at few held-out rows may be above the lowest: LATER of FEW_HELD rows, and the
-    fewer they are the more, as the lowest of many looks at four rows is low by chance."""
+    """Standard errors by which a later look at few held-out rows may be above the lowest: LATER of FEW_HELD rows, and
+    the more the fewer they are, as the lowest of many looks at four rows is low by chance."""
     assert t.valid is not None
     return LATER * math.sqrt(FEW_HELD / len(t.valid.source))
 
