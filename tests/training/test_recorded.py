@@ -247,6 +247,75 @@ def test_what_may_be_changed_between_steps_is_not_recorded() -> None:
     assert "from step 7 on" in train(mlp, schedule=lambda progress: 1.0).plan.choices["compile"].reason
 
 
+class Evaluated(Own):
+    """Keeps something of evaluations that its steps depend on."""
+
+    evaluations, warmth = 0, 1.0
+
+    def train(self, mode: bool = True) -> "Evaluated":
+        self.warmth *= 0.9 if mode else 1.0
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.evaluations += not self.training
+        return super().forward(x) * self.warmth * (1 + self.evaluations)
+
+
+def test_what_an_evaluation_changes_is_recorded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"valid": 0.1, "evaluate_every": 640, "until": "steps(60)"}
+    run = train(Evaluated, **given)
+    assert "from step 7 on" in run.plan.choices["compile"].reason
+    same(run, as_it_is(monkeypatch, Evaluated, **given))
+
+
+class OwnRate(Own):
+    """Looks at its optimizer's learning rate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.optimizers = [torch.optim.SGD(self.parameters(), lr=1e-2)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (1 + self.optimizers[0].param_groups[0]["lr"])
+
+
+def test_a_model_that_looks_at_its_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run() -> handful.Run:
+        torch.manual_seed(0)
+        made = OwnRate()
+        given = {"optimizer": made.optimizers[0], "lr": "auto", "schedule": "step(every=0.4, factor=0.5)"}
+        return train(lambda: made, **given)
+
+    found = run()
+    assert found.plan.choices["compile"].reason == f"{recorded.NOT}what is called between steps may change the model"
+    with monkeypatch.context() as patch:
+        patch.setattr(recorded, "FROM", 10**9)
+        same(found, run())
+
+
+class Counting(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
+    """Its rows become harder, which the model looks at."""
+
+    def __init__(self) -> None:
+        self.x, self.y = (torch.as_tensor(values) for values in rows())
+        self.told = {"read": 0}
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        self.told["read"] += 1
+        return self.x[row] + torch.randn(6), self.y[row]  # what draws is read again in every epoch
+
+
+def test_a_model_that_looks_at_its_data_set() -> None:
+    data, made = Counting(), Own()
+    made.told = data.told
+    run = train(lambda: made, x_y=data)
+    assert run.plan.choices["compile"].reason.startswith(recorded.NOT)
+    assert "from step 7 on" in train(Own, x_y=Counting()).plan.choices["compile"].reason
+
+
 def test_what_changes_later_is_found_at_the_next_check(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorded, "AGAIN", 16)
     holder = type("Clock", (), {"factor": 1})

@@ -239,10 +239,13 @@ class Recorded:
     def __init__(self, t: Training) -> None:
         self.t, self.open, self.bodies = t, True, dict[object, Body]()
         self.held = [*t.objective.parameters, *t.objective.buffers]
+        self.rows, self.kept = len(t.state.history), list[object]()  # when a body was checked last
 
     def parts(self, step: ExactGradient) -> Iterator[Batch]:
         """The rows that are to go through the model: none where the step is known and was taken."""
         part, tensors = step.part, step.part.tensors()
+        if len(self.t.state.history) != self.rows:
+            self.look()
         key = (len(part.rows), *((v.shape, v.dtype, v.is_contiguous()) for v in tensors.values()))
         body, new = self.bodies.get(key), self.open and step.step >= FROM and len(tensors) == len(part.columns)
         if body is None and new and len(self.bodies) < SHAPES and self.t.state.seconds < SHORT * step.step:
@@ -258,6 +261,12 @@ class Recorded:
             self.take(step, body)
         else:
             yield from self.check(step, body)
+
+    def look(self) -> None:
+        """Forget what was recorded where an evaluation has changed what the model keeps."""
+        history, self.rows, new = self.t.state.history, len(self.t.state.history), self.rows
+        if self.kept and any("valid_loss" in row for row in history[new:]) and in_python(self.t).values != self.kept:
+            self.bodies.clear()
 
     def places(self) -> list[int]:
         return [tensor.data_ptr() for tensor in self.held]
@@ -285,8 +294,7 @@ class Recorded:
             "the model or its loss takes numbers out of Tensors": looks.taken or len(recording.read) != 2,  # our own
             "what some of them give depends on the numbers in the data": recording.sees,
             f"it is not known what '{before.unknown}' does, which the model or its loss reaches": before.unknown,
-            "the model does more than to call them": in_python(self.t).values != before.values
-            or recording.changes_others(),
+            "the model does more than to call them": in_python(self.t) != before or recording.changes_others(),
             "what is called between steps may change the model": body.first is None and before.shares(between(self.t)),
             "parameters share a gradient": len({*wanted[len(wanted) - len(body.moved) :]}) < len(body.moved),
             "they differ from step to step": body.first is not None and not recording.same(body.first),
@@ -312,11 +320,12 @@ class Recorded:
         yield step.part
         if found is None or found != bits(*left(step, body), *buffers, torch.default_generator.get_state()):
             self.give_up("they do not give the bits of the step itself")
-        elif in_python(self.t).values != before.values:
+        elif (now := in_python(self.t)) != before:
             self.give_up("the model does more than to call them")
         elif not body.checked:
-            body.checked = True
-            self.write(DONE.format(step.step + 2))
+            if not self.kept:
+                self.write(DONE.format(step.step + 2))
+            body.checked, self.kept = True, now.values
 
     def take(self, step: ExactGradient, body: Body) -> None:
         """Steps 3 to 5 as they were recorded."""
@@ -371,4 +380,4 @@ def in_python(t: Training) -> Reached:
 def between(t: Training) -> Reached:
     """What may be called between two steps."""
     own = [f for f in t.batches.transforms if type(f) is not Pipeline]
-    return Reached(t.schedule, t.rule, t.batch_size, own)
+    return Reached(t.schedule, t.rule, t.batch_size, own, t.state.optimizer, t.batches.source)

@@ -43,11 +43,11 @@ class One:
 
 
 class Reached:
-    """What is reached from some objects. values: what may change, in turn; unknown: the first of no known kind, or "";
-    met: objects; places: of plain values in globals, closures and classes."""
+    """What is reached from some objects. values: what may change, in turn; host: the random states of Python and NumPy;
+    unknown: the first of no known kind, or ""; met: objects; places: of plain values in globals, closures, classes."""
 
     def __init__(self, *starts: object) -> None:
-        self.values: list[object] = [*of_host()]
+        self.host, self.values = of_host(), list[object]()
         self.unknown, self.met, self.places = "", dict[int, object](), set[tuple[int, str]]()
         self.names, self.owners, self.modules = {"forward"}, dict[type, bool](), list[ModuleType]()
         for start in starts:
@@ -59,6 +59,12 @@ class Reached:
                 self.members(owner, made)
             for module in self.modules:
                 self.named(vars(module), self.names & vars(module).keys())
+
+    def __eq__(self, other: object) -> bool:
+        match other:
+            case Reached():
+                return (self.host, self.values) == (other.host, other.values)
+        return NotImplemented
 
     def shares(self, other: "Reached") -> bool:
         """Whether something that can change is reached from both."""
@@ -150,11 +156,11 @@ class Reached:
         self.named(vars(function))
         self.all(function.__defaults__ or (), function.__name__)
         self.named(function.__kwdefaults__ or {})
-        names, imports = used(function.__code__)
+        names, outside, imports = used(function.__code__)
         self.names |= names
-        if imports or names & _ACTS & vars(builtins).keys() - function.__globals__.keys():
+        if imports or outside & _ACTS & vars(builtins).keys() - function.__globals__.keys():
             self.is_unknown(function.__qualname__)
-        for name in sorted(names & function.__globals__.keys()):
+        for name in sorted(outside & function.__globals__.keys()):
             self.place(id(function.__globals__), name, function.__globals__[name])
 
     def place(self, where: int, name: str, value: Any) -> None:
@@ -223,11 +229,16 @@ def _tuple(slots: Any) -> tuple[str, ...]:
 
 
 @lru_cache(4096)
-def used(code: CodeType) -> tuple[frozenset[str], bool]:
-    """The names that code has, with the functions in it; whether it imports something."""
-    names, imports = {*code.co_names}, any(one.opname == "IMPORT_NAME" for one in dis.get_instructions(code))
+def used(code: CodeType) -> tuple[frozenset[str], frozenset[str], bool]:
+    """The names that code has, with the functions in it; those of globals; whether it imports something."""
+    told = [*dis.get_instructions(code)]
+    names, outside = (
+        {*code.co_names},
+        {one.argval for one in told if one.opname.endswith(("_GLOBAL", "_GLOBALS", "_NAME"))},
+    )
+    imports = any(one.opname == "IMPORT_NAME" for one in told)
     for inner in code.co_consts:
         if type(inner) is CodeType:
-            more, also = used(inner)
-            names, imports = names | more, imports or also
-    return frozenset(names), imports
+            more, further, also = used(inner)
+            names, outside, imports = names | more, outside | further, imports or also
+    return frozenset(names), frozenset(outside), imports
