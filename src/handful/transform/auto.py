@@ -190,23 +190,22 @@ class InputChooser:
         goal, columns = self.source.target, self.source.columns
         if goal not in columns or columns[goal].kind not in _TABLE or columns[goal].shape:
             return None
-        batch = self.source.take(
-            np.linspace(0, len(self.source) - 1, min(len(self.source), _LEFT_OUT)).astype(np.int64)
-        )
+        n = len(self.source)
+        batch = self.source.take(np.linspace(0, n - 1, min(n, _LEFT_OUT)).astype(np.int64))
         y = batch.tensor(goal).to(torch.float64)
         there = torch.isfinite(y) & ~((y < 0) & (columns[goal].kind == "category"))
-        names = y[there].unique()
+        names = torch.unique(y[there])
         if columns[goal].kind == "category":
             y = (y[:, None] == names).to(torch.float64)
         if len(names) < 2 or int(there.sum()) < 20:
             return None
         words, table = self._single(tuple(texts)), replace(self._table(rest), layout="matrix")
-        x = words.fit(lambda: iter([batch]), columns, batch).run(batch, columns)
-        hashed = NGrams(_HASHED, 1, 2, _HASHED).ids(x % _HASHED)
-        found = torch.zeros(len(batch), 2 * _HASHED).scatter_(1, hashed, 1.0)[:, 1:]
-        numbers = table.fit(lambda: iter([batch]), columns, batch)(batch, columns)["x"]
+        fitted = {"words": words.fit(lambda: iter([batch]), columns, batch).run(batch, columns)}
+        found = Batch(fitted | table.fit(lambda: iter([batch]), columns, batch)(batch, columns), batch.rows)
+        ids = NGrams(_HASHED, 1, 2, _HASHED).ids(found.tensor("words") % _HASHED)
+        hashed = F.normalize(torch.zeros(len(batch), 2 * _HASHED).scatter_(1, ids, 1.0)[:, 1:])
         y = y.reshape(len(batch), -1)[there]
-        return leave_one_out(F.normalize(found)[there], y)[1], leave_one_out(numbers[there], y)[1]
+        return leave_one_out(hashed[there], y)[1], leave_one_out(found.tensor("x")[there], y)[1]
 
     @cached_property
     def _look(self) -> Batch:
