@@ -103,6 +103,7 @@ def _assemble(
         show_rows(net, objective, data, options.seed)
         start_from(net, options.init, data.pipeline, chooser)
     batches, size = make_batches(data, options, chooser, device)
+    options = choose.ridge(options, objective, data.pipeline, data.train, chooser)
     choose.sharding(options, objective, ranks, chooser)
     t = make_training(data, objective, batches, size, options, chooser, ranks, folder)
     same_start(ranks, t.plan, t.objective.model, t.state.step, (t.state.average or {}).values())
@@ -309,7 +310,6 @@ def make_training(
     `settle`."""
     net, loss, objective.source = objective.model, options.loss, data.train
     note_what_is_fixed(options, chooser)
-    options = choose.ridge(options, objective, data.pipeline, data.train, chooser)
     optimizer = choose.optimizer(options, net, chooser, ranks.size, calmer(data.pipeline, data.counts))
     size = size or choose.first_batch(optimizer, len(data.train), batch_cap(len(data.train)), chooser)
     micro = None if options.micro_batch in (None, "auto") else int(options.micro_batch)

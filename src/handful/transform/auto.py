@@ -175,8 +175,8 @@ class InputChooser:
             kept, why = (long, "the text is the input") if long else (rest, "short texts, different in most rows")
             other = rest if long else texts
             if not self.own_model and others <= _TABLE and (told := self._missed(texts, rest)):
-                by = {"text": told[0], "rest": told[1]}
-                if (now := by["text" if long else "rest"]) * _BETTER > (least := by["rest" if long else "text"]):
+                now, least = told if long else told[::-1]
+                if least < now * _BETTER:
                     missed = f"rows that were left out are missed by {now:.0%} of the target's variance with"
                     kept, why = other, f"{missed} these, by {least:.0%} with {some(other, 3)}"
             way = f"; model='{'text' if kept == rest else 'table'}' learns from these instead"
