@@ -96,7 +96,8 @@ def beside(objective: Objective, data: Data, count: int) -> list[str]:
         return sum(t.numel() for t in tensors_in(list(take([place]).columns.values()))) if varies else 0
 
     few = sorted(sorted(range(m), key=lambda i: (length(i), abs(i - m / 2)))[: max(1, min(4, m // 2))])
-    every, alone = take(range(m)), take(few)  # the shortest; else in the middle, with rows before and behind
+    every = take(range(m))  # the shortest; else in the middle, with rows before and behind; which may be drawn
+    alone = take(few) if varies else Batch({k: v[few] for k, v in every.tensors().items()}, ids[few])
 
     def given(some: Batch, seed: int = 0) -> list[Tensor]:
         seed_all(seed)
