@@ -172,7 +172,7 @@ def as_it_is(monkeypatch: pytest.MonkeyPatch, make: Make, **given: object) -> ha
 
 GIVEN = [
     {}, {"optimizer": "sgd"}, {"optimizer": "momentum", "l1": 1e-4, "clip_norm": 0.5}, {"ema": 0.9},
-    {"loss": "cross_entropy", "class_weight": "balanced"}, {"metrics": ("f1",)}, {"evaluate_every": 64, "valid": 0.1},
+    {"loss": "cross_entropy", "class_weight": "balanced"}, {"metrics": ("f1",)}, {"evaluate_every": 1, "valid": 0.1},
 ]  # fmt: skip
 
 
@@ -262,7 +262,7 @@ class Evaluated(Own):
 
 
 def test_what_an_evaluation_changes_is_recorded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = {"valid": 0.1, "evaluate_every": 640, "until": "steps(60)"}
+    given = {"valid": 0.1, "evaluate_every": 1, "until": "steps(60)"}
     run = train(Evaluated, **given)
     assert "from step 7 on" in run.plan.choices["compile"].reason
     same(run, as_it_is(monkeypatch, Evaluated, **given))
