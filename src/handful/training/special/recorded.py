@@ -33,7 +33,8 @@ FROM, SHAPES, AGAIN = 64, 4, 1024  # steps before one is recorded; shapes of min
 SHORT = 0.005  # seconds: longer steps would gain less than it costs to record them
 DONE = "from step {:,} on torch's operations are called as recorded, without autograd and Python in between: same bits"
 NOT = "operations are not called as recorded: "
-_HOST = {"numpy", "tolist", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "get_rng_state", "set_rng_state"}
+_HOST = {"numpy", "tolist", "__array__", "__dlpack__", "data_ptr", "storage", "untyped_storage", "__reduce_ex__",
+         "get_rng_state", "set_rng_state", "tensor_split"}  # fmt: skip
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _SEES = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.inplace_view}
 _MASKS = (torch.bool, torch.uint8)  # what is indexed by them has as many rows as they say
@@ -278,6 +279,8 @@ class Recorded:
 
     def record(self, step: ExactGradient, body: Body) -> Iterator[Batch]:
         """Take the step, and write down its operations; make them a function once two steps had the same."""
+        given = [*step.objective.parameters, *step.part.tensors().values()]
+        versions = [tensor._version for tensor in given]
         before, looks, recording = in_python(self.t), Looks(), Recording([*self.held, *step.part.tensors().values()])
         with looks, recording:
             yield step.part
@@ -288,6 +291,7 @@ class Recorded:
             "the model or its loss takes numbers out of Tensors": looks.taken or len(recording.read) != 2,  # our own
             "what some of them give depends on the numbers in the data": recording.sees,
             unsure or "": unsure,
+            "the model changes weights or its input": versions != [tensor._version for tensor in given],
             "the model does more than to call them": in_python(self.t) != before or recording.changes_others(),
             "parameters share a gradient": len({*wanted[len(wanted) - len(body.moved) :]}) < len(body.moved),
             "they differ from step to step": body.first is not None and not recording.same(body.first),

@@ -7,11 +7,13 @@ a clock) it cannot be told what it does, and its name is given.
 import builtins
 import dis
 import functools
+import sys
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from enum import Enum
 from functools import lru_cache
+from importlib.machinery import EXTENSION_SUFFIXES
 from types import BuiltinFunctionType, CodeType, EllipsisType, FunctionType, MethodType, ModuleType, NoneType
 from typing import Any
 
@@ -46,12 +48,13 @@ class One:
 
 class Reached:
     """What is reached from some objects. values: what may change, in turn; host: the random states of Python and NumPy;
-    unknown: the first of no known kind, or ""; met: objects; places: of plain values in globals, closures, classes."""
+    unknown: the first of no known kind, or ""; met: objects; places: of plain values in globals, closures, classes.
+    calls: methods that are called."""
 
-    def __init__(self, *starts: object) -> None:
+    def __init__(self, *starts: object, calls: Iterable[str] = ("forward",)) -> None:
         self.host, self.values = of_host(), list[object]()
         self.unknown, self.met, self.places = "", dict[int, object](), set[tuple[int, str]]()
-        self.names, self.owners, self.modules = {"forward"}, dict[type, bool](), list[ModuleType]()
+        self.names, self.owners, self.modules = {*calls}, dict[type, bool](), list[ModuleType]()
         for start in starts:
             self.add(start, type(start).__name__)
         size = -1
@@ -144,6 +147,8 @@ class Reached:
         for owner in kind.__mro__:
             if not known(owner):
                 self.owners.setdefault(owner, False)
+                if compiled(owner):  # what its objects hold cannot be seen
+                    self.is_unknown(name)
         self.named(getattr(value, "__dict__", {}))
         for slot in slots:
             with suppress(AttributeError):
@@ -194,7 +199,7 @@ class Reached:
         """Of a dict, all values, or those under some names."""
         for name in [*values] if names is None else sorted(names):
             if name in values:
-                self.add(values[name], str(name))
+                self.add(values[name], name if isinstance(name, str) else type(values).__name__)
 
     def is_unknown(self, name: str) -> None:
         self.unknown = self.unknown or name
@@ -209,7 +214,7 @@ def between(t: Training) -> Reached:
     """What may be called between two steps."""
     own = [f for f in t.batches.transforms if type(f) is not Pipeline]
     called = t.schedule, t.rule, t.batch_size, t.state.callbacks.all
-    return Reached(*called, own, t.state.optimizer, t.batches.source)
+    return Reached(*called, own, t.state.optimizer, t.batches.source, calls=("forward", "step"))
 
 
 def why_unsure(t: Training, reached: Reached) -> str | None:
@@ -247,6 +252,12 @@ def known(what: Any) -> bool:
     return str(name).partition(".")[0] in _KNOWN
 
 
+def compiled(owner: type) -> bool:
+    """Whether a class comes from a module that is no Python."""
+    spec = getattr(sys.modules.get(owner.__module__), "__spec__", None)
+    return spec is not None and (spec.origin == "built-in" or str(spec.origin).endswith(tuple(EXTENSION_SUFFIXES)))
+
+
 def is_plain(value: object) -> bool:
     """Whether it is compared by value, and never changes."""
     return isinstance(value, _PLAIN)
@@ -269,10 +280,8 @@ def _tuple(slots: Any) -> tuple[str, ...]:
 def used(code: CodeType) -> tuple[frozenset[str], frozenset[str], bool]:
     """The names that code has, with the functions in it; those of globals; whether it imports something."""
     told = [*dis.get_instructions(code)]
-    names, outside = (
-        {*code.co_names},
-        {one.argval for one in told if one.opname.endswith(("_GLOBAL", "_GLOBALS", "_NAME"))},
-    )
+    names = {*code.co_names}
+    outside = {one.argval for one in told if one.opname.endswith(("_GLOBAL", "_GLOBALS", "_NAME"))}
     imports = any(one.opname == "IMPORT_NAME" for one in told)
     for inner in code.co_consts:
         if type(inner) is CodeType:
