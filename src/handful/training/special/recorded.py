@@ -24,17 +24,17 @@ from handful.base.plan import Plan
 from handful.data.base import Batch
 from handful.optim.parts import needs_closure
 from handful.training.objective import LossSums
-from handful.training.special.side_effects import Reached
+from handful.training.special.side_effects import Evaluations, in_python, why_unsure
 from handful.training.step import ExactGradient
 from handful.training.training import Training
 from handful.training.watch.guards import non_finite
-from handful.transform.pipeline import Pipeline
 
 FROM, SHAPES, AGAIN = 64, 4, 1024  # steps before one is recorded; shapes of mini-batches; steps from check to check
 SHORT = 0.005  # seconds: longer steps would gain less than it costs to record them
 DONE = "from step {:,} on torch's operations are called as recorded, without autograd and Python in between: same bits"
 NOT = "operations are not called as recorded: "
-_HOST = {"numpy", "tolist", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "get_rng_state", "set_rng_state"}
+_HOST = {"numpy", "tolist", "__array__", "__dlpack__", "data_ptr", "storage", "untyped_storage", "__reduce_ex__",
+         "get_rng_state", "set_rng_state", "tensor_split"}  # fmt: skip
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _SEES = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.inplace_view}
 _MASKS = (torch.bool, torch.uint8)  # what is indexed by them has as many rows as they say
@@ -239,10 +239,13 @@ class Recorded:
     def __init__(self, t: Training) -> None:
         self.t, self.open, self.bodies = t, True, dict[object, Body]()
         self.held = [*t.objective.parameters, *t.objective.buffers]
+        self.evaluations = Evaluations(t, [])
 
     def parts(self, step: ExactGradient) -> Iterator[Batch]:
         """The rows that are to go through the model: none where the step is known and was taken."""
         part, tensors = step.part, step.part.tensors()
+        if self.evaluations.changed():
+            self.bodies.clear()  # to be recorded anew
         key = (len(part.rows), *((v.shape, v.dtype, v.is_contiguous()) for v in tensors.values()))
         body, new = self.bodies.get(key), self.open and step.step >= FROM and len(tensors) == len(part.columns)
         if body is None and new and len(self.bodies) < SHAPES and self.t.state.seconds < SHORT * step.step:
@@ -276,18 +279,20 @@ class Recorded:
 
     def record(self, step: ExactGradient, body: Body) -> Iterator[Batch]:
         """Take the step, and write down its operations; make them a function once two steps had the same."""
+        given = [*step.objective.parameters, *step.part.tensors().values()]
+        versions = [tensor._version for tensor in given]
         before, looks, recording = in_python(self.t), Looks(), Recording([*self.held, *step.part.tensors().values()])
         with looks, recording:
             yield step.part
         body.moved = [p for p in step.objective.parameters if p.grad is not None]
         wanted = [at.number for at in recording.noted(left(step, body))]
+        unsure = why_unsure(self.t, before)
         whys = {
             "the model or its loss takes numbers out of Tensors": looks.taken or len(recording.read) != 2,  # our own
             "what some of them give depends on the numbers in the data": recording.sees,
-            f"it is not known what '{before.unknown}' does, which the model or its loss reaches": before.unknown,
-            "the model does more than to call them": in_python(self.t).values != before.values
-            or recording.changes_others(),
-            "what is called between steps may change the model": body.first is None and before.shares(between(self.t)),
+            unsure or "": unsure,
+            "the model changes weights or its input": versions != [tensor._version for tensor in given],
+            "the model does more than to call them": in_python(self.t) != before or recording.changes_others(),
             "parameters share a gradient": len({*wanted[len(wanted) - len(body.moved) :]}) < len(body.moved),
             "they differ from step to step": body.first is not None and not recording.same(body.first),
         }
@@ -312,11 +317,12 @@ class Recorded:
         yield step.part
         if found is None or found != bits(*left(step, body), *buffers, torch.default_generator.get_state()):
             self.give_up("they do not give the bits of the step itself")
-        elif in_python(self.t).values != before.values:
+        elif (now := in_python(self.t)) != before:
             self.give_up("the model does more than to call them")
         elif not body.checked:
-            body.checked = True
-            self.write(DONE.format(step.step + 2))
+            if not self.evaluations.kept:
+                self.write(DONE.format(step.step + 2))
+            body.checked, self.evaluations.kept = True, now.values
 
     def take(self, step: ExactGradient, body: Body) -> None:
         """Steps 3 to 5 as they were recorded."""
@@ -361,14 +367,3 @@ def may_be(t: Training) -> bool:
         or any(isinstance(m, torch.jit.ScriptModule) or m._compiled_call_impl for m in objective.model.modules())
         or any(hooks)
     )
-
-
-def in_python(t: Training) -> Reached:
-    """What a model, its loss and its metrics could keep or look at besides Tensors."""
-    return Reached(t.objective.model, t.objective.loss, t.objective.metrics)
-
-
-def between(t: Training) -> Reached:
-    """What may be called between two steps."""
-    own = [f for f in t.batches.transforms if type(f) is not Pipeline]
-    return Reached(t.schedule, t.rule, t.batch_size, own)
