@@ -38,7 +38,8 @@ FEW_ROWS = 50_000  # so few are soon learned by heart: they are looked at more o
 EMA = 0.99
 LEAST_LEARNED = 20_000  # examples that a single layer is planned to see: Adam needs thousands of steps for it
 BEFORE = 0.2  # of the time that a stop rule gives: as long a wait before it is said
-MOMENTS = 200  # rows of the history of a run, besides evaluations: each costs as much as a small step
+MOMENTS = 200  # rows of the history of a run, besides evaluations: each costs as much as a small step,
+APART, FEWER = 8, 50  # so that they are so many steps apart where there are still so many
 
 
 class Chooser:
@@ -316,7 +317,7 @@ def intervals(
     else:
         every = max(1, round(float(asked) * n))
         choice = Choice(every / n, "given", "epochs")
-    return every, max(size, n // 50, (planned or 0) // MOMENTS), choice
+    return every, max(size, n // 50, (planned or 0) // MOMENTS, min(APART * size, (planned or 0) // FEWER)), choice
 
 
 def check_rules(

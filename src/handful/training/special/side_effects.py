@@ -7,6 +7,7 @@ a clock) it cannot be told what it does, and its name is given.
 import builtins
 import dis
 import functools
+import weakref
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
@@ -20,6 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.keys import of_host
+from handful.training.training import Training
+from handful.transform.pipeline import Pipeline
 
 # packages whose functions and classes keep nothing from call to call but what is seen in their objects
 _KNOWN = {"torch", "handful", "math", "cmath", "operator", "_operator", "typing", "collections", "functools",
@@ -105,6 +108,8 @@ class Reached:
                 self.all((value.__func__, value.__self__), name)
             case functools.partial():
                 self.all((value.func, value.args, value.keywords), name)
+            case weakref.ref():  # as recurrent layers have of their weights
+                self.add(value(), name)
             case functools._lru_cache_wrapper():
                 self.add(value.__wrapped__, name)
             case type():
@@ -190,6 +195,17 @@ class Reached:
 
     def is_unknown(self, name: str) -> None:
         self.unknown = self.unknown or name
+
+
+def in_python(t: Training) -> Reached:
+    """What a model, its loss and its metrics could keep or look at besides Tensors."""
+    return Reached(t.objective.model, t.objective.loss, t.objective.metrics)
+
+
+def between(t: Training) -> Reached:
+    """What may be called between two steps."""
+    own = [f for f in t.batches.transforms if type(f) is not Pipeline]
+    return Reached(t.schedule, t.rule, t.batch_size, own)
 
 
 def known(what: Any) -> bool:
