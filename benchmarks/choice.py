@@ -1,6 +1,9 @@
 """The choice of batch and learning rate against an oracle: `python benchmarks/choice.py [--quick] [workload ...]`.
 
 --unseen: the six workloads of choice_unseen.py, which nobody looked at while the rules were set.
+--near: of the settings that the oracle chooses from only those that were its choice in a whole run of this script, and
+their neighbours (`near` in choice_workloads.py), and no law of this machine: a tenth of the time. The target may come
+out a little higher, and no regret lower than with all settings, where one left out would have been better.
 
 For each workload every power of two up to the cap x learning rates x seeds is run, at a constant rate, to a fixed
 number of examples, and the validation loss is logged against steps and examples. A step of B rows takes a + b B, so the
@@ -12,8 +15,9 @@ the last weights carry noise that grows with the rate and never ends, so that th
 what was learned, as it would be seen once the rate falls (handful's default schedule is a cosine).
 target: the lowest mean loss that any setting has at half of the examples, plus 3% of the way there from the start.
 oracle: the least time to target over all (batch, lr), mean over seeds.  schedule: that of three batches and two
-switches, see `scheduled`.  regret: auto's time over the oracle's, all its
-probing paid for. The same ratio is given for Adam's 1e-3 (momentum: 1e-2) at batch 32 and 128, and the largest batch.
+switches, see `scheduled`.  regret: auto's time over the oracle's, paid for all that it tried up to there (paid in full:
+for what it tried in the whole run, later, too). The same ratio is given for Adam's 1e-3 (momentum: 1e-2) at batch 32
+and 128, and the largest batch.
 
 Every run is cached in benchmarks/.cache/choice, so that it can be interrupted; the table goes to
 benchmarks/results/choice.md (choice_quick.md, choice_unseen.md). The workloads are in choice_workloads.py.
@@ -47,7 +51,7 @@ LAWS = (8, 32, 128, 512)
 SCORED = {"last": 2, "averaged": 3}  # columns of a curve
 PROGRESS = 0.03  # of the way from the loss at the start to the best: how far above the best the target lies
 AVERAGED = 0.025  # of a run: what the averaged weights are averaged over
-CODE = "20"  # raise it when a change to handful makes cached runs of `auto` worthless
+CODE = "21"  # raise it when a change to handful makes cached runs of `auto` worthless
 
 
 def fresh(w: Workload, seed: int) -> nn.Module:
@@ -97,12 +101,13 @@ class Average:
                 assert self.t.valid is not None
                 loss = evaluate(self.t.objective, self.t.valid.epoch(EVALUATION_BATCH))["loss"]
                 torch._foreach_copy_(self.weights, kept)
-                self.curve.append([info["step"], info["position"], info["valid_loss"], loss])
+                spent = self.t.state.probing_cost
+                self.curve.append([info["step"], info["position"], info["valid_loss"], loss, *spent])
 
 
 def train(w: Workload, data: Any, seed: int, measure: Throughput | bool = True, **options: Any) -> dict[str, Any]:
-    """One run: [steps, examples, validation loss, that of the averaged weights] at every evaluation, and what probing
-    inside it cost."""
+    """One run: [steps, examples, validation loss, that of the averaged weights, and the steps and examples that were
+    tried so far] at every evaluation, and what probing inside it cost."""
     given = {"valid": data[1], "loss": w.loss, "optimizer": w.optimizer, "schedule": "constant", "seed": seed,
              "until": f"epochs({w.epochs})", "evaluate_every": 0.25, "metrics": None, "quiet": True,
              "threads": 1}  # fmt: skip
@@ -121,8 +126,8 @@ def auto(w: Workload, data: Any, seed: int, law: Throughput) -> dict[str, Any]:
     return train(w, data, seed, law)
 
 
-def crossing(result: dict[str, Any], target: float, column: int) -> tuple[float, float] | None:
-    """(steps, examples) at which the loss in a column of the curve first reaches the target."""
+def crossing(result: dict[str, Any], target: float, column: int) -> tuple[float, ...] | None:
+    """(steps, examples) at which the loss in a column of the curve first reaches the target, and those tried before."""
     before = (0.0, 0.0, math.inf)
     for row in result["curve"]:
         step, position, loss = row[0], row[1], row[column]
@@ -130,27 +135,34 @@ def crossing(result: dict[str, Any], target: float, column: int) -> tuple[float,
             share = 1.0
             if math.isfinite(before[2]) and before[2] > loss:
                 share = (before[2] - target) / (before[2] - loss)
-            return before[0] + share * (step - before[0]), before[1] + share * (position - before[1])
+            tried = row[4:] or (0.0, 0.0)
+            return before[0] + share * (step - before[0]), before[1] + share * (position - before[1]), *tried
         before = (step, position, min(before[2], loss))
     return None
 
 
-def seconds(results: list[dict[str, Any]], target: float, column: int, a: float, b: float) -> float:
-    """Mean time to target over seeds, probing included; infinite if one of them never got there."""
+def seconds(
+    results: list[dict[str, Any]], target: float, column: int, a: float, b: float, *, paid: str = "so far"
+) -> float:
+    """Mean time to target over seeds, what was tried so far, in full, or nothing of it paid for; infinite if one of
+    them never got there."""
     times = []
     for r in results:
         at = crossing(r, target, column)
         if at is None:
             return math.inf
-        times.append(a * (at[0] + r["trial"][0]) + b * (at[1] + r["trial"][1]))
+        tried = {"so far": at[2:], "in full": r["trial"], "nothing": (0.0, 0.0)}[paid]
+        times.append(a * (at[0] + tried[0]) + b * (at[1] + tried[1]))
     return statistics.mean(times)
 
 
 def every_setting(
-    w: Workload, data: Any, seeds: int, rates: list[float], least: int
+    w: Workload, data: Any, seeds: int, rates: list[float], least: int, *, near: bool = False
 ) -> dict[tuple[int, float], list[dict[str, Any]]]:
-    """The runs that the oracle chooses from: every power of two and rate, one a seed."""
+    """The runs that the oracle chooses from: every power of two and rate, or those `near`; one a seed."""
     sizes = powers_of_two(batch_cap(len(data[0][0])), max(least, w.least))
+    if near:
+        sizes, rates = list(w.near[0]), [min(rates, key=lambda r: abs(math.log(r / n))) for n in w.near[1]]
     return {
         (size, rate): [
             cached(w, {"batch": size, "lr": round(rate, 8), "seed": seed},
@@ -161,18 +173,19 @@ def every_setting(
     }  # fmt: skip
 
 
-def measure(w: Workload, seeds: int, rates: list[float], least: int) -> list[dict[str, Any]]:
+def measure(w: Workload, seeds: int, rates: list[float], least: int, *, near: bool) -> list[dict[str, Any]]:
     """All runs of a workload, and a row for each law and way of scoring."""
     data = w.data()
     n = len(data[0][0])
     cap = batch_cap(n)
-    grid = every_setting(w, data, seeds, rates, least)
+    grid = every_setting(w, data, seeds, rates, least, near=near)
     t = assemble(fresh(w, 0), data[0], {"valid": data[1], "loss": w.loss, "optimizer": w.optimizer, "batch": 32,
                  "lr": w.lr, "metrics": None, "quiet": True, "threads": 1, "until": "epochs(1)"})  # fmt: skip
     assert t.valid is not None
     initial = evaluate(t.objective, t.valid.epoch(512))["loss"]
-    line = cached(w, {"line": cap}, lambda: _line(t, powers_of_two(cap, 4)))
-    laws = {**{f"K={k}": (float(k), 1.0) for k in LAWS}, "this CPU": tuple(line)}
+    laws = {f"K={k}": (float(k), 1.0) for k in LAWS}
+    if not near:
+        laws["this CPU"] = tuple(cached(w, {"line": cap}, lambda: _line(t, powers_of_two(cap, 4))))
     chosen = {
         name: [
             cached(w, {"auto": CODE, "law": name, "seed": seed},
@@ -216,8 +229,7 @@ def scheduled(
     levels = [math.inf, *levels[1:], target]
     at: dict[int, list[list[float]]] = {}
     for (size, _), runs in grid.items():
-        bare = [{**r, "trial": [0, 0]} for r in runs]
-        at.setdefault(size, []).append([0.0, *(seconds(bare, level, column, a, b) for level in levels[1:])])
+        at.setdefault(size, []).append([0.0, *(seconds(runs, level, column, a, b) for level in levels[1:])])
     sizes, last = sorted(at), len(levels) - 1
 
     def part(size: int, i: int, j: int) -> float:
@@ -257,19 +269,22 @@ def row_of(
             f"at {r['plan']['lr'][0]:.2g}" for r in chosen
         ),
         "regret": seconds(chosen, target, column, a, b) / times[best],
-        "without probing": seconds([{**r, "trial": [0, 0]} for r in chosen], target, column, a, b) / times[best],
+        "paid in full": seconds(chosen, target, column, a, b, paid="in full") / times[best],
+        "without probing": seconds(chosen, target, column, a, b, paid="nothing") / times[best],
         "oracle by other seeds": statistics.mean(
             seconds([grid[by_others(grid, seed, target, column, a, b)][seed]], target, column, a, b)
             for seed in range(len(chosen))
         ) / times[best],
         "batch alone": statistics.mean(
-            min(v for (n, _), v in times.items() if n == max(least, r["plan"]["batch"][0])) / times[best]
-            for r in chosen
+            min((v for (n, _), v in times.items() if n == max(least, r["plan"]["batch"][0])), default=math.inf)
+            / times[best] for r in chosen
         ),
         "schedule": scheduled(grid, initial, target, column, a, b) / times[best],
-        "batch 32": times.get((32, rate), math.inf) / times[best],
-        "batch 128": times.get((min(128, max(n for n, _ in grid)), rate), math.inf) / times[best],
-        "largest": times[(max(n for n, _ in grid), rate)] / times[best],
+        **({} if not math.isclose(rate, w.lr) else {
+            "batch 32": times.get((32, rate), math.inf) / times[best],
+            "batch 128": times.get((min(128, max(n for n, _ in grid)), rate), math.inf) / times[best],
+            "largest": times[(max(n for n, _ in grid), rate)] / times[best],
+        }),
         "probing": statistics.mean(
             (a * r["trial"][0] + b * r["trial"][1]) / (a * r["curve"][-1][0] + b * r["curve"][-1][1]) for r in chosen
         ),
@@ -328,10 +343,12 @@ UNSEEN_STORY = (
 
 
 def write(
-    rows: list[dict[str, Any]], left_out: list[str], seeds: int, rates: int, *, quick: bool, unseen: bool
+    rows: list[dict[str, Any]], left_out: list[str], seeds: int, rates: int, *, quick: bool, unseen: bool, near: bool
 ) -> None:
-    columns = ["workload", "law", "oracle", "auto", "regret", "batch alone", "schedule", "batch 32", "batch 128",
-               "largest", "probing", "examples", "final", "oracle final", "sd"]  # fmt: skip
+    columns = ["workload", "law", "oracle", "auto", "regret", "paid in full", "without probing", "batch alone",
+               "schedule", "batch 32", "batch 128", "largest", "probing", "examples", "final", "oracle final",
+               "sd"]  # fmt: skip
+    columns = [name for name in columns if name in rows[0]]
 
     def say(value: Any) -> str:
         return f"{value:.3g}" if isinstance(value, float) else str(value)
@@ -340,10 +357,15 @@ def write(
     text = [
         "# The choice of batch and learning rate, against an oracle",
         "",
-        f"{platform.machine()}, {platform.system()}, torch {torch.__version__}, one thread; {seeds} seeds, {rates} "
-        f"learning rates a factor 3 apart{', quick' if quick else ' (text and characters: 6)'}, every power of two "
-        f"from {16 if quick else '8 or 16'} to a fiftieth of the rows. "
-        f"`python benchmarks/choice.py{' --quick' * quick}{' --unseen' * unseen}`; its first page says how times, "
+        f"{platform.machine()}, {platform.system()}, torch {torch.__version__}, one thread; {seeds} seeds, "
+        + (
+            "the settings of the grid that were the oracle's before, and their neighbours. "
+            if near
+            else f"{rates} learning rates a factor 3 apart{', quick' if quick else ' (text and characters: 6)'}, every "
+            f"power of two from {16 if quick else '8 or 16'} to a fiftieth of the rows. "
+        )
+        + f"`python benchmarks/choice.py{' --quick' * quick}{' --unseen' * unseen}"
+        f"{f' --near --seeds {seeds}' * near}`; its first page says how times, "
         "targets and scores are made. "
         "Times are a * steps + b * examples, so that a busy machine does not enter; ratios are to the oracle's. "
         "`probing` and `examples`: what was tried and thrown away, as shares of the run's time and examples. `final`: "
@@ -367,11 +389,12 @@ def write(
 def summary(rows: list[dict[str, Any]]) -> list[str]:
     """Geometric mean and worst ratio, for auto and for what people use; and what the probing cost."""
     text = []
-    titles = {"regret": "auto", "without probing": "auto without probing",
+    titles = {"regret": "auto", "paid in full": "auto paid in full", "without probing": "auto without probing",
               "oracle by other seeds": "the oracle by other seeds",
               "schedule": "three batches and two switches"}  # fmt: skip
     for name in (
         "regret",
+        "paid in full",
         "without probing",
         "oracle by other seeds",
         "batch alone",
@@ -380,6 +403,8 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
         "batch 128",
         "largest",
     ):
+        if name not in rows[0]:
+            continue
         known = [row[name] for row in rows if math.isfinite(row[name])]
         missed = len(rows) - len(known)
         worst = max(known, default=math.nan)
@@ -402,11 +427,14 @@ def main() -> None:
     parser.add_argument("workloads", nargs="*", help=f"of {', '.join(WORKLOADS)}; all by default")
     parser.add_argument("--grid", action="store_true", help="only the runs that the oracle chooses from")
     parser.add_argument("--quick", action="store_true", help="a third of the grid, two seeds, a third of the epochs")
+    parser.add_argument("--near", action="store_true", help="of the grid only what was the oracle's, and neighbours")
+    parser.add_argument("--seeds", type=int, help="2 with --quick, else 3")
     parser.add_argument("--unseen", action="store_true", help=f"{', '.join(UNSEEN)}")
     given = parser.parse_args()
     known = UNSEEN if given.unseen else WORKLOADS
     torch.set_num_threads(1)
     seeds, count, least = (2, 3, 16) if given.quick else (3, 5, 8)
+    seeds = given.seeds or seeds
     rows: list[dict[str, Any]] = []
     left_out = []
     for name in given.workloads or known:
@@ -420,10 +448,10 @@ def main() -> None:
             continue
         rates = [w.lr * 3.0**k for k in (range(3) if given.quick else range(-1, w.rates - 1))]
         if given.grid:
-            every_setting(w, w.data(), seeds, rates, least)
+            every_setting(w, w.data(), seeds, rates, least, near=given.near)
             continue
-        rows += measure(w, seeds, rates, least)
-        write(rows, left_out, seeds, count, quick=given.quick, unseen=given.unseen)
+        rows += measure(w, seeds, rates, least, near=given.near)
+        write(rows, left_out, seeds, count, quick=given.quick, unseen=given.unseen, near=given.near)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,23 @@ def plan(data, model="auto", **given):
     return run, run.plan.choices
 
 
+@pytest.mark.parametrize("words", [3, 12])
+@pytest.mark.parametrize("kind", ["number", "class"])
+@pytest.mark.parametrize("tells", ["text", "numbers"])
+def test_of_text_and_the_table_beside_it_what_tells_more_is_learned_from(words, kind, tells):
+    """However many words a row has: 12 of no meaning were taken over numbers that give R2 0.95."""
+    rng = np.random.default_rng(0)
+    known = [*WORDS, "red", "blue", "old", "new", "house", "room", "garden"]
+    said = [f"{' '.join(rng.choice(known, words))} {k}" for k in range(200)]  # different in every row
+    a, city = rng.normal(size=200), list(rng.choice(["oslo", "rome"], 200))
+    by = np.array([text.count("good") - text.count("bad") for text in said]) if tells == "text" else a
+    y = by + rng.normal(0, 0.1, 200) if kind == "number" else np.where(by > 0, "yes", "no")
+    run, _ = plan({"said": said, "a": a, "city": city, "y": list(y)}, target="y")
+    assert run.pipeline.uses == (("said",) if tells == "text" else ("a", "city"))
+    [note] = [note for note in run.plan.notes if "Left out" in note]
+    assert ("of the target's variance with these" in note) == ((words > 8) == (tells == "numbers"))
+
+
 @pytest.mark.parametrize(
     ("data", "recipe"),
     [

@@ -103,6 +103,7 @@ def _assemble(
         show_rows(net, objective, data, options.seed)
         start_from(net, options.init, data.pipeline, chooser)
     batches, size = make_batches(data, options, chooser, device)
+    options = choose.ridge(options, objective, data.pipeline, data.train, chooser)
     choose.sharding(options, objective, ranks, chooser)
     t = make_training(data, objective, batches, size, options, chooser, ranks, folder)
     same_start(ranks, t.plan, t.objective.model, t.state.step, (t.state.average or {}).values())

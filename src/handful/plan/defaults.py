@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, TypeGuard
 
 import numpy as np
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -14,8 +15,10 @@ from handful.base.errors import HandfulError, did_you_mean, whole
 from handful.base.plan import Choice, Progress, Status
 from handful.base.score import Better, has_direction, lower_is_better
 from handful.base.stopwatch import elapsed
+from handful.data.base import Source
 from handful.losses import metric
 from handful.models.base import Model
+from handful.models.plain import Linear
 from handful.optim import schedule
 from handful.optim.build import build as build_optimizer
 from handful.optim.build import set_base
@@ -33,9 +36,12 @@ from handful.training.training import RATE_IS_OPEN
 from handful.training.watch import stop
 from handful.training.watch.observe import FEW_HELD, NEARER
 from handful.transform.pipeline import Pipeline
+from handful.transform.steps.statistics import leave_one_out
 
 FEW_ROWS = 50_000  # so few are soon learned by heart: they are looked at more often, and weights are averaged
 EMA = 0.99
+RIDGE_ROWS = 1000  # so many at most: what is left out of them, row by row, tells the penalty of a single layer
+RIDGE = "adam(decoupled_weight_decay=False)"  # by what is added to a gradient, its minimum is ridge regression's
 LEAST_LEARNED = 20_000  # examples that a single layer is planned to see: Adam needs thousands of steps for it
 BEFORE = 0.2  # of the time that a stop rule gives: as long a wait before it is said
 MOMENTS = 200  # rows of the history of a run, besides evaluations: each costs as much as a small step,
@@ -150,20 +156,39 @@ def of_own_step(options: Config) -> Config:
     return replace(options, valid=None)
 
 
+def ridge(options: Config, objective: Objective, pipeline: Pipeline, train: Source, chooser: Chooser) -> Config:
+    """The options, with the penalty of ridge regression for a single layer that learns a number by its squared error
+    from few rows, where optimizer and penalty were left open."""
+    net, open_ones = objective.model, (options.optimizer, options.l2, options.weight) == ("adamw", "auto", None)
+    if not (isinstance(net, Linear) and open_ones and 3 <= len(train) <= RIDGE_ROWS and not net.config["dropout"]):
+        return options
+    if pipeline.task != "regression" or chooser.choices["loss"].value != "mse":
+        return options
+    batch = objective.to_device(pipeline(train.take(range(len(train)))))
+    x = {name: batch.tensor(name) for name in ("x", "numbers", "categories") if name in batch.columns}
+    with torch.no_grad():
+        penalty, _ = leave_one_out(net.features(**x).cpu(), batch.tensor("y").reshape(len(train), -1).cpu())
+    why = f"ridge regression's: left out one by one, the {len(train):,} rows are missed by least with it"
+    chooser.set("l2", float(f"{2 * penalty / len(train):.3g}"), "found", why)
+    chooser.set("optimizer", RIDGE, "found", "adds the penalty to the gradient, as ridge regression does")
+    return replace(options, optimizer=RIDGE, l2=chooser.choices["l2"].value)
+
+
 def optimizer(
     options: Config, net: nn.Module, chooser: Chooser, ranks: int, calmer: tuple[float, int] = (1.0, 0)
 ) -> Optimizer:
     """The optimizer with its learning rate and penalties. calmer: see `balance.calmer`."""
     patterns = schedule.as_schedule(options.schedule).patterns
     built = build_optimizer(options.optimizer, net, lr=options.lr, l2=options.l2, schedules=patterns)
-    chooser.put("optimizer", describe(options.optimizer, "default" if options.optimizer == "adamw" else "given"))
+    if "optimizer" not in chooser.choices:
+        chooser.put("optimizer", describe(options.optimizer, "default" if options.optimizer == "adamw" else "given"))
+        chooser.put("l2", built.l2)
     lr, (factor, others) = built.lr, calmer
     if factor < 1 and lr.status == "default" and built.name in ADAPTIVE:
         why = f"{lr.reason}; times {factor:.2g}, for only {others:,} rows are of another class than the commonest"
         lr = Choice(float(f"{lr.value * factor:.2g}"), "default", why)
         set_base(built.optimizer, lr.value)
     chooser.put("lr", lr)
-    chooser.put("l2", built.l2)
     chooser.set("l1", float(options.l1), "given" if options.l1 else "default")
     chooser.notes += built.notes
     changed = next((n for n in ("l1", "clip_norm", "clip_value") if getattr(options, n)), None)

@@ -9,6 +9,7 @@ from math import prod
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from handful.base.errors import HandfulError, did_you_mean, some
@@ -16,16 +17,21 @@ from handful.data.arrays import SPARSE
 from handful.data.base import Batch, Column, Source, Value
 from handful.data.tables.cells.dates import DURATION
 from handful.data.tables.cells.strings import UNSPACED
+from handful.models.text import NGrams
 from handful.transform.inputs import Input, Layout, NamedInputs, SingleInput, TableInput
 from handful.transform.steps.audio import LogMel
 from handful.transform.steps.features import CyclicTime, RobustAsinh, ScaleNonzero
 from handful.transform.steps.numbers import Impute, MinMax, Normalize, PadRows, ScaleImage, Standardize
+from handful.transform.steps.statistics import leave_one_out
 from handful.transform.steps.step import AnyStep, Step
 from handful.transform.steps.text import Lengths, PadTokens, Tokenize
 
 Steps = str | AnyStep | Sequence[AnyStep] | None
 _NAMES = ("auto", "none", "standardize", "minmax", "normalize")
 _LOOK = 10_000  # training rows looked at to tell identifiers and free text apart
+_LEFT_OUT = 1000  # rows by which it is measured whether the text or the table beside it tells more of the target,
+_BETTER = 0.9  # times the error of what the words per row say: below it, the other is learned from
+_HASHED = 1 << 13  # features that words have there, and pairs of words
 _WORDS = 8  # mean words per row from which a text column counts as the input, not as a label of the row
 _ROW = r"row[._ ]?(id|names?|no|nr|num|number)?|no|nr|obs|#"
 _ID = re.compile(rf"^(id|index|idx|uid|uuid|guid|key|{_ROW})$|[_ ](id|idx|index|uuid|guid)$", re.I)
@@ -163,14 +169,43 @@ class InputChooser:
             kept, why = media, f"the {'picture' if kinds[media[0]] == 'image' else 'sound'} is the input"
         elif not texts or not others or (self.own_model and not others <= _TABLE):
             return names
-        elif long := [name for name in texts if words_per_row(self._look.strings(name)) >= _WORDS]:
-            kept, why, way = long, "the text is the input", "; model='table' learns from these instead"
         else:
-            kept = [name for name in names if kinds[name] != "text"]
-            why, way = "short texts, different in most rows", "; model='text' learns from these instead"
+            long = [name for name in texts if words_per_row(self._look.strings(name)) >= _WORDS]
+            rest = [name for name in names if kinds[name] != "text"]
+            kept, why = (long, "the text is the input") if long else (rest, "short texts, different in most rows")
+            other = rest if long else texts
+            if not self.own_model and others <= _TABLE and (told := self._missed(texts, rest)):
+                now, least = told if long else told[::-1]
+                if least < now * _BETTER:
+                    missed = f"rows that were left out are missed by {now:.0%} of the target's variance with"
+                    kept, why = other, f"{missed} these, by {least:.0%} with {some(other, 3)}"
+            way = f"; model='{'text' if kept == rest else 'table'}' learns from these instead"
         stay = set(kept)
         self.notes.append(f"Left out ({why}): {', '.join(name for name in names if name not in stay)}{way}.")
         return kept
+
+    def _missed(self, texts: list[str], rest: list[str]) -> tuple[float, float] | None:
+        """By which share of the target's variance rows are missed by what ridge regression makes of the words and pairs
+        of words in the texts, and of the rest of a table, learned from all other rows; None where that is not known."""
+        goal, columns = self.source.target, self.source.columns
+        if goal not in columns or columns[goal].kind not in _TABLE or columns[goal].shape:
+            return None
+        n = len(self.source)
+        batch = self.source.take(np.linspace(0, n - 1, min(n, _LEFT_OUT)).astype(np.int64))
+        y = batch.tensor(goal).to(torch.float64)
+        there = torch.isfinite(y) & ~((y < 0) & (columns[goal].kind == "category"))
+        names = torch.unique(y[there])
+        if columns[goal].kind == "category":
+            y = (y[:, None] == names).to(torch.float64)
+        if len(names) < 2 or int(there.sum()) < 20:
+            return None
+        words, table = self._single(tuple(texts)), replace(self._table(rest), layout="matrix")
+        fitted = {"words": words.fit(lambda: iter([batch]), columns, batch).run(batch, columns)}
+        found = Batch(fitted | table.fit(lambda: iter([batch]), columns, batch)(batch, columns), batch.rows)
+        ids = NGrams(_HASHED, 1, 2, _HASHED).ids(found.tensor("words") % _HASHED)
+        hashed = F.normalize(torch.zeros(len(batch), 2 * _HASHED).scatter_(1, ids, 1.0)[:, 1:])
+        y = y.reshape(len(batch), -1)[there]
+        return leave_one_out(hashed[there], y)[1], leave_one_out(found.tensor("x")[there], y)[1]
 
     @cached_property
     def _look(self) -> Batch:

@@ -26,11 +26,12 @@ from handful.training.process import graphs
 from handful.training.process.interrupts import Interrupts
 from handful.training.special.adapted import each_of
 from handful.training.special.ahead import AHEAD, coming
+from handful.training.special.side_effects import Evaluations, in_python, why_unsure
 from handful.training.step import OneStep, differentiate
 from handful.training.training import Training
 from handful.training.watch.guards import all_finite
 from handful.training.watch.record import say
-from handful.training.watch.weights import average_weight, update_average
+from handful.training.watch.weights import as_now, average_weight, update_average
 from handful.training.watch.window import Window
 from handful.transform.augment.base import Augment
 
@@ -170,7 +171,7 @@ class StaticStep(OneStep):
         self.before: torch.cuda.Event | None = None
         self.epochs = EpochPrefetcher(t.batches.order)
         self.capture()
-        self.made_for = self.signature()
+        self.made_for, self.evaluations = self.signature(), Evaluations(t, in_python(t).values)
 
     def choose(self) -> Batch:
         """The next of the mini-batches that were sent. Nothing in a step depends on the host, nor is anything read
@@ -220,21 +221,23 @@ class StaticStep(OneStep):
 
     def capture(self) -> None:
         """Warm up, capture, and hold one replay against the step that was not captured."""
-        t, device, optimizer, model = self.t, self.t.objective.device, self.t.state.optimizer, self.t.objective.model
-        known, places = set(optimizer.state), self.places()
+        t, device, optimizer = self.t, self.t.objective.device, self.t.state.optimizer
+        known, places, back = set(optimizer.state), self.places(), as_now(t.objective.model, t.state.loss)
         before = [place.clone() for place in places]
         rates = [*(float(group["lr"]) for group in optimizer.param_groups), 0.5]
         assert self.draws(1)
         self.send([rates])
         try:
             t.seed_dropout()
-            on_host = graphs.on_host(model, device)
+            before_it, on_host = in_python(t), graphs.on_host(device)
+            if why := why_unsure(t, before_it):
+                raise HandfulError(why)
             with graphs.aside(device):
                 first = self.once()
                 self.seeded = graphs.drew(device)
                 for _ in range(1, WARM):
                     self.once()
-            if on_host != graphs.on_host(model, device):
+            if on_host != graphs.on_host(device) or in_python(t) != before_it:
                 raise HandfulError("the model draws random numbers, or counts, on the host, which a graph cannot do")
             if set(optimizer.state) != known:
                 raise HandfulError("some parameters get their first gradient later than others")
@@ -244,6 +247,7 @@ class StaticStep(OneStep):
                 raise HandfulError("a replayed step is not the step that was captured")
         finally:
             self.back_to(places, before)
+            back()
             for parameter in set(optimizer.state) - known:
                 del optimizer.state[parameter]
             for parameter in t.objective.parameters:
@@ -280,7 +284,7 @@ class StaticStep(OneStep):
 
     def holds(self) -> bool:
         """Whether this is still the step of the run, which may move its weights, or grow its batch, where it looks."""
-        return bool(self.unseen) or self.signature() == self.made_for
+        return bool(self.unseen) or (self.signature() == self.made_for and not self.evaluations.changed())
 
     def draws(self, n: int) -> bool:
         """Have the next mini-batches drawn by the host, where rows do not lie on the device. Whether all are of the

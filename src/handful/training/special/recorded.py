@@ -24,7 +24,7 @@ from handful.base.plan import Plan
 from handful.data.base import Batch
 from handful.optim.parts import needs_closure
 from handful.training.objective import LossSums
-from handful.training.special.side_effects import between, in_python
+from handful.training.special.side_effects import Evaluations, in_python, why_unsure
 from handful.training.step import ExactGradient
 from handful.training.training import Training
 from handful.training.watch.guards import non_finite
@@ -34,14 +34,13 @@ FROM, SHAPES, AGAIN, SPARE = 64, 4, 1024, 16  # steps before one is recorded; sh
 SHORT = 0.005  # seconds: longer steps would gain less than it costs to record them
 DONE = "from step {:,} on torch's operations are called as recorded, without autograd and Python in between: same bits"
 NOT = "operations are not called as recorded: "
-_HOST = {"numpy", "tolist", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "get_rng_state", "set_rng_state"}
+_HOST = {"numpy", "tolist", "__array__", "__dlpack__", "data_ptr", "storage", "untyped_storage", "__reduce_ex__",
+         "get_rng_state", "set_rng_state", "tensor_split"}  # fmt: skip
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _SEES = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _MASKS = (torch.bool, torch.uint8)  # what is indexed by them has as many rows as they say
 _aten = torch.ops.aten
 _READ = _aten._local_scalar_dense.default
-
-
 Program = Callable[..., list[Tensor] | None]
 
 
@@ -81,9 +80,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The operations of a block. Tensors have numbers: first those that are `known` before it.
 
     read: numbers of those whose value was asked for; others: those that neither were known nor come from an operation;
-    fresh: numbers of those with memory of their own; asks: whether something was asked if it is true, which stands
-    among the operations with the answer.
-    """
+    fresh: numbers of those with memory of their own. What was asked if it is true is an operation, with the answer."""
 
     supports_higher_order_operators = True  # or they would fail
 
@@ -93,7 +90,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, known: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.operations, self.read, self.sees, self.asks = list[Operation](), list[int](), False, False
+        self.operations, self.read, self.sees = list[Operation](), list[int](), False
         self.others, self.numbers, self.count = dict[int, Tensor](), dict[int, tuple[int, ref[Tensor]]](), 0
         self.versions, self.fresh = list[int](), set[int]()  # of the others, when they came
         for tensor in known:
@@ -125,19 +122,15 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given, named = self.noted(args), {name: self.noted(value) for name, value in (kwargs or {}).items()}
         out = func(*args, **(kwargs or {}))
         if func is _READ:
-            if type(out) is bool:
-                self.operations.append(Operation(func, given, {"is": out}, [], False))
-                self.asks = True
-            else:
-                self.read.append(given[0].number)
+            asked = Operation(func, given, {"is": out}, [], False)
+            self.operations.append(asked) if type(out) is bool else self.read.append(given[0].number)
             return out
         by_number = func is _aten.index.Tensor and not any(i is not None and i.dtype in _MASKS for i in args[1])
         tags = {*getattr(func, "tags", _SEES)}
         turned = torch.Tag.inplace_view in tags  # as what a GRU gives
         self.sees |= (not by_number and bool(_SEES & tags)) or (turned and given[0].number not in self.fresh)
-        listed = type(out) in (list, tuple)
-        last = Operation(func, given, named, [*map(self.add, out if listed else [out])], listed)
-        self.operations.append(last)
+        many = type(out) in (list, tuple)
+        self.operations.append(last := Operation(func, given, named, [*map(self.add, out if many else [out])], many))
         if turned or not (last.is_view or func._schema.is_mutable):
             self.fresh.update(last.out)
         return out
@@ -257,10 +250,13 @@ class Recorded:
     def __init__(self, t: Training) -> None:
         self.t, self.open, self.bodies = t, True, dict[object, Body]()
         self.held = [*t.objective.parameters, *t.objective.buffers]
+        self.evaluations = Evaluations(t, [])
 
     def parts(self, step: ExactGradient) -> Iterator[Batch]:
         """The rows that are to go through the model: none where the step is known and was taken."""
         part, tensors = step.part, step.part.tensors()
+        if self.evaluations.changed():
+            self.bodies.clear()  # to be recorded anew
         key = (len(part.rows), *((v.shape, v.dtype, v.is_contiguous()) for v in tensors.values()))
         body, new = self.bodies.get(key), self.open and step.step >= FROM and len(tensors) == len(part.columns)
         if body is None and new and len(self.bodies) < SHAPES and self.t.state.seconds < SHORT * step.step:
@@ -303,20 +299,22 @@ class Recorded:
 
     def record(self, step: ExactGradient, body: Body) -> Iterator[Batch]:
         """Take the step, and write down its operations; make them a function once two steps had the same."""
+        given = [*step.objective.parameters, *step.part.tensors().values()]
+        versions = [tensor._version for tensor in given]
         before, looks, recording = in_python(self.t), Looks(), Recording([*self.held, *step.part.tensors().values()])
         with looks, recording:
             yield step.part
         body.moved = [p for p in step.objective.parameters if p.grad is not None]
         wanted = [at.number for at in recording.noted(left(step, body))]
         same = body.first is not None and recording.same(body.first)
-        body.spare -= 1 if recording.asks else body.spare
+        body.spare -= 1 if any(o.call is _READ for o in recording.operations) else body.spare
+        unsure = why_unsure(self.t, before)
         whys = {
             "the model or its loss takes numbers out of Tensors": looks.taken or len(recording.read) != 2,  # our own
             "what some of them give depends on the numbers in the data": recording.sees,
-            f"it is not known what '{before.unknown}' does, which the model or its loss reaches": before.unknown,
-            "the model does more than to call them": in_python(self.t).values != before.values
-            or recording.changes_others(),
-            "what is called between steps may change the model": body.first is None and before.shares(between(self.t)),
+            unsure or "": unsure,
+            "the model changes weights or its input": versions != [tensor._version for tensor in given],
+            "the model does more than to call them": in_python(self.t) != before or recording.changes_others(),
             "parameters share a gradient": len({*wanted[len(wanted) - len(body.moved) :]}) < len(body.moved),
             "they differ from step to step": body.first is not None and not (same or body.spare > 0),
         }
@@ -346,11 +344,12 @@ class Recorded:
         body.spare = SPARE
         if found is None or found != bits(*left(step, body), *buffers, torch.default_generator.get_state()):
             self.give_up("they do not give the bits of the step itself")
-        elif in_python(self.t).values != before.values:
+        elif (now := in_python(self.t)) != before:
             self.give_up("the model does more than to call them")
         elif not body.checked:
-            body.checked = True
-            self.write(DONE.format(step.step + 2))
+            if not self.evaluations.kept:
+                self.write(DONE.format(step.step + 2))
+            body.checked, self.evaluations.kept = True, now.values
 
     def take(self, step: ExactGradient, body: Body) -> bool:
         """Steps 3 to 5 as they were recorded, if all that was true in it is."""

@@ -198,7 +198,7 @@ def behind(t: Training, loss: float, rows: list[Tensor | None]) -> Row:
     if not s.lowest or all(not row.get("valid_loss", math.inf) <= loss for row in s.history):
         s.lowest = now.tolist()
     difference = now - torch.tensor(s.lowest, dtype=torch.float64)
-    error = float(difference.std(correction=min(1, len(now) - 1))) / math.sqrt(len(now))
+    error = float(difference.std()) / math.sqrt(len(now)) if len(now) > 1 else math.inf  # one row tells nothing
     return {"behind": float(difference.mean()) / max(error, 1e-30)}
 
 
@@ -226,7 +226,7 @@ def as_good(t: Training, row: Row, best: Row) -> bool:
     that, which was the lowest of a curve that went up and down: by few rows, or where few make that loss, within AGAIN
     standard errors, paired by row; else within one, and half of one of a loss spread by its mean."""
     s, few = t.state, few_held(t)
-    if few and t.pipeline.task == "regression" and row.get("behind", math.inf) <= LATER:
+    if few and t.pipeline.task == "regression" and row.get("behind", math.inf) <= later_than(t):
         return True
     if s.first is None or t.valid is None or not 0 < best["position"] <= s.restarted:
         return False
@@ -235,6 +235,13 @@ def as_good(t: Training, row: Row, best: Row) -> bool:
     lowest = best.get("valid_loss", math.nan)
     near = row["valid_loss"] <= lowest + AS_GOOD * abs(lowest) / math.sqrt(len(t.valid.source))
     return bool(near and row.get("behind", 0.0) <= TELLS)
+
+
+def later_than(t: Training) -> float:
+    """Standard errors by which a later look at few held-out rows may be above the lowest: LATER of FEW_HELD rows, and
+    the more the fewer they are, as the lowest of many looks at four rows is low by chance."""
+    assert t.valid is not None
+    return LATER * math.sqrt(FEW_HELD / len(t.valid.source))
 
 
 def restore_best(t: Training) -> str:
