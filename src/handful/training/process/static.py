@@ -87,7 +87,10 @@ class Graph:
         if self.step is not None and not self.step.holds():
             self.step = None  # its memory is free before there is another
         self.step = self.step or self.made()
-        if self.step is None or not (numbers := self.ahead(self.step, 1 if s.callbacks.all else self.most)):
+        if self.step is None:
+            return False
+        if not (numbers := self.ahead(self.step, 1 if s.callbacks.all else self.most)):  # the batch has another size
+            self.step.look()
             return False
         if not self.step.draws(len(numbers)):
             self.step.look()
