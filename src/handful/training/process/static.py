@@ -71,6 +71,7 @@ class Graph:
         choice = t.plan.choices.get("graph")
         self.open = not t.one_by_one and (choice is None or bool(choice.value)) and why_not(t) is None
         self.step: StaticStep | None = None
+        self.waited = False  # a step, as what the model keeps changed
 
     def __enter__(self) -> "Graph":
         return self
@@ -107,6 +108,10 @@ class Graph:
         """The step as it is now; None, and it is said why, where it cannot be captured."""
         try:
             return StaticStep(self.t)
+        except graphs.Changed as error:
+            if self.waited:  # what is made once, as a table of angles, was made in the step since
+                self.given_up(str(error))
+            self.waited = True
         except (RuntimeError, MemoryError, HandfulError, *MISTAKES) as error:
             self.given_up(str(error).splitlines()[0])
         return None
@@ -241,16 +246,18 @@ class StaticStep(OneStep):
                 for _ in range(1, WARM):
                     self.once()
             if on_host != graphs.on_host(device) or in_python(t) != before_it:
-                raise HandfulError("the model draws random numbers, or counts, on the host, which a graph cannot do")
+                raise graphs.Changed("the model draws random numbers, or counts, on the host, which a graph cannot do")
             if set(optimizer.state) != known:
                 raise HandfulError("some parameters get their first gradient later than others")
             self.back_to(places, before)
             self.run = graphs.captured(self.take, device)
             if not squares(first, self.once()) <= SAME**2 * squares(first, before):
                 raise HandfulError("a replayed step is not the step that was captured")
+        except BaseException:
+            back()  # in Python; else nothing has changed there
+            raise
         finally:
             self.back_to(places, before)
-            back()
             for parameter in set(optimizer.state) - known:
                 del optimizer.state[parameter]
             for parameter in t.objective.parameters:
