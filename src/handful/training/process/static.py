@@ -90,12 +90,11 @@ class Graph:
         self.step = self.step or self.made()
         if self.step is None:
             return False
-        if not (numbers := self.ahead(self.step, 1 if s.callbacks.all else self.most)):  # the batch has another size
+        numbers = self.ahead(self.step, 1 if s.callbacks.all else self.most)  # none: the batch has another size
+        if not (numbers and self.step.draws(len(numbers))):
             self.step.look()
-            return False
-        if not self.step.draws(len(numbers)):
-            self.step.look()
-            self.given_up("its mini-batches are of several shapes")
+            if numbers:
+                self.given_up("its mini-batches are of several shapes")
             return False
         with interrupts.one_update():
             if self.step.take_all(numbers) < SOON:
@@ -122,10 +121,8 @@ class Graph:
         say(self.t, f"steps are not captured as a graph but taken one by one: {why}")
 
     def ahead(self, step: "StaticStep", most: int) -> list[list[float]]:
-        """The rate of each group, and what the weights count for in their average, of the next steps, see
-        `special.ahead`."""
-        t, s = self.t, self.t.state
-        numbers: list[list[float]] = []
+        """The rate of each group in the next steps, and what the weights count for in their average."""
+        t, s, numbers = self.t, self.t.state, list[list[float]]()
         if not step.unseen:
             step.rates = [float(group["lr"]) for group in s.optimizer.param_groups]
         for number, rates, _ in coming(t, most):
