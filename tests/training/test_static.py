@@ -272,6 +272,24 @@ def test_a_model_that_may_look_at_something_else_in_each_step_is_taken_as_it_is(
     assert taken == []
 
 
+class Table(Net):
+    """Makes once what it needs of the sizes, and begins with the first rows that it sees."""
+
+    scale = shift = None
+
+    def forward(self, x):
+        if self.scale is None:
+            self.scale, self.shift = torch.linspace(0.5, 1.5, 12), x.mean()
+        return super().forward(x * self.scale - self.shift)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_what_is_made_once_is_made_by_a_step_that_counts(taken, optimizer):
+    run = fit(Table(), valid=None, optimizer=optimizer)
+    assert sum(taken) >= 88
+    assert_same(run, plain(Table(), valid=None, optimizer=optimizer))
+
+
 class Evaluated(Net):
     evaluations = 0
 

@@ -8,6 +8,7 @@ import builtins
 import dis
 import functools
 import sys
+import weakref
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
@@ -116,6 +117,8 @@ class Reached:
                 self.all((value.__func__, value.__self__), name)
             case functools.partial():
                 self.all((value.func, value.args, value.keywords), name)
+            case weakref.ref():  # as recurrent layers have of their weights
+                self.add(value(), name)
             case functools._lru_cache_wrapper():
                 self.add(value.__wrapped__, name)
             case type():
