@@ -332,9 +332,9 @@ STORY = (
 UNSEEN_STORY = (
     "The six were named before any of them was run, and scored once, on 29 November: 1.19 times the oracle's time by"
     " the last weights (worst 2.12), 1.44 by the averaged ones (2.21), 1 of 20 not reached. Below with the rules of "
-    "30 November, for which these rows had been seen. Targets and oracle are as in [choice.md](choice.md); shorter "
-    "runs and a coarser grid than there. In use, runs so short measure nothing: they take the learned rate and a "
-    "usual batch; here the laws of step time make them measure.",
+    "30 November, for which four had been seen and moved-digits not. Targets and oracle are as in "
+    "[choice.md](choice.md); shorter runs and a coarser grid than there. In use, runs so short measure nothing: "
+    "they take the learned rate and a usual batch; here the laws of step time make them measure.",
     "",
 )
 
