@@ -8,6 +8,7 @@ import builtins
 import dis
 import functools
 import sys
+import weakref
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
@@ -22,11 +23,13 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.keys import of_host
+from handful.training.training import Training
+from handful.transform.pipeline import Pipeline
 
 # packages whose functions and classes keep nothing from call to call but what is seen in their objects
 _KNOWN = {"torch", "handful", "math", "cmath", "operator", "_operator", "typing", "collections", "functools",
           "_functools", "abc", "enum", "dataclasses", "itertools", "numbers", "builtins", "numpy",
-          "random"}  # fmt: skip
+          "random", "transformers", "timm", "torchvision", "torchaudio", "einops", "peft"}  # fmt: skip
 _ACTS = {"print", "input", "open", "exec", "eval", "globals", "__import__", "breakpoint", "SystemRandom", "default_rng"}
 _PLAIN = (bool, int, float, complex, str, bytes, range, slice, NoneType, EllipsisType, np.generic,
           torch.dtype, torch.device, torch.layout, torch.memory_format)  # fmt: skip
@@ -114,6 +117,8 @@ class Reached:
                 self.all((value.__func__, value.__self__), name)
             case functools.partial():
                 self.all((value.func, value.args, value.keywords), name)
+            case weakref.ref():  # as recurrent layers have of their weights
+                self.add(value(), name)
             case functools._lru_cache_wrapper():
                 self.add(value.__wrapped__, name)
             case type():
@@ -201,6 +206,41 @@ class Reached:
 
     def is_unknown(self, name: str) -> None:
         self.unknown = self.unknown or name
+
+
+def in_python(t: Training) -> Reached:
+    """What a model, its loss and its metrics could keep or look at besides Tensors."""
+    return Reached(t.objective.model, t.objective.loss, t.objective.metrics)
+
+
+def between(t: Training) -> Reached:
+    """What may be called between two steps."""
+    own = [f for f in t.batches.transforms if type(f) is not Pipeline]
+    called = t.schedule, t.rule, t.batch_size, t.state.callbacks.all
+    return Reached(*called, own, t.state.optimizer, t.batches.source, calls=("forward", "step"))
+
+
+def why_unsure(t: Training, reached: Reached) -> str | None:
+    """Why the operations of a step may not be all that it does, as far as can be told without taking it."""
+    if reached.unknown:
+        return f"it is not known what '{reached.unknown}' does, which the model or its loss reaches"
+    return "what is called between steps may change the model" if reached.shares(between(t)) else None
+
+
+class Evaluations:
+    """Whether an evaluation has changed what a model and its loss keep. kept: when steps were looked at last."""
+
+    def __init__(self, t: Training, kept: list[object]) -> None:
+        self.t, self.kept, self.rows = t, kept, len(t.state.history)
+
+    def changed(self) -> bool:
+        """Whether one has since this was asked last."""
+        history, new = self.t.state.history, self.rows
+        if len(history) == new:
+            return False
+        self.rows = len(history)
+        evaluated = any("valid_loss" in row for row in history[new:])
+        return bool(self.kept) and evaluated and in_python(self.t).values != self.kept
 
 
 def known(what: Any) -> bool:
