@@ -151,10 +151,10 @@ class StaticStep(OneStep):
         self.reached = 0  # the position of the stream
         self.lane = graphs.Lane(device)
         if t.resident is None:
-            t.resident = {} if any(isinstance(f, Augment) for f in t.batches.transforms) else resident(t)
-        self.columns, self.most = t.resident or self.ring(), FED
-        if t.resident:
-            self.most = max(1, min(AHEAD, IDS // self.size))
+            by_host = t.batches.source.serial or any(isinstance(f, Augment) for f in t.batches.transforms)
+            t.resident = {} if by_host else resident(t)
+        self.most = max(1, min(AHEAD, IDS // self.size)) if t.resident else FED
+        self.columns = t.resident or self.ring()
         real = torch.float64 if device.type == "cpu" else torch.float32  # as the kernels take rates
         groups = len(t.state.optimizer.param_groups)
         self.start = FED  # in the ring: mini-batches go to its halves by turns
