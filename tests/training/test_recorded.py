@@ -1,6 +1,7 @@
 """Steps that are taken as recorded have the bits of the steps as they are, and what cannot be recorded is not."""
 
 import inspect
+import io
 import itertools
 import random
 import time
@@ -21,6 +22,9 @@ from handful.training.special import recorded
 CALLS: list[int] = []
 COUNTED = [0]
 NEXT = itertools.count()
+OF_ITS_OWN: dict[str, Callable[[], object]] = {
+    "generator": lambda: torch.Generator().manual_seed(0), "own random": lambda: random.Random(0), "file": io.StringIO,
+}  # fmt: skip
 
 
 def counted() -> int:
@@ -53,7 +57,7 @@ class Odd(nn.Module):
         self.what, self.calls, self.kept, self.seen = what, 0, None, list[int]()
         self.first, self.last, self.total = nn.Linear(6, 8), nn.Linear(8, 3), torch.zeros(())
         self.register_buffer("mean", torch.zeros(8))
-        self.settings, self.random = Settings(), torch.Generator().manual_seed(0)
+        self.settings, self.own = Settings(), OF_ITS_OWN.get(what, lambda: None)()
         self.kept_in = types.SimpleNamespace(calls=[0])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,7 +92,18 @@ class Odd(nn.Module):
             case "printed":
                 print(h.shape)
             case "generator":
-                h = h + 0.1 * torch.randn(h.shape, generator=self.random)
+                h = h + 0.1 * torch.randn(h.shape, generator=self.own)
+            case "own random":
+                h = h * (1 if self.own.random() < 0.95 else 2)
+            case "file":
+                self.own.write("called\n")
+            case "weights":
+                with torch.no_grad():
+                    self.last.weight.mul_(0.99)
+            case "input":
+                h = self.first(x.mul_(0.9)).relu()
+            case "split":
+                h = torch.cat(torch.tensor_split(h, (h[:1, 0] > 0) + torch.tensor(3), 1)[::-1], 1)
             case "random":
                 h = h * (1 if random.random() < 0.5 else 2)
             case "numpy's":
@@ -172,7 +187,7 @@ def as_it_is(monkeypatch: pytest.MonkeyPatch, make: Make, **given: object) -> ha
 
 GIVEN = [
     {}, {"optimizer": "sgd"}, {"optimizer": "momentum", "l1": 1e-4, "clip_norm": 0.5}, {"ema": 0.9},
-    {"loss": "cross_entropy", "class_weight": "balanced"}, {"metrics": ("f1",)}, {"evaluate_every": 64, "valid": 0.1},
+    {"loss": "cross_entropy", "class_weight": "balanced"}, {"metrics": ("f1",)}, {"evaluate_every": 1, "valid": 0.1},
 ]  # fmt: skip
 
 
@@ -187,7 +202,66 @@ def half() -> nn.Module:
     return mlp().to(torch.bfloat16)
 
 
-@pytest.mark.parametrize("make", [Own, picture, half], ids=["own", "picture", "bfloat16"])
+class Recurrent(nn.Module):
+    """A GRU turns its output in place."""
+
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.steps, self.last = kind(2, 8, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.steps(x.reshape(-1, 3, 2))[0][:, -1])
+
+
+def gru() -> nn.Module:
+    return Recurrent(nn.GRU)
+
+
+def rnn() -> nn.Module:
+    return Recurrent(nn.RNN)
+
+
+class Asks(nn.Module):
+    """Goes another way where a row is far out, after buffers have moved and random numbers are drawn."""
+
+    def __init__(self, far: float) -> None:
+        super().__init__()
+        self.net, self.last, self.far, self.ready = mlp(), nn.Linear(3, 3), far, True
+        self.register_buffer("on", torch.tensor(True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.net(x) if self.on else x
+        if (x > self.far).any():
+            h = F.dropout(h.clamp(-1, 1), 0.5)
+        return self.last(h)
+
+
+@pytest.mark.parametrize("far", [float(rows()[0].max()) - 1e-4, -9.0], ids=["once an epoch", "always"])
+def test_a_step_that_goes_another_way_is_taken_as_it_is(far: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = lambda: Asks(far)
+    run = train(make, until="steps(100)")
+    assert "operations are called as recorded" in run.plan.choices["compile"].reason
+    same(run, as_it_is(monkeypatch, make, until="steps(100)"))
+
+
+def test_ways_that_part_too_often_are_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorded, "SPARE", 2)
+    make = lambda: Asks(far=2.5)
+    run = train(make, until="steps(100)")
+    assert "depend on differs from step to step" in run.plan.choices["compile"].reason
+    same(run, as_it_is(monkeypatch, make, until="steps(100)"))
+
+
+def test_a_loss_that_leaves_rows_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = rows()
+    given = {"x_y": (x, torch.where(y == 2, -1, y)), "loss": lambda o, t: F.cross_entropy(o, t, ignore_index=-1),
+             "metrics": ()}  # fmt: skip
+    run = train(mlp, **given)
+    assert "from step 7 on" in run.plan.choices["compile"].reason
+    same(run, as_it_is(monkeypatch, mlp, **given))
+
+
+@pytest.mark.parametrize("make", [Own, picture, half, gru, rnn], ids=["own", "picture", "bfloat16", "gru", "rnn"])
 def test_other_networks(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     run = train(make)
     assert "from step 7 on" in run.plan.choices["compile"].reason
@@ -197,14 +271,17 @@ def test_other_networks(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
 # what is done -> why such a model is taken as it is
 KEEPS = [
     "counter", "kept", "listed", "outside", "in an object", "in slots", "in a class", "by a function", "random",
-    "numpy's", "item", "array", "data", "masked", "other buffer", "unregistered", "constant",
+    "numpy's", "item", "array", "data", "masked", "other buffer", "unregistered", "constant", "weights", "split",
+    "input",
 ]  # fmt: skip
 UNKNOWN = {
     "iterator": "NEXT",
     "clock": "time",
     "imported": "Only.forward",
     "printed": "Only.forward",
-    "generator": "random",
+    "generator": "own",
+    "own random": "own",
+    "file": "own",
 }
 
 
@@ -222,10 +299,7 @@ def only(what: str) -> type[nn.Module]:
 @pytest.mark.parametrize("what", [*KEEPS, *UNKNOWN])
 def test_what_cannot_be_recorded_is_taken_as_it_is(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def odd() -> nn.Module:
-        made: nn.Module = only(what)(what)
-        if what != "generator":
-            del made.random
-        return made
+        return only(what)(what)  # type: ignore[no-any-return, operator]
 
     run = train(odd)
     reason = run.plan.choices["compile"].reason
@@ -262,7 +336,7 @@ class Evaluated(Own):
 
 
 def test_what_an_evaluation_changes_is_recorded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = {"valid": 0.1, "evaluate_every": 640, "until": "steps(60)"}
+    given = {"valid": 0.1, "evaluate_every": 1.0, "until": "steps(60)"}
     run = train(Evaluated, **given)
     assert "from step 7 on" in run.plan.choices["compile"].reason
     same(run, as_it_is(monkeypatch, Evaluated, **given))
@@ -314,6 +388,39 @@ def test_a_model_that_looks_at_its_data_set() -> None:
     run = train(lambda: made, x_y=data)
     assert run.plan.choices["compile"].reason.startswith(recorded.NOT)
     assert "from step 7 on" in train(Own, x_y=Counting()).plan.choices["compile"].reason
+
+
+class Turns(torch.optim.SGD):
+    """Changes what the model looks at, in its steps."""
+
+    def __init__(self, model: Evaluated) -> None:
+        super().__init__(model.parameters(), lr=0.01)
+        self.model, self.steps = model, 0
+
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        super().step()
+        self.steps += 1
+        self.model.warmth = 1.0 if self.steps < 20 else 2.0
+
+
+def hooked(model: Evaluated) -> torch.optim.Optimizer:
+    optimizer, calls = torch.optim.SGD(model.parameters(), lr=0.01), itertools.count()
+    optimizer.register_step_post_hook(lambda *_: setattr(model, "warmth", 1.0 if next(calls) < 20 else 2.0))
+    return optimizer
+
+
+@pytest.mark.parametrize("of", [Turns, hooked])
+def test_a_model_that_its_optimizer_changes(of: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
+    def run() -> handful.Run:
+        torch.manual_seed(0)
+        made = Evaluated()
+        return train(lambda: made, optimizer=of(made), lr="auto", schedule="constant")
+
+    found = run()
+    assert found.plan.choices["compile"].reason == f"{recorded.NOT}what is called between steps may change the model"
+    with monkeypatch.context() as patch:
+        patch.setattr(recorded, "FROM", 10**9)
+        same(found, run())
 
 
 def test_what_changes_later_is_found_at_the_next_check(monkeypatch: pytest.MonkeyPatch) -> None:

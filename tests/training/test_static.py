@@ -2,6 +2,7 @@
 
 import gc
 import math
+import time
 import weakref
 
 import numpy as np
@@ -225,6 +226,125 @@ class Counting(Net):
         return super().forward(x)
 
 
+class Listing(Net):
+    """Counts in an object, and what it gives depends on it."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = {"calls": [0]}
+
+    def forward(self, x):
+        self.seen["calls"][0] += self.training
+        return super().forward(x) / self.seen["calls"][0]
+
+
+class Clock(Net):
+    def forward(self, x):
+        return super().forward(x) * (1 + 0 * time.time())
+
+
+class OwnRate(Net):
+    def __init__(self):
+        super().__init__()
+        self.optimizers = [torch.optim.AdamW(self.parameters(), lr=0.01, fused=True)]
+
+    def forward(self, x):
+        return super().forward(x) * (1 + self.optimizers[0].param_groups[0]["lr"])
+
+
+def test_a_model_that_counts_in_an_object_is_taken_as_it_is_and_no_trial_is_counted(taken):
+    run, as_it_is = fit(Listing(), valid=None), plain(Listing(), valid=None)
+    assert taken == []
+    assert any("on the host" in note for note in run.plan.notes)
+    assert run.model.seen == as_it_is.model.seen
+    for name, value in as_it_is.model.state_dict().items():
+        assert torch.equal(value, run.model.state_dict()[name]), name
+
+
+def test_a_model_that_may_look_at_something_else_in_each_step_is_taken_as_it_is(taken):
+    clock, model = fit(Clock(), valid=None), OwnRate()
+    assert any("it is not known what 'time' does" in note for note in clock.plan.notes)
+    notes = fit(model, optimizer=model.optimizers[0], lr="auto", schedule="step(every=0.4)", valid=None).plan.notes
+    assert any("what is called between steps may change the model" in note for note in notes)
+    told = Net()
+    notes = fit(told, valid=None, callbacks=[lambda event, info: told.layers[3].__setattr__("p", 0.1)]).plan.notes
+    assert any("what is called between steps may change the model" in note for note in notes)
+    assert taken == []
+
+
+class Table(Net):
+    """Makes once what it needs of the sizes, and begins with the first rows that it sees."""
+
+    scale = shift = None
+
+    def forward(self, x):
+        if self.scale is None:
+            self.scale, self.shift = torch.linspace(0.5, 1.5, 12), x.mean()
+        return super().forward(x * self.scale - self.shift)
+
+
+class Drawing(torch.utils.data.Dataset):
+    """Its rows are others in every epoch."""
+
+    level = 1.0
+
+    def __init__(self, noise=1.0):
+        self.noise = noise
+
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, row):
+        noise = self.noise * torch.randn(12) if self.noise else 0.0
+        return self.level * torch.as_tensor(X[row]) + noise, int(Y[row])
+
+
+def test_rows_that_are_drawn_anew_are_not_kept_on_the_device(taken):
+    run = fit(data=Drawing(), valid=None)
+    assert sum(taken) == 89
+    assert_same(run, plain(data=Drawing(), valid=None))
+
+
+def test_rows_that_a_callback_changes_are_not_kept_on_the_device(taken):
+    def run(**options):
+        data = Drawing(0.0)
+
+        def easier(event, info):
+            data.level = 0.5 ** (info.get("step", 0) // 20)
+
+        return fit(data=data, valid=None, callbacks=[easier], **options)
+
+    assert_same(run(), run(graph=False))
+    assert sum(taken) == 89
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_what_is_made_once_is_made_by_a_step_that_counts(taken, optimizer):
+    run = fit(Table(), valid=None, optimizer=optimizer)
+    assert sum(taken) >= 88
+    assert_same(run, plain(Table(), valid=None, optimizer=optimizer))
+
+
+class Evaluated(Net):
+    evaluations = 0
+
+    def forward(self, x):
+        self.evaluations += not self.training
+        return super().forward(x) / (1 + self.evaluations)
+
+
+def test_what_an_evaluation_changes_is_captured_anew(taken, monkeypatch):
+    made, begin = [], StaticStep.__init__
+    monkeypatch.setattr(StaticStep, "__init__", lambda self, t: (made.append(t.state.step), begin(self, t))[1])
+    given = {"valid": 0.1, "evaluate_every": 1}
+    fit(**given)
+    assert len(made) == 1
+    run = fit(Evaluated(), **given)
+    assert len(made) > 2
+    assert made[-1] > made[1]
+    assert_same(run, plain(Evaluated(), **given))
+
+
 @pytest.mark.parametrize("model", [Random, Counting])
 def test_a_model_that_draws_or_counts_on_the_host_is_found_out_and_said(taken, model):
     np.random.seed(0)
@@ -270,7 +390,7 @@ def test_on_a_cpu_nothing_is_said_of_it():
 
 def test_a_model_that_draws_nothing_is_not_taken_for_one_that_does(taken, monkeypatch):
     seen = graphs.on_host
-    monkeypatch.setattr(graphs, "on_host", lambda model, device: seen(model, torch.device("cuda")))
+    monkeypatch.setattr(graphs, "on_host", lambda device: seen(torch.device("cuda")))
     run = fit(nn.Linear(12, 3), valid=None, until="steps(9)")
     assert sum(taken) == 8
     assert not any("not captured" in note for note in run.plan.notes)

@@ -1,12 +1,16 @@
 """What a captured step needs of the device: a stream to warm up on, the graph, and how far the host is ahead."""
 
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from handful.base.errors import HandfulError
+
+
+class Changed(HandfulError):
+    """What a model keeps in Python changed in a step."""
 
 
 @contextmanager
@@ -43,11 +47,9 @@ def drew(device: torch.device) -> bool:
     return torch.cuda.default_generators[index].get_offset() > 0
 
 
-def on_host(model: nn.Module, device: torch.device) -> list[str]:
-    """What a step may change on the host, where its graph would not: generators, and what modules count."""
-    of_torch = [] if device.type == "cpu" else torch.default_generator.get_state().tolist()
-    plain = [(k, v) for m in model.modules() for k, v in vars(m).items() if type(v) in (bool, int, float, str)]
-    return [repr(held) for held in (random.getstate(), np.random.get_state(legacy=False), of_torch, plain)]
+def on_host(device: torch.device) -> list[int]:
+    """How far the random numbers are that the host draws for a model on an accelerator."""
+    return [] if device.type == "cpu" else torch.default_generator.get_state().tolist()
 
 
 def sendable(values: Tensor, device: torch.device) -> Tensor:

@@ -7,11 +7,14 @@ a clock) it cannot be told what it does, and its name is given.
 import builtins
 import dis
 import functools
+import sys
+import weakref
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from enum import Enum
 from functools import lru_cache
+from importlib.machinery import EXTENSION_SUFFIXES
 from types import BuiltinFunctionType, CodeType, EllipsisType, FunctionType, MethodType, ModuleType, NoneType
 from typing import Any
 
@@ -20,11 +23,14 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.keys import of_host
+from handful.data.base import Source
+from handful.training.training import Training
+from handful.transform.pipeline import Pipeline
 
 # packages whose functions and classes keep nothing from call to call but what is seen in their objects
 _KNOWN = {"torch", "handful", "math", "cmath", "operator", "_operator", "typing", "collections", "functools",
           "_functools", "abc", "enum", "dataclasses", "itertools", "numbers", "builtins", "numpy",
-          "random"}  # fmt: skip
+          "random", "transformers", "timm", "torchvision", "torchaudio", "einops", "peft"}  # fmt: skip
 _ACTS = {"print", "input", "open", "exec", "eval", "globals", "__import__", "breakpoint", "SystemRandom", "default_rng"}
 _PLAIN = (bool, int, float, complex, str, bytes, range, slice, NoneType, EllipsisType, np.generic,
           torch.dtype, torch.device, torch.layout, torch.memory_format)  # fmt: skip
@@ -44,12 +50,13 @@ class One:
 
 class Reached:
     """What is reached from some objects. values: what may change, in turn; host: the random states of Python and NumPy;
-    unknown: the first of no known kind, or ""; met: objects; places: of plain values in globals, closures, classes."""
+    unknown: the first of no known kind, or ""; met: objects; places: of plain values in globals, closures, classes.
+    calls: methods that are called."""
 
-    def __init__(self, *starts: object) -> None:
+    def __init__(self, *starts: object, calls: Iterable[str] = ("forward",)) -> None:
         self.host, self.values = of_host(), list[object]()
         self.unknown, self.met, self.places = "", dict[int, object](), set[tuple[int, str]]()
-        self.names, self.owners, self.modules = {"forward"}, dict[type, bool](), list[ModuleType]()
+        self.names, self.owners, self.modules = {*calls}, dict[type, bool](), list[ModuleType]()
         for start in starts:
             self.add(start, type(start).__name__)
         size = -1
@@ -111,6 +118,8 @@ class Reached:
                 self.all((value.__func__, value.__self__), name)
             case functools.partial():
                 self.all((value.func, value.args, value.keywords), name)
+            case weakref.ref():  # as recurrent layers have of their weights
+                self.add(value(), name)
             case functools._lru_cache_wrapper():
                 self.add(value.__wrapped__, name)
             case type():
@@ -142,6 +151,8 @@ class Reached:
         for owner in kind.__mro__:
             if not known(owner):
                 self.owners.setdefault(owner, False)
+                if compiled(owner):  # what its objects hold cannot be seen
+                    self.is_unknown(name)
         self.named(getattr(value, "__dict__", {}))
         for slot in slots:
             with suppress(AttributeError):
@@ -192,10 +203,51 @@ class Reached:
         """Of a dict, all values, or those under some names."""
         for name in [*values] if names is None else sorted(names):
             if name in values:
-                self.add(values[name], str(name))
+                self.add(values[name], name if isinstance(name, str) else type(values).__name__)
 
     def is_unknown(self, name: str) -> None:
         self.unknown = self.unknown or name
+
+
+def in_python(t: Training) -> Reached:
+    """What a model, its loss and its metrics could keep or look at besides Tensors."""
+    return Reached(t.objective.model, t.objective.loss, t.objective.metrics)
+
+
+def between(t: Training) -> Reached:
+    """What may be called between two steps."""
+    own = [f for f in t.batches.transforms if type(f) is not Pipeline]
+    called = t.schedule, t.rule, t.batch_size, t.state.callbacks.all
+    return Reached(*called, own, t.state.optimizer, t.batches.source, calls=("forward", "step"))
+
+
+def may_change_rows(callbacks: Iterable[object], source: Source) -> bool:
+    """Whether callbacks reach something that a data set of the caller's looks at as it is read."""
+    called = Reached(*callbacks, calls=("__call__",))
+    return called.shares(Reached(source, calls=("__getitem__", "__getitems__")))
+
+
+def why_unsure(t: Training, reached: Reached) -> str | None:
+    """Why the operations of a step may not be all that it does, as far as can be told without taking it."""
+    if reached.unknown:
+        return f"it is not known what '{reached.unknown}' does, which the model or its loss reaches"
+    return "what is called between steps may change the model" if reached.shares(between(t)) else None
+
+
+class Evaluations:
+    """Whether an evaluation has changed what a model and its loss keep. kept: when steps were looked at last."""
+
+    def __init__(self, t: Training, kept: list[object]) -> None:
+        self.t, self.kept, self.rows = t, kept, len(t.state.history)
+
+    def changed(self) -> bool:
+        """Whether one has since this was asked last."""
+        history, new = self.t.state.history, self.rows
+        if len(history) == new:
+            return False
+        self.rows = len(history)
+        evaluated = any("valid_loss" in row for row in history[new:])
+        return bool(self.kept) and evaluated and in_python(self.t).values != self.kept
 
 
 def known(what: Any) -> bool:
@@ -208,6 +260,12 @@ def known(what: Any) -> bool:
         case _:
             name = getattr(what, "__module__", None) or "builtins"
     return str(name).partition(".")[0] in _KNOWN
+
+
+def compiled(owner: type) -> bool:
+    """Whether a class comes from a module that is no Python."""
+    spec = getattr(sys.modules.get(owner.__module__), "__spec__", None)
+    return spec is not None and (spec.origin == "built-in" or str(spec.origin).endswith(tuple(EXTENSION_SUFFIXES)))
 
 
 def is_plain(value: object) -> bool:
@@ -232,10 +290,8 @@ def _tuple(slots: Any) -> tuple[str, ...]:
 def used(code: CodeType) -> tuple[frozenset[str], frozenset[str], bool]:
     """The names that code has, with the functions in it; those of globals; whether it imports something."""
     told = [*dis.get_instructions(code)]
-    names, outside = (
-        {*code.co_names},
-        {one.argval for one in told if one.opname.endswith(("_GLOBAL", "_GLOBALS", "_NAME"))},
-    )
+    names = {*code.co_names}
+    outside = {one.argval for one in told if one.opname.endswith(("_GLOBAL", "_GLOBALS", "_NAME"))}
     imports = any(one.opname == "IMPORT_NAME" for one in told)
     for inner in code.co_consts:
         if type(inner) is CodeType:
