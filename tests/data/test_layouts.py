@@ -67,6 +67,16 @@ def test_lines_above_rows(text, names, rows, prepared, tmp_path):
     assert (list(source.columns), len(source)) == (names, rows)
 
 
+@pytest.mark.parametrize("columns", [2, 3, 5])
+def test_columns_that_pandas_named_by_numbers_have_these_names(columns, tmp_path):
+    frame = pd.DataFrame(np.c_[np.arange(1, 9), np.arange(8 * (columns - 1)).reshape(8, -1) % 5])
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    source = handful.open(tmp_path / "t.csv")
+    assert (list(source.columns), len(source)) == ([str(i) for i in range(columns)], 8)
+    frame.to_csv(tmp_path / "u.csv", index=False, header=False)
+    assert len(handful.open(tmp_path / "u.csv")) == 8
+
+
 def test_rows_that_look_like_types_are_rows(tmp_path):
     (tmp_path / "t.csv").write_text("a,b,y\nc,d,s\n" + "d,c,n\nn,d,s\n" * 5)
     assert len(handful.open(tmp_path / "t.csv")) == 11
@@ -106,8 +116,14 @@ def test_a_sheet_is_read_as_the_file_of_it(head, tmp_path, monkeypatch):
     lines, _ = HEADS[head]
     day = [dt.datetime(2020, 1, 1) + dt.timedelta(k) for k in range(40)]
     rows = [(*row, f"{k % 9:03d}", day[k]) for k, row in enumerate(ROWS)]
-    wide = [[*line, "", ""] for line in lines[:-1]] + [[*lines[-1], "code", "day"]] if "unit" not in head and "types" not in head else [
-        [*lines[0], "code", "day"], *([*line, *more] for line, more in zip(lines[1:], (["str", "date"] if "types" in head else ["", ""], ["", ""])))]  # fmt: skip
+    more = [["code", "day"], *[["str", "date"] if "types" in head else ["", ""]] * (len(lines) - 1)]
+    if "unit" not in head and "types" not in head:  # the names are below
+        more = more[::-1]
+    more, named = [["", ""] for _ in lines], 0 if "unit" in head or "types" in head else len(lines) - 1
+    more[named] = ["code", "day"]
+    if "types" in head:
+        more[1] = ["str", "date"]
+    wide = [[*line, *two] for line, two in zip(lines, more, strict=True)]
     monkeypatch.setattr(pd, "ExcelFile", Book)
     monkeypatch.setattr(Book, "cells", [*wide, *rows])
     (tmp_path / "t.xlsx").write_bytes(b"PK")

@@ -112,7 +112,7 @@ def is_values(records: list[list[str]]) -> bool:
         return all(map(NUMBER.fullmatch, first)) and len(set(first)) < len(first)
     numeric = [is_numeric(values) for values in below]
     words = [i for i, value in enumerate(first) if value.strip().lower() not in NOTHING and not NUMBER.fullmatch(value)]
-    if any(map(_counts_on, first, below)):
+    if any(map(_counts_on, first, below)) and first != [str(i) for i in range(len(first))]:  # as pandas names columns
         return True
     numbers = [i for i in range(len(first)) if NUMBER.fullmatch(first[i])]
     if any(numeric[i] for i in words) or not all(numeric[i] or first[i] in below[i] for i in numbers):
