@@ -6,12 +6,14 @@ Each contender keeps its own defaults and gets the same rows and the same networ
 at the held-out rows after every epoch (handful when it chooses to), and the clock runs from its call until a look shows
 the goal: 1.1 times the lowest held-out loss that plain torch at batch 32 reaches in 15 epochs, from another seed.
 handful plans 15 epochs; the others, which plan nothing, may take 60. Contenders take turns within a round.
-One thread each, so that seconds of the processor are those of the clock on a machine that does nothing else. skorch
-takes part where it is installed. Writes benchmarks/results/score.md.
+One thread each, so that seconds of the processor are those of the clock on a machine that does nothing else. skorch,
+Lightning and Keras (on JAX) take part where they are installed. Writes benchmarks/results/score.md.
 """
 
 import argparse
+import logging
 import math
+import os
 import platform
 import statistics
 import time
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +37,9 @@ import handful
 
 EPOCHS, LIMIT, HIDDEN = 15, 60, 128
 Looks = Iterator[float]  # the held-out loss at each look, as it is taken
+Look = Callable[[float], None]  # what is told of it: it raises _Enough at the goal
+Contender = Callable[["Work", int, Look], object]
+os.environ |= {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
 
 
 @dataclass(frozen=True)
@@ -165,36 +171,81 @@ def skorch(w: Work, seed: int) -> Looks:
         yield float(loss()(net.forward(held_x), held_y))
 
 
-def ours(w: Work, seed: int, goal: float) -> float | None:
+def lightning(w: Work, seed: int, look: Look) -> None:
+    import lightning
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    x, y, held_x, held_y = tensors(w)
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = w.net(seed)
+
+        def training_step(self, batch: list[torch.Tensor], _: int) -> torch.Tensor:
+            return loss_of(self.net, w, *batch)
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+        def on_train_epoch_end(self) -> None:
+            with torch.no_grad():
+                look(float(loss_of(self.net, w, held_x, held_y)))
+
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), 32, shuffle=True)
+    quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
+    lightning.Trainer(max_epochs=LIMIT, accelerator="cpu", enable_model_summary=False, **quiet).fit(Module(), loader)
+
+
+def keras(w: Work, seed: int, look: Look) -> None:
+    import keras as k
+
+    k.utils.set_random_seed(seed)
+    net = k.Sequential([k.layers.Dense(HIDDEN, activation="relu"), k.layers.Dense(w.classes or 1)])
+    net.compile("adam", k.losses.SparseCategoricalCrossentropy(from_logits=True) if w.classes else "mse")
+    told = k.callbacks.LambdaCallback(on_epoch_end=lambda _, logs: look(logs["val_loss"]))
+    net.fit(w.x, w.y, validation_data=(w.held_x, w.held_y), epochs=LIMIT, verbose=0, callbacks=[told])
+
+
+def ours(w: Work, seed: int, look: Look) -> None:
     """handful.fit of the same network, all else left to it; the goal is looked for at its own looks."""
+
+    def heard(event: str, info: dict[str, object]) -> None:
+        if event == "evaluate":
+            look(float(str(info["valid_loss"])))
+
+    handful.fit(
+        w.net(seed), (w.x, w.y if w.classes else w.y[:, None]),
+        valid=(w.held_x, w.held_y if w.classes else w.held_y[:, None]),
+        preprocess=None, until=f"epochs({EPOCHS})", seed=seed, quiet=True, callbacks=[heard],
+    )  # fmt: skip
+
+
+def told(looks: Callable[[Work, int], Looks]) -> Contender:
+    return lambda w, seed, look: [look(loss) for loss in looks(w, seed)]
+
+
+def seconds_to(goal: float, contender: Contender, w: Work, seed: int) -> float | None:
     start = time.process_time()
 
-    def look(event: str, info: dict[str, object]) -> None:
-        if event == "evaluate" and float(str(info["valid_loss"])) <= goal:
+    def look(loss: float) -> None:
+        if loss <= goal:
             raise _Enough(time.process_time() - start)
 
     try:
-        handful.fit(
-            w.net(seed), (w.x, w.y if w.classes else w.y[:, None]),
-            valid=(w.held_x, w.held_y if w.classes else w.held_y[:, None]),
-            preprocess=None, until=f"epochs({EPOCHS})", seed=seed, quiet=True, callbacks=[look],
-        )  # fmt: skip
+        contender(w, seed, look)
     except _Enough as reached:
         return float(reached.args[0])
     return None
 
 
-def seconds_to(goal: float, looks: Callable[[Work, int], Looks], w: Work, seed: int) -> float | None:
-    start = time.process_time()
-    for loss in looks(w, seed):
-        if loss <= goal:
-            return time.process_time() - start
-    return None
-
-
-PEERS: dict[str, Callable[[Work, int], Looks]] = {
-    "torch, batch 32": plain_torch(32), "torch, batch 128": plain_torch(128), "bare fused loop": bare_loop,
-    "scikit-learn": scikit_learn, **({"skorch": skorch} if find_spec("skorch") else {}),
+CONTENDERS: dict[str, Contender] = {
+    "handful": ours,
+    "torch, batch 32": told(plain_torch(32)), "torch, batch 128": told(plain_torch(128)),
+    "bare fused loop": told(bare_loop), "scikit-learn": told(scikit_learn),
+    **({"skorch": told(skorch)} if find_spec("skorch") else {}),
+    **({"Lightning": lightning} if find_spec("lightning") else {}),
+    **({"Keras on JAX": keras} if find_spec("keras") and find_spec("jax") else {}),
 }  # fmt: skip
 
 
@@ -219,24 +270,21 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    names = ["handful", *PEERS]
-    lines, ratios = [], {name: list[float]() for name in PEERS}
+    lines, ratios = [], {name: list[float]() for name in CONTENDERS if name != "handful"}
     for name in args.only.split(","):
         w = work(*WORKS[name]())
         goal = 1.1 * min(islice(plain_torch(32)(w, 99), EPOCHS))
-        times: dict[str, list[float | None]] = {contender: [] for contender in names}
-        ours(w, 98, 0.0)  # what a process does once is not counted for anyone: each has run once
-        for looks in PEERS.values():
-            next(looks(w, 98))
+        times: dict[str, list[float | None]] = {contender: [] for contender in CONTENDERS}
+        for contender in CONTENDERS.values():  # what a process does once is not counted for anyone: each has run once
+            seconds_to(math.inf, contender, w, 98)
         for seed in range(args.rounds):
-            times["handful"].append(ours(w, seed, goal))
-            for contender, looks in PEERS.items():
-                times[contender].append(seconds_to(goal, looks, w, seed))
-        for contender in PEERS:
-            if (r := ratio(times["handful"], times[contender])) is not None:
-                ratios[contender].append(r)
+            for title, contender in CONTENDERS.items():
+                times[title].append(seconds_to(goal, contender, w, seed))
+        for title in ratios:
+            if (r := ratio(times["handful"], times[title])) is not None:
+                ratios[title].append(r)
         lines.append(f"| {name} ({len(w.x):,} x {w.x.shape[1]}, loss {goal:.3g}) | "
-                     + " | ".join(shown(times[c]) for c in names) + " |")  # fmt: skip
+                     + " | ".join(shown(times[c]) for c in CONTENDERS) + " |")  # fmt: skip
         print(lines[-1], flush=True)
     means = [f"{math.exp(statistics.mean(map(math.log, r))):.2f}" if r else "" for r in ratios.values()]
     page = [
@@ -244,7 +292,7 @@ def main() -> None:
         f"One hidden layer of {HIDDEN}, {EPOCHS} epochs planned, one thread, {platform.machine()}, torch "
         f"{torch.__version__}; {args.rounds} interleaved rounds, median (min-max); each contender's defaults; "
         "`python benchmarks/bench_score.py`.", "",
-        f"| workload (rows x columns, goal) | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|", *lines,
+        f"| workload (rows x columns, goal) | {' | '.join(CONTENDERS)} |", "|---" * (len(CONTENDERS) + 1) + "|", *lines,
         f"| handful's time over theirs, geometric mean | | {' | '.join(means)} |",
     ]  # fmt: skip
     (Path(__file__).parent / "results" / "score.md").write_text("\n".join(page) + "\n")

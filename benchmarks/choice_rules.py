@@ -147,7 +147,8 @@ def measure(w: Workload) -> list[dict[str, Any]]:
             target = target_of(grid, column, initial, planned)
             least = min(seconds(runs, target, column, *law) for runs in grid.values())
             row = {"workload": w.name, "law": f"K={k}", "scored": scored, "batch": ", ".join(map(str, sizes))}
-            row |= {n: seconds(runs, target, column, *law) / least for n, runs in {"race": chosen, **ruled}.items()}
+            for name, runs in {"race": chosen, **ruled}.items():
+                row[name] = seconds(runs, target, column, *law, paid="in full") / least
             row["rates"] = "; ".join(
                 said(name, runs) for name, runs in {"race": chosen, **ruled}.items() if name in SAID
             )

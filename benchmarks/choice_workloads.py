@@ -38,6 +38,10 @@ class Workload:
     rates: int = 5  # of the grid, a factor 3 apart from a third of `lr` on
     least: int = 8  # the smallest batch of the grid: every power of two from it on
     file: str = ""  # of ../shared/data that it needs
+    near: tuple[tuple[int, ...], tuple[float, ...]] = (
+        (),
+        (),
+    )  # batches and rates that were the oracle's, or next to it
 
     @property
     def there(self) -> bool:
@@ -178,26 +182,25 @@ def resnet() -> nn.Module:
 
 
 CIFAR = "cifar10-train.parquet"
+LARGER, SMALLER = (32, 64, 128, 256), (16, 32, 64, 128)
 WORKLOADS = {
     w.name: w
     for w in (
-        Workload("table", table, mlp, 10),
-        Workload("table-momentum", table, mlp, 10, "momentum", 1e-2),
-        Workload("noisy-labels", lambda: table(0.2), mlp, 6),
-        Workload("cnn", pictures, lambda: cnn(3, 384), 6, least=16, file=CIFAR),
-        Workload("cnn-momentum", pictures, lambda: cnn(3, 384), 6, "momentum", 1e-2, least=16, file=CIFAR),
-        Workload("resnet", pictures, resnet, 6, least=16, file=CIFAR),
-        Workload("text", lines, Bag, 10, rates=6),
-        Workload("speech", speech, lambda: cnn(1, 1152), 10, least=16, file="spoken-digits.zip"),
+        Workload("table", table, mlp, 10, near=(LARGER, (0.003, 0.009))),
+        Workload("table-momentum", table, mlp, 10, "momentum", 1e-2, near=(LARGER, (0.03, 0.09))),
+        Workload("noisy-labels", lambda: table(0.2), mlp, 6, near=(LARGER, (0.003, 0.009))),
+        Workload("cnn", pictures, lambda: cnn(3, 384), 6, least=16, file=CIFAR, near=(SMALLER[1:], (0.003, 0.009))),
         Workload(
-            "characters",
-            shakespeare,
-            Language,
-            3,
-            loss="token_cross_entropy",
-            rates=6,
-            least=16,
-            file="shakespeare.txt",
+            "cnn-momentum", pictures, lambda: cnn(3, 384), 6, "momentum", 1e-2, least=16, file=CIFAR,
+            near=(SMALLER, (0.01, 0.03)),
+        ),
+        Workload("resnet", pictures, resnet, 6, least=16, file=CIFAR, near=(SMALLER[1:], (0.003, 0.009))),
+        Workload("text", lines, Bag, 10, rates=6, near=((16, 64), (0.027,))),
+        Workload("speech", speech, lambda: cnn(1, 1152), 10, least=16, file="spoken-digits.zip",
+                 near=(SMALLER[:3], (0.003, 0.009))),
+        Workload(
+            "characters", shakespeare, Language, 3, loss="token_cross_entropy", rates=6, least=16,
+            file="shakespeare.txt", near=(SMALLER, (0.009, 0.027)),
         ),
     )
-}
+}  # fmt: skip

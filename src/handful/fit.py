@@ -90,7 +90,7 @@ def fit(
         if out is not None and ranks.told("yes" if asked and RunFolder(Path(out)).holds_run() else "no") == "yes":
             given = {name: value for name, value in options.items() if name not in ("resume", "overwrite")}
             return _go_on(ranks, out, model, train, callbacks, cast(ConfigOptions, given))
-        run = run_training(assemble(model, train, dict(options), out=out, ranks=ranks), callbacks)
+        run = run_training(assemble(model, train, dict(options), out=out, ranks=ranks, callbacks=callbacks), callbacks)
         return _replayable(run, model, train, options)
 
 
@@ -131,7 +131,7 @@ def _go_on(
     if ranks.rank == 0:
         folder.hold()
     try:
-        training = assemble(model, train, dict(options), out=path, resuming=plan, ranks=ranks)
+        training = assemble(model, train, dict(options), out=path, resuming=plan, ranks=ranks, callbacks=callbacks)
         tensors, meta, notes = checkpoint.load(folder.checkpoints)
         restore(training.state, tensors, meta)
         adopt(training, plan)

@@ -15,7 +15,7 @@ from handful.optim.build import gain
 from handful.plan.build import assemble
 from handful.plan.probe import decide as decide_module
 from handful.plan.probe.batch_growth import as_growth
-from handful.plan.probe.decide import batch_cap, best_batch, decide, fallback_batch, measure_noise
+from handful.plan.probe.decide import batch_cap, best_batch, decide, measure_noise
 from handful.plan.probe.decision import Decision
 from handful.plan.probe.first_steps import default_rate
 from handful.plan.probe.step_time import Throughput, powers_of_two
@@ -54,25 +54,37 @@ def test_the_best_batch_is_where_the_formula_says():
 
 
 @pytest.mark.parametrize("constant", [8, 512])
-def test_given_step_times_lead_to_the_batch_of_the_measured_noise(constant):
+def test_given_step_times_lead_to_the_batch_of_the_measured_noise_and_the_usual_one(constant):
     t = built(until="epochs(20)")
     d = decide(t, throughput=Throughput.law(constant, 1, powers_of_two(batch_cap(18_000))), lr=False)
     assert d.batch.status == "measured"
     assert d.noise.low <= d.noise.value <= d.noise.high
-    assert abs(math.log2(d.batch.value / math.sqrt(constant * d.noise.value))) <= 1.0 or d.batch.value == d.cap
+    taken = math.sqrt(128 * d.noise.value)
+    assert abs(math.log2(d.batch.value / math.sqrt(constant * taken))) <= 1.0 or d.batch.value == d.cap
     assert "noise scale" in d.batch.reason
     assert "by a stated law of step times" in d.batch.reason
 
 
 @pytest.mark.parametrize("constant", [8, 64, 512])
-def test_what_is_tried_stays_near_a_twentieth_of_the_runs_time(constant):
+def test_what_is_tried_stays_near_a_sixtieth_of_the_runs_time(constant):
     law = Throughput.law(constant, 1, powers_of_two(256))
     for epochs in (1, 6):
         t = built(until=f"epochs({epochs})")
         d = decide(t, throughput=law)
         spent = law.a * d.steps + law.b * d.examples
-        before = fallback_batch(law, d.cap, t.planned)  # what the run would have taken by the throughput rule
-        assert spent <= 0.07 * t.planned * law(before) / before  # 5%, and steps are whole
+        fastest = min(law(n) / n for n in law.sizes)
+        assert spent <= 0.02 * t.planned * fastest  # 1.5%, and steps are whole
+
+
+@pytest.mark.parametrize(("constant", "size"), [(8, 32), (32, 64), (128, 128), (512, 256)])
+def test_a_run_begins_with_the_best_batch_at_the_usual_noise_scale_and_trains_on_every_example(constant, size):
+    """Where measuring costs too much nothing is tried at all, and all that is bought is an update."""
+    t = built(data=blobs(14_200), until="epochs(8)")
+    d = decide(t, throughput=Throughput.law(constant, 1, powers_of_two(256)))
+    first = d.start.state.trail[0] if d.start else None
+    assert first is None or first[0] == size
+    if constant >= 128:
+        assert (d.batch.value, d.steps, d.examples, d.lr.status) == (size, 0, 0, "default")
 
 
 def test_the_default_of_sgd_rises_with_the_batch_and_nearly_in_proportion_below_the_usual_noise():
@@ -109,12 +121,13 @@ def test_the_gradients_that_tell_the_noise_scale_train_the_model(rise):
     assert t.state.optimizer.param_groups[0]["initial_lr"] == 0.1
 
 
-def test_a_short_run_says_so_and_uses_the_throughput_rule():
+def test_a_short_run_says_so_and_takes_the_usual_noise_scale():
     t = built(data=blobs(150), until="epochs(3)")
     d = decide(t)
     assert d.noise is None
     assert any("too short" in note for note in d.notes)
-    assert "90% of the best throughput" in d.batch.reason
+    assert "taken to be the usual 128" in d.batch.reason
+    assert d.batch.status == "bounded"
     assert d.lr.status == "default"
     assert "too short" in d.lr.reason
     assert d.lr.value == 1e-3
@@ -158,7 +171,8 @@ def test_a_negative_gradient_norm_is_not_measurable_and_falls_back():
         with torch.no_grad():
             for p in model.parameters():
                 p.zero_()
-        d = decide(built(model, (x, y), seed=seed, lr=1e-7, until="epochs(8)"), lr=False)
+        law = Throughput.law(1, 1, powers_of_two(256))
+        d = decide(built(model, (x, y), seed=seed, lr=1e-7, until="epochs(8)"), lr=False, throughput=law)
         said.add(d.noise.status)
         if d.noise.status == "not measurable":
             assert d.noise.value is None
@@ -172,7 +186,8 @@ def test_a_negative_gradient_norm_is_not_measurable_and_falls_back():
 
 def test_batch_norm_is_conditional_and_said():
     model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2))
-    d = decide(built(model), lr=False, throughput=Throughput.law(64, 1, powers_of_two(256)))
+    law = Throughput.law(64, 1, powers_of_two(256))
+    d = decide(built(model, until="epochs(8)"), lr=False, throughput=law)
     assert any("normalises over the rows" in n and re.search(r"that of gradients over \d+ rows", n) for n in d.notes)
     assert d.batch.value >= 8
 

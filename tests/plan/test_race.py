@@ -136,7 +136,7 @@ def test_a_default_that_neither_helps_nor_harms_goes_on(training):
 
 def test_the_opening_and_the_race_are_steps_of_the_run_and_nothing_else():
     """By hand: the first steps at the default rate, then those of the winner at its own: the same bits."""
-    given = {"batch": 16, "quiet": True, "until": "epochs(3)"}
+    given = {"batch": 16, "quiet": True, "until": "epochs(8)"}
     t = assemble(small(), blobs(), given)
     default = assemble(small(), blobs(), given, measure=False)
     first, end = _raced(t)
@@ -158,7 +158,7 @@ def _raced(t):
 
 def test_where_no_rate_helps_the_run_goes_on_from_before_the_race(monkeypatch):
     """Labels that nothing can be learned from, and branches that all break off: the default stays, nothing is kept."""
-    t = assemble(small(), blobs(), {"batch": 16, "quiet": True, "until": "epochs(3)"}, measure=False)
+    t = assemble(small(), blobs(), {"batch": 16, "quiet": True, "until": "epochs(4)"}, measure=False)
     monkeypatch.setattr(race_module, "branch", lambda t, lr, *, size, steps, give_up=None: [1.0, 1.0, FAILED])
     d = decide(t, batch=False)
     assert d.lr.status == "default"
@@ -178,7 +178,7 @@ def test_a_default_far_too_small_is_raised_by_more_than_one_race():
     d = decide(t, batch=False)
     assert len(d.races) > 1
     assert d.lr.value > 4e-4
-    assert d.examples <= 0.05 * t.planned
+    assert d.examples <= 0.02 * t.planned
 
 
 LAW = Throughput.law(0.0, 1.0, [4, 8, 16, 32])
@@ -196,19 +196,19 @@ def small() -> nn.Module:
         return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
 
 
-def test_probing_costs_at_most_a_twentieth_of_the_planned_examples():
-    for epochs in (4, 8):
+def test_probing_costs_at_most_a_fiftieth_of_the_planned_examples():
+    for epochs in (8, 16):
         t = assemble(small(), blobs(), {"quiet": True, "until": f"epochs({epochs})"}, measure=False)
         d = decide(t, throughput=LAW)
         assert d.lr.status == "measured"
-        assert 0 < d.examples <= 0.05 * t.planned
+        assert 0 < d.examples <= 0.02 * t.planned
         assert d.start is not None
 
 
 @pytest.mark.parametrize("killed_at", [1, 40, 90])
 def test_a_raced_run_that_is_killed_resumes_to_the_same_bits(tmp_path, killed_at):
     """Also before its first checkpoint is due: the winner's end is written down at the start."""
-    options = {"batch": 16, "until": "epochs(3)", "quiet": True}
+    options = {"batch": 16, "until": "epochs(8)", "quiet": True}
 
     class Killed(Exception):
         pass
@@ -231,7 +231,7 @@ def test_a_raced_run_that_is_killed_resumes_to_the_same_bits(tmp_path, killed_at
 
 
 def test_the_history_says_what_was_spent():
-    run = handful.fit(small(), blobs(), batch=16, until="epochs(2)", quiet=True)
+    run = handful.fit(small(), blobs(), batch=16, until="epochs(4)", quiet=True)
     notes = [row["note"] for row in run.history if "note" in row]
     assert any("were spent on measuring" in n and "of the run" in n for n in notes)
     assert "in a race over steps" in run.plan.choices["lr"].reason

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from handful.base import files
 from handful.base.plan import Row
 from handful.cli.program import app
 from handful.data.base import Batch
+from handful.plan import build
 from handful.plan.probe import batch_growth, decide, steps
 from handful.runs.diff import diff
 from handful.runs.judge.examples import pictures_of
@@ -507,6 +509,7 @@ def test_steps_that_measuring_took_are_the_runs_own(
 
     monkeypatch.setattr(steps, "update", recorded)
     monkeypatch.setattr(decide, "update", recorded)
+    monkeypatch.setattr(build, "decide", partial(decide.decide, share=0.05))  # so much that rates race in a short run
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 10))
     run = handful.fit(net, "digits", deterministic=True, until=until, out=tmp_path / "run", quiet=True, ema=0.9,
                       clip_norm=1.0, augment="noise(0.1)", save_every=300)  # fmt: skip

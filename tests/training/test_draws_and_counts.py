@@ -271,3 +271,57 @@ def test_what_is_no_model_that_learns_is_refused_with_the_way_on(model: Callable
 def test_an_answer_of_a_callback_that_stops_nothing_is_said() -> None:
     run = handful.fit(Net(), (X, K), callbacks=[lambda event, info: 3 if event == "step" else None], **HOW)
     assert "a callback answered 3 at 'step', which does nothing: a text, the reason, stops the run" in run.plan.notes
+
+
+class Draws(torch.utils.data.Dataset[tuple[Any, int]]):
+    """Its rows are drawn anew at each reading."""
+
+    def __init__(self, draw: Callable[[], Any]) -> None:
+        self.draw, self.read = draw, 0
+
+    def __len__(self) -> int:
+        return N
+
+    def __getitem__(self, row: int) -> tuple[Any, int]:
+        self.read += 1
+        return X[row] + self.draw(), int(K[row])
+
+
+@pytest.mark.parametrize(
+    "draw", [np.random.default_rng(0).random, lambda: np.random.default_rng().random(), np.random.rand]
+)
+def test_rows_that_are_drawn_are_read_at_each_step(draw: Callable[[], Any]) -> None:
+    data, still = Draws(draw), Draws(lambda: 0.0)
+    notes = [
+        str(handful.fit(nn.Linear(6, 3), d, **{**HOW, "until": 40, "valid": None}).plan.notes) for d in (data, still)
+    ]
+    assert data.read > 40 * N > 10 * N > still.read
+    assert ("gives other values" in notes[0]) == (draw is not np.random.rand)
+    assert "gives other values" not in notes[1]
+    assert "rows beside it" not in "".join(notes)  # of a single layer
+
+
+def test_rows_that_a_callback_changes_are_those_of_a_plain_loop() -> None:
+    data = Draws(lambda: data.more)
+    data.more = 0.0
+
+    def harder(event: str, info: dict[str, Any]) -> None:
+        if event == "step":
+            data.more = info["step"] / 4
+
+    model = nn.Linear(6, 3, dtype=torch.float64)
+    plain, other = copy.deepcopy(model), copy.deepcopy(model)
+    run = handful.fit(
+        model, data, callbacks=[harder], **{**HOW, "until": "steps(9)", "valid": None, "preprocess": None}
+    )
+    assert "Draws is read again in every step: callbacks may change it." in run.plan.notes
+    order, sgd = handful.Order(N, seed=0), torch.optim.SGD(plain.parameters(), lr=0.2)
+    for k in range(9):
+        rows = np.asarray(order[B * k : B * k + B])
+        sgd.zero_grad()
+        F.cross_entropy(plain(torch.as_tensor(X[rows] + k / 4)), torch.as_tensor(K[rows])).backward()
+        sgd.step()
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value, rtol=1e-12, atol=1e-13)
+    told = handful.fit(other, data, callbacks=[lambda event, info: None], **{**HOW, "valid": None})
+    assert not any("read again" in note for note in told.plan.notes)

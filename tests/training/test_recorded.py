@@ -202,7 +202,66 @@ def half() -> nn.Module:
     return mlp().to(torch.bfloat16)
 
 
-@pytest.mark.parametrize("make", [Own, picture, half], ids=["own", "picture", "bfloat16"])
+class Recurrent(nn.Module):
+    """A GRU turns its output in place."""
+
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.steps, self.last = kind(2, 8, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.steps(x.reshape(-1, 3, 2))[0][:, -1])
+
+
+def gru() -> nn.Module:
+    return Recurrent(nn.GRU)
+
+
+def rnn() -> nn.Module:
+    return Recurrent(nn.RNN)
+
+
+class Asks(nn.Module):
+    """Goes another way where a row is far out, after buffers have moved and random numbers are drawn."""
+
+    def __init__(self, far: float) -> None:
+        super().__init__()
+        self.net, self.last, self.far, self.ready = mlp(), nn.Linear(3, 3), far, True
+        self.register_buffer("on", torch.tensor(True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.net(x) if self.on else x
+        if (x > self.far).any():
+            h = F.dropout(h.clamp(-1, 1), 0.5)
+        return self.last(h)
+
+
+@pytest.mark.parametrize("far", [float(rows()[0].max()) - 1e-4, -9.0], ids=["once an epoch", "always"])
+def test_a_step_that_goes_another_way_is_taken_as_it_is(far: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = lambda: Asks(far)
+    run = train(make, until="steps(100)")
+    assert "operations are called as recorded" in run.plan.choices["compile"].reason
+    same(run, as_it_is(monkeypatch, make, until="steps(100)"))
+
+
+def test_ways_that_part_too_often_are_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorded, "SPARE", 2)
+    make = lambda: Asks(far=2.5)
+    run = train(make, until="steps(100)")
+    assert "depend on differs from step to step" in run.plan.choices["compile"].reason
+    same(run, as_it_is(monkeypatch, make, until="steps(100)"))
+
+
+def test_a_loss_that_leaves_rows_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = rows()
+    given = {"x_y": (x, torch.where(y == 2, -1, y)), "loss": lambda o, t: F.cross_entropy(o, t, ignore_index=-1),
+             "metrics": ()}  # fmt: skip
+    run = train(mlp, **given)
+    assert "from step 7 on" in run.plan.choices["compile"].reason
+    same(run, as_it_is(monkeypatch, mlp, **given))
+
+
+@pytest.mark.parametrize("make", [Own, picture, half, gru, rnn], ids=["own", "picture", "bfloat16", "gru", "rnn"])
 def test_other_networks(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     run = train(make)
     assert "from step 7 on" in run.plan.choices["compile"].reason

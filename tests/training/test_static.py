@@ -272,6 +272,59 @@ def test_a_model_that_may_look_at_something_else_in_each_step_is_taken_as_it_is(
     assert taken == []
 
 
+class Table(Net):
+    """Makes once what it needs of the sizes, and begins with the first rows that it sees."""
+
+    scale = shift = None
+
+    def forward(self, x):
+        if self.scale is None:
+            self.scale, self.shift = torch.linspace(0.5, 1.5, 12), x.mean()
+        return super().forward(x * self.scale - self.shift)
+
+
+class Drawing(torch.utils.data.Dataset):
+    """Its rows are others in every epoch."""
+
+    level = 1.0
+
+    def __init__(self, noise=1.0):
+        self.noise = noise
+
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, row):
+        noise = self.noise * torch.randn(12) if self.noise else 0.0
+        return self.level * torch.as_tensor(X[row]) + noise, int(Y[row])
+
+
+def test_rows_that_are_drawn_anew_are_not_kept_on_the_device(taken):
+    run = fit(data=Drawing(), valid=None)
+    assert sum(taken) == 89
+    assert_same(run, plain(data=Drawing(), valid=None))
+
+
+def test_rows_that_a_callback_changes_are_not_kept_on_the_device(taken):
+    def run(**options):
+        data = Drawing(0.0)
+
+        def easier(event, info):
+            data.level = 0.5 ** (info.get("step", 0) // 20)
+
+        return fit(data=data, valid=None, callbacks=[easier], **options)
+
+    assert_same(run(), run(graph=False))
+    assert sum(taken) == 89
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_what_is_made_once_is_made_by_a_step_that_counts(taken, optimizer):
+    run = fit(Table(), valid=None, optimizer=optimizer)
+    assert sum(taken) >= 88
+    assert_same(run, plain(Table(), valid=None, optimizer=optimizer))
+
+
 class Evaluated(Net):
     evaluations = 0
 

@@ -1,6 +1,7 @@
 """Other libraries' data sets: torch's map-style Dataset, Hugging Face's Dataset, those that scikit-learn ships."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeGuard, cast
@@ -206,7 +207,6 @@ class DatasetRows(Source):
         self._many, self.collate = callable(getattr(dataset, "__getitems__", None)), o.collate
         how = "its __getitems__, one call per batch" if self._many else "its __getitem__, one call per row"
         self.notes = [f"{o.name} is read through {how}; handful.prepare makes it faster."] if not o.collate else []
-        # nine rows tell lengths that vary; were they to miss it, `read` names the row that differs
         some = np.unique(np.linspace(0, self._n - 1, 9).astype(np.int64))
         (first, columns), draws = drawn(lambda: (self._put_together if o.collate else self._as_columns)(some))
         if draws:
@@ -224,8 +224,23 @@ class DatasetRows(Source):
                 left[key] = error
         if left and (self.target in left or not self.columns.keys() - {self.target}):
             raise next(iter(left.values()))
+        if not o.collate and self._differs(some):
+            self.serial = True
+            self.notes.append(
+                f"{o.name} gives other values whenever a row is read, and not by the generators of Python, NumPy and "
+                "torch alone, which are keyed: another run, or one that goes on, sees others."
+            )
         if left:
             self.notes.append(f"Left out, as they cannot become Tensors (collate=... makes such): {some_of([*left])}.")
+
+    def _differs(self, rows: Rows) -> bool:
+        """Whether rows are others when read again, though all generators are where they were."""
+        with suppress(HandfulError):  # named later
+            reads = [drawn(lambda: self.read(rows))[0].values() for _ in range(3)]
+            each = [[v.values if isinstance(v, Ragged) else v for v in read] for read in reads]
+            plain = [[v.float().numpy().tobytes() if isinstance(v, Tensor) else v for v in read] for read in each]
+            return any(other != plain[0] for other in plain)
+        return False
 
     def _as_columns(self, some: Rows) -> tuple[list[str], Callable[[str], Column]]:
         """The names of the columns, and what each holds, seen on some rows."""

@@ -13,8 +13,8 @@ EXPORTED = "its mode was fixed by torch.export, as of dropout: give the module t
 SHARED = (nn.parallel.DistributedDataParallel, nn.DataParallel)
 
 
-def must_be_model(model: object) -> None:
-    """Raise HandfulError for what is no model that learns, with the way on."""
+def must_be_model(model: object) -> str | nn.Module:
+    """The model. Raises HandfulError for what is no model that learns, with the way on."""
     kind, way = type(model).__name__, ""
     if isinstance(model, nn.Module):
         weights = [p for p in model.parameters() if not nn.parameter.is_lazy(p)]
@@ -31,14 +31,15 @@ def must_be_model(model: object) -> None:
             model.train(getattr(model, "training", True))
         except NotImplementedError:
             raise HandfulError(f"the model ({kind}) can be put into no mode: {EXPORTED}") from None
-    elif not isinstance(model, str):
-        if kind == "ExportedProgram":
-            way = f": {EXPORTED}"
-        elif isinstance(model, type):
-            kind, way = f"a class: give an instance, as {model.__name__}(...) makes it", ""
-        elif callable(model):
-            way = ": call it in the forward of one, which holds its weights as nn.Parameter"
-        raise HandfulError(f"model must be an nn.Module or the name of a ready-made one, not {kind}{way}")
+    if isinstance(model, str | nn.Module):
+        return model
+    if kind == "ExportedProgram":
+        way = f": {EXPORTED}"
+    elif isinstance(model, type):
+        kind, way = f"a class: give an instance, as {model.__name__}(...) makes it", ""
+    elif callable(model):
+        way = ": call it in the forward of one, which holds its weights as nn.Parameter"
+    raise HandfulError(f"model must be an nn.Module or the name of a ready-made one, not {kind}{way}")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -1,6 +1,5 @@
 """What an optimizer is made of: its parts, groups and settings, those of its own class and those of others."""
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from handful.base.expression import signature
 from handful.optim.muon import Muon, evaluated
 
 
@@ -121,7 +121,7 @@ def not_fused(optimizer: Optimizer) -> None:
 
 def needs_closure(optimizer: Optimizer) -> bool:
     """Whether its step has to be given the loss to evaluate, as LBFGS's."""
-    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    closure = signature(getattr(optimizer.step, "__func__", optimizer.step)).parameters.get("closure")
     return closure is not None and closure.default is closure.empty
 
 

@@ -1,6 +1,6 @@
 """From what the user gave to a Training ready to run: choices made with their reasons, mistakes reported early."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from handful.plan.probe.decide import batch_cap, decide, not_by_ranks, stated_ti
 from handful.plan.probe.decision import Decision
 from handful.plan.probe.memory import in_parts
 from handful.plan.probe.step_time import Throughput, choose_threads, fit_times, measure_precision
-from handful.plan.row_by_row import uneven
+from handful.plan.row_by_row import read_again, uneven
 from handful.report.live import Live
 from handful.training.objective import Objective
 from handful.training.process import static
@@ -60,17 +60,17 @@ def assemble(
     resuming: Plan | None = None,
     measure: bool | Throughput = True,
     ranks: Ranks = ALONE,
+    callbacks: Sequence[object] = (),
 ) -> Training:
     """Make every choice that the user left open and build the Training; the winner's steps of a race are taken.
 
-    measure: whether open choices are measured, or stand in provisionally; step times may be given.
+    measure: whether open choices are measured, or stand in; step times may be given. callbacks: what may change data.
     resuming: the plan of a run to go on with: its choices are taken over, and `given` holds only what replaces them.
     """
     asked = given
     if resuming is not None:
         model, train, given = as_planned(model, train, given, resuming)
-    must_be_model(model)
-    assert isinstance(model, str | nn.Module)
+    model = must_be_model(model)
     options = choose.of_own_step(Config.of(given))
     folder = RunFolder(Path(out)) if out is not None else None
     if folder and resuming is None and ranks.rank == 0:
@@ -78,7 +78,7 @@ def assemble(
     model = as_given(model, chooser := Chooser())
     try:
         with uncompiled(model):
-            t = _assemble(model, train, options, chooser, folder, resuming, measure, ranks)
+            t = _assemble(model, train, options, chooser, folder, resuming, measure, ranks, callbacks)
         if resuming is not None:
             t.plan = as_changed(resuming, t.plan.choices, asked)
         return t
@@ -92,10 +92,11 @@ def assemble(
 
 def _assemble(
     model: str | nn.Module, train: object, options: Config, chooser: Chooser, folder: RunFolder | None,
-    resuming: Plan | None, measure: bool | Throughput, ranks: Ranks,
+    resuming: Plan | None, measure: bool | Throughput, ranks: Ranks, callbacks: Sequence[object],
 ) -> Training:  # fmt: skip
     saved = folder if resuming is not None else None
     data = drawing("data", options.seed)(open_data)(train, options, chooser, model, saved)
+    read_again(data, callbacks, chooser)
     device = ranks.place(chooser.put("device", choose_device(options.device, needs_float64(model, options.precision))))
     net = make_model(model, data, options, chooser, device, saved).to(device)
     objective = drawing("data", options.seed)(make_objective)(net, data, options, chooser, device)

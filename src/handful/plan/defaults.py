@@ -44,7 +44,8 @@ RIDGE_ROWS = 1000  # so many at most: what is left out of them, row by row, tell
 RIDGE = "adam(decoupled_weight_decay=False)"  # by what is added to a gradient, its minimum is ridge regression's
 LEAST_LEARNED = 20_000  # examples that a single layer is planned to see: Adam needs thousands of steps for it
 BEFORE = 0.2  # of the time that a stop rule gives: as long a wait before it is said
-MOMENTS = 200  # rows of the history of a run, besides evaluations: each costs as much as a small step
+MOMENTS = 200  # rows of the history of a run, besides evaluations: each costs as much as a small step,
+APART, FEWER = 8, 50  # so that they are so many steps apart where there are still so many
 
 
 class Chooser:
@@ -341,7 +342,7 @@ def intervals(
     else:
         every = max(1, round(float(asked) * n))
         choice = Choice(every / n, "given", "epochs")
-    return every, max(size, n // 50, (planned or 0) // MOMENTS), choice
+    return every, max(size, n // 50, (planned or 0) // MOMENTS, min(APART * size, (planned or 0) // FEWER)), choice
 
 
 def check_rules(

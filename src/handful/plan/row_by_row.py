@@ -17,15 +17,25 @@ from handful.base.machine import wide
 from handful.data.base import Batch, Rows
 from handful.losses.outputs import tensors_in
 from handful.plan.data import Data
+from handful.plan.defaults import Chooser
 from handful.plan.dry_run import quietly
 from handful.training.objective import Objective
 from handful.training.special.coupling import mode_coupling, rows, training_mode
+from handful.training.special.side_effects import may_change_rows
 from handful.training.training import Training
 from handful.training.watch.weights import left_as_it_was, marks
 
 TRIED = "trying the model on a few rows"
 MOST = 1 << 23  # weights whose gradients are looked at
 _OF_ANY_LENGTH = ("text", "audio", "tokens", "collated")
+
+
+def read_again(data: Data, callbacks: Sequence[object], chooser: Chooser) -> None:
+    """Have rows read in every step where callbacks may change what a data set of the caller's gives."""
+    for source in {id(part): part for part in (data.train, data.held_out) if part is not None}.values():
+        if callbacks and not source.in_memory and may_change_rows(callbacks, source):
+            source.serial = True
+            chooser.notes.append(f"{source.name} is read again in every step: callbacks may change it.")
 
 
 @stopwatch.part(TRIED)
@@ -96,7 +106,8 @@ def beside(objective: Objective, data: Data, count: int) -> list[str]:
         return sum(t.numel() for t in tensors_in(list(take([place]).columns.values()))) if varies else 0
 
     few = sorted(sorted(range(m), key=lambda i: (length(i), abs(i - m / 2)))[: max(1, min(4, m // 2))])
-    every, alone = take(range(m)), take(few)  # the shortest; else in the middle, with rows before and behind
+    every = take(range(m))  # the shortest; else in the middle, with rows before and behind; which may be drawn
+    alone = take(few) if varies else Batch({k: v[few] for k, v in every.tensors().items()}, ids[few])
 
     def given(some: Batch, seed: int = 0) -> list[Tensor]:
         seed_all(seed)

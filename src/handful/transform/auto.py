@@ -338,6 +338,9 @@ def unscaled(value: Value) -> str | None:
     """A sentence on x [m, ...] whose scale makes learning slow, or None: seen on the given rows."""
     if not isinstance(value, Tensor) or not value.is_floating_point() or not len(value):
         return None
+    mean, size = float(value.sum()) / value.numel(), float(torch.linalg.vector_norm(value)) / math.sqrt(value.numel())
+    if abs(mean) < 4 and 0.1 < math.sqrt(max(0.0, size**2 - mean**2)) < 19:  # a fifth of the time, in its own precision
+        return None
     numbers = value.to(torch.float64, copy=True)
     mean = float(numbers.mean())
     # torch.std_mean takes four times as long

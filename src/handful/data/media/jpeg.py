@@ -34,11 +34,13 @@ class Jpeg(NamedTuple):
 def plain_jpeg(data: bytes | memoryview) -> Jpeg | None:
     """The file, if simplejpeg can decode it as Pillow would; None for all else."""
     global _last
-    if simplejpeg is None or bytes(data[:3]) != b"\xff\xd8\xff":
+    if simplejpeg is None:
         return None
     whole, (head, known) = bytes(data), _last
     if known is not None and whole.startswith(head):
         return Jpeg(whole, *known)
+    if whole[:3] != b"\xff\xd8\xff":
+        return None
     head = whole[: _header_end(whole)]
     if b"Exif\0" in head or b"MPF\0" in head or b"Adobe" in head:
         return None  # Pillow sees to an orientation, to further pictures, and to colours that are not those of most

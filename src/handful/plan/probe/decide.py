@@ -2,8 +2,9 @@
 
 With T(B) seconds per step and examples needed in proportion to B + phi (McCandlish et al. 2018, equation 2.11),
 progress per second is in proportion to B / (T(B) (B + phi)) (the goodput of Qiao et al. 2021, arXiv:2008.12260). For
-T = a + b B it is greatest at B* = sqrt((a / b) phi). Where phi cannot be measured, the batch is B0, the smallest with
-at least 90% of the best throughput.
+T = a + b B it is greatest at B* = sqrt((a / b) phi). phi grows along a run, and what is measured at its beginning is
+small and far from sure: it is taken together with the usual one (`believed`), which stands alone where measuring costs
+more than it brings. Where phi has no meaning the batch is B0, the smallest with at least 90% of the best throughput.
 """
 
 import math
@@ -20,6 +21,7 @@ from handful.plan.probe.decision import (
     NOISE,
     SHARE,
     TIMING,
+    USUAL_NOISE,
     WARM,
     Decision,
     base_rate,
@@ -31,14 +33,15 @@ from handful.plan.probe.memory import memory_of_all
 from handful.plan.probe.noise_scale import PARTS, GradientMoments, gradient_in_parts, pool
 from handful.plan.probe.step_time import OF_ALL, Throughput, fit_times, measure_throughput, powers_of_two
 from handful.plan.probe.steps import Snapshot, agreed, clock, effort, untouched
-from handful.report.words import say_seconds
+from handful.report.words import say_number, say_seconds
 from handful.training.special.coupling import mode_coupling, training_mode
 from handful.training.step import update
 from handful.training.training import Training
 
 ROWS_PER_BATCH = 50  # a batch is at most a fiftieth of the data,
 LEAST_CAP = 16  # or this,
-UPDATES = 550  # and leaves the throughput rule at least so many updates
+UPDATES = 550  # and leaves the throughput rule at least so many updates,
+FEWEST = 150  # the usual noise scale so many
 LEAST = 8
 USUAL, LARGEST = 32, 128  # the batch where none is measured
 SHORT = 10.0  # seconds: a run that will be over in so many takes the defaults, for measuring takes up to one,
@@ -78,7 +81,7 @@ def decide(
                 may_grow(t, d, size, share, throughput)
         if ask_batch:
             tp = d.throughput = throughput or measure_times(t, d, share, quick=not measure_all)
-            size = fallback_batch(tp, d.cap, planned_examples(t, d))
+            size = first_size(t, d, tp)
         rate = first_steps(
             t, d, size, share, beginning, batch=ask_batch, lr=lr or measure_all, short=short,
             learned=bool(short) and not open_length,
@@ -147,13 +150,14 @@ def may_grow(t: Training, d: Decision, size: int, share: float, known: Throughpu
     first, planned = known or d.throughput, planned_examples(t, d)
     if first and (len(first.sizes) > 1 or (not known and planned > SHORT * first.rate(first.sizes[0]))):
         d.throughput = known or measure_times(t, d, share, quick=True, few=True)
-        d.growth = choose_growth(t, d, d.throughput, size, later=True)
+        d.growth = choose_growth(t, d, d.throughput, size)
 
 
 def follow(t: Training, d: Decision, rate: float, size: int, chosen: int) -> None:
     """Let a rate that was chosen for batches of `size` be that of the batch that was chosen then."""
     if d.lr is not None and chosen != size:
-        new = rate * rate_follows(t, size, chosen, d.noise.value if d.noise else None)
+        phi = d.noise.value if d.noise else None
+        new = rate * rate_follows(t, size, chosen, phi and believed(phi))
         why = f"{d.lr.reason}; {d.lr.value:.3g} at a batch of {size}, {new:.3g} at {chosen}"
         d.lr = Choice(float(f"{new:.3g}"), d.lr.status, why)
 
@@ -229,7 +233,7 @@ def measure_noise(t: Training, d: Decision, tp: Throughput, size: int, share: fl
     _, parts, b = max(affordable, default=(0, 0, 0))  # the most examples, and of as many the most parts
     if not parts or position < WARM * raced_examples(t, d) or (layers and b < LEAST):
         d.notes.append(
-            f"the run is too short ({planned:,} examples) to measure its noise scale; the throughput rule is used"
+            f"the run is too short ({planned:,} examples) to measure its noise scale: it is taken to be the usual"
         )
         return
     sizes = tested_sizes(tp, d.cap)
@@ -255,6 +259,24 @@ def measure_noise(t: Training, d: Decision, tp: Throughput, size: int, share: fl
         d.notes.append(f"{layers}: the noise scale is that of gradients over {b} rows")
 
 
+def believed(phi: float) -> float:
+    """The noise scale to decide by: half-way, by ratio, between what was measured and the usual.
+
+    >>> believed(8.0), believed(2048.0)
+    (32.0, 512.0)
+    """
+    return math.sqrt(phi * USUAL_NOISE)
+
+
+def first_size(t: Training, d: Decision, tp: Throughput) -> int:
+    """The batch to begin with: the best at the usual noise scale of those that leave FEWEST updates; of a loss whose
+    noise scale has no meaning that of the throughput rule."""
+    planned, sizes = planned_examples(t, d), tested_sizes(tp, d.cap)
+    if t.objective.coupling:
+        return fallback_batch(tp, d.cap, planned)
+    return best_batch(USUAL_NOISE, tp, [n for n in sizes if n <= planned / FEWEST] or sizes[:1])
+
+
 def fallback_batch(throughput: Throughput, cap: int, planned: int) -> int:
     """The throughput rule: B0 among the batches that leave the run enough updates.
 
@@ -271,8 +293,8 @@ def tells_enough(measured: GradientMoments, throughput: Throughput, sizes: Seque
     phi = pool([measured])
     if phi.value is None:
         return False
-    size = best_batch(phi.value, throughput, sizes)
-    return all(loss_of_progress(size, end, throughput, sizes) <= LITTLE for end in (phi.low, phi.high))
+    size = best_batch(believed(phi.value), throughput, sizes)
+    return all(loss_of_progress(size, believed(end), throughput, sizes) <= LITTLE for end in (phi.low, phi.high))
 
 
 def loss_of_progress(size: int, phi: float, throughput: Throughput, sizes: Sequence[int]) -> float:
@@ -303,26 +325,24 @@ def best_batch(phi: float, throughput: Throughput, sizes: Sequence[int]) -> int:
 def choose_batch(t: Training, d: Decision, tp: Throughput) -> int:
     """The batch, the micro-batch where the batch needs one, and whether the batch may grow, with their reasons."""
     tested, phi = tested_sizes(tp, d.cap), d.noise
-    fallback = fallback_batch(tp, d.cap, planned_examples(t, d))
-    rule = (
-        f"the smallest with 90% of the best throughput among those that leave {UPDATES} updates "
-        f"({_speed(tp, fallback)})"
-    )
-    size = fallback
     status: Status = "bounded"
+    most = f"the most progress per second of {tested[0]} to {tested[-1]:,}"
     if phi is not None and phi.value is not None:
-        size, low, high = (best_batch(value, tp, tested) for value in (phi.value, phi.low, phi.high))
-        why = f"{_speed(tp, size)}: the most progress per second of {tested[0]} to {tested[-1]:,}"
+        size, low, high = (best_batch(believed(value), tp, tested) for value in (phi.value, phi.low, phi.high))
+        taken = f"with the usual {USUAL_NOISE} taken to be {say_number(believed(phi.value))}"
+        why = f"noise scale {phi}, {taken}: {_speed(tp, size)}, {most}"
         why += f"; {low} to {high} over the interval" if low != high else ""
-        why, status = f"noise scale {phi}, {why}", "measured"
+        status = "measured"
     elif phi is not None and phi.status == "bounded":
-        low = min(best_batch(phi.low, tp, tested), fallback)
-        size = int(2 ** round((math.log2(low) + math.log2(fallback)) / 2))
-        both = f"its bound asks for {low}, which is also {rule}"
-        between = f"between the {low} that its bound asks for and {fallback}, {rule}"
-        why = f"noise scale {phi}: {both if low == fallback else between}"
+        size = best_batch(max(USUAL_NOISE, believed(phi.low)), tp, tested)
+        why = f"noise scale {phi}; of at least the usual {USUAL_NOISE}: {_speed(tp, size)}, {most}"
+    elif phi is None and not t.objective.coupling:
+        size = first_size(t, d, tp)
+        why = f"noise scale taken to be the usual {USUAL_NOISE}: {_speed(tp, size)}, {most} that leave {FEWEST} updates"
     else:
-        why = rule if phi is None else f"noise scale {phi}; {rule}"
+        size = fallback_batch(tp, d.cap, planned_examples(t, d))
+        why = f"the smallest with 90% of the best throughput among those that leave {UPDATES} updates"
+        why = f"{f'noise scale {phi}; ' if phi else ''}{why} ({_speed(tp, size)})"
     here = (
         f"measured here; another machine may choose otherwise; batch={size} fixes it"
         if tp.tested
@@ -335,13 +355,13 @@ def choose_batch(t: Training, d: Decision, tp: Throughput) -> int:
     return size
 
 
-def choose_growth(t: Training, d: Decision, tp: Throughput, size: int, *, later: bool = False) -> Choice:
-    """How far the batch may grow from `size` on, or why it stays. later: the noise scale was not measured yet."""
+def choose_growth(t: Training, d: Decision, tp: Throughput, size: int) -> Choice:
+    """How far the batch may grow from `size` on, or why it stays."""
     most = min(d.cap, max(tp.sizes))
     why = ""
     if 2 * size > most:
         why = f"{size} is the largest batch to consider" if size == d.cap else f"no batch above {size} was tested"
-    elif not later and (d.noise is None or d.noise.status == "not measurable"):
+    elif t.objective.coupling or (d.noise is not None and d.noise.status == "not measurable"):
         why = "the noise scale could not be measured"
     elif isinstance(t.schedule, from_torch):
         why = "the schedule counts steps, not examples"

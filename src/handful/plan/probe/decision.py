@@ -11,8 +11,10 @@ from handful.plan.probe.steps import Snapshot
 from handful.training.training import Training
 from handful.training.watch.weights import Weights
 
-SHARE = 0.05  # of the planned examples, for everything that is tried and does not train the model
-TIMING, NOISE = 0.005, 0.015  # of the planned examples, for the step times and for the noise scale
+# Of the planned examples, for everything that is tried and does not train the model: where a goal is reached after a
+# tenth of a run it weighs ten times as much. Of that for the step times, and for the noise scale.
+SHARE, TIMING, NOISE = 0.015, 0.005, 0.005
+USUAL_NOISE = 128  # the noise scale early in training, where it is not known
 REGRET = 1.10  # a batch whose predicted time to a target is at most so many times the best one's is as good
 WARM = 0.02  # of them are trained on before anything is measured
 # In the first epoch a batch's loss before its update is that of rows not yet trained on, as good as held-out ones;

@@ -9,8 +9,17 @@ from handful.base.plan import Choice
 from handful.base.stopwatch import part
 from handful.optim.build import gain, set_base
 from handful.optim.initial_lr import learned_rate, rate_of_shapes
-from handful.plan.probe.decision import NOISE, SHARE, TIMING, WARM, Decision, base_rate, raced_examples
-from handful.plan.probe.lr_race import FORWARD, FURTHER, LOSERS, Race, forwards_of, race, standard_error
+from handful.plan.probe.decision import (
+    NOISE,
+    SHARE,
+    TIMING,
+    USUAL_NOISE,
+    WARM,
+    Decision,
+    base_rate,
+    raced_examples,
+)
+from handful.plan.probe.lr_race import FURTHER, LOSERS, Race, race, standard_error
 from handful.plan.probe.steps import Snapshot, train
 from handful.report.words import say_number
 from handful.training.special.coupling import training_mode
@@ -18,14 +27,14 @@ from handful.training.training import Training
 
 FIRST_STEPS = 30  # where a fiftieth of the run are fewer, but at most twice that
 LOWER = 8.0  # what a rate is divided by whose first steps break off
-RACE = 0.02  # of the planned examples, for the losers of the first race; what is left over may go to another one
+MOST_SHARE = 0.1  # of the planned examples, where advice is asked for, which may cost more than a run's own choice
+RACE = 0.005  # of the planned examples, for the losers of the first race; what is left over may go to another one
 LATEST_RACE = 0.08  # share of the run after which no further race begins,
 LATEST_FALL = 0.04  # and up to which the first one waits for the loss to fall
 FALLEN = 2.0  # standard errors that the latest losses lie below the first ones then
-USUAL_NOISE = 128  # the noise scale early in training, where it is not known
 BRANCH_STEPS = 10  # the fewest steps that tell two rates apart,
 MOST_STEPS = 2000  # and the most that it is worth
-FEWEST_STEPS = 6  # or that tell anything, where there are not enough
+FEWEST_STEPS = 6  # that tell whether the loss rose
 
 
 @part("first steps, at several rates")
@@ -40,29 +49,19 @@ def first_steps(
     if not lr:
         return _begin(t, d, base_rate(t), size, beginning, tries=1)[0]
     rate, why = default_rate(t, size, learned=learned)
-    budget = min(share, 2 * SHARE) - (TIMING + NOISE if batch else 0.0)
+    budget = min(share, MOST_SHARE) - (TIMING + NOISE if batch else 0.0)
     most, usual = (d.in_time(part * planned, size) for part in (budget, RACE / SHARE * share))
-    steps, again = _plan_race(most, usual)
+    steps = min(MOST_STEPS, max(BRANCH_STEPS, int(usual / LOSERS))) if most >= LOSERS * BRANCH_STEPS else 0
     taken, losses = _begin(t, d, rate, size, beginning, tries=6)
     if taken != rate:
         d.lr = Choice(taken, "measured", f"the first steps broke off at {rate:.2g} ({why}) and did not at this rate")
         return taken
     if not steps or short:
-        short = short or f"the run is too short to try others ({budget:.0%} of it are {most:.0f} steps)"
+        short = short or f"the run is too short to try others ({budget:.1%} of it are {most:.0f} steps)"
         d.lr = Choice(rate, "default", f"{why}; {short}")
         return taken
     waited = _leave_plateau(t, d, size, losses)
-    return _races(t, d, rate, why, size, steps, budget * planned if again else 0.0, waited)
-
-
-def _plan_race(most: float, usual: float) -> tuple[int, bool]:
-    """(steps of a branch, whether another race may follow) where so many steps may be lost; 0: too few for a race."""
-    if most >= LOSERS * BRANCH_STEPS:
-        return min(MOST_STEPS, max(BRANCH_STEPS, int(usual / LOSERS))), True
-    if most < FEWEST_STEPS:
-        return 0, False
-    forwards = math.ceil(FORWARD * forwards_of(BRANCH_STEPS))
-    return max(FEWEST_STEPS, min(BRANCH_STEPS, int(most) - forwards)), False
+    return _races(t, d, rate, why, size, steps, budget * planned, waited)
 
 
 def _begin(

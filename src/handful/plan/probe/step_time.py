@@ -230,12 +230,9 @@ def fit_times(
     (0.01, 0.001)
     """
     sizes = sorted(times)
-    medians = [float(np.median(times[n])) for n in sizes]
-    low, high = (tuple(float(np.quantile(times[n], q)) for n in sizes) for q in (0.25, 0.75))
+    low, medians, high = zip(*(np.quantile(times[n], (0.25, 0.5, 0.75)).tolist() for n in sizes), strict=True)
     a, b = map(float, fit_line(sizes, medians))
-    return Throughput(
-        tuple(sizes), tuple(medians), low, high, a, b, failed=failed, micro_batches=micro or {}, times=times
-    )
+    return Throughput(tuple(sizes), medians, low, high, a, b, failed=failed, micro_batches=micro or {}, times=times)
 
 
 def fit_line(sizes: ArrayLike, seconds: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -6,6 +6,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from handful.base.errors import HandfulError
+
+
+class Changed(HandfulError):
+    """What a model keeps in Python changed in a step."""
+
 
 @contextmanager
 def aside(device: torch.device) -> Iterator[None]:

@@ -71,6 +71,7 @@ class Graph:
         choice = t.plan.choices.get("graph")
         self.open = not t.one_by_one and (choice is None or bool(choice.value)) and why_not(t) is None
         self.step: StaticStep | None = None
+        self.waited = False  # a step, as what the model keeps changed
 
     def __enter__(self) -> "Graph":
         return self
@@ -87,11 +88,13 @@ class Graph:
         if self.step is not None and not self.step.holds():
             self.step = None  # its memory is free before there is another
         self.step = self.step or self.made()
-        if self.step is None or not (numbers := self.ahead(self.step, 1 if s.callbacks.all else self.most)):
+        if self.step is None:
             return False
-        if not self.step.draws(len(numbers)):
+        numbers = self.ahead(self.step, 1 if s.callbacks.all else self.most)  # none: the batch has another size
+        if not (numbers and self.step.draws(len(numbers))):
             self.step.look()
-            self.given_up("its mini-batches are of several shapes")
+            if numbers:
+                self.given_up("its mini-batches are of several shapes")
             return False
         with interrupts.one_update():
             if self.step.take_all(numbers) < SOON:
@@ -104,6 +107,10 @@ class Graph:
         """The step as it is now; None, and it is said why, where it cannot be captured."""
         try:
             return StaticStep(self.t)
+        except graphs.Changed as error:
+            if self.waited:  # what is made once, as a table of angles, was made in the step since
+                self.given_up(str(error))
+            self.waited = True
         except (RuntimeError, MemoryError, HandfulError, *MISTAKES) as error:
             self.given_up(str(error).splitlines()[0])
         return None
@@ -114,10 +121,8 @@ class Graph:
         say(self.t, f"steps are not captured as a graph but taken one by one: {why}")
 
     def ahead(self, step: "StaticStep", most: int) -> list[list[float]]:
-        """The rate of each group, and what the weights count for in their average, of the next steps, see
-        `special.ahead`."""
-        t, s = self.t, self.t.state
-        numbers: list[list[float]] = []
+        """The rate of each group in the next steps, and what the weights count for in their average."""
+        t, s, numbers = self.t, self.t.state, list[list[float]]()
         if not step.unseen:
             step.rates = [float(group["lr"]) for group in s.optimizer.param_groups]
         for number, rates, _ in coming(t, most):
@@ -146,10 +151,10 @@ class StaticStep(OneStep):
         self.reached = 0  # the position of the stream
         self.lane = graphs.Lane(device)
         if t.resident is None:
-            t.resident = {} if any(isinstance(f, Augment) for f in t.batches.transforms) else resident(t)
-        self.columns, self.most = t.resident or self.ring(), FED
-        if t.resident:
-            self.most = max(1, min(AHEAD, IDS // self.size))
+            by_host = t.batches.source.serial or any(isinstance(f, Augment) for f in t.batches.transforms)
+            t.resident = {} if by_host else resident(t)
+        self.most = max(1, min(AHEAD, IDS // self.size)) if t.resident else FED
+        self.columns = t.resident or self.ring()
         real = torch.float64 if device.type == "cpu" else torch.float32  # as the kernels take rates
         groups = len(t.state.optimizer.param_groups)
         self.start = FED  # in the ring: mini-batches go to its halves by turns
@@ -238,16 +243,18 @@ class StaticStep(OneStep):
                 for _ in range(1, WARM):
                     self.once()
             if on_host != graphs.on_host(device) or in_python(t) != before_it:
-                raise HandfulError("the model draws random numbers, or counts, on the host, which a graph cannot do")
+                raise graphs.Changed("the model draws random numbers, or counts, on the host, which a graph cannot do")
             if set(optimizer.state) != known:
                 raise HandfulError("some parameters get their first gradient later than others")
             self.back_to(places, before)
             self.run = graphs.captured(self.take, device)
             if not squares(first, self.once()) <= SAME**2 * squares(first, before):
                 raise HandfulError("a replayed step is not the step that was captured")
+        except BaseException:
+            back()  # in Python; else nothing has changed there
+            raise
         finally:
             self.back_to(places, before)
-            back()
             for parameter in set(optimizer.state) - known:
                 del optimizer.state[parameter]
             for parameter in t.objective.parameters:

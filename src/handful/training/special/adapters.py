@@ -8,6 +8,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from types import MethodType
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
+from handful.base.expression import signature
 from handful.base.machine import NARROW
 from handful.data.base import Batch, Value
 from handful.losses import ctc
@@ -142,10 +144,13 @@ def decodes(model: nn.Module) -> bool:
 
 
 def _parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
+    forward = model.forward
     try:
-        return inspect.signature(model.forward).parameters
+        own = getattr(forward, "__func__", None)
+        found = inspect.signature(forward) if own is None else signature(MethodType(own, 0))
     except (TypeError, ValueError):
         return {}
+    return found.parameters
 
 
 def target_argument(model: nn.Module, inputs: Sequence[str]) -> tuple[str, bool] | None:

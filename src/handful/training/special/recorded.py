@@ -29,16 +29,19 @@ from handful.training.step import ExactGradient
 from handful.training.training import Training
 from handful.training.watch.guards import non_finite
 
-FROM, SHAPES, AGAIN = 64, 4, 1024  # steps before one is recorded; shapes of mini-batches; steps from check to check
+FROM, SHAPES, AGAIN, SPARE = 64, 4, 1024, 16  # steps before one is recorded; shapes; steps from check to check;
+# of which so many may go another way
 SHORT = 0.005  # seconds: longer steps would gain less than it costs to record them
 DONE = "from step {:,} on torch's operations are called as recorded, without autograd and Python in between: same bits"
 NOT = "operations are not called as recorded: "
 _HOST = {"numpy", "tolist", "__array__", "__dlpack__", "data_ptr", "storage", "untyped_storage", "__reduce_ex__",
          "get_rng_state", "set_rng_state", "tensor_split"}  # fmt: skip
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_SEES = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.inplace_view}
+_SEES = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _MASKS = (torch.bool, torch.uint8)  # what is indexed by them has as many rows as they say
 _aten = torch.ops.aten
+_READ = _aten._local_scalar_dense.default
+Program = Callable[..., list[Tensor] | None]
 
 
 class At(NamedTuple):
@@ -76,8 +79,8 @@ class Looks(TorchFunctionMode):
 class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The operations of a block. Tensors have numbers: first those that are `known` before it.
 
-    read: numbers of those whose value was asked for; others: those that neither were known nor come from an operation.
-    """
+    read: numbers of those whose value was asked for; others: those that neither were known nor come from an operation;
+    fresh: numbers of those with memory of their own. What was asked if it is true is an operation, with the answer."""
 
     supports_higher_order_operators = True  # or they would fail
 
@@ -89,7 +92,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.operations, self.read, self.sees = list[Operation](), list[int](), False
         self.others, self.numbers, self.count = dict[int, Tensor](), dict[int, tuple[int, ref[Tensor]]](), 0
-        self.versions = list[int]()  # of the others, when they came
+        self.versions, self.fresh = list[int](), set[int]()  # of the others, when they came
         for tensor in known:
             self.add(tensor)
 
@@ -118,16 +121,18 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> object:
         given, named = self.noted(args), {name: self.noted(value) for name, value in (kwargs or {}).items()}
         out = func(*args, **(kwargs or {}))
-        if func is _aten._local_scalar_dense.default:
-            self.read.append(given[0].number)
+        if func is _READ:
+            asked = Operation(func, given, {"is": out}, [], False)
+            self.operations.append(asked) if type(out) is bool else self.read.append(given[0].number)
             return out
         by_number = func is _aten.index.Tensor and not any(i is not None and i.dtype in _MASKS for i in args[1])
-        self.sees |= not by_number and bool(_SEES & {*getattr(func, "tags", _SEES)})
-        match out:
-            case list() | tuple():
-                self.operations.append(Operation(func, given, named, [*map(self.add, out)], True))
-            case _:
-                self.operations.append(Operation(func, given, named, [self.add(out)], False))
+        tags = {*getattr(func, "tags", _SEES)}
+        turned = torch.Tag.inplace_view in tags  # as what a GRU gives
+        self.sees |= (not by_number and bool(_SEES & tags)) or (turned and given[0].number not in self.fresh)
+        many = type(out) in (list, tuple)
+        self.operations.append(last := Operation(func, given, named, [*map(self.add, out if many else [out])], many))
+        if turned or not (last.is_view or func._schema.is_mutable):
+            self.fresh.update(last.out)
         return out
 
     def same(self, other: "Recording") -> bool:
@@ -184,9 +189,10 @@ def simplified(r: Recording, held: Sequence[Tensor]) -> tuple[list[Operation], d
     return kept, fixed, same
 
 
-def program(r: Recording, held: Sequence[Tensor], inputs: int, wanted: Sequence[int]) -> Callable[..., list[Tensor]]:
+def program(r: Recording, held: Sequence[Tensor], inputs: int, wanted: Sequence[int]) -> Program:
     """The operations as one function of the inputs, whose numbers come behind those of the Tensors `held`: it gives
-    those wanted, and lets go what is not needed any more."""
+    those wanted, and lets go what is not needed any more; None as soon as something is true that was not, or the other
+    way round."""
     (kept, fixed, same), lines, scope = simplified(r, held), list[str](), dict[str, Any]()
 
     def name(value: Any) -> str:
@@ -212,21 +218,26 @@ def program(r: Recording, held: Sequence[Tensor], inputs: int, wanted: Sequence[
         needed |= used
         call = [*map(written, o.given), *(f"{key}={written(value)}" for key, value in o.named.items())]
         out = ", ".join(f"t{n}" if n >= 0 else "_" for n in o.out) + "," * o.listed
-        lines.append(f" {out} = {name(o.call._op)}({', '.join(call)})" + "".join(f"; del t{n}" for n in gone))
+        line = f" {out} = {name(o.call._op)}({', '.join(call)})"
+        if o.call is _READ:
+            line = f" if bool({call[0]}) is not {o.named['is']}: return None"
+        lines.append(line + "".join(f"\n del t{n}" for n in gone))
     head = f"def run({', '.join(f't{len(held) + k}' for k in range(inputs))}):"
     exec("\n".join([head, *reversed(lines), f" return {written(results)}"]), scope)
-    found: Callable[..., list[Tensor]] = scope["run"]
+    found: Program = scope["run"]
     return found
 
 
 @dataclass
 class Body:
-    """What is known of the steps of one shape: how one was recorded, it as a function, whether that was checked; of
-    which metrics it gives sums, of which what they see; which parameters have a gradient, where the weights lie."""
+    """What is known of the steps of one shape: how one was recorded, it as a function, whether that was checked, how
+    often it may still be seen to go another way; of which metrics it gives sums, of which what they see; which
+    parameters have a gradient, where the weights lie."""
 
     first: Recording | None = None
-    run: Callable[..., list[Tensor]] | None = None
+    run: Program | None = None
     checked: bool = False
+    spare: int = SPARE
     known: list[str] = field(default_factory=list)
     seen: list[Any] = field(default_factory=list)
     moved: list[nn.Parameter] = field(default_factory=list)
@@ -258,9 +269,18 @@ class Recorded:
             self.give_up("weights are put elsewhere")
             yield part
         elif body.checked and step.step % AGAIN:
-            self.take(step, body)
+            yield from () if self.take(step, body) else self.as_it_is(step, body)
         else:
             yield from self.check(step, body)
+
+    def as_it_is(self, step: ExactGradient, body: Body) -> Iterator[Batch]:
+        """Take a step in which something is true that was not when one was recorded, or the other way round."""
+        step.put_back()
+        step.objective.seed_dropout(step.dropout)
+        body.spare -= 1
+        if body.spare <= 0:
+            self.give_up("what they depend on differs from step to step")
+        yield step.part
 
     def places(self) -> list[int]:
         return [tensor.data_ptr() for tensor in self.held]
@@ -286,6 +306,8 @@ class Recorded:
             yield step.part
         body.moved = [p for p in step.objective.parameters if p.grad is not None]
         wanted = [at.number for at in recording.noted(left(step, body))]
+        same = body.first is not None and recording.same(body.first)
+        body.spare -= 1 if any(o.call is _READ for o in recording.operations) else body.spare
         unsure = why_unsure(self.t, before)
         whys = {
             "the model or its loss takes numbers out of Tensors": looks.taken or len(recording.read) != 2,  # our own
@@ -294,11 +316,11 @@ class Recorded:
             "the model changes weights or its input": versions != [tensor._version for tensor in given],
             "the model does more than to call them": in_python(self.t) != before or recording.changes_others(),
             "parameters share a gradient": len({*wanted[len(wanted) - len(body.moved) :]}) < len(body.moved),
-            "they differ from step to step": body.first is not None and not recording.same(body.first),
+            "they differ from step to step": body.first is not None and not (same or body.spare > 0),
         }
         if why := next((why for why, holds in whys.items() if holds), None):
             self.give_up(why)
-        elif body.first is None:
+        elif body.first is None or not same:
             body.first = recording
         else:
             body.run = program(recording, self.held, len(step.part.columns), [recording.read[1], *wanted])
@@ -309,12 +331,17 @@ class Recorded:
         """Take the step as it is, and hold what it comes to against what was recorded, to the bit."""
         assert body.run is not None
         before, found, buffers = in_python(self.t), None, step.objective.buffers
+        outputs: list[Tensor] | None = []
         with suppress(*MISTAKES, MemoryError), torch.no_grad():
-            outputs = body.run(*step.part.tensors().values())[1:]
-            found = bits(*outputs, *buffers, torch.default_generator.get_state())
+            outputs = body.run(*step.part.tensors().values())
+            found = outputs and bits(*outputs[1:], *buffers, torch.default_generator.get_state())
+        if outputs is None:
+            yield from self.as_it_is(step, body)
+            return
         step.put_back()
         step.objective.seed_dropout(step.dropout)
         yield step.part
+        body.spare = SPARE
         if found is None or found != bits(*left(step, body), *buffers, torch.default_generator.get_state()):
             self.give_up("they do not give the bits of the step itself")
         elif (now := in_python(self.t)) != before:
@@ -324,11 +351,13 @@ class Recorded:
                 self.write(DONE.format(step.step + 2))
             body.checked, self.evaluations.kept = True, now.values
 
-    def take(self, step: ExactGradient, body: Body) -> None:
-        """Steps 3 to 5 as they were recorded."""
+    def take(self, step: ExactGradient, body: Body) -> bool:
+        """Steps 3 to 5 as they were recorded, if all that was true in it is."""
         assert body.run is not None
         with torch.no_grad():
-            share, loss, weight, *more = body.run(*step.part.tensors().values())
+            if (found := body.run(*step.part.tensors().values())) is None:
+                return False
+        share, loss, weight, *more = found
         if not math.isfinite(loss.item()):
             raise non_finite(step.objective, step.part, step.step)
         k = len(body.known)
@@ -338,6 +367,7 @@ class Recorded:
             for parameter, gradient in zip(body.moved, more[k + 2 * len(body.seen) :], strict=True):
                 parameter.grad = gradient
         step.passing = False
+        return True
 
 
 def left(step: ExactGradient, body: Body) -> list[Tensor]:

@@ -8,6 +8,7 @@ import builtins
 import dis
 import functools
 import sys
+import weakref
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.keys import of_host
+from handful.data.base import Source
 from handful.training.training import Training
 from handful.transform.pipeline import Pipeline
 
@@ -116,6 +118,8 @@ class Reached:
                 self.all((value.__func__, value.__self__), name)
             case functools.partial():
                 self.all((value.func, value.args, value.keywords), name)
+            case weakref.ref():  # as recurrent layers have of their weights
+                self.add(value(), name)
             case functools._lru_cache_wrapper():
                 self.add(value.__wrapped__, name)
             case type():
@@ -215,6 +219,12 @@ def between(t: Training) -> Reached:
     own = [f for f in t.batches.transforms if type(f) is not Pipeline]
     called = t.schedule, t.rule, t.batch_size, t.state.callbacks.all
     return Reached(*called, own, t.state.optimizer, t.batches.source, calls=("forward", "step"))
+
+
+def may_change_rows(callbacks: Iterable[object], source: Source) -> bool:
+    """Whether callbacks reach something that a data set of the caller's looks at as it is read."""
+    called = Reached(*callbacks, calls=("__call__",))
+    return called.shares(Reached(source, calls=("__getitem__", "__getitems__")))
 
 
 def why_unsure(t: Training, reached: Reached) -> str | None:

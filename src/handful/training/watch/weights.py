@@ -120,11 +120,14 @@ def beside(model: nn.Module, loss: object = None) -> tuple[dict[str, object], di
     is larger than MOST numbers is left out."""
     forms: dict[str, object] = {}
     tensors: dict[str, Tensor] = {}
-    weights = set(map(id, chain(model.parameters(), model.buffers(), model.modules())))
     told = model.state_dict()
-    weights -= {id(buffer) for name, buffer in model.named_buffers() if name not in told}
     values = {name: holder[key] for name, (holder, key) in _held(model, loss).items()}
-    for name, value in (values | {n: v for n, v in told.items() if not isinstance(v, Tensor)}).items():
+    values |= {n: v for n, v in told.items() if not isinstance(v, Tensor)}
+    if not values:
+        return forms, tensors
+    weights = set(map(id, chain(model.parameters(), model.buffers(), model.modules())))
+    weights -= {id(buffer) for name, buffer in model.named_buffers() if name not in told}
+    for name, value in values.items():
         if (found := _packed(value, name, weights)) is not None:
             forms[name] = found[0]
             tensors |= found[1]
@@ -148,7 +151,10 @@ def _packed(value: object, name: str = "", weights: Collection[int] = ()) -> tup
 
 def marks(model: nn.Module, loss: object = None) -> dict[str, str]:
     """By which what is in `beside` is known again."""
-    forms, tensors = beside(model, loss)
+    return _marks(*beside(model, loss))
+
+
+def _marks(forms: Mapping[str, object], tensors: Mapping[str, Tensor]) -> dict[str, str]:
     real = {name: wide(torch.view_as_real(v) if v.is_complex() else v) for name, v in tensors.items()}
     sums = {name: [*v.shape, float(v.sum()), float(v.norm())] for name, v in real.items()}
     of = {name: [s for n, s in sums.items() if f"{n}.".startswith(f"beside.{name}.")] for name in forms}
@@ -160,7 +166,7 @@ def changed(
 ) -> tuple[dict[str, object], dict[str, Tensor]]:
     """What of `beside` is no longer as `marks` had it."""
     forms, tensors = beside(model, loss)
-    names = [name for name, mark in marks(model, loss).items() if mark != first.get(name)]
+    names = [name for name, mark in _marks(forms, tensors).items() if mark != first.get(name)]
     of = tuple(f"beside.{name}." for name in names)
     return {name: forms[name] for name in names}, {n: v for n, v in tensors.items() if f"{n}.".startswith(of)}
 
@@ -186,7 +192,8 @@ def put_beside(
 
 def as_now(model: nn.Module, loss: object = None) -> Callable[[], None]:
     """Keep what `beside` finds; a call of the result puts back what has changed since, any number of times."""
-    first, (forms, tensors) = marks(model, loss), beside(model, loss)
+    forms, tensors = beside(model, loss)
+    first = _marks(forms, tensors)
     tensors = {name: value.clone() for name, value in tensors.items()}
 
     def back() -> None:

@@ -40,6 +40,11 @@ class Window:
             self.metrics[name] = np.add.accumulate(rows)[-1].copy()  # in turn, however many there are at once
         return self
 
+    def copy(self) -> "Window":
+        """The window as a whole, to be added to by itself."""
+        whole = self.whole()
+        return Window(whole.loss, whole.weight, {name: sums.copy() for name, sums in whole.metrics.items()})
+
     def scores(self, metrics: Sequence[SumMetric] | None) -> dict[str, float]:
         """train_loss and train_<metric> over exactly the rows of the window. metrics None: of what a step of the
         caller's own has logged, each the pair of a sum and a number."""
