@@ -19,6 +19,9 @@ HEADS = {  # what stands above the rows -> the names of the columns
     "groups repeated": ([["id", "oven", "oven", "id"], ["bench", "temp", "kind", "state"]], ["oven temp", "id state"]),
     "units": ([["bench", "temp", "kind", "state"], ["", "[°C]", "", ""]], ["bench", "temp", "kind", "state"]),
     "plain units": ([["bench", "temp", "kind", "state"], ["-", "mm", "-", "-"]], ["bench", "temp", "kind", "state"]),
+    "types": ([["bench", "temp", "kind", "state"], ["int", "float", "string", "str"]], ["bench", "state"]),
+    "types and parts, as of Orange": ([["bench", "temp", "kind", "state"], ["d", "continuous", "a b", "d"],
+                                       ["", "", "meta", "class"]], ["bench", "state"]),
     "a title above": ([["Ovens 2026", "", "", ""], ["no", "oven", "", "no"], ["bench", "temp", "kind", "state"]],
                       ["no bench", "oven temp", "oven kind", "no state"]),
 }  # fmt: skip
@@ -40,7 +43,7 @@ def test_a_header_of_two_lines(head, delimiter, tmp_path):
     assert len(source.columns) == 4
     assert len(source) == len(ROWS)
     assert [column.kind for column in source.columns.values()] == ["number", "number", "category", "category"]
-    assert any("header has two lines" in note for note in source.notes)
+    assert any(f"header has {'three' if 'parts' in head else 'two'} lines" in note for note in source.notes)
     goal = list(source.columns)[3]
     run = handful.fit("table", path, target=goal, until="steps(3)", batch=8, lr=0.01, quiet=True)
     whole = run.outputs(path)
@@ -48,6 +51,35 @@ def test_a_header_of_two_lines(head, delimiter, tmp_path):
     named = pd.DataFrame([ROWS[5], ROWS[2]], columns=list(source.columns))
     for given in (few, named, named.to_dict("records")):
         assert torch.equal(run.outputs(given), whole[[5, 2]])
+
+
+@pytest.mark.parametrize(("text", "names", "rows"), [
+    (",0\n1821,269\n1822,321\n1823,585\n1824,871\n", ["", "0"], 4),  # pandas.Series.to_csv
+    ("# Regions\n# of the sea\n 1; north\n 2; south\n 3; south\n 4; north\n 5; north\n", ["column_0", "column_1"], 5),
+    ("# by hand, and by eye\na,b,c\n1,x,2.5\n2,y,2.5\n3,x,9.5\n", ["a", "b", "c"], 3),
+])  # fmt: skip
+@pytest.mark.parametrize("prepared", [False, True])
+def test_lines_above_rows(text, names, rows, prepared, tmp_path):
+    """An index of a series was a title, the first of numbered rows a header, a title with a comma in it a record."""
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    source = handful.prepare(path, tmp_path / "s") if prepared else handful.open(path)
+    assert (list(source.columns), len(source)) == (names, rows)
+
+
+@pytest.mark.parametrize("columns", [2, 3, 5])
+def test_columns_that_pandas_named_by_numbers_have_these_names(columns, tmp_path):
+    frame = pd.DataFrame(np.c_[np.arange(1, 9), np.arange(8 * (columns - 1)).reshape(8, -1) % 5])
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    source = handful.open(tmp_path / "t.csv")
+    assert (list(source.columns), len(source)) == ([str(i) for i in range(columns)], 8)
+    frame.to_csv(tmp_path / "u.csv", index=False, header=False)
+    assert len(handful.open(tmp_path / "u.csv")) == 8
+
+
+def test_rows_that_look_like_types_are_rows(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b,y\nc,d,s\n" + "d,c,n\nn,d,s\n" * 5)
+    assert len(handful.open(tmp_path / "t.csv")) == 11
 
 
 @pytest.mark.parametrize("text", [
@@ -84,8 +116,14 @@ def test_a_sheet_is_read_as_the_file_of_it(head, tmp_path, monkeypatch):
     lines, _ = HEADS[head]
     day = [dt.datetime(2020, 1, 1) + dt.timedelta(k) for k in range(40)]
     rows = [(*row, f"{k % 9:03d}", day[k]) for k, row in enumerate(ROWS)]
-    wide = [[*line, "", ""] for line in lines[:-1]] + [[*lines[-1], "code", "day"]] if "unit" not in head else [
-        [*lines[0], "code", "day"], [*lines[1], "", ""]]  # fmt: skip
+    more = [["code", "day"], ["str", "date"] if "types" in head else ["", ""], ["", ""]][: len(lines)]
+    if "unit" not in head and "types" not in head:  # the names are below
+        more = more[::-1]
+    more, named = [["", ""] for _ in lines], 0 if "unit" in head or "types" in head else len(lines) - 1
+    more[named] = ["code", "day"]
+    if "types" in head:
+        more[1] = ["str", "date"]
+    wide = [[*line, *two] for line, two in zip(lines, more, strict=True)]
     monkeypatch.setattr(pd, "ExcelFile", Book)
     monkeypatch.setattr(Book, "cells", [*wide, *rows])
     (tmp_path / "t.xlsx").write_bytes(b"PK")

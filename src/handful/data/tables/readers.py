@@ -217,7 +217,7 @@ def _any_text(where: str, o: Options) -> Arrays:
 
 READERS: dict[str, Callable[[str, Options], Arrays]] = {
     **dict.fromkeys(TABLES, open_table_file),
-    **dict.fromkeys((".data", ".dat", ".asc", ".prn", ".tab"), _any_text),
+    **dict.fromkeys((".data", ".dat", ".asc", ".prn", ".tab", ".ecsv"), _any_text),
     ".npy": _npy,
     ".npz": _npz,
     ".orc": _by_another(_orc),

@@ -20,6 +20,7 @@ from handful.data.tables.cells.headers import (
     names_in,
     shifted,
     two_lines,
+    typed,
 )
 from handful.data.tables.cells.reading import TIME_NAME
 from handful.data.tables.types import TEXT
@@ -33,6 +34,9 @@ _OF_TITLES = " ,;|\t\r\n\ufeff"  # around a title
 _COMMA, _POINT = re.compile(r"\s*[+-]?\d+,\d+\s*"), re.compile(r"\s*[+-]?\d+\.\d+\s*")
 VERSION = re.compile(r"\d{1,3}\.[0-3]?\d")
 _QUOTED = re.compile(r'"[^"]*"')
+
+
+TYPED = {2: "the second names types and is left out", 3: "those below the names, of types and parts, are left out"}
 
 
 class Dialect(NamedTuple):
@@ -68,7 +72,7 @@ class Dialect(NamedTuple):
             decimals = ", and decimals are written with ','" if self.decimal == "," else ""
             found.append(f"values are separated by '{self.separator}'{decimals}.")
         if self.title:
-            line = self.skip + 1 - 2 * bool(self.below) - bool(self.shape)
+            line = self.skip + 1 - (2 + (self.below == TYPED[3])) * bool(self.below) - bool(self.shape)
             found.append(f"the header is in line {line}; what stands before it is left out: '{self.title}'.")
         if self.classes:
             found.append(
@@ -78,7 +82,7 @@ class Dialect(NamedTuple):
         elif self.shape:
             found.append(f"{self.shape}.")
         elif self.below:
-            found.append(f"the header has two lines: {self.below}.")
+            found.append(f"the header has {'three' if self.below == TYPED[3] else 'two'} lines: {self.below}.")
         elif self.names:
             found.append(
                 f"the first line holds values, not names: the columns are named {self.names[0]} to {self.names[-1]}."
@@ -131,6 +135,9 @@ def find(head: bytes, ending: str, trained: Dialect | None = None) -> Dialect:
     text = unpadded(text, padded) if padded else text
     skip, title = _before_header(text, cut, separators, trained)
     text = text.split("\n", skip)[skip]
+    if lines := next(filter(None, (typed(_records(text, s, cut)) for s in separators if s in text)), 0):
+        first, *_, text = text.split("\n", lines)
+        text = f"{first}\n{text}"
     found = _as_trained(text, cut, separators, trained) if trained else _of_new(text, cut, separators)
     found = found._replace(
         skip=skip, title=title, padded=bool(padded) and found.separator == padded, comments=comment is not None
@@ -138,6 +145,8 @@ def find(head: bytes, ending: str, trained: Dialect | None = None) -> Dialect:
     if found.gaps:
         return found
     records = _records(text, found.separator, cut)
+    if lines and records and not found.names:
+        return found._replace(skip=skip + lines, names=tuple(map(str.strip, records[0])), below=TYPED[lines])
     if named := _named(comment, found.separator, records):
         return found._replace(names=named, shape=f"the columns are named in a line that begins with #: {named[0]}")
     if found.names or not records:
@@ -261,7 +270,12 @@ def _before_header(text: str, cut: bool, separators: Sequence[str], trained: Dia
             )
         if header:
             return skip, title
-        if '"' in line or any(len([cell for cell in line.split(s) if cell.strip()]) > 1 for s in separators):
+        cells = [[cell.strip() for cell in line.split(s)] for s in separators]
+        indexed = any(
+            len(found) == 2 and found[1] and not found[0] for found in cells
+        )  # pandas: a series and its index
+        comment = line.startswith("#") and not any(agree(_records("\n".join(lines[skip:]), s, cut)) for s in separators)
+        if '"' in line or indexed or (not comment and any(len([*filter(None, found)]) > 1 for found in cells)):
             break
     return 0, ""
 

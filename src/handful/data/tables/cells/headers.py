@@ -12,6 +12,31 @@ NUMBER = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*")
 _DIGIT = re.compile(r"\d")
 NOTHING = {"", "?", "na", "n/a", "nan", "null", "<null>", "-", "none"}
 
+# how programs name the types of columns in a line below the names, Orange by a letter, with their part in a third line
+_TYPE = re.compile(
+    r"bool(ean)?|categor(y|ical)|char|continuous|date|(date)?time|timestamp|discrete|double|enum|factor|float(32|64)?|"
+    r"int(32|64|eger)?|logical|num(ber|eric)|object|real|str(ing)?|text|varchar|[cdnst]|"
+)
+_PARTS = {"class", "c", "meta", "m", "i", "ignore", "weight", "w", "target", "feature", ""}
+
+
+def typed(records: list[list[str]]) -> int:
+    """How many lines a header has of which the second names the types of columns, and a third, with blanks, their
+    part; 0 where it has none such.
+
+    >>> typed([["size", "kind"], ["c", "d"], ["", "class"], ["5.1", "a"]]), typed([["x", "y"], ["c", "d"], ["d", "c"]])
+    (3, 0)
+    """
+    names, kinds, third = [[cell.strip().lower() for cell in record] for record in [*records, [], [], []][:3]]
+    if len(names) < 2 or len(kinds) != len(names) or not any(kinds) or {*kinds} >= {*names}:
+        return 0
+    listed = [kind for kind in kinds if not _TYPE.fullmatch(kind)]  # Orange may list the values of a column
+    if listed and ("" in kinds or 2 * len(listed) > len(kinds) or not all(" " in values for values in listed)):
+        return 0
+    parts = any(third) and (len(third) < len(names) or "" in third) and {*third} <= _PARTS
+    below = zip(*(record for record in records[2:] if len(record) == len(names)), strict=True)
+    return 3 if parts else 2 * any(kind and is_numeric(values) for kind, values in zip(kinds, below, strict=False))
+
 
 def two_lines(records: list[list[str]]) -> tuple[tuple[str, ...], str] | None:
     """(the names of columns, what is said of it) where two records of words stand over numbers: names in groups, of
@@ -87,6 +112,8 @@ def is_values(records: list[list[str]]) -> bool:
         return all(map(NUMBER.fullmatch, first)) and len(set(first)) < len(first)
     numeric = [is_numeric(values) for values in below]
     words = [i for i, value in enumerate(first) if value.strip().lower() not in NOTHING and not NUMBER.fullmatch(value)]
+    if any(map(_counts_on, first, below)) and first != [str(i) for i in range(len(first))]:  # as pandas names columns
+        return True
     numbers = [i for i in range(len(first)) if NUMBER.fullmatch(first[i])]
     if any(numeric[i] for i in words) or not all(numeric[i] or first[i] in below[i] for i in numbers):
         return False
@@ -99,6 +126,12 @@ def is_values(records: list[list[str]]) -> bool:
     even = rises and all(math.isclose(step, steps[0], rel_tol=1e-3) for step in steps)
     whole = rises and all(first[i].strip().isdigit() for i in numbers)
     return any(seen) or not ((even and (whole or len(numbers) > 2)) or (whole and (words or len(numbers) > 4)))
+
+
+def _counts_on(first: str, below: tuple[str, ...]) -> bool:
+    """Whether whole numbers count on from the first, one by one, as the numbers of rows do."""
+    counted = [int(value) if value.strip().isdigit() else -1 for value in (first, *below)]
+    return len(counted) > 4 and counted[0] in (0, 1) and all(b - a == 1 for a, b in itertools.pairwise(counted))
 
 
 @lru_cache(512)
