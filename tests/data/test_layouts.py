@@ -116,9 +116,6 @@ def test_a_sheet_is_read_as_the_file_of_it(head, tmp_path, monkeypatch):
     lines, _ = HEADS[head]
     day = [dt.datetime(2020, 1, 1) + dt.timedelta(k) for k in range(40)]
     rows = [(*row, f"{k % 9:03d}", day[k]) for k, row in enumerate(ROWS)]
-    more = [["code", "day"], ["str", "date"] if "types" in head else ["", ""], ["", ""]][: len(lines)]
-    if "unit" not in head and "types" not in head:  # the names are below
-        more = more[::-1]
     more, named = [["", ""] for _ in lines], 0 if "unit" in head or "types" in head else len(lines) - 1
     more[named] = ["code", "day"]
     if "types" in head:

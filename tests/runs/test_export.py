@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import safetensors
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import handful
@@ -369,3 +370,42 @@ def test_rows_of_different_lengths_come_padded_with_what_follows_from_their_leng
 
         found = onnxruntime.InferenceSession(str(file)).run(None, given)[0]
     np.testing.assert_allclose(found, right, atol=2e-6)
+
+
+class Ends(nn.Linear):
+    """Ends in a function that an exporter may write as what it comes to near 0 alone."""
+
+    def __init__(self, end):
+        super().__init__(3, 1)
+        self.end = end
+
+    def forward(self, x):
+        return self.end(super().forward(x))
+
+
+ENDS = {
+    "logsigmoid": F.logsigmoid, "logaddexp": lambda h: torch.logaddexp(h, h - 1),
+    "logaddexp2": lambda h: torch.logaddexp2(h, h), "softplus": F.softplus,
+    "pool": lambda h: F.avg_pool2d(h.view(-1, 1, 1, 1).repeat(1, 1, 3, 3), 2, 1, divisor_override=3).flatten(1)[:, :1],
+    "padded": lambda h: F.avg_pool3d(h.view(-1, 1, 1, 1, 1).repeat(1, 1, 2, 2, 2), 2, 1, 1, count_include_pad=False,
+                                     divisor_override=5).flatten(1)[:, :1],
+}  # fmt: skip
+
+
+@onnx
+@pytest.mark.parametrize("end", ENDS)
+def test_far_from_zero_onnx_runtime_gives_what_the_model_does(end, tmp_path):
+    x = np.random.default_rng(0).normal(size=(ROWS, 3)).astype("float32")
+    run = handful.fit(Ends(ENDS[end]), (x, x.sum(1)), loss="mse", preprocess="none", **HOW)
+    far = np.concatenate([x, 60 * x, -200 * x])
+    found, _ = by_runtime(run, tmp_path / "m.onnx", {"x": far})
+    np.testing.assert_allclose(found.ravel(), run.predict(far).ravel(), rtol=1e-4, atol=1e-4)
+
+
+@onnx
+def test_a_mean_that_onnx_cannot_write_is_named(tmp_path):
+    squares = lambda h: h.view(-1, 1, 1, 1).repeat(1, 1, 3, 3)
+    end = lambda h: F.avg_pool2d(squares(h), 2, ceil_mode=True, divisor_override=3).flatten(1)
+    run = handful.fit(Ends(end), (torch.randn(40, 3), torch.arange(40) % 4), **HOW)
+    with pytest.raises(HandfulError, match=r"torch.onnx cannot write Ends; export .pt2 \(.*divisor_override and ceil"):
+        run.export(tmp_path / "m.onnx")

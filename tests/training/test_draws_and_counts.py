@@ -301,6 +301,28 @@ def test_rows_that_are_drawn_are_read_at_each_step(draw: Callable[[], Any]) -> N
     assert "rows beside it" not in "".join(notes)  # of a single layer
 
 
+def test_imaginary_parts_that_are_drawn_are_read_at_each_step() -> None:
+    imaginary = np.random.default_rng(0)
+    data = Draws(lambda: 1j * imaginary.random())
+    assert any("gives other values" in note for note in handful.open(data).notes)
+    assert not any("gives other values" in note for note in handful.open(Draws(lambda: 1j)).notes)
+
+
+class Unbound:
+    """Stands for an object that is not there, as a web framework's does outside of a request."""
+
+    def __getattribute__(self, name: str) -> object:
+        raise RuntimeError(f"no {name} here")
+
+
+def test_a_callback_that_reaches_what_cannot_be_looked_at() -> None:
+    there = Unbound()
+    run = handful.fit(
+        nn.Linear(6, 3), Draws(lambda: 0.0), callbacks=[lambda event, info: there and None], **{**HOW, "valid": None}
+    )
+    assert run.state.step == 6
+
+
 def test_rows_that_a_callback_changes_are_those_of_a_plain_loop() -> None:
     data = Draws(lambda: data.more)
     data.more = 0.0

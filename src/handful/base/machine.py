@@ -16,6 +16,18 @@ def wide(values: "Tensor") -> "Tensor":
     return (values.cpu() if values.device.type in NARROW else values).double()
 
 
+def in_bytes(values: "Tensor") -> bytes:
+    """The numbers of a Tensor as they lie in memory, row by row.
+
+    >>> import torch
+    >>> in_bytes(torch.tensor([1, 2], dtype=torch.int16))
+    b'\\x01\\x00\\x02\\x00'
+    """
+    import torch
+
+    return values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
 def memory_budget() -> int:
     """A quarter of this machine's memory, in bytes: what decoded images may use at most."""
     try:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
+from handful.base.machine import in_bytes
 from handful.batches.batches import Batches
 from handful.compare.gradient_variance import plain_rows
 from handful.data.base import Source
@@ -230,7 +231,7 @@ def fingerprint(model: nn.Module) -> str:
     for name, value in model.state_dict().items():
         if isinstance(value, Tensor):
             digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            digest.update(in_bytes(value))
     return digest.hexdigest()[:16]
 
 

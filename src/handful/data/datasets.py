@@ -17,6 +17,7 @@ from torch.utils.data import Subset as TorchSubset
 from handful.base.errors import MISTAKES, HandfulError
 from handful.base.errors import some as some_of
 from handful.base.keys import drawn
+from handful.base.machine import in_bytes
 from handful.data.arrays import Arrays
 from handful.data.base import Column, Ragged, Rows, Source, Value
 from handful.data.containers import as_dict, named
@@ -227,8 +228,7 @@ class DatasetRows(Source):
         if not o.collate and self._differs(some):
             self.serial = True
             self.notes.append(
-                f"{o.name} gives other values whenever a row is read, and not by the generators of Python, NumPy and "
-                "torch alone, which are keyed: another run, or one that goes on, sees others."
+                f"{o.name} gives other values whenever a row is read, by what is not keyed: another run sees others."
             )
         if left:
             self.notes.append(f"Left out, as they cannot become Tensors (collate=... makes such): {some_of([*left])}.")
@@ -238,7 +238,7 @@ class DatasetRows(Source):
         with suppress(HandfulError):  # named later
             reads = [drawn(lambda: self.read(rows))[0].values() for _ in range(3)]
             each = [[v.values if isinstance(v, Ragged) else v for v in read] for read in reads]
-            plain = [[v.float().numpy().tobytes() if isinstance(v, Tensor) else v for v in read] for read in each]
+            plain = [[in_bytes(v) if isinstance(v, Tensor) else v for v in read] for read in each]
             return any(other != plain[0] for other in plain)
         return False
 
@@ -324,10 +324,10 @@ class DatasetRows(Source):
     def _array(self, key: str, value: object, row: int) -> Tensor:
         if isinstance(value, Tensor):
             return value.detach().cpu()
-        pixels = np.asarray(value)
-        if hasattr(value, "getbands"):  # a Pillow image: channels first
-            return torch.tensor(pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0))
         try:
+            pixels = np.asarray(value)
+            if hasattr(value, "getbands"):  # a Pillow image: channels first
+                return torch.tensor(pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0))
             return torch.tensor(pixels)
         except (TypeError, ValueError) as error:
             kind = type(value).__name__

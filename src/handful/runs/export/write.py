@@ -5,13 +5,15 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
@@ -68,7 +70,7 @@ def write_onnx(program: Program, facts: Facts, path: Path) -> None:
     exported = traced(program)
     try:
         with _quiet():
-            exported = exported.run_decompositions(_IN_DOUBLE)
+            exported = exported.run_decompositions(_REWRITTEN)
             made = torch.onnx.export(
                 exported, dynamo=True, verbose=False, input_names=names, output_names=[program.gives]
             )
@@ -135,10 +137,36 @@ def _only_in_double(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]
     return lambda x: f(x) if x.dtype == torch.float64 else NotImplemented
 
 
-# ONNX Runtime 1.32 has no kernels for these in float64, which dates and long tails are computed in.
-_IN_DOUBLE: dict[Any, Callable[[Tensor], Tensor]] = {
+def _log_sum(a: Tensor, b: Tensor, base: float) -> Tensor:
+    """log(base^a + base^b), of infinities too."""
+    of_two = torch.maximum(a, b) + (-(a - b).abs() * math.log(base)).exp().log1p() / math.log(base)
+    return torch.where(a == b, a + math.log(2) / math.log(base), of_two)
+
+
+def _avg_pool(pool: Callable[..., Any]) -> Callable[..., Any]:
+    def rewritten(
+        x: Tensor, kernel: list[int], stride: Sequence[int] = (), padding: int | Sequence[int] = 0, ceil: bool = False,
+        pad_counts: bool = True, divisor: int | None = None,
+    ) -> Any:  # fmt: skip
+        if divisor is None:
+            return NotImplemented
+        if ceil:
+            raise NotImplementedError("a mean over places with divisor_override and ceil_mode")
+        return pool(x, kernel, stride or None, padding) * (math.prod(kernel) / divisor)
+
+    return rewritten
+
+
+# ONNX Runtime 1.32 has no kernels for the first two in float64, which dates and long tails are computed in. The others
+# torch.onnx writes as what they come to near 0 alone, log(sigmoid(x)), log(exp(a) + exp(b)), or without a divisor.
+_REWRITTEN: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.cos.default: _only_in_double(lambda x: (x + math.pi / 2).sin()),
     torch.ops.aten.asinh.default: _only_in_double(lambda x: x.sign() * (x.abs() + (x * x + 1).sqrt()).log()),
+    torch.ops.aten.log_sigmoid.default: lambda x: -F.softplus(-x),
+    torch.ops.aten.logaddexp.default: partial(_log_sum, base=math.e),
+    torch.ops.aten.logaddexp2.default: partial(_log_sum, base=2.0),
+    torch.ops.aten.avg_pool2d.default: _avg_pool(F.avg_pool2d),
+    torch.ops.aten.avg_pool3d.default: _avg_pool(F.avg_pool3d),
 }
 
 

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from handful.base.errors import MISTAKES
+from handful.base.machine import in_bytes
 from handful.base.plan import Plan
 from handful.data.base import Batch
 from handful.optim.parts import needs_closure
@@ -151,8 +152,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def bits(*tensors: Tensor) -> list[object] | None:
     """What Tensors of the same numbers have in common; None where they have no plain numbers."""
     with suppress(*MISTAKES):
-        plain = [tensor.detach().contiguous() for tensor in tensors]
-        return [(p.dtype, p.shape, p.reshape(-1).view(torch.uint8).numpy().tobytes()) for p in plain]
+        return [(tensor.dtype, tensor.shape, in_bytes(tensor)) for tensor in tensors]
     return None
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from handful.base.errors import MISTAKES
 from handful.base.keys import of_host
 from handful.data.base import Source
 from handful.training.training import Training
@@ -90,6 +91,14 @@ class Reached:
         if id(value) in self.met:
             return
         self.met[id(value)] = value
+        try:
+            self.inside(value, name)
+        except MISTAKES:  # as of an object that stands for another, which is not there
+            self.met.pop(id(value))
+            self.is_unknown(name)
+
+    def inside(self, value: Any, name: str) -> None:
+        """What an object holds, or calls."""
         match value:
             case Tensor():
                 self.named(vars(value) if type(value) in (Tensor, nn.Parameter) else {}, ())
@@ -270,7 +279,7 @@ def compiled(owner: type) -> bool:
 
 def is_plain(value: object) -> bool:
     """Whether it is compared by value, and never changes."""
-    return isinstance(value, _PLAIN)
+    return issubclass(type(value), _PLAIN)
 
 
 def may_change(value: object) -> bool:
