@@ -5,13 +5,13 @@
 # relative position two places have (Swin and its kin look up a table by it), an order of features, the bins of a histogram, a count. The guess:
 # they are copied, as an average of indices means nothing; and if averaged, a constant's average is the constant, so it makes no difference.
 #
-# It is k * 0.9999 + k * (1 - 0.9999), computed in float32, and cut off at the point when it is written back to the integers. Where the sum is 10.999999, an 11
-# becomes a 10, at the first update, and what has become a 10 stays or falls again. Which numbers it hits depends on the decay: of those of a window of
-# 7 x 7 (0 to 168) none at 0.99 or 0.999, a sixth at 0.9999, a quarter at 0.9; of 0 to 49,999 one in five at 0.9999, by up to 9. The averaged model then looks up its neighbours' entries: with
-# weights that have not moved by a bit, it is another function than the model. Counts (num_batches_tracked) are worse off: an average that is cut
-# off each time moves only when the distance is 1 / (1 - decay), so that after 1,000 batches at 0.9999 it is where it was. Booleans stay. The
-# plain average (SWA) is right. Lightning's EMAWeightAveraging has use_buffers=True unless told otherwise. Way out: use_buffers=False, then copy
-# the buffers; or non-floating buffers set back after each update.
+# It is k * 0.9999 + k * (1 - 0.9999), computed in float32, and cut off at the point when it is written back to the integers. Where the sum is 10.999999, an
+# 11 becomes a 10, at the first update, and what has become a 10 stays or falls again. Which numbers it hits depends on the decay: of those of a
+# window of 7 x 7 (0 to 168) none at 0.99 or 0.999, a sixth at 0.9999, a quarter at 0.9; of 0 to 49,999 one in five at 0.9999, by up to 9. The
+# averaged model then looks up its neighbours' entries: with weights that have not moved by a bit, it is another function than the model. Counts
+# (num_batches_tracked) are worse off: an average that is cut off each time moves only when the distance is 1 / (1 - decay), so that after 1,000
+# batches at 0.9999 it is where it was. Booleans stay. The plain average (SWA) is right. Lightning's EMAWeightAveraging has use_buffers=True unless
+# told otherwise. Way out: use_buffers=False, and the buffers copied; or those of whole numbers set back after each update.
 #
 # Output seen (CPU, x86_64, Python 3.11):
 #   decay 0.9: weights the same True, indices changed 661 of 2401, outputs off by more than 1: some

@@ -7,10 +7,10 @@
 # error that names the value; Arrow and pandas widen the column to float. A word in a column of numbers does end duckdb's query, so it looks.
 #
 # A fraction in a column that looked whole is *cast*: 0.5 is read as 1 from a CSV file and as 0 from JSON (which rounds a half to the even side). The
-# type says BIGINT, nothing is printed, and rejected rows, asked for with store_rejects, are none. So a score that is 0 or 1 for old rows and a probability
-# for new ones, a price without cents at the head of the file, hours that were whole until someone wrote 7.5, a mask of soft labels: the target is
-# rounded for all rows behind the sample. A test of some thousand rows is right, as the sample holds
-# the whole file. Numbers written as 3.0 are floats from row 1. Way out: sample_size=-1, or the types written down.
+# type says BIGINT, nothing is printed, and rejected rows, asked for with store_rejects, are none. So of a score that is 0 or 1 for old rows and a
+# probability for new ones, a price without cents at the head of the file, hours that were whole until someone wrote 7.5, a mask of soft labels, all
+# rows behind the sample are rounded. A test of some thousand rows is right, as the sample holds the whole file. Numbers written as 3.0 are floats from
+# row 1. Way out: sample_size=-1, or the types written down.
 #
 # Output seen (x86_64, Python 3.11), 30,000 rows, whole numbers but for the last 5,000:
 #   written in the last rows: [0.5, 1.5, 2.75, 0.25]

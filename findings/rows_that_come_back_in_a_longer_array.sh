@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # zarr 3.1.6 and tensorstore 0.1.86 against h5py 3.16.0: rows that were cut off an array are there again when it grows, as many as its chunks decide.
 #
-# A chunked array is a log of a run, a buffer of features, the predictions so far: extended ahead of the work, -1 (the fill value) where nothing has been
-# written, and cut back where the run is set back to an earlier step. Who then goes on asks which rows are still -1, and computes those. HDF5 does
+# A chunked array is a log of a run, a buffer of features, the predictions so far: extended ahead of the work, -1 (the fill value) where nothing has
+# been written, and cut back where the run is set back to an earlier step. Who then goes on asks which rows are still -1, and computes those. HDF5 does
 # as one expects: what was cut off is gone, and growing gives fill values.
 #
-# In a zarr store `resize` deletes chunks that lie outside, and the chunk at the edge stays as it is on the disk, with the rows that were cut off in it. Growing
-# only changes the length, and these rows are read again: steps 7 and 8 of a run that is at 6 are "done", with the numbers of the run that was given up.
-# With chunks of 4 it is up to 3 rows, with shards of 512 up to 511, and whether it is any depends on where the cut falls: a test with a round number
-# passes. Appending after the cut writes over some, and leaves those behind. tensorstore does the same;
-# so a file moved from HDF5 to zarr changes what a resize means. Reported for zarr in 2022 (issue 1017). The page says of
-# resize that outside chunks are deleted. Way out: write the fill value over the rows before cutting them off.
+# In a zarr store `resize` deletes chunks that lie outside, and the chunk at the edge stays as it is on the disk, with the rows that were cut off in it.
+# Growing only changes the length, and these rows are read again: steps 7 and 8 of a run that is at 6 are "done", with the numbers of the run that was
+# given up. With chunks of 4 it is up to 3 rows, with shards of 512 up to 511, and whether it is any depends on where the cut falls: a test with a round
+# number passes. Appending after the cut writes over some, and leaves those behind. tensorstore does the same; so a file moved from HDF5 to zarr changes
+# what a resize means. Reported for zarr in 2022 (issue 1017). The page says of resize that outside chunks are deleted. Way out: write the fill value
+# over the rows before cutting them off.
 #
 # Output seen (x86_64, Python 3.11), rows 1 to 10 written, cut to 6, grown to 12; fill value -1:
 #   h5py, chunks of 4:              1 2 3 4 5 6 -1 -1 -1 -1 -1 -1
