@@ -210,7 +210,8 @@ def _maker(
                 raise HandfulError(f"there is no optimizer '{spec}'.{did_you_mean(spec, _KINDS)}")
             name, options = expression.parse(spec, _TEXTS, "optimizer")
             own = {key: Choice(options.pop(key), "given") for key in ("lr", "weight_decay") if key in options}
-            maker = _named(name, model, notes)._replace(options=options)
+            make = partial(_muon, model, notes) if name == "muon" else partial(_torchs, _KINDS[name], model)
+            maker = _Maker(name, make, _takes(name), options)
             decays = "weight_decay" in (maker.takes or ())
             decay = decay or own.get("weight_decay") or (_default_l2(name, model) if decays else None)
             return maker, rate or own.get("lr") or _default_lr(name, model), decay
@@ -253,12 +254,6 @@ def _text(name: str) -> Callable[..., tuple[str, dict[str, object]]]:
 
 
 _TEXTS = {name: _text(name) for name in names}
-
-
-def _named(name: str, model: nn.Module, notes: list[str]) -> _Maker:
-    if name == "muon":
-        return _Maker(name, partial(_muon, model, notes), _takes(name))
-    return _Maker(name, partial(_torchs, _KINDS[name], model), _takes(name))
 
 
 def _called(make: Callable[..., Optimizer]) -> _Maker:

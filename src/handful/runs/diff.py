@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from handful.base.plan import Plan, Row, versions_of
+from handful.base.plan import Row, versions_of
 from handful.report.tables import print_table
 from handful.training.watch.folder import RunFolder
 
@@ -45,8 +45,15 @@ def diff(first: Path, second: Path) -> Difference:
     a, b = (RunFolder(path) for path in (first, second))
     plans, histories = (a.plan(), b.plan()), (a.history(), b.history())
     names = (str(first), str(second))
-    facts = [{**versions_of(f.path / "plan.toml"), **_choices(plan)} for f, plan in zip((a, b), plans, strict=True)]
-    rows = _unlike(names, *facts)
+    left, right = (
+        versions_of(f.path / "plan.toml") | {name: str(choice.value) for name, choice in plan.choices.items()}
+        for f, plan in zip((a, b), plans, strict=True)
+    )
+    rows = [
+        {"what": what, names[0]: left.get(what, ABSENT), names[1]: right.get(what, ABSENT)}
+        for what in left | right
+        if left.get(what) != right.get(what)
+    ]
     for i, plan in enumerate(plans):
         alone = [note for note in plan.notes if note not in plans[1 - i].notes]
         rows += [{"what": "note", names[i]: note, names[1 - i]: ABSENT} for note in alone]
@@ -58,15 +65,3 @@ def diff(first: Path, second: Path) -> Difference:
 
 def timeless(row: Row) -> Row:
     return {name: value for name, value in row.items() if name != "seconds"}
-
-
-def _choices(plan: Plan) -> dict[str, str]:
-    return {name: str(choice.value) for name, choice in plan.choices.items()}
-
-
-def _unlike(names: tuple[str, str], a: dict[str, str], b: dict[str, str]) -> list[Row]:
-    return [
-        {"what": what, names[0]: a.get(what, ABSENT), names[1]: b.get(what, ABSENT)}
-        for what in a | b
-        if a.get(what) != b.get(what)
-    ]

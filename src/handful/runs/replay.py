@@ -22,7 +22,7 @@ from handful.report.markup import picture_grid, sound_list, table_html, tiles
 from handful.report.tables import Grid, print_table
 from handful.report.words import say_count, say_number, say_value_of
 from handful.runs.diff import timeless
-from handful.runs.judge.examples import shorten, titled
+from handful.runs.judge.examples import titled
 from handful.runs.judge.tally import row_losses
 from handful.runs.shown import SEEN, Shown, shown
 from handful.training.loop import StepByStep
@@ -92,16 +92,11 @@ class Replay:
         known = [{} if self.losses is None else {"loss": float(self.losses[i])} for i in range(len(self.rows))]
         return [{"row": int(self.rows[i]), **known[i], **self.shown.holds[i]} for i in self.order().tolist()]
 
-    def _titled(self, most: int) -> list[Row]:
-        return titled(self.listed()[:most], self.shown.units)
-
     def show(self, most: int = 10) -> None:
         """Print the step, its rows of highest loss, and its layers."""
         print("\n".join(f"{name}: {value}" for name, value in self._facts()))
         print("\nrows, of highest loss first:")
-        print_table(
-            [{k: shorten(v, 60) if isinstance(v, str) else v for k, v in r.items()} for r in self._titled(most)]
-        )
+        print_table(titled(self.listed()[:most], self.shown.units, length=60))
         print()
         print_table(self.layers)
         for sentence in filter(None, (self.problem, self.differs)):
@@ -115,7 +110,7 @@ class Replay:
         return facts if self.rate is None else [*facts, ("learning rate", say_number(self.rate))]
 
     def write(self, path: str | Path) -> Path:
-        listed, grids = self._titled(_LISTED), list[Part]()
+        listed, grids = titled(self.listed()[:_LISTED], self.shown.units), list[Part]()
         captions = [_caption(row) for row in listed]
         if sounds := self.shown.sounds:
             grids.append(sound_list(sounds, captions[: len(sounds)]))

@@ -44,10 +44,6 @@ def is_text(x: Input) -> bool:
     return False
 
 
-def is_mixed(x: Input) -> bool:
-    return isinstance(x, Frame) and any(_is_other(x[name]) for name in x.columns)
-
-
 def _is_other(column: FrameColumn) -> bool:
     if hasattr(column.dtype, "is_numeric"):  # polars
         return not column.dtype.is_numeric()
@@ -83,7 +79,8 @@ def checked(
     """
     reset = fitted is None
     if reset:
-        estimator.mixed_ = is_mixed(x) or is_text(x)
+        others = isinstance(x, Frame) and any(_is_other(x[name]) for name in x.columns)
+        estimator.mixed_ = others or is_text(x)
     if not estimator.mixed_:
         found: Input = validate_data(
             estimator, x, reset=reset, ensure_all_finite=finite, allow_nd=True, accept_sparse="csr",
