@@ -20,9 +20,8 @@ from PIL import Image
 from handful.base.errors import HandfulError
 from handful.base.plan import Choice, Plan
 from handful.report.curves import curves, speed
-from handful.report.document import Page, Section
+from handful.report.document import Page, Section, picture_grid, table_html
 from handful.report.figure import figure_lines
-from handful.report.markup import picture_grid, table_html
 from handful.report.page import Judged, headline, main_score, run_page
 from handful.report.tables import Grid
 from handful.report.traces import DASHES, PALETTE, Band, Line, Marker, thin

@@ -10,12 +10,12 @@ import typer
 
 from handful.base.errors import HandfulError, no_option, shown
 from handful.base.version import __version__
-from handful.cli import data, results, training, watch
+from handful.cli import results, training, watch
 from handful.cli.flags import app
 from handful.plan.config import OPTIONS
 
 OWN = {"budget", "seeds", "seconds", "epochs", "lrs", "reach", "steps"}  # of a command, not of `fit`
-COMMANDS = (training, results, watch, data)  # imported: their commands are known to `app`
+COMMANDS = (training, results, watch)  # imported: their commands are known to `app`
 USAGE: type[Exception] = typer.BadParameter.__mro__[1]  # click's UsageError, wherever this typer has click
 
 

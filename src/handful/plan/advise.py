@@ -20,9 +20,8 @@ from handful.plan.probe.memory import Memory
 from handful.plan.probe.noise_scale import NoiseScale
 from handful.plan.probe.step_time import Throughput
 from handful.plan.scaling import Link, RankRow, as_text, measure_link, predict
-from handful.report.document import Page, Part, Section
+from handful.report.document import Page, Part, Section, bullet_list, choices_html, table_html
 from handful.report.figure import Figure, figure_lines
-from handful.report.markup import bullet_list, choices_html, table_html
 from handful.report.tables import Grid, text_table
 from handful.report.traces import Band, Floats, Line, Marker
 from handful.report.words import say_bytes, say_count, say_number, say_seconds

@@ -11,8 +11,17 @@ from markupsafe import Markup
 
 from handful.base.plan import Choice
 from handful.report.curves import SETTINGS, History, best, column, curves, curves_of, kept_row, speed
-from handful.report.document import Page, Part, Section
-from handful.report.markup import bullet_list, choices_html, folded, preformatted, table_html, tiles
+from handful.report.document import (
+    Page,
+    Part,
+    Section,
+    bullet_list,
+    choices_html,
+    folded,
+    preformatted,
+    table_html,
+    tiles,
+)
 from handful.report.tables import Grid
 from handful.report.words import (
     as_float,

@@ -23,8 +23,7 @@ from handful.models.base import seeded
 from handful.plan.build import assemble
 from handful.plan.config import OPTIONS, ConfigOptions, TrainingOptions, spelled_out
 from handful.runs.run import Run
-from handful.sklearn.inputs import Array, Input, as_floats, checked, columns_of
-from handful.sklearn.linear import affine
+from handful.sklearn.inputs import Array, Input, affine, as_floats, checked, columns_of
 from handful.training.objective import Objective
 from handful.training.watch.history import History
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from handful.base.errors import HandfulError
 from handful.base.files import a_file, write_text
-from handful.base.threads import in_order
+from handful.base.machine import in_order
 from handful.data.gather import Array
 from handful.data.store import manifest as m
 from handful.data.store.manifest import Manifest, Part, Shard, file_name

@@ -14,9 +14,8 @@ from handful.base.keys import drawing
 from handful.batches.batches import Batches
 from handful.data.base import Batch, Column, Source
 from handful.data.media.folder import file_names
-from handful.report.document import Page, Part, Section
+from handful.report.document import Page, Part, Section, folded, picture_grid, sound_list, table_html, tiles
 from handful.report.figure import Figure
-from handful.report.markup import folded, picture_grid, sound_list, table_html, tiles
 from handful.report.page import Judged, file_name
 from handful.report.tables import Grid, print_table
 from handful.report.truth import figure_against, figure_calibration, figure_matrix, figure_residuals

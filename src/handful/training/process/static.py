@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from handful.base.errors import MISTAKES, HandfulError
-from handful.batches.prefetch import EpochPrefetcher, pinned
+from handful.batches.batches import EpochPrefetcher, pinned
 from handful.data.base import Batch
 from handful.optim.fused import in_place
 from handful.optim.parts import needs_closure, parts_of
@@ -30,9 +30,9 @@ from handful.training.special.side_effects import Evaluations, in_python, why_un
 from handful.training.step import OneStep, differentiate
 from handful.training.training import Training
 from handful.training.watch.guards import all_finite
+from handful.training.watch.history import Window
 from handful.training.watch.record import say
 from handful.training.watch.weights import as_now, average_weight, update_average
-from handful.training.watch.window import Window
 from handful.transform.augment.base import Augment
 
 DEVICES = ("cuda",)  # where steps are captured; the tests add the CPU, where they are called as they are
