@@ -77,10 +77,6 @@ class _File:
         rest = [self._block.hexdigest()] if self.size % m.BLOCK else []
         return self.size, self.digests + rest
 
-    def sync(self) -> None:
-        self.stream.flush()
-        os.fsync(self.stream.fileno())
-
     def close(self) -> None:
         self.stream.close()
 
@@ -164,7 +160,8 @@ class Writer:
 
     def _flush(self) -> None:
         for name, file in self._open.items():
-            file.sync()
+            file.stream.flush()
+            os.fsync(file.stream.fileno())
             self._sizes[name] = file.state()
 
     def commit(self) -> None:
