@@ -13,7 +13,7 @@ from torch import Tensor
 from handful.base.errors import StepError, whole
 from handful.base.keys import drawing
 from handful.base.machine import R, in_order
-from handful.batches.arguments import check_call, check_reading
+from handful.batches.order import check_call, check_reading
 from handful.batches.permutation import RowOrder
 from handful.data.base import Batch, Rows, Source
 from handful.data.series import as_rows

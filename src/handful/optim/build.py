@@ -3,7 +3,7 @@
     sgd  momentum  nesterov  adagrad  adadelta  rmsprop  adam  adamw  nadam  radam  adamax  muon  lbfgs
 
 with options, as "adam(betas=[0.9, 0.95])"; any callable parameters -> optimizer; a ready torch optimizer; or several of
-these by patterns on the names of parameters, see `handful.optim.groups`.
+these by patterns on the names of parameters, see `handful.optim.parts`.
 """
 
 import inspect
@@ -24,31 +24,29 @@ from handful.base.expression import number, signature
 from handful.base.plan import Choice
 from handful.base.shards import is_shard
 from handful.models.base import Model
-from handful.optim.groups import (
-    REST,
-    Group,
-    Parameters,
-    by_pattern,
-    check_sparse,
-    only,
-    parameter_groups,
-    trainable,
-    undecayed,
-)  # fmt: skip
 from handful.optim.initial_lr import ADAPTIVE, rate_of_shapes
 from handful.optim.muon import Muon
 from handful.optim.parts import (
+    REST,
+    Group,
     OptimizerGroup,
+    Parameters,
     as_optimizer,
     averages_itself,
+    by_pattern,
+    check_sparse,
     decoupled,
     low_precision,
     needs_closure,
     not_fused,
+    only,
+    parameter_groups,
     parts_of,
     switch,
+    trainable,
+    undecayed,
     without_compiler,
-)  # fmt: skip
+)  # fmt: skip  # fmt: skip
 from handful.optim.rates import clip, gain, rescale, set_base, set_lr
 from handful.optim.state import load_state, state_tensors
 

@@ -25,9 +25,8 @@ from numpy.typing import ArrayLike
 from handful.base.errors import HandfulError
 from handful.base.files import made, write_text
 from handful.base.plan import Choice
-from handful.report.figure import Figure, figure_lines
+from handful.report.figure import Figure, Line, figure_lines
 from handful.report.tables import Grid
-from handful.report.traces import Line
 from handful.report.words import is_number, say_bytes, say_count, say_number, say_seconds, say_value_of
 
 if TYPE_CHECKING:
