@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from handful.base import keys
 from handful.base.errors import HandfulError
-from handful.batches.order import Order, recommended_window
+from handful.batches.arguments import recommended_window
+from handful.batches.order import Order
 from handful.batches.permutation import CHUNK, Blocks, Cipher, sorted_rows, words
 
 POWERS = sorted({2**k + d for k in range(1, 18) for d in (-1, 0, 1)} | {65_537, 262_145})

@@ -7,7 +7,8 @@ import pytest
 
 from handful.base.errors import HandfulError
 from handful.batches import shuffle_quality
-from handful.batches.order import Order, recommended_window
+from handful.batches.arguments import recommended_window
+from handful.batches.order import Order
 
 CIFAR = Path(__file__).parents[3] / "shared" / "data" / "cifar10-train.parquet"
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from handful.batches.batches import pinned
+from handful.batches.prefetch import pinned
 from handful.data.base import Batch
 from handful.plan.config import Config
 from handful.plan.data import make_batches, open_data

@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from handful.base import keys
 from handful.base.errors import HandfulError
 from handful.batches import shuffle_quality
-from handful.batches.order import Order, check_size
+from handful.batches.arguments import check_size
+from handful.batches.order import Order
 from handful.batches.permutation import Recent, Rows, sorted_rows
 from handful.data.base import Source
 

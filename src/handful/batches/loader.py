@@ -6,8 +6,8 @@ from contextlib import closing
 from typing import Any
 
 from handful.base.errors import HandfulError
+from handful.batches.arguments import check_share, check_size
 from handful.batches.batches import Batches
-from handful.batches.order import check_share, check_size
 from handful.data.base import Batch, Value
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from handful.base.errors import MISTAKES, HandfulError
-from handful.batches.batches import EpochPrefetcher, pinned
+from handful.batches.prefetch import EpochPrefetcher, pinned
 from handful.data.base import Batch
 from handful.optim.fused import in_place
 from handful.optim.parts import needs_closure, parts_of
