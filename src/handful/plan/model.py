@@ -36,7 +36,7 @@ from handful.training.watch.weights import left_as_it_was
 from handful.transform.augment.geometry import Flip
 from handful.transform.inputs import NamedInputs
 from handful.transform.pipeline import Pipeline
-from handful.transform.steps.stored import same_values
+from handful.transform.steps.step import same_values
 
 TRIED = 512  # rows on which metrics of the caller's own are tried
 ROWS_OF_FORM = 16  # on which a loss of the caller's own is tried, whole and in parts
