@@ -1,6 +1,7 @@
 """What every preprocessing step is: a frozen recipe.
 
-`fit` reads chunks of training rows once and returns a fitted copy; calling the fitted copy transforms values.
+`fit` reads chunks of training rows once and returns a fitted copy; calling the fitted copy transforms values. What a fit
+learned is stored as JSON, its tensors beside it by name.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -71,7 +72,6 @@ def unpack(value: Json, tensors: Mapping[str, Tensor]) -> object:
     return value
 
 
-T = TypeVar("T")
 V = TypeVar("V")  # what a step takes: a Tensor, a Ragged or strings
 Names = list[str] | None
 
