@@ -1,7 +1,7 @@
 """What every preprocessing step is: a frozen recipe.
 
-`fit` reads chunks of training rows once and returns a fitted copy; calling the fitted copy transforms values. What a fit
-learned is stored as JSON, its tensors beside it by name.
+`fit` reads chunks of training rows once and returns a fitted copy; calling the fitted copy transforms values.
+What a fit learned is stored as JSON, its tensors beside it by name.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
