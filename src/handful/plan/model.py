@@ -320,11 +320,7 @@ def spread_weights(objective: Objective, data: Data, options: Config, some: Rows
                     f"the weights of all {len(data.train):,} training rows are 0: there is nothing to learn"
                 )
             return
-    match objective.loss:
-        case Counted(weight=by_class):
-            pass
-        case _:
-            by_class = None
+    by_class = objective.loss.weight if isinstance(objective.loss, Counted) else None
     if options.weight is not None or weights is not None or by_class is not None:
         chooser.notes.append(
             "the weights count within each mini-batch, as the loss divides by their sum there: in a mini-batch of few "
