@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from handful.base.plan import Choice
+from handful.compare.experiment import SCORING
 from handful.report.words import say_seconds
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 RUNS, AFTER = 0.7, 0.05  # of what is left: planned for all runs; for each of what follows them
 KEPT = 0.2  # of it, which no further run may take
 PAGE = 0.4  # seconds, at least kept for the page: 0.2 to 0.3 were measured, and 0.5 to load what draws it
-SCORING = 0.3  # the share of a limit of time that scoring may take on top
 FEW = 3  # learning rates tried where time is short
 
 

@@ -18,24 +18,12 @@ from handful.base.expression import number, positive_integer
 from handful.base.plan import Choice
 from handful.base.score import direction
 from handful.compare.budget import PAGE, Clock, Counter, Share, share_out
-from handful.compare.experiment import (
-    GRID,
-    LEAST_SAMPLE,
-    TRIES,
-    Experiment,
-    Method,
-    Rates,
-    Task,
-    costs,
-    methods,
-    most_tries,
-    run_experiment,
-    tune,
-)
+from handful.compare.experiment import LEAST_SAMPLE, Experiment, Method, Task, costs, methods, run_experiment
 from handful.compare.findings import SEEDS, Results, Row, choose_target, findings, table, with_range
 from handful.compare.gradient_variance import FEWEST, HURRIED, LEAST_ROWS, GradientVariance, gradient_variance
 from handful.compare.page import compare_page
 from handful.compare.paths import SECONDS, loss_surface
+from handful.compare.rates import GRID, TRIES, Rates, most_tries, tune
 from handful.data.base import Source
 from handful.data.open import open as open_source
 from handful.data.split import split as split_rows
