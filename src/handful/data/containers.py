@@ -242,13 +242,8 @@ def unmasked(value: Array) -> Array:
 
 
 def plain_frame(frame: "pandas.DataFrame") -> "pandas.DataFrame":
-    """A frame whose sparse columns are written out, and whose objects are such as `listed` knows."""
-    changed: dict[object, object] = {}
-    for name, column in frame.items():
-        if hasattr(column, "sparse") and hasattr(column.dtype, "fill_value"):
-            changed[name] = column.sparse.to_dense()
-        elif _of_objects(column.dtype) and (values := column.tolist()) and (new := _plain(values)) is not values:
-            changed[name] = new
+    """A frame of columns as `plain_series` gives them."""
+    changed = {name: new for name, column in frame.items() if (new := plain_series(column)) is not column}
     if changed:
         frame = frame.copy(deep=False)
         for name, values in changed.items():
@@ -256,9 +251,15 @@ def plain_frame(frame: "pandas.DataFrame") -> "pandas.DataFrame":
     return frame
 
 
-def _of_objects(dtype: Any) -> bool:
-    """Whether values, or the names of categories, may be of several types."""
-    return "object" in (str(dtype), str(getattr(getattr(dtype, "categories", None), "dtype", "")))
+def plain_series(column: Any) -> Any:
+    """A column of pandas, written out where it is sparse, its objects, or names of categories of several types, such
+    as `listed` knows; a list where these are others."""
+    if hasattr(column, "sparse") and hasattr(column.dtype, "fill_value"):
+        return column.sparse.to_dense()
+    if "object" not in (str(column.dtype), str(getattr(getattr(column.dtype, "categories", None), "dtype", ""))):
+        return column
+    new = _plain(values := column.tolist())
+    return column if new is values else new
 
 
 def of_json(found: object, where: str) -> tuple[dict[str, list[Any]], str | None]:
