@@ -199,13 +199,13 @@ def of_one_type(values: Collection[object]) -> Collection[object]:
     """Numbers or dates among texts as a text file has them: numbers where each of the texts is one, else text; other
     values as they are.
 
-    >>> of_one_type([1, "2", None]), of_one_type([1.5, "k.A.", "007"]), of_one_type(["1", "2"])
-    ([1, 2, None], ['1.5', 'k.A.', '007'], ['1', '2'])
+    >>> of_one_type([1, "2", None]), of_one_type([1.5, "k.A.", "007"]), of_one_type(["1", "2"]), of_one_type([True])
+    ([1, 2, None], ['1.5', 'k.A.', '007'], ['1', '2'], [True])
     """
     there = [v for v in values if not _lacks(v)]
     texts = [v for v in there if isinstance(v, str)]
     others = {type(v) for v in there} - {type(v) for v in texts}
-    if not others or not all(issubclass(kind, _WRITTEN) for kind in others):
+    if not texts or not others or not all(issubclass(kind, _WRITTEN) for kind in others):
         return values
     read: Callable[[Any], object] = str
     if bool not in others and all(issubclass(kind, _NUMBERS) for kind in others) and all(map(_PLAIN_NUMBER, texts)):
