@@ -856,5 +856,5 @@ def test_the_target_is_the_argument_of_its_columns_name() -> None:
     by_hand(twin, 12, lambda m, rows: m(X[rows], after[rows])["loss"])
     assert same(model, twin)
     np.testing.assert_allclose(run.predict(data), twin(X)["made"].detach(), rtol=1e-6)
-    with pytest.raises(HandfulError, match="has no argument for 'after'. What it takes by name"):
+    with pytest.raises(HandfulError, match=r"has no argument for .after.\. What it takes by name"):
         handful.fit(model, {"past_values": X, "after": Z}, target="after", loss="model", **USUAL)
