@@ -177,7 +177,8 @@ def _with_target(model: nn.Module, batch: Batch, column: str) -> Call:
     if found is None:
         raise HandfulError(
             f"loss='model' needs a model whose forward takes the target, as forward(x, y); "
-            f"{type(model).__name__}'s has no argument for '{column}'. What it takes by name, and makes its loss of, needs no target="
+            f"{type(model).__name__}'s has no argument for '{column}'. What it takes "
+            "by name, and makes its loss of, needs no target="
         )
     name, needed = found
     ids = _takes_ids(model)
