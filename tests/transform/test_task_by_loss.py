@@ -78,7 +78,7 @@ def test_whole_numbers_next_to_one_another_about_as_common_are_amounts(name, tmp
     for data in (frame, tmp_path / "t.csv"):
         found, notes = task("linear", data, target="y")
         assert found == ("regression" if name in AMOUNTS else "classification")
-        said = "go on from" if name == "years" else "about as common"
+        said = "go on from" if name in ("years", "ages") else "about as common"
         assert any((said in note) == (name in AMOUNTS) for note in notes)
     given = "classification" if name in AMOUNTS else "regression"
     assert task("linear", frame, target="y", task=given)[0] == given
