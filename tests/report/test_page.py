@@ -270,6 +270,22 @@ def test_a_log_axis_of_little_span_has_the_ticks_that_fit_it(y, own):
     assert ("dtick" not in axis) == own  # of 1, 2 and 5 there may be none between 0.56 and 0.69
 
 
+def test_a_log_axis_of_a_loss_that_runs_away_has_powers_of_ten():
+    def form(y):
+        return figure_lines("t", "x", "y", [Line("a", [1, 2], y)], log_y=True).spec["layout"]["yaxis"]["tickformat"]
+
+    assert form([2.0, 2e6]) == "~s"
+    assert form([2.0, 2e25]) == "~g"  # not 20Y
+
+
+def test_a_smoothed_line_does_not_lag():
+    y = [1.0 / k for k in range(1, 201)]
+    line = curves([{"step": k, "train_loss": v} for k, v in enumerate(y)])[0].spec["data"]
+    smoothed = next(t["y"] for t in line if t.get("name", "").endswith("smoothed"))
+    assert (smoothed[0], smoothed[-1]) == (y[0], y[-1])
+    assert np.abs(np.array(smoothed)[20:] / y[20:] - 1).max() < 0.1  # the mean of those before was twice as high
+
+
 def test_text_of_several_lines_can_have_lines_of_its_own():
     text = "a film that " + "goes on and " * 9 + "ends"
     page = table_html(Grid(["row", "text"], [[1, text], [2, None]]))

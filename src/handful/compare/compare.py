@@ -5,6 +5,7 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -116,13 +117,14 @@ def compare(
     rule = None if until is None else stop.as_rule(until)
     task = Task(copy.deepcopy(model), rows, held_out, given, seed, epochs, seconds, rule)
     task, usual, found = _prepare(task, optimizer, reach)
-    task, share = _shared_out(task, chosen, lrs, seeds, clock)
-    comparison, limit = _measure(task.limited(share.seconds), chosen, lrs, usual, share, clock, reach, quiet, seeds)
-    comparison.title = f"{model if isinstance(model, str) else type(model).__name__} on {file_name(source.name)}"
-    time = _time(budget, limit, share, comparison, most_tries(lrs), seeds, chosen, clock.passed)
-    comparison.choices = _choices(task.limited(limit), lrs, comparison) | found | time
-    if out is not None:
-        comparison.save(out)
+    with nullcontext() if out is None else files.made_for(out):  # made now: what is measured takes minutes
+        task, share = _shared_out(task, chosen, lrs, seeds, clock)
+        comparison, limit = _measure(task.limited(share.seconds), chosen, lrs, usual, share, clock, reach, quiet, seeds)
+        comparison.title = f"{model if isinstance(model, str) else type(model).__name__} on {file_name(source.name)}"
+        time = _time(budget, limit, share, comparison, most_tries(lrs), seeds, chosen, clock.passed)
+        comparison.choices = _choices(task.limited(limit), lrs, comparison) | found | time
+        if out is not None:
+            comparison.save(out)
     return comparison
 
 
@@ -279,7 +281,7 @@ def _check(
     model: object, seeds: object, limits: dict[str, object], optimizer: object, reach: object,
     more: dict[str, object], out: str | Path | None,
 ) -> None:  # fmt: skip
-    if out is not None and RunFolder(files.made(out)).holds_run():  # made now: what is measured takes minutes
+    if out is not None and RunFolder(Path(out)).holds_run():
         raise HandfulError(f"{out} holds a run: give the comparison a folder of its own")
     if not isinstance(model, str | nn.Module):
         raise HandfulError(f"model must be an nn.Module or the name of a ready-made one, not {type(model).__name__}")

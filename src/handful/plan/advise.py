@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from handful.base.errors import HandfulError
+from handful.base.expression import positive_integer
 from handful.base.plan import Choice
 from handful.plan.build import assemble
 from handful.plan.config import Config
@@ -106,7 +107,7 @@ def advise(
     (True, True)
     """
     given = {k: v for k, v in options.items() if k not in ("batch", "lr", "micro_batch")}
-    numbers = sorted(set(ranks))
+    numbers = sorted({positive_integer(n, "ranks") for n in ranks})
     between = None
     if numbers:
         between = Link(*link) if link else measured_link(model, Config.of(given))

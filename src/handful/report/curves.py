@@ -136,15 +136,13 @@ def _with_unit(name: str, unit: str) -> str:
 
 
 def _smoothed(y: Floats) -> Floats | None:
-    """A mean over about a twentieth of the points, the recent ones weighted more; None for few points, and where some
-    are not finite."""
-    if len(y) < SMOOTHED or not np.isfinite(y).all():
+    """The mean over a tenth of the points, as many before each as behind it, so that it does not lag (at the ends over
+    fewer); None for few points, and where some are not finite."""
+    n = len(y)
+    if n < SMOOTHED or not np.isfinite(y).all():
         return None
-    keep, mean, out = 1 - 20 / len(y), 0.0, []
-    for k, value in enumerate(y.tolist(), 1):
-        mean = keep * mean + (1 - keep) * value
-        out.append(mean / (1 - keep**k))
-    return np.array(out)
+    around = [min(k, n - 1 - k, n // 20) for k in range(n)]
+    return np.array([y[k - r : k + r + 1].mean() for k, r in enumerate(around)])
 
 
 def best(metric: str, y: Floats) -> int | None:

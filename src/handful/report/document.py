@@ -17,6 +17,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from handful.base.errors import HandfulError, shown
 from handful.base.files import made, write_text
 from handful.report.figure import Figure, figure_lines
 from handful.report.markup import environment
@@ -70,6 +71,8 @@ class Page:
     def write(self, path: str | os.PathLike[str]) -> Path:
         """Write the page to `path`, whole or not at all; return the path. Folders are made where needed."""
         target = Path(path)
+        if target.is_file() and target.suffix not in (".html", ".htm", ""):
+            raise HandfulError(f"{shown(target)} is there already and is no page: write to a name that ends in .html")
         made(target.parent)
         write_text(target, self.html())
         return target

@@ -126,7 +126,7 @@ def _log_scale(values: Sequence[Floats]) -> dict[str, object]:
     low, high = (positive.min(), positive.max()) if len(positive) else (1.0, 1.0)
     own = high >= 1e9 * low or low < high < 5 * low  # of so little, 1, 2, 5 may have none
     ticks = {} if own else {"dtick": "D2" if high < 1e3 * low else 1}
-    return {"type": "log", "tickformat": "~s" if low >= 1 else "~g", **ticks}
+    return {"type": "log", "tickformat": "~s" if low >= 1 and high < 1e9 else "~g", **ticks}  # no 10Y for 1e25
 
 
 def _table(lines: list[Thinned], labels: list[str]) -> list[list[float | None]]:

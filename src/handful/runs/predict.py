@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handful.base.errors import HandfulError, shown
-from handful.base.files import atomic, written_down
+from handful.base.files import atomic, replacing, written_down
 from handful.data.base import Batch, Column, Source, Windows
 from handful.data.media.folder import file_names
 from handful.data.tables.cells.dialect import SAMPLE
@@ -44,6 +44,8 @@ def write_predictions(run: Run, data: object, out: Path | None, *, probabilities
     """
     if out is not None and out.suffix not in _WRITERS:
         raise HandfulError(f"{out.name}: predictions are written as .csv, .jsonl or .parquet")
+    if out is not None:
+        replacing(out, *(data if isinstance(data, list) else [data]))
     chunks = predicted_of(run, data, probabilities=probabilities, beams=beams)
     if run.rank > 0:  # rank 0 writes for all
         deque(chunks, maxlen=0)

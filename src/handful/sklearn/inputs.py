@@ -90,22 +90,29 @@ def checked(
             ensure_min_samples=least,
         )  # fmt: skip
         return found
-    if fitted is not None and list(fitted) == ["x"] and not isinstance(x, Frame):
-        if not is_text(x):
-            raise HandfulError(f"X must be a list of texts, as it was fitted on, not {type(x).__name__}")
-        return x
+    if fitted is not None and not isinstance(x, Frame):
+        if list(fitted) == ["x"] and is_text(x):
+            return x
+        names = some(getattr(estimator, "feature_names_in_", np.empty(0)).tolist(), 5)
+        wanted = f"a DataFrame with the fitted columns, {names}" if names else "a list of texts, as it was fitted on"
+        raise HandfulError(f"X must be {wanted}, not {type(x).__name__}")
     validate_data(estimator, x, reset=reset, skip_check_array=True)
-    if not isinstance(x, Frame) and not is_text(x):
-        names = some(estimator.feature_names_in_.tolist(), 5)
-        raise HandfulError(f"X must be a DataFrame with the fitted columns, {names}, not {type(x).__name__}")
     return x
 
 
 def plain_labels(y: Any) -> Any:
-    """y, of pandas' types that may lack values (Int64, boolean) as NumPy's own type."""
-    kind = getattr(getattr(y, "dtype", None), "numpy_dtype", None)
-    if kind is None or not hasattr(y, "isna"):
-        return y
-    if y.isna().any():
+    """y, of pandas' types that may lack values (Int64, boolean) as NumPy's own type; HandfulError where some are
+    missing."""
+    if _lacks(y):
         raise HandfulError("y lacks values: fill them in or remove such rows")
-    return y.to_numpy(kind)
+    kind = getattr(getattr(y, "dtype", None), "numpy_dtype", None)
+    return y if kind is None or not hasattr(y, "isna") else y.to_numpy(kind)
+
+
+def _lacks(y: Any) -> bool:
+    if hasattr(y, "isna"):
+        return bool(np.any(y.isna()))
+    found = np.asarray(y, dtype=object) if isinstance(y, list) and not any(map(np.ndim, y)) else y
+    if getattr(getattr(found, "dtype", None), "kind", "") != "O" or found.ndim != 1:
+        return False
+    return any(label is None or type(label).__name__ == "NAType" or label != label for label in found)

@@ -58,6 +58,8 @@ def _from_values(key: str, value: object, o: Options, notes: list[str]) -> Store
         notes += said if key != o.target else ()
     value = listed(value)
     match value:
+        case Tensor() if value.is_nested:
+            return _from_list(key, list(value.detach().unbind()), o, notes)
         case Tensor():
             return _from_tensor(key, value, o, notes)
         case np.ndarray():
