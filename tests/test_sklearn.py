@@ -232,6 +232,8 @@ def test_mistakes_are_said():
     for rows in (mixed.to_dict("list"), mixed.to_numpy(), ["a"], None):
         with pytest.raises(HandfulError, match="X must be a DataFrame with the fitted columns, kind, size, not "):
             fitted.predict(rows)
+    with pytest.raises(HandfulError, match="valid of an estimator is how many of its rows are held out"):
+        MiniBatchClassifier("linear", **QUICK | {"valid": (X, Y)}).fit(X, Y)
     with pytest.raises(HandfulError, match="no option 'bach'"):
         MiniBatchClassifier("linear", options={"bach": 3}, **QUICK).fit(X, Y)
     with pytest.raises(ValueError, match="NaN"):

@@ -182,10 +182,12 @@ TOLD = [b"no", "\u00e9t\u00e9".encode(), b"", b"no"] * 10
         lambda v: pa.table({"a": pa.array(v, pa.binary())}),
         lambda v: pa.table({"a": pa.array([one.ljust(6, b"\0") for one in v], pa.binary(6))}),
         lambda v: np.array([(one,) for one in v], dtype=[("a", "S8")]),
+        lambda v: (np.save("t.npy", np.array([(one,) for one in v], dtype=[("a", "S8")])), "t.npy")[1],
     ],
 )
-def test_bytes_that_are_text_are_text(made, tmp_path):
+def test_bytes_that_are_text_are_text(made, tmp_path, monkeypatch):
     """As HDF5, SAS and ARFF files, Spark's Parquet and NumPy's S arrays have it: they were left out, as no pictures."""
+    monkeypatch.chdir(tmp_path)
     source = handful.open(made(TOLD))
     assert source.columns["a"].classes == ("no", "\u00e9t\u00e9")
     assert source.take(range(4)).tensor("a").tolist() == [0, 1, -1, 0]

@@ -340,7 +340,11 @@ def _missed(rows: Sequence[Row]) -> str:
     partly = [
         f"{called(r)} with {r['reached']} of {r['seeds']} seeds" for r in rows if r["reached"] not in (0, r["seeds"])
     ]
-    text = f" In as many examples {_list(never)} did not get there." if never else ""
+    text = ""
+    if never:
+        seen = [number(r, "examples") for r in rows]
+        given = "as many examples" if min(seen) >= 0.9 * max(seen) else "the same time"  # which stopped them
+        text = f" In {given} {_list(never)} did not get there."
     return text + (f" Only some seeds of others did: {_list(partly)}." if partly else "")
 
 

@@ -40,7 +40,7 @@ def compare_page(c: Results) -> Page:
     dial = fill(TEMPLATE, "dial", _dial(c, rows), c.target)
     seen = [number(row, "examples") for row in rows]
     last = max((size for row in rows if (size := number(row, "batch")) < c.rows), default=0)  # it may be over the end
-    about = fill(TEMPLATE, "about_dial", c.rows, max(seen) - min(seen) <= last)
+    about = fill(TEMPLATE, "about_dial", c.rows, max(seen) - min(seen) <= last, bool(c.tried))
     sections = [
         Section("What the batch size changed", [fill(TEMPLATE, "findings", c.findings)]),
         Section("The dial from one row to all of them", [about, dial, *_dial_figures(c)]),

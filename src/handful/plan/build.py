@@ -248,7 +248,7 @@ def as_planned(
     if train is None:
         train = plan.data
         if not plan.choices["data"].reproducible:
-            raise HandfulError(f"this run was trained on {train}; pass them again: handful.resume(path, train=...)")
+            raise HandfulError(f"this run was trained on {train}; pass them again with train=...")
     if isinstance(model, str) and model not in ("auto", plan.model):
         raise HandfulError(f"this run trained {plan.model}, not {model}; start a new run for that")
     if model is None or isinstance(model, str):

@@ -152,6 +152,10 @@ class MiniBatch(BaseEstimator):  # type: ignore[misc]
 
     def _options(self) -> dict[str, Any]:
         """The options of `fit` that the parameters are."""
+        if HeldOut.of(self.valid) is None:
+            raise HandfulError(
+                "valid of an estimator is how many of its rows are held out: handful.fit takes other rows"
+            )
         given = {name: value for name, value in self.get_params(deep=False).items() if name in OPTIONS}
         given |= {"target": TARGET, "task": self._task, "quiet": not self.verbose, "deterministic": True}
         return given
