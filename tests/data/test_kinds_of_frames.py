@@ -136,7 +136,15 @@ def test_texts_and_numbers_side_by_side_are_what_a_file_of_them_is(tmp_path):
 NUMBERED = [1, "2", 3.5, " 4 ", None, "1e3", np.int64(7), 1, 1, 1]
 
 
-@pytest.mark.parametrize("made", [pd.DataFrame, dict, lambda d: [dict(zip(d, row)) for row in zip(*d.values())]])
+@pytest.mark.parametrize(
+    "made",
+    [
+        pd.DataFrame,
+        dict,
+        lambda d: [dict(zip(d, row)) for row in zip(*d.values())],
+        lambda d: {k: pd.Series(v) for k, v in d.items()},
+    ],
+)
 def test_numbers_of_which_some_came_as_text_are_numbers(made):
     """As a spreadsheet has them where someone typed a mark in front: one made the column a category."""
     y = [0, 1] * 20
@@ -174,10 +182,12 @@ TOLD = [b"no", "\u00e9t\u00e9".encode(), b"", b"no"] * 10
         lambda v: pa.table({"a": pa.array(v, pa.binary())}),
         lambda v: pa.table({"a": pa.array([one.ljust(6, b"\0") for one in v], pa.binary(6))}),
         lambda v: np.array([(one,) for one in v], dtype=[("a", "S8")]),
+        lambda v: (np.save("t.npy", np.array([(one,) for one in v], dtype=[("a", "S8")])), "t.npy")[1],
     ],
 )
-def test_bytes_that_are_text_are_text(made, tmp_path):
+def test_bytes_that_are_text_are_text(made, tmp_path, monkeypatch):
     """As HDF5, SAS and ARFF files, Spark's Parquet and NumPy's S arrays have it: they were left out, as no pictures."""
+    monkeypatch.chdir(tmp_path)
     source = handful.open(made(TOLD))
     assert source.columns["a"].classes == ("no", "\u00e9t\u00e9")
     assert source.take(range(4)).tensor("a").tolist() == [0, 1, -1, 0]

@@ -199,13 +199,13 @@ def of_one_type(values: Collection[object]) -> Collection[object]:
     """Numbers or dates among texts as a text file has them: numbers where each of the texts is one, else text; other
     values as they are.
 
-    >>> of_one_type([1, "2", None]), of_one_type([1.5, "k.A.", "007"]), of_one_type(["1", "2"])
-    ([1, 2, None], ['1.5', 'k.A.', '007'], ['1', '2'])
+    >>> of_one_type([1, "2", None]), of_one_type([1.5, "k.A.", "007"]), of_one_type(["1", "2"]), of_one_type([True])
+    ([1, 2, None], ['1.5', 'k.A.', '007'], ['1', '2'], [True])
     """
     there = [v for v in values if not _lacks(v)]
     texts = [v for v in there if isinstance(v, str)]
     others = {type(v) for v in there} - {type(v) for v in texts}
-    if not others or not all(issubclass(kind, _WRITTEN) for kind in others):
+    if not texts or not others or not all(issubclass(kind, _WRITTEN) for kind in others):
         return values
     read: Callable[[Any], object] = str
     if bool not in others and all(issubclass(kind, _NUMBERS) for kind in others) and all(map(_PLAIN_NUMBER, texts)):
@@ -242,13 +242,8 @@ def unmasked(value: Array) -> Array:
 
 
 def plain_frame(frame: "pandas.DataFrame") -> "pandas.DataFrame":
-    """A frame whose sparse columns are written out, and whose objects are such as `listed` knows."""
-    changed: dict[object, object] = {}
-    for name, column in frame.items():
-        if hasattr(column, "sparse") and hasattr(column.dtype, "fill_value"):
-            changed[name] = column.sparse.to_dense()
-        elif _of_objects(column.dtype) and (values := column.tolist()) and (new := _plain(values)) is not values:
-            changed[name] = new
+    """A frame of columns as `plain_series` gives them."""
+    changed = {name: new for name, column in frame.items() if (new := plain_series(column)) is not column}
     if changed:
         frame = frame.copy(deep=False)
         for name, values in changed.items():
@@ -256,9 +251,15 @@ def plain_frame(frame: "pandas.DataFrame") -> "pandas.DataFrame":
     return frame
 
 
-def _of_objects(dtype: Any) -> bool:
-    """Whether values, or the names of categories, may be of several types."""
-    return "object" in (str(dtype), str(getattr(getattr(dtype, "categories", None), "dtype", "")))
+def plain_series(column: Any) -> Any:
+    """A column of pandas, written out where it is sparse, its objects, or names of categories of several types, such
+    as `listed` knows; a list where these are others."""
+    if hasattr(column, "sparse") and hasattr(column.dtype, "fill_value"):
+        return column.sparse.to_dense()
+    if "object" not in (str(column.dtype), str(getattr(getattr(column.dtype, "categories", None), "dtype", ""))):
+        return column
+    new = _plain(values := column.tolist())
+    return column if new is values else new
 
 
 def of_json(found: object, where: str) -> tuple[dict[str, list[Any]], str | None]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from handful.base.errors import HandfulError
 from handful.data.arrays import Dense, RaggedValues, SparseRows, Stored, Widened, native, ragged_column
 from handful.data.base import Column
-from handful.data.containers import is_xarray, listed, of_xarray, unmasked
+from handful.data.containers import is_xarray, listed, of_xarray, plain_series, unmasked
 from handful.data.gather import Array, Block, offsets_of
 from handful.data.options import Options
 from handful.data.tables.arrow import BEYOND, is_frame
@@ -58,6 +58,8 @@ def _from_values(key: str, value: object, o: Options, notes: list[str]) -> Store
         notes += said if key != o.target else ()
     value = listed(value)
     match value:
+        case Tensor() if value.is_nested:
+            return _from_list(key, list(value.detach().unbind()), o, notes)
         case Tensor():
             return _from_tensor(key, value, o, notes)
         case np.ndarray():
@@ -104,7 +106,7 @@ def _of_pandas(values: Iterable[object]) -> object:
 
 def _series(key: str, value: object, o: Options) -> pa.Array | pa.ChunkedArray:
     try:
-        return value.to_arrow() if hasattr(value, "to_arrow") else pa.Array.from_pandas(value)
+        return value.to_arrow() if hasattr(value, "to_arrow") else pa.Array.from_pandas(plain_series(value))
     except (pa.ArrowException, TypeError) as error:
         raise HandfulError(f"{o.name}: '{key}' mixes types or holds objects, so it cannot be read: {error}") from error
 

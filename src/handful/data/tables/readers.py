@@ -42,7 +42,8 @@ def _npy(where: str, o: Options) -> Arrays:
         else:
             # mode "c": pages are private copies when written to, so that torch may wrap them
             array = np.load(where, mmap_mode="c" if Path(where).stat().st_size else None, allow_pickle=False)
-    return open_columns({"x": array}, o)
+    fields = array.dtype.names if array.ndim == 1 else None
+    return open_columns({name: array[name] for name in fields} if fields else {"x": array}, o)
 
 
 def _npz(where: str, o: Options) -> Arrays:
@@ -55,7 +56,7 @@ def _npz(where: str, o: Options) -> Arrays:
     return open_columns(_sparse(where, columns) if set(columns) >= _OF_SCIPY else columns, o)
 
 
-_OF_SCIPY = {"format", "shape", "data", "indices", "indptr"}  # what scipy.sparse.save_npz writes
+_OF_SCIPY = {"format", "shape", "data"}  # what scipy.sparse.save_npz writes of every form
 
 
 def _sparse(where: str, parts: Mapping[str, Array]) -> dict[str, object]:
