@@ -19,13 +19,10 @@ from PIL import Image
 
 from handful.base.errors import HandfulError
 from handful.base.plan import Choice, Plan
-from handful.report.curves import curves, speed
-from handful.report.document import Page, Section
-from handful.report.figure import figure_lines
-from handful.report.markup import picture_grid, table_html
-from handful.report.page import Judged, headline, main_score, run_page
+from handful.report.document import Page, Section, picture_grid, table_html
+from handful.report.figure import DASHES, PALETTE, Band, Line, Marker, figure_lines, thin
+from handful.report.page import Judged, curves, headline, main_score, run_page, speed
 from handful.report.tables import Grid
-from handful.report.traces import DASHES, PALETTE, Band, Line, Marker, thin
 from handful.report.truth import figure_matrix
 
 EVIL = "<script>alert(1)</script>\"'&</style><!--"

@@ -215,12 +215,8 @@ def hold(path: Path) -> TextIO:
 
 def _is_gone(holder: str) -> bool:
     """Whether the process is known not to live any more."""
-    match re.fullmatch(r"process (\d+) on (.*)", holder):
-        case None:
-            return False
-        case found if found[2] == socket.gethostname():
-            return not _lives(found[1])
-    return False
+    found = re.fullmatch(r"process (\d+) on (.*)", holder)
+    return found is not None and found[2] == socket.gethostname() and not _lives(found[1])
 
 
 def _lives(pid: str) -> bool:

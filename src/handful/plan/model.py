@@ -36,7 +36,7 @@ from handful.training.watch.weights import left_as_it_was
 from handful.transform.augment.geometry import Flip
 from handful.transform.inputs import NamedInputs
 from handful.transform.pipeline import Pipeline
-from handful.transform.steps.stored import same_values
+from handful.transform.steps.step import same_values
 
 TRIED = 512  # rows on which metrics of the caller's own are tried
 ROWS_OF_FORM = 16  # on which a loss of the caller's own is tried, whole and in parts
@@ -320,11 +320,7 @@ def spread_weights(objective: Objective, data: Data, options: Config, some: Rows
                     f"the weights of all {len(data.train):,} training rows are 0: there is nothing to learn"
                 )
             return
-    match objective.loss:
-        case Counted(weight=by_class):
-            pass
-        case _:
-            by_class = None
+    by_class = objective.loss.weight if isinstance(objective.loss, Counted) else None
     if options.weight is not None or weights is not None or by_class is not None:
         chooser.notes.append(
             "the weights count within each mini-batch, as the loss divides by their sum there: in a mini-batch of few "

@@ -29,8 +29,7 @@ from handful.losses.outputs import joined as put_together
 from handful.models import from_config
 from handful.models.wrapped import unwrapped
 from handful.report import spent
-from handful.report.document import Part
-from handful.report.markup import preformatted
+from handful.report.document import Part, preformatted
 from handful.report.page import file_name, main_score, run_page
 from handful.runs.export.write import write_export
 from handful.runs.generate import sample
@@ -40,8 +39,8 @@ from handful.runs.judge.tally import Lost
 from handful.runs.raw_input import open_raw
 from handful.runs.replay import Replay
 from handful.training.objective import Objective
-from handful.training.process.agreement import same_rows
 from handful.training.process.device import autocast, choose_device, needs_float64
+from handful.training.process.exchange import same_rows
 from handful.training.process.interrupts import INTERRUPTED
 from handful.training.process.parallel import ALONE, Ranks, joined
 from handful.training.state import State

@@ -24,7 +24,7 @@ from handful.transform.language import LanguageSource, is_ids, language_source, 
 from handful.transform.names import doubtful
 from handful.transform.rows import TrainingRows, cache, check_weights, infinite, original_rows
 from handful.transform.several import Several
-from handful.transform.steps.stored import Json, pack, stored, unpack
+from handful.transform.steps.step import Json, pack, stored, unpack
 from handful.transform.steps.text import Tokenize
 from handful.transform.target import NextTokens, Target
 

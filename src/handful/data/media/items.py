@@ -18,8 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from handful.base.machine import cores
-from handful.base.threads import in_order
+from handful.base.machine import cores, in_order
 from handful.data.media.bad_rows import Bad, BadItem, BadRows
 from handful.data.options import Options
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from handful.base.errors import HandfulError, some
 from handful.base.machine import wide
 from handful.base.shards import as_shared, is_shard
-from handful.optim.packed import GENERATORS, draw_from, pack, unpack
+from handful.optim.state import GENERATORS, draw_from, pack, unpack
 
 Weights = dict[str, Tensor]
 MOST = 1 << 24  # numbers in a Tensor that is kept beside the weights
