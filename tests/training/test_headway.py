@@ -66,7 +66,12 @@ def test_the_held_out_loss_is_lower_for_it(slow, monkeypatch):
 
 @pytest.mark.parametrize(
     "given",
-    [{"lr": 1e-4}, {"schedule": "warmup(constant(), share=0.5)"}, {"schedule": "one_cycle(rise=0.5)"}, {"optimizer": "rmsprop"}],
+    [
+        {"lr": 1e-4},
+        {"schedule": "warmup(constant(), share=0.5)"},
+        {"schedule": "one_cycle(rise=0.5)"},
+        {"optimizer": "rmsprop"},
+    ],
 )
 def test_nothing_rises_that_was_asked_for_or_rises_by_itself(slow, given):
     run = fitted(**given)
