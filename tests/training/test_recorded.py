@@ -389,7 +389,9 @@ class Freezes(nn.Module):
         return self.last(self.first(x).relu())
 
 
-@pytest.mark.parametrize(("how", "said"), [("frozen", "from step 7 on"), ("hook", "between steps may change the model")])
+@pytest.mark.parametrize(
+    ("how", "said"), [("frozen", "from step 7 on"), ("hook", "between steps may change the model")]
+)
 def test_what_an_evaluation_does_to_a_weight_is_seen(how: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"valid": 0.1, "evaluate_every": 1.0, "until": "steps(80)"}
     run = train(lambda: Freezes(how), **given)

@@ -129,7 +129,8 @@ def trainable(model: nn.Module) -> tuple[Parameters, list[str]]:
         what = "all its parameters are frozen (requires_grad is False)" if parameters else "it has no parameters"
         raise HandfulError(f"the model {type(model).__name__} has nothing to train: {what}")
     frozen = len(parameters) - len(found)
-    return found, [f"{frozen} of {len(parameters)} parameters are frozen and left out."] if frozen else []
+    left = f"{frozen} of {len(parameters)} parameters are frozen and left out, also if they are thawed later"
+    return found, [f"{left}; an optimizer of your own may hold them."] if frozen else []
 
 
 def check_sparse(optimizer: Optimizer, model: nn.Module) -> None:
